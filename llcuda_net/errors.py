@@ -1,0 +1,42 @@
+"""Every exception that llcuda_net raises on purpose.
+
+Each message is one line that says what was wrong and what to do about it: command lines print it
+as it is, and the protocol's error frames carry it.
+"""
+
+from __future__ import annotations
+
+
+class LlcudaError(Exception):
+    """Base of all errors raised by llcuda_net."""
+
+
+class ConfigError(LlcudaError):
+    """A setting, file or argument given by the user is wrong."""
+
+
+class EngineError(LlcudaError):
+    """The built-in engine could not be started, or could not load its model."""
+
+
+class RequestError(LlcudaError):
+    """A request cannot be served.
+
+    Attributes:
+        code: an `llcuda_protocol.ErrorCode` value, one of a closed list.
+        retry: whether the same request may succeed later.
+        retry_after: seconds to wait before that, where known.
+    """
+
+    def __init__(
+        self, code: str, message: str, *, retry: bool = False, retry_after: float | None = None
+    ) -> None:
+        super().__init__(message)
+        self.code = code
+        self.message = message
+        self.retry = retry
+        self.retry_after = retry_after
+
+
+class ConnectError(LlcudaError):
+    """No usable connection to an llcuda-server could be made, or it was lost."""

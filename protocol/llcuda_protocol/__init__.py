@@ -1,0 +1,75 @@
+"""The llcuda wire protocol, without I/O: bytes in, events out, and back.
+
+SPEC.md, beside this package, specifies the protocol. `Connection` is the whole interface:
+
+    connection = Connection(Role.CLIENT)
+    to_send = connection.send(Hello(versions=[1], max_frame=1 << 20, max_streams=16))
+    connection.receive_data(received)
+    while (event := connection.next_event()) is not None: ...
+"""
+
+from .connection import Connection
+from .errors import ErrorCode, LocalProtocolError, ProtocolError, RemoteProtocolError
+from .events import (
+    Accepted,
+    Cancel,
+    ConnectionClosed,
+    Credit,
+    Done,
+    Embed,
+    Error,
+    Event,
+    Frame,
+    Generate,
+    GoAway,
+    Hello,
+    Ping,
+    Pong,
+    Queue,
+    Report,
+    Status,
+    TokenLogprob,
+    Tokens,
+    TopToken,
+    Vectors,
+    Welcome,
+)
+from .kinds import PREFACE, VERSIONS, Kind, Limits, Role
+from .states import ConnectionState, StreamState
+
+__all__ = [
+    "PREFACE",
+    "VERSIONS",
+    "Accepted",
+    "Cancel",
+    "Connection",
+    "ConnectionClosed",
+    "ConnectionState",
+    "Credit",
+    "Done",
+    "Embed",
+    "Error",
+    "ErrorCode",
+    "Event",
+    "Frame",
+    "Generate",
+    "GoAway",
+    "Hello",
+    "Kind",
+    "Limits",
+    "LocalProtocolError",
+    "Ping",
+    "Pong",
+    "ProtocolError",
+    "Queue",
+    "RemoteProtocolError",
+    "Report",
+    "Role",
+    "Status",
+    "StreamState",
+    "TokenLogprob",
+    "Tokens",
+    "TopToken",
+    "Vectors",
+    "Welcome",
+]

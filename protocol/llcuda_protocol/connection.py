@@ -1,0 +1,404 @@
+"""The protocol core: bytes in, events out, and events in, bytes out. It does no I/O.
+
+Rules of this file:
+- `receive_data` only stores; `next_event` takes one frame at a time, so memory is bounded by what
+  the caller feeds in between plus one frame of at most the limit.
+- Whatever arrives gives events or RemoteProtocolError, never another exception.
+- Whatever the caller does wrong gives LocalProtocolError, and then nothing has changed.
+- The tables in `states.py` decide what is allowed; this file adds limits, credit and sequence.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from . import events as ev
+from .errors import ErrorCode, LocalProtocolError, RemoteProtocolError
+from .frames import FrameError, decode, encode, encode_tokens
+from .kinds import (
+    HANDSHAKE_MAX_FRAME,
+    HEADER,
+    MAX_CREDIT,
+    PREFACE,
+    SENT_BY,
+    VERSIONS,
+    Kind,
+    Limits,
+    Role,
+)
+from .states import (
+    CONNECTION_TABLE,
+    MAY_ARRIVE_LATE,
+    OPENING,
+    STREAM_TABLE,
+    STREAMS_LIVE,
+    ConnectionState,
+    StreamState,
+)
+
+
+@dataclass(slots=True)
+class _Stream:
+    """What both sides know of an open stream."""
+
+    state: StreamState
+    credit: int = 0  # bytes of tokens frames still allowed; below 0 after one frame that was larger
+    sequence: int = 0  # of the next piece
+
+
+class Connection:
+    """One end of a connection.
+
+    A client sends `Hello` first (the preface goes with it); a server waits for that event, checks
+    the token, and sends `Welcome` or an `Error` on stream 0.
+
+    Args:
+        role: which end this is.
+        limits: what this end is ready to receive; announced in the handshake.
+    """
+
+    def __init__(self, role: Role, limits: Limits | None = None) -> None:
+        self.role = role
+        self.limits = limits if limits is not None else Limits()
+        #: The other side's limits and the version, known once the handshake is over.
+        self.peer_limits: Limits | None = None
+        self.version: int | None = None
+        self.state = ConnectionState.NEW
+        self._peer = Role.SERVER if role is Role.CLIENT else Role.CLIENT
+        self._buffer = bytearray()
+        self._offset = 0
+        self._ended = False
+        self._preface_sent = False
+        self._preface_seen = False
+        self._streams: dict[int, _Stream] = {}
+        self._last_stream = 0
+        self._max_frame_in = HANDSHAKE_MAX_FRAME
+        self._frame_size = 0  # of the frame taken last, its length field included
+        self._failure: RemoteProtocolError | None = None
+
+    # -- receiving ----------------------------------------------------------------------------
+
+    def receive_data(self, data: bytes | bytearray | memoryview) -> None:
+        """Take bytes that arrived; b"" says that the other side has closed its end."""
+        if not data:
+            self._ended = True
+        elif self._failure is None and self.state is not ConnectionState.CLOSED:
+            if self._offset:
+                del self._buffer[: self._offset]
+                self._offset = 0
+            self._buffer += data
+
+    def next_event(self) -> ev.Event | None:
+        """The next event, or None when more data is needed.
+
+        Raises:
+            RemoteProtocolError: the other side broke the protocol. The connection is then closed;
+                every later call raises the same error.
+        """
+        while True:
+            if self._failure is not None:
+                raise self._failure
+            if self.state is ConnectionState.CLOSED:
+                return ev.ConnectionClosed() if self._ended else None
+            if not self._preface_seen and not self._take_preface():
+                return self._at_end()
+            body = self._take_frame()
+            if body is None:
+                return self._at_end()
+            try:
+                event = decode(body)
+            except FrameError as error:
+                raise self._fail(error.code, error.message) from None
+            if self._receive(event):
+                return event
+
+    def _take_preface(self) -> bool:
+        seen = bytes(self._buffer[: len(PREFACE)])
+        if not PREFACE.startswith(seen):
+            raise self._fail(
+                ErrorCode.BAD_PREFACE, f"this is not an llcuda {self._peer}: {seen[:16]!r}"
+            )
+        if len(seen) < len(PREFACE):
+            return False
+        self._offset = len(PREFACE)
+        self._preface_seen = True
+        return True
+
+    def _take_frame(self) -> bytearray | None:
+        start = self._offset + HEADER
+        available = len(self._buffer)
+        if available < start:
+            return None
+        length = int.from_bytes(self._buffer[self._offset : start], "big")
+        if length > self._max_frame_in:
+            raise self._fail(
+                ErrorCode.FRAME_TOO_LARGE,
+                f"a frame of {length} bytes is over the limit of {self._max_frame_in}",
+            )
+        if length == 0:
+            raise self._fail(ErrorCode.MALFORMED_FRAME, "a frame of no bytes")
+        end = start + length
+        if available < end:
+            return None
+        self._offset = end
+        self._frame_size = HEADER + length
+        return self._buffer[start:end]
+
+    def _at_end(self) -> ev.ConnectionClosed | None:
+        if not self._ended:
+            return None
+        if len(self._buffer) > self._offset:
+            raise self._fail(
+                ErrorCode.TRUNCATED_FRAME, "the connection was closed in the middle of a frame"
+            )
+        self.state = ConnectionState.CLOSED
+        return ev.ConnectionClosed()
+
+    def _receive(self, event: ev.Frame) -> bool:
+        """Apply an event of the other side; False if it is to be dropped."""
+        kind = event.KIND
+        name = kind.name.lower()
+        if kind not in SENT_BY[self._peer]:
+            raise self._fail(ErrorCode.UNEXPECTED_FRAME, f"a {self._peer} does not send {name}")
+        number: int = getattr(event, "stream", 0)
+        if number == 0:
+            state = CONNECTION_TABLE[self.state].get(kind)
+            if state is None:
+                raise self._fail(ErrorCode.UNEXPECTED_FRAME, f"{name} while {self.state}")
+            self.state = state
+            if isinstance(event, ev.Hello | ev.Welcome):
+                self._greeted(event)
+            return True
+        if self.state not in STREAMS_LIVE:
+            raise self._fail(ErrorCode.UNEXPECTED_FRAME, f"{name} while {self.state}")
+        return self._receive_on_stream(event, kind, number)
+
+    def _receive_on_stream(self, event: ev.Frame, kind: Kind, number: int) -> bool:
+        stream = self._streams.get(number)
+        if stream is None:
+            if kind in OPENING and number > self._last_stream:
+                if len(self._streams) >= self.limits.max_streams:
+                    raise self._fail(
+                        ErrorCode.TOO_MANY_STREAMS,
+                        f"at most {self.limits.max_streams} streams may be open",
+                    )
+                self._open(event, kind, number)
+                return True
+            if kind in MAY_ARRIVE_LATE and number <= self._last_stream:
+                return False
+            raise self._fail(
+                ErrorCode.UNEXPECTED_FRAME, f"{kind.name.lower()} on stream {number}, not open"
+            )
+        state = STREAM_TABLE[stream.state].get(kind)
+        if state is None:
+            raise self._fail(
+                ErrorCode.UNEXPECTED_FRAME,
+                f"{kind.name.lower()} on stream {number}, which is {stream.state}",
+            )
+        if isinstance(event, ev.Tokens):
+            self._receive_tokens(event, stream)
+        elif isinstance(event, ev.Credit):
+            if stream.credit + event.add > MAX_CREDIT:
+                raise self._fail(
+                    ErrorCode.FLOW_CONTROL, f"the credit of stream {number} is over {MAX_CREDIT}"
+                )
+            stream.credit += event.add
+        self._move(number, stream, state)
+        return True
+
+    def _receive_tokens(self, event: ev.Tokens, stream: _Stream) -> None:
+        size = self._frame_size
+        if not _fits(event, size, stream):
+            raise self._fail(
+                ErrorCode.FLOW_CONTROL,
+                f"{size} bytes of tokens on stream {event.stream}, whose credit is {stream.credit}",
+            )
+        if event.first != stream.sequence:
+            raise self._fail(
+                ErrorCode.UNEXPECTED_FRAME,
+                f"tokens from {event.first} on stream {event.stream}, not from {stream.sequence}",
+            )
+        stream.credit -= size
+        stream.sequence += len(event.pieces)
+
+    def _greeted(self, event: ev.Hello | ev.Welcome) -> None:
+        self.peer_limits = Limits(event.max_frame, event.max_streams)
+        if isinstance(event, ev.Hello):
+            self.version = next((v for v in VERSIONS if v in event.versions), None)
+            wrong = f"{event.versions[:16]}; this server speaks {list(VERSIONS)}"
+        else:
+            self.version = event.version if event.version in VERSIONS else None
+            wrong = f"{event.version}; this client speaks {list(VERSIONS)}"
+        if self.version is None:
+            raise self._fail(ErrorCode.UNSUPPORTED_VERSION, f"no common version: {wrong}")
+        if isinstance(event, ev.Welcome):
+            self._max_frame_in = self.limits.max_frame
+
+    def _fail(self, code: ErrorCode, message: str) -> RemoteProtocolError:
+        """Close the connection; the error carries what to send before closing the socket."""
+        reply = encode(ev.Error(0, code, message))
+        if not self._preface_sent:
+            reply = PREFACE + reply
+        self._failure = RemoteProtocolError(code, message, reply)
+        self.state = ConnectionState.CLOSED
+        self._buffer.clear()
+        self._offset = 0
+        self._streams.clear()
+        return self._failure
+
+    # -- sending ------------------------------------------------------------------------------
+
+    def send(self, event: ev.Frame) -> bytes:
+        """The bytes that say `event`, after checking that it may be said now.
+
+        Raises:
+            LocalProtocolError: it may not. Nothing has changed.
+        """
+        kind = event.KIND
+        name = kind.name.lower()
+        if kind not in SENT_BY[self.role]:
+            raise LocalProtocolError(f"a {self.role} does not send {name}")
+        number: int = getattr(event, "stream", 0)
+        if number == 0:
+            return self._send_on_connection(event, kind)
+        if self.state not in STREAMS_LIVE or (
+            kind in OPENING and self.state is ConnectionState.DRAINING
+        ):
+            raise LocalProtocolError(f"{name} while the connection is {self.state}")
+        stream = self._streams.get(number)
+        if stream is None:
+            self._check_opening(kind, number)
+            data = self._encode(event)
+            self._open(event, kind, number)
+            return data
+        state = STREAM_TABLE[stream.state].get(kind)
+        if state is None:
+            raise LocalProtocolError(f"{name} on stream {number}, which is {stream.state}")
+        data = self._encode(event)
+        if isinstance(event, ev.Tokens):
+            self._check_tokens(event, stream, data)
+            self._charge(event, stream, data)
+        elif isinstance(event, ev.Credit):
+            if stream.credit + event.add > MAX_CREDIT:
+                raise LocalProtocolError(f"the credit of stream {number} is over {MAX_CREDIT}")
+            stream.credit += event.add
+        self._move(number, stream, state)
+        return data
+
+    def send_tokens(self, event: ev.Tokens) -> tuple[bytes, int]:
+        """The bytes of as many pieces of `event` as credit and the peer's limit allow now.
+
+        Returns:
+            the bytes and how many pieces are in them; (b"", 0) while the stream has no credit. One
+            piece always goes while any credit is left, so that no piece can block a stream.
+
+        Raises:
+            LocalProtocolError: the stream cannot carry tokens now, or one piece alone is larger
+                than the peer's largest frame.
+        """
+        stream = self._streams.get(event.stream)
+        if stream is None or stream.state is not StreamState.RUNNING:
+            raise LocalProtocolError(f"tokens on stream {event.stream}, which is not running")
+        if stream.credit <= 0:
+            return b"", 0
+        count = len(event.pieces)
+        data = self._encode(event)
+        while not (_fits(event, len(data), stream) and len(data) <= self._max_frame_out):
+            if count == 1:
+                raise LocalProtocolError("one piece is larger than the peer's largest frame")
+            # Pieces are of similar size, so aim for the room that there is.
+            room = min(stream.credit, self._max_frame_out)
+            count = max(1, min(count - 1, count * room // len(data)))
+            event = ev.Tokens(
+                event.stream,
+                event.first,
+                event.pieces[:count],
+                None if event.ids is None else event.ids[:count],
+                None if event.logprobs is None else event.logprobs[:count],
+            )
+            data = encode_tokens(event)
+        self._charge(event, stream, data)
+        return data, count
+
+    def credit(self, stream: int) -> int:
+        """Bytes of tokens frames still allowed on a stream; 0 if it is not open."""
+        found = self._streams.get(stream)
+        return 0 if found is None else max(0, found.credit)
+
+    def is_open(self, stream: int) -> bool:
+        """Whether the stream has begun and not ended."""
+        return stream in self._streams
+
+    @property
+    def open_streams(self) -> int:
+        """How many streams are open."""
+        return len(self._streams)
+
+    @property
+    def _max_frame_out(self) -> int:
+        return HEADER + (self.peer_limits.max_frame if self.peer_limits else HANDSHAKE_MAX_FRAME)
+
+    def _send_on_connection(self, event: ev.Frame, kind: Kind) -> bytes:
+        state = CONNECTION_TABLE[self.state].get(kind)
+        if state is None:
+            raise LocalProtocolError(f"{kind.name.lower()} while the connection is {self.state}")
+        data = self._encode(event)
+        if not self._preface_sent:
+            data = PREFACE + data
+            self._preface_sent = True
+        self.state = state
+        if kind is Kind.WELCOME:
+            self._max_frame_in = self.limits.max_frame
+        return data
+
+    def _check_opening(self, kind: Kind, number: int) -> None:
+        name = kind.name.lower()
+        if kind not in OPENING:
+            raise LocalProtocolError(f"{name} on stream {number}, which is not open")
+        if number <= self._last_stream:
+            raise LocalProtocolError(f"stream numbers only grow; {number} is used up")
+        most = self.peer_limits.max_streams if self.peer_limits else 0
+        if len(self._streams) >= most:
+            raise LocalProtocolError(f"the server allows at most {most} streams at once")
+
+    def _encode(self, event: ev.Frame) -> bytes:
+        try:
+            data = encode_tokens(event) if isinstance(event, ev.Tokens) else encode(event)
+        except ValueError as error:
+            raise LocalProtocolError(str(error)) from None
+        if len(data) > self._max_frame_out and not isinstance(event, ev.Tokens):
+            raise LocalProtocolError(
+                f"a frame of {len(data) - HEADER} bytes is over the peer's limit of "
+                f"{self._max_frame_out - HEADER}"
+            )
+        return data
+
+    def _check_tokens(self, event: ev.Tokens, stream: _Stream, data: bytes) -> None:
+        if not _fits(event, len(data), stream):
+            raise LocalProtocolError(f"{len(data)} bytes of tokens; the credit is {stream.credit}")
+        if len(data) > self._max_frame_out:
+            raise LocalProtocolError(f"{len(data)} bytes of tokens are over the peer's limit")
+
+    def _charge(self, event: ev.Tokens, stream: _Stream, data: bytes) -> None:
+        if event.first != stream.sequence:
+            raise LocalProtocolError(f"tokens from {event.first}, not from {stream.sequence}")
+        stream.credit -= len(data)
+        stream.sequence += len(event.pieces)
+
+    # -- both ---------------------------------------------------------------------------------
+
+    def _open(self, event: ev.Frame, kind: Kind, number: int) -> None:
+        credit = event.credit if isinstance(event, ev.Generate) else 0
+        self._streams[number] = _Stream(STREAM_TABLE[StreamState.IDLE][kind], credit)
+        self._last_stream = number
+
+    def _move(self, number: int, stream: _Stream, state: StreamState) -> None:
+        if state is StreamState.CLOSED:
+            del self._streams[number]
+        else:
+            stream.state = state
+
+
+def _fits(event: ev.Tokens, size: int, stream: _Stream) -> bool:
+    """The credit rule: any credit lets one piece through, several pieces must fit in it."""
+    return stream.credit > 0 and (len(event.pieces) == 1 or size <= stream.credit)

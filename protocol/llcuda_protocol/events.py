@@ -1,0 +1,375 @@
+"""One class a frame kind: what is sent with `Connection.send` and comes out of `next_event`.
+
+Cold frames carry a map on the wire: `FIELDS` names its keys, their checks, and which must be there.
+Ping, pong, credit, tokens and vectors are positional; `frames.py` knows their shapes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+from .kinds import MAX_CREDIT, MAX_MAX_FRAME, MAX_SEQUENCE, MAX_STREAM, MIN_MAX_FRAME, Kind
+from .schema import (
+    Field,
+    boolean,
+    integer,
+    json_value,
+    list_of,
+    map_of,
+    number,
+    record,
+    text,
+)
+
+_NAME = text(256)
+_BODY = text(MAX_MAX_FRAME)
+_COUNT = integer(0, MAX_SEQUENCE)
+_SECONDS = number(0.0, 1e9)
+_PARAMS = map_of(json_value, 256)
+_MESSAGE = record({"role": Field(text(64), required=True), "content": Field(_BODY, required=True)})
+_TOKEN_IDS = list_of(integer(0, (1 << 31) - 1), MAX_MAX_FRAME)
+
+
+def _prompt(value: Any, name: str) -> str | list[int]:
+    if type(value) is list:
+        ids: list[int] = _TOKEN_IDS(value, name)
+        return ids
+    if type(value) is str:
+        return value
+    raise ValueError(f"{name} must be a string or a list of token ids, not {type(value).__name__}")
+
+
+@dataclass(frozen=True, slots=True)
+class Hello:
+    """The client's greeting. `token` is the shared secret, where the server wants one."""
+
+    versions: list[int]
+    max_frame: int
+    max_streams: int
+    token: str | None = None
+    agent: str | None = None
+
+    KIND: ClassVar[Kind] = Kind.HELLO
+    FIELDS: ClassVar[dict[str, Field]] = {
+        "versions": Field(list_of(integer(0, 65_535), 64, 1), required=True),
+        "max_frame": Field(integer(MIN_MAX_FRAME, MAX_MAX_FRAME), required=True),
+        "max_streams": Field(integer(1, MAX_STREAM), required=True),
+        "token": Field(text(4096)),
+        "agent": Field(_NAME),
+    }
+
+
+@dataclass(frozen=True, slots=True)
+class Welcome:
+    """The server's answer: the version chosen, its own limits, the request kinds it serves."""
+
+    version: int
+    max_frame: int
+    max_streams: int
+    agent: str | None = None
+    features: list[str] = field(default_factory=list)
+
+    KIND: ClassVar[Kind] = Kind.WELCOME
+    FIELDS: ClassVar[dict[str, Field]] = {
+        "version": Field(integer(0, 65_535), required=True),
+        "max_frame": Field(integer(MIN_MAX_FRAME, MAX_MAX_FRAME), required=True),
+        "max_streams": Field(integer(1, MAX_STREAM), required=True),
+        "agent": Field(_NAME),
+        "features": Field(list_of(_NAME, 256)),
+    }
+
+
+@dataclass(frozen=True, slots=True)
+class Generate:
+    """Ask for a generation from `prompt` (text or token ids) or from chat `messages`.
+
+    Attributes:
+        credit: bytes of token frames that may be sent before more credit is given.
+        params: sampling parameters by llama-server's names.
+        timeout: seconds for the whole request; None: the server's own.
+        tokens: also send each token's id.
+    """
+
+    stream: int
+    credit: int
+    prompt: str | list[int] | None = None
+    messages: list[dict[str, str]] | None = None
+    params: dict[str, Any] = field(default_factory=dict)
+    timeout: float | None = None
+    tokens: bool = False
+
+    KIND: ClassVar[Kind] = Kind.GENERATE
+    FIELDS: ClassVar[dict[str, Field]] = {
+        "credit": Field(integer(0, MAX_CREDIT), required=True),
+        "prompt": Field(_prompt),
+        "messages": Field(list_of(_MESSAGE, 100_000)),
+        "params": Field(_PARAMS),
+        "timeout": Field(_SECONDS),
+        "tokens": Field(boolean),
+    }
+
+
+@dataclass(frozen=True, slots=True)
+class Embed:
+    """Ask for one vector a text."""
+
+    stream: int
+    input: list[str]
+
+    KIND: ClassVar[Kind] = Kind.EMBED
+    FIELDS: ClassVar[dict[str, Field]] = {"input": Field(list_of(_BODY, 65_536, 1), required=True)}
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """Ask how the server is."""
+
+    stream: int
+
+    KIND: ClassVar[Kind] = Kind.STATUS
+    FIELDS: ClassVar[dict[str, Field]] = {}
+
+
+@dataclass(frozen=True, slots=True)
+class Cancel:
+    """Stop what the stream asked for."""
+
+    stream: int
+
+    KIND: ClassVar[Kind] = Kind.CANCEL
+    FIELDS: ClassVar[dict[str, Field]] = {}
+
+
+@dataclass(frozen=True, slots=True)
+class Credit:
+    """Allow `add` further bytes of token frames on the stream."""
+
+    stream: int
+    add: int
+
+    KIND: ClassVar[Kind] = Kind.CREDIT
+
+
+@dataclass(frozen=True, slots=True)
+class Ping:
+    """Ask for a pong with the same payload."""
+
+    payload: bytes = b""
+
+    KIND: ClassVar[Kind] = Kind.PING
+
+
+@dataclass(frozen=True, slots=True)
+class Pong:
+    """Answer to a ping."""
+
+    payload: bytes = b""
+
+    KIND: ClassVar[Kind] = Kind.PONG
+
+
+@dataclass(frozen=True, slots=True)
+class Accepted:
+    """The request is taken as generation `id`; `position` requests are before it in the queue."""
+
+    stream: int
+    id: str
+    position: int = 0
+
+    KIND: ClassVar[Kind] = Kind.ACCEPTED
+    FIELDS: ClassVar[dict[str, Field]] = {
+        "id": Field(text(64), required=True),
+        "position": Field(_COUNT),
+    }
+
+
+@dataclass(frozen=True, slots=True)
+class Queue:
+    """The queue moved: `position` requests are now before this one."""
+
+    stream: int
+    position: int
+
+    KIND: ClassVar[Kind] = Kind.QUEUE
+    FIELDS: ClassVar[dict[str, Field]] = {"position": Field(_COUNT, required=True)}
+
+
+@dataclass(frozen=True, slots=True)
+class TopToken:
+    """A candidate: token id, its bytes, natural log-probability."""
+
+    id: int
+    bytes: bytes
+    logprob: float
+
+
+@dataclass(frozen=True, slots=True)
+class TokenLogprob:
+    """A token that was chosen, with the likeliest candidates at its place."""
+
+    id: int
+    bytes: bytes
+    logprob: float
+    top: tuple[TopToken, ...] = ()
+
+
+@dataclass(slots=True)
+class Tokens:
+    """Pieces of text; the first has sequence number `first`, counted from 0.
+
+    Attributes:
+        ids: one entry a piece: the id of its last token, or None. Only where asked for.
+        logprobs: one entry a piece: its tokens. Only where n_probs asked for them.
+    """
+
+    stream: int
+    first: int
+    pieces: list[str]
+    ids: list[int | None] | None = None
+    logprobs: list[list[TokenLogprob]] | None = None
+
+    KIND: ClassVar[Kind] = Kind.TOKENS
+
+
+@dataclass(frozen=True, slots=True)
+class Vectors:
+    """Embeddings, the first of input number `first`: each float32, little-endian, in binary."""
+
+    stream: int
+    first: int
+    vectors: list[bytes]
+
+    KIND: ClassVar[Kind] = Kind.VECTORS
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """The request has ended well.
+
+    Attributes:
+        reason: "stop" (end of text or stop string), "length" (n_predict or the context),
+            "cancelled", or "complete" (an embed request).
+        usage: counts: `prompt_tokens`, `cached_tokens`, `completion_tokens`.
+        timings: milliseconds by phase; SPEC.md names them.
+    """
+
+    stream: int
+    reason: str
+    id: str | None = None
+    model: str | None = None
+    stop: str | None = None
+    usage: dict[str, int] = field(default_factory=dict)
+    timings: dict[str, float] = field(default_factory=dict)
+
+    KIND: ClassVar[Kind] = Kind.DONE
+    FIELDS: ClassVar[dict[str, Field]] = {
+        "reason": Field(_NAME, required=True),
+        "id": Field(text(64)),
+        "model": Field(text(1024)),
+        "stop": Field(_BODY),
+        "usage": Field(map_of(_COUNT, 64)),
+        "timings": Field(map_of(number(-1e15, 1e15), 64)),
+    }
+
+
+@dataclass(frozen=True, slots=True)
+class Error:
+    """A failure: of the request on its stream, or of the connection (stream 0, the last frame).
+
+    Attributes:
+        code: an ErrorCode, or one that a later version added.
+        retry: whether the same request may succeed later.
+        retry_after: seconds to wait before that, where known.
+    """
+
+    stream: int
+    code: str
+    message: str
+    retry: bool = False
+    retry_after: float | None = None
+
+    KIND: ClassVar[Kind] = Kind.ERROR
+    FIELDS: ClassVar[dict[str, Field]] = {
+        "code": Field(text(64), required=True),
+        "message": Field(text(4096), required=True),
+        "retry": Field(boolean),
+        "retry_after": Field(_SECONDS),
+    }
+
+
+@dataclass(frozen=True, slots=True)
+class GoAway:
+    """The server is about to stop: open no more streams; the others have `grace` seconds left."""
+
+    grace: float
+    message: str | None = None
+
+    KIND: ClassVar[Kind] = Kind.GO_AWAY
+    FIELDS: ClassVar[dict[str, Field]] = {
+        "grace": Field(_SECONDS, required=True),
+        "message": Field(text(4096)),
+    }
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """The answer to status; SPEC.md names the keys."""
+
+    stream: int
+    report: dict[str, Any]
+
+    KIND: ClassVar[Kind] = Kind.REPORT
+    FIELDS: ClassVar[dict[str, Field]] = {"report": Field(_PARAMS, required=True)}
+
+
+@dataclass(frozen=True, slots=True)
+class ConnectionClosed:
+    """The other side closed the connection between two frames. Not a frame."""
+
+
+Frame = (
+    Hello
+    | Welcome
+    | Generate
+    | Embed
+    | Status
+    | Cancel
+    | Credit
+    | Ping
+    | Pong
+    | Accepted
+    | Queue
+    | Tokens
+    | Vectors
+    | Done
+    | Error
+    | GoAway
+    | Report
+)
+Event = Frame | ConnectionClosed
+
+__all__ = [
+    "Accepted",
+    "Cancel",
+    "ConnectionClosed",
+    "Credit",
+    "Done",
+    "Embed",
+    "Error",
+    "Event",
+    "Frame",
+    "Generate",
+    "GoAway",
+    "Hello",
+    "Ping",
+    "Pong",
+    "Queue",
+    "Report",
+    "Status",
+    "TokenLogprob",
+    "Tokens",
+    "TopToken",
+    "Vectors",
+    "Welcome",
+]

@@ -1,0 +1,106 @@
+"""The constants of the wire: preface, versions, frame kinds and limits."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import IntEnum, StrEnum
+
+#: First bytes of either side. The first byte is not ASCII, so no text protocol starts like this.
+PREFACE = b"\x89LLCUDA\n"
+#: Versions that this package speaks, best first.
+VERSIONS = (1,)
+#: Bytes of the length that stands before each frame.
+HEADER = 4
+#: Largest frame before the handshake is over, in bytes: a peer not yet known gets little memory.
+HANDSHAKE_MAX_FRAME = 8192
+#: Bounds for the `max_frame` that a side may announce, in bytes.
+MIN_MAX_FRAME = 16_384
+MAX_MAX_FRAME = 1 << 30
+#: Largest credit that a stream may hold, in bytes.
+MAX_CREDIT = (1 << 31) - 1
+#: Largest stream number and sequence number.
+MAX_STREAM = (1 << 32) - 1
+MAX_SEQUENCE = (1 << 53) - 1
+#: Largest ping payload, in bytes.
+MAX_PING = 64
+
+
+class Role(StrEnum):
+    """Which end of the connection this is."""
+
+    CLIENT = "client"
+    SERVER = "server"
+
+
+class Kind(IntEnum):
+    """First element of each frame. Numbers 3 and 6 are kept for attach and search."""
+
+    HELLO = 1
+    GENERATE = 2
+    CANCEL = 4
+    EMBED = 5
+    STATUS = 7
+    PING = 8
+    CREDIT = 9
+    WELCOME = 16
+    ACCEPTED = 17
+    QUEUE = 18
+    TOKENS = 19
+    DONE = 20
+    ERROR = 21
+    GO_AWAY = 22
+    VECTORS = 23
+    REPORT = 24
+    PONG = 25
+
+
+#: Frames that only one role may send; ping, pong and error go both ways.
+SENT_BY: dict[Role, frozenset[Kind]] = {
+    Role.CLIENT: frozenset(
+        {
+            Kind.HELLO,
+            Kind.GENERATE,
+            Kind.CANCEL,
+            Kind.EMBED,
+            Kind.STATUS,
+            Kind.CREDIT,
+            Kind.PING,
+            Kind.PONG,
+            Kind.ERROR,
+        }
+    ),
+    Role.SERVER: frozenset(
+        {
+            Kind.WELCOME,
+            Kind.ACCEPTED,
+            Kind.QUEUE,
+            Kind.TOKENS,
+            Kind.DONE,
+            Kind.GO_AWAY,
+            Kind.VECTORS,
+            Kind.REPORT,
+            Kind.PING,
+            Kind.PONG,
+            Kind.ERROR,
+        }
+    ),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What one side is ready to receive.
+
+    Attributes:
+        max_frame: largest frame after its length field, in bytes.
+        max_streams: most streams open at once on the connection.
+    """
+
+    max_frame: int = 4 << 20
+    max_streams: int = 256
+
+    def __post_init__(self) -> None:
+        if not MIN_MAX_FRAME <= self.max_frame <= MAX_MAX_FRAME:
+            raise ValueError(f"max_frame must be {MIN_MAX_FRAME} to {MAX_MAX_FRAME} bytes")
+        if not 1 <= self.max_streams <= MAX_STREAM:
+            raise ValueError("max_streams must be at least 1")
