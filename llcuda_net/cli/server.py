@@ -1,0 +1,60 @@
+"""`llcuda-server`: the command line of the server."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from llcuda_net import settings as settings_module
+from llcuda_net.cli.common import Exit, Parser, VersionAction, run_command
+
+if TYPE_CHECKING:
+    from llcuda_net.settings import Settings
+
+PROG = "llcuda-server"
+
+_DESCRIPTION = """\
+Serve language models to llcuda-client: forwards prompts to a llama-server, or runs a model itself
+in the built-in engine, and streams the answers.
+"""
+
+_EPILOG = """\
+examples:
+  llcuda-server                                    the demonstration model, on port 9000
+  llcuda-server --model path.gguf --slots 8        your own model, in the built-in engine
+  llcuda-server --upstream http://127.0.0.1:8080   a llama-server that already runs
+
+Each setting may also stand in the environment (LLCUDA_PORT=9000) or in the file that --config
+names (port = 9000). The first line on stdout says where it listens; logs go to stderr.
+
+SIGTERM or Ctrl-C: running requests get --drain-seconds to finish; a second one stops at once.
+exit codes: 0 stopped as asked, 1 could not serve (the port is taken, say), 2 a setting, file or
+model is wrong, 130 or 143 stopped by a second signal
+"""
+
+
+def make_parser() -> Parser:
+    """The command's options."""
+    parser = Parser(prog=PROG, description=_DESCRIPTION, epilog=_EPILOG)
+    settings_module.add_arguments(parser)
+    parser.add_argument("--version", action=VersionAction)
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; returns its exit code."""
+    arguments = make_parser().parse_args(argv)
+    return run_command(PROG, lambda: _run(settings_module.load(arguments)))
+
+
+def _run(settings: Settings) -> int:
+    # Here, and not above: --help needs none of it.
+    from llcuda_net import logs, serving
+
+    logs.configure(settings.log_level, settings.log_format)
+    return serving.run(settings) or Exit.OK
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,334 @@
+"""The server: listeners and sessions on one side, the upstream on the other, generations between.
+
+The way of a request: session -> submit -> admission -> upstream -> Generation.extend -> streams ->
+outbox. Each generation runs in the server's own nursery, since it belongs to no connection.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import struct
+from collections import Counter, OrderedDict
+from collections.abc import Iterable, Sequence
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+import structlog
+import trio
+
+from llcuda_net import params
+from llcuda_net.admission import Admission, Ticket
+from llcuda_net.errors import RequestError
+from llcuda_net.generations import Generation, State
+from llcuda_net.outbox import Outbox
+from llcuda_net.session import Session
+from llcuda_net.settings import Settings
+from llcuda_net.upstream.hub import StreamHub
+from llcuda_net.upstream.llama_server import LlamaServer, Properties
+from llcuda_protocol import ErrorCode, Generate
+
+log = structlog.get_logger(__name__)
+
+#: Slots assumed while the upstream has not said how many it has.
+_SLOTS_UNKNOWN = 1
+#: Texts embedded in one call of the upstream.
+_EMBED_BATCH = 64
+#: Seconds for clients to take what they are told at the end of a drain.
+_FAREWELL = 1.0
+#: Connections that may be in the handshake at once; one more ends the oldest of them.
+MAX_GREETING = 256
+
+
+class Server:
+    """Everything that lives as long as the process.
+
+    Args:
+        settings: see settings.py.
+        upstream: where requests go.
+        hub: reads the upstream's token streams; the server runs it.
+        tokens: any of these lets a client in; none: everybody may come in.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        upstream: LlamaServer,
+        hub: StreamHub,
+        tokens: Sequence[str] = (),
+    ) -> None:
+        self.settings = settings
+        self.tokens = tokens
+        #: Outboxes with frames that no flush has seen yet.
+        self.unflushed: set[Outbox] = set()
+        self.agent = f"llcuda-server/{package_version()}"
+        self._upstream = upstream
+        self._hub = hub
+        self._admission = Admission(_SLOTS_UNKNOWN, settings.max_queue)
+        self._greeting: OrderedDict[Session, None] = OrderedDict()
+        self._sessions: set[Session] = set()
+        self._generations: set[Generation] = set()
+        self._session_count = 0
+        self._ended: Counter[State] = Counter()
+        self._tokens_streamed = 0
+        self._started = trio.current_time()
+        self._draining = False
+        self._nursery: trio.Nursery
+        hub.after_batch = self.flush
+
+    # -- life ---------------------------------------------------------------------------------
+
+    async def run(
+        self,
+        listeners: Sequence[trio.abc.Listener[Any]],
+        *,
+        task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
+    ) -> None:
+        """Serve until `drain` has ended, or until cancelled."""
+        async with trio.open_nursery() as self._nursery:
+            self._nursery.start_soon(self._hub.run)
+            self._accepting = trio.CancelScope()
+            self._nursery.start_soon(self._accept, listeners)
+            task_status.started()
+
+    async def _accept(self, listeners: Sequence[trio.abc.Listener[Any]]) -> None:
+        with self._accepting:
+            # Sleeps and goes on when descriptors run out (EMFILE and its kin).
+            await trio.serve_listeners(self._serve, list(listeners), handler_nursery=self._nursery)
+
+    async def drain(self, grace: float) -> None:
+        """Take nothing new, let what runs come to its end for `grace` seconds, then stop.
+
+        What has not ended by then is handed back to its client, as an error that may be retried.
+        """
+        if self._draining:
+            return
+        self._draining = True
+        self._accepting.cancel()
+        log.info("draining", seconds=grace, running=len(self._generations))
+        for session in self._sessions:
+            session.go_away(grace)
+        await self._settle(grace)
+        for generation in self._generations:
+            generation.hand_back()
+        await self._settle(_FAREWELL)
+        self._nursery.cancel_scope.cancel()
+
+    async def _settle(self, seconds: float) -> None:
+        """Wait, for a bounded time, until nothing runs and everything has been sent."""
+        with trio.move_on_after(seconds):
+            # Polled: it takes many parts to be quiet, and happens once in a server's life.
+            while self._generations or any(session.busy for session in self._sessions):
+                await trio.sleep(0.02)
+
+    def flush(self) -> None:
+        """Send what was added to outboxes since the last time."""
+        while self.unflushed:
+            self.unflushed.pop().flush()
+
+    # -- sessions -----------------------------------------------------------------------------
+
+    @property
+    def full(self) -> bool:
+        """Whether one more client would be too many."""
+        return len(self._sessions) >= self.settings.max_connections
+
+    async def _serve(self, stream: trio.abc.Stream) -> None:
+        self._session_count += 1
+        session = Session(self, stream, self._session_count)
+        self._greeting[session] = None
+        if len(self._greeting) > MAX_GREETING:
+            # A client that means it has greeted long before it becomes the oldest.
+            oldest, _ = self._greeting.popitem(last=False)
+            oldest.scope.cancel()
+        try:
+            await session.run()
+        except Exception:
+            log.exception("session_crashed", session=self._session_count)
+        finally:
+            self._greeting.pop(session, None)
+            self._sessions.discard(session)
+
+    def session_greeted(self, session: Session) -> None:
+        """A session's client has been let in."""
+        self._greeting.pop(session, None)
+        self._sessions.add(session)
+        if self._draining:
+            session.go_away(self.settings.drain_seconds)
+
+    # -- requests -----------------------------------------------------------------------------
+
+    def submit(self, request: Generate) -> tuple[Generation, Ticket]:
+        """Start a generation.
+
+        Raises:
+            RequestError: the request is wrong, the queue is full, or the server is stopping.
+        """
+        if self._draining:
+            raise _shutting_down()
+        _check_prompt(request)
+        properties = self._upstream.properties
+        checked = params.check(request.params, properties.context if properties else None)
+        ticket = self._admission.enter()
+        timeout = self.settings.timeout
+        if request.timeout:
+            timeout = min(timeout, request.timeout)
+        generation = Generation(request.prompt, request.messages, checked, timeout)
+        self._generations.add(generation)
+        self._nursery.start_soon(self._run, generation, ticket)
+        return generation, ticket
+
+    async def _run(self, generation: Generation, ticket: Ticket) -> None:
+        try:
+            with trio.move_on_after(generation.timeout) as deadline, generation.scope:
+                async with ticket:
+                    generation.dispatched()
+                    await self._complete(generation)
+                generation.move(State.DONE)
+            if deadline.cancelled_caught:
+                seconds = f"{generation.timeout:g} s"
+                generation.fail(
+                    RequestError(ErrorCode.TIMEOUT, f"not finished in {seconds}", retry=True)
+                )
+            elif generation.scope.cancelled_caught:
+                generation.stopped()
+        except RequestError as error:
+            generation.fail(error)
+        except Exception as error:
+            log.exception("generation_crashed", generation=generation.id)
+            generation.fail(RequestError(ErrorCode.INTERNAL, f"a bug: {type(error).__name__}"))
+        finally:
+            self._generations.discard(generation)
+        self._count(generation)
+        self.flush()
+
+    async def _complete(self, generation: Generation) -> None:
+        upstream = self._upstream
+        properties = await self._properties()
+        checked = params.check(generation.params, properties.context)
+        prompt = generation.prompt
+        if generation.messages is not None:
+            prompt = await self._render(generation.messages)
+            generation.times.rendered = trio.current_time()
+        assert prompt is not None
+        await upstream.complete(prompt, checked, generation.extend, generation.sent)
+
+    async def _render(self, messages: list[dict[str, str]]) -> str:
+        properties = await self._properties()
+        if properties.has_template:
+            return await self._upstream.render(messages)
+        if len(messages) == 1 and messages[0]["role"] == "user":
+            return messages[0]["content"]
+        raise RequestError(
+            ErrorCode.UNSUPPORTED,
+            f"the model {properties.model} has no chat template; send one message, or a raw prompt",
+        )
+
+    async def _properties(self) -> Properties:
+        properties = await self._upstream.ask()
+        self._admission.set_slots(properties.slots)
+        return properties
+
+    async def prepare(self) -> Properties | None:
+        """Ask the upstream what it is, so that the first request need not wait; None: not there."""
+        try:
+            return await self._properties()
+        except RequestError as error:
+            log.warning("upstream_not_ready", url=self._upstream.base_url, reason=error.message)
+            return None
+
+    def _count(self, generation: Generation) -> None:
+        self._ended[generation.state] += 1
+        self._tokens_streamed += len(generation.pieces)
+        error = generation.error
+        log.info(
+            "generation_ended",
+            generation=generation.id,
+            state=generation.state,
+            pieces=len(generation.pieces),
+            seconds=round(trio.current_time() - generation.times.received, 3),
+            **({} if error is None else {"code": error.code, "reason": error.message}),
+        )
+
+    async def embed(self, texts: list[str]) -> list[bytes]:
+        """A vector a text, float32, little-endian.
+
+        Raises:
+            RequestError: as `submit`, or the upstream gives no embeddings.
+        """
+        if self._draining:
+            raise _shutting_down()
+        await self._properties()
+        vectors: list[bytes] = []
+        for start in range(0, len(texts), _EMBED_BATCH):
+            async with self._admission.enter():
+                found = await self._upstream.embed(texts[start : start + _EMBED_BATCH])
+            vectors += [_pack(_mean(rows)) for rows in found]
+        return vectors
+
+    async def report(self) -> dict[str, Any]:
+        """What a status request is answered with; SPEC.md names the keys."""
+        upstream = self._upstream
+        properties = None
+        with contextlib.suppress(RequestError), trio.move_on_after(2):
+            properties = await self._properties()
+        return {
+            "server": {
+                "version": package_version(),
+                "pid": os.getpid(),
+                "uptime": round(trio.current_time() - self._started, 3),
+                "draining": self._draining,
+            },
+            "connections": len(self._sessions),
+            "requests": {
+                "running": self._admission.running,
+                "queued": self._admission.queued,
+                "done": self._ended[State.DONE],
+                "failed": self._ended[State.FAILED],
+                "cancelled": self._ended[State.CANCELLED],
+            },
+            "tokens": self._tokens_streamed + sum(len(g.pieces) for g in self._generations),
+            "upstreams": [
+                {
+                    "url": upstream.base_url,
+                    "ready": properties is not None,
+                    "model": properties.model if properties else None,
+                    "slots": properties.slots if properties else None,
+                    "context": properties.context if properties else None,
+                }
+            ],
+        }
+
+
+def package_version() -> str:
+    """The version of the installed distribution."""
+    try:
+        return version("llcuda-net")
+    except PackageNotFoundError:
+        return "0+unknown"
+
+
+def _shutting_down() -> RequestError:
+    return RequestError(
+        ErrorCode.SHUTTING_DOWN, "the server is shutting down; try again later", retry=True
+    )
+
+
+def _check_prompt(request: Generate) -> None:
+    if (request.prompt is None) == (request.messages is None):
+        raise RequestError(ErrorCode.INVALID_REQUEST, "give a prompt or messages, one of the two")
+    messages = request.messages
+    if not (request.prompt or messages) or (messages and not messages[-1]["content"]):
+        raise RequestError(ErrorCode.INVALID_REQUEST, "the prompt is empty")
+
+
+def _mean(rows: list[list[float]]) -> list[float]:
+    """The mean of a text's rows, which an upstream that does not pool gives one a token."""
+    if len(rows) == 1:
+        return rows[0]
+    return [sum(column) / len(rows) for column in zip(*rows, strict=True)]
+
+
+def _pack(vector: Iterable[float]) -> bytes:
+    values = list(vector)
+    return struct.pack(f"<{len(values)}f", *values)

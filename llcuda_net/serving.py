@@ -1,0 +1,238 @@
+"""From settings to a running server: files, sockets, engine, signals, and the order of their end.
+
+The engine outlives the drain, and the drain outlives the listeners.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ipaddress
+import signal
+import socket
+import ssl
+import sys
+from collections.abc import Iterator, Sequence
+from importlib import resources
+from pathlib import Path
+
+import structlog
+import trio
+
+from llcuda_net.address import Address
+from llcuda_net.cli.common import CommandError, Exit
+from llcuda_net.errors import ConfigError, EngineError
+from llcuda_net.server import Server
+from llcuda_net.settings import Settings
+from llcuda_net.upstream.engine import Engine, EngineOptions
+from llcuda_net.upstream.hub import StreamHub
+from llcuda_net.upstream.llama_server import LlamaServer
+
+log = structlog.get_logger(__name__)
+
+_Listeners = Sequence[trio.SocketListener] | Sequence[trio.SSLListener[trio.SocketStream]]
+
+
+def run(settings: Settings) -> int:
+    """Serve until told to stop; returns the exit code.
+
+    Raises:
+        ConfigError: a file or a combination of settings is wrong.
+        EngineError: the engine could not load its model.
+        CommandError: the port cannot be had.
+    """
+    tokens = _tokens(settings)
+    tls = _tls(settings)
+    with _model(settings) as model:
+        return trio.run(_Serving(settings, tokens, tls, model).run)
+
+
+def _tokens(settings: Settings) -> list[str]:
+    if settings.auth_token_file is None:
+        if not settings.allow_no_auth and not _is_loopback(settings.host):
+            raise ConfigError(
+                f"listening on {settings.host} would let anybody in: give --auth-token-file FILE, "
+                "or --allow-no-auth if that is meant"
+            )
+        return []
+    lines = _read(settings.auth_token_file, "token file").splitlines()
+    tokens = [s for line in lines if (s := line.strip()) and not s.startswith("#")]
+    if not tokens:
+        raise ConfigError(f"token file {settings.auth_token_file} holds no token; one a line")
+    return tokens
+
+
+def _read(path: str, what: str) -> str:
+    try:
+        return Path(path).read_text(encoding="utf-8")
+    except OSError as error:
+        raise ConfigError(f"cannot read {what} {path}: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise ConfigError(f"{what} {path} is not UTF-8 text") from None
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def _tls(settings: Settings) -> ssl.SSLContext | None:
+    if settings.tls_cert is None or settings.tls_key is None:
+        return None
+    _read(settings.tls_cert, "certificate")
+    _read(settings.tls_key, "private key")
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    try:
+        context.load_cert_chain(settings.tls_cert, settings.tls_key)
+    except ssl.SSLError as error:
+        reason = error.reason or "not PEM"
+        raise ConfigError(
+            f"{settings.tls_cert} and {settings.tls_key} are no certificate and key: {reason}"
+        ) from None
+    return context
+
+
+@contextlib.contextmanager
+def _model(settings: Settings) -> Iterator[Path | None]:
+    """The file for the engine; None where there is an upstream."""
+    if settings.upstream is not None:
+        yield None
+    elif settings.model is not None:
+        yield Path(settings.model)
+    else:
+        with resources.as_file(resources.files("llcuda_net.data") / "demo.gguf") as path:
+            yield path
+
+
+class _Serving:
+    def __init__(
+        self,
+        settings: Settings,
+        tokens: Sequence[str],
+        tls: ssl.SSLContext | None,
+        model: Path | None,
+    ) -> None:
+        self._settings = settings
+        self._tokens = tokens
+        self._tls = tls
+        self._model = model
+        self._server: Server | None = None
+        self._signals: list[int] = []
+        self._failure: EngineError | None = None
+
+    async def run(self) -> int:
+        listeners = await self._listen()
+        async with trio.open_nursery() as nursery:
+            await nursery.start(self._watch_signals, nursery)
+            upstream = await self._upstream(nursery)
+            if upstream is not None:
+                await self._serve(listeners, *upstream)
+            nursery.cancel_scope.cancel()
+        if self._failure is not None:
+            raise self._failure
+        return 128 + self._signals[-1] if len(self._signals) > 1 else Exit.OK
+
+    async def _listen(self) -> _Listeners:
+        settings = self._settings
+        try:
+            listeners = await trio.open_tcp_listeners(settings.port, host=settings.host)
+        except (OSError, socket.gaierror) as error:
+            where = Address(settings.host, settings.port)
+            reason = error.strerror or str(error)
+            raise CommandError(
+                f"cannot listen on {where}: {reason}; choose another --port or --host", 1
+            ) from None
+        if self._tls is None:
+            return listeners
+        return [trio.SSLListener(x, self._tls, https_compatible=True) for x in listeners]
+
+    async def _upstream(self, nursery: trio.Nursery) -> tuple[LlamaServer, StreamHub] | None:
+        """The upstream and its hub; None if the engine failed, with the reason kept."""
+        hub = StreamHub()
+        stall = self._settings.stall_timeout
+        if self._settings.upstream is not None:
+            key = None
+            if self._settings.upstream_api_key_file is not None:
+                key = _read(self._settings.upstream_api_key_file, "API key file").strip()
+            upstream = LlamaServer(self._settings.upstream, hub, api_key=key, stall_timeout=stall)
+            return upstream, hub
+        engine = self._engine()
+        try:
+            await nursery.start(engine.run)
+        except EngineError as error:
+            self._failure = error
+            return None
+        finally:
+            _progress("")
+        assert engine.base_url is not None
+        upstream = LlamaServer(engine.base_url, hub, api_key=engine.api_key, stall_timeout=stall)
+
+        def follow() -> None:
+            upstream.forget()
+            if engine.base_url is not None:
+                upstream.base_url = engine.base_url
+
+        self._follow = follow
+        return upstream, hub
+
+    def _engine(self) -> Engine:
+        settings = self._settings
+        assert self._model is not None
+        options = EngineOptions(
+            model=self._model,
+            ctx=settings.ctx,
+            slots=settings.slots,
+            threads=settings.threads,
+            gpu_layers=settings.gpu_layers,
+        )
+        self._follow = lambda: None
+        return Engine(options, on_progress=_progress, on_change=lambda: self._follow())
+
+    async def _serve(self, listeners: _Listeners, upstream: LlamaServer, hub: StreamHub) -> None:
+        server = Server(self._settings, upstream, hub, self._tokens)
+        async with trio.open_nursery() as nursery:
+            await nursery.start(server.run, listeners)
+            properties = await server.prepare()
+            if properties is not None:
+                log.info(
+                    "upstream_ready",
+                    model=properties.model,
+                    slots=properties.slots,
+                    context=properties.context,
+                )
+            for listener in listeners:
+                print(f"listening on {_address(listener)}", flush=True)
+            self._server = server
+            if self._signals:
+                nursery.start_soon(server.drain, self._settings.drain_seconds)
+        await upstream.aclose()
+
+    async def _watch_signals(
+        self,
+        nursery: trio.Nursery,
+        *,
+        task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
+    ) -> None:
+        with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
+            task_status.started()
+            async for number in signals:
+                self._signals.append(number)
+                log.info("signal", name=signal.Signals(number).name)
+                if self._server is None or len(self._signals) > 1:
+                    nursery.cancel_scope.cancel()
+                else:
+                    nursery.start_soon(self._server.drain, self._settings.drain_seconds)
+
+
+def _address(listener: trio.SocketListener | trio.SSLListener[trio.SocketStream]) -> str:
+    inner = listener.transport_listener if isinstance(listener, trio.SSLListener) else listener
+    assert isinstance(inner, trio.SocketListener)
+    name = inner.socket.getsockname()
+    return str(Address(name[0], name[1]))
+
+
+def _progress(text: str) -> None:
+    """Show how far loading is, on a terminal; an empty text takes the line away."""
+    if sys.stderr.isatty():
+        print(f"\r\x1b[K{text}", end="", file=sys.stderr, flush=True)

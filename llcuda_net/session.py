@@ -1,0 +1,290 @@
+"""One client connection on the server: handshake, requests in, frames out.
+
+What goes wrong here ends this session and no other.
+"""
+
+from __future__ import annotations
+
+import hmac
+from typing import TYPE_CHECKING
+
+import structlog
+import trio
+
+from llcuda_net.errors import RequestError
+from llcuda_net.outbox import HIGH_WATER, Outbox
+from llcuda_net.streams import GenerationStream
+from llcuda_protocol import (
+    Accepted,
+    Cancel,
+    Connection,
+    ConnectionClosed,
+    ConnectionState,
+    Credit,
+    Done,
+    Embed,
+    Error,
+    ErrorCode,
+    Event,
+    Frame,
+    Generate,
+    GoAway,
+    Hello,
+    Limits,
+    Ping,
+    Pong,
+    RemoteProtocolError,
+    Report,
+    Role,
+    Status,
+    Vectors,
+    Welcome,
+)
+
+if TYPE_CHECKING:
+    from llcuda_net.server import Server
+
+log = structlog.get_logger(__name__)
+
+#: What a request may ask for, told in the handshake.
+FEATURES = ["generate", "embed", "status"]
+_READ = 64 << 10
+#: Seconds for the last bytes of an ending session to leave.
+_FAREWELL = 2.0
+#: How the port answers somebody who speaks HTTP to it.
+_HTTP_METHODS = (b"GET ", b"POST", b"HEAD", b"PUT ", b"OPTI", b"DELE", b"PATC", b"CONN", b"PRI ")
+_HTTP_BODY = b"This port speaks the llcuda protocol, not HTTP. Use llcuda-client.\n"
+_HTTP_ANSWER = (
+    b"HTTP/1.1 400 Bad Request\r\nContent-Type: text/plain\r\nConnection: close\r\n"
+    b"Content-Length: %d\r\n\r\n%b" % (len(_HTTP_BODY), _HTTP_BODY)
+)
+
+
+class Session:
+    """Serves one connection until either side ends it.
+
+    Args:
+        stream: the connection, TLS included where there is TLS.
+        number: names the session in the log.
+    """
+
+    def __init__(self, server: Server, stream: trio.abc.Stream, number: int) -> None:
+        settings = server.settings
+        self.greeted = False
+        #: Ends the session, from outside.
+        self.scope = trio.CancelScope()
+        self._server = server
+        self._stream = stream
+        self._connection = Connection(Role.SERVER, Limits(settings.max_frame, settings.max_streams))
+        self._outbox = Outbox(stream, self._pump_all, settings.write_timeout, server.unflushed)
+        self._streams: dict[int, GenerationStream] = {}
+        self._scopes: dict[int, trio.CancelScope] = {}  # of embed requests
+        self._nursery: trio.Nursery
+        self._log = log.bind(session=number)
+        self._first_bytes = b""
+
+    @property
+    def busy(self) -> bool:
+        """Whether a request is open or bytes wait to be sent."""
+        return self._connection.open_streams > 0 or len(self._outbox) > 0
+
+    async def run(self) -> None:
+        """Serve; returns when the session is over, whatever ended it."""
+        try:
+            with self.scope:
+                async with trio.open_nursery() as self._nursery:
+                    self._nursery.start_soon(self._outbox.run)
+                    await self._serve()
+                    self._nursery.cancel_scope.cancel()
+        except* trio.TooSlowError:
+            self._log.warning("session_stalled", seconds=self._server.settings.write_timeout)
+        except* (trio.BrokenResourceError, trio.ClosedResourceError):
+            self._log.debug("session_lost")
+        finally:
+            self._drop_streams()
+            self._outbox.close()
+            await trio.aclose_forcefully(self._stream)
+
+    async def _serve(self) -> None:
+        try:
+            greeted = False
+            with trio.move_on_after(self._server.settings.handshake_timeout):
+                greeted = await self._handshake()
+            if greeted:
+                self._server.session_greeted(self)
+                while (event := await self._next_event()) is not None:
+                    await self._handle(event)
+            elif self._connection.state is ConnectionState.NEW:
+                self._refuse(ErrorCode.HANDSHAKE_TIMEOUT, "no greeting came in time")
+        except RemoteProtocolError as error:
+            self._log.info("protocol_error", code=error.code, detail=error.message)
+            self._outbox.add(_HTTP_ANSWER if self._speaks_http(error) else error.reply)
+        self._drop_streams()
+        self._outbox.flush()
+        with trio.move_on_after(_FAREWELL):
+            await self._outbox.drained()
+            if isinstance(self._stream, trio.SocketStream):
+                # Closing with unread bytes would reset the connection and lose our last words.
+                await self._stream.send_eof()
+                while await self._stream.receive_some(_READ):
+                    pass
+
+    def _speaks_http(self, error: RemoteProtocolError) -> bool:
+        return error.code is ErrorCode.BAD_PREFACE and any(
+            method.startswith(self._first_bytes) for method in _HTTP_METHODS
+        )
+
+    # -- handshake ----------------------------------------------------------------------------
+
+    async def _handshake(self) -> bool:
+        event = await self._next_event()
+        if not isinstance(event, Hello):
+            return False
+        if not self._allowed(event.token):
+            self._log.warning("unauthorized", token_given=event.token is not None)
+            self._refuse(ErrorCode.UNAUTHORIZED, "the token is missing or wrong")
+            return False
+        if self._server.full:
+            self._refuse(
+                ErrorCode.TOO_MANY_CONNECTIONS, "too many connections; try again later", retry=True
+            )
+            return False
+        limits = self._connection.limits
+        self._send(
+            Welcome(
+                self._connection.version or 0,
+                limits.max_frame,
+                limits.max_streams,
+                self._server.agent,
+                FEATURES,
+            )
+        )
+        self._outbox.flush()
+        self.greeted = True
+        return True
+
+    def _allowed(self, given: str | None) -> bool:
+        """Compares with every token, each in constant time, so that timing tells nothing."""
+        tokens = self._server.tokens
+        if not tokens:
+            return True
+        found = False
+        for token in tokens:
+            found |= hmac.compare_digest(token.encode(), (given or "").encode())
+        return found
+
+    def _refuse(self, code: ErrorCode, message: str, *, retry: bool = False) -> None:
+        self._send(Error(0, code, message, retry))
+
+    # -- events -------------------------------------------------------------------------------
+
+    async def _next_event(self) -> Event | None:
+        """The next event; None when the client has closed."""
+        while True:
+            event = self._connection.next_event()
+            if isinstance(event, ConnectionClosed):
+                return None
+            if event is not None:
+                return event
+            self._outbox.flush()
+            if len(self._outbox) >= HIGH_WATER:
+                await self._outbox.drained()
+            data = await self._stream.receive_some(_READ)
+            if not self._first_bytes:
+                self._first_bytes = bytes(data[:4])
+            self._connection.receive_data(data)
+
+    async def _handle(self, event: Event) -> None:
+        if isinstance(event, Generate):
+            self._generate(event)
+        elif isinstance(event, Credit):
+            stream = self._streams.get(event.stream)
+            if stream is not None:
+                stream.pump()
+        elif isinstance(event, Cancel):
+            self._cancel(event.stream)
+        elif isinstance(event, Embed):
+            self._nursery.start_soon(self._embed, event)
+        elif isinstance(event, Status):
+            self._nursery.start_soon(self._status, event)
+        elif isinstance(event, Ping):
+            self._send(Pong(event.payload))
+
+    def _generate(self, event: Generate) -> None:
+        try:
+            generation, ticket = self._server.submit(event)
+        except RequestError as error:
+            self._fail(event.stream, error)
+            return
+        self._send(Accepted(event.stream, generation.id, ticket.position))
+        stream = GenerationStream(
+            event.stream,
+            generation,
+            self._connection,
+            self._outbox,
+            with_ids=event.tokens,
+            on_end=self._streams.pop,
+        )
+        self._streams[event.stream] = stream
+        ticket.on_position = stream.queued
+
+    def _cancel(self, number: int) -> None:
+        if number in self._streams:
+            self._streams[number].cancel()
+        elif number in self._scopes:
+            self._scopes[number].cancel()
+
+    async def _embed(self, event: Embed) -> None:
+        started = trio.current_time()
+        scope = self._scopes[event.stream] = trio.CancelScope()
+        reason = "cancelled"
+        try:
+            with scope:
+                vectors = await self._server.embed(event.input)
+                await self._send_vectors(event.stream, vectors)
+                reason = "complete"
+            total = round((trio.current_time() - started) * 1e3, 3)
+            self._send(Done(event.stream, reason, timings={"total": total}))
+        except RequestError as error:
+            self._fail(event.stream, error)
+        finally:
+            del self._scopes[event.stream]
+        self._outbox.flush()
+
+    async def _send_vectors(self, number: int, vectors: list[bytes]) -> None:
+        peer = self._connection.peer_limits or Limits()
+        each = max(1, (peer.max_frame - 64) // (len(vectors[0]) + 5))
+        for first in range(0, len(vectors), each):
+            self._send(Vectors(number, first, vectors[first : first + each]))
+            self._outbox.flush()
+            if not self._outbox.has_room:
+                await self._outbox.drained()
+
+    async def _status(self, event: Status) -> None:
+        self._send(Report(event.stream, await self._server.report()))
+        self._outbox.flush()
+
+    # -- what the server calls ----------------------------------------------------------------
+
+    def go_away(self, grace: float) -> None:
+        """Tell the client that the server is about to stop."""
+        if self.greeted and self._connection.state is ConnectionState.OPEN:
+            self._send(GoAway(grace, "the server is shutting down"))
+            self._outbox.flush()
+
+    # -- sending ------------------------------------------------------------------------------
+
+    def _send(self, frame: Frame) -> None:
+        self._outbox.add(self._connection.send(frame))
+
+    def _fail(self, number: int, error: RequestError) -> None:
+        self._send(Error(number, error.code, error.message, error.retry, error.retry_after))
+
+    def _pump_all(self) -> None:
+        for stream in tuple(self._streams.values()):
+            stream.pump()
+
+    def _drop_streams(self) -> None:
+        for stream in self._streams.values():
+            stream.drop()
+        self._streams.clear()

@@ -1,0 +1,105 @@
+"""A stream: one client's reading of a generation, from its log to the session's outbox."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from llcuda_net.generations import Generation
+from llcuda_net.outbox import Outbox
+from llcuda_protocol import Connection, Done, Error, ErrorCode, LocalProtocolError, Queue, Tokens
+
+#: Most pieces that are encoded at once: bounds the work that is lost when they do not all fit.
+_MOST_PIECES = 512
+
+
+class GenerationStream:
+    """Sends a generation's log as credit and the outbox allow, and then how it ended.
+
+    Args:
+        number: of the stream on its connection.
+        with_ids: whether the client asked for token ids.
+        on_end: called with the number when the last frame has been added.
+    """
+
+    def __init__(
+        self,
+        number: int,
+        generation: Generation,
+        connection: Connection,
+        outbox: Outbox,
+        *,
+        with_ids: bool,
+        on_end: Callable[[int], object],
+    ) -> None:
+        self.generation = generation
+        self._number = number
+        self._connection = connection
+        self._outbox = outbox
+        self._with_ids = with_ids
+        self._on_end = on_end
+        self._next = 0
+        self._cancelled = False
+        generation.on_change.append(self.pump)
+
+    def detach(self) -> None:
+        """Read no further."""
+        if self.pump in self.generation.on_change:
+            self.generation.on_change.remove(self.pump)
+
+    def queued(self, position: int) -> None:
+        """Tell the client that the queue moved."""
+        if self._connection.is_open(self._number):
+            self._outbox.add(self._connection.send(Queue(self._number, position)))
+            self._outbox.flush()
+
+    def drop(self) -> None:
+        """The client is gone: read no further, and stop the generation."""
+        self.detach()
+        self.generation.cancel()
+
+    def cancel(self) -> None:
+        """The client wants no more: drop what was not sent, and stop the generation.
+
+        Without the drop, a stream without credit would never come to its end.
+        """
+        self._cancelled = True
+        self.generation.cancel()
+        self.pump()
+
+    def pump(self) -> None:
+        """Send what can be sent now. Called when the log, the credit or the room has grown."""
+        if not self._connection.is_open(self._number):
+            self.detach()
+            return
+        generation, connection, outbox = self.generation, self._connection, self._outbox
+        pieces = generation.pieces
+        while self._next < len(pieces) and not self._cancelled:
+            if connection.credit(self._number) <= 0 or not outbox.has_room:
+                return
+            try:
+                data, count = connection.send_tokens(self._slice())
+            except LocalProtocolError as error:
+                self._end(Error(self._number, ErrorCode.INTERNAL, str(error)))
+                generation.cancel()
+                return
+            outbox.add(data)
+            self._next += count
+        if generation.ended:
+            self._end(generation.ending(self._number))
+
+    def _slice(self) -> Tokens:
+        generation = self.generation
+        start, end = self._next, self._next + _MOST_PIECES
+        logprobs = generation.logprobs
+        return Tokens(
+            self._number,
+            start,
+            generation.pieces[start:end],
+            generation.ids[start:end] if self._with_ids else None,
+            None if logprobs is None else logprobs[start:end],
+        )
+
+    def _end(self, frame: Error | Done) -> None:
+        self._outbox.add(self._connection.send(frame))
+        self.detach()
+        self._on_end(self._number)

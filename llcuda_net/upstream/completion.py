@@ -1,0 +1,228 @@
+"""What a llama-server says while it completes a prompt: HTTP bytes in, parsed events out.
+
+Pure parsing, no I/O. `EventParser` takes the body, a text/event-stream; `ResponseParser` takes the
+whole HTTP response and feeds it. Both raise RequestError when the upstream answers an error or
+something that is not llama-server's.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import httptools
+import msgspec
+
+from llcuda_net.errors import RequestError
+from llcuda_protocol import ErrorCode
+
+#: Longest single event, in bytes: a token with a thousand log-probabilities is under 1 MiB.
+MAX_EVENT = 8 << 20
+#: Longest body of an error answer that is kept, in bytes.
+MAX_ERROR_BODY = 64 << 10
+
+#: What the last event shall hold: without this it also echoes the prompt and every setting.
+FINAL_FIELDS = [
+    "content",
+    "tokens",
+    "stop",
+    "model",
+    "tokens_predicted",
+    "tokens_evaluated",
+    "truncated",
+    "stop_type",
+    "stopping_word",
+    "timings",
+    "completion_probabilities",
+]
+
+
+class Candidate(msgspec.Struct, gc=False):
+    """A token that might have been chosen; `prob` in place of `logprob` after sampling."""
+
+    id: int
+    bytes: list[int] = []
+    logprob: float | None = None
+    prob: float | None = None
+
+
+class Probabilities(msgspec.Struct, gc=False):
+    """A chosen token and the likeliest ones at its place."""
+
+    id: int
+    bytes: list[int] = []
+    logprob: float | None = None
+    prob: float | None = None
+    top_logprobs: list[Candidate] = []
+    top_probs: list[Candidate] = []
+
+
+class Timings(msgspec.Struct, gc=False):
+    """llama-server's own measurements, in milliseconds."""
+
+    cache_n: int = 0
+    prompt_n: int = 0
+    prompt_ms: float = 0.0
+    predicted_n: int = 0
+    predicted_ms: float = 0.0
+
+
+class CompletionEvent(msgspec.Struct, gc=False):
+    """One `data:` line of /completion; the last one has `stop` set and the counts filled in."""
+
+    content: str = ""
+    tokens: list[int] = []
+    stop: bool = False
+    tokens_predicted: int = 0
+    tokens_evaluated: int = 0
+    stop_type: str = ""
+    stopping_word: str = ""
+    truncated: bool = False
+    model: str = ""
+    timings: Timings | None = None
+    completion_probabilities: list[Probabilities] | None = None
+    error: dict[str, Any] | None = None
+
+
+_decode = msgspec.json.Decoder(CompletionEvent).decode
+
+
+class EventParser:
+    """Splits a text/event-stream into completion events.
+
+    After each `feed`, `events` holds what has come; the owner takes the list and empties it.
+    """
+
+    def __init__(self) -> None:
+        self.events: list[CompletionEvent] = []
+        self.finished = False
+        self._rest = b""
+
+    def feed(self, data: bytes) -> None:
+        """Take bytes of the body.
+
+        Raises:
+            RequestError: the upstream reported an error, or the bytes are not its events.
+        """
+        if self._rest:
+            if len(self._rest) + len(data) > MAX_EVENT:
+                raise nonsense(f"an event of more than {MAX_EVENT} bytes")
+            data = self._rest + data
+        start = 0
+        while (end := data.find(b"\n\n", start)) >= 0:
+            if end > start:
+                self._event(data, start, end)
+            start = end + 2
+        self._rest = data[start:] if start else data
+
+    def _event(self, data: bytes, start: int, end: int) -> None:
+        if not data.startswith(b"data: ", start):
+            if data.startswith(b":", start):
+                return  # a comment, sent to keep the connection alive
+            if not data.startswith(b"error: ", start):
+                raise nonsense(f"not an event: {data[start : min(end, start + 60)]!r}")
+            raise upstream_failure(500, data[start + 7 : end])
+        if data.startswith(b"data: [DONE]", start):
+            return
+        try:
+            event = _decode(data[start + 6 : end])
+        except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+            raise nonsense(f"not a completion event ({error})") from None
+        if event.error is not None:
+            raise upstream_failure(500, data[start + 6 : end])
+        if event.stop:
+            self.finished = True
+        self.events.append(event)
+
+
+class ResponseParser(EventParser):
+    """The same from the bytes of a whole HTTP/1.1 response."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.complete = False
+        self._parser = httptools.HttpResponseParser(self)
+        self._status = 0
+        self._error_body = b""
+        self._failure: RequestError | None = None
+        self._received = 0
+
+    def feed_response(self, data: bytes) -> None:
+        """Take bytes from the socket.
+
+        Raises:
+            RequestError: as `feed`, or the response is not HTTP, or its status is not 200.
+        """
+        if not self._status:
+            self._received += len(data)
+            if self._received > MAX_ERROR_BODY:
+                raise nonsense("headers without an end")
+        try:
+            self._parser.feed_data(data)
+        except httptools.HttpParserError as error:
+            raise self._failure or nonsense(f"not HTTP: {error}") from None
+        if self._failure is not None:
+            raise self._failure
+
+    def on_headers_complete(self) -> None:
+        """Note the status."""
+        self._status = self._parser.get_status_code()
+
+    def on_body(self, body: bytes) -> None:
+        """Take a part of the body."""
+        if self._failure is not None:
+            return
+        if self._status != 200:
+            self._error_body += body[: MAX_ERROR_BODY - len(self._error_body)]
+            return
+        try:
+            self.feed(body)
+        except RequestError as error:
+            # httptools would wrap it in an error of its own.
+            self._failure = error
+
+    def on_message_complete(self) -> None:
+        """Note the end of the response."""
+        self.complete = True
+        if self._status != 200 and self._failure is None:
+            self._failure = upstream_failure(self._status, self._error_body)
+
+
+def nonsense(what: str) -> RequestError:
+    """The error for an upstream that does not speak as a llama-server does."""
+    return RequestError(
+        ErrorCode.UPSTREAM_ERROR, f"the upstream did not answer as a llama-server: {what}"
+    )
+
+
+def upstream_failure(status: int, body: bytes) -> RequestError:
+    """The error for a failure that the upstream reported, in our words where they are known."""
+    kind, message = "", ""
+    try:
+        answer = msgspec.json.decode(body)
+        found = answer.get("error", answer)
+        if isinstance(found, dict):
+            kind, message = str(found.get("type", "")), str(found.get("message", ""))
+            status = found["code"] if isinstance(found.get("code"), int) else status
+        else:
+            message = str(found)
+    except (msgspec.MsgspecError, UnicodeDecodeError, AttributeError):
+        message = body[:200].decode("utf-8", "replace")
+    message = " ".join(message.split())[:500] or "no reason given"
+    if kind == "exceed_context_size_error":
+        return RequestError(ErrorCode.CONTEXT_EXCEEDED, f"the prompt is too long: {message}")
+    if status == 503:
+        return RequestError(
+            ErrorCode.UPSTREAM_UNAVAILABLE,
+            f"the upstream is not ready: {message}",
+            retry=True,
+            retry_after=1.0,
+        )
+    if status == 400:
+        return RequestError(ErrorCode.INVALID_REQUEST, f"the upstream refused it: {message}")
+    if status in (401, 403):
+        return RequestError(
+            ErrorCode.UPSTREAM_ERROR, f"the upstream wants another API key: {message}"
+        )
+    return RequestError(
+        ErrorCode.UPSTREAM_ERROR, f"the upstream answered {status}: {message}", retry=status >= 500
+    )
