@@ -25,7 +25,7 @@ from llcuda_net.outbox import Outbox
 from llcuda_net.session import Session
 from llcuda_net.settings import Settings
 from llcuda_net.upstream.hub import StreamHub
-from llcuda_net.upstream.llama_server import LlamaServer, Properties
+from llcuda_net.upstream.interface import Properties, Upstream
 from llcuda_protocol import ErrorCode, Generate
 
 log = structlog.get_logger(__name__)
@@ -53,7 +53,7 @@ class Server:
     def __init__(
         self,
         settings: Settings,
-        upstream: LlamaServer,
+        upstream: Upstream,
         hub: StreamHub,
         tokens: Sequence[str] = (),
     ) -> None:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import socket
 from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass
 from pathlib import PurePath
 from typing import Any
 
@@ -22,13 +21,13 @@ import trio
 from llcuda_net.errors import ConfigError, RequestError
 from llcuda_net.upstream.completion import (
     FINAL_FIELDS,
-    CompletionEvent,
     EventParser,
     ResponseParser,
     nonsense,
     upstream_failure,
 )
 from llcuda_net.upstream.hub import StreamHub
+from llcuda_net.upstream.interface import OnEvents, Properties
 from llcuda_protocol import ErrorCode
 
 log = structlog.get_logger(__name__)
@@ -38,20 +37,6 @@ CONNECT_TIMEOUT = 5.0
 SHORT_TIMEOUT = 30.0
 #: Seconds to wait before a client tries again when the upstream is not there.
 RETRY_AFTER = 1.0
-
-OnEvents = Callable[[list[CompletionEvent]], None]
-
-
-@dataclass(frozen=True, slots=True)
-class Properties:
-    """What an upstream says of itself."""
-
-    model: str
-    slots: int
-    context: int  # tokens a slot
-    has_template: bool
-    build: str
-
 
 class LlamaServer:
     """Requests to one llama-server.
@@ -205,13 +190,7 @@ class LlamaServer:
     ) -> None:
         """Stream a completion; returns after the last event.
 
-        Cancelling it closes the connection at once, by which llama-server frees the slot.
-
-        Args:
-            prompt: text, or token ids.
-            params: checked sampling parameters.
-            on_events: called with each batch of events, the last one with `stop` set.
-            on_sent: called when the request is with the upstream.
+        See `Upstream.complete`.
 
         Raises:
             RequestError: the upstream cannot be reached, refuses, fails, stalls, or is nonsense.
@@ -314,6 +293,7 @@ class LlamaServer:
                     if parser.events:
                         events, parser.events = parser.events, []
                         on_events(events)
+                        self._hub.after_batch()
         if not parser.finished:
             self.forget()
             raise self._lost("was lost in the middle of the answer")

@@ -1,0 +1,68 @@
+"""What the server needs of an upstream, whatever it is."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from llcuda_net.upstream.completion import CompletionEvent
+
+OnEvents = Callable[[list[CompletionEvent]], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Properties:
+    """What an upstream says of itself.
+
+    Attributes:
+        slots: sequences that it runs at once.
+        context: tokens that each of them holds.
+        has_template: whether its model knows how a chat is written.
+        build: version of its software.
+    """
+
+    model: str
+    slots: int
+    context: int
+    has_template: bool
+    build: str
+
+
+class Upstream(Protocol):
+    """Every method raises RequestError when the upstream cannot be reached, refuses or fails."""
+
+    @property
+    def base_url(self) -> str:
+        """Where it is."""
+
+    @property
+    def properties(self) -> Properties | None:
+        """What it last said of itself; None while that is not known."""
+
+    async def ask(self) -> Properties:
+        """Its properties, from memory where they are known."""
+
+    async def render(self, messages: list[dict[str, str]]) -> str:
+        """The prompt that the model's chat template makes of the messages."""
+
+    async def embed(self, texts: list[str]) -> list[list[list[float]]]:
+        """For each text its rows: one where the upstream pools, else one a token."""
+
+    async def complete(
+        self,
+        prompt: str | list[int],
+        params: dict[str, Any],
+        on_events: OnEvents,
+        on_sent: Callable[[], None],
+    ) -> None:
+        """Stream a completion; returns after the last event.
+
+        Cancelling it closes the connection at once, by which llama-server frees the slot.
+
+        Args:
+            prompt: text, or token ids.
+            params: checked sampling parameters.
+            on_events: called with each batch of events, the last one with `stop` set.
+            on_sent: called when the request is with the upstream.
+        """
