@@ -15,6 +15,10 @@ class ConfigError(LlcudaError):
     """A setting, file or argument given by the user is wrong."""
 
 
+class ListenError(LlcudaError):
+    """The server cannot have its address."""
+
+
 class EngineError(LlcudaError):
     """The built-in engine could not be started, or could not load its model."""
 

@@ -118,7 +118,7 @@ class Server:
         """Wait, for a bounded time, until nothing runs and everything has been sent."""
         with trio.move_on_after(seconds):
             # Polled: it takes many parts to be quiet, and happens once in a server's life.
-            while self._generations or any(session.busy for session in self._sessions):
+            while self._generations or any(s.busy for s in self._sessions):  # noqa: ASYNC110
                 await trio.sleep(0.02)
 
     def flush(self) -> None:

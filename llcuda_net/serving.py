@@ -19,8 +19,7 @@ import structlog
 import trio
 
 from llcuda_net.address import Address
-from llcuda_net.cli.common import CommandError, Exit
-from llcuda_net.errors import ConfigError, EngineError
+from llcuda_net.errors import ConfigError, EngineError, ListenError
 from llcuda_net.server import Server
 from llcuda_net.settings import Settings
 from llcuda_net.upstream.engine import Engine, EngineOptions
@@ -38,7 +37,7 @@ def run(settings: Settings) -> int:
     Raises:
         ConfigError: a file or a combination of settings is wrong.
         EngineError: the engine could not load its model.
-        CommandError: the port cannot be had.
+        ListenError: the port cannot be had.
     """
     tokens = _tokens(settings)
     tls = _tls(settings)
@@ -131,7 +130,7 @@ class _Serving:
             nursery.cancel_scope.cancel()
         if self._failure is not None:
             raise self._failure
-        return 128 + self._signals[-1] if len(self._signals) > 1 else Exit.OK
+        return 128 + self._signals[-1] if len(self._signals) > 1 else 0
 
     async def _listen(self) -> _Listeners:
         settings = self._settings
@@ -140,8 +139,8 @@ class _Serving:
         except (OSError, socket.gaierror) as error:
             where = Address(settings.host, settings.port)
             reason = error.strerror or str(error)
-            raise CommandError(
-                f"cannot listen on {where}: {reason}; choose another --port or --host", 1
+            raise ListenError(
+                f"cannot listen on {where}: {reason}; choose another --port or --host"
             ) from None
         if self._tls is None:
             return listeners

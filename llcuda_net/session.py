@@ -6,13 +6,17 @@ What goes wrong here ends this session and no other.
 from __future__ import annotations
 
 import hmac
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
+from typing import Any, Protocol
 
 import structlog
 import trio
 
+from llcuda_net.admission import Ticket
 from llcuda_net.errors import RequestError
+from llcuda_net.generations import Generation
 from llcuda_net.outbox import HIGH_WATER, Outbox
+from llcuda_net.settings import Settings
 from llcuda_net.streams import GenerationStream
 from llcuda_protocol import (
     Accepted,
@@ -41,9 +45,6 @@ from llcuda_protocol import (
     Welcome,
 )
 
-if TYPE_CHECKING:
-    from llcuda_net.server import Server
-
 log = structlog.get_logger(__name__)
 
 #: What a request may ask for, told in the handshake.
@@ -60,6 +61,31 @@ _HTTP_ANSWER = (
 )
 
 
+class Host(Protocol):
+    """What a session needs of its server."""
+
+    settings: Settings
+    tokens: Sequence[str]
+    agent: str
+    unflushed: set[Outbox]
+
+    @property
+    def full(self) -> bool:
+        """Whether one more client would be too many."""
+
+    def session_greeted(self, session: Session) -> None:
+        """A session's client has been let in."""
+
+    def submit(self, request: Generate) -> tuple[Generation, Ticket]:
+        """Start a generation, or raise RequestError."""
+
+    async def embed(self, texts: list[str]) -> list[bytes]:
+        """A vector a text, float32, little-endian, or raise RequestError."""
+
+    async def report(self) -> dict[str, Any]:
+        """What a status request is answered with."""
+
+
 class Session:
     """Serves one connection until either side ends it.
 
@@ -68,7 +94,7 @@ class Session:
         number: names the session in the log.
     """
 
-    def __init__(self, server: Server, stream: trio.abc.Stream, number: int) -> None:
+    def __init__(self, server: Host, stream: trio.abc.Stream, number: int) -> None:
         settings = server.settings
         self.greeted = False
         #: Ends the session, from outside.

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from llcuda_net import settings as settings_module
-from llcuda_net.cli.common import Exit, Parser, VersionAction, run_command
+from llcuda_net.cli.common import Parser, VersionAction, run_command
 
 if TYPE_CHECKING:
     from llcuda_net.settings import Settings
@@ -53,7 +53,7 @@ def _run(settings: Settings) -> int:
     from llcuda_net import logs, serving
 
     logs.configure(settings.log_level, settings.log_format)
-    return serving.run(settings) or Exit.OK
+    return serving.run(settings)
 
 
 if __name__ == "__main__":

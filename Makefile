@@ -1,0 +1,58 @@
+# Everything runs in .venv, which is made on first use. `make help` lists the targets.
+
+PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11 python; do \
+	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && { echo $$p; break; }; done)
+VENV := .venv
+BIN := $(VENV)/bin
+MINUTES ?= 5
+PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet
+
+.DELETE_ON_ERROR:
+.PHONY: help demo test lint format bench fuzz demo-model clean
+
+help: ## list the targets
+	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 14
+
+demo: $(VENV)/core ## run a real model behind llcuda-server and ask it something
+	@$(BIN)/python tools/demo.py
+
+test: $(VENV)/dev ## run the whole test suite
+	$(BIN)/python -m pytest $(ARGS)
+
+lint: $(VENV)/dev ## check style, formatting and types
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+
+format: $(VENV)/dev ## mend style and formatting
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
+
+bench: $(VENV)/dev ## measure what llcuda-server adds to a llama-server (a minute)
+	$(BIN)/python tools/bench_overhead.py --quick $(ARGS)
+
+fuzz: $(VENV)/fuzz ## fuzz both receiving sides of the protocol for MINUTES (5) in all
+	$(BIN)/python tools/fuzz_protocol.py --minutes $(MINUTES) $(ARGS)
+
+demo-model: $(VENV)/train ## train the demonstration model again and measure it
+	$(BIN)/python tools/train_demo_model.py --output llcuda_net/data/demo.gguf $(ARGS)
+	$(BIN)/python tools/eval_demo_model.py
+
+clean: ## remove .venv and everything built
+	rm -rf $(VENV) build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis fuzz-corpus
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(VENV)/made:
+	@test -n "$(PYTHON)" || { echo "make: Python 3.11 or newer is needed: install it, or say make PYTHON=/path/to/python" >&2; exit 1; }
+	@echo "making $(VENV) with $$($(PYTHON) --version)"
+	@$(PYTHON) -m venv $(VENV) || { echo "make: $(PYTHON) -m venv failed: on Debian and Ubuntu, apt install python3-venv" >&2; rm -rf $(VENV); exit 1; }
+	@touch $@
+
+# One stamp an extra; a change of the dependencies installs again.
+$(VENV)/core: $(VENV)/made setup.cfg pyproject.toml
+	@echo "installing llcuda-net into $(VENV)"
+	@$(PIP) --editable . && touch $@
+
+$(VENV)/dev $(VENV)/fuzz $(VENV)/train: $(VENV)/%: $(VENV)/made setup.cfg pyproject.toml
+	@echo "installing llcuda-net[$*] into $(VENV)"
+	@$(PIP) --editable '.[$*]' && touch $@ $(VENV)/core

@@ -1,0 +1,124 @@
+"""Imports run one way, and what a command does not need it does not import."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+
+#: llcuda_net from the bottom up: a module imports its own row and the rows above it in this list.
+LAYERS = [
+    {"llcuda_net.errors", "llcuda_net.data"},
+    {"llcuda_net.address", "llcuda_net.params", "llcuda_net.settings", "llcuda_net.logs"},
+    {"llcuda_net.upstream"},
+    {"llcuda_net.admission", "llcuda_net.generations", "llcuda_net.outbox"},
+    {"llcuda_net.streams"},
+    {"llcuda_net.session"},
+    {"llcuda_net.server", "llcuda_net.client"},
+    {"llcuda_net.serving", "llcuda_net.sync"},
+    {"llcuda_net"},
+    {"llcuda_net.cli"},
+]
+#: The protocol core does no I/O, reads no clock and knows no event loop.
+PROTOCOL_MAY_IMPORT = {
+    "llcuda_protocol",
+    "__future__",
+    "collections",
+    "dataclasses",
+    "enum",
+    "itertools",
+    "math",
+    "msgpack",
+    "struct",
+    "typing",
+}
+
+
+def _modules(folder: Path, package: str) -> Iterator[tuple[str, Path]]:
+    for path in sorted(folder.rglob("*.py")):
+        parts = [package, *path.relative_to(folder).with_suffix("").parts]
+        yield ".".join(p for p in parts if p != "__init__"), path
+
+
+def _imports(path: Path, module: str) -> Iterator[str]:
+    is_package = path.name == "__init__.py"
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            base = node.module or ""
+            if node.level:
+                parts = module.split(".")
+                parts = parts[: len(parts) - node.level + is_package]
+                base = ".".join([*parts, *([node.module] if node.module else [])])
+            yield from (f"{base}.{alias.name}" for alias in node.names)
+
+
+def _layer(name: str) -> int:
+    """The row of a module; the longest prefix that is in the list counts."""
+    parts = name.split(".")
+    for length in range(len(parts), 0, -1):
+        prefix = ".".join(parts[:length])
+        for number, row in enumerate(LAYERS):
+            if prefix in row or any(
+                prefix.startswith(f"{entry}_") for entry in row if entry == "llcuda_net.client"
+            ):
+                return number
+    raise AssertionError(f"{name} has no layer: add it to LAYERS")
+
+
+def test_imports_of_llcuda_net_run_one_way() -> None:
+    wrong = []
+    for module, path in _modules(ROOT / "llcuda_net", "llcuda_net"):
+        for name in _imports(path, module):
+            if name.startswith("llcuda_net.") and _layer(name) > _layer(module):
+                wrong.append(f"{module} imports {name}")
+    assert not wrong
+
+
+def test_the_protocol_imports_nothing_that_does_io() -> None:
+    wrong = []
+    for module, path in _modules(ROOT / "protocol/llcuda_protocol", "llcuda_protocol"):
+        for name in _imports(path, module):
+            if name.split(".")[0] not in PROTOCOL_MAY_IMPORT:
+                wrong.append(f"{module} imports {name}")
+    assert not wrong
+
+
+def test_component_folders_are_no_packages() -> None:
+    assert not (ROOT / "protocol/__init__.py").exists()
+
+
+@pytest.mark.parametrize(
+    ("command", "heavy"),
+    [
+        ("client", {"trio", "httpx", "msgspec", "structlog", "numba", "numpy", "xllamacpp"}),
+        ("server", {"trio", "httpx", "msgspec", "structlog", "numba", "numpy", "xllamacpp"}),
+    ],
+)
+def test_help_imports_nothing_heavy(command: str, heavy: set[str]) -> None:
+    code = (
+        "import sys, contextlib, io\n"
+        f"from llcuda_net.cli.{command} import main\n"
+        "with contextlib.redirect_stdout(io.StringIO()), contextlib.suppress(SystemExit):\n"
+        "    main(['--help'])\n"
+        "print(*sys.modules)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60
+    )
+    assert not heavy & set(done.stdout.split())
+
+
+def test_the_server_itself_needs_no_engine_and_no_numba() -> None:
+    code = "import sys, llcuda_net.serving; print(*sys.modules)"
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60
+    )
+    assert not {"xllamacpp", "numba", "numpy"} & set(done.stdout.split())
