@@ -45,8 +45,8 @@ class EngineOptions:
         model: a GGUF file; the first one, if the model was split.
         ctx: tokens of context for each slot; None for what the model was trained for, at most 4096.
         slots: how many generations run at the same time.
-        threads: threads to compute with; None for all cores that this process may use, or one if the
-            model is small.
+        threads: threads to compute with; None for all cores that this process may use, or for one
+            where the model is small.
         gpu_layers: layers to hold on a GPU; None for all that fit.
 
     Raises:

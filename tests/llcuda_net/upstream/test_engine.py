@@ -15,6 +15,7 @@ import sys
 import textwrap
 from collections import deque
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import httpx
@@ -26,6 +27,7 @@ from llcuda_net.upstream import engine_process
 from llcuda_net.upstream.engine import Engine, EngineOptions
 from llcuda_net.upstream.engine_process import ChildEnd, ChildSettings, find_abort, find_cause
 from llcuda_net.upstream.engine_progress import Residency, human_size
+from llcuda_net.upstream.gguf import read_model_file
 from tests.llcuda_net.upstream.tiny_model import write_tiny_model
 
 
@@ -431,7 +433,21 @@ async def test_what_the_child_is_told(tiny: Path, autojump_clock: trio.testing.M
         nursery.cancel_scope.cancel()
     assert fake.settings is not None
     assert fake.settings.ctx == 512  # what the model was trained for, being under 4096
-    assert (fake.settings.slots, fake.settings.threads, fake.settings.pooling) == (4, None, None)
+    assert (fake.settings.slots, fake.settings.threads, fake.settings.pooling) == (4, 1, None)
+
+
+@pytest.mark.parametrize(("size", "given", "told"), [(1, 3, 3), (1 << 30, None, None)])
+async def test_only_a_small_model_is_computed_by_one_thread(
+    tiny: Path, size: int, given: int | None, told: int | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = replace(read_model_file(tiny), size=size)
+    monkeypatch.setattr("llcuda_net.upstream.engine.read_model_file", lambda path: model)
+    fake = Lives([])
+    async with trio.open_nursery() as nursery:
+        await nursery.start(Engine(EngineOptions(tiny, threads=given), launch=fake.launch).run)
+        nursery.cancel_scope.cancel()
+    assert fake.settings is not None
+    assert fake.settings.threads == told
 
 
 @pytest.mark.parametrize("wrong", [{"ctx": 0}, {"slots": 0}, {"threads": -1}, {"gpu_layers": -1}])
