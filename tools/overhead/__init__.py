@@ -1,0 +1,1 @@
+"""The parts of the overhead benchmark: load, processes, statistics and the report."""

@@ -1,0 +1,249 @@
+"""Child processes that always end, and what they cost: CPU, wake-ups and peak memory."""
+
+from __future__ import annotations
+
+import atexit
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from types import TracebackType
+
+ROOT = Path(__file__).resolve().parents[2]
+#: Seconds for a process to say where it listens, and to end when it is told to.
+START_TIMEOUT = 20.0
+STOP_TIMEOUT = 5.0
+
+_NGINX = """\
+daemon off;
+worker_processes 1;
+pid {folder}/nginx.pid;
+error_log stderr warn;
+{user}
+events {{ worker_connections 4096; }}
+http {{
+    access_log off;
+    client_body_temp_path {folder}/body;
+    proxy_temp_path {folder}/proxy;
+    fastcgi_temp_path {folder}/fastcgi;
+    uwsgi_temp_path {folder}/uwsgi;
+    scgi_temp_path {folder}/scgi;
+    keepalive_requests 1000000;
+    upstream synthetic {{ server {upstream}; keepalive 256; }}
+    server {{
+        listen 127.0.0.1:{port};
+        location / {{
+            proxy_pass http://synthetic;
+            proxy_http_version 1.1;
+            proxy_set_header Connection "";
+            proxy_buffering off;
+            proxy_read_timeout 3600s;
+        }}
+    }}
+}}
+"""
+
+
+class StartError(Exception):
+    """A process did not start; the message holds what it said."""
+
+
+@contextmanager
+def _signals_held() -> Iterator[None]:
+    """SIGINT and SIGTERM wait for the end of the block, where the new process is known."""
+    came: list[int] = []
+    numbers = (signal.SIGINT, signal.SIGTERM)
+    before = [signal.signal(number, lambda n, _: came.append(n)) for number in numbers]
+    try:
+        yield
+    finally:
+        for number, handler in zip(numbers, before, strict=True):
+            signal.signal(number, handler)
+        for late in came:
+            signal.raise_signal(late)
+
+
+class Child:
+    """A process in a session of its own; Ctrl-C reaches us and we end it.
+
+    Use as a context manager. `address` is (host, port) once it listens.
+    """
+
+    def __init__(self, name: str, command: Sequence[str], port: int | None = None) -> None:
+        self.name = name
+        self.address: tuple[str, int] = ("127.0.0.1", port or 0)
+        self._folder = tempfile.TemporaryDirectory(prefix="llcuda-bench-")
+        self.folder = Path(self._folder.name)
+        self._command = [part.replace("{folder}", str(self.folder)) for part in command]
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def __enter__(self) -> Child:
+        atexit.register(self._end)  # for a signal that comes before the caller's block has begun
+        try:
+            with (
+                (self.folder / "out").open("wb") as out,
+                (self.folder / "err").open("wb") as err,
+                _signals_held(),
+            ):
+                self._process = subprocess.Popen(
+                    self._command,
+                    stdin=subprocess.DEVNULL,
+                    stdout=out,
+                    stderr=err,
+                    cwd=self.folder,
+                    start_new_session=True,
+                )
+            self._wait()
+        except OSError as error:
+            self._end()
+            raise StartError(f"{self.name}: {error}") from None
+        except BaseException:
+            self._end()
+            raise
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._end()
+
+    def _wait(self) -> None:
+        """Until it says "listening on HOST:PORT" or, where the port was given, accepts."""
+        assert self._process is not None
+        deadline = time.monotonic() + START_TIMEOUT
+        while time.monotonic() < deadline and self._process.poll() is None:
+            if self.address[1]:
+                try:
+                    socket.create_connection(self.address, timeout=1).close()
+                except OSError:
+                    pass
+                else:
+                    return
+            first, newline, _ = (self.folder / "out").read_text("utf-8").partition("\n")
+            if newline and first.startswith("listening on "):
+                host, _, port = first.split()[-1].rpartition(":")
+                self.address = (host, int(port))
+                return
+            time.sleep(0.02)
+        raise StartError(f"{self.name} did not start: {self.said() or 'it said nothing'}")
+
+    def _end(self) -> None:
+        atexit.unregister(self._end)
+        process = self._process
+        if process is not None and process.poll() is None:
+            process.terminate()
+            try:
+                process.wait(STOP_TIMEOUT)
+            except subprocess.TimeoutExpired:
+                os.killpg(process.pid, signal.SIGKILL)
+                process.wait()
+        self._folder.cleanup()
+
+    def said(self) -> str:
+        """The last lines that it wrote to stderr."""
+        text = (self.folder / "err").read_text("utf-8", "replace")
+        return "\n".join(line[:500] for line in text.strip().splitlines()[-3:])
+
+    @property
+    def pid(self) -> int:
+        """Its process id."""
+        assert self._process is not None
+        return self._process.pid
+
+    def usage(self) -> Usage:
+        """What it and its children have used so far."""
+        return Usage.of(self.pid)
+
+
+class Usage:
+    """What a process and its children have used.
+
+    Attributes:
+        cpu: seconds.
+        wakeups: voluntary context switches.
+        peak_bytes: sum of the peaks of resident memory.
+    """
+
+    def __init__(self, cpu: float = 0.0, wakeups: int = 0, peak_bytes: int = 0) -> None:
+        self.cpu = cpu
+        self.wakeups = wakeups
+        self.peak_bytes = peak_bytes
+
+    @classmethod
+    def of(cls, pid: int) -> Usage:
+        """The process's usage and its children's."""
+        cpu, wakeups, peak = 0.0, 0, 0
+        for each in [pid, *_children(pid)]:
+            # Linux: the CPU clock of any process, in nanoseconds. /proc/PID/stat counts in ticks of
+            # 10 ms, and its split into user and kernel time is skewed by work that comes in ticks.
+            cpu += time.clock_gettime((~each << 3) | 2)
+            for task in Path(f"/proc/{each}/task").iterdir():
+                fields = _status(task)
+                wakeups += int(fields["voluntary_ctxt_switches"])
+            peak += int(_status(Path(f"/proc/{each}")).get("VmHWM", "0").split()[0]) * 1024
+        return cls(cpu, wakeups, peak)
+
+
+def machine_cpu() -> float:
+    """CPU seconds that all processes of the machine have used, hypervisor's steal included."""
+    line = Path("/proc/stat").read_text("ascii").partition("\n")[0].split()
+    user, nice, system, _idle, _iowait, irq, softirq, steal = map(int, line[1:9])
+    return (user + nice + system + irq + softirq + steal) / os.sysconf("SC_CLK_TCK")
+
+
+def _status(folder: Path) -> dict[str, str]:
+    lines = (folder / "status").read_text("ascii", "replace").splitlines()
+    return {name: value for name, _, value in (line.partition(":") for line in lines)}
+
+
+def _children(pid: int) -> list[int]:
+    found = []
+    for task in Path(f"/proc/{pid}/task").iterdir():
+        for child in (task / "children").read_text("ascii").split():
+            found += [int(child), *_children(int(child))]
+    return found
+
+
+def synthetic_upstream(*options: str) -> Child:
+    """The synthetic upstream."""
+    script = str(ROOT / "tools" / "synthetic_upstream.py")
+    return Child("the synthetic upstream", [sys.executable, script, "--keepalive", "0", *options])
+
+
+def llcuda_server(command: str, upstream: tuple[str, int]) -> Child:
+    """llcuda-server in front of an upstream."""
+    url = f"http://{upstream[0]}:{upstream[1]}"
+    return Child("llcuda-server", [command, "--port", "0", "--upstream", url])
+
+
+def nginx(upstream: tuple[str, int]) -> Child:
+    """nginx in front of an upstream: one worker, no buffering, connections kept alive."""
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port: int = probe.getsockname()[1]
+    path = nginx_path()
+    if path is None:
+        raise StartError("nginx is not installed")
+    child = Child("nginx", [path, "-p", "{folder}", "-c", "{folder}/nginx.conf"], port)
+    configuration = _NGINX.format(
+        folder=child.folder,
+        port=port,
+        upstream=f"{upstream[0]}:{upstream[1]}",
+        user="user root;" if os.geteuid() == 0 else "",
+    )
+    (child.folder / "nginx.conf").write_text(configuration, "utf-8")
+    return child
+
+
+def nginx_path() -> str | None:
+    """Where nginx is; Debian keeps it outside an ordinary user's PATH."""
+    return shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin:/usr/local/sbin")

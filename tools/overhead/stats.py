@@ -1,0 +1,49 @@
+"""Statistics that say no more than the sample does."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+
+#: Values that must lie beyond a percentile for it to be told.
+BEYOND = 10
+
+
+def percentile(values: Sequence[float], share: float) -> float | None:
+    """The value below which `share` (0 to 1) of the sample lies, or None if it is too small.
+
+    At least ten values must lie on the thinner side: 20 values for a median, 1,000 for p99.
+    """
+    if len(values) * min(share, 1 - share) < BEYOND - 1e-9:
+        return None
+    ordered = sorted(values)
+    return ordered[min(len(ordered) - 1, int(share * len(ordered)))]
+
+
+@dataclass(frozen=True, slots=True)
+class Spread:
+    """Repeated measurements of one thing: their median, least and greatest, and how many."""
+
+    median: float
+    least: float
+    most: float
+    count: int
+
+    def as_dict(self) -> dict[str, float]:
+        """For JSON."""
+        return asdict(self)
+
+
+def spread(values: Iterable[float | None]) -> Spread | None:
+    """The spread of what was measured; None if nothing was."""
+    known = sorted(value for value in values if value is not None)
+    if not known:
+        return None
+    middle = len(known) // 2
+    median = known[middle] if len(known) % 2 else (known[middle - 1] + known[middle]) / 2
+    return Spread(median, known[0], known[-1], len(known))
+
+
+def difference(a: float | None, b: float | None) -> float | None:
+    """a - b, where both are known."""
+    return None if a is None or b is None else a - b

@@ -1,0 +1,83 @@
+"""What can go wrong on purpose, and the short text that asks for it: `KIND[:K][*TIMES]`."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+#: Every kind with what it does. K counts tokens and is 0 where it is left out.
+KINDS: dict[str, str] = {
+    "die": "after K tokens, close the connection",
+    "reset": "after K tokens, reset the connection (RST)",
+    "cut": "after K tokens, send half an event, then close",
+    "stall": "after K tokens, send nothing more and hold the connection",
+    "eos": "end well after K tokens, by end of text",
+    "no-final": "after K tokens, end the body well but without the final event",
+    "error-event": "after K tokens, an event that carries an error, then the end",
+    "not-json": "after K tokens, an event that is not JSON",
+    "wrong-types": "after K tokens, an event whose fields have the wrong types",
+    "bad-chunk": "after K tokens, a chunk size that is not hexadecimal",
+    "huge-line": "after K tokens, a line that never ends",
+    "http": "answer with HTTP status K, and llama-server's error body",
+    "not-http": "answer with bytes that are not HTTP",
+    "endless-headers": "answer with headers that never end",
+    "close": "close before the headers",
+    "stall-headers": "hold the connection and never answer",
+    "dribble": "answer rightly, one byte at a time",
+}
+
+#: Kinds that strike before anything of a proper answer was sent.
+BEFORE_HEADERS = frozenset({"http", "not-http", "endless-headers", "close", "stall-headers"})
+
+_SPEC = re.compile(r"([a-z-]+)(?::(\d{1,9}))?(?:\*(\d{1,9}))?")
+_IN_PROMPT = re.compile(r"\[\[([^\[\]]{1,64})\]\]")
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """A fault: after how many tokens it strikes, and how many requests it hits (None: all)."""
+
+    kind: str
+    after: int = 0
+    times: int | None = None
+
+    @classmethod
+    def parse(cls, text: str) -> Fault:
+        """A fault from its short text.
+
+        Raises:
+            ValueError: the text names none.
+        """
+        match = _SPEC.fullmatch(text)
+        if match is None or match[1] not in KINDS:
+            raise ValueError(f"{text!r} is no fault: KIND[:K][*TIMES], KIND one of {list(KINDS)}")
+        after = int(match[2] or (500 if match[1] == "http" else 0))
+        return cls(match[1], after, int(match[3]) if match[3] else None)
+
+
+class Faults:
+    """Chooses the fault of each request, and remembers how often each has struck."""
+
+    def __init__(self, default: str | None = None) -> None:
+        self._default = default
+        self._struck: dict[str, int] = {}
+
+    def choose(self, field: object = None, prompt: str = "") -> Fault | None:
+        """The request's fault: of its own field, else in its prompt as [[FAULT]], else the default.
+
+        Raises:
+            ValueError: the field or the brackets hold something that is no fault.
+        """
+        text = self._default
+        if (found := _IN_PROMPT.search(prompt)) is not None:
+            text = found[1]
+        if field is not None:
+            text = str(field)
+        if text is None:
+            return None
+        fault = Fault.parse(text)
+        if fault.times is not None:
+            if self._struck.get(text, 0) >= fault.times:
+                return None
+            self._struck[text] = self._struck.get(text, 0) + 1
+        return fault
