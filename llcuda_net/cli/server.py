@@ -36,7 +36,7 @@ model is wrong, 130 or 143 stopped by a second signal
 
 def make_parser() -> Parser:
     """The command's options."""
-    parser = Parser(prog=PROG, description=_DESCRIPTION, epilog=_EPILOG)
+    parser = Parser(prog=PROG, usage="%(prog)s [options]", description=_DESCRIPTION, epilog=_EPILOG)
     settings_module.add_arguments(parser)
     parser.add_argument("--version", action=VersionAction)
     return parser

@@ -1,0 +1,210 @@
+"""What the commands share: exit codes, the one-line error, colour, and reading small files.
+
+Imported by every `--help`, so only what the standard library loads quickly is imported here.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable
+from contextlib import suppress
+from enum import IntEnum
+from pathlib import Path
+from types import FrameType
+from typing import Any, NoReturn, TextIO
+
+from llcuda_net.errors import ConfigError, ConnectError, EngineError, LlcudaError, RequestError
+
+
+class Exit(IntEnum):
+    """Exit codes of every command; the last three are 128 plus the signal, as in a shell."""
+
+    OK = 0
+    REFUSED = 1
+    USAGE = 2
+    CONNECT = 3
+    INTERRUPTED = 130
+    PIPE = 141
+    TERMINATED = 143
+
+
+class CommandError(Exception):
+    """Ends a command with one line and an exit code."""
+
+    def __init__(self, message: str, code: int = Exit.USAGE) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+def fail(message: str, code: int = Exit.USAGE) -> NoReturn:
+    """End the command: `run_command` prints the line and returns the code.
+
+    Raises:
+        CommandError: always.
+    """
+    raise CommandError(message, code)
+
+
+class Parser(argparse.ArgumentParser):
+    """An ArgumentParser whose errors are one line, and whose epilog keeps its line breaks."""
+
+    def __init__(self, **options: Any) -> None:
+        options.setdefault("formatter_class", argparse.RawDescriptionHelpFormatter)
+        options.setdefault("allow_abbrev", False)
+        super().__init__(**options)
+
+    def error(self, message: str) -> NoReturn:
+        """Print the line that says what was wrong, and exit with the code for usage."""
+        print_error(self.prog, f"{message} (see {self.prog} --help)")
+        self.exit(Exit.USAGE)
+
+
+class VersionAction(argparse.Action):
+    """`--version`; the version is looked up only when it is asked for."""
+
+    def __init__(self, option_strings: list[str], dest: str, **options: Any) -> None:
+        super().__init__(option_strings, argparse.SUPPRESS, nargs=0, help="print the version")
+
+    def __call__(self, parser: argparse.ArgumentParser, *args: Any) -> None:
+        """Print it and exit."""
+        from llcuda_net import __version__
+
+        print(f"{parser.prog} {__version__}")
+        parser.exit()
+
+
+def run_command(prog: str, body: Callable[[], int]) -> int:
+    """Run a command's body and turn what it raises into one line on stderr and an exit code."""
+    try:
+        try:
+            return body()
+        finally:
+            if sys.stdout is not None and not sys.stdout.closed:
+                sys.stdout.flush()
+    except CommandError as error:
+        print_error(prog, str(error))
+        return error.code
+    except ConnectError as error:
+        print_error(prog, str(error))
+        return Exit.CONNECT
+    except RequestError as error:
+        print_error(prog, describe(error))
+        return Exit.REFUSED
+    except LlcudaError as error:
+        print_error(prog, str(error))
+        return Exit.USAGE if isinstance(error, ConfigError | EngineError) else Exit.REFUSED
+    except BrokenPipeError:
+        discard_stdout()
+        return Exit.PIPE
+    except OSError as error:
+        print_error(prog, f"{error.strerror or error}{_of(error)}")
+        discard_stdout()
+        return Exit.REFUSED
+    except Terminated:
+        return Exit.TERMINATED
+    except KeyboardInterrupt:
+        return Exit.INTERRUPTED
+
+
+def _of(error: OSError) -> str:
+    return f": {error.filename}" if error.filename else ""
+
+
+class Terminated(BaseException):
+    """SIGTERM arrived; everything opened is closed on the way out."""
+
+
+def end_on_sigterm() -> None:
+    """Have SIGTERM end the command as Ctrl-C does, rather than on the spot."""
+
+    def terminate(number: int, frame: FrameType | None) -> NoReturn:
+        raise Terminated
+
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, terminate)
+
+
+def describe(error: RequestError) -> str:
+    """A refused request in one line: what, its code, and whether to try again."""
+    advice = ""
+    if error.retry:
+        wait = f" in {error.retry_after:g} s" if error.retry_after else " later"
+        advice = f"; try again{wait}"
+    return f"{error.message} ({error.code}{advice})"
+
+
+def print_error(prog: str, message: str) -> None:
+    """One line on stderr; nothing is raised if stderr has gone away."""
+    if sys.stderr is None:
+        return
+    label = paint("error:", "31", sys.stderr)
+    one_line = " ".join(message.split())
+    with suppress(OSError, ValueError):
+        print(f"{prog}: {label} {one_line}", file=sys.stderr, flush=True)
+
+
+def paint(text: str, code: str, stream: TextIO) -> str:
+    """Text in an SGR colour where the stream wants colour, else as it is."""
+    return f"\x1b[{code}m{text}\x1b[0m" if wants_colour(stream) else text
+
+
+def wants_colour(stream: TextIO) -> bool:
+    """A terminal that is not dumb, and no NO_COLOR (https://no-color.org) in the environment."""
+    return (
+        is_terminal(stream) and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+    )
+
+
+def is_terminal(stream: TextIO | None) -> bool:
+    """Whether the stream is there, open and a terminal."""
+    return stream is not None and not stream.closed and stream.isatty()
+
+
+def discard_stdout() -> None:
+    """Point stdout at nothing, so that the interpreter's last flush finds no broken pipe."""
+    with suppress(OSError, ValueError):
+        null = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(null, sys.stdout.fileno())
+        os.close(null)
+
+
+def read_text(path: str, what: str) -> str:
+    """The text of a UTF-8 file.
+
+    Raises:
+        CommandError: it cannot be read or is not UTF-8.
+    """
+    try:
+        return decode(Path(path).read_bytes(), f"{what} {path}")
+    except OSError as error:
+        fail(f"cannot read {what} {path}: {error.strerror or error}")
+
+
+def decode(data: bytes, what: str) -> str:
+    """Bytes as UTF-8, a byte order mark left out.
+
+    Raises:
+        CommandError: they are not UTF-8; the message names the first wrong byte.
+    """
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        fail(f"{what} is not UTF-8 text (byte {error.start}): convert it first, with iconv say")
+
+
+def read_token(path: str | None) -> str | None:
+    """The token from a file, or else from LLCUDA_TOKEN, or None.
+
+    Raises:
+        CommandError: the file cannot be read, or holds no token or more than one line.
+    """
+    if path is None:
+        return os.environ.get("LLCUDA_TOKEN", "").strip() or None
+    token = read_text(path, "token file").strip()
+    if not token or len(token.splitlines()) > 1:
+        fail(f"token file {path} must hold one line, the token")
+    return token

@@ -1,0 +1,237 @@
+"""How llcuda-client shows an answer: text or JSON lines on stdout, progress and times on stderr."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from typing import Any, Protocol
+
+from llcuda_net.cli.common import is_terminal, paint
+from llcuda_net.client.stream import Piece, Queued, Result, TokenLogprob, TopToken
+from llcuda_net.errors import RequestError
+from llcuda_net.sync import Stream
+
+#: Control characters that a terminal would obey; a model's text has no business with it.
+_HARMLESS = dict.fromkeys(
+    {*range(32), *range(127, 160)} - {ord("\n"), ord("\t")}, "\N{REPLACEMENT CHARACTER}"
+)
+
+#: The phases in the order in which a request goes through them.
+_PHASES = ("queue", "template", "connect", "prompt", "first_token", "generation", "total")
+
+
+class Output(Protocol):
+    """Where the events of one answer go, in this order; `close` comes last, whatever happens."""
+
+    def accepted(self, stream: Stream) -> None:
+        """The server has taken the request."""
+
+    def queued(self, position: int) -> None:
+        """The queue has moved."""
+
+    def piece(self, piece: Piece) -> None:
+        """A piece of text has come."""
+
+    def done(self, result: Result) -> None:
+        """The answer is complete."""
+
+    def close(self) -> None:
+        """No more will come: leave the terminal tidy."""
+
+
+def show(stream: Stream, output: Output) -> Result:
+    """Show a stream to its end.
+
+    Raises:
+        what reading the stream raises; OSError if stdout cannot be written to.
+    """
+    try:
+        output.accepted(stream)
+        for event in stream.events():
+            if isinstance(event, Queued):
+                output.queued(event.position)
+            else:
+                output.piece(event)
+        output.done(stream.result)
+    finally:
+        output.close()
+    return stream.result
+
+
+class Waiting:
+    """One line on stderr while nothing has come yet; on terminals only."""
+
+    def __init__(self) -> None:
+        self._wanted = is_terminal(sys.stderr) and os.environ.get("TERM") != "dumb"
+        self._shown = False
+
+    def show(self, position: int) -> None:
+        """Say how many requests are before this one."""
+        if self._wanted:
+            where = f" (queue position {position})" if position else ""
+            sys.stderr.write("\r\x1b[K" + paint(f"waiting...{where}", "2", sys.stderr))
+            sys.stderr.flush()
+            self._shown = True
+
+    def erase(self) -> None:
+        """Take the line away, if it is there."""
+        if self._shown:
+            sys.stderr.write("\r\x1b[K")
+            sys.stderr.flush()
+            self._shown = False
+
+
+class TextOutput:
+    """The text as it comes, or all at once at the end; it always ends with a newline.
+
+    Args:
+        at_once: write nothing before the answer is complete.
+    """
+
+    def __init__(self, *, at_once: bool = False) -> None:
+        self._at_once = at_once
+        self._waiting = Waiting()
+        self._guarded = is_terminal(sys.stdout)
+        self._last = ""
+
+    def accepted(self, stream: Stream) -> None:
+        """Say that it waits."""
+        self._waiting.show(stream.position)
+
+    def queued(self, position: int) -> None:
+        """Say where it waits."""
+        self._waiting.show(position)
+
+    def piece(self, piece: Piece) -> None:
+        """Print it."""
+        if not self._at_once:
+            self._write(piece.text)
+
+    def done(self, result: Result) -> None:
+        """Print what is left to print."""
+        if self._at_once:
+            self._write(result.text)
+        if self._last != "\n":
+            self._write("\n")
+
+    def close(self) -> None:
+        """Take the progress away; end a line that was begun on a terminal."""
+        self._waiting.erase()
+        if self._last not in ("", "\n") and self._guarded:
+            self._write("\n")
+
+    def _write(self, text: str) -> None:
+        if text:
+            self._waiting.erase()
+            self._last = text[-1]
+            sys.stdout.write(text.translate(_HARMLESS) if self._guarded else text)
+            sys.stdout.flush()
+
+
+class JsonOutput:
+    """One JSON object a line: accepted, queue, piece and done, or error.
+
+    Args:
+        at_once: write only the last of them, with the whole text in it.
+    """
+
+    def __init__(self, *, at_once: bool = False) -> None:
+        self._at_once = at_once
+
+    def accepted(self, stream: Stream) -> None:
+        """The first line: the id."""
+        self._write("accepted", id=stream.id, position=stream.position)
+
+    def queued(self, position: int) -> None:
+        """A queue line."""
+        self._write("queue", position=position)
+
+    def piece(self, piece: Piece) -> None:
+        """A piece line."""
+        extra: dict[str, Any] = {} if piece.id is None else {"id": piece.id}
+        if piece.logprobs is not None:
+            extra["logprobs"] = [_logprob(token) for token in piece.logprobs]
+        self._write("piece", sequence=piece.sequence, text=piece.text, **extra)
+
+    def done(self, result: Result) -> None:
+        """The last line."""
+        whole = {"text": result.text} if self._at_once else {}
+        self._write(
+            "done",
+            **whole,
+            reason=result.reason,
+            stop=result.stop,
+            id=result.id,
+            model=result.model,
+            usage=result.usage,
+            timings=result.timings,
+        )
+
+    def close(self) -> None:
+        """Nothing is left open."""
+
+    def error(self, error: RequestError) -> None:
+        """The server said no."""
+        self._write(
+            "error",
+            code=error.code,
+            message=error.message,
+            retry=error.retry,
+            retry_after=error.retry_after,
+        )
+
+    def _write(self, event: str, **values: Any) -> None:
+        if not self._at_once or event in ("done", "error"):
+            sys.stdout.write(json.dumps({"event": event, **values}) + "\n")
+            sys.stdout.flush()
+
+
+def _logprob(token: TokenLogprob | TopToken) -> dict[str, Any]:
+    # The text of one token need not be whole characters: its bytes are the truth.
+    found: dict[str, Any] = {
+        "id": token.id,
+        "text": token.bytes.decode("utf-8", "replace"),
+        "bytes": list(token.bytes),
+        "logprob": token.logprob,
+    }
+    if isinstance(token, TokenLogprob):
+        found["top"] = [_logprob(candidate) for candidate in token.top]
+    return found
+
+
+def print_stats(result: Result) -> None:
+    """Where the time went and how fast it was, on stderr."""
+    print("\n".join(stats_lines(result)), file=sys.stderr, flush=True)
+
+
+def stats_lines(result: Result) -> list[str]:
+    """The lines of the table."""
+    usage, timings = result.usage, result.timings
+    phases = [*filter(timings.__contains__, _PHASES), *sorted(timings.keys() - set(_PHASES))]
+    lines = [f"  {phase:<12} {_duration(timings[phase]):>10}" for phase in phases]
+    prompt, cached = usage.get("prompt_tokens", 0), usage.get("cached_tokens", 0)
+    answer = usage.get("completion_tokens", 0)
+    told = f", {cached} of them cached" if cached else ""
+    evaluated = timings.get("prompt", 0.0)
+    # Not `generation` alone, the time from the first token to the last: tokens may arrive together.
+    made = timings.get("first_token", evaluated) - evaluated + timings.get("generation", 0.0)
+    lines.append(f"  prompt {_tokens(prompt)}{told}{_rate(prompt - cached, evaluated)}")
+    lines.append(f"  answer {_tokens(answer)}{_rate(answer - 1, made)}")
+    stop = f" at {result.stop!r}" if result.stop else ""
+    lines.append(f"  ended by {result.reason}{stop}; {result.model or 'model'}; {result.id}")
+    return lines
+
+
+def _tokens(count: int) -> str:
+    return f"{count} token{'' if count == 1 else 's'}"
+
+
+def _rate(tokens: int, milliseconds: float) -> str:
+    return f", {tokens / milliseconds * 1e3:.1f}/s" if tokens > 0 and milliseconds > 0 else ""
+
+
+def _duration(milliseconds: float) -> str:
+    if milliseconds < 1000:
+        return f"{milliseconds:.1f} ms"
+    return f"{milliseconds / 1000:.2f} s "

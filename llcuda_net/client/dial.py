@@ -1,0 +1,86 @@
+"""Opening the byte stream to a server, plain or TLS, with one clear line for each way to fail."""
+
+from __future__ import annotations
+
+import os
+import socket
+import ssl
+from pathlib import Path
+
+import trio
+
+from llcuda_net.address import Address
+from llcuda_net.errors import ConfigError, ConnectError
+
+
+def tls_context(tls: bool | ssl.SSLContext, authority: str | Path | None) -> ssl.SSLContext | None:
+    """What to verify the server with; None for a plain connection.
+
+    Args:
+        tls: whether to use TLS, or the context to use as it is.
+        authority: a PEM file with the certificates to trust in place of the system's; implies TLS.
+
+    Raises:
+        ConfigError: the file cannot be read or holds no certificate.
+    """
+    if isinstance(tls, ssl.SSLContext):
+        return tls
+    if authority is None:
+        return ssl.create_default_context() if tls else None
+    try:
+        return ssl.create_default_context(cafile=str(authority))
+    except ssl.SSLError:
+        raise ConfigError(f"{authority} holds no certificate in PEM format") from None
+    except OSError as error:
+        raise ConfigError(f"cannot read {authority}: {error.strerror or error}") from None
+
+
+async def dial(address: Address, context: ssl.SSLContext | None) -> trio.abc.Stream:
+    """A stream to the address, its TLS handshake done where a context is given.
+
+    Raises:
+        ConnectError: nobody listens there, the name is not known, or TLS fails.
+    """
+    try:
+        plain = await trio.open_tcp_stream(address.host, address.port)
+    except (OSError, UnicodeError) as error:
+        raise ConnectError(_unreachable(address, error)) from None
+    if context is None:
+        return plain
+    # https_compatible: a frame cut off is noticed by the protocol, so close_notify adds nothing.
+    stream = trio.SSLStream(plain, context, server_hostname=address.host, https_compatible=True)
+    try:
+        await stream.do_handshake()
+    except (trio.BrokenResourceError, OSError) as error:
+        await trio.aclose_forcefully(plain)
+        raise ConnectError(_no_tls(address, error.__cause__ or error)) from None
+    except BaseException:
+        await trio.aclose_forcefully(plain)
+        raise
+    return stream
+
+
+def _unreachable(address: Address, error: Exception) -> str:
+    if isinstance(error, socket.gaierror | UnicodeError):
+        return f"cannot find the host {address.host!r}: check the name"
+    # trio tries every address of a name, and groups their errors when there are several.
+    cause: BaseException = error.__cause__ or error
+    while isinstance(cause, BaseExceptionGroup):
+        cause = cause.exceptions[0]
+    number = getattr(cause, "errno", None)
+    reason = (os.strerror(number) if number else str(cause)).lower()
+    return f"cannot connect to {address}: {reason}; is llcuda-server running there?"
+
+
+def _no_tls(address: Address, error: BaseException) -> str:
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return (
+            f"the certificate of {address} is not trusted: {error.verify_message}; "
+            "name the authority that signed it with --tls-ca FILE (in Python, tls_ca=FILE)"
+        )
+    if isinstance(error, ssl.SSLError) and error.reason and "ALERT" not in error.reason:
+        return f"{address} does not speak TLS: leave --tls out (in Python, tls=False)"
+    if isinstance(error, ssl.SSLError) and error.reason:
+        alert = error.reason.lower().replace("_", " ")
+        return f"the TLS handshake with {address} failed: {alert}"
+    return f"{address} closed the connection in the TLS handshake: it may not speak TLS (--tls)"

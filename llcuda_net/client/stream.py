@@ -1,0 +1,251 @@
+"""What a generation gives its reader: pieces of text as they come, and the result at the end."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import trio
+
+import llcuda_protocol as wire
+from llcuda_net.client.channel import Channel
+from llcuda_net.client.link import Link
+from llcuda_protocol import TokenLogprob, TopToken
+
+__all__ = ["Piece", "Queued", "Result", "Stream", "TokenLogprob", "TopToken"]
+
+
+class Piece(NamedTuple):
+    """A piece of the answer, most often one token.
+
+    Attributes:
+        sequence: its place in the answer, counted from 0.
+        text: the text; pieces joined make up the answer.
+        id: the id of its last token, where `tokens=True` asked for ids.
+        logprobs: its tokens with natural log-probabilities, where `n_probs` asked for them.
+    """
+
+    sequence: int
+    text: str
+    id: int | None = None
+    logprobs: list[TokenLogprob] | None = None
+
+
+class Queued(NamedTuple):
+    """The request still waits: `position` requests are before it."""
+
+    position: int
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """A whole answer. `str(result)` is its text.
+
+    Attributes:
+        text: the answer.
+        reason: "stop" (end of text or a stop string), "length" (n_predict or the context is
+            used up) or "cancelled".
+        stop: the stop string that ended it, if one did.
+        usage: counts of tokens: `prompt_tokens`, `cached_tokens`, `completion_tokens`.
+        timings: milliseconds by phase: `queue`, `template`, `connect`, `prompt`, `first_token`,
+            `generation`, `total`; those that the request went through.
+        id: the generation's id on the server.
+        model: the model's name.
+        ids: one token id a piece, where `tokens=True` asked for them.
+        logprobs: one list of tokens a piece, where `n_probs` asked for them.
+    """
+
+    text: str
+    reason: str
+    stop: str | None = None
+    usage: dict[str, int] = field(default_factory=dict)
+    timings: dict[str, float] = field(default_factory=dict)
+    id: str | None = None
+    model: str | None = None
+    ids: list[int | None] | None = None
+    logprobs: list[list[TokenLogprob]] | None = None
+
+    def __str__(self) -> str:
+        return self.text
+
+
+class Stream:
+    """An answer as it is made: `async for piece in stream` gives its text, piece by piece.
+
+    One task reads it. Reading slowly slows this stream down and no other. `Client.generate` opens
+    and closes it.
+    """
+
+    def __init__(self, channel: Channel, accepted: wire.Accepted) -> None:
+        self._channel = channel
+        self._id = accepted.id
+        self._position = accepted.position
+        self._events: deque[Piece | Queued] = deque()
+        self._text: list[str] = []
+        self._ids: list[int | None] = []
+        self._logprobs: list[list[TokenLogprob]] = []
+        self._result: Result | None = None
+
+    @property
+    def id(self) -> str:
+        """The generation's id on the server."""
+        return self._id
+
+    @property
+    def position(self) -> int:
+        """How many requests were before this one in the queue when last heard; 0 once it runs."""
+        return self._position
+
+    @property
+    def text(self) -> str:
+        """The text that has arrived so far."""
+        return "".join(self._text)
+
+    @property
+    def result(self) -> Result:
+        """The whole answer, once the stream has been read to its end.
+
+        Raises:
+            RuntimeError: it has not.
+        """
+        if self._result is None:
+            raise RuntimeError("the stream has no result yet: read it to its end first")
+        return self._result
+
+    def __aiter__(self) -> Stream:
+        return self
+
+    async def __anext__(self) -> str:
+        while True:
+            event = await self._next()
+            if event is None:
+                raise StopAsyncIteration
+            if isinstance(event, Piece):
+                return event.text
+
+    def events(self) -> AsyncIterator[Piece | Queued]:
+        """The same as iterating, with all that is known of each piece, and with queue moves.
+
+        Raises:
+            ConnectError: the connection was lost before the answer was complete.
+            RequestError: the server ended the generation with an error.
+            trio.ClosedResourceError: the stream was closed by this side.
+        """
+        return _Events(self)
+
+    async def cancel(self) -> None:
+        """Ask the server to stop.
+
+        What was made until then can still be read, and `result.reason` is "cancelled" unless the
+        answer came to its end first.
+        """
+        await trio.lowlevel.checkpoint()
+        if self._result is None:
+            self._channel.cancel()
+
+    async def take(self) -> list[Piece | Queued]:
+        """All events at hand, after waiting for one; an empty list at the end.
+
+        Raises:
+            what `events` raises.
+        """
+        if not self._events:
+            await self._receive()
+        events = list(self._events)
+        self._events.clear()
+        return events
+
+    def close(self) -> None:
+        """Want nothing more: a generation that still runs is cancelled on the server."""
+        self._channel.close()
+
+    async def _next(self) -> Piece | Queued | None:
+        if self._events:
+            await trio.lowlevel.checkpoint_if_cancelled()
+        else:
+            await self._receive()
+        return self._events.popleft() if self._events else None
+
+    async def _receive(self) -> None:
+        """Wait for one event or the end."""
+        while self._result is None and not self._events:
+            frame = await self._channel.receive()
+            if isinstance(frame, wire.Tokens):
+                self._add(frame)
+            elif isinstance(frame, wire.Queue):
+                self._position = frame.position
+                self._events.append(Queued(frame.position))
+            elif isinstance(frame, wire.Done):
+                self._finish(frame)
+
+    def _add(self, frame: wire.Tokens) -> None:
+        self._position = 0
+        self._text += frame.pieces
+        ids, logprobs = frame.ids, frame.logprobs
+        if ids is None and logprobs is None:
+            self._events.extend(
+                map(Piece, range(frame.first, frame.first + len(frame.pieces)), frame.pieces)
+            )
+            return
+        self._ids += ids or ()
+        self._logprobs += logprobs or ()
+        for i, text in enumerate(frame.pieces):
+            piece = Piece(
+                frame.first + i, text, ids[i] if ids else None, logprobs[i] if logprobs else None
+            )
+            self._events.append(piece)
+
+    def _finish(self, done: wire.Done) -> None:
+        self._result = Result(
+            text="".join(self._text),
+            reason=done.reason,
+            stop=done.stop,
+            usage=done.usage,
+            timings=done.timings,
+            id=done.id or self._id,
+            model=done.model,
+            ids=self._ids or None,
+            logprobs=self._logprobs or None,
+        )
+
+
+class Opening:
+    """A generation about to be asked for: `async with` opens its stream, and closes it."""
+
+    def __init__(self, link: Link, request: Callable[[int], wire.Generate]) -> None:
+        self._link = link
+        self._request = request
+        self._stream: Stream | None = None
+
+    async def __aenter__(self) -> Stream:
+        channel = await self._link.open(self._request)
+        try:
+            accepted = await channel.receive()
+        except BaseException:
+            channel.close()
+            raise
+        assert isinstance(accepted, wire.Accepted)  # the protocol allows nothing else there
+        self._stream = Stream(channel, accepted)
+        return self._stream
+
+    async def __aexit__(self, *exception: object) -> None:
+        if self._stream is not None:
+            self._stream.close()
+
+
+class _Events:
+    """Iterates over a stream's events; not a generator, which could not be left half-way."""
+
+    def __init__(self, stream: Stream) -> None:
+        self._stream = stream
+
+    def __aiter__(self) -> _Events:
+        return self
+
+    async def __anext__(self) -> Piece | Queued:
+        event = await self._stream._next()
+        if event is None:
+            raise StopAsyncIteration
+        return event

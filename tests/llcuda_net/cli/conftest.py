@@ -1,0 +1,32 @@
+"""Fixtures of the tests of llcuda-client: a scripted server, and a clean environment."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Iterator
+
+import pytest
+
+from tests.llcuda_net.scripted import Scripted, listening
+
+
+@pytest.fixture
+def server() -> Scripted:
+    return Scripted()
+
+
+@pytest.fixture
+def address(server: Scripted, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """A scripted server, which LLCUDA_SERVER names."""
+    with listening(server.serve) as port:
+        monkeypatch.setenv("LLCUDA_SERVER", f"127.0.0.1:{port}")
+        yield f"127.0.0.1:{port}"
+
+
+@pytest.fixture(autouse=True)
+def _environment(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    for name in ("LLCUDA_SERVER", "LLCUDA_TOKEN", "NO_COLOR"):
+        monkeypatch.delenv(name, raising=False)
+    before = signal.getsignal(signal.SIGTERM)
+    yield
+    signal.signal(signal.SIGTERM, before)

@@ -1,0 +1,181 @@
+"""The client without async: against a scripted server on loopback, in its own thread."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import signal
+import threading
+import time
+from collections.abc import Iterator
+
+import pytest
+
+import llcuda_protocol as wire
+from llcuda_net import sync
+from llcuda_net.client.stream import Piece, Queued
+from llcuda_net.errors import ConfigError, ConnectError, RequestError
+from tests.llcuda_net.scripted import Scripted, listening
+
+#: A bound for hangs, not a measurement.
+PATIENCE = 20.0
+
+
+@pytest.fixture
+def server() -> Scripted:
+    return Scripted()
+
+
+@pytest.fixture
+def address(server: Scripted) -> Iterator[str]:
+    with listening(server.serve) as port:
+        yield f"127.0.0.1:{port}"
+
+
+@pytest.fixture(autouse=True)
+def _no_thread_is_left() -> Iterator[None]:
+    yield
+    gc.collect()
+    deadline = time.monotonic() + PATIENCE
+    while _client_threads() and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert not _client_threads()
+
+
+def _client_threads() -> list[str]:
+    return [t.name for t in threading.enumerate() if t.name == "llcuda-client"]
+
+
+def test_everything_a_client_does(server: Scripted, address: str) -> None:
+    server.queue = (2, 1)
+    with sync.connect(address) as client:
+        with client.generate("one two", n_predict=4, tokens=True) as stream:
+            assert stream.id == "0190-test"
+            assert stream.position == 2
+            with pytest.raises(RuntimeError, match="read it to its end"):
+                _ = stream.result
+            events = list(stream.events())
+            assert events == [Queued(1), Piece(0, "one", 0), Piece(1, " two", 1)]
+        assert list(client.generate("a b")) == ["a", " b"]
+        assert stream.text == stream.result.text == "one two"
+        assert client.complete("x y z").text == "x y z"
+        assert client.embed(["a", "b"]) == [[1.0, 1.0], [1.0, 1.0]]
+        assert client.status() == {"connections": 1}
+        assert client.ping() > 0
+        with client.generate("endless") as stream:
+            assert next(iter(stream)) == "begun "
+            stream.cancel()
+            assert list(stream) == []
+            assert stream.result.reason == "cancelled"
+    assert server.requests()[0].params == {"n_predict": 4}
+
+
+def test_errors_are_those_of_the_async_client(address: str) -> None:
+    with sync.connect(address) as client:
+        with pytest.raises(RequestError, match="full") as caught:
+            client.generate("refuse")
+        assert (caught.value.code, caught.value.retry_after) == ("overloaded", 2.0)
+        with pytest.raises(TypeError):
+            client.generate("a", raw="b")
+        with pytest.raises(RequestError, match="it broke"):
+            list(client.generate("fail"))
+        with pytest.raises(ConnectError, match="before the answer"):
+            list(client.generate("drop"))
+        with pytest.raises(ConnectError, match="closed the connection"):
+            client.ping()
+    with pytest.raises(ConnectError, match="the client is closed"):
+        client.ping()
+    with pytest.raises(ConfigError):
+        sync.connect("::1")
+    with pytest.raises(ConnectError, match="refused"):
+        sync.connect("127.0.0.1:1")
+
+
+def test_a_stream_that_is_dropped_is_cancelled(server: Scripted, address: str) -> None:
+    with sync.connect(address) as client:
+        for _ in client.generate("flood"):
+            break
+        gc.collect()
+        assert server.cancelled.wait(PATIENCE)
+        assert client.complete("still here").text == "still here"
+
+
+def test_a_client_that_is_dropped_is_closed(server: Scripted, address: str) -> None:
+    client = sync.connect(address)
+    stream = client.generate("endless")
+    del client
+    gc.collect()
+    assert next(iter(stream)) == "begun "  # a stream keeps its client
+    del stream
+    gc.collect()
+    assert server.cancelled.wait(PATIENCE)
+
+
+def test_closing_ends_the_calls_of_other_threads(address: str) -> None:
+    client = sync.connect(address)
+    caught: list[BaseException] = []
+
+    def read() -> None:
+        try:
+            list(client.generate("endless"))
+        except ConnectError as error:
+            caught.append(error)
+
+    thread = threading.Thread(target=read)
+    thread.start()
+    while not client.status()["connections"]:
+        pass
+    client.close()
+    client.close()
+    thread.join(PATIENCE)
+    assert [str(error) for error in caught] == ["the client is closed"]
+
+
+def test_several_threads_share_a_client(address: str) -> None:
+    found: dict[int, str] = {}
+    with sync.connect(address) as client:
+
+        def ask(i: int) -> None:
+            found[i] = "".join(client.generate(f"answer {i}"))
+
+        threads = [threading.Thread(target=ask, args=(i,)) for i in range(16)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(PATIENCE)
+    assert found == {i: f"answer {i}" for i in range(16)}
+
+
+def test_inside_a_running_event_loop_as_in_a_notebook(address: str) -> None:
+    async def cell() -> str:
+        with sync.connect(address) as client:
+            return client.complete("from asyncio").text
+
+    assert asyncio.run(cell()) == "from asyncio"
+
+
+@pytest.mark.parametrize("how", ["complete", "generate"])
+def test_an_interrupt_cancels_on_the_server(server: Scripted, address: str, how: str) -> None:
+    """Ctrl-C in the main thread: the call ends, the generation too, the client lives on."""
+    main = threading.get_ident()
+
+    def interrupt() -> None:
+        deadline = time.monotonic() + PATIENCE
+        while not server.requests() and time.monotonic() < deadline:
+            time.sleep(0.005)
+        time.sleep(0.05)
+        signal.pthread_kill(main, signal.SIGINT)
+
+    with sync.connect(address) as client:
+        thread = threading.Thread(target=interrupt)
+        thread.start()
+        with pytest.raises(KeyboardInterrupt):
+            if how == "complete":
+                client.complete("endless")
+            else:
+                with client.generate("endless") as stream:
+                    list(stream)
+        thread.join(PATIENCE)
+        assert server.cancelled.wait(PATIENCE)
+        assert client.complete("goes on").text == "goes on"
+    assert [e for e in server.seen if isinstance(e, wire.Cancel)] == [wire.Cancel(1)]
