@@ -5,7 +5,8 @@ PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11 p
 VENV := .venv
 BIN := $(VENV)/bin
 MINUTES ?= 5
-PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet
+# The warning silenced is about editable installs in general.
+PIP := PYTHONWARNINGS=ignore $(BIN)/python -m pip --disable-pip-version-check install --quiet
 
 .DELETE_ON_ERROR:
 .PHONY: help demo test lint format bench fuzz demo-model clean
