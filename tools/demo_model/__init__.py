@@ -1,0 +1,1 @@
+"""The demonstration model: its corpus, and the pieces that train and export it."""
