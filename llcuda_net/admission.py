@@ -83,6 +83,7 @@ class Admission:
             self._running += 1
             ticket.position = 0
             ticket.turn.set()
+            ticket.on_position(0)
             moved = True
         if moved:
             self._tell()

@@ -19,7 +19,7 @@ import trio
 
 from llcuda_net.errors import RequestError
 from llcuda_net.upstream.completion import CompletionEvent, Probabilities
-from llcuda_protocol import Done, Error, ErrorCode, TokenLogprob, TopToken
+from llcuda_protocol import Done, Error, TokenLogprob, TopToken
 
 
 class State(StrEnum):
@@ -164,12 +164,11 @@ class Generation:
         """Stop it; its task then ends it as cancelled."""
         self.scope.cancel()
 
-    def hand_back(self) -> None:
-        """Stop it because the server stops; its task then ends it with an error to retry."""
-        self.error = RequestError(
-            ErrorCode.SHUTTING_DOWN, "the server stopped before the end; try again", retry=True
-        )
-        self.scope.cancel()
+    def hand_back(self, error: RequestError) -> None:
+        """Stop it because the server stops; its task then ends it with that error."""
+        if not self.ended:
+            self.error = error
+            self.scope.cancel()
 
     def stopped(self) -> None:
         """End it after `cancel` or `hand_back` has stopped it."""
@@ -192,7 +191,7 @@ class Generation:
             stream,
             reason="cancelled" if self.state is State.CANCELLED else reason,
             id=self.id,
-            model=final.model or None,
+            model=final.model[:256] or None,
             stop=final.stopping_word or None,
             usage=usage,
             timings=self.times.phases(

@@ -52,6 +52,11 @@ class Outbox:
         return len(self._waiting)
 
     @property
+    def busy(self) -> bool:
+        """Whether bytes wait, or are with the writer task and not yet taken by the socket."""
+        return self._writing or len(self._waiting) > 0
+
+    @property
     def has_room(self) -> bool:
         """Whether streams may add tokens."""
         if len(self._waiting) < HIGH_WATER:
@@ -100,7 +105,9 @@ class Outbox:
     def close(self) -> None:
         """Drop what waits and take no more."""
         self.closed = True
+        self._writing = False
         self._waiting.clear()
+        self._unflushed.discard(self)
         self._empty.set()
 
     async def run(self) -> None:

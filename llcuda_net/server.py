@@ -10,7 +10,7 @@ import contextlib
 import os
 import struct
 from collections import Counter, OrderedDict
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
@@ -24,6 +24,7 @@ from llcuda_net.generations import Generation, State
 from llcuda_net.outbox import Outbox
 from llcuda_net.session import Session
 from llcuda_net.settings import Settings
+from llcuda_net.upstream.completion import nonsense
 from llcuda_net.upstream.hub import StreamHub
 from llcuda_net.upstream.interface import Properties, Upstream
 from llcuda_protocol import ErrorCode, Generate
@@ -36,6 +37,8 @@ _SLOTS_UNKNOWN = 1
 _EMBED_BATCH = 64
 #: Seconds for clients to take what they are told at the end of a drain.
 _FAREWELL = 1.0
+#: Seconds that an upstream may hold up the start.
+_PREPARE = 3.0
 #: Connections that may be in the handshake at once; one more ends the oldest of them.
 MAX_GREETING = 256
 
@@ -61,6 +64,8 @@ class Server:
         self.tokens = tokens
         #: Outboxes with frames that no flush has seen yet.
         self.unflushed: set[Outbox] = set()
+        #: How often the upstream was started again, where that is in our hands.
+        self.upstream_restarts: Callable[[], int] = lambda: 0
         self.agent = f"llcuda-server/{package_version()}"
         self._upstream = upstream
         self._hub = hub
@@ -109,8 +114,11 @@ class Server:
         for session in self._sessions:
             session.go_away(grace)
         await self._settle(grace)
+        error = _shutting_down("the server stopped before the end; try again later")
+        for session in tuple(self._sessions):
+            session.hand_back(error)
         for generation in self._generations:
-            generation.hand_back()
+            generation.hand_back(error)
         await self._settle(_FAREWELL)
         self._nursery.cancel_scope.cancel()
 
@@ -135,7 +143,8 @@ class Server:
 
     async def _serve(self, stream: trio.abc.Stream) -> None:
         self._session_count += 1
-        session = Session(self, stream, self._session_count)
+        number = self._session_count
+        session = Session(self, stream, number)
         self._greeting[session] = None
         if len(self._greeting) > MAX_GREETING:
             # A client that means it has greeted long before it becomes the oldest.
@@ -144,7 +153,7 @@ class Server:
         try:
             await session.run()
         except Exception:
-            log.exception("session_crashed", session=self._session_count)
+            log.exception("session_crashed", session=number)
         finally:
             self._greeting.pop(session, None)
             self._sessions.discard(session)
@@ -165,7 +174,7 @@ class Server:
             RequestError: the request is wrong, the queue is full, or the server is stopping.
         """
         if self._draining:
-            raise _shutting_down()
+            raise _shutting_down("the server is shutting down; try again later")
         _check_prompt(request)
         properties = self._upstream.properties
         checked = params.check(request.params, properties.context if properties else None)
@@ -176,6 +185,14 @@ class Server:
         generation = Generation(request.prompt, request.messages, checked, timeout)
         self._generations.add(generation)
         self._nursery.start_soon(self._run, generation, ticket)
+        text = request.prompt if request.messages is None else request.messages
+        log.debug(
+            "generation_started",
+            generation=generation.id,
+            position=ticket.position,
+            params=sorted(checked),
+            **({"prompt": text} if self.settings.log_prompts else {}),
+        )
         return generation, ticket
 
     async def _run(self, generation: Generation, ticket: Ticket) -> None:
@@ -186,17 +203,15 @@ class Server:
                     await self._complete(generation)
                 generation.move(State.DONE)
             if deadline.cancelled_caught:
-                seconds = f"{generation.timeout:g} s"
-                generation.fail(
-                    RequestError(ErrorCode.TIMEOUT, f"not finished in {seconds}", retry=True)
-                )
+                generation.fail(_too_late(generation.timeout))
             elif generation.scope.cancelled_caught:
                 generation.stopped()
         except RequestError as error:
             generation.fail(error)
         except Exception as error:
             log.exception("generation_crashed", generation=generation.id)
-            generation.fail(RequestError(ErrorCode.INTERNAL, f"a bug: {type(error).__name__}"))
+            if not generation.ended:
+                generation.fail(RequestError(ErrorCode.INTERNAL, f"a bug: {type(error).__name__}"))
         finally:
             self._generations.discard(generation)
         self._count(generation)
@@ -231,11 +246,14 @@ class Server:
 
     async def prepare(self) -> Properties | None:
         """Ask the upstream what it is, so that the first request need not wait; None: not there."""
+        reason = f"no answer within {_PREPARE:g} s"
         try:
-            return await self._properties()
+            with trio.move_on_after(_PREPARE):
+                return await self._properties()
         except RequestError as error:
-            log.warning("upstream_not_ready", url=self._upstream.base_url, reason=error.message)
-            return None
+            reason = error.message
+        log.warning("upstream_not_ready", url=self._upstream.base_url, reason=reason)
+        return None
 
     def _count(self, generation: Generation) -> None:
         self._ended[generation.state] += 1
@@ -257,13 +275,19 @@ class Server:
             RequestError: as `submit`, or the upstream gives no embeddings.
         """
         if self._draining:
-            raise _shutting_down()
-        await self._properties()
+            raise _shutting_down("the server is shutting down; try again later")
         vectors: list[bytes] = []
-        for start in range(0, len(texts), _EMBED_BATCH):
-            async with self._admission.enter():
-                found = await self._upstream.embed(texts[start : start + _EMBED_BATCH])
-            vectors += [_pack(_mean(rows)) for rows in found]
+        with trio.move_on_after(self.settings.timeout) as deadline:
+            await self._properties()
+            for start in range(0, len(texts), _EMBED_BATCH):
+                async with self._admission.enter():
+                    found = await self._upstream.embed(texts[start : start + _EMBED_BATCH])
+                try:
+                    vectors += [_pack(_mean(rows)) for rows in found]
+                except (struct.error, TypeError, ValueError, OverflowError):
+                    raise nonsense("/embedding gave no vectors") from None
+        if deadline.cancelled_caught:
+            raise _too_late(self.settings.timeout)
         return vectors
 
     async def report(self) -> dict[str, Any]:
@@ -295,6 +319,7 @@ class Server:
                     "model": properties.model if properties else None,
                     "slots": properties.slots if properties else None,
                     "context": properties.context if properties else None,
+                    "restarts": self.upstream_restarts(),
                 }
             ],
         }
@@ -308,10 +333,12 @@ def package_version() -> str:
         return "0+unknown"
 
 
-def _shutting_down() -> RequestError:
-    return RequestError(
-        ErrorCode.SHUTTING_DOWN, "the server is shutting down; try again later", retry=True
-    )
+def _shutting_down(message: str) -> RequestError:
+    return RequestError(ErrorCode.SHUTTING_DOWN, message, retry=True)
+
+
+def _too_late(seconds: float) -> RequestError:
+    return RequestError(ErrorCode.TIMEOUT, f"not finished in {seconds:g} s", retry=True)
 
 
 def _check_prompt(request: Generate) -> None:
@@ -331,4 +358,6 @@ def _mean(rows: list[list[float]]) -> list[float]:
 
 def _pack(vector: Iterable[float]) -> bytes:
     values = list(vector)
+    if not values:
+        raise ValueError("a vector without components")
     return struct.pack(f"<{len(values)}f", *values)

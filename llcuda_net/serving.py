@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import contextlib
 import ipaddress
+import resource
 import signal
-import socket
 import ssl
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from importlib import resources
 from pathlib import Path
 
@@ -28,6 +28,7 @@ from llcuda_net.upstream.llama_server import LlamaServer
 
 log = structlog.get_logger(__name__)
 
+_DESCRIPTORS = 65_536
 _Listeners = Sequence[trio.SocketListener] | Sequence[trio.SSLListener[trio.SocketStream]]
 
 
@@ -41,8 +42,10 @@ def run(settings: Settings) -> int:
     """
     tokens = _tokens(settings)
     tls = _tls(settings)
+    api_key = _api_key(settings)
+    _raise_descriptor_limit()
     with _model(settings) as model:
-        return trio.run(_Serving(settings, tokens, tls, model).run)
+        return trio.run(_Serving(settings, tokens, tls, api_key, model).run)
 
 
 def _tokens(settings: Settings) -> list[str]:
@@ -58,6 +61,26 @@ def _tokens(settings: Settings) -> list[str]:
     if not tokens:
         raise ConfigError(f"token file {settings.auth_token_file} holds no token; one a line")
     return tokens
+
+
+def _api_key(settings: Settings) -> str | None:
+    path = settings.upstream_api_key_file
+    if path is None:
+        return None
+    key = _read(path, "API key file").strip()
+    if not key or not key.isascii() or not key.isprintable():
+        raise ConfigError(f"API key file {path} must hold one line of printable ASCII, the key")
+    return key
+
+
+def _raise_descriptor_limit() -> None:
+    """Take as many descriptors as we may: the soft limit is often fewer than our connections."""
+    with contextlib.suppress(OSError, ValueError):
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        # No more than can be of use: a hard limit may be a thousand million.
+        wanted = _DESCRIPTORS if hard == resource.RLIM_INFINITY else min(hard, _DESCRIPTORS)
+        if soft != resource.RLIM_INFINITY and soft < wanted:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 def _read(path: str, what: str) -> str:
@@ -83,7 +106,8 @@ def _tls(settings: Settings) -> ssl.SSLContext | None:
     _read(settings.tls_key, "private key")
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     try:
-        context.load_cert_chain(settings.tls_cert, settings.tls_key)
+        # A password of nothing: without one, OpenSSL would ask for it on the terminal.
+        context.load_cert_chain(settings.tls_cert, settings.tls_key, password="")
     except ssl.SSLError as error:
         reason = error.reason or "not PEM"
         raise ConfigError(
@@ -110,15 +134,18 @@ class _Serving:
         settings: Settings,
         tokens: Sequence[str],
         tls: ssl.SSLContext | None,
+        api_key: str | None,
         model: Path | None,
     ) -> None:
         self._settings = settings
         self._tokens = tokens
         self._tls = tls
+        self._api_key = api_key
         self._model = model
         self._server: Server | None = None
         self._signals: list[int] = []
-        self._failure: EngineError | None = None
+        self._failure: ConfigError | EngineError | None = None
+        self._restarts: Callable[[], int] = lambda: 0
 
     async def run(self) -> int:
         listeners = await self._listen()
@@ -136,9 +163,9 @@ class _Serving:
         settings = self._settings
         try:
             listeners = await trio.open_tcp_listeners(settings.port, host=settings.host)
-        except (OSError, socket.gaierror) as error:
+        except (OSError, UnicodeError) as error:  # the latter for a name that no DNS could hold
             where = Address(settings.host, settings.port)
-            reason = error.strerror or str(error)
+            reason = getattr(error, "strerror", None) or str(error)
             raise ListenError(
                 f"cannot listen on {where}: {reason}; choose another --port or --host"
             ) from None
@@ -147,14 +174,17 @@ class _Serving:
         return [trio.SSLListener(x, self._tls, https_compatible=True) for x in listeners]
 
     async def _upstream(self, nursery: trio.Nursery) -> tuple[LlamaServer, StreamHub] | None:
-        """The upstream and its hub; None if the engine failed, with the reason kept."""
+        """The upstream and its hub; None if there is none to be had, with the reason kept."""
         hub = StreamHub()
         stall = self._settings.stall_timeout
         if self._settings.upstream is not None:
-            key = None
-            if self._settings.upstream_api_key_file is not None:
-                key = _read(self._settings.upstream_api_key_file, "API key file").strip()
-            upstream = LlamaServer(self._settings.upstream, hub, api_key=key, stall_timeout=stall)
+            try:
+                upstream = LlamaServer(
+                    self._settings.upstream, hub, api_key=self._api_key, stall_timeout=stall
+                )
+            except ConfigError as error:
+                self._failure = error
+                return None
             return upstream, hub
         engine = self._engine()
         try:
@@ -165,6 +195,7 @@ class _Serving:
         finally:
             _progress("")
         assert engine.base_url is not None
+        self._restarts = lambda: engine.restarts
         upstream = LlamaServer(engine.base_url, hub, api_key=engine.api_key, stall_timeout=stall)
 
         def follow() -> None:
@@ -190,6 +221,7 @@ class _Serving:
 
     async def _serve(self, listeners: _Listeners, upstream: LlamaServer, hub: StreamHub) -> None:
         server = Server(self._settings, upstream, hub, self._tokens)
+        server.upstream_restarts = self._restarts
         async with trio.open_nursery() as nursery:
             await nursery.start(server.run, listeners)
             properties = await server.prepare()
@@ -200,8 +232,9 @@ class _Serving:
                     slots=properties.slots,
                     context=properties.context,
                 )
-            for listener in listeners:
-                print(f"listening on {_address(listener)}", flush=True)
+            with contextlib.suppress(OSError):  # whoever started us may not read it
+                for listener in listeners:
+                    print(f"listening on {_address(listener)}", flush=True)
             self._server = server
             if self._signals:
                 nursery.start_soon(server.drain, self._settings.drain_seconds)

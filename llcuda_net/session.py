@@ -35,6 +35,7 @@ from llcuda_protocol import (
     GoAway,
     Hello,
     Limits,
+    LocalProtocolError,
     Ping,
     Pong,
     RemoteProtocolError,
@@ -50,6 +51,8 @@ log = structlog.get_logger(__name__)
 #: What a request may ask for, told in the handshake.
 FEATURES = ["generate", "embed", "status"]
 _READ = 64 << 10
+#: Events after which the others have their turn: one read may hold thousands of pings.
+_TURN = 64
 #: Seconds for the last bytes of an ending session to leave.
 _FAREWELL = 2.0
 #: How the port answers somebody who speaks HTTP to it.
@@ -112,7 +115,7 @@ class Session:
     @property
     def busy(self) -> bool:
         """Whether a request is open or bytes wait to be sent."""
-        return self._connection.open_streams > 0 or len(self._outbox) > 0
+        return self._connection.open_streams > 0 or self._outbox.busy
 
     async def run(self) -> None:
         """Serve; returns when the session is over, whatever ended it."""
@@ -138,8 +141,12 @@ class Session:
                 greeted = await self._handshake()
             if greeted:
                 self._server.session_greeted(self)
+                handled = 0
                 while (event := await self._next_event()) is not None:
-                    await self._handle(event)
+                    self._handle(event)
+                    handled += 1
+                    if handled % _TURN == 0:
+                        await trio.lowlevel.checkpoint()
             elif self._connection.state is ConnectionState.NEW:
                 self._refuse(ErrorCode.HANDSHAKE_TIMEOUT, "no greeting came in time")
         except RemoteProtocolError as error:
@@ -210,6 +217,9 @@ class Session:
             event = self._connection.next_event()
             if isinstance(event, ConnectionClosed):
                 return None
+            if isinstance(event, Error):  # a client's only error is of the whole connection
+                self._log.info("client_gave_up", code=event.code, detail=event.message)
+                return None
             if event is not None:
                 return event
             self._outbox.flush()
@@ -220,7 +230,7 @@ class Session:
                 self._first_bytes = bytes(data[:4])
             self._connection.receive_data(data)
 
-    async def _handle(self, event: Event) -> None:
+    def _handle(self, event: Event) -> None:
         if isinstance(event, Generate):
             self._generate(event)
         elif isinstance(event, Credit):
@@ -250,6 +260,7 @@ class Session:
             self._outbox,
             with_ids=event.tokens,
             on_end=self._streams.pop,
+            on_crash=self.scope.cancel,
         )
         self._streams[event.stream] = stream
         ticket.on_position = stream.queued
@@ -273,6 +284,8 @@ class Session:
             self._send(Done(event.stream, reason, timings={"total": total}))
         except RequestError as error:
             self._fail(event.stream, error)
+        except LocalProtocolError as error:
+            self._fail(event.stream, RequestError(ErrorCode.INTERNAL, str(error)))
         finally:
             del self._scopes[event.stream]
         self._outbox.flush()
@@ -298,9 +311,23 @@ class Session:
             self._send(GoAway(grace, "the server is shutting down"))
             self._outbox.flush()
 
+    def hand_back(self, error: RequestError) -> None:
+        """The server stops now: end every request that is open."""
+        for stream in tuple(self._streams.values()):
+            stream.hand_back(error)
+        for number, scope in self._scopes.items():
+            self._fail(number, error)
+            scope.cancel()
+        self._outbox.flush()
+
     # -- sending ------------------------------------------------------------------------------
 
     def _send(self, frame: Frame) -> None:
+        number: int = getattr(frame, "stream", 0)
+        if self._connection.state is ConnectionState.CLOSED or (
+            number and not self._connection.is_open(number)
+        ):
+            return  # the client has gone, or the request was ended, while the answer was made
         self._outbox.add(self._connection.send(frame))
 
     def _fail(self, number: int, error: RequestError) -> None:
@@ -314,3 +341,5 @@ class Session:
         for stream in self._streams.values():
             stream.drop()
         self._streams.clear()
+        for scope in self._scopes.values():
+            scope.cancel()

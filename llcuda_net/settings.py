@@ -20,6 +20,17 @@ def _option(default: Any, help_: str, *, kind: type = str, low: float | None = N
     return field(default=default, metadata={"help": help_, "kind": kind, "low": low})
 
 
+#: The sections of --help, each by its first setting.
+_SECTIONS = {
+    "host": "where to listen",
+    "upstream": "which model",
+    "auth_token_file": "who may come in",
+    "timeout": "time limits",
+    "max_connections": "bounds",
+    "log_level": "logs",
+}
+
+
 @dataclass(frozen=True, slots=True)
 class Settings:
     """See each option's help; `None` stands for "not given"."""
@@ -38,7 +49,10 @@ class Settings:
     )
     slots: int = _option(4, "engine: requests that run at once", kind=int, low=1)
     threads: int | None = _option(
-        None, "engine: CPU threads (default: one a core)", kind=int, low=1
+        None,
+        "engine: CPU threads (default: one a core; one in all for a tiny model)",
+        kind=int,
+        low=1,
     )
     gpu_layers: int | None = _option(
         None, "engine: layers to keep on the GPU (default: all that fit)", kind=int, low=0
@@ -71,6 +85,9 @@ class Settings:
     log_prompts: bool = _option(False, "write the text of prompts to the log", kind=bool)
 
 
+_METAVARS = {"host": "ADDRESS", "upstream": "URL", "log_level": "LEVEL", "log_format": "FORMAT"}
+#: Above every number that can be meant.
+_MOST = (1 << 31) - 1
 _CHOICES = {
     "log_level": ("debug", "info", "warning", "error"),
     "log_format": ("auto", "human", "json"),
@@ -80,19 +97,23 @@ _CHOICES = {
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """An option for each setting, and --config."""
     parser.add_argument("--config", metavar="FILE", help="TOML file with the same settings")
+    section = parser.add_argument_group()
     for spec in fields(Settings):
+        if spec.name in _SECTIONS:
+            section = parser.add_argument_group(_SECTIONS[spec.name])
         flag = "--" + spec.name.replace("_", "-")
         kind = spec.metadata["kind"]
         text = spec.metadata["help"]
         if spec.default not in (None, False, MISSING):
-            text += f" (default: {spec.default})"
+            shown = f"{spec.default:g}" if isinstance(spec.default, float) else spec.default
+            text += f" (default: {shown})"
         if kind is bool:
-            parser.add_argument(
+            section.add_argument(
                 flag, action=argparse.BooleanOptionalAction, default=None, help=text
             )
         else:
-            meta = {int: "N", float: "SECONDS"}.get(kind, spec.name.rsplit("_", 1)[-1].upper())
-            parser.add_argument(
+            meta = {int: "N", float: "SECONDS"}.get(kind, _METAVARS.get(spec.name, "FILE"))
+            section.add_argument(
                 flag, metavar=meta, default=None, help=text, choices=_CHOICES.get(spec.name)
             )
 
@@ -127,7 +148,7 @@ def _read(path: Path) -> dict[str, Any]:
         found = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise ConfigError(f"cannot read {path}: {error.strerror}") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:  # both of its decoding errors are ValueErrors
         raise ConfigError(f"{path} is not TOML: {error}") from None
     known = {spec.name for spec in fields(Settings)}
     found = {name.replace("-", "_"): value for name, value in found.items()}
@@ -147,14 +168,16 @@ def _convert(name: str, metadata: Mapping[str, Any], value: Any, where: str) -> 
                 raise ValueError
             converted = value
         else:
-            if isinstance(value, bool):
+            if isinstance(value, bool) or (kind is int and isinstance(value, float)):
                 raise ValueError
             converted = kind(value)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         wanted = {bool: "true or false", str: "a string", int: "a whole number", float: "a number"}
         raise ConfigError(f"{where} must be {wanted[kind]}, not {value!r}") from None
-    if low is not None and not low <= converted < float("inf"):
+    if low is not None and not low <= converted:  # so put that NaN is refused
         raise ConfigError(f"{where} must be at least {low:g}, not {value}")
+    if kind is not str and converted > _MOST:
+        raise ConfigError(f"{where} must be at most {_MOST}, not {value}")
     if name == "port" and converted > 65_535:
         raise ConfigError(f"{where} must be at most 65535, not {value}")
     if name == "max_frame" and converted > 1 << 30:

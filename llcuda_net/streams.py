@@ -4,12 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import structlog
+
+from llcuda_net.errors import RequestError
 from llcuda_net.generations import Generation
 from llcuda_net.outbox import Outbox
 from llcuda_protocol import Connection, Done, Error, ErrorCode, LocalProtocolError, Queue, Tokens
 
 #: Most pieces that are encoded at once: bounds the work that is lost when they do not all fit.
 _MOST_PIECES = 512
+#: The same where each piece carries log-probabilities, up to 30 kB of them.
+_MOST_PIECES_LOGPROBS = 16
+
+log = structlog.get_logger(__name__)
 
 
 class GenerationStream:
@@ -19,6 +26,8 @@ class GenerationStream:
         number: of the stream on its connection.
         with_ids: whether the client asked for token ids.
         on_end: called with the number when the last frame has been added.
+        on_crash: called when a bug was caught here; ends the session. What calls a stream is the
+            generation, the queue or the hub, and none of them may suffer for it.
     """
 
     def __init__(
@@ -30,6 +39,7 @@ class GenerationStream:
         *,
         with_ids: bool,
         on_end: Callable[[int], object],
+        on_crash: Callable[[], None],
     ) -> None:
         self.generation = generation
         self._number = number
@@ -37,6 +47,7 @@ class GenerationStream:
         self._outbox = outbox
         self._with_ids = with_ids
         self._on_end = on_end
+        self._on_crash = on_crash
         self._next = 0
         self._cancelled = False
         generation.on_change.append(self.pump)
@@ -48,9 +59,12 @@ class GenerationStream:
 
     def queued(self, position: int) -> None:
         """Tell the client that the queue moved."""
-        if self._connection.is_open(self._number):
-            self._outbox.add(self._connection.send(Queue(self._number, position)))
-            self._outbox.flush()
+        try:
+            if self._connection.is_open(self._number):
+                self._outbox.add(self._connection.send(Queue(self._number, position)))
+                self._outbox.flush()
+        except Exception:
+            self._crashed()
 
     def drop(self) -> None:
         """The client is gone: read no further, and stop the generation."""
@@ -66,8 +80,29 @@ class GenerationStream:
         self.generation.cancel()
         self.pump()
 
+    def hand_back(self, error: RequestError) -> None:
+        """The server stops: send what can be sent now, and that the rest may be asked for again.
+
+        Without credit there would be no end: the error does not wait for what comes before it.
+        """
+        self.pump()
+        if self._connection.is_open(self._number):
+            self._end(Error(self._number, error.code, error.message, error.retry))
+        self.generation.hand_back(error)
+
     def pump(self) -> None:
         """Send what can be sent now. Called when the log, the credit or the room has grown."""
+        try:
+            self._pump()
+        except Exception:
+            self._crashed()
+
+    def _crashed(self) -> None:
+        log.exception("stream_crashed", generation=self.generation.id)
+        self.detach()
+        self._on_crash()
+
+    def _pump(self) -> None:
         if not self._connection.is_open(self._number):
             self.detach()
             return
@@ -79,7 +114,7 @@ class GenerationStream:
             try:
                 data, count = connection.send_tokens(self._slice())
             except LocalProtocolError as error:
-                self._end(Error(self._number, ErrorCode.INTERNAL, str(error)))
+                self._end(Error(self._number, ErrorCode.INTERNAL, str(error)[:500]))
                 generation.cancel()
                 return
             outbox.add(data)
@@ -89,8 +124,9 @@ class GenerationStream:
 
     def _slice(self) -> Tokens:
         generation = self.generation
-        start, end = self._next, self._next + _MOST_PIECES
         logprobs = generation.logprobs
+        most = _MOST_PIECES if logprobs is None else _MOST_PIECES_LOGPROBS
+        start, end = self._next, self._next + most
         return Tokens(
             self._number,
             start,
@@ -100,6 +136,10 @@ class GenerationStream:
         )
 
     def _end(self, frame: Error | Done) -> None:
-        self._outbox.add(self._connection.send(frame))
+        try:
+            data = self._connection.send(frame)
+        except LocalProtocolError as error:  # the upstream gave a figure or name out of all bounds
+            data = self._connection.send(Error(self._number, ErrorCode.INTERNAL, str(error)[:500]))
+        self._outbox.add(data)
         self.detach()
         self._on_end(self._number)

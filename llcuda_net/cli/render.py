@@ -67,7 +67,7 @@ class Waiting:
         self._shown = False
 
     def show(self, position: int) -> None:
-        """Say how many requests are before this one."""
+        """Say where in the queue it is."""
         if self._wanted:
             where = f" (queue position {position})" if position else ""
             sys.stderr.write("\r\x1b[K" + paint(f"waiting...{where}", "2", sys.stderr))

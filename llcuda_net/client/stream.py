@@ -34,7 +34,7 @@ class Piece(NamedTuple):
 
 
 class Queued(NamedTuple):
-    """The request still waits: `position` requests are before it."""
+    """The queue moved: 1 is the next to run, 0 has a slot."""
 
     position: int
 
@@ -95,7 +95,7 @@ class Stream:
 
     @property
     def position(self) -> int:
-        """How many requests were before this one in the queue when last heard; 0 once it runs."""
+        """Its place in the queue when last heard: 1 is the next to run, 0 has a slot."""
         return self._position
 
     @property

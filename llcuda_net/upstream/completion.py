@@ -7,10 +7,11 @@ something that is not llama-server's.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any
 
 import httptools
 import msgspec
+from msgspec import Meta
 
 from llcuda_net.errors import RequestError
 from llcuda_protocol import ErrorCode
@@ -36,22 +37,29 @@ FINAL_FIELDS = [
 ]
 
 
+# What is out of range here would otherwise fail later, where it is no longer the upstream's fault.
+_Count = Annotated[int, Meta(ge=0, le=(1 << 31) - 1)]
+_Bytes = list[Annotated[int, Meta(ge=0, le=255)]]
+_Probability = Annotated[float, Meta(ge=0)]
+_Milliseconds = Annotated[float, Meta(ge=-1e12, le=1e12)]
+
+
 class Candidate(msgspec.Struct, gc=False):
     """A token that might have been chosen; `prob` in place of `logprob` after sampling."""
 
-    id: int
-    bytes: list[int] = []
+    id: _Count
+    bytes: _Bytes = []
     logprob: float | None = None
-    prob: float | None = None
+    prob: _Probability | None = None
 
 
 class Probabilities(msgspec.Struct, gc=False):
     """A chosen token and the likeliest ones at its place."""
 
-    id: int
-    bytes: list[int] = []
+    id: _Count
+    bytes: _Bytes = []
     logprob: float | None = None
-    prob: float | None = None
+    prob: _Probability | None = None
     top_logprobs: list[Candidate] = []
     top_probs: list[Candidate] = []
 
@@ -59,21 +67,18 @@ class Probabilities(msgspec.Struct, gc=False):
 class Timings(msgspec.Struct, gc=False):
     """llama-server's own measurements, in milliseconds."""
 
-    cache_n: int = 0
-    prompt_n: int = 0
-    prompt_ms: float = 0.0
-    predicted_n: int = 0
-    predicted_ms: float = 0.0
+    cache_n: _Count = 0
+    prompt_ms: _Milliseconds = 0.0
 
 
 class CompletionEvent(msgspec.Struct, gc=False):
     """One `data:` line of /completion; the last one has `stop` set and the counts filled in."""
 
     content: str = ""
-    tokens: list[int] = []
+    tokens: list[_Count] = []
     stop: bool = False
-    tokens_predicted: int = 0
-    tokens_evaluated: int = 0
+    tokens_predicted: _Count = 0
+    tokens_evaluated: _Count = 0
     stop_type: str = ""
     stopping_word: str = ""
     truncated: bool = False
@@ -84,6 +89,8 @@ class CompletionEvent(msgspec.Struct, gc=False):
 
 
 _decode = msgspec.json.Decoder(CompletionEvent).decode
+#: What decoding raises; RecursionError at a thousand opening brackets.
+_NOT_JSON = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
 
 
 class EventParser:
@@ -95,7 +102,7 @@ class EventParser:
     def __init__(self) -> None:
         self.events: list[CompletionEvent] = []
         self.finished = False
-        self._rest = b""
+        self._rest: bytes | bytearray = b""
 
     def feed(self, data: bytes) -> None:
         """Take bytes of the body.
@@ -103,29 +110,33 @@ class EventParser:
         Raises:
             RequestError: the upstream reported an error, or the bytes are not its events.
         """
+        text: bytes | bytearray = data
+        start = searched = 0
         if self._rest:
             if len(self._rest) + len(data) > MAX_EVENT:
                 raise nonsense(f"an event of more than {MAX_EVENT} bytes")
-            data = self._rest + data
-        start = 0
-        while (end := data.find(b"\n\n", start)) >= 0:
+            # Grown in place, and searched only where it is new: an event may come in many bits.
+            searched = len(self._rest) - 1
+            text = self._rest if isinstance(self._rest, bytearray) else bytearray(self._rest)
+            text += data
+        while not self.finished and (end := text.find(b"\n\n", searched)) >= 0:
             if end > start:
-                self._event(data, start, end)
-            start = end + 2
-        self._rest = data[start:] if start else data
+                self._event(text, start, end)
+            start = searched = end + 2
+        self._rest = text[start:] if start else text
 
-    def _event(self, data: bytes, start: int, end: int) -> None:
+    def _event(self, data: bytes | bytearray, start: int, end: int) -> None:
         if not data.startswith(b"data: ", start):
             if data.startswith(b":", start):
                 return  # a comment, sent to keep the connection alive
             if not data.startswith(b"error: ", start):
-                raise nonsense(f"not an event: {data[start : min(end, start + 60)]!r}")
+                raise nonsense(f"not an event: {bytes(data[start : min(end, start + 60)])!r}")
             raise upstream_failure(500, data[start + 7 : end])
         if data.startswith(b"data: [DONE]", start):
             return
         try:
             event = _decode(data[start + 6 : end])
-        except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        except _NOT_JSON as error:
             raise nonsense(f"not a completion event ({error})") from None
         if event.error is not None:
             raise upstream_failure(500, data[start + 6 : end])
@@ -152,16 +163,29 @@ class ResponseParser(EventParser):
         Raises:
             RequestError: as `feed`, or the response is not HTTP, or its status is not 200.
         """
-        if not self._status:
-            self._received += len(data)
-            if self._received > MAX_ERROR_BODY:
-                raise nonsense("headers without an end")
+        if self.finished or self.complete:
+            return  # what follows the answer is of no interest
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserError as error:
-            raise self._failure or nonsense(f"not HTTP: {error}") from None
-        if self._failure is not None:
+            if not self.finished:
+                raise self._failure or nonsense(f"not HTTP: {error}") from None
+        if self._failure is not None and not self.finished:
             raise self._failure
+        if not self._status:
+            # Only now: the first bytes may hold much of the answer behind the headers.
+            self._received += len(data)
+            if self._received > MAX_ERROR_BODY:
+                raise nonsense("headers without an end")
+
+    def feed_eof(self) -> None:
+        """The upstream closed the connection, which also ends an error's body without a length.
+
+        Raises:
+            RequestError: the status was not 200.
+        """
+        if self._status not in (0, 200) and not self.complete:
+            raise upstream_failure(self._status, self._error_body)
 
     def on_headers_complete(self) -> None:
         """Note the status."""
@@ -169,7 +193,7 @@ class ResponseParser(EventParser):
 
     def on_body(self, body: bytes) -> None:
         """Take a part of the body."""
-        if self._failure is not None:
+        if self._failure is not None or self.finished:
             return
         if self._status != 200:
             self._error_body += body[: MAX_ERROR_BODY - len(self._error_body)]
@@ -194,7 +218,7 @@ def nonsense(what: str) -> RequestError:
     )
 
 
-def upstream_failure(status: int, body: bytes) -> RequestError:
+def upstream_failure(status: int, body: bytes | bytearray) -> RequestError:
     """The error for a failure that the upstream reported, in our words where they are known."""
     kind, message = "", ""
     try:
@@ -205,7 +229,7 @@ def upstream_failure(status: int, body: bytes) -> RequestError:
             status = found["code"] if isinstance(found.get("code"), int) else status
         else:
             message = str(found)
-    except (msgspec.MsgspecError, UnicodeDecodeError, AttributeError):
+    except (*_NOT_JSON, AttributeError):
         message = body[:200].decode("utf-8", "replace")
     message = " ".join(message.split())[:500] or "no reason given"
     if kind == "exceed_context_size_error":

@@ -37,6 +37,9 @@ CONNECT_TIMEOUT = 5.0
 SHORT_TIMEOUT = 30.0
 #: Seconds to wait before a client tries again when the upstream is not there.
 RETRY_AFTER = 1.0
+#: Seconds for the body's end after the last event.
+_BODY_END = 1.0
+
 
 class LlamaServer:
     """Requests to one llama-server.
@@ -60,12 +63,17 @@ class LlamaServer:
         self._headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
         self._stall_timeout = stall_timeout
         self._properties: Properties | None = None
+        self.base_url = base_url
+        secure = self._url.scheme == "https"
         self._http = httpx.AsyncClient(
             timeout=httpx.Timeout(SHORT_TIMEOUT, connect=CONNECT_TIMEOUT),
             limits=httpx.Limits(max_connections=None, max_keepalive_connections=32),
             headers=self._headers,
+            # HTTP_PROXY and netrc are not for a server next door, whose token stream ignores them;
+            # and certificates take a while to load.
+            trust_env=secure,
+            verify=secure,
         )
-        self.base_url = base_url
 
     @property
     def base_url(self) -> str:
@@ -74,12 +82,17 @@ class LlamaServer:
 
     @base_url.setter
     def base_url(self, value: str) -> None:
-        self._base_url = value.rstrip("/")
-        url = httpx.URL(self._base_url)
-        if url.scheme not in ("http", "https") or not url.host:
+        base = value.rstrip("/")
+        try:
+            url = httpx.URL(base)
+            url.host.encode("idna")
+        except (httpx.InvalidURL, UnicodeError):
+            url = httpx.URL()
+        if url.scheme not in ("http", "https") or not url.host or url.query or url.fragment:
             raise ConfigError(
                 f"upstream {value!r} is not a URL such as http://127.0.0.1:8080; correct it"
             )
+        self._base_url = base
         self._url = url
         self._properties = None
 
@@ -110,13 +123,13 @@ class LlamaServer:
                 settings = answer["default_generation_settings"]
                 path = str(answer.get("model_path") or "")
                 self._properties = Properties(
-                    model=str(answer.get("model_alias") or PurePath(path).name or "unknown"),
+                    model=str(answer.get("model_alias") or PurePath(path).name or "unknown")[:256],
                     slots=max(1, int(answer["total_slots"])),
-                    context=int(settings["n_ctx"]),
+                    context=max(1, int(settings["n_ctx"])),
                     has_template=bool(answer.get("chat_template")),
                     build=str(answer.get("build_info", "")),
                 )
-            except (KeyError, TypeError, ValueError, AttributeError) as error:
+            except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
                 raise nonsense(f"/props lacks {error}") from None
         return self._properties
 
@@ -127,7 +140,7 @@ class LlamaServer:
             RequestError: as `ask`, or the template refuses them.
         """
         answer = await self._short("POST", "/apply-template", {"messages": messages})
-        prompt = answer.get("prompt")
+        prompt = answer.get("prompt") if isinstance(answer, dict) else None
         if not isinstance(prompt, str):
             raise nonsense("/apply-template gave no prompt")
         return prompt
@@ -140,9 +153,10 @@ class LlamaServer:
         """
         answer = await self._short("POST", "/embedding", {"content": texts}, timeout=600.0)
         try:
-            rows = [entry["embedding"] for entry in answer]
-            if len(rows) == len(texts) and all(row and row[0] for row in rows):
-                return [row if isinstance(row[0], list) else [row] for row in rows]
+            found = [entry["embedding"] for entry in answer]
+            rows = [row if isinstance(row[0], list) else [row] for row in found]
+            if len(rows) == len(texts):
+                return rows
         except (KeyError, TypeError, IndexError):
             pass
         raise nonsense("/embedding gave no vectors")
@@ -158,7 +172,7 @@ class LlamaServer:
             raise upstream_failure(reply.status_code, reply.content)
         try:
             return msgspec.json.decode(reply.content)
-        except (msgspec.MsgspecError, UnicodeDecodeError):
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
             raise nonsense(f"{path} is not JSON") from None
 
     @contextlib.contextmanager
@@ -168,8 +182,7 @@ class LlamaServer:
             yield
         except (httpx.HTTPError, httpx.InvalidURL, OSError, trio.BrokenResourceError) as error:
             self.forget()
-            reason = str(error) or type(error).__name__
-            raise self._lost(f"cannot be reached: {reason}") from None
+            raise self._lost(f"cannot be reached: {_reason(error)}") from None
 
     def _lost(self, what: str) -> RequestError:
         return RequestError(
@@ -230,10 +243,10 @@ class LlamaServer:
     async def _request(self, body: bytes) -> socket.socket:
         """A connected socket on which the request was sent."""
         host, port = self._url.host, self._url.port or 80
-        authority = f"[{host}]" if ":" in host else host
+        path = self._url.raw_path.decode("ascii").rstrip("/")
         lines = [
-            f"POST {self._url.path.rstrip('/')}/completion HTTP/1.1",
-            f"Host: {authority}:{port}",
+            f"POST {path}/completion HTTP/1.1",
+            f"Host: {self._url.netloc.decode('ascii')}",
             "Content-Type: application/json",
             f"Content-Length: {len(body)}",
             "Connection: close",
@@ -277,7 +290,8 @@ class LlamaServer:
         self, body: bytes, on_events: OnEvents, on_sent: Callable[[], None]
     ) -> None:
         parser = EventParser()
-        headers = {"Content-Type": "application/json"}
+        # Not compressed: the body is read as it comes.
+        headers = {"Content-Type": "application/json", "Accept-Encoding": "identity"}
         timeout = httpx.Timeout(None, connect=CONNECT_TIMEOUT)
         url = self._base_url + "/completion"
         with self._unreachable():
@@ -287,29 +301,57 @@ class LlamaServer:
                 on_sent()
                 if reply.status_code != 200:
                     raise upstream_failure(reply.status_code, await reply.aread())
-                chunks = reply.aiter_raw()
-                async for chunk in self._unless_stalled(chunks):
-                    parser.feed(chunk)
-                    if parser.events:
-                        events, parser.events = parser.events, []
-                        on_events(events)
-                        self._hub.after_batch()
+                await self._read_events(reply, parser, on_events)
         if not parser.finished:
             self.forget()
             raise self._lost("was lost in the middle of the answer")
 
-    async def _unless_stalled(self, chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    def _pass_on(self, parser: EventParser, on_events: OnEvents) -> None:
+        if parser.events:
+            events, parser.events = parser.events, []
+            on_events(events)
+            self._hub.after_batch()
+
+    async def _read_events(
+        self, reply: httpx.Response, parser: EventParser, on_events: OnEvents
+    ) -> None:
         limit = float("inf")  # the first token may take long: the prompt is read before it
+        chunks = reply.aiter_raw()
         while True:
-            try:
-                with trio.fail_after(limit):
-                    chunk = await anext(chunks, None)
-            except trio.TooSlowError:
-                raise self._stalled() from None
+            chunk = None
+            with trio.move_on_after(limit) as scope:
+                chunk = await anext(chunks, None)
+            if scope.cancelled_caught and not parser.finished:
+                raise self._stalled()
             if chunk is None:
                 return
-            limit = self._stall_timeout
-            yield chunk
+            try:
+                parser.feed(chunk)
+            except RequestError:
+                self._pass_on(parser, on_events)
+                await _unwind(chunks)
+                raise
+            self._pass_on(parser, on_events)
+            # What is left then is the end of the body, by which the connection can be kept.
+            limit = _BODY_END if parser.finished else self._stall_timeout
+
+
+async def _unwind(chunks: AsyncIterator[bytes]) -> None:
+    """Leave httpx's generators, which are several deep, where closing the outermost leaves one."""
+    with trio.CancelScope() as scope:
+        scope.cancel()
+        while await anext(chunks, None) is not None:
+            pass
+
+
+def _reason(error: BaseException) -> str:
+    """The first words in a chain of exceptions: httpx's own are often empty."""
+    found: BaseException | None = error
+    while found is not None:
+        if text := " ".join(str(found).split()):
+            return text[:300]
+        found = found.__cause__ or found.__context__
+    return type(error).__name__
 
 
 class _LeanStream:
@@ -318,7 +360,7 @@ class _LeanStream:
     def __init__(self, on_events: OnEvents) -> None:
         self.parser = ResponseParser()
         self.ended = trio.Event()
-        self.failure: RequestError | None = None
+        self.failure: Exception | None = None
         self.lost = ""
         self.batches = 0
         self._on_events = on_events
@@ -331,14 +373,21 @@ class _LeanStream:
             parser.feed_response(data)
         except RequestError as error:
             self.failure = error
-        if parser.events:
-            events, parser.events = parser.events, []
-            self.batches += 1
-            self._on_events(events)
+        try:
+            if parser.events:
+                events, parser.events = parser.events, []
+                self.batches += 1
+                self._on_events(events)
+        except Exception as error:  # it belongs to the generation, not to the hub
+            self.failure = error
         if self.failure is not None or parser.finished or parser.complete:
             self.lost = "it ended the answer early"
             self.ended.set()
 
     def connection_lost(self, reason: str) -> None:
         self.lost = reason
+        try:
+            self.parser.feed_eof()
+        except RequestError as error:
+            self.failure = self.failure or error
         self.ended.set()

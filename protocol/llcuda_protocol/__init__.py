@@ -5,7 +5,10 @@ SPEC.md, beside this package, specifies the protocol. `Connection` is the whole 
     connection = Connection(Role.CLIENT)
     to_send = connection.send(Hello(versions=[1], max_frame=1 << 20, max_streams=16))
     connection.receive_data(received)
-    while (event := connection.next_event()) is not None: ...
+    while (event := connection.next_event()) is not None:
+        if isinstance(event, ConnectionClosed):  # the last event, given for ever
+            break
+        ...
 """
 
 from .connection import Connection

@@ -5,12 +5,12 @@ Rules of this file:
   the caller feeds in between plus one frame of at most the limit.
 - Whatever arrives gives events or RemoteProtocolError, never another exception.
 - Whatever the caller does wrong gives LocalProtocolError, and then nothing has changed.
-- The tables in `states.py` decide what is allowed; this file adds limits, credit and sequence.
+- The tables in `states.py` decide what is allowed, `streams.py` counts credit and sequence, and
+  this file adds limits.
+- Both directions pass the same checks: what `send` lets out, the other side's `next_event` takes.
 """
 
 from __future__ import annotations
-
-from dataclasses import dataclass
 
 from . import events as ev
 from .errors import ErrorCode, LocalProtocolError, RemoteProtocolError
@@ -19,13 +19,15 @@ from .kinds import (
     HANDSHAKE_MAX_FRAME,
     HEADER,
     MAX_CREDIT,
+    MAX_STREAM,
     PREFACE,
-    SENT_BY,
     VERSIONS,
     Kind,
     Limits,
     Role,
+    may_send,
 )
+from .reader import Reader
 from .states import (
     CONNECTION_TABLE,
     MAY_ARRIVE_LATE,
@@ -35,15 +37,7 @@ from .states import (
     ConnectionState,
     StreamState,
 )
-
-
-@dataclass(slots=True)
-class _Stream:
-    """What both sides know of an open stream."""
-
-    state: StreamState
-    credit: int = 0  # bytes of tokens frames still allowed; below 0 after one frame that was larger
-    sequence: int = 0  # of the next piece
+from .streams import Stream, gap
 
 
 class Connection:
@@ -54,7 +48,7 @@ class Connection:
 
     Args:
         role: which end this is.
-        limits: what this end is ready to receive; announced in the handshake.
+        limits: what this end is ready to receive. The ones announced in the handshake replace them.
     """
 
     def __init__(self, role: Role, limits: Limits | None = None) -> None:
@@ -65,31 +59,32 @@ class Connection:
         self.version: int | None = None
         self.state = ConnectionState.NEW
         self._peer = Role.SERVER if role is Role.CLIENT else Role.CLIENT
-        self._buffer = bytearray()
-        self._offset = 0
-        self._ended = False
+        self._reader = Reader()
         self._preface_sent = False
-        self._preface_seen = False
-        self._streams: dict[int, _Stream] = {}
+        self._versions: list[int] = list(VERSIONS)  # that the client offers
+        self._streams: dict[int, Stream] = {}
         self._last_stream = 0
-        self._max_frame_in = HANDSHAKE_MAX_FRAME
-        self._frame_size = 0  # of the frame taken last, its length field included
         self._failure: RemoteProtocolError | None = None
 
     # -- receiving ----------------------------------------------------------------------------
 
     def receive_data(self, data: bytes | bytearray | memoryview) -> None:
-        """Take bytes that arrived; b"" says that the other side has closed its end."""
+        """Take bytes that arrived; b"" says that the other side has closed its end.
+
+        Raises:
+            LocalProtocolError: bytes after b"".
+        """
         if not data:
-            self._ended = True
-        elif self._failure is None and self.state is not ConnectionState.CLOSED:
-            if self._offset:
-                del self._buffer[: self._offset]
-                self._offset = 0
-            self._buffer += data
+            self._reader.ended = True
+        elif self._reader.ended:
+            raise LocalProtocolError("data after the end of the data")
+        elif self.state is not ConnectionState.CLOSED:
+            self._reader.feed(data)
 
     def next_event(self) -> ev.Event | None:
         """The next event, or None when more data is needed.
+
+        ConnectionClosed is the last event, and is given again by every later call.
 
         Raises:
             RemoteProtocolError: the other side broke the protocol. The connection is then closed;
@@ -97,77 +92,38 @@ class Connection:
         """
         while True:
             if self._failure is not None:
-                raise self._failure
+                raise self._failure.with_traceback(None)
             if self.state is ConnectionState.CLOSED:
-                return ev.ConnectionClosed() if self._ended else None
-            if not self._preface_seen and not self._take_preface():
-                return self._at_end()
-            body = self._take_frame()
-            if body is None:
-                return self._at_end()
+                return ev.ConnectionClosed() if self._reader.ended else None
             try:
-                event = decode(body)
+                body = self._reader.next_body()
+                event = None if body is None else decode(body)
             except FrameError as error:
                 raise self._fail(error.code, error.message) from None
+            if event is None:
+                if self._reader.ended:
+                    self._close()
+                    continue
+                return None
             if self._receive(event):
                 return event
-
-    def _take_preface(self) -> bool:
-        seen = bytes(self._buffer[: len(PREFACE)])
-        if not PREFACE.startswith(seen):
-            raise self._fail(
-                ErrorCode.BAD_PREFACE, f"this is not an llcuda {self._peer}: {seen[:16]!r}"
-            )
-        if len(seen) < len(PREFACE):
-            return False
-        self._offset = len(PREFACE)
-        self._preface_seen = True
-        return True
-
-    def _take_frame(self) -> bytearray | None:
-        start = self._offset + HEADER
-        available = len(self._buffer)
-        if available < start:
-            return None
-        length = int.from_bytes(self._buffer[self._offset : start], "big")
-        if length > self._max_frame_in:
-            raise self._fail(
-                ErrorCode.FRAME_TOO_LARGE,
-                f"a frame of {length} bytes is over the limit of {self._max_frame_in}",
-            )
-        if length == 0:
-            raise self._fail(ErrorCode.MALFORMED_FRAME, "a frame of no bytes")
-        end = start + length
-        if available < end:
-            return None
-        self._offset = end
-        self._frame_size = HEADER + length
-        return self._buffer[start:end]
-
-    def _at_end(self) -> ev.ConnectionClosed | None:
-        if not self._ended:
-            return None
-        if len(self._buffer) > self._offset:
-            raise self._fail(
-                ErrorCode.TRUNCATED_FRAME, "the connection was closed in the middle of a frame"
-            )
-        self.state = ConnectionState.CLOSED
-        return ev.ConnectionClosed()
 
     def _receive(self, event: ev.Frame) -> bool:
         """Apply an event of the other side; False if it is to be dropped."""
         kind = event.KIND
         name = kind.name.lower()
-        if kind not in SENT_BY[self._peer]:
-            raise self._fail(ErrorCode.UNEXPECTED_FRAME, f"a {self._peer} does not send {name}")
         number: int = getattr(event, "stream", 0)
+        if not may_send(self._peer, kind, number):
+            raise self._fail(
+                ErrorCode.UNEXPECTED_FRAME, f"a {self._peer} does not send {name} here"
+            )
         if number == 0:
             state = CONNECTION_TABLE[self.state].get(kind)
             if state is None:
                 raise self._fail(ErrorCode.UNEXPECTED_FRAME, f"{name} while {self.state}")
-            self.state = state
             if isinstance(event, ev.Hello | ev.Welcome):
                 self._greeted(event)
+            self._become(state)
             return True
         if self.state not in STREAMS_LIVE:
             raise self._fail(ErrorCode.UNEXPECTED_FRAME, f"{name} while {self.state}")
@@ -195,8 +151,8 @@ class Connection:
                 ErrorCode.UNEXPECTED_FRAME,
                 f"{kind.name.lower()} on stream {number}, which is {stream.state}",
             )
-        if isinstance(event, ev.Tokens):
-            self._receive_tokens(event, stream)
+        if isinstance(event, ev.Tokens | ev.Vectors):
+            self._receive_part(event, stream)
         elif isinstance(event, ev.Credit):
             if stream.credit + event.add > MAX_CREDIT:
                 raise self._fail(
@@ -206,20 +162,16 @@ class Connection:
         self._move(number, stream, state)
         return True
 
-    def _receive_tokens(self, event: ev.Tokens, stream: _Stream) -> None:
-        size = self._frame_size
-        if not _fits(event, size, stream):
+    def _receive_part(self, event: ev.Tokens | ev.Vectors, stream: Stream) -> None:
+        size = self._reader.frame_size
+        if isinstance(event, ev.Tokens) and not stream.fits(event, size):
             raise self._fail(
                 ErrorCode.FLOW_CONTROL,
                 f"{size} bytes of tokens on stream {event.stream}, whose credit is {stream.credit}",
             )
         if event.first != stream.sequence:
-            raise self._fail(
-                ErrorCode.UNEXPECTED_FRAME,
-                f"tokens from {event.first} on stream {event.stream}, not from {stream.sequence}",
-            )
-        stream.credit -= size
-        stream.sequence += len(event.pieces)
+            raise self._fail(ErrorCode.UNEXPECTED_FRAME, gap(event, stream.sequence))
+        stream.advance(event, size)
 
     def _greeted(self, event: ev.Hello | ev.Welcome) -> None:
         self.peer_limits = Limits(event.max_frame, event.max_streams)
@@ -227,12 +179,12 @@ class Connection:
             self.version = next((v for v in VERSIONS if v in event.versions), None)
             wrong = f"{event.versions[:16]}; this server speaks {list(VERSIONS)}"
         else:
-            self.version = event.version if event.version in VERSIONS else None
-            wrong = f"{event.version}; this client speaks {list(VERSIONS)}"
+            self.version = event.version if event.version in self._versions else None
+            wrong = f"{event.version}; this client offered {self._versions}"
         if self.version is None:
             raise self._fail(ErrorCode.UNSUPPORTED_VERSION, f"no common version: {wrong}")
         if isinstance(event, ev.Welcome):
-            self._max_frame_in = self.limits.max_frame
+            self._reader.max_frame = self.limits.max_frame
 
     def _fail(self, code: ErrorCode, message: str) -> RemoteProtocolError:
         """Close the connection; the error carries what to send before closing the socket."""
@@ -240,10 +192,7 @@ class Connection:
         if not self._preface_sent:
             reply = PREFACE + reply
         self._failure = RemoteProtocolError(code, message, reply)
-        self.state = ConnectionState.CLOSED
-        self._buffer.clear()
-        self._offset = 0
-        self._streams.clear()
+        self._close()
         return self._failure
 
     # -- sending ------------------------------------------------------------------------------
@@ -256,9 +205,11 @@ class Connection:
         """
         kind = event.KIND
         name = kind.name.lower()
-        if kind not in SENT_BY[self.role]:
-            raise LocalProtocolError(f"a {self.role} does not send {name}")
         number: int = getattr(event, "stream", 0)
+        if type(number) is not int or not 0 <= number <= MAX_STREAM:
+            raise LocalProtocolError(f"a stream number is 0 to {MAX_STREAM}, not {number!r}")
+        if not may_send(self.role, kind, number):
+            raise LocalProtocolError(f"a {self.role} does not send {name} on stream {number}")
         if number == 0:
             return self._send_on_connection(event, kind)
         if self.state not in STREAMS_LIVE or (
@@ -275,8 +226,9 @@ class Connection:
         if state is None:
             raise LocalProtocolError(f"{name} on stream {number}, which is {stream.state}")
         data = self._encode(event)
-        if isinstance(event, ev.Tokens):
-            self._check_tokens(event, stream, data)
+        if isinstance(event, ev.Tokens | ev.Vectors):
+            if isinstance(event, ev.Tokens):
+                self._check_tokens(event, stream, data)
             self._charge(event, stream, data)
         elif isinstance(event, ev.Credit):
             if stream.credit + event.add > MAX_CREDIT:
@@ -297,13 +249,13 @@ class Connection:
                 than the peer's largest frame.
         """
         stream = self._streams.get(event.stream)
-        if stream is None or stream.state is not StreamState.RUNNING:
+        if stream is None or stream.state is not StreamState.RUNNING or self.role is Role.CLIENT:
             raise LocalProtocolError(f"tokens on stream {event.stream}, which is not running")
         if stream.credit <= 0:
             return b"", 0
         count = len(event.pieces)
         data = self._encode(event)
-        while not (_fits(event, len(data), stream) and len(data) <= self._max_frame_out):
+        while not (stream.fits(event, len(data)) and len(data) <= self._max_frame_out):
             if count == 1:
                 raise LocalProtocolError("one piece is larger than the peer's largest frame")
             # Pieces are of similar size, so aim for the room that there is.
@@ -335,20 +287,34 @@ class Connection:
         return len(self._streams)
 
     @property
+    def buffered(self) -> int:
+        """Bytes received and not yet taken: after next_event's None, less than one frame."""
+        return len(self._reader)
+
+    @property
     def _max_frame_out(self) -> int:
-        return HEADER + (self.peer_limits.max_frame if self.peer_limits else HANDSHAKE_MAX_FRAME)
+        # The other side's limit holds once the handshake is over; Welcome itself comes before.
+        if self.peer_limits is None or self.state not in STREAMS_LIVE:
+            return HEADER + HANDSHAKE_MAX_FRAME
+        return HEADER + self.peer_limits.max_frame
 
     def _send_on_connection(self, event: ev.Frame, kind: Kind) -> bytes:
         state = CONNECTION_TABLE[self.state].get(kind)
         if state is None:
             raise LocalProtocolError(f"{kind.name.lower()} while the connection is {self.state}")
+        if isinstance(event, ev.Welcome) and event.version != self.version:
+            raise LocalProtocolError(f"version {event.version}; what was agreed is {self.version}")
         data = self._encode(event)
+        if isinstance(event, ev.Hello | ev.Welcome):
+            self.limits = Limits(event.max_frame, event.max_streams)
+        if isinstance(event, ev.Hello):
+            self._versions = list(event.versions)
+        if isinstance(event, ev.Welcome):
+            self._reader.max_frame = self.limits.max_frame
         if not self._preface_sent:
             data = PREFACE + data
             self._preface_sent = True
-        self.state = state
-        if kind is Kind.WELCOME:
-            self._max_frame_in = self.limits.max_frame
+        self._become(state)
         return data
 
     def _check_opening(self, kind: Kind, number: int) -> None:
@@ -373,32 +339,38 @@ class Connection:
             )
         return data
 
-    def _check_tokens(self, event: ev.Tokens, stream: _Stream, data: bytes) -> None:
-        if not _fits(event, len(data), stream):
+    def _check_tokens(self, event: ev.Tokens, stream: Stream, data: bytes) -> None:
+        if not stream.fits(event, len(data)):
             raise LocalProtocolError(f"{len(data)} bytes of tokens; the credit is {stream.credit}")
         if len(data) > self._max_frame_out:
             raise LocalProtocolError(f"{len(data)} bytes of tokens are over the peer's limit")
 
-    def _charge(self, event: ev.Tokens, stream: _Stream, data: bytes) -> None:
+    def _charge(self, event: ev.Tokens | ev.Vectors, stream: Stream, data: bytes) -> None:
         if event.first != stream.sequence:
-            raise LocalProtocolError(f"tokens from {event.first}, not from {stream.sequence}")
-        stream.credit -= len(data)
-        stream.sequence += len(event.pieces)
+            raise LocalProtocolError(gap(event, stream.sequence))
+        stream.advance(event, len(data))
 
     # -- both ---------------------------------------------------------------------------------
 
+    def _become(self, state: ConnectionState) -> None:
+        if state is ConnectionState.CLOSED:
+            self._close()
+        else:
+            self.state = state
+
+    def _close(self) -> None:
+        """Nothing more is sent or taken, and no stream is open."""
+        self.state = ConnectionState.CLOSED
+        self._streams.clear()
+        self._reader.clear()
+
     def _open(self, event: ev.Frame, kind: Kind, number: int) -> None:
         credit = event.credit if isinstance(event, ev.Generate) else 0
-        self._streams[number] = _Stream(STREAM_TABLE[StreamState.IDLE][kind], credit)
+        self._streams[number] = Stream(STREAM_TABLE[StreamState.IDLE][kind], credit)
         self._last_stream = number
 
-    def _move(self, number: int, stream: _Stream, state: StreamState) -> None:
+    def _move(self, number: int, stream: Stream, state: StreamState) -> None:
         if state is StreamState.CLOSED:
             del self._streams[number]
         else:
             stream.state = state
-
-
-def _fits(event: ev.Tokens, size: int, stream: _Stream) -> bool:
-    """The credit rule: any credit lets one piece through, several pieces must fit in it."""
-    return stream.credit > 0 and (len(event.pieces) == 1 or size <= stream.credit)

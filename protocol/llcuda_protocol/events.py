@@ -9,12 +9,22 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
-from .kinds import MAX_CREDIT, MAX_MAX_FRAME, MAX_SEQUENCE, MAX_STREAM, MIN_MAX_FRAME, Kind
+from .kinds import (
+    MAX_CREDIT,
+    MAX_MAX_FRAME,
+    MAX_SEQUENCE,
+    MAX_STREAM,
+    MAX_TOKEN_ID,
+    MIN_MAX_FRAME,
+    Kind,
+)
 from .schema import (
+    Check,
     Field,
     boolean,
     integer,
-    json_value,
+    integers,
+    json_map,
     list_of,
     map_of,
     number,
@@ -23,21 +33,24 @@ from .schema import (
 )
 
 _NAME = text(256)
-_BODY = text(MAX_MAX_FRAME)
+_BODY = text()
 _COUNT = integer(0, MAX_SEQUENCE)
 _SECONDS = number(0.0, 1e9)
-_PARAMS = map_of(json_value, 256)
+_PARAMS = json_map(256)
 _MESSAGE = record({"role": Field(text(64), required=True), "content": Field(_BODY, required=True)})
-_TOKEN_IDS = list_of(integer(0, (1 << 31) - 1), MAX_MAX_FRAME)
+_TOKEN_IDS = integers(0, MAX_TOKEN_ID)
 
 
-def _prompt(value: Any, name: str) -> str | list[int]:
+def _check_prompt(value: Any, name: str) -> str | list[int]:
     if type(value) is list:
         ids: list[int] = _TOKEN_IDS(value, name)
         return ids
     if type(value) is str:
         return value
     raise ValueError(f"{name} must be a string or a list of token ids, not {type(value).__name__}")
+
+
+_PROMPT = Check(f"string, or {_TOKEN_IDS.says}", _check_prompt)
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +60,7 @@ class Hello:
     versions: list[int]
     max_frame: int
     max_streams: int
-    token: str | None = None
+    token: str | None = field(default=None, repr=False)
     agent: str | None = None
 
     KIND: ClassVar[Kind] = Kind.HELLO
@@ -102,7 +115,7 @@ class Generate:
     KIND: ClassVar[Kind] = Kind.GENERATE
     FIELDS: ClassVar[dict[str, Field]] = {
         "credit": Field(integer(0, MAX_CREDIT), required=True),
-        "prompt": Field(_prompt),
+        "prompt": Field(_PROMPT),
         "messages": Field(list_of(_MESSAGE, 100_000)),
         "params": Field(_PARAMS),
         "timeout": Field(_SECONDS),
@@ -171,7 +184,10 @@ class Pong:
 
 @dataclass(frozen=True, slots=True)
 class Accepted:
-    """The request is taken as generation `id`; `position` requests are before it in the queue."""
+    """The request is taken as generation `id`.
+
+    `position` is its place in the queue: 1 is the next to run, 0 has a slot already.
+    """
 
     stream: int
     id: str
@@ -186,7 +202,7 @@ class Accepted:
 
 @dataclass(frozen=True, slots=True)
 class Queue:
-    """The queue moved: `position` requests are now before this one."""
+    """The queue moved: `position` is the request's new place, 0 when it has a slot."""
 
     stream: int
     position: int

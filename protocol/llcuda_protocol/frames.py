@@ -6,29 +6,30 @@ else, whatever the bytes.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from dataclasses import MISSING, fields
 from typing import Any
 
 import msgpack
 
 from . import events as ev
 from .errors import ErrorCode
-from .kinds import MAX_CREDIT, MAX_PING, MAX_SEQUENCE, MAX_STREAM, Kind
-from .schema import blob, integer, list_of, number, record
+from .guard import declares_too_much
+from .kinds import MAX_CREDIT, MAX_PING, MAX_SEQUENCE, MAX_STREAM, MAX_TOKEN_ID, Kind
+from .schema import Check, blob, integer, list_of, number, record
 
 _STREAM = integer(1, MAX_STREAM)
 _FIRST = integer(0, MAX_SEQUENCE)
 _ADD = integer(1, MAX_CREDIT)
 _PAYLOAD = blob(MAX_PING)
-_TOKEN_ID = integer(0, (1 << 31) - 1)
+_TOKEN_ID = integer(0, MAX_TOKEN_ID)
 _TOKEN_BYTES = blob(65_536)
 _LOGPROB = number(-3.5e38, 3.5e38)
-_VECTORS = list_of(blob(1 << 24), 65_536, 1)
+_VECTOR_LIST = list_of(blob(1 << 24), 65_536, 1)
 
 #: Frames about the connection: their stream number is 0.
 ON_CONNECTION = frozenset({Kind.HELLO, Kind.WELCOME, Kind.PING, Kind.PONG, Kind.GO_AWAY})
 
-_COLD: dict[Kind, tuple[type[Any], Callable[[Any, str], dict[str, Any]]]] = {
+_COLD: dict[Kind, tuple[type[Any], Check]] = {
     cls.KIND: (cls, record(cls.FIELDS))
     for cls in (
         ev.Hello,
@@ -44,6 +45,15 @@ _COLD: dict[Kind, tuple[type[Any], Callable[[Any, str], dict[str, Any]]]] = {
         ev.GoAway,
         ev.Report,
     )
+}
+#: What a key means when it is left out.
+_DEFAULTS: dict[Kind, dict[str, Any]] = {
+    kind: {
+        f.name: f.default if f.default_factory is MISSING else f.default_factory()
+        for f in fields(cls)
+        if f.name in cls.FIELDS and not cls.FIELDS[f.name].required
+    }
+    for kind, (cls, _) in _COLD.items()
 }
 
 
@@ -69,44 +79,45 @@ def encode(event: ev.Frame) -> bytes:
     Raises:
         ValueError: a value is outside what the protocol allows.
     """
-    kind = event.KIND
-    if type(event) is ev.Tokens:
+    if isinstance(event, ev.Tokens):
         return encode_tokens(event)
-    if kind in _COLD:
-        cls, check = _COLD[kind]
-        values = {key: getattr(event, key) for key in cls.FIELDS}
-        body = {
-            key: value
-            for key, value in values.items()
-            if cls.FIELDS[key].required
-            or not (value is None or value is False or value == [] or value == {})
-        }
-        stream = getattr(event, "stream", 0)
-        check(body, kind.name.lower())
-        return _finish([int(kind), stream, body])
+    kind = event.KIND
     if isinstance(event, ev.Ping | ev.Pong):
         return _finish([int(kind), 0, _PAYLOAD(event.payload, "payload")])
     if isinstance(event, ev.Credit):
         return _finish([int(kind), event.stream, _ADD(event.add, "add")])
-    assert isinstance(event, ev.Vectors)
-    return _finish([int(kind), event.stream, event.first, _VECTORS(event.vectors, "vectors")])
+    if isinstance(event, ev.Vectors):
+        vectors = _vectors(event.vectors)
+        return _finish([int(kind), event.stream, _FIRST(event.first, "first"), vectors])
+    cls, check = _COLD[kind]
+    values = check({key: getattr(event, key) for key in cls.FIELDS}, kind.name.lower())
+    defaults = _DEFAULTS[kind]
+    body = {k: v for k, v in values.items() if k not in defaults or v != defaults[k]}
+    return _finish([int(kind), getattr(event, "stream", 0), body])
 
 
 def encode_tokens(event: ev.Tokens) -> bytes:
-    """The bytes of a tokens frame; the path of every token, so it checks nothing."""
+    """The bytes of a tokens frame: the path of every token, so it checks no more than it must.
+
+    Raises:
+        ValueError: the pieces, ids or log-probabilities are not what the protocol allows.
+    """
+    _check_pieces(event.pieces)
     body: list[Any] = [19, event.stream, event.first, event.pieces]
     if event.ids is not None or event.logprobs is not None:
         extra: dict[str, Any] = {}
         if event.ids is not None:
-            extra["ids"] = event.ids
+            extra["ids"] = _ids(event.ids, event.pieces)
         if event.logprobs is not None:
-            extra["logprobs"] = [
+            plain = [
                 [
                     [t.id, t.bytes, t.logprob, [[c.id, c.bytes, c.logprob] for c in t.top]]
                     for t in piece
                 ]
                 for piece in event.logprobs
             ]
+            _logprobs(plain, event.pieces)
+            extra["logprobs"] = plain
         body.append(extra)
     return _finish(body)
 
@@ -122,18 +133,20 @@ def _finish(body: list[Any]) -> bytes:
 # -- decoding ---------------------------------------------------------------------------------
 
 
-def decode(body: bytes | bytearray | memoryview) -> ev.Frame:
+def decode(body: bytes | bytearray) -> ev.Frame:
     """The event in a frame's body (without its length).
 
     Raises:
         FrameError: not msgpack, of an unknown kind, or of the wrong shape.
     """
+    if declares_too_much(body):
+        raise FrameError(ErrorCode.MALFORMED_FRAME, "arrays declare more items than there are")
     try:
         frame = msgpack.unpackb(
             body, raw=False, strict_map_key=True, ext_hook=_refuse_extension, timestamp=0
         )
     except Exception as error:
-        # msgpack raises half a dozen unrelated classes; none may pass this boundary.
+        # Mostly ValueError, but also MemoryError: nothing of msgpack's may pass this boundary.
         raise FrameError(ErrorCode.MALFORMED_FRAME, f"not msgpack: {_cause(error)}") from None
     if type(frame) is not list or len(frame) < 2:
         raise FrameError(ErrorCode.MALFORMED_FRAME, "a frame is an array [kind, stream, ...]")
@@ -149,7 +162,7 @@ def decode(body: bytes | bytearray | memoryview) -> ev.Frame:
             if type(stream) is not int or stream != 0:
                 raise ValueError(f"{kind.name.lower()} goes on stream 0")
         elif not (kind is Kind.ERROR and type(stream) is int and stream == 0):
-            _STREAM(stream, "stream")
+            _STREAM.apply(stream, "stream")
         return _event(kind, stream, frame)
     except ValueError as error:
         raise FrameError(ErrorCode.MALFORMED_FRAME, str(error)) from None
@@ -161,10 +174,7 @@ def _event(kind: Kind, stream: int, frame: list[Any]) -> ev.Frame:
         return _tokens(stream, frame)
     if kind is Kind.VECTORS:
         _length(frame, 4, name)
-        vectors = _VECTORS(frame[3], "vectors")
-        if any(len(v) % 4 or len(v) != len(vectors[0]) for v in vectors):
-            raise ValueError("vectors must be float32 and of one dimension")
-        return ev.Vectors(stream, _FIRST(frame[2], "first"), vectors)
+        return ev.Vectors(stream, _FIRST(frame[2], "first"), _vectors(frame[3]))
     _length(frame, 3, name)
     if kind is Kind.CREDIT:
         return ev.Credit(stream, _ADD(frame[2], "add"))
@@ -186,41 +196,62 @@ def _length(frame: list[Any], length: int, name: str) -> None:
 def _tokens(stream: int, frame: list[Any]) -> ev.Tokens:
     if len(frame) not in (4, 5):
         raise ValueError(f"tokens is an array of 4 or 5, not of {len(frame)}")
-    first = _FIRST(frame[2], "first")
+    first = _FIRST.apply(frame[2], "first")
     pieces = frame[3]
-    if type(pieces) is not list or not pieces:
-        raise ValueError("pieces must be a list of at least one string")
-    for piece in pieces:
-        if type(piece) is not str:
-            raise ValueError(f"a piece must be a string, not {type(piece).__name__}")
+    _check_pieces(pieces)
     if len(frame) == 4:
         return ev.Tokens(stream, first, pieces)
     extra = frame[4]
     if type(extra) is not dict:
         raise ValueError("the fifth element of tokens must be a map")
     ids, logprobs = extra.get("ids"), extra.get("logprobs")
-    for name, column in (("ids", ids), ("logprobs", logprobs)):
-        if column is not None and (type(column) is not list or len(column) != len(pieces)):
-            raise ValueError(f"{name} must hold one entry a piece")
-    if ids is not None:
-        ids = [None if i is None else _TOKEN_ID(i, "ids") for i in ids]
-    if logprobs is not None:
-        logprobs = [_logprobs(piece) for piece in logprobs]
-    return ev.Tokens(stream, first, pieces, ids, logprobs)
+    return ev.Tokens(
+        stream,
+        first,
+        pieces,
+        None if ids is None else _ids(ids, pieces),
+        None if logprobs is None else _logprobs(logprobs, pieces),
+    )
 
 
-def _logprobs(piece: Any) -> list[ev.TokenLogprob]:
-    if type(piece) is not list:
-        raise ValueError("logprobs must be lists of tokens")
+# -- checks of both directions ----------------------------------------------------------------
+
+
+def _check_pieces(pieces: Any) -> None:
+    if type(pieces) is not list or not pieces:
+        raise ValueError("pieces must be a list of at least one string")
+    for piece in pieces:
+        if type(piece) is not str:
+            raise ValueError(f"a piece must be a string, not {type(piece).__name__}")
+
+
+def _column(column: Any, pieces: list[str], name: str) -> list[Any]:
+    if type(column) is not list or len(column) != len(pieces):
+        raise ValueError(f"{name} must hold one entry a piece")
+    return column
+
+
+def _ids(column: Any, pieces: list[str]) -> list[int | None]:
+    ids = _column(column, pieces, "ids")
+    return [None if i is None else _TOKEN_ID(i, "ids") for i in ids]
+
+
+def _logprobs(column: Any, pieces: list[str]) -> list[list[ev.TokenLogprob]]:
     found = []
-    for token in piece:
-        if type(token) is not list or len(token) != 4 or type(token[3]) is not list:
-            raise ValueError("a token's log-probability is [id, bytes, logprob, top]")
-        if any(type(c) is not list or len(c) != 3 for c in token[3]):
-            raise ValueError("a candidate is [id, bytes, logprob]")
-        top = tuple(ev.TopToken(*_candidate(c)) for c in token[3])
-        found.append(ev.TokenLogprob(*_candidate(token[:3]), top))
+    for piece in _column(column, pieces, "logprobs"):
+        if type(piece) is not list:
+            raise ValueError("logprobs must be lists of tokens")
+        found.append([_token_logprob(token) for token in piece])
     return found
+
+
+def _token_logprob(token: Any) -> ev.TokenLogprob:
+    if type(token) is not list or len(token) != 4 or type(token[3]) is not list:
+        raise ValueError("a token's log-probability is [id, bytes, logprob, top]")
+    if any(type(c) is not list or len(c) != 3 for c in token[3]):
+        raise ValueError("a candidate is [id, bytes, logprob]")
+    top = tuple(ev.TopToken(*_candidate(c)) for c in token[3])
+    return ev.TokenLogprob(*_candidate(token[:3]), top)
 
 
 def _candidate(entry: list[Any]) -> tuple[int, bytes, float]:
@@ -229,6 +260,13 @@ def _candidate(entry: list[Any]) -> tuple[int, bytes, float]:
         _TOKEN_BYTES(entry[1], "bytes"),
         _LOGPROB(entry[2], "logprob"),
     )
+
+
+def _vectors(value: Any) -> list[bytes]:
+    vectors: list[bytes] = _VECTOR_LIST(value, "vectors")
+    if any(len(v) % 4 or len(v) != len(vectors[0]) for v in vectors):
+        raise ValueError("vectors must be float32 and of one dimension")
+    return vectors
 
 
 def _cause(error: Exception) -> str:

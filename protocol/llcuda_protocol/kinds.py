@@ -21,6 +21,8 @@ MAX_CREDIT = (1 << 31) - 1
 #: Largest stream number and sequence number.
 MAX_STREAM = (1 << 32) - 1
 MAX_SEQUENCE = (1 << 53) - 1
+#: Largest token id.
+MAX_TOKEN_ID = (1 << 31) - 1
 #: Largest ping payload, in bytes.
 MAX_PING = 64
 
@@ -54,7 +56,7 @@ class Kind(IntEnum):
     PONG = 25
 
 
-#: Frames that only one role may send; ping, pong and error go both ways.
+#: What each role may send. A client sends error on stream 0 only: it ends a stream with cancel.
 SENT_BY: dict[Role, frozenset[Kind]] = {
     Role.CLIENT: frozenset(
         {
@@ -85,6 +87,13 @@ SENT_BY: dict[Role, frozenset[Kind]] = {
         }
     ),
 }
+
+
+def may_send(role: Role, kind: Kind, stream: int) -> bool:
+    """Whether a role may send a kind on a stream: a client's error is about the connection."""
+    return kind in SENT_BY[role] and not (
+        kind is Kind.ERROR and stream != 0 and role is Role.CLIENT
+    )
 
 
 @dataclass(frozen=True, slots=True)

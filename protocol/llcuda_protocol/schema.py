@@ -1,7 +1,8 @@
 """Checks of values that came off the wire: type, range and length, with errors that name the field.
 
 A check takes a decoded value and the field's name, and returns the value or raises ValueError.
-Booleans are never numbers, and numbers are finite.
+Booleans are never numbers, and numbers are finite. Each check says in words what it allows:
+SPEC.md's tables hold those words, and a test compares them.
 """
 
 from __future__ import annotations
@@ -11,10 +12,22 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-Check = Callable[[Any, str], Any]
-
 #: Deepest nesting of lists and maps in a parameter (a JSON schema is the deepest in practice).
 MAX_DEPTH = 32
+#: Most values, nested ones included, in a map of JSON values.
+MAX_VALUES = 1 << 18
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """A test of one value, and what it allows in words."""
+
+    says: str
+    apply: Callable[[Any, str], Any]
+
+    def __call__(self, value: Any, name: str) -> Any:
+        """The value, or ValueError naming the field."""
+        return self.apply(value, name)
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +48,20 @@ def integer(low: int, high: int) -> Check:
             raise ValueError(f"{name} must be {low} to {high}, not {value}")
         return value
 
-    return check
+    return Check(f"integer {low} to {high}", check)
+
+
+def integers(low: int, high: int) -> Check:
+    """A list of whole numbers from low to high; quick, for long lists of token ids."""
+
+    def check(value: Any, name: str) -> list[int]:
+        if type(value) is not list:
+            raise ValueError(f"{name} must be a list, not {type(value).__name__}")
+        if value and (set(map(type, value)) != {int} or min(value) < low or max(value) > high):
+            raise ValueError(f"{name} must hold integers from {low} to {high}")
+        return value
+
+    return Check(f"list of: integer {low} to {high}", check)
 
 
 def number(low: float, high: float) -> Check:
@@ -44,24 +70,24 @@ def number(low: float, high: float) -> Check:
     def check(value: Any, name: str) -> float:
         if type(value) is not float and type(value) is not int:
             raise ValueError(f"{name} must be a number, not {type(value).__name__}")
-        if not (math.isfinite(value) and low <= value <= high):
-            raise ValueError(f"{name} must be {low} to {high}, not {value}")
+        if not low <= value <= high:
+            raise ValueError(f"{name} must be {low:g} to {high:g}, not {value}")
         return value
 
-    return check
+    return Check(f"number {low:g} to {high:g}", check)
 
 
-def text(longest: int) -> Check:
-    """A string of at most `longest` characters."""
+def text(longest: int | None = None) -> Check:
+    """A string, of at most `longest` characters."""
 
     def check(value: Any, name: str) -> str:
-        if type(value) is not str:
+        if not isinstance(value, str):  # an ErrorCode is one
             raise ValueError(f"{name} must be a string, not {type(value).__name__}")
-        if len(value) > longest:
+        if longest is not None and len(value) > longest:
             raise ValueError(f"{name} is {len(value)} characters long; at most {longest} fit")
         return value
 
-    return check
+    return Check("string" if longest is None else f"string of at most {longest} characters", check)
 
 
 def blob(longest: int) -> Check:
@@ -74,14 +100,17 @@ def blob(longest: int) -> Check:
             raise ValueError(f"{name} is {len(value)} bytes long; at most {longest} fit")
         return value
 
-    return check
+    return Check(f"binary of at most {longest} bytes", check)
 
 
-def boolean(value: Any, name: str) -> bool:
-    """True or false."""
+def _boolean(value: Any, name: str) -> bool:
     if type(value) is not bool:
         raise ValueError(f"{name} must be true or false, not {type(value).__name__}")
     return value
+
+
+#: True or false.
+boolean = Check("boolean", _boolean)
 
 
 def list_of(item: Check, most: int, least: int = 0) -> Check:
@@ -92,13 +121,14 @@ def list_of(item: Check, most: int, least: int = 0) -> Check:
             raise ValueError(f"{name} must be a list, not {type(value).__name__}")
         if not least <= len(value) <= most:
             raise ValueError(f"{name} must hold {least} to {most} items, not {len(value)}")
-        return [item(entry, f"{name}[{i}]") for i, entry in enumerate(value)]
+        entry_name = f"an item of {name}"
+        return [item.apply(entry, entry_name) for entry in value]
 
-    return check
+    return Check(f"list of {least} to {most} of: {item.says}", check)
 
 
 def record(fields: Mapping[str, Field]) -> Check:
-    """A map with known keys; unknown keys are dropped, so that a frame can grow."""
+    """A map with known keys; unknown keys are dropped, so that a frame can grow; nil is absent."""
 
     def check(value: Any, name: str) -> dict[str, Any]:
         if type(value) is not dict:
@@ -107,48 +137,64 @@ def record(fields: Mapping[str, Field]) -> Check:
         for key, spec in fields.items():
             entry = value.get(key)
             if entry is not None:
-                found[key] = spec.check(entry, f"{name}.{key}" if name else key)
+                found[key] = spec.check.apply(entry, f"{name}.{key}")
             elif spec.required:
                 raise ValueError(f"{name} lacks {key!r}")
         return found
 
-    return check
+    keys = "; ".join(
+        f"`{key}`: {spec.check.says}" + (", required" if spec.required else "")
+        for key, spec in fields.items()
+    )
+    return Check(f"map with {keys}", check)
 
 
 def map_of(item: Check, most: int) -> Check:
     """A map of at most `most` entries with string keys."""
 
     def check(value: Any, name: str) -> dict[str, Any]:
-        if type(value) is not dict:
-            raise ValueError(f"{name} must be a map, not {type(value).__name__}")
-        if len(value) > most:
-            raise ValueError(f"{name} must hold at most {most} entries, not {len(value)}")
-        for key in value:
-            if type(key) is not str:
+        _check_map(value, name, most)
+        return {key: item.apply(entry, f"{name}[{key!r}]") for key, entry in value.items()}
+
+    return Check(f"map of at most {most} entries of: {item.says}", check)
+
+
+def json_map(most: int) -> Check:
+    """A map of at most `most` entries, of anything that JSON can say: nil, boolean, finite number,
+    string, list, map with string keys."""
+
+    def check(value: Any, name: str) -> dict[str, Any]:
+        _check_map(value, name, most)
+        count = 0
+        pending: list[tuple[Any, int]] = [(value, -1)]
+        while pending:
+            entry, depth = pending.pop()
+            if entry is None or type(entry) in (bool, int, str):
+                continue
+            if type(entry) is float:
+                if not math.isfinite(entry):
+                    raise ValueError(f"{name} must hold finite numbers")
+                continue
+            if type(entry) is not list and type(entry) is not dict:
+                raise ValueError(f"{name} holds {type(entry).__name__}, which JSON cannot say")
+            if depth >= MAX_DEPTH:
+                raise ValueError(f"{name} is nested deeper than {MAX_DEPTH}")
+            count += len(entry)
+            if count > MAX_VALUES:
+                raise ValueError(f"{name} holds more than {MAX_VALUES} values")
+            if type(entry) is dict and not all(type(key) is str for key in entry):
                 raise ValueError(f"the keys of {name} must be strings")
-        return {key: item(entry, f"{name}.{key}") for key, entry in value.items()}
+            inner = entry.values() if type(entry) is dict else entry
+            pending += [(child, depth + 1) for child in inner]
+        return value  # type: ignore[no-any-return]
 
-    return check
+    return Check(f"map of at most {most} entries of: any JSON value", check)
 
 
-def json_value(value: Any, name: str, depth: int = 0) -> Any:
-    """Anything that JSON can say: nil, bool, finite number, string, list, map with string keys."""
-    if value is None or type(value) in (bool, int, str):
-        return value
-    if type(value) is float:
-        if not math.isfinite(value):
-            raise ValueError(f"{name} must be finite")
-        return value
-    if depth >= MAX_DEPTH:
-        raise ValueError(f"{name} is nested deeper than {MAX_DEPTH}")
-    if type(value) is list:
-        for entry in value:
-            json_value(entry, name, depth + 1)
-        return value
-    if type(value) is dict:
-        for key, entry in value.items():
-            if type(key) is not str:
-                raise ValueError(f"the keys of {name} must be strings")
-            json_value(entry, name, depth + 1)
-        return value
-    raise ValueError(f"{name} holds {type(value).__name__}, which JSON cannot say")
+def _check_map(value: Any, name: str, most: int) -> None:
+    if type(value) is not dict:
+        raise ValueError(f"{name} must be a map, not {type(value).__name__}")
+    if len(value) > most:
+        raise ValueError(f"{name} must hold at most {most} entries, not {len(value)}")
+    if not all(type(key) is str for key in value):
+        raise ValueError(f"the keys of {name} must be strings")

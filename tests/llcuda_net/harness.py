@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import trio
-from trio.testing import lockstep_stream_pair, memory_stream_pair
+from trio.testing import lockstep_stream_pair, memory_stream_pair, wait_all_tasks_blocked
 
 from llcuda_net.server import Server
 from llcuda_net.settings import Settings
@@ -23,7 +23,9 @@ from llcuda_protocol import (
     Generate,
     Hello,
     Limits,
+    Report,
     Role,
+    Status,
     Tokens,
     Welcome,
 )
@@ -148,6 +150,17 @@ class Peer:
             if isinstance(event, kind):
                 return pieces, event
 
+    async def until_closed(self) -> None:
+        """Read on until the server closes."""
+        with trio.fail_after(3600):
+            while True:
+                try:
+                    data = await self.stream.receive_some(65_536)
+                except trio.BrokenResourceError:
+                    return
+                if not data:
+                    return
+
 
 class MemoryListener(trio.abc.Listener[trio.StapledStream[Any, Any]]):
     """Hands connections in memory to a server."""
@@ -192,3 +205,34 @@ def ask(text: str = "one two three", stream: int = 1, **changes: Any) -> Generat
     """A generate frame."""
     changes.setdefault("credit", CREDIT)
     return Generate(stream, prompt=text, **changes)
+
+
+async def status(listener: MemoryListener) -> dict[str, Any]:
+    peer = listener.connect()
+    await peer.greet()
+    await peer.send(Status(1))
+    event = await peer.next()
+    assert isinstance(event, Report)
+    await peer.stream.aclose()
+    return event.report
+
+
+async def ready(listener: MemoryListener) -> Peer:
+    peer = listener.connect()
+    await peer.greet()
+    return peer
+
+
+def paused(slots: int = 1, **options: Any) -> FakeUpstream:
+    upstream = FakeUpstream(slots=slots, **options)
+    upstream.paused = True
+    return upstream
+
+
+async def all_quiet(server: Server, upstream: FakeUpstream, listener: MemoryListener) -> None:
+    """Nothing is held on to: no slot, no place in the queue, no generation."""
+    await wait_all_tasks_blocked()
+    assert upstream.active == 0
+    requests = (await status(listener))["requests"]
+    assert (requests["running"], requests["queued"]) == (0, 0)
+    assert not server._generations

@@ -404,3 +404,17 @@ async def test_one_byte_at_a_time(autojump_clock: object) -> None:
             await trio.testing.wait_all_tasks_blocked()
         pieces, _ = await peer.until(Done)
         assert "".join(pieces) == "one two three"
+
+
+async def test_a_client_that_gives_the_connection_up_ends_its_work(autojump_clock: object) -> None:
+    upstream = FakeUpstream()
+    upstream.paused = True
+    async with serving(upstream) as (_, listener):
+        peer = listener.connect()
+        await peer.greet()
+        await peer.send(ask())
+        assert isinstance(await peer.next(), Accepted)
+        await trio.testing.wait_all_tasks_blocked()
+        await peer.send(Error(0, ErrorCode.MALFORMED_FRAME, "that was no frame"))
+        await trio.testing.wait_all_tasks_blocked()
+        assert upstream.active == 0

@@ -1,0 +1,415 @@
+"""llcuda-server as a process: what it refuses, how it ends, and what it survives."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import resource
+import signal
+import socket
+import ssl
+import subprocess
+from pathlib import Path
+
+import pytest
+import trustme
+
+from llcuda_protocol import (
+    Accepted,
+    Done,
+    Error,
+    ErrorCode,
+    GoAway,
+    Report,
+    Status,
+    Tokens,
+    Welcome,
+)
+from tests.e2e.processes import (
+    PATIENCE,
+    RunningServer,
+    children,
+    command,
+    environment,
+    read_line,
+    run,
+    running_server,
+    wait_until,
+)
+from tests.e2e.raw_client import ask, connected
+from tools import synthetic_upstream
+
+NOBODY = "http://127.0.0.1:9"
+STORY = "Once upon a time"
+
+
+# -- what is refused --------------------------------------------------------------------------
+
+
+def _refused(*arguments: str, code: int = 2, **env: str) -> str:
+    """The one line with which a start is refused."""
+    ended = run("server", "--port", "0", *arguments, env=env)
+    assert ended.returncode == code, ended.stderr
+    assert ended.stdout == ""
+    assert ended.stderr.count("\n") == 1, ended.stderr
+    assert ended.stderr.startswith("llcuda-server: error: ")
+    return ended.stderr
+
+
+def test_a_port_that_is_taken() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        line = _refused("--upstream", NOBODY, "--port", port, code=1)
+        assert f"cannot listen on 127.0.0.1:{port}: Address already in use; choose another" in line
+
+
+def test_a_host_that_is_nowhere() -> None:
+    for host in ("192.0.2.1", "a" * 70):
+        line = _refused("--upstream", NOBODY, "--host", host, "--allow-no-auth", code=1)
+        assert f"cannot listen on {host}:0" in line
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--port", "x"], "--port must be a whole number"),
+        (["--timeout", "-1"], "--timeout must be at least"),
+        (["--config", "/no/such/file"], "cannot read /no/such/file"),
+        (["--upstream", "http://host:port"], "is not a URL such as"),
+        (["--upstream", NOBODY, "--model", "x.gguf"], "not both"),
+        (["--upstream", NOBODY, "--auth-token-file", "/no"], "cannot read token file"),
+        (["--upstream", NOBODY, "--upstream-api-key-file", "/no"], "cannot read API key file"),
+        (["--upstream", NOBODY, "--tls-cert", "/no", "--tls-key", "/no"], "cannot read cert"),
+        (["--upstream", NOBODY, "--tls-cert", __file__, "--tls-key", __file__], "no certificate"),
+        (["--upstream", NOBODY, "--host", "0.0.0.0"], "--auth-token-file FILE, or --allow-no-auth"),
+        (["--model", "/no/such.gguf"], "/no/such.gguf does not exist"),
+        (["--model", "/"], "is a directory"),
+        (["--model", __file__], "is not a GGUF file"),
+    ],
+)
+def test_wrong_settings_are_one_line(arguments: list[str], words: str) -> None:
+    assert words in _refused(*arguments)
+
+
+def test_a_truncated_model(tmp_path: Path) -> None:
+    from importlib import resources
+
+    whole = (resources.files("llcuda_net.data") / "demo.gguf").read_bytes()
+    path = tmp_path / "cut.gguf"
+    path.write_bytes(whole[: len(whole) // 2])
+    assert "cut.gguf" in _refused("--model", str(path))
+
+
+def test_files_that_hold_nothing_of_use(tmp_path: Path) -> None:
+    empty = tmp_path / "empty"
+    empty.write_text("\n# a comment\n")
+    assert "holds no token" in _refused("--upstream", NOBODY, "--auth-token-file", str(empty))
+    two = tmp_path / "two"
+    two.write_text("a\r\nX-Injected: b")
+    key = ["--upstream-api-key-file", str(two)]
+    assert "must hold one line" in _refused("--upstream", NOBODY, *key)
+
+
+def test_beyond_loopback_with_leave() -> None:
+    options = ["--host", "0.0.0.0", "--allow-no-auth", "--upstream", NOBODY]
+    with running_server(*options) as server, connected(server.port):
+        assert server.address.startswith("0.0.0.0:")
+
+
+# -- TLS and tokens ---------------------------------------------------------------------------
+
+
+def test_tls_and_a_token(tmp_path: Path) -> None:
+    ca = trustme.CA()
+    cert = ca.issue_cert("localhost")
+    cert_file, key_file, token_file = (str(tmp_path / n) for n in ("cert", "key", "tokens"))
+    cert.cert_chain_pems[0].write_to_path(cert_file)
+    cert.private_key_pem.write_to_path(key_file)
+    Path(token_file).write_text("# clients\nfirst-sesame\nsecond-sesame\n")
+    context = ssl.create_default_context()
+    ca.configure_trust(context)
+    with synthetic_upstream.running("--rate", "0") as url:
+        options = ["--upstream", url, "--auth-token-file", token_file]
+        with running_server(*options, "--tls-cert", cert_file, "--tls-key", key_file) as server:
+            with connected(server.port, context, greet=False) as client:
+                refusal = client.greet("third-sesame")
+                assert isinstance(refusal, Error)
+                assert refusal.code == ErrorCode.UNAUTHORIZED
+            with connected(server.port, context, greet=False) as client:
+                assert isinstance(client.greet("second-sesame"), Welcome)
+                client.send(ask("hello", n_predict=300))
+                pieces, done = client.until(Done)
+                assert done.usage["completion_tokens"] == 300
+                assert len("".join(pieces)) > 300
+            with connected(server.port, greet=False) as plain:  # no TLS: nothing but an end
+                plain.sock.sendall(b"GET / HTTP/1.1\r\n\r\n")
+                with contextlib.suppress(ConnectionResetError):
+                    while plain.sock.recv(65_536):
+                        pass
+            with connected(server.port, context, greet=False) as client:
+                assert isinstance(client.greet("first-sesame"), Welcome)
+            assert server.stop() == 0
+            assert "sesame" not in server.log()
+
+
+# -- how it ends ------------------------------------------------------------------------------
+
+
+def _engine_of(server: RunningServer) -> int:
+    (engine,) = children(server.process.pid)
+    return engine
+
+
+def _alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_while_idle_ends_it_and_its_engine(number: signal.Signals) -> None:
+    with running_server() as server, connected(server.port) as client:
+        engine = _engine_of(server)
+        assert server.stop(number) == 0
+        assert not _alive(engine)
+        assert isinstance(client.next(), GoAway)
+        assert "Traceback" not in server.log()
+
+
+def test_after_kill_9_the_engine_is_gone_too() -> None:
+    with running_server() as server:
+        engine = _engine_of(server)
+        server.process.kill()
+        server.process.wait(PATIENCE)
+        wait_until(lambda: not _alive(engine), "the engine has gone")
+
+
+def test_a_signal_ends_a_server_without_an_upstream() -> None:
+    with running_server("--upstream", NOBODY) as server:
+        assert server.stop() == 0
+
+
+def test_a_running_answer_is_finished_and_a_second_signal_ends_at_once() -> None:
+    with synthetic_upstream.running("--rate", "200") as url:
+        with running_server("--upstream", url) as server, connected(server.port) as client:
+            client.send(ask("hello", n_predict=60))
+            client.until(Tokens)
+            server.process.send_signal(signal.SIGTERM)
+            _, goaway = client.until(GoAway)
+            assert goaway.grace == 30
+            _, done = client.until(Done)
+            assert (done.reason, done.usage["completion_tokens"]) == ("length", 60)
+            assert server.process.wait(PATIENCE) == 0
+        with running_server("--upstream", url) as server, connected(server.port) as client:
+            client.send(ask("hello [[stall:3]]"))
+            client.until(Tokens)
+            server.process.send_signal(signal.SIGTERM)
+            client.until(GoAway)
+            server.process.send_signal(signal.SIGINT)
+            assert server.process.wait(PATIENCE) in (128 + signal.SIGTERM, 128 + signal.SIGINT)
+
+
+def test_what_does_not_end_is_handed_back() -> None:
+    with synthetic_upstream.running("--rate", "200") as url:
+        options = ["--upstream", url, "--drain-seconds", "0.2"]
+        with running_server(*options) as server, connected(server.port) as client:
+            client.send(ask("hello [[stall:3]]"))
+            client.until(Tokens)
+            server.process.send_signal(signal.SIGTERM)
+            _, error = client.until(Error)
+            assert (error.stream, error.code) == (1, ErrorCode.SHUTTING_DOWN)
+            assert error.retry
+            assert server.process.wait(PATIENCE) == 0
+
+
+def test_an_engine_that_dies_is_replaced() -> None:
+    with running_server() as server, connected(server.port) as client:
+        client.send(ask(STORY, n_predict=2000, ignore_eos=True))
+        client.until(Tokens)
+        os.kill(_engine_of(server), signal.SIGKILL)
+        _, error = client.until(Error)
+        assert (error.code, error.retry) == (ErrorCode.UPSTREAM_UNAVAILABLE, True)
+        number = 1
+
+        def served() -> bool:
+            nonlocal number
+            number += 1
+            client.send(ask(STORY, number, n_predict=3))
+            while not isinstance(event := client.next(), Done | Error):
+                pass
+            return isinstance(event, Done)
+
+        wait_until(served, "the new engine serves")
+        client.send(Status(number + 1))
+        _, report = client.until(Report)
+        assert report.report["upstreams"][0]["restarts"] == 1
+        assert report.report["requests"]["running"] == 0
+        assert server.stop() == 0
+
+
+# -- with the real engine ---------------------------------------------------------------------
+
+
+def test_a_prompt_longer_than_the_context(demo_server: RunningServer) -> None:
+    with connected(demo_server.port) as client:
+        client.send(ask("word " * 20_000))
+        _, error = client.until(Error)
+        assert (error.code, error.retry) == (ErrorCode.CONTEXT_EXCEEDED, False)
+        client.send(ask(STORY, 3, n_predict=4))
+        client.until(Done)
+
+
+def test_invalid_utf8_ends_the_session_and_nothing_else(demo_server: RunningServer) -> None:
+    with connected(demo_server.port) as bad, connected(demo_server.port) as good:
+        frame = bad.connection.send(ask("MARKER")).replace(b"MARKER", b"MARK\xff\xfe")
+        bad.sock.sendall(frame)
+        _, error = bad.until(Error)
+        assert (error.stream, error.code) == (0, ErrorCode.MALFORMED_FRAME)
+        good.send(ask(STORY, n_predict=4))
+        good.until(Done)
+
+
+def test_cancelled_and_dropped_answers_free_their_slots(demo_server: RunningServer) -> None:
+    with connected(demo_server.port) as watcher:
+        number = 0
+
+        def idle() -> bool:
+            nonlocal number
+            number += 1
+            watcher.send(Status(number))
+            _, report = watcher.until(Report)
+            requests = report.report["requests"]
+            return bool(requests["running"] == requests["queued"] == 0)
+
+        for _ in range(3):  # more than there are slots, half of them waiting
+            with connected(demo_server.port) as client:
+                client.send(*(ask(STORY, n, n_predict=2000, ignore_eos=True) for n in range(1, 9)))
+                client.until(Tokens)
+            wait_until(idle, "the slots of a lost client are free")
+        with connected(demo_server.port) as client:  # the engine itself has room again
+            client.send(*(ask(STORY, n, n_predict=5) for n in range(1, 5)))
+            for _ in range(4):
+                client.until(Done)
+
+
+# -- logs -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("shown", [False, True])
+def test_no_prompt_in_the_logs_unless_asked_for(shown: bool) -> None:
+    options = ["--log-level", "debug", *(["--log-prompts"] if shown else [])]
+    with (
+        synthetic_upstream.running("--rate", "0") as url,
+        running_server("--upstream", url, *options) as server,
+    ):
+        with connected(server.port) as client:
+            client.send(ask("a xyzzy prompt", n_predict=3))
+            client.until(Done)
+            client.send(ask("xyzzy [[http:500]]", 3, n_predict=3))
+            client.until(Error)
+        assert server.stop() == 0
+        lines = [json.loads(line) for line in server.log().splitlines()]
+    events = [line["event"] for line in lines]
+    assert events.count("generation_started") == 2
+    assert events.count("generation_ended") == 2
+    assert all({"level", "timestamp", "event"} <= set(line) for line in lines)
+    assert ("xyzzy" in json.dumps(lines)) is shown
+
+
+def test_nobody_has_to_read_the_log() -> None:
+    read, write = os.pipe()
+    os.close(read)
+    with synthetic_upstream.running("--rate", "0") as url:
+        process = _start_with_stderr(write, "--upstream", url, "--log-level", "debug")
+        os.close(write)
+        with process:
+            try:
+                port = int(read_line(process).rpartition(":")[2])
+                with connected(port) as client:
+                    client.send(ask("hello", n_predict=3))
+                    client.until(Done)
+                process.terminate()
+                assert process.wait(PATIENCE) == 0
+            finally:
+                process.kill()
+
+
+def _start_with_stderr(descriptor: int, *arguments: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        command("server", "--port", "0", *arguments),
+        stdout=subprocess.PIPE,
+        stderr=descriptor,
+        stdin=subprocess.DEVNULL,
+        text=True,
+        env=environment(),
+    )
+
+
+# -- crowds, and others -----------------------------------------------------------------------
+
+
+def test_silent_connections_do_not_keep_others_out() -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    most = hard if hard != resource.RLIM_INFINITY else 20_000
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, min(most, 20_000)), hard))
+    crowd_size = min(10_000, most - 500)
+    with contextlib.ExitStack() as stack:
+        stack.callback(resource.setrlimit, resource.RLIMIT_NOFILE, (soft, hard))
+        url = stack.enter_context(synthetic_upstream.running("--rate", "0"))
+        server = stack.enter_context(running_server("--upstream", url))
+        early = stack.enter_context(connected(server.port))
+        for count in range(crowd_size):
+            sock = socket.create_connection(("127.0.0.1", server.port), PATIENCE)
+            stack.enter_context(sock)
+            if count % 2000 == 1000:
+                _is_served(server.port)
+        early.send(ask("hello", n_predict=3))
+        early.until(Done)
+        _is_served(server.port)
+        # It holds the handshake's cap of them and not the whole crowd.
+        assert len(list(Path(f"/proc/{server.process.pid}/fd").iterdir())) < 1000
+        assert "Traceback" not in server.log()
+        assert server.stop() == 0
+
+
+def _is_served(port: int) -> None:
+    with connected(port) as client:
+        client.send(ask("hello", n_predict=3))
+        client.until(Done)
+
+
+def test_two_servers_do_not_disturb_each_other(demo_server: RunningServer) -> None:
+    with running_server() as other:
+        assert other.port != demo_server.port
+        with connected(demo_server.port) as one, connected(other.port) as two:
+            one.send(ask(STORY, n_predict=20))
+            two.send(ask(STORY, n_predict=20))
+            assert one.until(Done)[0]
+            assert two.until(Done)[0]
+            two.send(ask(STORY, 3, n_predict=2000, ignore_eos=True))
+            two.until(Tokens)
+            other.process.kill()
+            one.send(ask(STORY, 3, n_predict=20))
+            one.until(Done)
+
+
+def test_an_upstream_that_comes_later() -> None:
+    with socket.socket() as place:
+        place.bind(("127.0.0.1", 0))  # taken, and nobody listens
+        port = place.getsockname()[1]
+        upstream = f"http://127.0.0.1:{port}"
+        with running_server("--upstream", upstream) as server, connected(server.port) as client:
+            client.send(ask("hello"))
+            _, error = client.until(Error)
+            assert (error.code, error.retry) == (ErrorCode.UPSTREAM_UNAVAILABLE, True)
+            place.close()
+            with synthetic_upstream.running("--port", str(port), "--rate", "0"):
+                client.send(ask("hello", 2, n_predict=3))
+                assert isinstance(client.next(), Accepted)
+                client.until(Done)
+            client.send(ask("hello", 3))  # and has gone again
+            _, error = client.until(Error)
+            assert error.code == ErrorCode.UPSTREAM_UNAVAILABLE

@@ -1,0 +1,161 @@
+"""Hypothesis strategies: frames of every kind, with any values that the protocol allows."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from hypothesis import strategies as st
+
+from llcuda_protocol import (
+    Accepted,
+    Cancel,
+    Credit,
+    Done,
+    Embed,
+    Error,
+    ErrorCode,
+    Frame,
+    Generate,
+    GoAway,
+    Hello,
+    Ping,
+    Pong,
+    Queue,
+    Report,
+    Role,
+    Status,
+    TokenLogprob,
+    Tokens,
+    TopToken,
+    Vectors,
+    Welcome,
+)
+from llcuda_protocol.kinds import (
+    MAX_CREDIT,
+    MAX_MAX_FRAME,
+    MAX_SEQUENCE,
+    MAX_STREAM,
+    MAX_TOKEN_ID,
+    MIN_MAX_FRAME,
+    SENT_BY,
+    Kind,
+)
+
+STREAMS = st.integers(1, MAX_STREAM)
+TEXT = st.text(max_size=12)
+COUNTS = st.integers(0, MAX_SEQUENCE)
+SECONDS = st.floats(0, 1e9)
+SCALARS = (
+    st.none()
+    | st.booleans()
+    | st.integers(-(1 << 63), (1 << 64) - 1)
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | TEXT
+)
+JSON = st.recursive(
+    SCALARS,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(TEXT, inner, max_size=3),
+    max_leaves=6,
+)
+JSON_MAPS = st.dictionaries(TEXT, JSON, max_size=4)
+TOKEN_IDS = st.integers(0, MAX_TOKEN_ID)
+LOGPROBS = st.floats(-3.4028235e38, 0)
+TOPS = st.builds(TopToken, TOKEN_IDS, st.binary(max_size=5), LOGPROBS)
+TOKEN_LOGPROBS = st.builds(
+    TokenLogprob,
+    TOKEN_IDS,
+    st.binary(max_size=5),
+    LOGPROBS,
+    st.lists(TOPS, max_size=2).map(tuple),
+)
+MESSAGES = st.fixed_dictionaries({"role": TEXT, "content": TEXT})
+
+
+@st.composite
+def tokens(
+    draw: st.DrawFn,
+    stream: st.SearchStrategy[int] = STREAMS,
+    first: st.SearchStrategy[int] = COUNTS,
+) -> Tokens:
+    """A tokens frame whose columns are of one length."""
+    pieces = draw(st.lists(st.text(max_size=20), min_size=1, max_size=6))
+    size = len(pieces)
+
+    def column(entry: st.SearchStrategy[Any]) -> Any:
+        return draw(st.none() | st.lists(entry, min_size=size, max_size=size))
+
+    ids = column(st.none() | TOKEN_IDS)
+    logprobs = column(st.lists(TOKEN_LOGPROBS, max_size=2))
+    return Tokens(draw(stream), draw(first), pieces, ids, logprobs)
+
+
+@st.composite
+def vectors(draw: st.DrawFn, stream: st.SearchStrategy[int] = STREAMS) -> Vectors:
+    """A vectors frame of one dimension."""
+    size = 4 * draw(st.integers(0, 4))
+    one = st.binary(min_size=size, max_size=size)
+    return Vectors(draw(stream), draw(COUNTS), draw(st.lists(one, min_size=1, max_size=3)))
+
+
+def frames(stream: st.SearchStrategy[int] = STREAMS) -> dict[Kind, st.SearchStrategy[Frame]]:
+    """A strategy for each kind, with streams from the one given."""
+    limits = (st.integers(MIN_MAX_FRAME, MAX_MAX_FRAME), st.integers(1, MAX_STREAM))
+    version = st.integers(0, 65_535)
+    optional = st.none() | TEXT
+    return {
+        Kind.HELLO: st.builds(
+            Hello, st.lists(version, min_size=1, max_size=4), *limits, optional, optional
+        ),
+        Kind.WELCOME: st.builds(Welcome, version, *limits, optional, st.lists(TEXT, max_size=3)),
+        Kind.GENERATE: st.builds(
+            Generate,
+            stream,
+            st.integers(0, MAX_CREDIT),
+            st.none() | TEXT | st.lists(TOKEN_IDS, max_size=5),
+            st.none() | st.lists(MESSAGES, max_size=3),
+            JSON_MAPS,
+            st.none() | SECONDS,
+            st.booleans(),
+        ),
+        Kind.EMBED: st.builds(Embed, stream, st.lists(TEXT, min_size=1, max_size=3)),
+        Kind.STATUS: st.builds(Status, stream),
+        Kind.CANCEL: st.builds(Cancel, stream),
+        Kind.CREDIT: st.builds(Credit, stream, st.integers(1, MAX_CREDIT)),
+        Kind.PING: st.builds(Ping, st.binary(max_size=64)),
+        Kind.PONG: st.builds(Pong, st.binary(max_size=64)),
+        Kind.ACCEPTED: st.builds(Accepted, stream, TEXT, COUNTS),
+        Kind.QUEUE: st.builds(Queue, stream, COUNTS),
+        Kind.TOKENS: tokens(stream),
+        Kind.VECTORS: vectors(stream),
+        Kind.DONE: st.builds(
+            Done,
+            stream,
+            TEXT,
+            optional,
+            optional,
+            optional,
+            st.dictionaries(TEXT, COUNTS, max_size=3),
+            st.dictionaries(TEXT, st.floats(-1e15, 1e15), max_size=3),
+        ),
+        Kind.ERROR: st.builds(
+            Error,
+            stream | st.just(0),
+            st.sampled_from(ErrorCode).map(str) | TEXT,
+            TEXT,
+            st.booleans(),
+            st.none() | SECONDS,
+        ),
+        Kind.GO_AWAY: st.builds(GoAway, SECONDS, optional),
+        Kind.REPORT: st.builds(Report, stream, JSON_MAPS),
+    }
+
+
+def any_frame() -> st.SearchStrategy[Frame]:
+    """A frame of any kind."""
+    return st.one_of(*frames().values())
+
+
+def frame_from(role: Role, stream: st.SearchStrategy[int]) -> st.SearchStrategy[Frame]:
+    """A frame that this role may send at one time or another."""
+    by_kind = frames(stream)
+    return st.one_of(*(by_kind[kind] for kind in sorted(SENT_BY[role])))

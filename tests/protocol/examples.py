@@ -1,0 +1,48 @@
+"""One small frame of each kind, by stream."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from llcuda_protocol import (
+    Accepted,
+    Cancel,
+    Credit,
+    Done,
+    Embed,
+    Error,
+    Frame,
+    Generate,
+    GoAway,
+    Hello,
+    Kind,
+    Ping,
+    Pong,
+    Queue,
+    Report,
+    Status,
+    Tokens,
+    Vectors,
+    Welcome,
+)
+
+EXAMPLES: dict[Kind, Callable[[int], Frame]] = {
+    Kind.HELLO: lambda _: Hello([1], 16_384, 8),
+    Kind.GENERATE: lambda stream: Generate(stream, 10, prompt="a"),
+    Kind.CANCEL: Cancel,
+    Kind.EMBED: lambda stream: Embed(stream, ["a"]),
+    Kind.STATUS: Status,
+    Kind.PING: lambda _: Ping(b"p"),
+    Kind.CREDIT: lambda stream: Credit(stream, 1),
+    Kind.WELCOME: lambda _: Welcome(1, 16_384, 8),
+    Kind.ACCEPTED: lambda stream: Accepted(stream, "g"),
+    Kind.QUEUE: lambda stream: Queue(stream, 1),
+    # The next piece of the one stream that runs in protocol_starts is number 2.
+    Kind.TOKENS: lambda stream: Tokens(stream, 2, ["a"]),
+    Kind.DONE: lambda stream: Done(stream, "stop"),
+    Kind.ERROR: lambda stream: Error(stream, "internal", "x"),
+    Kind.GO_AWAY: lambda _: GoAway(1.0),
+    Kind.VECTORS: lambda stream: Vectors(stream, 0, [b"1234"]),
+    Kind.REPORT: lambda stream: Report(stream, {"a": 1}),
+    Kind.PONG: lambda _: Pong(b"p"),
+}

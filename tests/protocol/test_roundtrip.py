@@ -1,0 +1,98 @@
+"""What goes in comes out: every frame, however it is cut; and any bytes at all are survived."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import pickle
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from llcuda_protocol import PREFACE, Error, Frame, Generate, Role, Tokens
+from llcuda_protocol.frames import decode, encode
+from llcuda_protocol.kinds import HEADER, Kind
+from llcuda_protocol.reader import Reader
+from tests.protocol.any_frame import any_frame, frames
+from tools.protocol_harness import make_check
+from tools.protocol_starts import begin
+
+QUICK = settings(max_examples=150, deadline=None)
+CHECKS: dict[tuple[str, str], Callable[[bytes], None]] = {
+    (role, start): make_check(Role(role), start)
+    for role in Role
+    for start in ("new", "greeted", "open", "streams", "draining")
+}
+FOLDER = Path(__file__).parents[2] / "protocol" / "vectors"
+FRAMES = sorted(
+    {
+        vector["hex"]
+        for path in FOLDER.glob("*.json")
+        for vector in json.loads(path.read_text())["vectors"]
+        if len(vector["hex"]) < 1000
+    }
+)
+
+
+@pytest.mark.parametrize("kind", Kind)
+@given(data=st.data())
+@settings(max_examples=40, deadline=None)
+def test_every_kind_comes_back(kind: Kind, data: st.DataObject) -> None:
+    event = data.draw(frames()[kind])
+    wire = encode(event)
+    assert int.from_bytes(wire[:HEADER], "big") == len(wire) - HEADER
+    assert decode(wire[HEADER:]) == event
+
+
+@QUICK
+@given(any_frame())
+@example(Generate(1, 0, prompt=[]))
+@example(Generate(1, 0, prompt="", messages=[]))
+@example(Error(0, "", "", False, 0.0))
+@example(Tokens(1, 0, [""], [None], [[]]))
+def test_encoding_is_stable(event: Frame) -> None:
+    wire = encode(event)
+    assert encode(decode(wire[HEADER:])) == wire
+
+
+@QUICK
+@given(st.lists(any_frame(), max_size=5), st.data())
+def test_any_chunking_gives_the_same_frames(events: list[Frame], data: st.DataObject) -> None:
+    wire = PREFACE + b"".join(map(encode, events))
+    cuts = sorted(data.draw(st.sets(st.integers(0, len(wire)), max_size=20)) | {0, len(wire)})
+    reader = Reader()
+    reader.max_frame = 1 << 20
+    found = []
+    for start, end in itertools.pairwise(cuts):
+        reader.feed(wire[start:end])
+        while (body := reader.next_body()) is not None:
+            found.append(decode(body))
+    assert found == events
+    assert len(reader) == 0
+
+
+@pytest.mark.parametrize(("role", "start"), CHECKS)
+@given(data=st.binary(max_size=200))
+@settings(max_examples=60, deadline=None)
+def test_random_bytes(role: str, start: str, data: bytes) -> None:
+    CHECKS[role, start](data)
+
+
+@pytest.mark.parametrize(("role", "start"), CHECKS)
+@given(data=st.data())
+@settings(max_examples=60, deadline=None)
+def test_mutated_frames(role: str, start: str, data: st.DataObject) -> None:
+    wire = bytearray.fromhex("".join(data.draw(st.lists(st.sampled_from(FRAMES), max_size=3))))
+    for _ in range(data.draw(st.integers(0, 4))):
+        at = data.draw(st.integers(0, len(wire)))
+        wire[at : at + data.draw(st.integers(0, 2))] = data.draw(st.binary(max_size=3))
+    CHECKS[role, start](bytes([data.draw(st.sampled_from([0, 1, 7, 0x40, 0x80, 0x83]))]) + wire)
+
+
+def test_a_connection_can_be_frozen() -> None:
+    # The harness thaws one for each input instead of going through a handshake.
+    thawed = pickle.loads(pickle.dumps(begin(Role.SERVER, "streams")))
+    assert thawed.open_streams == begin(Role.SERVER, "streams").open_streams == 4

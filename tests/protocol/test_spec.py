@@ -1,0 +1,214 @@
+"""SPEC.md says what the code does: its tables, diagrams and worked example are compared with it."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from llcuda_protocol import Connection, ErrorCode, Kind, Role, events, kinds, schema
+from llcuda_protocol import frames as wire
+from llcuda_protocol.frames import ON_CONNECTION, encode
+from llcuda_protocol.kinds import PREFACE, SENT_BY
+from llcuda_protocol.states import CONNECTION_TABLE, diagram
+from tools.protocol_starts import STARTS
+
+PROTOCOL = Path(__file__).parents[2] / "protocol"
+SPEC = (PROTOCOL / "SPEC.md").read_text()
+GUIDE = (PROTOCOL / "vectors" / "README.md").read_text()
+#: The events by the name of their kind, where they carry a map.
+COLD = {
+    event.KIND.name.lower(): event.FIELDS
+    for event in (getattr(events, name) for name in events.__all__)
+    if hasattr(event, "FIELDS")
+}
+
+
+def section(title: str) -> str:
+    """The text under a heading that begins with the title, up to the next heading."""
+    found = re.search(rf"^#+ {title}.*?$(.*?)(?=^#+ |\Z)", outside_code(), re.M | re.S)
+    assert found, title
+    return found[1]
+
+
+def outside_code() -> str:
+    """SPEC.md with comments in code blocks, which look like headings, indented."""
+    parts = SPEC.split("```")
+    parts[1::2] = [part.replace("\n#", "\n #") for part in parts[1::2]]
+    return "```".join(parts)
+
+
+def rows(text: str, first: str) -> list[list[str]]:
+    """The cells of the tables whose first heading is this, without the headings."""
+    found: list[list[str]] = []
+    inside: bool | None = None  # outside every table
+    for line in text.splitlines():
+        cells = [cell.strip().strip("`") for cell in line.strip().strip("|").split(" | ")]
+        if not line.startswith("|"):
+            inside = None
+        elif inside is None:
+            inside = cells[0] == first
+        elif inside and not line.startswith("|---"):
+            found.append(cells)
+    return found
+
+
+def blocks(text: str) -> list[str]:
+    return re.findall(r"```\n(.*?)\n```", text, re.S)
+
+
+def heading(name: str) -> str:
+    return next(line for line in SPEC.splitlines() if re.match(rf"### .*\b{name} \(\d+\)", line))
+
+
+def test_kinds() -> None:
+    expected = []
+    for kind in Kind:
+        senders = [role for role in Role if kind in SENT_BY[role]]
+        stream = "0" if kind in ON_CONNECTION else "1 and up"
+        if kind is Kind.ERROR:
+            stream = "0; from a server also 1 and up"
+        who = senders[0] if len(senders) == 1 else "both"
+        expected.append([str(int(kind)), kind.name.lower(), who, stream])
+    assert [row[:4] for row in rows(section("3. Frames"), "kind")] == expected
+
+
+@pytest.mark.parametrize("kind", Kind)
+def test_every_kind_has_a_section(kind: Kind) -> None:
+    assert f"({int(kind)})" in heading(kind.name.lower())
+
+
+@pytest.mark.parametrize("name", COLD)
+def test_fields(name: str) -> None:
+    title = heading(name)
+    text = section(re.escape(title.lstrip("# ")))
+    found = {row[0]: row[1:3] for row in rows(text, "key") if len(row) == 4}
+    assert found == {
+        key: [field.check.says, "yes" if field.required else "no"]
+        for key, field in COLD[name].items()
+    }
+
+
+def test_positional_fields() -> None:
+    id_says, first = wire._TOKEN_ID.says, wire._FIRST.says
+
+    def types(title: str) -> list[list[str]]:
+        return [row[:2] for row in rows(section(title), "element")]
+
+    assert types("9.7 credit") == [["add", wire._ADD.says]]
+    assert types("9.8 ping") == [["payload", wire._PAYLOAD.says]]
+    assert types("9.16 vectors") == [["first", first], ["vectors", wire._VECTOR_LIST.says]]
+    tokens = types("9.11 tokens")
+    assert tokens[0] == ["first", first]
+    assert tokens[3] == ["ids", f"list of: {id_says}, or nil"]
+    assert tokens[5:] == [
+        ["id", id_says],
+        ["bytes", wire._TOKEN_BYTES.says],
+        ["logprob", wire._LOGPROB.says],
+    ]
+
+
+def test_limits() -> None:
+    found = {row[0]: int(row[1]) for row in rows(section("15. Limits"), "name")}
+    code = {
+        name: value
+        for module in (kinds, schema)
+        for name, value in vars(module).items()
+        if isinstance(value, int) and name.isupper()
+    }
+    assert found == code
+
+
+def test_numbers_in_the_text() -> None:
+    assert f"at most {kinds.HANDSHAKE_MAX_FRAME} until the handshake" in SPEC
+    assert f"It must never exceed {kinds.MAX_CREDIT}" in SPEC
+    assert f"an integer of 0 to {kinds.MAX_STREAM}" in SPEC
+    assert f"at most {schema.MAX_DEPTH} deep" in SPEC
+    assert f"at most {schema.MAX_VALUES} values" in SPEC
+    assert PREFACE.hex(" ") in SPEC
+    assert {3, 6}.isdisjoint(int(kind) for kind in Kind)
+
+
+def test_error_codes() -> None:
+    found = rows(section("11. Errors"), "code")
+    assert [row[0] for row in found] == list(ErrorCode)
+    about = [row[1] for row in found]
+    # The list in the code has the connection's codes first, then the requests'.
+    split = list(ErrorCode).index(ErrorCode.INVALID_REQUEST)
+    assert about == ["connection"] * split + ["request"] * (len(ErrorCode) - split)
+    assert all(len(row) == 4 and all(row) for row in found)
+
+
+def test_diagrams() -> None:
+    found = blocks(section("10. States"))
+    assert found == [diagram(CONNECTION_TABLE), diagram()]
+
+
+def test_worked_example() -> None:
+    """Both ends, fed with the example's bytes, take them and would have sent them."""
+    (example,) = blocks(section("17. A connection in hex"))
+    turns: list[tuple[str, str]] = []
+    after_comment = True
+    for line in example.splitlines():
+        if line.lstrip().startswith("#"):
+            after_comment = True
+            continue
+        who, part = line.split("> ")
+        if after_comment:
+            turns.append((who, part))
+        else:
+            assert turns[-1][0] == who
+            turns[-1] = (who, turns[-1][1] + part)
+        after_comment = False
+    ends = {"C": Connection(Role.CLIENT), "S": Connection(Role.SERVER)}
+    seen = set()
+    for who, text in turns:
+        data = bytes.fromhex(text)
+        other = ends["S" if who == "C" else "C"]
+        other.receive_data(data)
+        event = other.next_event()
+        assert event is not None
+        assert other.next_event() is None
+        assert ends[who].send(event) == data  # type: ignore[arg-type]
+        seen.add(type(event).__name__)
+    assert seen >= {
+        "Hello",
+        "Welcome",
+        "Generate",
+        "Accepted",
+        "Tokens",
+        "Credit",
+        "Done",
+        "GoAway",
+    }
+    assert ends["C"].open_streams == 0
+
+
+def test_example_explains_the_credit() -> None:
+    (example,) = blocks(section("17. A connection in hex"))
+    left = [int(n) for n in re.findall(r"(-?\d+)(?: bytes of credit)? are left", example)]
+    assert left == [24, -5, 44]
+    assert "credit: 55" in example
+
+
+def test_links_in_the_contents() -> None:
+    headings = re.findall(r"^## (.+)$", outside_code(), re.M)
+    anchors = [re.sub(r"[^a-z0-9 -]", "", h.lower()).replace(" ", "-") for h in headings]
+    listed = re.findall(r"^\d+\. \[(.+)\]\(#(.+)\)$", SPEC, re.M)
+    assert [anchor for _, anchor in listed] == anchors
+    assert [f"{n}. {title}" for n, (title, _) in enumerate(listed, 1)] == headings
+
+
+def test_guide_to_the_vectors() -> None:
+    states = {row[0] for row in rows(GUIDE, "state")}
+    assert states == set(STARTS)
+    files = {row[0]: int(row[1]) for row in rows(GUIDE, "file")}
+    assert files == {
+        path.name: len(json.loads(path.read_text())["vectors"])
+        for path in (PROTOCOL / "vectors").glob("*.json")
+    }
+    # What leads to each state is there in hex, for a client written in another language.
+    for _, frame in STARTS["draining"]:
+        assert encode(frame).hex() in GUIDE

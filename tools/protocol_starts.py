@@ -1,0 +1,62 @@
+"""Connections in the states in which test vectors and fuzzing begin; vectors/README.md lists them.
+
+Both ends announce small limits, so that short inputs reach them: frames of 16384 bytes, 8 streams.
+"""
+
+from __future__ import annotations
+
+from llcuda_protocol import (
+    Accepted,
+    Connection,
+    Done,
+    Embed,
+    Frame,
+    Generate,
+    GoAway,
+    Hello,
+    Limits,
+    Role,
+    Status,
+    Tokens,
+    Welcome,
+)
+
+LIMITS = Limits(max_frame=16_384, max_streams=8)
+CREDIT = 100
+
+_HELLO = Hello([1], LIMITS.max_frame, LIMITS.max_streams)
+_WELCOME = Welcome(1, LIMITS.max_frame, LIMITS.max_streams)
+_REQUESTS: list[Frame] = [
+    Generate(1, CREDIT, prompt="a"),
+    Generate(2, CREDIT, prompt="b"),
+    Embed(3, ["a", "b"]),
+    Status(4),
+    Generate(5, CREDIT, prompt="c"),
+]
+_REPLIES: list[Frame] = [
+    Accepted(1, "g1"),
+    Tokens(1, 0, ["x", "y"]),
+    Accepted(5, "g5"),
+    Done(5, "stop"),
+]
+#: The states by name, each with what was said to reach it: first the client, then the server.
+STARTS: dict[str, list[tuple[Role, Frame]]] = {"new": []}
+STARTS["greeted"] = [(Role.CLIENT, _HELLO)]
+STARTS["open"] = [*STARTS["greeted"], (Role.SERVER, _WELCOME)]
+STARTS["streams"] = [
+    *STARTS["open"],
+    *((Role.CLIENT, request) for request in _REQUESTS),
+    *((Role.SERVER, reply) for reply in _REPLIES),
+]
+STARTS["draining"] = [*STARTS["streams"], (Role.SERVER, GoAway(10.0))]
+
+
+def begin(role: Role, start: str) -> Connection:
+    """A new connection of this role in a state."""
+    ends = {each: Connection(each, LIMITS) for each in Role}
+    for sender, frame in STARTS[start]:
+        receiver = Role.SERVER if sender is Role.CLIENT else Role.CLIENT
+        ends[receiver].receive_data(ends[sender].send(frame))
+        if ends[receiver].next_event() != frame:
+            raise AssertionError(f"{frame} did not arrive")
+    return ends[role]
