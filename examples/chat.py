@@ -24,7 +24,7 @@ async def main(server: str) -> None:
         for question in QUESTIONS:
             print(f"> {question}")
             messages.append({"role": "user", "content": question})
-            answer = await client.complete(messages=messages, n_predict=64)
+            answer = await client.complete(messages=messages, n_predict=128)
             print(answer)
             messages.append({"role": "assistant", "content": answer.text})
 

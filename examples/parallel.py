@@ -20,7 +20,7 @@ WORDS = ("llcuda", "a slot", "a stream", "a session", "a generation", "the journ
 
 async def ask(client: llcuda_net.Client, word: str) -> None:
     """One question; its answer is printed when it is complete."""
-    result = await client.complete(f"What is {word}?", n_predict=32)
+    result = await client.complete(f"What is {word}?", n_predict=96)
     waited = result.timings.get("queue", 0.0)
     print(f"{word} (waited {waited:.0f} ms): {result.text.strip()}", flush=True)
 

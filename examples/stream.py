@@ -18,7 +18,7 @@ import llcuda_net
 async def main(server: str) -> None:
     """Stream one answer, then say how long it took."""
     async with llcuda_net.connect(server) as client:
-        async with client.generate("What is llcuda?", n_predict=64) as stream:
+        async with client.generate("What is llcuda?", n_predict=128) as stream:
             async for piece in stream:
                 print(piece, end="", flush=True)
         print()

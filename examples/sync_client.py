@@ -16,10 +16,10 @@ import llcuda_net.sync
 def main(server: str) -> None:
     """Stream one answer, and take another at once."""
     with llcuda_net.sync.connect(server) as client:
-        for piece in client.generate("What is llcuda?", n_predict=64):
+        for piece in client.generate("What is llcuda?", n_predict=128):
             print(piece, end="", flush=True)
         print()
-        print(client.complete("What is a slot?", n_predict=64))
+        print(client.complete("What is a slot?", n_predict=128))
         print(f"the server answers in {client.ping() * 1e3:.1f} ms")
 
 

@@ -75,12 +75,11 @@ def _unreachable(address: Address, error: Exception) -> str:
 def _no_tls(address: Address, error: BaseException) -> str:
     if isinstance(error, ssl.SSLCertVerificationError):
         return (
-            f"the certificate of {address} is not trusted: {error.verify_message}; "
+            f"the certificate of {address} is not trusted: {error.verify_message.rstrip('.')}; "
             "name the authority that signed it with --tls-ca FILE (in Python, tls_ca=FILE)"
         )
-    if isinstance(error, ssl.SSLError) and error.reason and "ALERT" not in error.reason:
-        return f"{address} does not speak TLS: leave --tls out (in Python, tls=False)"
-    if isinstance(error, ssl.SSLError) and error.reason:
-        alert = error.reason.lower().replace("_", " ")
+    reason = getattr(error, "reason", None) or ""  # none where the connection was just closed
+    if "ALERT" in reason:
+        alert = reason.lower().replace("_", " ")
         return f"the TLS handshake with {address} failed: {alert}"
-    return f"{address} closed the connection in the TLS handshake: it may not speak TLS (--tls)"
+    return f"{address} does not speak TLS: leave --tls out (in Python, tls=False)"

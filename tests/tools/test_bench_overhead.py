@@ -69,9 +69,12 @@ def test_a_foreign_token_is_noticed(direct: load.Path) -> None:
     stream.sock.setblocking(True)
     stream.begin("hello", 3)
     stream.words = stream.words[1:]
-    with pytest.raises(LoadError, match="token 0 is"):
-        stream.ready()
-    stream.close()
+    try:
+        with pytest.raises(LoadError, match="token 0 is"):
+            for _ in range(100):  # the head may come alone
+                stream.ready()
+    finally:
+        stream.close()
 
 
 @pytest.mark.skipif(not SERVER.exists(), reason="llcuda-server is not installed")
