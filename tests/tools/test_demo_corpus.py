@@ -6,6 +6,7 @@ import random
 from pathlib import Path
 from typing import Any
 
+import gguf
 import pytest
 
 from tools.demo_model import augment, corpus
@@ -95,7 +96,6 @@ def test_the_model_is_small() -> None:
 
 
 def test_the_model_says_what_it_is() -> None:
-    gguf = pytest.importorskip("gguf")
     reader = gguf.GGUFReader(MODEL)
 
     def value(key: str) -> Any:
