@@ -7,9 +7,14 @@ import io
 import logging
 import os
 import sys
+from collections.abc import Callable
 from typing import Any, TextIO, cast
 
 import structlog
+
+from llcuda_net.terminal import is_clever, is_terminal, wants_colour
+
+_progress_shown = False
 
 
 def configure(level: str, style: str = "auto") -> None:
@@ -19,9 +24,7 @@ def configure(level: str, style: str = "auto") -> None:
         level: debug, info, warning or error.
         style: human, json, or auto.
     """
-    terminal = sys.stderr.isatty()
-    human = style == "human" or (style == "auto" and terminal)
-    colors = terminal and not os.environ.get("NO_COLOR")
+    human = style == "human" or (style == "auto" and is_terminal(sys.stderr))
     processors: list[Any] = [
         structlog.contextvars.merge_contextvars,
         structlog.processors.add_log_level,
@@ -30,7 +33,7 @@ def configure(level: str, style: str = "auto") -> None:
     if human:
         # The plain formatter: traces stay short and need no further package.
         renderer = structlog.dev.ConsoleRenderer(
-            colors=colors, exception_formatter=structlog.dev.plain_traceback
+            colors=wants_colour(sys.stderr), exception_formatter=structlog.dev.plain_traceback
         )
         processors.append(renderer)
     else:
@@ -45,22 +48,42 @@ def configure(level: str, style: str = "auto") -> None:
     logging.basicConfig(level=logging.WARNING, handlers=[_Forward()], force=True)
 
 
-class _Unbreakable(io.TextIOBase):
-    """Stderr, except that nobody reading it any more is no reason to fail."""
+def progress(text: str) -> None:
+    """Show how far something is, on a terminal; an empty text, and any log line, takes it away."""
+    global _progress_shown
+    if is_clever(sys.stderr) and (text or _progress_shown):
+        with contextlib.suppress(OSError, ValueError):
+            print(f"\r\x1b[K{text}", end="", file=sys.stderr, flush=True)
+        _progress_shown = bool(text)
 
-    def __init__(self, file: TextIO) -> None:
-        self._file = file
+
+class _Unbreakable(io.TextIOBase):
+    """Stderr, except that nobody reading it any more, or at all, is no reason to fail."""
+
+    def __init__(self, file: TextIO | None) -> None:
+        self._file = file  # None where it was closed from the start
 
     def write(self, text: str) -> int:
         """Write, or else do nothing."""
-        with contextlib.suppress(OSError, ValueError):
-            self._file.write(text)
+        progress("")
+        self._try(lambda file: file.write(text))
         return len(text)
 
     def flush(self) -> None:
         """Flush, or else do nothing."""
-        with contextlib.suppress(OSError, ValueError):
-            self._file.flush()
+        self._try(lambda file: file.flush())
+
+    def _try(self, action: Callable[[TextIO], object]) -> None:
+        if self._file is None:
+            return
+        try:
+            action(self._file)
+        except (OSError, ValueError):
+            # What is left in the buffer would fail again at exit, and change the exit code.
+            with contextlib.suppress(OSError, ValueError):
+                null = os.open(os.devnull, os.O_WRONLY)
+                os.dup2(null, self._file.fileno())
+                os.close(null)
 
 
 class _Forward(logging.Handler):

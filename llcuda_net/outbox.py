@@ -14,7 +14,7 @@ import trio
 
 #: Bytes waiting above which streams stop adding tokens to the session.
 HIGH_WATER = 256 << 10
-_CHUNK = 64 << 10
+_CHUNK = 16 << 10  # one TLS record
 
 
 class Outbox:
@@ -23,7 +23,8 @@ class Outbox:
     Args:
         stream: the connection.
         on_room: called when a full outbox has emptied, to add what had to wait.
-        stall_timeout: seconds that a chunk of 64 KiB may take before the client is given up.
+        stall_timeout: seconds in which the client may take nothing (on other streams than a bare
+            socket: not 16 KiB) before it is given up.
         unflushed: gathers the outboxes that were added to since they were flushed.
     """
 
@@ -110,6 +111,18 @@ class Outbox:
         self._unflushed.discard(self)
         self._empty.set()
 
+    async def _send(self, chunk: bytes) -> None:
+        """Send what waits first, or on a bare socket as much of it as it takes."""
+        if self._socket is None:
+            del self._waiting[: len(chunk)]
+            await self._stream.send_all(chunk)
+            return
+        try:
+            sent = await self._socket.send(chunk)
+        except OSError as error:
+            raise trio.BrokenResourceError from error
+        del self._waiting[:sent]
+
     async def run(self) -> None:
         """The writer task; ends with an exception or when cancelled.
 
@@ -122,9 +135,8 @@ class Outbox:
                 await self._work.wait()
                 while self._waiting:
                     chunk = bytes(self._waiting[:_CHUNK])
-                    del self._waiting[:_CHUNK]
                     with trio.fail_after(self._stall_timeout):
-                        await self._stream.send_all(chunk)
+                        await self._send(chunk)
                 self._writing = False
                 self._work = trio.Event()
                 self._empty.set()

@@ -8,13 +8,39 @@ tools/server/README.md, "POST /completion".
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Mapping
+import re
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from llcuda_net.errors import RequestError
 from llcuda_protocol import ErrorCode
 
 _INT32 = (1 << 31) - 1
+_FLOAT32 = 3.4e38
+#: Above every count of tokens that can be meant; llama.cpp takes memory for some of them.
+_MANY = 1 << 20
+#: Longest grammar, in bytes, and how deep its parentheses may be: llama.cpp reads them recursively.
+MAX_GRAMMAR = 64 << 10
+MAX_GRAMMAR_DEPTH = 1000
+#: The greatest count in a JSON schema, which llama.cpp writes out as so many rules.
+MAX_SCHEMA_COUNT = 10_000
+_SCHEMA_COUNTS = ("minItems", "maxItems", "minLength", "maxLength")
+#: What llama.cpp calls its samplers: by name in a list, by letter in a string.
+_SAMPLERS = {
+    "penalties": "e",
+    "dry": "d",
+    "top_n_sigma": "s",
+    "top_k": "k",
+    "typ_p": "y",
+    "top_p": "p",
+    "min_p": "m",
+    "xtc": "x",
+    "temperature": "t",
+    "infill": "i",
+    "adaptive_p": "a",
+}
+#: Parameters that the context bounds, with the least value of each.
+_UP_TO_CONTEXT = {"n_predict": 1, "repeat_last_n": -1, "dry_penalty_last_n": -1}
 #: Most alternatives a token's log-probabilities may list.
 MAX_PROBS = 1024
 
@@ -43,10 +69,6 @@ def _boolean(value: Any) -> str | None:
     return None if type(value) is bool else "must be true or false"
 
 
-def _string(value: Any) -> str | None:
-    return None if type(value) is str else "must be a string"
-
-
 def _strings(value: Any) -> str | None:
     if type(value) is str:
         return None if value else "must not be empty"
@@ -55,22 +77,79 @@ def _strings(value: Any) -> str | None:
     return "must be a string, or a list of at most 64 strings, none of them empty"
 
 
-def _mapping(value: Any) -> str | None:
-    return None if type(value) is dict else "must be a JSON object"
+#: What the nesting of a GBNF grammar is counted in: literals, classes and comments hide brackets.
+#: The ends of those are optional so that the search is linear; llama.cpp refuses what lacks one.
+_GRAMMAR_TOKEN = re.compile(
+    r'"(?:\\.|[^"\\])*"?|\[(?:\\.|[^\]\\])*\]?|#[^\n]*|(?P<bracket>[()])', re.DOTALL
+)
 
 
-def _list(value: Any) -> str | None:
-    return None if type(value) is list else "must be a list"
+def _grammar(value: Any) -> str | None:
+    if type(value) is not str:
+        return "must be a string"
+    if len(value) > MAX_GRAMMAR or len(value.encode()) > MAX_GRAMMAR:
+        return f"must be at most {MAX_GRAMMAR} bytes long"
+    depth = 0
+    for token in _GRAMMAR_TOKEN.finditer(value):
+        depth += {"(": 1, ")": -1}.get(token["bracket"], 0)
+        if depth > MAX_GRAMMAR_DEPTH:
+            return f"must have at most {MAX_GRAMMAR_DEPTH} parentheses in each other"
+    return None
+
+
+def _json_schema(value: Any) -> str | None:
+    if type(value) is not dict:
+        return "must be a JSON object"
+    for name, count in _members(value):
+        if name in _SCHEMA_COUNTS and type(count) in (int, float) and count > MAX_SCHEMA_COUNT:
+            return f"must have {name} of at most {MAX_SCHEMA_COUNT}"
+    return None
+
+
+def _members(value: Any) -> Iterator[tuple[str, Any]]:
+    """Every member of the objects in a JSON value, at any depth."""
+    rest = [value]
+    while rest:
+        found = rest.pop()
+        if type(found) is dict:
+            yield from found.items()
+            rest += found.values()
+        elif type(found) is list:
+            rest += found
+
+
+def _lora(value: Any) -> str | None:
+    def good(entry: Any) -> bool:
+        return (
+            type(entry) is dict
+            and entry.keys() == {"id", "scale"}
+            and _integer(0, _INT32)(entry["id"]) is None
+            and _number(-_FLOAT32, _FLOAT32)(entry["scale"]) is None
+        )
+
+    if type(value) is list and all(map(good, value)):
+        return None
+    return 'must be a list of objects such as {"id": 0, "scale": 1.0}'
 
 
 def _logit_bias(value: Any) -> str | None:
-    return None if type(value) in (list, dict) else "must be a list of pairs or an object"
+    def good(token: Any, bias: Any) -> bool:
+        known = type(token) is str or _integer(0, _INT32)(token) is None
+        return known and (bias is False or _number(-_FLOAT32, _FLOAT32)(bias) is None)
+
+    if type(value) is dict and all(good(*entry) for entry in value.items()):
+        return None
+    pairs = type(value) is list and all(type(e) is list and len(e) == 2 for e in value)
+    if pairs and all(good(*entry) for entry in value):
+        return None
+    return "must be a list of pairs, or an object, of token (id or text) and bias (number or false)"
 
 
 def _samplers(value: Any) -> str | None:
-    if type(value) is str or (type(value) is list and all(type(s) is str for s in value)):
+    known = {type(s) is str and s in _SAMPLERS for s in value} if type(value) is list else {False}
+    if known <= {True} or (type(value) is str and set(value) <= set(_SAMPLERS.values())):
         return None
-    return "must be a list of sampler names"
+    return f"must be a list of names among {', '.join(_SAMPLERS)}"
 
 
 #: Every parameter that a request may carry.
@@ -79,40 +158,40 @@ PARAMETERS: dict[str, Check] = {
     "temperature": _number(0, 100),
     "dynatemp_range": _number(0, 100),
     "dynatemp_exponent": _number(0, 100),
-    "top_k": _integer(-1, _INT32),
+    "top_k": _integer(-1, _MANY),
     "top_p": _number(0, 1),
     "min_p": _number(0, 1),
     "top_n_sigma": _number(-1, 100),
     "xtc_probability": _number(0, 1),
     "xtc_threshold": _number(0, 1),
     "typical_p": _number(0, 1),
-    "repeat_last_n": _integer(-1, _INT32),
+    "repeat_last_n": _integer(-1, _MANY),
     "repeat_penalty": _number(0, 100),
     "presence_penalty": _number(-100, 100),
     "frequency_penalty": _number(-100, 100),
     "dry_multiplier": _number(0, 100),
     "dry_base": _number(0, 100),
-    "dry_allowed_length": _integer(0, _INT32),
-    "dry_penalty_last_n": _integer(-1, _INT32),
+    "dry_allowed_length": _integer(0, _MANY),
+    "dry_penalty_last_n": _integer(-1, _MANY),
     "dry_sequence_breakers": _strings,
     "mirostat": _integer(0, 2),
     "mirostat_tau": _number(0, 100),
     "mirostat_eta": _number(0, 100),
     "seed": _integer(-1, (1 << 32) - 1),
     "stop": _strings,
-    "grammar": _string,
-    "json_schema": _mapping,
+    "grammar": _grammar,
+    "json_schema": _json_schema,
     "logit_bias": _logit_bias,
     "ignore_eos": _boolean,
     "samplers": _samplers,
-    "n_keep": _integer(-1, _INT32),
-    "n_indent": _integer(0, _INT32),
+    "n_keep": _integer(-1, _MANY),
+    "n_indent": _integer(0, _MANY),
     "n_probs": _integer(0, MAX_PROBS),
-    "min_keep": _integer(0, _INT32),
+    "min_keep": _integer(0, _MANY),
     "post_sampling_probs": _boolean,
     "t_max_predict_ms": _integer(0, _INT32),
     "cache_prompt": _boolean,
-    "lora": _list,
+    "lora": _lora,
 }
 
 
@@ -135,14 +214,15 @@ def check(params: Mapping[str, Any], context: int | None) -> dict[str, Any]:
             raise RequestError(ErrorCode.INVALID_REQUEST, f"{name} {wrong}, not {_short(value)}")
     if "grammar" in params and "json_schema" in params:
         raise RequestError(ErrorCode.INVALID_REQUEST, "give grammar or json_schema, not both")
-    n_predict = params.get("n_predict")
-    if context is not None and n_predict is not None and n_predict > context:
-        raise RequestError(
-            ErrorCode.INVALID_REQUEST,
-            f"n_predict must be 1 to {context}, the context of this model, not {n_predict}",
-        )
+    for name, least in _UP_TO_CONTEXT.items():
+        if context is not None and params.get(name, least) > context:
+            raise RequestError(
+                ErrorCode.INVALID_REQUEST,
+                f"{name} must be {least} to {context}, the context of this model, "
+                f"not {params[name]}",
+            )
     checked = dict(params)
-    if n_predict is None and context is not None:
+    if "n_predict" not in params and context is not None:
         checked["n_predict"] = context  # bounds the token log; the model mostly stops before
     if type(checked.get("stop")) is str:
         checked["stop"] = [checked["stop"]]

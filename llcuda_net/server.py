@@ -180,13 +180,15 @@ class Server:
         checked = params.check(request.params, properties.context if properties else None)
         ticket = self._admission.enter()
         timeout = self.settings.timeout
-        if request.timeout:
+        if request.timeout is not None:
             timeout = min(timeout, request.timeout)
         generation = Generation(request.prompt, request.messages, checked, timeout)
         self._generations.add(generation)
         self._nursery.start_soon(self._run, generation, ticket)
         text = request.prompt if request.messages is None else request.messages
-        log.debug(
+        # Whoever asked for the text must get it at the default level.
+        tell = log.info if self.settings.log_prompts else log.debug
+        tell(
             "generation_started",
             generation=generation.id,
             position=ticket.position,

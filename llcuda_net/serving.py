@@ -10,7 +10,6 @@ import ipaddress
 import resource
 import signal
 import ssl
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from importlib import resources
 from pathlib import Path
@@ -18,6 +17,7 @@ from pathlib import Path
 import structlog
 import trio
 
+from llcuda_net import logs
 from llcuda_net.address import Address
 from llcuda_net.errors import ConfigError, EngineError, ListenError
 from llcuda_net.server import Server
@@ -85,7 +85,7 @@ def _raise_descriptor_limit() -> None:
 
 def _read(path: str, what: str) -> str:
     try:
-        return Path(path).read_text(encoding="utf-8")
+        return Path(path).read_text(encoding="utf-8-sig")
     except OSError as error:
         raise ConfigError(f"cannot read {what} {path}: {error.strerror}") from None
     except UnicodeDecodeError:
@@ -193,13 +193,14 @@ class _Serving:
             self._failure = error
             return None
         finally:
-            _progress("")
+            logs.progress("")
         assert engine.base_url is not None
         self._restarts = lambda: engine.restarts
         upstream = LlamaServer(engine.base_url, hub, api_key=engine.api_key, stall_timeout=stall)
 
         def follow() -> None:
             upstream.forget()
+            upstream.starting = engine.base_url is None
             if engine.base_url is not None:
                 upstream.base_url = engine.base_url
 
@@ -217,7 +218,7 @@ class _Serving:
             gpu_layers=settings.gpu_layers,
         )
         self._follow = lambda: None
-        return Engine(options, on_progress=_progress, on_change=lambda: self._follow())
+        return Engine(options, on_progress=logs.progress, on_change=lambda: self._follow())
 
     async def _serve(self, listeners: _Listeners, upstream: LlamaServer, hub: StreamHub) -> None:
         server = Server(self._settings, upstream, hub, self._tokens)
@@ -262,9 +263,3 @@ def _address(listener: trio.SocketListener | trio.SSLListener[trio.SocketStream]
     assert isinstance(inner, trio.SocketListener)
     name = inner.socket.getsockname()
     return str(Address(name[0], name[1]))
-
-
-def _progress(text: str) -> None:
-    """Show how far loading is, on a terminal; an empty text takes the line away."""
-    if sys.stderr.isatty():
-        print(f"\r\x1b[K{text}", end="", file=sys.stderr, flush=True)

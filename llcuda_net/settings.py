@@ -67,14 +67,17 @@ class Settings:
     tls_key: str | None = _option(None, "private key (PEM) of the certificate")
     timeout: float = _option(600.0, "seconds for a whole request", kind=float, low=0.001)
     stall_timeout: float = _option(
-        60.0, "seconds without a token before the upstream is given up", kind=float, low=0.001
+        60.0,
+        "seconds without a token, once tokens flow, before the upstream is given up",
+        kind=float,
+        low=0.001,
     )
     drain_seconds: float = _option(
         30.0, "seconds for running requests to finish after SIGTERM", kind=float, low=0
     )
     handshake_timeout: float = _option(5.0, "seconds for a client to greet", kind=float, low=0.001)
     write_timeout: float = _option(
-        30.0, "seconds that a client may read nothing before it is dropped", kind=float, low=0.001
+        30.0, "seconds that a client may take nothing before it is dropped", kind=float, low=0.001
     )
     max_connections: int = _option(1024, "clients connected at once", kind=int, low=1)
     max_queue: int = _option(256, "requests that may wait for a slot", kind=int, low=0)
@@ -127,17 +130,27 @@ def load(arguments: argparse.Namespace, environment: Mapping[str, str] = os.envi
     config_file = arguments.config or environment.get("LLCUDA_CONFIG")
     from_file = _read(Path(config_file)) if config_file else {}
     values: dict[str, Any] = {}
+    sources: dict[str, int] = {}
     for spec in fields(Settings):
         variable = "LLCUDA_" + spec.name.upper()
         flag = "--" + spec.name.replace("_", "-")
         given = getattr(arguments, spec.name)
         if given is not None:
-            values[spec.name] = _convert(spec.name, spec.metadata, given, flag)
+            sources[spec.name], value, where = 1, given, flag
         elif environment.get(variable):
-            values[spec.name] = _convert(spec.name, spec.metadata, environment[variable], variable)
+            sources[spec.name], value, where = 2, environment[variable], variable
         elif spec.name in from_file:
+            sources[spec.name], value = 3, from_file[spec.name]
             where = f"{spec.name} in {config_file}"
-            values[spec.name] = _convert(spec.name, spec.metadata, from_file[spec.name], where)
+        else:
+            continue
+        values[spec.name] = _convert(spec.name, spec.metadata, value, where)
+    if values.get("upstream") and values.get("model"):
+        # One replaces the other, so the source that comes first decides between them, too.
+        if sources["upstream"] < sources["model"]:
+            del values["model"]
+        elif sources["model"] < sources["upstream"]:
+            del values["upstream"]
     settings = Settings(**values)
     _check(settings)
     return settings

@@ -14,7 +14,7 @@ ROOT = Path(__file__).resolve().parent.parent
 
 #: llcuda_net from the bottom up: a module imports its own row and the rows above it in this list.
 LAYERS = [
-    {"llcuda_net.errors", "llcuda_net.data"},
+    {"llcuda_net.errors", "llcuda_net.data", "llcuda_net.terminal"},
     {"llcuda_net.address", "llcuda_net.params", "llcuda_net.settings", "llcuda_net.logs"},
     {"llcuda_net.upstream"},
     {"llcuda_net.admission", "llcuda_net.generations", "llcuda_net.outbox"},

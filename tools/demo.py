@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from types import FrameType
 from typing import NoReturn
 
 QUESTION = "What is llcuda?"
@@ -20,8 +21,16 @@ def main() -> int:
     bin_ = Path(sys.executable).parent
     server_command = [str(bin_ / "llcuda-server"), "--port", "0", "--log-level", "warning"]
     say(f"$ {' '.join(['llcuda-server', *server_command[1:]])}")
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, end)
     # A group of its own, so that Ctrl-C reaches the server through us, once.
-    server = subprocess.Popen(server_command, stdout=subprocess.PIPE, text=True, process_group=0)
+    server = subprocess.Popen(
+        server_command,
+        stdout=subprocess.PIPE,
+        text=True,
+        process_group=0,
+        env=plain_environment(),
+    )
     try:
         address = wait_for_address(server)
         client = ["llcuda-client", "--server", address, "--stats", "--temperature", "0", QUESTION]
@@ -58,6 +67,11 @@ def wait_for_address(server: subprocess.Popen[str]) -> str:
         )
     say(line)
     return line.split()[-1]
+
+
+def end(number: int, frame: FrameType | None) -> NoReturn:
+    """End as signalled, but stop the server on the way."""
+    sys.exit(128 + number)
 
 
 def plain_environment() -> dict[str, str]:

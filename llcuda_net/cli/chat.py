@@ -11,10 +11,11 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
-from llcuda_net.cli.common import Exit, describe, fail, is_terminal, paint, print_error
+from llcuda_net.cli.common import Exit, describe, fail, paint, print_error
 from llcuda_net.cli.render import TextOutput, print_stats, show
 from llcuda_net.errors import ConnectError, RequestError
 from llcuda_net.sync import Client, Stream
+from llcuda_net.terminal import is_terminal
 
 _PROMPT = "> "
 _HELP = """\
@@ -66,7 +67,7 @@ class Chat:
             # Gives input() its line editing and the session's history.
             with suppress(ImportError):
                 import readline  # noqa: F401
-        code = Exit.OK
+        code = Exit.OK  # of the first failure
         try:
             self._client = self._connect()
             if self._interactive:
@@ -74,12 +75,11 @@ class Chat:
             if first is not None:
                 code = self._ask(first)
             while (line := self._read()) is not None:
-                code = self._do(line) if line else code
-                if code is Exit.INTERRUPTED:
-                    break
+                done = self._do(line) if line else Exit.OK
+                code = code or done
         finally:
             self._drop_client()
-        return Exit.OK if self._interactive and code is not Exit.INTERRUPTED else code
+        return Exit.OK if self._interactive else code
 
     def _read(self) -> str | None:
         """The next line, stripped; None at the end or for /exit."""

@@ -17,6 +17,7 @@ from llcuda_net.cli.common import (
     Exit,
     Parser,
     VersionAction,
+    check_text,
     decode,
     end_on_sigterm,
     fail,
@@ -24,7 +25,7 @@ from llcuda_net.cli.common import (
     read_token,
     run_command,
 )
-from llcuda_net.errors import RequestError
+from llcuda_net.errors import ConnectError, RequestError
 
 if TYPE_CHECKING:
     from llcuda_net import sync
@@ -52,8 +53,7 @@ exit codes:
 
 def main(argv: list[str] | None = None) -> int:
     """Run the command; returns its exit code."""
-    arguments = build_parser().parse_args(argv)
-    return run_command(PROG, lambda: _run(arguments))
+    return run_command(PROG, lambda: _run(build_parser().parse_args(argv)))
 
 
 def build_parser() -> Parser:
@@ -94,7 +94,7 @@ def _add_sampling(group: argparse._ArgumentGroup) -> None:
     )
     for flag, kind, low, high, text in (
         ("--temperature", float, 0, 100, "0: always the likeliest token"),
-        ("--top-k", int, 0, 2**31 - 1, "choose among the K likeliest; 0: all"),
+        ("--top-k", int, 0, 2**20, "choose among the K likeliest; 0: all"),
         ("--top-p", float, 0, 1, "choose among the likeliest that make up P"),
         ("--min-p", float, 0, 1, "choose among those at least P times as likely as the first"),
         ("--repeat-penalty", float, 0, 100, "above 1: repeat less"),
@@ -184,23 +184,24 @@ def _run(arguments: argparse.Namespace) -> int:
         request["raw"] = text
     else:
         request |= {"prompt": text, "system": arguments.system}
-    with connect() as client:
-        return _answer(client, request, arguments)
+    return _answer(connect, request, arguments)
 
 
-def _answer(client: sync.Client, request: dict[str, Any], arguments: argparse.Namespace) -> int:
+def _answer(
+    connect: Callable[[], sync.Client], request: dict[str, Any], arguments: argparse.Namespace
+) -> int:
     from llcuda_net.cli.render import JsonOutput, TextOutput, print_stats, show
 
     if arguments.json:
         output = JsonOutput(at_once=arguments.no_stream)
         try:
-            with client.generate(tokens=True, **request) as stream:
+            with connect() as client, client.generate(tokens=True, **request) as stream:
                 result = show(stream, output)
-        except RequestError as error:
+        except (RequestError, ConnectError) as error:
             output.error(error)
             raise
     else:
-        with client.generate(**request) as stream:
+        with connect() as client, client.generate(**request) as stream:
             result = show(stream, TextOutput(at_once=arguments.no_stream))
     if arguments.stats:
         print_stats(result)
@@ -215,6 +216,9 @@ def _check(arguments: argparse.Namespace) -> None:
         fail("give a prompt or --file, not both")
     if arguments.raw and arguments.system is not None:
         fail("--system goes with a chat template, which --raw leaves out")
+    for flag, texts in (("system", [arguments.system or ""]), ("stop", arguments.stop or [])):
+        for text in texts:
+            check_text(text, f"the text of --{flag}")
     for flag in ("raw", "json"):
         if arguments.chat and getattr(arguments, flag):
             fail(f"--chat and --{flag} do not go together")
@@ -233,12 +237,8 @@ def _prompt(arguments: argparse.Namespace) -> str | None:
         text = decode(sys.stdin.buffer.read(), "standard input")
         source = "standard input"
     elif arguments.prompt:
-        text = arguments.prompt[0]
+        text = check_text(arguments.prompt[0], "the prompt")
         source = "prompt"
-        try:
-            text.encode()
-        except UnicodeEncodeError:
-            fail("the prompt is not UTF-8 text")
     elif arguments.chat:
         return None
     else:

@@ -18,6 +18,7 @@ from types import FrameType
 from typing import Any, NoReturn, TextIO
 
 from llcuda_net.errors import ConfigError, ConnectError, EngineError, LlcudaError, RequestError
+from llcuda_net.terminal import wants_colour
 
 
 class Exit(IntEnum):
@@ -152,18 +153,6 @@ def paint(text: str, code: str, stream: TextIO) -> str:
     return f"\x1b[{code}m{text}\x1b[0m" if wants_colour(stream) else text
 
 
-def wants_colour(stream: TextIO) -> bool:
-    """A terminal that is not dumb, and no NO_COLOR (https://no-color.org) in the environment."""
-    return (
-        is_terminal(stream) and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
-    )
-
-
-def is_terminal(stream: TextIO | None) -> bool:
-    """Whether the stream is there, open and a terminal."""
-    return stream is not None and not stream.closed and stream.isatty()
-
-
 def discard_stdout() -> None:
     """Point stdout at nothing, so that the interpreter's last flush finds no broken pipe."""
     with suppress(OSError, ValueError):
@@ -196,6 +185,19 @@ def decode(data: bytes, what: str) -> str:
         fail(f"{what} is not UTF-8 text (byte {error.start}): convert it first, with iconv say")
 
 
+def check_text(text: str, what: str) -> str:
+    """The text, if it is no other encoding's bytes, which Python keeps as surrogates.
+
+    Raises:
+        CommandError: it is.
+    """
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        fail(f"{what} is not UTF-8 text")
+    return text
+
+
 def read_token(path: str | None) -> str | None:
     """The token from a file, or else from LLCUDA_TOKEN, or None.
 
@@ -203,7 +205,7 @@ def read_token(path: str | None) -> str | None:
         CommandError: the file cannot be read, or holds no token or more than one line.
     """
     if path is None:
-        return os.environ.get("LLCUDA_TOKEN", "").strip() or None
+        return check_text(os.environ.get("LLCUDA_TOKEN", "").strip(), "LLCUDA_TOKEN") or None
     token = read_text(path, "token file").strip()
     if not token or len(token.splitlines()) > 1:
         fail(f"token file {path} must hold one line, the token")

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import json
-import os
 import sys
 from typing import Any, Protocol
 
-from llcuda_net.cli.common import is_terminal, paint
+from llcuda_net.cli.common import paint
 from llcuda_net.client.stream import Piece, Queued, Result, TokenLogprob, TopToken
-from llcuda_net.errors import RequestError
+from llcuda_net.errors import ConnectError, RequestError
 from llcuda_net.sync import Stream
+from llcuda_net.terminal import is_clever, is_terminal
 
 #: Control characters that a terminal would obey; a model's text has no business with it.
 _HARMLESS = dict.fromkeys(
@@ -63,7 +63,7 @@ class Waiting:
     """One line on stderr while nothing has come yet; on terminals only."""
 
     def __init__(self) -> None:
-        self._wanted = is_terminal(sys.stderr) and os.environ.get("TERM") != "dumb"
+        self._wanted = is_clever(sys.stderr)
         self._shown = False
 
     def show(self, position: int) -> None:
@@ -171,8 +171,10 @@ class JsonOutput:
     def close(self) -> None:
         """Nothing is left open."""
 
-    def error(self, error: RequestError) -> None:
-        """The server said no."""
+    def error(self, error: RequestError | ConnectError) -> None:
+        """The server said no, or there is none: code `no_connection`."""
+        if isinstance(error, ConnectError):
+            error = RequestError("no_connection", str(error), retry=True)
         self._write(
             "error",
             code=error.code,
@@ -214,10 +216,8 @@ def stats_lines(result: Result) -> list[str]:
     answer = usage.get("completion_tokens", 0)
     told = f", {cached} of them cached" if cached else ""
     evaluated = timings.get("prompt", 0.0)
-    # Not `generation` alone, the time from the first token to the last: tokens may arrive together.
-    made = timings.get("first_token", evaluated) - evaluated + timings.get("generation", 0.0)
     lines.append(f"  prompt {_tokens(prompt)}{told}{_rate(prompt - cached, evaluated)}")
-    lines.append(f"  answer {_tokens(answer)}{_rate(answer - 1, made)}")
+    lines.append(f"  answer {_tokens(answer)}{_rate(answer - 1, timings.get('generation', 0.0))}")
     stop = f" at {result.stop!r}" if result.stop else ""
     lines.append(f"  ended by {result.reason}{stop}; {result.model or 'model'}; {result.id}")
     return lines
@@ -228,7 +228,8 @@ def _tokens(count: int) -> str:
 
 
 def _rate(tokens: int, milliseconds: float) -> str:
-    return f", {tokens / milliseconds * 1e3:.1f}/s" if tokens > 0 and milliseconds > 0 else ""
+    # A shorter time says nothing: what was made together arrives together.
+    return f", {tokens / milliseconds * 1e3:.1f}/s" if tokens > 0 and milliseconds >= 1 else ""
 
 
 def _duration(milliseconds: float) -> str:

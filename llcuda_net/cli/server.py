@@ -44,8 +44,7 @@ def make_parser() -> Parser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns its exit code."""
-    arguments = make_parser().parse_args(argv)
-    return run_command(PROG, lambda: _run(settings_module.load(arguments)))
+    return run_command(PROG, lambda: _run(settings_module.load(make_parser().parse_args(argv))))
 
 
 def _run(settings: Settings) -> int:

@@ -7,6 +7,7 @@ something that is not llama-server's.
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Any
 
 import httptools
@@ -218,6 +219,12 @@ def nonsense(what: str) -> RequestError:
     )
 
 
+#: More than llama-server embeds at once; its advice is for whoever started it.
+_TOO_LARGE = re.compile(
+    r"input \((\d+) tokens\) is too large to process\..*batch size: (\d+)", re.IGNORECASE
+)
+
+
 def upstream_failure(status: int, body: bytes | bytearray) -> RequestError:
     """The error for a failure that the upstream reported, in our words where they are known."""
     kind, message = "", ""
@@ -234,6 +241,11 @@ def upstream_failure(status: int, body: bytes | bytearray) -> RequestError:
     message = " ".join(message.split())[:500] or "no reason given"
     if kind == "exceed_context_size_error":
         return RequestError(ErrorCode.CONTEXT_EXCEEDED, f"the prompt is too long: {message}")
+    if found := _TOO_LARGE.search(message):
+        return RequestError(
+            ErrorCode.CONTEXT_EXCEEDED,
+            f"a text to embed is too long: {found[1]} tokens, where the upstream takes {found[2]}",
+        )
     if status == 503:
         return RequestError(
             ErrorCode.UPSTREAM_UNAVAILABLE,

@@ -94,7 +94,6 @@ class Engine:
         self._base_url: str | None = None
         self._pid: int | None = None
         self._restarts = 0
-        self._ready = trio.Event()
         self._steady = False  # whether the last child was healthy for a while
 
     @property
@@ -116,10 +115,6 @@ class Engine:
     def restarts(self) -> int:
         """How many times a dead child has been replaced."""
         return self._restarts
-
-    async def wait_ready(self) -> None:
-        """Wait until `base_url` is there; return at once if it is."""
-        await self._ready.wait()
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Run the engine until cancelled; started once it has answered for the first time.
@@ -207,10 +202,6 @@ class Engine:
     def _set_url(self, url: str | None) -> None:
         changed = url != self._base_url
         self._base_url = url
-        if url is not None:
-            self._ready.set()
-        elif self._ready.is_set():
-            self._ready = trio.Event()
         if changed and self._on_change is not None:
             self._on_change()
 

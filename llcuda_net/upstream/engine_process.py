@@ -152,6 +152,8 @@ class _Child:
     async def _read_lines(self, all_read: trio.Event) -> None:
         assert self._process.stdout is not None
         async for line in _lines(self._process.stdout):
+            if not _may_be_kept(line, self._was_ready):
+                continue
             self._tail.append(line)
             if _LAST_OF_A_FAILURE in line:
                 self._said_why.set()
@@ -196,6 +198,18 @@ def _ending(code: int) -> str:
     return f"the engine was ended by {name}{hint.get(name, '')}"
 
 
+#: How native code says that it gives itself up.
+_ABORT = re.compile(
+    r"GGML_ASSERT\(|GGML_ABORT|terminate called after throwing|Fatal Python error: "
+)
+_STAMPED = re.compile(r"[\d.]+ [A-Z] ")
+
+
+def _may_be_kept(line: str, serving: bool) -> bool:
+    """Once it serves, what has no stamp may be a client's text: llama.cpp prints grammars raw."""
+    return not serving or bool(_STAMPED.match(line) or _ABORT.search(line))
+
+
 _STAMP = re.compile(r"^[\d.]+ E (?:(?:srv|cmn|slot) +[^:]*: |\w+: )")
 _VAGUE = re.compile(
     r"failed to load model\b(?! from \S+: )|exiting due to|encountered an error while trying to fit"
@@ -216,8 +230,7 @@ def find_cause(lines: Iterable[str]) -> str:
 
 def find_abort(lines: Iterable[str]) -> str:
     """The line in which native code says that it gave itself up, or an empty string."""
-    marks = ("GGML_ASSERT", "GGML_ABORT", "terminate called", "Fatal Python error")
-    return next((line for line in lines if any(mark in line for mark in marks)), "")
+    return next((line for line in lines if _ABORT.search(line)), "")
 
 
 async def _lines(stream: trio.abc.ReceiveStream) -> AsyncIterator[str]:

@@ -8,7 +8,10 @@ through httpx, too.
 from __future__ import annotations
 
 import contextlib
+import os
+import re
 import socket
+import ssl
 from collections.abc import AsyncIterator, Callable
 from pathlib import PurePath
 from typing import Any
@@ -63,6 +66,8 @@ class LlamaServer:
         self._headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
         self._stall_timeout = stall_timeout
         self._properties: Properties | None = None
+        #: Set while it is our own engine and known not to be there.
+        self.starting = False
         self.base_url = base_url
         secure = self._url.scheme == "https"
         self._http = httpx.AsyncClient(
@@ -77,8 +82,8 @@ class LlamaServer:
 
     @property
     def base_url(self) -> str:
-        """Where it is."""
-        return self._base_url
+        """Where it is; without a user and password, since it is logged and reported."""
+        return _without_user(self._base_url)
 
     @base_url.setter
     def base_url(self, value: str) -> None:
@@ -90,7 +95,8 @@ class LlamaServer:
             url = httpx.URL()
         if url.scheme not in ("http", "https") or not url.host or url.query or url.fragment:
             raise ConfigError(
-                f"upstream {value!r} is not a URL such as http://127.0.0.1:8080; correct it"
+                f"upstream {_without_user(value)!r} is not a URL such as http://127.0.0.1:8080; "
+                "correct it"
             )
         self._base_url = base
         self._url = url
@@ -178,6 +184,8 @@ class LlamaServer:
     @contextlib.contextmanager
     def _unreachable(self) -> Any:
         """Turns every failure of the transport into the one error that clients see."""
+        if self.starting:
+            raise _not_there("the built-in engine is starting again")
         try:
             yield
         except (httpx.HTTPError, httpx.InvalidURL, OSError, trio.BrokenResourceError) as error:
@@ -185,12 +193,7 @@ class LlamaServer:
             raise self._lost(f"cannot be reached: {_reason(error)}") from None
 
     def _lost(self, what: str) -> RequestError:
-        return RequestError(
-            ErrorCode.UPSTREAM_UNAVAILABLE,
-            f"the upstream {what}",
-            retry=True,
-            retry_after=RETRY_AFTER,
-        )
+        return _not_there(f"the upstream {what}")
 
     # -- the token stream ---------------------------------------------------------------------
 
@@ -225,10 +228,9 @@ class LlamaServer:
     async def _complete_lean(
         self, body: bytes, on_events: OnEvents, on_sent: Callable[[], None]
     ) -> None:
-        sock = await self._request(body)
+        sock = await self._request(body, on_sent)
         stream = _LeanStream(on_events)
         try:
-            on_sent()
             self._hub.add(sock, stream)
             await self._watch(stream)
         finally:
@@ -240,7 +242,7 @@ class LlamaServer:
             self.forget()
             raise self._lost(f"was lost in the middle of the answer: {stream.lost}")
 
-    async def _request(self, body: bytes) -> socket.socket:
+    async def _request(self, body: bytes, on_sent: Callable[[], None]) -> socket.socket:
         """A connected socket on which the request was sent."""
         host, port = self._url.host, self._url.port or 80
         path = self._url.raw_path.decode("ascii").rstrip("/")
@@ -260,7 +262,7 @@ class LlamaServer:
             except trio.TooSlowError:
                 raise OSError(f"no connection within {CONNECT_TIMEOUT:g} s") from None
             try:
-                await stream.send_all(head + body)
+                await _send(stream, head + body, on_sent)
                 sock = socket.socket(fileno=stream.socket.detach())
             except BaseException:
                 await trio.aclose_forcefully(stream)
@@ -294,11 +296,21 @@ class LlamaServer:
         headers = {"Content-Type": "application/json", "Accept-Encoding": "identity"}
         timeout = httpx.Timeout(None, connect=CONNECT_TIMEOUT)
         url = self._base_url + "/completion"
+
+        async def trace(event: str, info: dict[str, Any]) -> None:
+            # The headers of the answer come with its first token, too late to tell this.
+            if event.endswith("send_request_body.complete"):
+                on_sent()
+
         with self._unreachable():
             async with self._http.stream(
-                "POST", url, content=body, headers=headers, timeout=timeout
+                "POST",
+                url,
+                content=body,
+                headers=headers,
+                timeout=timeout,
+                extensions={"trace": trace},
             ) as reply:
-                on_sent()
                 if reply.status_code != 200:
                     raise upstream_failure(reply.status_code, await reply.aread())
                 await self._read_events(reply, parser, on_events)
@@ -344,14 +356,48 @@ async def _unwind(chunks: AsyncIterator[bytes]) -> None:
             pass
 
 
+async def _send(stream: trio.SocketStream, data: bytes, on_sent: Callable[[], None]) -> None:
+    """Send, and tell so at once: trio's own send gives every other task its turn first."""
+    try:
+        sent = os.write(stream.socket.fileno(), data)
+    except BlockingIOError:
+        sent = 0
+    if sent < len(data):
+        await stream.send_all(data[sent:])
+    on_sent()
+
+
+def _not_there(message: str) -> RequestError:
+    return RequestError(
+        ErrorCode.UPSTREAM_UNAVAILABLE, message, retry=True, retry_after=RETRY_AFTER
+    )
+
+
+def _without_user(url: str) -> str:
+    return re.sub(r"//.*@", "//", url)
+
+
 def _reason(error: BaseException) -> str:
-    """The first words in a chain of exceptions: httpx's own are often empty."""
+    """Why there is no connection: the system's words, or else the first in the chain.
+
+    httpx's own words are often empty, and trio's are that all attempts failed.
+    """
+    chain: list[BaseException] = []
     found: BaseException | None = error
     while found is not None:
-        if text := " ".join(str(found).split()):
-            return text[:300]
-        found = found.__cause__ or found.__context__
-    return type(error).__name__
+        chain.append(found)
+        if isinstance(found, BaseExceptionGroup):
+            found = found.exceptions[0]
+        else:
+            found = found.__cause__ or found.__context__
+    for each in chain:
+        if isinstance(each, ssl.SSLError | socket.gaierror) and each.strerror:
+            return each.strerror
+        if isinstance(each, OSError) and each.errno:
+            return os.strerror(each.errno).lower()
+    return next(
+        (text[:300] for e in chain if (text := " ".join(str(e).split()))), "no reason given"
+    )
 
 
 class _LeanStream:

@@ -126,7 +126,7 @@ def test_tls_and_a_token(tmp_path: Path) -> None:
     cert_file, key_file, token_file = (str(tmp_path / n) for n in ("cert", "key", "tokens"))
     cert.cert_chain_pems[0].write_to_path(cert_file)
     cert.private_key_pem.write_to_path(key_file)
-    Path(token_file).write_text("# clients\nfirst-sesame\nsecond-sesame\n")
+    Path(token_file).write_text("\ufeffsecond-sesame\n# clients\nfirst-sesame\n")
     context = ssl.create_default_context()
     ca.configure_trust(context)
     with synthetic_upstream.running("--rate", "0") as url:

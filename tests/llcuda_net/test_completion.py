@@ -277,3 +277,15 @@ def test_an_error_in_the_middle_of_the_stream(prefix: bytes) -> None:
     with pytest.raises(RequestError, match="it broke") as caught:
         _parse(_chunked(body))
     assert caught.value.retry
+
+
+def test_a_text_too_long_to_embed_is_told_without_advice_for_others() -> None:
+    said = (
+        "input (602 tokens) is too large to process. increase the physical batch size "
+        "(current batch size: 512)"
+    )
+    error = upstream_failure(500, json.dumps({"error": {"code": 500, "message": said}}).encode())
+    assert (error.code, error.retry) == (ErrorCode.CONTEXT_EXCEEDED, False)
+    assert error.message == (
+        "a text to embed is too long: 602 tokens, where the upstream takes 512"
+    )

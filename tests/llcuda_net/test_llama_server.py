@@ -237,9 +237,14 @@ async def test_not_there_and_later_there() -> None:
             error = await client.failure()
             assert (error.code, error.retry) == (ErrorCode.UPSTREAM_UNAVAILABLE, True)
             assert error.retry_after
+            assert error.message == "the upstream cannot be reached: connection refused"
             with pytest.raises(RequestError) as caught:
                 await client.server.ask()
             assert caught.value.code == ErrorCode.UPSTREAM_UNAVAILABLE
+            assert caught.value.message == error.message
+            client.server.starting = True
+            assert (await client.failure()).message == "the built-in engine is starting again"
+            client.server.starting = False
             taken.close()
             with synthetic_upstream.running("--port", str(port)):
                 assert (await client.server.ask()).slots == 4
@@ -278,3 +283,16 @@ async def test_a_crash_of_the_receiver_is_its_own_and_not_the_hubs(synthetic: st
         with pytest.raises(ZeroDivisionError):
             await client.server.complete("x", {"n_predict": 3}, crash, lambda: None)
         await client.complete()
+
+
+@BOTH
+async def test_sent_is_told_before_the_answer_begins(
+    kind: str, synthetic: str, trusted: trustme.CA
+) -> None:
+    async with _either(synthetic, kind, trusted) as client, trio.open_nursery() as nursery:
+        nursery.start_soon(client.complete, "a prompt [[stall:0]]")
+        with trio.fail_after(PATIENCE):
+            while not client.sent:  # noqa: ASYNC110 -- a count, kept for other tests
+                await trio.sleep(0.01)
+        assert not client.events
+        nursery.cancel_scope.cancel()

@@ -132,3 +132,11 @@ async def test_an_error_without_a_length_is_told_too() -> None:
 def test_what_is_no_url(url: str) -> None:
     with pytest.raises(ConfigError, match="is not a URL such as"):
         LlamaServer(url, StreamHub())
+
+
+async def test_a_password_in_the_url_is_told_to_nobody() -> None:
+    async with client_of("http://me:s3cret@127.0.0.1:1/x") as client:
+        assert client.server.base_url == "http://127.0.0.1:1/x"
+    with pytest.raises(ConfigError) as caught:
+        LlamaServer("http://me:s3cret@127.0.0.1:port", StreamHub())
+    assert "s3cret" not in str(caught.value)

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import pty
+import shlex
 import subprocess
 import sys
 
@@ -57,3 +60,57 @@ def test_for_people_without_colour_where_there_is_no_terminal() -> None:
     assert "told" in text
     assert "ZeroDivisionError" in text
     assert "\x1b" not in text
+
+
+_CLOSED = """
+import sys
+from llcuda_net import logs
+assert sys.stderr is None
+logs.configure("info")
+logs.progress("loading")
+import structlog
+structlog.get_logger().info("told")
+"""
+
+
+def test_without_stderr_it_says_nothing() -> None:
+    command = f"{shlex.quote(sys.executable)} -c {shlex.quote(_CLOSED)} 2>&-"
+    assert subprocess.run(command, shell=True, check=False).returncode == 0
+
+
+_ON_A_TERMINAL = """
+import structlog
+from llcuda_net import logs
+logs.configure("info", "json")
+logs.progress("loading")
+structlog.get_logger().info("told")
+structlog.get_logger().info("told")
+"""
+
+
+def _on_a_terminal(program: str, **environment: str) -> str:
+    master, slave = pty.openpty()
+    try:
+        subprocess.run(
+            [sys.executable, "-c", program],
+            stderr=slave,
+            check=True,
+            env={**os.environ, "NO_COLOR": "", **environment},
+        )
+        return os.read(master, 65_536).decode()
+    finally:
+        os.close(master)
+        os.close(slave)
+
+
+def test_a_line_does_not_stick_to_the_progress() -> None:
+    text = _on_a_terminal(_ON_A_TERMINAL, TERM="xterm")
+    assert text.startswith("\r\x1b[Kloading\r\x1b[K{")
+    assert text.count("\x1b") == 2
+    assert "loading" not in _on_a_terminal(_ON_A_TERMINAL, TERM="dumb")
+
+
+def test_colour_on_terminals_that_know_it() -> None:
+    program = _ON_A_TERMINAL.replace("json", "human")
+    assert "\x1b[1m" in _on_a_terminal(program, TERM="xterm")
+    assert "\x1b" not in _on_a_terminal(program, TERM="dumb")

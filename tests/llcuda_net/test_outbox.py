@@ -215,3 +215,18 @@ async def test_a_pipe_that_breaks_under_the_writer_ends_it() -> None:
             assert outbox.closed
             await trio.sleep_forever()
     assert caught.group_contains(trio.BrokenResourceError)
+
+
+async def test_a_slow_but_steady_reader_is_kept() -> None:
+    with _sockets() as (stream, peer):
+        async with _running(stream, stall=0.5) as outbox:
+            outbox.add(b"x" * 60_000)
+            outbox.flush()
+            taken = 0
+            start = trio.current_time()
+            while taken < 60_000:
+                await trio.sleep(0.05)
+                with contextlib.suppress(BlockingIOError):
+                    taken += len(peer.recv(3_000))
+            assert trio.current_time() - start > 0.9  # longer than the limit for one write
+            assert not outbox.closed

@@ -19,32 +19,41 @@ CASES: dict[str, tuple[list[Any], list[Any]]] = {
     "temperature": ([0, 0.8, 2, 100.0], [-0.1, 101, "hot", True, None, [1]]),
     "dynatemp_range": ([0, 1.5], [-1, "x"]),
     "dynatemp_exponent": ([1.0], [-1, "x"]),
-    "top_k": ([0, -1, 40], [-2, 1.5, "40", True]),
+    "top_k": ([0, -1, 40], [-2, 1.5, "40", True, 1 << 21]),
     "top_p": ([0, 0.5, 1], [-0.01, 1.01, "x"]),
     "min_p": ([0.05], [2, "x"]),
     "top_n_sigma": ([-1, 1.5], [-2, "x"]),
     "xtc_probability": ([0.5], [1.5, "x"]),
     "xtc_threshold": ([0.1], [-1, "x"]),
     "typical_p": ([1.0], [1.1, "x"]),
-    "repeat_last_n": ([-1, 64], [-2, 1.5]),
+    "repeat_last_n": ([-1, 64], [-2, 1.5, (1 << 31) - 1]),
     "repeat_penalty": ([1.1], [-1, "x"]),
     "presence_penalty": ([-2.0, 2.0], [101, "x"]),
     "frequency_penalty": ([-2.0, 2.0], [-101, "x"]),
     "dry_multiplier": ([0.8], [-1, "x"]),
     "dry_base": ([1.75], [-1, "x"]),
     "dry_allowed_length": ([2], [-1, 2.5]),
-    "dry_penalty_last_n": ([-1, 100], [-2, "x"]),
+    "dry_penalty_last_n": ([-1, 100], [-2, "x", (1 << 31) - 1]),
     "dry_sequence_breakers": ([["\n", ":"]], [[""], [1], {}]),
     "mirostat": ([0, 1, 2], [3, -1, 1.0]),
     "mirostat_tau": ([5.0], [-1, "x"]),
     "mirostat_eta": ([0.1], [-1, "x"]),
     "seed": ([-1, 0, (1 << 32) - 1], [-2, 1 << 32, 1.5]),
     "stop": ([["END"], []], ["", [""], [1], ["x"] * 65, {"a": 1}, 5]),
-    "grammar": (['root ::= "a"'], [5, ["x"]]),
-    "json_schema": ([{"type": "object"}], ["{}", []]),
-    "logit_bias": ([[[15043, 1.0]], {"a": False}], ["x", 1]),
+    "grammar": (
+        ['root ::= "a"', 'root ::= "' + "(" * 2000 + '"', "root ::= [" + "(" * 2000 + "]"],
+        [5, ["x"], "(" * 50_000 + ")" * 50_000, "é" * 40_000, '"\\"" [\\]] # )\n' + "(" * 1001],
+    ),
+    "json_schema": (
+        [{"type": "object"}, {"maxItems": 10_000}, {"properties": {"maxItems": {"maxLength": 9}}}],
+        ["{}", [], {"anyOf": [{"items": {"minLength": 10_001}}]}, {"maxItems": 1e9}],
+    ),
+    "logit_bias": (
+        [[[15043, 1.0], ["a", False]], {"a": False, "b": -1}, [], {}],
+        ["x", 1, [5], [[5]], [[5, True]], [[-1, 1]], [[1.5, 1]], {"a": None}, [[1, 2, 3]]],
+    ),
     "ignore_eos": ([True, False], [1, "true", None]),
-    "samplers": ([["top_k", "min_p"], "kmt"], [[1], 5]),
+    "samplers": ([["top_k", "min_p"], "kmt", []], [[1], 5, ["x"], "top_k"]),
     "n_keep": ([-1, 10], [-2, "x"]),
     "n_indent": ([0], [-1, "x"]),
     "n_probs": ([0, MAX_PROBS], [-1, MAX_PROBS + 1, 1.0, "x"]),
@@ -52,7 +61,10 @@ CASES: dict[str, tuple[list[Any], list[Any]]] = {
     "post_sampling_probs": ([True], [0, "x"]),
     "t_max_predict_ms": ([0, 1000], [-1, 0.5]),
     "cache_prompt": ([False], [0, "no"]),
-    "lora": ([[{"id": 0, "scale": 1.0}]], [{}, "x"]),
+    "lora": (
+        [[{"id": 0, "scale": 1.0}], []],
+        [{}, "x", ["x"], [{}], [{"id": 0}], [{"id": "0", "scale": 1}], [{"id": 0, "scale": None}]],
+    ),
 }
 
 
@@ -101,6 +113,19 @@ def test_the_context_bounds_n_predict_and_is_its_default() -> None:
     assert check({}, None) == {}
     with pytest.raises(RequestError, match="1 to 512, the context"):
         check({"n_predict": 513}, 512)
+
+
+@pytest.mark.parametrize("name", ["repeat_last_n", "dry_penalty_last_n"])
+def test_the_context_bounds_what_is_looked_back_at(name: str) -> None:
+    for value in (-1, 0, 512):
+        assert check({name: value}, 512)[name] == value
+    with pytest.raises(RequestError, match=f"^{name} must be -1 to 512, the context"):
+        check({name: 513}, 512)
+
+
+def test_brackets_that_never_end_take_no_time() -> None:
+    for text in ("[" * 65_000, '"\\"' * 20_000):
+        assert check({"grammar": text}, None) == {"grammar": text}
 
 
 def test_one_stop_string_becomes_a_list_and_the_input_stays() -> None:

@@ -292,7 +292,7 @@ async def test_prompts_are_logged_only_where_asked_for(shown: bool, autojump_clo
             await peer.until_closed()
     started = [entry for entry in logs if entry["event"] == "generation_started"]
     assert len(started) == 2
-    assert all(entry["log_level"] == "debug" for entry in started)
+    assert {entry["log_level"] for entry in started} == {"info" if shown else "debug"}
     text = json.dumps(logs, default=str)
     assert ("a-secret" in text) is shown
     assert ("c-secret" in text) is shown
@@ -312,3 +312,11 @@ async def test_credit_after_the_end_still_catches_up(autojump_clock: object) -> 
         await peer.send(Credit(1, 1000))
         pieces, done = await peer.until(Done)
         assert (pieces, done.reason) == (["a", " b", " c"], "stop")
+
+
+async def test_a_timeout_of_nothing_is_over_at_once(autojump_clock: object) -> None:
+    async with serving(paused()) as (_, listener):
+        peer = await ready(listener)
+        await peer.send(ask(timeout=0))
+        _, error = await peer.until(Error)
+        assert error.code == ErrorCode.TIMEOUT

@@ -181,3 +181,18 @@ def test_a_wrong_command_line_is_one_line_and_exits_with_2(
 def test_combinations_that_cannot_be_meant(argv: list[str], words: str) -> None:
     with pytest.raises(ConfigError, match=words):
         _load(*argv)
+
+
+def test_the_earlier_source_decides_between_upstream_and_model(tmp_path: Path) -> None:
+    config = ["--config", _file(tmp_path, "model = 'f.gguf'\n")]
+    environment = {"LLCUDA_MODEL": "e.gguf"}
+
+    def found(*argv: str, environment: dict[str, str] | None = None) -> tuple[Any, Any]:
+        settings = _load(*argv, environment=environment)
+        return settings.upstream, settings.model
+
+    assert found("--upstream", "http://a", environment=environment) == ("http://a", None)
+    assert found(*config, environment={"LLCUDA_UPSTREAM": "http://b"}) == ("http://b", None)
+    assert found("--model", "m", environment={"LLCUDA_UPSTREAM": "http://b"}) == (None, "m")
+    with pytest.raises(ConfigError, match="not both"):
+        found(environment={**environment, "LLCUDA_UPSTREAM": "http://b"})

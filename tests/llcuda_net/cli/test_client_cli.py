@@ -17,6 +17,8 @@ import trustme
 
 from llcuda_net.cli.client import main
 from llcuda_net.cli.common import Exit
+from llcuda_net.cli.render import stats_lines
+from llcuda_net.client.stream import Result
 from tests.llcuda_net.scripted import Scripted, listening
 
 
@@ -58,7 +60,7 @@ def test_flags_become_the_request(server: Scripted, tmp_path: Path) -> None:
             *("--top-p", "0.9", "--min-p", "0.1", "--repeat-penalty", "1.1", "--seed", "7"),
             *("--stop", "x", "--stop", "y", "--n-probs", "2", "--timeout", "9.5"),
             *("--grammar", str(grammar), "--json-schema", str(schema)),
-            *("--param", "mirostat=2", "--param", "samplers=top_k;temperature"),
+            *("--param", "mirostat=2", "--param", 'samplers=["top_k", "temperature"]'),
         )
         == Exit.OK
     )
@@ -79,7 +81,7 @@ def test_flags_become_the_request(server: Scripted, tmp_path: Path) -> None:
         "grammar": 'root ::= "a"',
         "json_schema": {"type": "object"},
         "mirostat": 2,
-        "samplers": "top_k;temperature",
+        "samplers": ["top_k", "temperature"],
     }
 
 
@@ -163,7 +165,7 @@ def test_stats_go_to_stderr(capsys: pytest.CaptureFixture[str]) -> None:
         ["total", "121.0", "ms"],
     ]
     assert "prompt 3 tokens, 150.0/s" in err
-    assert "answer 3 tokens, 20.0/s" in err
+    assert "answer 3 tokens, 20.0/s" in err  # of `generation` alone
     assert "ended by stop; scripted; 0190-test" in err
 
 
@@ -210,6 +212,7 @@ def test_one_newline_ends_the_text(capsys: pytest.CaptureFixture[str]) -> None:
         (["a", "--tls-ca", "/nonexistent"], "cannot read /nonexistent"),
         (["a", "--tls-ca", "/dev/null"], "no certificate"),
         (["bad \udcff byte"], "not UTF-8"),
+        (["a", "--system", "bad \udcff byte"], "the text of --system is not UTF-8 text"),
     ],
 )
 def test_wrong_usage_is_one_line_and_code_2(
@@ -352,3 +355,33 @@ def test_tls(
         assert "Hostname mismatch" in capsys.readouterr().err
     assert run("a", "--server", address, "--tls") == Exit.CONNECT
     assert f"{address} does not speak TLS: leave --tls out" in capsys.readouterr().err
+
+
+def test_json_tells_of_refused_connections(
+    server: Scripted, address: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    server.token = "right"
+    assert run("a", "--json") == Exit.REFUSED
+    assert json.loads(capsys.readouterr().out)["code"] == "unauthorized"
+    assert run("a", "--json", "--server", "127.0.0.1:1") == Exit.CONNECT
+    told = json.loads(capsys.readouterr().out)
+    assert (told["event"], told["code"], told["retry"]) == ("error", "no_connection", True)
+    assert "connection refused" in told["message"]
+
+
+def test_a_token_in_the_environment_that_is_not_text(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("LLCUDA_TOKEN", "\udcff")
+    assert run("a", "--server", "127.0.0.1:1") == Exit.USAGE
+    assert capsys.readouterr().err == "llcuda-client: error: LLCUDA_TOKEN is not UTF-8 text\n"
+
+
+@pytest.mark.parametrize(
+    ("tokens", "milliseconds", "told"),
+    [(30, 100.0, "30 tokens, 290.0/s"), (30, 0.9, "30 tokens"), (1, 100.0, "1 token")],
+)
+def test_a_speed_only_where_there_is_one(tokens: int, milliseconds: float, told: str) -> None:
+    timings = {"prompt": 9.0, "first_token": 2.0, "generation": milliseconds}
+    result = Result("text", "stop", None, {"completion_tokens": tokens}, timings)
+    assert f"  answer {told}" in stats_lines(result)

@@ -70,6 +70,34 @@ def test_a_full_disk_is_one_line() -> None:
         assert process.stderr.read() == b"llcuda-client: error: No space left on device\n"
 
 
+@pytest.mark.parametrize("command", ["client", "server"])
+@pytest.mark.parametrize("flag", ["--version", "--help"])
+def test_help_on_a_full_disk_is_one_line(command: str, flag: str) -> None:
+    with Path("/dev/full").open("wb") as full:
+        ended = subprocess.run(
+            [sys.executable, "-m", f"llcuda_net.cli.{command}", flag],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            check=False,
+            env={k: v for k, v in os.environ.items() if k != "PYTHONUNBUFFERED"},
+        )
+    told = f"llcuda-{command}: error: No space left on device\n".encode()
+    assert (ended.returncode, ended.stderr) == (Exit.REFUSED, told)
+
+
+@pytest.mark.parametrize("command", ["client", "server"])
+def test_an_interrupt_of_the_imports_is_no_traceback(command: str, tmp_path: Path) -> None:
+    (tmp_path / "argparse.py").write_text("raise KeyboardInterrupt")
+    code = f"import sys; from llcuda_net.cli.start import {command}; sys.exit({command}())"
+    ended = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        check=False,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), *sys.path])},
+    )
+    assert (ended.returncode, ended.stderr) == (Exit.INTERRUPTED, b"")
+
+
 def test_help_is_cheap() -> None:
     """--help imports nothing that takes time, so that it answers at once."""
     heavy = ["trio", "httpx", "numba", "xllamacpp", "msgspec", "structlog", "msgpack", "asyncio"]
@@ -232,6 +260,9 @@ def test_a_chat_with_lines_from_a_pipe() -> None:
     with spawn("--chat", stdin=subprocess.PIPE) as process:
         out, err = process.communicate(b"one two\n\nthree\n", PATIENCE)
         assert (process.returncode, out, err) == (Exit.OK, b"one two\nthree\n", b"")
+    with spawn("--chat", stdin=subprocess.PIPE) as process:
+        out, err = process.communicate(b"refuse\n/help\nhello\n", PATIENCE)
+        assert (process.returncode, out) == (Exit.REFUSED, b"hello\n")
     with spawn("--chat", stdin=subprocess.PIPE) as process:
         out, err = process.communicate(b"\xff\n", PATIENCE)
         assert process.returncode == Exit.USAGE

@@ -126,7 +126,6 @@ async def test_serves_and_stops(tiny: Path) -> None:
     )
     async with trio.open_nursery() as nursery:
         await nursery.start(engine.run)
-        await engine.wait_ready()
         url, pid = engine.base_url, engine.pid
         assert url is not None
         assert pid is not None
@@ -191,7 +190,8 @@ async def test_a_killed_child_is_replaced(tiny: Path) -> None:
         os.kill(first, signal.SIGKILL)
         await changed.wait()
         assert engine.base_url is None
-        await engine.wait_ready()
+        changed = trio.Event()
+        await changed.wait()
         assert engine.restarts == 1
         assert engine.pid != first
         assert (await complete(engine)).status_code == 200
@@ -408,12 +408,13 @@ async def test_the_first_failure_ends_it_and_later_ones_do_not(
 ) -> None:
     with pytest.raises(EngineError, match=r"tiny\.gguf: it had to be"):
         await Engine(EngineOptions(tiny), launch=Lives([(1, False)]).launch).run()
-    engine = Engine(EngineOptions(tiny), launch=Lives([(1, True), (1, False)]).launch)
+    fake = Lives([(1, True), (1, False)])
+    engine = Engine(EngineOptions(tiny), launch=fake.launch)
     async with trio.open_nursery() as nursery:
         await nursery.start(engine.run)
         await trio.sleep(1.5)
         with trio.fail_after(60):
-            await engine.wait_ready()
+            await fake.settled.wait()
         assert engine.base_url == "http://127.0.0.1:3"
         nursery.cancel_scope.cancel()
     assert engine.base_url is None
@@ -499,3 +500,32 @@ async def test_no_descriptor_is_left_open(tiny: Path) -> None:
     before = descriptors()
     await once()
     assert descriptors() == before
+
+
+async def test_what_a_client_sent_is_not_kept_once_it_serves(
+    tiny: Path, stand_in: Callable[[str], None]
+) -> None:
+    stand_in(r"""
+        import os
+        class Server:
+            listening_address = "http://127.0.0.1:1"
+            def __init__(self, params):
+                os.write(1, b"while it loads\n")
+        import threading, time
+        def speak():
+            time.sleep(0.2)
+            os.write(2, b"0.00.001.440 E parse: error\nroot ::= s3cret\n")
+            os.write(2, b"x.cpp:1: GGML_ASSERT(0) failed\n")
+            os._exit(1)
+        threading.Thread(target=speak).start()
+    """)
+    ready = trio.Event()
+    settings = ChildSettings(str(tiny), "tiny", 64, 1, 1, 0, None, "key")
+    end = await engine_process.run_child(settings, lambda pid: None, lambda url: ready.set())
+    assert ready.is_set()
+    assert end.why.endswith("GGML_ASSERT(0) failed")
+    assert end.last_lines == (
+        "while it loads",
+        "0.00.001.440 E parse: error",
+        "x.cpp:1: GGML_ASSERT(0) failed",
+    )

@@ -1,0 +1,23 @@
+"""Where the installed commands begin: so little that Ctrl-C finds nothing else to interrupt."""
+
+from __future__ import annotations
+
+
+def client() -> int:
+    """Run llcuda-client; returns its exit code."""
+    try:
+        from llcuda_net.cli.client import main
+
+        return main()
+    except KeyboardInterrupt:
+        return 130
+
+
+def server() -> int:
+    """Run llcuda-server; returns its exit code."""
+    try:
+        from llcuda_net.cli.server import main
+
+        return main()
+    except KeyboardInterrupt:
+        return 130
