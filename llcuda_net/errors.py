@@ -42,5 +42,33 @@ class RequestError(LlcudaError):
         self.retry_after = retry_after
 
 
+class StorageError(LlcudaError):
+    """What was asked cannot be stored, or what is stored cannot be read.
+
+    Attributes:
+        code: one of the class's constants.
+        retry: whether the same may succeed later, without a restart.
+    """
+
+    #: The disk reported a failure; nothing more is accepted until a restart.
+    FAILED = "storage_failed"
+    #: There is no room on the disk; goes on by itself when there is.
+    FULL = "storage_full"
+    #: Another process kept the store from us for too long.
+    BUSY = "storage_busy"
+    #: Bytes that were read are not what was written.
+    DAMAGED = "storage_damaged"
+    #: The data directory is another server's, of a newer version, or cannot be used.
+    REFUSED = "storage_refused"
+    #: The argument cannot be stored or searched for.
+    INVALID = "storage_invalid"
+
+    def __init__(self, message: str, code: str = FAILED) -> None:
+        super().__init__(message)
+        self.message = message
+        self.code = code
+        self.retry = code in (self.FULL, self.BUSY)
+
+
 class ConnectError(LlcudaError):
     """No usable connection to an llcuda-server could be made, or it was lost."""

@@ -16,7 +16,7 @@ ROOT = Path(__file__).resolve().parent.parent
 LAYERS = [
     {"llcuda_net.errors", "llcuda_net.data", "llcuda_net.terminal"},
     {"llcuda_net.address", "llcuda_net.params", "llcuda_net.settings", "llcuda_net.logs"},
-    {"llcuda_net.upstream"},
+    {"llcuda_net.upstream", "llcuda_net.storage"},
     {"llcuda_net.admission", "llcuda_net.generations", "llcuda_net.outbox"},
     {"llcuda_net.streams"},
     {"llcuda_net.session"},

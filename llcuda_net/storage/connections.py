@@ -1,0 +1,111 @@
+"""SQLite connections as this store wants them, and its errors as ours.
+
+A transaction that returns from COMMIT is on the disk: WAL with synchronous=FULL. Checkpoints are
+not SQLite's automatic ones, which would make one commit in a thousand wait for them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import apsw
+
+from llcuda_net.errors import StorageError
+
+#: Seconds to wait for another connection's transaction.
+BUSY = 10.0
+#: Seconds between looks whether it is over. SQLite's own pauses grow to 0.1 s.
+_LOOK = 0.0005
+_CACHE_KIB = 32 << 10
+
+
+def connect(
+    path: Path,
+    *,
+    create: bool = False,
+    write: bool = True,
+    durable: bool = True,
+    vfs: str | None = None,
+) -> apsw.Connection:
+    """A connection to a database file.
+
+    Args:
+        create: make the file where there is none.
+        write: may change anything; without it, the connection refuses to.
+        durable: each commit waits for the disk.
+        vfs: of a simulated disk, in tests. It has no shared memory, so nobody else may connect.
+    """
+    flags = apsw.SQLITE_OPEN_READWRITE | (apsw.SQLITE_OPEN_CREATE if create else 0)
+    connection = apsw.Connection(str(path), flags=flags, vfs=vfs)
+    try:
+        connection.set_busy_handler(_wait)
+        if vfs is not None:
+            connection.execute("PRAGMA locking_mode = EXCLUSIVE")
+        if create:
+            connection.execute("PRAGMA auto_vacuum = INCREMENTAL")
+            connection.execute("PRAGMA journal_mode = WAL")
+        connection.execute(f"PRAGMA synchronous = {'FULL' if durable else 'NORMAL'}")
+        connection.execute(f"PRAGMA cache_size = -{_CACHE_KIB}")
+        connection.execute("PRAGMA temp_store = MEMORY")
+        if not write:
+            connection.execute("PRAGMA query_only = ON")
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def _wait(tries: int) -> bool:
+    time.sleep(_LOOK)
+    return tries < BUSY / _LOOK
+
+
+def rows(db: apsw.Connection, sql: str, values: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
+    """All rows of a statement."""
+    return list(db.execute(sql, values))
+
+
+@contextlib.contextmanager
+def transaction(connection: apsw.Connection) -> Iterator[None]:
+    """All of the block, or nothing of it; takes the write lock at once."""
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        yield
+        connection.execute("COMMIT")
+    except BaseException:
+        if connection.in_transaction:  # SQLite itself rolls back after some errors
+            connection.execute("ROLLBACK")
+        raise
+
+
+@contextlib.contextmanager
+def errors(what: str) -> Iterator[None]:
+    """Turn SQLite's errors into StorageError, whose message begins with `what`."""
+    try:
+        yield
+    except apsw.Error as error:
+        raise as_storage_error(error, what) from error
+
+
+def as_storage_error(error: apsw.Error, what: str) -> StorageError:
+    """Our error for one of SQLite's."""
+    extended = getattr(error, "extendedresult", 0)
+    if isinstance(error, apsw.FullError) or extended == apsw.SQLITE_IOERR_SHMSIZE:
+        return StorageError(
+            f"{what}: there is no room: free some disk space, or choose another --data-dir",
+            StorageError.FULL,
+        )
+    if isinstance(error, apsw.BusyError | apsw.LockedError):
+        return StorageError(
+            f"{what}: another process has kept the store for {BUSY:g} s", StorageError.BUSY
+        )
+    if isinstance(error, apsw.CorruptError | apsw.NotADBError):
+        return StorageError(
+            f"{what}: the file is damaged ({error}): restore it from a backup",
+            StorageError.DAMAGED,
+        )
+    return StorageError(f"{what}: {error}")

@@ -1,0 +1,175 @@
+"""The SQLite schema, as numbered migrations.
+
+A migration and its record are one transaction. A migration that was released is never edited: a
+change of the schema is one more at the end. tests/llcuda_net/storage/test_migrations.py runs them
+from each earlier version.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import apsw
+
+from llcuda_net.errors import StorageError
+
+
+@dataclass(frozen=True)
+class Migration:
+    """One change of the schema."""
+
+    number: int
+    name: str
+    sql: str
+
+
+MAIN = (
+    Migration(
+        1,
+        "results, bodies and models",
+        """
+        CREATE TABLE identity (store BLOB NOT NULL) STRICT;
+        INSERT INTO identity VALUES (randomblob(16));
+
+        CREATE TABLE models (
+            id INTEGER PRIMARY KEY,
+            hash BLOB NOT NULL UNIQUE,
+            name TEXT NOT NULL,
+            fingerprint BLOB NOT NULL
+        ) STRICT;
+        CREATE INDEX models_name ON models (name);
+
+        -- Large contents, each once: compressed, under the hash of what was compressed.
+        CREATE TABLE bodies (
+            id INTEGER PRIMARY KEY,
+            hash BLOB NOT NULL UNIQUE,
+            uses INTEGER NOT NULL,
+            size INTEGER NOT NULL,
+            data BLOB NOT NULL
+        ) STRICT;
+
+        -- input, log and logprobs: a content itself, or an integer: the body that is it.
+        -- AUTOINCREMENT, because the derived file remembers numbers.
+        CREATE TABLE results (
+            seq INTEGER PRIMARY KEY AUTOINCREMENT,
+            id TEXT NOT NULL UNIQUE,
+            created INTEGER NOT NULL,
+            finished INTEGER NOT NULL,
+            state TEXT NOT NULL,
+            model INTEGER NOT NULL REFERENCES models,
+            owner TEXT NOT NULL,
+            key TEXT,
+            request_hash BLOB NOT NULL,
+            cacheable INTEGER NOT NULL,
+            tokens INTEGER NOT NULL,
+            prompt_tokens INTEGER NOT NULL,
+            size INTEGER NOT NULL,
+            preview TEXT NOT NULL,
+            hash BLOB NOT NULL,
+            meta BLOB NOT NULL,
+            input ANY NOT NULL,
+            log ANY NOT NULL,
+            logprobs ANY
+        ) STRICT;
+        CREATE INDEX results_created ON results (created, size);
+        CREATE INDEX results_model ON results (model, created);
+        CREATE INDEX results_owner ON results (owner, created) WHERE owner != '';
+        CREATE INDEX results_state ON results (state, created) WHERE state != 'done';
+        CREATE INDEX results_key ON results (key, owner) WHERE key IS NOT NULL;
+        CREATE INDEX results_cache ON results (request_hash, model) WHERE cacheable = 1;
+        """,
+    ),
+)
+
+DERIVED = (
+    Migration(
+        1,
+        "full text and rollups",
+        """
+        -- What was derived, and from which results: those of `store` up to `seq`.
+        CREATE TABLE cursor (store BLOB NOT NULL, seq INTEGER NOT NULL) STRICT;
+
+        CREATE VIRTUAL TABLE texts USING fts5 (
+            prompt, text,
+            content='', contentless_delete=1, tokenize='unicode61 remove_diacritics 2'
+        );
+
+        CREATE TABLE rollups (
+            day TEXT NOT NULL,
+            model TEXT NOT NULL,
+            owner TEXT NOT NULL,
+            state TEXT NOT NULL,
+            results INTEGER NOT NULL,
+            tokens INTEGER NOT NULL,
+            prompt_tokens INTEGER NOT NULL,
+            PRIMARY KEY (day, model, owner, state)
+        ) STRICT, WITHOUT ROWID;
+        """,
+    ),
+)
+
+
+def version(connection: apsw.Connection) -> int:
+    """The number of the last migration; 0 for a new file.
+
+    Raises:
+        StorageError: the file holds something that is not ours.
+    """
+    names = {row[0] for row in connection.execute("SELECT name FROM sqlite_schema")}
+    if not names:
+        return 0
+    if "migrations" not in names:
+        raise StorageError(
+            f"{connection.filename} is a database of something else: choose another --data-dir",
+            StorageError.REFUSED,
+        )
+    return int(connection.execute("SELECT coalesce(max(number), 0) FROM migrations").get)
+
+
+def check(connection: apsw.Connection, migrations: Sequence[Migration]) -> int:
+    """The version of a file.
+
+    Raises:
+        StorageError: it is newer than we are.
+    """
+    found = version(connection)
+    newest = migrations[-1].number
+    if found > newest:
+        raise StorageError(
+            f"{connection.filename} has version {found}, this llcuda knows up to {newest}: "
+            "upgrade llcuda, or choose another --data-dir",
+            StorageError.REFUSED,
+        )
+    return found
+
+
+def migrate(connection: apsw.Connection, migrations: Sequence[Migration]) -> None:
+    """Bring a file up to the last of these versions.
+
+    Raises:
+        StorageError: as `check`.
+        apsw.Error: a migration failed; the file is as the one before it left it.
+    """
+    if check(connection, migrations) == migrations[-1].number:
+        return
+    for migration in migrations:
+        connection.execute("BEGIN IMMEDIATE")
+        try:
+            # Looked at again inside: another process may have been quicker.
+            if migration.number > check(connection, migrations):
+                connection.execute(
+                    "CREATE TABLE IF NOT EXISTS migrations ("
+                    "number INTEGER PRIMARY KEY, name TEXT NOT NULL, applied INTEGER NOT NULL"
+                    ") STRICT"
+                )
+                connection.execute(migration.sql)
+                connection.execute(
+                    "INSERT INTO migrations VALUES (?, ?, ?)",
+                    (migration.number, migration.name, time.time_ns()),
+                )
+        except BaseException:
+            connection.execute("ROLLBACK")
+            raise
+        connection.execute("COMMIT")
