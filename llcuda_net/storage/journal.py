@@ -25,16 +25,8 @@ import trio
 from llcuda_net.errors import StorageError
 from llcuda_net.storage import framing
 from llcuda_net.storage.files import Files, RealFiles
-from llcuda_net.storage.records import (
-    Appended,
-    Ended,
-    Forgotten,
-    Level,
-    Logprobs,
-    Opened,
-    Spliced,
-    encode,
-)
+from llcuda_net.storage.log import Log
+from llcuda_net.storage.records import Forgotten, Opened, encode
 from llcuda_net.storage.recovery import OpenGeneration, Recovered, read, segment_path
 from llcuda_net.storage.segments import Segment, live_bodies, restate, start_segment
 
@@ -47,70 +39,6 @@ PROBE = 0.5
 #: Closed segments that are kept before the oldest one's open generations are copied forward.
 KEEP = 3
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
-
-
-class Log:
-    """One open generation's place in the journal.
-
-    Attributes:
-        count: entries appended so far.
-        durable: of these, how many a power cut cannot take away.
-        on_durable: called with `durable` after it has grown; must not raise.
-    """
-
-    __slots__ = ("_journal", "bytes", "count", "durable", "level", "oldest", "on_durable", "slot")
-
-    def __init__(self, journal: Journal, slot: int, level: Level, oldest: int) -> None:
-        self._journal = journal
-        self.slot = slot
-        self.level = level
-        self.oldest = oldest
-        self.bytes = 0
-        self.count = 0
-        self.durable = 0
-        self.on_durable: Callable[[int], None] | None = None
-
-    def append(
-        self, pieces: list[str], ids: list[int | None], logprobs: Logprobs | None = None
-    ) -> None:
-        """Buffer the log's next entries.
-
-        Raises:
-            StorageError: the journal has failed, or its disk is full.
-        """
-        journal = self._journal
-        if journal.refusal is not None:
-            raise journal.refusal
-        journal.add(self, encode(Appended(self.slot, self.count, pieces, ids, logprobs)))
-        self.count += len(pieces)
-        if self.level.synced:
-            journal.appended[self] = self.count
-
-    def splice(self, upstream: str) -> None:
-        """Buffer that the next entries come from another upstream; raises as `append`."""
-        journal = self._journal
-        if journal.refusal is not None:
-            raise journal.refusal
-        journal.add(self, encode(Spliced(self.slot, self.count, upstream)))
-
-    def end(self, ended: Ended) -> None:
-        """Buffer how the generation ended; on a full disk too, since its end makes room.
-
-        Raises:
-            StorageError: the journal has failed.
-        """
-        journal = self._journal
-        if journal.failed is not None:
-            raise journal.failed
-        ended.slot = self.slot
-        ended.count = self.count
-        journal.add(self, encode(ended))
-        if self.level.synced:
-            journal.appended[self] = self.count
-
-    def forget(self) -> None:
-        """The store has the result: the journal need not keep the generation. Never raises."""
-        self._journal.forget(self)
 
 
 @dataclass
@@ -279,8 +207,9 @@ class Journal:
         try:
             done = self._files.pwrite(segment.descriptor, buffer, segment.size)
             while done < size:  # a short write says nothing; the next one says why
-                with memoryview(buffer) as view:
-                    done += self._files.pwrite(segment.descriptor, view[done:], segment.size + done)
+                # A copy: a view, kept by an exception, would keep the buffer from growing.
+                rest = bytes(buffer[done:])
+                done += self._files.pwrite(segment.descriptor, rest, segment.size + done)
         except OSError as error:
             raise self._not_written(error) from error
         segment.size += size
@@ -407,7 +336,7 @@ class Journal:
             if self._segment.size >= self._segment_bytes:
                 await self._rotate()
                 dead_weight = 2 * (self.figures.live_bytes // self._segment_bytes)
-                if len(self._closed) > KEEP + dead_weight and not self._retiring:
+                if len(self._closed) > KEEP + dead_weight:
                     await self._copy_forward(self._closed[0])
             await self._delete()
         except OSError as error:

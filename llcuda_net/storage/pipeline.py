@@ -25,8 +25,9 @@ import trio
 
 from llcuda_net.errors import StorageError
 from llcuda_net.storage.files import Files
-from llcuda_net.storage.journal import INTERVAL, PROBE, SEGMENT_BYTES, Journal, Log
+from llcuda_net.storage.journal import INTERVAL, PROBE, SEGMENT_BYTES, Journal
 from llcuda_net.storage.lock import DirectoryLock
+from llcuda_net.storage.log import Log
 from llcuda_net.storage.paths import prepare
 from llcuda_net.storage.records import Ended, Level, Logprobs, Opened, Result, TokenLog
 from llcuda_net.storage.recovery import OpenGeneration

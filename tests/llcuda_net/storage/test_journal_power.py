@@ -1,0 +1,112 @@
+"""A power cut at any moment takes nothing from the journal that was said to be durable."""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+from pathlib import Path
+
+import pytest
+import trio
+
+from llcuda_net.storage.journal import Journal
+from llcuda_net.storage.log import Log
+from llcuda_net.storage.records import Ended
+from tests.llcuda_net.storage.making import opened
+from tests.llcuda_net.storage.power import Recorder, SimulatedFiles
+
+FOLDER = Path("/journal")
+CRASHES, WORKLOADS = 200, 10
+
+
+def piece(generation: str, number: int) -> str:
+    return f"{generation}/{number} "
+
+
+async def workload(files: SimulatedFiles, rng: random.Random, *, honest: bool = True) -> None:
+    """Generations begin, grow, end and are forgotten; what is durable is noted as acknowledged."""
+    note = files.recorder.note
+    journal = Journal(FOLDER, files, interval=0, segment_bytes=1500)
+    journal.open()
+    logs: dict[str, Log] = {}
+    number = 0
+
+    async def forget(name: str) -> None:
+        log = logs.pop(name)
+        log.end(Ended(state="done"))
+        await journal.sync()
+        note("acknowledged", (name, "forgotten", 0))  # the store has it: it may go from here
+        log.forget()
+
+    async with trio.open_nursery() as nursery:
+        await nursery.start(journal.run)
+        for _ in range(60):
+            if len(logs) < 2 or rng.random() < 0.15:
+                number += 1
+                name = f"generation-{number}"
+                logs[name] = journal.start(opened(number))
+                logs[name].on_durable = lambda count, name=name: note(
+                    "acknowledged", (name, "tokens", count)
+                )
+                await journal.sync()
+                note("acknowledged", (name, "tokens", 0))
+            for name, log in logs.items():
+                count = rng.randrange(4)
+                new = range(log.count, log.count + count)
+                if count:
+                    log.append([piece(name, i) for i in new], list(new))
+                if not honest:
+                    note("acknowledged", (name, "tokens", log.count))
+            journal.write()
+            if rng.random() < 0.5:
+                await journal.sync()
+            if len(logs) > 4 or rng.random() < 0.1:
+                await forget(rng.choice(sorted(logs)))
+        nursery.cancel_scope.cancel()
+
+
+def lost(recorder: Recorder, moment: int, rng: random.Random, *, syncs: bool = True) -> list[str]:
+    """What a power cut at this moment took, though it was acknowledged."""
+    files = SimulatedFiles(recorder.image(moment, rng, syncs=syncs))
+    found = {generation.id: generation for generation, _ in Journal(FOLDER, files).open()[0]}
+    durable: Counter[str] = Counter()
+    forgotten = set()
+    for name, what, count in recorder.acknowledged(moment):
+        durable[name] = max(durable[name], count)
+        if what == "forgotten":
+            forgotten.add(name)
+    out = []
+    for name, generation in found.items():
+        log = generation.log
+        if log.pieces != [piece(name, i) for i in range(len(log.pieces))]:
+            out.append(f"{name} has other tokens")
+    for name in set(durable) - forgotten:
+        if name not in found:
+            out.append(f"{name} is gone")
+        elif len(found[name].log.pieces) < durable[name]:
+            out.append(f"{name} was cut short")
+    return out
+
+
+def crashes(*, honest: bool = True, syncs: bool = True) -> list[list[str]]:
+    found = []
+    for seed in range(WORKLOADS):
+        rng = random.Random(seed)
+        files = SimulatedFiles()
+        trio.run(lambda f=files, r=rng: workload(f, r, honest=honest))
+        for _ in range(CRASHES // WORKLOADS):
+            moment = rng.randrange(len(files.recorder.events) + 1)
+            found.append(lost(files.recorder, moment, rng, syncs=syncs))
+    return found
+
+
+def test_nothing_durable_is_lost() -> None:
+    found = crashes()
+    assert len(found) == CRASHES
+    assert [problems for problems in found if problems] == []
+
+
+@pytest.mark.parametrize("control", [{"honest": False}, {"syncs": False}])
+def test_the_check_can_fail(control: dict[str, bool]) -> None:
+    """Acknowledging before the sync, or a disk that lies, must be found out."""
+    assert sum(bool(problems) for problems in crashes(**control)) > CRASHES // 20
