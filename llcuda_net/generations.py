@@ -30,15 +30,17 @@ class State(StrEnum):
     DONE = "done"
     FAILED = "failed"
     CANCELLED = "cancelled"
+    INTERRUPTED = "interrupted"
 
 
 #: Which state may follow which.
 TRANSITIONS: dict[State, frozenset[State]] = {
-    State.QUEUED: frozenset({State.RUNNING, State.FAILED, State.CANCELLED}),
-    State.RUNNING: frozenset({State.DONE, State.FAILED, State.CANCELLED}),
+    State.QUEUED: frozenset({State.RUNNING, State.FAILED, State.CANCELLED, State.INTERRUPTED}),
+    State.RUNNING: frozenset({State.DONE, State.FAILED, State.CANCELLED, State.INTERRUPTED}),
     State.DONE: frozenset(),
     State.FAILED: frozenset(),
     State.CANCELLED: frozenset(),
+    State.INTERRUPTED: frozenset(),
 }
 
 #: The logarithm of a probability that llama-server rounded to nothing: of the smallest double.
@@ -57,6 +59,8 @@ class Times:
     sent: float | None = None
     first_token: float | None = None
     last_token: float | None = None
+    over: float | None = None
+    stored: float | None = None
 
     def phases(self, now: float, prompt_ms: float) -> dict[str, float]:
         """Milliseconds by phase, as SPEC.md names them, of the phases that there were."""
@@ -66,6 +70,7 @@ class Times:
             "connect": (self.rendered or self.dispatched, self.sent),
             "first_token": (self.sent, self.first_token),
             "generation": (self.first_token, self.last_token),
+            "persist": (self.over, self.stored),
             "total": (self.received, now),
         }
         phases = {
@@ -86,6 +91,8 @@ class Generation:
         pieces: the text so far, one entry an event of the upstream.
         ids: beside each piece, the id of its last token, or None.
         logprobs: beside each piece its tokens; None unless n_probs asked for them.
+        accepted: whether the request is as safe as its level says; nothing is sent before.
+        visible: how many pieces may be sent: those that are as safe as the level says.
         on_change: called after the log grew or the generation ended; one entry a stream.
     """
 
@@ -99,6 +106,9 @@ class Generation:
     ids: list[int | None] = field(default_factory=list)
     logprobs: list[list[TokenLogprob]] | None = None
     times: Times = field(default_factory=lambda: Times(trio.current_time()))
+    level: str = "memory"
+    accepted: bool = False
+    visible: int = 0
     position: int = 0
     error: RequestError | None = None
     final: CompletionEvent | None = None
@@ -126,8 +136,21 @@ class Generation:
         for callback in tuple(self.on_change):
             callback()
 
-    def extend(self, events: list[CompletionEvent]) -> None:
-        """Append what the upstream sent in one go."""
+    def accept(self) -> None:
+        """The request is as safe as its level says: tell the streams."""
+        self.accepted = True
+        self.notify()
+
+    def show(self, count: int) -> None:
+        """Let the streams send the first `count` pieces."""
+        self.visible = count
+        self.notify()
+
+    def extend(self, events: list[CompletionEvent]) -> bool:
+        """Append what the upstream sent in one go; whether the log grew.
+
+        The streams are told by `show`, after the new entries were kept.
+        """
         now = trio.current_time()
         grown = False
         for event in events:
@@ -144,7 +167,7 @@ class Generation:
             if self.times.first_token is None:
                 self.times.first_token = now
             self.times.last_token = now
-            self.notify()
+        return grown
 
     def dispatched(self) -> None:
         """It holds a slot of the upstream."""
@@ -155,10 +178,16 @@ class Generation:
         """The upstream has the request."""
         self.times.sent = trio.current_time()
 
-    def fail(self, error: RequestError) -> None:
-        """End it with an error."""
+    def end(self, state: State, error: RequestError | None, *, kept: bool = True) -> None:
+        """End it; the streams send what may be sent, and then how it ended.
+
+        Args:
+            kept: whether all of the log is as safe as its level says.
+        """
         self.error = error
-        self.move(State.FAILED)
+        if kept:
+            self.visible = len(self.pieces)
+        self.move(state)
 
     def cancel(self) -> None:
         """Stop it; its task then ends it as cancelled."""
@@ -170,33 +199,47 @@ class Generation:
             self.error = error
             self.scope.cancel()
 
-    def stopped(self) -> None:
-        """End it after `cancel` or `hand_back` has stopped it."""
-        self.move(State.CANCELLED if self.error is None else State.FAILED)
+    @property
+    def reason(self) -> str:
+        """Why it finished: "stop" or "length"."""
+        return _REASONS.get(self.final.stop_type if self.final else "", "stop")
+
+    @property
+    def stop(self) -> str | None:
+        """The stop string that ended it."""
+        return (self.final.stopping_word if self.final else "") or None
+
+    @property
+    def usage(self) -> dict[str, int]:
+        """Tokens of prompt and answer, as SPEC.md names them."""
+        final = self.final
+        if final is None:
+            return {"completion_tokens": len(self.pieces)}
+        usage = {"completion_tokens": final.tokens_predicted}
+        if final.tokens_evaluated:
+            usage["prompt_tokens"] = final.tokens_evaluated
+        if final.timings is not None:
+            usage["cached_tokens"] = final.timings.cache_n
+        return usage
+
+    def phases(self) -> dict[str, float]:
+        """Milliseconds by phase until now."""
+        timings = self.final.timings if self.final else None
+        return self.times.phases(trio.current_time(), 0.0 if timings is None else timings.prompt_ms)
 
     def ending(self, stream: int) -> Done | Error:
         """The last frame of a stream that reads this generation."""
         error = self.error
         if self.state is State.FAILED and error is not None:
             return Error(stream, error.code, error.message, error.retry, error.retry_after)
-        final = self.final or CompletionEvent(tokens_predicted=len(self.pieces))
-        timings = final.timings
-        usage = {"completion_tokens": final.tokens_predicted}
-        if final.tokens_evaluated:
-            usage["prompt_tokens"] = final.tokens_evaluated
-        if timings is not None:
-            usage["cached_tokens"] = timings.cache_n
-        reason = _REASONS.get(final.stop_type, "stop")
         return Done(
             stream,
-            reason="cancelled" if self.state is State.CANCELLED else reason,
+            reason="cancelled" if self.state is State.CANCELLED else self.reason,
             id=self.id,
-            model=final.model[:256] or None,
-            stop=final.stopping_word or None,
-            usage=usage,
-            timings=self.times.phases(
-                trio.current_time(), 0.0 if timings is None else timings.prompt_ms
-            ),
+            model=(self.final.model[:256] if self.final else "") or None,
+            stop=self.stop,
+            usage=self.usage,
+            timings=self.phases(),
         )
 
 

@@ -7,6 +7,7 @@ outbox. Each generation runs in the server's own nursery, since it belongs to no
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import struct
 from collections import Counter, OrderedDict
@@ -21,10 +22,12 @@ from llcuda_net import params
 from llcuda_net.admission import Admission, Ticket
 from llcuda_net.errors import RequestError
 from llcuda_net.generations import Generation, State
+from llcuda_net.keeping import Keeper
 from llcuda_net.outbox import Outbox
 from llcuda_net.session import Session
 from llcuda_net.settings import Settings
-from llcuda_net.upstream.completion import nonsense
+from llcuda_net.storage.records import Level
+from llcuda_net.upstream.completion import CompletionEvent, nonsense
 from llcuda_net.upstream.hub import StreamHub
 from llcuda_net.upstream.interface import Properties, Upstream
 from llcuda_protocol import ErrorCode, Generate
@@ -51,6 +54,7 @@ class Server:
         upstream: where requests go.
         hub: reads the upstream's token streams; the server runs it.
         tokens: any of these lets a client in; none: everybody may come in.
+        keeper: keeps generations and results; without it nothing is kept.
     """
 
     def __init__(
@@ -59,6 +63,7 @@ class Server:
         upstream: Upstream,
         hub: StreamHub,
         tokens: Sequence[str] = (),
+        keeper: Keeper | None = None,
     ) -> None:
         self.settings = settings
         self.tokens = tokens
@@ -69,6 +74,10 @@ class Server:
         self.agent = f"llcuda-server/{package_version()}"
         self._upstream = upstream
         self._hub = hub
+        self._keeper = keeper if keeper is not None else Keeper(None, Level.MEMORY)
+        #: Generations whose log has grown and whose streams have not been told.
+        self._grown: set[Generation] = set()
+        self._strict_work = trio.Event()
         self._admission = Admission(_SLOTS_UNKNOWN, settings.max_queue)
         self._greeting: OrderedDict[Session, None] = OrderedDict()
         self._sessions: set[Session] = set()
@@ -92,6 +101,8 @@ class Server:
         """Serve until `drain` has ended, or until cancelled."""
         async with trio.open_nursery() as self._nursery:
             self._nursery.start_soon(self._hub.run)
+            if self._keeper.strict:
+                self._nursery.start_soon(self._sync_strictly)
             self._accepting = trio.CancelScope()
             self._nursery.start_soon(self._accept, listeners)
             task_status.started()
@@ -130,9 +141,45 @@ class Server:
                 await trio.sleep(0.02)
 
     def flush(self) -> None:
-        """Send what was added to outboxes since the last time."""
+        """Keep what has come since the last time, then send it."""
+        if self._grown:
+            self._show_grown()
         while self.unflushed:
             self.unflushed.pop().flush()
+
+    def _show_grown(self) -> None:
+        """Write what has grown to the journal, and only then let the streams have it."""
+        try:
+            self._keeper.write()
+        except RequestError as error:
+            for generation in self._grown:
+                generation.hand_back(error)
+            self._grown.clear()
+            return
+        if self._keeper.strict:
+            self._strict_work.set()
+            return
+        while self._grown:
+            generation = self._grown.pop()
+            generation.show(len(generation.pieces))
+
+    async def _sync_strictly(self) -> None:
+        """At the level strict: have the disk take tokens before they are sent."""
+        while True:
+            await self._strict_work.wait()
+            self._strict_work = trio.Event()
+            grown = [(generation, len(generation.pieces)) for generation in self._grown]
+            self._grown.clear()
+            try:
+                await self._keeper.sync()
+            except RequestError as error:
+                for generation, _ in grown:
+                    generation.hand_back(error)
+                continue
+            for generation, count in grown:
+                if not generation.ended:
+                    generation.show(count)
+            self.flush()
 
     # -- sessions -----------------------------------------------------------------------------
 
@@ -178,11 +225,18 @@ class Server:
         _check_prompt(request)
         properties = self._upstream.properties
         checked = params.check(request.params, properties.context if properties else None)
-        ticket = self._admission.enter()
         timeout = self.settings.timeout
         if request.timeout is not None:
             timeout = min(timeout, request.timeout)
         generation = Generation(request.prompt, request.messages, checked, timeout)
+        generation.level = str(self._keeper.level)
+        ticket = self._admission.enter()
+        generation.position = ticket.position
+        try:
+            self._keeper.start(generation)
+        except BaseException:
+            self._admission.leave(ticket)
+            raise
         self._generations.add(generation)
         self._nursery.start_soon(self._run, generation, ticket)
         text = request.prompt if request.messages is None else request.messages
@@ -199,25 +253,64 @@ class Server:
 
     async def _run(self, generation: Generation, ticket: Ticket) -> None:
         try:
+            state, error = await self._attempt(generation, ticket)
+            generation.times.over = trio.current_time()
+            # A generation that was refused before it was accepted is kept, too: it has failed.
+            kept = True
+            try:
+                with trio.CancelScope(shield=True):
+                    await self._keeper.finish(
+                        generation,
+                        state,
+                        error,
+                        properties=self._upstream.properties,
+                        upstream=self._upstream.base_url,
+                    )
+            except RequestError as refusal:
+                state, error, kept = State.FAILED, error or refusal, False
+            generation.times.stored = trio.current_time()
+            generation.end(state, error, kept=kept)
+        finally:
+            self._generations.discard(generation)
+            self._grown.discard(generation)
+        self._count(generation)
+        self.flush()
+
+    async def _attempt(
+        self, generation: Generation, ticket: Ticket
+    ) -> tuple[State, RequestError | None]:
+        """Run it; how it ended."""
+        try:
             with trio.move_on_after(generation.timeout) as deadline, generation.scope:
+                await self._keep(generation, ticket)
                 async with ticket:
                     generation.dispatched()
                     await self._complete(generation)
-                generation.move(State.DONE)
+                return State.DONE, None
             if deadline.cancelled_caught:
-                generation.fail(_too_late(generation.timeout))
-            elif generation.scope.cancelled_caught:
-                generation.stopped()
+                return State.FAILED, _too_late(generation.timeout)
+            return State.CANCELLED if generation.error is None else State.FAILED, generation.error
         except RequestError as error:
-            generation.fail(error)
+            return State.FAILED, error
         except Exception as error:
             log.exception("generation_crashed", generation=generation.id)
-            if not generation.ended:
-                generation.fail(RequestError(ErrorCode.INTERNAL, f"a bug: {type(error).__name__}"))
-        finally:
-            self._generations.discard(generation)
-        self._count(generation)
+            bug = RequestError(ErrorCode.INTERNAL, f"a bug: {type(error).__name__}")
+            return State.FAILED, bug
+
+    async def _keep(self, generation: Generation, ticket: Ticket) -> None:
+        try:
+            await self._keeper.accepted(generation)
+        except BaseException:
+            self._admission.leave(ticket)
+            raise
+        generation.accept()
         self.flush()
+
+    def _extend(self, generation: Generation, events: list[CompletionEvent]) -> None:
+        first = len(generation.pieces)
+        if generation.extend(events):
+            self._keeper.grew(generation, first)
+            self._grown.add(generation)
 
     async def _complete(self, generation: Generation) -> None:
         upstream = self._upstream
@@ -228,7 +321,8 @@ class Server:
             prompt = await self._render(generation.messages)
             generation.times.rendered = trio.current_time()
         assert prompt is not None
-        await upstream.complete(prompt, checked, generation.extend, generation.sent)
+        on_events = functools.partial(self._extend, generation)
+        await upstream.complete(prompt, checked, on_events, generation.sent)
 
     async def _render(self, messages: list[dict[str, str]]) -> str:
         properties = await self._properties()

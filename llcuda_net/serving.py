@@ -19,9 +19,13 @@ import trio
 
 from llcuda_net import logs
 from llcuda_net.address import Address
-from llcuda_net.errors import ConfigError, EngineError, ListenError
+from llcuda_net.errors import ConfigError, EngineError, ListenError, StorageError
+from llcuda_net.keeping import Keeper
 from llcuda_net.server import Server
 from llcuda_net.settings import Settings
+from llcuda_net.storage.paths import default_directory
+from llcuda_net.storage.pipeline import Storage
+from llcuda_net.storage.records import Level
 from llcuda_net.upstream.engine import Engine, EngineOptions
 from llcuda_net.upstream.hub import StreamHub
 from llcuda_net.upstream.llama_server import LlamaServer
@@ -39,6 +43,7 @@ def run(settings: Settings) -> int:
         ConfigError: a file or a combination of settings is wrong.
         EngineError: the engine could not load its model.
         ListenError: the port cannot be had.
+        StorageError: the data folder cannot be used; another server may have it.
     """
     tokens = _tokens(settings)
     tls = _tls(settings)
@@ -144,20 +149,40 @@ class _Serving:
         self._model = model
         self._server: Server | None = None
         self._signals: list[int] = []
-        self._failure: ConfigError | EngineError | None = None
+        self._failure: ConfigError | EngineError | StorageError | None = None
         self._restarts: Callable[[], int] = lambda: 0
 
     async def run(self) -> int:
         listeners = await self._listen()
-        async with trio.open_nursery() as nursery:
-            await nursery.start(self._watch_signals, nursery)
-            upstream = await self._upstream(nursery)
-            if upstream is not None:
-                await self._serve(listeners, *upstream)
-            nursery.cancel_scope.cancel()
+        async with trio.open_nursery() as outer:
+            keeper = await self._keeper(outer, _address(listeners[0]))
+            if keeper is not None:
+                async with trio.open_nursery() as nursery:
+                    await nursery.start(self._watch_signals, nursery)
+                    upstream = await self._upstream(nursery)
+                    if upstream is not None:
+                        await self._serve(listeners, keeper, *upstream)
+                    nursery.cancel_scope.cancel()
+            outer.cancel_scope.cancel()
         if self._failure is not None:
             raise self._failure
         return 128 + self._signals[-1] if len(self._signals) > 1 else 0
+
+    async def _keeper(self, nursery: trio.Nursery, address: str) -> Keeper | None:
+        """What keeps the generations; None if the data folder cannot be used."""
+        level = Level(self._settings.durability)
+        if self._settings.store == "none":
+            return Keeper(None, level)
+        folder = self._settings.data_dir
+        storage = Storage(Path(folder) if folder else default_directory(), address=address)
+        try:
+            await nursery.start(storage.run)
+        except StorageError as error:
+            self._failure = error
+            return None
+        keeper = Keeper(storage, level)
+        await keeper.end_interrupted()
+        return keeper
 
     async def _listen(self) -> _Listeners:
         settings = self._settings
@@ -220,8 +245,10 @@ class _Serving:
         self._follow = lambda: None
         return Engine(options, on_progress=logs.progress, on_change=lambda: self._follow())
 
-    async def _serve(self, listeners: _Listeners, upstream: LlamaServer, hub: StreamHub) -> None:
-        server = Server(self._settings, upstream, hub, self._tokens)
+    async def _serve(
+        self, listeners: _Listeners, keeper: Keeper, upstream: LlamaServer, hub: StreamHub
+    ) -> None:
+        server = Server(self._settings, upstream, hub, self._tokens, keeper)
         server.upstream_restarts = self._restarts
         async with trio.open_nursery() as nursery:
             await nursery.start(server.run, listeners)

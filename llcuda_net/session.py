@@ -19,7 +19,6 @@ from llcuda_net.outbox import HIGH_WATER, Outbox
 from llcuda_net.settings import Settings
 from llcuda_net.streams import GenerationStream
 from llcuda_protocol import (
-    Accepted,
     Cancel,
     Connection,
     ConnectionClosed,
@@ -252,7 +251,6 @@ class Session:
         except RequestError as error:
             self._fail(event.stream, error)
             return
-        self._send(Accepted(event.stream, generation.id, ticket.position))
         stream = GenerationStream(
             event.stream,
             generation,

@@ -24,6 +24,7 @@ def _option(default: Any, help_: str, *, kind: type = str, low: float | None = N
 _SECTIONS = {
     "host": "where to listen",
     "upstream": "which model",
+    "data_dir": "what is kept",
     "auth_token_file": "who may come in",
     "timeout": "time limits",
     "max_connections": "bounds",
@@ -57,6 +58,13 @@ class Settings:
     gpu_layers: int | None = _option(
         None, "engine: layers to keep on the GPU (default: all that fit)", kind=int, low=0
     )
+    data_dir: str | None = _option(
+        None, "folder of the journal and the results (default: the platform's data folder)"
+    )
+    store: str = _option("sqlite", "where results are kept: sqlite, or none to keep nothing")
+    durability: str = _option(
+        "disk", "what an acknowledged token survives: memory, process, disk or strict"
+    )
     auth_token_file: str | None = _option(
         None, "file of tokens, one a line; a client must send one of them"
     )
@@ -88,12 +96,22 @@ class Settings:
     log_prompts: bool = _option(False, "write the text of prompts to the log", kind=bool)
 
 
-_METAVARS = {"host": "ADDRESS", "upstream": "URL", "log_level": "LEVEL", "log_format": "FORMAT"}
+_METAVARS = {
+    "data_dir": "DIR",
+    "store": "KIND",
+    "durability": "LEVEL",
+    "host": "ADDRESS",
+    "upstream": "URL",
+    "log_level": "LEVEL",
+    "log_format": "FORMAT",
+}
 #: Above every number that can be meant.
 _MOST = (1 << 31) - 1
 _CHOICES = {
     "log_level": ("debug", "info", "warning", "error"),
     "log_format": ("auto", "human", "json"),
+    "store": ("sqlite", "none"),
+    "durability": ("memory", "process", "disk", "strict"),
 }
 
 

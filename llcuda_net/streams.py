@@ -9,7 +9,16 @@ import structlog
 from llcuda_net.errors import RequestError
 from llcuda_net.generations import Generation
 from llcuda_net.outbox import Outbox
-from llcuda_protocol import Connection, Done, Error, ErrorCode, LocalProtocolError, Queue, Tokens
+from llcuda_protocol import (
+    Accepted,
+    Connection,
+    Done,
+    Error,
+    ErrorCode,
+    LocalProtocolError,
+    Queue,
+    Tokens,
+)
 
 #: Most pieces that are encoded at once: bounds the work that is lost when they do not all fit.
 _MOST_PIECES = 512
@@ -50,6 +59,7 @@ class GenerationStream:
         self._on_crash = on_crash
         self._next = 0
         self._cancelled = False
+        self._accepted = False
         generation.on_change.append(self.pump)
 
     def detach(self) -> None:
@@ -60,7 +70,8 @@ class GenerationStream:
     def queued(self, position: int) -> None:
         """Tell the client that the queue moved."""
         try:
-            if self._connection.is_open(self._number):
+            self.generation.position = position
+            if self._accepted and self._connection.is_open(self._number):
                 self._outbox.add(self._connection.send(Queue(self._number, position)))
                 self._outbox.flush()
         except Exception:
@@ -107,8 +118,16 @@ class GenerationStream:
             self.detach()
             return
         generation, connection, outbox = self.generation, self._connection, self._outbox
-        pieces = generation.pieces
-        while self._next < len(pieces) and not self._cancelled:
+        if not self._accepted:
+            if generation.ended and not generation.accepted and generation.error is not None:
+                self._end(generation.ending(self._number))
+                return
+            if not (generation.accepted or generation.ended):
+                return
+            accepted = Accepted(self._number, generation.id, generation.position, generation.level)
+            outbox.add(connection.send(accepted))
+            self._accepted = True
+        while self._next < generation.visible and not self._cancelled:
             if connection.credit(self._number) <= 0 or not outbox.has_room:
                 return
             try:
@@ -126,7 +145,8 @@ class GenerationStream:
         generation = self.generation
         logprobs = generation.logprobs
         most = _MOST_PIECES if logprobs is None else _MOST_PIECES_LOGPROBS
-        start, end = self._next, self._next + most
+        start = self._next
+        end = min(start + most, generation.visible)
         return Tokens(
             self._number,
             start,

@@ -213,7 +213,7 @@ async def _server(upstream: int, key_file: Path) -> AsyncIterator[int]:
     """llcuda-server as a process; its port."""
     process = await trio.lowlevel.open_process(
         [
-            *(sys.executable, "-m", "llcuda_net.cli.server", "--port", "0"),
+            *(sys.executable, "-m", "llcuda_net.cli.server", "--port", "0", "--store", "none"),
             *("--upstream", f"http://127.0.0.1:{upstream}"),
             *("--upstream-api-key-file", str(key_file), "--log-level", "error"),
         ],

@@ -7,18 +7,14 @@ import sys
 from typing import Any, Protocol
 
 from llcuda_net.cli.common import paint
+from llcuda_net.cli.tables import harmless
 from llcuda_net.client.stream import Piece, Queued, Result, TokenLogprob, TopToken
 from llcuda_net.errors import ConnectError, RequestError
 from llcuda_net.sync import Stream
 from llcuda_net.terminal import is_clever, is_terminal
 
-#: Control characters that a terminal would obey; a model's text has no business with it.
-_HARMLESS = dict.fromkeys(
-    {*range(32), *range(127, 160)} - {ord("\n"), ord("\t")}, "\N{REPLACEMENT CHARACTER}"
-)
-
 #: The phases in the order in which a request goes through them.
-_PHASES = ("queue", "template", "connect", "prompt", "first_token", "generation", "total")
+_PHASES = ("queue", "template", "connect", "prompt", "first_token", "generation", "persist", "total")
 
 
 class Output(Protocol):
@@ -125,7 +121,7 @@ class TextOutput:
         if text:
             self._waiting.erase()
             self._last = text[-1]
-            sys.stdout.write(text.translate(_HARMLESS) if self._guarded else text)
+            sys.stdout.write(harmless(text) if self._guarded else text)
             sys.stdout.flush()
 
 

@@ -44,7 +44,6 @@ RETRY_AFTER = 1.0
 _BODY_END = 1.0
 
 
-
 class LlamaServer:
     """Requests to one llama-server.
 

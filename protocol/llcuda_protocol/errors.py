@@ -31,6 +31,7 @@ class ErrorCode(StrEnum):
     UPSTREAM_UNAVAILABLE = "upstream_unavailable"
     UPSTREAM_ERROR = "upstream_error"
     UPSTREAM_STALLED = "upstream_stalled"
+    STORAGE = "storage"
     SHUTTING_DOWN = "shutting_down"
     INTERNAL = "internal"
 

@@ -186,17 +186,20 @@ class Pong:
 class Accepted:
     """The request is taken as generation `id`.
 
-    `position` is its place in the queue: 1 is the next to run, 0 has a slot already.
+    `position` is its place in the queue: 1 is the next to run, 0 has a slot already. `level` says
+    how much the generation survives: memory, process, disk or strict.
     """
 
     stream: int
     id: str
     position: int = 0
+    level: str | None = None
 
     KIND: ClassVar[Kind] = Kind.ACCEPTED
     FIELDS: ClassVar[dict[str, Field]] = {
         "id": Field(text(64), required=True),
         "position": Field(_COUNT),
+        "level": Field(text(64)),
     }
 
 

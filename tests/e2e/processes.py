@@ -49,7 +49,7 @@ def command(name: str, *arguments: str) -> list[str]:
 def environment(**extra: str) -> dict[str, str]:
     """This process's environment without settings of the user's own."""
     kept = {k: v for k, v in os.environ.items() if not k.startswith("LLCUDA_")}
-    return {**kept, "NO_COLOR": "1", **extra}
+    return {**kept, "NO_COLOR": "1", "LLCUDA_STORE": "none", **extra}
 
 
 @contextlib.contextmanager
@@ -64,7 +64,9 @@ def running_server(*arguments: str, **extra: str) -> Iterator[RunningServer]:
                 stderr=log,
                 stdin=subprocess.DEVNULL,
                 text=True,
-                env=environment(**extra),
+                env=environment(
+                    **{"LLCUDA_STORE": "sqlite", "LLCUDA_DATA_DIR": f"{folder}/data", **extra}
+                ),
                 process_group=0,
             )
         server = RunningServer(process, log_path)

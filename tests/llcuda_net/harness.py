@@ -10,6 +10,7 @@ from typing import Any
 import trio
 from trio.testing import lockstep_stream_pair, memory_stream_pair, wait_all_tasks_blocked
 
+from llcuda_net.keeping import Keeper
 from llcuda_net.server import Server
 from llcuda_net.settings import Settings
 from llcuda_net.upstream.completion import CompletionEvent, Timings
@@ -189,11 +190,15 @@ class MemoryListener(trio.abc.Listener[trio.StapledStream[Any, Any]]):
 
 @contextlib.asynccontextmanager
 async def serving(
-    upstream: FakeUpstream, *, tokens: tuple[str, ...] = (), **settings: Any
+    upstream: FakeUpstream,
+    *,
+    tokens: tuple[str, ...] = (),
+    keeper: Keeper | None = None,
+    **settings: Any,
 ) -> AsyncIterator[tuple[Server, MemoryListener]]:
     """A server on memory streams; cancelled at the end."""
     listener = MemoryListener()
-    server = Server(Settings(**settings), upstream, upstream.hub, tokens)
+    server = Server(Settings(**settings), upstream, upstream.hub, tokens, keeper)
     async with trio.open_nursery() as nursery:
         await nursery.start(server.run, [listener])
         await server.prepare()

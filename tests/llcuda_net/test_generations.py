@@ -23,6 +23,7 @@ _PATHS: dict[State, list[State]] = {
     State.DONE: [State.RUNNING, State.DONE],
     State.FAILED: [State.FAILED],
     State.CANCELLED: [State.CANCELLED],
+    State.INTERRUPTED: [State.INTERRUPTED],
 }
 
 
@@ -49,7 +50,7 @@ async def test_only_what_the_table_allows(start: State, end: State) -> None:
 def test_the_table_knows_every_state_and_the_ends_are_ends() -> None:
     assert set(TRANSITIONS) == set(State)
     ends = {state for state, after in TRANSITIONS.items() if not after}
-    assert ends == {State.DONE, State.FAILED, State.CANCELLED}
+    assert ends == {State.DONE, State.FAILED, State.CANCELLED, State.INTERRUPTED}
     reached = {State.QUEUED}.union(*TRANSITIONS.values())
     assert reached == set(State)
 
@@ -73,17 +74,22 @@ def test_ids_are_uuids_of_version_7_and_sort_by_time(monkeypatch: pytest.MonkeyP
 
 async def test_the_log_grows_by_what_has_text() -> None:
     generation = _make()
-    told = []
-    generation.on_change.append(lambda: told.append(len(generation.pieces)))
-    generation.extend([CompletionEvent(content="a", tokens=[1]), CompletionEvent(content="b")])
-    generation.extend([CompletionEvent(content="c", tokens=[2, 3])])
-    generation.extend([CompletionEvent(stop=True, tokens_predicted=4)])
-    generation.extend([])
+    grew = [
+        generation.extend([CompletionEvent(content="a", tokens=[1]), CompletionEvent(content="b")]),
+        generation.extend([CompletionEvent(content="c", tokens=[2, 3])]),
+        generation.extend([CompletionEvent(stop=True, tokens_predicted=4)]),
+        generation.extend([]),
+    ]
+    assert grew == [True, True, False, False]
     assert generation.pieces == ["a", "b", "c"]
     assert generation.ids == [1, None, 3]
     assert generation.logprobs is None
     assert generation.final is not None
-    assert told == [2, 3]
+    assert generation.visible == 0  # until it has been kept
+    told = []
+    generation.on_change.append(lambda: told.append(generation.visible))
+    generation.show(2)
+    assert told == [2]
 
 
 async def test_log_probabilities_are_natural_and_complete() -> None:
@@ -151,20 +157,21 @@ async def test_cancelled_failed_and_handed_back() -> None:
     cancelled.dispatched()
     cancelled.extend([CompletionEvent("a"), CompletionEvent("b")])
     cancelled.cancel()
-    cancelled.stopped()
+    cancelled.end(State.CANCELLED, None)
     done = cancelled.ending(1)
     assert isinstance(done, Done)
     assert (done.reason, done.usage) == ("cancelled", {"completion_tokens": 2})
 
     failed = _make()
-    failed.fail(RequestError("upstream_error", "it broke", retry=True, retry_after=2.0))
+    broke = RequestError("upstream_error", "it broke", retry=True, retry_after=2.0)
+    failed.end(State.FAILED, broke)
     assert failed.ending(3) == Error(3, "upstream_error", "it broke", True, 2.0)
 
     error = RequestError("shutting_down", "stopping", retry=True)
     handed = _make()
     handed.hand_back(error)
     assert handed.scope.cancel_called
-    handed.stopped()
+    handed.end(State.FAILED, handed.error)
     assert handed.state is State.FAILED
     assert handed.ending(1) == Error(1, "shutting_down", "stopping", True)
 

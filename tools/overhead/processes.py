@@ -223,7 +223,8 @@ def synthetic_upstream(*options: str) -> Child:
 def llcuda_server(command: str, upstream: tuple[str, int]) -> Child:
     """llcuda-server in front of an upstream."""
     url = f"http://{upstream[0]}:{upstream[1]}"
-    return Child("llcuda-server", [command, "--port", "0", "--upstream", url])
+    keep = ["--data-dir", "{folder}/data"]  # at the default level, disk
+    return Child("llcuda-server", [command, "--port", "0", "--upstream", url, *keep])
 
 
 def nginx(upstream: tuple[str, int]) -> Child:

@@ -1,0 +1,61 @@
+"""`llcuda`: the command that gathers the tools around the server.
+
+Each group of subcommands has a module of its own; it has `main(argv)`, and is
+imported only when it is asked for.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+from typing import Any
+
+from llcuda_net.cli.common import Exit, Parser, VersionAction
+
+PROG = "llcuda"
+#: The groups: module and one line of help.
+_GROUPS = {
+    "results": ("llcuda_net.cli.results", "list, search, export and prune what was generated"),
+}
+
+_EPILOG = """\
+commands:
+{commands}
+
+examples:
+  llcuda results list
+  llcuda results --help
+
+The server is llcuda-server; to ask it something, use llcuda-client.
+"""
+
+
+def make_parser() -> Parser:
+    """What answers --help, and whatever is no command."""
+    commands = "\n".join(f"  {name:<10} {text}" for name, (_, text) in _GROUPS.items())
+    parser = Parser(
+        prog=PROG,
+        usage="%(prog)s [--help] [--version] COMMAND ...",
+        description="Tools around llcuda-server.",
+        epilog=_EPILOG.format(commands=commands),
+    )
+    parser.add_argument("--version", action=VersionAction)
+    parser.add_argument(
+        "command", metavar="COMMAND", choices=list(_GROUPS), help=", ".join(_GROUPS)
+    )
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; returns its exit code."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    if not arguments or arguments[0] not in _GROUPS:
+        make_parser().parse_args(arguments)  # exits, whatever they are
+        return Exit.USAGE
+    group: Any = import_module(_GROUPS[arguments[0]][0])
+    return int(group.main(arguments[1:]))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,94 @@
+"""Text for people's terminals: harmless, aligned, and no wider than the terminal."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+import unicodedata
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
+
+from llcuda_net.cli.common import is_terminal, paint
+
+#: Characters that a terminal would obey, or that turn the reading direction of what follows.
+_OBEYED = {*range(32), *range(127, 160), *range(0x202A, 0x202F), *range(0x2066, 0x206A)}
+_OBEYED |= {0x2028, 0x2029}
+_HARMLESS = dict.fromkeys(_OBEYED - {ord("\n"), ord("\t")}, "\N{REPLACEMENT CHARACTER}")
+_ONE_LINE = {**_HARMLESS, **dict.fromkeys(map(ord, "\t\n\v\f\r\x85\u2028\u2029"), " ")}
+#: Rows from which the widths of the columns are taken; those that follow are fitted to them.
+_FIRST = 1000
+
+
+def harmless(text: str) -> str:
+    """Text without control characters, apart from newline and tab."""
+    return text.translate(_HARMLESS)
+
+
+def one_line(text: str) -> str:
+    """Text on one line, and harmless."""
+    return text.translate(_ONE_LINE)
+
+
+def columns() -> int | None:
+    """How wide the terminal on stdout is; None where there is none."""
+    if not is_terminal(sys.stdout):
+        return None
+    return max(40, shutil.get_terminal_size().columns)
+
+
+def width(text: str) -> int:
+    """Columns that a line takes on a terminal."""
+    if text.isascii():
+        return len(text)
+    return sum(
+        0 if unicodedata.combining(c) else 2 if unicodedata.east_asian_width(c) in "WF" else 1
+        for c in text
+    )
+
+
+def fit(text: str, room: int) -> str:
+    """The text, or as much of it as fits, ended by an ellipsis."""
+    if width(text) <= room:
+        return text
+    used, end = 0, 0
+    for end, character in enumerate(text):  # noqa: B007
+        used += width(character)
+        if used > room - 1:
+            break
+    return text[:end] + "…" if room > 0 else ""
+
+
+def table(
+    heads: Sequence[str], rows: Iterable[Sequence[str]], *, right: frozenset[int] = frozenset()
+) -> Iterator[str]:
+    """The lines of a table, each cell on one line; the last column is cut to fit the terminal.
+
+    Args:
+        right: the columns that are aligned to the right.
+    """
+    source = iter(rows)
+    first = [[one_line(cell) for cell in row] for row in islice(source, _FIRST)]
+    widths = [max(width(row[i]) for row in [list(heads), *first]) for i in range(len(heads))]
+    room = columns()
+
+    def line(row: Sequence[str]) -> str:
+        cells = []
+        for number, (cell, wide) in enumerate(zip(row, widths, strict=True)):
+            text = fit(cell, wide)
+            space = " " * (wide - width(text))
+            cells.append(space + text if number in right else text + space)
+        whole = "  ".join(cells).rstrip()
+        return whole if room is None else fit(whole, room)
+
+    yield paint(line(heads), "1", sys.stdout)
+    yield from map(line, first)
+    for row in source:
+        yield line([one_line(cell) for cell in row])
+
+
+def fields(pairs: Iterable[tuple[str, str]], indent: str = "  ") -> Iterator[str]:
+    """Lines of names and values, the values one below the other."""
+    found = [(one_line(name), one_line(value)) for name, value in pairs]
+    wide = max((width(name) for name, _ in found), default=0)
+    for name, value in found:
+        yield f"{indent}{name}{' ' * (wide - width(name))}  {value}".rstrip()
