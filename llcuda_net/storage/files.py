@@ -32,9 +32,6 @@ class Files(Protocol):
     def truncate(self, descriptor: int, size: int) -> None:
         """Cut a file."""
 
-    def cut(self, path: Path, size: int) -> None:
-        """Cut a file that is not open, and force that to the disk."""
-
     def close(self, descriptor: int) -> None:
         """Let go of a descriptor."""
 
@@ -72,15 +69,6 @@ class RealFiles:
     def truncate(self, descriptor: int, size: int) -> None:
         """See Files."""
         os.ftruncate(descriptor, size)
-
-    def cut(self, path: Path, size: int) -> None:
-        """See Files."""
-        descriptor = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
-        try:
-            os.ftruncate(descriptor, size)
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
 
     def close(self, descriptor: int) -> None:
         """See Files."""

@@ -182,7 +182,8 @@ class Result(msgspec.Struct, kw_only=True, omit_defaults=True):
     ) -> Result:
         """The result that these records add up to.
 
-        A continued generation depends on where it was cut, so it never answers from the cache.
+        A continued generation depends on where it was cut, so it never answers from the cache;
+        nor does one that was answered from there, since the original still does.
         """
         return cls(
             id=opened.generation,
@@ -205,7 +206,9 @@ class Result(msgspec.Struct, kw_only=True, omit_defaults=True):
             request_hash=opened.request_hash,
             owner=opened.owner,
             on_disconnect=opened.on_disconnect,
-            cacheable=ended.cacheable and not splices and ended.state == "done",
+            cacheable=(
+                ended.cacheable and ended.state == "done" and not splices and cached_from is None
+            ),
             cached_from=cached_from,
         )
 

@@ -157,8 +157,7 @@ class SqliteStore:
             result.owner,
             result.key,
             result.request_hash,
-            # What repeats another result points at it; the original answers.
-            int(result.cacheable and result.cached_from is None),
+            int(result.cacheable),
             result.usage.get("completion_tokens", len(result.log.pieces)),
             result.usage.get("prompt_tokens", 0),
             size,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections import Counter
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -93,7 +94,7 @@ def crashes(*, honest: bool = True, syncs: bool = True) -> list[list[str]]:
     for seed in range(WORKLOADS):
         rng = random.Random(seed)
         files = SimulatedFiles()
-        trio.run(lambda f=files, r=rng: workload(f, r, honest=honest))
+        trio.run(partial(workload, files, rng, honest=honest))
         for _ in range(CRASHES // WORKLOADS):
             moment = rng.randrange(len(files.recorder.events) + 1)
             found.append(lost(files.recorder, moment, rng, syncs=syncs))
