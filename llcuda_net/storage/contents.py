@@ -27,7 +27,7 @@ from llcuda_net.storage.records import (
 )
 
 #: Bytes from which a content is compressed, and from which it becomes a body.
-COMPRESS, BODY = 256, 1024
+COMPRESS, BODY = 512, 1024
 #: More than any content has; a larger size is damage.
 _MAX_CONTENT = 1 << 30
 _LEVEL = 3

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import queue
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -25,6 +26,8 @@ log = structlog.get_logger(__name__)
 BATCH, QUEUE = 256, 1024
 #: Seconds until deriving is tried again after an error.
 _RETRY = 5.0
+#: Seconds that one step of deriving waits at most while commits queue.
+_PATIENCE = 1.0
 
 #: Opens a store; True: one that may write.
 OpenStore = Callable[[bool], Store]
@@ -33,7 +36,7 @@ OpenStore = Callable[[bool], Store]
 @dataclass(eq=False, slots=True)
 class _Waiter:
     result: Result
-    done: trio.Event
+    task: trio.lowlevel.Task
     error: StorageError | None = None
 
 
@@ -55,8 +58,8 @@ class Writer:
         self._store = store
         self._open_store = open_store
         self._batch = batch
-        self._size = room
-        self._room = trio.Semaphore(room)
+        self._free = self._size = room
+        self._outside = trio.lowlevel.ParkingLot()
         self._queue: queue.SimpleQueue[_Waiter | None] = queue.SimpleQueue()
         self._behind = threading.Event()
         self._stopped = False
@@ -65,12 +68,14 @@ class Writer:
     @property
     def backlog(self) -> int:
         """Results that wait, or are being committed."""
-        return self._size - self._room.value
+        return self._size - self._free
 
     async def room(self) -> None:
         """Return when one more result could be taken at once."""
-        async with self._room:
-            pass
+        await trio.lowlevel.checkpoint()
+        while self._free == 0:
+            await self._outside.park()
+        self._outside.unpark()  # who waits to commit comes after us: we have taken nothing
 
     async def commit(self, result: Result) -> None:
         """Store a result; it is on the disk when this returns. Waits for room while there is none.
@@ -80,13 +85,17 @@ class Writer:
         Raises:
             StorageError: it is not stored.
         """
-        async with self._room:
-            if self.failed is not None:
-                raise self.failed
-            waiter = _Waiter(result, trio.Event())
-            self._queue.put(waiter)
-            with trio.CancelScope(shield=True):
-                await waiter.done.wait()
+        # Not a Semaphore and an Event, which would take a task two more turns of the scheduler.
+        await trio.lowlevel.checkpoint_if_cancelled()
+        while self._free == 0:
+            await self._outside.park()
+        if self.failed is not None:
+            self._outside.unpark()
+            raise self.failed
+        waiter = _Waiter(result, trio.lowlevel.current_task())
+        self._free -= 1
+        self._queue.put(waiter)
+        await trio.lowlevel.wait_task_rescheduled(_not_now)
         if waiter.error is not None:
             # A copy: the tasks of one batch must not write into each other's traceback.
             raise StorageError(waiter.error.message, waiter.error.code) from waiter.error
@@ -107,6 +116,12 @@ class Writer:
                 self._queue.put(None)
                 self._behind.set()
 
+    def _wake(self, batch: list[_Waiter]) -> None:
+        self._free += len(batch)
+        for waiter in batch:
+            trio.lowlevel.reschedule(waiter.task)
+        self._outside.unpark(count=len(batch))
+
     # -- in threads ---------------------------------------------------------------------------
 
     def _write(self) -> None:
@@ -123,7 +138,7 @@ class Writer:
                 else:
                     batch.append(waiter)
             self._commit(batch)
-            self._token.run_sync_soon(_wake, batch)
+            self._token.run_sync_soon(self._wake, batch)
             self._behind.set()
             try:
                 self._store.settle()
@@ -170,7 +185,7 @@ class Writer:
                 try:
                     store = store or self._open_store(False)
                     while not self._stopped and store.derive():
-                        pass
+                        self._give_way()
                 except StorageError as error:
                     log.warning("search_is_behind", code=error.code, reason=error.message)
                     self._behind.wait(_RETRY)
@@ -183,12 +198,18 @@ class Writer:
             if store is not None:
                 store.close()
 
+    def _give_way(self) -> None:
+        """Let commits have the processor while a full batch of them waits; but not for ever."""
+        until = time.monotonic() + _PATIENCE
+        while self.backlog >= self._batch and not self._stopped and time.monotonic() < until:
+            time.sleep(_PATIENCE / 20)
+
 
 async def _run_thread(work: Callable[[], None]) -> None:
     with trio.CancelScope(shield=True):
         await trio.to_thread.run_sync(work, limiter=trio.CapacityLimiter(1))
 
 
-def _wake(batch: list[_Waiter]) -> None:
-    for waiter in batch:
-        waiter.done.set()
+def _not_now(_: object) -> trio.lowlevel.Abort:
+    """The result is being stored all the same."""
+    return trio.lowlevel.Abort.FAILED

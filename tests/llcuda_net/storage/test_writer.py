@@ -126,7 +126,7 @@ async def test_a_commit_that_began_is_not_cancelled() -> None:
 async def test_stopping_commits_what_waits() -> None:
     store = FakeStore()
     store.gate.clear()
-    done = []
+    done: list[int] = []
 
     async def commit(number: int) -> None:
         await writer.commit(result(number))
@@ -170,7 +170,7 @@ async def test_one_result_that_cannot_be_stored_costs_no_other() -> None:
     store = FakeStore()
     store.gate.clear()
     store.refused = {result(3).id}
-    failed = []
+    failed: list[tuple[int, str]] = []
 
     async def commit(number: int) -> None:
         try:
