@@ -82,7 +82,7 @@ def parser() -> argparse.ArgumentParser:
         epilog=EXAMPLE,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    out.add_argument("--seconds", type=_positive, help="of each measurement (default 10)")
+    out.add_argument("--seconds", type=_above_0, help="of each measurement (default 10)")
     out.add_argument("--rate", type=_positive, default=500, help="results/s, paced (default 500)")
     out.add_argument("--prune", action="store_true", help="measure pruning, and nothing else")
     out.add_argument(
@@ -103,6 +103,13 @@ def _positive(text: str) -> int:
     return value
 
 
+def _above_0(text: str) -> float:
+    value = float(text)
+    if not 0 < value < float("inf"):
+        raise argparse.ArgumentTypeError("must be above 0")
+    return value
+
+
 def measurements(args: argparse.Namespace) -> dict[str, Callable[[Path], measure.Figures]]:
     """What to do, by name; each gets a folder of its own."""
     seconds = float(args.seconds or (1 if args.quick else 10))
@@ -118,10 +125,10 @@ def measurements(args: argparse.Namespace) -> dict[str, Callable[[Path], measure
         "paced": run(measure.paced, seconds, float(args.rate)),
         "pipeline": run(measure.pipeline, seconds / 2),
         "journal, together": lambda folder: trio.run(
-            partial(measure.journal, folder / "j", 3 * seconds, together=True)
+            partial(measure.journal, folder, 3 * seconds, together=True)
         ),
         "journal, spread": lambda folder: trio.run(
-            partial(measure.journal, folder / "j", 3 * seconds, together=False)
+            partial(measure.journal, folder, 3 * seconds, together=False)
         ),
     }
 
@@ -168,7 +175,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                 _say(name)
                 folder = Path(top) / str(number)
                 folder.mkdir()
-                control = measure.disk(folder, 1000)
+                control = measure.disk(Path(top), 1000)
                 document["measurements"][name] = {**run(folder), **control}
             _say("")
     except KeyboardInterrupt:
