@@ -99,6 +99,7 @@ def test_component_folders_are_no_packages() -> None:
     [
         ("client", {"trio", "httpx", "msgspec", "structlog", "numba", "numpy", "xllamacpp"}),
         ("server", {"trio", "httpx", "msgspec", "structlog", "numba", "numpy", "xllamacpp"}),
+        ("main", {"trio", "httpx", "msgspec", "structlog", "numba", "numpy", "apsw"}),
     ],
 )
 def test_help_imports_nothing_heavy(command: str, heavy: set[str]) -> None:

@@ -81,7 +81,8 @@ def test_the_wheel_alone_serves_and_asks(wheel: Path, tmp_path: Path) -> None:
 def test_the_commands_carry_the_version_of_setup_cfg() -> None:
     (line,) = [x for x in (ROOT / "setup.cfg").read_text().splitlines() if x.startswith("version")]
     version = line.split("=")[1].strip()
-    for command in ("server", "client"):
+    names = {"server": "llcuda-server", "client": "llcuda-client", "main": "llcuda"}
+    for command, name in names.items():
         done = subprocess.run(
             [sys.executable, "-m", f"llcuda_net.cli.{command}", "--version"],
             capture_output=True,
@@ -89,5 +90,5 @@ def test_the_commands_carry_the_version_of_setup_cfg() -> None:
             check=True,
             env={**os.environ},
         )
-        assert done.stdout.strip() == f"llcuda-{command} {version}"
+        assert done.stdout.strip() == f"{name} {version}"
         assert version in (ROOT / "CHANGELOG.md").read_text()

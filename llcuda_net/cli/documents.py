@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 def line(value: Any) -> str:
     """A JSON text of ASCII on one line, so that no terminal finds anything in it to obey."""
-    return json.dumps(plain(value), allow_nan=False).replace("\x7f", "\\u007f")
+    return json.dumps(plain(value), allow_nan=False)
 
 
 def plain(value: Any) -> Any:

@@ -14,7 +14,16 @@ from llcuda_net.sync import Stream
 from llcuda_net.terminal import is_clever, is_terminal
 
 #: The phases in the order in which a request goes through them.
-_PHASES = ("queue", "template", "connect", "prompt", "first_token", "generation", "persist", "total")
+_PHASES = (
+    "queue",
+    "template",
+    "connect",
+    "prompt",
+    "first_token",
+    "generation",
+    "persist",
+    "total",
+)
 
 
 class Output(Protocol):

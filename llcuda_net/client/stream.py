@@ -82,6 +82,7 @@ class Stream:
         self._channel = channel
         self._id = accepted.id
         self._position = accepted.position
+        self._level = accepted.level
         self._events: deque[Piece | Queued] = deque()
         self._text: list[str] = []
         self._ids: list[int | None] = []
@@ -92,6 +93,11 @@ class Stream:
     def id(self) -> str:
         """The generation's id on the server."""
         return self._id
+
+    @property
+    def level(self) -> str | None:
+        """How much the generation survives on the server: memory, process, disk or strict."""
+        return self._level
 
     @property
     def position(self) -> int:
