@@ -7,7 +7,8 @@ import sys
 import time
 from types import TracebackType
 
-from llcuda_net.cli.common import is_terminal, paint
+from llcuda_net.cli.common import paint
+from llcuda_net.terminal import is_terminal
 
 #: Seconds between two updates.
 _PAUSE = 0.1

@@ -18,7 +18,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from llcuda_net.cli.common import Exit, fail, is_terminal
+from llcuda_net.cli.common import Exit, fail
 from llcuda_net.cli.documents import document, line, logprobs
 from llcuda_net.cli.moments import counted, iso
 from llcuda_net.cli.progress import Progress
@@ -27,6 +27,7 @@ from llcuda_net.cli.tables import harmless
 from llcuda_net.storage.contents import prompt_text
 from llcuda_net.storage.records import Result
 from llcuda_net.storage.sqlite import SqliteStore
+from llcuda_net.terminal import is_terminal
 
 #: Rows of a group in a Parquet file.
 _GROUP = 1000

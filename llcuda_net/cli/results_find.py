@@ -8,13 +8,14 @@ from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from itertools import islice
 
-from llcuda_net.cli.common import Exit, fail, is_terminal, paint, wants_colour
+from llcuda_net.cli.common import Exit, fail, paint
 from llcuda_net.cli.documents import line, summary
 from llcuda_net.cli.moments import counted, local
 from llcuda_net.cli.results import query_of
 from llcuda_net.cli.tables import one_line, table
 from llcuda_net.storage.sqlite import SqliteStore
 from llcuda_net.storage.store import HIGHLIGHT, Hit, Query, Store, Summary
+from llcuda_net.terminal import is_terminal, wants_colour
 
 #: Results looked at by one statement of a long walk: at first, and at most.
 _PAGE, _LARGEST_PAGE = 256, 16_384

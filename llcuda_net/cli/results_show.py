@@ -8,13 +8,14 @@ import sys
 from collections.abc import Iterator
 from typing import Any
 
-from llcuda_net.cli.common import Exit, fail, is_terminal, paint
+from llcuda_net.cli.common import Exit, fail, paint
 from llcuda_net.cli.documents import document, line, plain
 from llcuda_net.cli.moments import bytes_text, local
 from llcuda_net.cli.results_find import whole_id
 from llcuda_net.cli.tables import fields, harmless, table
 from llcuda_net.storage.records import Result
 from llcuda_net.storage.sqlite import SqliteStore
+from llcuda_net.terminal import is_terminal
 
 #: The phases in the order in which a request goes through them.
 _PHASES = (

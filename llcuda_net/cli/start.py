@@ -21,3 +21,13 @@ def server() -> int:
         return main()
     except KeyboardInterrupt:
         return 130
+
+
+def tools() -> int:
+    """Run llcuda; returns its exit code."""
+    try:
+        from llcuda_net.cli.main import main
+
+        return main()
+    except KeyboardInterrupt:
+        return 130
