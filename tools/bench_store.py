@@ -168,6 +168,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "load_before": os.getloadavg()[0],
         "measurements": {},
     }
+    ended = 0
     try:
         # Whatever ends us, the folder goes with it.
         with tempfile.TemporaryDirectory(prefix="bench-store-", dir=args.dir) as top:
@@ -178,12 +179,14 @@ def main(argv: Sequence[str] | None = None) -> int:
                 control = measure.disk(Path(top), 1000)
                 document["measurements"][name] = {**run(folder), **control}
             _say("")
-    except KeyboardInterrupt:
+    except* KeyboardInterrupt:
         print("\ninterrupted", file=sys.stderr)
-        return 130
-    except OSError as error:
-        print(f"{args.dir}: {error.strerror}", file=sys.stderr)
-        return 1
+        ended = 130
+    except* OSError as error:
+        print(f"{args.dir}: {error.exceptions[0]}", file=sys.stderr)
+        ended = 1
+    if ended:
+        return ended
     print(table(document))
     if args.json is not None:
         args.json.write_text(json.dumps(document, indent=1) + "\n", "utf-8")

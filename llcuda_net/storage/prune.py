@@ -14,8 +14,10 @@ import apsw
 from llcuda_net.storage.connections import rows, transaction
 from llcuda_net.storage.store import Plan, Retention, Step
 
-#: Seconds of deleting in one transaction, the most results in it, and pages given back after it.
-_STEP, _STEP_RESULTS, _PAGES = 0.008, 256, 256
+#: Pages are given back in so many transactions after each that deletes.
+_VACUUMS = 4
+#: Seconds of deleting in one transaction, the most results in it, and pages given back in another.
+_STEP, _STEP_RESULTS, _PAGES = 0.005, 128, 32
 
 #: Takes results out of the index.
 Forget = Callable[[Sequence[int]], None]
@@ -80,9 +82,10 @@ def steps(
                 if time.perf_counter() - started > _STEP:
                     break
         blocked = time.perf_counter() - started
-        started = time.perf_counter()
-        db.execute(f"PRAGMA incremental_vacuum({_PAGES})").fetchall()
-        blocked = max(blocked, time.perf_counter() - started)
+        for _ in range(_VACUUMS):
+            started = time.perf_counter()
+            db.execute(f"PRAGMA incremental_vacuum({_PAGES})").fetchall()
+            blocked = max(blocked, time.perf_counter() - started)
         yield Step(done, size, blocked)
         time.sleep(blocked)
 

@@ -14,6 +14,7 @@ import pytest
 import trio
 import trio.testing
 
+import llcuda_net.storage.journal
 from llcuda_net.errors import StorageError
 from llcuda_net.storage import framing
 from llcuda_net.storage.journal import Journal
@@ -221,8 +222,9 @@ async def test_a_failed_sync_is_the_end_and_is_not_tried_again() -> None:
 
 @pytest.mark.parametrize("room", [0, 1, 9, 30, 500])
 async def test_a_full_disk_refuses_and_goes_on_when_there_is_room(
-    room: int, autojump_clock: trio.testing.MockClock
+    room: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(llcuda_net.storage.journal, "PROBE", 0.001)
     files = SimulatedFiles()
     states: list[StorageError | None] = []
     async with running(files) as journal:
@@ -242,10 +244,12 @@ async def test_a_full_disk_refuses_and_goes_on_when_there_is_room(
         with pytest.raises(StorageError):
             tokens(log, 1)
         log.end(Ended(state="failed"))
-        await trio.sleep(5)
+        await trio.sleep(0.01)
         assert journal.refusal is not None
         files.room = None
-        await trio.sleep(5)
+        with trio.fail_after(30):
+            while journal.refusal is not None:  # noqa: ASYNC110
+                await trio.sleep(0.001)
         await journal.sync()
         assert [state and state.code for state in states] == [StorageError.FULL, None]
         (found,) = reopened(files)

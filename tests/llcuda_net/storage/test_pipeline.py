@@ -17,6 +17,7 @@ import trio
 import trio.testing
 
 from llcuda_net.errors import StorageError
+from llcuda_net.storage import journal, pipeline
 from llcuda_net.storage.files import RealFiles
 from llcuda_net.storage.lock import DirectoryLock
 from llcuda_net.storage.paths import default_directory, prepare
@@ -166,8 +167,10 @@ class FullFiles(RealFiles):
 
 
 async def test_a_full_disk_refuses_and_stores_later_what_ended(
-    tmp_path: Path, autojump_clock: trio.testing.MockClock, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(journal, "PROBE", 0.001)
+    monkeypatch.setattr(pipeline, "PROBE", 0.001)
     files = FullFiles()
     put = SqliteStore.put
 
@@ -193,9 +196,9 @@ async def test_a_full_disk_refuses_and_stores_later_what_ended(
         assert caught.value.retry
         assert storage.backlog == 1
         files.full = False
-        with trio.fail_after(1000):
+        with trio.fail_after(30):
             while storage.backlog or storage.refusal:  # noqa: ASYNC110
-                await trio.sleep(1)
+                await trio.sleep(0.001)
         assert [state and state.code for state in states] == [StorageError.FULL, None]
         result = await storage.read(lambda store: store.get("generation-1"))
         assert result is not None

@@ -82,7 +82,7 @@ async def test_what_comes_meanwhile_shares_the_next_commit() -> None:
     assert len(sizes) <= 4
     ids = [name for batch in store.batches for name in batch]
     assert sorted(ids) == [result(n).id for n in range(26)]
-    assert store.closed  # the one that derives
+    assert store.closed == bool(store.derived)  # it may not have come to that
 
 
 async def test_a_stalled_store_makes_commits_wait_outside() -> None:
@@ -192,5 +192,7 @@ async def test_deriving_follows_and_settling_comes_after() -> None:
     async with running(store) as writer:
         await writer.commit(result(1))
         await writer.commit(result(2))
-    assert store.settled >= 1
-    assert store.derived >= 1
+        with trio.fail_after(30):
+            while not (store.derived and store.settled):  # noqa: ASYNC110
+                await trio.sleep(0.001)
+    assert store.closed
