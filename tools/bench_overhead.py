@@ -65,6 +65,12 @@ def parser() -> argparse.ArgumentParser:
     out.add_argument("--json", type=FilePath, metavar="FILE", help="write everything there")
     out.add_argument("--profile", type=FilePath, metavar="FILE", help="sampled stacks, by py-spy")
     beside = str(FilePath(sys.executable).with_name("llcuda-server"))
+    out.add_argument(
+        "--durability",
+        choices=("memory", "process", "disk", "strict"),
+        default="disk",
+        help="the server's level; memory keeps nothing (default %(default)s)",
+    )
     out.add_argument("--server", default=beside, metavar="COMMAND", help="default: %(default)s")
     return out
 
@@ -122,7 +128,7 @@ class Bench:
         for peer in self.args.peers:
             child = stack.enter_context(processes.nginx(upstream.address))
             ways.append(Path(peer, child.address, HttpStream, upstream, child))
-        server = processes.llcuda_server(self.args.server, upstream.address)
+        server = processes.llcuda_server(self.args.server, upstream.address, self.args.durability)
         child = stack.enter_context(server)
         ways.append(Path("llcuda", child.address, LlcudaStream, upstream, child))
         return ways

@@ -1,4 +1,4 @@
-"""What `make demo` runs: a server with the built-in model, a question, an answer, and its times."""
+"""What `make demo` runs: a server with the built-in model, a question, and the answer kept."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import select
 import signal
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 from types import FrameType
 from typing import NoReturn
@@ -18,6 +19,13 @@ PATIENCE = 120.0
 
 def main() -> int:
     """Run the demonstration; returns the exit code."""
+    with tempfile.TemporaryDirectory(prefix="llcuda-demo-") as folder:
+        # Not where the user keeps results of their own.
+        return demonstrate({**plain_environment(), "LLCUDA_DATA_DIR": folder})
+
+
+def demonstrate(environment: dict[str, str]) -> int:
+    """Start a server, ask, show what was kept, stop the server; returns the exit code."""
     bin_ = Path(sys.executable).parent
     server_command = [str(bin_ / "llcuda-server"), "--port", "0", "--log-level", "warning"]
     say(f"$ {' '.join(['llcuda-server', *server_command[1:]])}")
@@ -29,15 +37,19 @@ def main() -> int:
         stdout=subprocess.PIPE,
         text=True,
         process_group=0,
-        env=plain_environment(),
+        env=environment,
     )
     try:
         address = wait_for_address(server)
         client = ["llcuda-client", "--server", address, "--stats", "--temperature", "0", QUESTION]
         say(f'\n$ llcuda-client --server {address} --stats --temperature 0 "{QUESTION}"')
-        code = subprocess.call([str(bin_ / client[0]), *client[1:]], env=plain_environment())
+        code = subprocess.call([str(bin_ / client[0]), *client[1:]], env=environment)
         if code:
             fail(f"llcuda-client ended with exit code {code}")
+        say("\n$ llcuda results list")
+        code = subprocess.call([str(bin_ / "llcuda"), "results", "list"], env=environment)
+        if code:
+            fail(f"llcuda results ended with exit code {code}")
         say("\nstopping the server")
         server.send_signal(signal.SIGTERM)
         code = server.wait(60)
@@ -49,7 +61,9 @@ def main() -> int:
         if server.poll() is None:
             server.terminate()
             server.wait()
-    say("done: a prompt went in over the llcuda protocol, and a real model's answer came out")
+    say(
+        "done: a prompt went in over the llcuda protocol, and a real model's answer came out and was kept"
+    )
     return 0
 
 

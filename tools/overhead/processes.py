@@ -220,10 +220,10 @@ def synthetic_upstream(*options: str) -> Child:
     return Child("the synthetic upstream", [sys.executable, script, "--keepalive", "0", *options])
 
 
-def llcuda_server(command: str, upstream: tuple[str, int]) -> Child:
-    """llcuda-server in front of an upstream."""
+def llcuda_server(command: str, upstream: tuple[str, int], durability: str = "disk") -> Child:
+    """llcuda-server in front of an upstream, keeping what it streams at a level."""
     url = f"http://{upstream[0]}:{upstream[1]}"
-    keep = ["--data-dir", "{folder}/data"]  # at the default level, disk
+    keep = ["--data-dir", "{folder}/data", "--durability", durability]
     return Child("llcuda-server", [command, "--port", "0", "--upstream", url, *keep])
 
 
