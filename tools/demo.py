@@ -61,9 +61,7 @@ def demonstrate(environment: dict[str, str]) -> int:
         if server.poll() is None:
             server.terminate()
             server.wait()
-    say(
-        "done: a prompt went in over the llcuda protocol, and a real model's answer came out and was kept"
-    )
+    say("done: a prompt went in over the protocol; a real model's answer came out, and was kept")
     return 0
 
 

@@ -503,9 +503,10 @@ async def test_no_descriptor_is_left_open(tiny: Path) -> None:
 
 
 async def test_what_a_client_sent_is_not_kept_once_it_serves(
-    tiny: Path, stand_in: Callable[[str], None]
+    tiny: Path, stand_in: Callable[[str], None], tmp_path: Path
 ) -> None:
-    stand_in(r"""
+    serving = tmp_path / "serving"
+    code = r"""
         import os
         class Server:
             listening_address = "http://127.0.0.1:1"
@@ -513,16 +514,16 @@ async def test_what_a_client_sent_is_not_kept_once_it_serves(
                 os.write(1, b"while it loads\n")
         import threading, time
         def speak():
-            time.sleep(0.2)
+            while not os.path.exists("SERVING"):
+                time.sleep(0.01)
             os.write(2, b"0.00.001.440 E parse: error\nroot ::= s3cret\n")
             os.write(2, b"x.cpp:1: GGML_ASSERT(0) failed\n")
             os._exit(1)
         threading.Thread(target=speak).start()
-    """)
-    ready = trio.Event()
+    """
+    stand_in(code.replace("SERVING", str(serving)))
     settings = ChildSettings(str(tiny), "tiny", 64, 1, 1, 0, None, "key")
-    end = await engine_process.run_child(settings, lambda pid: None, lambda url: ready.set())
-    assert ready.is_set()
+    end = await engine_process.run_child(settings, lambda pid: None, lambda url: serving.touch())
     assert end.why.endswith("GGML_ASSERT(0) failed")
     assert end.last_lines == (
         "while it loads",
