@@ -290,6 +290,11 @@ class Journal:
         finally:
             with trio.CancelScope(shield=True):
                 await self._sync_written()
+                # The descriptors' numbers will be other files': nothing may be written any more.
+                closed = StorageError("the journal is closed")
+                self.failed = self.failed or closed
+                self.refusal = self.refusal or closed
+                self._waiting.unpark_all()
                 for segment in [*self._retiring, self._segment]:
                     self._files.close(segment.descriptor)
 

@@ -73,6 +73,23 @@ async def test_everything_written_is_found_again() -> None:
     assert second.result().reason == "stop"
 
 
+async def test_nothing_is_written_after_the_end() -> None:
+    """A descriptor that was closed may be another file's by then."""
+    files = SimulatedFiles()
+    async with running(files) as journal:
+        log = journal.start(opened(1))
+        tokens(log, 3)
+    assert reopened(files)[0].log.pieces == expected(3)  # what was buffered went out at the end
+    events = len(files.recorder.events)
+    log.forget()
+    for refused in (lambda: tokens(log, 1), lambda: journal.start(opened(2)), journal.write):
+        with pytest.raises(StorageError, match="closed"):
+            refused()
+    with pytest.raises(StorageError, match="closed"):
+        await journal.sync()
+    assert len(files.recorder.events) == events
+
+
 async def test_what_is_only_buffered_is_not_written() -> None:
     files = SimulatedFiles()
     async with running(files) as journal:
