@@ -6,8 +6,10 @@ the file system, and is followed by a pause as long as itself, so that others ge
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import apsw
 
@@ -18,6 +20,9 @@ from llcuda_net.storage.store import Plan, Retention, Step
 _VACUUMS = 4
 #: Seconds of deleting in one transaction, the most results in it, and pages given back in another.
 _STEP, _STEP_RESULTS, _PAGES = 0.005, 128, 32
+
+#: SQLite's synchronous between the transactions of a prune: results are put then.
+AFTERWARDS = "FULL"
 
 #: Takes results out of the index.
 Forget = Callable[[Sequence[int]], None]
@@ -69,9 +74,9 @@ def steps(
         forget([row[0] for row in batch])
         bodies = [references(*row[2:]) for row in batch]
         done = size = 0
-        started = time.perf_counter()
-        with transaction(db):
-            started = time.perf_counter()  # waiting for the lock keeps nobody else from it
+        held = _Held(db)
+        with held:
+            started = time.perf_counter()
             for (seq, bytes_, *_), needed in zip(batch, bodies, strict=True):
                 db.execute("DELETE FROM results WHERE seq = ?", (seq,))
                 if db.changes():  # else somebody else's prune was quicker
@@ -81,13 +86,40 @@ def steps(
                     size += bytes_
                 if time.perf_counter() - started > _STEP:
                     break
-        blocked = time.perf_counter() - started
         for _ in range(_VACUUMS):
-            started = time.perf_counter()
-            db.execute(f"PRAGMA incremental_vacuum({_PAGES})").fetchall()
-            blocked = max(blocked, time.perf_counter() - started)
-        yield Step(done, size, blocked)
-        time.sleep(blocked)
+            with held:
+                db.execute(f"PRAGMA incremental_vacuum({_PAGES})").fetchall()
+        yield Step(done, size, held.longest)
+        time.sleep(held.longest)
+
+
+class _Held:
+    """Transactions that do not wait for the disk while they keep others from writing.
+
+    A power cut may undo them, and what is pruned is then there again; it cannot undo what others
+    commit after them, since whose commit waits for the disk waits for all before it too.
+
+    Attributes:
+        longest: seconds that one of them held the lock.
+    """
+
+    def __init__(self, db: apsw.Connection) -> None:
+        self.longest = 0.0
+        self._db = db
+        self._stack = contextlib.ExitStack()
+        self._since = 0.0
+
+    def __enter__(self) -> None:
+        self._db.execute("PRAGMA synchronous = NORMAL")
+        self._stack.enter_context(transaction(self._db))
+        self._since = time.perf_counter()  # waiting for the lock keeps nobody else from it
+
+    def __exit__(self, *error: Any) -> None:
+        try:
+            self._stack.__exit__(*error)
+        finally:
+            self.longest = max(self.longest, time.perf_counter() - self._since)
+            self._db.execute(f"PRAGMA synchronous = {AFTERWARDS}")
 
 
 def _sizes(db: apsw.Connection, owner: str | None) -> Iterator[tuple[int, int]]:

@@ -9,7 +9,7 @@ import apsw
 import pytest
 
 from llcuda_net.errors import StorageError
-from llcuda_net.storage import sqlite
+from llcuda_net.storage import prune, sqlite
 from llcuda_net.storage.sqlite import RESULTS, SqliteStore
 from llcuda_net.storage.store import Query, Retention
 from tests.llcuda_net.storage.making import result
@@ -104,7 +104,9 @@ def test_no_acknowledged_result_is_lost(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("how", ["acknowledge before commit", "synchronous=NORMAL"])
-def test_the_check_can_fail(how: str, tmp_path: Path) -> None:
+def test_the_check_can_fail(how: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    if "NORMAL" in how:
+        monkeypatch.setattr(prune, "AFTERWARDS", "NORMAL")
     assert sum(bool(problems) for problems in crashes(tmp_path, how)) > CRASHES // 40
 
 
