@@ -272,11 +272,15 @@ def prune(folder: Path, count: int, say: Callable[[str], None]) -> Figures:
     cut = make_result(count // 2, rng).created
     steps: list[Step] = []
     problems: list[BaseException] = []
+    stop = threading.Event()
 
     def delete() -> None:
         try:
             pruner = SqliteStore(folder, write=True)
-            steps.extend(pruner.prune(Retention(before=cut)))
+            for step in pruner.prune(Retention(before=cut)):
+                steps.append(step)
+                if stop.is_set():
+                    break
             pruner.close()
         except BaseException as error:
             problems.append(error)
@@ -286,15 +290,18 @@ def prune(folder: Path, count: int, say: Callable[[str], None]) -> Figures:
     thread.start()
     taken = []
     number = count
-    while thread.is_alive():
-        began = time.perf_counter()
-        store.put([make_result(number, rng)])
-        taken.append(time.perf_counter() - began)
-        store.settle()
-        number += 1
-        time.sleep(0.002)
+    try:
+        while thread.is_alive():
+            began = time.perf_counter()
+            store.put([make_result(number, rng)])
+            taken.append(time.perf_counter() - began)
+            store.settle()
+            number += 1
+            time.sleep(0.002)
+    finally:  # interrupted, the thread must not go on
+        stop.set()
+        thread.join()
     wall = time.perf_counter() - started
-    thread.join()
     store.close()
     if problems:
         raise problems[0]
