@@ -9,16 +9,15 @@ from __future__ import annotations
 import contextlib
 import functools
 import os
-import struct
 from collections import Counter, OrderedDict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 import structlog
 import trio
 
-from llcuda_net import params
+from llcuda_net import embedding, params
 from llcuda_net.admission import Admission, Ticket
 from llcuda_net.errors import RequestError
 from llcuda_net.generations import Generation, State
@@ -27,7 +26,7 @@ from llcuda_net.outbox import Outbox
 from llcuda_net.session import Session
 from llcuda_net.settings import Settings
 from llcuda_net.storage.records import Level
-from llcuda_net.upstream.completion import CompletionEvent, nonsense
+from llcuda_net.upstream.completion import CompletionEvent
 from llcuda_net.upstream.hub import StreamHub
 from llcuda_net.upstream.interface import Properties, Upstream
 from llcuda_protocol import ErrorCode, Generate
@@ -36,8 +35,6 @@ log = structlog.get_logger(__name__)
 
 #: Slots assumed while the upstream has not said how many it has.
 _SLOTS_UNKNOWN = 1
-#: Texts embedded in one call of the upstream.
-_EMBED_BATCH = 64
 #: Seconds for clients to take what they are told at the end of a drain.
 _FAREWELL = 1.0
 #: Seconds that an upstream may hold up the start.
@@ -375,13 +372,7 @@ class Server:
         vectors: list[bytes] = []
         with trio.move_on_after(self.settings.timeout) as deadline:
             await self._properties()
-            for start in range(0, len(texts), _EMBED_BATCH):
-                async with self._admission.enter():
-                    found = await self._upstream.embed(texts[start : start + _EMBED_BATCH])
-                try:
-                    vectors += [_pack(_mean(rows)) for rows in found]
-                except (struct.error, TypeError, ValueError, OverflowError):
-                    raise nonsense("/embedding gave no vectors") from None
+            vectors = await embedding.embed(texts, self._upstream, self._admission)
         if deadline.cancelled_caught:
             raise _too_late(self.settings.timeout)
         return vectors
@@ -443,17 +434,3 @@ def _check_prompt(request: Generate) -> None:
     messages = request.messages
     if not (request.prompt or messages) or (messages and not messages[-1]["content"]):
         raise RequestError(ErrorCode.INVALID_REQUEST, "the prompt is empty")
-
-
-def _mean(rows: list[list[float]]) -> list[float]:
-    """The mean of a text's rows, which an upstream that does not pool gives one a token."""
-    if len(rows) == 1:
-        return rows[0]
-    return [sum(column) / len(rows) for column in zip(*rows, strict=True)]
-
-
-def _pack(vector: Iterable[float]) -> bytes:
-    values = list(vector)
-    if not values:
-        raise ValueError("a vector without components")
-    return struct.pack(f"<{len(values)}f", *values)

@@ -18,7 +18,7 @@ LAYERS = [
     {"llcuda_net.address", "llcuda_net.params", "llcuda_net.settings", "llcuda_net.logs"},
     {"llcuda_net.upstream", "llcuda_net.storage"},
     {"llcuda_net.admission", "llcuda_net.generations", "llcuda_net.outbox"},
-    {"llcuda_net.streams", "llcuda_net.keeping"},
+    {"llcuda_net.streams", "llcuda_net.keeping", "llcuda_net.embedding"},
     {"llcuda_net.session"},
     {"llcuda_net.server", "llcuda_net.client"},
     {"llcuda_net.serving", "llcuda_net.sync"},
