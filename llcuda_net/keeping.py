@@ -127,7 +127,7 @@ class Keeper:
             error=None if error is None else {"code": str(error.code), "message": error.message},
             usage=generation.usage,
             timings=generation.phases(),
-            model=_fingerprint(generation, properties),
+            model=_fingerprint(properties),
             upstream=upstream,
             seed=generation.params.get("seed"),
             finished=time.time_ns(),
@@ -162,7 +162,7 @@ class Keeper:
             log.error("not_stored", generation=entry.kept.opened.generation, reason=error.message)
 
 
-def _fingerprint(generation: Generation, properties: Properties | None) -> dict[str, Any]:
+def _fingerprint(properties: Properties | None) -> dict[str, Any]:
     if properties is None:
         return {}
     return {

@@ -21,6 +21,7 @@ from typing import Any
 
 import apsw
 import pytest
+from pyarrow import parquet
 
 from llcuda_net.cli import progress, results
 from llcuda_net.cli.common import Exit
@@ -410,7 +411,6 @@ def test_export_as_csv_round_trips(llcuda: Llcuda, tmp_path: Path) -> None:
 
 @pytest.mark.usefixtures("directory")
 def test_export_as_parquet_round_trips(llcuda: Llcuda, tmp_path: Path) -> None:
-    parquet = pytest.importorskip("pyarrow.parquet")
     file = tmp_path / "all.parquet"
     assert llcuda("export", "--output", str(file)).code == 0
     table = parquet.read_table(file)
@@ -433,7 +433,6 @@ def test_export_as_parquet_round_trips(llcuda: Llcuda, tmp_path: Path) -> None:
 def test_export_of_nothing_still_has_its_columns(
     directory: Path, llcuda: Llcuda, tmp_path: Path
 ) -> None:
-    parquet = pytest.importorskip("pyarrow.parquet")
     nothing = ("export", "--since", "1h")
     assert llcuda(*nothing).out == ""
     (heads,) = llcuda(*nothing, "--format", "csv").lines
