@@ -7,8 +7,10 @@ from __future__ import annotations
 
 from llcuda_protocol import (
     Accepted,
+    Attach,
     Connection,
     Done,
+    Durable,
     Embed,
     Frame,
     Generate,
@@ -47,6 +49,14 @@ STARTS["streams"] = [
     *STARTS["open"],
     *((Role.CLIENT, request) for request in _REQUESTS),
     *((Role.SERVER, reply) for reply in _REPLIES),
+]
+STARTS["attached"] = [
+    *STARTS["open"],
+    (Role.CLIENT, Attach(1, "g1", CREDIT, 5, 0, durable=True)),
+    (Role.CLIENT, Attach(2, "g2", CREDIT, 9)),
+    (Role.SERVER, Accepted(1, "g1", level="disk", epoch=1)),
+    (Role.SERVER, Tokens(1, 5, ["x", "y"])),
+    (Role.SERVER, Durable(1, 6)),
 ]
 STARTS["draining"] = [*STARTS["streams"], (Role.SERVER, GoAway(10.0))]
 

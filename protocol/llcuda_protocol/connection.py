@@ -365,8 +365,9 @@ class Connection:
         self._reader.clear()
 
     def _open(self, event: ev.Frame, kind: Kind, number: int) -> None:
-        credit = event.credit if isinstance(event, ev.Generate) else 0
-        self._streams[number] = Stream(STREAM_TABLE[StreamState.IDLE][kind], credit)
+        credit = event.credit if isinstance(event, ev.Generate | ev.Attach) else 0
+        sequence = event.first if isinstance(event, ev.Attach) else 0
+        self._streams[number] = Stream(STREAM_TABLE[StreamState.IDLE][kind], credit, sequence)
         self._last_stream = number
 
     def _move(self, number: int, stream: Stream, state: StreamState) -> None:

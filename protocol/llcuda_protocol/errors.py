@@ -24,6 +24,9 @@ class ErrorCode(StrEnum):
     # A request: sent on its stream, which ends; the connection lives on.
     INVALID_REQUEST = "invalid_request"
     UNKNOWN_PARAMETER = "unknown_parameter"
+    UNKNOWN_GENERATION = "unknown_generation"
+    KEY_CONFLICT = "key_conflict"
+    AHEAD = "ahead"
     CONTEXT_EXCEEDED = "context_exceeded"
     UNSUPPORTED = "unsupported"
     OVERLOADED = "overloaded"
@@ -32,6 +35,7 @@ class ErrorCode(StrEnum):
     UPSTREAM_ERROR = "upstream_error"
     UPSTREAM_STALLED = "upstream_stalled"
     STORAGE = "storage"
+    INTERRUPTED = "interrupted"
     SHUTTING_DOWN = "shutting_down"
     INTERNAL = "internal"
 

@@ -11,6 +11,7 @@ from typing import Any, ClassVar
 
 from .kinds import (
     MAX_CREDIT,
+    MAX_LINGER,
     MAX_MAX_FRAME,
     MAX_SEQUENCE,
     MAX_STREAM,
@@ -102,6 +103,12 @@ class Generate:
         params: sampling parameters by llama-server's names.
         timeout: seconds for the whole request; None: the server's own.
         tokens: also send each token's id.
+        key: names the request: the same key again means the same generation.
+        fresh: the key was just made at random, so that no finished generation can have it.
+        on_disconnect: seconds that it goes on when nobody reads it; None: the server's own.
+        level: how much it shall survive: memory, process, disk or strict; None: the server's own.
+        cache: may be answered with the stored result of the same request.
+        durable: also send how much of it a power cut can no longer take away.
     """
 
     stream: int
@@ -111,6 +118,12 @@ class Generate:
     params: dict[str, Any] = field(default_factory=dict)
     timeout: float | None = None
     tokens: bool = False
+    key: str | None = None
+    fresh: bool = False
+    on_disconnect: float | None = None
+    level: str | None = None
+    cache: bool = False
+    durable: bool = False
 
     KIND: ClassVar[Kind] = Kind.GENERATE
     FIELDS: ClassVar[dict[str, Field]] = {
@@ -120,6 +133,40 @@ class Generate:
         "params": Field(_PARAMS),
         "timeout": Field(_SECONDS),
         "tokens": Field(boolean),
+        "key": Field(_NAME),
+        "fresh": Field(boolean),
+        "on_disconnect": Field(number(0.0, MAX_LINGER)),
+        "level": Field(text(64)),
+        "cache": Field(boolean),
+        "durable": Field(boolean),
+    }
+
+
+@dataclass(frozen=True, slots=True)
+class Attach:
+    """Read generation `id` from sequence number `first`.
+
+    Attributes:
+        credit, tokens, durable: as in Generate.
+        epoch: of the stream that is resumed, as `Accepted` said it; None: nothing was read before.
+    """
+
+    stream: int
+    id: str
+    credit: int
+    first: int = 0
+    epoch: int | None = None
+    tokens: bool = False
+    durable: bool = False
+
+    KIND: ClassVar[Kind] = Kind.ATTACH
+    FIELDS: ClassVar[dict[str, Field]] = {
+        "id": Field(text(64), required=True),
+        "credit": Field(integer(0, MAX_CREDIT), required=True),
+        "first": Field(_COUNT),
+        "epoch": Field(_COUNT),
+        "tokens": Field(boolean),
+        "durable": Field(boolean),
     }
 
 
@@ -146,12 +193,13 @@ class Status:
 
 @dataclass(frozen=True, slots=True)
 class Cancel:
-    """Stop what the stream asked for."""
+    """Stop what the stream asked for; `detach`: stop reading, and let the generation go on."""
 
     stream: int
+    detach: bool = False
 
     KIND: ClassVar[Kind] = Kind.CANCEL
-    FIELDS: ClassVar[dict[str, Field]] = {}
+    FIELDS: ClassVar[dict[str, Field]] = {"detach": Field(boolean)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,19 +235,25 @@ class Accepted:
     """The request is taken as generation `id`.
 
     `position` is its place in the queue: 1 is the next to run, 0 has a slot already. `level` says
-    how much the generation survives: memory, process, disk or strict.
+    how much the generation survives: memory, process, disk or strict. `epoch` names the run that
+    makes it: 0 is the first, and after a loss another continues it. `cached`: a stored result
+    answers it.
     """
 
     stream: int
     id: str
     position: int = 0
     level: str | None = None
+    epoch: int = 0
+    cached: bool = False
 
     KIND: ClassVar[Kind] = Kind.ACCEPTED
     FIELDS: ClassVar[dict[str, Field]] = {
         "id": Field(text(64), required=True),
         "position": Field(_COUNT),
         "level": Field(text(64)),
+        "epoch": Field(_COUNT),
+        "cached": Field(boolean),
     }
 
 
@@ -252,6 +306,16 @@ class Tokens:
 
 
 @dataclass(frozen=True, slots=True)
+class Durable:
+    """The first `count` pieces can no longer be lost, not even by a power cut."""
+
+    stream: int
+    count: int
+
+    KIND: ClassVar[Kind] = Kind.DURABLE
+
+
+@dataclass(frozen=True, slots=True)
 class Vectors:
     """Embeddings, the first of input number `first`: each float32, little-endian, in binary."""
 
@@ -268,9 +332,10 @@ class Done:
 
     Attributes:
         reason: "stop" (end of text or stop string), "length" (n_predict or the context),
-            "cancelled", or "complete" (an embed request).
+            "cancelled", "detached", or "complete" (an embed request).
         usage: counts: `prompt_tokens`, `cached_tokens`, `completion_tokens`.
         timings: milliseconds by phase; SPEC.md names them.
+        splices: sequence numbers at which it was continued by prompting with what there was.
     """
 
     stream: int
@@ -280,6 +345,7 @@ class Done:
     stop: str | None = None
     usage: dict[str, int] = field(default_factory=dict)
     timings: dict[str, float] = field(default_factory=dict)
+    splices: list[int] = field(default_factory=list)
 
     KIND: ClassVar[Kind] = Kind.DONE
     FIELDS: ClassVar[dict[str, Field]] = {
@@ -289,6 +355,7 @@ class Done:
         "stop": Field(_BODY),
         "usage": Field(map_of(_COUNT, 64)),
         "timings": Field(map_of(number(-1e15, 1e15), 64)),
+        "splices": Field(list_of(_COUNT, 65_536)),
     }
 
 
@@ -300,6 +367,7 @@ class Error:
         code: an ErrorCode, or one that a later version added.
         retry: whether the same request may succeed later.
         retry_after: seconds to wait before that, where known.
+        durable: with the code `ahead`: how many pieces of the client's are the server's, too.
     """
 
     stream: int
@@ -307,6 +375,7 @@ class Error:
     message: str
     retry: bool = False
     retry_after: float | None = None
+    durable: int | None = None
 
     KIND: ClassVar[Kind] = Kind.ERROR
     FIELDS: ClassVar[dict[str, Field]] = {
@@ -314,6 +383,7 @@ class Error:
         "message": Field(text(4096), required=True),
         "retry": Field(boolean),
         "retry_after": Field(_SECONDS),
+        "durable": Field(_COUNT),
     }
 
 
@@ -351,6 +421,7 @@ Frame = (
     Hello
     | Welcome
     | Generate
+    | Attach
     | Embed
     | Status
     | Cancel
@@ -360,6 +431,7 @@ Frame = (
     | Accepted
     | Queue
     | Tokens
+    | Durable
     | Vectors
     | Done
     | Error
@@ -370,10 +442,12 @@ Event = Frame | ConnectionClosed
 
 __all__ = [
     "Accepted",
+    "Attach",
     "Cancel",
     "ConnectionClosed",
     "Credit",
     "Done",
+    "Durable",
     "Embed",
     "Error",
     "Event",

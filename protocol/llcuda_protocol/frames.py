@@ -35,6 +35,7 @@ _COLD: dict[Kind, tuple[type[Any], Check]] = {
         ev.Hello,
         ev.Welcome,
         ev.Generate,
+        ev.Attach,
         ev.Embed,
         ev.Status,
         ev.Cancel,
@@ -86,6 +87,8 @@ def encode(event: ev.Frame) -> bytes:
         return _finish([int(kind), 0, _PAYLOAD(event.payload, "payload")])
     if isinstance(event, ev.Credit):
         return _finish([int(kind), event.stream, _ADD(event.add, "add")])
+    if isinstance(event, ev.Durable):
+        return _finish([int(kind), event.stream, _FIRST(event.count, "count")])
     if isinstance(event, ev.Vectors):
         vectors = _vectors(event.vectors)
         return _finish([int(kind), event.stream, _FIRST(event.first, "first"), vectors])
@@ -103,6 +106,8 @@ def encode_tokens(event: ev.Tokens) -> bytes:
         ValueError: the pieces, ids or log-probabilities are not what the protocol allows.
     """
     _check_pieces(event.pieces)
+    if event.first > MAX_SEQUENCE:  # what the other side would refuse; attach may begin there
+        raise ValueError(f"first must be at most {MAX_SEQUENCE}")
     body: list[Any] = [19, event.stream, event.first, event.pieces]
     if event.ids is not None or event.logprobs is not None:
         extra: dict[str, Any] = {}
@@ -178,6 +183,8 @@ def _event(kind: Kind, stream: int, frame: list[Any]) -> ev.Frame:
     _length(frame, 3, name)
     if kind is Kind.CREDIT:
         return ev.Credit(stream, _ADD(frame[2], "add"))
+    if kind is Kind.DURABLE:
+        return ev.Durable(stream, _FIRST(frame[2], "count"))
     if kind is Kind.PING:
         return ev.Ping(_PAYLOAD(frame[2], "payload"))
     if kind is Kind.PONG:

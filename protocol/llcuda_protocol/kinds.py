@@ -21,6 +21,8 @@ MAX_CREDIT = (1 << 31) - 1
 #: Largest stream number and sequence number.
 MAX_STREAM = (1 << 32) - 1
 MAX_SEQUENCE = (1 << 53) - 1
+#: Seconds that `on_disconnect` may say; this many mean for ever.
+MAX_LINGER = 10**9
 #: Largest token id.
 MAX_TOKEN_ID = (1 << 31) - 1
 #: Largest ping payload, in bytes.
@@ -35,10 +37,11 @@ class Role(StrEnum):
 
 
 class Kind(IntEnum):
-    """First element of each frame. Numbers 3 and 6 are kept for attach and search."""
+    """First element of each frame. Number 6 is kept for search."""
 
     HELLO = 1
     GENERATE = 2
+    ATTACH = 3
     CANCEL = 4
     EMBED = 5
     STATUS = 7
@@ -54,6 +57,7 @@ class Kind(IntEnum):
     VECTORS = 23
     REPORT = 24
     PONG = 25
+    DURABLE = 26
 
 
 #: What each role may send. A client sends error on stream 0 only: it ends a stream with cancel.
@@ -62,6 +66,7 @@ SENT_BY: dict[Role, frozenset[Kind]] = {
         {
             Kind.HELLO,
             Kind.GENERATE,
+            Kind.ATTACH,
             Kind.CANCEL,
             Kind.EMBED,
             Kind.STATUS,
@@ -81,6 +86,7 @@ SENT_BY: dict[Role, frozenset[Kind]] = {
             Kind.GO_AWAY,
             Kind.VECTORS,
             Kind.REPORT,
+            Kind.DURABLE,
             Kind.PING,
             Kind.PONG,
             Kind.ERROR,

@@ -59,6 +59,7 @@ CONNECTION_TABLE: dict[ConnectionState, dict[Kind, ConnectionState]] = {
 STREAM_TABLE: dict[StreamState, dict[Kind, StreamState]] = {
     _S.IDLE: {
         Kind.GENERATE: _S.WAITING,
+        Kind.ATTACH: _S.WAITING,
         Kind.EMBED: _S.EMBEDDING,
         Kind.STATUS: _S.REPORTING,
     },
@@ -71,6 +72,7 @@ STREAM_TABLE: dict[StreamState, dict[Kind, StreamState]] = {
     _S.RUNNING: {
         Kind.QUEUE: _S.RUNNING,
         Kind.TOKENS: _S.RUNNING,
+        Kind.DURABLE: _S.RUNNING,
         Kind.CREDIT: _S.RUNNING,
         Kind.CANCEL: _S.RUNNING,
         Kind.DONE: _S.CLOSED,

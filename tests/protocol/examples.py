@@ -6,9 +6,11 @@ from collections.abc import Callable
 
 from llcuda_protocol import (
     Accepted,
+    Attach,
     Cancel,
     Credit,
     Done,
+    Durable,
     Embed,
     Error,
     Frame,
@@ -29,6 +31,7 @@ from llcuda_protocol import (
 EXAMPLES: dict[Kind, Callable[[int], Frame]] = {
     Kind.HELLO: lambda _: Hello([1], 16_384, 8),
     Kind.GENERATE: lambda stream: Generate(stream, 10, prompt="a"),
+    Kind.ATTACH: lambda stream: Attach(stream, "g", 10, 3),
     Kind.CANCEL: Cancel,
     Kind.EMBED: lambda stream: Embed(stream, ["a"]),
     Kind.STATUS: Status,
@@ -39,6 +42,7 @@ EXAMPLES: dict[Kind, Callable[[int], Frame]] = {
     Kind.QUEUE: lambda stream: Queue(stream, 1),
     # The next piece of the one stream that runs in protocol_starts is number 2.
     Kind.TOKENS: lambda stream: Tokens(stream, 2, ["a"]),
+    Kind.DURABLE: lambda stream: Durable(stream, 2),
     Kind.DONE: lambda stream: Done(stream, "stop"),
     Kind.ERROR: lambda stream: Error(stream, "internal", "x"),
     Kind.GO_AWAY: lambda _: GoAway(1.0),

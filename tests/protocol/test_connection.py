@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import itertools
 import tracemalloc
+from dataclasses import replace
 
 import pytest
 
 from llcuda_protocol import (
     PREFACE,
     Accepted,
+    Attach,
     Cancel,
     Connection,
     ConnectionClosed,
     Credit,
     Done,
+    Durable,
     Embed,
     Error,
     ErrorCode,
@@ -36,7 +39,13 @@ from llcuda_protocol import (
     Welcome,
 )
 from llcuda_protocol.frames import encode
-from llcuda_protocol.kinds import HANDSHAKE_MAX_FRAME, HEADER, MAX_STREAM
+from llcuda_protocol.kinds import (
+    HANDSHAKE_MAX_FRAME,
+    HEADER,
+    MAX_LINGER,
+    MAX_SEQUENCE,
+    MAX_STREAM,
+)
 from tests.protocol.ends import HELLO, pair, pass_on, refused
 from tools.protocol_starts import begin
 
@@ -136,7 +145,8 @@ def test_token_is_not_shown() -> None:
 
 
 @pytest.mark.parametrize(
-    "frame", [Welcome(1, 16_384, 1), Accepted(1, "g"), Tokens(1, 2, ["a"]), GoAway(1.0)]
+    "frame",
+    [Welcome(1, 16_384, 1), Accepted(1, "g"), Tokens(1, 2, ["a"]), Durable(1, 2), GoAway(1.0)],
 )
 def test_client_does_not_say(frame: Frame) -> None:
     with pytest.raises(LocalProtocolError, match="client does not send"):
@@ -148,7 +158,7 @@ def test_client_does_not_stream_tokens() -> None:
         begin(Role.CLIENT, "streams").send_tokens(Tokens(1, 2, ["a"]))
 
 
-@pytest.mark.parametrize("frame", [HELLO, Status(6), Cancel(1), Credit(1, 1)])
+@pytest.mark.parametrize("frame", [HELLO, Status(6), Attach(6, "g", 1), Cancel(1), Credit(1, 1)])
 def test_server_does_not_say(frame: Frame) -> None:
     with pytest.raises(LocalProtocolError, match="server does not send"):
         begin(Role.SERVER, "streams").send(frame)
@@ -196,6 +206,12 @@ def test_values_that_the_other_side_would_refuse() -> None:
         Error(1, "internal", "\ud800"),
         Done(1, "stop", timings={"total": nan}),
         Done(1, "stop", usage={"prompt_tokens": -1}),
+        Done(1, "stop", splices=[-1]),
+        Error(1, "ahead", "x", durable=-1),
+        Durable(1, -1),
+        Durable(1, MAX_SEQUENCE + 1),
+        Durable(1, True),
+        Accepted(2, "g", epoch=-1),
         Vectors(3, 0, [b"1234", b"12345678"]),
         Vectors(3, 0, [b"123"]),
         Vectors(3, -1, [b"1234"]),
@@ -218,6 +234,72 @@ def test_values_that_the_other_side_would_refuse() -> None:
     assert server.credit(1) == 87
     assert server.open_streams == 4
     server.send(Tokens(1, 2, ["a"]))
+    client = begin(Role.CLIENT, "open")
+    request = Generate(1, 0, prompt="a")
+    for asked in (
+        replace(request, key="k" * 257),
+        replace(request, fresh=1),  # type: ignore[arg-type]
+        replace(request, on_disconnect=-1),
+        replace(request, on_disconnect=MAX_LINGER + 1),
+        replace(request, on_disconnect=inf),
+        Attach(1, "g" * 65, 0),
+        Attach(1, "g", -1),
+        Attach(1, "g", 0, MAX_SEQUENCE + 1),
+        Attach(1, "g", 0, epoch=-1),
+    ):
+        with pytest.raises(LocalProtocolError):
+            client.send(asked)
+    assert client.open_streams == 0
+
+
+# -- attached streams -------------------------------------------------------------------------
+
+
+def test_an_attached_stream_begins_where_it_was_asked_to() -> None:
+    client, server = pair("open")
+    pass_on(client, server, Attach(1, "g", 1000, 40, 2))
+    assert client.credit(1) == server.credit(1) == 1000
+    pass_on(server, client, Accepted(1, "g", epoch=2))
+    with pytest.raises(LocalProtocolError, match="not from 40"):
+        server.send(Tokens(1, 0, ["a"]))
+    pass_on(server, client, Tokens(1, 40, ["a", "b"]))
+    pass_on(server, client, Tokens(1, 42, ["c"]))
+    assert refused(client, Tokens(1, 3, ["d"])).code == ErrorCode.UNEXPECTED_FRAME
+
+
+def test_streams_of_one_generation_are_apart() -> None:
+    client, server = pair("open")
+    pass_on(client, server, Attach(1, "g", 20))
+    pass_on(client, server, Attach(2, "g", 0, 1))
+    for number in (1, 2):
+        pass_on(server, client, Accepted(number, "g"))
+    pass_on(server, client, Tokens(1, 0, ["a", "b"]))
+    assert (server.credit(1), server.credit(2)) == (7, 0)
+    assert server.send_tokens(Tokens(2, 1, ["b"])) == (b"", 0)
+    pass_on(client, server, Cancel(1, detach=True))
+    pass_on(server, client, Done(1, "detached"))
+    pass_on(client, server, Credit(2, 1))
+    pass_on(server, client, Tokens(2, 1, ["b"]))
+
+
+def test_durable_needs_no_credit() -> None:
+    client, server = pair("open")
+    pass_on(client, server, Attach(1, "g", 0, durable=True))
+    pass_on(server, client, Accepted(1, "g"))
+    for count in (1, 5, MAX_SEQUENCE):
+        pass_on(server, client, Durable(1, count))
+    assert server.credit(1) == 0
+
+
+def test_no_piece_beyond_the_last_sequence_number() -> None:
+    client, server = pair("open")
+    pass_on(client, server, Attach(1, "g", 1000, MAX_SEQUENCE))
+    pass_on(server, client, Accepted(1, "g"))
+    pass_on(server, client, Tokens(1, MAX_SEQUENCE, ["a"]))
+    over = Tokens(1, MAX_SEQUENCE + 1, ["b"])
+    for send in (server.send, server.send_tokens):
+        with pytest.raises(LocalProtocolError, match=f"at most {MAX_SEQUENCE}"):
+            send(over)
 
 
 # -- the end ----------------------------------------------------------------------------------

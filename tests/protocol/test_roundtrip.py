@@ -24,7 +24,7 @@ QUICK = settings(max_examples=150, deadline=None)
 CHECKS: dict[tuple[str, str], Callable[[bytes], None]] = {
     (role, start): make_check(Role(role), start)
     for role in Role
-    for start in ("new", "greeted", "open", "streams", "draining")
+    for start in ("new", "greeted", "open", "streams", "attached", "draining")
 }
 FOLDER = Path(__file__).parents[2] / "protocol" / "vectors"
 FRAMES = sorted(

@@ -59,6 +59,10 @@ def blocks(text: str) -> list[str]:
     return re.findall(r"```\n(.*?)\n```", text, re.S)
 
 
+#: The blocks of section 17: a connection, and two of a generation that is resumed.
+EXAMPLES = blocks(section("17. A connection in hex"))
+
+
 def heading(name: str) -> str:
     return next(line for line in SPEC.splitlines() if re.match(rf"### .*\b{name} \(\d+\)", line))
 
@@ -97,10 +101,11 @@ def test_positional_fields() -> None:
     def types(title: str) -> list[list[str]]:
         return [row[:2] for row in rows(section(title), "element")]
 
-    assert types("9.7 credit") == [["add", wire._ADD.says]]
-    assert types("9.8 ping") == [["payload", wire._PAYLOAD.says]]
-    assert types("9.16 vectors") == [["first", first], ["vectors", wire._VECTOR_LIST.says]]
-    tokens = types("9.11 tokens")
+    assert types("9.8 credit") == [["add", wire._ADD.says]]
+    assert types("9.9 ping") == [["payload", wire._PAYLOAD.says]]
+    assert types("9.13 durable") == [["count", first]]
+    assert types("9.18 vectors") == [["first", first], ["vectors", wire._VECTOR_LIST.says]]
+    tokens = types("9.12 tokens")
     assert tokens[0] == ["first", first]
     assert tokens[3] == ["ids", f"list of: {id_says}, or nil"]
     assert tokens[5:] == [
@@ -128,7 +133,9 @@ def test_numbers_in_the_text() -> None:
     assert f"at most {schema.MAX_DEPTH} deep" in SPEC
     assert f"at most {schema.MAX_VALUES} values" in SPEC
     assert PREFACE.hex(" ") in SPEC
-    assert {3, 6}.isdisjoint(int(kind) for kind in Kind)
+    assert "Kind 6 is kept" in SPEC
+    assert 6 not in [int(kind) for kind in Kind]
+    assert f"{kinds.MAX_LINGER}: never" in SPEC
 
 
 def test_error_codes() -> None:
@@ -146,9 +153,8 @@ def test_diagrams() -> None:
     assert found == [diagram(CONNECTION_TABLE), diagram()]
 
 
-def test_worked_example() -> None:
-    """Both ends, fed with the example's bytes, take them and would have sent them."""
-    (example,) = blocks(section("17. A connection in hex"))
+def played(example: str) -> tuple[dict[str, Connection], list[events.Frame]]:
+    """Both ends, fed with the example's bytes: they take them, and would have sent them."""
     turns: list[tuple[str, str]] = []
     after_comment = True
     for line in example.splitlines():
@@ -163,17 +169,23 @@ def test_worked_example() -> None:
             turns[-1] = (who, turns[-1][1] + part)
         after_comment = False
     ends = {"C": Connection(Role.CLIENT), "S": Connection(Role.SERVER)}
-    seen = set()
+    seen: list[events.Frame] = []
     for who, text in turns:
         data = bytes.fromhex(text)
         other = ends["S" if who == "C" else "C"]
         other.receive_data(data)
         event = other.next_event()
         assert event is not None
+        assert not isinstance(event, events.ConnectionClosed)
         assert other.next_event() is None
-        assert ends[who].send(event) == data  # type: ignore[arg-type]
-        seen.add(type(event).__name__)
-    assert seen >= {
+        assert ends[who].send(event) == data
+        seen.append(event)
+    return ends, seen
+
+
+def test_worked_example() -> None:
+    ends, seen = played(EXAMPLES[0])
+    assert {type(event).__name__ for event in seen} >= {
         "Hello",
         "Welcome",
         "Generate",
@@ -187,10 +199,36 @@ def test_worked_example() -> None:
 
 
 def test_example_explains_the_credit() -> None:
-    (example,) = blocks(section("17. A connection in hex"))
-    left = [int(n) for n in re.findall(r"(-?\d+)(?: bytes of credit)? are left", example)]
+    left = [int(n) for n in re.findall(r"(-?\d+)(?: bytes of credit)? are left", EXAMPLES[0])]
     assert left == [24, -5, 44]
-    assert "credit: 55" in example
+    assert "credit: 55" in EXAMPLES[0]
+
+
+def test_example_of_a_resumed_stream() -> None:
+    """It loses its connection, is ahead, and then has the whole generation."""
+    assert len(EXAMPLES) == 3
+    pieces: list[str] = []
+    epoch, error = 0, None
+    for example in EXAMPLES[1:]:
+        ends, seen = played(example)
+        for event in seen:
+            if isinstance(event, events.Attach):
+                assert (event.first, event.epoch) == (len(pieces), epoch)
+            elif isinstance(event, events.Accepted):
+                epoch = event.epoch
+            elif isinstance(event, events.Tokens):
+                assert event.first == len(pieces)
+                pieces += event.pieces
+            elif isinstance(event, events.Error):
+                error = event
+                del pieces[event.durable :]
+    assert error is not None
+    assert (error.code, error.durable) == ("ahead", 2)
+    assert epoch > 0
+    assert isinstance(seen[-1], events.Done)
+    assert seen[-1].splices == [2]
+    assert pieces == [" one", " two", " and", " three"]
+    assert ends["C"].open_streams == 0
 
 
 def test_links_in_the_contents() -> None:
@@ -210,5 +248,6 @@ def test_guide_to_the_vectors() -> None:
         for path in (PROTOCOL / "vectors").glob("*.json")
     }
     # What leads to each state is there in hex, for a client written in another language.
-    for _, frame in STARTS["draining"]:
-        assert encode(frame).hex() in GUIDE
+    for frames in STARTS.values():
+        for _, frame in frames:
+            assert encode(frame).hex() in GUIDE

@@ -140,7 +140,7 @@ def test_a_draining_server_takes_requests_that_crossed() -> None:
 
 def test_diagram() -> None:
     lines = diagram().splitlines()
-    assert lines[0] == "idle --generate--> waiting"
-    assert "running --queue, tokens, credit, cancel--> running" in lines
+    assert lines[0] == "idle --generate, attach--> waiting"
+    assert "running --queue, tokens, durable, credit, cancel--> running" in lines
     assert "open --ping, pong--> open" in diagram(CONNECTION_TABLE).splitlines()
     assert not any(line.startswith("closed") for line in lines)

@@ -17,11 +17,13 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from llcuda_protocol import (
     Accepted,
+    Attach,
     Cancel,
     Connection,
     ConnectionClosed,
     Credit,
     Done,
+    Durable,
     Embed,
     Error,
     Frame,
@@ -38,7 +40,7 @@ from llcuda_protocol import (
     Vectors,
     Welcome,
 )
-from llcuda_protocol.kinds import HEADER, MAX_CREDIT, Kind
+from llcuda_protocol.kinds import HEADER, MAX_CREDIT, MAX_SEQUENCE, Kind
 from tests.protocol.any_frame import frame_from, tokens, vectors
 
 ALL = 1 << 30
@@ -81,7 +83,7 @@ class TwoEnds(RuleBasedStateMachine):
     @initialize(
         max_streams=st.integers(3, 5),
         max_frame=st.sampled_from([16_384, 1 << 20]),
-        requests=st.lists(st.tuples(CREDIT, st.sampled_from("ggges")), min_size=3, max_size=5),
+        requests=st.lists(st.tuples(CREDIT, st.sampled_from("ggaes")), min_size=3, max_size=5),
         accepted=st.integers(1, 3),
     )
     def begin(
@@ -114,12 +116,17 @@ class TwoEnds(RuleBasedStateMachine):
                 break
             self.received[other].append(event)
 
-    @rule(credit=CREDIT, which=st.sampled_from("ggges"), skip=st.integers(0, 2))
+    @rule(credit=CREDIT, which=st.sampled_from("ggaes"), skip=st.integers(0, 2))
     def request(self, credit: int, which: str, skip: int) -> None:
         self.last += 1 + skip // 2
         frame: Frame = Status(self.last)
         if which == "g":
             frame = Generate(self.last, credit, prompt="a")
+        elif which == "a":
+            # From the greatest number, or near the beginning.
+            first = MAX_SEQUENCE if credit == MAX_CREDIT else credit
+            self.sequence[self.last] = first
+            frame = Attach(self.last, "g", credit, first)
         elif which == "e":
             frame = Embed(self.last, ["a"])
         self.say(Role.CLIENT, frame)
@@ -128,9 +135,9 @@ class TwoEnds(RuleBasedStateMachine):
     def give_credit(self, pick: int, add: int) -> None:
         self.say(Role.CLIENT, Credit(self.stream(Role.CLIENT, pick), add))
 
-    @rule(pick=PICK)
-    def cancel(self, pick: int) -> None:
-        self.say(Role.CLIENT, Cancel(self.stream(Role.CLIENT, pick)))
+    @rule(pick=PICK, detach=st.booleans())
+    def cancel(self, pick: int, detach: bool) -> None:
+        self.say(Role.CLIENT, Cancel(self.stream(Role.CLIENT, pick), detach))
 
     @rule(pick=PICK)
     def accept(self, pick: int) -> None:
@@ -216,15 +223,21 @@ def talk(seed: int, steps: int = 400) -> TwoEnds:
         return Tokens(1, 0, some, [5] * len(some) if chance.random() < 0.3 else None)
 
     actions: list[tuple[int, Callable[[], object]]] = [
-        (8, lambda: ends.request(credit(), chance.choice("gggges"), chance.randrange(3))),
+        (8, lambda: ends.request(credit(), chance.choice("gggaes"), chance.randrange(3))),
         (8, lambda: ends.accept(chance.randrange(99))),
         (8, lambda: ends.give_credit(chance.randrange(99), credit() or 1)),
-        (3, lambda: ends.cancel(chance.randrange(99))),
+        (3, lambda: ends.cancel(chance.randrange(99), chance.random() < 0.5)),
         (16, lambda: ends.stream_tokens(chance.randrange(99), pieces())),
         (2, lambda: ends.stream_vectors(chance.randrange(99), Vectors(1, 0, [b"1234"]))),
         (4, lambda: ends.finish(chance.randrange(99), chance.random() < 0.8)),
         (2, lambda: ends.say(chance.choice(list(Role)), Ping(b"p"))),
         (2, lambda: ends.say(Role.SERVER, Queue(ends.stream(Role.SERVER, chance.randrange(9)), 1))),
+        (
+            2,
+            lambda: ends.say(
+                Role.SERVER, Durable(ends.stream(Role.SERVER, chance.randrange(9)), 1)
+            ),
+        ),
         (25, lambda: ends.carry(Role.CLIENT, chance.choice([1, 5, 40, ALL]))),
         (25, lambda: ends.carry(Role.SERVER, chance.choice([1, 5, 40, ALL]))),
     ]
