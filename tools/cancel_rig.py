@@ -102,7 +102,8 @@ class Client:
         """Open one stream a prompt."""
         params = {"n_predict": n_predict, "ignore_eos": True, "cache_prompt": False}
         for number, prompt in enumerate(prompts, 1):
-            await self._send(Generate(number, _CREDIT, prompt=prompt, params=params))
+            request = Generate(number, _CREDIT, prompt=prompt, params=params, on_disconnect=0.0)
+            await self._send(request)
             self._numbers.append(number)
 
     async def first_tokens(self) -> None:

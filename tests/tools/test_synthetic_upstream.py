@@ -20,7 +20,7 @@ import pytest
 
 from tools import synthetic_upstream
 from tools.synthetic.faults import KINDS, Fault, Faults
-from tools.synthetic.tokens import detokenise, following, generation, tokenise
+from tools.synthetic.tokens import detokenise, generated, generation, tokenise
 
 TIMEOUT = 10.0
 
@@ -116,7 +116,61 @@ def test_a_continuation_goes_on_where_it_stopped() -> None:
     ids = tokenise("once upon" + whole)
     assert detokenise(ids) == "once upon" + whole
     assert len(ids) == len("once upon") + 300
-    assert following(tokenise("a")) != following(tokenise("b"))
+    assert len(set(generated("once upon", 5000))) > 4900
+    assert generated("once upon", 50, seed=1) != generated("once upon", 50)
+
+
+def test_a_token_depends_on_all_before_it() -> None:
+    whole = generation("once upon", 40)
+    words = [whole[at : at + 6] for at in range(0, len(whole), 6)]
+    for wrong in (words[:20] + words[21:], words[:20] + words[19:], ["x", *words[1:]]):
+        assert generation("once upon" + "".join(wrong), 5) not in generation("once upon", 80)
+
+
+def test_characters_of_several_tokens_come_whole() -> None:
+    prompt = "hello [[split:3]]"
+    ids, text = generated(prompt, 60), generation(prompt, 60)
+    emojis = sum(i == 0xF0 for i in ids)
+    assert emojis > 4
+    with upstream("--rate", "0") as address:
+        *tokens, final = events(exchange(address, {**ASK, "prompt": prompt, "n_predict": 60}, END))
+        assert "".join(token["content"] for token in tokens) == text
+        assert final["tokens_predicted"] == 60
+        told = 0
+        for token in tokens:
+            count = token["tokens_predicted"] - told
+            assert count == len(tokenise(token["content"]))
+            assert token["tokens"] == [tokenise(token["content"])[-1]]
+            told += count
+        _, reply = ask(address, "/completion", {"prompt": prompt, "n_predict": 60})
+        assert reply["content"] == text
+        # From any token on, those within a character included.
+        for cut in range(60):
+            given = tokenise(prompt) + ids[:cut]
+            _, rest = ask(
+                address,
+                "/completion",
+                {"prompt": given, "n_predict": 60 - cut, "return_tokens": True},
+            )
+            assert ids[:cut] + rest["tokens"] == ids
+
+
+def test_what_may_become_a_stop_string_is_held_back() -> None:
+    whole = generation("hello", 4)
+    ids = generated("hello", 4)
+    held = whole[8:14]  # from within the second word into the third
+    with upstream("--rate", "0") as address:
+        *tokens, _ = events(exchange(address, {**ASK, "stop": [held + "?"]}, END))
+        assert [token["content"] for token in tokens] == [
+            whole[:6],
+            "",
+            whole[6:18],
+            whole[18:],
+        ]
+        assert [token["tokens"] for token in tokens] == [[i] for i in ids]
+        *tokens, final = events(exchange(address, {**ASK, "stop": [held]}, END))
+        assert [token["content"] for token in tokens] == [whole[:6], "", whole[6:8]]
+        assert (final["stop_type"], final["stopping_word"]) == ("word", held)
 
 
 def test_the_prompt_may_be_ids_or_a_mixture() -> None:

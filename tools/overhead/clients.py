@@ -10,6 +10,7 @@ import socket
 import time
 from abc import ABC, abstractmethod
 from array import array
+from collections.abc import Iterator
 
 import msgspec
 
@@ -72,12 +73,11 @@ class LoadStream(ABC):
         self.ended = True
         self.count = self.wanted = 0
         self.started_ns = self.first_ns = 0
-        self.words: list[str] = []
+        self.expected: Iterator[int] = iter(())
 
     def begin(self, prompt: str, tokens: int) -> None:
         """Ask for so many tokens."""
-        ids = tokenise(prompt)
-        self.words = [f" {following(ids, i) - WORDS:05x}" for i in range(256)]
+        self.expected = following(tokenise(prompt))
         self.count, self.wanted, self.first_ns, self.ended = 0, tokens, 0, False
         data = self._request(prompt, tokens)
         self.started_ns = time.monotonic_ns()
@@ -114,13 +114,14 @@ class LoadStream(ABC):
         """Check and count pieces of text that arrived now."""
         if self.first_ns == 0:
             self.first_ns = now
-        words, count, width = self.words, self.count, self.width
+        expected, count, width = self.expected, self.count, self.width
         if any(len(piece) != width for piece in pieces):  # several tokens in a piece
             text = "".join(pieces)
             pieces = [text[i : i + width] for i in range(0, len(text), width)]
         for piece in pieces:
-            if piece[:WORD_LENGTH] != words[count & 255]:
-                raise LoadError(f"token {count} is {piece!r}, not {words[count & 255]!r}")
+            word = f" {next(expected) - WORDS:05x}"
+            if piece[:WORD_LENGTH] != word:
+                raise LoadError(f"token {count} is {piece!r}, not {word!r}")
             count += 1
         self.recorder.tokens += count - self.count
         self.count = count
@@ -216,7 +217,8 @@ class LlcudaStream(LoadStream):
 
     def _request(self, prompt: str, tokens: int) -> bytes:
         self._stream += 1
-        request = Generate(self._stream, CREDIT, prompt=prompt, params={"n_predict": tokens})
+        params = {"n_predict": tokens}
+        request = Generate(self._stream, CREDIT, prompt=prompt, params=params, on_disconnect=0.0)
         return self._connection.send(request)
 
     def _feed(self, data: bytes, now: int) -> None:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import time
+from bisect import bisect_left
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 from . import pages
 from .faults import Fault
-from .tokens import WORD_LENGTH, WORDS, detokenise, following, tokenise
+from .tokens import VOCABULARY, WORDS, detokenise, following, piece, tokenise, whole_text
 
 #: Digits of the emission time that --stamp puts into a token's content, after an "@".
 STAMP_DIGITS = 18
@@ -59,12 +61,16 @@ class Answer:
         self.first_ns = 0  # when the first token was emitted
         self.due_ns = 0  # when the next is, where tokens are spread
         self.stop_type, self.stopping_word, self.truncated = "limit", "", False
+        self._stops: list[str] = [] if language.stamp else list(request.get("stop") or [])
         self._cut: int | None = None  # characters to say, where a stop string ends them
+        self._split = fault.after if fault is not None and fault.kind == "split" else 0
         self.total = self._length()
-        first = following(ids, 0, language.seed) - WORDS
-        self._family, self._count = first & ~0xFF, first & 0xFF
+        self._next = following(ids, language.seed, self._split)
+        self._held = b""  # of tokens that were made and not said
+        self._said = 0  # characters
         self._with_ids = bool(request.get("return_tokens", False))
         self._probabilities = int(request.get("n_probs", 0))
+        self._plain = not (self._probabilities or self._stops or self._split or language.group > 1)
 
     def _length(self) -> int:
         """How many tokens there will be, and why they end."""
@@ -94,23 +100,27 @@ class Answer:
             total, self.truncated = room, True
         if self.fault is not None and self.fault.kind == "eos" and self.fault.after <= total:
             total, self.stop_type, self.truncated = self.fault.after, "eos", False
-        return self._until_stop(request.get("stop") or [], total)
+        return self._until_stop(total)
 
-    def _until_stop(self, stops: list[str], total: int) -> int:
-        if not stops or self.language.stamp:
+    def _until_stop(self, total: int) -> int:
+        if not self._stops:
             return total
         text = self.text(total)
-        found = [(text.find(stop), stop) for stop in stops if stop in text]
+        found = [(text.find(stop), stop) for stop in self._stops if stop in text]
         if not found:
             return total
         self._cut, self.stopping_word = min(found)
         self.stop_type, self.truncated = "word", False
-        return -(-(self._cut + len(self.stopping_word)) // WORD_LENGTH)
+        need, ids = self._cut + len(self.stopping_word), self.tokens(total)
+        return bisect_left(range(total), need, key=lambda n: len(whole_text(ids[:n])))
+
+    def tokens(self, count: int) -> list[int]:
+        """The ids of the first so many tokens."""
+        return list(islice(following(self.ids, self.language.seed, self._split), count))
 
     def text(self, tokens: int) -> str:
         """The text of the first so many tokens, a stop string left out."""
-        ids = (following(self.ids, i, self.language.seed) for i in range(tokens))
-        return "".join(f" {i - WORDS:05x}" for i in ids)[: self._cut]
+        return whole_text(self.tokens(tokens))[: self._cut]
 
     @property
     def done(self) -> bool:
@@ -118,13 +128,13 @@ class Answer:
         return self.sent >= self.total
 
     def render(self, now_ns: int) -> bytes:
-        """The chunk of the next event, emitted now; b"" where a stop string is held back."""
+        """The chunk of the next event, emitted now; b"" where a character is not whole."""
         if self.first_ns == 0:
             self.first_ns = now_ns
-        if self._probabilities or self._cut is not None or self.language.group > 1:
+        if not self._plain:
             return self._render_any(now_ns)
         # The path of every token in the benchmark: plain formatting, no JSON encoder.
-        word = self._family | ((self._count + self.sent) & 0xFF)
+        word = next(self._next) - WORDS
         self.sent += 1
         event = (
             b'data: {"index":0,"content":" %05x%b","tokens":[%b],"stop":false,"id_slot":-1,'
@@ -140,15 +150,21 @@ class Answer:
         return b"%x\r\n%b\r\n" % (len(event), event)
 
     def _render_any(self, now_ns: int) -> bytes:
-        first = self.sent
-        self.sent = min(self.total, first + self.language.group)
-        ids = [following(self.ids, i, self.language.seed) for i in range(first, self.sent)]
-        content = detokenise(ids)
-        if self._cut is not None:
-            content = content[: max(0, self._cut - first * WORD_LENGTH)]
-            if not content:
-                return b""  # a stop string is held back
-        elif self.language.stamp:
+        ids = list(islice(self._next, min(self.language.group, self.total - self.sent)))
+        self.sent += len(ids)
+        self._held += b"".join(map(piece, ids))
+        try:
+            content = self._held.decode()
+        except UnicodeDecodeError:
+            return b""  # of a part of a character llama-server says nothing
+        if self._cut is not None and self.done:
+            content = content[: self._cut - self._said]
+        elif any(content.endswith(stop[:n]) for stop in self._stops for n in range(1, len(stop))):
+            content = ""  # it may become a stop string: llama-server tells the id only
+        else:
+            self._held = b""
+        self._said += len(content)
+        if self.language.stamp:
             content += f"@{now_ns:0{STAMP_DIGITS}d}"
         event: dict[str, Any] = {
             "index": 0,
@@ -163,7 +179,9 @@ class Answer:
             event["completion_probabilities"] = [
                 entry
                 for i in ids
-                for entry in pages.probabilities(i, detokenise([i]), self._probabilities)
+                for entry in pages.probabilities(
+                    i, content if len(ids) == 1 else detokenise([i]), self._probabilities
+                )
             ]
         return pages.chunk(b"data: " + pages.dumps(event) + b"\n\n")
 
@@ -178,7 +196,7 @@ class Answer:
         first = self.first_ns or now
         ids: list[int] = []
         if self._with_ids and not self.streamed:
-            ids = [following(self.ids, i, self.language.seed) for i in range(self.total)]
+            ids = self.tokens(self.total)
         final = pages.final(
             self.request,
             content=content,
@@ -210,7 +228,7 @@ def prompt_ids(value: object) -> list[int]:
         for item in value:
             if isinstance(item, str):
                 ids += tokenise(item)
-            elif isinstance(item, int) and item >= 0:
+            elif isinstance(item, int) and 0 <= item < VOCABULARY:
                 ids.append(item)
             else:
                 break

@@ -24,6 +24,7 @@ KINDS: dict[str, str] = {
     "close": "close before the headers",
     "stall-headers": "hold the connection and never answer",
     "dribble": "answer rightly, one byte at a time",
+    "split": "no fault: of K tokens about one begins a character of four, told with the last",
 }
 
 #: Kinds that strike before anything of a proper answer was sent.
@@ -53,6 +54,16 @@ class Fault:
             raise ValueError(f"{text!r} is no fault: KIND[:K][*TIMES], KIND one of {list(KINDS)}")
         after = int(match[2] or (500 if match[1] == "http" else 0))
         return cls(match[1], after, int(match[3]) if match[3] else None)
+
+
+def in_prompt(prompt: str) -> Fault | None:
+    """The fault that a prompt asks for as [[FAULT]].
+
+    Raises:
+        ValueError: the brackets hold something that is no fault.
+    """
+    found = _IN_PROMPT.search(prompt)
+    return None if found is None else Fault.parse(found[1])
 
 
 class Faults:

@@ -28,7 +28,7 @@ from .tokens import detokenise
 #: Requests after which llama-server closes a connection that it keeps alive.
 MAX_REQUESTS = 100
 #: Kinds of fault that leave the tokens as they are.
-_HARMLESS = frozenset({"eos", "dribble"})
+_HARMLESS = frozenset({"eos", "dribble", "split"})
 
 
 @dataclass(frozen=True, slots=True)

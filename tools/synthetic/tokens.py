@@ -1,16 +1,21 @@
 """The made-up language: which token follows a prompt, and how text and token ids map.
 
-A token is a byte (ids 0 to 255) or a word: a space and five hexadecimal digits, three that name a
-family and two that count. A prompt's hash chooses the family and each next word counts one up, so a
-lost, doubled or foreign token shows at once. After a prompt that ends in a word comes the next word
-of its family, so a generation that is continued from what was already emitted goes on the same.
+A token is a byte (ids 0 to 255) or a word: a space and five hexadecimal digits. Each follows from a
+hash of all ids before it, those of the prompt included. So a generation that is continued from what
+was emitted goes on the same, and after a lost, doubled or foreign token nothing is as expected.
+
+Where a prompt asks for it, as [[split:K]], about one in K words is a character instead, an emoji of
+four bytes: four tokens, whose text llama-server sends only with the last one.
 """
 
 from __future__ import annotations
 
 import re
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from itertools import islice
+
+from .faults import in_prompt
 
 #: Ids below this are bytes, ids from it on are words.
 WORDS = 256
@@ -18,7 +23,8 @@ WORDS = 256
 VOCABULARY = WORDS + (1 << 20)
 #: Characters of a word, its space included.
 WORD_LENGTH = 6
-
+#: Bytes that every emoji begins with; one from 0x80 to 0xBF follows.
+_EMOJI = b"\xf0\x9f\x98"
 _WORD = re.compile(rb" [0-9a-f]{5}(?![0-9a-f])")
 
 
@@ -45,18 +51,48 @@ def detokenise(ids: Sequence[int]) -> str:
     return b"".join(map(piece, ids)).decode("utf-8", "replace")
 
 
-def following(ids: Sequence[int], offset: int = 0, seed: int = 0) -> int:
-    """The id of the token number `offset` (from 0) that is generated after a prompt."""
-    if ids and ids[-1] >= WORDS:
-        last = ids[-1] - WORDS
-        family, count = last & ~0xFF, last + 1
-    else:
-        hashed = zlib.crc32(b"".join(i.to_bytes(3, "big") for i in ids), seed & 0xFFFFFFFF)
-        family, count = (hashed & 0xFFF) << 8, 0
-    return WORDS + (family | ((count + offset) & 0xFF))
+def following(ids: Sequence[int], seed: int = 0, split: int = 0) -> Iterator[int]:
+    """The ids that are generated after these, without end; `split` is the K of [[split:K]]."""
+    state = zlib.crc32(b"".join(i.to_bytes(3, "big") for i in ids), seed & 0xFFFFFFFF)
+    begun = _begun(ids) if split else 0
+    while True:
+        # Multiplied, since a CRC goes in small circles when it is fed to itself.
+        mixed = state * 0x9E3779B1 >> 8
+        if begun:
+            token = _EMOJI[begun] if begun < len(_EMOJI) else 0x80 | mixed & 0x3F
+            begun = (begun + 1) % (len(_EMOJI) + 1)
+        elif split and (mixed >> 20 & 0xFFF) % split == 0:
+            token, begun = _EMOJI[0], 1
+        else:
+            token = WORDS + (mixed & 0xFFFFF)
+        yield token
+        state = zlib.crc32(token.to_bytes(3, "big"), state)
+
+
+def _begun(ids: Sequence[int]) -> int:
+    """How many tokens of an unfinished emoji they end with."""
+    for length in range(len(_EMOJI), 0, -1):
+        if list(ids[-length:]) == list(_EMOJI[:length]):
+            return length
+    return 0
+
+
+def generated(prompt: str, tokens: int, seed: int = 0) -> list[int]:
+    """The ids that the synthetic upstream generates after `prompt`, for tests to compare with."""
+    return list(islice(following(tokenise(prompt), seed, split_of(prompt)), tokens))
 
 
 def generation(prompt: str, tokens: int, seed: int = 0) -> str:
-    """The text that the synthetic upstream generates after `prompt`, for tests to compare with."""
-    ids = tokenise(prompt)
-    return detokenise([following(ids, i, seed) for i in range(tokens)])
+    """The text of `generated`; of a character that is not whole, nothing."""
+    return whole_text(generated(prompt, tokens, seed))
+
+
+def whole_text(ids: Sequence[int]) -> str:
+    """The text of generated ids, without an unfinished character at its end."""
+    return detokenise(ids[: len(ids) - _begun(ids)])
+
+
+def split_of(prompt: str) -> int:
+    """The K of [[split:K]] in a prompt; 0 where there is none."""
+    fault = in_prompt(prompt)
+    return fault.after if fault is not None and fault.kind == "split" else 0
