@@ -45,8 +45,11 @@ class Admission:
         self._slots = slots
         self._admit()
 
-    def enter(self) -> Ticket:
+    def enter(self, *, always: bool = False) -> Ticket:
         """Take a place, at once: a slot if one is free, else the last place in the queue.
+
+        Args:
+            always: however many wait: it was accepted before.
 
         Raises:
             RequestError: the queue is full.
@@ -55,7 +58,7 @@ class Admission:
         if self._running < self._slots and not self._waiting:
             self._running += 1
             ticket.turn.set()
-        elif len(self._waiting) < self._max_queue:
+        elif always or len(self._waiting) < self._max_queue:
             self._waiting[ticket] = None
             ticket.position = len(self._waiting)
         else:

@@ -30,16 +30,24 @@ class RequestError(LlcudaError):
         code: an `llcuda_protocol.ErrorCode` value, one of a closed list.
         retry: whether the same request may succeed later.
         retry_after: seconds to wait before that, where known.
+        durable: with the code `ahead`: how many pieces are the same on both sides.
     """
 
     def __init__(
-        self, code: str, message: str, *, retry: bool = False, retry_after: float | None = None
+        self,
+        code: str,
+        message: str,
+        *,
+        retry: bool = False,
+        retry_after: float | None = None,
+        durable: int | None = None,
     ) -> None:
         super().__init__(message)
         self.code = code
         self.message = message
         self.retry = retry
         self.retry_after = retry_after
+        self.durable = durable
 
 
 class StorageError(LlcudaError):

@@ -6,7 +6,6 @@ reader never holds it up; the log is bounded by n_predict and the context.
 
 from __future__ import annotations
 
-import math
 import secrets
 import time
 import uuid
@@ -18,8 +17,11 @@ from typing import Any
 import trio
 
 from llcuda_net.errors import RequestError
+from llcuda_net.outcome import Outcome, Times, from_plain, logprob_of
+from llcuda_net.storage.records import Level, Result, TokenLog
 from llcuda_net.upstream.completion import CompletionEvent, Probabilities
-from llcuda_protocol import Done, Error, TokenLogprob, TopToken
+from llcuda_protocol import Done, Error, ErrorCode, TokenLogprob
+from llcuda_protocol.kinds import MAX_LINGER
 
 
 class State(StrEnum):
@@ -33,54 +35,18 @@ class State(StrEnum):
     INTERRUPTED = "interrupted"
 
 
-#: Which state may follow which.
+#: Which state may follow which. What is answered from the store is done without having run.
 TRANSITIONS: dict[State, frozenset[State]] = {
-    State.QUEUED: frozenset({State.RUNNING, State.FAILED, State.CANCELLED, State.INTERRUPTED}),
-    State.RUNNING: frozenset({State.DONE, State.FAILED, State.CANCELLED, State.INTERRUPTED}),
+    State.QUEUED: frozenset(State) - {State.QUEUED},
+    State.RUNNING: frozenset(State) - {State.QUEUED, State.RUNNING},
     State.DONE: frozenset(),
     State.FAILED: frozenset(),
     State.CANCELLED: frozenset(),
     State.INTERRUPTED: frozenset(),
 }
 
-#: The logarithm of a probability that llama-server rounded to nothing: of the smallest double.
-_LOG_ZERO = math.log(5e-324)
 #: llama-server's stop types in our words.
 _REASONS = {"eos": "stop", "word": "stop", "limit": "length"}
-
-
-@dataclass(slots=True)
-class Times:
-    """When each phase was over, on the monotonic clock in seconds; None while it is not."""
-
-    received: float
-    dispatched: float | None = None
-    rendered: float | None = None
-    sent: float | None = None
-    first_token: float | None = None
-    last_token: float | None = None
-    over: float | None = None
-    stored: float | None = None
-
-    def phases(self, now: float, prompt_ms: float) -> dict[str, float]:
-        """Milliseconds by phase, as SPEC.md names them, of the phases that there were."""
-        marks = {
-            "queue": (self.received, self.dispatched),
-            "template": (self.dispatched, self.rendered),
-            "connect": (self.rendered or self.dispatched, self.sent),
-            "first_token": (self.sent, self.first_token),
-            "generation": (self.first_token, self.last_token),
-            "persist": (self.over, self.stored),
-            "total": (self.received, now),
-        }
-        phases = {
-            name: round((end - start) * 1e3, 3)
-            for name, (start, end) in marks.items()
-            if start is not None and end is not None
-        }
-        if prompt_ms:
-            phases["prompt"] = round(prompt_ms, 3)
-        return phases
 
 
 @dataclass(slots=True, eq=False)
@@ -88,32 +54,65 @@ class Generation:
     """One run of a request.
 
     Attributes:
+        key: the idempotency key.
+        request_hash: equal for requests that ask for the same.
+        on_disconnect: seconds that it goes on while nobody reads it.
+        level: how much it survives.
+        cache: may be answered with the stored result of the same request.
+        fresh: no stored result can have its key.
         pieces: the text so far, one entry an event of the upstream.
         ids: beside each piece, the id of its last token, or None.
+        counts: beside each piece, how many tokens it stands for.
         logprobs: beside each piece its tokens; None unless n_probs asked for them.
         accepted: whether the request is as safe as its level says; nothing is sent before.
         visible: how many pieces may be sent: those that are as safe as the level says.
+        durable: how many pieces a power cut can no longer take away.
+        splices: where it was continued after the loss of what ran it, 0 where it began anew, and
+            the epoch of each: what names that run of it.
+        readers: streams that read it.
+        suspended: it stops here without having ended: the next server goes on with it.
+        cached_from: the result whose log answers it.
         on_change: called after the log grew or the generation ended; one entry a stream.
+        on_durable: called after `durable` grew; one entry a stream that wants to know.
     """
 
     prompt: str | list[int] | None
     messages: list[dict[str, str]] | None
     params: dict[str, Any]
     timeout: float
+    key: str | None = None
+    request_hash: bytes = b""
+    owner: str = ""
+    on_disconnect: float = MAX_LINGER
+    level: Level = Level.MEMORY
+    cache: bool = False
+    fresh: bool = True
     id: str = field(default_factory=lambda: uuid7())
+    created: int = field(default_factory=time.time_ns)
     state: State = State.QUEUED
     pieces: list[str] = field(default_factory=list)
     ids: list[int | None] = field(default_factory=list)
+    counts: list[int] = field(default_factory=list)
     logprobs: list[list[TokenLogprob]] | None = None
     times: Times = field(default_factory=lambda: Times(trio.current_time()))
-    level: str = "memory"
     accepted: bool = False
     visible: int = 0
+    durable: int = 0
+    splices: list[tuple[int, int]] = field(default_factory=list)
+    readers: int = 0
     position: int = 0
+    suspended: bool = False
+    cached_from: str | None = None
     error: RequestError | None = None
     final: CompletionEvent | None = None
     on_change: list[Callable[[], None]] = field(default_factory=list)
+    on_durable: list[Callable[[], None]] = field(default_factory=list)
     scope: trio.CancelScope = field(default_factory=trio.CancelScope)
+    abandoned: trio.CancelScope | None = None
+    _told: Outcome | None = None
+    _held: list[Probabilities] = field(default_factory=list)  # of tokens without text so far
+    _before: int = 0  # tokens before the last continuation
+    _predicted: int = 0  # tokens since, by the upstream's count
 
     def __post_init__(self) -> None:
         if self.params.get("n_probs"):
@@ -123,6 +122,18 @@ class Generation:
     def ended(self) -> bool:
         """Whether it is over, however it ended."""
         return not TRANSITIONS[self.state]
+
+    @property
+    def epoch(self) -> int:
+        """What names the run that makes it now; 0 is the first."""
+        return self.splices[-1][1] if self.splices else 0
+
+    def join(self) -> None:
+        """One stream more reads it."""
+        self.readers += 1
+        if self.abandoned is not None:
+            self.abandoned.cancel()
+            self.abandoned = None
 
     def move(self, state: State) -> None:
         """Change the state, and tell the streams."""
@@ -136,6 +147,11 @@ class Generation:
         for callback in tuple(self.on_change):
             callback()
 
+    def queued(self, position: int) -> None:
+        """The queue moved."""
+        self.position = position
+        self.notify()
+
     def accept(self) -> None:
         """The request is as safe as its level says: tell the streams."""
         self.accepted = True
@@ -145,6 +161,12 @@ class Generation:
         """Let the streams send the first `count` pieces."""
         self.visible = count
         self.notify()
+
+    def settle(self, count: int) -> None:
+        """The first `count` pieces are on the disk."""
+        self.durable = count
+        for callback in tuple(self.on_durable):
+            callback()
 
     def extend(self, events: list[CompletionEvent]) -> bool:
         """Append what the upstream sent in one go; whether the log grew.
@@ -156,18 +178,89 @@ class Generation:
         for event in events:
             if event.stop:
                 self.final = event
-            if event.content or event.completion_probabilities:
+            # What is held back has no text yet, and comes with what releases it, or at the end.
+            self._held += event.completion_probabilities or ()
+            if event.content or (event.stop and self._held):
                 self.pieces.append(event.content)
                 self.ids.append(event.tokens[-1] if event.tokens else None)
+                predicted = event.tokens_predicted or self._predicted + 1
+                self.counts.append(max(1, predicted - self._predicted))
+                self._predicted = predicted
                 if self.logprobs is not None:
-                    found = event.completion_probabilities or []
-                    self.logprobs.append([_logprob(p) for p in found])
+                    self.logprobs.append([logprob_of(p) for p in self._held])
+                self._held.clear()
                 grown = True
         if grown:
             if self.times.first_token is None:
                 self.times.first_token = now
             self.times.last_token = now
         return grown
+
+    @classmethod
+    def stored(cls, result: Result) -> Generation:
+        """One that is over, from its result: to be read again."""
+        found = cls(None, None, {}, 0.0, owner=result.owner, level=result.level, id=result.id)
+        found.adopt(result)
+        found.durable = len(found.pieces)
+        found.accepted = True
+        found.cached_from = result.cached_from
+        found.state = State(result.state)
+        return found
+
+    def restore(self, log: TokenLog, splices: list[tuple[int, int]]) -> None:
+        """Take over what there was when the last server ended."""
+        self.adopt_log(log)
+        self.splices = splices
+        self.accepted = True
+
+    def adopt_log(self, log: TokenLog) -> None:
+        """Take over a log; all of it is kept already."""
+        self.pieces = list(log.pieces)
+        self.ids = list(log.ids)
+        self.counts = list(log.counts or [1] * len(self.pieces))
+        if log.logprobs is not None:
+            self.logprobs = from_plain(log.logprobs)
+        self.visible = len(self.pieces)
+
+    def adopt(self, result: Result) -> None:
+        """Become what is stored: the end of this generation, or of the one that answers it."""
+        self.adopt_log(result.log)
+        self.splices = [(splice.position, splice.epoch) for splice in result.splices]
+        self._told = Outcome(
+            result.reason,
+            result.stop,
+            result.model.get("name") or None,
+            result.usage,
+            result.timings,
+        )
+        if result.error is not None:
+            self.error = RequestError(
+                str(result.error.get("code", ErrorCode.INTERNAL)),
+                str(result.error.get("message", "")),
+                retry=bool(result.error.get("retry")),
+            )
+
+    def splice(self) -> None:
+        """What comes next is of another run.
+
+        Epochs grow with time: two runs from one position keep their order. They are random besides,
+        so that one that was lost with the power is never taken for the one that came after it.
+        """
+        now = (time.time_ns() // 1_000_000 & ((1 << 41) - 1)) << 11 | secrets.randbits(11)
+        self.splices.append((len(self.pieces), max(now, self.epoch + 1)))
+
+    def same_since(self, epoch: int) -> int:
+        """How many pieces are as a reader has them that last read in this epoch."""
+        epochs = [0, *(of for _, of in self.splices)]
+        # One that is not known was lost, and with it what was read of it, and when that was.
+        later = self.splices[epochs.index(epoch) :] if epoch in epochs else self.splices
+        return min([len(self.pieces), *(position for position, _ in later)])
+
+    def continued(self, tokens: int) -> None:
+        """The upstream is prompted again with everything so far: `tokens` of it generated."""
+        self._before = tokens
+        self._predicted = 0
+        self.final = None
 
     def dispatched(self) -> None:
         """It holds a slot of the upstream."""
@@ -199,64 +292,79 @@ class Generation:
             self.error = error
             self.scope.cancel()
 
+    def suspend(self) -> None:
+        """Stop it without an end: what is in the journal is continued by the next server."""
+        if not self.ended:
+            self.suspended = True
+            self.scope.cancel()
+
     @property
     def reason(self) -> str:
         """Why it finished: "stop" or "length"."""
+        if self._told is not None:
+            return self._told.reason
         return _REASONS.get(self.final.stop_type if self.final else "", "stop")
 
     @property
     def stop(self) -> str | None:
         """The stop string that ended it."""
+        if self._told is not None:
+            return self._told.stop
         return (self.final.stopping_word if self.final else "") or None
+
+    @property
+    def model(self) -> str | None:
+        """The model's name, as the upstream told it."""
+        if self._told is not None:
+            return self._told.model
+        return (self.final.model[:256] if self.final else "") or None
 
     @property
     def usage(self) -> dict[str, int]:
         """Tokens of prompt and answer, as SPEC.md names them."""
+        if self._told is not None:
+            return self._told.usage
         final = self.final
         if final is None:
-            return {"completion_tokens": len(self.pieces)}
-        usage = {"completion_tokens": final.tokens_predicted}
-        if final.tokens_evaluated:
-            usage["prompt_tokens"] = final.tokens_evaluated
+            return {"completion_tokens": self._before + self._predicted}
+        usage = {"completion_tokens": self._before + final.tokens_predicted}
+        # The prompt of a continuation is that of the request, and what was generated before.
+        prompt = final.tokens_evaluated - self._before
+        if prompt > 0:
+            usage["prompt_tokens"] = prompt
         if final.timings is not None:
-            usage["cached_tokens"] = final.timings.cache_n
+            usage["cached_tokens"] = min(final.timings.cache_n, max(0, prompt))
         return usage
 
     def phases(self) -> dict[str, float]:
         """Milliseconds by phase until now."""
+        if self._told is not None and self._told.timings is not None:
+            return self._told.timings
         timings = self.final.timings if self.final else None
         return self.times.phases(trio.current_time(), 0.0 if timings is None else timings.prompt_ms)
+
+    def conclude(self, outcome: Outcome) -> None:
+        """It is known how it ended, from somewhere else than the upstream."""
+        self._told = outcome
 
     def ending(self, stream: int) -> Done | Error:
         """The last frame of a stream that reads this generation."""
         error = self.error
-        if self.state is State.FAILED and error is not None:
+        if self.state in (State.FAILED, State.INTERRUPTED):
+            error = error or RequestError(
+                ErrorCode.INTERRUPTED, "the server was stopped before the end", retry=True
+            )
             return Error(stream, error.code, error.message, error.retry, error.retry_after)
         return Done(
             stream,
             reason="cancelled" if self.state is State.CANCELLED else self.reason,
             id=self.id,
-            model=(self.final.model[:256] if self.final else "") or None,
+            model=self.model,
             stop=self.stop,
             usage=self.usage,
             timings=self.phases(),
+            splices=[position for position, _ in self.splices if position],
         )
-
-
-def _logprob(found: Probabilities) -> TokenLogprob:
-    top = found.top_logprobs or found.top_probs
-    return TokenLogprob(
-        found.id,
-        bytes(found.bytes),
-        _natural_log(found.logprob, found.prob),
-        tuple(TopToken(c.id, bytes(c.bytes), _natural_log(c.logprob, c.prob)) for c in top),
-    )
-
-
-def _natural_log(logprob: float | None, prob: float | None) -> float:
-    if logprob is not None:
-        return logprob
-    return math.log(prob) if prob else _LOG_ZERO
 
 
 def uuid7() -> str:

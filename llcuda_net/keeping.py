@@ -6,65 +6,96 @@ The journal has a token before any client has it, and a result is committed befo
 from __future__ import annotations
 
 import time
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 import structlog
 
 from llcuda_net.errors import RequestError, StorageError
 from llcuda_net.generations import Generation, State
+from llcuda_net.outcome import plain
+from llcuda_net.params import is_deterministic
 from llcuda_net.storage.pipeline import Kept, Recovered, Storage
-from llcuda_net.storage.records import Ended, Level, Logprobs, Opened, TokenLog, hash_of
-from llcuda_net.upstream.interface import Properties
-from llcuda_protocol import ErrorCode, TokenLogprob
+from llcuda_net.storage.records import Ended, Level, Opened, Result, TokenLog
+from llcuda_net.storage.store import Store
+from llcuda_protocol import ErrorCode
+from llcuda_protocol.kinds import MAX_LINGER
 
 log = structlog.get_logger(__name__)
 
+_T = TypeVar("_T")
 #: Seconds after which a refusal by the storage may be worth another try.
 _RETRY_AFTER = 5.0
 
 
 class Keeper:
-    """Keeps generations at one level.
+    """Keeps generations, each at its own level.
 
     Every method raises RequestError where the storage refuses: the request then fails, and says so.
 
     Args:
         storage: running; None keeps nothing.
-        level: how safe a generation is before it is acknowledged.
+        level: how safe a generation is before it is acknowledged, where its request does not say.
     """
 
     def __init__(self, storage: Storage | None, level: Level) -> None:
         self._storage = storage
-        self.level = level if storage is not None else Level.MEMORY
+        self._level = level if storage is not None else Level.MEMORY
         self._kept: dict[Generation, Kept] = {}
 
+    def level(self, wanted: str | None) -> Level:
+        """The level in force for a request.
+
+        Raises:
+            RequestError: there is no such level.
+        """
+        try:
+            level = self._level if wanted is None else Level(wanted)
+        except ValueError:
+            names = ", ".join(Level)
+            raise RequestError(
+                ErrorCode.INVALID_REQUEST, f"there is no level {wanted!r}: choose one of {names}"
+            ) from None
+        return level if self._storage is not None else Level.MEMORY
+
     @property
-    def strict(self) -> bool:
-        """Whether tokens wait for the disk before they are sent."""
-        return self.level is Level.STRICT
+    def recovered(self) -> list[Recovered]:
+        """What ran when the last server ended; told once."""
+        if self._storage is None:
+            return []
+        found, self._storage.recovered = self._storage.recovered, []
+        return found
+
+    # -- the life of a generation -------------------------------------------------------------
 
     def start(self, generation: Generation) -> None:
         """Take a request."""
         if self._storage is None:
             return
-        request = {
-            "prompt": generation.prompt,
-            "messages": generation.messages,
-            "params": generation.params,
-            "timeout": generation.timeout,
-        }
+        opened = Opened(
+            generation=generation.id,
+            request={
+                "prompt": generation.prompt,
+                "messages": generation.messages,
+                "params": generation.params,
+                "timeout": generation.timeout,
+            },
+            level=generation.level,
+            key=generation.key,
+            request_hash=generation.request_hash,
+            owner=generation.owner,
+            on_disconnect=_policy(generation.on_disconnect),
+            created=generation.created,
+        )
         try:
-            self._kept[generation] = self._storage.start(
-                Opened(
-                    generation=generation.id,
-                    request=request,
-                    level=self.level,
-                    request_hash=hash_of(request),
-                    created=time.time_ns(),
-                )
-            )
+            self.resume(generation, self._storage.start(opened))
         except StorageError as error:
             raise _refused(error) from None
+
+    def resume(self, generation: Generation, kept: Kept) -> None:
+        """Go on keeping a generation where the last server stopped."""
+        self._kept[generation] = kept
+        kept.watch(generation.settle)
 
     async def accepted(self, generation: Generation) -> None:
         """Return when the request is as safe as the level says."""
@@ -76,6 +107,17 @@ class Keeper:
         except StorageError as error:
             raise _refused(error) from None
 
+    def dispatched(
+        self, generation: Generation, upstream: str, model: dict[str, Any], prompt: str | None
+    ) -> None:
+        """Note who is asked, and with which prompt where the request does not say."""
+        self._buffer(generation, lambda kept: kept.dispatched(upstream, model, prompt))
+
+    def spliced(self, generation: Generation, upstream: str) -> None:
+        """Note that the next entry comes from another run than the one before it."""
+        position, epoch = generation.splices[-1]
+        self._buffer(generation, lambda kept: kept.splice(position, upstream, epoch))
+
     def grew(self, generation: Generation, first: int) -> None:
         """Buffer the log's entries from number `first` on; `write` comes before they are sent."""
         kept = self._kept.get(generation)
@@ -86,10 +128,26 @@ class Keeper:
             kept.append(
                 generation.pieces[first:],
                 generation.ids[first:],
-                None if logprobs is None else _plain(logprobs[first:]),
+                None if logprobs is None else plain(logprobs[first:]),
+                generation.counts[first:],
             )
         except StorageError as error:
             raise _refused(error) from None
+
+    def concluded(self, generation: Generation) -> None:
+        """Buffer that the upstream has said the end, so that it is not asked again for it."""
+        self._buffer(
+            generation,
+            lambda kept: kept.conclude(generation.reason, generation.stop, generation.usage),
+        )
+
+    def _buffer(self, generation: Generation, add: Callable[[Kept], None]) -> None:
+        kept = self._kept.get(generation)
+        if kept is not None:
+            try:
+                add(kept)
+            except StorageError as error:
+                raise _refused(error) from None
 
     def write(self) -> None:
         """Write all that was buffered; one system call."""
@@ -113,71 +171,93 @@ class Keeper:
         state: State,
         error: RequestError | None,
         *,
-        properties: Properties | None,
+        model: dict[str, Any],
         upstream: str,
     ) -> None:
         """Commit the result of a generation that is about to end in `state`."""
         kept = self._kept.pop(generation, None)
         if kept is None or self._storage is None:
             return
+        kept.watch(None)
+        # A run from the very beginning is no splice, nor is one that gave nothing.
+        whole = len(generation.pieces)
+        kept.splices = [
+            splice
+            for splice in kept.splices
+            if splice.position and (splice.position < whole or state is State.DONE)
+        ]
         ended = Ended(
             state=str(state),
-            reason=generation.reason if error is None else "",
+            reason=generation.reason if state is State.DONE else "",
             stop=generation.stop,
-            error=None if error is None else {"code": str(error.code), "message": error.message},
+            error=None if error is None else _plain_error(error),
             usage=generation.usage,
             timings=generation.phases(),
-            model=_fingerprint(properties),
+            model=model,
             upstream=upstream,
             seed=generation.params.get("seed"),
+            cacheable=is_deterministic(generation.params),
             finished=time.time_ns(),
         )
         logprobs = generation.logprobs
         tokens = TokenLog(
             generation.pieces,
             generation.ids,
-            None if logprobs is None else _plain(logprobs),
+            None if logprobs is None else plain(logprobs),
         )
         try:
-            await self._storage.finish(kept, ended, tokens)
+            await self._storage.finish(kept, ended, tokens, cached_from=generation.cached_from)
         except StorageError as error_:
             raise _refused(error_) from None
 
-    async def end_interrupted(self) -> None:
-        """Store, as interrupted, what ran when the last server ended."""
+    def leave(self, generation: Generation) -> None:
+        """Leave a generation open in the journal, for the next server."""
+        kept = self._kept.pop(generation, None)
+        if kept is not None:
+            kept.watch(None)
+
+    # -- what is stored already ---------------------------------------------------------------
+
+    async def find(self, id_: str, owner: str) -> Result | None:
+        """The result of a generation."""
+        return await self._read(lambda store: store.get(id_, owner))
+
+    async def find_by_key(self, key: str, owner: str) -> Result | None:
+        """The newest result with this idempotency key."""
+        return await self._read(lambda store: store.find_by_key(key, owner))
+
+    async def find_cached(
+        self, model: dict[str, Any], request_hash: bytes, owner: str
+    ) -> Result | None:
+        """A result that answers the same request to the same model."""
+        return await self._read(lambda store: store.find_cached(model, request_hash, owner))
+
+    async def _read(self, question: Callable[[Store], _T]) -> _T | None:
         if self._storage is None:
-            return
-        found, self._storage.recovered = self._storage.recovered, []
-        for entry in found:
-            await self._interrupt(self._storage, entry)
-        if found:
-            log.warning("generations_interrupted", count=len(found))
-
-    async def _interrupt(self, storage: Storage, entry: Recovered) -> None:
-        usage = {"completion_tokens": len(entry.log.pieces)}
-        ended = Ended(state=str(State.INTERRUPTED), usage=usage, finished=time.time_ns())
+            return None
         try:
-            await storage.finish(entry.kept, ended, entry.log)
+            return await self._storage.read(question)
         except StorageError as error:
-            log.error("not_stored", generation=entry.kept.opened.generation, reason=error.message)
+            raise _refused(error) from None
 
 
-def _fingerprint(properties: Properties | None) -> dict[str, Any]:
-    if properties is None:
-        return {}
-    return {
-        "name": properties.model,
-        "build": properties.build,
-        "context": properties.context,
-    }
+def _policy(seconds: float) -> str | float:
+    """A generation's `on_disconnect` in words where there are words."""
+    if seconds <= 0:
+        return "cancel"
+    return "continue" if seconds >= MAX_LINGER else seconds
 
 
-def _plain(logprobs: list[list[TokenLogprob]]) -> Logprobs:
-    """Log-probabilities as lists, as the wire has them."""
-    return [
-        [(t.id, t.bytes, t.logprob, [(c.id, c.bytes, c.logprob) for c in t.top]) for t in piece]
-        for piece in logprobs
-    ]
+def seconds_of(policy: str | float | None) -> float:
+    """The seconds that `_policy` made words of; a policy that is not known waits for ever."""
+    if isinstance(policy, str) or policy is None:
+        return 0.0 if policy == "cancel" else float(MAX_LINGER)
+    return policy
+
+
+def _plain_error(error: RequestError) -> dict[str, Any]:
+    retry = {"retry": True} if error.retry else {}
+    return {"code": str(error.code), "message": error.message, **retry}
 
 
 def _refused(error: StorageError) -> RequestError:

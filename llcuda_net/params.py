@@ -229,6 +229,14 @@ def check(params: Mapping[str, Any], context: int | None) -> dict[str, Any]:
     return checked
 
 
+def is_deterministic(params: Mapping[str, Any]) -> bool:
+    """Whether the same request to the same model is meant to have the same answer."""
+    if params.get("t_max_predict_ms"):
+        return False
+    random_seeds = (None, -1, (1 << 32) - 1)  # llama.cpp's LLAMA_DEFAULT_SEED is the last of these
+    return params.get("temperature") == 0 or params.get("seed") not in random_seeds
+
+
 def _unknown(name: str) -> str:
     near = difflib.get_close_matches(name, PARAMETERS, n=1)
     hint = f"; did you mean {near[0]}?" if near else ""

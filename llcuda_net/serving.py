@@ -27,6 +27,7 @@ from llcuda_net.storage.paths import default_directory
 from llcuda_net.storage.pipeline import Storage
 from llcuda_net.storage.records import Level
 from llcuda_net.upstream.engine import Engine, EngineOptions
+from llcuda_net.upstream.fingerprint import Fingerprint
 from llcuda_net.upstream.hub import StreamHub
 from llcuda_net.upstream.llama_server import LlamaServer
 
@@ -150,6 +151,7 @@ class _Serving:
         self._server: Server | None = None
         self._signals: list[int] = []
         self._failure: ConfigError | EngineError | StorageError | None = None
+        self._folder: Path | None = None
         self._restarts: Callable[[], int] = lambda: 0
 
     async def run(self) -> int:
@@ -173,16 +175,14 @@ class _Serving:
         level = Level(self._settings.durability)
         if self._settings.store == "none":
             return Keeper(None, level)
-        folder = self._settings.data_dir
-        storage = Storage(Path(folder) if folder else default_directory(), address=address)
+        self._folder = Path(self._settings.data_dir or default_directory())
+        storage = Storage(self._folder, address=address)
         try:
             await nursery.start(storage.run)
         except StorageError as error:
             self._failure = error
             return None
-        keeper = Keeper(storage, level)
-        await keeper.end_interrupted()
-        return keeper
+        return Keeper(storage, level)
 
     async def _listen(self) -> _Listeners:
         settings = self._settings
@@ -248,25 +248,33 @@ class _Serving:
     async def _serve(
         self, listeners: _Listeners, keeper: Keeper, upstream: LlamaServer, hub: StreamHub
     ) -> None:
-        server = Server(self._settings, upstream, hub, self._tokens, keeper)
+        fingerprint = Fingerprint(upstream, self._folder, self._model)
+        server = Server(self._settings, upstream, hub, self._tokens, keeper, fingerprint)
         server.upstream_restarts = self._restarts
-        async with trio.open_nursery() as nursery:
-            await nursery.start(server.run, listeners)
-            properties = await server.prepare()
-            if properties is not None:
-                log.info(
-                    "upstream_ready",
-                    model=properties.model,
-                    slots=properties.slots,
-                    context=properties.context,
-                )
-            with contextlib.suppress(OSError):  # whoever started us may not read it
-                for listener in listeners:
-                    print(f"listening on {_address(listener)}", flush=True)
-            self._server = server
-            if self._signals:
-                nursery.start_soon(server.drain, self._settings.drain_seconds)
+        async with trio.open_nursery() as around:
+            if self._folder is not None:  # nobody asks for it where nothing is kept
+                around.start_soon(fingerprint.run)
+            async with trio.open_nursery() as nursery:
+                await nursery.start(server.run, listeners)
+                await self._announce(server, listeners)
+                self._server = server
+                if self._signals:
+                    nursery.start_soon(server.drain, self._settings.drain_seconds)
+            around.cancel_scope.cancel()
         await upstream.aclose()
+
+    async def _announce(self, server: Server, listeners: _Listeners) -> None:
+        properties = await server.prepare()
+        if properties is not None:
+            log.info(
+                "upstream_ready",
+                model=properties.model,
+                slots=properties.slots,
+                context=properties.context,
+            )
+        with contextlib.suppress(OSError):  # whoever started us may not read it
+            for listener in listeners:
+                print(f"listening on {_address(listener)}", flush=True)
 
     async def _watch_signals(
         self,

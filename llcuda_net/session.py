@@ -12,13 +12,13 @@ from typing import Any, Protocol
 import structlog
 import trio
 
-from llcuda_net.admission import Ticket
 from llcuda_net.errors import RequestError
 from llcuda_net.generations import Generation
 from llcuda_net.outbox import HIGH_WATER, Outbox
 from llcuda_net.settings import Settings
 from llcuda_net.streams import GenerationStream
 from llcuda_protocol import (
+    Attach,
     Cancel,
     Connection,
     ConnectionClosed,
@@ -48,7 +48,7 @@ from llcuda_protocol import (
 log = structlog.get_logger(__name__)
 
 #: What a request may ask for, told in the handshake.
-FEATURES = ["generate", "embed", "status"]
+FEATURES = ["generate", "attach", "embed", "status"]
 _READ = 64 << 10
 #: Events after which the others have their turn: one read may hold thousands of pings.
 _TURN = 64
@@ -78,8 +78,14 @@ class Host(Protocol):
     def session_greeted(self, session: Session) -> None:
         """A session's client has been let in."""
 
-    def submit(self, request: Generate) -> tuple[Generation, Ticket]:
-        """Start a generation, or raise RequestError."""
+    def submit(self, request: Generate) -> Generation:
+        """Start a generation, or join the one with the same key; or raise RequestError."""
+
+    async def find(self, request: Attach) -> Generation:
+        """The generation to read, running or stored, or raise RequestError."""
+
+    def left(self, generation: Generation) -> None:
+        """A stream reads a generation no longer."""
 
     async def embed(self, texts: list[str]) -> list[bytes]:
         """A vector a text, float32, little-endian, or raise RequestError."""
@@ -107,6 +113,7 @@ class Session:
         self._outbox = Outbox(stream, self._pump_all, settings.write_timeout, server.unflushed)
         self._streams: dict[int, GenerationStream] = {}
         self._scopes: dict[int, trio.CancelScope] = {}  # of embed requests
+        self._attaching: dict[int, Cancel | None] = {}
         self._nursery: trio.Nursery
         self._log = log.bind(session=number)
         self._first_bytes = b""
@@ -236,8 +243,11 @@ class Session:
             stream = self._streams.get(event.stream)
             if stream is not None:
                 stream.pump()
+        elif isinstance(event, Attach):
+            self._attaching[event.stream] = None
+            self._nursery.start_soon(self._attach, event)
         elif isinstance(event, Cancel):
-            self._cancel(event.stream)
+            self._cancel(event)
         elif isinstance(event, Embed):
             self._nursery.start_soon(self._embed, event)
         elif isinstance(event, Status):
@@ -247,25 +257,52 @@ class Session:
 
     def _generate(self, event: Generate) -> None:
         try:
-            generation, ticket = self._server.submit(event)
+            generation = self._server.submit(event)
         except RequestError as error:
             self._fail(event.stream, error)
             return
+        self._read(event, generation)
+
+    async def _attach(self, event: Attach) -> None:
+        try:
+            generation = await self._server.find(event)
+        except RequestError as error:
+            del self._attaching[event.stream]
+            self._fail(event.stream, error)
+        else:
+            cancel = self._attaching.pop(event.stream)
+            if self._connection.is_open(event.stream):
+                self._read(event, generation)
+                if cancel is not None:
+                    self._cancel(cancel)
+        self._outbox.flush()
+
+    def _read(self, event: Generate | Attach, generation: Generation) -> None:
+        """Answer a request with what a generation has and will have."""
         stream = GenerationStream(
             event.stream,
             generation,
             self._connection,
             self._outbox,
+            first=event.first if isinstance(event, Attach) else 0,
             with_ids=event.tokens,
+            with_durable=event.durable,
             on_end=self._streams.pop,
+            on_left=self._server.left,
             on_crash=self.scope.cancel,
         )
         self._streams[event.stream] = stream
-        ticket.on_position = stream.queued
+        stream.pump()
 
-    def _cancel(self, number: int) -> None:
+    def _cancel(self, event: Cancel) -> None:
+        number = event.stream
         if number in self._streams:
-            self._streams[number].cancel()
+            if event.detach:
+                self._streams[number].detach()
+            else:
+                self._streams[number].cancel()
+        elif number in self._attaching:
+            self._attaching[number] = self._attaching[number] or event
         elif number in self._scopes:
             self._scopes[number].cancel()
 
@@ -329,15 +366,18 @@ class Session:
         self._outbox.add(self._connection.send(frame))
 
     def _fail(self, number: int, error: RequestError) -> None:
-        self._send(Error(number, error.code, error.message, error.retry, error.retry_after))
+        self._send(
+            Error(number, error.code, error.message, error.retry, error.retry_after, error.durable)
+        )
 
     def _pump_all(self) -> None:
         for stream in tuple(self._streams.values()):
             stream.pump()
 
     def _drop_streams(self) -> None:
-        for stream in self._streams.values():
-            stream.drop()
+        streams = tuple(self._streams.values())
         self._streams.clear()
+        for stream in streams:
+            stream.drop()
         for scope in self._scopes.values():
             scope.cancel()

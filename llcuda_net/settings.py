@@ -74,6 +74,13 @@ class Settings:
     tls_cert: str | None = _option(None, "certificate chain (PEM); turns TLS on")
     tls_key: str | None = _option(None, "private key (PEM) of the certificate")
     timeout: float = _option(600.0, "seconds for a whole request", kind=float, low=0.001)
+    disconnect_seconds: float = _option(
+        30.0,
+        "seconds that a generation goes on when its client's connection is lost; a request may "
+        "say otherwise",
+        kind=float,
+        low=0,
+    )
     stall_timeout: float = _option(
         60.0,
         "seconds without a token, once tokens flow, before the upstream is given up",

@@ -13,6 +13,7 @@ from llcuda_protocol import (
     Accepted,
     Connection,
     Done,
+    Durable,
     Error,
     ErrorCode,
     LocalProtocolError,
@@ -33,8 +34,11 @@ class GenerationStream:
 
     Args:
         number: of the stream on its connection.
+        first: number of the first piece that the client wants.
         with_ids: whether the client asked for token ids.
+        with_durable: whether it asked for what a power cut cannot take away.
         on_end: called with the number when the last frame has been added.
+        on_left: called with the generation when it is no longer read here.
         on_crash: called when a bug was caught here; ends the session. What calls a stream is the
             generation, the queue or the hub, and none of them may suffer for it.
     """
@@ -46,8 +50,11 @@ class GenerationStream:
         connection: Connection,
         outbox: Outbox,
         *,
+        first: int = 0,
         with_ids: bool,
+        with_durable: bool = False,
         on_end: Callable[[int], object],
+        on_left: Callable[[Generation], object],
         on_crash: Callable[[], None],
     ) -> None:
         self.generation = generation
@@ -56,40 +63,47 @@ class GenerationStream:
         self._outbox = outbox
         self._with_ids = with_ids
         self._on_end = on_end
+        self._on_left = on_left
         self._on_crash = on_crash
-        self._next = 0
+        self._next = first
+        self._reading = True
         self._cancelled = False
         self._accepted = False
+        self._position = 0
+        self._durable = 0
+        self._with_durable = with_durable
+        generation.join()
         generation.on_change.append(self.pump)
-
-    def detach(self) -> None:
-        """Read no further."""
-        if self.pump in self.generation.on_change:
-            self.generation.on_change.remove(self.pump)
-
-    def queued(self, position: int) -> None:
-        """Tell the client that the queue moved."""
-        try:
-            self.generation.position = position
-            if self._accepted and self._connection.is_open(self._number):
-                self._outbox.add(self._connection.send(Queue(self._number, position)))
-                self._outbox.flush()
-        except Exception:
-            self._crashed()
+        if with_durable:
+            generation.on_durable.append(self._settled)
 
     def drop(self) -> None:
-        """The client is gone: read no further, and stop the generation."""
-        self.detach()
-        self.generation.cancel()
+        """Read no further: the client is gone."""
+        if not self._reading:
+            return
+        self._reading = False
+        generation = self.generation
+        generation.on_change.remove(self.pump)
+        if self._with_durable:
+            generation.on_durable.remove(self._settled)
+        generation.readers -= 1
+        self._on_left(generation)
 
     def cancel(self) -> None:
-        """The client wants no more: drop what was not sent, and stop the generation.
+        """The client wants the generation stopped: drop what was not sent.
 
         Without the drop, a stream without credit would never come to its end.
         """
         self._cancelled = True
         self.generation.cancel()
         self.pump()
+
+    def detach(self) -> None:
+        """The client wants to read no further, and the generation to go on."""
+        if self._connection.is_open(self._number):
+            if not self._accepted:
+                self._accept()
+            self._end(Done(self._number, reason="detached", id=self.generation.id))
 
     def hand_back(self, error: RequestError) -> None:
         """The server stops: send what can be sent now, and that the rest may be asked for again.
@@ -99,7 +113,6 @@ class GenerationStream:
         self.pump()
         if self._connection.is_open(self._number):
             self._end(Error(self._number, error.code, error.message, error.retry))
-        self.generation.hand_back(error)
 
     def pump(self) -> None:
         """Send what can be sent now. Called when the log, the credit or the room has grown."""
@@ -110,12 +123,12 @@ class GenerationStream:
 
     def _crashed(self) -> None:
         log.exception("stream_crashed", generation=self.generation.id)
-        self.detach()
+        self.drop()
         self._on_crash()
 
     def _pump(self) -> None:
         if not self._connection.is_open(self._number):
-            self.detach()
+            self.drop()
             return
         generation, connection, outbox = self.generation, self._connection, self._outbox
         if not self._accepted:
@@ -124,9 +137,11 @@ class GenerationStream:
                 return
             if not (generation.accepted or generation.ended):
                 return
-            accepted = Accepted(self._number, generation.id, generation.position, generation.level)
-            outbox.add(connection.send(accepted))
-            self._accepted = True
+            self._accept()
+        self._tell_durable()
+        if generation.position != self._position:
+            self._position = generation.position
+            outbox.add(connection.send(Queue(self._number, self._position)))
         while self._next < generation.visible and not self._cancelled:
             if connection.credit(self._number) <= 0 or not outbox.has_room:
                 return
@@ -140,6 +155,35 @@ class GenerationStream:
             self._next += count
         if generation.ended:
             self._end(generation.ending(self._number))
+
+    def _accept(self) -> None:
+        generation = self.generation
+        accepted = Accepted(
+            self._number,
+            generation.id,
+            generation.position,
+            generation.level,
+            generation.epoch,
+            generation.cached_from is not None,
+        )
+        self._outbox.add(self._connection.send(accepted))
+        self._position = generation.position
+        self._accepted = True
+
+    def _settled(self) -> None:
+        """More of the generation is on the disk."""
+        try:
+            if self._accepted and self._connection.is_open(self._number):
+                self._tell_durable()
+                self._outbox.flush()
+        except Exception:
+            self._crashed()
+
+    def _tell_durable(self) -> None:
+        durable = self.generation.durable
+        if self._with_durable and durable > self._durable:
+            self._durable = durable
+            self._outbox.add(self._connection.send(Durable(self._number, durable)))
 
     def _slice(self) -> Tokens:
         generation = self.generation
@@ -161,5 +205,5 @@ class GenerationStream:
         except LocalProtocolError as error:  # the upstream gave a figure or name out of all bounds
             data = self._connection.send(Error(self._number, ErrorCode.INTERNAL, str(error)[:500]))
         self._outbox.add(data)
-        self.detach()
         self._on_end(self._number)
+        self.drop()

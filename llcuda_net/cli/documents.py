@@ -64,9 +64,7 @@ def document(found: Result) -> dict[str, Any]:
         "model": found.model,
         "upstream": found.upstream,
         "seed": found.seed,
-        "splices": [
-            {"position": position, "upstream": upstream} for position, upstream in found.splices
-        ],
+        "splices": [{"position": s.position, "upstream": s.upstream} for s in found.splices],
         "level": str(found.level),
         "owner": found.owner,
         "idempotency_key": found.key,

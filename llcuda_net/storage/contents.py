@@ -21,6 +21,7 @@ from llcuda_net.storage.records import (
     Level,
     Logprobs,
     Result,
+    Splice,
     TokenLog,
     damaged,
     encode,
@@ -52,7 +53,7 @@ class Meta(msgspec.Struct, array_like=True):
     timings: dict[str, float]
     upstream: str
     seed: int | None
-    splices: list[tuple[int, str]]
+    splices: list[Splice]
     level: Level
     on_disconnect: str | float | None
     cached_from: str | None

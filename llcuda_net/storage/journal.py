@@ -132,6 +132,8 @@ class Journal:
         self._next_slot = slot + 1
         log = Log(self, slot, generation.opened.level, found.next_segment)
         log.count = log.durable = len(generation.log.pieces)
+        if generation.dispatched is not None:
+            log.dispatches = generation.dispatched.number + 1
         return log
 
     # -- appending ----------------------------------------------------------------------------

@@ -4,7 +4,9 @@
     await nursery.start(storage.run)          # what was cut off is now in storage.recovered
     kept = storage.start(Opened(…))           # a request; buffered
     await storage.accepted(kept)              # now `accepted` may be sent
+    kept.dispatched(url, model, prompt)       # an upstream is asked; buffered
     kept.append(pieces, ids)                  # tokens; buffered
+    kept.conclude("stop", None, usage)        # it said the end, with the last of them
     storage.write()                           # once a batch, before anything of it is sent
     await storage.finish(kept, Ended(…), log) # now `done` may be sent
 
@@ -18,7 +20,7 @@ import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import structlog
 import trio
@@ -29,7 +31,17 @@ from llcuda_net.storage.journal import INTERVAL, PROBE, SEGMENT_BYTES, Journal
 from llcuda_net.storage.lock import DirectoryLock
 from llcuda_net.storage.log import Log
 from llcuda_net.storage.paths import prepare
-from llcuda_net.storage.records import Ended, Level, Logprobs, Opened, Result, TokenLog
+from llcuda_net.storage.records import (
+    Concluded,
+    Dispatched,
+    Ended,
+    Level,
+    Logprobs,
+    Opened,
+    Result,
+    Splice,
+    TokenLog,
+)
 from llcuda_net.storage.recovery import OpenGeneration
 from llcuda_net.storage.sqlite import SqliteStore
 from llcuda_net.storage.store import Store
@@ -54,7 +66,7 @@ class Kept:
 
     def __init__(self, opened: Opened, log: Log | None) -> None:
         self.opened = opened
-        self.splices: list[tuple[int, str]] = []
+        self.splices: list[Splice] = []
         self._log = log
 
     @property
@@ -67,26 +79,57 @@ class Kept:
         if self._log is not None:
             self._log.on_durable = callback
 
-    def append(
-        self, pieces: list[str], ids: list[int | None], logprobs: Logprobs | None = None
+    def dispatched(
+        self, upstream: str, model: dict[str, Any], prompt: str | list[int] | None = None
     ) -> None:
-        """Buffer the next entries of its log, until `Storage.write`.
+        """Buffer that an upstream is asked; the last time counts.
 
-        Raises:
-            StorageError: they cannot be kept: the disk is full, or has failed.
-        """
-        if self._log is not None:
-            self._log.append(pieces, ids, logprobs)
-
-    def splice(self, position: int, upstream: str) -> None:
-        """Buffer that entries from `position`, the next one, come from another upstream.
+        Args:
+            model: the fingerprint of its model.
+            prompt: see records.Dispatched.
 
         Raises:
             StorageError: as `append`.
         """
         if self._log is not None:
-            self._log.splice(upstream)
-        self.splices.append((position, upstream))
+            self._log.dispatch(Dispatched(upstream=upstream, model=model, prompt=prompt))
+
+    def append(
+        self,
+        pieces: list[str],
+        ids: list[int | None],
+        logprobs: Logprobs | None = None,
+        counts: list[int] | None = None,
+    ) -> None:
+        """Buffer the next entries of its log, until `Storage.write`; see TokenLog.
+
+        Raises:
+            StorageError: they cannot be kept: the disk is full, or has failed.
+        """
+        if self._log is not None:
+            self._log.append(pieces, ids, logprobs, counts)
+
+    def conclude(self, reason: str, stop: str | None, usage: dict[str, int]) -> None:
+        """Buffer that the upstream has said the end, in one batch with the last entries.
+
+        Raises:
+            StorageError: as `append`.
+        """
+        if self._log is not None:
+            self._log.conclude(Concluded(reason=reason, stop=stop, usage=usage))
+
+    def splice(self, position: int, upstream: str, epoch: int = 0) -> None:
+        """Buffer that entries from `position`, the next one, come from another run.
+
+        Args:
+            epoch: names that run.
+
+        Raises:
+            StorageError: as `append`.
+        """
+        if self._log is not None:
+            self._log.splice(upstream, epoch)
+        self.splices.append(Splice(position, upstream, epoch))
 
 
 @dataclass
@@ -97,11 +140,15 @@ class Recovered:
         kept: goes on where it was.
         log: what it had emitted; `kept.opened` has the request and `kept.splices` the splices.
         gap: whether later tokens had been written, which a power cut took: a client may have them.
+        dispatched: how an upstream was asked last; None: none was.
+        concluded: what the upstream said of the end: only the result is missing. None: nothing yet.
     """
 
     kept: Kept
     log: TokenLog
     gap: bool
+    dispatched: Dispatched | None = None
+    concluded: Concluded | None = None
 
 
 class Storage:
@@ -197,7 +244,15 @@ class Storage:
             elif generation.ended is not None:
                 ended.append((kept, generation.result()))
             else:
-                self.recovered.append(Recovered(kept, generation.log, generation.gap))
+                self.recovered.append(
+                    Recovered(
+                        kept,
+                        generation.log,
+                        generation.gap,
+                        generation.dispatched,
+                        generation.concluded,
+                    )
+                )
         for first in range(0, len(ended), BATCH):
             batch = ended[first : first + BATCH]
             try:

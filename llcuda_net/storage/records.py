@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from enum import StrEnum
 from hashlib import blake2b
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -67,7 +67,7 @@ class Opened(msgspec.Struct, array_like=True, tag=1, kw_only=True):
 class Appended(msgspec.Struct, array_like=True, tag=2, gc=False):
     """Tokens came: `pieces` are the log's entries from number `first` on.
 
-    `ids` and `logprobs` stand beside the pieces; an id is None where the upstream told none.
+    `ids`, `logprobs` and `counts` stand beside the pieces, as in TokenLog.
     """
 
     slot: int
@@ -75,14 +75,28 @@ class Appended(msgspec.Struct, array_like=True, tag=2, gc=False):
     pieces: list[str]
     ids: list[int | None]
     logprobs: Logprobs | None = None
+    counts: list[int] | None = None
 
 
 class Spliced(msgspec.Struct, array_like=True, tag=3, gc=False):
-    """From log entry `position` on, the generation was continued on `upstream`."""
+    """From log entry `position` on, the generation was continued on `upstream`.
+
+    `epoch` names that run of it: there may be two from one position, and one whose entries, and
+    this record, were lost with the power.
+    """
 
     slot: int
     position: int
     upstream: str
+    epoch: int = 0
+
+
+class Splice(NamedTuple):
+    """A continuation, as in Spliced."""
+
+    position: int
+    upstream: str
+    epoch: int = 0
 
 
 class Ended(msgspec.Struct, array_like=True, tag=4, kw_only=True):
@@ -121,15 +135,72 @@ class Forgotten(msgspec.Struct, array_like=True, tag=5, gc=False):
     slot: int
 
 
-Record = Opened | Appended | Spliced | Ended | Forgotten
+class Dispatched(msgspec.Struct, array_like=True, tag=6, kw_only=True):
+    """An upstream was asked to generate, or to continue.
+
+    Attributes:
+        number: how many there were before it, of the same generation; given by the journal.
+        upstream: which.
+        model: the fingerprint of its model, as in Ended.
+        prompt: what the generation was asked for, where that is not what the request says: a
+            chat template may hold the date, and so must not be rendered a second time. None: what
+            an earlier one says, or else the request.
+    """
+
+    slot: int = 0
+    number: int = 0
+    upstream: str
+    model: dict[str, Any] = {}
+    prompt: str | list[int] | None = None
 
 
-class TokenLog(msgspec.Struct):
-    """A generation's log: pieces of text, and beside each its last token's id."""
+class Concluded(msgspec.Struct, array_like=True, tag=7, kw_only=True):
+    """The upstream has said the end: the log is whole, and only its result is missing.
 
-    pieces: list[str] = []
-    ids: list[int | None] = []
-    logprobs: Logprobs | None = None
+    Attributes:
+        count: entries of the log; given by the journal.
+        reason: stop or length.
+        stop: the stop string that ended it.
+        usage: as in Ended.
+    """
+
+    slot: int = 0
+    count: int = 0
+    reason: str
+    stop: str | None = None
+    usage: dict[str, int] = {}
+
+
+Record = Opened | Appended | Spliced | Ended | Forgotten | Dispatched | Concluded
+
+
+def _empty() -> list[Any]:
+    return []
+
+
+# `counts` is not encoded where it is None, and the other fields always are (msgspec leaves out only
+# what it knows to be the default), so that results have the bytes, and the hash, that they had
+# before there were counts.
+class TokenLog(msgspec.Struct, omit_defaults=True):
+    """A generation's log: pieces of text, and what stands beside each.
+
+    Attributes:
+        ids: its last token's; None where the upstream told none.
+        logprobs: its tokens'; None where nobody asked.
+        counts: how many tokens it stands for: those that hold a part of a character, or what may
+            become a stop string, come together with a later one. None: one each. Only what is
+            still open has them; a result has not.
+    """
+
+    pieces: list[str] = msgspec.field(default_factory=_empty)
+    ids: list[int | None] = msgspec.field(default_factory=_empty)
+    logprobs: Logprobs | None = msgspec.field(default_factory=lambda: None)
+    counts: list[int] | None = None
+
+    @property
+    def tokens(self) -> int:
+        """How many there are."""
+        return len(self.pieces) if self.counts is None else sum(self.counts)
 
 
 class Result(msgspec.Struct, kw_only=True, omit_defaults=True):
@@ -139,7 +210,7 @@ class Result(msgspec.Struct, kw_only=True, omit_defaults=True):
     hash, as they were. msgspec tells a default by identity: it must be one of Python's singletons.
 
     Attributes:
-        splices: `[position, upstream]` of each continuation on another upstream.
+        splices: each continuation.
         cached_from: the result whose log this one repeats.
     """
 
@@ -157,7 +228,7 @@ class Result(msgspec.Struct, kw_only=True, omit_defaults=True):
     model: dict[str, Any] = {}
     upstream: str = ""
     seed: int | None = None
-    splices: list[tuple[int, str]] = []
+    splices: list[Splice] = []
     level: Level = Level.DISK
     key: str | None = None
     request_hash: bytes = b""
@@ -177,7 +248,7 @@ class Result(msgspec.Struct, kw_only=True, omit_defaults=True):
         opened: Opened,
         log: TokenLog,
         ended: Ended,
-        splices: list[tuple[int, str]],
+        splices: list[Splice],
         cached_from: str | None = None,
     ) -> Result:
         """The result that these records add up to.
@@ -191,7 +262,7 @@ class Result(msgspec.Struct, kw_only=True, omit_defaults=True):
             created=opened.created,
             finished=ended.finished,
             request=opened.request,
-            log=log,
+            log=TokenLog(log.pieces, log.ids, log.logprobs),
             reason=ended.reason,
             stop=ended.stop,
             error=ended.error,

@@ -2,7 +2,8 @@
 
 Records are facts about a generation, and their order matters little: tokens carry their numbers, so
 what was copied forward, or written twice because a start was cut short, fits together. A log is
-taken up to the first number that is missing; an end, or a splice, beyond that is not believed.
+taken up to the first number that is missing; an end, or a splice, beyond that is not believed. Of
+dispatches the one with the highest number counts.
 """
 
 from __future__ import annotations
@@ -16,17 +17,22 @@ from llcuda_net.storage import framing
 from llcuda_net.storage.files import Files
 from llcuda_net.storage.records import (
     Appended,
+    Concluded,
+    Dispatched,
     Ended,
     Forgotten,
     Opened,
     Record,
     Result,
+    Splice,
     Spliced,
     TokenLog,
     decode,
 )
 
 _SUFFIX = ".journal"
+#: Records of what happened to a generation between its beginning and its being forgotten.
+_Event = Appended | Spliced | Dispatched | Concluded | Ended
 
 
 @dataclass
@@ -35,14 +41,18 @@ class OpenGeneration:
 
     Attributes:
         log: what it had emitted.
-        splices: `(position, upstream)` of each continuation.
+        splices: each continuation, in order.
+        dispatched: how an upstream was asked last, with the prompt that the last to know it knew.
+        concluded: what the upstream said of the end, where that was journalled.
         ended: how it ended, where its end was journalled.
         gap: whether tokens after `log` were found, but not those between: the disk lost them.
     """
 
     opened: Opened
     log: TokenLog = field(default_factory=TokenLog)
-    splices: list[tuple[int, str]] = field(default_factory=list)
+    splices: list[Splice] = field(default_factory=list)
+    dispatched: Dispatched | None = None
+    concluded: Concluded | None = None
     ended: Ended | None = None
     gap: bool = False
 
@@ -134,7 +144,7 @@ class _Collected:
     def __init__(self) -> None:
         self.highest = 0
         self._opened: dict[int, Opened] = {}
-        self._rest: defaultdict[int, list[Appended | Spliced | Ended]] = defaultdict(list)
+        self._rest: defaultdict[int, list[_Event]] = defaultdict(list)
         self._forgotten: set[int] = set()
 
     def add(self, record: Record) -> None:
@@ -162,7 +172,7 @@ class _Collected:
         return found
 
 
-def _assemble(opened: Opened, records: list[Appended | Spliced | Ended]) -> OpenGeneration:
+def _assemble(opened: Opened, records: list[_Event]) -> OpenGeneration:
     out = OpenGeneration(opened)
     log = out.log = TokenLog(pieces=[], ids=[])
     appended = [record for record in records if isinstance(record, Appended)]
@@ -179,15 +189,37 @@ def _assemble(opened: Opened, records: list[Appended | Spliced | Ended]) -> Open
             if log.logprobs is None:
                 log.logprobs = []
             log.logprobs += record.logprobs[skip:]
+        if record.counts is not None and log.counts is None:
+            log.counts = [1] * have
+        if log.counts is not None:
+            log.counts += (record.counts or [1] * len(record.pieces))[skip:]
     count = len(log.pieces)
     splices = {
-        (record.position, record.upstream) for record in records if isinstance(record, Spliced)
+        Splice(record.position, record.upstream, record.epoch)
+        for record in records
+        if isinstance(record, Spliced)
     }
-    out.splices = sorted(splice for splice in splices if splice[0] <= count)
-    for ended in records:
-        if isinstance(ended, Ended):
-            if ended.count == count:
-                out.ended = ended
-            else:
-                out.gap = True
+    # Epochs grow with time, so this is the order in which they came.
+    out.splices = sorted(
+        (splice for splice in splices if splice.position <= count),
+        key=lambda splice: (splice.position, splice.epoch),
+    )
+    for end in records:
+        if isinstance(end, Concluded | Ended) and end.count != count:
+            out.gap = True
+        elif isinstance(end, Concluded):
+            out.concluded = end
+        elif isinstance(end, Ended):
+            out.ended = end
+    out.dispatched = _last_dispatch([r for r in records if isinstance(r, Dispatched)])
     return out
+
+
+def _last_dispatch(records: list[Dispatched]) -> Dispatched | None:
+    if not records:
+        return None
+    records.sort(key=lambda record: record.number)
+    last = records[-1]
+    if last.prompt is None:
+        last.prompt = next((r.prompt for r in reversed(records) if r.prompt is not None), None)
+    return last

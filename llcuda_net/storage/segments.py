@@ -10,6 +10,7 @@ from typing import Protocol
 
 from llcuda_net.storage import framing
 from llcuda_net.storage.files import Files
+from llcuda_net.storage.log import unless_ones
 from llcuda_net.storage.records import Appended, Record, Spliced, decode, encode
 from llcuda_net.storage.recovery import OpenGeneration, Recovered, segment_path
 
@@ -98,11 +99,13 @@ def _restated(generation: OpenGeneration, slot: int) -> list[Record]:
     for first in range(0, len(log.pieces), _CHUNK):
         cut = slice(first, first + _CHUNK)
         logprobs = None if log.logprobs is None else log.logprobs[cut]
-        records.append(Appended(slot, first, log.pieces[cut], log.ids[cut], logprobs))
-    records += [Spliced(slot, position, upstream) for position, upstream in generation.splices]
-    if generation.ended is not None:
-        generation.ended.slot = slot
-        records.append(generation.ended)
+        counts = None if log.counts is None else unless_ones(log.counts[cut])
+        records.append(Appended(slot, first, log.pieces[cut], log.ids[cut], logprobs, counts))
+    records += [Spliced(slot, *splice) for splice in generation.splices]
+    for record in (generation.dispatched, generation.concluded, generation.ended):
+        if record is not None:
+            record.slot = slot
+            records.append(record)
     return records
 
 

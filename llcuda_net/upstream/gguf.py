@@ -11,6 +11,7 @@ import os
 import re
 import stat
 import struct
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -39,6 +40,22 @@ _BLOCKS = {
     28: (1, 8), 29: (256, 56), 30: (1, 2), 34: (256, 54), 35: (256, 66), 39: (32, 17),
 }  # fmt: skip
 
+#: ggml tensor type: its name.
+_TYPES = {
+    0: "F32", 1: "F16", 2: "Q4_0", 3: "Q4_1", 6: "Q5_0", 7: "Q5_1", 8: "Q8_0", 10: "Q2_K",
+    11: "Q3_K", 12: "Q4_K", 13: "Q5_K", 14: "Q6_K", 15: "Q8_K", 16: "IQ2_XXS", 17: "IQ2_XS",
+    18: "IQ3_XXS", 19: "IQ1_S", 20: "IQ4_NL", 21: "IQ3_S", 22: "IQ2_S", 23: "IQ4_XS",
+    28: "F64", 29: "IQ1_M", 30: "BF16", 34: "TQ1_0", 35: "TQ2_0", 39: "MXFP4", 40: "NVFP4",
+}  # fmt: skip
+#: llama.cpp's file type (llama_ftype): its name.
+_FILE_TYPES = {
+    0: "F32", 1: "F16", 2: "Q4_0", 3: "Q4_1", 7: "Q8_0", 8: "Q5_0", 9: "Q5_1", 10: "Q2_K",
+    11: "Q3_K_S", 12: "Q3_K_M", 13: "Q3_K_L", 14: "Q4_K_S", 15: "Q4_K_M", 16: "Q5_K_S",
+    17: "Q5_K_M", 18: "Q6_K", 19: "IQ2_XXS", 20: "IQ2_XS", 21: "Q2_K_S", 22: "IQ3_XS",
+    23: "IQ3_XXS", 24: "IQ1_S", 25: "IQ4_NL", 26: "IQ3_S", 27: "IQ3_M", 28: "IQ2_S", 29: "IQ2_M",
+    30: "IQ4_XS", 31: "IQ1_M", 32: "BF16", 36: "TQ1_0", 37: "TQ2_0", 38: "MXFP4_MOE", 39: "NVFP4",
+}  # fmt: skip
+
 Scalar = int | float | bool | str
 
 
@@ -53,6 +70,8 @@ class ModelFile:
         name: `general.name`, or the file's own name.
         trained_context: tokens of context that the model was trained for, where it says so.
         pooling: how the model wants its embeddings pooled (llama.cpp's number), where it says so.
+        quantisation: `general.file_type` by llama.cpp's name, such as Q4_K_M; where it is absent
+            or new, the tensor type of most weights; empty where that is new, too.
     """
 
     parts: tuple[Path, ...]
@@ -61,6 +80,7 @@ class ModelFile:
     name: str
     trained_context: int | None
     pooling: int | None
+    quantisation: str = ""
 
 
 def show_path(path: Path) -> str:
@@ -83,7 +103,8 @@ def read_model_file(path: Path) -> ModelFile:
             raise EngineError(f"model file {shown} is {kind}; give the path of a .gguf file")
         with path.open("rb", buffering=1 << 20) as file:
             size = os.fstat(file.fileno()).st_size
-            found = _Header(file, size, shown).read()
+            header = _Header(file, size, shown)
+            found = header.read()
     except FileNotFoundError:
         raise EngineError(f"model file {shown} does not exist") from None
     except (OSError, ValueError) as error:  # ValueError: a NUL in the path
@@ -98,7 +119,15 @@ def read_model_file(path: Path) -> ModelFile:
         name=str(found.get("general.name", "")) or path.stem,
         trained_context=_positive(found.get(f"{architecture}.context_length")),
         pooling=_positive(found.get(f"{architecture}.pooling_type")),
+        quantisation=_quantisation(found.get("general.file_type"), header.weights),
     )
+
+
+def _quantisation(file_type: Scalar | None, weights: Counter[int]) -> str:
+    name = _FILE_TYPES.get(file_type) if type(file_type) is int else None
+    if name is None and weights:
+        name = _TYPES.get(weights.most_common(1)[0][0])
+    return name or ""
 
 
 def _positive(value: Scalar | None) -> int | None:
@@ -128,6 +157,7 @@ class _Header:
         self._size = size
         self._shown = shown
         self._strings_left = _MAX_STRINGS
+        self.weights: Counter[int] = Counter()  # by tensor type
 
     def read(self) -> dict[str, Scalar]:
         magic = self._file.read(4)
@@ -167,7 +197,9 @@ class _Header:
             elements = 1
             for _ in range(dims):
                 elements *= int(self._scalar("<Q"))
-            block, width = _BLOCKS.get(int(self._scalar("<I")), (1, 0))
+            kind = int(self._scalar("<I"))
+            self.weights[kind] += elements
+            block, width = _BLOCKS.get(kind, (1, 0))
             need = max(need, int(self._scalar("<Q")) + elements // block * width)
         align = alignment or _DEFAULT_ALIGNMENT
         whole = -(-self._file.tell() // align) * align + need

@@ -20,6 +20,8 @@ class Properties:
         context: tokens that each of them holds.
         has_template: whether its model knows how a chat is written.
         build: version of its software.
+        path: the model's file, by its own account; empty where it does not say.
+        quantisation: of the model, by its own account; empty where it does not say.
     """
 
     model: str
@@ -27,6 +29,8 @@ class Properties:
     context: int
     has_template: bool
     build: str
+    path: str = ""
+    quantisation: str = ""
 
 
 class Upstream(Protocol):
@@ -48,6 +52,17 @@ class Upstream(Protocol):
 
     async def embed(self, texts: list[str]) -> list[list[list[float]]]:
         """For each text its rows: one where the upstream pools, else one a token."""
+
+    async def tokenize(self, text: str, *, special: bool) -> list[int]:
+        """The ids of a text, as `complete` makes them of a prompt where `special` is set.
+
+        Args:
+            special: put before and behind it what the model wants around a prompt. Text that
+                spells a special token becomes that token with or without.
+        """
+
+    async def detokenize(self, ids: list[int]) -> str:
+        """The text of ids, special tokens spelled out; U+FFFD where bytes are no UTF-8."""
 
     async def complete(
         self,

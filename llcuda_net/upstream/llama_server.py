@@ -134,6 +134,8 @@ class LlamaServer:
                     context=max(1, int(settings["n_ctx"])),
                     has_template=bool(answer.get("chat_template")),
                     build=str(answer.get("build_info", "")),
+                    path=path,
+                    quantisation=str(answer.get("model_ftype") or ""),
                 )
             except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
                 raise nonsense(f"/props lacks {error}") from None
@@ -150,6 +152,31 @@ class LlamaServer:
         if not isinstance(prompt, str):
             raise nonsense("/apply-template gave no prompt")
         return prompt
+
+    async def tokenize(self, text: str, *, special: bool) -> list[int]:
+        """The ids of a text; see Upstream.tokenize.
+
+        Raises:
+            RequestError: as `ask`.
+        """
+        body = {"content": text, "add_special": special, "parse_special": True}
+        answer = await self._short("POST", "/tokenize", body)
+        ids = answer.get("tokens") if isinstance(answer, dict) else None
+        if not isinstance(ids, list) or not all(type(i) is int and i >= 0 for i in ids):
+            raise nonsense("/tokenize gave no tokens")
+        return ids
+
+    async def detokenize(self, ids: list[int]) -> str:
+        """The text of ids; see Upstream.detokenize.
+
+        Raises:
+            RequestError: as `ask`.
+        """
+        answer = await self._short("POST", "/detokenize", {"tokens": ids})
+        text = answer.get("content") if isinstance(answer, dict) else None
+        if not isinstance(text, str):
+            raise nonsense("/detokenize gave no text")
+        return text
 
     async def embed(self, texts: list[str]) -> list[list[list[float]]]:
         """For each text its rows: one where the upstream pools, else one a token.

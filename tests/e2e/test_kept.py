@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
-from llcuda_protocol import Done, Tokens
+from llcuda_protocol import Accepted, Attach, Done, Error, ErrorCode, Tokens
 from tests.e2e.processes import run, running_server
-from tests.e2e.raw_client import ask, connected
+from tests.e2e.raw_client import CREDIT, RawClient, ask, connected
 from tools import synthetic_upstream
 from tools.synthetic.tokens import generation
 
@@ -18,41 +19,73 @@ def _results(folder: Path) -> list[dict[str, object]]:
     return [json.loads(line) for line in listed.stdout.splitlines()]
 
 
-def test_a_killed_server_keeps_every_token_that_a_client_had(tmp_path: Path) -> None:
+def _shown(folder: Path, id_: object) -> dict[str, Any]:
+    shown = run("main", "results", "show", str(id_), "--json", "--data-dir", str(folder))
+    assert shown.returncode == 0, shown.stderr
+    found: dict[str, Any] = json.loads(shown.stdout)
+    return found
+
+
+def _read(client: RawClient, count: int) -> tuple[Accepted, list[str]]:
+    """The first pieces of a generation."""
+    seen: list[str] = []
+    accepted = None
+    while len(seen) < count:
+        event = client.next()
+        if isinstance(event, Accepted):
+            accepted = event
+        elif isinstance(event, Tokens):
+            seen += event.pieces
+    assert accepted is not None
+    return accepted, seen
+
+
+def test_a_killed_server_goes_on_with_the_same_stream(tmp_path: Path) -> None:
     prompt = "tell me a story"
-    with synthetic_upstream.running("--rate", "200") as upstream:
+    with synthetic_upstream.running("--rate", "400") as upstream:
         arguments = ("--upstream", upstream, "--data-dir", str(tmp_path))
         with running_server(*arguments) as server, connected(server.port) as client:
             client.send(ask(prompt, n_predict=8))
-            whole, _ = client.until(Done)
-            client.send(ask(prompt, 2, n_predict=2000))
-            seen: list[str] = []
-            while len(seen) < 40:
-                event = client.next()
-                if isinstance(event, Tokens):
-                    seen += event.pieces
+            client.until(Done)
+            client.send(ask(prompt, 2, n_predict=400))
+            begun, seen = _read(client, 40)
             server.process.kill()
             server.process.wait()
-        with running_server(*arguments):
-            found = _results(tmp_path)
-            assert sorted(str(entry["state"]) for entry in found) == ["done", "interrupted"]
-            for entry in found:
-                shown = run(
-                    "main",
-                    "results",
-                    "show",
-                    str(entry["id"]),
-                    "--json",
-                    "--data-dir",
-                    str(tmp_path),
-                )
-                assert shown.returncode == 0, shown.stderr
-                text = json.loads(shown.stdout)["text"]
-                if entry["state"] == "done":
-                    assert text == "".join(whole)
-                else:
-                    assert text.startswith("".join(seen))
-                    assert generation(prompt, 2000).startswith(text)
+        with running_server(*arguments) as server, connected(server.port) as client:
+            first = len(seen)
+            client.send(Attach(1, begun.id, CREDIT, first=first, epoch=begun.epoch))
+            rest, done = client.until(Done)
+        assert "".join(seen + rest) == generation(prompt, 400)
+        (splice,) = done.splices
+        assert first <= splice < 400
+        found = {entry["id"]: entry for entry in _results(tmp_path)}
+        assert len(found) == 2
+        shown = _shown(tmp_path, begun.id)
+        assert shown["state"] == "done"
+        assert shown["text"] == generation(prompt, 400)
+        assert shown["usage"]["completion_tokens"] == 400
+        assert [entry["position"] for entry in shown["splices"]] == [splice]
+
+
+def test_what_cannot_be_continued_is_kept_as_far_as_it_came(tmp_path: Path) -> None:
+    prompt = "tell me another"
+    with synthetic_upstream.running("--rate", "200") as upstream:
+        arguments = ("--upstream", upstream, "--data-dir", str(tmp_path))
+        with running_server(*arguments) as server, connected(server.port) as client:
+            client.send(ask(prompt, n_predict=2000, mirostat=2))
+            begun, seen = _read(client, 40)
+            server.process.kill()
+            server.process.wait()
+        with running_server(*arguments) as server, connected(server.port) as client:
+            client.send(Attach(1, begun.id, CREDIT, epoch=begun.epoch))
+            pieces, error = client.until(Error)
+        assert error.code == ErrorCode.INTERRUPTED
+        assert "mirostat" in error.message
+        text = "".join(pieces)
+        assert text.startswith("".join(seen))
+        assert generation(prompt, 2000).startswith(text)
+        shown = _shown(tmp_path, begun.id)
+        assert (shown["state"], shown["text"]) == ("interrupted", text)
 
 
 def test_the_second_server_on_a_folder_refuses_and_says_who_has_it(tmp_path: Path) -> None:

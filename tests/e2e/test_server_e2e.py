@@ -10,6 +10,7 @@ import signal
 import socket
 import ssl
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -286,7 +287,8 @@ def test_cancelled_and_dropped_answers_free_their_slots(demo_server: RunningServ
 
         for _ in range(3):  # more than there are slots, half of them waiting
             with connected(demo_server.port) as client:
-                client.send(*(ask(STORY, n, n_predict=2000, ignore_eos=True) for n in range(1, 9)))
+                requests = [ask(STORY, n, n_predict=2000, ignore_eos=True) for n in range(1, 9)]
+                client.send(*(replace(request, on_disconnect=0.0) for request in requests))
                 client.until(Tokens)
             wait_until(idle, "the slots of a lost client are free")
         with connected(demo_server.port) as client:  # the engine itself has room again

@@ -70,6 +70,15 @@ class FakeUpstream:
         await trio.lowlevel.checkpoint()
         return " ".join(f"{m['role']}: {m['content']}" for m in messages)
 
+    async def tokenize(self, text: str, *, special: bool) -> list[int]:
+        """A token a byte, and one more in front where `special` is set."""
+        await trio.lowlevel.checkpoint()
+        return [256] * special + list(text.encode())
+
+    async def detokenize(self, ids: list[int]) -> str:
+        await trio.lowlevel.checkpoint()
+        return bytes(i for i in ids if i < 256).decode("utf-8", "replace")
+
     async def embed(self, texts: list[str]) -> list[list[list[float]]]:
         await trio.lowlevel.checkpoint()
         return [[[float(len(text)), 1.0]] for text in texts]
@@ -164,7 +173,13 @@ class Peer:
 
 
 class MemoryListener(trio.abc.Listener[trio.StapledStream[Any, Any]]):
-    """Hands connections in memory to a server."""
+    """Hands connections in memory to a server.
+
+    Attributes:
+        server: which.
+    """
+
+    server: Server
 
     def __init__(self) -> None:
         self._send, self._receive = trio.open_memory_channel[Any](math.inf)
@@ -240,4 +255,4 @@ async def all_quiet(server: Server, upstream: FakeUpstream, listener: MemoryList
     assert upstream.active == 0
     requests = (await status(listener))["requests"]
     assert (requests["running"], requests["queued"]) == (0, 0)
-    assert not server._generations
+    assert not len(server._registry)

@@ -10,7 +10,6 @@ from typing import Any
 
 import pytest
 
-from llcuda_net import generations
 from llcuda_net.errors import RequestError
 from llcuda_net.generations import TRANSITIONS, Generation, State, uuid7
 from llcuda_net.upstream.completion import Candidate, CompletionEvent, Probabilities, Timings
@@ -183,14 +182,60 @@ async def test_cancelled_failed_and_handed_back() -> None:
     assert finished.error is None
 
 
-def test_the_phases_of_a_request_that_never_ran() -> None:
-    times = generations.Times(received=1.0)
-    assert times.phases(3.5, 0.0) == {"total": 2500.0}
-    times = generations.Times(1.0, dispatched=2.0, rendered=2.5, sent=3.0, first_token=4.0)
-    assert times.phases(6.0, 0.0) == {
-        "queue": 1000.0,
-        "template": 500.0,
-        "connect": 500.0,
-        "first_token": 1000.0,
-        "total": 5000.0,
-    }
+async def test_what_is_held_back_comes_with_the_text_that_releases_it() -> None:
+    generation = _make(n_probs=1)
+
+    def event(content: str, id_: int, predicted: int, *, stop: bool = False) -> CompletionEvent:
+        probabilities = [] if stop else [Probabilities(id_, [], -0.5)]
+        return CompletionEvent(
+            content,
+            [] if stop else [id_],
+            stop,
+            predicted,
+            completion_probabilities=probabilities,
+        )
+
+    assert not generation.extend([event("", 1, 1)])
+    assert not generation.extend([event("", 2, 2)])
+    assert generation.extend([event("abc", 3, 3), event("d", 4, 4)])
+    assert (generation.pieces, generation.counts) == (["abc", "d"], [3, 1])
+    assert generation.logprobs is not None
+    assert [[t.id for t in piece] for piece in generation.logprobs] == [[1, 2, 3], [4]]
+    assert not generation.extend([event("", 5, 5)])  # the token that ends the text
+    assert generation.extend([event("", 0, 5, stop=True)])
+    assert [[t.id for t in piece] for piece in generation.logprobs[2:]] == [[5]]
+    assert generation.pieces[2:] == [""]
+
+
+async def test_tokens_are_counted_across_a_continuation() -> None:
+    generation = _make()
+    generation.extend([CompletionEvent("a", [1], tokens_predicted=1)])
+    generation.extend([CompletionEvent("bc", [3], tokens_predicted=3)])
+    assert generation.usage == {"completion_tokens": 3}
+    generation.splice()
+    generation.continued(3)
+    generation.extend([CompletionEvent("d", [4], tokens_predicted=1)])
+    assert generation.usage == {"completion_tokens": 4}
+    final = CompletionEvent(
+        "", stop=True, tokens_predicted=2, tokens_evaluated=10, timings=Timings(cache_n=9)
+    )
+    generation.extend([final])
+    assert generation.counts == [1, 2, 1]
+    assert generation.usage == {"completion_tokens": 5, "prompt_tokens": 7, "cached_tokens": 7}
+
+
+async def test_epochs_tell_what_a_reader_may_keep() -> None:
+    generation = _make()
+    generation.extend([CompletionEvent(letter) for letter in "abcde"])
+    assert generation.same_since(0) == 5
+    generation.splice()
+    first = generation.epoch
+    assert (generation.same_since(0), generation.same_since(first)) == (5, 5)
+    generation.extend([CompletionEvent("f")])
+    assert (generation.same_since(0), generation.same_since(first)) == (5, 6)
+    generation.splice()
+    generation.splice()  # twice from one place
+    assert generation.epoch > first
+    generation.extend([CompletionEvent("g")])
+    assert [generation.same_since(e) for _, e in generation.splices] == [6, 6, 7]
+    assert generation.same_since(12345) == 5  # of an epoch that was lost

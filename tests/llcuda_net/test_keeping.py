@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -12,46 +10,16 @@ import trio
 
 from llcuda_net.errors import StorageError
 from llcuda_net.keeping import Keeper
-from llcuda_net.storage.pipeline import Storage
-from llcuda_net.storage.records import Level, Result
-from llcuda_net.storage.sqlite import SqliteStore
-from llcuda_net.storage.store import Query
+from llcuda_net.storage.records import Level
 from llcuda_protocol import Accepted, Cancel, Done, Error, ErrorCode, Ping, Pong, Tokens
-from tests.llcuda_net.harness import FakeUpstream, MemoryListener, Peer, ask, serving
-
-
-@contextlib.asynccontextmanager
-async def keeping(
-    folder: Path, upstream: FakeUpstream, level: Level = Level.DISK
-) -> AsyncIterator[tuple[Storage, MemoryListener]]:
-    storage = Storage(folder)
-    async with trio.open_nursery() as nursery:
-        await nursery.start(storage.run)
-        keeper = Keeper(storage, level)
-        await keeper.end_interrupted()
-        async with serving(upstream, keeper=keeper) as (_, listener):
-            yield storage, listener
-        nursery.cancel_scope.cancel()
-
-
-async def _greeted(listener: MemoryListener) -> Peer:
-    peer = listener.connect()
-    await peer.greet()
-    return peer
-
-
-def _stored(folder: Path) -> list[Result]:
-    store = SqliteStore(folder)
-    try:
-        return list(store.export(Query(limit=None)))
-    finally:
-        store.close()
+from tests.llcuda_net.harness import FakeUpstream, ask, ready, serving
+from tests.llcuda_net.kept_harness import keeping, stored
 
 
 @pytest.mark.parametrize("level", [Level.PROCESS, Level.DISK, Level.STRICT])
 async def test_a_result_is_in_the_store_when_done_arrives(tmp_path: Path, level: Level) -> None:
     async with keeping(tmp_path, FakeUpstream(), level) as (_, listener):
-        peer = await _greeted(listener)
+        peer = await ready(listener)
         await peer.send(ask("one two three", params={"seed": 7}))
         accepted = await peer.next()
         assert isinstance(accepted, Accepted)
@@ -59,7 +27,7 @@ async def test_a_result_is_in_the_store_when_done_arrives(tmp_path: Path, level:
         pieces, done = await peer.until(Done)
         assert "".join(pieces) == "one two three"
         assert done.timings["persist"] >= 0
-        (result,) = _stored(tmp_path)
+        (result,) = stored(tmp_path)
         assert (result.id, result.state, result.text) == (accepted.id, "done", "one two three")
         assert result.request["prompt"] == "one two three"
         assert (result.seed, result.reason, result.level) == (7, "stop", level)
@@ -73,7 +41,7 @@ async def test_strict_waits_for_the_disk(tmp_path: Path, monkeypatch: pytest.Mon
     upstream = FakeUpstream()
     upstream.paused = True
     async with keeping(tmp_path, upstream, Level.STRICT) as (storage, listener):
-        peer = await _greeted(listener)
+        peer = await ready(listener)
         asked, release = trio.Event(), trio.Event()
         sync = storage.sync
 
@@ -95,32 +63,12 @@ async def test_strict_waits_for_the_disk(tmp_path: Path, monkeypatch: pytest.Mon
         await peer.until(Done)
 
 
-async def test_what_was_cut_off_is_stored_as_interrupted(tmp_path: Path) -> None:
-    upstream = FakeUpstream()
-    upstream.paused = True
-    async with keeping(tmp_path, upstream) as (_, listener):
-        peer = await _greeted(listener)
-        await peer.send(ask("a b c d"))
-        upstream.release(2)
-        seen: list[str] = []
-        while len(seen) < 2:
-            event = await peer.next()
-            if isinstance(event, Tokens):
-                seen += event.pieces
-        # The server ends here, in the middle of the answer.
-    async with keeping(tmp_path, FakeUpstream()):
-        (result,) = _stored(tmp_path)
-        assert (result.state, result.log.pieces) == ("interrupted", seen)
-    async with keeping(tmp_path, FakeUpstream()):
-        assert len(_stored(tmp_path)) == 1
-
-
 @pytest.mark.parametrize("how", ["cancelled", "failed"])
 async def test_what_did_not_finish_is_kept_with_its_state(tmp_path: Path, how: str) -> None:
     upstream = FakeUpstream()
     upstream.paused = True
     async with keeping(tmp_path, upstream) as (_, listener):
-        peer = await _greeted(listener)
+        peer = await ready(listener)
         await peer.send(ask("a b c", timeout=0.3 if how == "failed" else None))
         upstream.release(1)
         while not isinstance(await peer.next(), Tokens):
@@ -131,7 +79,7 @@ async def test_what_did_not_finish_is_kept_with_its_state(tmp_path: Path, how: s
         else:
             _, error = await peer.until(Error)
             assert error.code == ErrorCode.TIMEOUT
-        (result,) = _stored(tmp_path)
+        (result,) = stored(tmp_path)
         assert (result.state, result.text) == (how, "a")
         assert (result.error is not None) == (how == "failed")
 
@@ -142,7 +90,7 @@ async def test_a_refusal_by_the_storage_reaches_the_client(
 ) -> None:
     upstream = FakeUpstream()
     async with keeping(tmp_path, upstream) as (storage, listener):
-        peer = await _greeted(listener)
+        peer = await ready(listener)
 
         def refuse(*_: Any, **__: Any) -> None:
             raise StorageError("no room on the disk", StorageError.FULL)
@@ -167,7 +115,7 @@ async def test_a_refusal_by_the_storage_reaches_the_client(
 
 async def test_nothing_is_kept_without_a_storage(tmp_path: Path) -> None:
     async with serving(FakeUpstream(), keeper=Keeper(None, Level.DISK)) as (_, listener):
-        peer = await _greeted(listener)
+        peer = await ready(listener)
         await peer.send(ask())
         accepted = await peer.next()
         assert isinstance(accepted, Accepted)

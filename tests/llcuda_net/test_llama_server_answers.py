@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import json
+import re
 from collections.abc import AsyncIterator
 
 import pytest
@@ -26,7 +28,11 @@ async def _canned(*answers: bytes) -> AsyncIterator[tuple[str, list[bytes]]]:
             data = b""
             while b"\r\n\r\n" not in data:
                 data += await stream.receive_some(65_536)
-            requests.append(data)
+            head, _, body = data.partition(b"\r\n\r\n")
+            length = re.search(rb"content-length: (\d+)", head.lower())
+            while length and len(body) < int(length[1]):
+                body += await stream.receive_some(65_536)
+            requests.append(head + b"\r\n\r\n" + body)
             await stream.send_all(left.pop(0))
 
     async with trio.open_nursery() as nursery:
@@ -41,6 +47,12 @@ def _json(body: bytes, status: int = 200) -> bytes:
         len(body),
         body,
     )
+
+
+def _sent(request: bytes) -> tuple[str, object]:
+    """The path and the JSON of a request that came whole."""
+    head, _, body = request.partition(b"\r\n\r\n")
+    return head.decode().split()[1], json.loads(body)
 
 
 FINAL = _json(b'data: {"content":"","stop":true}\n\n')
@@ -105,6 +117,29 @@ async def test_nonsense_templates(body: bytes) -> None:
     async with _canned(_json(body)) as (url, _), client_of(url) as client:
         with pytest.raises(RequestError, match="gave no prompt"):
             await client.server.render([{"role": "user", "content": "x"}])
+
+
+async def test_tokens_are_asked_for_as_a_prompt_is_tokenised() -> None:
+    answers = _json(b'{"tokens":[1,2]}'), _json(b'{"tokens":[]}'), _json(b'{"content":"\xc3\xa4"}')
+    async with _canned(*answers) as (url, requests), client_of(url) as client:
+        assert await client.server.tokenize("\xe4", special=True) == [1, 2]
+        assert await client.server.tokenize("", special=False) == []
+        assert await client.server.detokenize([1, 2]) == "\xe4"
+    first, second, third = (_sent(request) for request in requests)
+    assert first == ("/tokenize", {"content": "\xe4", "add_special": True, "parse_special": True})
+    assert second == ("/tokenize", {"content": "", "add_special": False, "parse_special": True})
+    assert third == ("/detokenize", {"tokens": [1, 2]})
+
+
+@pytest.mark.parametrize(
+    "body", [b"[]", b"{}", b'{"tokens":3}', b'{"tokens":["a"]}', b'{"tokens":[-1]}', b"7"]
+)
+async def test_nonsense_tokens(body: bytes) -> None:
+    async with _canned(_json(body), _json(body)) as (url, _), client_of(url) as client:
+        with pytest.raises(RequestError, match="gave no tokens"):
+            await client.server.tokenize("x", special=True)
+        with pytest.raises(RequestError, match="gave no text"):
+            await client.server.detokenize([1])
 
 
 async def test_an_error_without_a_length_is_told_too() -> None:

@@ -45,7 +45,7 @@ async def test_an_answer_streams_and_ends_with_its_figures(autojump_clock: objec
     async with serving(FakeUpstream()) as (_, listener):
         peer = listener.connect()
         welcome = await peer.greet()
-        assert welcome.features == ["generate", "embed", "status"]
+        assert welcome.features == ["generate", "attach", "embed", "status"]
         await peer.send(ask("one two three", tokens=True))
         accepted = await peer.next()
         assert isinstance(accepted, Accepted)
@@ -275,7 +275,7 @@ async def test_cancel_ends_a_stream_that_has_no_credit(autojump_clock: object) -
 async def test_a_lost_client_frees_its_slot(autojump_clock: object) -> None:
     upstream = FakeUpstream(slots=1)
     upstream.paused = True
-    async with serving(upstream) as (_, listener):
+    async with serving(upstream, disconnect_seconds=0) as (_, listener):
         peer = listener.connect()
         await peer.greet()
         await peer.send(ask())
@@ -409,7 +409,7 @@ async def test_one_byte_at_a_time(autojump_clock: object) -> None:
 async def test_a_client_that_gives_the_connection_up_ends_its_work(autojump_clock: object) -> None:
     upstream = FakeUpstream()
     upstream.paused = True
-    async with serving(upstream) as (_, listener):
+    async with serving(upstream, disconnect_seconds=0) as (_, listener):
         peer = listener.connect()
         await peer.greet()
         await peer.send(ask())

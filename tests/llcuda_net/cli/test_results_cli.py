@@ -29,7 +29,7 @@ from llcuda_net.cli.main import main
 from llcuda_net.cli.moments import bytes_text, iso, moment, size
 from llcuda_net.cli.results_find import newest, newest_with
 from llcuda_net.cli.tables import fit, harmless, one_line, width
-from llcuda_net.storage.records import Result, TokenLog
+from llcuda_net.storage.records import Result, Splice, TokenLog
 from llcuda_net.storage.sqlite import SqliteStore
 from llcuda_net.storage.store import Query
 from tests.llcuda_net.storage.making import MODEL, SECOND, START, result
@@ -60,7 +60,7 @@ def everything() -> list[Result]:
             [1, None],
             [[[1, b"A\xff", -0.5, [[1, b"A\xff", -0.5], [2, b"B", float("-inf")]]]], []],
         ),
-        splices=[(1, "http://other:8080")],
+        splices=[Splice(1, "http://other:8080")],
         key="my key",
         stop="END",
         on_disconnect=30.0,

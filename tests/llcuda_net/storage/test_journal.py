@@ -5,9 +5,6 @@ from __future__ import annotations
 import errno
 import random
 import threading
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -18,38 +15,11 @@ import llcuda_net.storage.journal
 from llcuda_net.errors import StorageError
 from llcuda_net.storage import framing
 from llcuda_net.storage.journal import Journal
-from llcuda_net.storage.log import Log
-from llcuda_net.storage.records import Ended, Level
-from llcuda_net.storage.recovery import OpenGeneration, read
+from llcuda_net.storage.records import Concluded, Dispatched, Ended, Level, Splice
+from llcuda_net.storage.recovery import read
+from tests.llcuda_net.storage.journals import FOLDER, expected, reopened, running, tokens
 from tests.llcuda_net.storage.making import opened
 from tests.llcuda_net.storage.power import SimulatedFiles
-
-FOLDER = Path("/journal")
-
-
-@asynccontextmanager
-async def running(files: SimulatedFiles, **options: Any) -> AsyncIterator[Journal]:
-    journal = Journal(FOLDER, files, interval=0, **options)
-    journal.open()
-    async with trio.open_nursery() as nursery:
-        await nursery.start(journal.run)
-        yield journal
-        nursery.cancel_scope.cancel()
-
-
-def reopened(files: SimulatedFiles) -> list[OpenGeneration]:
-    """What another server would find."""
-    copy = SimulatedFiles({name: bytes(data) for name, data in files.files.items()})
-    return [generation for generation, _ in Journal(FOLDER, copy).open()[0]]
-
-
-def tokens(log: Log, count: int) -> None:
-    first = log.count
-    log.append([f"t{first + i} " for i in range(count)], [first + i for i in range(count)])
-
-
-def expected(count: int) -> list[str]:
-    return [f"t{i} " for i in range(count)]
 
 
 async def test_everything_written_is_found_again() -> None:
@@ -58,14 +28,14 @@ async def test_everything_written_is_found_again() -> None:
         one, two = journal.start(opened(1, key="k", level=Level.PROCESS)), journal.start(opened(2))
         tokens(one, 3)
         two.append(["a"], [None], [[[1, b"a", -1.0, []]]])
-        one.splice("http://b")
+        one.splice("http://b", 5)
         tokens(one, 2)
         two.end(Ended(state="done", reason="stop"))
         journal.write()
         first, second = reopened(files)
     assert first.log.pieces == expected(5)
     assert first.log.ids == [0, 1, 2, 3, 4]
-    assert first.splices == [(3, "http://b")]
+    assert first.splices == [Splice(3, "http://b", 5)]
     assert first.opened.key == "k"
     assert first.ended is None
     assert second.log.logprobs == [[[1, b"a", -1.0, []]]]
@@ -82,7 +52,13 @@ async def test_nothing_is_written_after_the_end() -> None:
     assert reopened(files)[0].log.pieces == expected(3)  # what was buffered went out at the end
     events = len(files.recorder.events)
     log.forget()
-    for refused in (lambda: tokens(log, 1), lambda: journal.start(opened(2)), journal.write):
+    for refused in (
+        lambda: tokens(log, 1),
+        lambda: log.dispatch(Dispatched(upstream="http://b")),
+        lambda: log.conclude(Concluded(reason="stop")),
+        lambda: journal.start(opened(2)),
+        journal.write,
+    ):
         with pytest.raises(StorageError, match="closed"):
             refused()
     with pytest.raises(StorageError, match="closed"):

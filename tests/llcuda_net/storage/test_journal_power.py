@@ -12,7 +12,8 @@ import trio
 
 from llcuda_net.storage.journal import Journal
 from llcuda_net.storage.log import Log
-from llcuda_net.storage.records import Ended
+from llcuda_net.storage.records import Concluded, Dispatched, Ended
+from llcuda_net.storage.recovery import OpenGeneration
 from tests.llcuda_net.storage.making import opened
 from tests.llcuda_net.storage.power import Recorder, SimulatedFiles
 
@@ -22,6 +23,10 @@ CRASHES, WORKLOADS = 200, 10
 
 def piece(generation: str, number: int) -> str:
     return f"{generation}/{number} "
+
+
+def tokens_of(number: int) -> int:
+    return 2 if number % 7 == 3 else 1
 
 
 async def workload(files: SimulatedFiles, rng: random.Random, *, honest: bool = True) -> None:
@@ -34,6 +39,10 @@ async def workload(files: SimulatedFiles, rng: random.Random, *, honest: bool = 
 
     async def forget(name: str) -> None:
         log = logs.pop(name)
+        if rng.random() < 0.5:
+            log.conclude(Concluded(reason="length", usage={"completion_tokens": log.count}))
+            await journal.sync()
+            note("acknowledged", (name, "concluded", log.count))
         log.end(Ended(state="done"))
         await journal.sync()
         note("acknowledged", (name, "forgotten", 0))  # the store has it: it may go from here
@@ -49,18 +58,26 @@ async def workload(files: SimulatedFiles, rng: random.Random, *, honest: bool = 
                 logs[name].on_durable = lambda count, name=name: note(
                     "acknowledged", (name, "tokens", count)
                 )
+                logs[name].dispatch(Dispatched(upstream=name, prompt=f"prompt of {name}"))
                 await journal.sync()
                 note("acknowledged", (name, "tokens", 0))
+                note("acknowledged", (name, "dispatches", 1))
             for name, log in logs.items():
                 count = rng.randrange(4)
                 new = range(log.count, log.count + count)
                 if count:
-                    log.append([piece(name, i) for i in new], list(new))
+                    counts = [tokens_of(i) for i in new]
+                    log.append([piece(name, i) for i in new], list(new), counts=counts)
+                if rng.random() < 0.1:
+                    log.dispatch(Dispatched(upstream=name))
                 if not honest:
                     note("acknowledged", (name, "tokens", log.count))
             journal.write()
             if rng.random() < 0.5:
+                asked = {name: log.dispatches for name, log in logs.items()}
                 await journal.sync()
+                for name, count in asked.items():
+                    note("acknowledged", (name, "dispatches", count))
             if len(logs) > 4 or rng.random() < 0.1:
                 await forget(rng.choice(sorted(logs)))
         nursery.cancel_scope.cancel()
@@ -71,22 +88,49 @@ def lost(recorder: Recorder, moment: int, rng: random.Random, *, syncs: bool = T
     files = SimulatedFiles(recorder.image(moment, rng, syncs=syncs))
     found = {generation.id: generation for generation, _ in Journal(FOLDER, files).open()[0]}
     durable: Counter[str] = Counter()
-    forgotten = set()
+    dispatches: Counter[str] = Counter()
+    forgotten, concluded = set(), set()
     for name, what, count in recorder.acknowledged(moment):
+        if what == "dispatches":
+            dispatches[name] = max(dispatches[name], count)
+            continue
         durable[name] = max(durable[name], count)
         if what == "forgotten":
             forgotten.add(name)
+        elif what == "concluded":
+            concluded.add(name)
     out = []
     for name, generation in found.items():
         log = generation.log
         if log.pieces != [piece(name, i) for i in range(len(log.pieces))]:
             out.append(f"{name} has other tokens")
+        if (log.counts or [1] * len(log.pieces)) != [tokens_of(i) for i in range(len(log.pieces))]:
+            out.append(f"{name} has other counts")
+        if generation.concluded is not None and generation.concluded.usage != {
+            "completion_tokens": len(log.pieces)
+        }:
+            out.append(f"{name} ended elsewhere")
     for name in set(durable) - forgotten:
         if name not in found:
             out.append(f"{name} is gone")
         elif len(found[name].log.pieces) < durable[name]:
             out.append(f"{name} was cut short")
+        elif name in concluded and found[name].concluded is None:
+            out.append(f"{name} lost its end")
+        elif not _dispatched(found[name], dispatches[name]):
+            out.append(f"{name} lost a dispatch")
     return out
+
+
+def _dispatched(generation: OpenGeneration, times: int) -> bool:
+    last = generation.dispatched
+    if times == 0:
+        return True
+    return (
+        last is not None
+        and last.number >= times - 1
+        and last.prompt == f"prompt of {generation.id}"
+    )
 
 
 def crashes(*, honest: bool = True, syncs: bool = True) -> list[list[str]]:

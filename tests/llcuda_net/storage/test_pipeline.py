@@ -22,7 +22,7 @@ from llcuda_net.storage.files import RealFiles
 from llcuda_net.storage.lock import DirectoryLock
 from llcuda_net.storage.paths import default_directory, prepare
 from llcuda_net.storage.pipeline import Kept, Storage
-from llcuda_net.storage.records import Ended, Level, TokenLog
+from llcuda_net.storage.records import Ended, Level, Splice, TokenLog
 from llcuda_net.storage.sqlite import SqliteStore
 from llcuda_net.storage.store import Query
 from tests.llcuda_net.storage.making import MODEL, opened
@@ -64,7 +64,7 @@ async def test_a_generation_from_beginning_to_end(level: Level, tmp_path: Path) 
         assert result is not None
         assert await storage.read(lambda store: store.get("generation-1")) == result
         assert await storage.read(lambda store: store.find_by_key("k", "ann")) == result
-        assert result.splices == [(5, "http://b")]
+        assert result.splices == [Splice(5, "http://b")]
         assert storage.backlog == 0
         assert storage.refusal is None
     async with running(tmp_path / "a/b") as storage:
@@ -75,8 +75,10 @@ async def test_the_level_memory_stores_nothing(tmp_path: Path) -> None:
     async with running(tmp_path) as storage:
         kept = storage.start(opened(1, level=Level.MEMORY))
         await storage.accepted(kept)
+        kept.dispatched("http://a", MODEL)
         log = grown(kept, 5)
         kept.splice(5, "http://b")
+        kept.conclude("stop", None, {})
         kept.watch(None)
         storage.write()
         assert await storage.finish(kept, Ended(**END), log) is None
@@ -97,7 +99,7 @@ async def test_a_restart_finds_what_was_running(tmp_path: Path) -> None:
         async with running(tmp_path) as storage:
             (found,) = storage.recovered
             assert found.log.pieces == ["t0", "t1", "t2"]
-            assert found.kept.splices == [(3, "http://b")]
+            assert found.kept.splices == [Splice(3, "http://b")]
             assert found.kept.opened.request == opened(1).request
             assert not found.gap
             assert found.kept.durable == 3
@@ -114,6 +116,37 @@ async def test_a_restart_finds_what_was_running(tmp_path: Path) -> None:
     async with running(tmp_path) as storage:
         assert storage.recovered == []
         assert await storage.read(lambda store: store.get("generation-1")) == result
+
+
+async def test_a_restart_finds_how_it_was_asked_and_what_was_said_of_the_end(
+    tmp_path: Path,
+) -> None:
+    async with running(tmp_path) as storage:
+        asked, concluded = storage.start(opened(1)), storage.start(opened(2))
+        asked.dispatched("http://a", MODEL, [1, 2, 3])
+        asked.append(["x"], [7], counts=[2])
+        asked.dispatched("http://b", MODEL)
+        grown(concluded, 2)
+        concluded.conclude("length", None, {"completion_tokens": 2})
+        storage.write()
+    for _ in range(2):
+        async with running(tmp_path) as storage:
+            one, two = storage.recovered
+            assert one.dispatched is not None
+            assert one.dispatched.upstream == "http://b"
+            assert one.dispatched.model == MODEL
+            assert one.dispatched.prompt == [1, 2, 3]
+            assert one.log.counts == [2]
+            assert (one.concluded, two.dispatched) == (None, None)
+            assert two.concluded is not None
+            assert two.concluded.reason == "length"
+            assert two.concluded.usage == {"completion_tokens": 2}
+    async with running(tmp_path) as storage:
+        one, _ = storage.recovered
+        result = await storage.finish(one.kept, Ended(**END), one.log)
+        assert result is not None
+        assert result == await storage.read(lambda store: store.get("generation-1"))
+        assert [*await storage.read(lambda store: list(store.verify()))] == [None]
 
 
 async def test_an_end_without_its_result_is_stored_at_the_start(tmp_path: Path) -> None:

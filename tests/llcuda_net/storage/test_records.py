@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from hashlib import blake2b
 from typing import Any
 
 import pytest
@@ -11,7 +12,18 @@ from hypothesis import strategies as st
 
 from llcuda_net.errors import StorageError
 from llcuda_net.storage import records
-from llcuda_net.storage.records import Appended, Ended, Forgotten, Level, Opened, Spliced, TokenLog
+from llcuda_net.storage.records import (
+    Appended,
+    Concluded,
+    Dispatched,
+    Ended,
+    Forgotten,
+    Level,
+    Opened,
+    Splice,
+    Spliced,
+    TokenLog,
+)
 from tests.llcuda_net.storage.making import opened, result
 
 texts = st.text(max_size=20)
@@ -41,7 +53,30 @@ every_record = st.one_of(
         on_disconnect=st.none() | texts | st.floats(0, 1e6),
         created=counts,
     ),
-    st.builds(Appended, slot=counts, first=counts, pieces=st.lists(texts), ids=st.lists(ids)),
+    st.builds(
+        Appended,
+        slot=counts,
+        first=counts,
+        pieces=st.lists(texts),
+        ids=st.lists(ids),
+        counts=st.none() | st.lists(st.integers(0, 2**20)),
+    ),
+    st.builds(
+        Dispatched,
+        slot=counts,
+        number=counts,
+        upstream=texts,
+        model=maps,
+        prompt=st.none() | texts | st.lists(st.integers(0, 2**32)),
+    ),
+    st.builds(
+        Concluded,
+        slot=counts,
+        count=counts,
+        reason=texts,
+        stop=st.none() | texts,
+        usage=st.dictionaries(texts, st.integers(0, 2**40), max_size=3),
+    ),
     st.builds(Spliced, slot=counts, position=counts, upstream=texts),
     st.builds(
         Ended,
@@ -82,12 +117,37 @@ def test_damaged_records_end_in_one_error(record: records.Record, data: st.DataO
 
 
 def test_a_result_survives_its_encoding_and_keeps_its_bytes() -> None:
-    before = result(1, splices=[(3, "http://b")], on_disconnect=30.0, level=Level.STRICT)
+    before = result(1, splices=[Splice(3, "http://b", 9)], on_disconnect=30.0, level=Level.STRICT)
     before.log.logprobs = [[[5, b"x", -0.5, [[5, b"x", -0.5]]]]] * 8
     data = records.encode(before)
     after = records.decode_result(data)
     assert after == before
     assert records.encode(after) == data
+
+
+def test_results_have_the_hash_that_they_were_stored_with() -> None:
+    """Of the first version's bytes; counts are of use only while a generation is open."""
+    one, none, likely = result(1), result(1, tokens=0), result(2)
+    likely.log.logprobs = [[[5, b"x", -0.5, [[5, b"x", -0.5]]]]] * 8
+    hashes = [blake2b(records.encode(r), digest_size=16).hexdigest() for r in (one, none, likely)]
+    assert hashes == [
+        "1ec3ccc6672844904e5a0280759e6bc7",
+        "62bee8980759291e8846ba6f631178fb",
+        "fa57dafc044c22bb89980e3da9fe7892",
+    ]
+    log = TokenLog(["a"], [1], counts=[2])
+    assert log.tokens == 2
+    assert TokenLog(["a"], [1]).tokens == 1
+    stored = records.Result.of(opened(1), log, Ended(state="done"), [])
+    assert stored.log == TokenLog(["a"], [1])
+    assert b"counts" not in records.encode(stored)
+
+
+def test_a_token_costs_one_byte_more_than_before_there_were_counts() -> None:
+    record = Appended(1, 2, ["a"], [3])
+    old = records.encode([2, 1, 2, ["a"], [3], None])
+    assert len(records.encode(record)) == len(old) + 1
+    assert records.decode(old) == record
 
 
 def test_what_msgpack_cannot_hold_is_refused() -> None:
@@ -106,6 +166,6 @@ def test_equal_requests_have_equal_hashes() -> None:
 def test_a_continued_or_failed_generation_never_answers_from_the_cache() -> None:
     end = Ended(state="done", cacheable=True)
     assert records.Result.of(opened(1), TokenLog(), end, []).cacheable
-    assert not records.Result.of(opened(1), TokenLog(), end, [(2, "http://b")]).cacheable
+    assert not records.Result.of(opened(1), TokenLog(), end, [Splice(2, "http://b")]).cacheable
     failed = Ended(state="failed", cacheable=True)
     assert not records.Result.of(opened(1), TokenLog(), failed, []).cacheable

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from llcuda_net.errors import StorageError
-from llcuda_net.storage.records import Level, TokenLog, hash_of
+from llcuda_net.storage.records import Level, Splice, TokenLog, hash_of
 from llcuda_net.storage.sqlite import SqliteStore
 from llcuda_net.storage.store import HIGHLIGHT, Query, Retention, Store
 from tests.llcuda_net.storage.making import MODEL, SECOND, START, result
@@ -57,7 +57,11 @@ def test_a_result_comes_back_as_it_was(stores: tuple[Store, Store]) -> None:
         result(3, request={"messages": messages, "params": {"top_k": 40, "stop": ["a", "b"]}}),
         result(4, tokens=5000, key="key", owner="ann", level=Level.STRICT, on_disconnect=1.5),
         result(5, request={"prompt": list(range(30_000))}),
-        result(6, log=TokenLog(["x"] * 3000, [1] * 3000, logprobs), splices=[(7, "http://b")]),
+        result(
+            6,
+            log=TokenLog(["x"] * 3000, [1] * 3000, logprobs),
+            splices=[Splice(7, "http://b", 1 << 51)],
+        ),
         result(7, state="failed", error={"code": "x", "message": "y"}, cached_from="result-1"),
         result(8, request={"prompt": long}, cacheable=False),
     ):

@@ -44,6 +44,22 @@ def test_reads_a_whole_model(tiny: Path) -> None:
     assert model.pooling is None
 
 
+@pytest.mark.parametrize(
+    ("number", "name"),
+    [(1, "F16"), (7, "Q8_0"), (15, "Q4_K_M"), (30, "IQ4_XS"), (1024, "F32"), (999, "F32")],
+)
+def test_reads_the_quantisation(number: int, name: str, tiny: Path, tmp_path: Path) -> None:
+    """By its number, or else of most weights."""
+    assert read_model_file(tiny).quantisation == "F32"
+    key = text(b"general.file_type") + struct.pack("<I", 4)
+    changed = tmp_path / "changed.gguf"
+    whole = tiny.read_bytes()
+    assert whole.count(key) == 1
+    at = whole.index(key) + len(key)
+    changed.write_bytes(whole[:at] + struct.pack("<I", number) + whole[at + 4 :])
+    assert read_model_file(changed).quantisation == name
+
+
 def test_reads_the_pooling_of_an_embedding_model(tmp_path: Path) -> None:
     assert read_model_file(write_tiny_model(tmp_path / "cls.gguf", pooling=2)).pooling == 2
 
