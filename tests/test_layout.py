@@ -92,8 +92,37 @@ def test_the_protocol_imports_nothing_that_does_io() -> None:
     assert not wrong
 
 
+def test_the_kernels_know_neither_network_nor_protocol() -> None:
+    wrong = []
+    for module, path in _modules(ROOT / "kernels/llcuda_kernels", "llcuda_kernels"):
+        for name in _imports(path, module):
+            if name.split(".")[0] in {"llcuda_net", "llcuda_protocol", "trio", "socket", "sqlite3"}:
+                wrong.append(f"{module} imports {name}")
+    assert not wrong
+
+
+def test_one_module_imports_numba_cuda() -> None:
+    folder = ROOT / "kernels/llcuda_kernels"
+    found = {
+        module
+        for module, path in _modules(folder, "llcuda_kernels")
+        for name in _imports(path, module)
+        if name.startswith(("numba.cuda", "numba_cuda", "cuda."))
+    }
+    assert found <= {"llcuda_kernels.cuda.shim"}
+
+
+def test_the_kernels_are_imported_without_numba() -> None:
+    code = "import sys, llcuda_kernels as k; k.gpu; k.BackendError; print(*sys.modules)"
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60
+    )
+    assert not {"numba", "trio"} & set(done.stdout.split())
+
+
 def test_component_folders_are_no_packages() -> None:
     assert not (ROOT / "protocol/__init__.py").exists()
+    assert not (ROOT / "kernels/__init__.py").exists()
 
 
 @pytest.mark.parametrize(

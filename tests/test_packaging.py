@@ -15,6 +15,7 @@ from tests.e2e.processes import PATIENCE, environment, read_line
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = {
+    "llcuda_kernels": ROOT / "kernels/llcuda_kernels",
     "llcuda_net": ROOT / "llcuda_net",
     "llcuda_protocol": ROOT / "protocol/llcuda_protocol",
 }

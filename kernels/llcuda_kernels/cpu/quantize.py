@@ -1,0 +1,115 @@
+"""L2 normalisation and int8 codes: each row is read from memory once."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numba import prange
+
+from .jit import exact, parallel, serial
+
+#: Below it, 127 / peak or 1 / peak would overflow: such a row is scaled up first, exactly.
+_SMALL = np.float32(2.0**-100)
+_LIFT = np.float32(2.0**60)
+
+
+@serial
+def _peak(row: Any) -> Any:
+    """The greatest magnitude, or NaN where the row holds NaN or infinity."""
+    peak = np.float32(0.0)
+    wild = 0
+    for i in range(row.size):
+        a = abs(row[i])
+        peak = max(peak, a)
+        wild += not (a < np.inf)
+    return np.float32(np.nan) if wild else peak
+
+
+@exact
+def _scaled(value: Any, lift: Any, factor: Any) -> Any:
+    """``(value · lift) · factor`` in this order: ``lift · factor`` may overflow."""
+    return value * lift * factor
+
+
+@serial
+def _norm_in_peaks(row: Any, lift: Any, inverse: Any) -> Any:
+    """``|row| / peak``, which neither overflows nor vanishes."""
+    total = np.float32(0.0)
+    for i in range(row.size):
+        v = _scaled(row[i], lift, inverse)
+        total += v * v
+    return np.sqrt(np.float64(total))
+
+
+@parallel
+def quantize_int8(x: Any, unit: bool, codes: Any, scales: Any) -> None:
+    """Codes and scales a row; with `unit`, those of the row divided by its L2 norm."""
+    for r in prange(x.shape[0]):
+        row = x[r]
+        peak = _peak(row)
+        if not peak > 0.0:  # all zero, or not finite
+            scales[r] = peak
+            codes[r] = 0
+            continue
+        lift = _LIFT if peak < _SMALL else np.float32(1.0)
+        inverse = np.float32(1.0) / (peak * lift)
+        if unit:
+            scales[r] = 1.0 / (127.0 * _norm_in_peaks(row, lift, inverse))
+        else:
+            scales[r] = np.float64(peak) / 127.0
+        factor = np.float32(127.0) * inverse
+        for i in range(row.size):
+            codes[r, i] = np.int8(np.rint(_scaled(row[i], lift, factor)))
+
+
+@parallel
+def dequantize_int8(codes: Any, scales: Any, out: Any) -> None:
+    """Codes times their row's scale."""
+    for r in prange(codes.shape[0]):
+        scale = scales[r]
+        for i in range(codes.shape[1]):
+            out[r, i] = np.float32(codes[r, i]) * scale
+
+
+@parallel
+def l2_normalize(x: Any, out: Any) -> None:
+    """Rows divided by their norm."""
+    for r in prange(x.shape[0]):
+        row = x[r]
+        peak = _peak(row)
+        if not peak > 0.0:
+            out[r] = peak
+            continue
+        lift = _LIFT if peak < _SMALL else np.float32(1.0)
+        inverse = np.float32(1.0) / (peak * lift)
+        factor = np.float32(1.0 / _norm_in_peaks(row, lift, inverse))
+        for i in range(row.size):
+            out[r, i] = _scaled(row[i], lift, inverse) * factor
+
+
+@parallel
+def inverse_norms(codes: Any, out: Any) -> None:
+    """``1 / |codes|`` a row, 0 where all codes are 0."""
+    for r in prange(codes.shape[0]):
+        total = np.int32(0)
+        for i in range(codes.shape[1]):
+            v = np.int32(codes[r, i])
+            total += v * v
+        out[r] = 1.0 / np.sqrt(np.float64(total)) if total > 0 else 0.0
+
+
+@parallel
+def inverse_norms_float(x: Any, out: Any) -> None:
+    """``1 / |x|`` a row of floats, 0 for a row of zeros, NaN where one is not finite."""
+    for r in prange(x.shape[0]):
+        total = 0.0
+        wild = 0
+        for i in range(x.shape[1]):
+            v = np.float64(x[r, i])
+            total += v * v
+            wild += not (abs(v) < np.inf)
+        if wild:
+            out[r] = np.nan
+        else:
+            out[r] = 1.0 / np.sqrt(total) if total > 0 else 0.0
