@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 
@@ -13,8 +13,8 @@ from .backend import Backend, use_cuda
 #: The greatest k, and the longest int8 vector whose dot product fits 32 bits.
 MAX_K = 1024
 MAX_DIM = 131_071
-#: float32 vectors: how many rows' scores are in memory at once.
-_BLOCK = 8192
+
+Host: TypeAlias = np.ndarray[Any, Any]
 
 
 def cosine_topk(
@@ -55,11 +55,12 @@ def cosine_topk(
         return cuda.cosine_topk(queries, vectors, k, inverse_norms)
     kind = np.int8 if whole else np.float32
     q, v = host(queries, kind, "queries", 2), host(vectors, kind, "vectors", 2)
-    known = None if inverse_norms is None else host(inverse_norms, np.float32, "inverse_norms", 1)
     if not q.shape[0] or not v.shape[0]:
         shape = (q.shape[0], k)
         return np.full(shape, -np.inf, np.float32), np.full(shape, -1, np.int64)
-    return _int8(q, v, k, known) if whole else _float32(q, v, k, known)
+    if inverse_norms is None:
+        return _on_cpu(q, v, k, _inverse_norms(v))
+    return _on_cpu(q, v, k, host(inverse_norms, np.float32, "inverse_norms", 1))
 
 
 def inverse_norms(vectors: Array, *, backend: Backend = "auto") -> Array:
@@ -73,71 +74,33 @@ def inverse_norms(vectors: Array, *, backend: Backend = "auto") -> Array:
         from .cuda import search as cuda
 
         return cuda.inverse_norms(vectors)
+    whole = np.dtype(vectors.dtype) == np.int8
+    return _inverse_norms(host(vectors, np.int8 if whole else np.float32, "vectors", 2))
+
+
+def _inverse_norms(v: Host) -> Host:
     from .cpu import quantize as cpu
 
-    whole = np.dtype(vectors.dtype) == np.int8
-    v = host(vectors, np.int8 if whole else np.float32, "vectors", 2)
     out = np.empty(v.shape[0], np.float32)
     if v.shape[0]:
-        (cpu.inverse_norms if whole else cpu.inverse_norms_float)(v, out)
+        (cpu.inverse_norms if v.dtype == np.int8 else cpu.inverse_norms_float)(v, out)
     return out
 
 
-def _int8(
-    q: np.ndarray[Any, Any], v: np.ndarray[Any, Any], k: int, known: np.ndarray[Any, Any] | None
-) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
+def _on_cpu(q: Host, v: Host, k: int, inverse_v: Host) -> tuple[Host, Host]:
     from .cpu import search as cpu
     from .cpu.jit import threads
+    from .embeddings import l2_normalize
 
     # A part finds its own k best, so parts must be large beside k.
     parts = max(1, min(threads() * 4, v.shape[0] // max(256, 4 * k)))
     shape = (q.shape[0], parts, k)
     scores, found = np.empty(shape, np.float32), np.empty(shape, np.int64)
-    inverse_v = inverse_norms(v) if known is None else known
-    cpu.topk_int8(q, inverse_norms(q), v, inverse_v, scores, found)
-    return _merged(scores, found)
-
-
-def _float32(
-    q: np.ndarray[Any, Any], v: np.ndarray[Any, Any], k: int, known: np.ndarray[Any, Any] | None
-) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
-    """BLAS for the products, a block of rows at a time; float64 where float32 would overflow."""
-    from .cpu import search as cpu
-    from .embeddings import l2_normalize
-
-    unit = l2_normalize(q, backend="cpu")
-    ones = np.ones(q.shape[0], np.float32)
-    scores = np.full((q.shape[0], k), -np.inf, np.float32)
-    found = np.full((q.shape[0], k), -1, np.int64)
-    for start in range(0, v.shape[0], _BLOCK):
-        block = v[start : start + _BLOCK]
-        if known is None:
-            inverse = inverse_norms(block, backend="cpu")
-        else:
-            inverse = known[start : start + _BLOCK]
-        with np.errstate(all="ignore"):
-            usual = (inverse == 0) | ((inverse > 1e-15) & (inverse < 1e15)) | np.isnan(inverse)
-            if usual.all():
-                raw = unit @ block.T
-            else:
-                wide = block.astype(np.float64)
-                peak = np.abs(wide).max(axis=1, initial=0.0)
-                wide /= np.where(peak > 0, peak, 1.0)[:, None]
-                norm = np.sqrt((wide * wide).sum(axis=1))
-                wide /= np.where(norm > 0, norm, 1.0)[:, None]
-                raw = (unit @ wide.T).astype(np.float32)
-                inverse = np.where(np.isnan(inverse), inverse, np.float32(1.0))
-        cpu.topk_scores(raw, ones, inverse, start, scores, found)
-    return _merged(scores[:, None], found[:, None])
-
-
-def _merged(
-    scores: np.ndarray[Any, Any], found: np.ndarray[Any, Any]
-) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
-    from .cpu import search as cpu
-
-    count, _, k = scores.shape
-    out = np.empty((count, k), np.float32), np.empty((count, k), np.int64)
+    if q.dtype == np.int8:
+        cpu.topk_int8(q, _inverse_norms(q), v, inverse_v, scores, found)
+    else:
+        cpu.topk_float32(l2_normalize(q, backend="cpu"), v, inverse_v, scores, found)
+    out = np.empty((q.shape[0], k), np.float32), np.empty((q.shape[0], k), np.int64)
     cpu.merge_all(scores, found, *out)
     return out
 

@@ -8,10 +8,12 @@ import numpy as np
 from numba import prange
 
 from .heap import clear, merge, offer
-from .jit import parallel
+from .jit import parallel, serial
 
 #: Rows whose scores for one query after the other come out of the nearest cache.
 _TILE = 16
+#: Inverse norms between which a dot product in float32 neither overflows nor vanishes.
+_LEAST, _MOST = np.float32(1e-15), np.float32(1e15)
 
 
 @parallel
@@ -44,17 +46,49 @@ def topk_int8(
                         offer(top, at, score, i)
 
 
-@parallel
-def topk_scores(raw: Any, inverse_q: Any, inverse_v: Any, base: Any, scores: Any, at: Any) -> None:
-    """Offer the scores of more rows, from `base` on, to the heaps, (queries, k).
+@serial
+def _dot(a: Any, b: Any) -> Any:
+    total = np.float32(0.0)
+    for j in range(a.size):
+        total += a[j] * b[j]
+    return total
 
-    `raw` holds plain dot products, (queries, rows).
-    """
-    for q in prange(raw.shape[0]):
-        for i in range(raw.shape[1]):
-            score = raw[q, i] * inverse_q[q] * inverse_v[i]
-            if score > scores[q, 0] or at[q, 0] < 0:
-                offer(scores[q], at[q], score, base + i)
+
+@serial
+def _wide_cosine(unit: Any, row: Any) -> Any:
+    """The cosine with a row whose squares float32 cannot hold, in float64."""
+    dot = 0.0
+    norm = 0.0
+    for j in range(unit.size):
+        v = np.float64(row[j])
+        dot += np.float64(unit[j]) * v
+        norm += v * v
+    return np.float32(dot / np.sqrt(norm)) if norm > 0.0 else np.float32(0.0)
+
+
+@parallel
+def topk_float32(unit: Any, vectors: Any, inverse_v: Any, scores: Any, indices: Any) -> None:
+    """As `topk_int8`; the queries have unit length already."""
+    count = unit.shape[0]
+    parts = scores.shape[1]
+    total = vectors.shape[0]
+    for part in prange(parts):
+        first, last = total * part // parts, total * (part + 1) // parts
+        for q in range(count):
+            clear(scores[q, part], indices[q, part])
+        for start in range(first, last, _TILE):
+            end = min(start + _TILE, last)
+            for q in range(count):
+                query = unit[q]
+                top, at = scores[q, part], indices[q, part]
+                for i in range(start, end):
+                    inverse = inverse_v[i]
+                    if inverse == 0.0 or _LEAST < inverse < _MOST or inverse != inverse:
+                        score = _dot(query, vectors[i]) * inverse
+                    else:
+                        score = _wide_cosine(query, vectors[i])
+                    if score > top[0] or at[0] < 0:
+                        offer(top, at, score, i)
 
 
 @parallel
