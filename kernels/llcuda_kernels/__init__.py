@@ -11,8 +11,12 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .device import Gpu, gpu, to_device, to_host
+    from .elementwise import gelu, relu, silu, vector_add
     from .embeddings import dequantize_int8, l2_normalize, normalize_quantize, quantize_int8
     from .errors import BackendError, KernelError, MemoryLimitError
+    from .load import post, spin
+    from .norms import rms_norm, softmax
+    from .products import from_bf16, gemm, matmul, matmul_bf16, matmul_int8, to_bf16
     from .search import cosine_topk, inverse_norms
     from .tokens import (
         Certainty,
@@ -23,12 +27,52 @@ if TYPE_CHECKING:
         token_statistics,
     )
     from .vectors import VectorStore
+    from .weights import dequantize_int4, int4_times_vector
 
 _HOME = {
-    "device": ["Gpu", "gpu", "to_device", "to_host"],
-    "embeddings": ["dequantize_int8", "l2_normalize", "normalize_quantize", "quantize_int8"],
-    "errors": ["BackendError", "KernelError", "MemoryLimitError"],
-    "search": ["cosine_topk", "inverse_norms"],
+    "device": [
+        "Gpu",
+        "gpu",
+        "to_device",
+        "to_host",
+    ],
+    "elementwise": [
+        "gelu",
+        "relu",
+        "silu",
+        "vector_add",
+    ],
+    "embeddings": [
+        "dequantize_int8",
+        "l2_normalize",
+        "normalize_quantize",
+        "quantize_int8",
+    ],
+    "errors": [
+        "BackendError",
+        "KernelError",
+        "MemoryLimitError",
+    ],
+    "load": [
+        "post",
+        "spin",
+    ],
+    "norms": [
+        "rms_norm",
+        "softmax",
+    ],
+    "products": [
+        "from_bf16",
+        "gemm",
+        "matmul",
+        "matmul_bf16",
+        "matmul_int8",
+        "to_bf16",
+    ],
+    "search": [
+        "cosine_topk",
+        "inverse_norms",
+    ],
     "tokens": [
         "Certainty",
         "ListStatistics",
@@ -37,7 +81,13 @@ _HOME = {
         "list_statistics",
         "token_statistics",
     ],
-    "vectors": ["VectorStore"],
+    "vectors": [
+        "VectorStore",
+    ],
+    "weights": [
+        "dequantize_int4",
+        "int4_times_vector",
+    ],
 }
 _WHERE = {name: module for module, names in _HOME.items() for name in names}
 
@@ -52,16 +102,32 @@ __all__ = [
     "VectorStore",
     "certainty",
     "cosine_topk",
+    "dequantize_int4",
     "dequantize_int8",
+    "from_bf16",
+    "gelu",
+    "gemm",
     "gpu",
+    "int4_times_vector",
     "inverse_norms",
     "l2_normalize",
     "list_statistics",
+    "matmul",
+    "matmul_bf16",
+    "matmul_int8",
     "normalize_quantize",
+    "post",
     "quantize_int8",
+    "relu",
+    "rms_norm",
+    "silu",
+    "softmax",
+    "spin",
+    "to_bf16",
     "to_device",
     "to_host",
     "token_statistics",
+    "vector_add",
 ]
 
 

@@ -50,3 +50,14 @@ def same_shape(arrays: Sequence[Array], names: str) -> None:
     if len({tuple(a.shape) for a in arrays}) > 1:
         shapes = ", ".join(str(tuple(a.shape)) for a in arrays)
         raise ValueError(f"{names} must have one shape, not {shapes}")
+
+
+def output(out: Array | None, shape: tuple[int, ...], dtype: Any) -> np.ndarray[Any, Any]:
+    """The host array that a result goes to: the given one, checked, or a new one."""
+    if out is None:
+        return np.empty(shape, dtype)
+    if not isinstance(out, np.ndarray) or out.dtype != dtype or out.shape != shape:
+        raise ValueError(f"out must be a {np.dtype(dtype)} array of shape {shape}")
+    if not (out.flags.c_contiguous and out.flags.writeable):
+        raise ValueError("out must be contiguous and writeable")
+    return out

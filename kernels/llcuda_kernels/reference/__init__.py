@@ -7,6 +7,6 @@ here.
 
 from __future__ import annotations
 
-from . import norms, quantize, search, tokens
+from . import elementwise, load, norms, products, quantize, search, tokens, weights
 
-__all__ = ["norms", "quantize", "search", "tokens"]
+__all__ = ["elementwise", "load", "norms", "products", "quantize", "search", "tokens", "weights"]

@@ -1,0 +1,118 @@
+"""int4 weights in groups, as AWQ and GPTQ store them. Errors as in `elementwise`."""
+
+from __future__ import annotations
+
+from typing import Any, Literal, TypeAlias
+
+import numpy as np
+
+from . import crossover
+from .arrays import Array, host
+from .backend import Backend, use_cuda
+
+Layout: TypeAlias = Literal["awq", "gptq"]
+
+
+def dequantize_int4(
+    qweight: Array,
+    qzeros: Array,
+    scales: Array,
+    *,
+    layout: Layout = "awq",
+    backend: Backend = "auto",
+) -> Array:
+    """``W[k, n] = (q[k, n] - z[g, n]) · s[g, n]`` with ``g = k // group size``; (K, N) float32.
+
+    scales: (groups, N) float16 or float32. The rest is int32, eight numbers of 4 bits a word:
+
+    "awq" (Lin et al. 2023, arXiv:2306.00978): qweight (K, N/8), qzeros (groups, N/8); the columns
+    of a word lie from its low bits on in the order 0 2 4 6 1 3 5 7.
+    "gptq" (Frantar et al. 2022, arXiv:2210.17323, as AutoGPTQ's first format): qweight (K/8, N),
+    eight rows a word in order; qzeros (groups, N/8), eight columns in order, stored less one.
+    """
+    inner, columns = _shape(qweight, qzeros, scales, layout)
+    if use_cuda(backend, "dequantize_int4", (qweight, qzeros, scales), inner * columns * 4):
+        from .cuda import weights as cuda
+
+        return cuda.dequantize(qweight, qzeros, scales, layout == "awq", inner)
+    from .cpu import weights as cpu
+
+    out = np.empty((inner, columns), np.float32)
+    cpu.dequantize(*_host(qweight, qzeros, scales), layout == "awq", out)
+    return out
+
+
+def int4_times_vector(
+    x: Array,
+    qweight: Array,
+    qzeros: Array,
+    scales: Array,
+    *,
+    layout: Layout = "awq",
+    backend: Backend = "auto",
+) -> Array:
+    """``y[n] = Σ_k x[k] W[k, n]`` with the W of `dequantize_int4`, which is never stored.
+
+    x: (K,) float32; returns (N,) float32.
+    """
+    inner, columns = _shape(qweight, qzeros, scales, layout)
+    if tuple(x.shape) != (inner,):
+        raise ValueError(f"x is {tuple(x.shape)}, and must be ({inner},)")
+    work = inner * columns // 2
+    if use_cuda(backend, "int4_times_vector", (x, qweight, qzeros, scales), work):
+        from .cuda import weights as cuda
+
+        return cuda.times_vector(x, qweight, qzeros, scales, layout == "awq")
+    from .cpu import weights as cpu
+    from .cpu.jit import threads
+
+    v = host(x, np.float32, "x", 1)
+    groups = scales.shape[0]
+    partial = np.zeros((max(1, min(groups, threads() * 4)), columns), np.float32)
+    cpu.times_vector(v, *_host(qweight, qzeros, scales), layout == "awq", partial)
+    with np.errstate(over="ignore", invalid="ignore"):
+        return partial.sum(axis=0)
+
+
+def _host(qweight: Array, qzeros: Array, scales: Array) -> tuple[Any, Any, Any]:
+    return (
+        host(qweight, np.int32, "qweight", 2),
+        host(qzeros, np.int32, "qzeros", 2),
+        host(scales, np.float32, "scales", 2),
+    )
+
+
+def _shape(qweight: Array, qzeros: Array, scales: Array, layout: str) -> tuple[int, int]:
+    """K and N, where all shapes agree."""
+    if layout not in ("awq", "gptq"):
+        raise ValueError(f"layout must be 'awq' or 'gptq', not {layout!r}")
+    if any(len(a.shape) != 2 for a in (qweight, qzeros, scales)):
+        raise ValueError("qweight, qzeros and scales must have 2 dimensions each")
+    groups, columns = (int(n) for n in scales.shape)
+    inner = int(qweight.shape[0]) * (1 if layout == "awq" else 8)
+    wide = int(qweight.shape[1]) * (8 if layout == "awq" else 1)
+    if columns % 8 or wide != columns or tuple(qzeros.shape) != (groups, columns // 8):
+        raise ValueError(f"qweight, qzeros and scales do not belong together in layout {layout}")
+    if (groups == 0) != (inner == 0) or (groups and inner % groups):
+        raise ValueError(f"{inner} rows do not divide into {groups} groups")
+    if groups and (inner // groups) % 8:
+        raise ValueError(f"groups of {inner // groups} rows: a multiple of 8 is needed")
+    return inner, columns
+
+
+@crossover.probe("int4_times_vector")
+def _probe(backend: str, size: int) -> None:
+    inner = max(1, size // 2048 // 128) * 128
+    q = np.full((inner, 512), 0x12345678, np.int32)
+    z = np.zeros((inner // 128, 512), np.int32)
+    s = np.ones((inner // 128, 4096), np.float32)
+    int4_times_vector(np.ones(inner, np.float32), q, z, s, backend=backend)  # type: ignore[arg-type]
+
+
+@crossover.probe("dequantize_int4")
+def _probe_dequantize(backend: str, size: int) -> None:
+    inner = max(1, size // 16384 // 128) * 128
+    q = np.full((inner, 512), 0x12345678, np.int32)
+    z = np.zeros((inner // 128, 512), np.int32)
+    s = np.ones((inner // 128, 4096), np.float32)
+    dequantize_int4(q, z, s, backend=backend)  # type: ignore[arg-type]
