@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from llcuda_net import sync as sync
     from llcuda_net.client import Client as Client
     from llcuda_net.client import connect as connect
+    from llcuda_net.client.stream import Durable as Durable
     from llcuda_net.client.stream import Piece as Piece
     from llcuda_net.client.stream import Queued as Queued
     from llcuda_net.client.stream import Result as Result
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 _HOMES = {
     "Client": "client",
     "connect": "client",
+    "Durable": "client.stream",
     "Piece": "client.stream",
     "Queued": "client.stream",
     "Result": "client.stream",
@@ -44,6 +46,7 @@ __all__ = [
     "Client",
     "ConfigError",
     "ConnectError",
+    "Durable",
     "LlcudaError",
     "Piece",
     "Queued",

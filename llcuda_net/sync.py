@@ -26,11 +26,11 @@ import trio
 
 from llcuda_net import client as _async
 from llcuda_net.address import Address
-from llcuda_net.client.stream import Piece, Queued, Result
+from llcuda_net.client.stream import Durable, Event, Piece, Queued, Result
 from llcuda_net.client.stream import Stream as _AsyncStream
 from llcuda_net.errors import ConnectError
 
-__all__ = ["Client", "Piece", "Queued", "Result", "Stream", "connect"]
+__all__ = ["Client", "Durable", "Piece", "Queued", "Result", "Stream", "connect"]
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -47,11 +47,13 @@ def connect(
     token: str | None = None,
     timeout: float = _async.CONNECT_TIMEOUT,
     keepalive: float = _async.KEEPALIVE,
+    reconnect: float = _async.RECONNECT,
+    on_note: Callable[[str], object] | None = None,
 ) -> Client:
     """Connect to an llcuda-server.
 
     Use it with `with`, or call `close()` at the end. Arguments and errors are those of
-    `llcuda_net.connect`.
+    `llcuda_net.connect`; `on_note` is called in the background thread.
     """
     return Client(
         partial(
@@ -62,6 +64,8 @@ def connect(
             token=token,
             timeout=timeout,
             keepalive=keepalive,
+            reconnect=reconnect,
+            on_note=on_note,
         )
     )
 
@@ -86,8 +90,13 @@ class Client:
         self.close()
 
     def close(self) -> None:
-        """Close the connection; generations that still run are cancelled. Does so once."""
+        """Close the connection; generations started here that run are cancelled. Does so once."""
         self._finalizer()
+
+    @property
+    def features(self) -> frozenset[str]:
+        """The requests that the server said it serves; see `llcuda_net.Client.features`."""
+        return self._client.features
 
     def generate(self, prompt: str | Sequence[int] | None = None, **arguments: Any) -> Stream:
         """Start a generation and return its stream once the server has accepted the request.
@@ -95,9 +104,19 @@ class Client:
         Arguments and errors are those of `llcuda_net.Client.generate`. A stream that is left early
         is cancelled by `close()`, by the end of its `with` block, or when Python drops it.
         """
-        opening = self._client.generate(prompt, **arguments)
-        stream = self._portal.call(opening.__aenter__, undo=_AsyncStream.close)
-        return Stream(self, self._portal, stream)
+        return self._opened(self._client.generate(prompt, **arguments))
+
+    def attach(self, generation: str, first: int = 0, **arguments: Any) -> Stream:
+        """Read a generation that there is, running or over, from one of its pieces on.
+
+        Arguments and errors are those of `llcuda_net.Client.attach`. Leaving the stream early
+        leaves the generation alone.
+        """
+        return self._opened(self._client.attach(generation, first, **arguments))
+
+    def cancel(self, generation: str) -> str:
+        """Stop a generation, whoever started it; see `llcuda_net.Client.cancel`."""
+        return self._portal.call(partial(self._client.cancel, generation))
 
     def complete(self, prompt: str | Sequence[int] | None = None, **arguments: Any) -> Result:
         """The whole answer at once. Takes and raises what `generate` does."""
@@ -115,6 +134,10 @@ class Client:
         """The time that the server takes to answer, in seconds."""
         return self._portal.call(self._client.ping)
 
+    def _opened(self, opening: AbstractAsyncContextManager[_AsyncStream]) -> Stream:
+        stream = self._portal.call(opening.__aenter__, undo=_AsyncStream.close)
+        return Stream(self, self._portal, stream)
+
 
 class Stream:
     """An answer as it is made: iterate over its text, or over `events()`. One thread reads it."""
@@ -125,7 +148,8 @@ class Stream:
         self._client = client  # kept, since a client that nobody keeps is closed
         self._portal = portal
         self._stream = stream
-        self._events: deque[Piece | Queued] = deque()
+        self._events: deque[Event] = deque()
+        self._received = stream.received
         self._closed = False
 
     @property
@@ -134,8 +158,36 @@ class Stream:
         return self._stream.id
 
     @property
+    def level(self) -> str | None:
+        """How much the generation survives on the server: memory, process, disk or strict."""
+        return self._stream.level
+
+    @property
+    def epoch(self) -> int:
+        """How often the generation was continued after the server had stopped."""
+        return self._stream.epoch
+
+    @property
+    def cached(self) -> bool:
+        """Whether a stored result answers the request."""
+        return self._stream.cached
+
+    @property
+    def durable(self) -> int:
+        """How many pieces no power cut can take away; see `llcuda_net.Stream.durable`."""
+        return self._stream.durable
+
+    @property
+    def received(self) -> int:
+        """How many pieces have been read, counted from the generation's very first.
+
+        `client.attach(stream.id, first=stream.received)` reads on from here.
+        """
+        return self._received
+
+    @property
     def position(self) -> int:
-        """How many requests were before this one in the queue when last heard; 0 once it runs."""
+        """Its place in the queue when last heard: 1 is the next to run, 0 has a slot."""
         return self._stream.position
 
     @property
@@ -157,21 +209,28 @@ class Stream:
             if isinstance(event, Piece):
                 yield event.text
 
-    def events(self) -> Iterator[Piece | Queued]:
+    def events(self) -> Iterator[Event]:
         """All that is known of each piece, and queue moves; see `llcuda_net.Stream.events`."""
         while True:
             if not self._events:
                 self._events.extend(self._portal.call(self._stream.take))
             if not self._events:
                 return
-            yield self._events.popleft()
+            event = self._events.popleft()
+            if isinstance(event, Piece):
+                self._received = event.sequence + 1
+            yield event
 
     def cancel(self) -> None:
         """Ask the server to stop; what was made until then can still be read."""
         self._portal.call(self._stream.cancel)
 
+    def detach(self) -> None:
+        """Stop reading, and let the generation go on; see `llcuda_net.Stream.detach`."""
+        self._portal.call(self._stream.detach)
+
     def close(self) -> None:
-        """Want nothing more: a generation that still runs is cancelled on the server."""
+        """Want nothing more: what was started here and still runs is cancelled on the server."""
         if not self._closed:
             self._closed = True
             self._portal.post(self._stream.close)

@@ -1,7 +1,8 @@
 """`llcuda-client --chat`: a conversation that lasts until Ctrl-D.
 
 Each question goes out with the whole history. Ctrl-C stops the answer under way and keeps what
-there is of it; a server that goes away ends neither the session nor the history.
+there is of it. The client resumes an answer whose connection was lost; a server that stays away
+longer ends neither the session nor the history.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from contextlib import suppress
 from typing import Any
 
 from llcuda_net.cli.common import Exit, describe, fail, paint, print_error
-from llcuda_net.cli.render import TextOutput, print_stats, show
+from llcuda_net.cli.render import TextOutput, print_note, print_stats, show
 from llcuda_net.errors import ConnectError, RequestError
 from llcuda_net.sync import Client, Stream
 from llcuda_net.terminal import is_terminal
@@ -134,6 +135,8 @@ class Chat:
             with self._client.generate(
                 messages=[*self._history, question], system=self._system, **self._arguments
             ) as stream:
+                if stream.cached:
+                    print_note(self._prog, "answered from the store")
                 result = show(stream, TextOutput(at_once=self._at_once))
             if self._stats:
                 print_stats(result)

@@ -4,11 +4,20 @@ from __future__ import annotations
 
 import json
 import sys
+import threading
+from contextlib import suppress
 from typing import Any, Protocol
 
 from llcuda_net.cli.common import paint
 from llcuda_net.cli.tables import harmless
-from llcuda_net.client.stream import Piece, Queued, Result, TokenLogprob, TopToken
+from llcuda_net.client.stream import (
+    Durable,
+    Piece,
+    Queued,
+    Result,
+    TokenLogprob,
+    TopToken,
+)
 from llcuda_net.errors import ConnectError, RequestError
 from llcuda_net.sync import Stream
 from llcuda_net.terminal import is_clever, is_terminal
@@ -38,6 +47,9 @@ class Output(Protocol):
     def piece(self, piece: Piece) -> None:
         """A piece of text has come."""
 
+    def durable(self, pieces: int) -> None:
+        """So many pieces can no longer be lost."""
+
     def done(self, result: Result) -> None:
         """The answer is complete."""
 
@@ -56,6 +68,8 @@ def show(stream: Stream, output: Output) -> Result:
         for event in stream.events():
             if isinstance(event, Queued):
                 output.queued(event.position)
+            elif isinstance(event, Durable):
+                output.durable(event.pieces)
             else:
                 output.piece(event)
         output.done(stream.result)
@@ -87,6 +101,26 @@ class Waiting:
             self._shown = False
 
 
+#: Whether the terminal's line holds the beginning of a line of text. Notes come from the client's
+#: own thread, so this and the terminal are one writer's at a time.
+_begun = False
+_writing = threading.Lock()
+
+
+def print_note(prog: str, text: str) -> None:
+    """One line on stderr about the connection or the answer, whatever else is on the terminal."""
+    global _begun
+    if sys.stderr is None:
+        return
+    with _writing, suppress(OSError, ValueError):
+        start = "\r\x1b[K" if is_clever(sys.stderr) else ""
+        if _begun and is_terminal(sys.stderr):
+            start = "\n"
+            _begun = False
+        sys.stderr.write(f"{start}{prog}: {paint(harmless(text), '2', sys.stderr)}\n")
+        sys.stderr.flush()
+
+
 class TextOutput:
     """The text as it comes, or all at once at the end; it always ends with a newline.
 
@@ -113,6 +147,9 @@ class TextOutput:
         if not self._at_once:
             self._write(piece.text)
 
+    def durable(self, pieces: int) -> None:
+        """Nobody who reads text wants to know."""
+
     def done(self, result: Result) -> None:
         """Print what is left to print."""
         if self._at_once:
@@ -123,19 +160,22 @@ class TextOutput:
     def close(self) -> None:
         """Take the progress away; end a line that was begun on a terminal."""
         self._waiting.erase()
-        if self._last not in ("", "\n") and self._guarded:
+        if _begun:
             self._write("\n")
 
     def _write(self, text: str) -> None:
+        global _begun
         if text:
-            self._waiting.erase()
-            self._last = text[-1]
-            sys.stdout.write(harmless(text) if self._guarded else text)
-            sys.stdout.flush()
+            with _writing:
+                self._waiting.erase()
+                self._last = text[-1]
+                _begun = self._guarded and self._last != "\n"
+                sys.stdout.write(harmless(text) if self._guarded else text)
+                sys.stdout.flush()
 
 
 class JsonOutput:
-    """One JSON object a line: accepted, queue, piece and done, or error.
+    """One JSON object a line: accepted, queue, piece, durable and done.
 
     Args:
         at_once: write only the last of them, with the whole text in it.
@@ -146,7 +186,14 @@ class JsonOutput:
 
     def accepted(self, stream: Stream) -> None:
         """The first line: the id."""
-        self._write("accepted", id=stream.id, position=stream.position)
+        self._write(
+            "accepted",
+            id=stream.id,
+            position=stream.position,
+            level=stream.level,
+            epoch=stream.epoch,
+            cached=stream.cached,
+        )
 
     def queued(self, position: int) -> None:
         """A queue line."""
@@ -158,6 +205,10 @@ class JsonOutput:
         if piece.logprobs is not None:
             extra["logprobs"] = [_logprob(token) for token in piece.logprobs]
         self._write("piece", sequence=piece.sequence, text=piece.text, **extra)
+
+    def durable(self, pieces: int) -> None:
+        """A durable line."""
+        self._write("durable", count=pieces)
 
     def done(self, result: Result) -> None:
         """The last line."""
@@ -171,27 +222,34 @@ class JsonOutput:
             model=result.model,
             usage=result.usage,
             timings=result.timings,
+            splices=result.splices,
+            cached=result.cached,
         )
 
     def close(self) -> None:
         """Nothing is left open."""
 
-    def error(self, error: RequestError | ConnectError) -> None:
-        """The server said no, or there is none: code `no_connection`."""
-        if isinstance(error, ConnectError):
-            error = RequestError("no_connection", str(error), retry=True)
-        self._write(
-            "error",
-            code=error.code,
-            message=error.message,
-            retry=error.retry,
-            retry_after=error.retry_after,
-        )
-
     def _write(self, event: str, **values: Any) -> None:
-        if not self._at_once or event in ("done", "error"):
-            sys.stdout.write(json.dumps({"event": event, **values}) + "\n")
-            sys.stdout.flush()
+        if not self._at_once or event == "done":
+            _print_json(event, **values)
+
+
+def print_json_error(error: RequestError | ConnectError) -> None:
+    """The last line of what went wrong: the server said no, or there is none (`no_connection`)."""
+    if isinstance(error, ConnectError):
+        error = RequestError("no_connection", str(error), retry=True)
+    _print_json(
+        "error",
+        code=error.code,
+        message=error.message,
+        retry=error.retry,
+        retry_after=error.retry_after,
+    )
+
+
+def _print_json(event: str, **values: Any) -> None:
+    sys.stdout.write(json.dumps({"event": event, **values}) + "\n")
+    sys.stdout.flush()
 
 
 def _logprob(token: TokenLogprob | TopToken) -> dict[str, Any]:
@@ -223,6 +281,11 @@ def stats_lines(result: Result) -> list[str]:
     evaluated = timings.get("prompt", 0.0)
     lines.append(f"  prompt {_tokens(prompt)}{told}{_rate(prompt - cached, evaluated)}")
     lines.append(f"  answer {_tokens(answer)}{_rate(answer - 1, timings.get('generation', 0.0))}")
+    if result.cached:
+        lines.append("  answered from the store")
+    if result.splices:
+        places = ", ".join(map(str, result.splices))
+        lines.append(f"  continued after the server had stopped, at token {places}")
     stop = f" at {result.stop!r}" if result.stop else ""
     lines.append(f"  ended by {result.reason}{stop}; {result.model or 'model'}; {result.id}")
     return lines

@@ -14,24 +14,29 @@ from __future__ import annotations
 import ssl
 import sys
 from array import array
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
+from uuid import uuid4
 
 import trio
 
 import llcuda_protocol as wire
 from llcuda_net.address import Address, parse_address
 from llcuda_net.client.dial import dial, tls_context
-from llcuda_net.client.link import WINDOW, Link
-from llcuda_net.client.stream import Opening, Result, Stream
+from llcuda_net.client.reconnect import Line
+from llcuda_net.client.requests import WINDOW, Reading, Request, linger, what_to_send
+from llcuda_net.client.stream import Opening, Result, Stream, require_attach
 from llcuda_net.errors import ConnectError, RequestError
 
 #: Seconds to wait for a connection and the server's greeting.
 CONNECT_TIMEOUT = 10.0
 #: Seconds of silence after which the server is asked for a sign of life.
 KEEPALIVE = 20.0
+#: Seconds for which a connection that was lost is tried again.
+RECONNECT = 30.0
 
 
 @asynccontextmanager
@@ -43,10 +48,13 @@ async def connect(
     token: str | None = None,
     timeout: float = CONNECT_TIMEOUT,
     keepalive: float = KEEPALIVE,
+    reconnect: float = RECONNECT,
+    on_note: Callable[[str], object] | None = None,
 ) -> AsyncIterator[Client]:
     """Connect to an llcuda-server; leaving the block closes the connection.
 
-    Generations that still run when the block is left are cancelled on the server.
+    Generations that were started here and still run when the block is left are cancelled on the
+    server.
 
     Args:
         server: HOST:PORT; an IPv6 address stands in brackets.
@@ -56,6 +64,10 @@ async def connect(
         timeout: seconds for connecting, TLS and the server's greeting together.
         keepalive: seconds of silence after which the server is pinged; after as many again
             without a sign of life the connection counts as lost.
+        reconnect: seconds for which a connection that was lost later is tried again, and the
+            generations on it are resumed; 0: never.
+        on_note: called with one line for a person when the connection is lost, is tried again, is
+            back, or is given up. It must neither wait nor raise.
 
     Raises:
         ConfigError: the address or the PEM file is wrong.
@@ -70,22 +82,30 @@ async def connect(
         transport = await dial(address, context)
     if transport is None:
         raise ConnectError(f"cannot connect to {address}: no answer within {timeout:g} s")
+    line = Line(
+        str(address),
+        token=token,
+        timeout=timeout,
+        keepalive=keepalive,
+        reconnect=reconnect,
+        redial=partial(dial, address, context),
+        on_note=on_note,
+    )
     left = max(0.0, started + timeout - trio.current_time())
-    async with Client.over(
-        transport, name=str(address), token=token, timeout=left, keepalive=keepalive
-    ) as client:
-        yield client
+    async with line.run(transport, left):
+        yield Client(line)
 
 
 class Client:
     """A connection to an llcuda-server. `connect` makes one.
 
     Any number of tasks may use it at once: each request has its own stream on the connection, and
-    waits when the server allows no more of them.
+    waits when the server allows no more of them. When the connection is lost, requests under way
+    and new ones wait for the next one, for as long as `connect` was told to try.
     """
 
-    def __init__(self, link: Link) -> None:
-        self._link = link
+    def __init__(self, line: Line) -> None:
+        self._line = line
 
     @classmethod
     @asynccontextmanager
@@ -97,21 +117,40 @@ class Client:
         token: str | None = None,
         timeout: float = CONNECT_TIMEOUT,
         keepalive: float = KEEPALIVE,
+        reconnect: float = RECONNECT,
+        redial: Callable[[], Awaitable[trio.abc.Stream]] | None = None,
+        on_note: Callable[[str], object] | None = None,
     ) -> AsyncIterator[Client]:
         """A client over a byte stream that is already open, which it will close.
 
         Args:
             transport: any trio stream with an llcuda-server at its other end.
             name: what messages call the server.
-            token, timeout, keepalive: as for `connect`.
+            redial: opens another such stream when this one was lost; None: there is no other, and
+                a lost connection fails what runs on it. It raises ConnectError or OSError when it
+                cannot.
+            token, timeout, keepalive, reconnect, on_note: as for `connect`.
 
         Raises:
             ConnectError: there is no llcuda-server at the other end.
             RequestError: the server refused the connection.
         """
-        link = Link(transport, name, keepalive)
-        async with link.run(token, timeout):
-            yield cls(link)
+        line = Line(
+            name,
+            token=token,
+            timeout=timeout,
+            keepalive=keepalive,
+            reconnect=reconnect,
+            redial=redial,
+            on_note=on_note,
+        )
+        async with line.run(transport, timeout):
+            yield cls(line)
+
+    @property
+    def features(self) -> frozenset[str]:
+        """The requests that the server said it serves: `generate`, `attach`, `embed`…"""
+        return self._line.features
 
     def generate(
         self,
@@ -122,12 +161,18 @@ class Client:
         system: str | None = None,
         timeout: float | None = None,
         tokens: bool = False,
+        key: str | None = None,
+        on_disconnect: Literal["continue", "cancel"] | float | None = None,
+        level: str | None = None,
+        cache: bool = False,
+        durable: bool = False,
         **params: Any,
     ) -> AbstractAsyncContextManager[Stream]:
         """Start a generation: `async with client.generate("…") as stream`.
 
         Exactly one of `prompt`, `raw` and `messages` says what to send. The block begins when the
-        server has accepted the request; leaving it early cancels the generation on the server.
+        server has accepted the request; leaving it early cancels the generation on the server,
+        unless `stream.detach()` was called.
 
         Args:
             prompt: a string is sent as one user message, through the model's chat template where
@@ -137,23 +182,92 @@ class Client:
             system: a system message to put before `prompt` or `messages`.
             timeout: seconds for the whole request; None leaves it to the server.
             tokens: also give the token ids (`Piece.id`, `Result.ids`).
+            key: names the request: the same key and request, from any client, is the same
+                generation, joined while it runs and read again when it is done. Without one a
+                random key sees to it that no loss of the connection can start it twice.
+            on_disconnect: what becomes of it when nobody reads it any more and nobody has said
+                why: "continue", "cancel", or the seconds that it goes on; None leaves it to the
+                server.
+            level: how much it shall survive: memory (nothing about it is stored), process, disk
+                or strict; None leaves it to the server.
+            cache: an exact repeat (same model, prompt and parameters, with a fixed seed or
+                temperature 0) may be answered from what is stored; `Result.cached` says so.
+            durable: also tell how much of it no power cut can take away (`Durable` events,
+                `Stream.durable`).
             params: sampling parameters by llama-server's names: `n_predict`, `temperature`,
                 `top_k`, `top_p`, `min_p`, `seed`, `stop`, `grammar`, `json_schema`, `n_probs`…
 
         Raises:
             TypeError: not exactly one of the three was given.
-            ConnectError: the connection is lost, before or while the stream is read.
+            ValueError: `on_disconnect` is another word.
+            ConnectError: the connection is lost, before or while the stream is read, and could not
+                be made again in time.
             RequestError: the server refused the request or could not complete it; `code` says
                 why, and `retry` whether trying again may help.
         """
-        chosen = _what_to_send(prompt, raw, messages, system)
+        request = wire.Generate(
+            0,
+            WINDOW,
+            params=params,
+            timeout=timeout,
+            tokens=tokens,
+            key=uuid4().hex if key is None else key,
+            fresh=key is None,
+            on_disconnect=linger(on_disconnect),
+            level=level,
+            cache=cache,
+            durable=durable,
+            **what_to_send(prompt, raw, messages, system),
+        )
+        return Opening(self._line, request)
 
-        def request(number: int) -> wire.Generate:
-            return wire.Generate(
-                number, WINDOW, params=params, timeout=timeout, tokens=tokens, **chosen
-            )
+    def attach(
+        self, generation: str, first: int = 0, *, tokens: bool = False, durable: bool = False
+    ) -> AbstractAsyncContextManager[Stream]:
+        """Read a generation that there is, running or over: `async with client.attach(id)`.
 
-        return Opening(self._link, request)
+        Any number of clients may read one at once. Leaving the block early leaves the generation
+        alone; `stream.cancel()` stops it, for all.
+
+        Args:
+            generation: its id: `Stream.id` of whoever started it.
+            first: sequence number of the first piece to read; one that is not there yet is waited
+                for.
+            tokens, durable: as for `generate`.
+
+        Raises:
+            ConnectError: as for `generate`.
+            RequestError: as for `generate`; code `unknown_generation` when there is none of this
+                id (any more), `unsupported` from a server that is too old.
+        """
+        request = wire.Attach(0, generation, WINDOW, first, tokens=tokens, durable=durable)
+        return Opening(self._line, request)
+
+    async def cancel(self, generation: str) -> str:
+        """Stop a generation, whoever started it; all its readers are told.
+
+        Returns:
+            how it ended: "cancelled", or, if it was over already, "stop" or "length", or the code
+            of the error that it ended with.
+
+        Raises:
+            ConnectError: the connection is lost, and could not be made again in time.
+            RequestError: code `unknown_generation`: there is none of this id (any more);
+                `unsupported`: the server is too old.
+        """
+        require_attach(self._line)
+        reading = Reading(wire.Attach(0, generation, 0))
+        channel = await self._line.open(reading, stop=True)
+        try:
+            while not isinstance(frame := await channel.receive(), wire.Done):
+                pass
+        except RequestError as error:
+            if reading.accepted is None:
+                raise
+            return error.code
+        finally:
+            channel.close()
+        return frame.reason
 
     async def complete(self, prompt: str | Sequence[int] | None = None, **arguments: Any) -> Result:
         """The whole answer at once. Takes what `generate` takes, and raises what it raises."""
@@ -177,15 +291,16 @@ class Client:
             await trio.lowlevel.checkpoint()
             return []
         vectors: list[list[float]] = []
-        channel = await self._link.open(lambda number: wire.Embed(number, wanted))
+        channel = await self._line.open(Request(lambda number: wire.Embed(number, wanted)))
         try:
             while isinstance(frame := await channel.receive(), wire.Vectors):
-                vectors += [_floats(vector) for vector in frame.vectors]
+                # From `first` on: they come once more if the connection was lost between.
+                vectors[frame.first :] = [_floats(vector) for vector in frame.vectors]
         finally:
             channel.close()
         if len(vectors) != len(wanted):
             raise ConnectError(
-                f"{self._link.name} sent {len(vectors)} vectors for {len(wanted)} texts"
+                f"{self._line.name} sent {len(vectors)} vectors for {len(wanted)} texts"
             )
         return vectors
 
@@ -196,7 +311,7 @@ class Client:
             ConnectError: the connection is lost.
             RequestError: the server is shutting down.
         """
-        channel = await self._link.open(wire.Status)
+        channel = await self._line.open(Request(wire.Status))
         try:
             report = await channel.receive()
         finally:
@@ -210,34 +325,7 @@ class Client:
         Raises:
             ConnectError: the connection is lost.
         """
-        return await self._link.ping()
-
-
-def _what_to_send(
-    prompt: str | Sequence[int] | None,
-    raw: str | None,
-    messages: Iterable[Mapping[str, str]] | None,
-    system: str | None,
-) -> dict[str, Any]:
-    """The request's `prompt` or `messages`."""
-    if sum(given is not None for given in (prompt, raw, messages)) != 1:
-        raise TypeError("give exactly one of prompt, raw= and messages=")
-    chat: list[dict[str, str]] | None = None
-    text: str | list[int] | None = raw
-    if messages is not None:
-        chat = [dict(message) for message in messages]
-    elif isinstance(prompt, str):
-        chat = [{"role": "user", "content": prompt}] if prompt else []
-    elif prompt is not None:
-        text = list(prompt)
-    if not chat and not text:
-        raise RequestError(wire.ErrorCode.INVALID_REQUEST, "the prompt is empty")
-    if chat is None:
-        if system is not None:
-            raise TypeError("system= goes with a chat, not with raw text or token ids")
-        return {"prompt": text}
-    before = [] if system is None else [{"role": "system", "content": system}]
-    return {"messages": before + chat}
+        return await self._line.ping()
 
 
 def _floats(vector: bytes) -> list[float]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -11,10 +11,12 @@ import trio
 
 import llcuda_protocol as wire
 from llcuda_net.client.channel import Channel
-from llcuda_net.client.link import Link
+from llcuda_net.client.reconnect import Line
+from llcuda_net.client.requests import Reading
+from llcuda_net.errors import RequestError
 from llcuda_protocol import TokenLogprob, TopToken
 
-__all__ = ["Piece", "Queued", "Result", "Stream", "TokenLogprob", "TopToken"]
+__all__ = ["Durable", "Event", "Piece", "Queued", "Result", "Stream", "TokenLogprob", "TopToken"]
 
 
 class Piece(NamedTuple):
@@ -39,6 +41,18 @@ class Queued(NamedTuple):
     position: int
 
 
+class Durable(NamedTuple):
+    """So many pieces of the generation can no longer be lost, not even by a power cut.
+
+    Counted from the generation's very first. Comes only where `durable=True` asked for it.
+    """
+
+    pieces: int
+
+
+Event = Piece | Queued | Durable
+
+
 @dataclass(frozen=True, slots=True)
 class Result:
     """A whole answer. `str(result)` is its text.
@@ -46,7 +60,7 @@ class Result:
     Attributes:
         text: the answer.
         reason: "stop" (end of text or a stop string), "length" (n_predict or the context is
-            used up) or "cancelled".
+            used up), "cancelled" or "detached".
         stop: the stop string that ended it, if one did.
         usage: counts of tokens: `prompt_tokens`, `cached_tokens`, `completion_tokens`.
         timings: milliseconds by phase: `queue`, `template`, `connect`, `prompt`, `first_token`,
@@ -55,6 +69,9 @@ class Result:
         model: the model's name.
         ids: one token id a piece, where `tokens=True` asked for them.
         logprobs: one list of tokens a piece, where `n_probs` asked for them.
+        splices: sequence numbers of pieces before which the generation was continued by asking the
+            model to go on from all that there was, after the server had stopped.
+        cached: a stored result answered the request.
     """
 
     text: str
@@ -66,6 +83,8 @@ class Result:
     model: str | None = None
     ids: list[int | None] | None = None
     logprobs: list[list[TokenLogprob]] | None = None
+    splices: list[int] = field(default_factory=list)
+    cached: bool = False
 
     def __str__(self) -> str:
         return self.text
@@ -74,16 +93,20 @@ class Result:
 class Stream:
     """An answer as it is made: `async for piece in stream` gives its text, piece by piece.
 
-    One task reads it. Reading slowly slows this stream down and no other. `Client.generate` opens
-    and closes it.
+    One task reads it. Reading slowly slows this stream down and no other. `Client.generate` and
+    `Client.attach` open and close it. A connection that is lost meanwhile is a wait, as long as the
+    client can make another in time: no piece is missing or doubled.
     """
 
-    def __init__(self, channel: Channel, accepted: wire.Accepted) -> None:
+    def __init__(self, line: Line, channel: Channel, accepted: wire.Accepted, first: int) -> None:
+        self._line = line
         self._channel = channel
+        self._accepted = accepted
         self._id = accepted.id
         self._position = accepted.position
-        self._level = accepted.level
-        self._events: deque[Piece | Queued] = deque()
+        self._received = first
+        self._durable = 0
+        self._events: deque[Event] = deque()
         self._text: list[str] = []
         self._ids: list[int | None] = []
         self._logprobs: list[list[TokenLogprob]] = []
@@ -91,13 +114,39 @@ class Stream:
 
     @property
     def id(self) -> str:
-        """The generation's id on the server."""
+        """The generation's id on the server, with which `Client.attach` finds it."""
         return self._id
 
     @property
     def level(self) -> str | None:
         """How much the generation survives on the server: memory, process, disk or strict."""
-        return self._level
+        return self._accepted.level
+
+    @property
+    def epoch(self) -> int:
+        """How often the generation was continued after the server had stopped."""
+        return self._accepted.epoch
+
+    @property
+    def cached(self) -> bool:
+        """Whether a stored result answers the request."""
+        return self._accepted.cached
+
+    @property
+    def durable(self) -> int:
+        """How many pieces no power cut can take away, where `durable=True` asked for that.
+
+        Counted from the generation's very first piece, whatever was read of it here.
+        """
+        return self._durable
+
+    @property
+    def received(self) -> int:
+        """How many pieces have arrived, counted from the generation's very first.
+
+        `client.attach(stream.id, first=stream.received)` reads on from here.
+        """
+        return self._received
 
     @property
     def position(self) -> int:
@@ -131,12 +180,15 @@ class Stream:
             if isinstance(event, Piece):
                 return event.text
 
-    def events(self) -> AsyncIterator[Piece | Queued]:
+    def events(self) -> AsyncIterator[Event]:
         """The same as iterating, with all that is known of each piece, and with queue moves.
 
         Raises:
-            ConnectError: the connection was lost before the answer was complete.
-            RequestError: the server ended the generation with an error.
+            ConnectError: the connection was lost before the answer was complete, and could not be
+                made again in time.
+            RequestError: the server ended the generation with an error. After a loss, code
+                `unknown_generation`: the server has lost it, and `text` is all of it; `ahead`: the
+                server has lost the pieces from number `durable` of the error on.
             trio.ClosedResourceError: the stream was closed by this side.
         """
         return _Events(self)
@@ -149,9 +201,23 @@ class Stream:
         """
         await trio.lowlevel.checkpoint()
         if self._result is None:
-            self._channel.cancel()
+            self._channel.stop(detach=False)
 
-    async def take(self) -> list[Piece | Queued]:
+    async def detach(self) -> None:
+        """Stop reading, and let the generation go on, for as long as its `on_disconnect` says.
+
+        What is under way can still be read; `result.reason` is then "detached", unless the answer
+        came to its end first.
+
+        Raises:
+            RequestError: code `unsupported`: the server is of a version that cannot do it.
+        """
+        await trio.lowlevel.checkpoint()
+        require_attach(self._line)
+        if self._result is None:
+            self._channel.stop(detach=True)
+
+    async def take(self) -> list[Event]:
         """All events at hand, after waiting for one; an empty list at the end.
 
         Raises:
@@ -164,10 +230,14 @@ class Stream:
         return events
 
     def close(self) -> None:
-        """Want nothing more: a generation that still runs is cancelled on the server."""
+        """Want nothing more.
+
+        A generation that was started here and still runs is cancelled on the server; one that was
+        attached to goes on.
+        """
         self._channel.close()
 
-    async def _next(self) -> Piece | Queued | None:
+    async def _next(self) -> Event | None:
         if self._events:
             await trio.lowlevel.checkpoint_if_cancelled()
         else:
@@ -183,12 +253,18 @@ class Stream:
             elif isinstance(frame, wire.Queue):
                 self._position = frame.position
                 self._events.append(Queued(frame.position))
+            elif isinstance(frame, wire.Durable):
+                self._durable = max(self._durable, frame.count)
+                self._events.append(Durable(frame.count))
+            elif isinstance(frame, wire.Accepted):  # resumed
+                self._accepted = frame
             elif isinstance(frame, wire.Done):
                 self._finish(frame)
 
     def _add(self, frame: wire.Tokens) -> None:
         self._position = 0
         self._text += frame.pieces
+        self._received = frame.first + len(frame.pieces)
         ids, logprobs = frame.ids, frame.logprobs
         if ids is None and logprobs is None:
             self._events.extend(
@@ -214,31 +290,56 @@ class Stream:
             model=done.model,
             ids=self._ids or None,
             logprobs=self._logprobs or None,
+            splices=done.splices,
+            cached=self.cached,
         )
 
 
 class Opening:
-    """A generation about to be asked for: `async with` opens its stream, and closes it."""
+    """A generation about to be asked for: `async with` opens its stream, and closes it.
 
-    def __init__(self, link: Link, request: Callable[[int], wire.Generate]) -> None:
-        self._link = link
+    Args:
+        line: where to ask.
+        request: what to ask.
+    """
+
+    def __init__(self, line: Line, request: wire.Generate | wire.Attach) -> None:
+        self._line = line
         self._request = request
         self._stream: Stream | None = None
 
     async def __aenter__(self) -> Stream:
-        channel = await self._link.open(self._request)
+        attaches = isinstance(self._request, wire.Attach)
+        if attaches:
+            require_attach(self._line)
+        reading = Reading(self._request)
+        first = reading.received
+        channel = await self._line.open(reading, detaches=attaches)
         try:
             accepted = await channel.receive()
         except BaseException:
             channel.close()
             raise
         assert isinstance(accepted, wire.Accepted)  # the protocol allows nothing else there
-        self._stream = Stream(channel, accepted)
+        self._stream = Stream(self._line, channel, accepted, first)
         return self._stream
 
     async def __aexit__(self, *exception: object) -> None:
         if self._stream is not None:
             self._stream.close()
+
+
+def require_attach(line: Line) -> None:
+    """Make sure that the server knows generations by their ids.
+
+    Raises:
+        RequestError: code `unsupported`: it does not.
+    """
+    if "attach" not in line.features:
+        raise RequestError(
+            wire.ErrorCode.UNSUPPORTED,
+            f"{line.name} cannot give back a generation by its id: it is of an older version",
+        )
 
 
 class _Events:
@@ -250,7 +351,7 @@ class _Events:
     def __aiter__(self) -> _Events:
         return self
 
-    async def __anext__(self) -> Piece | Queued:
+    async def __anext__(self) -> Event:
         event = await self._stream._next()
         if event is None:
             raise StopAsyncIteration

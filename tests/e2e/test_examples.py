@@ -14,6 +14,7 @@ EXAMPLES = Path(__file__).parents[2] / "examples"
 #: A part of what each prints with the demonstration model.
 PRINTS = {
     "chat.py": "> What is a slot?",
+    "come_back.py": "left generation ",
     "complete.py": "A slot is",
     "embed.py": "The server listens on port 9000.",
     "parallel.py": "a session (waited ",

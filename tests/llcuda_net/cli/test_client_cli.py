@@ -117,7 +117,14 @@ def test_json_is_a_line_an_event(server: Scripted, capsys: pytest.CaptureFixture
     assert err == ""
     lines = [json.loads(line) for line in out.splitlines()]
     assert lines[:4] == [
-        {"event": "accepted", "id": "0190-test", "position": 1},
+        {
+            "event": "accepted",
+            "id": "0190-test",
+            "position": 1,
+            "level": None,
+            "epoch": 0,
+            "cached": False,
+        },
         {"event": "queue", "position": 0},
         {"event": "piece", "sequence": 0, "text": "a", "id": 0},
         {"event": "piece", "sequence": 1, "text": " b", "id": 1},
@@ -212,6 +219,31 @@ def test_one_newline_ends_the_text(capsys: pytest.CaptureFixture[str]) -> None:
         (["a", "--tls-ca", "/nonexistent"], "cannot read /nonexistent"),
         (["a", "--tls-ca", "/dev/null"], "no certificate"),
         (["bad \udcff byte"], "not UTF-8"),
+        (["a", "--attach", "b"], "--attach and a prompt do not go together"),
+        (["--attach", "b", "-n", "5"], "--attach and --max-tokens do not go together"),
+        (["--attach", "b", "--chat"], "--attach and --chat do not go together"),
+        (["--attach", "b", "--detach"], "--attach and --detach do not go together"),
+        (["--attach", "b", "--cancel", "c"], "--cancel and --attach do not go together"),
+        (["--attach", "b", "--on-disconnect", "cancel"], "--attach and --on-disconnect do not"),
+        (["--attach", "b", "--from", "-1"], "--from: must be 0 to"),
+        (["--attach", "bad \udcff byte"], "the id of --attach is not UTF-8 text"),
+        (["--cancel", "b", "--stats"], "--cancel and --stats do not go together"),
+        (["--cancel", "b", "--temperature", "0"], "--cancel and --temperature do not"),
+        (["a", "--from", "3"], "give --attach ID, too"),
+        (["a", "--on-disconnect", "never"], "must be continue, cancel or a number of seconds"),
+        (["a", "--on-disconnect", "-1"], "must be continue, cancel or a number of seconds"),
+        (["a", "--reconnect-seconds", "soon"], "must be a number, not 'soon'"),
+        (["a", "--detach", "--on-disconnect", "5"], "leave --on-disconnect out"),
+        (["a", "--detach", "--store", "none"], "nobody could read the answer"),
+        (["a", "--detach", "--durability", "memory"], "nobody could read the answer"),
+        (["a", "--detach", "--stats"], "--detach prints no answer, so --stats"),
+        (["a", "--detach", "--no-stream"], "--detach prints no answer, so --no-stream"),
+        (["--chat", "--detach"], "--chat and --detach do not go together"),
+        (["--chat", "--idempotency-key", "k"], "--chat and --idempotency-key do not"),
+        (["a", "--store", "none", "--durability", "disk"], "--store none keeps nothing"),
+        (["a", "--durability", "best"], "invalid choice: 'best'"),
+        (["a", "--param", "key=x"], "cannot set key"),
+        (["a", "--idempotency-key", "bad \udcff byte"], "--idempotency-key is not UTF-8 text"),
         (["a", "--system", "bad \udcff byte"], "the text of --system is not UTF-8 text"),
     ],
 )
@@ -385,3 +417,10 @@ def test_a_speed_only_where_there_is_one(tokens: int, milliseconds: float, told:
     timings = {"prompt": 9.0, "first_token": 2.0, "generation": milliseconds}
     result = Result("text", "stop", None, {"completion_tokens": tokens}, timings)
     assert f"  answer {told}" in stats_lines(result)
+
+
+def test_stats_tell_of_splices_and_of_the_store() -> None:
+    assert stats_lines(Result("text", "stop", splices=[3, 70], cached=True))[2:4] == [
+        "  answered from the store",
+        "  continued after the server had stopped, at token 3, 70",
+    ]

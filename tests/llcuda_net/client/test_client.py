@@ -13,7 +13,7 @@ import trio.testing
 
 import llcuda_protocol as wire
 from llcuda_net.client import Client
-from llcuda_net.client.link import WINDOW
+from llcuda_net.client.requests import WINDOW
 from llcuda_net.client.stream import Piece, Queued, Result
 from llcuda_net.errors import ConnectError, RequestError
 from tests.llcuda_net.scripted import ID, Peer, accepted, linked

@@ -1,0 +1,177 @@
+"""What a client asks, and how it asks again when the connection was lost meanwhile."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import llcuda_protocol as wire
+from llcuda_net.errors import RequestError
+from llcuda_protocol.kinds import MAX_LINGER
+
+#: Bytes of tokens that may be under way on one stream.
+WINDOW = 256 * 1024
+
+
+class Request:
+    """A request that is sent again as it was, because doing it twice harms nobody: embed, status.
+
+    Args:
+        make: builds its frame for a stream number.
+    """
+
+    #: Whether credit governs what arrives for it.
+    metered = False
+
+    def __init__(self, make: Callable[[int], wire.Frame]) -> None:
+        self._make = make
+
+    def frame(self, number: int, credit: int) -> wire.Frame:
+        """What asks for it, or for what is still missing of it."""
+        return self._make(number)
+
+    def saw(self, frame: wire.Frame) -> None:
+        """This has arrived for it."""
+
+    def passes(self, error: wire.Error, *, again: bool) -> bool:
+        """Whether an error ends only this attempt.
+
+        Args:
+            again: it has been sent again after a loss, and not been answered since.
+        """
+        if error.code == wire.ErrorCode.SHUTTING_DOWN:
+            return True
+        return again and error.retry and error.code != wire.ErrorCode.INTERRUPTED
+
+    def refusal(self, error: wire.Error, *, again: bool) -> RequestError:
+        """The exception for an error frame."""
+        return refusal(error)
+
+
+class Reading(Request):
+    """The reading of a generation, which goes on where it stopped.
+
+    Attributes:
+        accepted: what the server last said when it took the request; None before.
+        received: how many pieces there are so far, counted from the generation's very first.
+    """
+
+    metered = True
+
+    def __init__(self, request: wire.Generate | wire.Attach) -> None:
+        self._request = request
+        self._sent = False
+        self.accepted: wire.Accepted | None = None
+        self.received = request.first if isinstance(request, wire.Attach) else 0
+
+    def frame(self, number: int, credit: int) -> wire.Frame:
+        """The request itself until it was accepted, then the rest of the generation."""
+        asked = self._request
+        if self.accepted is not None:
+            return wire.Attach(
+                number,
+                self.accepted.id,
+                credit,
+                self.received,
+                self.accepted.epoch,
+                asked.tokens,
+                asked.durable,
+            )
+        if isinstance(asked, wire.Attach):
+            return replace(asked, stream=number, credit=credit)
+        fresh = asked.fresh and not self._sent
+        self._sent = True
+        return replace(asked, stream=number, credit=credit, fresh=fresh)
+
+    def saw(self, frame: wire.Frame) -> None:
+        """Count pieces, and remember where the server stands."""
+        if isinstance(frame, wire.Tokens):
+            self.received += len(frame.pieces)
+        elif isinstance(frame, wire.Accepted):
+            self.accepted = frame
+
+    def passes(self, error: wire.Error, *, again: bool) -> bool:
+        """As for others; but what was kept in memory alone does not outlive the server."""
+        lives = self.accepted is None or self.accepted.level != "memory"
+        return super().passes(error, again=again) and (
+            lives or error.code != wire.ErrorCode.SHUTTING_DOWN
+        )
+
+    def refusal(self, error: wire.Error, *, again: bool) -> RequestError:
+        """The exception, in words of the reader whose generation was lost."""
+        if not again or self.accepted is None:
+            return refusal(error)
+        read = f"{self.received} token{'' if self.received == 1 else 's'}"
+        if error.code == wire.ErrorCode.UNKNOWN_GENERATION:
+            message = f"the generation was lost with the server; the {read} that came are all of it"
+        elif error.code == wire.ErrorCode.AHEAD and error.durable is not None:
+            message = (
+                f"the server has lost a part of the {read} that came: the first {error.durable} "
+                f"are the same there; read on from there with --attach {self.accepted.id} "
+                f"--from {error.durable} (in Python, attach(id, first={error.durable}))"
+            )
+        else:
+            message = error.message
+        return refusal(replace(error, message=message))
+
+
+def refusal(error: wire.Error) -> RequestError:
+    """The exception for an error frame."""
+    return RequestError(
+        error.code,
+        error.message,
+        retry=error.retry,
+        retry_after=error.retry_after,
+        durable=error.durable,
+    )
+
+
+def linger(policy: str | float | None) -> float | None:
+    """Seconds that a generation goes on with nobody reading it, as the protocol says them.
+
+    Args:
+        policy: "continue", "cancel", or seconds; None leaves it to the server.
+
+    Raises:
+        ValueError: none of these.
+    """
+    if policy == "continue":
+        return MAX_LINGER
+    if policy == "cancel":
+        return 0
+    if isinstance(policy, str):
+        raise ValueError(f'on_disconnect is "continue", "cancel" or seconds, not {policy!r}')
+    return policy
+
+
+def what_to_send(
+    prompt: str | Sequence[int] | None,
+    raw: str | None,
+    messages: Iterable[Mapping[str, str]] | None,
+    system: str | None,
+) -> dict[str, Any]:
+    """The request's `prompt` or `messages`.
+
+    Raises:
+        TypeError: not exactly one of the three was given, or `system` where there is no chat.
+        RequestError: there is nothing in it.
+    """
+    if sum(given is not None for given in (prompt, raw, messages)) != 1:
+        raise TypeError("give exactly one of prompt, raw= and messages=")
+    chat: list[dict[str, str]] | None = None
+    text: str | list[int] | None = raw
+    if messages is not None:
+        chat = [dict(message) for message in messages]
+    elif isinstance(prompt, str):
+        chat = [{"role": "user", "content": prompt}] if prompt else []
+    elif prompt is not None:
+        text = list(prompt)
+    if not chat and not text:
+        raise RequestError(wire.ErrorCode.INVALID_REQUEST, "the prompt is empty")
+    if chat is None:
+        if system is not None:
+            raise TypeError("system= goes with a chat, not with raw text or token ids")
+        return {"prompt": text}
+    before = [] if system is None else [{"role": "system", "content": system}]
+    return {"messages": before + chat}
