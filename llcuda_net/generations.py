@@ -18,7 +18,7 @@ import trio
 
 from llcuda_net.errors import RequestError
 from llcuda_net.outcome import Outcome, Times, from_plain, logprob_of
-from llcuda_net.storage.records import Level, Result, TokenLog
+from llcuda_net.storage.records import Level, Result, TokenLog, is_continuation
 from llcuda_net.upstream.completion import CompletionEvent, Probabilities
 from llcuda_protocol import Done, Error, ErrorCode, TokenLogprob
 from llcuda_protocol.kinds import MAX_LINGER
@@ -49,7 +49,7 @@ TRANSITIONS: dict[State, frozenset[State]] = {
 _REASONS = {"eos": "stop", "word": "stop", "limit": "length"}
 
 
-@dataclass(slots=True, eq=False)
+@dataclass(slots=True, eq=False, weakref_slot=True)
 class Generation:
     """One run of a request.
 
@@ -70,6 +70,9 @@ class Generation:
         splices: where it was continued after the loss of what ran it, 0 where it began anew, and
             the epoch of each: what names that run of it.
         readers: streams that read it.
+        model, upstream: what it was last dispatched to: the model's fingerprint, and where.
+        cacheable: whether the same request may be answered with its result.
+        stranded: it waits for an upstream that is not there, after a restart.
         suspended: it stops here without having ended: the next server goes on with it.
         cached_from: the result whose log answers it.
         on_change: called after the log grew or the generation ended; one entry a stream.
@@ -101,6 +104,10 @@ class Generation:
     splices: list[tuple[int, int]] = field(default_factory=list)
     readers: int = 0
     position: int = 0
+    model: dict[str, Any] = field(default_factory=dict)
+    upstream: str = ""
+    cacheable: bool = False
+    stranded: bool = False
     suspended: bool = False
     cached_from: str | None = None
     error: RequestError | None = None
@@ -199,9 +206,8 @@ class Generation:
     @classmethod
     def stored(cls, result: Result) -> Generation:
         """One that is over, from its result: to be read again."""
-        found = cls(None, None, {}, 0.0, owner=result.owner, level=result.level, id=result.id)
+        found = cls(None, None, {}, 0.0, owner=result.owner, id=result.id, times=Times(0.0))
         found.adopt(result)
-        found.durable = len(found.pieces)
         found.accepted = True
         found.cached_from = result.cached_from
         found.state = State(result.state)
@@ -210,21 +216,24 @@ class Generation:
     def restore(self, log: TokenLog, splices: list[tuple[int, int]]) -> None:
         """Take over what there was when the last server ended."""
         self.adopt_log(log)
+        self.visible = len(self.pieces)
         self.splices = splices
         self.accepted = True
 
     def adopt_log(self, log: TokenLog) -> None:
-        """Take over a log; all of it is kept already."""
+        """Take over a log; what may be sent of it is for the caller to say."""
         self.pieces = list(log.pieces)
         self.ids = list(log.ids)
         self.counts = list(log.counts or [1] * len(self.pieces))
         if log.logprobs is not None:
             self.logprobs = from_plain(log.logprobs)
-        self.visible = len(self.pieces)
 
     def adopt(self, result: Result) -> None:
         """Become what is stored: the end of this generation, or of the one that answers it."""
         self.adopt_log(result.log)
+        self.visible = len(self.pieces)
+        self.durable = self.visible if result.level.synced else 0
+        self.level = result.level
         self.splices = [(splice.position, splice.epoch) for splice in result.splices]
         self._told = Outcome(
             result.reason,
@@ -264,6 +273,7 @@ class Generation:
 
     def dispatched(self) -> None:
         """It holds a slot of the upstream."""
+        self.position = 0
         self.times.dispatched = trio.current_time()
         self.move(State.RUNNING)
 
@@ -313,7 +323,7 @@ class Generation:
         return (self.final.stopping_word if self.final else "") or None
 
     @property
-    def model(self) -> str | None:
+    def model_name(self) -> str | None:
         """The model's name, as the upstream told it."""
         if self._told is not None:
             return self._told.model
@@ -359,11 +369,13 @@ class Generation:
             stream,
             reason="cancelled" if self.state is State.CANCELLED else self.reason,
             id=self.id,
-            model=self.model,
+            model=self.model_name,
             stop=self.stop,
             usage=self.usage,
             timings=self.phases(),
-            splices=[position for position, _ in self.splices if position],
+            splices=[
+                p for p, _ in self.splices if is_continuation(p, len(self.pieces), self.state)
+            ],
         )
 
 

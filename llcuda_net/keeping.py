@@ -10,11 +10,11 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 import structlog
+import trio
 
 from llcuda_net.errors import RequestError, StorageError
 from llcuda_net.generations import Generation, State
 from llcuda_net.outcome import plain
-from llcuda_net.params import is_deterministic
 from llcuda_net.storage.pipeline import Kept, Recovered, Storage
 from llcuda_net.storage.records import Ended, Level, Opened, Result, TokenLog
 from llcuda_net.storage.store import Store
@@ -26,6 +26,8 @@ log = structlog.get_logger(__name__)
 _T = TypeVar("_T")
 #: Seconds after which a refusal by the storage may be worth another try.
 _RETRY_AFTER = 5.0
+#: Pieces in one record of the journal.
+_MOST_PIECES = 1024
 
 
 class Keeper:
@@ -95,6 +97,7 @@ class Keeper:
     def resume(self, generation: Generation, kept: Kept) -> None:
         """Go on keeping a generation where the last server stopped."""
         self._kept[generation] = kept
+        generation.durable = kept.durable
         kept.watch(generation.settle)
 
     async def accepted(self, generation: Generation) -> None:
@@ -107,10 +110,9 @@ class Keeper:
         except StorageError as error:
             raise _refused(error) from None
 
-    def dispatched(
-        self, generation: Generation, upstream: str, model: dict[str, Any], prompt: str | None
-    ) -> None:
+    def dispatched(self, generation: Generation, prompt: str | None) -> None:
         """Note who is asked, and with which prompt where the request does not say."""
+        upstream, model = generation.upstream, generation.model
         self._buffer(generation, lambda kept: kept.dispatched(upstream, model, prompt))
 
     def spliced(self, generation: Generation, upstream: str) -> None:
@@ -125,12 +127,15 @@ class Keeper:
             return
         logprobs = generation.logprobs
         try:
-            kept.append(
-                generation.pieces[first:],
-                generation.ids[first:],
-                None if logprobs is None else plain(logprobs[first:]),
-                generation.counts[first:],
-            )
+            # In parts, since a stored log may come at once, and a record has a greatest size.
+            for start in range(first, len(generation.pieces), _MOST_PIECES):
+                part = slice(start, start + _MOST_PIECES)
+                kept.append(
+                    generation.pieces[part],
+                    generation.ids[part],
+                    None if logprobs is None else plain(logprobs[part]),
+                    generation.counts[part],
+                )
         except StorageError as error:
             raise _refused(error) from None
 
@@ -170,22 +175,12 @@ class Keeper:
         generation: Generation,
         state: State,
         error: RequestError | None,
-        *,
-        model: dict[str, Any],
-        upstream: str,
     ) -> None:
         """Commit the result of a generation that is about to end in `state`."""
         kept = self._kept.pop(generation, None)
         if kept is None or self._storage is None:
             return
         kept.watch(None)
-        # A run from the very beginning is no splice, nor is one that gave nothing.
-        whole = len(generation.pieces)
-        kept.splices = [
-            splice
-            for splice in kept.splices
-            if splice.position and (splice.position < whole or state is State.DONE)
-        ]
         ended = Ended(
             state=str(state),
             reason=generation.reason if state is State.DONE else "",
@@ -193,18 +188,16 @@ class Keeper:
             error=None if error is None else _plain_error(error),
             usage=generation.usage,
             timings=generation.phases(),
-            model=model,
-            upstream=upstream,
+            model=generation.model,
+            upstream=generation.upstream,
             seed=generation.params.get("seed"),
-            cacheable=is_deterministic(generation.params),
+            cacheable=generation.cacheable,
             finished=time.time_ns(),
         )
-        logprobs = generation.logprobs
-        tokens = TokenLog(
-            generation.pieces,
-            generation.ids,
-            None if logprobs is None else plain(logprobs),
-        )
+        logprobs = None
+        if generation.logprobs is not None:  # in a thread: there may be millions
+            logprobs = await trio.to_thread.run_sync(plain, generation.logprobs)
+        tokens = TokenLog(generation.pieces, generation.ids, logprobs)
         try:
             await self._storage.finish(kept, ended, tokens, cached_from=generation.cached_from)
         except StorageError as error_:
@@ -218,13 +211,30 @@ class Keeper:
 
     # -- what is stored already ---------------------------------------------------------------
 
-    async def find(self, id_: str, owner: str) -> Result | None:
-        """The result of a generation."""
-        return await self._read(lambda store: store.get(id_, owner))
+    async def find(self, id_: str, owner: str) -> Generation | None:
+        """A generation that is over, from its result; made in a thread, for it may be large."""
+
+        def made(found: Result | None) -> Generation | None:
+            return None if found is None else Generation.stored(found)
+
+        for result in self._unstored():
+            if (result.id, result.owner) == (id_, owner):
+                return made(result)
+        return await self._read(lambda store: made(store.get(id_, owner)))
 
     async def find_by_key(self, key: str, owner: str) -> Result | None:
         """The newest result with this idempotency key."""
+        for result in self._unstored():
+            if (result.key, result.owner) == (key, owner):
+                return result
         return await self._read(lambda store: store.find_by_key(key, owner))
+
+    def will_store(self, generation: Generation) -> bool:
+        """Whether its result waits for the store to take it."""
+        return any(result.id == generation.id for result in self._unstored())
+
+    def _unstored(self) -> list[Result]:
+        return [] if self._storage is None else self._storage.unstored
 
     async def find_cached(
         self, model: dict[str, Any], request_hash: bytes, owner: str

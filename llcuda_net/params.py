@@ -229,6 +229,14 @@ def check(params: Mapping[str, Any], context: int | None) -> dict[str, Any]:
     return checked
 
 
+def within(params: Mapping[str, Any], context: int) -> dict[str, Any]:
+    """Checked parameters for an upstream whose context may be smaller than the one before."""
+    return {
+        name: min(value, context) if name in _UP_TO_CONTEXT else value
+        for name, value in params.items()
+    }
+
+
 def is_deterministic(params: Mapping[str, Any]) -> bool:
     """Whether the same request to the same model is meant to have the same answer."""
     if params.get("t_max_predict_ms"):

@@ -18,6 +18,8 @@ from llcuda_protocol import ErrorCode
 #: Seconds for which, and the most generations of which, what is not stored can still be read.
 LINGER = 60.0
 MAX_LINGERING = 1000
+#: Keys that are remembered after their generations have ended.
+MAX_KEYS = 65_536
 
 
 class Registry:
@@ -28,6 +30,8 @@ class Registry:
         self._by_id: dict[str, Generation] = {}
         self._by_key: dict[tuple[str, str], Generation] = {}
         self._lingering: OrderedDict[Generation, float] = OrderedDict()
+        self._more = trio.Event()
+        self._used: OrderedDict[tuple[str, str], None] = OrderedDict()
 
     def __len__(self) -> int:
         return len(self._running)
@@ -41,7 +45,12 @@ class Registry:
         self._running.add(generation)
         self._by_id[generation.id] = generation
         if generation.key is not None:
-            self._by_key[generation.owner, generation.key] = generation
+            place = generation.owner, generation.key
+            self._by_key[place] = generation
+            self._used[place] = None
+            self._used.move_to_end(place)
+            if len(self._used) > MAX_KEYS:
+                self._used.popitem(last=False)
 
     def rename(self, generation: Generation, id_: str) -> None:
         """A generation turns out to be one that is stored."""
@@ -56,6 +65,7 @@ class Registry:
             self._drop(generation)
         else:
             self._lingering[generation] = trio.current_time() + LINGER
+            self._more.set()
             self._forget_old()
 
     def find(self, id_: str, owner: str) -> Generation | None:
@@ -74,8 +84,34 @@ class Registry:
         found = self._by_key.get((owner, key))
         if found is None or (found.ended and found.state is not State.DONE):
             return None
+        if found.scope.cancel_called:  # it is about to end, and not well
+            return None
         check_key(key, found.request_hash, request_hash)
         return found
+
+    def check_fresh(self, key: str, owner: str) -> None:
+        """Refuse a key that was given to a generation before, where its request says otherwise.
+
+        That request was held up on its way, on a connection that its client has given up, and was
+        overtaken by its repetition: what it asks for has begun, and may be over by now.
+
+        Raises:
+            RequestError: it was.
+        """
+        if (owner, key) in self._used:
+            raise RequestError(
+                ErrorCode.INVALID_REQUEST,
+                f"the idempotency key {key[:60]!r} is not fresh: it was used before",
+            )
+
+    async def run(self) -> None:
+        """Forget in time what nobody asks for; for ever."""
+        while True:
+            await self._more.wait()
+            self._more = trio.Event()
+            while self._lingering:
+                await trio.sleep_until(next(iter(self._lingering.values())))
+                self._forget_old()
 
     def _forget_old(self) -> None:
         now = trio.current_time()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Awaitable, Callable
-from typing import Any
 
 import structlog
 import trio
@@ -17,16 +16,12 @@ from llcuda_net.keeping import Keeper
 from llcuda_net.outcome import Outcome
 from llcuda_net.publishing import Publisher
 from llcuda_net.registry import Registry, check_key
-from llcuda_net.storage.pipeline import Recovered
 from llcuda_net.upstream.completion import CompletionEvent
-from llcuda_net.upstream.fingerprint import same_model
+from llcuda_net.upstream.fingerprint import Fingerprint, Told, same_model
 from llcuda_net.upstream.interface import Properties, Upstream
 from llcuda_protocol import ErrorCode
 
 log = structlog.get_logger(__name__)
-
-#: Seconds between two looks at an upstream that is not there.
-_RETRY = 1.0
 
 
 class Runner:
@@ -43,14 +38,16 @@ class Runner:
         keeper: Keeper,
         publisher: Publisher,
         registry: Registry,
-        fingerprint: Callable[[], dict[str, Any]],
+        fingerprint: Fingerprint | Told,
     ) -> None:
         self._upstream = upstream
         self._admission = admission
         self._keeper = keeper
         self._publisher = publisher
         self._registry = registry
-        self._fingerprint = fingerprint
+        self.fingerprint = fingerprint
+        #: What the upstream had said of itself, and what it then called its model in an answer.
+        self._named: tuple[Properties, str] | None = None
 
     async def properties(self) -> Properties:
         """What the upstream says of itself; its slots are those that are used from now on.
@@ -62,27 +59,14 @@ class Runner:
         self._admission.set_slots(properties.slots)
         return properties
 
-    # -- from the beginning, and from where the last server stopped -----------------------------
-
     async def run(self, generation: Generation, ticket: Ticket) -> None:
         """Run a new generation. Never raises, but when cancelled from outside."""
-        ticket.on_position = functools.partial(self._queued, generation)
-        await self._to_its_end(generation, functools.partial(self._begin, generation, ticket))
+        await self.to_its_end(generation, functools.partial(self._begin, generation, ticket))
 
-    async def resume(
-        self, generation: Generation, entry: Recovered, ready: Callable[[Generation], None]
-    ) -> None:
-        """Continue a generation that ran when the last server ended.
-
-        Args:
-            ready: called when the upstream is there.
-        """
-        work = functools.partial(self._continue, generation, entry, ready)
-        await self._to_its_end(generation, work)
-
-    async def _to_its_end(
+    async def to_its_end(
         self, generation: Generation, work: Callable[[], Awaitable[State]]
     ) -> None:
+        """Do a generation's work, store what came of it, and tell its readers."""
         kept = True
         try:
             state, error = await self._outcome(generation, work)
@@ -93,19 +77,14 @@ class Runner:
             # A generation that was refused before it was accepted is kept, too: it has failed.
             try:
                 with trio.CancelScope(shield=True):
-                    await self._keeper.finish(
-                        generation,
-                        state,
-                        error,
-                        model=self._fingerprint(),
-                        upstream=self._upstream.base_url,
-                    )
+                    await self._keeper.finish(generation, state, error)
             except RequestError as refusal:
                 state, error, kept = State.FAILED, error or refusal, False
             generation.times.stored = trio.current_time()
             generation.end(state, error, kept=kept)
         finally:
             self._publisher.forget(generation)
+            kept = kept or self._keeper.will_store(generation)
             self._registry.remove(generation, stored=kept and generation.level.journalled)
         self._publisher.flush()
 
@@ -143,7 +122,7 @@ class Runner:
                 return state
             async with ticket:
                 generation.dispatched()
-                await self._complete(generation)
+                await self.complete(generation)
             return State.DONE
         raise too_late(generation.timeout)
 
@@ -164,115 +143,71 @@ class Runner:
                 generation.adopt(found)
                 return State.DONE
         if generation.cache and params.is_deterministic(generation.params):
+            self._upstream.forget()  # it may have been started again with another model
             await self.properties()
-            found = await self._keeper.find_cached(
-                self._fingerprint(), generation.request_hash, generation.owner
-            )
+            await self.fingerprint.settled()
+            model = self.fingerprint()
+            found = await self._keeper.find_cached(model, generation.request_hash, generation.owner)
             if found is not None:
                 generation.cached_from = found.id
+                generation.model, generation.upstream = model, self._upstream.base_url
                 await self._keep(generation)
                 generation.adopt_log(found.log)
-                model = found.model.get("name")
-                generation.conclude(Outcome(found.reason, found.stop, model, found.usage))
+                name = found.model.get("name")
+                generation.conclude(Outcome(found.reason, found.stop, name, found.usage))
                 self._keeper.grew(generation, 0)
                 return State.DONE
         return None
 
-    # -- one that the last server began -----------------------------------------------------------
-
-    async def _continue(
-        self, generation: Generation, entry: Recovered, ready: Callable[[Generation], None]
-    ) -> State:
-        end = entry.concluded
-        if end is not None:
-            generation.conclude(Outcome(end.reason, end.stop, None, end.usage))
-            return State.DONE
-        await self._upstream_is_there()
-        ready(generation)
-        with trio.move_on_after(generation.timeout):
-            plan = None
-            if generation.splices:
-                plan = await self._plan(generation, entry)
-                generation.continued(plan.tokens)
-                if plan.finished is not None:
-                    usage = {
-                        "completion_tokens": plan.tokens,
-                        "prompt_tokens": plan.prompt_tokens,
-                    }
-                    generation.conclude(Outcome(plan.finished, plan.stop, None, usage))
-                    return State.DONE
-            ticket = self._admission.enter(always=True)
-            ticket.on_position = functools.partial(self._queued, generation)
-            self._queued(generation, ticket.position)
-            async with ticket:
-                generation.dispatched()
-                await self._complete(generation, plan)
-            return State.DONE
-        raise too_late(generation.timeout)
-
-    async def _upstream_is_there(self) -> None:
-        while True:
-            try:
-                await self.properties()
-            except RequestError as error:
-                if not error.retry:
-                    raise
-                await trio.sleep(_RETRY)
-            else:
-                return
-
-    async def _plan(self, generation: Generation, entry: Recovered) -> continuation.Plan:
-        """How it goes on.
-
-        Raises:
-            RequestError: it cannot, with the code `interrupted`.
-        """
-        last = entry.dispatched
-        while True:
-            prompt = generation.prompt
-            try:
-                if last is not None:
-                    if not same_model(last.model, self._fingerprint()):
-                        raise continuation.CannotContinue("the upstream has another model now")
-                    prompt = prompt if last.prompt is None else last.prompt
-                if prompt is None:
-                    assert generation.messages is not None
-                    prompt = await self._render(generation.messages)
-                context = (await self.properties()).context
-                checked = params.check(generation.params, context)
-                return await continuation.plan(prompt, checked, entry.log, self._upstream)
-            except continuation.CannotContinue as error:
-                raise RequestError(
-                    ErrorCode.INTERRUPTED,
-                    f"the server was stopped, and this cannot be continued: {error}",
-                    retry=True,
-                ) from None
-            except RequestError as error:
-                if error.code != ErrorCode.UPSTREAM_UNAVAILABLE:
-                    raise
-            await trio.sleep(_RETRY)
-
     # -- on the upstream ----------------------------------------------------------------------
 
-    async def _complete(
-        self, generation: Generation, plan: continuation.Plan | None = None
+    async def complete(
+        self,
+        generation: Generation,
+        plan: continuation.Plan | None = None,
+        rendered: str | list[int] | None = None,
     ) -> None:
+        """Have the upstream generate; returns after the last event.
+
+        Args:
+            plan: how to go on where there is something already.
+            rendered: the prompt, where it is known already and the request does not say it.
+        """
         upstream = self._upstream
         properties = await self.properties()
-        rendered: str | None = None
+        prompt: str | list[int] | None
+        news: str | None = None
         if plan is not None:
-            prompt: str | list[int] | None = plan.prompt
-            checked = plan.params
+            prompt, checked = plan.prompt, plan.params
         else:
             checked = params.check(generation.params, properties.context)
-            prompt = generation.prompt
-            if generation.messages is not None:
-                prompt = rendered = await self._render(generation.messages)
+            prompt = generation.prompt if rendered is None else rendered
+            if prompt is None:
+                assert generation.messages is not None
+                prompt = news = await self.render(generation.messages)
                 generation.times.rendered = trio.current_time()
-        assert prompt is not None
-        self._keeper.dispatched(generation, upstream.base_url, self._fingerprint(), rendered)
+        generation.model, generation.upstream = self.fingerprint(), upstream.base_url
+        self._keeper.dispatched(generation, news)
         on_events = functools.partial(self._extend, generation)
         await upstream.complete(prompt, checked, on_events, generation.sent)
+        self._identify(generation, properties)
+
+    def _identify(self, generation: Generation, properties: Properties) -> None:
+        """Say which model it was, as far as can be known now, and whether it may answer again."""
+        name = generation.final.model if generation.final is not None else ""
+        if self._named is None or self._named[0] is not properties:
+            self._named = properties, name
+        if name != self._named[1]:
+            # Started again with another model while we had no connection to it.
+            log.warning("upstream_has_changed", url=self._upstream.base_url, model=name)
+            self._upstream.forget()
+            self._named = None
+            generation.model = {"name": name}
+            return
+        now = self.fingerprint()
+        if same_model(generation.model, now):
+            generation.model = now  # by now the file may have been hashed
+        generation.cacheable = params.is_deterministic(generation.params)
 
     def _extend(self, generation: Generation, events: list[CompletionEvent]) -> None:
         first = len(generation.pieces)
@@ -281,11 +216,12 @@ class Runner:
         if generation.final is not None:
             self._keeper.concluded(generation)
 
-    def _queued(self, generation: Generation, position: int) -> None:
-        generation.queued(position)
-        self._publisher.flush()
+    async def render(self, messages: list[dict[str, str]]) -> str:
+        """The prompt that the model's chat template makes of messages.
 
-    async def _render(self, messages: list[dict[str, str]]) -> str:
+        Raises:
+            RequestError: it has none, or refuses them.
+        """
         properties = await self.properties()
         if properties.has_template:
             return await self._upstream.render(messages)

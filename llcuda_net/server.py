@@ -14,24 +14,26 @@ from collections import Counter, OrderedDict
 from collections.abc import Callable, Coroutine, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
+from weakref import WeakValueDictionary
 
 import structlog
 import trio
 
 from llcuda_net import embedding, intake
-from llcuda_net.admission import Admission
+from llcuda_net.admission import Admission, Ticket
 from llcuda_net.errors import RequestError
 from llcuda_net.generations import Generation, State
 from llcuda_net.keeping import Keeper
 from llcuda_net.outbox import Outbox
 from llcuda_net.publishing import Publisher
 from llcuda_net.registry import Registry
+from llcuda_net.resuming import Resumer
 from llcuda_net.runner import Runner, too_late
 from llcuda_net.session import Session
 from llcuda_net.settings import Settings
 from llcuda_net.storage.pipeline import Recovered
 from llcuda_net.storage.records import Level
-from llcuda_net.upstream.fingerprint import plain_fingerprint
+from llcuda_net.upstream.fingerprint import Fingerprint, Told
 from llcuda_net.upstream.hub import StreamHub
 from llcuda_net.upstream.interface import Properties, Upstream
 from llcuda_protocol import Attach, ErrorCode, Generate
@@ -68,7 +70,7 @@ class Server:
         hub: StreamHub,
         tokens: Sequence[str] = (),
         keeper: Keeper | None = None,
-        fingerprint: Callable[[], dict[str, Any]] | None = None,
+        fingerprint: Fingerprint | None = None,
     ) -> None:
         self.settings = settings
         self.tokens = tokens
@@ -89,8 +91,11 @@ class Server:
             self._keeper,
             self._publisher,
             self._registry,
-            fingerprint or (lambda: plain_fingerprint(upstream.properties)),
+            fingerprint or Told(upstream),
         )
+        self._resumer = Resumer(self._runner, upstream, self._admission, self.left)
+        self._finding = trio.Lock()
+        self._replayed: WeakValueDictionary[str, Generation] = WeakValueDictionary()
         self._greeting: OrderedDict[Session, None] = OrderedDict()
         self._sessions: set[Session] = set()
         self._session_count = 0
@@ -113,8 +118,12 @@ class Server:
         async with trio.open_nursery() as self._nursery:
             self._nursery.start_soon(self._hub.run)
             self._nursery.start_soon(self._publisher.sync_strictly)
+            self._nursery.start_soon(self._registry.run)
             for entry in self._keeper.recovered:
                 self._resume(entry)
+            # Whoever attaches is told of the new run, so the next server must know of it, too.
+            with contextlib.suppress(RequestError):  # without it none of them goes on
+                await self._keeper.sync()
             self._accepting = trio.CancelScope()
             self._nursery.start_soon(self._accept, listeners)
             task_status.started()
@@ -137,6 +146,9 @@ class Server:
         log.info("draining", seconds=grace, running=len(self._registry))
         for session in self._sessions:
             session.go_away(grace)
+        for generation in self._registry:
+            if generation.stranded:
+                generation.suspend()
         await self._settle(grace)
         error = _shutting_down("the server stopped before the end; try again later")
         for session in tuple(self._sessions):
@@ -211,8 +223,9 @@ class Server:
             )
             if same is not None:
                 return same
-        ticket = self._admission.enter()
-        generation.position = ticket.position
+            if request.fresh:
+                self._registry.check_fresh(request.key, generation.owner)
+        ticket = self._enter(generation)
         self._start(generation, functools.partial(self._runner.run, generation, ticket))
         text = request.prompt if request.messages is None else request.messages
         # Whoever asked for the text must get it at the default level.
@@ -225,6 +238,18 @@ class Server:
             **({"prompt": text} if self.settings.log_prompts else {}),
         )
         return generation
+
+    def _enter(self, generation: Generation, *, always: bool = False) -> Ticket:
+        """A place in the queue for a generation, which its readers are told."""
+
+        def moved(position: int) -> None:
+            generation.queued(position)
+            self._publisher.flush()
+
+        ticket = self._admission.enter(always=always)
+        ticket.on_position = moved
+        generation.position = ticket.position
+        return ticket
 
     def _start(self, generation: Generation, run: Callable[[], Coroutine[Any, Any, None]]) -> None:
         async def to_its_end() -> None:
@@ -239,15 +264,20 @@ class Server:
         """Go on with a generation that ran when the last server ended."""
         generation = intake.from_journal(entry, self.settings)
         self._keeper.resume(generation, entry.kept)
-        count = len(generation.pieces)
-        if entry.concluded is None and (entry.dispatched is not None or count):
-            # Noted at once: a client that has read more than the journal holds is told by it.
+        if entry.concluded is None:
+            # At once: a client that has read more than the journal holds is told by it. Also of
+            # one that seems never to have run: a power cut may have taken all that it said.
             generation.splice()
             self._keeper.spliced(generation, self._upstream.base_url)
-        log.info("generation_resumed", generation=generation.id, pieces=count, gap=entry.gap)
-        self._start(
-            generation, functools.partial(self._runner.resume, generation, entry, self.left)
+        log.info(
+            "generation_resumed",
+            generation=generation.id,
+            pieces=len(generation.pieces),
+            gap=entry.gap,
         )
+        # Places are taken in the order in which they were taken first.
+        ticket = self._enter(generation, always=True)
+        self._start(generation, functools.partial(self._resumer.run, generation, entry, ticket))
 
     async def find(self, request: Attach) -> Generation:
         """The generation that a client wants to read.
@@ -259,15 +289,21 @@ class Server:
             raise _shutting_down("the server is shutting down; attach again later")
         found = self._registry.find(request.id, "")
         if found is None:
-            result = await self._keeper.find(request.id, "")
-            if result is None:
-                raise RequestError(
-                    ErrorCode.UNKNOWN_GENERATION,
-                    f"there is no generation {request.id!r} here: it never was, was kept in memory "
-                    "only, or its result was deleted",
-                )
-            found = Generation.stored(result)
+            found = await self._stored(request.id)
         intake.check_position(found, request.first, request.epoch)
+        return found
+
+    async def _stored(self, id_: str) -> Generation:
+        """One that is over; all who read it share what was read from the store."""
+        async with self._finding:
+            found = self._replayed.get(id_) or await self._keeper.find(id_, "")
+        if found is None:
+            raise RequestError(
+                ErrorCode.UNKNOWN_GENERATION,
+                f"there is no generation {id_!r} here: it never was, was kept in memory only, or "
+                "its result was deleted",
+            )
+        self._replayed[id_] = found
         return found
 
     def left(self, generation: Generation) -> None:
@@ -284,6 +320,8 @@ class Server:
     async def _abandon(self, generation: Generation, scope: trio.CancelScope) -> None:
         with scope:
             await trio.sleep(generation.on_disconnect)
+            if generation.readers:  # one has come in this very moment
+                return
             log.info("generation_abandoned", generation=generation.id)
             generation.cancel()
 

@@ -68,6 +68,7 @@ class GenerationStream:
         self._next = first
         self._reading = True
         self._cancelled = False
+        self._detached = False
         self._accepted = False
         self._position = 0
         self._durable = 0
@@ -100,10 +101,8 @@ class GenerationStream:
 
     def detach(self) -> None:
         """The client wants to read no further, and the generation to go on."""
-        if self._connection.is_open(self._number):
-            if not self._accepted:
-                self._accept()
-            self._end(Done(self._number, reason="detached", id=self.generation.id))
+        self._detached = True
+        self.pump()
 
     def hand_back(self, error: RequestError) -> None:
         """The server stops: send what can be sent now, and that the rest may be asked for again.
@@ -138,6 +137,10 @@ class GenerationStream:
             if not (generation.accepted or generation.ended):
                 return
             self._accept()
+        if self._detached:
+            # Not before: until it is accepted, nobody knows that it will be there.
+            self._end(Done(self._number, reason="detached", id=generation.id))
+            return
         self._tell_durable()
         if generation.position != self._position:
             self._position = generation.position
@@ -147,9 +150,8 @@ class GenerationStream:
                 return
             try:
                 data, count = connection.send_tokens(self._slice())
-            except LocalProtocolError as error:
+            except LocalProtocolError as error:  # other readers may take larger frames
                 self._end(Error(self._number, ErrorCode.INTERNAL, str(error)[:500]))
-                generation.cancel()
                 return
             outbox.add(data)
             self._next += count

@@ -22,6 +22,7 @@ LAYERS = [
     {"llcuda_net.streams", "llcuda_net.keeping", "llcuda_net.registry"},
     {"llcuda_net.publishing", "llcuda_net.intake", "llcuda_net.session"},
     {"llcuda_net.runner"},
+    {"llcuda_net.resuming"},
     {"llcuda_net.server", "llcuda_net.client"},
     {"llcuda_net.serving", "llcuda_net.sync"},
     {"llcuda_net"},

@@ -64,7 +64,7 @@ def document(found: Result) -> dict[str, Any]:
         "model": found.model,
         "upstream": found.upstream,
         "seed": found.seed,
-        "splices": [{"position": s.position, "upstream": s.upstream} for s in found.splices],
+        "splices": [{"position": s.position, "upstream": s.upstream} for s in found.continuations],
         "level": str(found.level),
         "owner": found.owner,
         "idempotency_key": found.key,

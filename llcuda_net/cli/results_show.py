@@ -96,7 +96,7 @@ def _about(found: Result) -> list[tuple[str, str]]:
         pairs.insert(1, ("error", _value(found.error)))
     pairs += [
         ("continued", f"from token {position} on, at {upstream}")
-        for position, upstream, _ in found.splices
+        for position, upstream, _ in found.continuations
     ]
     if found.log.logprobs is not None:
         pairs.append(("log-probabilities", "kept: see --tokens or --json"))

@@ -189,6 +189,7 @@ class Storage:
         self._readers: list[Store] = []
         self._unstored: dict[str, tuple[Kept, Result]] = {}
         self._more_unstored = trio.Event()
+        self._store_refusal: StorageError | None = None
         self.journal: Journal
         self._writer: Writer
 
@@ -261,6 +262,7 @@ class Storage:
                 if not error.retry:
                     raise
                 self._unstored.update({result.id: (kept, result) for kept, result in batch})
+                self._store_refusal = error
                 self._more_unstored.set()
             else:
                 for kept, _ in batch:
@@ -271,7 +273,12 @@ class Storage:
     @property
     def refusal(self) -> StorageError | None:
         """Why no new request can be taken; None: it can."""
-        return self.journal.refusal or self._writer.failed
+        return self.journal.refusal or self._writer.failed or self._store_refusal
+
+    @property
+    def unstored(self) -> list[Result]:
+        """Results that the store has not taken yet; they are in the journal."""
+        return [result for _, result in self._unstored.values()]
 
     @property
     def backlog(self) -> int:
@@ -351,6 +358,7 @@ class Storage:
         except StorageError as error:
             if error.retry:
                 self._unstored[result.id] = (kept, result)
+                self._store_refusal = error
                 self._more_unstored.set()
             raise
         _forget(kept)
@@ -374,6 +382,7 @@ class Storage:
                         break
                     del self._unstored[result.id]
                     _forget(kept)
+            self._store_refusal = None
 
     # -- reading ------------------------------------------------------------------------------
 

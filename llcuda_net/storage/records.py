@@ -99,6 +99,14 @@ class Splice(NamedTuple):
     epoch: int = 0
 
 
+def is_continuation(position: int, count: int, state: str) -> bool:
+    """Whether a splice is one to tell of, in a log of `count` entries that ended in `state`.
+
+    A run from the very beginning is none, nor is one that gave nothing.
+    """
+    return 0 < position < count + (state == "done")
+
+
 class Ended(msgspec.Struct, array_like=True, tag=4, kw_only=True):
     """A generation is over.
 
@@ -210,7 +218,7 @@ class Result(msgspec.Struct, kw_only=True, omit_defaults=True):
     hash, as they were. msgspec tells a default by identity: it must be one of Python's singletons.
 
     Attributes:
-        splices: each continuation.
+        splices: each time that it was run again, whatever came of it; see `continuations`.
         cached_from: the result whose log this one repeats.
     """
 
@@ -241,6 +249,12 @@ class Result(msgspec.Struct, kw_only=True, omit_defaults=True):
     def text(self) -> str:
         """What was generated."""
         return "".join(self.log.pieces)
+
+    @property
+    def continuations(self) -> list[Splice]:
+        """Of the splices, those that something follows."""
+        count = len(self.log.pieces)
+        return [s for s in self.splices if is_continuation(s.position, count, self.state)]
 
     @classmethod
     def of(
@@ -278,7 +292,10 @@ class Result(msgspec.Struct, kw_only=True, omit_defaults=True):
             owner=opened.owner,
             on_disconnect=opened.on_disconnect,
             cacheable=(
-                ended.cacheable and ended.state == "done" and not splices and cached_from is None
+                ended.cacheable
+                and ended.state == "done"
+                and not any(splice.position for splice in splices)
+                and cached_from is None
             ),
             cached_from=cached_from,
         )

@@ -65,6 +65,21 @@ def same_model(a: dict[str, Any], b: dict[str, Any]) -> bool:
     return all(a[key] == b[key] for key in ("size", "quantisation") if key in a and key in b)
 
 
+class Told:
+    """The fingerprint of which nothing is known but what the upstream tells."""
+
+    def __init__(self, upstream: Upstream) -> None:
+        self._upstream = upstream
+
+    def __call__(self) -> dict[str, Any]:
+        """What is known now."""
+        return plain_fingerprint(self._upstream.properties)
+
+    async def settled(self) -> None:
+        """Return when nothing more will be known."""
+        await trio.lowlevel.checkpoint()
+
+
 def _short_name(description: str) -> str:
     """Q4_K_M for llama.cpp's "Q4_K - Medium", and its like."""
     name = description.removeprefix("(guessed) ").removeprefix("all ")
@@ -101,6 +116,14 @@ class Fingerprint:
         self._hashes: dict[str, str] = {}  # by key
         self._news = trio.Event()
         self._news.set()
+        self._running = False
+        self._settled = trio.Event()
+        self._settled.set()
+
+    async def settled(self) -> None:
+        """Return when nothing more will be known of the model that the upstream has now."""
+        self()
+        await self._settled.wait()
 
     def __call__(self) -> dict[str, Any]:
         """What is known now; never waits."""
@@ -111,6 +134,8 @@ class Fingerprint:
                 self._facts = None
             self._seen = properties
             self._news.set()
+            if self._running and self._settled.is_set():
+                self._settled = trio.Event()
         out = plain_fingerprint(self._seen)
         facts = self._facts
         if out and facts is not None:
@@ -123,6 +148,9 @@ class Fingerprint:
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Look at the file, and again whenever it may be another one; until cancelled."""
+        self._running = True
+        if self._settled.is_set():
+            self._settled = trio.Event()
         task_status.started()
         while True:
             await self._news.wait()
@@ -131,6 +159,8 @@ class Fingerprint:
             path = self._path()
             if path is not None:
                 await self._look(path, self._seen)
+            if not self._news.is_set():
+                self._settled.set()
 
     def _path(self) -> Path | None:
         if self._model is not None:

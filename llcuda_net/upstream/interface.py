@@ -47,6 +47,9 @@ class Upstream(Protocol):
     async def ask(self) -> Properties:
         """Its properties, from memory where they are known."""
 
+    def forget(self) -> None:
+        """Ask for the properties again next time: another process may answer then."""
+
     async def render(self, messages: list[dict[str, str]]) -> str:
         """The prompt that the model's chat template makes of the messages."""
 

@@ -55,6 +55,8 @@ class FakeUpstream:
         self.most_active = 0
         self.calls: list[dict[str, Any]] = []
         self.prompts: list[str | list[int]] = []
+        self.forgotten = 0
+        self.model = "fake"
         self._gate = trio.Semaphore(0)
 
     def release(self, tokens: int = 1) -> None:
@@ -65,6 +67,9 @@ class FakeUpstream:
         await trio.lowlevel.checkpoint()
         assert self.properties is not None
         return self.properties
+
+    def forget(self) -> None:
+        self.forgotten += 1
 
     async def render(self, messages: list[dict[str, str]]) -> str:
         await trio.lowlevel.checkpoint()
@@ -115,7 +120,7 @@ class FakeUpstream:
                         stop_type="eos" if count == len(pieces) else "limit",
                         tokens_predicted=count,
                         tokens_evaluated=7,
-                        model="fake",
+                        model=self.model,
                         timings=Timings(prompt_ms=1.5),
                     )
                 ]

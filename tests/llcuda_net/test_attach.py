@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import trio
 from trio.testing import wait_all_tasks_blocked
 
+from llcuda_net import registry
+from llcuda_net.errors import RequestError
+from llcuda_net.generations import Generation
+from llcuda_net.outcome import Times
 from llcuda_net.registry import LINGER
 from llcuda_protocol import (
     Accepted,
@@ -15,6 +21,7 @@ from llcuda_protocol import (
     Done,
     Error,
     ErrorCode,
+    Limits,
     Tokens,
 )
 from llcuda_protocol.kinds import MAX_LINGER
@@ -29,6 +36,7 @@ from tests.llcuda_net.harness import (
     ready,
     serving,
 )
+from tests.llcuda_net.kept_harness import keeping, stored
 
 FOUR = ["a", " b", " c", " d"]
 
@@ -285,6 +293,48 @@ async def test_a_key_of_what_failed_begins_anew(autojump_clock: object) -> None:
         assert len(upstream.calls) == 2
 
 
+@pytest.mark.parametrize("how", ["done", "cancelled", "runs"])
+async def test_a_request_that_was_overtaken_by_its_repetition_starts_nothing(
+    how: str, tmp_path: Path
+) -> None:
+    """It lay in a connection that stalled, and its client has long asked again over another."""
+    upstream = paused()
+    async with keeping(tmp_path, upstream) as (_, listener):
+        stalled, peer = await ready(listener), await ready(listener)
+        await peer.send(ask("a b c d", key="k"))
+        id_ = (await accepted(peer)).id
+        if how == "done":
+            upstream.release(4)
+        elif how == "cancelled":
+            await peer.send(Cancel(1))
+        if how != "runs":
+            await peer.until(Done)
+        await stalled.send(ask("a b c d", key="k", fresh=True))
+        if how == "runs":
+            assert (await accepted(stalled)).id == id_
+            upstream.release(4)
+            await peer.until(Done)
+        else:
+            _, error = await stalled.until(Error)
+            assert error.code == ErrorCode.INVALID_REQUEST
+            assert "not fresh" in error.message
+        assert len(upstream.calls) == 1
+    assert [result.id for result in stored(tmp_path)] == [id_]
+
+
+async def test_so_many_keys_are_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(registry, "MAX_KEYS", 2)
+    known = registry.Registry()
+    for key in ("a", "b", "a", "c"):
+        generation = Generation("x", None, {}, 1.0, key=key, times=Times(0.0))
+        known.add(generation)
+        known.remove(generation, stored=True)
+    known.check_fresh("b", "")
+    for key in ("a", "c"):
+        with pytest.raises(RequestError):
+            known.check_fresh(key, "")
+
+
 async def test_a_level_that_there_is_not(autojump_clock: object) -> None:
     async with serving(FakeUpstream()) as (_, listener):
         peer = await ready(listener)
@@ -292,3 +342,32 @@ async def test_a_level_that_there_is_not(autojump_clock: object) -> None:
         _, error = await peer.until(Error)
         assert error.code == ErrorCode.INVALID_REQUEST
         assert "strict" in error.message
+
+
+async def test_a_reader_of_small_frames_spoils_nothing(autojump_clock: object) -> None:
+    upstream = paused()
+    async with serving(upstream) as (_, listener):
+        peer = await ready(listener)
+        await peer.send(ask(f"a {'x' * 20_000} d"))
+        id_ = (await accepted(peer)).id
+        small = listener.connect(Limits(max_frame=16_384))
+        await small.greet()
+        await small.send(Attach(1, id_, CREDIT))
+        await accepted(small)
+        upstream.release(3)
+        _, error = await small.until(Error)
+        assert error.code == ErrorCode.INTERNAL
+        pieces, done = await peer.until(Done)
+        assert (len(pieces), done.reason) == (3, "stop")
+
+
+async def test_one_that_is_being_cancelled_is_not_joined(autojump_clock: object) -> None:
+    upstream = paused()
+    async with serving(upstream) as (_, listener):
+        peer = await ready(listener)
+        await peer.send(ask("a b", key="k"))
+        await accepted(peer)
+        await peer.send(Cancel(1), ask("a b", 2, key="k"))
+        await peer.until(Done)
+        upstream.release(2)
+        assert (await peer.until(Done, 2))[1].reason == "stop"

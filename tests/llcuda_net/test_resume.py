@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ import pytest
 import trio
 from trio.testing import wait_all_tasks_blocked
 
-from llcuda_net import runner
+from llcuda_net import resuming
 from llcuda_net.errors import RequestError
 from llcuda_net.storage.records import Level
 from llcuda_net.upstream.completion import CompletionEvent
@@ -28,10 +29,13 @@ class Speller(FakeUpstream):
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
         self.reachable = True
+        self.refusal: RequestError | None = None
         self.asked = 0
 
     async def ask(self) -> Properties:
         self.asked += 1
+        if self.refusal is not None:
+            raise self.refusal
         if not self.reachable:
             raise RequestError("upstream_unavailable", "not there", retry=True)
         return await super().ask()
@@ -136,7 +140,7 @@ async def test_a_stream_goes_on_where_it_was_cut(tmp_path: Path, count: int, lev
     assert done.splices == ([count] if count else [])
     (result,) = stored(tmp_path)
     assert (result.state, result.text, result.id) == ("done", ANSWER, begun.id)
-    assert [splice.position for splice in result.splices] == done.splices
+    assert [splice.position for splice in result.continuations] == done.splices
     if count:
         assert second.prompts == [[256, *b"tell:", *ANSWER[:count].encode()]]
 
@@ -168,6 +172,32 @@ async def test_many_restarts_and_no_piece_twice(tmp_path: Path) -> None:
     async with keeping(tmp_path, upstream) as (_, listener):
         text, done = await go_on(listener, upstream, begun, seen)
     assert (text, done.splices) == (ANSWER, [3, 5, 7, 9])
+
+
+async def test_an_epoch_is_written_before_a_client_is_told_of_it(tmp_path: Path) -> None:
+    """Else a client that was told is taken for one that has what was lost."""
+    data, killed = tmp_path / "data", tmp_path / "killed"
+    upstreams = [speller() for _ in range(4)]
+    async with keeping(data, upstreams[0]) as (_, listener):
+        _, told, seen = await begin(listener, upstreams[0], 4)
+    for upstream in upstreams[1:3]:
+        async with keeping(data, upstream) as (_, listener):
+            peer = await ready(listener)
+            await peer.send(Attach(1, told.id, CREDIT, first=len(seen), epoch=told.epoch))
+            accepted = await peer.next()
+            assert isinstance(accepted, Accepted)
+            told = accepted
+            if upstream is upstreams[1]:
+                upstream.release(2)
+                seen += (await peer.until(Tokens))[0]
+                seen += (await peer.until(Tokens))[0]
+            else:
+                # This is what a kill leaves now; a server that ends well would write more.
+                shutil.copytree(data, killed)
+    assert len(seen) == 6
+    async with keeping(killed, upstreams[3]) as (_, listener):
+        text, done = await go_on(listener, upstreams[3], told, seen)
+    assert (text, done.reason, done.splices) == (ANSWER, "stop", [4, 6, 6])
 
 
 async def test_the_token_limit_counts_across_the_cut(tmp_path: Path) -> None:
@@ -214,7 +244,7 @@ async def test_what_cannot_be_continued_ends_interrupted(
         assert (text, error.code, error.retry) == (ANSWER[:4], ErrorCode.INTERRUPTED, True)
     assert second.calls == []
     (result,) = stored(tmp_path)
-    assert (result.state, result.text, result.splices) == ("interrupted", ANSWER[:4], [])
+    assert (result.state, result.text, result.continuations) == ("interrupted", ANSWER[:4], [])
 
 
 async def test_another_model_does_not_continue(tmp_path: Path) -> None:
@@ -246,7 +276,7 @@ async def test_a_queued_request_runs_after_the_restart(tmp_path: Path) -> None:
 
 
 async def test_it_waits_for_the_upstream(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(runner, "_RETRY", 0.01)
+    monkeypatch.setattr(resuming, "_RETRY", 0.01)
     first, second = speller(), speller()
     second.reachable = False
     async with keeping(tmp_path, first) as (_, listener):
@@ -285,7 +315,9 @@ async def test_a_cancel_reaches_what_waits_for_its_upstream(tmp_path: Path) -> N
         await peer.send(Attach(1, begun.id, CREDIT), Cancel(1))
         _, done = await peer.until(Done)
         assert done.reason == "cancelled"
-    assert [result.state for result in stored(tmp_path)] == ["cancelled"]
+    (result,) = stored(tmp_path)
+    assert (result.state, result.text) == ("cancelled", ANSWER[:4])
+    assert result.continuations == done.splices == []  # nothing was continued
 
 
 async def test_the_same_key_joins_what_the_last_server_began(tmp_path: Path) -> None:
@@ -331,3 +363,105 @@ async def test_a_drained_server_leaves_the_rest_to_the_next(tmp_path: Path) -> N
     async with keeping(tmp_path, second) as (_, listener):
         text, done = await go_on(listener, second, begun, seen)
     assert (text, done.splices) == (ANSWER, [4])
+
+
+class Improviser(Speller):
+    """Never says the same twice: as with a temperature."""
+
+    async def complete(
+        self,
+        prompt: str | list[int],
+        params: dict[str, Any],
+        on_events: OnEvents,
+        on_sent: Callable[[], None],
+    ) -> None:
+        def improvise(events: list[CompletionEvent]) -> None:
+            for event in events:
+                event.content = event.content.upper()
+            on_events(events)
+
+        await super().complete(prompt, params, improvise, on_sent)
+
+
+async def test_what_a_power_cut_took_before_the_first_sync_is_missed(tmp_path: Path) -> None:
+    """Of a generation of which only the request was saved a client may have read more."""
+    data, cut = tmp_path / "data", tmp_path / "cut"
+    first, second = speller(), Improviser(slots=2)
+    second.paused = True
+    async with keeping(data, first) as (_, listener):
+        _, begun, _ = await begin(listener, first, 0)
+        shutil.copytree(data, cut)
+        seen = list(ANSWER[:3])  # it read on, and then the power went
+    async with keeping(cut, second) as (_, listener):
+        second.release(6)
+        await wait_all_tasks_blocked()
+        text, error = await go_on(listener, second, begun, seen)
+        assert (text, error.code, error.durable) == (ANSWER[:3], ErrorCode.AHEAD, 0)
+        text, done = await go_on(listener, second, begun, [])
+        assert (text, done.splices) == (ANSWER.upper(), [])
+
+
+async def test_a_restart_that_gave_nothing_is_not_held_against_a_reader(tmp_path: Path) -> None:
+    upstreams = [speller() for _ in range(3)]
+    async with keeping(tmp_path, upstreams[0]) as (_, listener):
+        _, told, seen = await begin(listener, upstreams[0], 2)
+    for count, upstream in ((4, upstreams[1]), (0, upstreams[2])):
+        async with keeping(tmp_path, upstream) as (_, listener):
+            peer = await ready(listener)
+            await peer.send(Attach(1, told.id, CREDIT, first=len(seen), epoch=told.epoch))
+            accepted = await peer.next()
+            assert isinstance(accepted, Accepted)
+            told = accepted
+            upstream.release(count)
+            wanted = len(seen) + count
+            while len(seen) < wanted:
+                seen += (await peer.until(Tokens))[0]
+            if count == 0:
+                await peer.send(Cancel(1))
+                await peer.until(Done)
+                text, done = await go_on(listener, upstream, told, seen)
+                assert (text, done.reason, done.splices) == (ANSWER[:6], "cancelled", [2])
+
+
+async def test_a_smaller_context_bounds_what_nobody_bounded(tmp_path: Path) -> None:
+    first, second = speller(), speller()
+    second.properties = Properties("fake", 2, 256, True, "test")
+    async with keeping(tmp_path, first) as (_, listener):
+        _, begun, seen = await begin(listener, first, 4)
+    async with keeping(tmp_path, second) as (_, listener):
+        text, done = await go_on(listener, second, begun, seen)
+    assert (text, done.reason) == (ANSWER, "stop")
+
+
+@pytest.mark.parametrize("count", [4, len(ANSWER)])
+async def test_what_was_made_says_by_which_model(tmp_path: Path, count: int) -> None:
+    first, second = speller(), speller()
+    second.properties = Properties("other", 2, 512, True, "test")
+    async with keeping(tmp_path, first) as (storage, listener):
+        _, begun, seen = await begin(listener, first, count)
+        if count == len(ANSWER):
+            first.release(1)
+            await wait_all_tasks_blocked()
+            storage.write()
+    async with keeping(tmp_path, second) as (_, listener):
+        _, end = await go_on(listener, second, begun, seen)
+        assert isinstance(end, Done) == (count == len(ANSWER))
+    (result,) = stored(tmp_path)
+    assert (result.model["name"], result.upstream) == ("fake", "fake://")
+
+
+async def test_an_upstream_that_refuses_is_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The API key may be wrong after an update; what ran must not fail for that."""
+    monkeypatch.setattr(resuming, "_RETRY", 0.01)
+    first, second = speller(), speller()
+    async with keeping(tmp_path, first) as (_, listener):
+        _, begun, seen = await begin(listener, first, 4)
+    second.refusal = RequestError("upstream_error", "the upstream wants another API key")
+    async with keeping(tmp_path, second) as (_, listener):
+        while second.asked < 10:  # noqa: ASYNC110 - it is asked every 10 ms
+            await trio.sleep(0.01)
+        second.refusal = None
+        text, done = await go_on(listener, second, begun, seen)
+    assert (text, done.reason) == (ANSWER, "stop")

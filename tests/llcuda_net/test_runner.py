@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from llcuda_net.errors import StorageError
 from llcuda_net.storage.records import Level
 from llcuda_protocol import Accepted, Attach, Cancel, Done, Durable, Error, ErrorCode, Tokens
 from tests.llcuda_net.harness import CREDIT, FakeUpstream, ask, paused, ready
@@ -179,3 +180,71 @@ async def test_the_watermark_follows(tmp_path: Path) -> None:
             assert Tokens in seen
         upstream.release(1)
         await peer.until(Done)
+
+
+async def test_detaching_from_what_is_refused_tells_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(_: object) -> None:
+        raise StorageError("no room on the disk", StorageError.FULL)
+
+    async with keeping(tmp_path, FakeUpstream()) as (storage, listener):
+        monkeypatch.setattr(storage, "start", refuse)
+        peer = await ready(listener)
+        await peer.send(ask("a b"), Cancel(1, detach=True))
+        event = await peer.next()
+        assert isinstance(event, Error), event  # not `accepted`
+        assert event.code == ErrorCode.STORAGE
+
+
+async def test_detaching_tells_the_id_that_the_key_has(tmp_path: Path) -> None:
+    async with keeping(tmp_path, FakeUpstream()) as (_, listener):
+        peer = await ready(listener)
+        await peer.send(ask("a b", key="k"))
+        first = await peer.next()
+        assert isinstance(first, Accepted)
+        await peer.until(Done)
+        await peer.send(ask("a b", 2, key="k"), Cancel(2, detach=True))
+        _, again = await peer.until(Accepted, 2)
+        assert again.id == first.id
+
+
+async def test_a_store_that_takes_nothing_stops_new_work(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    upstream = FakeUpstream()
+    async with keeping(tmp_path, upstream) as (storage, listener):
+
+        async def refuse(_: object) -> None:
+            raise StorageError("locked by another", StorageError.BUSY)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(storage._writer, "commit", refuse)
+            peer = await ready(listener)
+            for number in range(1, 20):
+                await peer.send(ask("a b", number))
+                _, error = await peer.until(Error, number)
+                assert error.code == ErrorCode.STORAGE
+            assert len(upstream.calls) == 1  # the others were refused before they began
+            assert len(storage.unstored) == 1
+        (waiting,) = storage.unstored
+        await peer.send(Attach(20, waiting.id, CREDIT))  # meanwhile it can be read
+        assert (await peer.until(Done, 20))[0] == ["a", " b"]
+
+
+async def test_another_model_behind_the_same_address_is_noticed(tmp_path: Path) -> None:
+    upstream = FakeUpstream()
+    async with keeping(tmp_path, upstream) as (_, listener):
+        peer = await ready(listener)
+        await peer.send(ask("a b", params={"seed": 1}))
+        await peer.until(Done)
+        upstream.model = "another"
+        await peer.send(ask("a c", 2, params={"seed": 1}))
+        await peer.until(Done, 2)
+        assert upstream.forgotten == 1
+        await peer.send(ask("a b", 3, params={"seed": 1}, cache=True))
+        await peer.until(Done, 3)
+        assert upstream.forgotten == 2  # a cache asks anew what it is that it answers for
+    first, second, _ = stored(tmp_path)
+    assert (first.model["name"], first.cacheable) == ("fake", True)
+    assert (second.model["name"], second.cacheable) == ("another", False)
