@@ -4,12 +4,12 @@ PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11 p
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && { echo $$p; break; }; done)
 VENV := .venv
 BIN := $(VENV)/bin
-MINUTES ?= 5
+KILLS ?= 300
 # The warning silenced is about editable installs in general.
 PIP := PYTHONWARNINGS=ignore $(BIN)/python -m pip --disable-pip-version-check install --quiet
 
 .DELETE_ON_ERROR:
-.PHONY: help demo test lint format bench fuzz demo-model clean
+.PHONY: help demo test test-crash test-proxy lint format bench fuzz demo-model clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 14
@@ -19,6 +19,12 @@ demo: $(VENV)/core ## run a real model behind llcuda-server and ask it something
 
 test: $(VENV)/dev ## run the whole test suite
 	$(BIN)/python -m pytest $(ARGS)
+
+test-crash: $(VENV)/dev ## kill -9 the server KILLS (300) times, 20 more with the real engine, and check
+	$(BIN)/python tools/crash_campaign.py --kills $(KILLS) --real-engine 20 $(ARGS)
+
+test-proxy: $(VENV)/dev ## disturb the clients' connections for MINUTES (10), and check
+	$(BIN)/python tools/proxy_campaign.py --minutes $(or $(MINUTES),10) $(ARGS)
 
 lint: $(VENV)/dev ## check style, formatting and types
 	$(BIN)/ruff check
@@ -33,7 +39,7 @@ bench: $(VENV)/dev ## measure what llcuda-server adds to a llama-server (a minut
 	$(BIN)/python tools/bench_overhead.py --quick $(ARGS)
 
 fuzz: $(VENV)/fuzz ## fuzz both receiving sides of the protocol for MINUTES (5) in all
-	$(BIN)/python tools/fuzz_protocol.py --minutes $(MINUTES) $(ARGS)
+	$(BIN)/python tools/fuzz_protocol.py --minutes $(or $(MINUTES),5) $(ARGS)
 
 demo-model: $(VENV)/train ## train the demonstration model again and measure it
 	$(BIN)/python tools/train_demo_model.py --output llcuda_net/data/demo.gguf $(ARGS)

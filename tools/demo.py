@@ -1,9 +1,10 @@
-"""What `make demo` runs: a server with the built-in model, a question, and the answer kept."""
+"""What `make demo` runs: a question to a built-in model, and an answer that survives kill -9."""
 
 from __future__ import annotations
 
 import os
 import select
+import shlex
 import signal
 import subprocess
 import sys
@@ -15,54 +16,111 @@ from typing import NoReturn
 QUESTION = "What is llcuda?"
 #: Seconds for the server to be ready: loading takes one, a first start on a slow disk more.
 PATIENCE = 120.0
+#: Tokens of the answer that are shown before the server is killed.
+KILL_AFTER = 10
+#: Candidates asked for beside each token while the server is to be killed: the model is so small
+#: that its answer would be whole before anybody could kill anything.
+CANDIDATES = 1000
 
 
 def main() -> int:
     """Run the demonstration; returns the exit code."""
-    with tempfile.TemporaryDirectory(prefix="llcuda-demo-") as folder:
-        # Not where the user keeps results of their own.
-        return demonstrate({**plain_environment(), "LLCUDA_DATA_DIR": folder})
-
-
-def demonstrate(environment: dict[str, str]) -> int:
-    """Start a server, ask, show what was kept, stop the server; returns the exit code."""
-    bin_ = Path(sys.executable).parent
-    server_command = [str(bin_ / "llcuda-server"), "--port", "0", "--log-level", "warning"]
-    say(f"$ {' '.join(['llcuda-server', *server_command[1:]])}")
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, end)
-    # A group of its own, so that Ctrl-C reaches the server through us, once.
-    server = subprocess.Popen(
-        server_command,
-        stdout=subprocess.PIPE,
-        text=True,
-        process_group=0,
-        env=environment,
-    )
-    try:
-        address = wait_for_address(server)
-        client = ["llcuda-client", "--server", address, "--stats", "--temperature", "0", QUESTION]
-        say(f'\n$ llcuda-client --server {address} --stats --temperature 0 "{QUESTION}"')
-        code = subprocess.call([str(bin_ / client[0]), *client[1:]], env=environment)
-        if code:
-            fail(f"llcuda-client ended with exit code {code}")
-        say("\n$ llcuda results list")
-        code = subprocess.call([str(bin_ / "llcuda"), "results", "list"], env=environment)
-        if code:
-            fail(f"llcuda results ended with exit code {code}")
+    with tempfile.TemporaryDirectory(prefix="llcuda-demo-") as folder:
+        # Not where the user keeps results of their own.
+        demo = Demo({**plain_environment(), "LLCUDA_DATA_DIR": folder})
+        try:
+            demo.ask()
+            demo.survive()
+            demo.stop()
+        except KeyboardInterrupt:
+            return 130
+        finally:
+            demo.end()
+    say("done: a real model's answer came over the protocol, outlived its server, and was kept")
+    return 0
+
+
+class Demo:
+    """A server, and what is done with it."""
+
+    def __init__(self, environment: dict[str, str]) -> None:
+        self._environment = environment
+        self._bin = Path(sys.executable).parent
+        self._server: subprocess.Popen[str] | None = None
+        self._address = ""
+
+    def ask(self) -> None:
+        """Start a server, ask, and show what was kept."""
+        self._start("0")
+        where = ("--server", self._address)
+        self._run("llcuda-client", *where, "--stats", "--temperature", "0", QUESTION)
+        self._run("llcuda", "results", "list")
+
+    def survive(self) -> None:
+        """Kill the server in the middle of an answer, and read on."""
+        import llcuda_net.sync  # takes a moment, which a signal may want
+
+        say(
+            f"\nThe same question from Python, and after {KILL_AFTER} tokens the server is killed. "
+            f"({CANDIDATES:,}\ncandidates are asked for beside each token, which slows the tiny "
+            "model down enough.)\n"
+        )
+        notes: list[str] = []
+        with llcuda_net.sync.connect(self._address, on_note=notes.append) as client:
+            with client.generate(QUESTION, temperature=0, n_probs=CANDIDATES) as stream:
+                for number, piece in enumerate(stream, 1):
+                    print(piece, end="", flush=True)
+                    if number == KILL_AFTER:
+                        self._kill()
+                        self._start(self._address.rpartition(":")[2])
+                        print("…", end="", flush=True)
+            result = stream.result
+            told = [note for note in notes if note.startswith(("connection lost", "resumed"))]
+            where = "".join(f", from number {at} on by the second server" for at in result.splices)
+            where = where or ", all of which the first server had journalled"
+            say(f"\n\nThe client: {'; '.join(told)}.")
+            say(f"{len(result.logprobs or ())} tokens{where}, none missing, none twice:")
+            if result.text != client.complete(QUESTION, temperature=0).text:
+                fail("the answer is not the one that an undisturbed server gives")
+            say("asked once more, undisturbed, the model gives the same answer, word for word.")
+
+    def stop(self) -> None:
+        """Stop the server as an operator does."""
+        assert self._server is not None
         say("\nstopping the server")
-        server.send_signal(signal.SIGTERM)
-        code = server.wait(60)
+        self._server.send_signal(signal.SIGTERM)
+        code = self._server.wait(60)
         if code:
             fail(f"llcuda-server ended with exit code {code}")
-    except KeyboardInterrupt:
-        return 130
-    finally:
-        if server.poll() is None:
-            server.terminate()
-            server.wait()
-    say("done: a prompt went in over the protocol; a real model's answer came out, and was kept")
-    return 0
+
+    def end(self) -> None:
+        """See to it that no server runs."""
+        if self._server is not None and self._server.poll() is None:
+            self._server.terminate()
+            self._server.wait()
+
+    def _start(self, port: str) -> None:
+        command = [str(self._bin / "llcuda-server"), "--port", port, "--log-level", "warning"]
+        say(f"$ {' '.join(['llcuda-server', *command[1:]])}")
+        # A group of its own, so that Ctrl-C reaches the server through us, once.
+        self._server = subprocess.Popen(
+            command, stdout=subprocess.PIPE, text=True, process_group=0, env=self._environment
+        )
+        self._address = wait_for_address(self._server)
+
+    def _kill(self) -> None:
+        assert self._server is not None
+        say(f"\n$ kill -9 {self._server.pid}")
+        self._server.kill()
+        self._server.wait()
+
+    def _run(self, name: str, *arguments: str) -> None:
+        say(f"\n$ {shlex.join([name, *arguments])}")
+        code = subprocess.call([str(self._bin / name), *arguments], env=self._environment)
+        if code:
+            fail(f"{name} ended with exit code {code}")
 
 
 def wait_for_address(server: subprocess.Popen[str]) -> str:

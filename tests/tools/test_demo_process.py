@@ -15,6 +15,25 @@ from tests.e2e.processes import PATIENCE, children, environment, wait_until
 ROOT = Path(__file__).resolve().parent.parent.parent
 
 
+def test_an_answer_that_outlives_its_server(tmp_path: Path) -> None:
+    ended = subprocess.run(
+        [sys.executable, str(ROOT / "tools" / "demo.py")],
+        capture_output=True,
+        text=True,
+        env=environment(TMPDIR=str(tmp_path)),
+        timeout=PATIENCE,
+        check=False,
+    )
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+    said = ended.stdout
+    assert said.count("\n$ llcuda-server ") + said.startswith("$ llcuda-server ") == 2
+    assert "\n$ kill -9 " in said
+    assert "The client: connection lost after " in said
+    assert "none missing, none twice" in said
+    assert "the same answer, word for word" in said
+    assert list(tmp_path.iterdir()) == []
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_leaves_no_server(number: signal.Signals, tmp_path: Path) -> None:
     server = tmp_path / "llcuda-server"

@@ -1,0 +1,78 @@
+"""llcuda-server, broken on purpose: the campaign must notice, or it proves nothing.
+
+    python tools/crash/broken.py MODE [llcuda-server's options]
+
+A killed process does not lose what it has handed to the system. So what is written too late has to
+be written late indeed.
+"""
+
+from __future__ import annotations
+
+import queue
+import sys
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+import trio
+
+from llcuda_net.cli import server
+from llcuda_net.keeping import Keeper
+from llcuda_net.storage.files import RealFiles
+
+#: Seconds that a result is committed after `done`.
+COMMIT_LATE = 0.2
+#: Seconds that the journal is written after its tokens were sent.
+JOURNAL_LATE = 0.05
+
+
+def acknowledge_before_commit() -> None:
+    """Send `done` at once, and commit the result later."""
+    commit = Keeper.finish
+
+    async def finish(self: Keeper, *arguments: Any, **named: Any) -> None:
+        async def later() -> None:
+            await trio.sleep(COMMIT_LATE)
+            await commit(self, *arguments, **named)
+
+        trio.lowlevel.spawn_system_task(later)
+
+    Keeper.finish = finish  # type: ignore[method-assign]
+
+
+def send_before_journal() -> None:
+    """Say that what is written to the journal has been written, and write it later."""
+    write, cut, close = RealFiles.pwrite, RealFiles.truncate, RealFiles.close
+    late: queue.SimpleQueue[tuple[float, Callable[[], object]]] = queue.SimpleQueue()
+
+    def writer() -> None:
+        while True:
+            due, work = late.get()
+            time.sleep(max(0.0, due - time.monotonic()))
+            work()
+
+    def put(work: Callable[[], object]) -> None:
+        late.put((time.monotonic() + JOURNAL_LATE, work))
+
+    def pwrite(self: RealFiles, descriptor: int, data: Any, offset: int) -> int:
+        copy = bytes(data)
+        put(lambda: write(self, descriptor, copy, offset))
+        return len(copy)
+
+    RealFiles.pwrite = pwrite  # type: ignore[method-assign]
+    # In the order in which they were asked for.
+    RealFiles.truncate = lambda self, *how: put(lambda: cut(self, *how))  # type: ignore[method-assign]
+    RealFiles.close = lambda self, *how: put(lambda: close(self, *how))  # type: ignore[method-assign]
+    threading.Thread(target=writer, daemon=True).start()
+
+
+MODES: dict[str, Callable[[], None]] = {
+    "acknowledge-before-commit": acknowledge_before_commit,
+    "send-before-journal": send_before_journal,
+}
+
+
+if __name__ == "__main__":
+    MODES[sys.argv[1]]()
+    sys.exit(server.main(sys.argv[2:]))

@@ -1,0 +1,238 @@
+"""What clients ask for, with the answer that they must get: computed, or recorded without a crash.
+
+The synthetic upstream's answer depends on the prompt's ids alone, so it is known before it is
+asked for, piece by piece. Of the real engine the answers are recorded first, with nothing going
+wrong; greedy, they are the same each time.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from llcuda_net.client import Client
+from llcuda_net.client.stream import Piece
+from llcuda_protocol import TokenLogprob, TopToken
+from tools.synthetic.answer import Answer, Language, prompt_ids
+from tools.synthetic.faults import in_prompt
+from tools.synthetic.pages import apply_template
+from tools.synthetic.tokens import detokenise
+
+#: What a client does with a job, and how often of a hundred times.
+KINDS = {"read": 55, "detach": 15, "twice": 15, "cancel": 15}
+#: The same of what is asked for, on the synthetic upstream.
+FLAVOURS = {"plain": 40, "probabilities": 20, "stop": 25, "ids": 5, "messages": 10}
+#: The levels that requests ask for; None: the server's, disk.
+LEVELS = (None, None, "process", "disk", "strict")
+#: Fewest and most tokens of an answer.
+SHORTEST, LONGEST = 8, 200
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """One request, and all that is to come of it.
+
+    Attributes:
+        kind: one of KINDS.
+        flavour: one of FLAVOURS, or "engine".
+        ask: the arguments of `Client.generate`.
+        pieces: the whole answer.
+        reason, stop: why it ends.
+        tokens, prompt_tokens: the usage that the server must count.
+        after: pieces after which a reader detaches or cancels.
+    """
+
+    kind: str
+    flavour: str
+    ask: dict[str, Any]
+    pieces: tuple[Piece, ...]
+    reason: str
+    stop: str | None
+    tokens: int
+    prompt_tokens: int
+    after: int = 0
+
+    @property
+    def text(self) -> str:
+        """The whole answer's text."""
+        return "".join(piece.text for piece in self.pieces)
+
+
+class Jobs(Protocol):
+    """Where jobs come from."""
+
+    def draw(self) -> Job:
+        """The next one."""
+
+
+def choose(rng: random.Random, table: dict[str, int]) -> str:
+    """One of the table's names, as often as it says."""
+    return rng.choices(list(table), list(table.values()))[0]
+
+
+# -- the synthetic upstream's -------------------------------------------------------------------
+
+
+class SyntheticJobs:
+    """Jobs for the synthetic upstream.
+
+    Args:
+        rng: draws everything.
+        kinds: what clients shall do.
+        longest: most tokens of an answer.
+    """
+
+    def __init__(
+        self, rng: random.Random, kinds: dict[str, int] | None = None, longest: int = LONGEST
+    ) -> None:
+        self._rng = rng
+        self._kinds = kinds or KINDS
+        self._longest = longest
+        self._count = 0
+
+    def draw(self) -> Job:
+        """See Jobs."""
+        rng = self._rng
+        self._count += 1
+        kind, flavour = choose(rng, self._kinds), choose(rng, FLAVOURS)
+        # As many short ones as long ones, of each order of magnitude.
+        n_predict = int(SHORTEST * (self._longest / SHORTEST) ** rng.random())
+        prompt = f"story {self._count}, {rng.random():.9f}"
+        if rng.random() < 0.4:  # characters of four tokens, of which the last one tells the text
+            prompt += f" [[split:{rng.randint(2, 8)}]]"
+        params: dict[str, Any] = {"n_predict": n_predict, "temperature": 0}
+        if flavour == "probabilities":
+            params["n_probs"] = rng.randint(1, 4)
+        what: dict[str, Any] = {"raw": prompt}
+        asked: str | list[int] = prompt
+        if flavour == "ids":
+            asked = prompt_ids(prompt)
+            what = {"prompt": asked}
+        elif flavour == "messages":
+            messages = [{"role": "user", "content": prompt}]
+            what, asked = {"messages": messages}, apply_template(messages)
+        elif flavour == "stop":
+            params["stop"] = _stops(rng, computed(prompt, params)[0])
+        pieces, reason, stop, tokens = computed(asked, params)
+        ask = {**what, **params, "tokens": True, "level": rng.choice(LEVELS)}
+        if kind == "detach":
+            ask["on_disconnect"] = "continue"
+        after = rng.randrange(len(pieces)) if pieces else 0
+        return Job(kind, flavour, ask, pieces, reason, stop, tokens, len(prompt_ids(asked)), after)
+
+
+def _stops(rng: random.Random, pieces: Sequence[Piece]) -> list[str]:
+    """Strings that end the answer, or almost: pieces that may begin one are held back."""
+    text = "".join(piece.text for piece in pieces)
+    out = []
+    if rng.random() < 0.5:
+        first = rng.randrange(len(text))
+        out.append(text[first : first + rng.randint(2, 9)])
+    for _ in range(rng.randint(1, 3)):  # these begin within the text, and never come
+        first = rng.randrange(len(text))
+        out.append(text[first : first + rng.randint(1, 6)] + "!")
+    return out
+
+
+def computed(
+    prompt: str | list[int], params: dict[str, Any]
+) -> tuple[tuple[Piece, ...], str, str | None, int]:
+    """What the synthetic upstream says in answer: pieces, why it ends, stop string, tokens."""
+    ids = prompt_ids(prompt)
+    request = {**params, "stream": True, "return_tokens": True}
+    answer = Answer(request, ids, Language(), in_prompt(detokenise(ids)))
+    pieces: list[Piece] = []
+    while not answer.done:
+        chunk = answer.render(1)
+        if not chunk:
+            continue
+        event = json.loads(chunk.partition(b"data: ")[2])
+        found = event.get("completion_probabilities")
+        if event["content"] or found:
+            logprobs = [_logprob(entry) for entry in found] if found else None
+            pieces.append(Piece(len(pieces), event["content"], event["tokens"][-1], logprobs))
+    reason = "length" if answer.stop_type == "limit" else "stop"
+    return tuple(pieces), reason, answer.stopping_word or None, answer.total
+
+
+def _logprob(entry: dict[str, Any]) -> TokenLogprob:
+    top = tuple(TopToken(c["id"], bytes(c["bytes"]), c["logprob"]) for c in entry["top_logprobs"])
+    return TokenLogprob(entry["id"], bytes(entry["bytes"]), entry["logprob"], top)
+
+
+# -- the real engine's --------------------------------------------------------------------------
+
+#: Of what the demonstration model was trained on, and so sure of, with long answers.
+QUESTIONS = (
+    "What is llcuda?",
+    "What is a token?",
+    "What is a slot?",
+    "What is quantisation?",
+    "What is the KV cache?",
+    "What is CUDA?",
+    "What is a generation?",
+    "What is msgpack?",
+    "What is TCP?",
+    "What is backpressure?",
+    "What is a llama-server?",
+    "What is GGUF?",
+)
+
+
+@dataclass
+class RecordedJobs:
+    """Jobs for the engine: questions whose answers were recorded with nothing going wrong."""
+
+    rng: random.Random
+    kinds: dict[str, int] = field(default_factory=lambda: KINDS)
+    known: list[Job] = field(default_factory=list)
+
+    def draw(self) -> Job:
+        """See Jobs."""
+        known = self.rng.choice(self.known)
+        kind = choose(self.rng, self.kinds)
+        ask = {**known.ask, "level": self.rng.choice(LEVELS)}
+        if kind == "detach":
+            ask["on_disconnect"] = "continue"
+        after = self.rng.randrange(len(known.pieces))
+        return Job(
+            kind,
+            known.flavour,
+            ask,
+            known.pieces,
+            known.reason,
+            known.stop,
+            known.tokens,
+            known.prompt_tokens,
+            after,
+        )
+
+    async def record(self, client: Client) -> AsyncIterator[Job]:
+        """Ask each question once, with nobody else asking."""
+        for question in QUESTIONS:
+            ask: dict[str, Any] = {
+                "prompt": question,
+                "temperature": 0,
+                "n_predict": 200,
+                "cache_prompt": False,
+                "tokens": True,
+            }
+            async with client.generate(**ask) as stream:
+                pieces = [event async for event in stream.events() if isinstance(event, Piece)]
+            result = stream.result
+            usage = result.usage
+            job = Job(
+                "read",
+                "engine",
+                ask,
+                tuple(pieces),
+                result.reason,
+                result.stop,
+                usage["completion_tokens"],
+                usage["prompt_tokens"],
+            )
+            self.known.append(job)
+            yield job

@@ -1,0 +1,183 @@
+"""What the clients saw: every piece compared as it comes, every acknowledged result noted down."""
+
+from __future__ import annotations
+
+from collections import Counter
+from hashlib import blake2b
+from typing import Any, NamedTuple
+
+import msgspec
+
+from llcuda_net.client.stream import Piece, Result
+from llcuda_net.outcome import plain
+from llcuda_net.storage import records
+from tools.crash.jobs import Job
+
+#: Violations that are kept word by word; the others are counted.
+MOST_TOLD = 20
+_encoder = msgspec.msgpack.Encoder()
+
+
+class Receipt(NamedTuple):
+    """What a client was told when its generation ended."""
+
+    job: Job
+    reason: str
+    pieces: int
+    splices: list[int]
+
+
+class Ledger:
+    """The books of one campaign.
+
+    Attributes:
+        violations: what must not be, the first of them.
+        counts: everything else that is counted.
+        new: receipts that have not been compared with the store, by generation id.
+        kept: of those that have, the digest of what the store had.
+        reading: the readings that are under way.
+    """
+
+    def __init__(self) -> None:
+        self.violations: list[str] = []
+        self.counts: Counter[str] = Counter()
+        self.new: dict[str, Receipt] = {}
+        self.kept: dict[str, bytes] = {}
+        self.reading: set[Reading] = set()
+
+    def violation(self, what: str) -> None:
+        """Something that must not be."""
+        self.counts["violations"] += 1
+        if len(self.violations) < MOST_TOLD:
+            self.violations.append(what)
+
+    def acknowledge(self, id_: str, receipt: Receipt) -> None:
+        """A client has been told that a generation is over and its result kept."""
+        self.counts["acknowledged"] += 1
+        known = self.new.get(id_)
+        if known is not None and (known.reason, known.pieces) != (receipt.reason, receipt.pieces):
+            self.violation(f"{id_}: one reader was told {known[1:]}, another {receipt[1:]}")
+        if id_ not in self.kept:
+            self.new[id_] = receipt
+
+    def life(self) -> None:
+        """A server starts: nobody has read anything of it."""
+        for reading in self.reading:
+            reading.fresh = 0
+
+    @property
+    def mid_stream(self) -> int:
+        """Readings that have got pieces from the server that runs now, and are not over."""
+        return sum(reading.fresh > 0 for reading in self.reading)
+
+
+class Reading:
+    """One reader of a job's answer.
+
+    Attributes:
+        received: pieces that it has, counted from the answer's first.
+        fresh: those of them that came from the present server.
+        cancelled: this reader has asked for the end; then the server sends no more pieces, even
+            where the answer was whole before it heard of that.
+    """
+
+    def __init__(self, ledger: Ledger, job: Job, first: int = 0) -> None:
+        self.received = first
+        self.fresh = 0
+        self.cancelled = False
+        self._ledger = ledger
+        self._job = job
+        self._wrong = False
+        ledger.reading.add(self)
+
+    def piece(self, piece: Piece) -> None:
+        """A piece has come."""
+        ledger, wanted = self._ledger, self._job.pieces
+        ledger.counts["pieces"] += 1
+        at = self.received
+        if piece.sequence != at:
+            what = "again" if piece.sequence < at else "too early"
+            self._differs(f"piece {piece.sequence} came {what}, where {at} was due")
+        elif at >= len(wanted):
+            self._differs(f"piece {at} {piece.text!r} came after the end")
+        elif piece != wanted[at]:
+            self._differs(f"piece {at} is {piece[1:]}, not {wanted[at][1:]}")
+        self.received = piece.sequence + 1
+        self.fresh += 1
+
+    def end(self, id_: str, result: Result) -> None:
+        """The stream is over."""
+        self._ledger.reading.discard(self)
+        job, reason = self._job, result.reason
+        if reason == "detached":
+            return
+        if reason == "cancelled":
+            if not self.cancelled:
+                self._differs("cancelled by nobody")
+        else:
+            told = (reason, result.stop, _usage(result.usage))
+            if told != _ending(job):
+                self._differs(f"it ended with {told}, not {_ending(job)}")
+            if self.received != len(job.pieces) and not self.cancelled:
+                self._differs(f"it ended after {self.received} of {len(job.pieces)} pieces")
+        self._ledger.counts["splices told"] += len(result.splices)
+        receipt = Receipt(job, reason, self.received, result.splices)
+        self._ledger.acknowledge(id_, receipt)
+
+    def fail(self, why: str) -> None:
+        """The stream ended as it must not."""
+        self._ledger.reading.discard(self)
+        self._differs(f"after {self.received} pieces: {why}")
+
+    def _differs(self, what: str) -> None:
+        if not self._wrong:  # one wrong piece is followed by many
+            self._wrong = True
+            self._ledger.violation(f"{self._job.kind}/{self._job.flavour}: {what}")
+
+
+def _usage(usage: dict[str, int]) -> tuple[int | None, int | None]:
+    return usage.get("completion_tokens"), usage.get("prompt_tokens")
+
+
+def _ending(job: Job) -> tuple[str, str | None, tuple[int, int]]:
+    return job.reason, job.stop, (job.tokens, job.prompt_tokens)
+
+
+# -- what is stored -----------------------------------------------------------------------------
+
+
+def digest(result: records.Result) -> bytes:
+    """A hash of all that a stored result says."""
+    return blake2b(_encoder.encode(result)).digest()
+
+
+def differs(receipt: Receipt, result: records.Result) -> str | None:
+    """In what a stored result is not what its reader was told; None: in nothing."""
+    job, log = receipt.job, result.log
+    cancelled = receipt.reason == "cancelled"
+    found: dict[str, tuple[Any, Any]] = {
+        "state": (result.state, "cancelled" if cancelled else "done"),
+        "splices": ([splice.position for splice in result.continuations], receipt.splices),
+    }
+    count = len(log.pieces) if cancelled else len(job.pieces)
+    if cancelled and count < receipt.pieces:
+        return f"it has {count} pieces, a reader had {receipt.pieces}"
+    wanted = job.pieces[:count]
+    found["text"] = (result.text, "".join(piece.text for piece in wanted))
+    found["pieces"] = (log.pieces, [piece.text for piece in wanted])
+    found["ids"] = (log.ids, [piece.id for piece in wanted])
+    if "n_probs" in job.ask:
+        stored = _encoder.encode(log.logprobs)
+        found["logprobs"] = (stored, _encoder.encode(plain([p.logprobs or [] for p in wanted])))
+    if not cancelled:
+        told = (result.reason, result.stop, _usage(result.usage))
+        found["ending"] = (told, _ending(job))
+    for name, (is_, should) in found.items():
+        if is_ != should:
+            return f"its {name} is {_short(is_)}, not {_short(should)}"
+    return None
+
+
+def _short(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 200 else f"{text[:100]}…{text[-90:]}"

@@ -1,0 +1,161 @@
+"""llcuda-server as a process that is killed with -9 and started again at the same address."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import trio
+
+from tools.overhead.processes import ROOT
+
+#: Seconds for a server to say where it listens, or to end when it is told to.
+PATIENCE = 60.0
+#: Below the ports that systems give to connections that are made, so that nobody takes it meanwhile
+#: and no client is ever connected to itself.
+_PORTS = range(20_000, 32_000)
+BROKEN = ROOT / "tools" / "crash" / "broken.py"
+
+
+class ServerError(Exception):
+    """The server did not start, or ended by itself; the message holds what it said."""
+
+
+class Server:
+    """One that can be started and killed any number of times.
+
+    Args:
+        folder: its data directory; its log is written beside it.
+        options: of its command line.
+        broken: how it is broken on purpose, one of broken.MODES; None: it is not.
+    """
+
+    def __init__(self, folder: Path, options: Sequence[str], broken: str | None = None) -> None:
+        self.folder = folder
+        self.port = free_port()
+        self.address = f"127.0.0.1:{self.port}"
+        self._log = folder.with_suffix(".log")
+        self._options = options
+        self._broken = broken
+        self._process: trio.Process | None = None
+
+    async def start(self) -> None:
+        """Start it; returns at once. Raises nothing that `ready` does not tell better."""
+        how = ["-m", "llcuda_net.cli.server"]
+        if self._broken is not None:
+            how = [str(BROKEN), self._broken]
+        options = ["--port", str(self.port), "--data-dir", str(self.folder), *self._options]
+        with self._log.open("ab") as log:
+            self._process = await trio.lowlevel.open_process(
+                [sys.executable, *how, *options, "--log-level", "warning"],
+                stdout=subprocess.PIPE,
+                stdin=subprocess.DEVNULL,
+                stderr=log,
+                env=environment(),
+                start_new_session=True,  # Ctrl-C is for us, and we end it
+            )
+
+    async def ready(self) -> None:
+        """Return when it serves.
+
+        Raises:
+            ServerError: it does not.
+        """
+        assert self._process is not None
+        stdout = self._process.stdout
+        assert stdout is not None
+        line = b""
+        with trio.move_on_after(PATIENCE):
+            while not line.endswith(b"\n") and (data := await stdout.receive_some(4096)):
+                line += data
+        if not line.startswith(b"listening on "):
+            raise ServerError(f"llcuda-server did not start: {self.said()}")
+
+    async def kill(self) -> None:
+        """kill -9; returns when it is gone.
+
+        Raises:
+            ServerError: it had ended before, by itself.
+        """
+        process = self._process
+        assert process is not None
+        process.kill()
+        await self._gone()
+        if process.returncode != -signal.SIGKILL:
+            raise ServerError(f"llcuda-server ended with {process.returncode}: {self.said()}")
+
+    async def stop(self) -> None:
+        """Stop it as an operator does.
+
+        Raises:
+            ServerError: it did not end, or not well.
+        """
+        process = self._process
+        assert process is not None
+        process.terminate()
+        with trio.move_on_after(PATIENCE):
+            await process.wait()
+        code = process.returncode
+        await self.end()
+        if code != 0:
+            raise ServerError(f"llcuda-server ended with {code} on SIGTERM: {self.said()}")
+
+    async def end(self) -> None:
+        """See to it that it does not run."""
+        if self._process is not None:
+            if self._process.poll() is None:
+                self._process.kill()
+            await self._gone()
+
+    async def _gone(self) -> None:
+        process, self._process = self._process, None
+        assert process is not None
+        with trio.CancelScope(shield=True):
+            await process.wait()
+            if process.stdout is not None:
+                await process.stdout.aclose()
+
+    def said(self) -> str:
+        """The last lines of its log."""
+        lines = self._log.read_text("utf-8", "replace").strip().splitlines()
+        return " / ".join(line[:300] for line in lines[-3:]) or "it said nothing"
+
+    def complaints(self) -> list[str]:
+        """The lines of its log that tell of a bug, or of damage, which a kill must not do."""
+        lines = self._log.read_text("utf-8", "replace").splitlines()
+        bad = ("Traceback", "_crashed", "journal_damaged")
+        return [line[:300] for line in lines if any(word in line for word in bad)]
+
+
+@asynccontextmanager
+async def ended(server: Server) -> AsyncIterator[Server]:
+    """The server, which does not outlive the block."""
+    try:
+        yield server
+    finally:
+        await server.end()
+
+
+def free_port() -> int:
+    """A port of this machine that nobody uses."""
+    for port in random.sample(_PORTS, len(_PORTS)):
+        try:
+            socket.create_server(("127.0.0.1", port)).close()
+        except OSError:
+            continue
+        return port
+    raise ServerError(f"no free port from {_PORTS.start} to {_PORTS.stop}")
+
+
+def environment() -> dict[str, str]:
+    """Ours, without the user's own settings of llcuda, and with the llcuda of this very tree."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("LLCUDA_")}
+    paths = [str(ROOT), str(ROOT / "protocol"), kept.get("PYTHONPATH", "")]
+    return {**kept, "PYTHONPATH": os.pathsep.join(filter(None, paths)), "NO_COLOR": "1"}

@@ -1,0 +1,160 @@
+#!/usr/bin/env python3
+"""Kill llcuda-server with -9, again and again, and prove that nothing that was seen is lost."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path[:0] = [str(ROOT), str(ROOT / "protocol")]  # runs from anywhere, without being installed
+
+from tools.crash import command  # noqa: E402
+from tools.crash.broken import MODES  # noqa: E402
+from tools.crash.campaign import EARLY, Outcome, Plan, run  # noqa: E402
+from tools.overhead.processes import StartError  # noqa: E402
+
+EXAMPLE = f"""\
+example:
+  python tools/crash_campaign.py --kills 300 --real-engine 20
+  python tools/crash_campaign.py --kills 25 --seed 7 --json crash.json
+  python tools/crash_campaign.py --break send-before-journal      # must end with exit code 1
+
+Real processes: llcuda-server in front of the synthetic upstream, whose every token follows from all
+ids before it; clients that submit and stream all the time over the Python client, which reconnects;
+and kill -9 at random moments, {EARLY} of a hundred while the server still starts. Clients read to
+the end, detach and leave the rest to another client, send a key twice at once, and cancel; answers
+have characters of four tokens, stop strings and their beginnings, log-probabilities.
+
+Checked: each piece that a client gets (number, text, id, log-probabilities) against what was
+computed, across all restarts; each acknowledged result in the store while the killed server is
+still dead, and again at the end; no result that no client knows of; every stream comes to its end;
+at least half of the kills find a stream under way, with pieces from the very server killed.
+
+With the built-in engine the answers are compared with those that it gave before, undisturbed; half
+of the kills wait for a stream under way, since the demonstration model answers in milliseconds.
+
+Afterwards two servers that are broken on purpose are tried, and must be found out.
+
+exit codes: 0 all is well, 1 something is not, 2 usage, 130 interrupted
+"""
+#: Kills in which a server that is broken on purpose must be found out.
+_CONTROL_KILLS = 10
+#: Seconds that a server lives, with the engine: its answers come faster, and so does their end.
+_ENGINE_LIFE = (0.3, 2.5)
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    out = argparse.ArgumentParser(
+        description=__doc__,
+        epilog=EXAMPLE,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    out.add_argument("--kills", type=command.count, default=25, help="(default %(default)s)")
+    out.add_argument(
+        "--real-engine",
+        type=command.count,
+        default=0,
+        metavar="KILLS",
+        help="then so many more with the built-in engine and the demonstration model (default 0)",
+    )
+    out.add_argument(
+        "--life",
+        type=_life,
+        default=(0.1, 2.0),
+        metavar="MIN,MAX",
+        help="seconds from when the server is ready to its kill (default 0.1,2.0)",
+    )
+    out.add_argument("--no-controls", action="store_true", help="try no broken server")
+    out.add_argument("--break", dest="broken", choices=MODES, help="run with a broken server only")
+    command.add_common(out, 16)
+    return out
+
+
+def _life(text: str) -> tuple[float, float]:
+    least, _, most = text.partition(",")
+    out = float(least), float(most)
+    if not 0 <= out[0] <= out[1] < float("inf"):
+        raise argparse.ArgumentTypeError("must be two numbers, the smaller one first")
+    return out
+
+
+def plans(args: argparse.Namespace, seed: int) -> list[Plan]:
+    """The campaigns to be run, one after another."""
+    plan = Plan(seed, args.kills, args.clients, args.rate, args.life)
+    if args.broken is not None:
+        return [replace(plan, broken=args.broken)]
+    out = [plan] if plan.kills else []
+    if args.real_engine:
+        out.append(replace(plan, kills=args.real_engine, engine=True, life=_ENGINE_LIFE))
+    if not args.no_controls:
+        out += [replace(plan, kills=_CONTROL_KILLS, broken=mode) for mode in MODES]
+    return out
+
+
+def is_well(outcome: Outcome) -> bool:
+    """Whether it came out as it must: a broken server, with violations."""
+    return bool(outcome.violations) is (outcome.plan.broken is not None)
+
+
+def summary(outcome: Outcome) -> str:
+    """One campaign, for a person."""
+    plan, violations = outcome.plan, outcome.violations
+    if plan.broken is not None:
+        if not violations:
+            return f"control {plan.broken}: NOT NOTICED, {outcome.kills} kills"
+        return f"control {plan.broken}: noticed at kill {outcome.kills}: {violations[0]}"
+    what = "the built-in engine" if plan.engine else f"synthetic upstream, {plan.rate:g} tokens/s"
+    share = outcome.mid_stream / max(1, outcome.kills)
+    known = outcome.document()["start_median_s"]
+    start = f", start {known:.2f} s in the median" if known is not None else ""
+    lines = [
+        ("", f"{what}, {plan.clients} clients, {outcome.seconds:,.0f} s{start}"),
+        ("kills", f"{outcome.kills:,}, {outcome.early:,} of them while the server started"),
+        ("  mid-stream", f"{outcome.mid_stream:,} ({share:.0%}), cutting {outcome.cut:,} streams"),
+        *command.rows(outcome.ledger),
+        *command.verdict(violations, outcome.ledger.counts["violations"]),
+    ]
+    return command.table(lines)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the campaigns, print the summary, write the JSON."""
+    args = parser().parse_args(argv)
+    seed = command.seed_of(args.seed)
+    about = command.about()
+    print(f"seed {seed}; {command.machine_line(about)}", flush=True)
+    outcomes: list[Outcome] = []
+    code = 0
+    try:
+        for plan in plans(args, seed):
+            outcomes.append(command.run(partial(run, plan, say=command.say)))
+            command.say("")
+            print(f"\n{summary(outcomes[-1])}", flush=True)
+    except (command.Interrupted, KeyboardInterrupt) as interrupted:
+        command.say("")
+        print("interrupted", file=sys.stderr)
+        code = getattr(interrupted, "code", 130)
+    except StartError as error:
+        print(error, file=sys.stderr)
+        code = 1
+    if args.json is not None:
+        document: dict[str, Any] = {"seed": seed, **about, "complete": code == 0}
+        document["campaigns"] = [outcome.document() for outcome in outcomes]
+        args.json.write_text(json.dumps(document, indent=1) + "\n", "utf-8")
+    if code:
+        return code
+    if args.broken is not None:
+        return int(bool(outcomes[0].violations))
+    return int(not all(map(is_well, outcomes)))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
