@@ -7,7 +7,8 @@ tells nobody anything, never builds.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from types import TracebackType
 
 import trio
@@ -29,6 +30,8 @@ class Admission:
         self._max_queue = max_queue
         self._running = 0
         self._waiting: OrderedDict[Ticket, None] = OrderedDict()
+        self._idle = trio.lowlevel.ParkingLot()
+        self._spare: set[trio.CancelScope] = set()
 
     @property
     def running(self) -> int:
@@ -54,6 +57,8 @@ class Admission:
         Raises:
             RequestError: the queue is full.
         """
+        for scope in self._spare:
+            scope.cancel()
         ticket = Ticket(self)
         if self._running < self._slots and not self._waiting:
             self._running += 1
@@ -78,6 +83,33 @@ class Admission:
         elif ticket in self._waiting:
             del self._waiting[ticket]
             self._tell()
+        if self.idle:
+            self._idle.unpark_all()
+
+    @property
+    def idle(self) -> bool:
+        """Whether nobody uses a slot, and nobody waits for one."""
+        return not self._running and not self._waiting
+
+    @asynccontextmanager
+    async def spare(self, settle: float) -> AsyncIterator[None]:
+        """Time in which nobody wants a slot: for work that must not delay anybody's.
+
+        Begins when nobody has used one for `settle` seconds. What is done in it is cancelled as
+        soon as somebody takes a place, who is not made to wait for it: it holds no slot.
+        """
+        begun = False
+        while not begun:
+            while not self.idle:
+                await self._idle.park()
+            with trio.CancelScope() as scope:
+                self._spare.add(scope)
+                try:
+                    await trio.sleep(settle)
+                    begun = True
+                    yield
+                finally:
+                    self._spare.discard(scope)
 
     def _admit(self) -> None:
         moved = False

@@ -3,14 +3,25 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
+
+import trio
 
 from llcuda_net.admission import Admission
+from llcuda_net.errors import RequestError
 from llcuda_net.upstream.completion import nonsense
 from llcuda_net.upstream.interface import Upstream
+from llcuda_protocol import ErrorCode
 
 #: Texts embedded in one call of the upstream, for each of which a slot is held.
 _BATCH = 64
+#: Characters that one piece of a long text has at first, and at least.
+PIECE, LEAST_PIECE = 1024, 32
+#: Characters of a text that count; what is behind them is left out.
+MAX_TEXT = 32_768
+
+#: Gives each text its rows, as Upstream.embed does.
+EmbedTexts = Callable[[list[str]], Awaitable[list[list[list[float]]]]]
 
 
 async def embed(texts: Sequence[str], upstream: Upstream, admission: Admission) -> list[bytes]:
@@ -41,3 +52,73 @@ def _pack(vector: list[float]) -> bytes:
     if not vector:
         raise ValueError("a vector without components")
     return struct.pack(f"<{len(vector)}f", *vector)
+
+
+class LongTexts:
+    """Embeds texts of any length: in pieces, whose vectors are averaged by their lengths.
+
+    An upstream bounds the tokens of one text, and says so only when it refuses one. So pieces are
+    bounded in characters, and halved until they are taken; what was learnt is kept.
+
+    Args:
+        width: pieces embedded in one call.
+    """
+
+    def __init__(self, embed: EmbedTexts, width: int = 1) -> None:
+        self.piece = PIECE
+        self.width = width
+        self._embed = embed
+
+    async def vectors(self, texts: Sequence[str]) -> list[list[float]]:
+        """A vector a text; an empty one for a text of nothing but white space.
+
+        Raises:
+            RequestError: the upstream fails, or refuses even short pieces.
+        """
+        while True:
+            try:
+                return await self._vectors([pieces(text, self.piece) for text in texts])
+            except RequestError as error:
+                if error.code != ErrorCode.CONTEXT_EXCEEDED or self.piece <= LEAST_PIECE:
+                    raise
+                self.piece //= 2
+
+    async def _vectors(self, texts: list[list[str]]) -> list[list[float]]:
+        flat = [piece for text in texts for piece in text]
+        found: list[list[list[float]]] = []
+        for start in range(0, len(flat), self.width):
+            found += await self._embed(flat[start : start + self.width])
+        try:
+            # Not here: an upstream that does not pool gives a row a token.
+            return await trio.to_thread.run_sync(_together, texts, found)
+        except (TypeError, ValueError):
+            raise nonsense("/embedding gave no vectors") from None
+
+
+def _together(texts: list[list[str]], found: list[list[list[float]]]) -> list[list[float]]:
+    out, first = [], 0
+    for text in texts:
+        part = [_mean(rows) for rows in found[first : first + len(text)]]
+        out.append(_weighted(part, [len(piece) for piece in text]))
+        first += len(text)
+    return out
+
+
+def _weighted(vectors: list[list[float]], weights: list[int]) -> list[float]:
+    if len(vectors) < 2:
+        return [float(x) for x in vectors[0]] if vectors else []
+    total = sum(weights)
+    columns = zip(*vectors, strict=True)
+    return [sum(x * w for x, w in zip(column, weights, strict=True)) / total for column in columns]
+
+
+def pieces(text: str, longest: int) -> list[str]:
+    """The text cut where there is white space into pieces of at most so many characters."""
+    rest = text[:MAX_TEXT].strip()
+    out = []
+    while len(rest) > longest:
+        cut = max(rest.rfind(" ", 0, longest + 1), rest.rfind("\n", 0, longest + 1))
+        cut = cut if cut > longest // 2 else longest
+        out.append(rest[:cut].rstrip())
+        rest = rest[cut:].lstrip()
+    return [*out, rest] if rest else out

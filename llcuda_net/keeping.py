@@ -45,6 +45,11 @@ class Keeper:
         self._level = level if storage is not None else Level.MEMORY
         self._kept: dict[Generation, Kept] = {}
 
+    @property
+    def keeps(self) -> bool:
+        """Whether there is a store at all."""
+        return self._storage is not None
+
     def level(self, wanted: str | None) -> Level:
         """The level in force for a request.
 
@@ -243,8 +248,11 @@ class Keeper:
         return await self._read(lambda store: store.find_cached(model, request_hash, owner))
 
     async def _read(self, question: Callable[[Store], _T]) -> _T | None:
-        if self._storage is None:
-            return None
+        return None if self._storage is None else await self.read(question)
+
+    async def read(self, question: Callable[[Store], _T]) -> _T:
+        """Ask the store something, in a thread that runs to its end; there must be a store."""
+        assert self._storage is not None
         try:
             return await self._storage.read(question)
         except StorageError as error:

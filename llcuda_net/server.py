@@ -21,6 +21,7 @@ import trio
 
 from llcuda_net import embedding, intake
 from llcuda_net.admission import Admission, Ticket
+from llcuda_net.analysis import Analyst, Found
 from llcuda_net.errors import RequestError
 from llcuda_net.generations import Generation, State
 from llcuda_net.keeping import Keeper
@@ -91,8 +92,12 @@ class Server:
             self._keeper,
             self._publisher,
             self._registry,
-            fingerprint or Told(upstream),
+            known := fingerprint or Told(upstream),
         )
+        #: Analyses results and searches them; None where none are kept, or that is not wanted.
+        self.analyst: Analyst | None = None
+        if settings.analysis and self._keeper.keeps:
+            self.analyst = Analyst(self._keeper, upstream, self._admission, known)
         self._resumer = Resumer(self._runner, upstream, self._admission, self.left)
         self._finding = trio.Lock()
         self._replayed: WeakValueDictionary[str, Generation] = WeakValueDictionary()
@@ -119,6 +124,8 @@ class Server:
             self._nursery.start_soon(self._hub.run)
             self._nursery.start_soon(self._publisher.sync_strictly)
             self._nursery.start_soon(self._registry.run)
+            if self.analyst is not None:
+                self._nursery.start_soon(self.analyst.run)
             for entry in self._keeper.recovered:
                 self._resume(entry)
             # Whoever attaches is told of the new run, so the next server must know of it, too.
@@ -337,6 +344,8 @@ class Server:
         return None
 
     def _count(self, generation: Generation) -> None:
+        if self.analyst is not None:
+            self.analyst.wake()
         self._ended[generation.state] += 1
         self._tokens_streamed += len(generation.pieces)
         error = generation.error
@@ -365,12 +374,36 @@ class Server:
             raise too_late(self.settings.timeout)
         return vectors
 
+    async def search(self, text: str, k: int) -> Found:
+        """The k results nearest to a text.
+
+        Raises:
+            RequestError: as `embed`, or nothing is analysed here.
+        """
+        if self._draining:
+            raise _shutting_down("the server is shutting down; try again later")
+        if self.analyst is None:
+            raise RequestError(
+                ErrorCode.UNSUPPORTED,
+                "this server analyses no results: it was started with --no-analysis, or keeps none",
+            )
+        if not text.strip():
+            raise RequestError(ErrorCode.INVALID_REQUEST, "the text to search for is empty")
+        with trio.move_on_after(self.settings.timeout):
+            await self._runner.properties()
+            return await self.analyst.search(text, k)
+        raise too_late(self.settings.timeout)
+
     async def report(self) -> dict[str, Any]:
         """What a status request is answered with; SPEC.md names the keys."""
         upstream = self._upstream
         properties = None
+        analysis: dict[str, Any] = {}
         with contextlib.suppress(RequestError), trio.move_on_after(2):
             properties = await self._runner.properties()
+        if self.analyst is not None:
+            with contextlib.suppress(RequestError), trio.move_on_after(2):
+                analysis["analysis"] = await self.analyst.report()
         return {
             "server": {
                 "version": package_version(),
@@ -398,6 +431,7 @@ class Server:
                     "restarts": self.upstream_restarts(),
                 }
             ],
+            **analysis,
         }
 
 

@@ -19,6 +19,7 @@ import trio
 
 from llcuda_net import logs
 from llcuda_net.address import Address
+from llcuda_net.compiling import compile_kernels
 from llcuda_net.errors import ConfigError, EngineError, ListenError, StorageError
 from llcuda_net.keeping import Keeper
 from llcuda_net.server import Server
@@ -251,6 +252,8 @@ class _Serving:
         fingerprint = Fingerprint(upstream, self._folder, self._model)
         server = Server(self._settings, upstream, hub, self._tokens, keeper, fingerprint)
         server.upstream_restarts = self._restarts
+        if server.analyst is not None:
+            server.analyst.prepare = compile_kernels
         async with trio.open_nursery() as around:
             if self._folder is not None:  # nobody asks for it where nothing is kept
                 around.start_soon(fingerprint.run)

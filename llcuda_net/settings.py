@@ -65,6 +65,11 @@ class Settings:
     durability: str = _option(
         "disk", "what an acknowledged token survives: memory, process, disk or strict"
     )
+    analysis: bool = _option(
+        True,
+        "while nothing runs, compute of results how sure the model was, and what they are about",
+        kind=bool,
+    )
     auth_token_file: str | None = _option(
         None, "file of tokens, one a line; a client must send one of them"
     )

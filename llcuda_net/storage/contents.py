@@ -141,8 +141,12 @@ class Codec:
         pieces, ids = _decoded(_log.decode, self.raw(column, fetch))
         found = None
         if logprobs is not None:
-            found = _decoded(_logprobs.decode, self.raw(logprobs, fetch))
+            found = self.unpack_logprobs(logprobs, fetch)
         return TokenLog(pieces, ids, found)
+
+    def unpack_logprobs(self, column: bytes | int, fetch: Fetch) -> Logprobs:
+        """The log-probabilities of a log, alone."""
+        return _decoded(_logprobs.decode, self.raw(column, fetch))
 
     def references(self, request: bytes | int, fetch: Fetch) -> list[int]:
         """The bodies that a request's column needs: itself, and those within the skeleton."""
@@ -178,6 +182,14 @@ def prompt_text(request: dict[str, Any]) -> str:
         return ""
     texts = [message.get("content") for message in messages if isinstance(message, dict)]
     return "\n\n".join(text for text in texts if isinstance(text, str))
+
+
+def question(request: dict[str, Any]) -> str:
+    """What is asked: the prompt, or the last message; empty where that is no text."""
+    messages = request.get("messages")
+    if isinstance(messages, list) and messages and isinstance(messages[-1], dict):
+        return text if isinstance(text := messages[-1].get("content"), str) else ""
+    return prompt if isinstance(prompt := request.get("prompt"), str) else ""
 
 
 def preview(request: dict[str, Any]) -> str:

@@ -1,7 +1,8 @@
-"""What is computed from results: the full-text index and counts by day, in a file of their own.
+"""What is computed from results: the full-text index, counts by day, and what analyses.py adds.
 
-The cursor says up to which result they go, and moves in the transaction that adds to them. A file
-that belongs to another store, or is ahead of it (a backup was put back), begins anew.
+All of it is in a file of its own. The cursor says up to which result it goes, and moves in the
+transaction that adds to it. A file that belongs to another store, or is ahead of it (a backup was
+put back), begins anew.
 """
 
 from __future__ import annotations
@@ -47,9 +48,10 @@ class Derived:
         self._db: apsw.Connection | None = None
         self._attached = False
         if create:
-            self._open()
+            self.open()
 
-    def _open(self) -> apsw.Connection:
+    def open(self) -> apsw.Connection:
+        """The connection that writes; the file is made if need be."""
         if self._db is None:
             try:
                 self._db = self._prepare()
@@ -71,8 +73,11 @@ class Derived:
             if db.execute("SELECT store FROM cursor WHERE seq <= ?", (newest,)).get != store:
                 with transaction(db):
                     db.execute("INSERT INTO texts(texts) VALUES ('delete-all')")
-                    db.execute("DELETE FROM rollups; DELETE FROM cursor")
-                    db.execute("INSERT INTO cursor VALUES (?, 0)", (store,))
+                    db.execute(
+                        "DELETE FROM rollups; DELETE FROM cursor; DELETE FROM figures;"
+                        " DELETE FROM spaces; DELETE FROM embeddings"
+                    )
+                    db.execute("INSERT INTO cursor (store, seq) VALUES (?, 0)", (store,))
         except BaseException:
             db.close()
             raise
@@ -82,7 +87,7 @@ class Derived:
 
     def step(self, document: Document) -> bool:
         """Index a few results; whether there may be more."""
-        db = self._open()
+        db = self.open()
         started = time.perf_counter()
         cursor = db.execute("SELECT seq FROM cursor").get
         batch = rows(
@@ -124,16 +129,18 @@ class Derived:
         return done < len(batch) or len(batch) == _STEP_RESULTS
 
     def forget(self, seqs: Sequence[int]) -> None:
-        """Take results out of the index, which are about to be deleted."""
-        db = self._open()
+        """Take results out of all that is here, which are about to be deleted."""
+        db = self.open()
         with transaction(db):
             for seq in seqs:
                 db.execute("DELETE FROM texts WHERE rowid = ?", (seq,))
+                db.execute("DELETE FROM figures WHERE seq = ?", (seq,))
+                db.execute("DELETE FROM embeddings WHERE seq = ?", (seq,))
 
     # -- reading ------------------------------------------------------------------------------
 
-    def _attach(self) -> bool:
-        """Whether there is a file, now beside results.db in the reading connection."""
+    def attach(self) -> bool:
+        """Whether there is a file, now beside results.db in the reading connection: `derived`."""
         if not self._attached and self._path.exists():
             self._results.execute("ATTACH ? AS derived", (str(self._path),))
             self._attached = True
@@ -142,7 +149,7 @@ class Derived:
     def search(self, words: str, query: Query, document: Document) -> list[Hit]:
         """See Store.search."""
         match = match_of(words)
-        if not self._attach():
+        if not self.attach():
             return []
         wanted, values = conditions(query)
         sql = (
@@ -162,7 +169,7 @@ class Derived:
 
     def days(self, owner: str | None) -> list[DayStats]:
         """The counts by day, newest first."""
-        if not self._attach():
+        if not self.attach():
             return []
         found = rows(
             self._results,
@@ -176,7 +183,7 @@ class Derived:
     def behind(self) -> int:
         """How many results are not indexed yet."""
         cursor = 0
-        if self._attach():
+        if self.attach():
             cursor = self._results.execute("SELECT seq FROM derived.cursor").get or 0
         return int(
             self._results.execute("SELECT count(*) FROM results WHERE seq > ?", (cursor,)).get

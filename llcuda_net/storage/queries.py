@@ -10,7 +10,8 @@ import apsw
 from llcuda_net.storage.connections import rows
 from llcuda_net.storage.store import Query, Stats, Summary
 
-_SUMMARY = (
+#: The columns of a Summary, of results `r` and models `m`.
+SUMMARY = (
     "r.id, r.created, r.finished, r.state, m.name, r.owner, r.tokens, r.prompt_tokens, r.size,"
     " r.preview"
 )
@@ -54,7 +55,7 @@ def summaries(db: apsw.Connection, query: Query) -> list[Summary]:
         wanted.append("(r.created, r.seq) < (SELECT created, seq FROM results WHERE id = ?)")
         values.append(query.after)
     sql = (
-        f"SELECT {_SUMMARY} FROM results r JOIN models m ON m.id = r.model{where(wanted)}"
+        f"SELECT {SUMMARY} FROM results r JOIN models m ON m.id = r.model{where(wanted)}"
         " ORDER BY r.created DESC, r.seq DESC LIMIT ?"
     )
     return [Summary(*row) for row in db.execute(sql, [*values, _limit(query)])]

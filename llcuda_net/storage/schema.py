@@ -108,6 +108,41 @@ DERIVED = (
         ) STRICT, WITHOUT ROWID;
         """,
     ),
+    Migration(
+        2,
+        "analyses: certainty and embeddings",
+        """
+        -- How sure the model was: of results with log-probabilities, up to `figured`.
+        ALTER TABLE cursor ADD COLUMN figured INTEGER NOT NULL DEFAULT 0;
+        CREATE TABLE figures (
+            seq INTEGER PRIMARY KEY,
+            tokens INTEGER NOT NULL,
+            mean_surprisal REAL,
+            perplexity REAL,
+            mean_entropy REAL,
+            first INTEGER NOT NULL,
+            behind INTEGER NOT NULL,
+            span_surprisal REAL
+        ) STRICT;
+
+        -- A space for each model, dimension and recipe, that goes up to the result `seq`.
+        CREATE TABLE spaces (
+            id INTEGER PRIMARY KEY,
+            model BLOB NOT NULL,
+            dim INTEGER NOT NULL,
+            recipe INTEGER NOT NULL,
+            seq INTEGER NOT NULL
+        ) STRICT;
+        CREATE TABLE embeddings (
+            id INTEGER PRIMARY KEY,
+            space INTEGER NOT NULL,
+            seq INTEGER NOT NULL,
+            scale REAL NOT NULL,
+            codes BLOB NOT NULL
+        ) STRICT;
+        CREATE UNIQUE INDEX embeddings_seq ON embeddings (seq, space);
+        """,
+    ),
 )
 
 

@@ -16,6 +16,7 @@ import msgspec
 
 from llcuda_net.errors import StorageError
 from llcuda_net.storage import prune, queries, schema
+from llcuda_net.storage.analyses import SqliteAnalyses
 from llcuda_net.storage.connections import connect, errors, transaction
 from llcuda_net.storage.contents import (
     Codec,
@@ -101,6 +102,7 @@ class SqliteStore:
                         StorageError.REFUSED,
                     )
                 self.derived = Derived(directory / DERIVED, self._db, create=write)
+                self.analyses = SqliteAnalyses(self.derived, self._db, self._codec, self._body)
             except BaseException:
                 self._db.close()
                 raise

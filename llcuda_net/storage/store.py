@@ -7,11 +7,11 @@ wall-clock nanoseconds. Every method may raise StorageError.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol
 
-from llcuda_net.storage.records import Result
+from llcuda_net.storage.records import Logprobs, Result
 
 #: Marks around what a search found.
 HIGHLIGHT = ("\x02", "\x03")
@@ -76,6 +76,63 @@ class Hit:
     score: float
     prompt: str
     text: str
+
+
+@dataclass(frozen=True)
+class Figures:
+    """How sure the model was of a result; in nats. None: not a finite number.
+
+    Attributes:
+        tokens: how many had a log-probability.
+        mean_surprisal: mean of -log p of the tokens that were taken.
+        perplexity: exp(mean_surprisal).
+        mean_entropy: of the distributions they were taken from, as far as they are known.
+        least_certain: the run of tokens with the greatest mean surprisal: first, and behind last.
+        span_surprisal: that mean.
+    """
+
+    tokens: int
+    mean_surprisal: float | None
+    perplexity: float | None
+    mean_entropy: float | None
+    least_certain: tuple[int, int]
+    span_surprisal: float | None
+
+
+@dataclass(frozen=True)
+class Space:
+    """Embeddings that can be compared with each other: of one model, dimension and recipe.
+
+    Attributes:
+        model: the model's fingerprint.
+        recipe: which texts are embedded, and how they are put together.
+        seq: results up to this number are in it.
+    """
+
+    id: int
+    model: dict[str, Any]
+    dim: int
+    recipe: int
+    seq: int
+
+
+@dataclass(frozen=True)
+class Document:
+    """The texts of a result: what was asked, and what was generated."""
+
+    seq: int
+    question: str
+    answer: str
+
+
+@dataclass(frozen=True)
+class Embedding:
+    """A result's embedding: int8 codes, times `scale` of length 1; `id` grows as they are added."""
+
+    id: int
+    seq: int
+    scale: float
+    codes: bytes
 
 
 @dataclass(frozen=True)
@@ -154,8 +211,59 @@ class DayStats:
     prompt_tokens: int
 
 
+#: Figures of log-probabilities, for each of several results.
+Compute = Callable[[list[Logprobs]], list[Figures]]
+
+
+class Analyses(Protocol):
+    """What was computed of finished results, in the order in which they were stored.
+
+    A result's number, `seq`, is never used again. What is pruned takes its analysis with it.
+    """
+
+    def figure(self, compute: Compute) -> bool:
+        """Compute the figures of a few results that have none; whether there may be more."""
+
+    def figures(self, result: str) -> Figures | None:
+        """A result's figures, by its id; None: it has no log-probabilities, or not yet."""
+
+    def spaces(self) -> list[Space]:
+        """All spaces, newest first."""
+
+    def open_space(self, model: dict[str, Any], dim: int, recipe: int, seq: int = 0) -> Space:
+        """A new, empty space."""
+
+    def know(self, space: Space, model: dict[str, Any]) -> None:
+        """Keep the fingerprint of a space's model, of which more is known by now."""
+
+    def unembedded(self, after: int, limit: int) -> list[Document]:
+        """The first results behind this number."""
+
+    def embed(self, space: int, upto: int, rows: Sequence[tuple[int, float, bytes]]) -> None:
+        """Add embeddings (seq, scale, codes); the space goes up to `upto` then, all or nothing."""
+
+    def embeddings(self, space: int) -> Iterator[list[Embedding]]:
+        """All embeddings of a space whose results are there, in the order they were added."""
+
+    def count(self, space: int) -> int:
+        """How many embeddings a space has."""
+
+    def summaries(self, seqs: Collection[int]) -> dict[int, tuple[Summary, str]]:
+        """Results by their numbers, each with the beginning of its text; those that are there."""
+
+    def behind(self, seq: int) -> int:
+        """How many results lie behind this number."""
+
+    def figured(self) -> int:
+        """The number up to which there are figures."""
+
+
 class Store(Protocol):
     """Results, by id."""
+
+    @property
+    def analyses(self) -> Analyses:
+        """What was computed of them."""
 
     def put(self, results: Sequence[Result]) -> None:
         """Store results, all or none; on the disk when it returns. One already there is left."""

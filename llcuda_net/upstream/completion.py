@@ -246,6 +246,8 @@ def upstream_failure(status: int, body: bytes | bytearray) -> RequestError:
             ErrorCode.CONTEXT_EXCEEDED,
             f"a text to embed is too long: {found[1]} tokens, where the upstream takes {found[2]}",
         )
+    if kind == "not_supported_error" or status == 501:
+        return RequestError(ErrorCode.UNSUPPORTED, f"the upstream cannot do that: {message}")
     if status == 503:
         return RequestError(
             ErrorCode.UPSTREAM_UNAVAILABLE,

@@ -49,7 +49,8 @@ def command(name: str, *arguments: str) -> list[str]:
 def environment(**extra: str) -> dict[str, str]:
     """This process's environment without settings of the user's own."""
     kept = {k: v for k, v in os.environ.items() if not k.startswith("LLCUDA_")}
-    return {**kept, "NO_COLOR": "1", "LLCUDA_STORE": "none", **extra}
+    quiet = {"NO_COLOR": "1", "LLCUDA_STORE": "none", "LLCUDA_ANALYSIS": "false"}
+    return {**kept, **quiet, **extra}
 
 
 @contextlib.contextmanager

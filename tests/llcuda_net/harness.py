@@ -217,6 +217,7 @@ async def serving(
     **settings: Any,
 ) -> AsyncIterator[tuple[Server, MemoryListener]]:
     """A server on memory streams; cancelled at the end."""
+    settings.setdefault("analysis", False)  # threads know nothing of virtual time
     listener = MemoryListener()
     server = Server(Settings(**settings), upstream, upstream.hub, tokens, keeper)
     async with trio.open_nursery() as nursery:

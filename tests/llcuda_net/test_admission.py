@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import trio
+import trio.testing
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
@@ -85,6 +86,68 @@ async def test_a_ticket_comes_back_however_its_holder_ends(autojump_clock: objec
         async with admission.enter():
             raise AssertionError
     assert (admission.running, admission.queued) == (0, 0)
+
+
+async def test_spare_time_begins_when_nobody_has_a_slot_or_wants_one(
+    autojump_clock: object,
+) -> None:
+    admission = Admission(slots=1, max_queue=4)
+    tickets = [admission.enter(), admission.enter()]
+    begun: list[float] = []
+
+    async def work() -> None:
+        async with admission.spare(0.5):
+            begun.append(trio.current_time())
+
+    started = trio.current_time()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(work)
+        await trio.sleep(1)
+        admission.leave(tickets[0])  # the second has the slot now
+        await trio.sleep(1)
+        assert not begun
+        admission.leave(tickets[1])
+        await trio.sleep(0.25)
+        assert not begun
+        admission.leave(admission.enter())  # quiet begins anew
+    assert begun == [pytest.approx(started + 2.75)]
+
+
+async def test_whoever_comes_ends_spare_time_and_does_not_wait_for_it(
+    autojump_clock: object,
+) -> None:
+    admission = Admission(slots=1, max_queue=4)
+    ended: list[str] = []
+
+    async def work() -> None:
+        async with admission.spare(0.1):
+            try:
+                await trio.sleep_forever()
+            finally:
+                ended.append("cut off")
+        ended.append("went on")
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(work)
+        await trio.sleep(1)
+        assert (admission.running, admission.queued, admission.idle) == (0, 0, True)
+        ticket = admission.enter()
+        assert ticket.turn.is_set()
+        await trio.testing.wait_all_tasks_blocked()
+        assert ended == ["cut off", "went on"]
+    assert not admission._spare
+
+
+async def test_cancelling_spare_time_from_outside_cancels_it(autojump_clock: object) -> None:
+    admission = Admission(slots=1, max_queue=4)
+    busy = admission.enter()
+    for settle, wait in ((0.0, 1.0), (5.0, 1.0), (0.0, 0.0)):
+        with trio.move_on_after(wait) as scope:
+            async with admission.spare(settle):
+                await trio.sleep_forever()
+        assert scope.cancelled_caught
+        if not admission.idle:
+            admission.leave(busy)
 
 
 class Queueing(RuleBasedStateMachine):

@@ -1,0 +1,47 @@
+"""Compiling the kernels in a process of their own, at the lowest priority.
+
+Numba compiles a function when it is first called, which takes seconds, and keeps it on the disk.
+Done in a server's thread, that would hold up its event loop again and again, by as much as a
+quarter of a second at once.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import structlog
+import trio
+
+log = structlog.get_logger(__name__)
+
+
+async def compile_kernels() -> None:
+    """Have the kernels compiled and kept on the disk; if it fails, they are compiled here later."""
+    done = await trio.run_process(
+        [sys.executable, "-m", __name__],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        check=False,
+    )
+    if done.returncode:
+        log.info("kernels_not_compiled", exit_code=done.returncode)
+
+
+def main() -> None:
+    """Use each kernel that the server uses once."""
+    os.nice(19)
+    import numpy as np
+
+    from llcuda_kernels import VectorStore, list_statistics, normalize_quantize
+
+    list_statistics(np.full((2, 2), -1, np.float32), np.full(2, -1, np.float32))
+    codes, scales = normalize_quantize(np.ones((2, 8), np.float32), backend="cpu")
+    store = VectorStore(8, backend="cpu")
+    store.append_codes(codes, scales)
+    store.search(np.ones(8, np.float32), 1)
+
+
+if __name__ == "__main__":
+    main()

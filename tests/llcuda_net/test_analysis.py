@@ -1,0 +1,291 @@
+"""The analyst: when it works, what it leaves in the store, and what it does when it cannot.
+
+On the real clock, without sleeping: threads do the work, of which virtual time knows nothing.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trio
+
+from llcuda_net import analysis, semantic
+from llcuda_net.analysis import Analyst
+from llcuda_net.errors import RequestError
+from llcuda_net.storage.records import TokenLog
+from llcuda_net.storage.sqlite import SqliteStore
+from llcuda_net.storage.store import Retention
+from llcuda_net.upstream.interface import Properties
+from llcuda_protocol import Done, ErrorCode, Tokens
+from tests.llcuda_net.harness import FakeUpstream, MemoryListener, ask, ready, status
+from tests.llcuda_net.kept_harness import keeping
+from tests.llcuda_net.storage.making import SECOND, START, result
+
+WORDS = ("slot", "stream", "credit", "journal", "kernel", "token")
+
+
+class Embedding(FakeUpstream):
+    """Embeds a text by the words that are in it.
+
+    Attributes:
+        error: what `embed` raises, where it is set, for texts that have `bad` in them.
+        hold: where it is set, `embed` waits for it, having noted that in `waiting`.
+    """
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self.error: RequestError | None = None
+        self.bad = ""
+        self.dim = len(WORDS)
+        self.hold: trio.Event | None = None
+        self.waiting = trio.Event()
+        self.cut_off = 0
+        self.embedded: list[str] = []
+
+    async def embed(self, texts: list[str]) -> list[list[list[float]]]:
+        await trio.lowlevel.checkpoint()
+        if self.hold is not None:
+            self.waiting.set()
+            try:
+                await self.hold.wait()
+            except trio.Cancelled:
+                self.cut_off += 1
+                raise
+        if self.error is not None and any(self.bad in text for text in texts):
+            raise self.error
+        self.embedded += texts
+        words = (*WORDS, *WORDS)[: self.dim]
+        return [[[0.01 + text.count(word) for word in words]] for text in texts]
+
+
+@contextlib.asynccontextmanager
+async def analysing(
+    folder: Path, upstream: FakeUpstream
+) -> AsyncIterator[tuple[Analyst, MemoryListener]]:
+    async with keeping(folder, upstream, analysis=True) as (_, listener):
+        assert listener.server.analyst is not None
+        yield listener.server.analyst, listener
+
+
+@pytest.fixture(autouse=True)
+def _at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(analysis, "SETTLE", 0.0)
+    monkeypatch.setattr(analysis, "RETRY", 0.0)
+
+
+def put(folder: Path, *texts: str, first: int = 1) -> None:
+    """Store results with these texts."""
+    store = SqliteStore(folder, write=True)
+    found = [
+        result(n, request={"prompt": "tell me"}, log=TokenLog([text], [1]))
+        for n, text in enumerate(texts, first)
+    ]
+    store.put(found)
+    store.close()
+
+
+async def caught_up(analyst: Analyst) -> None:
+    with trio.fail_after(60):
+        while (await analyst.report())["backlog"]:
+            analyst.wake()
+            await analyst.caught_up()
+
+
+async def test_a_result_is_analysed_and_found(tmp_path: Path) -> None:
+    async with analysing(tmp_path, Embedding()) as (analyst, listener):
+        peer = await ready(listener)
+        for stream, text in enumerate(("a slot is free", "credit and a stream", "the journal"), 1):
+            await peer.send(ask(text, stream))
+            await peer.until(Done, stream)
+        await caught_up(analyst)
+        found = await analyst.search("stream credit", 2)
+        assert found.hits[0][0].preview == "credit and a stream"
+        assert found.hits[0][1] == "credit and a stream"
+        assert 0.9 < found.hits[0][2] <= 1
+        assert found.hits[0][2] > found.hits[1][2]
+        assert (found.searched, found.backlog, len(found.hits)) == (3, 0, 2)
+        report = (await status(listener))["analysis"]
+        assert report == {"backlog": 0, "embeddings": True, "indexed": 3}
+
+
+async def test_a_backlog_survives_a_restart_and_nothing_is_done_twice(tmp_path: Path) -> None:
+    put(tmp_path, *(f"text {n} slot" for n in range(40)))
+    upstream = Embedding()
+    upstream.hold = trio.Event()
+    async with analysing(tmp_path, upstream):
+        with trio.fail_after(60):
+            await upstream.waiting.wait()
+    assert SqliteStore(tmp_path).analyses.spaces() == []
+    upstream = Embedding()
+    async with analysing(tmp_path, upstream) as (analyst, _):
+        await caught_up(analyst)
+        assert (await analyst.report())["indexed"] == 40
+    assert len(upstream.embedded) == 81  # a question and a text each, and one for the dimension
+    put(tmp_path, "another stream", first=100)
+    upstream = Embedding()
+    async with analysing(tmp_path, upstream) as (analyst, _):
+        await caught_up(analyst)
+        assert upstream.embedded == ["tell me", "another stream"]
+        assert (await analyst.search("another stream", 1)).hits[0][1] == "another stream"
+
+
+async def test_whoever_comes_cuts_it_off_and_runs_at_once(tmp_path: Path) -> None:
+    put(tmp_path, "one slot", "two streams")
+    upstream = Embedding(slots=1)
+    upstream.hold = trio.Event()
+    async with analysing(tmp_path, upstream) as (analyst, listener):
+        with trio.fail_after(60):
+            await upstream.waiting.wait()
+            peer = await ready(listener)
+            await peer.send(ask("go on"))
+            pieces, _ = await peer.until(Done)
+            assert pieces == ["go", " on"]
+            assert upstream.cut_off >= 1
+            upstream.hold.set()
+        await caught_up(analyst)
+        assert (await analyst.report())["indexed"] == 3
+
+
+async def test_nothing_is_analysed_while_a_generation_runs(tmp_path: Path) -> None:
+    upstream = Embedding(slots=4)
+    upstream.paused = True
+    async with analysing(tmp_path, upstream) as (analyst, listener):
+        peer = await ready(listener)
+        await peer.send(ask("a long one"))
+        upstream.release(1)
+        await peer.until(Tokens)
+        put(tmp_path, "from elsewhere")
+        analyst.wake()
+        with trio.fail_after(60):
+            while not listener.server._admission._idle:  # noqa: ASYNC110
+                await trio.sleep(0.001)
+        assert upstream.embedded == []
+        upstream.release(9)
+        await peer.until(Done)
+        await caught_up(analyst)
+        assert "from elsewhere" in upstream.embedded
+
+
+async def test_an_upstream_without_embeddings_is_left_alone(tmp_path: Path) -> None:
+    put(tmp_path, "one")
+    upstream = Embedding()
+    upstream.error = RequestError(ErrorCode.UNSUPPORTED, "start it with --embeddings")
+    async with analysing(tmp_path, upstream) as (analyst, _):
+        await caught_up(analyst)
+        assert (await analyst.report()) == {"backlog": 0, "embeddings": False, "indexed": 0}
+        with pytest.raises(RequestError, match="--embeddings"):
+            await analyst.search("x", 3)
+        upstream.error = None
+        upstream.properties = Properties("fake", 4, 512, True, "test")  # it was started again
+        assert (await analyst.report())["backlog"] == 1
+        await caught_up(analyst)
+        assert (await analyst.report())["indexed"] == 1
+
+
+async def test_a_result_that_cannot_be_embedded_keeps_no_other_waiting(tmp_path: Path) -> None:
+    put(tmp_path, "one slot", "poison", "two slots")
+    upstream = Embedding()
+    upstream.bad = "poison"
+    upstream.error = RequestError(ErrorCode.UPSTREAM_ERROR, "it broke", retry=True)
+    async with analysing(tmp_path, upstream) as (analyst, _):
+        await caught_up(analyst)
+        found = await analyst.search("slot", 9)
+        assert sorted(hit[1] for hit in found.hits) == ["one slot", "two slots"]
+
+
+async def test_another_model_has_a_space_of_its_own(tmp_path: Path) -> None:
+    put(tmp_path, "one slot", "two streams")
+    async with analysing(tmp_path, Embedding()) as (analyst, _):
+        await caught_up(analyst)
+    other = Embedding()
+    other.properties = Properties("other", 4, 512, True, "test")
+    async with analysing(tmp_path, other) as (analyst, _):
+        await caught_up(analyst)
+        assert (await analyst.search("stream", 1)).hits[0][1] == "two streams"
+    assert [s.model["name"] for s in SqliteStore(tmp_path).analyses.spaces()] == ["other", "fake"]
+    # Back to the first: there is nothing left to do.
+    upstream = Embedding()
+    async with analysing(tmp_path, upstream) as (analyst, _):
+        await caught_up(analyst)
+        assert upstream.embedded == []
+
+
+async def test_another_dimension_begins_anew(tmp_path: Path) -> None:
+    put(tmp_path, "one slot")
+    upstream = Embedding()
+    async with analysing(tmp_path, upstream) as (analyst, _):
+        await caught_up(analyst)
+        upstream.dim = 9
+        assert (await analyst.search("slot", 1)).hits == []
+        put(tmp_path, "two slots", first=50)
+        await caught_up(analyst)
+        assert len((await analyst.search("slot", 5)).hits) == 2
+    assert [s.dim for s in SqliteStore(tmp_path).analyses.spaces()] == [9, 6]
+
+
+async def test_what_was_pruned_is_not_found(tmp_path: Path) -> None:
+    put(tmp_path, "slot one", "slot two", "slot three", "slot four")
+    async with analysing(tmp_path, Embedding()) as (analyst, _):
+        await caught_up(analyst)
+        store = SqliteStore(tmp_path, write=True)
+        list(store.prune(Retention(before=START + 3 * SECOND)))
+        store.close()
+        found = await analyst.search("slot", 2)
+        assert sorted(hit[1] for hit in found.hits) == ["slot four", "slot three"]
+
+
+async def test_figures_are_computed_where_there_are_log_probabilities(tmp_path: Path) -> None:
+    store = SqliteStore(tmp_path, write=True)
+    half = math.log(0.5)
+    tokens = [[[1, b"a", half, [[1, b"a", half], [2, b"b", half]]]]]
+    store.put([result(1, log=TokenLog(["a"], [1], tokens)), result(2)])
+    async with analysing(tmp_path, Embedding()) as (analyst, _):
+        await caught_up(analyst)
+    figures = store.analyses.figures("result-000001")
+    assert figures is not None
+    assert figures.mean_surprisal == pytest.approx(math.log(2))
+    assert figures.perplexity == pytest.approx(2)
+    assert figures.mean_entropy == pytest.approx(math.log(2))
+    assert store.analyses.figures("result-000002") is None
+
+
+async def test_results_without_any_text_are_passed_over(tmp_path: Path) -> None:
+    store = SqliteStore(tmp_path, write=True)
+    store.put([result(1, tokens=0, request={"prompt": [1, 2, 3]})])
+    store.close()
+    put(tmp_path, "a slot", first=2)
+    async with analysing(tmp_path, Embedding()) as (analyst, _):
+        await caught_up(analyst)
+        assert len((await analyst.search("slot", 5)).hits) == 1
+
+
+async def test_nothing_of_it_runs_where_it_is_not_wanted(tmp_path: Path) -> None:
+    async with keeping(tmp_path, Embedding(), analysis=False) as (_, listener):
+        assert listener.server.analyst is None
+        assert "analysis" not in await status(listener)
+        with pytest.raises(RequestError, match="--no-analysis") as caught:
+            await listener.server.search("x", 3)
+        assert caught.value.code == ErrorCode.UNSUPPORTED
+
+
+async def test_a_bug_is_logged_and_does_not_end_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put(tmp_path, "a slot")
+    calls: list[int] = []
+
+    def broken(*arguments: Any) -> Any:
+        calls.append(1)
+        if len(calls) < 3:
+            raise RuntimeError("no")
+        return semantic.combine(*arguments)
+
+    monkeypatch.setattr(analysis, "combine", broken)
+    async with analysing(tmp_path, Embedding()) as (analyst, _):
+        await caught_up(analyst)
+        assert len(calls) == 3
