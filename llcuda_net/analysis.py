@@ -10,7 +10,6 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -22,7 +21,7 @@ from llcuda_net.certainty import figures_of
 from llcuda_net.embedding import LongTexts
 from llcuda_net.errors import RequestError
 from llcuda_net.keeping import Keeper
-from llcuda_net.semantic import RECIPE, Near, combine, quantised
+from llcuda_net.semantic import RECIPE, Found, Near, combine, quantised
 from llcuda_net.storage.store import Document, Space, Store, Summary
 from llcuda_net.upstream.fingerprint import Fingerprint, Told, same_model
 from llcuda_net.upstream.interface import Properties, Upstream
@@ -36,21 +35,6 @@ SETTLE, RETRY = 0.05, 10.0
 _BATCH, _WIDTH = 16, 8
 #: How often a result may fail before it stays without an embedding.
 _TRIES = 3
-
-
-@dataclass(frozen=True)
-class Found:
-    """What a search found.
-
-    Attributes:
-        hits: the results, nearest first: summary, beginning of the text, cosine.
-        searched: how many results were searched.
-        backlog: how many are not analysed yet, and so were not.
-    """
-
-    hits: list[tuple[Summary, str, float]]
-    searched: int
-    backlog: int
 
 
 class Analyst:

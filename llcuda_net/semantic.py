@@ -11,6 +11,7 @@ from __future__ import annotations
 import threading
 from array import array
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from llcuda_net.storage.store import Analyses, Space, Summary
@@ -20,8 +21,21 @@ if TYPE_CHECKING:
 
 #: Names the way in which a result becomes a vector; another way needs another number.
 RECIPE = 1
-#: Most hits of one search.
-MAX_HITS = 1000
+
+
+@dataclass(frozen=True)
+class Found:
+    """What a search found.
+
+    Attributes:
+        hits: the results, nearest first: summary, beginning of the text, cosine.
+        searched: how many results were searched.
+        backlog: how many are not analysed yet, and so were not.
+    """
+
+    hits: list[tuple[Summary, str, float]]
+    searched: int
+    backlog: int
 
 
 def combine(parts: Sequence[Sequence[list[float]]]) -> np.ndarray[Any, Any]:

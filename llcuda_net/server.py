@@ -21,7 +21,7 @@ import trio
 
 from llcuda_net import embedding, intake
 from llcuda_net.admission import Admission, Ticket
-from llcuda_net.analysis import Analyst, Found
+from llcuda_net.analysis import Analyst
 from llcuda_net.errors import RequestError
 from llcuda_net.generations import Generation, State
 from llcuda_net.keeping import Keeper
@@ -30,6 +30,7 @@ from llcuda_net.publishing import Publisher
 from llcuda_net.registry import Registry
 from llcuda_net.resuming import Resumer
 from llcuda_net.runner import Runner, too_late
+from llcuda_net.semantic import Found
 from llcuda_net.session import Session
 from llcuda_net.settings import Settings
 from llcuda_net.storage.pipeline import Recovered

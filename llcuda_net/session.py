@@ -6,8 +6,8 @@ What goes wrong here ends this session and no other.
 from __future__ import annotations
 
 import hmac
-from collections.abc import Sequence
-from typing import Any, Protocol
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, Protocol, TypeVar
 
 import structlog
 import trio
@@ -15,6 +15,8 @@ import trio
 from llcuda_net.errors import RequestError
 from llcuda_net.generations import Generation
 from llcuda_net.outbox import HIGH_WATER, Outbox
+from llcuda_net.replies import hit_frames, vector_frames
+from llcuda_net.semantic import Found
 from llcuda_net.settings import Settings
 from llcuda_net.streams import GenerationStream
 from llcuda_protocol import (
@@ -40,15 +42,16 @@ from llcuda_protocol import (
     RemoteProtocolError,
     Report,
     Role,
+    Search,
     Status,
-    Vectors,
     Welcome,
 )
 
 log = structlog.get_logger(__name__)
 
+_E = TypeVar("_E", Embed, Search)
 #: What a request may ask for, told in the handshake.
-FEATURES = ["generate", "attach", "embed", "status"]
+FEATURES = ["generate", "attach", "embed", "status", "search"]
 _READ = 64 << 10
 #: Events after which the others have their turn: one read may hold thousands of pings.
 _TURN = 64
@@ -90,6 +93,9 @@ class Host(Protocol):
     async def embed(self, texts: list[str]) -> list[bytes]:
         """A vector a text, float32, little-endian, or raise RequestError."""
 
+    async def search(self, text: str, k: int) -> Found:
+        """The k results nearest to a text, or raise RequestError."""
+
     async def report(self) -> dict[str, Any]:
         """What a status request is answered with."""
 
@@ -112,7 +118,7 @@ class Session:
         self._connection = Connection(Role.SERVER, Limits(settings.max_frame, settings.max_streams))
         self._outbox = Outbox(stream, self._pump_all, settings.write_timeout, server.unflushed)
         self._streams: dict[int, GenerationStream] = {}
-        self._scopes: dict[int, trio.CancelScope] = {}  # of embed requests
+        self._scopes: dict[int, trio.CancelScope] = {}  # of embed and search requests
         self._attaching: dict[int, Cancel | None] = {}
         self._nursery: trio.Nursery
         self._log = log.bind(session=number)
@@ -249,7 +255,9 @@ class Session:
         elif isinstance(event, Cancel):
             self._cancel(event)
         elif isinstance(event, Embed):
-            self._nursery.start_soon(self._embed, event)
+            self._nursery.start_soon(self._work, event, self._embed)
+        elif isinstance(event, Search):
+            self._nursery.start_soon(self._work, event, self._search)
         elif isinstance(event, Status):
             self._nursery.start_soon(self._status, event)
         elif isinstance(event, Ping):
@@ -306,17 +314,17 @@ class Session:
         elif number in self._scopes:
             self._scopes[number].cancel()
 
-    async def _embed(self, event: Embed) -> None:
+    async def _work(self, event: _E, work: Callable[[_E], Awaitable[dict[str, int]]]) -> None:
+        """Answer a request that may be cancelled; `work` gives the usage that done tells."""
         started = trio.current_time()
         scope = self._scopes[event.stream] = trio.CancelScope()
-        reason = "cancelled"
+        reason, usage = "cancelled", {}
         try:
             with scope:
-                vectors = await self._server.embed(event.input)
-                await self._send_vectors(event.stream, vectors)
+                usage = await work(event)
                 reason = "complete"
             total = round((trio.current_time() - started) * 1e3, 3)
-            self._send(Done(event.stream, reason, timings={"total": total}))
+            self._send(Done(event.stream, reason, usage=usage, timings={"total": total}))
         except RequestError as error:
             self._fail(event.stream, error)
         except LocalProtocolError as error:
@@ -325,14 +333,23 @@ class Session:
             del self._scopes[event.stream]
         self._outbox.flush()
 
-    async def _send_vectors(self, number: int, vectors: list[bytes]) -> None:
-        peer = self._connection.peer_limits or Limits()
-        each = max(1, (peer.max_frame - 64) // (len(vectors[0]) + 5))
-        for first in range(0, len(vectors), each):
-            self._send(Vectors(number, first, vectors[first : first + each]))
+    async def _embed(self, event: Embed) -> dict[str, int]:
+        vectors = await self._server.embed(event.input)
+        for frame in vector_frames(event.stream, vectors, self._peer_frame()):
+            self._send(frame)
             self._outbox.flush()
             if not self._outbox.has_room:
                 await self._outbox.drained()
+        return {}
+
+    async def _search(self, event: Search) -> dict[str, int]:
+        found = await self._server.search(event.text, event.k)
+        for frame in hit_frames(event.stream, found, self._peer_frame()):
+            self._send(frame)
+        return {"searched": found.searched, "backlog": found.backlog}
+
+    def _peer_frame(self) -> int:
+        return (self._connection.peer_limits or Limits()).max_frame
 
     async def _status(self, event: Status) -> None:
         self._send(Report(event.stream, await self._server.report()))

@@ -20,7 +20,7 @@ LAYERS = [
     {"llcuda_net.admission", "llcuda_net.outcome", "llcuda_net.outbox", "llcuda_net.continuation"},
     {"llcuda_net.certainty", "llcuda_net.semantic", "llcuda_net.compiling"},
     {"llcuda_net.generations", "llcuda_net.embedding"},
-    {"llcuda_net.streams", "llcuda_net.keeping", "llcuda_net.registry"},
+    {"llcuda_net.streams", "llcuda_net.keeping", "llcuda_net.registry", "llcuda_net.replies"},
     {"llcuda_net.publishing", "llcuda_net.intake", "llcuda_net.session"},
     {"llcuda_net.runner", "llcuda_net.analysis"},
     {"llcuda_net.resuming"},

@@ -16,8 +16,10 @@ from llcuda_protocol import (
     Generate,
     GoAway,
     Hello,
+    Hits,
     Limits,
     Role,
+    Search,
     Status,
     Tokens,
     Welcome,
@@ -57,6 +59,12 @@ STARTS["attached"] = [
     (Role.SERVER, Accepted(1, "g1", level="disk", epoch=1)),
     (Role.SERVER, Tokens(1, 5, ["x", "y"])),
     (Role.SERVER, Durable(1, 6)),
+]
+STARTS["searching"] = [
+    *STARTS["open"],
+    (Role.CLIENT, Search(1, "a", 3)),
+    (Role.CLIENT, Search(2, "b")),
+    (Role.SERVER, Hits(1, [{"id": "g1", "score": 0.5, "created": 1.0}])),
 ]
 STARTS["draining"] = [*STARTS["streams"], (Role.SERVER, GoAway(10.0))]
 

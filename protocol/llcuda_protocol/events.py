@@ -11,6 +11,7 @@ from typing import Any, ClassVar
 
 from .kinds import (
     MAX_CREDIT,
+    MAX_HITS,
     MAX_LINGER,
     MAX_MAX_FRAME,
     MAX_SEQUENCE,
@@ -40,6 +41,18 @@ _SECONDS = number(0.0, 1e9)
 _PARAMS = json_map(256)
 _MESSAGE = record({"role": Field(text(64), required=True), "content": Field(_BODY, required=True)})
 _TOKEN_IDS = integers(0, MAX_TOKEN_ID)
+_HIT = record(
+    {
+        "id": Field(text(64), required=True),
+        "score": Field(number(-1.0, 1.0), required=True),
+        "created": Field(number(0.0, 1e12), required=True),
+        "state": Field(text(64)),
+        "model": Field(text(1024)),
+        "tokens": Field(_COUNT),
+        "preview": Field(text(1024)),
+        "text": Field(text(1024)),
+    }
+)
 
 
 def _check_prompt(value: Any, name: str) -> str | list[int]:
@@ -179,6 +192,21 @@ class Embed:
 
     KIND: ClassVar[Kind] = Kind.EMBED
     FIELDS: ClassVar[dict[str, Field]] = {"input": Field(list_of(_BODY, 65_536, 1), required=True)}
+
+
+@dataclass(frozen=True, slots=True)
+class Search:
+    """Ask for the `k` stored results nearest in meaning to a text."""
+
+    stream: int
+    text: str
+    k: int = 10
+
+    KIND: ClassVar[Kind] = Kind.SEARCH
+    FIELDS: ClassVar[dict[str, Field]] = {
+        "text": Field(_BODY, required=True),
+        "k": Field(integer(1, MAX_HITS)),
+    }
 
 
 @dataclass(frozen=True, slots=True)
@@ -327,13 +355,25 @@ class Vectors:
 
 
 @dataclass(frozen=True, slots=True)
+class Hits:
+    """Results that a search found, nearest first; SPEC.md names the keys of each."""
+
+    stream: int
+    hits: list[dict[str, Any]]
+
+    KIND: ClassVar[Kind] = Kind.HITS
+    FIELDS: ClassVar[dict[str, Field]] = {"hits": Field(list_of(_HIT, MAX_HITS, 1), required=True)}
+
+
+@dataclass(frozen=True, slots=True)
 class Done:
     """The request has ended well.
 
     Attributes:
         reason: "stop" (end of text or stop string), "length" (n_predict or the context),
-            "cancelled", "detached", or "complete" (an embed request).
-        usage: counts: `prompt_tokens`, `cached_tokens`, `completion_tokens`.
+            "cancelled", "detached", or "complete" (an embed or search request).
+        usage: counts: `prompt_tokens`, `cached_tokens`, `completion_tokens`; of a search
+            `searched`, `backlog`.
         timings: milliseconds by phase; SPEC.md names them.
         splices: sequence numbers at which it was continued by prompting with what there was.
     """
@@ -423,6 +463,7 @@ Frame = (
     | Generate
     | Attach
     | Embed
+    | Search
     | Status
     | Cancel
     | Credit
@@ -433,6 +474,7 @@ Frame = (
     | Tokens
     | Durable
     | Vectors
+    | Hits
     | Done
     | Error
     | GoAway
@@ -455,10 +497,12 @@ __all__ = [
     "Generate",
     "GoAway",
     "Hello",
+    "Hits",
     "Ping",
     "Pong",
     "Queue",
     "Report",
+    "Search",
     "Status",
     "TokenLogprob",
     "Tokens",

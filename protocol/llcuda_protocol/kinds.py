@@ -27,6 +27,8 @@ MAX_LINGER = 10**9
 MAX_TOKEN_ID = (1 << 31) - 1
 #: Largest ping payload, in bytes.
 MAX_PING = 64
+#: Most hits that a search may ask for.
+MAX_HITS = 1000
 
 
 class Role(StrEnum):
@@ -37,13 +39,14 @@ class Role(StrEnum):
 
 
 class Kind(IntEnum):
-    """First element of each frame. Number 6 is kept for search."""
+    """First element of each frame."""
 
     HELLO = 1
     GENERATE = 2
     ATTACH = 3
     CANCEL = 4
     EMBED = 5
+    SEARCH = 6
     STATUS = 7
     PING = 8
     CREDIT = 9
@@ -58,6 +61,7 @@ class Kind(IntEnum):
     REPORT = 24
     PONG = 25
     DURABLE = 26
+    HITS = 27
 
 
 #: What each role may send. A client sends error on stream 0 only: it ends a stream with cancel.
@@ -69,6 +73,7 @@ SENT_BY: dict[Role, frozenset[Kind]] = {
             Kind.ATTACH,
             Kind.CANCEL,
             Kind.EMBED,
+            Kind.SEARCH,
             Kind.STATUS,
             Kind.CREDIT,
             Kind.PING,
@@ -87,6 +92,7 @@ SENT_BY: dict[Role, frozenset[Kind]] = {
             Kind.VECTORS,
             Kind.REPORT,
             Kind.DURABLE,
+            Kind.HITS,
             Kind.PING,
             Kind.PONG,
             Kind.ERROR,

@@ -29,6 +29,7 @@ class StreamState(StrEnum):
     WAITING = "waiting"
     RUNNING = "running"
     EMBEDDING = "embedding"
+    SEARCHING = "searching"
     REPORTING = "reporting"
     CLOSED = "closed"
 
@@ -61,6 +62,7 @@ STREAM_TABLE: dict[StreamState, dict[Kind, StreamState]] = {
         Kind.GENERATE: _S.WAITING,
         Kind.ATTACH: _S.WAITING,
         Kind.EMBED: _S.EMBEDDING,
+        Kind.SEARCH: _S.SEARCHING,
         Kind.STATUS: _S.REPORTING,
     },
     _S.WAITING: {
@@ -81,6 +83,12 @@ STREAM_TABLE: dict[StreamState, dict[Kind, StreamState]] = {
     _S.EMBEDDING: {
         Kind.VECTORS: _S.EMBEDDING,
         Kind.CANCEL: _S.EMBEDDING,
+        Kind.DONE: _S.CLOSED,
+        Kind.ERROR: _S.CLOSED,
+    },
+    _S.SEARCHING: {
+        Kind.HITS: _S.SEARCHING,
+        Kind.CANCEL: _S.SEARCHING,
         Kind.DONE: _S.CLOSED,
         Kind.ERROR: _S.CLOSED,
     },

@@ -21,7 +21,17 @@ from llcuda_net.storage.records import TokenLog
 from llcuda_net.storage.sqlite import SqliteStore
 from llcuda_net.storage.store import Retention
 from llcuda_net.upstream.interface import Properties
-from llcuda_protocol import Done, ErrorCode, Tokens
+from llcuda_protocol import (
+    Attach,
+    Cancel,
+    Done,
+    Error,
+    ErrorCode,
+    Hits,
+    Limits,
+    Search,
+    Tokens,
+)
 from tests.llcuda_net.harness import FakeUpstream, MemoryListener, ask, ready, status
 from tests.llcuda_net.kept_harness import keeping
 from tests.llcuda_net.storage.making import SECOND, START, result
@@ -289,3 +299,71 @@ async def test_a_bug_is_logged_and_does_not_end_it(
     async with analysing(tmp_path, Embedding()) as (analyst, _):
         await caught_up(analyst)
         assert len(calls) == 3
+
+
+# -- over the protocol -----------------------------------------------------------------------------
+
+
+async def test_a_search_over_the_protocol(tmp_path: Path) -> None:
+    put(tmp_path, "one slot", "two streams", "a slot and a stream")
+    async with analysing(tmp_path, Embedding()) as (analyst, listener):
+        await caught_up(analyst)
+        peer = await ready(listener)
+        await peer.send(Search(1, "slot", 2))
+        hits = await peer.next()
+        assert isinstance(hits, Hits)
+        assert [hit["text"] for hit in hits.hits] == ["one slot", "a slot and a stream"]
+        first = hits.hits[0]
+        assert (first["id"], first["state"], first["model"]) == ("result-000001", "done", "demo")
+        assert (first["preview"], first["created"]) == ("tell me", START / 1e9 + 1)
+        assert -1 <= hits.hits[1]["score"] < first["score"] <= 1
+        done = await peer.next()
+        assert isinstance(done, Done)
+        assert (done.reason, done.usage) == ("complete", {"searched": 3, "backlog": 0})
+        assert done.timings["total"] > 0
+        await peer.send(Attach(2, first["id"], 1000))
+        pieces, _ = await peer.until(Done, 2)
+        assert pieces == ["one slot"]
+
+
+async def test_many_hits_come_in_frames_that_the_client_takes(tmp_path: Path) -> None:
+    put(tmp_path, *("\N{EARTH GLOBE EUROPE-AFRICA}" * 190 + f" slot {n}" for n in range(60)))
+    async with analysing(tmp_path, Embedding()) as (analyst, listener):
+        await caught_up(analyst)
+        peer = listener.connect(Limits(max_frame=16_384))
+        await peer.greet()
+        await peer.send(Search(1, "slot", 1000))
+        found: list[str] = []
+        frames = 0
+        while isinstance(event := await peer.next(), Hits):
+            found += [hit["id"] for hit in event.hits]
+            frames += 1
+        assert isinstance(event, Done)
+        assert len(set(found)) == len(found) == 60
+        assert 3 <= frames <= 8
+
+
+async def test_a_search_before_there_is_anything_finds_nothing(tmp_path: Path) -> None:
+    async with analysing(tmp_path, Embedding()) as (_, listener):
+        peer = await ready(listener)
+        await peer.send(Search(1, "slot"))
+        _, done = await peer.until(Done)
+        assert done.usage == {"searched": 0, "backlog": 0}
+        await peer.send(Search(2, "  \n "))
+        _, error = await peer.until(Error, 2)
+        assert error.code == ErrorCode.INVALID_REQUEST
+
+
+async def test_a_cancelled_search_lets_go_of_its_slot(tmp_path: Path) -> None:
+    upstream = Embedding(slots=1)
+    async with analysing(tmp_path, upstream) as (_, listener):
+        peer = await ready(listener)
+        upstream.hold = trio.Event()
+        await peer.send(Search(1, "slot"))
+        with trio.fail_after(60):
+            await upstream.waiting.wait()
+            assert listener.server._admission.running == 1
+            await peer.send(Cancel(1))
+            _, done = await peer.until(Done)
+        assert done.reason == "cancelled"
+        assert listener.server._admission.running == 0

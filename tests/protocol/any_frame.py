@@ -20,11 +20,13 @@ from llcuda_protocol import (
     Generate,
     GoAway,
     Hello,
+    Hits,
     Ping,
     Pong,
     Queue,
     Report,
     Role,
+    Search,
     Status,
     TokenLogprob,
     Tokens,
@@ -34,6 +36,7 @@ from llcuda_protocol import (
 )
 from llcuda_protocol.kinds import (
     MAX_CREDIT,
+    MAX_HITS,
     MAX_LINGER,
     MAX_MAX_FRAME,
     MAX_SEQUENCE,
@@ -70,6 +73,10 @@ TOKEN_LOGPROBS = st.builds(
     st.binary(max_size=5),
     LOGPROBS,
     st.lists(TOPS, max_size=2).map(tuple),
+)
+HITS = st.fixed_dictionaries(
+    {"id": TEXT, "score": st.floats(-1, 1), "created": st.floats(0, 1e12)},
+    optional={"state": TEXT, "model": TEXT, "tokens": COUNTS, "preview": TEXT, "text": TEXT},
 )
 MESSAGES = st.fixed_dictionaries({"role": TEXT, "content": TEXT})
 
@@ -137,6 +144,7 @@ def frames(stream: st.SearchStrategy[int] = STREAMS) -> dict[Kind, st.SearchStra
             st.booleans(),
         ),
         Kind.EMBED: st.builds(Embed, stream, st.lists(TEXT, min_size=1, max_size=3)),
+        Kind.SEARCH: st.builds(Search, stream, TEXT, st.integers(1, MAX_HITS)),
         Kind.STATUS: st.builds(Status, stream),
         Kind.CANCEL: st.builds(Cancel, stream, st.booleans()),
         Kind.CREDIT: st.builds(Credit, stream, st.integers(1, MAX_CREDIT)),
@@ -147,6 +155,7 @@ def frames(stream: st.SearchStrategy[int] = STREAMS) -> dict[Kind, st.SearchStra
         Kind.TOKENS: tokens(stream),
         Kind.DURABLE: st.builds(Durable, stream, COUNTS),
         Kind.VECTORS: vectors(stream),
+        Kind.HITS: st.builds(Hits, stream, st.lists(HITS, min_size=1, max_size=3)),
         Kind.DONE: st.builds(
             Done,
             stream,

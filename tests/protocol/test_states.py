@@ -28,14 +28,15 @@ from llcuda_protocol.states import (
 from tests.protocol.examples import EXAMPLES
 from tools.protocol_starts import begin
 
-#: A stream in each state, in the state "streams" of protocol_starts; stream 6 is not open.
+#: A stream in each state, with the state of protocol_starts in which it is; 6 is not open.
 STREAMS = {
-    StreamState.IDLE: 6,
-    StreamState.RUNNING: 1,
-    StreamState.WAITING: 2,
-    StreamState.EMBEDDING: 3,
-    StreamState.REPORTING: 4,
-    StreamState.CLOSED: 5,
+    StreamState.IDLE: ("streams", 6),
+    StreamState.RUNNING: ("streams", 1),
+    StreamState.WAITING: ("streams", 2),
+    StreamState.EMBEDDING: ("streams", 3),
+    StreamState.SEARCHING: ("searching", 1),
+    StreamState.REPORTING: ("streams", 4),
+    StreamState.CLOSED: ("streams", 5),
 }
 STARTS = {
     ConnectionState.NEW: "new",
@@ -76,10 +77,10 @@ def test_every_state_can_be_reached_and_left() -> None:
 def test_streams_follow_the_table(sender: Role, state: StreamState, kind: Kind) -> None:
     if kind in ON_CONNECTION:
         return
-    number = STREAMS[state]
+    start, number = STREAMS[state]
     other = Role.SERVER if sender is Role.CLIENT else Role.CLIENT
     frame = EXAMPLES[kind](number)
-    source, target = begin(sender, "streams"), begin(other, "streams")
+    source, target = begin(sender, start), begin(other, start)
     late = state is StreamState.CLOSED and kind in MAY_ARRIVE_LATE and sender is Role.CLIENT
     after = STREAM_TABLE[state].get(kind)
     if after is not None and may_send(sender, kind, number):

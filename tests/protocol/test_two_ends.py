@@ -30,11 +30,13 @@ from llcuda_protocol import (
     Generate,
     GoAway,
     Hello,
+    Hits,
     LocalProtocolError,
     Ping,
     Queue,
     Report,
     Role,
+    Search,
     Status,
     Tokens,
     Vectors,
@@ -83,7 +85,7 @@ class TwoEnds(RuleBasedStateMachine):
     @initialize(
         max_streams=st.integers(3, 5),
         max_frame=st.sampled_from([16_384, 1 << 20]),
-        requests=st.lists(st.tuples(CREDIT, st.sampled_from("ggaes")), min_size=3, max_size=5),
+        requests=st.lists(st.tuples(CREDIT, st.sampled_from("ggaesf")), min_size=3, max_size=5),
         accepted=st.integers(1, 3),
     )
     def begin(
@@ -116,7 +118,7 @@ class TwoEnds(RuleBasedStateMachine):
                 break
             self.received[other].append(event)
 
-    @rule(credit=CREDIT, which=st.sampled_from("ggaes"), skip=st.integers(0, 2))
+    @rule(credit=CREDIT, which=st.sampled_from("ggaesf"), skip=st.integers(0, 2))
     def request(self, credit: int, which: str, skip: int) -> None:
         self.last += 1 + skip // 2
         frame: Frame = Status(self.last)
@@ -129,6 +131,8 @@ class TwoEnds(RuleBasedStateMachine):
             frame = Attach(self.last, "g", credit, first)
         elif which == "e":
             frame = Embed(self.last, ["a"])
+        elif which == "f":
+            frame = Search(self.last, "a")
         self.say(Role.CLIENT, frame)
 
     @rule(pick=PICK, add=CREDIT.filter(bool))
@@ -149,6 +153,11 @@ class TwoEnds(RuleBasedStateMachine):
         first = self.sequence.get(number, 0)
         if self.say(Role.SERVER, replace(frame, stream=number, first=first)):
             self.sequence[number] = first + len(frame.vectors)
+
+    @rule(pick=PICK)
+    def tell_hits(self, pick: int) -> None:
+        number = self.stream(Role.SERVER, pick)
+        self.say(Role.SERVER, Hits(number, [{"id": "g", "score": 0.5, "created": 1.0}]))
 
     @rule(pick=PICK, well=st.booleans())
     def finish(self, pick: int, well: bool) -> None:
@@ -223,12 +232,13 @@ def talk(seed: int, steps: int = 400) -> TwoEnds:
         return Tokens(1, 0, some, [5] * len(some) if chance.random() < 0.3 else None)
 
     actions: list[tuple[int, Callable[[], object]]] = [
-        (8, lambda: ends.request(credit(), chance.choice("gggaes"), chance.randrange(3))),
+        (8, lambda: ends.request(credit(), chance.choice("gggaesf"), chance.randrange(3))),
         (8, lambda: ends.accept(chance.randrange(99))),
         (8, lambda: ends.give_credit(chance.randrange(99), credit() or 1)),
         (3, lambda: ends.cancel(chance.randrange(99), chance.random() < 0.5)),
         (16, lambda: ends.stream_tokens(chance.randrange(99), pieces())),
         (2, lambda: ends.stream_vectors(chance.randrange(99), Vectors(1, 0, [b"1234"]))),
+        (4, lambda: ends.tell_hits(chance.randrange(99))),
         (4, lambda: ends.finish(chance.randrange(99), chance.random() < 0.8)),
         (2, lambda: ends.say(chance.choice(list(Role)), Ping(b"p"))),
         (2, lambda: ends.say(Role.SERVER, Queue(ends.stream(Role.SERVER, chance.randrange(9)), 1))),
