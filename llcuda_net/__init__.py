@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from llcuda_net import sync as sync
     from llcuda_net.client import Client as Client
     from llcuda_net.client import connect as connect
+    from llcuda_net.client.hits import Hit as Hit
     from llcuda_net.client.stream import Durable as Durable
     from llcuda_net.client.stream import Piece as Piece
     from llcuda_net.client.stream import Queued as Queued
@@ -32,6 +33,7 @@ _HOMES = {
     "Client": "client",
     "connect": "client",
     "Durable": "client.stream",
+    "Hit": "client.hits",
     "Piece": "client.stream",
     "Queued": "client.stream",
     "Result": "client.stream",
@@ -47,6 +49,7 @@ __all__ = [
     "ConfigError",
     "ConnectError",
     "Durable",
+    "Hit",
     "LlcudaError",
     "Piece",
     "Queued",

@@ -122,7 +122,7 @@ class Analyst:
         if properties is self._refused:
             return False
         # One slot stays free for whoever comes.
-        self._texts.width = max(1, min(_WIDTH, properties.slots - 1))
+        self._texts.most = max(1, min(_WIDTH, properties.slots - 1))
         await self._fingerprint.settled()
         space = await self._space()
         if space is not None:

@@ -16,7 +16,10 @@ from llcuda_protocol import ErrorCode
 #: Texts embedded in one call of the upstream, for each of which a slot is held.
 _BATCH = 64
 #: Characters that one piece of a long text has at first, and at least.
-PIECE, LEAST_PIECE = 1024, 32
+PIECE, LEAST_PIECE = 512, 32
+#: Seconds that one call of the upstream should take: whoever comes meanwhile may wait for its end,
+#: since llama-server notices only now and then that nobody wants it any more.
+_CALL = 0.05
 #: Characters of a text that count; what is behind them is left out.
 MAX_TEXT = 32_768
 
@@ -61,12 +64,13 @@ class LongTexts:
     bounded in characters, and halved until they are taken; what was learnt is kept.
 
     Args:
-        width: pieces embedded in one call.
+        most: pieces embedded in one call at most; fewer where a call takes long.
     """
 
-    def __init__(self, embed: EmbedTexts, width: int = 1) -> None:
+    def __init__(self, embed: EmbedTexts, most: int = 1) -> None:
         self.piece = PIECE
-        self.width = width
+        self.most = most
+        self._width = most
         self._embed = embed
 
     async def vectors(self, texts: Sequence[str]) -> list[list[float]]:
@@ -86,8 +90,12 @@ class LongTexts:
     async def _vectors(self, texts: list[list[str]]) -> list[list[float]]:
         flat = [piece for text in texts for piece in text]
         found: list[list[list[float]]] = []
-        for start in range(0, len(flat), self.width):
-            found += await self._embed(flat[start : start + self.width])
+        while len(found) < len(flat):
+            width = max(1, min(self._width, self.most))
+            started = trio.current_time()
+            found += await self._embed(flat[len(found) : len(found) + width])
+            quick = trio.current_time() - started < _CALL
+            self._width = width + 1 if quick else width // 2
         try:
             # Not here: an upstream that does not pool gives a row a token.
             return await trio.to_thread.run_sync(_together, texts, found)

@@ -24,7 +24,7 @@ def vector_frames(number: int, vectors: list[bytes], max_frame: int) -> Iterator
 def hit_frames(number: int, found: Found, max_frame: int) -> Iterator[Hits]:
     """What a search found, on a stream."""
     part: list[dict[str, Any]] = []
-    used = _AROUND
+    first, used = 0, _AROUND
     for summary, text, score in found.hits:
         hit: dict[str, Any] = {
             "id": summary.id,
@@ -39,9 +39,10 @@ def hit_frames(number: int, found: Found, max_frame: int) -> Iterator[Hits]:
         # More than it takes: keys and numbers are at most 120 bytes.
         size = 128 + sum(len(value.encode()) for value in hit.values() if isinstance(value, str))
         if part and used + size > max_frame:
-            yield Hits(number, part)
+            yield Hits(number, part, first)
+            first += len(part)
             part, used = [], _AROUND
         part.append(hit)
         used += size
     if part:
-        yield Hits(number, part)
+        yield Hits(number, part, first)

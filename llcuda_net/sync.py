@@ -26,11 +26,12 @@ import trio
 
 from llcuda_net import client as _async
 from llcuda_net.address import Address
+from llcuda_net.client.hits import Hit
 from llcuda_net.client.stream import Durable, Event, Piece, Queued, Result
 from llcuda_net.client.stream import Stream as _AsyncStream
 from llcuda_net.errors import ConnectError
 
-__all__ = ["Client", "Durable", "Piece", "Queued", "Result", "Stream", "connect"]
+__all__ = ["Client", "Durable", "Hit", "Piece", "Queued", "Result", "Stream", "connect"]
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -125,6 +126,10 @@ class Client:
     def embed(self, texts: Sequence[str]) -> list[list[float]]:
         """One vector for each text; see `llcuda_net.Client.embed`."""
         return self._portal.call(partial(self._client.embed, texts))
+
+    def search(self, text: str, k: int = 10) -> list[Hit]:
+        """The stored results nearest in meaning to a text; see `llcuda_net.Client.search`."""
+        return self._portal.call(partial(self._client.search, text, k))
 
     def status(self) -> dict[str, Any]:
         """How the server is; see `llcuda_net.Client.status`."""

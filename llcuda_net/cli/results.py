@@ -39,6 +39,7 @@ examples:
   llcuda results list --since 2h --state failed
   llcuda results show 0192f3a4-b5c6
   llcuda results search 'credit "slow reader" wind*'
+  llcuda results search --semantic "how do I stop the server"
   llcuda results export --output answers.parquet
   llcuda results prune --older-than 30d
 
@@ -46,7 +47,8 @@ It reads the data directory itself, and may do so while llcuda-server runs. An I
 its beginning. A TIME is an age (45s, 30m, 2h, 3d, 1w) or a date (2026-11-01, 2026-11-01T14:30).
 
 environment:
-  LLCUDA_DATA_DIR  the data directory      NO_COLOR  when set, no colours
+  LLCUDA_DATA_DIR  the data directory      NO_COLOR      when set, no colours
+                                           LLCUDA_TOKEN  for --semantic: the server's token
 
 exit codes:
   0  done                                  130  interrupted (Ctrl-C)
@@ -102,12 +104,19 @@ def make_parser() -> Parser:
 
     one = command(
         "search",
-        "find results by words in prompt or text, best first",
-        "example: llcuda results search 'credit \"slow reader\" wind* OR slot'\n\n"
+        "find results by words in prompt or text, or by meaning, best first",
+        "examples:\n"
+        "  llcuda results search 'credit \"slow reader\" wind* OR slot'\n"
+        '  llcuda results search --semantic "how do I stop the server"\n\n'
         'All words must be there; "a phrase" is found as a whole, word* is a beginning, and OR\n'
-        "between words finds either.",
+        "between words finds either.\n\n"
+        "--semantic compares the embedding of the text with those of all results that were\n"
+        "analysed. It asks the server of the data directory, or, where none runs, starts the\n"
+        "built-in engine with the model that the embeddings are of.",
     )
     one.add_argument("words", metavar="WORD", nargs="+", help="what to look for")
+    one.add_argument("--semantic", action="store_true", help="by meaning, not by words")
+    _add_server(one)
     _add_filters(one)
     _add_limit(one, 20)
     _add_json(one, "one JSON object a line")
@@ -173,6 +182,14 @@ def _add_filters(parser: Parser) -> None:
     )
 
 
+def _add_server(parser: Parser) -> None:
+    group = parser.add_argument_group("with --semantic, the server of the data directory")
+    group.add_argument("--server", metavar="HOST:PORT", help="default: where it says it listens")
+    group.add_argument("--tls", action="store_true", help="connect with TLS")
+    group.add_argument("--tls-ca", metavar="FILE", help="trust this PEM file (implies --tls)")
+    group.add_argument("--token-file", metavar="FILE", help="a file that holds the token")
+
+
 def _add_limit(parser: Parser, default: int) -> None:
     parser.add_argument(
         "--limit",
@@ -199,6 +216,7 @@ def _count(text: str) -> int:
 _HOMES = {
     "list": "results_find",
     "search": "results_find",
+    "near": "results_near",
     "show": "results_show",
     "export": "results_export",
     "verify": "results_keep",
@@ -218,8 +236,8 @@ def _run(arguments: argparse.Namespace) -> int:
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="replace")
     command: Callable[[argparse.Namespace, SqliteStore], int]
-    module = import_module(f"llcuda_net.cli.{_HOMES[arguments.command]}")
-    command = getattr(module, f"{arguments.command}_results")
+    name = "near" if getattr(arguments, "semantic", False) else arguments.command
+    command = getattr(import_module(f"llcuda_net.cli.{_HOMES[name]}"), f"{name}_results")
 
     from llcuda_net.storage.connections import errors
 
@@ -243,16 +261,23 @@ def open_store(arguments: argparse.Namespace, *, write: bool = False) -> SqliteS
     Raises:
         CommandError: there is none, or it cannot be opened.
     """
-    from llcuda_net.storage.paths import default_directory
     from llcuda_net.storage.sqlite import SqliteStore
 
-    named = arguments.data_dir or os.environ.get("LLCUDA_DATA_DIR")
+    folder = data_directory(arguments)
     try:
-        return SqliteStore(Path(named) if named else default_directory(), write=write)
+        return SqliteStore(folder, write=write)
     except StorageError as error:
         fail(error.message, Exit.USAGE)
     except OSError as error:
-        fail(f"cannot open the data directory {named}: {error.strerror or error}")
+        fail(f"cannot open the data directory {folder}: {error.strerror or error}")
+
+
+def data_directory(arguments: argparse.Namespace) -> Path:
+    """The data directory that is meant."""
+    from llcuda_net.storage.paths import default_directory
+
+    named = arguments.data_dir or os.environ.get("LLCUDA_DATA_DIR")
+    return Path(named) if named else default_directory()
 
 
 def query_of(arguments: argparse.Namespace) -> Query:

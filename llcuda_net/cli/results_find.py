@@ -20,7 +20,7 @@ from llcuda_net.terminal import is_terminal, wants_colour
 #: Results looked at by one statement of a long walk: at first, and at most.
 _PAGE, _LARGEST_PAGE = 256, 16_384
 #: Characters of an id that tables show: of a UUIDv7 the time and 12 random bits.
-_SHORT = 18
+SHORT = 18
 _HEADS = ("id", "created", "state", "tokens", "model", "prompt")
 
 
@@ -55,7 +55,7 @@ def _with(first: Summary, others: Iterable[Summary]) -> Iterator[Summary]:
 
 def _row(found: Summary) -> tuple[str, ...]:
     return (
-        found.id[:_SHORT],
+        found.id[:SHORT],
         local(found.created),
         found.state,
         f"{found.tokens:,}",
@@ -99,7 +99,7 @@ def search_results(arguments: argparse.Namespace, store: SqliteStore) -> int:
         return Exit.OK
     for number, hit in enumerate(hits):
         found = hit.summary
-        head = f"{found.id[:_SHORT]}  {local(found.created)}  {found.state}  {found.model}"
+        head = f"{found.id[:SHORT]}  {local(found.created)}  {found.state}  {found.model}"
         print(("\n" if number else "") + paint(one_line(head), "2", sys.stdout))
         for name, excerpt in (("prompt", hit.prompt), ("text", hit.text)):
             if excerpt:

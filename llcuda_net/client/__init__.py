@@ -26,10 +26,12 @@ import trio
 import llcuda_protocol as wire
 from llcuda_net.address import Address, parse_address
 from llcuda_net.client.dial import dial, tls_context
+from llcuda_net.client.hits import Hit
 from llcuda_net.client.reconnect import Line
 from llcuda_net.client.requests import WINDOW, Reading, Request, linger, what_to_send
 from llcuda_net.client.stream import Opening, Result, Stream, require_attach
 from llcuda_net.errors import ConnectError, RequestError
+from llcuda_protocol.kinds import MAX_HITS
 
 #: Seconds to wait for a connection and the server's greeting.
 CONNECT_TIMEOUT = 10.0
@@ -303,6 +305,30 @@ class Client:
                 f"{self._line.name} sent {len(vectors)} vectors for {len(wanted)} texts"
             )
         return vectors
+
+    async def search(self, text: str, k: int = 10) -> list[Hit]:
+        """The stored results nearest in meaning to a text, nearest first; at most `k` of them.
+
+        Raises:
+            ConnectError: the connection is lost.
+            RequestError: the server refused: code `unsupported` where it analyses no results, or
+                has no search.
+            ValueError: `k` is not from 1 to 1000.
+        """
+        if not 1 <= k <= MAX_HITS:
+            raise ValueError(f"k must be from 1 to {MAX_HITS}, not {k}")
+        if "search" not in self.features:
+            raise RequestError(
+                "unsupported", f"{self._line.name} is of an earlier version: it has no search"
+            )
+        hits: list[Hit] = []
+        channel = await self._line.open(Request(lambda number: wire.Search(number, text, k)))
+        try:
+            while isinstance(frame := await channel.receive(), wire.Hits):
+                hits[frame.first :] = map(Hit.of, frame.hits)
+        finally:
+            channel.close()
+        return hits
 
     async def status(self) -> dict[str, Any]:
         """How the server is: `server`, `connections`, `requests`, `tokens`, `upstreams`.

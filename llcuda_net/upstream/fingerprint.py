@@ -80,6 +80,26 @@ class Told:
         await trio.lowlevel.checkpoint()
 
 
+def file_of(model: dict[str, Any], folder: Path) -> Path | None:
+    """The file of a fingerprint's model, among those whose hashes are kept in a folder."""
+    wanted = model.get("hash")
+    for key, value in _cached(folder).items():
+        path = Path(key.partition("\n")[0].rsplit(" ", 3)[0])
+        if value == wanted:
+            with contextlib.suppress(EngineError, OSError):
+                if _key(read_model_file(path)) == key:
+                    return path
+    return None
+
+
+def hash_of_file(path: Path) -> str:
+    """The hash in the fingerprint of a small model's file. Raises EngineError, OSError."""
+    digest = hashlib.sha256()
+    for part in read_model_file(path).parts:
+        digest.update(part.read_bytes())
+    return digest.hexdigest()
+
+
 def _short_name(description: str) -> str:
     """Q4_K_M for llama.cpp's "Q4_K - Medium", and its like."""
     name = description.removeprefix("(guessed) ").removeprefix("all ")

@@ -356,13 +356,20 @@ class Vectors:
 
 @dataclass(frozen=True, slots=True)
 class Hits:
-    """Results that a search found, nearest first; SPEC.md names the keys of each."""
+    """Results that a search found, nearest first, from number `first` on.
+
+    SPEC.md names the keys of a hit.
+    """
 
     stream: int
     hits: list[dict[str, Any]]
+    first: int = 0
 
     KIND: ClassVar[Kind] = Kind.HITS
-    FIELDS: ClassVar[dict[str, Field]] = {"hits": Field(list_of(_HIT, MAX_HITS, 1), required=True)}
+    FIELDS: ClassVar[dict[str, Field]] = {
+        "hits": Field(list_of(_HIT, MAX_HITS, 1), required=True),
+        "first": Field(_COUNT),
+    }
 
 
 @dataclass(frozen=True, slots=True)

@@ -336,6 +336,7 @@ async def test_many_hits_come_in_frames_that_the_client_takes(tmp_path: Path) ->
         found: list[str] = []
         frames = 0
         while isinstance(event := await peer.next(), Hits):
+            assert event.first == len(found)
             found += [hit["id"] for hit in event.hits]
             frames += 1
         assert isinstance(event, Done)

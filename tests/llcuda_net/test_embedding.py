@@ -43,7 +43,7 @@ def test_pieces_are_cut_where_there_is_white_space() -> None:
 
 async def test_a_long_text_is_the_mean_of_its_pieces_by_their_lengths() -> None:
     upstream = Upstream()
-    texts = LongTexts(upstream.embed, width=2)
+    texts = LongTexts(upstream.embed, most=2)
     texts.piece = 10
     found = await texts.vectors(["a" * 10 + " " + "b" * 4, "", "ccc"])
     assert found == [[(10 * 10 + 4 * 4) / 14, 1.0], [], [3.0, 1.0]]
@@ -52,12 +52,29 @@ async def test_a_long_text_is_the_mean_of_its_pieces_by_their_lengths() -> None:
 
 async def test_pieces_are_halved_until_they_are_taken_and_that_is_remembered() -> None:
     upstream = Upstream(most=300)
-    texts = LongTexts(upstream.embed, width=8)
+    texts = LongTexts(upstream.embed, most=8)
     await texts.vectors(["x" * 900])
     assert texts.piece == 256
     upstream.calls.clear()
     await texts.vectors(["x" * 900])
     assert len(upstream.calls) == 1
+
+
+async def test_slow_calls_are_made_smaller_and_quick_ones_larger(autojump_clock: object) -> None:
+    upstream = Upstream()
+    seconds = 1.0
+
+    async def embed(found: list[str]) -> list[list[list[float]]]:
+        await trio.sleep(seconds)
+        return await upstream.embed(found)
+
+    texts = LongTexts(embed, most=4)
+    await texts.vectors(["x"] * 9)
+    assert [len(call) for call in upstream.calls] == [4, 2, 1, 1, 1]
+    upstream.calls.clear()
+    seconds = 0.001
+    await texts.vectors(["x"] * 14)
+    assert [len(call) for call in upstream.calls] == [1, 2, 3, 4, 4]
 
 
 async def test_an_upstream_that_takes_nothing_is_given_up() -> None:

@@ -155,7 +155,7 @@ def frames(stream: st.SearchStrategy[int] = STREAMS) -> dict[Kind, st.SearchStra
         Kind.TOKENS: tokens(stream),
         Kind.DURABLE: st.builds(Durable, stream, COUNTS),
         Kind.VECTORS: vectors(stream),
-        Kind.HITS: st.builds(Hits, stream, st.lists(HITS, min_size=1, max_size=3)),
+        Kind.HITS: st.builds(Hits, stream, st.lists(HITS, min_size=1, max_size=3), COUNTS),
         Kind.DONE: st.builds(
             Done,
             stream,
