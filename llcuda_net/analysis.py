@@ -105,11 +105,13 @@ class Analyst:
                 self._prepared = True
 
     async def _turn(self) -> bool:
-        """One step, at a time when it disturbs nobody; whether there may be more to do."""
+        """Work while that disturbs nobody; whether there may be more to do."""
         async with self._admission.spare(SETTLE):
-            if await self._read(lambda store: store.analyses.figure(figures_of)):
-                return True
-            return await self._embed_some()
+            while await self._read(lambda store: store.analyses.figure(figures_of)):
+                pass
+            while await self._embed_some():
+                pass
+            return False
         return True  # it was cut off
 
     async def _read(self, question: Callable[[Store], Any]) -> Any:

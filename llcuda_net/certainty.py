@@ -117,24 +117,14 @@ def least_certain(pieces: Sequence[str], logprobs: Logprobs) -> list[tuple[int, 
     return sorted(word for word in few if worst[word] > -math.log(_CERTAIN))
 
 
-def marked(text: str, spans: Sequence[tuple[int, int]], begin: str, end: str) -> str:
-    """The text with something before and behind each of these runs of characters."""
-    out, last = "", 0
-    for first, behind in spans:
-        out += text[last:first] + begin + text[first:behind] + end
-        last = behind
-    return out + text[last:]
+def figures_shown(figures: Figures) -> list[tuple[str, str]]:
+    """The figures with their names, for people."""
+    return [
+        ("mean surprisal", _shown(figures.mean_surprisal, " nats")),
+        ("perplexity", _shown(figures.perplexity)),
+        ("mean entropy", _shown(figures.mean_entropy, " nats")),
+    ]
 
 
-def figures_line(figures: Figures) -> str:
-    """The figures on one line, for people."""
-    names = (
-        ("mean surprisal", figures.mean_surprisal, " nats"),
-        ("perplexity", figures.perplexity, ""),
-        ("mean entropy", figures.mean_entropy, " nats"),
-    )
-    return ", ".join(f"{name} {_shown(value)}{unit}" for name, value, unit in names)
-
-
-def _shown(value: float | None) -> str:
-    return "unknown" if value is None else f"{value:.3g}"
+def _shown(value: float | None, unit: str = "") -> str:
+    return "unknown" if value is None else f"{value:.3g}{unit}"

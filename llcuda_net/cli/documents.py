@@ -10,7 +10,7 @@ from llcuda_net.cli.moments import iso
 
 if TYPE_CHECKING:
     from llcuda_net.storage.records import Result
-    from llcuda_net.storage.store import Summary
+    from llcuda_net.storage.store import Figures, Summary
 
 
 def line(value: Any) -> str:
@@ -75,6 +75,23 @@ def document(found: Result) -> dict[str, Any]:
         "pieces": found.log.pieces,
         "ids": found.log.ids,
         "logprobs": logprobs(found),
+    }
+
+
+def certainty(figures: Figures | None) -> dict[str, Any] | None:
+    """How sure the model was; null where that is not known."""
+    if figures is None:
+        return None
+    return {
+        "tokens": figures.tokens,
+        "mean_surprisal": figures.mean_surprisal,
+        "perplexity": figures.perplexity,
+        "mean_entropy": figures.mean_entropy,
+        "least_certain": {
+            "first": figures.least_certain[0],
+            "behind": figures.least_certain[1],
+            "surprisal": figures.span_surprisal,
+        },
     }
 
 

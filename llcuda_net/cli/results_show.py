@@ -8,13 +8,17 @@ import sys
 from collections.abc import Iterator
 from typing import Any
 
+from llcuda_net import certainty
+from llcuda_net.cli.certainty import MARKS, marked_text
 from llcuda_net.cli.common import Exit, fail, paint
+from llcuda_net.cli.documents import certainty as certainty_document
 from llcuda_net.cli.documents import document, line, plain
 from llcuda_net.cli.moments import bytes_text, local
 from llcuda_net.cli.results_find import whole_id
 from llcuda_net.cli.tables import fields, harmless, table
 from llcuda_net.storage.records import Result
 from llcuda_net.storage.sqlite import SqliteStore
+from llcuda_net.storage.store import Figures
 from llcuda_net.terminal import is_terminal
 
 #: The phases in the order in which a request goes through them.
@@ -36,8 +40,9 @@ def show_results(arguments: argparse.Namespace, store: SqliteStore) -> int:
     found = store.get(whole_id(store, arguments.id))
     if found is None:
         fail(f"the result {arguments.id} was deleted just now", Exit.REFUSED)
+    figures = _figures(found, store)
     if arguments.json:
-        print(line(document(found)))
+        print(line({**document(found), "certainty": certainty_document(figures)}))
     elif arguments.text:
         text = found.text if found.text.endswith("\n") else found.text + "\n"
         if is_terminal(sys.stdout):
@@ -45,12 +50,20 @@ def show_results(arguments: argparse.Namespace, store: SqliteStore) -> int:
         else:  # exact, whatever encoding the locale names
             sys.stdout.buffer.write(text.encode("utf-8", "replace"))
     else:
-        for text in _lines(found, tokens=arguments.tokens):
+        for text in _lines(found, figures, tokens=arguments.tokens):
             print(text)
     return Exit.OK
 
 
-def _lines(found: Result, *, tokens: bool) -> Iterator[str]:
+def _figures(found: Result, store: SqliteStore) -> Figures | None:
+    """How sure the model was: as the server has computed it, or else computed here."""
+    if not found.log.logprobs:
+        return None
+    stored = store.analyses.figures(found.id)
+    return stored or certainty.figures_of([found.log.logprobs], compiled=False)[0]
+
+
+def _lines(found: Result, figures: Figures | None, *, tokens: bool) -> Iterator[str]:
     yield _head(f"result {found.id}")
     yield from fields(_about(found))
     if found.model:
@@ -67,10 +80,14 @@ def _lines(found: Result, *, tokens: bool) -> Iterator[str]:
         yield from _section("parameters", _pairs(params))
     if rest:
         yield from _section("request", _pairs(rest))
+    if figures is not None:
+        yield from _section("certainty", _certainty(found, figures))
     yield from _asked(found.request)
     yield ""
-    yield _head("text")
-    yield harmless(found.text)
+    shown = marked_text(found.log.pieces, found.log.logprobs or [])
+    plain_text = harmless(found.text)
+    yield _head("text" if shown == plain_text else f"text, {MARKS}")
+    yield shown
     if tokens:
         yield ""
         yield from _tokens(found)
@@ -101,6 +118,16 @@ def _about(found: Result) -> list[tuple[str, str]]:
     if found.log.logprobs is not None:
         pairs.append(("log-probabilities", "kept: see --tokens or --json"))
     return [(name, value) for name, value in pairs if value]
+
+
+def _certainty(found: Result, figures: Figures) -> list[tuple[str, str]]:
+    pairs = certainty.figures_shown(figures)
+    span = certainty.span_text(found.log.pieces, found.log.logprobs or [], figures.least_certain)
+    if figures.span_surprisal is not None:
+        first, behind = figures.least_certain
+        where = f"tokens {first} to {behind - 1}, {figures.span_surprisal:.3g} nats each"
+        pairs.append(("least certain", f"{span.strip()!r} ({where})"))
+    return pairs
 
 
 def _head(text: str) -> str:

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llcuda_net.certainty import figures_line, figures_of, least_certain, marked, span_text
+from llcuda_net.certainty import figures_of, figures_shown, least_certain, span_text
 from llcuda_net.storage.store import Figures
 
 
@@ -67,7 +67,6 @@ def test_the_least_certain_tenth_of_the_words_is_marked() -> None:
     text = "".join(pieces)
     spans = least_certain(pieces, logprobs)
     assert [text[a:b] for a, b in spans] == ["three."]  # one of four words: the worst
-    assert marked(text, spans, "[", "?]") == "One two [three.?] four"
 
 
 def test_more_words_more_marks_and_none_where_all_is_sure() -> None:
@@ -102,11 +101,12 @@ def test_marks_are_whole_words_in_order(answer: list[tuple[str, list[float]]]) -
         assert first == 0 or text[first - 1].isspace()
         assert behind == len(text) or text[behind].isspace()
     assert len(spans) <= math.ceil(len(text.split()) / 10)
-    assert marked(text, spans, "", "") == text
 
 
 def test_figures_for_people() -> None:
     found = Figures(3, 0.123456, 1.1314, None, (0, 3), 0.2)
-    assert figures_line(found) == (
-        "mean surprisal 0.123 nats, perplexity 1.13, mean entropy unknown nats"
-    )
+    assert figures_shown(found) == [
+        ("mean surprisal", "0.123 nats"),
+        ("perplexity", "1.13"),
+        ("mean entropy", "unknown"),
+    ]
