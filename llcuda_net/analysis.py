@@ -31,8 +31,8 @@ log = structlog.get_logger(__name__)
 
 #: Seconds without a request before it begins, and after a failure before it is tried again.
 SETTLE, RETRY = 0.05, 10.0
-#: Results embedded in one step, and pieces of text in one call of the upstream.
-_BATCH, _WIDTH = 16, 8
+#: Results embedded in one step.
+_BATCH = 16
 #: How often a result may fail before it stays without an embedding.
 _TRIES = 3
 
@@ -123,8 +123,6 @@ class Analyst:
         properties = await self._upstream.ask()
         if properties is self._refused:
             return False
-        # One slot stays free for whoever comes.
-        self._texts.most = max(1, min(_WIDTH, properties.slots - 1))
         await self._fingerprint.settled()
         space = await self._space()
         if space is not None:
@@ -228,7 +226,7 @@ class Analyst:
             RequestError: the upstream gives no embeddings, or fails; the queue is full.
         """
         await self._ready()
-        texts = LongTexts(self._upstream.embed, _WIDTH)
+        texts = LongTexts(self._upstream.embed)
         texts.piece = self._texts.piece
         async with self._admission.enter():
             (vector,) = await texts.vectors([text])

@@ -17,9 +17,6 @@ from llcuda_protocol import ErrorCode
 _BATCH = 64
 #: Characters that one piece of a long text has at first, and at least.
 PIECE, LEAST_PIECE = 512, 32
-#: Seconds that one call of the upstream should take: whoever comes meanwhile may wait for its end,
-#: since llama-server notices only now and then that nobody wants it any more.
-_CALL = 0.05
 #: Characters of a text that count; what is behind them is left out.
 MAX_TEXT = 32_768
 
@@ -63,15 +60,15 @@ class LongTexts:
     An upstream bounds the tokens of one text, and says so only when it refuses one. So pieces are
     bounded in characters, and halved until they are taken; what was learnt is kept.
 
-    Args:
-        most: pieces embedded in one call at most; fewer where a call takes long.
+    One piece is embedded a call: a llama-server that is told to stop ends what it computes first,
+    so whoever comes meanwhile may wait for that, and it had better be little. A call that is cut
+    off takes only its own piece with it: the same texts, asked for again, go on from there.
     """
 
-    def __init__(self, embed: EmbedTexts, most: int = 1) -> None:
+    def __init__(self, embed: EmbedTexts) -> None:
         self.piece = PIECE
-        self.most = most
-        self._width = most
         self._embed = embed
+        self._known: dict[str, list[float]] = {}
 
     async def vectors(self, texts: Sequence[str]) -> list[list[float]]:
         """A vector a text; an empty one for a text of nothing but white space.
@@ -81,35 +78,34 @@ class LongTexts:
         """
         while True:
             try:
-                return await self._vectors([pieces(text, self.piece) for text in texts])
+                found = await self._vectors([pieces(text, self.piece) for text in texts])
             except RequestError as error:
+                self._known.clear()
                 if error.code != ErrorCode.CONTEXT_EXCEEDED or self.piece <= LEAST_PIECE:
                     raise
                 self.piece //= 2
+            else:
+                self._known.clear()
+                return found
 
     async def _vectors(self, texts: list[list[str]]) -> list[list[float]]:
-        flat = [piece for text in texts for piece in text]
-        found: list[list[list[float]]] = []
-        while len(found) < len(flat):
-            width = max(1, min(self._width, self.most))
-            started = trio.current_time()
-            found += await self._embed(flat[len(found) : len(found) + width])
-            quick = trio.current_time() - started < _CALL
-            self._width = width + 1 if quick else width // 2
+        needed = dict.fromkeys(piece for text in texts for piece in text)
+        for other in self._known.keys() - needed.keys():
+            del self._known[other]
         try:
-            # Not here: an upstream that does not pool gives a row a token.
-            return await trio.to_thread.run_sync(_together, texts, found)
+            for piece in needed:
+                if piece in self._known:
+                    continue
+                (rows,) = await self._embed([piece])
+                # Not here: an upstream that does not pool gives a row a token.
+                self._known[piece] = await trio.to_thread.run_sync(_mean, rows)
+            return await trio.to_thread.run_sync(self._together, texts)
         except (TypeError, ValueError):
             raise nonsense("/embedding gave no vectors") from None
 
-
-def _together(texts: list[list[str]], found: list[list[list[float]]]) -> list[list[float]]:
-    out, first = [], 0
-    for text in texts:
-        part = [_mean(rows) for rows in found[first : first + len(text)]]
-        out.append(_weighted(part, [len(piece) for piece in text]))
-        first += len(text)
-    return out
+    def _together(self, texts: list[list[str]]) -> list[list[float]]:
+        known = self._known
+        return [_weighted([known[one] for one in text], [*map(len, text)]) for text in texts]
 
 
 def _weighted(vectors: list[list[float]], weights: list[int]) -> list[float]:

@@ -43,38 +43,43 @@ def test_pieces_are_cut_where_there_is_white_space() -> None:
 
 async def test_a_long_text_is_the_mean_of_its_pieces_by_their_lengths() -> None:
     upstream = Upstream()
-    texts = LongTexts(upstream.embed, most=2)
+    texts = LongTexts(upstream.embed)
     texts.piece = 10
     found = await texts.vectors(["a" * 10 + " " + "b" * 4, "", "ccc"])
     assert found == [[(10 * 10 + 4 * 4) / 14, 1.0], [], [3.0, 1.0]]
-    assert upstream.calls == [["a" * 10, "bbbb"], ["ccc"]]
+    assert upstream.calls == [["a" * 10], ["bbbb"], ["ccc"]]
 
 
 async def test_pieces_are_halved_until_they_are_taken_and_that_is_remembered() -> None:
     upstream = Upstream(most=300)
-    texts = LongTexts(upstream.embed, most=8)
+    texts = LongTexts(upstream.embed)
     await texts.vectors(["x" * 900])
     assert texts.piece == 256
     upstream.calls.clear()
     await texts.vectors(["x" * 900])
-    assert len(upstream.calls) == 1
+    assert [len(text) for (text,) in upstream.calls] == [256, 900 - 3 * 256]  # equal ones once
 
 
-async def test_slow_calls_are_made_smaller_and_quick_ones_larger(autojump_clock: object) -> None:
+async def test_what_was_embedded_before_it_was_cut_off_is_not_asked_for_again() -> None:
     upstream = Upstream()
-    seconds = 1.0
+    enough = trio.Event()
 
     async def embed(found: list[str]) -> list[list[list[float]]]:
-        await trio.sleep(seconds)
+        if len(upstream.calls) == 2 and not enough.is_set():
+            enough.set()
+            await trio.sleep_forever()
         return await upstream.embed(found)
 
-    texts = LongTexts(embed, most=4)
-    await texts.vectors(["x"] * 9)
-    assert [len(call) for call in upstream.calls] == [4, 2, 1, 1, 1]
-    upstream.calls.clear()
-    seconds = 0.001
-    await texts.vectors(["x"] * 14)
-    assert [len(call) for call in upstream.calls] == [1, 2, 3, 4, 4]
+    texts = LongTexts(embed)
+    asked = ["one", "two", "three", "one"]
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(texts.vectors, asked)
+        await enough.wait()
+        nursery.cancel_scope.cancel()
+    assert await texts.vectors(asked) == [[3.0, 1.0], [3.0, 1.0], [5.0, 1.0], [3.0, 1.0]]
+    assert sorted(text for call in upstream.calls for text in call) == ["one", "three", "two"]
+    await texts.vectors(["one"])  # and all is forgotten when it has been given
+    assert len(upstream.calls) == 4
 
 
 async def test_an_upstream_that_takes_nothing_is_given_up() -> None:
