@@ -1,13 +1,14 @@
-"""An answer with its least certain words marked, for people."""
+"""How sure the model was, for people: figures, and the least certain words marked."""
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
 
-from llcuda_net.certainty import least_certain
+from llcuda_net.certainty import figures_shown, least_certain, span_text
 from llcuda_net.cli.tables import harmless
 from llcuda_net.storage.records import Logprobs
+from llcuda_net.storage.store import Figures
 from llcuda_net.terminal import wants_colour
 
 #: What the marks mean.
@@ -28,3 +29,16 @@ def marked_text(pieces: Sequence[str], logprobs: Logprobs, *, exact: bool = Fals
         out += clean(text[last:first]) + begin + clean(text[first:behind]) + end
         last = behind
     return out + clean(text[last:])
+
+
+def figures_of_text(
+    pieces: Sequence[str], logprobs: Logprobs, figures: Figures
+) -> list[tuple[str, str]]:
+    """The figures with their names, and the least certain span with its text."""
+    pairs = figures_shown(figures)
+    if figures.span_surprisal is not None:
+        first, behind = figures.least_certain
+        where = f"tokens {first} to {behind - 1}, {figures.span_surprisal:.3g} nats each"
+        span = span_text(pieces, logprobs, figures.least_certain)
+        pairs.append(("least certain", f"{span.strip()!r} ({where})"))
+    return pairs

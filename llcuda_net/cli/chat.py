@@ -13,7 +13,7 @@ from contextlib import suppress
 from typing import Any
 
 from llcuda_net.cli.common import Exit, describe, fail, paint, print_error
-from llcuda_net.cli.render import TextOutput, print_note, print_stats, show
+from llcuda_net.cli.render import print_note, print_stats, show, text_output
 from llcuda_net.errors import ConnectError, RequestError
 from llcuda_net.sync import Client, Stream
 from llcuda_net.terminal import is_terminal
@@ -36,6 +36,7 @@ class Chat:
         system: the system message to begin with.
         at_once: show each answer only when it is complete.
         stats: show the times after each answer.
+        certainty: mark the least certain words of each answer.
     """
 
     def __init__(
@@ -47,6 +48,7 @@ class Chat:
         system: str | None = None,
         at_once: bool = False,
         stats: bool = False,
+        certainty: bool = False,
     ) -> None:
         self._prog = prog
         self._connect = connect
@@ -54,6 +56,7 @@ class Chat:
         self._system = system
         self._at_once = at_once
         self._stats = stats
+        self._certainty = certainty
         self._client: Client | None = None
         self._history: list[dict[str, str]] = []
         self._interactive = is_terminal(sys.stdin)
@@ -137,7 +140,8 @@ class Chat:
             ) as stream:
                 if stream.cached:
                     print_note(self._prog, "answered from the store")
-                result = show(stream, TextOutput(at_once=self._at_once))
+                output = text_output(certainty=self._certainty, at_once=self._at_once)
+                result = show(stream, output)
             if self._stats:
                 print_stats(result)
         except KeyboardInterrupt:

@@ -80,6 +80,7 @@ def _run(arguments: argparse.Namespace) -> int:
             system=arguments.system,
             at_once=arguments.no_stream,
             stats=arguments.stats,
+            certainty=arguments.certainty,
         )
         return chat.run(text)
     if arguments.raw:
@@ -109,15 +110,16 @@ def _answer(
     connect: Callable[[], sync.Client], request: dict[str, Any], arguments: argparse.Namespace
 ) -> int:
     """Print an answer, of a new request or of --attach."""
-    from llcuda_net.cli.render import JsonOutput, TextOutput, print_note, print_stats, show
+    from llcuda_net.cli.render import json_output, print_note, print_stats, show, text_output
 
     output: Output
     asked: dict[str, Any] = {}
     if arguments.json:
         asked = {"tokens": True, "durable": True}
-        output = JsonOutput(at_once=arguments.no_stream)
+        output = json_output(certainty=arguments.certainty, at_once=arguments.no_stream)
     else:
-        output = TextOutput(at_once=arguments.no_stream)
+        output = text_output(certainty=arguments.certainty, at_once=arguments.no_stream)
+    at_once = arguments.no_stream or (arguments.certainty and not arguments.json)
     stream: sync.Stream | None = None
     with connect() as client:
         try:
@@ -133,13 +135,13 @@ def _answer(
         except ConnectError as error:
             if stream is None or "attach" not in client.features:
                 raise
-            seen = first if arguments.no_stream else stream.received
+            seen = first if at_once else stream.received
             told = f"{error}" if str(error).endswith("?") else f"{error};"
             again = _attach(stream, seen, arguments)
             raise ConnectError(f"{told} read on with: {again}") from None
         except (KeyboardInterrupt, Terminated):
             if stream is not None and arguments.attach is not None:
-                seen = first if arguments.no_stream else stream.received
+                seen = first if at_once else stream.received
                 print_note(
                     PROG,
                     f"stopped reading; read on with: {_attach(stream, seen, arguments)}; "

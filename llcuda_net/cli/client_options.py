@@ -22,6 +22,8 @@ from llcuda_net.cli.common import (
 
 PROG = "llcuda-client"
 DEFAULT_SERVER = "127.0.0.1:9000"
+#: Candidates asked for a token with --certainty where the user does not say how many.
+_N_PROBS = 10
 _RECONNECT = 30.0
 _MOST_SECONDS = 1e9
 _EPILOG = """\
@@ -29,6 +31,7 @@ examples:
   llcuda-client "Why is the sky blue?"
   llcuda-client --raw "Once upon a time" -n 64 --temperature 0.8
   git diff | llcuda-client - --system "Write a commit message for this diff."
+  llcuda-client --certainty "Who wrote the first compiler?"
   llcuda-client --chat --server gpu-box:9000
 
   id=$(llcuda-client --detach "Write a long story.")    # start it, and leave
@@ -73,6 +76,12 @@ def build_parser() -> Parser:
     show.add_argument("--json", action="store_true", help="one JSON object a line for each event")
     show.add_argument("--no-stream", action="store_true", help="print only when all has come")
     show.add_argument("--stats", action="store_true", help="print times and speed on stderr")
+    show.add_argument(
+        "--certainty",
+        action="store_true",
+        help="mark the least certain words, and print on stderr how sure the model was; without "
+        "--json it implies --no-stream",
+    )
     where = parser.add_argument_group("where to connect")
     where.add_argument("--server", metavar="HOST:PORT", help=f"default: {DEFAULT_SERVER}")
     where.add_argument("--tls", action="store_true", help="connect with TLS")
@@ -145,7 +154,7 @@ def _add_sampling(group: argparse._ArgumentGroup) -> None:
         ("--min-p", float, 0, 1, "choose among those at least P times as likely as the first"),
         ("--repeat-penalty", float, 0, 100, "above 1: repeat less"),
         ("--seed", int, -1, 2**32 - 1, "the same seed, the same answer; -1: random"),
-        ("--n-probs", int, 0, 1000, "with --json: log-probabilities of the N likeliest"),
+        ("--n-probs", int, 0, 1000, "with --json, --certainty: log-probabilities of the N best"),
     ):
         letter = flag.rpartition("-")[2][0].upper()
         group.add_argument(flag, metavar=letter, type=_number(kind, low, high), help=text)
@@ -210,7 +219,7 @@ def _on_disconnect(text: str) -> str | float:
 
 #: What goes with --attach and with --cancel; everything else is about a new request.
 _WITH_CANCEL = {"server", "tls", "tls_ca", "token_file", "reconnect_seconds", "json"}
-_WITH_ATTACH = _WITH_CANCEL | {"first", "no_stream", "stats"}
+_WITH_ATTACH = _WITH_CANCEL | {"first", "no_stream", "stats", "certainty"}
 _NAMES = {"prompt": "a prompt", "n_predict": "--max-tokens", "first": "--from"}
 
 
@@ -258,7 +267,7 @@ def _check_keeping(arguments: argparse.Namespace) -> None:
         fail("--detach lets the answer go on to its end: leave --on-disconnect out")
     if arguments.store == "none" or arguments.durability == "memory":
         fail("--detach with nothing stored: nobody could read the answer once it is over")
-    for flag in ("stats", "no_stream"):
+    for flag in ("stats", "no_stream", "certainty"):
         if getattr(arguments, flag):
             fail(f"--detach prints no answer, so --{flag.replace('_', '-')} does not go with it")
 
@@ -297,6 +306,8 @@ def read_request(arguments: argparse.Namespace) -> dict[str, Any]:
     """
     names = ("n_predict", "temperature", "top_k", "top_p", "min_p", "repeat_penalty", "seed")
     given = {name: getattr(arguments, name) for name in (*names, "n_probs", "stop")}
+    if arguments.certainty:
+        given["n_probs"] = arguments.n_probs or _N_PROBS
     if arguments.grammar is not None:
         given["grammar"] = read_text(arguments.grammar, "grammar")
     if arguments.json_schema is not None:

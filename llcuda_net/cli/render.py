@@ -174,6 +174,24 @@ class TextOutput:
                 sys.stdout.flush()
 
 
+def text_output(*, certainty: bool, at_once: bool) -> TextOutput:
+    """Where an answer in text goes."""
+    if certainty:
+        from llcuda_net.cli.render_certainty import CertainText
+
+        return CertainText()
+    return TextOutput(at_once=at_once)
+
+
+def json_output(*, certainty: bool, at_once: bool) -> JsonOutput:
+    """Where an answer in JSON goes."""
+    if certainty:
+        from llcuda_net.cli.render_certainty import CertainJson
+
+        return CertainJson(at_once=at_once)
+    return JsonOutput(at_once=at_once)
+
+
 class JsonOutput:
     """One JSON object a line: accepted, queue, piece, durable and done.
 

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from llcuda_net import certainty
-from llcuda_net.cli.certainty import MARKS, marked_text
+from llcuda_net.cli.certainty import MARKS, figures_of_text, marked_text
 from llcuda_net.cli.common import Exit, fail, paint
 from llcuda_net.cli.documents import certainty as certainty_document
 from llcuda_net.cli.documents import document, line, plain
@@ -81,7 +81,8 @@ def _lines(found: Result, figures: Figures | None, *, tokens: bool) -> Iterator[
     if rest:
         yield from _section("request", _pairs(rest))
     if figures is not None:
-        yield from _section("certainty", _certainty(found, figures))
+        pairs = figures_of_text(found.log.pieces, found.log.logprobs or [], figures)
+        yield from _section("certainty", pairs)
     yield from _asked(found.request)
     yield ""
     shown = marked_text(found.log.pieces, found.log.logprobs or [])
@@ -118,16 +119,6 @@ def _about(found: Result) -> list[tuple[str, str]]:
     if found.log.logprobs is not None:
         pairs.append(("log-probabilities", "kept: see --tokens or --json"))
     return [(name, value) for name, value in pairs if value]
-
-
-def _certainty(found: Result, figures: Figures) -> list[tuple[str, str]]:
-    pairs = certainty.figures_shown(figures)
-    span = certainty.span_text(found.log.pieces, found.log.logprobs or [], figures.least_certain)
-    if figures.span_surprisal is not None:
-        first, behind = figures.least_certain
-        where = f"tokens {first} to {behind - 1}, {figures.span_surprisal:.3g} nats each"
-        pairs.append(("least certain", f"{span.strip()!r} ({where})"))
-    return pairs
 
 
 def _head(text: str) -> str:

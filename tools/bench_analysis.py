@@ -1,0 +1,162 @@
+#!/usr/bin/env python3
+"""What a backlog of analysis costs those who ask meanwhile.
+
+A store is filled with long results that nobody has analysed, and a server with the demonstration
+model started on it: once without analysis, once with it. A client asks again and again, with pauses
+in which the analysis begins, and measures the time to the first token and to the end. The rounds
+alternate, so that what else the machine does meets both alike.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import random
+import sys
+import tempfile
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))  # so that the script runs from anywhere, without being installed
+
+from llcuda_net import sync  # noqa: E402
+from llcuda_net.storage.records import Result, TokenLog  # noqa: E402
+from llcuda_net.storage.sqlite import SqliteStore  # noqa: E402
+from tools.demo_model import corpus  # noqa: E402
+from tools.eval_semantic import server  # noqa: E402
+
+#: Answers of the corpus that one prompt, and one text, are made of: about 2,000 characters.
+_ANSWERS = 12
+_QUESTION, _TOKENS = "What is a slot?", 60
+EXAMPLE = """\
+example:
+  python tools/bench_analysis.py --rounds 3 --json analysis.json
+"""
+
+
+@dataclass
+class Times:
+    """Seconds of each request, and how the backlog moved."""
+
+    first: list[float] = field(default_factory=list)
+    whole: list[float] = field(default_factory=list)
+    analysed: int = 0
+
+
+def backlog(folder: Path, count: int, rng: random.Random) -> None:
+    """Store long results."""
+    answers = [entry.answer for entry in corpus.load()]
+
+    def text() -> str:
+        return " ".join(rng.choices(answers, k=_ANSWERS))
+
+    store = SqliteStore(folder, write=True)
+    store.put(
+        [
+            Result(
+                id=f"long-{number:06d}",
+                state="done",
+                created=time.time_ns(),
+                finished=time.time_ns(),
+                request={"prompt": text()},
+                log=TokenLog([text()], [1]),
+                model={"name": "elsewhere"},
+            )
+            for number in range(count)
+        ]
+    )
+    store.close()
+
+
+def measure(options: argparse.Namespace, flag: str, rng: random.Random, into: Times) -> None:
+    """One round: a new server, and requests with pauses."""
+    with tempfile.TemporaryDirectory(prefix="llcuda-bench-") as name:
+        backlog(Path(name), options.backlog, rng)
+        with (
+            server(name, flag, "--slots", str(options.slots)) as address,
+            sync.connect(address) as client,
+        ):
+            time.sleep(options.settle)  # the kernels are loaded, once in a server's life
+            before = client.status().get("analysis", {}).get("indexed", 0)
+            for _ in range(options.requests):
+                time.sleep(rng.uniform(0.5, 1.5) * options.pause)
+                began = time.perf_counter()
+                with client.generate(_QUESTION, temperature=0, n_predict=_TOKENS) as stream:
+                    next(iter(stream))
+                    into.first.append(time.perf_counter() - began)
+                    for _ in stream:
+                        pass
+                into.whole.append(time.perf_counter() - began)
+            into.analysed += client.status().get("analysis", {}).get("indexed", 0) - before
+
+
+def figures(times: list[float]) -> dict[str, float]:
+    """Milliseconds: median, 90th percentile, greatest."""
+    ordered = sorted(times)
+    chosen = {"median": 0.5, "p90": 0.9, "greatest": 1.0}
+    return {
+        name: round(ordered[min(len(ordered) - 1, int(share * len(ordered)))] * 1e3, 1)
+        for name, share in chosen.items()
+    }
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    out = argparse.ArgumentParser(
+        description="Measure what a backlog of analysis costs those who ask meanwhile.",
+        epilog=EXAMPLE,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    out.add_argument("--rounds", type=int, default=3, help="servers of each kind (default: 3)")
+    out.add_argument("--requests", type=int, default=80, help="in each round (default: 80)")
+    out.add_argument("--pause", type=float, default=0.3, help="seconds between (default: 0.3)")
+    out.add_argument("--settle", type=float, default=6.0, help="seconds before (default: 6)")
+    out.add_argument("--slots", type=int, default=4, help="of the engine (default: 4)")
+    out.add_argument("--backlog", type=int, default=4000, help="results (default: 4000)")
+    out.add_argument("--json", metavar="FILE", help="write the figures there as well")
+    return out
+
+
+def run(options: argparse.Namespace) -> int:
+    """Measure and print; returns the exit code."""
+    rng = random.Random(1)
+    kinds = {"without analysis": "--no-analysis", "with a backlog": "--analysis"}
+    found = {name: Times() for name in kinds}
+    for _ in range(options.rounds):
+        for name, flag in kinds.items():
+            measure(options, flag, rng, found[name])
+    report: dict[str, Any] = {}
+    for name, times in found.items():
+        report[name] = {
+            "first_token_ms": figures(times.first),
+            "whole_ms": figures(times.whole),
+            "requests": len(times.first),
+            "analysed_meanwhile": times.analysed,
+        }
+        print(name)
+        for key, value in report[name].items():
+            shown = value
+            if isinstance(value, dict):
+                shown = ", ".join(f"{part} {number}" for part, number in value.items())
+            print(f"  {key:<20} {shown}")
+    if options.json:
+        Path(options.json).write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+    return 0
+
+
+def main() -> int:
+    """Run; faults that a user can mend are told in one line."""
+    try:
+        return run(parser().parse_args())
+    except KeyboardInterrupt:
+        return 130
+    except (OSError, RuntimeError) as error:
+        print(f"bench_analysis: {error}", file=sys.stderr)
+        return 2
+
+
+if __name__ == "__main__":
+    sys.exit(main())
