@@ -86,6 +86,8 @@ def server(folder: str, *arguments: str) -> Iterator[str]:
     finally:
         process.terminate()
         process.wait()
+        if process.stdout is not None:
+            process.stdout.close()
 
 
 def fill(client: sync.Client, entries: Sequence[corpus.Entry]) -> tuple[dict[str, str], list[str]]:
