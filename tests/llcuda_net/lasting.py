@@ -18,7 +18,9 @@ from llcuda_net.client import Client
 from llcuda_net.errors import ConnectError
 from tests.llcuda_net.scripted import Peer
 
-FEATURES = ("generate", "attach", "embed", "status")
+FEATURES = ("generate", "attach", "embed", "status", "search")
+HITS = [{"id": f"r{n}", "score": 1 - n / 10, "created": 5.0, "text": f"{n}"} for n in range(3)]
+_OPENING = wire.Generate | wire.Attach | wire.Embed | wire.Search | wire.Status
 _GONE = (trio.BrokenResourceError, trio.ClosedResourceError)
 
 
@@ -145,7 +147,7 @@ class Lasting:
         # The client may go away at any point of an answer.
         with suppress(*_GONE, wire.LocalProtocolError):
             number = getattr(event, "stream", 0)
-            opens = isinstance(event, wire.Generate | wire.Attach | wire.Embed | wire.Status)
+            opens = isinstance(event, _OPENING)
             if opens and self.fragile:
                 await peer.stream.aclose()
             elif opens and self.refusals:
@@ -163,6 +165,10 @@ class Lasting:
             elif isinstance(event, wire.Embed):
                 for first in range(len(event.input)):
                     await peer.send(wire.Vectors(number, first, [b"\0\0\x80?"]))
+                await peer.send(wire.Done(number, "complete"))
+            elif isinstance(event, wire.Search):
+                for first, hit in enumerate(HITS[: event.k]):
+                    await peer.send(wire.Hits(number, [hit], first))
                 await peer.send(wire.Done(number, "complete"))
             elif isinstance(event, wire.Status):
                 await peer.send(wire.Report(number, {"connections": 1}))

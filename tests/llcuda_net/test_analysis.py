@@ -12,10 +12,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import structlog
 import trio
 
 from llcuda_net import analysis, semantic
 from llcuda_net.analysis import Analyst
+from llcuda_net.compiling import compile_kernels
 from llcuda_net.errors import RequestError
 from llcuda_net.storage.records import TokenLog
 from llcuda_net.storage.sqlite import SqliteStore
@@ -32,7 +34,7 @@ from llcuda_protocol import (
     Search,
     Tokens,
 )
-from tests.llcuda_net.harness import FakeUpstream, MemoryListener, ask, ready, status
+from tests.llcuda_net.harness import FakeUpstream, MemoryListener, ask, ready, serving, status
 from tests.llcuda_net.kept_harness import keeping
 from tests.llcuda_net.storage.making import SECOND, START, result
 
@@ -282,6 +284,21 @@ async def test_nothing_of_it_runs_where_it_is_not_wanted(tmp_path: Path) -> None
         with pytest.raises(RequestError, match="--no-analysis") as caught:
             await listener.server.search("x", 3)
         assert caught.value.code == ErrorCode.UNSUPPORTED
+
+
+async def test_nothing_of_it_runs_where_nothing_is_stored() -> None:
+    async with serving(Embedding(), analysis=True) as (server, listener):
+        assert server.analyst is None
+        peer = await ready(listener)
+        await peer.send(Search(1, "slot"))
+        _, error = await peer.until(Error)
+        assert error.code == ErrorCode.UNSUPPORTED
+
+
+async def test_the_kernels_are_compiled_in_a_process_of_their_own() -> None:
+    with structlog.testing.capture_logs() as logs:
+        await compile_kernels()
+    assert logs == []
 
 
 async def test_a_bug_is_logged_and_does_not_end_it(

@@ -289,3 +289,13 @@ def test_a_text_too_long_to_embed_is_told_without_advice_for_others() -> None:
     assert error.message == (
         "a text to embed is too long: 602 tokens, where the upstream takes 512"
     )
+
+
+def test_what_a_llama_server_was_not_started_for_is_unsupported() -> None:
+    body = (
+        b'{"error":{"code":501,"message":"This server does not support embeddings. Start it with '
+        b'`--embeddings`","type":"not_supported_error"}}'
+    )
+    error = upstream_failure(501, body)
+    assert (error.code, error.retry) == (ErrorCode.UNSUPPORTED, False)
+    assert "--embeddings" in error.message

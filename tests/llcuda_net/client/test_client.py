@@ -16,6 +16,7 @@ from llcuda_net.client import Client
 from llcuda_net.client.requests import WINDOW
 from llcuda_net.client.stream import Piece, Queued, Result
 from llcuda_net.errors import ConnectError, RequestError
+from tests.llcuda_net.lasting import Lasting
 from tests.llcuda_net.scripted import ID, Peer, accepted, linked
 
 # -- answers ------------------------------------------------------------------------------------
@@ -152,6 +153,33 @@ async def test_complete_gives_the_result() -> None:
         nursery.start_soon(serve)
         result = await client.complete("q", n_predict=2)
         assert (result.text, result.reason) == ("answer", "length")
+
+
+async def test_search_gives_the_hits_of_all_frames() -> None:
+    server = Lasting()
+    async with server.client() as client:
+        hits = await client.search("how do I stop it", 2)
+        assert [(hit.id, hit.score, hit.text) for hit in hits] == [("r0", 1, "0"), ("r1", 0.9, "1")]
+        assert (hits[0].created, hits[0].model, hits[0].tokens) == (5.0, "", 0)
+        assert len(await client.search("x")) == 3
+        (first, second) = server.of(wire.Search)
+        assert (first.text, first.k, second.k) == ("how do I stop it", 2, 10)
+        for k in (0, 1001):
+            with pytest.raises(ValueError, match="from 1 to 1000"):
+                await client.search("x", k)
+        server.refusals.append(("unsupported", False))
+        with pytest.raises(RequestError) as caught:
+            await client.search("x")
+        assert caught.value.code == "unsupported"
+
+
+async def test_a_server_without_search_is_not_asked_for_it() -> None:
+    server = Lasting()
+    server.features = ("generate", "status")
+    async with server.client() as client:
+        with pytest.raises(RequestError, match="of an earlier version: it has no search"):
+            await client.search("x")
+    assert not server.of(wire.Search)
 
 
 async def test_embed_gives_a_vector_a_text() -> None:

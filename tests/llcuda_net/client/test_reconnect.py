@@ -44,8 +44,8 @@ async def conversation(server: Lasting, **options: Any) -> tuple[Any, ...]:
             async for event in stream.events():
                 if hasattr(event, "sequence"):
                     events.append(event)
-        vectors = await client.embed(["a", "b", "c"])
-        return events, stream.text, stream.result, stream.durable, vectors, await client.status()
+        others = (await client.embed(["a", "b", "c"]), await client.search("a", 2))
+        return events, stream.text, stream.result, stream.durable, others, await client.status()
 
 
 @pytest.mark.parametrize("direction", ["received", "sent"])
