@@ -95,7 +95,8 @@ class Near:
         return out
 
     def __len__(self) -> int:
-        return len(self._seqs)
+        """How many can be found now: a number is there before its vector is."""
+        return len(self._vectors)
 
     def add(self, rows: Sequence[tuple[int, float, bytes]]) -> None:
         """Add results (seq, scale, codes) that are not there yet."""
