@@ -1,0 +1,171 @@
+"""The GPU through cuda.core: compiled kernels loaded, launched, streams, and memory copied.
+
+Everything happens on the device's primary context, which Numba, CuPy and PyTorch share, and on the
+current stream of the thread (`streams`).
+"""
+
+from __future__ import annotations
+
+import ctypes
+import re
+import threading
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from . import shim
+from .shim import core, native
+
+if TYPE_CHECKING:
+    from .kernel import Kernel
+
+_ENTRY = re.compile(r"\.visible\s+\.entry\s+([\w$]+)")
+_here = threading.local()
+_kinds: dict[Any, Any] = {}
+
+
+def _check(result: tuple[Any, ...]) -> Any:
+    """The value of a driver call; raises RuntimeError with the driver's own words."""
+    code, *value = result
+    if int(code) != 0:
+        _, name = native.cuGetErrorName(code)
+        _, text = native.cuGetErrorString(code)
+        raise RuntimeError(f"{name.decode()}: {text.decode()}")
+    return value[0] if value else None
+
+
+def device() -> Any:
+    """The current device, its context made current in this thread."""
+    found = getattr(_here, "device", None)
+    if found is None:
+        found = _here.device = core.Device()
+        found.set_current()
+    return found
+
+
+def stream() -> Any:
+    """The stream that this thread's operations go to."""
+    found = getattr(_here, "stream", None)
+    if found is None:
+        found = _here.stream = device().default_stream
+    return found
+
+
+def set_stream(new: Any) -> Any:
+    """Make a stream this thread's; the one that was."""
+    old = stream()
+    _here.stream = new
+    return old
+
+
+def compute_capability() -> tuple[int, int]:
+    """Of the current device."""
+    found = getattr(_here, "capability", None)
+    if found is None:
+        cc = device().compute_capability
+        found = _here.capability = (int(cc[0]), int(cc[1]))
+    return found  # type: ignore[no-any-return]
+
+
+def multiprocessors() -> int:
+    """Of the current device."""
+    found = getattr(_here, "multiprocessors", None)
+    if found is None:
+        found = _here.multiprocessors = int(device().properties.multiprocessor_count)
+    return found  # type: ignore[no-any-return]
+
+
+def load(kernel: Kernel) -> tuple[Any, tuple[Any, ...]]:
+    """Compile a kernel for the current device: the loaded kernel and its arguments' types."""
+    text = kernel.ptx(compute_capability())
+    names = _ENTRY.findall(text)
+    code = core.ObjectCode.from_ptx(text.encode())
+    wraps = {shim.I32: ctypes.c_int32, shim.U32: ctypes.c_uint32, shim.I64: ctypes.c_int64}
+    wraps[shim.F32] = ctypes.c_float
+    # an address travels as a plain int, which cuda.core takes for a pointer
+    kinds = tuple(wraps.get(kind) for kind in kernel.signature)
+    return code.get_kernel(names[0]), kinds
+
+
+def config(loaded: tuple[Any, Any], grid: Any, block: Any, shared: int) -> Any:
+    """A launch configuration, to be used again."""
+    if shared > 48 * 1024:
+        kernel = loaded[0]
+        attribute = native.CUfunction_attribute.CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES
+        function = _check(native.cuKernelGetFunction(native.CUkernel(int(kernel.handle))))
+        _check(native.cuFuncSetAttribute(function, attribute, shared))
+    return core.LaunchConfig(grid=grid, block=block, shmem_size=shared)
+
+
+def launch(loaded: tuple[Any, Any], configured: Any, args: tuple[Any, ...]) -> None:
+    """Queue a kernel on the current stream."""
+    kernel, kinds = loaded
+    values = [a if kind is None else kind(a) for a, kind in zip(args, kinds, strict=True)]
+    core.launch(stream(), configured, kernel, *values)
+
+
+def allocate(size: int) -> Any:
+    """Device memory from the pool in use, in the order of the current stream."""
+    pool = getattr(_here, "pool", None)
+    where = stream()
+    if pool is not None:
+        return pool.allocate(size)
+    return device().memory_resource.allocate(size, stream=where)
+
+
+def set_pool(new: Any) -> Any:
+    """Make a pool this thread's, or none; the one that was."""
+    old = getattr(_here, "pool", None)
+    _here.pool = new
+    return old
+
+
+def copy_in(to: int, array: np.ndarray[Any, Any]) -> None:
+    """From the host's memory to an address, on the current stream."""
+    if array.nbytes:
+        handle = native.CUstream(int(stream().handle))
+        _check(native.cuMemcpyHtoDAsync(to, array.ctypes.data, array.nbytes, handle))
+
+
+def copy_out(array: np.ndarray[Any, Any], source: int) -> None:
+    """From an address to the host's memory; waits for the current stream."""
+    if array.nbytes:
+        handle = native.CUstream(int(stream().handle))
+        _check(native.cuMemcpyDtoHAsync(array.ctypes.data, source, array.nbytes, handle))
+    stream().sync()
+
+
+def fill(to: int, byte: int, size: int) -> None:
+    """Set bytes on the device, on the current stream."""
+    if size:
+        handle = native.CUstream(int(stream().handle))
+        _check(native.cuMemsetD8Async(to, byte, size, handle))
+
+
+def describe() -> dict[str, Any]:
+    """What `llcuda_kernels.gpu` tells of the device; raises where it cannot be used."""
+    found = device()
+    version = _check(native.cuDriverGetVersion())
+    free_total = _check_pair(native.cuMemGetInfo())
+    return {
+        "name": str(found.name),
+        "compute_capability": compute_capability(),
+        "driver": f"{version // 1000}.{version % 1000 // 10}",
+        "runtime": shim_version(),
+        "multiprocessors": multiprocessors(),
+        "memory": int(free_total[1]),
+    }
+
+
+def _check_pair(result: tuple[Any, ...]) -> tuple[Any, Any]:
+    _check(result[:1])
+    return result[1], result[2]
+
+
+def shim_version() -> str:
+    """Which numba-cuda and cuda.core are at work."""
+    from importlib import metadata
+
+    return ", ".join(
+        f"{name} {metadata.version(name)}" for name in ("numba-cuda", "cuda-core", "cuda-bindings")
+    )

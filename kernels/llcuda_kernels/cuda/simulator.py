@@ -1,0 +1,204 @@
+"""A GPU in Python: one block at a time, its threads as greenlets that take turns at barriers.
+
+It is what a kernel sees as ``cuda`` when NUMBA_ENABLE_CUDASIM is set. Numba's own simulator starts
+an operating-system thread for each CUDA thread and polls them; this one switches only where threads
+must wait for each other, so it is some ten times quicker, and it knows who waits for what:
+
+1. Threads of a block run in order, each until it waits. All must come to the same barrier: when one
+   ends, or waits elsewhere, while others wait, `DivergentBarrier` is raised.
+2. The lanes of a warp meet in `exchange`: each gives a value and gets what all gave.
+3. A shared array belongs to the place in the code that makes it.
+4. Shared and local arrays start as NaN, or as a large number: who reads before anybody wrote is
+   found out by a wrong result.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import greenlet
+import numpy as np
+
+WARP = 32
+
+
+class DivergentBarrier(Exception):
+    """Threads that should wait for each other wait at different places, or have ended."""
+
+
+class _Index:
+    def __init__(self, x: int, y: int = 0, z: int = 0) -> None:
+        # as on a device: 32 bits, so that what overflows there overflows here
+        self.x, self.y, self.z = np.int32(x), np.int32(y), np.int32(z)
+
+
+def _poisoned(shape: Any, dtype: Any) -> np.ndarray[Any, Any]:
+    kind = np.dtype(dtype)
+    value = np.nan if kind.kind == "f" else np.iinfo(kind).max // 3
+    return np.full(shape, value, kind)
+
+
+class _Thread:
+    def __init__(self, block: _Block, number: int, index: _Index) -> None:
+        self.block, self.number, self.index = block, number, index
+        self.waits_at: Any = None
+        self.gave: Any = None
+        self.got: Any = None
+        self.run: Any = None
+
+
+class _Block:
+    """The threads of one block, from start to end."""
+
+    def __init__(self, grid: _Index, size: _Index, at: _Index, shared_bytes: int) -> None:
+        self.grid, self.size, self.at = grid, size, at
+        self.shared: dict[Any, np.ndarray[Any, Any]] = {}
+        self.dynamic = np.full(shared_bytes, 0xFF, np.uint8)
+
+    def play(self, function: Callable[..., Any], args: tuple[Any, ...]) -> None:
+        size = self.size
+        main = greenlet.getcurrent()
+        threads = []
+        for z in range(size.z):
+            for y in range(size.y):
+                for x in range(size.x):
+                    thread = _Thread(self, len(threads), _Index(x, y, z))
+                    thread.run = greenlet.greenlet(function, main)
+                    threads.append(thread)
+        live = threads
+        first = True
+        while live:
+            for thread in live:
+                if first or thread.waits_at is None:
+                    cuda.thread = thread
+                    thread.run.switch(*(args if first else ()))
+            first = False
+            live = [thread for thread in live if not thread.run.dead]
+            self._release(threads, live)
+
+    def _release(self, threads: list[_Thread], live: list[_Thread]) -> None:
+        """Let go whoever has nobody left to wait for."""
+        moved = False
+        warps = {}
+        for thread in live:
+            warps.setdefault(thread.number // WARP, []).append(thread)
+        for number, lanes in warps.items():
+            places = {thread.waits_at for thread in lanes}
+            whole = min(WARP, len(threads) - number * WARP)
+            if len(places) == 1 and next(iter(places))[0] == "warp":
+                if len(lanes) != whole:
+                    raise DivergentBarrier(f"lanes of warp {number} have ended: {places}")
+                given = [thread.gave for thread in lanes]
+                for thread in lanes:
+                    thread.got, thread.waits_at = given, None
+                moved = True
+        if live and not moved:
+            places = {thread.waits_at for thread in live}
+            if len(places) != 1 or len(live) != len(threads) or next(iter(places))[0] != "block":
+                raise DivergentBarrier(f"{len(live)} of {len(threads)} threads wait at {places}")
+            given = [thread.gave for thread in live]
+            for thread in live:
+                thread.got, thread.waits_at = given, None
+
+
+class _Shared:
+    def array(self, shape: Any, dtype: Any) -> np.ndarray[Any, Any]:
+        block = cuda.thread.block
+        if shape == 0:
+            return block.dynamic.view(np.dtype(dtype))  # type: ignore[no-any-return]
+        frame = sys._getframe(1)
+        place = (frame.f_code, frame.f_lasti)
+        if place not in block.shared:
+            block.shared[place] = _poisoned(shape, dtype)
+        return block.shared[place]  # type: ignore[no-any-return]
+
+
+class _Local:
+    def array(self, shape: Any, dtype: Any) -> np.ndarray[Any, Any]:
+        return _poisoned(shape, dtype)
+
+
+class _Atomic:
+    """Threads switch at barriers only, so that nothing comes in between."""
+
+    def add(self, array: Any, at: Any, value: Any) -> Any:
+        old = array[at]
+        array[at] = old + value
+        return old
+
+    def max(self, array: Any, at: Any, value: Any) -> Any:
+        old = array[at]
+        array[at] = max(old, value)
+        return old
+
+
+class _Cuda:
+    """What a kernel may use of numba.cuda."""
+
+    def __init__(self) -> None:
+        self.thread: Any = None
+        self.shared, self.local, self.atomic = _Shared(), _Local(), _Atomic()
+
+    @property
+    def threadIdx(self) -> _Index:  # noqa: N802  # as CUDA names it
+        return self.thread.index  # type: ignore[no-any-return]
+
+    @property
+    def blockIdx(self) -> _Index:  # noqa: N802
+        return self.thread.block.at  # type: ignore[no-any-return]
+
+    @property
+    def blockDim(self) -> _Index:  # noqa: N802
+        return self.thread.block.size  # type: ignore[no-any-return]
+
+    @property
+    def gridDim(self) -> _Index:  # noqa: N802
+        return self.thread.block.grid  # type: ignore[no-any-return]
+
+    def syncthreads(self) -> None:
+        self._wait("block", None)
+
+    def syncthreads_or(self, condition: Any) -> bool:
+        """A barrier, and whether the condition holds in any thread of the block."""
+        return any(self._wait("block", bool(condition)))
+
+    def syncwarp(self) -> None:
+        self._wait("warp", None)
+
+    def threadfence(self) -> None:
+        pass
+
+    def _wait(self, kind: str, value: Any) -> Any:
+        thread = self.thread
+        frame = sys._getframe(2)
+        thread.waits_at = (kind, frame.f_code.co_name, frame.f_lineno)
+        thread.gave = value
+        thread.run.parent.switch()
+        return thread.got
+
+
+cuda = _Cuda()
+
+
+def exchange(value: Any) -> list[Any]:
+    """What each lane of the warp gave, in their order; all lanes must come here."""
+    return list(cuda._wait("warp", value))
+
+
+def lane() -> int:
+    """This thread's place in its warp."""
+    return int(cuda.thread.number) % WARP
+
+
+def launch(
+    function: Callable[..., Any], grid: Any, block: Any, args: tuple[Any, ...], shared: int
+) -> None:
+    """Run a kernel, block after block."""
+    size, whole = _Index(*block), _Index(*grid)
+    quiet = np.errstate(all="ignore")(function)  # each greenlet has settings of its own
+    for z in range(int(whole.z)):
+        for y in range(int(whole.y)):
+            for x in range(int(whole.x)):
+                _Block(whole, size, _Index(x, y, z), shared).play(quiet, args)

@@ -1,0 +1,100 @@
+"""The intrinsics in Python, for the simulator."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from .simulator import exchange
+from .simulator import lane as lane
+
+_I32 = np.int32
+
+
+def _part(memory: Any, at: Any, width: int) -> Any:
+    if at % width:
+        raise IndexError(f"a load of {width} at {at}, which is not a multiple of it")
+    if at + width > memory.size or at < 0:
+        raise IndexError(f"{at} to {at + width} of {memory.size}")
+    return memory[at : at + width]
+
+
+def load2(memory: Any, at: Any) -> Any:
+    """Two neighbours in one load."""
+    return tuple(_part(memory, at, 2))
+
+
+def load4(memory: Any, at: Any) -> Any:
+    """Four neighbours in one load."""
+    return tuple(_part(memory, at, 4))
+
+
+def store4(memory: Any, at: Any, a: Any, b: Any, c: Any, d: Any) -> None:
+    """Four neighbours in one store."""
+    _part(memory, at, 4)[:] = (a, b, c, d)
+
+
+def dp4a(a: Any, b: Any, c: Any) -> Any:
+    """``c`` and the four products of the int8 in a and b."""
+    x = np.array([a], np.int32).view(np.int8).astype(np.int64)
+    y = np.array([b], np.int32).view(np.int8).astype(np.int64)
+    return _I32(int(c) + int((x * y).sum()))
+
+
+def from_f16(bits: Any) -> Any:
+    """The float32 of a float16's bits."""
+    return np.float32(np.array([bits], np.uint16).view(np.float16)[0])
+
+
+def round_to_int8(x: Any) -> Any:
+    """The nearest whole number, half to even, from -128 to 127; 0 of NaN."""
+    return _I32(0) if x != x else _I32(np.clip(np.rint(x), -128, 127))
+
+
+def exp2_fast(x: Any) -> Any:
+    """``2^x``, within 2 units in the last place."""
+    return np.float32(np.exp2(np.float32(x)))
+
+
+def reciprocal(x: Any) -> Any:
+    """``1 / x``, within 1 unit in the last place."""
+    return np.float32(1.0) / np.float32(x)
+
+
+def multiply_add(a: Any, b: Any, c: Any) -> Any:
+    """``a · b + c``, rounded once."""
+    return np.float32(np.float64(a) * np.float64(b) + np.float64(c))
+
+
+def float_bits(x: Any) -> Any:
+    """The bits of a float32, as int32."""
+    return np.float32(x).view(np.int32)
+
+
+def bits_float(x: Any) -> Any:
+    """The float32 of these bits."""
+    return _I32(x).view(np.float32)
+
+
+def shuffle_xor(value: Any, mask: Any) -> Any:
+    """What the lane gave whose number differs in the bits of mask."""
+    given = exchange(value)
+    other = lane() ^ int(mask)
+    return given[other] if other < len(given) else value
+
+
+def shuffle(value: Any, source: Any) -> Any:
+    """What the lane `source` gave."""
+    return exchange(value)[int(source)]
+
+
+def ballot(condition: Any) -> Any:
+    """A bit for each lane where the condition holds, as int64."""
+    given = exchange(bool(condition))
+    return sum(1 << number for number, holds in enumerate(given) if holds)
+
+
+def bits_set(x: Any) -> Any:
+    """How many bits are set."""
+    return int(x).bit_count()
