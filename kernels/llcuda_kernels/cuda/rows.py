@@ -87,7 +87,7 @@ def _block(op: RowOp) -> Kernel:
 
     @kernel(f"{op.name}_block", *_signature(op.kind4), bounds=THREADS)
     def run(x: Any, w: Any, out: Any, scales: Any, rows: Any, n: Any, eps: Any) -> None:
-        near = cuda.shared.array(0, F32)
+        near = cuda.shared.array(0, F32, 16)
         row = np.int64(cuda.blockIdx.x)
         base = row * n
         t = np.int32(cuda.threadIdx.x)

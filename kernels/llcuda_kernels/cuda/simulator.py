@@ -104,7 +104,7 @@ class _Block:
 
 
 class _Shared:
-    def array(self, shape: Any, dtype: Any) -> np.ndarray[Any, Any]:
+    def array(self, shape: Any, dtype: Any, alignment: int = 0) -> np.ndarray[Any, Any]:
         block = cuda.thread.block
         if shape == 0:
             return block.dynamic.view(np.dtype(dtype))  # type: ignore[no-any-return]

@@ -1,0 +1,83 @@
+"""The exact nearest, and what finds the k best."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from llcuda_kernels import reference
+from llcuda_kernels.cuda import search
+from llcuda_kernels.cuda.array import empty, to_device
+from tests.kernels.cases import assert_close, assert_topk, normal, odd_rows
+
+
+def codes(shape: tuple[int, ...], seed: int, most: int = 127) -> np.ndarray:
+    return np.random.default_rng(seed).integers(-most, most + 1, shape).astype(np.int8)
+
+
+def check(q: np.ndarray, v: np.ndarray, k: int, known: np.ndarray | None = None) -> None:
+    values, rows = search.cosine_topk(q, v, k, known)
+    scores = reference.search.cosine_scores(q, v)
+    if known is not None:
+        scores[:, np.isnan(known)] = np.nan
+    assert_topk(values, rows, scores, k, atol=3e-6)
+
+
+@pytest.mark.parametrize(
+    ("count", "dim", "queries", "k"),
+    [(1, 1, 1, 1), (5, 16, 2, 9), (300, 17, 1, 10), (1200, 32, 1, 128), (300, 40, 9, 5)],
+)
+def test_codes(count: int, dim: int, queries: int, k: int) -> None:
+    check(codes((queries, dim), 1), codes((count, dim), 2), k)
+
+
+def test_many_of_them() -> None:
+    check(codes((1, 16), 3), codes((2200, 16), 4), 1024)
+
+
+def test_rows_that_get_better_and_better_fill_the_buffer_again_and_again() -> None:
+    v = codes((1500, 16), 5)
+    q = codes((1, 16), 6)
+    order = np.argsort(reference.search.cosine_scores(q, v)[0])
+    check(q, v[order], 20)
+    check(q, v[order[::-1]], 20)
+
+
+def test_equal_scores_come_in_the_order_of_rows() -> None:
+    v = np.ones((900, 4), np.int8)
+    _, rows = search.cosine_topk(v[:1], v, 7)
+    np.testing.assert_array_equal(rows[0], np.arange(7))
+    check(codes((2, 3), 1, most=1), codes((500, 3), 2, most=1), 40)
+
+
+def test_floats() -> None:
+    check(normal((1, 10), 1), normal((400, 10), 2), 12)
+    x = odd_rows(9)
+    check(x[4:5], x, 12)
+
+
+def test_what_is_taken_out_and_what_is_not_there() -> None:
+    v = codes((200, 8), 7)
+    known = np.ones(200, np.float32) / np.sqrt((v.astype(np.float64) ** 2).sum(axis=1))
+    known = known.astype(np.float32)
+    known[33] = np.nan
+    check(v[33:34], v, 10, known)
+    check(v[:2], v[:0], 3)
+    assert search.cosine_topk(v[:0], v, 3)[0].shape == (0, 3)
+
+
+def test_codes_without_dp4a(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(search, "_has_dp4a", lambda: False)
+    check(codes((1, 20), 1), codes((140, 20), 2), 6)
+
+
+def test_inverse_norms() -> None:
+    v = codes((20, 33), 8)
+    v[3] = 0
+    want = [0 if not row.any() else 1 / np.sqrt((row.astype(float) ** 2).sum()) for row in v]
+    assert_close(search.inverse_norms(v), want)
+    x = odd_rows(5)
+    found = search.inverse_norms(to_device(x)).copy_to_host()
+    assert np.isnan(found[1])
+    assert found[0] == 0
+    assert empty((0,), np.float32).nbytes == 0
