@@ -1,0 +1,364 @@
+"""Token statistics on the device: a row is read once, and kept nowhere.
+
+Each thread keeps, of the numbers that it has seen, the greatest m, the sum s of ``2^d`` and the sum t
+of ``2^d · d``, with ``d = (x - m) / ln 2``; when a greater one comes, s and t are scaled. Threads and
+then blocks are put together in the same way (Milakov and Gimelshein 2018, arXiv:1805.02867, with t
+added), so that a row may be split over blocks where rows are few. Then
+
+    log_sum_exp = m + ln s        entropy = ln s - ln 2 · t / s
+
+The k greatest are found as in `topk`, in the same pass.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+from llcuda_kernels.arrays import Array
+
+from . import shim
+from .array import Call, DeviceArray, aligned, empty, to_device
+from .blocks import block_max, block_sum, warp_max, warp_max_int, warp_sum
+from .intrinsics import exp2_fast, lane, load4
+from .kernel import Kernel, divide_up, kernel
+from .shim import F32, I32, I64, cuda, device, pointer
+from .topk import NOTHING, clear, cut, index_of, key_of, sort_descending, value_of
+
+THREADS = 256
+#: Numbers a block takes in one step: four vectors of four a thread.
+STEP = 16 * THREADS
+SMALL_K = 128
+_SUBSTEP = 4 * THREADS
+_LOG2E = np.float32(math.log2(math.e))
+_LN2 = np.float32(math.log(2))
+_LOWEST = np.float32(-3.4028234e38)
+#: Below it 2^d is 0, and d must not be infinite.
+_FLOOR = np.float32(-200.0)
+_ZERO, _NAN = np.float32(0.0), np.float32(np.nan)
+_INF = np.float32(np.inf)
+
+
+@device
+def _greatest4(a: Any, b: Any, c: Any, d: Any) -> Any:
+    low = b if b > a else a
+    high = d if d > c else c
+    return high if high > low else low
+
+
+@device
+def _bounded(d: Any) -> Any:
+    return d if d > _FLOOR else _FLOOR
+
+
+@device
+def _add4(s: Any, t: Any, m: Any, a: Any, b: Any, c: Any, d: Any) -> Any:
+    """s and t with four numbers more, none of which is greater than m (or m is infinite)."""
+    p, q, u, v = (a - m) * _LOG2E, (b - m) * _LOG2E, (c - m) * _LOG2E, (d - m) * _LOG2E
+    e, f, g, h = exp2_fast(p), exp2_fast(q), exp2_fast(u), exp2_fast(v)
+    s += (e + f) + (g + h)
+    t += (e * _bounded(p) + f * _bounded(q)) + (g * _bounded(u) + h * _bounded(v))
+    return s, t
+
+
+@device
+def _scaled(s: Any, t: Any, old: Any, new: Any) -> Any:
+    """s and t when the greatest is `new`, not `old`."""
+    shift = (old - new) * _LOG2E
+    shift = shift if shift > np.float32(-1e30) else np.float32(-1e30)
+    f = exp2_fast(shift)
+    return s * f, f * (t + s * shift)
+
+
+def _statistics(name: str, top: bool, buffer: int) -> Kernel:
+    """The first kernel: with or without the k greatest."""
+    most = buffer - _SUBSTEP
+
+    @kernel(
+        name, pointer(F32), I64, I32, I32, I32, pointer(F32), pointer(I64), bounds=(THREADS, 3)
+    )
+    def run(x: Any, n: Any, share: Any, vectors: Any, k: Any, parts: Any, out: Any) -> None:
+        """Block (i, r): the i-th share of row r. parts: (rows, blocks, 3); out: (.., k) keys."""
+        t = np.int32(cuda.threadIdx.x)
+        row = np.int64(cuda.blockIdx.y)
+        base = row * n
+        first = np.int64(cuda.blockIdx.x) * share
+        last = min(first + share, n)
+        m, s, u = _LOWEST, _ZERO, _ZERO
+        if top:
+            keys = cuda.shared.array(buffer, I64)
+            counts = cuda.shared.array(1, I32)
+            limits = cuda.shared.array(1, I64)
+            clear(keys, buffer, THREADS)
+            if t == 0:
+                counts[0] = 0
+                limits[0] = NOTHING
+            cuda.syncthreads()
+        at = first
+        while at < last:
+            if vectors != 0 and at + STEP <= last:
+                i = base + at + 4 * t
+                a0, a1, a2, a3 = load4(x, i)
+                b0, b1, b2, b3 = load4(x, i + 4 * THREADS)
+                c0, c1, c2, c3 = load4(x, i + 8 * THREADS)
+                d0, d1, d2, d3 = load4(x, i + 12 * THREADS)
+                best = _greatest4(
+                    _greatest4(a0, a1, a2, a3),
+                    _greatest4(b0, b1, b2, b3),
+                    _greatest4(c0, c1, c2, c3),
+                    _greatest4(d0, d1, d2, d3),
+                )
+                if best > m:
+                    s, u = _scaled(s, u, m, best)
+                    m = best
+                s, u = _add4(s, u, m, a0, a1, a2, a3)
+                s, u = _add4(s, u, m, b0, b1, b2, b3)
+                s, u = _add4(s, u, m, c0, c1, c2, c3)
+                s, u = _add4(s, u, m, d0, d1, d2, d3)
+            else:
+                best = -_INF
+                for j in range(16):
+                    i = at + j * THREADS + t
+                    if i < last:
+                        v = x[base + i]
+                        best = v if v > best else best
+                        if v > m:
+                            s, u = _scaled(s, u, m, v)
+                            m = v
+                        d = (v - m) * _LOG2E
+                        e = exp2_fast(d)
+                        s += e
+                        u += e * _bounded(d)
+            if top:
+                # Rare after the first steps: something in the block may be among the k greatest.
+                worth = np.int32(0)
+                if best >= value_of(limits[0]) or limits[0] == NOTHING:
+                    worth = np.int32(1)
+                if cuda.syncthreads_or(worth) != 0:
+                    for part in range(at, min(at + STEP, last), _SUBSTEP):
+                        full = np.int32(0)
+                        for j in range(4):
+                            i = part + j * THREADS + t
+                            if i < last:
+                                v = x[base + i]
+                                if v == v:
+                                    key = key_of(v, i)
+                                    if key > limits[0]:
+                                        place = cuda.atomic.add(counts, 0, 1)
+                                        keys[place] = key
+                                        if place >= most - 1:
+                                            full = np.int32(1)
+                        if cuda.syncthreads_or(full) != 0:
+                            cut(keys, 0, buffer, k, counts, limits, 0, THREADS)
+            at += STEP
+        all_m = block_max(m, THREADS)
+        s, u = _scaled(s, u, m, all_m)
+        s = block_sum(s, THREADS)
+        u = block_sum(u, THREADS)
+        place = row * cuda.gridDim.x + cuda.blockIdx.x
+        if t == 0:
+            parts[3 * place] = all_m
+            parts[3 * place + 1] = s
+            parts[3 * place + 2] = u
+        if top:
+            sort_descending(keys, 0, buffer, THREADS)
+            for i in range(t, k, THREADS):
+                out[place * k + i] = keys[i]
+
+    return run
+
+
+PLAIN = _statistics("token_statistics", False, 2048)
+TOP = _statistics("token_statistics_topk", True, 2048)
+TOP_LARGE = _statistics("token_statistics_topk_large", True, 4096)
+
+
+@kernel(
+    "token_statistics_merge",
+    pointer(F32), I64, pointer(F32), I32, pointer(I64), I32,
+    pointer(F32), pointer(F32), pointer(F32), pointer(F32), I64, bounds=THREADS,
+)  # fmt: skip
+def _merge(
+    x: Any, n: Any, parts: Any, blocks: Any, chosen: Any, have: Any,
+    lse: Any, entropy: Any, perplexity: Any, surprisal: Any, rows: Any,
+) -> None:  # fmt: skip
+    """A warp a row: put the shares together."""
+    row = np.int64(cuda.blockIdx.x) * 8 + (cuda.threadIdx.x >> 5)
+    if row >= rows:
+        return
+    m, s, u = _LOWEST, _ZERO, _ZERO
+    unknown = np.int32(0)
+    for i in range(lane(), blocks, 32):
+        at = 3 * (row * blocks + i)
+        pm, ps, pu = parts[at], parts[at + 1], parts[at + 2]
+        if pm > m:
+            s, u = _scaled(s, u, m, pm)
+            m = pm
+        ps, pu = _scaled(ps, pu, pm, m)
+        s += ps
+        u += pu
+    top = warp_max(m)
+    s, u = _scaled(s, u, m, top)
+    s, u = warp_sum(s), warp_sum(u)
+    # The sums of a row with +inf are NaN, too: only its numbers tell it from one with NaN.
+    if top == _INF:
+        for i in range(lane(), n, 32):
+            v = x[row * n + i]
+            if v != v:
+                unknown = np.int32(1)
+        unknown = warp_max_int(unknown)
+    if lane() == 0:
+        total = math.log(s) if s > _ZERO else _NAN
+        value = top + total
+        h = total - _LN2 * u / s
+        h = _ZERO if h < _ZERO else h
+        if top == _INF:
+            value = _INF if unknown == 0 else _NAN
+            h = _NAN
+        elif s == _ZERO:
+            value = -_INF
+            h = _NAN
+        lse[row] = value
+        entropy[row] = h
+        perplexity[row] = math.exp(h)
+        at = chosen[row] if have != 0 else np.int64(-1)
+        surprisal[row] = value - x[row * n + at] if at >= 0 and at < n else _NAN
+
+
+@kernel(
+    "token_topk_merge", pointer(I64), I32, I32, pointer(F32), pointer(I32), bounds=(THREADS, 1)
+)
+def _merge_top(given: Any, each: Any, k: Any, values: Any, indices: Any) -> None:
+    """A block a row: the k greatest of its shares' keys."""
+    keys = cuda.shared.array(4096, I64)
+    counts = cuda.shared.array(1, I32)
+    limits = cuda.shared.array(1, I64)
+    t = np.int32(cuda.threadIdx.x)
+    clear(keys, 4096, THREADS)
+    if t == 0:
+        counts[0] = 0
+        limits[0] = NOTHING
+    cuda.syncthreads()
+    base = np.int64(cuda.blockIdx.x) * each
+    for start in range(0, each, THREADS):
+        full = np.int32(0)
+        at = start + t
+        if at < each:
+            key = given[base + at]
+            if key > limits[0]:
+                place = cuda.atomic.add(counts, 0, 1)
+                keys[place] = key
+                if place >= 4096 - THREADS - 1:
+                    full = np.int32(1)
+        if cuda.syncthreads_or(full) != 0:
+            cut(keys, 0, 4096, k, counts, limits, 0, THREADS)
+    cuda.syncthreads()
+    sort_descending(keys, 0, 4096, THREADS)
+    to = np.int64(cuda.blockIdx.x) * k
+    for i in range(t, k, THREADS):
+        key = keys[i]
+        values[to + i] = -_INF if key == NOTHING else value_of(key)
+        indices[to + i] = -1 if key == NOTHING else np.int32(index_of(key))
+
+
+@kernel(
+    "list_statistics",
+    pointer(F32), pointer(F32), I32, I64, pointer(F32), pointer(F32), pointer(F32), bounds=THREADS,
+)  # fmt: skip
+def _lists(
+    x: Any, chosen: Any, n: Any, rows: Any, entropy: Any, perplexity: Any, surprisal: Any
+) -> None:
+    """A warp a list."""
+    row = np.int64(cuda.blockIdx.x) * 8 + (cuda.threadIdx.x >> 5)
+    if row >= rows:
+        return
+    mass, h, seen = _ZERO, _ZERO, _ZERO
+    for i in range(lane(), n, 32):
+        v = x[row * n + i]
+        p = math.exp(v)
+        mass += p
+        h -= p * v if p > _ZERO else (v - v if v != v else _ZERO)
+        seen += np.float32(1.0) if v != -_INF else _ZERO
+    mass, h, seen = warp_sum(mass), warp_sum(h), warp_sum(seen)
+    if lane() == 0:
+        rest = np.float32(1.0) - mass
+        if rest > _ZERO:
+            h -= rest * math.log(rest)
+        if seen == _ZERO or not (mass < _INF):
+            h = _NAN
+        entropy[row] = h
+        perplexity[row] = math.exp(h)
+        surprisal[row] = -chosen[row]
+
+
+def _shares(rows: int, n: int) -> tuple[int, int]:
+    """Into how many blocks a row is split, and how many numbers each gets."""
+    if shim.SIMULATED:
+        wanted = 2
+    else:
+        from . import driver
+
+        wanted = divide_up(driver.multiprocessors() * 6, max(1, rows))
+    blocks = max(1, min(wanted, n // (2 * STEP)))
+    share = divide_up(divide_up(max(n, 1), blocks), STEP) * STEP
+    return divide_up(max(n, 1), share), share
+
+
+def token_statistics(values: Array, chosen: Array | None, k: int) -> tuple[Any, ...]:
+    """See `llcuda_kernels.token_statistics`."""
+    call = Call(values, chosen)
+    x = call.take(values, np.float32, "values", 2)
+    rows, n = x.shape
+    have = chosen is not None
+    picked = x if chosen is None else call.take(chosen, np.int64, "chosen", 1)
+    if picked is not x and picked.shape[0] != rows:
+        raise ValueError(f"chosen has {picked.shape[0]} entries for {rows} rows")
+    found = [empty((rows,), np.float32) for _ in range(4)]
+    top = empty((rows, k), np.float32), empty((rows, k), np.int32)
+    if rows and rows <= 65535:
+        _launch(x, picked, have, k, found, top)
+    elif rows:
+        raise ValueError("65,535 rows at most in one call on the device")
+    return tuple(call.give(part) for part in (*found, *top))
+
+
+def _launch(
+    x: DeviceArray, picked: DeviceArray, have: bool, k: int, found: Any, top: Any
+) -> None:
+    rows, n = x.shape
+    blocks, share = _shares(rows, n)
+    parts = empty((rows, blocks, 3), np.float32)
+    keys = empty((rows, blocks, k), np.int64) if k else parts
+    first = PLAIN if not k else TOP if k <= 1024 - SMALL_K else TOP_LARGE
+    fit = aligned(x) and n % 4 == 0
+    first.launch(
+        (blocks, rows), THREADS, x.address, n, share, fit, k, parts.address, keys.address
+    )
+    index = picked.address
+    if not have:
+        index = to_device(np.zeros(1, np.int64)).address if shim.SIMULATED else parts.address
+    _merge.launch(
+        divide_up(rows, 8), THREADS, x.address, n, parts.address, blocks, index, have,
+        *(part.address for part in found), rows,
+    )  # fmt: skip
+    if k:
+        _merge_top.launch(
+            rows, THREADS, keys.address, blocks * k, k, top[0].address, top[1].address
+        )
+
+
+def list_statistics(logprobs: Array, chosen_logprob: Array) -> tuple[Any, ...]:
+    """See `llcuda_kernels.list_statistics`."""
+    call = Call(logprobs, chosen_logprob)
+    x = call.take(logprobs, np.float32, "logprobs", 2)
+    picked = call.take(chosen_logprob, np.float32, "chosen_logprob", 1)
+    rows, n = x.shape
+    found = [empty((rows,), np.float32) for _ in range(3)]
+    if rows:
+        _lists.launch(
+            divide_up(rows, 8), THREADS, x.address, picked.address, n, rows,
+            *(part.address for part in found),
+        )  # fmt: skip
+    return tuple(call.give(part) for part in found)

@@ -1,0 +1,259 @@
+"""int4 weights on the device.
+
+AWQ holds eight columns of one row in a word, GPTQ eight rows of one column; either way a thread takes
+words as they lie, neighbours by neighbours, and keeps what belongs to its columns in registers.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from llcuda_kernels.arrays import Array
+
+from . import shim
+from .array import Call, DeviceArray, aligned, empty
+from .intrinsics import from_f16, load4
+from .kernel import Kernel, divide_up, kernel
+from .shim import F32, I32, U16, cuda, device, pointer
+
+THREADS = 256
+_ZERO = np.float32(0.0)
+_NIBBLE = np.int32(15)
+
+
+@device
+def _awq_shift(column: Any) -> Any:
+    """Where a column of eight is in its word."""
+    return np.int32(4) * ((column >> np.int32(1)) + np.int32(4) * (column & np.int32(1)))
+
+
+@device
+def _half(scales: Any, at: Any) -> Any:
+    return from_f16(scales[at])
+
+
+@device
+def _single(scales: Any, at: Any) -> Any:
+    return scales[at]
+
+
+def _dequantize(name: str, awq: bool, kind: Any, scale: Any) -> Kernel:
+    @kernel(name, pointer(I32), pointer(I32), pointer(kind), pointer(F32), I32, I32, I32,
+            bounds=THREADS)  # fmt: skip
+    def run(q: Any, zeros: Any, scales: Any, out: Any, inner: Any, columns: Any, size: Any) -> None:
+        """A thread a column; a block row of the grid goes through eight rows."""
+        n = np.int32(cuda.blockIdx.x * THREADS + cuda.threadIdx.x)
+        if n >= columns:
+            return
+        word, own = n >> np.int32(3), n & np.int32(7)
+        shift = _awq_shift(own) if awq else own * np.int32(4)
+        k0 = np.int32(cuda.blockIdx.y) * np.int32(8)
+        group = np.int64(k0 // size)
+        z = (zeros[group * (columns >> 3) + word] >> shift) & _NIBBLE
+        z = z if awq else z + np.int32(1)
+        s = scale(scales, group * columns + n)
+        for j in range(8):
+            k = np.int64(k0 + np.int32(j))
+            if awq:
+                v = (q[k * (columns >> 3) + word] >> shift) & _NIBBLE
+            else:
+                v = (q[np.int64(cuda.blockIdx.y) * columns + n] >> np.int32(4 * j)) & _NIBBLE
+            out[k * columns + n] = np.float32(v - z) * s
+
+    return run
+
+
+
+
+def _awq_vector(name: str, kind: Any, scale: Any) -> Kernel:
+    """AWQ: a thread a word of eight columns, eight sums; rows shared by the warps of a block."""
+
+    @kernel(name, pointer(F32), pointer(I32), pointer(I32), pointer(kind), pointer(F32),
+            I32, I32, I32, bounds=THREADS)  # fmt: skip
+    def run(
+        x: Any, q: Any, zeros: Any, scales: Any, out: Any, columns: Any, size: Any, share: Any
+    ) -> None:
+        """Block (i, p): words 32 i .. 32 i + 31, groups of part p; out: (parts, columns)."""
+        lane = np.int32(cuda.threadIdx.x) & np.int32(31)
+        warp = np.int32(cuda.threadIdx.x) >> np.int32(5)
+        words = columns >> np.int32(3)
+        word = np.int32(cuda.blockIdx.x) * np.int32(32) + lane
+        sums = cuda.shared.array(2048, F32)
+        total = cuda.local.array(8, F32)
+        for c in range(8):
+            total[c] = _ZERO
+        if word < words:
+            first = np.int32(cuda.blockIdx.y) * share  # share: rows a block, whole groups
+            group = np.int64(first // size)
+            for start in range(first, first + share, size):
+                part = cuda.local.array(8, F32)
+                for c in range(8):
+                    part[c] = _ZERO
+                weight = _ZERO
+                for k in range(start + warp, start + size, 8):
+                    packed = q[np.int64(k) * words + word]
+                    v = x[k]
+                    weight += v
+                    for c in range(8):
+                        nibble = (packed >> np.int32(4 * ((c >> 1) + 4 * (c & 1)))) & _NIBBLE
+                        part[c] += v * np.float32(nibble)
+                packed = zeros[group * words + word]
+                for c in range(8):
+                    z = (packed >> np.int32(4 * ((c >> 1) + 4 * (c & 1)))) & _NIBBLE
+                    s = scale(scales, group * columns + 8 * word + c)
+                    total[c] += (part[c] - np.float32(z) * weight) * s
+                group += 1
+        for c in range(8):
+            sums[(warp * 8 + c) * 32 + lane] = total[c]
+        cuda.syncthreads()
+        # thread: column c of word lane
+        c = warp
+        y = _ZERO
+        for w in range(8):
+            y += sums[(w * 8 + c) * 32 + lane]
+        if word < words:
+            out[np.int64(cuda.blockIdx.y) * columns + 8 * word + c] = y
+
+    return run
+
+
+def _gptq_vector(name: str, kind: Any, scale: Any) -> Kernel:
+    """GPTQ: a thread a column, a word of eight rows at a time; rows shared by the warps."""
+
+    @kernel(name, pointer(F32), pointer(I32), pointer(I32), pointer(kind), pointer(F32),
+            I32, I32, I32, bounds=THREADS)  # fmt: skip
+    def run(
+        x: Any, q: Any, zeros: Any, scales: Any, out: Any, columns: Any, size: Any, share: Any
+    ) -> None:
+        """Block (i, p): columns 32 i .. 32 i + 31, groups of part p; out: (parts, columns)."""
+        lane = np.int32(cuda.threadIdx.x) & np.int32(31)
+        warp = np.int32(cuda.threadIdx.x) >> np.int32(5)
+        n = np.int32(cuda.blockIdx.x) * np.int32(32) + lane
+        sums = cuda.shared.array(256, F32)
+        total = _ZERO
+        if n < columns:
+            first = np.int32(cuda.blockIdx.y) * share
+            group = np.int64(first // size)
+            for start in range(first, first + share, size):
+                part, weight = _ZERO, _ZERO
+                for k in range(start + np.int32(8) * warp, start + size, 64):
+                    packed = q[np.int64(k >> 3) * columns + n]
+                    a0, a1, a2, a3 = load4(x, np.int64(k))
+                    b0, b1, b2, b3 = load4(x, np.int64(k + 4))
+                    weight += ((a0 + a1) + (a2 + a3)) + ((b0 + b1) + (b2 + b3))
+                    part += a0 * np.float32(packed & _NIBBLE)
+                    part += a1 * np.float32((packed >> np.int32(4)) & _NIBBLE)
+                    part += a2 * np.float32((packed >> np.int32(8)) & _NIBBLE)
+                    part += a3 * np.float32((packed >> np.int32(12)) & _NIBBLE)
+                    part += b0 * np.float32((packed >> np.int32(16)) & _NIBBLE)
+                    part += b1 * np.float32((packed >> np.int32(20)) & _NIBBLE)
+                    part += b2 * np.float32((packed >> np.int32(24)) & _NIBBLE)
+                    part += b3 * np.float32((packed >> np.int32(28)) & _NIBBLE)
+                word = zeros[group * (columns >> 3) + (n >> 3)]
+                z = ((word >> (np.int32(4) * (n & np.int32(7)))) & _NIBBLE) + np.int32(1)
+                total += (part - np.float32(z) * weight) * scale(scales, group * columns + n)
+                group += 1
+        sums[warp * 32 + lane] = total
+        cuda.syncthreads()
+        if warp == 0 and n < columns:
+            y = _ZERO
+            for w in range(8):
+                y += sums[w * 32 + lane]
+            out[np.int64(cuda.blockIdx.y) * columns + n] = y
+
+    return run
+
+
+@kernel("sum_parts", pointer(F32), pointer(F32), I32, I32, bounds=THREADS)
+def _sum_parts(parts: Any, out: Any, count: Any, columns: Any) -> None:
+    """The parts of each column, added."""
+    n = np.int32(cuda.blockIdx.x * THREADS + cuda.threadIdx.x)
+    if n < columns:
+        y = _ZERO
+        for p in range(count):
+            y += parts[np.int64(p) * columns + n]
+        out[n] = y
+
+
+#: By layout and type of the scales.
+DEQUANTIZE = {
+    (True, "float16"): _dequantize("dequantize_awq_f16", True, U16, _half),
+    (True, "float32"): _dequantize("dequantize_awq_f32", True, F32, _single),
+    (False, "float16"): _dequantize("dequantize_gptq_f16", False, U16, _half),
+    (False, "float32"): _dequantize("dequantize_gptq_f32", False, F32, _single),
+}
+VECTOR = {
+    (True, "float16"): _awq_vector("awq_times_vector_f16", U16, _half),
+    (True, "float32"): _awq_vector("awq_times_vector_f32", F32, _single),
+    (False, "float16"): _gptq_vector("gptq_times_vector_f16", U16, _half),
+    (False, "float32"): _gptq_vector("gptq_times_vector_f32", F32, _single),
+}
+
+
+def _scales(call: Call, scales: Array) -> tuple[str, DeviceArray]:
+    kind = np.dtype(scales.dtype).name
+    kind = kind if kind == "float16" else "float32"
+    s = call.take(scales, kind, "scales", 2)
+    return kind, s.view(np.uint16, s.shape) if kind == "float16" else s
+
+
+def dequantize(qweight: Array, qzeros: Array, scales: Array, awq: bool, inner: int) -> Array:
+    """See `llcuda_kernels.dequantize_int4`."""
+    call = Call(qweight, qzeros, scales)
+    q, z = call.take(qweight, np.int32, "qweight", 2), call.take(qzeros, np.int32, "qzeros", 2)
+    kind, s = _scales(call, scales)
+    groups, columns = s.shape
+    out = empty((inner, columns), np.float32)
+    if out.size:
+        if inner // 8 > 65535:
+            raise ValueError("524,280 rows at most on the device")
+        grid = (divide_up(columns, THREADS), inner // 8)
+        DEQUANTIZE[awq, kind].launch(
+            grid, THREADS, q.address, z.address, s.address, out.address,
+            inner, columns, inner // groups,
+        )  # fmt: skip
+    return call.give(out)
+
+
+def times_vector(x: Array, qweight: Array, qzeros: Array, scales: Array, awq: bool) -> Array:
+    """See `llcuda_kernels.int4_times_vector`."""
+    call = Call(x, qweight, qzeros, scales)
+    v = call.take(x, np.float32, "x", 1)
+    q, z = call.take(qweight, np.int32, "qweight", 2), call.take(qzeros, np.int32, "qzeros", 2)
+    kind, s = _scales(call, scales)
+    groups, columns = s.shape
+    inner = v.shape[0]
+    if not inner or not columns:
+        from .array import to_device
+
+        return call.give(to_device(np.zeros(columns, np.float32)))
+    if not aligned(v):
+        raise ValueError("x is not aligned to 16 bytes on the device: copy it first")
+    size = inner // groups
+    across = divide_up(columns, 256) if awq else divide_up(columns, 32)
+    parts = _parts(groups, across)
+    made = empty((parts, columns), np.float32)
+    VECTOR[awq, kind].launch(
+        (across, parts), THREADS, v.address, q.address, z.address, s.address, made.address,
+        columns, size, inner // parts,
+    )  # fmt: skip
+    if parts == 1:
+        return call.give(made.reshape(columns))
+    out = empty((columns,), np.float32)
+    _sum_parts.launch(
+        divide_up(columns, THREADS), THREADS, made.address, out.address, parts, columns
+    )
+    return call.give(out)
+
+
+def _parts(groups: int, across: int) -> int:
+    """How many blocks share a column: a divisor of the groups, enough to fill the device."""
+    if shim.SIMULATED:
+        wanted = 2
+    else:
+        from . import driver
+
+        wanted = divide_up(driver.multiprocessors() * 8, across)
+    return max(n for n in range(1, groups + 1) if groups % n == 0 and n <= max(1, wanted))
