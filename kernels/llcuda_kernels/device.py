@@ -47,31 +47,31 @@ def gpu() -> Gpu:
     reason = _missing()
     if reason:
         return Gpu(False, reason)
-    from .cuda import shim
-
     try:
-        return Gpu(True, **shim.describe())
+        from .cuda import driver
+
+        return Gpu(True, **driver.describe())
     except Exception as error:  # the driver's and the toolkit's errors have no common base
         first = (str(error).strip().splitlines() or [type(error).__name__])[0]
         return Gpu(False, f"the GPU cannot be used: {first}")
 
 
-def to_device(array: Array, stream: Any = None) -> Array:
+def to_device(array: Array) -> Array:
     """A copy of the array in the GPU's memory. Raises BackendError where there is none."""
     if on_device(array):
         return array
     found = gpu()
     if not found.usable:
         raise BackendError(f"to_device: no CUDA here: {found.reason}")
-    from .cuda import shim
+    from .cuda.array import to_device as copy
 
-    return shim.to_device(np.ascontiguousarray(array), stream)
+    return copy(np.ascontiguousarray(array))
 
 
-def to_host(array: Array, stream: Any = None) -> np.ndarray[Any, Any]:
+def to_host(array: Array) -> np.ndarray[Any, Any]:
     """A copy of a device's array in the host's memory; a host's array is given back as it is."""
     if not on_device(array):
         return np.asarray(array)
-    from .cuda import shim
+    from .cuda.array import wrap
 
-    return shim.to_host(array, stream)
+    return wrap(array, "array").copy_to_host()

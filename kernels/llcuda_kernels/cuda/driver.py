@@ -169,3 +169,37 @@ def shim_version() -> str:
     return ", ".join(
         f"{name} {metadata.version(name)}" for name in ("numba-cuda", "cuda-core", "cuda-bindings")
     )
+
+
+def new_stream() -> Any:
+    """A stream that does not wait for the default one."""
+    return device().create_stream(options=core.StreamOptions(nonblocking=True))
+
+
+def memory_source(kind: str) -> Any:
+    """A pool of cuda.core of our own."""
+    if kind == "device":
+        return core.DeviceMemoryResource(device(), core.DeviceMemoryResourceOptions())
+    device()
+    return core.PinnedMemoryResource(core.PinnedMemoryResourceOptions())
+
+
+def record(sequence: Any, where: Any) -> tuple[Any, Any]:
+    """A sequence as an executable graph, and the stream for it."""
+    target = where if where is not None else new_stream()
+    old = set_stream(target)
+    try:
+        sequence()
+        target.sync()
+        builder = target.create_graph_builder()
+        builder.begin_building()
+        # Work that is queued on the builder's stream is recorded; nothing runs.
+        _here.stream = builder
+        try:
+            sequence()
+        finally:
+            _here.stream = target
+            builder.end_building()
+        return builder.complete(), target
+    finally:
+        set_stream(old)

@@ -69,7 +69,9 @@ class Kernel:
         if config is None:
             if len(self._configs) > 4096:
                 self._configs.clear()
-            config = self._configs[key] = driver.config(self._loaded, _dims(grid), _dims(block), shared)
+            config = self._configs[key] = driver.config(
+                self._loaded, _dims(grid), _dims(block), shared
+            )
         driver.launch(self._loaded, config, args)
 
 

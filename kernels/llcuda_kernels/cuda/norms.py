@@ -24,9 +24,7 @@ def _float_rows(
         unused = empty((count,), np.float32)
         w = unused if weight is None else call.take(weight, np.float32, "weight", 1)
         fit = aligned(source, to, w)
-        rows.run(
-            name, source.address, w.address, to.address, unused.address, count, n, eps, fit
-        )
+        rows.run(name, source.address, w.address, to.address, unused.address, count, n, eps, fit)
     return call.give(to, out)
 
 
@@ -44,5 +42,3 @@ def rms_norm(x: Array, weight: Array | None, eps: float, out: Array | None = Non
 def l2_normalize(x: Array, out: Array | None = None) -> Array:
     """See `llcuda_kernels.l2_normalize`."""
     return _float_rows("l2_normalize", x, out)
-
-

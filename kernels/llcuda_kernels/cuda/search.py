@@ -186,9 +186,7 @@ KERNELS = {
 }
 
 
-@kernel(
-    "topk_merge", pointer(I64), I64, I32, pointer(F32), pointer(I64), bounds=MERGE_THREADS
-)
+@kernel("topk_merge", pointer(I64), I64, I32, pointer(F32), pointer(I64), bounds=MERGE_THREADS)
 def _merge(given: Any, each: Any, k: Any, scores: Any, rows: Any) -> None:
     """A block a query: the k best of `each` keys, as scores and rows."""
     keys = cuda.shared.array(MERGE_BUFFER, I64)
@@ -332,9 +330,7 @@ def search_codes(
             _at(queries, first * words), _at(inverse_q, first), rows.address, inverse_v.address,
             now, total, words, k, _at(keys, first * blocks * k), shared=shared,
         )  # fmt: skip
-    _merge.launch(
-        count, MERGE_THREADS, keys.address, blocks * k, k, scores.address, found.address
-    )
+    _merge.launch(count, MERGE_THREADS, keys.address, blocks * k, k, scores.address, found.address)
     return scores, found
 
 
@@ -390,9 +386,7 @@ def cosine_topk(
         )
     else:
         unit_q, unit_v = padded(l2_normalize(q)), padded(l2_normalize(v))
-        found = search_codes(
-            unit_q, _ones(q.shape[0], None), unit_v, _ones(v.shape[0], known), k
-        )
+        found = search_codes(unit_q, _ones(q.shape[0], None), unit_v, _ones(v.shape[0], known), k)
     return call.give(found[0]), call.give(found[1])
 
 

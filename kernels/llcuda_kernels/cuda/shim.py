@@ -33,13 +33,8 @@ if SIMULATED:
         return function
 
 else:
-    from cuda import core
-    from cuda.bindings import driver as native
-    from llvmlite import ir
     from numba import cuda
     from numba.cuda import types
-    from numba.cuda.extending import intrinsic
-    from numba.cuda.typing import signature
 
     F16, F32, F64 = types.float16, types.float32, types.float64
     I8, U8, U16 = types.int8, types.uint8, types.uint16

@@ -76,9 +76,7 @@ def _statistics(name: str, top: bool, buffer: int) -> Kernel:
     """The first kernel: with or without the k greatest."""
     most = buffer - _SUBSTEP
 
-    @kernel(
-        name, pointer(F32), I64, I32, I32, I32, pointer(F32), pointer(I64), bounds=(THREADS, 3)
-    )
+    @kernel(name, pointer(F32), I64, I32, I32, I32, pointer(F32), pointer(I64), bounds=(THREADS, 3))
     def run(x: Any, n: Any, share: Any, vectors: Any, k: Any, parts: Any, out: Any) -> None:
         """Block (i, r): the i-th share of row r. parts: (rows, blocks, 3); out: (.., k) keys."""
         t = np.int32(cuda.threadIdx.x)
@@ -227,9 +225,7 @@ def _merge(
         surprisal[row] = value - x[row * n + at] if at >= 0 and at < n else _NAN
 
 
-@kernel(
-    "token_topk_merge", pointer(I64), I32, I32, pointer(F32), pointer(I32), bounds=(THREADS, 1)
-)
+@kernel("token_topk_merge", pointer(I64), I32, I32, pointer(F32), pointer(I32), bounds=(THREADS, 1))
 def _merge_top(given: Any, each: Any, k: Any, values: Any, indices: Any) -> None:
     """A block a row: the k greatest of its shares' keys."""
     keys = cuda.shared.array(4096, I64)
@@ -324,18 +320,14 @@ def token_statistics(values: Array, chosen: Array | None, k: int) -> tuple[Any, 
     return tuple(call.give(part) for part in (*found, *top))
 
 
-def _launch(
-    x: DeviceArray, picked: DeviceArray, have: bool, k: int, found: Any, top: Any
-) -> None:
+def _launch(x: DeviceArray, picked: DeviceArray, have: bool, k: int, found: Any, top: Any) -> None:
     rows, n = x.shape
     blocks, share = _shares(rows, n)
     parts = empty((rows, blocks, 3), np.float32)
     keys = empty((rows, blocks, k), np.int64) if k else parts
     first = PLAIN if not k else TOP if k <= 1024 - SMALL_K else TOP_LARGE
     fit = aligned(x) and n % 4 == 0
-    first.launch(
-        (blocks, rows), THREADS, x.address, n, share, fit, k, parts.address, keys.address
-    )
+    first.launch((blocks, rows), THREADS, x.address, n, share, fit, k, parts.address, keys.address)
     index = picked.address
     if not have:
         index = to_device(np.zeros(1, np.int64)).address if shim.SIMULATED else parts.address

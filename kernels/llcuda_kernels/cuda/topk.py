@@ -78,7 +78,9 @@ def clear(keys: Any, size: Any, threads: Any) -> None:
 
 
 @device
-def cut(keys: Any, base: Any, size: Any, k: Any, counts: Any, limits: Any, q: Any, threads: Any) -> None:
+def cut(
+    keys: Any, base: Any, size: Any, k: Any, counts: Any, limits: Any, q: Any, threads: Any
+) -> None:
     """Sort the buffer of query q and keep its k best; its threshold is the k-th. All threads."""
     sort_descending(keys, base, size, threads)
     for i in range(k + cuda.threadIdx.x, size, threads):

@@ -65,8 +65,6 @@ def _dequantize(name: str, awq: bool, kind: Any, scale: Any) -> Kernel:
     return run
 
 
-
-
 def _awq_vector(name: str, kind: Any, scale: Any) -> Kernel:
     """AWQ: a thread a word of eight columns, eight sums; rows shared by the warps of a block."""
 

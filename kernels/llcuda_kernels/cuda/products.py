@@ -1,0 +1,160 @@
+"""Products on the device: which kernel, and what it needs around it."""
+
+from __future__ import annotations
+
+import importlib.util
+from typing import Any
+
+import numpy as np
+
+from llcuda_kernels.arrays import Array
+from llcuda_kernels.errors import BackendError
+
+from . import matmul as plain
+from . import shim, tensor
+from .array import Call, DeviceArray, aligned, empty, to_device
+from .intrinsics import bits_float
+from .kernel import divide_up, kernel
+from .search import padded
+from .shim import F32, I64, U16, cuda, pointer
+
+THREADS = 256
+
+
+@kernel("pad_tiles", pointer(U16), pointer(U16), I64, I64, I64, I64, bounds=THREADS)
+def _pad(source: Any, out: Any, rows: Any, width: Any, n: Any, whole: Any) -> None:
+    """Rows of 16-bit units lengthened, and rows added, with zeros."""
+    i = np.int64(cuda.blockIdx.x) * THREADS + cuda.threadIdx.x
+    if i < n:
+        row, at = i // whole, i % whole
+        out[i] = source[row * width + at] if row < rows and at < width else np.uint16(0)
+
+
+@kernel("bf16_to_float32", pointer(U16), pointer(F32), I64, bounds=THREADS)
+def _widen(source: Any, out: Any, n: Any) -> None:
+    i = np.int64(cuda.blockIdx.x) * THREADS + cuda.threadIdx.x
+    if i < n:
+        out[i] = bits_float(np.int32(source[i]) << np.int32(16))
+
+
+@kernel("transpose", pointer(F32), pointer(F32), I64, I64, bounds=THREADS)
+def _transpose(source: Any, out: Any, rows: Any, columns: Any) -> None:
+    """Simple: it serves the plain path of old devices only."""
+    i = np.int64(cuda.blockIdx.x) * THREADS + cuda.threadIdx.x
+    if i < rows * columns:
+        out[(i % columns) * rows + i // columns] = source[i]
+
+
+def _whole_tiles(array: DeviceArray) -> DeviceArray:
+    """Rows of bytes padded to whole tiles of 128 rows and 64 bytes; itself where they are."""
+    rows, width = array.shape
+    size = array.dtype.itemsize
+    tall = divide_up(rows, tensor.SIDE) * tensor.SIDE
+    wide = divide_up(width * size, 64) * 64
+    if (tall, wide) == (rows, width * size) and aligned(array):
+        return array.view(np.int32, (tall, wide // 4))
+    if width * size % 2:
+        array = padded(array)
+        width = array.shape[1]
+    out = empty((tall, wide // 2), np.uint16)
+    source = array.view(np.uint16, (rows, width * size // 2))
+    _pad.launch(
+        divide_up(out.size, THREADS), THREADS,
+        source.address, out.address, rows, width * size // 2, out.size, wide // 2,
+    )  # fmt: skip
+    return out.view(np.int32, (tall, wide // 4))
+
+
+def _zeros(shape: tuple[int, ...], kind: Any) -> DeviceArray:
+    return to_device(np.zeros(shape, kind))
+
+
+def _capability() -> tuple[int, int]:
+    if shim.SIMULATED:
+        return (7, 5)  # tensor cores have no twin
+    from . import driver
+
+    return driver.compute_capability()
+
+
+def matmul(a: Array, b: Array, which: str, out: Array | None = None) -> Array:
+    """See `llcuda_kernels.matmul`."""
+    call = Call(a, b)
+    x, y = call.take(a, np.float32, "a", 2), call.take(b, np.float32, "b", 2)
+    (m, inner), n = x.shape, y.shape[1]
+    to = call.make(out, (m, n), np.float32)
+    if to.size and not inner:
+        return call.give(_zeros((m, n), np.float32), out)
+    if to.size:
+        fit = inner % 4 == 0 and n % 4 == 0 and aligned(x, y, to)
+        plain.float32(which, x.address, y.address, to.address, m, n, inner, fit)
+    return call.give(to, out)
+
+
+def matmul_int8(a: Array, b: Array, which: str = "auto") -> Array:
+    """See `llcuda_kernels.matmul_int8`."""
+    call = Call(a, b)
+    x, y = call.take(a, np.int8, "a", 2), call.take(b, np.int8, "b", 2)
+    (m, inner), n = x.shape, y.shape[0]
+    if not m or not n or not inner:
+        return call.give(_zeros((m, n), np.int32))
+    cc = _capability()
+    if which == "mma" and cc < (8, 0):
+        raise BackendError(f"matmul_int8: mma needs compute capability 8.0, and this is {cc}")
+    out = empty((m, n), np.int32)
+    if which != "dp4a" and cc >= (8, 0):
+        p, q = _whole_tiles(x), _whole_tiles(y)
+        tensor.launch(tensor.INT8, p.address, q.address, out.address, m, n, p.shape[1])
+    else:
+        p, q = _words(padded(x)), _words(padded(y))
+        made = plain.INT8 if cc >= (6, 1) else plain.INT8_PLAIN
+        grid = (divide_up(n, 64), divide_up(m, 64))
+        made.launch(grid, THREADS, p.address, q.address, out.address, m, n, p.shape[1])
+    return call.give(out)
+
+
+def _words(array: DeviceArray) -> DeviceArray:
+    return array.view(np.int32, (array.shape[0], array.shape[1] // 4))
+
+
+def matmul_bf16(a: Array, b: Array) -> Array:
+    """See `llcuda_kernels.matmul_bf16`."""
+    call = Call(a, b)
+    x, y = call.take(a, np.uint16, "a", 2), call.take(b, np.uint16, "b", 2)
+    (m, inner), n = x.shape, y.shape[0]
+    if not m or not n or not inner:
+        return call.give(_zeros((m, n), np.float32))
+    if _capability() >= (8, 0):
+        out = empty((m, n), np.float32)
+        p, q = _whole_tiles(x), _whole_tiles(y)
+        tensor.launch(tensor.BF16, p.address, q.address, out.address, m, n, p.shape[1])
+        return call.give(out)
+    wide = _widened(y)
+    turned = empty((inner, n), np.float32)
+    _transpose.launch(
+        divide_up(wide.size, THREADS), THREADS, wide.address, turned.address, n, inner
+    )
+    return call.give(matmul(_widened(x), turned, "fast"))
+
+
+def _widened(array: DeviceArray) -> DeviceArray:
+    out = empty(array.shape, np.float32)
+    _widen.launch(divide_up(array.size, THREADS), THREADS, array.address, out.address, array.size)
+    return out
+
+
+def gemm(a: Array, b: Array, out: Array | None = None) -> Array:
+    """See `llcuda_kernels.gemm`."""
+    if shim.SIMULATED or importlib.util.find_spec("cupy") is None:
+        return matmul(a, b, "fast", out)
+    import cupy
+
+    from . import driver
+
+    call = Call(a, b)
+    x, y = call.take(a, np.float32, "a", 2), call.take(b, np.float32, "b", 2)
+    to = call.make(out, (x.shape[0], y.shape[1]), np.float32)
+    if to.size:
+        with cupy.cuda.ExternalStream(int(driver.stream().handle)):
+            cupy.matmul(cupy.asarray(x), cupy.asarray(y), out=cupy.asarray(to))
+    return call.give(to, out)

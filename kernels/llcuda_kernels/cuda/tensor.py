@@ -1,0 +1,144 @@
+"""Products on tensor cores: bfloat16 into float32, int8 into int32. From compute capability 8.0.
+
+C = A Bᵀ, both stored by rows along k. A block computes 128×128, each of its eight warps 64×32 out of
+16×8 tiles. Rows are 64 bytes deep a step, whatever the numbers are: 32 bfloat16, or 64 int8. Four
+steps are in shared memory at once, three of them still on their way (cp.async), so that the tensor
+cores need not wait. A row takes 80 bytes there: eight rows 80 bytes apart lie in different banks.
+
+::
+
+    warp w: rows 64 (w % 2) .., columns 32 (w / 2) ..
+    A: four matrices of 16×32 bytes, B: two of 16×32 bytes, each one ldmatrix
+
+Sizes are whole tiles: what calls it pads with zeros.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from .intrinsics import (
+    copy_async16,
+    copy_commit,
+    copy_wait,
+    lane,
+    load_matrix4,
+    mma_bf16,
+    mma_int8,
+    shared_address,
+)
+from .kernel import Kernel, divide_up, kernel
+from .shim import F32, I32, cuda, device, pointer
+
+SIDE, THREADS, STAGES = 128, 256, 4
+#: Words of a row in a step, and what a row takes in shared memory, in bytes.
+DEPTH, STRIDE = 16, 80
+_STAGE = 2 * SIDE * STRIDE
+SHARED = STAGES * _STAGE
+#: Tiles of C that are computed one after the other lie in bands of so many rows: B is read less often.
+_BAND = 8
+
+
+@device
+def _fetch(a: Any, b: Any, to: Any, row0: Any, column0: Any, words: Any, step: Any, t: Any) -> None:
+    """Start bringing one step of A and of B: each thread four times 16 bytes."""
+    own, piece = t >> np.int32(2), t & np.int32(3)
+    at = np.int64(step) * DEPTH + 4 * piece
+    near = to + own * np.int32(STRIDE) + np.int32(16) * piece
+    copy_async16(near, a, np.int64(row0 + own) * words + at)
+    copy_async16(near + np.int32(64 * STRIDE), a, np.int64(row0 + own + 64) * words + at)
+    near += np.int32(SIDE * STRIDE)
+    copy_async16(near, b, np.int64(column0 + own) * words + at)
+    copy_async16(near + np.int32(64 * STRIDE), b, np.int64(column0 + own + 64) * words + at)
+
+
+def _product(name: str, mma: Any, kind: Any, zero: Any) -> Kernel:
+    @kernel(
+        name, pointer(I32), pointer(I32), pointer(kind), I32, I32, I32, I32, I32,
+        bounds=(THREADS, 2), least=(8, 0), twin=False,
+    )  # fmt: skip
+    def run(a: Any, b: Any, c: Any, m: Any, n: Any, words: Any, tiles_m: Any, tiles_n: Any) -> None:
+        """A, B as words, rows padded to whole tiles; C is m × n."""
+        memory = cuda.shared.array(0, I32, 16)
+        base = shared_address(memory)
+        t = np.int32(cuda.threadIdx.x)
+        # which tile: down a band of rows, then on to the next column
+        number = np.int32(cuda.blockIdx.x)
+        band = number // (_BAND * tiles_n)
+        rest = number - band * _BAND * tiles_n
+        height = min(tiles_m - band * _BAND, np.int32(_BAND))
+        row0 = np.int32(band * _BAND + rest % height) * np.int32(SIDE)
+        column0 = np.int32(rest // height) * np.int32(SIDE)
+        sums = cuda.local.array(64, kind)
+        for i in range(64):
+            sums[i] = zero
+        steps = words // np.int32(DEPTH)
+        for s in range(STAGES - 1):
+            if s < steps:
+                _fetch(a, b, base + np.int32(s * _STAGE), row0, column0, words, s, t)
+            copy_commit()
+        ln, warp = np.int32(lane()), t >> np.int32(5)
+        which, inner = ln >> np.int32(3), ln & np.int32(7)
+        from_a = np.int32(64) * (warp & np.int32(1)) + np.int32(8) * (which & np.int32(1)) + inner
+        from_a = from_a * np.int32(STRIDE) + np.int32(16) * (which >> np.int32(1))
+        from_b = np.int32(32) * (warp >> np.int32(1)) + np.int32(8) * (which >> np.int32(1)) + inner
+        from_b = (from_b + np.int32(SIDE)) * np.int32(STRIDE)
+        from_b += np.int32(16) * (which & np.int32(1))
+        for step in range(steps):
+            copy_wait(2)
+            cuda.syncthreads()
+            coming = np.int32(step) + np.int32(STAGES - 1)
+            if coming < steps:
+                to = base + (coming & np.int32(3)) * np.int32(_STAGE)
+                _fetch(a, b, to, row0, column0, words, coming, t)
+            copy_commit()
+            near = base + (np.int32(step) & np.int32(3)) * np.int32(_STAGE)
+            for half in range(2):
+                pa = near + from_a + np.int32(32 * half)
+                pb = near + from_b + np.int32(32 * half)
+                b0, b1, b2, b3 = load_matrix4(pb)
+                b4, b5, b6, b7 = load_matrix4(pb + np.int32(16 * STRIDE))
+                for i in range(4):
+                    a0, a1, a2, a3 = load_matrix4(pa + np.int32(16 * STRIDE * i))
+                    s = 16 * i
+                    sums[s], sums[s + 1], sums[s + 2], sums[s + 3] = mma(
+                        a0, a1, a2, a3, b0, b1, sums[s], sums[s + 1], sums[s + 2], sums[s + 3]
+                    )
+                    sums[s + 4], sums[s + 5], sums[s + 6], sums[s + 7] = mma(
+                        a0, a1, a2, a3, b2, b3, sums[s + 4], sums[s + 5], sums[s + 6], sums[s + 7]
+                    )
+                    sums[s + 8], sums[s + 9], sums[s + 10], sums[s + 11] = mma(
+                        a0, a1, a2, a3, b4, b5, sums[s + 8], sums[s + 9], sums[s + 10], sums[s + 11]
+                    )
+                    sums[s + 12], sums[s + 13], sums[s + 14], sums[s + 15] = mma(
+                        a0, a1, a2, a3, b6, b7,
+                        sums[s + 12], sums[s + 13], sums[s + 14], sums[s + 15],
+                    )  # fmt: skip
+        row = row0 + np.int32(64) * (warp & np.int32(1)) + (ln >> np.int32(2))
+        column = column0 + np.int32(32) * (warp >> np.int32(1)) + np.int32(2) * (ln & np.int32(3))
+        for i in range(4):
+            for j in range(4):
+                s = 16 * i + 4 * j
+                at = column + np.int32(8 * j)
+                for h in range(2):
+                    r = row + np.int32(16 * i + 8 * h)
+                    if r < m:
+                        if at < n:
+                            c[np.int64(r) * n + at] = sums[s + 2 * h]
+                        if at + 1 < n:
+                            c[np.int64(r) * n + at + 1] = sums[s + 2 * h + 1]
+
+    return run
+
+
+BF16 = _product("matmul_bf16_mma", mma_bf16, F32, np.float32(0.0))
+INT8 = _product("matmul_int8_mma", mma_int8, I32, np.int32(0))
+
+
+def launch(made: Kernel, a: Any, b: Any, c: Any, m: int, n: int, words: int) -> None:
+    """Launch on addresses of padded A and B."""
+    tiles_m, tiles_n = divide_up(m, SIDE), divide_up(n, SIDE)
+    args = (a, b, c, m, n, words, tiles_m, tiles_n)
+    made.launch(tiles_m * tiles_n, THREADS, *args, shared=SHARED)
