@@ -14,10 +14,13 @@ if TYPE_CHECKING:
     from .elementwise import gelu, relu, silu, vector_add
     from .embeddings import dequantize_int8, l2_normalize, normalize_quantize, quantize_int8
     from .errors import BackendError, KernelError, MemoryLimitError
+    from .graphs import Graph, capture
     from .load import post, spin
+    from .memory import MemoryPool, PoolStatistics
     from .norms import rms_norm, softmax
     from .products import from_bf16, gemm, matmul, matmul_bf16, matmul_int8, to_bf16
     from .search import cosine_topk, inverse_norms
+    from .streams import StreamManager
     from .tokens import (
         Certainty,
         ListStatistics,
@@ -30,6 +33,9 @@ if TYPE_CHECKING:
     from .weights import dequantize_int4, int4_times_vector
 
 _HOME = {
+    "streams": ["StreamManager"],
+    "memory": ["MemoryPool", "PoolStatistics"],
+    "graphs": ["Graph", "capture"],
     "device": [
         "Gpu",
         "gpu",
@@ -95,11 +101,16 @@ __all__ = [
     "BackendError",
     "Certainty",
     "Gpu",
+    "Graph",
     "KernelError",
     "ListStatistics",
     "MemoryLimitError",
+    "MemoryPool",
+    "PoolStatistics",
+    "StreamManager",
     "TokenStatistics",
     "VectorStore",
+    "capture",
     "certainty",
     "cosine_topk",
     "dequantize_int4",

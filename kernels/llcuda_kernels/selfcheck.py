@@ -263,7 +263,12 @@ def _topk_int8(backend: Any, rng: np.random.Generator) -> float:
 @_check("cosine_topk float32")
 def _topk_float32(backend: Any, rng: np.random.Generator) -> float:
     worst = 0.0
-    for n, dim, q, k in [(1, 1, 1, 1), (1000, 33, 3, 10), (20_000, 384, 9, 100), (5000, 9, 2, 1024)]:
+    for n, dim, q, k in [
+        (1, 1, 1, 1),
+        (1000, 33, 3, 10),
+        (20_000, 384, 9, 100),
+        (5000, 9, 2, 1024),
+    ]:
         v, queries = _normal(rng, n, dim), _normal(rng, q, dim)
         values, rows = search.cosine_topk(queries, v, k, backend=backend)
         scores = reference.search.cosine_scores(queries, v)
@@ -307,7 +312,9 @@ def _matmul(name: str, run_: Any) -> None:
         return worst
 
 
-_matmul("matmul tiled", lambda a, b, backend: products.matmul(a, b, kernel="tiled", backend=backend))
+_matmul(
+    "matmul tiled", lambda a, b, backend: products.matmul(a, b, kernel="tiled", backend=backend)
+)
 _matmul("matmul fast", products.matmul)
 _matmul("gemm", products.gemm)
 

@@ -203,3 +203,9 @@ def record(sequence: Any, where: Any) -> tuple[Any, Any]:
         return builder.complete(), target
     finally:
         set_stream(old)
+
+
+def free_memory() -> int:
+    """Bytes that the device has left."""
+    device()
+    return int(_check_pair(native.cuMemGetInfo())[0])

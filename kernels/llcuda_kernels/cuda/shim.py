@@ -10,13 +10,36 @@ import os
 from collections.abc import Callable
 from typing import Any, TypeVar
 
+import numpy as np
+
+__all__ = [
+    "F16",
+    "F32",
+    "F64",
+    "I8",
+    "I32",
+    "I64",
+    "SIMULATED",
+    "U8",
+    "U16",
+    "U32",
+    "core",
+    "cuda",
+    "device",
+    "intrinsic",
+    "ir",
+    "native",
+    "pointer",
+    "ptx",
+    "signature",
+    "types",
+]
+
 F = TypeVar("F", bound=Callable[..., Any])
 
 SIMULATED = os.environ.get("NUMBA_ENABLE_CUDASIM", "0") not in ("", "0")
 
 if SIMULATED:
-    import numpy as np
-
     from .simulator import cuda
 
     core = native = ir = types = intrinsic = signature = None
@@ -33,8 +56,16 @@ if SIMULATED:
         return function
 
 else:
+    if not hasattr(np, "row_stack"):  # NumPy 2.5 dropped the name, and numba-cuda 0.30 uses it
+        np.row_stack = np.vstack  # type: ignore[attr-defined]
+
+    from cuda import core
+    from cuda.bindings import driver as native
+    from llvmlite import ir
     from numba import cuda
     from numba.cuda import types
+    from numba.cuda.extending import intrinsic
+    from numba.cuda.typing import signature
 
     F16, F32, F64 = types.float16, types.float32, types.float64
     I8, U8, U16 = types.int8, types.uint8, types.uint16

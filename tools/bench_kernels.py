@@ -1,0 +1,137 @@
+#!/usr/bin/env python3
+"""Check every kernel against its reference, then time it, beside what this machine can do."""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path[:0] = [str(ROOT), str(ROOT / "kernels")]  # runs from anywhere, without being installed
+
+import llcuda_kernels as k  # noqa: E402
+from llcuda_kernels import selfcheck  # noqa: E402
+
+EXAMPLE = """\
+example:
+  python tools/bench_kernels.py --json kernels.json
+  python tools/bench_kernels.py --device-only --scale 0.1
+  python tools/bench_kernels.py --check
+
+On a GPU, times are those of events on the device, with the caches emptied before each run: the
+median of 21, with the least and the greatest. The limits (a copy, cuBLAS through PyTorch) are
+measured in the same run; without PyTorch there is no cuBLAS to compare with.
+
+exit codes: 0 all checks passed, 1 one did not, 2 usage
+"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run it."""
+    parser = argparse.ArgumentParser(
+        description=__doc__,
+        epilog=EXAMPLE,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--check", action="store_true", help="check only, time nothing")
+    parser.add_argument("--device-only", action="store_true", help="do not time the CPU paths")
+    parser.add_argument("--only", metavar="WORD", help="time only what has WORD in its name")
+    parser.add_argument("--scale", type=float, default=1.0, help="sizes, as a share of the full")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures to FILE")
+    parser.add_argument("--seed", type=int, default=None, help="for the inputs of the checks")
+    options = parser.parse_args(argv)
+
+    found = k.gpu()
+    report: dict[str, Any] = {"gpu": found.__dict__, "checks": [], "device": [], "cpu": {}}
+    backends = ["cpu", "cuda"] if found.usable else ["cpu"]
+    if options.device_only and found.usable:
+        backends = ["cuda"]
+    print(f"GPU: {found.name or 'none'} {found.reason}", flush=True)
+    failed = 0
+    for backend in backends:
+        for name in selfcheck.names():
+            outcome = selfcheck.run(name, backend, options.seed)  # type: ignore[arg-type]
+            report["checks"].append(outcome.__dict__)
+            failed += not outcome.passed
+            mark = "ok  " if outcome.passed else "FAIL"
+            print(
+                f"{mark} {backend:4} {name:24} {outcome.miss:9.3g} of the error allowed, "
+                f"{outcome.seconds:6.2f} s  {outcome.reason}",
+                flush=True,
+            )
+    if not options.check:
+        if found.usable:
+            _device(options, report)
+        if not options.device_only:
+            from tools.kernels_bench import host
+
+            report["cpu"] = host.measure(options.scale)
+            for name, row in report["cpu"].items():
+                print(f"{name:40} " + "  ".join(f"{key} {v:.4g}" for key, v in row.items()))
+    if options.json:
+        options.json.write_text(json.dumps(report, indent=1, default=str) + "\n")
+    return 1 if failed else 0
+
+
+def _device(options: argparse.Namespace, report: dict[str, Any]) -> None:
+    from tools.kernels_bench import device, peers, small
+    from tools.kernels_bench.clock import DeviceClock
+
+    clock = DeviceClock()
+    report["versions"] = {**peers.versions()}
+    best: dict[str, float] = {}
+    for family in device.FAMILIES:
+        for case in family(options.scale):
+            if options.only and options.only not in case.name and family is not device.limits:
+                continue
+            try:
+                took = clock.time(case.run)
+                rate = (case.bytes or case.operations) / (took.median * 1e-3)
+                others = {name: clock.time(run).median for name, run in case.peers.items()}
+            except Exception as error:
+                print(f"{case.name}: {type(error).__name__}: {error}", flush=True)
+                report["device"].append({"name": case.name, "error": str(error)})
+                continue
+            if not case.limit:
+                best[case.name] = rate
+            share = 100 * rate / best[case.limit] if case.limit in best else None
+            row = {
+                "name": case.name, "size": case.size, "median_ms": took.median,
+                "least_ms": took.least, "greatest_ms": took.greatest, "rate": rate,
+                "unit": "B/s" if case.bytes else "operations/s", "bytes": case.bytes,
+                "operations": case.operations, "limit": case.limit, "percent": share,
+                "aim": case.aim, "peers_ms": others,
+            }  # fmt: skip
+            report["device"].append(row)
+            unit = "GB/s" if case.bytes else "TFLOP/s"
+            shown = rate / (1e9 if case.bytes else 1e12)
+            print(
+                f"{case.name:38} {case.size:18} {took.median:9.4f} ms "
+                f"({took.least:.4f} to {took.greatest:.4f}) {shown:9.1f} {unit:8}"
+                + (f" {share:5.1f} % of {case.limit}" if share is not None else "")
+                + (f", aim {case.aim}" if case.aim else "")
+                + "".join(f", {n} {ms:.4f} ms" for n, ms in others.items()),
+                flush=True,
+            )
+        gc.collect()
+    for name, run in (
+        ("launches", lambda: small.launches(clock)),
+        ("overlap", small.overlap),
+        ("leak", small.leak),
+    ):
+        if options.only and options.only not in name:
+            continue
+        try:
+            report[name] = run()
+        except Exception as error:
+            report[name] = {"error": f"{type(error).__name__}: {error}"}
+        print(name, report[name], flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
