@@ -13,7 +13,10 @@ Array: TypeAlias = Any
 
 def on_device(array: Array) -> bool:
     """Whether the array lies in a GPU's memory."""
-    return not isinstance(array, np.ndarray) and hasattr(array, "__cuda_array_interface__")
+    kind = type(array)
+    if kind is np.ndarray:
+        return False
+    return kind.__name__ == "DeviceArray" or hasattr(array, "__cuda_array_interface__")
 
 
 def host(array: Array, dtype: Any, name: str, ndim: int | None = None) -> np.ndarray[Any, Any]:

@@ -159,3 +159,10 @@ class Call:
 def aligned(*arrays: DeviceArray) -> bool:
     """Whether all begin where loads of 16 bytes may."""
     return shim.SIMULATED or all(a.address % 16 == 0 for a in arrays)
+
+
+def at(array: DeviceArray, index: int) -> Any:
+    """The address of the number at an index."""
+    if shim.SIMULATED:
+        return array.address[index:]
+    return array.address + index * array.dtype.itemsize

@@ -81,14 +81,24 @@ def warp_max_int(value: Any) -> Any:
 
 
 @device
-def block_max_int(value: Any, threads: Any) -> Any:
-    """The greatest whole number over a block of whole warps, in every thread."""
+def block_sum_once(value: Any, threads: Any) -> Any:
+    """`block_sum` for a kernel that calls it once: a barrier less."""
+    parts = cuda.shared.array(32, F32)
+    value = warp_sum(value)
+    if lane() == 0:
+        parts[cuda.threadIdx.x >> 5] = value
+    cuda.syncthreads()
+    own = lane()
+    return warp_sum(parts[own] if own < threads >> 5 else F32_ZERO)
+
+
+@device
+def block_max_int_once(value: Any, threads: Any) -> Any:
+    """The greatest whole number over a block of whole warps, in every thread; once a kernel."""
     parts = cuda.shared.array(32, I32)
     value = warp_max_int(value)
     if lane() == 0:
         parts[cuda.threadIdx.x >> 5] = value
     cuda.syncthreads()
     own = lane()
-    value = warp_max_int(parts[own] if own < threads >> 5 else parts[0])
-    cuda.syncthreads()
-    return value
+    return warp_max_int(parts[own] if own < threads >> 5 else parts[0])

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ctypes
 import re
+import struct
 import threading
 from typing import TYPE_CHECKING, Any
 
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
 
 _ENTRY = re.compile(r"\.visible\s+\.entry\s+([\w$]+)")
 _here = threading.local()
-_kinds: dict[Any, Any] = {}
 
 
 def _check(result: tuple[Any, ...]) -> Any:
@@ -47,15 +47,28 @@ def stream() -> Any:
     """The stream that this thread's operations go to."""
     found = getattr(_here, "stream", None)
     if found is None:
-        found = _here.stream = device().default_stream
+        set_stream(device().default_stream)
+        found = _here.stream
     return found
 
 
 def set_stream(new: Any) -> Any:
     """Make a stream this thread's; the one that was."""
-    old = stream()
+    old = getattr(_here, "stream", None)
+    if old is None:
+        old = device().default_stream
     _here.stream = new
+    # while a graph is recorded, the stream is that of its builder
+    real = new.stream if hasattr(new, "begin_building") else new
+    _here.handle = native.CUstream(int(real.handle))
     return old
+
+
+def _handle() -> Any:
+    """The driver's own name of the current stream."""
+    if getattr(_here, "stream", None) is None:
+        stream()
+    return _here.handle
 
 
 def compute_capability() -> tuple[int, int]:
@@ -75,33 +88,48 @@ def multiprocessors() -> int:
     return found  # type: ignore[no-any-return]
 
 
-def load(kernel: Kernel) -> tuple[Any, tuple[Any, ...]]:
-    """Compile a kernel for the current device: the loaded kernel and its arguments' types."""
+class Loaded:
+    """A kernel on the device, and how its arguments are laid out: eight bytes each."""
+
+    def __init__(self, code: Any, function: Any, layout: str) -> None:
+        self.code, self.function = code, function
+        self.pack = struct.Struct("<" + layout).pack_into
+        self.count = layout.count("x") // 4 + layout.count("Q") + layout.count("q")
+
+
+def load(kernel: Kernel) -> Loaded:
+    """Compile a kernel for the current device."""
     text = kernel.ptx(compute_capability())
     names = _ENTRY.findall(text)
     code = core.ObjectCode.from_ptx(text.encode())
-    wraps = {shim.I32: ctypes.c_int32, shim.U32: ctypes.c_uint32, shim.I64: ctypes.c_int64}
-    wraps[shim.F32] = ctypes.c_float
-    # an address travels as a plain int, which cuda.core takes for a pointer
-    kinds = tuple(wraps.get(kind) for kind in kernel.signature)
-    return code.get_kernel(names[0]), kinds
+    handle = native.CUkernel(int(code.get_kernel(names[0]).handle))
+    function = _check(native.cuKernelGetFunction(handle))
+    sizes = {shim.I32: "i4x", shim.U32: "I4x", shim.I64: "q", shim.F32: "f4x"}
+    return Loaded(code, function, "".join(sizes.get(kind, "Q") for kind in kernel.signature))
 
 
-def config(loaded: tuple[Any, Any], grid: Any, block: Any, shared: int) -> Any:
-    """A launch configuration, to be used again."""
+def prepare(loaded: Loaded, shared: int) -> None:
+    """Allow a kernel as much shared memory as a launch wants."""
     if shared > 48 * 1024:
-        kernel = loaded[0]
         attribute = native.CUfunction_attribute.CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES
-        function = _check(native.cuKernelGetFunction(native.CUkernel(int(kernel.handle))))
-        _check(native.cuFuncSetAttribute(function, attribute, shared))
-    return core.LaunchConfig(grid=grid, block=block, shmem_size=shared)
+        _check(native.cuFuncSetAttribute(loaded.function, attribute, shared))
 
 
-def launch(loaded: tuple[Any, Any], configured: Any, args: tuple[Any, ...]) -> None:
-    """Queue a kernel on the current stream."""
-    kernel, kinds = loaded
-    values = [a if kind is None else kind(a) for a, kind in zip(args, kinds, strict=True)]
-    core.launch(stream(), configured, kernel, *values)
+_MOST_ARGUMENTS = 24
+
+
+def launch(loaded: Loaded, grid: Any, block: Any, shared: int, args: tuple[Any, ...]) -> None:
+    """Queue a kernel on the current stream; the driver copies the arguments before it returns."""
+    space = getattr(_here, "space", None)
+    if space is None:
+        values = (ctypes.c_uint64 * _MOST_ARGUMENTS)()
+        first = ctypes.addressof(values)
+        each = (ctypes.c_void_p * _MOST_ARGUMENTS)(*range(first, first + 8 * _MOST_ARGUMENTS, 8))
+        space = _here.space = (values, each, ctypes.addressof(each))
+    loaded.pack(space[0], 0, *args)
+    code = native.cuLaunchKernel(loaded.function, *grid, *block, shared, _handle(), space[2], 0)[0]
+    if int(code):
+        _check((code,))
 
 
 def allocate(size: int) -> Any:
@@ -123,14 +151,14 @@ def set_pool(new: Any) -> Any:
 def copy_in(to: int, array: np.ndarray[Any, Any]) -> None:
     """From the host's memory to an address, on the current stream."""
     if array.nbytes:
-        handle = native.CUstream(int(stream().handle))
+        handle = _handle()
         _check(native.cuMemcpyHtoDAsync(to, array.ctypes.data, array.nbytes, handle))
 
 
 def copy_out(array: np.ndarray[Any, Any], source: int) -> None:
     """From an address to the host's memory; waits for the current stream."""
     if array.nbytes:
-        handle = native.CUstream(int(stream().handle))
+        handle = _handle()
         _check(native.cuMemcpyDtoHAsync(array.ctypes.data, source, array.nbytes, handle))
     stream().sync()
 
@@ -138,7 +166,7 @@ def copy_out(array: np.ndarray[Any, Any], source: int) -> None:
 def fill(to: int, byte: int, size: int) -> None:
     """Set bytes on the device, on the current stream."""
     if size:
-        handle = native.CUstream(int(stream().handle))
+        handle = _handle()
         _check(native.cuMemsetD8Async(to, byte, size, handle))
 
 
@@ -194,11 +222,11 @@ def record(sequence: Any, where: Any) -> tuple[Any, Any]:
         builder = target.create_graph_builder()
         builder.begin_building()
         # Work that is queued on the builder's stream is recorded; nothing runs.
-        _here.stream = builder
+        set_stream(builder)
         try:
             sequence()
         finally:
-            _here.stream = target
+            set_stream(target)
             builder.end_building()
         return builder.complete(), target
     finally:

@@ -66,6 +66,17 @@ def store4(typingctx: Any, memory: Any, at: Any, a: Any, b: Any, c: Any, d: Any)
     return signature(types.void, memory, types.int64, kind, kind, kind, kind), codegen
 
 
+@intrinsic
+def count_up(typingctx: Any, memory: Any, at: Any) -> Any:
+    """Add one to a whole number in global memory; what it was."""
+
+    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        address = builder.gep(args[0], [args[1]])
+        return builder.atomic_rmw("add", address, _LLVM["r"](1), "monotonic")
+
+    return signature(types.int32, memory, types.int64), codegen
+
+
 def _asm(text: str, results: str, inputs: str, effect: bool) -> tuple[Any, Callable[..., Any]]:
     """Signature and code of one piece of PTX. A letter is the constraint of a register."""
     made = [_NUMBA[r] for r in results]
@@ -128,6 +139,12 @@ def reciprocal(typingctx: Any, x: Any) -> Any:
 def multiply_add(typingctx: Any, a: Any, b: Any, c: Any) -> Any:
     """Rounded once."""
     return _asm("fma.rn.f32 $0, $1, $2, $3;", "f", "fff", False)
+
+
+@intrinsic
+def greater(typingctx: Any, a: Any, b: Any) -> Any:
+    """The greater of two; of one NaN, the other."""
+    return _asm("max.f32 $0, $1, $2;", "f", "ff", False)
 
 
 @intrinsic
@@ -247,7 +264,7 @@ def mma_bf16(
 ) -> Any:
     """A 16×8 tile and the product of 16×16 with 16×8, bfloat16 into float32."""
     text = _mma("m16n8k16", "f32.bf16.bf16.f32")
-    return _asm(text, "ffff", "rrrrrrffff", True)
+    return _asm(text, "ffff", "rrrrrrffff", False)
 
 
 @intrinsic
@@ -265,4 +282,4 @@ def mma_int8(
     c3: Any,
 ) -> Any:
     """A 16×8 tile and the product of 16×32 with 32×8, int8 into int32."""
-    return _asm(_mma("m16n8k32", "s32.s8.s8.s32"), "rrrr", "rrrrrrrrrr", True)
+    return _asm(_mma("m16n8k32", "s32.s8.s8.s32"), "rrrr", "rrrrrrrrrr", False)

@@ -25,10 +25,11 @@ _from: Any = importlib.import_module(".twins" if shim.SIMULATED else ".instructi
 
 # Memory: an address or a shared array, and the index of its first number, a multiple of the width.
 load2, load4, store4 = _from.load2, _from.load4, _from.store4
+count_up = _from.count_up
 # Arithmetic
 dp4a, from_f16, round_to_int8 = _from.dp4a, _from.from_f16, _from.round_to_int8
 exp2_fast, reciprocal, multiply_add = _from.exp2_fast, _from.reciprocal, _from.multiply_add
-float_bits, bits_float = _from.float_bits, _from.bits_float
+greater, float_bits, bits_float = _from.greater, _from.float_bits, _from.bits_float
 # The warp
 lane, shuffle_xor, shuffle, ballot = _from.lane, _from.shuffle_xor, _from.shuffle, _from.ballot
 bits_set = _from.bits_set

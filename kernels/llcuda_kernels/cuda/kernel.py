@@ -37,6 +37,7 @@ class Kernel:
         self.name, self.function, self.signature = name, function, signature
         self.bounds, self.least, self.twin = bounds, least, twin
         self._loaded: Any = None
+        self._launch: Any = None
         self._configs: dict[Any, Any] = {}
         self._lock = threading.Lock()
 
@@ -58,21 +59,33 @@ class Kernel:
             )
             simulator.launch(self.function, _dims(grid), _dims(block), converted, shared)
             return
+        loaded = self._loaded
+        if loaded is None:
+            loaded = self._load()
+        key = (grid, block, shared)
+        dims = self._configs.get(key)
+        if dims is None:
+            dims = self._configure(key)
+        self._launch(loaded, *dims, shared, args)
+
+    def _load(self) -> Any:
         from . import driver
 
-        if self._loaded is None:
-            with self._lock:
-                if self._loaded is None:
-                    self._loaded = driver.load(self)
-        key = (grid, block, shared)
-        config = self._configs.get(key)
-        if config is None:
-            if len(self._configs) > 4096:
-                self._configs.clear()
-            config = self._configs[key] = driver.config(
-                self._loaded, _dims(grid), _dims(block), shared
-            )
-        driver.launch(self._loaded, config, args)
+        with self._lock:
+            if self._loaded is None:
+                self._launch = driver.launch
+                self._loaded = driver.load(self)
+            return self._loaded
+
+    def _configure(self, key: Any) -> Any:
+        from . import driver
+
+        grid, block, shared = key
+        driver.prepare(self._loaded, shared)
+        if len(self._configs) > 4096:
+            self._configs.clear()
+        self._configs[key] = _dims(grid), _dims(block)
+        return self._configs[key]
 
 
 def _dims(given: Any) -> tuple[int, ...]:

@@ -142,25 +142,21 @@ def _plain_finish(total: Any, p: Any, q: Any, n: Any, eps: Any) -> Any:
 
 
 @device
-def _scale(total: Any, p: Any, q: Any) -> Any:
-    """``peak / 127``; 1 / (p q) is the peak again."""
-    if q == ZERO:
-        return ZERO
-    return (ONE / q) / p / CODES
+def _scale(total: Any, peak: Any) -> Any:
+    """``peak / 127``."""
+    return NAN if peak >= INFINITE else bits_float(peak) / CODES
 
 
 @device
-def _unit_scale(total: Any, p: Any, q: Any) -> Any:
+def _unit_scale(total: Any, peak: Any) -> Any:
     """``peak / (127 |x|)``: the sum is that of squares in peaks."""
-    if q == ZERO:
+    if peak == 0:
         return ZERO
-    if q != q:
-        return NAN
-    return ONE / (CODES * math.sqrt(total))
+    return NAN if peak >= INFINITE else ONE / (CODES * math.sqrt(total))
 
 
 @device
-def _no_scale(total: Any, p: Any, q: Any) -> Any:
+def _no_scale(total: Any, peak: Any) -> Any:
     return ZERO
 
 

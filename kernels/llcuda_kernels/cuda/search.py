@@ -19,12 +19,13 @@ import numpy as np
 
 from llcuda_kernels.arrays import Array
 
-from .array import Call, DeviceArray, aligned, empty, to_device
+from . import scan, shim
+from .array import Call, DeviceArray, aligned, at, empty, to_device
 from .intrinsics import dp4a, lane, load4, multiply_add, shuffle_xor
 from .kernel import Kernel, divide_up, kernel
 from .norms import l2_normalize
 from .shim import F32, I8, I32, I64, cuda, device, pointer
-from .topk import NOTHING, clear, cut, index_of, key_of, sort_descending, value_of
+from .topk import NOTHING, clear, cut, in_use, index_of, key_of, sort_descending, value_of
 
 THREADS = 256
 #: Rows a block takes in one step.
@@ -88,7 +89,7 @@ def _topk(
 
     @kernel(
         name, pointer(kind), pointer(F32), pointer(kind), pointer(F32), I32, I64, I32, I32,
-        pointer(I64), bounds=(THREADS, 2), least=least,
+        pointer(I64), bounds=(THREADS, 1 if "plain" in name else 2), least=least,
     )  # fmt: skip
     def run(
         query: Any, inverse_q: Any, rows: Any, inverse_v: Any,
@@ -118,11 +119,11 @@ def _topk(
             sums = cuda.local.array(each, kind)
             for i in range(4 * queries):
                 sums[i] = zero
-            for at in range(part, words, 32):
-                v0, v1 = load4(rows, b0 + at), load4(rows, b1 + at)
-                v2, v3 = load4(rows, b2 + at), load4(rows, b3 + at)
+            for i in range(part, words, 32):
+                v0, v1 = load4(rows, b0 + i), load4(rows, b1 + i)
+                v2, v3 = load4(rows, b2 + i), load4(rows, b3 + i)
                 for q in range(queries):
-                    w = load4(near, q * words + at)
+                    w = load4(near, q * words + i)
                     sums[4 * q] = dot(v0, w, sums[4 * q])
                     sums[4 * q + 1] = dot(v1, w, sums[4 * q + 1])
                     sums[4 * q + 2] = dot(v2, w, sums[4 * q + 2])
@@ -186,9 +187,17 @@ KERNELS = {
 }
 
 
-@kernel("topk_merge", pointer(I64), I64, I32, pointer(F32), pointer(I64), bounds=MERGE_THREADS)
-def _merge(given: Any, each: Any, k: Any, scores: Any, rows: Any) -> None:
-    """A block a query: the k best of `each` keys, as scores and rows."""
+@kernel(
+    "topk_merge",
+    pointer(I64), I64, pointer(I32), I32, I32, pointer(F32), pointer(I64), bounds=MERGE_THREADS,
+)  # fmt: skip
+def _merge(
+    given: Any, each: Any, found: Any, counted: Any, k: Any, scores: Any, rows: Any
+) -> None:
+    """A block a query: the k best of `each` keys, as scores and rows.
+
+    With `counted` only the first found[query] of them are there.
+    """
     keys = cuda.shared.array(MERGE_BUFFER, I64)
     counts = cuda.shared.array(1, I32)
     limits = cuda.shared.array(1, I64)
@@ -200,11 +209,14 @@ def _merge(given: Any, each: Any, k: Any, scores: Any, rows: Any) -> None:
     cuda.syncthreads()
     base = np.int64(cuda.blockIdx.x) * each
     most = MERGE_BUFFER - 4 * MERGE_THREADS
-    for start in range(0, each, 4 * MERGE_THREADS):
+    there = each
+    if counted != 0:
+        there = min(there, np.int64(found[cuda.blockIdx.x]))
+    for start in range(0, there, 4 * MERGE_THREADS):
         full = np.int32(0)
         for j in range(4):
             at = start + j * MERGE_THREADS + t
-            if at < each:
+            if at < there:
                 key = given[base + at]
                 if key > limits[0]:
                     place = cuda.atomic.add(counts, 0, 1)
@@ -214,7 +226,7 @@ def _merge(given: Any, each: Any, k: Any, scores: Any, rows: Any) -> None:
         if cuda.syncthreads_or(full) != 0:
             cut(keys, 0, MERGE_BUFFER, k, counts, limits, 0, MERGE_THREADS)
     cuda.syncthreads()
-    sort_descending(keys, 0, MERGE_BUFFER, MERGE_THREADS)
+    sort_descending(keys, 0, in_use(counts[0], np.int32(MERGE_BUFFER)), MERGE_THREADS)
     to = np.int64(cuda.blockIdx.x) * k
     for i in range(t, k, MERGE_THREADS):
         key = keys[i]
@@ -308,11 +320,37 @@ def _ones(count: int, known: DeviceArray | None) -> DeviceArray:
 def search_codes(
     queries: DeviceArray, inverse_q: DeviceArray, rows: DeviceArray, inverse_v: DeviceArray, k: int
 ) -> tuple[DeviceArray, DeviceArray]:
-    """The k best of each query: padded rows and queries of one type, all on the device."""
+    """The k best of each query: padded rows and queries of one type, all on the device.
+
+    Many int8 rows are scanned against a limit that a sample gives (`scan`); should the rows lie so
+    that too many pass it, and for all else, each block keeps its own best.
+    """
     count, total = queries.shape[0], rows.shape[0]
     scores, found = empty((count, k), np.float32), empty((count, k), np.int64)
     if not count:
         return scores, found
+    if rows.dtype == np.int8 and k <= SMALL_K and total >= scan.LEAST_ROWS and _has_dp4a():
+        sample = _part(rows, scan.sample(total))
+        _by_blocks(queries, inverse_q, sample, inverse_v, k, scores, found)
+        if scan.run(queries, inverse_q, rows, inverse_v, k, scores, found, _merge):
+            return scores, found
+    _by_blocks(queries, inverse_q, rows, inverse_v, k, scores, found)
+    return scores, found
+
+
+def _part(rows: DeviceArray, count: int) -> DeviceArray:
+    """The first rows."""
+    made = DeviceArray(rows.address, (count, rows.shape[1]), rows.dtype, rows)
+    if shim.SIMULATED:
+        made.address = made.address[: made.size]
+    return made
+
+
+def _by_blocks(
+    queries: DeviceArray, inverse_q: DeviceArray, rows: DeviceArray, inverse_v: DeviceArray, k: int,
+    scores: DeviceArray, found: DeviceArray,
+) -> None:  # fmt: skip
+    count, total = queries.shape[0], rows.shape[0]
     family, words = "float32", rows.shape[1]
     if rows.dtype == np.int8:
         family, words = ("int8" if _has_dp4a() else "int8 plain"), rows.shape[1] // 4
@@ -327,25 +365,17 @@ def search_codes(
         now = min(step, count - first)
         chosen.launch(
             blocks, THREADS,
-            _at(queries, first * words), _at(inverse_q, first), rows.address, inverse_v.address,
-            now, total, words, k, _at(keys, first * blocks * k), shared=shared,
+            at(queries, first * words), at(inverse_q, first), rows.address, inverse_v.address,
+            now, total, words, k, at(keys, first * blocks * k), shared=shared,
         )  # fmt: skip
-    _merge.launch(count, MERGE_THREADS, keys.address, blocks * k, k, scores.address, found.address)
-    return scores, found
-
-
-def _at(array: DeviceArray, index: int) -> Any:
-    """The address of the number at an index."""
-    from . import shim
-
-    if shim.SIMULATED:
-        return array.address[index:]
-    return array.address + index * array.dtype.itemsize
+    unused = empty((1,), np.int32)
+    _merge.launch(
+        count, MERGE_THREADS,
+        keys.address, blocks * k, unused.address, 0, k, scores.address, found.address,
+    )  # fmt: skip
 
 
 def _has_dp4a() -> bool:
-    from . import shim
-
     if shim.SIMULATED:
         return True
     from . import driver
@@ -355,13 +385,11 @@ def _has_dp4a() -> bool:
 
 def _blocks(shared: int) -> int:
     """As many blocks as run at once."""
-    from . import shim
-
     if shim.SIMULATED:
         return 3
     from . import driver
 
-    return driver.multiprocessors() * (4 if shared < 16384 else 2)
+    return driver.multiprocessors() * 2  # as many as the kernels' bounds let run at once
 
 
 def cosine_topk(

@@ -8,8 +8,9 @@ import numpy as np
 
 from . import shim
 from .array import DeviceArray, empty, to_device
+from .array import at as address_at
 from .kernel import divide_up
-from .search import _at, norms_of, padded, search_codes
+from .search import norms_of, padded, search_codes
 
 if not shim.SIMULATED:
     from . import driver
@@ -62,7 +63,7 @@ class DeviceSegment:
         if shim.SIMULATED:
             to.address[at : at + flat.size] = flat
         else:
-            driver.copy_in(_at(to, at), flat)
+            driver.copy_in(address_at(to, at), flat)
 
     @staticmethod
     def _wait() -> None:

@@ -22,10 +22,10 @@ from llcuda_kernels.arrays import Array
 from . import shim
 from .array import Call, DeviceArray, aligned, empty, to_device
 from .blocks import block_max, block_sum, warp_max, warp_max_int, warp_sum
-from .intrinsics import exp2_fast, lane, load4
+from .intrinsics import exp2_fast, greater, lane, load4
 from .kernel import Kernel, divide_up, kernel
 from .shim import F32, I32, I64, cuda, device, pointer
-from .topk import NOTHING, clear, cut, index_of, key_of, sort_descending, value_of
+from .topk import NOTHING, clear, cut, in_use, index_of, key_of, sort_descending, value_of
 
 THREADS = 256
 #: Numbers a block takes in one step: four vectors of four a thread.
@@ -43,14 +43,38 @@ _INF = np.float32(np.inf)
 
 @device
 def _greatest4(a: Any, b: Any, c: Any, d: Any) -> Any:
-    low = b if b > a else a
-    high = d if d > c else c
-    return high if high > low else low
+    return greater(greater(a, b), greater(c, d))
 
 
 @device
 def _bounded(d: Any) -> Any:
-    return d if d > _FLOOR else _FLOOR
+    return greater(d, _FLOOR)
+
+
+@device
+def _count4(limit: Any, a: Any, b: Any, c: Any, d: Any) -> Any:
+    """How many reach the limit."""
+    n = np.int32(1) if a >= limit else np.int32(0)
+    n += np.int32(1) if b >= limit else np.int32(0)
+    n += np.int32(1) if c >= limit else np.int32(0)
+    return n + (np.int32(1) if d >= limit else np.int32(0))
+
+
+@device
+def _put(keys: Any, place: Any, limit: Any, value: Any, index: Any) -> Any:
+    """Put one among the keys if it reaches the limit; the next place."""
+    if value >= limit:
+        keys[place] = key_of(value, index)
+        place += np.int32(1)
+    return place
+
+
+@device
+def _put4(keys: Any, place: Any, limit: Any, a: Any, b: Any, c: Any, d: Any, index: Any) -> Any:
+    place = _put(keys, place, limit, a, index)
+    place = _put(keys, place, limit, b, index + 1)
+    place = _put(keys, place, limit, c, index + 2)
+    return _put(keys, place, limit, d, index + 3)
 
 
 @device
@@ -72,11 +96,40 @@ def _scaled(s: Any, t: Any, old: Any, new: Any) -> Any:
     return s * f, f * (t + s * shift)
 
 
-def _statistics(name: str, top: bool, buffer: int) -> Kernel:
-    """The first kernel: with or without the k greatest."""
-    most = buffer - _SUBSTEP
+@device
+def _slowly(
+    x: Any, base: Any, first: Any, last: Any, keys: Any, counts: Any, limits: Any, k: Any,
+    buffer: Any,
+) -> None:  # fmt: skip
+    """Offer the numbers of one step in parts that the buffer can take. All threads."""
+    t = np.int32(cuda.threadIdx.x)
+    for part in range(first, last, _SUBSTEP):
+        full = np.int32(0)
+        for j in range(4):
+            i = part + j * THREADS + t
+            if i < last:
+                v = x[base + i]
+                if v == v:
+                    key = key_of(v, i)
+                    if key > limits[0]:
+                        place = cuda.atomic.add(counts, 0, 1)
+                        keys[place] = key
+                        if place >= buffer - _SUBSTEP - 1:
+                            full = np.int32(1)
+        if cuda.syncthreads_or(full) != 0:
+            cut(keys, 0, buffer, k, counts, limits, 0, THREADS)
 
-    @kernel(name, pointer(F32), I64, I32, I32, I32, pointer(F32), pointer(I64), bounds=(THREADS, 3))
+
+def _statistics(name: str, top: bool, buffer: int, quick: bool) -> Kernel:
+    """The first kernel: with or without the k greatest.
+
+    quick: k is at most `SMALL_K`, and a step's numbers are offered from registers. The first limit
+    is then the k-th of the threads' own greatest, which the k-th greatest number cannot be below.
+    """
+
+    bounds = (THREADS, 2 if top else 5)
+
+    @kernel(name, pointer(F32), I64, I32, I32, I32, pointer(F32), pointer(I64), bounds=bounds)
     def run(x: Any, n: Any, share: Any, vectors: Any, k: Any, parts: Any, out: Any) -> None:
         """Block (i, r): the i-th share of row r. parts: (rows, blocks, 3); out: (.., k) keys."""
         t = np.int32(cuda.threadIdx.x)
@@ -87,11 +140,12 @@ def _statistics(name: str, top: bool, buffer: int) -> Kernel:
         m, s, u = _LOWEST, _ZERO, _ZERO
         if top:
             keys = cuda.shared.array(buffer, I64)
-            counts = cuda.shared.array(1, I32)
+            counts = cuda.shared.array(2, I32)  # keys there are, and keys that are coming
             limits = cuda.shared.array(1, I64)
             clear(keys, buffer, THREADS)
             if t == 0:
                 counts[0] = 0
+                counts[1] = 0
                 limits[0] = NOTHING
             cuda.syncthreads()
         at = first
@@ -102,11 +156,9 @@ def _statistics(name: str, top: bool, buffer: int) -> Kernel:
                 b0, b1, b2, b3 = load4(x, i + 4 * THREADS)
                 c0, c1, c2, c3 = load4(x, i + 8 * THREADS)
                 d0, d1, d2, d3 = load4(x, i + 12 * THREADS)
-                best = _greatest4(
-                    _greatest4(a0, a1, a2, a3),
-                    _greatest4(b0, b1, b2, b3),
-                    _greatest4(c0, c1, c2, c3),
-                    _greatest4(d0, d1, d2, d3),
+                best = greater(
+                    greater(_greatest4(a0, a1, a2, a3), _greatest4(b0, b1, b2, b3)),
+                    greater(_greatest4(c0, c1, c2, c3), _greatest4(d0, d1, d2, d3)),
                 )
                 if best > m:
                     s, u = _scaled(s, u, m, best)
@@ -115,13 +167,52 @@ def _statistics(name: str, top: bool, buffer: int) -> Kernel:
                 s, u = _add4(s, u, m, b0, b1, b2, b3)
                 s, u = _add4(s, u, m, c0, c1, c2, c3)
                 s, u = _add4(s, u, m, d0, d1, d2, d3)
+                if top:
+                    if quick and at == first:
+                        if best == best:
+                            keys[t] = key_of(best, 0)
+                        sort_descending(keys, 0, 256, THREADS)
+                        if t == 0:
+                            limits[0] = keys[k - 1]
+                        cuda.syncthreads()
+                        clear(keys, 256, THREADS)
+                        cuda.syncthreads()
+                    least = -_INF
+                    if limits[0] != NOTHING:
+                        least = value_of(limits[0])
+                    coming = np.int32(0)
+                    if best >= least:
+                        coming = _count4(least, a0, a1, a2, a3) + _count4(least, b0, b1, b2, b3)
+                        coming += _count4(least, c0, c1, c2, c3) + _count4(least, d0, d1, d2, d3)
+                        cuda.atomic.add(counts, 1, coming)
+                    if cuda.syncthreads_or(coming) != 0:
+                        together = counts[1]
+                        have = counts[0]
+                        cuda.syncthreads()
+                        if t == 0:
+                            counts[1] = 0
+                        if have + together > buffer:
+                            cut(keys, 0, buffer, k, counts, limits, 0, THREADS)
+                            have = min(have, k)
+                        if quick and have + together <= buffer:
+                            if coming > 0:
+                                p = cuda.atomic.add(counts, 0, coming)
+                                q = at + 4 * t
+                                p = _put4(keys, p, least, a0, a1, a2, a3, q)
+                                q += 4 * THREADS
+                                p = _put4(keys, p, least, b0, b1, b2, b3, q)
+                                q += 4 * THREADS
+                                p = _put4(keys, p, least, c0, c1, c2, c3, q)
+                                q += 4 * THREADS
+                                p = _put4(keys, p, least, d0, d1, d2, d3, q)
+                            cuda.syncthreads()
+                        else:
+                            _slowly(x, base, at, at + STEP, keys, counts, limits, k, buffer)
             else:
-                best = -_INF
                 for j in range(16):
                     i = at + j * THREADS + t
                     if i < last:
                         v = x[base + i]
-                        best = v if v > best else best
                         if v > m:
                             s, u = _scaled(s, u, m, v)
                             m = v
@@ -129,27 +220,12 @@ def _statistics(name: str, top: bool, buffer: int) -> Kernel:
                         e = exp2_fast(d)
                         s += e
                         u += e * _bounded(d)
-            if top:
-                # Rare after the first steps: something in the block may be among the k greatest.
-                worth = np.int32(0)
-                if best >= value_of(limits[0]) or limits[0] == NOTHING:
-                    worth = np.int32(1)
-                if cuda.syncthreads_or(worth) != 0:
-                    for part in range(at, min(at + STEP, last), _SUBSTEP):
-                        full = np.int32(0)
-                        for j in range(4):
-                            i = part + j * THREADS + t
-                            if i < last:
-                                v = x[base + i]
-                                if v == v:
-                                    key = key_of(v, i)
-                                    if key > limits[0]:
-                                        place = cuda.atomic.add(counts, 0, 1)
-                                        keys[place] = key
-                                        if place >= most - 1:
-                                            full = np.int32(1)
-                        if cuda.syncthreads_or(full) != 0:
-                            cut(keys, 0, buffer, k, counts, limits, 0, THREADS)
+                if top:
+                    if counts[0] > buffer - _SUBSTEP:
+                        cut(keys, 0, buffer, k, counts, limits, 0, THREADS)
+                    cuda.syncthreads()
+                    _slowly(x, base, at, min(at + STEP, last), keys, counts, limits, k, buffer)
+                    cuda.syncthreads()
             at += STEP
         all_m = block_max(m, THREADS)
         s, u = _scaled(s, u, m, all_m)
@@ -161,16 +237,16 @@ def _statistics(name: str, top: bool, buffer: int) -> Kernel:
             parts[3 * place + 1] = s
             parts[3 * place + 2] = u
         if top:
-            sort_descending(keys, 0, buffer, THREADS)
+            sort_descending(keys, 0, in_use(counts[0], buffer), THREADS)
             for i in range(t, k, THREADS):
                 out[place * k + i] = keys[i]
 
     return run
 
 
-PLAIN = _statistics("token_statistics", False, 2048)
-TOP = _statistics("token_statistics_topk", True, 2048)
-TOP_LARGE = _statistics("token_statistics_topk_large", True, 4096)
+PLAIN = _statistics("token_statistics", False, 256, False)
+TOP = _statistics("token_statistics_topk", True, 2048, True)
+TOP_LARGE = _statistics("token_statistics_topk_large", True, 4096, False)
 
 
 @kernel(
@@ -251,7 +327,7 @@ def _merge_top(given: Any, each: Any, k: Any, values: Any, indices: Any) -> None
         if cuda.syncthreads_or(full) != 0:
             cut(keys, 0, 4096, k, counts, limits, 0, THREADS)
     cuda.syncthreads()
-    sort_descending(keys, 0, 4096, THREADS)
+    sort_descending(keys, 0, in_use(counts[0], np.int32(4096)), THREADS)
     to = np.int64(cuda.blockIdx.x) * k
     for i in range(t, k, THREADS):
         key = keys[i]
@@ -325,7 +401,7 @@ def _launch(x: DeviceArray, picked: DeviceArray, have: bool, k: int, found: Any,
     blocks, share = _shares(rows, n)
     parts = empty((rows, blocks, 3), np.float32)
     keys = empty((rows, blocks, k), np.int64) if k else parts
-    first = PLAIN if not k else TOP if k <= 1024 - SMALL_K else TOP_LARGE
+    first = PLAIN if not k else TOP if k <= SMALL_K else TOP_LARGE
     fit = aligned(x) and n % 4 == 0
     first.launch((blocks, rows), THREADS, x.address, n, share, fit, k, parts.address, keys.address)
     index = picked.address

@@ -78,12 +78,22 @@ def clear(keys: Any, size: Any, threads: Any) -> None:
 
 
 @device
+def in_use(count: Any, size: Any) -> Any:
+    """The least power of two from 256 on that holds so many keys, `size` at most."""
+    used = np.int32(256)
+    while used < count and used < size:
+        used <<= 1
+    return used
+
+
+@device
 def cut(
     keys: Any, base: Any, size: Any, k: Any, counts: Any, limits: Any, q: Any, threads: Any
 ) -> None:
     """Sort the buffer of query q and keep its k best; its threshold is the k-th. All threads."""
-    sort_descending(keys, base, size, threads)
-    for i in range(k + cuda.threadIdx.x, size, threads):
+    used = in_use(counts[q], size)
+    sort_descending(keys, base, used, threads)
+    for i in range(k + cuda.threadIdx.x, used, threads):
         keys[base + i] = NOTHING
     if cuda.threadIdx.x == 0:
         counts[q] = min(counts[q], k)

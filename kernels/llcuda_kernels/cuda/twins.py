@@ -35,6 +35,13 @@ def store4(memory: Any, at: Any, a: Any, b: Any, c: Any, d: Any) -> None:
     _part(memory, at, 4)[:] = (a, b, c, d)
 
 
+def count_up(memory: Any, at: Any) -> Any:
+    """Add one to a whole number in global memory; what it was."""
+    old = memory[at]
+    memory[at] = old + 1
+    return old
+
+
 def dp4a(a: Any, b: Any, c: Any) -> Any:
     """``c`` and the four products of the int8 in a and b."""
     x = np.array([a], np.int32).view(np.int8).astype(np.int64)
@@ -65,6 +72,11 @@ def reciprocal(x: Any) -> Any:
 def multiply_add(a: Any, b: Any, c: Any) -> Any:
     """``a · b + c``, rounded once."""
     return np.float32(np.float64(a) * np.float64(b) + np.float64(c))
+
+
+def greater(a: Any, b: Any) -> Any:
+    """The greater of two; of one NaN, the other."""
+    return np.fmax(np.float32(a), np.float32(b))
 
 
 def float_bits(x: Any) -> Any:

@@ -14,7 +14,7 @@ from llcuda_kernels.arrays import Array
 
 from . import shim
 from .array import Call, DeviceArray, aligned, empty
-from .intrinsics import from_f16, load4
+from .intrinsics import bits_float, from_f16, load4, multiply_add
 from .kernel import Kernel, divide_up, kernel
 from .shim import F32, I32, U16, cuda, device, pointer
 
@@ -65,11 +65,46 @@ def _dequantize(name: str, awq: bool, kind: Any, scale: Any) -> Kernel:
     return run
 
 
+#: The bits of 2²³: a number of 4 bits in the low part of its fraction adds to it exactly.
+_MAGIC, _MAGIC_FLOAT = np.int32(0x4B000000), np.float32(2.0**23)
+_M0, _M1, _M2 = np.int32(0xF), np.int32(0xF0), np.int32(0xF00)
+_M3, _M4 = np.int32(0xF000), np.int32(0xF0000)
+#: What a nibble is too large by where it lies: 16, 16², …
+_BY = tuple(np.float32(16.0**-i) for i in range(5))
+_BY1, _BY2, _BY3, _BY4 = _BY[1:]
+
+
+@device
+def _number(word: Any, mask: Any) -> Any:
+    """The nibble under the mask, times 16 for each nibble below it; no conversion instruction."""
+    return bits_float((word & mask) | _MAGIC) - _MAGIC_FLOAT
+
+
 def _awq_vector(name: str, kind: Any, scale: Any) -> Kernel:
     """AWQ: a thread a word of eight columns, eight sums; rows shared by the warps of a block."""
 
-    @kernel(name, pointer(F32), pointer(I32), pointer(I32), pointer(kind), pointer(F32),
-            I32, I32, I32, bounds=THREADS)  # fmt: skip
+    @device
+    def add(sums: Any, word: Any, v: Any) -> None:
+        """The word's eight numbers times v; sums by nibble, not by column."""
+        high = word >> np.int32(20)
+        sums[0] = multiply_add(v, _number(word, _M0), sums[0])
+        sums[1] = multiply_add(v, _number(word, _M1), sums[1])
+        sums[2] = multiply_add(v, _number(word, _M2), sums[2])
+        sums[3] = multiply_add(v, _number(word, _M3), sums[3])
+        sums[4] = multiply_add(v, _number(word, _M4), sums[4])
+        sums[5] = multiply_add(v, _number(high, _M0), sums[5])
+        sums[6] = multiply_add(v, _number(high, _M1), sums[6])
+        sums[7] = multiply_add(v, _number(high, _M2), sums[7])
+
+    @device
+    def end(sum_: Any, by: Any, zeros: Any, nibble: Any, weight: Any, s: Any) -> Any:
+        z = np.float32((zeros >> np.int32(4 * nibble)) & _NIBBLE)
+        return (sum_ * by - z * weight) * s
+
+    @kernel(
+        name, pointer(F32), pointer(I32), pointer(I32), pointer(kind), pointer(F32), I32, I32, I32,
+        bounds=(THREADS, 4),
+    )  # fmt: skip
     def run(
         x: Any, q: Any, zeros: Any, scales: Any, out: Any, columns: Any, size: Any, share: Any
     ) -> None:
@@ -90,29 +125,47 @@ def _awq_vector(name: str, kind: Any, scale: Any) -> Kernel:
                 for c in range(8):
                     part[c] = _ZERO
                 weight = _ZERO
-                for k in range(start + warp, start + size, 8):
-                    packed = q[np.int64(k) * words + word]
+                k = np.int32(start) + warp
+                end_ = np.int32(start) + size
+                at = np.int64(k) * words + word
+                apart = np.int64(words) * 8
+                while k + 24 < end_:  # four rows under way
+                    w0, w1 = q[at], q[at + apart]
+                    w2, w3 = q[at + 2 * apart], q[at + 3 * apart]
+                    v0, v1, v2, v3 = x[k], x[k + 8], x[k + 16], x[k + 24]
+                    weight += (v0 + v1) + (v2 + v3)
+                    add(part, w0, v0)
+                    add(part, w1, v1)
+                    add(part, w2, v2)
+                    add(part, w3, v3)
+                    k += np.int32(32)
+                    at += 4 * apart
+                while k < end_:
                     v = x[k]
                     weight += v
-                    for c in range(8):
-                        nibble = (packed >> np.int32(4 * ((c >> 1) + 4 * (c & 1)))) & _NIBBLE
-                        part[c] += v * np.float32(nibble)
-                packed = zeros[group * words + word]
-                for c in range(8):
-                    z = (packed >> np.int32(4 * ((c >> 1) + 4 * (c & 1)))) & _NIBBLE
-                    s = scale(scales, group * columns + 8 * word + c)
-                    total[c] += (part[c] - np.float32(z) * weight) * s
+                    add(part, q[at], v)
+                    k += np.int32(8)
+                    at += apart
+                z = zeros[group * words + word]
+                s = group * columns + 8 * word
+                total[0] += end(part[0], np.float32(1.0), z, 0, weight, scale(scales, s))
+                total[2] += end(part[1], _BY1, z, 1, weight, scale(scales, s + 2))
+                total[4] += end(part[2], _BY2, z, 2, weight, scale(scales, s + 4))
+                total[6] += end(part[3], _BY3, z, 3, weight, scale(scales, s + 6))
+                total[1] += end(part[4], _BY4, z, 4, weight, scale(scales, s + 1))
+                total[3] += end(part[5], np.float32(1.0), z, 5, weight, scale(scales, s + 3))
+                total[5] += end(part[6], _BY1, z, 6, weight, scale(scales, s + 5))
+                total[7] += end(part[7], _BY2, z, 7, weight, scale(scales, s + 7))
                 group += 1
         for c in range(8):
             sums[(warp * 8 + c) * 32 + lane] = total[c]
         cuda.syncthreads()
-        # thread: column c of word lane
-        c = warp
+        # thread: column `warp` of word `lane`
         y = _ZERO
         for w in range(8):
-            y += sums[(w * 8 + c) * 32 + lane]
+            y += sums[(w * 8 + warp) * 32 + lane]
         if word < words:
-            out[np.int64(cuda.blockIdx.y) * columns + 8 * word + c] = y
+            out[np.int64(cuda.blockIdx.y) * columns + 8 * word + warp] = y
 
     return run
 
@@ -120,12 +173,38 @@ def _awq_vector(name: str, kind: Any, scale: Any) -> Kernel:
 def _gptq_vector(name: str, kind: Any, scale: Any) -> Kernel:
     """GPTQ: a thread a column, a word of eight rows at a time; rows shared by the warps."""
 
-    @kernel(name, pointer(F32), pointer(I32), pointer(I32), pointer(kind), pointer(F32),
-            I32, I32, I32, bounds=THREADS)  # fmt: skip
+    @device
+    def add(total: Any, word: Any, x: Any, k: Any) -> Any:
+        """The sum with a word's eight products more."""
+        a0, a1, a2, a3 = load4(x, np.int64(k))
+        b0, b1, b2, b3 = load4(x, np.int64(k + 4))
+        high = word >> np.int32(20)
+        total = multiply_add(a0, _number(word, _M0), total)
+        total = multiply_add(a1 * _BY1, _number(word, _M1), total)
+        total = multiply_add(a2 * _BY2, _number(word, _M2), total)
+        total = multiply_add(a3 * _BY3, _number(word, _M3), total)
+        total = multiply_add(b0 * _BY4, _number(word, _M4), total)
+        total = multiply_add(b1, _number(high, _M0), total)
+        total = multiply_add(b2 * _BY1, _number(high, _M1), total)
+        return multiply_add(b3 * _BY2, _number(high, _M2), total)
+
+    @device
+    def added(x: Any, k: Any) -> Any:
+        a0, a1, a2, a3 = load4(x, np.int64(k))
+        b0, b1, b2, b3 = load4(x, np.int64(k + 4))
+        return ((a0 + a1) + (a2 + a3)) + ((b0 + b1) + (b2 + b3))
+
+    @kernel(
+        name, pointer(F32), pointer(I32), pointer(I32), pointer(kind), pointer(F32), I32, I32, I32,
+        bounds=(THREADS, 4),
+    )  # fmt: skip
     def run(
         x: Any, q: Any, zeros: Any, scales: Any, out: Any, columns: Any, size: Any, share: Any
     ) -> None:
-        """Block (i, p): columns 32 i .. 32 i + 31, groups of part p; out: (parts, columns)."""
+        """Block (i, p): columns 32 i .. 32 i + 31, groups of part p; out: (parts, columns).
+
+        A warp takes whole groups in turn, so it needs the others only for the last sum.
+        """
         lane = np.int32(cuda.threadIdx.x) & np.int32(31)
         warp = np.int32(cuda.threadIdx.x) >> np.int32(5)
         n = np.int32(cuda.blockIdx.x) * np.int32(32) + lane
@@ -133,26 +212,32 @@ def _gptq_vector(name: str, kind: Any, scale: Any) -> Kernel:
         total = _ZERO
         if n < columns:
             first = np.int32(cuda.blockIdx.y) * share
-            group = np.int64(first // size)
-            for start in range(first, first + share, size):
+            for start in range(first + warp * size, first + share, 8 * size):
+                group = np.int64(start // size)
                 part, weight = _ZERO, _ZERO
-                for k in range(start + np.int32(8) * warp, start + size, 64):
-                    packed = q[np.int64(k >> 3) * columns + n]
-                    a0, a1, a2, a3 = load4(x, np.int64(k))
-                    b0, b1, b2, b3 = load4(x, np.int64(k + 4))
-                    weight += ((a0 + a1) + (a2 + a3)) + ((b0 + b1) + (b2 + b3))
-                    part += a0 * np.float32(packed & _NIBBLE)
-                    part += a1 * np.float32((packed >> np.int32(4)) & _NIBBLE)
-                    part += a2 * np.float32((packed >> np.int32(8)) & _NIBBLE)
-                    part += a3 * np.float32((packed >> np.int32(12)) & _NIBBLE)
-                    part += b0 * np.float32((packed >> np.int32(16)) & _NIBBLE)
-                    part += b1 * np.float32((packed >> np.int32(20)) & _NIBBLE)
-                    part += b2 * np.float32((packed >> np.int32(24)) & _NIBBLE)
-                    part += b3 * np.float32((packed >> np.int32(28)) & _NIBBLE)
+                k = np.int32(start)
+                end = np.int32(start) + size
+                at = np.int64(k >> np.int32(3)) * columns + n
+                apart = np.int64(columns)
+                while k + 24 < end:  # four words under way
+                    w0, w1 = q[at], q[at + apart]
+                    w2, w3 = q[at + 2 * apart], q[at + 3 * apart]
+                    part = add(part, w0, x, k)
+                    part = add(part, w1, x, k + np.int32(8))
+                    part = add(part, w2, x, k + np.int32(16))
+                    part = add(part, w3, x, k + np.int32(24))
+                    weight += added(x, k) + added(x, k + np.int32(8))
+                    weight += added(x, k + np.int32(16)) + added(x, k + np.int32(24))
+                    k += np.int32(32)
+                    at += 4 * apart
+                while k < end:
+                    part = add(part, q[at], x, k)
+                    weight += added(x, k)
+                    k += np.int32(8)
+                    at += apart
                 word = zeros[group * (columns >> 3) + (n >> 3)]
                 z = ((word >> (np.int32(4) * (n & np.int32(7)))) & _NIBBLE) + np.int32(1)
                 total += (part - np.float32(z) * weight) * scale(scales, group * columns + n)
-                group += 1
         sums[warp * 32 + lane] = total
         cuda.syncthreads()
         if warp == 0 and n < columns:
