@@ -145,4 +145,6 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     if name not in _WHERE:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(f".{_WHERE[name]}", __name__), name)
+    found = getattr(importlib.import_module(f".{_WHERE[name]}", __name__), name)
+    globals()[name] = found  # the next time Python finds it by itself
+    return found

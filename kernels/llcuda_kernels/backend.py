@@ -10,6 +10,9 @@ from __future__ import annotations
 
 from typing import Literal, TypeAlias
 
+import numpy as np
+
+from . import device
 from .arrays import Array, on_device
 from .errors import BackendError
 
@@ -23,20 +26,27 @@ def use_cuda(backend: str, operation: str, arrays: tuple[Array | None, ...], wor
     BackendError where CUDA is asked for and cannot be used, ValueError for an unknown name, and
     TypeError where the CPU path is asked for and data lies on a device.
     """
-    there = any(a is not None and on_device(a) for a in arrays)
+    there = False
+    for array in arrays:  # a loop: this is on the way of every launch
+        if array is not None and type(array) is not np.ndarray and on_device(array):
+            there = True
+    if there and backend == "auto":
+        return _usable(operation)
     if backend == "cpu":
         if there:
             raise TypeError(f"{operation}: backend='cpu', but the data lies on the device")
         return False
     if backend not in ("auto", "cuda"):
         raise ValueError(f"backend must be 'auto', 'cpu' or 'cuda', not {backend!r}")
-    if backend == "cuda" or there:
-        from .device import gpu
-
-        found = gpu()
-        if not found.usable:
-            raise BackendError(f"{operation}: no CUDA here: {found.reason}")
-        return True
+    if backend == "cuda":
+        return _usable(operation)
     from . import crossover
 
     return crossover.cuda_is_faster(operation, work)
+
+
+def _usable(operation: str) -> bool:
+    found = device.gpu()
+    if not found.usable:
+        raise BackendError(f"{operation}: no CUDA here: {found.reason}")
+    return True

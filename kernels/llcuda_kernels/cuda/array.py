@@ -121,9 +121,10 @@ class Call:
     __slots__ = ("_back",)
 
     def __init__(self, *arrays: Array | None) -> None:
-        self._back = not any(
-            a is not None and (isinstance(a, DeviceArray) or on_device(a)) for a in arrays
-        )
+        self._back = True
+        for a in arrays:
+            if type(a) is DeviceArray or (a is not None and on_device(a)):
+                self._back = False
 
     def take(self, array: Array, dtype: Any, name: str, ndim: int | None = None) -> DeviceArray:
         """An input as a device array of this type. Raises TypeError, ValueError."""

@@ -127,7 +127,8 @@ def launch(loaded: Loaded, grid: Any, block: Any, shared: int, args: tuple[Any, 
         each = (ctypes.c_void_p * _MOST_ARGUMENTS)(*range(first, first + 8 * _MOST_ARGUMENTS, 8))
         space = _here.space = (values, each, ctypes.addressof(each))
     loaded.pack(space[0], 0, *args)
-    code = native.cuLaunchKernel(loaded.function, *grid, *block, shared, _handle(), space[2], 0)[0]
+    handle = getattr(_here, "handle", None) or _handle()
+    code = native.cuLaunchKernel(loaded.function, *grid, *block, shared, handle, space[2], 0)[0]
     if int(code):
         _check((code,))
 

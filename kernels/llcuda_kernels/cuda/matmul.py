@@ -169,7 +169,8 @@ def _products(a: Any, b: Any, total: Any) -> Any:
     """Four products of int8 where there is no dp4a."""
     for shift in range(0, 32, 8):
         up = np.int32(24 - shift)
-        total += ((a << up) >> np.int32(24)) * ((b << up) >> np.int32(24))
+        left, right = np.int32(a << up), np.int32(b << up)
+        total += np.int32((left >> np.int32(24)) * (right >> np.int32(24)))
     return total
 
 

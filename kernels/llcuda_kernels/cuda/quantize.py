@@ -24,9 +24,10 @@ def _dequantize4(codes: Any, scales: Any, out: Any, words: Any, words_a_row: Any
     if i < words:
         word = codes[i]
         s = scales[i // words_a_row]
-        a = np.float32((word << np.int32(24)) >> np.int32(24)) * s
-        b = np.float32((word << np.int32(16)) >> np.int32(24)) * s
-        c = np.float32((word << np.int32(8)) >> np.int32(24)) * s
+        # Numba's shifts give 64 bits: each is cut to 32 again
+        a = np.float32(np.int32(word << np.int32(24)) >> np.int32(24)) * s
+        b = np.float32(np.int32(word << np.int32(16)) >> np.int32(24)) * s
+        c = np.float32(np.int32(word << np.int32(8)) >> np.int32(24)) * s
         store4(out, 4 * i, a, b, c, np.float32(word >> np.int32(24)) * s)
 
 

@@ -1,11 +1,12 @@
 """Kernels for rows, in three sizes; the steps are in `rowops`.
 
-* ``_warp``: up to 1,024 numbers. A warp a row; no thread waits for another warp.
-* ``_block``: up to 8,192 numbers. A block a row.
+* ``_warp``: up to 1,024 numbers. A warp a row; the row stays in registers, 32 numbers a lane, and
+  no thread waits for another warp.
+* ``_block``: up to 12,000 numbers. A block a row; the row stays in shared memory, not in registers,
+  so that many rows are under way at once. Blocks are small for the same reason.
 * ``_plain``: any length and alignment. A block a row; the row is read three times.
 
-In the first two a row stays in registers, 32 numbers a thread, read as vectors of four: so the
-length must be a multiple of four, and the arrays aligned.
+The first two read vectors of four: the length must be a multiple of four, and the arrays aligned.
 """
 
 from __future__ import annotations
@@ -15,14 +16,14 @@ from typing import Any
 import numpy as np
 
 from .blocks import block_max_int_once, block_sum_once, warp_max_int, warp_sum
-from .intrinsics import lane, load4
+from .intrinsics import lane, load4, store4
 from .kernel import Kernel, divide_up, kernel
 from .rowops import LOWEST, OPS, ZERO, RowOp
 from .shim import F32, I32, I64, cuda, device, pointer
 
 THREADS, ROWS_A_BLOCK = 256, 8
-WARP_MOST, BLOCK_MOST = 32 * 32, 32 * THREADS
-PLAIN_THREADS = 512
+WARP_MOST, BLOCK_MOST = 1024, 12000
+BLOCK_THREADS, PLAIN_THREADS = 128, 512
 
 
 @device
@@ -34,47 +35,39 @@ def _signature(kind: Any) -> list[Any]:
     return [pointer(F32), pointer(F32), pointer(kind), pointer(F32), I64, I32, F32]
 
 
-def _in_registers(op: RowOp, size: str) -> Kernel:
-    """A row in the registers of a warp, or of a block: all that differs is who adds up."""
+def _warp(op: RowOp) -> Kernel:
     peak_of, prepare, term, finish = op.peak, op.prepare, op.term, op.finish
     value, put4, gain4, scale_of = op.value, op.put4, op.gain4, op.scale
-    alone = size == "warp"
-    apart = 32 * 4 if alone else THREADS * 4  # numbers from one vector of a thread to its next
-    bounds = (THREADS, 3)
 
-    @kernel(f"{op.name}_{size}", *_signature(op.kind4), bounds=bounds)
+    @kernel(f"{op.name}_warp", *_signature(op.kind4), bounds=(THREADS, 3))
     def run(x: Any, w: Any, out: Any, scales: Any, rows: Any, n: Any, eps: Any) -> None:
-        if alone:
-            row = np.int64(cuda.blockIdx.x) * ROWS_A_BLOCK + (cuda.threadIdx.x >> 5)
-            first = np.int32(lane()) * np.int32(4)
-        else:
-            row = np.int64(cuda.blockIdx.x)
-            first = np.int32(cuda.threadIdx.x) * np.int32(4)
+        row = np.int64(cuda.blockIdx.x) * ROWS_A_BLOCK + (cuda.threadIdx.x >> 5)
         if row >= rows:
             return
         base = row * n
+        first = np.int32(lane()) * np.int32(4)
         v = cuda.local.array(32, F32)
         top = LOWEST
         for j in range(8):
-            at = first + np.int32(apart) * np.int32(j)
+            at = first + np.int32(128) * np.int32(j)
             if at < n:
                 a, b, c, d = load4(x, base + at)
                 v[4 * j], v[4 * j + 1], v[4 * j + 2], v[4 * j + 3] = a, b, c, d
         for j in range(8):
-            if first + np.int32(apart) * np.int32(j) < n:
+            if first + np.int32(128) * np.int32(j) < n:
                 for i in range(4):
                     top = _most(top, peak_of(v[4 * j + i]))
-        top = warp_max_int(top) if alone else block_max_int_once(top, THREADS)
+        top = warp_max_int(top)
         p, q = prepare(top, eps)
         total = ZERO
         for j in range(8):
-            if first + np.int32(apart) * np.int32(j) < n:
+            if first + np.int32(128) * np.int32(j) < n:
                 for i in range(4):
                     total += term(v[4 * j + i], p, q)
-        total = warp_sum(total) if alone else block_sum_once(total, THREADS)
+        total = warp_sum(total)
         f = finish(total, p, q, n, eps)
         for j in range(8):
-            at = first + np.int32(apart) * np.int32(j)
+            at = first + np.int32(128) * np.int32(j)
             if at < n:
                 g0, g1, g2, g3 = gain4(w, np.int64(at))
                 put4(
@@ -86,6 +79,47 @@ def _in_registers(op: RowOp, size: str) -> Kernel:
                     value(v[4 * j + 3], p, q, f, g3),
                 )
         if first == 0:
+            scales[row] = scale_of(total, top)
+
+    return run
+
+
+def _block(op: RowOp) -> Kernel:
+    peak_of, prepare, term, finish = op.peak, op.prepare, op.term, op.finish
+    value, put4, gain4, scale_of = op.value, op.put4, op.gain4, op.scale
+
+    @kernel(f"{op.name}_block", *_signature(op.kind4), bounds=BLOCK_THREADS)
+    def run(x: Any, w: Any, out: Any, scales: Any, rows: Any, n: Any, eps: Any) -> None:
+        near = cuda.shared.array(0, F32, 16)
+        row = np.int64(cuda.blockIdx.x)
+        base = row * n
+        t = np.int32(cuda.threadIdx.x)
+        top = LOWEST
+        for at in range(4 * t, n, 4 * BLOCK_THREADS):
+            a, b, c, d = load4(x, base + at)
+            store4(near, at, a, b, c, d)
+            top = _most(_most(top, peak_of(a)), peak_of(b))
+            top = _most(_most(top, peak_of(c)), peak_of(d))
+        top = block_max_int_once(top, BLOCK_THREADS)
+        p, q = prepare(top, eps)
+        total = ZERO
+        for at in range(4 * t, n, 4 * BLOCK_THREADS):
+            a, b, c, d = load4(near, at)
+            total += (term(a, p, q) + term(b, p, q)) + (term(c, p, q) + term(d, p, q))
+        total = block_sum_once(total, BLOCK_THREADS)
+        f = finish(total, p, q, n, eps)
+        for at in range(4 * t, n, 4 * BLOCK_THREADS):
+            a, b, c, d = load4(near, at)
+            g0, g1, g2, g3 = gain4(w, at)
+            put4(
+                out,
+                base + at,
+                value(a, p, q, f, g0),
+                value(b, p, q, f, g1),
+                value(c, p, q, f, g2),
+                value(d, p, q, f, g3),
+            )
+        if t == 0:
             scales[row] = scale_of(total, top)
 
     return run
@@ -118,7 +152,7 @@ def _plain(op: RowOp) -> Kernel:
     return run
 
 
-KERNELS = {op.name: (_in_registers(op, "warp"), _in_registers(op, "block"), _plain(op)) for op in OPS}
+KERNELS = {op.name: (_warp(op), _block(op), _plain(op)) for op in OPS}
 
 
 def run(
@@ -130,6 +164,6 @@ def run(
     if fit and n % 4 == 0 and n <= WARP_MOST:
         warp.launch(divide_up(rows, ROWS_A_BLOCK), THREADS, *args)
     elif fit and n % 4 == 0 and n <= BLOCK_MOST:
-        block.launch(rows, THREADS, *args)
+        block.launch(rows, BLOCK_THREADS, *args, shared=4 * n)
     else:
         plain.launch(rows, PLAIN_THREADS, *args)

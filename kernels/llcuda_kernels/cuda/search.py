@@ -50,12 +50,10 @@ def _dot_codes(a: Any, b: Any, total: Any) -> Any:
 def _dot_codes_plain(a: Any, b: Any, total: Any) -> Any:
     """The same where there is no dp4a (below compute capability 6.1)."""
     for shift in range(0, 32, 8):
-        up = np.int32(24 - shift)
-        down = np.int32(24)
-        total += ((a[0] << up) >> down) * ((b[0] << up) >> down)
-        total += ((a[1] << up) >> down) * ((b[1] << up) >> down)
-        total += ((a[2] << up) >> down) * ((b[2] << up) >> down)
-        total += ((a[3] << up) >> down) * ((b[3] << up) >> down)
+        up, down = np.int32(24 - shift), np.int32(24)
+        for i in range(4):
+            left, right = np.int32(a[i] << up), np.int32(b[i] << up)
+            total += np.int32((left >> down) * (right >> down))
     return total
 
 

@@ -1,14 +1,14 @@
 """Products on tensor cores: bfloat16 into float32, int8 into int32. From compute capability 8.0.
 
-C = A Bᵀ, both stored by rows along k. A block computes 128×128, each of its eight warps 64×32 out of
+C = A Bᵀ, both stored by rows along k. A block computes 128×128, each of its four warps 64×64 out of
 16×8 tiles. Rows are 64 bytes deep a step, whatever the numbers are: 32 bfloat16, or 64 int8. Four
 steps are in shared memory at once, three of them still on their way (cp.async), so that the tensor
 cores need not wait. A row takes 80 bytes there: eight rows 80 bytes apart lie in different banks.
 
 ::
 
-    warp w: rows 64 (w % 2) .., columns 32 (w / 2) ..
-    A: four matrices of 16×32 bytes, B: two of 16×32 bytes, each one ldmatrix
+    warp w: rows 64 (w % 2) .., columns 64 (w / 2) ..
+    A: four matrices of 16×32 bytes, B: four of 16×32 bytes, each one ldmatrix
 
 Sizes are whole tiles: what calls it pads with zeros.
 """
@@ -32,7 +32,7 @@ from .intrinsics import (
 from .kernel import Kernel, divide_up, kernel
 from .shim import F32, I32, cuda, device, pointer
 
-SIDE, THREADS, STAGES = 128, 256, 4
+SIDE, THREADS, STAGES = 128, 128, 4
 #: Words of a row in a step, and what a row takes in shared memory, in bytes.
 DEPTH, STRIDE = 16, 80
 _STAGE = 2 * SIDE * STRIDE
@@ -43,24 +43,77 @@ _BAND = 8
 
 @device
 def _fetch(a: Any, b: Any, to: Any, row0: Any, column0: Any, words: Any, step: Any, t: Any) -> None:
-    """Start bringing one step of A and of B: each thread four times 16 bytes."""
+    """Start bringing one step of A and of B: each thread eight times 16 bytes."""
     own, piece = t >> np.int32(2), t & np.int32(3)
     at = np.int64(step) * DEPTH + 4 * piece
     near = to + own * np.int32(STRIDE) + np.int32(16) * piece
-    copy_async16(near, a, np.int64(row0 + own) * words + at)
-    copy_async16(near + np.int32(64 * STRIDE), a, np.int64(row0 + own + 64) * words + at)
-    near += np.int32(SIDE * STRIDE)
-    copy_async16(near, b, np.int64(column0 + own) * words + at)
-    copy_async16(near + np.int32(64 * STRIDE), b, np.int64(column0 + own + 64) * words + at)
+    from_a, from_b = np.int64(row0 + own) * words + at, np.int64(column0 + own) * words + at
+    far = np.int64(words) * 32
+    other = near + np.int32(SIDE * STRIDE)
+    copy_async16(near, a, from_a)
+    copy_async16(near + np.int32(32 * STRIDE), a, from_a + far)
+    copy_async16(near + np.int32(64 * STRIDE), a, from_a + 2 * far)
+    copy_async16(near + np.int32(96 * STRIDE), a, from_a + 3 * far)
+    copy_async16(other, b, from_b)
+    copy_async16(other + np.int32(32 * STRIDE), b, from_b + far)
+    copy_async16(other + np.int32(64 * STRIDE), b, from_b + 2 * far)
+    copy_async16(other + np.int32(96 * STRIDE), b, from_b + 3 * far)
 
 
 def _product(name: str, mma: Any, kind: Any, zero: Any) -> Kernel:
+    @device
+    def tile(sums: Any, s: Any, a: Any, b0: Any, b1: Any) -> None:
+        """One 16 by 8 tile of C."""
+        sums[s], sums[s + 1], sums[s + 2], sums[s + 3] = mma(
+            a[0], a[1], a[2], a[3], b0, b1, sums[s], sums[s + 1], sums[s + 2], sums[s + 3]
+        )
+
+    @device
+    def tiles(sums: Any, s: Any, a: Any, b: Any, c: Any, d: Any, e: Any) -> None:
+        """Sixteen rows of C by 64 columns: indices are written out, so that C is in registers."""
+        tile(sums, s, a, b[0], b[1])
+        tile(sums, s + 4, a, b[2], b[3])
+        tile(sums, s + 8, a, c[0], c[1])
+        tile(sums, s + 12, a, c[2], c[3])
+        tile(sums, s + 16, a, d[0], d[1])
+        tile(sums, s + 20, a, d[2], d[3])
+        tile(sums, s + 24, a, e[0], e[1])
+        tile(sums, s + 28, a, e[2], e[3])
+
+    @device
+    def keep2(c: Any, row: Any, at: Any, m: Any, n: Any, left: Any, right: Any) -> None:
+        if row < m:
+            if at < n:
+                c[np.int64(row) * n + at] = left
+            if at + 1 < n:
+                c[np.int64(row) * n + at + 1] = right
+
+    @device
+    def keep1(c: Any, sums: Any, s: Any, row: Any, at: Any, m: Any, n: Any) -> None:
+        """A tile: its upper and its lower eight rows."""
+        keep2(c, row, at, m, n, sums[s], sums[s + 1])
+        keep2(c, row + np.int32(8), at, m, n, sums[s + 2], sums[s + 3])
+
+    @device
+    def keep(c: Any, sums: Any, s: Any, row: Any, at: Any, m: Any, n: Any) -> None:
+        """Sixteen rows by 64 columns."""
+        keep1(c, sums, s, row, at, m, n)
+        keep1(c, sums, s + 4, row, at + np.int32(8), m, n)
+        keep1(c, sums, s + 8, row, at + np.int32(16), m, n)
+        keep1(c, sums, s + 12, row, at + np.int32(24), m, n)
+        keep1(c, sums, s + 16, row, at + np.int32(32), m, n)
+        keep1(c, sums, s + 20, row, at + np.int32(40), m, n)
+        keep1(c, sums, s + 24, row, at + np.int32(48), m, n)
+        keep1(c, sums, s + 28, row, at + np.int32(56), m, n)
+
     @kernel(
         name, pointer(I32), pointer(I32), pointer(kind), I32, I32, I32, I32, I32,
         bounds=(THREADS, 2), least=(8, 0), twin=False,
     )  # fmt: skip
-    def run(a: Any, b: Any, c: Any, m: Any, n: Any, words: Any, tiles_m: Any, tiles_n: Any) -> None:
-        """A, B as words, rows padded to whole tiles; C is m × n."""
+    def run(
+        a: Any, b: Any, c: Any, m: Any, n: Any, words: Any, tiles_m: Any, tiles_n: Any
+    ) -> None:
+        """A, B as words, rows padded to whole tiles; C is m by n."""
         memory = cuda.shared.array(0, I32, 16)
         base = shared_address(memory)
         t = np.int32(cuda.threadIdx.x)
@@ -71,8 +124,8 @@ def _product(name: str, mma: Any, kind: Any, zero: Any) -> Kernel:
         height = min(tiles_m - band * _BAND, np.int32(_BAND))
         row0 = np.int32(band * _BAND + rest % height) * np.int32(SIDE)
         column0 = np.int32(rest // height) * np.int32(SIDE)
-        sums = cuda.local.array(64, kind)
-        for i in range(64):
+        sums = cuda.local.array(128, kind)
+        for i in range(128):
             sums[i] = zero
         steps = words // np.int32(DEPTH)
         for s in range(STAGES - 1):
@@ -83,7 +136,7 @@ def _product(name: str, mma: Any, kind: Any, zero: Any) -> Kernel:
         which, inner = ln >> np.int32(3), ln & np.int32(7)
         from_a = np.int32(64) * (warp & np.int32(1)) + np.int32(8) * (which & np.int32(1)) + inner
         from_a = from_a * np.int32(STRIDE) + np.int32(16) * (which >> np.int32(1))
-        from_b = np.int32(32) * (warp >> np.int32(1)) + np.int32(8) * (which >> np.int32(1)) + inner
+        from_b = np.int32(64) * (warp >> np.int32(1)) + np.int32(8) * (which >> np.int32(1)) + inner
         from_b = (from_b + np.int32(SIDE)) * np.int32(STRIDE)
         from_b += np.int32(16) * (which & np.int32(1))
         for step in range(steps):
@@ -98,37 +151,22 @@ def _product(name: str, mma: Any, kind: Any, zero: Any) -> Kernel:
             for half in range(2):
                 pa = near + from_a + np.int32(32 * half)
                 pb = near + from_b + np.int32(32 * half)
-                b0, b1, b2, b3 = load_matrix4(pb)
-                b4, b5, b6, b7 = load_matrix4(pb + np.int32(16 * STRIDE))
-                for i in range(4):
-                    a0, a1, a2, a3 = load_matrix4(pa + np.int32(16 * STRIDE * i))
-                    s = 16 * i
-                    sums[s], sums[s + 1], sums[s + 2], sums[s + 3] = mma(
-                        a0, a1, a2, a3, b0, b1, sums[s], sums[s + 1], sums[s + 2], sums[s + 3]
-                    )
-                    sums[s + 4], sums[s + 5], sums[s + 6], sums[s + 7] = mma(
-                        a0, a1, a2, a3, b2, b3, sums[s + 4], sums[s + 5], sums[s + 6], sums[s + 7]
-                    )
-                    sums[s + 8], sums[s + 9], sums[s + 10], sums[s + 11] = mma(
-                        a0, a1, a2, a3, b4, b5, sums[s + 8], sums[s + 9], sums[s + 10], sums[s + 11]
-                    )
-                    sums[s + 12], sums[s + 13], sums[s + 14], sums[s + 15] = mma(
-                        a0, a1, a2, a3, b6, b7,
-                        sums[s + 12], sums[s + 13], sums[s + 14], sums[s + 15],
-                    )  # fmt: skip
+                b0, b1 = load_matrix4(pb), load_matrix4(pb + np.int32(16 * STRIDE))
+                b2 = load_matrix4(pb + np.int32(32 * STRIDE))
+                b3 = load_matrix4(pb + np.int32(48 * STRIDE))
+                a0, a1 = load_matrix4(pa), load_matrix4(pa + np.int32(16 * STRIDE))
+                a2 = load_matrix4(pa + np.int32(32 * STRIDE))
+                a3 = load_matrix4(pa + np.int32(48 * STRIDE))
+                tiles(sums, 0, a0, b0, b1, b2, b3)
+                tiles(sums, 32, a1, b0, b1, b2, b3)
+                tiles(sums, 64, a2, b0, b1, b2, b3)
+                tiles(sums, 96, a3, b0, b1, b2, b3)
         row = row0 + np.int32(64) * (warp & np.int32(1)) + (ln >> np.int32(2))
-        column = column0 + np.int32(32) * (warp >> np.int32(1)) + np.int32(2) * (ln & np.int32(3))
-        for i in range(4):
-            for j in range(4):
-                s = 16 * i + 4 * j
-                at = column + np.int32(8 * j)
-                for h in range(2):
-                    r = row + np.int32(16 * i + 8 * h)
-                    if r < m:
-                        if at < n:
-                            c[np.int64(r) * n + at] = sums[s + 2 * h]
-                        if at + 1 < n:
-                            c[np.int64(r) * n + at + 1] = sums[s + 2 * h + 1]
+        column = column0 + np.int32(64) * (warp >> np.int32(1)) + np.int32(2) * (ln & np.int32(3))
+        keep(c, sums, 0, row, column, m, n)
+        keep(c, sums, 32, row + np.int32(16), column, m, n)
+        keep(c, sums, 64, row + np.int32(32), column, m, n)
+        keep(c, sums, 96, row + np.int32(48), column, m, n)
 
     return run
 

@@ -52,32 +52,6 @@ def _bounded(d: Any) -> Any:
 
 
 @device
-def _count4(limit: Any, a: Any, b: Any, c: Any, d: Any) -> Any:
-    """How many reach the limit."""
-    n = np.int32(1) if a >= limit else np.int32(0)
-    n += np.int32(1) if b >= limit else np.int32(0)
-    n += np.int32(1) if c >= limit else np.int32(0)
-    return n + (np.int32(1) if d >= limit else np.int32(0))
-
-
-@device
-def _put(keys: Any, place: Any, limit: Any, value: Any, index: Any) -> Any:
-    """Put one among the keys if it reaches the limit; the next place."""
-    if value >= limit:
-        keys[place] = key_of(value, index)
-        place += np.int32(1)
-    return place
-
-
-@device
-def _put4(keys: Any, place: Any, limit: Any, a: Any, b: Any, c: Any, d: Any, index: Any) -> Any:
-    place = _put(keys, place, limit, a, index)
-    place = _put(keys, place, limit, b, index + 1)
-    place = _put(keys, place, limit, c, index + 2)
-    return _put(keys, place, limit, d, index + 3)
-
-
-@device
 def _add4(s: Any, t: Any, m: Any, a: Any, b: Any, c: Any, d: Any) -> Any:
     """s and t with four numbers more, none of which is greater than m (or m is infinite)."""
     p, q, u, v = (a - m) * _LOG2E, (b - m) * _LOG2E, (c - m) * _LOG2E, (d - m) * _LOG2E
@@ -120,14 +94,55 @@ def _slowly(
             cut(keys, 0, buffer, k, counts, limits, 0, THREADS)
 
 
-def _statistics(name: str, top: bool, buffer: int, quick: bool) -> Kernel:
-    """The first kernel: with or without the k greatest.
+@device
+def _again(
+    x: Any, base: Any, first: Any, last: Any, whole: Any, m: Any, keys: Any, counts: Any,
+    limits: Any, best: Any, who: Any, k: Any, buffer: Any,
+) -> None:  # fmt: skip
+    """Offer the numbers of those threads whose greatest is among the k greatest of all threads'.
 
-    quick: k is at most `SMALL_K`, and a step's numbers are offered from registers. The first limit
-    is then the k-th of the threads' own greatest, which the k-th greatest number cannot be below.
+    No other thread saw one of the k greatest numbers: k threads have each seen one that is greater.
+    Up to `whole` the numbers were read as vectors of four, from there on singly.
     """
+    t = np.int32(cuda.threadIdx.x)
+    keys[t] = key_of(m, 0)
+    sort_descending(keys, 0, 256, THREADS)
+    if t == 0:
+        # who saw nothing but -inf says so
+        least = value_of(keys[k - 1])
+        best[0] = least if least > _LOWEST else -_INF
+        counts[1] = 0
+    cuda.syncthreads()
+    least = best[0]
+    if m >= least:
+        who[cuda.atomic.add(counts, 1, 1)] = t
+    clear(keys, 256, THREADS)
+    cuda.syncthreads()
+    vectors = np.int32((whole - first) // (4 * THREADS))
+    items = counts[1] * vectors
+    for start in range(0, items, THREADS):
+        item = np.int32(start) + t
+        full = np.int32(0)
+        if item < items:
+            of, v = item // vectors, item % vectors
+            i = first + np.int64(v) * (4 * THREADS) + 4 * who[of]
+            four = load4(x, base + i)
+            for j in range(4):
+                if four[j] >= least:
+                    key = key_of(four[j], i + j)
+                    if key > limits[0]:
+                        place = cuda.atomic.add(counts, 0, 1)
+                        keys[place] = key
+                        if place >= buffer - _SUBSTEP - 1:
+                            full = np.int32(1)
+        if cuda.syncthreads_or(full) != 0:
+            cut(keys, 0, buffer, k, counts, limits, 0, THREADS)
+    _slowly(x, base, whole, last, keys, counts, limits, k, buffer)
 
-    bounds = (THREADS, 2 if top else 5)
+
+def _statistics(name: str, top: bool, buffer: int, quick: bool) -> Kernel:
+    """The first kernel: with or without the k greatest. quick: k is at most `SMALL_K`."""
+    bounds = (THREADS, (4 if quick else 2) if top else 5)
 
     @kernel(name, pointer(F32), I64, I32, I32, I32, pointer(F32), pointer(I64), bounds=bounds)
     def run(x: Any, n: Any, share: Any, vectors: Any, k: Any, parts: Any, out: Any) -> None:
@@ -140,93 +155,55 @@ def _statistics(name: str, top: bool, buffer: int, quick: bool) -> Kernel:
         m, s, u = _LOWEST, _ZERO, _ZERO
         if top:
             keys = cuda.shared.array(buffer, I64)
-            counts = cuda.shared.array(2, I32)  # keys there are, and keys that are coming
+            counts = cuda.shared.array(2, I32)
             limits = cuda.shared.array(1, I64)
             clear(keys, buffer, THREADS)
             if t == 0:
                 counts[0] = 0
-                counts[1] = 0
                 limits[0] = NOTHING
             cuda.syncthreads()
         at = first
-        while at < last:
-            if vectors != 0 and at + STEP <= last:
-                i = base + at + 4 * t
-                a0, a1, a2, a3 = load4(x, i)
-                b0, b1, b2, b3 = load4(x, i + 4 * THREADS)
-                c0, c1, c2, c3 = load4(x, i + 8 * THREADS)
-                d0, d1, d2, d3 = load4(x, i + 12 * THREADS)
-                best = greater(
-                    greater(_greatest4(a0, a1, a2, a3), _greatest4(b0, b1, b2, b3)),
-                    greater(_greatest4(c0, c1, c2, c3), _greatest4(d0, d1, d2, d3)),
-                )
-                if best > m:
-                    s, u = _scaled(s, u, m, best)
-                    m = best
-                s, u = _add4(s, u, m, a0, a1, a2, a3)
-                s, u = _add4(s, u, m, b0, b1, b2, b3)
-                s, u = _add4(s, u, m, c0, c1, c2, c3)
-                s, u = _add4(s, u, m, d0, d1, d2, d3)
-                if top:
-                    if quick and at == first:
-                        if best == best:
-                            keys[t] = key_of(best, 0)
-                        sort_descending(keys, 0, 256, THREADS)
-                        if t == 0:
-                            limits[0] = keys[k - 1]
-                        cuda.syncthreads()
-                        clear(keys, 256, THREADS)
-                        cuda.syncthreads()
-                    least = -_INF
-                    if limits[0] != NOTHING:
-                        least = value_of(limits[0])
-                    coming = np.int32(0)
-                    if best >= least:
-                        coming = _count4(least, a0, a1, a2, a3) + _count4(least, b0, b1, b2, b3)
-                        coming += _count4(least, c0, c1, c2, c3) + _count4(least, d0, d1, d2, d3)
-                        cuda.atomic.add(counts, 1, coming)
-                    if cuda.syncthreads_or(coming) != 0:
-                        together = counts[1]
-                        have = counts[0]
-                        cuda.syncthreads()
-                        if t == 0:
-                            counts[1] = 0
-                        if have + together > buffer:
-                            cut(keys, 0, buffer, k, counts, limits, 0, THREADS)
-                            have = min(have, k)
-                        if quick and have + together <= buffer:
-                            if coming > 0:
-                                p = cuda.atomic.add(counts, 0, coming)
-                                q = at + 4 * t
-                                p = _put4(keys, p, least, a0, a1, a2, a3, q)
-                                q += 4 * THREADS
-                                p = _put4(keys, p, least, b0, b1, b2, b3, q)
-                                q += 4 * THREADS
-                                p = _put4(keys, p, least, c0, c1, c2, c3, q)
-                                q += 4 * THREADS
-                                p = _put4(keys, p, least, d0, d1, d2, d3, q)
-                            cuda.syncthreads()
-                        else:
-                            _slowly(x, base, at, at + STEP, keys, counts, limits, k, buffer)
-            else:
-                for j in range(16):
-                    i = at + j * THREADS + t
-                    if i < last:
-                        v = x[base + i]
-                        if v > m:
-                            s, u = _scaled(s, u, m, v)
-                            m = v
-                        d = (v - m) * _LOG2E
-                        e = exp2_fast(d)
-                        s += e
-                        u += e * _bounded(d)
-                if top:
-                    if counts[0] > buffer - _SUBSTEP:
-                        cut(keys, 0, buffer, k, counts, limits, 0, THREADS)
-                    cuda.syncthreads()
-                    _slowly(x, base, at, min(at + STEP, last), keys, counts, limits, k, buffer)
-                    cuda.syncthreads()
+        while vectors != 0 and at + STEP <= last:
+            i = base + at + 4 * t
+            a0, a1, a2, a3 = load4(x, i)
+            b0, b1, b2, b3 = load4(x, i + 4 * THREADS)
+            c0, c1, c2, c3 = load4(x, i + 8 * THREADS)
+            d0, d1, d2, d3 = load4(x, i + 12 * THREADS)
+            best = greater(
+                greater(_greatest4(a0, a1, a2, a3), _greatest4(b0, b1, b2, b3)),
+                greater(_greatest4(c0, c1, c2, c3), _greatest4(d0, d1, d2, d3)),
+            )
+            if best > m:
+                s, u = _scaled(s, u, m, best)
+                m = best
+            s, u = _add4(s, u, m, a0, a1, a2, a3)
+            s, u = _add4(s, u, m, b0, b1, b2, b3)
+            s, u = _add4(s, u, m, c0, c1, c2, c3)
+            s, u = _add4(s, u, m, d0, d1, d2, d3)
+            if top and not quick:
+                _slowly(x, base, at, at + STEP, keys, counts, limits, k, buffer)
             at += STEP
+        whole = at
+        early = m
+        for i in range(whole + t, last, THREADS):
+            v = x[base + i]
+            if v > m:
+                s, u = _scaled(s, u, m, v)
+                m = v
+            d = (v - m) * _LOG2E
+            e = exp2_fast(d)
+            s += e
+            u += e * _bounded(d)
+        if top:
+            if quick and whole > first:
+                best_ = cuda.shared.array(1, F32)
+                who = cuda.shared.array(THREADS, I32)
+                _again(
+                    x, base, first, last, whole, early,
+                    keys, counts, limits, best_, who, k, buffer,
+                )  # fmt: skip
+            else:
+                _slowly(x, base, whole, last, keys, counts, limits, k, buffer)
         all_m = block_max(m, THREADS)
         s, u = _scaled(s, u, m, all_m)
         s = block_sum(s, THREADS)

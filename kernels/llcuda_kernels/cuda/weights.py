@@ -14,6 +14,7 @@ from llcuda_kernels.arrays import Array
 
 from . import shim
 from .array import Call, DeviceArray, aligned, empty
+from .blocks import warp_sum
 from .intrinsics import bits_float, from_f16, load4, multiply_add
 from .kernel import Kernel, divide_up, kernel
 from .shim import F32, I32, U16, cuda, device, pointer
@@ -102,12 +103,13 @@ def _awq_vector(name: str, kind: Any, scale: Any) -> Kernel:
         return (sum_ * by - z * weight) * s
 
     @kernel(
-        name, pointer(F32), pointer(I32), pointer(I32), pointer(kind), pointer(F32), I32, I32, I32,
-        bounds=(THREADS, 4),
+        name, pointer(F32), pointer(F32), pointer(I32), pointer(I32), pointer(kind), pointer(F32),
+        I32, I32, I32, bounds=(THREADS, 3),
     )  # fmt: skip
     def run(
-        x: Any, q: Any, zeros: Any, scales: Any, out: Any, columns: Any, size: Any, share: Any
-    ) -> None:
+        x: Any, sums_x: Any, q: Any, zeros: Any, scales: Any, out: Any,
+        columns: Any, size: Any, share: Any,
+    ) -> None:  # fmt: skip
         """Block (i, p): words 32 i .. 32 i + 31, groups of part p; out: (parts, columns)."""
         lane = np.int32(cuda.threadIdx.x) & np.int32(31)
         warp = np.int32(cuda.threadIdx.x) >> np.int32(5)
@@ -124,28 +126,31 @@ def _awq_vector(name: str, kind: Any, scale: Any) -> Kernel:
                 part = cuda.local.array(8, F32)
                 for c in range(8):
                     part[c] = _ZERO
-                weight = _ZERO
                 k = np.int32(start) + warp
                 end_ = np.int32(start) + size
                 at = np.int64(k) * words + word
                 apart = np.int64(words) * 8
-                while k + 24 < end_:  # four rows under way
+                while k + 56 < end_:  # eight rows under way
                     w0, w1 = q[at], q[at + apart]
                     w2, w3 = q[at + 2 * apart], q[at + 3 * apart]
-                    v0, v1, v2, v3 = x[k], x[k + 8], x[k + 16], x[k + 24]
-                    weight += (v0 + v1) + (v2 + v3)
-                    add(part, w0, v0)
-                    add(part, w1, v1)
-                    add(part, w2, v2)
-                    add(part, w3, v3)
-                    k += np.int32(32)
-                    at += 4 * apart
+                    w4, w5 = q[at + 4 * apart], q[at + 5 * apart]
+                    w6, w7 = q[at + 6 * apart], q[at + 7 * apart]
+                    add(part, w0, x[k])
+                    add(part, w1, x[k + 8])
+                    add(part, w2, x[k + 16])
+                    add(part, w3, x[k + 24])
+                    add(part, w4, x[k + 32])
+                    add(part, w5, x[k + 40])
+                    add(part, w6, x[k + 48])
+                    add(part, w7, x[k + 56])
+                    k += np.int32(64)
+                    at += 8 * apart
                 while k < end_:
-                    v = x[k]
-                    weight += v
-                    add(part, q[at], v)
+                    add(part, q[at], x[k])
                     k += np.int32(8)
                     at += apart
+                # the zero's share is taken once, by the first warp
+                weight = sums_x[group] if warp == 0 else _ZERO
                 z = zeros[group * words + word]
                 s = group * columns + 8 * word
                 total[0] += end(part[0], np.float32(1.0), z, 0, weight, scale(scales, s))
@@ -174,33 +179,30 @@ def _gptq_vector(name: str, kind: Any, scale: Any) -> Kernel:
     """GPTQ: a thread a column, a word of eight rows at a time; rows shared by the warps."""
 
     @device
-    def add(total: Any, word: Any, x: Any, k: Any) -> Any:
-        """The sum with a word's eight products more."""
+    def add(sums: Any, word: Any, x: Any, k: Any) -> Any:
+        """A word's eight products, into a sum for each place that a nibble can lie in."""
         a0, a1, a2, a3 = load4(x, np.int64(k))
         b0, b1, b2, b3 = load4(x, np.int64(k + 4))
         high = word >> np.int32(20)
-        total = multiply_add(a0, _number(word, _M0), total)
-        total = multiply_add(a1 * _BY1, _number(word, _M1), total)
-        total = multiply_add(a2 * _BY2, _number(word, _M2), total)
-        total = multiply_add(a3 * _BY3, _number(word, _M3), total)
-        total = multiply_add(b0 * _BY4, _number(word, _M4), total)
-        total = multiply_add(b1, _number(high, _M0), total)
-        total = multiply_add(b2 * _BY1, _number(high, _M1), total)
-        return multiply_add(b3 * _BY2, _number(high, _M2), total)
-
-    @device
-    def added(x: Any, k: Any) -> Any:
-        a0, a1, a2, a3 = load4(x, np.int64(k))
-        b0, b1, b2, b3 = load4(x, np.int64(k + 4))
-        return ((a0 + a1) + (a2 + a3)) + ((b0 + b1) + (b2 + b3))
+        p0, p1, p2, p3, p4 = sums
+        p0 = multiply_add(a0, _number(word, _M0), p0)
+        p1 = multiply_add(a1, _number(word, _M1), p1)
+        p2 = multiply_add(a2, _number(word, _M2), p2)
+        p3 = multiply_add(a3, _number(word, _M3), p3)
+        p4 = multiply_add(b0, _number(word, _M4), p4)
+        p0 = multiply_add(b1, _number(high, _M0), p0)
+        p1 = multiply_add(b2, _number(high, _M1), p1)
+        p2 = multiply_add(b3, _number(high, _M2), p2)
+        return p0, p1, p2, p3, p4
 
     @kernel(
-        name, pointer(F32), pointer(I32), pointer(I32), pointer(kind), pointer(F32), I32, I32, I32,
-        bounds=(THREADS, 4),
+        name, pointer(F32), pointer(F32), pointer(I32), pointer(I32), pointer(kind), pointer(F32),
+        I32, I32, I32, bounds=(THREADS, 3),
     )  # fmt: skip
     def run(
-        x: Any, q: Any, zeros: Any, scales: Any, out: Any, columns: Any, size: Any, share: Any
-    ) -> None:
+        x: Any, sums_x: Any, q: Any, zeros: Any, scales: Any, out: Any,
+        columns: Any, size: Any, share: Any,
+    ) -> None:  # fmt: skip
         """Block (i, p): columns 32 i .. 32 i + 31, groups of part p; out: (parts, columns).
 
         A warp takes whole groups in turn, so it needs the others only for the last sum.
@@ -214,27 +216,34 @@ def _gptq_vector(name: str, kind: Any, scale: Any) -> Kernel:
             first = np.int32(cuda.blockIdx.y) * share
             for start in range(first + warp * size, first + share, 8 * size):
                 group = np.int64(start // size)
-                part, weight = _ZERO, _ZERO
+                part, part1, part2, part3, part4 = _ZERO, _ZERO, _ZERO, _ZERO, _ZERO
                 k = np.int32(start)
                 end = np.int32(start) + size
                 at = np.int64(k >> np.int32(3)) * columns + n
                 apart = np.int64(columns)
-                while k + 24 < end:  # four words under way
+                while k + 56 < end:  # eight words under way
                     w0, w1 = q[at], q[at + apart]
                     w2, w3 = q[at + 2 * apart], q[at + 3 * apart]
-                    part = add(part, w0, x, k)
-                    part = add(part, w1, x, k + np.int32(8))
-                    part = add(part, w2, x, k + np.int32(16))
-                    part = add(part, w3, x, k + np.int32(24))
-                    weight += added(x, k) + added(x, k + np.int32(8))
-                    weight += added(x, k + np.int32(16)) + added(x, k + np.int32(24))
-                    k += np.int32(32)
-                    at += 4 * apart
+                    w4, w5 = q[at + 4 * apart], q[at + 5 * apart]
+                    w6, w7 = q[at + 6 * apart], q[at + 7 * apart]
+                    p = part, part1, part2, part3, part4
+                    p = add(p, w0, x, k)
+                    p = add(p, w1, x, k + np.int32(8))
+                    p = add(p, w2, x, k + np.int32(16))
+                    p = add(p, w3, x, k + np.int32(24))
+                    p = add(p, w4, x, k + np.int32(32))
+                    p = add(p, w5, x, k + np.int32(40))
+                    p = add(p, w6, x, k + np.int32(48))
+                    part, part1, part2, part3, part4 = add(p, w7, x, k + np.int32(56))
+                    k += np.int32(64)
+                    at += 8 * apart
                 while k < end:
-                    part = add(part, q[at], x, k)
-                    weight += added(x, k)
+                    p = part, part1, part2, part3, part4
+                    part, part1, part2, part3, part4 = add(p, q[at], x, k)
                     k += np.int32(8)
                     at += apart
+                part += part1 * _BY1 + part2 * _BY2 + part3 * _BY3 + part4 * _BY4
+                weight = sums_x[group]
                 word = zeros[group * (columns >> 3) + (n >> 3)]
                 z = ((word >> (np.int32(4) * (n & np.int32(7)))) & _NIBBLE) + np.int32(1)
                 total += (part - np.float32(z) * weight) * scale(scales, group * columns + n)
@@ -247,6 +256,20 @@ def _gptq_vector(name: str, kind: Any, scale: Any) -> Kernel:
             out[np.int64(cuda.blockIdx.y) * columns + n] = y
 
     return run
+
+
+@kernel("sum_groups", pointer(F32), pointer(F32), I32, I32, bounds=THREADS)
+def _sum_groups(x: Any, out: Any, groups: Any, size: Any) -> None:
+    """The sum of x over each group: a warp a group. What zeros are multiplied with."""
+    group = np.int32(cuda.blockIdx.x) * np.int32(8) + (np.int32(cuda.threadIdx.x) >> np.int32(5))
+    if group >= groups:
+        return
+    y = _ZERO
+    for i in range(np.int32(cuda.threadIdx.x) & np.int32(31), size, 32):
+        y += x[np.int64(group) * size + i]
+    y = warp_sum(y)
+    if (cuda.threadIdx.x & 31) == 0:
+        out[group] = y
 
 
 @kernel("sum_parts", pointer(F32), pointer(F32), I32, I32, bounds=THREADS)
@@ -318,8 +341,12 @@ def times_vector(x: Array, qweight: Array, qzeros: Array, scales: Array, awq: bo
     across = divide_up(columns, 256) if awq else divide_up(columns, 32)
     parts = _parts(groups, across)
     made = empty((parts, columns), np.float32)
+    sums_x = empty((groups,), np.float32)
+    _sum_groups.launch(
+        divide_up(groups, 8), THREADS, v.address, sums_x.address, groups, size
+    )
     VECTOR[awq, kind].launch(
-        (across, parts), THREADS, v.address, q.address, z.address, s.address, made.address,
+        (across, parts), THREADS, v.address, sums_x.address, q.address, z.address, s.address, made.address,
         columns, size, inner // parts,
     )  # fmt: skip
     if parts == 1:
