@@ -99,7 +99,8 @@ class Loaded:
 
 def load(kernel: Kernel) -> Loaded:
     """Compile a kernel for the current device."""
-    text = kernel.ptx(compute_capability())
+    cc = device().compute_capability
+    text = kernel.ptx((int(cc[0]), int(cc[1])))
     names = _ENTRY.findall(text)
     code = core.ObjectCode.from_ptx(text.encode())
     handle = native.CUkernel(int(code.get_kernel(names[0]).handle))

@@ -25,7 +25,7 @@ from .blocks import block_max, block_sum, warp_max, warp_max_int, warp_sum
 from .intrinsics import exp2_fast, greater, lane, load4
 from .kernel import Kernel, divide_up, kernel
 from .shim import F32, I32, I64, cuda, device, pointer
-from .topk import NOTHING, clear, cut, in_use, index_of, key_of, sort_descending, value_of
+from .topk import NOTHING, clear, clear_from, cut, in_use, index_of, key_of, sort_descending, value_of
 
 THREADS = 256
 #: Numbers a block takes in one step: four vectors of four a thread.
@@ -94,66 +94,29 @@ def _slowly(
             cut(keys, 0, buffer, k, counts, limits, 0, THREADS)
 
 
-@device
-def _again(
-    x: Any, base: Any, first: Any, last: Any, whole: Any, m: Any, keys: Any, counts: Any,
-    limits: Any, best: Any, who: Any, k: Any, buffer: Any,
-) -> None:  # fmt: skip
-    """Offer the numbers of those threads whose greatest is among the k greatest of all threads'.
-
-    No other thread saw one of the k greatest numbers: k threads have each seen one that is greater.
-    Up to `whole` the numbers were read as vectors of four, from there on singly.
+def _statistics(name: str, top: str, buffer: int) -> Kernel:
+    """The first kernel. top: "" for none of the k greatest; "maxima" leaves each thread's greatest
+    for `_again`; "keys" finds the k greatest at once, which is slower, for k above `SMALL_K`.
     """
-    t = np.int32(cuda.threadIdx.x)
-    keys[t] = key_of(m, 0)
-    sort_descending(keys, 0, 256, THREADS)
-    if t == 0:
-        # who saw nothing but -inf says so
-        least = value_of(keys[k - 1])
-        best[0] = least if least > _LOWEST else -_INF
-        counts[1] = 0
-    cuda.syncthreads()
-    least = best[0]
-    if m >= least:
-        who[cuda.atomic.add(counts, 1, 1)] = t
-    clear(keys, 256, THREADS)
-    cuda.syncthreads()
-    vectors = np.int32((whole - first) // (4 * THREADS))
-    items = counts[1] * vectors
-    for start in range(0, items, THREADS):
-        item = np.int32(start) + t
-        full = np.int32(0)
-        if item < items:
-            of, v = item // vectors, item % vectors
-            i = first + np.int64(v) * (4 * THREADS) + 4 * who[of]
-            four = load4(x, base + i)
-            for j in range(4):
-                if four[j] >= least:
-                    key = key_of(four[j], i + j)
-                    if key > limits[0]:
-                        place = cuda.atomic.add(counts, 0, 1)
-                        keys[place] = key
-                        if place >= buffer - _SUBSTEP - 1:
-                            full = np.int32(1)
-        if cuda.syncthreads_or(full) != 0:
-            cut(keys, 0, buffer, k, counts, limits, 0, THREADS)
-    _slowly(x, base, whole, last, keys, counts, limits, k, buffer)
+    bounds = (THREADS, 2 if top == "keys" else 5)
+    keep_keys, keep_maxima = top == "keys", top == "maxima"
 
-
-def _statistics(name: str, top: bool, buffer: int, quick: bool) -> Kernel:
-    """The first kernel: with or without the k greatest. quick: k is at most `SMALL_K`."""
-    bounds = (THREADS, (4 if quick else 2) if top else 5)
-
-    @kernel(name, pointer(F32), I64, I32, I32, I32, pointer(F32), pointer(I64), bounds=bounds)
-    def run(x: Any, n: Any, share: Any, vectors: Any, k: Any, parts: Any, out: Any) -> None:
+    @kernel(
+        name, pointer(F32), I64, I32, I32, I32, pointer(F32), pointer(I64), pointer(F32),
+        bounds=bounds,
+    )  # fmt: skip
+    def run(
+        x: Any, n: Any, share: Any, vectors: Any, k: Any, parts: Any, out: Any, maxima: Any
+    ) -> None:
         """Block (i, r): the i-th share of row r. parts: (rows, blocks, 3); out: (.., k) keys."""
         t = np.int32(cuda.threadIdx.x)
         row = np.int64(cuda.blockIdx.y)
         base = row * n
         first = np.int64(cuda.blockIdx.x) * share
         last = min(first + share, n)
+        place = row * cuda.gridDim.x + cuda.blockIdx.x
         m, s, u = _LOWEST, _ZERO, _ZERO
-        if top:
+        if keep_keys:
             keys = cuda.shared.array(buffer, I64)
             counts = cuda.shared.array(2, I32)
             limits = cuda.shared.array(1, I64)
@@ -180,12 +143,12 @@ def _statistics(name: str, top: bool, buffer: int, quick: bool) -> Kernel:
             s, u = _add4(s, u, m, b0, b1, b2, b3)
             s, u = _add4(s, u, m, c0, c1, c2, c3)
             s, u = _add4(s, u, m, d0, d1, d2, d3)
-            if top and not quick:
+            if keep_keys:
                 _slowly(x, base, at, at + STEP, keys, counts, limits, k, buffer)
             at += STEP
-        whole = at
-        early = m
-        for i in range(whole + t, last, THREADS):
+        if keep_maxima:
+            maxima[place * THREADS + t] = m
+        for i in range(at + t, last, THREADS):
             v = x[base + i]
             if v > m:
                 s, u = _scaled(s, u, m, v)
@@ -194,26 +157,17 @@ def _statistics(name: str, top: bool, buffer: int, quick: bool) -> Kernel:
             e = exp2_fast(d)
             s += e
             u += e * _bounded(d)
-        if top:
-            if quick and whole > first:
-                best_ = cuda.shared.array(1, F32)
-                who = cuda.shared.array(THREADS, I32)
-                _again(
-                    x, base, first, last, whole, early,
-                    keys, counts, limits, best_, who, k, buffer,
-                )  # fmt: skip
-            else:
-                _slowly(x, base, whole, last, keys, counts, limits, k, buffer)
+        if keep_keys:
+            _slowly(x, base, at, last, keys, counts, limits, k, buffer)
         all_m = block_max(m, THREADS)
         s, u = _scaled(s, u, m, all_m)
         s = block_sum(s, THREADS)
         u = block_sum(u, THREADS)
-        place = row * cuda.gridDim.x + cuda.blockIdx.x
         if t == 0:
             parts[3 * place] = all_m
             parts[3 * place + 1] = s
             parts[3 * place + 2] = u
-        if top:
+        if keep_keys:
             sort_descending(keys, 0, in_use(counts[0], buffer), THREADS)
             for i in range(t, k, THREADS):
                 out[place * k + i] = keys[i]
@@ -221,9 +175,99 @@ def _statistics(name: str, top: bool, buffer: int, quick: bool) -> Kernel:
     return run
 
 
-PLAIN = _statistics("token_statistics", False, 256, False)
-TOP = _statistics("token_statistics_topk", True, 2048, True)
-TOP_LARGE = _statistics("token_statistics_topk_large", True, 4096, False)
+@device
+def _offer4(four: Any, i: Any, least: Any, keys: Any, counts: Any, limits: Any) -> Any:
+    """Put what reaches the limit among the keys; the place of the last, or -1."""
+    place = np.int32(-1)
+    for j in range(4):
+        if four[j] >= least:
+            key = key_of(four[j], i + j)
+            if key > limits[0]:
+                place = cuda.atomic.add(counts, 0, 1)
+                keys[place] = key
+    return place
+
+
+#: Vectors a thread of `_again` has under way, and the buffer for what may come of them.
+_AHEAD, _BUFFER = 2, 4096
+_MOST = _BUFFER - 4 * _AHEAD * THREADS
+
+
+@kernel(
+    "token_topk_again", pointer(F32), I64, I32, I32, I32, pointer(F32), pointer(I64),
+    pointer(F32), pointer(I32), bounds=(THREADS, 4),
+)  # fmt: skip
+def _again(
+    x: Any, n: Any, share: Any, vectors: Any, k: Any, maxima: Any, out: Any,
+    values: Any, indices: Any,
+) -> None:  # fmt: skip
+    """The k greatest of a share, from those threads of the first kernel that can have seen them.
+
+    No thread whose greatest number is not among the k greatest of all threads' saw one of the k
+    greatest numbers: k threads have each seen one that is greater. So k runs of 256 are read again,
+    and what the threads read singly. A row in one share gives values and indices, else keys.
+    """
+    keys = cuda.shared.array(_BUFFER, I64)
+    counts = cuda.shared.array(2, I32)
+    limits = cuda.shared.array(1, I64)
+    who = cuda.shared.array(THREADS, I32)
+    t = np.int32(cuda.threadIdx.x)
+    row = np.int64(cuda.blockIdx.y)
+    base = row * n
+    first = np.int64(cuda.blockIdx.x) * share
+    last = min(first + share, n)
+    place = row * cuda.gridDim.x + cuda.blockIdx.x
+    m = maxima[place * THREADS + t]
+    keys[t] = key_of(m, 0)
+    clear_from(keys, THREADS, _BUFFER, THREADS)
+    sort_descending(keys, 0, 256, THREADS)
+    # a thread that saw nothing but -inf says so
+    least = value_of(keys[k - 1])
+    least = least if least > _LOWEST else -_INF
+    cuda.syncthreads()
+    keys[t] = NOTHING
+    if t == 0:
+        counts[0] = 0
+        counts[1] = 0
+        limits[0] = NOTHING
+    cuda.syncthreads()
+    if m >= least:
+        who[cuda.atomic.add(counts, 1, 1)] = t
+    cuda.syncthreads()
+    runs = np.int32(0)
+    if vectors != 0:
+        runs = np.int32((last - first) // STEP) * np.int32(4)
+    items = counts[1] * runs
+    for start in range(0, items, _AHEAD * THREADS):
+        one, two = np.int32(start) + t, np.int32(start) + t + np.int32(THREADS)
+        full = np.int32(0)
+        if one < items:
+            i = first + np.int64(one % runs) * (4 * THREADS) + 4 * who[one // runs]
+            other = min(two, items - 1)
+            j = first + np.int64(other % runs) * (4 * THREADS) + 4 * who[other // runs]
+            p, q = load4(x, base + i), load4(x, base + j)
+            if _offer4(p, i, least, keys, counts, limits) >= _MOST - 1:
+                full = np.int32(1)
+            if two < items and _offer4(q, j, least, keys, counts, limits) >= _MOST - 1:
+                full = np.int32(1)
+        if cuda.syncthreads_or(full) != 0:
+            cut(keys, 0, _BUFFER, k, counts, limits, 0, THREADS)
+    whole = first + np.int64(runs) * (4 * THREADS)
+    _slowly(x, base, whole, last, keys, counts, limits, k, _BUFFER)
+    cuda.syncthreads()
+    sort_descending(keys, 0, in_use(counts[0], np.int32(_BUFFER)), THREADS)
+    if t < k:
+        key = keys[t]
+        if cuda.gridDim.x == 1:
+            values[place * k + t] = -_INF if key == NOTHING else value_of(key)
+            indices[place * k + t] = -1 if key == NOTHING else np.int32(index_of(key))
+        else:
+            out[place * k + t] = key
+
+
+PLAIN = _statistics("token_statistics", "", 256)
+MAXIMA = _statistics("token_statistics_maxima", "maxima", 256)
+TOP_LARGE = _statistics("token_statistics_topk_large", "keys", 4096)
 
 
 @kernel(
@@ -377,10 +421,20 @@ def _launch(x: DeviceArray, picked: DeviceArray, have: bool, k: int, found: Any,
     rows, n = x.shape
     blocks, share = _shares(rows, n)
     parts = empty((rows, blocks, 3), np.float32)
-    keys = empty((rows, blocks, k), np.int64) if k else parts
-    first = PLAIN if not k else TOP if k <= SMALL_K else TOP_LARGE
+    quick = 0 < k <= SMALL_K
+    keys = empty((rows, blocks, k), np.int64) if k and (blocks > 1 or not quick) else parts
+    maxima = empty((rows, blocks, THREADS), np.float32) if quick else parts
+    first = PLAIN if not k else MAXIMA if quick else TOP_LARGE
     fit = aligned(x) and n % 4 == 0
-    first.launch((blocks, rows), THREADS, x.address, n, share, fit, k, parts.address, keys.address)
+    grid = (blocks, rows)
+    first.launch(
+        grid, THREADS, x.address, n, share, fit, k, parts.address, keys.address, maxima.address
+    )
+    if quick:
+        _again.launch(
+            grid, THREADS, x.address, n, share, fit, k, maxima.address, keys.address,
+            top[0].address, top[1].address,
+        )  # fmt: skip
     index = picked.address
     if not have:
         index = to_device(np.zeros(1, np.int64)).address if shim.SIMULATED else parts.address
@@ -388,7 +442,7 @@ def _launch(x: DeviceArray, picked: DeviceArray, have: bool, k: int, found: Any,
         divide_up(rows, 8), THREADS, x.address, n, parts.address, blocks, index, have,
         *(part.address for part in found), rows,
     )  # fmt: skip
-    if k:
+    if k and not (quick and blocks == 1):
         _merge_top.launch(
             rows, THREADS, keys.address, blocks * k, k, top[0].address, top[1].address
         )

@@ -31,13 +31,13 @@ def _awq_shift(column: Any) -> Any:
 
 
 @device
-def _half(scales: Any, at: Any) -> Any:
-    return from_f16(scales[at])
+def _half(scale: Any) -> Any:
+    return from_f16(scale)
 
 
 @device
-def _single(scales: Any, at: Any) -> Any:
-    return scales[at]
+def _single(scale: Any) -> Any:
+    return scale
 
 
 def _dequantize(name: str, awq: bool, kind: Any, scale: Any) -> Kernel:
@@ -54,7 +54,7 @@ def _dequantize(name: str, awq: bool, kind: Any, scale: Any) -> Kernel:
         group = np.int64(k0 // size)
         z = (zeros[group * (columns >> 3) + word] >> shift) & _NIBBLE
         z = z if awq else z + np.int32(1)
-        s = scale(scales, group * columns + n)
+        s = scale(scales[group * columns + n])
         for j in range(8):
             k = np.int64(k0 + np.int32(j))
             if awq:
@@ -121,47 +121,52 @@ def _awq_vector(name: str, kind: Any, scale: Any) -> Kernel:
             total[c] = _ZERO
         if word < words:
             first = np.int32(cuda.blockIdx.y) * share  # share: rows a block, whole groups
-            group = np.int64(first // size)
-            for start in range(first, first + share, size):
+            apart = np.int64(words)
+            for start in range(first + warp * size, first + share, 8 * size):
+                group = np.int64(start // size)
+                z = zeros[group * words + word]
+                s = group * columns + 8 * word
+                f0, f1, f2, f3 = scales[s], scales[s + 1], scales[s + 2], scales[s + 3]
+                f4, f5, f6, f7 = scales[s + 4], scales[s + 5], scales[s + 6], scales[s + 7]
+                weight = sums_x[group]
                 part = cuda.local.array(8, F32)
                 for c in range(8):
                     part[c] = _ZERO
-                k = np.int32(start) + warp
-                end_ = np.int32(start) + size
+                k = np.int32(start)
+                final = k + size - np.int32(8)  # groups are multiples of eight rows
                 at = np.int64(k) * words + word
-                apart = np.int64(words) * 8
-                while k + 56 < end_:  # eight rows under way
-                    w0, w1 = q[at], q[at + apart]
-                    w2, w3 = q[at + 2 * apart], q[at + 3 * apart]
-                    w4, w5 = q[at + 4 * apart], q[at + 5 * apart]
-                    w6, w7 = q[at + 6 * apart], q[at + 7 * apart]
-                    add(part, w0, x[k])
-                    add(part, w1, x[k + 8])
-                    add(part, w2, x[k + 16])
-                    add(part, w3, x[k + 24])
-                    add(part, w4, x[k + 32])
-                    add(part, w5, x[k + 40])
-                    add(part, w6, x[k + 48])
-                    add(part, w7, x[k + 56])
-                    k += np.int32(64)
-                    at += 8 * apart
-                while k < end_:
-                    add(part, q[at], x[k])
+                w0, w1 = q[at], q[at + apart]
+                w2, w3 = q[at + 2 * apart], q[at + 3 * apart]
+                w4, w5 = q[at + 4 * apart], q[at + 5 * apart]
+                w6, w7 = q[at + 6 * apart], q[at + 7 * apart]
+                while k <= final:
+                    # the next eight rows are on their way while these are multiplied
+                    at += 8 * apart if k < final else np.int64(0)
+                    n0, n1 = q[at], q[at + apart]
+                    n2, n3 = q[at + 2 * apart], q[at + 3 * apart]
+                    n4, n5 = q[at + 4 * apart], q[at + 5 * apart]
+                    n6, n7 = q[at + 6 * apart], q[at + 7 * apart]
+                    a0, a1, a2, a3 = load4(x, np.int64(k))
+                    b0, b1, b2, b3 = load4(x, np.int64(k + 4))
+                    add(part, w0, a0)
+                    add(part, w1, a1)
+                    add(part, w2, a2)
+                    add(part, w3, a3)
+                    add(part, w4, b0)
+                    add(part, w5, b1)
+                    add(part, w6, b2)
+                    add(part, w7, b3)
+                    w0, w1, w2, w3 = n0, n1, n2, n3
+                    w4, w5, w6, w7 = n4, n5, n6, n7
                     k += np.int32(8)
-                    at += apart
-                # the zero's share is taken once, by the first warp
-                weight = sums_x[group] if warp == 0 else _ZERO
-                z = zeros[group * words + word]
-                s = group * columns + 8 * word
-                total[0] += end(part[0], np.float32(1.0), z, 0, weight, scale(scales, s))
-                total[2] += end(part[1], _BY1, z, 1, weight, scale(scales, s + 2))
-                total[4] += end(part[2], _BY2, z, 2, weight, scale(scales, s + 4))
-                total[6] += end(part[3], _BY3, z, 3, weight, scale(scales, s + 6))
-                total[1] += end(part[4], _BY4, z, 4, weight, scale(scales, s + 1))
-                total[3] += end(part[5], np.float32(1.0), z, 5, weight, scale(scales, s + 3))
-                total[5] += end(part[6], _BY1, z, 6, weight, scale(scales, s + 5))
-                total[7] += end(part[7], _BY2, z, 7, weight, scale(scales, s + 7))
-                group += 1
+                total[0] += end(part[0], np.float32(1.0), z, 0, weight, scale(f0))
+                total[2] += end(part[1], _BY1, z, 1, weight, scale(f2))
+                total[4] += end(part[2], _BY2, z, 2, weight, scale(f4))
+                total[6] += end(part[3], _BY3, z, 3, weight, scale(f6))
+                total[1] += end(part[4], _BY4, z, 4, weight, scale(f1))
+                total[3] += end(part[5], np.float32(1.0), z, 5, weight, scale(f3))
+                total[5] += end(part[6], _BY1, z, 6, weight, scale(f5))
+                total[7] += end(part[7], _BY2, z, 7, weight, scale(f7))
         for c in range(8):
             sums[(warp * 8 + c) * 32 + lane] = total[c]
         cuda.syncthreads()
@@ -216,6 +221,9 @@ def _gptq_vector(name: str, kind: Any, scale: Any) -> Kernel:
             first = np.int32(cuda.blockIdx.y) * share
             for start in range(first + warp * size, first + share, 8 * size):
                 group = np.int64(start // size)
+                word = zeros[group * (columns >> 3) + (n >> 3)]
+                f = scales[group * columns + n]
+                weight = sums_x[group]
                 part, part1, part2, part3, part4 = _ZERO, _ZERO, _ZERO, _ZERO, _ZERO
                 k = np.int32(start)
                 end = np.int32(start) + size
@@ -243,10 +251,8 @@ def _gptq_vector(name: str, kind: Any, scale: Any) -> Kernel:
                     k += np.int32(8)
                     at += apart
                 part += part1 * _BY1 + part2 * _BY2 + part3 * _BY3 + part4 * _BY4
-                weight = sums_x[group]
-                word = zeros[group * (columns >> 3) + (n >> 3)]
                 z = ((word >> (np.int32(4) * (n & np.int32(7)))) & _NIBBLE) + np.int32(1)
-                total += (part - np.float32(z) * weight) * scale(scales, group * columns + n)
+                total += (part - np.float32(z) * weight) * scale(f)
         sums[warp * 32 + lane] = total
         cuda.syncthreads()
         if warp == 0 and n < columns:
