@@ -206,6 +206,7 @@ def _tokens(backend: Any, rng: np.random.Generator) -> float:
     rows = [(_normal(rng, m, n) * 3, k) for m, n, k in cases]
     rows.append((np.sort(_normal(rng, 2, 40_000), axis=1), 50))
     rows.append((_odd(rng, 9000), 5))
+    rows.append((np.full((2, 30_000), 1.5, np.float32), 20))
     for x, k in rows:
         chosen = rng.integers(0, x.shape[1], x.shape[0])
         got = tokens.token_statistics(x, chosen, k=k, backend=backend)

@@ -27,7 +27,8 @@ NAN = np.float32(np.nan)
 LOG2E = np.float32(math.log2(math.e))
 INFINITE = np.int32(0x7F800000)
 LOWEST = np.int32(-0x7FFFFFFF)
-SMALL, LIFT = np.float32(2.0**-100), np.float32(2.0**60)
+#: Below it, 1 / peak may overflow; the greatest factor then, whose squares stay in range.
+SMALL, LIFT = np.float32(2.0**-120), np.float32(2.0**120)
 CODES = np.float32(127.0)
 
 
@@ -86,18 +87,18 @@ def _softmax_value(x: Any, p: Any, q: Any, f: Any, w: Any) -> Any:
 
 @device
 def _norm_prepare(peak: Any, eps: Any) -> Any:
-    """What brings the row's peak to 1, in two factors: one alone may overflow."""
+    """A factor that brings the row's peak to 1, or as near as a float can; and the rest, to 127."""
     top = bits_float(peak)
-    lift = LIFT if top < SMALL else ONE
-    inverse = ONE / (top * lift) if peak > 0 else ZERO
+    inverse = ONE / top if top > SMALL else LIFT
+    rest = CODES / (top * inverse) if peak > 0 else ZERO
     if peak >= INFINITE:
         inverse = NAN
-    return lift, inverse
+    return inverse, rest
 
 
 @device
 def _square(x: Any, p: Any, q: Any) -> Any:
-    u = x * p * q
+    u = x * p
     return u * u
 
 
@@ -113,7 +114,7 @@ def _l2_finish(total: Any, p: Any, q: Any, n: Any, eps: Any) -> Any:
 
 @device
 def _scaled_value(x: Any, p: Any, q: Any, f: Any, w: Any) -> Any:
-    return x * p * q * f * w
+    return x * p * f * w
 
 
 @device
@@ -123,17 +124,17 @@ def _rms_prepare(peak: Any, eps: Any) -> Any:
     inverse = ONE / top if top > ONE else ONE
     if peak >= INFINITE:
         inverse = NAN
-    return ONE, inverse
+    return inverse, ONE
 
 
 @device
 def _rms_finish(total: Any, p: Any, q: Any, n: Any, eps: Any) -> Any:
-    return ONE / math.sqrt(total / np.float32(n) + eps * q * q)
+    return ONE / math.sqrt(total / np.float32(n) + eps * p * p)
 
 
 @device
 def _code(x: Any, p: Any, q: Any, f: Any, w: Any) -> Any:
-    return round_to_int8(x * p * (CODES * q))
+    return round_to_int8(x * p * q)
 
 
 @device
@@ -149,10 +150,12 @@ def _scale(total: Any, peak: Any) -> Any:
 
 @device
 def _unit_scale(total: Any, peak: Any) -> Any:
-    """``peak / (127 |x|)``: the sum is that of squares in peaks."""
+    """``peak / (127 |x|)``: the sum is that of squares, each times the factor of `prepare`."""
     if peak == 0:
         return ZERO
-    return NAN if peak >= INFINITE else ONE / (CODES * math.sqrt(total))
+    top = bits_float(peak)
+    one = ONE if top > SMALL else top * LIFT
+    return NAN if peak >= INFINITE else one / (CODES * math.sqrt(total))
 
 
 @device

@@ -240,9 +240,7 @@ def run(
             )  # fmt: skip
         else:
             blocks = max(1, min(blocks_one, divide_up(total, 128)))
-            _scan.launch(
-                blocks, THREADS, given, *where, total, words, k, *to, shared=words * 4
-            )
+            _scan.launch(blocks, THREADS, given, *where, total, words, k, *to, shared=words * 4)
     merge.launch(
         count, THREADS, keys.address, room, counts.address, 1, k, scores.address, found.address
     )

@@ -189,9 +189,7 @@ KERNELS = {
     "topk_merge",
     pointer(I64), I64, pointer(I32), I32, I32, pointer(F32), pointer(I64), bounds=MERGE_THREADS,
 )  # fmt: skip
-def _merge(
-    given: Any, each: Any, found: Any, counted: Any, k: Any, scores: Any, rows: Any
-) -> None:
+def _merge(given: Any, each: Any, found: Any, counted: Any, k: Any, scores: Any, rows: Any) -> None:
     """A block a query: the k best of `each` keys, as scores and rows.
 
     With `counted` only the first found[query] of them are there.

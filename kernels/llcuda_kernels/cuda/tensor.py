@@ -110,9 +110,7 @@ def _product(name: str, mma: Any, kind: Any, zero: Any) -> Kernel:
         name, pointer(I32), pointer(I32), pointer(kind), I32, I32, I32, I32, I32,
         bounds=(THREADS, 2), least=(8, 0), twin=False,
     )  # fmt: skip
-    def run(
-        a: Any, b: Any, c: Any, m: Any, n: Any, words: Any, tiles_m: Any, tiles_n: Any
-    ) -> None:
+    def run(a: Any, b: Any, c: Any, m: Any, n: Any, words: Any, tiles_m: Any, tiles_n: Any) -> None:
         """A, B as words, rows padded to whole tiles; C is m by n."""
         memory = cuda.shared.array(0, I32, 16)
         base = shared_address(memory)

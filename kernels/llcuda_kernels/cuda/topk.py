@@ -78,13 +78,6 @@ def clear(keys: Any, size: Any, threads: Any) -> None:
 
 
 @device
-def clear_from(keys: Any, first: Any, size: Any, threads: Any) -> None:
-    """`clear`, from a place on."""
-    for i in range(first + cuda.threadIdx.x, size, threads):
-        keys[i] = NOTHING
-
-
-@device
 def in_use(count: Any, size: Any) -> Any:
     """The least power of two from 256 on that holds so many keys, `size` at most."""
     used = np.int32(256)

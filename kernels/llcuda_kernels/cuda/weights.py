@@ -348,9 +348,7 @@ def times_vector(x: Array, qweight: Array, qzeros: Array, scales: Array, awq: bo
     parts = _parts(groups, across)
     made = empty((parts, columns), np.float32)
     sums_x = empty((groups,), np.float32)
-    _sum_groups.launch(
-        divide_up(groups, 8), THREADS, v.address, sums_x.address, groups, size
-    )
+    _sum_groups.launch(divide_up(groups, 8), THREADS, v.address, sums_x.address, groups, size)
     VECTOR[awq, kind].launch(
         (across, parts), THREADS, v.address, sums_x.address, q.address, z.address, s.address, made.address,
         columns, size, inner // parts,
@@ -371,5 +369,5 @@ def _parts(groups: int, across: int) -> int:
     else:
         from . import driver
 
-        wanted = divide_up(driver.multiprocessors() * 8, across)
+        wanted = divide_up(driver.multiprocessors() * 32, across)  # the last wave is short
     return max(n for n in range(1, groups + 1) if groups % n == 0 and n <= max(1, wanted))
