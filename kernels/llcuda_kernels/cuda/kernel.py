@@ -42,8 +42,14 @@ class Kernel:
         self._lock = threading.Lock()
 
     def ptx(self, cc: tuple[int, int]) -> str:
-        """The PTX for a compute capability."""
-        return shim.ptx(self.function, self.signature, cc, self.bounds)
+        """The PTX for a compute capability.
+
+        How many blocks must fit a multiprocessor was tuned on 9.0; older ones choose by themselves.
+        """
+        bounds = self.bounds
+        if isinstance(bounds, tuple) and cc < (9, 0):
+            bounds = bounds[0]
+        return shim.ptx(self.function, self.signature, cc, bounds)
 
     def launch(self, grid: Any, block: Any, *args: Any, shared: int = 0) -> None:
         """Run it on the current stream. `grid` and `block`: a number, or up to three.

@@ -166,6 +166,7 @@ def _topk(
 
 
 _DP4A = (6, 1)
+_PLAIN = _topk("topk_int8_plain", I32, _dot_codes_plain, np.int32(0), 1, SMALL_BUFFER, (5, 0))
 KERNELS = {
     "int8": (
         _topk("topk_int8", I32, _dot_codes, np.int32(0), 1, SMALL_BUFFER, _DP4A),
@@ -173,8 +174,8 @@ KERNELS = {
         _topk("topk_int8_large", I32, _dot_codes, np.int32(0), 1, LARGE_BUFFER, _DP4A),
     ),
     "int8 plain": (
-        _topk("topk_int8_plain", I32, _dot_codes_plain, np.int32(0), 1, SMALL_BUFFER, (5, 0)),
-        _topk("topk_int8_plain_by_8", I32, _dot_codes_plain, np.int32(0), 8, SMALL_BUFFER, (5, 0)),
+        _PLAIN,
+        _PLAIN,
         _topk("topk_int8_plain_large", I32, _dot_codes_plain, np.int32(0), 1, LARGE_BUFFER, (5, 0)),
     ),
     "float32": (
@@ -353,7 +354,9 @@ def _by_blocks(
         queries = queries.view(np.int32, (count, words))
         rows = rows.view(np.int32, (total, words))
     one, by_8, large = KERNELS[family]
-    chosen, step = (large, 1) if k > SMALL_K else (one, 1) if count == 1 else (by_8, 8)
+    chosen, step = (one, 1) if k <= SMALL_K else (large, 1)
+    if chosen is one and count > 1 and by_8 is not one:
+        chosen, step = by_8, 8
     shared = step * words * 4
     blocks = max(1, min(divide_up(total, STEP), _blocks(shared)))
     keys = empty((count, blocks, k), np.int64)

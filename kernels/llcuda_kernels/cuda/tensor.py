@@ -62,49 +62,12 @@ def _fetch(a: Any, b: Any, to: Any, row0: Any, column0: Any, words: Any, step: A
 
 def _product(name: str, mma: Any, kind: Any, zero: Any) -> Kernel:
     @device
-    def tile(sums: Any, s: Any, a: Any, b0: Any, b1: Any) -> None:
-        """One 16 by 8 tile of C."""
-        sums[s], sums[s + 1], sums[s + 2], sums[s + 3] = mma(
-            a[0], a[1], a[2], a[3], b0, b1, sums[s], sums[s + 1], sums[s + 2], sums[s + 3]
-        )
-
-    @device
-    def tiles(sums: Any, s: Any, a: Any, b: Any, c: Any, d: Any, e: Any) -> None:
-        """Sixteen rows of C by 64 columns: indices are written out, so that C is in registers."""
-        tile(sums, s, a, b[0], b[1])
-        tile(sums, s + 4, a, b[2], b[3])
-        tile(sums, s + 8, a, c[0], c[1])
-        tile(sums, s + 12, a, c[2], c[3])
-        tile(sums, s + 16, a, d[0], d[1])
-        tile(sums, s + 20, a, d[2], d[3])
-        tile(sums, s + 24, a, e[0], e[1])
-        tile(sums, s + 28, a, e[2], e[3])
-
-    @device
     def keep2(c: Any, row: Any, at: Any, m: Any, n: Any, left: Any, right: Any) -> None:
         if row < m:
             if at < n:
                 c[np.int64(row) * n + at] = left
             if at + 1 < n:
                 c[np.int64(row) * n + at + 1] = right
-
-    @device
-    def keep1(c: Any, sums: Any, s: Any, row: Any, at: Any, m: Any, n: Any) -> None:
-        """A tile: its upper and its lower eight rows."""
-        keep2(c, row, at, m, n, sums[s], sums[s + 1])
-        keep2(c, row + np.int32(8), at, m, n, sums[s + 2], sums[s + 3])
-
-    @device
-    def keep(c: Any, sums: Any, s: Any, row: Any, at: Any, m: Any, n: Any) -> None:
-        """Sixteen rows by 64 columns."""
-        keep1(c, sums, s, row, at, m, n)
-        keep1(c, sums, s + 4, row, at + np.int32(8), m, n)
-        keep1(c, sums, s + 8, row, at + np.int32(16), m, n)
-        keep1(c, sums, s + 12, row, at + np.int32(24), m, n)
-        keep1(c, sums, s + 16, row, at + np.int32(32), m, n)
-        keep1(c, sums, s + 20, row, at + np.int32(40), m, n)
-        keep1(c, sums, s + 24, row, at + np.int32(48), m, n)
-        keep1(c, sums, s + 28, row, at + np.int32(56), m, n)
 
     @kernel(
         name, pointer(I32), pointer(I32), pointer(kind), I32, I32, I32, I32, I32,
@@ -149,22 +112,55 @@ def _product(name: str, mma: Any, kind: Any, zero: Any) -> Kernel:
             for half in range(2):
                 pa = near + from_a + np.int32(32 * half)
                 pb = near + from_b + np.int32(32 * half)
-                b0, b1 = load_matrix4(pb), load_matrix4(pb + np.int32(16 * STRIDE))
-                b2 = load_matrix4(pb + np.int32(32 * STRIDE))
-                b3 = load_matrix4(pb + np.int32(48 * STRIDE))
-                a0, a1 = load_matrix4(pa), load_matrix4(pa + np.int32(16 * STRIDE))
-                a2 = load_matrix4(pa + np.int32(32 * STRIDE))
-                a3 = load_matrix4(pa + np.int32(48 * STRIDE))
-                tiles(sums, 0, a0, b0, b1, b2, b3)
-                tiles(sums, 32, a1, b0, b1, b2, b3)
-                tiles(sums, 64, a2, b0, b1, b2, b3)
-                tiles(sums, 96, a3, b0, b1, b2, b3)
+                b0, b1, b2, b3 = load_matrix4(pb)
+                c0, c1, c2, c3 = load_matrix4(pb + np.int32(16 * STRIDE))
+                d0, d1, d2, d3 = load_matrix4(pb + np.int32(32 * STRIDE))
+                e0, e1, e2, e3 = load_matrix4(pb + np.int32(48 * STRIDE))
+                for i in range(4):
+                    a0, a1, a2, a3 = load_matrix4(pa + np.int32(16 * STRIDE * i))
+                    s = 32 * i
+                    # written out: indices must be known, so that the sums stay in registers
+                    p = s + 0
+                    sums[p], sums[p + 1], sums[p + 2], sums[p + 3] = mma(
+                        a0, a1, a2, a3, b0, b1, sums[p], sums[p + 1], sums[p + 2], sums[p + 3]
+                    )  # fmt: skip
+                    p = s + 4
+                    sums[p], sums[p + 1], sums[p + 2], sums[p + 3] = mma(
+                        a0, a1, a2, a3, b2, b3, sums[p], sums[p + 1], sums[p + 2], sums[p + 3]
+                    )  # fmt: skip
+                    p = s + 8
+                    sums[p], sums[p + 1], sums[p + 2], sums[p + 3] = mma(
+                        a0, a1, a2, a3, c0, c1, sums[p], sums[p + 1], sums[p + 2], sums[p + 3]
+                    )  # fmt: skip
+                    p = s + 12
+                    sums[p], sums[p + 1], sums[p + 2], sums[p + 3] = mma(
+                        a0, a1, a2, a3, c2, c3, sums[p], sums[p + 1], sums[p + 2], sums[p + 3]
+                    )  # fmt: skip
+                    p = s + 16
+                    sums[p], sums[p + 1], sums[p + 2], sums[p + 3] = mma(
+                        a0, a1, a2, a3, d0, d1, sums[p], sums[p + 1], sums[p + 2], sums[p + 3]
+                    )  # fmt: skip
+                    p = s + 20
+                    sums[p], sums[p + 1], sums[p + 2], sums[p + 3] = mma(
+                        a0, a1, a2, a3, d2, d3, sums[p], sums[p + 1], sums[p + 2], sums[p + 3]
+                    )  # fmt: skip
+                    p = s + 24
+                    sums[p], sums[p + 1], sums[p + 2], sums[p + 3] = mma(
+                        a0, a1, a2, a3, e0, e1, sums[p], sums[p + 1], sums[p + 2], sums[p + 3]
+                    )  # fmt: skip
+                    p = s + 28
+                    sums[p], sums[p + 1], sums[p + 2], sums[p + 3] = mma(
+                        a0, a1, a2, a3, e2, e3, sums[p], sums[p + 1], sums[p + 2], sums[p + 3]
+                    )  # fmt: skip
         row = row0 + np.int32(64) * (warp & np.int32(1)) + (ln >> np.int32(2))
         column = column0 + np.int32(64) * (warp >> np.int32(1)) + np.int32(2) * (ln & np.int32(3))
-        keep(c, sums, 0, row, column, m, n)
-        keep(c, sums, 32, row + np.int32(16), column, m, n)
-        keep(c, sums, 64, row + np.int32(32), column, m, n)
-        keep(c, sums, 96, row + np.int32(48), column, m, n)
+        for i in range(4):
+            r = row + np.int32(16 * i)
+            for j in range(8):
+                s = 32 * i + 4 * j
+                at = column + np.int32(8 * j)
+                keep2(c, r, at, m, n, sums[s], sums[s + 1])
+                keep2(c, r + np.int32(8), at, m, n, sums[s + 2], sums[s + 3])
 
     return run
 

@@ -15,19 +15,13 @@ from llcuda_kernels.arrays import Array
 from . import shim
 from .array import Call, DeviceArray, aligned, empty
 from .blocks import warp_sum
-from .intrinsics import bits_float, from_f16, load4, multiply_add
+from .intrinsics import bits_float, from_f16, load4, multiply_add, store4
 from .kernel import Kernel, divide_up, kernel
 from .shim import F32, I32, U16, cuda, device, pointer
 
 THREADS = 256
 _ZERO = np.float32(0.0)
 _NIBBLE = np.int32(15)
-
-
-@device
-def _awq_shift(column: Any) -> Any:
-    """Where a column of eight is in its word."""
-    return np.int32(4) * ((column >> np.int32(1)) + np.int32(4) * (column & np.int32(1)))
 
 
 @device
@@ -40,28 +34,63 @@ def _single(scale: Any) -> Any:
     return scale
 
 
-def _dequantize(name: str, awq: bool, kind: Any, scale: Any) -> Kernel:
+def _dequantize_awq(name: str, kind: Any, scale: Any) -> Kernel:
     @kernel(name, pointer(I32), pointer(I32), pointer(kind), pointer(F32), I32, I32, I32,
             bounds=THREADS)  # fmt: skip
     def run(q: Any, zeros: Any, scales: Any, out: Any, inner: Any, columns: Any, size: Any) -> None:
-        """A thread a column; a block row of the grid goes through eight rows."""
+        """A thread a word: eight columns of eight rows; a block row of the grid: eight rows."""
+        words = columns >> np.int32(3)
+        word = np.int32(cuda.blockIdx.x * THREADS + cuda.threadIdx.x)
+        if word >= words:
+            return
+        k0 = np.int32(cuda.blockIdx.y) * np.int32(8)
+        group = np.int64(k0 // size)
+        z = zeros[group * words + word]
+        at = group * columns + 8 * word
+        s0, s1, s2, s3 = scale(scales[at]), scale(scales[at + 1]), scale(scales[at + 2]), scale(
+            scales[at + 3]
+        )  # fmt: skip
+        s4, s5, s6, s7 = scale(scales[at + 4]), scale(scales[at + 5]), scale(scales[at + 6]), scale(
+            scales[at + 7]
+        )  # fmt: skip
+        for j in range(8):
+            k = np.int64(k0 + np.int32(j))
+            w = q[k * words + word]
+            to = k * columns + 8 * word
+            a, b = _less(w, z, 0) * s0, _less(w, z, 4) * s1
+            c, d = _less(w, z, 1) * s2, _less(w, z, 5) * s3
+            store4(out, to, a, b, c, d)
+            a, b = _less(w, z, 2) * s4, _less(w, z, 6) * s5
+            c, d = _less(w, z, 3) * s6, _less(w, z, 7) * s7
+            store4(out, to + 4, a, b, c, d)
+
+    return run
+
+
+@device
+def _less(word: Any, zeros: Any, nibble: Any) -> Any:
+    """A number less its zero."""
+    shift = np.int32(4 * nibble)
+    return np.float32(((word >> shift) & _NIBBLE) - ((zeros >> shift) & _NIBBLE))
+
+
+def _dequantize_gptq(name: str, kind: Any, scale: Any) -> Kernel:
+    @kernel(name, pointer(I32), pointer(I32), pointer(kind), pointer(F32), I32, I32, I32,
+            bounds=THREADS)  # fmt: skip
+    def run(q: Any, zeros: Any, scales: Any, out: Any, inner: Any, columns: Any, size: Any) -> None:
+        """A thread a word: eight rows of one column; a block row of the grid: eight rows."""
         n = np.int32(cuda.blockIdx.x * THREADS + cuda.threadIdx.x)
         if n >= columns:
             return
-        word, own = n >> np.int32(3), n & np.int32(7)
-        shift = _awq_shift(own) if awq else own * np.int32(4)
         k0 = np.int32(cuda.blockIdx.y) * np.int32(8)
         group = np.int64(k0 // size)
-        z = (zeros[group * (columns >> 3) + word] >> shift) & _NIBBLE
-        z = z if awq else z + np.int32(1)
+        shift = np.int32(4) * (n & np.int32(7))
+        z = ((zeros[group * (columns >> 3) + (n >> 3)] >> shift) & _NIBBLE) + np.int32(1)
         s = scale(scales[group * columns + n])
+        word = q[np.int64(cuda.blockIdx.y) * columns + n]
         for j in range(8):
-            k = np.int64(k0 + np.int32(j))
-            if awq:
-                v = (q[k * (columns >> 3) + word] >> shift) & _NIBBLE
-            else:
-                v = (q[np.int64(cuda.blockIdx.y) * columns + n] >> np.int32(4 * j)) & _NIBBLE
-            out[k * columns + n] = np.float32(v - z) * s
+            v = (word >> np.int32(4 * j)) & _NIBBLE
+            out[np.int64(k0 + np.int32(j)) * columns + n] = np.float32(v - z) * s
 
     return run
 
@@ -181,24 +210,30 @@ def _awq_vector(name: str, kind: Any, scale: Any) -> Kernel:
 
 
 def _gptq_vector(name: str, kind: Any, scale: Any) -> Kernel:
-    """GPTQ: a thread a column, a word of eight rows at a time; rows shared by the warps."""
+    """GPTQ: a thread four columns, a word of eight rows of each at a time."""
 
     @device
-    def add(sums: Any, word: Any, x: Any, k: Any) -> Any:
+    def add(sums: Any, word: Any, a: Any, b: Any) -> Any:
         """A word's eight products, into a sum for each place that a nibble can lie in."""
-        a0, a1, a2, a3 = load4(x, np.int64(k))
-        b0, b1, b2, b3 = load4(x, np.int64(k + 4))
         high = word >> np.int32(20)
         p0, p1, p2, p3, p4 = sums
-        p0 = multiply_add(a0, _number(word, _M0), p0)
-        p1 = multiply_add(a1, _number(word, _M1), p1)
-        p2 = multiply_add(a2, _number(word, _M2), p2)
-        p3 = multiply_add(a3, _number(word, _M3), p3)
-        p4 = multiply_add(b0, _number(word, _M4), p4)
-        p0 = multiply_add(b1, _number(high, _M0), p0)
-        p1 = multiply_add(b2, _number(high, _M1), p1)
-        p2 = multiply_add(b3, _number(high, _M2), p2)
+        p0 = multiply_add(a[0], _number(word, _M0), p0)
+        p1 = multiply_add(a[1], _number(word, _M1), p1)
+        p2 = multiply_add(a[2], _number(word, _M2), p2)
+        p3 = multiply_add(a[3], _number(word, _M3), p3)
+        p4 = multiply_add(b[0], _number(word, _M4), p4)
+        p0 = multiply_add(b[1], _number(high, _M0), p0)
+        p1 = multiply_add(b[2], _number(high, _M1), p1)
+        p2 = multiply_add(b[3], _number(high, _M2), p2)
         return p0, p1, p2, p3, p4
+
+    @device
+    def end(sums: Any, zeros: Any, column: Any, weight: Any, s: Any) -> Any:
+        """A group's share of a column: its sum, less the zero's."""
+        p0, p1, p2, p3, p4 = sums
+        total = p0 + p1 * _BY1 + p2 * _BY2 + p3 * _BY3 + p4 * _BY4
+        z = ((zeros >> (np.int32(4) * (column & np.int32(7)))) & _NIBBLE) + np.int32(1)
+        return (total - np.float32(z) * weight) * s
 
     @kernel(
         name, pointer(F32), pointer(F32), pointer(I32), pointer(I32), pointer(kind), pointer(F32),
@@ -208,58 +243,51 @@ def _gptq_vector(name: str, kind: Any, scale: Any) -> Kernel:
         x: Any, sums_x: Any, q: Any, zeros: Any, scales: Any, out: Any,
         columns: Any, size: Any, share: Any,
     ) -> None:  # fmt: skip
-        """Block (i, p): columns 32 i .. 32 i + 31, groups of part p; out: (parts, columns).
+        """Block (i, p): columns 128 i .. 128 i + 127, groups of part p; out: (parts, columns).
 
         A warp takes whole groups in turn, so it needs the others only for the last sum.
         """
         lane = np.int32(cuda.threadIdx.x) & np.int32(31)
         warp = np.int32(cuda.threadIdx.x) >> np.int32(5)
-        n = np.int32(cuda.blockIdx.x) * np.int32(32) + lane
-        sums = cuda.shared.array(256, F32)
-        total = _ZERO
+        n = np.int32(cuda.blockIdx.x) * np.int32(128) + np.int32(4) * lane
+        sums = cuda.shared.array(1024, F32, 16)
+        t0, t1, t2, t3 = _ZERO, _ZERO, _ZERO, _ZERO
         if n < columns:
             first = np.int32(cuda.blockIdx.y) * share
             for start in range(first + warp * size, first + share, 8 * size):
                 group = np.int64(start // size)
                 word = zeros[group * (columns >> 3) + (n >> 3)]
-                f = scales[group * columns + n]
+                at = group * columns + n
+                f0, f1, f2, f3 = scales[at], scales[at + 1], scales[at + 2], scales[at + 3]
                 weight = sums_x[group]
-                part, part1, part2, part3, part4 = _ZERO, _ZERO, _ZERO, _ZERO, _ZERO
+                none = _ZERO, _ZERO, _ZERO, _ZERO, _ZERO
+                p, u, v, w = none, none, none, none
                 k = np.int32(start)
-                end = np.int32(start) + size
+                final = k + size - np.int32(8)
                 at = np.int64(k >> np.int32(3)) * columns + n
-                apart = np.int64(columns)
-                while k + 56 < end:  # eight words under way
-                    w0, w1 = q[at], q[at + apart]
-                    w2, w3 = q[at + 2 * apart], q[at + 3 * apart]
-                    w4, w5 = q[at + 4 * apart], q[at + 5 * apart]
-                    w6, w7 = q[at + 6 * apart], q[at + 7 * apart]
-                    p = part, part1, part2, part3, part4
-                    p = add(p, w0, x, k)
-                    p = add(p, w1, x, k + np.int32(8))
-                    p = add(p, w2, x, k + np.int32(16))
-                    p = add(p, w3, x, k + np.int32(24))
-                    p = add(p, w4, x, k + np.int32(32))
-                    p = add(p, w5, x, k + np.int32(40))
-                    p = add(p, w6, x, k + np.int32(48))
-                    part, part1, part2, part3, part4 = add(p, w7, x, k + np.int32(56))
-                    k += np.int32(64)
-                    at += 8 * apart
-                while k < end:
-                    p = part, part1, part2, part3, part4
-                    part, part1, part2, part3, part4 = add(p, q[at], x, k)
+                q0, q1, q2, q3 = load4(q, at)
+                while k <= final:
+                    # the next words are on their way while these are multiplied
+                    at += np.int64(columns) if k < final else np.int64(0)
+                    n0, n1, n2, n3 = load4(q, at)
+                    a, b = load4(x, np.int64(k)), load4(x, np.int64(k + 4))
+                    p, u = add(p, q0, a, b), add(u, q1, a, b)
+                    v, w = add(v, q2, a, b), add(w, q3, a, b)
+                    q0, q1, q2, q3 = n0, n1, n2, n3
                     k += np.int32(8)
-                    at += apart
-                part += part1 * _BY1 + part2 * _BY2 + part3 * _BY3 + part4 * _BY4
-                z = ((word >> (np.int32(4) * (n & np.int32(7)))) & _NIBBLE) + np.int32(1)
-                total += (part - np.float32(z) * weight) * scale(f)
-        sums[warp * 32 + lane] = total
+                t0 += end(p, word, n, weight, scale(f0))
+                t1 += end(u, word, n + np.int32(1), weight, scale(f1))
+                t2 += end(v, word, n + np.int32(2), weight, scale(f2))
+                t3 += end(w, word, n + np.int32(3), weight, scale(f3))
+        store4(sums, warp * 128 + 4 * lane, t0, t1, t2, t3)
         cuda.syncthreads()
-        if warp == 0 and n < columns:
+        t = np.int32(cuda.threadIdx.x)
+        column = np.int32(cuda.blockIdx.x) * np.int32(128) + t
+        if t < 128 and column < columns:
             y = _ZERO
-            for w in range(8):
-                y += sums[w * 32 + lane]
-            out[np.int64(cuda.blockIdx.y) * columns + n] = y
+            for i in range(8):
+                y += sums[i * 128 + t]
+            out[np.int64(cuda.blockIdx.y) * columns + column] = y
 
     return run
 
@@ -291,10 +319,10 @@ def _sum_parts(parts: Any, out: Any, count: Any, columns: Any) -> None:
 
 #: By layout and type of the scales.
 DEQUANTIZE = {
-    (True, "float16"): _dequantize("dequantize_awq_f16", True, U16, _half),
-    (True, "float32"): _dequantize("dequantize_awq_f32", True, F32, _single),
-    (False, "float16"): _dequantize("dequantize_gptq_f16", False, U16, _half),
-    (False, "float32"): _dequantize("dequantize_gptq_f32", False, F32, _single),
+    (True, "float16"): _dequantize_awq("dequantize_awq_f16", U16, _half),
+    (True, "float32"): _dequantize_awq("dequantize_awq_f32", F32, _single),
+    (False, "float16"): _dequantize_gptq("dequantize_gptq_f16", U16, _half),
+    (False, "float32"): _dequantize_gptq("dequantize_gptq_f32", F32, _single),
 }
 VECTOR = {
     (True, "float16"): _awq_vector("awq_times_vector_f16", U16, _half),
@@ -321,7 +349,7 @@ def dequantize(qweight: Array, qzeros: Array, scales: Array, awq: bool, inner: i
     if out.size:
         if inner // 8 > 65535:
             raise ValueError("524,280 rows at most on the device")
-        grid = (divide_up(columns, THREADS), inner // 8)
+        grid = (divide_up(columns // 8 if awq else columns, THREADS), inner // 8)
         DEQUANTIZE[awq, kind].launch(
             grid, THREADS, q.address, z.address, s.address, out.address,
             inner, columns, inner // groups,
@@ -341,10 +369,10 @@ def times_vector(x: Array, qweight: Array, qzeros: Array, scales: Array, awq: bo
         from .array import to_device
 
         return call.give(to_device(np.zeros(columns, np.float32)))
-    if not aligned(v):
-        raise ValueError("x is not aligned to 16 bytes on the device: copy it first")
+    if not aligned(v, q):
+        raise ValueError("x and qweight must be aligned to 16 bytes on the device: copy them first")
     size = inner // groups
-    across = divide_up(columns, 256) if awq else divide_up(columns, 32)
+    across = divide_up(columns, 256) if awq else divide_up(columns, 128)
     parts = _parts(groups, across)
     made = empty((parts, columns), np.float32)
     sums_x = empty((groups,), np.float32)
