@@ -9,7 +9,8 @@ KILLS ?= 300
 PIP := PYTHONWARNINGS=ignore $(BIN)/python -m pip --disable-pip-version-check install --quiet
 
 .DELETE_ON_ERROR:
-.PHONY: help demo test test-crash test-proxy lint format bench fuzz demo-model clean
+.PHONY: help demo test test-all test-crash test-proxy lint format bench bench-kernels fuzz \
+	demo-model clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 14
@@ -19,6 +20,9 @@ demo: $(VENV)/core ## run a real model behind llcuda-server and ask it something
 
 test: $(VENV)/dev ## run the whole test suite
 	$(BIN)/python -m pytest $(ARGS)
+
+test-all: $(VENV)/dev ## the test suite, and what takes long (every kernel for every architecture)
+	$(BIN)/python -m pytest -m "slow or not slow" $(ARGS)
 
 test-crash: $(VENV)/dev ## kill -9 the server KILLS (300) times, 20 more with the real engine, and check
 	$(BIN)/python tools/crash_campaign.py --kills $(KILLS) --real-engine 20 $(ARGS)
@@ -37,6 +41,9 @@ format: $(VENV)/dev ## mend style and formatting
 
 bench: $(VENV)/dev ## measure what llcuda-server adds to a llama-server (a minute)
 	$(BIN)/python tools/bench_overhead.py --quick $(ARGS)
+
+bench-kernels: $(VENV)/dev $(VENV)/bench ## check and time every kernel on this machine, GPU or not
+	$(BIN)/python tools/bench_kernels.py $(ARGS)
 
 fuzz: $(VENV)/fuzz ## fuzz both receiving sides of the protocol for MINUTES (5) in all
 	$(BIN)/python tools/fuzz_protocol.py --minutes $(or $(MINUTES),5) $(ARGS)
@@ -60,6 +67,6 @@ $(VENV)/core: $(VENV)/made setup.cfg pyproject.toml
 	@echo "installing llcuda-net into $(VENV)"
 	@$(PIP) --editable . && touch $@
 
-$(VENV)/dev $(VENV)/fuzz $(VENV)/train: $(VENV)/%: $(VENV)/made setup.cfg pyproject.toml
+$(VENV)/dev $(VENV)/bench $(VENV)/fuzz $(VENV)/train: $(VENV)/%: $(VENV)/made setup.cfg pyproject.toml
 	@echo "installing llcuda-net[$*] into $(VENV)"
 	@$(PIP) --editable '.[$*]' && touch $@ $(VENV)/core
