@@ -119,11 +119,12 @@ def _device(options: argparse.Namespace, report: dict[str, Any]) -> None:
                 flush=True,
             )
         gc.collect()
-    for name, run in (
-        ("launches", lambda: small.launches(clock)),
+    extras: tuple[tuple[str, Any], ...] = (
+        ("launches", small.launches),
         ("overlap", small.overlap),
         ("leak", small.leak),
-    ):
+    )
+    for name, run in extras:
         if options.only and options.only not in name:
             continue
         try:

@@ -8,8 +8,8 @@
         ...                                  # new numbers into y
         graph.replay()
 
-While it is recorded nothing runs, so the sequence may not look at results, copy to or from the host,
-or allocate: give every operation its `out`.
+While it is recorded nothing runs, so the sequence may not look at results, copy to or from the
+host, or allocate: give every operation its `out`.
 """
 
 from __future__ import annotations

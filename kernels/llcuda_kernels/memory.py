@@ -53,7 +53,7 @@ class PinnedBytes:
         count = int(np.prod(shape, dtype=np.int64))
         if count * kind.itemsize > self.size:
             raise ValueError(f"{shape} {kind} does not fit {self.size} bytes")
-        raw = (ctypes.c_uint8 * self.size).from_address(int(self._buffer.handle))
+        raw: Any = (ctypes.c_uint8 * self.size).from_address(int(self._buffer.handle))
         raw._keeps = self._buffer
         return np.frombuffer(raw, kind, count).reshape(shape)
 

@@ -5,6 +5,7 @@ Errors as in `elementwise`. Sizes may be anything, 0 too: a sum of nothing is 0.
 
 from __future__ import annotations
 
+import math
 from typing import Literal
 
 import numpy as np
@@ -113,7 +114,7 @@ def _blas(a: Array, b: Array, out: Array | None) -> Array:
 
 
 def _side(size: int) -> int:
-    return max(16, round(size ** (1 / 3)))
+    return max(16, round(math.cbrt(size)))
 
 
 @crossover.probe("matmul")

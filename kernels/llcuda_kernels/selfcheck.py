@@ -395,9 +395,9 @@ def _int4(backend: Any, rng: np.random.Generator) -> float:
             z = rng.integers(-(2**31), 2**31, (groups, columns // 8)).astype(np.int32)
             s = rng.uniform(0.001, 0.02, (groups, columns)).astype(np.float16)
             w = reference.weights.dequantize_int4(q, z, s, layout)
-            got = weights.dequantize_int4(q, z, s, layout=layout, backend=backend)  # type: ignore[arg-type]
+            got = weights.dequantize_int4(q, z, s, layout=layout, backend=backend)
             worst = max(worst, miss_of(got, w, 1e-6, 1e-12))
-            y = weights.int4_times_vector(x, q, z, s, layout=layout, backend=backend)  # type: ignore[arg-type]
+            y = weights.int4_times_vector(x, q, z, s, layout=layout, backend=backend)
             worst = max(worst, _product_miss(y, x, w))
     return worst
 

@@ -80,7 +80,7 @@ def token_statistics(
     if count:
         from .cpu import tokens as cpu
 
-        cpu.token_statistics(x, picked, *out, *top)
+        cpu.token_statistics(x, picked, out[0], out[1], out[2], top[0], top[1])
     lse, entropy, surprisal = out
     with np.errstate(over="ignore"):
         return TokenStatistics(lse, entropy, np.exp(entropy), surprisal, *top)

@@ -118,7 +118,7 @@ def test_pinned_memory_is_viewed_as_an_array() -> None:
 
     view = memory.PinnedBytes(Held(), 64).array((2, 4), "float32")
     view[:] = 3
-    assert bytes(space[:4]) == view[0, 0].tobytes()
+    assert space.raw[:4] == view[0, 0].tobytes()
     with pytest.raises(ValueError, match="does not fit"):
         memory.PinnedBytes(Held(), 64).array((17,), "float32")
     made, _ = pool()

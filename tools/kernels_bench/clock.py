@@ -91,7 +91,9 @@ def normals(count: int, seed: int) -> DeviceArray:
     from llcuda_kernels import to_device
 
     part = min(count, 1 << 24)
-    block = to_device(np.random.default_rng(seed).standard_normal(part, dtype=np.float32))
+    block: DeviceArray = to_device(
+        np.random.default_rng(seed).standard_normal(part, dtype=np.float32)
+    )
     if part == count:
         return block
     out = empty((count,), np.float32)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,7 @@ from llcuda_kernels.cuda.array import DeviceArray, empty, to_device
 from tools.kernels_bench import peers
 from tools.kernels_bench.clock import copy, normals, random_words
 
-Run = Callable[[], Any]
+Run = Callable[..., Any]
 
 
 @dataclass
@@ -65,7 +66,7 @@ def elementwise(scale: float) -> Iterator[Case]:
         "vector_add", lambda: k.vector_add(x, y, out=out), size, "copy", 12.0 * n, aim=90,
         peers=peers.with_torch(lambda t: lambda: t.add(tx, ty, out=to)),
     )  # fmt: skip
-    f = peers.torch.nn.functional if peers.torch else None
+    f: Any = peers.torch.nn.functional if peers.torch else None
     for name, run, aim, peer in (
         ("relu", lambda: k.relu(x, out=out), 90, lambda: peers.torch.clamp_min(tx, 0.0, out=to)),
         ("gelu tanh", lambda: k.gelu(x, out=out), 85, lambda: f.gelu(tx, approximate="tanh")),
@@ -78,13 +79,13 @@ def elementwise(scale: float) -> Iterator[Case]:
 
 def by_rows(scale: float) -> Iterator[Case]:
     """softmax, norms and int8 codes."""
-    f = peers.torch.nn.functional if peers.torch else None
+    f: Any = peers.torch.nn.functional if peers.torch else None
     for length in (768, 4096):
         rows = int(2**28 * scale) // length
         x, out = normals(rows * length, 3).reshape(rows, length), empty((rows, length), np.float32)
         codes, scales = empty((rows, length), np.int8), empty((rows,), np.float32)
         w = normals(length, 4)
-        size = f"{rows:,} × {length}"
+        size = f"{rows:,} x {length}"
         n = float(rows * length)
         tx = peers.as_torch(x) if peers.torch else None
         tw = peers.as_torch(w) if peers.torch else None
@@ -93,9 +94,7 @@ def by_rows(scale: float) -> Iterator[Case]:
             "softmax", lambda x=x, out=out: k.softmax(x, out=out), size, "copy", 8 * n, aim=80,
             peers=made,
         )  # fmt: skip
-        made = {}
-        if f is not None:
-            made = {"PyTorch": lambda tx=tx, tw=tw, length=length: f.rms_norm(tx, (length,), tw)}
+        made = {} if f is None else {"PyTorch": partial(f.rms_norm, tx, (length,), tw)}
         yield Case(
             "rms_norm", lambda x=x, w=w, out=out: k.rms_norm(x, w, out=out), size, "copy", 8 * n,
             peers=made,
@@ -142,7 +141,7 @@ def token_statistics(scale: float) -> Iterator[Case]:
             yield Case(
                 f"token_statistics, k = {top}",
                 lambda x=x, chosen=chosen, top=top: k.token_statistics(x, chosen, k=top),
-                f"{rows} × {n:,}", "copy", 4.0 * rows * n,
+                f"{rows} x {n:,}", "copy", 4.0 * rows * n,
                 aim=80 if rows > 16 else None, peers=made if not top else {},
             )  # fmt: skip
 
@@ -160,8 +159,12 @@ def topk(scale: float) -> Iterator[Case]:
         yield Case(
             f"cosine_topk int8, {count} queries, k = {top}",
             lambda q=q, top=top: search.search_codes(q, inverse_q, rows, inverse, top),
-            f"{n / 1e6:g} M × {dim}", "copy", float(n) * dim, keeps=words,
+            f"{n / 1e6:g} M x {dim}", "copy", float(n) * dim, keeps=words,
         )  # fmt: skip
+
+
+def _int_mm(torch: Any, x: Any) -> Any:
+    return torch._int_mm(x, x.T)
 
 
 def products(scale: float) -> Iterator[Case]:
@@ -184,7 +187,7 @@ def products(scale: float) -> Iterator[Case]:
         operations=flops, aim=40,
     )  # fmt: skip
     codes = random_words(n * n // 4, 4).view(np.int8, (n, n))
-    made = peers.with_torch(lambda t: lambda x=peers.as_torch(codes): t._int_mm(x, x.T))
+    made = peers.with_torch(lambda t: partial(_int_mm, t, peers.as_torch(codes)))
     yield Case(
         "matmul int8, mma", lambda: k.matmul_int8(codes, codes), f"{n}³", "cuBLAS bf16",
         operations=flops, peers=made,
@@ -213,12 +216,12 @@ def int4(scale: float) -> Iterator[Case]:
         yield Case(
             f"int4_times_vector {layout}",
             lambda w=w, layout=layout: k.int4_times_vector(x, w, z, s, layout=layout),
-            f"{inner} × {columns}", "copy", moved, aim=60, keeps=q,
+            f"{inner} x {columns}", "copy", moved, aim=60, keeps=q,
         )  # fmt: skip
         yield Case(
             f"dequantize_int4 {layout}",
             lambda w=w, layout=layout: k.dequantize_int4(w, z, s, layout=layout),
-            f"{inner} × {columns}", "copy", moved + 4.0 * inner * columns, keeps=q,
+            f"{inner} x {columns}", "copy", moved + 4.0 * inner * columns, keeps=q,
         )  # fmt: skip
 
 

@@ -16,7 +16,7 @@ from llcuda_kernels.cpu.jit import threads
 RUNS = 9
 
 
-def _times(runs: dict[str, Callable[[], Any]]) -> dict[str, float]:
+def _times(runs: dict[str, Callable[..., Any]]) -> dict[str, float]:
     """Milliseconds, the median of each; they take turns, so that a busy machine hits all alike."""
     for run in runs.values():
         run()
@@ -53,7 +53,7 @@ def measure(scale: float) -> dict[str, dict[str, float]]:
     known = k.inverse_norms(codes)
     for queries in (1, 32):
         q = codes[:queries].copy()
-        runs: dict[str, Callable[[], Any]] = {
+        runs: dict[str, Callable[..., Any]] = {
             "llcuda": lambda q=q: k.cosine_topk(q, codes, 10, inverse_norms=known, backend="cpu")
         }
         if _there("simsimd"):
@@ -63,10 +63,10 @@ def measure(scale: float) -> dict[str, dict[str, float]]:
                 q, codes, metric="dot", threads=threads()
             )
         if _there("usearch"):
-            from usearch.index import MetricKind, search
+            from usearch.index import search
 
             runs["usearch_exact"] = lambda q=q: search(
-                codes, q, 10, MetricKind.Cos, exact=True, threads=threads()
+                codes, q, 10, "cos", exact=True, threads=threads()
             )
         figures[f"int8 top-k, {n:,} by {dim}, {queries} queries"] = _times(runs)
     rows = int(64 * scale) or 4

@@ -10,10 +10,10 @@ import numpy as np
 import llcuda_kernels as k
 from llcuda_kernels.cuda import driver, load
 from llcuda_kernels.cuda.array import DeviceArray, empty, to_device
-from tools.kernels_bench.clock import DeviceClock, host_time
+from tools.kernels_bench.clock import host_time
 
 
-def launches(clock: DeviceClock) -> dict[str, float]:
+def launches() -> dict[str, float]:
     """Microseconds: of the host for an operation on a small array, and replayed in a graph."""
     x, out = to_device(np.ones(1024, np.float32)), empty((1024,), np.float32)
 
@@ -36,7 +36,6 @@ def launches(clock: DeviceClock) -> dict[str, float]:
         graph.replay()
     graph.synchronize()
     figures["replayed_us"] = (time.perf_counter() - start) / (20 * count) * 1e6
-    del clock
     return figures
 
 

@@ -77,7 +77,7 @@ def compute_capability() -> tuple[int, int]:
     if found is None:
         cc = device().compute_capability
         found = _here.capability = (int(cc[0]), int(cc[1]))
-    return found  # type: ignore[no-any-return]
+    return found
 
 
 def multiprocessors() -> int:
@@ -85,7 +85,7 @@ def multiprocessors() -> int:
     found = getattr(_here, "multiprocessors", None)
     if found is None:
         found = _here.multiprocessors = int(device().properties.multiprocessor_count)
-    return found  # type: ignore[no-any-return]
+    return found
 
 
 class Loaded:

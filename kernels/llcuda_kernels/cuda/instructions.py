@@ -236,7 +236,7 @@ def copy_wait(typingctx: Any, groups: Any) -> Any:
 
 @intrinsic
 def load_matrix4(typingctx: Any, address: Any) -> Any:
-    """Four 8×8 matrices of 16 bits out of shared memory, as the tensor cores want them."""
+    """Four 8x8 matrices of 16 bits out of shared memory, as the tensor cores want them."""
     text = "ldmatrix.sync.aligned.m8n8.x4.shared.b16 {$0, $1, $2, $3}, [$4];"
     return _asm(text, "rrrr", "r", True)
 
@@ -262,7 +262,7 @@ def mma_bf16(
     c2: Any,
     c3: Any,
 ) -> Any:
-    """A 16×8 tile and the product of 16×16 with 16×8, bfloat16 into float32."""
+    """A 16x8 tile and the product of 16x16 with 16x8, bfloat16 into float32."""
     text = _mma("m16n8k16", "f32.bf16.bf16.f32")
     return _asm(text, "ffff", "rrrrrrffff", False)
 
@@ -281,5 +281,5 @@ def mma_int8(
     c2: Any,
     c3: Any,
 ) -> Any:
-    """A 16×8 tile and the product of 16×32 with 32×8, int8 into int32."""
+    """A 16x8 tile and the product of 16x32 with 32x8, int8 into int32."""
     return _asm(_mma("m16n8k32", "s32.s8.s8.s32"), "rrrr", "rrrrrrrrrr", False)

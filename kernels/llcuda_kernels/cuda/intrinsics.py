@@ -34,10 +34,10 @@ greater, float_bits, bits_float = _from.greater, _from.float_bits, _from.bits_fl
 lane, shuffle_xor, shuffle, ballot = _from.lane, _from.shuffle_xor, _from.shuffle, _from.ballot
 bits_set = _from.bits_set
 
-copy_async16 = getattr(_from, "copy_async16", None)
-copy_commit = getattr(_from, "copy_commit", None)
-copy_wait = getattr(_from, "copy_wait", None)
-load_matrix4 = getattr(_from, "load_matrix4", None)
-mma_bf16 = getattr(_from, "mma_bf16", None)
-mma_int8 = getattr(_from, "mma_int8", None)
-shared_address = getattr(_from, "shared_address", None)
+copy_async16: Any = getattr(_from, "copy_async16", None)
+copy_commit: Any = getattr(_from, "copy_commit", None)
+copy_wait: Any = getattr(_from, "copy_wait", None)
+load_matrix4: Any = getattr(_from, "load_matrix4", None)
+mma_bf16: Any = getattr(_from, "mma_bf16", None)
+mma_int8: Any = getattr(_from, "mma_int8", None)
+shared_address: Any = getattr(_from, "shared_address", None)

@@ -1,15 +1,16 @@
 """float32 and int8 products on the ordinary cores: one kernel to read, two that are fast.
 
-``tiled``: a block computes 16×16 of C. It walks along k in steps of 16: all threads bring a tile of A
-and one of B to shared memory, wait, and multiply what is there. Each number fetched is used 16 times.
+``tiled``: a block computes 16x16 of C. It walks along k in steps of 16: all threads bring a tile of
+A and one of B to shared memory, wait, and multiply what is there. Each number fetched is used 16
+times.
 
-``fast``: a block computes 128×128, a thread 8×8 in registers, so that a number fetched from global
+``fast``: a block computes 128x128, a thread 8x8 in registers, so that a number fetched from global
 memory is used 128 times and one from shared memory 8 times. Tiles are 16 deep; while one is
 multiplied, the next is on its way in registers, and goes to a second buffer.
 
 ::
 
-    thread (ty, tx) of 16×16 has rows 4 ty .. +3 and 64 + 4 ty .. +3,
+    thread (ty, tx) of 16x16 has rows 4 ty .. +3 and 64 + 4 ty .. +3,
     and columns 4 tx .. +3 and 64 + 4 tx .. +3: neighbours read neighbouring vectors
 
 Any shape will do: what lies beyond the edges counts as zero, and loops go over ceil(k / tile).
@@ -179,7 +180,7 @@ def _int8(name: str, dot: Any, least: tuple[int, int]) -> Kernel:
         name, pointer(I32), pointer(I32), pointer(I32), I32, I32, I32, bounds=THREADS, least=least
     )
     def run(a: Any, b: Any, c: Any, m: Any, n: Any, words: Any) -> None:
-        """C = A Bᵀ of rows of four int8 a word; a block 64×64, a thread 4×4."""
+        """C = A Bᵀ of rows of four int8 a word; a block 64x64, a thread 4x4."""
         near_a = cuda.shared.array(1024, I32, 16)
         near_b = cuda.shared.array(1024, I32, 16)
         sums = cuda.local.array(16, I32)

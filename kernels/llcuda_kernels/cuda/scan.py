@@ -1,16 +1,17 @@
 """The second half of a large search: every row against a limit that is known already.
 
-The k-th best score in a sample of the rows is a limit that the k best of all rows reach. So each row
-is scored and, if it reaches the limit, its key is appended to a list in global memory; no block sorts
-or waits. Of random rows k in a sample's worth do, some hundreds in all; then the list is searched.
-The lists have an end: when rows lie so that more pass (the best last, say), the caller is told, and
-searches in the robust way.
+The k-th best score in a sample of the rows is a limit that the k best of all rows reach. So each
+row is scored and, if it reaches the limit, its key is appended to a list in global memory; no block
+sorts or waits. Of random rows k in a sample's worth do, some hundreds in all; then the list is
+searched. The lists have an end: when rows lie so that more pass (the best last, say), the caller is
+told, and searches in the robust way.
 
-With one query the dot products are dp4a's. With several, and tensor cores, they are matrix products:
+With one query the dot products are dp4a's. With several, and tensor cores, they are products of
+matrices:
 
 ::
 
-    mma 16×8×32: 16 rows (A, from global memory into registers) by 8 queries (B, in shared memory)
+    mma 16x8x32: 16 rows (A, from global memory into registers) by 8 queries (B, in shared memory)
 
 A sum does not mind the order of its terms, so a lane gives mma 16 neighbouring bytes of its row in
 four words, and the same bytes of the query: what mma takes for k = 4t and 16 + 4t may be any bytes,
@@ -107,6 +108,7 @@ def _scan(
         start += np.int64(cuda.gridDim.x) * 128
 
 
+@device
 def _offer(
     c: Any, inverse: Any, row: Any, total: Any, q: Any, count: Any, near: Any, at_limits: Any,
     keys: Any, room: Any, counts: Any,
@@ -117,9 +119,6 @@ def _offer(
         place = count_up(counts, q)
         if place < room:
             keys[q * room + place] = key_of(score, row)
-
-
-_offer = device(_offer)
 
 
 @kernel(

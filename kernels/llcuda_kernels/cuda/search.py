@@ -242,8 +242,8 @@ def _inverse_norms(codes: Any, out: Any, rows: Any, dim: Any) -> None:
     if row >= rows:
         return
     total = np.int32(0)
-    for at in range(lane(), dim, 32):
-        v = np.int32(codes[row * dim + at])
+    for i in range(lane(), dim, 32):
+        v = np.int32(codes[row * dim + i])
         total += v * v
     total += shuffle_xor(total, 16)
     total += shuffle_xor(total, 8)

@@ -39,10 +39,19 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 SIMULATED = os.environ.get("NUMBA_ENABLE_CUDASIM", "0") not in ("", "0")
 
-if SIMULATED:
-    from .simulator import cuda
+#: As their modules have them; mypy knows nothing of these.
+cuda: Any
+core: Any
+native: Any
+ir: Any
+types: Any
+signature: Any
 
-    core = native = ir = types = intrinsic = signature = None
+if SIMULATED:
+    from .simulator import cuda as _simulated
+
+    cuda = _simulated
+    core = native = ir = types = signature = None
     F16, F32, F64 = np.dtype(np.float16), np.dtype(np.float32), np.dtype(np.float64)
     I8, U8, U16 = np.dtype(np.int8), np.dtype(np.uint8), np.dtype(np.uint16)
     I32, U32, I64 = np.dtype(np.int32), np.dtype(np.uint32), np.dtype(np.int64)
@@ -57,15 +66,18 @@ if SIMULATED:
 
 else:
     if not hasattr(np, "row_stack"):  # NumPy 2.5 dropped the name, and numba-cuda 0.30 uses it
-        np.row_stack = np.vstack  # type: ignore[attr-defined]
+        setattr(np, "row_stack", np.vstack)  # noqa: B010  # mypy knows that it is gone
 
-    from cuda import core
-    from cuda.bindings import driver as native
-    from llvmlite import ir
-    from numba import cuda
-    from numba.cuda import types
-    from numba.cuda.extending import intrinsic
-    from numba.cuda.typing import signature
+    from cuda import core as _core
+    from cuda.bindings import driver as _driver
+    from llvmlite import ir as _ir
+    from numba import cuda as _cuda
+    from numba.cuda import types as _types
+    from numba.cuda.extending import intrinsic as _intrinsic
+    from numba.cuda.typing import signature as _signature
+
+    cuda, core, native, ir, types = _cuda, _core, _driver, _ir, _types
+    signature = _signature
 
     F16, F32, F64 = types.float16, types.float32, types.float64
     I8, U8, U16 = types.int8, types.uint8, types.uint16
@@ -77,7 +89,13 @@ else:
 
     def device(function: F) -> F:
         """A function that kernels call: it becomes part of each of them."""
-        return cuda.jit(device=True, inline="always")(function)  # type: ignore[no-any-return]
+        compiled: F = cuda.jit(device=True, inline="always")(function)
+        return compiled
+
+    def intrinsic(function: F) -> F:
+        """A function that says which code a call of it is."""
+        made: Any = _intrinsic(function)
+        return made  # type: ignore[no-any-return]
 
 
 def ptx(function: Any, signature: list[Any], cc: tuple[int, int], bounds: Any) -> str:
@@ -92,4 +110,5 @@ def literal_needed(given: Any) -> Exception:
     """What a compiler says of an argument that must be written as a number."""
     from numba.cuda.core.errors import RequireLiteralValue
 
-    return RequireLiteralValue(given)
+    made: Exception = RequireLiteralValue(given)
+    return made

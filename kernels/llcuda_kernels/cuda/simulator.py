@@ -5,7 +5,7 @@ an operating-system thread for each CUDA thread and polls them; this one switche
 must wait for each other, so it is some ten times quicker, and it knows who waits for what:
 
 1. Threads of a block run in order, each until it waits. All must come to the same barrier: when one
-   ends, or waits elsewhere, while others wait, `DivergentBarrier` is raised.
+   ends, or waits elsewhere, while others wait, `DivergentBarrierError` is raised.
 2. The lanes of a warp meet in `exchange`: each gives a value and gets what all gave.
 3. A shared array belongs to the place in the code that makes it.
 4. Shared and local arrays start as NaN, or as a large number: who reads before anybody wrote is
@@ -24,7 +24,7 @@ import numpy as np
 WARP = 32
 
 
-class DivergentBarrier(Exception):
+class DivergentBarrierError(Exception):
     """Threads that should wait for each other wait at different places, or have ended."""
 
 
@@ -60,7 +60,7 @@ class _Block:
     def play(self, function: Callable[..., Any], args: tuple[Any, ...]) -> None:
         size = self.size
         main = greenlet.getcurrent()
-        threads = []
+        threads: list[_Thread] = []
         for z in range(size.z):
             for y in range(size.y):
                 for x in range(size.x):
@@ -81,7 +81,7 @@ class _Block:
     def _release(self, threads: list[_Thread], live: list[_Thread]) -> None:
         """Let go whoever has nobody left to wait for."""
         moved = False
-        warps = {}
+        warps: dict[int, list[_Thread]] = {}
         for thread in live:
             warps.setdefault(thread.number // WARP, []).append(thread)
         for number, lanes in warps.items():
@@ -89,7 +89,7 @@ class _Block:
             whole = min(WARP, len(threads) - number * WARP)
             if len(places) == 1 and next(iter(places))[0] == "warp":
                 if len(lanes) != whole:
-                    raise DivergentBarrier(f"lanes of warp {number} have ended: {places}")
+                    raise DivergentBarrierError(f"lanes of warp {number} have ended: {places}")
                 given = [thread.gave for thread in lanes]
                 for thread in lanes:
                     thread.got, thread.waits_at = given, None
@@ -97,7 +97,9 @@ class _Block:
         if live and not moved:
             places = {thread.waits_at for thread in live}
             if len(places) != 1 or len(live) != len(threads) or next(iter(places))[0] != "block":
-                raise DivergentBarrier(f"{len(live)} of {len(threads)} threads wait at {places}")
+                raise DivergentBarrierError(
+                    f"{len(live)} of {len(threads)} threads wait at {places}"
+                )
             given = [thread.gave for thread in live]
             for thread in live:
                 thread.got, thread.waits_at = given, None

@@ -1,14 +1,14 @@
 """Products on tensor cores: bfloat16 into float32, int8 into int32. From compute capability 8.0.
 
-C = A Bᵀ, both stored by rows along k. A block computes 128×128, each of its four warps 64×64 out of
-16×8 tiles. Rows are 64 bytes deep a step, whatever the numbers are: 32 bfloat16, or 64 int8. Four
+C = A Bᵀ, both stored by rows along k. A block computes 128x128, each of its four warps 64x64 out of
+16x8 tiles. Rows are 64 bytes deep a step, whatever the numbers are: 32 bfloat16, or 64 int8. Four
 steps are in shared memory at once, three of them still on their way (cp.async), so that the tensor
 cores need not wait. A row takes 80 bytes there: eight rows 80 bytes apart lie in different banks.
 
 ::
 
     warp w: rows 64 (w % 2) .., columns 64 (w / 2) ..
-    A: four matrices of 16×32 bytes, B: four of 16×32 bytes, each one ldmatrix
+    A: four matrices of 16x32 bytes, B: four of 16x32 bytes, each one ldmatrix
 
 Sizes are whole tiles: what calls it pads with zeros.
 """
@@ -37,7 +37,7 @@ SIDE, THREADS, STAGES = 128, 128, 4
 DEPTH, STRIDE = 16, 80
 _STAGE = 2 * SIDE * STRIDE
 SHARED = STAGES * _STAGE
-#: Tiles of C that are computed one after the other lie in bands of so many rows: B is read less often.
+#: Tiles computed one after the other lie in bands of so many tile rows: B is read less often.
 _BAND = 8
 
 

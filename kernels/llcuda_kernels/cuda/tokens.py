@@ -1,13 +1,15 @@
 """Token statistics on the device: a row is read once, and kept nowhere.
 
-Each thread keeps, of the numbers that it has seen, the greatest m, the sum s of ``2^d`` and the sum t
-of ``2^d · d``, with ``d = (x - m) / ln 2``; when a greater one comes, s and t are scaled. Threads and
-then blocks are put together in the same way (Milakov and Gimelshein 2018, arXiv:1805.02867, with t
-added), so that a row may be split over blocks where rows are few. Then
+Each thread keeps, of the numbers that it has seen, the greatest m, the sum s of ``2^d`` and the sum
+t of ``2^d · d``, with ``d = (x - m) / ln 2``; when a greater one comes, s and t are scaled. Threads
+and then blocks are put together in the same way (Milakov and Gimelshein 2018, arXiv:1805.02867,
+with t added), so that a row may be split over blocks where rows are few. Then
 
     log_sum_exp = m + ln s        entropy = ln s - ln 2 · t / s
 
-The k greatest are found as in `topk`, in the same pass.
+For the k greatest the first kernel leaves what each thread found greatest, and a second one reads
+again the little that can hold them (`_again`); from k = 129 on they are found in the pass, as in
+`topk`.
 """
 
 from __future__ import annotations
@@ -456,7 +458,7 @@ def token_statistics(values: Array, chosen: Array | None, k: int) -> tuple[Any, 
     """See `llcuda_kernels.token_statistics`."""
     call = Call(values, chosen)
     x = call.take(values, np.float32, "values", 2)
-    rows, n = x.shape
+    rows = x.shape[0]
     have = chosen is not None
     picked = x if chosen is None else call.take(chosen, np.int64, "chosen", 1)
     if picked is not x and picked.shape[0] != rows:

@@ -1,10 +1,10 @@
 """The k best of a stream of numbers, found by a block in shared memory.
 
-A number and its index become one key of 64 bits that orders as the pair does: greater numbers first,
-and of equal ones the lower index. The block keeps a buffer of keys and the k-th best key so far;
-what beats that is put into the buffer, and when the buffer is nearly full it is sorted and cut back
-to k. On random numbers next to nothing beats the k-th best after a while, so a number costs one
-comparison.
+A number and its index become one key of 64 bits that orders as the pair does: greater numbers
+first, and of equal ones the lower index. The block keeps a buffer of keys and the k-th best key so
+far; what beats that is put into the buffer, and when the buffer is nearly full it is sorted and cut
+back to k. On random numbers next to nothing beats the k-th best after a while, so a number costs
+one comparison.
 
 ::
 

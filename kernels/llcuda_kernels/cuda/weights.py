@@ -1,7 +1,8 @@
 """int4 weights on the device.
 
-AWQ holds eight columns of one row in a word, GPTQ eight rows of one column; either way a thread takes
-words as they lie, neighbours by neighbours, and keeps what belongs to its columns in registers.
+AWQ holds eight columns of one row in a word, GPTQ eight rows of one column; either way a thread
+takes words as they lie, neighbours by neighbours, and keeps what belongs to its columns in
+registers.
 """
 
 from __future__ import annotations
@@ -370,7 +371,7 @@ def times_vector(x: Array, qweight: Array, qzeros: Array, scales: Array, awq: bo
 
         return call.give(to_device(np.zeros(columns, np.float32)))
     if not aligned(v, q):
-        raise ValueError("x and qweight must be aligned to 16 bytes on the device: copy them first")
+        raise ValueError("x and qweight must be aligned to 16 bytes on the device: copy them")
     size = inner // groups
     across = divide_up(columns, 256) if awq else divide_up(columns, 128)
     parts = _parts(groups, across)
@@ -378,7 +379,8 @@ def times_vector(x: Array, qweight: Array, qzeros: Array, scales: Array, awq: bo
     sums_x = empty((groups,), np.float32)
     _sum_groups.launch(divide_up(groups, 8), THREADS, v.address, sums_x.address, groups, size)
     VECTOR[awq, kind].launch(
-        (across, parts), THREADS, v.address, sums_x.address, q.address, z.address, s.address, made.address,
+        (across, parts), THREADS,
+        v.address, sums_x.address, q.address, z.address, s.address, made.address,
         columns, size, inner // parts,
     )  # fmt: skip
     if parts == 1:

@@ -7,6 +7,7 @@ import pytest
 
 from llcuda_kernels import from_bf16, reference, to_bf16
 from llcuda_kernels.cuda import load, matmul, products, weights
+from llcuda_kernels.cuda.array import to_device
 from tests.kernels.cases import assert_close, normal
 from tests.kernels.weights import make
 
@@ -53,13 +54,13 @@ def test_bf16_without_tensor_cores() -> None:
 
 
 def test_rows_padded_to_whole_tiles() -> None:
-    x = products.to_device(to_bf16(normal((3, 5), 1)))
+    x = to_device(to_bf16(normal((3, 5), 1)))
     whole = products._whole_tiles(x).copy_to_host()
     assert whole.shape == (128, 16)
     want = from_bf16(x.copy_to_host())
     assert_close(from_bf16(whole.view(np.uint16))[:3, :5], want, atol=0)
     assert not whole[3:].any()
-    odd = products.to_device(np.arange(1, 16, dtype=np.int8).reshape(3, 5))
+    odd = to_device(np.arange(1, 16, dtype=np.int8).reshape(3, 5))
     bytes_ = products._whole_tiles(odd).copy_to_host().view(np.int8)
     np.testing.assert_array_equal(bytes_[:3, :5], odd.copy_to_host())
     assert not bytes_[:, 5:].any()
