@@ -43,6 +43,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--only", metavar="WORD", help="time only what has WORD in its name")
     parser.add_argument("--scale", type=float, default=1.0, help="sizes, as a share of the full")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures to FILE")
+    parser.add_argument("--markdown", type=Path, metavar="FILE", help="write tables to FILE")
+    parser.add_argument("--plot", type=Path, metavar="FILE", help="draw a roofline to FILE (PNG)")
     parser.add_argument("--seed", type=int, default=None, help="for the inputs of the checks")
     options = parser.parse_args(argv)
 
@@ -75,6 +77,13 @@ def main(argv: Sequence[str] | None = None) -> int:
                 print(f"{name:40} " + "  ".join(f"{key} {v:.4g}" for key, v in row.items()))
     if options.json:
         options.json.write_text(json.dumps(report, indent=1, default=str) + "\n")
+    if options.markdown or options.plot:
+        from tools.kernels_bench import report as writer
+
+        if options.markdown:
+            options.markdown.write_text(writer.markdown(report))
+        if options.plot and report["device"]:
+            writer.roofline(report, options.plot)
     return 1 if failed else 0
 
 

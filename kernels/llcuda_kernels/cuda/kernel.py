@@ -48,7 +48,7 @@ class Kernel:
         """
         bounds = self.bounds
         if isinstance(bounds, tuple) and cc < (9, 0):
-            bounds = bounds[0]
+            bounds = (bounds[0], 1)
         return shim.ptx(self.function, self.signature, cc, bounds)
 
     def launch(self, grid: Any, block: Any, *args: Any, shared: int = 0) -> None:

@@ -25,7 +25,7 @@ def check(q: np.ndarray, v: np.ndarray, k: int, known: np.ndarray | None = None)
 
 @pytest.mark.parametrize(
     ("count", "dim", "queries", "k"),
-    [(1, 1, 1, 1), (5, 16, 2, 9), (300, 17, 1, 10), (1200, 32, 1, 128), (300, 40, 9, 5)],
+    [(1, 1, 1, 1), (5, 16, 2, 9), (300, 17, 1, 10), (1100, 16, 1, 128), (200, 24, 9, 5)],
 )
 def test_codes(count: int, dim: int, queries: int, k: int) -> None:
     check(codes((queries, dim), 1), codes((count, dim), 2), k)
@@ -36,7 +36,7 @@ def test_many_of_them() -> None:
 
 
 def test_rows_that_get_better_and_better_fill_the_buffer_again_and_again() -> None:
-    v = codes((1500, 16), 5)
+    v = codes((1200, 16), 5)
     q = codes((1, 16), 6)
     order = np.argsort(reference.search.cosine_scores(q, v)[0])
     check(q, v[order], 20)
@@ -51,8 +51,8 @@ def test_equal_scores_come_in_the_order_of_rows() -> None:
 
 
 def test_floats() -> None:
-    check(normal((1, 10), 1), normal((400, 10), 2), 12)
-    x = odd_rows(9)
+    check(normal((1, 12), 1), normal((300, 12), 2), 12)
+    x = odd_rows(8)
     check(x[4:5], x, 12)
 
 
