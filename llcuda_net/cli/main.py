@@ -16,6 +16,7 @@ from llcuda_net.cli.common import Exit, Parser, VersionAction
 PROG = "llcuda"
 #: The groups: module and one line of help.
 _GROUPS = {
+    "doctor": ("llcuda_net.cli.doctor", "what this machine has, and whether the kernels are right"),
     "results": ("llcuda_net.cli.results", "list, search, export and prune what was generated"),
 }
 
@@ -24,6 +25,7 @@ commands:
 {commands}
 
 examples:
+  llcuda doctor
   llcuda results list
   llcuda results --help
 

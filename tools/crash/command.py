@@ -127,7 +127,7 @@ def rows(ledger: Ledger) -> list[tuple[str, str]]:
         ("  unaltered", f"{n['unaltered at the end']:,} at the end"),
         (
             "stored in all",
-            f"{n['stored']:,} at the end: one that no client knows of was started twice",
+            f"{n['stored']:,} at the end; one that no client knows of is a violation",
         ),
         ("continued", f"{n['spliced results']:,} results, {n['splices']:,} times"),
         ("verified", f"{n['contents verified']:,} contents by llcuda results verify"),

@@ -157,5 +157,6 @@ def free_port() -> int:
 def environment() -> dict[str, str]:
     """Ours, without the user's own settings of llcuda, and with the llcuda of this very tree."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith("LLCUDA_")}
-    paths = [str(ROOT), str(ROOT / "protocol"), kept.get("PYTHONPATH", "")]
-    return {**kept, "PYTHONPATH": os.pathsep.join(filter(None, paths)), "NO_COLOR": "1"}
+    paths = [str(ROOT), str(ROOT / "protocol"), str(ROOT / "kernels")]
+    paths += filter(None, [kept.get("PYTHONPATH")])
+    return {**kept, "PYTHONPATH": os.pathsep.join(paths), "NO_COLOR": "1"}

@@ -1,0 +1,211 @@
+"""`llcuda doctor`: what this machine has, and whether every kernel does what it says here."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import sys
+from collections.abc import Sequence
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from llcuda_net.cli.common import Exit, Parser, fail, paint, run_command
+from llcuda_net.terminal import is_clever
+
+if TYPE_CHECKING:
+    from llcuda_kernels.selfcheck import Outcome
+
+PROG = "llcuda doctor"
+#: What matters of what is installed, and what is only there where somebody wanted it.
+_PACKAGES = ("llcuda-net", "trio", "msgpack", "httpx", "apsw", "xllamacpp", "numpy", "numba")
+_OPTIONAL = ("numba-cuda", "cuda-toolkit", "cupy-cuda13x", "cupy-cuda12x", "mpi4py", "pyarrow")
+
+_EPILOG = """\
+examples:
+  llcuda doctor
+  llcuda doctor --backend cpu --json
+
+Each operation of llcuda_kernels is run on fresh random inputs, with outliers, NaN, infinity and
+odd sizes, and compared with its float64 reference. "error" is the greatest deviation, as a share
+of what is allowed. The first run compiles the kernels, which takes a while; they are kept.
+
+exit codes: 0 all is well (a GPU that is not there is no fault), 1 a kernel is wrong or failed,
+2 wrong usage, 130 interrupted
+"""
+
+
+def make_parser() -> Parser:
+    """The command line."""
+    parser = Parser(
+        prog=PROG,
+        description="Say what this machine has, and check every kernel against its reference.",
+        epilog=_EPILOG,
+    )
+    parser.add_argument(
+        "--backend", choices=("all", "cpu", "cuda"), default="all", help="what to check"
+    )
+    parser.add_argument("--seed", type=int, metavar="N", help="of the inputs (default: fresh)")
+    parser.add_argument("--json", action="store_true", help="one JSON object a line")
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; returns its exit code."""
+    return run_command(PROG, lambda: _run(argv))
+
+
+def _run(argv: Sequence[str] | None) -> int:
+    arguments = make_parser().parse_args(argv)
+    if arguments.seed is not None and arguments.seed < 0:
+        fail(f"--seed must be 0 or more, not {arguments.seed}")
+    facts = machine()
+    if arguments.json:
+        print(json.dumps({"event": "machine", **facts}), flush=True)
+    else:
+        _print_facts(facts)
+    backends = ["cpu", "cuda"] if arguments.backend == "all" else [arguments.backend]
+    wrong = 0
+    for backend in backends:
+        usable = backend == "cpu" or facts["gpu"]["usable"]
+        if usable:
+            wrong += _check(backend, arguments.seed, as_json=arguments.json)
+        elif arguments.backend == "cuda":
+            fail(f"the GPU is not used: {facts['gpu']['reason']}", Exit.REFUSED)
+        elif not arguments.json:
+            print(f"\nkernels on the GPU: not run: {facts['gpu']['reason']}")
+    if not arguments.json:
+        print(f"\n{wrong} of the kernels are wrong" if wrong else "\nall is well")
+    return Exit.REFUSED if wrong else Exit.OK
+
+
+def machine() -> dict[str, Any]:
+    """What the machine has: of JSON's types."""
+    from dataclasses import asdict
+
+    import apsw
+
+    from llcuda_kernels.device import gpu
+
+    found = asdict(gpu())
+    found["compute_capability"] = ".".join(map(str, found["compute_capability"]))
+    return {
+        "system": f"{platform.system()} {platform.release()} {platform.machine()}",
+        "processor": _processor(),
+        "cores": len(os.sched_getaffinity(0))
+        if hasattr(os, "sched_getaffinity")
+        else os.cpu_count(),
+        "memory": _memory(),
+        "python": platform.python_version(),
+        "sqlite": apsw.sqlite_lib_version(),
+        "packages": {name: _version(name) for name in (*_PACKAGES, *_OPTIONAL)},
+        "gpu": {**found, "kernel_module": _kernel_module()},
+    }
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return platform.processor() or "unknown"
+    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(names, platform.machine())
+
+
+def _memory() -> int | None:
+    """Bytes; None where the system does not say."""
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (ValueError, OSError):
+        return None
+
+
+def _version(name: str) -> str | None:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return None
+
+
+def _kernel_module() -> str | None:
+    """The version of NVIDIA's kernel module, also where its library is missing."""
+    try:
+        first = Path("/proc/driver/nvidia/version").read_text(encoding="utf-8").splitlines()[0]
+    except (OSError, IndexError):
+        return None
+    return next((word for word in first.split() if word[0].isdigit()), None)
+
+
+def _print_facts(facts: dict[str, Any]) -> None:
+    memory = facts["memory"]
+    size = f", {memory / 2**30:.1f} GiB memory" if memory else ""
+    packages = facts["packages"]
+    rows = [
+        ("system", facts["system"]),
+        ("processor", f"{facts['processor']}, {facts['cores']} cores{size}"),
+        ("python", f"{facts['python']}, SQLite {facts['sqlite']}"),
+        ("packages", ", ".join(f"{name} {packages[name]}" for name in _PACKAGES if packages[name])),
+        ("extras", ", ".join(f"{n} {packages[n]}" for n in _OPTIONAL if packages[n]) or "none"),
+        ("GPU", _gpu_line(facts["gpu"])),
+    ]
+    for name, text in rows:
+        print(f"{name:<10} {text}")
+    sys.stdout.flush()
+
+
+def _gpu_line(gpu: dict[str, Any]) -> str:
+    if not gpu["usable"]:
+        module = gpu["kernel_module"]
+        return f"not used: {gpu['reason']}" + (f" (kernel module {module})" if module else "")
+    return (
+        f"{gpu['name']}, compute capability {gpu['compute_capability']}, "
+        f"{gpu['multiprocessors']} multiprocessors, {gpu['memory'] / 2**30:.0f} GiB, "
+        f"driver {gpu['driver']}, runtime {gpu['runtime']}"
+    )
+
+
+def _check(backend: str, seed: int | None, *, as_json: bool) -> int:
+    """Run every check on a backend; how many failed."""
+    from llcuda_kernels import selfcheck
+
+    if not as_json:
+        where = {"cpu": "the CPU", "cuda": "the GPU"}[backend]
+        print(f"\nkernels on {where}, each against its float64 reference:", flush=True)
+    wrong = 0
+    for name in selfcheck.names():
+        _progress(f"  ...  {name}" if not as_json else "")
+        outcome = selfcheck.run(name, backend, seed)  # type: ignore[arg-type]
+        _progress("")
+        wrong += not outcome.passed
+        print(_json(outcome) if as_json else _line(outcome), flush=True)
+    return wrong
+
+
+def _progress(text: str) -> None:
+    """What runs now, on a terminal; it is taken away by the next text."""
+    if is_clever(sys.stderr):
+        sys.stderr.write("\r\x1b[K" + text)
+        sys.stderr.flush()
+
+
+def _json(outcome: Outcome) -> str:
+    from dataclasses import asdict
+    from math import isfinite
+
+    found = {"event": "kernel", **asdict(outcome)}
+    if not isfinite(outcome.miss):
+        found["miss"] = None
+    return json.dumps(found)
+
+
+def _line(outcome: Outcome) -> str:
+    if outcome.passed:
+        mark = paint("ok   ", "32", sys.stdout)
+        return f"  {mark} {outcome.name:<22} error {outcome.miss:5.3f}   {outcome.seconds:6.2f} s"
+    mark = paint("WRONG", "31", sys.stdout)
+    return f"  {mark} {outcome.name:<22} {outcome.reason}"
+
+
+if __name__ == "__main__":
+    sys.exit(main())
