@@ -120,6 +120,7 @@ class Generation:
     _held: list[Probabilities] = field(default_factory=list)  # of tokens without text so far
     _before: int = 0  # tokens before the last continuation
     _predicted: int = 0  # tokens since, by the upstream's count
+    _made: int = 0  # tokens of earlier runs in this process
 
     def __post_init__(self) -> None:
         if self.params.get("n_probs"):
@@ -267,6 +268,7 @@ class Generation:
 
     def continued(self, tokens: int) -> None:
         """The upstream is prompted again with everything so far: `tokens` of it generated."""
+        self._made = self.made
         self._before = tokens
         self._predicted = 0
         self.final = None
@@ -307,6 +309,17 @@ class Generation:
         if not self.ended:
             self.suspended = True
             self.scope.cancel()
+
+    @property
+    def made(self) -> int:
+        """Tokens that upstreams have made for it in this process; never grows less."""
+        told = 0 if self.final is None else self.final.tokens_predicted
+        return self._made + max(self._predicted, told)
+
+    @property
+    def from_store(self) -> bool:
+        """Whether what was kept already answered it, and no upstream was asked."""
+        return self._told is not None and not self.times.dispatched
 
     @property
     def reason(self) -> str:

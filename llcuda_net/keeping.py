@@ -50,6 +50,11 @@ class Keeper:
         """Whether there is a store at all."""
         return self._storage is not None
 
+    @property
+    def storage(self) -> Storage | None:
+        """Where it keeps them."""
+        return self._storage
+
     def level(self, wanted: str | None) -> Level:
         """The level in force for a request.
 

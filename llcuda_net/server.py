@@ -38,6 +38,7 @@ from llcuda_net.storage.records import Level
 from llcuda_net.upstream.fingerprint import Fingerprint, Told
 from llcuda_net.upstream.hub import StreamHub
 from llcuda_net.upstream.interface import Properties, Upstream
+from llcuda_net.watching import Standing, Watch
 from llcuda_protocol import Attach, ErrorCode, Generate
 from llcuda_protocol.kinds import MAX_LINGER
 
@@ -109,6 +110,13 @@ class Server:
         self._tokens_streamed = 0
         self._started = trio.current_time()
         self._draining = False
+        #: Told of each request when it is over.
+        self.watch = Watch()
+        #: How we stand, for whoever watches.
+        self.standing = Standing(
+            settings, [upstream], self._admission, self._registry, self._sessions, self._keeper
+        )
+        self.standing.restarts = lambda: self.upstream_restarts()
         self._nursery: trio.Nursery
         hub.after_batch = self._publisher.flush
 
@@ -149,7 +157,7 @@ class Server:
         """
         if self._draining:
             return
-        self._draining = True
+        self._draining = self.standing.draining = True
         self._accepting.cancel()
         log.info("draining", seconds=grace, running=len(self._registry))
         for session in self._sessions:
@@ -185,7 +193,7 @@ class Server:
 
     async def _serve(self, stream: trio.abc.Stream) -> None:
         self._session_count += 1
-        number = self._session_count
+        number = self.standing.connections_opened = self._session_count
         session = Session(self, stream, number)
         self._greeting[session] = None
         if len(self._greeting) > MAX_GREETING:
@@ -215,6 +223,10 @@ class Server:
         Raises:
             RequestError: the request is wrong, the queue is full, or the server is stopping.
         """
+        with self.watch.submitting():
+            return self._submit(request)
+
+    def _submit(self, request: Generate) -> Generation:
         if self._draining:
             raise _shutting_down("the server is shutting down; try again later")
         properties = self._upstream.properties
@@ -349,6 +361,7 @@ class Server:
             self.analyst.wake()
         self._ended[generation.state] += 1
         self._tokens_streamed += len(generation.pieces)
+        self.watch.ended(generation)
         error = generation.error
         log.info(
             "generation_ended",
@@ -365,6 +378,10 @@ class Server:
         Raises:
             RequestError: as `submit`, or the upstream gives no embeddings.
         """
+        with self.watch.answering("embed"):
+            return await self._embed(texts)
+
+    async def _embed(self, texts: list[str]) -> list[bytes]:
         if self._draining:
             raise _shutting_down("the server is shutting down; try again later")
         vectors: list[bytes] = []
@@ -381,6 +398,10 @@ class Server:
         Raises:
             RequestError: as `embed`, or nothing is analysed here.
         """
+        with self.watch.answering("search"):
+            return await self._search(text, k)
+
+    async def _search(self, text: str, k: int) -> Found:
         if self._draining:
             raise _shutting_down("the server is shutting down; try again later")
         if self.analyst is None:

@@ -129,6 +129,11 @@ class Session:
         """Whether a request is open or bytes wait to be sent."""
         return self._connection.open_streams > 0 or self._outbox.busy
 
+    @property
+    def open_streams(self) -> int:
+        """Requests that are open."""
+        return self._connection.open_streams
+
     async def run(self) -> None:
         """Serve; returns when the session is over, whatever ended it."""
         try:

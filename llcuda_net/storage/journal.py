@@ -16,6 +16,7 @@ Syncs run in a thread, one at a time, and all who wait share the next one.
 from __future__ import annotations
 
 import errno
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -66,6 +67,7 @@ class Journal:
         refusal: why nothing can be appended now; None: it can.
         failed: why nothing ever can until a restart; None: not so.
         on_state: called with `refusal` whenever that changes.
+        on_sync: called with the seconds that each sync took; not from a thread.
     """
 
     def __init__(
@@ -79,6 +81,7 @@ class Journal:
         self.refusal: StorageError | None = None
         self.failed: StorageError | None = None
         self.on_state: Callable[[StorageError | None], None] = lambda refusal: None
+        self.on_sync: Callable[[float], None] = lambda seconds: None
         self.figures = Figures()
         #: Logs with entries that are not written yet, and those that are written but not synced.
         self.appended: dict[Log, int] = {}
@@ -316,11 +319,14 @@ class Journal:
         segments = [*retiring, self._segment]
         self.figures.syncs += 1
         try:
-            await trio.to_thread.run_sync(self._sync_segments, segments, limiter=self._limiter)
+            seconds = await trio.to_thread.run_sync(
+                self._sync_segments, segments, limiter=self._limiter
+            )
         except OSError as error:
             self._retiring = retiring + self._retiring
             self._refuse(_as_storage_error(error, failed=True))
             return False
+        self.on_sync(seconds)
         for segment in retiring:
             self._files.close(segment.descriptor)
         self._durable = target
@@ -332,9 +338,11 @@ class Journal:
         self._waiting.unpark_all()
         return True
 
-    def _sync_segments(self, segments: list[Segment]) -> None:
+    def _sync_segments(self, segments: list[Segment]) -> float:
+        started = time.perf_counter()
         for segment in segments:  # oldest first: a later one alone would be of no use
             self._files.fdatasync(segment.descriptor)
+        return time.perf_counter() - started
 
     # -- segments -----------------------------------------------------------------------------
 

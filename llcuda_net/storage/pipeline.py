@@ -281,6 +281,11 @@ class Storage:
         return [result for _, result in self._unstored.values()]
 
     @property
+    def committed(self) -> int:
+        """Results that were committed since the start, those of the last server apart."""
+        return self._writer.committed
+
+    @property
     def backlog(self) -> int:
         """Results that wait to be committed."""
         return self._writer.backlog + len(self._unstored)

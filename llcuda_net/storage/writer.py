@@ -49,12 +49,14 @@ class Writer:
 
     Attributes:
         failed: why nothing is committed any more; None: it is.
+        committed: results since the start.
     """
 
     def __init__(
         self, store: Store, open_store: OpenStore, *, batch: int = BATCH, room: int = QUEUE
     ) -> None:
         self.failed: StorageError | None = None
+        self.committed = 0
         self._store = store
         self._open_store = open_store
         self._batch = batch
@@ -118,6 +120,7 @@ class Writer:
 
     def _wake(self, batch: list[_Waiter]) -> None:
         self._free += len(batch)
+        self.committed += sum(waiter.error is None for waiter in batch)
         for waiter in batch:
             trio.lowlevel.reschedule(waiter.task)
         self._outside.unpark(count=len(batch))

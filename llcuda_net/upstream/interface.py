@@ -47,6 +47,9 @@ class Upstream(Protocol):
     async def ask(self) -> Properties:
         """Its properties, from memory where they are known."""
 
+    async def check(self) -> None:
+        """Return if it answers, and takes work, now."""
+
     def forget(self) -> None:
         """Ask for the properties again next time: another process may answer then."""
 

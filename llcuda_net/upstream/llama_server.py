@@ -141,6 +141,14 @@ class LlamaServer:
                 raise nonsense(f"/props lacks {error}") from None
         return self._properties
 
+    async def check(self) -> None:
+        """Return if it answers, and takes work, now.
+
+        Raises:
+            RequestError: as `ask`.
+        """
+        await self._short("GET", "/health", None)
+
     async def render(self, messages: list[dict[str, str]]) -> str:
         """The prompt that the model's chat template makes of the messages.
 

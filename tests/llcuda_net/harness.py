@@ -51,6 +51,8 @@ class FakeUpstream:
         self.paused = False
         self.failure: Exception | None = None
         self.fail_after = 0
+        self.refusal: Exception | None = None
+        self.stuck = False
         self.active = 0
         self.most_active = 0
         self.calls: list[dict[str, Any]] = []
@@ -67,6 +69,14 @@ class FakeUpstream:
         await trio.lowlevel.checkpoint()
         assert self.properties is not None
         return self.properties
+
+    async def check(self) -> None:
+        """What `refusal` says; `stuck`: nothing, for ever."""
+        await trio.lowlevel.checkpoint()
+        if self.stuck:
+            await trio.sleep_forever()
+        if self.refusal is not None:
+            raise self.refusal
 
     def forget(self) -> None:
         self.forgotten += 1
