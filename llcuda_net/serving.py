@@ -13,6 +13,7 @@ import ssl
 from collections.abc import Callable, Iterator, Sequence
 from importlib import resources
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import structlog
 import trio
@@ -31,6 +32,9 @@ from llcuda_net.upstream.engine import Engine, EngineOptions
 from llcuda_net.upstream.fingerprint import Fingerprint
 from llcuda_net.upstream.hub import StreamHub
 from llcuda_net.upstream.llama_server import LlamaServer
+
+if TYPE_CHECKING:
+    from llcuda_net.monitoring import Monitor
 
 log = structlog.get_logger(__name__)
 
@@ -154,10 +158,14 @@ class _Serving:
         self._failure: ConfigError | EngineError | StorageError | None = None
         self._folder: Path | None = None
         self._restarts: Callable[[], int] = lambda: 0
+        self._monitor: Monitor | None = None
+        self._monitored: Sequence[trio.SocketListener] = ()
 
     async def run(self) -> int:
         listeners = await self._listen()
+        self._monitored = await self._listen_monitor()
         async with trio.open_nursery() as outer:
+            self._start_monitor(outer)
             keeper = await self._keeper(outer, _address(listeners[0]))
             if keeper is not None:
                 async with trio.open_nursery() as nursery:
@@ -186,18 +194,29 @@ class _Serving:
         return Keeper(storage, level)
 
     async def _listen(self) -> _Listeners:
-        settings = self._settings
-        try:
-            listeners = await trio.open_tcp_listeners(settings.port, host=settings.host)
-        except (OSError, UnicodeError) as error:  # the latter for a name that no DNS could hold
-            where = Address(settings.host, settings.port)
-            reason = getattr(error, "strerror", None) or str(error)
-            raise ListenError(
-                f"cannot listen on {where}: {reason}; choose another --port or --host"
-            ) from None
+        listeners = await _open(self._settings.host, self._settings.port)
         if self._tls is None:
             return listeners
         return [trio.SSLListener(x, self._tls, https_compatible=True) for x in listeners]
+
+    async def _listen_monitor(self) -> Sequence[trio.SocketListener]:
+        settings = self._settings
+        if settings.metrics_port is None:
+            return ()
+        return await _open(settings.metrics_host, settings.metrics_port, "metrics-")
+
+    def _start_monitor(self, nursery: trio.Nursery) -> None:
+        """Before the server, so that it can be asked while a model loads; ends after it."""
+        if not self._monitored:
+            return
+        from llcuda_net.monitoring import Monitor  # costs time, and few ask for it
+
+        self._monitor = Monitor(self._settings)
+        for listener in self._monitored:
+            log.info("metrics_listening", address=_address(listener))
+        if not _is_loopback(self._settings.metrics_host):
+            log.warning("metrics_without_token", host=self._settings.metrics_host)
+        nursery.start_soon(self._monitor.serve, self._monitored)
 
     async def _upstream(self, nursery: trio.Nursery) -> tuple[LlamaServer, StreamHub] | None:
         """The upstream and its hub; None if there is none to be had, with the reason kept."""
@@ -254,6 +273,8 @@ class _Serving:
         server.upstream_restarts = self._restarts
         if server.analyst is not None:
             server.analyst.prepare = compile_kernels
+        if self._monitor is not None:
+            self._monitor.watch(server)
         async with trio.open_nursery() as around:
             if self._folder is not None:  # nobody asks for it where nothing is kept
                 around.start_soon(fingerprint.run)
@@ -264,6 +285,8 @@ class _Serving:
                 if self._signals:
                     nursery.start_soon(server.drain, self._settings.drain_seconds)
             around.cancel_scope.cancel()
+        if self._monitor is not None:
+            self._monitor.forget()
         await upstream.aclose()
 
     async def _announce(self, server: Server, listeners: _Listeners) -> None:
@@ -278,6 +301,8 @@ class _Serving:
         with contextlib.suppress(OSError):  # whoever started us may not read it
             for listener in listeners:
                 print(f"listening on {_address(listener)}", flush=True)
+            for monitored in self._monitored:
+                print(f"metrics on http://{_address(monitored)}/metrics", flush=True)
 
     async def _watch_signals(
         self,
@@ -294,6 +319,18 @@ class _Serving:
                     nursery.cancel_scope.cancel()
                 else:
                     nursery.start_soon(self._server.drain, self._settings.drain_seconds)
+
+
+async def _open(host: str, port: int, kind: str = "") -> Sequence[trio.SocketListener]:
+    """Listeners on an address that --{kind}host and --{kind}port gave."""
+    try:
+        return await trio.open_tcp_listeners(port, host=host)
+    except (OSError, UnicodeError) as error:  # the latter for a name that no DNS could hold
+        reason = getattr(error, "strerror", None) or str(error)
+        raise ListenError(
+            f"cannot listen on {Address(host, port)}: {reason}; "
+            f"choose another --{kind}port or --{kind}host"
+        ) from None
 
 
 def _address(listener: trio.SocketListener | trio.SSLListener[trio.SocketStream]) -> str:

@@ -28,6 +28,7 @@ _SECTIONS = {
     "auth_token_file": "who may come in",
     "timeout": "time limits",
     "max_connections": "bounds",
+    "metrics_port": "to see what happens",
     "log_level": "logs",
 }
 
@@ -103,6 +104,16 @@ class Settings:
     max_queue: int = _option(256, "requests that may wait for a slot", kind=int, low=0)
     max_streams: int = _option(256, "requests open at once on one connection", kind=int, low=1)
     max_frame: int = _option(4 << 20, "largest frame taken, in bytes", kind=int, low=16_384)
+    metrics_port: int | None = _option(
+        None,
+        "port for /metrics (Prometheus), /healthz and /readyz; 0: a free one, printed (default: "
+        "none)",
+        kind=int,
+        low=0,
+    )
+    metrics_host: str = _option(
+        "127.0.0.1", "address for them; whoever reaches it may read them, without a token"
+    )
     log_level: str = _option("info", "debug, info, warning or error")
     log_format: str = _option("auto", "human, json, or auto: human on a terminal")
     log_prompts: bool = _option(False, "write the text of prompts to the log", kind=bool)
@@ -113,6 +124,7 @@ _METAVARS = {
     "store": "KIND",
     "durability": "LEVEL",
     "host": "ADDRESS",
+    "metrics_host": "ADDRESS",
     "upstream": "URL",
     "log_level": "LEVEL",
     "log_format": "FORMAT",
@@ -221,7 +233,7 @@ def _convert(name: str, metadata: Mapping[str, Any], value: Any, where: str) -> 
         raise ConfigError(f"{where} must be at least {low:g}, not {value}")
     if kind is not str and converted > _MOST:
         raise ConfigError(f"{where} must be at most {_MOST}, not {value}")
-    if name == "port" and converted > 65_535:
+    if name in ("port", "metrics_port") and converted > 65_535:
         raise ConfigError(f"{where} must be at most 65535, not {value}")
     if name == "max_frame" and converted > 1 << 30:
         raise ConfigError(f"{where} must be at most {1 << 30}, not {value}")

@@ -1,0 +1,312 @@
+"""What a server counts, in the form that Prometheus reads.
+
+What happens is counted when a request is over; how things stand is read when somebody asks. Nothing
+is done for a token. Labels hold what the operator chose (upstreams, their models) or closed lists
+(states, error codes), never what a client sent.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from functools import partial
+from weakref import WeakKeyDictionary
+
+import prometheus_client
+import trio
+from prometheus_client import CollectorRegistry, Counter, Histogram, ProcessCollector
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, InfoMetricFamily, Metric
+from prometheus_client.openmetrics import exposition as openmetrics
+from prometheus_client.registry import Collector
+
+from llcuda_net.errors import RequestError, StorageError
+from llcuda_net.generations import Generation
+from llcuda_net.health import Health
+from llcuda_net.storage.pipeline import Storage
+from llcuda_net.watching import Standing, Watch
+from llcuda_protocol import ErrorCode
+
+#: Upper bounds in seconds: of phases, from a template to a long answer; of the mean gap between
+#: tokens; of an fdatasync.
+PHASE_BUCKETS = (
+    *(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5),
+    *(1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0),
+)
+GAP_BUCKETS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.02, 0.03, 0.05, 0.1, 0.15, 0.25, 0.5, 1.0)
+SYNC_BUCKETS = (
+    0.0001,
+    0.00025,
+    0.0005,
+    0.001,
+    0.0025,
+    0.005,
+    0.01,
+    0.025,
+    0.05,
+    0.1,
+    0.5,
+    1.0,
+    5.0,
+)
+#: Pairs of upstream and model that are told apart; what comes then is counted as "other".
+MAX_PAIRS = 64
+_OTHER = ("other", "other")
+_PLAIN_TEXT = "text/plain; version=0.0.4; charset=utf-8"
+_WHO = ("upstream", "model")
+#: Codes with which a store refuses new work.
+_REFUSALS = (StorageError.FAILED, StorageError.FULL, StorageError.BUSY, StorageError.DAMAGED)
+_CODES = frozenset(str(code) for code in ErrorCode)
+
+
+class Metrics(Watch):
+    """All metrics of one server, in a registry of their own.
+
+    Args:
+        version: of this software.
+        health: what is known of the upstreams, and through which the server is seen.
+        name_of: what an upstream is called, given its URL.
+
+    Attributes:
+        sync_seconds: of the journal; observed by whoever has it.
+    """
+
+    def __init__(
+        self, version: str, health: Health, name_of: Callable[[str], str] = lambda url: url
+    ) -> None:
+        # The time at which each series was made would double their number.
+        prometheus_client.disable_created_metrics()  # type: ignore[no-untyped-call]
+        self._version = version
+        self._health = health
+        self._name_of = name_of
+        self._pairs: set[tuple[str, str]] = set()
+        self._models: dict[str, str] = {}  # of each upstream, the last that was known
+        self._counted: WeakKeyDictionary[Generation, int] = WeakKeyDictionary()
+        self._gauges: list[tuple[str, str, Callable[[], float | None]]] = []
+        self._registry = CollectorRegistry(auto_describe=False)
+        counter = partial(Counter, registry=self._registry)
+        self._requests = counter(
+            "llcuda_requests",
+            "Requests that are over, by how they ended; state refused: before they were accepted.",
+            ("kind", "state", "code", *_WHO),
+        )
+        self._from_store = counter(
+            "llcuda_requests_from_store",
+            "Requests answered with what was kept: by the answer cache, or for the same key.",
+        )
+        self._prompt_tokens = counter(
+            "llcuda_prompt_tokens", "Tokens of the prompts that upstreams were given.", _WHO
+        )
+        self._cached_tokens = counter(
+            "llcuda_prompt_cached_tokens",
+            "Tokens of prompts that upstreams had in their cache.",
+            _WHO,
+        )
+        self._completion_tokens = counter(
+            "llcuda_completion_tokens", "Tokens that upstreams have made.", _WHO
+        )
+        histogram = partial(Histogram, registry=self._registry)
+        self._phases = histogram(
+            "llcuda_phase_seconds",
+            "Time of a generation by phase; phases as in SPEC.md.",
+            ("phase", *_WHO),
+            buckets=PHASE_BUCKETS,
+        )
+        self._first_token = histogram(
+            "llcuda_time_to_first_token_seconds",
+            "From the request to its first token, the queue included.",
+            _WHO,
+            buckets=PHASE_BUCKETS,
+        )
+        self._gap = histogram(
+            "llcuda_token_interval_seconds",
+            "Mean time between the tokens of a generation, one observation a generation.",
+            _WHO,
+            buckets=GAP_BUCKETS,
+        )
+        self.sync_seconds = histogram(
+            "llcuda_journal_sync_seconds",
+            "Time of the journal's fdatasync.",
+            buckets=SYNC_BUCKETS,
+        )
+        self._registry.register(_Now(self._now))
+        ProcessCollector(registry=self._registry)  # Linux; elsewhere it gives nothing
+
+    def add_gauge(self, name: str, help_: str, value: Callable[[], float | None]) -> None:
+        """A figure of another part of the server, read when somebody asks; None: not known."""
+        self._gauges.append((name, help_, value))
+
+    def text(self, accept: str = "") -> tuple[str, bytes]:
+        """Everything, as it stands now, with its content type.
+
+        Args:
+            accept: what the reader understands; OpenMetrics if it says so.
+        """
+        standing = self._health.standing
+        if standing is not None:
+            for generation in standing.generations:
+                self._count_tokens(generation, self._pair(generation))
+        if "application/openmetrics-text" in accept:
+            return openmetrics.CONTENT_TYPE_LATEST, _openmetrics(self._registry)
+        return _PLAIN_TEXT, prometheus_client.generate_latest(self._registry)
+
+    # -- what has ended -----------------------------------------------------------------------
+
+    def ended(self, generation: Generation) -> None:
+        """See Watch."""
+        pair = self._pair(generation)
+        error = generation.error
+        code = "" if error is None else _code(error)
+        self._requests.labels("generate", str(generation.state), code, *pair).inc()
+        self._count_tokens(generation, pair)
+        if generation.final is not None:
+            usage = generation.usage
+            self._prompt_tokens.labels(*pair).inc(usage.get("prompt_tokens", 0))
+            self._cached_tokens.labels(*pair).inc(usage.get("cached_tokens", 0))
+        if generation.from_store:
+            self._from_store.inc()
+            return  # its times are those of its first answer
+        times, final = generation.times, generation.final
+        timings = None if final is None else final.timings
+        now = trio.current_time()
+        for phase, ms in times.phases(now, 0.0 if timings is None else timings.prompt_ms).items():
+            self._phases.labels(phase, *pair).observe(ms / 1e3)
+        if times.first_token is not None and times.last_token is not None:
+            self._first_token.labels(*pair).observe(times.first_token - times.received)
+            if generation.made > 1:
+                mean = (times.last_token - times.first_token) / (generation.made - 1)
+                self._gap.labels(*pair).observe(mean)
+
+    def refused(self, error: RequestError) -> None:
+        """See Watch."""
+        self._requests.labels("generate", "refused", _code(error), "", "").inc()
+
+    def answered(self, kind: str, error: RequestError | None) -> None:
+        """See Watch."""
+        state, code = ("done", "") if error is None else ("failed", _code(error))
+        self._requests.labels(kind, state, code, "", "").inc()
+
+    def _count_tokens(self, generation: Generation, pair: tuple[str, str]) -> None:
+        """Count what it has made since the last time; so the counter moves while it runs."""
+        made = generation.made
+        more = made - self._counted.get(generation, 0)
+        if more > 0:
+            self._completion_tokens.labels(*pair).inc(more)
+            self._counted[generation] = made
+
+    def _pair(self, generation: Generation) -> tuple[str, str]:
+        """The labels upstream and model; empty for what was never given to an upstream."""
+        if not generation.upstream:
+            return "", ""
+        name = generation.model.get("name")
+        return self._bounded(self._name_of(generation.upstream), str(name or ""))
+
+    def _bounded(self, upstream: str, model: str) -> tuple[str, str]:
+        pair = upstream, model
+        if pair not in self._pairs:
+            if len(self._pairs) >= MAX_PAIRS:
+                return _OTHER
+            self._pairs.add(pair)
+        return pair
+
+    # -- how it stands ------------------------------------------------------------------------
+
+    def _now(self) -> Iterator[Metric]:
+        info = {"version": self._version}
+        yield InfoMetricFamily("llcuda_build", "The software.", value=info)
+        standing = self._health.standing
+        if standing is None:
+            yield _gauge("llcuda_ready", "Whether a request would be served.", 0)
+            return
+        yield from self._server(standing)
+        yield from self._upstreams(standing)
+        if standing.storage is not None:
+            yield from _storage(standing.storage)
+        for name, help_, read in self._gauges:
+            value = read()
+            if value is not None:
+                yield _gauge(name, help_, value)
+
+    def _server(self, now: Standing) -> Iterator[Metric]:
+        settings = now.settings
+        ready = self._health.reason() is None
+        yield _gauge("llcuda_ready", "Whether a request would be served.", ready)
+        yield _gauge("llcuda_draining", "Whether the server is about to stop.", now.draining)
+        yield _gauge("llcuda_requests_running", "Requests that hold a slot.", now.running)
+        yield _gauge("llcuda_requests_queued", "Requests that wait for a slot.", now.queued)
+        yield _gauge("llcuda_queue_limit", "Requests that may wait.", settings.max_queue)
+        generations = len(now.generations)
+        yield _gauge("llcuda_generations", "Generations that have not ended.", generations)
+        yield _gauge("llcuda_streams", "Requests open on connections.", now.streams)
+        yield _gauge("llcuda_connections", "Clients connected.", len(now.sessions))
+        yield _gauge("llcuda_connections_limit", "Clients at once.", settings.max_connections)
+        opened = now.connections_opened
+        yield _counter("llcuda_connections_opened", "Connections since the start.", opened)
+
+    def _upstreams(self, now: Standing) -> Iterator[Metric]:
+        up = GaugeMetricFamily("llcuda_upstream_up", "Whether it answers.", labels=_WHO)
+        slots = GaugeMetricFamily("llcuda_upstream_slots", "Requests at once.", labels=_WHO)
+        restarts = CounterMetricFamily(
+            "llcuda_upstream_restarts", "Starts after the first, of the engine.", labels=_WHO
+        )
+        seen = set()
+        for upstream in now.upstreams:
+            name = self._name_of(upstream.base_url)
+            properties = upstream.properties
+            if properties is not None:
+                self._models[name] = properties.model
+            pair = self._bounded(name, self._models.get(name, ""))
+            if pair in seen:  # two of the same name: a series may be there only once
+                continue
+            seen.add(pair)
+            answers = upstream in self._health.refusals and self._health.refusals[upstream] is None
+            up.add_metric(pair, answers)
+            slots.add_metric(pair, properties.slots if properties is not None else 0)
+            restarts.add_metric(pair, now.restarts())
+        yield from (up, slots, restarts)
+
+
+class _Now(Collector):
+    def __init__(self, collect: Callable[[], Iterator[Metric]]) -> None:
+        self._collect = collect
+
+    def collect(self) -> Iterator[Metric]:
+        return self._collect()
+
+
+def _storage(storage: Storage) -> Iterator[Metric]:
+    journal = storage.journal.figures
+    name = "llcuda_journal"
+    yield _counter(f"{name}_records", "Records appended.", journal.records)
+    yield _counter(f"{name}_written_bytes", "Bytes written.", journal.bytes)
+    yield _counter(f"{name}_writes", "System calls that wrote.", journal.writes)
+    yield _gauge(f"{name}_segments", "Files.", journal.segments)
+    yield _gauge(f"{name}_live_bytes", "Bytes of open generations.", journal.live_bytes)
+    yield _counter("llcuda_store_results", "Results committed.", storage.committed)
+    yield _gauge("llcuda_store_backlog", "Results that wait to be committed.", storage.backlog)
+    unstored = len(storage.unstored)
+    yield _gauge("llcuda_store_unstored", "Results that the store did not take yet.", unstored)
+    refusing = GaugeMetricFamily(
+        "llcuda_store_refusing", "Whether new work is refused, by the reason.", labels=("code",)
+    )
+    refusal = storage.refusal
+    for code in _REFUSALS:
+        refusing.add_metric((code,), refusal is not None and refusal.code == code)
+    yield refusing
+
+
+def _openmetrics(registry: CollectorRegistry) -> bytes:
+    text: bytes = openmetrics.generate_latest(registry)  # type: ignore[no-untyped-call]
+    return text
+
+
+def _gauge(name: str, help_: str, value: float) -> Metric:
+    return GaugeMetricFamily(name, help_, value=value)
+
+
+def _counter(name: str, help_: str, value: float) -> Metric:
+    return CounterMetricFamily(name, help_, value=value)
+
+
+def _code(error: RequestError) -> str:
+    """The error's code, of the closed list; a stored result may have another one."""
+    code = str(error.code)
+    return code if code in _CODES else "other"
