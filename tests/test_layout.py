@@ -25,7 +25,7 @@ LAYERS = [
     {"llcuda_net.runner", "llcuda_net.analysis"},
     {"llcuda_net.resuming"},
     {"llcuda_net.server", "llcuda_net.client"},
-    {"llcuda_net.serving", "llcuda_net.sync"},
+    {"llcuda_net.serving", "llcuda_net.sync", "llcuda_net.measure"},
     {"llcuda_net"},
     {"llcuda_net.cli"},
 ]
