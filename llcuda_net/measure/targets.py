@@ -87,10 +87,12 @@ class Gateway:
         """
         found = await self._clients[0].status()
         upstreams = found.get("upstreams") or [{}]
+        server = found.get("server")
+        version = server.get("version") if isinstance(server, dict) else server
         return About(
             str(upstreams[0].get("model") or "unknown"),
             sum(int(each.get("slots") or 0) for each in upstreams),
-            f"llcuda-server {found.get('server', 'unknown')}",
+            f"llcuda-server {version}",
         )
 
     async def ask(
