@@ -39,7 +39,7 @@ from llcuda_net.measure.summary import (  # noqa: E402
     summarise,
 )
 from llcuda_net.measure.targets import Target, open_target  # noqa: E402
-from llcuda_net.measure.validity import Bounds, Ceiling, cautions  # noqa: E402
+from llcuda_net.measure.validity import Bounds, Ceiling, cautions, shared  # noqa: E402
 from tools.measuring import latency_report, options, stack  # noqa: E402
 from tools.measuring.finish import finish  # noqa: E402
 from tools.measuring.once import Once, once, self_test  # noqa: E402
@@ -227,6 +227,8 @@ def figures(bench: Bench, found: dict[str, Any]) -> None:
         found["problems"] += [
             f"run {number}: {text}" for text in run.problems(bench.bounds, bench.ceiling)
         ]
+    addresses = [about["address"] for about in bench.about.values()]
+    found["cautions"] += shared(addresses, document.cores())
     found["cautions"] += cautions(everything, bench.plan(0).schedule)
     if "direct" in bench.about and args.rate is not None:
         found["cautions"].append(

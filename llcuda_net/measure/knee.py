@@ -43,6 +43,11 @@ def knee(loads: Sequence[float], throughputs: Sequence[Estimate]) -> Knee:
     first, top = throughputs[0].value, throughputs[best].value
     if best == 0 or loads[best] <= loads[0] or top <= first:
         return Knee(loads[0], first, "")
+    high, low = throughputs[0].high, throughputs[best].low
+    if high is not None and low is not None and high >= low:
+        return Knee(
+            None, None, "the throughputs cannot be told apart: measure longer, or more often"
+        )
     if best == len(loads) - 1 and not _flat(loads, throughputs):
         return Knee(None, None, "throughput still rises at the greatest load: offer more")
 
@@ -66,7 +71,12 @@ def _flat(loads: Sequence[float], throughputs: Sequence[Estimate]) -> bool:
     return last.value - before.value < 0.1 * possible
 
 
-def saturated(offered: float, carried: Estimate) -> bool:
-    """Whether less was carried than offered, by more than the interval explains."""
-    high = carried.value if carried.high is None else carried.high
-    return carried.value < CARRIED * offered and high < offered
+def saturated(carried: Estimate) -> str:
+    """Whether less is carried than offered: "yes", "no", or "cannot tell".
+
+    Args:
+        carried: the share of the offered requests that were answered as fast as they came.
+    """
+    if carried.value >= CARRIED:
+        return "no"
+    return "yes" if carried.high is None or carried.high < 1 else "cannot tell"

@@ -115,6 +115,19 @@ def phases(done: Sequence[Record]) -> dict[str, dict[str, float | None]]:
     return found
 
 
+def parts(means: dict[str, dict[str, float | None]]) -> list[tuple[str, float]]:
+    """Phases that follow each other and add up: the prompt's reading is taken out of first_token.
+
+    Args:
+        means: what `phases` gave.
+    """
+    value = {name: float(each["value"] or 0.0) for name, each in means.items()}
+    if "first_token" in value:
+        value["first_token"] = max(0.0, value["first_token"] - value.get("prompt", 0.0))
+    order = ("queue", "template", "connect", "prompt", "first_token", "generation", "persist")
+    return [(name, value[name]) for name in order if value.get(name)]
+
+
 def difference(records: Sequence[Record], metric: str, *, seed: int = 0) -> dict[str, Any] | None:
     """What the gateway adds to the direct way, pair by pair, in milliseconds.
 

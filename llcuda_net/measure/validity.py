@@ -105,6 +105,15 @@ def problems(
     return found
 
 
+def shared(addresses: Sequence[str], cores: int) -> list[str]:
+    """The caution that server and client compete for the same cores, where they do."""
+    local = ("127.", "localhost", "[::1]", "http://127.", "http://localhost", "http://[::1]")
+    if any(address.startswith(local) for address in addresses):
+        where = f"the server is on this machine: it and this client share {cores} cores,"
+        return [f"{where} and each slows the other"]
+    return []
+
+
 def cautions(records: Sequence[Record], schedule: Schedule) -> list[str]:
     """What a reader of the figures must know, though they count."""
     found: list[str] = []

@@ -8,7 +8,7 @@ from llcuda_net.measure import page as pages
 from llcuda_net.measure import plots
 from llcuda_net.measure.histogram import Histogram
 from llcuda_net.measure.shown import estimate, grid, number
-from llcuda_net.measure.summary import NAMES, SHARES, meaning
+from llcuda_net.measure.summary import NAMES, SHARES, meaning, parts
 
 #: Rows of the table, the headline first.
 _ROWS = ("ttft", "gap", "tpot", "latency", "service_ttft", "service")
@@ -32,7 +32,7 @@ def lines(found: dict[str, Any]) -> list[str]:
             "",
         ]
         if summary["phases"]:
-            told = [f"{name} {number(e['value'])}" for name, e in summary["phases"].items()]
+            told = [f"{name} {number(mean)}" for name, mean in parts(summary["phases"])]
             out += [f"by phase, mean ms, as the server reports it: {', '.join(told)}", ""]
         if "post" in summary:
             out += [f"work on each answer ({found['post']}): {_brief(summary['post'])}", ""]
@@ -115,11 +115,11 @@ def page(found: dict[str, Any]) -> str:
             ),
         )
     )
-    parts = [(name, e["value"]) for name, e in main["phases"].items() if name != "total"]
     sections.append(
         pages.section(
             "Where the time went",
-            plots.bars("Mean of an answer, by phase, as the server reports it", parts, "ms"),
+            plots.bars("Mean of an answer, by phase", parts(main["phases"]), "ms"),
+            text="As the server reports it; first_token is what it takes beside the prompt.",
         )
     )
     costs = [
