@@ -15,6 +15,7 @@ ROOT = Path(__file__).resolve().parent.parent
 #: llcuda_net from the bottom up: a module imports its own row and the rows above it in this list.
 LAYERS = [
     {"llcuda_net.errors", "llcuda_net.data", "llcuda_net.terminal"},
+    {"llcuda_net.world"},
     {"llcuda_net.address", "llcuda_net.params", "llcuda_net.settings", "llcuda_net.logs"},
     {"llcuda_net.upstream", "llcuda_net.storage"},
     {"llcuda_net.admission", "llcuda_net.outcome", "llcuda_net.outbox", "llcuda_net.continuation"},

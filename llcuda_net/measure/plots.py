@@ -22,12 +22,14 @@ class Axis:
         scale: "linear", "log", or "nines" (shares from 0 to 1, of which the last are spread out:
             0.9, 0.99 and 0.999 are equally far apart).
         low, high: its ends; None: from the data.
+        ticks: where it is labelled; empty: at round numbers.
     """
 
     label: str
     scale: str = "linear"
     low: float | None = None
     high: float | None = None
+    ticks: Sequence[float] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,6 +170,8 @@ def _scale(axis: Axis, values: Sequence[float], start: float, end: float) -> _Sc
     else:
         found = [s for s in (0.0, 0.5, 0.9, 0.99, 0.999, 0.9999, 0.99999) if low <= s <= high]
         ticks = [(s, f"p{_number(s * 100)}") for s in found]
+    if axis.ticks:
+        ticks = [(v, _number(v)) for v in axis.ticks if low <= v <= high]
     return _Scale(axis, low, high, start, end, ticks)
 
 

@@ -97,7 +97,7 @@ def page(found: dict[str, Any]) -> str:
             "Against concurrency",
             pages.plots(_throughput(found), _latencies(found, "concurrency")),
             pages.table(*_table(found, "concurrency")),
-            text=f"{text} {_knee(found)}.",
+            text=f"{text} {_sentence(_knee(found))}",
         ),
     ]
     if found["rates"]:
@@ -106,10 +106,14 @@ def page(found: dict[str, Any]) -> str:
                 "Against offered rate",
                 pages.plots(_carried(found), _latencies(found, "rates")),
                 pages.table(*_table(found, "rates")),
-                text=f"Independent users (Poisson arrivals). {_saturation(found)}.",
+                text=f"Independent users (Poisson arrivals). {_sentence(_saturation(found))}",
             )
         )
     return pages.page("llcuda: throughput", found, sections)
+
+
+def _sentence(text: str) -> str:
+    return f"{text[:1].upper()}{text[1:]}."
 
 
 def _card(found: dict[str, Any], name: str) -> tuple[str, str, str]:
@@ -139,7 +143,7 @@ def _throughput(found: dict[str, Any]) -> str:
     return plots.chart(
         "Tokens/s",
         [_curve(found["concurrency"], "tokens_per_s", "tokens/s", 0)],
-        plots.Axis("concurrency", "log", loads[0], loads[-1]),
+        plots.Axis("concurrency", "log", loads[0], loads[-1], loads),
         plots.Axis("tokens/s"),
         marks,
         caption="By the wall clock, as tokens arrive. Whiskers: 95 % intervals.",
@@ -162,7 +166,7 @@ def _latencies(found: dict[str, Any], kind: str) -> str:
             )
         )
     loads = [row["load"] for row in rows]
-    across = plots.Axis("concurrency", "log", loads[0], loads[-1])
+    across = plots.Axis("concurrency", "log", loads[0], loads[-1], loads)
     if kind == "rates":
         across = plots.Axis("offered, requests/s", "linear", 0.0)
     return plots.chart(
