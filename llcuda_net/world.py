@@ -27,7 +27,7 @@ from llcuda_net.errors import ConfigError
 
 #: Seconds between two looks for messages: while some come, and after a while without.
 POLL = 0.001
-LONGEST_POLL = 0.010
+LONGEST_POLL = 0.005
 #: Of our messages; those of `ping_pong` have another.
 _TAG = 7
 #: Variables by which a process knows that it is one of several ranks, of the usual launchers.
@@ -255,8 +255,11 @@ def open_world() -> Iterator[World]:
         yield world
     except SystemExit:
         raise
-    except BaseException:
+    except Exception:
         if world.size > 1:
             traceback.print_exc()
             world.abort(1)
+        raise
+    except BaseException:  # Ctrl-C, or told to end
+        world.abort(130)
         raise

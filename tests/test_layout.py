@@ -27,6 +27,7 @@ LAYERS = [
     {"llcuda_net.resuming"},
     {"llcuda_net.server", "llcuda_net.client"},
     {"llcuda_net.serving", "llcuda_net.sync", "llcuda_net.measure"},
+    {"llcuda_net.batch"},
     {"llcuda_net"},
     {"llcuda_net.cli"},
 ]

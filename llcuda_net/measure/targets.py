@@ -22,6 +22,7 @@ from llcuda_net.measure.records import Record
 from llcuda_net.upstream.completion import CompletionEvent
 from llcuda_net.upstream.hub import StreamHub
 from llcuda_net.upstream.llama_server import LlamaServer
+from llcuda_protocol import ErrorCode
 
 Clock = Callable[[], float]
 #: llama-server's reasons to stop, as the gateway names them.
@@ -59,7 +60,12 @@ class Target(Protocol):
         """What the server says of itself."""
 
     async def ask(
-        self, prompt: str, params: dict[str, Any], record: Record, now: Clock, **more: Any
+        self,
+        prompt: str | list[int],
+        params: dict[str, Any],
+        record: Record,
+        now: Clock,
+        **more: Any,
     ) -> Answer:
         """Send a prompt as it is, without a template, and read the whole answer.
 
@@ -96,12 +102,20 @@ class Gateway:
         )
 
     async def ask(
-        self, prompt: str, params: dict[str, Any], record: Record, now: Clock, **more: Any
+        self,
+        prompt: str | list[int],
+        params: dict[str, Any],
+        record: Record,
+        now: Clock,
+        **more: Any,
     ) -> Answer:
         """See Target."""
         client = self._clients[self._next % len(self._clients)]
         self._next += 1
-        what: dict[str, Any] = {} if "messages" in more else {"raw": prompt}
+        # Token ids are sent as they are by the name of prompt, and text by the name of raw.
+        what: dict[str, Any] = {"raw" if isinstance(prompt, str) else "prompt": prompt}
+        if "messages" in more:
+            what = {}
         record.sent = now()
         async with client.generate(**what, **more, **params) as stream:
             while events := await stream.take():
@@ -132,12 +146,17 @@ class Direct:
         return About(found.model, found.slots, f"llama-server {found.build}".strip())
 
     async def ask(
-        self, prompt: str, params: dict[str, Any], record: Record, now: Clock, **more: Any
+        self,
+        prompt: str | list[int],
+        params: dict[str, Any],
+        record: Record,
+        now: Clock,
+        **more: Any,
     ) -> Answer:
         """See Target; `messages` become a prompt by the model's template, `key` means nothing."""
         record.sent = now()
         if "messages" in more:
-            prompt = await self._server.render(more["messages"])
+            prompt = await self._render(more["messages"])
         texts: list[str] = []
         last: list[CompletionEvent] = []
 
@@ -160,6 +179,18 @@ class Direct:
         reason = _REASONS.get(final.stop_type, "stop")
         return Answer("".join(texts), reason, final.model or None)
 
+    async def _render(self, messages: list[dict[str, str]]) -> str:
+        """As the gateway does it."""
+        properties = await self._server.ask()
+        if properties.has_template:
+            return await self._server.render(messages)
+        if len(messages) == 1 and messages[0]["role"] == "user":
+            return messages[0]["content"]
+        raise RequestError(
+            ErrorCode.UNSUPPORTED,
+            f"the model {properties.model} has no chat template; send one message, or a raw prompt",
+        )
+
 
 class Nowhere:
     """A target that answers at once, in this process: what a run of it costs is the client's own.
@@ -179,7 +210,12 @@ class Nowhere:
         return About("none", sys.maxsize, "nowhere")
 
     async def ask(
-        self, prompt: str, params: dict[str, Any], record: Record, now: Clock, **more: Any
+        self,
+        prompt: str | list[int],
+        params: dict[str, Any],
+        record: Record,
+        now: Clock,
+        **more: Any,
     ) -> Answer:
         """See Target."""
         record.sent = now()
