@@ -29,6 +29,7 @@ class Output:
 
     Attributes:
         known: the key of each line that has its result already, by number.
+        errors: how many of those that were there are errors, which will stay.
 
     Raises:
         ConfigError: the file cannot be used, is in use, or is no job's results.
@@ -38,6 +39,7 @@ class Output:
         self.path = path
         self.ordered = ordered
         self.known: dict[int, str] = {}
+        self.errors = 0
         self._waiting_path = path.with_name(path.name + ".waiting")
         self._waiting: dict[int, bytes] = {}
         self._order: list[int] = []  # the input's numbers, as far as they were read
@@ -61,6 +63,7 @@ class Output:
         aside = _read(self._waiting_path) if self._waiting_path.exists() else []
         good = {number: (key, line) for number, key, line, again in [*found, *aside] if not again}
         self.known = {number: key for number, (key, _) in good.items()}
+        self.errors = sum(b'"error": {' in line and _is_error(line) for _, line in good.values())
         if not self.ordered:
             if len(good) != len(found) or _size(found) != self.path.stat().st_size:
                 self._rewrite([line for _, line in good.values()])
@@ -151,6 +154,10 @@ def _open(path: Path) -> int:
 def _write(file: int, line: bytes) -> None:
     while line:  # a signal may cut a write short
         line = line[os.write(file, line) :]
+
+
+def _is_error(line: bytes) -> bool:
+    return "error" in json.loads(line)
 
 
 def _size(found: list[tuple[int, str, bytes, bool]]) -> int:

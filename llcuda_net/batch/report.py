@@ -11,8 +11,8 @@ from llcuda_net.measure.shown import number
 from llcuda_net.measure.summary import SHARES
 
 
-def document(hand_out: HandOut, done: Done, ranks: int) -> dict[str, Any]:
-    """For JSON.
+def document(hand_out: HandOut, done: Done, ranks: int, errors: int) -> dict[str, Any]:
+    """For JSON; `errors` lines had an error already, which will stay.
 
     `efficiency` is the share of the time for which requests were under way, of all that could have
     been: of every rank's --inflight, from the job's start to its end.
@@ -26,6 +26,7 @@ def document(hand_out: HandOut, done: Done, ranks: int) -> dict[str, Any]:
         "written": hand_out.done,
         "failed": hand_out.failed,
         "already_there": hand_out.skipped,
+        "errors_there": errors,
         "left": done.stranded,
         "tokens": done.tally.tokens,
         "tokens_per_s": round(done.tally.tokens / seconds, 3),
@@ -46,6 +47,8 @@ def _quantiles(histogram: Histogram) -> dict[str, float | None]:
 def lines(found: dict[str, Any]) -> list[str]:
     """For people."""
     already = f", {found['already_there']:,} were there" if found["already_there"] else ""
+    if found["errors_there"]:
+        already += f" ({found['errors_there']:,} of them errors)"
     ranks = f"{found['ranks']} rank{'' if found['ranks'] == 1 else 's'}"
     out = [
         f"{found['written']:,} results written in {found['seconds']:.1f} s by {ranks}{already}",

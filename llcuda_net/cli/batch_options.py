@@ -169,7 +169,7 @@ def run(
         ticker.erase()
         output.close()
     assert done is not None
-    found = report.document(hand_out, done, world.size)
+    found = report.document(hand_out, done, world.size, output.errors)
     for line in report.lines(found):
         print(line, file=sys.stderr)
     if arguments.json:
@@ -180,7 +180,7 @@ def run(
         return Exit.CONNECT
     if done.without:
         return Exit.CONNECT
-    return Exit.REFUSED if hand_out.failed else Exit.OK
+    return Exit.REFUSED if hand_out.failed or output.errors else Exit.OK
 
 
 def _quiet(what: object) -> None:
