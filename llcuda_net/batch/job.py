@@ -141,17 +141,20 @@ class _Director:
             self._free[rank] = self._most[rank] = rest[0]
             if rank in self._down:
                 self._down.discard(rank)
-                self._tell(f"rank {rank} has its server again")
+                self._tell(f"{self._name(rank)}the server is there again")
         else:
             why, final = rest
             self._free[rank] = 0
             lost = self._hand_out.give_back(rank, now)
             if rank not in self._down or final:
-                more = f"; its {lost} lines go to others" if lost else ""
-                self._tell(f"rank {rank}: {why}{more}")
+                more = f"; {lost} lines are asked again" if lost else ""
+                self._tell(f"{self._name(rank)}{why}{more}")
             self._down.add(rank)
             if final:
                 self.gone.add(rank)
+
+    def _name(self, rank: int) -> str:
+        return f"rank {rank}: " if self._world.size > 1 else ""
 
     def _room(self, rank: int) -> None:
         """One of a rank's requests is over."""

@@ -16,6 +16,8 @@ from llcuda_net.cli.common import Exit, Parser, VersionAction
 PROG = "llcuda"
 #: The groups: module and one line of help.
 _GROUPS = {
+    "batch": ("llcuda_net.cli.batch", "answer every prompt of a file, without llcuda-server"),
+    "infer": ("llcuda_net.cli.infer", "answer one prompt, without llcuda-server"),
     "results": ("llcuda_net.cli.results", "list, search, export and prune what was generated"),
 }
 
@@ -26,6 +28,8 @@ commands:
 examples:
   llcuda results list
   llcuda results --help
+  llcuda infer "What is a slot?"
+  llcuda batch prompts.jsonl -o results.jsonl
 
 The server is llcuda-server; to ask it something, use llcuda-client.
 """

@@ -9,7 +9,7 @@ from collections.abc import Iterable
 
 from hdrh.histogram import HdrHistogram
 
-from llcuda_net.measure.statistics import supported
+from llcuda_net.measure.statistics import rank, supported
 
 #: The longest time that is told from a longer one, in microseconds: an hour.
 LONGEST = 3_600_000_000
@@ -39,9 +39,12 @@ class Histogram:
 
     def quantile(self, share: float) -> float | None:
         """The value in seconds below which `share` (0 to 1) lies; None where unsupported."""
-        if not supported(len(self), share):
+        total = len(self)
+        if not supported(total, share):
             return None
-        return float(self._counts.get_value_at_percentile(share * 100)) / 1e6
+        # By the rank of `statistics.quantile`: the library would round to the nearest rank.
+        part = 100 * (rank(total, share) + 1) / total
+        return float(self._counts.get_value_at_percentile(part)) / 1e6
 
     def steps(self) -> list[tuple[float, float]]:
         """(seconds, share at or below it) of each value that occurred: the distribution's curve."""

@@ -60,10 +60,11 @@ def quantile(values: Sequence[float] | Floats, share: float) -> float | None:
     if not supported(len(values), share):
         return None
     ordered = np.sort(np.asarray(values, dtype=np.float64))
-    return float(ordered[_rank(len(ordered), share)])
+    return float(ordered[rank(len(ordered), share)])
 
 
-def _rank(count: int, share: float) -> int:
+def rank(count: int, share: float) -> int:
+    """The place, from 0, of the quantile `share` among so many values in order."""
     # Rounded first: 0.99 * 1000 is 990.0000000000001 in some orders of multiplication.
     return max(0, math.ceil(round(share * count, 9)) - 1)
 
@@ -139,7 +140,7 @@ def bootstrap_quantiles(
     ordered = values[order]
     owner = np.repeat(np.arange(len(groups)), sizes)[order]
     wanted = [share if supported(total, share) else None for share in shares]
-    points = [None if s is None else float(ordered[_rank(total, s)]) for s in wanted]
+    points = [None if s is None else float(ordered[rank(total, s)]) for s in wanted]
     if len(groups) < LEAST or all(point is None for point in points):
         return [None if point is None else Estimate(point) for point in points]
     rng = np.random.default_rng(seed)

@@ -153,7 +153,11 @@ class Direct:
         now: Clock,
         **more: Any,
     ) -> Answer:
-        """See Target; `messages` become a prompt by the model's template, `key` means nothing."""
+        """See Target; `messages` become a prompt by the model's template, `key` means nothing.
+
+        Args:
+            more: also `on_text`, called with each piece of the answer as it comes.
+        """
         record.sent = now()
         if "messages" in more:
             prompt = await self._render(more["messages"])
@@ -166,6 +170,8 @@ class Direct:
                 if event.content:
                     record.chunks.append(at)
                     texts.append(event.content)
+                    if "on_text" in more:
+                        more["on_text"](event.content)
                 if event.stop:
                     last.append(event)
 
@@ -256,7 +262,7 @@ async def open_target(
             hub = StreamHub()
             llama = LlamaServer(server, hub, api_key=api_key, stall_timeout=stall_timeout)
             stack.push_async_callback(llama.aclose)
-            nursery = await stack.enter_async_context(_unwrapped())
+            nursery = await stack.enter_async_context(in_nursery())
             nursery.start_soon(hub.run)
             await llama.ask()
             yield Direct(server, llama)
@@ -272,7 +278,7 @@ async def open_target(
 
 
 @asynccontextmanager
-async def _unwrapped() -> AsyncIterator[trio.Nursery]:
+async def in_nursery() -> AsyncIterator[trio.Nursery]:
     """A nursery whose body's exception leaves as it is, not in a group; its tasks are cancelled."""
     raised: BaseException | None = None
     async with trio.open_nursery() as nursery:
