@@ -45,15 +45,22 @@ class Output:
         self._order: list[int] = []  # the input's numbers, as far as they were read
         self._at = 0  # how many of those are written
         self._since = 0
+        self._file = self._aside = -1
         try:
             self._file = _open(path)
-            self._aside = _open(self._waiting_path) if ordered else -1
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if ordered:
+                self._aside = _open(self._waiting_path)
             self._load()
         except BlockingIOError:
+            self._let_go()
             raise ConfigError(f"another job is writing {path}: wait for it, or end it") from None
         except OSError as error:
+            self._let_go()
             raise ConfigError(f"cannot write {path}: {error.strerror or error}") from None
+        except ConfigError:
+            self._let_go()
+            raise
 
     # -- what is there --------------------------------------------------------------------------
 
@@ -140,11 +147,16 @@ class Output:
     def close(self) -> None:
         """Bring it to the disk; the file of what waited goes once nothing waits."""
         os.fdatasync(self._file)
-        os.close(self._file)
-        if self.ordered:
-            os.close(self._aside)
-            if not self._waiting:
-                self._waiting_path.unlink(missing_ok=True)
+        if self.ordered and not self._waiting:
+            self._waiting_path.unlink(missing_ok=True)
+        self._let_go()
+
+    def _let_go(self) -> None:
+        """Close what is open."""
+        for descriptor in (self._aside, self._file):
+            if descriptor >= 0:
+                os.close(descriptor)
+        self._file = self._aside = -1
 
 
 def _open(path: Path) -> int:
