@@ -14,8 +14,6 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
 
-import trio
-
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT), *(str(ROOT / part) for part in ("protocol", "kernels"))]
 
@@ -23,11 +21,11 @@ from llcuda_net import logs  # noqa: E402
 from llcuda_net.cli.common import (  # noqa: E402
     Exit,
     Parser,
-    end_on_sigterm,
     fail,
     read_text,
     run_command,
 )
+from llcuda_net.cli.running import run_async  # noqa: E402
 from llcuda_net.measure import document, postwork, prompts  # noqa: E402
 from llcuda_net.measure.load import Plan  # noqa: E402
 from llcuda_net.measure.shown import Ticker  # noqa: E402
@@ -250,7 +248,6 @@ def _run(args: argparse.Namespace, argv: list[str]) -> int:
     if args.api_key_file is not None:
         read_text(args.api_key_file, "API key file")
     old = document.read(args.compare) if args.compare else None
-    end_on_sigterm()
     logs.configure("error")
     bench = Bench(args)
     settings = {
@@ -262,7 +259,7 @@ def _run(args: argparse.Namespace, argv: list[str]) -> int:
     }
     found = document.begin(f"tools/{PROG}", argv, args.seed, settings)
     try:
-        trio.run(bench.run)
+        run_async(bench.run)
     finally:
         bench.ticker.erase()
     figures(bench, found)

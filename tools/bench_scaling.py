@@ -22,7 +22,8 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT), *(str(ROOT / part) for part in ("protocol", "kernels"))]
 
 from llcuda_net import logs  # noqa: E402
-from llcuda_net.cli.common import Exit, Parser, end_on_sigterm, fail, run_command  # noqa: E402
+from llcuda_net.cli.common import Exit, Parser, fail, run_command  # noqa: E402
+from llcuda_net.cli.running import run_async  # noqa: E402
 from llcuda_net.errors import ConfigError, ConnectError, LlcudaError  # noqa: E402
 from llcuda_net.measure import document  # noqa: E402
 from llcuda_net.measure.shown import Ticker  # noqa: E402
@@ -124,7 +125,7 @@ def _point(args: argparse.Namespace, argv: list[str]) -> int:
                 )
         if agreed is None:
             try:
-                found = trio.run(ranks.point, world, args, inflight)
+                found = run_async(ranks.point, world, args, inflight)
             except (ConfigError, ConnectError) as error:
                 agreed = error
     if agreed is not None:
@@ -149,12 +150,11 @@ def _point(args: argparse.Namespace, argv: list[str]) -> int:
 def _sweep(args: argparse.Namespace, argv: list[str]) -> int:
     options.check(args)
     old = document.read(args.compare) if args.compare else None
-    end_on_sigterm()
     logs.configure("error")
     whole = document.begin(f"tools/{PROG}", argv, args.seed, _settings(args))
     ticker = Ticker()
     try:
-        points = trio.run(_points, args, ticker)
+        points = run_async(_points, args, ticker)
     finally:
         ticker.erase()
     curve.fill(whole, points, args.over)

@@ -20,7 +20,8 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT), *(str(ROOT / part) for part in ("protocol", "kernels"))]
 
 from llcuda_net import logs  # noqa: E402
-from llcuda_net.cli.common import Exit, Parser, end_on_sigterm, run_command  # noqa: E402
+from llcuda_net.cli.common import Exit, Parser, run_command  # noqa: E402
+from llcuda_net.cli.running import run_async  # noqa: E402
 from llcuda_net.measure import document, postwork, prompts, schedules  # noqa: E402
 from llcuda_net.measure.knee import knee, saturated  # noqa: E402
 from llcuda_net.measure.load import After, Plan  # noqa: E402
@@ -244,7 +245,6 @@ def _run(args: argparse.Namespace, argv: list[str]) -> int:
         except argparse.ArgumentTypeError as error:
             parser().error(f"argument --rates: {error}, or auto, or none")
     old = document.read(args.compare) if args.compare else None
-    end_on_sigterm()
     logs.configure("error")
     bench = Bench(args)
     settings = {
@@ -257,7 +257,7 @@ def _run(args: argparse.Namespace, argv: list[str]) -> int:
     }
     found = document.begin(f"tools/{PROG}", argv, args.seed, settings)
     try:
-        trio.run(bench.run)
+        run_async(bench.run)
     finally:
         bench.ticker.erase()
     figures(bench, found)

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 
 from llcuda_net.cli import batch_options, upstream_options
-from llcuda_net.cli.common import Parser, end_on_sigterm, run_command
+from llcuda_net.cli.common import Parser, run_command
 
 PROG = "llcuda batch"
 
@@ -49,7 +49,6 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _run(arguments: argparse.Namespace) -> int:
     params = batch_options.check(arguments)
     name, connect = upstream_options.opener(arguments, arguments.inflight)
-    end_on_sigterm()
 
     from llcuda_net import logs
     from llcuda_net.world import World

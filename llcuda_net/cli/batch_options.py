@@ -7,7 +7,6 @@ import json
 import sys
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -125,12 +124,11 @@ def run(
     Raises:
         ConfigError: on rank 0, after the other ranks have been let go.
     """
-    import trio
-
     from llcuda_net.batch import job, lines, report
     from llcuda_net.batch.hand_out import HandOut
     from llcuda_net.batch.output import Output
     from llcuda_net.batch.rank import Rank
+    from llcuda_net.cli.running import run_async
     from llcuda_net.measure.shown import Ticker
 
     after = None
@@ -149,7 +147,7 @@ def run(
     )
     ticker = Ticker()
     if world.rank:
-        trio.run(partial(job.run, world, rank, arguments.inflight, None, _quiet, _quiet))
+        run_async(job.run, world, rank, arguments.inflight, None, _quiet, _quiet)
         return Exit.OK
     path = Path(arguments.input)
     total = lines.count(path)
@@ -164,7 +162,7 @@ def run(
         print(f"{prog}: {text}", file=sys.stderr, flush=True)
 
     try:
-        done = trio.run(job.run, world, rank, arguments.inflight, hand_out, progress, note)
+        done = run_async(job.run, world, rank, arguments.inflight, hand_out, progress, note)
     finally:
         ticker.erase()
         output.close()

@@ -14,7 +14,6 @@ from llcuda_net.cli.common import (
     Parser,
     check_text,
     decode,
-    end_on_sigterm,
     fail,
     run_command,
 )
@@ -78,11 +77,11 @@ def _run(arguments: argparse.Namespace) -> int:
     if arguments.n_predict is not None and arguments.n_predict < 1:
         fail("--n-predict must be at least 1")
     _, connect = upstream_options.opener(arguments, 1)
-    end_on_sigterm()
 
     import trio
 
     from llcuda_net import logs
+    from llcuda_net.cli.running import run_async
     from llcuda_net.cli.tables import harmless
     from llcuda_net.errors import RequestError
     from llcuda_net.measure.records import Record
@@ -110,7 +109,7 @@ def _run(arguments: argparse.Namespace) -> int:
             return answer
 
     try:
-        answer = trio.run(ask)
+        answer = run_async(ask)
     except RequestError as error:
         if error.code == ErrorCode.UPSTREAM_UNAVAILABLE:
             fail(error.message, Exit.CONNECT)

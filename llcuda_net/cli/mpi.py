@@ -13,7 +13,6 @@ from llcuda_net.cli.common import (
     Exit,
     Parser,
     VersionAction,
-    end_on_sigterm,
     fail,
     print_error,
     read_text,
@@ -79,7 +78,6 @@ def _run(arguments: argparse.Namespace) -> int:
     servers = (arguments.server or os.environ.get("LLCUDA_SERVER") or _DEFAULT_SERVER).split(",")
     if not all(server.strip() for server in servers):
         fail("--server has an empty name in its list")
-    end_on_sigterm()
 
     from llcuda_net import logs
     from llcuda_net.errors import ConfigError

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import AsyncIterator, Callable
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -118,9 +118,16 @@ class Gateway:
             what = {}
         record.sent = now()
         async with client.generate(**what, **more, **params) as stream:
-            while events := await stream.take():
-                at = now()
-                record.chunks.extend(at for event in events if isinstance(event, Piece))
+            try:
+                while events := await stream.take():
+                    at = now()
+                    record.chunks.extend(at for event in events if isinstance(event, Piece))
+            except trio.Cancelled:
+                if "key" in more:  # it will be asked for again: let it go on
+                    soon = trio.CancelScope(shield=True, deadline=trio.current_time() + 1)
+                    with soon, suppress(ConnectError, RequestError):
+                        await stream.detach()
+                raise
         result = stream.result
         record.phases = dict(result.timings)
         record.tokens = result.usage.get("completion_tokens", 0)

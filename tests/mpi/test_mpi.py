@@ -13,12 +13,14 @@ import signal
 import subprocess
 import sys
 import time
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.e2e.processes import running_server
 from tools import synthetic_upstream
 from tools.measuring import mpirun
 
@@ -169,6 +171,40 @@ def test_wrong_files_are_told_in_one_line(tmp_path: Path, upstream: str) -> None
     said = batch.log.read_text()
     assert "cannot read" in said
     assert "Traceback" not in said
+
+
+def test_a_server_makes_no_answer_twice_however_often_the_job_is_killed(tmp_path: Path) -> None:
+    """The keys: what ran when the job was killed is joined, and what was done is read again."""
+    with (
+        synthetic_upstream.running("--rate", "100", "--slots", "8", "--ctx", "100000") as url,
+        running_server("--upstream", url, "--slots", "8") as server,
+    ):
+        batch = Batch(tmp_path, server.address, 60, "--inflight", "4", ranks=2)
+        for _ in range(3):
+            process = batch.start()
+            assert batch.wait_for(process, batch.lines() + 5), batch.log.read_text()
+            for pid in [process.pid, *ranks_of(process.pid)]:
+                kill(pid)
+            process.wait(PATIENCE)
+        assert batch.finish() == 0, batch.log.read_text()
+        with urllib.request.urlopen(f"{url}/synthetic", timeout=30) as reply:
+            made = json.load(reply)["tokens"]
+    found = batch.results()
+    assert [one["line"] for one in found] == list(range(1, 61))
+    assert len({one["generation"] for one in found}) == 60
+    assert made == 60 * 8
+
+
+def test_a_job_that_is_told_to_stop_says_so_and_goes_on(tmp_path: Path, upstream: str) -> None:
+    batch = Batch(tmp_path, upstream, 200, "--inflight", "2", ranks=1)
+    process = batch.start()
+    assert batch.wait_for(process, 10)
+    (rank,) = (pid for pid in ranks_of(process.pid))
+    os.kill(rank, signal.SIGTERM)
+    assert process.wait(PATIENCE) != 0
+    assert "Traceback" not in batch.log.read_text()
+    assert batch.finish() == 0, batch.log.read_text()
+    assert [one["line"] for one in batch.results()] == list(range(1, 201))
 
 
 def test_killed_20_times_in_1000_prompts(tmp_path: Path, upstream: str) -> None:

@@ -83,7 +83,9 @@ async def main() -> None:
 def running() -> Iterator[str]:
     """The no-op server in a process of its own; its address. It ends with the block."""
     command = [sys.executable, str(Path(__file__).resolve())]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as it:
+    pipe = subprocess.PIPE
+    # A group of its own: Ctrl-C is for us, and it ends with its stdin.
+    with subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True, process_group=0) as it:
         assert it.stdout is not None
         try:
             line = it.stdout.readline()

@@ -14,6 +14,7 @@ from pathlib import Path
 import trio
 
 from llcuda_net.cli.common import CommandError
+from llcuda_net.measure.targets import in_nursery
 from llcuda_net.upstream.engine import Engine, EngineOptions
 from tools import synthetic_upstream
 
@@ -54,7 +55,7 @@ async def running(
             return
         with resources.as_file(resources.files("llcuda_net.data") / "demo.gguf") as model:
             engine = Engine(EngineOptions(model, slots=slots))
-            async with trio.open_nursery() as nursery:
+            async with in_nursery() as nursery:
                 await nursery.start(engine.run)
                 url = str(engine.base_url)
                 async with _server(url, engine.api_key, Path(folder), durability) as address:
