@@ -4,8 +4,26 @@ from __future__ import annotations
 
 from typing import Any
 
+from llcuda_net.measure.histogram import Histogram
 from llcuda_net.measure.scaling import LAWS, POINTS, fit, karp_flatt, speedup
 from llcuda_net.measure.statistics import Estimate, student
+from llcuda_net.measure.summary import SHARES
+
+
+def merged(runs: list[dict[str, Any]]) -> dict[str, Any]:
+    """The latencies of several runs together."""
+    found = {}
+    for name in runs[0]:
+        whole = Histogram()
+        for run in runs:
+            whole.merge(Histogram.decode(run[name]["histogram"]))
+        quantiles = {key: whole.quantile(share) for key, share in SHARES.items()}
+        found[name] = {
+            "count": len(whole),
+            **{key: None if value is None else value * 1e3 for key, value in quantiles.items()},
+            "histogram": whole.encode(),
+        }
+    return found
 
 
 def fill(whole: dict[str, Any], points: list[dict[str, Any]], over: str) -> None:
@@ -27,7 +45,10 @@ def fill(whole: dict[str, Any], points: list[dict[str, Any]], over: str) -> None
         estimate = total or Estimate(
             sum(values) / len(values), *((first["low"], first["high"]) if len(own) == 1 else ())
         )
-        rows.append({**own[0], "size": size, "runs": len(own), "tokens_per_s": estimate.as_dict()})
+        row = {**own[0], "size": size, "runs": len(own), "tokens_per_s": estimate.as_dict()}
+        row["metrics"] = merged([point["metrics"] for point in own])
+        row["imbalance"] = sum(point["imbalance"] for point in own) / len(own)
+        rows.append(row)
         whole["repetitions"][f"tokens_per_s at {size}"] = values
         for point in own:
             whole["problems"] += point["problems"]

@@ -25,7 +25,7 @@ def lines(found: dict[str, Any]) -> list[str]:
     for path, summary in found["paths"].items():
         about = summary["about"]
         out += [
-            f"{path}: {_who(about)}",
+            f"{_label(path, about)}: {_who(about)}",
             f"{found['schedule']}; {_counts(summary)}",
             "",
             *grid(*_full(["ms (95 % interval)", *_HEADS], _rows(summary))),
@@ -44,6 +44,11 @@ def lines(found: dict[str, Any]) -> list[str]:
                 f" {cost['pairs']} pairs"
             )
     return [*out, _client(found)]
+
+
+def _label(path: str, about: dict[str, Any]) -> str:
+    """What is measured may be a llama-server, too: then it is no gateway."""
+    return "server" if path == "gateway" and "llama-server" in about["version"] else path
 
 
 def _who(about: dict[str, Any]) -> str:
@@ -103,7 +108,7 @@ def page(found: dict[str, Any]) -> str:
         about = summary["about"]
         text = f"{_who(about)}. {found['schedule']}; {_counts(summary)}."
         table = pages.table(*_full(["Milliseconds", *_HEADS], _rows(summary)))
-        sections.append(pages.section(path.capitalize(), table, text=text))
+        sections.append(pages.section(_label(path, about).capitalize(), table, text=text))
     sections.append(
         pages.section(
             "Shape",

@@ -15,11 +15,11 @@ from llcuda_net.measure.histogram import Histogram
 from llcuda_net.measure.load import Plan
 from llcuda_net.measure.records import GAP, outcomes, values
 from llcuda_net.measure.statistics import student
-from llcuda_net.measure.summary import BATCHES, SHARES, phases, rates
+from llcuda_net.measure.summary import BATCHES, phases, rates
 from llcuda_net.measure.targets import open_target
 from llcuda_net.measure.validity import Bounds
 from llcuda_net.world import World
-from tools.measuring import options
+from tools.measuring import curve, options
 from tools.measuring.once import once
 
 #: Messages by which the clocks are aligned and the messages' own cost is measured.
@@ -197,15 +197,7 @@ def together(everyone: list[dict[str, Any]], merged: dict[str, str]) -> dict[str
     assert total is not None
     each = [one["tokens_per_s"]["value"] for one in everyone]
     mean = statistics.fmean(each)
-    metrics = {}
-    for name, text in merged.items():
-        histogram = Histogram.decode(text)
-        quantiles = {key: histogram.quantile(share) for key, share in SHARES.items()}
-        metrics[name] = {
-            "count": len(histogram),
-            **{key: None if value is None else value * 1e3 for key, value in quantiles.items()},
-            "histogram": text,
-        }
+    metrics = curve.merged([{name: {"histogram": text} for name, text in merged.items()}])
     hosts = {one["host"] for one in everyone}
     slots = {one["server"]: one["about"]["slots"] for one in everyone}
     inflight = sum(one["inflight"] for one in everyone)
