@@ -81,7 +81,8 @@ def parser() -> Parser:
     )
     options.add_request(out)
     options.add_kernels(out)
-    options.add_output(out)
+    # More than for latencies: a rate over seconds is not moved by it, and overload is part of this.
+    options.add_output(out, max_lag="100ms")
     return out
 
 
