@@ -134,6 +134,9 @@ def test_component_folders_are_no_packages() -> None:
     [
         ("client", {"trio", "httpx", "msgspec", "structlog", "numba", "numpy", "xllamacpp"}),
         ("server", {"trio", "httpx", "msgspec", "structlog", "numba", "numpy", "xllamacpp"}),
+        ("mpi", {"trio", "httpx", "msgspec", "structlog", "numba", "numpy", "mpi4py"}),
+        ("batch", {"trio", "httpx", "msgspec", "structlog", "numba", "numpy", "xllamacpp"}),
+        ("infer", {"trio", "httpx", "msgspec", "structlog", "numba", "numpy", "xllamacpp"}),
         ("main", {"trio", "httpx", "msgspec", "structlog", "numba", "numpy", "apsw"}),
     ],
 )

@@ -8,6 +8,7 @@ meant to be sent, so that a server that stalls cannot hide it by being asked les
 from __future__ import annotations
 
 import argparse
+import math
 import sys
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
@@ -207,7 +208,7 @@ def figures(bench: Bench, found: dict[str, Any]) -> None:
         for record in run.measured
         if record.done
     ]
-    lags = [[record.lag] for record in everything]
+    lags = [[record.lag] for record in everything if not math.isnan(record.lag)]
     found["client"] = {
         "lag": distribution(lags, seed=args.seed),
         "cpu_share": [run.cpu_share for run in runs],
