@@ -146,3 +146,21 @@ def test_a_file_of_something_else_is_left_alone(tmp_path: Path, text: str) -> No
 def test_a_folder_that_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="cannot write"):
         Output(tmp_path / "no" / "out", ordered=True)
+
+
+def test_what_waits_for_its_turn_survives_a_kill(tmp_path: Path) -> None:
+    path = tmp_path / "out"
+    output = Output(path, ordered=True)
+    for number in (1, 2, 4):
+        output.expect(number)
+    add(output, 4)
+    add(output, 2)
+    _unlock(output)  # killed
+    assert written(path) == []
+    again = Output(path, ordered=True)
+    assert set(again.known) == {2, 4}
+    for number in (1, 2, 4):
+        again.expect(number)
+    add(again, 1)
+    again.close()
+    assert written(path) == [1, 2, 4]
