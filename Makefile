@@ -46,7 +46,7 @@ bench-throughput: $(VENV)/dev ## measure tokens/s against concurrency and offere
 	$(BIN)/python tools/bench_throughput.py --start demo --slo ttft=100ms,tpot=5ms $(ARGS)
 
 bench-scaling: $(VENV)/dev ## measure load over 1 to 4 MPI ranks (3 minutes)
-	$(BIN)/python tools/bench_scaling.py --sweep 1,2,3,4 --start synthetic --slots 64 --rate-per-slot 50 $(ARGS)
+	$(BIN)/python tools/bench_scaling.py --sweep 1,2,3,4 --start demo --slots 8 --inflight 2 $(ARGS)
 
 fuzz: $(VENV)/fuzz ## fuzz both receiving sides of the protocol for MINUTES (5) in all
 	$(BIN)/python tools/fuzz_protocol.py --minutes $(or $(MINUTES),5) $(ARGS)

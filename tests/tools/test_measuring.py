@@ -154,7 +154,7 @@ def point(n: int, rate: float, slots: int = 8) -> dict[str, Any]:
     return {
         "ranks": n, "servers": 1, "slots": slots, "inflight": 4 * n, "problems": [], "cautions": [],
         "tokens_per_s": {"value": rate, "low": rate - 1, "high": rate + 1},
-        "imbalance": 0.0, "metrics": {}, "each": [], "mpi": {}, "library": "",
+        "imbalance": 0.0, "metrics": {}, "each": [{"cpu_share": 0.9}], "mpi": {}, "library": "",
     }  # fmt: skip
 
 

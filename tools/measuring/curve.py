@@ -68,6 +68,12 @@ def fill(whole: dict[str, Any], points: list[dict[str, Any]], over: str) -> None
     whole["fits"] = [each.as_dict() for each in fits if each is not None]
     if len(sizes) < POINTS:
         whole["fits_why"] = f"no law is fitted to {len(sizes)} sizes: {POINTS} are needed"
+    together = sum(one["cpu_share"] for one in rows[-1]["each"])
+    if len(sizes) > 1 and over == "ranks" and together < 0.5:
+        whole["cautions"].append(
+            f"{sizes[-1]} ranks took {together:.0%} of one core together: one could have asked as"
+            " much, and the curve is the server's"
+        )
     if len(sizes) > 1 and any(row["inflight"] > row["slots"] for row in rows):
         first = next(row for row in rows if row["inflight"] > row["slots"])
         whole["cautions"].append(
