@@ -94,7 +94,7 @@ def test_throughput_against_concurrency_and_rate(tmp_path: Path, upstream: str) 
     file = tmp_path / "t.json"
     done = run(
         bench_throughput, "--server", upstream, "--concurrency", "1,2,8,16", "--rates", "20,900",
-        "--seconds", "0.5", "--rounds", "2", "--slo", "ttft=5s,tpot=1s", "--json", str(file),
+        "--seconds", "0.5", "--rounds", "1", "--slo", "ttft=5s,tpot=1s", "--json", str(file),
         "--html", str(tmp_path / "t.html"), *QUICK,
     )  # fmt: skip
     assert done.returncode in (0, 1), done.stderr  # 900 requests/s may be too many for us
