@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from html import escape
 from typing import Any
 
 from llcuda_net.measure import page as pages
@@ -89,13 +90,13 @@ def _client(found: dict[str, Any]) -> str:
     share = max(client["cpu_share"])
     p99 = lag.get("p99")
     worst = f"p99 {estimate(p99, ' ms')}, " if p99 else ""
-    text = f"this client: dispatch lag {worst}max {number(lag.get('max', 0.0))} ms;"
-    text += f" {share:.0%} of a core"
+    text = f"this client had a dispatch lag of {worst}max {number(lag.get('max', 0.0))} ms,"
+    text += f" took {share:.0%} of a core"
     test = client["self_test"]
     if test is not None:
         text += (
-            f"; against a server that does nothing: {number(test['tokens_per_s'])} tokens/s,"
-            f" first token {number(test['ttft_ms'])} ms"
+            f"; against a server that does nothing it reads {number(test['tokens_per_s'])} tokens/s,"
+            f" with the first token after {number(test['ttft_ms'])} ms"
         )
     return text
 
@@ -141,7 +142,7 @@ def page(found: dict[str, Any]) -> str:
         rows = [["per answer", *[estimate(main["post"].get(k)) for k in ("mean", *SHARES)]]]
         table = pages.table(["Milliseconds", "mean", *SHARES], rows)
         sections.append(pages.section("Work on the answers", table, text=text))
-    sections.append(f'<h2>This client</h2><p class="sub">{_client(found)}</p>')
+    sections.append(f'<h2>This client</h2><p class="sub">{escape(_client(found))}</p>')
     return pages.page("llcuda: latency", found, sections)
 
 
