@@ -95,8 +95,8 @@ def _client(found: dict[str, Any]) -> str:
     test = client["self_test"]
     if test is not None:
         text += (
-            f"; against a server that does nothing it reads {number(test['tokens_per_s'])} tokens/s,"
-            f" with the first token after {number(test['ttft_ms'])} ms"
+            f"; from a server that does nothing it reads {number(test['tokens_per_s'])} tokens/s,"
+            f" the first after {number(test['ttft_ms'])} ms"
         )
     return text
 
