@@ -77,7 +77,7 @@ def parser() -> Parser:
     )
     options.add_request(out)
     options.add_kernels(out)
-    options.add_output(out)
+    options.add_output(out, max_lag="100ms")  # as for throughput: it moves no rate
     out.add_argument("--point", metavar="FILE", help=argparse.SUPPRESS)  # of a sweep's child
     return out
 
