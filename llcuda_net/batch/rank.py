@@ -157,6 +157,8 @@ class Rank:
     async def _connected(self, target: Gateway | Direct) -> None:
         """Ask what comes until the connection breaks; nothing of it goes on after that."""
         self._broken = trio.Event()
+        if self._over.is_set():  # while it connected: nobody will set this event
+            return
         async with trio.open_nursery() as nursery:
             self._target, self._asking = target, nursery
             # A few more than are asked at once: the next one is here when one ends.

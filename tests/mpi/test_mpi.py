@@ -131,7 +131,8 @@ def test_a_batch_over_ranks(tmp_path: Path, upstream: str, ranks: int, order: st
     assert sorted(one["line"] for one in found) == list(range(1, 61))
     if order == "input":
         assert [one["line"] for one in found] == list(range(1, 61))
-    assert {one["client"]["rank"] for one in found} == set(range(ranks))
+    # A rank that is slow to start may find nothing left to do.
+    assert {one["client"]["rank"] for one in found} <= set(range(ranks))
     assert all(one["usage"]["completion_tokens"] == 8 for one in found)
     (told,) = [line for line in batch.log.read_text().splitlines() if line.startswith("{")]
     report = json.loads(told)

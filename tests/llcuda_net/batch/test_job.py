@@ -16,7 +16,7 @@ from llcuda_net.batch import job, lines, report
 from llcuda_net.batch.hand_out import HandOut
 from llcuda_net.batch.job import Done
 from llcuda_net.batch.output import Output
-from llcuda_net.batch.rank import Rank, Tally, merge
+from llcuda_net.batch.rank import FROM_ZERO, Rank, Tally, merge
 from llcuda_net.errors import ConfigError, ConnectError, RequestError
 from llcuda_net.world import World
 from tests.llcuda_net.measure.fakes import Fake
@@ -198,6 +198,24 @@ async def test_no_server_at_all(tmp_path: Path, autojump_clock: MockClock) -> No
     assert done.stranded
     assert bench.opened == 1
     assert bench.notes == ["connection refused"]
+
+
+async def test_a_rank_that_connects_when_all_is_done_ends_too(
+    tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    """As a slow rank of a short job does: it hears that there is no more while it connects."""
+    bench = Bench(tmp_path)
+
+    @asynccontextmanager
+    async def slow() -> AsyncIterator[Any]:
+        await trio.sleep(5)
+        yield bench.server
+
+    world = World()
+    rank = Rank(world, "fake:1", slow, inflight=1, patience=1)
+    world.send(0, FROM_ZERO, None)
+    with trio.fail_after(60):
+        await rank.run()
 
 
 async def test_the_output_of_another_input_is_refused(
