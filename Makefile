@@ -9,11 +9,11 @@ KILLS ?= 300
 PIP := PYTHONWARNINGS=ignore $(BIN)/python -m pip --disable-pip-version-check install --quiet
 
 .DELETE_ON_ERROR:
-.PHONY: help demo test test-all test-crash test-proxy lint format bench bench-kernels fuzz \
-	demo-model clean
+.PHONY: help demo test test-all test-crash test-proxy lint format fuzz demo-model clean
+.PHONY: bench bench-kernels bench-latency bench-throughput bench-scaling
 
 help: ## list the targets
-	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 14
+	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 18
 
 demo: $(VENV)/core ## run a real model behind llcuda-server and ask it something
 	@$(BIN)/python tools/demo.py
@@ -44,6 +44,15 @@ bench: $(VENV)/dev ## measure what llcuda-server adds to a llama-server (a minut
 
 bench-kernels: $(VENV)/dev $(VENV)/bench ## check and time every kernel on this machine, GPU or not
 	$(BIN)/python tools/bench_kernels.py $(ARGS)
+
+bench-latency: $(VENV)/dev ## measure what a user waits for, through llcuda-server and directly (2 minutes)
+	$(BIN)/python tools/bench_latency.py --start demo --direct started --rate 6 --seconds 30 $(ARGS)
+
+bench-throughput: $(VENV)/dev ## measure tokens/s against concurrency and offered rate (4 minutes)
+	$(BIN)/python tools/bench_throughput.py --start demo --slo ttft=100ms,tpot=5ms $(ARGS)
+
+bench-scaling: $(VENV)/dev ## measure load over 1 to 4 MPI ranks (3 minutes)
+	$(BIN)/python tools/bench_scaling.py --sweep 1,2,3,4 --start demo --slots 8 --inflight 2 $(ARGS)
 
 fuzz: $(VENV)/fuzz ## fuzz both receiving sides of the protocol for MINUTES (5) in all
 	$(BIN)/python tools/fuzz_protocol.py --minutes $(or $(MINUTES),5) $(ARGS)

@@ -15,6 +15,7 @@ ROOT = Path(__file__).resolve().parent.parent
 #: llcuda_net from the bottom up: a module imports its own row and the rows above it in this list.
 LAYERS = [
     {"llcuda_net.errors", "llcuda_net.data", "llcuda_net.terminal"},
+    {"llcuda_net.world"},
     {"llcuda_net.address", "llcuda_net.params", "llcuda_net.settings", "llcuda_net.logs"},
     {"llcuda_net.upstream", "llcuda_net.storage"},
     {"llcuda_net.admission", "llcuda_net.outcome", "llcuda_net.outbox", "llcuda_net.continuation"},
@@ -27,7 +28,7 @@ LAYERS = [
     {"llcuda_net.resuming", "llcuda_net.metrics"},
     {"llcuda_net.server", "llcuda_net.client"},
     {"llcuda_net.monitoring"},
-    {"llcuda_net.serving", "llcuda_net.sync"},
+    {"llcuda_net.serving", "llcuda_net.sync", "llcuda_net.measure"},
     {"llcuda_net"},
     {"llcuda_net.cli"},
 ]
@@ -134,6 +135,9 @@ def test_component_folders_are_no_packages() -> None:
     [
         ("client", {"trio", "httpx", "msgspec", "structlog", "numba", "numpy", "xllamacpp"}),
         ("server", {"trio", "httpx", "msgspec", "structlog", "numba", "numpy", "xllamacpp"}),
+        ("mpi", {"trio", "httpx", "msgspec", "structlog", "numba", "numpy", "mpi4py"}),
+        ("batch", {"trio", "httpx", "msgspec", "structlog", "numba", "numpy", "xllamacpp"}),
+        ("infer", {"trio", "httpx", "msgspec", "structlog", "numba", "numpy", "xllamacpp"}),
         ("main", {"trio", "httpx", "msgspec", "structlog", "numba", "numpy", "apsw"}),
     ],
 )

@@ -17,6 +17,8 @@ PROG = "llcuda"
 #: The groups: module and one line of help.
 _GROUPS = {
     "doctor": ("llcuda_net.cli.doctor", "what this machine has, and whether the kernels are right"),
+    "batch": ("llcuda_net.cli.batch", "answer every prompt of a file, without llcuda-server"),
+    "infer": ("llcuda_net.cli.infer", "answer one prompt, without llcuda-server"),
     "results": ("llcuda_net.cli.results", "list, search, export and prune what was generated"),
 }
 
@@ -28,6 +30,8 @@ examples:
   llcuda doctor
   llcuda results list
   llcuda results --help
+  llcuda infer "What is a slot?"
+  llcuda batch prompts.jsonl -o results.jsonl
 
 The server is llcuda-server; to ask it something, use llcuda-client.
 """

@@ -23,6 +23,16 @@ def server() -> int:
         return 130
 
 
+def mpi() -> int:
+    """Run one rank of llcuda-mpi; returns its exit code."""
+    try:
+        from llcuda_net.cli.mpi import main
+
+        return main()
+    except KeyboardInterrupt:
+        return 130
+
+
 def tools() -> int:
     """Run llcuda; returns its exit code."""
     try:

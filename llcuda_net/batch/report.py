@@ -1,0 +1,69 @@
+"""What a job came to: for people on stderr, or as JSON."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from llcuda_net.batch.hand_out import HandOut
+from llcuda_net.batch.job import Done
+from llcuda_net.measure.histogram import Histogram
+from llcuda_net.measure.shown import number
+from llcuda_net.measure.summary import SHARES
+
+
+def document(hand_out: HandOut, done: Done, ranks: int, errors: int) -> dict[str, Any]:
+    """For JSON; `errors` lines had an error already, which will stay.
+
+    `efficiency` is the share of the time for which requests were under way, of all that could have
+    been: of every rank's --inflight, from the job's start to its end.
+    """
+    seconds = max(1e-9, done.seconds)
+    return {
+        "format": "llcuda-batch",
+        "version": 1,
+        "ranks": ranks,
+        "seconds": round(done.seconds, 3),
+        "written": hand_out.done,
+        "failed": hand_out.failed,
+        "already_there": hand_out.skipped,
+        "errors_there": errors,
+        "left": done.stranded,
+        "tokens": done.tally.tokens,
+        "tokens_per_s": round(done.tally.tokens / seconds, 3),
+        "answers_per_s": round(done.tally.answers / seconds, 3),
+        "efficiency": round(done.tally.busy / (seconds * done.capacity), 4),
+        "ttft_ms": _quantiles(done.tally.ttft),
+        "latency_ms": _quantiles(done.tally.latency),
+        "notes": done.notes,
+        "problems": hand_out.problems,
+    }
+
+
+def _quantiles(histogram: Histogram) -> dict[str, float | None]:
+    found = {name: histogram.quantile(share) for name, share in SHARES.items()}
+    return {name: None if value is None else value * 1e3 for name, value in found.items()}
+
+
+def lines(found: dict[str, Any]) -> list[str]:
+    """For people."""
+    already = f", {found['already_there']:,} were there" if found["already_there"] else ""
+    if found["errors_there"]:
+        already += f" ({found['errors_there']:,} of them errors)"
+    ranks = f"{found['ranks']} rank{'' if found['ranks'] == 1 else 's'}"
+    out = [
+        f"{found['written']:,} results written in {found['seconds']:.1f} s by {ranks}{already}",
+    ]
+    if found["tokens"]:
+        out.append(
+            f"{found['tokens']:,} tokens: {number(found['tokens_per_s'])}/s by the wall clock;"
+            f" efficiency {found['efficiency']:.0%} (of all --inflight, the share in use)"
+        )
+    for name, title in (("ttft_ms", "first token"), ("latency_ms", "whole answer")):
+        known = [f"{key} {number(v)}" for key, v in found[name].items() if v is not None]
+        if known:
+            out.append(f"{title}, ms: {', '.join(known)}")
+    for problem in found["problems"][:10]:
+        out.append(f"failed: {problem}")
+    if found["failed"] > 10:
+        out.append(f"failed: {found['failed'] - 10} more; the output has each with its error")
+    return out

@@ -1,0 +1,93 @@
+"""llcuda infer and llcuda batch, with a llama-server that is not one and with the engine."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tools import synthetic_upstream
+
+
+@pytest.fixture(scope="module")
+def upstream() -> Iterator[str]:
+    with synthetic_upstream.running("--rate", "0", "--slots", "8") as url:
+        yield url
+
+
+def llcuda(*arguments: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "llcuda_net.cli.main", *arguments],
+        input=stdin,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+
+
+def test_infer(upstream: str) -> None:
+    done = llcuda("infer", "--upstream", upstream, "--n_predict", "4", "--stats", "hello")
+    assert done.returncode == 0, done.stderr
+    assert len(done.stdout.split()) == 4
+    assert "4 tokens; ended by length" in done.stderr
+    piped = llcuda("infer", "--upstream", upstream, "--n-predict", "4", "-", stdin="hello")
+    assert piped.stdout == done.stdout
+    found = json.loads(
+        llcuda("infer", "--upstream", upstream, "--n-predict", "4", "--json", "hello").stdout
+    )
+    assert found["text"] == done.stdout.rstrip("\n")
+    assert found["usage"]["completion_tokens"] == 4
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "said"),
+    [
+        (["--upstream", "http://127.0.0.1:1", "x"], 3, "cannot be reached"),
+        (["--upstream", "127.0.0.1:1", "x"], 2, "is no URL"),
+        (["--model", "/nowhere", "x"], 2, "/nowhere"),
+        (["--raw", "--system", "s", "x"], 2, "chat template"),
+        (["--ctx", "0", "x"], 2, "ctx must be at least 1"),
+        ([" "], 2, "the prompt is empty"),
+    ],
+)
+def test_infer_says_what_is_wrong(arguments: list[str], code: int, said: str) -> None:
+    done = llcuda("infer", *arguments)
+    assert done.returncode == code
+    assert said in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_batch(tmp_path: Path, upstream: str) -> None:
+    given, output = tmp_path / "in.jsonl", tmp_path / "out.jsonl"
+    given.write_text('"a"\n{"prompt": "b", "id": 7}\nwrong\n')
+    command = ["batch", str(given), "-o", str(output), "--upstream", upstream, "--n-predict", "3"]
+    done = llcuda(*command, "--json")
+    assert done.returncode == 1
+    assert "line 3: not JSON" in done.stderr
+    assert json.loads(done.stdout)["written"] == 3
+    first, second, third = (json.loads(line) for line in output.read_text().splitlines())
+    assert first["usage"]["completion_tokens"] == 3
+    assert second["id"] == 7
+    assert third["error"]["code"] == "bad_line"
+    given.write_text('"a"\n{"prompt": "b", "id": 7}\n"c"\n')
+    assert llcuda(*command).returncode == 2  # line 3 is another now
+    output.unlink()
+    assert llcuda(*command).returncode == 0
+
+
+def test_the_engine_answers_both(tmp_path: Path) -> None:
+    question = "What is a slot?"
+    told = llcuda("infer", "--temperature", "0", "--n-predict", "40", question)
+    assert told.returncode == 0, told.stderr
+    given, output = tmp_path / "in.jsonl", tmp_path / "out.jsonl"
+    given.write_text(json.dumps({"prompt": question, "temperature": 0}) + "\n")
+    done = llcuda("batch", str(given), "-o", str(output), "--n-predict", "40")
+    assert done.returncode == 0, done.stderr
+    (result,) = (json.loads(line) for line in output.read_text().splitlines())
+    assert result["text"].strip() == told.stdout.strip()
+    assert "slot" in result["text"]
+    assert result["client"]["server"] == "built-in engine"

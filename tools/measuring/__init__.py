@@ -1,0 +1,1 @@
+"""The parts of the measuring tools: options, what is started for them, self-test, tables, pages."""

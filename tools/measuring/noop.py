@@ -1,0 +1,100 @@
+"""A server that speaks the llcuda protocol and computes nothing: what a load client costs itself.
+
+Run as a process; its first line is "listening on HOST:PORT", and it ends when stdin is closed.
+Every token has a frame and a write of its own, as a server's have that streams.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+sys.path[:0] = [str(ROOT), str(ROOT / "protocol")]  # runs from anywhere, without being installed
+
+import trio  # noqa: E402
+
+from llcuda_protocol import (  # noqa: E402
+    Accepted,
+    Connection,
+    ConnectionClosed,
+    Done,
+    Generate,
+    Hello,
+    Report,
+    Role,
+    Status,
+    Tokens,
+    Welcome,
+)
+
+#: What it says to the client's hello: the version, the largest frame and the most streams.
+_WELCOME = Welcome(1, 1 << 24, 4096)
+
+
+async def serve(stream: trio.SocketStream) -> None:
+    """Answer one client until it goes."""
+    connection = Connection(Role.SERVER)
+    try:
+        async with stream:
+            while data := await stream.receive_some(65_536):
+                connection.receive_data(data)
+                while (event := connection.next_event()) is not None:
+                    if isinstance(event, ConnectionClosed):
+                        return
+                    for out in answer(connection, event):
+                        await stream.send_all(out)
+    except (trio.BrokenResourceError, trio.ClosedResourceError):
+        pass
+
+
+def answer(connection: Connection, event: object) -> Iterator[bytes]:
+    """The bytes that answer an event, one write each."""
+    if isinstance(event, Hello):
+        yield connection.send(_WELCOME)
+    elif isinstance(event, Status):
+        upstreams = [{"model": "none", "slots": 4096}]
+        yield connection.send(Report(event.stream, {"server": "noop", "upstreams": upstreams}))
+    elif isinstance(event, Generate):
+        count = int((event.params or {}).get("n_predict", 16))
+        yield connection.send(Accepted(event.stream, f"noop-{event.stream}"))
+        for number in range(count):
+            yield connection.send(Tokens(event.stream, number, [" word"]))
+        usage = {"prompt_tokens": 1, "completion_tokens": count}
+        yield connection.send(Done(event.stream, "length", usage=usage, timings={}))
+
+
+async def main() -> None:
+    """Serve until stdin is closed."""
+    (listener,) = await trio.open_tcp_listeners(0, host="127.0.0.1")
+    print(f"listening on 127.0.0.1:{listener.socket.getsockname()[1]}", flush=True)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(trio.serve_listeners, serve, [listener])
+        async with trio.lowlevel.FdStream(sys.stdin.fileno()) as stdin:
+            while await stdin.receive_some(4096):
+                pass
+        nursery.cancel_scope.cancel()
+
+
+@contextmanager
+def running() -> Iterator[str]:
+    """The no-op server in a process of its own; its address. It ends with the block."""
+    command = [sys.executable, str(Path(__file__).resolve())]
+    pipe = subprocess.PIPE
+    # A group of its own: Ctrl-C is for us, and it ends with its stdin.
+    with subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True, process_group=0) as it:
+        assert it.stdout is not None
+        try:
+            line = it.stdout.readline()
+            if not line.startswith("listening on "):
+                raise RuntimeError(f"the no-op server did not start: {line!r}")
+            yield line.split()[-1]
+        finally:
+            it.kill()
+
+
+if __name__ == "__main__":
+    trio.run(main)
