@@ -8,12 +8,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
-from tests.llcuda_net.lasting import Lasting
 
 import llcuda_protocol as wire
 from llcuda_net import sync
 from llcuda_net.client.stream import Durable, Piece
 from llcuda_net.errors import ConnectError, RequestError
+from tests.llcuda_net.lasting import Lasting
 from tests.llcuda_net.scripted import listening
 
 TEXT = "one two three four five"
