@@ -14,6 +14,9 @@ from .backend import Backend, use_cuda
 MAX_K = 1024
 MAX_DIM = 131_071
 
+#: Numbers so few that one core is done with them before others are awake.
+_FEW = 1 << 15
+
 Host: TypeAlias = np.ndarray[Any, Any]
 
 
@@ -81,6 +84,13 @@ def inverse_norms(vectors: Array, *, backend: Backend = "auto") -> Array:
 def _inverse_norms(v: Host) -> Host:
     from .cpu import quantize as cpu
 
+    if v.size <= _FEW:  # not worth waking the cores for
+        wide = v.astype(np.float64)
+        with np.errstate(all="ignore"):
+            norm = np.sqrt((wide * wide).sum(axis=1))
+            inverse = np.where(norm > 0, 1 / norm, norm)
+            inverse[~np.isfinite(wide).all(axis=1)] = np.nan
+            return np.asarray(inverse, np.float32)
     out = np.empty(v.shape[0], np.float32)
     if v.shape[0]:
         (cpu.inverse_norms if v.dtype == np.int8 else cpu.inverse_norms_float)(v, out)
@@ -101,7 +111,8 @@ def _on_cpu(q: Host, v: Host, k: int, inverse_v: Host) -> tuple[Host, Host]:
     else:
         cpu.topk_float32(l2_normalize(q, backend="cpu"), v, inverse_v, scores, found)
     out = np.empty((q.shape[0], k), np.float32), np.empty((q.shape[0], k), np.int64)
-    cpu.merge_all(scores, found, *out)
+    merge = cpu.merge_all if scores.size > _FEW else cpu.merge_few
+    merge(scores, found, *out)
     return out
 
 

@@ -96,3 +96,10 @@ def merge_all(scores: Any, indices: Any, out_scores: Any, out_indices: Any) -> N
     """`merge` for every query: (queries, parts, k) to (queries, k)."""
     for q in prange(scores.shape[0]):
         merge(scores[q], indices[q], out_scores[q], out_indices[q])
+
+
+@serial
+def merge_few(scores: Any, indices: Any, out_scores: Any, out_indices: Any) -> None:
+    """`merge_all` on one core: waking the others costs more than a few small merges."""
+    for q in range(scores.shape[0]):
+        merge(scores[q], indices[q], out_scores[q], out_indices[q])
