@@ -226,7 +226,11 @@ async def _one(
             given += [name, value] if value else []
         command = mpirun.command(many, [sys.executable, str(ROOT / "tools" / PROG), *given])
         done = await trio.run_process(
-            command, env=mpirun.environment(), check=False, capture_stdout=True, capture_stderr=True
+            command,
+            env=mpirun.environment(folder),
+            check=False,
+            capture_stdout=True,
+            capture_stderr=True,
         )
         if done.returncode or not file.exists():
             said = (done.stderr or done.stdout).decode("utf-8", "replace").strip().splitlines()

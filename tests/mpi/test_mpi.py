@@ -12,6 +12,7 @@ import random
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 import urllib.request
 from collections.abc import Iterator
@@ -29,8 +30,21 @@ CHECKS = [sys.executable, "-m", "tests.mpi.checks"]
 PATIENCE = 120.0
 
 
+@pytest.fixture(scope="module", autouse=True)
+def sessions() -> Iterator[None]:
+    """A folder for what killed mpiruns leave behind."""
+    with tempfile.TemporaryDirectory(prefix="mpi", ignore_cleanup_errors=True) as folder:
+        global FOLDER
+        FOLDER = folder
+        yield
+
+
+FOLDER = ""
+
+
 def environment() -> dict[str, str]:
-    kept = {k: v for k, v in mpirun.environment().items() if not k.startswith("LLCUDA_")}
+    found = mpirun.environment(FOLDER)
+    kept = {k: v for k, v in found.items() if not k.startswith("LLCUDA_")}
     path = ":".join(str(ROOT / part) for part in ("", "protocol", "kernels"))
     return {**kept, "NO_COLOR": "1", "PYTHONPATH": path}
 

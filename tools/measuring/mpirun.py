@@ -40,6 +40,12 @@ def command(ranks: int, program: Sequence[str]) -> list[str]:
     return [mpirun, "-n", str(ranks), *program]
 
 
-def environment() -> dict[str, str]:
-    """The environment in which that works everywhere; what the user has set stands."""
-    return {**ENVIRONMENT, **os.environ}
+def environment(folder: str | None = None) -> dict[str, str]:
+    """The environment in which that works everywhere; what the user has set stands.
+
+    Args:
+        folder: for Open MPI's own files, with a short name. An mpirun that was killed leaves them
+            behind, and another one that happens to get its process id stumbles over them.
+    """
+    own = {} if folder is None else {"TMPDIR": folder}
+    return {**ENVIRONMENT, **os.environ, **own}
