@@ -15,6 +15,8 @@ from llcuda_net.measure.statistics import Estimate
 BEND = 0.1
 #: Least share of the offered rate that must be carried.
 CARRIED = 0.95
+#: Without an interval, a share under which there is no doubt that it is not carried.
+PLAIN = 0.75
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,4 +81,6 @@ def saturated(carried: Estimate) -> str:
     """
     if carried.value >= CARRIED:
         return "no"
-    return "yes" if carried.high is None or carried.high < 1 else "cannot tell"
+    if carried.high is None:  # of one round: only what is plain to see
+        return "yes" if carried.value < PLAIN else "cannot tell"
+    return "yes" if carried.high < 1 else "cannot tell"

@@ -111,6 +111,7 @@ def test_no_knee_of_three_points() -> None:
         (Estimate(0.7, 0.6, 0.8), "yes"),
         (Estimate(0.9, 0.7, 1.1), "cannot tell"),
         (Estimate(0.5), "yes"),
+        (Estimate(0.9), "cannot tell"),
     ],
 )
 def test_saturation_is_what_is_offered_and_not_carried(share: Estimate, verdict: str) -> None:
