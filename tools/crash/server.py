@@ -51,7 +51,8 @@ class Server:
         how = ["-m", "llcuda_net.cli.server"]
         if self._broken is not None:
             how = [str(BROKEN), self._broken]
-        options = ["--port", str(self.port), "--data-dir", str(self.folder), *self._options]
+        options = ["--port", str(self.port), "--data-dir", str(self.folder), "--no-analysis"]
+        options += self._options
         with self._log.open("ab") as log:
             self._process = await trio.lowlevel.open_process(
                 [sys.executable, *how, *options, "--log-level", "warning"],
