@@ -24,16 +24,20 @@ MAX_TEXT = 32_768
 EmbedTexts = Callable[[list[str]], Awaitable[list[list[list[float]]]]]
 
 
-async def embed(texts: Sequence[str], upstream: Upstream, admission: Admission) -> list[bytes]:
+async def embed(texts: Sequence[str], enter: Callable[[], Ticket]) -> list[bytes]:
     """A vector a text, float32, little-endian.
+
+    Args:
+        enter: takes a place in the queue.
 
     Raises:
         RequestError: the queue is full, or the upstream fails or gives no vectors.
     """
     vectors: list[bytes] = []
     for start in range(0, len(texts), _BATCH):
-        async with admission.enter():
-            found = await upstream.embed(list(texts[start : start + _BATCH]))
+        ticket = enter()
+        async with ticket:
+            found = await ticket.held.member.upstream.embed(list(texts[start : start + _BATCH]))
         try:
             vectors += [_pack(_mean(rows)) for rows in found]
         except (struct.error, TypeError, ValueError, OverflowError):

@@ -18,6 +18,7 @@ from llcuda_net.outcome import plain
 from llcuda_net.storage.pipeline import Kept, Recovered, Storage
 from llcuda_net.storage.records import Ended, Level, Opened, Result, TokenLog
 from llcuda_net.storage.store import Store
+from llcuda_net.users import Priority
 from llcuda_protocol import ErrorCode
 from llcuda_protocol.kinds import MAX_LINGER
 
@@ -84,14 +85,19 @@ class Keeper:
         """Take a request."""
         if self._storage is None:
             return
+        request: dict[str, Any] = {
+            "prompt": generation.prompt,
+            "messages": generation.messages,
+            "params": generation.params,
+            "timeout": generation.timeout,
+        }
+        if generation.wanted is not None:
+            request["model"] = generation.wanted
+        if generation.priority is not Priority.NORMAL:
+            request["priority"] = generation.priority.name.lower()
         opened = Opened(
             generation=generation.id,
-            request={
-                "prompt": generation.prompt,
-                "messages": generation.messages,
-                "params": generation.params,
-                "timeout": generation.timeout,
-            },
+            request=request,
             level=generation.level,
             key=generation.key,
             request_hash=generation.request_hash,

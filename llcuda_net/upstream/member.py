@@ -21,7 +21,7 @@ from llcuda_net.upstream.breaker import Breaker
 from llcuda_net.upstream.breaker import State as BreakerState
 from llcuda_net.upstream.fingerprint import Fingerprint, Told
 from llcuda_net.upstream.identity import Identity, Signature, alike, probe
-from llcuda_net.upstream.interface import Upstream
+from llcuda_net.upstream.interface import Properties, Upstream
 from llcuda_net.upstream.lease import COMPLETIONS, DOWN, ROLES, Lease, Need
 from llcuda_net.upstream.prefix import Trust
 from llcuda_net.upstream.slots import Slot, Slots, Use
@@ -100,7 +100,10 @@ class Member:
         self.restarts: Callable[[], int] = lambda: 0
         self.failures = 0
         self.failovers = 0
+        self.down_since = 0.0
         self.signature: Signature | None = None
+        #: What it had said of itself, and what it then called its model in an answer.
+        self.named: tuple[Properties, str] | None = None
         self.group = ""
         self.on_change: Callable[[], None] = lambda: None
         self.wants_signature: Callable[[], bool] = lambda: False
@@ -189,8 +192,8 @@ class Member:
         self.failures += 1
         if error.code in DOWN:
             self._down(error.message)
-        else:
-            self.breaker.failed(error.message)
+        elif self.breaker.failed():
+            self._down(error.message)
         self._wake.set()
 
     def releasing(self, slot: Slot) -> None:
@@ -209,6 +212,7 @@ class Member:
 
     def _down(self, reason: str) -> None:
         if self.breaker.closed:
+            self.down_since = trio.current_time()
             log.warning("upstream_down", upstream=self.name, reason=reason)
         self._gone()
         self.breaker.trip(reason)
@@ -219,20 +223,21 @@ class Member:
 
     # -- the watch ----------------------------------------------------------------------------
 
-    async def prepare(self) -> None:
-        """Find out what it is.
+    async def properties(self) -> Properties:
+        """What it is; asked for where that is not known, and so are its slots then.
 
         Raises:
             RequestError: it does not say.
         """
         properties = await self.upstream.ask()
-        count = (
-            properties.slots if self.spec.slots is None else min(self.spec.slots, properties.slots)
-        )
+        count = properties.slots
+        if self.spec.slots is not None:
+            count = min(count, self.spec.slots)
+        self.was_up = True
         if not self.slots.known or len(self.slots) != count:
             self.slots.resize(count)
-        self.was_up = True
-        self.on_change()
+            self.on_change()
+        return properties
 
     async def watch(self) -> None:
         """Look after it until cancelled."""
@@ -272,7 +277,7 @@ class Member:
     async def _look(self) -> None:
         """See that it is there, and which of its slots work."""
         if self.upstream.properties is None or not self.slots.known:
-            await self.prepare()
+            await self.properties()
         if self.signature is None and self.wants_signature():
             await self._sign()
         if trio.current_time() >= self._checked + LOOK:
@@ -323,7 +328,7 @@ class Member:
         if scope.cancelled_caught:
             self._is_silent_still()
             return
-        await self.prepare()
+        await self.properties()
         await self._sign()
         if self._releasing():
             await self._look_at_slots()

@@ -23,6 +23,8 @@ from llcuda_protocol import ErrorCode
 
 log = structlog.get_logger(__name__)
 
+#: Seconds that upstreams may hold up the start.
+PREPARE = 3.0
 #: How much more than its share of the work an upstream may have and still keep its conversations.
 SLACK = 1.25
 #: Blocks that a slot must hold of a prompt before that counts.
@@ -134,6 +136,60 @@ class Pool:
             if member.up and member.group and same_model(model, member.fingerprint()):
                 return member.group
         return None
+
+    async def fingerprints(self, group: str) -> list[tuple[dict[str, Any], str]]:
+        """What is known of a model, from each upstream that serves it, with the upstream's URL.
+
+        Raises:
+            RequestError: none of them can be asked.
+        """
+        found: dict[str, tuple[dict[str, Any], str]] = {}
+        refusal: RequestError | None = None
+        for member in [m for m in self.of(group) if m.up]:
+            member.upstream.forget()  # it may have been started again with another model
+            try:
+                await member.properties()
+            except RequestError as error:
+                refusal = error
+                continue
+            await member.fingerprint.settled()
+            model = member.fingerprint()
+            found.setdefault(str(sorted(model.items())), (model, member.upstream.base_url))
+        if not found and refusal is not None:
+            raise refusal
+        return list(found.values())
+
+    def context(self, group: str) -> int | None:
+        """Tokens of context that each upstream of a model has at least; None: not known."""
+        known = [m.upstream.properties for m in self.of(group)]
+        return min((one.context for one in known if one is not None), default=None)
+
+    def outage(self, group: str) -> float:
+        """Seconds for which no upstream of a model has been up; 0 while one is."""
+        members = self.of(group)
+        if not members or any(m.up for m in members):
+            return 0.0
+        return trio.current_time() - max(m.down_since for m in members)
+
+    async def prepare(self) -> None:
+        """Ask all upstreams what they are, so that the first request need not wait."""
+
+        async def ask(member: Member) -> None:
+            try:
+                await member.properties()
+            except RequestError as error:
+                reasons[member] = error.message
+                return
+            del reasons[member]
+
+        reasons = dict.fromkeys(self.members, f"no answer within {PREPARE:g} s")
+        with trio.move_on_after(PREPARE):
+            async with trio.open_nursery() as nursery:
+                for member in self.members:
+                    nursery.start_soon(ask, member)
+        for member, reason in reasons.items():
+            log.warning("upstream_not_ready", upstream=member.name, reason=reason)
+        self._changed()
 
     def _serving(self, role: str = COMPLETIONS) -> Iterator[Member]:
         return (m for m in self.members if role in m.spec.roles and not m.draining)
