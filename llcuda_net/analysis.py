@@ -25,6 +25,7 @@ from llcuda_net.semantic import RECIPE, Found, Near, combine, quantised
 from llcuda_net.storage.store import Document, Space, Store, Summary
 from llcuda_net.upstream.fingerprint import Fingerprint, Told, same_model
 from llcuda_net.upstream.interface import Properties, Upstream
+from llcuda_net.users import User, view_of
 from llcuda_protocol import ErrorCode
 
 log = structlog.get_logger(__name__)
@@ -180,8 +181,8 @@ class Analyst:
 
         def keep(store: Store) -> None:
             found = zip(documents, quantised(combine(parts)), strict=True)
-            rows = [(one.seq, *codes) for one, codes in found if codes is not None]
-            store.analyses.embed(space.id, documents[-1].seq, rows)
+            rows = [(one.owner, one.seq, *codes) for one, codes in found if codes is not None]
+            store.analyses.embed(space.id, documents[-1].seq, [row[1:] for row in rows])
             if near is not None:
                 near.add(rows)
 
@@ -219,8 +220,8 @@ class Analyst:
 
     # -- what others ask ----------------------------------------------------------------------
 
-    async def search(self, text: str, k: int) -> Found:
-        """The k results nearest to a text, over all that is analysed.
+    async def search(self, text: str, k: int, user: User) -> Found:
+        """The k of a user's results (an admin's: of all) nearest to a text, of those analysed.
 
         Raises:
             RequestError: the upstream gives no embeddings, or fails; the queue is full.
@@ -230,34 +231,35 @@ class Analyst:
         texts.piece = self._texts.piece
         async with self._admission.enter():
             (vector,) = await texts.vectors([text])
+        owner = view_of(user)
         space = await self._space()
         hits: list[tuple[Summary, str, float]] = []
         searched = 0
         if space is not None and len(vector) == space.dim:
             near = await self._near_of(space)
-            searched = len(near)
-            hits = await self._read(lambda store: near.search(vector, k, store.analyses))
-        return Found(hits, searched, await self._backlog())
+            searched = near.count(owner)
+            hits = await self._read(lambda store: near.search(vector, k, store.analyses, owner))
+        return Found(hits, searched, await self._backlog(owner), user.admin)
 
-    async def _backlog(self) -> int:
-        """Results that are not analysed yet, as far as the upstream allows it."""
+    async def _backlog(self, owner: str | None = None) -> int:
+        """An owner's results that are not analysed yet, as far as the upstream allows it."""
         after: int = await self._read(lambda store: store.analyses.figured())
         if self._refused is None or self._upstream.properties is not self._refused:
             space = None if self._upstream.properties is None else await self._space()
             after = min(after, 0 if space is None else space.seq)
-        behind: int = await self._read(lambda store: store.analyses.behind(after))
+        behind: int = await self._read(lambda store: store.analyses.behind(after, owner))
         return behind
 
     async def _stored(self) -> bool:
         """Whether there are embeddings to be read."""
         return self._near is None and bool(await self._read(lambda s: s.analyses.spaces()))
 
-    async def report(self) -> dict[str, Any]:
-        """What a status request is told."""
-        out: dict[str, Any] = {"backlog": await self._backlog()}
+    async def report(self, owner: str | None = None) -> dict[str, Any]:
+        """What a status request is told, of an owner's results (None: of all)."""
+        out: dict[str, Any] = {"backlog": await self._backlog(owner)}
         if self._upstream.properties is not None:
             out["embeddings"] = self._upstream.properties is not self._refused
-        out["indexed"] = 0 if self._near is None else len(self._near[1])
+        out["indexed"] = 0 if self._near is None else self._near[1].count(owner)
         return out
 
 

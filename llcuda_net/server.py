@@ -19,7 +19,7 @@ from weakref import WeakValueDictionary
 import structlog
 import trio
 
-from llcuda_net import embedding, intake
+from llcuda_net import embedding, intake, listing
 from llcuda_net.admission import Admission, Ticket
 from llcuda_net.analysis import Analyst
 from llcuda_net.errors import RequestError
@@ -27,7 +27,7 @@ from llcuda_net.generations import Generation, State
 from llcuda_net.keeping import Keeper
 from llcuda_net.outbox import Outbox
 from llcuda_net.publishing import Publisher
-from llcuda_net.registry import Registry
+from llcuda_net.registry import Registry, unknown
 from llcuda_net.resuming import Resumer
 from llcuda_net.runner import Runner, too_late
 from llcuda_net.semantic import Found
@@ -38,8 +38,9 @@ from llcuda_net.storage.records import Level
 from llcuda_net.upstream.fingerprint import Fingerprint, Told
 from llcuda_net.upstream.hub import StreamHub
 from llcuda_net.upstream.interface import Properties, Upstream
+from llcuda_net.users import User, Users, view_of
 from llcuda_net.watching import Standing, Watch
-from llcuda_protocol import Attach, ErrorCode, Generate
+from llcuda_protocol import Attach, ErrorCode, Generate, ListGenerations
 from llcuda_protocol.kinds import MAX_LINGER
 
 log = structlog.get_logger(__name__)
@@ -61,7 +62,7 @@ class Server:
         settings: see settings.py.
         upstream: where requests go.
         hub: reads the upstream's token streams; the server runs it.
-        tokens: any of these lets a client in; none: everybody may come in.
+        users: who may come in; by default everybody.
         keeper: keeps generations and results; without it nothing is kept.
         fingerprint: what is known of the upstream's model.
     """
@@ -71,12 +72,12 @@ class Server:
         settings: Settings,
         upstream: Upstream,
         hub: StreamHub,
-        tokens: Sequence[str] = (),
+        users: Users | None = None,
         keeper: Keeper | None = None,
         fingerprint: Fingerprint | None = None,
     ) -> None:
         self.settings = settings
-        self.tokens = tokens
+        self.users = users if users is not None else Users()
         #: How often the upstream was started again, where that is in our hands.
         self.upstream_restarts: Callable[[], int] = lambda: 0
         self.agent = f"llcuda-server/{package_version()}"
@@ -217,16 +218,16 @@ class Server:
 
     # -- requests -----------------------------------------------------------------------------
 
-    def submit(self, request: Generate) -> Generation:
+    def submit(self, request: Generate, user: User) -> Generation:
         """Start a generation, or join the one that has the same key.
 
         Raises:
             RequestError: the request is wrong, the queue is full, or the server is stopping.
         """
         with self.watch.submitting():
-            return self._submit(request)
+            return self._submit(request, user)
 
-    def _submit(self, request: Generate) -> Generation:
+    def _submit(self, request: Generate, user: User) -> Generation:
         if self._draining:
             raise _shutting_down("the server is shutting down; try again later")
         properties = self._upstream.properties
@@ -235,7 +236,7 @@ class Server:
             self.settings,
             self._keeper.level(request.level),
             properties.context if properties else None,
-            owner="",
+            owner=user.name,
         )
         if request.key is not None:
             same = self._registry.find_by_key(
@@ -299,30 +300,27 @@ class Server:
         ticket = self._enter(generation, always=True)
         self._start(generation, functools.partial(self._resumer.run, generation, entry, ticket))
 
-    async def find(self, request: Attach) -> Generation:
-        """The generation that a client wants to read.
+    async def find(self, request: Attach, user: User) -> Generation:
+        """The generation that a client wants to read: one of the user's, or an admin's any.
 
         Raises:
             RequestError: there is none, or the client has more of it than there is.
         """
         if self._draining:
             raise _shutting_down("the server is shutting down; attach again later")
-        found = self._registry.find(request.id, "")
+        owner = view_of(user)
+        found = self._registry.find(request.id, owner)
         if found is None:
-            found = await self._stored(request.id)
+            found = await self._stored(request.id, owner)
         intake.check_position(found, request.first, request.epoch)
         return found
 
-    async def _stored(self, id_: str) -> Generation:
+    async def _stored(self, id_: str, owner: str | None) -> Generation:
         """One that is over; all who read it share what was read from the store."""
         async with self._finding:
-            found = self._replayed.get(id_) or await self._keeper.find(id_, "")
-        if found is None:
-            raise RequestError(
-                ErrorCode.UNKNOWN_GENERATION,
-                f"there is no generation {id_!r} here: it never was, was kept in memory only, or "
-                "its result was deleted",
-            )
+            found = self._replayed.get(id_) or await self._keeper.find(id_, owner)
+        if found is None or owner not in (None, found.owner):
+            raise unknown(id_)
         self._replayed[id_] = found
         return found
 
@@ -372,7 +370,7 @@ class Server:
             **({} if error is None else {"code": error.code, "reason": error.message}),
         )
 
-    async def embed(self, texts: list[str]) -> list[bytes]:
+    async def embed(self, texts: list[str], user: User, model: str | None = None) -> list[bytes]:
         """A vector a text, float32, little-endian.
 
         Raises:
@@ -392,16 +390,16 @@ class Server:
             raise too_late(self.settings.timeout)
         return vectors
 
-    async def search(self, text: str, k: int) -> Found:
-        """The k results nearest to a text.
+    async def search(self, text: str, k: int, user: User) -> Found:
+        """The k results of a user (an admin's: of all) nearest to a text.
 
         Raises:
             RequestError: as `embed`, or nothing is analysed here.
         """
         with self.watch.answering("search"):
-            return await self._search(text, k)
+            return await self._search(text, k, user)
 
-    async def _search(self, text: str, k: int) -> Found:
+    async def _search(self, text: str, k: int, user: User) -> Found:
         if self._draining:
             raise _shutting_down("the server is shutting down; try again later")
         if self.analyst is None:
@@ -413,10 +411,18 @@ class Server:
             raise RequestError(ErrorCode.INVALID_REQUEST, "the text to search for is empty")
         with trio.move_on_after(self.settings.timeout):
             await self._runner.properties()
-            return await self.analyst.search(text, k)
+            return await self.analyst.search(text, k, user)
         raise too_late(self.settings.timeout)
 
-    async def report(self) -> dict[str, Any]:
+    async def list_generations(self, request: ListGenerations, user: User) -> list[dict[str, Any]]:
+        """Generations of a user (an admin's: of all), newest first, as the protocol's entries.
+
+        Raises:
+            RequestError: as `listing.newest`.
+        """
+        return await listing.newest(request, user, self._registry, self._keeper)
+
+    async def report(self, user: User) -> dict[str, Any]:
         """What a status request is answered with; SPEC.md names the keys."""
         upstream = self._upstream
         properties = None

@@ -32,6 +32,7 @@ from llcuda_net.upstream.engine import Engine, EngineOptions
 from llcuda_net.upstream.fingerprint import Fingerprint
 from llcuda_net.upstream.hub import StreamHub
 from llcuda_net.upstream.llama_server import LlamaServer
+from llcuda_net.users import Users
 
 if TYPE_CHECKING:
     from llcuda_net.monitoring import Monitor
@@ -51,27 +52,24 @@ def run(settings: Settings) -> int:
         ListenError: the port cannot be had.
         StorageError: the data folder cannot be used; another server may have it.
     """
-    tokens = _tokens(settings)
+    users = _users(settings)
     tls = _tls(settings)
     api_key = _api_key(settings)
     _raise_descriptor_limit()
     with _model(settings) as model:
-        return trio.run(_Serving(settings, tokens, tls, api_key, model).run)
+        return trio.run(_Serving(settings, users, tls, api_key, model).run)
 
 
-def _tokens(settings: Settings) -> list[str]:
-    if settings.auth_token_file is None:
+def _users(settings: Settings) -> Users:
+    path = settings.auth_token_file
+    if path is None:
         if not settings.allow_no_auth and not _is_loopback(settings.host):
             raise ConfigError(
                 f"listening on {settings.host} would let anybody in: give --auth-token-file FILE, "
                 "or --allow-no-auth if that is meant"
             )
-        return []
-    lines = _read(settings.auth_token_file, "token file").splitlines()
-    tokens = [s for line in lines if (s := line.strip()) and not s.startswith("#")]
-    if not tokens:
-        raise ConfigError(f"token file {settings.auth_token_file} holds no token; one a line")
-    return tokens
+        return Users()
+    return Users.parse(_read(path, "token file"), f"token file {path}")
 
 
 def _api_key(settings: Settings) -> str | None:
@@ -143,13 +141,13 @@ class _Serving:
     def __init__(
         self,
         settings: Settings,
-        tokens: Sequence[str],
+        users: Users,
         tls: ssl.SSLContext | None,
         api_key: str | None,
         model: Path | None,
     ) -> None:
         self._settings = settings
-        self._tokens = tokens
+        self._users = users
         self._tls = tls
         self._api_key = api_key
         self._model = model
@@ -269,7 +267,7 @@ class _Serving:
         self, listeners: _Listeners, keeper: Keeper, upstream: LlamaServer, hub: StreamHub
     ) -> None:
         fingerprint = Fingerprint(upstream, self._folder, self._model)
-        server = Server(self._settings, upstream, hub, self._tokens, keeper, fingerprint)
+        server = Server(self._settings, upstream, hub, self._users, keeper, fingerprint)
         server.upstream_restarts = self._restarts
         if server.analyst is not None:
             server.analyst.prepare = compile_kernels

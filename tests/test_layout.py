@@ -14,7 +14,7 @@ ROOT = Path(__file__).resolve().parent.parent
 
 #: llcuda_net from the bottom up: a module imports its own row and the rows above it in this list.
 LAYERS = [
-    {"llcuda_net.errors", "llcuda_net.data", "llcuda_net.terminal"},
+    {"llcuda_net.errors", "llcuda_net.data", "llcuda_net.terminal", "llcuda_net.http_answer"},
     {"llcuda_net.world"},
     {"llcuda_net.address", "llcuda_net.params", "llcuda_net.settings", "llcuda_net.logs"},
     {"llcuda_net.users"},
@@ -23,7 +23,8 @@ LAYERS = [
     {"llcuda_net.certainty", "llcuda_net.semantic", "llcuda_net.compiling"},
     {"llcuda_net.generations", "llcuda_net.embedding"},
     {"llcuda_net.streams", "llcuda_net.keeping", "llcuda_net.registry", "llcuda_net.replies"},
-    {"llcuda_net.publishing", "llcuda_net.intake", "llcuda_net.session"},
+    {"llcuda_net.publishing", "llcuda_net.intake", "llcuda_net.session", "llcuda_net.host"},
+    {"llcuda_net.listing"},
     {"llcuda_net.runner", "llcuda_net.analysis", "llcuda_net.watching"},
     {"llcuda_net.health", "llcuda_net.metrics_http"},
     {"llcuda_net.resuming", "llcuda_net.metrics"},

@@ -16,6 +16,7 @@ from llcuda_net.settings import Settings
 from llcuda_net.upstream.completion import CompletionEvent, Timings
 from llcuda_net.upstream.hub import StreamHub
 from llcuda_net.upstream.interface import OnEvents, Properties
+from llcuda_net.users import Users
 from llcuda_protocol import (
     Connection,
     ConnectionClosed,
@@ -222,14 +223,14 @@ class MemoryListener(trio.abc.Listener[trio.StapledStream[Any, Any]]):
 async def serving(
     upstream: FakeUpstream,
     *,
-    tokens: tuple[str, ...] = (),
+    users: Users | None = None,
     keeper: Keeper | None = None,
     **settings: Any,
 ) -> AsyncIterator[tuple[Server, MemoryListener]]:
     """A server on memory streams; cancelled at the end."""
     settings.setdefault("analysis", False)  # threads know nothing of virtual time
     listener = MemoryListener()
-    server = Server(Settings(**settings), upstream, upstream.hub, tokens, keeper)
+    server = Server(Settings(**settings), upstream, upstream.hub, users, keeper)
     async with trio.open_nursery() as nursery:
         await nursery.start(server.run, [listener])
         await server.prepare()
@@ -253,9 +254,9 @@ async def status(listener: MemoryListener) -> dict[str, Any]:
     return event.report
 
 
-async def ready(listener: MemoryListener) -> Peer:
+async def ready(listener: MemoryListener, token: str | None = None) -> Peer:
     peer = listener.connect()
-    await peer.greet()
+    await peer.greet(token)
     return peer
 
 
