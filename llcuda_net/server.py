@@ -25,6 +25,7 @@ from llcuda_net.analysis import Analyst
 from llcuda_net.errors import RequestError
 from llcuda_net.generations import Generation, State
 from llcuda_net.keeping import Keeper
+from llcuda_net.lone import Lone
 from llcuda_net.outbox import Outbox
 from llcuda_net.publishing import Publisher
 from llcuda_net.registry import Registry
@@ -38,7 +39,7 @@ from llcuda_net.storage.records import Level
 from llcuda_net.upstream.fingerprint import Fingerprint, Told
 from llcuda_net.upstream.hub import StreamHub
 from llcuda_net.upstream.interface import Properties, Upstream
-from llcuda_net.watching import Standing, Watch
+from llcuda_net.watching import Standing, Watches
 from llcuda_protocol import Attach, ErrorCode, Generate
 from llcuda_protocol.kinds import MAX_LINGER
 
@@ -111,12 +112,18 @@ class Server:
         self._started = trio.current_time()
         self._draining = False
         #: Told of each request when it is over.
-        self.watch = Watch()
+        self.watch = Watches()
         #: How we stand, for whoever watches.
-        self.standing = Standing(
-            settings, [upstream], self._admission, self._registry, self._sessions, self._keeper
+        self._pool = Lone(
+            settings.upstream or "engine",
+            upstream,
+            self._admission,
+            lambda: self.upstream_restarts(),
         )
-        self.standing.restarts = lambda: self.upstream_restarts()
+        self.standing = Standing(
+            settings, self._pool, self._admission, self._registry, self._sessions, self._keeper
+        )
+        self.standing.users = self._pool.users
         self._nursery: trio.Nursery
         hub.after_batch = self._publisher.flush
 
@@ -131,6 +138,7 @@ class Server:
         """Serve until `drain` has ended, or until cancelled."""
         async with trio.open_nursery() as self._nursery:
             self._nursery.start_soon(self._hub.run)
+            self._nursery.start_soon(self._pool.run)
             self._nursery.start_soon(self._publisher.sync_strictly)
             self._nursery.start_soon(self._registry.run)
             if self.analyst is not None:
