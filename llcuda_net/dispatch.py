@@ -15,18 +15,19 @@ import structlog
 import trio
 
 from llcuda_net import continuation, params
-from llcuda_net.admission import Admission, Claim, Ticket
+from llcuda_net.admission import Admission
 from llcuda_net.errors import RequestError
 from llcuda_net.generations import Generation
 from llcuda_net.keeping import Keeper
 from llcuda_net.outcome import Outcome
 from llcuda_net.publishing import Publisher
 from llcuda_net.storage.records import TokenLog
+from llcuda_net.tickets import Claim, Ticket
 from llcuda_net.upstream import prefix
 from llcuda_net.upstream.completion import CompletionEvent
 from llcuda_net.upstream.fingerprint import same_model
 from llcuda_net.upstream.interface import Properties
-from llcuda_net.upstream.lease import BLAMED, DOWN, Lease, Need
+from llcuda_net.upstream.lease import BLAMED, DOWN, Lease, Need, held
 from llcuda_net.upstream.member import Member
 from llcuda_net.upstream.pool import Pool
 from llcuda_protocol import ErrorCode
@@ -89,7 +90,7 @@ class Dispatcher:
         """
         failed: list[str] = []
         while True:
-            lease = _lease_of(ticket)
+            lease = held(ticket.lease)
             made = generation.made
             try:
                 await self._attempt(generation, lease)
@@ -275,12 +276,6 @@ async def render(messages: list[dict[str, str]], member: Member) -> str:
         ErrorCode.UNSUPPORTED,
         f"the model {properties.model} has no chat template; send one message, or a raw prompt",
     )
-
-
-def _lease_of(ticket: Ticket) -> Lease:
-    lease = ticket.lease
-    assert isinstance(lease, Lease)
-    return lease
 
 
 def _so_far(generation: Generation) -> str:

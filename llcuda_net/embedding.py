@@ -7,10 +7,10 @@ from collections.abc import Awaitable, Callable, Sequence
 
 import trio
 
-from llcuda_net.admission import Admission
 from llcuda_net.errors import RequestError
+from llcuda_net.tickets import Ticket
 from llcuda_net.upstream.completion import nonsense
-from llcuda_net.upstream.interface import Upstream
+from llcuda_net.upstream.lease import held
 from llcuda_protocol import ErrorCode
 
 #: Texts embedded in one call of the upstream, for each of which a slot is held.
@@ -37,7 +37,7 @@ async def embed(texts: Sequence[str], enter: Callable[[], Ticket]) -> list[bytes
     for start in range(0, len(texts), _BATCH):
         ticket = enter()
         async with ticket:
-            found = await ticket.held.member.upstream.embed(list(texts[start : start + _BATCH]))
+            found = await held(ticket.lease).member.upstream.embed(list(texts[start : start + _BATCH]))
         try:
             vectors += [_pack(_mean(rows)) for rows in found]
         except (struct.error, TypeError, ValueError, OverflowError):

@@ -8,13 +8,14 @@ from collections.abc import Callable
 import structlog
 import trio
 
-from llcuda_net.admission import Admission, Claim, Ticket
+from llcuda_net.admission import Admission
 from llcuda_net.errors import RequestError
 from llcuda_net.generations import Generation, State
 from llcuda_net.outcome import Outcome
 from llcuda_net.runner import Runner, too_late
 from llcuda_net.storage.pipeline import Recovered
 from llcuda_net.storage.records import Dispatched
+from llcuda_net.tickets import Claim, Ticket
 from llcuda_net.upstream.pool import Pool
 from llcuda_protocol import ErrorCode
 

@@ -9,7 +9,7 @@ import structlog
 import trio
 
 from llcuda_net import params
-from llcuda_net.admission import Admission, Ticket
+from llcuda_net.admission import Admission
 from llcuda_net.dispatch import Dispatcher
 from llcuda_net.errors import RequestError
 from llcuda_net.generations import Generation, State
@@ -17,6 +17,7 @@ from llcuda_net.keeping import Keeper
 from llcuda_net.outcome import Outcome
 from llcuda_net.publishing import Publisher
 from llcuda_net.registry import Registry, check_key
+from llcuda_net.tickets import Ticket
 from llcuda_net.upstream.pool import Pool
 from llcuda_protocol import ErrorCode
 

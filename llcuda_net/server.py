@@ -1,33 +1,32 @@
-"""The server: listeners and sessions on one side, the upstream on the other, generations between.
+"""The server: listeners and sessions on one side, upstreams on the other, generations between.
 
-The way of a request: session -> submit -> Runner -> upstream -> Generation.extend -> Publisher ->
-streams -> outbox. Each generation runs in the server's own nursery, since it belongs to no
-connection.
+The way of a request: session -> submit -> Runner -> Dispatcher -> upstream -> Generation.extend ->
+Publisher -> streams -> outbox. Each generation runs in the server's own nursery, since it belongs to
+no connection.
 """
 
 from __future__ import annotations
 
 import contextlib
 import functools
-import os
-from collections import Counter, OrderedDict
+from collections import OrderedDict
 from collections.abc import Callable, Coroutine, Sequence
-from importlib.metadata import PackageNotFoundError, version
 from typing import Any
-from weakref import WeakValueDictionary
+from weakref import WeakKeyDictionary, WeakValueDictionary
 
 import structlog
 import trio
 
 from llcuda_net import embedding, intake, listing
-from llcuda_net.admission import Admission, Ticket
+from llcuda_net.admission import Admission
 from llcuda_net.analysis import Analyst
 from llcuda_net.errors import RequestError
-from llcuda_net.generations import Generation, State
+from llcuda_net.generations import Generation
 from llcuda_net.keeping import Keeper
 from llcuda_net.outbox import Outbox
 from llcuda_net.publishing import Publisher
 from llcuda_net.registry import Registry, unknown
+from llcuda_net.reporting import Reporter
 from llcuda_net.resuming import Resumer
 from llcuda_net.runner import Runner, too_late
 from llcuda_net.semantic import Found
@@ -35,22 +34,23 @@ from llcuda_net.session import Session
 from llcuda_net.settings import Settings
 from llcuda_net.storage.pipeline import Recovered
 from llcuda_net.storage.records import Level
-from llcuda_net.upstream.fingerprint import Fingerprint, Told
+from llcuda_net.tickets import Claim, Ticket
+from llcuda_net.upstream.elected import Elected
 from llcuda_net.upstream.hub import StreamHub
-from llcuda_net.upstream.interface import Properties, Upstream
+from llcuda_net.upstream.lease import EMBEDDINGS, Lease, Need
+from llcuda_net.upstream.pool import Pool
 from llcuda_net.users import User, Users, view_of
-from llcuda_net.watching import Standing, Watch
+from llcuda_net.version import package_version
+from llcuda_net.watching import Standing, Watches
 from llcuda_protocol import Attach, ErrorCode, Generate, ListGenerations
 from llcuda_protocol.kinds import MAX_LINGER
 
 log = structlog.get_logger(__name__)
 
-#: Slots assumed while the upstream has not said how many it has.
-_SLOTS_UNKNOWN = 1
 #: Seconds for clients to take what they are told at the end of a drain.
 _FAREWELL = 1.0
-#: Seconds that an upstream may hold up the start.
-_PREPARE = 3.0
+#: Seconds between two looks for generations whose model has no upstream any more.
+_SWEEP = 1.0
 #: Connections that may be in the handshake at once; one more ends the oldest of them.
 MAX_GREETING = 256
 
@@ -60,66 +60,68 @@ class Server:
 
     Args:
         settings: see settings.py.
-        upstream: where requests go.
-        hub: reads the upstream's token streams; the server runs it.
+        pool: where requests go. Whoever wants it watched runs it.
+        hub: reads the upstreams' token streams; the server runs it.
         users: who may come in; by default everybody.
         keeper: keeps generations and results; without it nothing is kept.
-        fingerprint: what is known of the upstream's model.
     """
 
     def __init__(
         self,
         settings: Settings,
-        upstream: Upstream,
+        pool: Pool,
         hub: StreamHub,
         users: Users | None = None,
         keeper: Keeper | None = None,
-        fingerprint: Fingerprint | None = None,
     ) -> None:
         self.settings = settings
         self.users = users if users is not None else Users()
-        #: How often the upstream was started again, where that is in our hands.
-        self.upstream_restarts: Callable[[], int] = lambda: 0
         self.agent = f"llcuda-server/{package_version()}"
-        self._upstream = upstream
+        self._pool = pool
         self._hub = hub
         self._keeper = keeper if keeper is not None else Keeper(None, Level.MEMORY)
         self._publisher = Publisher(self._keeper)
         #: Outboxes with frames that no flush has seen yet.
         self.unflushed: set[Outbox] = self._publisher.unflushed
-        self._admission = Admission(_SLOTS_UNKNOWN, settings.max_queue)
+        self._admission = Admission(self._place, settings.max_queue)
+        self._admission.why = lambda ticket: pool.why(_need(ticket))
+        pool.on_change = self._admission.pump
         self._registry = Registry()
         self._runner = Runner(
-            upstream,
-            self._admission,
-            self._keeper,
-            self._publisher,
-            self._registry,
-            known := fingerprint or Told(upstream),
+            pool, self._admission, self._keeper, self._publisher, self._registry
         )
         #: Analyses results and searches them; None where none are kept, or that is not wanted.
         self.analyst: Analyst | None = None
         if settings.analysis and self._keeper.keeps:
-            self.analyst = Analyst(self._keeper, upstream, self._admission, known)
-        self._resumer = Resumer(self._runner, upstream, self._admission, self.left)
+            self.analyst = Analyst(self._keeper, Elected(pool), self._admission)
+        self._resumer = Resumer(
+            self._runner,
+            pool,
+            self._admission,
+            functools.partial(self._enter, always=True),
+            self.left,
+        )
+        self._waits: WeakKeyDictionary[Ticket, Generation] = WeakKeyDictionary()
         self._finding = trio.Lock()
         self._replayed: WeakValueDictionary[str, Generation] = WeakValueDictionary()
         self._greeting: OrderedDict[Session, None] = OrderedDict()
         self._sessions: set[Session] = set()
         self._session_count = 0
-        self._ended: Counter[State] = Counter()
-        self._tokens_streamed = 0
-        self._started = trio.current_time()
         self._draining = False
+        self._reporter = Reporter(pool, self._admission, self._registry, self._keeper)
         #: Told of each request when it is over.
-        self.watch = Watch()
+        self.watch = Watches()
         #: How we stand, for whoever watches.
         self.standing = Standing(
-            settings, [upstream], self._admission, self._registry, self._sessions, self._keeper
+            settings, pool, self._admission, self._registry, self._sessions, self._keeper
         )
-        self.standing.restarts = lambda: self.upstream_restarts()
+        self.standing.users = self._admission.users
+        self.standing.waiting = self._admission.waiting
         self._nursery: trio.Nursery
         hub.after_batch = self._publisher.flush
+
+    def _place(self, ticket: Ticket) -> Lease | None:
+        return self._pool.place(_need(ticket), ticket.claim.user.name)
 
     # -- life ---------------------------------------------------------------------------------
 
@@ -132,6 +134,8 @@ class Server:
         """Serve until `drain` has ended, or until cancelled."""
         async with trio.open_nursery() as self._nursery:
             self._nursery.start_soon(self._hub.run)
+            self._nursery.start_soon(self._admission.run)
+            self._nursery.start_soon(self._sweep)
             self._nursery.start_soon(self._publisher.sync_strictly)
             self._nursery.start_soon(self._registry.run)
             if self.analyst is not None:
@@ -177,6 +181,23 @@ class Server:
                 generation.hand_back(error)
         await self._settle(_FAREWELL)
         self._nursery.cancel_scope.cancel()
+
+    async def _sweep(self) -> None:
+        """End what waits for a model that no upstream has had for too long; for ever."""
+        while True:
+            await trio.sleep(_SWEEP)
+            for ticket in self._admission.waiting():
+                out = self._pool.outage(ticket.claim.model)
+                generation = self._waits.get(ticket)
+                if generation is not None and out > self.settings.failover_seconds:
+                    generation.hand_back(
+                        RequestError(
+                            ErrorCode.UPSTREAM_UNAVAILABLE,
+                            f"for {out:.0f} s {self._pool.why(_need(ticket))}",
+                            retry=True,
+                            retry_after=1.0,
+                        )
+                    )
 
     async def _settle(self, seconds: float) -> None:
         """Wait, for a bounded time, until nothing runs and everything has been sent."""
@@ -230,13 +251,13 @@ class Server:
     def _submit(self, request: Generate, user: User) -> Generation:
         if self._draining:
             raise _shutting_down("the server is shutting down; try again later")
-        properties = self._upstream.properties
+        group = self._pool.key_of(request.model)
         generation = intake.from_request(
             request,
             self.settings,
             self._keeper.level(request.level),
-            properties.context if properties else None,
-            owner=user.name,
+            self._pool.context(group),
+            user,
         )
         if request.key is not None:
             same = self._registry.find_by_key(
@@ -246,7 +267,7 @@ class Server:
                 return same
             if request.fresh:
                 self._registry.check_fresh(request.key, generation.owner)
-        ticket = self._enter(generation)
+        ticket = self._enter(generation, self._runner.dispatcher.claim(generation, group))
         self._start(generation, functools.partial(self._runner.run, generation, ticket))
         text = request.prompt if request.messages is None else request.messages
         # Whoever asked for the text must get it at the default level.
@@ -260,16 +281,19 @@ class Server:
         )
         return generation
 
-    def _enter(self, generation: Generation, *, always: bool = False) -> Ticket:
+    def _enter(self, generation: Generation, claim: Claim, *, always: bool = False) -> Ticket:
         """A place in the queue for a generation, which its readers are told."""
 
         def moved(position: int) -> None:
-            generation.queued(position)
+            generation.queued(position, ticket.wait, ticket.reason)
             self._publisher.flush()
 
-        ticket = self._admission.enter(always=always)
+        ticket = self._admission.enter(claim, always=always)
         ticket.on_position = moved
+        ticket.made = lambda: generation.made
         generation.position = ticket.position
+        generation.wait, generation.reason = ticket.wait, ticket.reason
+        self._waits[ticket] = generation
         return ticket
 
     def _start(self, generation: Generation, run: Callable[[], Coroutine[Any, Any, None]]) -> None:
@@ -283,22 +307,21 @@ class Server:
 
     def _resume(self, entry: Recovered) -> None:
         """Go on with a generation that ran when the last server ended."""
-        generation = intake.from_journal(entry, self.settings)
+        user = self.users.named(entry.kept.opened.owner)
+        generation = intake.from_journal(entry, self.settings, user)
         self._keeper.resume(generation, entry.kept)
         if entry.concluded is None:
             # At once: a client that has read more than the journal holds is told by it. Also of
             # one that seems never to have run: a power cut may have taken all that it said.
             generation.splice()
-            self._keeper.spliced(generation, self._upstream.base_url)
+            self._keeper.spliced(generation, "")
         log.info(
             "generation_resumed",
             generation=generation.id,
             pieces=len(generation.pieces),
             gap=entry.gap,
         )
-        # Places are taken in the order in which they were taken first.
-        ticket = self._enter(generation, always=True)
-        self._start(generation, functools.partial(self._resumer.run, generation, entry, ticket))
+        self._start(generation, functools.partial(self._resumer.run, generation, entry))
 
     async def find(self, request: Attach, user: User) -> Generation:
         """The generation that a client wants to read: one of the user's, or an admin's any.
@@ -343,22 +366,10 @@ class Server:
             log.info("generation_abandoned", generation=generation.id)
             generation.cancel()
 
-    async def prepare(self) -> Properties | None:
-        """Ask the upstream what it is, so that the first request need not wait; None: not there."""
-        reason = f"no answer within {_PREPARE:g} s"
-        try:
-            with trio.move_on_after(_PREPARE):
-                return await self._runner.properties()
-        except RequestError as error:
-            reason = error.message
-        log.warning("upstream_not_ready", url=self._upstream.base_url, reason=reason)
-        return None
-
     def _count(self, generation: Generation) -> None:
         if self.analyst is not None:
             self.analyst.wake()
-        self._ended[generation.state] += 1
-        self._tokens_streamed += len(generation.pieces)
+        self._reporter.ended(generation)
         self.watch.ended(generation)
         error = generation.error
         log.info(
@@ -377,15 +388,16 @@ class Server:
             RequestError: as `submit`, or the upstream gives no embeddings.
         """
         with self.watch.answering("embed"):
-            return await self._embed(texts)
+            return await self._embed(texts, user, model)
 
-    async def _embed(self, texts: list[str]) -> list[bytes]:
+    async def _embed(self, texts: list[str], user: User, model: str | None) -> list[bytes]:
         if self._draining:
             raise _shutting_down("the server is shutting down; try again later")
         vectors: list[bytes] = []
         with trio.move_on_after(self.settings.timeout) as deadline:
-            await self._runner.properties()
-            vectors = await embedding.embed(texts, self._upstream, self._admission)
+            group = self._pool.key_of(model, EMBEDDINGS)
+            claim = Claim(user, group, Need(group, EMBEDDINGS))
+            vectors = await embedding.embed(texts, functools.partial(self._admission.enter, claim))
         if deadline.cancelled_caught:
             raise too_late(self.settings.timeout)
         return vectors
@@ -410,7 +422,6 @@ class Server:
         if not text.strip():
             raise RequestError(ErrorCode.INVALID_REQUEST, "the text to search for is empty")
         with trio.move_on_after(self.settings.timeout):
-            await self._runner.properties()
             return await self.analyst.search(text, k, user)
         raise too_late(self.settings.timeout)
 
@@ -423,52 +434,20 @@ class Server:
         return await listing.newest(request, user, self._registry, self._keeper)
 
     async def report(self, user: User) -> dict[str, Any]:
-        """What a status request is answered with; SPEC.md names the keys."""
-        upstream = self._upstream
-        properties = None
-        analysis: dict[str, Any] = {}
-        with contextlib.suppress(RequestError), trio.move_on_after(2):
-            properties = await self._runner.properties()
+        """What a status request is answered with; see reporting.py."""
+        report = self._reporter.report(
+            user, draining=self._draining, connections=len(self._sessions)
+        )
         if self.analyst is not None:
             with contextlib.suppress(RequestError), trio.move_on_after(2):
-                analysis["analysis"] = await self.analyst.report()
-        return {
-            "server": {
-                "version": package_version(),
-                "pid": os.getpid(),
-                "uptime": round(trio.current_time() - self._started, 3),
-                "draining": self._draining,
-            },
-            "connections": len(self._sessions),
-            "requests": {
-                "running": self._admission.running,
-                "queued": self._admission.queued,
-                "done": self._ended[State.DONE],
-                "failed": self._ended[State.FAILED],
-                "cancelled": self._ended[State.CANCELLED],
-                "interrupted": self._ended[State.INTERRUPTED],
-            },
-            "tokens": self._tokens_streamed + sum(len(g.pieces) for g in self._registry),
-            "upstreams": [
-                {
-                    "url": upstream.base_url,
-                    "ready": properties is not None,
-                    "model": properties.model if properties else None,
-                    "slots": properties.slots if properties else None,
-                    "context": properties.context if properties else None,
-                    "restarts": self.upstream_restarts(),
-                }
-            ],
-            **analysis,
-        }
+                report["analysis"] = await self.analyst.report()
+        return report
 
 
-def package_version() -> str:
-    """The version of the installed distribution."""
-    try:
-        return version("llcuda-net")
-    except PackageNotFoundError:
-        return "0+unknown"
+def _need(ticket: Ticket) -> Need:
+    need = ticket.claim.key
+    assert isinstance(need, Need)
+    return need
 
 
 def _shutting_down(message: str) -> RequestError:

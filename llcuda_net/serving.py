@@ -209,7 +209,7 @@ class _Serving:
             return
         from llcuda_net.monitoring import Monitor  # costs time, and few ask for it
 
-        self._monitor = Monitor(self._settings)
+        self._monitor = Monitor()
         for listener in self._monitored:
             log.info("metrics_listening", address=_address(listener))
         if not _is_loopback(self._settings.metrics_host):

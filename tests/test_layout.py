@@ -26,6 +26,7 @@ LAYERS = [
     {"llcuda_net.publishing", "llcuda_net.intake", "llcuda_net.session", "llcuda_net.host"},
     {"llcuda_net.listing"},
     {"llcuda_net.runner", "llcuda_net.analysis", "llcuda_net.watching"},
+    {"llcuda_net.lone"},
     {"llcuda_net.health", "llcuda_net.metrics_http"},
     {"llcuda_net.resuming", "llcuda_net.metrics"},
     {"llcuda_net.server", "llcuda_net.client"},

@@ -11,7 +11,7 @@ import trio
 from llcuda_net.errors import RequestError
 from llcuda_net.upstream.completion import CompletionEvent
 from llcuda_net.upstream.prefix import BLOCK, CHARACTERS_A_TOKEN, Chain, chain_of
-from llcuda_net.upstream.slots import Slot, Use
+from llcuda_net.upstream.table import Slot, Use
 from llcuda_protocol import ErrorCode
 
 if TYPE_CHECKING:
@@ -73,7 +73,7 @@ class Lease:
     @property
     def params(self) -> dict[str, int]:
         """What a completion says to be given this very slot."""
-        return {"id_slot": self.slot.number} if self.member.slots.known else {}
+        return {"id_slot": self.slot.number} if self.member.table.known else {}
 
     def sent(self) -> None:
         """The upstream works at it from now on."""
@@ -124,6 +124,12 @@ class Lease:
         if self._sent:
             self.slot.chain = ()
             self.slot.turn(Use.RELEASING, self.slot.holder)
-            self.member.releasing(self.slot)
+            self.member.verify(self.slot)
         else:
             self.slot.turn(Use.FREE)
+
+
+def held(lease: object) -> Lease:
+    """The lease of a ticket that has its turn."""
+    assert isinstance(lease, Lease)
+    return lease

@@ -24,7 +24,7 @@ from llcuda_net.upstream.identity import Identity, Signature, alike, probe
 from llcuda_net.upstream.interface import Properties, Upstream
 from llcuda_net.upstream.lease import COMPLETIONS, DOWN, ROLES, Lease, Need
 from llcuda_net.upstream.prefix import Trust
-from llcuda_net.upstream.slots import Slot, Slots, Use
+from llcuda_net.upstream.table import Slot, Slots, Use
 
 log = structlog.get_logger(__name__)
 
@@ -74,7 +74,8 @@ class Member:
         on_change: called when there may be room for work, or the model is known.
         leases: of slots that are in use.
         draining: it gets no more work.
-        restarts: how often it was started again, where that is in our hands.
+        table: its slots.
+        restarted: tells how often it was started again, where that is in our hands.
         failures: how often it failed at a request.
         failovers: how many generations went on elsewhere.
         group: the model it serves, by the pool's key; empty while that is not known.
@@ -90,14 +91,14 @@ class Member:
     ) -> None:
         self.spec = spec
         self.upstream = upstream
-        self.slots = Slots()
+        self.table = Slots()
         self.breaker = Breaker()
         self.trust = Trust()
         self.leases: set[Lease] = set()
         self.draining = False
         self.watched = False
         self.was_up = False
-        self.restarts: Callable[[], int] = lambda: 0
+        self.restarted: Callable[[], int] = lambda: 0
         self.failures = 0
         self.failovers = 0
         self.down_since = 0.0
@@ -160,14 +161,39 @@ class Member:
         return Identity(self.spec.model, known, self.signature)
 
     @property
+    def roles(self) -> frozenset[str]:
+        """What it is used for."""
+        return self.spec.roles
+
+    @property
+    def slots(self) -> int:
+        """All of its slots that are used; 0 while that is not known."""
+        return len(self.table) if self.table.known else 0
+
+    @property
+    def foreign(self) -> int:
+        """Slots that work for somebody else."""
+        return self.table.count(Use.FOREIGN)
+
+    @property
+    def releasing(self) -> int:
+        """Slots that were given back and are not yet seen to be free."""
+        return self.table.count(Use.RELEASING)
+
+    @property
+    def restarts(self) -> int:
+        """How often it was started again, where that is in our hands."""
+        return self.restarted()
+
+    @property
     def free(self) -> int:
         """Slots that may be given out."""
-        return self.slots.count(Use.FREE)
+        return self.table.count(Use.FREE)
 
     @property
     def busy(self) -> int:
         """Slots that work for us."""
-        return self.slots.count(Use.BUSY)
+        return self.table.count(Use.BUSY)
 
     def may(self, need: Need) -> bool:
         """Whether it could meet a need, were a slot free."""
@@ -196,7 +222,7 @@ class Member:
             self._down(error.message)
         self._wake.set()
 
-    def releasing(self, slot: Slot) -> None:
+    def verify(self, slot: Slot) -> None:
         """A slot was given back whose request was broken off: look until it is free."""
         if not self.watched:
             slot.turn(Use.FREE)
@@ -219,7 +245,7 @@ class Member:
 
     def _gone(self) -> None:
         self.upstream.forget()
-        self.slots.lost()
+        self.table.lost()
 
     # -- the watch ----------------------------------------------------------------------------
 
@@ -234,8 +260,8 @@ class Member:
         if self.spec.slots is not None:
             count = min(count, self.spec.slots)
         self.was_up = True
-        if not self.slots.known or len(self.slots) != count:
-            self.slots.resize(count)
+        if not self.table.known or len(self.table) != count:
+            self.table.resize(count)
             self.on_change()
         return properties
 
@@ -259,7 +285,7 @@ class Member:
         """Until the next look is due, or something has happened."""
         now = trio.current_time()
         pause = LOOK
-        if self._releasing():
+        if self.releasing:
             pause = self._pause
             self._pause = min(2 * self._pause, LONGEST_PAUSE)
         while trio.current_time() < (now + pause if self.breaker.closed else self.breaker.retry_at):
@@ -271,12 +297,9 @@ class Member:
                 if self.breaker.closed:
                     return
 
-    def _releasing(self) -> bool:
-        return self.slots.count(Use.RELEASING) > 0
-
     async def _look(self) -> None:
         """See that it is there, and which of its slots work."""
-        if self.upstream.properties is None or not self.slots.known:
+        if self.upstream.properties is None or not self.table.known:
             await self.properties()
         if self.signature is None and self.wants_signature():
             await self._sign()
@@ -288,7 +311,7 @@ class Member:
                 return
             self._checked = trio.current_time()
             self._silent_since = None
-        if self._releasing() or self.slots.count(Use.FOREIGN) or self.leases:
+        if self.releasing or self.foreign or self.leases:
             await self._look_at_slots()
 
     async def _look_at_slots(self) -> None:
@@ -296,14 +319,14 @@ class Member:
         busy = None
         if self._tells_slots:
             with trio.move_on_after(PATIENCE) as scope:
-                busy = await self.upstream.slots()
+                busy = await self.upstream.table()
                 self._tells_slots = busy is not None
             if scope.cancelled_caught:
                 return  # it answers between two steps, and a step over a long prompt takes long
         if busy is None:
-            freed = self.slots.untold(asked - UNTOLD)
+            freed = self.table.untold(asked - UNTOLD)
         else:
-            freed = self.slots.told(busy, asked)
+            freed = self.table.told(busy, asked)
         if freed:
             self.on_change()
 
@@ -330,11 +353,11 @@ class Member:
             return
         await self.properties()
         await self._sign()
-        if self._releasing():
+        if self.releasing:
             await self._look_at_slots()
         self.breaker.ok()
         self._silent_since = None
-        log.info("upstream_up", upstream=self.name, model=self.model, slots=len(self.slots))
+        log.info("upstream_up", upstream=self.name, model=self.model, slots=len(self.table))
         self.on_change()
 
     def _is_silent_still(self) -> None:
@@ -348,11 +371,11 @@ class Member:
         """Have it make a token, if it is one that makes any and has a slot free for that."""
         if COMPLETIONS not in self.spec.roles:
             return
-        found = self.slots.best(())
+        found = self.table.best(())
         if found is None:
             return  # whoever has its slots will learn whether it works
         slot = found[0]
-        number = slot.number if self.slots.known else None
+        number = slot.number if self.table.known else None
         slot.turn(Use.BUSY)
         try:
             signature = await probe(self.upstream, number)

@@ -18,7 +18,7 @@ from llcuda_net.errors import RequestError
 from llcuda_net.upstream.fingerprint import same_model
 from llcuda_net.upstream.lease import COMPLETIONS, Lease, Need
 from llcuda_net.upstream.member import Member
-from llcuda_net.upstream.slots import Slot, Use
+from llcuda_net.upstream.table import Slot, Use
 from llcuda_protocol import ErrorCode
 
 log = structlog.get_logger(__name__)
@@ -208,7 +208,7 @@ class Pool:
                 continue
             if need.long and sum(lease.reading for lease in member.leases) >= self._long_prompts:
                 continue
-            found = member.slots.best(need.chain)
+            found = member.table.best(need.chain)
             if found is not None:
                 candidates.append((member, *found))
         if not candidates:
@@ -223,9 +223,9 @@ class Pool:
         member, slot, blocks = max(candidates, key=lambda one: (one[2], _freedom(one)))
         if blocks < _LEAST_BLOCKS or not member.trust.believed():
             return None
-        weight = sum(m.spec.weight * len(m.slots) for m, _, _ in candidates)
+        weight = sum(m.spec.weight * len(m.table) for m, _, _ in candidates)
         busy = sum(m.busy for m, _, _ in candidates)
-        share = member.spec.weight * len(member.slots) / weight
+        share = member.spec.weight * len(member.table) / weight
         most = math.ceil(SLACK * (busy + 1) * share)
         return (member, slot, blocks) if member.busy + 1 <= most else None
 
@@ -246,7 +246,7 @@ class Pool:
             return f"no upstream answers ({reasons})"[:256]
         if need.long and any(m.free for m in up):
             return "another long prompt is being read"
-        slots = sum(len(m.slots) for m in up)
+        slots = sum(len(m.table) for m in up)
         return f"all {slots} slots are in use" if slots != 1 else "the only slot is in use"
 
     # -- for reports --------------------------------------------------------------------------
@@ -262,7 +262,7 @@ class Pool:
             {
                 "name": found[0].model,
                 "upstreams": [m.name for m in found],
-                "slots": sum(len(m.slots) for m in found if m.up),
+                "slots": sum(len(m.table) for m in found if m.up),
                 "free": sum(m.free for m in found if m.up),
                 "context": min(
                     (m.upstream.properties.context for m in found if m.upstream.properties),
@@ -282,31 +282,4 @@ def _told(member: Member) -> bool:
 def _freedom(one: tuple[Member, Slot, int]) -> float:
     """How much of an upstream is free."""
     member = one[0]
-    return member.spec.weight * member.free / len(member.slots)
-
-
-def describe(member: Member) -> dict[str, Any]:
-    """An upstream for a status report."""
-    properties = member.upstream.properties
-    return {
-        "name": member.name,
-        "url": member.upstream.base_url,
-        "state": member.state,
-        "ready": member.state == "up" and properties is not None,
-        "reason": member.reason,
-        "model": member.model or None,
-        "slots": len(member.slots) if member.slots.known else None,
-        "busy": member.busy,
-        "foreign": member.slots.count(Use.FOREIGN),
-        "releasing": member.slots.count(Use.RELEASING),
-        "context": properties.context if properties else None,
-        "restarts": member.restarts(),
-        "failures": member.failures,
-        "failovers": member.failovers,
-        "weight": member.spec.weight,
-        "roles": sorted(member.spec.roles),
-        "slots_detail": [
-            {"id": slot.number, "state": str(slot.use), "user": slot.holder}
-            for slot in member.slots
-        ],
-    }
+    return member.spec.weight * member.free / len(member.table)
