@@ -23,8 +23,10 @@ from llcuda_net.errors import RequestError
 from llcuda_net.keeping import Keeper
 from llcuda_net.semantic import RECIPE, Found, Near, combine, quantised
 from llcuda_net.storage.store import Document, Space, Store, Summary
-from llcuda_net.upstream.fingerprint import Fingerprint, Told, same_model
-from llcuda_net.upstream.interface import Properties, Upstream
+from llcuda_net.tickets import Claim
+from llcuda_net.upstream.elected import Elected
+from llcuda_net.upstream.fingerprint import same_model
+from llcuda_net.upstream.interface import Properties
 from llcuda_net.users import User, view_of
 from llcuda_protocol import ErrorCode
 
@@ -45,18 +47,11 @@ class Analyst:
         prepare: makes the kernels ready elsewhere, before they are first used here.
     """
 
-    def __init__(
-        self,
-        keeper: Keeper,
-        upstream: Upstream,
-        admission: Admission,
-        fingerprint: Fingerprint | Told,
-    ) -> None:
+    def __init__(self, keeper: Keeper, upstream: Elected, admission: Admission) -> None:
         self.prepare: Callable[[], Awaitable[None]] = trio.lowlevel.checkpoint
         self._keeper = keeper
         self._upstream = upstream
         self._admission = admission
-        self._fingerprint = fingerprint
         self._texts = LongTexts(upstream.embed)
         self._news = trio.Event()
         self._news.set()
@@ -124,7 +119,7 @@ class Analyst:
         properties = await self._upstream.ask()
         if properties is self._refused:
             return False
-        await self._fingerprint.settled()
+        await self._upstream.settled()
         space = await self._space()
         if space is not None:
             await self._near_of(space)
@@ -194,14 +189,14 @@ class Analyst:
         return len(vector)
 
     async def _open_space(self, dim: int) -> Space:
-        model = self._fingerprint()
+        model = self._upstream.fingerprint()
         space: Space = await self._read(lambda store: store.analyses.open_space(model, dim, RECIPE))
         await self._near_of(space)
         return space
 
     async def _space(self) -> Space | None:
         """The space of the upstream's model, as far as that is known."""
-        model = self._fingerprint()
+        model = self._upstream.fingerprint()
         for space in await self._read(lambda store: store.analyses.spaces()):
             if space.recipe == RECIPE and same_model(space.model, model):
                 if "hash" in model and "hash" not in space.model:
@@ -229,7 +224,8 @@ class Analyst:
         await self._ready()
         texts = LongTexts(self._upstream.embed)
         texts.piece = self._texts.piece
-        async with self._admission.enter():
+        need = self._upstream.need
+        async with self._admission.enter(Claim(user, need.model, need)):
             (vector,) = await texts.vectors([text])
         owner = view_of(user)
         space = await self._space()

@@ -95,14 +95,15 @@ class Dispatcher:
             try:
                 await self._attempt(generation, lease)
                 return
-            except RequestError as error:
-                if error.code not in BLAMED:
+            except RequestError as failure:
+                if failure.code not in BLAMED:
                     raise
-                lease.failed(error)
-                if generation.made > made:
-                    failed.clear()
-                failed.append(lease.member.name)
-                claim = self._elsewhere(generation, ticket, error, failed)
+                error = failure
+            lease.failed(error)
+            if generation.made > made:
+                failed.clear()
+            failed.append(lease.member.name)
+            claim = self._elsewhere(generation, ticket, error, failed)
             self._move(generation, lease.member, error)
             self._admission.again(ticket, claim)
             await ticket.turn.wait()
@@ -122,11 +123,11 @@ class Dispatcher:
         if len(failed) < MOST_FAILURES:
             for avoid in (frozenset(failed), frozenset(failed[-1:])):
                 claim = self.claim(generation, ticket.claim.model, avoid)
-                if self._pool.elsewhere(claim.key):
+                if self._pool.elsewhere(need_of(claim)):
                     return claim
             # No other one: wait until it is back. One that is there and says no is believed.
             claim = self.claim(generation, ticket.claim.model)
-            if error.code in DOWN and self._pool.hope(claim.key):
+            if error.code in DOWN and self._pool.hope(need_of(claim)):
                 return claim
         raise error
 
@@ -230,9 +231,7 @@ class Dispatcher:
         await lease.member.upstream.complete(prompt, checked | lease.params, on_events, sent)
         lease.done(_so_far(generation), generation.final)
 
-    def _extend(
-        self, generation: Generation, lease: Lease, events: list[CompletionEvent]
-    ) -> None:
+    def _extend(self, generation: Generation, lease: Lease, events: list[CompletionEvent]) -> None:
         first = len(generation.pieces)
         if generation.extend(events):
             self._publisher.grew(generation, first)
@@ -241,9 +240,7 @@ class Dispatcher:
         if generation.final is not None:
             self._keeper.concluded(generation)
 
-    def _identify(
-        self, generation: Generation, member: Member, properties: Properties
-    ) -> None:
+    def _identify(self, generation: Generation, member: Member, properties: Properties) -> None:
         """Say which model it was, as far as can be known now, and whether it may answer again."""
         name = generation.final.model if generation.final is not None else ""
         if member.named is None or member.named[0] is not properties:
@@ -276,6 +273,12 @@ async def render(messages: list[dict[str, str]], member: Member) -> str:
         ErrorCode.UNSUPPORTED,
         f"the model {properties.model} has no chat template; send one message, or a raw prompt",
     )
+
+
+def need_of(claim: Claim) -> Need:
+    """What a claim needs of an upstream."""
+    assert isinstance(claim.key, Need)
+    return claim.key
 
 
 def _so_far(generation: Generation) -> str:

@@ -37,7 +37,9 @@ async def embed(texts: Sequence[str], enter: Callable[[], Ticket]) -> list[bytes
     for start in range(0, len(texts), _BATCH):
         ticket = enter()
         async with ticket:
-            found = await held(ticket.lease).member.upstream.embed(list(texts[start : start + _BATCH]))
+            found = await held(ticket.lease).member.upstream.embed(
+                list(texts[start : start + _BATCH])
+            )
         try:
             vectors += [_pack(_mean(rows)) for rows in found]
         except (struct.error, TypeError, ValueError, OverflowError):

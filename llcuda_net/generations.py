@@ -64,7 +64,7 @@ class Generation:
         fresh: no stored result can have its key.
         user: who asked; `owner` is their name.
         wanted: the model that the request names.
-        priority, deadline: see admission.Claim.
+        priority, deadline: see tickets.Claim.
         pieces: the text so far, one entry an event of the upstream.
         ids: beside each piece, the id of its last token, or None.
         counts: beside each piece, how many tokens it stands for.
@@ -75,7 +75,7 @@ class Generation:
         splices: where it was continued after the loss of what ran it, 0 where it began anew, and
             the epoch of each: what names that run of it.
         readers: streams that read it.
-        position, wait, reason: of the queue; see admission.Ticket.
+        position, queue_wait, queue_reason: see tickets.Ticket.
         model, upstream: what it was last dispatched to: the model's fingerprint, and where.
         rendered: the prompt, as the model's chat template made it of messages.
         moves: why it goes on elsewhere, by the number of the piece before which it does.
@@ -117,8 +117,8 @@ class Generation:
     splices: list[tuple[int, int]] = field(default_factory=list)
     readers: int = 0
     position: int = 0
-    wait: float | None = None
-    reason: str = ""
+    queue_wait: float | None = None
+    queue_reason: str = ""
     rendered: str | list[int] | None = None
     moves: dict[int, str] = field(default_factory=dict)
     noted: int = 0
@@ -175,7 +175,7 @@ class Generation:
 
     def queued(self, position: int, wait: float | None, reason: str) -> None:
         """The queue moved."""
-        self.position, self.wait, self.reason = position, wait, reason
+        self.position, self.queue_wait, self.queue_reason = position, wait, reason
         self.notify()
 
     def accept(self) -> None:
@@ -302,7 +302,7 @@ class Generation:
 
     def dispatched(self) -> None:
         """It holds a slot of an upstream."""
-        self.position, self.wait, self.reason = 0, None, ""
+        self.position, self.queue_wait, self.queue_reason = 0, None, ""
         if self.state is State.QUEUED:
             self.times.dispatched = trio.current_time()
             self.move(State.RUNNING)

@@ -65,7 +65,8 @@ def _priority(wanted: str | None, user: User) -> Priority:
     if priority is None:
         names = ", ".join(_PRIORITIES)
         raise RequestError(
-            ErrorCode.INVALID_REQUEST, f"there is no priority {wanted[:60]!r}: choose one of {names}"
+            ErrorCode.INVALID_REQUEST,
+            f"there is no priority {wanted[:60]!r}: choose one of {names}",
         )
     if priority < user.priority:
         best = user.priority.name.lower()

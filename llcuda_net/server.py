@@ -1,8 +1,8 @@
 """The server: listeners and sessions on one side, upstreams on the other, generations between.
 
 The way of a request: session -> submit -> Runner -> Dispatcher -> upstream -> Generation.extend ->
-Publisher -> streams -> outbox. Each generation runs in the server's own nursery, since it belongs to
-no connection.
+Publisher -> streams -> outbox. Each generation runs in the server's own nursery, since it belongs
+to no connection.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ import trio
 from llcuda_net import embedding, intake, listing
 from llcuda_net.admission import Admission
 from llcuda_net.analysis import Analyst
+from llcuda_net.dispatch import need_of
 from llcuda_net.errors import RequestError
 from llcuda_net.generations import Generation
 from llcuda_net.keeping import Keeper
@@ -32,12 +33,13 @@ from llcuda_net.runner import Runner, too_late
 from llcuda_net.semantic import Found
 from llcuda_net.session import Session
 from llcuda_net.settings import Settings
+from llcuda_net.specs import EMBEDDINGS
 from llcuda_net.storage.pipeline import Recovered
 from llcuda_net.storage.records import Level
 from llcuda_net.tickets import Claim, Ticket
 from llcuda_net.upstream.elected import Elected
 from llcuda_net.upstream.hub import StreamHub
-from llcuda_net.upstream.lease import EMBEDDINGS, Lease, Need
+from llcuda_net.upstream.lease import Lease, Need
 from llcuda_net.upstream.pool import Pool
 from llcuda_net.users import User, Users, view_of
 from llcuda_net.version import package_version
@@ -84,12 +86,10 @@ class Server:
         #: Outboxes with frames that no flush has seen yet.
         self.unflushed: set[Outbox] = self._publisher.unflushed
         self._admission = Admission(self._place, settings.max_queue)
-        self._admission.why = lambda ticket: pool.why(_need(ticket))
+        self._admission.why = lambda ticket: pool.why(need_of(ticket.claim))
         pool.on_change = self._admission.pump
         self._registry = Registry()
-        self._runner = Runner(
-            pool, self._admission, self._keeper, self._publisher, self._registry
-        )
+        self._runner = Runner(pool, self._admission, self._keeper, self._publisher, self._registry)
         #: Analyses results and searches them; None where none are kept, or that is not wanted.
         self.analyst: Analyst | None = None
         if settings.analysis and self._keeper.keeps:
@@ -121,7 +121,7 @@ class Server:
         hub.after_batch = self._publisher.flush
 
     def _place(self, ticket: Ticket) -> Lease | None:
-        return self._pool.place(_need(ticket), ticket.claim.user.name)
+        return self._pool.place(need_of(ticket.claim), ticket.claim.user.name)
 
     # -- life ---------------------------------------------------------------------------------
 
@@ -135,7 +135,8 @@ class Server:
         async with trio.open_nursery() as self._nursery:
             self._nursery.start_soon(self._hub.run)
             self._nursery.start_soon(self._admission.run)
-            self._nursery.start_soon(self._sweep)
+            if self._pool.watched:
+                self._nursery.start_soon(self._sweep)
             self._nursery.start_soon(self._publisher.sync_strictly)
             self._nursery.start_soon(self._registry.run)
             if self.analyst is not None:
@@ -193,7 +194,7 @@ class Server:
                     generation.hand_back(
                         RequestError(
                             ErrorCode.UPSTREAM_UNAVAILABLE,
-                            f"for {out:.0f} s {self._pool.why(_need(ticket))}",
+                            f"for {out:.0f} s {self._pool.why(need_of(ticket.claim))}",
                             retry=True,
                             retry_after=1.0,
                         )
@@ -292,7 +293,8 @@ class Server:
         ticket.on_position = moved
         ticket.made = lambda: generation.made
         generation.position = ticket.position
-        generation.wait, generation.reason = ticket.wait, ticket.reason
+        if ticket.position:
+            generation.queue_wait, generation.queue_reason = ticket.wait, ticket.reason
         self._waits[ticket] = generation
         return ticket
 
@@ -442,12 +444,6 @@ class Server:
             with contextlib.suppress(RequestError), trio.move_on_after(2):
                 report["analysis"] = await self.analyst.report()
         return report
-
-
-def _need(ticket: Ticket) -> Need:
-    need = ticket.claim.key
-    assert isinstance(need, Need)
-    return need
 
 
 def _shutting_down(message: str) -> RequestError:

@@ -174,8 +174,8 @@ class GenerationStream:
             generation.level,
             generation.epoch,
             generation.cached_from is not None,
-            generation.wait,
-            generation.reason or None,
+            generation.queue_wait,
+            generation.queue_reason or None,
         )
         self._outbox.add(self._connection.send(accepted))
         self._queue = self._waits()
@@ -183,7 +183,7 @@ class GenerationStream:
 
     def _waits(self) -> tuple[int, float | None, str]:
         generation = self.generation
-        return generation.position, generation.wait, generation.reason
+        return generation.position, generation.queue_wait, generation.queue_reason
 
     def _next_move(self) -> int | None:
         """The number of the piece before which the next move is to be told."""

@@ -11,8 +11,9 @@ from typing import Any
 import trio
 
 from llcuda_net.errors import RequestError
+from llcuda_net.specs import EMBEDDINGS
 from llcuda_net.upstream.interface import Properties
-from llcuda_net.upstream.lease import EMBEDDINGS, Need
+from llcuda_net.upstream.lease import Need
 from llcuda_net.upstream.member import Member
 from llcuda_net.upstream.pool import Pool
 from llcuda_protocol import ErrorCode
@@ -84,8 +85,9 @@ class Elected:
         member = self.member
         if member is None:
             raise RequestError(
-                ErrorCode.UNSUPPORTED if not any(self._pool.of("", EMBEDDINGS)) else
-                ErrorCode.UPSTREAM_UNAVAILABLE,
+                ErrorCode.UNSUPPORTED
+                if not any(self._pool.of("", EMBEDDINGS))
+                else ErrorCode.UPSTREAM_UNAVAILABLE,
                 "no upstream that gives embeddings is up",
                 retry=any(self._pool.of("", EMBEDDINGS)),
             )

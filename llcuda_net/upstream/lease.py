@@ -9,16 +9,15 @@ from typing import TYPE_CHECKING
 import trio
 
 from llcuda_net.errors import RequestError
+from llcuda_net.specs import COMPLETIONS
 from llcuda_net.upstream.completion import CompletionEvent
 from llcuda_net.upstream.prefix import BLOCK, CHARACTERS_A_TOKEN, Chain, chain_of
-from llcuda_net.upstream.table import Slot, Use
+from llcuda_net.upstream.slots import Slot, Use
 from llcuda_protocol import ErrorCode
 
 if TYPE_CHECKING:
     from llcuda_net.upstream.member import Member
 
-COMPLETIONS, EMBEDDINGS = "completions", "embeddings"
-ROLES = (COMPLETIONS, EMBEDDINGS)
 #: Errors by which an upstream, not the request, is to blame; another one may do it.
 BLAMED = frozenset(
     {ErrorCode.UPSTREAM_UNAVAILABLE, ErrorCode.UPSTREAM_STALLED, ErrorCode.UPSTREAM_ERROR}

@@ -3,28 +3,28 @@
 1. Work is given only while its breaker is closed, and only into slots known to be free.
 2. An upstream is believed when it makes tokens, not when it says that it is healthy: one that is
    half open is made to make one, and one whose streams stand still is given up.
-3. What its process held is gone when the process is; so it is asked anew what it is when it is back.
+3. What its process held is gone when the process is; when it is back it is asked anew what it is.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 import structlog
 import trio
 
 from llcuda_net.errors import RequestError
+from llcuda_net.specs import COMPLETIONS, Spec
 from llcuda_net.upstream.breaker import Breaker
 from llcuda_net.upstream.breaker import State as BreakerState
 from llcuda_net.upstream.fingerprint import Fingerprint, Told
 from llcuda_net.upstream.identity import Identity, Signature, alike, probe
 from llcuda_net.upstream.interface import Properties, Upstream
-from llcuda_net.upstream.lease import COMPLETIONS, DOWN, ROLES, Lease, Need
+from llcuda_net.upstream.lease import DOWN, Lease, Need
 from llcuda_net.upstream.prefix import Trust
-from llcuda_net.upstream.table import Slot, Slots, Use
+from llcuda_net.upstream.slots import Slot, Slots, Use
 
 log = structlog.get_logger(__name__)
 
@@ -38,28 +38,6 @@ PATIENCE = 2.0
 SILENT = 5.0
 #: Seconds after which a slot counts as released where the upstream does not tell.
 UNTOLD = 1.0
-
-
-@dataclass(frozen=True, slots=True)
-class Spec:
-    """An upstream as the operator describes it.
-
-    Attributes:
-        name: what it is called in reports.
-        weight: how much of the work it gets, against the others.
-        slots: at most so many are used; None: all.
-        api_key: that it wants.
-        model: identity of its model; None: find out.
-        roles: what it is used for.
-    """
-
-    url: str
-    name: str
-    weight: float = 1.0
-    slots: int | None = None
-    api_key: str | None = None
-    model: str | None = None
-    roles: frozenset[str] = frozenset(ROLES)
 
 
 class Member:
@@ -216,9 +194,7 @@ class Member:
     def failed(self, error: RequestError) -> None:
         """It failed at a request."""
         self.failures += 1
-        if error.code in DOWN:
-            self._down(error.message)
-        elif self.breaker.failed():
+        if error.code in DOWN or self.breaker.failed():
             self._down(error.message)
         self._wake.set()
 
@@ -319,19 +295,16 @@ class Member:
         busy = None
         if self._tells_slots:
             with trio.move_on_after(PATIENCE) as scope:
-                busy = await self.upstream.table()
+                busy = await self.upstream.slots()
                 self._tells_slots = busy is not None
             if scope.cancelled_caught:
                 return  # it answers between two steps, and a step over a long prompt takes long
-        if busy is None:
-            freed = self.table.untold(asked - UNTOLD)
-        else:
-            freed = self.table.told(busy, asked)
-        if freed:
+        table = self.table
+        if table.untold(asked - UNTOLD) if busy is None else table.told(busy, asked):
             self.on_change()
 
     def _is_silent(self) -> None:
-        """It does not even say that it is there: streams that stand still are to go on elsewhere."""
+        """It does not even say that it is there: what stands still is to go on elsewhere."""
         now = trio.current_time()
         if self._silent_since is None:
             self._silent_since = now - PATIENCE

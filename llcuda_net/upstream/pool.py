@@ -1,8 +1,8 @@
 """All upstreams: which serve the same model, which gets the next request, and why none can.
 
-Work is balanced by the share of free slots, weighted. A conversation stays on the slot that holds its
-prefix while that upstream has not much more to do than its share: consistent hashing with bounded
-loads (V. Mirrokni, M. Thorup, M. Zadimoghaddam, SODA 2018) bounds it the same way.
+Work is balanced by the share of free slots, weighted. A conversation stays on the slot that holds
+its prefix while that upstream has not much more to do than its share: consistent hashing with
+bounded loads (V. Mirrokni, M. Thorup, M. Zadimoghaddam, SODA 2018) bounds it the same way.
 """
 
 from __future__ import annotations
@@ -15,10 +15,11 @@ import structlog
 import trio
 
 from llcuda_net.errors import RequestError
+from llcuda_net.specs import COMPLETIONS
 from llcuda_net.upstream.fingerprint import same_model
-from llcuda_net.upstream.lease import COMPLETIONS, Lease, Need
+from llcuda_net.upstream.lease import Lease, Need
 from llcuda_net.upstream.member import Member
-from llcuda_net.upstream.table import Slot, Use
+from llcuda_net.upstream.slots import Slot
 from llcuda_protocol import ErrorCode
 
 log = structlog.get_logger(__name__)
@@ -40,6 +41,7 @@ class Pool:
 
     Attributes:
         on_change: called when there may be room for work.
+        watched: whether it is run; else every member counts as up.
     """
 
     def __init__(self, members: Sequence[Member] = (), *, long_prompts: int = 1) -> None:
@@ -47,6 +49,7 @@ class Pool:
         self.on_change: Callable[[], None] = lambda: None
         self._long_prompts = long_prompts
         self._groups = 0
+        self.watched = False
         self._nursery: trio.Nursery | None = None
         self._scopes: dict[Member, trio.CancelScope] = {}
         for member in members:
@@ -57,7 +60,7 @@ class Pool:
     def add(self, member: Member) -> None:
         """Take one in."""
         self.members.append(member)
-        member.on_change = self._changed
+        member.on_change = self.changed
         member.wants_signature = self._must_tell_apart
         self._group()
         if self._nursery is not None:
@@ -67,10 +70,11 @@ class Pool:
         """Give it no more work; it leaves when what runs on it has ended."""
         member.draining = True
         log.info("upstream_draining", upstream=member.name, running=len(member.leases))
-        self._changed()
+        self.changed()
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Watch all of them until cancelled."""
+        self.watched = True
         async with trio.open_nursery() as self._nursery:
             for member in self.members:
                 member.watched = True
@@ -84,7 +88,8 @@ class Pool:
             await member.watch()
         del self._scopes[member]
 
-    def _changed(self) -> None:
+    def changed(self) -> None:
+        """There may be room for work, or a model is known."""
         for member in [m for m in self.members if m.draining and not m.leases]:
             self.members.remove(member)
             log.info("upstream_removed", upstream=member.name)
@@ -100,7 +105,7 @@ class Pool:
         return len(others) > 1
 
     def _group(self) -> None:
-        """Put those together that serve the same model. Groups keep their keys: requests have them."""
+        """Put those together that serve one model. Groups keep their keys: requests have them."""
         known: list[Member] = []
         for member in sorted(self.members, key=lambda m: not m.group):
             if member.spec.model is None and len(self.members) > 1 and not _told(member):
@@ -113,18 +118,21 @@ class Pool:
                 member.group = f"model-{self._groups}"
             known.append(member)
 
-    def key_of(self, name: str | None) -> str:
+    def key_of(self, name: str | None, role: str = COMPLETIONS) -> str:
         """The key of the model that a request names; of the default one where it names none.
 
         Raises:
             RequestError: no upstream has it.
         """
+        serving = list(self._serving(role))
+        if name is None and serving:
+            return next((m.group for m in serving if m.group), "")
         if name is None:
-            return next((m.group for m in self._serving() if m.group), "")
-        for member in self._serving():
-            if name in (member.model, member.spec.model) and member.group:
+            raise RequestError(ErrorCode.UNSUPPORTED, f"no upstream is used for {role}")
+        for member in serving:
+            if name == member.model and member.group:
                 return member.group
-        names = ", ".join(sorted({m.model for m in self._serving() if m.model}))
+        names = ", ".join(sorted({m.model for m in serving if m.model}))
         raise RequestError(
             ErrorCode.UNKNOWN_MODEL,
             f"no upstream has the model {name[:100]!r}; there are: {names or 'none yet'}",
@@ -189,7 +197,7 @@ class Pool:
                     nursery.start_soon(ask, member)
         for member, reason in reasons.items():
             log.warning("upstream_not_ready", upstream=member.name, reason=reason)
-        self._changed()
+        self.changed()
 
     def _serving(self, role: str = COMPLETIONS) -> Iterator[Member]:
         return (m for m in self.members if role in m.spec.roles and not m.draining)
@@ -253,7 +261,7 @@ class Pool:
 
     def models(self) -> list[dict[str, Any]]:
         """Each model with those that serve it, the default one first."""
-        default = self.key_of(None)
+        default = next((m.group for m in self._serving() if m.group), "")
         groups: dict[str, list[Member]] = {}
         for member in self._serving():
             if member.group and member.model:

@@ -42,7 +42,7 @@ def stalled(seconds: float, what: str = "token") -> RequestError:
 
 
 class LeanStream:
-    """Sink of one token stream: parses what the hub reads."""
+    """The hub's Sink for one token stream: parses what is read."""
 
     def __init__(self, on_events: OnEvents) -> None:
         self.parser = ResponseParser()
@@ -73,6 +73,7 @@ class LeanStream:
             limit = patience.stall
 
     def data_received(self, data: bytes) -> None:
+        """See Sink."""
         if self.ended.is_set():
             return
         parser = self.parser
@@ -92,6 +93,7 @@ class LeanStream:
             self.ended.set()
 
     def connection_lost(self, reason: str) -> None:
+        """See Sink."""
         self.lost = reason
         try:
             self.parser.feed_eof()
