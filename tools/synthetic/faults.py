@@ -70,8 +70,14 @@ class Faults:
     """Chooses the fault of each request, and remembers how often each has struck."""
 
     def __init__(self, default: str | None = None) -> None:
-        self._default = default
+        self.default = default
         self._struck: dict[str, int] = {}
+
+    def set(self, default: str | None) -> None:
+        """Another default from now on, which has hit nobody yet."""
+        self.default = default
+        if default is not None:
+            self._struck.pop(default, None)
 
     def choose(self, field: object = None, prompt: str = "") -> Fault | None:
         """The request's fault: of its own field, else in its prompt as [[FAULT]], else the default.
@@ -79,7 +85,7 @@ class Faults:
         Raises:
             ValueError: the field or the brackets hold something that is no fault.
         """
-        text = self._default
+        text = self.default
         if (found := _IN_PROMPT.search(prompt)) is not None:
             text = found[1]
         if field is not None:
