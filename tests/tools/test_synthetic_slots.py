@@ -14,11 +14,19 @@ from typing import Any
 
 import pytest
 
-from tests.tools.test_synthetic_upstream import ASK, TIMEOUT, ask, upstream
+from tests.tools.test_synthetic_upstream import (
+    ASK,
+    END,
+    TIMEOUT,
+    ask,
+    events,
+    exchange,
+    upstream,
+)
 from tools.synthetic.answer import Answer, Language
 from tools.synthetic.faults import Faults
 from tools.synthetic.slots import Slot, _common
-from tools.synthetic.tokens import generated, generation, tokenise
+from tools.synthetic.tokens import generated, generation, tokenise, whole_text
 
 Address = tuple[str, int]
 
@@ -199,3 +207,16 @@ def test_a_slot_that_has_said_nothing_holds_its_prompt() -> None:
     slot = Slot(0, answer=Answer({}, [1, 2, 3], Language(), None))
     assert slot.common([1, 2, 3, 4]) == 3
     assert Slot(0).common([1]) == 0
+
+
+def test_a_prompt_that_asks_for_split_characters_is_not_saved_from_the_fault() -> None:
+    prompt = "hello [[split:3]]"
+    ids = generated(prompt, 30)
+    with upstream("--rate", "0") as address:
+        ask(address, "/synthetic", {"fault": "error-event:20"})
+        body = {**ASK, "prompt": prompt, "n_predict": 30}
+        *tokens, error = events(exchange(address, body, END))
+        assert error["error"]["message"] == "synthetic error"
+        text = "".join(token["content"] for token in tokens)
+        assert text == whole_text(ids[:20])
+        assert any(i in ids for i in range(256))

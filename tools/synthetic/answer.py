@@ -69,7 +69,9 @@ class Answer:
         self.stop_type, self.stopping_word, self.truncated = "limit", "", False
         self._stops: list[str] = [] if language.stamp else list(request.get("stop") or [])
         self._cut: int | None = None  # characters to say, where a stop string ends them
-        self._split = fault.after if fault is not None and fault.kind == "split" else 0
+        self._split = 0
+        if fault is not None:
+            self._split = fault.after if fault.kind == "split" else fault.split
         self.total = self._length()
         self._next = following(ids, language.seed, self._split)
         self._held = b""  # of tokens that were made and not said
