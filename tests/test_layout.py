@@ -17,6 +17,7 @@ LAYERS = [
     {"llcuda_net.errors", "llcuda_net.data", "llcuda_net.terminal"},
     {"llcuda_net.world"},
     {"llcuda_net.address", "llcuda_net.params", "llcuda_net.settings", "llcuda_net.logs"},
+    {"llcuda_net.users"},
     {"llcuda_net.upstream", "llcuda_net.storage"},
     {"llcuda_net.admission", "llcuda_net.outcome", "llcuda_net.outbox", "llcuda_net.continuation"},
     {"llcuda_net.certainty", "llcuda_net.semantic", "llcuda_net.compiling"},

@@ -50,6 +50,9 @@ class Upstream(Protocol):
     async def check(self) -> None:
         """Return if it answers, and takes work, now."""
 
+    async def slots(self) -> list[bool] | None:
+        """Whether each slot works, by number; None where it does not tell."""
+
     def forget(self) -> None:
         """Ask for the properties again next time: another process may answer then."""
 
@@ -83,7 +86,7 @@ class Upstream(Protocol):
 
         Args:
             prompt: text, or token ids.
-            params: checked sampling parameters.
+            params: checked sampling parameters, and `id_slot` where it must be that slot.
             on_events: called with each batch of events, the last one with `stop` set.
             on_sent: called when the request is with the upstream.
         """

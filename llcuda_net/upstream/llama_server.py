@@ -8,11 +8,12 @@ through httpx, too.
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import re
 import socket
 import ssl
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from pathlib import PurePath
 from typing import Any
 
@@ -25,12 +26,12 @@ from llcuda_net.errors import ConfigError, RequestError
 from llcuda_net.upstream.completion import (
     FINAL_FIELDS,
     EventParser,
-    ResponseParser,
     nonsense,
     upstream_failure,
 )
 from llcuda_net.upstream.hub import StreamHub
 from llcuda_net.upstream.interface import OnEvents, Properties
+from llcuda_net.upstream.token_stream import LeanStream, Patience, send_now, stalled, unwind
 from llcuda_protocol import ErrorCode
 
 log = structlog.get_logger(__name__)
@@ -51,7 +52,7 @@ class LlamaServer:
         base_url: such as http://127.0.0.1:8080; may change later, when an engine restarts.
         hub: reads the token streams.
         api_key: sent as a bearer token, where the upstream wants one.
-        stall_timeout: seconds without a token, once tokens flow, before the stream is given up.
+        patience: how long it may say nothing while it completes.
     """
 
     def __init__(
@@ -60,11 +61,11 @@ class LlamaServer:
         hub: StreamHub,
         *,
         api_key: str | None = None,
-        stall_timeout: float = 60.0,
+        patience: Patience = Patience(),
     ) -> None:
         self._hub = hub
         self._headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
-        self._stall_timeout = stall_timeout
+        self._patience = patience
         self._properties: Properties | None = None
         #: Set while it is our own engine and known not to be there.
         self.starting = False
@@ -148,6 +149,23 @@ class LlamaServer:
             RequestError: as `ask`.
         """
         await self._short("GET", "/health", None)
+
+    async def slots(self) -> list[bool] | None:
+        """Whether each slot works, by number; None where the upstream does not tell.
+
+        Raises:
+            RequestError: as `ask`.
+        """
+        try:
+            answer = await self._short("GET", "/slots", None)
+            found = {int(slot["id"]): bool(slot["is_processing"]) for slot in answer}
+            return [found[number] for number in range(len(found))]
+        except (KeyError, TypeError, ValueError, AttributeError):
+            return None
+        except RequestError as error:
+            if error.code == ErrorCode.UPSTREAM_UNAVAILABLE:
+                raise
+            return None  # it was started without them
 
     async def render(self, messages: list[dict[str, str]]) -> str:
         """The prompt that the model's chat template makes of the messages.
@@ -255,19 +273,20 @@ class LlamaServer:
                 "response_fields": FINAL_FIELDS,
             }
         )
+        first = self._patience.for_first(prompt)
         if self._url.scheme == "http":
-            await self._complete_lean(body, on_events, on_sent)
+            await self._complete_lean(body, on_events, on_sent, first)
         else:
-            await self._complete_httpx(body, on_events, on_sent)
+            await self._complete_httpx(body, on_events, on_sent, first)
 
     async def _complete_lean(
-        self, body: bytes, on_events: OnEvents, on_sent: Callable[[], None]
+        self, body: bytes, on_events: OnEvents, on_sent: Callable[[], None], first: float
     ) -> None:
         sock = await self._request(body, on_sent)
-        stream = _LeanStream(on_events)
+        stream = LeanStream(on_events)
         try:
             self._hub.add(sock, stream)
-            await self._watch(stream)
+            await stream.watch(self._patience, first)
         finally:
             self._hub.remove(sock)
             sock.close()
@@ -297,7 +316,7 @@ class LlamaServer:
             except trio.TooSlowError:
                 raise OSError(f"no connection within {CONNECT_TIMEOUT:g} s") from None
             try:
-                await _send(stream, head + body, on_sent)
+                await send_now(stream, head + body, on_sent)
                 sock = socket.socket(fileno=stream.socket.detach())
             except BaseException:
                 await trio.aclose_forcefully(stream)
@@ -305,26 +324,8 @@ class LlamaServer:
         sock.setblocking(False)
         return sock
 
-    async def _watch(self, stream: _LeanStream) -> None:
-        """Wait for the end, looking now and then whether tokens still come."""
-        while True:
-            seen = stream.batches
-            with trio.move_on_after(self._stall_timeout) as scope:
-                await stream.ended.wait()
-            if not scope.cancelled_caught:
-                return
-            if seen and seen == stream.batches:
-                raise self._stalled()
-
-    def _stalled(self) -> RequestError:
-        return RequestError(
-            ErrorCode.UPSTREAM_STALLED,
-            f"the upstream sent no token for {self._stall_timeout:g} s",
-            retry=True,
-        )
-
     async def _complete_httpx(
-        self, body: bytes, on_events: OnEvents, on_sent: Callable[[], None]
+        self, body: bytes, on_events: OnEvents, on_sent: Callable[[], None], first: float
     ) -> None:
         parser = EventParser()
         # Not compressed: the body is read as it comes.
@@ -337,18 +338,21 @@ class LlamaServer:
             if event.endswith("send_request_body.complete"):
                 on_sent()
 
-        with self._unreachable():
-            async with self._http.stream(
-                "POST",
-                url,
-                content=body,
-                headers=headers,
-                timeout=timeout,
-                extensions={"trace": trace},
-            ) as reply:
-                if reply.status_code != 200:
-                    raise upstream_failure(reply.status_code, await reply.aread())
-                await self._read_events(reply, parser, on_events)
+        with self._unreachable(), _in_time(first):
+            # The headers come with the first token: the prompt is read before.
+            with trio.fail_after(first) as waiting:
+                async with self._http.stream(
+                    "POST",
+                    url,
+                    content=body,
+                    headers=headers,
+                    timeout=timeout,
+                    extensions={"trace": trace},
+                ) as reply:
+                    waiting.deadline = math.inf
+                    if reply.status_code != 200:
+                        raise upstream_failure(reply.status_code, await reply.aread())
+                    await self._read_events(reply, parser, on_events, first)
         if not parser.finished:
             self.forget()
             raise self._lost("was lost in the middle of the answer")
@@ -360,46 +364,35 @@ class LlamaServer:
             self._hub.after_batch()
 
     async def _read_events(
-        self, reply: httpx.Response, parser: EventParser, on_events: OnEvents
+        self, reply: httpx.Response, parser: EventParser, on_events: OnEvents, first: float
     ) -> None:
-        limit = float("inf")  # the first token may take long: the prompt is read before it
+        limit = first
         chunks = reply.aiter_raw()
         while True:
             chunk = None
             with trio.move_on_after(limit) as scope:
                 chunk = await anext(chunks, None)
             if scope.cancelled_caught and not parser.finished:
-                raise self._stalled()
+                raise stalled(limit)
             if chunk is None:
                 return
             try:
                 parser.feed(chunk)
             except RequestError:
                 self._pass_on(parser, on_events)
-                await _unwind(chunks)
+                await unwind(chunks)
                 raise
             self._pass_on(parser, on_events)
             # What is left then is the end of the body, by which the connection can be kept.
-            limit = _BODY_END if parser.finished else self._stall_timeout
+            limit = _BODY_END if parser.finished else self._patience.stall
 
 
-async def _unwind(chunks: AsyncIterator[bytes]) -> None:
-    """Leave httpx's generators, which are several deep, where closing the outermost leaves one."""
-    with trio.CancelScope() as scope:
-        scope.cancel()
-        while await anext(chunks, None) is not None:
-            pass
-
-
-async def _send(stream: trio.SocketStream, data: bytes, on_sent: Callable[[], None]) -> None:
-    """Send, and tell so at once: trio's own send gives every other task its turn first."""
+@contextlib.contextmanager
+def _in_time(seconds: float) -> Any:
     try:
-        sent = os.write(stream.socket.fileno(), data)
-    except BlockingIOError:
-        sent = 0
-    if sent < len(data):
-        await stream.send_all(data[sent:])
-    on_sent()
+        yield
+    except trio.TooSlowError:
+        raise stalled(seconds, "first token") from None
 
 
 def _not_there(message: str) -> RequestError:
@@ -433,42 +426,3 @@ def _reason(error: BaseException) -> str:
     return next(
         (text[:300] for e in chain if (text := " ".join(str(e).split()))), "no reason given"
     )
-
-
-class _LeanStream:
-    """Sink of one token stream: parses what the hub reads."""
-
-    def __init__(self, on_events: OnEvents) -> None:
-        self.parser = ResponseParser()
-        self.ended = trio.Event()
-        self.failure: Exception | None = None
-        self.lost = ""
-        self.batches = 0
-        self._on_events = on_events
-
-    def data_received(self, data: bytes) -> None:
-        if self.ended.is_set():
-            return
-        parser = self.parser
-        try:
-            parser.feed_response(data)
-        except RequestError as error:
-            self.failure = error
-        try:
-            if parser.events:
-                events, parser.events = parser.events, []
-                self.batches += 1
-                self._on_events(events)
-        except Exception as error:  # it belongs to the generation, not to the hub
-            self.failure = error
-        if self.failure is not None or parser.finished or parser.complete:
-            self.lost = "it ended the answer early"
-            self.ended.set()
-
-    def connection_lost(self, reason: str) -> None:
-        self.lost = reason
-        try:
-            self.parser.feed_eof()
-        except RequestError as error:
-            self.failure = self.failure or error
-        self.ended.set()

@@ -25,6 +25,7 @@ class ErrorCode(StrEnum):
     INVALID_REQUEST = "invalid_request"
     UNKNOWN_PARAMETER = "unknown_parameter"
     UNKNOWN_GENERATION = "unknown_generation"
+    UNKNOWN_MODEL = "unknown_model"
     KEY_CONFLICT = "key_conflict"
     AHEAD = "ahead"
     CONTEXT_EXCEEDED = "context_exceeded"

@@ -29,6 +29,8 @@ MAX_TOKEN_ID = (1 << 31) - 1
 MAX_PING = 64
 #: Most hits that a search may ask for.
 MAX_HITS = 1000
+#: Most generations that a list may ask for.
+MAX_LISTED = 1000
 
 
 class Role(StrEnum):
@@ -50,6 +52,7 @@ class Kind(IntEnum):
     STATUS = 7
     PING = 8
     CREDIT = 9
+    LIST = 10
     WELCOME = 16
     ACCEPTED = 17
     QUEUE = 18
@@ -62,6 +65,8 @@ class Kind(IntEnum):
     PONG = 25
     DURABLE = 26
     HITS = 27
+    SPLICE = 28
+    LISTING = 29
 
 
 #: What each role may send. A client sends error on stream 0 only: it ends a stream with cancel.
@@ -76,6 +81,7 @@ SENT_BY: dict[Role, frozenset[Kind]] = {
             Kind.SEARCH,
             Kind.STATUS,
             Kind.CREDIT,
+            Kind.LIST,
             Kind.PING,
             Kind.PONG,
             Kind.ERROR,
@@ -93,6 +99,8 @@ SENT_BY: dict[Role, frozenset[Kind]] = {
             Kind.REPORT,
             Kind.DURABLE,
             Kind.HITS,
+            Kind.SPLICE,
+            Kind.LISTING,
             Kind.PING,
             Kind.PONG,
             Kind.ERROR,

@@ -30,6 +30,7 @@ class StreamState(StrEnum):
     RUNNING = "running"
     EMBEDDING = "embedding"
     SEARCHING = "searching"
+    LISTING = "listing"
     REPORTING = "reporting"
     CLOSED = "closed"
 
@@ -63,6 +64,7 @@ STREAM_TABLE: dict[StreamState, dict[Kind, StreamState]] = {
         Kind.ATTACH: _S.WAITING,
         Kind.EMBED: _S.EMBEDDING,
         Kind.SEARCH: _S.SEARCHING,
+        Kind.LIST: _S.LISTING,
         Kind.STATUS: _S.REPORTING,
     },
     _S.WAITING: {
@@ -74,6 +76,7 @@ STREAM_TABLE: dict[StreamState, dict[Kind, StreamState]] = {
     _S.RUNNING: {
         Kind.QUEUE: _S.RUNNING,
         Kind.TOKENS: _S.RUNNING,
+        Kind.SPLICE: _S.RUNNING,
         Kind.DURABLE: _S.RUNNING,
         Kind.CREDIT: _S.RUNNING,
         Kind.CANCEL: _S.RUNNING,
@@ -89,6 +92,12 @@ STREAM_TABLE: dict[StreamState, dict[Kind, StreamState]] = {
     _S.SEARCHING: {
         Kind.HITS: _S.SEARCHING,
         Kind.CANCEL: _S.SEARCHING,
+        Kind.DONE: _S.CLOSED,
+        Kind.ERROR: _S.CLOSED,
+    },
+    _S.LISTING: {
+        Kind.LISTING: _S.LISTING,
+        Kind.CANCEL: _S.LISTING,
         Kind.DONE: _S.CLOSED,
         Kind.ERROR: _S.CLOSED,
     },

@@ -1,0 +1,81 @@
+"""A circuit breaker: whether work may be given to an upstream, by how it has done so far.
+
+    closed --trip, or failures in a row--> open --its pause is over--> probing
+    probing --ok--> closed;  probing --failed--> open, for twice as long
+
+M. Nygard, "Release It!" (2nd edition, 2018), chapter 5. No I/O; the clock is trio's.
+"""
+
+from __future__ import annotations
+
+import random
+from enum import StrEnum
+
+import trio
+
+#: Failures in a row that open it.
+THRESHOLD = 3
+#: Seconds for which it stays open at first, and at most.
+FIRST_PAUSE, LONGEST_PAUSE = 0.5, 15.0
+
+
+class State(StrEnum):
+    """Where a breaker stands."""
+
+    CLOSED = "closed"
+    OPEN = "open"
+    PROBING = "probing"
+
+
+class Breaker:
+    """One upstream's.
+
+    Attributes:
+        state: see State.
+        reason: why it is not closed.
+        retry_at: while it is open: when it may be probed, on trio's clock.
+    """
+
+    def __init__(self) -> None:
+        self.state = State.CLOSED
+        self.reason = ""
+        self.retry_at = 0.0
+        self._pause = FIRST_PAUSE
+        self._failures = 0
+
+    @property
+    def closed(self) -> bool:
+        """Whether work may be given."""
+        return self.state is State.CLOSED
+
+    def ok(self) -> None:
+        """It has done what was asked of it."""
+        self.state = State.CLOSED
+        self.reason = ""
+        self._pause = FIRST_PAUSE
+        self._failures = 0
+
+    def failed(self, reason: str) -> None:
+        """It failed in a way that may be the request's fault: three in a row are its own."""
+        self._failures += 1
+        if self._failures >= THRESHOLD or self.state is State.PROBING:
+            self.trip(reason)
+
+    def trip(self, reason: str) -> None:
+        """It failed in a way that leaves no doubt."""
+        if self.state is State.OPEN:
+            return  # others learn of the same failure
+        self.state = State.OPEN
+        self.reason = reason
+        # Jitter: several servers in front of one upstream must not all come back at once.
+        self.retry_at = trio.current_time() + self._pause * random.uniform(0.75, 1.25)
+        self._pause = min(2 * self._pause, LONGEST_PAUSE)
+
+    def hurry(self) -> None:
+        """There is reason to think that it is back."""
+        self.retry_at = trio.current_time()
+        self._pause = FIRST_PAUSE
+
+    def probe(self) -> None:
+        """The pause is over: one attempt decides."""
+        self.state = State.PROBING

@@ -1,0 +1,361 @@
+"""One upstream of the pool: its slots, how it does, and the task that watches it.
+
+1. Work is given only while its breaker is closed, and only into slots known to be free.
+2. An upstream is believed when it makes tokens, not when it says that it is healthy: one that is
+   half open is made to make one, and one whose streams stand still is given up.
+3. What its process held is gone when the process is; so it is asked anew what it is when it is back.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import structlog
+import trio
+
+from llcuda_net.errors import RequestError
+from llcuda_net.upstream.breaker import Breaker
+from llcuda_net.upstream.breaker import State as BreakerState
+from llcuda_net.upstream.fingerprint import Fingerprint, Told
+from llcuda_net.upstream.identity import Identity, Signature, alike, probe
+from llcuda_net.upstream.interface import Upstream
+from llcuda_net.upstream.lease import COMPLETIONS, DOWN, ROLES, Lease, Need
+from llcuda_net.upstream.prefix import Trust
+from llcuda_net.upstream.slots import Slot, Slots, Use
+
+log = structlog.get_logger(__name__)
+
+#: Seconds between two looks at an upstream that works.
+LOOK = 1.0
+#: Seconds between two looks at slots that are being released, at first and at most.
+FIRST_PAUSE, LONGEST_PAUSE = 0.004, 0.25
+#: Seconds for an answer to "are you there", and of silence on a stream after which, if there is no
+#: such answer either, the stream is cut.
+PATIENCE = 2.0
+SILENT = 5.0
+#: Seconds after which a slot counts as released where the upstream does not tell.
+UNTOLD = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Spec:
+    """An upstream as the operator describes it.
+
+    Attributes:
+        name: what it is called in reports.
+        weight: how much of the work it gets, against the others.
+        slots: at most so many are used; None: all.
+        api_key: that it wants.
+        model: identity of its model; None: find out.
+        roles: what it is used for.
+    """
+
+    url: str
+    name: str
+    weight: float = 1.0
+    slots: int | None = None
+    api_key: str | None = None
+    model: str | None = None
+    roles: frozenset[str] = frozenset(ROLES)
+
+
+class Member:
+    """An upstream in the pool.
+
+    Args:
+        upstream: who answers.
+        folder: where hashes of model files are kept.
+        model: the model's file, where it is known.
+
+    Attributes:
+        on_change: called when there may be room for work, or the model is known.
+        leases: of slots that are in use.
+        draining: it gets no more work.
+        restarts: how often it was started again, where that is in our hands.
+        failures: how often it failed at a request.
+        failovers: how many generations went on elsewhere.
+        group: the model it serves, by the pool's key; empty while that is not known.
+    """
+
+    def __init__(
+        self,
+        spec: Spec,
+        upstream: Upstream,
+        *,
+        folder: Path | None = None,
+        model: Path | None = None,
+    ) -> None:
+        self.spec = spec
+        self.upstream = upstream
+        self.slots = Slots()
+        self.breaker = Breaker()
+        self.trust = Trust()
+        self.leases: set[Lease] = set()
+        self.draining = False
+        self.watched = False
+        self.was_up = False
+        self.restarts: Callable[[], int] = lambda: 0
+        self.failures = 0
+        self.failovers = 0
+        self.signature: Signature | None = None
+        self.group = ""
+        self.on_change: Callable[[], None] = lambda: None
+        self.wants_signature: Callable[[], bool] = lambda: False
+        # Nobody asks for the file's hash where nothing is kept and nothing compared.
+        self.fingerprint: Fingerprint | Told = (
+            Told(upstream)
+            if folder is None and model is None
+            else Fingerprint(upstream, folder, model)
+        )
+        self._silent_since: float | None = None
+        self._tells_slots = True
+        self._wake = trio.Event()
+        self._pause = FIRST_PAUSE
+        self._checked = -math.inf
+
+    # -- as it stands -------------------------------------------------------------------------
+
+    @property
+    def name(self) -> str:
+        """What it is called."""
+        return self.spec.name
+
+    @property
+    def up(self) -> bool:
+        """Whether it may be given work."""
+        return not self.draining and (self.breaker.closed or not self.watched)
+
+    @property
+    def state(self) -> str:
+        """up, down, probing or draining."""
+        if self.draining:
+            return "draining"
+        if self.breaker.closed:
+            return "up"
+        return "probing" if self.breaker.state is BreakerState.PROBING else "down"
+
+    @property
+    def reason(self) -> str:
+        """Why it is not up."""
+        return self.breaker.reason
+
+    @property
+    def model(self) -> str:
+        """What its model is called; empty while that is not known."""
+        if self.spec.model is not None:
+            return self.spec.model
+        properties = self.upstream.properties
+        return properties.model if properties is not None else ""
+
+    @property
+    def identity(self) -> Identity:
+        """What tells its model from others."""
+        known = self.fingerprint().get("hash")
+        return Identity(self.spec.model, known, self.signature)
+
+    @property
+    def free(self) -> int:
+        """Slots that may be given out."""
+        return self.slots.count(Use.FREE)
+
+    @property
+    def busy(self) -> int:
+        """Slots that work for us."""
+        return self.slots.count(Use.BUSY)
+
+    def may(self, need: Need) -> bool:
+        """Whether it could meet a need, were a slot free."""
+        if need.only is not None and need.only != self.name:
+            return False
+        return (
+            need.role in self.spec.roles
+            and self.name not in need.avoid
+            and (self.group == need.model or not need.model)
+        )
+
+    # -- work ---------------------------------------------------------------------------------
+
+    def lease(self, need: Need, slot: Slot, blocks: int, holder: str) -> Lease:
+        """Give out a slot."""
+        lease = Lease(self, slot, need, blocks, holder)
+        self.leases.add(lease)
+        return lease
+
+    def failed(self, error: RequestError) -> None:
+        """It failed at a request."""
+        self.failures += 1
+        if error.code in DOWN:
+            self._down(error.message)
+        else:
+            self.breaker.failed(error.message)
+        self._wake.set()
+
+    def releasing(self, slot: Slot) -> None:
+        """A slot was given back whose request was broken off: look until it is free."""
+        if not self.watched:
+            slot.turn(Use.FREE)
+            return
+        self._pause = FIRST_PAUSE
+        self._wake.set()
+
+    def hurry(self) -> None:
+        """There is reason to think that it is back, as another process."""
+        self._gone()
+        self.breaker.hurry()
+        self._wake.set()
+
+    def _down(self, reason: str) -> None:
+        if self.breaker.closed:
+            log.warning("upstream_down", upstream=self.name, reason=reason)
+        self._gone()
+        self.breaker.trip(reason)
+
+    def _gone(self) -> None:
+        self.upstream.forget()
+        self.slots.lost()
+
+    # -- the watch ----------------------------------------------------------------------------
+
+    async def prepare(self) -> None:
+        """Find out what it is.
+
+        Raises:
+            RequestError: it does not say.
+        """
+        properties = await self.upstream.ask()
+        count = (
+            properties.slots if self.spec.slots is None else min(self.spec.slots, properties.slots)
+        )
+        if not self.slots.known or len(self.slots) != count:
+            self.slots.resize(count)
+        self.was_up = True
+        self.on_change()
+
+    async def watch(self) -> None:
+        """Look after it until cancelled."""
+        self.watched = True
+        async with trio.open_nursery() as nursery:
+            if isinstance(self.fingerprint, Fingerprint):
+                nursery.start_soon(self.fingerprint.run)
+            while True:
+                try:
+                    await self._look() if self.breaker.closed else await self._probe()
+                except RequestError as error:
+                    self._down(error.message)
+                except Exception:  # a bug here must not end the server
+                    log.exception("watch_failed", upstream=self.name)
+                    self._down("could not be watched")
+                await self._rest()
+
+    async def _rest(self) -> None:
+        """Until the next look is due, or something has happened."""
+        now = trio.current_time()
+        pause = LOOK
+        if self._releasing():
+            pause = self._pause
+            self._pause = min(2 * self._pause, LONGEST_PAUSE)
+        while trio.current_time() < (now + pause if self.breaker.closed else self.breaker.retry_at):
+            until = now + pause if self.breaker.closed else self.breaker.retry_at
+            with trio.move_on_at(until):
+                await self._wake.wait()
+            if self._wake.is_set():
+                self._wake = trio.Event()
+                if self.breaker.closed:
+                    return
+
+    def _releasing(self) -> bool:
+        return self.slots.count(Use.RELEASING) > 0
+
+    async def _look(self) -> None:
+        """See that it is there, and which of its slots work."""
+        if self.upstream.properties is None or not self.slots.known:
+            await self.prepare()
+        if self.signature is None and self.wants_signature():
+            await self._sign()
+        if trio.current_time() >= self._checked + LOOK:
+            with trio.move_on_after(PATIENCE) as scope:
+                await self.upstream.check()
+            if scope.cancelled_caught:
+                self._is_silent()
+                return
+            self._checked = trio.current_time()
+            self._silent_since = None
+        if self._releasing() or self.slots.count(Use.FOREIGN) or self.leases:
+            await self._look_at_slots()
+
+    async def _look_at_slots(self) -> None:
+        asked = trio.current_time()
+        busy = None
+        if self._tells_slots:
+            with trio.move_on_after(PATIENCE) as scope:
+                busy = await self.upstream.slots()
+                self._tells_slots = busy is not None
+            if scope.cancelled_caught:
+                return  # it answers between two steps, and a step over a long prompt takes long
+        if busy is None:
+            freed = self.slots.untold(asked - UNTOLD)
+        else:
+            freed = self.slots.told(busy, asked)
+        if freed:
+            self.on_change()
+
+    def _is_silent(self) -> None:
+        """It does not even say that it is there: streams that stand still are to go on elsewhere."""
+        now = trio.current_time()
+        if self._silent_since is None:
+            self._silent_since = now - PATIENCE
+        if now - self._silent_since < SILENT:
+            return
+        reason = f"has said nothing for {now - self._silent_since:.0f} s"
+        self._down(reason)
+        for lease in tuple(self.leases):
+            if now - lease.progress() >= SILENT:
+                lease.cut(reason)
+
+    async def _probe(self) -> None:
+        """It was down: see whether it makes a token."""
+        self.breaker.probe()
+        with trio.move_on_after(PATIENCE) as scope:
+            await self.upstream.check()
+        if scope.cancelled_caught:
+            self._is_silent_still()
+            return
+        await self.prepare()
+        await self._sign()
+        if self._releasing():
+            await self._look_at_slots()
+        self.breaker.ok()
+        self._silent_since = None
+        log.info("upstream_up", upstream=self.name, model=self.model, slots=len(self.slots))
+        self.on_change()
+
+    def _is_silent_still(self) -> None:
+        self.breaker.trip(f"does not answer within {PATIENCE:g} s")
+        now = trio.current_time()
+        for lease in tuple(self.leases):
+            if now - lease.progress() >= SILENT:
+                lease.cut("has fallen silent")
+
+    async def _sign(self) -> None:
+        """Have it make a token, if it is one that makes any and has a slot free for that."""
+        if COMPLETIONS not in self.spec.roles:
+            return
+        found = self.slots.best(())
+        if found is None:
+            return  # whoever has its slots will learn whether it works
+        slot = found[0]
+        number = slot.number if self.slots.known else None
+        slot.turn(Use.BUSY)
+        try:
+            signature = await probe(self.upstream, number)
+        except BaseException:
+            slot.turn(Use.RELEASING)
+            raise
+        slot.turn(Use.FREE)
+        if self.signature is not None and not alike(self.signature, signature):
+            self.group = ""  # another model than it had
+        self.signature = signature
+        self.on_change()

@@ -1,0 +1,256 @@
+"""All upstreams: which serve the same model, which gets the next request, and why none can.
+
+Work is balanced by the share of free slots, weighted. A conversation stays on the slot that holds its
+prefix while that upstream has not much more to do than its share: consistent hashing with bounded
+loads (V. Mirrokni, M. Thorup, M. Zadimoghaddam, SODA 2018) bounds it the same way.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import structlog
+import trio
+
+from llcuda_net.errors import RequestError
+from llcuda_net.upstream.fingerprint import same_model
+from llcuda_net.upstream.lease import COMPLETIONS, Lease, Need
+from llcuda_net.upstream.member import Member
+from llcuda_net.upstream.slots import Slot, Use
+from llcuda_protocol import ErrorCode
+
+log = structlog.get_logger(__name__)
+
+#: How much more than its share of the work an upstream may have and still keep its conversations.
+SLACK = 1.25
+#: Blocks that a slot must hold of a prompt before that counts.
+_LEAST_BLOCKS = 1
+
+
+class Pool:
+    """The upstreams of a server.
+
+    Args:
+        members: the first one's model is the default.
+        long_prompts: how many long prompts are read at once by one upstream.
+
+    Attributes:
+        on_change: called when there may be room for work.
+    """
+
+    def __init__(self, members: Sequence[Member] = (), *, long_prompts: int = 1) -> None:
+        self.members: list[Member] = []
+        self.on_change: Callable[[], None] = lambda: None
+        self._long_prompts = long_prompts
+        self._groups = 0
+        self._nursery: trio.Nursery | None = None
+        self._scopes: dict[Member, trio.CancelScope] = {}
+        for member in members:
+            self.add(member)
+
+    # -- who is in it -------------------------------------------------------------------------
+
+    def add(self, member: Member) -> None:
+        """Take one in."""
+        self.members.append(member)
+        member.on_change = self._changed
+        member.wants_signature = self._must_tell_apart
+        self._group()
+        if self._nursery is not None:
+            self._nursery.start_soon(self._watch, member)
+
+    def drain(self, member: Member) -> None:
+        """Give it no more work; it leaves when what runs on it has ended."""
+        member.draining = True
+        log.info("upstream_draining", upstream=member.name, running=len(member.leases))
+        self._changed()
+
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Watch all of them until cancelled."""
+        async with trio.open_nursery() as self._nursery:
+            for member in self.members:
+                member.watched = True
+                self._nursery.start_soon(self._watch, member)
+            task_status.started()
+            await trio.sleep_forever()
+
+    async def _watch(self, member: Member) -> None:
+        with trio.CancelScope() as scope:
+            self._scopes[member] = scope
+            await member.watch()
+        del self._scopes[member]
+
+    def _changed(self) -> None:
+        for member in [m for m in self.members if m.draining and not m.leases]:
+            self.members.remove(member)
+            log.info("upstream_removed", upstream=member.name)
+            if member in self._scopes:
+                self._scopes[member].cancel()
+        self._group()
+        self.on_change()
+
+    # -- which model --------------------------------------------------------------------------
+
+    def _must_tell_apart(self) -> bool:
+        others = [m for m in self.members if not m.draining and m.spec.model is None]
+        return len(others) > 1
+
+    def _group(self) -> None:
+        """Put those together that serve the same model. Groups keep their keys: requests have them."""
+        known: list[Member] = []
+        for member in sorted(self.members, key=lambda m: not m.group):
+            if member.spec.model is None and len(self.members) > 1 and not _told(member):
+                continue  # nothing can be said of it yet
+            same = next((m for m in known if m.identity.same(member.identity)), None)
+            if same is not None:
+                member.group = same.group
+            elif not member.group or any(m.group == member.group for m in known):
+                self._groups += 1
+                member.group = f"model-{self._groups}"
+            known.append(member)
+
+    def key_of(self, name: str | None) -> str:
+        """The key of the model that a request names; of the default one where it names none.
+
+        Raises:
+            RequestError: no upstream has it.
+        """
+        if name is None:
+            return next((m.group for m in self._serving() if m.group), "")
+        for member in self._serving():
+            if name in (member.model, member.spec.model) and member.group:
+                return member.group
+        names = ", ".join(sorted({m.model for m in self._serving() if m.model}))
+        raise RequestError(
+            ErrorCode.UNKNOWN_MODEL,
+            f"no upstream has the model {name[:100]!r}; there are: {names or 'none yet'}",
+        )
+
+    def key_of_fingerprint(self, model: dict[str, Any]) -> str | None:
+        """The key of a model by its fingerprint; None if no upstream has it now."""
+        for member in self._serving():
+            if member.up and member.group and same_model(model, member.fingerprint()):
+                return member.group
+        return None
+
+    def _serving(self, role: str = COMPLETIONS) -> Iterator[Member]:
+        return (m for m in self.members if role in m.spec.roles and not m.draining)
+
+    def of(self, model: str, role: str = COMPLETIONS) -> list[Member]:
+        """Those that serve a model."""
+        return [m for m in self._serving(role) if m.group == model or not model]
+
+    # -- where to -----------------------------------------------------------------------------
+
+    def place(self, need: Need, holder: str = "") -> Lease | None:
+        """A free slot that meets a need; None if there is none now."""
+        candidates: list[tuple[Member, Slot, int]] = []
+        for member in self.members:
+            if not member.up or not member.may(need):
+                continue
+            if need.long and sum(lease.reading for lease in member.leases) >= self._long_prompts:
+                continue
+            found = member.slots.best(need.chain)
+            if found is not None:
+                candidates.append((member, *found))
+        if not candidates:
+            return None
+        member, slot, blocks = self._holder_of(candidates) or max(candidates, key=_freedom)
+        return member.lease(need, slot, blocks, holder)
+
+    def _holder_of(
+        self, candidates: list[tuple[Member, Slot, int]]
+    ) -> tuple[Member, Slot, int] | None:
+        """The one that holds most of the prompt, unless it has more than its share to do."""
+        member, slot, blocks = max(candidates, key=lambda one: (one[2], _freedom(one)))
+        if blocks < _LEAST_BLOCKS or not member.trust.believed():
+            return None
+        weight = sum(m.spec.weight * len(m.slots) for m, _, _ in candidates)
+        busy = sum(m.busy for m, _, _ in candidates)
+        share = member.spec.weight * len(member.slots) / weight
+        most = math.ceil(SLACK * (busy + 1) * share)
+        return (member, slot, blocks) if member.busy + 1 <= most else None
+
+    def elsewhere(self, need: Need) -> bool:
+        """Whether one that is up could meet a need, now or later."""
+        return any(m.up and m.may(need) for m in self.members)
+
+    def hope(self, need: Need) -> bool:
+        """Whether one that is down now could meet it when it is back."""
+        return any(m.watched and m.was_up and not m.draining and m.may(need) for m in self.members)
+
+    def why(self, need: Need) -> str:
+        """Why a need has no place now, for a person."""
+        able = [m for m in self.members if not m.draining and m.may(need)]
+        up = [m for m in able if m.up]
+        if not up:
+            reasons = "; ".join(f"{m.name}: {m.reason or 'not asked yet'}" for m in able)
+            return f"no upstream answers ({reasons})"[:256]
+        if need.long and any(m.free for m in up):
+            return "another long prompt is being read"
+        slots = sum(len(m.slots) for m in up)
+        return f"all {slots} slots are in use" if slots != 1 else "the only slot is in use"
+
+    # -- for reports --------------------------------------------------------------------------
+
+    def models(self) -> list[dict[str, Any]]:
+        """Each model with those that serve it, the default one first."""
+        default = self.key_of(None)
+        groups: dict[str, list[Member]] = {}
+        for member in self._serving():
+            if member.group and member.model:
+                groups.setdefault(member.group, []).append(member)
+        return [
+            {
+                "name": found[0].model,
+                "upstreams": [m.name for m in found],
+                "slots": sum(len(m.slots) for m in found if m.up),
+                "free": sum(m.free for m in found if m.up),
+                "context": min(
+                    (m.upstream.properties.context for m in found if m.upstream.properties),
+                    default=None,
+                ),
+                "default": key == default,
+            }
+            for key, found in groups.items()
+        ]
+
+
+def _told(member: Member) -> bool:
+    identity = member.identity
+    return bool(identity.hash or identity.signature)
+
+
+def _freedom(one: tuple[Member, Slot, int]) -> float:
+    """How much of an upstream is free."""
+    member = one[0]
+    return member.spec.weight * member.free / len(member.slots)
+
+
+def describe(member: Member) -> dict[str, Any]:
+    """An upstream for a status report."""
+    properties = member.upstream.properties
+    return {
+        "name": member.name,
+        "url": member.upstream.base_url,
+        "state": member.state,
+        "ready": member.state == "up" and properties is not None,
+        "reason": member.reason,
+        "model": member.model or None,
+        "slots": len(member.slots) if member.slots.known else None,
+        "busy": member.busy,
+        "foreign": member.slots.count(Use.FOREIGN),
+        "releasing": member.slots.count(Use.RELEASING),
+        "context": properties.context if properties else None,
+        "restarts": member.restarts(),
+        "failures": member.failures,
+        "failovers": member.failovers,
+        "weight": member.spec.weight,
+        "roles": sorted(member.spec.roles),
+        "slots_detail": [
+            {"id": slot.number, "state": str(slot.use), "user": slot.holder}
+            for slot in member.slots
+        ],
+    }

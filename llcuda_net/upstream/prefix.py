@@ -1,0 +1,90 @@
+"""Which slot holds the beginning of a prompt already: guessed from text, judged by what comes of it.
+
+A prompt is known as a chain of hashes, one for each block of its text, each over all that is before
+it too; so two prompts share as many leading hashes as they share blocks. (Blocks of tokens are hashed
+that way by vLLM: W. Kwon et al., "Efficient Memory Management for Large Language Model Serving with
+PagedAttention", SOSP 2023, and its documentation on automatic prefix caching.) No upstream is asked.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+#: Characters of a block.
+BLOCK = 256
+#: Characters that a token has, for estimates; measured on English text with several tokenisers.
+CHARACTERS_A_TOKEN = 4.0
+#: Characters that token ids stand for, in a prompt given as ids.
+_CHARACTERS_AN_ID = 4
+
+Chain = tuple[int, ...]
+
+
+def text_of(prompt: str | Sequence[int] | None, messages: list[dict[str, str]] | None) -> str:
+    """A prompt as one text, in which a longer conversation begins with a shorter one."""
+    if messages is not None:
+        return "".join(turn(one["role"], one["content"]) for one in messages)
+    if prompt is None or isinstance(prompt, str):
+        return prompt or ""
+    return "".join(f"{i:>{_CHARACTERS_AN_ID}x}" for i in prompt)
+
+
+def turn(role: str, content: str) -> str:
+    """One message as `text_of` has it."""
+    return f"\x00{role}\x00{content}"
+
+
+def chain_of(text: str) -> Chain:
+    """The hashes of the text's whole blocks; they differ from process to process."""
+    chain: list[int] = []
+    last: Any = None
+    for start in range(0, len(text) - BLOCK + 1, BLOCK):
+        last = hash((last, text[start : start + BLOCK]))
+        chain.append(last)
+    return tuple(chain)
+
+
+def shared(one: Chain, other: Chain) -> int:
+    """How many leading blocks two chains share."""
+    count = 0
+    for a, b in zip(one, other, strict=False):
+        if a != b:
+            break
+        count += 1
+    return count
+
+
+def tokens_in(text: str) -> int:
+    """How many tokens a text has, roughly."""
+    return int(len(text) / CHARACTERS_A_TOKEN) + 1
+
+
+class Trust:
+    """Whether an upstream has cached what we thought that it had, by its own count.
+
+    It may have another use for its slots, or no cache at all; then keeping a conversation in one
+    place is worth nothing, and costs balance.
+    """
+
+    #: Weight of the newest measurement, and the mean below which slots are not believed.
+    NEWEST, LEAST = 0.2, 0.5
+    #: Every so many guesses one is tried all the same, since things change.
+    RETRY = 16
+
+    def __init__(self) -> None:
+        self.mean = 1.0
+        self._doubted = 0
+
+    def believed(self) -> bool:
+        """Whether the next guess counts."""
+        if self.mean >= self.LEAST:
+            return True
+        self._doubted += 1
+        return self._doubted % self.RETRY == 0
+
+    def measured(self, expected: float, cached: int) -> None:
+        """`cached` tokens were found where `expected` were thought to be."""
+        if expected > 0:
+            found = min(1.0, cached / expected)
+            self.mean += self.NEWEST * (found - self.mean)

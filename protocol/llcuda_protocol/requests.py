@@ -1,0 +1,212 @@
+"""What a client sends: one class a frame kind. See events.py."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+from .kinds import (
+    MAX_CREDIT,
+    MAX_HITS,
+    MAX_LINGER,
+    MAX_LISTED,
+    MAX_MAX_FRAME,
+    MAX_STREAM,
+    MIN_MAX_FRAME,
+    Kind,
+)
+from .schema import Field, boolean, integer, list_of, number, text
+from .values import BODY, COUNT, LINE, MESSAGE, NAME, PARAMS, PROMPT, SECONDS, WORD
+
+
+@dataclass(frozen=True, slots=True)
+class Hello:
+    """The client's greeting. `token` is the shared secret, where the server wants one."""
+
+    versions: list[int]
+    max_frame: int
+    max_streams: int
+    token: str | None = field(default=None, repr=False)
+    agent: str | None = None
+
+    KIND: ClassVar[Kind] = Kind.HELLO
+    FIELDS: ClassVar[dict[str, Field]] = {
+        "versions": Field(list_of(integer(0, 65_535), 64, 1), required=True),
+        "max_frame": Field(integer(MIN_MAX_FRAME, MAX_MAX_FRAME), required=True),
+        "max_streams": Field(integer(1, MAX_STREAM), required=True),
+        "token": Field(text(4096)),
+        "agent": Field(NAME),
+    }
+
+
+@dataclass(frozen=True, slots=True)
+class Generate:
+    """Ask for a generation from `prompt` (text or token ids) or from chat `messages`.
+
+    Attributes:
+        credit: bytes of token frames that may be sent before more credit is given.
+        params: sampling parameters by llama-server's names.
+        timeout: seconds for the whole request; None: the server's own.
+        tokens: also send each token's id.
+        key: names the request: the same key again means the same generation.
+        fresh: the key was just made at random, so that no finished generation can have it.
+        on_disconnect: seconds that it goes on when nobody reads it; None: the server's own.
+        level: how much it shall survive: memory, process, disk or strict; None: the server's own.
+        cache: may be answered with the stored result of the same request.
+        durable: also send how much of it a power cut can no longer take away.
+        model: public name of the model that shall run it; None: the server's default.
+        priority: "high", "normal" or "low"; None: normal.
+        deadline: seconds from now by which it must have begun to run; None: no matter when.
+        splices: also send where it goes on on another upstream.
+    """
+
+    stream: int
+    credit: int
+    prompt: str | list[int] | None = None
+    messages: list[dict[str, str]] | None = None
+    params: dict[str, Any] = field(default_factory=dict)
+    timeout: float | None = None
+    tokens: bool = False
+    key: str | None = None
+    fresh: bool = False
+    on_disconnect: float | None = None
+    level: str | None = None
+    cache: bool = False
+    durable: bool = False
+    model: str | None = None
+    priority: str | None = None
+    deadline: float | None = None
+    splices: bool = False
+
+    KIND: ClassVar[Kind] = Kind.GENERATE
+    FIELDS: ClassVar[dict[str, Field]] = {
+        "credit": Field(integer(0, MAX_CREDIT), required=True),
+        "prompt": Field(PROMPT),
+        "messages": Field(list_of(MESSAGE, 100_000)),
+        "params": Field(PARAMS),
+        "timeout": Field(SECONDS),
+        "tokens": Field(boolean),
+        "key": Field(NAME),
+        "fresh": Field(boolean),
+        "on_disconnect": Field(number(0.0, MAX_LINGER)),
+        "level": Field(WORD),
+        "cache": Field(boolean),
+        "durable": Field(boolean),
+        "model": Field(LINE),
+        "priority": Field(WORD),
+        "deadline": Field(SECONDS),
+        "splices": Field(boolean),
+    }
+
+
+@dataclass(frozen=True, slots=True)
+class Attach:
+    """Read generation `id` from sequence number `first`.
+
+    Attributes:
+        credit, tokens, durable, splices: as in Generate.
+        epoch: of the stream that is resumed, as `Accepted` said it; None: nothing was read before.
+    """
+
+    stream: int
+    id: str
+    credit: int
+    first: int = 0
+    epoch: int | None = None
+    tokens: bool = False
+    durable: bool = False
+    splices: bool = False
+
+    KIND: ClassVar[Kind] = Kind.ATTACH
+    FIELDS: ClassVar[dict[str, Field]] = {
+        "id": Field(WORD, required=True),
+        "credit": Field(integer(0, MAX_CREDIT), required=True),
+        "first": Field(COUNT),
+        "epoch": Field(COUNT),
+        "tokens": Field(boolean),
+        "durable": Field(boolean),
+        "splices": Field(boolean),
+    }
+
+
+@dataclass(frozen=True, slots=True)
+class Embed:
+    """Ask for one vector a text, of the model of this public name (None: the server's default)."""
+
+    stream: int
+    input: list[str]
+    model: str | None = None
+
+    KIND: ClassVar[Kind] = Kind.EMBED
+    FIELDS: ClassVar[dict[str, Field]] = {
+        "input": Field(list_of(BODY, 65_536, 1), required=True),
+        "model": Field(LINE),
+    }
+
+
+@dataclass(frozen=True, slots=True)
+class Search:
+    """Ask for the `k` stored results nearest in meaning to a text."""
+
+    stream: int
+    text: str
+    k: int = 10
+
+    KIND: ClassVar[Kind] = Kind.SEARCH
+    FIELDS: ClassVar[dict[str, Field]] = {
+        "text": Field(BODY, required=True),
+        "k": Field(integer(1, MAX_HITS)),
+    }
+
+
+@dataclass(frozen=True, slots=True)
+class ListGenerations:
+    """Ask for the user's newest generations, at most `limit`.
+
+    Attributes:
+        state: only those in this state; None: in any.
+        before: the id of a generation: only those accepted before it.
+    """
+
+    stream: int
+    limit: int = 20
+    state: str | None = None
+    before: str | None = None
+
+    KIND: ClassVar[Kind] = Kind.LIST
+    FIELDS: ClassVar[dict[str, Field]] = {
+        "limit": Field(integer(1, MAX_LISTED)),
+        "state": Field(WORD),
+        "before": Field(WORD),
+    }
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """Ask how the server is."""
+
+    stream: int
+
+    KIND: ClassVar[Kind] = Kind.STATUS
+    FIELDS: ClassVar[dict[str, Field]] = {}
+
+
+@dataclass(frozen=True, slots=True)
+class Cancel:
+    """Stop what the stream asked for; `detach`: stop reading, and let the generation go on."""
+
+    stream: int
+    detach: bool = False
+
+    KIND: ClassVar[Kind] = Kind.CANCEL
+    FIELDS: ClassVar[dict[str, Field]] = {"detach": Field(boolean)}
+
+
+@dataclass(frozen=True, slots=True)
+class Credit:
+    """Allow `add` further bytes of token frames on the stream."""
+
+    stream: int
+    add: int
+
+    KIND: ClassVar[Kind] = Kind.CREDIT
