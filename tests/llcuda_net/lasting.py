@@ -18,9 +18,12 @@ from llcuda_net.client import Client
 from llcuda_net.errors import ConnectError
 from tests.llcuda_net.scripted import Peer
 
-FEATURES = ("generate", "attach", "embed", "status", "search")
+FEATURES = ("generate", "attach", "embed", "status", "search", "list")
 HITS = [{"id": f"r{n}", "score": 1 - n / 10, "created": 5.0, "text": f"{n}"} for n in range(3)]
-_OPENING = wire.Generate | wire.Attach | wire.Embed | wire.Search | wire.Status
+ENTRIES = [{"id": f"g{n}", "state": "done", "created": 9.0 - n} for n in range(3)]
+_OPENING = (
+    wire.Generate | wire.Attach | wire.Embed | wire.Search | wire.ListGenerations | wire.Status
+)
 _GONE = (trio.BrokenResourceError, trio.ClosedResourceError)
 
 
@@ -169,6 +172,10 @@ class Lasting:
             elif isinstance(event, wire.Search):
                 for first, hit in enumerate(HITS[: event.k]):
                     await peer.send(wire.Hits(number, [hit], first))
+                await peer.send(wire.Done(number, "complete"))
+            elif isinstance(event, wire.ListGenerations):
+                for first, entry in enumerate(ENTRIES[: event.limit]):
+                    await peer.send(wire.Listing(number, [entry], first))
                 await peer.send(wire.Done(number, "complete"))
             elif isinstance(event, wire.Status):
                 await peer.send(wire.Report(number, {"connections": 1}))
