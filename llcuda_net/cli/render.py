@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-import shutil
+import os
 import sys
 import threading
 from contextlib import suppress
@@ -25,6 +25,8 @@ from llcuda_net.errors import ConnectError, RequestError
 from llcuda_net.sync import Stream
 from llcuda_net.terminal import is_clever, is_terminal
 
+#: Of a terminal that does not say.
+_COLUMNS = 80
 #: The phases in the order in which a request goes through them.
 _PHASES = (
     "queue",
@@ -97,8 +99,7 @@ class Waiting:
         """Say where in the queue it is, for how long, and why."""
         if self._wanted:
             # What is wider than the terminal would go on in a line that nobody takes away.
-            room = shutil.get_terminal_size().columns - 1
-            line = fit(one_line(waiting_line(queued)), room)
+            line = fit(one_line(waiting_line(queued)), _columns() - 1)
             sys.stderr.write("\r\x1b[K" + paint(line, "2", sys.stderr))
             sys.stderr.flush()
             self._shown = True
@@ -118,6 +119,12 @@ def waiting_line(queued: Queued) -> str:
     wait = "" if queued.wait is None else f", {_about(queued.wait)}"
     reason = f": {queued.reason}" if queued.reason else ""
     return f"waiting... position {queued.position}{wait}{reason}"
+
+
+def _columns() -> int:
+    with suppress(OSError, ValueError):
+        return os.get_terminal_size(sys.stderr.fileno()).columns or _COLUMNS
+    return _COLUMNS
 
 
 def _about(seconds: float) -> str:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import ssl
 import threading
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager, suppress
+from dataclasses import replace
 from functools import partial
 from typing import Any, TypeVar
 
@@ -24,8 +25,11 @@ ID = "0190-test"
 class Peer:
     """One connection as the server sees it, moved on by the test step by step."""
 
-    def __init__(self, stream: trio.abc.Stream, max_streams: int = 256) -> None:
+    def __init__(
+        self, stream: trio.abc.Stream, max_streams: int = 256, features: Sequence[str] = ()
+    ) -> None:
         self.stream = stream
+        self.features = features
         self.connection = wire.Connection(wire.Role.SERVER, wire.Limits(max_streams=max_streams))
         self.hello: wire.Hello | None = None
         self.lock = trio.Lock()
@@ -34,7 +38,8 @@ class Peer:
         """Take the client's hello and welcome it."""
         self.hello = await self.expect(wire.Hello)
         limits = self.connection.limits
-        await self.send(wire.Welcome(1, limits.max_frame, limits.max_streams, agent="scripted"))
+        welcome = wire.Welcome(1, limits.max_frame, limits.max_streams, agent="scripted")
+        await self.send(replace(welcome, features=[*self.features]))
         return self.hello
 
     async def receive(self) -> wire.Event:
@@ -64,7 +69,7 @@ class Peer:
 async def linked(**options: Any) -> AsyncIterator[tuple[Client, Peer]]:
     """A client and its peer, greeted, over memory streams."""
     near, far = trio.testing.memory_stream_pair()
-    peer = Peer(far, options.pop("max_streams", 256))
+    peer = Peer(far, options.pop("max_streams", 256), options.pop("features", ()))
     # Not in a nursery around the test's body, which would wrap what the body raises.
     trio.lowlevel.spawn_system_task(peer.greet)
     async with Client.over(near, **options) as client:
