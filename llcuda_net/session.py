@@ -78,6 +78,8 @@ class Session:
         self.greeted = False
         #: Ends the session, from outside.
         self.scope = trio.CancelScope()
+        #: Ends it too, but what was said before still goes out.
+        self._listening = trio.CancelScope()
         self._server = server
         self._stream = stream
         self._connection = Connection(Role.SERVER, Limits(settings.max_frame, settings.max_streams))
@@ -124,12 +126,8 @@ class Session:
                 greeted = await self._handshake()
             if greeted:
                 self._server.session_greeted(self)
-                handled = 0
-                while (event := await self._next_event()) is not None:
-                    self._handle(event)
-                    handled += 1
-                    if handled % _TURN == 0:
-                        await trio.lowlevel.checkpoint()
+                with self._listening:
+                    await self._listen()
             elif self._connection.state is ConnectionState.NEW:
                 self._refuse(ErrorCode.HANDSHAKE_TIMEOUT, "no greeting came in time")
         except RemoteProtocolError as error:
@@ -145,6 +143,14 @@ class Session:
                 await self._stream.send_eof()
                 while await self._stream.receive_some(_READ):
                     pass
+
+    async def _listen(self) -> None:
+        handled = 0
+        while (event := await self._next_event()) is not None:
+            self._handle(event)
+            handled += 1
+            if handled % _TURN == 0:
+                await trio.lowlevel.checkpoint()
 
     # -- handshake ----------------------------------------------------------------------------
 
@@ -340,10 +346,9 @@ class Session:
             self.user = user
             return
         self._log.warning("unauthorized", user=self.user.name)
-        if self._connection.state is not ConnectionState.CLOSED:
-            self._refuse(ErrorCode.UNAUTHORIZED, "the token is not valid any more")
-            self._outbox.flush()
-        self.scope.cancel()
+        self._drop_streams()
+        self._refuse(ErrorCode.UNAUTHORIZED, "the token is not valid any more")
+        self._listening.cancel()
 
     def hand_back(self, error: RequestError) -> None:
         """The server stops now: end every request that is open."""

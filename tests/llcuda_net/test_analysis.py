@@ -23,7 +23,7 @@ from llcuda_net.storage.records import TokenLog
 from llcuda_net.storage.sqlite import SqliteStore
 from llcuda_net.storage.store import Retention
 from llcuda_net.upstream.interface import Properties
-from llcuda_net.users import ANONYMOUS
+from llcuda_net.users import ANONYMOUS, User, Users
 from llcuda_protocol import (
     Attach,
     Cancel,
@@ -78,9 +78,9 @@ class Embedding(FakeUpstream):
 
 @contextlib.asynccontextmanager
 async def analysing(
-    folder: Path, upstream: FakeUpstream
+    folder: Path, upstream: FakeUpstream, users: Users | None = None
 ) -> AsyncIterator[tuple[Analyst, MemoryListener]]:
-    async with keeping(folder, upstream, analysis=True) as (_, listener):
+    async with keeping(folder, upstream, analysis=True, users=users) as (_, listener):
         assert listener.server.analyst is not None
         yield listener.server.analyst, listener
 
@@ -91,11 +91,11 @@ def _at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(analysis, "RETRY", 0.0)
 
 
-def put(folder: Path, *texts: str, first: int = 1) -> None:
+def put(folder: Path, *texts: str, first: int = 1, owner: str = "") -> None:
     """Store results with these texts."""
     store = SqliteStore(folder, write=True)
     found = [
-        result(n, request={"prompt": "tell me"}, log=TokenLog([text], [1]))
+        result(n, request={"prompt": "tell me"}, log=TokenLog([text], [1]), owner=owner)
         for n, text in enumerate(texts, first)
     ]
     store.put(found)
@@ -343,6 +343,54 @@ async def test_a_search_over_the_protocol(tmp_path: Path) -> None:
         await peer.send(Attach(2, first["id"], 1000))
         pieces, _ = await peer.until(Done, 2)
         assert pieces == ["one slot"]
+
+
+async def test_a_search_finds_ones_own_and_an_admins_all(tmp_path: Path) -> None:
+    put(tmp_path, "one slot", "a slot", owner="ann")
+    put(tmp_path, "two slots", first=10, owner="bob")
+    put(tmp_path, "a stream and a slot", first=20)
+    users = Users.parse("A name=ann\nB name=bob\nC name=cid\nR role=admin name=root\nN\n")
+    wanted = {
+        "A": ["one slot", "a slot"],
+        "B": ["two slots"],
+        "C": [],
+        "N": ["a stream and a slot"],
+        "R": ["two slots", "one slot", "a slot", "a stream and a slot"],
+    }
+    for restarted in (False, True):  # as they are analysed, and as they are read from the store
+        async with analysing(tmp_path, Embedding(), users) as (analyst, listener):
+            if not restarted:
+                put(tmp_path, "one more", first=30, owner="bob")
+            await caught_up(analyst)
+            for token, texts in wanted.items():
+                peer = await ready(listener, token)
+                await peer.send(Search(1, "slot", 4))
+                found: list[dict[str, Any]] = []
+                while isinstance(event := await peer.next(), Hits):
+                    found += event.hits
+                own = [hit["text"] for hit in found if hit["text"] != "one more"]
+                assert sorted(own) == sorted(texts)
+                owners = {hit.get("owner") for hit in found}
+                assert owners == ({"ann", "bob", ""} if token == "R" else {None} & owners)
+                assert isinstance(event, Done)
+                searched = {"B": 2, "R": 5}.get(token, len(texts))
+                assert event.usage == {"searched": searched, "backlog": 0}
+
+
+async def test_a_backlog_is_told_of_ones_own(tmp_path: Path) -> None:
+    put(tmp_path, "one", "two", owner="ann")
+    put(tmp_path, "three", first=10, owner="bob")
+    upstream = Embedding()
+    upstream.hold = trio.Event()
+    async with analysing(tmp_path, upstream) as (analyst, _):
+        with trio.fail_after(60):
+            await upstream.waiting.wait()
+        told = [(await analyst.report(owner))["backlog"] for owner in ("ann", "bob", "cid", None)]
+        assert told == [2, 1, 0, 3]
+        upstream.hold.set()
+        await caught_up(analyst)
+        assert (await analyst.report("ann"))["indexed"] == 2
+        assert (await analyst.search("x", 9, User("bob"))).searched == 1
 
 
 async def test_many_hits_come_in_frames_that_the_client_takes(tmp_path: Path) -> None:
