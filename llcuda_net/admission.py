@@ -2,7 +2,7 @@
 
 Work is handed to an upstream only while we hold one of its slots, so that its own queue, which
 tells nobody anything and knows no users, never builds. Among those who wait, a better class comes
-first, and waiting lifts into the next; within a class the users share by tokens and weight (see
+first, and waiting for it lifts into it; within a class the users share by tokens and weight (see
 `fairness`); of a user's own, the oldest comes first. Whoever has no place now is looked past.
 """
 
@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import heapq
 import math
-from collections.abc import AsyncIterator, Callable, Hashable
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
 import structlog
@@ -19,9 +19,10 @@ import trio
 from llcuda_net.allowance import Account, Mean, UserLoad
 from llcuda_net.errors import RequestError
 from llcuda_net.fairness import Share
-from llcuda_net.line import Line, Seat
+from llcuda_net.line import Line
+from llcuda_net.seats import Seat
 from llcuda_net.telling import Teller
-from llcuda_net.tickets import Claim, Lease, Phase, Ticket
+from llcuda_net.tickets import Claim, Kind, Lease, Phase, Ticket
 from llcuda_net.users import Priority, User
 from llcuda_protocol import ErrorCode
 
@@ -42,7 +43,7 @@ class Admission:
     Args:
         place: finds a slot for a ticket, and takes it; None where there is none for it now.
         max_queue: how many may wait; one more is refused at once, unless its user has none there.
-        ageing: seconds of waiting that lift a ticket into the next better class.
+        ageing: seconds of waiting for better classes that lift a ticket into the next one.
         clock: tells the time, as in `Claim.deadline`.
 
     Attributes:
@@ -124,7 +125,7 @@ class Admission:
         step = max(0.0, min(self.ageing, (claim.deadline - now) / 4))
         ticket = Ticket(claim, self._number, now, step, self.leave)
         account = self._account(claim.user)
-        self._line.add(ticket, account)
+        self._line.add(ticket, account, now)
         self.pump()
         if ticket.position == 0 and ticket.turn.is_set():
             return ticket
@@ -134,7 +135,6 @@ class Admission:
         if refusal is not None:
             self.leave(ticket)
             raise refusal
-        self._line.rises(ticket, now + step)
         self._touch()
         return ticket
 
@@ -147,7 +147,7 @@ class Admission:
             return
         lease = self._ended(ticket)
         ticket.lost(claim)
-        self._line.add(ticket, self._account(claim.user))
+        self._line.add(ticket, self._account(claim.user), self._clock())
         self._teller.waits(ticket, self._clock())
         _release(lease)
         self.pump()
@@ -186,8 +186,7 @@ class Admission:
     def _drop(self, ticket: Ticket) -> None:
         """It waits no more, and has no slot."""
         ticket.phase = Phase.OVER
-        self._line.remove(ticket)
-        self._line.tidy(ticket)
+        self._line.remove(ticket, self._clock())
         self._teller.gone(ticket)
         self._touch()
 
@@ -254,7 +253,7 @@ class Admission:
         self,
         seats: list[Seat],
         now: float,
-        open_kinds: set[tuple[str, Hashable]],
+        open_kinds: set[Kind],
         served: list[Ticket],
     ) -> None:
         if not open_kinds:
@@ -287,7 +286,7 @@ class Admission:
         self,
         ticket: Ticket,
         now: float,
-        open_kinds: set[tuple[str, Hashable]],
+        open_kinds: set[Kind],
         passed: list[Share] | None = None,
     ) -> bool:
         """Find a slot for it, and let it begin."""
@@ -304,7 +303,7 @@ class Admission:
             self._again = True
             return False
         account = self._accounts[ticket.claim.user.name]
-        seat = self._line.serve(ticket, account)
+        seat = self._line.serve(ticket, account, now)
         expected = account.expected(ticket.claim.most_tokens)
         if not ticket.returned:
             seat.row.lane.serve(seat.share, passed or ())
@@ -333,10 +332,12 @@ class Admission:
 
     def _due(self) -> float:
         """When there is something to be done next."""
+        return min(self.due(), self._told + _TELL) if self._stale else self.due()
+
+    def due(self) -> float:
+        """When time alone may give somebody a slot, at the earliest: then `pump` is due."""
         now = self._clock()
         due = self._line.next_rise()
-        if self._stale:
-            due = min(due, self._told + _TELL)
         for account in self._accounts.values():
             if account.queued and account.user.tokens_per_minute is not None:
                 at = account.refilled(now)

@@ -1,234 +1,193 @@
-"""Those who wait: by model, class and user, and the order in which they are to be served."""
+"""All who wait, by model and class; how waiting lifts into a better class; their order."""
 
 from __future__ import annotations
 
 import bisect
-import heapq
+import math
 from collections import Counter
-from collections.abc import Container, Hashable, Iterator
-from typing import TypeVar
+from collections.abc import Iterator
 
 from llcuda_net.allowance import Account
-from llcuda_net.fairness import Lane, Share
-from llcuda_net.tickets import Ticket
+from llcuda_net.seats import Row, Seat, number
+from llcuda_net.tickets import Kind, Ticket
 from llcuda_net.users import Priority
 
-_T = TypeVar("_T", bound=Hashable)
 
-#: How many more than those who wait may be noted for a better class, before it is tidied up.
-_GONE = 1000
+class Rows:
+    """One model's rows, a class each, best first.
 
-
-def _number(ticket: Ticket) -> int:
-    return ticket.number
-
-
-def _less(counts: Counter[_T], of: _T) -> None:
-    """One less, and none left behind."""
-    counts[of] -= 1
-    if not counts[of]:
-        del counts[of]
-
-
-class Seat:
-    """One user's tickets for one model and class, oldest first, and their share there."""
-
-    def __init__(self, account: Account, row: Row) -> None:
-        self.account = account
-        self.row = row
-        self.share = Share(account.user.weight)
-        self.tickets: list[Ticket] = []
-        self._kinds: Counter[Hashable] = Counter()
-
-    def add(self, ticket: Ticket) -> None:
-        """One more waits."""
-        bisect.insort(self.tickets, ticket, key=_number)
-        self._kinds[ticket.kind] += 1
-        self.share.weight = self.account.user.weight
-
-    def remove(self, ticket: Ticket) -> None:
-        """One waits no more."""
-        del self.tickets[bisect.bisect_left(self.tickets, ticket.number, key=_number)]
-        _less(self._kinds, ticket.kind)
-        if not self.tickets:
-            self.share.competing = False
-
-    def head(self, kinds: Container[Hashable]) -> Ticket | None:
-        """The oldest of these kinds."""
-        if not any(kind in kinds for kind in self._kinds):
-            return None
-        return next(ticket for ticket in self.tickets if ticket.kind in kinds)
-
-    def rank(self, ticket: Ticket) -> tuple[float, int, int]:
-        """Where it stands among its class: the lowest is served next."""
-        return self.lead(), len(self.account.running), ticket.number
-
-    def lead(self) -> float:
-        """How far the user's counter is before the virtual time."""
-        return self.share.counter() - self.row.lane.now
-
-    def cost(self) -> float:
-        """By how much the counter will grow with each, as far as is known."""
-        first = self.tickets[0]
-        expected = self.account.expected(first.claim.most_tokens)
-        return first.will_use(expected) / self.share.weight
-
-    def plan(self) -> Plan:
-        """How its tickets will be served, as far as can be told now."""
-        lead, blocked = self.lead(), not self.share.competing
-        return Plan(self, blocked, max(lead, 0.0) if blocked else lead, self.cost())
-
-
-class Plan:
-    """When each ticket of a seat will be served, if all goes on as it does now."""
-
-    __slots__ = ("_blocked", "_cost", "_lead", "_running", "_tickets")
-
-    def __init__(self, seat: Seat, blocked: bool, lead: float, cost: float) -> None:
-        self._blocked = blocked
-        self._lead = lead
-        self._cost = cost
-        self._running = len(seat.account.running)
-        self._tickets = seat.tickets
-
-    def rank(self, index: int) -> tuple[bool, float, int, int]:
-        """Where the ticket at `index` of the seat will stand: the lowest is served next."""
-        lead = self._lead + index * self._cost
-        return self._blocked, lead, self._running + index, self._tickets[index].number
-
-    def before(self, rank: tuple[bool, float, int, int]) -> int:
-        """How many of the seat's tickets will be served before one of this rank."""
-        return bisect.bisect_left(range(len(self._tickets)), rank, key=self.rank)
-
-
-class Row:
-    """One model's tickets of one class: those who wait, and what runs of theirs."""
+    A class that waits while a better one does is held back, and what it then has waited for long
+    comes into the next better class. Not what waits for other reasons: if whatever is old came
+    first, those who have much waiting would come before those who have little, which is what the
+    fair order within a class is there to prevent. So it is but the oldest of a user's alike that
+    rises, and the next not until that one is gone.
+    """
 
     def __init__(self) -> None:
-        self.lane = Lane()
-        self.waiting: dict[str, Seat] = {}
-        self.queued = 0
-        self.running = 0
-        self._seats: dict[str, Seat] = {}
+        self._rows = [Row() for _ in Priority]
+        #: When something may have to rise, at the earliest.
+        self._rise_at = math.inf
+        self._risen: Counter[tuple[str, Kind]] = Counter()
 
-    def seat(self, account: Account) -> Seat:
-        """A user's seat."""
-        name = account.user.name
-        seat = self._seats.get(name)
-        if seat is None:
-            seat = self._seats[name] = Seat(account, self)
-        return seat
+    def __getitem__(self, priority: int) -> Row:
+        return self._rows[priority]
 
-    def add(self, ticket: Ticket, account: Account) -> None:
+    def __bool__(self) -> bool:
+        return any(row.queued or row.running for row in self._rows)
+
+    @property
+    def rise_at(self) -> float:
+        """When something may have to rise, at the earliest."""
+        return self._rise_at if any(row.held for row in self._rows) else math.inf
+
+    def add(self, ticket: Ticket, account: Account, now: float) -> None:
         """One more waits."""
-        seat = self.waiting[account.user.name] = self.seat(account)
-        seat.add(ticket)
-        self.queued += 1
+        row = self._rows[ticket.priority]
+        row.add(ticket, account, now)
+        if ticket.risen:
+            self._risen[account.user.name, ticket.kind] += 1
+        if any(better.queued for better in self._rows[: ticket.priority]):
+            row.held.setdefault(ticket.kind, now)
+        for worse in self._rows[ticket.priority + 1 :]:
+            for kind in worse.kinds:
+                worse.held.setdefault(kind, now)
+        self._rise_at = min(self._rise_at, now)
 
-    def remove(self, ticket: Ticket) -> None:
+    def remove(self, ticket: Ticket, now: float) -> None:
         """One waits no more."""
+        self._rows[ticket.priority].remove(ticket, now)
+        self._rise_at = min(self._rise_at, now)
         name = ticket.claim.user.name
-        seat = self.waiting[name]
-        seat.remove(ticket)
-        if not seat.tickets:
-            del self.waiting[name]
-        self.queued -= 1
+        if ticket.risen:
+            self._risen[name, ticket.kind] -= 1
+            for row in self._rows:  # only from now on the next of theirs can rise
+                seat = row.waiting.get(name)
+                if seat is not None and ticket.kind in seat.first:
+                    seat.first[ticket.kind] = seat.first[ticket.kind][0], now
 
-    def compete(self, now: float) -> None:
-        """See whose tickets may begin."""
-        self.lane.compete(
-            (seat.share, seat.account.may_begin(now)) for seat in self.waiting.values()
-        )
+    def serve(self, ticket: Ticket, now: float) -> None:
+        """One waits no more, as it runs: what is like it is not held back, up to now."""
+        self.remove(ticket, now)
+        row = self._rows[ticket.priority]
+        if row.held.pop(ticket.kind, None) is not None and any(
+            better.queued for better in self._rows[: ticket.priority]
+        ):
+            row.held[ticket.kind] = now
+
+    def tidy(self, priority: Priority) -> None:
+        """Forget the counters of a class in which nobody waits or runs: all are even again."""
+        row = self._rows[priority]
+        if not row.queued and not row.running:
+            self._rows[priority] = Row()
+
+    def rise(self, now: float) -> None:
+        """Have those come into a better class who were held back for long enough."""
+        while self.rise_at <= now:
+            self._rise_at = math.inf
+            for row in self._rows[1:]:
+                for ticket, account, at in list(self._rising(row)):
+                    if at <= now:
+                        row.remove(ticket, now)
+                        if ticket.risen:
+                            self._risen[account.user.name, ticket.kind] -= 1
+                        self.tidy(ticket.priority)
+                        ticket.priority = Priority(ticket.priority - 1)
+                        self.add(ticket, account, now)
+                    else:
+                        self._rise_at = min(self._rise_at, at)
+
+    def _rising(self, row: Row) -> Iterator[tuple[Ticket, Account, float]]:
+        """Those who may rise from a row, and when."""
+        for name, seat in row.waiting.items() if row.held else ():
+            for kind, (ticket, since) in seat.first.items():
+                if kind in row.held and (ticket.risen or not self._risen[name, kind]):
+                    yield ticket, seat.account, max(since, row.held[kind]) + ticket.step
 
 
 class Line:
-    """All who wait."""
+    """All who wait.
+
+    Attributes:
+        returned: those who had a slot and lost it; they come before all others.
+        kinds: how many wait of each kind.
+    """
 
     def __init__(self) -> None:
-        #: Those who had a slot before and lost it: they come before all others.
         self.returned: list[Ticket] = []
-        self.kinds: Counter[tuple[str, Hashable]] = Counter()
-        self.models: Counter[str] = Counter()
-        self._rows: list[dict[str, Row]] = [{} for _ in Priority]
-        self._rising: list[tuple[float, int, Ticket]] = []
+        self.kinds: Counter[Kind] = Counter()
+        self._models: dict[str, Rows] = {}
         self._accounts: dict[Ticket, Account] = {}
 
     def __len__(self) -> int:
         return len(self._accounts)
 
-    def __contains__(self, ticket: Ticket) -> bool:
-        return ticket in self._accounts
+    def empty(self, model: str) -> bool:
+        """Whether nobody waits for a model."""
+        return not any(kind[0] == model for kind in self.kinds)
 
-    def add(self, ticket: Ticket, account: Account) -> None:
+    def add(self, ticket: Ticket, account: Account, now: float) -> None:
         """One more waits."""
         self._accounts[ticket] = account
         self.kinds[ticket.kind] += 1
-        self.models[ticket.claim.model] += 1
         account.queued += 1
         if ticket.returned:
             account.returned += 1
-            bisect.insort(self.returned, ticket, key=_number)
-            return
-        self._row(ticket).add(ticket, account)
-
-    def remove(self, ticket: Ticket) -> None:
-        """One waits no more."""
-        account = self._accounts.pop(ticket)
-        _less(self.kinds, ticket.kind)
-        _less(self.models, ticket.claim.model)
-        account.queued -= 1
-        if ticket.returned:
-            account.returned -= 1
-            del self.returned[bisect.bisect_left(self.returned, ticket.number, key=_number)]
+            bisect.insort(self.returned, ticket, key=number)
         else:
-            self._row(ticket).remove(ticket)
+            self._rows(ticket).add(ticket, account, now)
 
-    def serve(self, ticket: Ticket, account: Account) -> Seat:
-        """One waits no more, for it runs; the seat on which it is counted."""
-        self.remove(ticket)
-        seat = self._row(ticket).seat(account)
+    def remove(self, ticket: Ticket, now: float) -> None:
+        """One waits no more, and will not run."""
+        if not self._taken(ticket):
+            self._rows(ticket).remove(ticket, now)
+        self.tidy(ticket)
+
+    def serve(self, ticket: Ticket, account: Account, now: float) -> Seat:
+        """One waits no more, as it runs; the seat on which it is counted."""
+        rows = self._rows(ticket)
+        if not self._taken(ticket):
+            rows.serve(ticket, now)
+        seat = rows[ticket.priority].seat(account)
         seat.row.running += 1
         return seat
 
+    def _taken(self, ticket: Ticket) -> bool:
+        """Take it from what is counted, and out of those who came back if it is there."""
+        account = self._accounts.pop(ticket)
+        self.kinds[ticket.kind] -= 1
+        if not self.kinds[ticket.kind]:
+            del self.kinds[ticket.kind]
+        account.queued -= 1
+        if ticket.returned:
+            account.returned -= 1
+            del self.returned[bisect.bisect_left(self.returned, ticket.number, key=number)]
+        return ticket.returned
+
     def tidy(self, ticket: Ticket) -> None:
-        """Forget the counters of its model and class where nobody waits or runs: all are even."""
-        rows = self._rows[ticket.priority]
-        row = rows.get(ticket.claim.model)
-        if row is not None and not row.queued and not row.running:
-            del rows[ticket.claim.model]
-
-    def rises(self, ticket: Ticket, at: float) -> None:
-        """Have it come into a better class at this time, if it waits still."""
-        if ticket.priority > Priority.HIGH and at != float("inf"):
-            heapq.heappush(self._rising, (at, ticket.number, ticket))
-            if len(self._rising) > 2 * len(self) + _GONE:
-                self._rising = [entry for entry in self._rising if entry[2] in self]
-                heapq.heapify(self._rising)
-
-    def next_rise(self) -> float:
-        """When the next comes into a better class."""
-        while self._rising and self._rising[0][2] not in self:
-            heapq.heappop(self._rising)
-        return self._rising[0][0] if self._rising else float("inf")
+        """Forget what need not be known of its model and class any more."""
+        rows = self._rows(ticket)
+        rows.tidy(ticket.priority)
+        if not rows:
+            del self._models[ticket.claim.model]
 
     def rise(self, now: float) -> None:
-        """Have those come into a better class who have waited long enough."""
-        while self._rising and self._rising[0][0] <= now:
-            at, _, ticket = heapq.heappop(self._rising)
-            if ticket not in self or ticket.returned:
-                continue
-            self._row(ticket).remove(ticket)
-            self.tidy(ticket)
-            ticket.priority = Priority(ticket.priority - 1)
-            self._row(ticket).add(ticket, self._accounts[ticket])
-            self.rises(ticket, at + ticket.step)
+        """Have those come into a better class who were held back for long enough."""
+        for rows in self._models.values():
+            rows.rise(now)
+
+    def next_rise(self) -> float:
+        """When something may have to rise, at the earliest."""
+        return min((rows.rise_at for rows in self._models.values()), default=math.inf)
 
     def seats(self, priority: Priority, now: float) -> list[Seat]:
         """Those seats of a class whose users may begin something."""
-        rows = self._rows[priority].values()
-        for row in rows:
-            row.compete(now)
-        return [seat for row in rows for seat in row.waiting.values() if seat.share.competing]
+        found = []
+        for rows in self._models.values():
+            row = rows[priority]
+            if row.waiting:
+                row.compete(now)
+                found += [seat for seat in row.waiting.values() if seat.share.competing]
+        return found
 
     def position(self, ticket: Ticket) -> int:
         """Where a ticket stands among those of its model, from 1."""
@@ -240,30 +199,28 @@ class Line:
         )
         if ticket.returned:
             return ahead + 1
-        for better in range(ticket.priority):
-            row = self._rows[better].get(model)
-            ahead += 0 if row is None else row.queued
-        row = self._rows[ticket.priority][model]
+        rows = self._rows(ticket)
+        ahead += sum(rows[better].queued for better in range(ticket.priority))
+        row = rows[ticket.priority]
         seat = row.waiting[ticket.claim.user.name]
-        index = bisect.bisect_left(seat.tickets, ticket.number, key=_number)
+        index = bisect.bisect_left(seat.tickets, ticket.number, key=number)
         rank = seat.plan().rank(index)
         return ahead + 1 + sum(other.plan().before(rank) for other in row.waiting.values())
 
     def order(self) -> Iterator[Ticket]:
         """All, as they will be served if all goes on as it does now."""
-        yield from list(self.returned)
-        for rows in self._rows:
-            ranked = []
-            for row in rows.values():
-                for seat in row.waiting.values():
-                    plan = seat.plan()
-                    ranked += [(plan.rank(i), ticket) for i, ticket in enumerate(seat.tickets)]
+        yield from self.returned.copy()
+        for priority in Priority:
+            ranked: list[tuple[tuple[bool, float, int, int], Ticket]] = []
+            for rows in self._models.values():
+                for seat in rows[priority].waiting.values():
+                    places = range(len(seat.tickets))
+                    ranked += zip(map(seat.plan().rank, places), seat.tickets, strict=True)
             ranked.sort(key=lambda entry: entry[0])
             yield from [ticket for _, ticket in ranked]
 
-    def _row(self, ticket: Ticket) -> Row:
-        rows = self._rows[ticket.priority]
-        row = rows.get(ticket.claim.model)
-        if row is None:
-            row = rows[ticket.claim.model] = Row()
-        return row
+    def _rows(self, ticket: Ticket) -> Rows:
+        rows = self._models.get(ticket.claim.model)
+        if rows is None:
+            rows = self._models[ticket.claim.model] = Rows()
+        return rows

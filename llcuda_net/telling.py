@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Mapping
 
 import structlog
 
 from llcuda_net.allowance import Account
 from llcuda_net.line import Line
 from llcuda_net.pace import Pace
-from llcuda_net.tickets import Phase, Ticket
+from llcuda_net.tickets import Kind, Phase, Ticket
 
 log = structlog.get_logger(__name__)
 
@@ -44,13 +44,13 @@ class Teller:
     def gone(self, ticket: Ticket) -> None:
         """A ticket waits no more."""
         model = ticket.claim.model
-        if model not in self._line.models and model in self._paces:
+        if model in self._paces and self._line.empty(model):
             self._paces[model].empty()
 
     def tell(self, now: float) -> None:
         """See where all stand, and tell those of whom it has changed."""
         places: dict[str, int] = {}
-        reasons: dict[Hashable, str] = {}
+        reasons: dict[Kind, str] = {}
         order = list(self._line.order())
         for ticket in order:
             model = ticket.claim.model
@@ -60,7 +60,7 @@ class Teller:
             if ticket.phase is Phase.WAITING:
                 ticket.moved()
 
-    def _see(self, ticket: Ticket, position: int, now: float, reasons: dict[Hashable, str]) -> None:
+    def _see(self, ticket: Ticket, position: int, now: float, reasons: dict[Kind, str]) -> None:
         account = self._accounts[ticket.claim.user.name]
         pace = self._paces.get(ticket.claim.model)
         ticket.position = position

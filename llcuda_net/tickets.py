@@ -19,6 +19,10 @@ from llcuda_protocol import ErrorCode
 log = structlog.get_logger(__name__)
 
 
+#: What those tickets have in common of which either any has a place, or none.
+Kind = tuple[str, Hashable]
+
+
 class Lease(Protocol):
     """A slot that is ours."""
 
@@ -62,6 +66,7 @@ class Ticket:
 
     Attributes:
         claim: what it is for.
+        kind: its model and key.
         number: tickets are numbered in the order in which they were made.
         entered: when it was made.
         turn: set when it has a slot; another event after each `Admission.again`.
@@ -73,7 +78,7 @@ class Ticket:
         made: tells how many tokens were generated so far.
         phase: whether it waits, runs, or neither any more.
         priority: its class now; a better one the longer it waits.
-        step: seconds after which it comes into the next better class.
+        step: seconds of being held back by better classes that lift it into the next.
         returned: whether it had a slot before, and lost it.
     """
 
@@ -86,6 +91,7 @@ class Ticket:
         leave: Callable[[Ticket], None],
     ) -> None:
         self.claim = claim
+        self.kind: Kind = (claim.model, claim.key)
         self.number = number
         self.entered = entered
         self.turn = trio.Event()
@@ -107,9 +113,9 @@ class Ticket:
         self._prompt = claim.prompt_tokens
 
     @property
-    def kind(self) -> tuple[str, Hashable]:
-        """What those tickets have in common of which either any has a place, or none."""
-        return self.claim.model, self.claim.key
+    def risen(self) -> bool:
+        """Whether it has come into a better class."""
+        return self.priority < max(self.claim.priority, self.claim.user.priority)
 
     def used(self) -> int:
         """Tokens read and made since it last got a slot."""
@@ -134,6 +140,7 @@ class Ticket:
     def lost(self, claim: Claim) -> None:
         """Its slot was lost; what it used there is paid."""
         self.claim = claim
+        self.kind = claim.model, claim.key
         self.phase = Phase.WAITING
         self.returned = True
         self.turn = trio.Event()

@@ -20,6 +20,7 @@ LAYERS = [
     {"llcuda_net.settings", "llcuda_net.users", "llcuda_net.files", "llcuda_net.version"},
     {"llcuda_net.upstream", "llcuda_net.storage"},
     {"llcuda_net.fairness", "llcuda_net.pace", "llcuda_net.allowance", "llcuda_net.tickets"},
+    {"llcuda_net.seats"},
     {"llcuda_net.line"},
     {"llcuda_net.telling"},
     {"llcuda_net.admission", "llcuda_net.outcome", "llcuda_net.outbox", "llcuda_net.continuation"},

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from typing import Any
 
@@ -12,7 +11,7 @@ import trio.testing
 
 from llcuda_net.admission import Admission, Claim, Ticket
 from llcuda_net.errors import RequestError
-from llcuda_net.users import ANONYMOUS, Priority, User
+from llcuda_net.users import ANONYMOUS, User
 from llcuda_protocol import ErrorCode
 from tests.llcuda_net.slots import Clock, Slots
 
