@@ -148,10 +148,7 @@ class Dispatcher:
     # -- one attempt --------------------------------------------------------------------------
 
     async def _attempt(self, generation: Generation, lease: Lease) -> None:
-        times = generation.times
-        times.sent = None
-        began = trio.current_time()
-        lease.progress = lambda: max(began, times.sent or 0.0, times.last_token or 0.0)
+        lease.progress = lambda: generation.times.last_token or 0.0
         with lease.scope:
             if generation.pieces:
                 await self._continue(generation, lease)
@@ -224,8 +221,9 @@ class Dispatcher:
         checked: dict[str, object],
     ) -> None:
         def sent() -> None:
-            generation.sent()
             lease.sent()
+            if not generation.pieces:
+                generation.sent()
 
         on_events = functools.partial(self._extend, generation, lease)
         await lease.member.upstream.complete(prompt, checked | lease.params, on_events, sent)

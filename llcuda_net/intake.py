@@ -45,7 +45,7 @@ def from_request(
         params.check(request.params, context),
         timeout,
         key=request.key,
-        request_hash=hash_of([request.prompt, request.messages, request.params]),
+        request_hash=_hash(request),
         owner=user.name,
         user=user,
         wanted=request.model,
@@ -58,6 +58,11 @@ def from_request(
     )
 
 
+def _hash(request: Generate) -> bytes:
+    asked = [request.prompt, request.messages, request.params]
+    return hash_of(asked if request.model is None else [*asked, request.model])
+
+
 def _priority(wanted: str | None, user: User) -> Priority:
     if wanted is None:
         return max(Priority.NORMAL, user.priority)
@@ -68,12 +73,7 @@ def _priority(wanted: str | None, user: User) -> Priority:
             ErrorCode.INVALID_REQUEST,
             f"there is no priority {wanted[:60]!r}: choose one of {names}",
         )
-    if priority < user.priority:
-        best = user.priority.name.lower()
-        raise RequestError(
-            ErrorCode.INVALID_REQUEST, f"your requests may have the priority {best} at best"
-        )
-    return priority
+    return max(priority, user.priority)
 
 
 def _check_prompt(request: Generate) -> None:

@@ -52,7 +52,7 @@ log = structlog.get_logger(__name__)
 
 _E = TypeVar("_E", Embed, Search, ListGenerations)
 #: What a request may ask for, told in the handshake.
-FEATURES = ["generate", "attach", "embed", "status", "search", "list"]
+FEATURES = ["generate", "attach", "embed", "status", "search", "list", "pool", "splice"]
 _READ = 64 << 10
 #: Events after which the others have their turn: one read may hold thousands of pings.
 _TURN = 64
@@ -262,6 +262,7 @@ class Session:
             first=event.first if isinstance(event, Attach) else 0,
             with_ids=event.tokens,
             with_durable=event.durable,
+            with_splices=event.splices,
             on_end=self._streams.pop,
             on_left=self._server.left,
             on_crash=self.scope.cancel,

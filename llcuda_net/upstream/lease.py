@@ -54,7 +54,7 @@ class Lease:
         member: whose slot it is.
         slot: which.
         scope: around what uses it; cancelled when the upstream has fallen silent.
-        progress: when the upstream last said anything, on trio's clock; set by whoever uses it.
+        progress: when a token came last, on trio's clock; set by whoever uses it.
         reading: a long prompt is being read.
     """
 
@@ -67,6 +67,8 @@ class Lease:
         self._expected = blocks * BLOCK / CHARACTERS_A_TOKEN
         self._ended = False
         self._sent = False
+        self._began = trio.current_time()
+        self._cut = ""
         slot.turn(Use.BUSY, holder)
 
     @property
@@ -77,6 +79,7 @@ class Lease:
     def sent(self) -> None:
         """The upstream works at it from now on."""
         self._sent = True
+        self._began = trio.current_time()
 
     def first_token(self) -> None:
         """The prompt has been read."""
@@ -105,7 +108,10 @@ class Lease:
         self._cut = reason
         self.scope.cancel()
 
-    _cut = ""
+    @property
+    def silent_since(self) -> float:
+        """When the upstream last did anything for it, on trio's clock."""
+        return max(self._began, self.progress())
 
     @property
     def silence(self) -> RequestError | None:

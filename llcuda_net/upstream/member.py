@@ -313,7 +313,7 @@ class Member:
         reason = f"has said nothing for {now - self._silent_since:.0f} s"
         self._down(reason)
         for lease in tuple(self.leases):
-            if now - lease.progress() >= SILENT:
+            if now - lease.silent_since >= SILENT:
                 lease.cut(reason)
 
     async def _probe(self) -> None:
@@ -337,7 +337,7 @@ class Member:
         self.breaker.trip(f"does not answer within {PATIENCE:g} s")
         now = trio.current_time()
         for lease in tuple(self.leases):
-            if now - lease.progress() >= SILENT:
+            if now - lease.silent_since >= SILENT:
                 lease.cut("has fallen silent")
 
     async def _sign(self) -> None:

@@ -29,6 +29,7 @@ from llcuda_protocol.frames import encode
 from tests.llcuda_net.harness import (
     CREDIT,
     FakeUpstream,
+    Peer,
     all_quiet,
     ask,
     paused,

@@ -46,7 +46,8 @@ async def test_an_answer_streams_and_ends_with_its_figures(autojump_clock: objec
     async with serving(FakeUpstream()) as (_, listener):
         peer = listener.connect()
         welcome = await peer.greet()
-        assert welcome.features == ["generate", "attach", "embed", "status", "search", "list"]
+        features = ["generate", "attach", "embed", "status", "search", "list", "pool", "splice"]
+        assert welcome.features == features
         await peer.send(ask("one two three", tokens=True))
         accepted = await peer.next()
         assert isinstance(accepted, Accepted)
