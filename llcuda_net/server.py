@@ -253,6 +253,7 @@ class Server:
         if self._draining:
             raise _shutting_down("the server is shutting down; try again later")
         group = self._pool.key_of(request.model)
+        self._pool.check(group)
         generation = intake.from_request(
             request,
             self.settings,

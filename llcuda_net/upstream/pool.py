@@ -145,6 +145,22 @@ class Pool:
                 return member.group
         return None
 
+    def check(self, group: str) -> None:
+        """Refuse what would wait for an upstream that nobody has seen yet.
+
+        Raises:
+            RequestError: none that serves the model is up, or was.
+        """
+        members = self.of(group)
+        if not any(m.up or m.was_up for m in members):
+            reasons = "; ".join(f"{m.name}: {m.reason}" for m in members)
+            raise RequestError(
+                ErrorCode.UPSTREAM_UNAVAILABLE,
+                f"no upstream answers ({reasons})"[:500],
+                retry=True,
+                retry_after=1.0,
+            )
+
     async def fingerprints(self, group: str) -> list[tuple[dict[str, Any], str]]:
         """What is known of a model, from each upstream that serves it, with the upstream's URL.
 
