@@ -9,6 +9,8 @@ from typing import NamedTuple
 from llcuda_net.cli.tables import fit, width
 
 _GAP = 2
+#: Columns from this rank on are left out before any other is cut.
+_EXTRA = 4
 
 
 class Span(NamedTuple):
@@ -28,7 +30,8 @@ class Column:
 
     Attributes:
         least: columns of text to which it may shrink; None: it does not.
-        rank: those of the highest rank are left out first; 0: never left out.
+        rank: those of the highest rank are left out first, from 4 on before another is cut; 0:
+            never left out.
     """
 
     head: str
@@ -62,15 +65,25 @@ def grid(columns: Sequence[Column], rows: Sequence[Sequence[Cell]], room: int) -
     """The lines of a table, its heads first; columns of which no row has anything are left out."""
     cells = [[_spans(cell) for cell in row] for row in rows]
     shown = [i for i in range(len(columns)) if any(length(row[i]) for row in cells)]
-    wide = {
+    full = {
         i: max(width(columns[i].head), *(length(row[i]) for row in cells))  # there is a row
         for i in shown
     }
+    wide = dict(full)
+    _drop(columns, wide, room, _EXTRA)
     _shrink(columns, wide, room)
-    while _whole(wide) > room and any(columns[i].rank for i in wide):
-        del wide[max(wide, key=lambda i: (columns[i].rank, i))]
+    _drop(columns, wide, room, 1)
+    # What was left out may have made more room than was wanted.
+    wide = {i: full[i] for i in wide}
+    _shrink(columns, wide, room)
     heads = [[Span(column.head, "head")] for column in columns]
     return [_line(columns, row, wide, room) for row in [heads, *cells]]
+
+
+def _drop(columns: Sequence[Column], wide: dict[int, int], room: int, lowest: int) -> None:
+    """Leave columns out while there are too many, down to a rank."""
+    while _whole(wide) > room and any(columns[i].rank >= lowest for i in wide):
+        del wide[max(wide, key=lambda i: (columns[i].rank, i))]
 
 
 def _shrink(columns: Sequence[Column], wide: dict[int, int], room: int) -> None:

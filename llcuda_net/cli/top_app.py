@@ -28,6 +28,8 @@ WIDE = 120
 #: Requests of the queue, and changes, that are shown.
 _MOST_WAITING = 20
 _MOST_CHANGES = 10
+#: Seconds for which the last line tells a change.
+_NEW = 30.0
 #: The terminal's own colours.
 _STYLES = {
     "head": "bold cyan",
@@ -77,7 +79,8 @@ class Top(App[int]):
     .section { margin-bottom: 1; }
     .-empty { display: none; }
     .-wide #body Horizontal { layout: horizontal; }
-    .-wide #body Horizontal .section { width: 1fr; }
+    .-wide #body Horizontal { margin-bottom: 1; }
+    .-wide #body Horizontal .section { width: 1fr; margin-bottom: 0; }
     .-wide #body Horizontal .section.-first { margin-right: 3; }
     """
     BINDINGS: ClassVar[list[BindingType]] = [
@@ -260,12 +263,21 @@ class Top(App[int]):
         elif self._view is None:
             state = [Span("waiting for the first report", "dim")]
         else:
-            state = [Span("live", "good")]
+            state = [Span("live", "good"), *self._news()]
         keys = Span(_KEYS, "dim")
+        if self._lost is None:  # else the reason is worth more than the keys
+            state = cut(state, max(20, room - length([keys]) - 2))
         free = room - length(state) - length([keys])
         if free >= 2:
             state = [*state, Span(" " * free), keys]
         self.query_one("#state", Static).update(self._text([cut(state, room)]))
+
+    def _news(self) -> Line:
+        """The latest change, which may be out of sight above, while it is new."""
+        changes = self._history.changes
+        if not changes or self._clock() - changes[-1].at > _NEW:
+            return []
+        return [Span(f"  {changes[-1].text}", "bad" if changes[-1].bad else "")]
 
     def _text(self, lines: list[Line]) -> Text:
         styles = _STYLES if self._coloured else {}

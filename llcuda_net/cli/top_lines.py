@@ -42,7 +42,11 @@ def title(view: View, server: str, room: int) -> list[Line]:
     ]
     names = ("done", "failed", "cancelled", "interrupted", "failovers")
     bad = {"failed": "bad", "interrupted": "bad", "failovers": "warn"}
-    since = [_told(name, view.requests.get(name), bad.get(name, "")) for name in names]
+    since = [
+        _told(name, count, bad.get(name, ""))
+        for name in names
+        if (count := view.requests.get(name)) or name != "interrupted"  # rare, and room is too
+    ]
     since.append(_told("tokens", view.tokens))
     return [cut(line, room) for line in (first, _joined(now), _joined(since)) if line]
 
@@ -52,10 +56,10 @@ def upstreams(view: View, room: int, glyphs: dict[str, str]) -> list[Line]:
     if not view.upstreams:
         return []
     columns = [
-        Column("UPSTREAM", least=10),
+        Column("UPSTREAM", least=16),
         Column("STATE"),
         Column("SLOTS"),
-        Column("MODEL", least=8, rank=1),
+        Column("MODEL", least=14, rank=1),
         Column("TOK/S", right=True, rank=2),
         Column("FAILURES", right=True, rank=5),
         Column("FAILOVERS", right=True, rank=3),
