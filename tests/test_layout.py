@@ -140,6 +140,7 @@ def test_component_folders_are_no_packages() -> None:
         ("batch", {"trio", "httpx", "msgspec", "structlog", "numba", "numpy", "xllamacpp"}),
         ("infer", {"trio", "httpx", "msgspec", "structlog", "numba", "numpy", "xllamacpp"}),
         ("main", {"trio", "httpx", "msgspec", "structlog", "numba", "numpy", "apsw"}),
+        ("top", {"trio", "httpx", "msgspec", "structlog", "numba", "numpy", "textual", "rich"}),
     ],
 )
 def test_help_imports_nothing_heavy(command: str, heavy: set[str]) -> None:
@@ -154,6 +155,16 @@ def test_help_imports_nothing_heavy(command: str, heavy: set[str]) -> None:
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60
     )
     assert not heavy & set(done.stdout.split())
+
+
+def test_only_the_live_screen_imports_textual() -> None:
+    found = {
+        module
+        for module, path in _modules(ROOT / "llcuda_net", "llcuda_net")
+        for name in _imports(path, module)
+        if name.split(".")[0] in {"textual", "rich"}
+    }
+    assert found == {"llcuda_net.cli.top_app"}
 
 
 def test_the_server_itself_needs_no_engine_and_no_numba() -> None:

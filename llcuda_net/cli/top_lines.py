@@ -179,12 +179,12 @@ def store(view: View, room: int) -> list[Line]:
     backlog = held.get("backlog")
     parts = [
         (view.level, "") if view.level else None,
-        _told("results", held.get("results")),
-        _told("journal records", held.get("journal_records")),
-        None if size is None else (f"journal {bytes_text(size)}", ""),
-        _told("backlog", backlog, "warn" if (backlog or 0) > _BACKLOG else ""),
         _told("unstored", held.get("unstored"), "bad"),
+        _told("backlog", backlog, "warn" if (backlog or 0) > _BACKLOG else ""),
+        _told("results", held.get("results")),
         _told("to analyse", analysis.get("backlog")),
+        None if size is None else (f"journal {bytes_text(size)}", ""),
+        _told("journal records", held.get("journal_records")),
         _told("indexed", analysis.get("indexed")),
     ]
     line = _joined(parts)

@@ -104,6 +104,7 @@ class Scripted:
         self.cancelled = threading.Event()
         self.token: str | None = None
         self.queue: tuple[int, ...] = (0,)
+        self.report: dict[str, Any] = {"connections": 1}
 
     def requests(self) -> list[wire.Generate]:
         """The generations that were asked for."""
@@ -138,7 +139,7 @@ class Scripted:
                     wire.Vectors(event.stream, 0, vectors), wire.Done(event.stream, "complete")
                 )
             elif isinstance(event, wire.Status):
-                await peer.send(wire.Report(event.stream, {"connections": 1}))
+                await peer.send(wire.Report(event.stream, self.report))
             elif isinstance(event, wire.Ping):
                 await peer.send(wire.Pong(event.payload))
             elif isinstance(event, wire.Cancel):
