@@ -23,7 +23,7 @@ from llcuda_net.address import Address
 from llcuda_net.compiling import compile_kernels
 from llcuda_net.errors import ConfigError, EngineError, ListenError, StorageError
 from llcuda_net.keeping import Keeper
-from llcuda_net.server import Server
+from llcuda_net.server import Server, package_version
 from llcuda_net.settings import Settings
 from llcuda_net.storage.paths import default_directory
 from llcuda_net.storage.pipeline import Storage
@@ -35,6 +35,7 @@ from llcuda_net.upstream.llama_server import LlamaServer
 
 if TYPE_CHECKING:
     from llcuda_net.monitoring import Monitor
+    from llcuda_net.tracing import Tracing
 
 log = structlog.get_logger(__name__)
 
@@ -54,9 +55,10 @@ def run(settings: Settings) -> int:
     tokens = _tokens(settings)
     tls = _tls(settings)
     api_key = _api_key(settings)
+    tracing = _tracing(settings)
     _raise_descriptor_limit()
     with _model(settings) as model:
-        return trio.run(_Serving(settings, tokens, tls, api_key, model).run)
+        return trio.run(_Serving(settings, tokens, tls, api_key, model, tracing).run)
 
 
 def _tokens(settings: Settings) -> list[str]:
@@ -82,6 +84,14 @@ def _api_key(settings: Settings) -> str | None:
     if not key or not key.isascii() or not key.isprintable():
         raise ConfigError(f"API key file {path} must hold one line of printable ASCII, the key")
     return key
+
+
+def _tracing(settings: Settings) -> Tracing | None:
+    if settings.otlp_endpoint is None:
+        return None
+    from llcuda_net.tracing import open_tracing  # of an extra, which may not be installed
+
+    return open_tracing(settings.otlp_endpoint, package_version())
 
 
 def _raise_descriptor_limit() -> None:
@@ -147,12 +157,14 @@ class _Serving:
         tls: ssl.SSLContext | None,
         api_key: str | None,
         model: Path | None,
+        tracing: Tracing | None = None,
     ) -> None:
         self._settings = settings
         self._tokens = tokens
         self._tls = tls
         self._api_key = api_key
         self._model = model
+        self._tracing = tracing
         self._server: Server | None = None
         self._signals: list[int] = []
         self._failure: ConfigError | EngineError | StorageError | None = None
@@ -275,6 +287,9 @@ class _Serving:
             server.analyst.prepare = compile_kernels
         if self._monitor is not None:
             self._monitor.watch(server)
+        if self._tracing is not None:
+            self._tracing.name_of = server.standing.name_of
+            server.watch.add(self._tracing)
         async with trio.open_nursery() as around:
             if self._folder is not None:  # nobody asks for it where nothing is kept
                 around.start_soon(fingerprint.run)
@@ -287,6 +302,8 @@ class _Serving:
             around.cancel_scope.cancel()
         if self._monitor is not None:
             self._monitor.forget()
+        if self._tracing is not None:
+            await self._tracing.aclose()
         await upstream.aclose()
 
     async def _announce(self, server: Server, listeners: _Listeners) -> None:

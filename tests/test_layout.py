@@ -25,8 +25,8 @@ LAYERS = [
     {"llcuda_net.publishing", "llcuda_net.intake", "llcuda_net.session"},
     {"llcuda_net.runner", "llcuda_net.analysis", "llcuda_net.watching"},
     {"llcuda_net.lone"},
-    {"llcuda_net.health", "llcuda_net.metrics_http"},
-    {"llcuda_net.resuming", "llcuda_net.metrics"},
+    {"llcuda_net.health", "llcuda_net.metrics_http", "llcuda_net.spans"},
+    {"llcuda_net.resuming", "llcuda_net.metrics", "llcuda_net.tracing"},
     {"llcuda_net.server", "llcuda_net.client"},
     {"llcuda_net.monitoring"},
     {"llcuda_net.serving", "llcuda_net.sync", "llcuda_net.measure"},
@@ -172,4 +172,4 @@ def test_the_server_itself_needs_no_engine_and_no_numba() -> None:
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60
     )
-    assert not {"xllamacpp", "numba", "numpy"} & set(done.stdout.split())
+    assert not {"xllamacpp", "numba", "numpy", "opentelemetry"} & set(done.stdout.split())
