@@ -7,6 +7,8 @@ slow, or not there, holds nothing up; what it does not take in time is lost. The
 
 from __future__ import annotations
 
+import logging
+import math
 import time
 from collections.abc import Callable
 from urllib.parse import urlsplit
@@ -37,6 +39,8 @@ FLUSH = 3.0
 #: Spans that may wait to be sent: of a thousand generations.
 _QUEUE = 8192
 _PATH = "/v1/traces"
+#: Seconds between two lines of the log about a collector that does not take what it is sent.
+_QUIET = 60.0
 
 
 class Tracing(Watch):
@@ -110,6 +114,20 @@ class Tracing(Watch):
             log.warning("traces_lost", reason=f"the collector took nothing for {FLUSH:g} s")
 
 
+class _Rarely(logging.Handler):
+    """Of what the SDK says, one line in a while: it says the same for every try."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.WARNING)
+        self._said = -math.inf
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Log it, unless something was logged just now."""
+        if record.created >= self._said + _QUIET:
+            self._said = record.created
+            log.warning("traces_not_sent", reason=record.getMessage())
+
+
 def open_tracing(endpoint: str, version: str) -> Tracing:
     """Traces for the collector at a URL.
 
@@ -126,5 +144,7 @@ def open_tracing(endpoint: str, version: str) -> Tracing:
             f"--otlp-endpoint must be the URL of a collector, as http://127.0.0.1:4318, "
             f"not {endpoint!r}"
         )
+    library = logging.getLogger("opentelemetry")
+    library.handlers, library.propagate = [_Rarely()], False
     url = endpoint.rstrip("/")
     return Tracing(OTLPSpanExporter(url if url.endswith(_PATH) else url + _PATH), version)

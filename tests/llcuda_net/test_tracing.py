@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import subprocess
 import sys
 import threading
@@ -9,6 +10,7 @@ import time
 from collections.abc import Sequence
 
 import pytest
+import structlog
 import trio
 from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
@@ -244,6 +246,17 @@ async def test_a_collector_that_is_stuck_holds_nothing_up(
     stuck.free.set()
     await trio.to_thread.run_sync(slow._provider.shutdown)
     assert 600 <= stuck.taken < 2000
+
+
+def test_what_the_library_says_is_logged_once_in_a_while() -> None:
+    handler = tracing._Rarely()
+    with structlog.testing.capture_logs() as logged:
+        for created in (1000.0, 1059.0, 1060.0, 1061.0):
+            record = logging.makeLogRecord(
+                {"msg": "at %g", "args": (created,), "created": created, "levelno": 40}
+            )
+            handler.handle(record)
+    assert [line["reason"] for line in logged] == ["at 1000", "at 1060"]
 
 
 @pytest.mark.parametrize(
