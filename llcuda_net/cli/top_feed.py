@@ -80,6 +80,7 @@ class Feed:
                 wait = _RETRY
                 self._tell_loss(listener, str(error))
             self._stop.wait(max(0.0, wait - (time.monotonic() - began)))
+        self._drop()  # one that came while we were stopped
 
     def _tell_loss(self, listener: Listener, why: str) -> None:
         if not self._stop.is_set():
