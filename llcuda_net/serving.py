@@ -22,7 +22,7 @@ from llcuda_net.compiling import compile_kernels
 from llcuda_net.errors import ConfigError, EngineError, ListenError, StorageError
 from llcuda_net.files import read_file
 from llcuda_net.keeping import Keeper
-from llcuda_net.server import Server, package_version
+from llcuda_net.server import Server
 from llcuda_net.settings import Settings
 from llcuda_net.storage.paths import default_directory
 from llcuda_net.storage.pipeline import Storage
@@ -30,6 +30,7 @@ from llcuda_net.storage.records import Level
 from llcuda_net.upstream.pool import Pool
 from llcuda_net.upstreams import Upstreams
 from llcuda_net.users import Users
+from llcuda_net.version import package_version
 
 if TYPE_CHECKING:
     from llcuda_net.monitoring import Monitor
