@@ -73,6 +73,12 @@ class Upstream:
         if not line.startswith(b"listening on "):
             raise StartError(f"{self.name} did not start: {self._said()}")
 
+    @property
+    def pid(self) -> int:
+        """The process id of the one that runs."""
+        assert self._process is not None
+        return self._process.pid
+
     def _said(self) -> str:
         """The last lines of its log."""
         lines = self._log.read_text("utf-8", "replace").strip().splitlines()[-3:]
