@@ -125,7 +125,10 @@ class Dispatcher:
                 claim = self.claim(generation, ticket.claim.model, avoid)
                 if self._pool.elsewhere(need_of(claim)):
                     return claim
-            # No other one: wait until it is back. One that is there and says no is believed.
+            # No other one now: wait until one is back.
+            if self._pool.hope(need_of(claim)):
+                return claim
+            # There never was another: wait for the same, unless it is there and says no.
             claim = self.claim(generation, ticket.claim.model)
             if error.code in DOWN and self._pool.hope(need_of(claim)):
                 return claim
