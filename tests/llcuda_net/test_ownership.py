@@ -17,6 +17,7 @@ from llcuda_protocol import (
     Error,
     ErrorCode,
     Status,
+    Tokens,
 )
 from tests.llcuda_net.harness import CREDIT, FakeUpstream, Peer, ask, paused, ready, serving
 from tests.llcuda_net.kept_harness import keeping, stored
@@ -102,7 +103,7 @@ async def test_a_generation_keeps_its_user_over_a_restart(tmp_path: Path) -> Non
         await ann.send(ask("a b c d"))
         id_ = (await accepted(ann)).id
         upstream.release(1)
-        await wait_all_tasks_blocked(0.01)
+        await ann.until(Tokens)
     async with keeping(tmp_path, upstream := paused(), users=three()) as (_, listener):
         await refused(await ready(listener, "B"), id_)
         ann = await ready(listener, "A")
