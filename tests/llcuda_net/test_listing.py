@@ -179,7 +179,7 @@ async def test_a_running_one_is_older_than_a_stored_one(tmp_path: Path) -> None:
     storage = Storage(tmp_path)
     registry = Registry()
     put(tmp_path, 2, 4)
-    for number in (1, 3, 5):
+    for number in (0, 1, 3, 4, 5):
         generation = Generation("p", None, {}, 1, id=f"g{number}", created=START + number * SECOND)
         generation.accepted = True
         registry.add(generation)
@@ -193,12 +193,14 @@ async def test_a_running_one_is_older_than_a_stored_one(tmp_path: Path) -> None:
                 e["id"][-2:] for e in await listing.newest(request, ANONYMOUS, registry, keeper)
             ]
 
-        assert await names() == ["g5", "04", "g3", "02", "g1"]
-        assert await names(limit=3) == ["g5", "04", "g3"]
-        assert await names(before="g3") == ["02", "g1"]
-        assert await names(before="result-000004") == ["g3", "02", "g1"]
-        assert await names(before="g5", limit=2) == ["04", "g3"]
-        assert await names(before="g1") == []
+        assert await names() == ["g5", "g4", "04", "g3", "02", "g1", "g0"]
+        assert await names(limit=4) == ["g5", "g4", "04", "g3"]
+        assert await names(before="g3") == ["02", "g1", "g0"]
+        assert await names(before="g5", limit=2) == ["g4", "04"]
+        assert await names(before="g0") == []
+        # Of one moment: each comes once, wherever the page ends.
+        assert await names(before="g4", limit=2) == ["04", "g3"]
+        assert await names(before="result-000004") == ["g3", "02", "g1", "g0"]
         nursery.cancel_scope.cancel()
 
 
