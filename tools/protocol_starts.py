@@ -18,6 +18,8 @@ from llcuda_protocol import (
     Hello,
     Hits,
     Limits,
+    ListGenerations,
+    Listing,
     Role,
     Search,
     Status,
@@ -65,6 +67,12 @@ STARTS["searching"] = [
     (Role.CLIENT, Search(1, "a", 3)),
     (Role.CLIENT, Search(2, "b")),
     (Role.SERVER, Hits(1, [{"id": "g1", "score": 0.5, "created": 1.0}])),
+]
+STARTS["listing"] = [
+    *STARTS["open"],
+    (Role.CLIENT, ListGenerations(1, 3, "done")),
+    (Role.CLIENT, ListGenerations(2)),
+    (Role.SERVER, Listing(1, [{"id": "g1", "state": "done", "created": 1.0}])),
 ]
 STARTS["draining"] = [*STARTS["streams"], (Role.SERVER, GoAway(10.0))]
 

@@ -18,13 +18,11 @@ from llcuda_protocol.kinds import HEADER, Kind
 from llcuda_protocol.reader import Reader
 from tests.protocol.any_frame import any_frame, frames
 from tools.protocol_harness import make_check
-from tools.protocol_starts import begin
+from tools.protocol_starts import STARTS, begin
 
 QUICK = settings(max_examples=150, deadline=None)
 CHECKS: dict[tuple[str, str], Callable[[bytes], None]] = {
-    (role, start): make_check(Role(role), start)
-    for role in Role
-    for start in ("new", "greeted", "open", "streams", "attached", "draining")
+    (role, start): make_check(Role(role), start) for role in Role for start in STARTS
 }
 FOLDER = Path(__file__).parents[2] / "protocol" / "vectors"
 FRAMES = sorted(

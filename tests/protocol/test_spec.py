@@ -59,7 +59,7 @@ def blocks(text: str) -> list[str]:
     return re.findall(r"```\n(.*?)\n```", text, re.S)
 
 
-#: The blocks of section 17: a connection, and two of a generation that is resumed.
+#: The blocks of section 17: a connection, two of a generation that is resumed, one of a splice.
 EXAMPLES = blocks(section("17. A connection in hex"))
 
 
@@ -204,10 +204,10 @@ def test_example_explains_the_credit() -> None:
 
 def test_example_of_a_resumed_stream() -> None:
     """It loses its connection, is ahead, and then has the whole generation."""
-    assert len(EXAMPLES) == 3
+    assert len(EXAMPLES) == 4
     pieces: list[str] = []
     epoch, error = 0, None
-    for example in EXAMPLES[1:]:
+    for example in EXAMPLES[1:3]:
         ends, seen = played(example)
         for event in seen:
             if isinstance(event, events.Attach):
@@ -227,6 +227,37 @@ def test_example_of_a_resumed_stream() -> None:
     assert seen[-1].splices == [2]
     assert pieces == [" one", " two", " and", " three"]
     assert ends["C"].open_streams == 0
+
+
+def test_example_of_a_splice() -> None:
+    """It waits, is told why, and is told where another upstream goes on; then it is listed."""
+    ends, seen = played(EXAMPLES[3])
+    waits = [e for e in seen if isinstance(e, events.Accepted | events.Queue)]
+    assert [e.position for e in waits] == [2, 1, 0]
+    assert all(e.reason and e.wait for e in waits if e.position)
+    pieces: list[str] = []
+    for event in seen:
+        if isinstance(event, events.Splice):
+            assert event.position == len(pieces) == 2
+        elif isinstance(event, events.Tokens):
+            pieces += event.pieces
+    (asked,) = (e for e in seen if isinstance(e, events.Generate))
+    assert asked.splices
+    done = [e for e in seen if isinstance(e, events.Done)]
+    assert [(e.reason, e.splices) for e in done] == [("length", [2]), ("complete", [])]
+    (listing,) = (e for e in seen if isinstance(e, events.Listing))
+    assert [(e["id"], e["tokens"]) for e in listing.entries] == [(done[0].id, len(pieces))]
+    assert ends["C"].open_streams == 0
+
+
+def test_what_the_pseudo_code_understands() -> None:
+    """It reads every frame that a server may send it, and no other."""
+    code = section("18. A client in pseudo-code")
+    known = {int(n) for n in re.findall(r"kind (?:==|!=) (\d+)", code)}
+    for several in re.findall(r"kind in \(([\d, ]+)\)", code):
+        known |= set(map(int, several.split(", ")))
+    not_asked_for = {Kind.VECTORS, Kind.REPORT, Kind.HITS, Kind.LISTING}
+    assert known == SENT_BY[Role.SERVER] - not_asked_for
 
 
 def test_links_in_the_contents() -> None:

@@ -35,6 +35,7 @@ STREAMS = {
     StreamState.WAITING: ("streams", 2),
     StreamState.EMBEDDING: ("streams", 3),
     StreamState.SEARCHING: ("searching", 1),
+    StreamState.LISTING: ("listing", 1),
     StreamState.REPORTING: ("streams", 4),
     StreamState.CLOSED: ("streams", 5),
 }
@@ -142,6 +143,6 @@ def test_a_draining_server_takes_requests_that_crossed() -> None:
 def test_diagram() -> None:
     lines = diagram().splitlines()
     assert lines[0] == "idle --generate, attach--> waiting"
-    assert "running --queue, tokens, durable, credit, cancel--> running" in lines
+    assert "running --queue, tokens, splice, durable, credit, cancel--> running" in lines
     assert "open --ping, pong--> open" in diagram(CONNECTION_TABLE).splitlines()
     assert not any(line.startswith("closed") for line in lines)

@@ -31,12 +31,15 @@ from llcuda_protocol import (
     GoAway,
     Hello,
     Hits,
+    ListGenerations,
+    Listing,
     LocalProtocolError,
     Ping,
     Queue,
     Report,
     Role,
     Search,
+    Splice,
     Status,
     Tokens,
     Vectors,
@@ -85,7 +88,7 @@ class TwoEnds(RuleBasedStateMachine):
     @initialize(
         max_streams=st.integers(3, 5),
         max_frame=st.sampled_from([16_384, 1 << 20]),
-        requests=st.lists(st.tuples(CREDIT, st.sampled_from("ggaesf")), min_size=3, max_size=5),
+        requests=st.lists(st.tuples(CREDIT, st.sampled_from("ggaesfl")), min_size=3, max_size=5),
         accepted=st.integers(1, 3),
     )
     def begin(
@@ -118,7 +121,7 @@ class TwoEnds(RuleBasedStateMachine):
                 break
             self.received[other].append(event)
 
-    @rule(credit=CREDIT, which=st.sampled_from("ggaesf"), skip=st.integers(0, 2))
+    @rule(credit=CREDIT, which=st.sampled_from("ggaesfl"), skip=st.integers(0, 2))
     def request(self, credit: int, which: str, skip: int) -> None:
         self.last += 1 + skip // 2
         frame: Frame = Status(self.last)
@@ -133,6 +136,8 @@ class TwoEnds(RuleBasedStateMachine):
             frame = Embed(self.last, ["a"])
         elif which == "f":
             frame = Search(self.last, "a")
+        elif which == "l":
+            frame = ListGenerations(self.last)
         self.say(Role.CLIENT, frame)
 
     @rule(pick=PICK, add=CREDIT.filter(bool))
@@ -158,6 +163,11 @@ class TwoEnds(RuleBasedStateMachine):
     def tell_hits(self, pick: int) -> None:
         number = self.stream(Role.SERVER, pick)
         self.say(Role.SERVER, Hits(number, [{"id": "g", "score": 0.5, "created": 1.0}]))
+
+    @rule(pick=PICK)
+    def tell_entries(self, pick: int) -> None:
+        number = self.stream(Role.SERVER, pick)
+        self.say(Role.SERVER, Listing(number, [{"id": "g", "state": "done", "created": 1.0}]))
 
     @rule(pick=PICK, well=st.booleans())
     def finish(self, pick: int, well: bool) -> None:
@@ -232,13 +242,14 @@ def talk(seed: int, steps: int = 400) -> TwoEnds:
         return Tokens(1, 0, some, [5] * len(some) if chance.random() < 0.3 else None)
 
     actions: list[tuple[int, Callable[[], object]]] = [
-        (8, lambda: ends.request(credit(), chance.choice("gggaesf"), chance.randrange(3))),
+        (8, lambda: ends.request(credit(), chance.choice("gggaesfl"), chance.randrange(3))),
         (8, lambda: ends.accept(chance.randrange(99))),
         (8, lambda: ends.give_credit(chance.randrange(99), credit() or 1)),
         (3, lambda: ends.cancel(chance.randrange(99), chance.random() < 0.5)),
         (16, lambda: ends.stream_tokens(chance.randrange(99), pieces())),
         (2, lambda: ends.stream_vectors(chance.randrange(99), Vectors(1, 0, [b"1234"]))),
         (4, lambda: ends.tell_hits(chance.randrange(99))),
+        (4, lambda: ends.tell_entries(chance.randrange(99))),
         (4, lambda: ends.finish(chance.randrange(99), chance.random() < 0.8)),
         (2, lambda: ends.say(chance.choice(list(Role)), Ping(b"p"))),
         (2, lambda: ends.say(Role.SERVER, Queue(ends.stream(Role.SERVER, chance.randrange(9)), 1))),
@@ -247,6 +258,10 @@ def talk(seed: int, steps: int = 400) -> TwoEnds:
             lambda: ends.say(
                 Role.SERVER, Durable(ends.stream(Role.SERVER, chance.randrange(9)), 1)
             ),
+        ),
+        (
+            2,
+            lambda: ends.say(Role.SERVER, Splice(ends.stream(Role.SERVER, chance.randrange(9)), 1)),
         ),
         (25, lambda: ends.carry(Role.CLIENT, chance.choice([1, 5, 40, ALL]))),
         (25, lambda: ends.carry(Role.SERVER, chance.choice([1, 5, 40, ALL]))),
