@@ -6,6 +6,7 @@ reader never holds it up; the log is bounded by n_predict and the context.
 
 from __future__ import annotations
 
+import math
 import secrets
 import time
 import uuid
@@ -20,6 +21,7 @@ from llcuda_net.errors import RequestError
 from llcuda_net.outcome import Outcome, Times, from_plain, logprob_of
 from llcuda_net.storage.records import Level, Result, TokenLog, is_continuation
 from llcuda_net.upstream.completion import CompletionEvent, Probabilities
+from llcuda_net.users import ANONYMOUS, Priority, User
 from llcuda_protocol import Done, Error, ErrorCode, TokenLogprob
 from llcuda_protocol.kinds import MAX_LINGER
 
@@ -60,6 +62,9 @@ class Generation:
         level: how much it survives.
         cache: may be answered with the stored result of the same request.
         fresh: no stored result can have its key.
+        user: who asked; `owner` is their name.
+        wanted: the model that the request names.
+        priority, deadline: see tickets.Claim.
         pieces: the text so far, one entry an event of the upstream.
         ids: beside each piece, the id of its last token, or None.
         counts: beside each piece, how many tokens it stands for.
@@ -70,7 +75,11 @@ class Generation:
         splices: where it was continued after the loss of what ran it, 0 where it began anew, and
             the epoch of each: what names that run of it.
         readers: streams that read it.
+        position, queue_wait, queue_reason: see tickets.Ticket.
         model, upstream: what it was last dispatched to: the model's fingerprint, and where.
+        rendered: the prompt, as the model's chat template made it of messages.
+        moves: why it goes on elsewhere, by the number of the piece before which it does.
+        noted: the number of these that the journal knows of, at most.
         cacheable: whether the same request may be answered with its result.
         stranded: it waits for an upstream that is not there, after a restart.
         suspended: it stops here without having ended: the next server goes on with it.
@@ -90,6 +99,10 @@ class Generation:
     level: Level = Level.MEMORY
     cache: bool = False
     fresh: bool = True
+    user: User = ANONYMOUS
+    wanted: str | None = None
+    priority: Priority = Priority.NORMAL
+    deadline: float = math.inf
     id: str = field(default_factory=lambda: uuid7())
     created: int = field(default_factory=time.time_ns)
     state: State = State.QUEUED
@@ -104,6 +117,11 @@ class Generation:
     splices: list[tuple[int, int]] = field(default_factory=list)
     readers: int = 0
     position: int = 0
+    queue_wait: float | None = None
+    queue_reason: str = ""
+    rendered: str | list[int] | None = None
+    moves: dict[int, str] = field(default_factory=dict)
+    noted: int = 0
     model: dict[str, Any] = field(default_factory=dict)
     upstream: str = ""
     cacheable: bool = False
@@ -155,9 +173,9 @@ class Generation:
         for callback in tuple(self.on_change):
             callback()
 
-    def queued(self, position: int) -> None:
+    def queued(self, position: int, wait: float | None, reason: str) -> None:
         """The queue moved."""
-        self.position = position
+        self.position, self.queue_wait, self.queue_reason = position, wait, reason
         self.notify()
 
     def accept(self) -> None:
@@ -261,23 +279,35 @@ class Generation:
 
     def same_since(self, epoch: int) -> int:
         """How many pieces are as a reader has them that last read in this epoch."""
-        epochs = [0, *(of for _, of in self.splices)]
+        epochs = {0, *(of for _, of in self.splices)}
         # One that is not known was lost, and with it what was read of it, and when that was.
-        later = self.splices[epochs.index(epoch) :] if epoch in epochs else self.splices
-        return min([len(self.pieces), *(position for position, _ in later)])
+        later = [position for position, of in self.splices if epoch not in epochs or of > epoch]
+        return min([len(self.pieces), *later])
 
     def continued(self, tokens: int) -> None:
         """The upstream is prompted again with everything so far: `tokens` of it generated."""
         self._made = self.made
         self._before = tokens
         self._predicted = 0
+        self._held.clear()  # comes again
         self.final = None
 
+    def moved(self, reason: str) -> None:
+        """What comes next is made by another upstream. Nothing is lost by it: the epoch stays."""
+        position = len(self.pieces)
+        if not self.splices or self.splices[-1][0] != position:
+            self.splices.append((position, self.epoch))
+        self.moves[position] = reason
+        self.notify()
+
     def dispatched(self) -> None:
-        """It holds a slot of the upstream."""
-        self.position = 0
-        self.times.dispatched = trio.current_time()
-        self.move(State.RUNNING)
+        """It holds a slot of an upstream."""
+        self.position, self.queue_wait, self.queue_reason = 0, None, ""
+        if self.state is State.QUEUED:
+            self.times.dispatched = trio.current_time()
+            self.move(State.RUNNING)
+        else:
+            self.notify()
 
     def sent(self) -> None:
         """The upstream has the request."""

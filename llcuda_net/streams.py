@@ -18,6 +18,7 @@ from llcuda_protocol import (
     ErrorCode,
     LocalProtocolError,
     Queue,
+    Splice,
     Tokens,
 )
 
@@ -37,6 +38,7 @@ class GenerationStream:
         first: number of the first piece that the client wants.
         with_ids: whether the client asked for token ids.
         with_durable: whether it asked for what a power cut cannot take away.
+        with_splices: whether it asked to be told where another upstream goes on.
         on_end: called with the number when the last frame has been added.
         on_left: called with the generation when it is no longer read here.
         on_crash: called when a bug was caught here; ends the session. What calls a stream is the
@@ -53,6 +55,7 @@ class GenerationStream:
         first: int = 0,
         with_ids: bool,
         with_durable: bool = False,
+        with_splices: bool = False,
         on_end: Callable[[int], object],
         on_left: Callable[[Generation], object],
         on_crash: Callable[[], None],
@@ -70,9 +73,11 @@ class GenerationStream:
         self._cancelled = False
         self._detached = False
         self._accepted = False
-        self._position = 0
+        self._queue: tuple[int, float | None, str] = (0, None, "")
         self._durable = 0
         self._with_durable = with_durable
+        #: How many of the generation's moves were told, or are no news to this reader.
+        self._moves = sum(p < first for p in generation.moves) if with_splices else None
         generation.join()
         generation.on_change.append(self.pump)
         if with_durable:
@@ -142,9 +147,10 @@ class GenerationStream:
             self._end(Done(self._number, reason="detached", id=generation.id))
             return
         self._tell_durable()
-        if generation.position != self._position:
-            self._position = generation.position
-            outbox.add(connection.send(Queue(self._number, self._position)))
+        if self._waits() != self._queue:
+            position, wait, reason = self._queue = self._waits()
+            outbox.add(connection.send(Queue(self._number, position, wait, reason or None)))
+        self._tell_moves()
         while self._next < generation.visible and not self._cancelled:
             if connection.credit(self._number) <= 0 or not outbox.has_room:
                 return
@@ -155,6 +161,7 @@ class GenerationStream:
                 return
             outbox.add(data)
             self._next += count
+            self._tell_moves()
         if generation.ended:
             self._end(generation.ending(self._number))
 
@@ -167,10 +174,30 @@ class GenerationStream:
             generation.level,
             generation.epoch,
             generation.cached_from is not None,
+            generation.queue_wait,
+            generation.queue_reason or None,
         )
         self._outbox.add(self._connection.send(accepted))
-        self._position = generation.position
+        self._queue = self._waits()
         self._accepted = True
+
+    def _waits(self) -> tuple[int, float | None, str]:
+        generation = self.generation
+        return generation.position, generation.queue_wait, generation.queue_reason
+
+    def _next_move(self) -> int | None:
+        """The number of the piece before which the next move is to be told."""
+        moves = self.generation.moves
+        if not moves or self._moves is None or self._moves >= len(moves):
+            return None
+        return list(moves)[self._moves]
+
+    def _tell_moves(self) -> None:
+        while (position := self._next_move()) is not None and position <= self._next:
+            assert self._moves is not None
+            self._moves += 1
+            reason = self.generation.moves[position]
+            self._outbox.add(self._connection.send(Splice(self._number, position, reason or None)))
 
     def _settled(self) -> None:
         """More of the generation is on the disk."""
@@ -193,6 +220,9 @@ class GenerationStream:
         most = _MOST_PIECES if logprobs is None else _MOST_PIECES_LOGPROBS
         start = self._next
         end = min(start + most, generation.visible)
+        move = self._next_move()
+        if move is not None:
+            end = min(end, move)
         return Tokens(
             self._number,
             start,

@@ -21,6 +21,7 @@ sys.path.insert(0, str(ROOT))  # so that the script runs from anywhere, without 
 
 from tools.synthetic.answer import Language  # noqa: E402
 from tools.synthetic.faults import KINDS, Fault  # noqa: E402
+from tools.synthetic.pages import MODEL  # noqa: E402
 from tools.synthetic.server import Settings, Upstream  # noqa: E402
 
 EXAMPLE = """\
@@ -30,10 +31,13 @@ example:
 
 The first line printed is "listening on HOST:PORT". Endpoints: GET /health /props /slots, POST
 /completion /apply-template /tokenize /detokenize /embedding, and GET /synthetic, which tells what
-happened so far (requests, tokens, active slots, the last request).
+happened so far (requests, tokens, active slots, the last request). A /completion with "id_slot"
+gets that slot, and waits for it where it is busy.
 
-A fault is KIND[:K][*TIMES], TIMES the number of requests it hits. --fault sets it for all requests;
-a /completion may ask for its own by a field, "fault": "die:5", or in its prompt, as [[die:5*1]].
+A fault is KIND[:K][*TIMES], TIMES the number of requests it hits. --fault sets it for all requests,
+and so does POST /synthetic {"fault": FAULT} while this runs (null: none any more; on loopback
+only). A /completion may ask for its own by a field, "fault": "die:5", or in its prompt, as
+[[die:5*1]].
 Kinds:
 """
 
@@ -58,6 +62,7 @@ def parser() -> argparse.ArgumentParser:
     arrivals.add_argument("--spread", action="store_true", help="each stream in a phase of its own")
     out.add_argument("--slots", type=_positive, default=4, help="requests at once; others wait")
     out.add_argument("--ctx", type=_positive, default=4096, help="context of a slot, in tokens")
+    out.add_argument("--model", default=MODEL, metavar="NAME", help="its name (%(default)s)")
     out.add_argument("--tokens-per-event", type=_positive, default=1)
     out.add_argument("--first-token-delay", type=_not_negative, default=0.0, metavar="SECONDS")
     out.add_argument("--seed", type=int, default=0, help="of the tokens and of the phases")
@@ -133,7 +138,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         loading=args.loading,
         fault=args.fault,
         fault_on=args.fault_on,
-        language=Language(args.ctx, args.seed, args.tokens_per_event, args.stamp),
+        language=Language(args.ctx, args.seed, args.tokens_per_event, args.stamp, args.model),
     )
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: sys.exit(0))

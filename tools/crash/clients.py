@@ -52,16 +52,19 @@ class Clients:
         self._ledger = ledger
         self._rng = rng
         self._keys = 0
+        self._nursery: trio.Nursery | None = None
         #: Detached: (id, job, first piece to be read); for any other client.
         self._left: deque[tuple[str, Job, int]] = deque()
 
     async def run(self, count: int) -> None:
         """Run so many, until `enough` and everything begun is over."""
-        async with trio.open_nursery() as nursery:
-            for _ in range(count):
-                nursery.start_soon(self._one)
-        if self._left:
-            await self._one()
+        async with trio.open_nursery() as self._nursery:
+            async with trio.open_nursery() as nursery:
+                for _ in range(count):
+                    nursery.start_soon(self._one)
+            if self._left:
+                await self._one()
+            self._nursery.cancel_scope.cancel()
 
     async def _one(self) -> None:
         while not self.enough or self._left:
@@ -143,12 +146,21 @@ class Clients:
         *,
         first: int = 0,
         leave: str | None = None,
+        hurry: float | None = None,
     ) -> Stream | None:
-        """Read an answer to its end, or leave it when `job.after` pieces have come."""
+        """Read an answer to its end, or leave it when `job.after` pieces have come.
+
+        Args:
+            hurry: seconds after which to cancel it, whether it has begun or waits.
+        """
+        began = trio.current_time()
         reading = Reading(self._ledger, job, first)
         with trio.move_on_after(PATIENCE):
             try:
                 async with opening as stream:
+                    if hurry is not None:
+                        assert self._nursery is not None
+                        self._nursery.start_soon(self._cancel, stream, reading, hurry)
                     async for event in stream.events():
                         if not isinstance(event, Piece):
                             continue
@@ -160,7 +172,17 @@ class Clients:
                     reading.end(stream.id, stream.result)
                     return stream
             except LlcudaError as error:
-                reading.fail(f"{getattr(error, 'code', 'connection')}: {error}")
+                self._failed(reading, error, began)
                 return None
         reading.fail(f"not over within {PATIENCE:g} s")
         return None
+
+    async def _cancel(self, stream: Stream, reading: Reading, seconds: float) -> None:
+        await trio.sleep(seconds)
+        if reading in self._ledger.reading:
+            reading.cancelled = True
+            await stream.cancel()
+
+    def _failed(self, reading: Reading, error: LlcudaError, began: float) -> None:
+        """A reading that began then has ended with an error: here none may."""
+        reading.fail(f"{getattr(error, 'code', 'connection')}: {error}")

@@ -61,9 +61,14 @@ def run(work: Callable[[Path], Awaitable[_T]]) -> _T:
         try:
             return trio.run(main, Path(folder))
         except* StartError as errors:
-            failure = next(e for e in errors.exceptions if isinstance(e, StartError))
+            failure = _first(errors)
     assert failure is not None
     raise failure
+
+
+def _first(group: BaseExceptionGroup[StartError]) -> StartError:
+    first = group.exceptions[0]
+    return _first(first) if isinstance(first, BaseExceptionGroup) else first
 
 
 def say(text: str) -> None:

@@ -210,7 +210,7 @@ class RecordedJobs:
             after,
         )
 
-    async def record(self, client: Client) -> AsyncIterator[Job]:
+    async def record(self, client: Client, level: str | None = None) -> AsyncIterator[Job]:
         """Ask each question once, with nobody else asking."""
         for question in QUESTIONS:
             ask: dict[str, Any] = {
@@ -220,7 +220,7 @@ class RecordedJobs:
                 "cache_prompt": False,
                 "tokens": True,
             }
-            async with client.generate(**ask) as stream:
+            async with client.generate(**ask, level=level) as stream:
                 pieces = [event async for event in stream.events() if isinstance(event, Piece)]
             result = stream.result
             usage = result.usage

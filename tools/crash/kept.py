@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from collections.abc import Container
 from contextlib import closing
 from pathlib import Path
 
@@ -49,11 +50,14 @@ def _results(folder: Path, ids: list[str]) -> dict[str, Result]:
         return {id_: result for id_ in ids if (result := store.get(id_)) is not None}
 
 
-async def check_all(folder: Path, ledger: Ledger) -> None:
+async def check_all(folder: Path, ledger: Ledger, unknown: Container[str] = ()) -> None:
     """Look at everything once more, when the last server has ended.
 
     Each acknowledged result must be as it was; there must be no other, which would be a request
     that was started twice; and every content hash must be right.
+
+    Args:
+        unknown: states in which there may be others.
     """
     await check_new(folder, ledger)
     stored = await trio.to_thread.run_sync(_everything, folder)
@@ -68,6 +72,9 @@ async def check_all(folder: Path, ledger: Ledger) -> None:
             ledger.counts["spliced results"] += found[1] > 0
             ledger.counts["splices"] += found[1]
     for id_ in stored.keys() - ledger.kept.keys():
+        if (state := stored[id_][2]) in unknown:
+            ledger.counts[f"{state} and not acknowledged"] += 1
+            continue
         ledger.violation(f"{id_}: in the store, and no client knows of it")
     ledger.counts["stored"] = len(stored)
     checked, problems = await trio.to_thread.run_sync(_verify, folder)
@@ -76,10 +83,13 @@ async def check_all(folder: Path, ledger: Ledger) -> None:
         ledger.violation(f"llcuda results verify: {problem}")
 
 
-def _everything(folder: Path) -> dict[str, tuple[bytes, int]]:
-    """Of every result its digest, and how many splices it has."""
+def _everything(folder: Path) -> dict[str, tuple[bytes, int, str]]:
+    """Of every result its digest, how many splices it has, and its state."""
     with closing(SqliteStore(folder)) as store:
-        return {r.id: (digest(r), len(r.continuations)) for r in store.export(Query(limit=None))}
+        return {
+            r.id: (digest(r), len(r.continuations), r.state)
+            for r in store.export(Query(limit=None))
+        }
 
 
 def _verify(folder: Path) -> tuple[int, list[str]]:

@@ -129,6 +129,10 @@ class Reading:
         self._ledger.reading.discard(self)
         self._differs(f"after {self.received} pieces: {why}")
 
+    def excuse(self) -> None:
+        """The stream ended with an error, as it may here. What came before it was compared."""
+        self._ledger.reading.discard(self)
+
     def _differs(self, what: str) -> None:
         if not self._wrong:  # one wrong piece is followed by many
             self._wrong = True

@@ -34,34 +34,46 @@ class Server:
     Args:
         folder: its data directory; its log is written beside it.
         options: of its command line.
-        broken: how it is broken on purpose, one of broken.MODES; None: it is not.
+        broken: how it is broken on purpose, one of the MODES of `breaker`; None: it is not.
+        breaker: the script that breaks it and runs it.
     """
 
-    def __init__(self, folder: Path, options: Sequence[str], broken: str | None = None) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        options: Sequence[str],
+        broken: str | None = None,
+        breaker: Path = BROKEN,
+    ) -> None:
         self.folder = folder
         self.port = free_port()
         self.address = f"127.0.0.1:{self.port}"
         self._log = folder.with_suffix(".log")
         self._options = options
-        self._broken = broken
+        self._how = ["-m", "llcuda_net.cli.server"]
+        if broken is not None:
+            self._how = [str(breaker), broken]
         self._process: trio.Process | None = None
 
     async def start(self) -> None:
         """Start it; returns at once. Raises nothing that `ready` does not tell better."""
-        how = ["-m", "llcuda_net.cli.server"]
-        if self._broken is not None:
-            how = [str(BROKEN), self._broken]
         options = ["--port", str(self.port), "--data-dir", str(self.folder), "--no-analysis"]
         options += self._options
         with self._log.open("ab") as log:
             self._process = await trio.lowlevel.open_process(
-                [sys.executable, *how, *options, "--log-level", "warning"],
+                [sys.executable, *self._how, *options, "--log-level", "warning"],
                 stdout=subprocess.PIPE,
                 stdin=subprocess.DEVNULL,
                 stderr=log,
                 env=environment(),
                 start_new_session=True,  # Ctrl-C is for us, and we end it
             )
+
+    @property
+    def pid(self) -> int:
+        """The process id of the one that runs."""
+        assert self._process is not None
+        return self._process.pid
 
     async def ready(self) -> None:
         """Return when it serves.

@@ -27,12 +27,17 @@ class RequestError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Language:
-    """How tokens are made: `context` tokens a slot, `group` tokens an event, stamped or not."""
+    """How tokens are made: `context` tokens a slot, `group` tokens an event, stamped or not.
+
+    Attributes:
+        model: the name that it goes by; what is said does not follow from it.
+    """
 
     context: int = 4096
     seed: int = 0
     group: int = 1
     stamp: bool = False
+    model: str = pages.MODEL
 
 
 class Answer:
@@ -56,6 +61,7 @@ class Answer:
         self.fault = fault
         self.streamed = bool(request.get("stream", False))
         self.slot = -1
+        self.cached = 0  # tokens of the prompt that the slot held already
         self.sent = 0  # tokens
         self.started_ns = time.monotonic_ns()
         self.first_ns = 0  # when the first token was emitted
@@ -63,7 +69,9 @@ class Answer:
         self.stop_type, self.stopping_word, self.truncated = "limit", "", False
         self._stops: list[str] = [] if language.stamp else list(request.get("stop") or [])
         self._cut: int | None = None  # characters to say, where a stop string ends them
-        self._split = fault.after if fault is not None and fault.kind == "split" else 0
+        self._split = 0
+        if fault is not None:
+            self._split = fault.after if fault.kind == "split" else fault.split
         self.total = self._length()
         self._next = following(ids, language.seed, self._split)
         self._held = b""  # of tokens that were made and not said
@@ -199,11 +207,13 @@ class Answer:
             ids = self.tokens(self.total)
         final = pages.final(
             self.request,
+            model=self.language.model,
             content=content,
             tokens=ids,
             slot=self.slot,
             prompt=detokenise(self.ids),
             prompt_tokens=len(self.ids),
+            cached=self.cached,
             predicted=self.sent,
             stop_type=self.stop_type,
             stopping_word=self.stopping_word,

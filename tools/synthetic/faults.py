@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 #: Every kind with what it does. K counts tokens and is 0 where it is left out.
 KINDS: dict[str, str] = {
@@ -36,11 +36,16 @@ _IN_PROMPT = re.compile(r"\[\[([^\[\]]{1,64})\]\]")
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """A fault: after how many tokens it strikes, and how many requests it hits (None: all)."""
+    """A fault: after how many tokens it strikes, and how many requests it hits (None: all).
+
+    Attributes:
+        split: the K of [[split:K]] in the prompt, which asks for text and not for a fault.
+    """
 
     kind: str
     after: int = 0
     times: int | None = None
+    split: int = 0
 
     @classmethod
     def parse(cls, text: str) -> Fault:
@@ -70,17 +75,28 @@ class Faults:
     """Chooses the fault of each request, and remembers how often each has struck."""
 
     def __init__(self, default: str | None = None) -> None:
-        self._default = default
+        self.default = default
         self._struck: dict[str, int] = {}
+
+    def set(self, default: str | None) -> None:
+        """Another default from now on, which has hit nobody yet."""
+        self.default = default
+        if default is not None:
+            self._struck.pop(default, None)
 
     def choose(self, field: object = None, prompt: str = "") -> Fault | None:
         """The request's fault: of its own field, else in its prompt as [[FAULT]], else the default.
 
+        A prompt's [[split:K]] is no fault, and does not save it from the default.
+
         Raises:
             ValueError: the field or the brackets hold something that is no fault.
         """
-        text = self._default
-        if (found := _IN_PROMPT.search(prompt)) is not None:
+        found = _IN_PROMPT.search(prompt)
+        own = in_prompt(prompt)
+        split = own.after if own is not None and own.kind == "split" else 0
+        text = self.default
+        if found is not None and not (split and text is not None):
             text = found[1]
         if field is not None:
             text = str(field)
@@ -89,6 +105,6 @@ class Faults:
         fault = Fault.parse(text)
         if fault.times is not None:
             if self._struck.get(text, 0) >= fault.times:
-                return None
+                return own if split else None
             self._struck[text] = self._struck.get(text, 0) + 1
-        return fault
+        return replace(fault, split=split)

@@ -13,6 +13,7 @@ _REASONS = {
     200: b"OK",
     400: b"Bad Request",
     401: b"Unauthorized",
+    403: b"Forbidden",
     404: b"Not Found",
     429: b"Too Many Requests",
     500: b"Internal Server Error",
@@ -22,6 +23,7 @@ _REASONS = {
 _ERROR_TYPES = {
     400: "invalid_request_error",
     401: "authentication_error",
+    403: "permission_error",
     404: "not_found_error",
     501: "not_supported_error",
     503: "unavailable_error",
@@ -87,13 +89,13 @@ def error_body(status: int, message: str, **more: Any) -> bytes:
     return dumps({"error": {"code": status, "message": message, "type": kind, **more}})
 
 
-def props(slots: int, context: int) -> dict[str, Any]:
+def props(slots: int, context: int, model: str) -> dict[str, Any]:
     """GET /props."""
     return {
         "default_generation_settings": {"params": _PARAMS, "n_ctx": context},
         "total_slots": slots,
-        "model_alias": MODEL,
-        "model_path": MODEL,
+        "model_alias": model,
+        "model_path": model,
         "modalities": {"vision": False, "video": False, "audio": False},
         "endpoint_slots": True,
         "endpoint_props": False,
@@ -133,11 +135,13 @@ def probabilities(token: int, text: str, candidates: int) -> list[dict[str, Any]
 def final(
     request: dict[str, Any],
     *,
+    model: str,
     content: str,
     tokens: list[int],
     slot: int,
     prompt: str,
     prompt_tokens: int,
+    cached: int,
     predicted: int,
     stop_type: str,
     stopping_word: str,
@@ -149,13 +153,14 @@ def final(
     known = {key: request[key] for key in _PARAMS if key in request}
     predicted_s = max(predicted_ms, 1e-6) / 1000
     prompt_s = max(prompt_ms, 1e-6) / 1000
+    evaluated = prompt_tokens - cached
     return {
         "index": 0,
         "content": content,
         "tokens": tokens,
         "id_slot": slot,
         "stop": True,
-        "model": MODEL,
+        "model": model,
         "tokens_predicted": predicted,
         "tokens_evaluated": prompt_tokens,
         "generation_settings": {**_PARAMS, **known},
@@ -166,11 +171,11 @@ def final(
         "stopping_word": stopping_word,
         "tokens_cached": prompt_tokens + predicted,
         "timings": {
-            "cache_n": 0,
-            "prompt_n": prompt_tokens,
+            "cache_n": cached,
+            "prompt_n": evaluated,
             "prompt_ms": prompt_ms,
-            "prompt_per_token_ms": prompt_ms / max(prompt_tokens, 1),
-            "prompt_per_second": prompt_tokens / prompt_s,
+            "prompt_per_token_ms": prompt_ms / max(evaluated, 1),
+            "prompt_per_second": evaluated / prompt_s,
             "predicted_n": predicted,
             "predicted_ms": predicted_ms,
             "predicted_per_token_ms": predicted_ms / max(predicted, 1),

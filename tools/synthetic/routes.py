@@ -5,32 +5,32 @@ from __future__ import annotations
 from typing import Any
 
 from . import pages
-from .answer import RequestError
+from .answer import Language, RequestError
+from .slots import Slot
 from .tokens import detokenise, piece, tokenise
 
 
-def page(what: str, request: dict[str, Any], slots: list[bool], context: int) -> bytes:
-    """The JSON of `what` ("GET /props"); `slots` says which are busy.
+def page(what: str, request: dict[str, Any], slots: list[Slot], language: Language) -> bytes:
+    """The JSON of `what` ("GET /props"); `slots` are those of the server.
 
     Raises:
         RequestError: there is no such page, or the request lacks something.
     """
     try:
-        value = _value(what, request, slots, context)
+        value = _value(what, request, slots, language)
     except (KeyError, TypeError, AttributeError) as error:
         raise RequestError(400, f"wrong or missing field: {error}") from None
     return pages.dumps(value)
 
 
-def _value(what: str, request: dict[str, Any], slots: list[bool], context: int) -> Any:
+def _value(what: str, request: dict[str, Any], slots: list[Slot], language: Language) -> Any:
     match what:
         case "GET /health" | "GET /v1/health":
             return {"status": "ok"}
         case "GET /props":
-            return pages.props(len(slots), context)
+            return pages.props(len(slots), language.context, language.model)
         case "GET /slots":
-            more = {"n_ctx": context, "speculative": False}
-            return [{"id": i, **more, "is_processing": busy} for i, busy in enumerate(slots)]
+            return [slot.row(language.context) for slot in slots]
         case "POST /apply-template":
             return {"prompt": pages.apply_template(request["messages"])}
         case "POST /tokenize":

@@ -8,12 +8,12 @@ own descriptor, because epoll's timeout is whole milliseconds.
 from __future__ import annotations
 
 import heapq
+import ipaddress
 import random
 import select
 import selectors
 import socket
 import time
-from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -23,6 +23,7 @@ from .answer import Answer, Language, RequestError, prompt_ids
 from .faults import BEFORE_HEADERS, Fault, Faults
 from .peer import Peer, Request
 from .routes import page
+from .slots import Slots
 from .tokens import detokenise
 
 #: Requests after which llama-server closes a connection that it keeps alive.
@@ -72,8 +73,7 @@ class Upstream:
         self.port: int = self._listener.getsockname()[1]
         self._selector.register(self._listener, selectors.EVENT_READ, self._accept)
         self._peers: set[Peer] = set()
-        self._waiting: deque[Peer] = deque()
-        self._slots: list[Peer | None] = [None] * settings.slots
+        self._slots = Slots(settings.slots, self._begin)
         self._ticking: dict[Peer, Answer] = {}
         self._timers: list[tuple[int, int, Callable[[], None]]] = []
         self._timer_count = 0
@@ -113,8 +113,9 @@ class Upstream:
             "dropped": self._dropped,
             "late_ms": self._late_ns / 1e6,
             "connections": len(self._peers),
-            "active": sum(peer is not None for peer in self._slots),
-            "waiting": len(self._waiting),
+            "active": self._slots.active,
+            "waiting": self._slots.waiting,
+            "fault": self._faults.default,
             "last_request": self._last_request,
         }
 
@@ -146,8 +147,26 @@ class Upstream:
                 peer.close()
         self._at(now + 10**9, self._close_idle)
 
+    def _set_fault(self, fields: dict[str, Any]) -> None:
+        """POST /synthetic: the default fault from now on.
+
+        Raises:
+            RequestError: it is none, or others than this machine could say so.
+        """
+        if not ipaddress.ip_address(self._listener.getsockname()[0]).is_loopback:
+            raise RequestError(403, "only on a loopback address")
+        fault = fields.get("fault")
+        try:
+            if fault is not None:
+                Fault.parse(str(fault))
+        except ValueError as error:
+            raise RequestError(400, str(error)) from None
+        self._faults.set(None if fault is None else str(fault))
+
     def _route(self, peer: Peer, request: Request) -> None:
         if request.path == "/synthetic":
+            if request.method == "POST":
+                self._set_fault(request.json())
             peer.send(pages.reply(pages.dumps(self.report())))
             return
         self._requests += 1
@@ -159,9 +178,7 @@ class Upstream:
         if request.method == "POST" and request.path == "/completion":
             self._complete(peer, fields)
             return
-        busy = [holder is not None for holder in self._slots]
-        what = f"{request.method} {request.path}"
-        body = page(what, fields, busy, self.language.context)
+        body = page(f"{request.method} {request.path}", fields, self._slots.all, self.language)
         fault = self._faults.choose() if request.path == self.settings.fault_on else None
         self._reply(peer, body, fault)
 
@@ -178,34 +195,21 @@ class Upstream:
             return
         peer.answer = Answer(fields, ids, self.language, fault)
         peer.dribble = fault is not None and fault.kind == "dribble"
-        self._waiting.append(peer)
-        self._fill_slots()
+        self._slots.enter(peer)
 
-    def _fill_slots(self) -> None:
-        """Start who waits, as far as there are free slots."""
-        while self._waiting and None in self._slots:
-            peer = self._waiting.popleft()
-            answer = peer.answer
-            if answer is None:
-                continue
-            answer.slot = self._slots.index(None)
-            self._slots[answer.slot] = peer
-            delay = self.settings.first_token_delay
-            if not answer.streamed:
-                delay += max(0, answer.total - 1) * self._interval / 1e9
-            if delay > 0:
-                when = time.monotonic_ns() + int(delay * 1e9)
-                self._at(when, lambda p=peer, a=answer: self._start(p, a))  # type: ignore[misc]
-            else:
-                self._start(peer, answer)
+    def _begin(self, peer: Peer, answer: Answer) -> None:
+        """It has a slot: work on the prompt."""
+        delay = self.settings.first_token_delay
+        if not answer.streamed:
+            delay += max(0, answer.total - 1) * self._interval / 1e9
+        if delay > 0:
+            self._at(time.monotonic_ns() + int(delay * 1e9), lambda: self._start(peer, answer))
+        else:
+            self._start(peer, answer)
 
     def _release(self, peer: Peer) -> None:
         self._ticking.pop(peer, None)
-        if peer in self._waiting:
-            self._waiting.remove(peer)
-        if peer in self._slots:
-            self._slots[self._slots.index(peer)] = None
-            self._fill_slots()
+        self._slots.leave(peer)
 
     def _end(self, peer: Peer) -> None:
         """The answer has been said."""

@@ -1,0 +1,77 @@
+"""The crash campaign's clients, some in a hurry, who bear with errors that have a cause."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+
+import trio
+
+from llcuda_net.client import Client
+from llcuda_net.errors import LlcudaError, RequestError
+from llcuda_protocol import ErrorCode
+from tools.chaos.upstreams import Upstream
+from tools.crash.clients import Clients, Options
+from tools.crash.jobs import Job, Jobs
+from tools.crash.ledger import Ledger, Reading
+
+#: What clients do, of a hundred times; "hurry": cancel after a while, whether it has begun or not.
+KINDS = {"read": 58, "detach": 12, "twice": 10, "cancel": 10, "hurry": 10}
+#: Most seconds until one in a hurry cancels.
+_HURRY = 3.0
+#: Errors that say that upstreams are in trouble, or that there is too much to do.
+EXCUSED = frozenset(
+    {
+        ErrorCode.UPSTREAM_UNAVAILABLE,
+        ErrorCode.UPSTREAM_ERROR,
+        ErrorCode.UPSTREAM_STALLED,
+        ErrorCode.OVERLOADED,
+        ErrorCode.TIMEOUT,
+        ErrorCode.INTERRUPTED,
+    }
+)
+#: An upstream counts as one that could have served a request when it had been well for so many
+#: seconds before: as long as the server may leave one alone that had failed, and a little.
+SETTLED = 16.0
+
+
+class ChaosClients(Clients):
+    """Clients who bear with errors, if no upstream could have served them."""
+
+    def __init__(
+        self,
+        options: Options,
+        jobs: Jobs,
+        ledger: Ledger,
+        rng: random.Random,
+        upstreams: Sequence[Upstream],
+    ) -> None:
+        super().__init__(options, jobs, ledger, rng)
+        self._upstreams = upstreams
+
+    async def _do(self, client: Client, job: Job) -> None:
+        if job.kind != "hurry":
+            await super()._do(client, job)
+            return
+        self._ledger.counts["hurry jobs"] += 1
+        hurry = self._rng.uniform(0.0, _HURRY)
+        await self._read(client.generate(**job.ask), job, hurry=hurry)
+
+    def _failed(self, reading: Reading, error: LlcudaError, began: float) -> None:
+        if not isinstance(error, RequestError) or error.code not in EXCUSED or not error.message:
+            super()._failed(reading, error, began)
+            return
+        well = [
+            upstream.name
+            for upstream in self._upstreams
+            if not upstream.trouble and upstream.well_since <= began - SETTLED
+        ]
+        if well:
+            waited = trio.current_time() - began
+            reading.fail(
+                f"{error.code} after {waited:.1f} s, though {well[0]} was well: {error.message}"
+            )
+            return
+        self._ledger.counts["errors"] += 1
+        self._ledger.counts[f"error {error.code}"] += 1
+        reading.excuse()

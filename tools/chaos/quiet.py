@@ -1,0 +1,91 @@
+"""What must be so once all is over: no slot is held by anybody, and every slot can be had."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any
+
+import httpx
+import trio
+
+from llcuda_net.client import Client
+from llcuda_net.errors import LlcudaError
+from tools.chaos.upstreams import Upstream
+
+#: Seconds for everything to come to rest: longer than the server leaves one alone that had failed.
+QUIET = 30.0
+#: Tokens of those that hold the slots while they are counted.
+_LONG = 2000
+_LOOK = 0.2
+
+
+async def slots_left(upstreams: Sequence[Upstream]) -> list[str]:
+    """Slots that upstreams still work in."""
+    out = []
+    for upstream in upstreams:
+        try:
+            rows = await upstream.slots()
+        except (httpx.HTTPError, OSError, ValueError) as error:
+            out.append(f"{upstream.name} does not tell of its slots: {error!r}")
+            continue
+        out += [
+            f"slot {row['id']} of {upstream.name} is busy, with task {row.get('id_task')}"
+            for row in rows
+            if row["is_processing"]
+        ]
+    return out
+
+
+def slots_held(report: dict[str, Any]) -> list[str]:
+    """What the server says that it holds, or of upstreams that it cannot use."""
+    out = []
+    requests = report.get("requests", {})
+    for key in ("running", "queued"):
+        if (count := requests.get(key)) != 0:
+            out.append(f"the server says that {count} requests are {key}")
+    for upstream in report.get("upstreams", ()):
+        name = upstream.get("name") or upstream.get("url")
+        for key in ("busy", "releasing", "foreign"):
+            if (count := upstream.get(key)) != 0:
+                out.append(f"the server says of {name}: {count} slots {key}")
+        if (state := upstream.get("state")) != "up":
+            out.append(f"the server says that {name} is {state}: {upstream.get('reason')}")
+    return out
+
+
+async def settled(look: Callable[[], Awaitable[list[str]]]) -> list[str]:
+    """What is still to be complained of when nothing changes for the better any more."""
+    until = trio.current_time() + QUIET
+    while True:
+        found = await look()
+        if not found or trio.current_time() > until:
+            return found
+        await trio.sleep(_LOOK)
+
+
+async def every_slot(client: Client, upstreams: Sequence[Upstream]) -> list[str]:
+    """Whether as many generations as there are slots run at once: synthetic upstreams only."""
+    total = sum([len(await upstream.slots()) for upstream in upstreams])
+    found: list[str] = []
+
+    async def hold(number: int) -> None:
+        what = f"hold a slot, {number}"
+        try:
+            async with client.generate(raw=what, n_predict=_LONG, level="memory") as stream:
+                async for _ in stream:
+                    pass
+        except LlcudaError as error:
+            found.append(f"with nothing in trouble any more: {error}")
+
+    async def look() -> list[str]:
+        busy = sum([await upstream.busy() for upstream in upstreams])
+        if busy == total or found:
+            return []
+        return [f"{total} generations run, in {busy} of {total} slots"]
+
+    async with trio.open_nursery() as nursery:
+        for number in range(total):
+            nursery.start_soon(hold, number)
+        missing = await settled(look)
+        nursery.cancel_scope.cancel()
+    return found + missing

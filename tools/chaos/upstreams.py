@@ -1,0 +1,160 @@
+"""An upstream as a process on its own port: it is killed, stopped, made to fail, and healed."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+import trio
+
+from tools.crash.server import PATIENCE, environment, free_port
+from tools.overhead.processes import ROOT, StartError
+
+SYNTHETIC = ROOT / "tools" / "synthetic_upstream.py"
+REAL = ROOT / "tools" / "chaos" / "real_engine.py"
+#: Seconds for an upstream to answer what is asked of it for a check.
+_ANSWER = 5.0
+
+
+class Upstream:
+    """One that can be harmed and healed any number of times.
+
+    Args:
+        name: what it is called in messages.
+        script: SYNTHETIC or REAL.
+        options: of its command line.
+        folder: where its log is written.
+
+    Attributes:
+        trouble: what is the matter with it; "" where nothing is.
+        well_since: when that came to an end.
+    """
+
+    def __init__(self, name: str, script: Path, options: Sequence[str], folder: Path) -> None:
+        self.name = name
+        self.port = free_port()
+        self.url = f"http://127.0.0.1:{self.port}"
+        self.synthetic = script == SYNTHETIC
+        self.trouble = ""
+        self.well_since = 0.0
+        self._command = [sys.executable, str(script), "--port", str(self.port), *options]
+        self._log = folder / f"{name}.log"
+        self._process: trio.Process | None = None
+
+    async def start(self) -> None:
+        """Start it; returns when it listens.
+
+        Raises:
+            StartError: it does not.
+        """
+        with self._log.open("ab") as log:
+            self._process = await trio.lowlevel.open_process(
+                self._command,
+                stdin=subprocess.PIPE,  # it ends with us, in whatever way we do
+                stdout=subprocess.PIPE,
+                stderr=log,
+                env=environment(),
+                start_new_session=True,  # Ctrl-C is for us, and we end it
+            )
+        stdout = self._process.stdout
+        assert stdout is not None
+        line = b""
+        with trio.move_on_after(PATIENCE):
+            while not line.endswith(b"\n") and (data := await stdout.receive_some(4096)):
+                line += data
+        if not line.startswith(b"listening on "):
+            said = self._log.read_text("utf-8", "replace").strip().splitlines()[-3:]
+            raise StartError(f"{self.name} did not start: {' / '.join(said) or 'it said nothing'}")
+
+    # -- troubles -----------------------------------------------------------------------------
+
+    async def harm(self, kind: str, how: str) -> None:
+        """Begin a trouble: "kill", "stop", or "errors" with the fault that `how` names."""
+        self.trouble = kind
+        if kind == "kill":
+            await self.end()
+        elif kind == "stop":
+            self._signal(signal.SIGSTOP)
+        else:
+            await self._fault(how)
+
+    async def heal(self) -> None:
+        """End whatever trouble it has.
+
+        Raises:
+            StartError: it was killed, and does not start again.
+        """
+        if self.trouble == "kill":
+            await self.start()
+        elif self.trouble == "stop":
+            self._signal(signal.SIGCONT)
+        elif self.trouble:
+            await self._fault(None)
+        self.trouble = ""
+        self.well_since = trio.current_time()
+
+    def _signal(self, number: int) -> None:
+        assert self._process is not None
+        self._process.send_signal(number)
+
+    async def _fault(self, fault: str | None) -> None:
+        async with httpx.AsyncClient(trust_env=False, timeout=PATIENCE) as client:
+            (await client.post(f"{self.url}/synthetic", json={"fault": fault})).raise_for_status()
+
+    async def end(self) -> None:
+        """kill -9, stopped or not; returns when it is gone."""
+        process, self._process = self._process, None
+        if process is None:
+            return
+        with trio.CancelScope(shield=True):
+            if process.poll() is None:
+                process.kill()
+            await process.wait()
+            for pipe in (process.stdin, process.stdout):
+                if pipe is not None:
+                    await pipe.aclose()
+
+    @property
+    def gone(self) -> bool:
+        """Whether it has ended by itself."""
+        return self._process is not None and self._process.poll() is not None
+
+    # -- what it says -------------------------------------------------------------------------
+
+    async def slots(self) -> list[dict[str, Any]]:
+        """GET /slots."""
+        found: list[dict[str, Any]] = await self._get("/slots")
+        return found
+
+    async def busy(self) -> int:
+        """How many of its slots are busy."""
+        return sum(bool(slot["is_processing"]) for slot in await self.slots())
+
+    async def _get(self, path: str) -> Any:
+        async with httpx.AsyncClient(trust_env=False, timeout=_ANSWER) as client:
+            reply = await client.get(self.url + path)
+            return reply.raise_for_status().json()
+
+
+@asynccontextmanager
+async def running(
+    count: int, script: Path, options: Sequence[str], folder: Path
+) -> AsyncIterator[list[Upstream]]:
+    """So many upstreams, which do not outlive the block.
+
+    Raises:
+        StartError: one of them did not start.
+    """
+    async with AsyncExitStack() as stack:
+        out = []
+        for n in range(count):
+            out.append(Upstream(f"upstream-{n + 1}", script, options, folder))
+            stack.push_async_callback(out[-1].end)
+            await out[-1].start()
+        yield out

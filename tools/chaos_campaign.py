@@ -1,0 +1,195 @@
+#!/usr/bin/env python3
+"""Kill, stop and break the upstreams of one llcuda-server, and prove that no answer suffers."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path[:0] = [str(ROOT), str(ROOT / "protocol")]  # runs from anywhere, without being installed
+
+from tools.chaos import memory  # noqa: E402
+from tools.chaos.broken import MODES  # noqa: E402
+from tools.chaos.campaign import Outcome, Plan, run  # noqa: E402
+from tools.chaos.clients import KINDS  # noqa: E402
+from tools.chaos.troubles import KINDS as TROUBLES  # noqa: E402
+from tools.chaos.troubles import Manners  # noqa: E402
+from tools.crash import command  # noqa: E402
+from tools.overhead.processes import StartError  # noqa: E402
+
+EXAMPLE = """\
+example:
+  python tools/chaos_campaign.py --minutes 10 --json chaos.json
+  python tools/chaos_campaign.py --minutes 1 --real-engine 0 --seed 7
+  python tools/chaos_campaign.py --break keep-a-slot      # must end with exit code 1
+
+Real processes: llcuda-server with three upstreams. At random moments one of them is killed with -9
+and later started again on its port, one is stopped (SIGSTOP) and later continued, and one answers
+errors, breaks off or stalls for a while; each by itself, so that at times all of them are in
+trouble. Clients read to the end, detach and attach, send a key twice at once, and cancel: after
+some pieces, or after a while, whether it has begun or waits.
+
+Four fifths of the time the upstreams are synthetic: every token follows from all ids before it. The
+rest (--real-engine) they are llama.cpp's servers with the demonstration model, whose answers were
+recorded before, with nothing going wrong; those do not answer errors.
+
+Checked: each piece that a client gets, against what the model says: number, text, id, and
+log-probabilities; every generation ends, with done, cancelled, or an error that says why, and an
+error only if no upstream was well; once all is quiet, no slot is busy on any upstream or held by
+the server, and all slots can be used at once; the server's memory is flat; no traceback in its
+log; what was acknowledged is in the store, unaltered.
+
+Afterwards servers that are broken on purpose are tried, and must be found out.
+
+exit codes: 0 all is well, 1 something is not, 2 usage, 130 interrupted
+"""
+#: Share of the time that goes to real engines where nothing else is said.
+REAL_SHARE = 0.2
+#: Most seconds in which a server that is broken on purpose must be found out.
+_CONTROL = 20.0
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    out = argparse.ArgumentParser(
+        description=__doc__,
+        epilog=EXAMPLE,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    out.add_argument("--minutes", type=command.above_0, default=10.0, help="(default %(default)g)")
+    out.add_argument(
+        "--real-engine",
+        type=command.count,
+        metavar="SECONDS",
+        help="of these minutes, so long with llama.cpp's own server (default: a fifth)",
+    )
+    out.add_argument("--upstreams", type=command.positive, default=3, help="(default %(default)s)")
+    out.add_argument(
+        "--peace",
+        type=command.above_0,
+        default=Manners.peace,
+        metavar="SECONDS",
+        help="mean time between two troubles of one kind (default %(default)g)",
+    )
+    out.add_argument("--no-controls", action="store_true", help="try no broken server")
+    out.add_argument("--break", dest="broken", choices=MODES, help="run with a broken server only")
+    command.add_common(out, 64)
+    out.set_defaults(rate=Plan.rate)
+    return out
+
+
+def plans(args: argparse.Namespace, seed: int) -> list[Plan]:
+    """The campaigns to be run, one after another."""
+    seconds = args.minutes * 60
+    real = round(seconds * REAL_SHARE) if args.real_engine is None else args.real_engine
+    lasts = Manners.lasts if args.peace >= 3 else (args.peace / 3, args.peace)
+    plan = Plan(
+        seed,
+        seconds - real,
+        args.clients,
+        args.upstreams,
+        args.rate,
+        manners=Manners(args.peace, lasts),
+    )
+    quick = replace(plan, seconds=_CONTROL, manners=Manners(2.0, (0.5, 3.0)))
+    if args.broken is not None:
+        return [replace(quick, broken=args.broken)]
+    out = [plan] if plan.seconds > 0 else []
+    if real:
+        out.append(replace(plan, seconds=real, real=True))
+    if not args.no_controls:
+        out += [replace(quick, broken=mode) for mode in MODES]
+    return out
+
+
+def is_well(outcome: Outcome) -> bool:
+    """Whether it came out as it must: a broken server, with violations."""
+    return bool(outcome.violations) is (outcome.plan.broken is not None)
+
+
+def summary(outcome: Outcome) -> str:
+    """One campaign, for a person."""
+    plan, violations, n = outcome.plan, outcome.violations, outcome.ledger.counts
+    if plan.broken is not None:
+        if not violations:
+            return f"control {plan.broken}: NOT NOTICED in {outcome.seconds:.0f} s"
+        return f"control {plan.broken}: noticed after {outcome.seconds:.0f} s: {violations[0]}"
+    what = f"synthetic, {plan.rate:g} tokens/s a stream"
+    if plan.real:
+        what = "llama.cpp's server, demonstration model"
+    times = ", ".join(f"{s:,.0f} s {k}" for k, s in sorted(outcome.in_trouble.items()))
+    errors = ", ".join(
+        f"{count:,} {name.removeprefix('error ')}"
+        for name, count in sorted(n.items())
+        if name.startswith("error ")
+    )
+    lines = [
+        (
+            "",
+            f"{plan.upstreams} upstreams: {what}; {plan.clients} clients, {outcome.seconds:,.0f} s",
+        ),
+        ("troubles", ", ".join(f"{outcome.troubles.get(k, 0):,} {k}" for k in TROUBLES)),
+        ("  at once", f"{times} of {plan.upstreams} upstreams in trouble"),
+        ("requests", ", ".join(f"{n[f'{kind} jobs']:,} {kind}" for kind in KINDS)),
+        ("ended", f"{n['acknowledged']:,} done or cancelled, {n['errors']:,} with an error"),
+        ("  errors", errors or "none"),
+        ("pieces compared", f"{n['pieces']:,}: text, id, log-probabilities and number"),
+        ("moved", f"{n['spliced results']:,} results went on elsewhere, {n['splices']:,} times"),
+        ("in the store", f"{n['stored']:,}, {n['unaltered at the end']:,} acknowledged, unaltered"),
+        ("memory", _memory(outcome.rss)),
+        *command.verdict(violations, n["violations"]),
+    ]
+    return command.table(lines)
+
+
+def _memory(rss: Sequence[int]) -> str:
+    if not rss:
+        return "not looked at"
+    second, last = map(memory.mib, memory.medians(rss))
+    allowed = f"{memory.SLACK:.0%} and {memory.mib(memory.SLACK_BYTES)} more allowed"
+    if len(rss) < memory.FEWEST:
+        allowed = "too short to judge"
+    return f"{second} in the second quarter, {last} in the last; {allowed}"
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the campaigns, print the summary, write the JSON."""
+    args = parser().parse_args(argv)
+    seed = command.seed_of(args.seed)
+    about = command.about()
+    print(f"seed {seed}; {command.machine_line(about)}", flush=True)
+    outcomes: list[Outcome] = []
+    code = 0
+    try:
+        for plan in plans(args, seed):
+            outcomes.append(command.run(partial(run, plan, say=command.say)))
+            command.say("")
+            print(f"\n{summary(outcomes[-1])}", flush=True)
+    except (command.Interrupted, KeyboardInterrupt) as interrupted:
+        command.say("")
+        print("interrupted", file=sys.stderr)
+        code = getattr(interrupted, "code", 130)
+    except StartError as error:
+        command.say("")
+        print(error, file=sys.stderr)
+        code = 1
+    if args.json is not None:
+        document: dict[str, Any] = {"seed": seed, **about, "complete": code == 0}
+        document["campaigns"] = [outcome.document() for outcome in outcomes]
+        args.json.write_text(json.dumps(document, indent=1) + "\n", "utf-8")
+    if code:
+        return code
+    if args.broken is not None:
+        return int(bool(outcomes[0].violations))
+    return int(not all(map(is_well, outcomes)))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

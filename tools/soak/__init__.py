@@ -1,0 +1,1 @@
+"""The parts of the soak: hours of steady load, and whether anything grows."""

@@ -1,0 +1,126 @@
+"""What is looked at every few seconds: the server's process, its folder, and what clients wait."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from tools.overhead.processes import machine_cpu
+from tools.overhead.stats import percentile
+from tools.soak.load import Load, Window
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """What a window of some seconds has shown.
+
+    Attributes:
+        time: seconds from the beginning, at the window's end.
+        rss: bytes of the server in memory.
+        descriptors, threads: of the server.
+        server_cpu: cores that the server used in the window; machine_cpu: all processes.
+        first_p50, first_p99: seconds from when a request was due to its first token.
+        interval_p50, interval_p99: seconds between two tokens.
+        requests, tokens: of the window.
+        running: requests under way at its end.
+        journal, store: bytes on the disk.
+    """
+
+    time: float
+    rss: int
+    descriptors: int
+    threads: int
+    server_cpu: float
+    machine_cpu: float
+    first_p50: float | None
+    first_p99: float | None
+    interval_p50: float | None
+    interval_p99: float | None
+    requests: int
+    tokens: int
+    running: int
+    journal: int
+    store: int
+
+    def document(self) -> dict[str, Any]:
+        """For JSON: times in microseconds are enough."""
+        return {k: round(v, 6) if isinstance(v, float) else v for k, v in asdict(self).items()}
+
+
+class Sampler:
+    """Takes samples of a server.
+
+    Args:
+        pid: the server's.
+        folder: its data directory.
+        load: whose windows are told.
+    """
+
+    def __init__(self, pid: int, folder: Path, load: Load) -> None:
+        self._pid = pid
+        self._folder = folder
+        self._load = load
+        self._began = self._last = time.monotonic()
+        self._cpu = _cpu(pid), machine_cpu()
+
+    def take(self) -> Sample:
+        """The sample of the window that ends now."""
+        now = time.monotonic()
+        window, self._load.window = self._load.window, Window()
+        cpu = _cpu(self._pid), machine_cpu()
+        server, machine = (
+            (new - old) / (now - self._last) for new, old in zip(cpu, self._cpu, strict=True)
+        )
+        self._cpu, self._last = cpu, now
+        status = _status(self._pid)
+        journal = _size(self._folder / "journal")
+        return Sample(
+            time=now - self._began,
+            rss=int(status["VmRSS"].split()[0]) * 1024,
+            descriptors=sum(1 for _ in Path(f"/proc/{self._pid}/fd").iterdir()),
+            threads=int(status["Threads"]),
+            server_cpu=server,
+            machine_cpu=machine,
+            first_p50=percentile(window.first, 0.5),
+            first_p99=_high(window.first),
+            interval_p50=percentile(window.intervals, 0.5),
+            interval_p99=percentile(window.intervals, 0.99),
+            requests=window.requests,
+            tokens=window.tokens,
+            running=self._load.running,
+            journal=journal,
+            store=_size(self._folder) - journal,
+        )
+
+
+def _high(values: list[float]) -> float | None:
+    """The 99th percentile; of fewer than a hundred values, as in one window, the greatest."""
+    if not values:
+        return None
+    ordered = sorted(values)
+    return ordered[min(len(ordered) - 1, int(0.99 * len(ordered)))]
+
+
+def _cpu(pid: int) -> float:
+    """CPU seconds of a process: its clock, which Linux gives in nanoseconds."""
+    return time.clock_gettime((~pid << 3) | 2)
+
+
+def _status(pid: int) -> dict[str, str]:
+    lines = Path(f"/proc/{pid}/status").read_text("ascii", "replace").splitlines()
+    return {name: value.strip() for name, _, value in (line.partition(":") for line in lines)}
+
+
+def _size(folder: Path) -> int:
+    """Bytes of all files, as far as they are there: some go while we look."""
+    total = 0
+    for path in folder.rglob("*"):
+        try:
+            status = path.stat()
+        except FileNotFoundError:
+            continue
+        if path.is_file():
+            total += status.st_blocks * 512
+    return total
