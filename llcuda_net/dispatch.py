@@ -140,9 +140,7 @@ class Dispatcher:
             reason=error.message,
         )
         failed.failovers += 1
-        generation.final = None
-        if generation.pieces:
-            generation.moved(f"{failed.name}: {error.message}"[:256])
+        generation.fails_over(f"{failed.name}: {error.message}"[:256])
         self._publisher.flush()
 
     # -- one attempt --------------------------------------------------------------------------
@@ -208,7 +206,9 @@ class Dispatcher:
         """Note in the journal who is asked, and what was made of messages."""
         generation.model, generation.upstream = member.fingerprint(), member.upstream.base_url
         position = len(generation.pieces)
-        if position in generation.moves and generation.noted < position:
+        if generation.noted < position and any(
+            one.position == position for one in generation.failovers
+        ):
             generation.noted = position
             self._keeper.spliced(generation, generation.upstream)
         self._keeper.dispatched(generation, news)

@@ -13,7 +13,7 @@ import uuid
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any
+from typing import Any, NamedTuple
 
 import trio
 
@@ -51,6 +51,19 @@ TRANSITIONS: dict[State, frozenset[State]] = {
 _REASONS = {"eos": "stop", "word": "stop", "limit": "length"}
 
 
+class Failover(NamedTuple):
+    """An upstream failed, and the generation goes on.
+
+    Attributes:
+        position: the number of the piece before which that was; 0: nobody has seen anything.
+        at: when, on trio's clock.
+    """
+
+    position: int
+    reason: str
+    at: float
+
+
 @dataclass(slots=True, eq=False, weakref_slot=True)
 class Generation:
     """One run of a request.
@@ -78,8 +91,9 @@ class Generation:
         position, queue_wait, queue_reason: see tickets.Ticket.
         model, upstream: what it was last dispatched to: the model's fingerprint, and where.
         rendered: the prompt, as the model's chat template made it of messages.
-        moves: why it goes on elsewhere, by the number of the piece before which it does.
-        noted: the number of these that the journal knows of, at most.
+        failovers: each time that an upstream failed at it and another one, or that one again, was
+            asked to go on.
+        noted: the last piece before which the journal knows of one.
         cacheable: whether the same request may be answered with its result.
         stranded: it waits for an upstream that is not there, after a restart.
         suspended: it stops here without having ended: the next server goes on with it.
@@ -120,7 +134,7 @@ class Generation:
     queue_wait: float | None = None
     queue_reason: str = ""
     rendered: str | list[int] | None = None
-    moves: dict[int, str] = field(default_factory=dict)
+    failovers: list[Failover] = field(default_factory=list)
     noted: int = 0
     model: dict[str, Any] = field(default_factory=dict)
     upstream: str = ""
@@ -292,12 +306,13 @@ class Generation:
         self._held.clear()  # comes again
         self.final = None
 
-    def moved(self, reason: str) -> None:
+    def fails_over(self, reason: str) -> None:
         """What comes next is made by another upstream. Nothing is lost by it: the epoch stays."""
         position = len(self.pieces)
-        if not self.splices or self.splices[-1][0] != position:
+        if position and (not self.splices or self.splices[-1][0] != position):
             self.splices.append((position, self.epoch))
-        self.moves[position] = reason
+        self.final = None
+        self.failovers.append(Failover(position, reason, trio.current_time()))
         self.notify()
 
     def dispatched(self) -> None:

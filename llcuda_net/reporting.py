@@ -62,7 +62,7 @@ class Reporter:
         """A generation is over."""
         self._ended[generation.state] += 1
         self._streamed += len(generation.pieces)
-        self._failovers += len(generation.moves)
+        self._failovers += len(generation.failovers)
 
     def report(self, user: User, *, draining: bool, connections: int) -> dict[str, Any]:
         """How it stands, as far as a user may know: an admin everything."""
@@ -83,7 +83,7 @@ class Reporter:
                 "failed": self._ended[State.FAILED],
                 "cancelled": self._ended[State.CANCELLED],
                 "interrupted": self._ended[State.INTERRUPTED],
-                "failovers": self._failovers + sum(len(g.moves) for g in self._registry),
+                "failovers": self._failovers + sum(len(g.failovers) for g in self._registry),
             },
             "tokens": tokens,
             "tokens_per_second": self._rate(tokens),

@@ -30,9 +30,11 @@ from llcuda_net.storage.records import Level
 from llcuda_net.upstream.pool import Pool
 from llcuda_net.upstreams import Upstreams
 from llcuda_net.users import Users
+from llcuda_net.version import package_version
 
 if TYPE_CHECKING:
     from llcuda_net.monitoring import Monitor
+    from llcuda_net.tracing import Tracing
 
 log = structlog.get_logger(__name__)
 
@@ -54,10 +56,11 @@ def run(settings: Settings, reload: Callable[[], Settings]) -> int:
     """
     users = _users(settings)
     tls = _tls(settings)
+    tracing = _tracing(settings)
     _raise_descriptor_limit()
     with _model(settings) as model:
         upstreams = Upstreams(settings, model)
-        return trio.run(_Serving(settings, users, tls, upstreams, reload).run)
+        return trio.run(_Serving(settings, users, tls, upstreams, reload, tracing).run)
 
 
 def _users(settings: Settings) -> Users:
@@ -70,6 +73,14 @@ def _users(settings: Settings) -> Users:
             )
         return Users()
     return Users.parse(read_file(path, "token file"), f"token file {path}")
+
+
+def _tracing(settings: Settings) -> Tracing | None:
+    if settings.otlp_endpoint is None:
+        return None
+    from llcuda_net.tracing import open_tracing  # of an extra, which may not be installed
+
+    return open_tracing(settings.otlp_endpoint, package_version())
 
 
 def _raise_descriptor_limit() -> None:
@@ -119,12 +130,14 @@ class _Serving:
         tls: ssl.SSLContext | None,
         upstreams: Upstreams,
         reload: Callable[[], Settings],
+        tracing: Tracing | None,
     ) -> None:
         self._settings = settings
         self._users = users
         self._tls = tls
         self._upstreams = upstreams
         self._reload = reload
+        self._tracing = tracing
         self._server: Server | None = None
         self._signals: list[int] = []
         self._failure: ConfigError | EngineError | StorageError | None = None
@@ -198,6 +211,9 @@ class _Serving:
             server.analyst.prepare = compile_kernels
         if self._monitor is not None:
             self._monitor.watch(server)
+        if self._tracing is not None:
+            self._tracing.name_of = server.standing.name_of
+            server.watch.add(self._tracing)
         async with trio.open_nursery() as around:
             await around.start(pool.run)
             async with trio.open_nursery() as nursery:
@@ -209,6 +225,8 @@ class _Serving:
             around.cancel_scope.cancel()
         if self._monitor is not None:
             self._monitor.forget()
+        if self._tracing is not None:
+            await self._tracing.aclose()
         await self._upstreams.aclose()
 
     async def _announce(self, pool: Pool, listeners: _Listeners) -> None:

@@ -142,6 +142,9 @@ class Settings:
     metrics_host: str = _option(
         "127.0.0.1", "address for them; whoever reaches it may read them, without a token"
     )
+    otlp_endpoint: str | None = _option(
+        None, "OpenTelemetry collector for a trace of each generation (http://127.0.0.1:4318)"
+    )
     log_level: str = _option("info", "debug, info, warning or error")
     log_format: str = _option("auto", "human, json, or auto: human on a terminal")
     log_prompts: bool = _option(False, "write the text of prompts to the log", kind=bool)
@@ -153,6 +156,7 @@ _METAVARS = {
     "durability": "LEVEL",
     "host": "ADDRESS",
     "metrics_host": "ADDRESS",
+    "otlp_endpoint": "URL",
     "log_level": "LEVEL",
     "log_format": "FORMAT",
 }

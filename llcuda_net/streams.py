@@ -7,7 +7,7 @@ from collections.abc import Callable
 import structlog
 
 from llcuda_net.errors import RequestError
-from llcuda_net.generations import Generation
+from llcuda_net.generations import Failover, Generation
 from llcuda_net.outbox import Outbox
 from llcuda_protocol import (
     Accepted,
@@ -76,8 +76,9 @@ class GenerationStream:
         self._queue: tuple[int, float | None, str] = (0, None, "")
         self._durable = 0
         self._with_durable = with_durable
-        #: How many of the generation's moves were told, or are no news to this reader.
-        self._moves = sum(p < first for p in generation.moves) if with_splices else None
+        #: How many of the generation's failovers were told, or are no news to this reader.
+        self._told = sum(one.position <= first for one in generation.failovers)
+        self._with_splices = with_splices
         generation.join()
         generation.on_change.append(self.pump)
         if with_durable:
@@ -150,7 +151,7 @@ class GenerationStream:
         if self._waits() != self._queue:
             position, wait, reason = self._queue = self._waits()
             outbox.add(connection.send(Queue(self._number, position, wait, reason or None)))
-        self._tell_moves()
+        self._tell_failovers()
         while self._next < generation.visible and not self._cancelled:
             if connection.credit(self._number) <= 0 or not outbox.has_room:
                 return
@@ -161,7 +162,7 @@ class GenerationStream:
                 return
             outbox.add(data)
             self._next += count
-            self._tell_moves()
+            self._tell_failovers()
         if generation.ended:
             self._end(generation.ending(self._number))
 
@@ -185,19 +186,19 @@ class GenerationStream:
         generation = self.generation
         return generation.position, generation.queue_wait, generation.queue_reason
 
-    def _next_move(self) -> int | None:
-        """The number of the piece before which the next move is to be told."""
-        moves = self.generation.moves
-        if not moves or self._moves is None or self._moves >= len(moves):
+    def _next_failover(self) -> Failover | None:
+        """The next one to be told of."""
+        if not self._with_splices:
             return None
-        return list(moves)[self._moves]
+        failovers = self.generation.failovers
+        return failovers[self._told] if self._told < len(failovers) else None
 
-    def _tell_moves(self) -> None:
-        while (position := self._next_move()) is not None and position <= self._next:
-            assert self._moves is not None
-            self._moves += 1
-            reason = self.generation.moves[position]
-            self._outbox.add(self._connection.send(Splice(self._number, position, reason or None)))
+    def _tell_failovers(self) -> None:
+        while (one := self._next_failover()) is not None and one.position <= self._next:
+            self._told += 1
+            if one.position:  # what nobody has seen is nobody's concern
+                splice = Splice(self._number, one.position, one.reason)
+                self._outbox.add(self._connection.send(splice))
 
     def _settled(self) -> None:
         """More of the generation is on the disk."""
@@ -220,9 +221,9 @@ class GenerationStream:
         most = _MOST_PIECES if logprobs is None else _MOST_PIECES_LOGPROBS
         start = self._next
         end = min(start + most, generation.visible)
-        move = self._next_move()
-        if move is not None:
-            end = min(end, move)
+        failover = self._next_failover()
+        if failover is not None:
+            end = min(end, failover.position)
         return Tokens(
             self._number,
             start,

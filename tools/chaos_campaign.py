@@ -38,7 +38,8 @@ some pieces, or after a while, whether it has begun or waits.
 
 Four fifths of the time the upstreams are synthetic: every token follows from all ids before it. The
 rest (--real-engine) they are llama.cpp's servers with the demonstration model, whose answers were
-recorded before, with nothing going wrong; those do not answer errors.
+recorded before, with nothing going wrong; those do not answer errors, and run at a tenth of their
+speed, since their answers take milliseconds.
 
 Checked: each piece that a client gets, against what the model says: number, text, id, and
 log-probabilities; every generation ends, with done, cancelled, or an error that says why, and an
@@ -89,14 +90,13 @@ def plans(args: argparse.Namespace, seed: int) -> list[Plan]:
     """The campaigns to be run, one after another."""
     seconds = args.minutes * 60
     real = round(seconds * REAL_SHARE) if args.real_engine is None else args.real_engine
-    lasts = Manners.lasts if args.peace >= 3 else (args.peace / 3, args.peace)
     plan = Plan(
         seed,
         seconds - real,
         args.clients,
         args.upstreams,
         args.rate,
-        manners=Manners(args.peace, lasts),
+        manners=Manners(args.peace, (args.peace / 6, args.peace)),
     )
     quick = replace(plan, seconds=_CONTROL, manners=Manners(2.0, (0.5, 3.0)))
     if args.broken is not None:

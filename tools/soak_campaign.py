@@ -90,7 +90,14 @@ def summary(outcome: Outcome) -> str:
     ]
     if outcome.samples:
         last, mean = outcome.samples[-1], outcome.mean
-        cores = f"{mean('server_cpu'):.2f} cores by the server, {mean('machine_cpu'):.2f} by all"
+        cores = ", ".join(
+            f"{mean(name):.2f} {who}"
+            for name, who in (
+                ("server_cpu", "cores by the server"),
+                ("own_cpu", "by upstreams and clients"),
+                ("machine_cpu", "by all that ran"),
+            )
+        )
         journal, store = mib(last.journal), mib(last.store)
         lines.append(("in the mean", f"{mean('running'):.1f} of {all_slots} slots, {cores}"))
         lines.append(("on the disk", f"{journal} of journal, {store} of store at the end"))

@@ -11,8 +11,8 @@ from dataclasses import replace
 from typing import Any
 
 from llcuda_net import continuation
-from llcuda_net.admission import Admission
 from llcuda_net.cli import server
+from llcuda_net.upstream.lease import Lease
 
 #: The lease that is never given back, counted from the first.
 _KEPT = 40
@@ -33,35 +33,16 @@ def repeat_at_splice() -> None:
 
 def keep_a_slot() -> None:
     """Never give back one slot, of hundreds of requests."""
-    admission: Any = Admission
-    begin = admission.__init__
-    count = 0
+    release = Lease.release
+    held: list[Lease] = []
 
-    class Kept:
-        """A lease that is not given back."""
+    def forget(self: Lease) -> None:
+        if len(held) < _KEPT and self not in held:
+            held.append(self)
+        if self is not held[-1] or len(held) < _KEPT:
+            release(self)
 
-        def __init__(self, lease: Any) -> None:
-            self._lease = lease
-
-        def release(self) -> None:
-            """Do nothing."""
-
-        def __getattr__(self, name: str) -> Any:
-            return getattr(self._lease, name)
-
-    def place_kept(place: Callable[[Any], Any]) -> Callable[[Any], Any]:
-        def placed(ticket: Any) -> Any:
-            nonlocal count
-            lease = place(ticket)
-            count += lease is not None
-            return Kept(lease) if lease is not None and count == _KEPT else lease
-
-        return placed
-
-    def broken(self: Admission, place: Any, *arguments: Any, **named: Any) -> None:
-        begin(self, place_kept(place), *arguments, **named)
-
-    admission.__init__ = broken
+    Lease.release = forget  # type: ignore[method-assign]
 
 
 MODES: dict[str, Callable[[], None]] = {

@@ -22,7 +22,7 @@ from tools.chaos import memory, quiet
 from tools.chaos.broken import MODES
 from tools.chaos.clients import KINDS, ChaosClients
 from tools.chaos.troubles import Manners, Troubles
-from tools.chaos.upstreams import REAL, SYNTHETIC, Upstream, running
+from tools.chaos.upstreams import REAL, SYNTHETIC, Upstream, running, slow_down
 from tools.crash import kept
 from tools.crash.clients import PATIENCE, Options
 from tools.crash.jobs import Jobs, RecordedJobs, SyntheticJobs
@@ -74,6 +74,7 @@ class Outcome:
     ledger: Ledger = field(default_factory=Ledger)
     troubles: dict[str, int] = field(default_factory=dict)
     in_trouble: dict[int, float] = field(default_factory=dict)
+    excused: list[str] = field(default_factory=list)
     rss: list[int] = field(default_factory=list)
     report: dict[str, Any] = field(default_factory=dict)
     seconds: float = 0.0
@@ -112,6 +113,7 @@ class Outcome:
             "seconds": round(self.seconds, 1),
             "troubles": dict(sorted(self.troubles.items())),
             "seconds_in_trouble": {n: round(s, 1) for n, s in sorted(self.in_trouble.items())},
+            "excused": self.excused,
             "server_rss": self.rss,
             "server_report": self.report,
             "counts": dict(sorted(self.ledger.counts.items())),
@@ -194,6 +196,9 @@ class _Campaign:
             over = trio.Event()
             nursery.start_soon(memory.watch, self._server.pid, self._outcome.rss)
             nursery.start_soon(self._run_clients, over)
+            if self._plan.real:
+                for upstream in self._upstreams:
+                    nursery.start_soon(slow_down, upstream)
             calm = trio.Event()
             nursery.start_soon(self._trouble, calm)
             while not calm.is_set() and not self._ledger.violations:
@@ -207,6 +212,7 @@ class _Campaign:
                     await over.wait()
             nursery.cancel_scope.cancel()
         self._outcome.troubles = dict(self._troubles.counts)
+        self._outcome.excused = self._clients.excused
         self._outcome.in_trouble = dict(self._troubles.seconds)
         if patience.cancelled_caught:
             self._ledger.violation(f"clients not done {PATIENCE:g} s after the last trouble")
@@ -226,8 +232,7 @@ class _Campaign:
         self._say("all is over: looking at slots, log and store")
         ledger, server = self._ledger, self._server
         for upstream in self._upstreams:
-            if upstream.gone:
-                ledger.violation(f"{upstream.name} has ended by itself")
+            upstream.check()
         found = await quiet.settled(lambda: quiet.slots_left(self._upstreams))
         async with llcuda_net.connect(server.address) as client:
 

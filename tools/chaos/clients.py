@@ -13,7 +13,7 @@ from llcuda_protocol import ErrorCode
 from tools.chaos.upstreams import Upstream
 from tools.crash.clients import Clients, Options
 from tools.crash.jobs import Job, Jobs
-from tools.crash.ledger import Ledger, Reading
+from tools.crash.ledger import MOST_TOLD, Ledger, Reading
 
 #: What clients do, of a hundred times; "hurry": cancel after a while, whether it has begun or not.
 KINDS = {"read": 58, "detach": 12, "twice": 10, "cancel": 10, "hurry": 10}
@@ -36,7 +36,11 @@ SETTLED = 16.0
 
 
 class ChaosClients(Clients):
-    """Clients who bear with errors, if no upstream could have served them."""
+    """Clients who bear with errors, if no upstream could have served them.
+
+    Attributes:
+        excused: the first of these errors, in words.
+    """
 
     def __init__(
         self,
@@ -47,6 +51,7 @@ class ChaosClients(Clients):
         upstreams: Sequence[Upstream],
     ) -> None:
         super().__init__(options, jobs, ledger, rng)
+        self.excused: list[str] = []
         self._upstreams = upstreams
 
     async def _do(self, client: Client, job: Job) -> None:
@@ -61,17 +66,18 @@ class ChaosClients(Clients):
         if not isinstance(error, RequestError) or error.code not in EXCUSED or not error.message:
             super()._failed(reading, error, began)
             return
+        waited = trio.current_time() - began
+        what = f"{error.code} after {waited:.1f} s and {reading.fresh} pieces: {error.message}"
         well = [
             upstream.name
             for upstream in self._upstreams
             if not upstream.trouble and upstream.well_since <= began - SETTLED
         ]
         if well:
-            waited = trio.current_time() - began
-            reading.fail(
-                f"{error.code} after {waited:.1f} s, though {well[0]} was well: {error.message}"
-            )
+            reading.fail(f"{what} (though {well[0]} was well)")
             return
+        if len(self.excused) < MOST_TOLD:
+            self.excused.append(what)
         self._ledger.counts["errors"] += 1
         self._ledger.counts[f"error {error.code}"] += 1
         reading.excuse()

@@ -42,7 +42,7 @@ class Manners:
     """
 
     peace: float = 6.0
-    lasts: tuple[float, float] = (1.0, 10.0)
+    lasts: tuple[float, float] = (1.0, 6.0)
 
 
 class Troubles:

@@ -20,6 +20,8 @@ SYNTHETIC = ROOT / "tools" / "synthetic_upstream.py"
 REAL = ROOT / "tools" / "chaos" / "real_engine.py"
 #: Seconds for an upstream to answer what is asked of it for a check.
 _ANSWER = 5.0
+#: Seconds that one which is slowed down runs at a stretch.
+_AWAKE = 0.01
 
 
 class Upstream:
@@ -69,13 +71,37 @@ class Upstream:
             while not line.endswith(b"\n") and (data := await stdout.receive_some(4096)):
                 line += data
         if not line.startswith(b"listening on "):
-            said = self._log.read_text("utf-8", "replace").strip().splitlines()[-3:]
-            raise StartError(f"{self.name} did not start: {' / '.join(said) or 'it said nothing'}")
+            raise StartError(f"{self.name} did not start: {self._said()}")
+
+    @property
+    def pid(self) -> int:
+        """The process id of the one that runs."""
+        assert self._process is not None
+        return self._process.pid
+
+    def _said(self) -> str:
+        """The last lines of its log."""
+        lines = self._log.read_text("utf-8", "replace").strip().splitlines()[-3:]
+        return " / ".join(lines) or "it said nothing"
+
+    def check(self) -> None:
+        """See that it has not ended by itself.
+
+        Raises:
+            StartError: it has.
+        """
+        if self._process is not None and (code := self._process.poll()) is not None:
+            raise StartError(f"{self.name} has ended by itself, with {code}: {self._said()}")
 
     # -- troubles -----------------------------------------------------------------------------
 
     async def harm(self, kind: str, how: str) -> None:
-        """Begin a trouble: "kill", "stop", or "errors" with the fault that `how` names."""
+        """Begin a trouble: "kill", "stop", or "errors" with the fault that `how` names.
+
+        Raises:
+            StartError: it had ended by itself.
+        """
+        self.check()
         self.trouble = kind
         if kind == "kill":
             await self.end()
@@ -88,8 +114,9 @@ class Upstream:
         """End whatever trouble it has.
 
         Raises:
-            StartError: it was killed, and does not start again.
+            StartError: it was killed, and does not start again, or has ended by itself.
         """
+        self.check()
         if self.trouble == "kill":
             await self.start()
         elif self.trouble == "stop":
@@ -102,6 +129,11 @@ class Upstream:
     def _signal(self, number: int) -> None:
         assert self._process is not None
         self._process.send_signal(number)
+
+    def pause(self, paused: bool) -> None:
+        """Stop it for a moment, or let it go on; not where it is in trouble."""
+        if self._process is not None and not self.trouble:
+            self._signal(signal.SIGSTOP if paused else signal.SIGCONT)
 
     async def _fault(self, fault: str | None) -> None:
         async with httpx.AsyncClient(trust_env=False, timeout=PATIENCE) as client:
@@ -120,11 +152,6 @@ class Upstream:
                 if pipe is not None:
                     await pipe.aclose()
 
-    @property
-    def gone(self) -> bool:
-        """Whether it has ended by itself."""
-        return self._process is not None and self._process.poll() is not None
-
     # -- what it says -------------------------------------------------------------------------
 
     async def slots(self) -> list[dict[str, Any]]:
@@ -140,6 +167,21 @@ class Upstream:
         async with httpx.AsyncClient(trust_env=False, timeout=_ANSWER) as client:
             reply = await client.get(self.url + path)
             return reply.raise_for_status().json()
+
+
+async def slow_down(upstream: Upstream) -> None:
+    """Let it run for a tenth of the time only, until cancelled.
+
+    The demonstration model answers in milliseconds: few would be under way when something happens.
+    """
+    try:
+        while True:
+            await trio.sleep(_AWAKE)
+            upstream.pause(True)
+            await trio.sleep(9 * _AWAKE)
+            upstream.pause(False)
+    finally:
+        upstream.pause(False)
 
 
 @asynccontextmanager

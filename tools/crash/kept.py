@@ -38,7 +38,8 @@ async def check_new(folder: Path, ledger: Ledger) -> None:
         if result is None:
             ledger.violation(f"{id_}: acknowledged, and not in the store")
         elif (difference := differs(receipt, result)) is not None:
-            ledger.violation(f"{id_}: stored, but {difference}")
+            what = f"{receipt.job.kind}/{receipt.job.flavour}, {receipt.reason}"
+            ledger.violation(f"{id_} ({what}): stored, but {difference}")
         else:
             ledger.counts["found in the store"] += 1
         ledger.kept[id_] = b"" if result is None else digest(result)

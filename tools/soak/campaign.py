@@ -10,7 +10,7 @@ from __future__ import annotations
 import random
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -161,7 +161,7 @@ async def run(plan: Plan, folder: Path, say: Callable[[str], None]) -> Outcome:
             await stack.enter_async_context(ended(server))
             await server.start()
             await server.ready()
-            await _soak(outcome, server, say)
+            await _soak(outcome, server, [upstream.pid for upstream in upstreams], say)
             found = await quiet.settled(lambda: quiet.slots_left(upstreams))
             async with llcuda_net.connect(server.address, token=MONITOR) as client:
 
@@ -179,10 +179,12 @@ async def run(plan: Plan, folder: Path, say: Callable[[str], None]) -> Outcome:
     return outcome
 
 
-async def _soak(outcome: Outcome, server: Server, say: Callable[[str], None]) -> None:
+async def _soak(
+    outcome: Outcome, server: Server, others: Sequence[int], say: Callable[[str], None]
+) -> None:
     plan = outcome.plan
     load = Load(server.address, _CONNECTIONS)
-    sampler = Sampler(server.pid, server.folder, load)
+    sampler = Sampler(server.pid, others, server.folder, load)
     rng = random.Random(plan.seed)
 
     async def look() -> None:

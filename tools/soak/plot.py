@@ -11,7 +11,11 @@ _PANELS: tuple[tuple[str, float, tuple[tuple[str, str], ...]], ...] = (
     ("open descriptors, threads", 1.0, (("descriptors", "descriptors"), ("threads", "threads"))),
     ("to the first token, ms", 1e-3, (("first_p50", "p50"), ("first_p99", "p99"))),
     ("between tokens, ms", 1e-3, (("interval_p50", "p50"), ("interval_p99", "p99"))),
-    ("CPU, cores", 1.0, (("server_cpu", "server"), ("machine_cpu", "all processes"))),
+    (
+        "CPU, cores",
+        1.0,
+        (("server_cpu", "server"), ("own_cpu", "upstreams, clients"), ("machine_cpu", "all")),
+    ),
     ("on the disk, MiB", float(1 << 20), (("journal", "journal"), ("store", "store"))),
 )
 

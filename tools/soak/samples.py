@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import time
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -20,7 +22,9 @@ class Sample:
         time: seconds from the beginning, at the window's end.
         rss: bytes of the server in memory.
         descriptors, threads: of the server.
-        server_cpu: cores that the server used in the window; machine_cpu: all processes.
+        server_cpu: cores that the server used in the window.
+        own_cpu: those of the upstreams and of the clients.
+        machine_cpu: those of all processes of the machine, these included.
         first_p50, first_p99: seconds from when a request was due to its first token.
         interval_p50, interval_p99: seconds between two tokens.
         requests, tokens: of the window.
@@ -33,6 +37,7 @@ class Sample:
     descriptors: int
     threads: int
     server_cpu: float
+    own_cpu: float
     machine_cpu: float
     first_p50: float | None
     first_p99: float | None
@@ -54,23 +59,25 @@ class Sampler:
 
     Args:
         pid: the server's.
-        folder: its data directory.
+        others: of the upstreams.
+        folder: the server's data directory.
         load: whose windows are told.
     """
 
-    def __init__(self, pid: int, folder: Path, load: Load) -> None:
+    def __init__(self, pid: int, others: Sequence[int], folder: Path, load: Load) -> None:
         self._pid = pid
+        self._others = [*others, os.getpid()]
         self._folder = folder
         self._load = load
         self._began = self._last = time.monotonic()
-        self._cpu = _cpu(pid), machine_cpu()
+        self._cpu = self._used()
 
     def take(self) -> Sample:
         """The sample of the window that ends now."""
         now = time.monotonic()
         window, self._load.window = self._load.window, Window()
-        cpu = _cpu(self._pid), machine_cpu()
-        server, machine = (
+        cpu = self._used()
+        server, own, machine = (
             (new - old) / (now - self._last) for new, old in zip(cpu, self._cpu, strict=True)
         )
         self._cpu, self._last = cpu, now
@@ -82,6 +89,7 @@ class Sampler:
             descriptors=sum(1 for _ in Path(f"/proc/{self._pid}/fd").iterdir()),
             threads=int(status["Threads"]),
             server_cpu=server,
+            own_cpu=own,
             machine_cpu=machine,
             first_p50=percentile(window.first, 0.5),
             first_p99=_high(window.first),
@@ -93,6 +101,10 @@ class Sampler:
             journal=journal,
             store=_size(self._folder) - journal,
         )
+
+    def _used(self) -> tuple[float, float, float]:
+        """CPU seconds so far: of the server, of upstreams and clients, of all."""
+        return _cpu(self._pid), sum(map(_cpu, self._others)), machine_cpu()
 
 
 def _high(values: list[float]) -> float | None:

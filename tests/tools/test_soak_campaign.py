@@ -1,0 +1,193 @@
+"""The soak: what grows is told from what does not, and a few seconds of it run."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import random
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from llcuda_net.users import Users
+from tools import soak_campaign
+from tools.soak import plot
+from tools.soak.campaign import JUDGED, Outcome, Plan
+from tools.soak.load import (
+    LONGEST,
+    PEOPLE,
+    SHORTEST,
+    arrivals,
+    capacity,
+    mean_tokens,
+    token_file,
+)
+from tools.soak.samples import Sample
+from tools.soak.trend import FEWEST, Allowance, theil_sen, trend
+
+SCRIPT = [sys.executable, soak_campaign.__file__]
+HOUR = [10.0 * n for n in range(1, 361)]
+
+
+def noisy(slope: float, seed: int = 1) -> list[float]:
+    """100 in the mean, with outliers, and so much more an hour."""
+    rng = random.Random(seed)
+    return [
+        100 + slope * t / 3600 + rng.gauss(0, 3) + (500 if rng.random() < 0.02 else 0) for t in HOUR
+    ]
+
+
+# -- slopes -------------------------------------------------------------------------------------
+
+
+def test_the_slope_is_that_of_a_line_whatever_a_few_points_say() -> None:
+    x = np.arange(20.0)
+    y = 3 * x + 1
+    assert theil_sen(x, y) == pytest.approx((3, 3, 3))
+    y[4] = y[15] = 1e6
+    slope, low, high = theil_sen(x, y)
+    assert slope == pytest.approx(3, abs=0.2)
+    assert low <= slope <= high
+    assert theil_sen(x[:1], y[:1]) == (0.0, 0.0, 0.0)
+
+
+def test_the_interval_holds_the_true_slope_as_often_as_it_says() -> None:
+    rng, x = np.random.default_rng(1), np.arange(40.0)
+    held = 0
+    for _ in range(400):
+        _, low, high = theil_sen(x, 0.1 * x + rng.normal(size=40))
+        held += bool(low <= 0.1 <= high)
+    assert 0.92 < held / 400 < 0.98
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_what_grows_is_told_from_what_does_not(seed: int) -> None:
+    allowance = Allowance(0.05, 1.0)
+    assert trend(HOUR, noisy(0.0, seed), allowance).verdict == "flat"
+    assert trend(HOUR, noisy(-30.0, seed), allowance).verdict == "flat"
+    grown = trend(HOUR, noisy(30.0, seed), allowance)
+    assert grown.verdict == "grows"
+    assert grown.slope == pytest.approx(30, abs=6)
+
+
+def test_the_beginning_does_not_count() -> None:
+    values: list[float | None] = [min(100.0, t) for t in HOUR]
+    assert trend(HOUR, values, Allowance(0.0, 1.0)).verdict == "flat"
+
+
+def test_too_little_is_undecided() -> None:
+    assert trend(HOUR[:4], [1.0] * 4, Allowance(0.1, 1)).verdict == "undecided"
+    assert trend([], [], Allowance(0.1, 1)).verdict == "undecided"
+    assert trend(HOUR, [None] * len(HOUR), Allowance(0.1, 1)).verdict == "undecided"
+    wide = [100.0 + (50 if n % 2 else -50) for n in range(12)]
+    judged = trend(HOUR[:12], wide, Allowance(0.0, 1.0))
+    assert judged.points >= FEWEST
+    assert judged.verdict == "undecided"
+
+
+# -- the load -----------------------------------------------------------------------------------
+
+
+def test_arrivals_follow_from_the_seed_at_the_rate_that_was_asked_for() -> None:
+    drawn = list(arrivals(random.Random(1), 5.0, 2000))
+    assert drawn == list(arrivals(random.Random(1), 5.0, 2000))
+    assert drawn != list(arrivals(random.Random(2), 5.0, 2000))
+    assert len(drawn) == pytest.approx(10_000, rel=0.04)
+    gaps = np.diff([arrival.at for arrival in drawn])
+    assert gaps.std() == pytest.approx(gaps.mean(), rel=0.05)  # exponential
+    tokens = [arrival.tokens for arrival in drawn]
+    assert min(tokens) >= SHORTEST
+    assert max(tokens) <= LONGEST
+    assert np.mean(tokens) == pytest.approx(mean_tokens(), rel=0.03)
+    for person in PEOPLE:
+        share = sum(arrival.person is person for arrival in drawn) / len(drawn)
+        assert share == pytest.approx(person.share, abs=0.03)
+
+
+def test_half_load_is_half_of_what_the_slots_sustain() -> None:
+    assert capacity(10, 20.0, 0.5) == pytest.approx(10 / (0.5 + (mean_tokens() - 1) / 20))
+    plan = Plan(1, 60.0)
+    whole = capacity(plan.upstreams * plan.slots, plan.rate, plan.first_token)
+    assert plan.requests_per_second == pytest.approx(whole / 2)
+
+
+def test_the_token_file_names_its_users() -> None:
+    users = Users.parse(token_file())
+    for person in PEOPLE:
+        found = users.find(person.token)
+        assert found is not None
+        assert (found.name, found.weight, found.admin) == (person.name, person.weight, False)
+
+
+# -- whole soaks --------------------------------------------------------------------------------
+
+
+def outcome(growth: float = 0.0) -> Outcome:
+    found = Outcome(Plan(1, 3600.0))
+    for t in HOUR:
+        more = int(growth * t / 3600)
+        found.samples.append(
+            Sample(
+                t, (60 << 20) + more, 40, 5, 0.2, 0.3, 0.9, 0.1, 0.2, 0.04, 0.06, 50, 900, 11, 1, 2
+            )
+        )
+    return found
+
+
+def test_an_outcome_is_well_where_all_is_flat() -> None:
+    assert outcome().is_well
+    assert not outcome(30 << 20).is_well
+    assert outcome(30 << 20).trends()["rss"].verdict == "grows"
+    wrong = outcome()
+    wrong.violations.append("x")
+    assert not wrong.is_well
+    said = soak_campaign.summary(outcome(30 << 20))
+    assert "memory                grows: " in said
+    assert "open descriptors      flat: 40 in the median" in said
+    assert "violations            none" in said
+
+
+def test_it_is_drawn(tmp_path: Path) -> None:
+    if importlib.util.find_spec("matplotlib") is None:
+        pytest.skip("matplotlib is not installed")
+    plot.draw(outcome().document(), tmp_path / "soak.png")
+    assert (tmp_path / "soak.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_few_seconds_of_it(tmp_path: Path) -> None:
+    file = tmp_path / "soak.json"
+    options = ("--minutes", "0.1", "--every", "0.5", "--rate", "200", "--seed", "1")
+    ended = subprocess.run(
+        [*SCRIPT, *options, "--json", str(file)],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=200,
+    )
+    # So short a run may be undecided, but nothing may go wrong in it.
+    assert "violations            none" in ended.stdout, ended.stdout + ended.stderr
+    document = json.loads(file.read_text())
+    assert len(document["samples"]) == 12
+    assert set(document["trends"]) == set(JUDGED)
+    assert document["counts"]["requests"] > 20
+    assert "failed" not in document["counts"]
+    assert set(document["people"]) == {person.name for person in PEOPLE}
+    last = document["samples"][-1]
+    assert last["store"] > 0
+    assert last["journal"] > 0
+    assert sum(sample["tokens"] for sample in document["samples"]) > 500
+    well = all(found["verdict"] == "flat" for found in document["trends"].values())
+    assert ended.returncode == int(not well)
+
+
+@pytest.mark.parametrize("wrong", [["--minutes", "0"], ["--load", "-1"], ["--slots", "x"]])
+def test_a_wrong_option_is_usage(wrong: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        soak_campaign.main(wrong)
+    assert ended.value.code == 2
+    with pytest.raises(SystemExit):
+        soak_campaign.main(["--help"])
+    assert "example:" in capsys.readouterr().out
