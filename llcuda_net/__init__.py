@@ -16,11 +16,13 @@ if TYPE_CHECKING:
     from llcuda_net import sync as sync
     from llcuda_net.client import Client as Client
     from llcuda_net.client import connect as connect
+    from llcuda_net.client.events import Durable as Durable
+    from llcuda_net.client.events import Piece as Piece
+    from llcuda_net.client.events import Queued as Queued
+    from llcuda_net.client.events import Result as Result
+    from llcuda_net.client.events import Spliced as Spliced
+    from llcuda_net.client.hits import Entry as Entry
     from llcuda_net.client.hits import Hit as Hit
-    from llcuda_net.client.stream import Durable as Durable
-    from llcuda_net.client.stream import Piece as Piece
-    from llcuda_net.client.stream import Queued as Queued
-    from llcuda_net.client.stream import Result as Result
     from llcuda_net.client.stream import Stream as Stream
     from llcuda_net.errors import ConfigError as ConfigError
     from llcuda_net.errors import ConnectError as ConnectError
@@ -32,11 +34,13 @@ if TYPE_CHECKING:
 _HOMES = {
     "Client": "client",
     "connect": "client",
-    "Durable": "client.stream",
+    "Durable": "client.events",
+    "Entry": "client.hits",
     "Hit": "client.hits",
-    "Piece": "client.stream",
-    "Queued": "client.stream",
-    "Result": "client.stream",
+    "Piece": "client.events",
+    "Queued": "client.events",
+    "Result": "client.events",
+    "Spliced": "client.events",
     "Stream": "client.stream",
     "ConfigError": "errors",
     "ConnectError": "errors",
@@ -49,12 +53,14 @@ __all__ = [
     "ConfigError",
     "ConnectError",
     "Durable",
+    "Entry",
     "Hit",
     "LlcudaError",
     "Piece",
     "Queued",
     "RequestError",
     "Result",
+    "Spliced",
     "Stream",
     "__version__",
     "connect",

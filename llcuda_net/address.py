@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 from typing import NamedTuple
 
 from llcuda_net.errors import ConfigError
@@ -58,3 +59,11 @@ def _port(text: str, whole: str, lowest: int) -> int:
     if text.isascii() and text.isdigit() and len(text) <= 5 and lowest <= int(text) <= 65_535:
         return int(text)
     raise ConfigError(f"{whole!r} has no port from {lowest} to 65535: {_WANTED}")
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine can reach an address."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"

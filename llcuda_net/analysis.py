@@ -23,8 +23,11 @@ from llcuda_net.errors import RequestError
 from llcuda_net.keeping import Keeper
 from llcuda_net.semantic import RECIPE, Found, Near, combine, quantised
 from llcuda_net.storage.store import Document, Space, Store, Summary
-from llcuda_net.upstream.fingerprint import Fingerprint, Told, same_model
-from llcuda_net.upstream.interface import Properties, Upstream
+from llcuda_net.tickets import Claim
+from llcuda_net.upstream.elected import Elected
+from llcuda_net.upstream.fingerprint import same_model
+from llcuda_net.upstream.interface import Properties
+from llcuda_net.users import User, view_of
 from llcuda_protocol import ErrorCode
 
 log = structlog.get_logger(__name__)
@@ -44,18 +47,11 @@ class Analyst:
         prepare: makes the kernels ready elsewhere, before they are first used here.
     """
 
-    def __init__(
-        self,
-        keeper: Keeper,
-        upstream: Upstream,
-        admission: Admission,
-        fingerprint: Fingerprint | Told,
-    ) -> None:
+    def __init__(self, keeper: Keeper, upstream: Elected, admission: Admission) -> None:
         self.prepare: Callable[[], Awaitable[None]] = trio.lowlevel.checkpoint
         self._keeper = keeper
         self._upstream = upstream
         self._admission = admission
-        self._fingerprint = fingerprint
         self._texts = LongTexts(upstream.embed)
         self._news = trio.Event()
         self._news.set()
@@ -123,7 +119,7 @@ class Analyst:
         properties = await self._upstream.ask()
         if properties is self._refused:
             return False
-        await self._fingerprint.settled()
+        await self._upstream.settled()
         space = await self._space()
         if space is not None:
             await self._near_of(space)
@@ -180,8 +176,8 @@ class Analyst:
 
         def keep(store: Store) -> None:
             found = zip(documents, quantised(combine(parts)), strict=True)
-            rows = [(one.seq, *codes) for one, codes in found if codes is not None]
-            store.analyses.embed(space.id, documents[-1].seq, rows)
+            rows = [(one.owner, one.seq, *codes) for one, codes in found if codes is not None]
+            store.analyses.embed(space.id, documents[-1].seq, [row[1:] for row in rows])
             if near is not None:
                 near.add(rows)
 
@@ -193,14 +189,14 @@ class Analyst:
         return len(vector)
 
     async def _open_space(self, dim: int) -> Space:
-        model = self._fingerprint()
+        model = self._upstream.fingerprint()
         space: Space = await self._read(lambda store: store.analyses.open_space(model, dim, RECIPE))
         await self._near_of(space)
         return space
 
     async def _space(self) -> Space | None:
         """The space of the upstream's model, as far as that is known."""
-        model = self._fingerprint()
+        model = self._upstream.fingerprint()
         for space in await self._read(lambda store: store.analyses.spaces()):
             if space.recipe == RECIPE and same_model(space.model, model):
                 if "hash" in model and "hash" not in space.model:
@@ -219,8 +215,8 @@ class Analyst:
 
     # -- what others ask ----------------------------------------------------------------------
 
-    async def search(self, text: str, k: int) -> Found:
-        """The k results nearest to a text, over all that is analysed.
+    async def search(self, text: str, k: int, user: User) -> Found:
+        """The k of a user's results (an admin's: of all) nearest to a text, of those analysed.
 
         Raises:
             RequestError: the upstream gives no embeddings, or fails; the queue is full.
@@ -228,36 +224,38 @@ class Analyst:
         await self._ready()
         texts = LongTexts(self._upstream.embed)
         texts.piece = self._texts.piece
-        async with self._admission.enter():
+        need = self._upstream.need
+        async with self._admission.enter(Claim(user, need.model, need)):
             (vector,) = await texts.vectors([text])
+        owner = view_of(user)
         space = await self._space()
         hits: list[tuple[Summary, str, float]] = []
         searched = 0
         if space is not None and len(vector) == space.dim:
             near = await self._near_of(space)
-            searched = len(near)
-            hits = await self._read(lambda store: near.search(vector, k, store.analyses))
-        return Found(hits, searched, await self._backlog())
+            searched = near.count(owner)
+            hits = await self._read(lambda store: near.search(vector, k, store.analyses, owner))
+        return Found(hits, searched, await self._backlog(owner), user.admin)
 
-    async def _backlog(self) -> int:
-        """Results that are not analysed yet, as far as the upstream allows it."""
+    async def _backlog(self, owner: str | None = None) -> int:
+        """An owner's results that are not analysed yet, as far as the upstream allows it."""
         after: int = await self._read(lambda store: store.analyses.figured())
         if self._refused is None or self._upstream.properties is not self._refused:
             space = None if self._upstream.properties is None else await self._space()
             after = min(after, 0 if space is None else space.seq)
-        behind: int = await self._read(lambda store: store.analyses.behind(after))
+        behind: int = await self._read(lambda store: store.analyses.behind(after, owner))
         return behind
 
     async def _stored(self) -> bool:
         """Whether there are embeddings to be read."""
         return self._near is None and bool(await self._read(lambda s: s.analyses.spaces()))
 
-    async def report(self) -> dict[str, Any]:
-        """What a status request is told."""
-        out: dict[str, Any] = {"backlog": await self._backlog()}
+    async def report(self, owner: str | None = None) -> dict[str, Any]:
+        """What a status request is told, of an owner's results (None: of all)."""
+        out: dict[str, Any] = {"backlog": await self._backlog(owner)}
         if self._upstream.properties is not None:
             out["embeddings"] = self._upstream.properties is not self._refused
-        out["indexed"] = 0 if self._near is None else len(self._near[1])
+        out["indexed"] = 0 if self._near is None else self._near[1].count(owner)
         return out
 
 

@@ -7,10 +7,10 @@ from collections.abc import Awaitable, Callable, Sequence
 
 import trio
 
-from llcuda_net.admission import Admission
 from llcuda_net.errors import RequestError
+from llcuda_net.tickets import Ticket
 from llcuda_net.upstream.completion import nonsense
-from llcuda_net.upstream.interface import Upstream
+from llcuda_net.upstream.lease import held
 from llcuda_protocol import ErrorCode
 
 #: Texts embedded in one call of the upstream, for each of which a slot is held.
@@ -24,16 +24,22 @@ MAX_TEXT = 32_768
 EmbedTexts = Callable[[list[str]], Awaitable[list[list[list[float]]]]]
 
 
-async def embed(texts: Sequence[str], upstream: Upstream, admission: Admission) -> list[bytes]:
+async def embed(texts: Sequence[str], enter: Callable[[], Ticket]) -> list[bytes]:
     """A vector a text, float32, little-endian.
+
+    Args:
+        enter: takes a place in the queue.
 
     Raises:
         RequestError: the queue is full, or the upstream fails or gives no vectors.
     """
     vectors: list[bytes] = []
     for start in range(0, len(texts), _BATCH):
-        async with admission.enter():
-            found = await upstream.embed(list(texts[start : start + _BATCH]))
+        ticket = enter()
+        async with ticket:
+            found = await held(ticket.lease).member.upstream.embed(
+                list(texts[start : start + _BATCH])
+            )
         try:
             vectors += [_pack(_mean(rows)) for rows in found]
         except (struct.error, TypeError, ValueError, OverflowError):

@@ -6,13 +6,14 @@ reader never holds it up; the log is bounded by n_predict and the context.
 
 from __future__ import annotations
 
+import math
 import secrets
 import time
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any
+from typing import Any, NamedTuple
 
 import trio
 
@@ -20,6 +21,7 @@ from llcuda_net.errors import RequestError
 from llcuda_net.outcome import Outcome, Times, from_plain, logprob_of
 from llcuda_net.storage.records import Level, Result, TokenLog, is_continuation
 from llcuda_net.upstream.completion import CompletionEvent, Probabilities
+from llcuda_net.users import ANONYMOUS, Priority, User
 from llcuda_protocol import Done, Error, ErrorCode, TokenLogprob
 from llcuda_protocol.kinds import MAX_LINGER
 
@@ -49,6 +51,19 @@ TRANSITIONS: dict[State, frozenset[State]] = {
 _REASONS = {"eos": "stop", "word": "stop", "limit": "length"}
 
 
+class Failover(NamedTuple):
+    """An upstream failed, and the generation goes on.
+
+    Attributes:
+        position: the number of the piece before which that was; 0: nobody has seen anything.
+        at: when, on trio's clock.
+    """
+
+    position: int
+    reason: str
+    at: float
+
+
 @dataclass(slots=True, eq=False, weakref_slot=True)
 class Generation:
     """One run of a request.
@@ -60,6 +75,9 @@ class Generation:
         level: how much it survives.
         cache: may be answered with the stored result of the same request.
         fresh: no stored result can have its key.
+        user: who asked; `owner` is their name.
+        wanted: the model that the request names.
+        priority, deadline: see tickets.Claim.
         pieces: the text so far, one entry an event of the upstream.
         ids: beside each piece, the id of its last token, or None.
         counts: beside each piece, how many tokens it stands for.
@@ -70,7 +88,12 @@ class Generation:
         splices: where it was continued after the loss of what ran it, 0 where it began anew, and
             the epoch of each: what names that run of it.
         readers: streams that read it.
+        position, queue_wait, queue_reason: see tickets.Ticket.
         model, upstream: what it was last dispatched to: the model's fingerprint, and where.
+        rendered: the prompt, as the model's chat template made it of messages.
+        failovers: each time that an upstream failed at it and another one, or that one again, was
+            asked to go on.
+        noted: the last piece before which the journal knows of one.
         cacheable: whether the same request may be answered with its result.
         stranded: it waits for an upstream that is not there, after a restart.
         suspended: it stops here without having ended: the next server goes on with it.
@@ -90,6 +113,10 @@ class Generation:
     level: Level = Level.MEMORY
     cache: bool = False
     fresh: bool = True
+    user: User = ANONYMOUS
+    wanted: str | None = None
+    priority: Priority = Priority.NORMAL
+    deadline: float = math.inf
     id: str = field(default_factory=lambda: uuid7())
     created: int = field(default_factory=time.time_ns)
     state: State = State.QUEUED
@@ -104,6 +131,11 @@ class Generation:
     splices: list[tuple[int, int]] = field(default_factory=list)
     readers: int = 0
     position: int = 0
+    queue_wait: float | None = None
+    queue_reason: str = ""
+    rendered: str | list[int] | None = None
+    failovers: list[Failover] = field(default_factory=list)
+    noted: int = 0
     model: dict[str, Any] = field(default_factory=dict)
     upstream: str = ""
     cacheable: bool = False
@@ -155,9 +187,9 @@ class Generation:
         for callback in tuple(self.on_change):
             callback()
 
-    def queued(self, position: int) -> None:
+    def queued(self, position: int, wait: float | None, reason: str) -> None:
         """The queue moved."""
-        self.position = position
+        self.position, self.queue_wait, self.queue_reason = position, wait, reason
         self.notify()
 
     def accept(self) -> None:
@@ -261,23 +293,36 @@ class Generation:
 
     def same_since(self, epoch: int) -> int:
         """How many pieces are as a reader has them that last read in this epoch."""
-        epochs = [0, *(of for _, of in self.splices)]
+        epochs = {0, *(of for _, of in self.splices)}
         # One that is not known was lost, and with it what was read of it, and when that was.
-        later = self.splices[epochs.index(epoch) :] if epoch in epochs else self.splices
-        return min([len(self.pieces), *(position for position, _ in later)])
+        later = [position for position, of in self.splices if epoch not in epochs or of > epoch]
+        return min([len(self.pieces), *later])
 
     def continued(self, tokens: int) -> None:
         """The upstream is prompted again with everything so far: `tokens` of it generated."""
         self._made = self.made
         self._before = tokens
         self._predicted = 0
+        self._held.clear()  # comes again
         self.final = None
 
+    def fails_over(self, reason: str) -> None:
+        """What comes next is made by another upstream. Nothing is lost by it: the epoch stays."""
+        position = len(self.pieces)
+        if position and (not self.splices or self.splices[-1][0] != position):
+            self.splices.append((position, self.epoch))
+        self.final = None
+        self.failovers.append(Failover(position, reason, trio.current_time()))
+        self.notify()
+
     def dispatched(self) -> None:
-        """It holds a slot of the upstream."""
-        self.position = 0
-        self.times.dispatched = trio.current_time()
-        self.move(State.RUNNING)
+        """It holds a slot of an upstream."""
+        self.position, self.queue_wait, self.queue_reason = 0, None, ""
+        if self.state is State.QUEUED:
+            self.times.dispatched = trio.current_time()
+            self.move(State.RUNNING)
+        else:
+            self.notify()
 
     def sent(self) -> None:
         """The upstream has the request."""

@@ -5,6 +5,10 @@ Nothing here waits or changes anything.
 
 from __future__ import annotations
 
+import math
+
+import trio
+
 from llcuda_net import params
 from llcuda_net.errors import RequestError
 from llcuda_net.generations import Generation
@@ -12,17 +16,20 @@ from llcuda_net.keeping import seconds_of
 from llcuda_net.settings import Settings
 from llcuda_net.storage.pipeline import Recovered
 from llcuda_net.storage.records import Level, hash_of
+from llcuda_net.users import Priority, User
 from llcuda_protocol import ErrorCode, Generate
+
+_PRIORITIES = {priority.name.lower(): priority for priority in Priority}
 
 
 def from_request(
-    request: Generate, settings: Settings, level: Level, context: int | None, owner: str
+    request: Generate, settings: Settings, level: Level, context: int | None, user: User
 ) -> Generation:
     """The generation that a request asks for.
 
     Args:
         level: how much it shall survive.
-        context: tokens that a slot of the upstream holds; None if that is not known.
+        context: tokens that a slot of each upstream holds; None if that is not known.
 
     Raises:
         RequestError: the request is wrong.
@@ -38,13 +45,35 @@ def from_request(
         params.check(request.params, context),
         timeout,
         key=request.key,
-        request_hash=hash_of([request.prompt, request.messages, request.params]),
-        owner=owner,
+        request_hash=_hash(request),
+        owner=user.name,
+        user=user,
+        wanted=request.model,
+        priority=_priority(request.priority, user),
+        deadline=math.inf if request.deadline is None else trio.current_time() + request.deadline,
         on_disconnect=settings.disconnect_seconds if on_disconnect is None else on_disconnect,
         level=level,
         cache=request.cache,
         fresh=request.fresh,
     )
+
+
+def _hash(request: Generate) -> bytes:
+    asked = [request.prompt, request.messages, request.params]
+    return hash_of(asked if request.model is None else [*asked, request.model])
+
+
+def _priority(wanted: str | None, user: User) -> Priority:
+    if wanted is None:
+        return max(Priority.NORMAL, user.priority)
+    priority = _PRIORITIES.get(wanted)
+    if priority is None:
+        names = ", ".join(_PRIORITIES)
+        raise RequestError(
+            ErrorCode.INVALID_REQUEST,
+            f"there is no priority {wanted[:60]!r}: choose one of {names}",
+        )
+    return max(priority, user.priority)
 
 
 def _check_prompt(request: Generate) -> None:
@@ -55,7 +84,7 @@ def _check_prompt(request: Generate) -> None:
         raise RequestError(ErrorCode.INVALID_REQUEST, "the prompt is empty")
 
 
-def from_journal(entry: Recovered, settings: Settings) -> Generation:
+def from_journal(entry: Recovered, settings: Settings, user: User) -> Generation:
     """The generation that ran when the last server ended, as far as it had come."""
     opened = entry.kept.opened
     request = opened.request
@@ -67,6 +96,9 @@ def from_journal(entry: Recovered, settings: Settings) -> Generation:
         key=opened.key,
         request_hash=opened.request_hash,
         owner=opened.owner,
+        user=user,
+        wanted=request.get("model"),
+        priority=_PRIORITIES.get(request.get("priority", ""), Priority.NORMAL),
         on_disconnect=seconds_of(opened.on_disconnect),
         level=opened.level,
         id=opened.generation,

@@ -17,7 +17,8 @@ from llcuda_net.generations import Generation, State
 from llcuda_net.outcome import plain
 from llcuda_net.storage.pipeline import Kept, Recovered, Storage
 from llcuda_net.storage.records import Ended, Level, Opened, Result, TokenLog
-from llcuda_net.storage.store import Store
+from llcuda_net.storage.store import Query, Store, Summary
+from llcuda_net.users import Priority
 from llcuda_protocol import ErrorCode
 from llcuda_protocol.kinds import MAX_LINGER
 
@@ -84,14 +85,19 @@ class Keeper:
         """Take a request."""
         if self._storage is None:
             return
+        request: dict[str, Any] = {
+            "prompt": generation.prompt,
+            "messages": generation.messages,
+            "params": generation.params,
+            "timeout": generation.timeout,
+        }
+        if generation.wanted is not None:
+            request["model"] = generation.wanted
+        if generation.priority is not Priority.NORMAL:
+            request["priority"] = generation.priority.name.lower()
         opened = Opened(
             generation=generation.id,
-            request={
-                "prompt": generation.prompt,
-                "messages": generation.messages,
-                "params": generation.params,
-                "timeout": generation.timeout,
-            },
+            request=request,
             level=generation.level,
             key=generation.key,
             request_hash=generation.request_hash,
@@ -221,30 +227,39 @@ class Keeper:
 
     # -- what is stored already ---------------------------------------------------------------
 
-    async def find(self, id_: str, owner: str) -> Generation | None:
-        """A generation that is over, from its result; made in a thread, for it may be large."""
+    async def find(self, id_: str, owner: str | None) -> Generation | None:
+        """An owner's (None: anybody's) generation that is over, from its result.
+
+        Made in a thread, for it may be large.
+        """
 
         def made(found: Result | None) -> Generation | None:
             return None if found is None else Generation.stored(found)
 
-        for result in self._unstored():
-            if (result.id, result.owner) == (id_, owner):
+        for result in self.unstored(owner):
+            if result.id == id_:
                 return made(result)
         return await self._read(lambda store: made(store.get(id_, owner)))
 
     async def find_by_key(self, key: str, owner: str) -> Result | None:
         """The newest result with this idempotency key."""
-        for result in self._unstored():
-            if (result.key, result.owner) == (key, owner):
+        for result in self.unstored(owner):
+            if result.key == key:
                 return result
         return await self._read(lambda store: store.find_by_key(key, owner))
 
     def will_store(self, generation: Generation) -> bool:
         """Whether its result waits for the store to take it."""
-        return any(result.id == generation.id for result in self._unstored())
+        return any(result.id == generation.id for result in self.unstored(None))
 
-    def _unstored(self) -> list[Result]:
-        return [] if self._storage is None else self._storage.unstored
+    def unstored(self, owner: str | None) -> list[Result]:
+        """An owner's (None: everybody's) results that the store has not taken yet."""
+        found = [] if self._storage is None else self._storage.unstored
+        return [result for result in found if owner in (None, result.owner)]
+
+    async def listed(self, query: Query) -> list[tuple[Summary, str]]:
+        """What the store has, newest first, each with the beginning of its text."""
+        return await self._read(lambda store: store.listed(query)) or []
 
     async def find_cached(
         self, model: dict[str, Any], request_hash: bytes, owner: str

@@ -2,11 +2,12 @@
 
 What happens is counted when a request is over; how things stand is read when somebody asks. Nothing
 is done for a token. Labels hold what the operator chose (upstreams, their models) or closed lists
-(states, error codes), never what a client sent.
+(states, error codes), never what a client sent. The names of users are of the operator's file.
 """
 
 from __future__ import annotations
 
+from collections import Counter as Counts
 from collections.abc import Callable, Iterator
 from functools import partial
 from weakref import WeakKeyDictionary
@@ -22,7 +23,7 @@ from llcuda_net.errors import RequestError, StorageError
 from llcuda_net.generations import Generation
 from llcuda_net.health import Health
 from llcuda_net.storage.pipeline import Storage
-from llcuda_net.watching import Standing, Watch
+from llcuda_net.watching import STATES, UNKNOWN, Member, Standing, Watch
 from llcuda_protocol import ErrorCode
 
 #: Upper bounds in seconds: of phases, from a template to a long answer; of the mean gap between
@@ -49,9 +50,26 @@ SYNC_BUCKETS = (
 )
 #: Pairs of upstream and model that are told apart; what comes then is counted as "other".
 MAX_PAIRS = 64
-_OTHER = ("other", "other")
+#: Users that are told apart; what others do is counted as of the user "other".
+MAX_USERS = 64
+_OTHER = (UNKNOWN, UNKNOWN)
+_PRIORITIES = ("high", "normal", "low")
 _PLAIN_TEXT = "text/plain; version=0.0.4; charset=utf-8"
 _WHO = ("upstream", "model")
+_NAMED = ("upstream",)
+#: Of each member of the pool, by the end of the metric's name.
+_GAUGES: tuple[tuple[str, str, Callable[[Member], float]], ...] = (
+    ("up", "Whether it answers, and takes work.", lambda member: member.state == "up"),
+    ("slots", "Requests at once.", lambda member: member.slots),
+    ("busy", "Slots that our requests hold.", lambda member: member.busy),
+    ("foreign", "Slots that somebody else uses.", lambda member: member.foreign),
+    ("releasing", "Slots not yet seen to be free again.", lambda member: member.releasing),
+)
+_COUNTERS: tuple[tuple[str, str, Callable[[Member], float]], ...] = (
+    ("restarts", "Starts after the first, of the engine.", lambda member: member.restarts),
+    ("failures", "What failed on it.", lambda member: member.failures),
+    ("failovers", "Requests that left it for another.", lambda member: member.failovers),
+)
 #: Codes with which a store refuses new work.
 _REFUSALS = (StorageError.FAILED, StorageError.FULL, StorageError.BUSY, StorageError.DAMAGED)
 _CODES = frozenset(str(code) for code in ErrorCode)
@@ -62,23 +80,19 @@ class Metrics(Watch):
 
     Args:
         version: of this software.
-        health: what is known of the upstreams, and through which the server is seen.
-        name_of: what an upstream is called, given its URL.
+        health: through which the server is seen.
 
     Attributes:
         sync_seconds: of the journal; observed by whoever has it.
     """
 
-    def __init__(
-        self, version: str, health: Health, name_of: Callable[[str], str] = lambda url: url
-    ) -> None:
+    def __init__(self, version: str, health: Health) -> None:
         # The time at which each series was made would double their number.
         prometheus_client.disable_created_metrics()  # type: ignore[no-untyped-call]
         self._version = version
         self._health = health
-        self._name_of = name_of
         self._pairs: set[tuple[str, str]] = set()
-        self._models: dict[str, str] = {}  # of each upstream, the last that was known
+        self._users: dict[str, None] = {}  # in the order in which they came
         self._counted: WeakKeyDictionary[Generation, int] = WeakKeyDictionary()
         self._gauges: list[tuple[str, str, Callable[[], float | None]]] = []
         self._registry = CollectorRegistry(auto_describe=False)
@@ -102,6 +116,9 @@ class Metrics(Watch):
         )
         self._completion_tokens = counter(
             "llcuda_completion_tokens", "Tokens that upstreams have made.", _WHO
+        )
+        self._user_tokens = counter(
+            "llcuda_user_tokens", "Tokens that upstreams have made, by whose request.", ("user",)
         )
         histogram = partial(Histogram, registry=self._registry)
         self._phases = histogram(
@@ -190,22 +207,28 @@ class Metrics(Watch):
         more = made - self._counted.get(generation, 0)
         if more > 0:
             self._completion_tokens.labels(*pair).inc(more)
+            self._user_tokens.labels(self._user(generation.owner)).inc(more)
             self._counted[generation] = made
 
     def _pair(self, generation: Generation) -> tuple[str, str]:
         """The labels upstream and model; empty for what was never given to an upstream."""
         if not generation.upstream:
             return "", ""
-        name = generation.model.get("name")
-        return self._bounded(self._name_of(generation.upstream), str(name or ""))
-
-    def _bounded(self, upstream: str, model: str) -> tuple[str, str]:
-        pair = upstream, model
+        standing = self._health.standing
+        upstream = UNKNOWN if standing is None else standing.name_of(generation.upstream)
+        pair = upstream, str(generation.model.get("name") or "")
         if pair not in self._pairs:
             if len(self._pairs) >= MAX_PAIRS:
                 return _OTHER
             self._pairs.add(pair)
         return pair
+
+    def _user(self, name: str) -> str:
+        if name not in self._users:
+            if len(self._users) >= MAX_USERS:
+                return UNKNOWN
+            self._users[name] = None
+        return name
 
     # -- how it stands ------------------------------------------------------------------------
 
@@ -217,7 +240,8 @@ class Metrics(Watch):
             yield _gauge("llcuda_ready", "Whether a request would be served.", 0)
             return
         yield from self._server(standing)
-        yield from self._upstreams(standing)
+        yield from _upstreams(standing)
+        yield from self._waiting(standing)
         if standing.storage is not None:
             yield from _storage(standing.storage)
         for name, help_, read in self._gauges:
@@ -241,27 +265,28 @@ class Metrics(Watch):
         opened = now.connections_opened
         yield _counter("llcuda_connections_opened", "Connections since the start.", opened)
 
-    def _upstreams(self, now: Standing) -> Iterator[Metric]:
-        up = GaugeMetricFamily("llcuda_upstream_up", "Whether it answers.", labels=_WHO)
-        slots = GaugeMetricFamily("llcuda_upstream_slots", "Requests at once.", labels=_WHO)
-        restarts = CounterMetricFamily(
-            "llcuda_upstream_restarts", "Starts after the first, of the engine.", labels=_WHO
+    def _waiting(self, now: Standing) -> Iterator[Metric]:
+        waiting = Counts(ticket.claim.priority.name.lower() for ticket in now.waiting())
+        queue = GaugeMetricFamily(
+            "llcuda_queue_waiting", "Requests that wait, by their priority.", labels=("priority",)
         )
-        seen = set()
-        for upstream in now.upstreams:
-            name = self._name_of(upstream.base_url)
-            properties = upstream.properties
-            if properties is not None:
-                self._models[name] = properties.model
-            pair = self._bounded(name, self._models.get(name, ""))
-            if pair in seen:  # two of the same name: a series may be there only once
-                continue
-            seen.add(pair)
-            answers = upstream in self._health.refusals and self._health.refusals[upstream] is None
-            up.add_metric(pair, answers)
-            slots.add_metric(pair, properties.slots if properties is not None else 0)
-            restarts.add_metric(pair, now.restarts())
-        yield from (up, slots, restarts)
+        for priority in _PRIORITIES:
+            queue.add_metric((priority,), waiting[priority])
+        running, queued = Counts[str](), Counts[str]()
+        for load in now.users():
+            name = self._user(load.name)
+            running[name] += load.running
+            queued[name] += load.queued
+        yield queue
+        for kind, help_, found in (
+            ("running", "Requests that hold a slot, by user.", running),
+            ("queued", "Requests that wait, by user.", queued),
+        ):
+            family = GaugeMetricFamily(f"llcuda_user_{kind}", help_, labels=("user",))
+            # Also of those who have nothing under way now: a series that vanishes says nothing.
+            for user in dict.fromkeys([*self._users, *found]):
+                family.add_metric((user,), found[user])
+            yield family
 
 
 class _Now(Collector):
@@ -270,6 +295,31 @@ class _Now(Collector):
 
     def collect(self) -> Iterator[Metric]:
         return self._collect()
+
+
+def _upstreams(now: Standing) -> Iterator[Metric]:
+    """One series each, whatever its model is: what it runs is told by llcuda_upstream_info."""
+    members = {member.name: member for member in now.pool.members}  # no name twice
+    info = InfoMetricFamily("llcuda_upstream", "Of what model it is, and for what.", labels=_NAMED)
+    state = GaugeMetricFamily(
+        "llcuda_upstream_state", "1 at the state that it is in.", labels=("upstream", "state")
+    )
+    for name, member in members.items():
+        roles = ",".join(sorted(member.roles))
+        info.add_metric((name,), {"model": member.model, "roles": roles})
+        for one in STATES:
+            state.add_metric((name, one), member.state == one)
+    yield from (info, state)
+    for key, help_, read in _GAUGES:
+        family = GaugeMetricFamily(f"llcuda_upstream_{key}", help_, labels=_NAMED)
+        for name, member in members.items():
+            family.add_metric((name,), read(member))
+        yield family
+    for key, help_, read in _COUNTERS:
+        counted = CounterMetricFamily(f"llcuda_upstream_{key}", help_, labels=_NAMED)
+        for name, member in members.items():
+            counted.add_metric((name,), read(member))
+        yield counted
 
 
 def _storage(storage: Storage) -> Iterator[Metric]:

@@ -16,8 +16,8 @@ from llcuda_net.errors import RequestError
 from llcuda_net.health import Health
 from llcuda_net.metrics import Metrics
 from llcuda_net.metrics_http import Answer, Responder
-from llcuda_net.server import Server, package_version
-from llcuda_net.settings import Settings
+from llcuda_net.server import Server
+from llcuda_net.version import package_version
 
 #: What it is asked of the analysis of results.
 _ANALYSIS = {
@@ -33,19 +33,15 @@ class Monitor:
         metrics: for parts of the server that have figures of their own.
     """
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self) -> None:
         self._health = Health()
         self._analyst: Analyst | None = None
         self._analysis: dict[str, float] = {}  # what it said last
-        # Its port, and with it its URL, changes with every start.
-        builtin = settings.upstream is None
-        self.metrics = Metrics(
-            package_version(), self._health, lambda url: "engine" if builtin else url
-        )
+        self.metrics = Metrics(package_version(), self._health)
 
     def watch(self, server: Server) -> None:
         """A server begins to serve."""
-        server.watch = self.metrics
+        server.watch.add(self.metrics)
         self._health.standing = server.standing
         self._analyst = server.analyst
         if server.analyst is not None:
@@ -71,13 +67,11 @@ class Monitor:
         if path == "/healthz":
             return Answer.json(200, status="alive")
         if path == "/readyz":
-            await self._health.look()
             reason = self._health.reason()
             if reason is None:
                 return Answer.json(200, status="ready")
             return Answer.json(503, status="not ready", reason=reason)
         if path == "/metrics":
-            await self._health.look()
             await self._ask_analyst()
             content_type, body = self.metrics.text(accept)
             return Answer(200, body, content_type)

@@ -68,11 +68,20 @@ class Registry:
             self._more.set()
             self._forget_old()
 
-    def find(self, id_: str, owner: str) -> Generation | None:
-        """The generation with this id, if it is this owner's and here."""
+    def find(self, id_: str, owner: str | None) -> Generation | None:
+        """The generation with this id, if it is this owner's (None: anybody's) and here."""
         self._forget_old()
         found = self._by_id.get(id_)
-        return found if found is not None and found.owner == owner else None
+        return found if found is not None and owner in (None, found.owner) else None
+
+    def known(self, owner: str | None) -> list[Generation]:
+        """All of an owner (None: everybody) that `find` finds and whose ids were told."""
+        self._forget_old()
+        return [
+            found
+            for found in self._by_id.values()
+            if found.accepted and owner in (None, found.owner)
+        ]
 
     def find_by_key(self, key: str, request_hash: bytes, owner: str) -> Generation | None:
         """The generation that a key means, if it runs or has done its work.
@@ -129,6 +138,15 @@ class Registry:
             place = generation.owner, generation.key
             if self._by_key.get(place) is generation:
                 del self._by_key[place]
+
+
+def unknown(id_: str) -> RequestError:
+    """The error for an id that is nobody's, or somebody else's: nobody is told which."""
+    return RequestError(
+        ErrorCode.UNKNOWN_GENERATION,
+        f"there is no generation {id_!r} here: it never was, was kept in memory only, or "
+        "its result was deleted",
+    )
 
 
 def check_key(key: str, known: bytes, asked: bytes) -> None:

@@ -4,144 +4,133 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from typing import Any
 
 import structlog
 import trio
 
-from llcuda_net import continuation, params
-from llcuda_net.admission import Admission, Ticket
+from llcuda_net.admission import Admission
 from llcuda_net.errors import RequestError
 from llcuda_net.generations import Generation, State
 from llcuda_net.outcome import Outcome
 from llcuda_net.runner import Runner, too_late
 from llcuda_net.storage.pipeline import Recovered
 from llcuda_net.storage.records import Dispatched
-from llcuda_net.upstream.fingerprint import same_model
-from llcuda_net.upstream.interface import Upstream
+from llcuda_net.tickets import Claim, Ticket
+from llcuda_net.upstream.pool import Pool
 from llcuda_protocol import ErrorCode
 
 log = structlog.get_logger(__name__)
 
-#: Seconds between two looks at an upstream that is not there.
+#: Seconds between two looks for an upstream that has the model.
 _RETRY = 1.0
 
 
 class Resumer:
-    """Waits for the upstream, and continues on it, or says why that cannot be.
+    """Waits for an upstream that has the model, and continues on it, or says why that cannot be.
 
     Args:
-        ready: called with a generation when the upstream is there, and its readers' time begins.
+        enter: a place in the queue for a generation, which its readers are told.
+        ready: called with a generation when its upstream is there, and its readers' time begins.
     """
 
     def __init__(
         self,
         runner: Runner,
-        upstream: Upstream,
+        pool: Pool,
         admission: Admission,
+        enter: Callable[[Generation, Claim], Ticket],
         ready: Callable[[Generation], None],
     ) -> None:
         self._runner = runner
-        self._upstream = upstream
+        self._pool = pool
         self._admission = admission
+        self._enter = enter
         self._ready = ready
         self._looking = trio.Lock()
 
-    async def run(self, generation: Generation, entry: Recovered, ticket: Ticket) -> None:
+    async def run(self, generation: Generation, entry: Recovered) -> None:
         """Run one to its end. Never raises, but when cancelled from outside."""
         last = entry.dispatched
         if last is not None:
             generation.model, generation.upstream = last.model, last.upstream
-        work = functools.partial(self._continue, generation, entry, ticket)
+            generation.rendered = last.prompt
+        work = functools.partial(self._continue, generation, entry)
         await self._runner.to_its_end(generation, work)
 
-    async def _continue(self, generation: Generation, entry: Recovered, ticket: Ticket) -> State:
+    async def _continue(self, generation: Generation, entry: Recovered) -> State:
         end = entry.concluded
         if end is not None:
-            self._admission.leave(ticket)
             name = generation.model.get("name")
             generation.conclude(Outcome(end.reason, end.stop, name, end.usage))
             return State.DONE
+        group = await self._group_of(generation, entry.dispatched)
+        # Places are taken in the order in which they were taken first.
+        ticket = self._enter(generation, self._runner.dispatcher.claim(generation, group))
         try:
-            await self._upstream_is_there(generation)
             self._ready(generation)
         except BaseException:
             self._admission.leave(ticket)
             raise
         with trio.move_on_after(generation.timeout):
             async with ticket:
-                plan = await self._planned(generation, entry)
-                if plan is not None:
-                    generation.continued(plan.tokens)
-                if plan is not None and plan.finished is not None:
-                    usage = {
-                        "completion_tokens": plan.tokens,
-                        "prompt_tokens": plan.prompt_tokens,
-                    }
-                    name = generation.model.get("name")
-                    generation.conclude(Outcome(plan.finished, plan.stop, name, usage))
-                    return State.DONE
                 generation.dispatched()
-                last = entry.dispatched
-                rendered = None if last is None else last.prompt
-                await self._runner.complete(generation, plan, rendered)
+                await self._runner.dispatcher.complete(generation, ticket)
             return State.DONE
         raise too_late(generation.timeout)
 
-    async def _upstream_is_there(self, generation: Generation) -> None:
+    async def _group_of(self, generation: Generation, last: Dispatched | None) -> str:
+        """The key of its model in the pool, once an upstream has it.
+
+        Raises:
+            RequestError: none of them does, with the code `interrupted`.
+        """
         generation.stranded = True
-        async with self._looking:  # one asks for all
-            told = ""
+        told = ""
+        async with self._looking:  # one asks for all, and they go on in their order
             while True:
                 try:
-                    await self._runner.properties()
-                    break
+                    group = await self._look(generation, last)
                 except RequestError as error:
+                    if error.code == ErrorCode.INTERRUPTED:
+                        raise
                     if error.message != told:
                         told = error.message
                         log.warning("resuming_waits", reason=told)
+                else:
+                    generation.stranded = False
+                    return group
                 await trio.sleep(_RETRY)
-        generation.stranded = False
 
-    async def _planned(self, generation: Generation, entry: Recovered) -> continuation.Plan | None:
-        """How it goes on; None: from the beginning.
-
-        Raises:
-            RequestError: it cannot, with the code `interrupted`.
-        """
-        while True:
-            await self._upstream_is_there(generation)
+    async def _look(self, generation: Generation, last: Dispatched | None) -> str:
+        known = [one for one in self._pool.of("") if one.up]
+        refusal = RequestError(ErrorCode.UPSTREAM_UNAVAILABLE, "no upstream answers")
+        found = 0
+        for member in known:
             try:
-                return await self._plan(generation, entry)
-            except continuation.CannotContinue as error:
-                raise RequestError(
-                    ErrorCode.INTERRUPTED,
-                    f"the server was stopped, and this cannot be continued: {error}",
-                    retry=True,
-                ) from None
+                await member.properties()
+                found += 1
             except RequestError as error:
-                if not error.retry:
-                    raise
-            await trio.sleep(_RETRY)
-
-    async def _plan(self, generation: Generation, entry: Recovered) -> continuation.Plan | None:
-        context = (await self._runner.properties()).context
-        generation.params = params.within(generation.params, context)
-        if not generation.pieces:
-            return None
-        last = entry.dispatched
-        prompt = generation.prompt
-        if last is not None:
-            await self._check_model(last)
-            prompt = prompt if last.prompt is None else last.prompt
-        if prompt is None:
-            assert generation.messages is not None
-            prompt = await self._runner.render(generation.messages)
-        checked: dict[str, Any] = params.check(generation.params, context)
-        return await continuation.plan(prompt, checked, entry.log, self._upstream)
-
-    async def _check_model(self, last: Dispatched) -> None:
+                refusal = error
+        if not found:
+            raise refusal
+        if last is None or not generation.pieces:
+            return self._pool.key_of(generation.wanted)
         if last.model.get("hash"):
-            await self._runner.fingerprint.settled()
-        if not same_model(last.model, self._runner.fingerprint()):
-            raise continuation.CannotContinue("the upstream has another model now")
+            for member in known:
+                if member.upstream.properties is not None:
+                    await member.fingerprint.settled()
+        group = self._pool.key_of_fingerprint(last.model)
+        if group is None:
+            if found < len(self._pool.of("")):
+                raise RequestError(ErrorCode.UPSTREAM_UNAVAILABLE, "its model is not there yet")
+            raise RequestError(
+                ErrorCode.INTERRUPTED,
+                "the server was stopped, and this cannot be continued: "
+                + (
+                    "the upstream has another model now"
+                    if found == 1
+                    else "no upstream has its model now"
+                ),
+                retry=True,
+            )
+        return group

@@ -1,55 +1,58 @@
-"""The server: listeners and sessions on one side, the upstream on the other, generations between.
+"""The server: listeners and sessions on one side, upstreams on the other, generations between.
 
-The way of a request: session -> submit -> Runner -> upstream -> Generation.extend -> Publisher ->
-streams -> outbox. Each generation runs in the server's own nursery, since it belongs to no
-connection.
+The way of a request: session -> submit -> Runner -> Dispatcher -> upstream -> Generation.extend ->
+Publisher -> streams -> outbox. Each generation runs in the server's own nursery, since it belongs
+to no connection.
 """
 
 from __future__ import annotations
 
 import contextlib
 import functools
-import os
-from collections import Counter, OrderedDict
+from collections import OrderedDict
 from collections.abc import Callable, Coroutine, Sequence
-from importlib.metadata import PackageNotFoundError, version
 from typing import Any
-from weakref import WeakValueDictionary
+from weakref import WeakKeyDictionary, WeakValueDictionary
 
 import structlog
 import trio
 
-from llcuda_net import embedding, intake
-from llcuda_net.admission import Admission, Ticket
+from llcuda_net import embedding, intake, listing
+from llcuda_net.admission import Admission
 from llcuda_net.analysis import Analyst
+from llcuda_net.dispatch import need_of
 from llcuda_net.errors import RequestError
-from llcuda_net.generations import Generation, State
+from llcuda_net.generations import Generation
 from llcuda_net.keeping import Keeper
 from llcuda_net.outbox import Outbox
 from llcuda_net.publishing import Publisher
-from llcuda_net.registry import Registry
+from llcuda_net.registry import Registry, unknown
+from llcuda_net.reporting import Reporter
 from llcuda_net.resuming import Resumer
 from llcuda_net.runner import Runner, too_late
 from llcuda_net.semantic import Found
 from llcuda_net.session import Session
 from llcuda_net.settings import Settings
+from llcuda_net.specs import EMBEDDINGS
 from llcuda_net.storage.pipeline import Recovered
 from llcuda_net.storage.records import Level
-from llcuda_net.upstream.fingerprint import Fingerprint, Told
+from llcuda_net.tickets import Claim, Ticket
+from llcuda_net.upstream.elected import Elected
 from llcuda_net.upstream.hub import StreamHub
-from llcuda_net.upstream.interface import Properties, Upstream
-from llcuda_net.watching import Standing, Watch
-from llcuda_protocol import Attach, ErrorCode, Generate
+from llcuda_net.upstream.lease import Lease, Need
+from llcuda_net.upstream.pool import Pool
+from llcuda_net.users import User, Users, view_of
+from llcuda_net.version import package_version
+from llcuda_net.watching import Standing, Watches
+from llcuda_protocol import Attach, ErrorCode, Generate, ListGenerations
 from llcuda_protocol.kinds import MAX_LINGER
 
 log = structlog.get_logger(__name__)
 
-#: Slots assumed while the upstream has not said how many it has.
-_SLOTS_UNKNOWN = 1
 #: Seconds for clients to take what they are told at the end of a drain.
 _FAREWELL = 1.0
-#: Seconds that an upstream may hold up the start.
-_PREPARE = 3.0
+#: Seconds between two looks for generations whose model has no upstream any more.
+_SWEEP = 1.0
 #: Connections that may be in the handshake at once; one more ends the oldest of them.
 MAX_GREETING = 256
 
@@ -59,66 +62,66 @@ class Server:
 
     Args:
         settings: see settings.py.
-        upstream: where requests go.
-        hub: reads the upstream's token streams; the server runs it.
-        tokens: any of these lets a client in; none: everybody may come in.
+        pool: where requests go. Whoever wants it watched runs it.
+        hub: reads the upstreams' token streams; the server runs it.
+        users: who may come in; by default everybody.
         keeper: keeps generations and results; without it nothing is kept.
-        fingerprint: what is known of the upstream's model.
     """
 
     def __init__(
         self,
         settings: Settings,
-        upstream: Upstream,
+        pool: Pool,
         hub: StreamHub,
-        tokens: Sequence[str] = (),
+        users: Users | None = None,
         keeper: Keeper | None = None,
-        fingerprint: Fingerprint | None = None,
     ) -> None:
         self.settings = settings
-        self.tokens = tokens
-        #: How often the upstream was started again, where that is in our hands.
-        self.upstream_restarts: Callable[[], int] = lambda: 0
+        self.users = users if users is not None else Users()
         self.agent = f"llcuda-server/{package_version()}"
-        self._upstream = upstream
+        self._pool = pool
         self._hub = hub
         self._keeper = keeper if keeper is not None else Keeper(None, Level.MEMORY)
         self._publisher = Publisher(self._keeper)
         #: Outboxes with frames that no flush has seen yet.
         self.unflushed: set[Outbox] = self._publisher.unflushed
-        self._admission = Admission(_SLOTS_UNKNOWN, settings.max_queue)
+        self._admission = Admission(self._place, settings.max_queue)
+        self._admission.why = lambda ticket: pool.why(need_of(ticket.claim))
+        pool.on_change = self._admission.pump
         self._registry = Registry()
-        self._runner = Runner(
-            upstream,
-            self._admission,
-            self._keeper,
-            self._publisher,
-            self._registry,
-            known := fingerprint or Told(upstream),
-        )
+        self._runner = Runner(pool, self._admission, self._keeper, self._publisher, self._registry)
         #: Analyses results and searches them; None where none are kept, or that is not wanted.
         self.analyst: Analyst | None = None
         if settings.analysis and self._keeper.keeps:
-            self.analyst = Analyst(self._keeper, upstream, self._admission, known)
-        self._resumer = Resumer(self._runner, upstream, self._admission, self.left)
+            self.analyst = Analyst(self._keeper, Elected(pool), self._admission)
+        self._resumer = Resumer(
+            self._runner,
+            pool,
+            self._admission,
+            functools.partial(self._enter, always=True),
+            self.left,
+        )
+        self._waits: WeakKeyDictionary[Ticket, Generation] = WeakKeyDictionary()
         self._finding = trio.Lock()
         self._replayed: WeakValueDictionary[str, Generation] = WeakValueDictionary()
         self._greeting: OrderedDict[Session, None] = OrderedDict()
         self._sessions: set[Session] = set()
         self._session_count = 0
-        self._ended: Counter[State] = Counter()
-        self._tokens_streamed = 0
-        self._started = trio.current_time()
         self._draining = False
+        self._reporter = Reporter(pool, self._admission, self._registry, self._keeper)
         #: Told of each request when it is over.
-        self.watch = Watch()
+        self.watch = Watches()
         #: How we stand, for whoever watches.
         self.standing = Standing(
-            settings, [upstream], self._admission, self._registry, self._sessions, self._keeper
+            settings, pool, self._admission, self._registry, self._sessions, self._keeper
         )
-        self.standing.restarts = lambda: self.upstream_restarts()
+        self.standing.users = self._admission.users
+        self.standing.waiting = self._admission.waiting
         self._nursery: trio.Nursery
         hub.after_batch = self._publisher.flush
+
+    def _place(self, ticket: Ticket) -> Lease | None:
+        return self._pool.place(need_of(ticket.claim), ticket.claim.user.name)
 
     # -- life ---------------------------------------------------------------------------------
 
@@ -131,6 +134,9 @@ class Server:
         """Serve until `drain` has ended, or until cancelled."""
         async with trio.open_nursery() as self._nursery:
             self._nursery.start_soon(self._hub.run)
+            self._nursery.start_soon(self._admission.run)
+            if self._pool.watched:
+                self._nursery.start_soon(self._sweep)
             self._nursery.start_soon(self._publisher.sync_strictly)
             self._nursery.start_soon(self._registry.run)
             if self.analyst is not None:
@@ -177,6 +183,23 @@ class Server:
         await self._settle(_FAREWELL)
         self._nursery.cancel_scope.cancel()
 
+    async def _sweep(self) -> None:
+        """End what waits for a model that no upstream has had for too long; for ever."""
+        while True:
+            await trio.sleep(_SWEEP)
+            for ticket in self._admission.waiting():
+                out = self._pool.outage(ticket.claim.model)
+                generation = self._waits.get(ticket)
+                if generation is not None and out > self.settings.failover_seconds:
+                    generation.hand_back(
+                        RequestError(
+                            ErrorCode.UPSTREAM_UNAVAILABLE,
+                            f"for {out:.0f} s {self._pool.why(need_of(ticket.claim))}",
+                            retry=True,
+                            retry_after=1.0,
+                        )
+                    )
+
     async def _settle(self, seconds: float) -> None:
         """Wait, for a bounded time, until nothing runs and everything has been sent."""
         with trio.move_on_after(seconds):
@@ -217,25 +240,26 @@ class Server:
 
     # -- requests -----------------------------------------------------------------------------
 
-    def submit(self, request: Generate) -> Generation:
+    def submit(self, request: Generate, user: User) -> Generation:
         """Start a generation, or join the one that has the same key.
 
         Raises:
             RequestError: the request is wrong, the queue is full, or the server is stopping.
         """
         with self.watch.submitting():
-            return self._submit(request)
+            return self._submit(request, user)
 
-    def _submit(self, request: Generate) -> Generation:
+    def _submit(self, request: Generate, user: User) -> Generation:
         if self._draining:
             raise _shutting_down("the server is shutting down; try again later")
-        properties = self._upstream.properties
+        group = self._pool.key_of(request.model)
+        self._pool.check(group)
         generation = intake.from_request(
             request,
             self.settings,
             self._keeper.level(request.level),
-            properties.context if properties else None,
-            owner="",
+            self._pool.context(group),
+            user,
         )
         if request.key is not None:
             same = self._registry.find_by_key(
@@ -245,7 +269,7 @@ class Server:
                 return same
             if request.fresh:
                 self._registry.check_fresh(request.key, generation.owner)
-        ticket = self._enter(generation)
+        ticket = self._enter(generation, self._runner.dispatcher.claim(generation, group))
         self._start(generation, functools.partial(self._runner.run, generation, ticket))
         text = request.prompt if request.messages is None else request.messages
         # Whoever asked for the text must get it at the default level.
@@ -259,16 +283,20 @@ class Server:
         )
         return generation
 
-    def _enter(self, generation: Generation, *, always: bool = False) -> Ticket:
+    def _enter(self, generation: Generation, claim: Claim, *, always: bool = False) -> Ticket:
         """A place in the queue for a generation, which its readers are told."""
 
         def moved(position: int) -> None:
-            generation.queued(position)
+            generation.queued(position, ticket.wait, ticket.reason)
             self._publisher.flush()
 
-        ticket = self._admission.enter(always=always)
+        ticket = self._admission.enter(claim, always=always)
         ticket.on_position = moved
+        ticket.made = lambda: generation.made
         generation.position = ticket.position
+        if ticket.position:
+            generation.queue_wait, generation.queue_reason = ticket.wait, ticket.reason
+        self._waits[ticket] = generation
         return ticket
 
     def _start(self, generation: Generation, run: Callable[[], Coroutine[Any, Any, None]]) -> None:
@@ -282,47 +310,43 @@ class Server:
 
     def _resume(self, entry: Recovered) -> None:
         """Go on with a generation that ran when the last server ended."""
-        generation = intake.from_journal(entry, self.settings)
+        user = self.users.named(entry.kept.opened.owner)
+        generation = intake.from_journal(entry, self.settings, user)
         self._keeper.resume(generation, entry.kept)
         if entry.concluded is None:
             # At once: a client that has read more than the journal holds is told by it. Also of
             # one that seems never to have run: a power cut may have taken all that it said.
             generation.splice()
-            self._keeper.spliced(generation, self._upstream.base_url)
+            self._keeper.spliced(generation, "")
         log.info(
             "generation_resumed",
             generation=generation.id,
             pieces=len(generation.pieces),
             gap=entry.gap,
         )
-        # Places are taken in the order in which they were taken first.
-        ticket = self._enter(generation, always=True)
-        self._start(generation, functools.partial(self._resumer.run, generation, entry, ticket))
+        self._start(generation, functools.partial(self._resumer.run, generation, entry))
 
-    async def find(self, request: Attach) -> Generation:
-        """The generation that a client wants to read.
+    async def find(self, request: Attach, user: User) -> Generation:
+        """The generation that a client wants to read: one of the user's, or an admin's any.
 
         Raises:
             RequestError: there is none, or the client has more of it than there is.
         """
         if self._draining:
             raise _shutting_down("the server is shutting down; attach again later")
-        found = self._registry.find(request.id, "")
+        owner = view_of(user)
+        found = self._registry.find(request.id, owner)
         if found is None:
-            found = await self._stored(request.id)
+            found = await self._stored(request.id, owner)
         intake.check_position(found, request.first, request.epoch)
         return found
 
-    async def _stored(self, id_: str) -> Generation:
+    async def _stored(self, id_: str, owner: str | None) -> Generation:
         """One that is over; all who read it share what was read from the store."""
         async with self._finding:
-            found = self._replayed.get(id_) or await self._keeper.find(id_, "")
-        if found is None:
-            raise RequestError(
-                ErrorCode.UNKNOWN_GENERATION,
-                f"there is no generation {id_!r} here: it never was, was kept in memory only, or "
-                "its result was deleted",
-            )
+            found = self._replayed.get(id_) or await self._keeper.find(id_, owner)
+        if found is None or owner not in (None, found.owner):
+            raise unknown(id_)
         self._replayed[id_] = found
         return found
 
@@ -345,22 +369,10 @@ class Server:
             log.info("generation_abandoned", generation=generation.id)
             generation.cancel()
 
-    async def prepare(self) -> Properties | None:
-        """Ask the upstream what it is, so that the first request need not wait; None: not there."""
-        reason = f"no answer within {_PREPARE:g} s"
-        try:
-            with trio.move_on_after(_PREPARE):
-                return await self._runner.properties()
-        except RequestError as error:
-            reason = error.message
-        log.warning("upstream_not_ready", url=self._upstream.base_url, reason=reason)
-        return None
-
     def _count(self, generation: Generation) -> None:
         if self.analyst is not None:
             self.analyst.wake()
-        self._ended[generation.state] += 1
-        self._tokens_streamed += len(generation.pieces)
+        self._reporter.ended(generation)
         self.watch.ended(generation)
         error = generation.error
         log.info(
@@ -372,36 +384,37 @@ class Server:
             **({} if error is None else {"code": error.code, "reason": error.message}),
         )
 
-    async def embed(self, texts: list[str]) -> list[bytes]:
+    async def embed(self, texts: list[str], user: User, model: str | None = None) -> list[bytes]:
         """A vector a text, float32, little-endian.
 
         Raises:
             RequestError: as `submit`, or the upstream gives no embeddings.
         """
         with self.watch.answering("embed"):
-            return await self._embed(texts)
+            return await self._embed(texts, user, model)
 
-    async def _embed(self, texts: list[str]) -> list[bytes]:
+    async def _embed(self, texts: list[str], user: User, model: str | None) -> list[bytes]:
         if self._draining:
             raise _shutting_down("the server is shutting down; try again later")
         vectors: list[bytes] = []
         with trio.move_on_after(self.settings.timeout) as deadline:
-            await self._runner.properties()
-            vectors = await embedding.embed(texts, self._upstream, self._admission)
+            group = self._pool.key_of(model, EMBEDDINGS)
+            claim = Claim(user, group, Need(group, EMBEDDINGS))
+            vectors = await embedding.embed(texts, functools.partial(self._admission.enter, claim))
         if deadline.cancelled_caught:
             raise too_late(self.settings.timeout)
         return vectors
 
-    async def search(self, text: str, k: int) -> Found:
-        """The k results nearest to a text.
+    async def search(self, text: str, k: int, user: User) -> Found:
+        """The k results of a user (an admin's: of all) nearest to a text.
 
         Raises:
             RequestError: as `embed`, or nothing is analysed here.
         """
         with self.watch.answering("search"):
-            return await self._search(text, k)
+            return await self._search(text, k, user)
 
-    async def _search(self, text: str, k: int) -> Found:
+    async def _search(self, text: str, k: int, user: User) -> Found:
         if self._draining:
             raise _shutting_down("the server is shutting down; try again later")
         if self.analyst is None:
@@ -412,57 +425,26 @@ class Server:
         if not text.strip():
             raise RequestError(ErrorCode.INVALID_REQUEST, "the text to search for is empty")
         with trio.move_on_after(self.settings.timeout):
-            await self._runner.properties()
-            return await self.analyst.search(text, k)
+            return await self.analyst.search(text, k, user)
         raise too_late(self.settings.timeout)
 
-    async def report(self) -> dict[str, Any]:
-        """What a status request is answered with; SPEC.md names the keys."""
-        upstream = self._upstream
-        properties = None
-        analysis: dict[str, Any] = {}
-        with contextlib.suppress(RequestError), trio.move_on_after(2):
-            properties = await self._runner.properties()
+    async def list_generations(self, request: ListGenerations, user: User) -> list[dict[str, Any]]:
+        """Generations of a user (an admin's: of all), newest first, as the protocol's entries.
+
+        Raises:
+            RequestError: as `listing.newest`.
+        """
+        return await listing.newest(request, user, self._registry, self._keeper)
+
+    async def report(self, user: User) -> dict[str, Any]:
+        """What a status request is answered with; see reporting.py."""
+        report = self._reporter.report(
+            user, draining=self._draining, connections=len(self._sessions)
+        )
         if self.analyst is not None:
             with contextlib.suppress(RequestError), trio.move_on_after(2):
-                analysis["analysis"] = await self.analyst.report()
-        return {
-            "server": {
-                "version": package_version(),
-                "pid": os.getpid(),
-                "uptime": round(trio.current_time() - self._started, 3),
-                "draining": self._draining,
-            },
-            "connections": len(self._sessions),
-            "requests": {
-                "running": self._admission.running,
-                "queued": self._admission.queued,
-                "done": self._ended[State.DONE],
-                "failed": self._ended[State.FAILED],
-                "cancelled": self._ended[State.CANCELLED],
-                "interrupted": self._ended[State.INTERRUPTED],
-            },
-            "tokens": self._tokens_streamed + sum(len(g.pieces) for g in self._registry),
-            "upstreams": [
-                {
-                    "url": upstream.base_url,
-                    "ready": properties is not None,
-                    "model": properties.model if properties else None,
-                    "slots": properties.slots if properties else None,
-                    "context": properties.context if properties else None,
-                    "restarts": self.upstream_restarts(),
-                }
-            ],
-            **analysis,
-        }
-
-
-def package_version() -> str:
-    """The version of the installed distribution."""
-    try:
-        return version("llcuda-net")
-    except PackageNotFoundError:
-        return "0+unknown"
+                report["analysis"] = await self.analyst.report()
+        return report
 
 
 def _shutting_down(message: str) -> RequestError:

@@ -6,7 +6,6 @@ The engine outlives the drain, and the drain outlives the listeners.
 from __future__ import annotations
 
 import contextlib
-import ipaddress
 import resource
 import signal
 import ssl
@@ -18,23 +17,24 @@ from typing import TYPE_CHECKING
 import structlog
 import trio
 
-from llcuda_net import logs
-from llcuda_net.address import Address
+from llcuda_net.address import Address, is_loopback
 from llcuda_net.compiling import compile_kernels
 from llcuda_net.errors import ConfigError, EngineError, ListenError, StorageError
+from llcuda_net.files import read_file
 from llcuda_net.keeping import Keeper
 from llcuda_net.server import Server
 from llcuda_net.settings import Settings
 from llcuda_net.storage.paths import default_directory
 from llcuda_net.storage.pipeline import Storage
 from llcuda_net.storage.records import Level
-from llcuda_net.upstream.engine import Engine, EngineOptions
-from llcuda_net.upstream.fingerprint import Fingerprint
-from llcuda_net.upstream.hub import StreamHub
-from llcuda_net.upstream.llama_server import LlamaServer
+from llcuda_net.upstream.pool import Pool
+from llcuda_net.upstreams import Upstreams
+from llcuda_net.users import Users
+from llcuda_net.version import package_version
 
 if TYPE_CHECKING:
     from llcuda_net.monitoring import Monitor
+    from llcuda_net.tracing import Tracing
 
 log = structlog.get_logger(__name__)
 
@@ -42,8 +42,11 @@ _DESCRIPTORS = 65_536
 _Listeners = Sequence[trio.SocketListener] | Sequence[trio.SSLListener[trio.SocketStream]]
 
 
-def run(settings: Settings) -> int:
+def run(settings: Settings, reload: Callable[[], Settings]) -> int:
     """Serve until told to stop; returns the exit code.
+
+    Args:
+        reload: reads the settings anew, on SIGHUP.
 
     Raises:
         ConfigError: a file or a combination of settings is wrong.
@@ -51,37 +54,33 @@ def run(settings: Settings) -> int:
         ListenError: the port cannot be had.
         StorageError: the data folder cannot be used; another server may have it.
     """
-    tokens = _tokens(settings)
+    users = _users(settings)
     tls = _tls(settings)
-    api_key = _api_key(settings)
+    tracing = _tracing(settings)
     _raise_descriptor_limit()
     with _model(settings) as model:
-        return trio.run(_Serving(settings, tokens, tls, api_key, model).run)
+        upstreams = Upstreams(settings, model)
+        return trio.run(_Serving(settings, users, tls, upstreams, reload, tracing).run)
 
 
-def _tokens(settings: Settings) -> list[str]:
-    if settings.auth_token_file is None:
-        if not settings.allow_no_auth and not _is_loopback(settings.host):
+def _users(settings: Settings) -> Users:
+    path = settings.auth_token_file
+    if path is None:
+        if not settings.allow_no_auth and not is_loopback(settings.host):
             raise ConfigError(
                 f"listening on {settings.host} would let anybody in: give --auth-token-file FILE, "
                 "or --allow-no-auth if that is meant"
             )
-        return []
-    lines = _read(settings.auth_token_file, "token file").splitlines()
-    tokens = [s for line in lines if (s := line.strip()) and not s.startswith("#")]
-    if not tokens:
-        raise ConfigError(f"token file {settings.auth_token_file} holds no token; one a line")
-    return tokens
+        return Users()
+    return Users.parse(read_file(path, "token file"), f"token file {path}")
 
 
-def _api_key(settings: Settings) -> str | None:
-    path = settings.upstream_api_key_file
-    if path is None:
+def _tracing(settings: Settings) -> Tracing | None:
+    if settings.otlp_endpoint is None:
         return None
-    key = _read(path, "API key file").strip()
-    if not key or not key.isascii() or not key.isprintable():
-        raise ConfigError(f"API key file {path} must hold one line of printable ASCII, the key")
-    return key
+    from llcuda_net.tracing import open_tracing  # of an extra, which may not be installed
+
+    return open_tracing(settings.otlp_endpoint, package_version())
 
 
 def _raise_descriptor_limit() -> None:
@@ -94,27 +93,11 @@ def _raise_descriptor_limit() -> None:
             resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
-def _read(path: str, what: str) -> str:
-    try:
-        return Path(path).read_text(encoding="utf-8-sig")
-    except OSError as error:
-        raise ConfigError(f"cannot read {what} {path}: {error.strerror}") from None
-    except UnicodeDecodeError:
-        raise ConfigError(f"{what} {path} is not UTF-8 text") from None
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
-
-
 def _tls(settings: Settings) -> ssl.SSLContext | None:
     if settings.tls_cert is None or settings.tls_key is None:
         return None
-    _read(settings.tls_cert, "certificate")
-    _read(settings.tls_key, "private key")
+    read_file(settings.tls_cert, "certificate")
+    read_file(settings.tls_key, "private key")
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     try:
         # A password of nothing: without one, OpenSSL would ask for it on the terminal.
@@ -130,7 +113,7 @@ def _tls(settings: Settings) -> ssl.SSLContext | None:
 @contextlib.contextmanager
 def _model(settings: Settings) -> Iterator[Path | None]:
     """The file for the engine; None where there is an upstream."""
-    if settings.upstream is not None:
+    if settings.upstream:
         yield None
     elif settings.model is not None:
         yield Path(settings.model)
@@ -143,21 +126,22 @@ class _Serving:
     def __init__(
         self,
         settings: Settings,
-        tokens: Sequence[str],
+        users: Users,
         tls: ssl.SSLContext | None,
-        api_key: str | None,
-        model: Path | None,
+        upstreams: Upstreams,
+        reload: Callable[[], Settings],
+        tracing: Tracing | None,
     ) -> None:
         self._settings = settings
-        self._tokens = tokens
+        self._users = users
         self._tls = tls
-        self._api_key = api_key
-        self._model = model
+        self._upstreams = upstreams
+        self._reload = reload
+        self._tracing = tracing
         self._server: Server | None = None
         self._signals: list[int] = []
         self._failure: ConfigError | EngineError | StorageError | None = None
         self._folder: Path | None = None
-        self._restarts: Callable[[], int] = lambda: 0
         self._monitor: Monitor | None = None
         self._monitored: Sequence[trio.SocketListener] = ()
 
@@ -170,9 +154,12 @@ class _Serving:
             if keeper is not None:
                 async with trio.open_nursery() as nursery:
                     await nursery.start(self._watch_signals, nursery)
-                    upstream = await self._upstream(nursery)
-                    if upstream is not None:
-                        await self._serve(listeners, keeper, *upstream)
+                    try:
+                        pool = await self._upstreams.open(nursery, self._folder)
+                    except (ConfigError, EngineError) as error:
+                        self._failure = error
+                    else:
+                        await self._serve(listeners, keeper, pool)
                     nursery.cancel_scope.cancel()
             outer.cancel_scope.cancel()
         if self._failure is not None:
@@ -211,93 +198,39 @@ class _Serving:
             return
         from llcuda_net.monitoring import Monitor  # costs time, and few ask for it
 
-        self._monitor = Monitor(self._settings)
+        self._monitor = Monitor()
         for listener in self._monitored:
             log.info("metrics_listening", address=_address(listener))
-        if not _is_loopback(self._settings.metrics_host):
+        if not is_loopback(self._settings.metrics_host):
             log.warning("metrics_without_token", host=self._settings.metrics_host)
         nursery.start_soon(self._monitor.serve, self._monitored)
 
-    async def _upstream(self, nursery: trio.Nursery) -> tuple[LlamaServer, StreamHub] | None:
-        """The upstream and its hub; None if there is none to be had, with the reason kept."""
-        hub = StreamHub()
-        stall = self._settings.stall_timeout
-        if self._settings.upstream is not None:
-            try:
-                upstream = LlamaServer(
-                    self._settings.upstream, hub, api_key=self._api_key, stall_timeout=stall
-                )
-            except ConfigError as error:
-                self._failure = error
-                return None
-            return upstream, hub
-        engine = self._engine()
-        try:
-            await nursery.start(engine.run)
-        except EngineError as error:
-            self._failure = error
-            return None
-        finally:
-            logs.progress("")
-        assert engine.base_url is not None
-        self._restarts = lambda: engine.restarts
-        upstream = LlamaServer(engine.base_url, hub, api_key=engine.api_key, stall_timeout=stall)
-
-        def follow() -> None:
-            upstream.forget()
-            upstream.starting = engine.base_url is None
-            if engine.base_url is not None:
-                upstream.base_url = engine.base_url
-
-        self._follow = follow
-        return upstream, hub
-
-    def _engine(self) -> Engine:
-        settings = self._settings
-        assert self._model is not None
-        options = EngineOptions(
-            model=self._model,
-            ctx=settings.ctx,
-            slots=settings.slots,
-            threads=settings.threads,
-            gpu_layers=settings.gpu_layers,
-        )
-        self._follow = lambda: None
-        return Engine(options, on_progress=logs.progress, on_change=lambda: self._follow())
-
-    async def _serve(
-        self, listeners: _Listeners, keeper: Keeper, upstream: LlamaServer, hub: StreamHub
-    ) -> None:
-        fingerprint = Fingerprint(upstream, self._folder, self._model)
-        server = Server(self._settings, upstream, hub, self._tokens, keeper, fingerprint)
-        server.upstream_restarts = self._restarts
+    async def _serve(self, listeners: _Listeners, keeper: Keeper, pool: Pool) -> None:
+        server = Server(self._settings, pool, self._upstreams.hub, self._users, keeper)
         if server.analyst is not None:
             server.analyst.prepare = compile_kernels
         if self._monitor is not None:
             self._monitor.watch(server)
+        if self._tracing is not None:
+            self._tracing.name_of = server.standing.name_of
+            server.watch.add(self._tracing)
         async with trio.open_nursery() as around:
-            if self._folder is not None:  # nobody asks for it where nothing is kept
-                around.start_soon(fingerprint.run)
+            await around.start(pool.run)
             async with trio.open_nursery() as nursery:
                 await nursery.start(server.run, listeners)
-                await self._announce(server, listeners)
+                await self._announce(pool, listeners)
                 self._server = server
                 if self._signals:
                     nursery.start_soon(server.drain, self._settings.drain_seconds)
             around.cancel_scope.cancel()
         if self._monitor is not None:
             self._monitor.forget()
-        await upstream.aclose()
+        if self._tracing is not None:
+            await self._tracing.aclose()
+        await self._upstreams.aclose()
 
-    async def _announce(self, server: Server, listeners: _Listeners) -> None:
-        properties = await server.prepare()
-        if properties is not None:
-            log.info(
-                "upstream_ready",
-                model=properties.model,
-                slots=properties.slots,
-                context=properties.context,
-            )
+    async def _announce(self, pool: Pool, listeners: _Listeners) -> None:
+        await pool.prepare()
         with contextlib.suppress(OSError):  # whoever started us may not read it
             for listener in listeners:
                 print(f"listening on {_address(listener)}", flush=True)
@@ -310,15 +243,34 @@ class _Serving:
         *,
         task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
     ) -> None:
-        with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
+        with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM, signal.SIGHUP) as signals:
             task_status.started()
             async for number in signals:
+                if number == signal.SIGHUP:
+                    self._read_again()
+                    continue
                 self._signals.append(number)
                 log.info("signal", name=signal.Signals(number).name)
                 if self._server is None or len(self._signals) > 1:
                     nursery.cancel_scope.cancel()
                 else:
                     nursery.start_soon(self._server.drain, self._settings.drain_seconds)
+
+    def _read_again(self) -> None:
+        """SIGHUP: take the users and upstreams of the files as they are now, or change nothing."""
+        try:
+            settings = self._reload()
+            path = settings.auth_token_file
+            text = None if path is None else read_file(path, "token file")
+            if text is not None:
+                Users.parse(text, f"token file {path}")
+            self._upstreams.reload(settings)
+            if text is not None:
+                self._users.reload(text, f"token file {path}")
+        except ConfigError as error:
+            log.error("not_reloaded", reason=str(error))
+        else:
+            log.info("reloaded")
 
 
 async def _open(host: str, port: int, kind: str = "") -> Sequence[trio.SocketListener]:

@@ -5,20 +5,20 @@ What goes wrong here ends this session and no other.
 
 from __future__ import annotations
 
-import hmac
-from collections.abc import Awaitable, Callable, Sequence
-from typing import Any, Protocol, TypeVar
+from collections.abc import Awaitable, Callable, Iterable
+from typing import TypeVar
 
 import structlog
 import trio
 
 from llcuda_net.errors import RequestError
 from llcuda_net.generations import Generation
+from llcuda_net.host import Host
+from llcuda_net.http_answer import ANSWER, TELLING, speaks_http
 from llcuda_net.outbox import HIGH_WATER, Outbox
-from llcuda_net.replies import hit_frames, vector_frames
-from llcuda_net.semantic import Found
-from llcuda_net.settings import Settings
+from llcuda_net.replies import hit_frames, listing_frames, vector_frames
 from llcuda_net.streams import GenerationStream
+from llcuda_net.users import User
 from llcuda_protocol import (
     Attach,
     Cancel,
@@ -36,6 +36,7 @@ from llcuda_protocol import (
     GoAway,
     Hello,
     Limits,
+    ListGenerations,
     LocalProtocolError,
     Ping,
     Pong,
@@ -49,55 +50,14 @@ from llcuda_protocol import (
 
 log = structlog.get_logger(__name__)
 
-_E = TypeVar("_E", Embed, Search)
+_E = TypeVar("_E", Embed, Search, ListGenerations)
 #: What a request may ask for, told in the handshake.
-FEATURES = ["generate", "attach", "embed", "status", "search"]
+FEATURES = ["generate", "attach", "embed", "status", "search", "list", "pool", "splice"]
 _READ = 64 << 10
 #: Events after which the others have their turn: one read may hold thousands of pings.
 _TURN = 64
 #: Seconds for the last bytes of an ending session to leave.
 _FAREWELL = 2.0
-#: How the port answers somebody who speaks HTTP to it.
-_HTTP_METHODS = (b"GET ", b"POST", b"HEAD", b"PUT ", b"OPTI", b"DELE", b"PATC", b"CONN", b"PRI ")
-_HTTP_BODY = b"This port speaks the llcuda protocol, not HTTP. Use llcuda-client.\n"
-_HTTP_ANSWER = (
-    b"HTTP/1.1 400 Bad Request\r\nContent-Type: text/plain\r\nConnection: close\r\n"
-    b"Content-Length: %d\r\n\r\n%b" % (len(_HTTP_BODY), _HTTP_BODY)
-)
-
-
-class Host(Protocol):
-    """What a session needs of its server."""
-
-    settings: Settings
-    tokens: Sequence[str]
-    agent: str
-    unflushed: set[Outbox]
-
-    @property
-    def full(self) -> bool:
-        """Whether one more client would be too many."""
-
-    def session_greeted(self, session: Session) -> None:
-        """A session's client has been let in."""
-
-    def submit(self, request: Generate) -> Generation:
-        """Start a generation, or join the one with the same key; or raise RequestError."""
-
-    async def find(self, request: Attach) -> Generation:
-        """The generation to read, running or stored, or raise RequestError."""
-
-    def left(self, generation: Generation) -> None:
-        """A stream reads a generation no longer."""
-
-    async def embed(self, texts: list[str]) -> list[bytes]:
-        """A vector a text, float32, little-endian, or raise RequestError."""
-
-    async def search(self, text: str, k: int) -> Found:
-        """The k results nearest to a text, or raise RequestError."""
-
-    async def report(self) -> dict[str, Any]:
-        """What a status request is answered with."""
 
 
 class Session:
@@ -106,23 +66,31 @@ class Session:
     Args:
         stream: the connection, TLS included where there is TLS.
         number: names the session in the log.
+
+    Attributes:
+        user: whose token the client gave; there is none before it is let in.
     """
+
+    user: User
 
     def __init__(self, server: Host, stream: trio.abc.Stream, number: int) -> None:
         settings = server.settings
         self.greeted = False
         #: Ends the session, from outside.
         self.scope = trio.CancelScope()
+        #: Ends it too, but what was said before still goes out.
+        self._listening = trio.CancelScope()
         self._server = server
         self._stream = stream
         self._connection = Connection(Role.SERVER, Limits(settings.max_frame, settings.max_streams))
         self._outbox = Outbox(stream, self._pump_all, settings.write_timeout, server.unflushed)
         self._streams: dict[int, GenerationStream] = {}
-        self._scopes: dict[int, trio.CancelScope] = {}  # of embed and search requests
+        self._scopes: dict[int, trio.CancelScope] = {}  # of requests that have no generation
         self._attaching: dict[int, Cancel | None] = {}
         self._nursery: trio.Nursery
         self._log = log.bind(session=number)
         self._first_bytes = b""
+        self._token: str | None = None
 
     @property
     def busy(self) -> bool:
@@ -158,17 +126,14 @@ class Session:
                 greeted = await self._handshake()
             if greeted:
                 self._server.session_greeted(self)
-                handled = 0
-                while (event := await self._next_event()) is not None:
-                    self._handle(event)
-                    handled += 1
-                    if handled % _TURN == 0:
-                        await trio.lowlevel.checkpoint()
+                with self._listening:
+                    await self._listen()
             elif self._connection.state is ConnectionState.NEW:
                 self._refuse(ErrorCode.HANDSHAKE_TIMEOUT, "no greeting came in time")
         except RemoteProtocolError as error:
             self._log.info("protocol_error", code=error.code, detail=error.message)
-            self._outbox.add(_HTTP_ANSWER if self._speaks_http(error) else error.reply)
+            http = error.code is ErrorCode.BAD_PREFACE and speaks_http(self._first_bytes)
+            self._outbox.add(ANSWER if http else error.reply)
         self._drop_streams()
         self._outbox.flush()
         with trio.move_on_after(_FAREWELL):
@@ -179,10 +144,13 @@ class Session:
                 while await self._stream.receive_some(_READ):
                     pass
 
-    def _speaks_http(self, error: RemoteProtocolError) -> bool:
-        return error.code is ErrorCode.BAD_PREFACE and any(
-            method.startswith(self._first_bytes) for method in _HTTP_METHODS
-        )
+    async def _listen(self) -> None:
+        handled = 0
+        while (event := await self._next_event()) is not None:
+            self._handle(event)
+            handled += 1
+            if handled % _TURN == 0:
+                await trio.lowlevel.checkpoint()
 
     # -- handshake ----------------------------------------------------------------------------
 
@@ -190,7 +158,8 @@ class Session:
         event = await self._next_event()
         if not isinstance(event, Hello):
             return False
-        if not self._allowed(event.token):
+        user = self._server.users.find(event.token)
+        if user is None:
             self._log.warning("unauthorized", token_given=event.token is not None)
             self._refuse(ErrorCode.UNAUTHORIZED, "the token is missing or wrong")
             return False
@@ -199,6 +168,7 @@ class Session:
                 ErrorCode.TOO_MANY_CONNECTIONS, "too many connections; try again later", retry=True
             )
             return False
+        self.user, self._token = user, event.token
         limits = self._connection.limits
         self._send(
             Welcome(
@@ -212,16 +182,6 @@ class Session:
         self._outbox.flush()
         self.greeted = True
         return True
-
-    def _allowed(self, given: str | None) -> bool:
-        """Compares with every token, each in constant time, so that timing tells nothing."""
-        tokens = self._server.tokens
-        if not tokens:
-            return True
-        found = False
-        for token in tokens:
-            found |= hmac.compare_digest(token.encode(), (given or "").encode())
-        return found
 
     def _refuse(self, code: ErrorCode, message: str, *, retry: bool = False) -> None:
         self._send(Error(0, code, message, retry))
@@ -244,7 +204,7 @@ class Session:
                 await self._outbox.drained()
             data = await self._stream.receive_some(_READ)
             if not self._first_bytes:
-                self._first_bytes = bytes(data[:4])
+                self._first_bytes = bytes(data[:TELLING])
             self._connection.receive_data(data)
 
     def _handle(self, event: Event) -> None:
@@ -263,6 +223,8 @@ class Session:
             self._nursery.start_soon(self._work, event, self._embed)
         elif isinstance(event, Search):
             self._nursery.start_soon(self._work, event, self._search)
+        elif isinstance(event, ListGenerations):
+            self._nursery.start_soon(self._work, event, self._list)
         elif isinstance(event, Status):
             self._nursery.start_soon(self._status, event)
         elif isinstance(event, Ping):
@@ -270,7 +232,7 @@ class Session:
 
     def _generate(self, event: Generate) -> None:
         try:
-            generation = self._server.submit(event)
+            generation = self._server.submit(event, self.user)
         except RequestError as error:
             self._fail(event.stream, error)
             return
@@ -278,7 +240,7 @@ class Session:
 
     async def _attach(self, event: Attach) -> None:
         try:
-            generation = await self._server.find(event)
+            generation = await self._server.find(event, self.user)
         except RequestError as error:
             del self._attaching[event.stream]
             self._fail(event.stream, error)
@@ -300,6 +262,7 @@ class Session:
             first=event.first if isinstance(event, Attach) else 0,
             with_ids=event.tokens,
             with_durable=event.durable,
+            with_splices=event.splices,
             on_end=self._streams.pop,
             on_left=self._server.left,
             on_crash=self.scope.cancel,
@@ -339,25 +302,32 @@ class Session:
         self._outbox.flush()
 
     async def _embed(self, event: Embed) -> dict[str, int]:
-        vectors = await self._server.embed(event.input)
-        for frame in vector_frames(event.stream, vectors, self._peer_frame()):
+        vectors = await self._server.embed(event.input, self.user, event.model)
+        await self._reply(vector_frames(event.stream, vectors, self._peer_frame()))
+        return {}
+
+    async def _search(self, event: Search) -> dict[str, int]:
+        found = await self._server.search(event.text, event.k, self.user)
+        await self._reply(hit_frames(event.stream, found, self._peer_frame()))
+        return {"searched": found.searched, "backlog": found.backlog}
+
+    async def _list(self, event: ListGenerations) -> dict[str, int]:
+        entries = await self._server.list_generations(event, self.user)
+        await self._reply(listing_frames(event.stream, entries, self._peer_frame()))
+        return {}
+
+    async def _reply(self, frames: Iterable[Frame]) -> None:
+        for frame in frames:
             self._send(frame)
             self._outbox.flush()
             if not self._outbox.has_room:
                 await self._outbox.drained()
-        return {}
-
-    async def _search(self, event: Search) -> dict[str, int]:
-        found = await self._server.search(event.text, event.k)
-        for frame in hit_frames(event.stream, found, self._peer_frame()):
-            self._send(frame)
-        return {"searched": found.searched, "backlog": found.backlog}
 
     def _peer_frame(self) -> int:
         return (self._connection.peer_limits or Limits()).max_frame
 
     async def _status(self, event: Status) -> None:
-        self._send(Report(event.stream, await self._server.report()))
+        self._send(Report(event.stream, await self._server.report(self.user)))
         self._outbox.flush()
 
     # -- what the server calls ----------------------------------------------------------------
@@ -367,6 +337,19 @@ class Session:
         if self.greeted and self._connection.state is ConnectionState.OPEN:
             self._send(GoAway(grace, "the server is shutting down"))
             self._outbox.flush()
+
+    def check_user(self) -> None:
+        """The users may have changed: end the session if its token is no longer this user's."""
+        if not self.greeted:
+            return
+        user = self._server.users.find(self._token)
+        if user is not None and (user.name, user.admin) == (self.user.name, self.user.admin):
+            self.user = user
+            return
+        self._log.warning("unauthorized", user=self.user.name)
+        self._drop_streams()
+        self._refuse(ErrorCode.UNAUTHORIZED, "the token is not valid any more")
+        self._listening.cancel()
 
     def hand_back(self, error: RequestError) -> None:
         """The server stops now: end every request that is open."""

@@ -14,6 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from llcuda_net.errors import ConfigError
+from llcuda_net.specs import Spec
+from llcuda_net.specs import parse as parse_specs
 
 
 def _option(default: Any, help_: str, *, kind: type = str, low: float | None = None) -> Any:
@@ -39,9 +41,11 @@ class Settings:
 
     host: str = _option("127.0.0.1", "address to listen on")
     port: int = _option(9000, "port to listen on; 0: a free one, printed", kind=int, low=0)
-    upstream: str | None = _option(None, "URL of a llama-server that already runs")
+    upstream: tuple[Spec, ...] = _option(
+        (), "URL of a llama-server that already runs; may be given several times", kind=Spec
+    )
     upstream_api_key_file: str | None = _option(
-        None, "file with the API key that the upstream wants"
+        None, "file with the API key that the upstreams want"
     )
     model: str | None = _option(
         None, "GGUF file to run in the built-in engine (default: the demonstration model)"
@@ -93,6 +97,24 @@ class Settings:
         kind=float,
         low=0.001,
     )
+    first_token_timeout: float = _option(
+        120.0,
+        "the same before the first token; and a tenth of a second more for each of the prompt",
+        kind=float,
+        low=0.001,
+    )
+    failover_seconds: float = _option(
+        60.0,
+        "seconds that a request waits while no upstream has its model, before it fails",
+        kind=float,
+        low=0,
+    )
+    ageing_seconds: float = _option(
+        30.0,
+        "seconds of waiting that lift a request into the next better priority",
+        kind=float,
+        low=0.001,
+    )
     drain_seconds: float = _option(
         30.0, "seconds for running requests to finish after SIGTERM", kind=float, low=0
     )
@@ -102,6 +124,12 @@ class Settings:
     )
     max_connections: int = _option(1024, "clients connected at once", kind=int, low=1)
     max_queue: int = _option(256, "requests that may wait for a slot", kind=int, low=0)
+    max_long_prompts: int = _option(
+        1,
+        "long prompts that one upstream reads at once: they hold up all its slots",
+        kind=int,
+        low=1,
+    )
     max_streams: int = _option(256, "requests open at once on one connection", kind=int, low=1)
     max_frame: int = _option(4 << 20, "largest frame taken, in bytes", kind=int, low=16_384)
     metrics_port: int | None = _option(
@@ -114,6 +142,9 @@ class Settings:
     metrics_host: str = _option(
         "127.0.0.1", "address for them; whoever reaches it may read them, without a token"
     )
+    otlp_endpoint: str | None = _option(
+        None, "OpenTelemetry collector for a trace of each generation (http://127.0.0.1:4318)"
+    )
     log_level: str = _option("info", "debug, info, warning or error")
     log_format: str = _option("auto", "human, json, or auto: human on a terminal")
     log_prompts: bool = _option(False, "write the text of prompts to the log", kind=bool)
@@ -125,7 +156,7 @@ _METAVARS = {
     "durability": "LEVEL",
     "host": "ADDRESS",
     "metrics_host": "ADDRESS",
-    "upstream": "URL",
+    "otlp_endpoint": "URL",
     "log_level": "LEVEL",
     "log_format": "FORMAT",
 }
@@ -149,10 +180,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         flag = "--" + spec.name.replace("_", "-")
         kind = spec.metadata["kind"]
         text = spec.metadata["help"]
-        if spec.default not in (None, False, MISSING):
+        if spec.default not in (None, False, MISSING, ()):
             shown = f"{spec.default:g}" if isinstance(spec.default, float) else spec.default
             text += f" (default: {shown})"
-        if kind is bool:
+        if kind is Spec:
+            section.add_argument(flag, metavar="URL", action="append", default=None, help=text)
+        elif kind is bool:
             section.add_argument(
                 flag, action=argparse.BooleanOptionalAction, default=None, help=text
             )
@@ -185,6 +218,9 @@ def load(arguments: argparse.Namespace, environment: Mapping[str, str] = os.envi
             sources[spec.name], value = 3, from_file[spec.name]
             where = f"{spec.name} in {config_file}"
         else:
+            continue
+        if spec.metadata["kind"] is Spec:
+            values[spec.name] = parse_specs(value, where)
             continue
         values[spec.name] = _convert(spec.name, spec.metadata, value, where)
     if values.get("upstream") and values.get("model"):

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import structlog
 
 from llcuda_net.errors import RequestError
-from llcuda_net.generations import Generation
+from llcuda_net.generations import Failover, Generation
 from llcuda_net.outbox import Outbox
 from llcuda_protocol import (
     Accepted,
@@ -18,6 +18,7 @@ from llcuda_protocol import (
     ErrorCode,
     LocalProtocolError,
     Queue,
+    Splice,
     Tokens,
 )
 
@@ -37,6 +38,7 @@ class GenerationStream:
         first: number of the first piece that the client wants.
         with_ids: whether the client asked for token ids.
         with_durable: whether it asked for what a power cut cannot take away.
+        with_splices: whether it asked to be told where another upstream goes on.
         on_end: called with the number when the last frame has been added.
         on_left: called with the generation when it is no longer read here.
         on_crash: called when a bug was caught here; ends the session. What calls a stream is the
@@ -53,6 +55,7 @@ class GenerationStream:
         first: int = 0,
         with_ids: bool,
         with_durable: bool = False,
+        with_splices: bool = False,
         on_end: Callable[[int], object],
         on_left: Callable[[Generation], object],
         on_crash: Callable[[], None],
@@ -70,9 +73,12 @@ class GenerationStream:
         self._cancelled = False
         self._detached = False
         self._accepted = False
-        self._position = 0
+        self._queue: tuple[int, float | None, str] = (0, None, "")
         self._durable = 0
         self._with_durable = with_durable
+        #: How many of the generation's failovers were told, or are no news to this reader.
+        self._told = sum(one.position <= first for one in generation.failovers)
+        self._with_splices = with_splices
         generation.join()
         generation.on_change.append(self.pump)
         if with_durable:
@@ -142,9 +148,10 @@ class GenerationStream:
             self._end(Done(self._number, reason="detached", id=generation.id))
             return
         self._tell_durable()
-        if generation.position != self._position:
-            self._position = generation.position
-            outbox.add(connection.send(Queue(self._number, self._position)))
+        if self._waits() != self._queue:
+            position, wait, reason = self._queue = self._waits()
+            outbox.add(connection.send(Queue(self._number, position, wait, reason or None)))
+        self._tell_failovers()
         while self._next < generation.visible and not self._cancelled:
             if connection.credit(self._number) <= 0 or not outbox.has_room:
                 return
@@ -155,6 +162,7 @@ class GenerationStream:
                 return
             outbox.add(data)
             self._next += count
+            self._tell_failovers()
         if generation.ended:
             self._end(generation.ending(self._number))
 
@@ -167,10 +175,30 @@ class GenerationStream:
             generation.level,
             generation.epoch,
             generation.cached_from is not None,
+            generation.queue_wait,
+            generation.queue_reason or None,
         )
         self._outbox.add(self._connection.send(accepted))
-        self._position = generation.position
+        self._queue = self._waits()
         self._accepted = True
+
+    def _waits(self) -> tuple[int, float | None, str]:
+        generation = self.generation
+        return generation.position, generation.queue_wait, generation.queue_reason
+
+    def _next_failover(self) -> Failover | None:
+        """The next one to be told of."""
+        if not self._with_splices:
+            return None
+        failovers = self.generation.failovers
+        return failovers[self._told] if self._told < len(failovers) else None
+
+    def _tell_failovers(self) -> None:
+        while (one := self._next_failover()) is not None and one.position <= self._next:
+            self._told += 1
+            if one.position:  # what nobody has seen is nobody's concern
+                splice = Splice(self._number, one.position, one.reason)
+                self._outbox.add(self._connection.send(splice))
 
     def _settled(self) -> None:
         """More of the generation is on the disk."""
@@ -193,6 +221,9 @@ class GenerationStream:
         most = _MOST_PIECES if logprobs is None else _MOST_PIECES_LOGPROBS
         start = self._next
         end = min(start + most, generation.visible)
+        failover = self._next_failover()
+        if failover is not None:
+            end = min(end, failover.position)
         return Tokens(
             self._number,
             start,

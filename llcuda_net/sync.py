@@ -26,12 +26,23 @@ import trio
 
 from llcuda_net import client as _async
 from llcuda_net.address import Address
-from llcuda_net.client.hits import Hit
-from llcuda_net.client.stream import Durable, Event, Piece, Queued, Result
+from llcuda_net.client.events import Durable, Event, Piece, Queued, Result, Spliced
+from llcuda_net.client.hits import Entry, Hit
 from llcuda_net.client.stream import Stream as _AsyncStream
 from llcuda_net.errors import ConnectError
 
-__all__ = ["Client", "Durable", "Hit", "Piece", "Queued", "Result", "Stream", "connect"]
+__all__ = [
+    "Client",
+    "Durable",
+    "Entry",
+    "Hit",
+    "Piece",
+    "Queued",
+    "Result",
+    "Spliced",
+    "Stream",
+    "connect",
+]
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -123,13 +134,17 @@ class Client:
         """The whole answer at once. Takes and raises what `generate` does."""
         return self._portal.call(partial(self._client.complete, prompt, **arguments))
 
-    def embed(self, texts: Sequence[str]) -> list[list[float]]:
+    def embed(self, texts: Sequence[str], *, model: str | None = None) -> list[list[float]]:
         """One vector for each text; see `llcuda_net.Client.embed`."""
-        return self._portal.call(partial(self._client.embed, texts))
+        return self._portal.call(partial(self._client.embed, texts, model=model))
 
     def search(self, text: str, k: int = 10) -> list[Hit]:
         """The stored results nearest in meaning to a text; see `llcuda_net.Client.search`."""
         return self._portal.call(partial(self._client.search, text, k))
+
+    def models(self) -> list[dict[str, Any]]:
+        """The models that there are; see `llcuda_net.Client.models`."""
+        return self._portal.call(self._client.models)
 
     def status(self) -> dict[str, Any]:
         """How the server is; see `llcuda_net.Client.status`."""
@@ -142,6 +157,14 @@ class Client:
     def _opened(self, opening: AbstractAsyncContextManager[_AsyncStream]) -> Stream:
         stream = self._portal.call(opening.__aenter__, undo=_AsyncStream.close)
         return Stream(self, self._portal, stream)
+
+    # Last, since below it the word means this method.
+    def list(
+        self, limit: int = 20, *, state: str | None = None, before: str | None = None
+    ) -> list[Entry]:
+        """The user's newest generations; see `llcuda_net.Client.list`."""
+        ask = partial(self._client.list, limit, state=state, before=before)
+        return self._portal.call(ask)
 
 
 class Stream:
@@ -196,6 +219,16 @@ class Stream:
         return self._stream.position
 
     @property
+    def wait(self) -> float | None:
+        """About how many seconds it was, when last heard, until it runs; None: nobody knows."""
+        return self._stream.wait
+
+    @property
+    def reason(self) -> str | None:
+        """What it waited for when last heard, for a person."""
+        return self._stream.reason
+
+    @property
     def text(self) -> str:
         """The text that has been read so far, and what was read ahead."""
         return self._stream.text
@@ -215,7 +248,7 @@ class Stream:
                 yield event.text
 
     def events(self) -> Iterator[Event]:
-        """All that is known of each piece, and queue moves; see `llcuda_net.Stream.events`."""
+        """Pieces with all that is known of them, and more; see `llcuda_net.Stream.events`."""
         while True:
             if not self._events:
                 self._events.extend(self._portal.call(self._stream.take))

@@ -50,6 +50,12 @@ class User:
 #: Everybody, where there is no token file.
 ANONYMOUS = User(admin=True)
 
+
+def view_of(user: User) -> str | None:
+    """Whose generations a user may see, as an owner in look-ups: None stands for everybody's."""
+    return None if user.admin else user.name
+
+
 _NAME = re.compile(r"[A-Za-z0-9._@-]{1,64}")
 _WHOLE = re.compile(r"[0-9]{1,9}")
 _DECIMAL = re.compile(r"[0-9]{1,9}(\.[0-9]{1,9})?")

@@ -14,19 +14,25 @@ ROOT = Path(__file__).resolve().parent.parent
 
 #: llcuda_net from the bottom up: a module imports its own row and the rows above it in this list.
 LAYERS = [
-    {"llcuda_net.errors", "llcuda_net.data", "llcuda_net.terminal"},
+    {"llcuda_net.errors", "llcuda_net.data", "llcuda_net.terminal", "llcuda_net.http_answer"},
     {"llcuda_net.world"},
-    {"llcuda_net.address", "llcuda_net.params", "llcuda_net.settings", "llcuda_net.logs"},
-    {"llcuda_net.users"},
+    {"llcuda_net.address", "llcuda_net.params", "llcuda_net.specs", "llcuda_net.logs"},
+    {"llcuda_net.settings", "llcuda_net.users", "llcuda_net.files", "llcuda_net.version"},
     {"llcuda_net.upstream", "llcuda_net.storage"},
+    {"llcuda_net.fairness", "llcuda_net.pace", "llcuda_net.allowance", "llcuda_net.tickets"},
+    {"llcuda_net.seats"},
+    {"llcuda_net.line"},
+    {"llcuda_net.telling"},
     {"llcuda_net.admission", "llcuda_net.outcome", "llcuda_net.outbox", "llcuda_net.continuation"},
     {"llcuda_net.certainty", "llcuda_net.semantic", "llcuda_net.compiling"},
     {"llcuda_net.generations", "llcuda_net.embedding"},
     {"llcuda_net.streams", "llcuda_net.keeping", "llcuda_net.registry", "llcuda_net.replies"},
-    {"llcuda_net.publishing", "llcuda_net.intake", "llcuda_net.session"},
-    {"llcuda_net.runner", "llcuda_net.analysis", "llcuda_net.watching"},
-    {"llcuda_net.health", "llcuda_net.metrics_http"},
-    {"llcuda_net.resuming", "llcuda_net.metrics"},
+    {"llcuda_net.publishing", "llcuda_net.intake", "llcuda_net.session", "llcuda_net.host"},
+    {"llcuda_net.listing"},
+    {"llcuda_net.dispatch", "llcuda_net.analysis", "llcuda_net.watching", "llcuda_net.reporting"},
+    {"llcuda_net.runner", "llcuda_net.upstreams"},
+    {"llcuda_net.health", "llcuda_net.metrics_http", "llcuda_net.spans"},
+    {"llcuda_net.resuming", "llcuda_net.metrics", "llcuda_net.tracing"},
     {"llcuda_net.server", "llcuda_net.client"},
     {"llcuda_net.monitoring"},
     {"llcuda_net.serving", "llcuda_net.sync", "llcuda_net.measure"},
@@ -140,6 +146,7 @@ def test_component_folders_are_no_packages() -> None:
         ("batch", {"trio", "httpx", "msgspec", "structlog", "numba", "numpy", "xllamacpp"}),
         ("infer", {"trio", "httpx", "msgspec", "structlog", "numba", "numpy", "xllamacpp"}),
         ("main", {"trio", "httpx", "msgspec", "structlog", "numba", "numpy", "apsw"}),
+        ("top", {"trio", "httpx", "msgspec", "structlog", "numba", "numpy", "textual", "rich"}),
     ],
 )
 def test_help_imports_nothing_heavy(command: str, heavy: set[str]) -> None:
@@ -156,9 +163,19 @@ def test_help_imports_nothing_heavy(command: str, heavy: set[str]) -> None:
     assert not heavy & set(done.stdout.split())
 
 
+def test_only_the_live_screen_imports_textual() -> None:
+    found = {
+        module
+        for module, path in _modules(ROOT / "llcuda_net", "llcuda_net")
+        for name in _imports(path, module)
+        if name.split(".")[0] in {"textual", "rich"}
+    }
+    assert found == {"llcuda_net.cli.top_app"}
+
+
 def test_the_server_itself_needs_no_engine_and_no_numba() -> None:
     code = "import sys, llcuda_net.serving; print(*sys.modules)"
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60
     )
-    assert not {"xllamacpp", "numba", "numpy"} & set(done.stdout.split())
+    assert not {"xllamacpp", "numba", "numpy", "opentelemetry"} & set(done.stdout.split())

@@ -136,7 +136,10 @@ class Chat:
             if self._client is None:
                 self._client = self._connect()
             with self._client.generate(
-                messages=[*self._history, question], system=self._system, **self._arguments
+                messages=[*self._history, question],
+                system=self._system,
+                splices=True,
+                **self._arguments,
             ) as stream:
                 if stream.cached:
                     print_note(self._prog, "answered from the store")

@@ -48,7 +48,8 @@ def _run(arguments: argparse.Namespace) -> int:
     check(arguments)
     request: dict[str, Any] = {}
     text: str | None = None
-    if arguments.attach is None and arguments.cancel is None:
+    asks = arguments.models or arguments.list is not None
+    if arguments.attach is None and arguments.cancel is None and not asks:
         text = read_prompt(arguments)
         request = read_request(arguments)
     token = read_token(arguments.token_file)
@@ -83,6 +84,8 @@ def _run(arguments: argparse.Namespace) -> int:
             certainty=arguments.certainty,
         )
         return chat.run(text)
+    if asks:
+        return _told(arguments, lambda: _ask(connect, arguments))
     if arguments.raw:
         request["raw"] = text
     else:
@@ -113,9 +116,9 @@ def _answer(
     from llcuda_net.cli.render import json_output, print_note, print_stats, show, text_output
 
     output: Output
-    asked: dict[str, Any] = {}
+    asked: dict[str, Any] = {"splices": True}
     if arguments.json:
-        asked = {"tokens": True, "durable": True}
+        asked |= {"tokens": True, "durable": True}
         output = json_output(certainty=arguments.certainty, at_once=arguments.no_stream)
     else:
         output = text_output(certainty=arguments.certainty, at_once=arguments.no_stream)
@@ -182,6 +185,18 @@ def _cancel(connect: Callable[[], sync.Client], arguments: argparse.Namespace) -
         print(json.dumps(found), flush=True)
     else:
         print("cancelled" if reason == "cancelled" else f"was over already: {reason}", flush=True)
+    return Exit.OK
+
+
+def _ask(connect: Callable[[], sync.Client], arguments: argparse.Namespace) -> int:
+    """Print what --models or --list asks for."""
+    from llcuda_net.cli.render_lists import print_entries, print_models
+
+    with connect() as client:
+        if arguments.models:
+            print_models(client.models(), as_json=arguments.json)
+        else:
+            print_entries(client.list(arguments.list), as_json=arguments.json)
     return Exit.OK
 
 

@@ -26,6 +26,9 @@ DEFAULT_SERVER = "127.0.0.1:9000"
 _N_PROBS = 10
 _RECONNECT = 30.0
 _MOST_SECONDS = 1e9
+#: Generations that --list prints where it is not said, and at most.
+_LISTED = 20
+_MOST_LISTED = 1000
 _EPILOG = """\
 examples:
   llcuda-client "Why is the sky blue?"
@@ -34,13 +37,18 @@ examples:
   llcuda-client --certainty "Who wrote the first compiler?"
   llcuda-client --chat --server gpu-box:9000
 
+  llcuda-client --models                     # which models there are, and how busy
+  llcuda-client --model qwen3-8b --priority high --deadline 10 "Say hello."
+  llcuda-client --list 5                     # your newest five, running ones included
+
   id=$(llcuda-client --detach "Write a long story.")    # start it, and leave
   llcuda-client --attach "$id"               # read it, live or finished, from any machine
   llcuda-client --attach "$id" --from 100    # the same from token 100 on
   llcuda-client --cancel "$id"               # stop it
 
 A connection that is lost is made again, and the answer goes on where it stopped: notes on stderr
-say so. Ctrl-C stops an answer on the server, too; with --attach it only stops reading.
+say so, and also where another upstream went on with it. Ctrl-C stops an answer on the server, too;
+with --attach it only stops reading.
 
 environment:
   LLCUDA_SERVER  the server's HOST:PORT          LLCUDA_TOKEN  the token itself
@@ -71,7 +79,18 @@ def build_parser() -> Parser:
     what.add_argument("--system", metavar="TEXT", help="a system message to go before the prompt")
     what.add_argument("--chat", action="store_true", help="hold a conversation; Ctrl-D ends it")
     _add_sampling(parser.add_argument_group("how to answer"))
+    _add_turn(parser.add_argument_group("where and when it runs"))
     _add_generations(parser)
+    ask = parser.add_argument_group("asking the server")
+    ask.add_argument("--models", action="store_true", help="print which models there are")
+    ask.add_argument(
+        "--list",
+        metavar="N",
+        nargs="?",
+        const=_LISTED,
+        type=_number(int, 1, _MOST_LISTED),
+        help=f"print your newest answers, those that wait or run included; default: {_LISTED}",
+    )
     show = parser.add_argument_group("what to print")
     show.add_argument("--json", action="store_true", help="one JSON object a line for each event")
     show.add_argument("--no-stream", action="store_true", help="print only when all has come")
@@ -179,6 +198,24 @@ def _add_sampling(group: argparse._ArgumentGroup) -> None:
     )
 
 
+def _add_turn(group: argparse._ArgumentGroup) -> None:
+    group.add_argument(
+        "--model", metavar="NAME", help="which of --models it runs on; default: the server's"
+    )
+    group.add_argument(
+        "--priority",
+        metavar="CLASS",
+        choices=["high", "normal", "low"],
+        help="high, normal or low: before which others it runs; default: normal",
+    )
+    group.add_argument(
+        "--deadline",
+        metavar="SECONDS",
+        type=_number(float, 0, _MOST_SECONDS),
+        help="fail if it has not begun to run by then; default: no matter when it begins",
+    )
+
+
 def _number(kind: type, low: float, high: float) -> Callable[[str], Any]:
     """A type for argparse: a number within bounds, with an error that names them."""
     noun = "a whole number" if kind is int else "a number"
@@ -217,7 +254,8 @@ def _on_disconnect(text: str) -> str | float:
     return seconds
 
 
-#: What goes with --attach and with --cancel; everything else is about a new request.
+#: What goes with --attach, and with --cancel, --list and --models; everything else is about a new
+#: request.
 _WITH_CANCEL = {"server", "tls", "tls_ca", "token_file", "reconnect_seconds", "json"}
 _WITH_ATTACH = _WITH_CANCEL | {"first", "no_stream", "stats", "certainty"}
 _NAMES = {"prompt": "a prompt", "n_predict": "--max-tokens", "first": "--from"}
@@ -229,14 +267,21 @@ def check(arguments: argparse.Namespace) -> None:
     Raises:
         CommandError: for the first that was found.
     """
-    for flag, allowed in (("cancel", _WITH_CANCEL), ("attach", _WITH_ATTACH)):
-        if getattr(arguments, flag) is not None:
+    for flag, allowed in (
+        ("models", _WITH_CANCEL),
+        ("list", _WITH_CANCEL),
+        ("cancel", _WITH_CANCEL),
+        ("attach", _WITH_ATTACH),
+    ):
+        asked = getattr(arguments, flag)
+        if asked is not None and asked is not False:
             for name, value in vars(arguments).items():
                 given = value is not None and value is not False and value != []
                 if given and name not in allowed | {flag}:
                     other = _NAMES.get(name, "--" + name.replace("_", "-"))
                     fail(f"--{flag} and {other} do not go together")
-            check_text(getattr(arguments, flag), f"the id of --{flag}")
+            if isinstance(asked, str):
+                check_text(asked, f"the id of --{flag}")
     if arguments.first is not None and arguments.attach is None:
         fail("--from says where --attach begins to read: give --attach ID, too")
     if len(arguments.prompt) > 1:
@@ -246,7 +291,7 @@ def check(arguments: argparse.Namespace) -> None:
     if arguments.raw and arguments.system is not None:
         fail("--system goes with a chat template, which --raw leaves out")
     texts = {"system": [arguments.system], "stop": arguments.stop or []}
-    texts["idempotency-key"] = [arguments.idempotency_key]
+    texts |= {"idempotency-key": [arguments.idempotency_key], "model": [arguments.model]}
     for flag, given_texts in texts.items():
         for text in given_texts:
             check_text(text or "", f"the text of --{flag}")
@@ -321,9 +366,13 @@ def read_request(arguments: argparse.Namespace) -> dict[str, Any]:
         "on_disconnect": "continue" if arguments.detach else arguments.on_disconnect,
         "level": "memory" if arguments.store == "none" else arguments.durability,
         "cache": arguments.cache or None,
+        "model": arguments.model,
+        "priority": arguments.priority,
+        "deadline": arguments.deadline,
     }
     reserved = {"self", "prompt", "raw", "messages", "system", "timeout", "tokens"}
-    reserved |= {"key", "on_disconnect", "level", "cache", "durable"}
+    reserved |= {"key", "on_disconnect", "level", "cache", "durable", "model", "priority"}
+    reserved |= {"deadline", "splices"}
     for name, value in arguments.param:
         if name in reserved:
             fail(f"--param cannot set {name}")

@@ -19,6 +19,7 @@ _GROUPS = {
     "doctor": ("llcuda_net.cli.doctor", "what this machine has, and whether the kernels are right"),
     "batch": ("llcuda_net.cli.batch", "answer every prompt of a file, without llcuda-server"),
     "infer": ("llcuda_net.cli.infer", "answer one prompt, without llcuda-server"),
+    "top": ("llcuda_net.cli.top", "how a server is, live: slots, queue, upstreams"),
     "results": ("llcuda_net.cli.results", "list, search, export and prune what was generated"),
 }
 
@@ -28,6 +29,7 @@ commands:
 
 examples:
   llcuda doctor
+  llcuda top
   llcuda results list
   llcuda results --help
   llcuda infer "What is a slot?"

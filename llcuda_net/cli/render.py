@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 import threading
 from contextlib import suppress
 from typing import Any, Protocol
 
+from llcuda_net.cli.client_options import PROG
 from llcuda_net.cli.common import paint
-from llcuda_net.cli.tables import harmless
+from llcuda_net.cli.tables import fit, harmless, one_line
 from llcuda_net.client.stream import (
     Durable,
     Piece,
     Queued,
     Result,
+    Spliced,
     TokenLogprob,
     TopToken,
 )
@@ -22,6 +25,8 @@ from llcuda_net.errors import ConnectError, RequestError
 from llcuda_net.sync import Stream
 from llcuda_net.terminal import is_clever, is_terminal
 
+#: Of a terminal that does not say.
+_COLUMNS = 80
 #: The phases in the order in which a request goes through them.
 _PHASES = (
     "queue",
@@ -41,7 +46,7 @@ class Output(Protocol):
     def accepted(self, stream: Stream) -> None:
         """The server has taken the request."""
 
-    def queued(self, position: int) -> None:
+    def queued(self, queued: Queued) -> None:
         """The queue has moved."""
 
     def piece(self, piece: Piece) -> None:
@@ -49,6 +54,9 @@ class Output(Protocol):
 
     def durable(self, pieces: int) -> None:
         """So many pieces can no longer be lost."""
+
+    def spliced(self, spliced: Spliced) -> None:
+        """From here on another upstream makes the pieces."""
 
     def done(self, result: Result) -> None:
         """The answer is complete."""
@@ -67,9 +75,11 @@ def show(stream: Stream, output: Output) -> Result:
         output.accepted(stream)
         for event in stream.events():
             if isinstance(event, Queued):
-                output.queued(event.position)
+                output.queued(event)
             elif isinstance(event, Durable):
                 output.durable(event.pieces)
+            elif isinstance(event, Spliced):
+                output.spliced(event)
             else:
                 output.piece(event)
         output.done(stream.result)
@@ -85,11 +95,12 @@ class Waiting:
         self._wanted = is_clever(sys.stderr)
         self._shown = False
 
-    def show(self, position: int) -> None:
-        """Say where in the queue it is."""
+    def show(self, queued: Queued) -> None:
+        """Say where in the queue it is, for how long, and why."""
         if self._wanted:
-            where = f" (queue position {position})" if position else ""
-            sys.stderr.write("\r\x1b[K" + paint(f"waiting...{where}", "2", sys.stderr))
+            # What is wider than the terminal would go on in a line that nobody takes away.
+            line = fit(one_line(waiting_line(queued)), _columns() - 1)
+            sys.stderr.write("\r\x1b[K" + paint(line, "2", sys.stderr))
             sys.stderr.flush()
             self._shown = True
 
@@ -99,6 +110,30 @@ class Waiting:
             sys.stderr.write("\r\x1b[K")
             sys.stderr.flush()
             self._shown = False
+
+
+def waiting_line(queued: Queued) -> str:
+    """What a person who waits is told."""
+    if not queued.position:
+        return "waiting..."
+    wait = "" if queued.wait is None else f", {_about(queued.wait)}"
+    reason = f": {queued.reason}" if queued.reason else ""
+    return f"waiting... position {queued.position}{wait}{reason}"
+
+
+def _columns() -> int:
+    with suppress(OSError, ValueError):
+        return os.get_terminal_size(sys.stderr.fileno()).columns or _COLUMNS
+    return _COLUMNS
+
+
+def _about(seconds: float) -> str:
+    """An estimate, no more exact than it is."""
+    if seconds < 99.5:
+        return f"about {max(1, round(seconds))} s"
+    if seconds < 99.5 * 60:
+        return f"about {round(seconds / 60)} min"
+    return f"about {round(seconds / 3600)} h"
 
 
 #: Whether the terminal's line holds the beginning of a line of text. Notes come from the client's
@@ -133,14 +168,19 @@ class TextOutput:
         self._waiting = Waiting()
         self._guarded = is_terminal(sys.stdout)
         self._last = ""
+        self._stopped = False  # in the middle of the text, and that was told
 
     def accepted(self, stream: Stream) -> None:
         """Say that it waits."""
-        self._waiting.show(stream.position)
+        self._waiting.show(Queued(stream.position, stream.wait, stream.reason))
 
-    def queued(self, position: int) -> None:
-        """Say where it waits."""
-        self._waiting.show(position)
+    def queued(self, queued: Queued) -> None:
+        """Say where it waits; in the middle of the text there is no line for that."""
+        if not self._last:
+            self._waiting.show(queued)
+        elif queued.position and not self._stopped:
+            self._stopped = True
+            print_note(PROG, waiting_line(queued))
 
     def piece(self, piece: Piece) -> None:
         """Print it."""
@@ -149,6 +189,11 @@ class TextOutput:
 
     def durable(self, pieces: int) -> None:
         """Nobody who reads text wants to know."""
+
+    def spliced(self, spliced: Spliced) -> None:
+        """Say where: what follows might have been other text."""
+        reason = f": {one_line(spliced.reason)}" if spliced.reason else ""
+        print_note(PROG, f"continued on another upstream at token {spliced.position}{reason}")
 
     def done(self, result: Result) -> None:
         """Print what is left to print."""
@@ -168,6 +213,7 @@ class TextOutput:
         if text:
             with _writing:
                 self._waiting.erase()
+                self._stopped = False
                 self._last = text[-1]
                 _begun = self._guarded and self._last != "\n"
                 sys.stdout.write(harmless(text) if self._guarded else text)
@@ -193,7 +239,7 @@ def json_output(*, certainty: bool, at_once: bool) -> JsonOutput:
 
 
 class JsonOutput:
-    """One JSON object a line: accepted, queue, piece, durable and done.
+    """One JSON object a line: accepted, queue, piece, durable, splice and done.
 
     Args:
         at_once: write only the last of them, with the whole text in it.
@@ -211,11 +257,13 @@ class JsonOutput:
             level=stream.level,
             epoch=stream.epoch,
             cached=stream.cached,
+            wait=stream.wait,
+            reason=stream.reason,
         )
 
-    def queued(self, position: int) -> None:
+    def queued(self, queued: Queued) -> None:
         """A queue line."""
-        self._write("queue", position=position)
+        self._write("queue", **queued._asdict())
 
     def piece(self, piece: Piece) -> None:
         """A piece line."""
@@ -227,6 +275,10 @@ class JsonOutput:
     def durable(self, pieces: int) -> None:
         """A durable line."""
         self._write("durable", count=pieces)
+
+    def spliced(self, spliced: Spliced) -> None:
+        """A splice line."""
+        self._write("splice", **spliced._asdict())
 
     def done(self, result: Result) -> None:
         """The last line."""
@@ -303,7 +355,7 @@ def stats_lines(result: Result) -> list[str]:
         lines.append("  answered from the store")
     if result.splices:
         places = ", ".join(map(str, result.splices))
-        lines.append(f"  continued after the server had stopped, at token {places}")
+        lines.append(f"  continued at token {places}, after its server or upstream had stopped")
     stop = f" at {result.stop!r}" if result.stop else ""
     lines.append(f"  ended by {result.reason}{stop}; {result.model or 'model'}; {result.id}")
     return lines

@@ -137,7 +137,7 @@ def _in_the_store(store: SqliteStore, folder: Path, text: str, k: int) -> tuple[
                 Exit.REFUSED,
             )
     near = Near.load(store.analyses, space)
-    found = near.search(vector, k, store.analyses) if len(vector) == space.dim else []
+    found = near.search(vector, k, store.analyses, None) if len(vector) == space.dim else []
     hits = [
         Hit(
             id=summary.id,

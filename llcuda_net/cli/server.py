@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
+import argparse
 import sys
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 from llcuda_net import settings as settings_module
 from llcuda_net.cli.common import Parser, VersionAction, run_command
-
-if TYPE_CHECKING:
-    from llcuda_net.settings import Settings
 
 PROG = "llcuda-server"
 
@@ -24,10 +21,12 @@ examples:
   llcuda-server                                    the demonstration model, on port 9000
   llcuda-server --model path.gguf --slots 8        your own model, in the built-in engine
   llcuda-server --upstream http://127.0.0.1:8080   a llama-server that already runs
+  llcuda-server --upstream http://127.0.0.1:8080 --upstream http://10.0.0.5:8080
 
 Each setting may also stand in the environment (LLCUDA_PORT=9000) or in the file that --config
 names (port = 9000). The first line on stdout says where it listens; logs go to stderr.
 
+SIGHUP: users and upstreams are read again from their files; what runs goes on.
 SIGTERM or Ctrl-C: running requests get --drain-seconds to finish; a second one stops at once.
 exit codes: 0 stopped as asked, 1 could not serve (the port is taken, say), 2 a setting, file or
 model is wrong, 130 or 143 stopped by a second signal
@@ -44,15 +43,16 @@ def make_parser() -> Parser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns its exit code."""
-    return run_command(PROG, lambda: _run(settings_module.load(make_parser().parse_args(argv))))
+    return run_command(PROG, lambda: _run(make_parser().parse_args(argv)))
 
 
-def _run(settings: Settings) -> int:
+def _run(arguments: argparse.Namespace) -> int:
+    settings = settings_module.load(arguments)
     # Here, and not above: --help needs none of it.
     from llcuda_net import logs, serving
 
     logs.configure(settings.log_level, settings.log_format)
-    return serving.run(settings)
+    return serving.run(settings, lambda: settings_module.load(arguments))
 
 
 if __name__ == "__main__":

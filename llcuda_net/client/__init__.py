@@ -12,8 +12,6 @@ It runs under trio; `llcuda_net.sync` is the same for code without async.
 from __future__ import annotations
 
 import ssl
-import sys
-from array import array
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from functools import partial
@@ -25,13 +23,14 @@ import trio
 
 import llcuda_protocol as wire
 from llcuda_net.address import Address, parse_address
+from llcuda_net.client.asking import embed, listed, report, search
 from llcuda_net.client.dial import dial, tls_context
-from llcuda_net.client.hits import Hit
+from llcuda_net.client.hits import Entry, Hit
 from llcuda_net.client.reconnect import Line
-from llcuda_net.client.requests import WINDOW, Reading, Request, linger, what_to_send
+from llcuda_net.client.requests import WINDOW, Reading, Request, linger, urgency, what_to_send
 from llcuda_net.client.stream import Opening, Result, Stream, require_attach
 from llcuda_net.errors import ConnectError, RequestError
-from llcuda_protocol.kinds import MAX_HITS
+from llcuda_protocol.kinds import MAX_HITS, MAX_LISTED
 
 #: Seconds to wait for a connection and the server's greeting.
 CONNECT_TIMEOUT = 10.0
@@ -168,6 +167,10 @@ class Client:
         level: str | None = None,
         cache: bool = False,
         durable: bool = False,
+        model: str | None = None,
+        priority: Literal["high", "normal", "low"] | None = None,
+        deadline: float | None = None,
+        splices: bool = False,
         **params: Any,
     ) -> AbstractAsyncContextManager[Stream]:
         """Start a generation: `async with client.generate("…") as stream`.
@@ -196,16 +199,25 @@ class Client:
                 temperature 0) may be answered from what is stored; `Result.cached` says so.
             durable: also tell how much of it no power cut can take away (`Durable` events,
                 `Stream.durable`).
+            model: which of the server's models shall run it (`models()` tells them); None: the
+                server's default.
+            priority: "high", "normal" or "low": before which other requests it runs;
+                None: normal.
+            deadline: seconds from now by which it must have begun to run; if it still waits then,
+                it fails with code `timeout`. None: no matter when it begins.
+            splices: also tell where it goes on on another upstream (`Spliced` events), if the
+                server can tell.
             params: sampling parameters by llama-server's names: `n_predict`, `temperature`,
                 `top_k`, `top_p`, `min_p`, `seed`, `stop`, `grammar`, `json_schema`, `n_probs`…
 
         Raises:
             TypeError: not exactly one of the three was given.
-            ValueError: `on_disconnect` is another word.
+            ValueError: `on_disconnect` or `priority` is another word.
             ConnectError: the connection is lost, before or while the stream is read, and could not
                 be made again in time.
             RequestError: the server refused the request or could not complete it; `code` says
-                why, and `retry` whether trying again may help.
+                why, and `retry` whether trying again may help. Code `unsupported` where a model,
+                a priority or a deadline was given, and the server knows none.
         """
         request = wire.Generate(
             0,
@@ -219,12 +231,22 @@ class Client:
             level=level,
             cache=cache,
             durable=durable,
+            model=model,
+            priority=urgency(priority),
+            deadline=deadline,
+            splices=splices and "splice" in self.features,
             **what_to_send(prompt, raw, messages, system),
         )
         return Opening(self._line, request)
 
     def attach(
-        self, generation: str, first: int = 0, *, tokens: bool = False, durable: bool = False
+        self,
+        generation: str,
+        first: int = 0,
+        *,
+        tokens: bool = False,
+        durable: bool = False,
+        splices: bool = False,
     ) -> AbstractAsyncContextManager[Stream]:
         """Read a generation that there is, running or over: `async with client.attach(id)`.
 
@@ -235,18 +257,21 @@ class Client:
             generation: its id: `Stream.id` of whoever started it.
             first: sequence number of the first piece to read; one that is not there yet is waited
                 for.
-            tokens, durable: as for `generate`.
+            tokens, durable, splices: as for `generate`.
 
         Raises:
             ConnectError: as for `generate`.
             RequestError: as for `generate`; code `unknown_generation` when there is none of this
                 id (any more), `unsupported` from a server that is too old.
         """
-        request = wire.Attach(0, generation, WINDOW, first, tokens=tokens, durable=durable)
+        told = splices and "splice" in self.features
+        request = wire.Attach(
+            0, generation, WINDOW, first, tokens=tokens, durable=durable, splices=told
+        )
         return Opening(self._line, request)
 
     async def cancel(self, generation: str) -> str:
-        """Stop a generation, whoever started it; all its readers are told.
+        """Stop a generation, whichever client started it; all its readers are told.
 
         Returns:
             how it ended: "cancelled", or, if it was over already, "stop" or "length", or the code
@@ -278,36 +303,25 @@ class Client:
                 pass
         return stream.result
 
-    async def embed(self, texts: Sequence[str]) -> list[list[float]]:
+    async def embed(self, texts: Sequence[str], *, model: str | None = None) -> list[list[float]]:
         """One vector for each text, in their order.
+
+        Args:
+            texts: what to embed.
+            model: the model whose vectors are wanted; None: the server's default.
 
         Raises:
             TypeError: a string was given in place of a list of strings.
             ConnectError: the connection is lost.
-            RequestError: the server refused: code `unsupported` where it has no embedding model.
+            RequestError: the server refused: code `unsupported` where it has no embedding model,
+                or cannot choose among models, `unknown_model` where it has no such one.
         """
         if isinstance(texts, str):
             raise TypeError("embed takes a list of texts: embed([text])")
-        wanted = list(texts)
-        if not wanted:
-            await trio.lowlevel.checkpoint()
-            return []
-        vectors: list[list[float]] = []
-        channel = await self._line.open(Request(lambda number: wire.Embed(number, wanted)))
-        try:
-            while isinstance(frame := await channel.receive(), wire.Vectors):
-                # From `first` on: they come once more if the connection was lost between.
-                vectors[frame.first :] = [_floats(vector) for vector in frame.vectors]
-        finally:
-            channel.close()
-        if len(vectors) != len(wanted):
-            raise ConnectError(
-                f"{self._line.name} sent {len(vectors)} vectors for {len(wanted)} texts"
-            )
-        return vectors
+        return await embed(self._line, list(texts), model)
 
     async def search(self, text: str, k: int = 10) -> list[Hit]:
-        """The stored results nearest in meaning to a text, nearest first; at most `k` of them.
+        """The user's stored results nearest in meaning to a text, nearest first; at most `k`.
 
         Raises:
             ConnectError: the connection is lost.
@@ -317,33 +331,27 @@ class Client:
         """
         if not 1 <= k <= MAX_HITS:
             raise ValueError(f"k must be from 1 to {MAX_HITS}, not {k}")
-        if "search" not in self.features:
-            raise RequestError(
-                "unsupported", f"{self._line.name} is of an earlier version: it has no search"
-            )
-        hits: list[Hit] = []
-        channel = await self._line.open(Request(lambda number: wire.Search(number, text, k)))
-        try:
-            while isinstance(frame := await channel.receive(), wire.Hits):
-                hits[frame.first :] = map(Hit.of, frame.hits)
-        finally:
-            channel.close()
-        return hits
+        return await search(self._line, text, k)
+
+    async def models(self) -> list[dict[str, Any]]:
+        """The models that there are: maps with `name`, `upstreams`, `slots`, `free`, `context` and
+        `default`, as far as they are known.
+
+        Raises:
+            ConnectError: the connection is lost.
+            RequestError: code `unsupported`: the server knows no models.
+        """
+        request = Request(wire.Status, {"pool": "knows no models"})
+        return [*(await report(self._line, request)).get("models", [])]
 
     async def status(self) -> dict[str, Any]:
-        """How the server is: `server`, `connections`, `requests`, `tokens`, `upstreams`.
+        """How the server is: `server`, `connections`, `requests`, `tokens`, `upstreams`, `models`…
 
         Raises:
             ConnectError: the connection is lost.
             RequestError: the server is shutting down.
         """
-        channel = await self._line.open(Request(wire.Status))
-        try:
-            report = await channel.receive()
-        finally:
-            channel.close()
-        assert isinstance(report, wire.Report)  # the protocol allows nothing else there
-        return report.report
+        return await report(self._line, Request(wire.Status))
 
     async def ping(self) -> float:
         """Ask the server for a sign of life; the time that it took, in seconds.
@@ -353,10 +361,23 @@ class Client:
         """
         return await self._line.ping()
 
+    # Last, since below it the word means this method.
+    async def list(
+        self, limit: int = 20, *, state: str | None = None, before: str | None = None
+    ) -> list[Entry]:
+        """The user's newest generations, newest first, running ones included; at most `limit`.
 
-def _floats(vector: bytes) -> list[float]:
-    """A vector of the wire, float32 little-endian."""
-    values = array("f", vector)
-    if sys.byteorder == "big":
-        values.byteswap()
-    return values.tolist()
+        Args:
+            limit: 1 to 1000.
+            state: only those that are queued, running, done, failed, cancelled or interrupted.
+            before: the id of a generation: only those made before it.
+
+        Raises:
+            ConnectError: the connection is lost.
+            RequestError: code `unsupported`: the server is too old; `unknown_generation`: there is
+                none of the id `before`.
+            ValueError: `limit` is not from 1 to 1000.
+        """
+        if not 1 <= limit <= MAX_LISTED:
+            raise ValueError(f"limit must be from 1 to {MAX_LISTED}, not {limit}")
+        return await listed(self._line, limit, state, before)

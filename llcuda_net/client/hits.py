@@ -1,4 +1,4 @@
-"""What a search finds."""
+"""What a search finds, and what a list tells."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ class Hit:
         tokens: how many were generated.
         preview: the beginning of the prompt, or of the last message.
         text: the beginning of what was generated.
+        owner: the user whose it is, where an admin asked.
     """
 
     id: str
@@ -29,8 +30,41 @@ class Hit:
     tokens: int = 0
     preview: str = ""
     text: str = ""
+    owner: str = ""
 
     @classmethod
     def of(cls, found: dict[str, Any]) -> Hit:
         """From a hit as the protocol has it."""
         return cls(**found)
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A generation in a list.
+
+    Attributes:
+        id: with which `Client.attach` finds it.
+        state: queued, running, done, failed, cancelled or interrupted.
+        created: when it was accepted, in seconds since 1970.
+        owner: the user whose it is, where an admin asked.
+        model: the name of the model that it runs on.
+        tokens: how many were generated so far.
+        position: of one that is queued: 1 is the next to run.
+        preview: the beginning of the prompt, or of the last message.
+        text: the beginning of what was generated.
+    """
+
+    id: str
+    state: str
+    created: float
+    owner: str = ""
+    model: str = ""
+    tokens: int = 0
+    position: int = 0
+    preview: str = ""
+    text: str = ""
+
+    @classmethod
+    def of(cls, told: dict[str, Any]) -> Entry:
+        """From an entry as the protocol has it."""
+        return cls(**told)

@@ -32,7 +32,7 @@ import llcuda_protocol as wire
 from llcuda_net.client.channel import Channel
 from llcuda_net.client.link import Link
 from llcuda_net.client.notes import Notes
-from llcuda_net.client.requests import Request
+from llcuda_net.client.requests import Request, require
 from llcuda_net.errors import ConnectError, LlcudaError, RequestError
 
 #: Seconds between attempts to connect: the first pause, and the longest.
@@ -144,14 +144,15 @@ class Line:
 
         Raises:
             ConnectError: there is no connection, and none could be made in time.
-            RequestError: the server is going away or lets us in no more, or the request cannot be
-                put into a frame.
+            RequestError: the server is going away or lets us in no more, is too old for it, or the
+                request cannot be put into a frame.
         """
         channel = Channel(request, self, detaches=detaches)
         if stop:
             channel.stop(detach=False)
         while True:
             link = await self._usable()
+            require(self.features, request, self.name)
             try:
                 await link.open(channel)
             except LlcudaError:
@@ -336,6 +337,7 @@ class Line:
             if not self._link.usable:  # it said goodbye with its greeting
                 return
             try:
+                require(self.features, channel.request, self.name)
                 if self._link.open_nowait(channel):
                     self._lost.remove(channel)
             except RequestError as error:

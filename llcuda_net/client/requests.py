@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
+
+import trio
 
 import llcuda_protocol as wire
 from llcuda_net.errors import RequestError
@@ -19,13 +21,22 @@ class Request:
 
     Args:
         make: builds its frame for a stream number.
+        needs: the features that a server must have for it, each with what one without it lacks.
     """
 
     #: Whether credit governs what arrives for it.
     metered = False
 
-    def __init__(self, make: Callable[[int], wire.Frame]) -> None:
+    def __init__(
+        self, make: Callable[[int], wire.Frame], needs: Mapping[str, str] | None = None
+    ) -> None:
         self._make = make
+        self._needs = needs or {}
+
+    @property
+    def needs(self) -> Mapping[str, str]:
+        """The features that it takes now, each with what a server without it lacks."""
+        return self._needs
 
     def frame(self, number: int, credit: int) -> wire.Frame:
         """What asks for it, or for what is still missing of it."""
@@ -61,9 +72,20 @@ class Reading(Request):
 
     def __init__(self, request: wire.Generate | wire.Attach) -> None:
         self._request = request
+        self._asked = trio.current_time()
         self._sent = False
         self.accepted: wire.Accepted | None = None
         self.received = request.first if isinstance(request, wire.Attach) else 0
+
+    @property
+    def needs(self) -> Mapping[str, str]:
+        """What a new request names; one that was accepted is read as any other."""
+        asked = self._request
+        if isinstance(asked, wire.Attach) or self.accepted is not None:
+            return {}
+        given = {"models": asked.model, "priorities": asked.priority, "deadlines": asked.deadline}
+        wanted = [name for name, value in given.items() if value is not None]
+        return {"pool": f"knows no {' and no '.join(wanted)}"} if wanted else {}
 
     def frame(self, number: int, credit: int) -> wire.Frame:
         """The request itself until it was accepted, then the rest of the generation."""
@@ -77,12 +99,16 @@ class Reading(Request):
                 self.accepted.epoch,
                 asked.tokens,
                 asked.durable,
+                asked.splices,
             )
         if isinstance(asked, wire.Attach):
             return replace(asked, stream=number, credit=credit)
         fresh = asked.fresh and not self._sent
         self._sent = True
-        return replace(asked, stream=number, credit=credit, fresh=fresh)
+        deadline = asked.deadline
+        if deadline is not None:  # counted from when it was asked, not from now
+            deadline = max(0.0, deadline - (trio.current_time() - self._asked))
+        return replace(asked, stream=number, credit=credit, fresh=fresh, deadline=deadline)
 
     def saw(self, frame: wire.Frame) -> None:
         """Count pieces, and remember where the server stands."""
@@ -143,6 +169,30 @@ def linger(policy: str | float | None) -> float | None:
     if isinstance(policy, str):
         raise ValueError(f'on_disconnect is "continue", "cancel" or seconds, not {policy!r}')
     return policy
+
+
+def urgency(priority: str | None) -> str | None:
+    """The class of a request, as the protocol says it.
+
+    Raises:
+        ValueError: there is no such class.
+    """
+    if priority not in (None, "high", "normal", "low"):
+        raise ValueError(f'priority is "high", "normal" or "low", not {priority!r}')
+    return priority
+
+
+def require(features: Container[str], request: Request, name: str) -> None:
+    """Make sure that a server can do what is asked.
+
+    Raises:
+        RequestError: code `unsupported`: it is not among its features.
+    """
+    for feature, lacks in request.needs.items():
+        if feature not in features:
+            raise RequestError(
+                wire.ErrorCode.UNSUPPORTED, f"{name} is of an earlier version: it {lacks}"
+            )
 
 
 def what_to_send(

@@ -4,90 +4,32 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import AsyncIterator
-from dataclasses import dataclass, field
-from typing import NamedTuple
 
 import trio
 
 import llcuda_protocol as wire
 from llcuda_net.client.channel import Channel
+from llcuda_net.client.events import Durable, Event, Piece, Queued, Result, Spliced
 from llcuda_net.client.reconnect import Line
 from llcuda_net.client.requests import Reading
 from llcuda_net.errors import RequestError
 from llcuda_protocol import TokenLogprob, TopToken
 
-__all__ = ["Durable", "Event", "Piece", "Queued", "Result", "Stream", "TokenLogprob", "TopToken"]
+__all__ = [
+    "Durable",
+    "Event",
+    "Piece",
+    "Queued",
+    "Result",
+    "Spliced",
+    "Stream",
+    "TokenLogprob",
+    "TopToken",
+]
 
 
-class Piece(NamedTuple):
-    """A piece of the answer, most often one token.
-
-    Attributes:
-        sequence: its place in the answer, counted from 0.
-        text: the text; pieces joined make up the answer.
-        id: the id of its last token, where `tokens=True` asked for ids.
-        logprobs: its tokens with natural log-probabilities, where `n_probs` asked for them.
-    """
-
-    sequence: int
-    text: str
-    id: int | None = None
-    logprobs: list[TokenLogprob] | None = None
-
-
-class Queued(NamedTuple):
-    """The queue moved: 1 is the next to run, 0 has a slot."""
-
-    position: int
-
-
-class Durable(NamedTuple):
-    """So many pieces of the generation can no longer be lost, not even by a power cut.
-
-    Counted from the generation's very first. Comes only where `durable=True` asked for it.
-    """
-
-    pieces: int
-
-
-Event = Piece | Queued | Durable
-
-
-@dataclass(frozen=True, slots=True)
-class Result:
-    """A whole answer. `str(result)` is its text.
-
-    Attributes:
-        text: the answer.
-        reason: "stop" (end of text or a stop string), "length" (n_predict or the context is
-            used up), "cancelled" or "detached".
-        stop: the stop string that ended it, if one did.
-        usage: counts of tokens: `prompt_tokens`, `cached_tokens`, `completion_tokens`.
-        timings: milliseconds by phase: `queue`, `template`, `connect`, `prompt`, `first_token`,
-            `generation`, `total`; those that the request went through.
-        id: the generation's id on the server.
-        model: the model's name.
-        ids: one token id a piece, where `tokens=True` asked for them.
-        logprobs: one list of tokens a piece, where `n_probs` asked for them.
-        splices: sequence numbers of pieces before which the generation was continued by asking the
-            model to go on from all that there was, after the server had stopped.
-        cached: a stored result answered the request.
-    """
-
-    text: str
-    reason: str
-    stop: str | None = None
-    usage: dict[str, int] = field(default_factory=dict)
-    timings: dict[str, float] = field(default_factory=dict)
-    id: str | None = None
-    model: str | None = None
-    ids: list[int | None] | None = None
-    logprobs: list[list[TokenLogprob]] | None = None
-    splices: list[int] = field(default_factory=list)
-    cached: bool = False
-
-    def __str__(self) -> str:
-        return self.text
+#: Of a generation that has a slot.
+_RUNS = Queued(0)
 
 
 class Stream:
@@ -103,7 +45,9 @@ class Stream:
         self._channel = channel
         self._accepted = accepted
         self._id = accepted.id
-        self._position = accepted.position
+        self._queued = Queued(accepted.position, accepted.wait, accepted.reason)
+        self._splices: deque[Spliced] = deque()  # whose place in the text has not come yet
+        self._told = -1  # position of the last splice that was heard of
         self._received = first
         self._durable = 0
         self._events: deque[Event] = deque()
@@ -151,7 +95,17 @@ class Stream:
     @property
     def position(self) -> int:
         """Its place in the queue when last heard: 1 is the next to run, 0 has a slot."""
-        return self._position
+        return self._queued.position
+
+    @property
+    def wait(self) -> float | None:
+        """About how many seconds it was, when last heard, until it runs; None: nobody knows."""
+        return self._queued.wait
+
+    @property
+    def reason(self) -> str | None:
+        """What it waited for when last heard, for a person."""
+        return self._queued.reason
 
     @property
     def text(self) -> str:
@@ -181,7 +135,7 @@ class Stream:
                 return event.text
 
     def events(self) -> AsyncIterator[Event]:
-        """The same as iterating, with all that is known of each piece, and with queue moves.
+        """The same as iterating, with all that is known of each piece, queue moves and splices.
 
         Raises:
             ConnectError: the connection was lost before the answer was complete, and could not be
@@ -249,20 +203,28 @@ class Stream:
         while self._result is None and not self._events:
             frame = await self._channel.receive()
             if isinstance(frame, wire.Tokens):
-                self._add(frame)
+                if self._splices:
+                    self._add_spliced(frame)
+                else:
+                    self._add(frame)
             elif isinstance(frame, wire.Queue):
-                self._position = frame.position
-                self._events.append(Queued(frame.position))
+                self._queued = Queued(frame.position, frame.wait, frame.reason)
+                self._events.append(self._queued)
+            elif isinstance(frame, wire.Splice):
+                self._splice(frame)
             elif isinstance(frame, wire.Durable):
                 self._durable = max(self._durable, frame.count)
                 self._events.append(Durable(frame.count))
             elif isinstance(frame, wire.Accepted):  # resumed
                 self._accepted = frame
+                self._queued = Queued(frame.position, frame.wait, frame.reason)
+                if frame.position:
+                    self._events.append(self._queued)
             elif isinstance(frame, wire.Done):
                 self._finish(frame)
 
     def _add(self, frame: wire.Tokens) -> None:
-        self._position = 0
+        self._queued = _RUNS
         self._text += frame.pieces
         self._received = frame.first + len(frame.pieces)
         ids, logprobs = frame.ids, frame.logprobs
@@ -279,7 +241,38 @@ class Stream:
             )
             self._events.append(piece)
 
+    def _splice(self, frame: wire.Splice) -> None:
+        """Tell it, once, when its place in the text has come: the frame may be early."""
+        if frame.position > self._told:
+            self._told = frame.position
+            self._splices.append(Spliced(frame.position, frame.reason))
+            self._tell_splices()
+
+    def _tell_splices(self) -> None:
+        while self._splices and self._splices[0].position <= self._received:
+            self._events.append(self._splices.popleft())
+
+    def _add_spliced(self, frame: wire.Tokens) -> None:
+        """Add pieces among which there may be splices, part by part."""
+        start, size = 0, len(frame.pieces)
+        while start < size:
+            end = size
+            if self._splices:
+                end = min(size, self._splices[0].position - frame.first)
+            part = wire.Tokens(
+                frame.stream,
+                frame.first + start,
+                frame.pieces[start:end],
+                None if frame.ids is None else frame.ids[start:end],
+                None if frame.logprobs is None else frame.logprobs[start:end],
+            )
+            self._add(part)
+            self._tell_splices()
+            start = end
+
     def _finish(self, done: wire.Done) -> None:
+        self._events.extend(self._splices)
+        self._splices.clear()
         self._result = Result(
             text="".join(self._text),
             reason=done.reason,

@@ -22,6 +22,7 @@ from llcuda_net.measure.records import Record
 from llcuda_net.upstream.completion import CompletionEvent
 from llcuda_net.upstream.hub import StreamHub
 from llcuda_net.upstream.llama_server import LlamaServer
+from llcuda_net.upstream.token_stream import Patience
 from llcuda_protocol import ErrorCode
 
 Clock = Callable[[], float]
@@ -267,7 +268,9 @@ async def open_target(
     async with AsyncExitStack() as stack:
         if server.startswith(("http://", "https://")):
             hub = StreamHub()
-            llama = LlamaServer(server, hub, api_key=api_key, stall_timeout=stall_timeout)
+            llama = LlamaServer(
+                server, hub, api_key=api_key, patience=Patience(stall=stall_timeout)
+            )
             stack.push_async_callback(llama.aclose)
             nursery = await stack.enter_async_context(in_nursery())
             nursery.start_soon(hub.run)

@@ -17,7 +17,7 @@ import msgspec
 
 from llcuda_net.errors import StorageError
 from llcuda_net.storage.connections import errors, rows, transaction
-from llcuda_net.storage.contents import Codec, Fetch, question
+from llcuda_net.storage.contents import Codec, Fetch, beginning, question
 from llcuda_net.storage.derived import Derived
 from llcuda_net.storage.queries import SUMMARY
 from llcuda_net.storage.records import Logprobs, encode
@@ -27,8 +27,6 @@ from llcuda_net.storage.store import Compute, Document, Embedding, Figures, Spac
 _STEP_RESULTS, _STEP = 256, 0.02
 #: Embeddings read by one statement: between statements nothing is held.
 _PAGE = 4096
-#: Characters of a result's text that stand beside its summary.
-_EXCERPT = 200
 _model = msgspec.msgpack.Decoder(dict[str, Any])
 
 
@@ -160,18 +158,23 @@ class SqliteAnalyses:
                 self._document(*row)
                 for row in rows(
                     self._results,
-                    "SELECT seq, input, log FROM results WHERE seq > ? ORDER BY seq LIMIT ?",
+                    "SELECT seq, owner, input, log FROM results WHERE seq > ? ORDER BY seq LIMIT ?",
                     (after, limit),
                 )
             ]
 
-    def _document(self, seq: int, request: bytes | int, log: bytes | int) -> Document:
+    def _document(self, seq: int, owner: str, request: bytes | int, log: bytes | int) -> Document:
         asked = answer = ""
         # As above: what is damaged has no text.
         with contextlib.suppress(StorageError):
             asked = question(self._codec.unpack_request(request, self._fetch))
             answer = "".join(self._codec.unpack_log(log, None, self._fetch).pieces)
-        return Document(seq, asked, answer)
+        return Document(seq, owner, asked, answer)
+
+    def _pieces(self, log: bytes | int) -> list[str]:
+        with contextlib.suppress(StorageError):
+            return self._codec.unpack_log(log, None, self._fetch).pieces
+        return []
 
     def embed(self, space: int, upto: int, rows: Sequence[tuple[int, float, bytes]]) -> None:
         """See Analyses."""
@@ -204,7 +207,7 @@ class SqliteAnalyses:
             Embedding(*row)
             for row in rows(
                 self._results,
-                "SELECT e.id, e.seq, e.scale, e.codes FROM derived.embeddings e"
+                "SELECT e.id, e.seq, r.owner, e.scale, e.codes FROM derived.embeddings e"
                 " JOIN results r ON r.seq = e.seq"
                 " WHERE e.space = ? AND e.id > ? ORDER BY e.id LIMIT ?",
                 (space, last, _PAGE),
@@ -225,19 +228,16 @@ class SqliteAnalyses:
         with errors("results cannot be read"):
             for seq in seqs:
                 row = self._results.execute(
-                    f"SELECT {SUMMARY}, r.input, r.log FROM results r"
+                    f"SELECT {SUMMARY}, r.log FROM results r"
                     " JOIN models m ON m.id = r.model WHERE r.seq = ?",
                     (seq,),
                 ).get
                 if row is not None:  # else it was pruned
-                    document = self._document(seq, *row[10:])
-                    text = " ".join(document.answer[: 4 * _EXCERPT].split())[:_EXCERPT]
-                    out[seq] = Summary(*row[:10]), text
+                    out[seq] = Summary(*row[:10]), beginning(self._pieces(row[10]))
         return out
 
-    def behind(self, seq: int) -> int:
+    def behind(self, seq: int, owner: str | None = None) -> int:
         """See Analyses."""
         with errors("results cannot be read"):
-            return int(
-                self._results.execute("SELECT count(*) FROM results WHERE seq > ?", (seq,)).get
-            )
+            sql = "SELECT count(*) FROM results WHERE seq > ?1 AND (?2 IS NULL OR owner = ?2)"
+            return int(self._results.execute(sql, (seq, owner)).get)

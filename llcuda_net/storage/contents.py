@@ -7,7 +7,7 @@ each turn of a conversation repeats all earlier ones.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from hashlib import blake2b
 from typing import Any, TypeVar
 
@@ -34,7 +34,8 @@ _MAX_CONTENT = 1 << 30
 _LEVEL = 3
 #: The msgpack extension that stands for a body in a skeleton.
 _REFERENCE = 1
-_PREVIEW = 120
+#: Characters of a preview, and of the beginning of a text.
+_PREVIEW, _BEGINNING = 120, 200
 
 _T = TypeVar("_T")
 #: Stores a body's raw bytes, and gives its number.
@@ -202,7 +203,22 @@ def preview(request: dict[str, Any]) -> str:
         return f"[{len(prompt)} token ids]"
     if not isinstance(prompt, str):
         return ""
-    return " ".join(prompt[: 4 * _PREVIEW].split())[:_PREVIEW]
+    return _on_one_line(prompt, _PREVIEW)
+
+
+def beginning(pieces: Iterable[str]) -> str:
+    """The first words of a text in pieces, on one line."""
+    text, left = [], 4 * _BEGINNING
+    for piece in pieces:
+        text.append(piece)
+        left -= len(piece)
+        if left <= 0:
+            break
+    return _on_one_line("".join(text), _BEGINNING)
+
+
+def _on_one_line(text: str, longest: int) -> str:
+    return " ".join(text[: 4 * longest].split())[:longest]
 
 
 def _replace_long(value: Any, keep: Keep) -> Any:

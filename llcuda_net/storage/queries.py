@@ -8,7 +8,7 @@ from typing import Any
 import apsw
 
 from llcuda_net.storage.connections import rows
-from llcuda_net.storage.store import Query, Stats, Summary
+from llcuda_net.storage.store import Query, Stats
 
 #: The columns of a Summary, of results `r` and models `m`.
 SUMMARY = (
@@ -24,6 +24,7 @@ def conditions(query: Query) -> tuple[list[str], list[Any]]:
     out: list[str] = []
     values: list[Any] = []
     for condition, value in (
+        ("r.id = ?", query.id),
         ("r.model IN (SELECT id FROM models WHERE name = ?)", query.model),
         ("r.created >= ?", query.since),
         ("r.created < ?", query.until),
@@ -48,17 +49,17 @@ def where(conditions: list[str]) -> str:
     return f" WHERE {' AND '.join(conditions)}" if conditions else ""
 
 
-def summaries(db: apsw.Connection, query: Query) -> list[Summary]:
-    """The newest results that match."""
+def newest(db: apsw.Connection, query: Query, columns: str = SUMMARY) -> list[tuple[Any, ...]]:
+    """Columns of the newest results that match."""
     wanted, values = conditions(query)
     if query.after is not None:
         wanted.append("(r.created, r.seq) < (SELECT created, seq FROM results WHERE id = ?)")
         values.append(query.after)
     sql = (
-        f"SELECT {SUMMARY} FROM results r JOIN models m ON m.id = r.model{where(wanted)}"
+        f"SELECT {columns} FROM results r JOIN models m ON m.id = r.model{where(wanted)}"
         " ORDER BY r.created DESC, r.seq DESC LIMIT ?"
     )
-    return [Summary(*row) for row in db.execute(sql, [*values, _limit(query)])]
+    return rows(db, sql, [*values, _limit(query)])
 
 
 def sequence(db: apsw.Connection, query: Query) -> Iterator[int]:

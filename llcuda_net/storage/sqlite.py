@@ -21,6 +21,7 @@ from llcuda_net.storage.connections import connect, errors, transaction
 from llcuda_net.storage.contents import (
     Codec,
     Meta,
+    beginning,
     digest,
     preview,
     unpack_meta,
@@ -287,7 +288,19 @@ class SqliteStore:
     def find(self, query: Query) -> list[Summary]:
         """See Store."""
         with errors("results cannot be listed"):
-            return queries.summaries(self._db, query)
+            return [Summary(*row) for row in queries.newest(self._db, query)]
+
+    def listed(self, query: Query) -> list[tuple[Summary, str]]:
+        """See Store."""
+        with errors("results cannot be listed"):
+            found = queries.newest(self._db, query, f"{queries.SUMMARY}, r.log")
+            return [(Summary(*row[:-1]), self._beginning(row[-1])) for row in found]
+
+    def _beginning(self, log: bytes | int) -> str:
+        # `verify` names what is damaged; a list has the others.
+        with contextlib.suppress(StorageError):
+            return beginning(self._codec.unpack_log(log, None, self._body).pieces)
+        return ""
 
     def search(self, words: str, query: Query) -> list[Hit]:
         """See Store."""

@@ -22,6 +22,7 @@ class Query:
     """Which results; every condition that is set must hold.
 
     Attributes:
+        id: this one.
         model: the model's name.
         since: created then or later.
         until: created before then.
@@ -31,6 +32,7 @@ class Query:
         after: go on behind this result of the same query, in its order.
     """
 
+    id: str | None = None
     model: str | None = None
     since: int | None = None
     until: int | None = None
@@ -118,9 +120,10 @@ class Space:
 
 @dataclass(frozen=True)
 class Document:
-    """The texts of a result: what was asked, and what was generated."""
+    """The texts of a result: what was asked, and what was generated; and whose it is."""
 
     seq: int
+    owner: str
     question: str
     answer: str
 
@@ -131,6 +134,7 @@ class Embedding:
 
     id: int
     seq: int
+    owner: str
     scale: float
     codes: bytes
 
@@ -251,8 +255,8 @@ class Analyses(Protocol):
     def summaries(self, seqs: Collection[int]) -> dict[int, tuple[Summary, str]]:
         """Results by their numbers, each with the beginning of its text; those that are there."""
 
-    def behind(self, seq: int) -> int:
-        """How many results lie behind this number."""
+    def behind(self, seq: int, owner: str | None = None) -> int:
+        """How many results of an owner lie behind this number."""
 
     def figured(self) -> int:
         """The number up to which there are figures."""
@@ -284,6 +288,9 @@ class Store(Protocol):
 
     def find(self, query: Query) -> list[Summary]:
         """Results, newest first."""
+
+    def listed(self, query: Query) -> list[tuple[Summary, str]]:
+        """As `find`, each with the beginning of its text."""
 
     def search(self, words: str, query: Query) -> list[Hit]:
         """Results with all these words in the prompt or the text, best first.

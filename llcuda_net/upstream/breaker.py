@@ -55,11 +55,10 @@ class Breaker:
         self._pause = FIRST_PAUSE
         self._failures = 0
 
-    def failed(self, reason: str) -> None:
-        """It failed in a way that may be the request's fault: three in a row are its own."""
+    def failed(self) -> bool:
+        """It failed in a way that may be the request's fault; whether that is too often by now."""
         self._failures += 1
-        if self._failures >= THRESHOLD or self.state is State.PROBING:
-            self.trip(reason)
+        return self._failures >= THRESHOLD
 
     def trip(self, reason: str) -> None:
         """It failed in a way that leaves no doubt."""

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import trio
 
 from llcuda_net.errors import RequestError
+from llcuda_net.specs import COMPLETIONS
 from llcuda_net.upstream.completion import CompletionEvent
 from llcuda_net.upstream.prefix import BLOCK, CHARACTERS_A_TOKEN, Chain, chain_of
 from llcuda_net.upstream.slots import Slot, Use
@@ -17,8 +18,6 @@ from llcuda_protocol import ErrorCode
 if TYPE_CHECKING:
     from llcuda_net.upstream.member import Member
 
-COMPLETIONS, EMBEDDINGS = "completions", "embeddings"
-ROLES = (COMPLETIONS, EMBEDDINGS)
 #: Errors by which an upstream, not the request, is to blame; another one may do it.
 BLAMED = frozenset(
     {ErrorCode.UPSTREAM_UNAVAILABLE, ErrorCode.UPSTREAM_STALLED, ErrorCode.UPSTREAM_ERROR}
@@ -55,7 +54,7 @@ class Lease:
         member: whose slot it is.
         slot: which.
         scope: around what uses it; cancelled when the upstream has fallen silent.
-        progress: when the upstream last said anything, on trio's clock; set by whoever uses it.
+        progress: when a token came last, on trio's clock; set by whoever uses it.
         reading: a long prompt is being read.
     """
 
@@ -68,16 +67,19 @@ class Lease:
         self._expected = blocks * BLOCK / CHARACTERS_A_TOKEN
         self._ended = False
         self._sent = False
+        self._began = trio.current_time()
+        self._cut = ""
         slot.turn(Use.BUSY, holder)
 
     @property
     def params(self) -> dict[str, int]:
         """What a completion says to be given this very slot."""
-        return {"id_slot": self.slot.number} if self.member.slots.known else {}
+        return {"id_slot": self.slot.number} if self.member.table.known else {}
 
     def sent(self) -> None:
         """The upstream works at it from now on."""
         self._sent = True
+        self._began = trio.current_time()
 
     def first_token(self) -> None:
         """The prompt has been read."""
@@ -106,7 +108,10 @@ class Lease:
         self._cut = reason
         self.scope.cancel()
 
-    _cut = ""
+    @property
+    def silent_since(self) -> float:
+        """When the upstream last did anything for it, on trio's clock."""
+        return max(self._began, self.progress())
 
     @property
     def silence(self) -> RequestError | None:
@@ -124,6 +129,12 @@ class Lease:
         if self._sent:
             self.slot.chain = ()
             self.slot.turn(Use.RELEASING, self.slot.holder)
-            self.member.releasing(self.slot)
+            self.member.verify(self.slot)
         else:
             self.slot.turn(Use.FREE)
+
+
+def held(lease: object) -> Lease:
+    """The lease of a ticket that has its turn."""
+    assert isinstance(lease, Lease)
+    return lease

@@ -61,11 +61,11 @@ class LlamaServer:
         hub: StreamHub,
         *,
         api_key: str | None = None,
-        patience: Patience = Patience(),
+        patience: Patience | None = None,
     ) -> None:
         self._hub = hub
         self._headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
-        self._patience = patience
+        self._patience = patience or Patience()
         self._properties: Properties | None = None
         #: Set while it is our own engine and known not to be there.
         self.starting = False

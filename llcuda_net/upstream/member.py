@@ -3,26 +3,26 @@
 1. Work is given only while its breaker is closed, and only into slots known to be free.
 2. An upstream is believed when it makes tokens, not when it says that it is healthy: one that is
    half open is made to make one, and one whose streams stand still is given up.
-3. What its process held is gone when the process is; so it is asked anew what it is when it is back.
+3. What its process held is gone when the process is; when it is back it is asked anew what it is.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 import structlog
 import trio
 
 from llcuda_net.errors import RequestError
+from llcuda_net.specs import COMPLETIONS, Spec
 from llcuda_net.upstream.breaker import Breaker
 from llcuda_net.upstream.breaker import State as BreakerState
 from llcuda_net.upstream.fingerprint import Fingerprint, Told
 from llcuda_net.upstream.identity import Identity, Signature, alike, probe
-from llcuda_net.upstream.interface import Upstream
-from llcuda_net.upstream.lease import COMPLETIONS, DOWN, ROLES, Lease, Need
+from llcuda_net.upstream.interface import Properties, Upstream
+from llcuda_net.upstream.lease import DOWN, Lease, Need
 from llcuda_net.upstream.prefix import Trust
 from llcuda_net.upstream.slots import Slot, Slots, Use
 
@@ -40,28 +40,6 @@ SILENT = 5.0
 UNTOLD = 1.0
 
 
-@dataclass(frozen=True, slots=True)
-class Spec:
-    """An upstream as the operator describes it.
-
-    Attributes:
-        name: what it is called in reports.
-        weight: how much of the work it gets, against the others.
-        slots: at most so many are used; None: all.
-        api_key: that it wants.
-        model: identity of its model; None: find out.
-        roles: what it is used for.
-    """
-
-    url: str
-    name: str
-    weight: float = 1.0
-    slots: int | None = None
-    api_key: str | None = None
-    model: str | None = None
-    roles: frozenset[str] = frozenset(ROLES)
-
-
 class Member:
     """An upstream in the pool.
 
@@ -74,7 +52,8 @@ class Member:
         on_change: called when there may be room for work, or the model is known.
         leases: of slots that are in use.
         draining: it gets no more work.
-        restarts: how often it was started again, where that is in our hands.
+        table: its slots.
+        restarted: tells how often it was started again, where that is in our hands.
         failures: how often it failed at a request.
         failovers: how many generations went on elsewhere.
         group: the model it serves, by the pool's key; empty while that is not known.
@@ -90,17 +69,20 @@ class Member:
     ) -> None:
         self.spec = spec
         self.upstream = upstream
-        self.slots = Slots()
+        self.table = Slots()
         self.breaker = Breaker()
         self.trust = Trust()
         self.leases: set[Lease] = set()
         self.draining = False
         self.watched = False
         self.was_up = False
-        self.restarts: Callable[[], int] = lambda: 0
+        self.restarted: Callable[[], int] = lambda: 0
         self.failures = 0
         self.failovers = 0
+        self.down_since = 0.0
         self.signature: Signature | None = None
+        #: What it had said of itself, and what it then called its model in an answer.
+        self.named: tuple[Properties, str] | None = None
         self.group = ""
         self.on_change: Callable[[], None] = lambda: None
         self.wants_signature: Callable[[], bool] = lambda: False
@@ -157,14 +139,39 @@ class Member:
         return Identity(self.spec.model, known, self.signature)
 
     @property
+    def roles(self) -> frozenset[str]:
+        """What it is used for."""
+        return self.spec.roles
+
+    @property
+    def slots(self) -> int:
+        """All of its slots that are used; 0 while that is not known."""
+        return len(self.table) if self.table.known else 0
+
+    @property
+    def foreign(self) -> int:
+        """Slots that work for somebody else."""
+        return self.table.count(Use.FOREIGN)
+
+    @property
+    def releasing(self) -> int:
+        """Slots that were given back and are not yet seen to be free."""
+        return self.table.count(Use.RELEASING)
+
+    @property
+    def restarts(self) -> int:
+        """How often it was started again, where that is in our hands."""
+        return self.restarted()
+
+    @property
     def free(self) -> int:
         """Slots that may be given out."""
-        return self.slots.count(Use.FREE)
+        return self.table.count(Use.FREE)
 
     @property
     def busy(self) -> int:
         """Slots that work for us."""
-        return self.slots.count(Use.BUSY)
+        return self.table.count(Use.BUSY)
 
     def may(self, need: Need) -> bool:
         """Whether it could meet a need, were a slot free."""
@@ -187,13 +194,11 @@ class Member:
     def failed(self, error: RequestError) -> None:
         """It failed at a request."""
         self.failures += 1
-        if error.code in DOWN:
+        if error.code in DOWN or self.breaker.failed():
             self._down(error.message)
-        else:
-            self.breaker.failed(error.message)
         self._wake.set()
 
-    def releasing(self, slot: Slot) -> None:
+    def verify(self, slot: Slot) -> None:
         """A slot was given back whose request was broken off: look until it is free."""
         if not self.watched:
             slot.turn(Use.FREE)
@@ -209,30 +214,32 @@ class Member:
 
     def _down(self, reason: str) -> None:
         if self.breaker.closed:
+            self.down_since = trio.current_time()
             log.warning("upstream_down", upstream=self.name, reason=reason)
         self._gone()
         self.breaker.trip(reason)
 
     def _gone(self) -> None:
         self.upstream.forget()
-        self.slots.lost()
+        self.table.lost()
 
     # -- the watch ----------------------------------------------------------------------------
 
-    async def prepare(self) -> None:
-        """Find out what it is.
+    async def properties(self) -> Properties:
+        """What it is; asked for where that is not known, and so are its slots then.
 
         Raises:
             RequestError: it does not say.
         """
         properties = await self.upstream.ask()
-        count = (
-            properties.slots if self.spec.slots is None else min(self.spec.slots, properties.slots)
-        )
-        if not self.slots.known or len(self.slots) != count:
-            self.slots.resize(count)
+        count = properties.slots
+        if self.spec.slots is not None:
+            count = min(count, self.spec.slots)
         self.was_up = True
-        self.on_change()
+        if not self.table.known or len(self.table) != count:
+            self.table.resize(count)
+            self.on_change()
+        return properties
 
     async def watch(self) -> None:
         """Look after it until cancelled."""
@@ -254,7 +261,7 @@ class Member:
         """Until the next look is due, or something has happened."""
         now = trio.current_time()
         pause = LOOK
-        if self._releasing():
+        if self.releasing:
             pause = self._pause
             self._pause = min(2 * self._pause, LONGEST_PAUSE)
         while trio.current_time() < (now + pause if self.breaker.closed else self.breaker.retry_at):
@@ -266,13 +273,10 @@ class Member:
                 if self.breaker.closed:
                     return
 
-    def _releasing(self) -> bool:
-        return self.slots.count(Use.RELEASING) > 0
-
     async def _look(self) -> None:
         """See that it is there, and which of its slots work."""
-        if self.upstream.properties is None or not self.slots.known:
-            await self.prepare()
+        if self.upstream.properties is None or not self.table.known:
+            await self.properties()
         if self.signature is None and self.wants_signature():
             await self._sign()
         if trio.current_time() >= self._checked + LOOK:
@@ -283,7 +287,7 @@ class Member:
                 return
             self._checked = trio.current_time()
             self._silent_since = None
-        if self._releasing() or self.slots.count(Use.FOREIGN) or self.leases:
+        if self.releasing or self.foreign or self.leases:
             await self._look_at_slots()
 
     async def _look_at_slots(self) -> None:
@@ -295,15 +299,12 @@ class Member:
                 self._tells_slots = busy is not None
             if scope.cancelled_caught:
                 return  # it answers between two steps, and a step over a long prompt takes long
-        if busy is None:
-            freed = self.slots.untold(asked - UNTOLD)
-        else:
-            freed = self.slots.told(busy, asked)
-        if freed:
+        table = self.table
+        if table.untold(asked - UNTOLD) if busy is None else table.told(busy, asked):
             self.on_change()
 
     def _is_silent(self) -> None:
-        """It does not even say that it is there: streams that stand still are to go on elsewhere."""
+        """It does not even say that it is there: what stands still is to go on elsewhere."""
         now = trio.current_time()
         if self._silent_since is None:
             self._silent_since = now - PATIENCE
@@ -312,7 +313,7 @@ class Member:
         reason = f"has said nothing for {now - self._silent_since:.0f} s"
         self._down(reason)
         for lease in tuple(self.leases):
-            if now - lease.progress() >= SILENT:
+            if now - lease.silent_since >= SILENT:
                 lease.cut(reason)
 
     async def _probe(self) -> None:
@@ -323,31 +324,31 @@ class Member:
         if scope.cancelled_caught:
             self._is_silent_still()
             return
-        await self.prepare()
+        await self.properties()
         await self._sign()
-        if self._releasing():
+        if self.releasing:
             await self._look_at_slots()
         self.breaker.ok()
         self._silent_since = None
-        log.info("upstream_up", upstream=self.name, model=self.model, slots=len(self.slots))
+        log.info("upstream_up", upstream=self.name, model=self.model, slots=len(self.table))
         self.on_change()
 
     def _is_silent_still(self) -> None:
         self.breaker.trip(f"does not answer within {PATIENCE:g} s")
         now = trio.current_time()
         for lease in tuple(self.leases):
-            if now - lease.progress() >= SILENT:
+            if now - lease.silent_since >= SILENT:
                 lease.cut("has fallen silent")
 
     async def _sign(self) -> None:
         """Have it make a token, if it is one that makes any and has a slot free for that."""
         if COMPLETIONS not in self.spec.roles:
             return
-        found = self.slots.best(())
+        found = self.table.best(())
         if found is None:
             return  # whoever has its slots will learn whether it works
         slot = found[0]
-        number = slot.number if self.slots.known else None
+        number = slot.number if self.table.known else None
         slot.turn(Use.BUSY)
         try:
             signature = await probe(self.upstream, number)

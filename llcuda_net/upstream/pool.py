@@ -1,8 +1,8 @@
 """All upstreams: which serve the same model, which gets the next request, and why none can.
 
-Work is balanced by the share of free slots, weighted. A conversation stays on the slot that holds its
-prefix while that upstream has not much more to do than its share: consistent hashing with bounded
-loads (V. Mirrokni, M. Thorup, M. Zadimoghaddam, SODA 2018) bounds it the same way.
+Work is balanced by the share of free slots, weighted. A conversation stays on the slot that holds
+its prefix while that upstream has not much more to do than its share: consistent hashing with
+bounded loads (V. Mirrokni, M. Thorup, M. Zadimoghaddam, SODA 2018) bounds it the same way.
 """
 
 from __future__ import annotations
@@ -15,14 +15,17 @@ import structlog
 import trio
 
 from llcuda_net.errors import RequestError
+from llcuda_net.specs import COMPLETIONS
 from llcuda_net.upstream.fingerprint import same_model
-from llcuda_net.upstream.lease import COMPLETIONS, Lease, Need
+from llcuda_net.upstream.lease import Lease, Need
 from llcuda_net.upstream.member import Member
-from llcuda_net.upstream.slots import Slot, Use
+from llcuda_net.upstream.slots import Slot
 from llcuda_protocol import ErrorCode
 
 log = structlog.get_logger(__name__)
 
+#: Seconds that upstreams may hold up the start.
+PREPARE = 3.0
 #: How much more than its share of the work an upstream may have and still keep its conversations.
 SLACK = 1.25
 #: Blocks that a slot must hold of a prompt before that counts.
@@ -38,6 +41,7 @@ class Pool:
 
     Attributes:
         on_change: called when there may be room for work.
+        watched: whether it is run; else every member counts as up.
     """
 
     def __init__(self, members: Sequence[Member] = (), *, long_prompts: int = 1) -> None:
@@ -45,6 +49,7 @@ class Pool:
         self.on_change: Callable[[], None] = lambda: None
         self._long_prompts = long_prompts
         self._groups = 0
+        self.watched = False
         self._nursery: trio.Nursery | None = None
         self._scopes: dict[Member, trio.CancelScope] = {}
         for member in members:
@@ -55,7 +60,7 @@ class Pool:
     def add(self, member: Member) -> None:
         """Take one in."""
         self.members.append(member)
-        member.on_change = self._changed
+        member.on_change = self.changed
         member.wants_signature = self._must_tell_apart
         self._group()
         if self._nursery is not None:
@@ -65,10 +70,11 @@ class Pool:
         """Give it no more work; it leaves when what runs on it has ended."""
         member.draining = True
         log.info("upstream_draining", upstream=member.name, running=len(member.leases))
-        self._changed()
+        self.changed()
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Watch all of them until cancelled."""
+        self.watched = True
         async with trio.open_nursery() as self._nursery:
             for member in self.members:
                 member.watched = True
@@ -82,7 +88,8 @@ class Pool:
             await member.watch()
         del self._scopes[member]
 
-    def _changed(self) -> None:
+    def changed(self) -> None:
+        """There may be room for work, or a model is known."""
         for member in [m for m in self.members if m.draining and not m.leases]:
             self.members.remove(member)
             log.info("upstream_removed", upstream=member.name)
@@ -98,7 +105,7 @@ class Pool:
         return len(others) > 1
 
     def _group(self) -> None:
-        """Put those together that serve the same model. Groups keep their keys: requests have them."""
+        """Put those together that serve one model. Groups keep their keys: requests have them."""
         known: list[Member] = []
         for member in sorted(self.members, key=lambda m: not m.group):
             if member.spec.model is None and len(self.members) > 1 and not _told(member):
@@ -111,18 +118,21 @@ class Pool:
                 member.group = f"model-{self._groups}"
             known.append(member)
 
-    def key_of(self, name: str | None) -> str:
+    def key_of(self, name: str | None, role: str = COMPLETIONS) -> str:
         """The key of the model that a request names; of the default one where it names none.
 
         Raises:
             RequestError: no upstream has it.
         """
+        serving = list(self._serving(role))
+        if name is None and serving:
+            return next((m.group for m in serving if m.group), "")
         if name is None:
-            return next((m.group for m in self._serving() if m.group), "")
-        for member in self._serving():
-            if name in (member.model, member.spec.model) and member.group:
+            raise RequestError(ErrorCode.UNSUPPORTED, f"no upstream is used for {role}")
+        for member in serving:
+            if name == member.model and member.group:
                 return member.group
-        names = ", ".join(sorted({m.model for m in self._serving() if m.model}))
+        names = ", ".join(sorted({m.model for m in serving if m.model}))
         raise RequestError(
             ErrorCode.UNKNOWN_MODEL,
             f"no upstream has the model {name[:100]!r}; there are: {names or 'none yet'}",
@@ -134,6 +144,76 @@ class Pool:
             if member.up and member.group and same_model(model, member.fingerprint()):
                 return member.group
         return None
+
+    def check(self, group: str) -> None:
+        """Refuse what would wait for an upstream that nobody has seen yet.
+
+        Raises:
+            RequestError: none that serves the model is up, or was.
+        """
+        members = self.of(group)
+        if not any(m.up or m.was_up for m in members):
+            reasons = "; ".join(f"{m.name}: {m.reason}" for m in members)
+            raise RequestError(
+                ErrorCode.UPSTREAM_UNAVAILABLE,
+                f"no upstream answers ({reasons})"[:500],
+                retry=True,
+                retry_after=1.0,
+            )
+
+    async def fingerprints(self, group: str) -> list[tuple[dict[str, Any], str]]:
+        """What is known of a model, from each upstream that serves it, with the upstream's URL.
+
+        Raises:
+            RequestError: none of them can be asked.
+        """
+        found: dict[str, tuple[dict[str, Any], str]] = {}
+        refusal: RequestError | None = None
+        for member in [m for m in self.of(group) if m.up]:
+            member.upstream.forget()  # it may have been started again with another model
+            try:
+                await member.properties()
+            except RequestError as error:
+                refusal = error
+                continue
+            await member.fingerprint.settled()
+            model = member.fingerprint()
+            found.setdefault(str(sorted(model.items())), (model, member.upstream.base_url))
+        if not found and refusal is not None:
+            raise refusal
+        return list(found.values())
+
+    def context(self, group: str) -> int | None:
+        """Tokens of context that each upstream of a model has at least; None: not known."""
+        known = [m.upstream.properties for m in self.of(group)]
+        return min((one.context for one in known if one is not None), default=None)
+
+    def outage(self, group: str) -> float:
+        """Seconds for which no upstream of a model has been up; 0 while one is."""
+        members = self.of(group)
+        if not members or any(m.up for m in members):
+            return 0.0
+        return trio.current_time() - max(m.down_since for m in members)
+
+    async def prepare(self) -> None:
+        """Ask all upstreams what they are, so that the first request need not wait."""
+
+        async def ask(member: Member) -> None:
+            try:
+                await member.properties()
+            except RequestError as error:
+                reasons[member] = error.message
+                return
+            del reasons[member]
+
+        reasons = dict.fromkeys(self.members, f"no answer within {PREPARE:g} s")
+        with trio.move_on_after(PREPARE):
+            async with trio.open_nursery() as nursery:
+                for member in self.members:
+                    nursery.start_soon(ask, member)
+        for member, reason in reasons.items():
+            log.warning("upstream_not_ready", upstream=member.name, reason=reason)
+        self.changed()
 
     def _serving(self, role: str = COMPLETIONS) -> Iterator[Member]:
         return (m for m in self.members if role in m.spec.roles and not m.draining)
@@ -152,7 +232,7 @@ class Pool:
                 continue
             if need.long and sum(lease.reading for lease in member.leases) >= self._long_prompts:
                 continue
-            found = member.slots.best(need.chain)
+            found = member.table.best(need.chain)
             if found is not None:
                 candidates.append((member, *found))
         if not candidates:
@@ -167,9 +247,9 @@ class Pool:
         member, slot, blocks = max(candidates, key=lambda one: (one[2], _freedom(one)))
         if blocks < _LEAST_BLOCKS or not member.trust.believed():
             return None
-        weight = sum(m.spec.weight * len(m.slots) for m, _, _ in candidates)
+        weight = sum(m.spec.weight * len(m.table) for m, _, _ in candidates)
         busy = sum(m.busy for m, _, _ in candidates)
-        share = member.spec.weight * len(member.slots) / weight
+        share = member.spec.weight * len(member.table) / weight
         most = math.ceil(SLACK * (busy + 1) * share)
         return (member, slot, blocks) if member.busy + 1 <= most else None
 
@@ -190,14 +270,14 @@ class Pool:
             return f"no upstream answers ({reasons})"[:256]
         if need.long and any(m.free for m in up):
             return "another long prompt is being read"
-        slots = sum(len(m.slots) for m in up)
+        slots = sum(len(m.table) for m in up)
         return f"all {slots} slots are in use" if slots != 1 else "the only slot is in use"
 
     # -- for reports --------------------------------------------------------------------------
 
     def models(self) -> list[dict[str, Any]]:
         """Each model with those that serve it, the default one first."""
-        default = self.key_of(None)
+        default = next((m.group for m in self._serving() if m.group), "")
         groups: dict[str, list[Member]] = {}
         for member in self._serving():
             if member.group and member.model:
@@ -206,7 +286,7 @@ class Pool:
             {
                 "name": found[0].model,
                 "upstreams": [m.name for m in found],
-                "slots": sum(len(m.slots) for m in found if m.up),
+                "slots": sum(len(m.table) for m in found if m.up),
                 "free": sum(m.free for m in found if m.up),
                 "context": min(
                     (m.upstream.properties.context for m in found if m.upstream.properties),
@@ -226,31 +306,4 @@ def _told(member: Member) -> bool:
 def _freedom(one: tuple[Member, Slot, int]) -> float:
     """How much of an upstream is free."""
     member = one[0]
-    return member.spec.weight * member.free / len(member.slots)
-
-
-def describe(member: Member) -> dict[str, Any]:
-    """An upstream for a status report."""
-    properties = member.upstream.properties
-    return {
-        "name": member.name,
-        "url": member.upstream.base_url,
-        "state": member.state,
-        "ready": member.state == "up" and properties is not None,
-        "reason": member.reason,
-        "model": member.model or None,
-        "slots": len(member.slots) if member.slots.known else None,
-        "busy": member.busy,
-        "foreign": member.slots.count(Use.FOREIGN),
-        "releasing": member.slots.count(Use.RELEASING),
-        "context": properties.context if properties else None,
-        "restarts": member.restarts(),
-        "failures": member.failures,
-        "failovers": member.failovers,
-        "weight": member.spec.weight,
-        "roles": sorted(member.spec.roles),
-        "slots_detail": [
-            {"id": slot.number, "state": str(slot.use), "user": slot.holder}
-            for slot in member.slots
-        ],
-    }
+    return member.spec.weight * member.free / len(member.table)

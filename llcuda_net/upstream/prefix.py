@@ -1,9 +1,10 @@
-"""Which slot holds the beginning of a prompt already: guessed from text, judged by what comes of it.
+"""Which slot holds the beginning of a prompt already: guessed from text, judged by the result.
 
 A prompt is known as a chain of hashes, one for each block of its text, each over all that is before
-it too; so two prompts share as many leading hashes as they share blocks. (Blocks of tokens are hashed
-that way by vLLM: W. Kwon et al., "Efficient Memory Management for Large Language Model Serving with
-PagedAttention", SOSP 2023, and its documentation on automatic prefix caching.) No upstream is asked.
+it too; so two prompts share as many leading hashes as they share blocks. (vLLM knows blocks of
+tokens that way: W. Kwon et al., "Efficient Memory Management for Large Language Model Serving with
+PagedAttention", SOSP 2023, and its documentation on automatic prefix caching.) No upstream is
+asked.
 """
 
 from __future__ import annotations

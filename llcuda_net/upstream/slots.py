@@ -1,7 +1,7 @@
 """The slots of one upstream: who holds each, and what each was last used for.
 
 A slot is given out only when it is known to be free. One whose request was broken off is being
-released until the upstream itself says that it is idle; one that works for somebody else is foreign.
+released until the upstream itself says that it is idle; one that works for others is foreign.
 """
 
 from __future__ import annotations

@@ -42,10 +42,11 @@ def stalled(seconds: float, what: str = "token") -> RequestError:
 
 
 class LeanStream:
-    """Sink of one token stream: parses what the hub reads."""
+    """The hub's Sink for one token stream: parses what is read."""
 
     def __init__(self, on_events: OnEvents) -> None:
         self.parser = ResponseParser()
+        self.begun = trio.Event()
         self.ended = trio.Event()
         self.failure: Exception | None = None
         self.lost = ""
@@ -61,18 +62,21 @@ class LeanStream:
         Raises:
             RequestError: none came for too long.
         """
-        limit = first
+        with trio.move_on_after(first):
+            await self.begun.wait()
+        if not self.begun.is_set():
+            raise stalled(first, "first token")
         while True:
             seen = self.batches
-            with trio.move_on_after(limit) as scope:
+            with trio.move_on_after(patience.stall) as scope:
                 await self.ended.wait()
             if not scope.cancelled_caught:
                 return
             if seen == self.batches:
-                raise stalled(limit, "token" if seen else "first token")
-            limit = patience.stall
+                raise stalled(patience.stall)
 
     def data_received(self, data: bytes) -> None:
+        """See Sink."""
         if self.ended.is_set():
             return
         parser = self.parser
@@ -84,19 +88,26 @@ class LeanStream:
             if parser.events:
                 events, parser.events = parser.events, []
                 self.batches += 1
+                if self.batches == 1:
+                    self.begun.set()
                 self._on_events(events)
         except Exception as error:  # it belongs to the generation, not to the hub
             self.failure = error
         if self.failure is not None or parser.finished or parser.complete:
             self.lost = "it ended the answer early"
-            self.ended.set()
+            self._end()
 
     def connection_lost(self, reason: str) -> None:
+        """See Sink."""
         self.lost = reason
         try:
             self.parser.feed_eof()
         except RequestError as error:
             self.failure = self.failure or error
+        self._end()
+
+    def _end(self) -> None:
+        self.begun.set()
         self.ended.set()
 
 

@@ -95,7 +95,7 @@ def test_counters_move_as_requests_run(used: tuple[RunningServer, int]) -> None:
     assert total(port, "llcuda_completion_tokens_total") == tokens + made
     assert total(port, "llcuda_store_results_total") == stored + 1
     assert total(port, "llcuda_journal_sync_seconds_count") > 0
-    engine = frozenset({"upstream": "engine", "model": "demo"}.items())
+    engine = frozenset({"upstream": "engine"}.items())
     assert samples(port)["llcuda_upstream_up"] == {engine: 1}
     assert total(port, "process_resident_memory_bytes") > 1 << 20
     wait_until(lambda: total(port, "llcuda_connections") == 0, "the client's end is seen")
@@ -135,6 +135,7 @@ def test_an_upstream_that_dies_and_a_drain_are_told() -> None:
             os.kill(upstream.pid, signal.SIGKILL)
             wait_until(lambda: get(web, "/readyz")[0] == 503, "the death is told")
             reason = json.loads(get(web, "/readyz")[1])["reason"]
+            assert url in reason
             assert reason.startswith("no upstream answers: ")
             assert samples(web)["llcuda_upstream_up"].popitem()[1] == 0
             assert total(web, "llcuda_ready") == 0
@@ -256,6 +257,7 @@ def test_every_metric_of_ours_is_on_the_dashboard(used: tuple[RunningServer, int
         "llcuda_build_info",
         "llcuda_analysis_indexed",
         "llcuda_journal_segments",
+        "llcuda_upstream_info",
     }
 
 

@@ -17,12 +17,12 @@ import pytest
 import trustme
 
 from llcuda_protocol import (
-    Accepted,
     Done,
     Error,
     ErrorCode,
     GoAway,
     Report,
+    Splice,
     Status,
     Tokens,
     Welcome,
@@ -226,25 +226,19 @@ def test_what_does_not_end_is_handed_back() -> None:
             assert server.process.wait(PATIENCE) == 0
 
 
-def test_an_engine_that_dies_is_replaced() -> None:
+def test_an_engine_that_dies_is_replaced_and_its_answers_go_on() -> None:
     with running_server() as server, connected(server.port) as client:
-        client.send(ask(STORY, n_predict=2000, ignore_eos=True))
+        request = ask(STORY, n_predict=1500, ignore_eos=True)
+        client.send(replace(request, splices=True))
         client.until(Tokens)
         os.kill(_engine_of(server), signal.SIGKILL)
-        _, error = client.until(Error)
-        assert (error.code, error.retry) == (ErrorCode.UPSTREAM_UNAVAILABLE, True)
-        number = 1
-
-        def served() -> bool:
-            nonlocal number
-            number += 1
-            client.send(ask(STORY, number, n_predict=3))
-            while not isinstance(event := client.next(), Done | Error):
-                pass
-            return isinstance(event, Done)
-
-        wait_until(served, "the new engine serves")
-        client.send(Status(number + 1))
+        _, splice = client.until(Splice)
+        _, done = client.until(Done)
+        assert done.splices == [splice.position]
+        assert (done.reason, done.usage["completion_tokens"]) == ("length", 1500)
+        client.send(ask(STORY, 2, n_predict=3))
+        client.until(Done)
+        client.send(Status(3))
         _, report = client.until(Report)
         assert report.report["upstreams"][0]["restarts"] == 1
         assert report.report["requests"]["running"] == 0
@@ -403,15 +397,24 @@ def test_an_upstream_that_comes_later() -> None:
         place.bind(("127.0.0.1", 0))  # taken, and nobody listens
         port = place.getsockname()[1]
         upstream = f"http://127.0.0.1:{port}"
-        with running_server("--upstream", upstream) as server, connected(server.port) as client:
+        options = ["--upstream", upstream, "--failover-seconds", "0"]
+        with running_server(*options) as server, connected(server.port) as client:
             client.send(ask("hello"))
             _, error = client.until(Error)
             assert (error.code, error.retry) == (ErrorCode.UPSTREAM_UNAVAILABLE, True)
             place.close()
             with synthetic_upstream.running("--port", str(port), "--rate", "0"):
-                client.send(ask("hello", 2, n_predict=3))
-                assert isinstance(client.next(), Accepted)
-                client.until(Done)
-            client.send(ask("hello", 3))  # and has gone again
+                number = 1
+
+                def served() -> bool:
+                    nonlocal number
+                    number += 1
+                    client.send(ask("hello", number, n_predict=3))
+                    while not isinstance(event := client.next(), Done | Error):
+                        pass
+                    return isinstance(event, Done)
+
+                wait_until(served, "the upstream serves")
+            client.send(ask("hello", number + 1))  # and has gone again
             _, error = client.until(Error)
             assert error.code == ErrorCode.UPSTREAM_UNAVAILABLE

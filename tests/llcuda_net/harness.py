@@ -13,9 +13,13 @@ from trio.testing import lockstep_stream_pair, memory_stream_pair, wait_all_task
 from llcuda_net.keeping import Keeper
 from llcuda_net.server import Server
 from llcuda_net.settings import Settings
+from llcuda_net.specs import Spec
 from llcuda_net.upstream.completion import CompletionEvent, Timings
 from llcuda_net.upstream.hub import StreamHub
 from llcuda_net.upstream.interface import OnEvents, Properties
+from llcuda_net.upstream.member import Member
+from llcuda_net.upstream.pool import Pool
+from llcuda_net.users import Users
 from llcuda_protocol import (
     Connection,
     ConnectionClosed,
@@ -77,6 +81,10 @@ class FakeUpstream:
             await trio.sleep_forever()
         if self.refusal is not None:
             raise self.refusal
+
+    async def slots(self) -> list[bool] | None:
+        await trio.lowlevel.checkpoint()
+        return None
 
     def forget(self) -> None:
         self.forgotten += 1
@@ -222,17 +230,18 @@ class MemoryListener(trio.abc.Listener[trio.StapledStream[Any, Any]]):
 async def serving(
     upstream: FakeUpstream,
     *,
-    tokens: tuple[str, ...] = (),
+    users: Users | None = None,
     keeper: Keeper | None = None,
     **settings: Any,
 ) -> AsyncIterator[tuple[Server, MemoryListener]]:
     """A server on memory streams; cancelled at the end."""
     settings.setdefault("analysis", False)  # threads know nothing of virtual time
     listener = MemoryListener()
-    server = Server(Settings(**settings), upstream, upstream.hub, tokens, keeper)
+    pool = Pool([Member(Spec("fake://", "fake"), upstream)])
+    server = Server(Settings(**settings), pool, upstream.hub, users, keeper)
     async with trio.open_nursery() as nursery:
         await nursery.start(server.run, [listener])
-        await server.prepare()
+        await pool.prepare()
         yield server, listener
         nursery.cancel_scope.cancel()
 
@@ -253,9 +262,9 @@ async def status(listener: MemoryListener) -> dict[str, Any]:
     return event.report
 
 
-async def ready(listener: MemoryListener) -> Peer:
+async def ready(listener: MemoryListener, token: str | None = None) -> Peer:
     peer = listener.connect()
-    await peer.greet()
+    await peer.greet(token)
     return peer
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
+from dataclasses import replace
 from typing import Any
 
 import trio
@@ -18,9 +19,12 @@ from llcuda_net.client import Client
 from llcuda_net.errors import ConnectError
 from tests.llcuda_net.scripted import Peer
 
-FEATURES = ("generate", "attach", "embed", "status", "search")
+FEATURES = ("generate", "attach", "embed", "status", "search", "list")
 HITS = [{"id": f"r{n}", "score": 1 - n / 10, "created": 5.0, "text": f"{n}"} for n in range(3)]
-_OPENING = wire.Generate | wire.Attach | wire.Embed | wire.Search | wire.Status
+ENTRIES = [{"id": f"g{n}", "state": "done", "created": 9.0 - n} for n in range(3)]
+_OPENING = (
+    wire.Generate | wire.Attach | wire.Embed | wire.Search | wire.ListGenerations | wire.Status
+)
 _GONE = (trio.BrokenResourceError, trio.ClosedResourceError)
 
 
@@ -53,6 +57,8 @@ class Lasting:
         leaving: whether it says goodbye right behind its greeting.
         cached: whether answers are said to come from the store.
         refusals: errors with which the next requests are answered, the first first.
+        report: what status is answered with.
+        accepted: what else accepted says.
         cuts: for each connection in turn, after how many bytes it breaks: of those that the client
             receives, and of those that it sends. None: it does not.
     """
@@ -73,6 +79,8 @@ class Lasting:
         self.refusals: list[tuple[str, bool]] = []
         self.greeting: Callable[[Peer], wire.Frame | None] = lambda _: None
         self.cuts: list[tuple[int | None, int | None]] = []
+        self.report: dict[str, Any] = {"connections": 1}
+        self.accepted: dict[str, Any] = {}
         self.splices: list[int] = []
         self.transports: list[Breaking] = []
         self.peers: list[Peer] = []
@@ -170,8 +178,12 @@ class Lasting:
                 for first, hit in enumerate(HITS[: event.k]):
                     await peer.send(wire.Hits(number, [hit], first))
                 await peer.send(wire.Done(number, "complete"))
+            elif isinstance(event, wire.ListGenerations):
+                for first, entry in enumerate(ENTRIES[: event.limit]):
+                    await peer.send(wire.Listing(number, [entry], first))
+                await peer.send(wire.Done(number, "complete"))
             elif isinstance(event, wire.Status):
-                await peer.send(wire.Report(number, {"connections": 1}))
+                await peer.send(wire.Report(number, self.report))
             elif isinstance(event, wire.Ping):
                 await peer.send(wire.Pong(event.payload))
 
@@ -198,7 +210,7 @@ class Lasting:
     ) -> None:
         number, told = event.stream, 0
         accepted = wire.Accepted(number, log.name, 0, self._level, self.epoch, self.cached)
-        await peer.send(accepted)
+        await peer.send(replace(accepted, **self.accepted))
         while peer.connection.is_open(number):
             if (cancel := cancels.get(number)) is not None:
                 if not cancel.detach:

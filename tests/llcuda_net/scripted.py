@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import ssl
 import threading
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager, suppress
+from dataclasses import replace
 from functools import partial
 from typing import Any, TypeVar
 
@@ -24,8 +25,11 @@ ID = "0190-test"
 class Peer:
     """One connection as the server sees it, moved on by the test step by step."""
 
-    def __init__(self, stream: trio.abc.Stream, max_streams: int = 256) -> None:
+    def __init__(
+        self, stream: trio.abc.Stream, max_streams: int = 256, features: Sequence[str] = ()
+    ) -> None:
         self.stream = stream
+        self.features = features
         self.connection = wire.Connection(wire.Role.SERVER, wire.Limits(max_streams=max_streams))
         self.hello: wire.Hello | None = None
         self.lock = trio.Lock()
@@ -34,7 +38,8 @@ class Peer:
         """Take the client's hello and welcome it."""
         self.hello = await self.expect(wire.Hello)
         limits = self.connection.limits
-        await self.send(wire.Welcome(1, limits.max_frame, limits.max_streams, agent="scripted"))
+        welcome = wire.Welcome(1, limits.max_frame, limits.max_streams, agent="scripted")
+        await self.send(replace(welcome, features=[*self.features]))
         return self.hello
 
     async def receive(self) -> wire.Event:
@@ -64,7 +69,7 @@ class Peer:
 async def linked(**options: Any) -> AsyncIterator[tuple[Client, Peer]]:
     """A client and its peer, greeted, over memory streams."""
     near, far = trio.testing.memory_stream_pair()
-    peer = Peer(far, options.pop("max_streams", 256))
+    peer = Peer(far, options.pop("max_streams", 256), options.pop("features", ()))
     # Not in a nursery around the test's body, which would wrap what the body raises.
     trio.lowlevel.spawn_system_task(peer.greet)
     async with Client.over(near, **options) as client:
@@ -97,13 +102,24 @@ class Scripted:
 
     `word word` is given back word by word; a prompt that begins with one of the names in `_acts`
     does what that says.
+
+    Attributes:
+        features: what it says it serves; by default it is an old one.
+        queue: the positions that a request is told, with `wait` and `reason` where it waits.
+        report: what status is answered with.
+        entries: what a list is answered with, newest first.
     """
 
     def __init__(self) -> None:
         self.seen: list[wire.Event] = []
         self.cancelled = threading.Event()
         self.token: str | None = None
+        self.features: list[str] = []
         self.queue: tuple[int, ...] = (0,)
+        self.wait: float | None = None
+        self.reason: str | None = None
+        self.report: dict[str, Any] = {"connections": 1}
+        self.entries: list[dict[str, Any]] = []
 
     def requests(self) -> list[wire.Generate]:
         """The generations that were asked for."""
@@ -121,7 +137,7 @@ class Scripted:
                     await peer.send(wire.Error(0, "unauthorized", "the token is wrong"))
                     return
                 peer.hello = hello
-                await peer.send(wire.Welcome(1, 1 << 22, 256))
+                await peer.send(wire.Welcome(1, 1 << 22, 256, features=self.features))
                 while not isinstance(event := await peer.receive(), wire.ConnectionClosed):
                     self.seen.append(event)
                     nursery.start_soon(self._answer, peer, event)
@@ -138,7 +154,11 @@ class Scripted:
                     wire.Vectors(event.stream, 0, vectors), wire.Done(event.stream, "complete")
                 )
             elif isinstance(event, wire.Status):
-                await peer.send(wire.Report(event.stream, {"connections": 1}))
+                await peer.send(wire.Report(event.stream, self.report))
+            elif isinstance(event, wire.ListGenerations):
+                for first, entry in enumerate(self.entries[: event.limit]):
+                    await peer.send(wire.Listing(event.stream, [entry], first))
+                await peer.send(wire.Done(event.stream, "complete"))
             elif isinstance(event, wire.Ping):
                 await peer.send(wire.Pong(event.payload))
             elif isinstance(event, wire.Cancel):
@@ -159,9 +179,11 @@ class Scripted:
         if act == "unknown":
             await peer.send(wire.Error(n, "unknown_parameter", "there is no parameter 'frob'"))
             return
-        await peer.send(wire.Accepted(n, ID, self.queue[0]))
-        for position in self.queue[1:]:
-            await peer.send(wire.Queue(n, position))
+        told = [(at, self.wait, self.reason) if at else (0, None, None) for at in self.queue]
+        position, wait, reason = told[0]
+        await peer.send(wire.Accepted(n, ID, position, wait=wait, reason=reason))
+        for position, wait, reason in told[1:]:
+            await peer.send(wire.Queue(n, position, wait, reason))
         if act == "endless":
             await peer.send(wire.Tokens(n, 0, ["begun "]))
             return
@@ -172,6 +194,9 @@ class Scripted:
             frame = peer.connection.send(wire.Tokens(n, 0, ["half an"]))
             await peer.stream.send_all(frame + (frame[:7] if act == "truncate" else b""))
             await peer.stream.aclose()
+            return
+        if act == "moved":
+            await self._move(peer, event, words)
             return
         if act == "fail":
             await peer.send(
@@ -191,6 +216,20 @@ class Scripted:
                 timings={"queue": 0.5, "prompt": 20.0, "generation": 100.0, "total": 121.0},
             ),
         )
+
+    async def _move(self, peer: Peer, event: wire.Generate, words: list[str]) -> None:
+        """Its upstream fails after the first word; it waits, and another goes on with it."""
+        n = event.stream
+        moved: list[wire.Frame] = [
+            wire.Tokens(n, 0, [words[0]]),
+            wire.Queue(n, 2, self.wait, "no upstream answers"),
+            wire.Queue(n, 1, self.wait, "no upstream answers"),
+            wire.Queue(n, 0),
+        ]
+        if event.splices:
+            moved.append(wire.Splice(n, 1, "upstream a failed"))
+        moved.append(wire.Tokens(n, 1, [f" {word}" for word in words[1:]]))
+        await peer.send(*moved, wire.Done(n, "stop", id=ID, splices=[1]))
 
     async def _flood(self, peer: Peer, number: int) -> None:
         """Tokens without end, as fast as credit allows."""

@@ -1,126 +1,126 @@
-"""Admission: never more running than slots, first come first served, and every place given back."""
+"""Admission: never more running than slots, and every place given back."""
 
 from __future__ import annotations
 
 import pytest
 import trio
 import trio.testing
-from hypothesis import settings
-from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from llcuda_net.admission import Admission, Ticket
-from llcuda_net.errors import RequestError
-from llcuda_protocol import ErrorCode
+from llcuda_net.admission import Admission, Claim, Ticket
+from tests.llcuda_net.slots import ANN, BOB, EVE, Desk, Held, Slots, refused, running
 
 
 def test_a_free_slot_is_had_at_once_and_the_next_waits() -> None:
-    admission = Admission(slots=1, max_queue=2)
-    first, second, third = admission.enter(), admission.enter(), admission.enter()
-    assert [t.position for t in (first, second, third)] == [0, 1, 2]
-    assert [t.turn.is_set() for t in (first, second, third)] == [True, False, False]
-    assert (admission.running, admission.queued) == (1, 2)
+    desk = Desk(1)
+    tickets = [desk.enter() for _ in range(3)]
+    assert [t.position for t in tickets] == [0, 1, 2]
+    assert running(*tickets) == [True, False, False]
+    assert (desk.admission.running, desk.admission.queued) == (1, 2)
 
 
 def test_a_full_queue_refuses_and_says_when_to_come_back() -> None:
-    admission = Admission(slots=1, max_queue=1)
-    admission.enter()
-    admission.enter()
-    with pytest.raises(RequestError, match="1 requests run and 1 wait") as caught:
-        admission.enter()
-    assert caught.value.code == ErrorCode.OVERLOADED
-    assert caught.value.retry
-    assert caught.value.retry_after
-    assert (admission.running, admission.queued) == (1, 1)
+    desk = Desk(1, 1)
+    desk.enter()
+    desk.enter()
+    refused(desk.enter, "1 requests run and 1 wait")
+    assert (desk.admission.running, desk.admission.queued) == (1, 1)
+    assert desk.enter(always=True).position == 2
+
+
+def test_a_full_queue_takes_one_of_each_user() -> None:
+    desk = Desk(1, 2)
+    for _ in range(3):
+        desk.enter(EVE)
+    refused(lambda: desk.enter(EVE), "2 wait")
+    assert desk.enter(ANN).position == 1
+    refused(lambda: desk.enter(ANN), "3 wait")
 
 
 def test_without_a_queue_only_the_slots_are_to_be_had() -> None:
-    admission = Admission(slots=1, max_queue=0)
-    ticket = admission.enter()
-    with pytest.raises(RequestError):
-        admission.enter()
-    admission.leave(ticket)
-    assert admission.enter().turn.is_set()
-
-
-def test_positions_are_told_only_when_they_change() -> None:
-    admission = Admission(slots=1, max_queue=9)
-    running, *waiting = (admission.enter() for _ in range(4))
-    told: list[tuple[int, int]] = []
-    for number, ticket in enumerate(waiting):
-        ticket.on_position = lambda position, number=number: told.append((number, position))  # type: ignore[misc]
-    admission.leave(waiting[1])
-    assert told == [(2, 2)]
-    admission.leave(running)
-    assert told == [(2, 2), (0, 0), (2, 1)]
-    assert waiting[0].turn.is_set()
+    desk = Desk(1, 0)
+    ticket = desk.enter(ANN)
+    refused(lambda: desk.enter(BOB), "1 requests run")
+    desk.leave(ticket)
+    assert desk.enter(BOB).turn.is_set()
 
 
 def test_fewer_slots_admit_nobody_until_they_are_free() -> None:
-    admission = Admission(slots=2, max_queue=9)
-    one, two, third = admission.enter(), admission.enter(), admission.enter()
-    admission.set_slots(1)
-    admission.leave(one)
-    assert not third.turn.is_set()
-    admission.leave(two)
-    assert third.turn.is_set()
-    admission.set_slots(3)
-    assert admission.enter().turn.is_set()
+    desk = Desk(2)
+    one, two, third = (desk.enter() for _ in range(3))
+    desk.slots.resize(1)
+    desk.leave(one)
+    assert running(third) == [False]
+    desk.leave(two)
+    assert running(third) == [True]
+    desk.slots.resize(3)
+    assert running(desk.enter()) == [True]
+
+
+def test_to_leave_again_is_nothing() -> None:
+    desk = Desk(1)
+    one, two, three = (desk.enter() for _ in range(3))
+    desk.leave(one, one, three, three)
+    assert running(two) == [True]
+    assert (desk.admission.running, desk.admission.queued) == (1, 0)
+    desk.leave(two, one, two)
+    assert desk.admission.idle
+    assert desk.slots.busy == 0
 
 
 async def test_a_ticket_comes_back_however_its_holder_ends(autojump_clock: object) -> None:
-    admission = Admission(slots=1, max_queue=9)
+    slots = Slots(1)
+    admission = Admission(slots.place, 9)
     with pytest.raises(ZeroDivisionError):
-        async with admission.enter():
+        async with admission.enter(Claim(ANN)):
             raise ZeroDivisionError
     with trio.move_on_after(1):
-        async with admission.enter():
+        async with admission.enter(Claim(ANN)):
             await trio.sleep_forever()
-    holder = admission.enter()
+    holder = admission.enter(Claim(ANN))
     with trio.move_on_after(1):  # while it waits
-        async with admission.enter():
+        async with admission.enter(Claim(ANN)):
             raise AssertionError
     admission.leave(holder)
     with trio.CancelScope() as scope:  # before it looked whether its turn had come
         scope.cancel()
-        async with admission.enter():
+        async with admission.enter(Claim(ANN)):
             raise AssertionError
-    assert (admission.running, admission.queued) == (0, 0)
+    assert (admission.running, admission.queued, slots.busy) == (0, 0, 0)
 
 
 async def test_spare_time_begins_when_nobody_has_a_slot_or_wants_one(
     autojump_clock: object,
 ) -> None:
-    admission = Admission(slots=1, max_queue=4)
-    tickets = [admission.enter(), admission.enter()]
+    desk = Desk(1, clock=trio.current_time)
+    tickets = [desk.enter(), desk.enter()]
     begun: list[float] = []
 
     async def work() -> None:
-        async with admission.spare(0.5):
+        async with desk.admission.spare(0.5):
             begun.append(trio.current_time())
 
     started = trio.current_time()
     async with trio.open_nursery() as nursery:
         nursery.start_soon(work)
         await trio.sleep(1)
-        admission.leave(tickets[0])  # the second has the slot now
+        desk.leave(tickets[0])  # the second has the slot now
         await trio.sleep(1)
         assert not begun
-        admission.leave(tickets[1])
+        desk.leave(tickets[1])
         await trio.sleep(0.25)
         assert not begun
-        admission.leave(admission.enter())  # quiet begins anew
+        desk.leave(desk.enter())  # quiet begins anew
     assert begun == [pytest.approx(started + 2.75)]
 
 
 async def test_whoever_comes_ends_spare_time_and_does_not_wait_for_it(
     autojump_clock: object,
 ) -> None:
-    admission = Admission(slots=1, max_queue=4)
+    desk = Desk(1, clock=trio.current_time)
     ended: list[str] = []
 
     async def work() -> None:
-        async with admission.spare(0.1):
+        async with desk.admission.spare(0.1):
             try:
                 await trio.sleep_forever()
             finally:
@@ -130,87 +130,92 @@ async def test_whoever_comes_ends_spare_time_and_does_not_wait_for_it(
     async with trio.open_nursery() as nursery:
         nursery.start_soon(work)
         await trio.sleep(1)
+        admission = desk.admission
         assert (admission.running, admission.queued, admission.idle) == (0, 0, True)
-        ticket = admission.enter()
-        assert ticket.turn.is_set()
+        assert running(desk.enter()) == [True]
         await trio.testing.wait_all_tasks_blocked()
         assert ended == ["cut off", "went on"]
     assert not admission._spare
 
 
 async def test_cancelling_spare_time_from_outside_cancels_it(autojump_clock: object) -> None:
-    admission = Admission(slots=1, max_queue=4)
-    busy = admission.enter()
+    desk = Desk(1, clock=trio.current_time)
+    busy = desk.enter()
     for settle, wait in ((0.0, 1.0), (5.0, 1.0), (0.0, 0.0)):
         with trio.move_on_after(wait) as scope:
-            async with admission.spare(settle):
+            async with desk.admission.spare(settle):
                 await trio.sleep_forever()
         assert scope.cancelled_caught
-        if not admission.idle:
-            admission.leave(busy)
+        if not desk.admission.idle:
+            desk.leave(busy)
 
 
-class Queueing(RuleBasedStateMachine):
-    """Against the plainest model there is: two lists."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.slots, self.most = 2, 4
-        self.admission = Admission(self.slots, self.most)
-        self.running: list[Ticket] = []
-        self.waiting: list[Ticket] = []
-        self.told: dict[Ticket, int] = {}
-
-    def _admit(self) -> None:
-        while self.waiting and len(self.running) < self.slots:
-            self.running.append(self.waiting.pop(0))
-
-    @rule()
-    def enter(self) -> None:
-        full = len(self.waiting) >= self.most
-        blocked = len(self.running) >= self.slots or self.waiting
-        try:
-            ticket = self.admission.enter()
-        except RequestError:
-            assert blocked
-            assert full
-            return
-        assert not (blocked and full)
-        (self.waiting if blocked else self.running).append(ticket)
-        self.told[ticket] = ticket.position
-        ticket.on_position = lambda position: self.told.__setitem__(ticket, position)
-
-    @precondition(lambda self: self.running)
-    @rule(data=st.data())
-    def finish(self, data: st.DataObject) -> None:
-        ticket = self.running.pop(data.draw(st.integers(0, len(self.running) - 1)))
-        self._admit()
-        self.admission.leave(ticket)
-
-    @precondition(lambda self: self.waiting)
-    @rule(data=st.data())
-    def give_up(self, data: st.DataObject) -> None:
-        ticket = self.waiting.pop(data.draw(st.integers(0, len(self.waiting) - 1)))
-        self.admission.leave(ticket)
-
-    @rule(slots=st.integers(1, 4))
-    def resize(self, slots: int) -> None:
-        self.slots = slots
-        self._admit()
-        self.admission.set_slots(slots)
-
-    @invariant()
-    def agrees(self) -> None:
-        assert self.admission.running == len(self.running)
-        assert self.admission.queued == len(self.waiting)
-        assert all(ticket.turn.is_set() for ticket in self.running)
-        assert not any(ticket.turn.is_set() for ticket in self.waiting)
-        # What each was told last is where it stands.
-        assert [self.told[ticket] for ticket in self.waiting] == [
-            place for place, _ in enumerate(self.waiting, 1)
-        ]
-        assert not self.waiting or len(self.running) >= self.slots
+# -- what others do wrong -------------------------------------------------------------------------
 
 
-TestQueueing = Queueing.TestCase
-TestQueueing.settings = settings(max_examples=60, stateful_step_count=30, deadline=None)
+class Broken:
+    """A lease that cannot be given back."""
+
+    def release(self) -> None:
+        raise OSError("gone")
+
+
+def test_errors_of_others_do_no_harm() -> None:
+    desk = Desk(0)
+
+    def fail(*args: object) -> int:
+        raise ZeroDivisionError
+
+    desk.admission.why = fail  # type: ignore[assignment]
+    first, second, third = desk.enter(ANN), desk.enter(ANN), desk.enter(BOB)
+    for ticket in (first, second, third):
+        ticket.on_position, ticket.made = fail, fail  # type: ignore[assignment]
+    place, desk.admission._place = desk.admission._place, fail  # type: ignore[assignment]
+    desk.slots.resize(2)
+    assert running(first, second, third) == [False, False, False]
+    desk.admission._place = place
+    desk.admission.pump()
+    assert running(first, second, third) == [True, False, True]
+    assert first.lease is not None
+    first.lease.release()
+    first.lease = Broken()
+    desk.leave(first)
+    assert running(second) == [True]
+    assert (desk.admission.running, desk.admission.queued) == (2, 0)
+    desk.leave(second, third)
+    assert desk.admission.idle
+    assert desk.slots.busy == 0
+
+
+def test_one_that_leaves_while_a_place_is_sought_for_it_has_none() -> None:
+    desk = Desk(0)
+    one, two = desk.enter(), desk.enter()
+    place = desk.admission._place
+
+    def leave(ticket: Ticket) -> Held | None:
+        lease = place(ticket)
+        desk.leave(one)
+        return lease  # type: ignore[return-value]
+
+    desk.admission._place = leave
+    desk.slots.resize(1)
+    assert (one.lease, running(two)) == (None, [True])
+    assert (desk.admission.running, desk.slots.busy) == (1, 1)
+
+
+def test_callbacks_may_come_and_go_themselves() -> None:
+    desk = Desk(0)
+    tickets = [desk.enter() for _ in range(3000)]
+    entered: list[Ticket] = []
+
+    def over(ticket: Ticket) -> None:
+        desk.leave(ticket)
+        if len(entered) < 5:
+            entered.append(desk.enter())
+
+    for ticket in tickets:
+        ticket.on_position = lambda position, ticket=ticket: over(ticket)  # type: ignore[misc]
+    desk.slots.resize(1)
+    assert all(ticket.lease is None for ticket in tickets)
+    assert running(*entered) == [True, False, False, False, False]
+    assert (desk.admission.running, desk.admission.queued) == (1, 4)

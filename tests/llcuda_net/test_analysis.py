@@ -23,6 +23,7 @@ from llcuda_net.storage.records import TokenLog
 from llcuda_net.storage.sqlite import SqliteStore
 from llcuda_net.storage.store import Retention
 from llcuda_net.upstream.interface import Properties
+from llcuda_net.users import ANONYMOUS, User, Users
 from llcuda_protocol import (
     Attach,
     Cancel,
@@ -77,9 +78,9 @@ class Embedding(FakeUpstream):
 
 @contextlib.asynccontextmanager
 async def analysing(
-    folder: Path, upstream: FakeUpstream
+    folder: Path, upstream: FakeUpstream, users: Users | None = None
 ) -> AsyncIterator[tuple[Analyst, MemoryListener]]:
-    async with keeping(folder, upstream, analysis=True) as (_, listener):
+    async with keeping(folder, upstream, analysis=True, users=users) as (_, listener):
         assert listener.server.analyst is not None
         yield listener.server.analyst, listener
 
@@ -90,11 +91,11 @@ def _at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(analysis, "RETRY", 0.0)
 
 
-def put(folder: Path, *texts: str, first: int = 1) -> None:
+def put(folder: Path, *texts: str, first: int = 1, owner: str = "") -> None:
     """Store results with these texts."""
     store = SqliteStore(folder, write=True)
     found = [
-        result(n, request={"prompt": "tell me"}, log=TokenLog([text], [1]))
+        result(n, request={"prompt": "tell me"}, log=TokenLog([text], [1]), owner=owner)
         for n, text in enumerate(texts, first)
     ]
     store.put(found)
@@ -115,7 +116,7 @@ async def test_a_result_is_analysed_and_found(tmp_path: Path) -> None:
             await peer.send(ask(text, stream))
             await peer.until(Done, stream)
         await caught_up(analyst)
-        found = await analyst.search("stream credit", 2)
+        found = await analyst.search("stream credit", 2, ANONYMOUS)
         assert found.hits[0][0].preview == "credit and a stream"
         assert found.hits[0][1] == "credit and a stream"
         assert 0.9 < found.hits[0][2] <= 1
@@ -144,7 +145,7 @@ async def test_a_backlog_survives_a_restart_and_nothing_is_done_twice(tmp_path: 
     async with analysing(tmp_path, upstream) as (analyst, _):
         await caught_up(analyst)
         assert upstream.embedded == ["tell me", "another stream"]
-        assert (await analyst.search("another stream", 1)).hits[0][1] == "another stream"
+        assert (await analyst.search("another stream", 1, ANONYMOUS)).hits[0][1] == "another stream"
 
 
 async def test_whoever_comes_cuts_it_off_and_runs_at_once(tmp_path: Path) -> None:
@@ -192,7 +193,7 @@ async def test_an_upstream_without_embeddings_is_left_alone(tmp_path: Path) -> N
         await caught_up(analyst)
         assert (await analyst.report()) == {"backlog": 0, "embeddings": False, "indexed": 0}
         with pytest.raises(RequestError, match="--embeddings"):
-            await analyst.search("x", 3)
+            await analyst.search("x", 3, ANONYMOUS)
         upstream.error = None
         upstream.properties = Properties("fake", 4, 512, True, "test")  # it was started again
         assert (await analyst.report())["backlog"] == 1
@@ -207,7 +208,7 @@ async def test_a_result_that_cannot_be_embedded_keeps_no_other_waiting(tmp_path:
     upstream.error = RequestError(ErrorCode.UPSTREAM_ERROR, "it broke", retry=True)
     async with analysing(tmp_path, upstream) as (analyst, _):
         await caught_up(analyst)
-        found = await analyst.search("slot", 9)
+        found = await analyst.search("slot", 9, ANONYMOUS)
         assert sorted(hit[1] for hit in found.hits) == ["one slot", "two slots"]
 
 
@@ -219,7 +220,7 @@ async def test_another_model_has_a_space_of_its_own(tmp_path: Path) -> None:
     other.properties = Properties("other", 4, 512, True, "test")
     async with analysing(tmp_path, other) as (analyst, _):
         await caught_up(analyst)
-        assert (await analyst.search("stream", 1)).hits[0][1] == "two streams"
+        assert (await analyst.search("stream", 1, ANONYMOUS)).hits[0][1] == "two streams"
     assert [s.model["name"] for s in SqliteStore(tmp_path).analyses.spaces()] == ["other", "fake"]
     # Back to the first: there is nothing left to do.
     upstream = Embedding()
@@ -234,10 +235,10 @@ async def test_another_dimension_begins_anew(tmp_path: Path) -> None:
     async with analysing(tmp_path, upstream) as (analyst, _):
         await caught_up(analyst)
         upstream.dim = 9
-        assert (await analyst.search("slot", 1)).hits == []
+        assert (await analyst.search("slot", 1, ANONYMOUS)).hits == []
         put(tmp_path, "two slots", first=50)
         await caught_up(analyst)
-        assert len((await analyst.search("slot", 5)).hits) == 2
+        assert len((await analyst.search("slot", 5, ANONYMOUS)).hits) == 2
     assert [s.dim for s in SqliteStore(tmp_path).analyses.spaces()] == [9, 6]
 
 
@@ -248,7 +249,7 @@ async def test_what_was_pruned_is_not_found(tmp_path: Path) -> None:
         store = SqliteStore(tmp_path, write=True)
         list(store.prune(Retention(before=START + 3 * SECOND)))
         store.close()
-        found = await analyst.search("slot", 2)
+        found = await analyst.search("slot", 2, ANONYMOUS)
         assert sorted(hit[1] for hit in found.hits) == ["slot four", "slot three"]
 
 
@@ -274,7 +275,7 @@ async def test_results_without_any_text_are_passed_over(tmp_path: Path) -> None:
     put(tmp_path, "a slot", first=2)
     async with analysing(tmp_path, Embedding()) as (analyst, _):
         await caught_up(analyst)
-        assert len((await analyst.search("slot", 5)).hits) == 1
+        assert len((await analyst.search("slot", 5, ANONYMOUS)).hits) == 1
 
 
 async def test_nothing_of_it_runs_where_it_is_not_wanted(tmp_path: Path) -> None:
@@ -282,7 +283,7 @@ async def test_nothing_of_it_runs_where_it_is_not_wanted(tmp_path: Path) -> None
         assert listener.server.analyst is None
         assert "analysis" not in await status(listener)
         with pytest.raises(RequestError, match="--no-analysis") as caught:
-            await listener.server.search("x", 3)
+            await listener.server.search("x", 3, ANONYMOUS)
         assert caught.value.code == ErrorCode.UNSUPPORTED
 
 
@@ -342,6 +343,54 @@ async def test_a_search_over_the_protocol(tmp_path: Path) -> None:
         await peer.send(Attach(2, first["id"], 1000))
         pieces, _ = await peer.until(Done, 2)
         assert pieces == ["one slot"]
+
+
+async def test_a_search_finds_ones_own_and_an_admins_all(tmp_path: Path) -> None:
+    put(tmp_path, "one slot", "a slot", owner="ann")
+    put(tmp_path, "two slots", first=10, owner="bob")
+    put(tmp_path, "a stream and a slot", first=20)
+    users = Users.parse("A name=ann\nB name=bob\nC name=cid\nR role=admin name=root\nN\n")
+    wanted = {
+        "A": ["one slot", "a slot"],
+        "B": ["two slots"],
+        "C": [],
+        "N": ["a stream and a slot"],
+        "R": ["two slots", "one slot", "a slot", "a stream and a slot"],
+    }
+    for restarted in (False, True):  # as they are analysed, and as they are read from the store
+        async with analysing(tmp_path, Embedding(), users) as (analyst, listener):
+            if not restarted:
+                put(tmp_path, "one more", first=30, owner="bob")
+            await caught_up(analyst)
+            for token, texts in wanted.items():
+                peer = await ready(listener, token)
+                await peer.send(Search(1, "slot", 4))
+                found: list[dict[str, Any]] = []
+                while isinstance(event := await peer.next(), Hits):
+                    found += event.hits
+                own = [hit["text"] for hit in found if hit["text"] != "one more"]
+                assert sorted(own) == sorted(texts)
+                owners = {hit.get("owner") for hit in found}
+                assert owners == ({"ann", "bob", ""} if token == "R" else {None} & owners)
+                assert isinstance(event, Done)
+                searched = {"B": 2, "R": 5}.get(token, len(texts))
+                assert event.usage == {"searched": searched, "backlog": 0}
+
+
+async def test_a_backlog_is_told_of_ones_own(tmp_path: Path) -> None:
+    put(tmp_path, "one", "two", owner="ann")
+    put(tmp_path, "three", first=10, owner="bob")
+    upstream = Embedding()
+    upstream.hold = trio.Event()
+    async with analysing(tmp_path, upstream) as (analyst, _):
+        with trio.fail_after(60):
+            await upstream.waiting.wait()
+        told = [(await analyst.report(owner))["backlog"] for owner in ("ann", "bob", "cid", None)]
+        assert told == [2, 1, 0, 3]
+        upstream.hold.set()
+        await caught_up(analyst)
+        assert (await analyst.report("ann"))["indexed"] == 2
+        assert (await analyst.search("x", 9, User("bob"))).searched == 1
 
 
 async def test_many_hits_come_in_frames_that_the_client_takes(tmp_path: Path) -> None:

@@ -16,26 +16,26 @@ from prometheus_client.openmetrics.parser import (
 from prometheus_client.parser import text_string_to_metric_families
 from trio.testing import wait_all_tasks_blocked
 
-from llcuda_net import health
 from llcuda_net.errors import RequestError, StorageError
 from llcuda_net.metrics import MAX_PAIRS
 from llcuda_net.monitoring import Monitor
 from llcuda_net.server import Server
-from llcuda_net.settings import Settings
 from llcuda_protocol import Cancel, Done, Embed, Error, ErrorCode, Search, Tokens
 from tests.llcuda_net.harness import FakeUpstream, MemoryListener, ask, paused, ready, serving
 from tests.llcuda_net.kept_harness import keeping
+from tests.llcuda_net.members import FakeMember, FakePool
 
 Samples = dict[tuple[str, frozenset[tuple[str, str]]], float]
-WHO = {"upstream": "fake://", "model": "fake"}
+WHO = {"upstream": "a", "model": "fake"}
 
 
 @contextlib.asynccontextmanager
 async def monitored(
     upstream: FakeUpstream, **settings: Any
 ) -> AsyncIterator[tuple[Monitor, Server, MemoryListener]]:
-    monitor = Monitor(Settings(upstream="http://fake"))
+    monitor = Monitor()
     async with serving(upstream, **settings) as (server, listener):
+        server.standing.pool = FakePool([FakeMember()])
         monitor.watch(server)
         yield monitor, server, listener
 
@@ -134,7 +134,6 @@ async def test_the_queue_and_the_slots(autojump_clock: trio.abc.Clock) -> None:
         assert of(found, "llcuda_queue_limit") == 2
         assert of(found, "llcuda_generations") == 3
         assert of(found, "llcuda_streams") == 3
-        assert of(found, "llcuda_upstream_slots", **WHO) == 1
         assert requests(found, "refused", "overloaded") == 1
         await peer.send(*(Cancel(2 * n + 1) for n in range(3)))
         await wait_all_tasks_blocked()
@@ -184,7 +183,7 @@ async def test_labels_are_bounded(autojump_clock: trio.abc.Clock) -> None:
     assert upstream.properties is not None
     async with monitored(upstream) as (monitor, server, listener):
         for n in range(MAX_PAIRS + 5):
-            server._runner.fingerprint = lambda n=n: {"name": f"model {n}"}  # type: ignore
+            server._pool.members[0].fingerprint = lambda n=n: {"name": f"model {n}"}  # type: ignore
             peer = await ready(listener)
             await peer.send(ask("one"))
             await peer.until(Done)
@@ -209,9 +208,10 @@ async def test_no_label_holds_what_a_client_sent(autojump_clock: trio.abc.Clock)
 
 
 async def test_what_is_kept(tmp_path: Path) -> None:
-    monitor = Monitor(Settings(upstream="http://fake"))
+    monitor = Monitor()
     monitor.metrics.add_gauge("llcuda_other_backlog", "Of another part.", lambda: 42)
     async with keeping(tmp_path, FakeUpstream(), analysis=True) as (storage, listener):
+        listener.server.standing.pool = FakePool([FakeMember()])
         monitor.watch(listener.server)
         for _ in range(2):
             peer = await ready(listener)
@@ -257,7 +257,7 @@ async def test_openmetrics_for_whoever_asks(autojump_clock: trio.abc.Clock) -> N
 
 
 async def test_before_a_server_and_after_it(autojump_clock: trio.abc.Clock) -> None:
-    monitor = Monitor(Settings())
+    monitor = Monitor()
     answer = await monitor.respond("/healthz", "")
     assert answer is not None
     assert answer.status == 200
@@ -265,6 +265,7 @@ async def test_before_a_server_and_after_it(autojump_clock: trio.abc.Clock) -> N
     assert (status, told["reason"]) == (503, "the server is starting, or has stopped")
     assert of(await samples(monitor), "llcuda_ready") == 0
     async with serving(FakeUpstream()) as (server, _):
+        server.standing.pool = FakePool([FakeMember()])
         monitor.watch(server)
         assert await readiness(monitor) == (200, {"status": "ready"})
         assert of(await samples(monitor), "llcuda_ready") == 1
@@ -273,36 +274,22 @@ async def test_before_a_server_and_after_it(autojump_clock: trio.abc.Clock) -> N
     assert await monitor.respond("/elsewhere", "") is None
 
 
-async def test_readiness_follows_the_upstream(autojump_clock: trio.abc.Clock) -> None:
-    upstream = FakeUpstream()
-    async with monitored(upstream) as (monitor, _, _listener):
-        assert (await readiness(monitor))[0] == 200
-        upstream.refusal = RequestError(ErrorCode.UPSTREAM_UNAVAILABLE, "the upstream is gone")
-        assert (await readiness(monitor))[0] == 200  # its answer of just now counts
-        await trio.sleep(health.FRESH)
+async def test_readiness_follows_the_members(autojump_clock: trio.abc.Clock) -> None:
+    first = FakeMember("a", state="down", reason="connection refused")
+    second = FakeMember("b", state="draining")
+    embedder = FakeMember("c", roles=("embeddings",))
+    async with monitored(FakeUpstream()) as (monitor, server, _listener):
+        pool = server.standing.pool = FakePool([first, second, embedder])
         status, told = await readiness(monitor)
         assert status == 503
-        assert told["reason"] == "no upstream answers: the upstream is gone"
-        assert of(await samples(monitor), "llcuda_upstream_up", **WHO) == 0
-        upstream.refusal = None
-        await trio.sleep(health.FRESH)
-        assert of(await samples(monitor), "llcuda_upstream_up", **WHO) == 1
-
-
-async def test_an_upstream_that_hangs_is_asked_once_for_all(
-    autojump_clock: trio.abc.Clock,
-) -> None:
-    upstream = FakeUpstream()
-    upstream.stuck = True
-    async with monitored(upstream) as (monitor, _, _listener):
-        started = trio.current_time()
-        async with trio.open_nursery() as nursery:
-            for _ in range(5):
-                nursery.start_soon(readiness, monitor)
-        assert trio.current_time() - started == pytest.approx(health.PATIENCE)
-        assert (await readiness(monitor))[1][
-            "reason"
-        ] == "no upstream answers: no answer within 2 s"
+        assert told["reason"] == "no upstream answers: a: connection refused; b: draining"
+        assert of(await samples(monitor), "llcuda_ready") == 0
+        second.state = "up"
+        assert await readiness(monitor) == (200, {"status": "ready"})
+        assert of(await samples(monitor), "llcuda_ready") == 1
+        pool.members = [embedder]
+        reason = (await readiness(monitor))[1]["reason"]
+        assert reason == "there is no upstream for completions"
 
 
 async def test_a_drain_is_told(autojump_clock: trio.abc.Clock) -> None:

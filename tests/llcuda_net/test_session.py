@@ -11,6 +11,7 @@ import trio
 from llcuda_net.errors import RequestError
 from llcuda_net.outbox import HIGH_WATER
 from llcuda_net.session import Session
+from llcuda_net.users import Users
 from llcuda_protocol import (
     PREFACE,
     Accepted,
@@ -45,7 +46,8 @@ async def test_an_answer_streams_and_ends_with_its_figures(autojump_clock: objec
     async with serving(FakeUpstream()) as (_, listener):
         peer = listener.connect()
         welcome = await peer.greet()
-        assert welcome.features == ["generate", "attach", "embed", "status", "search"]
+        features = ["generate", "attach", "embed", "status", "search", "list", "pool", "splice"]
+        assert welcome.features == features
         await peer.send(ask("one two three", tokens=True))
         accepted = await peer.next()
         assert isinstance(accepted, Accepted)
@@ -183,7 +185,7 @@ async def test_another_version_is_refused(autojump_clock: object) -> None:
 
 @pytest.mark.parametrize("token", [None, "", "wrong", "secre", "secrett", "sécret"])
 async def test_a_wrong_token_is_refused(token: str | None, autojump_clock: object) -> None:
-    async with serving(FakeUpstream(), tokens=("other", "secret")) as (_, listener):
+    async with serving(FakeUpstream(), users=Users.parse("other\nsecret")) as (_, listener):
         peer = listener.connect()
         await peer.send(Hello([1], 1 << 20, 8, token))
         error = await peer.next()

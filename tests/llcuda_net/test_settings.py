@@ -18,7 +18,6 @@ KINDS: dict[str, tuple[Any, Any, Any, Any]] = {
     "host": ("127.0.0.1", "file", "environment", "option"),
     "port": (9000, 1, 2, 3),
     "timeout": (600.0, 1.5, 2.5, 3.5),
-    "upstream": (None, "http://a", "http://b", "http://c"),
     "ctx": (None, 128, 256, 512),
     "log_format": ("auto", "json", "human", "auto"),
 }
@@ -189,10 +188,10 @@ def test_the_earlier_source_decides_between_upstream_and_model(tmp_path: Path) -
 
     def found(*argv: str, environment: dict[str, str] | None = None) -> tuple[Any, Any]:
         settings = _load(*argv, environment=environment)
-        return settings.upstream, settings.model
+        return [spec.url for spec in settings.upstream], settings.model
 
-    assert found("--upstream", "http://a", environment=environment) == ("http://a", None)
-    assert found(*config, environment={"LLCUDA_UPSTREAM": "http://b"}) == ("http://b", None)
-    assert found("--model", "m", environment={"LLCUDA_UPSTREAM": "http://b"}) == (None, "m")
+    assert found("--upstream", "http://a", environment=environment) == (["http://a"], None)
+    assert found(*config, environment={"LLCUDA_UPSTREAM": "http://b"}) == (["http://b"], None)
+    assert found("--model", "m", environment={"LLCUDA_UPSTREAM": "http://b"}) == ([], "m")
     with pytest.raises(ConfigError, match="not both"):
         found(environment={**environment, "LLCUDA_UPSTREAM": "http://b"})

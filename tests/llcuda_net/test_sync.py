@@ -13,7 +13,8 @@ import pytest
 
 import llcuda_protocol as wire
 from llcuda_net import sync
-from llcuda_net.client.stream import Piece, Queued
+from llcuda_net.client.events import Piece, Queued, Spliced
+from llcuda_net.client.hits import Entry
 from llcuda_net.errors import ConfigError, ConnectError, RequestError
 from tests.llcuda_net.scripted import Scripted, listening
 
@@ -68,6 +69,38 @@ def test_everything_a_client_does(server: Scripted, address: str) -> None:
             assert list(stream) == []
             assert stream.result.reason == "cancelled"
     assert server.requests()[0].params == {"n_predict": 4}
+
+
+def test_what_a_server_of_several_upstreams_tells(server: Scripted, address: str) -> None:
+    server.features = ["attach", "pool", "splice", "list"]
+    server.queue, server.wait, server.reason = (3, 2), 4.0, "all 4 slots are in use"
+    server.report = {"models": [{"name": "demo"}]}
+    server.entries = [{"id": "g", "state": "running", "created": 1.0}] * 2
+    with sync.connect(address) as client:
+        with client.generate(raw="moved on", model="demo", priority="low", splices=True) as stream:
+            assert (stream.position, stream.wait, stream.reason) == (3, *server_told(server))
+            assert list(stream.events()) == [
+                Queued(2, *server_told(server)),
+                Piece(0, "moved"),
+                Queued(2, 4.0, "no upstream answers"),
+                Queued(1, 4.0, "no upstream answers"),
+                Queued(0),
+                Spliced(1, "upstream a failed"),
+                Piece(1, " on"),
+            ]
+        assert client.models() == [{"name": "demo"}]
+        assert client.list(1) == [Entry("g", "running", 1.0)]
+        assert len(client.list(state="running", before="h")) == 2
+        assert client.embed(["a"], model="small") == [[1.0, 1.0]]
+    (request,) = server.requests()
+    assert (request.model, request.priority) == ("demo", "low")
+    lists = [event for event in server.seen if isinstance(event, wire.ListGenerations)]
+    assert [(e.limit, e.state, e.before) for e in lists] == [(1, None, None), (20, "running", "h")]
+    assert [e.model for e in server.seen if isinstance(e, wire.Embed)] == ["small"]
+
+
+def server_told(server: Scripted) -> tuple[float | None, str | None]:
+    return server.wait, server.reason
 
 
 def test_errors_are_those_of_the_async_client(address: str) -> None:

@@ -7,7 +7,7 @@ import re
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from llcuda_net import users
@@ -191,6 +191,7 @@ def line_of(token: str, user: User, limits: dict[str, Any]) -> str:
     return " ".join([token, *words])
 
 
+@settings(deadline=None)
 @given(
     st.dictionaries(
         NAMES,
@@ -225,6 +226,7 @@ WORDS = st.one_of(
 )
 
 
+@settings(deadline=None)
 @given(st.lists(st.lists(WORDS, max_size=5).map(" ".join), max_size=6).map("\n".join))
 def test_any_text_is_users_or_one_line_that_shows_none_of_it(text: str) -> None:
     secret = "QQ" + "0123456789"

@@ -124,8 +124,10 @@ def test_json_is_a_line_an_event(server: Scripted, capsys: pytest.CaptureFixture
             "level": None,
             "epoch": 0,
             "cached": False,
+            "wait": None,
+            "reason": None,
         },
-        {"event": "queue", "position": 0},
+        {"event": "queue", "position": 0, "wait": None, "reason": None},
         {"event": "piece", "sequence": 0, "text": "a", "id": 0},
         {"event": "piece", "sequence": 1, "text": " b", "id": 1},
     ]
@@ -422,5 +424,5 @@ def test_a_speed_only_where_there_is_one(tokens: int, milliseconds: float, told:
 def test_stats_tell_of_splices_and_of_the_store() -> None:
     assert stats_lines(Result("text", "stop", splices=[3, 70], cached=True))[2:4] == [
         "  answered from the store",
-        "  continued after the server had stopped, at token 3, 70",
+        "  continued at token 3, 70, after its server or upstream had stopped",
     ]

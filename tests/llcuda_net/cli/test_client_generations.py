@@ -69,7 +69,7 @@ def test_a_lost_connection_is_a_note(lasting: Lasting, capsys: Captured) -> None
         "llcuda-client: connection lost after 4 tokens; reconnecting",
         "llcuda-client: resumed at token 4",
     ]
-    assert "  continued after the server had stopped, at token 3" in err
+    assert "  continued at token 3, after its server or upstream had stopped" in err
 
 
 def test_json_tells_of_levels_durability_and_splices(lasting: Lasting, capsys: Captured) -> None:
@@ -87,6 +87,8 @@ def test_json_tells_of_levels_durability_and_splices(lasting: Lasting, capsys: C
         "level": "disk",
         "epoch": 2,
         "cached": True,
+        "wait": None,
+        "reason": None,
     }
     pieces = [line for line in lines if line["event"] == "piece"]
     assert "".join(line["text"] for line in pieces) == TEXT

@@ -161,9 +161,10 @@ def _own_terminal() -> None:
 @pytest.mark.usefixtures("address")
 def test_progress_on_a_terminal_is_taken_away(server: Scripted) -> None:
     server.queue = (3, 1)
+    server.wait, server.reason = 12.4, "all 4 slots are in use"
     terminal = Terminal("a b", NO_COLOR="1")
-    terminal.until("waiting... (queue position 3)")
-    terminal.until("waiting... (queue position 1)")
+    terminal.until("waiting... position 3, about 12 s: all 4 slots are in use")
+    terminal.until("\r\x1b[Kwaiting... position 1, about 12 s: all 4 slots are in use")
     assert terminal.until("a b\r\n") == "\r\x1b[Ka b\r\n"
     assert terminal.end() == Exit.OK
 

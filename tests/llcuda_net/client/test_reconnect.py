@@ -44,7 +44,11 @@ async def conversation(server: Lasting, **options: Any) -> tuple[Any, ...]:
             async for event in stream.events():
                 if hasattr(event, "sequence"):
                     events.append(event)
-        others = (await client.embed(["a", "b", "c"]), await client.search("a", 2))
+        others = (
+            await client.embed(["a", "b", "c"]),
+            await client.search("a", 2),
+            await client.list(2),
+        )
         return events, stream.text, stream.result, stream.durable, others, await client.status()
 
 

@@ -87,7 +87,7 @@ def test_a_space_goes_as_far_as_its_cursor(tmp_path: Path) -> None:
     space = analyses.open_space(MODEL, 3, 1)
     found = analyses.unembedded(space.seq, 2)
     assert [one.seq for one in found] == [1, 2]
-    assert found[0] == Document(1, "What is number 1?", result(1).text)
+    assert found[0] == Document(1, "", "What is number 1?", result(1).text)
     analyses.embed(space.id, 2, [(1, 0.5, b"abc")])  # the second has none
     (now,) = SqliteStore(tmp_path).analyses.spaces()
     assert (now.id, now.model, now.dim, now.recipe, now.seq) == (space.id, MODEL, 3, 1, 2)
