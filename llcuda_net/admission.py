@@ -274,7 +274,6 @@ class Admission:
                 heapq.heappush(heap, (seat.rank(ticket), seat))
                 continue
             if not seat.account.may_begin(now):
-                seat.share.competing = False
                 continue
             if ticket.claim.deadline < now:
                 self._drop(ticket)
