@@ -111,9 +111,8 @@ def test_what_is_bounded_is_expected_to_be_no_more() -> None:
 def test_what_is_to_be_read_is_known() -> None:
     desk = Desk(1)
     desk.enter(EVE)
-    most = 100
-    bobs = {"most_tokens": most}
-    assert at_once(desk, {"prompt_tokens": 9 * most, "most_tokens": most}, bobs) == 5
+    bobs = {"most_tokens": 100}
+    assert at_once(desk, {"prompt_tokens": 300, "most_tokens": 100}, bobs) == 10
 
 
 def at_once(desk: Desk, anns: dict[str, Any], bobs: dict[str, Any]) -> int:
