@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import heapq
 import math
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 
 import structlog
@@ -116,7 +116,7 @@ class Admission:
             always: however many wait: it was accepted before.
 
         Raises:
-            RequestError: the queue is full, or the user's part of it; it would come too late.
+            RequestError: the queue is full, or the user's part of it; it would begin too late.
         """
         for scope in self._spare:
             scope.cancel()
@@ -127,8 +127,10 @@ class Admission:
         account = self._account(claim.user)
         self._line.add(ticket, account, now)
         self.pump()
-        if ticket.position == 0 and ticket.turn.is_set():
+        if ticket.lease is not None:
             return ticket
+        if ticket not in self._line:
+            raise ticket.too_late()
         self._teller.waits(ticket, now)
         ticket.settled()
         refusal = None if always else self._refusal(ticket, account, now)
@@ -148,9 +150,10 @@ class Admission:
         lease = self._ended(ticket)
         ticket.lost(claim)
         self._line.add(ticket, self._account(claim.user), self._clock())
-        self._teller.waits(ticket, self._clock())
         _release(lease)
         self.pump()
+        if ticket in self._line:
+            self._teller.waits(ticket, self._clock())
 
     def leave(self, ticket: Ticket) -> None:
         """Give up a ticket: its slot, or its place in the queue. A second time is nothing."""
@@ -177,7 +180,7 @@ class Admission:
         """It runs no more; the slot that is to be given back."""
         seat = self._seats.pop(ticket)
         used = seat.account.end(ticket, self._clock())
-        seat.share.settle(ticket, max(1.0, used))
+        seat.row.lane.settle(seat.share, ticket, max(1.0, used))
         seat.row.running -= 1
         self._line.tidy(ticket)
         lease, ticket.lease = ticket.lease, None
@@ -287,7 +290,7 @@ class Admission:
         ticket: Ticket,
         now: float,
         open_kinds: set[Kind],
-        passed: list[Share] | None = None,
+        passed: Sequence[Share] = (),
     ) -> bool:
         """Find a slot for it, and let it begin."""
         try:
@@ -304,10 +307,8 @@ class Admission:
             return False
         account = self._accounts[ticket.claim.user.name]
         seat = self._line.serve(ticket, account, now)
-        expected = account.expected(ticket.claim.most_tokens)
-        if not ticket.returned:
-            seat.row.lane.serve(seat.share, passed or ())
-        seat.share.begin(ticket, lambda: ticket.cost(expected))
+        expected = ticket.will_use(account.expected(ticket.claim.most_tokens))
+        seat.row.lane.begin(seat.share, ticket, ticket.used, expected, passed)
         account.begin(ticket, ticket.used)
         self._seats[ticket] = seat
         ticket.phase, ticket.lease = Phase.RUNNING, lease

@@ -35,33 +35,46 @@ class Share:
         self.weight = weight
         self.competing = False
         self._settled = 0.0
-        self._running: dict[object, Callable[[], float]] = {}
+        self._running: dict[object, tuple[Callable[[], float], float]] = {}
 
     @property
     def running(self) -> int:
         """How much is counted as it stands."""
         return len(self._running)
 
-    def counter(self) -> float:
-        """Tokens served and being served, divided by the weight."""
+    def served(self) -> float:
+        """Tokens served up to now, divided by the weight."""
         if not self._running:
             return self._settled
-        return self._settled + sum(cost() for cost in self._running.values()) / self.weight
+        used = sum(used() for used, _ in self._running.values())
+        return self._settled + used / self.weight
 
-    def begin(self, work: object, cost: Callable[[], float]) -> None:
-        """Count something that runs now, with what it has cost when asked."""
-        self._running[work] = cost
+    def counter(self) -> float:
+        """The same, with what is still expected of what runs: who has the lowest is next."""
+        if not self._running:
+            return self._settled
+        used = sum(max(used(), expected) for used, expected in self._running.values())
+        return self._settled + used / self.weight
 
-    def settle(self, work: object, cost: float) -> None:
-        """Count what it did cost, now that it is over."""
+    def begin(self, work: object, used: Callable[[], float], expected: float) -> None:
+        """Count something that runs now.
+
+        Args:
+            used: tells the tokens that it has used.
+            expected: how many it is going to use.
+        """
+        self._running[work] = used, expected
+
+    def settle(self, work: object, used: float) -> None:
+        """Count what it has used, now that it is over."""
         del self._running[work]
-        self._settled += cost / self.weight
+        self._settled += used / self.weight
 
     def lift(self, least: float) -> None:
-        """Let nothing below `least` be said of the counter."""
-        counter = self.counter()
-        if counter < least:
-            self._settled += least - counter
+        """Have at least so much served."""
+        served = self.served()
+        if served < least:
+            self._settled += least - served
 
 
 class Lane:
@@ -71,40 +84,56 @@ class Lane:
         now: the virtual time when it was last looked at.
     """
 
-    __slots__ = ("_served", "now")
+    __slots__ = ("_running", "now")
 
     def __init__(self) -> None:
         self.now = 0.0
-        self._served = 0.0
+        self._running: set[Share] = set()
 
     def compete(self, shares: Iterable[tuple[Share, bool]]) -> None:
         """See who competes, and lift those who did not until now.
+
+        The virtual time is what was served to the one of whom that is the least: of those who
+        compete already, or where there are none, of those of whom something runs. What is only
+        expected is left out: a guess that was too high would be a debt of whoever comes.
 
         Args:
             shares: those with work that waits, and whether they may begin any.
         """
         new = []
-        lowest = None
+        old = []
         for share, may in shares:
             if not may:
                 share.competing = False
-            elif not share.competing:
-                new.append(share)
+            elif share.competing:
+                old.append(share)
             else:
-                counter = share.counter()
-                if lowest is None or counter < lowest:
-                    lowest = counter
-        self.now = self._served if lowest is None else lowest
+                new.append(share)
+        self.now = min((share.served() for share in old or self._running), default=self.now)
         for share in new:
             share.lift(self.now)
             share.competing = True
 
-    def serve(self, share: Share, passed: Iterable[Share]) -> None:
+    def begin(
+        self,
+        share: Share,
+        work: object,
+        used: Callable[[], float],
+        expected: float,
+        passed: Iterable[Share] = (),
+    ) -> None:
         """Something of this share begins now.
 
         Args:
             passed: those who were to be served before, but had nothing for which there was a place.
         """
-        self._served = share.counter()
         for other in passed:
-            other.lift(self._served - CREDIT)
+            other.lift(share.served() - CREDIT)
+        share.begin(work, used, expected)
+        self._running.add(share)
+
+    def settle(self, share: Share, work: object, used: float) -> None:
+        """Something of this share is over, and has used so many tokens."""
+        share.settle(work, used)
+        if not share.running:
+            self._running.discard(share)

@@ -121,6 +121,9 @@ class Line:
     def __len__(self) -> int:
         return len(self._accounts)
 
+    def __contains__(self, ticket: Ticket) -> bool:
+        return ticket in self._accounts
+
     def empty(self, model: str) -> bool:
         """Whether nobody waits for a model."""
         return not any(kind[0] == model for kind in self.kinds)

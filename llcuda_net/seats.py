@@ -66,7 +66,8 @@ class Seat:
 
     def lead(self) -> float:
         """How far the user's counter is before the virtual time."""
-        return self.share.counter() - self.row.lane.now
+        # Rounded, so that those who were lifted to the same are even.
+        return round(self.share.counter() - self.row.lane.now, 6)
 
     def plan(self) -> Plan:
         """How its tickets will be served, as far as can be told now."""

@@ -130,12 +130,8 @@ class Ticket:
         return self._made
 
     def will_use(self, expected: float) -> float:
-        """What it is going to cost from now on, where its answer will have so many tokens."""
+        """Tokens that it is going to use from now on, where its answer will have so many."""
         return max(1.0, self._prompt + max(0.0, expected - self._before))
-
-    def cost(self, expected: float) -> float:
-        """What it has cost so far, or will, where its answer will have so many tokens."""
-        return max(self.will_use(expected), self.used())
 
     def lost(self, claim: Claim) -> None:
         """Its slot was lost; what it used there is paid."""
@@ -162,8 +158,12 @@ class Ticket:
             raise
         if not self.turn.is_set():
             self._leave(self)
-            seconds = max(0.0, deadline - self.entered)
-            raise RequestError(ErrorCode.TIMEOUT, f"not begun in {seconds:.3g} s", retry=True)
+            raise self.too_late()
+
+    def too_late(self) -> RequestError:
+        """The error for one that did not begin by its deadline."""
+        seconds = max(0.0, self.claim.deadline - self.entered)
+        return RequestError(ErrorCode.TIMEOUT, f"not begun in {seconds:.3g} s", retry=True)
 
     def moved(self) -> None:
         """Tell where it stands now, if that is not what was told last."""

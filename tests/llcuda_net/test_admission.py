@@ -2,54 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
-
 import pytest
 import trio
 import trio.testing
 
 from llcuda_net.admission import Admission, Claim, Ticket
-from llcuda_net.errors import RequestError
-from llcuda_net.users import ANONYMOUS, User
-from llcuda_protocol import ErrorCode
-from tests.llcuda_net.slots import Clock, Slots
-
-ANN, BOB, EVE = User("ann"), User("bob"), User("eve")
-
-
-class Desk:
-    """An admission for some slots, and a clock that stands still until it is moved."""
-
-    def __init__(self, slots: int, max_queue: int = 99, **options: Any) -> None:
-        self.clock = Clock()
-        self.slots = Slots(slots)
-        self.admission = Admission(self.slots.place, max_queue, clock=self.clock, **options)
-        self.slots.pump = self.admission.pump
-
-    def enter(self, user: User = ANONYMOUS, *, always: bool = False, **claim: Any) -> Ticket:
-        return self.admission.enter(Claim(user, **claim), always=always)
-
-    def leave(self, *tickets: Ticket) -> None:
-        for ticket in tickets:
-            self.admission.leave(ticket)
-
-
-def refused(enter: Callable[[], Ticket], match: str) -> RequestError:
-    with pytest.raises(RequestError, match=match) as caught:
-        enter()
-    assert caught.value.code == ErrorCode.OVERLOADED
-    assert caught.value.retry
-    assert caught.value.retry_after is not None
-    return caught.value
-
-
-def running(*tickets: Ticket) -> list[bool]:
-    assert all(t.turn.is_set() == (t.lease is not None) for t in tickets)
-    return [ticket.turn.is_set() for ticket in tickets]
-
-
-# -- slots and the queue --------------------------------------------------------------------------
+from tests.llcuda_net.slots import ANN, BOB, EVE, Desk, Held, Slots, refused, running
 
 
 def test_a_free_slot_is_had_at_once_and_the_next_waits() -> None:
@@ -128,3 +86,136 @@ async def test_a_ticket_comes_back_however_its_holder_ends(autojump_clock: objec
         async with admission.enter(Claim(ANN)):
             raise AssertionError
     assert (admission.running, admission.queued, slots.busy) == (0, 0, 0)
+
+
+async def test_spare_time_begins_when_nobody_has_a_slot_or_wants_one(
+    autojump_clock: object,
+) -> None:
+    desk = Desk(1, clock=trio.current_time)
+    tickets = [desk.enter(), desk.enter()]
+    begun: list[float] = []
+
+    async def work() -> None:
+        async with desk.admission.spare(0.5):
+            begun.append(trio.current_time())
+
+    started = trio.current_time()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(work)
+        await trio.sleep(1)
+        desk.leave(tickets[0])  # the second has the slot now
+        await trio.sleep(1)
+        assert not begun
+        desk.leave(tickets[1])
+        await trio.sleep(0.25)
+        assert not begun
+        desk.leave(desk.enter())  # quiet begins anew
+    assert begun == [pytest.approx(started + 2.75)]
+
+
+async def test_whoever_comes_ends_spare_time_and_does_not_wait_for_it(
+    autojump_clock: object,
+) -> None:
+    desk = Desk(1, clock=trio.current_time)
+    ended: list[str] = []
+
+    async def work() -> None:
+        async with desk.admission.spare(0.1):
+            try:
+                await trio.sleep_forever()
+            finally:
+                ended.append("cut off")
+        ended.append("went on")
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(work)
+        await trio.sleep(1)
+        admission = desk.admission
+        assert (admission.running, admission.queued, admission.idle) == (0, 0, True)
+        assert running(desk.enter()) == [True]
+        await trio.testing.wait_all_tasks_blocked()
+        assert ended == ["cut off", "went on"]
+    assert not admission._spare
+
+
+async def test_cancelling_spare_time_from_outside_cancels_it(autojump_clock: object) -> None:
+    desk = Desk(1, clock=trio.current_time)
+    busy = desk.enter()
+    for settle, wait in ((0.0, 1.0), (5.0, 1.0), (0.0, 0.0)):
+        with trio.move_on_after(wait) as scope:
+            async with desk.admission.spare(settle):
+                await trio.sleep_forever()
+        assert scope.cancelled_caught
+        if not desk.admission.idle:
+            desk.leave(busy)
+
+
+# -- what others do wrong -------------------------------------------------------------------------
+
+
+class Broken:
+    """A lease that cannot be given back."""
+
+    def release(self) -> None:
+        raise OSError("gone")
+
+
+def test_errors_of_others_do_no_harm() -> None:
+    desk = Desk(0)
+
+    def fail(*args: object) -> int:
+        raise ZeroDivisionError
+
+    desk.admission.why = fail  # type: ignore[assignment]
+    first, second, third = desk.enter(ANN), desk.enter(ANN), desk.enter(BOB)
+    for ticket in (first, second, third):
+        ticket.on_position, ticket.made = fail, fail  # type: ignore[assignment]
+    place, desk.admission._place = desk.admission._place, fail  # type: ignore[assignment]
+    desk.slots.resize(2)
+    assert running(first, second, third) == [False, False, False]
+    desk.admission._place = place
+    desk.admission.pump()
+    assert running(first, second, third) == [True, False, True]
+    assert first.lease is not None
+    first.lease.release()
+    first.lease = Broken()
+    desk.leave(first)
+    assert running(second) == [True]
+    assert (desk.admission.running, desk.admission.queued) == (2, 0)
+    desk.leave(second, third)
+    assert desk.admission.idle
+    assert desk.slots.busy == 0
+
+
+def test_one_that_leaves_while_a_place_is_sought_for_it_has_none() -> None:
+    desk = Desk(0)
+    one, two = desk.enter(), desk.enter()
+    place = desk.admission._place
+
+    def leave(ticket: Ticket) -> Held | None:
+        lease = place(ticket)
+        desk.leave(one)
+        return lease  # type: ignore[return-value]
+
+    desk.admission._place = leave
+    desk.slots.resize(1)
+    assert (one.lease, running(two)) == (None, [True])
+    assert (desk.admission.running, desk.slots.busy) == (1, 1)
+
+
+def test_callbacks_may_come_and_go_themselves() -> None:
+    desk = Desk(0)
+    tickets = [desk.enter() for _ in range(3000)]
+    entered: list[Ticket] = []
+
+    def over(ticket: Ticket) -> None:
+        desk.leave(ticket)
+        if len(entered) < 5:
+            entered.append(desk.enter())
+
+    for ticket in tickets:
+        ticket.on_position = lambda position, ticket=ticket: over(ticket)  # type: ignore[misc]
+    desk.slots.resize(1)
+    assert all(ticket.lease is None for ticket in tickets)
+    assert running(*entered) == [True, False, False, False, False]
+    assert (desk.admission.running, desk.admission.queued) == (1, 4)
