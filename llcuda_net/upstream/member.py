@@ -222,6 +222,7 @@ class Member:
     def _gone(self) -> None:
         self.upstream.forget()
         self.table.lost()
+        self._tells_slots = True  # as far as we know
 
     # -- the watch ----------------------------------------------------------------------------
 

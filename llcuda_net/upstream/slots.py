@@ -119,10 +119,13 @@ class Slots:
         return freed
 
     def untold(self, before: float) -> bool:
-        """It does not say: believe that what was broken off before then has ended by now."""
+        """It does not say: believe that what was broken off before then has ended by now.
+
+        And what others did when it still said so.
+        """
         freed = False
         for slot in self._all:
-            if slot.use is Use.RELEASING and slot.changed <= before:
+            if slot.use in (Use.RELEASING, Use.FOREIGN) and slot.changed <= before:
                 slot.turn(Use.FREE)
                 freed = True
         return freed
