@@ -25,6 +25,7 @@ from llcuda_net.upstream.interface import Properties, Upstream
 from llcuda_net.upstream.lease import DOWN, Lease, Need
 from llcuda_net.upstream.prefix import Trust
 from llcuda_net.upstream.slots import Slot, Slots, Use
+from llcuda_protocol import ErrorCode
 
 log = structlog.get_logger(__name__)
 
@@ -326,9 +327,13 @@ class Member:
             self._is_silent_still()
             return
         await self.properties()
-        await self._sign()
         if self.releasing:
             await self._look_at_slots()
+        if not self.free and not self.leases and self.releasing:
+            raise RequestError(
+                ErrorCode.UPSTREAM_STALLED, "it still works at what was broken off", retry=True
+            )
+        await self._sign()
         self.breaker.ok()
         self._silent_since = None
         log.info("upstream_up", upstream=self.name, model=self.model, slots=len(self.table))
