@@ -361,6 +361,8 @@ class Member:
         except BaseException:
             slot.turn(Use.RELEASING)
             raise
+        finally:
+            slot.chain = ()  # it holds the probe now
         slot.turn(Use.FREE)
         if self.signature is not None and not alike(self.signature, signature):
             self.group = ""  # another model than it had
