@@ -93,6 +93,7 @@ class Member:
             if folder is None and model is None
             else Fingerprint(upstream, folder, model)
         )
+        self._called = ""
         self._silent_since: float | None = None
         self._tells_slots = True
         self._wake = trio.Event()
@@ -127,11 +128,11 @@ class Member:
 
     @property
     def model(self) -> str:
-        """What its model is called; empty while that is not known."""
+        """What its model is called, or was when it was there last; empty until that is known."""
         if self.spec.model is not None:
             return self.spec.model
         properties = self.upstream.properties
-        return properties.model if properties is not None else ""
+        return properties.model if properties is not None else self._called
 
     @property
     def identity(self) -> Identity:
@@ -238,6 +239,7 @@ class Member:
         if self.spec.slots is not None:
             count = min(count, self.spec.slots)
         self.was_up = True
+        self._called = properties.model
         if not self.table.known or len(self.table) != count:
             self.table.resize(count)
             self.on_change()
