@@ -256,6 +256,8 @@ class Member:
                     await self._look() if self.breaker.closed else await self._probe()
                 except RequestError as error:
                     self._down(error.message)
+                    if error.code == ErrorCode.UPSTREAM_UNAVAILABLE:
+                        self._cut_silent(self.down_since)
                 except Exception:  # a bug here must not end the server
                     log.exception("watch_failed", upstream=self.name)
                     self._down("could not be watched")
@@ -316,9 +318,7 @@ class Member:
             return
         reason = f"has said nothing for {now - self._silent_since:.0f} s"
         self._down(reason)
-        for lease in tuple(self.leases):
-            if now - lease.silent_since >= SILENT:
-                lease.cut(reason)
+        self._cut_silent(self._silent_since)
 
     async def _probe(self) -> None:
         """It was down: see whether it makes a token."""
@@ -343,10 +343,15 @@ class Member:
 
     def _is_silent_still(self) -> None:
         self.breaker.trip(f"does not answer within {PATIENCE:g} s")
+        self._cut_silent(self.down_since)
+
+    def _cut_silent(self, since: float) -> None:
+        """It is not there since then: what has stood still as long is to go on elsewhere."""
         now = trio.current_time()
         for lease in tuple(self.leases):
-            if now - lease.silent_since >= SILENT:
-                lease.cut("has fallen silent")
+            silence = now - max(since, lease.silent_since)
+            if silence >= SILENT:
+                lease.cut(f"has said nothing for {silence:.0f} s")
 
     async def _sign(self) -> None:
         """Have it make a token, if it is one that makes any and has a slot free for that."""
