@@ -220,6 +220,7 @@ class Member:
             log.warning("upstream_down", upstream=self.name, reason=reason)
         self._gone()
         self.breaker.trip(reason)
+        self.on_change()  # what waited for it may do with another one
 
     def _gone(self) -> None:
         self.upstream.forget()

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 import structlog
@@ -226,6 +227,7 @@ class Pool:
 
     def place(self, need: Need, holder: str = "") -> Lease | None:
         """A free slot that meets a need; None if there is none now."""
+        need = self._within_reach(need)
         candidates: list[tuple[Member, Slot, int]] = []
         for member in self.members:
             if not member.up or not member.may(need):
@@ -253,6 +255,10 @@ class Pool:
         most = math.ceil(SLACK * (busy + 1) * share)
         return (member, slot, blocks) if member.busy + 1 <= most else None
 
+    def _within_reach(self, need: Need) -> Need:
+        """A need without those to avoid, where they are all there is by now."""
+        return replace(need, avoid=frozenset()) if not self.elsewhere(need) else need
+
     def elsewhere(self, need: Need) -> bool:
         """Whether one that is up could meet a need, now or later."""
         return any(m.up and m.may(need) for m in self.members)
@@ -263,6 +269,7 @@ class Pool:
 
     def why(self, need: Need) -> str:
         """Why a need has no place now, for a person."""
+        need = self._within_reach(need)
         able = [m for m in self.members if not m.draining and m.may(need)]
         up = [m for m in able if m.up]
         if not up:
