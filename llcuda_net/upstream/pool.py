@@ -84,6 +84,8 @@ class Pool:
             await trio.sleep_forever()
 
     async def _watch(self, member: Member) -> None:
+        if member not in self.members:  # it was taken out before this task began
+            return
         with trio.CancelScope() as scope:
             self._scopes[member] = scope
             await member.watch()
