@@ -50,6 +50,7 @@ class Pool:
         self.on_change: Callable[[], None] = lambda: None
         self._long_prompts = long_prompts
         self._groups = 0
+        self._missing: dict[str, float] = {}
         self.watched = False
         self._nursery: trio.Nursery | None = None
         self._scopes: dict[Member, trio.CancelScope] = {}
@@ -192,11 +193,18 @@ class Pool:
         return min((one.context for one in known if one is not None), default=None)
 
     def outage(self, group: str) -> float:
-        """Seconds for which no upstream of a model has been up; 0 while one is."""
+        """Seconds for which no upstream of a model has been up; 0 while one is.
+
+        Where none has it any more: seconds since this was first asked then.
+        """
+        now = trio.current_time()
         members = self.of(group)
-        if not members or any(m.up for m in members):
+        if not members:
+            return now - self._missing.setdefault(group, now)
+        self._missing.pop(group, None)
+        if any(m.up for m in members):
             return 0.0
-        return trio.current_time() - max(m.down_since for m in members)
+        return now - max(m.down_since for m in members)
 
     async def prepare(self) -> None:
         """Ask all upstreams what they are, so that the first request need not wait."""
