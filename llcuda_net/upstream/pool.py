@@ -316,8 +316,11 @@ class Pool:
 
 
 def _told(member: Member) -> bool:
+    """Whether all is known by which its model can be told from others; it may be nothing."""
+    if COMPLETIONS not in member.spec.roles:  # it is not asked for tokens
+        return member.table.known
     identity = member.identity
-    return bool(identity.hash or identity.signature)
+    return bool(identity.hash) or identity.signature is not None
 
 
 def _freedom(one: tuple[Member, Slot, int]) -> float:
