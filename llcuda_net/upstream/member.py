@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import structlog
 import trio
@@ -19,7 +20,7 @@ from llcuda_net.errors import RequestError
 from llcuda_net.specs import COMPLETIONS, Spec
 from llcuda_net.upstream.breaker import Breaker
 from llcuda_net.upstream.breaker import State as BreakerState
-from llcuda_net.upstream.fingerprint import Fingerprint, Told
+from llcuda_net.upstream.fingerprint import Fingerprint, Told, plain_fingerprint, same_model
 from llcuda_net.upstream.identity import Identity, Signature, alike, probe
 from llcuda_net.upstream.interface import Properties, Upstream
 from llcuda_net.upstream.lease import DOWN, Lease, Need
@@ -93,7 +94,7 @@ class Member:
             if folder is None and model is None
             else Fingerprint(upstream, folder, model)
         )
-        self._called = ""
+        self._told: dict[str, Any] = {}
         self._silent_since: float | None = None
         self._tells_slots = True
         self._wake = trio.Event()
@@ -132,7 +133,7 @@ class Member:
         if self.spec.model is not None:
             return self.spec.model
         properties = self.upstream.properties
-        return properties.model if properties is not None else self._called
+        return properties.model if properties is not None else self._told.get("name", "")
 
     @property
     def identity(self) -> Identity:
@@ -240,11 +241,19 @@ class Member:
         if self.spec.slots is not None:
             count = min(count, self.spec.slots)
         self.was_up = True
-        self._called = properties.model
+        self._tell(plain_fingerprint(properties))
         if not self.table.known or len(self.table) != count:
             self.table.resize(count)
             self.on_change()
         return properties
+
+    def _tell(self, told: dict[str, Any]) -> None:
+        """It says this of itself now: another model than it had is to be told from others anew."""
+        if self._told and not same_model(self._told, told):
+            self.signature = None
+            if self.spec.model is None and self.wants_signature():
+                self.group = ""
+        self._told = told
 
     async def watch(self) -> None:
         """Look after it until cancelled."""
