@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Any
 
 import pytest
 import trio
@@ -19,7 +20,7 @@ from tests.llcuda_net.talker import Talker, broken, gone, member
 
 
 @asynccontextmanager
-async def watched(upstream: Talker, **spec: object) -> AsyncIterator[Member]:
+async def watched(upstream: Talker, **spec: Any) -> AsyncIterator[Member]:
     """A member that is looked after, and known."""
     found = member(upstream, **spec)
     assert isinstance(trio.lowlevel.current_clock(), MockClock)  # real sleeps are no test

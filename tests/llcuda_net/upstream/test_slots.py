@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 import trio
 from hypothesis import settings
 from hypothesis import strategies as st
@@ -40,7 +41,7 @@ async def test_until_it_is_known_how_many_there_are_one_may_try() -> None:
 
 async def test_the_slot_that_holds_most_of_a_prompt_is_chosen(autojump_clock: object) -> None:
     slots = table(3)
-    held = [slot for slot in slots]
+    held = list(slots)
     held[1].chain, held[2].chain = ONE[:1], ONE[:2]
     assert slots.best(ONE) == (held[2], 2)
     held[2].turn(Use.BUSY)
@@ -138,7 +139,8 @@ class SlotsMachine(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.now = 0.0
-        module.trio = self  # type: ignore[assignment]
+        self.patch = pytest.MonkeyPatch()
+        self.patch.setattr(module, "trio", self)  # no task, and so no clock of trio's
         self.slots = Slots()
         self.held: list[Slot] = []
         self.releasing: set[int] = set()  # of the upstream's: broken off and still at work
@@ -150,7 +152,7 @@ class SlotsMachine(RuleBasedStateMachine):
         return self.now
 
     def teardown(self) -> None:
-        module.trio = trio
+        self.patch.undo()
 
     def works(self, number: int) -> bool:
         ours = any(slot.number == number for slot in self.held)
