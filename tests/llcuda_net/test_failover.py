@@ -359,7 +359,7 @@ async def test_with_all_down_it_waits_and_goes_on(autojump_clock: object) -> Non
         so_far = await read(peer, 2)
         a.die()
         b.die()
-        await trio.sleep(50)
+        await trio.sleep(30)
         assert (await status(listener))["requests"]["queued"] == 1
         second = await ready(listener)
         await second.send(ask(PROMPT, tokens=True))
