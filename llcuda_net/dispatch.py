@@ -98,6 +98,8 @@ class Dispatcher:
             except RequestError as failure:
                 if failure.code not in BLAMED:
                     raise
+                if generation.final is not None:
+                    return  # all had been said before the connection broke
                 error = failure
             lease.failed(error)
             if generation.made > made:
