@@ -113,6 +113,8 @@ class Pool:
         known: list[Member] = []
         for member in sorted(self.members, key=lambda m: not m.group):
             if member.spec.model is None and len(self.members) > 1 and not _told(member):
+                if not member.was_up:
+                    member.group = ""  # it had one as long as it was alone
                 continue  # nothing can be said of it yet
             same = next((m for m in known if m.identity.same(member.identity)), None)
             if same is not None:
