@@ -196,6 +196,7 @@ class Dispatcher:
         """Go on behind the pieces that there are."""
         member = lease.member
         properties = await member.properties()
+        self._check_same(generation, member)
         prompt = generation.prompt if generation.rendered is None else generation.rendered
         if prompt is None:
             assert generation.messages is not None
@@ -221,6 +222,23 @@ class Dispatcher:
         self._dispatched(generation, member, None)
         await self._stream(generation, lease, plan.prompt, plan.params)
         self._identify(generation, member, properties)
+
+    def _check_same(self, generation: Generation, member: Member) -> None:
+        """Refuse to go on where another model answers now; the pool may not know of it yet."""
+        if (
+            member.spec.model is not None
+            or generation.upstream != member.upstream.base_url
+            or not generation.model.get("name")
+            or same_model(generation.model, member.fingerprint())
+        ):
+            return
+        alone = len(self._pool.of("")) == 1
+        raise RequestError(
+            ErrorCode.INTERRUPTED if alone else ErrorCode.UPSTREAM_ERROR,
+            "what ran it was lost, and this cannot be continued: the upstream has another model "
+            "now",
+            retry=True,
+        )
 
     def _dispatched(self, generation: Generation, member: Member, news: str | None) -> None:
         """Note in the journal who is asked, and what was made of messages."""
