@@ -80,8 +80,8 @@ class Slots:
         """
         self._known = True
         found = {slot.number: slot for slot in (*self._gone, *self._all)}
-        self._all = [found.pop(number, None) or Slot(number) for number in range(count)]
-        self._gone = list(found.values())
+        self._all = [found.get(number) or Slot(number) for number in range(count)]
+        self._gone = [slot for slot in found.values() if slot.number >= count]
 
     def lost(self) -> None:
         """The process behind them is gone, and with it what they held."""

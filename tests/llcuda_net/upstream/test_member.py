@@ -100,7 +100,9 @@ async def test_what_was_never_sent_is_free_at_once(autojump_clock: object) -> No
         assert uses(one) == ["free"]
 
 
-async def test_without_slots_what_was_broken_off_is_free_after_a_while(autojump_clock: object) -> None:
+async def test_without_slots_what_was_broken_off_is_free_after_a_while(
+    autojump_clock: object,
+) -> None:
     upstream = Talker(slots=1)
     upstream.tells = False
     async with watched(upstream) as one:
@@ -198,7 +200,9 @@ async def test_one_that_is_back_must_make_a_token(autojump_clock: object) -> Non
         assert one.up
 
 
-async def test_it_must_make_one_also_where_all_its_slots_were_broken_off(autojump_clock: object) -> None:
+async def test_it_must_make_one_also_where_all_its_slots_were_broken_off(
+    autojump_clock: object,
+) -> None:
     upstream = Talker(slots=1)
     async with watched(upstream) as one:
         held = lease(one)
@@ -249,7 +253,9 @@ async def test_an_answer_that_goes_on_shows_that_it_is_well(autojump_clock: obje
         assert one.state == "up"
 
 
-async def test_one_that_says_nothing_at_all_is_given_up_with_its_streams(autojump_clock: object) -> None:
+async def test_one_that_says_nothing_at_all_is_given_up_with_its_streams(
+    autojump_clock: object,
+) -> None:
     upstream = Talker(slots=2)
     async with watched(upstream) as one:
         still, going = lease(one), lease(one)
@@ -350,7 +356,9 @@ async def test_a_slot_that_was_probed_holds_the_probe(autojump_clock: object) ->
         assert one.table.best(chain_of(text)) == (held.slot, 0)
 
 
-async def test_it_is_called_what_it_was_called_while_it_is_not_there(autojump_clock: object) -> None:
+async def test_it_is_called_what_it_was_called_while_it_is_not_there(
+    autojump_clock: object,
+) -> None:
     upstream = Talker(model="llama")
     async with watched(upstream) as one:
         upstream.die()

@@ -438,7 +438,9 @@ def test_a_place_is_always_one_that_may_be_given(data: st.DataObject) -> None:
         names = iter("abcdefghijklmnopqrstuvwxyz" * 4)
         groups: dict[Member, str] = {}
         for _ in range(data.draw(st.integers(5, 40))):
-            step = data.draw(st.sampled_from(["add", "drain", "trip", "ok", "give", *["place"] * 5]))
+            step = data.draw(
+                st.sampled_from(["add", "drain", "trip", "ok", "give", *["place"] * 5])
+            )
             if step == "add" and len(pool.members) < 5:
                 roles = data.draw(st.sampled_from([{COMPLETIONS}, {COMPLETIONS, EMBEDDINGS}]))
                 new = member(
@@ -500,5 +502,3 @@ def test_a_place_is_always_one_that_may_be_given(data: st.DataObject) -> None:
             held.append(lease)
 
     trio.run(main)
-
-
