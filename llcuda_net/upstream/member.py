@@ -237,15 +237,24 @@ class Member:
             RequestError: it does not say.
         """
         properties = await self.upstream.ask()
+        self.was_up = True
+        self._tell(plain_fingerprint(properties))
+        self._fit(properties)
+        return properties
+
+    def take(self, spec: Spec) -> None:
+        """Be described otherwise: by another weight, or number of slots."""
+        self.spec = spec
+        if self.upstream.properties is not None:
+            self._fit(self.upstream.properties)
+
+    def _fit(self, properties: Properties) -> None:
         count = properties.slots
         if self.spec.slots is not None:
             count = min(count, self.spec.slots)
-        self.was_up = True
-        self._tell(plain_fingerprint(properties))
         if not self.table.known or len(self.table) != count:
             self.table.resize(count)
             self.on_change()
-        return properties
 
     def _tell(self, told: dict[str, Any]) -> None:
         """It says this of itself now: another model than it had is to be told from others anew."""
