@@ -207,7 +207,8 @@ class Talker(FakeUpstream):
 
 
 def member(upstream: Talker, name: str = "a", **spec: Any) -> Member:
-    return Member(Spec(f"fake://{name}", name, **spec), upstream)
+    upstream.base_url = f"fake://{name}"
+    return Member(Spec(upstream.base_url, name, **spec), upstream)
 
 
 def members(*upstreams: Talker, **spec: Any) -> list[Member]:
