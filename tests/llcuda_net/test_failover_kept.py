@@ -113,6 +113,24 @@ async def test_a_failover_where_the_last_server_stopped(tmp_path: Path, level: L
 
 
 @LEVELS
+async def test_a_second_failure_before_anybody_was_asked(tmp_path: Path, level: Level) -> None:
+    a, b, c = upstreams = Talker(), Talker(), Talker()
+    a.paused = c.paused = True
+    async with keeping(tmp_path, members(*upstreams, model="m"), level) as (_, listener):
+        peer, _ = await begin(listener)
+        a.release(4)
+        so_far = await read(peer, 4)
+        b.die()
+        a.die()
+        c.release(100)
+        text, splices, done = await rest(peer, so_far)
+        assert (text, splices, done.splices) == (ANSWER, [4, 4], [4])
+    (result,) = stored(tmp_path)
+    assert [one.position for one in result.continuations] == [4]
+    assert result.upstream == "fake://c"
+
+
+@LEVELS
 async def test_a_restart_while_it_waits_for_an_upstream(tmp_path: Path, level: Level) -> None:
     a, b, both = pair()
     async with keeping(tmp_path, both, level, watched=True) as (_, listener):
