@@ -238,6 +238,11 @@ class Server:
         if self._draining:
             session.go_away(self.settings.drain_seconds)
 
+    def check_users(self) -> None:
+        """The users have changed: sessions learn who they are of, or end."""
+        for session in tuple(self._sessions):
+            session.check_user()
+
     # -- requests -----------------------------------------------------------------------------
 
     def submit(self, request: Generate, user: User) -> Generation:

@@ -158,14 +158,22 @@ def test_users_come_and_go_by_sighup(tmp_path: Path) -> None:
     with upstream() as url:
         arguments = ("--upstream", url, "--auth-token-file", str(tokens))
         with running_server(*arguments) as server:
-            with connected(server.port, greet=False) as client:
+            with (
+                connected(server.port, greet=False) as client,
+                connected(server.port, greet=False) as lost,
+            ):
                 assert isinstance(client.greet("one"), Welcome)
+                assert isinstance(lost.greet("two"), Welcome)
                 generate(client, "hello", 20)
                 rest(client)
                 tokens.write_text(
                     "one name=ann weight=4\nthree name=eve\nboss name=root role=admin\n"
                 )
                 hang_up(server)
+                # Whose token is not there any more is let out, too.
+                error = lost.next()
+                assert isinstance(error, Error)
+                assert error.code == "unauthorized"
                 generate(client, "hello", 20, stream=3)
                 rest(client)
                 weights = {u["name"]: u["weight"] for u in report(server, "boss")["users"]}
