@@ -238,8 +238,8 @@ class Server:
         if self._draining:
             session.go_away(self.settings.drain_seconds)
 
-    def users_changed(self) -> None:
-        """The users' file was read again: sessions take the new limits, or end."""
+    def check_users(self) -> None:
+        """The users have changed: sessions learn who they are of, or end."""
         for session in tuple(self._sessions):
             session.check_user()
 
