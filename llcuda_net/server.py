@@ -85,7 +85,7 @@ class Server:
         self._publisher = Publisher(self._keeper)
         #: Outboxes with frames that no flush has seen yet.
         self.unflushed: set[Outbox] = self._publisher.unflushed
-        self._admission = Admission(self._place, settings.max_queue)
+        self._admission = Admission(self._place, settings.max_queue, ageing=settings.ageing_seconds)
         self._admission.why = lambda ticket: pool.why(need_of(ticket.claim))
         pool.on_change = self._admission.pump
         self._registry = Registry()
