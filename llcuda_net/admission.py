@@ -123,7 +123,7 @@ class Admission:
         now = self._clock()
         self._number += 1
         step = max(0.0, min(self.ageing, (claim.deadline - now) / 4))
-        ticket = Ticket(claim, self._number, now, step, self.leave)
+        ticket = Ticket(claim, self._number, now, step, self.leave, self.ageing)
         account = self._account(claim.user)
         self._line.add(ticket, account, now)
         self.pump()

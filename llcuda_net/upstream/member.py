@@ -325,6 +325,8 @@ class Member:
             if scope.cancelled_caught:
                 return  # it answers between two steps, and a step over a long prompt takes long
         table = self.table
+        if busy is not None and len(busy) < len(table):
+            busy = None  # what it does not tell of would never be free again
         if table.untold(asked - UNTOLD) if busy is None else table.told(busy, asked):
             self.on_change()
 

@@ -254,6 +254,22 @@ def test_who_is_held_back_by_better_classes_rises(deadline: float, rises: float)
     assert low in turns(desk, first, count=2)
 
 
+def test_a_deadline_does_not_lift_into_a_class_that_the_user_may_not_ask_for() -> None:
+    """Else whoever is kept to a worse class would say that everything is urgent."""
+    desk = Desk(1, ageing=30.0)
+    kept = User("kept", priority=NORMAL)
+    first = desk.enter(EVE)
+    urgent = desk.enter(kept, priority=LOW, deadline=4.0)
+    for _ in range(9):
+        desk.enter(EVE, priority=HIGH)
+    desk.wait(1.5)
+    assert urgent.priority is NORMAL
+    desk.wait(2.0)
+    assert urgent.priority is NORMAL
+    desk.leave(first)
+    assert urgent.lease is None
+
+
 def test_who_waits_for_ones_own_class_does_not_rise() -> None:
     desk = Desk(1, ageing=30.0)
     first = desk.enter(EVE)
