@@ -35,7 +35,7 @@ async def test_an_upstream_that_is_lost_while_it_embeds_is_down(
 ) -> None:
     upstream = FakeUpstream()
 
-    async def fails(_: list[str]) -> list[list[list[float]]]:
+    async def fails(texts: list[str]) -> list[list[list[float]]]:
         await trio.lowlevel.checkpoint()
         raise RequestError(code, "no", retry=True)
 
@@ -53,7 +53,7 @@ async def test_an_upstream_that_is_lost_while_it_embeds_is_down(
 async def test_what_is_embedded_by_one_that_fell_silent_is_given_up(autojump_clock: object) -> None:
     upstream = FakeUpstream()
 
-    async def never(_: list[str]) -> list[list[list[float]]]:
+    async def never(texts: list[str]) -> list[list[list[float]]]:
         await trio.sleep_forever()
         raise AssertionError
 
