@@ -9,7 +9,7 @@ KILLS ?= 300
 PIP := PYTHONWARNINGS=ignore $(BIN)/python -m pip --disable-pip-version-check install --quiet
 
 .DELETE_ON_ERROR:
-.PHONY: help demo test test-all test-crash test-proxy lint format fuzz demo-model clean
+.PHONY: help demo test test-all test-crash test-proxy test-chaos soak lint format fuzz demo-model clean
 .PHONY: bench bench-kernels bench-latency bench-throughput bench-scaling
 
 help: ## list the targets
@@ -29,6 +29,12 @@ test-crash: $(VENV)/dev ## kill -9 the server KILLS (300) times, 20 more with th
 
 test-proxy: $(VENV)/dev ## disturb the clients' connections for MINUTES (10), and check
 	$(BIN)/python tools/proxy_campaign.py --minutes $(or $(MINUTES),10) $(ARGS)
+
+test-chaos: $(VENV)/dev ## kill, stop and break the upstreams under 64 clients for MINUTES (10), and check
+	$(BIN)/python tools/chaos_campaign.py --minutes $(or $(MINUTES),10) $(ARGS)
+
+soak: $(VENV)/dev $(VENV)/bench ## hold half load for MINUTES (60), and see whether anything grows
+	$(BIN)/python tools/soak_campaign.py --minutes $(or $(MINUTES),60) --json soak.json --plot soak.png $(ARGS)
 
 lint: $(VENV)/dev ## check style, formatting and types
 	$(BIN)/ruff check

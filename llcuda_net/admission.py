@@ -123,7 +123,7 @@ class Admission:
         now = self._clock()
         self._number += 1
         step = max(0.0, min(self.ageing, (claim.deadline - now) / 4))
-        ticket = Ticket(claim, self._number, now, step, self.leave)
+        ticket = Ticket(claim, self._number, now, step, self.leave, self.ageing)
         account = self._account(claim.user)
         self._line.add(ticket, account, now)
         self.pump()
@@ -265,16 +265,16 @@ class Admission:
         heapq.heapify(heap)
         passed: dict[Seat, None] = {}
         while heap and open_kinds:
-            rank, seat = heapq.heappop(heap)
+            _, seat = heapq.heappop(heap)
             ticket = seat.head(open_kinds)
             if ticket is None:
                 passed[seat] = None
                 continue
-            if seat.rank(ticket) != rank:  # others were served since, or there is no place for one
-                heapq.heappush(heap, (seat.rank(ticket), seat))
+            rank = seat.rank(ticket)
+            if heap and rank > heap[0][0]:  # not any more: others were served since, or looked past
+                heapq.heappush(heap, (rank, seat))
                 continue
             if not seat.account.may_begin(now):
-                seat.share.competing = False
                 continue
             if ticket.claim.deadline < now:
                 self._drop(ticket)
@@ -303,7 +303,6 @@ class Admission:
             return False
         if ticket.phase is not Phase.WAITING:  # it left while a place was sought
             _release(lease)
-            self._again = True
             return False
         account = self._accounts[ticket.claim.user.name]
         seat = self._line.serve(ticket, account, now)

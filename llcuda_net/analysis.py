@@ -18,7 +18,7 @@ import trio
 
 from llcuda_net.admission import Admission
 from llcuda_net.certainty import figures_of
-from llcuda_net.embedding import LongTexts
+from llcuda_net.embedding import MAX_TEXT, LongTexts
 from llcuda_net.errors import RequestError
 from llcuda_net.keeping import Keeper
 from llcuda_net.semantic import RECIPE, Found, Near, combine, quantised
@@ -27,6 +27,7 @@ from llcuda_net.tickets import Claim
 from llcuda_net.upstream.elected import Elected
 from llcuda_net.upstream.fingerprint import same_model
 from llcuda_net.upstream.interface import Properties
+from llcuda_net.upstream.prefix import tokens_in
 from llcuda_net.users import User, view_of
 from llcuda_protocol import ErrorCode
 
@@ -225,7 +226,9 @@ class Analyst:
         texts = LongTexts(self._upstream.embed)
         texts.piece = self._texts.piece
         need = self._upstream.need
-        async with self._admission.enter(Claim(user, need.model, need)):
+        tokens = tokens_in(text[:MAX_TEXT])
+        claim = Claim(user, need.model, need, prompt_tokens=tokens, most_tokens=0)
+        async with self._admission.enter(claim):
             (vector,) = await texts.vectors([text])
         owner = view_of(user)
         space = await self._space()

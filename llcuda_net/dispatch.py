@@ -52,13 +52,18 @@ class Dispatcher:
         self._publisher = publisher
 
     def claim(
-        self, generation: Generation, group: str, avoid: frozenset[str] = frozenset()
+        self,
+        generation: Generation,
+        group: str,
+        avoid: frozenset[str] = frozenset(),
+        only: str | None = None,
     ) -> Claim:
         """What a generation asks of the queue and the upstreams.
 
         Args:
             group: its model's key in the pool.
             avoid: upstreams that have just failed at it.
+            only: the one upstream that will do.
         """
         text = _so_far(generation)
         tokens = prefix.tokens_in(text)
@@ -66,6 +71,7 @@ class Dispatcher:
             model=group,
             long=tokens >= LONG_PROMPT,
             avoid=avoid,
+            only=only,
             chain=prefix.chain_of(text),
         )
         most = generation.params.get("n_predict")
@@ -98,40 +104,55 @@ class Dispatcher:
             except RequestError as failure:
                 if failure.code not in BLAMED:
                     raise
+                if generation.final is not None:
+                    return  # all had been said before the connection broke
                 error = failure
             lease.failed(error)
             if generation.made > made:
                 failed.clear()
             failed.append(lease.member.name)
-            claim = self._elsewhere(generation, ticket, error, failed)
+            claim = self._elsewhere(generation, ticket, lease.member, error, failed)
             self._move(generation, lease.member, error)
             self._admission.again(ticket, claim)
             await ticket.turn.wait()
             generation.dispatched()
 
     def _elsewhere(
-        self, generation: Generation, ticket: Ticket, error: RequestError, failed: list[str]
+        self,
+        generation: Generation,
+        ticket: Ticket,
+        member: Member,
+        error: RequestError,
+        failed: list[str],
     ) -> Claim:
         """The claim with which it goes on after a failure.
 
         Args:
+            member: where it failed.
             failed: who failed at it since its last token, in order.
 
         Raises:
             RequestError: it does not.
         """
+        group, only = ticket.claim.model, None
+        if not group and generation.rendered is not None:
+            # It was asked for before the models could be told apart: now it is bound to one.
+            group = member.group
+            only = None if group else member.name
+        claim = functools.partial(self.claim, generation, group, only=only)
         if len(failed) < MOST_FAILURES:
             for avoid in (frozenset(failed), frozenset(failed[-1:])):
-                claim = self.claim(generation, ticket.claim.model, avoid)
-                if self._pool.elsewhere(need_of(claim)):
-                    return claim
+                elsewhere = claim(avoid)
+                if self._pool.elsewhere(need_of(elsewhere)):
+                    return elsewhere
             # No other one now: wait until one is back.
-            if self._pool.hope(need_of(claim)):
-                return claim
+            others = claim(frozenset(failed[-1:]))
+            if self._pool.hope(need_of(others)):
+                return others
             # There never was another: wait for the same, unless it is there and says no.
-            claim = self.claim(generation, ticket.claim.model)
-            if error.code in DOWN and self._pool.hope(need_of(claim)):
-                return claim
+            again = claim()
+            if error.code in DOWN and self._pool.hope(need_of(again)):
+                return again
         raise error
 
     def _move(self, generation: Generation, failed: Member, error: RequestError) -> None:
@@ -179,6 +200,7 @@ class Dispatcher:
         """Go on behind the pieces that there are."""
         member = lease.member
         properties = await member.properties()
+        self._check_same(generation, member)
         prompt = generation.prompt if generation.rendered is None else generation.rendered
         if prompt is None:
             assert generation.messages is not None
@@ -205,6 +227,23 @@ class Dispatcher:
         self._dispatched(generation, member, None)
         await self._stream(generation, lease, plan.prompt, plan.params)
         self._identify(generation, member, properties)
+
+    def _check_same(self, generation: Generation, member: Member) -> None:
+        """Refuse to go on where another model answers now; the pool may not know of it yet."""
+        if (
+            member.spec.model is not None
+            or generation.upstream != member.upstream.base_url
+            or not generation.model.get("name")
+            or same_model(generation.model, member.fingerprint())
+        ):
+            return
+        alone = len(self._pool.of("")) == 1
+        raise RequestError(
+            ErrorCode.INTERRUPTED if alone else ErrorCode.UPSTREAM_ERROR,
+            "what ran it was lost, and this cannot be continued: the upstream has another model "
+            "now",
+            retry=True,
+        )
 
     def _dispatched(self, generation: Generation, member: Member, news: str | None) -> None:
         """Note in the journal who is asked, and what was made of messages."""

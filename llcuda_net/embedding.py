@@ -10,7 +10,8 @@ import trio
 from llcuda_net.errors import RequestError
 from llcuda_net.tickets import Ticket
 from llcuda_net.upstream.completion import nonsense
-from llcuda_net.upstream.lease import held
+from llcuda_net.upstream.lease import DOWN, Lease, held
+from llcuda_net.upstream.prefix import tokens_in
 from llcuda_protocol import ErrorCode
 
 #: Texts embedded in one call of the upstream, for each of which a slot is held.
@@ -24,27 +25,38 @@ MAX_TEXT = 32_768
 EmbedTexts = Callable[[list[str]], Awaitable[list[list[list[float]]]]]
 
 
-async def embed(texts: Sequence[str], enter: Callable[[], Ticket]) -> list[bytes]:
+async def embed(texts: Sequence[str], enter: Callable[[int], Ticket]) -> list[bytes]:
     """A vector a text, float32, little-endian.
 
     Args:
-        enter: takes a place in the queue.
+        enter: takes a place in the queue for so many tokens to be read.
 
     Raises:
         RequestError: the queue is full, or the upstream fails or gives no vectors.
     """
     vectors: list[bytes] = []
     for start in range(0, len(texts), _BATCH):
-        ticket = enter()
+        batch = list(texts[start : start + _BATCH])
+        ticket = enter(sum(map(tokens_in, batch)))
         async with ticket:
-            found = await held(ticket.lease).member.upstream.embed(
-                list(texts[start : start + _BATCH])
-            )
+            found = await _embedded(held(ticket.lease), batch)
         try:
             vectors += [_pack(_mean(rows)) for rows in found]
         except (struct.error, TypeError, ValueError, OverflowError):
             raise nonsense("/embedding gave no vectors") from None
     return vectors
+
+
+async def _embedded(lease: Lease, texts: list[str]) -> list[list[list[float]]]:
+    try:
+        with lease.scope:
+            return await lease.member.upstream.embed(texts)
+    except RequestError as error:
+        if error.code in DOWN:
+            lease.failed(error)
+        raise
+    assert lease.silence is not None
+    raise lease.silence
 
 
 def _mean(rows: list[list[float]]) -> list[float]:

@@ -311,6 +311,8 @@ class Generation:
         position = len(self.pieces)
         if position and (not self.splices or self.splices[-1][0] != position):
             self.splices.append((position, self.epoch))
+        elif not any(one.position == position for one in self.failovers):
+            self.noted = position  # the journal has it since the restart
         self.final = None
         self.failovers.append(Failover(position, reason, trio.current_time()))
         self.notify()

@@ -86,8 +86,9 @@ class Resumer:
         """
         generation.stranded = True
         told = ""
-        async with self._looking:  # one asks for all, and they go on in their order
-            while True:
+        while True:
+            # One looks at a time, and in their order; but none waits for another one's model.
+            async with self._looking:
                 try:
                     group = await self._look(generation, last)
                 except RequestError as error:
@@ -95,11 +96,11 @@ class Resumer:
                         raise
                     if error.message != told:
                         told = error.message
-                        log.warning("resuming_waits", reason=told)
+                        log.warning("resuming_waits", generation=generation.id, reason=told)
                 else:
                     generation.stranded = False
                     return group
-                await trio.sleep(_RETRY)
+            await trio.sleep(_RETRY)
 
     async def _look(self, generation: Generation, last: Dispatched | None) -> str:
         known = [one for one in self._pool.of("") if one.up]

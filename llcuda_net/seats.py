@@ -82,9 +82,9 @@ class Plan:
     def __init__(self, seat: Seat) -> None:
         self._tickets = seat.tickets
         self._running = len(seat.account.running)
-        # Those at their limits come after those who are not; then they will be lifted.
+        # Those at their limits come after those who are not.
         self._blocked = not seat.share.competing
-        self._lead = max(seat.lead(), 0.0) if self._blocked else seat.lead()
+        self._lead = seat.lead()
         first = seat.tickets[0]
         expected = seat.account.expected(first.claim.most_tokens)
         self._cost = first.will_use(expected) / seat.share.weight

@@ -85,7 +85,7 @@ class Server:
         self._publisher = Publisher(self._keeper)
         #: Outboxes with frames that no flush has seen yet.
         self.unflushed: set[Outbox] = self._publisher.unflushed
-        self._admission = Admission(self._place, settings.max_queue)
+        self._admission = Admission(self._place, settings.max_queue, ageing=settings.ageing_seconds)
         self._admission.why = lambda ticket: pool.why(need_of(ticket.claim))
         pool.on_change = self._admission.pump
         self._registry = Registry()
@@ -238,8 +238,8 @@ class Server:
         if self._draining:
             session.go_away(self.settings.drain_seconds)
 
-    def users_changed(self) -> None:
-        """The users' file was read again: sessions take the new limits, or end."""
+    def check_users(self) -> None:
+        """The users have changed: sessions learn who they are of, or end."""
         for session in tuple(self._sessions):
             session.check_user()
 
@@ -404,8 +404,14 @@ class Server:
         vectors: list[bytes] = []
         with trio.move_on_after(self.settings.timeout) as deadline:
             group = self._pool.key_of(model, EMBEDDINGS)
-            claim = Claim(user, group, Need(group, EMBEDDINGS))
-            vectors = await embedding.embed(texts, functools.partial(self._admission.enter, claim))
+
+            def enter(tokens: int) -> Ticket:
+                need = Need(group, EMBEDDINGS)
+                return self._admission.enter(
+                    Claim(user, group, need, prompt_tokens=tokens, most_tokens=0)
+                )
+
+            vectors = await embedding.embed(texts, enter)
         if deadline.cancelled_caught:
             raise too_late(self.settings.timeout)
         return vectors

@@ -268,7 +268,7 @@ class _Serving:
             if text is not None:
                 self._users.reload(text, f"token file {path}")
                 if self._server is not None:
-                    self._server.users_changed()
+                    self._server.check_users()
         except ConfigError as error:
             log.error("not_reloaded", reason=str(error))
         else:

@@ -78,7 +78,6 @@ class Ticket:
         made: tells how many tokens were generated so far.
         phase: whether it waits, runs, or neither any more.
         priority: its class now; a better one the longer it waits.
-        step: seconds of being held back by better classes that lift it into the next.
         returned: whether it had a slot before, and lost it.
     """
 
@@ -89,6 +88,7 @@ class Ticket:
         entered: float,
         step: float,
         leave: Callable[[Ticket], None],
+        ageing: float = math.inf,
     ) -> None:
         self.claim = claim
         self.kind: Kind = (claim.model, claim.key)
@@ -103,7 +103,7 @@ class Ticket:
         self.made: Callable[[], int] = lambda: 0
         self.phase = Phase.WAITING
         self.priority = max(claim.priority, claim.user.priority)
-        self.step = step
+        self._step, self._ageing = step, ageing
         self.returned = False
         self.told: tuple[int, float | None, str] = (0, None, "")
         self._leave = leave
@@ -111,6 +111,14 @@ class Ticket:
         #: Tokens that were made when it last got a slot, and those it is to read there.
         self._before = 0
         self._prompt = claim.prompt_tokens
+
+    @property
+    def step(self) -> float:
+        """Seconds of being held back by better classes that lift it into the next.
+
+        Fewer where it is in a hurry, but not into a class that its user may not ask for.
+        """
+        return self._step if self.priority > self.claim.user.priority else self._ageing
 
     @property
     def risen(self) -> bool:

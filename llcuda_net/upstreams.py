@@ -78,17 +78,18 @@ class Upstreams:
         now = {m.spec: m for m in self._pool.members if not m.draining}
         same = {s for s in settings.upstream if s in now and self._keys.get(s) == keys[s]}
         fresh = [self._member(s, keys[s]) for s in settings.upstream if s not in same]
+        leaving = [m for s, m in now.items() if s not in same]
         alike = {_place(m.spec): m for m in now.values()}
         for member in fresh:
             before = alike.get(_place(member.spec))
             if before is not None and self._keys.get(before.spec) == keys[member.spec]:
-                before.spec = member.spec  # only its share of the work is another
+                before.take(member.spec)  # only its share of the work is another
+                leaving.remove(before)
                 self._pool.changed()
             else:
                 self._pool.add(member)
-        for member in now.values():
-            if member.spec not in settings.upstream:
-                self._pool.drain(member)
+        for member in leaving:
+            self._pool.drain(member)
         self._settings, self._keys = settings, keys
 
     async def aclose(self) -> None:

@@ -32,6 +32,7 @@ example:
   python tools/bench_overhead.py --peer nginx --json overhead.json
   python tools/bench_overhead.py --quick --peer nginx
   python tools/bench_overhead.py --quick --profile stacks.txt    (needs py-spy)
+  python tools/bench_overhead.py --against ../older/.venv/bin/llcuda-server
 
 Each repeat takes every path in turn. CPU is the process's own clock over --seconds; delays are from
 a token's emission (it carries the time) to its arrival; first tokens are those of one more
@@ -72,6 +73,11 @@ def parser() -> argparse.ArgumentParser:
         help="the server's level; memory keeps nothing (default %(default)s)",
     )
     out.add_argument("--server", default=beside, metavar="COMMAND", help="default: %(default)s")
+    out.add_argument(
+        "--against",
+        metavar="COMMAND",
+        help="another llcuda-server, of an earlier version, say, to measure in turn with it",
+    )
     return out
 
 
@@ -103,7 +109,7 @@ class Bench:
 
     def all(self) -> None:
         """Every kind of arrivals, each with fresh processes."""
-        paths = 2 + len(self.args.peers)
+        paths = 2 + len(self.args.peers) + (self.args.against is not None)
         total = 3 * self.repeats * paths
         for arrivals in (*results.ARRIVALS, "saturated"):
             with ExitStack() as stack:
@@ -128,9 +134,12 @@ class Bench:
         for peer in self.args.peers:
             child = stack.enter_context(processes.nginx(upstream.address))
             ways.append(Path(peer, child.address, HttpStream, upstream, child))
-        server = processes.llcuda_server(self.args.server, upstream.address, self.args.durability)
-        child = stack.enter_context(server)
-        ways.append(Path("llcuda", child.address, LlcudaStream, upstream, child))
+        commands = [("against", self.args.against), ("llcuda", self.args.server)]
+        for name, command in commands:
+            if command is not None:
+                server = processes.llcuda_server(command, upstream.address, self.args.durability)
+                child = stack.enter_context(server)
+                ways.append(Path(name, child.address, LlcudaStream, upstream, child))
         return ways
 
     def _one(self, way: Path, arrivals: str, repeat: int) -> Run:
@@ -226,6 +235,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         f"{bench.plan.seconds:g} s: medians (least to greatest)"
     )
     print(results.table(document))
+    if args.against is not None:
+        print("\n".join(results.ratios(bench.runs)))
     if profile is not None:
         print(f"\n{profile}")
     if args.json is not None:

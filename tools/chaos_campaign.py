@@ -53,8 +53,8 @@ exit codes: 0 all is well, 1 something is not, 2 usage, 130 interrupted
 """
 #: Share of the time that goes to real engines where nothing else is said.
 REAL_SHARE = 0.2
-#: Most seconds in which a server that is broken on purpose must be found out.
-_CONTROL = 20.0
+#: Seconds of trouble after which, at the latest, a broken server must be found out.
+_CONTROL = 8.0
 
 
 def parser() -> argparse.ArgumentParser:

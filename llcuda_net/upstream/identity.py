@@ -19,8 +19,10 @@ from llcuda_protocol import ErrorCode
 #: What every upstream is asked, and how many likeliest next tokens it tells.
 PROBE_PROMPT = "The sea was calm that morning, and the old man counted his nets: one, two, three,"
 PROBE_TOP = 20
-#: Tokens of these that two must have in common, and how far a log-probability may differ: the same
-#: weights on another processor differ in the third digit, another quantisation in the first.
+#: The likeliest of these that two must have in common, how many in all, and how far a
+#: log-probability may differ: the same weights on another processor differ in the third digit,
+#: another quantisation in the first.
+_LEADING = 5
 _LEAST_COMMON = 15
 _TOLERANCE = 0.02
 #: Seconds for an answer of one token.
@@ -58,9 +60,16 @@ def alike(one: Signature, other: Signature) -> bool:
     """Whether two signatures are of the same weights."""
     common = one.keys() & other.keys()
     wanted = min(_LEAST_COMMON, len(one), len(other))
-    return len(common) >= wanted and all(
-        abs(one[token] - other[token]) <= _TOLERANCE for token in common
+    return (
+        len(common) >= wanted
+        and _leading(one) <= common
+        and _leading(other) <= common
+        and all(abs(one[token] - other[token]) <= _TOLERANCE for token in common)
     )
+
+
+def _leading(signature: Signature) -> set[int]:
+    return set(sorted(signature, key=lambda token: -signature[token])[:_LEADING])
 
 
 async def probe(upstream: Upstream, slot: int | None = None) -> Signature:

@@ -132,6 +132,8 @@ class Lease:
             self.member.verify(self.slot)
         else:
             self.slot.turn(Use.FREE)
+        if self.member.draining:
+            self.member.on_change()  # it may leave now
 
 
 def held(lease: object) -> Lease:

@@ -41,6 +41,8 @@ CONNECT_TIMEOUT = 5.0
 SHORT_TIMEOUT = 30.0
 #: Seconds to wait before a client tries again when the upstream is not there.
 RETRY_AFTER = 1.0
+#: Slots that one upstream may have: each takes memory here, whatever it says.
+MOST_SLOTS = 4096
 #: Seconds for the body's end after the last event.
 _BODY_END = 1.0
 
@@ -131,7 +133,7 @@ class LlamaServer:
                 path = str(answer.get("model_path") or "")
                 self._properties = Properties(
                     model=str(answer.get("model_alias") or PurePath(path).name or "unknown")[:256],
-                    slots=max(1, int(answer["total_slots"])),
+                    slots=min(max(1, int(answer["total_slots"])), MOST_SLOTS),
                     context=max(1, int(settings["n_ctx"])),
                     has_template=bool(answer.get("chat_template")),
                     build=str(answer.get("build_info", "")),

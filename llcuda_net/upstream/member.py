@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import structlog
 import trio
@@ -19,12 +20,13 @@ from llcuda_net.errors import RequestError
 from llcuda_net.specs import COMPLETIONS, Spec
 from llcuda_net.upstream.breaker import Breaker
 from llcuda_net.upstream.breaker import State as BreakerState
-from llcuda_net.upstream.fingerprint import Fingerprint, Told
+from llcuda_net.upstream.fingerprint import Fingerprint, Told, plain_fingerprint, same_model
 from llcuda_net.upstream.identity import Identity, Signature, alike, probe
 from llcuda_net.upstream.interface import Properties, Upstream
 from llcuda_net.upstream.lease import DOWN, Lease, Need
 from llcuda_net.upstream.prefix import Trust
 from llcuda_net.upstream.slots import Slot, Slots, Use
+from llcuda_protocol import ErrorCode
 
 log = structlog.get_logger(__name__)
 
@@ -92,6 +94,7 @@ class Member:
             if folder is None and model is None
             else Fingerprint(upstream, folder, model)
         )
+        self._told: dict[str, Any] = {}
         self._silent_since: float | None = None
         self._tells_slots = True
         self._wake = trio.Event()
@@ -126,11 +129,11 @@ class Member:
 
     @property
     def model(self) -> str:
-        """What its model is called; empty while that is not known."""
+        """What its model is called, or was when it was there last; empty until that is known."""
         if self.spec.model is not None:
             return self.spec.model
         properties = self.upstream.properties
-        return properties.model if properties is not None else ""
+        return properties.model if properties is not None else self._told.get("name", "")
 
     @property
     def identity(self) -> Identity:
@@ -218,10 +221,12 @@ class Member:
             log.warning("upstream_down", upstream=self.name, reason=reason)
         self._gone()
         self.breaker.trip(reason)
+        self.on_change()  # what waited for it may do with another one
 
     def _gone(self) -> None:
         self.upstream.forget()
         self.table.lost()
+        self._tells_slots = True  # as far as we know
 
     # -- the watch ----------------------------------------------------------------------------
 
@@ -232,14 +237,32 @@ class Member:
             RequestError: it does not say.
         """
         properties = await self.upstream.ask()
+        self.was_up = True
+        self._tell(plain_fingerprint(properties))
+        self._fit(properties)
+        return properties
+
+    def take(self, spec: Spec) -> None:
+        """Be described otherwise: by another weight, or number of slots."""
+        self.spec = spec
+        if self.upstream.properties is not None:
+            self._fit(self.upstream.properties)
+
+    def _fit(self, properties: Properties) -> None:
         count = properties.slots
         if self.spec.slots is not None:
             count = min(count, self.spec.slots)
-        self.was_up = True
         if not self.table.known or len(self.table) != count:
             self.table.resize(count)
             self.on_change()
-        return properties
+
+    def _tell(self, told: dict[str, Any]) -> None:
+        """It says this of itself now: another model than it had is to be told from others anew."""
+        if self._told and not same_model(self._told, told):
+            self.signature = None
+            if self.spec.model is None and self.wants_signature():
+                self.group = ""
+        self._told = told
 
     async def watch(self) -> None:
         """Look after it until cancelled."""
@@ -252,6 +275,8 @@ class Member:
                     await self._look() if self.breaker.closed else await self._probe()
                 except RequestError as error:
                     self._down(error.message)
+                    if error.code == ErrorCode.UPSTREAM_UNAVAILABLE:
+                        self._cut_silent(self.down_since)
                 except Exception:  # a bug here must not end the server
                     log.exception("watch_failed", upstream=self.name)
                     self._down("could not be watched")
@@ -300,6 +325,8 @@ class Member:
             if scope.cancelled_caught:
                 return  # it answers between two steps, and a step over a long prompt takes long
         table = self.table
+        if busy is not None and len(busy) < len(table):
+            busy = None  # what it does not tell of would never be free again
         if table.untold(asked - UNTOLD) if busy is None else table.told(busy, asked):
             self.on_change()
 
@@ -312,9 +339,7 @@ class Member:
             return
         reason = f"has said nothing for {now - self._silent_since:.0f} s"
         self._down(reason)
-        for lease in tuple(self.leases):
-            if now - lease.silent_since >= SILENT:
-                lease.cut(reason)
+        self._cut_silent(self._silent_since)
 
     async def _probe(self) -> None:
         """It was down: see whether it makes a token."""
@@ -325,9 +350,13 @@ class Member:
             self._is_silent_still()
             return
         await self.properties()
-        await self._sign()
         if self.releasing:
             await self._look_at_slots()
+        if not self.free and not self.leases and self.releasing:
+            raise RequestError(
+                ErrorCode.UPSTREAM_STALLED, "it still works at what was broken off", retry=True
+            )
+        await self._sign()
         self.breaker.ok()
         self._silent_since = None
         log.info("upstream_up", upstream=self.name, model=self.model, slots=len(self.table))
@@ -335,10 +364,15 @@ class Member:
 
     def _is_silent_still(self) -> None:
         self.breaker.trip(f"does not answer within {PATIENCE:g} s")
+        self._cut_silent(self.down_since)
+
+    def _cut_silent(self, since: float) -> None:
+        """It is not there since then: what has stood still as long is to go on elsewhere."""
         now = trio.current_time()
         for lease in tuple(self.leases):
-            if now - lease.silent_since >= SILENT:
-                lease.cut("has fallen silent")
+            silence = now - max(since, lease.silent_since)
+            if silence >= SILENT:
+                lease.cut(f"has said nothing for {silence:.0f} s")
 
     async def _sign(self) -> None:
         """Have it make a token, if it is one that makes any and has a slot free for that."""
@@ -355,6 +389,8 @@ class Member:
         except BaseException:
             slot.turn(Use.RELEASING)
             raise
+        finally:
+            slot.chain = ()  # it holds the probe now
         slot.turn(Use.FREE)
         if self.signature is not None and not alike(self.signature, signature):
             self.group = ""  # another model than it had

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 import structlog
@@ -49,6 +50,7 @@ class Pool:
         self.on_change: Callable[[], None] = lambda: None
         self._long_prompts = long_prompts
         self._groups = 0
+        self._missing: dict[str, float] = {}
         self.watched = False
         self._nursery: trio.Nursery | None = None
         self._scopes: dict[Member, trio.CancelScope] = {}
@@ -83,6 +85,8 @@ class Pool:
             await trio.sleep_forever()
 
     async def _watch(self, member: Member) -> None:
+        if member not in self.members:  # it was taken out before this task began
+            return
         with trio.CancelScope() as scope:
             self._scopes[member] = scope
             await member.watch()
@@ -109,6 +113,8 @@ class Pool:
         known: list[Member] = []
         for member in sorted(self.members, key=lambda m: not m.group):
             if member.spec.model is None and len(self.members) > 1 and not _told(member):
+                if not member.was_up:
+                    member.group = ""  # it had one as long as it was alone
                 continue  # nothing can be said of it yet
             same = next((m for m in known if m.identity.same(member.identity)), None)
             if same is not None:
@@ -189,11 +195,18 @@ class Pool:
         return min((one.context for one in known if one is not None), default=None)
 
     def outage(self, group: str) -> float:
-        """Seconds for which no upstream of a model has been up; 0 while one is."""
+        """Seconds for which no upstream of a model has been up; 0 while one is.
+
+        Where none has it any more: seconds since this was first asked then.
+        """
+        now = trio.current_time()
         members = self.of(group)
-        if not members or any(m.up for m in members):
+        if not members:
+            return now - self._missing.setdefault(group, now)
+        self._missing.pop(group, None)
+        if any(m.up for m in members):
             return 0.0
-        return trio.current_time() - max(m.down_since for m in members)
+        return now - max(m.down_since for m in members)
 
     async def prepare(self) -> None:
         """Ask all upstreams what they are, so that the first request need not wait."""
@@ -226,6 +239,7 @@ class Pool:
 
     def place(self, need: Need, holder: str = "") -> Lease | None:
         """A free slot that meets a need; None if there is none now."""
+        need = self._within_reach(need)
         candidates: list[tuple[Member, Slot, int]] = []
         for member in self.members:
             if not member.up or not member.may(need):
@@ -253,6 +267,10 @@ class Pool:
         most = math.ceil(SLACK * (busy + 1) * share)
         return (member, slot, blocks) if member.busy + 1 <= most else None
 
+    def _within_reach(self, need: Need) -> Need:
+        """A need without those to avoid, where they are all there is by now."""
+        return replace(need, avoid=frozenset()) if not self.elsewhere(need) else need
+
     def elsewhere(self, need: Need) -> bool:
         """Whether one that is up could meet a need, now or later."""
         return any(m.up and m.may(need) for m in self.members)
@@ -263,6 +281,7 @@ class Pool:
 
     def why(self, need: Need) -> str:
         """Why a need has no place now, for a person."""
+        need = self._within_reach(need)
         able = [m for m in self.members if not m.draining and m.may(need)]
         up = [m for m in able if m.up]
         if not up:
@@ -299,8 +318,11 @@ class Pool:
 
 
 def _told(member: Member) -> bool:
+    """Whether all is known by which its model can be told from others; it may be nothing."""
+    if COMPLETIONS not in member.spec.roles:  # it is not asked for tokens
+        return member.table.known
     identity = member.identity
-    return bool(identity.hash or identity.signature)
+    return bool(identity.hash) or identity.signature is not None
 
 
 def _freedom(one: tuple[Member, Slot, int]) -> float:

@@ -55,6 +55,7 @@ class Slots:
 
     def __init__(self) -> None:
         self._all = [Slot(0)]
+        self._gone: list[Slot] = []
         self._known = False
 
     def __len__(self) -> int:
@@ -73,13 +74,18 @@ class Slots:
         return sum(slot.use is use for slot in self._all)
 
     def resize(self, count: int) -> None:
-        """The upstream has so many. Slots that went away stay with whoever holds them."""
+        """The upstream has so many.
+
+        Slots that went away stay with whoever holds them, also when they come back.
+        """
         self._known = True
-        self._all = self._all[:count] + [Slot(n) for n in range(len(self._all), count)]
+        found = {slot.number: slot for slot in (*self._gone, *self._all)}
+        self._all = [found.get(number) or Slot(number) for number in range(count)]
+        self._gone = [slot for slot in found.values() if slot.number >= count]
 
     def lost(self) -> None:
         """The process behind them is gone, and with it what they held."""
-        for slot in self._all:
+        for slot in (*self._all, *self._gone):
             slot.chain = ()
 
     def best(self, chain: Chain) -> tuple[Slot, int] | None:
@@ -113,10 +119,13 @@ class Slots:
         return freed
 
     def untold(self, before: float) -> bool:
-        """It does not say: believe that what was broken off before then has ended by now."""
+        """It does not say: believe that what was broken off before then has ended by now.
+
+        And what others did when it still said so.
+        """
         freed = False
         for slot in self._all:
-            if slot.use is Use.RELEASING and slot.changed <= before:
+            if slot.use in (Use.RELEASING, Use.FOREIGN) and slot.changed <= before:
                 slot.turn(Use.FREE)
                 freed = True
         return freed

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any
 
 import trio
@@ -226,20 +226,38 @@ class MemoryListener(trio.abc.Listener[trio.StapledStream[Any, Any]]):
         return Peer(ours)
 
 
+def pool_of(upstream: FakeUpstream | Sequence[Member]) -> tuple[Pool, StreamHub]:
+    """A pool of one fake, or of members of fakes, and the hub that all of them share."""
+    if isinstance(upstream, FakeUpstream):
+        return Pool([Member(Spec("fake://", "fake"), upstream)]), upstream.hub
+    hub = StreamHub()
+    for member in upstream:
+        assert isinstance(member.upstream, FakeUpstream)
+        member.upstream.hub = hub
+    return Pool(upstream), hub
+
+
 @contextlib.asynccontextmanager
 async def serving(
-    upstream: FakeUpstream,
+    upstream: FakeUpstream | Sequence[Member],
     *,
     users: Users | None = None,
     keeper: Keeper | None = None,
+    watched: bool = False,
     **settings: Any,
 ) -> AsyncIterator[tuple[Server, MemoryListener]]:
-    """A server on memory streams; cancelled at the end."""
+    """A server on memory streams; cancelled at the end.
+
+    Args:
+        watched: run the pool too, which then looks after its members.
+    """
     settings.setdefault("analysis", False)  # threads know nothing of virtual time
     listener = MemoryListener()
-    pool = Pool([Member(Spec("fake://", "fake"), upstream)])
-    server = Server(Settings(**settings), pool, upstream.hub, users, keeper)
+    pool, hub = pool_of(upstream)
+    server = Server(Settings(**settings), pool, hub, users, keeper)
     async with trio.open_nursery() as nursery:
+        if watched:
+            await nursery.start(pool.run)
         await nursery.start(server.run, [listener])
         await pool.prepare()
         yield server, listener

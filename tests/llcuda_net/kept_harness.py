@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +14,16 @@ from llcuda_net.storage.pipeline import Storage
 from llcuda_net.storage.records import Level, Result
 from llcuda_net.storage.sqlite import SqliteStore
 from llcuda_net.storage.store import Query
+from llcuda_net.upstream.member import Member
 from tests.llcuda_net.harness import FakeUpstream, MemoryListener, serving
 
 
 @contextlib.asynccontextmanager
 async def keeping(
-    folder: Path, upstream: FakeUpstream, level: Level = Level.DISK, **settings: Any
+    folder: Path,
+    upstream: FakeUpstream | Sequence[Member],
+    level: Level = Level.DISK,
+    **settings: Any,
 ) -> AsyncIterator[tuple[Storage, MemoryListener]]:
     """Leaving it ends the server as a kill would: what runs stays open in the journal."""
     storage = Storage(folder)

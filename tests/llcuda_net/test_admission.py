@@ -198,7 +198,9 @@ def test_one_that_leaves_while_a_place_is_sought_for_it_has_none() -> None:
         return lease  # type: ignore[return-value]
 
     desk.admission._place = leave
-    desk.slots.resize(1)
+    desk.slots.pump = lambda: None
+    desk.slots.size = 1
+    desk.admission.pump()
     assert (one.lease, running(two)) == (None, [True])
     assert (desk.admission.running, desk.slots.busy) == (1, 1)
 

@@ -7,6 +7,7 @@ import math
 import pytest
 import trio
 
+from llcuda_net.allowance import Account, Mean
 from llcuda_net.errors import RequestError
 from llcuda_net.users import Priority, User
 from llcuda_protocol import ErrorCode
@@ -167,6 +168,45 @@ def test_a_queue_that_stands_still_is_slow() -> None:
     wait = desk.enter(ANN).wait
     assert wait is not None
     assert wait > 200.0
+
+
+def test_time_in_which_nobody_waits_is_not_counted() -> None:
+    desk = Desk(1)
+    for _ in range(4):
+        tickets = [desk.enter(EVE) for _ in range(3)]
+        for ticket in tickets:
+            desk.wait(10.0)
+            desk.leave(ticket)
+        desk.wait(1000.0)
+    desk.enter(EVE)
+    assert desk.enter(ANN).wait == pytest.approx(10.0)
+
+
+def test_the_wait_is_at_least_until_tokens_come_back() -> None:
+    desk = moving(10.0)
+    desk.admission._accounts["slow"] = account = Account(SLOW, Mean())
+    account.begin("work", lambda: 1800, desk.clock.now)
+    account.end("work", desk.clock.now)
+    assert desk.enter(SLOW).wait == pytest.approx(120.0)
+
+
+def test_an_answer_is_expected_to_be_as_long_as_the_last_ones() -> None:
+    everybody = Mean()
+    one, other = Account(ANN, everybody), Account(BOB, everybody)
+    guess = one.expected(None)
+    assert guess > 0
+    assert one.expected(7) == 7
+    for tokens in (100, 300, 0):  # nothing is learnt of what came to nothing
+        one.answered(tokens)
+    assert one.expected(None) == other.expected(None) == 200
+    assert one.expected(150) == 150
+    for _ in range(100):
+        other.answered(1000)
+    assert one.expected(None) == 200
+    assert other.expected(None) == pytest.approx(1000)
+    for _ in range(30):
+        one.answered(500)
+    assert one.expected(None) == pytest.approx(500, rel=0.2)
 
 
 def test_whoever_would_come_too_late_is_refused_at_once() -> None:

@@ -69,6 +69,7 @@ async def test_a_reason_that_changes_is_told(autojump_clock: object) -> None:
         assert ticket.reason == "all is in use for x"
         told: list[tuple[float, int]] = []
         listen(ticket, told)
+        await trio.sleep(1)
         reason = "nobody answers"
         desk.admission.pump()
         await trio.sleep(0.5)
@@ -102,6 +103,36 @@ async def test_a_wait_that_grows_is_told(autojump_clock: object) -> None:
     assert known[3] > 400
 
 
+async def test_one_that_leaves_while_all_are_told_is_told_nothing(autojump_clock: object) -> None:
+    desk = Desk(1, clock=trio.current_time)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(desk.admission.run)
+        first, second, third, fourth = (desk.enter(ANN) for _ in range(4))
+        third.on_position = lambda position: desk.leave(fourth)
+        told: list[tuple[float, int]] = []
+        listen(fourth, told)
+        desk.leave(second)
+        await trio.sleep(1)
+        assert (third.position, told, desk.admission.queued) == (1, [], 1)
+        desk.leave(first)
+        nursery.cancel_scope.cancel()
+
+
+async def test_debts_that_come_while_one_waits_are_seen(autojump_clock: object) -> None:
+    desk = Desk(1, clock=trio.current_time)
+    slow = User("slow", tokens_per_minute=60)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(desk.admission.run)
+        first, second = desk.enter(slow), desk.enter(slow)
+        await trio.sleep(1)
+        desk.leave(first, tokens=90)
+        await trio.sleep(25)
+        assert running(second) == [False]
+        await trio.sleep(6)
+        assert running(second) == [True]
+        nursery.cancel_scope.cancel()
+
+
 async def test_tokens_that_come_back_and_ageing_need_nobody_to_come(
     autojump_clock: object,
 ) -> None:
@@ -117,8 +148,6 @@ async def test_tokens_that_come_back_and_ageing_need_nobody_to_come(
         await trio.sleep(2)
         assert running(ticket) == [True]
         high, low = desk.enter(EVE, priority=Priority.HIGH), desk.enter(ANN, priority=Priority.LOW)
-        places: list[tuple[float, int]] = []
-        listen(low, places)
         await trio.sleep(11)
         assert low.priority == Priority.HIGH
         assert [high.position, low.position] == [1, 2]

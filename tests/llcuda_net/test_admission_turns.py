@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import pytest
 
@@ -97,15 +98,50 @@ def test_what_is_expected_counts_until_it_is_known() -> None:
     for _ in range(20):
         desk.leave(desk.enter(ANN), tokens=1000)
         desk.leave(desk.enter(BOB), tokens=10)
+    desk.enter(EVE)
+    assert at_once(desk, {}, {}) == 1
+
+
+def test_what_is_bounded_is_expected_to_be_no_more() -> None:
+    desk = Desk(1)
+    desk.enter(EVE)
+    assert at_once(desk, {}, {"most_tokens": 2}) == 1
+
+
+def test_what_is_to_be_read_is_known() -> None:
+    desk = Desk(1)
+    desk.enter(EVE)
+    bobs = {"most_tokens": 100}
+    assert at_once(desk, {"prompt_tokens": 300, "most_tokens": 100}, bobs) == 10
+
+
+def at_once(desk: Desk, anns: dict[str, Any], bobs: dict[str, Any]) -> int:
+    """How many of 50 slots that are free at once ANN gets, and BOB the others."""
+    for _ in range(60):
+        desk.enter(ANN, **anns)
+        desk.enter(BOB, **bobs)
+    desk.slots.resize(1 + 50)
+    loads = {load.name: load.running for load in desk.admission.users()}
+    assert loads["ann"] + loads["bob"] == 50
+    return loads["ann"]
+
+
+def test_who_has_fewer_running_is_first_among_equals() -> None:
+    desk = Desk(0)
+    first, second = desk.enter(ANN, model="x"), desk.enter(ANN, model="y")
+    third = desk.enter(BOB, model="y")
+    desk.slots.resize(2)
+    assert running(first, second, third) == [True, False, True]
+
+
+def test_a_weight_that_has_changed_counts() -> None:
+    desk = Desk(1)
     first = desk.enter(EVE)
-    for _ in range(50):
-        desk.enter(ANN)
+    for _ in range(30):
         desk.enter(BOB)
-    desk.slots.resize(50)  # all begin at once: nothing is known of them but what is expected
-    loads = {load.name: load for load in desk.admission.users()}
-    assert 1 <= loads["ann"].running <= 2
-    assert loads["bob"].running == 50 - 1 - loads["ann"].running
-    desk.leave(first)
+        desk.enter(ANN)
+    desk.enter(User("ann", weight=4))
+    assert names(turns(desk, first, count=20)).count("a") == 16
 
 
 def test_who_was_away_has_neither_credit_nor_debt() -> None:
@@ -118,6 +154,19 @@ def test_who_was_away_has_neither_credit_nor_debt() -> None:
     (now,) = (ticket for ticket in waiting if ticket.lease is not None)
     order = turns(desk, now, count=10, tokens=1000)
     assert names(order) == "ae" * 5
+
+
+def test_who_comes_back_has_neither_credit_nor_debt() -> None:
+    desk = Desk(1)
+    first = desk.enter(ANN)
+    waiting = [desk.enter(EVE) for _ in range(40)]
+    again = desk.enter(ANN)
+    desk.leave(first)
+    desk.leave(again)  # ANN had something, and has nothing now
+    order = turns(desk, waiting[0], count=20, tokens=1000)
+    for _ in range(20):
+        desk.enter(ANN)
+    assert names(turns(desk, order[-1], count=10, tokens=1000)) == "ae" * 5
 
 
 def test_who_was_at_a_limit_has_no_credit() -> None:
@@ -134,8 +183,11 @@ def test_who_was_at_a_limit_has_no_credit() -> None:
     assert served.count("e") >= 4
 
 
-def test_when_nobody_waits_or_runs_all_are_even_again() -> None:
-    desk = Desk(1)
+@pytest.mark.parametrize("others", [False, True])
+def test_when_nobody_waits_or_runs_all_are_even_again(others: bool) -> None:
+    desk = Desk(1 + others)
+    if others:
+        desk.enter(EVE, priority=HIGH)
     desk.leave(desk.enter(ANN), tokens=100_000)
     first = desk.enter(EVE)
     for _ in range(3):
@@ -202,6 +254,22 @@ def test_who_is_held_back_by_better_classes_rises(deadline: float, rises: float)
     assert low in turns(desk, first, count=2)
 
 
+def test_a_deadline_does_not_lift_into_a_class_that_the_user_may_not_ask_for() -> None:
+    """Else whoever is kept to a worse class would say that everything is urgent."""
+    desk = Desk(1, ageing=30.0)
+    kept = User("kept", priority=NORMAL)
+    first = desk.enter(EVE)
+    urgent = desk.enter(kept, priority=LOW, deadline=4.0)
+    for _ in range(9):
+        desk.enter(EVE, priority=HIGH)
+    desk.wait(1.5)
+    assert urgent.priority is NORMAL
+    desk.wait(2.0)
+    assert urgent.priority is NORMAL
+    desk.leave(first)
+    assert urgent.lease is None
+
+
 def test_who_waits_for_ones_own_class_does_not_rise() -> None:
     desk = Desk(1, ageing=30.0)
     first = desk.enter(EVE)
@@ -240,6 +308,21 @@ def test_a_class_that_is_served_now_and_then_is_not_held_back() -> None:
         (running,) = turns(desk, high, count=1)
         assert running.claim.user is EVE
     assert {ticket.priority for ticket in normal} == {NORMAL}
+
+
+def test_what_was_served_is_held_back_from_then_on() -> None:
+    desk = Desk(1, ageing=30.0)
+    first = desk.enter(EVE)
+    desk.slots.keys = {""}
+    desk.enter(BOB, key="none", priority=HIGH)  # waits all along
+    one, two = desk.enter(ANN), desk.enter(ANN)
+    desk.wait(20.0)
+    desk.leave(first)
+    assert running(one) == [True]
+    desk.wait(29.9)
+    assert two.priority == NORMAL
+    desk.wait(0.1)
+    assert two.priority == HIGH
 
 
 # -- what has no place ----------------------------------------------------------------------------

@@ -6,7 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from llcuda_net.allowance import Account, Mean
 from llcuda_net.fairness import CREDIT, Lane, Share
+from llcuda_net.seats import Row
+from llcuda_net.users import User
 
 
 def run(lane: Lane, share: Share, tokens: float) -> None:
@@ -73,6 +76,22 @@ def test_credit_for_having_had_no_place_is_bounded() -> None:
     lane.settle(placed, "a", CREDIT)
     lane.begin(placed, "b", lambda: 0.0, 0.0, passed=[waiting])
     assert waiting.counter() == 1000
+
+
+@given(
+    before=st.floats(0.0, 1e6),
+    lift=st.floats(0.0, 1e6),
+    running=st.lists(st.floats(0.0, 1e3), max_size=3),
+)
+def test_those_who_are_lifted_are_even(before: float, lift: float, running: list[float]) -> None:
+    row = Row()
+    seat = row.seat(Account(User(weight=3.0), Mean()))
+    for number, used in enumerate(running):
+        seat.share.begin(number, lambda used=used: used, 0.0)  # type: ignore[misc]
+    seat.share.lift(before)
+    row.lane.now = seat.share.served() + lift
+    seat.share.lift(row.lane.now)
+    assert seat.lead() == 0.0
 
 
 @given(

@@ -74,6 +74,12 @@ async def test_the_api_key_and_the_path_go_with_every_request() -> None:
             assert b"\r\nhost: " + url[7:].encode() + b"\r\n" in request.lower()
 
 
+async def test_slots_are_bounded_whatever_it_says() -> None:
+    many = _json(b'{"total_slots":2000000000,"default_generation_settings":{"n_ctx":64}}')
+    async with _canned(many) as (url, _), client_of(url) as client:
+        assert (await client.server.ask()).slots == 4096
+
+
 @pytest.mark.parametrize(
     "body",
     [

@@ -331,3 +331,8 @@ async def test_a_timeout_of_nothing_is_over_at_once(autojump_clock: object) -> N
         await peer.send(ask(timeout=0))
         _, error = await peer.until(Error)
         assert error.code == ErrorCode.TIMEOUT
+
+
+async def test_the_setting_says_how_fast_requests_age(autojump_clock: object) -> None:
+    async with serving(FakeUpstream(), ageing_seconds=7.0) as (server, _):
+        assert server._admission.ageing == 7.0

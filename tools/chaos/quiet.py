@@ -12,8 +12,10 @@ from llcuda_net.client import Client
 from llcuda_net.errors import LlcudaError
 from tools.chaos.upstreams import Upstream
 
-#: Seconds for everything to come to rest: longer than the server leaves one alone that had failed.
-QUIET = 30.0
+#: Seconds for everything to come to rest, and those in which nothing changes before it counts as
+#: all that is to come: longer than the server leaves one alone that had failed.
+QUIET = 40.0
+STEADY = 16.0
 #: Tokens of those that hold the slots while they are counted.
 _LONG = 2000
 _LOOK = 0.2
@@ -56,9 +58,13 @@ def slots_held(report: dict[str, Any]) -> list[str]:
 async def settled(look: Callable[[], Awaitable[list[str]]]) -> list[str]:
     """What is still to be complained of when nothing changes for the better any more."""
     until = trio.current_time() + QUIET
+    steady, before = trio.current_time(), None
     while True:
         found = await look()
-        if not found or trio.current_time() > until:
+        now = trio.current_time()
+        if found != before:
+            steady, before = now, found
+        if not found or now > until or now > steady + STEADY:
             return found
         await trio.sleep(_LOOK)
 

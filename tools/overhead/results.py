@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.metadata
 import os
 import platform
+import statistics
 import subprocess
 from collections.abc import Iterable, Sequence
 from itertools import chain
@@ -172,6 +173,27 @@ def machine() -> dict[str, Any]:
         "nginx": nginx,
         "packages": {name: importlib.metadata.version(name) for name in packages},
     }
+
+
+def ratios(runs: Sequence[Run]) -> list[str]:
+    """CPU a token of "llcuda" by that of "against", repeat by repeat, for a person."""
+    lines = []
+    for arrivals in (*ARRIVALS, "saturated"):
+        cpu = {
+            (run.path, run.repeat): run.figures.get("cpu_us_per_token")
+            for run in runs
+            if run.arrivals == arrivals
+        }
+        found = sorted(
+            mine / other
+            for (path, repeat), mine in cpu.items()
+            if path == "llcuda" and mine and (other := cpu.get(("against", repeat)))
+        )
+        if found:
+            middle = statistics.median(found)
+            ends = f"{found[0]:.2f} to {found[-1]:.2f}"
+            lines.append(f"CPU a token by that of the other, {arrivals}: {middle:.2f} ({ends})")
+    return lines
 
 
 def table(document: dict[str, Any]) -> str:

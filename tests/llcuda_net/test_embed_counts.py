@@ -1,0 +1,70 @@
+"""Embeddings are paid for like everything else, and an upstream that fails at them is noticed."""
+
+from __future__ import annotations
+
+import pytest
+import trio
+
+from llcuda_net.errors import RequestError
+from llcuda_net.users import Users
+from llcuda_protocol import Embed, Error, ErrorCode, Vectors
+from tests.llcuda_net.harness import FakeUpstream, ready, serving
+
+
+async def test_texts_to_embed_count_as_tokens_read(autojump_clock: object) -> None:
+    users = Users.parse("t name=ann tokens_per_minute=600")
+    async with serving(FakeUpstream(), users=users) as (server, listener):
+        peer = await ready(listener, "t")
+        started = trio.current_time()
+        await peer.send(Embed(1, input=["x" * 4000] * 3))
+        await peer.until(Vectors)
+        (load,) = server._admission.users()
+        assert load.served == pytest.approx(3000, rel=0.01)
+        # Five minutes' tokens were used, of which one could be: the next waits for the other four.
+        await peer.send(Embed(2, input=["x"]))
+        await peer.until(Vectors, 2)
+        assert trio.current_time() - started == pytest.approx(240, rel=0.01)
+
+
+@pytest.mark.parametrize(
+    ("code", "state"),
+    [(ErrorCode.UPSTREAM_UNAVAILABLE, "down"), (ErrorCode.UPSTREAM_ERROR, "up")],
+)
+async def test_an_upstream_that_is_lost_while_it_embeds_is_down(
+    code: ErrorCode, state: str
+) -> None:
+    upstream = FakeUpstream()
+
+    async def fails(texts: list[str]) -> list[list[list[float]]]:
+        await trio.lowlevel.checkpoint()
+        raise RequestError(code, "no", retry=True)
+
+    upstream.embed = fails  # type: ignore[method-assign]
+    async with serving(upstream) as (server, listener):
+        peer = await ready(listener)
+        await peer.send(Embed(1, input=["x"]))
+        _, error = await peer.until(Error)
+        assert error.code == code
+        (member,) = server._pool.members
+        assert member.state == state
+        assert not member.leases
+
+
+async def test_what_is_embedded_by_one_that_fell_silent_is_given_up(autojump_clock: object) -> None:
+    upstream = FakeUpstream()
+
+    async def never(texts: list[str]) -> list[list[list[float]]]:
+        await trio.sleep_forever()
+        raise AssertionError
+
+    upstream.embed = never  # type: ignore[method-assign]
+    async with serving(upstream) as (server, listener):
+        peer = await ready(listener)
+        await peer.send(Embed(1, input=["x"]))
+        await trio.sleep(10)
+        (member,) = server._pool.members
+        (lease,) = member.leases
+        lease.cut("has said nothing")
+        _, error = await peer.until(Error)
+        assert error.code == ErrorCode.UPSTREAM_STALLED
+        assert trio.current_time() < 60

@@ -1,0 +1,504 @@
+"""Which upstream gets what: models, places, and upstreams that come and go."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+import trio
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from llcuda_net.errors import RequestError
+from llcuda_net.specs import COMPLETIONS, EMBEDDINGS
+from llcuda_net.upstream.completion import CompletionEvent, Timings
+from llcuda_net.upstream.lease import Lease, Need
+from llcuda_net.upstream.member import Member
+from llcuda_net.upstream.pool import SLACK, Pool
+from llcuda_net.upstream.prefix import BLOCK, chain_of
+from llcuda_net.upstream.slots import Use
+from llcuda_protocol import ErrorCode
+from tests.llcuda_net.talker import Talker, gone, member, members
+
+OTHER = {n + 700: -1.0 for n in range(20)}
+CHAT = "x" * 4 * BLOCK
+
+
+async def pool_of(*upstreams: Talker, **spec: Any) -> Pool:
+    """All of one model, and known."""
+    pool = Pool(members(*upstreams, model="m", **spec))
+    await pool.prepare()
+    return pool
+
+
+@asynccontextmanager
+async def running(found: Sequence[Member], settle: float = 3.0) -> AsyncIterator[Pool]:
+    pool = Pool(found)
+    async with trio.open_nursery() as nursery:
+        await nursery.start(pool.run)
+        await pool.prepare()
+        await trio.sleep(settle)
+        yield pool
+        nursery.cancel_scope.cancel()
+
+
+def place(pool: Pool, need: Need | None = None, text: str = "") -> Lease | None:
+    need = need or Need(pool.key_of(None), chain=chain_of(text))
+    return pool.place(need, "ann")
+
+
+def name_of(lease: Lease | None) -> str:
+    return "" if lease is None else lease.member.name
+
+
+def answered(lease: Lease, text: str = "", cached: int | None = None) -> None:
+    final = None
+    if cached is not None:
+        final = CompletionEvent(stop=True, timings=Timings(cache_n=cached))
+    lease.sent()
+    lease.done(text, final)
+    lease.release()
+
+
+# -- places -----------------------------------------------------------------------------------
+
+
+async def test_work_is_shared_by_free_slots() -> None:
+    pool = await pool_of(Talker(slots=2), Talker(slots=4))
+    places = [name_of(place(pool)) for _ in range(7)]
+    assert (places.count("a"), places.count("b"), places[-1]) == (2, 4, "")
+    assert set(places[:2]) == {"a", "b"}
+
+
+async def test_a_weight_is_a_greater_share() -> None:
+    heavy, light = members(Talker(slots=6), Talker(slots=6), model="m")
+    heavy.spec = member(Talker(), "a", model="m", weight=3.0).spec
+    pool = Pool([light, heavy])
+    await pool.prepare()
+    places = [name_of(place(pool)) for _ in range(6)]
+    assert places.count("a") >= 4
+
+
+async def test_only_what_is_up_and_able_gets_work() -> None:
+    pool = await pool_of(Talker(), Talker(), Talker())
+    a, b, c = pool.members
+    for one in pool.members:
+        one.watched = True
+    a.breaker.trip("gone")
+    b.draining = True
+    group = pool.key_of(None)
+    assert {name_of(place(pool)) for _ in range(3)} == {"c", ""}
+    assert place(pool, Need(group, only="a")) is None
+    assert place(pool, Need("another")) is None
+    assert place(pool, Need(group, role="none")) is None
+    assert c.busy == 2
+
+
+async def test_those_that_failed_at_it_are_avoided_while_there_are_others() -> None:
+    pool = await pool_of(Talker(slots=4), Talker(slots=1))
+    group = pool.key_of(None)
+    need = Need(group, avoid=frozenset("a"))
+    assert name_of(place(pool, need)) == "b"
+    assert place(pool, need) is None  # there is one: it is waited for
+    assert pool.elsewhere(need)
+    b = pool.members[1]
+    b.watched = True
+    b.breaker.trip("gone")
+    # The only one that is there is better than none.
+    assert name_of(place(pool, need)) == "a"
+
+
+async def test_few_long_prompts_are_read_at_once() -> None:
+    pool = Pool(members(Talker(slots=4), Talker(slots=4), model="m"), long_prompts=1)
+    await pool.prepare()
+    news: list[int] = []
+    pool.on_change = lambda: news.append(1)
+    need = Need(pool.key_of(None), long=True)
+    first, second = place(pool, need), place(pool, need)
+    assert {name_of(first), name_of(second)} == {"a", "b"}
+    assert place(pool, need) is None
+    assert pool.why(need) == "another long prompt is being read"
+    assert place(pool) is not None  # short ones go on
+    assert first is not None
+    news.clear()
+    first.first_token()
+    assert news
+    third = place(pool, need)
+    assert third is not None
+    assert third.member is first.member
+    third.release()
+    assert place(pool, need) is not None
+
+
+async def test_why_there_is_no_place_is_told() -> None:
+    pool = await pool_of(Talker(slots=1))
+    need = Need(pool.key_of(None))
+    assert place(pool) is not None
+    assert pool.why(need) == "the only slot is in use"
+    pool.add(member(Talker(slots=2), "b", model="m"))
+    await pool.members[1].properties()
+    assert pool.why(need) == "all 3 slots are in use"
+    for one in pool.members:
+        one.watched = True
+        one.breaker.trip(f"{one.name} broke")
+    assert pool.why(need) == "no upstream answers (a: a broke; b: b broke)"
+
+
+# -- prefixes ---------------------------------------------------------------------------------
+
+
+async def test_a_conversation_stays_where_it_began() -> None:
+    pool = await pool_of(Talker(slots=4), Talker(slots=4))
+    leases = [place(pool) for _ in range(5)]
+    for n, one in enumerate(leases):
+        assert one is not None
+        answered(one, f"{n}" * 4 * BLOCK)
+    for n, one in enumerate(leases):
+        assert one is not None
+        again = place(pool, text=f"{n}" * 4 * BLOCK + " and then?")
+        assert again is not None
+        assert again.slot is one.slot
+        again.release()
+
+
+async def test_not_where_its_upstream_has_more_than_its_share() -> None:
+    pool = await pool_of(Talker(slots=8), Talker(slots=8))
+    a, b = pool.members
+    first = place(pool)
+    assert first is not None
+    answered(first, CHAT)
+    assert first.member is a
+    # a has two to do, and b nothing: of three the share is 1.5, and 2 with slack.
+    for _ in range(2):
+        a.lease(Need(""), next(s for s in a.table if s.use is Use.FREE and not s.chain), 0, "")
+    assert math.ceil(SLACK * 3 / 2) == 2
+    assert name_of(place(pool, text=CHAT)) == "b"
+    for _ in range(2):
+        b.lease(Need(""), next(s for s in b.table if s.use is Use.FREE), 0, "")
+    assert name_of(place(pool, text=CHAT)) == "a"
+
+
+async def test_not_where_the_cache_is_worth_nothing() -> None:
+    pool = await pool_of(Talker(slots=8), Talker(slots=8))
+    a = pool.members[0]
+    for _ in range(10):
+        lease = a.lease(Need(""), next(iter(a.table)), 4, "")
+        answered(lease, CHAT, cached=0)
+    assert not a.trust.believed()
+    a.lease(Need(""), list(a.table)[7], 0, "")  # so b is freer
+    assert name_of(place(pool, text=CHAT)) == "b"
+    for _ in range(10):
+        lease = a.lease(Need(""), next(iter(a.table)), 4, "")
+        answered(lease, CHAT, cached=4 * BLOCK // 4)
+    assert name_of(place(pool, text=CHAT)) == "a"
+
+
+# -- models -----------------------------------------------------------------------------------
+
+
+async def test_upstreams_of_one_model_are_one(autojump_clock: object) -> None:
+    async with running(members(Talker(), Talker(), Talker(slots=1))) as pool:
+        assert len({one.group for one in pool.members}) == 1
+        (model,) = pool.models()
+        assert model == {
+            "name": "fake",
+            "upstreams": ["a", "b", "c"],
+            "slots": 5,
+            "free": 5,
+            "context": 512,
+            "default": True,
+        }
+
+
+async def test_two_models_are_told_apart(autojump_clock: object) -> None:
+    one, other = Talker(), Talker(model="other", context=256)
+    other.logprobs = OTHER
+    async with running(members(one, other)) as pool:
+        a, b = pool.members
+        assert a.group != b.group
+        assert pool.key_of(None) == pool.key_of("fake") == a.group
+        assert pool.key_of("other") == b.group
+        assert [model["default"] for model in pool.models()] == [True, False]
+        assert (pool.context(a.group), pool.context(b.group)) == (512, 256)
+        with pytest.raises(RequestError, match="no upstream has the model 'third'") as caught:
+            pool.key_of("third")
+        assert caught.value.code == ErrorCode.UNKNOWN_MODEL
+        assert "there are: fake, other" in caught.value.message
+        need = Need(b.group)
+        assert {name_of(pool.place(need)) for _ in range(3)} == {"b", ""}
+
+
+async def test_the_operator_may_say_which_is_which(autojump_clock: object) -> None:
+    found = [
+        member(Talker(model="x"), "a", model="big"),
+        member(Talker(model="y"), "b", model="big"),
+        member(Talker(model="z"), "c", model="small"),
+    ]
+    async with running(found) as pool:
+        a, b, c = pool.members
+        assert a.group == b.group != c.group
+        assert pool.key_of("big") == a.group
+        assert pool.key_of("small") == c.group
+        with pytest.raises(RequestError, match="there are: big, small"):
+            pool.key_of("z")
+        assert all(one.signature is None for one in pool.members)  # nobody had to ask
+
+
+async def test_a_model_that_is_away_is_known(autojump_clock: object) -> None:
+    one, other = Talker(), Talker(model="other")
+    other.logprobs = OTHER
+    async with running(members(one, other)) as pool:
+        group = pool.members[1].group
+        other.die()
+        await trio.sleep(3)
+        assert not pool.members[1].up
+        assert pool.key_of("other") == group
+        assert pool.hope(Need(group))
+        pool.check(group)
+        other.back()
+        await trio.sleep(20)
+        assert pool.members[1].up
+        assert pool.members[1].group == group
+
+
+async def test_one_that_comes_back_with_another_model(autojump_clock: object) -> None:
+    upstreams = Talker(), Talker()
+    async with running(members(*upstreams)) as pool:
+        a, b = pool.members
+        group = a.group
+        assert b.group == group
+        upstreams[0].die()
+        await trio.sleep(3)
+        upstreams[0].logprobs = OTHER
+        upstreams[0].back(model="new")
+        await trio.sleep(20)
+        assert a.up
+        assert b.group == group  # requests have that key
+        assert a.group not in ("", group)
+        assert pool.key_of("new") == a.group
+        assert pool.key_of("fake") == group
+
+
+async def test_another_model_is_noticed_without_a_failure(autojump_clock: object) -> None:
+    """It was restarted while nobody looked; an answer tells another name, and it is asked anew."""
+    upstreams = Talker(), Talker()
+    async with running(members(*upstreams)) as pool:
+        a, b = pool.members
+        group = b.group
+        upstreams[0].logprobs = OTHER
+        upstreams[0].back(model="new")
+        upstreams[0].forget()
+        await trio.sleep(5)
+        assert a.up
+        assert b.group == group
+        assert a.group not in ("", group)
+
+
+async def test_one_that_tells_nothing_of_its_model_is_used_by_its_name(
+    autojump_clock: object,
+) -> None:
+    one, other = Talker(), Talker(model="other")
+    other.logprobs = None
+    async with running(members(one, other)) as pool:
+        b = pool.members[1]
+        assert b.up
+        assert b.group not in ("", pool.members[0].group)
+        assert pool.key_of("other") == b.group
+
+
+async def test_what_embeds_only_is_found_by_its_name(autojump_clock: object) -> None:
+    found = [
+        member(Talker(), "a", roles=frozenset([COMPLETIONS])),
+        member(Talker(model="vectors"), "b", roles=frozenset([EMBEDDINGS])),
+    ]
+    async with running(found) as pool:
+        key = pool.key_of("vectors", EMBEDDINGS)
+        assert name_of(pool.place(Need(key, EMBEDDINGS))) == "b"
+        assert pool.key_of(None, EMBEDDINGS) == key
+        assert pool.key_of(None) == pool.members[0].group != key
+
+
+async def test_a_role_that_nobody_has(autojump_clock: object) -> None:
+    found = [member(Talker(), "a", roles=frozenset([COMPLETIONS]))]
+    async with running(found) as pool:
+        with pytest.raises(RequestError, match="no upstream is used for embeddings") as caught:
+            pool.key_of(None, EMBEDDINGS)
+        assert caught.value.code == ErrorCode.UNSUPPORTED
+
+
+async def test_what_nobody_has_seen_yet_is_refused_at_once(autojump_clock: object) -> None:
+    upstream = Talker()
+    upstream.away = gone("connection refused")
+    async with running(members(upstream)) as pool:
+        with pytest.raises(RequestError, match="a: connection refused") as caught:
+            pool.check(pool.key_of(None))
+        assert (caught.value.code, caught.value.retry) == (ErrorCode.UPSTREAM_UNAVAILABLE, True)
+        assert not pool.hope(Need(pool.key_of(None)))
+        upstream.back()
+        await trio.sleep(30)
+        pool.check(pool.key_of(None))
+
+
+async def test_how_long_a_model_has_been_away(autojump_clock: object) -> None:
+    upstreams = Talker(), Talker()
+    async with running(members(*upstreams, model="m")) as pool:
+        group = pool.key_of(None)
+        a, b = pool.members
+        a.failed(gone())
+        upstreams[0].die()
+        assert pool.outage(group) == 0.0
+        await trio.sleep(5)
+        upstreams[1].die()
+        b.failed(gone())
+        await trio.sleep(7)
+        assert pool.outage(group) == pytest.approx(7)
+        upstreams[0].back()
+        await trio.sleep(20)
+        assert pool.outage(group) == 0.0
+
+
+# -- upstreams that come and go ---------------------------------------------------------------
+
+
+async def test_one_more_takes_work_and_one_that_is_drained_ends_its_own(
+    autojump_clock: object,
+) -> None:
+    async with running(members(Talker(slots=1))) as pool:
+        (a,) = pool.members
+        group = a.group
+        first = place(pool)
+        assert first is not None
+        assert place(pool) is None
+        pool.add(member(Talker(slots=1), "b"))
+        await trio.sleep(3)
+        # The one that was alone is told from others now, when its slot allows.
+        pool.drain(a)
+        assert (a.state, place(pool, Need(group))) == ("draining", None)
+        assert a in pool.members
+        answered(first)
+        await trio.sleep(3)
+        assert a not in pool.members
+        assert a not in pool._scopes
+        assert name_of(place(pool)) == "b"
+
+
+async def test_one_that_is_drained_while_it_idles_goes_at_once(autojump_clock: object) -> None:
+    async with running(members(Talker(), Talker(), model="m")) as pool:
+        a, b = pool.members
+        pool.drain(a)
+        assert pool.members == [b]
+
+
+async def test_a_drained_one_goes_when_what_it_did_was_broken_off(autojump_clock: object) -> None:
+    async with running(members(Talker(slots=1), Talker(slots=1), model="m")) as pool:
+        a, b = pool.members
+        lease = a.lease(Need(""), next(iter(a.table)), 0, "")
+        lease.sent()
+        pool.drain(a)
+        lease.release()
+        await trio.sleep(3)
+        assert pool.members == [b]
+
+
+async def test_one_that_goes_as_soon_as_it_came_is_not_watched(autojump_clock: object) -> None:
+    async with running(members(Talker(), model="m")) as pool:
+        upstream = Talker()
+        late = member(upstream, "b", model="m")
+        pool.add(late)
+        pool.drain(late)
+        await trio.sleep(3)
+        assert late not in pool._scopes
+        assert len(pool.members) == 1
+
+
+async def test_a_model_that_left_for_good_is_an_outage(autojump_clock: object) -> None:
+    """Or what waits for it would wait for ever."""
+    one, other = Talker(), Talker(model="other")
+    other.logprobs = OTHER
+    async with running(members(one, other)) as pool:
+        group = pool.key_of("other")
+        pool.drain(pool.members[1])
+        pool.outage(group)
+        await trio.sleep(9)
+        assert pool.outage(group) == pytest.approx(9)
+
+
+@settings(max_examples=150, deadline=None, derandomize=True)
+@given(data=st.data())
+def test_a_place_is_always_one_that_may_be_given(data: st.DataObject) -> None:
+    """Whatever happens: up, able, one to a slot, and none only where there is none."""
+
+    async def main() -> None:
+        pool = Pool(long_prompts=1)
+        pool.watched = True
+        held: list[Lease] = []
+        names = iter("abcdefghijklmnopqrstuvwxyz" * 4)
+        groups: dict[Member, str] = {}
+        for _ in range(data.draw(st.integers(5, 40))):
+            step = data.draw(
+                st.sampled_from(["add", "drain", "trip", "ok", "give", *["place"] * 5])
+            )
+            if step == "add" and len(pool.members) < 5:
+                roles = data.draw(st.sampled_from([{COMPLETIONS}, {COMPLETIONS, EMBEDDINGS}]))
+                new = member(
+                    Talker(slots=data.draw(st.integers(1, 3))),
+                    f"{next(names)}{len(groups)}",
+                    model=data.draw(st.sampled_from(["m", "n"])),
+                    roles=frozenset(roles),
+                    weight=data.draw(st.sampled_from([0.5, 1.0, 4.0])),
+                )
+                await new.properties()
+                new.watched = True
+                pool.add(new)
+                groups[new] = new.group
+            elif step == "give" and held:
+                lease = held.pop(data.draw(st.integers(0, len(held) - 1)))
+                lease.done(data.draw(st.sampled_from(["", CHAT])), None)
+                lease.release()
+            elif step != "place" and pool.members:
+                one = data.draw(st.sampled_from(pool.members))
+                if step == "drain":
+                    pool.drain(one)
+                elif step == "trip":
+                    one.breaker.trip("test")
+                elif step == "ok":
+                    one.breaker.ok()
+            elif pool.members:
+                need = Need(
+                    data.draw(st.sampled_from(["", *{m.group for m in pool.members}])),
+                    data.draw(st.sampled_from([COMPLETIONS, EMBEDDINGS])),
+                    data.draw(st.booleans()),
+                    frozenset(data.draw(st.lists(st.sampled_from([m.name for m in pool.members])))),
+                    data.draw(st.sampled_from([None, *[m.name for m in pool.members]])),
+                    chain_of(data.draw(st.sampled_from(["", CHAT]))),
+                )
+                check(pool, need, held)
+            assert all(one.group == group for one, group in groups.items())
+            for key in set(groups.values()):
+                assert len({one.spec.model for one in groups if one.group == key}) == 1
+
+    def check(pool: Pool, need: Need, held: list[Lease]) -> None:
+        able = [
+            m
+            for m in pool.members
+            if m.breaker.closed
+            and not m.draining
+            and need.role in m.roles
+            and need.model in ("", m.group)
+            and need.only in (None, m.name)
+        ]
+        wanted = [m for m in able if m.name not in need.avoid] or able
+        room = [
+            m for m in wanted if m.free and not (need.long and any(x.reading for x in m.leases))
+        ]
+        lease = pool.place(need)
+        assert (lease is not None) == bool(room)
+        if lease is not None:
+            assert lease.member in room
+            assert all(one.slot is not lease.slot for one in held)
+            held.append(lease)
+
+    trio.run(main)

@@ -1,0 +1,227 @@
+"""Slots are given out when they are known to be free, and never twice."""
+
+from __future__ import annotations
+
+import pytest
+import trio
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+
+from llcuda_net.upstream import slots as module
+from llcuda_net.upstream.prefix import BLOCK, chain_of
+from llcuda_net.upstream.slots import Slot, Slots, Use
+
+ONE, TWO = chain_of("a" * 3 * BLOCK), chain_of("b" * 3 * BLOCK)
+
+
+def table(count: int) -> Slots:
+    slots = Slots()
+    slots.resize(count)
+    return slots
+
+
+def take(slots: Slots, chain: tuple[int, ...] = ()) -> Slot:
+    found = slots.best(chain)
+    assert found is not None
+    found[0].turn(Use.BUSY, "ann")
+    return found[0]
+
+
+async def test_until_it_is_known_how_many_there_are_one_may_try() -> None:
+    slots = Slots()
+    assert not slots.known
+    only = take(slots)
+    assert slots.best(()) is None
+    slots.resize(3)
+    assert slots.known
+    assert next(iter(slots)) is only  # whoever has it goes on
+    assert slots.count(Use.FREE) == 2
+
+
+async def test_the_slot_that_holds_most_of_a_prompt_is_chosen(autojump_clock: object) -> None:
+    slots = table(3)
+    held = list(slots)
+    held[1].chain, held[2].chain = ONE[:1], ONE[:2]
+    assert slots.best(ONE) == (held[2], 2)
+    held[2].turn(Use.BUSY)
+    assert slots.best(ONE) == (held[1], 1)
+    assert slots.best(TWO) == (held[0], 0)
+
+
+async def test_else_the_one_that_has_been_idle_longest(autojump_clock: object) -> None:
+    slots = table(3)
+    first, second, third = slots
+    for slot in (second, third, first):
+        await trio.sleep(1)
+        slot.turn(Use.FREE)
+    assert slots.best(TWO) == (second, 0)
+
+
+async def test_what_was_broken_off_is_free_when_the_upstream_says_so(
+    autojump_clock: object,
+) -> None:
+    slots = table(1)
+    slot = take(slots)
+    asked = trio.current_time()
+    await trio.sleep(1)
+    slot.turn(Use.RELEASING)
+    assert not slots.told([False], asked)  # when it was asked that may have been another's idling
+    assert slot.use is Use.RELEASING
+    await trio.sleep(1)
+    assert not slots.told([True], trio.current_time())
+    assert slots.best(()) is None
+    assert slots.told([False], trio.current_time())
+    assert slots.best(()) is not None
+
+
+async def test_work_of_others_keeps_a_slot_from_us(autojump_clock: object) -> None:
+    slots = table(2)
+    ours = take(slots)
+    theirs = next(slot for slot in slots if slot is not ours)
+    theirs.chain = ONE
+    await trio.sleep(1)
+    slots.told([True, True], trio.current_time())
+    assert (ours.use, ours.holder, theirs.use) == (Use.BUSY, "ann", Use.FOREIGN)
+    assert theirs.chain == ()  # it holds theirs now
+    assert slots.best(()) is None
+    await trio.sleep(1)
+    # It says that ours idles: that is for whoever reads its stream to find.
+    assert slots.told([False, False], trio.current_time())
+    assert (ours.use, theirs.use) == (Use.BUSY, Use.FREE)
+
+
+async def test_what_is_not_told_is_believed_after_a_while(autojump_clock: object) -> None:
+    slots = table(2)
+    first = take(slots)
+    first.turn(Use.RELEASING)
+    await trio.sleep(1)
+    second = take(slots)
+    second.turn(Use.RELEASING)
+    assert not slots.untold(trio.current_time() - 1.5)
+    assert slots.untold(trio.current_time() - 0.5)
+    assert (first.use, second.use) == (Use.FREE, Use.RELEASING)
+
+
+async def test_others_work_of_which_nothing_is_told_any_more_is_forgotten(
+    autojump_clock: object,
+) -> None:
+    """As when it comes back without /slots."""
+    slots = table(1)
+    await trio.sleep(1)
+    slots.told([True], trio.current_time())
+    await trio.sleep(2)
+    assert slots.untold(trio.current_time() - 1)
+    assert slots.best(()) is not None
+
+
+async def test_what_a_process_held_is_lost_with_it() -> None:
+    slots = table(2)
+    for slot in slots:
+        slot.chain = ONE
+    slots.lost()
+    assert slots.best(ONE) == (next(iter(slots)), 0)
+
+
+async def test_a_slot_that_went_away_and_came_back_is_still_its_holders() -> None:
+    slots = table(3)
+    held = [take(slots) for _ in range(3)]
+    slots.resize(1)
+    assert len(slots) == 1
+    slots.resize(3)
+    assert slots.best(()) is None  # the three are at work as before
+    assert list(slots) == held
+
+
+class SlotsMachine(RuleBasedStateMachine):
+    """An upstream that says the truth, if late, and somebody else who uses it, too."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.now = 0.0
+        self.patch = pytest.MonkeyPatch()
+        self.patch.setattr(module, "trio", self)  # no task, and so no clock of trio's
+        self.slots = Slots()
+        self.held: list[Slot] = []
+        self.releasing: set[int] = set()  # of the upstream's: broken off and still at work
+        self.foreign: set[int] = set()
+        self.count = 1
+
+    def current_time(self) -> float:
+        self.now += 1e-6
+        return self.now
+
+    def teardown(self) -> None:
+        self.patch.undo()
+
+    def works(self, number: int) -> bool:
+        ours = any(slot.number == number for slot in self.held)
+        return ours or number in self.releasing or number in self.foreign
+
+    @rule(chain=st.sampled_from([(), ONE, TWO, ONE[:1]]))
+    def take(self, chain: tuple[int, ...]) -> None:
+        found = self.slots.best(chain)
+        if found is None:
+            return
+        slot, blocks = found
+        assert blocks == len(set(slot.chain) & set(chain))
+        number = slot.number
+        assert not any(one.number == number for one in self.held), "two leases on one slot"
+        assert number not in self.releasing, "what was broken off still works there"
+        slot.turn(Use.BUSY, "ann")
+        self.held.append(slot)
+
+    @precondition(lambda self: self.held)
+    @rule(data=st.data(), well=st.booleans())
+    def give_back(self, data: st.DataObject, well: bool) -> None:
+        slot = data.draw(st.sampled_from(self.held))
+        self.held.remove(slot)
+        if well:
+            slot.chain = ONE
+            slot.turn(Use.FREE)
+        else:
+            slot.turn(Use.RELEASING)
+            self.releasing.add(slot.number)
+
+    @rule(seconds=st.floats(0.1, 10))
+    def wait(self, seconds: float) -> None:
+        self.now += seconds
+
+    @rule(number=st.integers(0, 3))
+    def ended(self, number: int) -> None:
+        """What was broken off has ended, or what others do."""
+        self.releasing.discard(number)
+        self.foreign.discard(number)
+
+    @rule(number=st.integers(0, 3))
+    def others_come(self, number: int) -> None:
+        if number < self.count and not self.works(number):
+            self.foreign.add(number)
+
+    @precondition(lambda self: self.slots.known)
+    @rule()
+    def look(self) -> None:
+        told = [self.works(number) for number in range(self.count)]
+        self.slots.told(told, self.current_time())
+        for slot in self.slots:
+            if slot.number < self.count and not any(one is slot for one in self.held):
+                expected = {False: {Use.FREE}, True: {Use.RELEASING, Use.FOREIGN}}
+                assert slot.use in expected[told[slot.number]]
+
+    @rule(count=st.integers(1, 4))
+    def resize(self, count: int) -> None:
+        self.count = count
+        self.slots.resize(count)
+
+    @invariant()
+    def each_once(self) -> None:
+        assert [slot.number for slot in self.slots] == list(range(len(self.slots)))
+        numbers = [slot.number for slot in self.held]
+        assert len(numbers) == len(set(numbers))
+        assert all(slot.use is Use.BUSY for slot in self.held)
+
+
+SlotsMachine.TestCase.settings = settings(
+    max_examples=100, stateful_step_count=40, deadline=None, derandomize=True
+)
+TestSlotsMachine = SlotsMachine.TestCase
