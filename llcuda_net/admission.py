@@ -309,7 +309,7 @@ class Admission:
         seat = self._line.serve(ticket, account, now)
         expected = ticket.will_use(account.expected(ticket.claim.most_tokens))
         seat.row.lane.begin(seat.share, ticket, ticket.used, expected, passed)
-        account.begin(ticket, ticket.used)
+        account.begin(ticket, ticket.used, now)
         self._seats[ticket] = seat
         ticket.phase, ticket.lease = Phase.RUNNING, lease
         self._teller.runs(ticket, now)

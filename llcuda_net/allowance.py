@@ -58,7 +58,7 @@ class Account:
         running: what they run, and the tokens that it has used so far.
         queued: how many of their requests wait.
         returned: how many of these had a slot before.
-        served: tokens read and made for them since the start.
+        served: tokens read and made for them since the start, by what is over.
     """
 
     def __init__(self, user: User, everybody: Mean) -> None:
@@ -68,20 +68,22 @@ class Account:
         self.returned = 0
         self.served = 0
         self._metered: dict[object, int] = {}
-        self._full_at = float("-inf")
+        self._full_at = self._looked_at = float("-inf")
         self._lengths = Mean()
         self._everybody = everybody
 
-    def begin(self, work: object, used: Callable[[], int]) -> None:
+    def begin(self, work: object, used: Callable[[], int], now: float) -> None:
         """Something runs from now on."""
+        self._meter(now)
         self.running[work] = used
         self._metered[work] = 0
 
     def end(self, work: object, now: float) -> int:
         """It does not run any more; how many tokens it has used."""
-        used = self.running.pop(work)()
+        self._meter(now)
+        del self.running[work]
+        used = self._metered.pop(work)
         self.served += used
-        self._take(used - self._metered.pop(work), now)
         return used
 
     def answered(self, tokens: int) -> None:
@@ -114,10 +116,7 @@ class Account:
         """When they may use tokens again: in the past where they may."""
         if self.user.tokens_per_minute is None:
             return float("-inf")
-        for work, used in self.running.items():
-            tokens = used()
-            self._take(tokens - self._metered[work], now)
-            self._metered[work] = tokens
+        self._meter(now)
         return self._full_at - _MINUTE
 
     def why(self, now: float, *, rated: bool = True) -> str:
@@ -132,9 +131,20 @@ class Account:
     def load(self) -> UserLoad:
         """What they have now."""
         user = self.user
-        return UserLoad(user.name, user.weight, len(self.running), self.queued, self.served)
+        served = self.served + sum(used() for used in self.running.values())
+        return UserLoad(user.name, user.weight, len(self.running), self.queued, served)
 
-    def _take(self, tokens: int, now: float) -> None:
+    def _meter(self, now: float) -> None:
+        """Take from the bucket what was used since it was last looked at.
+
+        As if it had all been used at once then: what came in since is not lost because it was full.
+        """
+        tokens = 0
+        for work, used in self.running.items():
+            total = used()
+            tokens += total - self._metered[work]
+            self._metered[work] = total
         rate = self.user.tokens_per_minute
-        if rate is not None and tokens > 0:
-            self._full_at = max(self._full_at, now) + tokens * _MINUTE / rate
+        if rate is not None and tokens:
+            self._full_at = max(self._full_at, self._looked_at) + tokens * _MINUTE / rate
+        self._looked_at = now

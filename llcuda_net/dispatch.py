@@ -125,7 +125,10 @@ class Dispatcher:
                 claim = self.claim(generation, ticket.claim.model, avoid)
                 if self._pool.elsewhere(need_of(claim)):
                     return claim
-            # No other one: wait until it is back. One that is there and says no is believed.
+            # No other one now: wait until one is back.
+            if self._pool.hope(need_of(claim)):
+                return claim
+            # There never was another: wait for the same, unless it is there and says no.
             claim = self.claim(generation, ticket.claim.model)
             if error.code in DOWN and self._pool.hope(need_of(claim)):
                 return claim
@@ -194,6 +197,7 @@ class Dispatcher:
             ) from None
         generation.continued(plan.tokens)
         if plan.finished is not None:
+            self._spliced(generation, member)
             usage = {"completion_tokens": plan.tokens, "prompt_tokens": plan.prompt_tokens}
             name = generation.model.get("name")
             generation.conclude(Outcome(plan.finished, plan.stop, name, usage))
@@ -205,13 +209,17 @@ class Dispatcher:
     def _dispatched(self, generation: Generation, member: Member, news: str | None) -> None:
         """Note in the journal who is asked, and what was made of messages."""
         generation.model, generation.upstream = member.fingerprint(), member.upstream.base_url
+        self._spliced(generation, member)
+        self._keeper.dispatched(generation, news)
+
+    def _spliced(self, generation: Generation, member: Member) -> None:
+        """Note in the journal that another one goes on from here, if it does."""
         position = len(generation.pieces)
         if generation.noted < position and any(
             one.position == position for one in generation.failovers
         ):
             generation.noted = position
-            self._keeper.spliced(generation, generation.upstream)
-        self._keeper.dispatched(generation, news)
+            self._keeper.spliced(generation, member.upstream.base_url)
 
     async def _stream(
         self,

@@ -238,6 +238,11 @@ class Server:
         if self._draining:
             session.go_away(self.settings.drain_seconds)
 
+    def users_changed(self) -> None:
+        """The users' file was read again: sessions take the new limits, or end."""
+        for session in tuple(self._sessions):
+            session.check_user()
+
     # -- requests -----------------------------------------------------------------------------
 
     def submit(self, request: Generate, user: User) -> Generation:
@@ -443,7 +448,7 @@ class Server:
         )
         if self.analyst is not None:
             with contextlib.suppress(RequestError), trio.move_on_after(2):
-                report["analysis"] = await self.analyst.report()
+                report["analysis"] = await self.analyst.report(view_of(user))
         return report
 
 

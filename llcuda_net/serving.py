@@ -267,6 +267,8 @@ class _Serving:
             self._upstreams.reload(settings)
             if text is not None:
                 self._users.reload(text, f"token file {path}")
+                if self._server is not None:
+                    self._server.users_changed()
         except ConfigError as error:
             log.error("not_reloaded", reason=str(error))
         else:

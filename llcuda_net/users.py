@@ -18,7 +18,7 @@ from llcuda_net.errors import ConfigError
 
 
 class Priority(IntEnum):
-    """Who goes first: a smaller number."""
+    """Classes of requests: none of a class begins while one of a better class could."""
 
     HIGH = 0
     NORMAL = 1
@@ -27,15 +27,16 @@ class Priority(IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class User:
-    """One who asks, by any of their tokens.
+    """One user, and their limits.
 
     Attributes:
-        name: owns what they ask for; "" is shared by all who have no name.
-        weight: their share, as against others'.
-        admin: sees what is anybody's.
-        priority: the best that they may ask for.
-        max_running, max_queued: requests at once; None: as many as there is room for.
-        tokens_per_minute: None: as many as there are.
+        name: what they are called; all who have no name are one user, "".
+        weight: their share of the slots against others'.
+        admin: sees and cancels everybody's.
+        priority: the best class they may ask for.
+        max_running: how many of their requests may run at once.
+        max_queued: how many of their requests may wait.
+        tokens_per_minute: how many tokens, read and made, they may use.
     """
 
     name: str = ""
@@ -47,7 +48,7 @@ class User:
     tokens_per_minute: float | None = None
 
 
-#: Everybody, where there is no token file.
+#: Everybody, where there are no tokens.
 ANONYMOUS = User(admin=True)
 
 

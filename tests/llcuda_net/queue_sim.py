@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import heapq
 import math
-import random
 from collections import Counter, defaultdict
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
@@ -131,11 +130,8 @@ class Simulation:
         on_begin: called with each that gets a slot.
     """
 
-    def __init__(
-        self, upstreams: list[Upstream], seed: int, queue: type[Fifo] | None = None
-    ) -> None:
+    def __init__(self, upstreams: list[Upstream], queue: type[Fifo] | None = None) -> None:
         self.clock = Clock()
-        self.random = random.Random(seed)
         self.upstreams = upstreams
         self.queue: Queue = (
             Admission(self._place, 10**9, clock=self.clock) if queue is None else queue(self._place)
@@ -146,7 +142,6 @@ class Simulation:
         self.largest: dict[str, int] = defaultdict(int)
         self.on_begin: Callable[[Work], None] = lambda work: None
         self.finished = 0
-        self.worst_idle = 0
         self._works: dict[Ticket, Work] = {}
         self._entering: Work | None = None
         self._events: list[tuple[float, int, Callable[[], None]]] = []

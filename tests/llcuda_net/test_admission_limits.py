@@ -114,16 +114,18 @@ def test_no_more_than_a_minutes_tokens_are_saved_up() -> None:
     assert running(ticket) == [True]
 
 
-def test_what_runs_is_charged_while_it_runs() -> None:
+@pytest.mark.parametrize("looks", [1, 10])
+def test_what_runs_is_charged_as_it_was_used(looks: int) -> None:
     desk = Desk(9)
     long = desk.enter(SLOW)
-    for _ in range(10):  # 600 a minute is what it may: it never is in debt
-        made = int(desk.clock.now * 10)
-        long.made = lambda made=made: made  # type: ignore[misc]
+    long.made = lambda: int(desk.clock.now * 10)  # 600 a minute is what it may
+    for _ in range(looks):
+        desk.wait(1200.0 / looks)
         ticket = desk.enter(SLOW)
         assert running(ticket) == [True]
         desk.leave(ticket)
-        desk.wait(60.0)
+    desk.leave(long)
+    assert running(desk.enter(SLOW)) == [True]
 
 
 def test_a_lost_slot_is_had_again_whatever_was_used() -> None:

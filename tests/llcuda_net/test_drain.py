@@ -62,10 +62,13 @@ async def test_what_runs_is_finished_and_new_requests_are_refused(autojump_clock
         await late.send(ask(stream=3), Embed(4, ["x"]), Status(5))
         goaway = await late.until(GoAway, 0)
         assert goaway[1].grace == 30.0
+        answers = {event.stream: event for event in [await late.next() for _ in range(3)]}  # type: ignore[union-attr]
         for number in (3, 4):
-            _, error = await late.until(Error, number)
+            error = answers[number]
+            assert isinstance(error, Error)
             assert (error.code, error.retry) == (ErrorCode.SHUTTING_DOWN, True)
-        _, report = await late.until(Report, 5)
+        report = answers[5]
+        assert isinstance(report, Report)
         assert report.report["server"]["draining"] is True
         await trio.sleep(10)
         upstream.release(3)

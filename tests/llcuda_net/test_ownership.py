@@ -17,6 +17,7 @@ from llcuda_protocol import (
     Error,
     ErrorCode,
     Status,
+    Tokens,
 )
 from tests.llcuda_net.harness import CREDIT, FakeUpstream, Peer, ask, paused, ready, serving
 from tests.llcuda_net.kept_harness import keeping, stored
@@ -93,6 +94,9 @@ async def test_what_is_stored_is_its_users(tmp_path: Path, being_read: bool) -> 
         await root.send(Attach(1, id_, CREDIT))
         assert (await root.until(Done))[0] == ["a", " b", " c"]
         await refused(bob, id_, 3)
+        keeper = listener.server._keeper
+        found = [await keeper.find(id_, owner) for owner in ("bob", "", "ann", None)]
+        assert [one is not None for one in found] == [False, False, True, True]
     assert [result.owner for result in stored(tmp_path)] == ["ann"]
 
 
@@ -102,7 +106,7 @@ async def test_a_generation_keeps_its_user_over_a_restart(tmp_path: Path) -> Non
         await ann.send(ask("a b c d"))
         id_ = (await accepted(ann)).id
         upstream.release(1)
-        await wait_all_tasks_blocked(0.01)
+        await ann.until(Tokens)
     async with keeping(tmp_path, upstream := paused(), users=three()) as (_, listener):
         await refused(await ready(listener, "B"), id_)
         ann = await ready(listener, "A")

@@ -101,6 +101,17 @@ def test_a_space_goes_as_far_as_its_cursor(tmp_path: Path) -> None:
     assert analyses.behind(now.seq) == 3
 
 
+def test_what_was_computed_says_whose_it_is(tmp_path: Path) -> None:
+    store = SqliteStore(tmp_path, write=True)
+    store.put([result(n, owner=["ann", "bob"][n % 2]) for n in range(1, 6)])
+    assert [one.owner for one in store.analyses.unembedded(0, 3)] == ["bob", "ann", "bob"]
+    space = store.analyses.open_space(MODEL, 1, 1)
+    store.analyses.embed(space.id, 2, [(1, 1.0, b"a"), (2, 1.0, b"b")])
+    ((one, two),) = store.analyses.embeddings(space.id)
+    assert [(one.seq, one.owner), (two.seq, two.owner)] == [(1, "bob"), (2, "ann")]
+    assert [store.analyses.behind(2, owner) for owner in ("ann", "bob", "", None)] == [1, 2, 0, 3]
+
+
 def test_spaces_are_apart_and_the_newest_comes_first(tmp_path: Path) -> None:
     store = SqliteStore(tmp_path, write=True)
     store.put([result(1)])

@@ -118,6 +118,8 @@ def test_find_narrows_and_pages(stores: tuple[Store, Store]) -> None:
     assert names(reading, Query(states=["done", "failed"], limit=2)) == [22, 21]
     assert names(reading, Query(owner="ann")) == [n for n in everything if n % 3 == 1]
     assert names(reading, Query(owner="")) == [n for n in everything if n % 3 == 0]
+    assert names(reading, Query(id="result-000001", owner="ann")) == [1]
+    assert names(reading, Query(id="result-000001", owner="bob")) == []
     wanted = Query(owner="ann", model="other", states=["cancelled"], limit=None)
     assert names(reading, wanted) == [n for n in everything if n % 12 == 7]
     exported = [found.id for found in reading.export(Query(limit=None))]
@@ -140,6 +142,9 @@ def test_owners_do_not_see_each_other(stores: tuple[Store, Store]) -> None:
         assert [hit.summary.id for hit in hits] == [found.id]
         assert reading.stats(owner).results == 1
         assert reading.plan(Retention(max_bytes=0, owner=owner)).results == 1
+        ((summary, text),) = reading.listed(Query(owner=owner))
+        assert [summary] == reading.find(Query(owner=owner))
+        assert text == " ".join(result(number).text.split())
     assert reading.find_by_key("k", "") is None
     assert reading.find_cached(MODEL, hash_of(1), "bob") is None
     assert reading.find_cached(MODEL, hash_of(1), "ann") is not None
