@@ -143,20 +143,21 @@ def summary(outcome: Outcome) -> str:
         ("pieces compared", f"{n['pieces']:,}: text, id, log-probabilities and number"),
         ("moved", f"{n['spliced results']:,} results went on elsewhere, {n['splices']:,} times"),
         ("in the store", f"{n['stored']:,}, {n['unaltered at the end']:,} acknowledged, unaltered"),
-        ("memory", _memory(outcome.rss)),
+        ("memory", _memory(outcome.memory)),
         *command.verdict(violations, n["violations"]),
     ]
     return command.table(lines)
 
 
-def _memory(rss: Sequence[int]) -> str:
-    if not rss:
+def _memory(looks: Sequence[memory.Look]) -> str:
+    if not looks:
         return "not looked at"
-    second, last = map(memory.mib, memory.medians(rss))
-    allowed = f"{memory.SLACK:.0%} and {memory.mib(memory.SLACK_BYTES)} more allowed"
-    if len(rss) < memory.FEWEST:
+    second, last = memory.medians(looks)
+    allowed = f"up to {memory.mib(memory.allowed(second, last))} allowed"
+    if len(looks) < memory.FEWEST:
         allowed = "too short to judge"
-    return f"{second} in the second quarter, {last} in the last; {allowed}"
+    before, after = memory.mib(second.resident), memory.mib(last.resident)
+    return f"{before} in the second quarter, {after} in the last; {allowed}"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
