@@ -94,13 +94,13 @@ async def test_anything_else_is_another_upstream(change: dict[str, Any]) -> None
 
 async def test_another_key_is_another_upstream(tmp_path: Path) -> None:
     key = tmp_path / "key"
-    key.write_text("one")  # noqa: ASYNC240
+    key.write_text("one")
     table = {**A, "api_key_file": str(key)}
     upstreams, pool = await opened(table, B)
     busy(pool)
     upstreams.reload(settings(table, B))
     assert states(pool) == [("a", "up"), ("b", "up")]
-    key.write_text("two")  # noqa: ASYNC240
+    key.write_text("two")
     upstreams.reload(settings(table, B))
     assert states(pool) == [("a", "draining"), ("b", "up"), ("a", "up")]
     upstreams.reload(settings(table, B))
