@@ -67,6 +67,7 @@ class Talker(FakeUpstream):
         self.collisions = 0
         self.cached = 0
         self.probes = 0
+        self.embedded = 0
         self._streams: set[trio.CancelScope] = set()
         self._lost: RequestError | None = None
 
@@ -123,6 +124,11 @@ class Talker(FakeUpstream):
     def forget(self) -> None:
         super().forget()
         self.properties = None
+
+    async def embed(self, texts: list[str]) -> list[list[list[float]]]:
+        await self._answer()
+        self.embedded += len(texts)
+        return await super().embed(texts)
 
     async def complete(
         self,

@@ -602,3 +602,4 @@ async def test_vectors_come_from_who_is_up(autojump_clock: object) -> None:
         _, vectors = await peer.until(Vectors)
         assert len(vectors.vectors) == 1
         await peer.until(Done)
+        assert (a.embedded, b.embedded) == (0, 1)
