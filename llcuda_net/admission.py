@@ -149,7 +149,8 @@ class Admission:
             return
         lease = self._ended(ticket)
         ticket.lost(claim)
-        self._line.add(ticket, self._account(claim.user), self._clock())
+        # The account as it is: its user may have other limits by now than when this one came.
+        self._line.add(ticket, self._accounts[claim.user.name], self._clock())
         _release(lease)
         self.pump()
         if ticket in self._line:
