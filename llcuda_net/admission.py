@@ -170,6 +170,15 @@ class Admission:
         if self.idle:
             self._idle.unpark_all()
 
+    def give_up(self, ticket: Ticket, why: RequestError) -> None:
+        """Have one that waits fail; one that does not is left alone."""
+        if ticket.phase is Phase.WAITING:
+            ticket.refusal = why
+            self._drop(ticket)
+            ticket.turn.set()
+            if self.idle:
+                self._idle.unpark_all()
+
     def _account(self, user: User) -> Account:
         account = self._accounts.get(user.name)
         if account is None:

@@ -188,9 +188,9 @@ class Pool:
         known = [m.upstream.properties for m in self.of(group)]
         return min((one.context for one in known if one is not None), default=None)
 
-    def outage(self, group: str) -> float:
+    def outage(self, group: str, role: str = COMPLETIONS) -> float:
         """Seconds for which no upstream of a model has been up; 0 while one is."""
-        members = self.of(group)
+        members = self.of(group, role)
         if not members or any(m.up for m in members):
             return 0.0
         return trio.current_time() - max(m.down_since for m in members)
