@@ -188,17 +188,21 @@ class Server:
         while True:
             await trio.sleep(_SWEEP)
             for ticket in self._admission.waiting():
-                out = self._pool.outage(ticket.claim.model)
+                need = need_of(ticket.claim)
+                out = self._pool.outage(need.model, need.role)
+                if out <= self.settings.failover_seconds:
+                    continue
+                error = RequestError(
+                    ErrorCode.UPSTREAM_UNAVAILABLE,
+                    f"for {out:.0f} s {self._pool.why(need)}",
+                    retry=True,
+                    retry_after=1.0,
+                )
                 generation = self._waits.get(ticket)
-                if generation is not None and out > self.settings.failover_seconds:
-                    generation.hand_back(
-                        RequestError(
-                            ErrorCode.UPSTREAM_UNAVAILABLE,
-                            f"for {out:.0f} s {self._pool.why(need_of(ticket.claim))}",
-                            retry=True,
-                            retry_after=1.0,
-                        )
-                    )
+                if generation is not None:
+                    generation.hand_back(error)
+                else:  # texts to embed
+                    self._admission.give_up(ticket, error)
 
     async def _settle(self, seconds: float) -> None:
         """Wait, for a bounded time, until nothing runs and everything has been sent."""

@@ -194,13 +194,13 @@ class Pool:
         known = [m.upstream.properties for m in self.of(group)]
         return min((one.context for one in known if one is not None), default=None)
 
-    def outage(self, group: str) -> float:
+    def outage(self, group: str, role: str = COMPLETIONS) -> float:
         """Seconds for which no upstream of a model has been up; 0 while one is.
 
-        Where none has it any more: seconds since this was first asked then.
+        A model that has left for good is missed from when that was first asked.
         """
         now = trio.current_time()
-        members = self.of(group)
+        members = self.of(group, role)
         if not members:
             return now - self._missing.setdefault(group, now)
         self._missing.pop(group, None)

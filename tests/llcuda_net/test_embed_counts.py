@@ -39,7 +39,7 @@ async def test_an_upstream_that_is_lost_while_it_embeds_is_down(
         await trio.lowlevel.checkpoint()
         raise RequestError(code, "no", retry=True)
 
-    upstream.embed = fails  # type: ignore[method-assign]
+    upstream.embed = fails  # type: ignore[assignment, method-assign]
     async with serving(upstream) as (server, listener):
         peer = await ready(listener)
         await peer.send(Embed(1, input=["x"]))
@@ -50,6 +50,26 @@ async def test_an_upstream_that_is_lost_while_it_embeds_is_down(
         assert not member.leases
 
 
+async def test_texts_do_not_wait_longer_for_an_upstream_than_generations(
+    autojump_clock: object,
+) -> None:
+    async with serving(FakeUpstream(), failover_seconds=30.0) as (server, listener):
+        (member,) = server._pool.members
+        member.watched = True
+        member.failed(RequestError(ErrorCode.UPSTREAM_UNAVAILABLE, "it was lost", retry=True))
+        peer = await ready(listener)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(server._sweep)
+            started = trio.current_time()
+            await peer.send(Embed(1, input=["x"]))
+            with trio.fail_after(60):
+                _, error = await peer.until(Error)
+            assert (error.code, error.retry) == (ErrorCode.UPSTREAM_UNAVAILABLE, True)
+            assert 30 < trio.current_time() - started < 33
+            assert server._admission.idle
+            nursery.cancel_scope.cancel()
+
+
 async def test_what_is_embedded_by_one_that_fell_silent_is_given_up(autojump_clock: object) -> None:
     upstream = FakeUpstream()
 
@@ -57,7 +77,7 @@ async def test_what_is_embedded_by_one_that_fell_silent_is_given_up(autojump_clo
         await trio.sleep_forever()
         raise AssertionError
 
-    upstream.embed = never  # type: ignore[method-assign]
+    upstream.embed = never  # type: ignore[assignment, method-assign]
     async with serving(upstream) as (server, listener):
         peer = await ready(listener)
         await peer.send(Embed(1, input=["x"]))

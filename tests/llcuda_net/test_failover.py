@@ -593,7 +593,7 @@ async def test_equal_keys_of_two_models_are_a_conflict(autojump_clock: object) -
 
 
 async def test_vectors_come_from_who_is_up(autojump_clock: object) -> None:
-    a, _b, both = pair()
+    a, b, both = pair()
     async with serving(both, watched=True) as (_, listener):
         a.die()
         await trio.sleep(5)
