@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 from collections import Counter
 from typing import Any
@@ -102,8 +103,14 @@ class Reporter:
             ],
             "queue": [
                 self._waiting(ticket)
-                for ticket in self._admission.waiting()[:_MOST_WAITING]
-                if user.admin or ticket.claim.user.name == user.name
+                for ticket in itertools.islice(
+                    (
+                        ticket
+                        for ticket in self._admission.waiting()
+                        if user.admin or ticket.claim.user.name == user.name
+                    ),
+                    _MOST_WAITING,
+                )
             ],
             **_store(self._keeper.storage),
         }
