@@ -34,8 +34,9 @@ from llcuda_protocol import ErrorCode
 
 log = structlog.get_logger(__name__)
 
-#: How often upstreams may fail at a generation in a row, without a token from it.
-MOST_FAILURES = 5
+#: How often upstreams may fail at a generation in a row, without a token from it; and how often of
+#: these they may have had it and been lost.
+MOST_FAILURES, MOST_LOST = 6, 3
 #: Tokens from which a prompt counts as long: reading it holds up the tokens of all other slots.
 LONG_PROMPT = 2048
 
@@ -95,6 +96,7 @@ class Dispatcher:
             RequestError: it cannot be completed.
         """
         failed: list[str] = []
+        lost = 0
         while True:
             lease = held(ticket.lease)
             made = generation.made
@@ -109,8 +111,11 @@ class Dispatcher:
                 error = failure
             lease.failed(error)
             if generation.made > made:
-                failed.clear()
+                failed, lost = [], 0
             failed.append(lease.member.name)
+            lost += lease.was_sent and error.code == ErrorCode.UPSTREAM_UNAVAILABLE
+            if lost >= MOST_LOST or len(failed) >= MOST_FAILURES:
+                raise error
             claim = self._elsewhere(generation, ticket, lease.member, error, failed)
             self._move(generation, lease.member, error)
             self._admission.again(ticket, claim)
@@ -140,19 +145,18 @@ class Dispatcher:
             group = member.group
             only = None if group else member.name
         claim = functools.partial(self.claim, generation, group, only=only)
-        if len(failed) < MOST_FAILURES:
-            for avoid in (frozenset(failed), frozenset(failed[-1:])):
-                elsewhere = claim(avoid)
-                if self._pool.elsewhere(need_of(elsewhere)):
-                    return elsewhere
-            # No other one now: wait until one is back.
-            others = claim(frozenset(failed[-1:]))
-            if self._pool.hope(need_of(others)):
-                return others
-            # There never was another: wait for the same, unless it is there and says no.
-            again = claim()
-            if error.code in DOWN and self._pool.hope(need_of(again)):
-                return again
+        for avoid in (frozenset(failed), frozenset(failed[-1:])):
+            elsewhere = claim(avoid)
+            if self._pool.elsewhere(need_of(elsewhere)):
+                return elsewhere
+        # No other one now: wait until one is back.
+        others = claim(frozenset(failed[-1:]))
+        if self._pool.hope(need_of(others)):
+            return others
+        # There never was another: wait for the same, unless it is there and says no.
+        again = claim()
+        if error.code in DOWN and self._pool.hope(need_of(again)):
+            return again
         raise error
 
     def _move(self, generation: Generation, failed: Member, error: RequestError) -> None:

@@ -189,7 +189,7 @@ class Server:
             await trio.sleep(_SWEEP)
             for ticket in self._admission.waiting():
                 need = need_of(ticket.claim)
-                out = self._pool.outage(need.model, need.role)
+                out = self._pool.outage(need)
                 if out <= self.settings.failover_seconds:
                     continue
                 error = RequestError(

@@ -109,6 +109,11 @@ class Lease:
         self.scope.cancel()
 
     @property
+    def was_sent(self) -> bool:
+        """Whether the upstream has the request, and has not said the end."""
+        return self._sent
+
+    @property
     def silent_since(self) -> float:
         """When the upstream last did anything for it, on trio's clock."""
         return max(self._began, self.progress())

@@ -197,8 +197,12 @@ class Member:
     def failed(self, error: RequestError) -> None:
         """It failed at a request."""
         self.failures += 1
-        if error.code in DOWN or self.breaker.failed():
+        if error.code in DOWN:
+            self._gone()
             self._down(error.message)
+        elif self.breaker.failed():
+            # Not in its own words, which may quote what was asked: others read this.
+            self._down("answers with errors")
         self._wake.set()
 
     def verify(self, slot: Slot) -> None:
@@ -219,7 +223,6 @@ class Member:
         if self.breaker.closed:
             self.down_since = trio.current_time()
             log.warning("upstream_down", upstream=self.name, reason=reason)
-        self._gone()
         self.breaker.trip(reason)
         self.on_change()  # what waited for it may do with another one
 

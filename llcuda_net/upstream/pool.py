@@ -176,7 +176,8 @@ class Pool:
         found: dict[str, tuple[dict[str, Any], str]] = {}
         refusal: RequestError | None = None
         for member in [m for m in self.of(group) if m.up]:
-            member.upstream.forget()  # it may have been started again with another model
+            if not member.watched:
+                member.upstream.forget()  # it may have been started again with another model
             try:
                 await member.properties()
             except RequestError as error:
@@ -194,16 +195,17 @@ class Pool:
         known = [m.upstream.properties for m in self.of(group)]
         return min((one.context for one in known if one is not None), default=None)
 
-    def outage(self, group: str, role: str = COMPLETIONS) -> float:
-        """Seconds for which no upstream of a model has been up; 0 while one is.
+    def outage(self, need: Need) -> float:
+        """Seconds for which no upstream that could meet a need has been up; 0 while one is.
 
         A model that has left for good is missed from when that was first asked.
         """
         now = trio.current_time()
-        members = self.of(group, role)
+        need = self._within_reach(need)
+        members = [m for m in self.members if not m.draining and m.may(need)]
         if not members:
-            return now - self._missing.setdefault(group, now)
-        self._missing.pop(group, None)
+            return now - self._missing.setdefault(need.model, now)
+        self._missing.pop(need.model, None)
         if any(m.up for m in members):
             return 0.0
         return now - max(m.down_since for m in members)
@@ -269,7 +271,8 @@ class Pool:
 
     def _within_reach(self, need: Need) -> Need:
         """A need without those to avoid, where they are all there is by now."""
-        return replace(need, avoid=frozenset()) if not self.elsewhere(need) else need
+        others = self.elsewhere(need) or self.hope(need)
+        return need if others else replace(need, avoid=frozenset())
 
     def elsewhere(self, need: Need) -> bool:
         """Whether one that is up could meet a need, now or later."""

@@ -211,15 +211,15 @@ async def test_how_long_a_model_has_been_away(autojump_clock: object) -> None:
         a, b = pool.members
         a.failed(gone())
         upstreams[0].die()
-        assert pool.outage(group) == 0.0
+        assert pool.outage(Need(group)) == 0.0
         await trio.sleep(5)
         upstreams[1].die()
         b.failed(gone())
         await trio.sleep(7)
-        assert pool.outage(group) == pytest.approx(7)
+        assert pool.outage(Need(group)) == pytest.approx(7)
         upstreams[0].back()
         await trio.sleep(20)
-        assert pool.outage(group) == 0.0
+        assert pool.outage(Need(group)) == 0.0
 
 
 # -- upstreams that come and go ---------------------------------------------------------------
@@ -283,6 +283,6 @@ async def test_a_model_that_left_for_good_is_an_outage(autojump_clock: object) -
     async with running(members(one, other)) as pool:
         group = pool.key_of("other")
         pool.drain(pool.members[1])
-        pool.outage(group)
+        pool.outage(Need(group))
         await trio.sleep(9)
-        assert pool.outage(group) == pytest.approx(9)
+        assert pool.outage(Need(group)) == pytest.approx(9)
