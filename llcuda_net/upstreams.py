@@ -58,6 +58,7 @@ class Upstreams:
         self._folder = folder
         if self._model is not None:
             await self._start_engine(nursery, self._model)
+        self._pool.may_grow = bool(self._settings.upstream)
         for spec in self._settings.upstream:
             self._pool.add(self._member(spec, self._keys[spec]))
         return self._pool

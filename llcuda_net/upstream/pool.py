@@ -43,6 +43,7 @@ class Pool:
     Attributes:
         on_change: called when there may be room for work.
         watched: whether it is run; else every member counts as up.
+        may_grow: others may come in while all slots are busy, so a lone model is made known, too.
     """
 
     def __init__(self, members: Sequence[Member] = (), *, long_prompts: int = 1) -> None:
@@ -52,6 +53,7 @@ class Pool:
         self._groups = 0
         self._missing: dict[str, float] = {}
         self.watched = False
+        self.may_grow = False
         self._nursery: trio.Nursery | None = None
         self._scopes: dict[Member, trio.CancelScope] = {}
         for member in members:
@@ -106,7 +108,7 @@ class Pool:
 
     def _must_tell_apart(self) -> bool:
         others = [m for m in self.members if not m.draining and m.spec.model is None]
-        return len(others) > 1
+        return len(others) > 1 or (self.may_grow and bool(others))
 
     def _group(self) -> None:
         """Put those together that serve one model. Groups keep their keys: requests have them."""

@@ -39,7 +39,7 @@ async def test_an_upstream_that_is_lost_while_it_embeds_is_down(
         await trio.lowlevel.checkpoint()
         raise RequestError(code, "no", retry=True)
 
-    upstream.embed = fails  # type: ignore[assignment, method-assign]
+    upstream.embed = fails  # type: ignore[method-assign]
     async with serving(upstream) as (server, listener):
         peer = await ready(listener)
         await peer.send(Embed(1, input=["x"]))
@@ -77,7 +77,7 @@ async def test_what_is_embedded_by_one_that_fell_silent_is_given_up(autojump_clo
         await trio.sleep_forever()
         raise AssertionError
 
-    upstream.embed = never  # type: ignore[assignment, method-assign]
+    upstream.embed = never  # type: ignore[method-assign]
     async with serving(upstream) as (server, listener):
         peer = await ready(listener)
         await peer.send(Embed(1, input=["x"]))
