@@ -37,6 +37,8 @@ log = structlog.get_logger(__name__)
 #: How often upstreams may fail at a generation in a row, without a token from it; and how often of
 #: these they may have had it and been lost.
 MOST_FAILURES, MOST_LOST = 6, 3
+#: Seconds to wait for an upstream that is down, rather than ask one again that has said no.
+OTHERS = 10.0
 #: Tokens from which a prompt counts as long: reading it holds up the tokens of all other slots.
 LONG_PROMPT = 2048
 
@@ -58,6 +60,7 @@ class Dispatcher:
         group: str,
         avoid: frozenset[str] = frozenset(),
         only: str | None = None,
+        until: float = 0.0,
     ) -> Claim:
         """What a generation asks of the queue and the upstreams.
 
@@ -65,6 +68,7 @@ class Dispatcher:
             group: its model's key in the pool.
             avoid: upstreams that have just failed at it.
             only: the one upstream that will do.
+            until: see Need.
         """
         text = _so_far(generation)
         tokens = prefix.tokens_in(text)
@@ -73,6 +77,7 @@ class Dispatcher:
             long=tokens >= LONG_PROMPT,
             avoid=avoid,
             only=only,
+            until=until,
             chain=prefix.chain_of(text),
         )
         most = generation.params.get("n_predict")
@@ -149,14 +154,13 @@ class Dispatcher:
             elsewhere = claim(avoid)
             if self._pool.elsewhere(need_of(elsewhere)):
                 return elsewhere
-        # No other one now: wait until one is back.
-        others = claim(frozenset(failed[-1:]))
-        if self._pool.hope(need_of(others)):
-            return others
-        # There never was another: wait for the same, unless it is there and says no.
-        again = claim()
-        if error.code in DOWN and self._pool.hope(need_of(again)):
-            return again
+        # No other one now. Wait until one is back: for a while for another one, if this one is
+        # there and says no; if there never was another, it is believed.
+        later = claim()
+        if error.code not in DOWN:
+            later = claim(frozenset(failed[-1:]), until=trio.current_time() + OTHERS)
+        if self._pool.hope(need_of(later)):
+            return later
         raise error
 
     def _move(self, generation: Generation, failed: Member, error: RequestError) -> None:

@@ -187,6 +187,7 @@ class Server:
         """End what waits for a model that no upstream has had for too long; for ever."""
         while True:
             await trio.sleep(_SWEEP)
+            self._admission.pump()  # some wait for a time
             for ticket in self._admission.waiting():
                 need = need_of(ticket.claim)
                 out = self._pool.outage(need)

@@ -37,6 +37,8 @@ class Need:
         avoid: names of upstreams that have just failed at it.
         only: the name of the one that will do.
         chain: of the prompt; where it is held already is preferred.
+        until: time until which others that are down are waited for, rather than ask again those to
+            avoid.
     """
 
     model: str
@@ -45,6 +47,7 @@ class Need:
     avoid: frozenset[str] = frozenset()
     only: str | None = None
     chain: Chain = field(default=(), compare=False)
+    until: float = 0.0
 
 
 class Lease:

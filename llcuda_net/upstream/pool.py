@@ -273,8 +273,8 @@ class Pool:
 
     def _within_reach(self, need: Need) -> Need:
         """A need without those to avoid, where they are all there is by now."""
-        others = self.elsewhere(need) or self.hope(need)
-        return need if others else replace(need, avoid=frozenset())
+        wait = trio.current_time() < need.until and self.hope(need)
+        return need if wait or self.elsewhere(need) else replace(need, avoid=frozenset())
 
     def elsewhere(self, need: Need) -> bool:
         """Whether one that is up could meet a need, now or later."""

@@ -8,7 +8,7 @@ import pytest
 import trio
 from trio.testing import wait_all_tasks_blocked
 
-from llcuda_net.dispatch import MOST_FAILURES
+from llcuda_net.dispatch import MOST_FAILURES, MOST_LOST, OTHERS
 from llcuda_net.errors import RequestError
 from llcuda_net.upstream.completion import CompletionEvent
 from llcuda_protocol import (
@@ -50,8 +50,7 @@ async def test_what_brings_all_down_is_given_up(autojump_clock: object) -> None:
         peer, _ = await begin(listener)
         _, error = await peer.until(Error)
         assert (error.code, error.message) == (ErrorCode.UPSTREAM_UNAVAILABLE, "it fell over")
-        assert len(a.prompts) + len(b.prompts) == MOST_FAILURES
-        assert {len(a.prompts), len(b.prompts)} == {2, 3}
+        assert {len(a.prompts), len(b.prompts)} == {1, MOST_LOST - 1}
         a.fails = b.fails = None
         a.release(100)
         b.release(100)
@@ -121,6 +120,28 @@ async def test_the_only_one_goes_on_when_it_is_back(autojump_clock: object) -> N
         text, _, done = await rest(peer, so_far)
         assert (text, done.reason, done.splices) == (ANSWER, "stop", [6])
         assert upstream.probes >= 1
+
+
+@pytest.mark.parametrize("comes_back", [True, False])
+async def test_one_that_says_no_is_not_asked_at_once_while_another_may_come_back(
+    autojump_clock: object, comes_back: bool
+) -> None:
+    a, b, both = pair()
+    async with serving(both, watched=True) as (_, listener):
+        b.die()
+        await trio.sleep(2)  # it is known to be down
+        a.fails = broken()
+        peer, _ = await begin(listener)
+        await trio.sleep(OTHERS / 4)
+        assert len(a.prompts) == 1
+        a.fails = None
+        a.release(100)
+        if comes_back:
+            b.back()
+            b.release(100)
+        text, splices, _ = await rest(peer)
+        assert (text, splices) == (ANSWER, [])
+        assert len(a.prompts) == (1 if comes_back else 2)
 
 
 async def test_with_all_down_it_waits_and_goes_on(autojump_clock: object) -> None:

@@ -253,7 +253,7 @@ async def test_errors_are_believed_after_some_in_a_row(autojump_clock: object) -
         one.failed(broken())
         one.failed(broken())
         one.failed(broken("out of memory"))
-        assert (one.state, one.reason, one.failures) == ("down", "out of memory", 7)
+        assert (one.state, one.reason, one.failures) == ("down", "answers with errors", 7)
         await until_up(one)
 
 
