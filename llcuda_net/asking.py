@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import trio
 
 from llcuda_net import embedding
@@ -42,8 +44,15 @@ async def embed(
         need = Need(group, EMBEDDINGS)
         return admission.enter(Claim(user, group, need, prompt_tokens=tokens, most_tokens=0))
 
+    def again(ticket: Ticket, failed: frozenset[str]) -> bool:
+        need = Need(group, EMBEDDINGS, avoid=failed)
+        if pool.elsewhere(need):
+            admission.again(ticket, replace(ticket.claim, key=need))
+            return True
+        return False
+
     with trio.move_on_after(timeout):
-        return await embedding.embed(texts, enter)
+        return await embedding.embed(texts, enter, again)
     raise too_late(timeout)
 
 

@@ -19,7 +19,6 @@ from llcuda_protocol import (
     Error,
     ErrorCode,
     Queue,
-    Vectors,
 )
 from tests.llcuda_net.failing import begin, pair, read, rest
 from tests.llcuda_net.harness import (
@@ -383,16 +382,3 @@ async def test_equal_keys_of_two_models_are_a_conflict(autojump_clock: object) -
         await peer.send(ask(PROMPT, 3, model="y", key="k"))
         _, error = await peer.until(Error, 3)
         assert error.code == ErrorCode.KEY_CONFLICT
-
-
-async def test_vectors_come_from_who_is_up(autojump_clock: object) -> None:
-    a, b, both = pair()
-    async with serving(both, watched=True) as (_, listener):
-        a.die()
-        await trio.sleep(5)
-        peer = await ready(listener)
-        await peer.send(Embed(1, ["text"]))
-        _, vectors = await peer.until(Vectors)
-        assert len(vectors.vectors) == 1
-        await peer.until(Done)
-        assert (a.embedded, b.embedded) == (0, 1)

@@ -1,4 +1,4 @@
-"""Embeddings are paid for like everything else, and an upstream that fails at them is noticed."""
+"""Vectors: paid for like everything else, and made elsewhere where an upstream fails at them."""
 
 from __future__ import annotations
 
@@ -7,8 +7,10 @@ import trio
 
 from llcuda_net.errors import RequestError
 from llcuda_net.users import Users
-from llcuda_protocol import Embed, Error, ErrorCode, Vectors
+from llcuda_protocol import Done, Embed, Error, ErrorCode, Vectors
+from tests.llcuda_net.failing import pair
 from tests.llcuda_net.harness import FakeUpstream, ready, serving
+from tests.llcuda_net.talker import gone
 
 
 async def test_texts_to_embed_count_as_tokens_read(autojump_clock: object) -> None:
@@ -88,3 +90,39 @@ async def test_what_is_embedded_by_one_that_fell_silent_is_given_up(autojump_clo
         _, error = await peer.until(Error)
         assert error.code == ErrorCode.UPSTREAM_STALLED
         assert trio.current_time() < 60
+
+
+async def test_vectors_come_from_another_one_where_one_fails(autojump_clock: object) -> None:
+    a, b, both = pair()
+
+    async def fails(texts: list[str]) -> list[list[list[float]]]:
+        await trio.lowlevel.checkpoint()
+        raise gone()
+
+    a.embed = fails  # type: ignore[method-assign]
+    async with serving(both, watched=True) as (server, listener):
+        peer = await ready(listener)
+        await peer.send(Embed(1, ["text"] * 100))  # two batches
+        _, vectors = await peer.until(Vectors)
+        assert len(vectors.vectors) == 100
+        await peer.until(Done)
+        assert b.embedded == 100
+        (load,) = server._admission.users()
+        assert load.served == 200  # paid once: a text of four characters counts as two tokens
+        b.embed = fails  # type: ignore[method-assign]
+        await peer.send(Embed(2, ["text"]))
+        _, error = await peer.until(Error, 2)
+        assert error.code == ErrorCode.UPSTREAM_UNAVAILABLE
+
+
+async def test_vectors_come_from_who_is_up(autojump_clock: object) -> None:
+    a, b, both = pair()
+    async with serving(both, watched=True) as (_, listener):
+        a.die()
+        await trio.sleep(5)
+        peer = await ready(listener)
+        await peer.send(Embed(1, ["text"]))
+        _, vectors = await peer.until(Vectors)
+        assert len(vectors.vectors) == 1
+        await peer.until(Done)
+        assert (a.embedded, b.embedded) == (0, 1)
