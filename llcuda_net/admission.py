@@ -179,6 +179,12 @@ class Admission:
             if self.idle:
                 self._idle.unpark_all()
 
+    def take_users(self, named: Callable[[str], User]) -> None:
+        """Users have other limits now: `named` tells them."""
+        for account in self._accounts.values():
+            account.user = named(account.user.name)
+        self.pump()
+
     def _account(self, user: User) -> Account:
         account = self._accounts.get(user.name)
         if account is None:

@@ -243,7 +243,8 @@ class Server:
             session.go_away(self.settings.drain_seconds)
 
     def check_users(self) -> None:
-        """The users have changed: sessions learn who they are of, or end."""
+        """The users have changed: sessions learn who they are of, or end; limits hold at once."""
+        self._admission.take_users(self.users.named)
         for session in tuple(self._sessions):
             session.check_user()
 
