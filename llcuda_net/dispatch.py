@@ -10,6 +10,7 @@
 from __future__ import annotations
 
 import functools
+from typing import Any
 
 import structlog
 import trio
@@ -192,8 +193,7 @@ class Dispatcher:
         properties = await lease.member.properties()
         news: str | None = None
         generation.continued(0)
-        generation.params = params.within(generation.params, properties.context)
-        checked = params.check(generation.params, properties.context)
+        checked = _checked(generation, properties.context)
         prompt = generation.prompt if generation.rendered is None else generation.rendered
         if prompt is None:
             assert generation.messages is not None
@@ -214,8 +214,7 @@ class Dispatcher:
             assert generation.messages is not None
             prompt = await render(generation.messages, member)
         generation.rendered = prompt
-        generation.params = params.within(generation.params, properties.context)
-        checked = params.check(generation.params, properties.context)
+        checked = _checked(generation, properties.context)
         tokens = TokenLog(generation.pieces, generation.ids, counts=generation.counts)
         try:
             plan = await continuation.plan(prompt, checked, tokens, member.upstream)
@@ -309,6 +308,11 @@ class Dispatcher:
         if same_model(generation.model, now):
             generation.model = now  # by now the file may have been hashed
         generation.cacheable = params.is_deterministic(generation.params)
+
+
+def _checked(generation: Generation, context: int) -> dict[str, Any]:
+    """Its parameters for an upstream: another one may have more context."""
+    return params.check(params.within(generation.params, context), context)
 
 
 async def render(messages: list[dict[str, str]], member: Member) -> str:

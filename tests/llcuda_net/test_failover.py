@@ -190,3 +190,26 @@ async def test_all_readers_and_a_key_come_along(autojump_clock: object) -> None:
         assert (await rest(peer, so_far))[:2] == (ANSWER, [3])
         assert (await rest(other))[:2] == (ANSWER, [3])
         assert len(b.prompts) == 1
+
+
+async def test_an_upstream_with_less_context_lowers_the_limit_for_itself_only(
+    autojump_clock: object,
+) -> None:
+    a, b, both = pair()
+    async with serving(both, watched=True) as (_, listener):
+        peer, _ = await begin(listener, params={"n_predict": 60})
+        a.release(2)
+        so_far = await read(peer, 2)
+        b.die()
+        await trio.sleep(2)
+        b.back(context=40)
+        await trio.sleep(5)
+        a.die()
+        b.release(1)
+        so_far += await read_on(peer, so_far, 1)
+        b.die()
+        a.back()
+        a.release(100)
+        text, _, _ = await rest(peer, so_far)
+        assert text == ANSWER
+        assert [one.calls[-1]["n_predict"] for one in (b, a)] == [40 - 2, 60 - 3]
