@@ -26,8 +26,6 @@ log = structlog.get_logger(__name__)
 
 #: What a member's state may be.
 STATES = ("up", "down", "probing", "draining")
-#: Work that a member with this role takes.
-COMPLETIONS = "completions"
 #: URLs whose member's name is remembered when the member is gone.
 MAX_NAMES = 256
 #: What an upstream is called that never was one of ours, as far as is remembered.
@@ -91,7 +89,7 @@ class Member(Protocol):
 
     @property
     def failures(self) -> int:
-        """Requests and looks that failed, since the start."""
+        """Requests that it failed at, since the start."""
 
     @property
     def failovers(self) -> int:
