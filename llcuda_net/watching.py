@@ -223,7 +223,7 @@ class Standing:
         connections_opened: since the start.
         generations: those that have not ended.
         pool: where requests go.
-        users: what each user has under way, where users are told apart.
+        users: what each user has under way.
         waiting: the requests that wait.
         settings: see settings.py.
     """
@@ -243,8 +243,8 @@ class Standing:
         self.sessions = sessions
         self.draining = False
         self.connections_opened = 0
-        self.users: Callable[[], Iterable[UserLoad]] = lambda: ()
-        self.waiting: Callable[[], Iterable[Waiting]] = lambda: ()
+        self.users: Callable[[], Iterable[UserLoad]] = admission.users
+        self.waiting: Callable[[], Iterable[Waiting]] = admission.waiting
         self._names = Names()
         self._admission = admission
         self._keeper = keeper
