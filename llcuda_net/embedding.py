@@ -14,7 +14,7 @@ from llcuda_net.upstream.lease import BLAMED, DOWN, Lease, held
 from llcuda_net.upstream.prefix import tokens_in
 from llcuda_protocol import ErrorCode
 
-#: Texts embedded in one call of the upstream, for each of which a slot is held.
+#: Texts embedded in one call of the upstream, for which one slot is held.
 _BATCH = 64
 #: Characters that one piece of a long text has at first, and at least.
 PIECE, LEAST_PIECE = 512, 32

@@ -114,8 +114,6 @@ class Server:
         self.standing = Standing(
             settings, pool, self._admission, self._registry, self._sessions, self._keeper
         )
-        self.standing.users = self._admission.users
-        self.standing.waiting = self._admission.waiting
         self._nursery: trio.Nursery
         hub.after_batch = self._publisher.flush
 
