@@ -170,7 +170,8 @@ class Dispatcher:
             generation=generation.id,
             upstream=failed.name,
             pieces=len(generation.pieces),
-            reason=error.message,
+            # An upstream's own words may quote what was asked, which no log may have.
+            reason=error.message if error.code in DOWN else error.code,
         )
         failed.failovers += 1
         generation.fails_over(f"{failed.name}: {error.message}"[:256])

@@ -98,7 +98,7 @@ class Lease:
         """
         self._sent = False
         self.slot.chain = chain_of(text)
-        self.member.breaker.ok()
+        self.member.does_well()
         if final is not None and final.timings is not None:
             self.member.trust.measured(self._expected, final.timings.cache_n)
 

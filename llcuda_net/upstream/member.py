@@ -205,6 +205,15 @@ class Member:
             self._down("answers with errors")
         self._wake.set()
 
+    def does_well(self) -> None:
+        """It has done what was asked of it."""
+        was_up = self.breaker.closed
+        self.breaker.ok()
+        if not was_up:
+            self._silent_since = None
+            log.info("upstream_up", upstream=self.name, model=self.model, slots=len(self.table))
+            self.on_change()
+
     def verify(self, slot: Slot) -> None:
         """A slot was given back whose request was broken off: look until it is free."""
         if not self.watched:
@@ -360,10 +369,7 @@ class Member:
                 ErrorCode.UPSTREAM_STALLED, "it still works at what was broken off", retry=True
             )
         await self._sign()
-        self.breaker.ok()
-        self._silent_since = None
-        log.info("upstream_up", upstream=self.name, model=self.model, slots=len(self.table))
-        self.on_change()
+        self.does_well()
 
     def _is_silent_still(self) -> None:
         self.breaker.trip(f"does not answer within {PATIENCE:g} s")

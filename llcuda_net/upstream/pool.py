@@ -303,8 +303,8 @@ class Pool:
         """Each model with those that serve it, the default one first."""
         default = next((m.group for m in self._serving() if m.group), "")
         groups: dict[str, list[Member]] = {}
-        for member in self._serving():
-            if member.group and member.model:
+        for member in self.members:
+            if member.group and member.model and not member.draining:
                 groups.setdefault(member.group, []).append(member)
         return [
             {
