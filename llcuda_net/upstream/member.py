@@ -97,6 +97,8 @@ class Member:
         self._told: dict[str, Any] = {}
         self._silent_since: float | None = None
         self._tells_slots = True
+        #: Roles that it was given, and does not have: it was started for embeddings only.
+        self._lacks: frozenset[str] = frozenset()
         self._wake = trio.Event()
         self._pause = FIRST_PAUSE
         self._checked = -math.inf
@@ -144,7 +146,7 @@ class Member:
     @property
     def roles(self) -> frozenset[str]:
         """What it is used for."""
-        return self.spec.roles
+        return self.spec.roles - self._lacks
 
     @property
     def slots(self) -> int:
@@ -181,7 +183,7 @@ class Member:
         if need.only is not None and need.only != self.name:
             return False
         return (
-            need.role in self.spec.roles
+            need.role in self.roles
             and self.name not in need.avoid
             and (self.group == need.model or not need.model)
         )
@@ -238,7 +240,7 @@ class Member:
     def _gone(self) -> None:
         self.upstream.forget()
         self.table.lost()
-        self._tells_slots = True  # as far as we know
+        self._tells_slots, self._lacks = True, frozenset()  # as far as we know
 
     # -- the watch ----------------------------------------------------------------------------
 
@@ -286,6 +288,8 @@ class Member:
                 try:
                     await self._look() if self.breaker.closed else await self._probe()
                 except RequestError as error:
+                    if error.code in DOWN:
+                        self._gone()
                     self._down(error.message)
                     if error.code == ErrorCode.UPSTREAM_UNAVAILABLE:
                         self._cut_silent(self.down_since)
@@ -385,7 +389,7 @@ class Member:
 
     async def _sign(self) -> None:
         """Have it make a token, if it is one that makes any and has a slot free for that."""
-        if COMPLETIONS not in self.spec.roles:
+        if COMPLETIONS not in self.roles:
             return
         found = self.table.best(())
         if found is None:
@@ -393,11 +397,15 @@ class Member:
         slot = found[0]
         number = slot.number if self.table.known else None
         slot.turn(Use.BUSY)
+        signature: Signature = {}
         try:
             signature = await probe(self.upstream, number)
-        except BaseException:
-            slot.turn(Use.RELEASING)
-            raise
+        except BaseException as error:
+            if getattr(error, "code", None) != ErrorCode.UNSUPPORTED:
+                slot.turn(Use.RELEASING)
+                raise
+            log.info("upstream_completes_nothing", upstream=self.name)
+            self._lacks = frozenset({COMPLETIONS})
         finally:
             slot.chain = ()  # it holds the probe now
         slot.turn(Use.FREE)

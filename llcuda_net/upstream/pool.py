@@ -233,7 +233,7 @@ class Pool:
         self.changed()
 
     def _serving(self, role: str = COMPLETIONS) -> Iterator[Member]:
-        return (m for m in self.members if role in m.spec.roles and not m.draining)
+        return (m for m in self.members if role in m.roles and not m.draining)
 
     def of(self, model: str, role: str = COMPLETIONS) -> list[Member]:
         """Those that serve a model."""
@@ -324,7 +324,7 @@ class Pool:
 
 def _told(member: Member) -> bool:
     """Whether all is known by which its model can be told from others; it may be nothing."""
-    if COMPLETIONS not in member.spec.roles:  # it is not asked for tokens
+    if COMPLETIONS not in member.roles:  # it is not asked for tokens
         return member.table.known
     identity = member.identity
     return bool(identity.hash) or identity.signature is not None

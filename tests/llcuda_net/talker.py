@@ -42,6 +42,7 @@ class Talker(FakeUpstream):
         away: every request fails with this.
         silent: nothing is answered, ever.
         mute: it says that it is well, and makes no token.
+        refuses: every completion fails with this at once, that of a probe included.
         fails: each completion fails with this after `fail_after` tokens.
         tells: whether it has /slots.
         lingers: what was broken off works on until `finish`.
@@ -60,6 +61,7 @@ class Talker(FakeUpstream):
         self.away: RequestError | None = None
         self.silent = False
         self.mute = False
+        self.refuses: RequestError | None = None
         self.fails: RequestError | None = None
         self.tells = True
         self.lingers = False
@@ -138,6 +140,8 @@ class Talker(FakeUpstream):
         on_sent: Callable[[], None],
     ) -> None:
         await self._answer()
+        if self.refuses is not None:
+            raise self.refuses
         probe = prompt == PROBE_PROMPT
         if probe:
             self.probes += 1

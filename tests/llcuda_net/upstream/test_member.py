@@ -11,6 +11,7 @@ import trio
 from trio.testing import MockClock
 
 from llcuda_net.errors import RequestError
+from llcuda_net.specs import COMPLETIONS, EMBEDDINGS
 from llcuda_net.upstream.lease import Lease, Need
 from llcuda_net.upstream.member import LOOK, PATIENCE, SILENT, UNTOLD, Member
 from llcuda_net.upstream.prefix import BLOCK, chain_of
@@ -411,3 +412,23 @@ async def test_another_model_is_another_group(autojump_clock: object) -> None:
         upstream.back()
         await until_up(one)
         assert one.group == ""
+
+
+async def test_one_that_was_started_for_embeddings_only_is_used_for_those(
+    autojump_clock: object,
+) -> None:
+    upstream = Talker()
+    upstream.refuses = RequestError(ErrorCode.UNSUPPORTED, "it completes nothing")
+    async with watched(upstream) as one:
+        one.wants_signature = lambda: True
+        await trio.sleep(3)
+        assert (one.state, one.roles) == ("up", frozenset({EMBEDDINGS}))
+        assert one.free == len(one.table)
+        assert one.may(Need(one.group, EMBEDDINGS))
+        assert not one.may(Need(one.group))
+        upstream.die()
+        await trio.sleep(3)
+        upstream.refuses = None
+        upstream.back()
+        await until_up(one)
+        assert one.roles == {COMPLETIONS, EMBEDDINGS}
