@@ -149,7 +149,8 @@ class Admission:
             return
         lease = self._ended(ticket)
         ticket.lost(claim)
-        self._line.add(ticket, self._account(claim.user), self._clock())
+        # The account as it is: its user may have other limits by now than when this one came.
+        self._line.add(ticket, self._accounts[claim.user.name], self._clock())
         _release(lease)
         self.pump()
         if ticket in self._line:
@@ -168,6 +169,21 @@ class Admission:
             self._drop(ticket)
         if self.idle:
             self._idle.unpark_all()
+
+    def give_up(self, ticket: Ticket, why: RequestError) -> None:
+        """Have one that waits fail; one that does not is left alone."""
+        if ticket.phase is Phase.WAITING:
+            ticket.refusal = why
+            self._drop(ticket)
+            ticket.turn.set()
+            if self.idle:
+                self._idle.unpark_all()
+
+    def take_users(self, named: Callable[[str], User]) -> None:
+        """Users have other limits now: `named` tells them."""
+        for account in self._accounts.values():
+            account.user = named(account.user.name)
+        self.pump()
 
     def _account(self, user: User) -> Account:
         account = self._accounts.get(user.name)

@@ -27,6 +27,7 @@ from llcuda_net.tickets import Claim
 from llcuda_net.upstream.elected import Elected
 from llcuda_net.upstream.fingerprint import same_model
 from llcuda_net.upstream.interface import Properties
+from llcuda_net.upstream.lease import held
 from llcuda_net.upstream.prefix import tokens_in
 from llcuda_net.users import User, view_of
 from llcuda_protocol import ErrorCode
@@ -223,12 +224,13 @@ class Analyst:
             RequestError: the upstream gives no embeddings, or fails; the queue is full.
         """
         await self._ready()
-        texts = LongTexts(self._upstream.embed)
-        texts.piece = self._texts.piece
         need = self._upstream.need
         tokens = tokens_in(text[:MAX_TEXT])
         claim = Claim(user, need.model, need, prompt_tokens=tokens, most_tokens=0)
-        async with self._admission.enter(claim):
+        ticket = self._admission.enter(claim)
+        async with ticket:
+            texts = LongTexts(held(ticket.lease).member.upstream.embed)
+            texts.piece = self._texts.piece
             (vector,) = await texts.vectors([text])
         owner = view_of(user)
         space = await self._space()

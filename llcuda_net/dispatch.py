@@ -10,6 +10,7 @@
 from __future__ import annotations
 
 import functools
+from typing import Any
 
 import structlog
 import trio
@@ -34,8 +35,11 @@ from llcuda_protocol import ErrorCode
 
 log = structlog.get_logger(__name__)
 
-#: How often upstreams may fail at a generation in a row, without a token from it.
-MOST_FAILURES = 5
+#: How often upstreams may fail at a generation in a row, without a token from it; and how often of
+#: these they may have had it and been lost.
+MOST_FAILURES, MOST_LOST = 6, 3
+#: Seconds to wait for an upstream that is down, rather than ask one again that has said no.
+OTHERS = 10.0
 #: Tokens from which a prompt counts as long: reading it holds up the tokens of all other slots.
 LONG_PROMPT = 2048
 
@@ -57,6 +61,7 @@ class Dispatcher:
         group: str,
         avoid: frozenset[str] = frozenset(),
         only: str | None = None,
+        until: float = 0.0,
     ) -> Claim:
         """What a generation asks of the queue and the upstreams.
 
@@ -64,6 +69,7 @@ class Dispatcher:
             group: its model's key in the pool.
             avoid: upstreams that have just failed at it.
             only: the one upstream that will do.
+            until: see Need.
         """
         text = _so_far(generation)
         tokens = prefix.tokens_in(text)
@@ -72,6 +78,7 @@ class Dispatcher:
             long=tokens >= LONG_PROMPT,
             avoid=avoid,
             only=only,
+            until=until,
             chain=prefix.chain_of(text),
         )
         most = generation.params.get("n_predict")
@@ -95,6 +102,7 @@ class Dispatcher:
             RequestError: it cannot be completed.
         """
         failed: list[str] = []
+        lost = 0
         while True:
             lease = held(ticket.lease)
             made = generation.made
@@ -109,8 +117,11 @@ class Dispatcher:
                 error = failure
             lease.failed(error)
             if generation.made > made:
-                failed.clear()
+                failed, lost = [], 0
             failed.append(lease.member.name)
+            lost += lease.was_sent and error.code == ErrorCode.UPSTREAM_UNAVAILABLE
+            if lost >= MOST_LOST or len(failed) >= MOST_FAILURES:
+                raise error
             claim = self._elsewhere(generation, ticket, lease.member, error, failed)
             self._move(generation, lease.member, error)
             self._admission.again(ticket, claim)
@@ -140,19 +151,17 @@ class Dispatcher:
             group = member.group
             only = None if group else member.name
         claim = functools.partial(self.claim, generation, group, only=only)
-        if len(failed) < MOST_FAILURES:
-            for avoid in (frozenset(failed), frozenset(failed[-1:])):
-                elsewhere = claim(avoid)
-                if self._pool.elsewhere(need_of(elsewhere)):
-                    return elsewhere
-            # No other one now: wait until one is back.
-            others = claim(frozenset(failed[-1:]))
-            if self._pool.hope(need_of(others)):
-                return others
-            # There never was another: wait for the same, unless it is there and says no.
-            again = claim()
-            if error.code in DOWN and self._pool.hope(need_of(again)):
-                return again
+        for avoid in (frozenset(failed), frozenset(failed[-1:])):
+            elsewhere = claim(avoid)
+            if self._pool.elsewhere(need_of(elsewhere)):
+                return elsewhere
+        # No other one now. Wait until one is back: for a while for another one, if this one is
+        # there and says no; if there never was another, it is believed.
+        later = claim()
+        if error.code not in DOWN:
+            later = claim(frozenset(failed[-1:]), until=trio.current_time() + OTHERS)
+        if self._pool.hope(need_of(later)):
+            return later
         raise error
 
     def _move(self, generation: Generation, failed: Member, error: RequestError) -> None:
@@ -161,7 +170,8 @@ class Dispatcher:
             generation=generation.id,
             upstream=failed.name,
             pieces=len(generation.pieces),
-            reason=error.message,
+            # An upstream's own words may quote what was asked, which no log may have.
+            reason=error.message if error.code in DOWN else error.code,
         )
         failed.failovers += 1
         generation.fails_over(f"{failed.name}: {error.message}"[:256])
@@ -184,8 +194,7 @@ class Dispatcher:
         properties = await lease.member.properties()
         news: str | None = None
         generation.continued(0)
-        generation.params = params.within(generation.params, properties.context)
-        checked = params.check(generation.params, properties.context)
+        checked = _checked(generation, properties.context)
         prompt = generation.prompt if generation.rendered is None else generation.rendered
         if prompt is None:
             assert generation.messages is not None
@@ -206,8 +215,7 @@ class Dispatcher:
             assert generation.messages is not None
             prompt = await render(generation.messages, member)
         generation.rendered = prompt
-        generation.params = params.within(generation.params, properties.context)
-        checked = params.check(generation.params, properties.context)
+        checked = _checked(generation, properties.context)
         tokens = TokenLog(generation.pieces, generation.ids, counts=generation.counts)
         try:
             plan = await continuation.plan(prompt, checked, tokens, member.upstream)
@@ -301,6 +309,11 @@ class Dispatcher:
         if same_model(generation.model, now):
             generation.model = now  # by now the file may have been hashed
         generation.cacheable = params.is_deterministic(generation.params)
+
+
+def _checked(generation: Generation, context: int) -> dict[str, Any]:
+    """Its parameters for an upstream: another one may have more context."""
+    return params.check(params.within(generation.params, context), context)
 
 
 async def render(messages: list[dict[str, str]], member: Member) -> str:

@@ -10,11 +10,11 @@ import trio
 from llcuda_net.errors import RequestError
 from llcuda_net.tickets import Ticket
 from llcuda_net.upstream.completion import nonsense
-from llcuda_net.upstream.lease import DOWN, Lease, held
+from llcuda_net.upstream.lease import BLAMED, DOWN, Lease, held
 from llcuda_net.upstream.prefix import tokens_in
 from llcuda_protocol import ErrorCode
 
-#: Texts embedded in one call of the upstream, for each of which a slot is held.
+#: Texts embedded in one call of the upstream, for which one slot is held.
 _BATCH = 64
 #: Characters that one piece of a long text has at first, and at least.
 PIECE, LEAST_PIECE = 512, 32
@@ -25,21 +25,37 @@ MAX_TEXT = 32_768
 EmbedTexts = Callable[[list[str]], Awaitable[list[list[list[float]]]]]
 
 
-async def embed(texts: Sequence[str], enter: Callable[[int], Ticket]) -> list[bytes]:
+async def embed(
+    texts: Sequence[str],
+    enter: Callable[[int], Ticket],
+    again: Callable[[Ticket, frozenset[str]], bool],
+) -> list[bytes]:
     """A vector a text, float32, little-endian.
 
     Args:
         enter: takes a place in the queue for so many tokens to be read.
+        again: has a ticket wait once more, for another upstream than those named; whether there is
+            one.
 
     Raises:
-        RequestError: the queue is full, or the upstream fails or gives no vectors.
+        RequestError: the queue is full, or the upstreams fail or give no vectors.
     """
     vectors: list[bytes] = []
     for start in range(0, len(texts), _BATCH):
         batch = list(texts[start : start + _BATCH])
         ticket = enter(sum(map(tokens_in, batch)))
+        failed: frozenset[str] = frozenset()
         async with ticket:
-            found = await _embedded(held(ticket.lease), batch)
+            while True:
+                lease = held(ticket.lease)
+                try:
+                    found = await _embedded(lease, batch)
+                    break
+                except RequestError as error:
+                    failed |= {lease.member.name}
+                    if error.code not in BLAMED or not again(ticket, failed):
+                        raise
+                await ticket.its_turn()
         try:
             vectors += [_pack(_mean(rows)) for rows in found]
         except (struct.error, TypeError, ValueError, OverflowError):

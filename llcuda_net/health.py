@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from llcuda_net.watching import COMPLETIONS, Standing
+from llcuda_net.specs import COMPLETIONS
+from llcuda_net.watching import Standing
 
 
 class Health:

@@ -16,10 +16,8 @@ from llcuda_net.keeping import seconds_of
 from llcuda_net.settings import Settings
 from llcuda_net.storage.pipeline import Recovered
 from llcuda_net.storage.records import Level, hash_of
-from llcuda_net.users import Priority, User
+from llcuda_net.users import PRIORITIES, Priority, User
 from llcuda_protocol import ErrorCode, Generate
-
-_PRIORITIES = {priority.name.lower(): priority for priority in Priority}
 
 
 def from_request(
@@ -66,9 +64,9 @@ def _hash(request: Generate) -> bytes:
 def _priority(wanted: str | None, user: User) -> Priority:
     if wanted is None:
         return max(Priority.NORMAL, user.priority)
-    priority = _PRIORITIES.get(wanted)
+    priority = PRIORITIES.get(wanted)
     if priority is None:
-        names = ", ".join(_PRIORITIES)
+        names = ", ".join(PRIORITIES)
         raise RequestError(
             ErrorCode.INVALID_REQUEST,
             f"there is no priority {wanted[:60]!r}: choose one of {names}",
@@ -98,7 +96,7 @@ def from_journal(entry: Recovered, settings: Settings, user: User) -> Generation
         owner=opened.owner,
         user=user,
         wanted=request.get("model"),
-        priority=_PRIORITIES.get(request.get("priority", ""), Priority.NORMAL),
+        priority=PRIORITIES.get(request.get("priority", ""), Priority.NORMAL),
         on_disconnect=seconds_of(opened.on_disconnect),
         level=opened.level,
         id=opened.generation,

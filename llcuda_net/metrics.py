@@ -23,6 +23,7 @@ from llcuda_net.errors import RequestError, StorageError
 from llcuda_net.generations import Generation
 from llcuda_net.health import Health
 from llcuda_net.storage.pipeline import Storage
+from llcuda_net.users import PRIORITIES
 from llcuda_net.watching import STATES, UNKNOWN, Member, Standing, Watch
 from llcuda_protocol import ErrorCode
 
@@ -53,7 +54,6 @@ MAX_PAIRS = 64
 #: Users that are told apart; what others do is counted as of the user "other".
 MAX_USERS = 64
 _OTHER = (UNKNOWN, UNKNOWN)
-_PRIORITIES = ("high", "normal", "low")
 _PLAIN_TEXT = "text/plain; version=0.0.4; charset=utf-8"
 _WHO = ("upstream", "model")
 _NAMED = ("upstream",)
@@ -270,7 +270,7 @@ class Metrics(Watch):
         queue = GaugeMetricFamily(
             "llcuda_queue_waiting", "Requests that wait, by their priority.", labels=("priority",)
         )
-        for priority in _PRIORITIES:
+        for priority in PRIORITIES:
             queue.add_metric((priority,), waiting[priority])
         running, queued = Counts[str](), Counts[str]()
         for load in now.users():

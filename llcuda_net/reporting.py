@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 from collections import Counter
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import trio
 
 from llcuda_net.admission import Admission
+from llcuda_net.dispatch import need_of
 from llcuda_net.generations import Generation, State
 from llcuda_net.keeping import Keeper
 from llcuda_net.registry import Registry
-from llcuda_net.storage.pipeline import Storage
 from llcuda_net.tickets import Ticket
 from llcuda_net.upstream.member import Member
 from llcuda_net.upstream.pool import Pool
@@ -57,16 +59,37 @@ class Reporter:
         self._streamed = 0
         self._failovers = 0
         self._rate = Rate()
+        #: Tokens by the URL of the upstream that made them, and how many of a generation are
+        #: counted there.
+        self._made: Counter[str] = Counter()
+        self._credited: WeakKeyDictionary[Generation, int] = WeakKeyDictionary()
+        self._rates: dict[str, Rate] = {}
 
     def ended(self, generation: Generation) -> None:
         """A generation is over."""
+        self._credit(generation)
         self._ended[generation.state] += 1
         self._streamed += len(generation.pieces)
         self._failovers += len(generation.failovers)
 
+    def _credit(self, generation: Generation) -> None:
+        """Count what was made since the last time for the upstream that has it now."""
+        made = generation.made
+        self._made[generation.upstream] += made - self._credited.get(generation, 0)
+        self._credited[generation] = made
+
+    def _speed(self, url: str) -> float:
+        return self._rates.setdefault(url, Rate())(self._made[url])
+
     def report(self, user: User, *, draining: bool, connections: int) -> dict[str, Any]:
         """How it stands, as far as a user may know: an admin everything."""
+        for generation in self._registry:
+            self._credit(generation)
         tokens = self._streamed + sum(len(g.pieces) for g in self._registry)
+        members = self._pool.members
+        known = {member.upstream.base_url for member in members}
+        self._rates = {url: rate for url, rate in self._rates.items() if url in known}
+        self._made = Counter({url: made for url, made in self._made.items() if url in known})
         return {
             "server": {
                 "version": package_version(),
@@ -87,7 +110,13 @@ class Reporter:
             },
             "tokens": tokens,
             "tokens_per_second": self._rate(tokens),
-            "upstreams": [_upstream(member, user) for member in self._pool.members],
+            "upstreams": [
+                {
+                    **_upstream(member, user),
+                    "tokens_per_second": self._speed(member.upstream.base_url),
+                }
+                for member in members
+            ],
             "models": self._pool.models(),
             "users": [
                 {
@@ -102,14 +131,20 @@ class Reporter:
             ],
             "queue": [
                 self._waiting(ticket)
-                for ticket in self._admission.waiting()[:_MOST_WAITING]
-                if user.admin or ticket.claim.user.name == user.name
+                for ticket in itertools.islice(
+                    (
+                        ticket
+                        for ticket in self._admission.waiting()
+                        if user.admin or ticket.claim.user.name == user.name
+                    ),
+                    _MOST_WAITING,
+                )
             ],
-            **_store(self._keeper.storage),
+            **_store(self._keeper),
         }
 
     def _waiting(self, ticket: Ticket) -> dict[str, Any]:
-        members = self._pool.of(ticket.claim.model)
+        members = self._pool.of(ticket.claim.model, need_of(ticket.claim).role)
         return {
             "user": ticket.claim.user.name,
             "model": members[0].model if members else "",
@@ -151,12 +186,14 @@ def _upstream(member: Member, user: User) -> dict[str, Any]:
     }
 
 
-def _store(storage: Storage | None) -> dict[str, Any]:
+def _store(keeper: Keeper) -> dict[str, Any]:
+    storage = keeper.storage
     if storage is None:
         return {}
     figures = storage.journal.figures
     return {
         "store": {
+            "level": str(keeper.level(None)),
             "journal_records": figures.records,
             "journal_bytes": figures.bytes,
             "results": storage.committed,

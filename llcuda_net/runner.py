@@ -18,6 +18,7 @@ from llcuda_net.outcome import Outcome
 from llcuda_net.publishing import Publisher
 from llcuda_net.registry import Registry, check_key
 from llcuda_net.tickets import Ticket
+from llcuda_net.upstream.lease import BLAMED
 from llcuda_net.upstream.pool import Pool
 from llcuda_protocol import ErrorCode
 
@@ -129,7 +130,13 @@ class Runner:
 
     async def _from_cache(self, generation: Generation, group: str) -> State | None:
         """Answer it with what one of the model's upstreams said to the same request."""
-        for model, url in await self._pool.fingerprints(group):
+        try:
+            models = await self._pool.fingerprints(group)
+        except RequestError as error:
+            if error.code not in BLAMED:
+                raise
+            return None  # as without a cache: it is for the dispatcher to wait for another one
+        for model, url in models:
             found = await self._keeper.find_cached(model, generation.request_hash, generation.owner)
             if found is not None:
                 generation.cached_from = found.id

@@ -17,7 +17,7 @@ from weakref import WeakKeyDictionary, WeakValueDictionary
 import structlog
 import trio
 
-from llcuda_net import embedding, intake, listing
+from llcuda_net import asking, intake, listing
 from llcuda_net.admission import Admission
 from llcuda_net.analysis import Analyst
 from llcuda_net.dispatch import need_of
@@ -29,17 +29,16 @@ from llcuda_net.publishing import Publisher
 from llcuda_net.registry import Registry, unknown
 from llcuda_net.reporting import Reporter
 from llcuda_net.resuming import Resumer
-from llcuda_net.runner import Runner, too_late
+from llcuda_net.runner import Runner
 from llcuda_net.semantic import Found
 from llcuda_net.session import Session
 from llcuda_net.settings import Settings
-from llcuda_net.specs import EMBEDDINGS
 from llcuda_net.storage.pipeline import Recovered
 from llcuda_net.storage.records import Level
 from llcuda_net.tickets import Claim, Ticket
 from llcuda_net.upstream.elected import Elected
 from llcuda_net.upstream.hub import StreamHub
-from llcuda_net.upstream.lease import Lease, Need
+from llcuda_net.upstream.lease import Lease
 from llcuda_net.upstream.pool import Pool
 from llcuda_net.users import User, Users, view_of
 from llcuda_net.version import package_version
@@ -115,8 +114,6 @@ class Server:
         self.standing = Standing(
             settings, pool, self._admission, self._registry, self._sessions, self._keeper
         )
-        self.standing.users = self._admission.users
-        self.standing.waiting = self._admission.waiting
         self._nursery: trio.Nursery
         hub.after_batch = self._publisher.flush
 
@@ -187,18 +184,23 @@ class Server:
         """End what waits for a model that no upstream has had for too long; for ever."""
         while True:
             await trio.sleep(_SWEEP)
+            self._admission.pump()  # some wait for a time
             for ticket in self._admission.waiting():
-                out = self._pool.outage(ticket.claim.model)
+                need = need_of(ticket.claim)
+                out = self._pool.outage(need)
+                if out <= self.settings.failover_seconds:
+                    continue
+                error = RequestError(
+                    ErrorCode.UPSTREAM_UNAVAILABLE,
+                    f"for {out:.0f} s {self._pool.why(need)}",
+                    retry=True,
+                    retry_after=1.0,
+                )
                 generation = self._waits.get(ticket)
-                if generation is not None and out > self.settings.failover_seconds:
-                    generation.hand_back(
-                        RequestError(
-                            ErrorCode.UPSTREAM_UNAVAILABLE,
-                            f"for {out:.0f} s {self._pool.why(need_of(ticket.claim))}",
-                            retry=True,
-                            retry_after=1.0,
-                        )
-                    )
+                if generation is not None:
+                    generation.hand_back(error)
+                else:  # texts to embed
+                    self._admission.give_up(ticket, error)
 
     async def _settle(self, seconds: float) -> None:
         """Wait, for a bounded time, until nothing runs and everything has been sent."""
@@ -239,7 +241,8 @@ class Server:
             session.go_away(self.settings.drain_seconds)
 
     def check_users(self) -> None:
-        """The users have changed: sessions learn who they are of, or end."""
+        """The users have changed: sessions learn who they are of, or end; limits hold at once."""
+        self._admission.take_users(self.users.named)
         for session in tuple(self._sessions):
             session.check_user()
 
@@ -255,8 +258,7 @@ class Server:
             return self._submit(request, user)
 
     def _submit(self, request: Generate, user: User) -> Generation:
-        if self._draining:
-            raise _shutting_down("the server is shutting down; try again later")
+        self._check_not_draining()
         group = self._pool.key_of(request.model)
         self._pool.check(group)
         generation = intake.from_request(
@@ -390,54 +392,30 @@ class Server:
         )
 
     async def embed(self, texts: list[str], user: User, model: str | None = None) -> list[bytes]:
-        """A vector a text, float32, little-endian.
+        """See asking.embed.
 
         Raises:
-            RequestError: as `submit`, or the upstream gives no embeddings.
+            RequestError: as there, or the server is stopping.
         """
         with self.watch.answering("embed"):
-            return await self._embed(texts, user, model)
-
-    async def _embed(self, texts: list[str], user: User, model: str | None) -> list[bytes]:
-        if self._draining:
-            raise _shutting_down("the server is shutting down; try again later")
-        vectors: list[bytes] = []
-        with trio.move_on_after(self.settings.timeout) as deadline:
-            group = self._pool.key_of(model, EMBEDDINGS)
-
-            def enter(tokens: int) -> Ticket:
-                need = Need(group, EMBEDDINGS)
-                return self._admission.enter(
-                    Claim(user, group, need, prompt_tokens=tokens, most_tokens=0)
-                )
-
-            vectors = await embedding.embed(texts, enter)
-        if deadline.cancelled_caught:
-            raise too_late(self.settings.timeout)
-        return vectors
+            self._check_not_draining()
+            return await asking.embed(
+                texts, user, model, self._pool, self._admission, self.settings.timeout
+            )
 
     async def search(self, text: str, k: int, user: User) -> Found:
-        """The k results of a user (an admin's: of all) nearest to a text.
+        """See asking.search.
 
         Raises:
-            RequestError: as `embed`, or nothing is analysed here.
+            RequestError: as there, or the server is stopping.
         """
         with self.watch.answering("search"):
-            return await self._search(text, k, user)
+            self._check_not_draining()
+            return await asking.search(text, k, user, self.analyst, self.settings.timeout)
 
-    async def _search(self, text: str, k: int, user: User) -> Found:
+    def _check_not_draining(self) -> None:
         if self._draining:
             raise _shutting_down("the server is shutting down; try again later")
-        if self.analyst is None:
-            raise RequestError(
-                ErrorCode.UNSUPPORTED,
-                "this server analyses no results: it was started with --no-analysis, or keeps none",
-            )
-        if not text.strip():
-            raise RequestError(ErrorCode.INVALID_REQUEST, "the text to search for is empty")
-        with trio.move_on_after(self.settings.timeout):
-            return await self.analyst.search(text, k, user)
-        raise too_late(self.settings.timeout)
 
     async def list_generations(self, request: ListGenerations, user: User) -> list[dict[str, Any]]:
         """Generations of a user (an admin's: of all), newest first, as the protocol's entries.

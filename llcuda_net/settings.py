@@ -42,7 +42,10 @@ class Settings:
     host: str = _option("127.0.0.1", "address to listen on")
     port: int = _option(9000, "port to listen on; 0: a free one, printed", kind=int, low=0)
     upstream: tuple[Spec, ...] = _option(
-        (), "URL of a llama-server that already runs; may be given several times", kind=Spec
+        (),
+        "URL of a llama-server that already runs; may be given several times. Tables in the config "
+        "file say more of each",
+        kind=Spec,
     )
     upstream_api_key_file: str | None = _option(
         None, "file with the API key that the upstreams want"
@@ -76,7 +79,8 @@ class Settings:
         kind=bool,
     )
     auth_token_file: str | None = _option(
-        None, "file of tokens, one a line; a client must send one of them"
+        None,
+        "file of tokens, one a line, each with its user and their limits; a client must send one",
     )
     allow_no_auth: bool = _option(
         False, "listen beyond loopback without a token file: anybody may use it", kind=bool
@@ -111,7 +115,7 @@ class Settings:
     )
     ageing_seconds: float = _option(
         30.0,
-        "seconds of waiting that lift a request into the next better priority",
+        "seconds of waiting behind better priorities that lift a request into the next one",
         kind=float,
         low=0.001,
     )
@@ -123,7 +127,12 @@ class Settings:
         30.0, "seconds that a client may take nothing before it is dropped", kind=float, low=0.001
     )
     max_connections: int = _option(1024, "clients connected at once", kind=int, low=1)
-    max_queue: int = _option(256, "requests that may wait for a slot", kind=int, low=0)
+    max_queue: int = _option(
+        256,
+        "requests that may wait for a slot; each user may have one all the same",
+        kind=int,
+        low=0,
+    )
     max_long_prompts: int = _option(
         1,
         "long prompts that one upstream reads at once: they hold up all its slots",

@@ -93,13 +93,14 @@ def phases(times: Times, prompt_ms: float) -> Iterator[Phase]:
 
 
 def splices(generation: Generation) -> list[Splice]:
-    """Where it went on, of all its life: also in servers before this one."""
-    own = {one.position for one in generation.failovers}  # these are told with their time
-    return [
-        Splice((epoch >> _EPOCH_BITS) * 1_000_000, position)
-        for position, epoch in generation.splices
-        if position not in own
-    ]
+    """Where it went on after a restart, of all its life: also in servers before this one."""
+    found: list[Splice] = []
+    last = 0
+    for position, epoch in generation.splices:
+        if epoch != last:  # a failover keeps the epoch, and its time is not told by it
+            found.append(Splice((epoch >> _EPOCH_BITS) * 1_000_000, position))
+            last = epoch
+    return found
 
 
 def attributes(generation: Generation, upstream: str) -> dict[str, Value]:

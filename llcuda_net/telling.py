@@ -11,6 +11,9 @@ from llcuda_net.line import Line
 from llcuda_net.pace import Pace
 from llcuda_net.tickets import Kind, Phase, Ticket
 
+#: Seconds of waiting that are told at most: longer ones say nothing more.
+_LONGEST = 1e6
+
 log = structlog.get_logger(__name__)
 
 
@@ -67,6 +70,8 @@ class Teller:
         ticket.wait = None if pace is None else pace.wait(position, now)
         if ticket.wait is not None and not ticket.returned:
             ticket.wait = max(ticket.wait, account.refilled(now) - now)
+        if ticket.wait is not None:
+            ticket.wait = min(ticket.wait, _LONGEST)
         ticket.reason = account.why(now, rated=not ticket.returned)
         if not ticket.reason:
             if ticket.kind not in reasons:

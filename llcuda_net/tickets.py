@@ -79,6 +79,7 @@ class Ticket:
         phase: whether it waits, runs, or neither any more.
         priority: its class now; a better one the longer it waits.
         returned: whether it had a slot before, and lost it.
+        refusal: why it waits no more, where it was given up.
     """
 
     def __init__(
@@ -105,6 +106,7 @@ class Ticket:
         self.priority = max(claim.priority, claim.user.priority)
         self._step, self._ageing = step, ageing
         self.returned = False
+        self.refusal: RequestError | None = None
         self.told: tuple[int, float | None, str] = (0, None, "")
         self._leave = leave
         self._made = 0
@@ -155,7 +157,7 @@ class Ticket:
         """Wait until it has a slot.
 
         Raises:
-            RequestError: its deadline came first, and it has left.
+            RequestError: its deadline came first, and it has left; or it was given up.
         """
         deadline = math.inf if self.returned else self.claim.deadline
         try:
@@ -164,6 +166,8 @@ class Ticket:
         except BaseException:
             self._leave(self)
             raise
+        if self.refusal is not None:
+            raise self.refusal
         if not self.turn.is_set():
             self._leave(self)
             raise self.too_late()

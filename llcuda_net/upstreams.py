@@ -58,6 +58,7 @@ class Upstreams:
         self._folder = folder
         if self._model is not None:
             await self._start_engine(nursery, self._model)
+        self._pool.may_grow = bool(self._settings.upstream)
         for spec in self._settings.upstream:
             self._pool.add(self._member(spec, self._keys[spec]))
         return self._pool
@@ -75,22 +76,20 @@ class Upstreams:
                 )
             return
         keys = _keys(settings)
-        now = {m.spec: m for m in self._pool.members if not m.draining}
-        same = {s for s in settings.upstream if s in now and self._keys.get(s) == keys[s]}
-        fresh = [self._member(s, keys[s]) for s in settings.upstream if s not in same]
-        leaving = [m for s, m in now.items() if s not in same]
-        alike = {_place(m.spec): m for m in now.values()}
+        now = {
+            (_place(m.spec), self._keys[m.spec]): m for m in self._pool.members if not m.draining
+        }
+        stay = {spec: now.pop((_place(spec), keys[spec]), None) for spec in settings.upstream}
+        fresh = [self._member(spec, keys[spec]) for spec, before in stay.items() if before is None]
+        for spec, before in stay.items():
+            if before is not None:
+                before.take(spec)  # at most its share of the work is another
         for member in fresh:
-            before = alike.get(_place(member.spec))
-            if before is not None and self._keys.get(before.spec) == keys[member.spec]:
-                before.take(member.spec)  # only its share of the work is another
-                leaving.remove(before)
-                self._pool.changed()
-            else:
-                self._pool.add(member)
-        for member in leaving:
+            self._pool.add(member)
+        for member in now.values():
             self._pool.drain(member)
         self._settings, self._keys = settings, keys
+        self._pool.changed()
 
     async def aclose(self) -> None:
         """Close the connections that are kept."""

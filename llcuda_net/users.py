@@ -25,6 +25,10 @@ class Priority(IntEnum):
     LOW = 2
 
 
+#: Each by the name that files and requests have for it, best first.
+PRIORITIES = {priority.name.lower(): priority for priority in Priority}
+
+
 @dataclass(frozen=True, slots=True)
 class User:
     """One user, and their limits.
@@ -234,13 +238,12 @@ def _one_of(choices: dict[str, Any]) -> Callable[[str], Any]:
     return convert
 
 
-_PRIORITIES = {priority.name.lower(): priority for priority in Priority}
 _POSITIVE = "a number above 0, such as 1.5"
 #: A key's attribute of a user, what its values are, and what makes the one of the other.
 _KEYS: dict[str, tuple[str, str, Callable[[str], Any]]] = {
     "name": ("name", "1 to 64 of the letters A-Z and a-z, digits, and . _ @ -", _name),
     "weight": ("weight", _POSITIVE, _above_nothing),
-    "priority": ("priority", " or ".join(_PRIORITIES), _one_of(_PRIORITIES)),
+    "priority": ("priority", " or ".join(PRIORITIES), _one_of(PRIORITIES)),
     "concurrent": ("max_running", "a whole number from 1 on", _at_least_one),
     "queued": ("max_queued", "a whole number from 0 on", _whole),
     "tokens_per_minute": ("tokens_per_minute", _POSITIVE, _above_nothing),

@@ -26,8 +26,6 @@ log = structlog.get_logger(__name__)
 
 #: What a member's state may be.
 STATES = ("up", "down", "probing", "draining")
-#: Work that a member with this role takes.
-COMPLETIONS = "completions"
 #: URLs whose member's name is remembered when the member is gone.
 MAX_NAMES = 256
 #: What an upstream is called that never was one of ours, as far as is remembered.
@@ -91,7 +89,7 @@ class Member(Protocol):
 
     @property
     def failures(self) -> int:
-        """Requests and looks that failed, since the start."""
+        """Requests that it failed at, since the start."""
 
     @property
     def failovers(self) -> int:
@@ -225,7 +223,7 @@ class Standing:
         connections_opened: since the start.
         generations: those that have not ended.
         pool: where requests go.
-        users: what each user has under way, where users are told apart.
+        users: what each user has under way.
         waiting: the requests that wait.
         settings: see settings.py.
     """
@@ -245,8 +243,8 @@ class Standing:
         self.sessions = sessions
         self.draining = False
         self.connections_opened = 0
-        self.users: Callable[[], Iterable[UserLoad]] = lambda: ()
-        self.waiting: Callable[[], Iterable[Waiting]] = lambda: ()
+        self.users: Callable[[], Iterable[UserLoad]] = admission.users
+        self.waiting: Callable[[], Iterable[Waiting]] = admission.waiting
         self._names = Names()
         self._admission = admission
         self._keeper = keeper

@@ -32,7 +32,7 @@ LAYERS = [
     {"llcuda_net.dispatch", "llcuda_net.analysis", "llcuda_net.watching", "llcuda_net.reporting"},
     {"llcuda_net.runner", "llcuda_net.upstreams"},
     {"llcuda_net.health", "llcuda_net.metrics_http", "llcuda_net.spans"},
-    {"llcuda_net.resuming", "llcuda_net.metrics", "llcuda_net.tracing"},
+    {"llcuda_net.resuming", "llcuda_net.asking", "llcuda_net.metrics", "llcuda_net.tracing"},
     {"llcuda_net.server", "llcuda_net.client"},
     {"llcuda_net.monitoring"},
     {"llcuda_net.serving", "llcuda_net.sync", "llcuda_net.measure"},

@@ -4,13 +4,11 @@
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "protocol")]  # runs from anywhere, without being installed
@@ -22,7 +20,6 @@ from tools.chaos.clients import KINDS  # noqa: E402
 from tools.chaos.troubles import KINDS as TROUBLES  # noqa: E402
 from tools.chaos.troubles import Manners  # noqa: E402
 from tools.crash import command  # noqa: E402
-from tools.overhead.processes import StartError  # noqa: E402
 
 EXAMPLE = """\
 example:
@@ -143,47 +140,30 @@ def summary(outcome: Outcome) -> str:
         ("pieces compared", f"{n['pieces']:,}: text, id, log-probabilities and number"),
         ("moved", f"{n['spliced results']:,} results went on elsewhere, {n['splices']:,} times"),
         ("in the store", f"{n['stored']:,}, {n['unaltered at the end']:,} acknowledged, unaltered"),
-        ("memory", _memory(outcome.rss)),
+        ("memory", _memory(outcome.memory)),
         *command.verdict(violations, n["violations"]),
     ]
     return command.table(lines)
 
 
-def _memory(rss: Sequence[int]) -> str:
-    if not rss:
+def _memory(looks: Sequence[memory.Look]) -> str:
+    if not looks:
         return "not looked at"
-    second, last = map(memory.mib, memory.medians(rss))
-    allowed = f"{memory.SLACK:.0%} and {memory.mib(memory.SLACK_BYTES)} more allowed"
-    if len(rss) < memory.FEWEST:
+    second, last = memory.medians(looks)
+    allowed = f"up to {memory.mib(memory.allowed(second, last))} allowed"
+    if len(looks) < memory.FEWEST:
         allowed = "too short to judge"
-    return f"{second} in the second quarter, {last} in the last; {allowed}"
+    before, after = memory.mib(second.resident), memory.mib(last.resident)
+    return f"{before} in the second quarter, {after} in the last; {allowed}"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the campaigns, print the summary, write the JSON."""
     args = parser().parse_args(argv)
     seed = command.seed_of(args.seed)
-    about = command.about()
-    print(f"seed {seed}; {command.machine_line(about)}", flush=True)
-    outcomes: list[Outcome] = []
-    code = 0
-    try:
-        for plan in plans(args, seed):
-            outcomes.append(command.run(partial(run, plan, say=command.say)))
-            command.say("")
-            print(f"\n{summary(outcomes[-1])}", flush=True)
-    except (command.Interrupted, KeyboardInterrupt) as interrupted:
-        command.say("")
-        print("interrupted", file=sys.stderr)
-        code = getattr(interrupted, "code", 130)
-    except StartError as error:
-        command.say("")
-        print(error, file=sys.stderr)
-        code = 1
-    if args.json is not None:
-        document: dict[str, Any] = {"seed": seed, **about, "complete": code == 0}
-        document["campaigns"] = [outcome.document() for outcome in outcomes]
-        args.json.write_text(json.dumps(document, indent=1) + "\n", "utf-8")
+    outcomes, code = command.run_all(
+        plans(args, seed), partial(run, say=command.say), summary, seed, args.json
+    )
     if code:
         return code
     if args.broken is not None:

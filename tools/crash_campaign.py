@@ -4,13 +4,11 @@
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "protocol")]  # runs from anywhere, without being installed
@@ -18,7 +16,6 @@ sys.path[:0] = [str(ROOT), str(ROOT / "protocol")]  # runs from anywhere, withou
 from tools.crash import command  # noqa: E402
 from tools.crash.broken import MODES  # noqa: E402
 from tools.crash.campaign import EARLY, Outcome, Plan, run  # noqa: E402
-from tools.overhead.processes import StartError  # noqa: E402
 
 EXAMPLE = f"""\
 example:
@@ -129,26 +126,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the campaigns, print the summary, write the JSON."""
     args = parser().parse_args(argv)
     seed = command.seed_of(args.seed)
-    about = command.about()
-    print(f"seed {seed}; {command.machine_line(about)}", flush=True)
-    outcomes: list[Outcome] = []
-    code = 0
-    try:
-        for plan in plans(args, seed):
-            outcomes.append(command.run(partial(run, plan, say=command.say)))
-            command.say("")
-            print(f"\n{summary(outcomes[-1])}", flush=True)
-    except (command.Interrupted, KeyboardInterrupt) as interrupted:
-        command.say("")
-        print("interrupted", file=sys.stderr)
-        code = getattr(interrupted, "code", 130)
-    except StartError as error:
-        print(error, file=sys.stderr)
-        code = 1
-    if args.json is not None:
-        document: dict[str, Any] = {"seed": seed, **about, "complete": code == 0}
-        document["campaigns"] = [outcome.document() for outcome in outcomes]
-        args.json.write_text(json.dumps(document, indent=1) + "\n", "utf-8")
+    outcomes, code = command.run_all(
+        plans(args, seed), partial(run, say=command.say), summary, seed, args.json
+    )
     if code:
         return code
     if args.broken is not None:

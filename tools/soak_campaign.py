@@ -33,9 +33,10 @@ Every 10 seconds: the server's memory, descriptors, threads and CPU, what client
 tokens and between tokens, and the size of journal and store.
 
 Memory, descriptors, threads and latencies must be flat. Of each, the slope of the minutes' medians
-is taken (Theil-Sen) with its 95 % interval, without the first tenth of the time (5 minutes at
-most). It is flat where even the interval's upper end stays below what is allowed, it grows where
-the lower end is above that, and is undecided otherwise: then the run was too short, or too noisy.
+is taken (Theil-Sen) with its 95 % interval, without the first tenth of the time; of memory, without
+the first half, in which what has a limit fills. It is flat where even the interval's upper end
+stays below what is allowed, it grows where the lower end is above that, and is undecided otherwise:
+then the run was too short, or too noisy.
 
 exit codes: 0 all is flat and every answer right, 1 it is not, 2 usage, 130 interrupted
 """

@@ -1,7 +1,8 @@
 """The one upstream of a pool whose embeddings results are kept and searched with.
 
-Vectors of two models cannot be compared, so one does it: the first that is up and has the role, and
-that one for as long as it is up.
+Vectors of two models cannot be compared, so one does it: the first that is up and has the role.
+When it is down another one of its model does, or none; one of another model only when its own has
+left the pool.
 """
 
 from __future__ import annotations
@@ -29,12 +30,15 @@ class Elected:
     @property
     def member(self) -> Member | None:
         """Which it is; None if there is none."""
+        there = list(self._pool.of("", EMBEDDINGS))
         now = self._member
-        able = [m for m in self._pool.of("", EMBEDDINGS) if m.up]
-        if now not in able:
-            same = [m for m in able if now is not None and m.group == now.group]
-            self._member = next(iter(same or able), None)
-        return self._member
+        if now is not None and now not in there:  # it has left for good
+            now = next((m for m in there if m.group == now.group), None)
+        if now is not None and not now.up:
+            # Not one of another model: all that is kept would have to be embedded anew.
+            now = next((m for m in there if m.up and m.group == now.group), now)
+        self._member = now or next((m for m in there if m.up), None)
+        return self._member if self._member is not None and self._member.up else None
 
     @property
     def need(self) -> Need:

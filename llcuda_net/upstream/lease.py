@@ -37,6 +37,8 @@ class Need:
         avoid: names of upstreams that have just failed at it.
         only: the name of the one that will do.
         chain: of the prompt; where it is held already is preferred.
+        until: time until which others that are down are waited for, rather than ask again those to
+            avoid.
     """
 
     model: str
@@ -45,6 +47,7 @@ class Need:
     avoid: frozenset[str] = frozenset()
     only: str | None = None
     chain: Chain = field(default=(), compare=False)
+    until: float = 0.0
 
 
 class Lease:
@@ -95,7 +98,7 @@ class Lease:
         """
         self._sent = False
         self.slot.chain = chain_of(text)
-        self.member.breaker.ok()
+        self.member.does_well()
         if final is not None and final.timings is not None:
             self.member.trust.measured(self._expected, final.timings.cache_n)
 
@@ -107,6 +110,11 @@ class Lease:
         """Take it from whoever uses it: the upstream has fallen silent."""
         self._cut = reason
         self.scope.cancel()
+
+    @property
+    def was_sent(self) -> bool:
+        """Whether the upstream has the request, and has not said the end."""
+        return self._sent
 
     @property
     def silent_since(self) -> float:

@@ -97,6 +97,8 @@ class Member:
         self._told: dict[str, Any] = {}
         self._silent_since: float | None = None
         self._tells_slots = True
+        #: Roles that it was given, and does not have: it was started for embeddings only.
+        self._lacks: frozenset[str] = frozenset()
         self._wake = trio.Event()
         self._pause = FIRST_PAUSE
         self._checked = -math.inf
@@ -144,7 +146,7 @@ class Member:
     @property
     def roles(self) -> frozenset[str]:
         """What it is used for."""
-        return self.spec.roles
+        return self.spec.roles - self._lacks
 
     @property
     def slots(self) -> int:
@@ -181,7 +183,7 @@ class Member:
         if need.only is not None and need.only != self.name:
             return False
         return (
-            need.role in self.spec.roles
+            need.role in self.roles
             and self.name not in need.avoid
             and (self.group == need.model or not need.model)
         )
@@ -197,9 +199,22 @@ class Member:
     def failed(self, error: RequestError) -> None:
         """It failed at a request."""
         self.failures += 1
-        if error.code in DOWN or self.breaker.failed():
+        if error.code in DOWN:
+            self._gone()
             self._down(error.message)
+        elif self.breaker.failed():
+            # Not in its own words, which may quote what was asked: others read this.
+            self._down("answers with errors")
         self._wake.set()
+
+    def does_well(self) -> None:
+        """It has done what was asked of it."""
+        was_up = self.breaker.closed
+        self.breaker.ok()
+        if not was_up:
+            self._silent_since = None
+            log.info("upstream_up", upstream=self.name, model=self.model, slots=len(self.table))
+            self.on_change()
 
     def verify(self, slot: Slot) -> None:
         """A slot was given back whose request was broken off: look until it is free."""
@@ -219,14 +234,13 @@ class Member:
         if self.breaker.closed:
             self.down_since = trio.current_time()
             log.warning("upstream_down", upstream=self.name, reason=reason)
-        self._gone()
         self.breaker.trip(reason)
         self.on_change()  # what waited for it may do with another one
 
     def _gone(self) -> None:
         self.upstream.forget()
         self.table.lost()
-        self._tells_slots = True  # as far as we know
+        self._tells_slots, self._lacks = True, frozenset()  # as far as we know
 
     # -- the watch ----------------------------------------------------------------------------
 
@@ -274,6 +288,8 @@ class Member:
                 try:
                     await self._look() if self.breaker.closed else await self._probe()
                 except RequestError as error:
+                    if error.code in DOWN:
+                        self._gone()
                     self._down(error.message)
                     if error.code == ErrorCode.UPSTREAM_UNAVAILABLE:
                         self._cut_silent(self.down_since)
@@ -357,10 +373,7 @@ class Member:
                 ErrorCode.UPSTREAM_STALLED, "it still works at what was broken off", retry=True
             )
         await self._sign()
-        self.breaker.ok()
-        self._silent_since = None
-        log.info("upstream_up", upstream=self.name, model=self.model, slots=len(self.table))
-        self.on_change()
+        self.does_well()
 
     def _is_silent_still(self) -> None:
         self.breaker.trip(f"does not answer within {PATIENCE:g} s")
@@ -376,7 +389,7 @@ class Member:
 
     async def _sign(self) -> None:
         """Have it make a token, if it is one that makes any and has a slot free for that."""
-        if COMPLETIONS not in self.spec.roles:
+        if COMPLETIONS not in self.roles:
             return
         found = self.table.best(())
         if found is None:
@@ -384,11 +397,15 @@ class Member:
         slot = found[0]
         number = slot.number if self.table.known else None
         slot.turn(Use.BUSY)
+        signature: Signature = {}
         try:
             signature = await probe(self.upstream, number)
-        except BaseException:
-            slot.turn(Use.RELEASING)
-            raise
+        except BaseException as error:
+            if getattr(error, "code", None) != ErrorCode.UNSUPPORTED:
+                slot.turn(Use.RELEASING)
+                raise
+            log.info("upstream_completes_nothing", upstream=self.name)
+            self._lacks = frozenset({COMPLETIONS})
         finally:
             slot.chain = ()  # it holds the probe now
         slot.turn(Use.FREE)

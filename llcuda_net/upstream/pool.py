@@ -43,6 +43,7 @@ class Pool:
     Attributes:
         on_change: called when there may be room for work.
         watched: whether it is run; else every member counts as up.
+        may_grow: others may come in while all slots are busy, so a lone model is made known, too.
     """
 
     def __init__(self, members: Sequence[Member] = (), *, long_prompts: int = 1) -> None:
@@ -52,6 +53,7 @@ class Pool:
         self._groups = 0
         self._missing: dict[str, float] = {}
         self.watched = False
+        self.may_grow = False
         self._nursery: trio.Nursery | None = None
         self._scopes: dict[Member, trio.CancelScope] = {}
         for member in members:
@@ -106,7 +108,7 @@ class Pool:
 
     def _must_tell_apart(self) -> bool:
         others = [m for m in self.members if not m.draining and m.spec.model is None]
-        return len(others) > 1
+        return len(others) > 1 or (self.may_grow and bool(others))
 
     def _group(self) -> None:
         """Put those together that serve one model. Groups keep their keys: requests have them."""
@@ -176,7 +178,8 @@ class Pool:
         found: dict[str, tuple[dict[str, Any], str]] = {}
         refusal: RequestError | None = None
         for member in [m for m in self.of(group) if m.up]:
-            member.upstream.forget()  # it may have been started again with another model
+            if not member.watched:
+                member.upstream.forget()  # it may have been started again with another model
             try:
                 await member.properties()
             except RequestError as error:
@@ -194,16 +197,17 @@ class Pool:
         known = [m.upstream.properties for m in self.of(group)]
         return min((one.context for one in known if one is not None), default=None)
 
-    def outage(self, group: str) -> float:
-        """Seconds for which no upstream of a model has been up; 0 while one is.
+    def outage(self, need: Need) -> float:
+        """Seconds for which no upstream that could meet a need has been up; 0 while one is.
 
-        Where none has it any more: seconds since this was first asked then.
+        A model that has left for good is missed from when that was first asked.
         """
         now = trio.current_time()
-        members = self.of(group)
+        need = self._within_reach(need)
+        members = [m for m in self.members if not m.draining and m.may(need)]
         if not members:
-            return now - self._missing.setdefault(group, now)
-        self._missing.pop(group, None)
+            return now - self._missing.setdefault(need.model, now)
+        self._missing.pop(need.model, None)
         if any(m.up for m in members):
             return 0.0
         return now - max(m.down_since for m in members)
@@ -229,7 +233,7 @@ class Pool:
         self.changed()
 
     def _serving(self, role: str = COMPLETIONS) -> Iterator[Member]:
-        return (m for m in self.members if role in m.spec.roles and not m.draining)
+        return (m for m in self.members if role in m.roles and not m.draining)
 
     def of(self, model: str, role: str = COMPLETIONS) -> list[Member]:
         """Those that serve a model."""
@@ -269,7 +273,8 @@ class Pool:
 
     def _within_reach(self, need: Need) -> Need:
         """A need without those to avoid, where they are all there is by now."""
-        return replace(need, avoid=frozenset()) if not self.elsewhere(need) else need
+        wait = trio.current_time() < need.until and self.hope(need)
+        return need if wait or self.elsewhere(need) else replace(need, avoid=frozenset())
 
     def elsewhere(self, need: Need) -> bool:
         """Whether one that is up could meet a need, now or later."""
@@ -298,8 +303,8 @@ class Pool:
         """Each model with those that serve it, the default one first."""
         default = next((m.group for m in self._serving() if m.group), "")
         groups: dict[str, list[Member]] = {}
-        for member in self._serving():
-            if member.group and member.model:
+        for member in self.members:
+            if member.group and member.model and not member.draining:
                 groups.setdefault(member.group, []).append(member)
         return [
             {
@@ -319,7 +324,7 @@ class Pool:
 
 def _told(member: Member) -> bool:
     """Whether all is known by which its model can be told from others; it may be nothing."""
-    if COMPLETIONS not in member.spec.roles:  # it is not asked for tokens
+    if COMPLETIONS not in member.roles:  # it is not asked for tokens
         return member.table.known
     identity = member.identity
     return bool(identity.hash) or identity.signature is not None

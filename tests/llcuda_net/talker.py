@@ -42,6 +42,7 @@ class Talker(FakeUpstream):
         away: every request fails with this.
         silent: nothing is answered, ever.
         mute: it says that it is well, and makes no token.
+        refuses: every completion fails with this at once, that of a probe included.
         fails: each completion fails with this after `fail_after` tokens.
         tells: whether it has /slots.
         lingers: what was broken off works on until `finish`.
@@ -60,6 +61,7 @@ class Talker(FakeUpstream):
         self.away: RequestError | None = None
         self.silent = False
         self.mute = False
+        self.refuses: RequestError | None = None
         self.fails: RequestError | None = None
         self.tells = True
         self.lingers = False
@@ -67,6 +69,7 @@ class Talker(FakeUpstream):
         self.collisions = 0
         self.cached = 0
         self.probes = 0
+        self.embedded = 0
         self._streams: set[trio.CancelScope] = set()
         self._lost: RequestError | None = None
 
@@ -124,6 +127,11 @@ class Talker(FakeUpstream):
         super().forget()
         self.properties = None
 
+    async def embed(self, texts: list[str]) -> list[list[list[float]]]:
+        await self._answer()
+        self.embedded += len(texts)
+        return await super().embed(texts)
+
     async def complete(
         self,
         prompt: str | list[int],
@@ -132,6 +140,8 @@ class Talker(FakeUpstream):
         on_sent: Callable[[], None],
     ) -> None:
         await self._answer()
+        if self.refuses is not None:
+            raise self.refuses
         probe = prompt == PROBE_PROMPT
         if probe:
             self.probes += 1

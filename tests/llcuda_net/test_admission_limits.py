@@ -27,6 +27,14 @@ def test_no_more_run_at_once_than_a_user_may() -> None:
     assert (desk.admission.running_of(two), desk.admission.running_of(EVE)) == (2, 0)
 
 
+def test_another_limit_holds_at_once_for_those_who_wait() -> None:
+    desk = Desk(4)
+    tickets = [desk.enter(User("one", max_running=1)) for _ in range(4)]
+    assert running(*tickets) == [True, False, False, False]
+    desk.admission.take_users(lambda name: User(name, max_running=3))
+    assert running(*tickets) == [True, True, True, False]
+
+
 def test_a_limit_holds_over_all_models_and_classes() -> None:
     desk = Desk(9)
     one = User("one", max_running=1)

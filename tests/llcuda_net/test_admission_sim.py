@@ -5,7 +5,6 @@ That no slot is idle for which somebody waits is checked by the simulation after
 
 from __future__ import annotations
 
-import functools
 import random
 from collections import Counter
 from typing import Any
@@ -13,81 +12,10 @@ from typing import Any
 import pytest
 
 from llcuda_net.users import Priority, User
-from tests.llcuda_net.queue_sim import Fifo, Shares, Simulation, Upstream, Work, shares
+from tools.queueing.scenario import OFF, come_and_go, flood, length, measured
+from tools.queueing.simulation import Fifo, Simulation, Upstream, Work, shares
 
 HIGH, NORMAL, LOW = Priority
-#: How far off their share somebody may be.
-OFF = 0.05
-
-
-def length(chance: random.Random, mean: float) -> int:
-    """Of an answer: most are short, some very long."""
-    return min(1024, max(1, int(chance.lognormvariate(0.0, 1.0) * mean)))
-
-
-def flood(simulation: Simulation, user: User, mean: float, waiting: int, **claim: Any) -> None:
-    """Somebody who has so many requests there all along."""
-    chance = random.Random(f"{user.name} {claim}")
-
-    def one() -> None:
-        prompt = chance.randrange(10, 200)
-        size = length(chance, mean)
-        simulation.enter(user, size, one, prompt_tokens=prompt, **claim)
-
-    for _ in range(waiting):
-        one()
-
-
-def come_and_go(simulation: Simulation, chance: random.Random) -> None:
-    """Upstreams go away and come back, with more slots or fewer."""
-
-    def flap(upstream: Upstream) -> None:
-        if upstream.up:
-            simulation.fail(upstream)
-            simulation.after(chance.uniform(5, 100), lambda: flap(upstream))
-        else:
-            upstream.slots = max(1, upstream.slots + chance.choice((-1, 0, 1)))
-            simulation.back(upstream)
-            simulation.after(chance.uniform(50, 800), lambda: flap(upstream))
-
-    for upstream in simulation.upstreams:
-        simulation.after(chance.uniform(0, 800), functools.partial(flap, upstream))
-
-
-def fifty_users(queue: type[Fifo] | None, seed: int, until: float) -> tuple[Simulation, list[User]]:
-    """Two models on four upstreams that come and go; users of all weights, some with limits.
-
-    Those returned have work waiting for the model "a" all along.
-    """
-    chance = random.Random(seed)
-    simulation = Simulation(
-        [Upstream("a", 4), Upstream("a", 6, 40.0), Upstream("b", 3, 80.0), Upstream("b", 2, 30.0)],
-        queue,
-    )
-    for upstream in simulation.upstreams:
-        upstream.up = False  # until all are there: the first would have had all slots
-    users = [User(f"u{i}", weight=(1.0, 2.0, 4.0)[i % 3]) for i in range(50)]
-    for i, user in enumerate(users):
-        mean = chance.choice((60, 200, 600))
-        flood(simulation, user, mean, chance.choice((12, 20, 60)), model="a")
-        if i % 2:
-            flood(simulation, user, mean, 12, model="b")
-    if queue is None:
-        for i in range(3):
-            flood(simulation, User(f"capped{i}", max_running=1), 200, 5, model="a")
-    for upstream in simulation.upstreams:
-        simulation.back(upstream)
-    come_and_go(simulation, chance)
-    simulation.run(until)
-    return simulation, users
-
-
-def measured(queue: type[Fifo] | None, seed: int) -> tuple[Simulation, Shares]:
-    """What each of the fifty got of the model "a" after the queue had filled."""
-    simulation, users = fifty_users(queue, seed, 300.0)
-    before = simulation.so_far()
-    simulation.run(3000.0)
-    return simulation, shares(before, simulation.so_far(), users, "a", NORMAL)
 
 
 @pytest.mark.parametrize("seed", [1, 2])

@@ -270,6 +270,15 @@ def test_a_deadline_does_not_lift_into_a_class_that_the_user_may_not_ask_for() -
     assert urgent.lease is None
 
 
+def test_one_that_lost_its_slot_does_not_bring_its_users_old_limits_back() -> None:
+    desk = Desk(2)
+    old = desk.enter(User("ann", max_running=1))
+    new = [desk.enter(User("ann")) for _ in range(2)]
+    assert running(old, *new) == [True, True, False]
+    desk.admission.again(old, old.claim)
+    assert running(old, *new) == [True, True, False]
+
+
 def test_who_waits_for_ones_own_class_does_not_rise() -> None:
     desk = Desk(1, ageing=30.0)
     first = desk.enter(EVE)

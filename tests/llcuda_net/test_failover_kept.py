@@ -10,10 +10,10 @@ from trio.testing import wait_all_tasks_blocked
 from llcuda_net.storage.records import Level
 from llcuda_net.upstream.member import Member
 from llcuda_protocol import Accepted, Attach, Done, ErrorCode
+from tests.llcuda_net.failing import begin, pair, read, read_on, rest
 from tests.llcuda_net.harness import CREDIT, MemoryListener, Peer, ask, ready
 from tests.llcuda_net.kept_harness import keeping, stored
 from tests.llcuda_net.talker import ANSWER, PROMPT, Talker, gone, members
-from tests.llcuda_net.test_failover import begin, pair, read, read_on, rest
 
 LEVELS = pytest.mark.parametrize("level", [Level.PROCESS, Level.DISK, Level.STRICT])
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import trio
 from trio.testing import wait_all_tasks_blocked
 
 from llcuda_net.users import Users
@@ -16,6 +17,7 @@ from llcuda_protocol import (
     Done,
     Error,
     ErrorCode,
+    Report,
     Status,
     Tokens,
 )
@@ -25,6 +27,19 @@ from tests.llcuda_net.kept_harness import keeping, stored
 
 def three() -> Users:
     return Users.parse("A name=ann\nB name=bob\nR name=root role=admin\nN\n")
+
+
+async def test_ones_own_are_reported_however_many_others_wait(autojump_clock: object) -> None:
+    users = Users.parse("a name=ann\nb name=bob")
+    async with serving(paused(), users=users, max_queue=500) as (_, listener):
+        bob = await ready(listener, "b")
+        await bob.send(*(ask("x", stream) for stream in range(1, 4)))
+        ann = await ready(listener, "a")
+        await ann.send(*(ask("x", stream, priority="high") for stream in range(1, 151)))
+        await trio.sleep(1)  # until those who wait were told where they stand
+        await bob.send(Status(9))
+        _, event = await bob.until(Report, 9)
+        assert [entry["position"] for entry in event.report["queue"]] == [151, 152]
 
 
 async def accepted(peer: Peer, stream: int = 1) -> Accepted:

@@ -9,6 +9,7 @@ import trio
 from llcuda_net.reporting import Rate
 from llcuda_net.users import Users
 from llcuda_protocol import Accepted, Report, Status
+from tests.llcuda_net.failing import begin, pair, read
 from tests.llcuda_net.harness import MemoryListener, ask, ready, serving, status
 from tests.llcuda_net.talker import PROMPT, Talker, gone, member, members
 
@@ -64,6 +65,7 @@ async def test_each_upstream(autojump_clock: object) -> None:
             "failovers": 0,
             "weight": 2.0,
             "roles": ["completions", "embeddings"],
+            "tokens_per_second": 0.0,
         }
         assert other["state"] in ("down", "probing")
         assert (other["ready"], other["reason"]) == (False, "connection refused")
@@ -72,6 +74,23 @@ async def test_each_upstream(autojump_clock: object) -> None:
             ("big", 2, 0, True),
             ("small", 0, 0, False),
         ]
+
+
+async def test_how_fast_each_upstream_is(autojump_clock: object) -> None:
+    a, b, both = pair()
+    async with serving(both, watched=True) as (_, listener):
+        first, _ = await begin(listener)
+        second, _ = await begin(listener)
+        await status(listener)  # from here on
+        a.release(6)
+        b.release(2)
+        await read(first, 6)
+        await read(second, 2)
+        await trio.sleep(2)
+        told = await status(listener)
+        assert [one["tokens_per_second"] for one in told["upstreams"]] == [3.0, 1.0]
+        assert told["tokens_per_second"] == 4.0
+        assert "store" not in told
 
 
 async def test_what_nobody_has_seen_has_no_figures(autojump_clock: object) -> None:

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from llcuda_net.errors import StorageError
+from llcuda_net.errors import RequestError, StorageError
 from llcuda_net.storage.records import Level
+from llcuda_net.upstream.interface import Properties
 from llcuda_protocol import Accepted, Attach, Cancel, Done, Durable, Error, ErrorCode, Tokens
 from tests.llcuda_net.harness import CREDIT, FakeUpstream, ask, paused, ready
 from tests.llcuda_net.kept_harness import keeping, stored
@@ -248,3 +249,27 @@ async def test_another_model_behind_the_same_address_is_noticed(tmp_path: Path) 
     first, second, _ = stored(tmp_path)
     assert (first.model["name"], first.cacheable) == ("fake", True)
     assert (second.model["name"], second.cacheable) == ("another", False)
+
+
+async def test_an_upstream_that_cannot_be_asked_for_its_model_does_not_fail_a_cached_request(
+    tmp_path: Path,
+) -> None:
+    """It is done as without a cache, and so may wait for the upstream to come back."""
+    upstream = FakeUpstream()
+    failures = [RequestError(ErrorCode.UPSTREAM_UNAVAILABLE, "lost", retry=True)]
+    ask_it = upstream.ask
+
+    async def unlucky() -> Properties:
+        if failures:
+            raise failures.pop()
+        return await ask_it()
+
+    async with keeping(tmp_path, upstream) as (_, listener):
+        peer = await ready(listener)
+        upstream.ask = unlucky  # type: ignore[method-assign]
+        await peer.send(ask("a b", cache=True, params={"temperature": 0}))
+        text = ""
+        while not isinstance(event := await peer.next(), Done):
+            assert not isinstance(event, Error), event
+            text += "".join(event.pieces) if isinstance(event, Tokens) else ""
+        assert (text, failures) == ("a b", [])

@@ -21,13 +21,20 @@ from llcuda_net import tracing
 from llcuda_net.errors import ConfigError, RequestError
 from llcuda_net.generations import Generation, State
 from llcuda_net.outcome import Outcome, Times
-from llcuda_net.spans import phases
+from llcuda_net.spans import Splice, phases, splices
 from llcuda_net.tracing import Tracing, open_tracing
 from llcuda_protocol import Done, Error, ErrorCode, Generate
 from tests.llcuda_net.harness import CREDIT, FakeUpstream, ask, paused, ready, serving
 from tests.llcuda_net.members import FakeMember, FakePool
 
 SECRET = "a very private matter"
+
+
+def test_a_failover_tells_no_time_of_a_restart() -> None:
+    generation = Generation(None, None, {}, 1.0, times=Times(0.0))
+    restart = 1_764_000_000_000  # milliseconds since 1970
+    generation.splices = [(3, 0), (5, restart << 11 | 7), (9, restart << 11 | 7)]
+    assert splices(generation) == [Splice(restart * 1_000_000, 5)]
 
 
 class Traced:

@@ -75,6 +75,9 @@ def test_what_grows_is_told_from_what_does_not(seed: int) -> None:
 def test_the_beginning_does_not_count() -> None:
     values: list[float | None] = [min(100.0, t) for t in HOUR]
     assert trend(HOUR, values, Allowance(0.0, 1.0)).verdict == "flat"
+    rises: list[float | None] = [min(1800.0, t) for t in HOUR]
+    assert trend(HOUR, rises, Allowance(0.0, 1.0)).verdict == "grows"
+    assert trend(HOUR, rises, Allowance(0.0, 1.0, warm_up=0.5)).verdict == "flat"
 
 
 def test_too_little_is_undecided() -> None:
@@ -156,7 +159,7 @@ def test_it_is_drawn(tmp_path: Path) -> None:
 
 def test_a_few_seconds_of_it(tmp_path: Path) -> None:
     file = tmp_path / "soak.json"
-    options = ("--minutes", "0.1", "--every", "0.5", "--rate", "200", "--seed", "1")
+    options = ("--minutes", "0.1", "--every", "0.5", "--slots", "8", "--seed", "1")
     ended = subprocess.run(
         [*SCRIPT, *options, "--json", str(file)],
         capture_output=True,

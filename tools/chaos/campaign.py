@@ -75,7 +75,7 @@ class Outcome:
     troubles: dict[str, int] = field(default_factory=dict)
     in_trouble: dict[int, float] = field(default_factory=dict)
     excused: list[str] = field(default_factory=list)
-    rss: list[int] = field(default_factory=list)
+    memory: list[memory.Look] = field(default_factory=list)
     report: dict[str, Any] = field(default_factory=dict)
     seconds: float = 0.0
 
@@ -96,7 +96,7 @@ class Outcome:
             found.append(f"{counts['errors']} of {self.readings} readings ended with an error")
         if sum(self.troubles.values()) >= _ENOUGH and not counts["splices"]:
             found.append("no answer was gone on with on another upstream")
-        if (grown := memory.growth(self.rss)) is not None:
+        if (grown := memory.growth(self.memory)) is not None:
             found.append(grown)
         return found
 
@@ -114,7 +114,8 @@ class Outcome:
             "troubles": dict(sorted(self.troubles.items())),
             "seconds_in_trouble": {n: round(s, 1) for n, s in sorted(self.in_trouble.items())},
             "excused": self.excused,
-            "server_rss": self.rss,
+            "server_rss": [look.resident for look in self.memory],
+            "store_bytes": [look.store for look in self.memory],
             "server_report": self.report,
             "counts": dict(sorted(self.ledger.counts.items())),
             "violations": self.violations,
@@ -194,7 +195,8 @@ class _Campaign:
         """Trouble and work for a while; then let everything come to its end, and look."""
         async with trio.open_nursery() as nursery:
             over = trio.Event()
-            nursery.start_soon(memory.watch, self._server.pid, self._outcome.rss)
+            server, looks = self._server, self._outcome.memory
+            nursery.start_soon(memory.watch, server.pid, server.folder, looks)
             nursery.start_soon(self._run_clients, over)
             if self._plan.real:
                 for upstream in self._upstreams:

@@ -5,16 +5,26 @@ from __future__ import annotations
 import statistics
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import trio
 
 #: How much more the last quarter may have than the second, in the median: what the server keeps of
 #: generations that are over (so that they can be attached to) moves with the load.
 SLACK = 0.10
-SLACK_BYTES = 8 << 20
+SLACK_BYTES = 4 << 20
+#: Besides, as much as the store has grown by, and no more than this: SQLite keeps pages of it.
+PAGE_CACHE = 32 << 20
 #: Samples below which nothing can be said: two minutes.
 FEWEST = 120
 _INTERVAL = 1.0
+
+
+class Look(NamedTuple):
+    """What was seen at one moment: bytes in memory, and bytes of the store on the disk."""
+
+    resident: int
+    store: int
 
 
 def resident(pid: int) -> int:
@@ -25,28 +35,54 @@ def resident(pid: int) -> int:
     return 0
 
 
-async def watch(pid: int, samples: list[int]) -> None:
+def on_disk(folder: Path) -> int:
+    """Bytes of all files in a folder, as far as they are there: some go while we look."""
+    total = 0
+    for path in folder.rglob("*"):
+        try:
+            total += path.stat().st_blocks * 512
+        except FileNotFoundError:
+            continue
+    return total
+
+
+def look(pid: int, folder: Path) -> Look:
+    """At a server and its data directory, of which the journal is not kept in memory."""
+    return Look(resident(pid), on_disk(folder) - on_disk(folder / "journal"))
+
+
+async def watch(pid: int, folder: Path, samples: list[Look]) -> None:
     """Add a sample every second, until cancelled."""
     while True:
-        samples.append(await trio.to_thread.run_sync(resident, pid))
+        samples.append(await trio.to_thread.run_sync(look, pid, folder))
         await trio.sleep(_INTERVAL)
 
 
-def medians(samples: Sequence[int]) -> tuple[int, int]:
+def medians(samples: Sequence[Look]) -> tuple[Look, Look]:
     """Of the second quarter and of the last."""
     quarter = max(1, len(samples) // 4)
     second = samples[quarter : 2 * quarter] or samples
-    return int(statistics.median(second)), int(statistics.median(samples[-quarter:]))
+    return _median(second), _median(samples[-quarter:])
 
 
-def growth(samples: Sequence[int]) -> str | None:
+def _median(samples: Sequence[Look]) -> Look:
+    return Look(*(int(statistics.median(column)) for column in zip(*samples, strict=True)))
+
+
+def allowed(second: Look, last: Look) -> int:
+    """Bytes that may be in memory in the last quarter."""
+    pages = min(PAGE_CACHE, max(0, last.store - second.store))
+    return int(second.resident * (1 + SLACK)) + SLACK_BYTES + pages
+
+
+def growth(samples: Sequence[Look]) -> str | None:
     """What is wrong with the samples; None: nothing, or there are too few to tell."""
     if len(samples) < FEWEST:
         return None
     second, last = medians(samples)
-    if last <= second * (1 + SLACK) + SLACK_BYTES:
+    if last.resident <= allowed(second, last):
         return None
-    return f"the server's memory has grown, from {mib(second)} to {mib(last)}"
+    return f"the server's memory has grown, from {mib(second.resident)} to {mib(last.resident)}"
 
 
 def mib(size: int) -> str:

@@ -1,15 +1,17 @@
-"""What both campaigns' command lines share: a folder that goes, signals that end it, progress."""
+"""What the campaigns' command lines share: a folder that goes, signals that end it, progress."""
 
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import signal
 import sys
 import tempfile
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
+from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import trio
 
@@ -18,6 +20,17 @@ from tools.overhead.processes import StartError
 from tools.overhead.results import machine
 
 _T = TypeVar("_T")
+_Plan = TypeVar("_Plan")
+
+
+class Documented(Protocol):
+    """What came of a campaign."""
+
+    def document(self) -> dict[str, Any]:
+        """Everything, for a program."""
+
+
+_Outcome = TypeVar("_Outcome", bound=Documented)
 
 
 class Interrupted(Exception):  # noqa: N818 - not an error: somebody wished it
@@ -69,6 +82,45 @@ def run(work: Callable[[Path], Awaitable[_T]]) -> _T:
 def _first(group: BaseExceptionGroup[StartError]) -> StartError:
     first = group.exceptions[0]
     return _first(first) if isinstance(first, BaseExceptionGroup) else first
+
+
+def run_all(
+    plans: Iterable[_Plan],
+    work: Callable[[_Plan, Path], Awaitable[_Outcome]],
+    summary: Callable[[_Outcome], str],
+    seed: int,
+    json_file: Path | None,
+) -> tuple[list[_Outcome], int]:
+    """Run campaigns one after the other, show what came of each, and write all of it as JSON.
+
+    Args:
+        seed: that the plans were made with, to be told.
+
+    Returns:
+        what came of those that came to their end, and the exit code where these are not all.
+    """
+    machine_and_load = about()
+    print(f"seed {seed}; {machine_line(machine_and_load)}", flush=True)
+    outcomes: list[_Outcome] = []
+    code = 0
+    try:
+        for plan in plans:
+            outcomes.append(run(partial(work, plan)))
+            say("")
+            print(f"\n{summary(outcomes[-1])}", flush=True)
+    except (Interrupted, KeyboardInterrupt) as interrupted:
+        say("")
+        print("interrupted", file=sys.stderr)
+        code = getattr(interrupted, "code", 130)
+    except StartError as error:
+        say("")
+        print(error, file=sys.stderr)
+        code = 1
+    if json_file is not None:
+        document: dict[str, Any] = {"seed": seed, **machine_and_load, "complete": code == 0}
+        document["campaigns"] = [outcome.document() for outcome in outcomes]
+        json_file.write_text(json.dumps(document, indent=1) + "\n", "utf-8")
+    return outcomes, code
 
 
 def say(text: str) -> None:

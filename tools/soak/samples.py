@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from tools.chaos.memory import on_disk
 from tools.overhead.processes import machine_cpu
 from tools.overhead.stats import percentile
 from tools.soak.load import Load, Window
@@ -82,7 +83,7 @@ class Sampler:
         )
         self._cpu, self._last = cpu, now
         status = _status(self._pid)
-        journal = _size(self._folder / "journal")
+        journal = on_disk(self._folder / "journal")
         return Sample(
             time=now - self._began,
             rss=int(status["VmRSS"].split()[0]) * 1024,
@@ -99,7 +100,7 @@ class Sampler:
             tokens=window.tokens,
             running=self._load.running,
             journal=journal,
-            store=_size(self._folder) - journal,
+            store=on_disk(self._folder) - journal,
         )
 
     def _used(self) -> tuple[float, float, float]:
@@ -123,16 +124,3 @@ def _cpu(pid: int) -> float:
 def _status(pid: int) -> dict[str, str]:
     lines = Path(f"/proc/{pid}/status").read_text("ascii", "replace").splitlines()
     return {name: value.strip() for name, _, value in (line.partition(":") for line in lines)}
-
-
-def _size(folder: Path) -> int:
-    """Bytes of all files, as far as they are there: some go while we look."""
-    total = 0
-    for path in folder.rglob("*"):
-        try:
-            status = path.stat()
-        except FileNotFoundError:
-            continue
-        if path.is_file():
-            total += status.st_blocks * 512
-    return total

@@ -19,19 +19,21 @@ import numpy as np
 _Z = 1.959964
 #: Points below which nothing is said.
 FEWEST = 6
-#: Share of the time that is not judged, and the most seconds: caches fill, and what is kept of
-#: generations that are over.
-WARM_UP, LONGEST_WARM_UP = 0.1, 300.0
 #: Seconds that are joined to one point.
 _POINT = 60.0
 
 
 @dataclass(frozen=True, slots=True)
 class Allowance:
-    """How much a series may grow in the time that is judged: a share of its median, and more."""
+    """How much a series may grow in the time that is judged: a share of its median, and more.
+
+    Attributes:
+        warm_up: the share of the time that is not judged.
+    """
 
     share: float
     more: float
+    warm_up: float = 0.1
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +80,7 @@ def trend(times: Sequence[float], values: Sequence[float | None], allowance: All
     """
     known = [(t, v) for t, v in zip(times, values, strict=True) if v is not None]
     end = times[-1] if times else 0.0
-    warm_up = min(WARM_UP * end, LONGEST_WARM_UP)
+    warm_up = allowance.warm_up * end
     points = _points([(t, v) for t, v in known if t > warm_up], end - warm_up)
     if not points:
         return Trend(0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0)

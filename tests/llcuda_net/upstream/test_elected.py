@@ -54,6 +54,10 @@ async def test_it_stays_as_long_as_it_is_up_and_another_of_its_model_follows() -
     pool.drain(c)
     assert name(one) == "a"
     a.breaker.trip("gone")
+    assert name(one) is None  # b has another model
+    a.breaker.ok()
+    assert name(one) == "a"
+    pool.drain(a)
     assert name(one) == "b"
     b.breaker.trip("gone")
     assert name(one) is None

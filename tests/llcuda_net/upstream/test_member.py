@@ -11,6 +11,7 @@ import trio
 from trio.testing import MockClock
 
 from llcuda_net.errors import RequestError
+from llcuda_net.specs import COMPLETIONS, EMBEDDINGS
 from llcuda_net.upstream.lease import Lease, Need
 from llcuda_net.upstream.member import LOOK, PATIENCE, SILENT, UNTOLD, Member
 from llcuda_net.upstream.prefix import BLOCK, chain_of
@@ -80,6 +81,7 @@ async def test_what_was_broken_off_is_free_when_slots_says_so(autojump_clock: ob
     async with watched(upstream) as one:
         held = lease(one)
         held.sent()
+        held.slot.chain = chain_of("x" * BLOCK)
         upstream.working.add(0)
         one.on_change = lambda: news.append(trio.current_time())
         held.release()
@@ -92,6 +94,16 @@ async def test_what_was_broken_off_is_free_when_slots_says_so(autojump_clock: ob
         assert uses(one) == ["free"]
         assert news
         assert news[-1] - asked <= 0.3
+
+
+async def test_what_ends_at_once_is_seen_at_once(autojump_clock: object) -> None:
+    async with watched(Talker(slots=1)) as one:
+        held = lease(one)
+        held.sent()
+        await trio.sleep(10 * LOOK + 0.5)
+        held.release()
+        await trio.sleep(0.01)
+        assert uses(one) == ["free"]
 
 
 async def test_what_was_never_sent_is_free_at_once(autojump_clock: object) -> None:
@@ -209,11 +221,13 @@ async def test_it_must_make_one_also_where_all_its_slots_were_broken_off(
         held.sent()
         one.failed(gone())
         held.release()
-        upstream.mute = True
+        upstream.mute = upstream.lingers = True
         for _ in range(60):
             await trio.sleep(1)
             assert one.state in ("down", "probing")
-        upstream.mute = False
+        assert uses(one) == ["releasing"]  # the first probe was broken off, and works on there
+        upstream.mute = upstream.lingers = False
+        upstream.finish()
         await until_up(one)
         assert upstream.probes >= 2
         assert upstream.collisions == 0
@@ -240,7 +254,7 @@ async def test_errors_are_believed_after_some_in_a_row(autojump_clock: object) -
         one.failed(broken())
         one.failed(broken())
         one.failed(broken("out of memory"))
-        assert (one.state, one.reason, one.failures) == ("down", "out of memory", 7)
+        assert (one.state, one.reason, one.failures) == ("down", "answers with errors", 7)
         await until_up(one)
 
 
@@ -335,13 +349,15 @@ async def test_a_reason_to_hurry_needs_no_pause(autojump_clock: object) -> None:
 
 async def test_a_process_that_is_gone_holds_nothing(autojump_clock: object) -> None:
     text = "x" * BLOCK
-    async with watched(Talker(slots=1)) as one:
+    async with watched(Talker(slots=2)) as one:
         held = lease(one)
         held.done(text, None)
         held.release()
+        assert one.table.best(chain_of(text)) == (held.slot, 1)
         one.failed(gone())
-        await until_up(one)
-        assert one.table.best(chain_of(text)) == (held.slot, 0)
+        await trio.sleep(0.75 * LOOK)  # it is looked at before that would be due
+        assert one.state == "up"
+        assert one.table.best(chain_of(text))[1] == 0  # type: ignore[index]
 
 
 async def test_a_slot_that_was_probed_holds_the_probe(autojump_clock: object) -> None:
@@ -396,3 +412,23 @@ async def test_another_model_is_another_group(autojump_clock: object) -> None:
         upstream.back()
         await until_up(one)
         assert one.group == ""
+
+
+async def test_one_that_was_started_for_embeddings_only_is_used_for_those(
+    autojump_clock: object,
+) -> None:
+    upstream = Talker()
+    upstream.refuses = RequestError(ErrorCode.UNSUPPORTED, "it completes nothing")
+    async with watched(upstream) as one:
+        one.wants_signature = lambda: True
+        await trio.sleep(3)
+        assert (one.state, one.roles) == ("up", frozenset({EMBEDDINGS}))
+        assert one.free == len(one.table)
+        assert one.may(Need(one.group, EMBEDDINGS))
+        assert not one.may(Need(one.group))
+        upstream.die()
+        await trio.sleep(3)
+        upstream.refuses = None
+        upstream.back()
+        await until_up(one)
+        assert one.roles == {COMPLETIONS, EMBEDDINGS}

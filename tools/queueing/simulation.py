@@ -16,7 +16,18 @@ from typing import Protocol
 from llcuda_net.admission import Admission, Claim, Lease, Ticket
 from llcuda_net.tickets import Phase
 from llcuda_net.users import User
-from tests.llcuda_net.slots import Clock
+
+
+class Clock:
+    """Tells the time that it is set to."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        """The time now."""
+        return self.now
+
 
 #: Tokens of a prompt are read so much faster than others are made.
 _READING = 20.0
@@ -25,11 +36,20 @@ _READING = 20.0
 class Queue(Protocol):
     """What is tried."""
 
-    def enter(self, claim: Claim) -> Ticket: ...
-    def leave(self, ticket: Ticket) -> None: ...
-    def again(self, ticket: Ticket, claim: Claim) -> None: ...
-    def pump(self) -> None: ...
-    def due(self) -> float: ...
+    def enter(self, claim: Claim) -> Ticket:
+        """See Admission."""
+
+    def leave(self, ticket: Ticket) -> None:
+        """See Admission."""
+
+    def again(self, ticket: Ticket, claim: Claim) -> None:
+        """See Admission."""
+
+    def pump(self) -> None:
+        """See Admission."""
+
+    def due(self) -> float:
+        """See Admission."""
 
 
 class Fifo:
@@ -41,6 +61,7 @@ class Fifo:
         self._count = 0
 
     def enter(self, claim: Claim) -> Ticket:
+        """See Admission."""
         self._count += 1
         ticket = Ticket(claim, self._count, 0.0, math.inf, self.leave)
         self._waiting.append(ticket)
@@ -48,6 +69,7 @@ class Fifo:
         return ticket
 
     def leave(self, ticket: Ticket) -> None:
+        """See Admission."""
         ticket.phase = Phase.OVER
         if ticket.lease is not None:
             ticket.lease.release()
@@ -55,12 +77,14 @@ class Fifo:
             self._waiting.remove(ticket)
 
     def again(self, ticket: Ticket, claim: Claim) -> None:
+        """See Admission."""
         assert ticket.lease is not None
         self._waiting.insert(0, ticket)
         ticket.phase = Phase.WAITING
         ticket.lease.release()
 
     def pump(self) -> None:
+        """See Admission."""
         full = set()
         for ticket in self._waiting.copy():
             if ticket.kind not in full:
@@ -72,6 +96,7 @@ class Fifo:
                     self._waiting.remove(ticket)
 
     def due(self) -> float:
+        """Nothing is done by time alone."""
         return math.inf
 
 
@@ -105,6 +130,7 @@ class Work:
 
     @property
     def most(self) -> int:
+        """Tokens that it may use: those of its prompt and its answer."""
         return self.claim.prompt_tokens + self.tokens
 
 
@@ -115,6 +141,7 @@ class Slot:
         self._simulation, self._work = simulation, work
 
     def release(self) -> None:
+        """See Lease."""
         upstream = self._work.upstream
         assert upstream is not None
         upstream.running.remove(self._work)
@@ -150,13 +177,16 @@ class Simulation:
     # -- what happens -----------------------------------------------------------------------------
 
     def at(self, time: float, do: Callable[[], None]) -> None:
+        """Have something done at a time."""
         self._number += 1
         heapq.heappush(self._events, (time, self._number, do))
 
     def after(self, seconds: float, do: Callable[[], None]) -> None:
+        """Have something done later."""
         self.at(self.clock.now + seconds, do)
 
     def run(self, until: float) -> None:
+        """Let things happen until a time."""
         while True:
             due = max(self.queue.due(), self.clock.now)
             time = min(self._events[0][0] if self._events else math.inf, due)
@@ -196,10 +226,12 @@ class Simulation:
             self.queue.again(work.ticket, work.claim)
 
     def back(self, upstream: Upstream) -> None:
+        """An upstream is there again."""
         upstream.up = True
         self.queue.pump()
 
     def resize(self, upstream: Upstream, slots: int) -> None:
+        """An upstream has so many slots now."""
         upstream.slots = slots
         self.queue.pump()
 
