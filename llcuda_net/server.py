@@ -324,7 +324,9 @@ class Server:
             # At once: a client that has read more than the journal holds is told by it. Also of
             # one that seems never to have run: a power cut may have taken all that it said.
             generation.splice()
-            self._keeper.spliced(generation, "")
+            # Where it will go on is known by now only if there is no choice.
+            urls = [member.upstream.base_url for member in self._pool.members]
+            self._keeper.spliced(generation, urls[0] if len(urls) == 1 else "")
         log.info(
             "generation_resumed",
             generation=generation.id,

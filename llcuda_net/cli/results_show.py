@@ -113,7 +113,7 @@ def _about(found: Result) -> list[tuple[str, str]]:
     if found.error is not None:
         pairs.insert(1, ("error", _value(found.error)))
     pairs += [
-        ("continued", f"from token {position} on, at {upstream}")
+        ("continued", f"from token {position} on" + (f", at {upstream}" if upstream else ""))
         for position, upstream, _ in found.continuations
     ]
     if found.log.logprobs is not None:

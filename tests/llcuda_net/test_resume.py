@@ -141,6 +141,7 @@ async def test_a_stream_goes_on_where_it_was_cut(tmp_path: Path, count: int, lev
     (result,) = stored(tmp_path)
     assert (result.state, result.text, result.id) == ("done", ANSWER, begun.id)
     assert [splice.position for splice in result.continuations] == done.splices
+    assert all(splice.upstream == result.upstream for splice in result.continuations)
     if count:
         assert second.prompts == [[256, *b"tell:", *ANSWER[:count].encode()]]
 
