@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from llcuda_net.client.events import Queued as Queued
     from llcuda_net.client.events import Result as Result
     from llcuda_net.client.events import Spliced as Spliced
-    from llcuda_net.client.hits import Entry as Entry
-    from llcuda_net.client.hits import Hit as Hit
+    from llcuda_net.client.results import Entry as Entry
+    from llcuda_net.client.results import Hit as Hit
     from llcuda_net.client.stream import Stream as Stream
     from llcuda_net.errors import ConfigError as ConfigError
     from llcuda_net.errors import ConnectError as ConnectError
@@ -32,11 +32,11 @@ if TYPE_CHECKING:
     __version__: str
 
 _HOMES = {
-    "Client": "client",
-    "connect": "client",
+    "Client": "client.client",
+    "connect": "client.client",
     "Durable": "client.events",
-    "Entry": "client.hits",
-    "Hit": "client.hits",
+    "Entry": "client.results",
+    "Hit": "client.results",
     "Piece": "client.events",
     "Queued": "client.events",
     "Result": "client.events",

@@ -24,12 +24,12 @@ from typing import Any, Generic, TypeVar
 
 import trio
 
-from llcuda_net import client as _async
-from llcuda_net.address import Address
+from llcuda_net.client import client as _async
 from llcuda_net.client.events import Durable, Event, Piece, Queued, Result, Spliced
-from llcuda_net.client.hits import Entry, Hit
+from llcuda_net.client.results import Entry, Hit
 from llcuda_net.client.stream import Stream as _AsyncStream
 from llcuda_net.errors import ConnectError
+from llcuda_net.util.address import Address
 
 __all__ = [
     "Client",

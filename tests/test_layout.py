@@ -10,32 +10,83 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.processes import MODULES
+
 ROOT = Path(__file__).resolve().parent.parent
 
 #: llcuda_net from the bottom up: a module imports its own row and the rows above it in this list.
 LAYERS = [
-    {"llcuda_net.errors", "llcuda_net.data", "llcuda_net.terminal", "llcuda_net.http_answer"},
-    {"llcuda_net.world"},
-    {"llcuda_net.address", "llcuda_net.params", "llcuda_net.specs", "llcuda_net.logs"},
-    {"llcuda_net.settings", "llcuda_net.users", "llcuda_net.files", "llcuda_net.version"},
+    {
+        "llcuda_net.errors",
+        "llcuda_net.data",
+        "llcuda_net.util.terminal",
+        "llcuda_net.server.tcp.wrong_protocol",
+    },
+    {"llcuda_net.batch.mpi"},
+    {
+        "llcuda_net.util.address",
+        "llcuda_net.generation.sampling",
+        "llcuda_net.config.upstreams",
+        "llcuda_net.util.logs",
+    },
+    {
+        "llcuda_net.config.settings",
+        "llcuda_net.config.users",
+        "llcuda_net.config.files",
+        "llcuda_net.util.version",
+    },
     {"llcuda_net.upstream", "llcuda_net.storage"},
-    {"llcuda_net.fairness", "llcuda_net.pace", "llcuda_net.allowance", "llcuda_net.tickets"},
-    {"llcuda_net.seats"},
-    {"llcuda_net.line"},
-    {"llcuda_net.telling"},
-    {"llcuda_net.admission", "llcuda_net.outcome", "llcuda_net.outbox", "llcuda_net.continuation"},
-    {"llcuda_net.certainty", "llcuda_net.semantic", "llcuda_net.compiling"},
-    {"llcuda_net.generations", "llcuda_net.embedding"},
-    {"llcuda_net.streams", "llcuda_net.keeping", "llcuda_net.registry", "llcuda_net.replies"},
-    {"llcuda_net.publishing", "llcuda_net.intake", "llcuda_net.session", "llcuda_net.host"},
-    {"llcuda_net.listing"},
-    {"llcuda_net.dispatch", "llcuda_net.analysis", "llcuda_net.watching", "llcuda_net.reporting"},
-    {"llcuda_net.runner", "llcuda_net.upstreams"},
-    {"llcuda_net.health", "llcuda_net.metrics_http", "llcuda_net.spans"},
-    {"llcuda_net.resuming", "llcuda_net.asking", "llcuda_net.metrics", "llcuda_net.tracing"},
-    {"llcuda_net.server", "llcuda_net.client"},
-    {"llcuda_net.monitoring"},
-    {"llcuda_net.serving", "llcuda_net.sync", "llcuda_net.measure"},
+    {
+        "llcuda_net.scheduler.fair_share",
+        "llcuda_net.scheduler.service_rate",
+        "llcuda_net.scheduler.quota",
+        "llcuda_net.scheduler.ticket",
+    },
+    {"llcuda_net.scheduler.flows"},
+    {"llcuda_net.scheduler.wait_queue"},
+    {"llcuda_net.scheduler.wait_estimate"},
+    {
+        "llcuda_net.scheduler.scheduler",
+        "llcuda_net.generation.outcome",
+        "llcuda_net.server.tcp.write_buffer",
+        "llcuda_net.generation.continuation",
+    },
+    {
+        "llcuda_net.analysis.certainty",
+        "llcuda_net.analysis.vector_index",
+        "llcuda_net.analysis.warmup",
+    },
+    {"llcuda_net.generation.generation", "llcuda_net.analysis.embeddings"},
+    {
+        "llcuda_net.server.tcp.stream",
+        "llcuda_net.generation.persistence",
+        "llcuda_net.generation.registry",
+        "llcuda_net.server.tcp.chunking",
+    },
+    {
+        "llcuda_net.generation.publisher",
+        "llcuda_net.generation.request",
+        "llcuda_net.server.tcp.session",
+        "llcuda_net.server.tcp.host",
+    },
+    {"llcuda_net.generation.listing"},
+    {
+        "llcuda_net.generation.dispatcher",
+        "llcuda_net.analysis.analyzer",
+        "llcuda_net.telemetry.observers",
+        "llcuda_net.telemetry.status",
+    },
+    {"llcuda_net.generation.runner", "llcuda_net.upstream.factory"},
+    {"llcuda_net.telemetry.readiness", "llcuda_net.server.http", "llcuda_net.telemetry.spans"},
+    {
+        "llcuda_net.generation.resuming",
+        "llcuda_net.server.queries",
+        "llcuda_net.telemetry.metrics",
+        "llcuda_net.telemetry.tracing",
+    },
+    {"llcuda_net.server.gateway", "llcuda_net.client"},
+    {"llcuda_net.server.admin"},
+    {"llcuda_net.server.app", "llcuda_net.sync", "llcuda_net.bench"},
     {"llcuda_net"},
     {"llcuda_net.cli"},
 ]
@@ -152,7 +203,7 @@ def test_component_folders_are_no_packages() -> None:
 def test_help_imports_nothing_heavy(command: str, heavy: set[str]) -> None:
     code = (
         "import sys, contextlib, io\n"
-        f"from llcuda_net.cli.{command} import main\n"
+        f"from {MODULES[command]} import main\n"
         "with contextlib.redirect_stdout(io.StringIO()), contextlib.suppress(SystemExit):\n"
         "    main(['--help'])\n"
         "print(*sys.modules)"
@@ -170,11 +221,11 @@ def test_only_the_live_screen_imports_textual() -> None:
         for name in _imports(path, module)
         if name.split(".")[0] in {"textual", "rich"}
     }
-    assert found == {"llcuda_net.cli.top_app"}
+    assert found == {"llcuda_net.cli.top.app"}
 
 
 def test_the_server_itself_needs_no_engine_and_no_numba() -> None:
-    code = "import sys, llcuda_net.serving; print(*sys.modules)"
+    code = "import sys, llcuda_net.server.app; print(*sys.modules)"
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60
     )

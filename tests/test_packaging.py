@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.processes import PATIENCE, environment, read_line
+from tests.support import processes
+from tests.support.processes import PATIENCE, environment, read_line
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = {
@@ -85,7 +86,7 @@ def test_the_commands_carry_the_version_of_setup_cfg() -> None:
     names = {"server": "llcuda-server", "client": "llcuda-client", "main": "llcuda"}
     for command, name in names.items():
         done = subprocess.run(
-            [sys.executable, "-m", f"llcuda_net.cli.{command}", "--version"],
+            processes.command(command, "--version"),
             capture_output=True,
             text=True,
             check=True,

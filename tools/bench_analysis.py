@@ -22,11 +22,11 @@ from typing import Any
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))  # so that the script runs from anywhere, without being installed
 
-from llcuda_net import sync  # noqa: E402
-from llcuda_net.storage.records import Result, TokenLog  # noqa: E402
-from llcuda_net.storage.sqlite import SqliteStore  # noqa: E402
-from tools.demo_model import corpus  # noqa: E402
-from tools.eval_semantic import server  # noqa: E402
+from llcuda_net import sync
+from llcuda_net.storage.records import Result, TokenLog
+from llcuda_net.storage.results.sqlite import SqliteStore
+from tools.demo_model import corpus
+from tools.eval_semantic import server
 
 #: Answers of the corpus that one prompt, and one text, are made of: about 2,000 characters.
 _ANSWERS = 12

@@ -18,8 +18,8 @@ import trio
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "protocol")]  # runs from anywhere, without being installed
 
-from llcuda_net import logs  # noqa: E402
-from tools.cancel_rig import SLOTS, MissedError, Rig, rig  # noqa: E402
+from llcuda_net.util import logs
+from tools.cancel_rig import SLOTS, MissedError, Rig, rig
 
 EXAMPLE = """\
 example:

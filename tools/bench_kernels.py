@@ -14,8 +14,8 @@ from typing import Any
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "kernels")]  # runs from anywhere, without being installed
 
-import llcuda_kernels as k  # noqa: E402
-from llcuda_kernels import selfcheck  # noqa: E402
+import llcuda_kernels as k
+from llcuda_kernels import selfcheck
 
 EXAMPLE = """\
 example:

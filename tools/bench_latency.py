@@ -18,30 +18,19 @@ from typing import Any
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT), *(str(ROOT / part) for part in ("protocol", "kernels"))]
 
-from llcuda_net import logs  # noqa: E402
-from llcuda_net.cli.common import (  # noqa: E402
-    Exit,
-    Parser,
-    fail,
-    read_text,
-    run_command,
-)
-from llcuda_net.cli.running import run_async  # noqa: E402
-from llcuda_net.measure import document, postwork, prompts  # noqa: E402
-from llcuda_net.measure.load import Plan  # noqa: E402
-from llcuda_net.measure.shown import Ticker  # noqa: E402
-from llcuda_net.measure.summary import (  # noqa: E402
-    difference,
-    distribution,
-    headline,
-    rates,
-    summarise,
-)
-from llcuda_net.measure.targets import Target, open_target  # noqa: E402
-from llcuda_net.measure.validity import Bounds, Ceiling, cautions, shared  # noqa: E402
-from tools.measuring import latency_report, options, stack  # noqa: E402
-from tools.measuring.finish import finish  # noqa: E402
-from tools.measuring.once import Once, once, self_test  # noqa: E402
+from llcuda_net.batch import post_process
+from llcuda_net.batch.targets import Target, open_target
+from llcuda_net.bench import document, prompts
+from llcuda_net.bench.load import Plan
+from llcuda_net.bench.shown import Ticker
+from llcuda_net.bench.summary import difference, distribution, headline, rates, summarise
+from llcuda_net.bench.validity import Bounds, Ceiling, cautions, shared
+from llcuda_net.cli.common import Exit, Parser, fail, read_text, run_command
+from llcuda_net.cli.run_async import run_async
+from llcuda_net.util import logs
+from tools.measuring import latency_report, options, stack
+from tools.measuring.finish import finish
+from tools.measuring.once import Once, once, self_test
 
 PROG = "bench_latency.py"
 EXAMPLE = """\
@@ -148,7 +137,9 @@ class Bench:
                     }
             after = None
             if args.cuda_work is not None or args.cuda_post:
-                after, self.post = postwork.prepare(args.cuda_work, args.cuda_iters, args.cuda_post)
+                after, self.post = post_process.prepare(
+                    args.cuda_work, args.cuda_iters, args.cuda_post
+                )
             if not args.no_self_test:
                 self.ceiling = await self_test(self.plan(0), self.ticker)
             for repeat in range(args.repeats):

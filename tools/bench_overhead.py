@@ -23,9 +23,9 @@ from typing import Any
 ROOT = FilePath(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "protocol")]  # runs from anywhere, without being installed
 
-from tools.overhead import processes, profiling, results  # noqa: E402
-from tools.overhead.clients import HttpStream, LlcudaStream  # noqa: E402
-from tools.overhead.load import Path, Plan, Run, paced, saturated  # noqa: E402
+from tools.overhead import processes, profiling, results
+from tools.overhead.clients import HttpStream, LlcudaStream
+from tools.overhead.load import Path, Plan, Run, paced, saturated
 
 EXAMPLE = """\
 example:

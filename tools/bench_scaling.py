@@ -21,16 +21,16 @@ import trio
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT), *(str(ROOT / part) for part in ("protocol", "kernels"))]
 
-from llcuda_net import logs  # noqa: E402
-from llcuda_net.cli.common import Exit, Parser, fail, run_command  # noqa: E402
-from llcuda_net.cli.running import run_async  # noqa: E402
-from llcuda_net.errors import ConfigError, ConnectError, LlcudaError  # noqa: E402
-from llcuda_net.measure import document  # noqa: E402
-from llcuda_net.measure.shown import Ticker  # noqa: E402
-from llcuda_net.measure.validity import shared  # noqa: E402
-from llcuda_net.world import open_world  # noqa: E402
-from tools.measuring import curve, mpirun, options, ranks, scaling_report, stack  # noqa: E402
-from tools.measuring.finish import finish  # noqa: E402
+from llcuda_net.batch.mpi import open_world
+from llcuda_net.bench import document
+from llcuda_net.bench.shown import Ticker
+from llcuda_net.bench.validity import shared
+from llcuda_net.cli.common import Exit, Parser, fail, run_command
+from llcuda_net.cli.run_async import run_async
+from llcuda_net.errors import ConfigError, ConnectError, LlcudaError
+from llcuda_net.util import logs
+from tools.measuring import curve, mpirun, options, ranks, scaling_report, stack
+from tools.measuring.finish import finish
 
 PROG = "bench_scaling.py"
 EXAMPLE = """\

@@ -21,10 +21,10 @@ from typing import Any
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "protocol")]  # runs from anywhere, without being installed
 
-import trio  # noqa: E402
+import trio
 
-from tools.overhead.results import machine  # noqa: E402
-from tools.store import measure  # noqa: E402
+from tools.overhead.results import machine
+from tools.store import measure
 
 EXAMPLE = """\
 example:

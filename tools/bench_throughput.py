@@ -19,20 +19,21 @@ import trio
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT), *(str(ROOT / part) for part in ("protocol", "kernels"))]
 
-from llcuda_net import logs  # noqa: E402
-from llcuda_net.cli.common import Exit, Parser, run_command  # noqa: E402
-from llcuda_net.cli.running import run_async  # noqa: E402
-from llcuda_net.measure import document, postwork, prompts, schedules  # noqa: E402
-from llcuda_net.measure.knee import knee, saturated  # noqa: E402
-from llcuda_net.measure.load import After, Plan  # noqa: E402
-from llcuda_net.measure.shown import Ticker  # noqa: E402
-from llcuda_net.measure.statistics import Estimate  # noqa: E402
-from llcuda_net.measure.targets import Target, open_target  # noqa: E402
-from llcuda_net.measure.validity import Bounds, Ceiling, cautions, shared  # noqa: E402
-from tools.measuring import options, stack, steps, throughput_report  # noqa: E402
-from tools.measuring.finish import finish  # noqa: E402
-from tools.measuring.once import once, self_test  # noqa: E402
-from tools.measuring.steps import Step  # noqa: E402
+from llcuda_net.batch import post_process
+from llcuda_net.batch.targets import Target, open_target
+from llcuda_net.bench import document, prompts, schedules
+from llcuda_net.bench.knee import knee, saturated
+from llcuda_net.bench.load import After, Plan
+from llcuda_net.bench.shown import Ticker
+from llcuda_net.bench.statistics import Estimate
+from llcuda_net.bench.validity import Bounds, Ceiling, cautions, shared
+from llcuda_net.cli.common import Exit, Parser, run_command
+from llcuda_net.cli.run_async import run_async
+from llcuda_net.util import logs
+from tools.measuring import options, stack, steps, throughput_report
+from tools.measuring.finish import finish
+from tools.measuring.once import once, self_test
+from tools.measuring.steps import Step
 
 PROG = "bench_throughput.py"
 EXAMPLE = """\
@@ -131,7 +132,9 @@ class Bench:
             }
             after = None
             if args.cuda_work is not None or args.cuda_post:
-                after, self.post = postwork.prepare(args.cuda_work, args.cuda_iters, args.cuda_post)
+                after, self.post = post_process.prepare(
+                    args.cuda_work, args.cuda_iters, args.cuda_post
+                )
             self.concurrency = [Step(n) for n in args.concurrency]
             if not args.no_self_test:
                 self.ceiling = await self_test(

@@ -20,7 +20,7 @@ from typing import Any
 import httpx
 import trio
 
-from llcuda_net.upstream.engine import Engine, EngineOptions
+from llcuda_net.upstream.engine.supervisor import Engine, EngineOptions
 from llcuda_protocol import (
     Cancel,
     Connection,
@@ -178,7 +178,7 @@ class Rig:
 
     async def until_closed(self, count: int) -> None:
         """Wait until so many completions' connections have been closed since the start."""
-        while len(self.proxy.closed) < count:  # noqa: ASYNC110  (told by many tasks)
+        while len(self.proxy.closed) < count:  # noqa: ASYNC110  (set by many tasks)
             await trio.sleep(_POLL)
 
 

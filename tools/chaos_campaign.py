@@ -13,13 +13,13 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "protocol")]  # runs from anywhere, without being installed
 
-from tools.chaos import memory  # noqa: E402
-from tools.chaos.broken import MODES  # noqa: E402
-from tools.chaos.campaign import Outcome, Plan, run  # noqa: E402
-from tools.chaos.clients import KINDS  # noqa: E402
-from tools.chaos.troubles import KINDS as TROUBLES  # noqa: E402
-from tools.chaos.troubles import Manners  # noqa: E402
-from tools.crash import command  # noqa: E402
+from tools.chaos import memory
+from tools.chaos.broken import MODES
+from tools.chaos.campaign import Outcome, Plan, run
+from tools.chaos.clients import KINDS
+from tools.chaos.troubles import KINDS as TROUBLES
+from tools.chaos.troubles import Manners
+from tools.crash import command
 
 EXAMPLE = """\
 example:

@@ -13,9 +13,9 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "protocol")]  # runs from anywhere, without being installed
 
-from tools.crash import command  # noqa: E402
-from tools.crash.broken import MODES  # noqa: E402
-from tools.crash.campaign import EARLY, Outcome, Plan, run  # noqa: E402
+from tools.crash import command
+from tools.crash.broken import MODES
+from tools.crash.campaign import EARLY, Outcome, Plan, run
 
 EXAMPLE = f"""\
 example:

@@ -23,7 +23,7 @@ from typing import Any
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))  # so that the script runs from anywhere, without being installed
 
-from tools.demo_model import corpus  # noqa: E402
+from tools.demo_model import corpus
 
 CORPUS_GOAL = 0.90
 HELDOUT_GOAL = 0.60

@@ -29,10 +29,10 @@ from typing import Any
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))  # so that the script runs from anywhere, without being installed
 
-import numpy as np  # noqa: E402
+import numpy as np
 
-from llcuda_net import sync  # noqa: E402
-from tools.demo_model import corpus  # noqa: E402
+from llcuda_net import sync
+from tools.demo_model import corpus
 
 GOAL, AMONG = 0.60, 3
 #: Seconds without progress after which the analysis counts as stuck.

@@ -14,10 +14,10 @@ from typing import Any
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "protocol")]  # runs from anywhere, without being installed
 
-from tools.crash import command  # noqa: E402
-from tools.crash.disturbed import Outcome, Plan, run  # noqa: E402
-from tools.crash.proxy import TROUBLES, Manners  # noqa: E402
-from tools.overhead.processes import StartError  # noqa: E402
+from tools.crash import command
+from tools.crash.disturbed import Outcome, Plan, run
+from tools.crash.proxy import TROUBLES, Manners
+from tools.overhead.processes import StartError
 
 EXAMPLE = """\
 example:

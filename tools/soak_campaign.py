@@ -15,12 +15,12 @@ from typing import Any
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "protocol")]  # runs from anywhere, without being installed
 
-from tools.chaos.memory import mib  # noqa: E402
-from tools.crash import command  # noqa: E402
-from tools.overhead.processes import StartError  # noqa: E402
-from tools.soak import plot  # noqa: E402
-from tools.soak.campaign import JUDGED, Outcome, Plan, run  # noqa: E402
-from tools.soak.load import mean_tokens  # noqa: E402
+from tools.chaos.memory import mib
+from tools.crash import command
+from tools.overhead.processes import StartError
+from tools.soak import plot
+from tools.soak.campaign import JUDGED, Outcome, Plan, run
+from tools.soak.load import mean_tokens
 
 EXAMPLE = """\
 example:

@@ -19,10 +19,10 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))  # so that the script runs from anywhere, without being installed
 
-from tools.synthetic.answer import Language  # noqa: E402
-from tools.synthetic.faults import KINDS, Fault  # noqa: E402
-from tools.synthetic.pages import MODEL  # noqa: E402
-from tools.synthetic.server import Settings, Upstream  # noqa: E402
+from tools.synthetic.answer import Language
+from tools.synthetic.faults import KINDS, Fault
+from tools.synthetic.pages import MODEL
+from tools.synthetic.server import Settings, Upstream
 
 EXAMPLE = """\
 example:

@@ -19,7 +19,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))  # so that the script runs from anywhere, without being installed
 
-from tools.demo_model import corpus  # noqa: E402
+from tools.demo_model import corpus
 
 EXAMPLE = """\
 example:

@@ -9,9 +9,9 @@ from typing import Any
 
 import trio
 
-from llcuda_net.batch.hand_out import HandOut
+from llcuda_net.batch.distributor import HandOut
+from llcuda_net.batch.mpi import LONGEST_POLL, POLL, World
 from llcuda_net.batch.rank import FROM_ZERO, TO_ZERO, Rank, Tally, merge
-from llcuda_net.world import LONGEST_POLL, POLL, World
 
 
 @dataclass(slots=True)

@@ -12,13 +12,13 @@ from typing import Any, Protocol
 
 import trio
 
-from llcuda_net.batch.lines import Line
+from llcuda_net.batch.input import Line
+from llcuda_net.batch.mpi import World
+from llcuda_net.batch.record import Record
+from llcuda_net.batch.targets import Direct, Gateway
+from llcuda_net.bench.histogram import Histogram
+from llcuda_net.bench.load import After
 from llcuda_net.errors import ConfigError, ConnectError, LlcudaError, RequestError
-from llcuda_net.measure.histogram import Histogram
-from llcuda_net.measure.load import After
-from llcuda_net.measure.records import Record
-from llcuda_net.measure.targets import Direct, Gateway
-from llcuda_net.world import World
 from llcuda_protocol import ErrorCode
 
 #: Seconds between tries to reach a server that was lost.

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from llcuda_net.batch.hand_out import HandOut
+from llcuda_net.batch.distributor import HandOut
 from llcuda_net.batch.job import Done
-from llcuda_net.measure.histogram import Histogram
-from llcuda_net.measure.shown import number
-from llcuda_net.measure.summary import SHARES
+from llcuda_net.bench.histogram import Histogram
+from llcuda_net.bench.shown import number
+from llcuda_net.bench.summary import SHARES
 
 
 def document(hand_out: HandOut, done: Done, ranks: int, errors: int) -> dict[str, Any]:

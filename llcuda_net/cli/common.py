@@ -18,7 +18,7 @@ from types import FrameType
 from typing import Any, NoReturn, TextIO
 
 from llcuda_net.errors import ConfigError, ConnectError, EngineError, LlcudaError, RequestError
-from llcuda_net.terminal import wants_colour
+from llcuda_net.util.terminal import wants_colour
 
 
 class Exit(IntEnum):

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from llcuda_net.cli.common import Exit, Parser, fail, paint, run_command
-from llcuda_net.terminal import is_clever
+from llcuda_net.util.terminal import is_clever
 
 if TYPE_CHECKING:
     from llcuda_kernels.selfcheck import Outcome

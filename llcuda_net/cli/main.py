@@ -17,10 +17,13 @@ PROG = "llcuda"
 #: The groups: module and one line of help.
 _GROUPS = {
     "doctor": ("llcuda_net.cli.doctor", "what this machine has, and whether the kernels are right"),
-    "batch": ("llcuda_net.cli.batch", "answer every prompt of a file, without llcuda-server"),
-    "infer": ("llcuda_net.cli.infer", "answer one prompt, without llcuda-server"),
-    "top": ("llcuda_net.cli.top", "how a server is, live: slots, queue, upstreams"),
-    "results": ("llcuda_net.cli.results", "list, search, export and prune what was generated"),
+    "batch": ("llcuda_net.cli.batch.batch", "answer every prompt of a file, without llcuda-server"),
+    "infer": ("llcuda_net.cli.batch.infer", "answer one prompt, without llcuda-server"),
+    "top": ("llcuda_net.cli.top.command", "how a server is, live: slots, queue, upstreams"),
+    "results": (
+        "llcuda_net.cli.results.command",
+        "list, search and export what was generated",
+    ),
 }
 
 _EPILOG = """\

@@ -8,7 +8,7 @@ import time
 from types import TracebackType
 
 from llcuda_net.cli.common import paint
-from llcuda_net.terminal import is_terminal
+from llcuda_net.util.terminal import is_terminal
 
 #: Seconds between two updates.
 _PAUSE = 0.1

@@ -6,8 +6,8 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from llcuda_net import settings as settings_module
 from llcuda_net.cli.common import Parser, VersionAction, run_command
+from llcuda_net.config import settings as settings_module
 
 PROG = "llcuda-server"
 
@@ -49,10 +49,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _run(arguments: argparse.Namespace) -> int:
     settings = settings_module.load(arguments)
     # Here, and not above: --help needs none of it.
-    from llcuda_net import logs, serving
+    from llcuda_net.server import app
+    from llcuda_net.util import logs
 
     logs.configure(settings.log_level, settings.log_format)
-    return serving.run(settings, lambda: settings_module.load(arguments))
+    return app.run(settings, lambda: settings_module.load(arguments))
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 
 from llcuda_net.cli.common import paint
-from llcuda_net.terminal import is_terminal
+from llcuda_net.util.terminal import is_terminal
 
 #: Characters that a terminal would obey, or that turn the reading direction of what follows.
 _OBEYED = {*range(32), *range(127, 160), *range(0x202A, 0x202F), *range(0x2066, 0x206A)}

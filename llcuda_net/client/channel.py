@@ -19,7 +19,7 @@ from llcuda_net.client.requests import WINDOW, Request
 from llcuda_net.errors import LlcudaError
 
 if TYPE_CHECKING:
-    from llcuda_net.client.link import Link
+    from llcuda_net.client.connection import Link
 
 
 class Home(Protocol):

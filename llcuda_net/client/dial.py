@@ -9,8 +9,8 @@ from pathlib import Path
 
 import trio
 
-from llcuda_net.address import Address
 from llcuda_net.errors import ConfigError, ConnectError
+from llcuda_net.util.address import Address
 
 
 def tls_context(tls: bool | ssl.SSLContext, authority: str | Path | None) -> ssl.SSLContext | None:

@@ -10,7 +10,7 @@ import trio
 import llcuda_protocol as wire
 from llcuda_net.client.channel import Channel
 from llcuda_net.client.events import Durable, Event, Piece, Queued, Result, Spliced
-from llcuda_net.client.reconnect import Line
+from llcuda_net.client.reconnecting import Line
 from llcuda_net.client.requests import Reading
 from llcuda_net.errors import RequestError
 from llcuda_protocol import TokenLogprob, TopToken

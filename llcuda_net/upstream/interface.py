@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from llcuda_net.upstream.completion import CompletionEvent
+from llcuda_net.upstream.llama.sse import CompletionEvent
 
 OnEvents = Callable[[list[CompletionEvent]], None]
 

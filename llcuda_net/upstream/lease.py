@@ -8,15 +8,15 @@ from typing import TYPE_CHECKING
 
 import trio
 
+from llcuda_net.config.upstreams import COMPLETIONS
 from llcuda_net.errors import RequestError
-from llcuda_net.specs import COMPLETIONS
-from llcuda_net.upstream.completion import CompletionEvent
-from llcuda_net.upstream.prefix import BLOCK, CHARACTERS_A_TOKEN, Chain, chain_of
+from llcuda_net.upstream.llama.sse import CompletionEvent
+from llcuda_net.upstream.prefix_cache import BLOCK, CHARACTERS_A_TOKEN, Chain, chain_of
 from llcuda_net.upstream.slots import Slot, Use
 from llcuda_protocol import ErrorCode
 
 if TYPE_CHECKING:
-    from llcuda_net.upstream.member import Member
+    from llcuda_net.upstream.backend import Member
 
 #: Errors by which an upstream, not the request, is to blame; another one may do it.
 BLAMED = frozenset(

@@ -15,11 +15,11 @@ from typing import Any
 import structlog
 import trio
 
+from llcuda_net.config.upstreams import COMPLETIONS
 from llcuda_net.errors import RequestError
-from llcuda_net.specs import COMPLETIONS
-from llcuda_net.upstream.fingerprint import same_model
+from llcuda_net.upstream.backend import Member
 from llcuda_net.upstream.lease import Lease, Need
-from llcuda_net.upstream.member import Member
+from llcuda_net.upstream.model.fingerprint import same_model
 from llcuda_net.upstream.slots import Slot
 from llcuda_protocol import ErrorCode
 

@@ -12,7 +12,7 @@ from enum import StrEnum
 
 import trio
 
-from llcuda_net.upstream.prefix import Chain, shared
+from llcuda_net.upstream.prefix_cache import Chain, shared
 
 
 class Use(StrEnum):

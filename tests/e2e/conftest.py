@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.e2e.processes import RunningServer, running_server
+from tests.support.processes import RunningServer, running_server
 
 
 @pytest.fixture(scope="session")

@@ -14,7 +14,14 @@ import pytest
 
 from llcuda_net import sync
 from llcuda_net.errors import RequestError
-from tests.e2e.processes import PATIENCE, RunningServer, command, environment, run, running_server
+from tests.support.processes import (
+    PATIENCE,
+    RunningServer,
+    command,
+    environment,
+    run,
+    running_server,
+)
 from tools import synthetic_upstream
 from tools.synthetic.tokens import generation
 

@@ -20,13 +20,13 @@ import pytest
 import trio
 
 import llcuda_net
-from llcuda_net.continuation import plan
-from llcuda_net.generations import Generation
+from llcuda_net.generation.continuation import plan
+from llcuda_net.generation.generation import Generation
 from llcuda_net.storage.records import TokenLog
-from llcuda_net.upstream.completion import CompletionEvent
-from llcuda_net.upstream.engine import Engine, EngineOptions
-from llcuda_net.upstream.hub import StreamHub
-from llcuda_net.upstream.llama_server import LlamaServer
+from llcuda_net.upstream.engine.supervisor import Engine, EngineOptions
+from llcuda_net.upstream.llama.client import LlamaServer
+from llcuda_net.upstream.llama.poller import StreamHub
+from llcuda_net.upstream.llama.sse import CompletionEvent
 from tools import synthetic_upstream
 from tools.synthetic.tokens import generated, generation
 

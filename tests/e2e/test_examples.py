@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.processes import PATIENCE, RunningServer, environment
+from tests.support.processes import PATIENCE, RunningServer, environment
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 #: A part of what each prints with the demonstration model.

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from llcuda_protocol import Accepted, Attach, Done, Error, ErrorCode, Tokens
-from tests.e2e.processes import run, running_server
-from tests.e2e.raw_client import CREDIT, RawClient, ask, connected
+from tests.support.processes import run, running_server
+from tests.support.raw_client import CREDIT, RawClient, ask, connected
 from tools import synthetic_upstream
 from tools.synthetic.tokens import generation
 

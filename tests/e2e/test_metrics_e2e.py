@@ -18,14 +18,8 @@ import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
 from llcuda_protocol import Done, Error, Tokens
-from tests.e2e.processes import (
-    PATIENCE,
-    RunningServer,
-    run,
-    running_server,
-    wait_until,
-)
-from tests.e2e.raw_client import ask, connected
+from tests.support.processes import PATIENCE, RunningServer, run, running_server, wait_until
+from tests.support.raw_client import ask, connected
 from tools.overhead.processes import synthetic_upstream
 
 DEPLOY = Path(__file__).resolve().parents[2] / "deploy"

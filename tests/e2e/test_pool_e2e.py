@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from llcuda_protocol import Accepted, Done, Error, Generate, Report, Splice, Status, Tokens, Welcome
-from tests.e2e.processes import RunningServer, running_server, wait_until
-from tests.e2e.raw_client import CREDIT, RawClient, connected
+from tests.support.processes import RunningServer, running_server, wait_until
+from tests.support.raw_client import CREDIT, RawClient, connected
 from tools import synthetic_upstream
 from tools.synthetic.tokens import generation
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from llcuda_net import sync
-from tests.e2e.processes import run, running_server, wait_until
+from tests.support.processes import run, running_server, wait_until
 
 #: First phrasings of entries of the demonstration model's corpus, and other words for them.
 ASKED = {

@@ -27,7 +27,7 @@ from llcuda_protocol import (
     Tokens,
     Welcome,
 )
-from tests.e2e.processes import (
+from tests.support.processes import (
     PATIENCE,
     RunningServer,
     children,
@@ -38,7 +38,7 @@ from tests.e2e.processes import (
     running_server,
     wait_until,
 )
-from tests.e2e.raw_client import ask, connected
+from tests.support.raw_client import ask, connected
 from tools import synthetic_upstream
 
 NOBODY = "http://127.0.0.1:9"

@@ -27,8 +27,8 @@ from llcuda_protocol import (
     Tokens,
     Welcome,
 )
-from tests.e2e.processes import RunningServer, run, running_server, wait_until
-from tests.e2e.raw_client import CREDIT, RawClient, ask, connected
+from tests.support.processes import RunningServer, run, running_server, wait_until
+from tests.support.raw_client import CREDIT, RawClient, ask, connected
 from tools import synthetic_upstream
 
 TOKENS = """\

@@ -12,8 +12,8 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
 from llcuda_protocol import Done
-from tests.e2e.processes import RunningServer, run, running_server
-from tests.e2e.raw_client import ask, connected
+from tests.support.processes import RunningServer, run, running_server
+from tests.support.raw_client import ask, connected
 
 
 class Collector(http.server.ThreadingHTTPServer):

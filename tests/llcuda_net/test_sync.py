@@ -14,9 +14,9 @@ import pytest
 import llcuda_protocol as wire
 from llcuda_net import sync
 from llcuda_net.client.events import Piece, Queued, Spliced
-from llcuda_net.client.hits import Entry
+from llcuda_net.client.results import Entry
 from llcuda_net.errors import ConfigError, ConnectError, RequestError
-from tests.llcuda_net.scripted import Scripted, listening
+from tests.support.client.scripted_server import Scripted, listening
 
 #: A bound for hangs, not a measurement.
 PATIENCE = 20.0

@@ -13,8 +13,8 @@ import llcuda_protocol as wire
 from llcuda_net import sync
 from llcuda_net.client.stream import Durable, Piece
 from llcuda_net.errors import ConnectError, RequestError
-from tests.llcuda_net.lasting import Lasting
-from tests.llcuda_net.scripted import listening
+from tests.support.client.attach_server import Lasting
+from tests.support.client.scripted_server import listening
 
 TEXT = "one two three four five"
 

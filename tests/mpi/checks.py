@@ -8,8 +8,8 @@ import sys
 
 import trio
 
-from llcuda_net.measure.histogram import Histogram
-from llcuda_net.world import World, open_world
+from llcuda_net.batch.mpi import World, open_world
+from llcuda_net.bench.histogram import Histogram
 from tools.measuring import ranks
 
 

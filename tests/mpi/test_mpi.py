@@ -21,7 +21,7 @@ from typing import Any
 
 import pytest
 
-from tests.e2e.processes import running_server
+from tests.support.processes import running_server
 from tools import synthetic_upstream
 from tools.measuring import mpirun
 
@@ -85,7 +85,7 @@ class Batch:
         self.input, self.output = folder / "in.jsonl", folder / "out.jsonl"
         self.input.write_text("".join(f'{{"raw": "prompt {i}"}}\n' for i in range(count)))
         self.log = folder / "log"
-        program = [sys.executable, "-m", "llcuda_net.cli.mpi", "--input", str(self.input)]
+        program = [sys.executable, "-m", "llcuda_net.cli.batch.mpi", "--input", str(self.input)]
         program += ["--output", str(self.output), "--server", server, "--n-predict", "8"]
         self.command = mpirun.command(ranks, [*program, *options])
 

@@ -46,7 +46,7 @@ from llcuda_protocol.kinds import (
     MAX_SEQUENCE,
     MAX_STREAM,
 )
-from tests.protocol.ends import HELLO, pair, pass_on, refused
+from tests.support.protocol.ends import HELLO, pair, pass_on, refused
 from tools.protocol_starts import begin
 
 # -- handshake --------------------------------------------------------------------------------

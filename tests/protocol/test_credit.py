@@ -13,7 +13,7 @@ from llcuda_protocol import (
 )
 from llcuda_protocol.frames import encode
 from llcuda_protocol.kinds import MAX_CREDIT
-from tests.protocol.ends import pair, pass_on, refused
+from tests.support.protocol.ends import pair, pass_on, refused
 
 
 def test_credit_counts_whole_frames_on_both_sides() -> None:

@@ -16,7 +16,7 @@ from llcuda_protocol import PREFACE, Error, Frame, Generate, Role, Tokens
 from llcuda_protocol.frames import decode, encode
 from llcuda_protocol.kinds import HEADER, Kind
 from llcuda_protocol.reader import Reader
-from tests.protocol.any_frame import any_frame, frames
+from tests.support.protocol.any_frame import any_frame, frames
 from tools.protocol_harness import make_check
 from tools.protocol_starts import STARTS, begin
 

@@ -28,7 +28,7 @@ from llcuda_protocol.schema import (
     record,
     text,
 )
-from tests.protocol.any_frame import JSON
+from tests.support.protocol.any_frame import JSON
 
 NAN, INF = float("nan"), float("inf")
 

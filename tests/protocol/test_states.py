@@ -25,7 +25,7 @@ from llcuda_protocol.states import (
     STREAM_TABLE,
     diagram,
 )
-from tests.protocol.examples import EXAMPLES
+from tests.support.protocol.examples import EXAMPLES
 from tools.protocol_starts import begin
 
 #: A stream in each state, with the state of protocol_starts in which it is; 6 is not open.

@@ -46,7 +46,7 @@ from llcuda_protocol import (
     Welcome,
 )
 from llcuda_protocol.kinds import HEADER, MAX_CREDIT, MAX_SEQUENCE, Kind
-from tests.protocol.any_frame import frame_from, tokens, vectors
+from tests.support.protocol.any_frame import frame_from, tokens, vectors
 
 ALL = 1 << 30
 PICK = st.integers(0, 1000)

@@ -15,7 +15,7 @@ import pytest
 import trio
 
 from llcuda_net.errors import ConnectError, LlcudaError, RequestError
-from tests.e2e.processes import PATIENCE, children, environment, wait_until
+from tests.support.processes import PATIENCE, children, environment, wait_until
 from tests.tools.test_crash_campaign import job
 from tools import chaos_campaign
 from tools.chaos import memory, quiet

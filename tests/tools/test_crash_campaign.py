@@ -16,8 +16,8 @@ import pytest
 from llcuda_net.client.stream import Piece, Result
 from llcuda_net.storage.records import Level, Splice, TokenLog
 from llcuda_net.storage.records import Result as Stored
-from llcuda_net.storage.sqlite import SqliteStore
-from tests.e2e.processes import PATIENCE, children, environment, wait_until
+from llcuda_net.storage.results.sqlite import SqliteStore
+from tests.support.processes import PATIENCE, children, environment, wait_until
 from tools import crash_campaign
 from tools.crash import kept
 from tools.crash.broken import MODES

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.processes import PATIENCE, children, environment, wait_until
+from tests.support.processes import PATIENCE, children, environment, wait_until
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 

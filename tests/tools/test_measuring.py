@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from llcuda_net.measure.records import Outcome, Record
+from llcuda_net.batch.record import Outcome, Record
 from tools import bench_latency, bench_scaling, bench_throughput, synthetic_upstream
 from tools.measuring import curve, mpirun, noop, options
 from tools.measuring.steps import keeps

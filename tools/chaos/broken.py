@@ -10,8 +10,8 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
-from llcuda_net import continuation
 from llcuda_net.cli import server
+from llcuda_net.generation import continuation
 from llcuda_net.upstream.lease import Lease
 
 #: The lease that is never given back, counted from the first.

@@ -17,9 +17,9 @@ from urllib.parse import urlsplit
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))  # so that the script runs from anywhere, without being installed
 
-import xllamacpp  # noqa: E402
+import xllamacpp
 
-from llcuda_net.upstream import engine_child  # noqa: E402
+from llcuda_net.upstream.engine import child
 
 MODEL = ROOT / "llcuda_net" / "data" / "demo.gguf"
 
@@ -44,7 +44,7 @@ def main() -> None:
         "api_key": "",
         "pooling": None,
     }
-    params = engine_child._params(xllamacpp, settings)
+    params = child._params(xllamacpp, settings)
     params.api_keys = []
     params.port = args.port
     server = xllamacpp.Server(params)

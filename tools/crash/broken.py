@@ -18,8 +18,8 @@ from typing import Any
 import trio
 
 from llcuda_net.cli import server
-from llcuda_net.keeping import Keeper
-from llcuda_net.storage.files import RealFiles
+from llcuda_net.generation.persistence import Keeper
+from llcuda_net.storage.journal.disk import RealFiles
 
 #: Seconds that a result is committed after `done`.
 COMMIT_LATE = 0.2

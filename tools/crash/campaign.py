@@ -202,7 +202,7 @@ class _Campaign:
     async def _under_way(self) -> None:
         """Wait a moment for a stream that has begun, and is not over."""
         with trio.move_on_after(_AIM):
-            while not self._ledger.mid_stream:  # noqa: ASYNC110 - told by many tasks
+            while not self._ledger.mid_stream:  # noqa: ASYNC110 - set by many tasks
                 await trio.sleep(0.001)
 
     async def _start(self, *, wait: bool = True) -> None:

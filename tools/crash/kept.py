@@ -13,8 +13,8 @@ import trio
 
 from llcuda_net.errors import StorageError
 from llcuda_net.storage.records import Result
-from llcuda_net.storage.sqlite import SqliteStore
-from llcuda_net.storage.store import Query
+from llcuda_net.storage.results.interface import Query
+from llcuda_net.storage.results.sqlite import SqliteStore
 from tools.crash.ledger import Ledger, differs, digest
 from tools.crash.server import environment
 

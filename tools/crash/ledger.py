@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from llcuda_net.client.stream import Piece, Result
-from llcuda_net.outcome import plain
+from llcuda_net.generation.outcome import plain
 from llcuda_net.storage import records
 from tools.crash.jobs import Job
 

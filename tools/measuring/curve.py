@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from llcuda_net.measure.histogram import Histogram
-from llcuda_net.measure.scaling import LAWS, POINTS, fit, karp_flatt, speedup
-from llcuda_net.measure.statistics import Estimate, student
-from llcuda_net.measure.summary import SHARES
+from llcuda_net.bench.histogram import Histogram
+from llcuda_net.bench.scaling import LAWS, POINTS, fit, karp_flatt, speedup
+from llcuda_net.bench.statistics import Estimate, student
+from llcuda_net.bench.summary import SHARES
 
 
 def merged(runs: list[dict[str, Any]]) -> dict[str, Any]:

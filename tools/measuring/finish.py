@@ -8,8 +8,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from llcuda_net.bench import compare, document, page
 from llcuda_net.cli.common import paint
-from llcuda_net.measure import compare, document, page
 
 
 def finish(

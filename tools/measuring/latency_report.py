@@ -5,11 +5,11 @@ from __future__ import annotations
 from html import escape
 from typing import Any
 
-from llcuda_net.measure import page as pages
-from llcuda_net.measure import plots
-from llcuda_net.measure.histogram import Histogram
-from llcuda_net.measure.shown import estimate, grid, number
-from llcuda_net.measure.summary import NAMES, SHARES, meaning, parts
+from llcuda_net.bench import page as pages
+from llcuda_net.bench import plots
+from llcuda_net.bench.histogram import Histogram
+from llcuda_net.bench.shown import estimate, grid, number
+from llcuda_net.bench.summary import NAMES, SHARES, meaning, parts
 
 #: Rows of the table, the headline first.
 _ROWS = ("ttft", "gap", "tpot", "latency", "service_ttft", "service")

@@ -15,9 +15,9 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT), str(ROOT / "protocol")]  # runs from anywhere, without being installed
 
-import trio  # noqa: E402
+import trio
 
-from llcuda_protocol import (  # noqa: E402
+from llcuda_protocol import (
     Accepted,
     Connection,
     ConnectionClosed,

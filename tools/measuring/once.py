@@ -8,14 +8,14 @@ from dataclasses import dataclass, replace
 
 import trio
 
-from llcuda_net.measure.load import After, Plan, Run
-from llcuda_net.measure.prompts import Prompts
-from llcuda_net.measure.records import Record, measured
-from llcuda_net.measure.schedules import Schedule, closed
-from llcuda_net.measure.shown import Ticker
-from llcuda_net.measure.summary import rates
-from llcuda_net.measure.targets import Target, open_target
-from llcuda_net.measure.validity import Bounds, Ceiling, lag_p99, problems
+from llcuda_net.batch.record import Record, measured
+from llcuda_net.batch.targets import Target, open_target
+from llcuda_net.bench.load import After, Plan, Run
+from llcuda_net.bench.prompts import Prompts
+from llcuda_net.bench.schedules import Schedule, closed
+from llcuda_net.bench.shown import Ticker
+from llcuda_net.bench.summary import rates
+from llcuda_net.bench.validity import Bounds, Ceiling, lag_p99, problems
 from tools.measuring import noop
 
 #: Seconds of each part of the self-test, and its workers where it goes as fast as it can.

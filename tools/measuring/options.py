@@ -8,8 +8,8 @@ import re
 from pathlib import Path
 from typing import Any
 
+from llcuda_net.bench import prompts, schedules
 from llcuda_net.cli.common import Parser, fail, read_text, read_token
-from llcuda_net.measure import prompts, schedules
 
 DEFAULT_SERVER = "127.0.0.1:9000"
 

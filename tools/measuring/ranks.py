@@ -9,16 +9,17 @@ from typing import Any
 
 import trio
 
+from llcuda_net.batch import post_process
+from llcuda_net.batch.mpi import World
+from llcuda_net.batch.record import GAP, outcomes, values
+from llcuda_net.batch.targets import open_target
+from llcuda_net.bench import document, prompts, schedules
+from llcuda_net.bench.histogram import Histogram
+from llcuda_net.bench.load import Plan
+from llcuda_net.bench.statistics import student
+from llcuda_net.bench.summary import BATCHES, phases, rates
+from llcuda_net.bench.validity import Bounds
 from llcuda_net.errors import ConnectError, LlcudaError
-from llcuda_net.measure import document, postwork, prompts, schedules
-from llcuda_net.measure.histogram import Histogram
-from llcuda_net.measure.load import Plan
-from llcuda_net.measure.records import GAP, outcomes, values
-from llcuda_net.measure.statistics import student
-from llcuda_net.measure.summary import BATCHES, phases, rates
-from llcuda_net.measure.targets import open_target
-from llcuda_net.measure.validity import Bounds
-from llcuda_net.world import World
 from tools.measuring import curve, options
 from tools.measuring.once import once
 
@@ -72,8 +73,8 @@ async def point(world: World, args: argparse.Namespace, inflight: int) -> dict[s
         )
         after, post = None, ""
         if args.cuda_work is not None or args.cuda_post:
-            postwork.choose_gpu(world.local_rank)
-            after, post = postwork.prepare(args.cuda_work, args.cuda_iters, args.cuda_post)
+            post_process.choose_gpu(world.local_rank)
+            after, post = post_process.prepare(args.cuda_work, args.cuda_iters, args.cuda_post)
         start = await world.broadcast(time.monotonic() + _LEAD if world.rank == 0 else None)
         begins = trio.current_time() + (start + offset - time.monotonic())
         found = await once(plan, {"gateway": target}, after=after, label="rank 0:", start=begins)

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from llcuda_net.measure import page as pages
-from llcuda_net.measure import plots
-from llcuda_net.measure.scaling import Fit
-from llcuda_net.measure.shown import estimate, grid, number
-from llcuda_net.measure.statistics import Estimate
+from llcuda_net.bench import page as pages
+from llcuda_net.bench import plots
+from llcuda_net.bench.scaling import Fit
+from llcuda_net.bench.shown import estimate, grid, number
+from llcuda_net.bench.statistics import Estimate
 
 
 def lines(found: dict[str, Any]) -> list[str]:

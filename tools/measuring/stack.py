@@ -13,9 +13,9 @@ from pathlib import Path
 
 import trio
 
+from llcuda_net.batch.targets import in_nursery
 from llcuda_net.cli.common import CommandError
-from llcuda_net.measure.targets import in_nursery
-from llcuda_net.upstream.engine import Engine, EngineOptions
+from llcuda_net.upstream.engine.supervisor import Engine, EngineOptions
 from tools import synthetic_upstream
 
 _ROOT = Path(__file__).resolve().parents[2]

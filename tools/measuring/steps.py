@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from llcuda_net.measure.records import METRICS, Record, outcomes
-from llcuda_net.measure.statistics import Estimate, student
-from llcuda_net.measure.summary import BATCHES, distribution, phases, rates
-from llcuda_net.measure.validity import Bounds, Ceiling
+from llcuda_net.batch.record import METRICS, Record, outcomes
+from llcuda_net.bench.statistics import Estimate, student
+from llcuda_net.bench.summary import BATCHES, distribution, phases, rates
+from llcuda_net.bench.validity import Bounds, Ceiling
 from tools.measuring.once import Once
 
 #: What is told of each load besides its rates.

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from llcuda_net.measure import page as pages
-from llcuda_net.measure import plots
-from llcuda_net.measure.shown import estimate, grid, number
+from llcuda_net.bench import page as pages
+from llcuda_net.bench import plots
+from llcuda_net.bench.shown import estimate, grid, number
 
 Row = dict[str, Any]
 

@@ -6,7 +6,7 @@ import functools
 import random
 from typing import Any
 
-from llcuda_net.users import Priority, User
+from llcuda_net.config.users import Priority, User
 from tools.queueing.simulation import Fifo, Shares, Simulation, Upstream, shares
 
 #: How far off their share somebody may be, beyond one largest request a slot.

@@ -13,9 +13,9 @@ from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from llcuda_net.admission import Admission, Claim, Lease, Ticket
-from llcuda_net.tickets import Phase
-from llcuda_net.users import User
+from llcuda_net.config.users import User
+from llcuda_net.scheduler.scheduler import Admission, Claim, Lease, Ticket
+from llcuda_net.scheduler.ticket import Phase
 
 
 class Clock:

@@ -13,13 +13,13 @@ from typing import Any
 
 import trio
 
-from llcuda_net.storage.journal import Journal
-from llcuda_net.storage.log import Log
-from llcuda_net.storage.pipeline import Storage
+from llcuda_net.storage.journal.entry import Log
+from llcuda_net.storage.journal.journal import Journal
 from llcuda_net.storage.records import Ended, Opened, Result, TokenLog, hash_of
-from llcuda_net.storage.sqlite import SqliteStore
-from llcuda_net.storage.store import Retention, Step
-from llcuda_net.storage.writer import Writer
+from llcuda_net.storage.results.interface import Retention, Step
+from llcuda_net.storage.results.sqlite import SqliteStore
+from llcuda_net.storage.results.writer import Writer
+from llcuda_net.storage.storage import Storage
 from tools.overhead.stats import percentile
 
 #: Tokens of a result, and tasks that commit at once when saturated.

@@ -12,14 +12,15 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-from llcuda_net.batch import job, lines, report
-from llcuda_net.batch.hand_out import HandOut
+from llcuda_net.batch import input as batch_input
+from llcuda_net.batch import job, report
+from llcuda_net.batch.distributor import HandOut
 from llcuda_net.batch.job import Done
+from llcuda_net.batch.mpi import World
 from llcuda_net.batch.output import Output
 from llcuda_net.batch.rank import FROM_ZERO, Rank, Tally, merge
 from llcuda_net.errors import ConfigError, ConnectError, RequestError
-from llcuda_net.world import World
-from tests.llcuda_net.measure.fakes import Fake
+from tests.support.bench_targets import Fake
 
 
 class Bench:
@@ -46,7 +47,7 @@ class Bench:
         world = World()
         rank = Rank(world, "fake:1", self.open, inflight=3, patience=patience)
         output = Output(self.path, ordered=ordered)
-        self.hand_out = HandOut(lines.read(self.input, {}, ""), output, retries=retries)
+        self.hand_out = HandOut(batch_input.read(self.input, {}, ""), output, retries=retries)
         try:
             done = await job.run(
                 world, rank, 3, self.hand_out, lambda state: None, self.notes.append
@@ -253,7 +254,7 @@ def test_tallies_add_up() -> None:
 def test_lines_of_a_rank_that_goes_are_given_to_others(tmp_path: Path) -> None:
     bench = Bench(tmp_path, 4)
     output = Output(bench.path, ordered=False)
-    hand_out = HandOut(lines.read(bench.input, {}, ""), output, retries=0)
+    hand_out = HandOut(batch_input.read(bench.input, {}, ""), output, retries=0)
     taken = [hand_out.take(rank, 0.0) for rank in (0, 1, 1)]
     assert all(taken)
     assert hand_out.give_back(1, 0.0) == 2

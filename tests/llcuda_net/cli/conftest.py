@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.llcuda_net.scripted import Scripted, listening
+from tests.support.client.scripted_server import Scripted, listening
 
 
 @pytest.fixture

@@ -16,8 +16,8 @@ from llcuda_net.client import Client
 from llcuda_net.client.requests import WINDOW
 from llcuda_net.client.stream import Piece, Queued, Result
 from llcuda_net.errors import ConnectError, RequestError
-from tests.llcuda_net.lasting import Lasting
-from tests.llcuda_net.scripted import ID, Peer, accepted, linked
+from tests.support.client.attach_server import Lasting
+from tests.support.client.scripted_server import ID, Peer, accepted, linked
 
 # -- answers ------------------------------------------------------------------------------------
 

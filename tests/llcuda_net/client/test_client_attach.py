@@ -12,7 +12,7 @@ import trio.testing
 import llcuda_protocol as wire
 from llcuda_net.client.requests import WINDOW
 from llcuda_net.errors import RequestError
-from tests.llcuda_net.lasting import Lasting
+from tests.support.client.attach_server import Lasting
 
 Clock = trio.testing.MockClock
 

@@ -15,7 +15,7 @@ import trio.testing
 import llcuda_protocol as wire
 from llcuda_net.client import Client
 from llcuda_net.errors import ConnectError, RequestError
-from tests.llcuda_net.scripted import Peer, accepted, linked
+from tests.support.client.scripted_server import Peer, accepted, linked
 
 # -- failures -----------------------------------------------------------------------------------
 

@@ -15,11 +15,11 @@ from hypothesis import strategies as st
 
 import llcuda_protocol as wire
 from llcuda_net.client.events import Event, Piece, Queued, Spliced
-from llcuda_net.client.hits import Entry
+from llcuda_net.client.results import Entry
 from llcuda_net.client.stream import Stream
 from llcuda_net.errors import RequestError
-from tests.llcuda_net.lasting import FEATURES, Lasting
-from tests.llcuda_net.scripted import ID, accepted, linked
+from tests.support.client.attach_server import FEATURES, Lasting
+from tests.support.client.scripted_server import ID, accepted, linked
 
 POOL = ("attach", "pool", "splice", "list")
 ASKED: dict[str, Any] = {"model": "demo", "priority": "low"}

@@ -24,7 +24,7 @@ from llcuda_net.storage.records import (
     Spliced,
     TokenLog,
 )
-from tests.llcuda_net.storage.making import opened, result
+from tests.support.storage.records import opened, result
 
 texts = st.text(max_size=20)
 counts = st.integers(0, 2**63 - 1)

@@ -8,14 +8,14 @@ import trio
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from llcuda_net.specs import COMPLETIONS, EMBEDDINGS
+from llcuda_net.config.upstreams import COMPLETIONS, EMBEDDINGS
+from llcuda_net.upstream.backend import Member
 from llcuda_net.upstream.lease import Lease, Need
-from llcuda_net.upstream.member import Member
 from llcuda_net.upstream.pool import SLACK, Pool
-from llcuda_net.upstream.prefix import BLOCK, chain_of
+from llcuda_net.upstream.prefix_cache import BLOCK, chain_of
 from llcuda_net.upstream.slots import Use
-from tests.llcuda_net.talker import Talker, member, members
-from tests.llcuda_net.upstream.pools import answered, name_of, place, pool_of
+from tests.support.upstream.pools import answered, name_of, place, pool_of
+from tests.support.upstream.scripted_upstream import Talker, member, members
 
 CHAT = "x" * 4 * BLOCK
 

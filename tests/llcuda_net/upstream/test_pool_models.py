@@ -5,12 +5,12 @@ from __future__ import annotations
 import pytest
 import trio
 
+from llcuda_net.config.upstreams import COMPLETIONS, EMBEDDINGS
 from llcuda_net.errors import RequestError
-from llcuda_net.specs import COMPLETIONS, EMBEDDINGS
 from llcuda_net.upstream.lease import Need
 from llcuda_protocol import ErrorCode
-from tests.llcuda_net.talker import Talker, gone, member, members
-from tests.llcuda_net.upstream.pools import answered, name_of, place, running
+from tests.support.upstream.pools import answered, name_of, place, running
+from tests.support.upstream.scripted_upstream import Talker, gone, member, members
 
 OTHER = {n + 700: -1.0 for n in range(20)}
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from llcuda_net.upstream import slots as module
-from llcuda_net.upstream.prefix import BLOCK, chain_of
+from llcuda_net.upstream.prefix_cache import BLOCK, chain_of
 from llcuda_net.upstream.slots import Slot, Slots, Use
 
 ONE, TWO = chain_of("a" * 3 * BLOCK), chain_of("b" * 3 * BLOCK)

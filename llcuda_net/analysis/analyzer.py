@@ -1,0 +1,268 @@
+"""Finished results analysed behind the server's back: figures of certainty, and embeddings.
+
+1. Only while nobody uses a slot and nobody waits for one: what is under way is cut off when
+   somebody comes, and done again later.
+2. How far it has come is in the store, so a backlog survives a restart.
+3. What computes runs in threads, and Numba is imported in one of them when there is something to
+   compute, never before.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
+from typing import Any
+
+import structlog
+import trio
+
+from llcuda_net.analysis.certainty import figures_of
+from llcuda_net.analysis.embedding_backend import Elected
+from llcuda_net.analysis.embeddings import MAX_TEXT, LongTexts
+from llcuda_net.analysis.vector_index import RECIPE, Found, Near, combine, quantised
+from llcuda_net.config.users import User, view_of
+from llcuda_net.errors import RequestError
+from llcuda_net.generation.persistence import Keeper
+from llcuda_net.scheduler.scheduler import Admission
+from llcuda_net.scheduler.ticket import Claim
+from llcuda_net.storage.results.interface import Document, Space, Store, Summary
+from llcuda_net.upstream.interface import Properties
+from llcuda_net.upstream.lease import held
+from llcuda_net.upstream.model.fingerprint import same_model
+from llcuda_net.upstream.prefix_cache import tokens_in
+from llcuda_protocol import ErrorCode
+
+log = structlog.get_logger(__name__)
+
+#: Seconds without a request before it begins, and after a failure before it is tried again.
+SETTLE, RETRY = 0.05, 10.0
+#: Results embedded in one step.
+_BATCH = 16
+#: How often a result may fail before it stays without an embedding.
+_TRIES = 3
+
+
+class Analyst:
+    """Analyses what a keeper has stored, and searches it.
+
+    Attributes:
+        prepare: makes the kernels ready elsewhere, before they are first used here.
+    """
+
+    def __init__(self, keeper: Keeper, upstream: Elected, admission: Admission) -> None:
+        self.prepare: Callable[[], Awaitable[None]] = trio.lowlevel.checkpoint
+        self._keeper = keeper
+        self._upstream = upstream
+        self._admission = admission
+        self._texts = LongTexts(upstream.embed)
+        self._news = trio.Event()
+        self._news.set()
+        self._prepared = False
+        self._preparing = trio.Lock()
+        #: What the upstream was when it said that it gives no embeddings.
+        self._refused: Properties | None = None
+        self._batch = _BATCH
+        self._failures = (0, 0)  # of which result, and how many
+        self._near: tuple[Space, Near] | None = None
+        self._loading = trio.Lock()
+        self._resting = trio.lowlevel.ParkingLot()
+
+    def wake(self) -> None:
+        """There may be something new."""
+        self._news.set()
+
+    async def run(self) -> None:
+        """Analyse until cancelled."""
+        while True:
+            if not self._news.is_set():
+                self._resting.unpark_all()
+            await self._news.wait()
+            self._news = trio.Event()
+            try:
+                if await self._backlog() or await self._stored():
+                    await self._ready()
+                    while await self._turn():
+                        pass
+            except RequestError as error:
+                log.info("analysis_waits", code=error.code, reason=error.message, seconds=RETRY)
+                await trio.sleep(RETRY)
+                self._news.set()
+            except Exception:
+                log.exception("analysis_failed")
+                await trio.sleep(RETRY)
+                self._news.set()
+
+    async def caught_up(self) -> None:
+        """Return when it has nothing to do, having been woken."""
+        await self._resting.park()
+
+    async def _ready(self) -> None:
+        async with self._preparing:
+            if not self._prepared:
+                await self.prepare()
+                self._prepared = True
+
+    async def _turn(self) -> bool:
+        """Work while that disturbs nobody; whether there may be more to do."""
+        async with self._admission.spare(SETTLE):
+            while await self._read(lambda store: store.analyses.figure(figures_of)):
+                pass
+            while await self._embed_some():
+                pass
+            return False
+        return True  # it was cut off
+
+    async def _read(self, question: Callable[[Store], Any]) -> Any:
+        return await self._keeper.read(question)
+
+    # -- embeddings ---------------------------------------------------------------------------
+
+    async def _embed_some(self) -> bool:
+        properties = await self._upstream.ask()
+        if properties is self._refused:
+            return False
+        await self._upstream.settled()
+        space = await self._space()
+        if space is not None:
+            await self._near_of(space)
+        after, count = (0 if space is None else space.seq), self._batch
+        documents = await self._read(lambda store: store.analyses.unembedded(after, count))
+        if not documents:
+            return False
+        try:
+            if space is None:
+                space = await self._open_space(await self._dimension())
+            texts = [text for one in documents for text in (one.question, one.answer)]
+            vectors = await self._texts.vectors(texts)
+        except RequestError as error:
+            return await self._failed(error, properties, space, documents)
+        parts = [vectors[i : i + 2] for i in range(0, len(vectors), 2)]
+        dim = max((len(vector) for vector in vectors), default=0)
+        if dim not in (0, space.dim):
+            log.info("embeddings_changed", dimension=dim, before=space.dim)
+            await self._open_space(dim)
+            return True
+        self._batch = min(2 * self._batch, _BATCH)
+        await self._keep(space, documents, parts)
+        return True
+
+    async def _failed(
+        self,
+        error: RequestError,
+        properties: Properties,
+        space: Space | None,
+        documents: list[Document],
+    ) -> bool:
+        """Leave alone what cannot be embedded; raise what may be another time."""
+        if error.code == ErrorCode.UNSUPPORTED:
+            log.info("no_embeddings", reason=error.message)
+            self._refused = properties
+            return False
+        alone, self._batch = len(documents) == 1, 1
+        if alone and space is not None:
+            seq, count = documents[0].seq, 1
+            if self._failures[0] == seq:
+                count += self._failures[1]
+            self._failures = (seq, count)
+            hopeless = error.code in (ErrorCode.CONTEXT_EXCEEDED, ErrorCode.INVALID_REQUEST)
+            if hopeless or count >= _TRIES:
+                log.warning("result_not_embedded", code=error.code, reason=error.message)
+                await self._keep(space, documents, [[[], []]])
+                return True
+        raise error
+
+    async def _keep(
+        self, space: Space, documents: list[Document], parts: Sequence[Sequence[list[float]]]
+    ) -> None:
+        near = None if self._near is None or self._near[0].id != space.id else self._near[1]
+
+        def keep(store: Store) -> None:
+            found = zip(documents, quantised(combine(parts)), strict=True)
+            rows = [(one.owner, one.seq, *codes) for one, codes in found if codes is not None]
+            store.analyses.embed(space.id, documents[-1].seq, [row[1:] for row in rows])
+            if near is not None:
+                near.add(rows)
+
+        # Not cut off between the two: a thread runs to its end.
+        await self._read(keep)
+
+    async def _dimension(self) -> int:
+        (vector,) = await self._texts.vectors(["dimension"])
+        return len(vector)
+
+    async def _open_space(self, dim: int) -> Space:
+        model = self._upstream.fingerprint()
+        space: Space = await self._read(lambda store: store.analyses.open_space(model, dim, RECIPE))
+        await self._near_of(space)
+        return space
+
+    async def _space(self) -> Space | None:
+        """The space of the upstream's model, as far as that is known."""
+        model = self._upstream.fingerprint()
+        for space in await self._read(lambda store: store.analyses.spaces()):
+            if space.recipe == RECIPE and same_model(space.model, model):
+                if "hash" in model and "hash" not in space.model:
+                    await self._read(partial(_know, space=space, model=model))
+                found: Space = space
+                return found
+        return None
+
+    async def _near_of(self, space: Space) -> Near:
+        """The embeddings of a space in memory; read from the store the first time."""
+        async with self._loading:
+            if self._near is None or self._near[0].id != space.id:
+                near: Near = await self._read(lambda store: Near.load(store.analyses, space))
+                self._near = (space, near)
+            return self._near[1]
+
+    # -- what others ask ----------------------------------------------------------------------
+
+    async def search(self, text: str, k: int, user: User) -> Found:
+        """The k of a user's results (an admin's: of all) nearest to a text, of those analysed.
+
+        Raises:
+            RequestError: the upstream gives no embeddings, or fails; the queue is full.
+        """
+        await self._ready()
+        need = self._upstream.need
+        tokens = tokens_in(text[:MAX_TEXT])
+        claim = Claim(user, need.model, need, prompt_tokens=tokens, most_tokens=0)
+        ticket = self._admission.enter(claim)
+        async with ticket:
+            texts = LongTexts(held(ticket.lease).member.upstream.embed)
+            texts.piece = self._texts.piece
+            (vector,) = await texts.vectors([text])
+        owner = view_of(user)
+        space = await self._space()
+        hits: list[tuple[Summary, str, float]] = []
+        searched = 0
+        if space is not None and len(vector) == space.dim:
+            near = await self._near_of(space)
+            searched = near.count(owner)
+            hits = await self._read(lambda store: near.search(vector, k, store.analyses, owner))
+        return Found(hits, searched, await self._backlog(owner), user.admin)
+
+    async def _backlog(self, owner: str | None = None) -> int:
+        """An owner's results that are not analysed yet, as far as the upstream allows it."""
+        after: int = await self._read(lambda store: store.analyses.figured())
+        if self._refused is None or self._upstream.properties is not self._refused:
+            space = None if self._upstream.properties is None else await self._space()
+            after = min(after, 0 if space is None else space.seq)
+        behind: int = await self._read(lambda store: store.analyses.behind(after, owner))
+        return behind
+
+    async def _stored(self) -> bool:
+        """Whether there are embeddings to be read."""
+        return self._near is None and bool(await self._read(lambda s: s.analyses.spaces()))
+
+    async def report(self, owner: str | None = None) -> dict[str, Any]:
+        """What a status request is told, of an owner's results (None: of all)."""
+        out: dict[str, Any] = {"backlog": await self._backlog(owner)}
+        if self._upstream.properties is not None:
+            out["embeddings"] = self._upstream.properties is not self._refused
+        out["indexed"] = 0 if self._near is None else self._near[1].count(owner)
+        return out
+
+
+def _know(store: Store, *, space: Space, model: dict[str, Any]) -> None:
+    store.analyses.know(space, model)

@@ -1,0 +1,162 @@
+"""Embeddings: texts to the upstream in batches, and what it gives to one vector a text."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Awaitable, Callable, Sequence
+
+import trio
+
+from llcuda_net.errors import RequestError
+from llcuda_net.scheduler.ticket import Ticket
+from llcuda_net.upstream.lease import BLAMED, DOWN, Lease, held
+from llcuda_net.upstream.llama.sse import nonsense
+from llcuda_net.upstream.prefix_cache import tokens_in
+from llcuda_protocol import ErrorCode
+
+#: Texts embedded in one call of the upstream, for which one slot is held.
+_BATCH = 64
+#: Characters that one piece of a long text has at first, and at least.
+PIECE, LEAST_PIECE = 512, 32
+#: Characters of a text that count; what is behind them is left out.
+MAX_TEXT = 32_768
+
+#: Gives each text its rows, as Upstream.embed does.
+EmbedTexts = Callable[[list[str]], Awaitable[list[list[list[float]]]]]
+
+
+async def embed(
+    texts: Sequence[str],
+    enter: Callable[[int], Ticket],
+    again: Callable[[Ticket, frozenset[str]], bool],
+) -> list[bytes]:
+    """A vector a text, float32, little-endian.
+
+    Args:
+        enter: takes a place in the queue for so many tokens to be read.
+        again: has a ticket wait once more, for another upstream than those named; whether there is
+            one.
+
+    Raises:
+        RequestError: the queue is full, or the upstreams fail or give no vectors.
+    """
+    vectors: list[bytes] = []
+    for start in range(0, len(texts), _BATCH):
+        batch = list(texts[start : start + _BATCH])
+        ticket = enter(sum(map(tokens_in, batch)))
+        failed: frozenset[str] = frozenset()
+        async with ticket:
+            while True:
+                lease = held(ticket.lease)
+                try:
+                    found = await _embedded(lease, batch)
+                    break
+                except RequestError as error:
+                    failed |= {lease.member.name}
+                    if error.code not in BLAMED or not again(ticket, failed):
+                        raise
+                await ticket.its_turn()
+        try:
+            vectors += [_pack(_mean(rows)) for rows in found]
+        except (struct.error, TypeError, ValueError, OverflowError):
+            raise nonsense("/embedding gave no vectors") from None
+    return vectors
+
+
+async def _embedded(lease: Lease, texts: list[str]) -> list[list[list[float]]]:
+    try:
+        with lease.scope:
+            return await lease.member.upstream.embed(texts)
+    except RequestError as error:
+        if error.code in DOWN:
+            lease.failed(error)
+        raise
+    assert lease.silence is not None
+    raise lease.silence
+
+
+def _mean(rows: list[list[float]]) -> list[float]:
+    """The mean of a text's rows, which an upstream that does not pool gives one a token."""
+    if len(rows) == 1:
+        return rows[0]
+    return [sum(column) / len(rows) for column in zip(*rows, strict=True)]
+
+
+def _pack(vector: list[float]) -> bytes:
+    if not vector:
+        raise ValueError("a vector without components")
+    return struct.pack(f"<{len(vector)}f", *vector)
+
+
+class LongTexts:
+    """Embeds texts of any length: in pieces, whose vectors are averaged by their lengths.
+
+    An upstream bounds the tokens of one text, and says so only when it refuses one. So pieces are
+    bounded in characters, and halved until they are taken; what was learnt is kept.
+
+    One piece is embedded a call: a llama-server that is told to stop ends what it computes first,
+    so whoever comes meanwhile may wait for that, and it had better be little. A call that is cut
+    off takes only its own piece with it: the same texts, asked for again, go on from there.
+    """
+
+    def __init__(self, embed: EmbedTexts) -> None:
+        self.piece = PIECE
+        self._embed = embed
+        self._known: dict[str, list[float]] = {}
+
+    async def vectors(self, texts: Sequence[str]) -> list[list[float]]:
+        """A vector a text; an empty one for a text of nothing but white space.
+
+        Raises:
+            RequestError: the upstream fails, or refuses even short pieces.
+        """
+        while True:
+            try:
+                found = await self._vectors([pieces(text, self.piece) for text in texts])
+            except RequestError as error:
+                self._known.clear()
+                if error.code != ErrorCode.CONTEXT_EXCEEDED or self.piece <= LEAST_PIECE:
+                    raise
+                self.piece //= 2
+            else:
+                self._known.clear()
+                return found
+
+    async def _vectors(self, texts: list[list[str]]) -> list[list[float]]:
+        needed = dict.fromkeys(piece for text in texts for piece in text)
+        for other in self._known.keys() - needed.keys():
+            del self._known[other]
+        try:
+            for piece in needed:
+                if piece in self._known:
+                    continue
+                (rows,) = await self._embed([piece])
+                # Not here: an upstream that does not pool gives a row a token.
+                self._known[piece] = await trio.to_thread.run_sync(_mean, rows)
+            return await trio.to_thread.run_sync(self._together, texts)
+        except (TypeError, ValueError):
+            raise nonsense("/embedding gave no vectors") from None
+
+    def _together(self, texts: list[list[str]]) -> list[list[float]]:
+        known = self._known
+        return [_weighted([known[one] for one in text], [*map(len, text)]) for text in texts]
+
+
+def _weighted(vectors: list[list[float]], weights: list[int]) -> list[float]:
+    if len(vectors) < 2:
+        return [float(x) for x in vectors[0]] if vectors else []
+    total = sum(weights)
+    columns = zip(*vectors, strict=True)
+    return [sum(x * w for x, w in zip(column, weights, strict=True)) / total for column in columns]
+
+
+def pieces(text: str, longest: int) -> list[str]:
+    """The text cut where there is white space into pieces of at most so many characters."""
+    rest = text[:MAX_TEXT].strip()
+    out = []
+    while len(rest) > longest:
+        cut = max(rest.rfind(" ", 0, longest + 1), rest.rfind("\n", 0, longest + 1))
+        cut = cut if cut > longest // 2 else longest
+        out.append(rest[:cut].rstrip())
+        rest = rest[cut:].lstrip()
+    return [*out, rest] if rest else out

@@ -1,0 +1,153 @@
+"""Rank 0's part: who gets which line next, and what becomes of what came back.
+
+A line is in one of these places, and moves only forward, but for one way back:
+
+    input ──▶ with a rank ──▶ written
+      ▲           │
+      └─ later ◀──┘   it failed and may be tried again, or its rank lost its server
+
+Ranks ask for lines as they come free; nothing is given out ahead of that, so a slow rank holds up
+only what it has.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Iterator
+from typing import Any
+
+from llcuda_net.batch.input import Line
+from llcuda_net.batch.output import Output
+from llcuda_net.errors import ConfigError
+
+#: Seconds before a line is tried again: doubled each time, up to the longest.
+FIRST_PAUSE = 0.5
+LONGEST_PAUSE = 15.0
+#: Errors that are no fault of the line: these tries are not counted.
+_NOT_ITS_FAULT = ("overloaded", "shutting_down")
+
+
+class HandOut:
+    """All lines of a job, and who has them.
+
+    Args:
+        lines: of the input, in order.
+        output: where results go, and what is there already.
+        retries: tries of a line after its first, where an error says that trying again may help.
+
+    Attributes:
+        done, failed, skipped: lines written now, those of them that are errors, and those that had
+            their result already.
+        problems: one line for each error, for people; the first hundred.
+    """
+
+    def __init__(self, lines: Iterator[Line], output: Output, *, retries: int) -> None:
+        self.done = self.failed = self.skipped = 0
+        self.passing = 0  # errors that may pass: the same command tries them again
+        self.problems: list[str] = []
+        self._lines = lines
+        self._ended = False
+        self._output = output
+        self._retries = retries
+        self._later: list[tuple[float, int, Line]] = []
+        self._out: dict[int, tuple[int, Line]] = {}
+        self._tries: dict[int, int] = {}
+
+    @property
+    def over(self) -> bool:
+        """Whether every line is written."""
+        return self._ended and not self._later and not self._out
+
+    @property
+    def out(self) -> int:
+        """Lines that are with ranks."""
+        return len(self._out)
+
+    def next_at(self) -> float | None:
+        """When the first line that waits for another try is due; None if none waits."""
+        return self._later[0][0] if self._later else None
+
+    def take(self, rank: int, now: float) -> Line | None:
+        """A line for a rank; None if there is none just now.
+
+        Raises:
+            ConfigError: what is in the output belongs to another input.
+        """
+        line = self._due(now) or self._fresh()
+        if line is not None:
+            self._out[line.number] = (rank, line)
+            self._tries[line.number] = self._tries.get(line.number, 0) + 1
+        return line
+
+    def _due(self, now: float) -> Line | None:
+        if self._later and self._later[0][0] <= now:
+            return heapq.heappop(self._later)[2]
+        return None
+
+    def _fresh(self) -> Line | None:
+        while not self._ended:
+            line = next(self._lines, None)
+            if line is None:
+                self._ended = True
+                return None
+            self._output.expect(line.number)
+            key = self._output.known.get(line.number)
+            if key == line.key:
+                self.skipped += 1
+            elif key is not None:
+                raise ConfigError(
+                    f"{self._output.path} holds the results of another input, or of other"
+                    f" parameters (line {line.number} differs): give another --output, or --job"
+                )
+            elif line.problem:
+                self._fail(line, "bad_line", line.problem, retry=False)
+            else:
+                return line
+        return None
+
+    def finished(self, result: dict[str, Any]) -> None:
+        """A rank has an answer: the object to write, with `line` and `key`."""
+        number = int(result["line"])
+        if self._out.pop(number, None) is not None:
+            tries = self._tries.pop(number)
+            self._output.add(number, result["key"], {**result, "tries": tries})
+            self.done += 1
+
+    def went_wrong(self, number: int, error: dict[str, Any], now: float) -> None:
+        """A rank has an error for a line: `code`, `message`, `retry` and `retry_after`."""
+        found = self._out.pop(number, None)
+        if found is None:
+            return
+        line = found[1]
+        if error["code"] in _NOT_ITS_FAULT:
+            self._tries[number] -= 1
+        if error["retry"] and self._tries[number] <= self._retries:
+            pause = FIRST_PAUSE * 2 ** max(0, self._tries[number] - 1)
+            pause = min(LONGEST_PAUSE, max(pause, error.get("retry_after") or 0.0))
+            heapq.heappush(self._later, (now + pause, number, line))
+            return
+        self._fail(line, error["code"], error["message"], retry=error["retry"])
+
+    def give_back(self, rank: int, now: float) -> int:
+        """A rank cannot go on: what it had is given to others; how many lines that were."""
+        lost = [line for owner, line in self._out.values() if owner == rank]
+        for line in lost:
+            del self._out[line.number]
+            self._tries[line.number] -= 1
+            heapq.heappush(self._later, (now, line.number, line))
+        return len(lost)
+
+    def _fail(self, line: Line, code: str, message: str, *, retry: bool) -> None:
+        result = {
+            "line": line.number,
+            "id": line.id,
+            "key": line.key,
+            "error": {"code": code, "message": message, "retry": retry},
+            "tries": self._tries.pop(line.number, 0),
+        }
+        self._output.add(line.number, line.key, result)
+        self.done += 1
+        self.failed += 1
+        self.passing += retry
+        if len(self.problems) < 100:
+            self.problems.append(f"line {line.number}: {message} ({code})")

@@ -1,0 +1,1 @@
+"""`llcuda batch`, `llcuda infer` and `llcuda-mpi`: many prompts, over MPI ranks."""

@@ -1,0 +1,61 @@
+"""`llcuda batch`: every prompt of a file, straight to a llama-server or the built-in engine."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+from llcuda_net.cli.batch import options, upstream_options
+from llcuda_net.cli.common import Parser, run_command
+
+PROG = "llcuda batch"
+
+_DESCRIPTION = """\
+Answer every prompt of a file, without llcuda-server and without MPI. Nothing is kept but the
+output; over several machines, or with everything kept, use llcuda-mpi.
+"""
+
+_EPILOG = f"""\
+examples:
+  llcuda batch prompts.jsonl -o results.jsonl
+  llcuda batch prompts.jsonl -o results.jsonl --model path.gguf --inflight 8
+  llcuda batch prompts.jsonl -o results.jsonl --upstream http://127.0.0.1:8080
+
+{options.FILES}
+{options.CODES}"""
+
+
+def make_parser() -> Parser:
+    """The command's options."""
+    parser = Parser(
+        prog=PROG,
+        usage="%(prog)s INPUT -o OUTPUT [options]",
+        description=_DESCRIPTION,
+        epilog=_EPILOG,
+    )
+    parser.add_argument("input", metavar="INPUT", help="prompts, JSON lines")
+    parser.add_argument("-o", "--output", required=True, metavar="FILE", help="results, JSON lines")
+    upstream_options.add(parser)
+    options.add(parser)
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; returns its exit code."""
+    return run_command(PROG, lambda: _run(make_parser().parse_args(argv)))
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    params = options.check(arguments)
+    name, connect = upstream_options.opener(arguments, arguments.inflight)
+
+    from llcuda_net.batch.mpi import World
+    from llcuda_net.util import logs
+
+    logs.configure("error")
+    return options.run(PROG, arguments, World(), name, connect, params)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,188 @@
+"""The options that `llcuda-mpi` and `llcuda batch` share, and the job that they describe."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from llcuda_net.cli.common import Exit, Parser, fail, print_error
+
+if TYPE_CHECKING:
+    from llcuda_net.batch.distributor import HandOut
+    from llcuda_net.batch.mpi import World
+    from llcuda_net.batch.targets import Direct, Gateway
+
+    Open = Callable[[], AbstractAsyncContextManager[Gateway | Direct]]
+
+#: What both commands say of their files.
+FILES = """\
+Each line of the input is a JSON string, or an object with one of "prompt" (through the model's chat
+template; or token ids), "raw" and "messages", and optionally "system", "id" and sampling
+parameters. Each line of the output has the line's number and id, text, reason, usage, timings; or
+an error. Started again, the same command goes on where it was stopped or killed; lines that failed
+in a way that may pass are tried again.
+"""
+CODES = """\
+exit codes: 0 every line has its answer, 1 some lines failed (the output says which and why),
+2 usage, 3 a server could not be reached, 130 or 143 stopped
+"""
+
+
+def add(parser: Parser) -> None:
+    """What to ask, and how."""
+    group = parser.add_argument_group("what to ask")
+    group.add_argument(
+        *("--n-predict", "--max-tokens", "--n_predict"),
+        dest="n_predict",
+        type=int,
+        default=256,
+        metavar="N",
+        help="tokens of each answer at most (256)",
+    )
+    group.add_argument("--temperature", type=float, metavar="T")
+    group.add_argument("--seed", type=int, metavar="N", help="of every line's sampling")
+    group.add_argument(
+        "--param",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="any other sampling parameter by llama-server's name; VALUE is JSON, or text",
+    )
+    group = parser.add_argument_group("how")
+    group.add_argument(
+        "--inflight", type=int, default=4, metavar="N", help="requests at once, of each rank (4)"
+    )
+    group.add_argument(
+        "--order",
+        choices=("input", "done"),
+        default="input",
+        help="write results in the input's order (the default), or as they come",
+    )
+    group.add_argument("--retries", type=int, default=3, help="of a line that failed (3)")
+    group.add_argument(
+        "--patience",
+        type=float,
+        default=30.0,
+        metavar="SECONDS",
+        help="try a server that was lost for so long (30)",
+    )
+    group.add_argument(
+        "--job", default="", metavar="WORD", help="ask anew what another job asked: other keys"
+    )
+    group.add_argument(
+        "--cuda-post",
+        action="store_true",
+        help="run llcuda_kernels' post-processing load on each result, a GPU a rank",
+    )
+    group.add_argument("--cuda-iters", type=int, default=1000, metavar="N", help="its rounds")
+    group.add_argument("--json", action="store_true", help="print the report as JSON on stdout")
+
+
+def check(arguments: argparse.Namespace) -> dict[str, Any]:
+    """The sampling parameters of the command.
+
+    Raises:
+        CommandError: an option makes no sense.
+    """
+    for name, least in (("n_predict", 1), ("inflight", 1), ("retries", 0), ("cuda_iters", 1)):
+        if getattr(arguments, name) < least:
+            fail(f"--{name.replace('_', '-')} must be at least {least}")
+    if not arguments.patience >= 0:
+        fail("--patience must not be negative")
+    if Path(arguments.input).resolve() == Path(arguments.output).resolve():
+        fail("--input and --output are the same file")
+    params: dict[str, Any] = {"n_predict": arguments.n_predict}
+    for name in ("temperature", "seed"):
+        if getattr(arguments, name) is not None:
+            params[name] = getattr(arguments, name)
+    for text in arguments.param:
+        name, equals, value = text.partition("=")
+        if not name or not equals:
+            fail(f"--param must be NAME=VALUE, not {text!r}")
+        try:
+            params[name] = json.loads(value)
+        except (ValueError, RecursionError):
+            params[name] = value
+    return params
+
+
+def run(
+    prog: str,
+    arguments: argparse.Namespace,
+    world: World,
+    server: str,
+    open_target: Open,
+    params: dict[str, Any],
+) -> int:
+    """Run this rank's part of the job; returns its exit code.
+
+    Raises:
+        ConfigError: on rank 0, after the other ranks have been let go.
+    """
+    from llcuda_net.batch import input as batch_input
+    from llcuda_net.batch import job, report
+    from llcuda_net.batch.distributor import HandOut
+    from llcuda_net.batch.output import Output
+    from llcuda_net.batch.rank import Rank
+    from llcuda_net.bench.shown import Ticker
+    from llcuda_net.cli.run_async import run_async
+
+    after = None
+    if arguments.cuda_post:
+        from llcuda_net.batch import post_process
+
+        post_process.choose_gpu(world.local_rank)
+        after, _ = post_process.prepare(None, arguments.cuda_iters, posting=True)
+    rank = Rank(
+        world,
+        server,
+        open_target,
+        inflight=arguments.inflight,
+        patience=arguments.patience,
+        after=after,
+    )
+    ticker = Ticker()
+    if world.rank:
+        run_async(job.run, world, rank, arguments.inflight, None, _quiet, _quiet)
+        return Exit.OK
+    path = Path(arguments.input)
+    total = batch_input.count(path)
+    output = Output(Path(arguments.output), ordered=arguments.order == "input")
+    hand_out = HandOut(
+        batch_input.read(path, params, arguments.job), output, retries=arguments.retries
+    )
+
+    def progress(state: HandOut) -> None:
+        ticker.say(f"{state.done + state.skipped:,} of {total:,} lines, {state.out} under way")
+
+    def note(text: str) -> None:
+        ticker.erase()
+        print(f"{prog}: {text}", file=sys.stderr, flush=True)
+
+    try:
+        done = run_async(job.run, world, rank, arguments.inflight, hand_out, progress, note)
+    finally:
+        ticker.erase()
+        output.close()
+    assert done is not None
+    found = report.document(hand_out, done, world.size, output.errors)
+    for line in report.lines(found):
+        print(line, file=sys.stderr)
+    if arguments.json:
+        print(json.dumps(found))
+    if done.stranded:
+        left = total - hand_out.done - hand_out.skipped
+        print_error(prog, f"no server is left for {left:,} lines: the same command goes on")
+        return Exit.CONNECT
+    if done.without:
+        return Exit.CONNECT
+    return Exit.REFUSED if hand_out.failed or output.errors else Exit.OK
+
+
+def _quiet(what: object) -> None:
+    """Rank 0 speaks for all."""

@@ -1,0 +1,84 @@
+"""The options that choose a llama-server or a model for the built-in engine, and what they open."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from llcuda_net.cli.common import Parser, fail, read_text
+
+if TYPE_CHECKING:
+    from llcuda_net.batch.targets import Direct
+    from llcuda_net.cli.batch.options import Open
+
+
+def add(parser: Parser) -> None:
+    """Which model, where."""
+    group = parser.add_argument_group("which model")
+    group.add_argument("--upstream", metavar="URL", help="a llama-server that already runs")
+    group.add_argument("--api-key-file", metavar="FILE", help="the key that it wants")
+    group.add_argument(
+        "--model",
+        metavar="FILE",
+        help="GGUF file to run in the built-in engine (default: the demonstration model)",
+    )
+    group.add_argument("--ctx", type=int, metavar="N", help="engine: tokens of context a slot")
+    group.add_argument("--threads", type=int, metavar="N", help="engine: CPU threads")
+    group.add_argument("--gpu-layers", type=int, metavar="N", help="engine: layers on the GPU")
+
+
+def opener(arguments: argparse.Namespace, slots: int) -> tuple[str, Open]:
+    """The name of what was chosen, and what opens it, each time anew.
+
+    Args:
+        slots: of the engine.
+
+    Raises:
+        CommandError: the options contradict each other.
+        ConfigError: a number of the engine's cannot be meant.
+    """
+    if arguments.upstream is not None:
+        if not arguments.upstream.startswith(("http://", "https://")):
+            fail(
+                f"--upstream {arguments.upstream} is no URL such as http://127.0.0.1:8080;"
+                " to ask an llcuda-server, use llcuda-client or llcuda-mpi"
+            )
+        if arguments.model is not None:
+            fail("give --upstream or --model, not both")
+        from llcuda_net.batch.targets import open_target
+
+        key = None
+        if arguments.api_key_file is not None:
+            key = read_text(arguments.api_key_file, "API key file").strip()
+        return arguments.upstream, partial(open_target, arguments.upstream, api_key=key)
+    return "built-in engine", partial(_engine, arguments, slots)
+
+
+@asynccontextmanager
+async def _engine(arguments: argparse.Namespace, slots: int) -> AsyncIterator[Direct]:
+    """An engine of our own, for the length of the block."""
+    from importlib import resources
+
+    from llcuda_net.batch.targets import Direct, in_nursery, open_target
+    from llcuda_net.upstream.engine.supervisor import Engine, EngineOptions
+
+    with resources.as_file(resources.files("llcuda_net.data") / "demo.gguf") as demo:
+        options = EngineOptions(
+            Path(arguments.model) if arguments.model else demo,
+            ctx=arguments.ctx,
+            slots=slots,
+            threads=arguments.threads,
+            gpu_layers=arguments.gpu_layers,
+        )
+        engine = Engine(options)
+        async with in_nursery() as nursery:
+            await nursery.start(engine.run)
+            url = str(engine.base_url)
+            async with open_target(url, api_key=engine.api_key) as target:
+                assert isinstance(target, Direct)
+                yield target
+            nursery.cancel_scope.cancel()

@@ -1,0 +1,4 @@
+"""`llcuda-client`: options, output, chat.
+
+It imports everything but the other groups of commands.
+"""

@@ -1,0 +1,176 @@
+"""`llcuda-client --chat`: a conversation that lasts until Ctrl-D.
+
+Each question goes out with the whole history. Ctrl-C stops the answer under way and keeps what
+there is of it. The client resumes an answer whose connection was lost; a server that stays away
+longer ends neither the session nor the history.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any
+
+from llcuda_net.cli.client.output import print_note, print_stats, show, text_output
+from llcuda_net.cli.common import Exit, describe, fail, paint, print_error
+from llcuda_net.errors import ConnectError, RequestError
+from llcuda_net.sync import Client, Stream
+from llcuda_net.util.terminal import is_terminal
+
+_PROMPT = "> "
+_HELP = """\
+/system TEXT  set the system message (no text: take it away)
+/clear        forget the conversation
+/exit         end; so does Ctrl-D
+Ctrl-C        stop the answer"""
+
+
+class Chat:
+    """A conversation on a terminal, or with lines from a file.
+
+    Args:
+        prog: the command's name, for messages.
+        connect: opens a connection; called again after one was lost.
+        arguments: what goes with every request: sampling parameters, `timeout`.
+        system: the system message to begin with.
+        at_once: show each answer only when it is complete.
+        stats: show the times after each answer.
+        certainty: mark the least certain words of each answer.
+    """
+
+    def __init__(
+        self,
+        prog: str,
+        connect: Callable[[], Client],
+        arguments: dict[str, Any],
+        *,
+        system: str | None = None,
+        at_once: bool = False,
+        stats: bool = False,
+        certainty: bool = False,
+    ) -> None:
+        self._prog = prog
+        self._connect = connect
+        self._arguments = arguments
+        self._system = system
+        self._at_once = at_once
+        self._stats = stats
+        self._certainty = certainty
+        self._client: Client | None = None
+        self._history: list[dict[str, str]] = []
+        self._interactive = is_terminal(sys.stdin)
+
+    def run(self, first: str | None = None) -> int:
+        """Ask `first`, then one line after the other; returns the exit code.
+
+        Raises:
+            ConnectError: there is no server at the beginning.
+        """
+        if self._interactive:
+            # Gives input() its line editing and the session's history.
+            with suppress(ImportError):
+                import readline  # noqa: F401
+        code = Exit.OK  # of the first failure
+        try:
+            self._client = self._connect()
+            if self._interactive:
+                self._note("/help lists the commands; Ctrl-D ends")
+            if first is not None:
+                code = self._ask(first)
+            while (line := self._read()) is not None:
+                done = self._do(line) if line else Exit.OK
+                code = code or done
+        finally:
+            self._drop_client()
+        return Exit.OK if self._interactive else code
+
+    def _read(self) -> str | None:
+        """The next line, stripped; None at the end or for /exit."""
+        prompt = _PROMPT if self._interactive else ""
+        if prompt and not is_terminal(sys.stdout):
+            sys.stderr.write(prompt)  # stdout is for the answers alone
+            sys.stderr.flush()
+            prompt = ""
+        try:
+            line = input(prompt).strip()
+            line.encode()  # some locales let bytes that are not UTF-8 pass, as surrogates
+        except EOFError:
+            if self._interactive:
+                print(file=sys.stderr)
+            return None
+        except UnicodeError:
+            if not self._interactive:
+                fail("standard input is not UTF-8 text: convert it first, with iconv say")
+            print_error(self._prog, "that line was not UTF-8 text; nothing was sent")
+            return ""
+        except KeyboardInterrupt:
+            if not self._interactive:
+                raise
+            print(file=sys.stderr)
+            self._note("Ctrl-D or /exit ends")
+            return ""
+        return None if line in ("/exit", "/quit") else line
+
+    def _do(self, line: str) -> Exit:
+        command, _, rest = line.partition(" ")
+        if command == "/clear":
+            self._history.clear()
+            self._note("the conversation is forgotten")
+        elif command == "/system":
+            self._system = rest.strip() or None
+            self._note("system message " + ("set" if self._system else "taken away"))
+        elif command == "/help":
+            self._note(_HELP)
+        elif line.startswith("/"):
+            self._note(f"there is no command {command}; /help lists them")
+        else:
+            return self._ask(line)
+        return Exit.OK
+
+    def _ask(self, text: str) -> Exit:
+        """One question and its answer; on failure the question is taken back."""
+        question = {"role": "user", "content": text}
+        stream: Stream | None = None
+        try:
+            if self._client is None:
+                self._client = self._connect()
+            with self._client.generate(
+                messages=[*self._history, question],
+                system=self._system,
+                splices=True,
+                **self._arguments,
+            ) as stream:
+                if stream.cached:
+                    print_note(self._prog, "answered from the store")
+                output = text_output(certainty=self._certainty, at_once=self._at_once)
+                result = show(stream, output)
+            if self._stats:
+                print_stats(result)
+        except KeyboardInterrupt:
+            if not self._interactive:
+                raise
+            self._note("stopped")
+            if stream is None or not stream.text:
+                return Exit.OK
+        except ConnectError as error:
+            print_error(self._prog, f"{error}; the next question connects again")
+            self._drop_client()
+            return Exit.CONNECT
+        except RequestError as error:
+            print_error(self._prog, describe(error))
+            if error.code == "context_exceeded":
+                self._note("the conversation is too long for the model: /clear begins a new one")
+            elif error.code == "shutting_down":
+                self._drop_client()
+            return Exit.REFUSED
+        self._history += [question, {"role": "assistant", "content": stream.text}]
+        return Exit.OK
+
+    def _drop_client(self) -> None:
+        if self._client is not None:
+            self._client.close()
+            self._client = None
+
+    def _note(self, text: str) -> None:
+        print(paint(text, "2", sys.stderr), file=sys.stderr, flush=True)

@@ -1,0 +1,224 @@
+"""llcuda-client: ask a model behind an llcuda-server, from a shell.
+
+Only the standard library is imported before there is something to do, so that --help is instant.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import json
+import os
+import shlex
+import sys
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from llcuda_net.cli.client.options import (
+    DEFAULT_SERVER,
+    PROG,
+    build_parser,
+    check,
+    read_prompt,
+    read_request,
+)
+from llcuda_net.cli.common import (
+    Exit,
+    Terminated,
+    end_on_sigterm,
+    fail,
+    read_token,
+    run_command,
+)
+from llcuda_net.errors import ConnectError, RequestError
+
+if TYPE_CHECKING:
+    from llcuda_net import sync
+    from llcuda_net.cli.client.output import Output
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the command; returns its exit code."""
+    return run_command(PROG, lambda: _run(build_parser().parse_args(argv)))
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    if sys.stdout is None:
+        fail("standard output is closed: there is nowhere to print the answer")
+    check(arguments)
+    request: dict[str, Any] = {}
+    text: str | None = None
+    asks = arguments.models or arguments.list is not None
+    if arguments.attach is None and arguments.cancel is None and not asks:
+        text = read_prompt(arguments)
+        request = read_request(arguments)
+    token = read_token(arguments.token_file)
+    end_on_sigterm()
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")
+
+    from llcuda_net import sync
+    from llcuda_net.cli.client.output import print_note
+
+    def connect() -> sync.Client:
+        server = arguments.server or os.environ.get("LLCUDA_SERVER") or DEFAULT_SERVER
+        return sync.connect(
+            server,
+            tls=arguments.tls,
+            tls_ca=arguments.tls_ca,
+            token=token,
+            reconnect=arguments.reconnect_seconds,
+            on_note=lambda note: print_note(PROG, note),
+        )
+
+    if arguments.chat:
+        from llcuda_net.cli.client.chat import Chat
+
+        chat = Chat(
+            PROG,
+            connect,
+            request,
+            system=arguments.system,
+            at_once=arguments.no_stream,
+            stats=arguments.stats,
+            certainty=arguments.certainty,
+        )
+        return chat.run(text)
+    if asks:
+        return _told(arguments, lambda: _ask(connect, arguments))
+    if arguments.raw:
+        request["raw"] = text
+    else:
+        request |= {"prompt": text, "system": arguments.system}
+    if arguments.detach:
+        return _told(arguments, lambda: _detach(connect, request, arguments))
+    if arguments.cancel is not None:
+        return _told(arguments, lambda: _cancel(connect, arguments))
+    return _told(arguments, lambda: _answer(connect, request, arguments))
+
+
+def _told(arguments: argparse.Namespace, body: Callable[[], int]) -> int:
+    """Run a body; with --json its failure is told on stdout, too."""
+    try:
+        return body()
+    except (RequestError, ConnectError) as error:
+        if arguments.json:
+            from llcuda_net.cli.client.output import print_json_error
+
+            print_json_error(error)
+        raise
+
+
+def _answer(
+    connect: Callable[[], sync.Client], request: dict[str, Any], arguments: argparse.Namespace
+) -> int:
+    """Print an answer, of a new request or of --attach."""
+    from llcuda_net.cli.client.output import (
+        json_output,
+        print_note,
+        print_stats,
+        show,
+        text_output,
+    )
+
+    output: Output
+    asked: dict[str, Any] = {"splices": True}
+    if arguments.json:
+        asked |= {"tokens": True, "durable": True}
+        output = json_output(certainty=arguments.certainty, at_once=arguments.no_stream)
+    else:
+        output = text_output(certainty=arguments.certainty, at_once=arguments.no_stream)
+    at_once = arguments.no_stream or (arguments.certainty and not arguments.json)
+    stream: sync.Stream | None = None
+    with connect() as client:
+        try:
+            if arguments.attach is not None:
+                stream = client.attach(arguments.attach, arguments.first or 0, **asked)
+            else:
+                stream = client.generate(**asked, **request)
+            first = stream.received
+            with stream:
+                if stream.cached:
+                    print_note(PROG, "answered from the store")
+                result = show(stream, output)
+        except ConnectError as error:
+            if stream is None or "attach" not in client.features:
+                raise
+            seen = first if at_once else stream.received
+            told = f"{error}" if str(error).endswith("?") else f"{error};"
+            again = _attach(stream, seen, arguments)
+            raise ConnectError(f"{told} read on with: {again}") from None
+        except (KeyboardInterrupt, Terminated):
+            if stream is not None and arguments.attach is not None:
+                seen = first if at_once else stream.received
+                print_note(
+                    PROG,
+                    f"stopped reading; read on with: {_attach(stream, seen, arguments)}; "
+                    f"stop it with: {_again(arguments, '--cancel', stream.id)}",
+                )
+            raise
+    if result.reason == "cancelled":
+        print_note(PROG, "the answer was cancelled before its end")
+    if arguments.stats:
+        print_stats(result)
+    return Exit.OK
+
+
+def _detach(
+    connect: Callable[[], sync.Client], request: dict[str, Any], arguments: argparse.Namespace
+) -> int:
+    """Start an answer, print its id, and leave."""
+    with connect() as client:
+        if "attach" not in client.features:
+            fail("the server is too old for --detach: an answer ends with its reader", Exit.REFUSED)
+        with client.generate(**request) as stream:
+            # First the id: an answer that nobody can name is cancelled on the way out.
+            if arguments.json:
+                found = {"event": "detached", "id": stream.id, "level": stream.level}
+                print(json.dumps({**found, "cached": stream.cached}), flush=True)
+            else:
+                print(stream.id, flush=True)
+            stream.detach()
+    return Exit.OK
+
+
+def _cancel(connect: Callable[[], sync.Client], arguments: argparse.Namespace) -> int:
+    """Stop an answer, and print what became of it."""
+    with connect() as client:
+        reason = client.cancel(arguments.cancel)
+    if arguments.json:
+        found = {"event": "cancel", "id": arguments.cancel, "reason": reason}
+        print(json.dumps(found), flush=True)
+    else:
+        print("cancelled" if reason == "cancelled" else f"was over already: {reason}", flush=True)
+    return Exit.OK
+
+
+def _ask(connect: Callable[[], sync.Client], arguments: argparse.Namespace) -> int:
+    """Print what --models or --list asks for."""
+    from llcuda_net.cli.client.lists import print_entries, print_models
+
+    with connect() as client:
+        if arguments.models:
+            print_models(client.models(), as_json=arguments.json)
+        else:
+            print_entries(client.list(arguments.list), as_json=arguments.json)
+    return Exit.OK
+
+
+def _attach(stream: sync.Stream, seen: int, arguments: argparse.Namespace) -> str:
+    return _again(arguments, "--attach", stream.id, "--from", str(seen))
+
+
+def _again(arguments: argparse.Namespace, *words: str) -> str:
+    """A command to the same server, for a shell."""
+    for flag in ("server", "tls_ca", "token_file"):
+        if (value := getattr(arguments, flag)) is not None:
+            words += (f"--{flag.replace('_', '-')}", value)
+    if arguments.tls:
+        words += ("--tls",)
+    return shlex.join([PROG, *words])
+
+
+if __name__ == "__main__":
+    sys.exit(main())

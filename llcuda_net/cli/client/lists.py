@@ -1,0 +1,78 @@
+"""`llcuda-client --models` and `--list`: tables for people, one JSON object a line for programs."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import sys
+from collections.abc import Iterable
+from typing import Any
+
+from llcuda_net.cli.tables import table
+from llcuda_net.cli.units import local
+from llcuda_net.client.results import Entry
+
+
+def print_models(models: list[dict[str, Any]], *, as_json: bool) -> None:
+    """The models, as the report has them: any key may be missing."""
+    if as_json:
+        _print_json("model", models)
+        return
+    heads = ("MODEL", "SLOTS", "FREE", "CONTEXT", "DEFAULT", "UPSTREAMS")
+    rows = [
+        (
+            str(model.get("name", "?")),
+            *(_count(model.get(key)) for key in ("slots", "free", "context")),
+            "yes" if model.get("default") else "",
+            ", ".join(map(str, model.get("upstreams") or ())),
+        )
+        for model in models
+    ]
+    _print_table(heads, rows, right=frozenset({1, 2, 3}), otherwise="the server has no model now")
+
+
+def print_entries(entries: list[Entry], *, as_json: bool) -> None:
+    """Generations, newest first. Whose they are is shown where somebody told."""
+    if as_json:
+        _print_json("generation", map(dataclasses.asdict, entries))
+        return
+    owned = any(entry.owner for entry in entries)
+    heads = ["ID", "WHEN", "STATE", "TOKENS", *(["OWNER"] if owned else []), "MODEL", "PROMPT"]
+    rows = [
+        [
+            entry.id,
+            local(round(entry.created * 1e9)),
+            f"{entry.state}, {entry.position}" if entry.position else entry.state,
+            str(entry.tokens),
+            *([entry.owner] if owned else []),
+            entry.model,
+            entry.preview,
+        ]
+        for entry in entries
+    ]
+    _print_table(heads, rows, right=frozenset({3}), otherwise="there are no generations")
+
+
+def _print_table(
+    heads: Iterable[str],
+    rows: Iterable[Iterable[str]],
+    *,
+    right: frozenset[int],
+    otherwise: str,
+) -> None:
+    cells = [list(row) for row in rows]
+    if not cells:
+        print(otherwise, file=sys.stderr)
+        return
+    for line in table(list(heads), cells, right=right):
+        print(line)
+
+
+def _print_json(event: str, found: Iterable[dict[str, Any]]) -> None:
+    for each in found:
+        print(json.dumps({"event": event, **each}))
+
+
+def _count(value: Any) -> str:
+    """A count; what is not known is told as such."""
+    return "?" if value is None else str(value)

@@ -1,0 +1,373 @@
+"""The command line of llcuda-client: its options, what goes with what, and the request they make.
+
+Only the standard library is imported, so that --help is instant.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Callable
+from typing import Any
+
+from llcuda_net.cli.common import Parser, VersionAction, check_text, decode, fail, read_text
+
+PROG = "llcuda-client"
+DEFAULT_SERVER = "127.0.0.1:9000"
+#: Candidates asked for a token with --certainty where the user does not say how many.
+_N_PROBS = 10
+_RECONNECT = 30.0
+_MOST_SECONDS = 1e9
+#: Generations that --list prints where it is not said, and at most.
+_LISTED = 20
+_MOST_LISTED = 1000
+_EPILOG = """\
+examples:
+  llcuda-client "Why is the sky blue?"
+  llcuda-client --raw "Once upon a time" -n 64 --temperature 0.8
+  git diff | llcuda-client - --system "Write a commit message for this diff."
+  llcuda-client --certainty "Who wrote the first compiler?"
+  llcuda-client --chat --server gpu-box:9000
+
+  llcuda-client --models                     # which models there are, and how busy
+  llcuda-client --model qwen3-8b --priority high --deadline 10 "Say hello."
+  llcuda-client --list 5                     # your newest five, running ones included
+
+  id=$(llcuda-client --detach "Write a long story.")    # start it, and leave
+  llcuda-client --attach "$id"               # read it, live or finished, from any machine
+  llcuda-client --attach "$id" --from 100    # the same from token 100 on
+  llcuda-client --cancel "$id"               # stop it
+
+A connection that is lost is made again, and the answer goes on where it stopped: notes on stderr
+say so, and also where another upstream went on with it. Ctrl-C stops an answer on the server, too;
+with --attach it only stops reading.
+
+environment:
+  LLCUDA_SERVER  the server's HOST:PORT          LLCUDA_TOKEN  the token itself
+  NO_COLOR       when set, no colours
+
+exit codes:
+  0  done; with --cancel: it is    3    no connection, or it was lost for
+     stopped, or was over               longer than --reconnect-seconds
+  1  the server said no, or        130  interrupted (Ctrl-C)
+     there is no such generation,  141  nobody reads the output
+     or writing the answer failed  143  terminated
+  2  wrong usage
+"""
+
+
+def build_parser() -> Parser:
+    """The command line."""
+    parser = Parser(
+        prog=PROG,
+        description="Send a prompt to an llcuda-server and print the answer as it comes.",
+        epilog=_EPILOG,
+    )
+    parser.add_argument("--version", action=VersionAction)
+    what = parser.add_argument_group("what to send")
+    what.add_argument("prompt", nargs="*", help="the prompt, in quotes; - reads standard input")
+    what.add_argument("--file", metavar="FILE", help="read the prompt from a file")
+    what.add_argument("--raw", action="store_true", help="send the text as it is, with no template")
+    what.add_argument("--system", metavar="TEXT", help="a system message to go before the prompt")
+    what.add_argument("--chat", action="store_true", help="hold a conversation; Ctrl-D ends it")
+    _add_sampling(parser.add_argument_group("how to answer"))
+    _add_turn(parser.add_argument_group("where and when it runs"))
+    _add_generations(parser)
+    ask = parser.add_argument_group("asking the server")
+    ask.add_argument("--models", action="store_true", help="print which models there are")
+    ask.add_argument(
+        "--list",
+        metavar="N",
+        nargs="?",
+        const=_LISTED,
+        type=_number(int, 1, _MOST_LISTED),
+        help=f"print your newest answers, those that wait or run included; default: {_LISTED}",
+    )
+    show = parser.add_argument_group("what to print")
+    show.add_argument("--json", action="store_true", help="one JSON object a line for each event")
+    show.add_argument("--no-stream", action="store_true", help="print only when all has come")
+    show.add_argument("--stats", action="store_true", help="print times and speed on stderr")
+    show.add_argument(
+        "--certainty",
+        action="store_true",
+        help="mark the least certain words, and print on stderr how sure the model was; without "
+        "--json it implies --no-stream",
+    )
+    where = parser.add_argument_group("where to connect")
+    where.add_argument("--server", metavar="HOST:PORT", help=f"default: {DEFAULT_SERVER}")
+    where.add_argument("--tls", action="store_true", help="connect with TLS")
+    where.add_argument("--tls-ca", metavar="FILE", help="trust this PEM file (implies --tls)")
+    where.add_argument("--token-file", metavar="FILE", help="a file that holds the token")
+    where.add_argument(
+        "--reconnect-seconds",
+        metavar="S",
+        type=_number(float, 0, _MOST_SECONDS),
+        default=_RECONNECT,
+        help=f"try a lost connection again for S seconds, 0: never; default: {_RECONNECT:g}",
+    )
+    return parser
+
+
+def _add_generations(parser: argparse.ArgumentParser) -> None:
+    keep = parser.add_argument_group("how it lives on the server")
+    keep.add_argument(
+        "--on-disconnect",
+        metavar="WHAT",
+        type=_on_disconnect,
+        help="when nobody reads it any more: continue, cancel, or go on for so many SECONDS; "
+        "default: the server's",
+    )
+    keep.add_argument(
+        "--idempotency-key",
+        metavar="KEY",
+        help="the same key and request: the same answer, joined while it runs, read again later",
+    )
+    keep.add_argument(
+        "--cache",
+        action="store_true",
+        help="an exact repeat (temperature 0 or a fixed seed) may be answered from the store",
+    )
+    keep.add_argument("--store", choices=["none"], help="none: store nothing about this request")
+    keep.add_argument(
+        "--durability",
+        metavar="LEVEL",
+        choices=["memory", "process", "disk", "strict"],
+        help="how much it survives: memory, process, disk or strict; default: the server's",
+    )
+    later = parser.add_argument_group("leaving an answer, and coming back to it")
+    later.add_argument(
+        "--detach", action="store_true", help="start it, print its id, and leave it running"
+    )
+    later.add_argument("--attach", metavar="ID", help="read the answer of this id")
+    later.add_argument(
+        "--from",
+        metavar="SEQ",
+        dest="first",
+        type=_number(int, 0, 2**53 - 1),
+        help="with --attach: from this token on; the first is 0",
+    )
+    later.add_argument("--cancel", metavar="ID", help="stop the answer of this id")
+
+
+def _add_sampling(group: argparse._ArgumentGroup) -> None:
+    group.add_argument(
+        "-n",
+        "--max-tokens",
+        metavar="N",
+        dest="n_predict",
+        type=_number(int, 1, 2**31 - 1),
+        help="most tokens to make; default: the server's",
+    )
+    for flag, kind, low, high, text in (
+        ("--temperature", float, 0, 100, "0: always the likeliest token"),
+        ("--top-k", int, 0, 2**20, "choose among the K likeliest; 0: all"),
+        ("--top-p", float, 0, 1, "choose among the likeliest that make up P"),
+        ("--min-p", float, 0, 1, "choose among those at least P times as likely as the first"),
+        ("--repeat-penalty", float, 0, 100, "above 1: repeat less"),
+        ("--seed", int, -1, 2**32 - 1, "the same seed, the same answer; -1: random"),
+        ("--n-probs", int, 0, 1000, "with --json, --certainty: log-probabilities of the N best"),
+    ):
+        letter = flag.rpartition("-")[2][0].upper()
+        group.add_argument(flag, metavar=letter, type=_number(kind, low, high), help=text)
+    group.add_argument(
+        "--stop", metavar="TEXT", action="append", help="end before this text; may be repeated"
+    )
+    group.add_argument("--grammar", metavar="FILE", help="a GBNF grammar that the answer follows")
+    group.add_argument("--json-schema", metavar="FILE", help="a schema that the answer follows")
+    group.add_argument(
+        "--param",
+        metavar="NAME=VALUE",
+        action="append",
+        default=[],
+        type=_parameter,
+        help="any parameter of llama-server, its value as JSON; may be repeated",
+    )
+    group.add_argument(
+        "--timeout",
+        metavar="SECONDS",
+        type=_number(float, 0.001, _MOST_SECONDS),
+        help="give up after this long; default: the server's",
+    )
+
+
+def _add_turn(group: argparse._ArgumentGroup) -> None:
+    group.add_argument(
+        "--model", metavar="NAME", help="which of --models it runs on; default: the server's"
+    )
+    group.add_argument(
+        "--priority",
+        metavar="CLASS",
+        choices=["high", "normal", "low"],
+        help="high, normal or low: before which others it runs; default: normal",
+    )
+    group.add_argument(
+        "--deadline",
+        metavar="SECONDS",
+        type=_number(float, 0, _MOST_SECONDS),
+        help="fail if it has not begun to run by then; default: no matter when it begins",
+    )
+
+
+def _number(kind: type, low: float, high: float) -> Callable[[str], Any]:
+    """A type for argparse: a number within bounds, with an error that names them."""
+    noun = "a whole number" if kind is int else "a number"
+
+    def convert(text: str) -> Any:
+        try:
+            value = kind(text)
+        except ValueError:
+            raise argparse.ArgumentTypeError(f"must be {noun}, not {text!r}") from None
+        if not low <= value <= high:
+            raise argparse.ArgumentTypeError(f"must be {low:.10g} to {high:.10g}, not {text}")
+        return value
+
+    return convert
+
+
+def _parameter(text: str) -> tuple[str, Any]:
+    name, equals, value = text.partition("=")
+    if not name or not equals:
+        raise argparse.ArgumentTypeError(f"must be NAME=VALUE, not {text!r}")
+    try:
+        return name, json.loads(value)
+    except (ValueError, RecursionError):
+        return name, value
+
+
+def _on_disconnect(text: str) -> str | float:
+    if text in ("continue", "cancel"):
+        return text
+    try:
+        seconds: float = _number(float, 0, _MOST_SECONDS)(text)
+    except argparse.ArgumentTypeError:
+        raise argparse.ArgumentTypeError(
+            f"must be continue, cancel or a number of seconds, not {text!r}"
+        ) from None
+    return seconds
+
+
+#: What goes with --attach, and with --cancel, --list and --models; everything else is about a new
+#: request.
+_WITH_CANCEL = {"server", "tls", "tls_ca", "token_file", "reconnect_seconds", "json"}
+_WITH_ATTACH = _WITH_CANCEL | {"first", "no_stream", "stats", "certainty"}
+_NAMES = {"prompt": "a prompt", "n_predict": "--max-tokens", "first": "--from"}
+
+
+def check(arguments: argparse.Namespace) -> None:
+    """Refuse combinations that mean nothing.
+
+    Raises:
+        CommandError: for the first that was found.
+    """
+    for flag, allowed in (
+        ("models", _WITH_CANCEL),
+        ("list", _WITH_CANCEL),
+        ("cancel", _WITH_CANCEL),
+        ("attach", _WITH_ATTACH),
+    ):
+        asked = getattr(arguments, flag)
+        if asked is not None and asked is not False:
+            for name, value in vars(arguments).items():
+                given = value is not None and value is not False and value != []
+                if given and name not in allowed | {flag}:
+                    other = _NAMES.get(name, "--" + name.replace("_", "-"))
+                    fail(f"--{flag} and {other} do not go together")
+            if isinstance(asked, str):
+                check_text(asked, f"the id of --{flag}")
+    if arguments.first is not None and arguments.attach is None:
+        fail("--from says where --attach begins to read: give --attach ID, too")
+    if len(arguments.prompt) > 1:
+        fail(f"{len(arguments.prompt)} prompts were given: put the prompt in quotes")
+    if arguments.file is not None and arguments.prompt:
+        fail("give a prompt or --file, not both")
+    if arguments.raw and arguments.system is not None:
+        fail("--system goes with a chat template, which --raw leaves out")
+    texts = {"system": [arguments.system], "stop": arguments.stop or []}
+    texts |= {"idempotency-key": [arguments.idempotency_key], "model": [arguments.model]}
+    for flag, given_texts in texts.items():
+        for text in given_texts:
+            check_text(text or "", f"the text of --{flag}")
+    for flag in ("raw", "json", "detach", "idempotency_key"):
+        if arguments.chat and getattr(arguments, flag):
+            fail(f"--chat and --{flag.replace('_', '-')} do not go together")
+    if arguments.chat and arguments.prompt == ["-"]:
+        fail("--chat reads its questions from standard input: - is not needed")
+    _check_keeping(arguments)
+
+
+def _check_keeping(arguments: argparse.Namespace) -> None:
+    if arguments.store == "none" and arguments.durability not in (None, "memory"):
+        fail(f"--store none keeps nothing: --durability {arguments.durability} asks for more")
+    if not arguments.detach:
+        return
+    if arguments.on_disconnect not in (None, "continue"):
+        fail("--detach lets the answer go on to its end: leave --on-disconnect out")
+    if arguments.store == "none" or arguments.durability == "memory":
+        fail("--detach with nothing stored: nobody could read the answer once it is over")
+    for flag in ("stats", "no_stream", "certainty"):
+        if getattr(arguments, flag):
+            fail(f"--detach prints no answer, so --{flag.replace('_', '-')} does not go with it")
+
+
+def read_prompt(arguments: argparse.Namespace) -> str | None:
+    """The text to send; None where a chat begins without one.
+
+    Raises:
+        CommandError: there is none, or it cannot be read.
+    """
+    if arguments.file is not None:
+        text = read_text(arguments.file, "file")
+        source = f"file {arguments.file}"
+    elif arguments.prompt == ["-"]:
+        if sys.stdin is None:
+            fail("standard input is closed")
+        text = decode(sys.stdin.buffer.read(), "standard input")
+        source = "standard input"
+    elif arguments.prompt:
+        text = check_text(arguments.prompt[0], "the prompt")
+        source = "prompt"
+    elif arguments.chat:
+        return None
+    else:
+        fail(f"nothing to send: give a prompt, -, --file or --chat (see {PROG} --help)")
+    if not text.strip():
+        fail(f"the {source} is empty: there is nothing to send")
+    return text
+
+
+def read_request(arguments: argparse.Namespace) -> dict[str, Any]:
+    """What goes with every request: policies, and sampling parameters by llama-server's names.
+
+    Raises:
+        CommandError: a file cannot be read, or a parameter cannot be set so.
+    """
+    names = ("n_predict", "temperature", "top_k", "top_p", "min_p", "repeat_penalty", "seed")
+    given = {name: getattr(arguments, name) for name in (*names, "n_probs", "stop")}
+    if arguments.certainty:
+        given["n_probs"] = arguments.n_probs or _N_PROBS
+    if arguments.grammar is not None:
+        given["grammar"] = read_text(arguments.grammar, "grammar")
+    if arguments.json_schema is not None:
+        try:
+            given["json_schema"] = json.loads(read_text(arguments.json_schema, "JSON schema"))
+        except (ValueError, RecursionError) as error:
+            fail(f"JSON schema {arguments.json_schema} is not JSON: {error}")
+    given |= {
+        "timeout": arguments.timeout,
+        "key": arguments.idempotency_key,
+        "on_disconnect": "continue" if arguments.detach else arguments.on_disconnect,
+        "level": "memory" if arguments.store == "none" else arguments.durability,
+        "cache": arguments.cache or None,
+        "model": arguments.model,
+        "priority": arguments.priority,
+        "deadline": arguments.deadline,
+    }
+    reserved = {"self", "prompt", "raw", "messages", "system", "timeout", "tokens"}
+    reserved |= {"key", "on_disconnect", "level", "cache", "durable", "model", "priority"}
+    reserved |= {"deadline", "splices"}
+    for name, value in arguments.param:
+        if name in reserved:
+            fail(f"--param cannot set {name}")
+        given[name] = value
+    return {name: value for name, value in given.items() if value is not None}

@@ -1,0 +1,376 @@
+"""How llcuda-client shows an answer: text or JSON lines on stdout, progress and times on stderr."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import threading
+from contextlib import suppress
+from typing import Any, Protocol
+
+from llcuda_net.cli.client.options import PROG
+from llcuda_net.cli.common import paint
+from llcuda_net.cli.tables import fit, harmless, one_line
+from llcuda_net.client.stream import (
+    Durable,
+    Piece,
+    Queued,
+    Result,
+    Spliced,
+    TokenLogprob,
+    TopToken,
+)
+from llcuda_net.errors import ConnectError, RequestError
+from llcuda_net.sync import Stream
+from llcuda_net.util.terminal import is_clever, is_terminal
+
+#: Of a terminal that does not say.
+_COLUMNS = 80
+#: The phases in the order in which a request goes through them.
+_PHASES = (
+    "queue",
+    "template",
+    "connect",
+    "prompt",
+    "first_token",
+    "generation",
+    "persist",
+    "total",
+)
+
+
+class Output(Protocol):
+    """Where the events of one answer go, in this order; `close` comes last, whatever happens."""
+
+    def accepted(self, stream: Stream) -> None:
+        """The server has taken the request."""
+
+    def queued(self, queued: Queued) -> None:
+        """The queue has moved."""
+
+    def piece(self, piece: Piece) -> None:
+        """A piece of text has come."""
+
+    def durable(self, pieces: int) -> None:
+        """So many pieces can no longer be lost."""
+
+    def spliced(self, spliced: Spliced) -> None:
+        """From here on another upstream makes the pieces."""
+
+    def done(self, result: Result) -> None:
+        """The answer is complete."""
+
+    def close(self) -> None:
+        """No more will come: leave the terminal tidy."""
+
+
+def show(stream: Stream, output: Output) -> Result:
+    """Show a stream to its end.
+
+    Raises:
+        what reading the stream raises; OSError if stdout cannot be written to.
+    """
+    try:
+        output.accepted(stream)
+        for event in stream.events():
+            if isinstance(event, Queued):
+                output.queued(event)
+            elif isinstance(event, Durable):
+                output.durable(event.pieces)
+            elif isinstance(event, Spliced):
+                output.spliced(event)
+            else:
+                output.piece(event)
+        output.done(stream.result)
+    finally:
+        output.close()
+    return stream.result
+
+
+class Waiting:
+    """One line on stderr while nothing has come yet; on terminals only."""
+
+    def __init__(self) -> None:
+        self._wanted = is_clever(sys.stderr)
+        self._shown = False
+
+    def show(self, queued: Queued) -> None:
+        """Say where in the queue it is, for how long, and why."""
+        if self._wanted:
+            # What is wider than the terminal would go on in a line that nobody takes away.
+            line = fit(one_line(waiting_line(queued)), _columns() - 1)
+            sys.stderr.write("\r\x1b[K" + paint(line, "2", sys.stderr))
+            sys.stderr.flush()
+            self._shown = True
+
+    def erase(self) -> None:
+        """Take the line away, if it is there."""
+        if self._shown:
+            sys.stderr.write("\r\x1b[K")
+            sys.stderr.flush()
+            self._shown = False
+
+
+def waiting_line(queued: Queued) -> str:
+    """What a person who waits is told."""
+    if not queued.position:
+        return "waiting..."
+    wait = "" if queued.wait is None else f", {_about(queued.wait)}"
+    reason = f": {queued.reason}" if queued.reason else ""
+    return f"waiting... position {queued.position}{wait}{reason}"
+
+
+def _columns() -> int:
+    with suppress(OSError, ValueError):
+        return os.get_terminal_size(sys.stderr.fileno()).columns or _COLUMNS
+    return _COLUMNS
+
+
+def _about(seconds: float) -> str:
+    """An estimate, no more exact than it is."""
+    if seconds < 99.5:
+        return f"about {max(1, round(seconds))} s"
+    if seconds < 99.5 * 60:
+        return f"about {round(seconds / 60)} min"
+    return f"about {round(seconds / 3600)} h"
+
+
+#: Whether the terminal's line holds the beginning of a line of text. Notes come from the client's
+#: own thread, so this and the terminal are one writer's at a time.
+_begun = False
+_writing = threading.Lock()
+
+
+def print_note(prog: str, text: str) -> None:
+    """One line on stderr about the connection or the answer, whatever else is on the terminal."""
+    global _begun
+    if sys.stderr is None:
+        return
+    with _writing, suppress(OSError, ValueError):
+        start = "\r\x1b[K" if is_clever(sys.stderr) else ""
+        if _begun and is_terminal(sys.stderr):
+            start = "\n"
+            _begun = False
+        sys.stderr.write(f"{start}{prog}: {paint(harmless(text), '2', sys.stderr)}\n")
+        sys.stderr.flush()
+
+
+class TextOutput:
+    """The text as it comes, or all at once at the end; it always ends with a newline.
+
+    Args:
+        at_once: write nothing before the answer is complete.
+    """
+
+    def __init__(self, *, at_once: bool = False) -> None:
+        self._at_once = at_once
+        self._waiting = Waiting()
+        self._guarded = is_terminal(sys.stdout)
+        self._last = ""
+        self._stopped = False  # in the middle of the text, and that was told
+
+    def accepted(self, stream: Stream) -> None:
+        """Say that it waits."""
+        self._waiting.show(Queued(stream.position, stream.wait, stream.reason))
+
+    def queued(self, queued: Queued) -> None:
+        """Say where it waits; in the middle of the text there is no line for that."""
+        if not self._last:
+            self._waiting.show(queued)
+        elif queued.position and not self._stopped:
+            self._stopped = True
+            print_note(PROG, waiting_line(queued))
+
+    def piece(self, piece: Piece) -> None:
+        """Print it."""
+        if not self._at_once:
+            self._write(piece.text)
+
+    def durable(self, pieces: int) -> None:
+        """Nobody who reads text wants to know."""
+
+    def spliced(self, spliced: Spliced) -> None:
+        """Say where: what follows might have been other text."""
+        reason = f": {one_line(spliced.reason)}" if spliced.reason else ""
+        print_note(PROG, f"continued on another upstream at token {spliced.position}{reason}")
+
+    def done(self, result: Result) -> None:
+        """Print what is left to print."""
+        if self._at_once:
+            self._write(result.text)
+        if self._last != "\n":
+            self._write("\n")
+
+    def close(self) -> None:
+        """Take the progress away; end a line that was begun on a terminal."""
+        self._waiting.erase()
+        if _begun:
+            self._write("\n")
+
+    def _write(self, text: str) -> None:
+        global _begun
+        if text:
+            with _writing:
+                self._waiting.erase()
+                self._stopped = False
+                self._last = text[-1]
+                _begun = self._guarded and self._last != "\n"
+                sys.stdout.write(harmless(text) if self._guarded else text)
+                sys.stdout.flush()
+
+
+def text_output(*, certainty: bool, at_once: bool) -> TextOutput:
+    """Where an answer in text goes."""
+    if certainty:
+        from llcuda_net.cli.client.certainty_output import CertainText
+
+        return CertainText()
+    return TextOutput(at_once=at_once)
+
+
+def json_output(*, certainty: bool, at_once: bool) -> JsonOutput:
+    """Where an answer in JSON goes."""
+    if certainty:
+        from llcuda_net.cli.client.certainty_output import CertainJson
+
+        return CertainJson(at_once=at_once)
+    return JsonOutput(at_once=at_once)
+
+
+class JsonOutput:
+    """One JSON object a line: accepted, queue, piece, durable, splice and done.
+
+    Args:
+        at_once: write only the last of them, with the whole text in it.
+    """
+
+    def __init__(self, *, at_once: bool = False) -> None:
+        self._at_once = at_once
+
+    def accepted(self, stream: Stream) -> None:
+        """The first line: the id."""
+        self._write(
+            "accepted",
+            id=stream.id,
+            position=stream.position,
+            level=stream.level,
+            epoch=stream.epoch,
+            cached=stream.cached,
+            wait=stream.wait,
+            reason=stream.reason,
+        )
+
+    def queued(self, queued: Queued) -> None:
+        """A queue line."""
+        self._write("queue", **queued._asdict())
+
+    def piece(self, piece: Piece) -> None:
+        """A piece line."""
+        extra: dict[str, Any] = {} if piece.id is None else {"id": piece.id}
+        if piece.logprobs is not None:
+            extra["logprobs"] = [_logprob(token) for token in piece.logprobs]
+        self._write("piece", sequence=piece.sequence, text=piece.text, **extra)
+
+    def durable(self, pieces: int) -> None:
+        """A durable line."""
+        self._write("durable", count=pieces)
+
+    def spliced(self, spliced: Spliced) -> None:
+        """A splice line."""
+        self._write("splice", **spliced._asdict())
+
+    def done(self, result: Result) -> None:
+        """The last line."""
+        whole = {"text": result.text} if self._at_once else {}
+        self._write(
+            "done",
+            **whole,
+            reason=result.reason,
+            stop=result.stop,
+            id=result.id,
+            model=result.model,
+            usage=result.usage,
+            timings=result.timings,
+            splices=result.splices,
+            cached=result.cached,
+        )
+
+    def close(self) -> None:
+        """Nothing is left open."""
+
+    def _write(self, event: str, **values: Any) -> None:
+        if not self._at_once or event == "done":
+            _print_json(event, **values)
+
+
+def print_json_error(error: RequestError | ConnectError) -> None:
+    """The last line of what went wrong: the server said no, or there is none (`no_connection`)."""
+    if isinstance(error, ConnectError):
+        error = RequestError("no_connection", str(error), retry=True)
+    _print_json(
+        "error",
+        code=error.code,
+        message=error.message,
+        retry=error.retry,
+        retry_after=error.retry_after,
+    )
+
+
+def _print_json(event: str, **values: Any) -> None:
+    sys.stdout.write(json.dumps({"event": event, **values}) + "\n")
+    sys.stdout.flush()
+
+
+def _logprob(token: TokenLogprob | TopToken) -> dict[str, Any]:
+    # The text of one token need not be whole characters: its bytes are the truth.
+    found: dict[str, Any] = {
+        "id": token.id,
+        "text": token.bytes.decode("utf-8", "replace"),
+        "bytes": list(token.bytes),
+        "logprob": token.logprob,
+    }
+    if isinstance(token, TokenLogprob):
+        found["top"] = [_logprob(candidate) for candidate in token.top]
+    return found
+
+
+def print_stats(result: Result) -> None:
+    """Where the time went and how fast it was, on stderr."""
+    print("\n".join(stats_lines(result)), file=sys.stderr, flush=True)
+
+
+def stats_lines(result: Result) -> list[str]:
+    """The lines of the table."""
+    usage, timings = result.usage, result.timings
+    phases = [*filter(timings.__contains__, _PHASES), *sorted(timings.keys() - set(_PHASES))]
+    lines = [f"  {phase:<12} {_duration(timings[phase]):>10}" for phase in phases]
+    prompt, cached = usage.get("prompt_tokens", 0), usage.get("cached_tokens", 0)
+    answer = usage.get("completion_tokens", 0)
+    told = f", {cached} of them cached" if cached else ""
+    evaluated = timings.get("prompt", 0.0)
+    lines.append(f"  prompt {_tokens(prompt)}{told}{_rate(prompt - cached, evaluated)}")
+    lines.append(f"  answer {_tokens(answer)}{_rate(answer - 1, timings.get('generation', 0.0))}")
+    if result.cached:
+        lines.append("  answered from the store")
+    if result.splices:
+        places = ", ".join(map(str, result.splices))
+        lines.append(f"  continued at token {places}, after its server or upstream had stopped")
+    stop = f" at {result.stop!r}" if result.stop else ""
+    lines.append(f"  ended by {result.reason}{stop}; {result.model or 'model'}; {result.id}")
+    return lines
+
+
+def _tokens(count: int) -> str:
+    return f"{count} token{'' if count == 1 else 's'}"
+
+
+def _rate(tokens: int, milliseconds: float) -> str:
+    # A shorter time says nothing: what was made together arrives together.
+    return f", {tokens / milliseconds * 1e3:.1f}/s" if tokens > 0 and milliseconds >= 1 else ""
+
+
+def _duration(milliseconds: float) -> str:
+    if milliseconds < 1000:
+        return f"{milliseconds:.1f} ms"
+    return f"{milliseconds / 1000:.2f} s "

@@ -1,0 +1,1 @@
+"""`llcuda results`: list, show, search, export and maintain what is stored."""

@@ -1,0 +1,290 @@
+"""`llcuda results`: what was generated: list, show, search, export, verify, prune, stats.
+
+The arguments are here; what each subcommand does is in the `results_*` modules. Only the standard
+library is imported before there is something to do, so that --help is instant.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import os
+import sys
+from collections.abc import Callable, Sequence
+from contextlib import closing
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from llcuda_net.cli.common import Exit, Parser, VersionAction, end_on_sigterm, fail, run_command
+from llcuda_net.cli.units import moment, size
+from llcuda_net.errors import StorageError
+
+if TYPE_CHECKING:
+    from llcuda_net.storage.results.interface import Query
+    from llcuda_net.storage.results.sqlite import SqliteStore
+
+PROG = "llcuda results"
+STATES = ("done", "failed", "cancelled", "interrupted")
+
+_EPILOG = """\
+examples:
+  llcuda results list --since 2h --state failed
+  llcuda results show 0192f3a4-b5c6
+  llcuda results search 'credit "slow reader" wind*'
+  llcuda results search --semantic "how do I stop the server"
+  llcuda results export --output answers.parquet
+  llcuda results prune --older-than 30d
+
+It reads the data directory itself, and may do so while llcuda-server runs. An ID may be given by
+its beginning. A TIME is an age (45s, 30m, 2h, 3d, 1w) or a date (2026-11-01, 2026-11-01T14:30).
+
+environment:
+  LLCUDA_DATA_DIR  the data directory      NO_COLOR      when set, no colours
+                                           LLCUDA_TOKEN  for --semantic: the server's token
+
+exit codes:
+  0  done                                  130  interrupted (Ctrl-C)
+  1  not found, damaged, or it failed      141  nobody reads the output
+  2  wrong usage, or nothing to open       143  terminated
+"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; returns its exit code."""
+    arguments = make_parser().parse_args(argv)
+    return run_command(f"{PROG} {arguments.command}", lambda: _run(arguments))
+
+
+def make_parser() -> Parser:
+    """The command line."""
+    parser = Parser(prog=PROG, description="What was generated, and what became of it.")
+    parser.epilog = _EPILOG
+    parser.add_argument("--version", action=VersionAction)
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+
+    def command(name: str, text: str, example: str) -> Parser:
+        made: Parser = commands.add_parser(
+            name, help=text, description=f"{text[0].upper()}{text[1:]}.", epilog=example
+        )
+        made.add_argument(
+            "--data-dir",
+            metavar="DIR",
+            help="where everything is kept; default: LLCUDA_DATA_DIR, or the user's data directory",
+        )
+        return made
+
+    one = command(
+        "list",
+        "list results, newest first",
+        "example: llcuda results list --model demo --since 3d --text 'slow reader'",
+    )
+    _add_filters(one)
+    one.add_argument("--text", metavar="WORDS", help="with these words, as `search` finds them")
+    _add_limit(one, 50)
+    _add_json(one, "one JSON object a line")
+
+    one = command(
+        "show",
+        "show everything that is known of a result",
+        "example: llcuda results show 0192f3a4-b5c6 --tokens",
+    )
+    one.add_argument("id", metavar="ID", help="the result's id, or how it begins")
+    how = one.add_mutually_exclusive_group()
+    how.add_argument("--text", action="store_true", help="print what was generated, and no more")
+    how.add_argument("--tokens", action="store_true", help="a table of the tokens, too")
+    _add_json(how, "one JSON object")
+
+    one = command(
+        "search",
+        "find results by words in prompt or text, or by meaning, best first",
+        "examples:\n"
+        "  llcuda results search 'credit \"slow reader\" wind* OR slot'\n"
+        '  llcuda results search --semantic "how do I stop the server"\n\n'
+        'All words must be there; "a phrase" is found as a whole, word* is a beginning, and OR\n'
+        "between words finds either.\n\n"
+        "--semantic compares the embedding of the text with those of all results that were\n"
+        "analysed. It asks the server of the data directory, or, where none runs, starts the\n"
+        "built-in engine with the model that the embeddings are of.",
+    )
+    one.add_argument("words", metavar="WORD", nargs="+", help="what to look for")
+    one.add_argument("--semantic", action="store_true", help="by meaning, not by words")
+    _add_server(one)
+    _add_filters(one)
+    _add_limit(one, 20)
+    _add_json(one, "one JSON object a line")
+
+    one = command(
+        "export",
+        "write results whole, oldest first, as JSON lines, CSV or Parquet",
+        "example: llcuda results export --since 2026-11-01 --output november.parquet",
+    )
+    _add_filters(one)
+    _add_limit(one, 0)
+    one.add_argument(
+        "-o", "--output", metavar="FILE", help="write there when all is well; default: stdout"
+    )
+    one.add_argument(
+        "--format",
+        choices=("jsonl", "csv", "parquet"),
+        help="default: what the FILE's name ends in, or else jsonl",
+    )
+    _add_json(one, "the same as --format jsonl")
+
+    one = command(
+        "verify",
+        "compute every content hash again, and name what differs",
+        "example: llcuda results verify && echo all is well",
+    )
+    _add_json(one, "one JSON object")
+
+    one = command(
+        "prune",
+        "delete old results; without --yes only say what would go",
+        "examples:\n"
+        "  llcuda results prune --older-than 30d          what would go\n"
+        "  llcuda results prune --max-size 2GB --yes      delete the oldest until 2 GB are left",
+    )
+    one.add_argument("--older-than", metavar="TIME", type=moment, help="delete what is older")
+    one.add_argument(
+        "--max-size", metavar="SIZE", type=size, help="then the oldest, until the rest fits (2GB)"
+    )
+    one.add_argument("--yes", action="store_true", help="delete")
+    _add_json(one, "one JSON object")
+
+    one = command(
+        "stats",
+        "print figures of what is stored",
+        "example: llcuda results stats --json | jq .models",
+    )
+    _add_json(one, "one JSON object")
+    return parser
+
+
+def _add_filters(parser: Parser) -> None:
+    parser.add_argument("--model", metavar="NAME", help="of this model")
+    parser.add_argument("--since", metavar="TIME", type=moment, help="begun then or later")
+    parser.add_argument("--until", metavar="TIME", type=moment, help="begun before then")
+    parser.add_argument(
+        "--state",
+        metavar="STATE",
+        dest="states",
+        action="append",
+        choices=STATES,
+        help=f"{', '.join(STATES[:-1])} or {STATES[-1]}; may be repeated",
+    )
+
+
+def _add_server(parser: Parser) -> None:
+    group = parser.add_argument_group("with --semantic, the server of the data directory")
+    group.add_argument("--server", metavar="HOST:PORT", help="default: where it says it listens")
+    group.add_argument("--tls", action="store_true", help="connect with TLS")
+    group.add_argument("--tls-ca", metavar="FILE", help="trust this PEM file (implies --tls)")
+    group.add_argument("--token-file", metavar="FILE", help="a file that holds the token")
+
+
+def _add_limit(parser: Parser, default: int) -> None:
+    parser.add_argument(
+        "--limit",
+        metavar="N",
+        type=_count,
+        default=default,
+        help=f"at most so many; 0: all (default: {default or 'all'})",
+    )
+
+
+def _add_json(parser: argparse._ActionsContainer, text: str) -> None:
+    parser.add_argument("--json", action="store_true", help=text)
+
+
+def _count(text: str) -> int:
+    if not (text.isascii() and text.isdigit() and len(text) < 16):
+        raise argparse.ArgumentTypeError(f"must be a whole number, not {text!r}")
+    return int(text)
+
+
+# -- running ----------------------------------------------------------------------------------
+
+#: What runs a subcommand: a module, and in it a function of the same name.
+_HOMES = {
+    "list": "find",
+    "search": "find",
+    "near": "semantic",
+    "show": "show",
+    "export": "export",
+    "verify": "maintain",
+    "prune": "maintain",
+    "stats": "maintain",
+}
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    if sys.stdout is None:
+        fail("standard output is closed: there is nowhere to print to")
+    for given in vars(arguments).values():
+        for text in given if isinstance(given, list) else [given]:
+            if isinstance(text, str) and not text.isprintable():
+                _refuse_other_than_text(text)
+    end_on_sigterm()
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")
+    command: Callable[[argparse.Namespace, SqliteStore], int]
+    name = "near" if getattr(arguments, "semantic", False) else arguments.command
+    command = getattr(import_module(f"llcuda_net.cli.results.{_HOMES[name]}"), f"{name}_results")
+
+    from llcuda_net.storage.results.connection import errors
+
+    try:
+        with closing(open_store(arguments)) as store, errors("the store cannot be read"):
+            return command(arguments, store)
+    except StorageError as error:
+        fail(error.message, Exit.USAGE if error.code == StorageError.INVALID else Exit.REFUSED)
+
+
+def _refuse_other_than_text(argument: str) -> None:
+    try:
+        argument.encode()
+    except UnicodeEncodeError:
+        fail("an argument is not UTF-8 text")
+
+
+def open_store(arguments: argparse.Namespace, *, write: bool = False) -> SqliteStore:
+    """The store in the data directory.
+
+    Raises:
+        CommandError: there is none, or it cannot be opened.
+    """
+    from llcuda_net.storage.results.sqlite import SqliteStore
+
+    folder = data_directory(arguments)
+    try:
+        return SqliteStore(folder, write=write)
+    except StorageError as error:
+        fail(error.message, Exit.USAGE)
+    except OSError as error:
+        fail(f"cannot open the data directory {folder}: {error.strerror or error}")
+
+
+def data_directory(arguments: argparse.Namespace) -> Path:
+    """The data directory that is meant."""
+    from llcuda_net.storage.data_dir import default_directory
+
+    named = arguments.data_dir or os.environ.get("LLCUDA_DATA_DIR")
+    return Path(named) if named else default_directory()
+
+
+def query_of(arguments: argparse.Namespace) -> Query:
+    """Which results the filters name."""
+    from llcuda_net.storage.results.interface import Query
+
+    return Query(
+        model=arguments.model,
+        since=arguments.since,
+        until=arguments.until,
+        states=tuple(arguments.states or ()),
+        limit=arguments.limit or None,
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,224 @@
+"""`llcuda results export`: results whole, as JSON lines, CSV or Parquet.
+
+JSON lines hold what `show --json` gives. CSV and Parquet have one column for each thing that is one
+value, and JSON in a column for what is many.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import io
+import os
+import sys
+import tempfile
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
+from itertools import islice
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from llcuda_net.cli.common import Exit, fail
+from llcuda_net.cli.progress import Progress
+from llcuda_net.cli.results.command import query_of
+from llcuda_net.cli.results.json_documents import document, line, logprobs
+from llcuda_net.cli.tables import harmless
+from llcuda_net.cli.units import counted, iso
+from llcuda_net.storage.records import Result
+from llcuda_net.storage.results.codec import prompt_text
+from llcuda_net.storage.results.sqlite import SqliteStore
+from llcuda_net.util.terminal import is_terminal
+
+#: Rows of a group in a Parquet file.
+_GROUP = 1000
+
+
+def _json(value: Any) -> str | None:
+    return None if value is None else line(value)
+
+
+def _seed(found: Result) -> int | None:
+    """The seed, where a column can hold it; `request` has it in any case."""
+    return None if found.seed is None or abs(found.seed) >= 2**63 else found.seed
+
+
+#: Column, Parquet type, value. A time is nanoseconds, which CSV writes out.
+_COLUMNS: tuple[tuple[str, str, Callable[[Result], Any]], ...] = (
+    ("id", "string", lambda r: r.id),
+    ("state", "string", lambda r: r.state),
+    ("created", "time", lambda r: r.created),
+    ("finished", "time", lambda r: r.finished),
+    ("model", "string", lambda r: str(r.model.get("name", ""))),
+    ("prompt", "string", lambda r: prompt_text(r.request)),
+    ("text", "string", lambda r: r.text),
+    ("reason", "string", lambda r: r.reason),
+    ("stop", "string", lambda r: r.stop),
+    ("completion_tokens", "int64", lambda r: r.usage.get("completion_tokens")),
+    ("prompt_tokens", "int64", lambda r: r.usage.get("prompt_tokens")),
+    ("seed", "int64", _seed),
+    ("upstream", "string", lambda r: r.upstream),
+    ("level", "string", lambda r: str(r.level)),
+    ("owner", "string", lambda r: r.owner),
+    ("idempotency_key", "string", lambda r: r.key),
+    ("request_hash", "string", lambda r: r.request_hash.hex()),
+    ("cacheable", "bool", lambda r: r.cacheable),
+    ("cached_from", "string", lambda r: r.cached_from),
+    ("on_disconnect", "string", lambda r: _json(r.on_disconnect)),
+    ("error", "string", lambda r: _json(r.error)),
+    ("request", "string", lambda r: _json(r.request)),
+    ("fingerprint", "string", lambda r: _json(r.model)),
+    ("usage", "string", lambda r: _json(r.usage)),
+    ("timings", "string", lambda r: _json(r.timings)),
+    ("splices", "string", lambda r: _json(document(r)["splices"])),
+    ("pieces", "string", lambda r: _json(r.log.pieces)),
+    ("ids", "string", lambda r: _json(r.log.ids)),
+    ("logprobs", "string", lambda r: _json(logprobs(r))),
+)
+_NAMES = [name for name, _, _ in _COLUMNS]
+
+#: Writes all of them to a file.
+Writer = Callable[[Iterable[Result], BinaryIO], None]
+
+
+def export_results(arguments: argparse.Namespace, store: SqliteStore) -> int:
+    """Run `llcuda results export`."""
+    format_ = _format(arguments)
+    write = _WRITERS[format_]
+    if format_ == "parquet":
+        _pyarrow()
+        if arguments.output is None and is_terminal(sys.stdout):
+            fail("Parquet is not for terminals: say --output FILE")
+    with Progress("exported", alone=arguments.output is not None) as progress:
+
+        def results() -> Iterator[Result]:
+            for found in store.export(query_of(arguments)):
+                progress.add()
+                yield found
+
+        if arguments.output is None:
+            sys.stdout.flush()
+            guarded = is_terminal(sys.stdout) and format_ == "csv"
+            target: Any = _Terminal() if guarded else sys.stdout.buffer
+            write(results(), target)
+            target.flush()
+        else:
+            with _replacing(Path(arguments.output)) as file:
+                write(results(), file)
+    if arguments.output is not None:
+        print(f"wrote {counted(progress.count, 'result')}", file=sys.stderr)
+    return Exit.OK
+
+
+def _format(arguments: argparse.Namespace) -> str:
+    if arguments.json:
+        if arguments.format not in (None, "jsonl"):
+            fail(f"--json and --format {arguments.format} do not go together")
+        return "jsonl"
+    if arguments.format is not None:
+        return str(arguments.format)
+    if arguments.output is None:
+        return "jsonl"
+    suffix = Path(arguments.output).suffix.lower()
+    return {".csv": "csv", ".parquet": "parquet", ".pq": "parquet"}.get(suffix, "jsonl")
+
+
+class _Terminal:
+    """A binary file in front of a terminal, which must find nothing in it to obey."""
+
+    def write(self, data: bytes) -> int:
+        """Print it."""
+        sys.stdout.write(harmless(data.decode()))
+        return len(data)
+
+    def flush(self) -> None:
+        """Have it seen."""
+        sys.stdout.flush()
+
+
+@contextmanager
+def _replacing(path: Path) -> Iterator[BinaryIO]:
+    """A new file, for nobody else to read, that takes this path when the block ends well."""
+    path = path.resolve()
+    if path.is_dir():
+        fail(f"{path} is a directory")
+    if path.exists() and not path.is_file():  # a pipe, say, or /dev/null
+        with path.open("wb") as device:
+            yield device
+        return
+    try:
+        number, name = tempfile.mkstemp(prefix=f".{path.name[:50]}.", dir=path.parent)
+    except OSError as error:
+        fail(f"cannot write {path}: {error.strerror or error}", Exit.REFUSED)
+    try:
+        with os.fdopen(number, "wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        Path(name).replace(path)
+    except BaseException:
+        with suppress(OSError):
+            Path(name).unlink()
+        raise
+
+
+# -- the formats ------------------------------------------------------------------------------
+
+
+def _write_jsonl(results: Iterable[Result], file: BinaryIO) -> None:
+    for found in results:
+        file.write(line(document(found)).encode() + b"\n")
+
+
+def _write_csv(results: Iterable[Result], file: BinaryIO) -> None:
+    text = io.StringIO(newline="")
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(_NAMES)
+    for found in results:
+        writer.writerow([_cell(kind, value(found)) for _, kind, value in _COLUMNS])
+        file.write(text.getvalue().encode("utf-8", "replace"))
+        text.seek(0)
+        text.truncate()
+    file.write(text.getvalue().encode())  # the heads, where there is nothing else
+
+
+def _cell(kind: str, value: Any) -> Any:
+    if kind == "time":
+        return iso(value)
+    if kind == "bool":
+        return "true" if value else "false"
+    return value
+
+
+def _write_parquet(results: Iterable[Result], file: BinaryIO) -> None:
+    pa, pq = _pyarrow()
+    types = {
+        "string": pa.string(),
+        "int64": pa.int64(),
+        "bool": pa.bool_(),
+        "time": pa.timestamp("ns", tz="UTC"),
+    }
+    schema = pa.schema([(name, types[kind]) for name, kind, _ in _COLUMNS])
+    source = iter(results)
+    with pq.ParquetWriter(file, schema, compression="zstd") as writer:
+        while group := list(islice(source, _GROUP)):
+            columns = [
+                pa.array([value(found) for found in group], type=types[kind])
+                for _, kind, value in _COLUMNS
+            ]
+            writer.write_table(pa.Table.from_arrays(columns, schema=schema))
+
+
+def _pyarrow() -> tuple[Any, Any]:
+    try:
+        import pyarrow
+        import pyarrow.parquet
+    except ImportError:
+        fail("Parquet needs pyarrow: pip install 'llcuda-net[parquet]'")
+    return pyarrow, pyarrow.parquet
+
+
+_WRITERS: dict[str, Writer] = {
+    "jsonl": _write_jsonl,
+    "csv": _write_csv,
+    "parquet": _write_parquet,
+}

@@ -1,0 +1,194 @@
+"""`llcuda results list` and `search`, and finding a result by the beginning of its id."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+from itertools import islice
+
+from llcuda_net.cli.common import Exit, fail, paint
+from llcuda_net.cli.results.command import query_of
+from llcuda_net.cli.results.json_documents import line, summary
+from llcuda_net.cli.tables import one_line, table
+from llcuda_net.cli.units import counted, local
+from llcuda_net.storage.results.interface import HIGHLIGHT, Hit, Query, Store, Summary
+from llcuda_net.storage.results.sqlite import SqliteStore
+from llcuda_net.util.terminal import is_terminal, wants_colour
+
+#: Results looked at by one statement of a long walk: at first, and at most.
+_PAGE, _LARGEST_PAGE = 256, 16_384
+#: Characters of an id that tables show: of a UUIDv7 the time and 12 random bits.
+SHORT = 18
+_HEADS = ("id", "created", "state", "tokens", "model", "prompt")
+
+
+def list_results(arguments: argparse.Namespace, store: SqliteStore) -> int:
+    """Run `llcuda results list`."""
+    query = query_of(arguments)
+    if arguments.text is None:
+        found = newest(store, query)
+    else:
+        found = newest_with(store, arguments.text, query)
+        _tell_unindexed(store)
+    if arguments.json:
+        for one in islice(found, query.limit):
+            print(line(summary(one)))
+        return Exit.OK
+    shown = islice(found, query.limit)
+    first = next(shown, None)
+    if first is None:
+        print("no results match", file=sys.stderr)
+        return Exit.OK
+    for text in table(_HEADS, map(_row, _with(first, shown)), right=frozenset({3})):
+        print(text)
+    if is_terminal(sys.stdout) and next(found, None) is not None:
+        print(f"there are more than these {query.limit}: see --limit", file=sys.stderr)
+    return Exit.OK
+
+
+def _with(first: Summary, others: Iterable[Summary]) -> Iterator[Summary]:
+    yield first
+    yield from others
+
+
+def _row(found: Summary) -> tuple[str, ...]:
+    return (
+        found.id[:SHORT],
+        local(found.created),
+        found.state,
+        f"{found.tokens:,}",
+        found.model[:24],
+        found.preview,
+    )
+
+
+def newest(store: Store, query: Query) -> Iterator[Summary]:
+    """All results of a query, newest first, whatever its limit."""
+    size = _PAGE
+    while page := store.find(replace(query, limit=size)):
+        yield from page
+        query = replace(query, after=page[-1].id)
+        size = min(2 * size, _LARGEST_PAGE)
+
+
+def newest_with(store: Store, words: str, query: Query) -> Iterator[Summary]:
+    """As `newest`, of those only that have these words.
+
+    A search gives the best first, not the newest: so search a page of the list after the other.
+    """
+    store.search(words, replace(query, limit=0))  # refuses what cannot be searched for
+    size = _PAGE
+    while page := store.find(replace(query, limit=size)):
+        span = replace(query, since=page[-1].created, until=page[0].created + 1)
+        hits = store.search(words, replace(span, limit=None, after=None))
+        found = {hit.summary.id for hit in hits}
+        yield from (one for one in page if one.id in found)
+        query = replace(query, after=page[-1].id)
+        size = min(2 * size, _LARGEST_PAGE)
+
+
+def search_results(arguments: argparse.Namespace, store: SqliteStore) -> int:
+    """Run `llcuda results search`."""
+    hits = store.search(" ".join(arguments.words), query_of(arguments))
+    _tell_unindexed(store)
+    if arguments.json:
+        for hit in hits:
+            print(line(_document(hit)))
+        return Exit.OK
+    for number, hit in enumerate(hits):
+        found = hit.summary
+        head = f"{found.id[:SHORT]}  {local(found.created)}  {found.state}  {found.model}"
+        print(("\n" if number else "") + paint(one_line(head), "2", sys.stdout))
+        for name, excerpt in (("prompt", hit.prompt), ("text", hit.text)):
+            if excerpt:
+                print(f"  {name:<6}  {_painted(excerpt)}")
+    if not hits:
+        print("no results match", file=sys.stderr)
+    return Exit.OK
+
+
+def _tell_unindexed(store: SqliteStore) -> None:
+    if behind := store.derived.behind():
+        print(
+            f"not found yet: {counted(behind, 'result')} that llcuda-server has still to index",
+            file=sys.stderr,
+        )
+
+
+def _document(hit: Hit) -> dict[str, object]:
+    out: dict[str, object] = {**summary(hit.summary), "score": hit.score}
+    for name, excerpt in (("prompt", hit.prompt), ("text", hit.text)):
+        plain, spans = "", []
+        for part, marked in _parts(excerpt):
+            if marked:
+                spans.append([len(plain), len(plain) + len(part)])
+            plain += part
+        out[name] = {"excerpt": plain, "highlights": spans}
+    return out
+
+
+def _parts(excerpt: str) -> Iterator[tuple[str, bool]]:
+    """The pieces of an excerpt, and whether each is what was found."""
+    begin, end = HIGHLIGHT
+    head, *others = excerpt.split(begin)
+    yield head.replace(end, ""), False
+    for part in others:
+        found, _, rest = part.partition(end)
+        yield found, True
+        yield rest.replace(end, ""), False
+
+
+def _painted(excerpt: str) -> str:
+    """On one line, what was found in colour, or between stars where there is no colour."""
+    left, right = ("\x1b[1;33m", "\x1b[0m") if wants_colour(sys.stdout) else ("*", "*")
+    out = ""
+    for part, marked in _parts(excerpt):
+        text = one_line(part)
+        out += f"{left}{text}{right}" if marked and text else text
+    return " ".join(out.split())
+
+
+# -- by the beginning of an id ----------------------------------------------------------------
+
+
+def whole_id(store: Store, given: str) -> str:
+    """The id of the one result whose id is this, or begins so.
+
+    Raises:
+        CommandError: there is none, or more than one.
+    """
+    if not store.missing([given]):
+        return given
+    begin = given.strip().lower()
+    if not begin:
+        fail("the id is empty")
+    found: list[str] = []
+    for query in _where(begin):
+        for one in newest(store, query):
+            if one.id.lower().startswith(begin):
+                found.append(one.id)
+        if found:
+            break
+    if not found:
+        fail(f"there is no result {one_line(given)!r}", Exit.REFUSED)
+    if len(found) > 1:
+        some = ", ".join(found[:3]) + (" …" if len(found) > 3 else "")
+        fail(f"{len(found)} results begin with {one_line(given)!r}: {some}: give more of the id")
+    return found[0]
+
+
+def _where(begin: str) -> Iterator[Query]:
+    """Where to look for it: near the time that a UUIDv7 begins with, and then everywhere."""
+    digits = begin.replace("-", "")[:12]
+    try:
+        low = int(digits.ljust(12, "0"), 16) * 10**6
+        high = int(digits.ljust(12, "f"), 16) * 10**6
+    except ValueError:
+        pass
+    else:
+        minute, last = 60 * 10**9, 2**63 - 1
+        if low < last:
+            yield Query(since=max(0, low - minute), until=min(last, high + minute))
+    yield Query()

@@ -1,0 +1,141 @@
+"""`llcuda results verify`, `prune` and `stats`: looking after what is stored."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import asdict
+
+from llcuda_net.cli.common import Exit, fail
+from llcuda_net.cli.progress import Progress
+from llcuda_net.cli.results.command import open_store
+from llcuda_net.cli.results.json_documents import line
+from llcuda_net.cli.tables import fields, one_line, table
+from llcuda_net.cli.units import bytes_text, counted, iso, local
+from llcuda_net.storage.results.interface import Retention, Stats
+from llcuda_net.storage.results.sqlite import SqliteStore
+
+#: Days that the table of figures shows; --json gives all.
+_DAYS = 14
+
+
+def verify_results(arguments: argparse.Namespace, store: SqliteStore) -> int:
+    """Run `llcuda results verify`."""
+    problems = []
+    with Progress("verified") as progress:
+        for problem in store.verify():
+            progress.add()
+            if problem is not None:
+                problems.append(problem)
+                if not arguments.json:
+                    progress.erase()
+                    print(one_line(f"{problem.id} {problem.message}"))
+    if arguments.json:
+        found = [asdict(problem) for problem in problems]
+        print(line({"ok": not problems, "checked": progress.count, "problems": found}))
+    elif problems:
+        print(
+            f"{counted(len(problems), 'problem')} in {counted(progress.count, 'content')}",
+            file=sys.stderr,
+        )
+    else:
+        print(f"{counted(progress.count, 'content')}, all as they were stored")
+    return Exit.REFUSED if problems else Exit.OK
+
+
+def prune_results(arguments: argparse.Namespace, store: SqliteStore) -> int:
+    """Run `llcuda results prune`."""
+    if arguments.older_than is None and arguments.max_size is None:
+        fail("say what is to go: --older-than 30d, --max-size 2GB, or both")
+    retention = Retention(before=arguments.older_than, max_bytes=arguments.max_size)
+    plan = store.plan(retention)
+    if arguments.yes and plan.results:
+        return _prune(arguments, retention)
+    if arguments.json:
+        newest = None if plan.newest is None else iso(plan.newest)
+        print(line({"deleted": False, **asdict(plan), "newest": newest}))
+    elif plan.newest is None:
+        print("nothing would go: no result is that old, and all fit")
+    else:
+        print(
+            f"{counted(plan.results, 'result')} ({bytes_text(plan.bytes)}) would go, the newest of "
+            f"them of {local(plan.newest)}; nothing was deleted: to do so, add --yes"
+        )
+    return Exit.OK
+
+
+def _prune(arguments: argparse.Namespace, retention: Retention) -> int:
+    size = 0
+    with closing(open_store(arguments, write=True)) as store, Progress("deleted") as progress:
+        try:
+            for step in store.prune(retention):
+                size += step.bytes
+                progress.add(step.results)
+        except BaseException:
+            progress.erase()
+            done = f"ended early: {counted(progress.count, 'result')} ({bytes_text(size)}) are gone"
+            print(done, file=sys.stderr)
+            raise
+    if arguments.json:
+        print(line({"deleted": True, "results": progress.count, "bytes": size}))
+    else:
+        print(f"deleted {counted(progress.count, 'result')} ({bytes_text(size)})")
+    return Exit.OK
+
+
+def stats_results(arguments: argparse.Namespace, store: SqliteStore) -> int:
+    """Run `llcuda results stats`."""
+    stats = store.stats()
+    if arguments.json:
+        times = {
+            name: None if value is None else iso(value)
+            for name, value in (("oldest", stats.oldest), ("newest", stats.newest))
+        }
+        print(line({**asdict(stats), **times}))
+        return Exit.OK
+    for text in _lines(stats):
+        print(text)
+    return Exit.OK
+
+
+def _lines(stats: Stats) -> Iterator[str]:
+    pairs = [("results", f"{stats.results:,}"), ("files", bytes_text(stats.bytes))]
+    if stats.oldest is not None and stats.newest is not None:
+        pairs += [("oldest", local(stats.oldest)), ("newest", local(stats.newest))]
+    pairs.append(("tokens ever", f"{stats.tokens:,} generated, {stats.prompt_tokens:,} of prompts"))
+    if stats.unindexed:
+        pairs.append(("not indexed yet", f"{stats.unindexed:,}"))
+    yield from fields(pairs, indent="")
+    for name, counts in (("state", stats.states), ("model", stats.models)):
+        if counts:
+            yield ""
+            rows = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
+            yield from table(
+                ("results", name),
+                [(f"{count:,}", key) for key, count in rows],
+                right=frozenset({0}),
+            )
+    days = sorted({one.day for one in stats.days}, reverse=True)
+    if days:
+        yield ""
+        shown = set(days[:_DAYS])
+        yield from table(
+            ("day (UTC)", "results", "generated", "prompts", "state", "model"),
+            [
+                (
+                    one.day,
+                    f"{one.results:,}",
+                    f"{one.tokens:,}",
+                    f"{one.prompt_tokens:,}",
+                    one.state,
+                    one.model,
+                )
+                for one in stats.days
+                if one.day in shown
+            ],
+            right=frozenset({1, 2, 3}),
+        )
+        if len(days) > _DAYS:
+            yield f"and {counted(len(days) - _DAYS, 'earlier day')}: see --json"

@@ -1,0 +1,1 @@
+"""`llcuda top`: the state of a server, live on a terminal."""

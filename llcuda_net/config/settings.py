@@ -1,0 +1,303 @@
+"""The server's settings: one table for the command line, the environment and the config file.
+
+A value comes from the first of: command line, LLCUDA_* variable, config file (TOML), default.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import tomllib
+from collections.abc import Mapping
+from dataclasses import MISSING, dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+from llcuda_net.config.upstreams import Spec
+from llcuda_net.config.upstreams import parse as parse_specs
+from llcuda_net.errors import ConfigError
+
+
+def _option(default: Any, help_: str, *, kind: type = str, low: float | None = None) -> Any:
+    return field(default=default, metadata={"help": help_, "kind": kind, "low": low})
+
+
+#: The sections of --help, each by its first setting.
+_SECTIONS = {
+    "host": "where to listen",
+    "upstream": "which model",
+    "data_dir": "what is kept",
+    "auth_token_file": "who may come in",
+    "timeout": "time limits",
+    "max_connections": "bounds",
+    "metrics_port": "to see what happens",
+    "log_level": "logs",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """See each option's help; `None` stands for "not given"."""
+
+    host: str = _option("127.0.0.1", "address to listen on")
+    port: int = _option(9000, "port to listen on; 0: a free one, printed", kind=int, low=0)
+    upstream: tuple[Spec, ...] = _option(
+        (),
+        "URL of a llama-server that already runs; may be given several times. Tables in the config "
+        "file say more of each",
+        kind=Spec,
+    )
+    upstream_api_key_file: str | None = _option(
+        None, "file with the API key that the upstreams want"
+    )
+    model: str | None = _option(
+        None, "GGUF file to run in the built-in engine (default: the demonstration model)"
+    )
+    ctx: int | None = _option(
+        None, "engine: tokens of context for each slot (default: the model's)", kind=int, low=1
+    )
+    slots: int = _option(4, "engine: requests that run at once", kind=int, low=1)
+    threads: int | None = _option(
+        None,
+        "engine: CPU threads (default: one a core; one in all for a tiny model)",
+        kind=int,
+        low=1,
+    )
+    gpu_layers: int | None = _option(
+        None, "engine: layers to keep on the GPU (default: all that fit)", kind=int, low=0
+    )
+    data_dir: str | None = _option(
+        None, "folder of the journal and the results (default: the platform's data folder)"
+    )
+    store: str = _option("sqlite", "where results are kept: sqlite, or none to keep nothing")
+    durability: str = _option(
+        "disk", "what an acknowledged token survives: memory, process, disk or strict"
+    )
+    analysis: bool = _option(
+        True,
+        "while nothing runs, compute of results how sure the model was, and what they are about",
+        kind=bool,
+    )
+    auth_token_file: str | None = _option(
+        None,
+        "file of tokens, one a line, each with its user and their limits; a client must send one",
+    )
+    allow_no_auth: bool = _option(
+        False, "listen beyond loopback without a token file: anybody may use it", kind=bool
+    )
+    tls_cert: str | None = _option(None, "certificate chain (PEM); turns TLS on")
+    tls_key: str | None = _option(None, "private key (PEM) of the certificate")
+    timeout: float = _option(600.0, "seconds for a whole request", kind=float, low=0.001)
+    disconnect_seconds: float = _option(
+        30.0,
+        "seconds that a generation goes on when its client's connection is lost; a request may "
+        "say otherwise",
+        kind=float,
+        low=0,
+    )
+    stall_timeout: float = _option(
+        60.0,
+        "seconds without a token, once tokens flow, before the upstream is given up",
+        kind=float,
+        low=0.001,
+    )
+    first_token_timeout: float = _option(
+        120.0,
+        "the same before the first token; and a tenth of a second more for each of the prompt",
+        kind=float,
+        low=0.001,
+    )
+    failover_seconds: float = _option(
+        60.0,
+        "seconds that a request waits while no upstream has its model, before it fails",
+        kind=float,
+        low=0,
+    )
+    ageing_seconds: float = _option(
+        30.0,
+        "seconds of waiting behind better priorities that lift a request into the next one",
+        kind=float,
+        low=0.001,
+    )
+    drain_seconds: float = _option(
+        30.0, "seconds for running requests to finish after SIGTERM", kind=float, low=0
+    )
+    handshake_timeout: float = _option(5.0, "seconds for a client to greet", kind=float, low=0.001)
+    write_timeout: float = _option(
+        30.0, "seconds that a client may take nothing before it is dropped", kind=float, low=0.001
+    )
+    max_connections: int = _option(1024, "clients connected at once", kind=int, low=1)
+    max_queue: int = _option(
+        256,
+        "requests that may wait for a slot; each user may have one all the same",
+        kind=int,
+        low=0,
+    )
+    max_long_prompts: int = _option(
+        1,
+        "long prompts that one upstream reads at once: they hold up all its slots",
+        kind=int,
+        low=1,
+    )
+    max_streams: int = _option(256, "requests open at once on one connection", kind=int, low=1)
+    max_frame: int = _option(4 << 20, "largest frame taken, in bytes", kind=int, low=16_384)
+    metrics_port: int | None = _option(
+        None,
+        "port for /metrics (Prometheus), /healthz and /readyz; 0: a free one, printed (default: "
+        "none)",
+        kind=int,
+        low=0,
+    )
+    metrics_host: str = _option(
+        "127.0.0.1", "address for them; whoever reaches it may read them, without a token"
+    )
+    otlp_endpoint: str | None = _option(
+        None, "OpenTelemetry collector for a trace of each generation (http://127.0.0.1:4318)"
+    )
+    log_level: str = _option("info", "debug, info, warning or error")
+    log_format: str = _option("auto", "human, json, or auto: human on a terminal")
+    log_prompts: bool = _option(False, "write the text of prompts to the log", kind=bool)
+
+
+_METAVARS = {
+    "data_dir": "DIR",
+    "store": "KIND",
+    "durability": "LEVEL",
+    "host": "ADDRESS",
+    "metrics_host": "ADDRESS",
+    "otlp_endpoint": "URL",
+    "log_level": "LEVEL",
+    "log_format": "FORMAT",
+}
+#: Above every number that can be meant.
+_MOST = (1 << 31) - 1
+_CHOICES = {
+    "log_level": ("debug", "info", "warning", "error"),
+    "log_format": ("auto", "human", "json"),
+    "store": ("sqlite", "none"),
+    "durability": ("memory", "process", "disk", "strict"),
+}
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """An option for each setting, and --config."""
+    parser.add_argument("--config", metavar="FILE", help="TOML file with the same settings")
+    section = parser.add_argument_group()
+    for spec in fields(Settings):
+        if spec.name in _SECTIONS:
+            section = parser.add_argument_group(_SECTIONS[spec.name])
+        flag = "--" + spec.name.replace("_", "-")
+        kind = spec.metadata["kind"]
+        text = spec.metadata["help"]
+        if spec.default not in (None, False, MISSING, ()):
+            shown = f"{spec.default:g}" if isinstance(spec.default, float) else spec.default
+            text += f" (default: {shown})"
+        if kind is Spec:
+            section.add_argument(flag, metavar="URL", action="append", default=None, help=text)
+        elif kind is bool:
+            section.add_argument(
+                flag, action=argparse.BooleanOptionalAction, default=None, help=text
+            )
+        else:
+            meta = {int: "N", float: "SECONDS"}.get(kind, _METAVARS.get(spec.name, "FILE"))
+            section.add_argument(
+                flag, metavar=meta, default=None, help=text, choices=_CHOICES.get(spec.name)
+            )
+
+
+def load(arguments: argparse.Namespace, environment: Mapping[str, str] = os.environ) -> Settings:
+    """The settings in force.
+
+    Raises:
+        ConfigError: a value is wrong; says which, where it came from, and what it may be.
+    """
+    config_file = arguments.config or environment.get("LLCUDA_CONFIG")
+    from_file = _read(Path(config_file)) if config_file else {}
+    values: dict[str, Any] = {}
+    sources: dict[str, int] = {}
+    for spec in fields(Settings):
+        variable = "LLCUDA_" + spec.name.upper()
+        flag = "--" + spec.name.replace("_", "-")
+        given = getattr(arguments, spec.name)
+        if given is not None:
+            sources[spec.name], value, where = 1, given, flag
+        elif environment.get(variable):
+            sources[spec.name], value, where = 2, environment[variable], variable
+        elif spec.name in from_file:
+            sources[spec.name], value = 3, from_file[spec.name]
+            where = f"{spec.name} in {config_file}"
+        else:
+            continue
+        if spec.metadata["kind"] is Spec:
+            values[spec.name] = parse_specs(value, where)
+            continue
+        values[spec.name] = _convert(spec.name, spec.metadata, value, where)
+    if values.get("upstream") and values.get("model"):
+        # One replaces the other, so the source that comes first decides between them, too.
+        if sources["upstream"] < sources["model"]:
+            del values["model"]
+        elif sources["model"] < sources["upstream"]:
+            del values["upstream"]
+    settings = Settings(**values)
+    _check(settings)
+    return settings
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        found = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"cannot read {path}: {error.strerror}") from None
+    except (ValueError, RecursionError) as error:  # both of its decoding errors are ValueErrors
+        raise ConfigError(f"{path} is not TOML: {error}") from None
+    known = {spec.name for spec in fields(Settings)}
+    found = {name.replace("-", "_"): value for name, value in found.items()}
+    for name in found:
+        if name not in known:
+            raise ConfigError(f"{path}: there is no setting {name!r}; llcuda-server --help has all")
+    return found
+
+
+def _convert(name: str, metadata: Mapping[str, Any], value: Any, where: str) -> Any:
+    kind, low = metadata["kind"], metadata["low"]
+    try:
+        if kind is bool:
+            converted: Any = _boolean(value)
+        elif kind is str:
+            if not isinstance(value, str):
+                raise ValueError
+            converted = value
+        else:
+            if isinstance(value, bool) or (kind is int and isinstance(value, float)):
+                raise ValueError
+            converted = kind(value)
+    except (TypeError, ValueError, OverflowError):
+        wanted = {bool: "true or false", str: "a string", int: "a whole number", float: "a number"}
+        raise ConfigError(f"{where} must be {wanted[kind]}, not {value!r}") from None
+    if low is not None and not low <= converted:  # so put that NaN is refused
+        raise ConfigError(f"{where} must be at least {low:g}, not {value}")
+    if kind is not str and converted > _MOST:
+        raise ConfigError(f"{where} must be at most {_MOST}, not {value}")
+    if name in ("port", "metrics_port") and converted > 65_535:
+        raise ConfigError(f"{where} must be at most 65535, not {value}")
+    if name == "max_frame" and converted > 1 << 30:
+        raise ConfigError(f"{where} must be at most {1 << 30}, not {value}")
+    if name in _CHOICES and converted not in _CHOICES[name]:
+        raise ConfigError(f"{where} must be one of {', '.join(_CHOICES[name])}, not {value!r}")
+    return converted
+
+
+def _boolean(value: Any) -> bool:
+    if isinstance(value, bool):
+        return value
+    known = {"1": True, "true": True, "yes": True, "0": False, "false": False, "no": False}
+    if isinstance(value, str) and value.lower() in known:
+        return known[value.lower()]
+    raise ValueError
+
+
+def _check(settings: Settings) -> None:
+    if settings.upstream and settings.model:
+        raise ConfigError("give --upstream or --model, not both")
+    if bool(settings.tls_cert) != bool(settings.tls_key):
+        raise ConfigError("--tls-cert and --tls-key go together; give both or neither")

@@ -1,0 +1,4 @@
+"""A generation from the request to its committed result.
+
+It imports `errors`, `config`, `storage`, `upstream` and `scheduler`.
+"""

@@ -1,0 +1,350 @@
+"""Has upstreams complete a generation: one after the other, where they fail at it.
+
+1. What an upstream is to blame for is done elsewhere: unseen before the first piece, and after it
+   from the token ids so far, with a splice that is told. What the request is to blame for is not.
+2. Nothing that a reader has is ever taken back, and nothing is doubled: the log is the truth.
+3. A generation that upstreams fail at again and again, without a token more, is given up: it may
+   be what brings them down.
+"""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+import structlog
+import trio
+
+from llcuda_net.errors import RequestError
+from llcuda_net.generation import continuation, sampling
+from llcuda_net.generation.generation import Generation
+from llcuda_net.generation.outcome import Outcome
+from llcuda_net.generation.persistence import Keeper
+from llcuda_net.generation.publisher import Publisher
+from llcuda_net.scheduler.scheduler import Admission
+from llcuda_net.scheduler.ticket import Claim, Ticket
+from llcuda_net.storage.records import TokenLog
+from llcuda_net.upstream import prefix_cache
+from llcuda_net.upstream.backend import Member
+from llcuda_net.upstream.interface import Properties
+from llcuda_net.upstream.lease import BLAMED, DOWN, Lease, Need, held
+from llcuda_net.upstream.llama.sse import CompletionEvent
+from llcuda_net.upstream.model.fingerprint import same_model
+from llcuda_net.upstream.pool import Pool
+from llcuda_protocol import ErrorCode
+
+log = structlog.get_logger(__name__)
+
+#: How often upstreams may fail at a generation in a row, without a token from it; and how often of
+#: these they may have had it and been lost.
+MOST_FAILURES, MOST_LOST = 6, 3
+#: Seconds to wait for an upstream that is down, rather than ask one again that has said no.
+OTHERS = 10.0
+#: Tokens from which a prompt counts as long: reading it holds up the tokens of all other slots.
+LONG_PROMPT = 2048
+
+
+class Dispatcher:
+    """Takes generations that have their turn to upstreams."""
+
+    def __init__(
+        self, pool: Pool, admission: Admission, keeper: Keeper, publisher: Publisher
+    ) -> None:
+        self._pool = pool
+        self._admission = admission
+        self._keeper = keeper
+        self._publisher = publisher
+
+    def claim(
+        self,
+        generation: Generation,
+        group: str,
+        avoid: frozenset[str] = frozenset(),
+        only: str | None = None,
+        until: float = 0.0,
+    ) -> Claim:
+        """What a generation asks of the queue and the upstreams.
+
+        Args:
+            group: its model's key in the pool.
+            avoid: upstreams that have just failed at it.
+            only: the one upstream that will do.
+            until: see Need.
+        """
+        text = _so_far(generation)
+        tokens = prefix_cache.tokens_in(text)
+        need = Need(
+            model=group,
+            long=tokens >= LONG_PROMPT,
+            avoid=avoid,
+            only=only,
+            until=until,
+            chain=prefix_cache.chain_of(text),
+        )
+        most = generation.params.get("n_predict")
+        return Claim(
+            user=generation.user,
+            model=group,
+            key=need,
+            priority=generation.priority,
+            deadline=generation.deadline,
+            prompt_tokens=tokens,
+            most_tokens=most if isinstance(most, int) and most >= 0 else None,
+        )
+
+    async def complete(self, generation: Generation, ticket: Ticket) -> None:
+        """Have it completed; returns after the last event, whoever made it.
+
+        Args:
+            ticket: has its turn; may wait for another one here.
+
+        Raises:
+            RequestError: it cannot be completed.
+        """
+        failed: list[str] = []
+        lost = 0
+        while True:
+            lease = held(ticket.lease)
+            made = generation.made
+            try:
+                await self._attempt(generation, lease)
+                return
+            except RequestError as failure:
+                if failure.code not in BLAMED:
+                    raise
+                if generation.final is not None:
+                    return  # all had been said before the connection broke
+                error = failure
+            lease.failed(error)
+            if generation.made > made:
+                failed, lost = [], 0
+            failed.append(lease.member.name)
+            lost += lease.was_sent and error.code == ErrorCode.UPSTREAM_UNAVAILABLE
+            if lost >= MOST_LOST or len(failed) >= MOST_FAILURES:
+                raise error
+            claim = self._elsewhere(generation, ticket, lease.member, error, failed)
+            self._move(generation, lease.member, error)
+            self._admission.again(ticket, claim)
+            await ticket.turn.wait()
+            generation.dispatched()
+
+    def _elsewhere(
+        self,
+        generation: Generation,
+        ticket: Ticket,
+        member: Member,
+        error: RequestError,
+        failed: list[str],
+    ) -> Claim:
+        """The claim with which it goes on after a failure.
+
+        Args:
+            member: where it failed.
+            failed: who failed at it since its last token, in order.
+
+        Raises:
+            RequestError: it does not.
+        """
+        group, only = ticket.claim.model, None
+        if not group and generation.rendered is not None:
+            # It was asked for before the models could be told apart: now it is bound to one.
+            group = member.group
+            only = None if group else member.name
+        claim = functools.partial(self.claim, generation, group, only=only)
+        for avoid in (frozenset(failed), frozenset(failed[-1:])):
+            elsewhere = claim(avoid)
+            if self._pool.elsewhere(need_of(elsewhere)):
+                return elsewhere
+        # No other one now. Wait until one is back: for a while for another one, if this one is
+        # there and says no; if there never was another, it is believed.
+        later = claim()
+        if error.code not in DOWN:
+            later = claim(frozenset(failed[-1:]), until=trio.current_time() + OTHERS)
+        if self._pool.hope(need_of(later)):
+            return later
+        raise error
+
+    def _move(self, generation: Generation, failed: Member, error: RequestError) -> None:
+        log.warning(
+            "generation_moves",
+            generation=generation.id,
+            upstream=failed.name,
+            pieces=len(generation.pieces),
+            # An upstream's own words may quote what was asked, which no log may have.
+            reason=error.message if error.code in DOWN else error.code,
+        )
+        failed.failovers += 1
+        generation.fails_over(f"{failed.name}: {error.message}"[:256])
+        self._publisher.flush()
+
+    # -- one attempt --------------------------------------------------------------------------
+
+    async def _attempt(self, generation: Generation, lease: Lease) -> None:
+        lease.progress = lambda: generation.times.last_token or 0.0
+        with lease.scope:
+            if generation.pieces:
+                await self._continue(generation, lease)
+            else:
+                await self._start(generation, lease)
+            return
+        if lease.silence is not None:
+            raise lease.silence
+
+    async def _start(self, generation: Generation, lease: Lease) -> None:
+        properties = await lease.member.properties()
+        news: str | None = None
+        generation.continued(0)
+        checked = _checked(generation, properties.context)
+        prompt = generation.prompt if generation.rendered is None else generation.rendered
+        if prompt is None:
+            assert generation.messages is not None
+            prompt = news = await render(generation.messages, lease.member)
+            generation.times.rendered = trio.current_time()
+        generation.rendered = prompt
+        self._dispatched(generation, lease.member, news)
+        await self._stream(generation, lease, prompt, checked)
+        self._identify(generation, lease.member, properties)
+
+    async def _continue(self, generation: Generation, lease: Lease) -> None:
+        """Go on behind the pieces that there are."""
+        member = lease.member
+        properties = await member.properties()
+        self._check_same(generation, member)
+        prompt = generation.prompt if generation.rendered is None else generation.rendered
+        if prompt is None:
+            assert generation.messages is not None
+            prompt = await render(generation.messages, member)
+        generation.rendered = prompt
+        checked = _checked(generation, properties.context)
+        tokens = TokenLog(generation.pieces, generation.ids, counts=generation.counts)
+        try:
+            plan = await continuation.plan(prompt, checked, tokens, member.upstream)
+        except continuation.CannotContinue as error:
+            raise RequestError(
+                ErrorCode.INTERRUPTED,
+                f"what ran it was lost, and this cannot be continued: {error}",
+                retry=True,
+            ) from None
+        generation.continued(plan.tokens)
+        if plan.finished is not None:
+            self._spliced(generation, member)
+            usage = {"completion_tokens": plan.tokens, "prompt_tokens": plan.prompt_tokens}
+            name = generation.model.get("name")
+            generation.conclude(Outcome(plan.finished, plan.stop, name, usage))
+            return
+        self._dispatched(generation, member, None)
+        await self._stream(generation, lease, plan.prompt, plan.params)
+        self._identify(generation, member, properties)
+
+    def _check_same(self, generation: Generation, member: Member) -> None:
+        """Refuse to go on where another model answers now; the pool may not know of it yet."""
+        if (
+            member.spec.model is not None
+            or generation.upstream != member.upstream.base_url
+            or not generation.model.get("name")
+            or same_model(generation.model, member.fingerprint())
+        ):
+            return
+        alone = len(self._pool.of("")) == 1
+        raise RequestError(
+            ErrorCode.INTERRUPTED if alone else ErrorCode.UPSTREAM_ERROR,
+            "what ran it was lost, and this cannot be continued: the upstream has another model "
+            "now",
+            retry=True,
+        )
+
+    def _dispatched(self, generation: Generation, member: Member, news: str | None) -> None:
+        """Note in the journal who is asked, and what was made of messages."""
+        generation.model, generation.upstream = member.fingerprint(), member.upstream.base_url
+        self._spliced(generation, member)
+        self._keeper.dispatched(generation, news)
+
+    def _spliced(self, generation: Generation, member: Member) -> None:
+        """Note in the journal that another one goes on from here, if it does."""
+        position = len(generation.pieces)
+        if generation.noted < position and any(
+            one.position == position for one in generation.failovers
+        ):
+            generation.noted = position
+            self._keeper.spliced(generation, member.upstream.base_url)
+
+    async def _stream(
+        self,
+        generation: Generation,
+        lease: Lease,
+        prompt: str | list[int],
+        checked: dict[str, object],
+    ) -> None:
+        def sent() -> None:
+            lease.sent()
+            if not generation.pieces:
+                generation.sent()
+
+        on_events = functools.partial(self._extend, generation, lease)
+        await lease.member.upstream.complete(prompt, checked | lease.params, on_events, sent)
+        lease.done(_so_far(generation), generation.final)
+
+    def _extend(self, generation: Generation, lease: Lease, events: list[CompletionEvent]) -> None:
+        first = len(generation.pieces)
+        if generation.extend(events):
+            self._publisher.grew(generation, first)
+        if lease.reading:
+            lease.first_token()
+        if generation.final is not None:
+            self._keeper.concluded(generation)
+
+    def _identify(self, generation: Generation, member: Member, properties: Properties) -> None:
+        """Say which model it was, as far as can be known now, and whether it may answer again."""
+        name = generation.final.model if generation.final is not None else ""
+        if member.named is None or member.named[0] is not properties:
+            member.named = properties, name
+        if name != member.named[1]:
+            # Started again with another model while we had no connection to it.
+            log.warning("upstream_has_changed", upstream=member.name, model=name)
+            member.upstream.forget()
+            member.named = None
+            generation.model = {"name": name}
+            return
+        now = member.fingerprint()
+        if same_model(generation.model, now):
+            generation.model = now  # by now the file may have been hashed
+        generation.cacheable = sampling.is_deterministic(generation.params)
+
+
+def _checked(generation: Generation, context: int) -> dict[str, Any]:
+    """Its parameters for an upstream: another one may have more context."""
+    return sampling.check(sampling.within(generation.params, context), context)
+
+
+async def render(messages: list[dict[str, str]], member: Member) -> str:
+    """The prompt that the model's chat template makes of messages.
+
+    Raises:
+        RequestError: it has none, or refuses them.
+    """
+    properties = await member.properties()
+    if properties.has_template:
+        return await member.upstream.render(messages)
+    if len(messages) == 1 and messages[0]["role"] == "user":
+        return messages[0]["content"]
+    raise RequestError(
+        ErrorCode.UNSUPPORTED,
+        f"the model {properties.model} has no chat template; send one message, or a raw prompt",
+    )
+
+
+def need_of(claim: Claim) -> Need:
+    """What a claim needs of an upstream."""
+    assert isinstance(claim.key, Need)
+    return claim.key
+
+
+def _so_far(generation: Generation) -> str:
+    """Prompt and answer so far, as prefix.py compares them."""
+    text = prefix_cache.text_of(generation.prompt, generation.messages)
+    if not generation.pieces:
+        return text
+    answer = "".join(generation.pieces)
+    if generation.messages is None:
+        return text + answer
+    return text + prefix_cache.turn("assistant", answer)

@@ -1,0 +1,448 @@
+"""The generation: the server's run of a request, which belongs to nobody's connection.
+
+It has an id, a state and an ordered token log. Streams read the log at their own pace, so a slow
+reader never holds it up; the log is bounded by n_predict and the context.
+"""
+
+from __future__ import annotations
+
+import math
+import secrets
+import time
+import uuid
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any, NamedTuple
+
+import trio
+
+from llcuda_net.config.users import ANONYMOUS, Priority, User
+from llcuda_net.errors import RequestError
+from llcuda_net.generation.outcome import Outcome, Times, from_plain, logprob_of
+from llcuda_net.storage.records import Level, Result, TokenLog, is_continuation
+from llcuda_net.upstream.llama.sse import CompletionEvent, Probabilities
+from llcuda_protocol import Done, Error, ErrorCode, TokenLogprob
+from llcuda_protocol.kinds import MAX_LINGER
+
+
+class State(StrEnum):
+    """Where a generation stands."""
+
+    QUEUED = "queued"
+    RUNNING = "running"
+    DONE = "done"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+    INTERRUPTED = "interrupted"
+
+
+#: Which state may follow which. What is answered from the store is done without having run.
+TRANSITIONS: dict[State, frozenset[State]] = {
+    State.QUEUED: frozenset(State) - {State.QUEUED},
+    State.RUNNING: frozenset(State) - {State.QUEUED, State.RUNNING},
+    State.DONE: frozenset(),
+    State.FAILED: frozenset(),
+    State.CANCELLED: frozenset(),
+    State.INTERRUPTED: frozenset(),
+}
+
+#: llama-server's stop types in our words.
+_REASONS = {"eos": "stop", "word": "stop", "limit": "length"}
+
+
+class Failover(NamedTuple):
+    """An upstream failed, and the generation goes on.
+
+    Attributes:
+        position: the number of the piece before which that was; 0: nobody has seen anything.
+        at: when, on trio's clock.
+    """
+
+    position: int
+    reason: str
+    at: float
+
+
+@dataclass(slots=True, eq=False, weakref_slot=True)
+class Generation:
+    """One run of a request.
+
+    Attributes:
+        key: the idempotency key.
+        request_hash: equal for requests that ask for the same.
+        on_disconnect: seconds that it goes on while nobody reads it.
+        level: how much it survives.
+        cache: may be answered with the stored result of the same request.
+        fresh: no stored result can have its key.
+        user: who asked; `owner` is their name.
+        wanted: the model that the request names.
+        priority, deadline: see tickets.Claim.
+        pieces: the text so far, one entry an event of the upstream.
+        ids: beside each piece, the id of its last token, or None.
+        counts: beside each piece, how many tokens it stands for.
+        logprobs: beside each piece its tokens; None unless n_probs asked for them.
+        accepted: whether the request is as safe as its level says; nothing is sent before.
+        visible: how many pieces may be sent: those that are as safe as the level says.
+        durable: how many pieces a power cut can no longer take away.
+        splices: where it was continued after the loss of what ran it, 0 where it began anew, and
+            the epoch of each: what names that run of it.
+        readers: streams that read it.
+        position, queue_wait, queue_reason: see tickets.Ticket.
+        model, upstream: what it was last dispatched to: the model's fingerprint, and where.
+        rendered: the prompt, as the model's chat template made it of messages.
+        failovers: each time that an upstream failed at it and another one, or that one again, was
+            asked to go on.
+        noted: the last piece before which the journal knows of one.
+        cacheable: whether the same request may be answered with its result.
+        stranded: it waits for an upstream that is not there, after a restart.
+        suspended: it stops here without having ended: the next server goes on with it.
+        cached_from: the result whose log answers it.
+        on_change: called after the log grew or the generation ended; one entry a stream.
+        on_durable: called after `durable` grew; one entry a stream that wants to know.
+    """
+
+    prompt: str | list[int] | None
+    messages: list[dict[str, str]] | None
+    params: dict[str, Any]
+    timeout: float
+    key: str | None = None
+    request_hash: bytes = b""
+    owner: str = ""
+    on_disconnect: float = MAX_LINGER
+    level: Level = Level.MEMORY
+    cache: bool = False
+    fresh: bool = True
+    user: User = ANONYMOUS
+    wanted: str | None = None
+    priority: Priority = Priority.NORMAL
+    deadline: float = math.inf
+    id: str = field(default_factory=lambda: uuid7())
+    created: int = field(default_factory=time.time_ns)
+    state: State = State.QUEUED
+    pieces: list[str] = field(default_factory=list)
+    ids: list[int | None] = field(default_factory=list)
+    counts: list[int] = field(default_factory=list)
+    logprobs: list[list[TokenLogprob]] | None = None
+    times: Times = field(default_factory=lambda: Times(trio.current_time()))
+    accepted: bool = False
+    visible: int = 0
+    durable: int = 0
+    splices: list[tuple[int, int]] = field(default_factory=list)
+    readers: int = 0
+    position: int = 0
+    queue_wait: float | None = None
+    queue_reason: str = ""
+    rendered: str | list[int] | None = None
+    failovers: list[Failover] = field(default_factory=list)
+    noted: int = 0
+    model: dict[str, Any] = field(default_factory=dict)
+    upstream: str = ""
+    cacheable: bool = False
+    stranded: bool = False
+    suspended: bool = False
+    cached_from: str | None = None
+    error: RequestError | None = None
+    final: CompletionEvent | None = None
+    on_change: list[Callable[[], None]] = field(default_factory=list)
+    on_durable: list[Callable[[], None]] = field(default_factory=list)
+    scope: trio.CancelScope = field(default_factory=trio.CancelScope)
+    abandoned: trio.CancelScope | None = None
+    _told: Outcome | None = None
+    _held: list[Probabilities] = field(default_factory=list)  # of tokens without text so far
+    _before: int = 0  # tokens before the last continuation
+    _predicted: int = 0  # tokens since, by the upstream's count
+    _made: int = 0  # tokens of earlier runs in this process
+
+    def __post_init__(self) -> None:
+        if self.params.get("n_probs"):
+            self.logprobs = []
+
+    @property
+    def ended(self) -> bool:
+        """Whether it is over, however it ended."""
+        return not TRANSITIONS[self.state]
+
+    @property
+    def epoch(self) -> int:
+        """What names the run that makes it now; 0 is the first."""
+        return self.splices[-1][1] if self.splices else 0
+
+    def join(self) -> None:
+        """One stream more reads it."""
+        self.readers += 1
+        if self.abandoned is not None:
+            self.abandoned.cancel()
+            self.abandoned = None
+
+    def move(self, state: State) -> None:
+        """Change the state, and tell the streams."""
+        if state not in TRANSITIONS[self.state]:
+            raise AssertionError(f"a generation cannot go from {self.state} to {state}")
+        self.state = state
+        self.notify()
+
+    def notify(self) -> None:
+        """Tell the streams that there is something to send."""
+        for callback in tuple(self.on_change):
+            callback()
+
+    def queued(self, position: int, wait: float | None, reason: str) -> None:
+        """The queue moved."""
+        self.position, self.queue_wait, self.queue_reason = position, wait, reason
+        self.notify()
+
+    def accept(self) -> None:
+        """The request is as safe as its level says: tell the streams."""
+        self.accepted = True
+        self.notify()
+
+    def show(self, count: int) -> None:
+        """Let the streams send the first `count` pieces."""
+        self.visible = count
+        self.notify()
+
+    def settle(self, count: int) -> None:
+        """The first `count` pieces are on the disk."""
+        self.durable = count
+        for callback in tuple(self.on_durable):
+            callback()
+
+    def extend(self, events: list[CompletionEvent]) -> bool:
+        """Append what the upstream sent in one go; whether the log grew.
+
+        The streams are told by `show`, after the new entries were kept.
+        """
+        now = trio.current_time()
+        grown = False
+        for event in events:
+            if event.stop:
+                self.final = event
+            # What is held back has no text yet, and comes with what releases it, or at the end.
+            self._held += event.completion_probabilities or ()
+            if event.content or (event.stop and self._held):
+                self.pieces.append(event.content)
+                self.ids.append(event.tokens[-1] if event.tokens else None)
+                predicted = event.tokens_predicted or self._predicted + 1
+                self.counts.append(max(1, predicted - self._predicted))
+                self._predicted = predicted
+                if self.logprobs is not None:
+                    self.logprobs.append([logprob_of(p) for p in self._held])
+                self._held.clear()
+                grown = True
+        if grown:
+            if self.times.first_token is None:
+                self.times.first_token = now
+            self.times.last_token = now
+        return grown
+
+    @classmethod
+    def stored(cls, result: Result) -> Generation:
+        """One that is over, from its result: to be read again."""
+        found = cls(None, None, {}, 0.0, owner=result.owner, id=result.id, times=Times(0.0))
+        found.adopt(result)
+        found.accepted = True
+        found.cached_from = result.cached_from
+        found.state = State(result.state)
+        return found
+
+    def restore(self, log: TokenLog, splices: list[tuple[int, int]]) -> None:
+        """Take over what there was when the last server ended."""
+        self.adopt_log(log)
+        self.visible = len(self.pieces)
+        self.splices = splices
+        self.accepted = True
+
+    def adopt_log(self, log: TokenLog) -> None:
+        """Take over a log; what may be sent of it is for the caller to say."""
+        self.pieces = list(log.pieces)
+        self.ids = list(log.ids)
+        self.counts = list(log.counts or [1] * len(self.pieces))
+        if log.logprobs is not None:
+            self.logprobs = from_plain(log.logprobs)
+
+    def adopt(self, result: Result) -> None:
+        """Become what is stored: the end of this generation, or of the one that answers it."""
+        self.adopt_log(result.log)
+        self.visible = len(self.pieces)
+        self.durable = self.visible if result.level.synced else 0
+        self.level = result.level
+        self.splices = [(splice.position, splice.epoch) for splice in result.splices]
+        self._told = Outcome(
+            result.reason,
+            result.stop,
+            result.model.get("name") or None,
+            result.usage,
+            result.timings,
+        )
+        if result.error is not None:
+            self.error = RequestError(
+                str(result.error.get("code", ErrorCode.INTERNAL)),
+                str(result.error.get("message", "")),
+                retry=bool(result.error.get("retry")),
+            )
+
+    def splice(self) -> None:
+        """What comes next is of another run.
+
+        Epochs grow with time: two runs from one position keep their order. They are random besides,
+        so that one that was lost with the power is never taken for the one that came after it.
+        """
+        now = (time.time_ns() // 1_000_000 & ((1 << 41) - 1)) << 11 | secrets.randbits(11)
+        self.splices.append((len(self.pieces), max(now, self.epoch + 1)))
+
+    def same_since(self, epoch: int) -> int:
+        """How many pieces are as a reader has them that last read in this epoch."""
+        epochs = {0, *(of for _, of in self.splices)}
+        # One that is not known was lost, and with it what was read of it, and when that was.
+        later = [position for position, of in self.splices if epoch not in epochs or of > epoch]
+        return min([len(self.pieces), *later])
+
+    def continued(self, tokens: int) -> None:
+        """The upstream is prompted again with everything so far: `tokens` of it generated."""
+        self._made = self.made
+        self._before = tokens
+        self._predicted = 0
+        self._held.clear()  # comes again
+        self.final = None
+
+    def fails_over(self, reason: str) -> None:
+        """What comes next is made by another upstream. Nothing is lost by it: the epoch stays."""
+        position = len(self.pieces)
+        if position and (not self.splices or self.splices[-1][0] != position):
+            self.splices.append((position, self.epoch))
+        elif not any(one.position == position for one in self.failovers):
+            self.noted = position  # the journal has it since the restart
+        self.final = None
+        self.failovers.append(Failover(position, reason, trio.current_time()))
+        self.notify()
+
+    def dispatched(self) -> None:
+        """It holds a slot of an upstream."""
+        self.position, self.queue_wait, self.queue_reason = 0, None, ""
+        if self.state is State.QUEUED:
+            self.times.dispatched = trio.current_time()
+            self.move(State.RUNNING)
+        else:
+            self.notify()
+
+    def sent(self) -> None:
+        """The upstream has the request."""
+        self.times.sent = trio.current_time()
+
+    def end(self, state: State, error: RequestError | None, *, kept: bool = True) -> None:
+        """End it; the streams send what may be sent, and then how it ended.
+
+        Args:
+            kept: whether all of the log is as safe as its level says.
+        """
+        self.error = error
+        if kept:
+            self.visible = len(self.pieces)
+        self.move(state)
+
+    def cancel(self) -> None:
+        """Stop it; its task then ends it as cancelled."""
+        self.scope.cancel()
+
+    def hand_back(self, error: RequestError) -> None:
+        """Stop it because the server stops; its task then ends it with that error."""
+        if not self.ended:
+            self.error = error
+            self.scope.cancel()
+
+    def suspend(self) -> None:
+        """Stop it without an end: what is in the journal is continued by the next server."""
+        if not self.ended:
+            self.suspended = True
+            self.scope.cancel()
+
+    @property
+    def made(self) -> int:
+        """Tokens that upstreams have made for it in this process; never grows less."""
+        told = 0 if self.final is None else self.final.tokens_predicted
+        return self._made + max(self._predicted, told)
+
+    @property
+    def from_store(self) -> bool:
+        """Whether what was kept already answered it, and no upstream was asked."""
+        return self._told is not None and not self.times.dispatched
+
+    @property
+    def reason(self) -> str:
+        """Why it finished: "stop" or "length"."""
+        if self._told is not None:
+            return self._told.reason
+        return _REASONS.get(self.final.stop_type if self.final else "", "stop")
+
+    @property
+    def stop(self) -> str | None:
+        """The stop string that ended it."""
+        if self._told is not None:
+            return self._told.stop
+        return (self.final.stopping_word if self.final else "") or None
+
+    @property
+    def model_name(self) -> str | None:
+        """The model's name, as the upstream told it."""
+        if self._told is not None:
+            return self._told.model
+        return (self.final.model[:256] if self.final else "") or None
+
+    @property
+    def usage(self) -> dict[str, int]:
+        """Tokens of prompt and answer, as SPEC.md names them."""
+        if self._told is not None:
+            return self._told.usage
+        final = self.final
+        if final is None:
+            return {"completion_tokens": self._before + self._predicted}
+        usage = {"completion_tokens": self._before + final.tokens_predicted}
+        # The prompt of a continuation is that of the request, and what was generated before.
+        prompt = final.tokens_evaluated - self._before
+        if prompt > 0:
+            usage["prompt_tokens"] = prompt
+        if final.timings is not None:
+            usage["cached_tokens"] = min(final.timings.cache_n, max(0, prompt))
+        return usage
+
+    def phases(self) -> dict[str, float]:
+        """Milliseconds by phase until now."""
+        if self._told is not None and self._told.timings is not None:
+            return self._told.timings
+        timings = self.final.timings if self.final else None
+        return self.times.phases(trio.current_time(), 0.0 if timings is None else timings.prompt_ms)
+
+    def conclude(self, outcome: Outcome) -> None:
+        """It is known how it ended, from somewhere else than the upstream."""
+        self._told = outcome
+
+    def ending(self, stream: int) -> Done | Error:
+        """The last frame of a stream that reads this generation."""
+        error = self.error
+        if self.state in (State.FAILED, State.INTERRUPTED):
+            error = error or RequestError(
+                ErrorCode.INTERRUPTED, "the server was stopped before the end", retry=True
+            )
+            return Error(stream, error.code, error.message, error.retry, error.retry_after)
+        return Done(
+            stream,
+            reason="cancelled" if self.state is State.CANCELLED else self.reason,
+            id=self.id,
+            model=self.model_name,
+            stop=self.stop,
+            usage=self.usage,
+            timings=self.phases(),
+            splices=[
+                p for p, _ in self.splices if is_continuation(p, len(self.pieces), self.state)
+            ],
+        )
+
+
+def uuid7() -> str:
+    """A UUID that sorts by time: RFC 9562, section 5.7, with random bits after the milliseconds."""
+    milliseconds = time.time_ns() // 1_000_000
+    value = (milliseconds & ((1 << 48) - 1)) << 80 | secrets.randbits(80)
+    value = value & ~(0xF << 76) | (7 << 76)
+    value = value & ~(0b11 << 62) | (0b10 << 62)
+    return str(uuid.UUID(int=value))

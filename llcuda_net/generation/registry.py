@@ -1,0 +1,162 @@
+"""The generations that a server has in memory: those that run, and some that have just ended.
+
+What is stored is found in the store. What is not (the level memory, a full disk) stays here for a
+while after its end, for a client that lost its connection just before.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Iterator
+
+import trio
+
+from llcuda_net.errors import RequestError
+from llcuda_net.generation.generation import Generation, State
+from llcuda_protocol import ErrorCode
+
+#: Seconds for which, and the most generations of which, what is not stored can still be read.
+LINGER = 60.0
+MAX_LINGERING = 1000
+#: Keys that are remembered after their generations have ended.
+MAX_KEYS = 65_536
+
+
+class Registry:
+    """Generations by id, and by the idempotency key of their owner."""
+
+    def __init__(self) -> None:
+        self._running: set[Generation] = set()
+        self._by_id: dict[str, Generation] = {}
+        self._by_key: dict[tuple[str, str], Generation] = {}
+        self._lingering: OrderedDict[Generation, float] = OrderedDict()
+        self._more = trio.Event()
+        self._used: OrderedDict[tuple[str, str], None] = OrderedDict()
+
+    def __len__(self) -> int:
+        return len(self._running)
+
+    def __iter__(self) -> Iterator[Generation]:
+        return iter(tuple(self._running))
+
+    def add(self, generation: Generation) -> None:
+        """A generation begins. Its key now means it, whatever had that key before."""
+        self._forget_old()
+        self._running.add(generation)
+        self._by_id[generation.id] = generation
+        if generation.key is not None:
+            place = generation.owner, generation.key
+            self._by_key[place] = generation
+            self._used[place] = None
+            self._used.move_to_end(place)
+            if len(self._used) > MAX_KEYS:
+                self._used.popitem(last=False)
+
+    def rename(self, generation: Generation, id_: str) -> None:
+        """A generation turns out to be one that is stored."""
+        del self._by_id[generation.id]
+        generation.id = id_
+        self._by_id[id_] = generation
+
+    def remove(self, generation: Generation, *, stored: bool) -> None:
+        """A generation has ended, or stops here."""
+        self._running.discard(generation)
+        if stored or not generation.accepted or generation.suspended:
+            self._drop(generation)
+        else:
+            self._lingering[generation] = trio.current_time() + LINGER
+            self._more.set()
+            self._forget_old()
+
+    def find(self, id_: str, owner: str | None) -> Generation | None:
+        """The generation with this id, if it is this owner's (None: anybody's) and here."""
+        self._forget_old()
+        found = self._by_id.get(id_)
+        return found if found is not None and owner in (None, found.owner) else None
+
+    def known(self, owner: str | None) -> list[Generation]:
+        """All of an owner (None: everybody) that `find` finds and whose ids were told."""
+        self._forget_old()
+        return [
+            found
+            for found in self._by_id.values()
+            if found.accepted and owner in (None, found.owner)
+        ]
+
+    def find_by_key(self, key: str, request_hash: bytes, owner: str) -> Generation | None:
+        """The generation that a key means, if it runs or has done its work.
+
+        Raises:
+            RequestError: it answers another request.
+        """
+        self._forget_old()
+        found = self._by_key.get((owner, key))
+        if found is None or (found.ended and found.state is not State.DONE):
+            return None
+        if found.scope.cancel_called:  # it is about to end, and not well
+            return None
+        check_key(key, found.request_hash, request_hash)
+        return found
+
+    def check_fresh(self, key: str, owner: str) -> None:
+        """Refuse a key that was given to a generation before, where its request says otherwise.
+
+        That request was held up on its way, on a connection that its client has given up, and was
+        overtaken by its repetition: what it asks for has begun, and may be over by now.
+
+        Raises:
+            RequestError: it was.
+        """
+        if (owner, key) in self._used:
+            raise RequestError(
+                ErrorCode.INVALID_REQUEST,
+                f"the idempotency key {key[:60]!r} is not fresh: it was used before",
+            )
+
+    async def run(self) -> None:
+        """Forget in time what nobody asks for; for ever."""
+        while True:
+            await self._more.wait()
+            self._more = trio.Event()
+            while self._lingering:
+                await trio.sleep_until(next(iter(self._lingering.values())))
+                self._forget_old()
+
+    def _forget_old(self) -> None:
+        now = trio.current_time()
+        while self._lingering:
+            generation, until = next(iter(self._lingering.items()))
+            if until > now and len(self._lingering) <= MAX_LINGERING:
+                return
+            del self._lingering[generation]
+            self._drop(generation)
+
+    def _drop(self, generation: Generation) -> None:
+        if self._by_id.get(generation.id) is generation:
+            del self._by_id[generation.id]
+        if generation.key is not None:
+            place = generation.owner, generation.key
+            if self._by_key.get(place) is generation:
+                del self._by_key[place]
+
+
+def unknown(id_: str) -> RequestError:
+    """The error for an id that is nobody's, or somebody else's: nobody is told which."""
+    return RequestError(
+        ErrorCode.UNKNOWN_GENERATION,
+        f"there is no generation {id_!r} here: it never was, was kept in memory only, or "
+        "its result was deleted",
+    )
+
+
+def check_key(key: str, known: bytes, asked: bytes) -> None:
+    """Refuse a key that was given to another request.
+
+    Raises:
+        RequestError: it was.
+    """
+    if known != asked:
+        raise RequestError(
+            ErrorCode.KEY_CONFLICT,
+            f"the idempotency key {key[:60]!r} belongs to another request: choose another key",
+        )

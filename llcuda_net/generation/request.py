@@ -1,0 +1,130 @@
+"""What comes in: a request or a journal entry becomes a generation; readers are checked.
+
+Nothing here waits or changes anything.
+"""
+
+from __future__ import annotations
+
+import math
+
+import trio
+
+from llcuda_net.config.settings import Settings
+from llcuda_net.config.users import PRIORITIES, Priority, User
+from llcuda_net.errors import RequestError
+from llcuda_net.generation import sampling
+from llcuda_net.generation.generation import Generation
+from llcuda_net.generation.persistence import seconds_of
+from llcuda_net.storage.records import Level, hash_of
+from llcuda_net.storage.storage import Recovered
+from llcuda_protocol import ErrorCode, Generate
+
+
+def from_request(
+    request: Generate, settings: Settings, level: Level, context: int | None, user: User
+) -> Generation:
+    """The generation that a request asks for.
+
+    Args:
+        level: how much it shall survive.
+        context: tokens that a slot of each upstream holds; None if that is not known.
+
+    Raises:
+        RequestError: the request is wrong.
+    """
+    _check_prompt(request)
+    timeout = settings.timeout
+    if request.timeout is not None:
+        timeout = min(timeout, request.timeout)
+    on_disconnect = request.on_disconnect
+    return Generation(
+        request.prompt,
+        request.messages,
+        sampling.check(request.params, context),
+        timeout,
+        key=request.key,
+        request_hash=_hash(request),
+        owner=user.name,
+        user=user,
+        wanted=request.model,
+        priority=_priority(request.priority, user),
+        deadline=math.inf if request.deadline is None else trio.current_time() + request.deadline,
+        on_disconnect=settings.disconnect_seconds if on_disconnect is None else on_disconnect,
+        level=level,
+        cache=request.cache,
+        fresh=request.fresh,
+    )
+
+
+def _hash(request: Generate) -> bytes:
+    asked = [request.prompt, request.messages, request.params]
+    return hash_of(asked if request.model is None else [*asked, request.model])
+
+
+def _priority(wanted: str | None, user: User) -> Priority:
+    if wanted is None:
+        return max(Priority.NORMAL, user.priority)
+    priority = PRIORITIES.get(wanted)
+    if priority is None:
+        names = ", ".join(PRIORITIES)
+        raise RequestError(
+            ErrorCode.INVALID_REQUEST,
+            f"there is no priority {wanted[:60]!r}: choose one of {names}",
+        )
+    return max(priority, user.priority)
+
+
+def _check_prompt(request: Generate) -> None:
+    if (request.prompt is None) == (request.messages is None):
+        raise RequestError(ErrorCode.INVALID_REQUEST, "give a prompt or messages, one of the two")
+    messages = request.messages
+    if not (request.prompt or messages) or (messages and not messages[-1]["content"]):
+        raise RequestError(ErrorCode.INVALID_REQUEST, "the prompt is empty")
+
+
+def from_journal(entry: Recovered, settings: Settings, user: User) -> Generation:
+    """The generation that ran when the last server ended, as far as it had come."""
+    opened = entry.kept.opened
+    request = opened.request
+    generation = Generation(
+        request.get("prompt"),
+        request.get("messages"),
+        request.get("params") or {},
+        float(request.get("timeout") or settings.timeout),
+        key=opened.key,
+        request_hash=opened.request_hash,
+        owner=opened.owner,
+        user=user,
+        wanted=request.get("model"),
+        priority=PRIORITIES.get(request.get("priority", ""), Priority.NORMAL),
+        on_disconnect=seconds_of(opened.on_disconnect),
+        level=opened.level,
+        id=opened.generation,
+        created=opened.created,
+    )
+    generation.restore(entry.log, [(s.position, s.epoch) for s in entry.kept.splices])
+    return generation
+
+
+def check_position(generation: Generation, first: int, epoch: int | None) -> None:
+    """Refuse a reader that has more of a generation than there is.
+
+    Args:
+        first: the first piece that it wants, so it has those before.
+        epoch: in which it last read; None: it has not read anything.
+
+    Raises:
+        RequestError: it has what was lost.
+    """
+    same = len(generation.pieces)
+    if epoch is not None:
+        same = generation.same_since(epoch)
+    elif not generation.ended:
+        return  # it waits until there is so much
+    if first > same:
+        raise RequestError(
+            ErrorCode.AHEAD,
+            f"piece {first} was asked for, and only the first {same} are as they were: "
+            "what came after them was lost with the server's power, or never was",
+            durable=same,
+        )

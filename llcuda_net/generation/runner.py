@@ -1,0 +1,155 @@
+"""Runs a generation: from its turn, over upstreams or the store, to the committed result."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Awaitable, Callable
+
+import structlog
+import trio
+
+from llcuda_net.errors import RequestError
+from llcuda_net.generation import sampling
+from llcuda_net.generation.dispatcher import Dispatcher
+from llcuda_net.generation.generation import Generation, State
+from llcuda_net.generation.outcome import Outcome
+from llcuda_net.generation.persistence import Keeper
+from llcuda_net.generation.publisher import Publisher
+from llcuda_net.generation.registry import Registry, check_key
+from llcuda_net.scheduler.scheduler import Admission
+from llcuda_net.scheduler.ticket import Ticket
+from llcuda_net.upstream.lease import BLAMED
+from llcuda_net.upstream.pool import Pool
+from llcuda_protocol import ErrorCode
+
+log = structlog.get_logger(__name__)
+
+
+class Runner:
+    """Runs generations on the upstreams of a pool."""
+
+    def __init__(
+        self,
+        pool: Pool,
+        admission: Admission,
+        keeper: Keeper,
+        publisher: Publisher,
+        registry: Registry,
+    ) -> None:
+        self._pool = pool
+        self._admission = admission
+        self._keeper = keeper
+        self._publisher = publisher
+        self._registry = registry
+        self.dispatcher = Dispatcher(pool, admission, keeper, publisher)
+
+    async def run(self, generation: Generation, ticket: Ticket) -> None:
+        """Run a new generation. Never raises, but when cancelled from outside."""
+        await self.to_its_end(generation, functools.partial(self._begin, generation, ticket))
+
+    async def to_its_end(
+        self, generation: Generation, work: Callable[[], Awaitable[State]]
+    ) -> None:
+        """Do a generation's work, store what came of it, and tell its readers."""
+        kept = True
+        try:
+            state, error = await self._outcome(generation, work)
+            if state is None:
+                self._keeper.leave(generation)
+                return
+            generation.times.over = trio.current_time()
+            # A generation that was refused before it was accepted is kept, too: it has failed.
+            try:
+                with trio.CancelScope(shield=True):
+                    await self._keeper.finish(generation, state, error)
+            except RequestError as refusal:
+                state, error, kept = State.FAILED, error or refusal, False
+            generation.times.stored = trio.current_time()
+            generation.end(state, error, kept=kept)
+        finally:
+            self._publisher.forget(generation)
+            kept = kept or self._keeper.will_store(generation)
+            self._registry.remove(generation, stored=kept and generation.level.journalled)
+        self._publisher.flush()
+
+    async def _outcome(
+        self, generation: Generation, work: Callable[[], Awaitable[State]]
+    ) -> tuple[State | None, RequestError | None]:
+        """Do the work; how it ended, or no state where it is for the next server to go on."""
+        try:
+            with generation.scope:
+                return await work(), None
+            if generation.suspended:
+                return None, None
+            return State.CANCELLED if generation.error is None else State.FAILED, generation.error
+        except RequestError as error:
+            interrupted = error.code == ErrorCode.INTERRUPTED
+            return State.INTERRUPTED if interrupted else State.FAILED, error
+        except Exception as error:
+            log.exception("generation_crashed", generation=generation.id)
+            bug = RequestError(ErrorCode.INTERNAL, f"a bug: {type(error).__name__}")
+            return State.FAILED, bug
+
+    async def _begin(self, generation: Generation, ticket: Ticket) -> State:
+        with trio.move_on_after(generation.timeout):
+            try:
+                state = await self._from_store(generation, ticket)
+                if state is None:
+                    await self._keep(generation)
+            except BaseException:
+                self._admission.leave(ticket)
+                raise
+            if state is not None:
+                self._admission.leave(ticket)
+                return state
+            async with ticket:
+                generation.dispatched()
+                await self.dispatcher.complete(generation, ticket)
+            return State.DONE
+        raise too_late(generation.timeout)
+
+    async def _keep(self, generation: Generation) -> None:
+        self._keeper.start(generation)
+        await self._keeper.accepted(generation)
+        generation.accept()
+        self._publisher.flush()
+
+    async def _from_store(self, generation: Generation, ticket: Ticket) -> State | None:
+        """Answer it with what is stored, if it may be and there is something."""
+        if generation.key is not None and not generation.fresh:
+            found = await self._keeper.find_by_key(generation.key, generation.owner)
+            # What did not come to its end is tried again.
+            if found is not None and found.state == State.DONE:
+                check_key(generation.key, found.request_hash, generation.request_hash)
+                self._registry.rename(generation, found.id)
+                generation.adopt(found)
+                return State.DONE
+        if generation.cache and sampling.is_deterministic(generation.params):
+            return await self._from_cache(generation, ticket.claim.model)
+        return None
+
+    async def _from_cache(self, generation: Generation, group: str) -> State | None:
+        """Answer it with what one of the model's upstreams said to the same request."""
+        try:
+            models = await self._pool.fingerprints(group)
+        except RequestError as error:
+            if error.code not in BLAMED:
+                raise
+            return None  # as without a cache: it is for the dispatcher to wait for another one
+        for model, url in models:
+            found = await self._keeper.find_cached(model, generation.request_hash, generation.owner)
+            if found is not None:
+                generation.cached_from = found.id
+                generation.model, generation.upstream = model, url
+                await self._keep(generation)
+                generation.adopt_log(found.log)
+                name = found.model.get("name")
+                generation.conclude(Outcome(found.reason, found.stop, name, found.usage))
+                self._keeper.grew(generation, 0)
+                return State.DONE
+        return None
+
+
+def too_late(seconds: float) -> RequestError:
+    """The error for a request whose time was over."""
+    return RequestError(ErrorCode.TIMEOUT, f"not finished in {seconds:g} s", retry=True)

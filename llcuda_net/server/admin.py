@@ -1,0 +1,83 @@
+"""`--metrics-port`: what a server is asked over HTTP by those who run it.
+
+/metrics for Prometheus; /healthz: this process lives; /readyz: a request would be served now.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Sequence
+from functools import partial
+
+import trio
+
+from llcuda_net.analysis.analyzer import Analyst
+from llcuda_net.errors import RequestError
+from llcuda_net.server.gateway import Server
+from llcuda_net.server.http import Answer, Responder
+from llcuda_net.telemetry.metrics import Metrics
+from llcuda_net.telemetry.readiness import Health
+from llcuda_net.util.version import package_version
+
+#: What it is asked of the analysis of results.
+_ANALYSIS = {
+    "backlog": "Results that are not analysed yet.",
+    "indexed": "Embeddings in memory, of the model that runs now.",
+}
+
+
+class Monitor:
+    """Answers from before the server's start until after its end.
+
+    Attributes:
+        metrics: for parts of the server that have figures of their own.
+    """
+
+    def __init__(self) -> None:
+        self._health = Health()
+        self._analyst: Analyst | None = None
+        self._analysis: dict[str, float] = {}  # what it said last
+        self.metrics = Metrics(package_version(), self._health)
+
+    def watch(self, server: Server) -> None:
+        """A server begins to serve."""
+        server.watch.add(self.metrics)
+        self._health.standing = server.standing
+        self._analyst = server.analyst
+        if server.analyst is not None:
+            for key, help_ in _ANALYSIS.items():
+                name = f"llcuda_analysis_{key}"
+                self.metrics.add_gauge(name, help_, partial(self._analysis.get, key))
+        storage = server.standing.storage
+        if storage is not None:
+            storage.journal.on_sync = self.metrics.sync_seconds.observe
+
+    def forget(self) -> None:
+        """The server has stopped."""
+        self._analyst = None
+        self._health.standing = None
+
+    async def serve(self, listeners: Sequence[trio.SocketListener]) -> None:
+        """Answer until cancelled."""
+        responder = Responder(self.respond)
+        await trio.serve_listeners(responder.serve, list(listeners))
+
+    async def respond(self, path: str, accept: str) -> Answer | None:
+        """See metrics_http.Respond."""
+        if path == "/healthz":
+            return Answer.json(200, status="alive")
+        if path == "/readyz":
+            reason = self._health.reason()
+            if reason is None:
+                return Answer.json(200, status="ready")
+            return Answer.json(503, status="not ready", reason=reason)
+        if path == "/metrics":
+            await self._ask_analyst()
+            content_type, body = self.metrics.text(accept)
+            return Answer(200, body, content_type)
+        return None
+
+    async def _ask_analyst(self) -> None:
+        if self._analyst is not None:
+            with contextlib.suppress(RequestError):  # then it says what it said last
+                self._analysis.update(await self._analyst.report())

@@ -1,0 +1,296 @@
+"""From settings to a running server: files, sockets, engine, signals, and the order of their end.
+
+The engine outlives the drain, and the drain outlives the listeners.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import resource
+import signal
+import ssl
+from collections.abc import Callable, Iterator, Sequence
+from importlib import resources
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import structlog
+import trio
+
+from llcuda_net.analysis.warmup import compile_kernels
+from llcuda_net.config.files import read_file
+from llcuda_net.config.settings import Settings
+from llcuda_net.config.users import Users
+from llcuda_net.errors import ConfigError, EngineError, ListenError, StorageError
+from llcuda_net.generation.persistence import Keeper
+from llcuda_net.server.gateway import Server
+from llcuda_net.storage.data_dir import default_directory
+from llcuda_net.storage.records import Level
+from llcuda_net.storage.storage import Storage
+from llcuda_net.upstream.factory import Upstreams
+from llcuda_net.upstream.pool import Pool
+from llcuda_net.util.address import Address, is_loopback
+from llcuda_net.util.version import package_version
+
+if TYPE_CHECKING:
+    from llcuda_net.server.admin import Monitor
+    from llcuda_net.telemetry.tracing import Tracing
+
+log = structlog.get_logger(__name__)
+
+_DESCRIPTORS = 65_536
+_Listeners = Sequence[trio.SocketListener] | Sequence[trio.SSLListener[trio.SocketStream]]
+
+
+def run(settings: Settings, reload: Callable[[], Settings]) -> int:
+    """Serve until told to stop; returns the exit code.
+
+    Args:
+        reload: reads the settings anew, on SIGHUP.
+
+    Raises:
+        ConfigError: a file or a combination of settings is wrong.
+        EngineError: the engine could not load its model.
+        ListenError: the port cannot be had.
+        StorageError: the data folder cannot be used; another server may have it.
+    """
+    users = _users(settings)
+    tls = _tls(settings)
+    tracing = _tracing(settings)
+    _raise_descriptor_limit()
+    with _model(settings) as model:
+        upstreams = Upstreams(settings, model)
+        return trio.run(_Serving(settings, users, tls, upstreams, reload, tracing).run)
+
+
+def _users(settings: Settings) -> Users:
+    path = settings.auth_token_file
+    if path is None:
+        if not settings.allow_no_auth and not is_loopback(settings.host):
+            raise ConfigError(
+                f"listening on {settings.host} would let anybody in: give --auth-token-file FILE, "
+                "or --allow-no-auth if that is meant"
+            )
+        return Users()
+    return Users.parse(read_file(path, "token file"), f"token file {path}")
+
+
+def _tracing(settings: Settings) -> Tracing | None:
+    if settings.otlp_endpoint is None:
+        return None
+    from llcuda_net.telemetry.tracing import (
+        open_tracing,
+    )  # of an extra, which may not be installed
+
+    return open_tracing(settings.otlp_endpoint, package_version())
+
+
+def _raise_descriptor_limit() -> None:
+    """Take as many descriptors as we may: the soft limit is often fewer than our connections."""
+    with contextlib.suppress(OSError, ValueError):
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        # No more than can be of use: a hard limit may be a thousand million.
+        wanted = _DESCRIPTORS if hard == resource.RLIM_INFINITY else min(hard, _DESCRIPTORS)
+        if soft != resource.RLIM_INFINITY and soft < wanted:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+
+
+def _tls(settings: Settings) -> ssl.SSLContext | None:
+    if settings.tls_cert is None or settings.tls_key is None:
+        return None
+    read_file(settings.tls_cert, "certificate")
+    read_file(settings.tls_key, "private key")
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    try:
+        # A password of nothing: without one, OpenSSL would ask for it on the terminal.
+        context.load_cert_chain(settings.tls_cert, settings.tls_key, password="")
+    except ssl.SSLError as error:
+        reason = error.reason or "not PEM"
+        raise ConfigError(
+            f"{settings.tls_cert} and {settings.tls_key} are no certificate and key: {reason}"
+        ) from None
+    return context
+
+
+@contextlib.contextmanager
+def _model(settings: Settings) -> Iterator[Path | None]:
+    """The file for the engine; None where there is an upstream."""
+    if settings.upstream:
+        yield None
+    elif settings.model is not None:
+        yield Path(settings.model)
+    else:
+        with resources.as_file(resources.files("llcuda_net.data") / "demo.gguf") as path:
+            yield path
+
+
+class _Serving:
+    def __init__(
+        self,
+        settings: Settings,
+        users: Users,
+        tls: ssl.SSLContext | None,
+        upstreams: Upstreams,
+        reload: Callable[[], Settings],
+        tracing: Tracing | None,
+    ) -> None:
+        self._settings = settings
+        self._users = users
+        self._tls = tls
+        self._upstreams = upstreams
+        self._reload = reload
+        self._tracing = tracing
+        self._server: Server | None = None
+        self._signals: list[int] = []
+        self._failure: ConfigError | EngineError | StorageError | None = None
+        self._folder: Path | None = None
+        self._monitor: Monitor | None = None
+        self._monitored: Sequence[trio.SocketListener] = ()
+
+    async def run(self) -> int:
+        listeners = await self._listen()
+        self._monitored = await self._listen_monitor()
+        async with trio.open_nursery() as outer:
+            self._start_monitor(outer)
+            keeper = await self._keeper(outer, _address(listeners[0]))
+            if keeper is not None:
+                async with trio.open_nursery() as nursery:
+                    await nursery.start(self._watch_signals, nursery)
+                    try:
+                        pool = await self._upstreams.open(nursery, self._folder)
+                    except (ConfigError, EngineError) as error:
+                        self._failure = error
+                    else:
+                        await self._serve(listeners, keeper, pool)
+                    nursery.cancel_scope.cancel()
+            outer.cancel_scope.cancel()
+        if self._failure is not None:
+            raise self._failure
+        return 128 + self._signals[-1] if len(self._signals) > 1 else 0
+
+    async def _keeper(self, nursery: trio.Nursery, address: str) -> Keeper | None:
+        """What keeps the generations; None if the data folder cannot be used."""
+        level = Level(self._settings.durability)
+        if self._settings.store == "none":
+            return Keeper(None, level)
+        self._folder = Path(self._settings.data_dir or default_directory())
+        storage = Storage(self._folder, address=address)
+        try:
+            await nursery.start(storage.run)
+        except StorageError as error:
+            self._failure = error
+            return None
+        return Keeper(storage, level)
+
+    async def _listen(self) -> _Listeners:
+        listeners = await _open(self._settings.host, self._settings.port)
+        if self._tls is None:
+            return listeners
+        return [trio.SSLListener(x, self._tls, https_compatible=True) for x in listeners]
+
+    async def _listen_monitor(self) -> Sequence[trio.SocketListener]:
+        settings = self._settings
+        if settings.metrics_port is None:
+            return ()
+        return await _open(settings.metrics_host, settings.metrics_port, "metrics-")
+
+    def _start_monitor(self, nursery: trio.Nursery) -> None:
+        """Before the server, so that it can be asked while a model loads; ends after it."""
+        if not self._monitored:
+            return
+        from llcuda_net.server.admin import Monitor  # costs time, and few ask for it
+
+        self._monitor = Monitor()
+        for listener in self._monitored:
+            log.info("metrics_listening", address=_address(listener))
+        if not is_loopback(self._settings.metrics_host):
+            log.warning("metrics_without_token", host=self._settings.metrics_host)
+        nursery.start_soon(self._monitor.serve, self._monitored)
+
+    async def _serve(self, listeners: _Listeners, keeper: Keeper, pool: Pool) -> None:
+        server = Server(self._settings, pool, self._upstreams.hub, self._users, keeper)
+        if server.analyst is not None:
+            server.analyst.prepare = compile_kernels
+        if self._monitor is not None:
+            self._monitor.watch(server)
+        if self._tracing is not None:
+            self._tracing.name_of = server.standing.name_of
+            server.watch.add(self._tracing)
+        async with trio.open_nursery() as around:
+            await around.start(pool.run)
+            async with trio.open_nursery() as nursery:
+                await nursery.start(server.run, listeners)
+                await self._announce(pool, listeners)
+                self._server = server
+                if self._signals:
+                    nursery.start_soon(server.drain, self._settings.drain_seconds)
+            around.cancel_scope.cancel()
+        if self._monitor is not None:
+            self._monitor.forget()
+        if self._tracing is not None:
+            await self._tracing.aclose()
+        await self._upstreams.aclose()
+
+    async def _announce(self, pool: Pool, listeners: _Listeners) -> None:
+        await pool.prepare()
+        with contextlib.suppress(OSError):  # whoever started us may not read it
+            for listener in listeners:
+                print(f"listening on {_address(listener)}", flush=True)
+            for monitored in self._monitored:
+                print(f"metrics on http://{_address(monitored)}/metrics", flush=True)
+
+    async def _watch_signals(
+        self,
+        nursery: trio.Nursery,
+        *,
+        task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
+    ) -> None:
+        with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM, signal.SIGHUP) as signals:
+            task_status.started()
+            async for number in signals:
+                if number == signal.SIGHUP:
+                    self._read_again()
+                    continue
+                self._signals.append(number)
+                log.info("signal", name=signal.Signals(number).name)
+                if self._server is None or len(self._signals) > 1:
+                    nursery.cancel_scope.cancel()
+                else:
+                    nursery.start_soon(self._server.drain, self._settings.drain_seconds)
+
+    def _read_again(self) -> None:
+        """SIGHUP: take the users and upstreams of the files as they are now, or change nothing."""
+        try:
+            settings = self._reload()
+            path = settings.auth_token_file
+            text = None if path is None else read_file(path, "token file")
+            if text is not None:
+                Users.parse(text, f"token file {path}")
+            self._upstreams.reload(settings)
+            if text is not None:
+                self._users.reload(text, f"token file {path}")
+                if self._server is not None:
+                    self._server.check_users()
+        except ConfigError as error:
+            log.error("not_reloaded", reason=str(error))
+        else:
+            log.info("reloaded")
+
+
+async def _open(host: str, port: int, kind: str = "") -> Sequence[trio.SocketListener]:
+    """Listeners on an address that --{kind}host and --{kind}port gave."""
+    try:
+        return await trio.open_tcp_listeners(port, host=host)
+    except (OSError, UnicodeError) as error:  # the latter for a name that no DNS could hold
+        reason = getattr(error, "strerror", None) or str(error)
+        raise ListenError(
+            f"cannot listen on {Address(host, port)}: {reason}; "
+            f"choose another --{kind}port or --{kind}host"
+        ) from None
+
+
+def _address(listener: trio.SocketListener | trio.SSLListener[trio.SocketStream]) -> str:
+    inner = listener.transport_listener if isinstance(listener, trio.SSLListener) else listener
+    assert isinstance(inner, trio.SocketListener)
+    name = inner.socket.getsockname()
+    return str(Address(name[0], name[1]))

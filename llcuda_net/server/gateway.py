@@ -1,0 +1,444 @@
+"""The server: listeners and sessions on one side, upstreams on the other, generations between.
+
+The way of a request: session -> submit -> Runner -> Dispatcher -> upstream -> Generation.extend ->
+Publisher -> streams -> outbox. Each generation runs in the server's own nursery, since it belongs
+to no connection.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+from collections import OrderedDict
+from collections.abc import Callable, Coroutine, Sequence
+from typing import Any
+from weakref import WeakKeyDictionary, WeakValueDictionary
+
+import structlog
+import trio
+
+from llcuda_net.analysis.analyzer import Analyst
+from llcuda_net.analysis.embedding_backend import Elected
+from llcuda_net.analysis.vector_index import Found
+from llcuda_net.config.settings import Settings
+from llcuda_net.config.users import User, Users, view_of
+from llcuda_net.errors import RequestError
+from llcuda_net.generation import listing
+from llcuda_net.generation import request as requests
+from llcuda_net.generation.dispatcher import need_of
+from llcuda_net.generation.generation import Generation
+from llcuda_net.generation.persistence import Keeper
+from llcuda_net.generation.publisher import Publisher
+from llcuda_net.generation.registry import Registry, unknown
+from llcuda_net.generation.resuming import Resumer
+from llcuda_net.generation.runner import Runner
+from llcuda_net.scheduler.scheduler import Admission
+from llcuda_net.scheduler.ticket import Claim, Ticket
+from llcuda_net.server import queries
+from llcuda_net.server.tcp.session import Session
+from llcuda_net.server.tcp.write_buffer import Outbox
+from llcuda_net.storage.records import Level
+from llcuda_net.storage.storage import Recovered
+from llcuda_net.telemetry.observers import Standing, Watches
+from llcuda_net.telemetry.status import Reporter
+from llcuda_net.upstream.lease import Lease
+from llcuda_net.upstream.llama.poller import StreamHub
+from llcuda_net.upstream.pool import Pool
+from llcuda_net.util.version import package_version
+from llcuda_protocol import Attach, ErrorCode, Generate, ListGenerations
+from llcuda_protocol.kinds import MAX_LINGER
+
+log = structlog.get_logger(__name__)
+
+#: Seconds for clients to take what they are told at the end of a drain.
+_FAREWELL = 1.0
+#: Seconds between two looks for generations whose model has no upstream any more.
+_SWEEP = 1.0
+#: Connections that may be in the handshake at once; one more ends the oldest of them.
+MAX_GREETING = 256
+
+
+class Server:
+    """Everything that lives as long as the process.
+
+    Args:
+        settings: see settings.py.
+        pool: where requests go. Whoever wants it watched runs it.
+        hub: reads the upstreams' token streams; the server runs it.
+        users: who may come in; by default everybody.
+        keeper: keeps generations and results; without it nothing is kept.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        pool: Pool,
+        hub: StreamHub,
+        users: Users | None = None,
+        keeper: Keeper | None = None,
+    ) -> None:
+        self.settings = settings
+        self.users = users if users is not None else Users()
+        self.agent = f"llcuda-server/{package_version()}"
+        self._pool = pool
+        self._hub = hub
+        self._keeper = keeper if keeper is not None else Keeper(None, Level.MEMORY)
+        self._publisher = Publisher(self._keeper)
+        #: Outboxes with frames that no flush has seen yet.
+        self.unflushed: set[Outbox] = self._publisher.unflushed
+        self._admission = Admission(self._place, settings.max_queue, ageing=settings.ageing_seconds)
+        self._admission.why = lambda ticket: pool.why(need_of(ticket.claim))
+        pool.on_change = self._admission.pump
+        self._registry = Registry()
+        self._runner = Runner(pool, self._admission, self._keeper, self._publisher, self._registry)
+        #: Analyses results and searches them; None where none are kept, or that is not wanted.
+        self.analyst: Analyst | None = None
+        if settings.analysis and self._keeper.keeps:
+            self.analyst = Analyst(self._keeper, Elected(pool), self._admission)
+        self._resumer = Resumer(
+            self._runner,
+            pool,
+            self._admission,
+            functools.partial(self._enter, always=True),
+            self.left,
+        )
+        self._waits: WeakKeyDictionary[Ticket, Generation] = WeakKeyDictionary()
+        self._finding = trio.Lock()
+        self._replayed: WeakValueDictionary[str, Generation] = WeakValueDictionary()
+        self._greeting: OrderedDict[Session, None] = OrderedDict()
+        self._sessions: set[Session] = set()
+        self._session_count = 0
+        self._draining = False
+        self._reporter = Reporter(pool, self._admission, self._registry, self._keeper)
+        #: Told of each request when it is over.
+        self.watch = Watches()
+        #: How we stand, for whoever watches.
+        self.standing = Standing(
+            settings, pool, self._admission, self._registry, self._sessions, self._keeper
+        )
+        self._nursery: trio.Nursery
+        hub.after_batch = self._publisher.flush
+
+    def _place(self, ticket: Ticket) -> Lease | None:
+        return self._pool.place(need_of(ticket.claim), ticket.claim.user.name)
+
+    # -- life ---------------------------------------------------------------------------------
+
+    async def run(
+        self,
+        listeners: Sequence[trio.abc.Listener[Any]],
+        *,
+        task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
+    ) -> None:
+        """Serve until `drain` has ended, or until cancelled."""
+        async with trio.open_nursery() as self._nursery:
+            self._nursery.start_soon(self._hub.run)
+            self._nursery.start_soon(self._admission.run)
+            if self._pool.watched:
+                self._nursery.start_soon(self._sweep)
+            self._nursery.start_soon(self._publisher.sync_strictly)
+            self._nursery.start_soon(self._registry.run)
+            if self.analyst is not None:
+                self._nursery.start_soon(self.analyst.run)
+            for entry in self._keeper.recovered:
+                self._resume(entry)
+            # Whoever attaches is told of the new run, so the next server must know of it, too.
+            with contextlib.suppress(RequestError):  # without it none of them goes on
+                await self._keeper.sync()
+            self._accepting = trio.CancelScope()
+            self._nursery.start_soon(self._accept, listeners)
+            task_status.started()
+
+    async def _accept(self, listeners: Sequence[trio.abc.Listener[Any]]) -> None:
+        with self._accepting:
+            # Sleeps and goes on when descriptors run out (EMFILE and its kin).
+            await trio.serve_listeners(self._serve, list(listeners), handler_nursery=self._nursery)
+
+    async def drain(self, grace: float) -> None:
+        """Take nothing new, let what runs come to its end for `grace` seconds, then stop.
+
+        What has not ended by then is left in the journal for the next server, or, where it is not
+        journalled, fails; its clients get an error that may be retried.
+        """
+        if self._draining:
+            return
+        self._draining = self.standing.draining = True
+        self._accepting.cancel()
+        log.info("draining", seconds=grace, running=len(self._registry))
+        for session in self._sessions:
+            session.go_away(grace)
+        for generation in self._registry:
+            if generation.stranded:
+                generation.suspend()
+        await self._settle(grace)
+        error = _shutting_down("the server stopped before the end; try again later")
+        for session in tuple(self._sessions):
+            session.hand_back(error)
+        for generation in self._registry:
+            if generation.level.journalled:
+                generation.suspend()
+            else:
+                generation.hand_back(error)
+        await self._settle(_FAREWELL)
+        self._nursery.cancel_scope.cancel()
+
+    async def _sweep(self) -> None:
+        """End what waits for a model that no upstream has had for too long; for ever."""
+        while True:
+            await trio.sleep(_SWEEP)
+            self._admission.pump()  # some wait for a time
+            for ticket in self._admission.waiting():
+                need = need_of(ticket.claim)
+                out = self._pool.outage(need)
+                if out <= self.settings.failover_seconds:
+                    continue
+                error = RequestError(
+                    ErrorCode.UPSTREAM_UNAVAILABLE,
+                    f"for {out:.0f} s {self._pool.why(need)}",
+                    retry=True,
+                    retry_after=1.0,
+                )
+                generation = self._waits.get(ticket)
+                if generation is not None:
+                    generation.hand_back(error)
+                else:  # texts to embed
+                    self._admission.give_up(ticket, error)
+
+    async def _settle(self, seconds: float) -> None:
+        """Wait, for a bounded time, until nothing runs and everything has been sent."""
+        with trio.move_on_after(seconds):
+            # Polled: it takes many parts to be quiet, and happens once in a server's life.
+            while len(self._registry) or any(s.busy for s in self._sessions):  # noqa: ASYNC110
+                await trio.sleep(0.02)
+
+    # -- sessions -----------------------------------------------------------------------------
+
+    @property
+    def full(self) -> bool:
+        """Whether one more client would be too many."""
+        return len(self._sessions) >= self.settings.max_connections
+
+    async def _serve(self, stream: trio.abc.Stream) -> None:
+        self._session_count += 1
+        number = self.standing.connections_opened = self._session_count
+        session = Session(self, stream, number)
+        self._greeting[session] = None
+        if len(self._greeting) > MAX_GREETING:
+            # A client that means it has greeted long before it becomes the oldest.
+            oldest, _ = self._greeting.popitem(last=False)
+            oldest.scope.cancel()
+        try:
+            await session.run()
+        except Exception:
+            log.exception("session_crashed", session=number)
+        finally:
+            self._greeting.pop(session, None)
+            self._sessions.discard(session)
+
+    def session_greeted(self, session: Session) -> None:
+        """A session's client has been let in."""
+        self._greeting.pop(session, None)
+        self._sessions.add(session)
+        if self._draining:
+            session.go_away(self.settings.drain_seconds)
+
+    def check_users(self) -> None:
+        """The users have changed: sessions learn who they are of, or end; limits hold at once."""
+        self._admission.take_users(self.users.named)
+        for session in tuple(self._sessions):
+            session.check_user()
+
+    # -- requests -----------------------------------------------------------------------------
+
+    def submit(self, request: Generate, user: User) -> Generation:
+        """Start a generation, or join the one that has the same key.
+
+        Raises:
+            RequestError: the request is wrong, the queue is full, or the server is stopping.
+        """
+        with self.watch.submitting():
+            return self._submit(request, user)
+
+    def _submit(self, request: Generate, user: User) -> Generation:
+        self._check_not_draining()
+        group = self._pool.key_of(request.model)
+        self._pool.check(group)
+        generation = requests.from_request(
+            request,
+            self.settings,
+            self._keeper.level(request.level),
+            self._pool.context(group),
+            user,
+        )
+        if request.key is not None:
+            same = self._registry.find_by_key(
+                request.key, generation.request_hash, generation.owner
+            )
+            if same is not None:
+                return same
+            if request.fresh:
+                self._registry.check_fresh(request.key, generation.owner)
+        ticket = self._enter(generation, self._runner.dispatcher.claim(generation, group))
+        self._start(generation, functools.partial(self._runner.run, generation, ticket))
+        text = request.prompt if request.messages is None else request.messages
+        # Whoever asked for the text must get it at the default level.
+        tell = log.info if self.settings.log_prompts else log.debug
+        tell(
+            "generation_started",
+            generation=generation.id,
+            position=ticket.position,
+            params=sorted(generation.params),
+            **({"prompt": text} if self.settings.log_prompts else {}),
+        )
+        return generation
+
+    def _enter(self, generation: Generation, claim: Claim, *, always: bool = False) -> Ticket:
+        """A place in the queue for a generation, which its readers are told."""
+
+        def moved(position: int) -> None:
+            generation.queued(position, ticket.wait, ticket.reason)
+            self._publisher.flush()
+
+        ticket = self._admission.enter(claim, always=always)
+        ticket.on_position = moved
+        ticket.made = lambda: generation.made
+        generation.position = ticket.position
+        if ticket.position:
+            generation.queue_wait, generation.queue_reason = ticket.wait, ticket.reason
+        self._waits[ticket] = generation
+        return ticket
+
+    def _start(self, generation: Generation, run: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        async def to_its_end() -> None:
+            await run()
+            if not generation.suspended:
+                self._count(generation)
+
+        self._registry.add(generation)
+        self._nursery.start_soon(to_its_end)
+
+    def _resume(self, entry: Recovered) -> None:
+        """Go on with a generation that ran when the last server ended."""
+        user = self.users.named(entry.kept.opened.owner)
+        generation = requests.from_journal(entry, self.settings, user)
+        self._keeper.resume(generation, entry.kept)
+        if entry.concluded is None:
+            # At once: a client that has read more than the journal holds is told by it. Also of
+            # one that seems never to have run: a power cut may have taken all that it said.
+            generation.splice()
+            # Where it will go on is known by now only if there is no choice.
+            urls = [member.upstream.base_url for member in self._pool.members]
+            self._keeper.spliced(generation, urls[0] if len(urls) == 1 else "")
+        log.info(
+            "generation_resumed",
+            generation=generation.id,
+            pieces=len(generation.pieces),
+            gap=entry.gap,
+        )
+        self._start(generation, functools.partial(self._resumer.run, generation, entry))
+
+    async def find(self, request: Attach, user: User) -> Generation:
+        """The generation that a client wants to read: one of the user's, or an admin's any.
+
+        Raises:
+            RequestError: there is none, or the client has more of it than there is.
+        """
+        if self._draining:
+            raise _shutting_down("the server is shutting down; attach again later")
+        owner = view_of(user)
+        found = self._registry.find(request.id, owner)
+        if found is None:
+            found = await self._stored(request.id, owner)
+        requests.check_position(found, request.first, request.epoch)
+        return found
+
+    async def _stored(self, id_: str, owner: str | None) -> Generation:
+        """One that is over; all who read it share what was read from the store."""
+        async with self._finding:
+            found = self._replayed.get(id_) or await self._keeper.find(id_, owner)
+        if found is None or owner not in (None, found.owner):
+            raise unknown(id_)
+        self._replayed[id_] = found
+        return found
+
+    def left(self, generation: Generation) -> None:
+        """Nobody may read a generation now: begin to count the time that it goes on for."""
+        seconds = generation.on_disconnect
+        if generation.readers or generation.ended or seconds >= MAX_LINGER:
+            return
+        if seconds <= 0:
+            generation.cancel()
+        elif generation.abandoned is None:
+            generation.abandoned = trio.CancelScope()
+            self._nursery.start_soon(self._abandon, generation, generation.abandoned)
+
+    async def _abandon(self, generation: Generation, scope: trio.CancelScope) -> None:
+        with scope:
+            await trio.sleep(generation.on_disconnect)
+            if generation.readers:  # one has come in this very moment
+                return
+            log.info("generation_abandoned", generation=generation.id)
+            generation.cancel()
+
+    def _count(self, generation: Generation) -> None:
+        if self.analyst is not None:
+            self.analyst.wake()
+        self._reporter.ended(generation)
+        self.watch.ended(generation)
+        error = generation.error
+        log.info(
+            "generation_ended",
+            generation=generation.id,
+            state=generation.state,
+            pieces=len(generation.pieces),
+            seconds=round(trio.current_time() - generation.times.received, 3),
+            **({} if error is None else {"code": error.code, "reason": error.message}),
+        )
+
+    async def embed(self, texts: list[str], user: User, model: str | None = None) -> list[bytes]:
+        """See asking.embed.
+
+        Raises:
+            RequestError: as there, or the server is stopping.
+        """
+        with self.watch.answering("embed"):
+            self._check_not_draining()
+            return await queries.embed(
+                texts, user, model, self._pool, self._admission, self.settings.timeout
+            )
+
+    async def search(self, text: str, k: int, user: User) -> Found:
+        """See asking.search.
+
+        Raises:
+            RequestError: as there, or the server is stopping.
+        """
+        with self.watch.answering("search"):
+            self._check_not_draining()
+            return await queries.search(text, k, user, self.analyst, self.settings.timeout)
+
+    def _check_not_draining(self) -> None:
+        if self._draining:
+            raise _shutting_down("the server is shutting down; try again later")
+
+    async def list_generations(self, request: ListGenerations, user: User) -> list[dict[str, Any]]:
+        """Generations of a user (an admin's: of all), newest first, as the protocol's entries.
+
+        Raises:
+            RequestError: as `listing.newest`.
+        """
+        return await listing.newest(request, user, self._registry, self._keeper)
+
+    async def report(self, user: User) -> dict[str, Any]:
+        """What a status request is answered with; see reporting.py."""
+        report = self._reporter.report(
+            user, draining=self._draining, connections=len(self._sessions)
+        )
+        if self.analyst is not None:
+            with contextlib.suppress(RequestError), trio.move_on_after(2):
+                report["analysis"] = await self.analyst.report(view_of(user))
+        return report
+
+
+def _shutting_down(message: str) -> RequestError:
+    return RequestError(ErrorCode.SHUTTING_DOWN, message, retry=True)

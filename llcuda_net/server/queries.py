@@ -1,0 +1,74 @@
+"""Requests that are no generations: vectors of texts, and a search by meaning."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import trio
+
+from llcuda_net.analysis import embeddings
+from llcuda_net.analysis.analyzer import Analyst
+from llcuda_net.analysis.vector_index import Found
+from llcuda_net.config.upstreams import EMBEDDINGS
+from llcuda_net.config.users import User
+from llcuda_net.errors import RequestError
+from llcuda_net.generation.runner import too_late
+from llcuda_net.scheduler.scheduler import Admission
+from llcuda_net.scheduler.ticket import Claim, Ticket
+from llcuda_net.upstream.lease import Need
+from llcuda_net.upstream.pool import Pool
+from llcuda_protocol import ErrorCode
+
+
+async def embed(
+    texts: list[str],
+    user: User,
+    model: str | None,
+    pool: Pool,
+    admission: Admission,
+    timeout: float,
+) -> list[bytes]:
+    """A vector a text, float32, little-endian.
+
+    Args:
+        model: by name; None: the default one.
+        timeout: seconds for all of it.
+
+    Raises:
+        RequestError: there is no such model, the queue is full, the upstream fails or gives no
+            embeddings, or it took too long.
+    """
+    group = pool.key_of(model, EMBEDDINGS)
+
+    def enter(tokens: int) -> Ticket:
+        need = Need(group, EMBEDDINGS)
+        return admission.enter(Claim(user, group, need, prompt_tokens=tokens, most_tokens=0))
+
+    def again(ticket: Ticket, failed: frozenset[str]) -> bool:
+        need = Need(group, EMBEDDINGS, avoid=failed)
+        if pool.elsewhere(need):
+            admission.again(ticket, replace(ticket.claim, key=need))
+            return True
+        return False
+
+    with trio.move_on_after(timeout):
+        return await embeddings.embed(texts, enter, again)
+    raise too_late(timeout)
+
+
+async def search(text: str, k: int, user: User, analyst: Analyst | None, timeout: float) -> Found:
+    """The k results of a user (an admin's: of all) nearest to a text.
+
+    Raises:
+        RequestError: as `embed`, or nothing is analysed here.
+    """
+    if analyst is None:
+        raise RequestError(
+            ErrorCode.UNSUPPORTED,
+            "this server analyses no results: it was started with --no-analysis, or keeps none",
+        )
+    if not text.strip():
+        raise RequestError(ErrorCode.INVALID_REQUEST, "the text to search for is empty")
+    with trio.move_on_after(timeout):
+        return await analyst.search(text, k, user)
+    raise too_late(timeout)

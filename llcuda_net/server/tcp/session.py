@@ -1,0 +1,388 @@
+"""One client connection on the server: handshake, requests in, frames out.
+
+What goes wrong here ends this session and no other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Iterable
+from typing import TypeVar
+
+import structlog
+import trio
+
+from llcuda_net.config.users import User
+from llcuda_net.errors import RequestError
+from llcuda_net.generation.generation import Generation
+from llcuda_net.server.tcp.chunking import hit_frames, listing_frames, vector_frames
+from llcuda_net.server.tcp.host import Host
+from llcuda_net.server.tcp.stream import GenerationStream
+from llcuda_net.server.tcp.write_buffer import HIGH_WATER, Outbox
+from llcuda_net.server.tcp.wrong_protocol import ANSWER, TELLING, speaks_http
+from llcuda_protocol import (
+    Attach,
+    Cancel,
+    Connection,
+    ConnectionClosed,
+    ConnectionState,
+    Credit,
+    Done,
+    Embed,
+    Error,
+    ErrorCode,
+    Event,
+    Frame,
+    Generate,
+    GoAway,
+    Hello,
+    Limits,
+    ListGenerations,
+    LocalProtocolError,
+    Ping,
+    Pong,
+    RemoteProtocolError,
+    Report,
+    Role,
+    Search,
+    Status,
+    Welcome,
+)
+
+log = structlog.get_logger(__name__)
+
+_E = TypeVar("_E", Embed, Search, ListGenerations)
+#: What a request may ask for, told in the handshake.
+FEATURES = ["generate", "attach", "embed", "status", "search", "list", "pool", "splice"]
+_READ = 64 << 10
+#: Events after which the others have their turn: one read may hold thousands of pings.
+_TURN = 64
+#: Seconds for the last bytes of an ending session to leave.
+_FAREWELL = 2.0
+
+
+class Session:
+    """Serves one connection until either side ends it.
+
+    Args:
+        stream: the connection, TLS included where there is TLS.
+        number: names the session in the log.
+
+    Attributes:
+        user: whose token the client gave; there is none before it is let in.
+    """
+
+    user: User
+
+    def __init__(self, server: Host, stream: trio.abc.Stream, number: int) -> None:
+        settings = server.settings
+        self.greeted = False
+        #: Ends the session, from outside.
+        self.scope = trio.CancelScope()
+        #: Ends it too, but what was said before still goes out.
+        self._listening = trio.CancelScope()
+        self._server = server
+        self._stream = stream
+        self._connection = Connection(Role.SERVER, Limits(settings.max_frame, settings.max_streams))
+        self._outbox = Outbox(stream, self._pump_all, settings.write_timeout, server.unflushed)
+        self._streams: dict[int, GenerationStream] = {}
+        self._scopes: dict[int, trio.CancelScope] = {}  # of requests that have no generation
+        self._attaching: dict[int, Cancel | None] = {}
+        self._nursery: trio.Nursery
+        self._log = log.bind(session=number)
+        self._first_bytes = b""
+        self._token: str | None = None
+
+    @property
+    def busy(self) -> bool:
+        """Whether a request is open or bytes wait to be sent."""
+        return self._connection.open_streams > 0 or self._outbox.busy
+
+    @property
+    def open_streams(self) -> int:
+        """Requests that are open."""
+        return self._connection.open_streams
+
+    async def run(self) -> None:
+        """Serve; returns when the session is over, whatever ended it."""
+        try:
+            with self.scope:
+                async with trio.open_nursery() as self._nursery:
+                    self._nursery.start_soon(self._outbox.run)
+                    await self._serve()
+                    self._nursery.cancel_scope.cancel()
+        except* trio.TooSlowError:
+            self._log.warning("session_stalled", seconds=self._server.settings.write_timeout)
+        except* (trio.BrokenResourceError, trio.ClosedResourceError):
+            self._log.debug("session_lost")
+        finally:
+            self._drop_streams()
+            self._outbox.close()
+            await trio.aclose_forcefully(self._stream)
+
+    async def _serve(self) -> None:
+        try:
+            greeted = False
+            with trio.move_on_after(self._server.settings.handshake_timeout):
+                greeted = await self._handshake()
+            if greeted:
+                self._server.session_greeted(self)
+                with self._listening:
+                    await self._listen()
+            elif self._connection.state is ConnectionState.NEW:
+                self._refuse(ErrorCode.HANDSHAKE_TIMEOUT, "no greeting came in time")
+        except RemoteProtocolError as error:
+            self._log.info("protocol_error", code=error.code, detail=error.message)
+            http = error.code is ErrorCode.BAD_PREFACE and speaks_http(self._first_bytes)
+            self._outbox.add(ANSWER if http else error.reply)
+        self._drop_streams()
+        self._outbox.flush()
+        with trio.move_on_after(_FAREWELL):
+            await self._outbox.drained()
+            if isinstance(self._stream, trio.SocketStream):
+                # Closing with unread bytes would reset the connection and lose our last words.
+                await self._stream.send_eof()
+                while await self._stream.receive_some(_READ):
+                    pass
+
+    async def _listen(self) -> None:
+        handled = 0
+        while (event := await self._next_event()) is not None:
+            self._handle(event)
+            handled += 1
+            if handled % _TURN == 0:
+                await trio.lowlevel.checkpoint()
+
+    # -- handshake ----------------------------------------------------------------------------
+
+    async def _handshake(self) -> bool:
+        event = await self._next_event()
+        if not isinstance(event, Hello):
+            return False
+        user = self._server.users.find(event.token)
+        if user is None:
+            self._log.warning("unauthorized", token_given=event.token is not None)
+            self._refuse(ErrorCode.UNAUTHORIZED, "the token is missing or wrong")
+            return False
+        if self._server.full:
+            self._refuse(
+                ErrorCode.TOO_MANY_CONNECTIONS, "too many connections; try again later", retry=True
+            )
+            return False
+        self.user, self._token = user, event.token
+        limits = self._connection.limits
+        self._send(
+            Welcome(
+                self._connection.version or 0,
+                limits.max_frame,
+                limits.max_streams,
+                self._server.agent,
+                FEATURES,
+            )
+        )
+        self._outbox.flush()
+        self.greeted = True
+        return True
+
+    def _refuse(self, code: ErrorCode, message: str, *, retry: bool = False) -> None:
+        self._send(Error(0, code, message, retry))
+
+    # -- events -------------------------------------------------------------------------------
+
+    async def _next_event(self) -> Event | None:
+        """The next event; None when the client has closed."""
+        while True:
+            event = self._connection.next_event()
+            if isinstance(event, ConnectionClosed):
+                return None
+            if isinstance(event, Error):  # a client's only error is of the whole connection
+                self._log.info("client_gave_up", code=event.code, detail=event.message)
+                return None
+            if event is not None:
+                return event
+            self._outbox.flush()
+            if len(self._outbox) >= HIGH_WATER:
+                await self._outbox.drained()
+            data = await self._stream.receive_some(_READ)
+            if not self._first_bytes:
+                self._first_bytes = bytes(data[:TELLING])
+            self._connection.receive_data(data)
+
+    def _handle(self, event: Event) -> None:
+        if isinstance(event, Generate):
+            self._generate(event)
+        elif isinstance(event, Credit):
+            stream = self._streams.get(event.stream)
+            if stream is not None:
+                stream.pump()
+        elif isinstance(event, Attach):
+            self._attaching[event.stream] = None
+            self._nursery.start_soon(self._attach, event)
+        elif isinstance(event, Cancel):
+            self._cancel(event)
+        elif isinstance(event, Embed):
+            self._nursery.start_soon(self._work, event, self._embed)
+        elif isinstance(event, Search):
+            self._nursery.start_soon(self._work, event, self._search)
+        elif isinstance(event, ListGenerations):
+            self._nursery.start_soon(self._work, event, self._list)
+        elif isinstance(event, Status):
+            self._nursery.start_soon(self._status, event)
+        elif isinstance(event, Ping):
+            self._send(Pong(event.payload))
+
+    def _generate(self, event: Generate) -> None:
+        try:
+            generation = self._server.submit(event, self.user)
+        except RequestError as error:
+            self._fail(event.stream, error)
+            return
+        self._read(event, generation)
+
+    async def _attach(self, event: Attach) -> None:
+        try:
+            generation = await self._server.find(event, self.user)
+        except RequestError as error:
+            del self._attaching[event.stream]
+            self._fail(event.stream, error)
+        else:
+            cancel = self._attaching.pop(event.stream)
+            if self._connection.is_open(event.stream):
+                self._read(event, generation)
+                if cancel is not None:
+                    self._cancel(cancel)
+        self._outbox.flush()
+
+    def _read(self, event: Generate | Attach, generation: Generation) -> None:
+        """Answer a request with what a generation has and will have."""
+        stream = GenerationStream(
+            event.stream,
+            generation,
+            self._connection,
+            self._outbox,
+            first=event.first if isinstance(event, Attach) else 0,
+            with_ids=event.tokens,
+            with_durable=event.durable,
+            with_splices=event.splices,
+            on_end=self._streams.pop,
+            on_left=self._server.left,
+            on_crash=self.scope.cancel,
+        )
+        self._streams[event.stream] = stream
+        stream.pump()
+
+    def _cancel(self, event: Cancel) -> None:
+        number = event.stream
+        if number in self._streams:
+            if event.detach:
+                self._streams[number].detach()
+            else:
+                self._streams[number].cancel()
+        elif number in self._attaching:
+            self._attaching[number] = self._attaching[number] or event
+        elif number in self._scopes:
+            self._scopes[number].cancel()
+
+    async def _work(self, event: _E, work: Callable[[_E], Awaitable[dict[str, int]]]) -> None:
+        """Answer a request that may be cancelled; `work` gives the usage that done tells."""
+        started = trio.current_time()
+        scope = self._scopes[event.stream] = trio.CancelScope()
+        reason, usage = "cancelled", {}
+        try:
+            with scope:
+                usage = await work(event)
+                reason = "complete"
+            total = round((trio.current_time() - started) * 1e3, 3)
+            self._send(Done(event.stream, reason, usage=usage, timings={"total": total}))
+        except RequestError as error:
+            self._fail(event.stream, error)
+        except LocalProtocolError as error:
+            self._fail(event.stream, RequestError(ErrorCode.INTERNAL, str(error)))
+        finally:
+            del self._scopes[event.stream]
+        self._outbox.flush()
+
+    async def _embed(self, event: Embed) -> dict[str, int]:
+        vectors = await self._server.embed(event.input, self.user, event.model)
+        await self._reply(vector_frames(event.stream, vectors, self._peer_frame()))
+        return {}
+
+    async def _search(self, event: Search) -> dict[str, int]:
+        found = await self._server.search(event.text, event.k, self.user)
+        await self._reply(hit_frames(event.stream, found, self._peer_frame()))
+        return {"searched": found.searched, "backlog": found.backlog}
+
+    async def _list(self, event: ListGenerations) -> dict[str, int]:
+        entries = await self._server.list_generations(event, self.user)
+        await self._reply(listing_frames(event.stream, entries, self._peer_frame()))
+        return {}
+
+    async def _reply(self, frames: Iterable[Frame]) -> None:
+        for frame in frames:
+            self._send(frame)
+            self._outbox.flush()
+            if not self._outbox.has_room:
+                await self._outbox.drained()
+
+    def _peer_frame(self) -> int:
+        return (self._connection.peer_limits or Limits()).max_frame
+
+    async def _status(self, event: Status) -> None:
+        self._send(Report(event.stream, await self._server.report(self.user)))
+        self._outbox.flush()
+
+    # -- what the server calls ----------------------------------------------------------------
+
+    def go_away(self, grace: float) -> None:
+        """Tell the client that the server is about to stop."""
+        if self.greeted and self._connection.state is ConnectionState.OPEN:
+            self._send(GoAway(grace, "the server is shutting down"))
+            self._outbox.flush()
+
+    def check_user(self) -> None:
+        """The users may have changed: end the session if its token is no longer this user's."""
+        if not self.greeted:
+            return
+        user = self._server.users.find(self._token)
+        if user is not None and (user.name, user.admin) == (self.user.name, self.user.admin):
+            self.user = user
+            return
+        self._log.warning("unauthorized", user=self.user.name)
+        self._drop_streams()
+        self._refuse(ErrorCode.UNAUTHORIZED, "the token is not valid any more")
+        self._listening.cancel()
+
+    def hand_back(self, error: RequestError) -> None:
+        """The server stops now: end every request that is open."""
+        for stream in tuple(self._streams.values()):
+            stream.hand_back(error)
+        for number, scope in self._scopes.items():
+            self._fail(number, error)
+            scope.cancel()
+        self._outbox.flush()
+
+    # -- sending ------------------------------------------------------------------------------
+
+    def _send(self, frame: Frame) -> None:
+        number: int = getattr(frame, "stream", 0)
+        if self._connection.state is ConnectionState.CLOSED or (
+            number and not self._connection.is_open(number)
+        ):
+            return  # the client has gone, or the request was ended, while the answer was made
+        self._outbox.add(self._connection.send(frame))
+
+    def _fail(self, number: int, error: RequestError) -> None:
+        self._send(
+            Error(number, error.code, error.message, error.retry, error.retry_after, error.durable)
+        )
+
+    def _pump_all(self) -> None:
+        for stream in tuple(self._streams.values()):
+            stream.pump()
+
+    def _drop_streams(self) -> None:
+        streams = tuple(self._streams.values())
+        self._streams.clear()
+        for stream in streams:
+            stream.drop()
+        for scope in self._scopes.values():
+            scope.cancel()

@@ -1,0 +1,126 @@
+"""The journal's files: beginning one, writing open generations anew, picking out live records."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from llcuda_net.storage.journal import format as framing
+from llcuda_net.storage.journal.disk import Files
+from llcuda_net.storage.journal.entry import unless_ones
+from llcuda_net.storage.journal.recovery import OpenGeneration, Recovered, segment_path
+from llcuda_net.storage.records import Appended, Record, Spliced, decode, encode
+
+#: Log entries in one record of a generation that is written anew.
+_CHUNK = 4096
+
+
+@dataclass(slots=True)
+class Segment:
+    """A file that is being written.
+
+    Attributes:
+        seed: what the next record's CRC starts from.
+        size: bytes of the file that hold whole records.
+    """
+
+    number: int
+    descriptor: int
+    seed: int
+    size: int
+
+
+class Place(Protocol):
+    """What is needed of a journal.Log."""
+
+    slot: int
+    bytes: int
+
+
+def start_segment(folder: Path, files: Files, header: framing.Header, body: bytes) -> Segment:
+    """Begin a file with a header and framed records, both on the disk when this returns.
+
+    Raises:
+        OSError: it could not be; no file is left then.
+    """
+    path = segment_path(folder, header.segment)
+    data = header.encode() + body
+    descriptor = files.create(path)
+    try:
+        done = 0
+        while done < len(data):
+            done += files.pwrite(descriptor, data[done:] if done else data, done)
+        files.fdatasync(descriptor)
+        files.fsync_dir(folder)
+    except OSError:
+        files.close(descriptor)
+        with contextlib.suppress(OSError):
+            files.unlink(path)
+        raise
+    return Segment(header.segment, descriptor, header.seed, len(data))
+
+
+def restate(
+    folder: Path,
+    files: Files,
+    found: Recovered,
+    next_slot: int,
+    pairs: Sequence[tuple[OpenGeneration, Place]],
+) -> Segment:
+    """Begin a file that holds these generations, each in its new slot.
+
+    Raises:
+        OSError: as `start_segment`.
+    """
+    header = framing.Header(found.next_segment, max(next_slot, found.next_slot))
+    seed = header.seed
+    out = bytearray()
+    count = 0
+    for generation, log in pairs:
+        before = len(out)
+        for record in _restated(generation, log.slot):
+            body = encode(record)
+            out += framing.frame(body, seed + count)
+            out += body
+            count += 1
+        log.bytes = len(out) - before
+    segment = start_segment(folder, files, header, bytes(out))
+    segment.seed = seed + count
+    return segment
+
+
+def _restated(generation: OpenGeneration, slot: int) -> list[Record]:
+    opened, log = generation.opened, generation.log
+    opened.slot = slot
+    records: list[Record] = [opened]
+    for first in range(0, len(log.pieces), _CHUNK):
+        cut = slice(first, first + _CHUNK)
+        logprobs = None if log.logprobs is None else log.logprobs[cut]
+        counts = None if log.counts is None else unless_ones(log.counts[cut])
+        records.append(Appended(slot, first, log.pieces[cut], log.ids[cut], logprobs, counts))
+    records += [Spliced(slot, *splice) for splice in generation.splices]
+    for record in (generation.dispatched, generation.concluded, generation.ended):
+        if record is not None:
+            record.slot = slot
+            records.append(record)
+    return records
+
+
+def live_bodies(path: Path, files: Files, slots: set[int]) -> list[tuple[int, bytes]]:
+    """Slot and body of each record in a file that belongs to one of these slots.
+
+    Raises:
+        OSError: the file cannot be read.
+        StorageError: it is damaged.
+    """
+    data = files.read(path)
+    header = framing.Header.decode(data)
+    found = []
+    for _, body in framing.bodies(data, header.seed):
+        slot = decode(body).slot
+        if slot in slots:
+            found.append((slot, bytes(body)))
+    return found

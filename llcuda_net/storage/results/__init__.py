@@ -1,0 +1,4 @@
+"""The store of finished generations, in SQLite.
+
+It imports `errors` and `storage.records`.
+"""

@@ -1,0 +1,136 @@
+"""Deleting old results without getting in anybody's way.
+
+A prune is many short transactions. Each deletes for a few milliseconds, gives some pages back to
+the file system, and is followed by a pause as long as itself, so that others get their turn.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import apsw
+
+from llcuda_net.storage.results.connection import rows, transaction
+from llcuda_net.storage.results.interface import Plan, Retention, Step
+
+#: Pages are given back in so many transactions after each that deletes.
+_VACUUMS = 4
+#: Seconds of deleting in one transaction, the most results in it, and pages given back in another.
+_STEP, _STEP_RESULTS, _PAGES = 0.005, 128, 32
+
+#: SQLite's synchronous between the transactions of a prune: results are put then.
+AFTERWARDS = "FULL"
+
+#: Takes results out of the index.
+Forget = Callable[[Sequence[int]], None]
+#: Gives the bodies that three columns need.
+References = Callable[[bytes | int, bytes | int, bytes | int | None], list[int]]
+
+
+def plan(db: apsw.Connection, retention: Retention) -> Plan:
+    """What would be deleted; reads only an index."""
+    owner = retention.owner
+    mine = "(?1 IS NULL OR owner = ?1)"
+    count = size = 0
+    newest: int | None = None
+    total = 0
+    if retention.max_bytes is not None:
+        total = db.execute(f"SELECT coalesce(sum(size), 0) FROM results WHERE {mine}", (owner,)).get
+    before = retention.before
+    room = retention.max_bytes
+    for created, bytes_ in _sizes(db, owner):
+        old = before is not None and created < before
+        large = room is not None and total - size > room
+        # Results of the very same nanosecond go together.
+        if not old and not large and created != newest:
+            break
+        count += 1
+        size += bytes_
+        newest = created
+    return Plan(count, size, newest)
+
+
+def steps(
+    db: apsw.Connection, retention: Retention, forget: Forget, references: References
+) -> Iterator[Step]:
+    """Delete what `plan` says, a step at a time."""
+    newest = plan(db, retention).newest
+    if newest is None:
+        return
+    limit = _STEP_RESULTS
+    while True:
+        batch = rows(
+            db,
+            "SELECT seq, size, input, log, logprobs FROM results"
+            " WHERE created <= ?1 AND (?2 IS NULL OR owner = ?2) ORDER BY created LIMIT ?3",
+            (newest, retention.owner, limit),
+        )
+        if not batch:
+            return
+        # Before the results: should we end here, nothing is left in the index that has no result.
+        forget([row[0] for row in batch])
+        bodies = [references(*row[2:]) for row in batch]
+        done = size = 0
+        held = _Held(db)
+        with held:
+            started = time.perf_counter()
+            for (seq, bytes_, *_), needed in zip(batch, bodies, strict=True):
+                db.execute("DELETE FROM results WHERE seq = ?", (seq,))
+                if db.changes():  # else somebody else's prune was quicker
+                    for body in needed:
+                        _release(db, body)
+                    done += 1
+                    size += bytes_
+                if time.perf_counter() - started > _STEP:
+                    break
+        for _ in range(_VACUUMS):
+            with held:
+                db.execute(f"PRAGMA incremental_vacuum({_PAGES})").fetchall()
+        yield Step(done, size, held.longest)
+        time.sleep(held.longest)
+
+
+class _Held:
+    """Transactions that do not wait for the disk while they keep others from writing.
+
+    A power cut may undo them, and what is pruned is then there again; it cannot undo what others
+    commit after them, since whose commit waits for the disk waits for all before it too.
+
+    Attributes:
+        longest: seconds that one of them held the lock.
+    """
+
+    def __init__(self, db: apsw.Connection) -> None:
+        self.longest = 0.0
+        self._db = db
+        self._stack = contextlib.ExitStack()
+        self._since = 0.0
+
+    def __enter__(self) -> None:
+        self._db.execute("PRAGMA synchronous = NORMAL")
+        self._stack.enter_context(transaction(self._db))
+        self._since = time.perf_counter()  # waiting for the lock keeps nobody else from it
+
+    def __exit__(self, *error: Any) -> None:
+        try:
+            self._stack.__exit__(*error)
+        finally:
+            self.longest = max(self.longest, time.perf_counter() - self._since)
+            self._db.execute(f"PRAGMA synchronous = {AFTERWARDS}")
+
+
+def _sizes(db: apsw.Connection, owner: str | None) -> Iterator[tuple[int, int]]:
+    sql = "SELECT created, size FROM results WHERE ?1 IS NULL OR owner = ?1 ORDER BY created"
+    for created, size in db.execute(sql, (owner,)):
+        assert isinstance(created, int)
+        assert isinstance(size, int)
+        yield created, size
+
+
+def _release(db: apsw.Connection, body: int) -> None:
+    left = db.execute("UPDATE bodies SET uses = uses - 1 WHERE id = ? RETURNING uses", (body,)).get
+    if left == 0:
+        db.execute("DELETE FROM bodies WHERE id = ?", (body,))

@@ -1,0 +1,362 @@
+"""What a server counts, in the form that Prometheus reads.
+
+What happens is counted when a request is over; how things stand is read when somebody asks. Nothing
+is done for a token. Labels hold what the operator chose (upstreams, their models) or closed lists
+(states, error codes), never what a client sent. The names of users are of the operator's file.
+"""
+
+from __future__ import annotations
+
+from collections import Counter as Counts
+from collections.abc import Callable, Iterator
+from functools import partial
+from weakref import WeakKeyDictionary
+
+import prometheus_client
+import trio
+from prometheus_client import CollectorRegistry, Counter, Histogram, ProcessCollector
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, InfoMetricFamily, Metric
+from prometheus_client.openmetrics import exposition as openmetrics
+from prometheus_client.registry import Collector
+
+from llcuda_net.config.users import PRIORITIES
+from llcuda_net.errors import RequestError, StorageError
+from llcuda_net.generation.generation import Generation
+from llcuda_net.storage.storage import Storage
+from llcuda_net.telemetry.observers import STATES, UNKNOWN, Member, Standing, Watch
+from llcuda_net.telemetry.readiness import Health
+from llcuda_protocol import ErrorCode
+
+#: Upper bounds in seconds: of phases, from a template to a long answer; of the mean gap between
+#: tokens; of an fdatasync.
+PHASE_BUCKETS = (
+    *(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5),
+    *(1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0),
+)
+GAP_BUCKETS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.02, 0.03, 0.05, 0.1, 0.15, 0.25, 0.5, 1.0)
+SYNC_BUCKETS = (
+    0.0001,
+    0.00025,
+    0.0005,
+    0.001,
+    0.0025,
+    0.005,
+    0.01,
+    0.025,
+    0.05,
+    0.1,
+    0.5,
+    1.0,
+    5.0,
+)
+#: Pairs of upstream and model that are told apart; what comes then is counted as "other".
+MAX_PAIRS = 64
+#: Users that are told apart; what others do is counted as of the user "other".
+MAX_USERS = 64
+_OTHER = (UNKNOWN, UNKNOWN)
+_PLAIN_TEXT = "text/plain; version=0.0.4; charset=utf-8"
+_WHO = ("upstream", "model")
+_NAMED = ("upstream",)
+#: Of each member of the pool, by the end of the metric's name.
+_GAUGES: tuple[tuple[str, str, Callable[[Member], float]], ...] = (
+    ("up", "Whether it answers, and takes work.", lambda member: member.state == "up"),
+    ("slots", "Requests at once.", lambda member: member.slots),
+    ("busy", "Slots that our requests hold.", lambda member: member.busy),
+    ("foreign", "Slots that somebody else uses.", lambda member: member.foreign),
+    ("releasing", "Slots not yet seen to be free again.", lambda member: member.releasing),
+)
+_COUNTERS: tuple[tuple[str, str, Callable[[Member], float]], ...] = (
+    ("restarts", "Starts after the first, of the engine.", lambda member: member.restarts),
+    ("failures", "What failed on it.", lambda member: member.failures),
+    ("failovers", "Requests that left it for another.", lambda member: member.failovers),
+)
+#: Codes with which a store refuses new work.
+_REFUSALS = (StorageError.FAILED, StorageError.FULL, StorageError.BUSY, StorageError.DAMAGED)
+_CODES = frozenset(str(code) for code in ErrorCode)
+
+
+class Metrics(Watch):
+    """All metrics of one server, in a registry of their own.
+
+    Args:
+        version: of this software.
+        health: through which the server is seen.
+
+    Attributes:
+        sync_seconds: of the journal; observed by whoever has it.
+    """
+
+    def __init__(self, version: str, health: Health) -> None:
+        # The time at which each series was made would double their number.
+        prometheus_client.disable_created_metrics()  # type: ignore[no-untyped-call]
+        self._version = version
+        self._health = health
+        self._pairs: set[tuple[str, str]] = set()
+        self._users: dict[str, None] = {}  # in the order in which they came
+        self._counted: WeakKeyDictionary[Generation, int] = WeakKeyDictionary()
+        self._gauges: list[tuple[str, str, Callable[[], float | None]]] = []
+        self._registry = CollectorRegistry(auto_describe=False)
+        counter = partial(Counter, registry=self._registry)
+        self._requests = counter(
+            "llcuda_requests",
+            "Requests that are over, by how they ended; state refused: before they were accepted.",
+            ("kind", "state", "code", *_WHO),
+        )
+        self._from_store = counter(
+            "llcuda_requests_from_store",
+            "Requests answered with what was kept: by the answer cache, or for the same key.",
+        )
+        self._prompt_tokens = counter(
+            "llcuda_prompt_tokens", "Tokens of the prompts that upstreams were given.", _WHO
+        )
+        self._cached_tokens = counter(
+            "llcuda_prompt_cached_tokens",
+            "Tokens of prompts that upstreams had in their cache.",
+            _WHO,
+        )
+        self._completion_tokens = counter(
+            "llcuda_completion_tokens", "Tokens that upstreams have made.", _WHO
+        )
+        self._user_tokens = counter(
+            "llcuda_user_tokens", "Tokens that upstreams have made, by whose request.", ("user",)
+        )
+        histogram = partial(Histogram, registry=self._registry)
+        self._phases = histogram(
+            "llcuda_phase_seconds",
+            "Time of a generation by phase; phases as in SPEC.md.",
+            ("phase", *_WHO),
+            buckets=PHASE_BUCKETS,
+        )
+        self._first_token = histogram(
+            "llcuda_time_to_first_token_seconds",
+            "From the request to its first token, the queue included.",
+            _WHO,
+            buckets=PHASE_BUCKETS,
+        )
+        self._gap = histogram(
+            "llcuda_token_interval_seconds",
+            "Mean time between the tokens of a generation, one observation a generation.",
+            _WHO,
+            buckets=GAP_BUCKETS,
+        )
+        self.sync_seconds = histogram(
+            "llcuda_journal_sync_seconds",
+            "Time of the journal's fdatasync.",
+            buckets=SYNC_BUCKETS,
+        )
+        self._registry.register(_Now(self._now))
+        ProcessCollector(registry=self._registry)  # Linux; elsewhere it gives nothing
+
+    def add_gauge(self, name: str, help_: str, value: Callable[[], float | None]) -> None:
+        """A figure of another part of the server, read when somebody asks; None: not known."""
+        self._gauges.append((name, help_, value))
+
+    def text(self, accept: str = "") -> tuple[str, bytes]:
+        """Everything, as it stands now, with its content type.
+
+        Args:
+            accept: what the reader understands; OpenMetrics if it says so.
+        """
+        standing = self._health.standing
+        if standing is not None:
+            for generation in standing.generations:
+                self._count_tokens(generation, self._pair(generation))
+        if "application/openmetrics-text" in accept:
+            return openmetrics.CONTENT_TYPE_LATEST, _openmetrics(self._registry)
+        return _PLAIN_TEXT, prometheus_client.generate_latest(self._registry)
+
+    # -- what has ended -----------------------------------------------------------------------
+
+    def ended(self, generation: Generation) -> None:
+        """See Watch."""
+        pair = self._pair(generation)
+        error = generation.error
+        code = "" if error is None else _code(error)
+        self._requests.labels("generate", str(generation.state), code, *pair).inc()
+        self._count_tokens(generation, pair)
+        if generation.final is not None:
+            usage = generation.usage
+            self._prompt_tokens.labels(*pair).inc(usage.get("prompt_tokens", 0))
+            self._cached_tokens.labels(*pair).inc(usage.get("cached_tokens", 0))
+        if generation.from_store:
+            self._from_store.inc()
+            return  # its times are those of its first answer
+        times, final = generation.times, generation.final
+        timings = None if final is None else final.timings
+        now = trio.current_time()
+        for phase, ms in times.phases(now, 0.0 if timings is None else timings.prompt_ms).items():
+            self._phases.labels(phase, *pair).observe(ms / 1e3)
+        if times.first_token is not None and times.last_token is not None:
+            self._first_token.labels(*pair).observe(times.first_token - times.received)
+            if generation.made > 1:
+                mean = (times.last_token - times.first_token) / (generation.made - 1)
+                self._gap.labels(*pair).observe(mean)
+
+    def refused(self, error: RequestError) -> None:
+        """See Watch."""
+        self._requests.labels("generate", "refused", _code(error), "", "").inc()
+
+    def answered(self, kind: str, error: RequestError | None) -> None:
+        """See Watch."""
+        state, code = ("done", "") if error is None else ("failed", _code(error))
+        self._requests.labels(kind, state, code, "", "").inc()
+
+    def _count_tokens(self, generation: Generation, pair: tuple[str, str]) -> None:
+        """Count what it has made since the last time; so the counter moves while it runs."""
+        made = generation.made
+        more = made - self._counted.get(generation, 0)
+        if more > 0:
+            self._completion_tokens.labels(*pair).inc(more)
+            self._user_tokens.labels(self._user(generation.owner)).inc(more)
+            self._counted[generation] = made
+
+    def _pair(self, generation: Generation) -> tuple[str, str]:
+        """The labels upstream and model; empty for what was never given to an upstream."""
+        if not generation.upstream:
+            return "", ""
+        standing = self._health.standing
+        upstream = UNKNOWN if standing is None else standing.name_of(generation.upstream)
+        pair = upstream, str(generation.model.get("name") or "")
+        if pair not in self._pairs:
+            if len(self._pairs) >= MAX_PAIRS:
+                return _OTHER
+            self._pairs.add(pair)
+        return pair
+
+    def _user(self, name: str) -> str:
+        if name not in self._users:
+            if len(self._users) >= MAX_USERS:
+                return UNKNOWN
+            self._users[name] = None
+        return name
+
+    # -- how it stands ------------------------------------------------------------------------
+
+    def _now(self) -> Iterator[Metric]:
+        info = {"version": self._version}
+        yield InfoMetricFamily("llcuda_build", "The software.", value=info)
+        standing = self._health.standing
+        if standing is None:
+            yield _gauge("llcuda_ready", "Whether a request would be served.", 0)
+            return
+        yield from self._server(standing)
+        yield from _upstreams(standing)
+        yield from self._waiting(standing)
+        if standing.storage is not None:
+            yield from _storage(standing.storage)
+        for name, help_, read in self._gauges:
+            value = read()
+            if value is not None:
+                yield _gauge(name, help_, value)
+
+    def _server(self, now: Standing) -> Iterator[Metric]:
+        settings = now.settings
+        ready = self._health.reason() is None
+        yield _gauge("llcuda_ready", "Whether a request would be served.", ready)
+        yield _gauge("llcuda_draining", "Whether the server is about to stop.", now.draining)
+        yield _gauge("llcuda_requests_running", "Requests that hold a slot.", now.running)
+        yield _gauge("llcuda_requests_queued", "Requests that wait for a slot.", now.queued)
+        yield _gauge("llcuda_queue_limit", "Requests that may wait.", settings.max_queue)
+        generations = len(now.generations)
+        yield _gauge("llcuda_generations", "Generations that have not ended.", generations)
+        yield _gauge("llcuda_streams", "Requests open on connections.", now.streams)
+        yield _gauge("llcuda_connections", "Clients connected.", len(now.sessions))
+        yield _gauge("llcuda_connections_limit", "Clients at once.", settings.max_connections)
+        opened = now.connections_opened
+        yield _counter("llcuda_connections_opened", "Connections since the start.", opened)
+
+    def _waiting(self, now: Standing) -> Iterator[Metric]:
+        waiting = Counts(ticket.claim.priority.name.lower() for ticket in now.waiting())
+        queue = GaugeMetricFamily(
+            "llcuda_queue_waiting", "Requests that wait, by their priority.", labels=("priority",)
+        )
+        for priority in PRIORITIES:
+            queue.add_metric((priority,), waiting[priority])
+        running, queued = Counts[str](), Counts[str]()
+        for load in now.users():
+            name = self._user(load.name)
+            running[name] += load.running
+            queued[name] += load.queued
+        yield queue
+        for kind, help_, found in (
+            ("running", "Requests that hold a slot, by user.", running),
+            ("queued", "Requests that wait, by user.", queued),
+        ):
+            family = GaugeMetricFamily(f"llcuda_user_{kind}", help_, labels=("user",))
+            # Also of those who have nothing under way now: a series that vanishes says nothing.
+            for user in dict.fromkeys([*self._users, *found]):
+                family.add_metric((user,), found[user])
+            yield family
+
+
+class _Now(Collector):
+    def __init__(self, collect: Callable[[], Iterator[Metric]]) -> None:
+        self._collect = collect
+
+    def collect(self) -> Iterator[Metric]:
+        return self._collect()
+
+
+def _upstreams(now: Standing) -> Iterator[Metric]:
+    """One series each, whatever its model is: what it runs is told by llcuda_upstream_info."""
+    members = {member.name: member for member in now.pool.members}  # no name twice
+    info = InfoMetricFamily("llcuda_upstream", "Of what model it is, and for what.", labels=_NAMED)
+    state = GaugeMetricFamily(
+        "llcuda_upstream_state", "1 at the state that it is in.", labels=("upstream", "state")
+    )
+    for name, member in members.items():
+        roles = ",".join(sorted(member.roles))
+        info.add_metric((name,), {"model": member.model, "roles": roles})
+        for one in STATES:
+            state.add_metric((name, one), member.state == one)
+    yield from (info, state)
+    for key, help_, read in _GAUGES:
+        family = GaugeMetricFamily(f"llcuda_upstream_{key}", help_, labels=_NAMED)
+        for name, member in members.items():
+            family.add_metric((name,), read(member))
+        yield family
+    for key, help_, read in _COUNTERS:
+        counted = CounterMetricFamily(f"llcuda_upstream_{key}", help_, labels=_NAMED)
+        for name, member in members.items():
+            counted.add_metric((name,), read(member))
+        yield counted
+
+
+def _storage(storage: Storage) -> Iterator[Metric]:
+    journal = storage.journal.figures
+    name = "llcuda_journal"
+    yield _counter(f"{name}_records", "Records appended.", journal.records)
+    yield _counter(f"{name}_written_bytes", "Bytes written.", journal.bytes)
+    yield _counter(f"{name}_writes", "System calls that wrote.", journal.writes)
+    yield _gauge(f"{name}_segments", "Files.", journal.segments)
+    yield _gauge(f"{name}_live_bytes", "Bytes of open generations.", journal.live_bytes)
+    yield _counter("llcuda_store_results", "Results committed.", storage.committed)
+    yield _gauge("llcuda_store_backlog", "Results that wait to be committed.", storage.backlog)
+    unstored = len(storage.unstored)
+    yield _gauge("llcuda_store_unstored", "Results that the store did not take yet.", unstored)
+    refusing = GaugeMetricFamily(
+        "llcuda_store_refusing", "Whether new work is refused, by the reason.", labels=("code",)
+    )
+    refusal = storage.refusal
+    for code in _REFUSALS:
+        refusing.add_metric((code,), refusal is not None and refusal.code == code)
+    yield refusing
+
+
+def _openmetrics(registry: CollectorRegistry) -> bytes:
+    text: bytes = openmetrics.generate_latest(registry)  # type: ignore[no-untyped-call]
+    return text
+
+
+def _gauge(name: str, help_: str, value: float) -> Metric:
+    return GaugeMetricFamily(name, help_, value=value)
+
+
+def _counter(name: str, help_: str, value: float) -> Metric:
+    return CounterMetricFamily(name, help_, value=value)
+
+
+def _code(error: RequestError) -> str:
+    """The error's code, of the closed list; a stored result may have another one."""
+    code = str(error.code)
+    return code if code in _CODES else "other"

@@ -1,0 +1,274 @@
+"""What somebody who watches a server sees: how it stands now, and what has just ended.
+
+The server knows nothing of who watches. Nothing here is called for a token.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections import OrderedDict
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from enum import IntEnum
+from typing import Protocol
+
+import structlog
+
+from llcuda_net.config.settings import Settings
+from llcuda_net.errors import RequestError
+from llcuda_net.generation.generation import Generation
+from llcuda_net.generation.persistence import Keeper
+from llcuda_net.generation.registry import Registry
+from llcuda_net.scheduler.scheduler import Admission
+from llcuda_net.server.tcp.session import Session
+from llcuda_net.storage.storage import Storage
+
+log = structlog.get_logger(__name__)
+
+#: What a member's state may be.
+STATES = ("up", "down", "probing", "draining")
+#: URLs whose member's name is remembered when the member is gone.
+MAX_NAMES = 256
+#: What an upstream is called that never was one of ours, as far as is remembered.
+UNKNOWN = "other"
+
+
+class Located(Protocol):
+    """Of an upstream, where it is."""
+
+    @property
+    def base_url(self) -> str:
+        """Where it is now; that of the built-in engine changes when it is started again."""
+
+
+class Member(Protocol):
+    """Of an upstream in the pool, what those who watch want to know."""
+
+    @property
+    def name(self) -> str:
+        """What the operator calls it."""
+
+    @property
+    def upstream(self) -> Located:
+        """Itself."""
+
+    @property
+    def roles(self) -> Collection[str]:
+        """What it serves: completions, embeddings."""
+
+    @property
+    def state(self) -> str:
+        """One of STATES."""
+
+    @property
+    def reason(self) -> str:
+        """Why it is not up."""
+
+    @property
+    def model(self) -> str:
+        """The name of its model; empty while that is not known."""
+
+    @property
+    def slots(self) -> int:
+        """All of them; 0 while that is not known."""
+
+    @property
+    def busy(self) -> int:
+        """Slots that our requests hold."""
+
+    @property
+    def foreign(self) -> int:
+        """Slots that somebody else uses."""
+
+    @property
+    def releasing(self) -> int:
+        """Slots that are given back, and not yet seen to be free."""
+
+    @property
+    def restarts(self) -> int:
+        """Since the start; of the built-in engine."""
+
+    @property
+    def failures(self) -> int:
+        """Requests that it failed at, since the start."""
+
+    @property
+    def failovers(self) -> int:
+        """Requests that went on elsewhere because it failed, since the start."""
+
+
+class Pool(Protocol):
+    """Where requests go."""
+
+    @property
+    def members(self) -> Sequence[Member]:
+        """Those there are now; what they say of themselves is kept fresh by the pool."""
+
+
+class UserLoad(Protocol):
+    """What one user has under way."""
+
+    @property
+    def name(self) -> str:
+        """As in the operator's file; empty for everybody who has none."""
+
+    @property
+    def running(self) -> int:
+        """Requests that hold a slot."""
+
+    @property
+    def queued(self) -> int:
+        """Requests that wait."""
+
+
+class Claim(Protocol):
+    """Of what a waiting request wants, how urgent it is."""
+
+    @property
+    def priority(self) -> IntEnum:
+        """HIGH, NORMAL or LOW."""
+
+
+class Waiting(Protocol):
+    """A request that waits."""
+
+    @property
+    def claim(self) -> Claim:
+        """What it wants."""
+
+
+class Watch:
+    """Told of each request once, when it is over; this one does nothing."""
+
+    def ended(self, generation: Generation) -> None:
+        """A generation has ended in this process."""
+
+    def refused(self, error: RequestError) -> None:
+        """A generate request was refused before there was a generation."""
+
+    def answered(self, kind: str, error: RequestError | None) -> None:
+        """A request of another kind was answered, or failed."""
+
+    @contextlib.contextmanager
+    def submitting(self) -> Iterator[None]:
+        """Around what may refuse a generate request."""
+        try:
+            yield
+        except RequestError as error:
+            self.refused(error)
+            raise
+
+    @contextlib.contextmanager
+    def answering(self, kind: str) -> Iterator[None]:
+        """Around what answers a request of another kind."""
+        try:
+            yield
+        except RequestError as error:
+            self.answered(kind, error)
+            raise
+        self.answered(kind, None)
+
+
+class Watches(Watch):
+    """Several that watch; one that fails keeps nobody from being told, and ends nothing."""
+
+    def __init__(self) -> None:
+        self._watches: list[Watch] = []
+
+    def add(self, watch: Watch) -> None:
+        """Tell one more from now on."""
+        self._watches.append(watch)
+
+    def ended(self, generation: Generation) -> None:
+        """See Watch."""
+        self._tell(lambda watch: watch.ended(generation))
+
+    def refused(self, error: RequestError) -> None:
+        """See Watch."""
+        self._tell(lambda watch: watch.refused(error))
+
+    def answered(self, kind: str, error: RequestError | None) -> None:
+        """See Watch."""
+        self._tell(lambda watch: watch.answered(kind, error))
+
+    def _tell(self, what: Callable[[Watch], None]) -> None:
+        for watch in self._watches:
+            try:
+                what(watch)
+            except Exception:
+                log.exception("watch_failed", watch=type(watch).__name__)
+
+
+class Names:
+    """Which member a URL was: also of members that have gone, and addresses that have changed."""
+
+    def __init__(self) -> None:
+        self._names: OrderedDict[str, str] = OrderedDict()
+
+    def of(self, url: str, members: Iterable[Member]) -> str:
+        """The name of the member that is, or was, at a URL; UNKNOWN if none is remembered."""
+        for member in members:
+            self._names[member.upstream.base_url] = member.name
+            self._names.move_to_end(member.upstream.base_url)
+        while len(self._names) > MAX_NAMES:
+            self._names.popitem(last=False)
+        return self._names.get(url, UNKNOWN)
+
+
+class Standing:
+    """How a server stands now: live, and only to be read.
+
+    Attributes:
+        draining: whether it stops.
+        sessions: clients that have been let in.
+        connections_opened: since the start.
+        generations: those that have not ended.
+        pool: where requests go.
+        users: what each user has under way.
+        waiting: the requests that wait.
+        settings: see settings.py.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        pool: Pool,
+        admission: Admission,
+        generations: Registry,
+        sessions: Collection[Session],
+        keeper: Keeper,
+    ) -> None:
+        self.settings = settings
+        self.pool = pool
+        self.generations = generations
+        self.sessions = sessions
+        self.draining = False
+        self.connections_opened = 0
+        self.users: Callable[[], Iterable[UserLoad]] = admission.users
+        self.waiting: Callable[[], Iterable[Waiting]] = admission.waiting
+        self._names = Names()
+        self._admission = admission
+        self._keeper = keeper
+
+    def name_of(self, url: str) -> str:
+        """What the upstream that a generation was dispatched to is called."""
+        return self._names.of(url, self.pool.members)
+
+    @property
+    def running(self) -> int:
+        """Slots in use."""
+        return self._admission.running
+
+    @property
+    def queued(self) -> int:
+        """Requests that wait for a slot."""
+        return self._admission.queued
+
+    @property
+    def streams(self) -> int:
+        """Requests that are open on all connections."""
+        return sum(session.open_streams for session in self.sessions)
+
+    @property
+    def storage(self) -> Storage | None:
+        """The journal and the store; None where nothing is kept."""
+        return self._keeper.storage

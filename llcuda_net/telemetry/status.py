@@ -1,0 +1,203 @@
+"""What a status request is answered with; SPEC.md names the keys."""
+
+from __future__ import annotations
+
+import itertools
+import os
+from collections import Counter
+from typing import Any
+from weakref import WeakKeyDictionary
+
+import trio
+
+from llcuda_net.config.users import User
+from llcuda_net.generation.dispatcher import need_of
+from llcuda_net.generation.generation import Generation, State
+from llcuda_net.generation.persistence import Keeper
+from llcuda_net.generation.registry import Registry
+from llcuda_net.scheduler.scheduler import Admission
+from llcuda_net.scheduler.ticket import Ticket
+from llcuda_net.upstream.backend import Member
+from llcuda_net.upstream.pool import Pool
+from llcuda_net.util.version import package_version
+
+#: Waiting requests that are told of.
+_MOST_WAITING = 100
+#: Seconds over which a rate is a mean, at least.
+_WINDOW = 2.0
+
+
+class Rate:
+    """How fast a count has grown lately, as far as somebody looks now and then."""
+
+    def __init__(self) -> None:
+        self._marks: list[tuple[float, int]] = []
+
+    def __call__(self, count: int) -> float:
+        """The count stands here now: how much it grows a second."""
+        now = trio.current_time()
+        while len(self._marks) > 1 and self._marks[1][0] <= now - _WINDOW:
+            del self._marks[0]
+        if not self._marks or self._marks[-1][0] < now - _WINDOW / 8:
+            self._marks.append((now, count))
+        then, before = self._marks[0]
+        return round((count - before) / (now - then), 1) if now > then else 0.0
+
+
+class Reporter:
+    """Counts what has ended, and tells how a server stands."""
+
+    def __init__(
+        self, pool: Pool, admission: Admission, registry: Registry, keeper: Keeper
+    ) -> None:
+        self._pool = pool
+        self._admission = admission
+        self._registry = registry
+        self._keeper = keeper
+        self._started = trio.current_time()
+        self._ended: Counter[State] = Counter()
+        self._streamed = 0
+        self._failovers = 0
+        self._rate = Rate()
+        #: Tokens by the URL of the upstream that made them, and how many of a generation are
+        #: counted there.
+        self._made: Counter[str] = Counter()
+        self._credited: WeakKeyDictionary[Generation, int] = WeakKeyDictionary()
+        self._rates: dict[str, Rate] = {}
+
+    def ended(self, generation: Generation) -> None:
+        """A generation is over."""
+        self._credit(generation)
+        self._ended[generation.state] += 1
+        self._streamed += len(generation.pieces)
+        self._failovers += len(generation.failovers)
+
+    def _credit(self, generation: Generation) -> None:
+        """Count what was made since the last time for the upstream that has it now."""
+        made = generation.made
+        self._made[generation.upstream] += made - self._credited.get(generation, 0)
+        self._credited[generation] = made
+
+    def _speed(self, url: str) -> float:
+        return self._rates.setdefault(url, Rate())(self._made[url])
+
+    def report(self, user: User, *, draining: bool, connections: int) -> dict[str, Any]:
+        """How it stands, as far as a user may know: an admin everything."""
+        for generation in self._registry:
+            self._credit(generation)
+        tokens = self._streamed + sum(len(g.pieces) for g in self._registry)
+        members = self._pool.members
+        known = {member.upstream.base_url for member in members}
+        self._rates = {url: rate for url, rate in self._rates.items() if url in known}
+        self._made = Counter({url: made for url, made in self._made.items() if url in known})
+        return {
+            "server": {
+                "version": package_version(),
+                "pid": os.getpid(),
+                "uptime": round(trio.current_time() - self._started, 3),
+                "draining": draining,
+            },
+            "connections": connections,
+            "streams": sum(generation.readers for generation in self._registry),
+            "requests": {
+                "running": self._admission.running,
+                "queued": self._admission.queued,
+                "done": self._ended[State.DONE],
+                "failed": self._ended[State.FAILED],
+                "cancelled": self._ended[State.CANCELLED],
+                "interrupted": self._ended[State.INTERRUPTED],
+                "failovers": self._failovers + sum(len(g.failovers) for g in self._registry),
+            },
+            "tokens": tokens,
+            "tokens_per_second": self._rate(tokens),
+            "upstreams": [
+                {
+                    **_upstream(member, user),
+                    "tokens_per_second": self._speed(member.upstream.base_url),
+                }
+                for member in members
+            ],
+            "models": self._pool.models(),
+            "users": [
+                {
+                    "name": load.name,
+                    "weight": load.weight,
+                    "running": load.running,
+                    "queued": load.queued,
+                    "served": load.served,
+                }
+                for load in self._admission.users()
+                if user.admin or load.name == user.name
+            ],
+            "queue": [
+                self._waiting(ticket)
+                for ticket in itertools.islice(
+                    (
+                        ticket
+                        for ticket in self._admission.waiting()
+                        if user.admin or ticket.claim.user.name == user.name
+                    ),
+                    _MOST_WAITING,
+                )
+            ],
+            **_store(self._keeper),
+        }
+
+    def _waiting(self, ticket: Ticket) -> dict[str, Any]:
+        members = self._pool.of(ticket.claim.model, need_of(ticket.claim).role)
+        return {
+            "user": ticket.claim.user.name,
+            "model": members[0].model if members else "",
+            "priority": ticket.claim.priority.name.lower(),
+            "position": ticket.position,
+            "waited": round(trio.current_time() - ticket.entered, 3),
+            "wait": ticket.wait,
+            "reason": ticket.reason,
+        }
+
+
+def _upstream(member: Member, user: User) -> dict[str, Any]:
+    properties = member.upstream.properties
+    return {
+        "name": member.name,
+        "url": member.upstream.base_url,
+        "state": member.state,
+        "ready": member.state == "up" and member.table.known,
+        "reason": member.reason,
+        "model": member.model if member.table.known else None,
+        "slots": member.slots or None,
+        "busy": member.busy,
+        "foreign": member.foreign,
+        "releasing": member.releasing,
+        "context": properties.context if properties else None,
+        "restarts": member.restarts,
+        "failures": member.failures,
+        "failovers": member.failovers,
+        "weight": member.spec.weight,
+        "roles": sorted(member.roles),
+        "slots_detail": [
+            {
+                "id": slot.number,
+                "state": str(slot.use),
+                "user": slot.holder if user.admin or slot.holder == user.name else "",
+            }
+            for slot in member.table
+        ],
+    }
+
+
+def _store(keeper: Keeper) -> dict[str, Any]:
+    storage = keeper.storage
+    if storage is None:
+        return {}
+    figures = storage.journal.figures
+    return {
+        "store": {
+            "level": str(keeper.level(None)),
+            "journal_records": figures.records,
+            "journal_bytes": figures.bytes,
+            "results": storage.committed,
+            "backlog": storage.backlog,
+            "unstored": len(storage.unstored),
+        }
+    }

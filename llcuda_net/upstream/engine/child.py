@@ -1,0 +1,150 @@
+"""The built-in engine's own process: llama.cpp's server, and a watch on the process that wants it.
+
+Run by `llcuda_net.upstream.engine.process`, never by hand. What passes between the two:
+
+- fd 0 is a pipe. Its first line is a JSON object of settings, the API key among them (a command
+  line would show it to everyone). Then it stays open and silent; its end of file means that the
+  parent is gone, in whatever way, and this process ends at once.
+- The descriptor named by the one argument takes JSON lines: `{"event": "ready", "url": ...}`, or
+  `{"event": "failed", "kind": "import" | "load", "message": ...}`.
+- fds 1 and 2 belong to native code; the parent reads both as llama.cpp's log.
+
+SIGINT and SIGTERM are ignored: a terminal and a service manager send them to every process of a
+service, and the parent must be able to finish its streams first. Closing the pipe is what ends it.
+
+This file imports nothing of llcuda, so that it starts fast and runs from wherever it lies.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import select
+import signal
+import sys
+from pathlib import Path
+from typing import Any
+
+_MAX_SETTINGS = 1 << 20
+_BATCH = 512  # llama.cpp embeds no input longer than this; a larger one costs memory always
+_PROMPT_CACHE_MIB = 1024
+_SPARE_HTTP_THREADS = 8  # health, slots and embeddings are answered while every slot streams
+
+
+def main() -> None:
+    """Serve until the parent's pipe ends."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    status = int(sys.argv[1])
+    os.set_inheritable(status, False)
+    settings = _read_settings()
+    pipe = _guard_pipe()
+    try:
+        import xllamacpp
+    except Exception as error:  # a wheel for another platform fails in several ways
+        _tell(status, event="failed", kind="import", message=f"{type(error).__name__}: {error}")
+        sys.exit(2)
+    try:
+        server = xllamacpp.Server(_params(xllamacpp, settings))
+    except Exception as error:
+        # Stay: llama.cpp logs from a thread of its own, and an exit loses what that still holds.
+        _tell(status, event="failed", kind="load", message=str(error))
+    else:
+        _tell(status, event="ready", url=server.listening_address)
+    while os.read(pipe, 4096):
+        pass
+    os._exit(0)  # native threads are in the middle of things: leave without asking them
+
+
+def _read_settings() -> dict[str, Any]:
+    line = b""
+    while not line.endswith(b"\n"):
+        data = os.read(0, 65536)
+        if not data or len(line) > _MAX_SETTINGS:
+            os._exit(0)
+        line += data
+    settings: dict[str, Any] = json.loads(line)
+    return settings
+
+
+def _guard_pipe() -> int:
+    """Take the pipe off fd 0, and have its end of file end this process even while a model loads.
+
+    xllamacpp holds the GIL while it loads, so no Python thread could watch. Linux sends SIGIO when
+    the other end closes, and unhandled it terminates; elsewhere it is ignored by default, and the
+    process ends when the load does.
+    """
+    pipe = os.dup(0)
+    null = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(null, 0)
+    os.close(null)
+    if hasattr(os, "O_ASYNC"):
+        signal.signal(signal.SIGIO, signal.SIG_DFL)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGIO})
+        fcntl.fcntl(pipe, fcntl.F_SETOWN, os.getpid())
+        fcntl.fcntl(pipe, fcntl.F_SETFL, fcntl.fcntl(pipe, fcntl.F_GETFL) | os.O_ASYNC)
+    if select.select([pipe], [], [], 0)[0]:  # it ended before that was armed
+        os._exit(0)
+    return pipe
+
+
+def _params(xllamacpp: Any, settings: dict[str, Any]) -> Any:
+    p = xllamacpp.CommonParams()
+    p.model.path = settings["model"]
+    p.model_alias = {settings["alias"]}  # so that replies do not carry a local path
+    p.n_parallel = settings["slots"]
+    p.n_ctx = settings["ctx"] * settings["slots"]
+    # One cache for all slots, each held to its share, so that no long prompt starves the rest. With
+    # a cache each, embeddings computed together come out wrong: the longer is pooled in pieces.
+    p.kv_unified = True
+    p.kv_unified_per_slot = settings["ctx"]
+    if settings["gpu_layers"] is not None:
+        p.n_gpu_layers = settings["gpu_layers"]
+    threads = settings["threads"] or _sensible_threads()
+    if threads is not None:
+        p.cpuparams.n_threads = threads
+        p.cpuparams_batch.n_threads = threads
+    # A multiple of the slots: mean pooling fails an assertion otherwise (llama.cpp issue 27175).
+    p.n_batch = p.n_ubatch = -(-_BATCH // p.n_parallel) * p.n_parallel
+    p.cache_ram_mib = _PROMPT_CACHE_MIB
+    p.hostnames = ["127.0.0.1"]
+    p.port = 0
+    p.n_threads_http = settings["slots"] + _SPARE_HTTP_THREADS
+    p.api_keys = [settings["api_key"]]
+    p.cors_origins = "localhost"  # no page of a browser has business here; the key stops the rest
+    p.ui = False
+    p.offline = True
+    p.embedding = True
+    if settings["pooling"] is None:  # a model made for embedding names its own
+        p.pooling_type = xllamacpp.llama_pooling_type.LLAMA_POOLING_TYPE_MEAN
+    p.endpoint_slots = True
+    p.endpoint_metrics = True
+    p.verbosity = 2  # warnings and errors: from 3 on every request writes lines
+    return p
+
+
+def _sensible_threads() -> int | None:
+    """How many threads to compute with, or None to leave it to llama.cpp.
+
+    llama.cpp counts the machine's physical cores. In a container, or under an affinity mask, that
+    is more than there are, and its spinning threads then starve each other.
+    """
+    total = os.cpu_count() or 1
+    usable = total
+    if hasattr(os, "sched_getaffinity"):
+        usable = len(os.sched_getaffinity(0))
+    try:
+        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
+        usable = min(usable, max(1, int(quota) // int(period)))
+    except (OSError, ValueError):  # no cgroup v2 here, or no limit ("max")
+        pass
+    return usable if usable < total else None
+
+
+def _tell(status: int, **event: object) -> None:
+    os.write(status, json.dumps(event).encode() + b"\n")
+
+
+if __name__ == "__main__":
+    main()

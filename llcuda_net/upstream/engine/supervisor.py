@@ -1,0 +1,232 @@
+"""The built-in engine: llama.cpp's server in a child process, kept running.
+
+The child is a process of its own so that a crash of native code is a restart and not the server's
+end. It is started again with backoff whenever it dies, and it never outlives its parent: see
+`child.py` for how.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+import secrets
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import structlog
+import trio
+
+from llcuda_net.errors import ConfigError, EngineError
+from llcuda_net.upstream.engine.load_progress import show_progress
+from llcuda_net.upstream.engine.process import ChildEnd, ChildSettings, run_child
+from llcuda_net.upstream.model.gguf import ModelFile, read_model_file, show_path
+
+log = structlog.get_logger(__name__)
+
+DEFAULT_CTX = 4096
+FIRST_DELAY = 0.25
+LONGEST_DELAY = 30.0
+#: Bytes below which one thread computes: a layer takes microseconds, and threads that wait for each
+#: other by spinning lose far more than that on a busy machine.
+SMALL_MODEL = 32 << 20
+STEADY_SECONDS = 60.0  # up for this long, it was healthy: the next death starts the backoff anew
+
+Launch = Callable[
+    [ChildSettings, Callable[[int], None], Callable[[str], None]], Awaitable[ChildEnd]
+]
+
+
+@dataclass(frozen=True, slots=True)
+class EngineOptions:
+    """What to run.
+
+    Attributes:
+        model: a GGUF file; the first one, if the model was split.
+        ctx: tokens of context for each slot; None for what the model was trained for, at most 4096.
+        slots: how many generations run at the same time.
+        threads: threads to compute with; None for all cores that this process may use, or for one
+            where the model is small.
+        gpu_layers: layers to hold on a GPU; None for all that fit.
+
+    Raises:
+        ConfigError: a number that cannot be meant.
+    """
+
+    model: Path
+    ctx: int | None = None
+    slots: int = 4
+    threads: int | None = None
+    gpu_layers: int | None = None
+
+    def __post_init__(self) -> None:
+        for name, value in (("ctx", self.ctx), ("slots", self.slots), ("threads", self.threads)):
+            if value is not None and value < 1:
+                raise ConfigError(f"{name} must be at least 1, not {value}")
+        if self.gpu_layers is not None and self.gpu_layers < 0:
+            raise ConfigError(f"gpu_layers must be at least 0, not {self.gpu_layers}")
+
+
+class Engine:
+    """A llama-server of our own, for as long as `run` runs.
+
+    Args:
+        options: what to run.
+        on_progress: called with a short text, at most ten times a second, while the model is
+            loaded for the first time.
+        on_change: called whenever `base_url` has appeared or gone.
+        launch: runs one child; replaced in tests.
+    """
+
+    def __init__(
+        self,
+        options: EngineOptions,
+        *,
+        on_progress: Callable[[str], None] | None = None,
+        on_change: Callable[[], None] | None = None,
+        launch: Launch = run_child,
+    ) -> None:
+        self._options = options
+        self._on_progress = on_progress
+        self._on_change = on_change
+        self._launch = launch
+        self._api_key = secrets.token_urlsafe(24)
+        self._base_url: str | None = None
+        self._pid: int | None = None
+        self._restarts = 0
+        self._steady = False  # whether the last child was healthy for a while
+
+    @property
+    def base_url(self) -> str | None:
+        """Where it answers; None while it does not. It may be another one after a restart."""
+        return self._base_url
+
+    @property
+    def api_key(self) -> str:
+        """The bearer token that it asks for: other users of this machine have none."""
+        return self._api_key
+
+    @property
+    def pid(self) -> int | None:
+        """The child's process id, while there is a child."""
+        return self._pid
+
+    @property
+    def restarts(self) -> int:
+        """How many times a dead child has been replaced."""
+        return self._restarts
+
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Run the engine until cancelled; started once it has answered for the first time.
+
+        The child is gone when this returns, in whatever way.
+
+        Raises:
+            EngineError: the model file is no good, it could not be loaded, or the engine does not
+                run on this machine; one line. After the first success nothing is raised: the
+                engine is tried again for ever.
+        """
+        model = await trio.to_thread.run_sync(read_model_file, self._options.model)
+        settings = self._settings(model)
+        await self._first_life(model, settings, task_status)
+        delay = FIRST_DELAY
+        while True:
+            if self._steady:
+                delay = FIRST_DELAY
+            # Jitter: several servers on one machine must not all load again at once.
+            await trio.sleep(delay * random.uniform(0.5, 1.0))
+            delay = min(delay * 2, LONGEST_DELAY)
+            self._restarts += 1
+            self._report(await self._life(settings, lambda: None))
+
+    async def _first_life(
+        self, model: ModelFile, settings: ChildSettings, task_status: trio.TaskStatus[None]
+    ) -> None:
+        loaded = False
+        progress = trio.CancelScope()
+
+        def ready() -> None:
+            nonlocal loaded
+            loaded = True
+            progress.cancel()
+            task_status.started()
+
+        async with trio.open_nursery() as nursery:
+            if self._on_progress is not None:
+                nursery.start_soon(_progress, progress, model, self._on_progress)
+            end = await self._life(settings, ready)
+            progress.cancel()
+        if not loaded:
+            raise self._refusal(end)
+        self._report(end)
+
+    async def _life(self, settings: ChildSettings, ready: Callable[[], None]) -> ChildEnd:
+        """Run one child, and keep what is known of it up to date."""
+        start = trio.current_time()
+        ready_at = math.inf
+
+        def on_start(pid: int) -> None:
+            self._pid = pid
+
+        def on_ready(url: str) -> None:
+            nonlocal ready_at
+            ready_at = trio.current_time()
+            log.info(
+                "engine_started",
+                pid=self._pid,
+                url=url,
+                model=settings.alias,
+                ctx=settings.ctx,
+                slots=settings.slots,
+                restarts=self._restarts,
+                seconds=round(ready_at - start, 3),
+            )
+            self._set_url(url)
+            ready()
+
+        try:
+            end = await self._launch(settings, on_start, on_ready)
+        except OSError as error:  # no process to be had: too many, or no memory
+            end = ChildEnd(f"the engine could not be started: {error.strerror or error}", 1)
+        finally:
+            self._pid = None
+            self._set_url(None)
+        self._steady = trio.current_time() - ready_at >= STEADY_SECONDS
+        return end
+
+    def _report(self, end: ChildEnd) -> None:
+        log.error(
+            "engine_died", why=end.why, returncode=end.returncode, last_lines=list(end.last_lines)
+        )
+
+    def _set_url(self, url: str | None) -> None:
+        changed = url != self._base_url
+        self._base_url = url
+        if changed and self._on_change is not None:
+            self._on_change()
+
+    def _settings(self, model: ModelFile) -> ChildSettings:
+        ctx = self._options.ctx or min(model.trained_context or DEFAULT_CTX, DEFAULT_CTX)
+        return ChildSettings(
+            model=str(self._options.model.absolute()),
+            alias=self._options.model.stem,
+            ctx=ctx,
+            slots=self._options.slots,
+            threads=self._options.threads or (1 if model.size < SMALL_MODEL else None),
+            gpu_layers=self._options.gpu_layers,
+            pooling=model.pooling,
+            api_key=self._api_key,
+        )
+
+    def _refusal(self, end: ChildEnd) -> EngineError:
+        if end.unusable:
+            return EngineError(
+                f"the built-in engine cannot run on this machine ({end.why});"
+                " start a llama-server and give its address with --upstream"
+            )
+        return EngineError(f"cannot load {show_path(self._options.model)}: {end.why}")
+
+
+async def _progress(scope: trio.CancelScope, model: ModelFile, show: Callable[[str], None]) -> None:
+    with scope:
+        await show_progress(model, show)

@@ -1,0 +1,159 @@
+"""From settings to upstreams: the built-in engine, or llama-servers that come and go by SIGHUP."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import structlog
+import trio
+
+from llcuda_net.config.files import read_file
+from llcuda_net.config.settings import Settings
+from llcuda_net.config.upstreams import Spec
+from llcuda_net.errors import ConfigError
+from llcuda_net.upstream.backend import Member
+from llcuda_net.upstream.engine.supervisor import Engine, EngineOptions
+from llcuda_net.upstream.llama.client import LlamaServer
+from llcuda_net.upstream.llama.poller import StreamHub
+from llcuda_net.upstream.llama.token_stream import Patience
+from llcuda_net.upstream.pool import Pool
+from llcuda_net.util import logs
+
+log = structlog.get_logger(__name__)
+
+#: What the built-in engine is called.
+ENGINE = "engine"
+
+
+class Upstreams:
+    """The pool of a server, and what is behind it.
+
+    Args:
+        model: the file for the engine; None where there are upstreams.
+
+    Raises:
+        ConfigError: a key file is no good.
+    """
+
+    def __init__(self, settings: Settings, model: Path | None) -> None:
+        self.hub = StreamHub()
+        self._settings = settings
+        self._model = model
+        self._folder: Path | None = None
+        self._keys = _keys(settings)
+        self._pool = Pool(long_prompts=settings.max_long_prompts)
+        self._servers: list[LlamaServer] = []
+
+    async def open(self, nursery: trio.Nursery, folder: Path | None) -> Pool:
+        """The pool, with the engine started in the nursery where that is wanted.
+
+        Args:
+            folder: where hashes of model files are kept; nobody asks for them where there is none.
+
+        Raises:
+            ConfigError: an upstream's URL is none.
+            EngineError: the engine does not start.
+        """
+        self._folder = folder
+        if self._model is not None:
+            await self._start_engine(nursery, self._model)
+        self._pool.may_grow = bool(self._settings.upstream)
+        for spec in self._settings.upstream:
+            self._pool.add(self._member(spec, self._keys[spec]))
+        return self._pool
+
+    def reload(self, settings: Settings) -> None:
+        """Take other upstreams: new ones come in, those that are not there any more are drained.
+
+        Raises:
+            ConfigError: they are no good; nothing was changed.
+        """
+        if self._model is not None or not settings.upstream:
+            if bool(settings.upstream) == (self._model is not None):
+                raise ConfigError(
+                    "the engine and upstreams cannot take each other's place: restart"
+                )
+            return
+        keys = _keys(settings)
+        now = {
+            (_place(m.spec), self._keys[m.spec]): m for m in self._pool.members if not m.draining
+        }
+        stay = {spec: now.pop((_place(spec), keys[spec]), None) for spec in settings.upstream}
+        fresh = [self._member(spec, keys[spec]) for spec, before in stay.items() if before is None]
+        for spec, before in stay.items():
+            if before is not None:
+                before.take(spec)  # at most its share of the work is another
+        for member in fresh:
+            self._pool.add(member)
+        for member in now.values():
+            self._pool.drain(member)
+        self._settings, self._keys = settings, keys
+        self._pool.changed()
+
+    async def aclose(self) -> None:
+        """Close the connections that are kept."""
+        for server in self._servers:
+            await server.aclose()
+
+    def _member(self, spec: Spec, key: str | None) -> Member:
+        return Member(spec, self._server(spec.url, key), folder=self._folder)
+
+    def _server(self, url: str, key: str | None) -> LlamaServer:
+        patience = Patience(self._settings.stall_timeout, self._settings.first_token_timeout)
+        server = LlamaServer(url, self.hub, api_key=key, patience=patience)
+        self._servers.append(server)
+        return server
+
+    async def _start_engine(self, nursery: trio.Nursery, model: Path) -> None:
+        settings = self._settings
+        member: Member | None = None
+
+        def follow() -> None:
+            if member is None:
+                return
+            server.starting = engine.base_url is None
+            server.forget()
+            if engine.base_url is not None:
+                server.base_url = engine.base_url
+                member.hurry()
+
+        options = EngineOptions(
+            model=model,
+            ctx=settings.ctx,
+            slots=settings.slots,
+            threads=settings.threads,
+            gpu_layers=settings.gpu_layers,
+        )
+        engine = Engine(options, on_progress=logs.progress, on_change=follow)
+        try:
+            await nursery.start(engine.run)
+        finally:
+            logs.progress("")
+        assert engine.base_url is not None
+        server = self._server(engine.base_url, engine.api_key)
+        spec = Spec(engine.base_url, ENGINE)
+        file = model if self._folder is not None else None  # else nobody asks for its hash
+        member = Member(spec, server, folder=self._folder, model=file)
+        member.restarted = lambda: engine.restarts
+        self._pool.add(member)
+
+
+def _place(spec: Spec) -> Spec:
+    """What stays the same where only weight and slots have changed."""
+    return replace(spec, weight=1.0, slots=None)
+
+
+def _keys(settings: Settings) -> dict[Spec, str | None]:
+    """The key of each upstream. Raises ConfigError."""
+    return {
+        spec: _key(path) if (path := spec.api_key_file or settings.upstream_api_key_file) else None
+        for spec in settings.upstream
+    }
+
+
+def _key(path: str) -> str:
+    key = read_file(path, "API key file").strip()
+    if not key or not key.isascii() or not key.isprintable():
+        raise ConfigError(f"API key file {path} must hold one line of printable ASCII, the key")
+    return key

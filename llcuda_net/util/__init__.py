@@ -1,0 +1,4 @@
+"""What every package may use: addresses, logs, terminals, the version.
+
+It imports only `errors`.
+"""

@@ -1,0 +1,92 @@
+"""Structured logs on stderr: for people on a terminal, one JSON object a line elsewhere."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import logging
+import os
+import sys
+from collections.abc import Callable
+from typing import Any, TextIO, cast
+
+import structlog
+
+from llcuda_net.util.terminal import is_clever, is_terminal, wants_colour
+
+_progress_shown = False
+
+
+def configure(level: str, style: str = "auto") -> None:
+    """Set up structlog, once, at the start of a process.
+
+    Args:
+        level: debug, info, warning or error.
+        style: human, json, or auto.
+    """
+    human = style == "human" or (style == "auto" and is_terminal(sys.stderr))
+    processors: list[Any] = [
+        structlog.contextvars.merge_contextvars,
+        structlog.processors.add_log_level,
+        structlog.processors.TimeStamper(fmt="%H:%M:%S" if human else "iso", utc=not human),
+    ]
+    if human:
+        # The plain formatter: traces stay short and need no further package.
+        renderer = structlog.dev.ConsoleRenderer(
+            colors=wants_colour(sys.stderr), exception_formatter=structlog.dev.plain_traceback
+        )
+        processors.append(renderer)
+    else:
+        processors += [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
+    structlog.configure(
+        processors=processors,
+        wrapper_class=structlog.make_filtering_bound_logger(getattr(logging, level.upper())),
+        logger_factory=structlog.PrintLoggerFactory(cast(TextIO, _Unbreakable(sys.stderr))),
+        cache_logger_on_first_use=True,
+    )
+    # What libraries say (trio, when no descriptor is left for accept) looks like our own.
+    logging.basicConfig(level=logging.WARNING, handlers=[_Forward()], force=True)
+
+
+def progress(text: str) -> None:
+    """Show how far something is, on a terminal; an empty text, and any log line, takes it away."""
+    global _progress_shown
+    if is_clever(sys.stderr) and (text or _progress_shown):
+        with contextlib.suppress(OSError, ValueError):
+            print(f"\r\x1b[K{text}", end="", file=sys.stderr, flush=True)
+        _progress_shown = bool(text)
+
+
+class _Unbreakable(io.TextIOBase):
+    """Stderr, except that nobody reading it any more, or at all, is no reason to fail."""
+
+    def __init__(self, file: TextIO | None) -> None:
+        self._file = file  # None where it was closed from the start
+
+    def write(self, text: str) -> int:
+        """Write, or else do nothing."""
+        progress("")
+        self._try(lambda file: file.write(text))
+        return len(text)
+
+    def flush(self) -> None:
+        """Flush, or else do nothing."""
+        self._try(lambda file: file.flush())
+
+    def _try(self, action: Callable[[TextIO], object]) -> None:
+        if self._file is None:
+            return
+        try:
+            action(self._file)
+        except (OSError, ValueError):
+            # What is left in the buffer would fail again at exit, and change the exit code.
+            with contextlib.suppress(OSError, ValueError):
+                null = os.open(os.devnull, os.O_WRONLY)
+                os.dup2(null, self._file.fileno())
+                os.close(null)
+
+
+class _Forward(logging.Handler):
+    def emit(self, record: logging.LogRecord) -> None:
+        logger = structlog.get_logger(record.name)
+        logger.log(record.levelno, "library", logger=record.name, message=record.getMessage())

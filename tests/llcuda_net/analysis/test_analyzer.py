@@ -1,0 +1,444 @@
+"""The analyst: when it works, what it leaves in the store, and what it does when it cannot.
+
+On the real clock, without sleeping: threads do the work, of which virtual time knows nothing.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import structlog
+import trio
+
+from llcuda_net.analysis import analyzer, vector_index
+from llcuda_net.analysis.analyzer import Analyst
+from llcuda_net.analysis.warmup import compile_kernels
+from llcuda_net.config.users import ANONYMOUS, User, Users
+from llcuda_net.errors import RequestError
+from llcuda_net.storage.records import TokenLog
+from llcuda_net.storage.results.interface import Retention
+from llcuda_net.storage.results.sqlite import SqliteStore
+from llcuda_net.upstream.interface import Properties
+from llcuda_protocol import (
+    Attach,
+    Cancel,
+    Done,
+    Error,
+    ErrorCode,
+    Hits,
+    Limits,
+    Search,
+    Tokens,
+)
+from tests.support.server.durable_server import keeping
+from tests.support.server.memory_server import (
+    FakeUpstream,
+    MemoryListener,
+    ask,
+    ready,
+    serving,
+    status,
+)
+from tests.support.storage.records import SECOND, START, result
+
+WORDS = ("slot", "stream", "credit", "journal", "kernel", "token")
+
+
+class Embedding(FakeUpstream):
+    """Embeds a text by the words that are in it.
+
+    Attributes:
+        error: what `embed` raises, where it is set, for texts that have `bad` in them.
+        hold: where it is set, `embed` waits for it, having noted that in `waiting`.
+    """
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self.error: RequestError | None = None
+        self.bad = ""
+        self.dim = len(WORDS)
+        self.hold: trio.Event | None = None
+        self.waiting = trio.Event()
+        self.cut_off = 0
+        self.embedded: list[str] = []
+
+    async def embed(self, texts: list[str]) -> list[list[list[float]]]:
+        await trio.lowlevel.checkpoint()
+        if self.hold is not None:
+            self.waiting.set()
+            try:
+                await self.hold.wait()
+            except trio.Cancelled:
+                self.cut_off += 1
+                raise
+        if self.error is not None and any(self.bad in text for text in texts):
+            raise self.error
+        self.embedded += texts
+        words = (*WORDS, *WORDS)[: self.dim]
+        return [[[0.01 + text.count(word) for word in words]] for text in texts]
+
+
+@contextlib.asynccontextmanager
+async def analysing(
+    folder: Path, upstream: FakeUpstream, users: Users | None = None
+) -> AsyncIterator[tuple[Analyst, MemoryListener]]:
+    async with keeping(folder, upstream, analysis=True, users=users) as (_, listener):
+        assert listener.server.analyst is not None
+        yield listener.server.analyst, listener
+
+
+@pytest.fixture(autouse=True)
+def _at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(analyzer, "SETTLE", 0.0)
+    monkeypatch.setattr(analyzer, "RETRY", 0.0)
+
+
+def put(folder: Path, *texts: str, first: int = 1, owner: str = "") -> None:
+    """Store results with these texts."""
+    store = SqliteStore(folder, write=True)
+    found = [
+        result(n, request={"prompt": "tell me"}, log=TokenLog([text], [1]), owner=owner)
+        for n, text in enumerate(texts, first)
+    ]
+    store.put(found)
+    store.close()
+
+
+async def caught_up(analyst: Analyst) -> None:
+    with trio.fail_after(60):
+        while (await analyst.report())["backlog"]:
+            analyst.wake()
+            await analyst.caught_up()
+
+
+async def test_a_result_is_analysed_and_found(tmp_path: Path) -> None:
+    async with analysing(tmp_path, Embedding()) as (analyst, listener):
+        peer = await ready(listener)
+        for stream, text in enumerate(("a slot is free", "credit and a stream", "the journal"), 1):
+            await peer.send(ask(text, stream))
+            await peer.until(Done, stream)
+        await caught_up(analyst)
+        found = await analyst.search("stream credit", 2, ANONYMOUS)
+        assert found.hits[0][0].preview == "credit and a stream"
+        assert found.hits[0][1] == "credit and a stream"
+        assert 0.9 < found.hits[0][2] <= 1
+        assert found.hits[0][2] > found.hits[1][2]
+        assert (found.searched, found.backlog, len(found.hits)) == (3, 0, 2)
+        report = (await status(listener))["analysis"]
+        assert report == {"backlog": 0, "embeddings": True, "indexed": 3}
+
+
+async def test_a_backlog_survives_a_restart_and_nothing_is_done_twice(tmp_path: Path) -> None:
+    put(tmp_path, *(f"text {n} slot" for n in range(40)))
+    upstream = Embedding()
+    upstream.hold = trio.Event()
+    async with analysing(tmp_path, upstream):
+        with trio.fail_after(60):
+            await upstream.waiting.wait()
+    assert SqliteStore(tmp_path).analyses.spaces() == []
+    upstream = Embedding()
+    async with analysing(tmp_path, upstream) as (analyst, _):
+        await caught_up(analyst)
+        assert (await analyst.report())["indexed"] == 40
+    assert len(upstream.embedded) > 40
+    assert len(set(upstream.embedded)) == 42  # texts, their question, and one more
+    put(tmp_path, "another stream", first=100)
+    upstream = Embedding()
+    async with analysing(tmp_path, upstream) as (analyst, _):
+        await caught_up(analyst)
+        assert upstream.embedded == ["tell me", "another stream"]
+        assert (await analyst.search("another stream", 1, ANONYMOUS)).hits[0][1] == "another stream"
+
+
+async def test_whoever_comes_cuts_it_off_and_runs_at_once(tmp_path: Path) -> None:
+    put(tmp_path, "one slot", "two streams")
+    upstream = Embedding(slots=1)
+    upstream.hold = trio.Event()
+    async with analysing(tmp_path, upstream) as (analyst, listener):
+        with trio.fail_after(60):
+            await upstream.waiting.wait()
+            peer = await ready(listener)
+            await peer.send(ask("go on"))
+            pieces, _ = await peer.until(Done)
+            assert pieces == ["go", " on"]
+            assert upstream.cut_off >= 1
+            upstream.hold.set()
+        await caught_up(analyst)
+        assert (await analyst.report())["indexed"] == 3
+
+
+async def test_nothing_is_analysed_while_a_generation_runs(tmp_path: Path) -> None:
+    upstream = Embedding(slots=4)
+    upstream.paused = True
+    async with analysing(tmp_path, upstream) as (analyst, listener):
+        peer = await ready(listener)
+        await peer.send(ask("a long one"))
+        upstream.release(1)
+        await peer.until(Tokens)
+        put(tmp_path, "from elsewhere")
+        analyst.wake()
+        with trio.fail_after(60):
+            while not listener.server._admission._idle:  # noqa: ASYNC110
+                await trio.sleep(0.001)
+        assert upstream.embedded == []
+        upstream.release(9)
+        await peer.until(Done)
+        await caught_up(analyst)
+        assert "from elsewhere" in upstream.embedded
+
+
+async def test_an_upstream_without_embeddings_is_left_alone(tmp_path: Path) -> None:
+    put(tmp_path, "one")
+    upstream = Embedding()
+    upstream.error = RequestError(ErrorCode.UNSUPPORTED, "start it with --embeddings")
+    async with analysing(tmp_path, upstream) as (analyst, _):
+        await caught_up(analyst)
+        assert (await analyst.report()) == {"backlog": 0, "embeddings": False, "indexed": 0}
+        with pytest.raises(RequestError, match="--embeddings"):
+            await analyst.search("x", 3, ANONYMOUS)
+        upstream.error = None
+        upstream.properties = Properties("fake", 4, 512, True, "test")  # it was started again
+        assert (await analyst.report())["backlog"] == 1
+        await caught_up(analyst)
+        assert (await analyst.report())["indexed"] == 1
+
+
+async def test_a_result_that_cannot_be_embedded_keeps_no_other_waiting(tmp_path: Path) -> None:
+    put(tmp_path, "one slot", "poison", "two slots")
+    upstream = Embedding()
+    upstream.bad = "poison"
+    upstream.error = RequestError(ErrorCode.UPSTREAM_ERROR, "it broke", retry=True)
+    async with analysing(tmp_path, upstream) as (analyst, _):
+        await caught_up(analyst)
+        found = await analyst.search("slot", 9, ANONYMOUS)
+        assert sorted(hit[1] for hit in found.hits) == ["one slot", "two slots"]
+
+
+async def test_another_model_has_a_space_of_its_own(tmp_path: Path) -> None:
+    put(tmp_path, "one slot", "two streams")
+    async with analysing(tmp_path, Embedding()) as (analyst, _):
+        await caught_up(analyst)
+    other = Embedding()
+    other.properties = Properties("other", 4, 512, True, "test")
+    async with analysing(tmp_path, other) as (analyst, _):
+        await caught_up(analyst)
+        assert (await analyst.search("stream", 1, ANONYMOUS)).hits[0][1] == "two streams"
+    assert [s.model["name"] for s in SqliteStore(tmp_path).analyses.spaces()] == ["other", "fake"]
+    # Back to the first: there is nothing left to do.
+    upstream = Embedding()
+    async with analysing(tmp_path, upstream) as (analyst, _):
+        await caught_up(analyst)
+        assert upstream.embedded == []
+
+
+async def test_another_dimension_begins_anew(tmp_path: Path) -> None:
+    put(tmp_path, "one slot")
+    upstream = Embedding()
+    async with analysing(tmp_path, upstream) as (analyst, _):
+        await caught_up(analyst)
+        upstream.dim = 9
+        assert (await analyst.search("slot", 1, ANONYMOUS)).hits == []
+        put(tmp_path, "two slots", first=50)
+        await caught_up(analyst)
+        assert len((await analyst.search("slot", 5, ANONYMOUS)).hits) == 2
+    assert [s.dim for s in SqliteStore(tmp_path).analyses.spaces()] == [9, 6]
+
+
+async def test_what_was_pruned_is_not_found(tmp_path: Path) -> None:
+    put(tmp_path, "slot one", "slot two", "slot three", "slot four")
+    async with analysing(tmp_path, Embedding()) as (analyst, _):
+        await caught_up(analyst)
+        store = SqliteStore(tmp_path, write=True)
+        list(store.prune(Retention(before=START + 3 * SECOND)))
+        store.close()
+        found = await analyst.search("slot", 2, ANONYMOUS)
+        assert sorted(hit[1] for hit in found.hits) == ["slot four", "slot three"]
+
+
+async def test_figures_are_computed_where_there_are_log_probabilities(tmp_path: Path) -> None:
+    store = SqliteStore(tmp_path, write=True)
+    half = math.log(0.5)
+    tokens = [[[1, b"a", half, [[1, b"a", half], [2, b"b", half]]]]]
+    store.put([result(1, log=TokenLog(["a"], [1], tokens)), result(2)])
+    async with analysing(tmp_path, Embedding()) as (analyst, _):
+        await caught_up(analyst)
+    figures = store.analyses.figures("result-000001")
+    assert figures is not None
+    assert figures.mean_surprisal == pytest.approx(math.log(2))
+    assert figures.perplexity == pytest.approx(2)
+    assert figures.mean_entropy == pytest.approx(math.log(2))
+    assert store.analyses.figures("result-000002") is None
+
+
+async def test_results_without_any_text_are_passed_over(tmp_path: Path) -> None:
+    store = SqliteStore(tmp_path, write=True)
+    store.put([result(1, tokens=0, request={"prompt": [1, 2, 3]})])
+    store.close()
+    put(tmp_path, "a slot", first=2)
+    async with analysing(tmp_path, Embedding()) as (analyst, _):
+        await caught_up(analyst)
+        assert len((await analyst.search("slot", 5, ANONYMOUS)).hits) == 1
+
+
+async def test_nothing_of_it_runs_where_it_is_not_wanted(tmp_path: Path) -> None:
+    async with keeping(tmp_path, Embedding(), analysis=False) as (_, listener):
+        assert listener.server.analyst is None
+        assert "analysis" not in await status(listener)
+        with pytest.raises(RequestError, match="--no-analysis") as caught:
+            await listener.server.search("x", 3, ANONYMOUS)
+        assert caught.value.code == ErrorCode.UNSUPPORTED
+
+
+async def test_nothing_of_it_runs_where_nothing_is_stored() -> None:
+    async with serving(Embedding(), analysis=True) as (server, listener):
+        assert server.analyst is None
+        peer = await ready(listener)
+        await peer.send(Search(1, "slot"))
+        _, error = await peer.until(Error)
+        assert error.code == ErrorCode.UNSUPPORTED
+
+
+async def test_the_kernels_are_compiled_in_a_process_of_their_own() -> None:
+    with structlog.testing.capture_logs() as logs:
+        await compile_kernels()
+    assert logs == []
+
+
+async def test_a_bug_is_logged_and_does_not_end_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put(tmp_path, "a slot")
+    calls: list[int] = []
+
+    def broken(*arguments: Any) -> Any:
+        calls.append(1)
+        if len(calls) < 3:
+            raise RuntimeError("no")
+        return vector_index.combine(*arguments)
+
+    monkeypatch.setattr(analyzer, "combine", broken)
+    async with analysing(tmp_path, Embedding()) as (analyst, _):
+        await caught_up(analyst)
+        assert len(calls) == 3
+
+
+# -- over the protocol -----------------------------------------------------------------------------
+
+
+async def test_a_search_over_the_protocol(tmp_path: Path) -> None:
+    put(tmp_path, "one slot", "two streams", "a slot and a stream")
+    async with analysing(tmp_path, Embedding()) as (analyst, listener):
+        await caught_up(analyst)
+        peer = await ready(listener)
+        await peer.send(Search(1, "slot", 2))
+        hits = await peer.next()
+        assert isinstance(hits, Hits)
+        assert [hit["text"] for hit in hits.hits] == ["one slot", "a slot and a stream"]
+        first = hits.hits[0]
+        assert (first["id"], first["state"], first["model"]) == ("result-000001", "done", "demo")
+        assert (first["preview"], first["created"]) == ("tell me", START / 1e9 + 1)
+        assert -1 <= hits.hits[1]["score"] < first["score"] <= 1
+        done = await peer.next()
+        assert isinstance(done, Done)
+        assert (done.reason, done.usage) == ("complete", {"searched": 3, "backlog": 0})
+        assert done.timings["total"] > 0
+        await peer.send(Attach(2, first["id"], 1000))
+        pieces, _ = await peer.until(Done, 2)
+        assert pieces == ["one slot"]
+
+
+async def test_a_search_finds_ones_own_and_an_admins_all(tmp_path: Path) -> None:
+    put(tmp_path, "one slot", "a slot", owner="ann")
+    put(tmp_path, "two slots", first=10, owner="bob")
+    put(tmp_path, "a stream and a slot", first=20)
+    users = Users.parse("A name=ann\nB name=bob\nC name=cid\nR role=admin name=root\nN\n")
+    wanted = {
+        "A": ["one slot", "a slot"],
+        "B": ["two slots"],
+        "C": [],
+        "N": ["a stream and a slot"],
+        "R": ["two slots", "one slot", "a slot", "a stream and a slot"],
+    }
+    for restarted in (False, True):  # as they are analysed, and as they are read from the store
+        async with analysing(tmp_path, Embedding(), users) as (analyst, listener):
+            if not restarted:
+                put(tmp_path, "one more", first=30, owner="bob")
+            await caught_up(analyst)
+            for token, texts in wanted.items():
+                peer = await ready(listener, token)
+                await peer.send(Search(1, "slot", 4))
+                found: list[dict[str, Any]] = []
+                while isinstance(event := await peer.next(), Hits):
+                    found += event.hits
+                own = [hit["text"] for hit in found if hit["text"] != "one more"]
+                assert sorted(own) == sorted(texts)
+                owners = {hit.get("owner") for hit in found}
+                assert owners == ({"ann", "bob", ""} if token == "R" else {None} & owners)
+                assert isinstance(event, Done)
+                searched = {"B": 2, "R": 5}.get(token, len(texts))
+                assert event.usage == {"searched": searched, "backlog": 0}
+
+
+async def test_a_backlog_is_told_of_ones_own(tmp_path: Path) -> None:
+    put(tmp_path, "one", "two", owner="ann")
+    put(tmp_path, "three", first=10, owner="bob")
+    upstream = Embedding()
+    upstream.hold = trio.Event()
+    async with analysing(tmp_path, upstream) as (analyst, _):
+        with trio.fail_after(60):
+            await upstream.waiting.wait()
+        told = [(await analyst.report(owner))["backlog"] for owner in ("ann", "bob", "cid", None)]
+        assert told == [2, 1, 0, 3]
+        upstream.hold.set()
+        await caught_up(analyst)
+        assert (await analyst.report("ann"))["indexed"] == 2
+        assert (await analyst.search("x", 9, User("bob"))).searched == 1
+
+
+async def test_many_hits_come_in_frames_that_the_client_takes(tmp_path: Path) -> None:
+    put(tmp_path, *("\N{EARTH GLOBE EUROPE-AFRICA}" * 190 + f" slot {n}" for n in range(60)))
+    async with analysing(tmp_path, Embedding()) as (analyst, listener):
+        await caught_up(analyst)
+        peer = listener.connect(Limits(max_frame=16_384))
+        await peer.greet()
+        await peer.send(Search(1, "slot", 1000))
+        found: list[str] = []
+        frames = 0
+        while isinstance(event := await peer.next(), Hits):
+            assert event.first == len(found)
+            found += [hit["id"] for hit in event.hits]
+            frames += 1
+        assert isinstance(event, Done)
+        assert len(set(found)) == len(found) == 60
+        assert 3 <= frames <= 8
+
+
+async def test_a_search_before_there_is_anything_finds_nothing(tmp_path: Path) -> None:
+    async with analysing(tmp_path, Embedding()) as (_, listener):
+        peer = await ready(listener)
+        await peer.send(Search(1, "slot"))
+        _, done = await peer.until(Done)
+        assert done.usage == {"searched": 0, "backlog": 0}
+        await peer.send(Search(2, "  \n "))
+        _, error = await peer.until(Error, 2)
+        assert error.code == ErrorCode.INVALID_REQUEST
+
+
+async def test_a_cancelled_search_lets_go_of_its_slot(tmp_path: Path) -> None:
+    upstream = Embedding(slots=1)
+    async with analysing(tmp_path, upstream) as (_, listener):
+        peer = await ready(listener)
+        upstream.hold = trio.Event()
+        await peer.send(Search(1, "slot"))
+        with trio.fail_after(60):
+            await upstream.waiting.wait()
+            assert listener.server._admission.running == 1
+            await peer.send(Cancel(1))
+            _, done = await peer.until(Done)
+        assert done.reason == "cancelled"
+        assert listener.server._admission.running == 0

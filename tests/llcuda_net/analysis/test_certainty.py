@@ -1,0 +1,112 @@
+"""Figures of an answer, and which of its words are marked."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from llcuda_net.analysis.certainty import figures_of, figures_shown, least_certain, span_text
+from llcuda_net.storage.results.interface import Figures
+
+
+def token(p: float, *others: float, text: bytes = b"x") -> list[Any]:
+    """A token of this probability; the candidates are it and the others."""
+    top = [[0, text, math.log(p)], *([n, b"y", math.log(q)] for n, q in enumerate(others, 1))]
+    return [0, text, math.log(p), top]
+
+
+@pytest.mark.parametrize("compiled", [True, False])
+def test_figures(compiled: bool) -> None:
+    sure, unsure = [[token(1.0)], [token(1.0)]], [[token(0.5, 0.5), token(0.25, 0.75)], []]
+    empty: list[list[Any]] = [[], []]
+    found = figures_of([sure, empty, unsure], compiled=compiled)
+    assert [one.tokens for one in found] == [2, 0, 2]
+    assert found[0].mean_surprisal == pytest.approx(0, abs=1e-6)
+    assert found[0].perplexity == pytest.approx(1)
+    assert found[0].mean_entropy == pytest.approx(0, abs=1e-6)
+    assert found[1] == Figures(0, None, None, None, (0, 0), None)
+    assert found[2].mean_surprisal == pytest.approx((math.log(2) + math.log(4)) / 2, rel=1e-6)
+    assert found[2].perplexity == pytest.approx(math.sqrt(8), rel=1e-6)
+    half = math.log(2)
+    quarter = 0.25 * math.log(4) + 0.75 * math.log(4 / 3)
+    assert found[2].mean_entropy == pytest.approx((half + quarter) / 2, rel=1e-5)
+    assert found[2].least_certain == (0, 2)
+    assert figures_of([], compiled=compiled) == []
+
+
+@pytest.mark.parametrize("compiled", [True, False])
+def test_what_was_impossible_leaves_no_figure_that_is_not_a_number(compiled: bool) -> None:
+    answer = [[[0, b"x", -3.4028235e38, [[1, b"y", 0.0], [2, b"z", -3.4028235e38]]]]]
+    (found,) = figures_of([answer], compiled=compiled)
+    assert found.mean_surprisal is None
+    assert found.perplexity is None
+    assert found.mean_entropy == pytest.approx(0, abs=1e-6)
+
+
+def test_the_least_certain_span_is_the_worst_five_tokens() -> None:
+    answer = [[token(0.9)] for _ in range(20)]
+    for place in range(8, 13):
+        answer[place] = [token(0.1)]
+    (found,) = figures_of([answer], compiled=False)
+    assert found.least_certain == (8, 13)
+    assert found.span_surprisal == pytest.approx(math.log(10))
+    pieces = [f"{n} " for n in range(20)]
+    assert span_text(pieces, answer, found.least_certain) == "8 9 10 11 12 "
+    # Two tokens a piece: the pieces that hold any of the span.
+    assert span_text(["ab", "cd", "ef"], [[token(1)] * 2] * 3, (1, 3)) == "abcd"
+
+
+def test_the_least_certain_tenth_of_the_words_is_marked() -> None:
+    pieces = ["One", " t", "wo", " three", ".", " four"]
+    probabilities = [0.99, 0.95, 0.3, 0.99, 0.2, 0.99]
+    logprobs = [[token(p)] for p in probabilities]
+    text = "".join(pieces)
+    spans = least_certain(pieces, logprobs)
+    assert [text[a:b] for a, b in spans] == ["three."]  # one of four words: the worst
+
+
+def test_more_words_more_marks_and_none_where_all_is_sure() -> None:
+    pieces = [f"w{n} " for n in range(30)]
+    logprobs = [[token(0.99)] for _ in pieces]
+    assert least_certain(pieces, logprobs) == []
+    for place in (3, 4, 20):
+        logprobs[place] = [token(0.5)]
+    text = "".join(pieces)
+    assert [text[a:b] for a, b in least_certain(pieces, logprobs)] == ["w3", "w4", "w20"]
+    logprobs[25] = [token(0.89)]  # a fourth is beyond the tenth
+    assert len(least_certain(pieces, logprobs)) == 3
+
+
+@given(
+    st.lists(
+        st.tuples(
+            st.text(alphabet="ab .\n\N{EARTH GLOBE EUROPE-AFRICA}", max_size=5),
+            st.lists(st.floats(0.01, 1), max_size=2),
+        ),
+        max_size=30,
+    )
+)
+def test_marks_are_whole_words_in_order(answer: list[tuple[str, list[float]]]) -> None:
+    pieces = [text for text, _ in answer]
+    logprobs = [[token(p) for p in ps] for _, ps in answer]
+    text = "".join(pieces)
+    spans = least_certain(pieces, logprobs)
+    assert spans == sorted(spans)
+    for first, behind in spans:
+        assert text[first:behind].split() == [text[first:behind]]
+        assert first == 0 or text[first - 1].isspace()
+        assert behind == len(text) or text[behind].isspace()
+    assert len(spans) <= math.ceil(len(text.split()) / 10)
+
+
+def test_figures_for_people() -> None:
+    found = Figures(3, 0.123456, 1.1314, None, (0, 3), 0.2)
+    assert figures_shown(found) == [
+        ("mean surprisal", "0.123 nats"),
+        ("perplexity", "1.13"),
+        ("mean entropy", "unknown"),
+    ]

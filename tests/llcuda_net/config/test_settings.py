@@ -1,0 +1,197 @@
+"""Settings: where a value comes from, and what is said of a wrong one."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from llcuda_net.cli.server import make_parser
+from llcuda_net.config.settings import Settings, load
+from llcuda_net.errors import ConfigError
+
+#: One setting of each kind, with four values: by default, in the file, the environment, as option.
+KINDS: dict[str, tuple[Any, Any, Any, Any]] = {
+    "host": ("127.0.0.1", "file", "environment", "option"),
+    "port": (9000, 1, 2, 3),
+    "timeout": (600.0, 1.5, 2.5, 3.5),
+    "ctx": (None, 128, 256, 512),
+    "log_format": ("auto", "json", "human", "auto"),
+}
+
+
+def _load(*argv: str, environment: dict[str, str] | None = None) -> Settings:
+    return load(make_parser().parse_args(argv), environment or {})
+
+
+def _file(folder: Path, text: str) -> str:
+    path = folder / "llcuda.toml"
+    path.write_text(text, encoding="utf-8")
+    return str(path)
+
+
+def _flag(name: str) -> str:
+    return "--" + name.replace("_", "-")
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_option_before_environment_before_file_before_default(name: str, tmp_path: Path) -> None:
+    default, in_file, in_environment, as_option = KINDS[name]
+    config = ["--config", _file(tmp_path, f"{name} = {json.dumps(in_file)}\n")]
+    environment = {"LLCUDA_" + name.upper(): str(in_environment)}
+    option = [_flag(name), str(as_option)]
+
+    def found(*argv: str, environment: dict[str, str] | None = None) -> Any:
+        return getattr(_load(*argv, environment=environment), name)
+
+    assert found() == default
+    assert found(*config) == in_file
+    assert found(*config, environment=environment) == in_environment
+    assert found(*config, *option, environment=environment) == as_option
+    assert found(*option) == as_option
+    assert type(found(*config)) is type(found(*option))
+
+
+def test_a_boolean_in_each_place(tmp_path: Path) -> None:
+    config = ["--config", _file(tmp_path, "log_prompts = true\n")]
+    assert not _load().log_prompts
+    assert _load(*config).log_prompts
+    assert not _load(*config, environment={"LLCUDA_LOG_PROMPTS": "no"}).log_prompts
+    off = {"LLCUDA_LOG_PROMPTS": "0"}
+    assert _load(*config, "--log-prompts", environment=off).log_prompts
+    assert not _load(*config, "--no-log-prompts").log_prompts
+
+
+def test_the_file_may_be_named_in_the_environment_and_use_dashes(tmp_path: Path) -> None:
+    path = _file(tmp_path, "max-queue = 3\ntimeout = 20\n")
+    found = _load(environment={"LLCUDA_CONFIG": path})
+    assert found.max_queue == 3
+    assert found.timeout == 20.0
+    assert type(found.timeout) is float
+
+
+def test_an_empty_variable_is_not_given() -> None:
+    assert _load(environment={"LLCUDA_PORT": ""}).port == 9000
+
+
+def test_help_has_every_setting(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        make_parser().parse_args(["--help"])
+    assert caught.value.code == 0
+    text = capsys.readouterr().out
+    for spec in fields(Settings):
+        assert _flag(spec.name) in text
+        assert spec.metadata["help"].split()[0] in text
+    assert "--config" in text
+
+
+#: A setting, and values that it cannot have.
+WRONG = [
+    ("port", "x"),
+    ("port", "-1"),
+    ("port", "65536"),
+    ("port", "80.5"),
+    ("port", "9" * 5000),
+    ("timeout", "0"),
+    ("timeout", "-1"),
+    ("timeout", "nan"),
+    ("timeout", "inf"),
+    ("timeout", "soon"),
+    ("slots", "0"),
+    ("max_queue", "-1"),
+    ("max_frame", "100"),
+    ("max_frame", "99999999999"),
+    ("max_streams", "99999999999"),
+]
+
+
+@pytest.mark.parametrize(("name", "value"), WRONG)
+def test_a_wrong_value_is_told_with_its_origin(name: str, value: str, tmp_path: Path) -> None:
+    quoted = json.dumps(value)
+    path = _file(tmp_path, f"{name} = {quoted}\n")
+    for argv, environment, origin in (
+        ([f"{_flag(name)}={value}"], {}, _flag(name)),
+        ([], {"LLCUDA_" + name.upper(): value}, "LLCUDA_" + name.upper()),
+        (["--config", path], {}, f"{name} in {path}"),
+    ):
+        with pytest.raises(ConfigError) as caught:
+            _load(*argv, environment=environment)
+        assert str(caught.value).startswith(f"{origin} must be ")
+        assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("prot = 1", "there is no setting 'prot'"),
+        ("[server]\nport = 1", "there is no setting 'server'"),
+        ("port = ", "is not TOML"),
+        ("port = 1\nport = 2", "is not TOML"),
+        ("port = 9000.5", "must be a whole number"),
+        ("port = inf", "must be a whole number"),
+        ("port = true", "must be a whole number"),
+        ("port = [1]", "must be a whole number"),
+        ("timeout = 1" + "0" * 400, "must be a number"),
+        ("port = 1" + "0" * 5000, "is not TOML"),
+        ("host = 5", "must be a string"),
+        ("log_prompts = 1", "must be true or false"),
+        ("log_level = 'LOUD'", "must be one of debug, info, warning, error"),
+    ],
+)
+def test_a_wrong_file_is_told_in_one_line(text: str, words: str, tmp_path: Path) -> None:
+    path = _file(tmp_path, text)
+    with pytest.raises(ConfigError) as caught:
+        _load("--config", path)
+    assert words in str(caught.value)
+    assert path in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_file_that_cannot_be_read(tmp_path: Path) -> None:
+    (tmp_path / "latin1").write_bytes(b"host = '\xe9'")
+    for name, words in (("none", "No such file"), (".", "directory"), ("latin1", "not TOML")):
+        with pytest.raises(ConfigError, match=words):
+            _load("--config", str(tmp_path / name))
+
+
+@pytest.mark.parametrize(
+    "argv", [["--log-level", "loud"], ["--prot", "1"], ["--port"], ["extra"], ["--por", "1"]]
+)
+def test_a_wrong_command_line_is_one_line_and_exits_with_2(
+    argv: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as caught:
+        make_parser().parse_args(argv)
+    assert caught.value.code == 2
+    assert capsys.readouterr().err.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("argv", "words"),
+    [
+        (["--upstream", "http://a", "--model", "b.gguf"], "not both"),
+        (["--tls-cert", "a.pem"], "go together"),
+        (["--tls-key", "a.pem"], "go together"),
+    ],
+)
+def test_combinations_that_cannot_be_meant(argv: list[str], words: str) -> None:
+    with pytest.raises(ConfigError, match=words):
+        _load(*argv)
+
+
+def test_the_earlier_source_decides_between_upstream_and_model(tmp_path: Path) -> None:
+    config = ["--config", _file(tmp_path, "model = 'f.gguf'\n")]
+    environment = {"LLCUDA_MODEL": "e.gguf"}
+
+    def found(*argv: str, environment: dict[str, str] | None = None) -> tuple[Any, Any]:
+        settings = _load(*argv, environment=environment)
+        return [spec.url for spec in settings.upstream], settings.model
+
+    assert found("--upstream", "http://a", environment=environment) == (["http://a"], None)
+    assert found(*config, environment={"LLCUDA_UPSTREAM": "http://b"}) == (["http://b"], None)
+    assert found("--model", "m", environment={"LLCUDA_UPSTREAM": "http://b"}) == ([], "m")
+    with pytest.raises(ConfigError, match="not both"):
+        found(environment={**environment, "LLCUDA_UPSTREAM": "http://b"})

@@ -1,0 +1,241 @@
+"""The generation: its states, its log, its id, and how it ends."""
+
+from __future__ import annotations
+
+import itertools
+import math
+import time
+import uuid
+from typing import Any
+
+import pytest
+
+from llcuda_net.errors import RequestError
+from llcuda_net.generation.generation import TRANSITIONS, Generation, State, uuid7
+from llcuda_net.upstream.llama.sse import Candidate, CompletionEvent, Probabilities, Timings
+from llcuda_protocol import Done, Error, TokenLogprob, TopToken
+
+#: How each state is reached.
+_PATHS: dict[State, list[State]] = {
+    State.QUEUED: [],
+    State.RUNNING: [State.RUNNING],
+    State.DONE: [State.RUNNING, State.DONE],
+    State.FAILED: [State.FAILED],
+    State.CANCELLED: [State.CANCELLED],
+    State.INTERRUPTED: [State.INTERRUPTED],
+}
+
+
+def _make(**params: Any) -> Generation:
+    return Generation("a prompt", None, params, 60.0)
+
+
+@pytest.mark.parametrize(("start", "end"), list(itertools.product(State, State)))
+async def test_only_what_the_table_allows(start: State, end: State) -> None:
+    generation = _make()
+    for state in _PATHS[start]:
+        generation.move(state)
+    told: list[State] = []
+    generation.on_change.append(lambda: told.append(generation.state))
+    if end in TRANSITIONS[start]:
+        generation.move(end)
+        assert told == [end]
+    else:
+        with pytest.raises(AssertionError, match=f"from {start} to {end}"):
+            generation.move(end)
+        assert (generation.state, told) == (start, [])
+
+
+def test_the_table_knows_every_state_and_the_ends_are_ends() -> None:
+    assert set(TRANSITIONS) == set(State)
+    ends = {state for state, after in TRANSITIONS.items() if not after}
+    assert ends == {State.DONE, State.FAILED, State.CANCELLED, State.INTERRUPTED}
+    reached = {State.QUEUED}.union(*TRANSITIONS.values())
+    assert reached == set(State)
+
+
+def test_ids_are_uuids_of_version_7_and_sort_by_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 1_700_000_000_000_000_000
+    made = []
+    for tick in range(200):
+        monkeypatch.setattr(time, "time_ns", lambda tick=tick: now + tick * 1_000_000)
+        made.append(uuid7())
+    assert made == sorted(made)
+    assert len(set(made)) == 200
+    for tick, text in enumerate(made):
+        value = uuid.UUID(text)
+        assert str(value) == text
+        assert (value.version, value.variant) == (7, uuid.RFC_4122)
+        assert value.int >> 80 == 1_700_000_000_000 + tick
+    same = {uuid7() for _ in range(1000)}  # in one millisecond
+    assert len(same) == 1000
+
+
+async def test_the_log_grows_by_what_has_text() -> None:
+    generation = _make()
+    grew = [
+        generation.extend([CompletionEvent(content="a", tokens=[1]), CompletionEvent(content="b")]),
+        generation.extend([CompletionEvent(content="c", tokens=[2, 3])]),
+        generation.extend([CompletionEvent(stop=True, tokens_predicted=4)]),
+        generation.extend([]),
+    ]
+    assert grew == [True, True, False, False]
+    assert generation.pieces == ["a", "b", "c"]
+    assert generation.ids == [1, None, 3]
+    assert generation.logprobs is None
+    assert generation.final is not None
+    assert generation.visible == 0  # until it has been kept
+    told = []
+    generation.on_change.append(lambda: told.append(generation.visible))
+    generation.show(2)
+    assert told == [2]
+
+
+async def test_log_probabilities_are_natural_and_complete() -> None:
+    generation = _make(n_probs=2)
+    top = [Candidate(1, [97], -0.5), Candidate(2, [98], -2.0)]
+    generation.extend(
+        [CompletionEvent("a", completion_probabilities=[Probabilities(1, [97], -0.5, None, top)])]
+    )
+    assert generation.logprobs == [
+        [TokenLogprob(1, b"a", -0.5, (TopToken(1, b"a", -0.5), TopToken(2, b"b", -2.0)))]
+    ]
+    after_sampling = Probabilities(
+        1, [97], prob=0.25, top_probs=[Candidate(1, [97], prob=0.25), Candidate(2, [98], prob=0.0)]
+    )
+    generation.extend([CompletionEvent("a", completion_probabilities=[after_sampling])])
+    ((found,),) = generation.logprobs[1:]
+    assert found.logprob == pytest.approx(math.log(0.25))
+    assert [t.logprob < -700 for t in found.top] == [False, True]
+    assert all(math.isfinite(t.logprob) for t in found.top)
+    generation.extend([CompletionEvent("no probabilities")])
+    assert generation.logprobs[2] == []
+
+
+@pytest.mark.parametrize(
+    ("stop_type", "word", "reason", "stop"),
+    [
+        ("eos", "", "stop", None),
+        ("word", "END", "stop", "END"),
+        ("limit", "", "length", None),
+        ("none", "", "stop", None),
+    ],
+)
+async def test_it_ends_with_its_reason_and_figures(
+    stop_type: str, word: str, reason: str, stop: str | None
+) -> None:
+    generation = _make()
+    generation.dispatched()
+    generation.sent()
+    generation.extend([CompletionEvent("a", [1])])
+    generation.extend(
+        [
+            CompletionEvent(
+                stop=True,
+                stop_type=stop_type,
+                stopping_word=word,
+                tokens_predicted=9,
+                tokens_evaluated=5,
+                model="m",
+                timings=Timings(cache_n=3, prompt_ms=2.0),
+            )
+        ]
+    )
+    generation.move(State.DONE)
+    done = generation.ending(7)
+    assert isinstance(done, Done)
+    assert (done.stream, done.reason, done.stop, done.model) == (7, reason, stop, "m")
+    assert done.usage == {"prompt_tokens": 5, "cached_tokens": 3, "completion_tokens": 9}
+    assert done.timings["prompt"] == 2.0
+    assert all(value >= 0 for value in done.timings.values())
+    assert "template" not in done.timings
+
+
+async def test_cancelled_failed_and_handed_back() -> None:
+    cancelled = _make()
+    cancelled.dispatched()
+    cancelled.extend([CompletionEvent("a"), CompletionEvent("b")])
+    cancelled.cancel()
+    cancelled.end(State.CANCELLED, None)
+    done = cancelled.ending(1)
+    assert isinstance(done, Done)
+    assert (done.reason, done.usage) == ("cancelled", {"completion_tokens": 2})
+
+    failed = _make()
+    broke = RequestError("upstream_error", "it broke", retry=True, retry_after=2.0)
+    failed.end(State.FAILED, broke)
+    assert failed.ending(3) == Error(3, "upstream_error", "it broke", True, 2.0)
+
+    error = RequestError("shutting_down", "stopping", retry=True)
+    handed = _make()
+    handed.hand_back(error)
+    assert handed.scope.cancel_called
+    handed.end(State.FAILED, handed.error)
+    assert handed.state is State.FAILED
+    assert handed.ending(1) == Error(1, "shutting_down", "stopping", True)
+
+    finished = _make()
+    finished.move(State.RUNNING)
+    finished.move(State.DONE)
+    finished.hand_back(error)  # too late: it has its answer
+    assert isinstance(finished.ending(1), Done)
+    assert finished.error is None
+
+
+async def test_what_is_held_back_comes_with_the_text_that_releases_it() -> None:
+    generation = _make(n_probs=1)
+
+    def event(content: str, id_: int, predicted: int, *, stop: bool = False) -> CompletionEvent:
+        probabilities = [] if stop else [Probabilities(id_, [], -0.5)]
+        return CompletionEvent(
+            content,
+            [] if stop else [id_],
+            stop,
+            predicted,
+            completion_probabilities=probabilities,
+        )
+
+    assert not generation.extend([event("", 1, 1)])
+    assert not generation.extend([event("", 2, 2)])
+    assert generation.extend([event("abc", 3, 3), event("d", 4, 4)])
+    assert (generation.pieces, generation.counts) == (["abc", "d"], [3, 1])
+    assert generation.logprobs is not None
+    assert [[t.id for t in piece] for piece in generation.logprobs] == [[1, 2, 3], [4]]
+    assert not generation.extend([event("", 5, 5)])  # the token that ends the text
+    assert generation.extend([event("", 0, 5, stop=True)])
+    assert [[t.id for t in piece] for piece in generation.logprobs[2:]] == [[5]]
+    assert generation.pieces[2:] == [""]
+
+
+async def test_tokens_are_counted_across_a_continuation() -> None:
+    generation = _make()
+    generation.extend([CompletionEvent("a", [1], tokens_predicted=1)])
+    generation.extend([CompletionEvent("bc", [3], tokens_predicted=3)])
+    assert generation.usage == {"completion_tokens": 3}
+    generation.splice()
+    generation.continued(3)
+    generation.extend([CompletionEvent("d", [4], tokens_predicted=1)])
+    assert generation.usage == {"completion_tokens": 4}
+    final = CompletionEvent(
+        "", stop=True, tokens_predicted=2, tokens_evaluated=10, timings=Timings(cache_n=9)
+    )
+    generation.extend([final])
+    assert generation.counts == [1, 2, 1]
+    assert generation.usage == {"completion_tokens": 5, "prompt_tokens": 7, "cached_tokens": 7}
+
+
+async def test_epochs_tell_what_a_reader_may_keep() -> None:
+    generation = _make()
+    generation.extend([CompletionEvent(letter) for letter in "abcde"])
+    assert generation.same_since(0) == 5
+    generation.splice()
+    first = generation.epoch
+    assert (generation.same_since(0), generation.same_since(first)) == (5, 5)
+    generation.extend([CompletionEvent("f")])
+    assert (generation.same_since(0), generation.same_since(first)) == (5, 6)
+    generation.splice()
+    generation.splice()  # twice from one place
+    assert generation.epoch > first
+    generation.extend([CompletionEvent("g")])
+    assert [generation.same_since(e) for _, e in generation.splices] == [6, 6, 7]
+    assert generation.same_since(12345) == 5  # of an epoch that was lost

@@ -1,0 +1,124 @@
+"""What the server keeps: a real journal and store behind it, and what clients see of them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trio
+
+from llcuda_net.errors import StorageError
+from llcuda_net.generation.persistence import Keeper
+from llcuda_net.storage.records import Level
+from llcuda_protocol import Accepted, Cancel, Done, Error, ErrorCode, Ping, Pong, Tokens
+from tests.support.server.durable_server import keeping, stored
+from tests.support.server.memory_server import FakeUpstream, ask, ready, serving
+
+
+@pytest.mark.parametrize("level", [Level.PROCESS, Level.DISK, Level.STRICT])
+async def test_a_result_is_in_the_store_when_done_arrives(tmp_path: Path, level: Level) -> None:
+    async with keeping(tmp_path, FakeUpstream(), level) as (_, listener):
+        peer = await ready(listener)
+        await peer.send(ask("one two three", params={"seed": 7}))
+        accepted = await peer.next()
+        assert isinstance(accepted, Accepted)
+        assert accepted.level == level
+        pieces, done = await peer.until(Done)
+        assert "".join(pieces) == "one two three"
+        assert done.timings["persist"] >= 0
+        (result,) = stored(tmp_path)
+        assert (result.id, result.state, result.text) == (accepted.id, "done", "one two three")
+        assert result.request["prompt"] == "one two three"
+        assert (result.seed, result.reason, result.level) == (7, "stop", level)
+        assert result.usage["prompt_tokens"] == 7
+        assert result.model["name"] == "fake"
+        assert result.upstream == "fake://"
+        assert result.log.ids == [0, 1, 2]
+
+
+async def test_strict_waits_for_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    upstream = FakeUpstream()
+    upstream.paused = True
+    async with keeping(tmp_path, upstream, Level.STRICT) as (storage, listener):
+        peer = await ready(listener)
+        asked, release = trio.Event(), trio.Event()
+        sync = storage.sync
+
+        async def slow() -> None:
+            asked.set()
+            await release.wait()
+            await sync()
+
+        monkeypatch.setattr(storage, "sync", slow)
+        await peer.send(ask("a b"))
+        assert isinstance(await peer.next(), Accepted)
+        upstream.release(1)
+        await asked.wait()
+        await peer.send(Ping(b"x"))
+        assert isinstance(await peer.next(), Pong)  # and no tokens before it
+        release.set()
+        assert isinstance(await peer.next(), Tokens)
+        upstream.release(1)
+        await peer.until(Done)
+
+
+@pytest.mark.parametrize("how", ["cancelled", "failed"])
+async def test_what_did_not_finish_is_kept_with_its_state(tmp_path: Path, how: str) -> None:
+    upstream = FakeUpstream()
+    upstream.paused = True
+    async with keeping(tmp_path, upstream) as (_, listener):
+        peer = await ready(listener)
+        await peer.send(ask("a b c", timeout=0.3 if how == "failed" else None))
+        upstream.release(1)
+        while not isinstance(await peer.next(), Tokens):
+            pass
+        if how == "cancelled":
+            await peer.send(Cancel(1))
+            await peer.until(Done)
+        else:
+            _, error = await peer.until(Error)
+            assert error.code == ErrorCode.TIMEOUT
+        (result,) = stored(tmp_path)
+        assert (result.state, result.text) == (how, "a")
+        assert (result.error is not None) == (how == "failed")
+
+
+@pytest.mark.parametrize("where", ["start", "accepted", "write", "finish"])
+async def test_a_refusal_by_the_storage_reaches_the_client(
+    tmp_path: Path, where: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    upstream = FakeUpstream()
+    async with keeping(tmp_path, upstream) as (storage, listener):
+        peer = await ready(listener)
+
+        def refuse(*_: Any, **__: Any) -> None:
+            raise StorageError("no room on the disk", StorageError.FULL)
+
+        async def refuse_later(*_: Any, **__: Any) -> None:
+            refuse()
+
+        with monkeypatch.context() as patch:
+            for name in ("write", "finish") if where == "write" else (where,):
+                later = name in ("accepted", "finish")
+                patch.setattr(storage, name, refuse_later if later else refuse)
+            await peer.send(ask("a b c"))
+            pieces, error = await peer.until(Error)
+        assert (error.code, error.retry) == (ErrorCode.STORAGE, True)
+        assert "no room" in error.message
+        # No client has a token that the journal does not have.
+        assert pieces == [] or where == "finish"
+        await peer.send(ask("a b", 2))  # and goes on when there is room
+        pieces, _ = await peer.until(Done, 2)
+        assert "".join(pieces) == "a b"
+
+
+async def test_nothing_is_kept_without_a_storage(tmp_path: Path) -> None:
+    async with serving(FakeUpstream(), keeper=Keeper(None, Level.DISK)) as (_, listener):
+        peer = await ready(listener)
+        await peer.send(ask())
+        accepted = await peer.next()
+        assert isinstance(accepted, Accepted)
+        assert accepted.level == "memory"
+        await peer.until(Done)
+    assert not any(tmp_path.iterdir())  # noqa: ASYNC240

@@ -1,0 +1,101 @@
+"""Who waits after a restart for a model that is not there does not hold up the others."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Any, cast
+
+import trio
+
+from llcuda_net.config.upstreams import Spec
+from llcuda_net.errors import RequestError
+from llcuda_net.generation.generation import Generation, State
+from llcuda_net.generation.resuming import Resumer
+from llcuda_net.generation.runner import Runner
+from llcuda_net.scheduler.scheduler import Admission, Claim, Ticket
+from llcuda_net.storage.records import Dispatched, TokenLog
+from llcuda_net.storage.storage import Recovered
+from llcuda_net.upstream.backend import Member
+from llcuda_net.upstream.interface import Properties
+from llcuda_net.upstream.lease import Lease, Need
+from llcuda_net.upstream.pool import Pool
+from llcuda_protocol import ErrorCode
+from tests.support.server.memory_server import FakeUpstream
+
+
+class Away(FakeUpstream):
+    async def ask(self) -> Properties:
+        await trio.lowlevel.checkpoint()
+        raise RequestError(ErrorCode.UPSTREAM_UNAVAILABLE, "not there", retry=True)
+
+
+class Recorder:
+    """Stands for the runner and its dispatcher: notes who gets to run, in order."""
+
+    def __init__(self) -> None:
+        self.ran: list[str] = []
+        self.dispatcher = self
+
+    async def to_its_end(self, _: Generation, work: Callable[[], Awaitable[State]]) -> None:
+        await work()
+
+    def claim(self, generation: Generation, group: str) -> Claim:
+        return Claim(generation.user, group, Need(group))
+
+    async def complete(self, generation: Generation, _: Ticket) -> None:
+        self.ran.append(generation.id)
+
+
+class Entry:
+    """Of a recovered generation what the resumer looks at."""
+
+    concluded = None
+
+    def __init__(self, model: str) -> None:
+        self.dispatched = Dispatched(upstream="fake://", model={"name": model})
+
+
+def begun(id_: str) -> Generation:
+    generation = Generation("tell:", None, {}, 60.0, id=id_)
+    generation.restore(TokenLog([" a"], [1]), [])
+    return generation
+
+
+async def test_others_go_on_while_one_waits_for_its_model(autojump_clock: object) -> None:
+    there, away = FakeUpstream(slots=4), Away(slots=4)
+    away.properties = None
+    pool = Pool(
+        [
+            Member(Spec("fake://away", "away", model="one"), away),
+            Member(Spec("fake://there", "there", model="two"), there),
+        ]
+    )
+    await pool.prepare()
+
+    def place(ticket: Ticket) -> Lease | None:
+        assert isinstance(ticket.claim.key, Need)
+        return pool.place(ticket.claim.key)
+
+    admission = Admission(place, 10)
+    recorder = Recorder()
+    runner = cast(Runner, recorder)
+
+    def enter(_: Generation, claim: Claim) -> Ticket:
+        return admission.enter(claim, always=True)
+
+    def ready(_: Generation) -> None:
+        pass
+
+    resumer = Resumer(runner, pool, admission, enter, ready)
+
+    async def resume(id_: str, model: str) -> None:
+        await resumer.run(begun(id_), cast(Recovered, Entry(model)))
+
+    async with trio.open_nursery() as nursery:
+        for id_, model in [("stuck", "gone"), ("x", "fake"), ("y", "fake"), ("z", "fake")]:
+            nursery.start_soon(resume, id_, model)
+            await trio.testing.wait_all_tasks_blocked()
+        await trio.sleep(10)
+        found: Any = list(recorder.ran)
+        nursery.cancel_scope.cancel()
+    assert found == ["x", "y", "z"]

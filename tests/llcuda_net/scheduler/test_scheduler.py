@@ -1,0 +1,223 @@
+"""Admission: never more running than slots, and every place given back."""
+
+from __future__ import annotations
+
+import pytest
+import trio
+import trio.testing
+
+from llcuda_net.scheduler.scheduler import Admission, Claim, Ticket
+from tests.support.scheduler_slots import ANN, BOB, EVE, Desk, Held, Slots, refused, running
+
+
+def test_a_free_slot_is_had_at_once_and_the_next_waits() -> None:
+    desk = Desk(1)
+    tickets = [desk.enter() for _ in range(3)]
+    assert [t.position for t in tickets] == [0, 1, 2]
+    assert running(*tickets) == [True, False, False]
+    assert (desk.admission.running, desk.admission.queued) == (1, 2)
+
+
+def test_a_full_queue_refuses_and_says_when_to_come_back() -> None:
+    desk = Desk(1, 1)
+    desk.enter()
+    desk.enter()
+    refused(desk.enter, "1 requests run and 1 wait")
+    assert (desk.admission.running, desk.admission.queued) == (1, 1)
+    assert desk.enter(always=True).position == 2
+
+
+def test_a_full_queue_takes_one_of_each_user() -> None:
+    desk = Desk(1, 2)
+    for _ in range(3):
+        desk.enter(EVE)
+    refused(lambda: desk.enter(EVE), "2 wait")
+    assert desk.enter(ANN).position == 1
+    refused(lambda: desk.enter(ANN), "3 wait")
+
+
+def test_without_a_queue_only_the_slots_are_to_be_had() -> None:
+    desk = Desk(1, 0)
+    ticket = desk.enter(ANN)
+    refused(lambda: desk.enter(BOB), "1 requests run")
+    desk.leave(ticket)
+    assert desk.enter(BOB).turn.is_set()
+
+
+def test_fewer_slots_admit_nobody_until_they_are_free() -> None:
+    desk = Desk(2)
+    one, two, third = (desk.enter() for _ in range(3))
+    desk.slots.resize(1)
+    desk.leave(one)
+    assert running(third) == [False]
+    desk.leave(two)
+    assert running(third) == [True]
+    desk.slots.resize(3)
+    assert running(desk.enter()) == [True]
+
+
+def test_to_leave_again_is_nothing() -> None:
+    desk = Desk(1)
+    one, two, three = (desk.enter() for _ in range(3))
+    desk.leave(one, one, three, three)
+    assert running(two) == [True]
+    assert (desk.admission.running, desk.admission.queued) == (1, 0)
+    desk.leave(two, one, two)
+    assert desk.admission.idle
+    assert desk.slots.busy == 0
+
+
+async def test_a_ticket_comes_back_however_its_holder_ends(autojump_clock: object) -> None:
+    slots = Slots(1)
+    admission = Admission(slots.place, 9)
+    with pytest.raises(ZeroDivisionError):
+        async with admission.enter(Claim(ANN)):
+            raise ZeroDivisionError
+    with trio.move_on_after(1):
+        async with admission.enter(Claim(ANN)):
+            await trio.sleep_forever()
+    holder = admission.enter(Claim(ANN))
+    with trio.move_on_after(1):  # while it waits
+        async with admission.enter(Claim(ANN)):
+            raise AssertionError
+    admission.leave(holder)
+    with trio.CancelScope() as scope:  # before it looked whether its turn had come
+        scope.cancel()
+        async with admission.enter(Claim(ANN)):
+            raise AssertionError
+    assert (admission.running, admission.queued, slots.busy) == (0, 0, 0)
+
+
+async def test_spare_time_begins_when_nobody_has_a_slot_or_wants_one(
+    autojump_clock: object,
+) -> None:
+    desk = Desk(1, clock=trio.current_time)
+    tickets = [desk.enter(), desk.enter()]
+    begun: list[float] = []
+
+    async def work() -> None:
+        async with desk.admission.spare(0.5):
+            begun.append(trio.current_time())
+
+    started = trio.current_time()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(work)
+        await trio.sleep(1)
+        desk.leave(tickets[0])  # the second has the slot now
+        await trio.sleep(1)
+        assert not begun
+        desk.leave(tickets[1])
+        await trio.sleep(0.25)
+        assert not begun
+        desk.leave(desk.enter())  # quiet begins anew
+    assert begun == [pytest.approx(started + 2.75)]
+
+
+async def test_whoever_comes_ends_spare_time_and_does_not_wait_for_it(
+    autojump_clock: object,
+) -> None:
+    desk = Desk(1, clock=trio.current_time)
+    ended: list[str] = []
+
+    async def work() -> None:
+        async with desk.admission.spare(0.1):
+            try:
+                await trio.sleep_forever()
+            finally:
+                ended.append("cut off")
+        ended.append("went on")
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(work)
+        await trio.sleep(1)
+        admission = desk.admission
+        assert (admission.running, admission.queued, admission.idle) == (0, 0, True)
+        assert running(desk.enter()) == [True]
+        await trio.testing.wait_all_tasks_blocked()
+        assert ended == ["cut off", "went on"]
+    assert not admission._spare
+
+
+async def test_cancelling_spare_time_from_outside_cancels_it(autojump_clock: object) -> None:
+    desk = Desk(1, clock=trio.current_time)
+    busy = desk.enter()
+    for settle, wait in ((0.0, 1.0), (5.0, 1.0), (0.0, 0.0)):
+        with trio.move_on_after(wait) as scope:
+            async with desk.admission.spare(settle):
+                await trio.sleep_forever()
+        assert scope.cancelled_caught
+        if not desk.admission.idle:
+            desk.leave(busy)
+
+
+# -- what others do wrong -------------------------------------------------------------------------
+
+
+class Broken:
+    """A lease that cannot be given back."""
+
+    def release(self) -> None:
+        raise OSError("gone")
+
+
+def test_errors_of_others_do_no_harm() -> None:
+    desk = Desk(0)
+
+    def fail(*args: object) -> int:
+        raise ZeroDivisionError
+
+    desk.admission.why = fail  # type: ignore[assignment]
+    first, second, third = desk.enter(ANN), desk.enter(ANN), desk.enter(BOB)
+    for ticket in (first, second, third):
+        ticket.on_position, ticket.made = fail, fail  # type: ignore[assignment]
+    place, desk.admission._place = desk.admission._place, fail  # type: ignore[assignment]
+    desk.slots.resize(2)
+    assert running(first, second, third) == [False, False, False]
+    desk.admission._place = place
+    desk.admission.pump()
+    assert running(first, second, third) == [True, False, True]
+    assert first.lease is not None
+    first.lease.release()
+    first.lease = Broken()
+    desk.leave(first)
+    assert running(second) == [True]
+    assert (desk.admission.running, desk.admission.queued) == (2, 0)
+    desk.leave(second, third)
+    assert desk.admission.idle
+    assert desk.slots.busy == 0
+
+
+def test_one_that_leaves_while_a_place_is_sought_for_it_has_none() -> None:
+    desk = Desk(0)
+    one, two = desk.enter(), desk.enter()
+    place = desk.admission._place
+
+    def leave(ticket: Ticket) -> Held | None:
+        lease = place(ticket)
+        desk.leave(one)
+        return lease  # type: ignore[return-value]
+
+    desk.admission._place = leave
+    desk.slots.pump = lambda: None
+    desk.slots.size = 1
+    desk.admission.pump()
+    assert (one.lease, running(two)) == (None, [True])
+    assert (desk.admission.running, desk.slots.busy) == (1, 1)
+
+
+def test_callbacks_may_come_and_go_themselves() -> None:
+    desk = Desk(0)
+    tickets = [desk.enter() for _ in range(3000)]
+    entered: list[Ticket] = []
+
+    def over(ticket: Ticket) -> None:
+        desk.leave(ticket)
+        if len(entered) < 5:
+            entered.append(desk.enter())
+
+    for ticket in tickets:
+        ticket.on_position = lambda position, ticket=ticket: over(ticket)  # type: ignore[misc]
+    desk.slots.resize(1)
+    assert all(ticket.lease is None for ticket in tickets)
+    assert running(*entered) == [True, False, False, False, False]
+    assert (desk.admission.running, desk.admission.queued) == (1, 4)

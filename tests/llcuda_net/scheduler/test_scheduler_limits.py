@@ -1,0 +1,282 @@
+"""What a user may have at once, waiting and in a minute; deadlines; how long it will take."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import trio
+
+from llcuda_net.config.users import Priority, User
+from llcuda_net.errors import RequestError
+from llcuda_net.scheduler.quota import Account, Mean
+from llcuda_protocol import ErrorCode
+from tests.support.scheduler_slots import ANN, BOB, EVE, Desk, refused, running
+
+
+def test_no_more_run_at_once_than_a_user_may() -> None:
+    desk = Desk(4)
+    two = User("two", max_running=2)
+    tickets = [desk.enter(two) for _ in range(4)]
+    assert running(*tickets) == [True, True, False, False]
+    assert tickets[2].reason == "your limit of 2 at once"
+    other = desk.enter(BOB)
+    assert running(other) == [True]
+    desk.leave(tickets[0])
+    assert running(*tickets) == [False, True, True, False]
+    assert (desk.admission.running_of(two), desk.admission.running_of(EVE)) == (2, 0)
+
+
+def test_another_limit_holds_at_once_for_those_who_wait() -> None:
+    desk = Desk(4)
+    tickets = [desk.enter(User("one", max_running=1)) for _ in range(4)]
+    assert running(*tickets) == [True, False, False, False]
+    desk.admission.take_users(lambda name: User(name, max_running=3))
+    assert running(*tickets) == [True, True, True, False]
+
+
+def test_a_limit_holds_over_all_models_and_classes() -> None:
+    desk = Desk(9)
+    one = User("one", max_running=1)
+    tickets = [
+        desk.enter(one, model=model, priority=priority)
+        for model in "ab"
+        for priority in (Priority.LOW, Priority.HIGH)
+    ]
+    assert running(*tickets) == [True, False, False, False]
+    desk.leave(tickets[0])
+    assert running(*tickets) == [False, True, False, False]
+
+
+def test_a_lost_slot_is_not_had_again_beyond_the_limit() -> None:
+    desk = Desk(2)
+    desk.slots.keys = {"x", "y"}
+    one = User("one", max_running=1)
+    lost, other = desk.enter(one, key="x"), desk.enter(one, key="y")
+    desk.slots.keys = {"y"}
+    desk.admission.again(lost, lost.claim)
+    assert running(lost, other) == [False, True]
+    desk.slots.keys = {"x", "y"}
+    desk.admission.pump()
+    assert running(lost, other) == [False, True]
+    desk.leave(other)
+    assert running(lost) == [True]
+
+
+def test_no_more_wait_than_a_user_may() -> None:
+    desk = Desk(1, 99)
+    few = User("few", max_queued=2)
+    tickets = [desk.enter(few) for _ in range(3)]
+    refused(lambda: desk.enter(few), r"your limit of 2 waiting requests \(user few\)")
+    refused(lambda: desk.enter(few, priority=Priority.HIGH), "your limit of 2 waiting")
+    assert desk.admission.queued == 2
+    desk.enter(few, always=True)
+    desk.enter(BOB)
+    # What lost its slot is not counted among them.
+    desk.leave(*tickets[1:])
+    desk.slots.size = 0
+    desk.admission.again(tickets[0], tickets[0].claim)
+    desk.enter(few)
+    refused(lambda: desk.enter(few), "your limit of 2 waiting")
+
+
+def test_a_user_who_may_not_wait_has_what_is_free() -> None:
+    desk = Desk(1)
+    hasty = User("hasty", max_queued=0)
+    ticket = desk.enter(hasty)
+    refused(lambda: desk.enter(hasty), "your limit of 0 waiting")
+    desk.leave(ticket)
+    assert running(desk.enter(hasty)) == [True]
+
+
+# -- tokens a minute ------------------------------------------------------------------------------
+
+SLOW = User("slow", tokens_per_minute=600)
+
+
+def test_tokens_are_charged_as_they_are_used_and_come_back() -> None:
+    desk = Desk(9)
+    first, second = desk.enter(SLOW, prompt_tokens=100), desk.enter(SLOW)
+    assert running(first, second) == [True, True]  # nothing is known before it is used
+    first.made = lambda: 800  # 300 more than a minute's
+    third = desk.enter(SLOW)
+    assert running(third) == [False]
+    assert third.reason == "your limit of 600 tokens a minute"
+    assert running(desk.enter(BOB)) == [True]
+    desk.leave(first, second)
+    assert desk.admission.due() == pytest.approx(30.0)
+    desk.wait(29.9)
+    assert running(third) == [False]
+    desk.wait(0.2)
+    assert running(third) == [True]
+
+
+def test_no_more_than_a_minutes_tokens_are_saved_up() -> None:
+    desk = Desk(9)
+    desk.leave(desk.enter(SLOW), tokens=1)
+    desk.wait(3600.0)
+    desk.leave(desk.enter(SLOW), tokens=1800)
+    ticket = desk.enter(SLOW)
+    desk.wait(119.0)
+    assert running(ticket) == [False]
+    desk.wait(1.1)
+    assert running(ticket) == [True]
+
+
+@pytest.mark.parametrize("looks", [1, 10])
+def test_what_runs_is_charged_as_it_was_used(looks: int) -> None:
+    desk = Desk(9)
+    long = desk.enter(SLOW)
+    long.made = lambda: int(desk.clock.now * 10)  # 600 a minute is what it may
+    for _ in range(looks):
+        desk.wait(1200.0 / looks)
+        ticket = desk.enter(SLOW)
+        assert running(ticket) == [True]
+        desk.leave(ticket)
+    desk.leave(long)
+    assert running(desk.enter(SLOW)) == [True]
+
+
+def test_a_lost_slot_is_had_again_whatever_was_used() -> None:
+    desk = Desk(1)
+    ticket = desk.enter(SLOW)
+    ticket.made = lambda: 100_000
+    desk.admission.again(ticket, ticket.claim)
+    assert running(ticket) == [True]
+
+
+# -- how long it will take, and deadlines ---------------------------------------------------------
+
+
+def moving(seconds: float = 10.0) -> Desk:
+    """A desk whose queue has moved every so many seconds."""
+    desk = Desk(1)
+    tickets = [desk.enter(EVE) for _ in range(5)]
+    for ticket in tickets[:4]:
+        desk.wait(seconds)
+        desk.leave(ticket)
+    return desk
+
+
+def test_the_wait_is_told_as_soon_as_it_is_known() -> None:
+    desk = Desk(1)
+    first, second = desk.enter(EVE), desk.enter(EVE)
+    assert second.wait is None
+    desk.leave(first, second)
+    desk = moving(10.0)
+    tickets = [desk.enter(ANN) for _ in range(3)]
+    assert [ticket.wait for ticket in tickets] == [pytest.approx(10.0 * n) for n in (1, 2, 3)]
+    assert desk.enter(ANN, model="other").wait is None
+
+
+def test_a_queue_that_stands_still_is_slow() -> None:
+    desk = moving(10.0)
+    desk.enter(ANN)
+    desk.wait(500.0)
+    wait = desk.enter(ANN).wait
+    assert wait is not None
+    assert wait > 200.0
+
+
+def test_time_in_which_nobody_waits_is_not_counted() -> None:
+    desk = Desk(1)
+    for _ in range(4):
+        tickets = [desk.enter(EVE) for _ in range(3)]
+        for ticket in tickets:
+            desk.wait(10.0)
+            desk.leave(ticket)
+        desk.wait(1000.0)
+    desk.enter(EVE)
+    assert desk.enter(ANN).wait == pytest.approx(10.0)
+
+
+def test_the_wait_is_at_least_until_tokens_come_back() -> None:
+    desk = moving(10.0)
+    desk.admission._accounts["slow"] = account = Account(SLOW, Mean())
+    account.begin("work", lambda: 1800, desk.clock.now)
+    account.end("work", desk.clock.now)
+    assert desk.enter(SLOW).wait == pytest.approx(120.0)
+
+
+def test_an_answer_is_expected_to_be_as_long_as_the_last_ones() -> None:
+    everybody = Mean()
+    one, other = Account(ANN, everybody), Account(BOB, everybody)
+    guess = one.expected(None)
+    assert guess > 0
+    assert one.expected(7) == 7
+    for tokens in (100, 300, 0):  # nothing is learnt of what came to nothing
+        one.answered(tokens)
+    assert one.expected(None) == other.expected(None) == 200
+    assert one.expected(150) == 150
+    for _ in range(100):
+        other.answered(1000)
+    assert one.expected(None) == 200
+    assert other.expected(None) == pytest.approx(1000)
+    for _ in range(30):
+        one.answered(500)
+    assert one.expected(None) == pytest.approx(500, rel=0.2)
+
+
+def test_whoever_would_come_too_late_is_refused_at_once() -> None:
+    desk = moving(10.0)
+    now = desk.clock.now
+    desk.enter(ANN, deadline=now + 10.5)
+    error = refused(lambda: desk.enter(ANN, deadline=now + 19.5), "within 19.5 s but 20 s")
+    assert error.retry_after == pytest.approx(20.0)
+    assert desk.enter(ANN, deadline=now + 19.5, always=True)
+
+
+def test_whoever_is_refused_by_a_full_queue_comes_back_when_it_has_moved() -> None:
+    desk = moving(10.0)
+    desk.admission.max_queue = 3
+    for _ in range(3):
+        desk.enter(ANN)
+    assert refused(lambda: desk.enter(ANN), "3 wait").retry_after == pytest.approx(40.0)
+
+
+async def test_a_deadline_that_passes_ends_the_wait(autojump_clock: object) -> None:
+    desk = Desk(1, clock=trio.current_time)
+    first = desk.enter(EVE)
+    started = trio.current_time()
+    ticket = desk.enter(ANN, deadline=started + 7.5)
+    with pytest.raises(RequestError, match=r"not begun in 7\.5 s") as caught:
+        async with ticket:
+            raise AssertionError
+    assert caught.value.code == ErrorCode.TIMEOUT
+    assert caught.value.retry
+    assert trio.current_time() == started + 7.5
+    assert desk.admission.queued == 0
+    desk.leave(first)
+    assert desk.admission.idle
+
+
+async def test_one_that_is_looked_at_after_its_deadline_has_no_slot(autojump_clock: object) -> None:
+    desk = Desk(1, clock=trio.current_time)
+    first = desk.enter(EVE)
+    late = desk.enter(ANN, deadline=trio.current_time() + 1)
+    soon = desk.enter(ANN)
+    await trio.sleep(2)
+    desk.leave(first)
+    assert running(late, soon) == [False, True]
+    with pytest.raises(RequestError, match="not begun in 1 s"):
+        await late.its_turn()
+    desk.leave(soon)
+    with pytest.raises(RequestError, match="not begun in 0 s"):
+        desk.enter(ANN, deadline=trio.current_time() - 1)
+    assert desk.admission.idle
+
+
+async def test_a_deadline_is_for_the_beginning_only(autojump_clock: object) -> None:
+    desk = Desk(1, clock=trio.current_time)
+    async with desk.enter(ANN, deadline=trio.current_time() + 1) as nothing:
+        assert nothing is None
+        await trio.sleep(5)
+    ticket = desk.enter(ANN, deadline=trio.current_time() + 1)
+    desk.slots.size = 0
+    desk.admission.again(ticket, ticket.claim)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(ticket.its_turn)
+        await trio.sleep(5)
+        desk.slots.resize(1)
+    assert running(ticket) == [True]
+    assert ticket.claim.deadline < trio.current_time() < math.inf

@@ -1,0 +1,262 @@
+"""Whatever comes in whatever order: every ticket ends once, no limit is broken, no slot is idle."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+
+from llcuda_net.config.users import Priority, User
+from llcuda_net.errors import RequestError
+from llcuda_net.scheduler.scheduler import Admission, Claim, Ticket
+from llcuda_protocol import ErrorCode
+from tests.support.scheduler_slots import Clock
+
+RATE = 600.0
+USERS = [
+    User("plain"),
+    User("heavy", weight=4.0),
+    User("low", priority=Priority.LOW),
+    User("one", max_running=1),
+    User("few", max_running=2, max_queued=2),
+    User("slow", tokens_per_minute=RATE),
+]
+MAX_QUEUE = 6
+
+
+class Held:
+    def __init__(self, machine: Queueing, upstream: int) -> None:
+        self.machine, self.upstream, self.released = machine, upstream, False
+
+    def release(self) -> None:
+        assert not self.released
+        self.released = True
+        self.machine.busy[self.upstream] -= 1
+
+
+class Queueing(RuleBasedStateMachine):
+    """Against counts kept beside it.
+
+    Three upstreams: two of model x, of which the second takes all keys, and one of model y.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.clock = Clock()
+        self.admission = Admission(self.place, MAX_QUEUE, ageing=30.0, clock=self.clock)
+        self.serves = [("x", {"small"}), ("x", {"small", "big"}), ("y", {"small", "big"})]
+        self.slots = [1, 2, 1]
+        self.busy = [0, 0, 0]
+        self.waiting: list[Ticket] = []
+        self.running: list[Ticket] = []
+        self.ended: list[Ticket] = []
+        self.told: dict[Ticket, int] = {}
+        self.made: Counter[Ticket] = Counter()
+        self.served: Counter[str] = Counter()
+        self.bucket = RATE
+
+    def place(self, ticket: Ticket) -> Held | None:
+        for upstream, (model, keys) in enumerate(self.serves):
+            if (
+                model == ticket.claim.model
+                and ticket.claim.key in keys
+                and self.busy[upstream] < self.slots[upstream]
+            ):
+                self.busy[upstream] += 1
+                return Held(self, upstream)
+        return None
+
+    def follow(self, act: Callable[[], None] = lambda: None) -> None:
+        """Do something, and see who got a slot by it."""
+        act()
+        for account in self.admission._accounts.values():
+            account.refilled(self.clock.now)  # what is used is charged when it is looked at
+        for ticket in self.waiting.copy():
+            if ticket.turn.is_set():
+                self.waiting.remove(ticket)
+                self.running.append(ticket)
+                if not ticket.returned:
+                    self.use(ticket, ticket.claim.prompt_tokens)
+
+    def use(self, ticket: Ticket, tokens: int) -> None:
+        self.served[ticket.claim.user.name] += tokens
+        if ticket.claim.user.tokens_per_minute is not None:
+            self.bucket -= tokens
+
+    def may(self, ticket: Ticket) -> bool | None:
+        """Whether its user may begin it; None where that is a matter of rounding."""
+        user = ticket.claim.user
+        running = sum(other.claim.user is user for other in self.running)
+        if user.max_running is not None and running >= user.max_running:
+            return False
+        if user.tokens_per_minute is None or ticket.returned:
+            return True
+        return None if abs(self.bucket) < 1e-6 else self.bucket >= 0
+
+    @rule(
+        user=st.sampled_from(USERS),
+        model=st.sampled_from("xy"),
+        key=st.sampled_from(["small", "big"]),
+        priority=st.sampled_from(Priority),
+        prompt=st.integers(0, 300),
+        most=st.none() | st.integers(0, 300),
+        deadline=st.none() | st.floats(0.0, 100.0),
+        always=st.booleans(),
+    )
+    def enter(
+        self,
+        user: User,
+        model: str,
+        key: str,
+        priority: Priority,
+        prompt: int,
+        most: int | None,
+        deadline: float | None,
+        always: bool,
+    ) -> None:
+        late = self.clock.now + deadline if deadline is not None else float("inf")
+        claim = Claim(user, model, key, priority, late, prompt, most)
+        own = [t for t in self.waiting if t.claim.user is user and not t.returned]
+        all_waiting = [t for t in self.waiting if not t.returned]
+        ticket, code = self.entered(claim, always)
+        if ticket is None:
+            assert not always
+            assert code == ErrorCode.OVERLOADED
+            full = len(all_waiting) >= MAX_QUEUE and own
+            own_full = user.max_queued is not None and len(own) >= user.max_queued
+            assert full or own_full or deadline is not None
+            self.follow()
+            return
+        ticket.made = lambda: self.made[ticket]
+        self.told[ticket] = ticket.position
+        ticket.on_position = lambda position: self.told.__setitem__(ticket, position)
+        self.waiting.append(ticket)
+        self.follow()
+        if ticket in self.waiting and not always:
+            assert len(all_waiting) < MAX_QUEUE or not own
+            assert user.max_queued is None or len(own) < user.max_queued
+
+    def entered(self, claim: Claim, always: bool) -> tuple[Ticket | None, str]:
+        try:
+            return self.admission.enter(claim, always=always), ""
+        except RequestError as error:
+            return None, error.code
+
+    @precondition(lambda self: self.running)
+    @rule(data=st.data())
+    def finish(self, data: st.DataObject) -> None:
+        self.end(self.running, data)
+
+    @precondition(lambda self: self.waiting)
+    @rule(data=st.data())
+    def give_up(self, data: st.DataObject) -> None:
+        self.end(self.waiting, data)
+
+    def end(self, among: list[Ticket], data: st.DataObject) -> None:
+        ticket = data.draw(st.sampled_from(among))
+        among.remove(ticket)
+        self.ended.append(ticket)
+        self.follow(lambda: self.admission.leave(ticket))
+
+    @precondition(lambda self: self.ended)
+    @rule(data=st.data())
+    def leave_again(self, data: st.DataObject) -> None:
+        ticket = data.draw(st.sampled_from(self.ended))
+        self.admission.leave(ticket)
+        self.admission.again(ticket, ticket.claim)
+
+    @precondition(lambda self: self.running)
+    @rule(data=st.data(), down=st.booleans())
+    def lose(self, data: st.DataObject, down: bool) -> None:
+        """The slot is lost, perhaps with all of its upstream."""
+        ticket = data.draw(st.sampled_from(self.running))
+        lease, turn = ticket.lease, ticket.turn
+        assert isinstance(lease, Held)
+        if down:
+            self.slots[lease.upstream] = 0
+        self.running.remove(ticket)
+        self.waiting.append(ticket)
+        self.follow(lambda: self.admission.again(ticket, ticket.claim))
+        assert lease.released
+        assert ticket.turn is not turn
+        assert ticket.returned
+
+    @precondition(lambda self: self.running)
+    @rule(data=st.data(), tokens=st.integers(1, 900))
+    def generate(self, data: st.DataObject, tokens: int) -> None:
+        ticket = data.draw(st.sampled_from(self.running))
+        self.made[ticket] += tokens
+        self.use(ticket, tokens)
+        self.follow(self.admission.pump)
+
+    @rule(upstream=st.integers(0, 2), slots=st.integers(0, 3))
+    def resize(self, upstream: int, slots: int) -> None:
+        self.slots[upstream] = slots
+        self.follow(self.admission.pump)
+
+    @rule(seconds=st.floats(0.0, 60.0))
+    def wait(self, seconds: float) -> None:
+        self.clock.now += seconds
+        self.bucket = min(RATE, self.bucket + seconds * RATE / 60)
+        self.follow(self.admission.pump)
+        for ticket in self.waiting.copy():  # their holders see it, too, and leave
+            if ticket.claim.deadline < self.clock.now and not ticket.returned:
+                self.waiting.remove(ticket)
+                self.ended.append(ticket)
+                self.admission.leave(ticket)
+        self.follow()
+
+    @invariant()
+    def all_is_counted(self) -> None:
+        assert self.admission.running == len(self.running) == sum(self.busy)
+        assert self.admission.queued == len(self.waiting)
+        assert self.admission.idle == (not self.running and not self.waiting)
+        assert all(ticket.lease is not None and ticket.turn.is_set() for ticket in self.running)
+        assert not any(ticket.lease or ticket.turn.is_set() for ticket in self.waiting)
+        assert all(ticket.lease is None for ticket in self.ended)
+        running, queued = (
+            Counter(ticket.claim.user.name for ticket in tickets)
+            for tickets in (self.running, self.waiting)
+        )
+        for load in self.admission.users():
+            assert (load.running, load.queued) == (running[load.name], queued[load.name])
+            assert load.served == self.served[load.name]
+
+    @invariant()
+    def no_limit_is_broken(self) -> None:
+        for user in USERS:
+            running = sum(ticket.claim.user is user for ticket in self.running)
+            assert user.max_running is None or running <= user.max_running
+
+    @invariant()
+    def no_slot_is_idle_that_somebody_may_have(self) -> None:
+        for ticket in self.waiting:
+            if self.may(ticket) and ticket.claim.deadline >= self.clock.now:
+                held = self.place(ticket)
+                assert held is None, ticket.claim
+
+    @invariant()
+    def it_is_told_where_they_stand(self) -> None:
+        order = self.admission.waiting()
+        assert Counter(order) == Counter(self.waiting)
+        assert [t for t in order if t.returned] == order[: sum(t.returned for t in order)]
+        places: Counter[str] = Counter()
+        for ticket in order:
+            places[ticket.claim.model] += 1
+            assert self.admission._line.position(ticket) == places[ticket.claim.model]
+        assert all(self.told[ticket] == 0 for ticket in self.running)
+        assert all(ticket.position > 0 for ticket in self.waiting)
+
+    @invariant()
+    def nothing_is_kept_of_what_is_over(self) -> None:
+        if self.admission.idle:
+            assert not self.admission._line._models
+            assert not self.admission._line.kinds
+            assert not any(account.running for account in self.admission._accounts.values())
+
+
+TestQueueing = Queueing.TestCase
+TestQueueing.settings = settings(max_examples=200, stateful_step_count=40, deadline=None)

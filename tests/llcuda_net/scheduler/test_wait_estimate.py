@@ -1,0 +1,181 @@
+"""What those who wait are told, when; what happens by time alone."""
+
+from __future__ import annotations
+
+import pytest
+import trio
+import trio.testing
+
+from llcuda_net.config.users import Priority, User
+from llcuda_net.scheduler.scheduler import Ticket
+from tests.support.scheduler_slots import ANN, BOB, EVE, Desk, running
+
+
+def listen(ticket: Ticket, told: list[tuple[float, int]]) -> None:
+    ticket.on_position = lambda position: told.append((trio.current_time(), position))
+
+
+async def test_a_slot_is_told_at_once_and_a_place_soon(autojump_clock: object) -> None:
+    desk = Desk(1, clock=trio.current_time)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(desk.admission.run)
+        first = desk.enter(EVE)
+        tickets = [desk.enter(ANN) for _ in range(4)]
+        assert [ticket.position for ticket in tickets] == [1, 2, 3, 4]
+        told: list[list[tuple[float, int]]] = [[], [], [], []]
+        for ticket, heard in zip(tickets, told, strict=True):
+            listen(ticket, heard)
+        await trio.sleep(10)
+        assert told == [[], [], [], []]
+        now = trio.current_time()
+        desk.leave(first)
+        assert told == [[(now, 0)], [], [], []]
+        await trio.sleep(0.1)
+        assert [ticket.position for ticket in tickets] == [0, 1, 2, 3]
+        desk.leave(tickets[0])
+        assert told[1] == [(now, 1), (now + 0.1, 0)]
+        assert told[3] == [(now, 3)]
+        await trio.sleep(0.05)
+        desk.leave(tickets[1])
+        await trio.sleep(5)
+        # Twice it moved meanwhile, and it is told once.
+        assert told[3] == [(now, 3), (now + 0.2, 1)]
+        nursery.cancel_scope.cancel()
+
+
+async def test_nothing_is_told_of_what_did_not_change(autojump_clock: object) -> None:
+    desk = Desk(1, clock=trio.current_time)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(desk.admission.run)
+        desk.enter(EVE)
+        ticket = desk.enter(ANN)
+        told: list[tuple[float, int]] = []
+        listen(ticket, told)
+        for _ in range(20):
+            desk.leave(desk.enter(BOB))
+            await trio.sleep(1)
+        assert told == []
+        nursery.cancel_scope.cancel()
+
+
+async def test_a_reason_that_changes_is_told(autojump_clock: object) -> None:
+    desk = Desk(1, clock=trio.current_time)
+    reason = "all is in use"
+    desk.admission.why = lambda ticket: f"{reason} for {ticket.claim.model}"
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(desk.admission.run)
+        desk.enter(EVE)
+        ticket = desk.enter(ANN, model="x")
+        assert ticket.reason == "all is in use for x"
+        told: list[tuple[float, int]] = []
+        listen(ticket, told)
+        await trio.sleep(1)
+        reason = "nobody answers"
+        desk.admission.pump()
+        await trio.sleep(0.5)
+        assert ticket.reason == "nobody answers for x"
+        assert [position for _, position in told] == [1]
+        desk.slots.resize(2)
+        assert (ticket.reason, ticket.wait) == ("", 0.0)
+        nursery.cancel_scope.cancel()
+
+
+async def test_a_wait_that_grows_is_told(autojump_clock: object) -> None:
+    desk = Desk(1, clock=trio.current_time)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(desk.admission.run)
+        tickets = [desk.enter(ANN) for _ in range(9)]
+        last = tickets[-1]
+        waits: list[tuple[int, float | None]] = []
+        last.on_position = lambda position: waits.append((position, last.wait))
+        for ticket in tickets[:4]:
+            await trio.sleep(10)
+            desk.leave(ticket)
+        await trio.sleep(1)
+        desk.enter(ANN)  # changes nothing for the last but the time that has passed
+        await trio.sleep(500)
+        desk.enter(ANN)
+        await trio.sleep(1)
+        nursery.cancel_scope.cancel()
+    assert [position for position, _ in waits] == [7, 6, 5, 4, 4]
+    known = [wait for _, wait in waits if wait is not None]
+    assert known[:3] == [pytest.approx(10.0 * n) for n in (6, 5, 4)]
+    assert known[3] > 400
+
+
+async def test_one_that_leaves_while_all_are_told_is_told_nothing(autojump_clock: object) -> None:
+    desk = Desk(1, clock=trio.current_time)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(desk.admission.run)
+        first, second, third, fourth = (desk.enter(ANN) for _ in range(4))
+        third.on_position = lambda position: desk.leave(fourth)
+        told: list[tuple[float, int]] = []
+        listen(fourth, told)
+        desk.leave(second)
+        await trio.sleep(1)
+        assert (third.position, told, desk.admission.queued) == (1, [], 1)
+        desk.leave(first)
+        nursery.cancel_scope.cancel()
+
+
+async def test_debts_that_come_while_one_waits_are_seen(autojump_clock: object) -> None:
+    desk = Desk(1, clock=trio.current_time)
+    slow = User("slow", tokens_per_minute=60)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(desk.admission.run)
+        first, second = desk.enter(slow), desk.enter(slow)
+        await trio.sleep(1)
+        desk.leave(first, tokens=90)
+        await trio.sleep(25)
+        assert running(second) == [False]
+        await trio.sleep(6)
+        assert running(second) == [True]
+        nursery.cancel_scope.cancel()
+
+
+async def test_tokens_that_come_back_and_ageing_need_nobody_to_come(
+    autojump_clock: object,
+) -> None:
+    desk = Desk(1, clock=trio.current_time, ageing=5.0)
+    slow = User("slow", tokens_per_minute=60)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(desk.admission.run)
+        await trio.testing.wait_all_tasks_blocked()
+        desk.leave(desk.enter(slow), tokens=90)
+        ticket = desk.enter(slow)
+        await trio.sleep(29)
+        assert running(ticket) == [False]
+        await trio.sleep(2)
+        assert running(ticket) == [True]
+        high, low = desk.enter(EVE, priority=Priority.HIGH), desk.enter(ANN, priority=Priority.LOW)
+        await trio.sleep(11)
+        assert low.priority == Priority.HIGH
+        assert [high.position, low.position] == [1, 2]
+        nursery.cancel_scope.cancel()
+
+
+async def test_all_but_that_goes_without_run(autojump_clock: object) -> None:
+    desk = Desk(1, clock=trio.current_time)
+    first, second = desk.enter(ANN), desk.enter(ANN)
+    told: list[tuple[float, int]] = []
+    listen(second, told)
+    desk.leave(first)
+    assert [position for _, position in told] == [0]
+
+
+def test_users_are_told_apart() -> None:
+    desk = Desk(1)
+    heavy = User("heavy", weight=2.5)
+    desk.leave(desk.enter(heavy, prompt_tokens=5), tokens=10)
+    desk.enter(heavy)
+    desk.enter(ANN)
+    loads = [(u.name, u.weight, u.running, u.queued, u.served) for u in desk.admission.users()]
+    assert loads == [("heavy", 2.5, 1, 0, 15), ("ann", 1.0, 0, 1, 0)]
+
+
+def test_places_are_told_by_model() -> None:
+    desk = Desk(1)
+    desk.enter(EVE)
+    tickets = [desk.enter(ANN, model=model) for model in "xyxy"]
+    assert [ticket.position for ticket in tickets] == [1, 1, 2, 2]
+    assert desk.admission.waiting() == tickets

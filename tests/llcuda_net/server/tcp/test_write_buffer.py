@@ -1,0 +1,232 @@
+"""The outbox: every byte once and in order, over a stream in memory and over a real socket."""
+
+from __future__ import annotations
+
+import contextlib
+import random
+import socket
+from collections.abc import AsyncIterator, Callable, Iterator
+
+import pytest
+import trio
+from trio.testing import lockstep_stream_pair, memory_stream_one_way_pair, wait_all_tasks_blocked
+
+from llcuda_net.server.tcp.write_buffer import HIGH_WATER, Outbox
+
+
+def _nothing() -> None:
+    pass
+
+
+@contextlib.contextmanager
+def _sockets() -> Iterator[tuple[trio.SocketStream, socket.socket]]:
+    """A stream for the outbox, and the plain socket at the other end, neither with much room."""
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+        theirs.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        ours.setblocking(False)
+        theirs.setblocking(False)
+        yield trio.SocketStream(trio.socket.from_stdlib_socket(ours)), theirs
+
+
+@contextlib.asynccontextmanager
+async def _running(
+    stream: trio.abc.SendStream, on_room: Callable[[], None] = _nothing, stall: float = 60.0
+) -> AsyncIterator[Outbox]:
+    outbox = Outbox(stream, on_room, stall, set())
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(outbox.run)
+        await wait_all_tasks_blocked()
+        yield outbox
+        nursery.cancel_scope.cancel()
+
+
+async def _receive(sock: socket.socket, count: int) -> bytes:
+    data = b""
+    with trio.fail_after(60):
+        while len(data) < count:
+            await trio.lowlevel.wait_readable(sock)
+            data += sock.recv(65_536)
+    return data
+
+
+async def test_nothing_leaves_before_the_flush() -> None:
+    unflushed: set[Outbox] = set()
+    with _sockets() as (stream, peer):
+        outbox = Outbox(stream, _nothing, 60.0, unflushed)
+        outbox.add(b"a")
+        assert unflushed == {outbox}
+        assert (len(outbox), outbox.busy) == (1, True)
+        with pytest.raises(BlockingIOError):
+            peer.recv(10)
+        outbox.add(b"b")
+        outbox.flush()
+        assert peer.recv(10) == b"ab"  # at once, and with no writer task
+        assert (len(outbox), outbox.busy) == (0, False)
+
+
+async def test_what_the_socket_does_not_take_goes_through_the_writer() -> None:
+    data = random.Random(1).randbytes(400_000)
+    with _sockets() as (stream, peer):
+        async with _running(stream) as outbox:
+            outbox.add(data)
+            outbox.flush()
+            assert 0 < len(outbox) < len(data)  # a partial write, then EAGAIN
+            outbox.add(b"behind")
+            outbox.flush()  # must not overtake what the writer has
+            assert await _receive(peer, len(data) + 6) == data + b"behind"
+            with trio.fail_after(60):
+                await outbox.drained()
+            assert not outbox.busy
+            outbox.add(b"direct again")
+            outbox.flush()
+            assert peer.recv(100) == b"direct again"
+
+
+async def test_it_is_busy_until_the_socket_took_the_last_byte(autojump_clock: object) -> None:
+    ours, theirs = lockstep_stream_pair()
+    async with _running(ours) as outbox:
+        outbox.add(b"x" * 1000)
+        outbox.flush()
+        await wait_all_tasks_blocked()
+        assert len(outbox) == 0  # the writer has it in hand
+        assert outbox.busy
+        assert await theirs.receive_some(1000) == b"x" * 1000
+        await wait_all_tasks_blocked()
+        assert not outbox.busy
+
+
+@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("kind", ["socket", "memory"])
+async def test_bytes_keep_their_order_whatever_their_sizes(kind: str, seed: int) -> None:
+    rng = random.Random(seed)
+    frames = [rng.randbytes(rng.choice([1, 7, 300, 5_000, 90_000])) for _ in range(120)]
+    want = b"".join(frames)
+
+    async def produce(outbox: Outbox) -> None:
+        for frame in frames:
+            while not outbox.has_room:
+                await outbox.drained()
+            outbox.add(frame)
+            if rng.random() < 0.7:
+                outbox.flush()
+            if rng.random() < 0.3:
+                await trio.lowlevel.checkpoint()
+        outbox.flush()
+
+    async with trio.open_nursery() as nursery:
+        if kind == "socket":
+            with _sockets() as (stream, peer):
+                async with _running(stream) as outbox:
+                    nursery.start_soon(produce, outbox)
+                    assert await _receive(peer, len(want)) == want
+        else:
+            ours, theirs = memory_stream_one_way_pair()
+            async with _running(ours) as outbox:
+                nursery.start_soon(produce, outbox)
+                data = b""
+                while len(data) < len(want):
+                    data += await theirs.receive_some(10_000)
+                assert data == want
+
+
+async def test_room_is_told_once_it_was_missed() -> None:
+    calls = 0
+
+    def on_room() -> None:
+        nonlocal calls
+        calls += 1
+
+    with _sockets() as (stream, peer):
+        async with _running(stream, on_room) as outbox:
+            assert outbox.has_room
+            outbox.add(b"x" * 100)
+            outbox.flush()
+            assert calls == 0  # nobody was turned away
+            outbox.add(b"x" * HIGH_WATER)
+            assert not outbox.has_room
+            outbox.flush()
+            await _receive(peer, HIGH_WATER + 100)
+            await outbox.drained()
+            await wait_all_tasks_blocked()
+            assert calls == 1
+            assert outbox.has_room
+
+
+async def test_what_is_added_for_room_is_sent_too(autojump_clock: object) -> None:
+    ours, theirs = memory_stream_one_way_pair()
+    more = [b"3", b"2", b"1"]
+
+    def on_room() -> None:
+        while more and outbox.has_room:
+            outbox.add(more.pop() * HIGH_WATER)
+
+    async with _running(ours, on_room) as outbox:
+        outbox.add(b"0" * HIGH_WATER)
+        assert not outbox.has_room
+        outbox.flush()
+        data = b""
+        with trio.fail_after(60):
+            while len(data) < 4 * HIGH_WATER:
+                data += await theirs.receive_some(1 << 20)
+        assert data == b"".join(c * HIGH_WATER for c in (b"0", b"1", b"2", b"3"))
+
+
+async def test_a_writer_without_progress_gives_up(autojump_clock: object) -> None:
+    ours, _ = lockstep_stream_pair()
+    start = trio.current_time()
+    with pytest.raises(ExceptionGroup) as caught:
+        async with _running(ours, stall=30.0) as outbox:
+            outbox.add(b"x" * 10)
+            outbox.flush()
+            await trio.sleep(29)
+            assert not outbox.closed
+            await trio.sleep(2)
+    assert caught.group_contains(trio.TooSlowError)
+    assert trio.current_time() - start == pytest.approx(30)
+    assert outbox.closed
+
+
+async def test_a_broken_pipe_closes_it_and_raises_nothing() -> None:
+    with _sockets() as (stream, peer):
+        async with _running(stream) as outbox:
+            peer.close()
+            outbox.add(b"x")
+            outbox.flush()
+            assert outbox.closed
+            assert len(outbox) == 0
+            outbox.add(b"y")
+            outbox.flush()
+            assert len(outbox) == 0
+            with trio.fail_after(60):
+                await outbox.drained()
+
+
+async def test_a_pipe_that_breaks_under_the_writer_ends_it() -> None:
+    with _sockets() as (stream, peer), pytest.raises(ExceptionGroup) as caught:
+        async with _running(stream) as outbox:
+            outbox.add(b"x" * 500_000)
+            outbox.flush()
+            await wait_all_tasks_blocked()
+            peer.close()
+            with trio.fail_after(60):
+                await outbox.drained()
+            assert outbox.closed
+            await trio.sleep_forever()
+    assert caught.group_contains(trio.BrokenResourceError)
+
+
+async def test_a_slow_but_steady_reader_is_kept() -> None:
+    with _sockets() as (stream, peer):
+        async with _running(stream, stall=0.5) as outbox:
+            outbox.add(b"x" * 60_000)
+            outbox.flush()
+            taken = 0
+            start = trio.current_time()
+            while taken < 60_000:
+                await trio.sleep(0.05)
+                with contextlib.suppress(BlockingIOError):
+                    taken += len(peer.recv(3_000))
+            assert trio.current_time() - start > 0.9  # longer than the limit for one write
+            assert not outbox.closed

@@ -1,0 +1,533 @@
+"""The built-in engine, with real child processes.
+
+Rules here: nothing waits for a length of time; a process that should end is waited for until it
+has ended. Where the child itself is not the point, a stand-in for xllamacpp is put on its path.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import random
+import re
+import signal
+import subprocess
+import sys
+import textwrap
+from collections import deque
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import httpx
+import pytest
+import trio
+
+from llcuda_net.errors import ConfigError, EngineError
+from llcuda_net.upstream.engine import process
+from llcuda_net.upstream.engine.load_progress import Residency, human_size
+from llcuda_net.upstream.engine.process import ChildEnd, ChildSettings, find_abort, find_cause
+from llcuda_net.upstream.engine.supervisor import Engine, EngineOptions
+from llcuda_net.upstream.model.gguf import read_model_file
+from tests.support.upstream.tiny_model import write_tiny_model
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_tiny_model(tmp_path_factory.mktemp("models") / "tiny.gguf")
+
+
+@pytest.fixture
+def stand_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
+    """Have the child import this in place of xllamacpp."""
+
+    def install(source: str) -> None:
+        head = """
+            from types import SimpleNamespace
+
+            class CommonParams(SimpleNamespace):
+                def __init__(self):
+                    super().__init__(model=SimpleNamespace(), cpuparams=SimpleNamespace(),
+                                     cpuparams_batch=SimpleNamespace())
+
+            llama_pooling_type = SimpleNamespace(LLAMA_POOLING_TYPE_MEAN=1)
+        """
+        (tmp_path / "path").mkdir()
+        module = textwrap.dedent(head) + textwrap.dedent(source)
+        (tmp_path / "path" / "xllamacpp.py").write_text(module)
+        monkeypatch.setenv("PYTHONPATH", str(tmp_path / "path"))
+
+    return install
+
+
+LOADS_FOREVER = """
+import ctypes, os
+
+def Server(params):
+    fd = os.open(os.environ["MARK"], os.O_WRONLY)
+    os.write(fd, b"loading")
+    while True:
+        ctypes.PyDLL(None).pause()  # with the GIL, as xllamacpp does while it loads
+"""
+
+
+def is_gone(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return True
+    return False
+
+
+async def wait_gone(pid: int) -> None:
+    """Wait until a process that may be nobody's child has ended."""
+    if not hasattr(os, "pidfd_open"):
+        while not is_gone(pid):  # noqa: ASYNC110 -- another process sets no Event of ours
+            await trio.sleep(0.01)
+        return
+    try:
+        fd = os.pidfd_open(pid)
+    except ProcessLookupError:
+        return
+    try:
+        await trio.lowlevel.wait_readable(fd)  # also where nobody reaps it
+    finally:
+        os.close(fd)
+
+
+async def complete(engine: Engine) -> httpx.Response:
+    assert engine.base_url is not None
+    async with httpx.AsyncClient(base_url=engine.base_url, trust_env=False) as client:
+        return await client.post(
+            "/completion",
+            json={"prompt": "hi", "n_predict": 3, "return_tokens": True, "ignore_eos": True},
+            headers={"Authorization": f"Bearer {engine.api_key}"},
+            timeout=None,
+        )
+
+
+async def refusal(options: EngineOptions) -> str:
+    engine = Engine(options)
+    with pytest.raises(EngineError) as caught:
+        await engine.run()
+    assert engine.pid is None
+    assert engine.base_url is None
+    message = str(caught.value)
+    assert "\n" not in message
+    return message
+
+
+async def test_serves_and_stops(tiny: Path) -> None:
+    changes: list[str | None] = []
+    texts: list[str] = []
+    engine = Engine(
+        EngineOptions(tiny, slots=3, ctx=256),
+        on_progress=texts.append,
+        on_change=lambda: changes.append(engine.base_url),
+    )
+    async with trio.open_nursery() as nursery:
+        await nursery.start(engine.run)
+        url, pid = engine.base_url, engine.pid
+        assert url is not None
+        assert pid is not None
+        assert url.startswith("http://127.0.0.1:")
+        reply = (await complete(engine)).json()
+        assert len(reply["tokens"]) == 3
+        assert reply["model"] == "tiny"
+        async with httpx.AsyncClient(base_url=url, trust_env=False, timeout=None) as client:
+            assert (await client.post("/completion", json={"prompt": "hi"})).status_code == 401
+            assert (await client.get("/slots")).status_code == 401
+            client.headers["Authorization"] = f"Bearer {engine.api_key}"
+            slots = (await client.get("/slots")).json()
+            assert [slot["n_ctx"] for slot in slots] == [256] * 3
+            assert (await client.get("/metrics")).status_code == 200
+            found = (await client.post("/embedding", json={"content": ["hi there", "b"]})).json()
+            assert [len(one["embedding"]) for one in found] == [1, 1]  # pooled: one vector each
+            alone = (await client.post("/embedding", json={"content": "hi there"})).json()
+            # The same in company as alone, but for rounding; pooled in pieces it differs by more.
+            assert found[0]["embedding"][0] == pytest.approx(alone[0]["embedding"][0], abs=5e-3)
+        nursery.cancel_scope.cancel()
+    assert is_gone(pid)  # reaped: not even a zombie is left
+    assert engine.pid is None
+    assert changes == [url, None]
+    assert texts[0].startswith("loading tiny.gguf, 440.2 KiB")
+    assert engine.api_key not in repr(texts)
+
+
+async def test_the_command_line_does_not_tell_the_key(tiny: Path) -> None:
+    engine = Engine(EngineOptions(tiny))
+    async with trio.open_nursery() as nursery:
+        await nursery.start(engine.run)
+        shown = await trio.run_process(
+            ["ps", "-ww", "-o", "args=", "-p", str(engine.pid)], capture_stdout=True
+        )
+        assert b"engine/child.py" in shown.stdout
+        assert engine.api_key.encode() not in shown.stdout
+        nursery.cancel_scope.cancel()
+
+
+async def test_signals_for_the_group_leave_the_child_alone(tiny: Path) -> None:
+    engine = Engine(EngineOptions(tiny))
+    async with trio.open_nursery() as nursery:
+        await nursery.start(engine.run)
+        pid = engine.pid
+        assert pid is not None
+        assert os.getpgid(pid) == pid  # its own: a terminal's Ctrl-C does not reach it
+        os.kill(pid, signal.SIGINT)
+        os.kill(pid, signal.SIGTERM)
+        assert (await complete(engine)).status_code == 200
+        assert (engine.pid, engine.restarts) == (pid, 0)
+        nursery.cancel_scope.cancel()
+
+
+async def test_a_killed_child_is_replaced(tiny: Path) -> None:
+    changed = trio.Event()
+    engine = Engine(EngineOptions(tiny), on_change=lambda: changed.set())
+    async with trio.open_nursery() as nursery:
+        await nursery.start(engine.run)
+        first = engine.pid
+        assert first is not None
+        changed = trio.Event()
+        os.kill(first, signal.SIGKILL)
+        await changed.wait()
+        assert engine.base_url is None
+        changed = trio.Event()
+        await changed.wait()
+        assert engine.restarts == 1
+        assert engine.pid != first
+        assert (await complete(engine)).status_code == 200
+        nursery.cancel_scope.cancel()
+
+
+async def test_a_bad_file_is_refused_before_a_process_is_started(tmp_path: Path) -> None:
+    async def launch(*_: object) -> ChildEnd:
+        raise AssertionError
+
+    (tmp_path / "text.gguf").write_bytes(b"hello")
+    for path in (tmp_path / "absent.gguf", tmp_path, tmp_path / "text.gguf"):
+        with pytest.raises(EngineError, match=path.name):
+            await Engine(EngineOptions(path), launch=launch).run()
+
+
+async def test_a_model_that_llama_cpp_refuses(tmp_path: Path) -> None:
+    path = write_tiny_model(tmp_path / "odd.gguf", architecture="nosuch")
+    message = await refusal(EngineOptions(path))
+    assert message == f"cannot load {path}: unknown model architecture: 'nosuch'"
+
+
+async def test_no_wheel_for_this_machine(tiny: Path, stand_in: Callable[[str], None]) -> None:
+    stand_in("raise ImportError('wrong ELF class')")
+    message = await refusal(EngineOptions(tiny))
+    assert "cannot run on this machine (ImportError: wrong ELF class)" in message
+    assert "--upstream" in message
+
+
+async def test_a_crash_while_loading(tiny: Path, stand_in: Callable[[str], None]) -> None:
+    stand_in(r"""
+        import os, signal
+        def Server(params):
+            os.write(1, b"x" * 100_000 + b"\n\xff\x1b[31m\nGGML_ASSERT(a == b) failed")
+            os.kill(os.getpid(), signal.SIGABRT)
+    """)
+    message = await refusal(EngineOptions(tiny))
+    assert message.endswith("the engine was ended by SIGABRT: GGML_ASSERT(a == b) failed")
+
+
+async def test_a_traceback_stays_in_the_log(
+    tiny: Path, stand_in: Callable[[str], None], capfd: pytest.CaptureFixture[str]
+) -> None:
+    stand_in("def Server(params): raise OSError('no')")
+    assert (await refusal(EngineOptions(tiny))).endswith(": no")
+    assert "Traceback" not in capfd.readouterr().err
+
+
+@pytest.fixture
+def mark(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A FIFO that the stand-in holds open for as long as its process lives."""
+    path = tmp_path / "mark"
+    os.mkfifo(path)
+    monkeypatch.setenv("MARK", str(path))
+    return path
+
+
+async def read_mark(path: Path, loading: Callable[[], None]) -> None:
+    """Call `loading` when the child has begun to load; return when its process has ended."""
+    fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    await trio.lowlevel.wait_readable(fd)  # before anyone has opened it a read would see its end
+    async with trio.lowlevel.FdStream(fd) as stream:
+        assert await stream.receive_some() == b"loading"
+        loading()
+        assert await stream.receive_some() == b""
+
+
+async def test_cancelled_while_loading(
+    tiny: Path, stand_in: Callable[[str], None], mark: Path
+) -> None:
+    stand_in(LOADS_FOREVER)
+    async with trio.open_nursery() as nursery:
+        scope = trio.CancelScope()
+
+        async def run() -> None:
+            with scope:
+                await Engine(EngineOptions(tiny)).run()
+
+        nursery.start_soon(run)
+        await read_mark(mark, scope.cancel)
+
+
+async def test_a_child_that_does_not_listen_is_killed(
+    tiny: Path, stand_in: Callable[[str], None], mark: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(process, "_STOP_SECONDS", 0.01)
+    stand_in("import signal; signal.signal(signal.SIGIO, signal.SIG_IGN)\n" + LOADS_FOREVER)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(Engine(EngineOptions(tiny)).run)
+        await read_mark(mark, nursery.cancel_scope.cancel)
+
+
+PARENT = """
+import sys, trio
+from pathlib import Path
+from llcuda_net.upstream.engine.supervisor import Engine, EngineOptions
+
+async def main():
+    engine = Engine(EngineOptions(Path(sys.argv[1])))
+    async with trio.open_nursery() as nursery:
+        await nursery.start(engine.run)
+        print("pid", engine.pid, flush=True)
+
+trio.run(main)
+"""
+
+
+async def start_parent(tiny: Path) -> trio.Process:
+    return await trio.lowlevel.open_process(
+        [sys.executable, "-c", PARENT, str(tiny)],
+        stdout=subprocess.PIPE,
+        env=os.environ
+        | {"PYTHONPATH": os.pathsep.join([os.environ.get("PYTHONPATH", ""), *sys.path])},
+    )
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
+async def test_the_child_goes_with_its_parent(tiny: Path, number: signal.Signals) -> None:
+    process = await start_parent(tiny)
+    assert process.stdout is not None
+    said = b""
+    # Among lines of the engine's log, of which some may have come with it.
+    while (told := re.search(rb"^pid (\d+)\n", said, re.MULTILINE)) is None:
+        data = await process.stdout.receive_some()
+        assert data
+        said += data
+    pid = int(told[1])
+    process.send_signal(number)
+    await wait_gone(pid)
+    await process.wait()
+    await process.stdout.aclose()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere the child ends when the load does")
+async def test_the_child_goes_with_its_parent_while_loading(
+    tiny: Path, stand_in: Callable[[str], None], mark: Path
+) -> None:
+    stand_in(LOADS_FOREVER)
+    process = await start_parent(tiny)
+    await read_mark(mark, process.kill)
+    await process.wait()
+    assert process.stdout is not None
+    await process.stdout.aclose()
+
+
+class Lives:
+    """A fake child: the lives it is given, one after the other, then one without end."""
+
+    def __init__(self, lives: list[tuple[float, bool]]) -> None:
+        self.lives = lives
+        self.starts: list[float] = []
+        self.settings: ChildSettings | None = None
+        self.settled = trio.Event()  # the life without end has begun
+
+    async def launch(
+        self,
+        settings: ChildSettings,
+        on_start: Callable[[int], None],
+        on_ready: Callable[[str], None],
+    ) -> ChildEnd:
+        self.settings = settings
+        self.starts.append(trio.current_time())
+        if not self.lives:
+            self.settled.set()
+        seconds, ready = self.lives.pop(0) if self.lives else (float("inf"), True)
+        on_start(1000 + len(self.starts))
+        if ready:
+            on_ready(f"http://127.0.0.1:{len(self.starts)}")
+        await trio.sleep(seconds)
+        return ChildEnd("it had to be", -9)
+
+
+async def starts_of(
+    tiny: Path, monkeypatch: pytest.MonkeyPatch, lives: list[tuple[float, bool]]
+) -> list[float]:
+    """When each child was started, with the longest jitter."""
+    monkeypatch.setattr(random, "uniform", lambda _low, high: high)
+    fake = Lives(lives)
+    engine = Engine(EngineOptions(tiny), launch=fake.launch)
+    async with trio.open_nursery() as nursery:
+        await nursery.start(engine.run)
+        await fake.settled.wait()
+        nursery.cancel_scope.cancel()
+    return [start - fake.starts[0] for start in fake.starts]
+
+
+async def test_backoff_grows_to_a_bound(
+    tiny: Path, monkeypatch: pytest.MonkeyPatch, autojump_clock: trio.testing.MockClock
+) -> None:
+    starts = await starts_of(tiny, monkeypatch, [(0, True)] * 10)
+    gaps = [b - a for a, b in itertools.pairwise(starts)]
+    assert gaps == pytest.approx([0.25, 0.5, 1, 2, 4, 8, 16, 30, 30, 30])
+
+
+async def test_backoff_starts_anew_after_a_healthy_while(
+    tiny: Path, monkeypatch: pytest.MonkeyPatch, autojump_clock: trio.testing.MockClock
+) -> None:
+    starts = await starts_of(tiny, monkeypatch, [(0, True), (0, True), (60, True), (59, True)])
+    gaps = [b - a for a, b in itertools.pairwise(starts)]
+    assert gaps == pytest.approx([0.25, 0.5, 60.25, 59.5])
+
+
+async def test_a_slow_failing_load_is_not_healthy(
+    tiny: Path, monkeypatch: pytest.MonkeyPatch, autojump_clock: trio.testing.MockClock
+) -> None:
+    starts = await starts_of(
+        tiny, monkeypatch, [(0, True), (100, False), (100, False), (100, False)]
+    )
+    gaps = [b - a for a, b in itertools.pairwise(starts)]
+    assert gaps == pytest.approx([0.25, 100.5, 101, 102])
+
+
+async def test_the_first_failure_ends_it_and_later_ones_do_not(
+    tiny: Path, autojump_clock: trio.testing.MockClock
+) -> None:
+    with pytest.raises(EngineError, match=r"tiny\.gguf: it had to be"):
+        await Engine(EngineOptions(tiny), launch=Lives([(1, False)]).launch).run()
+    fake = Lives([(1, True), (1, False)])
+    engine = Engine(EngineOptions(tiny), launch=fake.launch)
+    async with trio.open_nursery() as nursery:
+        await nursery.start(engine.run)
+        await trio.sleep(1.5)
+        with trio.fail_after(60):
+            await fake.settled.wait()
+        assert engine.base_url == "http://127.0.0.1:3"
+        nursery.cancel_scope.cancel()
+    assert engine.base_url is None
+
+
+async def test_a_process_that_cannot_be_started(
+    tiny: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "executable", "/nonexistent/python")
+    assert "could not be started: No such file" in await refusal(EngineOptions(tiny))
+
+
+async def test_what_the_child_is_told(tiny: Path, autojump_clock: trio.testing.MockClock) -> None:
+    fake = Lives([])
+    async with trio.open_nursery() as nursery:
+        await nursery.start(Engine(EngineOptions(tiny), launch=fake.launch).run)
+        nursery.cancel_scope.cancel()
+    assert fake.settings is not None
+    assert fake.settings.ctx == 512  # what the model was trained for, being under 4096
+    assert (fake.settings.slots, fake.settings.threads, fake.settings.pooling) == (4, 1, None)
+
+
+@pytest.mark.parametrize(("size", "given", "told"), [(1, 3, 3), (1 << 30, None, None)])
+async def test_only_a_small_model_is_computed_by_one_thread(
+    tiny: Path, size: int, given: int | None, told: int | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = replace(read_model_file(tiny), size=size)
+    monkeypatch.setattr("llcuda_net.upstream.engine.supervisor.read_model_file", lambda path: model)
+    fake = Lives([])
+    async with trio.open_nursery() as nursery:
+        await nursery.start(Engine(EngineOptions(tiny, threads=given), launch=fake.launch).run)
+        nursery.cancel_scope.cancel()
+    assert fake.settings is not None
+    assert fake.settings.threads == told
+
+
+@pytest.mark.parametrize("wrong", [{"ctx": 0}, {"slots": 0}, {"threads": -1}, {"gpu_layers": -1}])
+def test_numbers_that_cannot_be_meant(wrong: dict[str, int]) -> None:
+    with pytest.raises(ConfigError, match=next(iter(wrong))):
+        EngineOptions(Path("m.gguf"), **wrong)
+
+
+def test_the_first_line_that_knows_is_the_cause() -> None:
+    lines = deque(
+        [
+            "0.00.001.440 W srv          init: setting n_batch",
+            "0.00.004.554 E llama_model_load: error loading model: tensor 'x' is not within bounds",
+            "0.00.004.608 E llama_model_load_from_file_impl: failed to load model",
+            "0.00.004.863 E cmn  common_init_: failed to load model '/m.gguf'",
+            "0.00.005.203 E srv          init: exiting due to model loading error",
+        ]
+    )
+    assert find_cause(lines) == "tensor 'x' is not within bounds"
+    assert find_cause([*lines][2:]) == ""
+    assert find_abort(lines) == ""
+
+
+def test_how_much_of_a_file_is_in_memory(tiny: Path, tmp_path: Path) -> None:
+    tiny.read_bytes()
+    with Residency([tiny]) as residency:
+        assert residency.fraction() in (1.0, None)
+    assert residency.fraction() is None
+    (tmp_path / "empty").touch()
+    with Residency([tmp_path / "empty"]) as nothing:
+        assert nothing.fraction() is None
+
+
+def test_sizes_for_people() -> None:
+    sizes = [0, 1023, 1024, 4_402_341_478, 5 << 50]
+    assert [human_size(n) for n in sizes] == ["0 B", "1023 B", "1.0 KiB", "4.1 GiB", "5120.0 TiB"]
+
+
+async def test_no_descriptor_is_left_open(tiny: Path) -> None:
+    def descriptors() -> int:
+        return len(list(Path("/dev/fd").iterdir()))
+
+    async def once() -> None:
+        async with trio.open_nursery() as nursery:
+            await nursery.start(Engine(EngineOptions(tiny)).run)
+            nursery.cancel_scope.cancel()
+
+    await once()
+    before = descriptors()
+    await once()
+    assert descriptors() == before
+
+
+async def test_what_a_client_sent_is_not_kept_once_it_serves(
+    tiny: Path, stand_in: Callable[[str], None], tmp_path: Path
+) -> None:
+    serving = tmp_path / "serving"
+    code = r"""
+        import os
+        class Server:
+            listening_address = "http://127.0.0.1:1"
+            def __init__(self, params):
+                os.write(1, b"while it loads\n")
+        import threading, time
+        def speak():
+            while not os.path.exists("SERVING"):
+                time.sleep(0.01)
+            os.write(2, b"0.00.001.440 E parse: error\nroot ::= s3cret\n")
+            os.write(2, b"x.cpp:1: GGML_ASSERT(0) failed\n")
+            os._exit(1)
+        threading.Thread(target=speak).start()
+    """
+    stand_in(code.replace("SERVING", str(serving)))
+    settings = ChildSettings(str(tiny), "tiny", 64, 1, 1, 0, None, "key")
+    end = await process.run_child(settings, lambda pid: None, lambda url: serving.touch())
+    assert end.why.endswith("GGML_ASSERT(0) failed")
+    # (What it printed while it loaded is kept, too, but may be read after it was ready.)
+    kept = ("0.00.001.440 E parse: error", "x.cpp:1: GGML_ASSERT(0) failed")
+    assert end.last_lines[-2:] == kept
+    assert not any("s3cret" in line for line in end.last_lines)

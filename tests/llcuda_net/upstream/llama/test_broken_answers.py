@@ -1,0 +1,44 @@
+"""An upstream that says nonsense of its slots: none is lost by it, and none is made up."""
+
+from __future__ import annotations
+
+import pytest
+import trio
+
+from llcuda_net.config.upstreams import Spec
+from llcuda_net.upstream.backend import Member
+from llcuda_net.upstream.lease import Need
+from tests.support.server.memory_server import FakeUpstream
+
+
+class Odd(FakeUpstream):
+    """Tells of fewer slots than it has."""
+
+    told: tuple[bool, ...] = ()
+
+    async def slots(self) -> list[bool] | None:
+        await trio.lowlevel.checkpoint()
+        return list(self.told)
+
+
+@pytest.mark.parametrize("told", [(), (False,)])
+async def test_a_slot_of_which_nothing_is_told_is_free_again(
+    told: tuple[bool, ...], autojump_clock: object
+) -> None:
+    upstream = Odd(slots=2)
+    upstream.told = told
+    member = Member(Spec("fake://", "a"), upstream)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(member.watch)
+        await trio.sleep(0.1)
+        leases = []
+        for slot in member.table:
+            lease = member.lease(Need(""), slot, 0, "ann")
+            lease.sent()
+            leases.append(lease)
+        for lease in leases:
+            lease.release()
+        assert member.releasing == 2
+        await trio.sleep(10)
+        assert (member.free, member.releasing) == (2, 0)
+        nursery.cancel_scope.cancel()

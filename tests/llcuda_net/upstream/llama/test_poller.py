@@ -1,0 +1,172 @@
+"""The hub: many sockets, one task, and no sink that can harm another."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+from collections.abc import AsyncIterator, Iterator
+
+import pytest
+import structlog
+import trio
+from trio.testing import wait_all_tasks_blocked
+
+from llcuda_net.upstream.llama.poller import StreamHub
+
+
+class Sink:
+    """Notes what it is told; raises where asked to."""
+
+    def __init__(self, hub: StreamHub | None = None) -> None:
+        self.data = b""
+        self.lost: list[str] = []
+        self.crash = False
+        self.event = trio.Event()
+        self.removes: list[socket.socket] = []
+        self._hub = hub
+
+    def data_received(self, data: bytes) -> None:
+        self.data += data
+        self.event.set()
+        for sock in self.removes:
+            assert self._hub is not None
+            self._hub.remove(sock)
+            sock.close()
+        if self.crash:
+            raise ZeroDivisionError
+
+    def connection_lost(self, reason: str) -> None:
+        self.lost.append(reason)
+        self.event.set()
+        if self.crash:
+            raise ZeroDivisionError
+
+    async def wait(self) -> None:
+        with trio.fail_after(60):
+            await self.event.wait()
+        self.event = trio.Event()
+
+
+@contextlib.contextmanager
+def _pairs(count: int) -> Iterator[list[tuple[socket.socket, socket.socket]]]:
+    with contextlib.ExitStack() as stack:
+        pairs = [socket.socketpair() for _ in range(count)]
+        for ours, theirs in pairs:
+            stack.enter_context(ours)
+            stack.enter_context(theirs)
+            ours.setblocking(False)
+        yield pairs
+
+
+@contextlib.asynccontextmanager
+async def _running() -> AsyncIterator[StreamHub]:
+    hub = StreamHub()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(hub.run)
+        await wait_all_tasks_blocked()
+        yield hub
+        nursery.cancel_scope.cancel()
+
+
+async def test_each_sink_gets_what_its_socket_gets_and_one_call_a_batch() -> None:
+    with _pairs(50) as pairs:
+        async with _running() as hub:
+            batches = []
+            hub.after_batch = lambda: batches.append(sum(len(s.data) > 0 for s in sinks))
+            sinks = [Sink() for _ in pairs]
+            for (ours, _), sink in zip(pairs, sinks, strict=True):
+                hub.add(ours, sink)
+            for number, (_, theirs) in enumerate(pairs):
+                theirs.send(str(number).encode())
+            for sink in sinks:
+                await sink.wait()
+            await wait_all_tasks_blocked()
+            assert [sink.data for sink in sinks] == [str(i).encode() for i in range(50)]
+            assert batches[-1] == 50
+            assert len(batches) <= 2  # one wake-up serves them all
+
+
+async def test_the_end_is_told_once_and_the_socket_let_go() -> None:
+    with _pairs(1) as [(ours, theirs)]:
+        async with _running() as hub:
+            sink = Sink()
+            hub.add(ours, sink)
+            theirs.close()
+            await sink.wait()
+            await wait_all_tasks_blocked()
+            assert sink.lost == ["it closed the connection"]
+            hub.remove(ours)  # nothing happens
+
+
+async def test_a_reset_is_told_with_its_reason() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        ours = socket.create_connection(listener.getsockname())
+        theirs, _ = listener.accept()
+        with ours:
+            ours.setblocking(False)
+            async with _running() as hub:
+                sink = Sink()
+                hub.add(ours, sink)
+                theirs.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+                theirs.close()
+                await sink.wait()
+                assert "reset" in sink.lost[0].lower()
+
+
+async def test_a_removed_socket_is_not_read() -> None:
+    with _pairs(1) as [(ours, theirs)]:
+        async with _running() as hub:
+            sink = Sink()
+            hub.add(ours, sink)
+            hub.remove(ours)
+            theirs.send(b"x")
+            await wait_all_tasks_blocked(0.01)
+            assert sink.data == b""
+            hub.add(ours, sink)  # it may be added again
+            await sink.wait()
+            assert sink.data == b"x"
+
+
+async def test_a_sink_may_remove_another_of_its_own_batch() -> None:
+    with _pairs(2) as pairs, structlog.testing.capture_logs() as logs:
+        async with _running() as hub:
+            sinks = [Sink(hub), Sink(hub)]
+            for i, (ours, _) in enumerate(pairs):
+                sinks[i].removes = [pairs[1 - i][0]]
+                hub.add(ours, sinks[i])
+            for _, theirs in pairs:
+                theirs.send(b"x")
+            with trio.fail_after(60):
+                while not any(sink.data for sink in sinks):
+                    await trio.lowlevel.checkpoint()
+            await wait_all_tasks_blocked()
+            assert sorted(sink.data for sink in sinks) == [b"", b"x"]
+            assert not any(sink.lost for sink in sinks)
+    assert logs == []
+
+
+@pytest.mark.parametrize("end", [False, True])
+async def test_a_sink_that_crashes_loses_its_socket_only(end: bool) -> None:
+    with _pairs(2) as [(bad_ours, bad_theirs), (ours, theirs)]:
+        async with _running() as hub:
+            bad, good = Sink(), Sink()
+            bad.crash = True
+            hub.add(bad_ours, bad)
+            hub.add(ours, good)
+            if end:
+                bad_theirs.close()
+            else:
+                bad_theirs.send(b"x")
+            await bad.wait()
+            await wait_all_tasks_blocked()
+            assert bad.lost
+            theirs.send(b"y")
+            await good.wait()
+            assert good.data == b"y"
+
+
+async def test_removing_after_the_hub_has_stopped_is_harmless() -> None:
+    with _pairs(1) as [(ours, _)]:
+        async with _running() as hub:
+            hub.add(ours, Sink())
+        hub.remove(ours)

@@ -1,0 +1,64 @@
+"""Servers of which every time is known."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import trio
+
+from llcuda_net.batch.record import Record
+from llcuda_net.batch.targets import About, Answer
+
+
+class Fake:
+    """Takes `first` seconds to the first token, and `step` for each next one.
+
+    Attributes:
+        stall: nobody is answered between these two moments of the trio clock.
+        fails: raised by a request, where it gives an exception for its number.
+        prompts: what was asked, in order.
+    """
+
+    name = "fake"
+
+    def __init__(self, first: float = 0.010, step: float = 0.001, tokens: int = 5) -> None:
+        self.first, self.step, self.tokens = first, step, tokens
+        self.stall: tuple[float, float] | None = None
+        self.fails: Callable[[int], Exception | None] = lambda number: None
+        self.prompts: list[Any] = []
+        self.active = self.most = 0
+
+    async def about(self) -> About:
+        await trio.lowlevel.checkpoint()
+        return About("fake", 4, "fake 1")
+
+    async def ask(
+        self,
+        prompt: str | list[int],
+        params: dict[str, Any],
+        record: Record,
+        now: Callable[[], float],
+        **more: Any,
+    ) -> Answer:
+        record.sent = now()
+        self.prompts.append(prompt)
+        self.active += 1
+        self.most = max(self.most, self.active)
+        try:
+            error = self.fails(record.number)
+            if error is not None:
+                await trio.sleep(0.001)
+                raise error
+            if self.stall and self.stall[0] <= trio.current_time() < self.stall[1]:
+                await trio.sleep_until(self.stall[1])
+            await trio.sleep(self.first)
+            record.chunks.append(now())
+            for _ in range(self.tokens - 1):
+                await trio.sleep(self.step)
+                record.chunks.append(now())
+            record.tokens = self.tokens
+            record.phases = {"queue": 1.0, "prompt": 2.0, "first_token": 5.0, "generation": 4.0}
+            return Answer("text", "length", "fake", f"g{record.number}")
+        finally:
+            self.active -= 1

@@ -1,0 +1,113 @@
+"""Slots to be had of an admission under test, and a clock that is moved by hand."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable
+from typing import Any
+
+import pytest
+
+from llcuda_net.config.users import ANONYMOUS, User
+from llcuda_net.errors import RequestError
+from llcuda_net.scheduler.scheduler import Admission, Claim, Ticket
+from llcuda_protocol import ErrorCode
+
+ANN, BOB, EVE = User("ann"), User("bob"), User("eve")
+
+
+class Clock:
+    """Stands still until it is moved."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+class Held:
+    """A slot that somebody has."""
+
+    def __init__(self, slots: Slots) -> None:
+        self._slots = slots
+        self._given_back = False
+
+    def release(self) -> None:
+        assert not self._given_back
+        self._given_back = True
+        self._slots.busy -= 1
+        self._slots.pump()
+
+
+class Slots:
+    """Some slots that are all alike.
+
+    Attributes:
+        pump: called when one is given back.
+        keys: of what there is a place for; None: of everything.
+        asked: how often one was asked for.
+    """
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+        self.busy = 0
+        self.keys: set[Hashable] | None = None
+        self.asked = 0
+        self.pump: Callable[[], None] = lambda: None
+
+    def resize(self, size: int) -> None:
+        self.size = size
+        self.pump()
+
+    def place(self, ticket: Ticket) -> Held | None:
+        self.asked += 1
+        if self.busy >= self.size or (self.keys is not None and ticket.claim.key not in self.keys):
+            return None
+        self.busy += 1
+        return Held(self)
+
+
+class Desk:
+    """An admission for some slots, and a clock that stands still until it is moved."""
+
+    def __init__(self, slots: int, max_queue: int = 9999, **options: Any) -> None:
+        self.clock = Clock()
+        self.slots = Slots(slots)
+        options.setdefault("clock", self.clock)
+        self.admission = Admission(self.slots.place, max_queue, **options)
+        self.slots.pump = self.admission.pump
+
+    def enter(self, user: User = ANONYMOUS, *, always: bool = False, **claim: Any) -> Ticket:
+        return self.admission.enter(Claim(user, **claim), always=always)
+
+    def leave(self, *tickets: Ticket, tokens: int = 0) -> None:
+        """They leave, and have made so many tokens if they ran."""
+        for ticket in tickets:
+            if tokens:
+                ticket.made = lambda: tokens
+            self.admission.leave(ticket)
+
+    def wait(self, seconds: float) -> None:
+        """Time passes, and what is due by it is done."""
+        end = self.clock.now + seconds
+        while (due := max(self.admission.due(), self.clock.now)) <= end:
+            self.clock.now = due
+            self.admission.pump()
+        self.clock.now = end
+        self.admission.pump()
+
+
+def refused(enter: Callable[[], Ticket], match: str) -> RequestError:
+    """Whoever enters is refused, and told when to come back."""
+    with pytest.raises(RequestError, match=match) as caught:
+        enter()
+    assert caught.value.code == ErrorCode.OVERLOADED
+    assert caught.value.retry
+    assert caught.value.retry_after is not None
+    return caught.value
+
+
+def running(*tickets: Ticket) -> list[bool]:
+    """Which of them have a slot."""
+    assert all(t.turn.is_set() for t in tickets if t.lease is not None)
+    return [ticket.lease is not None for ticket in tickets]

@@ -1,0 +1,47 @@
+"""A server in memory with a real journal and store behind it, in a folder."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import AsyncIterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import trio
+
+from llcuda_net.generation.persistence import Keeper
+from llcuda_net.storage.records import Level, Result
+from llcuda_net.storage.results.interface import Query
+from llcuda_net.storage.results.sqlite import SqliteStore
+from llcuda_net.storage.storage import Storage
+from llcuda_net.upstream.backend import Member
+from tests.support.server.memory_server import FakeUpstream, MemoryListener, serving
+
+
+@contextlib.asynccontextmanager
+async def keeping(
+    folder: Path,
+    upstream: FakeUpstream | Sequence[Member],
+    level: Level = Level.DISK,
+    **settings: Any,
+) -> AsyncIterator[tuple[Storage, MemoryListener]]:
+    """Leaving it ends the server as a kill would: what runs stays open in the journal."""
+    storage = Storage(folder)
+    async with trio.open_nursery() as nursery:
+        await nursery.start(storage.run)
+        async with serving(upstream, keeper=Keeper(storage, level), **settings) as (
+            server,
+            listener,
+        ):
+            listener.server = server
+            yield storage, listener
+        nursery.cancel_scope.cancel()
+
+
+def stored(folder: Path) -> list[Result]:
+    """All results, oldest first."""
+    store = SqliteStore(folder)
+    try:
+        return sorted(store.export(Query(limit=None)), key=lambda result: result.created)
+    finally:
+        store.close()
