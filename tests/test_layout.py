@@ -14,82 +14,20 @@ from tests.support.processes import MODULES
 
 ROOT = Path(__file__).resolve().parent.parent
 
-#: llcuda_net from the bottom up: a module imports its own row and the rows above it in this list.
-LAYERS = [
-    {
-        "llcuda_net.errors",
-        "llcuda_net.data",
-        "llcuda_net.util.terminal",
-        "llcuda_net.server.tcp.wrong_protocol",
-    },
-    {"llcuda_net.batch.mpi"},
-    {
-        "llcuda_net.util.address",
-        "llcuda_net.generation.sampling",
-        "llcuda_net.config.upstreams",
-        "llcuda_net.util.logs",
-    },
-    {
-        "llcuda_net.config.settings",
-        "llcuda_net.config.users",
-        "llcuda_net.config.files",
-        "llcuda_net.util.version",
-    },
-    {"llcuda_net.upstream", "llcuda_net.storage"},
-    {
-        "llcuda_net.scheduler.fair_share",
-        "llcuda_net.scheduler.service_rate",
-        "llcuda_net.scheduler.quota",
-        "llcuda_net.scheduler.ticket",
-    },
-    {"llcuda_net.scheduler.flows"},
-    {"llcuda_net.scheduler.wait_queue"},
-    {"llcuda_net.scheduler.wait_estimate"},
-    {
-        "llcuda_net.scheduler.scheduler",
-        "llcuda_net.generation.outcome",
-        "llcuda_net.server.tcp.write_buffer",
-        "llcuda_net.generation.continuation",
-    },
-    {
-        "llcuda_net.analysis.certainty",
-        "llcuda_net.analysis.vector_index",
-        "llcuda_net.analysis.warmup",
-    },
-    {"llcuda_net.generation.generation", "llcuda_net.analysis.embeddings"},
-    {
-        "llcuda_net.server.tcp.stream",
-        "llcuda_net.generation.persistence",
-        "llcuda_net.generation.registry",
-        "llcuda_net.server.tcp.chunking",
-    },
-    {
-        "llcuda_net.generation.publisher",
-        "llcuda_net.generation.request",
-        "llcuda_net.server.tcp.session",
-        "llcuda_net.server.tcp.host",
-    },
-    {"llcuda_net.generation.listing"},
-    {
-        "llcuda_net.generation.dispatcher",
-        "llcuda_net.analysis.analyzer",
-        "llcuda_net.telemetry.observers",
-        "llcuda_net.telemetry.status",
-    },
-    {"llcuda_net.generation.runner", "llcuda_net.upstream.factory"},
-    {"llcuda_net.telemetry.readiness", "llcuda_net.server.http", "llcuda_net.telemetry.spans"},
-    {
-        "llcuda_net.generation.resuming",
-        "llcuda_net.server.queries",
-        "llcuda_net.telemetry.metrics",
-        "llcuda_net.telemetry.tracing",
-    },
-    {"llcuda_net.server.gateway", "llcuda_net.client"},
-    {"llcuda_net.server.admin"},
-    {"llcuda_net.server.app", "llcuda_net.sync", "llcuda_net.bench"},
-    {"llcuda_net"},
-    {"llcuda_net.cli"},
+#: llcuda_net from the ground up. A package imports the rows above its own in this list, and nothing
+#: of its own row; modules of one package may import each other, without circles.
+ORDER = [
+    ("errors", "data"),
+    ("util", "config", "storage"),
+    ("upstream", "scheduler", "client"),
+    ("sync",),
+    ("generation", "batch"),
+    ("analysis", "telemetry", "bench"),
+    ("server",),
+    ("cli",),
 ]
+#: Most modules in a package.
+MOST_MODULES = 12
 #: The protocol core does no I/O, reads no clock and knows no event loop.
 PROTOCOL_MAY_IMPORT = {
     "llcuda_protocol",
@@ -126,24 +64,71 @@ def _imports(path: Path, module: str) -> Iterator[str]:
             yield from (f"{base}.{alias.name}" for alias in node.names)
 
 
-def _layer(name: str) -> int:
-    """The row of a module; the longest prefix that is in the list counts."""
-    parts = name.split(".")
-    for length in range(len(parts), 0, -1):
-        prefix = ".".join(parts[:length])
-        for number, row in enumerate(LAYERS):
-            if prefix in row:
-                return number
-    raise AssertionError(f"{name} has no layer: add it to LAYERS")
+def _row(name: str) -> int:
+    """The row of a module's package in ORDER."""
+    package = name.split(".")[1]
+    for number, row in enumerate(ORDER):
+        if package in row:
+            return number
+    raise AssertionError(f"{name} has no place: add its package to ORDER")
 
 
-def test_imports_of_llcuda_net_run_one_way() -> None:
-    wrong = []
-    for module, path in _modules(ROOT / "llcuda_net", "llcuda_net"):
+def _graph(folder: Path, package: str) -> dict[str, set[str]]:
+    """Which modules of a package each of its modules imports, those for typing included."""
+    known = dict(_modules(folder, package))
+    graph: dict[str, set[str]] = {}
+    for module, path in known.items():
+        found = graph.setdefault(module, set())
         for name in _imports(path, module):
-            if name.startswith("llcuda_net.") and _layer(name) > _layer(module):
+            while name not in known and "." in name:
+                name = name.rpartition(".")[0]
+            if name in known and name != module:
+                found.add(name)
+    return graph
+
+
+def _circles(graph: dict[str, set[str]]) -> list[str]:
+    """What is left of a graph once all that leads nowhere has been taken away, again and again."""
+    left = {module: set(found) for module, found in graph.items()}
+    while ends := {module for module, found in left.items() if not found & left.keys()}:
+        left = {module: found for module, found in left.items() if module not in ends}
+    return sorted(f"{m} -> {', '.join(sorted(f & left.keys()))}" for m, f in left.items())
+
+
+def test_imports_of_llcuda_net_run_down_only() -> None:
+    wrong = []
+    for module, found in _graph(ROOT / "llcuda_net", "llcuda_net").items():
+        if module == "llcuda_net":
+            continue  # the public names, from wherever they are
+        for name in found - {"llcuda_net"}:
+            same = module.split(".")[1] == name.split(".")[1]
+            if not same and _row(name) >= _row(module):
                 wrong.append(f"{module} imports {name}")
-    assert not wrong
+    assert not sorted(wrong)
+
+
+@pytest.mark.parametrize(
+    ("folder", "package"),
+    [
+        ("llcuda_net", "llcuda_net"),
+        ("protocol/llcuda_protocol", "llcuda_protocol"),
+        ("kernels/llcuda_kernels", "llcuda_kernels"),
+    ],
+)
+def test_no_circle_of_imports(folder: str, package: str) -> None:
+    graph = _graph(ROOT / folder, package)
+    # A package's own __init__ stands for its public names: those above it may use them.
+    assert not _circles(graph)
+
+
+def test_packages_are_small_and_say_what_they_are() -> None:
+    for folder in [ROOT / "llcuda_net", *(ROOT / "llcuda_net").rglob("*/")]:
+        modules = [path for path in folder.glob("*.py") if path.name != "__init__.py"]
+        if not modules:
+            continue
+        text = (folder / "__init__.py").read_text(encoding="utf-8")
+        assert ast.get_docstring(ast.parse(text)), f"{folder} has no docstring"
+        assert len(modules) <= MOST_MODULES, f"{folder} has {len(modules)} modules"
 
 
 def test_the_protocol_imports_nothing_that_does_io() -> None:

@@ -21,7 +21,7 @@ import trio
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT), *(str(ROOT / part) for part in ("protocol", "kernels"))]
 
-from llcuda_net.batch.mpi import open_world
+from llcuda_net.batch.mpi import open_communicator
 from llcuda_net.bench import document
 from llcuda_net.bench.shown import Ticker
 from llcuda_net.bench.validity import shared
@@ -114,22 +114,23 @@ def _point(args: argparse.Namespace, argv: list[str]) -> int:
     # What all ranks agree upon is raised after the block, which would end them all, and by rank 0.
     agreed: LlcudaError | None = None
     found = None
-    with open_world() as world:
+    with open_communicator() as communicator:
         inflight = args.inflight
         if args.mode == "strong":
-            share, more = divmod(args.inflight, world.size)
-            inflight = share + (world.rank < more)
+            share, more = divmod(args.inflight, communicator.size)
+            inflight = share + (communicator.rank < more)
             if share == 0:
                 agreed = ConfigError(
-                    f"{args.inflight} requests at once cannot be shared out over {world.size} ranks"
+                    f"{args.inflight} requests at once cannot be shared out over"
+                    f" {communicator.size} ranks"
                 )
         if agreed is None:
             try:
-                found = run_async(ranks.point, world, args, inflight)
+                found = run_async(ranks.point, communicator, args, inflight)
             except (ConfigError, ConnectError) as error:
                 agreed = error
     if agreed is not None:
-        if world.rank == 0:
+        if communicator.rank == 0:
             raise agreed
         return Exit.CONNECT
     if found is None:

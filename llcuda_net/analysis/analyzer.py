@@ -17,14 +17,14 @@ import structlog
 import trio
 
 from llcuda_net.analysis.certainty import figures_of
-from llcuda_net.analysis.embedding_backend import Elected
+from llcuda_net.analysis.embedding_backend import EmbeddingBackend
 from llcuda_net.analysis.embeddings import MAX_TEXT, LongTexts
-from llcuda_net.analysis.vector_index import RECIPE, Found, Near, combine, quantised
+from llcuda_net.analysis.vector_index import RECIPE, Found, VectorIndex, combine, quantised
 from llcuda_net.config.users import User, view_of
 from llcuda_net.errors import RequestError
-from llcuda_net.generation.persistence import Keeper
-from llcuda_net.scheduler.scheduler import Admission
-from llcuda_net.scheduler.ticket import Claim
+from llcuda_net.generation.persistence import Persistence
+from llcuda_net.scheduler.scheduler import Scheduler
+from llcuda_net.scheduler.ticket import SlotRequest
 from llcuda_net.storage.results.interface import Document, Space, Store, Summary
 from llcuda_net.upstream.interface import Properties
 from llcuda_net.upstream.lease import held
@@ -49,11 +49,13 @@ class Analyst:
         prepare: makes the kernels ready elsewhere, before they are first used here.
     """
 
-    def __init__(self, keeper: Keeper, upstream: Elected, admission: Admission) -> None:
+    def __init__(
+        self, persistence: Persistence, upstream: EmbeddingBackend, scheduler: Scheduler
+    ) -> None:
         self.prepare: Callable[[], Awaitable[None]] = trio.lowlevel.checkpoint
-        self._keeper = keeper
+        self._persistence = persistence
         self._upstream = upstream
-        self._admission = admission
+        self._admission = scheduler
         self._texts = LongTexts(upstream.embed)
         self._news = trio.Event()
         self._news.set()
@@ -63,7 +65,7 @@ class Analyst:
         self._refused: Properties | None = None
         self._batch = _BATCH
         self._failures = (0, 0)  # of which result, and how many
-        self._near: tuple[Space, Near] | None = None
+        self._near: tuple[Space, VectorIndex] | None = None
         self._loading = trio.Lock()
         self._resting = trio.lowlevel.ParkingLot()
 
@@ -113,7 +115,7 @@ class Analyst:
         return True  # it was cut off
 
     async def _read(self, question: Callable[[Store], Any]) -> Any:
-        return await self._keeper.read(question)
+        return await self._persistence.read(question)
 
     # -- embeddings ---------------------------------------------------------------------------
 
@@ -207,11 +209,13 @@ class Analyst:
                 return found
         return None
 
-    async def _near_of(self, space: Space) -> Near:
+    async def _near_of(self, space: Space) -> VectorIndex:
         """The embeddings of a space in memory; read from the store the first time."""
         async with self._loading:
             if self._near is None or self._near[0].id != space.id:
-                near: Near = await self._read(lambda store: Near.load(store.analyses, space))
+                near: VectorIndex = await self._read(
+                    lambda store: VectorIndex.load(store.analyses, space)
+                )
                 self._near = (space, near)
             return self._near[1]
 
@@ -224,12 +228,14 @@ class Analyst:
             RequestError: the upstream gives no embeddings, or fails; the queue is full.
         """
         await self._ready()
-        need = self._upstream.need
+        requirement = self._upstream.requirement
         tokens = tokens_in(text[:MAX_TEXT])
-        claim = Claim(user, need.model, need, prompt_tokens=tokens, most_tokens=0)
-        ticket = self._admission.enter(claim)
+        slot_request = SlotRequest(
+            user, requirement.model, requirement, prompt_tokens=tokens, most_tokens=0
+        )
+        ticket = self._admission.enter(slot_request)
         async with ticket:
-            texts = LongTexts(held(ticket.lease).member.upstream.embed)
+            texts = LongTexts(held(ticket.lease).backend.upstream.embed)
             texts.piece = self._texts.piece
             (vector,) = await texts.vectors([text])
         owner = view_of(user)

@@ -13,48 +13,48 @@ import trio
 
 from llcuda_net.config.upstreams import EMBEDDINGS
 from llcuda_net.errors import RequestError
-from llcuda_net.upstream.backend import Member
+from llcuda_net.upstream.backend import Backend
 from llcuda_net.upstream.interface import Properties
-from llcuda_net.upstream.lease import Need
+from llcuda_net.upstream.lease import Requirement
 from llcuda_net.upstream.pool import Pool
 from llcuda_protocol import ErrorCode
 
 
-class Elected:
+class EmbeddingBackend:
     """Stands for whichever upstream it is now."""
 
     def __init__(self, pool: Pool) -> None:
         self._pool = pool
-        self._member: Member | None = None
+        self._backend: Backend | None = None
 
     @property
-    def member(self) -> Member | None:
+    def backend(self) -> Backend | None:
         """Which it is; None if there is none."""
         there = list(self._pool.of("", EMBEDDINGS))
-        now = self._member
+        now = self._backend
         if now is not None and now not in there:  # it has left for good
-            now = next((m for m in there if m.group == now.group), None)
+            now = next((m for m in there if m.model_key == now.model_key), None)
         if now is not None and not now.up:
             # Not one of another model: all that is kept would have to be embedded anew.
-            now = next((m for m in there if m.up and m.group == now.group), now)
-        self._member = now or next((m for m in there if m.up), None)
-        return self._member if self._member is not None and self._member.up else None
+            now = next((m for m in there if m.up and m.model_key == now.model_key), now)
+        self._backend = now or next((m for m in there if m.up), None)
+        return self._backend if self._backend is not None and self._backend.up else None
 
     @property
-    def need(self) -> Need:
+    def requirement(self) -> Requirement:
         """What a request must ask for to be given a slot of it.
 
         Raises:
             RequestError: there is none.
         """
-        member = self._there()
-        return Need(member.group, EMBEDDINGS, only=member.name)
+        backend = self._there()
+        return Requirement(backend.model_key, EMBEDDINGS, only=backend.name)
 
     @property
     def properties(self) -> Properties | None:
         """What it last said of itself; None while that is not known."""
-        member = self.member
-        return None if member is None else member.upstream.properties
+        backend = self.backend
+        return None if backend is None else backend.upstream.properties
 
     async def ask(self) -> Properties:
         """Its properties.
@@ -74,20 +74,20 @@ class Elected:
 
     def fingerprint(self) -> dict[str, Any]:
         """What is known of its model now."""
-        member = self.member
-        return {} if member is None else member.fingerprint()
+        backend = self.backend
+        return {} if backend is None else backend.fingerprint()
 
     async def settled(self) -> None:
         """Return when nothing more will be known of its model."""
-        member = self.member
-        if member is None:
+        backend = self.backend
+        if backend is None:
             await trio.lowlevel.checkpoint()
         else:
-            await member.fingerprint.settled()
+            await backend.fingerprint.settled()
 
-    def _there(self) -> Member:
-        member = self.member
-        if member is None:
+    def _there(self) -> Backend:
+        backend = self.backend
+        if backend is None:
             raise RequestError(
                 ErrorCode.UNSUPPORTED
                 if not any(self._pool.of("", EMBEDDINGS))
@@ -95,4 +95,4 @@ class Elected:
                 "no upstream that gives embeddings is up",
                 retry=any(self._pool.of("", EMBEDDINGS)),
             )
-        return member
+        return backend

@@ -52,7 +52,7 @@ async def embed(
                     found = await _embedded(lease, batch)
                     break
                 except RequestError as error:
-                    failed |= {lease.member.name}
+                    failed |= {lease.backend.name}
                     if error.code not in BLAMED or not again(ticket, failed):
                         raise
                 await ticket.its_turn()
@@ -66,7 +66,7 @@ async def embed(
 async def _embedded(lease: Lease, texts: list[str]) -> list[list[list[float]]]:
     try:
         with lease.scope:
-            return await lease.member.upstream.embed(texts)
+            return await lease.backend.upstream.embed(texts)
     except RequestError as error:
         if error.code in DOWN:
             lease.failed(error)

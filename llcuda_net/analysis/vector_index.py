@@ -82,7 +82,7 @@ def quantised(vectors: np.ndarray[Any, Any]) -> list[tuple[float, bytes] | None]
 Row = tuple[str, int, float, bytes]
 
 
-class Near:
+class VectorIndex:
     """The embeddings of one space in memory; a thread may search while another adds.
 
     Each owner's are apart, so that what others have costs a search nothing and cannot be found by
@@ -95,7 +95,7 @@ class Near:
         self._adding = threading.Lock()
 
     @classmethod
-    def load(cls, analyses: Analyses, space: Space) -> Near:
+    def load(cls, analyses: Analyses, space: Space) -> VectorIndex:
         """All that is stored of a space. Raises StorageError."""
         out = cls(space.dim)
         for page in analyses.embeddings(space.id):

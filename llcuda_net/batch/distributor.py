@@ -27,7 +27,7 @@ LONGEST_PAUSE = 15.0
 _NOT_ITS_FAULT = ("overloaded", "shutting_down")
 
 
-class HandOut:
+class WorkQueue:
     """All lines of a job, and who has them.
 
     Args:

@@ -9,8 +9,8 @@ from typing import Any
 
 import trio
 
-from llcuda_net.batch.distributor import HandOut
-from llcuda_net.batch.mpi import LONGEST_POLL, POLL, World
+from llcuda_net.batch.distributor import WorkQueue
+from llcuda_net.batch.mpi import LONGEST_POLL, POLL, Communicator
 from llcuda_net.batch.rank import FROM_ZERO, TO_ZERO, Rank, Tally, merge
 
 
@@ -36,11 +36,11 @@ class Done:
 
 
 async def run(
-    world: World,
+    communicator: Communicator,
     rank: Rank,
     inflight: int,
-    hand_out: HandOut | None,
-    progress: Callable[[HandOut], None],
+    hand_out: WorkQueue | None,
+    progress: Callable[[WorkQueue], None],
     note: Callable[[str], None],
 ) -> Done | None:
     """Work, and on rank 0 hand out the work.
@@ -57,7 +57,7 @@ async def run(
         ConfigError: on rank 0: the output is another job's, or cannot be written.
     """
     begin = time.monotonic()
-    director = None if hand_out is None else _Director(world, hand_out, progress, note)
+    director = None if hand_out is None else _Director(communicator, hand_out, progress, note)
     raised: list[Exception] = []
     async with trio.open_nursery() as nursery:
         nursery.start_soon(rank.run)
@@ -67,8 +67,8 @@ async def run(
             except Exception as error:  # the other ranks must be let go first
                 raised.append(error)
                 director.dismiss()
-    await world.flush()
-    merged = await world.reduce(rank.tally.packed(), merge)
+    await communicator.flush()
+    merged = await communicator.reduce(rank.tally.packed(), merge)
     if raised:
         raise raised[0]
     if director is None:
@@ -76,7 +76,7 @@ async def run(
     return Done(
         time.monotonic() - begin,
         Tally.unpacked(merged),
-        inflight * world.size,
+        inflight * communicator.size,
         director.notes,
         len(director.gone),
         director.stranded,
@@ -88,36 +88,36 @@ class _Director:
 
     def __init__(
         self,
-        world: World,
-        hand_out: HandOut,
-        progress: Callable[[HandOut], None],
+        communicator: Communicator,
+        hand_out: WorkQueue,
+        progress: Callable[[WorkQueue], None],
         note: Callable[[str], None],
     ) -> None:
         self.notes: list[str] = []
         self.gone: set[int] = set()
         self.stranded = False
-        self._world = world
+        self._communicator = communicator
         self._hand_out = hand_out
         self._progress = progress
         self._note = note
-        self._free = dict.fromkeys(range(world.size), 0)
-        self._most = dict.fromkeys(range(world.size), 0)
+        self._free = dict.fromkeys(range(communicator.size), 0)
+        self._most = dict.fromkeys(range(communicator.size), 0)
         self._down: set[int] = set()
 
     async def run(self) -> None:
         """Until every line is written, or no rank is left that could ask one."""
         pause = POLL
         while True:
-            self._world.look()
+            self._communicator.look()
             heard = False
-            while (found := self._world.take(TO_ZERO)) is not None:
+            while (found := self._communicator.take(TO_ZERO)) is not None:
                 self._hear(*found[1])
                 heard = True
             given = self._give()
             self._progress(self._hand_out)
             if self._hand_out.over:
                 break
-            if len(self.gone) == self._world.size:
+            if len(self.gone) == self._communicator.size:
                 self.stranded = True
                 break
             pause = POLL if heard or given else min(LONGEST_POLL, pause * 1.5)
@@ -126,8 +126,8 @@ class _Director:
 
     def dismiss(self) -> None:
         """Tell every rank that there is no more."""
-        for rank in range(self._world.size):
-            self._world.send(rank, FROM_ZERO, None)
+        for rank in range(self._communicator.size):
+            self._communicator.send(rank, FROM_ZERO, None)
 
     def _hear(self, rank: int, what: str, *rest: Any) -> None:
         now = trio.current_time()
@@ -154,7 +154,7 @@ class _Director:
                 self.gone.add(rank)
 
     def _name(self, rank: int) -> str:
-        return f"rank {rank}: " if self._world.size > 1 else ""
+        return f"rank {rank}: " if self._communicator.size > 1 else ""
 
     def _room(self, rank: int) -> None:
         """One of a rank's requests is over."""
@@ -176,6 +176,6 @@ class _Director:
                     if line is None:
                         return given
                     self._free[rank] -= 1
-                    self._world.send(rank, FROM_ZERO, line)
+                    self._communicator.send(rank, FROM_ZERO, line)
                     given = again = True
         return given

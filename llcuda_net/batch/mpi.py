@@ -4,7 +4,8 @@ A rank that waits inside an MPI call polls, and eats the core that another rank,
 compute on. So every message here is sent and received by calls that return at once, and between
 two looks the task sleeps: `POLL` seconds at first, up to `LONGEST_POLL` while nothing comes.
 
-mpi4py is imported by `open_world` and nowhere else; without it, and without mpirun, there is one
+mpi4py is imported by `open_communicator` and nowhere else; without it, and without mpirun, there
+is one
 rank, and everything below works the same.
 """
 
@@ -34,7 +35,7 @@ _TAG = 7
 _SIZES = ("OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "PMIX_SIZE", "MPI_LOCALNRANKS", "SLURM_NTASKS")
 
 
-class World:
+class Communicator:
     """All ranks of this run, seen from one of them.
 
     Messages are Python objects on named channels; those from one rank on one channel arrive in the
@@ -219,7 +220,7 @@ def expected_ranks() -> int:
 
 
 @contextmanager
-def open_world() -> Iterator[World]:
+def open_communicator() -> Iterator[Communicator]:
     """The world of this process, for the length of the block.
 
     An exception that leaves the block, but for SystemExit, ends all ranks: the others would wait
@@ -240,7 +241,7 @@ def open_world() -> Iterator[World]:
                 f"{expected} ranks were started, but mpi4py cannot be used ({error}):"
                 " pip install 'llcuda-net[mpi]'"
             ) from None
-        yield World()
+        yield Communicator()
         return
     comm = MPI.COMM_WORLD
     if expected > 1 and comm.Get_size() == 1:
@@ -248,18 +249,20 @@ def open_world() -> Iterator[World]:
             f"{expected} ranks were started, but each sees only itself: this mpirun is of another"
             " MPI than the one that mpi4py uses; use the mpirun beside python"
         )
-    world = World(_Tagged(comm))
-    world.local_rank = comm.Split_type(MPI.COMM_TYPE_SHARED).Get_rank()
-    world.library = " ".join(MPI.Get_library_version().replace(",", " ").split()[:3]).strip("\0")
+    communicator = Communicator(_Tagged(comm))
+    communicator.local_rank = comm.Split_type(MPI.COMM_TYPE_SHARED).Get_rank()
+    communicator.library = " ".join(MPI.Get_library_version().replace(",", " ").split()[:3]).strip(
+        "\0"
+    )
     try:
-        yield world
+        yield communicator
     except SystemExit:
         raise
     except Exception:
-        if world.size > 1:
+        if communicator.size > 1:
             traceback.print_exc()
-            world.abort(1)
+            communicator.abort(1)
         raise
     except BaseException:  # Ctrl-C, or told to end
-        world.abort(130)
+        communicator.abort(130)
         raise

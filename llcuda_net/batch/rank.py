@@ -13,7 +13,7 @@ from typing import Any, Protocol
 import trio
 
 from llcuda_net.batch.input import Line
-from llcuda_net.batch.mpi import World
+from llcuda_net.batch.mpi import Communicator
 from llcuda_net.batch.record import Record
 from llcuda_net.batch.targets import Direct, Gateway
 from llcuda_net.bench.histogram import Histogram
@@ -90,7 +90,7 @@ class Rank:
 
     def __init__(
         self,
-        world: World,
+        communicator: Communicator,
         server: str,
         open_target: OpenTarget,
         *,
@@ -99,7 +99,7 @@ class Rank:
         after: After | None = None,
     ) -> None:
         self.tally = Tally()
-        self._world = world
+        self._communicator = communicator
         self._server = server
         self._open = open_target
         self._inflight = inflight
@@ -122,7 +122,7 @@ class Rank:
     async def _listen(self) -> None:
         """Take lines, one after the other."""
         while True:
-            line: Line | None = (await self._world.receive(FROM_ZERO))[1]
+            line: Line | None = (await self._communicator.receive(FROM_ZERO))[1]
             if line is None:
                 return
             # Without a connection it is dropped: rank 0 hears "down", and takes it back.
@@ -130,7 +130,7 @@ class Rank:
                 self._asking.start_soon(self._one, line)
 
     def _say(self, *what: Any) -> None:
-        self._world.send(0, TO_ZERO, (self._world.rank, *what))
+        self._communicator.send(0, TO_ZERO, (self._communicator.rank, *what))
 
     async def _keep_connected(self) -> None:
         """A connection, and another when it is lost, for as long as patience lasts."""
@@ -206,7 +206,7 @@ class Rank:
             record.ended = trio.current_time()
             self.tally.busy += record.ended - record.sent
         client: dict[str, Any] = {
-            "rank": self._world.rank,
+            "rank": self._communicator.rank,
             "server": self._server,
             "latency_ms": round(record.service * 1e3, 3),
         }

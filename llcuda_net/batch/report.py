@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
-from llcuda_net.batch.distributor import HandOut
+from llcuda_net.batch.distributor import WorkQueue
 from llcuda_net.batch.job import Done
 from llcuda_net.bench.histogram import Histogram
 from llcuda_net.bench.shown import number
 from llcuda_net.bench.summary import SHARES
 
 
-def document(hand_out: HandOut, done: Done, ranks: int, errors: int) -> dict[str, Any]:
+def document(hand_out: WorkQueue, done: Done, ranks: int, errors: int) -> dict[str, Any]:
     """For JSON; `errors` lines had an error already, which will stay.
 
     `efficiency` is the share of the time for which requests were under way, of all that could have

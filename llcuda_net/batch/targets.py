@@ -20,9 +20,9 @@ from llcuda_net.client import Client, connect
 from llcuda_net.client.stream import Piece
 from llcuda_net.errors import ConnectError, RequestError
 from llcuda_net.upstream.llama.client import LlamaServer
-from llcuda_net.upstream.llama.poller import StreamHub
+from llcuda_net.upstream.llama.poller import Poller
 from llcuda_net.upstream.llama.sse import CompletionEvent
-from llcuda_net.upstream.llama.token_stream import Patience
+from llcuda_net.upstream.llama.token_stream import StreamTimeouts
 from llcuda_protocol import ErrorCode
 
 Clock = Callable[[], float]
@@ -267,13 +267,13 @@ async def open_target(
     """
     async with AsyncExitStack() as stack:
         if server.startswith(("http://", "https://")):
-            hub = StreamHub()
+            poller = Poller()
             llama = LlamaServer(
-                server, hub, api_key=api_key, patience=Patience(stall=stall_timeout)
+                server, poller, api_key=api_key, patience=StreamTimeouts(stall=stall_timeout)
             )
             stack.push_async_callback(llama.aclose)
             nursery = await stack.enter_async_context(in_nursery())
-            nursery.start_soon(hub.run)
+            nursery.start_soon(poller.run)
             await llama.ask()
             yield Direct(server, llama)
             nursery.cancel_scope.cancel()

@@ -10,13 +10,15 @@ from typing import Any
 import trio
 
 import llcuda_protocol as wire
-from llcuda_net.client.reconnecting import Line
+from llcuda_net.client.reconnecting import ReconnectingConnection
 from llcuda_net.client.requests import Request
 from llcuda_net.client.results import Entry, Hit
 from llcuda_net.errors import ConnectError
 
 
-async def embed(line: Line, texts: list[str], model: str | None) -> list[list[float]]:
+async def embed(
+    line: ReconnectingConnection, texts: list[str], model: str | None
+) -> list[list[float]]:
     """One vector for each text, in their order; see `Client.embed`."""
     if not texts:
         await trio.lowlevel.checkpoint()
@@ -36,7 +38,7 @@ async def embed(line: Line, texts: list[str], model: str | None) -> list[list[fl
     return vectors
 
 
-async def search(line: Line, text: str, k: int) -> list[Hit]:
+async def search(line: ReconnectingConnection, text: str, k: int) -> list[Hit]:
     """The stored results nearest in meaning to a text; see `Client.search`."""
     request = Request(partial(wire.Search, text=text, k=k), {"search": "has no search"})
     hits: list[Hit] = []
@@ -49,7 +51,9 @@ async def search(line: Line, text: str, k: int) -> list[Hit]:
     return hits
 
 
-async def listed(line: Line, limit: int, state: str | None, before: str | None) -> list[Entry]:
+async def listed(
+    line: ReconnectingConnection, limit: int, state: str | None, before: str | None
+) -> list[Entry]:
     """The newest generations, newest first; see `Client.list`."""
     make = partial(wire.ListGenerations, limit=limit, state=state, before=before)
     entries: list[Entry] = []
@@ -62,7 +66,7 @@ async def listed(line: Line, limit: int, state: str | None, before: str | None) 
     return entries
 
 
-async def report(line: Line, request: Request) -> dict[str, Any]:
+async def report(line: ReconnectingConnection, request: Request) -> dict[str, Any]:
     """How the server is; see `Client.status`."""
     channel = await line.open(request)
     try:

@@ -19,7 +19,7 @@ from llcuda_net.client.requests import WINDOW, Request
 from llcuda_net.errors import LlcudaError
 
 if TYPE_CHECKING:
-    from llcuda_net.client.connection import Link
+    from llcuda_net.client.connection import ServerConnection
 
 
 class Home(Protocol):
@@ -52,7 +52,7 @@ class Channel:
         self.failure: Callable[[], LlcudaError] | None = None
         self._home = home
         self._detaches = detaches
-        self._link: Link | None = None
+        self._link: ServerConnection | None = None
         self._number = 0
         self._answered = False  # on the present link
         self._frames: deque[wire.Frame] = deque()
@@ -127,7 +127,7 @@ class Channel:
         unread = any(isinstance(frame, wire.Tokens) for frame in self._frames)
         return self.request.frame(number, 0 if unread or self._detaching is not None else WINDOW)
 
-    def bind(self, link: Link, number: int) -> None:
+    def bind(self, link: ServerConnection, number: int) -> None:
         """Its request has been sent over this link."""
         self._link = link
         self._number = number

@@ -24,7 +24,7 @@ import trio
 import llcuda_protocol as wire
 from llcuda_net.client.calls import embed, listed, report, search
 from llcuda_net.client.dial import dial, tls_context
-from llcuda_net.client.reconnecting import Line
+from llcuda_net.client.reconnecting import ReconnectingConnection
 from llcuda_net.client.requests import WINDOW, Reading, Request, linger, urgency, what_to_send
 from llcuda_net.client.results import Entry, Hit
 from llcuda_net.client.stream import Opening, Result, Stream, require_attach
@@ -83,7 +83,7 @@ async def connect(
         transport = await dial(address, context)
     if transport is None:
         raise ConnectError(f"cannot connect to {address}: no answer within {timeout:g} s")
-    line = Line(
+    line = ReconnectingConnection(
         str(address),
         token=token,
         timeout=timeout,
@@ -105,7 +105,7 @@ class Client:
     and new ones wait for the next one, for as long as `connect` was told to try.
     """
 
-    def __init__(self, line: Line) -> None:
+    def __init__(self, line: ReconnectingConnection) -> None:
         self._line = line
 
     @classmethod
@@ -136,7 +136,7 @@ class Client:
             ConnectError: there is no llcuda-server at the other end.
             RequestError: the server refused the connection.
         """
-        line = Line(
+        line = ReconnectingConnection(
             name,
             token=token,
             timeout=timeout,

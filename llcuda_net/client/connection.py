@@ -36,7 +36,7 @@ _PASSING = {
 }
 
 
-class Link:
+class ServerConnection:
     """The connection, over any trio stream.
 
     Args:

@@ -3,7 +3,8 @@
 Tasks, all in the one nursery that the client's block opens:
 
     nursery of the line
-    ├── the link's task (`Link.run`), shielded; while one ends and the next begins, one of each
+    ├── the link's task (`ServerConnection.run`), shielded; while one ends and the next begins, one
+    of each
     └── the watcher, only where there is something to dial: it sleeps while all is well
 
 A link that fails hands each of its channels to `lost`. The watcher then waits a moment, dials,
@@ -30,7 +31,7 @@ import trio
 
 import llcuda_protocol as wire
 from llcuda_net.client.channel import Channel
-from llcuda_net.client.connection import Link
+from llcuda_net.client.connection import ServerConnection
 from llcuda_net.client.notices import Notes
 from llcuda_net.client.requests import Request, require
 from llcuda_net.errors import ConnectError, LlcudaError, RequestError
@@ -52,14 +53,14 @@ class _Waiter:
         self.woken.set()
 
 
-class Line:
+class ReconnectingConnection:
     """What a client talks through.
 
     Args:
         name: the server's name in messages.
         token: the secret that the server may want.
         timeout: seconds for one attempt to connect.
-        keepalive: as for `Link`.
+        keepalive: as for `ServerConnection`.
         reconnect: seconds for which a lost connection is tried again; 0: not at all.
         redial: opens another byte stream to the same server; None: there is no way to.
         on_note: called with one line for a person when the connection is lost, and what becomes
@@ -84,7 +85,7 @@ class Line:
         self._reconnect = reconnect
         self._redial = redial if reconnect > 0 else None
         self._notes = Notes(on_note)
-        self._link: Link
+        self._link: ServerConnection
         self._nursery: trio.Nursery
         self._watching = trio.CancelScope()
         self._closing = False
@@ -207,11 +208,11 @@ class Line:
         """Whether links that are lost are replaced: not with servers that could not go on."""
         return self._redial is not None and not self._closing and "attach" in self.features
 
-    def _mends(self, link: Link) -> bool:
+    def _mends(self, link: ServerConnection) -> bool:
         """Whether what failed with this link is worth another."""
         return self._again and (link.failure is None or link.lost)
 
-    async def _usable(self) -> Link:
+    async def _usable(self) -> ServerConnection:
         """The link, once there is one that takes requests; or one that says why it does not."""
         if self._link.usable or not self._again:
             return self._link
@@ -293,10 +294,10 @@ class Line:
         self._wake()
         self._notes.connected()
 
-    async def _next_link(self) -> Link | None:
+    async def _next_link(self) -> ServerConnection | None:
         """Dial and greet; None if it came to nothing this time."""
         assert self._redial is not None  # there is no watcher without
-        link: Link | None = None
+        link: ServerConnection | None = None
         greeted = False
         timeout = trio.current_time() + self._timeout
         try:
@@ -322,8 +323,8 @@ class Line:
             self._notes.retrying(self._reason)
         return None
 
-    def _begin(self, transport: trio.abc.Stream) -> Link:
-        link = Link(transport, self.name, self._keepalive)
+    def _begin(self, transport: trio.abc.Stream) -> ServerConnection:
+        link = ServerConnection(transport, self.name, self._keepalive)
         self._nursery.start_soon(link.run)
         return link
 

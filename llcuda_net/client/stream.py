@@ -10,7 +10,7 @@ import trio
 import llcuda_protocol as wire
 from llcuda_net.client.channel import Channel
 from llcuda_net.client.events import Durable, Event, Piece, Queued, Result, Spliced
-from llcuda_net.client.reconnecting import Line
+from llcuda_net.client.reconnecting import ReconnectingConnection
 from llcuda_net.client.requests import Reading
 from llcuda_net.errors import RequestError
 from llcuda_protocol import TokenLogprob, TopToken
@@ -40,7 +40,9 @@ class Stream:
     client can make another in time: no piece is missing or doubled.
     """
 
-    def __init__(self, line: Line, channel: Channel, accepted: wire.Accepted, first: int) -> None:
+    def __init__(
+        self, line: ReconnectingConnection, channel: Channel, accepted: wire.Accepted, first: int
+    ) -> None:
         self._line = line
         self._channel = channel
         self._accepted = accepted
@@ -296,7 +298,7 @@ class Opening:
         request: what to ask.
     """
 
-    def __init__(self, line: Line, request: wire.Generate | wire.Attach) -> None:
+    def __init__(self, line: ReconnectingConnection, request: wire.Generate | wire.Attach) -> None:
         self._line = line
         self._request = request
         self._stream: Stream | None = None
@@ -322,7 +324,7 @@ class Opening:
             self._stream.close()
 
 
-def require_attach(line: Line) -> None:
+def require_attach(line: ReconnectingConnection) -> None:
     """Make sure that the server knows generations by their ids.
 
     Raises:

@@ -141,11 +141,11 @@ async def _ids(log: TokenLog, stops: list[str], texts: _Texts) -> tuple[list[int
     if not log.pieces[-1]:
         # Only with log-probabilities: they were told, of tokens whose text was held back.
         raise CannotContinue("it was cut within what may have become a stop string")
-    groups = list(_groups(log))
+    model_keys = list(_groups(log))
     out: list[int] = []
-    for text, known in groups[:-1]:
+    for text, known in model_keys[:-1]:
         out += await _recover(text, known, texts)
-    text, known = groups[-1]
+    text, known = model_keys[-1]
     if stops:
         # Then, and only then, the last text may be less than its tokens'.
         ids = await texts.ids(text, known)

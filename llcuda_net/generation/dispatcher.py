@@ -19,15 +19,15 @@ from llcuda_net.errors import RequestError
 from llcuda_net.generation import continuation, sampling
 from llcuda_net.generation.generation import Generation
 from llcuda_net.generation.outcome import Outcome
-from llcuda_net.generation.persistence import Keeper
+from llcuda_net.generation.persistence import Persistence
 from llcuda_net.generation.publisher import Publisher
-from llcuda_net.scheduler.scheduler import Admission
-from llcuda_net.scheduler.ticket import Claim, Ticket
+from llcuda_net.scheduler.scheduler import Scheduler
+from llcuda_net.scheduler.ticket import SlotRequest, Ticket
 from llcuda_net.storage.records import TokenLog
 from llcuda_net.upstream import prefix_cache
-from llcuda_net.upstream.backend import Member
+from llcuda_net.upstream.backend import Backend
 from llcuda_net.upstream.interface import Properties
-from llcuda_net.upstream.lease import BLAMED, DOWN, Lease, Need, held
+from llcuda_net.upstream.lease import BLAMED, DOWN, Lease, Requirement, held
 from llcuda_net.upstream.llama.sse import CompletionEvent
 from llcuda_net.upstream.model.fingerprint import same_model
 from llcuda_net.upstream.pool import Pool
@@ -48,21 +48,21 @@ class Dispatcher:
     """Takes generations that have their turn to upstreams."""
 
     def __init__(
-        self, pool: Pool, admission: Admission, keeper: Keeper, publisher: Publisher
+        self, pool: Pool, scheduler: Scheduler, persistence: Persistence, publisher: Publisher
     ) -> None:
         self._pool = pool
-        self._admission = admission
-        self._keeper = keeper
+        self._admission = scheduler
+        self._persistence = persistence
         self._publisher = publisher
 
-    def claim(
+    def slot_request(
         self,
         generation: Generation,
-        group: str,
+        model_key: str,
         avoid: frozenset[str] = frozenset(),
         only: str | None = None,
         until: float = 0.0,
-    ) -> Claim:
+    ) -> SlotRequest:
         """What a generation asks of the queue and the upstreams.
 
         Args:
@@ -73,8 +73,8 @@ class Dispatcher:
         """
         text = _so_far(generation)
         tokens = prefix_cache.tokens_in(text)
-        need = Need(
-            model=group,
+        requirement = Requirement(
+            model=model_key,
             long=tokens >= LONG_PROMPT,
             avoid=avoid,
             only=only,
@@ -82,10 +82,10 @@ class Dispatcher:
             chain=prefix_cache.chain_of(text),
         )
         most = generation.params.get("n_predict")
-        return Claim(
+        return SlotRequest(
             user=generation.user,
-            model=group,
-            key=need,
+            model=model_key,
+            key=requirement,
             priority=generation.priority,
             deadline=generation.deadline,
             prompt_tokens=tokens,
@@ -118,13 +118,13 @@ class Dispatcher:
             lease.failed(error)
             if generation.made > made:
                 failed, lost = [], 0
-            failed.append(lease.member.name)
+            failed.append(lease.backend.name)
             lost += lease.was_sent and error.code == ErrorCode.UPSTREAM_UNAVAILABLE
             if lost >= MOST_LOST or len(failed) >= MOST_FAILURES:
                 raise error
-            claim = self._elsewhere(generation, ticket, lease.member, error, failed)
-            self._move(generation, lease.member, error)
-            self._admission.again(ticket, claim)
+            slot_request = self._elsewhere(generation, ticket, lease.backend, error, failed)
+            self._move(generation, lease.backend, error)
+            self._admission.again(ticket, slot_request)
             await ticket.turn.wait()
             generation.dispatched()
 
@@ -132,10 +132,10 @@ class Dispatcher:
         self,
         generation: Generation,
         ticket: Ticket,
-        member: Member,
+        backend: Backend,
         error: RequestError,
         failed: list[str],
-    ) -> Claim:
+    ) -> SlotRequest:
         """The claim with which it goes on after a failure.
 
         Args:
@@ -145,26 +145,26 @@ class Dispatcher:
         Raises:
             RequestError: it does not.
         """
-        group, only = ticket.claim.model, None
-        if not group and generation.rendered is not None:
+        model_key, only = ticket.slot_request.model, None
+        if not model_key and generation.rendered is not None:
             # It was asked for before the models could be told apart: now it is bound to one.
-            group = member.group
-            only = None if group else member.name
-        claim = functools.partial(self.claim, generation, group, only=only)
+            model_key = backend.model_key
+            only = None if model_key else backend.name
+        slot_request = functools.partial(self.slot_request, generation, model_key, only=only)
         for avoid in (frozenset(failed), frozenset(failed[-1:])):
-            elsewhere = claim(avoid)
+            elsewhere = slot_request(avoid)
             if self._pool.elsewhere(need_of(elsewhere)):
                 return elsewhere
         # No other one now. Wait until one is back: for a while for another one, if this one is
         # there and says no; if there never was another, it is believed.
-        later = claim()
+        later = slot_request()
         if error.code not in DOWN:
-            later = claim(frozenset(failed[-1:]), until=trio.current_time() + OTHERS)
+            later = slot_request(frozenset(failed[-1:]), until=trio.current_time() + OTHERS)
         if self._pool.hope(need_of(later)):
             return later
         raise error
 
-    def _move(self, generation: Generation, failed: Member, error: RequestError) -> None:
+    def _move(self, generation: Generation, failed: Backend, error: RequestError) -> None:
         log.warning(
             "generation_moves",
             generation=generation.id,
@@ -191,34 +191,34 @@ class Dispatcher:
             raise lease.silence
 
     async def _start(self, generation: Generation, lease: Lease) -> None:
-        properties = await lease.member.properties()
+        properties = await lease.backend.properties()
         news: str | None = None
         generation.continued(0)
         checked = _checked(generation, properties.context)
         prompt = generation.prompt if generation.rendered is None else generation.rendered
         if prompt is None:
             assert generation.messages is not None
-            prompt = news = await render(generation.messages, lease.member)
+            prompt = news = await render(generation.messages, lease.backend)
             generation.times.rendered = trio.current_time()
         generation.rendered = prompt
-        self._dispatched(generation, lease.member, news)
+        self._dispatched(generation, lease.backend, news)
         await self._stream(generation, lease, prompt, checked)
-        self._identify(generation, lease.member, properties)
+        self._identify(generation, lease.backend, properties)
 
     async def _continue(self, generation: Generation, lease: Lease) -> None:
         """Go on behind the pieces that there are."""
-        member = lease.member
-        properties = await member.properties()
-        self._check_same(generation, member)
+        backend = lease.backend
+        properties = await backend.properties()
+        self._check_same(generation, backend)
         prompt = generation.prompt if generation.rendered is None else generation.rendered
         if prompt is None:
             assert generation.messages is not None
-            prompt = await render(generation.messages, member)
+            prompt = await render(generation.messages, backend)
         generation.rendered = prompt
         checked = _checked(generation, properties.context)
         tokens = TokenLog(generation.pieces, generation.ids, counts=generation.counts)
         try:
-            plan = await continuation.plan(prompt, checked, tokens, member.upstream)
+            plan = await continuation.plan(prompt, checked, tokens, backend.upstream)
         except continuation.CannotContinue as error:
             raise RequestError(
                 ErrorCode.INTERRUPTED,
@@ -227,22 +227,22 @@ class Dispatcher:
             ) from None
         generation.continued(plan.tokens)
         if plan.finished is not None:
-            self._spliced(generation, member)
+            self._spliced(generation, backend)
             usage = {"completion_tokens": plan.tokens, "prompt_tokens": plan.prompt_tokens}
             name = generation.model.get("name")
             generation.conclude(Outcome(plan.finished, plan.stop, name, usage))
             return
-        self._dispatched(generation, member, None)
+        self._dispatched(generation, backend, None)
         await self._stream(generation, lease, plan.prompt, plan.params)
-        self._identify(generation, member, properties)
+        self._identify(generation, backend, properties)
 
-    def _check_same(self, generation: Generation, member: Member) -> None:
+    def _check_same(self, generation: Generation, backend: Backend) -> None:
         """Refuse to go on where another model answers now; the pool may not know of it yet."""
         if (
-            member.spec.model is not None
-            or generation.upstream != member.upstream.base_url
+            backend.spec.model is not None
+            or generation.upstream != backend.upstream.base_url
             or not generation.model.get("name")
-            or same_model(generation.model, member.fingerprint())
+            or same_model(generation.model, backend.fingerprint())
         ):
             return
         alone = len(self._pool.of("")) == 1
@@ -253,20 +253,20 @@ class Dispatcher:
             retry=True,
         )
 
-    def _dispatched(self, generation: Generation, member: Member, news: str | None) -> None:
+    def _dispatched(self, generation: Generation, backend: Backend, news: str | None) -> None:
         """Note in the journal who is asked, and what was made of messages."""
-        generation.model, generation.upstream = member.fingerprint(), member.upstream.base_url
-        self._spliced(generation, member)
-        self._keeper.dispatched(generation, news)
+        generation.model, generation.upstream = backend.fingerprint(), backend.upstream.base_url
+        self._spliced(generation, backend)
+        self._persistence.dispatched(generation, news)
 
-    def _spliced(self, generation: Generation, member: Member) -> None:
+    def _spliced(self, generation: Generation, backend: Backend) -> None:
         """Note in the journal that another one goes on from here, if it does."""
         position = len(generation.pieces)
         if generation.noted < position and any(
             one.position == position for one in generation.failovers
         ):
             generation.noted = position
-            self._keeper.spliced(generation, member.upstream.base_url)
+            self._persistence.spliced(generation, backend.upstream.base_url)
 
     async def _stream(
         self,
@@ -281,7 +281,7 @@ class Dispatcher:
                 generation.sent()
 
         on_events = functools.partial(self._extend, generation, lease)
-        await lease.member.upstream.complete(prompt, checked | lease.params, on_events, sent)
+        await lease.backend.upstream.complete(prompt, checked | lease.params, on_events, sent)
         lease.done(_so_far(generation), generation.final)
 
     def _extend(self, generation: Generation, lease: Lease, events: list[CompletionEvent]) -> None:
@@ -291,21 +291,21 @@ class Dispatcher:
         if lease.reading:
             lease.first_token()
         if generation.final is not None:
-            self._keeper.concluded(generation)
+            self._persistence.concluded(generation)
 
-    def _identify(self, generation: Generation, member: Member, properties: Properties) -> None:
+    def _identify(self, generation: Generation, backend: Backend, properties: Properties) -> None:
         """Say which model it was, as far as can be known now, and whether it may answer again."""
         name = generation.final.model if generation.final is not None else ""
-        if member.named is None or member.named[0] is not properties:
-            member.named = properties, name
-        if name != member.named[1]:
+        if backend.named is None or backend.named[0] is not properties:
+            backend.named = properties, name
+        if name != backend.named[1]:
             # Started again with another model while we had no connection to it.
-            log.warning("upstream_has_changed", upstream=member.name, model=name)
-            member.upstream.forget()
-            member.named = None
+            log.warning("upstream_has_changed", upstream=backend.name, model=name)
+            backend.upstream.forget()
+            backend.named = None
             generation.model = {"name": name}
             return
-        now = member.fingerprint()
+        now = backend.fingerprint()
         if same_model(generation.model, now):
             generation.model = now  # by now the file may have been hashed
         generation.cacheable = sampling.is_deterministic(generation.params)
@@ -316,15 +316,15 @@ def _checked(generation: Generation, context: int) -> dict[str, Any]:
     return sampling.check(sampling.within(generation.params, context), context)
 
 
-async def render(messages: list[dict[str, str]], member: Member) -> str:
+async def render(messages: list[dict[str, str]], backend: Backend) -> str:
     """The prompt that the model's chat template makes of messages.
 
     Raises:
         RequestError: it has none, or refuses them.
     """
-    properties = await member.properties()
+    properties = await backend.properties()
     if properties.has_template:
-        return await member.upstream.render(messages)
+        return await backend.upstream.render(messages)
     if len(messages) == 1 and messages[0]["role"] == "user":
         return messages[0]["content"]
     raise RequestError(
@@ -333,10 +333,10 @@ async def render(messages: list[dict[str, str]], member: Member) -> str:
     )
 
 
-def need_of(claim: Claim) -> Need:
+def need_of(slot_request: SlotRequest) -> Requirement:
     """What a claim needs of an upstream."""
-    assert isinstance(claim.key, Need)
-    return claim.key
+    assert isinstance(slot_request.key, Requirement)
+    return slot_request.key
 
 
 def _so_far(generation: Generation) -> str:

@@ -13,7 +13,7 @@ from typing import Any
 from llcuda_net.config.users import User, view_of
 from llcuda_net.errors import RequestError
 from llcuda_net.generation.generation import Generation, State
-from llcuda_net.generation.persistence import Keeper
+from llcuda_net.generation.persistence import Persistence
 from llcuda_net.generation.registry import Registry, unknown
 from llcuda_net.storage.records import Result
 from llcuda_net.storage.results.codec import beginning, preview
@@ -31,7 +31,7 @@ _NOT_OVER = (State.QUEUED, State.RUNNING)
 
 
 async def newest(
-    request: ListGenerations, user: User, registry: Registry, keeper: Keeper
+    request: ListGenerations, user: User, registry: Registry, persistence: Persistence
 ) -> list[dict[str, Any]]:
     """The generations that a user may see (an admin: everybody's), as the protocol's entries.
 
@@ -42,18 +42,18 @@ async def newest(
     state = _state(request.state)
     owner = view_of(user)
     known: dict[str, _Known] = {found.id: found for found in registry.known(owner)}
-    known.update((found.id, found) for found in keeper.unstored(owner))
+    known.update((found.id, found) for found in persistence.unstored(owner))
     # By age, then by id: the order of a page must be the order of the next one.
     here = sorted(known.values(), key=lambda found: (found.created, found.id), reverse=True)
     query = Query(owner=owner, states=[] if state is None else [state], limit=request.limit)
     if request.before is not None:
-        here, query = await _behind(request.before, here, query, keeper)
+        here, query = await _behind(request.before, here, query, persistence)
     entries = [
         _of_result(found) if isinstance(found, Result) else _of_generation(found)
         for found in [f for f in here if state in (None, f.state)][: request.limit]
     ]
     if state not in _NOT_OVER:
-        stored = await _stored(query, keeper)
+        stored = await _stored(query, persistence)
         over = {summary.id for summary, _ in stored}
         entries = [entry for entry in entries if entry["id"] not in over]
         entries += [_of_summary(summary, text) for summary, text in stored]
@@ -72,25 +72,25 @@ def _state(name: str | None) -> State | None:
 
 
 async def _behind(
-    before: str, here: list[_Known], query: Query, keeper: Keeper
+    before: str, here: list[_Known], query: Query, persistence: Persistence
 ) -> tuple[list[_Known], Query]:
     """What comes behind a generation: of those in memory, and as a query to the store."""
     for place, one in enumerate(here):
         if one.id == before:
             return here[place + 1 :], replace(query, until=one.created + 1)
     # Whoever may not see it must not be told that it is there, either.
-    found = await keeper.listed(Query(id=before, owner=query.owner))
+    found = await persistence.listed(Query(id=before, owner=query.owner))
     if not found:
         raise unknown(before)
     created = found[0][0].created
     return [one for one in here if one.created < created], replace(query, after=before)
 
 
-async def _stored(query: Query, keeper: Keeper) -> list[tuple[Summary, str]]:
+async def _stored(query: Query, persistence: Persistence) -> list[tuple[Summary, str]]:
     out: list[tuple[Summary, str]] = []
     left = query.limit or 0
     while left:
-        page = await keeper.listed(replace(query, limit=min(_STEP, left)))
+        page = await persistence.listed(replace(query, limit=min(_STEP, left)))
         out += page
         if len(page) < _STEP:
             break

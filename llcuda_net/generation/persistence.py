@@ -31,7 +31,7 @@ _RETRY_AFTER = 5.0
 _MOST_PIECES = 1024
 
 
-class Keeper:
+class Persistence:
     """Keeps generations, each at its own level.
 
     Every method raises RequestError where the storage refuses: the request then fails, and says so.

@@ -6,7 +6,7 @@ import trio
 
 from llcuda_net.errors import RequestError
 from llcuda_net.generation.generation import Generation
-from llcuda_net.generation.persistence import Keeper
+from llcuda_net.generation.persistence import Persistence
 from llcuda_net.server.tcp.write_buffer import Outbox
 from llcuda_net.storage.records import Level
 
@@ -18,9 +18,9 @@ class Publisher:
         unflushed: outboxes with frames that no flush has seen yet.
     """
 
-    def __init__(self, keeper: Keeper) -> None:
+    def __init__(self, persistence: Persistence) -> None:
         self.unflushed: set[Outbox] = set()
-        self._keeper = keeper
+        self._persistence = persistence
         self._grown: set[Generation] = set()
         #: Of the level strict: they wait for the disk.
         self._strict: set[Generation] = set()
@@ -32,7 +32,7 @@ class Publisher:
         Raises:
             RequestError: the journal does not take them.
         """
-        self._keeper.grew(generation, first)
+        self._persistence.grew(generation, first)
         self._grown.add(generation)
 
     def forget(self, generation: Generation) -> None:
@@ -51,7 +51,7 @@ class Publisher:
         """Write what has grown to the journal, and only then let the streams have it."""
         grown, self._grown = self._grown, set()
         try:
-            self._keeper.write()
+            self._persistence.write()
             refusal = None
         except RequestError as error:
             refusal = error
@@ -72,7 +72,7 @@ class Publisher:
             grown = [(generation, len(generation.pieces)) for generation in self._strict]
             self._strict.clear()
             try:
-                await self._keeper.sync()
+                await self._persistence.sync()
             except RequestError as error:
                 for generation, _ in grown:
                     generation.hand_back(error)

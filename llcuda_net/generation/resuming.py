@@ -12,8 +12,8 @@ from llcuda_net.errors import RequestError
 from llcuda_net.generation.generation import Generation, State
 from llcuda_net.generation.outcome import Outcome
 from llcuda_net.generation.runner import Runner, too_late
-from llcuda_net.scheduler.scheduler import Admission
-from llcuda_net.scheduler.ticket import Claim, Ticket
+from llcuda_net.scheduler.scheduler import Scheduler
+from llcuda_net.scheduler.ticket import SlotRequest, Ticket
 from llcuda_net.storage.records import Dispatched
 from llcuda_net.storage.storage import Recovered
 from llcuda_net.upstream.pool import Pool
@@ -37,13 +37,13 @@ class Resumer:
         self,
         runner: Runner,
         pool: Pool,
-        admission: Admission,
-        enter: Callable[[Generation, Claim], Ticket],
+        scheduler: Scheduler,
+        enter: Callable[[Generation, SlotRequest], Ticket],
         ready: Callable[[Generation], None],
     ) -> None:
         self._runner = runner
         self._pool = pool
-        self._admission = admission
+        self._admission = scheduler
         self._enter = enter
         self._ready = ready
         self._looking = trio.Lock()
@@ -63,9 +63,11 @@ class Resumer:
             name = generation.model.get("name")
             generation.conclude(Outcome(end.reason, end.stop, name, end.usage))
             return State.DONE
-        group = await self._group_of(generation, entry.dispatched)
+        model_key = await self._group_of(generation, entry.dispatched)
         # Places are taken in the order in which they were taken first.
-        ticket = self._enter(generation, self._runner.dispatcher.claim(generation, group))
+        ticket = self._enter(
+            generation, self._runner.dispatcher.slot_request(generation, model_key)
+        )
         try:
             self._ready(generation)
         except BaseException:
@@ -90,7 +92,7 @@ class Resumer:
             # One looks at a time, and in their order; but none waits for another one's model.
             async with self._looking:
                 try:
-                    group = await self._look(generation, last)
+                    model_key = await self._look(generation, last)
                 except RequestError as error:
                     if error.code == ErrorCode.INTERRUPTED:
                         raise
@@ -99,16 +101,16 @@ class Resumer:
                         log.warning("resuming_waits", generation=generation.id, reason=told)
                 else:
                     generation.stranded = False
-                    return group
+                    return model_key
             await trio.sleep(_RETRY)
 
     async def _look(self, generation: Generation, last: Dispatched | None) -> str:
         known = [one for one in self._pool.of("") if one.up]
         refusal = RequestError(ErrorCode.UPSTREAM_UNAVAILABLE, "no upstream answers")
         found = 0
-        for member in known:
+        for backend in known:
             try:
-                await member.properties()
+                await backend.properties()
                 found += 1
             except RequestError as error:
                 refusal = error
@@ -117,11 +119,11 @@ class Resumer:
         if last is None or not generation.pieces:
             return self._pool.key_of(generation.wanted)
         if last.model.get("hash"):
-            for member in known:
-                if member.upstream.properties is not None:
-                    await member.fingerprint.settled()
-        group = self._pool.key_of_fingerprint(last.model)
-        if group is None:
+            for backend in known:
+                if backend.upstream.properties is not None:
+                    await backend.fingerprint.settled()
+        model_key = self._pool.key_of_fingerprint(last.model)
+        if model_key is None:
             if found < len(self._pool.of("")):
                 raise RequestError(ErrorCode.UPSTREAM_UNAVAILABLE, "its model is not there yet")
             raise RequestError(
@@ -134,4 +136,4 @@ class Resumer:
                 ),
                 retry=True,
             )
-        return group
+        return model_key

@@ -13,10 +13,10 @@ from llcuda_net.generation import sampling
 from llcuda_net.generation.dispatcher import Dispatcher
 from llcuda_net.generation.generation import Generation, State
 from llcuda_net.generation.outcome import Outcome
-from llcuda_net.generation.persistence import Keeper
+from llcuda_net.generation.persistence import Persistence
 from llcuda_net.generation.publisher import Publisher
 from llcuda_net.generation.registry import Registry, check_key
-from llcuda_net.scheduler.scheduler import Admission
+from llcuda_net.scheduler.scheduler import Scheduler
 from llcuda_net.scheduler.ticket import Ticket
 from llcuda_net.upstream.lease import BLAMED
 from llcuda_net.upstream.pool import Pool
@@ -31,17 +31,17 @@ class Runner:
     def __init__(
         self,
         pool: Pool,
-        admission: Admission,
-        keeper: Keeper,
+        scheduler: Scheduler,
+        persistence: Persistence,
         publisher: Publisher,
         registry: Registry,
     ) -> None:
         self._pool = pool
-        self._admission = admission
-        self._keeper = keeper
+        self._admission = scheduler
+        self._persistence = persistence
         self._publisher = publisher
         self._registry = registry
-        self.dispatcher = Dispatcher(pool, admission, keeper, publisher)
+        self.dispatcher = Dispatcher(pool, scheduler, persistence, publisher)
 
     async def run(self, generation: Generation, ticket: Ticket) -> None:
         """Run a new generation. Never raises, but when cancelled from outside."""
@@ -55,20 +55,20 @@ class Runner:
         try:
             state, error = await self._outcome(generation, work)
             if state is None:
-                self._keeper.leave(generation)
+                self._persistence.leave(generation)
                 return
             generation.times.over = trio.current_time()
             # A generation that was refused before it was accepted is kept, too: it has failed.
             try:
                 with trio.CancelScope(shield=True):
-                    await self._keeper.finish(generation, state, error)
+                    await self._persistence.finish(generation, state, error)
             except RequestError as refusal:
                 state, error, kept = State.FAILED, error or refusal, False
             generation.times.stored = trio.current_time()
             generation.end(state, error, kept=kept)
         finally:
             self._publisher.forget(generation)
-            kept = kept or self._keeper.will_store(generation)
+            kept = kept or self._persistence.will_store(generation)
             self._registry.remove(generation, stored=kept and generation.level.journalled)
         self._publisher.flush()
 
@@ -109,15 +109,15 @@ class Runner:
         raise too_late(generation.timeout)
 
     async def _keep(self, generation: Generation) -> None:
-        self._keeper.start(generation)
-        await self._keeper.accepted(generation)
+        self._persistence.start(generation)
+        await self._persistence.accepted(generation)
         generation.accept()
         self._publisher.flush()
 
     async def _from_store(self, generation: Generation, ticket: Ticket) -> State | None:
         """Answer it with what is stored, if it may be and there is something."""
         if generation.key is not None and not generation.fresh:
-            found = await self._keeper.find_by_key(generation.key, generation.owner)
+            found = await self._persistence.find_by_key(generation.key, generation.owner)
             # What did not come to its end is tried again.
             if found is not None and found.state == State.DONE:
                 check_key(generation.key, found.request_hash, generation.request_hash)
@@ -125,19 +125,21 @@ class Runner:
                 generation.adopt(found)
                 return State.DONE
         if generation.cache and sampling.is_deterministic(generation.params):
-            return await self._from_cache(generation, ticket.claim.model)
+            return await self._from_cache(generation, ticket.slot_request.model)
         return None
 
-    async def _from_cache(self, generation: Generation, group: str) -> State | None:
+    async def _from_cache(self, generation: Generation, model_key: str) -> State | None:
         """Answer it with what one of the model's upstreams said to the same request."""
         try:
-            models = await self._pool.fingerprints(group)
+            models = await self._pool.fingerprints(model_key)
         except RequestError as error:
             if error.code not in BLAMED:
                 raise
             return None  # as without a cache: it is for the dispatcher to wait for another one
         for model, url in models:
-            found = await self._keeper.find_cached(model, generation.request_hash, generation.owner)
+            found = await self._persistence.find_cached(
+                model, generation.request_hash, generation.owner
+            )
             if found is not None:
                 generation.cached_from = found.id
                 generation.model, generation.upstream = model, url
@@ -145,7 +147,7 @@ class Runner:
                 generation.adopt_log(found.log)
                 name = found.model.get("name")
                 generation.conclude(Outcome(found.reason, found.stop, name, found.usage))
-                self._keeper.grew(generation, 0)
+                self._persistence.grew(generation, 0)
                 return State.DONE
         return None
 

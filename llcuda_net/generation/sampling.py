@@ -100,13 +100,13 @@ def _grammar(value: Any) -> str | None:
 def _json_schema(value: Any) -> str | None:
     if type(value) is not dict:
         return "must be a JSON object"
-    for name, count in _members(value):
+    for name, count in _backends(value):
         if name in _SCHEMA_COUNTS and type(count) in (int, float) and count > MAX_SCHEMA_COUNT:
             return f"must have {name} of at most {MAX_SCHEMA_COUNT}"
     return None
 
 
-def _members(value: Any) -> Iterator[tuple[str, Any]]:
+def _backends(value: Any) -> Iterator[tuple[str, Any]]:
     """Every member of the objects in a JSON value, at any depth."""
     rest = [value]
     while rest:

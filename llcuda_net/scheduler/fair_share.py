@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterable
 CREDIT = 16384.0
 
 
-class Share:
+class FlowCounter:
     """One user's part in what a lane serves.
 
     What runs is counted as it stands when the counter is read, so that nothing needs to be done
@@ -77,7 +77,7 @@ class Share:
             self._settled += least - served
 
 
-class Lane:
+class VirtualClock:
     """Those who compete: one model's requests of one priority class.
 
     Attributes:
@@ -88,9 +88,9 @@ class Lane:
 
     def __init__(self) -> None:
         self.now = 0.0
-        self._running: set[Share] = set()
+        self._running: set[FlowCounter] = set()
 
-    def compete(self, shares: Iterable[tuple[Share, bool]]) -> None:
+    def compete(self, shares: Iterable[tuple[FlowCounter, bool]]) -> None:
         """See who competes, and lift those who did not until now.
 
         The virtual time is what was served to the one of whom that is the least: of those who
@@ -102,25 +102,25 @@ class Lane:
         """
         new = []
         old = []
-        for share, may in shares:
+        for usage, may in shares:
             if not may:
-                share.competing = False
-            elif share.competing:
-                old.append(share)
+                usage.competing = False
+            elif usage.competing:
+                old.append(usage)
             else:
-                new.append(share)
-        self.now = min((share.served() for share in old or self._running), default=self.now)
-        for share in new:
-            share.lift(self.now)
-            share.competing = True
+                new.append(usage)
+        self.now = min((usage.served() for usage in old or self._running), default=self.now)
+        for usage in new:
+            usage.lift(self.now)
+            usage.competing = True
 
     def begin(
         self,
-        share: Share,
+        usage: FlowCounter,
         work: object,
         used: Callable[[], float],
         expected: float,
-        passed: Iterable[Share] = (),
+        passed: Iterable[FlowCounter] = (),
     ) -> None:
         """Something of this share begins now.
 
@@ -128,12 +128,12 @@ class Lane:
             passed: those who were to be served before, but had nothing for which there was a place.
         """
         for other in passed:
-            other.lift(share.served() - CREDIT)
-        share.begin(work, used, expected)
-        self._running.add(share)
+            other.lift(usage.served() - CREDIT)
+        usage.begin(work, used, expected)
+        self._running.add(usage)
 
-    def settle(self, share: Share, work: object, used: float) -> None:
+    def settle(self, usage: FlowCounter, work: object, used: float) -> None:
         """Something of this share is over, and has used so many tokens."""
-        share.settle(work, used)
-        if not share.running:
-            self._running.discard(share)
+        usage.settle(work, used)
+        if not usage.running:
+            self._running.discard(usage)

@@ -6,8 +6,8 @@ import bisect
 from collections import Counter
 from collections.abc import Container
 
-from llcuda_net.scheduler.fair_share import Lane, Share
-from llcuda_net.scheduler.quota import Account
+from llcuda_net.scheduler.fair_share import FlowCounter, VirtualClock
+from llcuda_net.scheduler.quota import UserQuota
 from llcuda_net.scheduler.ticket import Kind, Ticket
 
 
@@ -16,24 +16,24 @@ def number(ticket: Ticket) -> int:
     return ticket.number
 
 
-class Seat:
+class Flow:
     """One user's tickets for one model and class, oldest first, and their share there.
 
     Attributes:
         first: the oldest of each kind, and since when it is that.
     """
 
-    def __init__(self, account: Account, row: Row) -> None:
-        self.account = account
+    def __init__(self, quota: UserQuota, row: PriorityClass) -> None:
+        self.quota = quota
         self.row = row
-        self.share = Share(account.user.weight)
+        self.usage = FlowCounter(quota.user.weight)
         self.tickets: list[Ticket] = []
         self.first: dict[Kind, tuple[Ticket, float]] = {}
         self._kinds: dict[Kind, list[Ticket]] = {}
 
     def add(self, ticket: Ticket, now: float) -> None:
         """One more waits."""
-        self.share.weight = self.account.user.weight
+        self.usage.weight = self.quota.user.weight
         bisect.insort(self.tickets, ticket, key=number)
         alike = self._kinds.setdefault(ticket.kind, [])
         bisect.insort(alike, ticket, key=number)
@@ -50,7 +50,7 @@ class Seat:
         elif self.first[ticket.kind][0] is ticket:
             self.first[ticket.kind] = alike[0], now
         if not self.tickets:
-            self.share.competing = False
+            self.usage.competing = False
 
     def head(self, kinds: Container[Kind]) -> Ticket | None:
         """The oldest of these kinds."""
@@ -62,12 +62,12 @@ class Seat:
 
     def rank(self, ticket: Ticket) -> tuple[float, int, int]:
         """Where it stands among its class: the lowest is served next."""
-        return self.lead(), len(self.account.running), ticket.number
+        return self.lead(), len(self.quota.running), ticket.number
 
     def lead(self) -> float:
         """How far the user's counter is before the virtual time."""
         # Rounded, so that those who were lifted to the same are even.
-        return round(self.share.counter() - self.row.lane.now, 6)
+        return round(self.usage.counter() - self.row.clock.now, 6)
 
     def plan(self) -> Plan:
         """How its tickets will be served, as far as can be told now."""
@@ -79,15 +79,15 @@ class Plan:
 
     __slots__ = ("_blocked", "_cost", "_lead", "_running", "_tickets")
 
-    def __init__(self, seat: Seat) -> None:
-        self._tickets = seat.tickets
-        self._running = len(seat.account.running)
+    def __init__(self, flow: Flow) -> None:
+        self._tickets = flow.tickets
+        self._running = len(flow.quota.running)
         # Those at their limits come after those who are not.
-        self._blocked = not seat.share.competing
-        self._lead = seat.lead()
-        first = seat.tickets[0]
-        expected = seat.account.expected(first.claim.most_tokens)
-        self._cost = first.will_use(expected) / seat.share.weight
+        self._blocked = not flow.usage.competing
+        self._lead = flow.lead()
+        first = flow.tickets[0]
+        expected = flow.quota.expected(first.slot_request.most_tokens)
+        self._cost = first.will_use(expected) / flow.usage.weight
 
     def rank(self, index: int) -> tuple[bool, float, int, int]:
         """Where the ticket at `index` of the seat will stand: the lowest is served next."""
@@ -99,7 +99,7 @@ class Plan:
         return bisect.bisect_left(range(len(self._tickets)), rank, key=self.rank)
 
 
-class Row:
+class PriorityClass:
     """One model's tickets of one class: those who wait, and what runs of theirs.
 
     Attributes:
@@ -108,38 +108,38 @@ class Row:
     """
 
     def __init__(self) -> None:
-        self.lane = Lane()
-        self.waiting: dict[str, Seat] = {}
+        self.clock = VirtualClock()
+        self.waiting: dict[str, Flow] = {}
         self.kinds: Counter[Kind] = Counter()
         self.held: dict[Kind, float] = {}
         self.running = 0
-        self._seats: dict[str, Seat] = {}
+        self._flows: dict[str, Flow] = {}
 
     @property
     def queued(self) -> int:
         """How many wait."""
         return self.kinds.total()
 
-    def seat(self, account: Account) -> Seat:
+    def flow(self, quota: UserQuota) -> Flow:
         """A user's seat."""
-        name = account.user.name
-        seat = self._seats.get(name)
-        if seat is None:
-            seat = self._seats[name] = Seat(account, self)
-        return seat
+        name = quota.user.name
+        flow = self._flows.get(name)
+        if flow is None:
+            flow = self._flows[name] = Flow(quota, self)
+        return flow
 
-    def add(self, ticket: Ticket, account: Account, now: float) -> None:
+    def add(self, ticket: Ticket, quota: UserQuota, now: float) -> None:
         """One more waits."""
-        seat = self.waiting[account.user.name] = self.seat(account)
-        seat.add(ticket, now)
+        flow = self.waiting[quota.user.name] = self.flow(quota)
+        flow.add(ticket, now)
         self.kinds[ticket.kind] += 1
 
     def remove(self, ticket: Ticket, now: float) -> None:
         """One waits no more."""
-        name = ticket.claim.user.name
-        seat = self.waiting[name]
-        seat.remove(ticket, now)
-        if not seat.tickets:
+        name = ticket.slot_request.user.name
+        flow = self.waiting[name]
+        flow.remove(ticket, now)
+        if not flow.tickets:
             del self.waiting[name]
         self.kinds[ticket.kind] -= 1
         if not self.kinds[ticket.kind]:
@@ -148,6 +148,6 @@ class Row:
 
     def compete(self, now: float) -> None:
         """See whose tickets may begin."""
-        self.lane.compete(
-            (seat.share, seat.account.may_begin(now)) for seat in self.waiting.values()
+        self.clock.compete(
+            (flow.usage, flow.quota.may_begin(now)) for flow in self.waiting.values()
         )

@@ -47,7 +47,7 @@ class Mean:
         return self._mean if self._count else None
 
 
-class Account:
+class UserQuota:
     """One user's account.
 
     The bucket of tokens is kept as the time at which it will be full again, so that it needs no

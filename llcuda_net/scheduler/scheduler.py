@@ -18,15 +18,15 @@ import trio
 
 from llcuda_net.config.users import Priority, User
 from llcuda_net.errors import RequestError
-from llcuda_net.scheduler.fair_share import Share
-from llcuda_net.scheduler.flows import Seat
-from llcuda_net.scheduler.quota import Account, Mean, UserLoad
-from llcuda_net.scheduler.ticket import Claim, Kind, Lease, Phase, Ticket
-from llcuda_net.scheduler.wait_estimate import Teller
-from llcuda_net.scheduler.wait_queue import Line
+from llcuda_net.scheduler.fair_share import FlowCounter
+from llcuda_net.scheduler.flows import Flow
+from llcuda_net.scheduler.quota import Mean, UserLoad, UserQuota
+from llcuda_net.scheduler.ticket import Kind, Lease, Phase, SlotRequest, Ticket
+from llcuda_net.scheduler.wait_estimate import WaitReporter
+from llcuda_net.scheduler.wait_queue import WaitQueue
 from llcuda_protocol import ErrorCode
 
-__all__ = ["Admission", "Claim", "Lease", "Ticket", "UserLoad"]
+__all__ = ["Lease", "Scheduler", "SlotRequest", "Ticket", "UserLoad"]
 
 log = structlog.get_logger(__name__)
 
@@ -37,14 +37,14 @@ _COME_BACK = 1.0
 _LATEST = 600.0
 
 
-class Admission:
+class Scheduler:
     """The queue for the slots of all upstreams.
 
     Args:
         place: finds a slot for a ticket, and takes it; None where there is none for it now.
         max_queue: how many may wait; one more is refused at once, unless its user has none there.
         ageing: seconds of waiting for better classes that lift a ticket into the next one.
-        clock: tells the time, as in `Claim.deadline`.
+        clock: tells the time, as in `SlotRequest.deadline`.
 
     Attributes:
         why: tells for a person why there is no place for a ticket.
@@ -63,11 +63,11 @@ class Admission:
         self.ageing = ageing
         self._place = place
         self._clock = clock
-        self._line = Line()
-        self._seats: dict[Ticket, Seat] = {}
-        self._accounts: dict[str, Account] = {}
+        self._line = WaitQueue()
+        self._flows: dict[Ticket, Flow] = {}
+        self._quotas: dict[str, UserQuota] = {}
         self._everybody = Mean()
-        self._teller = Teller(self._line, self._accounts, lambda ticket: self.why(ticket))
+        self._teller = WaitReporter(self._line, self._quotas, lambda ticket: self.why(ticket))
         self._number = 0
         self._pumping = False
         self._again = False
@@ -82,7 +82,7 @@ class Admission:
     @property
     def running(self) -> int:
         """Slots in use."""
-        return len(self._seats)
+        return len(self._flows)
 
     @property
     def queued(self) -> int:
@@ -92,16 +92,16 @@ class Admission:
     @property
     def idle(self) -> bool:
         """Whether nobody uses a slot, and nobody waits for one."""
-        return not self._seats and not self._line
+        return not self._flows and not self._line
 
     def running_of(self, user: User) -> int:
         """How many slots a user has."""
-        account = self._accounts.get(user.name)
-        return 0 if account is None else len(account.running)
+        quota = self._quotas.get(user.name)
+        return 0 if quota is None else len(quota.running)
 
     def users(self) -> list[UserLoad]:
         """What each user has who ever came."""
-        return [account.load() for account in self._accounts.values()]
+        return [quota.load() for quota in self._quotas.values()]
 
     def waiting(self) -> list[Ticket]:
         """Those who wait, as they will be served if all goes on as it does now."""
@@ -109,7 +109,7 @@ class Admission:
 
     # -- coming and going -------------------------------------------------------------------------
 
-    def enter(self, claim: Claim, *, always: bool = False) -> Ticket:
+    def enter(self, slot_request: SlotRequest, *, always: bool = False) -> Ticket:
         """Take a place, at once: a slot if it is its turn and there is one, else one in the queue.
 
         Args:
@@ -122,10 +122,10 @@ class Admission:
             scope.cancel()
         now = self._clock()
         self._number += 1
-        step = max(0.0, min(self.ageing, (claim.deadline - now) / 4))
-        ticket = Ticket(claim, self._number, now, step, self.leave, self.ageing)
-        account = self._account(claim.user)
-        self._line.add(ticket, account, now)
+        step = max(0.0, min(self.ageing, (slot_request.deadline - now) / 4))
+        ticket = Ticket(slot_request, self._number, now, step, self.leave, self.ageing)
+        quota = self._quota(slot_request.user)
+        self._line.add(ticket, quota, now)
         self.pump()
         if ticket.lease is not None:
             return ticket
@@ -133,14 +133,14 @@ class Admission:
             raise ticket.too_late()
         self._teller.waits(ticket, now)
         ticket.settled()
-        refusal = None if always else self._refusal(ticket, account, now)
+        refusal = None if always else self._refusal(ticket, quota, now)
         if refusal is not None:
             self.leave(ticket)
             raise refusal
         self._touch()
         return ticket
 
-    def again(self, ticket: Ticket, claim: Claim) -> None:
+    def again(self, ticket: Ticket, slot_request: SlotRequest) -> None:
         """Have one wait again whose slot was lost: before all others, whatever the bounds.
 
         It is `Ticket.its_turn` that waits for the new slot.
@@ -148,9 +148,9 @@ class Admission:
         if ticket.phase is not Phase.RUNNING:
             return
         lease = self._ended(ticket)
-        ticket.lost(claim)
+        ticket.lost(slot_request)
         # The account as it is: its user may have other limits by now than when this one came.
-        self._line.add(ticket, self._accounts[claim.user.name], self._clock())
+        self._line.add(ticket, self._quotas[slot_request.user.name], self._clock())
         _release(lease)
         self.pump()
         if ticket in self._line:
@@ -159,10 +159,10 @@ class Admission:
     def leave(self, ticket: Ticket) -> None:
         """Give up a ticket: its slot, or its place in the queue. A second time is nothing."""
         if ticket.phase is Phase.RUNNING:
-            account = self._seats[ticket].account
+            quota = self._flows[ticket].quota
             lease = self._ended(ticket)
             ticket.phase = Phase.OVER
-            account.answered(ticket.tokens())
+            quota.answered(ticket.tokens())
             _release(lease)
             self.pump()
         elif ticket.phase is Phase.WAITING:
@@ -181,23 +181,23 @@ class Admission:
 
     def take_users(self, named: Callable[[str], User]) -> None:
         """Users have other limits now: `named` tells them."""
-        for account in self._accounts.values():
-            account.user = named(account.user.name)
+        for quota in self._quotas.values():
+            quota.user = named(quota.user.name)
         self.pump()
 
-    def _account(self, user: User) -> Account:
-        account = self._accounts.get(user.name)
-        if account is None:
-            account = self._accounts[user.name] = Account(user, self._everybody)
-        account.user = user
-        return account
+    def _quota(self, user: User) -> UserQuota:
+        quota = self._quotas.get(user.name)
+        if quota is None:
+            quota = self._quotas[user.name] = UserQuota(user, self._everybody)
+        quota.user = user
+        return quota
 
     def _ended(self, ticket: Ticket) -> Lease | None:
         """It runs no more; the slot that is to be given back."""
-        seat = self._seats.pop(ticket)
-        used = seat.account.end(ticket, self._clock())
-        seat.row.lane.settle(seat.share, ticket, max(1.0, used))
-        seat.row.running -= 1
+        flow = self._flows.pop(ticket)
+        used = flow.quota.end(ticket, self._clock())
+        flow.row.clock.settle(flow.usage, ticket, max(1.0, used))
+        flow.row.running -= 1
         self._line.tidy(ticket)
         lease, ticket.lease = ticket.lease, None
         return lease
@@ -209,18 +209,19 @@ class Admission:
         self._teller.gone(ticket)
         self._touch()
 
-    def _refusal(self, ticket: Ticket, account: Account, now: float) -> RequestError | None:
+    def _refusal(self, ticket: Ticket, quota: UserQuota, now: float) -> RequestError | None:
         """Why a ticket that waits may not."""
-        user, wait = account.user, ticket.wait
-        others = account.queued - account.returned - 1
+        user, wait = quota.user, ticket.wait
+        others = quota.queued - quota.returned - 1
         all_others = len(self._line) - len(self._line.returned) - 1
         if user.max_queued is not None and others >= user.max_queued:
             named = f" (user {user.name})" if user.name else ""
             why = f"your limit of {user.max_queued} waiting requests{named} is reached"
         elif all_others >= self.max_queue and (others or not self.max_queue):
             why = f"{self.running} requests run and {all_others} wait"
-        elif wait is not None and now + wait > ticket.claim.deadline:
-            why = f"it would not begin within {ticket.claim.deadline - now:.3g} s but {wait:.3g} s"
+        elif wait is not None and now + wait > ticket.slot_request.deadline:
+            within = ticket.slot_request.deadline - now
+            why = f"it would not begin within {within:.3g} s but {wait:.3g} s"
         else:
             return None
         after = min(max(_COME_BACK, wait or 0.0), _LATEST)
@@ -256,57 +257,57 @@ class Admission:
         #: What waits and is not known to have no place.
         open_kinds = set(self._line.kinds)
         for ticket in list(self._line.returned):
-            account = self._accounts[ticket.claim.user.name]
+            quota = self._quotas[ticket.slot_request.user.name]
             if (
                 ticket.phase is Phase.WAITING
                 and ticket.kind in open_kinds
-                and account.may_begin(now, rated=False)
+                and quota.may_begin(now, rated=False)
                 and self._try(ticket, now, open_kinds)
             ):
                 served.append(ticket)
         for priority in Priority:
-            self._serve_class(self._line.seats(priority, now), now, open_kinds, served)
+            self._serve_class(self._line.flows(priority, now), now, open_kinds, served)
         return served
 
     def _serve_class(
         self,
-        seats: list[Seat],
+        flows: list[Flow],
         now: float,
         open_kinds: set[Kind],
         served: list[Ticket],
     ) -> None:
         if not open_kinds:
             return
-        heap = [(seat.rank(seat.tickets[0]), seat) for seat in seats]
+        heap = [(flow.rank(flow.tickets[0]), flow) for flow in flows]
         heapq.heapify(heap)
-        passed: dict[Seat, None] = {}
+        passed: dict[Flow, None] = {}
         while heap and open_kinds:
-            _, seat = heapq.heappop(heap)
-            ticket = seat.head(open_kinds)
+            _, flow = heapq.heappop(heap)
+            ticket = flow.head(open_kinds)
             if ticket is None:
-                passed[seat] = None
+                passed[flow] = None
                 continue
-            rank = seat.rank(ticket)
+            rank = flow.rank(ticket)
             if heap and rank > heap[0][0]:  # not any more: others were served since, or looked past
-                heapq.heappush(heap, (rank, seat))
+                heapq.heappush(heap, (rank, flow))
                 continue
-            if not seat.account.may_begin(now):
+            if not flow.quota.may_begin(now):
                 continue
-            if ticket.claim.deadline < now:
+            if ticket.slot_request.deadline < now:
                 self._drop(ticket)
             else:
-                before = [other.share for other in passed if other.row is seat.row]
+                before = [other.usage for other in passed if other.row is flow.row]
                 if self._try(ticket, now, open_kinds, before):
                     served.append(ticket)
-            if seat.tickets:
-                heapq.heappush(heap, (seat.rank(seat.tickets[0]), seat))
+            if flow.tickets:
+                heapq.heappush(heap, (flow.rank(flow.tickets[0]), flow))
 
     def _try(
         self,
         ticket: Ticket,
         now: float,
         open_kinds: set[Kind],
-        passed: Sequence[Share] = (),
+        passed: Sequence[FlowCounter] = (),
     ) -> bool:
         """Find a slot for it, and let it begin."""
         try:
@@ -320,12 +321,12 @@ class Admission:
         if ticket.phase is not Phase.WAITING:  # it left while a place was sought
             _release(lease)
             return False
-        account = self._accounts[ticket.claim.user.name]
-        seat = self._line.serve(ticket, account, now)
-        expected = ticket.will_use(account.expected(ticket.claim.most_tokens))
-        seat.row.lane.begin(seat.share, ticket, ticket.used, expected, passed)
-        account.begin(ticket, ticket.used, now)
-        self._seats[ticket] = seat
+        quota = self._quotas[ticket.slot_request.user.name]
+        flow = self._line.serve(ticket, quota, now)
+        expected = ticket.will_use(quota.expected(ticket.slot_request.most_tokens))
+        flow.row.clock.begin(flow.usage, ticket, ticket.used, expected, passed)
+        quota.begin(ticket, ticket.used, now)
+        self._flows[ticket] = flow
         ticket.phase, ticket.lease = Phase.RUNNING, lease
         self._teller.runs(ticket, now)
         self._touch()
@@ -354,9 +355,9 @@ class Admission:
         """When time alone may give somebody a slot, at the earliest: then `pump` is due."""
         now = self._clock()
         due = self._line.next_rise()
-        for account in self._accounts.values():
-            if account.queued and account.user.tokens_per_minute is not None:
-                at = account.refilled(now)
+        for quota in self._quotas.values():
+            if quota.queued and quota.user.tokens_per_minute is not None:
+                at = quota.refilled(now)
                 if at > now:
                     due = min(due, at)
         return due

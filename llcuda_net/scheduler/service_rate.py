@@ -10,7 +10,7 @@ _MOVES = 32
 _FEWEST = 2
 
 
-class Pace:
+class ServiceRate:
     """The pace of one model's queue: the mean time from one that gets a slot to the next."""
 
     def __init__(self) -> None:

@@ -27,11 +27,11 @@ class Lease(Protocol):
     """A slot that is ours."""
 
     def release(self) -> None:
-        """Give it back; whoever lends it calls `Admission.pump` when it can be had again."""
+        """Give it back; whoever lends it calls `Scheduler.pump` when it can be had again."""
 
 
 @dataclass(frozen=True, slots=True)
-class Claim:
+class SlotRequest:
     """What somebody wants a slot for.
 
     Attributes:
@@ -69,7 +69,7 @@ class Ticket:
         kind: its model and key.
         number: tickets are numbered in the order in which they were made.
         entered: when it was made.
-        turn: set when it has a slot; another event after each `Admission.again`.
+        turn: set when it has a slot; another event after each `Scheduler.again`.
         lease: the slot, while it has one.
         position: 1 for the next of its model; 0 for one that holds a slot.
         wait: seconds until it has a slot, estimated, where that can be.
@@ -84,15 +84,15 @@ class Ticket:
 
     def __init__(
         self,
-        claim: Claim,
+        slot_request: SlotRequest,
         number: int,
         entered: float,
         step: float,
         leave: Callable[[Ticket], None],
         ageing: float = math.inf,
     ) -> None:
-        self.claim = claim
-        self.kind: Kind = (claim.model, claim.key)
+        self.slot_request = slot_request
+        self.kind: Kind = (slot_request.model, slot_request.key)
         self.number = number
         self.entered = entered
         self.turn = trio.Event()
@@ -103,7 +103,7 @@ class Ticket:
         self.on_position: Callable[[int], None] = lambda position: None
         self.made: Callable[[], int] = lambda: 0
         self.phase = Phase.WAITING
-        self.priority = max(claim.priority, claim.user.priority)
+        self.priority = max(slot_request.priority, slot_request.user.priority)
         self._step, self._ageing = step, ageing
         self.returned = False
         self.refusal: RequestError | None = None
@@ -112,7 +112,7 @@ class Ticket:
         self._made = 0
         #: Tokens that were made when it last got a slot, and those it is to read there.
         self._before = 0
-        self._prompt = claim.prompt_tokens
+        self._prompt = slot_request.prompt_tokens
 
     @property
     def step(self) -> float:
@@ -120,12 +120,12 @@ class Ticket:
 
         Fewer where it is in a hurry, but not into a class that its user may not ask for.
         """
-        return self._step if self.priority > self.claim.user.priority else self._ageing
+        return self._step if self.priority > self.slot_request.user.priority else self._ageing
 
     @property
     def risen(self) -> bool:
         """Whether it has come into a better class."""
-        return self.priority < max(self.claim.priority, self.claim.user.priority)
+        return self.priority < max(self.slot_request.priority, self.slot_request.user.priority)
 
     def used(self) -> int:
         """Tokens read and made since it last got a slot."""
@@ -143,10 +143,10 @@ class Ticket:
         """Tokens that it is going to use from now on, where its answer will have so many."""
         return max(1.0, self._prompt + max(0.0, expected - self._before))
 
-    def lost(self, claim: Claim) -> None:
+    def lost(self, slot_request: SlotRequest) -> None:
         """Its slot was lost; what it used there is paid."""
-        self.claim = claim
-        self.kind = claim.model, claim.key
+        self.slot_request = slot_request
+        self.kind = slot_request.model, slot_request.key
         self.phase = Phase.WAITING
         self.returned = True
         self.turn = trio.Event()
@@ -159,7 +159,7 @@ class Ticket:
         Raises:
             RequestError: its deadline came first, and it has left; or it was given up.
         """
-        deadline = math.inf if self.returned else self.claim.deadline
+        deadline = math.inf if self.returned else self.slot_request.deadline
         try:
             with trio.move_on_at(deadline):
                 await self.turn.wait()
@@ -174,7 +174,7 @@ class Ticket:
 
     def too_late(self) -> RequestError:
         """The error for one that did not begin by its deadline."""
-        seconds = max(0.0, self.claim.deadline - self.entered)
+        seconds = max(0.0, self.slot_request.deadline - self.entered)
         return RequestError(ErrorCode.TIMEOUT, f"not begun in {seconds:.3g} s", retry=True)
 
     def moved(self) -> None:

@@ -8,12 +8,12 @@ from collections import Counter
 from collections.abc import Iterator
 
 from llcuda_net.config.users import Priority
-from llcuda_net.scheduler.flows import Row, Seat, number
-from llcuda_net.scheduler.quota import Account
+from llcuda_net.scheduler.flows import Flow, PriorityClass, number
+from llcuda_net.scheduler.quota import UserQuota
 from llcuda_net.scheduler.ticket import Kind, Ticket
 
 
-class Rows:
+class PriorityClasses:
     """One model's rows, a class each, best first.
 
     A class that waits while a better one does is held back, and what it then has waited for long
@@ -24,12 +24,12 @@ class Rows:
     """
 
     def __init__(self) -> None:
-        self._rows = [Row() for _ in Priority]
+        self._rows = [PriorityClass() for _ in Priority]
         #: When something may have to rise, at the earliest.
         self._rise_at = math.inf
         self._risen: Counter[tuple[str, Kind]] = Counter()
 
-    def __getitem__(self, priority: int) -> Row:
+    def __getitem__(self, priority: int) -> PriorityClass:
         return self._rows[priority]
 
     def __bool__(self) -> bool:
@@ -40,12 +40,12 @@ class Rows:
         """When something may have to rise, at the earliest."""
         return self._rise_at if any(row.held for row in self._rows) else math.inf
 
-    def add(self, ticket: Ticket, account: Account, now: float) -> None:
+    def add(self, ticket: Ticket, quota: UserQuota, now: float) -> None:
         """One more waits."""
         row = self._rows[ticket.priority]
-        row.add(ticket, account, now)
+        row.add(ticket, quota, now)
         if ticket.risen:
-            self._risen[account.user.name, ticket.kind] += 1
+            self._risen[quota.user.name, ticket.kind] += 1
         if any(better.queued for better in self._rows[: ticket.priority]):
             row.held.setdefault(ticket.kind, now)
         for worse in self._rows[ticket.priority + 1 :]:
@@ -57,13 +57,13 @@ class Rows:
         """One waits no more."""
         self._rows[ticket.priority].remove(ticket, now)
         self._rise_at = min(self._rise_at, now)
-        name = ticket.claim.user.name
+        name = ticket.slot_request.user.name
         if ticket.risen:
             self._risen[name, ticket.kind] -= 1
             for row in self._rows:  # only from now on the next of theirs can rise
-                seat = row.waiting.get(name)
-                if seat is not None and ticket.kind in seat.first:
-                    seat.first[ticket.kind] = seat.first[ticket.kind][0], now
+                flow = row.waiting.get(name)
+                if flow is not None and ticket.kind in flow.first:
+                    flow.first[ticket.kind] = flow.first[ticket.kind][0], now
 
     def serve(self, ticket: Ticket, now: float) -> None:
         """One waits no more, as it runs: what is like it is not held back, up to now."""
@@ -78,33 +78,33 @@ class Rows:
         """Forget the counters of a class in which nobody waits or runs: all are even again."""
         row = self._rows[priority]
         if not row.queued and not row.running:
-            self._rows[priority] = Row()
+            self._rows[priority] = PriorityClass()
 
     def rise(self, now: float) -> None:
         """Have those come into a better class who were held back for long enough."""
         while self.rise_at <= now:
             self._rise_at = math.inf
             for row in self._rows[1:]:
-                for ticket, account, at in list(self._rising(row)):
+                for ticket, quota, at in list(self._rising(row)):
                     if at <= now:
                         row.remove(ticket, now)
                         if ticket.risen:
-                            self._risen[account.user.name, ticket.kind] -= 1
+                            self._risen[quota.user.name, ticket.kind] -= 1
                         self.tidy(ticket.priority)
                         ticket.priority = Priority(ticket.priority - 1)
-                        self.add(ticket, account, now)
+                        self.add(ticket, quota, now)
                     else:
                         self._rise_at = min(self._rise_at, at)
 
-    def _rising(self, row: Row) -> Iterator[tuple[Ticket, Account, float]]:
+    def _rising(self, row: PriorityClass) -> Iterator[tuple[Ticket, UserQuota, float]]:
         """Those who may rise from a row, and when."""
-        for name, seat in row.waiting.items() if row.held else ():
-            for kind, (ticket, since) in seat.first.items():
+        for name, flow in row.waiting.items() if row.held else ():
+            for kind, (ticket, since) in flow.first.items():
                 if kind in row.held and (ticket.risen or not self._risen[name, kind]):
-                    yield ticket, seat.account, max(since, row.held[kind]) + ticket.step
+                    yield ticket, flow.quota, max(since, row.held[kind]) + ticket.step
 
 
-class Line:
+class WaitQueue:
     """All who wait.
 
     Attributes:
@@ -115,29 +115,29 @@ class Line:
     def __init__(self) -> None:
         self.returned: list[Ticket] = []
         self.kinds: Counter[Kind] = Counter()
-        self._models: dict[str, Rows] = {}
-        self._accounts: dict[Ticket, Account] = {}
+        self._models: dict[str, PriorityClasses] = {}
+        self._quotas: dict[Ticket, UserQuota] = {}
 
     def __len__(self) -> int:
-        return len(self._accounts)
+        return len(self._quotas)
 
     def __contains__(self, ticket: Ticket) -> bool:
-        return ticket in self._accounts
+        return ticket in self._quotas
 
     def empty(self, model: str) -> bool:
         """Whether nobody waits for a model."""
         return not any(kind[0] == model for kind in self.kinds)
 
-    def add(self, ticket: Ticket, account: Account, now: float) -> None:
+    def add(self, ticket: Ticket, quota: UserQuota, now: float) -> None:
         """One more waits."""
-        self._accounts[ticket] = account
+        self._quotas[ticket] = quota
         self.kinds[ticket.kind] += 1
-        account.queued += 1
+        quota.queued += 1
         if ticket.returned:
-            account.returned += 1
+            quota.returned += 1
             bisect.insort(self.returned, ticket, key=number)
         else:
-            self._rows(ticket).add(ticket, account, now)
+            self._rows(ticket).add(ticket, quota, now)
 
     def remove(self, ticket: Ticket, now: float) -> None:
         """One waits no more, and will not run."""
@@ -145,24 +145,24 @@ class Line:
             self._rows(ticket).remove(ticket, now)
         self.tidy(ticket)
 
-    def serve(self, ticket: Ticket, account: Account, now: float) -> Seat:
+    def serve(self, ticket: Ticket, quota: UserQuota, now: float) -> Flow:
         """One waits no more, as it runs; the seat on which it is counted."""
         rows = self._rows(ticket)
         if not self._taken(ticket):
             rows.serve(ticket, now)
-        seat = rows[ticket.priority].seat(account)
-        seat.row.running += 1
-        return seat
+        flow = rows[ticket.priority].flow(quota)
+        flow.row.running += 1
+        return flow
 
     def _taken(self, ticket: Ticket) -> bool:
         """Take it from what is counted, and out of those who came back if it is there."""
-        account = self._accounts.pop(ticket)
+        quota = self._quotas.pop(ticket)
         self.kinds[ticket.kind] -= 1
         if not self.kinds[ticket.kind]:
             del self.kinds[ticket.kind]
-        account.queued -= 1
+        quota.queued -= 1
         if ticket.returned:
-            account.returned -= 1
+            quota.returned -= 1
             del self.returned[bisect.bisect_left(self.returned, ticket.number, key=number)]
         return ticket.returned
 
@@ -171,7 +171,7 @@ class Line:
         rows = self._rows(ticket)
         rows.tidy(ticket.priority)
         if not rows:
-            del self._models[ticket.claim.model]
+            del self._models[ticket.slot_request.model]
 
     def rise(self, now: float) -> None:
         """Have those come into a better class who were held back for long enough."""
@@ -182,21 +182,21 @@ class Line:
         """When something may have to rise, at the earliest."""
         return min((rows.rise_at for rows in self._models.values()), default=math.inf)
 
-    def seats(self, priority: Priority, now: float) -> list[Seat]:
+    def flows(self, priority: Priority, now: float) -> list[Flow]:
         """Those seats of a class whose users may begin something."""
         found = []
         for rows in self._models.values():
             row = rows[priority]
             if row.waiting:
                 row.compete(now)
-                found += [seat for seat in row.waiting.values() if seat.share.competing]
+                found += [flow for flow in row.waiting.values() if flow.usage.competing]
         return found
 
     def position(self, ticket: Ticket) -> int:
         """Where a ticket stands among those of its model, from 1."""
-        model = ticket.claim.model
+        model = ticket.slot_request.model
         ahead = sum(
-            other.claim.model == model
+            other.slot_request.model == model
             for other in self.returned
             if not ticket.returned or other.number < ticket.number
         )
@@ -205,9 +205,9 @@ class Line:
         rows = self._rows(ticket)
         ahead += sum(rows[better].queued for better in range(ticket.priority))
         row = rows[ticket.priority]
-        seat = row.waiting[ticket.claim.user.name]
-        index = bisect.bisect_left(seat.tickets, ticket.number, key=number)
-        rank = seat.plan().rank(index)
+        flow = row.waiting[ticket.slot_request.user.name]
+        index = bisect.bisect_left(flow.tickets, ticket.number, key=number)
+        rank = flow.plan().rank(index)
         return ahead + 1 + sum(other.plan().before(rank) for other in row.waiting.values())
 
     def order(self) -> Iterator[Ticket]:
@@ -216,14 +216,14 @@ class Line:
         for priority in Priority:
             ranked: list[tuple[tuple[bool, float, int, int], Ticket]] = []
             for rows in self._models.values():
-                for seat in rows[priority].waiting.values():
-                    places = range(len(seat.tickets))
-                    ranked += zip(map(seat.plan().rank, places), seat.tickets, strict=True)
+                for flow in rows[priority].waiting.values():
+                    places = range(len(flow.tickets))
+                    ranked += zip(map(flow.plan().rank, places), flow.tickets, strict=True)
             ranked.sort(key=lambda entry: entry[0])
             yield from [ticket for _, ticket in ranked]
 
-    def _rows(self, ticket: Ticket) -> Rows:
-        rows = self._models.get(ticket.claim.model)
+    def _rows(self, ticket: Ticket) -> PriorityClasses:
+        rows = self._models.get(ticket.slot_request.model)
         if rows is None:
-            rows = self._models[ticket.claim.model] = Rows()
+            rows = self._models[ticket.slot_request.model] = PriorityClasses()
         return rows

@@ -13,7 +13,7 @@ import trio
 
 from llcuda_net.analysis.analyzer import Analyst
 from llcuda_net.errors import RequestError
-from llcuda_net.server.gateway import Server
+from llcuda_net.server.gateway import Gateway
 from llcuda_net.server.http import Answer, Responder
 from llcuda_net.telemetry.metrics import Metrics
 from llcuda_net.telemetry.readiness import Health
@@ -39,7 +39,7 @@ class Monitor:
         self._analysis: dict[str, float] = {}  # what it said last
         self.metrics = Metrics(package_version(), self._health)
 
-    def watch(self, server: Server) -> None:
+    def watch(self, server: Gateway) -> None:
         """A server begins to serve."""
         server.watch.add(self.metrics)
         self._health.standing = server.standing

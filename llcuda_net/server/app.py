@@ -22,8 +22,8 @@ from llcuda_net.config.files import read_file
 from llcuda_net.config.settings import Settings
 from llcuda_net.config.users import Users
 from llcuda_net.errors import ConfigError, EngineError, ListenError, StorageError
-from llcuda_net.generation.persistence import Keeper
-from llcuda_net.server.gateway import Server
+from llcuda_net.generation.persistence import Persistence
+from llcuda_net.server.gateway import Gateway
 from llcuda_net.storage.data_dir import default_directory
 from llcuda_net.storage.records import Level
 from llcuda_net.storage.storage import Storage
@@ -140,7 +140,7 @@ class _Serving:
         self._upstreams = upstreams
         self._reload = reload
         self._tracing = tracing
-        self._server: Server | None = None
+        self._server: Gateway | None = None
         self._signals: list[int] = []
         self._failure: ConfigError | EngineError | StorageError | None = None
         self._folder: Path | None = None
@@ -152,8 +152,8 @@ class _Serving:
         self._monitored = await self._listen_monitor()
         async with trio.open_nursery() as outer:
             self._start_monitor(outer)
-            keeper = await self._keeper(outer, _address(listeners[0]))
-            if keeper is not None:
+            persistence = await self._persistence(outer, _address(listeners[0]))
+            if persistence is not None:
                 async with trio.open_nursery() as nursery:
                     await nursery.start(self._watch_signals, nursery)
                     try:
@@ -161,18 +161,18 @@ class _Serving:
                     except (ConfigError, EngineError) as error:
                         self._failure = error
                     else:
-                        await self._serve(listeners, keeper, pool)
+                        await self._serve(listeners, persistence, pool)
                     nursery.cancel_scope.cancel()
             outer.cancel_scope.cancel()
         if self._failure is not None:
             raise self._failure
         return 128 + self._signals[-1] if len(self._signals) > 1 else 0
 
-    async def _keeper(self, nursery: trio.Nursery, address: str) -> Keeper | None:
+    async def _persistence(self, nursery: trio.Nursery, address: str) -> Persistence | None:
         """What keeps the generations; None if the data folder cannot be used."""
         level = Level(self._settings.durability)
         if self._settings.store == "none":
-            return Keeper(None, level)
+            return Persistence(None, level)
         self._folder = Path(self._settings.data_dir or default_directory())
         storage = Storage(self._folder, address=address)
         try:
@@ -180,7 +180,7 @@ class _Serving:
         except StorageError as error:
             self._failure = error
             return None
-        return Keeper(storage, level)
+        return Persistence(storage, level)
 
     async def _listen(self) -> _Listeners:
         listeners = await _open(self._settings.host, self._settings.port)
@@ -207,8 +207,8 @@ class _Serving:
             log.warning("metrics_without_token", host=self._settings.metrics_host)
         nursery.start_soon(self._monitor.serve, self._monitored)
 
-    async def _serve(self, listeners: _Listeners, keeper: Keeper, pool: Pool) -> None:
-        server = Server(self._settings, pool, self._upstreams.hub, self._users, keeper)
+    async def _serve(self, listeners: _Listeners, persistence: Persistence, pool: Pool) -> None:
+        server = Gateway(self._settings, pool, self._upstreams.poller, self._users, persistence)
         if server.analyst is not None:
             server.analyst.prepare = compile_kernels
         if self._monitor is not None:

@@ -18,7 +18,7 @@ import structlog
 import trio
 
 from llcuda_net.analysis.analyzer import Analyst
-from llcuda_net.analysis.embedding_backend import Elected
+from llcuda_net.analysis.embedding_backend import EmbeddingBackend
 from llcuda_net.analysis.vector_index import Found
 from llcuda_net.config.settings import Settings
 from llcuda_net.config.users import User, Users, view_of
@@ -27,22 +27,22 @@ from llcuda_net.generation import listing
 from llcuda_net.generation import request as requests
 from llcuda_net.generation.dispatcher import need_of
 from llcuda_net.generation.generation import Generation
-from llcuda_net.generation.persistence import Keeper
+from llcuda_net.generation.persistence import Persistence
 from llcuda_net.generation.publisher import Publisher
 from llcuda_net.generation.registry import Registry, unknown
 from llcuda_net.generation.resuming import Resumer
 from llcuda_net.generation.runner import Runner
-from llcuda_net.scheduler.scheduler import Admission
-from llcuda_net.scheduler.ticket import Claim, Ticket
+from llcuda_net.scheduler.scheduler import Scheduler
+from llcuda_net.scheduler.ticket import SlotRequest, Ticket
 from llcuda_net.server import queries
 from llcuda_net.server.tcp.session import Session
 from llcuda_net.server.tcp.write_buffer import Outbox
 from llcuda_net.storage.records import Level
 from llcuda_net.storage.storage import Recovered
-from llcuda_net.telemetry.observers import Standing, Watches
+from llcuda_net.telemetry.observers import ServerState, Watches
 from llcuda_net.telemetry.status import Reporter
 from llcuda_net.upstream.lease import Lease
-from llcuda_net.upstream.llama.poller import StreamHub
+from llcuda_net.upstream.llama.poller import Poller
 from llcuda_net.upstream.pool import Pool
 from llcuda_net.util.version import package_version
 from llcuda_protocol import Attach, ErrorCode, Generate, ListGenerations
@@ -58,7 +58,7 @@ _SWEEP = 1.0
 MAX_GREETING = 256
 
 
-class Server:
+class Gateway:
     """Everything that lives as long as the process.
 
     Args:
@@ -73,28 +73,32 @@ class Server:
         self,
         settings: Settings,
         pool: Pool,
-        hub: StreamHub,
+        poller: Poller,
         users: Users | None = None,
-        keeper: Keeper | None = None,
+        persistence: Persistence | None = None,
     ) -> None:
         self.settings = settings
         self.users = users if users is not None else Users()
         self.agent = f"llcuda-server/{package_version()}"
         self._pool = pool
-        self._hub = hub
-        self._keeper = keeper if keeper is not None else Keeper(None, Level.MEMORY)
-        self._publisher = Publisher(self._keeper)
+        self._poller = poller
+        self._persistence = (
+            persistence if persistence is not None else Persistence(None, Level.MEMORY)
+        )
+        self._publisher = Publisher(self._persistence)
         #: Outboxes with frames that no flush has seen yet.
         self.unflushed: set[Outbox] = self._publisher.unflushed
-        self._admission = Admission(self._place, settings.max_queue, ageing=settings.ageing_seconds)
-        self._admission.why = lambda ticket: pool.why(need_of(ticket.claim))
+        self._admission = Scheduler(self._place, settings.max_queue, ageing=settings.ageing_seconds)
+        self._admission.why = lambda ticket: pool.why(need_of(ticket.slot_request))
         pool.on_change = self._admission.pump
         self._registry = Registry()
-        self._runner = Runner(pool, self._admission, self._keeper, self._publisher, self._registry)
+        self._runner = Runner(
+            pool, self._admission, self._persistence, self._publisher, self._registry
+        )
         #: Analyses results and searches them; None where none are kept, or that is not wanted.
         self.analyst: Analyst | None = None
-        if settings.analysis and self._keeper.keeps:
-            self.analyst = Analyst(self._keeper, Elected(pool), self._admission)
+        if settings.analysis and self._persistence.keeps:
+            self.analyst = Analyst(self._persistence, EmbeddingBackend(pool), self._admission)
         self._resumer = Resumer(
             self._runner,
             pool,
@@ -109,18 +113,18 @@ class Server:
         self._sessions: set[Session] = set()
         self._session_count = 0
         self._draining = False
-        self._reporter = Reporter(pool, self._admission, self._registry, self._keeper)
+        self._reporter = Reporter(pool, self._admission, self._registry, self._persistence)
         #: Told of each request when it is over.
         self.watch = Watches()
         #: How we stand, for whoever watches.
-        self.standing = Standing(
-            settings, pool, self._admission, self._registry, self._sessions, self._keeper
+        self.standing = ServerState(
+            settings, pool, self._admission, self._registry, self._sessions, self._persistence
         )
         self._nursery: trio.Nursery
-        hub.after_batch = self._publisher.flush
+        poller.after_batch = self._publisher.flush
 
     def _place(self, ticket: Ticket) -> Lease | None:
-        return self._pool.place(need_of(ticket.claim), ticket.claim.user.name)
+        return self._pool.place(need_of(ticket.slot_request), ticket.slot_request.user.name)
 
     # -- life ---------------------------------------------------------------------------------
 
@@ -132,7 +136,7 @@ class Server:
     ) -> None:
         """Serve until `drain` has ended, or until cancelled."""
         async with trio.open_nursery() as self._nursery:
-            self._nursery.start_soon(self._hub.run)
+            self._nursery.start_soon(self._poller.run)
             self._nursery.start_soon(self._admission.run)
             if self._pool.watched:
                 self._nursery.start_soon(self._sweep)
@@ -140,11 +144,11 @@ class Server:
             self._nursery.start_soon(self._registry.run)
             if self.analyst is not None:
                 self._nursery.start_soon(self.analyst.run)
-            for entry in self._keeper.recovered:
+            for entry in self._persistence.recovered:
                 self._resume(entry)
             # Whoever attaches is told of the new run, so the next server must know of it, too.
             with contextlib.suppress(RequestError):  # without it none of them goes on
-                await self._keeper.sync()
+                await self._persistence.sync()
             self._accepting = trio.CancelScope()
             self._nursery.start_soon(self._accept, listeners)
             task_status.started()
@@ -188,13 +192,13 @@ class Server:
             await trio.sleep(_SWEEP)
             self._admission.pump()  # some wait for a time
             for ticket in self._admission.waiting():
-                need = need_of(ticket.claim)
-                out = self._pool.outage(need)
+                requirement = need_of(ticket.slot_request)
+                out = self._pool.outage(requirement)
                 if out <= self.settings.failover_seconds:
                     continue
                 error = RequestError(
                     ErrorCode.UPSTREAM_UNAVAILABLE,
-                    f"for {out:.0f} s {self._pool.why(need)}",
+                    f"for {out:.0f} s {self._pool.why(requirement)}",
                     retry=True,
                     retry_after=1.0,
                 )
@@ -261,13 +265,13 @@ class Server:
 
     def _submit(self, request: Generate, user: User) -> Generation:
         self._check_not_draining()
-        group = self._pool.key_of(request.model)
-        self._pool.check(group)
+        model_key = self._pool.key_of(request.model)
+        self._pool.check(model_key)
         generation = requests.from_request(
             request,
             self.settings,
-            self._keeper.level(request.level),
-            self._pool.context(group),
+            self._persistence.level(request.level),
+            self._pool.context(model_key),
             user,
         )
         if request.key is not None:
@@ -278,7 +282,9 @@ class Server:
                 return same
             if request.fresh:
                 self._registry.check_fresh(request.key, generation.owner)
-        ticket = self._enter(generation, self._runner.dispatcher.claim(generation, group))
+        ticket = self._enter(
+            generation, self._runner.dispatcher.slot_request(generation, model_key)
+        )
         self._start(generation, functools.partial(self._runner.run, generation, ticket))
         text = request.prompt if request.messages is None else request.messages
         # Whoever asked for the text must get it at the default level.
@@ -292,14 +298,16 @@ class Server:
         )
         return generation
 
-    def _enter(self, generation: Generation, claim: Claim, *, always: bool = False) -> Ticket:
+    def _enter(
+        self, generation: Generation, slot_request: SlotRequest, *, always: bool = False
+    ) -> Ticket:
         """A place in the queue for a generation, which its readers are told."""
 
         def moved(position: int) -> None:
             generation.queued(position, ticket.wait, ticket.reason)
             self._publisher.flush()
 
-        ticket = self._admission.enter(claim, always=always)
+        ticket = self._admission.enter(slot_request, always=always)
         ticket.on_position = moved
         ticket.made = lambda: generation.made
         generation.position = ticket.position
@@ -321,14 +329,14 @@ class Server:
         """Go on with a generation that ran when the last server ended."""
         user = self.users.named(entry.kept.opened.owner)
         generation = requests.from_journal(entry, self.settings, user)
-        self._keeper.resume(generation, entry.kept)
+        self._persistence.resume(generation, entry.kept)
         if entry.concluded is None:
             # At once: a client that has read more than the journal holds is told by it. Also of
             # one that seems never to have run: a power cut may have taken all that it said.
             generation.splice()
             # Where it will go on is known by now only if there is no choice.
-            urls = [member.upstream.base_url for member in self._pool.members]
-            self._keeper.spliced(generation, urls[0] if len(urls) == 1 else "")
+            urls = [backend.upstream.base_url for backend in self._pool.backends]
+            self._persistence.spliced(generation, urls[0] if len(urls) == 1 else "")
         log.info(
             "generation_resumed",
             generation=generation.id,
@@ -355,7 +363,7 @@ class Server:
     async def _stored(self, id_: str, owner: str | None) -> Generation:
         """One that is over; all who read it share what was read from the store."""
         async with self._finding:
-            found = self._replayed.get(id_) or await self._keeper.find(id_, owner)
+            found = self._replayed.get(id_) or await self._persistence.find(id_, owner)
         if found is None or owner not in (None, found.owner):
             raise unknown(id_)
         self._replayed[id_] = found
@@ -427,7 +435,7 @@ class Server:
         Raises:
             RequestError: as `listing.newest`.
         """
-        return await listing.newest(request, user, self._registry, self._keeper)
+        return await listing.newest(request, user, self._registry, self._persistence)
 
     async def report(self, user: User) -> dict[str, Any]:
         """What a status request is answered with; see reporting.py."""

@@ -13,9 +13,9 @@ from llcuda_net.config.upstreams import EMBEDDINGS
 from llcuda_net.config.users import User
 from llcuda_net.errors import RequestError
 from llcuda_net.generation.runner import too_late
-from llcuda_net.scheduler.scheduler import Admission
-from llcuda_net.scheduler.ticket import Claim, Ticket
-from llcuda_net.upstream.lease import Need
+from llcuda_net.scheduler.scheduler import Scheduler
+from llcuda_net.scheduler.ticket import SlotRequest, Ticket
+from llcuda_net.upstream.lease import Requirement
 from llcuda_net.upstream.pool import Pool
 from llcuda_protocol import ErrorCode
 
@@ -25,7 +25,7 @@ async def embed(
     user: User,
     model: str | None,
     pool: Pool,
-    admission: Admission,
+    scheduler: Scheduler,
     timeout: float,
 ) -> list[bytes]:
     """A vector a text, float32, little-endian.
@@ -38,16 +38,18 @@ async def embed(
         RequestError: there is no such model, the queue is full, the upstream fails or gives no
             embeddings, or it took too long.
     """
-    group = pool.key_of(model, EMBEDDINGS)
+    model_key = pool.key_of(model, EMBEDDINGS)
 
     def enter(tokens: int) -> Ticket:
-        need = Need(group, EMBEDDINGS)
-        return admission.enter(Claim(user, group, need, prompt_tokens=tokens, most_tokens=0))
+        requirement = Requirement(model_key, EMBEDDINGS)
+        return scheduler.enter(
+            SlotRequest(user, model_key, requirement, prompt_tokens=tokens, most_tokens=0)
+        )
 
     def again(ticket: Ticket, failed: frozenset[str]) -> bool:
-        need = Need(group, EMBEDDINGS, avoid=failed)
-        if pool.elsewhere(need):
-            admission.again(ticket, replace(ticket.claim, key=need))
+        requirement = Requirement(model_key, EMBEDDINGS, avoid=failed)
+        if pool.elsewhere(requirement):
+            scheduler.again(ticket, replace(ticket.slot_request, key=requirement))
             return True
         return False
 

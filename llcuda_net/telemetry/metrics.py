@@ -23,7 +23,7 @@ from llcuda_net.config.users import PRIORITIES
 from llcuda_net.errors import RequestError, StorageError
 from llcuda_net.generation.generation import Generation
 from llcuda_net.storage.storage import Storage
-from llcuda_net.telemetry.observers import STATES, UNKNOWN, Member, Standing, Watch
+from llcuda_net.telemetry.observers import STATES, UNKNOWN, Backend, Observer, ServerState
 from llcuda_net.telemetry.readiness import Health
 from llcuda_protocol import ErrorCode
 
@@ -58,24 +58,24 @@ _PLAIN_TEXT = "text/plain; version=0.0.4; charset=utf-8"
 _WHO = ("upstream", "model")
 _NAMED = ("upstream",)
 #: Of each member of the pool, by the end of the metric's name.
-_GAUGES: tuple[tuple[str, str, Callable[[Member], float]], ...] = (
-    ("up", "Whether it answers, and takes work.", lambda member: member.state == "up"),
-    ("slots", "Requests at once.", lambda member: member.slots),
-    ("busy", "Slots that our requests hold.", lambda member: member.busy),
-    ("foreign", "Slots that somebody else uses.", lambda member: member.foreign),
-    ("releasing", "Slots not yet seen to be free again.", lambda member: member.releasing),
+_GAUGES: tuple[tuple[str, str, Callable[[Backend], float]], ...] = (
+    ("up", "Whether it answers, and takes work.", lambda backend: backend.state == "up"),
+    ("slots", "Requests at once.", lambda backend: backend.slots),
+    ("busy", "Slots that our requests hold.", lambda backend: backend.busy),
+    ("foreign", "Slots that somebody else uses.", lambda backend: backend.foreign),
+    ("releasing", "Slots not yet seen to be free again.", lambda backend: backend.releasing),
 )
-_COUNTERS: tuple[tuple[str, str, Callable[[Member], float]], ...] = (
-    ("restarts", "Starts after the first, of the engine.", lambda member: member.restarts),
-    ("failures", "What failed on it.", lambda member: member.failures),
-    ("failovers", "Requests that left it for another.", lambda member: member.failovers),
+_COUNTERS: tuple[tuple[str, str, Callable[[Backend], float]], ...] = (
+    ("restarts", "Starts after the first, of the engine.", lambda backend: backend.restarts),
+    ("failures", "What failed on it.", lambda backend: backend.failures),
+    ("failovers", "Requests that left it for another.", lambda backend: backend.failovers),
 )
 #: Codes with which a store refuses new work.
 _REFUSALS = (StorageError.FAILED, StorageError.FULL, StorageError.BUSY, StorageError.DAMAGED)
 _CODES = frozenset(str(code) for code in ErrorCode)
 
 
-class Metrics(Watch):
+class Metrics(Observer):
     """All metrics of one server, in a registry of their own.
 
     Args:
@@ -249,7 +249,7 @@ class Metrics(Watch):
             if value is not None:
                 yield _gauge(name, help_, value)
 
-    def _server(self, now: Standing) -> Iterator[Metric]:
+    def _server(self, now: ServerState) -> Iterator[Metric]:
         settings = now.settings
         ready = self._health.reason() is None
         yield _gauge("llcuda_ready", "Whether a request would be served.", ready)
@@ -265,8 +265,8 @@ class Metrics(Watch):
         opened = now.connections_opened
         yield _counter("llcuda_connections_opened", "Connections since the start.", opened)
 
-    def _waiting(self, now: Standing) -> Iterator[Metric]:
-        waiting = Counts(ticket.claim.priority.name.lower() for ticket in now.waiting())
+    def _waiting(self, now: ServerState) -> Iterator[Metric]:
+        waiting = Counts(ticket.slot_request.priority.name.lower() for ticket in now.waiting())
         queue = GaugeMetricFamily(
             "llcuda_queue_waiting", "Requests that wait, by their priority.", labels=("priority",)
         )
@@ -297,28 +297,28 @@ class _Now(Collector):
         return self._collect()
 
 
-def _upstreams(now: Standing) -> Iterator[Metric]:
+def _upstreams(now: ServerState) -> Iterator[Metric]:
     """One series each, whatever its model is: what it runs is told by llcuda_upstream_info."""
-    members = {member.name: member for member in now.pool.members}  # no name twice
+    backends = {backend.name: backend for backend in now.pool.backends}  # no name twice
     info = InfoMetricFamily("llcuda_upstream", "Of what model it is, and for what.", labels=_NAMED)
     state = GaugeMetricFamily(
         "llcuda_upstream_state", "1 at the state that it is in.", labels=("upstream", "state")
     )
-    for name, member in members.items():
-        roles = ",".join(sorted(member.roles))
-        info.add_metric((name,), {"model": member.model, "roles": roles})
+    for name, backend in backends.items():
+        roles = ",".join(sorted(backend.roles))
+        info.add_metric((name,), {"model": backend.model, "roles": roles})
         for one in STATES:
-            state.add_metric((name, one), member.state == one)
+            state.add_metric((name, one), backend.state == one)
     yield from (info, state)
     for key, help_, read in _GAUGES:
         family = GaugeMetricFamily(f"llcuda_upstream_{key}", help_, labels=_NAMED)
-        for name, member in members.items():
-            family.add_metric((name,), read(member))
+        for name, backend in backends.items():
+            family.add_metric((name,), read(backend))
         yield family
     for key, help_, read in _COUNTERS:
         counted = CounterMetricFamily(f"llcuda_upstream_{key}", help_, labels=_NAMED)
-        for name, member in members.items():
-            counted.add_metric((name,), read(member))
+        for name, backend in backends.items():
+            counted.add_metric((name,), read(backend))
         yield counted
 
 

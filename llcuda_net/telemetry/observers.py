@@ -16,9 +16,9 @@ import structlog
 from llcuda_net.config.settings import Settings
 from llcuda_net.errors import RequestError
 from llcuda_net.generation.generation import Generation
-from llcuda_net.generation.persistence import Keeper
+from llcuda_net.generation.persistence import Persistence
 from llcuda_net.generation.registry import Registry
-from llcuda_net.scheduler.scheduler import Admission
+from llcuda_net.scheduler.scheduler import Scheduler
 from llcuda_net.server.tcp.session import Session
 from llcuda_net.storage.storage import Storage
 
@@ -40,7 +40,7 @@ class Located(Protocol):
         """Where it is now; that of the built-in engine changes when it is started again."""
 
 
-class Member(Protocol):
+class Backend(Protocol):
     """Of an upstream in the pool, what those who watch want to know."""
 
     @property
@@ -100,7 +100,7 @@ class Pool(Protocol):
     """Where requests go."""
 
     @property
-    def members(self) -> Sequence[Member]:
+    def backends(self) -> Sequence[Backend]:
         """Those there are now; what they say of themselves is kept fresh by the pool."""
 
 
@@ -120,7 +120,7 @@ class UserLoad(Protocol):
         """Requests that wait."""
 
 
-class Claim(Protocol):
+class SlotRequest(Protocol):
     """Of what a waiting request wants, how urgent it is."""
 
     @property
@@ -132,11 +132,11 @@ class Waiting(Protocol):
     """A request that waits."""
 
     @property
-    def claim(self) -> Claim:
+    def slot_request(self) -> SlotRequest:
         """What it wants."""
 
 
-class Watch:
+class Observer:
     """Told of each request once, when it is over; this one does nothing."""
 
     def ended(self, generation: Generation) -> None:
@@ -168,13 +168,13 @@ class Watch:
         self.answered(kind, None)
 
 
-class Watches(Watch):
+class Watches(Observer):
     """Several that watch; one that fails keeps nobody from being told, and ends nothing."""
 
     def __init__(self) -> None:
-        self._watches: list[Watch] = []
+        self._watches: list[Observer] = []
 
-    def add(self, watch: Watch) -> None:
+    def add(self, watch: Observer) -> None:
         """Tell one more from now on."""
         self._watches.append(watch)
 
@@ -190,7 +190,7 @@ class Watches(Watch):
         """See Watch."""
         self._tell(lambda watch: watch.answered(kind, error))
 
-    def _tell(self, what: Callable[[Watch], None]) -> None:
+    def _tell(self, what: Callable[[Observer], None]) -> None:
         for watch in self._watches:
             try:
                 what(watch)
@@ -204,17 +204,17 @@ class Names:
     def __init__(self) -> None:
         self._names: OrderedDict[str, str] = OrderedDict()
 
-    def of(self, url: str, members: Iterable[Member]) -> str:
+    def of(self, url: str, backends: Iterable[Backend]) -> str:
         """The name of the member that is, or was, at a URL; UNKNOWN if none is remembered."""
-        for member in members:
-            self._names[member.upstream.base_url] = member.name
-            self._names.move_to_end(member.upstream.base_url)
+        for backend in backends:
+            self._names[backend.upstream.base_url] = backend.name
+            self._names.move_to_end(backend.upstream.base_url)
         while len(self._names) > MAX_NAMES:
             self._names.popitem(last=False)
         return self._names.get(url, UNKNOWN)
 
 
-class Standing:
+class ServerState:
     """How a server stands now: live, and only to be read.
 
     Attributes:
@@ -232,10 +232,10 @@ class Standing:
         self,
         settings: Settings,
         pool: Pool,
-        admission: Admission,
+        scheduler: Scheduler,
         generations: Registry,
         sessions: Collection[Session],
-        keeper: Keeper,
+        persistence: Persistence,
     ) -> None:
         self.settings = settings
         self.pool = pool
@@ -243,15 +243,15 @@ class Standing:
         self.sessions = sessions
         self.draining = False
         self.connections_opened = 0
-        self.users: Callable[[], Iterable[UserLoad]] = admission.users
-        self.waiting: Callable[[], Iterable[Waiting]] = admission.waiting
+        self.users: Callable[[], Iterable[UserLoad]] = scheduler.users
+        self.waiting: Callable[[], Iterable[Waiting]] = scheduler.waiting
         self._names = Names()
-        self._admission = admission
-        self._keeper = keeper
+        self._admission = scheduler
+        self._persistence = persistence
 
     def name_of(self, url: str) -> str:
         """What the upstream that a generation was dispatched to is called."""
-        return self._names.of(url, self.pool.members)
+        return self._names.of(url, self.pool.backends)
 
     @property
     def running(self) -> int:
@@ -271,4 +271,4 @@ class Standing:
     @property
     def storage(self) -> Storage | None:
         """The journal and the store; None where nothing is kept."""
-        return self._keeper.storage
+        return self._persistence.storage

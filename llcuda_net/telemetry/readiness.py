@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from llcuda_net.config.upstreams import COMPLETIONS
-from llcuda_net.telemetry.observers import Standing
+from llcuda_net.telemetry.observers import ServerState
 
 
 class Health:
@@ -14,7 +14,7 @@ class Health:
     """
 
     def __init__(self) -> None:
-        self.standing: Standing | None = None
+        self.standing: ServerState | None = None
 
     def reason(self) -> str | None:
         """Why no request would be served, by what is known now; None: it would be."""
@@ -26,10 +26,10 @@ class Health:
         refusal = None if standing.storage is None else standing.storage.refusal
         if refusal is not None:
             return f"the store takes nothing: {refusal.message}"
-        serving = [m for m in standing.pool.members if COMPLETIONS in m.roles]
+        serving = [m for m in standing.pool.backends if COMPLETIONS in m.roles]
         if not serving:
             return "there is no upstream for completions"
-        if any(member.state == "up" for member in serving):
+        if any(backend.state == "up" for backend in serving):
             return None
-        told = [f"{member.name}: {member.reason or member.state}" for member in serving]
+        told = [f"{backend.name}: {backend.reason or backend.state}" for backend in serving]
         return "no upstream answers: " + "; ".join(told)

@@ -13,11 +13,11 @@ import trio
 from llcuda_net.config.users import User
 from llcuda_net.generation.dispatcher import need_of
 from llcuda_net.generation.generation import Generation, State
-from llcuda_net.generation.persistence import Keeper
+from llcuda_net.generation.persistence import Persistence
 from llcuda_net.generation.registry import Registry
-from llcuda_net.scheduler.scheduler import Admission
+from llcuda_net.scheduler.scheduler import Scheduler
 from llcuda_net.scheduler.ticket import Ticket
-from llcuda_net.upstream.backend import Member
+from llcuda_net.upstream.backend import Backend
 from llcuda_net.upstream.pool import Pool
 from llcuda_net.util.version import package_version
 
@@ -48,12 +48,12 @@ class Reporter:
     """Counts what has ended, and tells how a server stands."""
 
     def __init__(
-        self, pool: Pool, admission: Admission, registry: Registry, keeper: Keeper
+        self, pool: Pool, scheduler: Scheduler, registry: Registry, persistence: Persistence
     ) -> None:
         self._pool = pool
-        self._admission = admission
+        self._admission = scheduler
         self._registry = registry
-        self._keeper = keeper
+        self._persistence = persistence
         self._started = trio.current_time()
         self._ended: Counter[State] = Counter()
         self._streamed = 0
@@ -86,8 +86,8 @@ class Reporter:
         for generation in self._registry:
             self._credit(generation)
         tokens = self._streamed + sum(len(g.pieces) for g in self._registry)
-        members = self._pool.members
-        known = {member.upstream.base_url for member in members}
+        backends = self._pool.backends
+        known = {backend.upstream.base_url for backend in backends}
         self._rates = {url: rate for url, rate in self._rates.items() if url in known}
         self._made = Counter({url: made for url, made in self._made.items() if url in known})
         return {
@@ -112,10 +112,10 @@ class Reporter:
             "tokens_per_second": self._rate(tokens),
             "upstreams": [
                 {
-                    **_upstream(member, user),
-                    "tokens_per_second": self._speed(member.upstream.base_url),
+                    **_upstream(backend, user),
+                    "tokens_per_second": self._speed(backend.upstream.base_url),
                 }
-                for member in members
+                for backend in backends
             ],
             "models": self._pool.models(),
             "users": [
@@ -135,20 +135,20 @@ class Reporter:
                     (
                         ticket
                         for ticket in self._admission.waiting()
-                        if user.admin or ticket.claim.user.name == user.name
+                        if user.admin or ticket.slot_request.user.name == user.name
                     ),
                     _MOST_WAITING,
                 )
             ],
-            **_store(self._keeper),
+            **_store(self._persistence),
         }
 
     def _waiting(self, ticket: Ticket) -> dict[str, Any]:
-        members = self._pool.of(ticket.claim.model, need_of(ticket.claim).role)
+        backends = self._pool.of(ticket.slot_request.model, need_of(ticket.slot_request).role)
         return {
-            "user": ticket.claim.user.name,
-            "model": members[0].model if members else "",
-            "priority": ticket.claim.priority.name.lower(),
+            "user": ticket.slot_request.user.name,
+            "model": backends[0].model if backends else "",
+            "priority": ticket.slot_request.priority.name.lower(),
             "position": ticket.position,
             "waited": round(trio.current_time() - ticket.entered, 3),
             "wait": ticket.wait,
@@ -156,44 +156,44 @@ class Reporter:
         }
 
 
-def _upstream(member: Member, user: User) -> dict[str, Any]:
-    properties = member.upstream.properties
+def _upstream(backend: Backend, user: User) -> dict[str, Any]:
+    properties = backend.upstream.properties
     return {
-        "name": member.name,
-        "url": member.upstream.base_url,
-        "state": member.state,
-        "ready": member.state == "up" and member.table.known,
-        "reason": member.reason,
-        "model": member.model if member.table.known else None,
-        "slots": member.slots or None,
-        "busy": member.busy,
-        "foreign": member.foreign,
-        "releasing": member.releasing,
+        "name": backend.name,
+        "url": backend.upstream.base_url,
+        "state": backend.state,
+        "ready": backend.state == "up" and backend.table.known,
+        "reason": backend.reason,
+        "model": backend.model if backend.table.known else None,
+        "slots": backend.slots or None,
+        "busy": backend.busy,
+        "foreign": backend.foreign,
+        "releasing": backend.releasing,
         "context": properties.context if properties else None,
-        "restarts": member.restarts,
-        "failures": member.failures,
-        "failovers": member.failovers,
-        "weight": member.spec.weight,
-        "roles": sorted(member.roles),
+        "restarts": backend.restarts,
+        "failures": backend.failures,
+        "failovers": backend.failovers,
+        "weight": backend.spec.weight,
+        "roles": sorted(backend.roles),
         "slots_detail": [
             {
                 "id": slot.number,
                 "state": str(slot.use),
                 "user": slot.holder if user.admin or slot.holder == user.name else "",
             }
-            for slot in member.table
+            for slot in backend.table
         ],
     }
 
 
-def _store(keeper: Keeper) -> dict[str, Any]:
-    storage = keeper.storage
+def _store(persistence: Persistence) -> dict[str, Any]:
+    storage = persistence.storage
     if storage is None:
         return {}
     figures = storage.journal.figures
     return {
         "store": {
-            "level": str(keeper.level(None)),
+            "level": str(persistence.level(None)),
             "journal_records": figures.records,
             "journal_bytes": figures.bytes,
             "results": storage.committed,

@@ -19,7 +19,7 @@ import trio
 from llcuda_net.errors import ConfigError
 from llcuda_net.generation.generation import Generation, State
 from llcuda_net.telemetry import spans
-from llcuda_net.telemetry.observers import Watch
+from llcuda_net.telemetry.observers import Observer
 
 try:
     from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
@@ -43,7 +43,7 @@ _PATH = "/v1/traces"
 _QUIET = 60.0
 
 
-class Tracing(Watch):
+class Tracing(Observer):
     """Makes a trace of each generation that ends.
 
     Args:

@@ -21,7 +21,7 @@ from llcuda_net.errors import RequestError
 from llcuda_net.upstream.circuit_breaker import Breaker
 from llcuda_net.upstream.circuit_breaker import State as BreakerState
 from llcuda_net.upstream.interface import Properties, Upstream
-from llcuda_net.upstream.lease import DOWN, Lease, Need
+from llcuda_net.upstream.lease import DOWN, Lease, Requirement
 from llcuda_net.upstream.model.fingerprint import (
     Fingerprint,
     Told,
@@ -47,7 +47,7 @@ SILENT = 5.0
 UNTOLD = 1.0
 
 
-class Member:
+class Backend:
     """An upstream in the pool.
 
     Args:
@@ -90,7 +90,7 @@ class Member:
         self.signature: Signature | None = None
         #: What it had said of itself, and what it then called its model in an answer.
         self.named: tuple[Properties, str] | None = None
-        self.group = ""
+        self.model_key = ""
         self.on_change: Callable[[], None] = lambda: None
         self.wants_signature: Callable[[], bool] = lambda: False
         # Nobody asks for the file's hash where nothing is kept and nothing compared.
@@ -127,7 +127,7 @@ class Member:
             return "draining"
         if self.breaker.closed:
             return "up"
-        return "probing" if self.breaker.state is BreakerState.PROBING else "down"
+        return "probing" if self.breaker.state is BreakerState.HALF_OPEN else "down"
 
     @property
     def reason(self) -> str:
@@ -183,21 +183,21 @@ class Member:
         """Slots that work for us."""
         return self.table.count(Use.BUSY)
 
-    def may(self, need: Need) -> bool:
+    def may(self, requirement: Requirement) -> bool:
         """Whether it could meet a need, were a slot free."""
-        if need.only is not None and need.only != self.name:
+        if requirement.only is not None and requirement.only != self.name:
             return False
         return (
-            need.role in self.roles
-            and self.name not in need.avoid
-            and (self.group == need.model or not need.model)
+            requirement.role in self.roles
+            and self.name not in requirement.avoid
+            and (self.model_key == requirement.model or not requirement.model)
         )
 
     # -- work ---------------------------------------------------------------------------------
 
-    def lease(self, need: Need, slot: Slot, blocks: int, holder: str) -> Lease:
+    def lease(self, requirement: Requirement, slot: Slot, blocks: int, holder: str) -> Lease:
         """Give out a slot."""
-        lease = Lease(self, slot, need, blocks, holder)
+        lease = Lease(self, slot, requirement, blocks, holder)
         self.leases.add(lease)
         return lease
 
@@ -212,7 +212,7 @@ class Member:
             self._down("answers with errors")
         self._wake.set()
 
-    def does_well(self) -> None:
+    def record_success(self) -> None:
         """It has done what was asked of it."""
         was_up = self.breaker.closed
         self.breaker.ok()
@@ -280,7 +280,7 @@ class Member:
         if self._told and not same_model(self._told, told):
             self.signature = None
             if self.spec.model is None and self.wants_signature():
-                self.group = ""
+                self.model_key = ""
         self._told = told
 
     async def watch(self) -> None:
@@ -378,7 +378,7 @@ class Member:
                 ErrorCode.UPSTREAM_STALLED, "it still works at what was broken off", retry=True
             )
         await self._sign()
-        self.does_well()
+        self.record_success()
 
     def _is_silent_still(self) -> None:
         self.breaker.trip(f"does not answer within {PATIENCE:g} s")
@@ -415,6 +415,6 @@ class Member:
             slot.chain = ()  # it holds the probe now
         slot.turn(Use.FREE)
         if self.signature is not None and not alike(self.signature, signature):
-            self.group = ""  # another model than it had
+            self.model_key = ""  # another model than it had
         self.signature = signature
         self.on_change()

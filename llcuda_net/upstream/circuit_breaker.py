@@ -24,7 +24,7 @@ class State(StrEnum):
 
     CLOSED = "closed"
     OPEN = "open"
-    PROBING = "probing"
+    HALF_OPEN = "probing"
 
 
 class Breaker:
@@ -77,4 +77,4 @@ class Breaker:
 
     def probe(self) -> None:
         """The pause is over: one attempt decides."""
-        self.state = State.PROBING
+        self.state = State.HALF_OPEN

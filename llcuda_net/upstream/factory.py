@@ -12,11 +12,11 @@ from llcuda_net.config.files import read_file
 from llcuda_net.config.settings import Settings
 from llcuda_net.config.upstreams import Spec
 from llcuda_net.errors import ConfigError
-from llcuda_net.upstream.backend import Member
+from llcuda_net.upstream.backend import Backend
 from llcuda_net.upstream.engine.supervisor import Engine, EngineOptions
 from llcuda_net.upstream.llama.client import LlamaServer
-from llcuda_net.upstream.llama.poller import StreamHub
-from llcuda_net.upstream.llama.token_stream import Patience
+from llcuda_net.upstream.llama.poller import Poller
+from llcuda_net.upstream.llama.token_stream import StreamTimeouts
 from llcuda_net.upstream.pool import Pool
 from llcuda_net.util import logs
 
@@ -37,7 +37,7 @@ class Upstreams:
     """
 
     def __init__(self, settings: Settings, model: Path | None) -> None:
-        self.hub = StreamHub()
+        self.poller = Poller()
         self._settings = settings
         self._model = model
         self._folder: Path | None = None
@@ -60,7 +60,7 @@ class Upstreams:
             await self._start_engine(nursery, self._model)
         self._pool.may_grow = bool(self._settings.upstream)
         for spec in self._settings.upstream:
-            self._pool.add(self._member(spec, self._keys[spec]))
+            self._pool.add(self._backend(spec, self._keys[spec]))
         return self._pool
 
     def reload(self, settings: Settings) -> None:
@@ -77,17 +77,17 @@ class Upstreams:
             return
         keys = _keys(settings)
         now = {
-            (_place(m.spec), self._keys[m.spec]): m for m in self._pool.members if not m.draining
+            (_place(m.spec), self._keys[m.spec]): m for m in self._pool.backends if not m.draining
         }
         stay = {spec: now.pop((_place(spec), keys[spec]), None) for spec in settings.upstream}
-        fresh = [self._member(spec, keys[spec]) for spec, before in stay.items() if before is None]
+        fresh = [self._backend(spec, keys[spec]) for spec, before in stay.items() if before is None]
         for spec, before in stay.items():
             if before is not None:
                 before.take(spec)  # at most its share of the work is another
-        for member in fresh:
-            self._pool.add(member)
-        for member in now.values():
-            self._pool.drain(member)
+        for backend in fresh:
+            self._pool.add(backend)
+        for backend in now.values():
+            self._pool.drain(backend)
         self._settings, self._keys = settings, keys
         self._pool.changed()
 
@@ -96,27 +96,27 @@ class Upstreams:
         for server in self._servers:
             await server.aclose()
 
-    def _member(self, spec: Spec, key: str | None) -> Member:
-        return Member(spec, self._server(spec.url, key), folder=self._folder)
+    def _backend(self, spec: Spec, key: str | None) -> Backend:
+        return Backend(spec, self._server(spec.url, key), folder=self._folder)
 
     def _server(self, url: str, key: str | None) -> LlamaServer:
-        patience = Patience(self._settings.stall_timeout, self._settings.first_token_timeout)
-        server = LlamaServer(url, self.hub, api_key=key, patience=patience)
+        patience = StreamTimeouts(self._settings.stall_timeout, self._settings.first_token_timeout)
+        server = LlamaServer(url, self.poller, api_key=key, patience=patience)
         self._servers.append(server)
         return server
 
     async def _start_engine(self, nursery: trio.Nursery, model: Path) -> None:
         settings = self._settings
-        member: Member | None = None
+        backend: Backend | None = None
 
         def follow() -> None:
-            if member is None:
+            if backend is None:
                 return
             server.starting = engine.base_url is None
             server.forget()
             if engine.base_url is not None:
                 server.base_url = engine.base_url
-                member.hurry()
+                backend.hurry()
 
         options = EngineOptions(
             model=model,
@@ -134,9 +134,9 @@ class Upstreams:
         server = self._server(engine.base_url, engine.api_key)
         spec = Spec(engine.base_url, ENGINE)
         file = model if self._folder is not None else None  # else nobody asks for its hash
-        member = Member(spec, server, folder=self._folder, model=file)
-        member.restarted = lambda: engine.restarts
-        self._pool.add(member)
+        backend = Backend(spec, server, folder=self._folder, model=file)
+        backend.restarted = lambda: engine.restarts
+        self._pool.add(backend)
 
 
 def _place(spec: Spec) -> Spec:

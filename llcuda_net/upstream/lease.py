@@ -16,7 +16,7 @@ from llcuda_net.upstream.slots import Slot, Use
 from llcuda_protocol import ErrorCode
 
 if TYPE_CHECKING:
-    from llcuda_net.upstream.backend import Member
+    from llcuda_net.upstream.backend import Backend
 
 #: Errors by which an upstream, not the request, is to blame; another one may do it.
 BLAMED = frozenset(
@@ -27,7 +27,7 @@ DOWN = frozenset({ErrorCode.UPSTREAM_UNAVAILABLE, ErrorCode.UPSTREAM_STALLED})
 
 
 @dataclass(frozen=True, slots=True)
-class Need:
+class Requirement:
     """What must be true of an upstream; equal needs can be met by the same ones.
 
     Attributes:
@@ -61,12 +61,14 @@ class Lease:
         reading: a long prompt is being read.
     """
 
-    def __init__(self, member: Member, slot: Slot, need: Need, blocks: int, holder: str) -> None:
-        self.member = member
+    def __init__(
+        self, backend: Backend, slot: Slot, requirement: Requirement, blocks: int, holder: str
+    ) -> None:
+        self.backend = backend
         self.slot = slot
         self.scope = trio.CancelScope()
         self.progress: Callable[[], float] = lambda: 0.0
-        self.reading = need.long
+        self.reading = requirement.long
         self._expected = blocks * BLOCK / CHARACTERS_A_TOKEN
         self._ended = False
         self._sent = False
@@ -77,7 +79,7 @@ class Lease:
     @property
     def params(self) -> dict[str, int]:
         """What a completion says to be given this very slot."""
-        return {"id_slot": self.slot.number} if self.member.table.known else {}
+        return {"id_slot": self.slot.number} if self.backend.table.known else {}
 
     def sent(self) -> None:
         """The upstream works at it from now on."""
@@ -88,7 +90,7 @@ class Lease:
         """The prompt has been read."""
         if self.reading:
             self.reading = False
-            self.member.on_change()
+            self.backend.on_change()
 
     def done(self, text: str, final: CompletionEvent | None) -> None:
         """The upstream has said the end, and so has released the slot.
@@ -98,13 +100,13 @@ class Lease:
         """
         self._sent = False
         self.slot.chain = chain_of(text)
-        self.member.does_well()
+        self.backend.record_success()
         if final is not None and final.timings is not None:
-            self.member.trust.measured(self._expected, final.timings.cache_n)
+            self.backend.trust.measured(self._expected, final.timings.cache_n)
 
     def failed(self, error: RequestError) -> None:
         """The upstream failed at it."""
-        self.member.failed(error)
+        self.backend.failed(error)
 
     def cut(self, reason: str) -> None:
         """Take it from whoever uses it: the upstream has fallen silent."""
@@ -133,15 +135,15 @@ class Lease:
         if self._ended:
             return
         self._ended = True
-        self.member.leases.discard(self)
+        self.backend.leases.discard(self)
         if self._sent:
             self.slot.chain = ()
             self.slot.turn(Use.RELEASING, self.slot.holder)
-            self.member.verify(self.slot)
+            self.backend.verify(self.slot)
         else:
             self.slot.turn(Use.FREE)
-        if self.member.draining:
-            self.member.on_change()  # it may leave now
+        if self.backend.draining:
+            self.backend.on_change()  # it may leave now
 
 
 def held(lease: object) -> Lease:

@@ -17,8 +17,8 @@ import trio
 
 from llcuda_net.config.upstreams import COMPLETIONS
 from llcuda_net.errors import RequestError
-from llcuda_net.upstream.backend import Member
-from llcuda_net.upstream.lease import Lease, Need
+from llcuda_net.upstream.backend import Backend
+from llcuda_net.upstream.lease import Lease, Requirement
 from llcuda_net.upstream.model.fingerprint import same_model
 from llcuda_net.upstream.slots import Slot
 from llcuda_protocol import ErrorCode
@@ -46,8 +46,8 @@ class Pool:
         may_grow: others may come in while all slots are busy, so a lone model is made known, too.
     """
 
-    def __init__(self, members: Sequence[Member] = (), *, long_prompts: int = 1) -> None:
-        self.members: list[Member] = []
+    def __init__(self, backends: Sequence[Backend] = (), *, long_prompts: int = 1) -> None:
+        self.backends: list[Backend] = []
         self.on_change: Callable[[], None] = lambda: None
         self._long_prompts = long_prompts
         self._groups = 0
@@ -55,76 +55,76 @@ class Pool:
         self.watched = False
         self.may_grow = False
         self._nursery: trio.Nursery | None = None
-        self._scopes: dict[Member, trio.CancelScope] = {}
-        for member in members:
-            self.add(member)
+        self._scopes: dict[Backend, trio.CancelScope] = {}
+        for backend in backends:
+            self.add(backend)
 
     # -- who is in it -------------------------------------------------------------------------
 
-    def add(self, member: Member) -> None:
+    def add(self, backend: Backend) -> None:
         """Take one in."""
-        self.members.append(member)
-        member.on_change = self.changed
-        member.wants_signature = self._must_tell_apart
+        self.backends.append(backend)
+        backend.on_change = self.changed
+        backend.wants_signature = self._must_tell_apart
         self._group()
         if self._nursery is not None:
-            self._nursery.start_soon(self._watch, member)
+            self._nursery.start_soon(self._watch, backend)
 
-    def drain(self, member: Member) -> None:
+    def drain(self, backend: Backend) -> None:
         """Give it no more work; it leaves when what runs on it has ended."""
-        member.draining = True
-        log.info("upstream_draining", upstream=member.name, running=len(member.leases))
+        backend.draining = True
+        log.info("upstream_draining", upstream=backend.name, running=len(backend.leases))
         self.changed()
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Watch all of them until cancelled."""
         self.watched = True
         async with trio.open_nursery() as self._nursery:
-            for member in self.members:
-                member.watched = True
-                self._nursery.start_soon(self._watch, member)
+            for backend in self.backends:
+                backend.watched = True
+                self._nursery.start_soon(self._watch, backend)
             task_status.started()
             await trio.sleep_forever()
 
-    async def _watch(self, member: Member) -> None:
-        if member not in self.members:  # it was taken out before this task began
+    async def _watch(self, backend: Backend) -> None:
+        if backend not in self.backends:  # it was taken out before this task began
             return
         with trio.CancelScope() as scope:
-            self._scopes[member] = scope
-            await member.watch()
-        del self._scopes[member]
+            self._scopes[backend] = scope
+            await backend.watch()
+        del self._scopes[backend]
 
     def changed(self) -> None:
         """There may be room for work, or a model is known."""
-        for member in [m for m in self.members if m.draining and not m.leases]:
-            self.members.remove(member)
-            log.info("upstream_removed", upstream=member.name)
-            if member in self._scopes:
-                self._scopes[member].cancel()
+        for backend in [m for m in self.backends if m.draining and not m.leases]:
+            self.backends.remove(backend)
+            log.info("upstream_removed", upstream=backend.name)
+            if backend in self._scopes:
+                self._scopes[backend].cancel()
         self._group()
         self.on_change()
 
     # -- which model --------------------------------------------------------------------------
 
     def _must_tell_apart(self) -> bool:
-        others = [m for m in self.members if not m.draining and m.spec.model is None]
+        others = [m for m in self.backends if not m.draining and m.spec.model is None]
         return len(others) > 1 or (self.may_grow and bool(others))
 
     def _group(self) -> None:
         """Put those together that serve one model. Groups keep their keys: requests have them."""
-        known: list[Member] = []
-        for member in sorted(self.members, key=lambda m: not m.group):
-            if member.spec.model is None and len(self.members) > 1 and not _told(member):
-                if not member.was_up:
-                    member.group = ""  # it had one as long as it was alone
+        known: list[Backend] = []
+        for backend in sorted(self.backends, key=lambda m: not m.model_key):
+            if backend.spec.model is None and len(self.backends) > 1 and not _told(backend):
+                if not backend.was_up:
+                    backend.model_key = ""  # it had one as long as it was alone
                 continue  # nothing can be said of it yet
-            same = next((m for m in known if m.identity.same(member.identity)), None)
+            same = next((m for m in known if m.identity.same(backend.identity)), None)
             if same is not None:
-                member.group = same.group
-            elif not member.group or any(m.group == member.group for m in known):
+                backend.model_key = same.model_key
+            elif not backend.model_key or any(m.model_key == backend.model_key for m in known):
                 self._groups += 1
-                member.group = f"model-{self._groups}"
-            known.append(member)
+                backend.model_key = f"model-{self._groups}"
+            known.append(backend)
 
     def key_of(self, name: str | None, role: str = COMPLETIONS) -> str:
         """The key of the model that a request names; of the default one where it names none.
@@ -134,12 +134,12 @@ class Pool:
         """
         serving = list(self._serving(role))
         if name is None and serving:
-            return next((m.group for m in serving if m.group), "")
+            return next((m.model_key for m in serving if m.model_key), "")
         if name is None:
             raise RequestError(ErrorCode.UNSUPPORTED, f"no upstream is used for {role}")
-        for member in serving:
-            if name == member.model and member.group:
-                return member.group
+        for backend in serving:
+            if name == backend.model and backend.model_key:
+                return backend.model_key
         names = ", ".join(sorted({m.model for m in serving if m.model}))
         raise RequestError(
             ErrorCode.UNKNOWN_MODEL,
@@ -148,20 +148,20 @@ class Pool:
 
     def key_of_fingerprint(self, model: dict[str, Any]) -> str | None:
         """The key of a model by its fingerprint; None if no upstream has it now."""
-        for member in self._serving():
-            if member.up and member.group and same_model(model, member.fingerprint()):
-                return member.group
+        for backend in self._serving():
+            if backend.up and backend.model_key and same_model(model, backend.fingerprint()):
+                return backend.model_key
         return None
 
-    def check(self, group: str) -> None:
+    def check(self, model_key: str) -> None:
         """Refuse what would wait for an upstream that nobody has seen yet.
 
         Raises:
             RequestError: none that serves the model is up, or was.
         """
-        members = self.of(group)
-        if not any(m.up or m.was_up for m in members):
-            reasons = "; ".join(f"{m.name}: {m.reason}" for m in members)
+        backends = self.of(model_key)
+        if not any(m.up or m.was_up for m in backends):
+            reasons = "; ".join(f"{m.name}: {m.reason}" for m in backends)
             raise RequestError(
                 ErrorCode.UPSTREAM_UNAVAILABLE,
                 f"no upstream answers ({reasons})"[:500],
@@ -169,7 +169,7 @@ class Pool:
                 retry_after=1.0,
             )
 
-    async def fingerprints(self, group: str) -> list[tuple[dict[str, Any], str]]:
+    async def fingerprints(self, model_key: str) -> list[tuple[dict[str, Any], str]]:
         """What is known of a model, from each upstream that serves it, with the upstream's URL.
 
         Raises:
@@ -177,122 +177,131 @@ class Pool:
         """
         found: dict[str, tuple[dict[str, Any], str]] = {}
         refusal: RequestError | None = None
-        for member in [m for m in self.of(group) if m.up]:
-            if not member.watched:
-                member.upstream.forget()  # it may have been started again with another model
+        for backend in [m for m in self.of(model_key) if m.up]:
+            if not backend.watched:
+                backend.upstream.forget()  # it may have been started again with another model
             try:
-                await member.properties()
+                await backend.properties()
             except RequestError as error:
                 refusal = error
                 continue
-            await member.fingerprint.settled()
-            model = member.fingerprint()
-            found.setdefault(str(sorted(model.items())), (model, member.upstream.base_url))
+            await backend.fingerprint.settled()
+            model = backend.fingerprint()
+            found.setdefault(str(sorted(model.items())), (model, backend.upstream.base_url))
         if not found and refusal is not None:
             raise refusal
         return list(found.values())
 
-    def context(self, group: str) -> int | None:
+    def context(self, model_key: str) -> int | None:
         """Tokens of context that each upstream of a model has at least; None: not known."""
-        known = [m.upstream.properties for m in self.of(group)]
+        known = [m.upstream.properties for m in self.of(model_key)]
         return min((one.context for one in known if one is not None), default=None)
 
-    def outage(self, need: Need) -> float:
+    def outage(self, requirement: Requirement) -> float:
         """Seconds for which no upstream that could meet a need has been up; 0 while one is.
 
         A model that has left for good is missed from when that was first asked.
         """
         now = trio.current_time()
-        need = self._within_reach(need)
-        members = [m for m in self.members if not m.draining and m.may(need)]
-        if not members:
-            return now - self._missing.setdefault(need.model, now)
-        self._missing.pop(need.model, None)
-        if any(m.up for m in members):
+        requirement = self._within_reach(requirement)
+        backends = [m for m in self.backends if not m.draining and m.may(requirement)]
+        if not backends:
+            return now - self._missing.setdefault(requirement.model, now)
+        self._missing.pop(requirement.model, None)
+        if any(m.up for m in backends):
             return 0.0
-        return now - max(m.down_since for m in members)
+        return now - max(m.down_since for m in backends)
 
     async def prepare(self) -> None:
         """Ask all upstreams what they are, so that the first request need not wait."""
 
-        async def ask(member: Member) -> None:
+        async def ask(backend: Backend) -> None:
             try:
-                await member.properties()
+                await backend.properties()
             except RequestError as error:
-                reasons[member] = error.message
+                reasons[backend] = error.message
                 return
-            del reasons[member]
+            del reasons[backend]
 
-        reasons = dict.fromkeys(self.members, f"no answer within {PREPARE:g} s")
+        reasons = dict.fromkeys(self.backends, f"no answer within {PREPARE:g} s")
         with trio.move_on_after(PREPARE):
             async with trio.open_nursery() as nursery:
-                for member in self.members:
-                    nursery.start_soon(ask, member)
-        for member, reason in reasons.items():
-            log.warning("upstream_not_ready", upstream=member.name, reason=reason)
+                for backend in self.backends:
+                    nursery.start_soon(ask, backend)
+        for backend, reason in reasons.items():
+            log.warning("upstream_not_ready", upstream=backend.name, reason=reason)
         self.changed()
 
-    def _serving(self, role: str = COMPLETIONS) -> Iterator[Member]:
-        return (m for m in self.members if role in m.roles and not m.draining)
+    def _serving(self, role: str = COMPLETIONS) -> Iterator[Backend]:
+        return (m for m in self.backends if role in m.roles and not m.draining)
 
-    def of(self, model: str, role: str = COMPLETIONS) -> list[Member]:
+    def of(self, model: str, role: str = COMPLETIONS) -> list[Backend]:
         """Those that serve a model."""
-        return [m for m in self._serving(role) if m.group == model or not model]
+        return [m for m in self._serving(role) if m.model_key == model or not model]
 
     # -- where to -----------------------------------------------------------------------------
 
-    def place(self, need: Need, holder: str = "") -> Lease | None:
+    def place(self, requirement: Requirement, holder: str = "") -> Lease | None:
         """A free slot that meets a need; None if there is none now."""
-        need = self._within_reach(need)
-        candidates: list[tuple[Member, Slot, int]] = []
-        for member in self.members:
-            if not member.up or not member.may(need):
+        requirement = self._within_reach(requirement)
+        candidates: list[tuple[Backend, Slot, int]] = []
+        for backend in self.backends:
+            if not backend.up or not backend.may(requirement):
                 continue
-            if need.long and sum(lease.reading for lease in member.leases) >= self._long_prompts:
+            if (
+                requirement.long
+                and sum(lease.reading for lease in backend.leases) >= self._long_prompts
+            ):
                 continue
-            found = member.table.best(need.chain)
+            found = backend.table.best(requirement.chain)
             if found is not None:
-                candidates.append((member, *found))
+                candidates.append((backend, *found))
         if not candidates:
             return None
-        member, slot, blocks = self._holder_of(candidates) or max(candidates, key=_freedom)
-        return member.lease(need, slot, blocks, holder)
+        backend, slot, blocks = self._holder_of(candidates) or max(candidates, key=_freedom)
+        return backend.lease(requirement, slot, blocks, holder)
 
     def _holder_of(
-        self, candidates: list[tuple[Member, Slot, int]]
-    ) -> tuple[Member, Slot, int] | None:
+        self, candidates: list[tuple[Backend, Slot, int]]
+    ) -> tuple[Backend, Slot, int] | None:
         """The one that holds most of the prompt, unless it has more than its share to do."""
-        member, slot, blocks = max(candidates, key=lambda one: (one[2], _freedom(one)))
-        if blocks < _LEAST_BLOCKS or not member.trust.believed():
+        backend, slot, blocks = max(candidates, key=lambda one: (one[2], _freedom(one)))
+        if blocks < _LEAST_BLOCKS or not backend.trust.believed():
             return None
         weight = sum(m.spec.weight * len(m.table) for m, _, _ in candidates)
         busy = sum(m.busy for m, _, _ in candidates)
-        share = member.spec.weight * len(member.table) / weight
+        share = backend.spec.weight * len(backend.table) / weight
         most = math.ceil(SLACK * (busy + 1) * share)
-        return (member, slot, blocks) if member.busy + 1 <= most else None
+        return (backend, slot, blocks) if backend.busy + 1 <= most else None
 
-    def _within_reach(self, need: Need) -> Need:
+    def _within_reach(self, requirement: Requirement) -> Requirement:
         """A need without those to avoid, where they are all there is by now."""
-        wait = trio.current_time() < need.until and self.hope(need)
-        return need if wait or self.elsewhere(need) else replace(need, avoid=frozenset())
+        wait = trio.current_time() < requirement.until and self.hope(requirement)
+        return (
+            requirement
+            if wait or self.elsewhere(requirement)
+            else replace(requirement, avoid=frozenset())
+        )
 
-    def elsewhere(self, need: Need) -> bool:
+    def elsewhere(self, requirement: Requirement) -> bool:
         """Whether one that is up could meet a need, now or later."""
-        return any(m.up and m.may(need) for m in self.members)
+        return any(m.up and m.may(requirement) for m in self.backends)
 
-    def hope(self, need: Need) -> bool:
+    def hope(self, requirement: Requirement) -> bool:
         """Whether one that is down now could meet it when it is back."""
-        return any(m.watched and m.was_up and not m.draining and m.may(need) for m in self.members)
+        return any(
+            m.watched and m.was_up and not m.draining and m.may(requirement) for m in self.backends
+        )
 
-    def why(self, need: Need) -> str:
+    def why(self, requirement: Requirement) -> str:
         """Why a need has no place now, for a person."""
-        need = self._within_reach(need)
-        able = [m for m in self.members if not m.draining and m.may(need)]
+        requirement = self._within_reach(requirement)
+        able = [m for m in self.backends if not m.draining and m.may(requirement)]
         up = [m for m in able if m.up]
         if not up:
             reasons = "; ".join(f"{m.name}: {m.reason or 'not asked yet'}" for m in able)
             return f"no upstream answers ({reasons})"[:256]
-        if need.long and any(m.free for m in up):
+        if requirement.long and any(m.free for m in up):
             return "another long prompt is being read"
         slots = sum(len(m.table) for m in up)
         return f"all {slots} slots are in use" if slots != 1 else "the only slot is in use"
@@ -301,11 +310,11 @@ class Pool:
 
     def models(self) -> list[dict[str, Any]]:
         """Each model with those that serve it, the default one first."""
-        default = next((m.group for m in self._serving() if m.group), "")
-        groups: dict[str, list[Member]] = {}
-        for member in self.members:
-            if member.group and member.model and not member.draining:
-                groups.setdefault(member.group, []).append(member)
+        default = next((m.model_key for m in self._serving() if m.model_key), "")
+        model_keys: dict[str, list[Backend]] = {}
+        for backend in self.backends:
+            if backend.model_key and backend.model and not backend.draining:
+                model_keys.setdefault(backend.model_key, []).append(backend)
         return [
             {
                 "name": found[0].model,
@@ -318,19 +327,19 @@ class Pool:
                 ),
                 "default": key == default,
             }
-            for key, found in groups.items()
+            for key, found in model_keys.items()
         ]
 
 
-def _told(member: Member) -> bool:
+def _told(backend: Backend) -> bool:
     """Whether all is known by which its model can be told from others; it may be nothing."""
-    if COMPLETIONS not in member.roles:  # it is not asked for tokens
-        return member.table.known
-    identity = member.identity
+    if COMPLETIONS not in backend.roles:  # it is not asked for tokens
+        return backend.table.known
+    identity = backend.identity
     return bool(identity.hash) or identity.signature is not None
 
 
-def _freedom(one: tuple[Member, Slot, int]) -> float:
+def _freedom(one: tuple[Backend, Slot, int]) -> float:
     """How much of an upstream is free."""
-    member = one[0]
-    return member.spec.weight * member.free / len(member.table)
+    backend = one[0]
+    return backend.spec.weight * backend.free / len(backend.table)

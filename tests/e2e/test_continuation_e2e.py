@@ -25,7 +25,7 @@ from llcuda_net.generation.generation import Generation
 from llcuda_net.storage.records import TokenLog
 from llcuda_net.upstream.engine.supervisor import Engine, EngineOptions
 from llcuda_net.upstream.llama.client import LlamaServer
-from llcuda_net.upstream.llama.poller import StreamHub
+from llcuda_net.upstream.llama.poller import Poller
 from llcuda_net.upstream.llama.sse import CompletionEvent
 from tools import synthetic_upstream
 from tools.synthetic.tokens import generated, generation
@@ -38,12 +38,12 @@ CONTEXT = 256
 async def engine() -> AsyncIterator[LlamaServer]:
     """The built-in engine, fresh; no part of a prompt is remembered of an earlier test."""
     running = Engine(EngineOptions(MODEL, ctx=CONTEXT, slots=1, threads=1))
-    hub = StreamHub()
+    poller = Poller()
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(hub.run)
+        nursery.start_soon(poller.run)
         await nursery.start(running.run)
         assert running.base_url is not None
-        server = LlamaServer(running.base_url, hub, api_key=running.api_key)
+        server = LlamaServer(running.base_url, poller, api_key=running.api_key)
         try:
             yield server
         finally:
@@ -54,11 +54,11 @@ async def engine() -> AsyncIterator[LlamaServer]:
 @contextlib.asynccontextmanager
 async def synthetic() -> AsyncIterator[LlamaServer]:
     """The synthetic upstream, of which the crash tests assume the same."""
-    hub = StreamHub()
+    poller = Poller()
     with synthetic_upstream.running("--rate", "0") as url:
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(hub.run)
-            server = LlamaServer(url, hub)
+            nursery.start_soon(poller.run)
+            server = LlamaServer(url, poller)
             try:
                 yield server
             finally:

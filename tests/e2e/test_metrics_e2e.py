@@ -174,7 +174,7 @@ _KEYWORDS = {"by", "on", "unless", "and", "or"}
 
 def _used(expression: str) -> tuple[set[str], set[tuple[str, str]], set[str]]:
     """Of a PromQL expression: its metrics, its matchers (metric, label), its grouping labels."""
-    groups = {
+    model_keys = {
         label.strip()
         for found in re.findall(r"\b(?:by|on)\s*\(([^)]*)\)", expression)
         for label in found.split(",")
@@ -189,12 +189,12 @@ def _used(expression: str) -> tuple[set[str], set[tuple[str, str]], set[str]]:
     rest = re.sub(r"\[[^]]*\]", " ", rest)
     rest = re.sub(r"label_values\((.*),\s*\w+\)", r"\1", rest)
     names = set(_WORDS.findall(rest)) - _FUNCTIONS - _KEYWORDS
-    return names, matchers, groups
+    return names, matchers, model_keys
 
 
 def _alerts() -> list[dict[str, Any]]:
     found = yaml.safe_load((DEPLOY / "alerts.yml").read_text())
-    return [rule for group in found["groups"] for rule in group["rules"]]
+    return [rule for model_key in found["groups"] for rule in model_key["rules"]]
 
 
 def _panels() -> list[dict[str, Any]]:
@@ -223,7 +223,7 @@ def test_deploy_uses_only_metrics_and_labels_that_there_are(
         labels[name] = {label for of in found for label, _ in of}
     wrong = []
     for where, expression in _expressions():
-        names, matchers, groups = _used(expression)
+        names, matchers, model_keys = _used(expression)
         assert names, f"{where}: {expression}"
         wrong += [f"{where}: no metric {name}" for name in names if name not in labels]
         wrong += [
@@ -232,14 +232,14 @@ def test_deploy_uses_only_metrics_and_labels_that_there_are(
             if label not in labels.get(name, set()) | OWN_LABELS
         ]
         has = set.union(OWN_LABELS, *(labels.get(name, set()) for name in names))
-        wrong += [f"{where}: no label {label}" for label in groups if label not in has]
+        wrong += [f"{where}: no label {label}" for label in model_keys if label not in has]
     assert not wrong
 
 
 def test_what_the_deploy_test_would_find() -> None:
     """The reading of expressions itself, on ones that are wrong."""
-    names, matchers, groups = _used('sum by (le, foo) (rate(bar_total{baz=~"x|y"}[5m])) > 0.5')
-    assert (names, matchers, groups) == ({"bar_total"}, {("bar_total", "baz")}, {"le", "foo"})
+    names, matchers, model_keys = _used('sum by (le, foo) (rate(bar_total{baz=~"x|y"}[5m])) > 0.5')
+    assert (names, matchers, model_keys) == ({"bar_total"}, {("bar_total", "baz")}, {"le", "foo"})
     assert _used("a / (b > 0) unless on (instance) c == 1")[0] == {"a", "b", "c"}
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from llcuda_net.config.users import ANONYMOUS, User
 from llcuda_net.errors import RequestError
-from llcuda_net.scheduler.scheduler import Admission, Claim, Ticket
+from llcuda_net.scheduler.scheduler import Scheduler, SlotRequest, Ticket
 from llcuda_protocol import ErrorCode
 
 ANN, BOB, EVE = User("ann"), User("bob"), User("eve")
@@ -61,7 +61,9 @@ class Slots:
 
     def place(self, ticket: Ticket) -> Held | None:
         self.asked += 1
-        if self.busy >= self.size or (self.keys is not None and ticket.claim.key not in self.keys):
+        if self.busy >= self.size or (
+            self.keys is not None and ticket.slot_request.key not in self.keys
+        ):
             return None
         self.busy += 1
         return Held(self)
@@ -74,27 +76,27 @@ class Desk:
         self.clock = Clock()
         self.slots = Slots(slots)
         options.setdefault("clock", self.clock)
-        self.admission = Admission(self.slots.place, max_queue, **options)
-        self.slots.pump = self.admission.pump
+        self.scheduler = Scheduler(self.slots.place, max_queue, **options)
+        self.slots.pump = self.scheduler.pump
 
-    def enter(self, user: User = ANONYMOUS, *, always: bool = False, **claim: Any) -> Ticket:
-        return self.admission.enter(Claim(user, **claim), always=always)
+    def enter(self, user: User = ANONYMOUS, *, always: bool = False, **slot_request: Any) -> Ticket:
+        return self.scheduler.enter(SlotRequest(user, **slot_request), always=always)
 
     def leave(self, *tickets: Ticket, tokens: int = 0) -> None:
         """They leave, and have made so many tokens if they ran."""
         for ticket in tickets:
             if tokens:
                 ticket.made = lambda: tokens
-            self.admission.leave(ticket)
+            self.scheduler.leave(ticket)
 
     def wait(self, seconds: float) -> None:
         """Time passes, and what is due by it is done."""
         end = self.clock.now + seconds
-        while (due := max(self.admission.due(), self.clock.now)) <= end:
+        while (due := max(self.scheduler.due(), self.clock.now)) <= end:
             self.clock.now = due
-            self.admission.pump()
+            self.scheduler.pump()
         self.clock.now = end
-        self.admission.pump()
+        self.scheduler.pump()
 
 
 def refused(enter: Callable[[], Ticket], match: str) -> RequestError:

@@ -18,7 +18,7 @@ from typing import Any
 import trio
 
 from llcuda_net.cli import server
-from llcuda_net.generation.persistence import Keeper
+from llcuda_net.generation.persistence import Persistence
 from llcuda_net.storage.journal.disk import RealFiles
 
 #: Seconds that a result is committed after `done`.
@@ -29,16 +29,16 @@ JOURNAL_LATE = 0.05
 
 def acknowledge_before_commit() -> None:
     """Send `done` at once, and commit the result later."""
-    commit = Keeper.finish
+    commit = Persistence.finish
 
-    async def finish(self: Keeper, *arguments: Any, **named: Any) -> None:
+    async def finish(self: Persistence, *arguments: Any, **named: Any) -> None:
         async def later() -> None:
             await trio.sleep(COMMIT_LATE)
             await commit(self, *arguments, **named)
 
         trio.lowlevel.spawn_system_task(later)
 
-    Keeper.finish = finish  # type: ignore[method-assign]
+    Persistence.finish = finish  # type: ignore[method-assign]
 
 
 def send_before_journal() -> None:

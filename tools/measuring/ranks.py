@@ -10,7 +10,7 @@ from typing import Any
 import trio
 
 from llcuda_net.batch import post_process
-from llcuda_net.batch.mpi import World
+from llcuda_net.batch.mpi import Communicator
 from llcuda_net.batch.record import GAP, outcomes, values
 from llcuda_net.batch.targets import open_target
 from llcuda_net.bench import document, prompts, schedules
@@ -30,7 +30,9 @@ _LEAD = 0.3
 _METRICS = ("ttft", "tpot", "latency", GAP)
 
 
-async def point(world: World, args: argparse.Namespace, inflight: int) -> dict[str, Any] | None:
+async def point(
+    communicator: Communicator, args: argparse.Namespace, inflight: int
+) -> dict[str, Any] | None:
     """Load with all ranks for once.
 
     Args:
@@ -46,42 +48,44 @@ async def point(world: World, args: argparse.Namespace, inflight: int) -> dict[s
     servers = args.server.split(",")
     access = options.access_of(args)
     about: dict[str, Any] = {}
-    async with open_stack(servers[world.rank % len(servers)], access) as (target, error):
+    async with open_stack(servers[communicator.rank % len(servers)], access) as (target, error):
         if target is not None:
             try:
                 said = await target.about()
                 about = {"model": said.model, "slots": said.slots, "version": said.version}
             except LlcudaError as problem:
                 error = str(problem)
-        failures = await world.gather(error)
-        failures = await world.broadcast(failures)
+        failures = await communicator.gather(error)
+        failures = await communicator.broadcast(failures)
         if any(failures):
             told = [f"rank {rank}: {text}" for rank, text in enumerate(failures) if text]
             raise ConnectError("; ".join(told))
         assert target is not None
-        mpi = await costs(world)
-        offset, uncertain = await clock_offset(world)
+        mpi = await costs(communicator)
+        offset, uncertain = await clock_offset(communicator)
         length = args.warmup + args.seconds
         plan = Plan(
             schedule=schedules.closed(inflight, length),
-            prompts=prompts.parse(args.prompts, seed=args.seed + world.rank),
+            prompts=prompts.parse(args.prompts, seed=args.seed + communicator.rank),
             params=options.params_of(args),
             timeout=args.timeout,
             warmup=args.warmup,
             cut=True,
-            seed=args.seed + world.rank,
+            seed=args.seed + communicator.rank,
         )
         after, post = None, ""
         if args.cuda_work is not None or args.cuda_post:
-            post_process.choose_gpu(world.local_rank)
+            post_process.choose_gpu(communicator.local_rank)
             after, post = post_process.prepare(args.cuda_work, args.cuda_iters, args.cuda_post)
-        start = await world.broadcast(time.monotonic() + _LEAD if world.rank == 0 else None)
+        start = await communicator.broadcast(
+            time.monotonic() + _LEAD if communicator.rank == 0 else None
+        )
         begins = trio.current_time() + (start + offset - time.monotonic())
         found = await once(plan, {"gateway": target}, after=after, label="rank 0:", start=begins)
     own = {
-        "rank": world.rank,
-        "host": world.host,
-        "server": servers[world.rank % len(servers)],
+        "rank": communicator.rank,
+        "host": communicator.host,
+        "server": servers[communicator.rank % len(servers)],
         "about": about,
         "cores": document.cores(),
         "inflight": inflight,
@@ -103,13 +107,13 @@ async def point(world: World, args: argparse.Namespace, inflight: int) -> dict[s
         name: Histogram(v for group in values(found.measured, name) for v in group)
         for name in _METRICS
     }
-    merged = await world.reduce(
+    merged = await communicator.reduce(
         {name: histogram.encode() for name, histogram in histograms.items()}, merge
     )
-    everyone = await world.gather(own)
+    everyone = await communicator.gather(own)
     if everyone is None:
         return None
-    return {**together(everyone, merged), "mpi": mpi, "library": world.library}
+    return {**together(everyone, merged), "mpi": mpi, "library": communicator.library}
 
 
 def open_stack(server: str, access: dict[str, Any]) -> Any:
@@ -140,7 +144,7 @@ def merge(a: dict[str, str], b: dict[str, str]) -> dict[str, str]:
     return {name: Histogram.decode(a[name]).merge(Histogram.decode(b[name])).encode() for name in a}
 
 
-async def clock_offset(world: World) -> tuple[float, float]:
+async def clock_offset(communicator: Communicator) -> tuple[float, float]:
     """What to add to rank 0's monotonic time to get this rank's, and how uncertain that is.
 
     By the round trip that took least of many (F. Cristian, "Probabilistic Clock Synchronization",
@@ -148,45 +152,45 @@ async def clock_offset(world: World) -> tuple[float, float]:
     offset is taken to be 0.
     """
     best, offset = float("inf"), 0.0
-    hosts = await world.broadcast(await world.gather(world.host))
-    for rank in range(1, world.size):
-        if world.rank == rank:
+    hosts = await communicator.broadcast(await communicator.gather(communicator.host))
+    for rank in range(1, communicator.size):
+        if communicator.rank == rank:
             for _ in range(_ROUNDS):
                 sent = time.monotonic()
-                world.send(0, "clock", None)
-                _, theirs = await _soon(world, "clock")
+                communicator.send(0, "clock", None)
+                _, theirs = await _soon(communicator, "clock")
                 came = time.monotonic()
                 if came - sent < best:
                     best, offset = came - sent, (sent + came) / 2 - theirs
-        elif world.rank == 0:
+        elif communicator.rank == 0:
             for _ in range(_ROUNDS):
-                source, _ = await _soon(world, "clock")
-                world.send(source, "clock", time.monotonic())
-        await world.barrier()
-    if world.rank == 0 or hosts[world.rank] == hosts[0]:
-        return 0.0, 0.0 if world.rank == 0 else best / 2
+                source, _ = await _soon(communicator, "clock")
+                communicator.send(source, "clock", time.monotonic())
+        await communicator.barrier()
+    if communicator.rank == 0 or hosts[communicator.rank] == hosts[0]:
+        return 0.0, 0.0 if communicator.rank == 0 else best / 2
     return offset, best / 2
 
 
-async def _soon(world: World, channel: str) -> tuple[int, Any]:
+async def _soon(communicator: Communicator, channel: str) -> tuple[int, Any]:
     """A message that comes at once: looked for without sleeping, since this is not under load."""
     while True:
-        world.look()
-        if (found := world.take(channel)) is not None:
+        communicator.look()
+        if (found := communicator.take(channel)) is not None:
             return found
         await trio.lowlevel.checkpoint()
 
 
-async def costs(world: World) -> dict[str, float]:
+async def costs(communicator: Communicator) -> dict[str, float]:
     """Median microseconds of MPI itself: a round trip of two ranks, and an allreduce of all."""
     found: dict[str, float] = {}
-    if world.size == 1:
+    if communicator.size == 1:
         return found
     for size in (8, 65_536):
-        took = await world.ping_pong(size, _ROUNDS * 4)
+        took = await communicator.ping_pong(size, _ROUNDS * 4)
         if took:
             found[f"round trip of {size} bytes"] = statistics.median(took) * 1e6
-    took = await world.all_reduce(_ROUNDS * 4)
+    took = await communicator.all_reduce(_ROUNDS * 4)
     found["allreduce of 8 bytes"] = statistics.median(took) * 1e6
     return found
 

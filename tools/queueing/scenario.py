@@ -18,14 +18,16 @@ def length(chance: random.Random, mean: float) -> int:
     return min(1024, max(1, int(chance.lognormvariate(0.0, 1.0) * mean)))
 
 
-def flood(simulation: Simulation, user: User, mean: float, waiting: int, **claim: Any) -> None:
+def flood(
+    simulation: Simulation, user: User, mean: float, waiting: int, **slot_request: Any
+) -> None:
     """Somebody who has so many requests there all along."""
-    chance = random.Random(f"{user.name} {claim}")
+    chance = random.Random(f"{user.name} {slot_request}")
 
     def one() -> None:
         prompt = chance.randrange(10, 200)
         size = length(chance, mean)
-        simulation.enter(user, size, one, prompt_tokens=prompt, **claim)
+        simulation.enter(user, size, one, prompt_tokens=prompt, **slot_request)
 
     for _ in range(waiting):
         one()

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from llcuda_net.config.users import User
-from llcuda_net.scheduler.scheduler import Admission, Claim, Lease, Ticket
+from llcuda_net.scheduler.scheduler import Lease, Scheduler, SlotRequest, Ticket
 from llcuda_net.scheduler.ticket import Phase
 
 
@@ -36,13 +36,13 @@ _READING = 20.0
 class Queue(Protocol):
     """What is tried."""
 
-    def enter(self, claim: Claim) -> Ticket:
+    def enter(self, slot_request: SlotRequest) -> Ticket:
         """See Admission."""
 
     def leave(self, ticket: Ticket) -> None:
         """See Admission."""
 
-    def again(self, ticket: Ticket, claim: Claim) -> None:
+    def again(self, ticket: Ticket, slot_request: SlotRequest) -> None:
         """See Admission."""
 
     def pump(self) -> None:
@@ -60,10 +60,10 @@ class Fifo:
         self._waiting: list[Ticket] = []
         self._count = 0
 
-    def enter(self, claim: Claim) -> Ticket:
+    def enter(self, slot_request: SlotRequest) -> Ticket:
         """See Admission."""
         self._count += 1
-        ticket = Ticket(claim, self._count, 0.0, math.inf, self.leave)
+        ticket = Ticket(slot_request, self._count, 0.0, math.inf, self.leave)
         self._waiting.append(ticket)
         self.pump()
         return ticket
@@ -76,7 +76,7 @@ class Fifo:
         if ticket in self._waiting:
             self._waiting.remove(ticket)
 
-    def again(self, ticket: Ticket, claim: Claim) -> None:
+    def again(self, ticket: Ticket, slot_request: SlotRequest) -> None:
         """See Admission."""
         assert ticket.lease is not None
         self._waiting.insert(0, ticket)
@@ -117,7 +117,7 @@ class Work:
     """One request."""
 
     user: User
-    claim: Claim
+    slot_request: SlotRequest
     tokens: int
     over: Callable[[], None]
     came: float
@@ -131,7 +131,7 @@ class Work:
     @property
     def most(self) -> int:
         """Tokens that it may use: those of its prompt and its answer."""
-        return self.claim.prompt_tokens + self.tokens
+        return self.slot_request.prompt_tokens + self.tokens
 
 
 class Slot:
@@ -161,7 +161,7 @@ class Simulation:
         self.clock = Clock()
         self.upstreams = upstreams
         self.queue: Queue = (
-            Admission(self._place, 10**9, clock=self.clock) if queue is None else queue(self._place)
+            Scheduler(self._place, 10**9, clock=self.clock) if queue is None else queue(self._place)
         )
         self.served: Counter[tuple[str, str, int]] = Counter()
         self.waiting: Counter[tuple[User, str, Hashable]] = Counter()
@@ -201,10 +201,14 @@ class Simulation:
             self.check()
 
     def enter(
-        self, user: User, tokens: int, over: Callable[[], None] = lambda: None, **claim: object
+        self,
+        user: User,
+        tokens: int,
+        over: Callable[[], None] = lambda: None,
+        **slot_request: object,
     ) -> Work:
         """A request comes; `over` is called when it has come to its end."""
-        made = Claim(user, **claim)  # type: ignore[arg-type]
+        made = SlotRequest(user, **slot_request)  # type: ignore[arg-type]
         work = Work(user, made, tokens, over, self.clock.now)
         self.largest[made.model] = max(self.largest[made.model], work.most)
         self.waiting[user, made.model, made.key] += 1
@@ -221,9 +225,9 @@ class Simulation:
             work.before = self._made(work)
             work.turns += 1
             self.running[work.user] -= 1
-            self.waiting[work.user, work.claim.model, work.claim.key] += 1
+            self.waiting[work.user, work.slot_request.model, work.slot_request.key] += 1
             assert work.ticket is not None
-            self.queue.again(work.ticket, work.claim)
+            self.queue.again(work.ticket, work.slot_request)
 
     def back(self, upstream: Upstream) -> None:
         """An upstream is there again."""
@@ -236,13 +240,13 @@ class Simulation:
         self.queue.pump()
 
     def _place(self, ticket: Ticket) -> Slot | None:
-        claim = ticket.claim
+        slot_request = ticket.slot_request
         free = [
             upstream
             for upstream in self.upstreams
             if upstream.up
-            and upstream.model == claim.model
-            and claim.key in upstream.keys
+            and upstream.model == slot_request.model
+            and slot_request.key in upstream.keys
             and len(upstream.running) < upstream.slots
         ]
         if not free:
@@ -251,14 +255,14 @@ class Simulation:
         assert work is not None
         upstream = work.upstream = min(free, key=lambda one: len(one.running) / one.slots)
         upstream.running.append(work)
-        self.waiting[work.user, claim.model, claim.key] -= 1
+        self.waiting[work.user, slot_request.model, slot_request.key] -= 1
         self.running[work.user] += 1
         work.began = self.clock.now
         if work.first_began is None:
             work.first_began = self.clock.now
         ticket.made = lambda: self._made(work)
         self.on_begin(work)
-        seconds = claim.prompt_tokens / upstream.rate / _READING
+        seconds = slot_request.prompt_tokens / upstream.rate / _READING
         seconds += (work.tokens - work.before) / upstream.rate
         turn = work.turns
         self.after(seconds, lambda: self._end(work, turn))
@@ -268,7 +272,9 @@ class Simulation:
         if turn != work.turns:
             return
         assert work.ticket is not None
-        self.served[work.user.name, work.claim.model, work.claim.priority] += work.most
+        self.served[work.user.name, work.slot_request.model, work.slot_request.priority] += (
+            work.most
+        )
         self.running[work.user] -= 1
         work.before, work.turns = work.tokens, turn + 1
         self.finished += 1
@@ -279,7 +285,7 @@ class Simulation:
     def _made(self, work: Work) -> int:
         if work.upstream is None:
             return work.before
-        reading = work.claim.prompt_tokens / work.upstream.rate / _READING
+        reading = work.slot_request.prompt_tokens / work.upstream.rate / _READING
         seconds = max(0.0, self.clock.now - work.began - reading)
         return min(work.tokens, work.before + int(seconds * work.upstream.rate))
 
@@ -290,8 +296,8 @@ class Simulation:
         total = self.served.copy()
         for work in self._works.values():
             if work.first_began is not None:
-                key = work.user.name, work.claim.model, work.claim.priority
-                total[key] += work.claim.prompt_tokens + self._made(work)
+                key = work.user.name, work.slot_request.model, work.slot_request.priority
+                total[key] += work.slot_request.prompt_tokens + self._made(work)
         return total
 
     def check(self) -> None:

@@ -50,11 +50,11 @@ def _run(arguments: argparse.Namespace) -> int:
     params = options.check(arguments)
     name, connect = upstream_options.opener(arguments, arguments.inflight)
 
-    from llcuda_net.batch.mpi import World
+    from llcuda_net.batch.mpi import Communicator
     from llcuda_net.util import logs
 
     logs.configure("error")
-    return options.run(PROG, arguments, World(), name, connect, params)
+    return options.run(PROG, arguments, Communicator(), name, connect, params)
 
 
 if __name__ == "__main__":

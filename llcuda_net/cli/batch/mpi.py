@@ -79,14 +79,14 @@ def _run(arguments: argparse.Namespace) -> int:
     if not all(server.strip() for server in servers):
         fail("--server has an empty name in its list")
 
-    from llcuda_net.batch.mpi import open_world
+    from llcuda_net.batch.mpi import open_communicator
     from llcuda_net.batch.targets import open_target
     from llcuda_net.errors import ConfigError
     from llcuda_net.util import logs
 
     logs.configure("error")
-    with open_world() as world:
-        server = servers[world.rank % len(servers)].strip()
+    with open_communicator() as communicator:
+        server = servers[communicator.rank % len(servers)].strip()
         connect = partial(
             open_target,
             server,
@@ -96,11 +96,11 @@ def _run(arguments: argparse.Namespace) -> int:
             api_key=key,
         )
         try:
-            return options.run(PROG, arguments, world, server, connect, params)
+            return options.run(PROG, arguments, communicator, server, connect, params)
         except ConfigError as error:
             # In one line, and no rank may wait for this one.
             print_error(PROG, str(error))
-            world.abort(Exit.USAGE)
+            communicator.abort(Exit.USAGE)
             return Exit.USAGE
 
 

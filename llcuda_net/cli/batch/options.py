@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 from llcuda_net.cli.common import Exit, Parser, fail, print_error
 
 if TYPE_CHECKING:
-    from llcuda_net.batch.distributor import HandOut
-    from llcuda_net.batch.mpi import World
+    from llcuda_net.batch.distributor import WorkQueue
+    from llcuda_net.batch.mpi import Communicator
     from llcuda_net.batch.targets import Direct, Gateway
 
     Open = Callable[[], AbstractAsyncContextManager[Gateway | Direct]]
@@ -114,7 +114,7 @@ def check(arguments: argparse.Namespace) -> dict[str, Any]:
 def run(
     prog: str,
     arguments: argparse.Namespace,
-    world: World,
+    communicator: Communicator,
     server: str,
     open_target: Open,
     params: dict[str, Any],
@@ -126,7 +126,7 @@ def run(
     """
     from llcuda_net.batch import input as batch_input
     from llcuda_net.batch import job, report
-    from llcuda_net.batch.distributor import HandOut
+    from llcuda_net.batch.distributor import WorkQueue
     from llcuda_net.batch.output import Output
     from llcuda_net.batch.rank import Rank
     from llcuda_net.bench.shown import Ticker
@@ -136,10 +136,10 @@ def run(
     if arguments.cuda_post:
         from llcuda_net.batch import post_process
 
-        post_process.choose_gpu(world.local_rank)
+        post_process.choose_gpu(communicator.local_rank)
         after, _ = post_process.prepare(None, arguments.cuda_iters, posting=True)
     rank = Rank(
-        world,
+        communicator,
         server,
         open_target,
         inflight=arguments.inflight,
@@ -147,17 +147,17 @@ def run(
         after=after,
     )
     ticker = Ticker()
-    if world.rank:
-        run_async(job.run, world, rank, arguments.inflight, None, _quiet, _quiet)
+    if communicator.rank:
+        run_async(job.run, communicator, rank, arguments.inflight, None, _quiet, _quiet)
         return Exit.OK
     path = Path(arguments.input)
     total = batch_input.count(path)
     output = Output(Path(arguments.output), ordered=arguments.order == "input")
-    hand_out = HandOut(
+    hand_out = WorkQueue(
         batch_input.read(path, params, arguments.job), output, retries=arguments.retries
     )
 
-    def progress(state: HandOut) -> None:
+    def progress(state: WorkQueue) -> None:
         ticker.say(f"{state.done + state.skipped:,} of {total:,} lines, {state.out} under way")
 
     def note(text: str) -> None:
@@ -165,12 +165,12 @@ def run(
         print(f"{prog}: {text}", file=sys.stderr, flush=True)
 
     try:
-        done = run_async(job.run, world, rank, arguments.inflight, hand_out, progress, note)
+        done = run_async(job.run, communicator, rank, arguments.inflight, hand_out, progress, note)
     finally:
         ticker.erase()
         output.close()
     assert done is not None
-    found = report.document(hand_out, done, world.size, output.errors)
+    found = report.document(hand_out, done, communicator.size, output.errors)
     for line in report.lines(found):
         print(line, file=sys.stderr)
     if arguments.json:

@@ -12,7 +12,7 @@ import trio
 
 from llcuda_net import sync
 from llcuda_net.analysis.embeddings import LongTexts
-from llcuda_net.analysis.vector_index import RECIPE, Near
+from llcuda_net.analysis.vector_index import RECIPE, VectorIndex
 from llcuda_net.cli.common import Exit, fail, paint, read_token
 from llcuda_net.cli.results.command import data_directory
 from llcuda_net.cli.results.find import SHORT
@@ -26,7 +26,7 @@ from llcuda_net.storage.results.interface import Space
 from llcuda_net.storage.results.sqlite import SqliteStore
 from llcuda_net.upstream.engine.supervisor import Engine, EngineOptions
 from llcuda_net.upstream.llama.client import LlamaServer
-from llcuda_net.upstream.llama.poller import StreamHub
+from llcuda_net.upstream.llama.poller import Poller
 from llcuda_net.upstream.model.fingerprint import file_of, hash_of_file
 from llcuda_net.util import logs
 from llcuda_net.util.address import Address, parse_address
@@ -137,7 +137,7 @@ def _in_the_store(store: SqliteStore, folder: Path, text: str, k: int) -> tuple[
                 "llcuda-server with it, on this data directory",
                 Exit.REFUSED,
             )
-    near = Near.load(store.analyses, space)
+    near = VectorIndex.load(store.analyses, space)
     found = near.search(vector, k, store.analyses, None) if len(vector) == space.dim else []
     hits = [
         Hit(
@@ -179,7 +179,7 @@ async def _vector(model: Path, text: str) -> list[float]:
         try:
             await nursery.start(engine.run)
             assert engine.base_url is not None
-            upstream = LlamaServer(engine.base_url, StreamHub(), api_key=engine.api_key)
+            upstream = LlamaServer(engine.base_url, Poller(), api_key=engine.api_key)
             try:
                 (vector,) = await LongTexts(upstream.embed).vectors([text])
             finally:

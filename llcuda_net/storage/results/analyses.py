@@ -28,7 +28,7 @@ from llcuda_net.storage.results.interface import (
     Summary,
 )
 from llcuda_net.storage.results.queries import SUMMARY
-from llcuda_net.storage.results.search_index import Derived
+from llcuda_net.storage.results.search_index import SearchIndex
 
 #: Results looked at in one step, and seconds that reading their log-probabilities may take.
 _STEP_RESULTS, _STEP = 256, 0.02
@@ -44,9 +44,9 @@ class SqliteAnalyses:
     """
 
     def __init__(
-        self, derived: Derived, results: apsw.Connection, codec: Codec, fetch: Fetch
+        self, search_index: SearchIndex, results: apsw.Connection, codec: Codec, fetch: Fetch
     ) -> None:
-        self._derived = derived
+        self._derived = search_index
         self._results = results
         self._codec = codec
         self._fetch = fetch

@@ -34,7 +34,7 @@ _NS_A_DAY = 86_400 * 10**9
 Document = Callable[[bytes | int, bytes | int], tuple[dict[str, Any], str]]
 
 
-class Derived:
+class SearchIndex:
     """derived.db, beside a connection to results.db.
 
     Args:
@@ -140,7 +140,9 @@ class Derived:
     # -- reading ------------------------------------------------------------------------------
 
     def attach(self) -> bool:
-        """Whether there is a file, now beside results.db in the reading connection: `derived`."""
+        """Whether there is a file, now beside results.db in the reading connection:
+        `search_index`.
+        """
         if not self._attached and self._path.exists():
             self._results.execute("ATTACH ? AS derived", (str(self._path),))
             self._attached = True

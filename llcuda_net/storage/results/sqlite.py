@@ -38,7 +38,7 @@ from llcuda_net.storage.results.interface import (
     Step,
     Summary,
 )
-from llcuda_net.storage.results.search_index import Derived
+from llcuda_net.storage.results.search_index import SearchIndex
 
 RESULTS, DERIVED = "results.db", "derived.db"
 #: Pages of the write-ahead log from which it is copied into the database.
@@ -97,8 +97,8 @@ class SqliteStore:
                         "updates it",
                         StorageError.REFUSED,
                     )
-                self.derived = Derived(directory / DERIVED, self._db, create=write)
-                self.analyses = SqliteAnalyses(self.derived, self._db, self._codec, self._body)
+                self.search_index = SearchIndex(directory / DERIVED, self._db, create=write)
+                self.analyses = SqliteAnalyses(self.search_index, self._db, self._codec, self._body)
             except BaseException:
                 self._db.close()
                 raise
@@ -207,7 +207,7 @@ class SqliteStore:
     def derive(self) -> bool:
         """See Store."""
         with errors("the search index cannot be brought up to date"):
-            return self.derived.step(self._document)
+            return self.search_index.step(self._document)
 
     def _document(self, request: bytes | int, log: bytes | int) -> tuple[dict[str, Any], str]:
         codec = self._codec
@@ -300,7 +300,7 @@ class SqliteStore:
     def search(self, words: str, query: Query) -> list[Hit]:
         """See Store."""
         with errors("results cannot be searched"):
-            return self.derived.search(words, query, self._document)
+            return self.search_index.search(words, query, self._document)
 
     def export(self, query: Query) -> Iterator[Result]:
         """See Store."""
@@ -326,10 +326,10 @@ class SqliteStore:
         """See Store."""
         with errors("the store cannot be read"):
             stats = queries.stats(self._db, owner)
-            stats.days = self.derived.days(owner)
+            stats.days = self.search_index.days(owner)
             stats.tokens = sum(day.tokens for day in stats.days)
             stats.prompt_tokens = sum(day.prompt_tokens for day in stats.days)
-            stats.unindexed = self.derived.behind()
+            stats.unindexed = self.search_index.behind()
             folder = self._path.parent
             for name in (RESULTS, DERIVED):
                 for path in folder.glob(f"{name}*"):
@@ -347,7 +347,9 @@ class SqliteStore:
     def prune(self, retention: Retention) -> Iterator[Step]:
         """See Store."""
         with errors("results cannot be pruned"):
-            for step in pruning.steps(self._db, retention, self.derived.forget, self._references):
+            for step in pruning.steps(
+                self._db, retention, self.search_index.forget, self._references
+            ):
                 self.settle()
                 yield step
 
@@ -359,7 +361,7 @@ class SqliteStore:
 
     def close(self) -> None:
         """See Store."""
-        self.derived.close()
+        self.search_index.close()
         self._db.close()
 
 

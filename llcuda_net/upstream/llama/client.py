@@ -24,11 +24,11 @@ import trio
 
 from llcuda_net.errors import ConfigError, RequestError
 from llcuda_net.upstream.interface import OnEvents, Properties
-from llcuda_net.upstream.llama.poller import StreamHub
+from llcuda_net.upstream.llama.poller import Poller
 from llcuda_net.upstream.llama.sse import FINAL_FIELDS, EventParser, nonsense, upstream_failure
 from llcuda_net.upstream.llama.token_stream import (
     LeanStream,
-    Patience,
+    StreamTimeouts,
     send_now,
     stalled,
     unwind,
@@ -61,14 +61,14 @@ class LlamaServer:
     def __init__(
         self,
         base_url: str,
-        hub: StreamHub,
+        poller: Poller,
         *,
         api_key: str | None = None,
-        patience: Patience | None = None,
+        patience: StreamTimeouts | None = None,
     ) -> None:
-        self._hub = hub
+        self._poller = poller
         self._headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
-        self._patience = patience or Patience()
+        self._patience = patience or StreamTimeouts()
         self._properties: Properties | None = None
         #: Set while it is our own engine and known not to be there.
         self.starting = False
@@ -288,10 +288,10 @@ class LlamaServer:
         sock = await self._request(body, on_sent)
         stream = LeanStream(on_events)
         try:
-            self._hub.add(sock, stream)
+            self._poller.add(sock, stream)
             await stream.watch(self._patience, first)
         finally:
-            self._hub.remove(sock)
+            self._poller.remove(sock)
             sock.close()
         if stream.failure is not None:
             raise stream.failure
@@ -364,7 +364,7 @@ class LlamaServer:
         if parser.events:
             events, parser.events = parser.events, []
             on_events(events)
-            self._hub.after_batch()
+            self._poller.after_batch()
 
     async def _read_events(
         self, reply: httpx.Response, parser: EventParser, on_events: OnEvents, first: float

@@ -31,7 +31,7 @@ class Sink(Protocol):
         """Nothing more will come; the hub has already let go of the socket."""
 
 
-class StreamHub:
+class Poller:
     """Reads many sockets in one task.
 
     Attributes:

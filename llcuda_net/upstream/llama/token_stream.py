@@ -16,7 +16,7 @@ from llcuda_protocol import ErrorCode
 
 
 @dataclass(frozen=True, slots=True)
-class Patience:
+class StreamTimeouts:
     """How long an upstream may say nothing, by phase.
 
     Attributes:
@@ -53,7 +53,7 @@ class LeanStream:
         self.batches = 0
         self._on_events = on_events
 
-    async def watch(self, patience: Patience, first: float) -> None:
+    async def watch(self, patience: StreamTimeouts, first: float) -> None:
         """Wait for the end, looking now and then whether tokens still come.
 
         Args:

@@ -188,7 +188,7 @@ class _Header:
 
     def _check_extent(self, tensors: int, alignment: int | None) -> None:
         """Compare the file's size with where its last tensor ends."""
-        need = 0
+        requirement = 0
         for _ in range(tensors):
             self._text()
             dims = int(self._scalar("<I"))
@@ -200,9 +200,9 @@ class _Header:
             kind = int(self._scalar("<I"))
             self.weights[kind] += elements
             block, width = _BLOCKS.get(kind, (1, 0))
-            need = max(need, int(self._scalar("<Q")) + elements // block * width)
+            requirement = max(requirement, int(self._scalar("<Q")) + elements // block * width)
         align = alignment or _DEFAULT_ALIGNMENT
-        whole = -(-self._file.tell() // align) * align + need
+        whole = -(-self._file.tell() // align) * align + requirement
         if tensors and whole > self._size:
             raise EngineError(
                 f"model file {self._shown} is truncated: {self._size:,} of {whole:,} bytes;"

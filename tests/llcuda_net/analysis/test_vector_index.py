@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from llcuda_net.analysis.vector_index import Near, quantised
+from llcuda_net.analysis.vector_index import VectorIndex, quantised
 from llcuda_net.storage.results.interface import Summary
 
 DIM = 4
@@ -39,8 +39,8 @@ def vectors(count: int, seed: int) -> np.ndarray[Any, Any]:
     return np.random.default_rng(seed).normal(size=(count, DIM)).astype(np.float32)
 
 
-def near_of(owners: list[str], found: np.ndarray[Any, Any], step: int = 3) -> Near:
-    near = Near(DIM)
+def near_of(owners: list[str], found: np.ndarray[Any, Any], step: int = 3) -> VectorIndex:
+    near = VectorIndex(DIM)
     rows = [
         (owner, seq, *codes)
         for seq, (owner, codes) in enumerate(zip(owners, quantised(found), strict=True), 1)
@@ -99,6 +99,6 @@ def test_what_is_gone_makes_room_for_the_next(owner: str | None) -> None:
 
 
 def test_rows_of_another_length_are_passed_over() -> None:
-    near = Near(DIM)
+    near = VectorIndex(DIM)
     near.add([("ann", 1, 1.0, b"abc"), ("ann", 2, 1.0, b"abcd"), ("bob", 3, 1.0, b"")])
     assert (near.count(None), near.count("ann"), near.count("bob")) == (1, 1, 0)

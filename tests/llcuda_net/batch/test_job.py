@@ -14,9 +14,9 @@ from trio.testing import MockClock
 
 from llcuda_net.batch import input as batch_input
 from llcuda_net.batch import job, report
-from llcuda_net.batch.distributor import HandOut
+from llcuda_net.batch.distributor import WorkQueue
 from llcuda_net.batch.job import Done
-from llcuda_net.batch.mpi import World
+from llcuda_net.batch.mpi import Communicator
 from llcuda_net.batch.output import Output
 from llcuda_net.batch.rank import FROM_ZERO, Rank, Tally, merge
 from llcuda_net.errors import ConfigError, ConnectError, RequestError
@@ -33,7 +33,7 @@ class Bench:
         self.down_until = 0.0
         self.notes: list[str] = []
         self.opened = 0
-        self.hand_out: HandOut
+        self.hand_out: WorkQueue
 
     @asynccontextmanager
     async def open(self) -> AsyncIterator[Any]:
@@ -44,13 +44,13 @@ class Bench:
         yield self.server
 
     async def run(self, *, ordered: bool = True, retries: int = 2, patience: float = 30.0) -> Done:
-        world = World()
-        rank = Rank(world, "fake:1", self.open, inflight=3, patience=patience)
+        communicator = Communicator()
+        rank = Rank(communicator, "fake:1", self.open, inflight=3, patience=patience)
         output = Output(self.path, ordered=ordered)
-        self.hand_out = HandOut(batch_input.read(self.input, {}, ""), output, retries=retries)
+        self.hand_out = WorkQueue(batch_input.read(self.input, {}, ""), output, retries=retries)
         try:
             done = await job.run(
-                world, rank, 3, self.hand_out, lambda state: None, self.notes.append
+                communicator, rank, 3, self.hand_out, lambda state: None, self.notes.append
             )
         finally:
             output.close()
@@ -212,9 +212,9 @@ async def test_a_rank_that_connects_when_all_is_done_ends_too(
         await trio.sleep(5)
         yield bench.server
 
-    world = World()
-    rank = Rank(world, "fake:1", slow, inflight=1, patience=1)
-    world.send(0, FROM_ZERO, None)
+    communicator = Communicator()
+    rank = Rank(communicator, "fake:1", slow, inflight=1, patience=1)
+    communicator.send(0, FROM_ZERO, None)
     with trio.fail_after(60):
         await rank.run()
 
@@ -254,7 +254,7 @@ def test_tallies_add_up() -> None:
 def test_lines_of_a_rank_that_goes_are_given_to_others(tmp_path: Path) -> None:
     bench = Bench(tmp_path, 4)
     output = Output(bench.path, ordered=False)
-    hand_out = HandOut(batch_input.read(bench.input, {}, ""), output, retries=0)
+    hand_out = WorkQueue(batch_input.read(bench.input, {}, ""), output, retries=0)
     taken = [hand_out.take(rank, 0.0) for rank in (0, 1, 1)]
     assert all(taken)
     assert hand_out.give_back(1, 0.0) == 2

@@ -8,17 +8,17 @@ import pytest
 from trio.testing import wait_all_tasks_blocked
 
 from llcuda_net.storage.records import Level
-from llcuda_net.upstream.backend import Member
+from llcuda_net.upstream.backend import Backend
 from llcuda_protocol import Accepted, Attach, Done, ErrorCode
 from tests.support.server.durable_server import keeping, stored
 from tests.support.server.failing_upstreams import begin, pair, read, read_on, rest
 from tests.support.server.memory_server import CREDIT, MemoryListener, Peer, ask, ready
-from tests.support.upstream.scripted_upstream import ANSWER, PROMPT, Talker, gone, members
+from tests.support.upstream.scripted_upstream import ANSWER, PROMPT, Talker, backends, gone
 
 LEVELS = pytest.mark.parametrize("level", [Level.PROCESS, Level.DISK, Level.STRICT])
 
 
-def fresh() -> tuple[Talker, Talker, list[Member]]:
+def fresh() -> tuple[Talker, Talker, list[Backend]]:
     """The same upstreams as another server finds them."""
     return pair()
 
@@ -116,7 +116,7 @@ async def test_a_failover_where_the_last_server_stopped(tmp_path: Path, level: L
 async def test_a_second_failure_before_anybody_was_asked(tmp_path: Path, level: Level) -> None:
     a, b, c = upstreams = Talker(), Talker(), Talker()
     a.paused = c.paused = True
-    async with keeping(tmp_path, members(*upstreams, model="m"), level) as (_, listener):
+    async with keeping(tmp_path, backends(*upstreams, model="m"), level) as (_, listener):
         peer, _ = await begin(listener)
         a.release(4)
         so_far = await read(peer, 4)
@@ -170,7 +170,7 @@ async def test_what_cannot_be_continued_is_stored_as_far_as_it_came(
 async def test_a_stored_answer_is_of_the_model_whoever_made_it(tmp_path: Path) -> None:
     """What one upstream said answers for another one of the same model, and not for others."""
     a, b = Talker(), Talker()
-    async with keeping(tmp_path, members(a, b, model="m")) as (_, listener):
+    async with keeping(tmp_path, backends(a, b, model="m")) as (_, listener):
         peer = await ready(listener)
         await peer.send(ask(PROMPT, params={"temperature": 0}))
         await peer.until(Done)

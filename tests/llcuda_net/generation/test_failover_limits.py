@@ -27,10 +27,10 @@ from tests.support.upstream.scripted_upstream import (
     PROMPT,
     STALL,
     Talker,
+    backend,
+    backends,
     broken,
     gone,
-    member,
-    members,
 )
 
 # -- what is given up, and what is not ---------------------------------------------------------
@@ -85,7 +85,7 @@ async def test_what_the_request_is_to_blame_for_is_not_tried_again(
 async def test_an_error_of_the_only_one_is_believed(autojump_clock: object) -> None:
     upstream = Talker()
     upstream.fails = broken("out of memory")
-    async with serving([member(upstream)], watched=True) as (_, listener):
+    async with serving([backend(upstream)], watched=True) as (_, listener):
         peer, _ = await begin(listener)
         _, error = await peer.until(Error)
         assert (error.code, error.message) == (ErrorCode.UPSTREAM_ERROR, "out of memory")
@@ -96,7 +96,7 @@ async def test_the_only_one_goes_on_when_it_is_back(autojump_clock: object) -> N
     """As the built-in engine, when it is started again."""
     upstream = Talker()
     upstream.paused = True
-    only = member(upstream)
+    only = backend(upstream)
     async with serving([only], watched=True) as (_, listener):
         peer, _ = await begin(listener)
         upstream.release(6)
@@ -197,7 +197,7 @@ async def test_what_waits_again_can_be_cancelled(autojump_clock: object) -> None
 async def test_it_comes_before_those_who_wait(autojump_clock: object) -> None:
     a, b = Talker(slots=1), Talker(slots=1)
     a.paused = b.paused = True
-    both = members(a, b, model="m")
+    both = backends(a, b, model="m")
     async with serving(both) as (_, listener):
         first, _ = await begin(listener)
         second, _ = await begin(listener)
@@ -278,7 +278,7 @@ async def test_a_model_that_was_restarted_with_another_does_not_continue(
 ) -> None:
     upstream = Talker()
     upstream.paused = True
-    async with serving([member(upstream)], watched=True) as (_, listener):
+    async with serving([backend(upstream)], watched=True) as (_, listener):
         peer, _ = await begin(listener)
         upstream.release(3)
         so_far = await read(peer, 3)
@@ -315,7 +315,7 @@ async def test_nor_while_it_is_not_known_whether_they_are_two(autojump_clock: ob
     b.logprobs = {n + 700: -1.0 for n in range(20)}
     async with serving(both) as (_, listener):
         peer, _ = await begin(listener)
-        assert both[0].group == both[1].group == ""
+        assert both[0].model_key == both[1].model_key == ""
         assert [m.name for m in both if m.leases] == ["a"]
         a.release(3)
         so_far = await read(peer, 3)
@@ -334,10 +334,10 @@ async def test_the_first_need_not_be_there_at_the_start(autojump_clock: object) 
         await trio.sleep(5)
         peer, _ = await begin(listener)
         assert (await rest(peer))[0] == ANSWER
-        group = both[1].group
+        model_key = both[1].model_key
         a.back()
         await trio.sleep(20)
-        assert both[0].group == both[1].group == group
+        assert both[0].model_key == both[1].model_key == model_key
 
 
 # -- requests that name a model, and vectors ----------------------------------------------------
@@ -345,7 +345,7 @@ async def test_the_first_need_not_be_there_at_the_start(autojump_clock: object) 
 
 async def test_a_request_names_its_model(autojump_clock: object) -> None:
     a, b = Talker(model="x"), Talker(model="y")
-    found = [member(a, "a", model="x"), member(b, "b", model="y")]
+    found = [backend(a, "a", model="x"), backend(b, "b", model="y")]
     async with serving(found) as (_, listener):
         for number, (name, upstream) in enumerate({"x": a, "y": b}.items(), 1):
             peer = await ready(listener)
@@ -365,7 +365,7 @@ async def test_a_request_names_its_model(autojump_clock: object) -> None:
 
 
 async def test_equal_keys_of_two_models_are_a_conflict(autojump_clock: object) -> None:
-    found = [member(Talker(model=name), name, model=name) for name in "xy"]
+    found = [backend(Talker(model=name), name, model=name) for name in "xy"]
     async with serving(found) as (_, listener):
         for one in found:
             assert isinstance(one.upstream, Talker)

@@ -12,7 +12,7 @@ from llcuda_net.config.users import ANONYMOUS, User, Users
 from llcuda_net.errors import RequestError, StorageError
 from llcuda_net.generation import listing
 from llcuda_net.generation.generation import Generation
-from llcuda_net.generation.persistence import Keeper
+from llcuda_net.generation.persistence import Persistence
 from llcuda_net.generation.registry import LINGER, Registry
 from llcuda_net.storage.records import Level, TokenLog
 from llcuda_net.storage.results.sqlite import SqliteStore
@@ -185,12 +185,13 @@ async def test_a_running_one_is_older_than_a_stored_one(tmp_path: Path) -> None:
         registry.add(generation)
     async with trio.open_nursery() as nursery:
         await nursery.start(storage.run)
-        keeper = Keeper(storage, Level.DISK)
+        persistence = Persistence(storage, Level.DISK)
 
         async def names(**changes: Any) -> list[str]:
             request = ListGenerations(1, **changes)
             return [
-                e["id"][-2:] for e in await listing.newest(request, ANONYMOUS, registry, keeper)
+                e["id"][-2:]
+                for e in await listing.newest(request, ANONYMOUS, registry, persistence)
             ]
 
         assert await names() == ["g5", "g4", "04", "g3", "02", "g1", "g0"]
@@ -216,7 +217,7 @@ async def test_what_goes_to_the_store_meanwhile_is_there_once_and_is_over(tmp_pa
     async with trio.open_nursery() as nursery:
         await nursery.start(storage.run)
         found = await listing.newest(
-            ListGenerations(1, limit=3), User("ann"), registry, Keeper(storage, Level.DISK)
+            ListGenerations(1, limit=3), User("ann"), registry, Persistence(storage, Level.DISK)
         )
         assert [(e["id"][-1], e["state"]) for e in found] == [
             ("4", "done"),
@@ -270,7 +271,7 @@ async def test_what_may_not_be_read_yet_is_not_shown(autojump_clock: object) -> 
     registry.add(told)
     registry.add(Generation("never accepted", None, {}, 1))
     request = ListGenerations(1)
-    (entry,) = await listing.newest(request, ANONYMOUS, registry, Keeper(None, Level.MEMORY))
+    (entry,) = await listing.newest(request, ANONYMOUS, registry, Persistence(None, Level.MEMORY))
     assert (entry["id"], entry["text"]) == (told.id, "one")
 
 
@@ -309,6 +310,6 @@ async def test_a_damaged_result_is_listed_without_its_text(tmp_path: Path) -> No
 async def test_an_unknown_id_is_refused_before_the_store_is_asked_for_more() -> None:
     with pytest.raises(RequestError) as caught:
         await listing.newest(
-            ListGenerations(1, before="x"), ANONYMOUS, Registry(), Keeper(None, Level.MEMORY)
+            ListGenerations(1, before="x"), ANONYMOUS, Registry(), Persistence(None, Level.MEMORY)
         )
     assert caught.value.code == ErrorCode.UNKNOWN_GENERATION

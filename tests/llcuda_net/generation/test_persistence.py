@@ -9,7 +9,7 @@ import pytest
 import trio
 
 from llcuda_net.errors import StorageError
-from llcuda_net.generation.persistence import Keeper
+from llcuda_net.generation.persistence import Persistence
 from llcuda_net.storage.records import Level
 from llcuda_protocol import Accepted, Cancel, Done, Error, ErrorCode, Ping, Pong, Tokens
 from tests.support.server.durable_server import keeping, stored
@@ -114,7 +114,7 @@ async def test_a_refusal_by_the_storage_reaches_the_client(
 
 
 async def test_nothing_is_kept_without_a_storage(tmp_path: Path) -> None:
-    async with serving(FakeUpstream(), keeper=Keeper(None, Level.DISK)) as (_, listener):
+    async with serving(FakeUpstream(), persistence=Persistence(None, Level.DISK)) as (_, listener):
         peer = await ready(listener)
         await peer.send(ask())
         accepted = await peer.next()

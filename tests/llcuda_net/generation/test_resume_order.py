@@ -12,12 +12,12 @@ from llcuda_net.errors import RequestError
 from llcuda_net.generation.generation import Generation, State
 from llcuda_net.generation.resuming import Resumer
 from llcuda_net.generation.runner import Runner
-from llcuda_net.scheduler.scheduler import Admission, Claim, Ticket
+from llcuda_net.scheduler.scheduler import Scheduler, SlotRequest, Ticket
 from llcuda_net.storage.records import Dispatched, TokenLog
 from llcuda_net.storage.storage import Recovered
-from llcuda_net.upstream.backend import Member
+from llcuda_net.upstream.backend import Backend
 from llcuda_net.upstream.interface import Properties
-from llcuda_net.upstream.lease import Lease, Need
+from llcuda_net.upstream.lease import Lease, Requirement
 from llcuda_net.upstream.pool import Pool
 from llcuda_protocol import ErrorCode
 from tests.support.server.memory_server import FakeUpstream
@@ -39,8 +39,8 @@ class Recorder:
     async def to_its_end(self, _: Generation, work: Callable[[], Awaitable[State]]) -> None:
         await work()
 
-    def claim(self, generation: Generation, group: str) -> Claim:
-        return Claim(generation.user, group, Need(group))
+    def slot_request(self, generation: Generation, model_key: str) -> SlotRequest:
+        return SlotRequest(generation.user, model_key, Requirement(model_key))
 
     async def complete(self, generation: Generation, _: Ticket) -> None:
         self.ran.append(generation.id)
@@ -66,27 +66,27 @@ async def test_others_go_on_while_one_waits_for_its_model(autojump_clock: object
     away.properties = None
     pool = Pool(
         [
-            Member(Spec("fake://away", "away", model="one"), away),
-            Member(Spec("fake://there", "there", model="two"), there),
+            Backend(Spec("fake://away", "away", model="one"), away),
+            Backend(Spec("fake://there", "there", model="two"), there),
         ]
     )
     await pool.prepare()
 
     def place(ticket: Ticket) -> Lease | None:
-        assert isinstance(ticket.claim.key, Need)
-        return pool.place(ticket.claim.key)
+        assert isinstance(ticket.slot_request.key, Requirement)
+        return pool.place(ticket.slot_request.key)
 
-    admission = Admission(place, 10)
+    scheduler = Scheduler(place, 10)
     recorder = Recorder()
     runner = cast(Runner, recorder)
 
-    def enter(_: Generation, claim: Claim) -> Ticket:
-        return admission.enter(claim, always=True)
+    def enter(_: Generation, slot_request: SlotRequest) -> Ticket:
+        return scheduler.enter(slot_request, always=True)
 
     def ready(_: Generation) -> None:
         pass
 
-    resumer = Resumer(runner, pool, admission, enter, ready)
+    resumer = Resumer(runner, pool, scheduler, enter, ready)
 
     async def resume(id_: str, model: str) -> None:
         await resumer.run(begun(id_), cast(Recovered, Entry(model)))

@@ -6,7 +6,7 @@ import pytest
 import trio
 import trio.testing
 
-from llcuda_net.scheduler.scheduler import Admission, Claim, Ticket
+from llcuda_net.scheduler.scheduler import Scheduler, SlotRequest, Ticket
 from tests.support.scheduler_slots import ANN, BOB, EVE, Desk, Held, Slots, refused, running
 
 
@@ -15,7 +15,7 @@ def test_a_free_slot_is_had_at_once_and_the_next_waits() -> None:
     tickets = [desk.enter() for _ in range(3)]
     assert [t.position for t in tickets] == [0, 1, 2]
     assert running(*tickets) == [True, False, False]
-    assert (desk.admission.running, desk.admission.queued) == (1, 2)
+    assert (desk.scheduler.running, desk.scheduler.queued) == (1, 2)
 
 
 def test_a_full_queue_refuses_and_says_when_to_come_back() -> None:
@@ -23,7 +23,7 @@ def test_a_full_queue_refuses_and_says_when_to_come_back() -> None:
     desk.enter()
     desk.enter()
     refused(desk.enter, "1 requests run and 1 wait")
-    assert (desk.admission.running, desk.admission.queued) == (1, 1)
+    assert (desk.scheduler.running, desk.scheduler.queued) == (1, 1)
     assert desk.enter(always=True).position == 2
 
 
@@ -61,31 +61,31 @@ def test_to_leave_again_is_nothing() -> None:
     one, two, three = (desk.enter() for _ in range(3))
     desk.leave(one, one, three, three)
     assert running(two) == [True]
-    assert (desk.admission.running, desk.admission.queued) == (1, 0)
+    assert (desk.scheduler.running, desk.scheduler.queued) == (1, 0)
     desk.leave(two, one, two)
-    assert desk.admission.idle
+    assert desk.scheduler.idle
     assert desk.slots.busy == 0
 
 
 async def test_a_ticket_comes_back_however_its_holder_ends(autojump_clock: object) -> None:
     slots = Slots(1)
-    admission = Admission(slots.place, 9)
+    scheduler = Scheduler(slots.place, 9)
     with pytest.raises(ZeroDivisionError):
-        async with admission.enter(Claim(ANN)):
+        async with scheduler.enter(SlotRequest(ANN)):
             raise ZeroDivisionError
     with trio.move_on_after(1):
-        async with admission.enter(Claim(ANN)):
+        async with scheduler.enter(SlotRequest(ANN)):
             await trio.sleep_forever()
-    holder = admission.enter(Claim(ANN))
+    holder = scheduler.enter(SlotRequest(ANN))
     with trio.move_on_after(1):  # while it waits
-        async with admission.enter(Claim(ANN)):
+        async with scheduler.enter(SlotRequest(ANN)):
             raise AssertionError
-    admission.leave(holder)
+    scheduler.leave(holder)
     with trio.CancelScope() as scope:  # before it looked whether its turn had come
         scope.cancel()
-        async with admission.enter(Claim(ANN)):
+        async with scheduler.enter(SlotRequest(ANN)):
             raise AssertionError
-    assert (admission.running, admission.queued, slots.busy) == (0, 0, 0)
+    assert (scheduler.running, scheduler.queued, slots.busy) == (0, 0, 0)
 
 
 async def test_spare_time_begins_when_nobody_has_a_slot_or_wants_one(
@@ -96,7 +96,7 @@ async def test_spare_time_begins_when_nobody_has_a_slot_or_wants_one(
     begun: list[float] = []
 
     async def work() -> None:
-        async with desk.admission.spare(0.5):
+        async with desk.scheduler.spare(0.5):
             begun.append(trio.current_time())
 
     started = trio.current_time()
@@ -120,7 +120,7 @@ async def test_whoever_comes_ends_spare_time_and_does_not_wait_for_it(
     ended: list[str] = []
 
     async def work() -> None:
-        async with desk.admission.spare(0.1):
+        async with desk.scheduler.spare(0.1):
             try:
                 await trio.sleep_forever()
             finally:
@@ -130,12 +130,12 @@ async def test_whoever_comes_ends_spare_time_and_does_not_wait_for_it(
     async with trio.open_nursery() as nursery:
         nursery.start_soon(work)
         await trio.sleep(1)
-        admission = desk.admission
-        assert (admission.running, admission.queued, admission.idle) == (0, 0, True)
+        scheduler = desk.scheduler
+        assert (scheduler.running, scheduler.queued, scheduler.idle) == (0, 0, True)
         assert running(desk.enter()) == [True]
         await trio.testing.wait_all_tasks_blocked()
         assert ended == ["cut off", "went on"]
-    assert not admission._spare
+    assert not scheduler._spare
 
 
 async def test_cancelling_spare_time_from_outside_cancels_it(autojump_clock: object) -> None:
@@ -143,10 +143,10 @@ async def test_cancelling_spare_time_from_outside_cancels_it(autojump_clock: obj
     busy = desk.enter()
     for settle, wait in ((0.0, 1.0), (5.0, 1.0), (0.0, 0.0)):
         with trio.move_on_after(wait) as scope:
-            async with desk.admission.spare(settle):
+            async with desk.scheduler.spare(settle):
                 await trio.sleep_forever()
         assert scope.cancelled_caught
-        if not desk.admission.idle:
+        if not desk.scheduler.idle:
             desk.leave(busy)
 
 
@@ -166,43 +166,43 @@ def test_errors_of_others_do_no_harm() -> None:
     def fail(*args: object) -> int:
         raise ZeroDivisionError
 
-    desk.admission.why = fail  # type: ignore[assignment]
+    desk.scheduler.why = fail  # type: ignore[assignment]
     first, second, third = desk.enter(ANN), desk.enter(ANN), desk.enter(BOB)
     for ticket in (first, second, third):
         ticket.on_position, ticket.made = fail, fail  # type: ignore[assignment]
-    place, desk.admission._place = desk.admission._place, fail  # type: ignore[assignment]
+    place, desk.scheduler._place = desk.scheduler._place, fail  # type: ignore[assignment]
     desk.slots.resize(2)
     assert running(first, second, third) == [False, False, False]
-    desk.admission._place = place
-    desk.admission.pump()
+    desk.scheduler._place = place
+    desk.scheduler.pump()
     assert running(first, second, third) == [True, False, True]
     assert first.lease is not None
     first.lease.release()
     first.lease = Broken()
     desk.leave(first)
     assert running(second) == [True]
-    assert (desk.admission.running, desk.admission.queued) == (2, 0)
+    assert (desk.scheduler.running, desk.scheduler.queued) == (2, 0)
     desk.leave(second, third)
-    assert desk.admission.idle
+    assert desk.scheduler.idle
     assert desk.slots.busy == 0
 
 
 def test_one_that_leaves_while_a_place_is_sought_for_it_has_none() -> None:
     desk = Desk(0)
     one, two = desk.enter(), desk.enter()
-    place = desk.admission._place
+    place = desk.scheduler._place
 
     def leave(ticket: Ticket) -> Held | None:
         lease = place(ticket)
         desk.leave(one)
         return lease  # type: ignore[return-value]
 
-    desk.admission._place = leave
+    desk.scheduler._place = leave
     desk.slots.pump = lambda: None
     desk.slots.size = 1
-    desk.admission.pump()
+    desk.scheduler.pump()
     assert (one.lease, running(two)) == (None, [True])
-    assert (desk.admission.running, desk.slots.busy) == (1, 1)
+    assert (desk.scheduler.running, desk.slots.busy) == (1, 1)
 
 
 def test_callbacks_may_come_and_go_themselves() -> None:
@@ -220,4 +220,4 @@ def test_callbacks_may_come_and_go_themselves() -> None:
     desk.slots.resize(1)
     assert all(ticket.lease is None for ticket in tickets)
     assert running(*entered) == [True, False, False, False, False]
-    assert (desk.admission.running, desk.admission.queued) == (1, 4)
+    assert (desk.scheduler.running, desk.scheduler.queued) == (1, 4)

@@ -9,7 +9,7 @@ import trio
 
 from llcuda_net.config.users import Priority, User
 from llcuda_net.errors import RequestError
-from llcuda_net.scheduler.quota import Account, Mean
+from llcuda_net.scheduler.quota import Mean, UserQuota
 from llcuda_protocol import ErrorCode
 from tests.support.scheduler_slots import ANN, BOB, EVE, Desk, refused, running
 
@@ -24,14 +24,14 @@ def test_no_more_run_at_once_than_a_user_may() -> None:
     assert running(other) == [True]
     desk.leave(tickets[0])
     assert running(*tickets) == [False, True, True, False]
-    assert (desk.admission.running_of(two), desk.admission.running_of(EVE)) == (2, 0)
+    assert (desk.scheduler.running_of(two), desk.scheduler.running_of(EVE)) == (2, 0)
 
 
 def test_another_limit_holds_at_once_for_those_who_wait() -> None:
     desk = Desk(4)
     tickets = [desk.enter(User("one", max_running=1)) for _ in range(4)]
     assert running(*tickets) == [True, False, False, False]
-    desk.admission.take_users(lambda name: User(name, max_running=3))
+    desk.scheduler.take_users(lambda name: User(name, max_running=3))
     assert running(*tickets) == [True, True, True, False]
 
 
@@ -54,10 +54,10 @@ def test_a_lost_slot_is_not_had_again_beyond_the_limit() -> None:
     one = User("one", max_running=1)
     lost, other = desk.enter(one, key="x"), desk.enter(one, key="y")
     desk.slots.keys = {"y"}
-    desk.admission.again(lost, lost.claim)
+    desk.scheduler.again(lost, lost.slot_request)
     assert running(lost, other) == [False, True]
     desk.slots.keys = {"x", "y"}
-    desk.admission.pump()
+    desk.scheduler.pump()
     assert running(lost, other) == [False, True]
     desk.leave(other)
     assert running(lost) == [True]
@@ -69,13 +69,13 @@ def test_no_more_wait_than_a_user_may() -> None:
     tickets = [desk.enter(few) for _ in range(3)]
     refused(lambda: desk.enter(few), r"your limit of 2 waiting requests \(user few\)")
     refused(lambda: desk.enter(few, priority=Priority.HIGH), "your limit of 2 waiting")
-    assert desk.admission.queued == 2
+    assert desk.scheduler.queued == 2
     desk.enter(few, always=True)
     desk.enter(BOB)
     # What lost its slot is not counted among them.
     desk.leave(*tickets[1:])
     desk.slots.size = 0
-    desk.admission.again(tickets[0], tickets[0].claim)
+    desk.scheduler.again(tickets[0], tickets[0].slot_request)
     desk.enter(few)
     refused(lambda: desk.enter(few), "your limit of 2 waiting")
 
@@ -104,7 +104,7 @@ def test_tokens_are_charged_as_they_are_used_and_come_back() -> None:
     assert third.reason == "your limit of 600 tokens a minute"
     assert running(desk.enter(BOB)) == [True]
     desk.leave(first, second)
-    assert desk.admission.due() == pytest.approx(30.0)
+    assert desk.scheduler.due() == pytest.approx(30.0)
     desk.wait(29.9)
     assert running(third) == [False]
     desk.wait(0.2)
@@ -141,7 +141,7 @@ def test_a_lost_slot_is_had_again_whatever_was_used() -> None:
     desk = Desk(1)
     ticket = desk.enter(SLOW)
     ticket.made = lambda: 100_000
-    desk.admission.again(ticket, ticket.claim)
+    desk.scheduler.again(ticket, ticket.slot_request)
     assert running(ticket) == [True]
 
 
@@ -192,15 +192,15 @@ def test_time_in_which_nobody_waits_is_not_counted() -> None:
 
 def test_the_wait_is_at_least_until_tokens_come_back() -> None:
     desk = moving(10.0)
-    desk.admission._accounts["slow"] = account = Account(SLOW, Mean())
-    account.begin("work", lambda: 1800, desk.clock.now)
-    account.end("work", desk.clock.now)
+    desk.scheduler._quotas["slow"] = quota = UserQuota(SLOW, Mean())
+    quota.begin("work", lambda: 1800, desk.clock.now)
+    quota.end("work", desk.clock.now)
     assert desk.enter(SLOW).wait == pytest.approx(120.0)
 
 
 def test_an_answer_is_expected_to_be_as_long_as_the_last_ones() -> None:
     everybody = Mean()
-    one, other = Account(ANN, everybody), Account(BOB, everybody)
+    one, other = UserQuota(ANN, everybody), UserQuota(BOB, everybody)
     guess = one.expected(None)
     assert guess > 0
     assert one.expected(7) == 7
@@ -228,7 +228,7 @@ def test_whoever_would_come_too_late_is_refused_at_once() -> None:
 
 def test_whoever_is_refused_by_a_full_queue_comes_back_when_it_has_moved() -> None:
     desk = moving(10.0)
-    desk.admission.max_queue = 3
+    desk.scheduler.max_queue = 3
     for _ in range(3):
         desk.enter(ANN)
     assert refused(lambda: desk.enter(ANN), "3 wait").retry_after == pytest.approx(40.0)
@@ -245,9 +245,9 @@ async def test_a_deadline_that_passes_ends_the_wait(autojump_clock: object) -> N
     assert caught.value.code == ErrorCode.TIMEOUT
     assert caught.value.retry
     assert trio.current_time() == started + 7.5
-    assert desk.admission.queued == 0
+    assert desk.scheduler.queued == 0
     desk.leave(first)
-    assert desk.admission.idle
+    assert desk.scheduler.idle
 
 
 async def test_one_that_is_looked_at_after_its_deadline_has_no_slot(autojump_clock: object) -> None:
@@ -263,7 +263,7 @@ async def test_one_that_is_looked_at_after_its_deadline_has_no_slot(autojump_clo
     desk.leave(soon)
     with pytest.raises(RequestError, match="not begun in 0 s"):
         desk.enter(ANN, deadline=trio.current_time() - 1)
-    assert desk.admission.idle
+    assert desk.scheduler.idle
 
 
 async def test_a_deadline_is_for_the_beginning_only(autojump_clock: object) -> None:
@@ -273,10 +273,10 @@ async def test_a_deadline_is_for_the_beginning_only(autojump_clock: object) -> N
         await trio.sleep(5)
     ticket = desk.enter(ANN, deadline=trio.current_time() + 1)
     desk.slots.size = 0
-    desk.admission.again(ticket, ticket.claim)
+    desk.scheduler.again(ticket, ticket.slot_request)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(ticket.its_turn)
         await trio.sleep(5)
         desk.slots.resize(1)
     assert running(ticket) == [True]
-    assert ticket.claim.deadline < trio.current_time() < math.inf
+    assert ticket.slot_request.deadline < trio.current_time() < math.inf

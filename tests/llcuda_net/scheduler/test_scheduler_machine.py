@@ -11,7 +11,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from llcuda_net.config.users import Priority, User
 from llcuda_net.errors import RequestError
-from llcuda_net.scheduler.scheduler import Admission, Claim, Ticket
+from llcuda_net.scheduler.scheduler import Scheduler, SlotRequest, Ticket
 from llcuda_protocol import ErrorCode
 from tests.support.scheduler_slots import Clock
 
@@ -46,7 +46,7 @@ class Queueing(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.clock = Clock()
-        self.admission = Admission(self.place, MAX_QUEUE, ageing=30.0, clock=self.clock)
+        self.scheduler = Scheduler(self.place, MAX_QUEUE, ageing=30.0, clock=self.clock)
         self.serves = [("x", {"small"}), ("x", {"small", "big"}), ("y", {"small", "big"})]
         self.slots = [1, 2, 1]
         self.busy = [0, 0, 0]
@@ -61,8 +61,8 @@ class Queueing(RuleBasedStateMachine):
     def place(self, ticket: Ticket) -> Held | None:
         for upstream, (model, keys) in enumerate(self.serves):
             if (
-                model == ticket.claim.model
-                and ticket.claim.key in keys
+                model == ticket.slot_request.model
+                and ticket.slot_request.key in keys
                 and self.busy[upstream] < self.slots[upstream]
             ):
                 self.busy[upstream] += 1
@@ -72,24 +72,24 @@ class Queueing(RuleBasedStateMachine):
     def follow(self, act: Callable[[], None] = lambda: None) -> None:
         """Do something, and see who got a slot by it."""
         act()
-        for account in self.admission._accounts.values():
-            account.refilled(self.clock.now)  # what is used is charged when it is looked at
+        for quota in self.scheduler._quotas.values():
+            quota.refilled(self.clock.now)  # what is used is charged when it is looked at
         for ticket in self.waiting.copy():
             if ticket.turn.is_set():
                 self.waiting.remove(ticket)
                 self.running.append(ticket)
                 if not ticket.returned:
-                    self.use(ticket, ticket.claim.prompt_tokens)
+                    self.use(ticket, ticket.slot_request.prompt_tokens)
 
     def use(self, ticket: Ticket, tokens: int) -> None:
-        self.served[ticket.claim.user.name] += tokens
-        if ticket.claim.user.tokens_per_minute is not None:
+        self.served[ticket.slot_request.user.name] += tokens
+        if ticket.slot_request.user.tokens_per_minute is not None:
             self.bucket -= tokens
 
     def may(self, ticket: Ticket) -> bool | None:
         """Whether its user may begin it; None where that is a matter of rounding."""
-        user = ticket.claim.user
-        running = sum(other.claim.user is user for other in self.running)
+        user = ticket.slot_request.user
+        running = sum(other.slot_request.user is user for other in self.running)
         if user.max_running is not None and running >= user.max_running:
             return False
         if user.tokens_per_minute is None or ticket.returned:
@@ -118,10 +118,10 @@ class Queueing(RuleBasedStateMachine):
         always: bool,
     ) -> None:
         late = self.clock.now + deadline if deadline is not None else float("inf")
-        claim = Claim(user, model, key, priority, late, prompt, most)
-        own = [t for t in self.waiting if t.claim.user is user and not t.returned]
+        slot_request = SlotRequest(user, model, key, priority, late, prompt, most)
+        own = [t for t in self.waiting if t.slot_request.user is user and not t.returned]
         all_waiting = [t for t in self.waiting if not t.returned]
-        ticket, code = self.entered(claim, always)
+        ticket, code = self.entered(slot_request, always)
         if ticket is None:
             assert not always
             assert code == ErrorCode.OVERLOADED
@@ -139,9 +139,9 @@ class Queueing(RuleBasedStateMachine):
             assert len(all_waiting) < MAX_QUEUE or not own
             assert user.max_queued is None or len(own) < user.max_queued
 
-    def entered(self, claim: Claim, always: bool) -> tuple[Ticket | None, str]:
+    def entered(self, slot_request: SlotRequest, always: bool) -> tuple[Ticket | None, str]:
         try:
-            return self.admission.enter(claim, always=always), ""
+            return self.scheduler.enter(slot_request, always=always), ""
         except RequestError as error:
             return None, error.code
 
@@ -159,14 +159,14 @@ class Queueing(RuleBasedStateMachine):
         ticket = data.draw(st.sampled_from(among))
         among.remove(ticket)
         self.ended.append(ticket)
-        self.follow(lambda: self.admission.leave(ticket))
+        self.follow(lambda: self.scheduler.leave(ticket))
 
     @precondition(lambda self: self.ended)
     @rule(data=st.data())
     def leave_again(self, data: st.DataObject) -> None:
         ticket = data.draw(st.sampled_from(self.ended))
-        self.admission.leave(ticket)
-        self.admission.again(ticket, ticket.claim)
+        self.scheduler.leave(ticket)
+        self.scheduler.again(ticket, ticket.slot_request)
 
     @precondition(lambda self: self.running)
     @rule(data=st.data(), down=st.booleans())
@@ -179,7 +179,7 @@ class Queueing(RuleBasedStateMachine):
             self.slots[lease.upstream] = 0
         self.running.remove(ticket)
         self.waiting.append(ticket)
-        self.follow(lambda: self.admission.again(ticket, ticket.claim))
+        self.follow(lambda: self.scheduler.again(ticket, ticket.slot_request))
         assert lease.released
         assert ticket.turn is not turn
         assert ticket.returned
@@ -190,72 +190,72 @@ class Queueing(RuleBasedStateMachine):
         ticket = data.draw(st.sampled_from(self.running))
         self.made[ticket] += tokens
         self.use(ticket, tokens)
-        self.follow(self.admission.pump)
+        self.follow(self.scheduler.pump)
 
     @rule(upstream=st.integers(0, 2), slots=st.integers(0, 3))
     def resize(self, upstream: int, slots: int) -> None:
         self.slots[upstream] = slots
-        self.follow(self.admission.pump)
+        self.follow(self.scheduler.pump)
 
     @rule(seconds=st.floats(0.0, 60.0))
     def wait(self, seconds: float) -> None:
         self.clock.now += seconds
         self.bucket = min(RATE, self.bucket + seconds * RATE / 60)
-        self.follow(self.admission.pump)
+        self.follow(self.scheduler.pump)
         for ticket in self.waiting.copy():  # their holders see it, too, and leave
-            if ticket.claim.deadline < self.clock.now and not ticket.returned:
+            if ticket.slot_request.deadline < self.clock.now and not ticket.returned:
                 self.waiting.remove(ticket)
                 self.ended.append(ticket)
-                self.admission.leave(ticket)
+                self.scheduler.leave(ticket)
         self.follow()
 
     @invariant()
     def all_is_counted(self) -> None:
-        assert self.admission.running == len(self.running) == sum(self.busy)
-        assert self.admission.queued == len(self.waiting)
-        assert self.admission.idle == (not self.running and not self.waiting)
+        assert self.scheduler.running == len(self.running) == sum(self.busy)
+        assert self.scheduler.queued == len(self.waiting)
+        assert self.scheduler.idle == (not self.running and not self.waiting)
         assert all(ticket.lease is not None and ticket.turn.is_set() for ticket in self.running)
         assert not any(ticket.lease or ticket.turn.is_set() for ticket in self.waiting)
         assert all(ticket.lease is None for ticket in self.ended)
         running, queued = (
-            Counter(ticket.claim.user.name for ticket in tickets)
+            Counter(ticket.slot_request.user.name for ticket in tickets)
             for tickets in (self.running, self.waiting)
         )
-        for load in self.admission.users():
+        for load in self.scheduler.users():
             assert (load.running, load.queued) == (running[load.name], queued[load.name])
             assert load.served == self.served[load.name]
 
     @invariant()
     def no_limit_is_broken(self) -> None:
         for user in USERS:
-            running = sum(ticket.claim.user is user for ticket in self.running)
+            running = sum(ticket.slot_request.user is user for ticket in self.running)
             assert user.max_running is None or running <= user.max_running
 
     @invariant()
     def no_slot_is_idle_that_somebody_may_have(self) -> None:
         for ticket in self.waiting:
-            if self.may(ticket) and ticket.claim.deadline >= self.clock.now:
+            if self.may(ticket) and ticket.slot_request.deadline >= self.clock.now:
                 held = self.place(ticket)
-                assert held is None, ticket.claim
+                assert held is None, ticket.slot_request
 
     @invariant()
     def it_is_told_where_they_stand(self) -> None:
-        order = self.admission.waiting()
+        order = self.scheduler.waiting()
         assert Counter(order) == Counter(self.waiting)
         assert [t for t in order if t.returned] == order[: sum(t.returned for t in order)]
         places: Counter[str] = Counter()
         for ticket in order:
-            places[ticket.claim.model] += 1
-            assert self.admission._line.position(ticket) == places[ticket.claim.model]
+            places[ticket.slot_request.model] += 1
+            assert self.scheduler._line.position(ticket) == places[ticket.slot_request.model]
         assert all(self.told[ticket] == 0 for ticket in self.running)
         assert all(ticket.position > 0 for ticket in self.waiting)
 
     @invariant()
     def nothing_is_kept_of_what_is_over(self) -> None:
-        if self.admission.idle:
-            assert not self.admission._line._models
-            assert not self.admission._line.kinds
-            assert not any(account.running for account in self.admission._accounts.values())
+        if self.scheduler.idle:
+            assert not self.scheduler._line._models
+            assert not self.scheduler._line.kinds
+            assert not any(quota.running for quota in self.scheduler._quotas.values())
 
 
 TestQueueing = Queueing.TestCase

@@ -51,7 +51,7 @@ def test_classes_below_get_what_is_left_and_share_it() -> None:
     waits: list[float] = []
 
     def began(work: Work) -> None:
-        if work.claim.priority == HIGH:
+        if work.slot_request.priority == HIGH:
             waits.append(simulation.clock.now - work.came)
 
     simulation.on_begin = began
@@ -66,14 +66,14 @@ def test_classes_below_get_what_is_left_and_share_it() -> None:
     assert sum(waits) / len(waits) < 2.0
 
 
-def singles(simulation: Simulation, every: float, **claim: Any) -> list[Work]:
+def singles(simulation: Simulation, every: float, **slot_request: Any) -> list[Work]:
     """A request of somebody new every so many seconds."""
     chance = random.Random(7)
     works: list[Work] = []
 
     def one() -> None:
         user = User(f"single{len(works)}")
-        works.append(simulation.enter(user, length(chance, 150), **claim))
+        works.append(simulation.enter(user, length(chance, 150), **slot_request))
         simulation.after(chance.expovariate(1 / every), one)
 
     simulation.after(every, one)

@@ -17,8 +17,8 @@ HIGH, NORMAL, LOW = Priority
 def turns(desk: Desk, running: Ticket, *, tokens: int = 100, count: int = 99) -> list[Ticket]:
     """Those who get the one slot, in turn, when each makes so many tokens."""
     order = []
-    while count and desk.admission.queued:
-        waiting = desk.admission.waiting()
+    while count and desk.scheduler.queued:
+        waiting = desk.scheduler.waiting()
         desk.leave(running, tokens=tokens)
         (running,) = (ticket for ticket in waiting if ticket.lease is not None)
         order.append(running)
@@ -27,7 +27,7 @@ def turns(desk: Desk, running: Ticket, *, tokens: int = 100, count: int = 99) ->
 
 
 def names(tickets: list[Ticket]) -> str:
-    return "".join(ticket.claim.user.name[0] for ticket in tickets)
+    return "".join(ticket.slot_request.user.name[0] for ticket in tickets)
 
 
 # -- among users ----------------------------------------------------------------------------------
@@ -64,8 +64,8 @@ def test_long_answers_count_for_more() -> None:
         desk.enter(BOB)
     order = ""
     for _ in range(15):
-        waiting = desk.admission.waiting()
-        desk.leave(running, tokens=400 if running.claim.user is ANN else 100)
+        waiting = desk.scheduler.waiting()
+        desk.leave(running, tokens=400 if running.slot_request.user is ANN else 100)
         (running,) = (ticket for ticket in waiting if ticket.lease is not None)
         order += names([running])
     assert order.count("b") == 4 * order.count("a")
@@ -121,7 +121,7 @@ def at_once(desk: Desk, anns: dict[str, Any], bobs: dict[str, Any]) -> int:
         desk.enter(ANN, **anns)
         desk.enter(BOB, **bobs)
     desk.slots.resize(1 + 50)
-    loads = {load.name: load.running for load in desk.admission.users()}
+    loads = {load.name: load.running for load in desk.scheduler.users()}
     assert loads["ann"] + loads["bob"] == 50
     return loads["ann"]
 
@@ -212,7 +212,7 @@ def test_models_do_not_count_against_each_other() -> None:
     # What ANN had of x does not put her behind for y.
     anns, bobs = desk.enter(ANN, model="y"), desk.enter(EVE, model="y")
     assert (anns.position, bobs.position) == (1, 1)  # EVE has fewer running
-    assert names(desk.admission.waiting()) == "bea"
+    assert names(desk.scheduler.waiting()) == "bea"
 
 
 # -- among classes --------------------------------------------------------------------------------
@@ -275,7 +275,7 @@ def test_one_that_lost_its_slot_does_not_bring_its_users_old_limits_back() -> No
     old = desk.enter(User("ann", max_running=1))
     new = [desk.enter(User("ann")) for _ in range(2)]
     assert running(old, *new) == [True, True, False]
-    desk.admission.again(old, old.claim)
+    desk.scheduler.again(old, old.slot_request)
     assert running(old, *new) == [True, True, False]
 
 
@@ -297,7 +297,7 @@ def test_of_a_flood_that_is_held_back_one_rises_at_a_time() -> None:
     assert [ticket.priority for ticket in flood[:3]] == [HIGH, LOW, LOW]
     single = desk.enter(ANN, priority=NORMAL)
     eve, bob = turns(desk, first, count=2)
-    assert (eve, bob.claim.user) == (flood[0], BOB)
+    assert (eve, bob.slot_request.user) == (flood[0], BOB)
     desk.enter(BOB, priority=HIGH)
     desk.wait(29.0)
     assert [ticket.priority for ticket in flood[1:3]] == [LOW, LOW]
@@ -312,10 +312,10 @@ def test_a_class_that_is_served_now_and_then_is_not_held_back() -> None:
         desk.enter(BOB, priority=HIGH)
         desk.wait(10.0)
         (high,) = turns(desk, running, count=1)
-        assert high.claim.user is BOB
+        assert high.slot_request.user is BOB
         desk.wait(10.0)
         (running,) = turns(desk, high, count=1)
-        assert running.claim.user is EVE
+        assert running.slot_request.user is EVE
     assert {ticket.priority for ticket in normal} == {NORMAL}
 
 
@@ -378,9 +378,9 @@ def test_one_whose_slot_was_lost_comes_before_all_others() -> None:
     high = desk.enter(ANN, priority=HIGH)
     turn, one.made = one.turn, lambda: 100_000
     desk.slots.size = 0
-    desk.admission.again(one, one.claim)
-    desk.admission.again(two, two.claim)
-    assert (desk.admission.running, desk.admission.queued, desk.slots.busy) == (0, 3, 0)
+    desk.scheduler.again(one, one.slot_request)
+    desk.scheduler.again(two, two.slot_request)
+    assert (desk.scheduler.running, desk.scheduler.queued, desk.slots.busy) == (0, 3, 0)
     assert [t.position for t in (one, two)] == [1, 2]
     assert turn is not one.turn
     desk.enter(BOB)
@@ -388,7 +388,7 @@ def test_one_whose_slot_was_lost_comes_before_all_others() -> None:
     assert running(one, two, high) == [True, False, False]
     desk.slots.resize(2)
     assert running(one, two, high) == [True, True, False]
-    desk.admission.leave(one)
+    desk.scheduler.leave(one)
     assert running(high) == [True]
 
 
@@ -398,7 +398,7 @@ def test_one_whose_slot_was_lost_may_have_another_at_once() -> None:
     told: list[int] = []
     one.on_position = told.append
     lease = one.lease
-    desk.admission.again(one, one.claim)
+    desk.scheduler.again(one, one.slot_request)
     assert running(one, two) == [True, False]
     assert one.lease is not lease
     assert not told
@@ -408,10 +408,10 @@ def test_what_was_made_before_a_slot_was_lost_is_paid_once() -> None:
     desk = Desk(1)
     one = desk.enter(EVE, prompt_tokens=50)
     one.made = lambda: 300
-    desk.admission.again(one, one.claim)
+    desk.scheduler.again(one, one.slot_request)
     one.made = lambda: 400
     desk.leave(one)
-    (load,) = desk.admission.users()
+    (load,) = desk.scheduler.users()
     assert (load.served, load.running, load.queued) == (450, 0, 0)
 
 
@@ -419,6 +419,6 @@ def test_one_that_left_cannot_come_again() -> None:
     desk = Desk(1)
     one = desk.enter(EVE)
     desk.leave(one)
-    desk.admission.again(one, one.claim)
-    assert desk.admission.idle
+    desk.scheduler.again(one, one.slot_request)
+    assert desk.scheduler.idle
     assert desk.slots.busy == 0

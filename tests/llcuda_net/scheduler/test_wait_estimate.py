@@ -18,7 +18,7 @@ def listen(ticket: Ticket, told: list[tuple[float, int]]) -> None:
 async def test_a_slot_is_told_at_once_and_a_place_soon(autojump_clock: object) -> None:
     desk = Desk(1, clock=trio.current_time)
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(desk.admission.run)
+        nursery.start_soon(desk.scheduler.run)
         first = desk.enter(EVE)
         tickets = [desk.enter(ANN) for _ in range(4)]
         assert [ticket.position for ticket in tickets] == [1, 2, 3, 4]
@@ -46,7 +46,7 @@ async def test_a_slot_is_told_at_once_and_a_place_soon(autojump_clock: object) -
 async def test_nothing_is_told_of_what_did_not_change(autojump_clock: object) -> None:
     desk = Desk(1, clock=trio.current_time)
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(desk.admission.run)
+        nursery.start_soon(desk.scheduler.run)
         desk.enter(EVE)
         ticket = desk.enter(ANN)
         told: list[tuple[float, int]] = []
@@ -61,9 +61,9 @@ async def test_nothing_is_told_of_what_did_not_change(autojump_clock: object) ->
 async def test_a_reason_that_changes_is_told(autojump_clock: object) -> None:
     desk = Desk(1, clock=trio.current_time)
     reason = "all is in use"
-    desk.admission.why = lambda ticket: f"{reason} for {ticket.claim.model}"
+    desk.scheduler.why = lambda ticket: f"{reason} for {ticket.slot_request.model}"
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(desk.admission.run)
+        nursery.start_soon(desk.scheduler.run)
         desk.enter(EVE)
         ticket = desk.enter(ANN, model="x")
         assert ticket.reason == "all is in use for x"
@@ -71,7 +71,7 @@ async def test_a_reason_that_changes_is_told(autojump_clock: object) -> None:
         listen(ticket, told)
         await trio.sleep(1)
         reason = "nobody answers"
-        desk.admission.pump()
+        desk.scheduler.pump()
         await trio.sleep(0.5)
         assert ticket.reason == "nobody answers for x"
         assert [position for _, position in told] == [1]
@@ -83,7 +83,7 @@ async def test_a_reason_that_changes_is_told(autojump_clock: object) -> None:
 async def test_a_wait_that_grows_is_told(autojump_clock: object) -> None:
     desk = Desk(1, clock=trio.current_time)
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(desk.admission.run)
+        nursery.start_soon(desk.scheduler.run)
         tickets = [desk.enter(ANN) for _ in range(9)]
         last = tickets[-1]
         waits: list[tuple[int, float | None]] = []
@@ -106,14 +106,14 @@ async def test_a_wait_that_grows_is_told(autojump_clock: object) -> None:
 async def test_one_that_leaves_while_all_are_told_is_told_nothing(autojump_clock: object) -> None:
     desk = Desk(1, clock=trio.current_time)
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(desk.admission.run)
+        nursery.start_soon(desk.scheduler.run)
         first, second, third, fourth = (desk.enter(ANN) for _ in range(4))
         third.on_position = lambda position: desk.leave(fourth)
         told: list[tuple[float, int]] = []
         listen(fourth, told)
         desk.leave(second)
         await trio.sleep(1)
-        assert (third.position, told, desk.admission.queued) == (1, [], 1)
+        assert (third.position, told, desk.scheduler.queued) == (1, [], 1)
         desk.leave(first)
         nursery.cancel_scope.cancel()
 
@@ -122,7 +122,7 @@ async def test_debts_that_come_while_one_waits_are_seen(autojump_clock: object) 
     desk = Desk(1, clock=trio.current_time)
     slow = User("slow", tokens_per_minute=60)
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(desk.admission.run)
+        nursery.start_soon(desk.scheduler.run)
         first, second = desk.enter(slow), desk.enter(slow)
         await trio.sleep(1)
         desk.leave(first, tokens=90)
@@ -139,7 +139,7 @@ async def test_tokens_that_come_back_and_ageing_need_nobody_to_come(
     desk = Desk(1, clock=trio.current_time, ageing=5.0)
     slow = User("slow", tokens_per_minute=60)
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(desk.admission.run)
+        nursery.start_soon(desk.scheduler.run)
         await trio.testing.wait_all_tasks_blocked()
         desk.leave(desk.enter(slow), tokens=90)
         ticket = desk.enter(slow)
@@ -169,7 +169,7 @@ def test_users_are_told_apart() -> None:
     desk.leave(desk.enter(heavy, prompt_tokens=5), tokens=10)
     desk.enter(heavy)
     desk.enter(ANN)
-    loads = [(u.name, u.weight, u.running, u.queued, u.served) for u in desk.admission.users()]
+    loads = [(u.name, u.weight, u.running, u.queued, u.served) for u in desk.scheduler.users()]
     assert loads == [("heavy", 2.5, 1, 0, 15), ("ann", 1.0, 0, 1, 0)]
 
 
@@ -178,4 +178,4 @@ def test_places_are_told_by_model() -> None:
     desk.enter(EVE)
     tickets = [desk.enter(ANN, model=model) for model in "xyxy"]
     assert [ticket.position for ticket in tickets] == [1, 1, 2, 2]
-    assert desk.admission.waiting() == tickets
+    assert desk.scheduler.waiting() == tickets

@@ -18,7 +18,7 @@ from trio.testing import wait_all_tasks_blocked
 
 from llcuda_net.errors import RequestError, StorageError
 from llcuda_net.server.admin import Monitor
-from llcuda_net.server.gateway import Server
+from llcuda_net.server.gateway import Gateway
 from llcuda_net.telemetry.metrics import MAX_PAIRS
 from llcuda_protocol import Cancel, Done, Embed, Error, ErrorCode, Search, Tokens
 from tests.support.server.durable_server import keeping
@@ -39,7 +39,7 @@ WHO = {"upstream": "a", "model": "fake"}
 @contextlib.asynccontextmanager
 async def monitored(
     upstream: FakeUpstream, **settings: Any
-) -> AsyncIterator[tuple[Monitor, Server, MemoryListener]]:
+) -> AsyncIterator[tuple[Monitor, Gateway, MemoryListener]]:
     monitor = Monitor()
     async with serving(upstream, **settings) as (server, listener):
         server.standing.pool = FakePool([FakeMember()])
@@ -190,7 +190,7 @@ async def test_labels_are_bounded(autojump_clock: trio.abc.Clock) -> None:
     assert upstream.properties is not None
     async with monitored(upstream) as (monitor, server, listener):
         for n in range(MAX_PAIRS + 5):
-            server._pool.members[0].fingerprint = lambda n=n: {"name": f"model {n}"}  # type: ignore
+            server._pool.backends[0].fingerprint = lambda n=n: {"name": f"model {n}"}  # type: ignore
             peer = await ready(listener)
             await peer.send(ask("one"))
             await peer.until(Done)
@@ -294,7 +294,7 @@ async def test_readiness_follows_the_members(autojump_clock: trio.abc.Clock) -> 
         second.state = "up"
         assert await readiness(monitor) == (200, {"status": "ready"})
         assert of(await samples(monitor), "llcuda_ready") == 1
-        pool.members = [embedder]
+        pool.backends = [embedder]
         reason = (await readiness(monitor))[1]["reason"]
         assert reason == "there is no upstream for completions"
 

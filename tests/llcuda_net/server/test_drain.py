@@ -6,7 +6,7 @@ import pytest
 import trio
 from trio.testing import wait_all_tasks_blocked
 
-from llcuda_net.server.gateway import Server
+from llcuda_net.server.gateway import Gateway
 from llcuda_protocol import (
     Accepted,
     ConnectionClosed,
@@ -22,7 +22,7 @@ from llcuda_protocol import (
 from tests.support.server.memory_server import FakeUpstream, ask, paused, ready, serving
 
 
-async def _drained(server: Server, grace: float) -> float:
+async def _drained(server: Gateway, grace: float) -> float:
     """Drain, and how long it took."""
     start = trio.current_time()
     with trio.fail_after(3600):

@@ -117,8 +117,8 @@ async def test_what_is_stored_is_its_users(tmp_path: Path, being_read: bool) -> 
         await root.send(Attach(1, id_, CREDIT))
         assert (await root.until(Done))[0] == ["a", " b", " c"]
         await refused(bob, id_, 3)
-        keeper = listener.server._keeper
-        found = [await keeper.find(id_, owner) for owner in ("bob", "", "ann", None)]
+        persistence = listener.server._persistence
+        found = [await persistence.find(id_, owner) for owner in ("bob", "", "ann", None)]
         assert [one is not None for one in found] == [False, False, True, True]
     assert [result.owner for result in stored(tmp_path)] == ["ann"]
 

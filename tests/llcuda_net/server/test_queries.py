@@ -47,18 +47,18 @@ async def test_an_upstream_that_is_lost_while_it_embeds_is_down(
         await peer.send(Embed(1, input=["x"]))
         _, error = await peer.until(Error)
         assert error.code == code
-        (member,) = server._pool.members
-        assert member.state == state
-        assert not member.leases
+        (backend,) = server._pool.backends
+        assert backend.state == state
+        assert not backend.leases
 
 
 async def test_texts_do_not_wait_longer_for_an_upstream_than_generations(
     autojump_clock: object,
 ) -> None:
     async with serving(FakeUpstream(), failover_seconds=30.0) as (server, listener):
-        (member,) = server._pool.members
-        member.watched = True
-        member.failed(RequestError(ErrorCode.UPSTREAM_UNAVAILABLE, "it was lost", retry=True))
+        (backend,) = server._pool.backends
+        backend.watched = True
+        backend.failed(RequestError(ErrorCode.UPSTREAM_UNAVAILABLE, "it was lost", retry=True))
         peer = await ready(listener)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(server._sweep)
@@ -84,8 +84,8 @@ async def test_what_is_embedded_by_one_that_fell_silent_is_given_up(autojump_clo
         peer = await ready(listener)
         await peer.send(Embed(1, input=["x"]))
         await trio.sleep(10)
-        (member,) = server._pool.members
-        (lease,) = member.leases
+        (backend,) = server._pool.backends
+        (lease,) = backend.leases
         lease.cut("has said nothing")
         _, error = await peer.until(Error)
         assert error.code == ErrorCode.UPSTREAM_STALLED

@@ -7,7 +7,7 @@ import trio
 from llcuda_net.errors import RequestError
 from llcuda_net.generation.generation import Generation, State
 from llcuda_net.telemetry.metrics import MAX_USERS
-from llcuda_net.telemetry.observers import MAX_NAMES, UNKNOWN, Names, Watch, Watches
+from llcuda_net.telemetry.observers import MAX_NAMES, UNKNOWN, Names, Observer, Watches
 from llcuda_protocol import Done
 from tests.llcuda_net.server.test_admin import monitored, of, requests, samples
 from tests.support.server.memory_server import FakeUpstream, ask, ready
@@ -31,12 +31,12 @@ def generation(owner: str = "", tokens: int = 0, upstream: str = "fake://") -> G
 
 
 async def test_what_each_member_does(autojump_clock: trio.abc.Clock) -> None:
-    members = [
+    backends = [
         FakeMember("a", slots=8, busy=5, foreign=2, releasing=1, model="big"),
         FakeMember("b", state="down", slots=0, restarts=3, failures=4, failovers=2, roles={"x"}),
     ]
     async with monitored(FakeUpstream()) as (monitor, server, _):
-        server.standing.pool = FakePool(members)
+        server.standing.pool = FakePool(backends)
         found = await samples(monitor)
         expected = {
             "up": (1, 0),
@@ -81,12 +81,12 @@ async def test_a_member_that_has_gone_keeps_its_name(autojump_clock: trio.abc.Cl
 
 def test_names_follow_addresses_and_are_bounded() -> None:
     names = Names()
-    member = FakeMember("engine", At("http://127.0.0.1:1"))
-    assert names.of("http://127.0.0.1:1", [member]) == "engine"
-    member.upstream = At("http://127.0.0.1:2")  # started again
-    assert names.of("http://127.0.0.1:2", [member]) == "engine"
-    assert names.of("http://127.0.0.1:1", [member]) == "engine"
-    assert names.of("http://elsewhere", [member]) == UNKNOWN
+    backend = FakeMember("engine", At("http://127.0.0.1:1"))
+    assert names.of("http://127.0.0.1:1", [backend]) == "engine"
+    backend.upstream = At("http://127.0.0.1:2")  # started again
+    assert names.of("http://127.0.0.1:2", [backend]) == "engine"
+    assert names.of("http://127.0.0.1:1", [backend]) == "engine"
+    assert names.of("http://elsewhere", [backend]) == UNKNOWN
     for number in range(MAX_NAMES):
         names.of("", [FakeMember(str(number), At(f"http://{number}"))])
     assert len(names._names) == MAX_NAMES
@@ -134,11 +134,11 @@ async def test_the_queue_by_priority(autojump_clock: trio.abc.Clock) -> None:
 async def test_one_watch_that_fails_does_not_keep_the_others_from_being_told() -> None:
     told: list[object] = []
 
-    class Bad(Watch):
+    class Bad(Observer):
         def refused(self, error: RequestError) -> None:
             raise ZeroDivisionError
 
-    class Good(Watch):
+    class Good(Observer):
         def refused(self, error: RequestError) -> None:
             told.append(error)
 

@@ -11,7 +11,7 @@ from llcuda_net.telemetry.status import Rate
 from llcuda_protocol import Accepted, Report, Status
 from tests.support.server.failing_upstreams import begin, pair, read
 from tests.support.server.memory_server import MemoryListener, ask, ready, serving, status
-from tests.support.upstream.scripted_upstream import PROMPT, Talker, gone, member, members
+from tests.support.upstream.scripted_upstream import PROMPT, Talker, backend, backends, gone
 
 USERS = """\
 adm name=root role=admin
@@ -32,8 +32,8 @@ async def test_each_upstream(autojump_clock: object) -> None:
     a, b = Talker(slots=2, context=1024), Talker(slots=1)
     a.paused = b.paused = True
     found = [
-        member(a, "a", model="big", weight=2.0),
-        member(b, "b", model="small", roles=frozenset(["completions"])),
+        backend(a, "a", model="big", weight=2.0),
+        backend(b, "b", model="small", roles=frozenset(["completions"])),
     ]
     async with serving(found, watched=True) as (_, listener):
         b.die(gone("connection refused"))
@@ -96,7 +96,7 @@ async def test_how_fast_each_upstream_is(autojump_clock: object) -> None:
 async def test_what_nobody_has_seen_has_no_figures(autojump_clock: object) -> None:
     upstream = Talker()
     upstream.away = gone()
-    async with serving([member(upstream)], watched=True) as (_, listener):
+    async with serving([backend(upstream)], watched=True) as (_, listener):
         await trio.sleep(1)
         (one,) = (await status(listener))["upstreams"]
         assert (one["slots"], one["model"], one["context"], one["ready"]) == (None, None, None, 0)
@@ -106,7 +106,7 @@ async def test_users_see_their_own_and_an_admin_all(autojump_clock: object) -> N
     upstream = Talker(slots=1)
     upstream.paused = True
     users = Users.parse(USERS)
-    async with serving(members(upstream, model="m"), users=users) as (_, listener):
+    async with serving(backends(upstream, model="m"), users=users) as (_, listener):
         for token in ("tom", "tom", "eve"):
             peer = await ready(listener, token)
             await peer.send(ask(PROMPT, priority="low"))

@@ -12,18 +12,18 @@ from trio.testing import MockClock
 
 from llcuda_net.config.upstreams import COMPLETIONS, EMBEDDINGS
 from llcuda_net.errors import RequestError
-from llcuda_net.upstream.backend import LOOK, PATIENCE, SILENT, UNTOLD, Member
-from llcuda_net.upstream.lease import Lease, Need
+from llcuda_net.upstream.backend import LOOK, PATIENCE, SILENT, UNTOLD, Backend
+from llcuda_net.upstream.lease import Lease, Requirement
 from llcuda_net.upstream.prefix_cache import BLOCK, chain_of
 from llcuda_net.upstream.slots import Use
 from llcuda_protocol import ErrorCode
-from tests.support.upstream.scripted_upstream import Talker, broken, gone, member
+from tests.support.upstream.scripted_upstream import Talker, backend, broken, gone
 
 
 @asynccontextmanager
-async def watched(upstream: Talker, **spec: Any) -> AsyncIterator[Member]:
+async def watched(upstream: Talker, **spec: Any) -> AsyncIterator[Backend]:
     """A member that is looked after, and known."""
-    found = member(upstream, **spec)
+    found = backend(upstream, **spec)
     assert isinstance(trio.lowlevel.current_clock(), MockClock)  # real sleeps are no test
     async with trio.open_nursery() as nursery:
         nursery.start_soon(found.watch)
@@ -32,17 +32,17 @@ async def watched(upstream: Talker, **spec: Any) -> AsyncIterator[Member]:
         nursery.cancel_scope.cancel()
 
 
-def lease(of: Member, text: str = "") -> Lease:
+def lease(of: Backend, text: str = "") -> Lease:
     found = of.table.best(chain_of(text))
     assert found is not None
-    return of.lease(Need(""), *found, "ann")
+    return of.lease(Requirement(""), *found, "ann")
 
 
-def uses(of: Member) -> list[str]:
+def uses(of: Backend) -> list[str]:
     return [str(slot.use) for slot in of.table]
 
 
-async def until_up(of: Member) -> None:
+async def until_up(of: Backend) -> None:
     with trio.fail_after(60):
         while of.state != "up":  # noqa: ASYNC110 - in virtual time
             await trio.sleep(0.05)
@@ -400,18 +400,18 @@ async def test_another_model_is_another_group(autojump_clock: object) -> None:
     async with watched(upstream) as one:
         one.wants_signature = lambda: True
         await trio.sleep(2 * LOOK)
-        one.group = "model-1"
+        one.model_key = "model-1"
         upstream.die()
         one.failed(gone())
         upstream.back()
         await until_up(one)
-        assert one.group == "model-1"
+        assert one.model_key == "model-1"
         upstream.die()
         one.failed(gone())
         upstream.logprobs = {n + 700: -1.0 for n in range(20)}
         upstream.back()
         await until_up(one)
-        assert one.group == ""
+        assert one.model_key == ""
 
 
 async def test_one_that_was_started_for_embeddings_only_is_used_for_those(
@@ -424,8 +424,8 @@ async def test_one_that_was_started_for_embeddings_only_is_used_for_those(
         await trio.sleep(3)
         assert (one.state, one.roles) == ("up", frozenset({EMBEDDINGS}))
         assert one.free == len(one.table)
-        assert one.may(Need(one.group, EMBEDDINGS))
-        assert not one.may(Need(one.group))
+        assert one.may(Requirement(one.model_key, EMBEDDINGS))
+        assert not one.may(Requirement(one.model_key))
         upstream.die()
         await trio.sleep(3)
         upstream.refuses = None

@@ -33,7 +33,7 @@ async def test_it_opens_at_once_and_its_pauses_double(mock_clock: MockClock, eve
         assert breaker.retry_at - trio.current_time() == min(pause, LONGEST_PAUSE)
         mock_clock.jump(pause)
         breaker.probe()
-        assert (breaker.state, breaker.closed) == (State.PROBING, False)
+        assert (breaker.state, breaker.closed) == (State.HALF_OPEN, False)
         pause *= 2
     breaker.ok()
     assert (breaker.state, breaker.reason) == (State.CLOSED, "")

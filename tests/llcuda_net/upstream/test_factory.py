@@ -13,7 +13,7 @@ from llcuda_net.config.upstreams import parse
 from llcuda_net.errors import ConfigError
 from llcuda_net.upstream.factory import Upstreams
 from llcuda_net.upstream.interface import Properties
-from llcuda_net.upstream.lease import Need
+from llcuda_net.upstream.lease import Requirement
 from llcuda_net.upstream.pool import Pool
 
 A, B = {"url": "http://127.0.0.1:1", "name": "a"}, {"url": "http://127.0.0.1:2", "name": "b"}
@@ -31,21 +31,21 @@ async def opened(*tables: dict[str, Any], **more: Any) -> tuple[Upstreams, Pool]
 
 def busy(pool: Pool) -> None:
     """Something runs on each, so that one that is drained stays for a while."""
-    for member in pool.members:
-        found = member.table.best(())
+    for backend in pool.backends:
+        found = backend.table.best(())
         assert found is not None
-        member.lease(Need(""), *found, "ann")
+        backend.lease(Requirement(""), *found, "ann")
 
 
 def states(pool: Pool) -> list[tuple[str, str]]:
-    return [(member.name, member.state) for member in pool.members]
+    return [(backend.name, backend.state) for backend in pool.backends]
 
 
 async def test_the_same_again_changes_nothing() -> None:
     upstreams, pool = await opened(A, B)
-    before = list(pool.members)
+    before = list(pool.backends)
     upstreams.reload(settings(B, A))
-    assert pool.members == before
+    assert pool.backends == before
     assert states(pool) == [("a", "up"), ("b", "up")]
 
 
@@ -54,7 +54,7 @@ async def test_one_comes_and_one_goes() -> None:
     busy(pool)
     upstreams.reload(settings(B))
     assert states(pool) == [("a", "draining"), ("b", "up")]
-    for lease in tuple(pool.members[0].leases):
+    for lease in tuple(pool.backends[0].leases):
         lease.release()
     assert states(pool) == [("b", "up")]
     upstreams.reload(settings(A, B))
@@ -71,12 +71,12 @@ async def test_one_that_is_drained_may_come_back() -> None:
 
 async def test_weight_and_slots_change_in_place() -> None:
     upstreams, pool = await opened({**A, "slots": 2})
-    (a,) = pool.members
+    (a,) = pool.backends
     a.upstream._properties = Properties("m", 4, 512, False, "")  # type: ignore[attr-defined]
     await a.properties()
     busy(pool)
     upstreams.reload(settings({**A, "weight": 3, "slots": 3}))
-    assert pool.members == [a]
+    assert pool.backends == [a]
     assert (a.spec.weight, a.slots, a.busy, a.state) == (3, 3, 1, "up")
     upstreams.reload(settings(A))
     assert (a.spec.weight, a.slots) == (1, 4)
@@ -117,9 +117,9 @@ async def test_another_key_is_another_upstream(tmp_path: Path) -> None:
 )
 async def test_what_is_wrong_changes_nothing(tables: list[dict[str, Any]], words: str) -> None:
     upstreams, pool = await opened({**A, "weight": 2}, B)
-    before = list(pool.members)
+    before = list(pool.backends)
     with pytest.raises(ConfigError, match=words):
         upstreams.reload(settings(*tables))
-    assert pool.members == before
-    assert [member.spec.weight for member in before] == [2, 1]
+    assert pool.backends == before
+    assert [backend.spec.weight for backend in before] == [2, 1]
     assert states(pool) == [("a", "up"), ("b", "up")]

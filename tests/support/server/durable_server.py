@@ -9,19 +9,19 @@ from typing import Any
 
 import trio
 
-from llcuda_net.generation.persistence import Keeper
+from llcuda_net.generation.persistence import Persistence
 from llcuda_net.storage.records import Level, Result
 from llcuda_net.storage.results.interface import Query
 from llcuda_net.storage.results.sqlite import SqliteStore
 from llcuda_net.storage.storage import Storage
-from llcuda_net.upstream.backend import Member
+from llcuda_net.upstream.backend import Backend
 from tests.support.server.memory_server import FakeUpstream, MemoryListener, serving
 
 
 @contextlib.asynccontextmanager
 async def keeping(
     folder: Path,
-    upstream: FakeUpstream | Sequence[Member],
+    upstream: FakeUpstream | Sequence[Backend],
     level: Level = Level.DISK,
     **settings: Any,
 ) -> AsyncIterator[tuple[Storage, MemoryListener]]:
@@ -29,7 +29,7 @@ async def keeping(
     storage = Storage(folder)
     async with trio.open_nursery() as nursery:
         await nursery.start(storage.run)
-        async with serving(upstream, keeper=Keeper(storage, level), **settings) as (
+        async with serving(upstream, persistence=Persistence(storage, level), **settings) as (
             server,
             listener,
         ):

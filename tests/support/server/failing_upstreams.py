@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from llcuda_net.upstream.backend import Member
+from llcuda_net.upstream.backend import Backend
 from llcuda_protocol import (
     Accepted,
     Done,
@@ -13,14 +13,14 @@ from llcuda_protocol import (
     Tokens,
 )
 from tests.support.server.memory_server import MemoryListener, Peer, ask, ready
-from tests.support.upstream.scripted_upstream import PROMPT, Talker, members
+from tests.support.upstream.scripted_upstream import PROMPT, Talker, backends
 
 
-def pair(**spec: Any) -> tuple[Talker, Talker, list[Member]]:
+def pair(**spec: Any) -> tuple[Talker, Talker, list[Backend]]:
     """Two upstreams of one model that are moved by the test; a gets the first request."""
     a, b = Talker(), Talker()
     a.paused = b.paused = True
-    return a, b, members(a, b, model=spec.pop("model", "m"), **spec)
+    return a, b, backends(a, b, model=spec.pop("model", "m"), **spec)
 
 
 async def begin(listener: MemoryListener, **options: Any) -> tuple[Peer, Accepted]:

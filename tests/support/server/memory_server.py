@@ -13,11 +13,11 @@ from trio.testing import lockstep_stream_pair, memory_stream_pair, wait_all_task
 from llcuda_net.config.settings import Settings
 from llcuda_net.config.upstreams import Spec
 from llcuda_net.config.users import Users
-from llcuda_net.generation.persistence import Keeper
-from llcuda_net.server.gateway import Server
-from llcuda_net.upstream.backend import Member
+from llcuda_net.generation.persistence import Persistence
+from llcuda_net.server.gateway import Gateway
+from llcuda_net.upstream.backend import Backend
 from llcuda_net.upstream.interface import OnEvents, Properties
-from llcuda_net.upstream.llama.poller import StreamHub
+from llcuda_net.upstream.llama.poller import Poller
 from llcuda_net.upstream.llama.sse import CompletionEvent, Timings
 from llcuda_net.upstream.pool import Pool
 from llcuda_protocol import (
@@ -51,7 +51,7 @@ class FakeUpstream:
 
     def __init__(self, *, slots: int = 4, context: int = 512, template: bool = True) -> None:
         self.properties: Properties | None = Properties("fake", slots, context, template, "test")
-        self.hub = StreamHub()
+        self.poller = Poller()
         self.paused = False
         self.failure: Exception | None = None
         self.fail_after = 0
@@ -129,7 +129,7 @@ class FakeUpstream:
                 else:
                     await trio.lowlevel.checkpoint()
                 on_events([CompletionEvent(content=piece, tokens=[i], tokens_predicted=i + 1)])
-                self.hub.after_batch()
+                self.poller.after_batch()
             count = min(len(pieces), params["n_predict"])
             on_events(
                 [
@@ -202,7 +202,7 @@ class MemoryListener(trio.abc.Listener[trio.StapledStream[Any, Any]]):
         server: which.
     """
 
-    server: Server
+    server: Gateway
 
     def __init__(self) -> None:
         self._send, self._receive = trio.open_memory_channel[Any](math.inf)
@@ -226,26 +226,26 @@ class MemoryListener(trio.abc.Listener[trio.StapledStream[Any, Any]]):
         return Peer(ours)
 
 
-def pool_of(upstream: FakeUpstream | Sequence[Member]) -> tuple[Pool, StreamHub]:
+def pool_of(upstream: FakeUpstream | Sequence[Backend]) -> tuple[Pool, Poller]:
     """A pool of one fake, or of members of fakes, and the hub that all of them share."""
     if isinstance(upstream, FakeUpstream):
-        return Pool([Member(Spec("fake://", "fake"), upstream)]), upstream.hub
-    hub = StreamHub()
-    for member in upstream:
-        assert isinstance(member.upstream, FakeUpstream)
-        member.upstream.hub = hub
-    return Pool(upstream), hub
+        return Pool([Backend(Spec("fake://", "fake"), upstream)]), upstream.poller
+    poller = Poller()
+    for backend in upstream:
+        assert isinstance(backend.upstream, FakeUpstream)
+        backend.upstream.poller = poller
+    return Pool(upstream), poller
 
 
 @contextlib.asynccontextmanager
 async def serving(
-    upstream: FakeUpstream | Sequence[Member],
+    upstream: FakeUpstream | Sequence[Backend],
     *,
     users: Users | None = None,
-    keeper: Keeper | None = None,
+    persistence: Persistence | None = None,
     watched: bool = False,
     **settings: Any,
-) -> AsyncIterator[tuple[Server, MemoryListener]]:
+) -> AsyncIterator[tuple[Gateway, MemoryListener]]:
     """A server on memory streams; cancelled at the end.
 
     Args:
@@ -253,8 +253,8 @@ async def serving(
     """
     settings.setdefault("analysis", False)  # threads know nothing of virtual time
     listener = MemoryListener()
-    pool, hub = pool_of(upstream)
-    server = Server(Settings(**settings), pool, hub, users, keeper)
+    pool, poller = pool_of(upstream)
+    server = Gateway(Settings(**settings), pool, poller, users, persistence)
     async with trio.open_nursery() as nursery:
         if watched:
             await nursery.start(pool.run)
@@ -292,7 +292,7 @@ def paused(slots: int = 1, **options: Any) -> FakeUpstream:
     return upstream
 
 
-async def all_quiet(server: Server, upstream: FakeUpstream, listener: MemoryListener) -> None:
+async def all_quiet(server: Gateway, upstream: FakeUpstream, listener: MemoryListener) -> None:
     """Nothing is held on to: no slot, no place in the queue, no generation."""
     await wait_all_tasks_blocked()
     assert upstream.active == 0

@@ -35,7 +35,7 @@ class FakeMember:
 
 @dataclass
 class FakePool:
-    members: Sequence[FakeMember]
+    backends: Sequence[FakeMember]
 
 
 @dataclass
@@ -58,4 +58,4 @@ class FakeClaim:
 
 @dataclass
 class FakeTicket:
-    claim: FakeClaim
+    slot_request: FakeClaim

@@ -13,7 +13,7 @@ import trio
 
 from llcuda_net.errors import RequestError
 from llcuda_net.upstream.llama.client import LlamaServer
-from llcuda_net.upstream.llama.poller import StreamHub
+from llcuda_net.upstream.llama.poller import Poller
 from llcuda_net.upstream.llama.sse import CompletionEvent
 
 PATIENCE = 60.0
@@ -55,10 +55,10 @@ class Client:
 
 @contextlib.asynccontextmanager
 async def client_of(url: str, **options: Any) -> AsyncIterator[Client]:
-    hub = StreamHub()
-    server = LlamaServer(url, hub, **options)
+    poller = Poller()
+    server = LlamaServer(url, poller, **options)
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(hub.run)
+        nursery.start_soon(poller.run)
         yield Client(server)
         await server.aclose()
         nursery.cancel_scope.cancel()

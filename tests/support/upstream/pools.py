@@ -8,23 +8,23 @@ from typing import Any
 
 import trio
 
-from llcuda_net.upstream.backend import Member
-from llcuda_net.upstream.lease import Lease, Need
+from llcuda_net.upstream.backend import Backend
+from llcuda_net.upstream.lease import Lease, Requirement
 from llcuda_net.upstream.llama.sse import CompletionEvent, Timings
 from llcuda_net.upstream.pool import Pool
 from llcuda_net.upstream.prefix_cache import chain_of
-from tests.support.upstream.scripted_upstream import Talker, members
+from tests.support.upstream.scripted_upstream import Talker, backends
 
 
 async def pool_of(*upstreams: Talker, **spec: Any) -> Pool:
     """All of one model, and known."""
-    pool = Pool(members(*upstreams, model="m", **spec))
+    pool = Pool(backends(*upstreams, model="m", **spec))
     await pool.prepare()
     return pool
 
 
 @asynccontextmanager
-async def running(found: Sequence[Member], settle: float = 3.0) -> AsyncIterator[Pool]:
+async def running(found: Sequence[Backend], settle: float = 3.0) -> AsyncIterator[Pool]:
     pool = Pool(found)
     async with trio.open_nursery() as nursery:
         await nursery.start(pool.run)
@@ -34,13 +34,13 @@ async def running(found: Sequence[Member], settle: float = 3.0) -> AsyncIterator
         nursery.cancel_scope.cancel()
 
 
-def place(pool: Pool, need: Need | None = None, text: str = "") -> Lease | None:
-    need = need or Need(pool.key_of(None), chain=chain_of(text))
-    return pool.place(need, "ann")
+def place(pool: Pool, requirement: Requirement | None = None, text: str = "") -> Lease | None:
+    requirement = requirement or Requirement(pool.key_of(None), chain=chain_of(text))
+    return pool.place(requirement, "ann")
 
 
 def name_of(lease: Lease | None) -> str:
-    return "" if lease is None else lease.member.name
+    return "" if lease is None else lease.backend.name
 
 
 def answered(lease: Lease, text: str = "", cached: int | None = None) -> None:

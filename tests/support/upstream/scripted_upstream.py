@@ -10,7 +10,7 @@ import trio
 
 from llcuda_net.config.upstreams import Spec
 from llcuda_net.errors import RequestError
-from llcuda_net.upstream.backend import Member
+from llcuda_net.upstream.backend import Backend
 from llcuda_net.upstream.interface import OnEvents, Properties
 from llcuda_net.upstream.llama.sse import Candidate, CompletionEvent, Probabilities, Timings
 from llcuda_net.upstream.llama.token_stream import stalled
@@ -201,7 +201,7 @@ class Talker(FakeUpstream):
             count += 1
             event = CompletionEvent(letter, tokens=[ord(letter)], tokens_predicted=count)
             on_events([event])
-            self.hub.after_batch()
+            self.poller.after_batch()
             await trio.lowlevel.checkpoint()
         if self.fails is not None and count == self.fail_after:
             raise self.fails
@@ -216,11 +216,11 @@ class Talker(FakeUpstream):
         on_events([final])
 
 
-def member(upstream: Talker, name: str = "a", **spec: Any) -> Member:
+def backend(upstream: Talker, name: str = "a", **spec: Any) -> Backend:
     upstream.base_url = f"fake://{name}"
-    return Member(Spec(upstream.base_url, name, **spec), upstream)
+    return Backend(Spec(upstream.base_url, name, **spec), upstream)
 
 
-def members(*upstreams: Talker, **spec: Any) -> list[Member]:
+def backends(*upstreams: Talker, **spec: Any) -> list[Backend]:
     """A member each, named a, b, c."""
-    return [member(one, name, **spec) for one, name in zip(upstreams, "abcdef", strict=False)]
+    return [backend(one, name, **spec) for one, name in zip(upstreams, "abcdef", strict=False)]

@@ -200,14 +200,14 @@ def test_the_derived_file_is_made_again(how: str, tmp_path: Path) -> None:
     store.put([result(n) for n in range(10)])
     derive_all(store)
     store.close()
-    derived = tmp_path / DERIVED
+    search_index = tmp_path / DERIVED
     if how == "deleted":
-        derived.unlink()
+        search_index.unlink()
     elif how == "damaged":
-        derived.write_bytes(b"nothing of use" * 1000)
+        search_index.write_bytes(b"nothing of use" * 1000)
     else:
         change = "store = x'00'" if "another" in how else "seq = 1000"
-        apsw.Connection(str(derived)).execute(f"UPDATE cursor SET {change}")
+        apsw.Connection(str(search_index)).execute(f"UPDATE cursor SET {change}")
     store = SqliteStore(tmp_path, write=True)
     assert store.stats().unindexed == 10
     derive_all(store)

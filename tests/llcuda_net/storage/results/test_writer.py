@@ -27,7 +27,7 @@ class FakeStore:
         self.batches: list[list[str]] = []
         self.errors: list[StorageError | None] = []
         self.settled = 0
-        self.derived = 0
+        self.search_index = 0
         self.closed = False
         self.refused: set[str] = set()
 
@@ -45,7 +45,7 @@ class FakeStore:
         self.settled += 1
 
     def derive(self) -> bool:
-        self.derived += 1
+        self.search_index += 1
         return False
 
     def close(self) -> None:
@@ -82,7 +82,7 @@ async def test_what_comes_meanwhile_shares_the_next_commit() -> None:
     assert len(sizes) <= 4
     ids = [name for batch in store.batches for name in batch]
     assert sorted(ids) == [result(n).id for n in range(26)]
-    assert store.closed == bool(store.derived)  # it may not have come to that
+    assert store.closed == bool(store.search_index)  # it may not have come to that
 
 
 async def test_a_stalled_store_makes_commits_wait_outside() -> None:
@@ -193,6 +193,6 @@ async def test_deriving_follows_and_settling_comes_after() -> None:
         await writer.commit(result(1))
         await writer.commit(result(2))
         with trio.fail_after(30):
-            while not (store.derived and store.settled):  # noqa: ASYNC110
+            while not (store.search_index and store.settled):  # noqa: ASYNC110
                 await trio.sleep(0.001)
     assert store.closed

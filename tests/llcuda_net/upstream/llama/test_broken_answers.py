@@ -6,8 +6,8 @@ import pytest
 import trio
 
 from llcuda_net.config.upstreams import Spec
-from llcuda_net.upstream.backend import Member
-from llcuda_net.upstream.lease import Need
+from llcuda_net.upstream.backend import Backend
+from llcuda_net.upstream.lease import Requirement
 from tests.support.server.memory_server import FakeUpstream
 
 
@@ -27,18 +27,18 @@ async def test_a_slot_of_which_nothing_is_told_is_free_again(
 ) -> None:
     upstream = Odd(slots=2)
     upstream.told = told
-    member = Member(Spec("fake://", "a"), upstream)
+    backend = Backend(Spec("fake://", "a"), upstream)
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(member.watch)
+        nursery.start_soon(backend.watch)
         await trio.sleep(0.1)
         leases = []
-        for slot in member.table:
-            lease = member.lease(Need(""), slot, 0, "ann")
+        for slot in backend.table:
+            lease = backend.lease(Requirement(""), slot, 0, "ann")
             lease.sent()
             leases.append(lease)
         for lease in leases:
             lease.release()
-        assert member.releasing == 2
+        assert backend.releasing == 2
         await trio.sleep(10)
-        assert (member.free, member.releasing) == (2, 0)
+        assert (backend.free, backend.releasing) == (2, 0)
         nursery.cancel_scope.cancel()

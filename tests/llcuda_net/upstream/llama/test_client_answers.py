@@ -12,7 +12,7 @@ import trio
 
 from llcuda_net.errors import ConfigError, RequestError
 from llcuda_net.upstream.llama.client import LlamaServer
-from llcuda_net.upstream.llama.poller import StreamHub
+from llcuda_net.upstream.llama.poller import Poller
 from llcuda_protocol import ErrorCode
 from tests.support.upstream.llama_server import client_of, listen
 
@@ -172,12 +172,12 @@ async def test_an_error_without_a_length_is_told_too() -> None:
 )
 def test_what_is_no_url(url: str) -> None:
     with pytest.raises(ConfigError, match="is not a URL such as"):
-        LlamaServer(url, StreamHub())
+        LlamaServer(url, Poller())
 
 
 async def test_a_password_in_the_url_is_told_to_nobody() -> None:
     async with client_of("http://me:s3cret@127.0.0.1:1/x") as client:
         assert client.server.base_url == "http://127.0.0.1:1/x"
     with pytest.raises(ConfigError) as caught:
-        LlamaServer("http://me:s3cret@127.0.0.1:port", StreamHub())
+        LlamaServer("http://me:s3cret@127.0.0.1:port", Poller())
     assert "s3cret" not in str(caught.value)

@@ -11,26 +11,26 @@ import structlog
 import trio
 from trio.testing import wait_all_tasks_blocked
 
-from llcuda_net.upstream.llama.poller import StreamHub
+from llcuda_net.upstream.llama.poller import Poller
 
 
 class Sink:
     """Notes what it is told; raises where asked to."""
 
-    def __init__(self, hub: StreamHub | None = None) -> None:
+    def __init__(self, poller: Poller | None = None) -> None:
         self.data = b""
         self.lost: list[str] = []
         self.crash = False
         self.event = trio.Event()
         self.removes: list[socket.socket] = []
-        self._hub = hub
+        self._poller = poller
 
     def data_received(self, data: bytes) -> None:
         self.data += data
         self.event.set()
         for sock in self.removes:
-            assert self._hub is not None
-            self._hub.remove(sock)
+            assert self._poller is not None
+            self._poller.remove(sock)
             sock.close()
         if self.crash:
             raise ZeroDivisionError
@@ -59,23 +59,23 @@ def _pairs(count: int) -> Iterator[list[tuple[socket.socket, socket.socket]]]:
 
 
 @contextlib.asynccontextmanager
-async def _running() -> AsyncIterator[StreamHub]:
-    hub = StreamHub()
+async def _running() -> AsyncIterator[Poller]:
+    poller = Poller()
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(hub.run)
+        nursery.start_soon(poller.run)
         await wait_all_tasks_blocked()
-        yield hub
+        yield poller
         nursery.cancel_scope.cancel()
 
 
 async def test_each_sink_gets_what_its_socket_gets_and_one_call_a_batch() -> None:
     with _pairs(50) as pairs:
-        async with _running() as hub:
+        async with _running() as poller:
             batches = []
-            hub.after_batch = lambda: batches.append(sum(len(s.data) > 0 for s in sinks))
+            poller.after_batch = lambda: batches.append(sum(len(s.data) > 0 for s in sinks))
             sinks = [Sink() for _ in pairs]
             for (ours, _), sink in zip(pairs, sinks, strict=True):
-                hub.add(ours, sink)
+                poller.add(ours, sink)
             for number, (_, theirs) in enumerate(pairs):
                 theirs.send(str(number).encode())
             for sink in sinks:
@@ -88,14 +88,14 @@ async def test_each_sink_gets_what_its_socket_gets_and_one_call_a_batch() -> Non
 
 async def test_the_end_is_told_once_and_the_socket_let_go() -> None:
     with _pairs(1) as [(ours, theirs)]:
-        async with _running() as hub:
+        async with _running() as poller:
             sink = Sink()
-            hub.add(ours, sink)
+            poller.add(ours, sink)
             theirs.close()
             await sink.wait()
             await wait_all_tasks_blocked()
             assert sink.lost == ["it closed the connection"]
-            hub.remove(ours)  # nothing happens
+            poller.remove(ours)  # nothing happens
 
 
 async def test_a_reset_is_told_with_its_reason() -> None:
@@ -104,9 +104,9 @@ async def test_a_reset_is_told_with_its_reason() -> None:
         theirs, _ = listener.accept()
         with ours:
             ours.setblocking(False)
-            async with _running() as hub:
+            async with _running() as poller:
                 sink = Sink()
-                hub.add(ours, sink)
+                poller.add(ours, sink)
                 theirs.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
                 theirs.close()
                 await sink.wait()
@@ -115,25 +115,25 @@ async def test_a_reset_is_told_with_its_reason() -> None:
 
 async def test_a_removed_socket_is_not_read() -> None:
     with _pairs(1) as [(ours, theirs)]:
-        async with _running() as hub:
+        async with _running() as poller:
             sink = Sink()
-            hub.add(ours, sink)
-            hub.remove(ours)
+            poller.add(ours, sink)
+            poller.remove(ours)
             theirs.send(b"x")
             await wait_all_tasks_blocked(0.01)
             assert sink.data == b""
-            hub.add(ours, sink)  # it may be added again
+            poller.add(ours, sink)  # it may be added again
             await sink.wait()
             assert sink.data == b"x"
 
 
 async def test_a_sink_may_remove_another_of_its_own_batch() -> None:
     with _pairs(2) as pairs, structlog.testing.capture_logs() as logs:
-        async with _running() as hub:
-            sinks = [Sink(hub), Sink(hub)]
+        async with _running() as poller:
+            sinks = [Sink(poller), Sink(poller)]
             for i, (ours, _) in enumerate(pairs):
                 sinks[i].removes = [pairs[1 - i][0]]
-                hub.add(ours, sinks[i])
+                poller.add(ours, sinks[i])
             for _, theirs in pairs:
                 theirs.send(b"x")
             with trio.fail_after(60):
@@ -148,11 +148,11 @@ async def test_a_sink_may_remove_another_of_its_own_batch() -> None:
 @pytest.mark.parametrize("end", [False, True])
 async def test_a_sink_that_crashes_loses_its_socket_only(end: bool) -> None:
     with _pairs(2) as [(bad_ours, bad_theirs), (ours, theirs)]:
-        async with _running() as hub:
+        async with _running() as poller:
             bad, good = Sink(), Sink()
             bad.crash = True
-            hub.add(bad_ours, bad)
-            hub.add(ours, good)
+            poller.add(bad_ours, bad)
+            poller.add(ours, good)
             if end:
                 bad_theirs.close()
             else:
@@ -167,6 +167,6 @@ async def test_a_sink_that_crashes_loses_its_socket_only(end: bool) -> None:
 
 async def test_removing_after_the_hub_has_stopped_is_harmless() -> None:
     with _pairs(1) as [(ours, _)]:
-        async with _running() as hub:
-            hub.add(ours, Sink())
-        hub.remove(ours)
+        async with _running() as poller:
+            poller.add(ours, Sink())
+        poller.remove(ours)

@@ -9,7 +9,7 @@ import trio
 
 from llcuda_net.errors import RequestError
 from llcuda_net.upstream.llama.sse import CompletionEvent
-from llcuda_net.upstream.llama.token_stream import LeanStream, Patience
+from llcuda_net.upstream.llama.token_stream import LeanStream, StreamTimeouts
 from llcuda_protocol import ErrorCode
 
 HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
@@ -20,7 +20,7 @@ def event(**fields: object) -> bytes:
     return b"%x\r\n%b\r\n" % (len(data), data)
 
 
-async def stall_of(stream: LeanStream, patience: Patience, first: float) -> tuple[str, float]:
+async def stall_of(stream: LeanStream, patience: StreamTimeouts, first: float) -> tuple[str, float]:
     """How it stalls, and when."""
     start = trio.current_time()
     with pytest.raises(RequestError) as caught:
@@ -30,7 +30,7 @@ async def stall_of(stream: LeanStream, patience: Patience, first: float) -> tupl
 
 
 def test_a_longer_prompt_has_longer() -> None:
-    patience = Patience(stall=1, first=10, a_token=0.1)
+    patience = StreamTimeouts(stall=1, first=10, a_token=0.1)
     assert patience.for_first([1] * 100) == pytest.approx(20)
     assert patience.for_first("x" * 400) == pytest.approx(20.1)
     assert patience.for_first("") < patience.for_first("a longer one")
@@ -39,13 +39,13 @@ def test_a_longer_prompt_has_longer() -> None:
 async def test_no_first_token(autojump_clock: object) -> None:
     stream = LeanStream(lambda events: None)
     stream.data_received(HEAD)  # the head alone shows nothing
-    told = await stall_of(stream, Patience(stall=60), 7)
+    told = await stall_of(stream, StreamTimeouts(stall=60), 7)
     assert told == ("the upstream sent no first token for 7 s", 7)
 
 
 async def test_no_further_token(autojump_clock: object) -> None:
     stream = LeanStream(lambda events: None)
-    patience = Patience(stall=5)
+    patience = StreamTimeouts(stall=5)
 
     async def tokens() -> None:
         stream.data_received(HEAD)
@@ -71,7 +71,7 @@ async def test_half_an_event_is_no_token(autojump_clock: object) -> None:
 
     async with trio.open_nursery() as nursery:
         nursery.start_soon(dribble)
-        message, _ = await stall_of(stream, Patience(stall=10), 100)
+        message, _ = await stall_of(stream, StreamTimeouts(stall=10), 100)
         nursery.cancel_scope.cancel()
     assert message == "the upstream sent no token for 10 s"
 
@@ -86,10 +86,10 @@ async def test_an_end_ends_the_watch(autojump_clock: object) -> None:
 
     async with trio.open_nursery() as nursery:
         nursery.start_soon(tokens)
-        await stream.watch(Patience(stall=5), 100)
+        await stream.watch(StreamTimeouts(stall=5), 100)
     assert [one.stop for one in seen] == [False, True]
     assert stream.parser.finished
     lost = LeanStream(seen.extend)
     lost.connection_lost("reset")  # before anything has come
-    await lost.watch(Patience(), 100)
+    await lost.watch(StreamTimeouts(), 100)
     assert (lost.lost, lost.parser.finished) == ("reset", False)
