@@ -24,10 +24,30 @@ if TYPE_CHECKING:
     from llcuda_net.client.results import Entry as Entry
     from llcuda_net.client.results import Hit as Hit
     from llcuda_net.client.stream import Stream as Stream
+    from llcuda_net.errors import Ahead as Ahead
     from llcuda_net.errors import ConfigError as ConfigError
     from llcuda_net.errors import ConnectError as ConnectError
+    from llcuda_net.errors import ConnectionRejected as ConnectionRejected
+    from llcuda_net.errors import ContextExceeded as ContextExceeded
+    from llcuda_net.errors import InternalError as InternalError
+    from llcuda_net.errors import Interrupted as Interrupted
+    from llcuda_net.errors import InvalidRequest as InvalidRequest
+    from llcuda_net.errors import KeyConflict as KeyConflict
     from llcuda_net.errors import LlcudaError as LlcudaError
+    from llcuda_net.errors import NotFound as NotFound
+    from llcuda_net.errors import Overloaded as Overloaded
     from llcuda_net.errors import RequestError as RequestError
+    from llcuda_net.errors import RequestTimeout as RequestTimeout
+    from llcuda_net.errors import ShuttingDown as ShuttingDown
+    from llcuda_net.errors import StorageUnavailable as StorageUnavailable
+    from llcuda_net.errors import Unauthorized as Unauthorized
+    from llcuda_net.errors import UnknownGeneration as UnknownGeneration
+    from llcuda_net.errors import UnknownModel as UnknownModel
+    from llcuda_net.errors import UnknownParameter as UnknownParameter
+    from llcuda_net.errors import Unsupported as Unsupported
+    from llcuda_net.errors import UpstreamError as UpstreamError
+    from llcuda_net.errors import UpstreamStalled as UpstreamStalled
+    from llcuda_net.errors import UpstreamUnavailable as UpstreamUnavailable
 
     __version__: str
 
@@ -42,26 +62,66 @@ _HOMES = {
     "Result": "client.events",
     "Spliced": "client.events",
     "Stream": "client.stream",
+    "Ahead": "errors",
     "ConfigError": "errors",
     "ConnectError": "errors",
+    "ConnectionRejected": "errors",
+    "ContextExceeded": "errors",
+    "InternalError": "errors",
+    "Interrupted": "errors",
+    "InvalidRequest": "errors",
+    "KeyConflict": "errors",
     "LlcudaError": "errors",
+    "NotFound": "errors",
+    "Overloaded": "errors",
     "RequestError": "errors",
+    "RequestTimeout": "errors",
+    "ShuttingDown": "errors",
+    "StorageUnavailable": "errors",
+    "Unauthorized": "errors",
+    "UnknownGeneration": "errors",
+    "UnknownModel": "errors",
+    "UnknownParameter": "errors",
+    "Unsupported": "errors",
+    "UpstreamError": "errors",
+    "UpstreamStalled": "errors",
+    "UpstreamUnavailable": "errors",
 }
 
 __all__ = [
+    "Ahead",
     "Client",
     "ConfigError",
     "ConnectError",
+    "ConnectionRejected",
+    "ContextExceeded",
     "Durable",
     "Entry",
     "Hit",
+    "InternalError",
+    "Interrupted",
+    "InvalidRequest",
+    "KeyConflict",
     "LlcudaError",
+    "NotFound",
+    "Overloaded",
     "Piece",
     "Queued",
     "RequestError",
+    "RequestTimeout",
     "Result",
+    "ShuttingDown",
     "Spliced",
+    "StorageUnavailable",
     "Stream",
+    "Unauthorized",
+    "UnknownGeneration",
+    "UnknownModel",
+    "UnknownParameter",
+    "Unsupported",
+    "UpstreamError",
+    "UpstreamStalled",
+    "UpstreamUnavailable",
     "__version__",
     "connect",
     "sync",

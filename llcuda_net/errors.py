@@ -24,18 +24,19 @@ class EngineError(LlcudaError):
 
 
 class RequestError(LlcudaError):
-    """A request cannot be served.
+    """A request cannot be served. Base of one class per code of the protocol's closed list.
 
     Attributes:
-        code: an `llcuda_protocol.ErrorCode` value, one of a closed list.
+        code: an `llcuda_protocol.ErrorCode` value.
         retry: whether the same request may succeed later.
         retry_after: seconds to wait before that, where known.
         durable: with the code `ahead`: how many pieces are the same on both sides.
     """
 
+    code = "internal"
+
     def __init__(
         self,
-        code: str,
         message: str,
         *,
         retry: bool = False,
@@ -43,11 +44,146 @@ class RequestError(LlcudaError):
         durable: int | None = None,
     ) -> None:
         super().__init__(message)
-        self.code = code
         self.message = message
         self.retry = retry
         self.retry_after = retry_after
         self.durable = durable
+
+    def __repr__(self) -> str:
+        later = f", retry_after={self.retry_after}" if self.retry_after is not None else ""
+        return f"<{type(self).__name__} {self.code} retry={self.retry}{later}: {self.message}>"
+
+
+class ConnectionRejected(RequestError):
+    """The other side ended the connection: by its rules, or since the protocol was broken."""
+
+
+class Unauthorized(ConnectionRejected):
+    """The token is missing or unknown."""
+
+
+class InvalidRequest(RequestError):
+    """The request, or one of its values, is wrong."""
+
+
+class UnknownParameter(InvalidRequest):
+    """There is no sampling parameter of this name."""
+
+
+class KeyConflict(InvalidRequest):
+    """The idempotency key belongs to another request."""
+
+
+class ContextExceeded(InvalidRequest):
+    """The prompt does not fit the context of a slot."""
+
+
+class NotFound(RequestError):
+    """What the request names does not exist, or belongs to somebody else."""
+
+
+class UnknownGeneration(NotFound):
+    """There is no generation with this id."""
+
+
+class UnknownModel(NotFound):
+    """No upstream serves a model of this name."""
+
+
+class Ahead(RequestError):
+    """The reader has more tokens than the server still has, after a power cut."""
+
+
+class Unsupported(RequestError):
+    """The server, or the upstream, cannot do this."""
+
+
+class Overloaded(RequestError):
+    """The queue, or the user's part of it, is full."""
+
+
+class RequestTimeout(RequestError):
+    """The request took longer than its deadline or the server's limit."""
+
+
+class UpstreamError(RequestError):
+    """The upstream failed at this request."""
+
+
+class UpstreamUnavailable(UpstreamError):
+    """The upstream cannot be reached, or the connection to it was lost."""
+
+
+class UpstreamStalled(UpstreamError):
+    """The upstream sent nothing for too long."""
+
+
+class StorageUnavailable(RequestError):
+    """What the request needs to keep cannot be kept."""
+
+
+class Interrupted(RequestError):
+    """The generation ended before its time and cannot be continued."""
+
+
+class ShuttingDown(RequestError):
+    """The server drains and takes nothing new."""
+
+
+class InternalError(RequestError):
+    """A bug in the server."""
+
+
+#: Every code of the protocol, and its class.
+REQUEST_ERRORS: dict[str, type[RequestError]] = {
+    "bad_preface": ConnectionRejected,
+    "unsupported_version": ConnectionRejected,
+    "unauthorized": Unauthorized,
+    "handshake_timeout": ConnectionRejected,
+    "frame_too_large": ConnectionRejected,
+    "malformed_frame": ConnectionRejected,
+    "truncated_frame": ConnectionRejected,
+    "unknown_kind": ConnectionRejected,
+    "unexpected_frame": ConnectionRejected,
+    "flow_control": ConnectionRejected,
+    "too_many_streams": ConnectionRejected,
+    "too_many_connections": ConnectionRejected,
+    "invalid_request": InvalidRequest,
+    "unknown_parameter": UnknownParameter,
+    "unknown_generation": UnknownGeneration,
+    "unknown_model": UnknownModel,
+    "key_conflict": KeyConflict,
+    "ahead": Ahead,
+    "context_exceeded": ContextExceeded,
+    "unsupported": Unsupported,
+    "overloaded": Overloaded,
+    "timeout": RequestTimeout,
+    "upstream_unavailable": UpstreamUnavailable,
+    "upstream_error": UpstreamError,
+    "upstream_stalled": UpstreamStalled,
+    "storage": StorageUnavailable,
+    "interrupted": Interrupted,
+    "shutting_down": ShuttingDown,
+    "internal": InternalError,
+}
+for _code, _class in REQUEST_ERRORS.items():
+    if _class is not ConnectionRejected:
+        _class.code = _code
+
+
+def request_error(
+    code: str,
+    message: str,
+    *,
+    retry: bool = False,
+    retry_after: float | None = None,
+    durable: int | None = None,
+) -> RequestError:
+    """The error of a code; one that is not in the list, of a newer server, keeps its code."""
+    kind = REQUEST_ERRORS.get(code, RequestError)
+    error = kind(message, retry=retry, retry_after=retry_after, durable=durable)
+    error.code = code
+    return error
 
 
 class StorageError(LlcudaError):

@@ -12,7 +12,7 @@ from typing import Any
 import trio
 
 from llcuda_net.config.upstreams import EMBEDDINGS
-from llcuda_net.errors import RequestError
+from llcuda_net.errors import request_error
 from llcuda_net.upstream.backend import Backend
 from llcuda_net.upstream.interface import Properties
 from llcuda_net.upstream.lease import Requirement
@@ -88,7 +88,7 @@ class EmbeddingBackend:
     def _there(self) -> Backend:
         backend = self.backend
         if backend is None:
-            raise RequestError(
+            raise request_error(
                 ErrorCode.UNSUPPORTED
                 if not any(self._pool.of("", EMBEDDINGS))
                 else ErrorCode.UPSTREAM_UNAVAILABLE,

@@ -18,12 +18,11 @@ import trio
 from llcuda_net.batch.record import Record
 from llcuda_net.client import Client, connect
 from llcuda_net.client.stream import Piece
-from llcuda_net.errors import ConnectError, RequestError
+from llcuda_net.errors import ConnectError, RequestError, Unsupported
 from llcuda_net.upstream.llama.client import LlamaServer
 from llcuda_net.upstream.llama.poller import Poller
 from llcuda_net.upstream.llama.sse import CompletionEvent
 from llcuda_net.upstream.llama.token_stream import StreamTimeouts
-from llcuda_protocol import ErrorCode
 
 Clock = Callable[[], float]
 #: llama-server's reasons to stop, as the gateway names them.
@@ -200,8 +199,7 @@ class Direct:
             return await self._server.render(messages)
         if len(messages) == 1 and messages[0]["role"] == "user":
             return messages[0]["content"]
-        raise RequestError(
-            ErrorCode.UNSUPPORTED,
+        raise Unsupported(
             f"the model {properties.model} has no chat template; send one message, or a raw prompt",
         )
 

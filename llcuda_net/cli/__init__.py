@@ -1,0 +1,1 @@
+"""The command lines. Each imports what it needs when it runs, so that `--help` costs nothing."""

@@ -72,9 +72,9 @@ class VersionAction(argparse.Action):
 
     def __call__(self, parser: argparse.ArgumentParser, *args: Any) -> None:
         """Print it and exit."""
-        from llcuda_net import __version__
+        from llcuda_net.util.version import package_version
 
-        print(f"{parser.prog} {__version__}")
+        print(f"{parser.prog} {package_version()}")
         parser.exit()
 
 

@@ -21,7 +21,13 @@ import llcuda_protocol as wire
 from llcuda_net.client.channel import Channel
 from llcuda_net.client.requests import WINDOW, refusal
 from llcuda_net.client.strangers import explain_greeting
-from llcuda_net.errors import ConnectError, LlcudaError, RequestError
+from llcuda_net.errors import (
+    ConnectError,
+    InvalidRequest,
+    LlcudaError,
+    ShuttingDown,
+    Unauthorized,
+)
 
 #: Seconds that a goodbye may take: the last frames, and the closing of the socket.
 GOODBYE = 1.0
@@ -119,9 +125,7 @@ class ServerConnection:
         try:
             self._send(hello)
         except wire.LocalProtocolError:
-            raise RequestError(
-                wire.ErrorCode.UNAUTHORIZED, "a token has at most 4096 characters of text"
-            ) from None
+            raise Unauthorized("a token has at most 4096 characters of text") from None
         with trio.move_on_after(timeout):
             await self._greeted.wait()
         if self.failure is not None:
@@ -315,9 +319,7 @@ class ServerConnection:
             self._send(channel.frame(number))
         except wire.LocalProtocolError as error:
             self._room.release()
-            raise RequestError(
-                wire.ErrorCode.INVALID_REQUEST, f"the request cannot be sent: {error}"
-            ) from None
+            raise InvalidRequest(f"the request cannot be sent: {error}") from None
         except BaseException:
             self._room.release()
             raise
@@ -340,8 +342,7 @@ class ServerConnection:
         if self.failure is not None:
             raise self.failure()
         if self.going_away is not None:
-            raise RequestError(
-                wire.ErrorCode.SHUTTING_DOWN,
+            raise ShuttingDown(
                 self.going_away.message or f"{self.name} is shutting down",
                 retry=True,
             )

@@ -29,12 +29,11 @@ from functools import partial
 
 import trio
 
-import llcuda_protocol as wire
 from llcuda_net.client.channel import Channel
 from llcuda_net.client.connection import ServerConnection
 from llcuda_net.client.notices import Notes
 from llcuda_net.client.requests import Request, require
-from llcuda_net.errors import ConnectError, LlcudaError, RequestError
+from llcuda_net.errors import ConnectError, LlcudaError, RequestError, ShuttingDown, request_error
 
 #: Seconds between attempts to connect: the first pause, and the longest.
 PAUSE = 0.1
@@ -231,9 +230,7 @@ class ReconnectingConnection:
             return self._link
         self._notes.gave_up(self._reconnect)
         if self._link.failure is None:
-            raise RequestError(
-                wire.ErrorCode.SHUTTING_DOWN, f"{self.name} is shutting down", retry=True
-            )
+            raise ShuttingDown(f"{self.name} is shutting down", retry=True)
         raise self._no_connection()
 
     def _no_connection(self) -> ConnectError:
@@ -342,7 +339,7 @@ class ReconnectingConnection:
                 if self._link.open_nowait(channel):
                     self._lost.remove(channel)
             except RequestError as error:
-                channel.fail(partial(RequestError, error.code, error.message, retry=error.retry))
+                channel.fail(partial(request_error, error.code, error.message, retry=error.retry))
 
     def _refuse(self, failure: Callable[[], LlcudaError]) -> None:
         """End all that is lost, and all waiting."""

@@ -9,7 +9,7 @@ from typing import Any
 import trio
 
 import llcuda_protocol as wire
-from llcuda_net.errors import RequestError
+from llcuda_net.errors import InvalidRequest, RequestError, Unsupported, request_error
 from llcuda_protocol.kinds import MAX_LINGER
 
 #: Bytes of tokens that may be under way on one stream.
@@ -144,7 +144,7 @@ class Reading(Request):
 
 def refusal(error: wire.Error) -> RequestError:
     """The exception for an error frame."""
-    return RequestError(
+    return request_error(
         error.code,
         error.message,
         retry=error.retry,
@@ -190,9 +190,7 @@ def require(features: Container[str], request: Request, name: str) -> None:
     """
     for feature, lacks in request.needs.items():
         if feature not in features:
-            raise RequestError(
-                wire.ErrorCode.UNSUPPORTED, f"{name} is of an earlier version: it {lacks}"
-            )
+            raise Unsupported(f"{name} is of an earlier version: it {lacks}")
 
 
 def what_to_send(
@@ -218,7 +216,7 @@ def what_to_send(
     elif prompt is not None:
         text = list(prompt)
     if not chat and not text:
-        raise RequestError(wire.ErrorCode.INVALID_REQUEST, "the prompt is empty")
+        raise InvalidRequest("the prompt is empty")
     if chat is None:
         if system is not None:
             raise TypeError("system= goes with a chat, not with raw text or token ids")

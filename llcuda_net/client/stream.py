@@ -12,7 +12,7 @@ from llcuda_net.client.channel import Channel
 from llcuda_net.client.events import Durable, Event, Piece, Queued, Result, Spliced
 from llcuda_net.client.reconnecting import ReconnectingConnection
 from llcuda_net.client.requests import Reading
-from llcuda_net.errors import RequestError
+from llcuda_net.errors import Unsupported
 from llcuda_protocol import TokenLogprob, TopToken
 
 __all__ = [
@@ -331,8 +331,7 @@ def require_attach(line: ReconnectingConnection) -> None:
         RequestError: code `unsupported`: it does not.
     """
     if "attach" not in line.features:
-        raise RequestError(
-            wire.ErrorCode.UNSUPPORTED,
+        raise Unsupported(
             f"{line.name} cannot give back a generation by its id: it is of an older version",
         )
 

@@ -15,7 +15,7 @@ from typing import Any
 import structlog
 import trio
 
-from llcuda_net.errors import RequestError
+from llcuda_net.errors import Interrupted, RequestError, Unsupported, request_error
 from llcuda_net.generation import continuation, sampling
 from llcuda_net.generation.generation import Generation
 from llcuda_net.generation.outcome import Outcome
@@ -220,8 +220,7 @@ class Dispatcher:
         try:
             plan = await continuation.plan(prompt, checked, tokens, backend.upstream)
         except continuation.CannotContinue as error:
-            raise RequestError(
-                ErrorCode.INTERRUPTED,
+            raise Interrupted(
                 f"what ran it was lost, and this cannot be continued: {error}",
                 retry=True,
             ) from None
@@ -246,7 +245,7 @@ class Dispatcher:
         ):
             return
         alone = len(self._pool.of("")) == 1
-        raise RequestError(
+        raise request_error(
             ErrorCode.INTERRUPTED if alone else ErrorCode.UPSTREAM_ERROR,
             "what ran it was lost, and this cannot be continued: the upstream has another model "
             "now",
@@ -327,8 +326,7 @@ async def render(messages: list[dict[str, str]], backend: Backend) -> str:
         return await backend.upstream.render(messages)
     if len(messages) == 1 and messages[0]["role"] == "user":
         return messages[0]["content"]
-    raise RequestError(
-        ErrorCode.UNSUPPORTED,
+    raise Unsupported(
         f"the model {properties.model} has no chat template; send one message, or a raw prompt",
     )
 

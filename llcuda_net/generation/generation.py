@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 import trio
 
 from llcuda_net.config.users import ANONYMOUS, Priority, User
-from llcuda_net.errors import RequestError
+from llcuda_net.errors import Interrupted, RequestError, request_error
 from llcuda_net.generation.outcome import Outcome, Times, from_plain, logprob_of
 from llcuda_net.storage.records import Level, Result, TokenLog, is_continuation
 from llcuda_net.upstream.llama.sse import CompletionEvent, Probabilities
@@ -276,7 +276,7 @@ class Generation:
             result.timings,
         )
         if result.error is not None:
-            self.error = RequestError(
+            self.error = request_error(
                 str(result.error.get("code", ErrorCode.INTERNAL)),
                 str(result.error.get("message", "")),
                 retry=bool(result.error.get("retry")),
@@ -421,9 +421,7 @@ class Generation:
         """The last frame of a stream that reads this generation."""
         error = self.error
         if self.state in (State.FAILED, State.INTERRUPTED):
-            error = error or RequestError(
-                ErrorCode.INTERRUPTED, "the server was stopped before the end", retry=True
-            )
+            error = error or Interrupted("the server was stopped before the end", retry=True)
             return Error(stream, error.code, error.message, error.retry, error.retry_after)
         return Done(
             stream,

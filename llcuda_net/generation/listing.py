@@ -11,14 +11,14 @@ from dataclasses import replace
 from typing import Any
 
 from llcuda_net.config.users import User, view_of
-from llcuda_net.errors import RequestError
+from llcuda_net.errors import InvalidRequest
 from llcuda_net.generation.generation import Generation, State
 from llcuda_net.generation.persistence import Persistence
 from llcuda_net.generation.registry import Registry, unknown
 from llcuda_net.storage.records import Result
 from llcuda_net.storage.results.codec import beginning, preview
 from llcuda_net.storage.results.interface import Query, Summary
-from llcuda_protocol import ErrorCode, ListGenerations
+from llcuda_protocol import ListGenerations
 
 #: Results read at once: the store has others to answer.
 _STEP = 100
@@ -65,8 +65,7 @@ def _state(name: str | None) -> State | None:
     try:
         return None if name is None else State(name)
     except ValueError:
-        raise RequestError(
-            ErrorCode.INVALID_REQUEST,
+        raise InvalidRequest(
             f"there is no state {name!r}: choose one of {', '.join(State)}",
         ) from None
 

@@ -13,13 +13,12 @@ import structlog
 import trio
 
 from llcuda_net.config.users import Priority
-from llcuda_net.errors import RequestError, StorageError
+from llcuda_net.errors import InvalidRequest, RequestError, StorageError, StorageUnavailable
 from llcuda_net.generation.generation import Generation, State
 from llcuda_net.generation.outcome import plain
 from llcuda_net.storage.records import Ended, Level, Opened, Result, TokenLog
 from llcuda_net.storage.results.interface import Query, Store, Summary
 from llcuda_net.storage.storage import Kept, Recovered, Storage
-from llcuda_protocol import ErrorCode
 from llcuda_protocol.kinds import MAX_LINGER
 
 log = structlog.get_logger(__name__)
@@ -66,9 +65,7 @@ class Persistence:
             level = self._level if wanted is None else Level(wanted)
         except ValueError:
             names = ", ".join(Level)
-            raise RequestError(
-                ErrorCode.INVALID_REQUEST, f"there is no level {wanted!r}: choose one of {names}"
-            ) from None
+            raise InvalidRequest(f"there is no level {wanted!r}: choose one of {names}") from None
         return level if self._storage is not None else Level.MEMORY
 
     @property
@@ -300,6 +297,6 @@ def _plain_error(error: RequestError) -> dict[str, Any]:
 
 def _refused(error: StorageError) -> RequestError:
     retry_after = _RETRY_AFTER if error.retry else None
-    return RequestError(
-        ErrorCode.STORAGE, f"not kept: {error.message}", retry=error.retry, retry_after=retry_after
+    return StorageUnavailable(
+        f"not kept: {error.message}", retry=error.retry, retry_after=retry_after
     )

@@ -11,9 +11,8 @@ from collections.abc import Iterator
 
 import trio
 
-from llcuda_net.errors import RequestError
+from llcuda_net.errors import InvalidRequest, KeyConflict, RequestError, UnknownGeneration
 from llcuda_net.generation.generation import Generation, State
-from llcuda_protocol import ErrorCode
 
 #: Seconds for which, and the most generations of which, what is not stored can still be read.
 LINGER = 60.0
@@ -108,8 +107,7 @@ class Registry:
             RequestError: it was.
         """
         if (owner, key) in self._used:
-            raise RequestError(
-                ErrorCode.INVALID_REQUEST,
+            raise InvalidRequest(
                 f"the idempotency key {key[:60]!r} is not fresh: it was used before",
             )
 
@@ -142,8 +140,7 @@ class Registry:
 
 def unknown(id_: str) -> RequestError:
     """The error for an id that is nobody's, or somebody else's: nobody is told which."""
-    return RequestError(
-        ErrorCode.UNKNOWN_GENERATION,
+    return UnknownGeneration(
         f"there is no generation {id_!r} here: it never was, was kept in memory only, or "
         "its result was deleted",
     )
@@ -156,7 +153,6 @@ def check_key(key: str, known: bytes, asked: bytes) -> None:
         RequestError: it was.
     """
     if known != asked:
-        raise RequestError(
-            ErrorCode.KEY_CONFLICT,
+        raise KeyConflict(
             f"the idempotency key {key[:60]!r} belongs to another request: choose another key",
         )

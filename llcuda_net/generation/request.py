@@ -11,13 +11,13 @@ import trio
 
 from llcuda_net.config.settings import Settings
 from llcuda_net.config.users import PRIORITIES, Priority, User
-from llcuda_net.errors import RequestError
+from llcuda_net.errors import Ahead, InvalidRequest
 from llcuda_net.generation import sampling
 from llcuda_net.generation.generation import Generation
 from llcuda_net.generation.persistence import seconds_of
 from llcuda_net.storage.records import Level, hash_of
 from llcuda_net.storage.storage import Recovered
-from llcuda_protocol import ErrorCode, Generate
+from llcuda_protocol import Generate
 
 
 def from_request(
@@ -67,8 +67,7 @@ def _priority(wanted: str | None, user: User) -> Priority:
     priority = PRIORITIES.get(wanted)
     if priority is None:
         names = ", ".join(PRIORITIES)
-        raise RequestError(
-            ErrorCode.INVALID_REQUEST,
+        raise InvalidRequest(
             f"there is no priority {wanted[:60]!r}: choose one of {names}",
         )
     return max(priority, user.priority)
@@ -76,10 +75,10 @@ def _priority(wanted: str | None, user: User) -> Priority:
 
 def _check_prompt(request: Generate) -> None:
     if (request.prompt is None) == (request.messages is None):
-        raise RequestError(ErrorCode.INVALID_REQUEST, "give a prompt or messages, one of the two")
+        raise InvalidRequest("give a prompt or messages, one of the two")
     messages = request.messages
     if not (request.prompt or messages) or (messages and not messages[-1]["content"]):
-        raise RequestError(ErrorCode.INVALID_REQUEST, "the prompt is empty")
+        raise InvalidRequest("the prompt is empty")
 
 
 def from_journal(entry: Recovered, settings: Settings, user: User) -> Generation:
@@ -122,8 +121,7 @@ def check_position(generation: Generation, first: int, epoch: int | None) -> Non
     elif not generation.ended:
         return  # it waits until there is so much
     if first > same:
-        raise RequestError(
-            ErrorCode.AHEAD,
+        raise Ahead(
             f"piece {first} was asked for, and only the first {same} are as they were: "
             "what came after them was lost with the server's power, or never was",
             durable=same,

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import structlog
 import trio
 
-from llcuda_net.errors import RequestError
+from llcuda_net.errors import Interrupted, RequestError, UpstreamUnavailable
 from llcuda_net.generation.generation import Generation, State
 from llcuda_net.generation.outcome import Outcome
 from llcuda_net.generation.runner import Runner, too_late
@@ -17,7 +17,6 @@ from llcuda_net.scheduler.ticket import SlotRequest, Ticket
 from llcuda_net.storage.records import Dispatched
 from llcuda_net.storage.storage import Recovered
 from llcuda_net.upstream.pool import Pool
-from llcuda_protocol import ErrorCode
 
 log = structlog.get_logger(__name__)
 
@@ -93,9 +92,9 @@ class Resumer:
             async with self._looking:
                 try:
                     model_key = await self._look(generation, last)
+                except Interrupted:
+                    raise
                 except RequestError as error:
-                    if error.code == ErrorCode.INTERRUPTED:
-                        raise
                     if error.message != told:
                         told = error.message
                         log.warning("resuming_waits", generation=generation.id, reason=told)
@@ -106,7 +105,7 @@ class Resumer:
 
     async def _look(self, generation: Generation, last: Dispatched | None) -> str:
         known = [one for one in self._pool.of("") if one.up]
-        refusal = RequestError(ErrorCode.UPSTREAM_UNAVAILABLE, "no upstream answers")
+        refusal: RequestError = UpstreamUnavailable("no upstream answers")
         found = 0
         for backend in known:
             try:
@@ -125,9 +124,8 @@ class Resumer:
         model_key = self._pool.key_of_fingerprint(last.model)
         if model_key is None:
             if found < len(self._pool.of("")):
-                raise RequestError(ErrorCode.UPSTREAM_UNAVAILABLE, "its model is not there yet")
-            raise RequestError(
-                ErrorCode.INTERRUPTED,
+                raise UpstreamUnavailable("its model is not there yet")
+            raise Interrupted(
                 "the server was stopped, and this cannot be continued: "
                 + (
                     "the upstream has another model now"

@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable
 import structlog
 import trio
 
-from llcuda_net.errors import RequestError
+from llcuda_net.errors import InternalError, RequestError, RequestTimeout
 from llcuda_net.generation import sampling
 from llcuda_net.generation.dispatcher import Dispatcher
 from llcuda_net.generation.generation import Generation, State
@@ -87,7 +87,7 @@ class Runner:
             return State.INTERRUPTED if interrupted else State.FAILED, error
         except Exception as error:
             log.exception("generation_crashed", generation=generation.id)
-            bug = RequestError(ErrorCode.INTERNAL, f"a bug: {type(error).__name__}")
+            bug = InternalError(f"a bug: {type(error).__name__}")
             return State.FAILED, bug
 
     async def _begin(self, generation: Generation, ticket: Ticket) -> State:
@@ -154,4 +154,4 @@ class Runner:
 
 def too_late(seconds: float) -> RequestError:
     """The error for a request whose time was over."""
-    return RequestError(ErrorCode.TIMEOUT, f"not finished in {seconds:g} s", retry=True)
+    return RequestTimeout(f"not finished in {seconds:g} s", retry=True)

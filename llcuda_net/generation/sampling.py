@@ -12,8 +12,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from llcuda_net.errors import RequestError
-from llcuda_protocol import ErrorCode
+from llcuda_net.errors import InvalidRequest, UnknownParameter
 
 _INT32 = (1 << 31) - 1
 _FLOAT32 = 3.4e38
@@ -208,16 +207,15 @@ def check(params: Mapping[str, Any], context: int | None) -> dict[str, Any]:
     for name, value in params.items():
         rule = PARAMETERS.get(name)
         if rule is None:
-            raise RequestError(ErrorCode.UNKNOWN_PARAMETER, _unknown(name))
+            raise UnknownParameter(_unknown(name))
         wrong = rule(value)
         if wrong is not None:
-            raise RequestError(ErrorCode.INVALID_REQUEST, f"{name} {wrong}, not {_short(value)}")
+            raise InvalidRequest(f"{name} {wrong}, not {_short(value)}")
     if "grammar" in params and "json_schema" in params:
-        raise RequestError(ErrorCode.INVALID_REQUEST, "give grammar or json_schema, not both")
+        raise InvalidRequest("give grammar or json_schema, not both")
     for name, least in _UP_TO_CONTEXT.items():
         if context is not None and params.get(name, least) > context:
-            raise RequestError(
-                ErrorCode.INVALID_REQUEST,
+            raise InvalidRequest(
                 f"{name} must be {least} to {context}, the context of this model, "
                 f"not {params[name]}",
             )

@@ -17,14 +17,13 @@ import structlog
 import trio
 
 from llcuda_net.config.users import Priority, User
-from llcuda_net.errors import RequestError
+from llcuda_net.errors import Overloaded, RequestError
 from llcuda_net.scheduler.fair_share import FlowCounter
 from llcuda_net.scheduler.flows import Flow
 from llcuda_net.scheduler.quota import Mean, UserLoad, UserQuota
 from llcuda_net.scheduler.ticket import Kind, Lease, Phase, SlotRequest, Ticket
 from llcuda_net.scheduler.wait_estimate import WaitReporter
 from llcuda_net.scheduler.wait_queue import WaitQueue
-from llcuda_protocol import ErrorCode
 
 __all__ = ["Lease", "Scheduler", "SlotRequest", "Ticket", "UserLoad"]
 
@@ -226,7 +225,7 @@ class Scheduler:
             return None
         after = min(max(_COME_BACK, wait or 0.0), _LATEST)
         why += "; try again later"
-        return RequestError(ErrorCode.OVERLOADED, why, retry=True, retry_after=after)
+        return Overloaded(why, retry=True, retry_after=after)
 
     # -- whose turn it is -------------------------------------------------------------------------
 

@@ -13,8 +13,7 @@ import structlog
 import trio
 
 from llcuda_net.config.users import Priority, User
-from llcuda_net.errors import RequestError
-from llcuda_protocol import ErrorCode
+from llcuda_net.errors import RequestError, RequestTimeout
 
 log = structlog.get_logger(__name__)
 
@@ -175,7 +174,7 @@ class Ticket:
     def too_late(self) -> RequestError:
         """The error for one that did not begin by its deadline."""
         seconds = max(0.0, self.slot_request.deadline - self.entered)
-        return RequestError(ErrorCode.TIMEOUT, f"not begun in {seconds:.3g} s", retry=True)
+        return RequestTimeout(f"not begun in {seconds:.3g} s", retry=True)
 
     def moved(self) -> None:
         """Tell where it stands now, if that is not what was told last."""

@@ -22,7 +22,7 @@ from llcuda_net.analysis.embedding_backend import EmbeddingBackend
 from llcuda_net.analysis.vector_index import Found
 from llcuda_net.config.settings import Settings
 from llcuda_net.config.users import User, Users, view_of
-from llcuda_net.errors import RequestError
+from llcuda_net.errors import RequestError, ShuttingDown, UpstreamUnavailable
 from llcuda_net.generation import listing
 from llcuda_net.generation import request as requests
 from llcuda_net.generation.dispatcher import need_of
@@ -45,7 +45,7 @@ from llcuda_net.upstream.lease import Lease
 from llcuda_net.upstream.llama.poller import Poller
 from llcuda_net.upstream.pool import Pool
 from llcuda_net.util.version import package_version
-from llcuda_protocol import Attach, ErrorCode, Generate, ListGenerations
+from llcuda_protocol import Attach, Generate, ListGenerations
 from llcuda_protocol.kinds import MAX_LINGER
 
 log = structlog.get_logger(__name__)
@@ -196,8 +196,7 @@ class Gateway:
                 out = self._pool.outage(requirement)
                 if out <= self.settings.failover_seconds:
                     continue
-                error = RequestError(
-                    ErrorCode.UPSTREAM_UNAVAILABLE,
+                error = UpstreamUnavailable(
                     f"for {out:.0f} s {self._pool.why(requirement)}",
                     retry=True,
                     retry_after=1.0,
@@ -449,4 +448,4 @@ class Gateway:
 
 
 def _shutting_down(message: str) -> RequestError:
-    return RequestError(ErrorCode.SHUTTING_DOWN, message, retry=True)
+    return ShuttingDown(message, retry=True)

@@ -11,13 +11,12 @@ from llcuda_net.analysis.analyzer import Analyst
 from llcuda_net.analysis.vector_index import Found
 from llcuda_net.config.upstreams import EMBEDDINGS
 from llcuda_net.config.users import User
-from llcuda_net.errors import RequestError
+from llcuda_net.errors import InvalidRequest, Unsupported
 from llcuda_net.generation.runner import too_late
 from llcuda_net.scheduler.scheduler import Scheduler
 from llcuda_net.scheduler.ticket import SlotRequest, Ticket
 from llcuda_net.upstream.lease import Requirement
 from llcuda_net.upstream.pool import Pool
-from llcuda_protocol import ErrorCode
 
 
 async def embed(
@@ -65,12 +64,11 @@ async def search(text: str, k: int, user: User, analyst: Analyst | None, timeout
         RequestError: as `embed`, or nothing is analysed here.
     """
     if analyst is None:
-        raise RequestError(
-            ErrorCode.UNSUPPORTED,
+        raise Unsupported(
             "this server analyses no results: it was started with --no-analysis, or keeps none",
         )
     if not text.strip():
-        raise RequestError(ErrorCode.INVALID_REQUEST, "the text to search for is empty")
+        raise InvalidRequest("the text to search for is empty")
     with trio.move_on_after(timeout):
         return await analyst.search(text, k, user)
     raise too_late(timeout)

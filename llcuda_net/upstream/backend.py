@@ -17,7 +17,7 @@ import structlog
 import trio
 
 from llcuda_net.config.upstreams import COMPLETIONS, Spec
-from llcuda_net.errors import RequestError
+from llcuda_net.errors import RequestError, UpstreamStalled
 from llcuda_net.upstream.circuit_breaker import Breaker
 from llcuda_net.upstream.circuit_breaker import State as BreakerState
 from llcuda_net.upstream.interface import Properties, Upstream
@@ -374,9 +374,7 @@ class Backend:
         if self.releasing:
             await self._look_at_slots()
         if not self.free and not self.leases and self.releasing:
-            raise RequestError(
-                ErrorCode.UPSTREAM_STALLED, "it still works at what was broken off", retry=True
-            )
+            raise UpstreamStalled("it still works at what was broken off", retry=True)
         await self._sign()
         self.record_success()
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import trio
 
 from llcuda_net.config.upstreams import COMPLETIONS
-from llcuda_net.errors import RequestError
+from llcuda_net.errors import RequestError, UpstreamStalled
 from llcuda_net.upstream.llama.sse import CompletionEvent
 from llcuda_net.upstream.prefix_cache import BLOCK, CHARACTERS_A_TOKEN, Chain, chain_of
 from llcuda_net.upstream.slots import Slot, Use
@@ -128,7 +128,7 @@ class Lease:
         """Why it was cut; None if it was not."""
         if not self._cut:
             return None
-        return RequestError(ErrorCode.UPSTREAM_STALLED, f"the upstream {self._cut}", retry=True)
+        return UpstreamStalled(f"the upstream {self._cut}", retry=True)
 
     def release(self) -> None:
         """Give the slot back; once. What was broken off is verified to have ended first."""

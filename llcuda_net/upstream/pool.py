@@ -16,12 +16,11 @@ import structlog
 import trio
 
 from llcuda_net.config.upstreams import COMPLETIONS
-from llcuda_net.errors import RequestError
+from llcuda_net.errors import RequestError, UnknownModel, Unsupported, UpstreamUnavailable
 from llcuda_net.upstream.backend import Backend
 from llcuda_net.upstream.lease import Lease, Requirement
 from llcuda_net.upstream.model.fingerprint import same_model
 from llcuda_net.upstream.slots import Slot
-from llcuda_protocol import ErrorCode
 
 log = structlog.get_logger(__name__)
 
@@ -136,13 +135,12 @@ class Pool:
         if name is None and serving:
             return next((m.model_key for m in serving if m.model_key), "")
         if name is None:
-            raise RequestError(ErrorCode.UNSUPPORTED, f"no upstream is used for {role}")
+            raise Unsupported(f"no upstream is used for {role}")
         for backend in serving:
             if name == backend.model and backend.model_key:
                 return backend.model_key
         names = ", ".join(sorted({m.model for m in serving if m.model}))
-        raise RequestError(
-            ErrorCode.UNKNOWN_MODEL,
+        raise UnknownModel(
             f"no upstream has the model {name[:100]!r}; there are: {names or 'none yet'}",
         )
 
@@ -162,8 +160,7 @@ class Pool:
         backends = self.of(model_key)
         if not any(m.up or m.was_up for m in backends):
             reasons = "; ".join(f"{m.name}: {m.reason}" for m in backends)
-            raise RequestError(
-                ErrorCode.UPSTREAM_UNAVAILABLE,
+            raise UpstreamUnavailable(
                 f"no upstream answers ({reasons})"[:500],
                 retry=True,
                 retry_after=1.0,

@@ -14,7 +14,14 @@ from typing import Any
 import pytest
 import trio
 
-from llcuda_net.errors import ConnectError, LlcudaError, RequestError
+from llcuda_net.errors import (
+    ConnectError,
+    InternalError,
+    LlcudaError,
+    UnknownGeneration,
+    UpstreamError,
+    UpstreamUnavailable,
+)
 from tests.support.processes import PATIENCE, children, environment, wait_until
 from tests.tools.test_crash_campaign import job
 from tools import chaos_campaign
@@ -219,7 +226,7 @@ def failed(error: LlcudaError, *upstreams: Upstream, began: float) -> tuple[Chao
     return clients, ledger
 
 
-UNAVAILABLE = RequestError("upstream_unavailable", "the upstream is not there")
+UNAVAILABLE = UpstreamUnavailable("the upstream is not there")
 
 
 async def test_an_error_is_excused_where_no_upstream_was_well_for_long() -> None:
@@ -241,9 +248,9 @@ async def test_an_error_is_excused_where_no_upstream_was_well_for_long() -> None
 @pytest.mark.parametrize(
     "error",
     [
-        RequestError("internal", "a bug: KeyError"),
-        RequestError("unknown_generation", "there is none"),
-        RequestError("upstream_error", ""),
+        InternalError("a bug: KeyError"),
+        UnknownGeneration("there is none"),
+        UpstreamError(""),
         ConnectError("the connection was lost"),
     ],
 )

@@ -21,7 +21,7 @@ from llcuda_net.client.stream import (
     TokenLogprob,
     TopToken,
 )
-from llcuda_net.errors import ConnectError, RequestError
+from llcuda_net.errors import ConnectError, RequestError, request_error
 from llcuda_net.sync import Stream
 from llcuda_net.util.terminal import is_clever, is_terminal
 
@@ -307,7 +307,7 @@ class JsonOutput:
 def print_json_error(error: RequestError | ConnectError) -> None:
     """The last line of what went wrong: the server said no, or there is none (`no_connection`)."""
     if isinstance(error, ConnectError):
-        error = RequestError("no_connection", str(error), retry=True)
+        error = request_error("no_connection", str(error), retry=True)
     _print_json(
         "error",
         code=error.code,

@@ -12,7 +12,7 @@ import structlog
 import trio
 
 from llcuda_net.config.users import User
-from llcuda_net.errors import RequestError
+from llcuda_net.errors import InternalError, RequestError
 from llcuda_net.generation.generation import Generation
 from llcuda_net.server.tcp.chunking import hit_frames, listing_frames, vector_frames
 from llcuda_net.server.tcp.host import Host
@@ -296,7 +296,7 @@ class Session:
         except RequestError as error:
             self._fail(event.stream, error)
         except LocalProtocolError as error:
-            self._fail(event.stream, RequestError(ErrorCode.INTERNAL, str(error)))
+            self._fail(event.stream, InternalError(str(error)))
         finally:
             del self._scopes[event.stream]
         self._outbox.flush()

@@ -22,7 +22,7 @@ import msgspec
 import structlog
 import trio
 
-from llcuda_net.errors import ConfigError, RequestError
+from llcuda_net.errors import ConfigError, RequestError, UpstreamUnavailable
 from llcuda_net.upstream.interface import OnEvents, Properties
 from llcuda_net.upstream.llama.poller import Poller
 from llcuda_net.upstream.llama.sse import FINAL_FIELDS, EventParser, nonsense, upstream_failure
@@ -399,9 +399,7 @@ def _in_time(seconds: float) -> Any:
 
 
 def _not_there(message: str) -> RequestError:
-    return RequestError(
-        ErrorCode.UPSTREAM_UNAVAILABLE, message, retry=True, retry_after=RETRY_AFTER
-    )
+    return UpstreamUnavailable(message, retry=True, retry_after=RETRY_AFTER)
 
 
 def _without_user(url: str) -> str:

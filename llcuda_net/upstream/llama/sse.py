@@ -14,8 +14,14 @@ import httptools
 import msgspec
 from msgspec import Meta
 
-from llcuda_net.errors import RequestError
-from llcuda_protocol import ErrorCode
+from llcuda_net.errors import (
+    ContextExceeded,
+    InvalidRequest,
+    RequestError,
+    Unsupported,
+    UpstreamError,
+    UpstreamUnavailable,
+)
 
 #: Longest single event, in bytes: a token with a thousand log-probabilities is under 1 MiB.
 MAX_EVENT = 8 << 20
@@ -214,9 +220,7 @@ class ResponseParser(EventParser):
 
 def nonsense(what: str) -> RequestError:
     """The error for an upstream that does not speak as a llama-server does."""
-    return RequestError(
-        ErrorCode.UPSTREAM_ERROR, f"the upstream did not answer as a llama-server: {what}"
-    )
+    return UpstreamError(f"the upstream did not answer as a llama-server: {what}")
 
 
 #: More than llama-server embeds at once; its advice is for whoever started it.
@@ -240,27 +244,21 @@ def upstream_failure(status: int, body: bytes | bytearray) -> RequestError:
         message = body[:200].decode("utf-8", "replace")
     message = " ".join(message.split())[:500] or "no reason given"
     if kind == "exceed_context_size_error":
-        return RequestError(ErrorCode.CONTEXT_EXCEEDED, f"the prompt is too long: {message}")
+        return ContextExceeded(f"the prompt is too long: {message}")
     if found := _TOO_LARGE.search(message):
-        return RequestError(
-            ErrorCode.CONTEXT_EXCEEDED,
+        return ContextExceeded(
             f"a text to embed is too long: {found[1]} tokens, where the upstream takes {found[2]}",
         )
     if kind == "not_supported_error" or status == 501:
-        return RequestError(ErrorCode.UNSUPPORTED, f"the upstream cannot do that: {message}")
+        return Unsupported(f"the upstream cannot do that: {message}")
     if status == 503:
-        return RequestError(
-            ErrorCode.UPSTREAM_UNAVAILABLE,
+        return UpstreamUnavailable(
             f"the upstream is not ready: {message}",
             retry=True,
             retry_after=1.0,
         )
     if status == 400:
-        return RequestError(ErrorCode.INVALID_REQUEST, f"the upstream refused it: {message}")
+        return InvalidRequest(f"the upstream refused it: {message}")
     if status in (401, 403):
-        return RequestError(
-            ErrorCode.UPSTREAM_ERROR, f"the upstream wants another API key: {message}"
-        )
-    return RequestError(
-        ErrorCode.UPSTREAM_ERROR, f"the upstream answered {status}: {message}", retry=status >= 500
-    )
+        return UpstreamError(f"the upstream wants another API key: {message}")
+    return UpstreamError(f"the upstream answered {status}: {message}", retry=status >= 500)

@@ -8,11 +8,10 @@ from dataclasses import dataclass
 
 import trio
 
-from llcuda_net.errors import RequestError
+from llcuda_net.errors import RequestError, UpstreamStalled
 from llcuda_net.upstream.interface import OnEvents
 from llcuda_net.upstream.llama.sse import ResponseParser
 from llcuda_net.upstream.prefix_cache import tokens_in
-from llcuda_protocol import ErrorCode
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,9 +35,7 @@ class StreamTimeouts:
 
 def stalled(seconds: float, what: str = "token") -> RequestError:
     """The error for an upstream that has said nothing for too long."""
-    return RequestError(
-        ErrorCode.UPSTREAM_STALLED, f"the upstream sent no {what} for {seconds:g} s", retry=True
-    )
+    return UpstreamStalled(f"the upstream sent no {what} for {seconds:g} s", retry=True)
 
 
 class LeanStream:

@@ -11,10 +11,9 @@ from typing import Any
 
 import trio
 
-from llcuda_net.errors import RequestError
+from llcuda_net.errors import UpstreamStalled
 from llcuda_net.upstream.interface import Upstream
 from llcuda_net.upstream.llama.sse import CompletionEvent
-from llcuda_protocol import ErrorCode
 
 #: What every upstream is asked, and how many likeliest next tokens it tells.
 PROBE_PROMPT = "The sea was calm that morning, and the old man counted his nets: one, two, three,"
@@ -94,6 +93,4 @@ async def probe(upstream: Upstream, slot: int | None = None) -> Signature:
                 top = token.top_logprobs or token.top_probs
                 return {one.id: one.logprob for one in top if one.logprob is not None}
         return {}
-    raise RequestError(
-        ErrorCode.UPSTREAM_STALLED, f"no token within {PROBE_TIMEOUT:g} s", retry=True
-    )
+    raise UpstreamStalled(f"no token within {PROBE_TIMEOUT:g} s", retry=True)

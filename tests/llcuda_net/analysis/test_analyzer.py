@@ -19,7 +19,7 @@ from llcuda_net.analysis import analyzer, vector_index
 from llcuda_net.analysis.analyzer import Analyst
 from llcuda_net.analysis.warmup import compile_kernels
 from llcuda_net.config.users import ANONYMOUS, User, Users
-from llcuda_net.errors import RequestError
+from llcuda_net.errors import RequestError, Unsupported, UpstreamError
 from llcuda_net.storage.records import TokenLog
 from llcuda_net.storage.results.interface import Retention
 from llcuda_net.storage.results.sqlite import SqliteStore
@@ -195,7 +195,7 @@ async def test_nothing_is_analysed_while_a_generation_runs(tmp_path: Path) -> No
 async def test_an_upstream_without_embeddings_is_left_alone(tmp_path: Path) -> None:
     put(tmp_path, "one")
     upstream = Embedding()
-    upstream.error = RequestError(ErrorCode.UNSUPPORTED, "start it with --embeddings")
+    upstream.error = Unsupported("start it with --embeddings")
     async with analysing(tmp_path, upstream) as (analyst, _):
         await caught_up(analyst)
         assert (await analyst.report()) == {"backlog": 0, "embeddings": False, "indexed": 0}
@@ -212,7 +212,7 @@ async def test_a_result_that_cannot_be_embedded_keeps_no_other_waiting(tmp_path:
     put(tmp_path, "one slot", "poison", "two slots")
     upstream = Embedding()
     upstream.bad = "poison"
-    upstream.error = RequestError(ErrorCode.UPSTREAM_ERROR, "it broke", retry=True)
+    upstream.error = UpstreamError("it broke", retry=True)
     async with analysing(tmp_path, upstream) as (analyst, _):
         await caught_up(analyst)
         found = await analyst.search("slot", 9, ANONYMOUS)

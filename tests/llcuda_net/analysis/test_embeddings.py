@@ -8,8 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llcuda_net.analysis.embeddings import LEAST_PIECE, MAX_TEXT, LongTexts, pieces
-from llcuda_net.errors import RequestError
-from llcuda_protocol import ErrorCode
+from llcuda_net.errors import ContextExceeded, RequestError
 
 
 class Upstream:
@@ -23,7 +22,7 @@ class Upstream:
         await trio.lowlevel.checkpoint()
         self.calls.append(texts)
         if any(len(text) > self.most for text in texts):
-            raise RequestError(ErrorCode.CONTEXT_EXCEEDED, "too long")
+            raise ContextExceeded("too long")
         return [[[float(len(text)), 1.0]] for text in texts]
 
 

@@ -19,7 +19,13 @@ from llcuda_net.batch.job import Done
 from llcuda_net.batch.mpi import Communicator
 from llcuda_net.batch.output import Output
 from llcuda_net.batch.rank import FROM_ZERO, Rank, Tally, merge
-from llcuda_net.errors import ConfigError, ConnectError, RequestError
+from llcuda_net.errors import (
+    ConfigError,
+    ConnectError,
+    ContextExceeded,
+    InternalError,
+    Overloaded,
+)
 from tests.support.bench_targets import Fake
 
 
@@ -103,7 +109,7 @@ async def test_a_failure_is_tried_again_and_then_written(
     tmp_path: Path, autojump_clock: MockClock
 ) -> None:
     bench = Bench(tmp_path)
-    bench.server.fails = failing({3: 2, 5: 99}, RequestError("internal", "a bug", retry=True))
+    bench.server.fails = failing({3: 2, 5: 99}, InternalError("a bug", retry=True))
     await bench.run()
     found = {one["line"]: one for one in bench.results()}
     assert found[3]["tries"] == 3
@@ -119,7 +125,7 @@ async def test_a_failure_is_tried_again_and_then_written(
 async def test_a_full_queue_is_waited_for(tmp_path: Path, autojump_clock: MockClock) -> None:
     """However often: it is no fault of the line."""
     bench = Bench(tmp_path, 3)
-    busy = RequestError("overloaded", "full", retry=True, retry_after=2.0)
+    busy = Overloaded("full", retry=True, retry_after=2.0)
     bench.server.fails = failing({2: 30}, busy)
     await bench.run(retries=0)
     assert not any("error" in one for one in bench.results())
@@ -131,7 +137,7 @@ async def test_an_error_that_stays_is_not_tried_again(
 ) -> None:
     bench = Bench(tmp_path)
     bench.input.write_text('"a"\nnot json\n"b"\n')
-    bench.server.fails = failing({3: 99}, RequestError("context_exceeded", "too long"))
+    bench.server.fails = failing({3: 99}, ContextExceeded("too long"))
     await bench.run()
     first, second, third = bench.results()
     assert "error" not in first

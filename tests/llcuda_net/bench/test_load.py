@@ -19,7 +19,7 @@ from llcuda_net.bench.schedules import Schedule
 from llcuda_net.bench.statistics import quantile
 from llcuda_net.bench.summary import difference, rates, summarise
 from llcuda_net.bench.validity import Bounds, Ceiling, cautions, lag_p99, problems, shared
-from llcuda_net.errors import ConnectError, RequestError
+from llcuda_net.errors import ConnectError, InternalError, Overloaded, RequestTimeout
 from tests.support.bench_targets import Fake
 
 PROMPTS = Prompts(["a", "b", "c"], "three")
@@ -102,10 +102,10 @@ async def test_a_client_that_is_late_counts_its_lateness_and_is_found_out(
 async def test_outcomes_are_told_apart(autojump_clock: MockClock) -> None:
     fake = Fake()
     errors = {
-        1: RequestError("overloaded", "the queue is full", retry=True),
-        2: RequestError("internal", "a bug"),
+        1: Overloaded("the queue is full", retry=True),
+        2: InternalError("a bug"),
         3: ConnectError("lost"),
-        4: RequestError("timeout", "too late"),
+        4: RequestTimeout("too late"),
     }
     fake.fails = errors.get
     records = await Run(plan(schedules.constant(10, 1)), {"gateway": fake}).run()

@@ -8,7 +8,7 @@ import pytest
 import trio
 from trio.testing import wait_all_tasks_blocked
 
-from llcuda_net.errors import RequestError
+from llcuda_net.errors import request_error
 from llcuda_net.generation.dispatcher import MOST_FAILURES, MOST_LOST, OTHERS
 from llcuda_net.upstream.llama.sse import CompletionEvent
 from llcuda_protocol import (
@@ -73,7 +73,7 @@ async def test_what_the_request_is_to_blame_for_is_not_tried_again(
     autojump_clock: object, code: str
 ) -> None:
     a, b, both = pair()
-    a.fails = RequestError(code, "the upstream refused it")
+    a.fails = request_error(code, "the upstream refused it")
     async with serving(both, watched=True) as (_, listener):
         peer, _ = await begin(listener)
         _, error = await peer.until(Error)

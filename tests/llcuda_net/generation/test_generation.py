@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from llcuda_net.errors import RequestError
+from llcuda_net.errors import ShuttingDown, UpstreamError
 from llcuda_net.generation.generation import TRANSITIONS, Generation, State, uuid7
 from llcuda_net.upstream.llama.sse import Candidate, CompletionEvent, Probabilities, Timings
 from llcuda_protocol import Done, Error, TokenLogprob, TopToken
@@ -162,11 +162,11 @@ async def test_cancelled_failed_and_handed_back() -> None:
     assert (done.reason, done.usage) == ("cancelled", {"completion_tokens": 2})
 
     failed = _make()
-    broke = RequestError("upstream_error", "it broke", retry=True, retry_after=2.0)
+    broke = UpstreamError("it broke", retry=True, retry_after=2.0)
     failed.end(State.FAILED, broke)
     assert failed.ending(3) == Error(3, "upstream_error", "it broke", True, 2.0)
 
-    error = RequestError("shutting_down", "stopping", retry=True)
+    error = ShuttingDown("stopping", retry=True)
     handed = _make()
     handed.hand_back(error)
     assert handed.scope.cancel_called

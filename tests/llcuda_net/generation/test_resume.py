@@ -11,7 +11,7 @@ import pytest
 import trio
 from trio.testing import wait_all_tasks_blocked
 
-from llcuda_net.errors import RequestError
+from llcuda_net.errors import RequestError, UpstreamError, UpstreamUnavailable
 from llcuda_net.generation import resuming
 from llcuda_net.storage.records import Level
 from llcuda_net.upstream.interface import OnEvents, Properties
@@ -44,7 +44,7 @@ class Speller(FakeUpstream):
         if self.refusal is not None:
             raise self.refusal
         if not self.reachable:
-            raise RequestError("upstream_unavailable", "not there", retry=True)
+            raise UpstreamUnavailable("not there", retry=True)
         return await super().ask()
 
     async def complete(
@@ -466,7 +466,7 @@ async def test_an_upstream_that_refuses_is_waited_for(
     first, second = speller(), speller()
     async with keeping(tmp_path, first) as (_, listener):
         _, begun, seen = await begin(listener, first, 4)
-    second.refusal = RequestError("upstream_error", "the upstream wants another API key")
+    second.refusal = UpstreamError("the upstream wants another API key")
     async with keeping(tmp_path, second) as (_, listener):
         while second.asked < 10:  # noqa: ASYNC110 - it is asked every 10 ms
             await trio.sleep(0.01)

@@ -8,7 +8,7 @@ from typing import Any, cast
 import trio
 
 from llcuda_net.config.upstreams import Spec
-from llcuda_net.errors import RequestError
+from llcuda_net.errors import UpstreamUnavailable
 from llcuda_net.generation.generation import Generation, State
 from llcuda_net.generation.resuming import Resumer
 from llcuda_net.generation.runner import Runner
@@ -19,14 +19,13 @@ from llcuda_net.upstream.backend import Backend
 from llcuda_net.upstream.interface import Properties
 from llcuda_net.upstream.lease import Lease, Requirement
 from llcuda_net.upstream.pool import Pool
-from llcuda_protocol import ErrorCode
 from tests.support.server.memory_server import FakeUpstream
 
 
 class Away(FakeUpstream):
     async def ask(self) -> Properties:
         await trio.lowlevel.checkpoint()
-        raise RequestError(ErrorCode.UPSTREAM_UNAVAILABLE, "not there", retry=True)
+        raise UpstreamUnavailable("not there", retry=True)
 
 
 class Recorder:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from llcuda_net.errors import RequestError, StorageError
+from llcuda_net.errors import StorageError, UpstreamUnavailable
 from llcuda_net.storage.records import Level
 from llcuda_net.upstream.interface import Properties
 from llcuda_protocol import Accepted, Attach, Cancel, Done, Durable, Error, ErrorCode, Tokens
@@ -256,7 +256,7 @@ async def test_an_upstream_that_cannot_be_asked_for_its_model_does_not_fail_a_ca
 ) -> None:
     """It is done as without a cache, and so may wait for the upstream to come back."""
     upstream = FakeUpstream()
-    failures = [RequestError(ErrorCode.UPSTREAM_UNAVAILABLE, "lost", retry=True)]
+    failures = [UpstreamUnavailable("lost", retry=True)]
     ask_it = upstream.ask
 
     async def unlucky() -> Properties:

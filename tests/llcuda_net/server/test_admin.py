@@ -16,11 +16,11 @@ from prometheus_client.openmetrics.parser import (
 from prometheus_client.parser import text_string_to_metric_families
 from trio.testing import wait_all_tasks_blocked
 
-from llcuda_net.errors import RequestError, StorageError
+from llcuda_net.errors import StorageError, UpstreamUnavailable, request_error
 from llcuda_net.server.admin import Monitor
 from llcuda_net.server.gateway import Gateway
 from llcuda_net.telemetry.metrics import MAX_PAIRS
-from llcuda_protocol import Cancel, Done, Embed, Error, ErrorCode, Search, Tokens
+from llcuda_protocol import Cancel, Done, Embed, Error, Search, Tokens
 from tests.support.server.durable_server import keeping
 from tests.support.server.memory_server import (
     FakeUpstream,
@@ -153,7 +153,7 @@ async def test_the_queue_and_the_slots(autojump_clock: trio.abc.Clock) -> None:
 
 async def test_failures_count_by_their_code(autojump_clock: trio.abc.Clock) -> None:
     upstream = FakeUpstream()
-    upstream.failure = RequestError(ErrorCode.UPSTREAM_UNAVAILABLE, "gone")
+    upstream.failure = UpstreamUnavailable("gone")
     async with monitored(upstream) as (monitor, _, listener):
         peer = await ready(listener)
         await peer.send(ask("one"), ask("one", stream=3, params={"no_such": 1}))
@@ -161,7 +161,7 @@ async def test_failures_count_by_their_code(autojump_clock: trio.abc.Clock) -> N
         found = await samples(monitor)
         assert requests(found, "failed", "upstream_unavailable", **WHO) == 1
         assert requests(found, "refused", "unknown_parameter") == 1
-        upstream.failure = RequestError("a code of my own", "no")
+        upstream.failure = request_error("a code of my own", "no")
         await peer.send(ask("one", stream=5))
         await peer.until(Error, stream=5)
         assert requests(await samples(monitor), "failed", "other", **WHO) == 1

@@ -10,7 +10,7 @@ import structlog
 import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
-from llcuda_net.errors import RequestError
+from llcuda_net.errors import UpstreamError, UpstreamUnavailable
 from llcuda_protocol import (
     Accepted,
     Cancel,
@@ -171,7 +171,7 @@ async def test_status_counts_how_requests_ended(autojump_clock: object) -> None:
         for number in (1, 2, 3):
             await peer.send(ask("one two three", stream=number))
             await peer.until(Done, number)
-        upstream.failure, upstream.fail_after = RequestError("upstream_error", "broke"), 1
+        upstream.failure, upstream.fail_after = UpstreamError("broke"), 1
         await peer.send(ask("one two", stream=4))
         await peer.until(Error, 4)
         upstream.failure, upstream.paused = None, True
@@ -207,7 +207,7 @@ async def test_status_without_an_upstream(autojump_clock: object) -> None:
     upstream = FakeUpstream()
 
     async def absent() -> Any:
-        raise RequestError(ErrorCode.UPSTREAM_UNAVAILABLE, "not there", retry=True)
+        raise UpstreamUnavailable("not there", retry=True)
 
     upstream.ask = absent  # type: ignore[method-assign]
     async with serving(upstream) as (server, listener):

@@ -6,7 +6,7 @@ import pytest
 import trio
 
 from llcuda_net.config.users import Users
-from llcuda_net.errors import RequestError
+from llcuda_net.errors import UpstreamUnavailable, request_error
 from llcuda_protocol import Done, Embed, Error, ErrorCode, Vectors
 from tests.support.server.failing_upstreams import pair
 from tests.support.server.memory_server import FakeUpstream, ready, serving
@@ -39,7 +39,7 @@ async def test_an_upstream_that_is_lost_while_it_embeds_is_down(
 
     async def fails(texts: list[str]) -> list[list[list[float]]]:
         await trio.lowlevel.checkpoint()
-        raise RequestError(code, "no", retry=True)
+        raise request_error(code, "no", retry=True)
 
     upstream.embed = fails  # type: ignore[method-assign]
     async with serving(upstream) as (server, listener):
@@ -58,7 +58,7 @@ async def test_texts_do_not_wait_longer_for_an_upstream_than_generations(
     async with serving(FakeUpstream(), failover_seconds=30.0) as (server, listener):
         (backend,) = server._pool.backends
         backend.watched = True
-        backend.failed(RequestError(ErrorCode.UPSTREAM_UNAVAILABLE, "it was lost", retry=True))
+        backend.failed(UpstreamUnavailable("it was lost", retry=True))
         peer = await ready(listener)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(server._sweep)

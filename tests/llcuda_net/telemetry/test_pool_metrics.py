@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import trio
 
-from llcuda_net.errors import RequestError
+from llcuda_net.errors import RequestError, request_error
 from llcuda_net.generation.generation import Generation, State
 from llcuda_net.telemetry.metrics import MAX_USERS
 from llcuda_net.telemetry.observers import MAX_NAMES, UNKNOWN, Names, Observer, Watches
@@ -151,7 +151,7 @@ async def test_one_watch_that_fails_does_not_keep_the_others_from_being_told() -
     watches = Watches()
     for watch in (Bad(), Good(), Good()):
         watches.add(watch)
-    error, ended = RequestError("c", "m"), generation()
+    error, ended = request_error("c", "m"), generation()
     watches.refused(error)
     watches.answered("embed", None)
     watches.ended(ended)

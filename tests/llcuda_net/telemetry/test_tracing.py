@@ -17,13 +17,13 @@ from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.trace import SpanKind, StatusCode
 
-from llcuda_net.errors import ConfigError, RequestError
+from llcuda_net.errors import ConfigError, UpstreamError
 from llcuda_net.generation.generation import Generation, State
 from llcuda_net.generation.outcome import Outcome, Times
 from llcuda_net.telemetry import tracing
 from llcuda_net.telemetry.spans import Splice, phases, splices
 from llcuda_net.telemetry.tracing import Tracing, open_tracing
-from llcuda_protocol import Done, Error, ErrorCode, Generate
+from llcuda_protocol import Done, Error, Generate
 from tests.support.server.memory_server import CREDIT, FakeUpstream, ask, paused, ready, serving
 from tests.support.upstream.backends import FakeMember, FakePool
 
@@ -133,7 +133,7 @@ async def test_nothing_that_a_client_wrote_is_in_a_trace(
     traced: Traced, autojump_clock: trio.abc.Clock
 ) -> None:
     upstream = FakeUpstream()
-    upstream.failure = RequestError(ErrorCode.UPSTREAM_ERROR, f"it did not like {SECRET!r}")
+    upstream.failure = UpstreamError(f"it did not like {SECRET!r}")
     upstream.fail_after = 1
     async with serving(upstream) as (server, listener):
         server.watch.add(traced.tracing)

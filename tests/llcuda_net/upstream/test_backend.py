@@ -11,7 +11,7 @@ import trio
 from trio.testing import MockClock
 
 from llcuda_net.config.upstreams import COMPLETIONS, EMBEDDINGS
-from llcuda_net.errors import RequestError
+from llcuda_net.errors import Unsupported, request_error
 from llcuda_net.upstream.backend import LOOK, PATIENCE, SILENT, UNTOLD, Backend
 from llcuda_net.upstream.lease import Lease, Requirement
 from llcuda_net.upstream.prefix_cache import BLOCK, chain_of
@@ -236,7 +236,7 @@ async def test_it_must_make_one_also_where_all_its_slots_were_broken_off(
 @pytest.mark.parametrize("code", [ErrorCode.UPSTREAM_UNAVAILABLE, ErrorCode.UPSTREAM_STALLED])
 async def test_one_failure_without_doubt_is_enough(autojump_clock: object, code: str) -> None:
     async with watched(Talker()) as one:
-        one.failed(RequestError(code, "no"))
+        one.failed(request_error(code, "no"))
         assert one.state == "down"
 
 
@@ -418,7 +418,7 @@ async def test_one_that_was_started_for_embeddings_only_is_used_for_those(
     autojump_clock: object,
 ) -> None:
     upstream = Talker()
-    upstream.refuses = RequestError(ErrorCode.UNSUPPORTED, "it completes nothing")
+    upstream.refuses = Unsupported("it completes nothing")
     async with watched(upstream) as one:
         one.wants_signature = lambda: True
         await trio.sleep(3)

@@ -9,13 +9,12 @@ from typing import Any
 import trio
 
 from llcuda_net.config.upstreams import Spec
-from llcuda_net.errors import RequestError
+from llcuda_net.errors import RequestError, UpstreamError, UpstreamUnavailable
 from llcuda_net.upstream.backend import Backend
 from llcuda_net.upstream.interface import OnEvents, Properties
 from llcuda_net.upstream.llama.sse import Candidate, CompletionEvent, Probabilities, Timings
 from llcuda_net.upstream.llama.token_stream import stalled
 from llcuda_net.upstream.model.identity import PROBE_PROMPT
-from llcuda_protocol import ErrorCode
 from tests.support.server.memory_server import FakeUpstream
 
 #: Seconds without a token after which a talker's completion stalls, as LlamaServer's do.
@@ -26,11 +25,11 @@ ANSWER = TEXT.removeprefix(PROMPT)
 
 
 def gone(message: str = "the upstream was lost") -> RequestError:
-    return RequestError(ErrorCode.UPSTREAM_UNAVAILABLE, message, retry=True)
+    return UpstreamUnavailable(message, retry=True)
 
 
 def broken(message: str = "the upstream answered 500") -> RequestError:
-    return RequestError(ErrorCode.UPSTREAM_ERROR, message, retry=True)
+    return UpstreamError(message, retry=True)
 
 
 class Talker(FakeUpstream):

@@ -15,7 +15,7 @@ from llcuda_net.cli.common import Exit
 from llcuda_net.cli.top import feed
 from llcuda_net.cli.top.app import WIDE, Top
 from llcuda_net.cli.top.feed import Feed, Listener
-from llcuda_net.errors import ConnectError, LlcudaError, RequestError
+from llcuda_net.errors import ConnectError, LlcudaError, ShuttingDown, Unauthorized
 from llcuda_net.sync import Client
 from tests.llcuda_net.cli.top.test_view import changed
 from tests.support.reports import FULL
@@ -145,7 +145,7 @@ def test_keys_that_end_it(key: str, code: Exit) -> None:
 
 
 def test_a_server_that_does_not_want_us_ends_it() -> None:
-    error = RequestError("unauthorized", "the token is missing or wrong")
+    error = Unauthorized("the token is missing or wrong")
 
     async def body(screen: Screen) -> None:
         screen.source.listener.failed(error)
@@ -243,7 +243,7 @@ def heard(most: int, client: FakeClient, *dialled: FakeClient | LlcudaError) -> 
 def test_a_feed_connects_again(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(feed, "_RETRY", 0.0)
     first = FakeClient({"a": 1}, ConnectError("lost"))
-    second = FakeClient({"b": 2}, RequestError("shutting_down", "it stops", retry=True))
+    second = FakeClient({"b": 2}, ShuttingDown("it stops", retry=True))
     third = FakeClient({"c": 3})
     told = heard(6, first, ConnectError("refused"), second, third)
     assert told == [{"a": 1}, "lost", "refused", {"b": 2}, "it stops", {"c": 3}]
@@ -254,7 +254,7 @@ def test_a_feed_connects_again(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_feed_ends_when_the_server_says_no(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(feed, "_RETRY", 0.0)
-    refusal = RequestError("unauthorized", "no")
+    refusal = Unauthorized("no")
     assert heard(9, FakeClient(ConnectError("lost")), refusal) == ["lost", refusal]
 
 

@@ -9,7 +9,7 @@ import pytest
 import trio
 
 from llcuda_net.config.users import Users
-from llcuda_net.errors import RequestError
+from llcuda_net.errors import UpstreamError
 from llcuda_net.server.tcp.session import Session
 from llcuda_net.server.tcp.write_buffer import HIGH_WATER
 from llcuda_protocol import (
@@ -381,7 +381,7 @@ async def test_an_upstreams_failure_reaches_its_stream_only(autojump_clock: obje
     async with serving(upstream) as (_, listener):
         peer = listener.connect()
         await peer.greet()
-        upstream.failure = RequestError(ErrorCode.UPSTREAM_ERROR, "it broke", retry=True)
+        upstream.failure = UpstreamError("it broke", retry=True)
         upstream.fail_after = 2
         await peer.send(ask("a b c d"))
         pieces, error = await peer.until(Error)
