@@ -6,9 +6,9 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from . import crossover
 from .arrays import Array, host, on_device
-from .backend import Backend, use_cuda
+from .runtime import crossover
+from .runtime.backend import Backend, use_cuda
 
 #: The greatest k, and the longest int8 vector whose dot product fits 32 bits.
 MAX_K = 1024

@@ -16,9 +16,19 @@ from typing import Any
 
 import numpy as np
 
-from . import elementwise, embeddings, load, norms, products, reference, search, tokens, weights
-from .backend import Backend
+from . import (
+    elementwise,
+    embeddings,
+    norms,
+    products,
+    reference,
+    search,
+    synthetic_load,
+    tokens,
+    weights,
+)
 from .errors import BackendError
+from .runtime.backend import Backend
 from .vectors import VectorStore
 
 Check = Callable[[Any, np.random.Generator], float]
@@ -62,12 +72,12 @@ def run(name: str, backend: Backend, seed: int | None = None) -> Outcome:
 
 def _poison() -> None:
     """Leave NaN in the memory that the next arrays will be made of."""
-    from .device import gpu
+    from .runtime.device import gpu
 
     if not gpu().usable:
         return
-    from .cuda import driver
-    from .cuda.array import empty
+    from .cuda.runtime import driver
+    from .cuda.runtime.array import empty
 
     block = empty((1 << 26,), np.uint8)
     driver.fill(block.address, 0xFF, block.nbytes)
@@ -361,7 +371,7 @@ def _as_if(backend: str, capability: tuple[int, int]) -> Iterator[None]:
     if backend != "cuda":
         yield
         return
-    from .cuda import driver
+    from .cuda.runtime import driver
 
     found = driver.compute_capability
     driver.compute_capability = lambda: capability
@@ -405,11 +415,16 @@ def _int4(backend: Any, rng: np.random.Generator) -> float:
 @_check("spin")
 def _spin(backend: Any, rng: np.random.Generator) -> float:
     seeds = rng.integers(1, 2**32, 5000, dtype=np.uint32)
-    got = load.spin(seeds, 100, backend=backend)
-    return 0.0 if np.array_equal(got, reference.load.spin(seeds, 100)) else float("inf")
+    got = synthetic_load.spin(seeds, 100, backend=backend)
+    return 0.0 if np.array_equal(got, reference.synthetic_load.spin(seeds, 100)) else float("inf")
 
 
 @_check("post")
 def _post(backend: Any, rng: np.random.Generator) -> float:
     x = _normal(rng, 5000)
-    return miss_of(load.post(x, 500, backend=backend), reference.load.post(x, 500), 2e-5, 1e-5)
+    return miss_of(
+        synthetic_load.post(x, 500, backend=backend),
+        reference.synthetic_load.post(x, 500),
+        2e-5,
+        1e-5,
+    )

@@ -15,14 +15,14 @@ from pathlib import Path
 
 MODULES = (
     "elementwise",
-    "load",
     "matmul",
     "norms",
+    "primitives.scan",
     "products",
     "quantize",
-    "scan",
     "search",
-    "tensor",
+    "synthetic_load",
+    "tensor_matmul",
     "tokens",
     "weights",
 )
@@ -55,7 +55,7 @@ class Found:
 
 def kernels() -> dict[str, object]:
     """Every kernel by name."""
-    from llcuda_kernels.cuda.kernel import REGISTRY
+    from llcuda_kernels.cuda.runtime.kernel import REGISTRY
 
     for name in MODULES:
         importlib.import_module(f"llcuda_kernels.cuda.{name}")

@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 
 import llcuda_kernels as k
-from llcuda_kernels import arrays, backend, crossover, device
+from llcuda_kernels import arrays
+from llcuda_kernels.runtime import backend, crossover, device
 
 
 class OnDevice:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 import llcuda_kernels as k
-from llcuda_kernels import memory
+from llcuda_kernels.runtime import memory
 
 
 class Buffer:
@@ -163,7 +163,7 @@ def test_streams_are_made_once_and_closed_together() -> None:
 
 @pytest.mark.parametrize("make", [k.MemoryPool, k.StreamManager, lambda: k.capture(lambda: None)])
 def test_without_a_gpu_they_say_so(make: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    from llcuda_kernels import device, graphs, streams
+    from llcuda_kernels.runtime import device, graphs, streams
 
     none = device.Gpu(False, "no driver")
     for module in (device, graphs, streams):

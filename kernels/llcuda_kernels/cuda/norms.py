@@ -6,8 +6,8 @@ import numpy as np
 
 from llcuda_kernels.arrays import Array
 
-from . import rows
-from .array import Call, aligned, empty
+from .primitives import rows
+from .runtime.array import Call, aligned, empty
 
 
 def _float_rows(

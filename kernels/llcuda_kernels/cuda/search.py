@@ -19,13 +19,23 @@ import numpy as np
 
 from llcuda_kernels.arrays import Array
 
-from . import scan, shim
-from .array import Call, DeviceArray, aligned, at, empty, to_device
-from .intrinsics import dp4a, lane, load4, multiply_add, shuffle_xor
-from .kernel import Kernel, divide_up, kernel
 from .norms import l2_normalize
-from .shim import F32, I8, I32, I64, cuda, device, pointer
-from .topk import NOTHING, clear, cut, in_use, index_of, key_of, sort_descending, value_of
+from .primitives import scan
+from .primitives.topk import (
+    NOTHING,
+    clear,
+    cut,
+    in_use,
+    index_of,
+    key_of,
+    sort_descending,
+    value_of,
+)
+from .runtime import shim
+from .runtime.array import Call, DeviceArray, aligned, at, empty, to_device
+from .runtime.intrinsics import dp4a, lane, load4, multiply_add, shuffle_xor
+from .runtime.kernel import Kernel, divide_up, kernel
+from .runtime.shim import F32, I8, I32, I64, cuda, device, pointer
 
 THREADS = 256
 #: Rows a block takes in one step.
@@ -377,7 +387,7 @@ def _by_blocks(
 def _has_dp4a() -> bool:
     if shim.SIMULATED:
         return True
-    from . import driver
+    from .runtime import driver
 
     return driver.compute_capability() >= _DP4A
 
@@ -386,7 +396,7 @@ def _blocks(shared: int) -> int:
     """As many blocks as run at once."""
     if shim.SIMULATED:
         return 3
-    from . import driver
+    from .runtime import driver
 
     return driver.multiprocessors() * 2  # as many as the kernels' bounds let run at once
 

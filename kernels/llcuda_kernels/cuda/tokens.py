@@ -21,13 +21,22 @@ import numpy as np
 
 from llcuda_kernels.arrays import Array
 
-from . import shim
-from .array import Call, DeviceArray, aligned, empty, to_device
-from .blocks import block_max, block_sum, warp_max, warp_max_int, warp_sum
-from .intrinsics import exp2_fast, greater, lane, load4
-from .kernel import Kernel, divide_up, kernel
-from .shim import F32, I32, I64, cuda, device, pointer
-from .topk import NOTHING, clear, cut, in_use, index_of, key_of, sort_descending, value_of
+from .primitives.reductions import block_max, block_sum, warp_max, warp_max_int, warp_sum
+from .primitives.topk import (
+    NOTHING,
+    clear,
+    cut,
+    in_use,
+    index_of,
+    key_of,
+    sort_descending,
+    value_of,
+)
+from .runtime import shim
+from .runtime.array import Call, DeviceArray, aligned, empty, to_device
+from .runtime.intrinsics import exp2_fast, greater, lane, load4
+from .runtime.kernel import Kernel, divide_up, kernel
+from .runtime.shim import F32, I32, I64, cuda, device, pointer
 
 THREADS = 256
 #: Numbers a block takes in one step: four vectors of four a thread.
@@ -446,7 +455,7 @@ def _shares(rows: int, n: int) -> tuple[int, int]:
     if shim.SIMULATED:
         wanted = 2
     else:
-        from . import driver
+        from .runtime import driver
 
         wanted = divide_up(driver.multiprocessors() * 6, max(1, rows))
     blocks = max(1, min(wanted, n // (2 * STEP)))

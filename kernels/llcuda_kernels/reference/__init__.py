@@ -7,6 +7,15 @@ here.
 
 from __future__ import annotations
 
-from . import elementwise, load, norms, products, quantize, search, tokens, weights
+from . import elementwise, norms, products, quantize, search, synthetic_load, tokens, weights
 
-__all__ = ["elementwise", "load", "norms", "products", "quantize", "search", "tokens", "weights"]
+__all__ = [
+    "elementwise",
+    "norms",
+    "products",
+    "quantize",
+    "search",
+    "synthetic_load",
+    "tokens",
+    "weights",
+]

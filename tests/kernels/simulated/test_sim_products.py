@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from llcuda_kernels import from_bf16, reference, to_bf16
-from llcuda_kernels.cuda import load, matmul, products, weights
-from llcuda_kernels.cuda.array import to_device
+from llcuda_kernels.cuda import matmul, products, synthetic_load, weights
+from llcuda_kernels.cuda.runtime.array import to_device
 from tests.kernels.cases import assert_close, normal
 from tests.kernels.weights import make
 
@@ -84,8 +84,10 @@ def test_int4(layout: str, size: tuple[int, int, int], kind: str) -> None:
 
 def test_load() -> None:
     seeds = np.arange(300, dtype=np.uint32)
-    np.testing.assert_array_equal(load.run("spin", seeds, 5), reference.load.spin(seeds, 5))
+    np.testing.assert_array_equal(
+        synthetic_load.run("spin", seeds, 5), reference.synthetic_load.spin(seeds, 5)
+    )
     x = normal((300,), 1)
-    assert_close(load.run("post", x, 20), reference.load.post(x, 20))
-    assert load.run("post", x[:0], 20).shape == (0,)
+    assert_close(synthetic_load.run("post", x, 20), reference.synthetic_load.post(x, 20))
+    assert synthetic_load.run("post", x[:0], 20).shape == (0,)
     assert matmul.THREADS == 256

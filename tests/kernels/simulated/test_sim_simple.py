@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from llcuda_kernels import reference
-from llcuda_kernels.cuda import elementwise, norms, quantize, rows
+from llcuda_kernels.cuda import elementwise, norms, quantize
+from llcuda_kernels.cuda.primitives import rows
 from tests.kernels.cases import assert_close, assert_codes, normal, odd_rows
 
 #: By rows: one kernel each of the three sizes, lengths that divide nothing, and the ends.

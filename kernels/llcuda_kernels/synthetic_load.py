@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy as np
 
 from .arrays import Array, host, output
-from .backend import Backend, use_cuda
+from .runtime.backend import Backend, use_cuda
 
 #: Operations a round and element: what the load amounts to.
 SPIN_OPERATIONS, POST_OPERATIONS = 6, 16
@@ -24,10 +24,10 @@ def spin(
     """
     _rounds(rounds)
     if use_cuda(backend, "spin", (seeds,), 0):
-        from .cuda import load as cuda
+        from .cuda import synthetic_load as cuda
 
         return cuda.run("spin", seeds, rounds, out)
-    from .cpu import load as cpu
+    from .cpu import synthetic_load as cpu
 
     x = host(seeds, np.uint32, "seeds")
     to = output(out, x.shape, np.uint32)
@@ -43,10 +43,10 @@ def post(x: Array, rounds: int, *, out: Array | None = None, backend: Backend = 
     """
     _rounds(rounds)
     if use_cuda(backend, "post", (x,), 0):
-        from .cuda import load as cuda
+        from .cuda import synthetic_load as cuda
 
         return cuda.run("post", x, rounds, out)
-    from .cpu import load as cpu
+    from .cpu import synthetic_load as cpu
 
     given = host(x, np.float32, "x")
     to = output(out, given.shape, np.float32)

@@ -18,8 +18,8 @@ from typing import Any
 
 import numpy as np
 
-from .intrinsics import bits_float, float_bits
-from .shim import cuda, device
+from llcuda_kernels.cuda.runtime.intrinsics import bits_float, float_bits
+from llcuda_kernels.cuda.runtime.shim import cuda, device
 
 #: Less than the key of any number.
 NOTHING = np.int64(-(2**63))

@@ -19,8 +19,16 @@ from typing import Any
 
 import numpy as np
 
-from .intrinsics import bits_float, exp2_fast, float_bits, load4, reciprocal, round_to_int8, store4
-from .shim import F32, I8, I32, device
+from llcuda_kernels.cuda.runtime.intrinsics import (
+    bits_float,
+    exp2_fast,
+    float_bits,
+    load4,
+    reciprocal,
+    round_to_int8,
+    store4,
+)
+from llcuda_kernels.cuda.runtime.shim import F32, I8, I32, device
 
 ZERO, ONE = np.float32(0.0), np.float32(1.0)
 NAN = np.float32(np.nan)

@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from .intrinsics import (
+from .runtime.intrinsics import (
     copy_async16,
     copy_commit,
     copy_wait,
@@ -29,8 +29,8 @@ from .intrinsics import (
     mma_int8,
     shared_address,
 )
-from .kernel import Kernel, divide_up, kernel
-from .shim import F32, I32, cuda, device, pointer
+from .runtime.kernel import Kernel, divide_up, kernel
+from .runtime.shim import F32, I32, cuda, device, pointer
 
 SIDE, THREADS, STAGES = 128, 128, 4
 #: Words of a row in a step, and what a row takes in shared memory, in bytes.

@@ -12,9 +12,10 @@ from typing import Literal, TypeAlias
 
 import numpy as np
 
+from llcuda_kernels.arrays import Array, on_device
+from llcuda_kernels.errors import BackendError
+
 from . import device
-from .arrays import Array, on_device
-from .errors import BackendError
 
 Backend: TypeAlias = Literal["auto", "cpu", "cuda"]
 

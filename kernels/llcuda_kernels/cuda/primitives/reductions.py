@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from .intrinsics import lane, shuffle_xor
-from .shim import F32, I32, cuda, device
+from llcuda_kernels.cuda.runtime.intrinsics import lane, shuffle_xor
+from llcuda_kernels.cuda.runtime.shim import F32, I32, cuda, device
 
 F32_ZERO = np.float32(0.0)
 

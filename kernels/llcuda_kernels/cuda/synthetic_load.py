@@ -8,10 +8,10 @@ import numpy as np
 
 from llcuda_kernels.arrays import Array
 
-from .array import Call
-from .intrinsics import multiply_add
-from .kernel import divide_up, kernel
-from .shim import F32, I32, I64, U32, cuda, pointer
+from .runtime.array import Call
+from .runtime.intrinsics import multiply_add
+from .runtime.kernel import divide_up, kernel
+from .runtime.shim import F32, I32, I64, U32, cuda, pointer
 
 _THREADS = 256
 _FACTOR, _SUMMAND = np.float32(1 - 2.0**-10), np.float32(2.0**-10)

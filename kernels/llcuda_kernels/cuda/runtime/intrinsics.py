@@ -1,7 +1,7 @@
 """Single instructions that Numba has no name for, and exchanges between the lanes of a warp.
 
-Each has a twin in Python for the simulator (`twins`), but for `WITHOUT_TWIN`, which are proved on a
-GPU only. The device's side is `instructions`.
+Each has a twin in Python for the simulator (`simulated_intrinsics`), but for `WITHOUT_TWIN`, which
+are proved on a GPU only. The device's side is `instructions`.
 """
 
 from __future__ import annotations
@@ -21,7 +21,9 @@ WITHOUT_TWIN = (
     "mma_int8",
     "shared_address",
 )
-_from: Any = importlib.import_module(".twins" if shim.SIMULATED else ".instructions", __package__)
+_from: Any = importlib.import_module(
+    ".simulated_intrinsics" if shim.SIMULATED else ".instructions", __package__
+)
 
 # Memory: an address or a shared array, and the index of its first number, a multiple of the width.
 load2, load4, store4 = _from.load2, _from.load4, _from.store4

@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from .arrays import Array, on_device
-from .errors import BackendError
+from llcuda_kernels.arrays import Array, on_device
+from llcuda_kernels.errors import BackendError
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ def gpu() -> Gpu:
     if reason:
         return Gpu(False, reason)
     try:
-        from .cuda import driver
+        from llcuda_kernels.cuda.runtime import driver
 
         return Gpu(True, **driver.describe())
     except Exception as error:  # the driver's and the toolkit's errors have no common base
@@ -63,7 +63,7 @@ def to_device(array: Array) -> Array:
     found = gpu()
     if not found.usable:
         raise BackendError(f"to_device: no CUDA here: {found.reason}")
-    from .cuda.array import to_device as copy
+    from llcuda_kernels.cuda.runtime.array import to_device as copy
 
     return copy(np.ascontiguousarray(array))
 
@@ -72,6 +72,6 @@ def to_host(array: Array) -> np.ndarray[Any, Any]:
     """A copy of a device's array in the host's memory; a host's array is given back as it is."""
     if not on_device(array):
         return np.asarray(array)
-    from .cuda.array import wrap
+    from llcuda_kernels.cuda.runtime.array import wrap
 
     return wrap(array, "array").copy_to_host()

@@ -17,8 +17,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from llcuda_kernels.errors import BackendError
+
 from .device import gpu
-from .errors import BackendError
 
 
 class Graph:
@@ -44,6 +45,6 @@ def capture(sequence: Callable[[], Any], *, stream: Any = None) -> Graph:
     """
     if not gpu().usable:
         raise BackendError(f"capture: no CUDA here: {gpu().reason}")
-    from .cuda import driver
+    from llcuda_kernels.cuda.runtime import driver
 
     return Graph(*driver.record(sequence, stream))

@@ -6,14 +6,14 @@ from typing import Any
 
 import numpy as np
 
-from . import shim
-from .array import DeviceArray, empty, to_device
-from .array import at as address_at
-from .kernel import divide_up
+from .runtime import shim
+from .runtime.array import DeviceArray, empty, to_device
+from .runtime.array import at as address_at
+from .runtime.kernel import divide_up
 from .search import norms_of, padded, search_codes
 
 if not shim.SIMULATED:
-    from . import driver
+    from .runtime import driver
 
 Host = np.ndarray[Any, Any]
 

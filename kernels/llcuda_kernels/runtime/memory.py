@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
-from .errors import BackendError, MemoryLimitError
+from llcuda_kernels.errors import BackendError, MemoryLimitError
 
 
 @dataclass(frozen=True)
@@ -124,7 +124,7 @@ class MemoryPool:
     @contextmanager
     def use(self) -> Iterator[MemoryPool]:
         """Within it, arrays that this thread's operations make come from this pool."""
-        from .cuda import driver
+        from llcuda_kernels.cuda.runtime import driver
 
         old = driver.set_pool(self)
         try:
@@ -135,7 +135,7 @@ class MemoryPool:
     def _queue(self) -> Any:
         if self._stream is not None:
             return self._stream
-        from .cuda import driver
+        from llcuda_kernels.cuda.runtime import driver
 
         return driver.stream()
 
@@ -167,6 +167,6 @@ def _source(kind: str) -> Any:
 
     if not gpu().usable:
         raise BackendError(f"MemoryPool: no CUDA here: {gpu().reason}")
-    from .cuda import driver
+    from llcuda_kernels.cuda.runtime import driver
 
     return driver.memory_source(kind)

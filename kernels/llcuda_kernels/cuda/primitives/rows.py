@@ -1,4 +1,4 @@
-"""Kernels for rows, in three sizes; the steps are in `rowops`.
+"""Kernels for rows, in three sizes; the steps are in `row_operations`.
 
 * ``_warp``: up to 1,024 numbers. A warp a row; the row stays in registers, 32 numbers a lane, and
   no thread waits for another warp.
@@ -15,11 +15,12 @@ from typing import Any
 
 import numpy as np
 
-from .blocks import block_max_int_once, block_sum_once, warp_max_int, warp_sum
-from .intrinsics import lane, load4, store4
-from .kernel import Kernel, divide_up, kernel
-from .rowops import LOWEST, OPS, ZERO, RowOp
-from .shim import F32, I32, I64, cuda, device, pointer
+from llcuda_kernels.cuda.runtime.intrinsics import lane, load4, store4
+from llcuda_kernels.cuda.runtime.kernel import Kernel, divide_up, kernel
+from llcuda_kernels.cuda.runtime.shim import F32, I32, I64, cuda, device, pointer
+
+from .reductions import block_max_int_once, block_sum_once, warp_max_int, warp_sum
+from .row_operations import LOWEST, OPS, ZERO, RowOp
 
 THREADS, ROWS_A_BLOCK = 256, 8
 WARP_MOST, BLOCK_MOST = 1024, 12000

@@ -21,8 +21,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from llcuda_kernels.errors import BackendError
+
 from .device import gpu
-from .errors import BackendError
 
 
 class StreamManager:
@@ -35,7 +36,7 @@ class StreamManager:
         if make is None:
             if not gpu().usable:
                 raise BackendError(f"StreamManager: no CUDA here: {gpu().reason}")
-            from .cuda import driver
+            from llcuda_kernels.cuda.runtime import driver
 
             make = driver.new_stream
         self._make = make
@@ -66,7 +67,7 @@ class StreamManager:
     @contextmanager
     def use(self, name: str) -> Iterator[Any]:
         """Within it, this thread's operations go to the stream of this name."""
-        from .cuda import driver
+        from llcuda_kernels.cuda.runtime import driver
 
         old = driver.set_stream(self.stream(name))
         try:

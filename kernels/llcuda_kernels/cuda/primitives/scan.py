@@ -24,11 +24,19 @@ from typing import Any
 
 import numpy as np
 
-from . import shim
-from .array import DeviceArray, at, empty
-from .intrinsics import count_up, dp4a, lane, load4, mma_int8, shuffle_xor
-from .kernel import divide_up, kernel
-from .shim import F32, I32, I64, cuda, device, pointer
+from llcuda_kernels.cuda.runtime import shim
+from llcuda_kernels.cuda.runtime.array import DeviceArray, at, empty
+from llcuda_kernels.cuda.runtime.intrinsics import (
+    count_up,
+    dp4a,
+    lane,
+    load4,
+    mma_int8,
+    shuffle_xor,
+)
+from llcuda_kernels.cuda.runtime.kernel import divide_up, kernel
+from llcuda_kernels.cuda.runtime.shim import F32, I32, I64, cuda, device, pointer
+
 from .topk import key_of
 
 THREADS = 256
@@ -203,7 +211,7 @@ def _device_can(words: int) -> tuple[bool, int, int]:
     """Whether tensor cores may be used, and the blocks that run at once of either kernel."""
     if shim.SIMULATED:
         return False, 2, 2
-    from . import driver
+    from llcuda_kernels.cuda.runtime import driver
 
     fits = TOGETHER * (words + 32) * 4 <= 96 * 1024
     many = driver.multiprocessors()
@@ -252,7 +260,7 @@ def _cleared(count: int) -> DeviceArray:
     if shim.SIMULATED:
         made.address[:] = 0
     else:
-        from . import driver
+        from llcuda_kernels.cuda.runtime import driver
 
         driver.fill(made.address, 0, made.nbytes)
     return made
