@@ -2,6 +2,10 @@
 
 Every operation is one function with ``backend="auto" | "cpu" | "cuda"``; `reference` holds each of
 them in float64 NumPy. Names are imported when they are first used, since Numba takes a while.
+
+From the ground up: `errors` and `arrays`; `reference`; `cpu`; `cuda`, on its own `cuda.runtime` and
+`cuda.primitives`; `runtime`, which chooses between the paths; the operations, each a module here;
+`selfcheck`. A module may import what is below it, and nothing of llcuda's other packages.
 """
 
 from __future__ import annotations

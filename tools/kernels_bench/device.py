@@ -152,9 +152,9 @@ def topk(scale: float) -> Iterator[Case]:
     n, dim = int(10_000_000 * scale), 768
     words = random_words(n * dim // 4, 7)
     rows = words.view(np.int8, (n, dim))
-    inverse = search.norms_of(rows)
+    inverse = norms.inverse_norms_int8(rows)
     queries = to_device(np.random.default_rng(2).integers(-127, 128, (32, dim)).astype(np.int8))
-    inverse_q = search.norms_of(queries)
+    inverse_q = norms.inverse_norms_int8(queries)
     for count, top in ((1, 10), (8, 10), (32, 10), (1, 1024)):
         q = DeviceArray(queries.address, (count, dim), np.int8, queries)
         yield Case(

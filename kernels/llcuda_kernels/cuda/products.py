@@ -12,12 +12,12 @@ from llcuda_kernels.errors import BackendError
 
 from . import matmul as plain
 from . import tensor_matmul
+from .primitives.padding import padded
 from .runtime import shim
 from .runtime.array import Call, DeviceArray, aligned, empty, to_device
 from .runtime.intrinsics import bits_float
 from .runtime.kernel import divide_up, kernel
 from .runtime.shim import F32, I64, U16, cuda, pointer
-from .search import padded
 
 THREADS = 256
 

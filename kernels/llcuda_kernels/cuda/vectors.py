@@ -6,11 +6,13 @@ from typing import Any
 
 import numpy as np
 
+from .norms import inverse_norms_int8
+from .primitives.padding import padded
 from .runtime import shim
 from .runtime.array import DeviceArray, empty, to_device
 from .runtime.array import at as address_at
 from .runtime.kernel import divide_up
-from .search import norms_of, padded, search_codes
+from .search import search_codes
 
 if not shim.SIMULATED:
     from .runtime import driver
@@ -48,7 +50,9 @@ class DeviceSegment:
         rows = DeviceArray(self._codes.address, (count, self._width), np.int8, self._codes)
         if shim.SIMULATED:
             rows.address = rows.address[: rows.size]
-        scores, found = search_codes(padded(queries), norms_of(queries), rows, self._inverse, k)
+        scores, found = search_codes(
+            padded(queries), inverse_norms_int8(queries), rows, self._inverse, k
+        )
         return scores.copy_to_host(), found.copy_to_host()
 
     def read(self, count: int) -> tuple[Host, Host, Host]:

@@ -2,7 +2,7 @@
 
 Inputs of any float type are taken to float64 first; results are float64 (codes and indices are
 integers). What the other paths give is compared with these. NaN and infinity mean what they mean
-here.
+here. It may import nothing but NumPy.
 """
 
 from __future__ import annotations

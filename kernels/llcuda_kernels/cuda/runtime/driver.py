@@ -10,15 +10,12 @@ import ctypes
 import re
 import struct
 import threading
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from . import shim
 from .shim import core, native
-
-if TYPE_CHECKING:
-    from .kernel import Kernel
 
 _ENTRY = re.compile(r"\.visible\s+\.entry\s+([\w$]+)")
 _here = threading.local()
@@ -97,16 +94,22 @@ class Loaded:
         self.count = layout.count("x") // 4 + layout.count("Q") + layout.count("q")
 
 
-def load(kernel: Kernel) -> Loaded:
-    """Compile a kernel for the current device."""
+def target() -> tuple[int, int]:
+    """The compute capability that kernels are compiled for: the device's own.
+
+    `compute_capability` chooses between kernels, and a self-check has it tell of an older device.
+    """
     cc = device().compute_capability
-    text = kernel.ptx((int(cc[0]), int(cc[1])))
-    names = _ENTRY.findall(text)
-    code = core.ObjectCode.from_ptx(text.encode())
-    handle = native.CUkernel(int(code.get_kernel(names[0]).handle))
+    return int(cc[0]), int(cc[1])
+
+
+def load(ptx: str, signature: list[Any]) -> Loaded:
+    """Load a compiled kernel, whose arguments have these types, on the current device."""
+    code = core.ObjectCode.from_ptx(ptx.encode())
+    handle = native.CUkernel(int(code.get_kernel(_ENTRY.findall(ptx)[0]).handle))
     function = _check(native.cuKernelGetFunction(handle))
     sizes = {shim.I32: "i4x", shim.U32: "I4x", shim.I64: "q", shim.F32: "f4x"}
-    return Loaded(code, function, "".join(sizes.get(kind, "Q") for kind in kernel.signature))
+    return Loaded(code, function, "".join(sizes.get(kind, "Q") for kind in signature))
 
 
 def prepare(loaded: Loaded, shared: int) -> None:

@@ -6,7 +6,6 @@ are proved on a GPU only. The device's side is `instructions`.
 
 from __future__ import annotations
 
-import importlib
 from typing import Any
 
 from . import shim
@@ -21,9 +20,15 @@ WITHOUT_TWIN = (
     "mma_int8",
     "shared_address",
 )
-_from: Any = importlib.import_module(
-    ".simulated_intrinsics" if shim.SIMULATED else ".instructions", __package__
-)
+_from: Any
+if shim.SIMULATED:
+    from . import simulated_intrinsics
+
+    _from = simulated_intrinsics
+else:
+    from . import instructions
+
+    _from = instructions
 
 # Memory: an address or a shared array, and the index of its first number, a multiple of the width.
 load2, load4, store4 = _from.load2, _from.load4, _from.store4

@@ -80,7 +80,7 @@ class Kernel:
         with self._lock:
             if self._loaded is None:
                 self._launch = driver.launch
-                self._loaded = driver.load(self)
+                self._loaded = driver.load(self.ptx(driver.target()), self.signature)
             return self._loaded
 
     def _configure(self, key: Any) -> Any:
