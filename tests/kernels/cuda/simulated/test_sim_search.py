@@ -8,7 +8,7 @@ import pytest
 from llcuda_kernels import reference
 from llcuda_kernels.cuda import search
 from llcuda_kernels.cuda.runtime.array import empty, to_device
-from tests.kernels.cases import assert_close, assert_topk, normal, odd_rows
+from tests.support.kernels.cases import assert_close, assert_topk, normal, odd_rows
 
 
 def codes(shape: tuple[int, ...], seed: int, most: int = 127) -> np.ndarray:

@@ -2,7 +2,7 @@
 
 `budget.json` holds, for each kernel and architecture, the registers and the static shared memory
 that it may take, and the instructions that it must contain; spills, float64 and local memory are
-never allowed. ``python tests/kernels/test_compile.py`` writes it anew: read the difference.
+never allowed. ``python tests/kernels/cuda/test_compile.py`` writes it anew: read the difference.
 
 `make test` compiles each kernel for one architecture, in turn; ``make test-all`` for all of them.
 """
@@ -19,11 +19,11 @@ from typing import Any
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 if __name__ == "__main__":
     sys.path[:0] = [str(ROOT), str(ROOT / "kernels")]
 
-from tests.kernels.compiling import ARCHITECTURES, build_many, kernels  # noqa: E402
+from tests.support.kernels.compiling import ARCHITECTURES, build_many, kernels  # noqa: E402
 
 BUDGET = Path(__file__).with_name("budget.json")
 pytestmark = pytest.mark.skipif(
@@ -52,7 +52,7 @@ def _complaints(name: str, found: dict[str, Any], allowed: dict[str, Any] | None
     if "error" in found:
         return [f"{name} does not compile: {found['error']}"]
     if allowed is None:
-        return [f"{name} has no budget: run python tests/kernels/test_compile.py"]
+        return [f"{name} has no budget: run python tests/kernels/cuda/test_compile.py"]
     said = [f"{name} has {kind}" for kind in found["forbidden"]]
     if found["spilled"]:
         said.append(f"{name} spills {found['spilled']} bytes")

@@ -9,7 +9,7 @@ import pytest
 
 from llcuda_kernels import VectorStore, normalize_quantize, reference
 from llcuda_kernels.vectors import FIRST_SEGMENT
-from tests.kernels.cases import assert_topk, normal
+from tests.support.kernels.cases import assert_topk, normal
 
 
 def test_it_finds_what_the_reference_finds() -> None:

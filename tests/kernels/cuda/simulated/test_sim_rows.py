@@ -8,7 +8,7 @@ import pytest
 from llcuda_kernels import reference
 from llcuda_kernels.cuda import elementwise, norms, quantize
 from llcuda_kernels.cuda.primitives import rows
-from tests.kernels.cases import assert_close, assert_codes, normal, odd_rows
+from tests.support.kernels.cases import assert_close, assert_codes, normal, odd_rows
 
 #: By rows: one kernel each of the three sizes, lengths that divide nothing, and the ends.
 LENGTHS = (1, 3, 4, 31, 36, 128, 132, 1024, 1028, 1030)

@@ -7,7 +7,7 @@ import pytest
 
 from llcuda_kernels import reference
 from llcuda_kernels.cuda import tokens
-from tests.kernels.cases import assert_close, normal, odd_rows
+from tests.support.kernels.cases import assert_close, normal, odd_rows
 
 
 def check(x: np.ndarray, chosen: np.ndarray | None, k: int) -> None:

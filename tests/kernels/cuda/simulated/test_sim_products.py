@@ -8,8 +8,8 @@ import pytest
 from llcuda_kernels import from_bf16, reference, to_bf16
 from llcuda_kernels.cuda import matmul, products, synthetic_load, weights
 from llcuda_kernels.cuda.runtime.array import to_device
-from tests.kernels.cases import assert_close, normal
-from tests.kernels.weights import make
+from tests.support.kernels.cases import assert_close, normal
+from tests.support.kernels.weights import make
 
 SHAPES = [(0, 3, 4), (3, 0, 4), (3, 4, 0), (1, 1, 1), (17, 5, 33), (20, 36, 18)]
 
