@@ -23,8 +23,9 @@ def test_float32(kernel: str, shape: tuple[int, int, int]) -> None:
     assert_close(products.matmul(a, b, kernel), want, rtol=1e-4, atol=1e-3)
 
 
-def test_float32_in_whole_tiles_and_beyond() -> None:
-    a, b = normal((130, 20), 1), normal((20, 132), 2)
+@pytest.mark.parametrize("rows", [5, pytest.param(130, marks=pytest.mark.slow)])
+def test_float32_in_whole_tiles_and_beyond(rows: int) -> None:
+    a, b = normal((rows, 20), 1), normal((20, 132), 2)
     want = reference.products.matmul(a, b)
     assert_close(products.matmul(a, b, "fast"), want, rtol=1e-4, atol=1e-3)
     assert_close(products.gemm(a[:3], b), want[:3], rtol=1e-4, atol=1e-3)
@@ -32,7 +33,11 @@ def test_float32_in_whole_tiles_and_beyond() -> None:
 
 @pytest.mark.parametrize(
     ("shape", "capability"),
-    [(shape, (7, 5)) for shape in [*SHAPES, (65, 70, 24)]] + [((17, 5, 33), (5, 0))],
+    [
+        *((shape, (7, 5)) for shape in [*SHAPES, (65, 3, 5)]),
+        ((17, 5, 33), (5, 0)),
+        pytest.param((65, 70, 24), (7, 5), marks=pytest.mark.slow),
+    ],
 )
 def test_int8(
     shape: tuple[int, int, int], capability: tuple[int, int], monkeypatch: pytest.MonkeyPatch
@@ -67,7 +72,17 @@ def test_rows_padded_to_whole_tiles() -> None:
 
 
 @pytest.mark.parametrize("layout", ["awq", "gptq"])
-@pytest.mark.parametrize("size", [(8, 8, 1), (64, 40, 4), (256, 264, 2), (128, 0, 1), (0, 8, 0)])
+@pytest.mark.parametrize(
+    "size",
+    [
+        (8, 8, 1),
+        (64, 40, 4),
+        (8, 264, 1),
+        (128, 0, 1),
+        (0, 8, 0),
+        pytest.param((256, 264, 2), marks=pytest.mark.slow),
+    ],
+)
 @pytest.mark.parametrize("kind", ["float16", "float32"])
 def test_int4(layout: str, size: tuple[int, int, int], kind: str) -> None:
     inner, columns, groups = size

@@ -11,7 +11,10 @@ from llcuda_kernels.cuda.primitives import rows
 from tests.support.kernels.cases import assert_close, assert_codes, normal, odd_rows
 
 #: By rows: one kernel each of the three sizes, lengths that divide nothing, and the ends.
-LENGTHS = (1, 3, 4, 31, 36, 128, 132, 1024, 1028, 1030)
+LENGTHS = (
+    *(1, 4, 132, 515, 1028),
+    *(pytest.param(n, marks=pytest.mark.slow) for n in (3, 31, 36, 128, 1024, 1030)),
+)
 TRUTH = {
     "relu": reference.elementwise.relu,
     "gelu_tanh": reference.elementwise.gelu,

@@ -7,6 +7,7 @@ import pytest
 
 from llcuda_kernels import reference
 from llcuda_kernels.cuda import search
+from llcuda_kernels.cuda.primitives import scan
 from llcuda_kernels.cuda.runtime.array import empty, to_device
 from tests.support.kernels.cases import assert_close, assert_topk, normal, odd_rows
 
@@ -25,33 +26,51 @@ def check(q: np.ndarray, v: np.ndarray, k: int, known: np.ndarray | None = None)
 
 @pytest.mark.parametrize(
     ("count", "dim", "queries", "k"),
-    [(1, 1, 1, 1), (5, 16, 2, 9), (300, 17, 1, 10), (1100, 16, 1, 128), (200, 24, 9, 5)],
+    [
+        (1, 1, 1, 1),
+        (5, 16, 2, 9),
+        (131, 17, 1, 10),
+        (scan.LEAST_ROWS + 1, 3, 1, 5),  # enough of them to be scanned
+        (33, 5, 9, 5),  # more queries than go together
+        pytest.param(300, 17, 1, 10, marks=pytest.mark.slow),
+        pytest.param(1100, 16, 1, 128, marks=pytest.mark.slow),
+        pytest.param(200, 24, 9, 5, marks=pytest.mark.slow),
+    ],
 )
 def test_codes(count: int, dim: int, queries: int, k: int) -> None:
     check(codes((queries, dim), 1), codes((count, dim), 2), k)
 
 
-def test_many_of_them() -> None:
-    check(codes((1, 16), 3), codes((2200, 16), 4), 1024)
+@pytest.mark.parametrize(
+    ("count", "k"), [(140, search.SMALL_K + 1), pytest.param(2200, 1024, marks=pytest.mark.slow)]
+)
+def test_many_of_them(count: int, k: int) -> None:
+    check(codes((1, 16), 3), codes((count, 16), 4), k)
 
 
-def test_rows_that_get_better_and_better_fill_the_buffer_again_and_again() -> None:
-    v = codes((1200, 16), 5)
+#: Three blocks take 128 rows a step: of 400 the first takes two steps, and its buffer is full.
+@pytest.mark.parametrize("count", [400, pytest.param(1200, marks=pytest.mark.slow)])
+def test_rows_that_get_better_and_better_fill_the_buffer_again_and_again(count: int) -> None:
+    v = codes((count, 16), 5)
     q = codes((1, 16), 6)
     order = np.argsort(reference.search.cosine_scores(q, v)[0])
     check(q, v[order], 20)
     check(q, v[order[::-1]], 20)
 
 
-def test_equal_scores_come_in_the_order_of_rows() -> None:
-    v = np.ones((900, 4), np.int8)
+@pytest.mark.parametrize(
+    ("count", "fewer"), [(129, 131), pytest.param(900, 500, marks=pytest.mark.slow)]
+)
+def test_equal_scores_come_in_the_order_of_rows(count: int, fewer: int) -> None:
+    v = np.ones((count, 4), np.int8)
     _, rows = search.cosine_topk(v[:1], v, 7)
     np.testing.assert_array_equal(rows[0], np.arange(7))
-    check(codes((2, 3), 1, most=1), codes((500, 3), 2, most=1), 40)
+    check(codes((2, 3), 1, most=1), codes((fewer, 3), 2, most=1), 40)
 
 
-def test_floats() -> None:
-    check(normal((1, 12), 1), normal((300, 12), 2), 12)
+@pytest.mark.parametrize("count", [33, pytest.param(300, marks=pytest.mark.slow)])
+def test_floats(count: int) -> None:
+    check(normal((1, 12), 1), normal((count, 12), 2), 12)
     x = odd_rows(8)
     check(x[4:5], x, 12)
 

@@ -7,6 +7,7 @@ import pytest
 
 from llcuda_kernels import reference
 from llcuda_kernels.cuda import tokens
+from llcuda_kernels.cuda.primitives.token_topk import STEP
 from tests.support.kernels.cases import assert_close, normal, odd_rows
 
 
@@ -28,20 +29,36 @@ def test_lengths(length: int, k: int) -> None:
     check(normal((3, length), length) * 3, chosen, k)
 
 
-def test_rows_in_shares() -> None:
-    x = normal((2, 20_000), 5)
-    x[0] += np.arange(20_000, dtype=np.float32) * 0.01  # each step brings greater ones
-    x[1, 19_999] = 90
-    check(x, np.array([19_999, 19_999]), 12)
+#: A row is shared from twice two steps on; the larger one divides nothing.
+@pytest.mark.parametrize("length", [4 * STEP, pytest.param(20_000, marks=pytest.mark.slow)])
+def test_rows_in_shares(length: int) -> None:
+    x = normal((2, length), 5)
+    x[0] += np.arange(length, dtype=np.float32) * 0.01  # each step brings greater ones
+    x[1, -1] = 90
+    check(x, np.full(2, length - 1), 12)
 
 
-def test_very_many_of_them() -> None:
-    check(normal((1, 5000), 6), None, 1024)
+#: From 129 on they are found in the pass; 1,024 fill the buffer, which is cut.
+@pytest.mark.parametrize(
+    ("length", "k"), [(300, 129), pytest.param(5000, 1024, marks=pytest.mark.slow)]
+)
+def test_very_many_of_them(length: int, k: int) -> None:
+    check(normal((1, length), 6), None, k)
+
+
+def test_a_full_buffer_is_cut() -> None:
+    check(np.arange(4100, dtype=np.float32)[None], None, 129)
 
 
 def test_odd_rows() -> None:
-    check(odd_rows(4100), np.zeros(12, np.int64), 2)
     check(odd_rows(3), None, 5)
+    # in whole steps: NaN at the end, infinity before and in the middle
+    check(odd_rows(4100)[7:10], np.zeros(3, np.int64), 2)
+
+
+@pytest.mark.slow
+def test_odd_rows_in_whole_steps() -> None:
+    check(odd_rows(4100), np.zeros(12, np.int64), 2)
 
 
 def test_equal_values_come_in_their_order() -> None:
