@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import ast
 import graphlib
-from collections.abc import Iterator
-from pathlib import Path
 
-PACKAGE = "llcuda_kernels"
-FOLDER = Path(__file__).resolve().parents[2] / "kernels" / PACKAGE
+from tests.support.kernels.import_graph import graph, modules
 
 #: From the bottom up. A module imports the rows above its own in this list, and its own package;
 #: the longest name that fits a module is its place, and "" is the package itself.
@@ -28,41 +25,6 @@ KERNELS_ORDER = [
     {""},
 ]
 MOST_MODULES = 12
-
-
-def modules() -> dict[str, Path]:
-    """Every module by its name within the package."""
-    found = {}
-    for path in sorted(FOLDER.rglob("*.py")):
-        parts = path.relative_to(FOLDER).with_suffix("").parts
-        found[".".join(part for part in parts if part != "__init__")] = path
-    return found
-
-
-def imports(name: str, path: Path, known: dict[str, Path]) -> Iterator[str]:
-    """The modules of the package that one imports: at its top, within functions and for typing."""
-    own = [PACKAGE, *(name.split(".") if name else [])]
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-        targets = []
-        if isinstance(node, ast.Import):
-            targets = [alias.name for alias in node.names]
-        elif isinstance(node, ast.ImportFrom):
-            base = node.module.split(".") if node.module else []
-            if node.level:
-                base = own[: len(own) - node.level + (path.name == "__init__.py")] + base
-            targets = [".".join([*base, alias.name]) for alias in node.names]
-        for target in targets:
-            if target.split(".")[0] == PACKAGE:
-                parts = target.split(".")[1:]
-                while ".".join(parts) not in known:
-                    parts.pop()
-                yield ".".join(parts)
-
-
-def graph() -> dict[str, set[str]]:
-    """What each module imports."""
-    known = modules()
-    return {name: set(imports(name, path, known)) - {name} for name, path in known.items()}
 
 
 def place(name: str) -> tuple[int, str]:

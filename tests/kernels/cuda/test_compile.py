@@ -5,6 +5,8 @@ that it may take, and the instructions that it must contain; spills, float64 and
 never allowed. ``python tests/kernels/cuda/test_compile.py`` writes it anew: read the difference.
 
 `make test` compiles each kernel for one architecture, in turn; ``make test-all`` for all of them.
+What the compilers said is kept between runs (`tests/support/kernels/compile_cache.py`) and checked
+each time.
 """
 
 from __future__ import annotations
@@ -13,6 +15,7 @@ import json
 import os
 import sys
 from concurrent.futures import ProcessPoolExecutor
+from dataclasses import asdict
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -23,7 +26,8 @@ ROOT = Path(__file__).resolve().parents[3]
 if __name__ == "__main__":
     sys.path[:0] = [str(ROOT), str(ROOT / "kernels")]
 
-from tests.support.kernels.compiling import ARCHITECTURES, build_many, kernels  # noqa: E402
+from tests.support.kernels.compile_cache import CompileCache, folder, key  # noqa: E402
+from tests.support.kernels.compiling import ARCHITECTURES, Output, compile_many, kernels, read  # noqa: E402
 
 BUDGET = Path(__file__).with_name("budget.json")
 pytestmark = pytest.mark.skipif(
@@ -34,18 +38,36 @@ pytestmark = pytest.mark.skipif(
 def _matrix(everything: bool) -> list[tuple[str, tuple[int, int]]]:
     work = []
     for number, (name, kernel) in enumerate(sorted(kernels().items())):
-        fitting = [cc for cc in ARCHITECTURES if cc >= kernel.least]  # type: ignore[attr-defined]
+        fitting = [cc for cc in ARCHITECTURES if cc >= kernel.least]
         for cc in fitting if everything else [fitting[number % len(fitting)]]:
             work.append((name, cc))
     return work
 
 
 def _build_all(work: list[tuple[str, tuple[int, int]]]) -> dict[str, dict[str, Any]]:
-    """Over the cores; long ones are spread by dealing in turn."""
-    cores = max(1, min(8, os.cpu_count() or 1))
-    with ProcessPoolExecutor(cores, mp_context=get_context("spawn")) as pool:
-        parts = pool.map(build_many, [work[i :: cores * 4] for i in range(cores * 4)])
-        return {name: found for part in parts for name, found in part.items()}
+    """What each came to, or {"error": ...}; those that are not kept are compiled over the cores."""
+    cache = CompileCache(folder())
+    cache.forget_unused()
+    outputs: dict[tuple[str, tuple[int, int]], Output | str | None] = {
+        (name, cc): cache.get(key(kernels()[name], cc)) for name, cc in work
+    }
+    missing = [item for item, output in outputs.items() if output is None]
+    if missing:
+        cores = max(1, min(8, os.cpu_count() or 1))
+        # Long ones are spread by dealing in turn.
+        parts = [missing[i :: cores * 4] for i in range(cores * 4)]
+        with ProcessPoolExecutor(cores, mp_context=get_context("spawn")) as pool:
+            for part, made in zip(parts, pool.map(compile_many, parts), strict=True):
+                outputs.update(zip(part, made, strict=True))
+    found: dict[str, dict[str, Any]] = {}
+    for (name, cc), output in outputs.items():
+        if isinstance(output, Output):
+            if (name, cc) in missing:
+                cache.put(key(kernels()[name], cc), output)
+            found[f"{name} sm_{cc[0]}{cc[1]}"] = asdict(read(output))
+        else:
+            found[f"{name} sm_{cc[0]}{cc[1]}"] = {"error": output}
+    return found
 
 
 def _complaints(name: str, found: dict[str, Any], allowed: dict[str, Any] | None) -> list[str]:

@@ -10,8 +10,9 @@ import importlib.util
 import re
 import subprocess
 import tempfile
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 MODULES = (
     "elementwise",
@@ -43,6 +44,14 @@ NEVER = {"float64": r"\.f64\b", "local memory": r"\b(?:ld|st)\.local\b"}
 
 
 @dataclass(frozen=True)
+class Output:
+    """What numba-cuda made of a kernel, and what ptxas reported of that."""
+
+    ptx: str
+    ptxas: str
+
+
+@dataclass(frozen=True)
 class Found:
     """What a kernel came to on one architecture."""
 
@@ -53,7 +62,7 @@ class Found:
     forbidden: list[str]
 
 
-def kernels() -> dict[str, object]:
+def kernels() -> dict[str, Any]:
     """Every kernel by name."""
     from llcuda_kernels.cuda.runtime.kernel import REGISTRY
 
@@ -72,10 +81,9 @@ def assembler() -> Path:
     raise FileNotFoundError("ptxas: install the extra dev, which has nvidia-cuda-nvcc")
 
 
-def build(name: str, cc: tuple[int, int]) -> Found:
-    """Compile one kernel for one architecture; raises where it does not compile."""
-    kernel = kernels()[name]
-    text = kernel.ptx(cc)  # type: ignore[attr-defined]
+def compile_kernel(name: str, cc: tuple[int, int]) -> Output:
+    """The PTX of one kernel for one architecture, and ptxas's report; raises RuntimeError."""
+    text = kernels()[name].ptx(cc)
     with tempfile.TemporaryDirectory() as folder:
         source = Path(folder) / "kernel.ptx"
         source.write_text(text)
@@ -87,7 +95,12 @@ def build(name: str, cc: tuple[int, int]) -> Found:
         )
     if done.returncode:
         raise RuntimeError(f"{name} for {cc}: {done.stderr}")
-    said = done.stderr
+    return Output(text, done.stderr)
+
+
+def read(output: Output) -> Found:
+    """What the compilers' output says."""
+    text, said = output.ptx, output.ptxas
     spills = re.findall(r"(\d+) bytes spill (?:stores|loads)", said)
     smem = re.findall(r"(\d+) bytes smem", said)
     return Found(
@@ -99,13 +112,12 @@ def build(name: str, cc: tuple[int, int]) -> Found:
     )
 
 
-def build_many(work: list[tuple[str, tuple[int, int]]]) -> dict[str, dict[str, object]]:
-    """Several, in this process: "name sm_90" to what was found, or {"error": ...}."""
-    out: dict[str, dict[str, object]] = {}
+def compile_many(work: list[tuple[str, tuple[int, int]]]) -> list[Output | str]:
+    """Several, in this process; what went wrong in place of the output."""
+    out: list[Output | str] = []
     for name, cc in work:
-        key = f"{name} sm_{cc[0]}{cc[1]}"
         try:
-            out[key] = asdict(build(name, cc))
+            out.append(compile_kernel(name, cc))
         except Exception as error:
-            out[key] = {"error": f"{type(error).__name__}: {error}"}
+            out.append(f"{type(error).__name__}: {error}")
     return out
