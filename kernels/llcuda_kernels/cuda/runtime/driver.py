@@ -91,7 +91,6 @@ class Loaded:
     def __init__(self, code: Any, function: Any, layout: str) -> None:
         self.code, self.function = code, function
         self.pack = struct.Struct("<" + layout).pack_into
-        self.count = layout.count("x") // 4 + layout.count("Q") + layout.count("q")
 
 
 def target() -> tuple[int, int]:
