@@ -142,6 +142,12 @@ def test_token_is_not_shown() -> None:
     assert "s3cret" not in repr(Hello([1], 16_384, 1, token="s3cret"))
 
 
+def test_a_connection_shows_its_state() -> None:
+    server = begin(Role.SERVER, "streams")
+    server.receive_data(b"\0\0")
+    assert repr(server) == "<Connection server open, 4 streams, 2 bytes buffered>"
+
+
 # -- roles and order --------------------------------------------------------------------------
 
 
