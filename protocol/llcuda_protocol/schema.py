@@ -1,7 +1,7 @@
 """Checks of values that came off the wire: type, range and length, with errors that name the field.
 
 A check takes a decoded value and the field's name, and returns the value or raises ValueError.
-Booleans are never numbers, and numbers are finite. Each check says in words what it allows:
+Booleans are never numbers, and numbers are finite. Each check describes in words what it allows:
 SPEC.md's tables hold those words, and a test compares them.
 """
 
@@ -52,7 +52,7 @@ def integer(low: int, high: int) -> Check:
 
 
 def integers(low: int, high: int) -> Check:
-    """A list of whole numbers from low to high; quick, for long lists of token ids."""
+    """A list of whole numbers from low to high; fast, for long lists of token ids."""
 
     def check(value: Any, name: str) -> list[int]:
         if type(value) is not list:
@@ -160,8 +160,8 @@ def map_of(item: Check, most: int) -> Check:
 
 
 def json_map(most: int) -> Check:
-    """A map of at most `most` entries, of anything that JSON can say: nil, boolean, finite number,
-    string, list, map with string keys."""
+    """A map of at most `most` entries of JSON values: nil, boolean, finite number, string, list,
+    map with string keys."""
 
     def check(value: Any, name: str) -> dict[str, Any]:
         _check_map(value, name, most)
@@ -176,7 +176,7 @@ def json_map(most: int) -> Check:
                     raise ValueError(f"{name} must hold finite numbers")
                 continue
             if type(entry) is not list and type(entry) is not dict:
-                raise ValueError(f"{name} holds {type(entry).__name__}, which JSON cannot say")
+                raise ValueError(f"{name} holds {type(entry).__name__}, which is no JSON value")
             if depth >= MAX_DEPTH:
                 raise ValueError(f"{name} is nested deeper than {MAX_DEPTH}")
             count += len(entry)

@@ -1,4 +1,4 @@
-"""Checks of the values that several frames carry, by what they mean."""
+"""Checks of values that several frames carry, by their meaning."""
 
 from __future__ import annotations
 
