@@ -39,8 +39,7 @@ from .requests import (
     Search,
     Status,
 )
-from .schema import Field, boolean, text
-from .values import COUNT, SECONDS, WORD
+from .schema import COUNT, SECONDS, WORD, Field, boolean, text
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,8 +6,24 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 from .kinds import MAX_HITS, MAX_LISTED, MAX_MAX_FRAME, MAX_STREAM, MIN_MAX_FRAME, Kind
-from .schema import Field, boolean, integer, list_of, map_of, number, text
-from .values import BODY, COUNT, ENTRY, HIT, LINE, NAME, PARAMS, SECONDS, WORD
+from .schema import (
+    BODY,
+    COUNT,
+    ENTRY,
+    HIT,
+    LINE,
+    NAME,
+    PARAMS,
+    SECONDS,
+    WORD,
+    Field,
+    boolean,
+    integer,
+    list_of,
+    map_of,
+    number,
+    text,
+)
 
 
 @dataclass(frozen=True, slots=True)

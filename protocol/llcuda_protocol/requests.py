@@ -15,8 +15,23 @@ from .kinds import (
     MIN_MAX_FRAME,
     Kind,
 )
-from .schema import Field, boolean, integer, list_of, number, text
-from .values import BODY, COUNT, LINE, MESSAGE, NAME, PARAMS, PROMPT, SECONDS, WORD
+from .schema import (
+    BODY,
+    COUNT,
+    LINE,
+    MESSAGE,
+    NAME,
+    PARAMS,
+    PROMPT,
+    SECONDS,
+    WORD,
+    Field,
+    boolean,
+    integer,
+    list_of,
+    number,
+    text,
+)
 
 
 @dataclass(frozen=True, slots=True)
