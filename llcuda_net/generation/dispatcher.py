@@ -26,9 +26,8 @@ from llcuda_net.scheduler.ticket import SlotRequest, Ticket
 from llcuda_net.storage.records import TokenLog
 from llcuda_net.upstream import prefix_cache
 from llcuda_net.upstream.backend import Backend
-from llcuda_net.upstream.interface import Properties
+from llcuda_net.upstream.interface import CompletionEvent, Properties
 from llcuda_net.upstream.lease import BLAMED, DOWN, Lease, Requirement, held
-from llcuda_net.upstream.llama.sse import CompletionEvent
 from llcuda_net.upstream.model.fingerprint import same_model
 from llcuda_net.upstream.pool import Pool
 from llcuda_protocol import ErrorCode

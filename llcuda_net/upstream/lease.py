@@ -10,7 +10,7 @@ import trio
 
 from llcuda_net.config.upstreams import COMPLETIONS
 from llcuda_net.errors import RequestError, UpstreamStalled
-from llcuda_net.upstream.llama.sse import CompletionEvent
+from llcuda_net.upstream.interface import CompletionEvent
 from llcuda_net.upstream.prefix_cache import BLOCK, CHARACTERS_A_TOKEN, Chain, chain_of
 from llcuda_net.upstream.slots import Slot, Use
 from llcuda_protocol import ErrorCode

@@ -12,8 +12,7 @@ from typing import Any
 import trio
 
 from llcuda_net.errors import UpstreamStalled
-from llcuda_net.upstream.interface import Upstream
-from llcuda_net.upstream.llama.sse import CompletionEvent
+from llcuda_net.upstream.interface import CompletionEvent, Upstream
 
 #: What every upstream is asked, and how many likeliest next tokens it tells.
 PROBE_PROMPT = "The sea was calm that morning, and the old man counted his nets: one, two, three,"

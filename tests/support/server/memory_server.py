@@ -16,9 +16,8 @@ from llcuda_net.config.users import Users
 from llcuda_net.generation.persistence import Persistence
 from llcuda_net.server.gateway import Gateway
 from llcuda_net.upstream.backend import Backend
-from llcuda_net.upstream.interface import OnEvents, Properties
+from llcuda_net.upstream.interface import CompletionEvent, OnEvents, Properties, Timings
 from llcuda_net.upstream.llama.poller import Poller
-from llcuda_net.upstream.llama.sse import CompletionEvent, Timings
 from llcuda_net.upstream.pool import Pool
 from llcuda_protocol import (
     Connection,

@@ -12,9 +12,9 @@ import pytest
 import trio
 
 from llcuda_net.errors import RequestError
+from llcuda_net.upstream.interface import CompletionEvent
 from llcuda_net.upstream.llama.client import LlamaServer
 from llcuda_net.upstream.llama.poller import Poller
-from llcuda_net.upstream.llama.sse import CompletionEvent
 
 PATIENCE = 60.0
 

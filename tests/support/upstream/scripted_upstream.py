@@ -11,8 +11,14 @@ import trio
 from llcuda_net.config.upstreams import Spec
 from llcuda_net.errors import RequestError, UpstreamError, UpstreamUnavailable
 from llcuda_net.upstream.backend import Backend
-from llcuda_net.upstream.interface import OnEvents, Properties
-from llcuda_net.upstream.llama.sse import Candidate, CompletionEvent, Probabilities, Timings
+from llcuda_net.upstream.interface import (
+    Candidate,
+    CompletionEvent,
+    OnEvents,
+    Probabilities,
+    Properties,
+    Timings,
+)
 from llcuda_net.upstream.llama.token_stream import stalled
 from llcuda_net.upstream.model.identity import PROBE_PROMPT
 from tests.support.server.memory_server import FakeUpstream
