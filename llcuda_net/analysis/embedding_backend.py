@@ -14,8 +14,7 @@ import trio
 from llcuda_net.config.upstreams import EMBEDDINGS
 from llcuda_net.errors import request_error
 from llcuda_net.upstream.backend import Backend
-from llcuda_net.upstream.interface import Properties
-from llcuda_net.upstream.lease import Requirement
+from llcuda_net.upstream.interface import Properties, Requirement
 from llcuda_net.upstream.pool import Pool
 from llcuda_protocol import ErrorCode
 
@@ -62,7 +61,7 @@ class EmbeddingBackend:
         Raises:
             RequestError: it cannot be reached, or there is none.
         """
-        return await self._there().properties()
+        return await self._pool.properties(self._there())
 
     async def embed(self, texts: list[str]) -> list[list[list[float]]]:
         """See Upstream.embed.

@@ -9,7 +9,8 @@ import trio
 
 from llcuda_net.errors import RequestError
 from llcuda_net.scheduler.ticket import Ticket
-from llcuda_net.upstream.lease import BLAMED, DOWN, Lease, held
+from llcuda_net.upstream.backend import Lease, held
+from llcuda_net.upstream.interface import BLAMED, DOWN
 from llcuda_net.upstream.llama.sse import nonsense
 from llcuda_net.upstream.prefix_cache import tokens_in
 from llcuda_protocol import ErrorCode
@@ -64,15 +65,14 @@ async def embed(
 
 
 async def _embedded(lease: Lease, texts: list[str]) -> list[list[list[float]]]:
-    try:
-        with lease.scope:
-            return await lease.backend.upstream.embed(texts)
-    except RequestError as error:
-        if error.code in DOWN:
-            lease.failed(error)
-        raise
-    assert lease.silence is not None
-    raise lease.silence
+    with lease.use():
+        try:
+            rows = await lease.backend.upstream.embed(texts)
+        except RequestError as error:
+            if error.code in DOWN:
+                lease.failed(error)
+            raise
+    return rows
 
 
 def _mean(rows: list[list[float]]) -> list[float]:

@@ -41,7 +41,7 @@ from llcuda_net.storage.records import Level
 from llcuda_net.storage.storage import Recovered
 from llcuda_net.telemetry.observers import ServerState, Watches
 from llcuda_net.telemetry.status import Reporter
-from llcuda_net.upstream.lease import Lease
+from llcuda_net.upstream.backend import Lease
 from llcuda_net.upstream.llama.poller import Poller
 from llcuda_net.upstream.pool import Pool
 from llcuda_net.util.version import package_version
@@ -90,7 +90,6 @@ class Gateway:
         self.unflushed: set[Outbox] = self._publisher.unflushed
         self._admission = Scheduler(self._place, settings.max_queue, ageing=settings.ageing_seconds)
         self._admission.why = lambda ticket: pool.why(need_of(ticket.slot_request))
-        pool.on_change = self._admission.pump
         self._registry = Registry()
         self._runner = Runner(
             pool, self._admission, self._persistence, self._publisher, self._registry
@@ -138,6 +137,7 @@ class Gateway:
         async with trio.open_nursery() as self._nursery:
             self._nursery.start_soon(self._poller.run)
             self._nursery.start_soon(self._admission.run)
+            self._nursery.start_soon(self._follow_pool)
             if self._pool.watched:
                 self._nursery.start_soon(self._sweep)
             self._nursery.start_soon(self._publisher.sync_strictly)
@@ -152,6 +152,12 @@ class Gateway:
             self._accepting = trio.CancelScope()
             self._nursery.start_soon(self._accept, listeners)
             task_status.started()
+
+    async def _follow_pool(self) -> None:
+        """Give out what there is whenever the pool has changed; for ever."""
+        while True:
+            await self._pool.wait_change()
+            self._admission.pump()
 
     async def _accept(self, listeners: Sequence[trio.abc.Listener[Any]]) -> None:
         with self._accepting:

@@ -65,8 +65,8 @@ def same_model(a: dict[str, Any], b: dict[str, Any]) -> bool:
     return all(a[key] == b[key] for key in ("size", "quantisation") if key in a and key in b)
 
 
-class Told:
-    """The fingerprint of which nothing is known but what the upstream tells."""
+class ReportedFingerprint:
+    """The fingerprint of which nothing is known but what the upstream reports."""
 
     def __init__(self, upstream: Upstream) -> None:
         self._upstream = upstream

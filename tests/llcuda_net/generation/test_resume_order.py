@@ -15,9 +15,8 @@ from llcuda_net.generation.runner import Runner
 from llcuda_net.scheduler.scheduler import Scheduler, SlotRequest, Ticket
 from llcuda_net.storage.records import Dispatched, TokenLog
 from llcuda_net.storage.storage import Recovered
-from llcuda_net.upstream.backend import Backend
-from llcuda_net.upstream.interface import Properties
-from llcuda_net.upstream.lease import Lease, Requirement
+from llcuda_net.upstream.backend import Backend, Lease
+from llcuda_net.upstream.interface import Properties, Requirement
 from llcuda_net.upstream.pool import Pool
 from tests.support.server.memory_server import FakeUpstream
 
