@@ -208,9 +208,14 @@ class _Serving:
         nursery.start_soon(self._monitor.serve, self._monitored)
 
     async def _serve(self, listeners: _Listeners, persistence: Persistence, pool: Pool) -> None:
-        server = Gateway(self._settings, pool, self._upstreams.poller, self._users, persistence)
-        if server.analyst is not None:
-            server.analyst.prepare = compile_kernels
+        server = Gateway(
+            self._settings,
+            pool,
+            self._upstreams.poller,
+            self._users,
+            persistence,
+            prepare_kernels=compile_kernels,
+        )
         if self._monitor is not None:
             self._monitor.watch(server)
         if self._tracing is not None:

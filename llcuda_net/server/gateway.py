@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import functools
 from collections import OrderedDict
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from typing import Any
 from weakref import WeakKeyDictionary, WeakValueDictionary
 
@@ -67,6 +67,7 @@ class Gateway:
         hub: reads the upstreams' token streams; the server runs it.
         users: who may come in; by default everybody.
         keeper: keeps generations and results; without it nothing is kept.
+        prepare_kernels: compiles the kernels of the analysis before they are first used.
     """
 
     def __init__(
@@ -76,6 +77,8 @@ class Gateway:
         poller: Poller,
         users: Users | None = None,
         persistence: Persistence | None = None,
+        *,
+        prepare_kernels: Callable[[], Awaitable[None]] = trio.lowlevel.checkpoint,
     ) -> None:
         self.settings = settings
         self.users = users if users is not None else Users()
@@ -97,7 +100,12 @@ class Gateway:
         #: Analyses results and searches them; None where none are kept, or that is not wanted.
         self.analyst: Analyst | None = None
         if settings.analysis and self._persistence.keeps:
-            self.analyst = Analyst(self._persistence, EmbeddingBackend(pool), self._admission)
+            self.analyst = Analyst(
+                self._persistence,
+                EmbeddingBackend(pool),
+                self._admission,
+                prepare=prepare_kernels,
+            )
         self._resumer = Resumer(
             self._runner,
             pool,
