@@ -60,6 +60,7 @@ class Tracing(Observer):
         name_of: Callable[[str], str] = lambda url: url,
     ) -> None:
         self._name_of = name_of
+        self._version = version
         ours = Resource({"service.name": "llcuda-server", "service.version": version})
         self._provider = TracerProvider(
             resource=ours.merge(OTELResourceDetector().detect()),
@@ -69,7 +70,7 @@ class Tracing(Observer):
         self._tracer = self._provider.get_tracer("llcuda_net", version)
 
     def __repr__(self) -> str:
-        return f"<Tracing as {self._provider.resource.attributes['service.name']}>"
+        return f"<Tracing: of version {self._version}>"
 
     def ended(self, generation: Generation) -> None:
         """See Observer."""

@@ -48,6 +48,10 @@ class Upstreams:
         self._pool = Pool(long_prompts=settings.max_long_prompts, may_grow=bool(settings.upstream))
         self._servers: list[LlamaServer] = []
 
+    def __repr__(self) -> str:
+        what = "upstreams" if self._model is None else f"engine with {self._model.name}"
+        return f"<Upstreams: {what}, {self._pool!r}>"
+
     async def open(self, nursery: trio.Nursery, folder: Path | None) -> Pool:
         """The pool, with the built-in engine started in the nursery where there is a model.
 

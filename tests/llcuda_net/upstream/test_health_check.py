@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
+import structlog
 import trio
 from trio.testing import MockClock
 
@@ -367,12 +368,15 @@ async def test_a_bug_in_the_watch_ends_nothing(
     async def bug() -> None:
         raise ZeroDivisionError
 
-    async with watched(upstream) as one:
-        with monkeypatch.context() as patch:
-            patch.setattr(upstream, "check", bug)
-            await trio.sleep(5)
-            assert (one.state, one.reason) == ("down", "could not be watched")
-        await until_up(one)
+    # Captured: to format a traceback with its local variables takes long.
+    with structlog.testing.capture_logs() as logs:
+        async with watched(upstream) as one:
+            with monkeypatch.context() as patch:
+                patch.setattr(upstream, "check", bug)
+                await trio.sleep(5)
+                assert (one.state, one.reason) == ("down", "could not be watched")
+            await until_up(one)
+    assert "watch_failed" in {one["event"] for one in logs}
 
 
 async def test_one_that_is_expected_back_is_probed_without_a_pause(

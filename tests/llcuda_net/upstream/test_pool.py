@@ -54,7 +54,7 @@ async def test_why_there_is_no_place_is_told() -> None:
     assert pool.why(requirement) == "no upstream answers (a: a broke; b: b broke)"
 
 
-@settings(max_examples=150, deadline=None, derandomize=True)
+@settings(max_examples=60, deadline=None, derandomize=True)
 @given(data=st.data())
 def test_a_place_is_always_one_that_may_be_given(data: st.DataObject) -> None:
     """Whatever happens: up, able, one to a slot, and none only where there is none."""
