@@ -157,7 +157,7 @@ def test_one_module_imports_numba_cuda() -> None:
         for name in _imports(path, module)
         if name.startswith(("numba.cuda", "numba_cuda", "cuda."))
     }
-    assert found <= {"llcuda_kernels.cuda.shim"}
+    assert found <= {"llcuda_kernels.cuda.runtime.shim"}
 
 
 def test_the_kernels_are_imported_without_numba() -> None:

@@ -56,8 +56,7 @@ def _statistics(
     lists: np.ndarray[Any, Any], chosen: np.ndarray[Any, Any], compiled: bool
 ) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
     if compiled and lists.size:
-        from llcuda_kernels import list_statistics
-        from llcuda_kernels.device import to_host
+        from llcuda_kernels import list_statistics, to_host
 
         found = list_statistics(lists, chosen)
         return to_host(found.entropy), to_host(found.surprisal)

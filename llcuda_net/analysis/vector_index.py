@@ -66,8 +66,7 @@ def combine(parts: Sequence[Sequence[list[float]]]) -> np.ndarray[Any, Any]:
 
 def quantised(vectors: np.ndarray[Any, Any]) -> list[tuple[float, bytes] | None]:
     """Scale and codes of each row; None for one that is no vector."""
-    from llcuda_kernels import normalize_quantize
-    from llcuda_kernels.device import to_host
+    from llcuda_kernels import normalize_quantize, to_host
 
     if not vectors.size:
         return [None] * len(vectors)

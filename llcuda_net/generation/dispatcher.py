@@ -173,7 +173,7 @@ class Dispatcher:
         )
         failed.failovers += 1
         generation.fails_over(f"{failed.name}: {error.message}"[:256])
-        self._publisher.flush()
+        self._publisher.publish()
 
     # -- one attempt --------------------------------------------------------------------------
 
@@ -273,18 +273,22 @@ class Dispatcher:
             if not generation.pieces:
                 generation.sent()
 
-        on_events = functools.partial(self._extend, generation, lease)
-        await lease.backend.upstream.complete(prompt, checked | lease.params, on_events, sent)
+        on_events = functools.partial(self._publisher.extend, generation)
+        if lease.reading:
+            on_events = functools.partial(self._extend_reading, generation, lease)
+        try:
+            await lease.backend.upstream.complete(prompt, checked | lease.params, on_events, sent)
+        finally:
+            self._publisher.publish()
         lease.done(_so_far(generation), generation.final)
 
-    def _extend(self, generation: Generation, lease: Lease, events: list[CompletionEvent]) -> None:
-        first = len(generation.pieces)
-        if generation.extend(events):
-            self._publisher.grew(generation, first)
+    def _extend_reading(
+        self, generation: Generation, lease: Lease, events: list[CompletionEvent]
+    ) -> None:
+        """The same while a long prompt is read: with its first token the upstream has read it."""
+        self._publisher.extend(generation, events)
         if lease.reading:
             lease.first_token()
-        if generation.final is not None:
-            self._persistence.concluded(generation)
 
     def _identify(self, generation: Generation, backend: Backend, properties: Properties) -> None:
         """Say which model it was, as far as can be known now, and whether it may answer again."""

@@ -70,7 +70,7 @@ class Runner:
             self._publisher.forget(generation)
             kept = kept or self._persistence.will_store(generation)
             self._registry.remove(generation, stored=kept and generation.level.journalled)
-        self._publisher.flush()
+        self._publisher.publish()
 
     async def _outcome(
         self, generation: Generation, work: Callable[[], Awaitable[State]]
@@ -112,7 +112,7 @@ class Runner:
         self._persistence.start(generation)
         await self._persistence.accepted(generation)
         generation.accept()
-        self._publisher.flush()
+        self._publisher.publish()
 
     async def _from_store(self, generation: Generation, ticket: Ticket) -> State | None:
         """Answer it with what is stored, if it may be and there is something."""
@@ -147,7 +147,7 @@ class Runner:
                 generation.adopt_log(found.log)
                 name = found.model.get("name")
                 generation.conclude(Outcome(found.reason, found.stop, name, found.usage))
-                self._persistence.grew(generation, 0)
+                self._publisher.record(generation)
                 return State.DONE
         return None
 

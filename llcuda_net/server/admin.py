@@ -48,9 +48,6 @@ class Monitor:
             for key, help_ in _ANALYSIS.items():
                 name = f"llcuda_analysis_{key}"
                 self.metrics.add_gauge(name, help_, partial(self._analysis.get, key))
-        storage = server.standing.storage
-        if storage is not None:
-            storage.journal.on_sync = self.metrics.sync_seconds.observe
 
     def forget(self) -> None:
         """The server has stopped."""

@@ -176,7 +176,8 @@ class _Serving:
         if self._settings.store == "none":
             return Persistence(None, level)
         self._folder = Path(self._settings.data_dir or default_directory())
-        storage = Storage(self._folder, address=address)
+        on_sync = None if self._monitor is None else self._monitor.metrics.sync_seconds.observe
+        storage = Storage(self._folder, address=address, on_sync=on_sync)
         try:
             await nursery.start(storage.run)
         except StorageError as error:

@@ -26,7 +26,7 @@ from llcuda_net.errors import RequestError, ShuttingDown, UpstreamUnavailable
 from llcuda_net.generation import listing
 from llcuda_net.generation import request as requests
 from llcuda_net.generation.dispatcher import need_of
-from llcuda_net.generation.generation import Generation
+from llcuda_net.generation.generation import Generation, Place
 from llcuda_net.generation.persistence import Persistence
 from llcuda_net.generation.publisher import Publisher
 from llcuda_net.generation.registry import Registry, unknown
@@ -36,7 +36,6 @@ from llcuda_net.scheduler.scheduler import Scheduler
 from llcuda_net.scheduler.ticket import SlotRequest, Ticket
 from llcuda_net.server import queries
 from llcuda_net.server.tcp.session import Session
-from llcuda_net.server.tcp.write_buffer import Outbox
 from llcuda_net.storage.records import Level
 from llcuda_net.storage.storage import Recovered
 from llcuda_net.telemetry.observers import ServerState, Watches
@@ -89,8 +88,8 @@ class Gateway:
             persistence if persistence is not None else Persistence(None, Level.MEMORY)
         )
         self._publisher = Publisher(self._persistence)
-        #: Outboxes with frames that no flush has seen yet.
-        self.unflushed: set[Outbox] = self._publisher.unflushed
+        #: Connections with bytes that were added since the last flush.
+        self.unflushed = self._publisher.unflushed
         self._admission = Scheduler(self._place, settings.max_queue, ageing=settings.ageing_seconds)
         self._admission.why = lambda ticket: pool.why(need_of(ticket.slot_request))
         self._registry = Registry()
@@ -128,7 +127,6 @@ class Gateway:
             settings, pool, self._admission, self._registry, self._sessions, self._persistence
         )
         self._nursery: trio.Nursery
-        poller.after_batch = self._publisher.flush
 
     def _place(self, ticket: Ticket) -> Lease | None:
         return self._pool.place(need_of(ticket.slot_request), ticket.slot_request.user.name)
@@ -143,12 +141,12 @@ class Gateway:
     ) -> None:
         """Serve until `drain` has ended, or until cancelled."""
         async with trio.open_nursery() as self._nursery:
-            self._nursery.start_soon(self._poller.run)
+            self._nursery.start_soon(self._poller.run, self._publisher.publish)
             self._nursery.start_soon(self._admission.run)
             self._nursery.start_soon(self._follow_pool)
             if self._pool.watched:
                 self._nursery.start_soon(self._sweep)
-            self._nursery.start_soon(self._publisher.sync_strictly)
+            self._nursery.start_soon(self._publisher.run)
             self._nursery.start_soon(self._registry.run)
             if self.analyst is not None:
                 self._nursery.start_soon(self.analyst.run)
@@ -318,14 +316,13 @@ class Gateway:
 
         def moved(position: int) -> None:
             generation.queued(position, ticket.wait, ticket.reason)
-            self._publisher.flush()
+            self._publisher.publish()
 
         ticket = self._admission.enter(slot_request, always=always)
         ticket.on_position = moved
         ticket.made = lambda: generation.made
-        generation.position = ticket.position
         if ticket.position:
-            generation.queue_wait, generation.queue_reason = ticket.wait, ticket.reason
+            generation.place = Place(ticket.position, ticket.wait, ticket.reason)
         self._waits[ticket] = generation
         return ticket
 
@@ -340,9 +337,9 @@ class Gateway:
 
     def _resume(self, entry: Recovered) -> None:
         """Go on with a generation that ran when the last server ended."""
-        user = self.users.named(entry.kept.opened.owner)
+        user = self.users.named(entry.entry.opened.owner)
         generation = requests.from_journal(entry, self.settings, user)
-        self._persistence.resume(generation, entry.kept)
+        self._persistence.resume(generation, entry.entry)
         if entry.concluded is None:
             # At once: a client that has read more than the journal holds is told by it. Also of
             # one that seems never to have run: a power cut may have taken all that it said.

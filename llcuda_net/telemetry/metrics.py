@@ -328,7 +328,7 @@ def _upstreams(now: ServerState) -> Iterator[Metric]:
 
 
 def _storage(storage: Storage) -> Iterator[Metric]:
-    journal = storage.journal.figures
+    journal = storage.journal.stats
     name = "llcuda_journal"
     yield _counter(f"{name}_records", "Records appended.", journal.records)
     yield _counter(f"{name}_written_bytes", "Bytes written.", journal.bytes)

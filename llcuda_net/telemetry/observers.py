@@ -19,7 +19,6 @@ from llcuda_net.generation.generation import Generation
 from llcuda_net.generation.persistence import Persistence
 from llcuda_net.generation.registry import Registry
 from llcuda_net.scheduler.scheduler import Scheduler
-from llcuda_net.server.tcp.session import Session
 from llcuda_net.storage.storage import Storage
 
 log = structlog.get_logger(__name__)
@@ -136,6 +135,14 @@ class Waiting(Protocol):
         """What it wants."""
 
 
+class ClientSession(Protocol):
+    """A client that has been let in."""
+
+    @property
+    def open_streams(self) -> int:
+        """Requests that are open."""
+
+
 class Observer:
     """Told of each request once, when it is over; this one does nothing."""
 
@@ -234,7 +241,7 @@ class ServerState:
         pool: Pool,
         scheduler: Scheduler,
         generations: Registry,
-        sessions: Collection[Session],
+        sessions: Collection[ClientSession],
         persistence: Persistence,
     ) -> None:
         self.settings = settings

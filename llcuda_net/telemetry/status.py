@@ -102,7 +102,7 @@ class Reporter:
                 "draining": draining,
             },
             "connections": connections,
-            "streams": sum(generation.readers for generation in self._registry),
+            "streams": sum(len(generation.readers) for generation in self._registry),
             "requests": {
                 "running": self._scheduler.running,
                 "queued": self._scheduler.queued,
@@ -194,12 +194,12 @@ def _store(persistence: Persistence) -> dict[str, Any]:
     storage = persistence.storage
     if storage is None:
         return {}
-    figures = storage.journal.figures
+    stats = storage.journal.stats
     return {
         "store": {
             "level": str(persistence.level(None)),
-            "journal_records": figures.records,
-            "journal_bytes": figures.bytes,
+            "journal_records": stats.records,
+            "journal_bytes": stats.bytes,
             "results": storage.committed,
             "backlog": storage.backlog,
             "unstored": len(storage.unstored),

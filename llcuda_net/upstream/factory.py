@@ -108,8 +108,8 @@ class Upstreams:
         return Backend(spec, self._server(spec.url, key), folder=self._folder)
 
     def _server(self, url: str, key: str | None) -> LlamaServer:
-        patience = StreamTimeouts(self._settings.stall_timeout, self._settings.first_token_timeout)
-        server = LlamaServer(url, self.poller, api_key=key, patience=patience)
+        timeouts = StreamTimeouts(self._settings.stall_timeout, self._settings.first_token_timeout)
+        server = LlamaServer(url, self.poller, api_key=key, timeouts=timeouts)
         self._servers.append(server)
         return server
 

@@ -65,6 +65,9 @@ class Connection:
         self._streams: dict[int, Stream] = {}
         self._last_stream = 0
         self._failure: RemoteProtocolError | None = None
+        #: Most bytes of a frame that may be sent, its length included. The other side's limit holds
+        #: once the handshake is over; Welcome itself comes before.
+        self._max_frame_out = HEADER + HANDSHAKE_MAX_FRAME
 
     # -- receiving ----------------------------------------------------------------------------
 
@@ -251,25 +254,32 @@ class Connection:
         stream = self._streams.get(event.stream)
         if stream is None or stream.state is not StreamState.RUNNING or self.role is Role.CLIENT:
             raise LocalProtocolError(f"tokens on stream {event.stream}, which is not running")
-        if stream.credit <= 0:
+        credit = stream.credit
+        if credit <= 0:
             return b"", 0
+        if event.first != stream.sequence:
+            raise LocalProtocolError(gap(event, stream.sequence))
+        most = self._max_frame_out
         count = len(event.pieces)
-        data = self._encode(event)
-        while not (stream.fits(event, len(data)) and len(data) <= self._max_frame_out):
-            if count == 1:
-                raise LocalProtocolError("one piece is larger than the peer's largest frame")
-            # Pieces are of similar size, so aim for the room that there is.
-            room = min(stream.credit, self._max_frame_out)
-            count = max(1, min(count - 1, count * room // len(data)))
-            event = ev.Tokens(
-                event.stream,
-                event.first,
-                event.pieces[:count],
-                None if event.ids is None else event.ids[:count],
-                None if event.logprobs is None else event.logprobs[:count],
-            )
+        try:
             data = encode_tokens(event)
-        self._charge(event, stream, data)
+            while len(data) > most or (count > 1 and len(data) > credit):
+                if count == 1:
+                    raise LocalProtocolError("one piece is larger than the peer's largest frame")
+                # Pieces are of similar size, so aim for the room that there is.
+                count = max(1, min(count - 1, count * min(credit, most) // len(data)))
+                event = ev.Tokens(
+                    event.stream,
+                    event.first,
+                    event.pieces[:count],
+                    None if event.ids is None else event.ids[:count],
+                    None if event.logprobs is None else event.logprobs[:count],
+                )
+                data = encode_tokens(event)
+        except ValueError as error:
+            raise LocalProtocolError(str(error)) from None
+        stream.credit = credit - len(data)
+        stream.sequence += count
         return data, count
 
     def credit(self, stream: int) -> int:
@@ -290,13 +300,6 @@ class Connection:
     def buffered(self) -> int:
         """Bytes received and not yet taken: after next_event's None, less than one frame."""
         return len(self._reader)
-
-    @property
-    def _max_frame_out(self) -> int:
-        # The other side's limit holds once the handshake is over; Welcome itself comes before.
-        if self.peer_limits is None or self.state not in STREAMS_LIVE:
-            return HEADER + HANDSHAKE_MAX_FRAME
-        return HEADER + self.peer_limits.max_frame
 
     def _send_on_connection(self, event: ev.Frame, kind: Kind) -> bytes:
         state = CONNECTION_TABLE[self.state].get(kind)
@@ -357,6 +360,8 @@ class Connection:
             self._close()
         else:
             self.state = state
+            if state in STREAMS_LIVE and self.peer_limits is not None:
+                self._max_frame_out = HEADER + self.peer_limits.max_frame
 
     def _close(self) -> None:
         """Nothing more is sent or taken, and no stream is open."""

@@ -24,6 +24,9 @@ _PAYLOAD = blob(MAX_PING)
 _TOKEN_ID = integer(0, MAX_TOKEN_ID)
 _TOKEN_BYTES = blob(65_536)
 _LOGPROB = number(-3.5e38, 3.5e38)
+#: msgpack's own, which packs lists in one call; `packb` makes a new packer for each.
+_pack = msgpack.Packer().pack
+_TEXT = {str}
 _VECTOR_LIST = list_of(blob(1 << 24), 65_536, 1)
 
 #: Frames about the connection: their stream number is 0.
@@ -110,26 +113,34 @@ def encode_tokens(event: ev.Tokens) -> bytes:
     Raises:
         ValueError: the pieces, ids or log-probabilities are not what the protocol allows.
     """
-    _check_pieces(event.pieces)
+    pieces = event.pieces
+    if type(pieces) is not list or {*map(type, pieces)} != _TEXT:
+        _check_pieces(pieces)  # says what is wrong
     if event.first > MAX_SEQUENCE:  # what the other side would refuse; attach may begin there
         raise ValueError(f"first must be at most {MAX_SEQUENCE}")
-    body: list[Any] = [19, event.stream, event.first, event.pieces]
+    body: list[Any] = [19, event.stream, event.first, pieces]
     if event.ids is not None or event.logprobs is not None:
-        extra: dict[str, Any] = {}
-        if event.ids is not None:
-            extra["ids"] = _ids(event.ids, event.pieces)
-        if event.logprobs is not None:
-            plain = [
-                [
-                    [t.id, t.bytes, t.logprob, [[c.id, c.bytes, c.logprob] for c in t.top]]
-                    for t in piece
-                ]
-                for piece in event.logprobs
-            ]
-            _logprobs(plain, event.pieces)
-            extra["logprobs"] = plain
-        body.append(extra)
-    return _finish(body)
+        body.append(_columns(event))
+    try:
+        data: bytes = _pack(body)
+    except (TypeError, OverflowError, RecursionError) as error:
+        raise ValueError(str(error)) from None
+    return len(data).to_bytes(4, "big") + data
+
+
+def _columns(event: ev.Tokens) -> dict[str, Any]:
+    """What goes beside the pieces."""
+    extra: dict[str, Any] = {}
+    if event.ids is not None:
+        extra["ids"] = _ids(event.ids, event.pieces)
+    if event.logprobs is not None:
+        plain = [
+            [[t.id, t.bytes, t.logprob, [[c.id, c.bytes, c.logprob] for c in t.top]] for t in piece]
+            for piece in event.logprobs
+        ]
+        _logprobs(plain, event.pieces)
+        extra["logprobs"] = plain
+    return extra
 
 
 def _finish(body: list[Any]) -> bytes:

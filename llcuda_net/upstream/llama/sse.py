@@ -48,7 +48,7 @@ _NOT_JSON = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
 
 
 class EventParser:
-    """Splits a text/event-stream into completion events.
+    """Splits a text/event-stream into completion events, several per call where they came together.
 
     After each `feed`, `events` holds what has come; the owner takes the list and empties it.
     """
@@ -74,29 +74,32 @@ class EventParser:
             text = self._rest if isinstance(self._rest, bytearray) else bytearray(self._rest)
             text += data
         while not self.finished and (end := text.find(b"\n\n", searched)) >= 0:
-            if end > start:
-                self._event(text, start, end)
+            if text.startswith(b"data: {", start):
+                try:
+                    event = _decode(text[start + 6 : end])
+                except _NOT_JSON as error:
+                    raise nonsense(f"not a completion event ({error})") from None
+                if event.error is not None:
+                    raise upstream_failure(500, text[start + 6 : end])
+                if event.stop:
+                    self.finished = True
+                self.events.append(event)
+            elif end > start:
+                self._rare(text, start, end)
             start = searched = end + 2
         self._rest = text[start:] if start else text
 
-    def _event(self, data: bytes | bytearray, start: int, end: int) -> None:
-        if not data.startswith(b"data: ", start):
-            if data.startswith(b":", start):
-                return  # a comment, sent to keep the connection alive
-            if not data.startswith(b"error: ", start):
-                raise nonsense(f"not an event: {bytes(data[start : min(end, start + 60)])!r}")
+    def _rare(self, data: bytes | bytearray, start: int, end: int) -> None:
+        """What is no event of the completion: a comment, the mark of the end, or an error."""
+        if data.startswith((b":", b"data: [DONE]"), start):
+            return  # a comment keeps the connection alive
+        if data.startswith(b"error: ", start):
             raise upstream_failure(500, data[start + 7 : end])
-        if data.startswith(b"data: [DONE]", start):
-            return
-        try:
-            event = _decode(data[start + 6 : end])
-        except _NOT_JSON as error:
-            raise nonsense(f"not a completion event ({error})") from None
-        if event.error is not None:
-            raise upstream_failure(500, data[start + 6 : end])
-        if event.stop:
-            self.finished = True
-        self.events.append(event)
+        if data.startswith(b"data: ", start):
+            raise nonsense(
+                f"not a completion event: {bytes(data[start + 6 : min(end, start + 66)])!r}"
+            )
+        raise nonsense(f"not an event: {bytes(data[start : min(end, start + 60)])!r}")
 
 
 class ResponseParser(EventParser):

@@ -68,7 +68,7 @@ class Speller(FakeUpstream):
                 on_events(
                     [CompletionEvent(content=letter, tokens=[ord(letter)], tokens_predicted=count)]
                 )
-                self.poller.after_batch()
+                self.poller.end_batch()
             if self.paused:
                 await self._gate.acquire()
             how = "eos" if count == len(rest) else "limit"

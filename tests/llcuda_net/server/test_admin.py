@@ -216,8 +216,12 @@ async def test_no_label_holds_what_a_client_sent(autojump_clock: trio.abc.Clock)
 
 async def test_what_is_kept(tmp_path: Path) -> None:
     monitor = Monitor()
+    on_sync = monitor.metrics.sync_seconds.observe
     monitor.metrics.add_gauge("llcuda_other_backlog", "Of another part.", lambda: 42)
-    async with keeping(tmp_path, FakeUpstream(), analysis=True) as (storage, listener):
+    async with keeping(tmp_path, FakeUpstream(), on_sync=on_sync, analysis=True) as (
+        storage,
+        listener,
+    ):
         listener.server.standing.pool = FakePool([FakeMember()])
         monitor.watch(listener.server)
         for _ in range(2):
@@ -234,7 +238,7 @@ async def test_what_is_kept(tmp_path: Path) -> None:
         assert of(found, "llcuda_store_backlog") == 0
         assert of(found, "llcuda_store_refusing", code="storage_full") == 0
         written = of(found, "llcuda_journal_written_bytes_total")
-        assert written == storage.journal.figures.bytes > 0
+        assert written == storage.journal.stats.bytes > 0
         syncs = of(found, "llcuda_journal_sync_seconds_count")
         assert syncs
         assert of(found, "llcuda_other_backlog") == 42

@@ -85,7 +85,7 @@ async def test_what_runs_is_read_and_cancelled_by_its_user_and_an_admin(
         await wait_all_tasks_blocked()
         assert upstream.active == 1
         (running,) = server._registry
-        assert running.readers == 1
+        assert len(running.readers) == 1
         again = await ready(listener, "A")
         await again.send(Attach(1, begun.id, CREDIT))
         assert (await accepted(again)).id == begun.id

@@ -128,7 +128,7 @@ class FakeUpstream:
                 else:
                     await trio.lowlevel.checkpoint()
                 on_events([CompletionEvent(content=piece, tokens=[i], tokens_predicted=i + 1)])
-                self.poller.after_batch()
+                self.poller.end_batch()
             count = min(len(pieces), params["n_predict"])
             on_events(
                 [

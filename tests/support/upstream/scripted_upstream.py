@@ -206,7 +206,7 @@ class Talker(FakeUpstream):
             count += 1
             event = CompletionEvent(letter, tokens=[ord(letter)], tokens_predicted=count)
             on_events([event])
-            self.poller.after_batch()
+            self.poller.end_batch()
             await trio.lowlevel.checkpoint()
         if self.fails is not None and count == self.fail_after:
             raise self.fails

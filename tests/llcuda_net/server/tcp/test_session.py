@@ -349,7 +349,7 @@ async def test_a_client_that_reads_nothing_is_dropped_and_bounded(autojump_clock
         assert trio.current_time() == start
         (session,) = (s for s in server._sessions if s.busy)
         # 60 answers of 25 kB are ready; no more than the mark and one frame wait for the socket.
-        assert 0 < len(session._outbox) < HIGH_WATER + 60_000
+        assert 0 < len(session._buffer) < HIGH_WATER + 60_000
         await trio.sleep(31)
         assert not any(s.busy for s in server._sessions)
         assert len(server._sessions) == 1
