@@ -1,7 +1,7 @@
 """Which results are about the same: their embeddings in memory, searched exactly.
 
-A result's embedding is the mean of two unit vectors, of what was asked and of what was answered; so
-it is found by words of either. docs/benchmarks/semantic.md compares this with other ways.
+A result's embedding is the mean of two unit vectors, of its prompt and of its answer; so it is
+found by words of either. docs/benchmarks/semantic.md compares this with other ways.
 
 All of it blocks: call it in a thread. Numba is imported when it is first needed.
 """

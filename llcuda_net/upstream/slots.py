@@ -31,7 +31,7 @@ class Slot:
     Attributes:
         number: the upstream's id for it.
         use: see Use.
-        holder: whom it works for, for whoever looks: a user's name.
+        holder: for whom it works, for reports: a user's name.
         chain: of the text that it holds in its cache, as far as we know.
         changed: when `use` last changed, on trio's clock.
     """

@@ -25,7 +25,7 @@ from llcuda_net.telemetry.spans import Splice, phases, splices
 from llcuda_net.telemetry.tracing import Tracing, open_tracing
 from llcuda_protocol import Done, Error, Generate
 from tests.support.server.memory_server import CREDIT, FakeUpstream, ask, paused, ready, serving
-from tests.support.upstream.backends import FakeMember, FakePool
+from tests.support.upstream.backends import FakeBackend, FakePool
 
 SECRET = "a very private matter"
 
@@ -70,7 +70,7 @@ def seconds(span: ReadableSpan, since: ReadableSpan) -> tuple[float, float]:
 async def test_a_generation_is_a_trace(traced: Traced, autojump_clock: trio.abc.Clock) -> None:
     upstream = paused()
     async with serving(upstream) as (server, listener):
-        server.standing.pool = FakePool([FakeMember("gpu-a")])
+        server.standing.pool = FakePool([FakeBackend("gpu-a")])
         traced.name_of = server.standing.name_of
         server.watch.add(traced.tracing)
         peer = await ready(listener)

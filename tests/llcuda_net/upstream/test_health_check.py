@@ -135,7 +135,7 @@ async def test_without_slots_what_was_broken_off_is_free_after_a_while(
     autojump_clock: object,
 ) -> None:
     upstream = Talker(slots=1)
-    upstream.tells = False
+    upstream.has_slots = False
     async with watched(upstream) as one:
         held = lease(one)
         held.sent()
@@ -167,7 +167,7 @@ async def test_it_may_come_back_without_slots_or_with_them(autojump_clock: objec
         await trio.sleep(2 * INTERVAL)
         assert one.foreign == 1
         held.release()
-        upstream.tells = False
+        upstream.has_slots = False
         upstream.die()
         one.record_failure(gone())
         upstream.back()
@@ -176,7 +176,7 @@ async def test_it_may_come_back_without_slots_or_with_them(autojump_clock: objec
         assert uses(one) == ["free", "free"]
         upstream.die()
         one.record_failure(gone())
-        upstream.tells = True
+        upstream.has_slots = True
         upstream.back()
         await until_up(one)
         held = lease(one)

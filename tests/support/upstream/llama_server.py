@@ -20,7 +20,7 @@ PATIENCE = 60.0
 
 
 class Client:
-    """A LlamaServer with its hub, and what came of the last completion."""
+    """A LlamaServer with its poller, and what came of the last completion."""
 
     def __init__(self, server: LlamaServer) -> None:
         self.server = server
