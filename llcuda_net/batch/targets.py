@@ -19,9 +19,9 @@ from llcuda_net.batch.record import Record
 from llcuda_net.client import Client, connect
 from llcuda_net.client.stream import Piece
 from llcuda_net.errors import ConnectError, RequestError, Unsupported
+from llcuda_net.upstream.interface import CompletionEvent
 from llcuda_net.upstream.llama.client import LlamaServer
 from llcuda_net.upstream.llama.poller import Poller
-from llcuda_net.upstream.llama.sse import CompletionEvent
 from llcuda_net.upstream.llama.token_stream import StreamTimeouts
 
 Clock = Callable[[], float]

@@ -25,10 +25,8 @@ from llcuda_net.scheduler.scheduler import Scheduler
 from llcuda_net.scheduler.ticket import SlotRequest, Ticket
 from llcuda_net.storage.records import TokenLog
 from llcuda_net.upstream import prefix_cache
-from llcuda_net.upstream.backend import Backend
-from llcuda_net.upstream.interface import Properties
-from llcuda_net.upstream.lease import BLAMED, DOWN, Lease, Requirement, held
-from llcuda_net.upstream.llama.sse import CompletionEvent
+from llcuda_net.upstream.backend import Backend, Lease, held
+from llcuda_net.upstream.interface import BLAMED, DOWN, CompletionEvent, Properties, Requirement
 from llcuda_net.upstream.model.fingerprint import same_model
 from llcuda_net.upstream.pool import Pool
 from llcuda_protocol import ErrorCode
@@ -153,14 +151,14 @@ class Dispatcher:
         slot_request = functools.partial(self.slot_request, generation, model_key, only=only)
         for avoid in (frozenset(failed), frozenset(failed[-1:])):
             elsewhere = slot_request(avoid)
-            if self._pool.elsewhere(need_of(elsewhere)):
+            if self._pool.can_serve(need_of(elsewhere)):
                 return elsewhere
         # No other one now. Wait until one is back: for a while for another one, if this one is
         # there and says no; if there never was another, it is believed.
         later = slot_request()
         if error.code not in DOWN:
             later = slot_request(frozenset(failed[-1:]), until=trio.current_time() + OTHERS)
-        if self._pool.hope(need_of(later)):
+        if self._pool.may_recover(need_of(later)):
             return later
         raise error
 
@@ -180,25 +178,21 @@ class Dispatcher:
     # -- one attempt --------------------------------------------------------------------------
 
     async def _attempt(self, generation: Generation, lease: Lease) -> None:
-        lease.progress = lambda: generation.times.last_token or 0.0
-        with lease.scope:
+        with lease.use(lambda: generation.times.last_token or 0.0):
             if generation.pieces:
                 await self._continue(generation, lease)
             else:
                 await self._start(generation, lease)
-            return
-        if lease.silence is not None:
-            raise lease.silence
 
     async def _start(self, generation: Generation, lease: Lease) -> None:
-        properties = await lease.backend.properties()
+        properties = await lease.properties()
         news: str | None = None
         generation.continued(0)
         checked = checked_params(generation, properties.context)
         prompt = generation.prompt if generation.rendered is None else generation.rendered
         if prompt is None:
             assert generation.messages is not None
-            prompt = news = await render(generation.messages, lease.backend)
+            prompt = news = await render(generation.messages, lease)
             generation.times.rendered = trio.current_time()
         generation.rendered = prompt
         self._dispatched(generation, lease.backend, news)
@@ -208,12 +202,12 @@ class Dispatcher:
     async def _continue(self, generation: Generation, lease: Lease) -> None:
         """Go on behind the pieces that there are."""
         backend = lease.backend
-        properties = await backend.properties()
+        properties = await lease.properties()
         self._check_same(generation, backend)
         prompt = generation.prompt if generation.rendered is None else generation.rendered
         if prompt is None:
             assert generation.messages is not None
-            prompt = await render(generation.messages, backend)
+            prompt = await render(generation.messages, lease)
         generation.rendered = prompt
         checked = checked_params(generation, properties.context)
         tokens = TokenLog(generation.pieces, generation.ids, counts=generation.counts)

@@ -21,7 +21,7 @@ from llcuda_net.errors import Interrupted, RequestError, request_error
 from llcuda_net.generation.outcome import Outcome, Times, from_plain, logprob_of
 from llcuda_net.storage.journal.entry import JournalEntry
 from llcuda_net.storage.records import Level, Result, TokenLog, is_continuation
-from llcuda_net.upstream.llama.sse import CompletionEvent, Probabilities
+from llcuda_net.upstream.interface import CompletionEvent, Probabilities
 from llcuda_protocol import Done, Error, ErrorCode, TokenLogprob
 from llcuda_protocol.kinds import MAX_LINGER
 

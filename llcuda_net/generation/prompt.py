@@ -8,7 +8,7 @@ from llcuda_net.errors import Unsupported
 from llcuda_net.generation import sampling
 from llcuda_net.generation.generation import Generation
 from llcuda_net.upstream import prefix_cache
-from llcuda_net.upstream.backend import Backend
+from llcuda_net.upstream.backend import Lease
 
 
 def checked_params(generation: Generation, context: int) -> dict[str, Any]:
@@ -16,15 +16,15 @@ def checked_params(generation: Generation, context: int) -> dict[str, Any]:
     return sampling.check(sampling.within(generation.params, context), context)
 
 
-async def render(messages: list[dict[str, str]], backend: Backend) -> str:
+async def render(messages: list[dict[str, str]], lease: Lease) -> str:
     """The prompt that the model's chat template makes of messages.
 
     Raises:
         RequestError: it has none, or refuses them.
     """
-    properties = await backend.properties()
+    properties = await lease.properties()
     if properties.has_template:
-        return await backend.upstream.render(messages)
+        return await lease.backend.upstream.render(messages)
     if len(messages) == 1 and messages[0]["role"] == "user":
         return messages[0]["content"]
     raise Unsupported(

@@ -16,7 +16,7 @@ from llcuda_net.generation.generation import Generation
 from llcuda_net.generation.outcome import plain
 from llcuda_net.generation.persistence import Persistence, refused
 from llcuda_net.storage.records import Level
-from llcuda_net.upstream.llama.sse import CompletionEvent
+from llcuda_net.upstream.interface import CompletionEvent
 
 #: Most pieces in one record of the journal: a stored log may come at once.
 _MOST_PIECES = 1024

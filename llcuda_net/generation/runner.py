@@ -18,7 +18,7 @@ from llcuda_net.generation.publisher import Publisher
 from llcuda_net.generation.registry import Registry, check_key
 from llcuda_net.scheduler.scheduler import Scheduler
 from llcuda_net.scheduler.ticket import Ticket
-from llcuda_net.upstream.lease import BLAMED
+from llcuda_net.upstream.interface import BLAMED
 from llcuda_net.upstream.pool import Pool
 from llcuda_protocol import ErrorCode
 

@@ -41,6 +41,8 @@ if TYPE_CHECKING:
     from llcuda_net.server.admin import Monitor
     from llcuda_net.telemetry.tracing import Tracing
 
+    _OpenTracing = Callable[[Callable[[str], str]], Tracing]
+
 log = structlog.get_logger(__name__)
 
 _Listeners = Sequence[trio.SocketListener] | Sequence[trio.SSLListener[trio.SocketStream]]
@@ -79,7 +81,7 @@ def _users(settings: Settings) -> Users:
     return Users.parse(read_file(path, "token file"), f"token file {path}")
 
 
-def _tracing(settings: Settings) -> Tracing | None:
+def _tracing(settings: Settings) -> _OpenTracing | None:
     if settings.otlp_endpoint is None:
         return None
     from llcuda_net.telemetry.tracing import (
@@ -109,7 +111,7 @@ class _Serving:
         tls: ssl.SSLContext | None,
         upstreams: Upstreams,
         reload: Callable[[], Settings],
-        tracing: Tracing | None,
+        tracing: _OpenTracing | None,
     ) -> None:
         self._settings = settings
         self._users = users
@@ -186,14 +188,19 @@ class _Serving:
         nursery.start_soon(self._monitor.serve, self._monitored)
 
     async def _serve(self, listeners: _Listeners, persistence: Persistence, pool: Pool) -> None:
-        server = Gateway(self._settings, pool, self._upstreams.poller, self._users, persistence)
-        if server.analyst is not None:
-            server.analyst.prepare = compile_kernels
+        server = Gateway(
+            self._settings,
+            pool,
+            self._upstreams.poller,
+            self._users,
+            persistence,
+            prepare_kernels=compile_kernels,
+        )
         if self._monitor is not None:
             self._monitor.watch(server)
-        if self._tracing is not None:
-            self._tracing.name_of = server.standing.name_of
-            server.watch.add(self._tracing)
+        tracing = None if self._tracing is None else self._tracing(server.standing.name_of)
+        if tracing is not None:
+            server.watch.add(tracing)
         async with trio.open_nursery() as around:
             await around.start(pool.run)
             async with trio.open_nursery() as nursery:
@@ -205,8 +212,8 @@ class _Serving:
             around.cancel_scope.cancel()
         if self._monitor is not None:
             self._monitor.forget()
-        if self._tracing is not None:
-            await self._tracing.aclose()
+        if tracing is not None:
+            await tracing.aclose()
         await self._upstreams.aclose()
 
     async def _announce(self, pool: Pool, listeners: _Listeners) -> None:

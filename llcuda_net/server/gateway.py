@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from typing import Any
 from weakref import WeakKeyDictionary, WeakValueDictionary
 
@@ -39,7 +39,7 @@ from llcuda_net.storage.records import Level
 from llcuda_net.storage.storage import Recovered
 from llcuda_net.telemetry.observers import ServerState, Watches
 from llcuda_net.telemetry.status import Reporter
-from llcuda_net.upstream.lease import Lease
+from llcuda_net.upstream.backend import Lease
 from llcuda_net.upstream.llama.poller import Poller
 from llcuda_net.upstream.pool import Pool
 from llcuda_net.util.version import package_version
@@ -63,6 +63,7 @@ class Gateway:
         hub: reads the upstreams' token streams; the server runs it.
         users: who may come in; by default everybody.
         keeper: keeps generations and results; without it nothing is kept.
+        prepare_kernels: compiles the kernels of the analysis before they are first used.
     """
 
     def __init__(
@@ -72,6 +73,8 @@ class Gateway:
         poller: Poller,
         users: Users | None = None,
         persistence: Persistence | None = None,
+        *,
+        prepare_kernels: Callable[[], Awaitable[None]] = trio.lowlevel.checkpoint,
     ) -> None:
         self.settings = settings
         self.users = users if users is not None else Users()
@@ -86,7 +89,6 @@ class Gateway:
         self.unflushed = self._publisher.unflushed
         self._admission = Scheduler(self._place, settings.max_queue, ageing=settings.ageing_seconds)
         self._admission.why = lambda ticket: pool.why(need_of(ticket.slot_request))
-        pool.on_change = self._admission.pump
         self._registry = Registry()
         self._runner = Runner(
             pool, self._admission, self._persistence, self._publisher, self._registry
@@ -94,7 +96,12 @@ class Gateway:
         #: Analyses results and searches them; None where none are kept, or that is not wanted.
         self.analyst: Analyst | None = None
         if settings.analysis and self._persistence.keeps:
-            self.analyst = Analyst(self._persistence, EmbeddingBackend(pool), self._admission)
+            self.analyst = Analyst(
+                self._persistence,
+                EmbeddingBackend(pool),
+                self._admission,
+                prepare=prepare_kernels,
+            )
         self._resumer = Resumer(
             self._runner,
             pool,
@@ -138,6 +145,7 @@ class Gateway:
         async with trio.open_nursery() as self._nursery:
             self._nursery.start_soon(self._poller.run, self._publisher.publish)
             self._nursery.start_soon(self._admission.run)
+            self._nursery.start_soon(self._follow_pool)
             if self._pool.watched:
                 self._nursery.start_soon(self._sweep)
             self._nursery.start_soon(self._publisher.run)
@@ -151,6 +159,12 @@ class Gateway:
                 await self._persistence.sync()
             self._nursery.start_soon(self.listener.run, listeners, self._nursery)
             task_status.started()
+
+    async def _follow_pool(self) -> None:
+        """Give out what there is whenever the pool has changed; for ever."""
+        while True:
+            await self._pool.wait_change()
+            self._admission.pump()
 
     async def drain(self, grace: float) -> None:
         """Take nothing new, let what runs come to its end for `grace` seconds, then stop.

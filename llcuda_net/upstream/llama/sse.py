@@ -8,11 +8,9 @@ something that is not llama-server's.
 from __future__ import annotations
 
 import re
-from typing import Annotated, Any
 
 import httptools
 import msgspec
-from msgspec import Meta
 
 from llcuda_net.errors import (
     ContextExceeded,
@@ -22,6 +20,7 @@ from llcuda_net.errors import (
     UpstreamError,
     UpstreamUnavailable,
 )
+from llcuda_net.upstream.interface import CompletionEvent
 
 #: Longest single event, in bytes: a token with a thousand log-probabilities is under 1 MiB.
 MAX_EVENT = 8 << 20
@@ -42,58 +41,6 @@ FINAL_FIELDS = [
     "timings",
     "completion_probabilities",
 ]
-
-
-# What is out of range here would otherwise fail later, where it is no longer the upstream's fault.
-_Count = Annotated[int, Meta(ge=0, le=(1 << 31) - 1)]
-_Bytes = list[Annotated[int, Meta(ge=0, le=255)]]
-_Probability = Annotated[float, Meta(ge=0)]
-_Milliseconds = Annotated[float, Meta(ge=-1e12, le=1e12)]
-
-
-class Candidate(msgspec.Struct, gc=False):
-    """A token that might have been chosen; `prob` in place of `logprob` after sampling."""
-
-    id: _Count
-    bytes: _Bytes = []
-    logprob: float | None = None
-    prob: _Probability | None = None
-
-
-class Probabilities(msgspec.Struct, gc=False):
-    """A chosen token and the likeliest ones at its place."""
-
-    id: _Count
-    bytes: _Bytes = []
-    logprob: float | None = None
-    prob: _Probability | None = None
-    top_logprobs: list[Candidate] = []
-    top_probs: list[Candidate] = []
-
-
-class Timings(msgspec.Struct, gc=False):
-    """llama-server's own measurements, in milliseconds."""
-
-    cache_n: _Count = 0
-    prompt_ms: _Milliseconds = 0.0
-
-
-class CompletionEvent(msgspec.Struct, gc=False):
-    """One `data:` line of /completion; the last one has `stop` set and the counts filled in."""
-
-    content: str = ""
-    tokens: list[_Count] = []
-    stop: bool = False
-    tokens_predicted: _Count = 0
-    tokens_evaluated: _Count = 0
-    stop_type: str = ""
-    stopping_word: str = ""
-    truncated: bool = False
-    model: str = ""
-    timings: Timings | None = None
-    completion_probabilities: list[Probabilities] | None = None
-    error: dict[str, Any] | None = None
-
 
 _decode = msgspec.json.Decoder(CompletionEvent).decode
 #: What decoding raises; RecursionError at a thousand opening brackets.

@@ -13,7 +13,7 @@ import pytest
 
 from llcuda_net.errors import ShuttingDown, UpstreamError
 from llcuda_net.generation.generation import TRANSITIONS, Generation, State, uuid7
-from llcuda_net.upstream.llama.sse import Candidate, CompletionEvent, Probabilities, Timings
+from llcuda_net.upstream.interface import Candidate, CompletionEvent, Probabilities, Timings
 from llcuda_protocol import Done, Error, TokenLogprob, TopToken
 
 #: How each state is reached.

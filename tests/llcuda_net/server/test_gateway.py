@@ -167,7 +167,7 @@ async def test_embedding_has_a_timeout(autojump_clock: object) -> None:
 async def test_status_counts_how_requests_ended(autojump_clock: object) -> None:
     upstream = FakeUpstream(slots=2, context=64)
     async with serving(upstream) as (server, listener):
-        server._pool.backends[0].restarted = lambda: 3
+        server._pool.backends[0]._restarts = lambda: 3
         peer = await ready(listener)
         for number in (1, 2, 3):
             await peer.send(ask("one two three", stream=number))

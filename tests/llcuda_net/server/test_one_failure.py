@@ -12,7 +12,7 @@ from trio.testing import wait_all_tasks_blocked
 
 from llcuda_net.server.tcp.session import Session
 from llcuda_net.server.tcp.write_buffer import WriteBuffer
-from llcuda_net.upstream.llama.sse import CompletionEvent
+from llcuda_net.upstream.interface import CompletionEvent
 from llcuda_protocol import (
     Done,
     Embed,

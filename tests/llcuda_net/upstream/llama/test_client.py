@@ -16,7 +16,7 @@ import trio
 import trustme
 
 from llcuda_net.errors import RequestError
-from llcuda_net.upstream.llama.sse import CompletionEvent
+from llcuda_net.upstream.interface import CompletionEvent
 from llcuda_net.upstream.llama.token_stream import StreamTimeouts
 from llcuda_protocol import ErrorCode
 from tests.support.upstream.llama_server import PATIENCE, Client, client_of, listen

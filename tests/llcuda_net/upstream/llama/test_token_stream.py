@@ -8,8 +8,8 @@ import pytest
 import trio
 
 from llcuda_net.errors import RequestError
+from llcuda_net.upstream.interface import CompletionEvent
 from llcuda_net.upstream.llama.poller import TokenStream
-from llcuda_net.upstream.llama.sse import CompletionEvent
 from llcuda_net.upstream.llama.token_stream import StreamTimeouts
 from llcuda_protocol import ErrorCode
 

@@ -13,10 +13,10 @@ from tests.llcuda_net.server.test_admin import monitored, of, requests, samples
 from tests.support.server.memory_server import FakeUpstream, ask, ready
 from tests.support.upstream.backends import (
     At,
-    FakeClaim,
+    FakeBackend,
     FakeLoad,
-    FakeMember,
     FakePool,
+    FakeSlotRequest,
     FakeTicket,
     Urgency,
 )
@@ -32,8 +32,8 @@ def generation(owner: str = "", tokens: int = 0, upstream: str = "fake://") -> G
 
 async def test_what_each_member_does(autojump_clock: trio.abc.Clock) -> None:
     backends = [
-        FakeMember("a", slots=8, busy=5, foreign=2, releasing=1, model="big"),
-        FakeMember("b", state="down", slots=0, restarts=3, failures=4, failovers=2, roles={"x"}),
+        FakeBackend("a", slots=8, busy=5, foreign=2, releasing=1, model="big"),
+        FakeBackend("b", state="down", slots=0, restarts=3, failures=4, failovers=2, roles={"x"}),
     ]
     async with monitored(FakeUpstream()) as (monitor, server, _):
         server.standing.pool = FakePool(backends)
@@ -61,7 +61,7 @@ async def test_what_each_member_does(autojump_clock: trio.abc.Clock) -> None:
 
 async def test_two_of_one_name_are_one_series(autojump_clock: trio.abc.Clock) -> None:
     async with monitored(FakeUpstream()) as (monitor, server, _):
-        server.standing.pool = FakePool([FakeMember("a", slots=1), FakeMember("a", slots=2)])
+        server.standing.pool = FakePool([FakeBackend("a", slots=1), FakeBackend("a", slots=2)])
         answer = await monitor.respond("/metrics", "")
         assert answer is not None
         assert answer.body.count(b"llcuda_upstream_slots{") == 1
@@ -72,7 +72,7 @@ async def test_a_member_that_has_gone_keeps_its_name(autojump_clock: trio.abc.Cl
         peer = await ready(listener)
         await peer.send(ask("one"))
         await peer.until(Done)
-        server.standing.pool = FakePool([FakeMember("b", At("http://b"))])
+        server.standing.pool = FakePool([FakeBackend("b", At("http://b"))])
         monitor.metrics.ended(generation())
         found = await samples(monitor)
         assert requests(found, "done", upstream="a", model="fake") == 2
@@ -81,14 +81,14 @@ async def test_a_member_that_has_gone_keeps_its_name(autojump_clock: trio.abc.Cl
 
 def test_names_follow_addresses_and_are_bounded() -> None:
     names = Names()
-    backend = FakeMember("engine", At("http://127.0.0.1:1"))
+    backend = FakeBackend("engine", At("http://127.0.0.1:1"))
     assert names.of("http://127.0.0.1:1", [backend]) == "engine"
     backend.upstream = At("http://127.0.0.1:2")  # started again
     assert names.of("http://127.0.0.1:2", [backend]) == "engine"
     assert names.of("http://127.0.0.1:1", [backend]) == "engine"
     assert names.of("http://elsewhere", [backend]) == UNKNOWN
     for number in range(MAX_NAMES):
-        names.of("", [FakeMember(str(number), At(f"http://{number}"))])
+        names.of("", [FakeBackend(str(number), At(f"http://{number}"))])
     assert len(names._names) == MAX_NAMES
     assert names.of("http://127.0.0.1:1", []) == UNKNOWN
     assert names.of(f"http://{MAX_NAMES - 1}", []) == str(MAX_NAMES - 1)
@@ -124,7 +124,7 @@ async def test_users_are_bounded(autojump_clock: trio.abc.Clock) -> None:
 
 async def test_the_queue_by_priority(autojump_clock: trio.abc.Clock) -> None:
     async with monitored(FakeUpstream()) as (monitor, server, _):
-        waiting = [FakeTicket(FakeClaim(p)) for p in (Urgency.LOW, Urgency.HIGH, Urgency.LOW)]
+        waiting = [FakeTicket(FakeSlotRequest(p)) for p in (Urgency.LOW, Urgency.HIGH, Urgency.LOW)]
         server.standing.waiting = lambda: waiting
         found = await samples(monitor)
         for priority, count in (("high", 1), ("normal", 0), ("low", 2)):
