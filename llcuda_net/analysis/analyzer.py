@@ -233,7 +233,7 @@ class Analyst:
         slot_request = SlotRequest(
             user, requirement.model, requirement, prompt_tokens=tokens, most_tokens=0
         )
-        ticket = self._admission.enter(slot_request)
+        ticket = self._admission.submit(slot_request)
         async with ticket:
             texts = LongTexts(held(ticket.lease).backend.upstream.embed)
             texts.piece = self._texts.piece

@@ -108,7 +108,7 @@ class Scheduler:
 
     # -- coming and going -------------------------------------------------------------------------
 
-    def enter(self, slot_request: SlotRequest, *, always: bool = False) -> Ticket:
+    def submit(self, slot_request: SlotRequest, *, always: bool = False) -> Ticket:
         """Take a place, at once: a slot if it is its turn and there is one, else one in the queue.
 
         Args:

@@ -306,7 +306,7 @@ class Gateway:
             generation.queued(position, ticket.wait, ticket.reason)
             self._publisher.flush()
 
-        ticket = self._admission.enter(slot_request, always=always)
+        ticket = self._admission.submit(slot_request, always=always)
         ticket.on_position = moved
         ticket.made = lambda: generation.made
         generation.position = ticket.position

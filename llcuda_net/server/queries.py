@@ -41,7 +41,7 @@ async def embed(
 
     def enter(tokens: int) -> Ticket:
         requirement = Requirement(model_key, EMBEDDINGS)
-        return scheduler.enter(
+        return scheduler.submit(
             SlotRequest(user, model_key, requirement, prompt_tokens=tokens, most_tokens=0)
         )
 

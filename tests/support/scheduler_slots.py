@@ -79,8 +79,8 @@ class Desk:
         self.scheduler = Scheduler(self.slots.place, max_queue, **options)
         self.slots.pump = self.scheduler.pump
 
-    def enter(self, user: User = ANONYMOUS, *, always: bool = False, **slot_request: Any) -> Ticket:
-        return self.scheduler.enter(SlotRequest(user, **slot_request), always=always)
+    def submit(self, user: User = ANONYMOUS, *, always: bool = False, **slot_request: Any) -> Ticket:
+        return self.scheduler.submit(SlotRequest(user, **slot_request), always=always)
 
     def leave(self, *tickets: Ticket, tokens: int = 0) -> None:
         """They leave, and have made so many tokens if they ran."""
@@ -99,10 +99,10 @@ class Desk:
         self.scheduler.pump()
 
 
-def refused(enter: Callable[[], Ticket], match: str) -> RequestError:
+def refused(submit: Callable[[], Ticket], match: str) -> RequestError:
     """Whoever enters is refused, and told when to come back."""
     with pytest.raises(RequestError, match=match) as caught:
-        enter()
+        submit()
     assert caught.value.code == ErrorCode.OVERLOADED
     assert caught.value.retry
     assert caught.value.retry_after is not None

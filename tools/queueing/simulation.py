@@ -36,20 +36,20 @@ _READING = 20.0
 class Queue(Protocol):
     """What is tried."""
 
-    def enter(self, slot_request: SlotRequest) -> Ticket:
-        """See Admission."""
+    def submit(self, slot_request: SlotRequest) -> Ticket:
+        """See Scheduler."""
 
     def leave(self, ticket: Ticket) -> None:
-        """See Admission."""
+        """See Scheduler."""
 
     def again(self, ticket: Ticket, slot_request: SlotRequest) -> None:
-        """See Admission."""
+        """See Scheduler."""
 
     def pump(self) -> None:
-        """See Admission."""
+        """See Scheduler."""
 
     def due(self) -> float:
-        """See Admission."""
+        """See Scheduler."""
 
 
 class Fifo:
@@ -60,8 +60,8 @@ class Fifo:
         self._waiting: list[Ticket] = []
         self._count = 0
 
-    def enter(self, slot_request: SlotRequest) -> Ticket:
-        """See Admission."""
+    def submit(self, slot_request: SlotRequest) -> Ticket:
+        """See Scheduler."""
         self._count += 1
         ticket = Ticket(slot_request, self._count, 0.0, math.inf, self.leave)
         self._waiting.append(ticket)
@@ -69,7 +69,7 @@ class Fifo:
         return ticket
 
     def leave(self, ticket: Ticket) -> None:
-        """See Admission."""
+        """See Scheduler."""
         ticket.phase = Phase.OVER
         if ticket.lease is not None:
             ticket.lease.release()
@@ -77,14 +77,14 @@ class Fifo:
             self._waiting.remove(ticket)
 
     def again(self, ticket: Ticket, slot_request: SlotRequest) -> None:
-        """See Admission."""
+        """See Scheduler."""
         assert ticket.lease is not None
         self._waiting.insert(0, ticket)
         ticket.phase = Phase.WAITING
         ticket.lease.release()
 
     def pump(self) -> None:
-        """See Admission."""
+        """See Scheduler."""
         full = set()
         for ticket in self._waiting.copy():
             if ticket.kind not in full:
@@ -200,7 +200,7 @@ class Simulation:
                 self.queue.pump()
             self.check()
 
-    def enter(
+    def submit(
         self,
         user: User,
         tokens: int,
@@ -213,7 +213,7 @@ class Simulation:
         self.largest[made.model] = max(self.largest[made.model], work.most)
         self.waiting[user, made.model, made.key] += 1
         self._entering = work
-        work.ticket = self.queue.enter(made)
+        work.ticket = self.queue.submit(made)
         self._works[work.ticket] = work
         self._entering = None
         return work

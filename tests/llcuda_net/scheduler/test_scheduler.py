@@ -12,7 +12,7 @@ from tests.support.scheduler_slots import ANN, BOB, EVE, Desk, Held, Slots, refu
 
 def test_a_free_slot_is_had_at_once_and_the_next_waits() -> None:
     desk = Desk(1)
-    tickets = [desk.enter() for _ in range(3)]
+    tickets = [desk.submit() for _ in range(3)]
     assert [t.position for t in tickets] == [0, 1, 2]
     assert running(*tickets) == [True, False, False]
     assert (desk.scheduler.running, desk.scheduler.queued) == (1, 2)
@@ -20,45 +20,45 @@ def test_a_free_slot_is_had_at_once_and_the_next_waits() -> None:
 
 def test_a_full_queue_refuses_and_says_when_to_come_back() -> None:
     desk = Desk(1, 1)
-    desk.enter()
-    desk.enter()
-    refused(desk.enter, "1 requests run and 1 wait")
+    desk.submit()
+    desk.submit()
+    refused(desk.submit, "1 requests run and 1 wait")
     assert (desk.scheduler.running, desk.scheduler.queued) == (1, 1)
-    assert desk.enter(always=True).position == 2
+    assert desk.submit(always=True).position == 2
 
 
 def test_a_full_queue_takes_one_of_each_user() -> None:
     desk = Desk(1, 2)
     for _ in range(3):
-        desk.enter(EVE)
-    refused(lambda: desk.enter(EVE), "2 wait")
-    assert desk.enter(ANN).position == 1
-    refused(lambda: desk.enter(ANN), "3 wait")
+        desk.submit(EVE)
+    refused(lambda: desk.submit(EVE), "2 wait")
+    assert desk.submit(ANN).position == 1
+    refused(lambda: desk.submit(ANN), "3 wait")
 
 
 def test_without_a_queue_only_the_slots_are_to_be_had() -> None:
     desk = Desk(1, 0)
-    ticket = desk.enter(ANN)
-    refused(lambda: desk.enter(BOB), "1 requests run")
+    ticket = desk.submit(ANN)
+    refused(lambda: desk.submit(BOB), "1 requests run")
     desk.leave(ticket)
-    assert desk.enter(BOB).turn.is_set()
+    assert desk.submit(BOB).turn.is_set()
 
 
 def test_fewer_slots_admit_nobody_until_they_are_free() -> None:
     desk = Desk(2)
-    one, two, third = (desk.enter() for _ in range(3))
+    one, two, third = (desk.submit() for _ in range(3))
     desk.slots.resize(1)
     desk.leave(one)
     assert running(third) == [False]
     desk.leave(two)
     assert running(third) == [True]
     desk.slots.resize(3)
-    assert running(desk.enter()) == [True]
+    assert running(desk.submit()) == [True]
 
 
 def test_to_leave_again_is_nothing() -> None:
     desk = Desk(1)
-    one, two, three = (desk.enter() for _ in range(3))
+    one, two, three = (desk.submit() for _ in range(3))
     desk.leave(one, one, three, three)
     assert running(two) == [True]
     assert (desk.scheduler.running, desk.scheduler.queued) == (1, 0)
@@ -71,19 +71,19 @@ async def test_a_ticket_comes_back_however_its_holder_ends(autojump_clock: objec
     slots = Slots(1)
     scheduler = Scheduler(slots.place, 9)
     with pytest.raises(ZeroDivisionError):
-        async with scheduler.enter(SlotRequest(ANN)):
+        async with scheduler.submit(SlotRequest(ANN)):
             raise ZeroDivisionError
     with trio.move_on_after(1):
-        async with scheduler.enter(SlotRequest(ANN)):
+        async with scheduler.submit(SlotRequest(ANN)):
             await trio.sleep_forever()
-    holder = scheduler.enter(SlotRequest(ANN))
+    holder = scheduler.submit(SlotRequest(ANN))
     with trio.move_on_after(1):  # while it waits
-        async with scheduler.enter(SlotRequest(ANN)):
+        async with scheduler.submit(SlotRequest(ANN)):
             raise AssertionError
     scheduler.leave(holder)
     with trio.CancelScope() as scope:  # before it looked whether its turn had come
         scope.cancel()
-        async with scheduler.enter(SlotRequest(ANN)):
+        async with scheduler.submit(SlotRequest(ANN)):
             raise AssertionError
     assert (scheduler.running, scheduler.queued, slots.busy) == (0, 0, 0)
 
@@ -92,7 +92,7 @@ async def test_spare_time_begins_when_nobody_has_a_slot_or_wants_one(
     autojump_clock: object,
 ) -> None:
     desk = Desk(1, clock=trio.current_time)
-    tickets = [desk.enter(), desk.enter()]
+    tickets = [desk.submit(), desk.submit()]
     begun: list[float] = []
 
     async def work() -> None:
@@ -109,7 +109,7 @@ async def test_spare_time_begins_when_nobody_has_a_slot_or_wants_one(
         desk.leave(tickets[1])
         await trio.sleep(0.25)
         assert not begun
-        desk.leave(desk.enter())  # quiet begins anew
+        desk.leave(desk.submit())  # quiet begins anew
     assert begun == [pytest.approx(started + 2.75)]
 
 
@@ -132,7 +132,7 @@ async def test_whoever_comes_ends_spare_time_and_does_not_wait_for_it(
         await trio.sleep(1)
         scheduler = desk.scheduler
         assert (scheduler.running, scheduler.queued, scheduler.idle) == (0, 0, True)
-        assert running(desk.enter()) == [True]
+        assert running(desk.submit()) == [True]
         await trio.testing.wait_all_tasks_blocked()
         assert ended == ["cut off", "went on"]
     assert not scheduler._spare
@@ -140,7 +140,7 @@ async def test_whoever_comes_ends_spare_time_and_does_not_wait_for_it(
 
 async def test_cancelling_spare_time_from_outside_cancels_it(autojump_clock: object) -> None:
     desk = Desk(1, clock=trio.current_time)
-    busy = desk.enter()
+    busy = desk.submit()
     for settle, wait in ((0.0, 1.0), (5.0, 1.0), (0.0, 0.0)):
         with trio.move_on_after(wait) as scope:
             async with desk.scheduler.spare(settle):
@@ -167,7 +167,7 @@ def test_errors_of_others_do_no_harm() -> None:
         raise ZeroDivisionError
 
     desk.scheduler.why = fail  # type: ignore[assignment]
-    first, second, third = desk.enter(ANN), desk.enter(ANN), desk.enter(BOB)
+    first, second, third = desk.submit(ANN), desk.submit(ANN), desk.submit(BOB)
     for ticket in (first, second, third):
         ticket.on_position, ticket.made = fail, fail  # type: ignore[assignment]
     place, desk.scheduler._place = desk.scheduler._place, fail  # type: ignore[assignment]
@@ -189,7 +189,7 @@ def test_errors_of_others_do_no_harm() -> None:
 
 def test_one_that_leaves_while_a_place_is_sought_for_it_has_none() -> None:
     desk = Desk(0)
-    one, two = desk.enter(), desk.enter()
+    one, two = desk.submit(), desk.submit()
     place = desk.scheduler._place
 
     def leave(ticket: Ticket) -> Held | None:
@@ -207,13 +207,13 @@ def test_one_that_leaves_while_a_place_is_sought_for_it_has_none() -> None:
 
 def test_callbacks_may_come_and_go_themselves() -> None:
     desk = Desk(0)
-    tickets = [desk.enter() for _ in range(3000)]
+    tickets = [desk.submit() for _ in range(3000)]
     entered: list[Ticket] = []
 
     def over(ticket: Ticket) -> None:
         desk.leave(ticket)
         if len(entered) < 5:
-            entered.append(desk.enter())
+            entered.append(desk.submit())
 
     for ticket in tickets:
         ticket.on_position = lambda position, ticket=ticket: over(ticket)  # type: ignore[misc]

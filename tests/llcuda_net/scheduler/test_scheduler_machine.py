@@ -106,7 +106,7 @@ class Queueing(RuleBasedStateMachine):
         deadline=st.none() | st.floats(0.0, 100.0),
         always=st.booleans(),
     )
-    def enter(
+    def submit(
         self,
         user: User,
         model: str,
@@ -141,7 +141,7 @@ class Queueing(RuleBasedStateMachine):
 
     def entered(self, slot_request: SlotRequest, always: bool) -> tuple[Ticket | None, str]:
         try:
-            return self.scheduler.enter(slot_request, always=always), ""
+            return self.scheduler.submit(slot_request, always=always), ""
         except RequestError as error:
             return None, error.code
 
