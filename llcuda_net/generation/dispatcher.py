@@ -124,7 +124,7 @@ class Dispatcher:
                 raise error
             slot_request = self._elsewhere(generation, ticket, lease.backend, error, failed)
             self._move(generation, lease.backend, error)
-            self._admission.again(ticket, slot_request)
+            self._admission.requeue(ticket, slot_request)
             await ticket.turn.wait()
             generation.dispatched()
 

@@ -139,7 +139,7 @@ class Scheduler:
         self._touch()
         return ticket
 
-    def again(self, ticket: Ticket, slot_request: SlotRequest) -> None:
+    def requeue(self, ticket: Ticket, slot_request: SlotRequest) -> None:
         """Have one wait again whose slot was lost: before all others, whatever the bounds.
 
         It is `Ticket.its_turn` that waits for the new slot.

@@ -68,7 +68,7 @@ class Ticket:
         kind: its model and key.
         number: tickets are numbered in the order in which they were made.
         entered: when it was made.
-        turn: set when it has a slot; another event after each `Scheduler.again`.
+        turn: set when it has a slot; another event after each `Scheduler.requeue`.
         lease: the slot, while it has one.
         position: 1 for the next of its model; 0 for one that holds a slot.
         wait: seconds until it has a slot, estimated, where that can be.

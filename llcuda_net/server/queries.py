@@ -48,7 +48,7 @@ async def embed(
     def again(ticket: Ticket, failed: frozenset[str]) -> bool:
         requirement = Requirement(model_key, EMBEDDINGS, avoid=failed)
         if pool.elsewhere(requirement):
-            scheduler.again(ticket, replace(ticket.slot_request, key=requirement))
+            scheduler.requeue(ticket, replace(ticket.slot_request, key=requirement))
             return True
         return False
 

@@ -42,7 +42,7 @@ class Queue(Protocol):
     def leave(self, ticket: Ticket) -> None:
         """See Scheduler."""
 
-    def again(self, ticket: Ticket, slot_request: SlotRequest) -> None:
+    def requeue(self, ticket: Ticket, slot_request: SlotRequest) -> None:
         """See Scheduler."""
 
     def pump(self) -> None:
@@ -76,7 +76,7 @@ class Fifo:
         if ticket in self._waiting:
             self._waiting.remove(ticket)
 
-    def again(self, ticket: Ticket, slot_request: SlotRequest) -> None:
+    def requeue(self, ticket: Ticket, slot_request: SlotRequest) -> None:
         """See Scheduler."""
         assert ticket.lease is not None
         self._waiting.insert(0, ticket)
@@ -227,7 +227,7 @@ class Simulation:
             self.running[work.user] -= 1
             self.waiting[work.user, work.slot_request.model, work.slot_request.key] += 1
             assert work.ticket is not None
-            self.queue.again(work.ticket, work.slot_request)
+            self.queue.requeue(work.ticket, work.slot_request)
 
     def back(self, upstream: Upstream) -> None:
         """An upstream is there again."""

@@ -54,7 +54,7 @@ def test_a_lost_slot_is_not_had_again_beyond_the_limit() -> None:
     one = User("one", max_running=1)
     lost, other = desk.submit(one, key="x"), desk.submit(one, key="y")
     desk.slots.keys = {"y"}
-    desk.scheduler.again(lost, lost.slot_request)
+    desk.scheduler.requeue(lost, lost.slot_request)
     assert running(lost, other) == [False, True]
     desk.slots.keys = {"x", "y"}
     desk.scheduler.pump()
@@ -75,7 +75,7 @@ def test_no_more_wait_than_a_user_may() -> None:
     # What lost its slot is not counted among them.
     desk.leave(*tickets[1:])
     desk.slots.size = 0
-    desk.scheduler.again(tickets[0], tickets[0].slot_request)
+    desk.scheduler.requeue(tickets[0], tickets[0].slot_request)
     desk.submit(few)
     refused(lambda: desk.submit(few), "your limit of 2 waiting")
 
@@ -141,7 +141,7 @@ def test_a_lost_slot_is_had_again_whatever_was_used() -> None:
     desk = Desk(1)
     ticket = desk.submit(SLOW)
     ticket.made = lambda: 100_000
-    desk.scheduler.again(ticket, ticket.slot_request)
+    desk.scheduler.requeue(ticket, ticket.slot_request)
     assert running(ticket) == [True]
 
 
@@ -273,7 +273,7 @@ async def test_a_deadline_is_for_the_beginning_only(autojump_clock: object) -> N
         await trio.sleep(5)
     ticket = desk.submit(ANN, deadline=trio.current_time() + 1)
     desk.slots.size = 0
-    desk.scheduler.again(ticket, ticket.slot_request)
+    desk.scheduler.requeue(ticket, ticket.slot_request)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(ticket.its_turn)
         await trio.sleep(5)

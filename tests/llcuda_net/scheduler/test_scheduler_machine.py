@@ -166,7 +166,7 @@ class Queueing(RuleBasedStateMachine):
     def leave_again(self, data: st.DataObject) -> None:
         ticket = data.draw(st.sampled_from(self.ended))
         self.scheduler.leave(ticket)
-        self.scheduler.again(ticket, ticket.slot_request)
+        self.scheduler.requeue(ticket, ticket.slot_request)
 
     @precondition(lambda self: self.running)
     @rule(data=st.data(), down=st.booleans())
@@ -179,7 +179,7 @@ class Queueing(RuleBasedStateMachine):
             self.slots[lease.upstream] = 0
         self.running.remove(ticket)
         self.waiting.append(ticket)
-        self.follow(lambda: self.scheduler.again(ticket, ticket.slot_request))
+        self.follow(lambda: self.scheduler.requeue(ticket, ticket.slot_request))
         assert lease.released
         assert ticket.turn is not turn
         assert ticket.returned

@@ -275,7 +275,7 @@ def test_one_that_lost_its_slot_does_not_bring_its_users_old_limits_back() -> No
     old = desk.submit(User("ann", max_running=1))
     new = [desk.submit(User("ann")) for _ in range(2)]
     assert running(old, *new) == [True, True, False]
-    desk.scheduler.again(old, old.slot_request)
+    desk.scheduler.requeue(old, old.slot_request)
     assert running(old, *new) == [True, True, False]
 
 
@@ -378,8 +378,8 @@ def test_one_whose_slot_was_lost_comes_before_all_others() -> None:
     high = desk.submit(ANN, priority=HIGH)
     turn, one.made = one.turn, lambda: 100_000
     desk.slots.size = 0
-    desk.scheduler.again(one, one.slot_request)
-    desk.scheduler.again(two, two.slot_request)
+    desk.scheduler.requeue(one, one.slot_request)
+    desk.scheduler.requeue(two, two.slot_request)
     assert (desk.scheduler.running, desk.scheduler.queued, desk.slots.busy) == (0, 3, 0)
     assert [t.position for t in (one, two)] == [1, 2]
     assert turn is not one.turn
@@ -398,7 +398,7 @@ def test_one_whose_slot_was_lost_may_have_another_at_once() -> None:
     told: list[int] = []
     one.on_position = told.append
     lease = one.lease
-    desk.scheduler.again(one, one.slot_request)
+    desk.scheduler.requeue(one, one.slot_request)
     assert running(one, two) == [True, False]
     assert one.lease is not lease
     assert not told
@@ -408,7 +408,7 @@ def test_what_was_made_before_a_slot_was_lost_is_paid_once() -> None:
     desk = Desk(1)
     one = desk.submit(EVE, prompt_tokens=50)
     one.made = lambda: 300
-    desk.scheduler.again(one, one.slot_request)
+    desk.scheduler.requeue(one, one.slot_request)
     one.made = lambda: 400
     desk.leave(one)
     (load,) = desk.scheduler.users()
@@ -419,6 +419,6 @@ def test_one_that_left_cannot_come_again() -> None:
     desk = Desk(1)
     one = desk.submit(EVE)
     desk.leave(one)
-    desk.scheduler.again(one, one.slot_request)
+    desk.scheduler.requeue(one, one.slot_request)
     assert desk.scheduler.idle
     assert desk.slots.busy == 0
