@@ -70,7 +70,7 @@ class Resumer:
         try:
             self._ready(generation)
         except BaseException:
-            self._admission.leave(ticket)
+            self._admission.remove(ticket)
             raise
         with trio.move_on_after(generation.timeout):
             async with ticket:

@@ -97,10 +97,10 @@ class Runner:
                 if state is None:
                     await self._keep(generation)
             except BaseException:
-                self._admission.leave(ticket)
+                self._admission.remove(ticket)
                 raise
             if state is not None:
-                self._admission.leave(ticket)
+                self._admission.remove(ticket)
                 return state
             async with ticket:
                 generation.dispatched()

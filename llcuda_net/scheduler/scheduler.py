@@ -122,7 +122,7 @@ class Scheduler:
         now = self._clock()
         self._number += 1
         step = max(0.0, min(self.ageing, (slot_request.deadline - now) / 4))
-        ticket = Ticket(slot_request, self._number, now, step, self.leave, self.ageing)
+        ticket = Ticket(slot_request, self._number, now, step, self.remove, self.ageing)
         quota = self._quota(slot_request.user)
         self._line.add(ticket, quota, now)
         self.pump()
@@ -134,7 +134,7 @@ class Scheduler:
         ticket.settled()
         refusal = None if always else self._refusal(ticket, quota, now)
         if refusal is not None:
-            self.leave(ticket)
+            self.remove(ticket)
             raise refusal
         self._touch()
         return ticket
@@ -155,7 +155,7 @@ class Scheduler:
         if ticket in self._line:
             self._teller.waits(ticket, self._clock())
 
-    def leave(self, ticket: Ticket) -> None:
+    def remove(self, ticket: Ticket) -> None:
         """Give up a ticket: its slot, or its place in the queue. A second time is nothing."""
         if ticket.phase is Phase.RUNNING:
             quota = self._flows[ticket].quota

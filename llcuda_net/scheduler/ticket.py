@@ -87,7 +87,7 @@ class Ticket:
         number: int,
         entered: float,
         step: float,
-        leave: Callable[[Ticket], None],
+        remove: Callable[[Ticket], None],
         ageing: float = math.inf,
     ) -> None:
         self.slot_request = slot_request
@@ -107,7 +107,7 @@ class Ticket:
         self.returned = False
         self.refusal: RequestError | None = None
         self.told: tuple[int, float | None, str] = (0, None, "")
-        self._leave = leave
+        self._remove = remove
         self._made = 0
         #: Tokens that were made when it last got a slot, and those it is to read there.
         self._before = 0
@@ -163,12 +163,12 @@ class Ticket:
             with trio.move_on_at(deadline):
                 await self.turn.wait()
         except BaseException:
-            self._leave(self)
+            self._remove(self)
             raise
         if self.refusal is not None:
             raise self.refusal
         if not self.turn.is_set():
-            self._leave(self)
+            self._remove(self)
             raise self.too_late()
 
     def too_late(self) -> RequestError:
@@ -200,7 +200,7 @@ class Ticket:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        self._leave(self)
+        self._remove(self)
 
 
 def _far(told: float | None, now: float | None) -> bool:

@@ -82,12 +82,12 @@ class Desk:
     def submit(self, user: User = ANONYMOUS, *, always: bool = False, **slot_request: Any) -> Ticket:
         return self.scheduler.submit(SlotRequest(user, **slot_request), always=always)
 
-    def leave(self, *tickets: Ticket, tokens: int = 0) -> None:
-        """They leave, and have made so many tokens if they ran."""
+    def remove(self, *tickets: Ticket, tokens: int = 0) -> None:
+        """They remove, and have made so many tokens if they ran."""
         for ticket in tickets:
             if tokens:
                 ticket.made = lambda: tokens
-            self.scheduler.leave(ticket)
+            self.scheduler.remove(ticket)
 
     def wait(self, seconds: float) -> None:
         """Time passes, and what is due by it is done."""

@@ -39,7 +39,7 @@ class Queue(Protocol):
     def submit(self, slot_request: SlotRequest) -> Ticket:
         """See Scheduler."""
 
-    def leave(self, ticket: Ticket) -> None:
+    def remove(self, ticket: Ticket) -> None:
         """See Scheduler."""
 
     def requeue(self, ticket: Ticket, slot_request: SlotRequest) -> None:
@@ -63,12 +63,12 @@ class Fifo:
     def submit(self, slot_request: SlotRequest) -> Ticket:
         """See Scheduler."""
         self._count += 1
-        ticket = Ticket(slot_request, self._count, 0.0, math.inf, self.leave)
+        ticket = Ticket(slot_request, self._count, 0.0, math.inf, self.remove)
         self._waiting.append(ticket)
         self.pump()
         return ticket
 
-    def leave(self, ticket: Ticket) -> None:
+    def remove(self, ticket: Ticket) -> None:
         """See Scheduler."""
         ticket.phase = Phase.OVER
         if ticket.lease is not None:
@@ -279,7 +279,7 @@ class Simulation:
         work.before, work.turns = work.tokens, turn + 1
         self.finished += 1
         del self._works[work.ticket]
-        self.queue.leave(work.ticket)
+        self.queue.remove(work.ticket)
         work.over()
 
     def _made(self, work: Work) -> int:

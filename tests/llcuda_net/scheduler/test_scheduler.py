@@ -40,7 +40,7 @@ def test_without_a_queue_only_the_slots_are_to_be_had() -> None:
     desk = Desk(1, 0)
     ticket = desk.submit(ANN)
     refused(lambda: desk.submit(BOB), "1 requests run")
-    desk.leave(ticket)
+    desk.remove(ticket)
     assert desk.submit(BOB).turn.is_set()
 
 
@@ -48,9 +48,9 @@ def test_fewer_slots_admit_nobody_until_they_are_free() -> None:
     desk = Desk(2)
     one, two, third = (desk.submit() for _ in range(3))
     desk.slots.resize(1)
-    desk.leave(one)
+    desk.remove(one)
     assert running(third) == [False]
-    desk.leave(two)
+    desk.remove(two)
     assert running(third) == [True]
     desk.slots.resize(3)
     assert running(desk.submit()) == [True]
@@ -59,10 +59,10 @@ def test_fewer_slots_admit_nobody_until_they_are_free() -> None:
 def test_to_leave_again_is_nothing() -> None:
     desk = Desk(1)
     one, two, three = (desk.submit() for _ in range(3))
-    desk.leave(one, one, three, three)
+    desk.remove(one, one, three, three)
     assert running(two) == [True]
     assert (desk.scheduler.running, desk.scheduler.queued) == (1, 0)
-    desk.leave(two, one, two)
+    desk.remove(two, one, two)
     assert desk.scheduler.idle
     assert desk.slots.busy == 0
 
@@ -80,7 +80,7 @@ async def test_a_ticket_comes_back_however_its_holder_ends(autojump_clock: objec
     with trio.move_on_after(1):  # while it waits
         async with scheduler.submit(SlotRequest(ANN)):
             raise AssertionError
-    scheduler.leave(holder)
+    scheduler.remove(holder)
     with trio.CancelScope() as scope:  # before it looked whether its turn had come
         scope.cancel()
         async with scheduler.submit(SlotRequest(ANN)):
@@ -103,13 +103,13 @@ async def test_spare_time_begins_when_nobody_has_a_slot_or_wants_one(
     async with trio.open_nursery() as nursery:
         nursery.start_soon(work)
         await trio.sleep(1)
-        desk.leave(tickets[0])  # the second has the slot now
+        desk.remove(tickets[0])  # the second has the slot now
         await trio.sleep(1)
         assert not begun
-        desk.leave(tickets[1])
+        desk.remove(tickets[1])
         await trio.sleep(0.25)
         assert not begun
-        desk.leave(desk.submit())  # quiet begins anew
+        desk.remove(desk.submit())  # quiet begins anew
     assert begun == [pytest.approx(started + 2.75)]
 
 
@@ -147,7 +147,7 @@ async def test_cancelling_spare_time_from_outside_cancels_it(autojump_clock: obj
                 await trio.sleep_forever()
         assert scope.cancelled_caught
         if not desk.scheduler.idle:
-            desk.leave(busy)
+            desk.remove(busy)
 
 
 # -- what others do wrong -------------------------------------------------------------------------
@@ -179,10 +179,10 @@ def test_errors_of_others_do_no_harm() -> None:
     assert first.lease is not None
     first.lease.release()
     first.lease = Broken()
-    desk.leave(first)
+    desk.remove(first)
     assert running(second) == [True]
     assert (desk.scheduler.running, desk.scheduler.queued) == (2, 0)
-    desk.leave(second, third)
+    desk.remove(second, third)
     assert desk.scheduler.idle
     assert desk.slots.busy == 0
 
@@ -192,12 +192,12 @@ def test_one_that_leaves_while_a_place_is_sought_for_it_has_none() -> None:
     one, two = desk.submit(), desk.submit()
     place = desk.scheduler._place
 
-    def leave(ticket: Ticket) -> Held | None:
+    def remove(ticket: Ticket) -> Held | None:
         lease = place(ticket)
-        desk.leave(one)
+        desk.remove(one)
         return lease  # type: ignore[return-value]
 
-    desk.scheduler._place = leave
+    desk.scheduler._place = remove
     desk.slots.pump = lambda: None
     desk.slots.size = 1
     desk.scheduler.pump()
@@ -211,7 +211,7 @@ def test_callbacks_may_come_and_go_themselves() -> None:
     entered: list[Ticket] = []
 
     def over(ticket: Ticket) -> None:
-        desk.leave(ticket)
+        desk.remove(ticket)
         if len(entered) < 5:
             entered.append(desk.submit())
 

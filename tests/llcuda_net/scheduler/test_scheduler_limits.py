@@ -22,7 +22,7 @@ def test_no_more_run_at_once_than_a_user_may() -> None:
     assert tickets[2].reason == "your limit of 2 at once"
     other = desk.submit(BOB)
     assert running(other) == [True]
-    desk.leave(tickets[0])
+    desk.remove(tickets[0])
     assert running(*tickets) == [False, True, True, False]
     assert (desk.scheduler.running_of(two), desk.scheduler.running_of(EVE)) == (2, 0)
 
@@ -44,7 +44,7 @@ def test_a_limit_holds_over_all_models_and_classes() -> None:
         for priority in (Priority.LOW, Priority.HIGH)
     ]
     assert running(*tickets) == [True, False, False, False]
-    desk.leave(tickets[0])
+    desk.remove(tickets[0])
     assert running(*tickets) == [False, True, False, False]
 
 
@@ -59,7 +59,7 @@ def test_a_lost_slot_is_not_had_again_beyond_the_limit() -> None:
     desk.slots.keys = {"x", "y"}
     desk.scheduler.pump()
     assert running(lost, other) == [False, True]
-    desk.leave(other)
+    desk.remove(other)
     assert running(lost) == [True]
 
 
@@ -73,7 +73,7 @@ def test_no_more_wait_than_a_user_may() -> None:
     desk.submit(few, always=True)
     desk.submit(BOB)
     # What lost its slot is not counted among them.
-    desk.leave(*tickets[1:])
+    desk.remove(*tickets[1:])
     desk.slots.size = 0
     desk.scheduler.requeue(tickets[0], tickets[0].slot_request)
     desk.submit(few)
@@ -85,7 +85,7 @@ def test_a_user_who_may_not_wait_has_what_is_free() -> None:
     hasty = User("hasty", max_queued=0)
     ticket = desk.submit(hasty)
     refused(lambda: desk.submit(hasty), "your limit of 0 waiting")
-    desk.leave(ticket)
+    desk.remove(ticket)
     assert running(desk.submit(hasty)) == [True]
 
 
@@ -103,7 +103,7 @@ def test_tokens_are_charged_as_they_are_used_and_come_back() -> None:
     assert running(third) == [False]
     assert third.reason == "your limit of 600 tokens a minute"
     assert running(desk.submit(BOB)) == [True]
-    desk.leave(first, second)
+    desk.remove(first, second)
     assert desk.scheduler.due() == pytest.approx(30.0)
     desk.wait(29.9)
     assert running(third) == [False]
@@ -113,9 +113,9 @@ def test_tokens_are_charged_as_they_are_used_and_come_back() -> None:
 
 def test_no_more_than_a_minutes_tokens_are_saved_up() -> None:
     desk = Desk(9)
-    desk.leave(desk.submit(SLOW), tokens=1)
+    desk.remove(desk.submit(SLOW), tokens=1)
     desk.wait(3600.0)
-    desk.leave(desk.submit(SLOW), tokens=1800)
+    desk.remove(desk.submit(SLOW), tokens=1800)
     ticket = desk.submit(SLOW)
     desk.wait(119.0)
     assert running(ticket) == [False]
@@ -132,8 +132,8 @@ def test_what_runs_is_charged_as_it_was_used(looks: int) -> None:
         desk.wait(1200.0 / looks)
         ticket = desk.submit(SLOW)
         assert running(ticket) == [True]
-        desk.leave(ticket)
-    desk.leave(long)
+        desk.remove(ticket)
+    desk.remove(long)
     assert running(desk.submit(SLOW)) == [True]
 
 
@@ -154,7 +154,7 @@ def moving(seconds: float = 10.0) -> Desk:
     tickets = [desk.submit(EVE) for _ in range(5)]
     for ticket in tickets[:4]:
         desk.wait(seconds)
-        desk.leave(ticket)
+        desk.remove(ticket)
     return desk
 
 
@@ -162,7 +162,7 @@ def test_the_wait_is_told_as_soon_as_it_is_known() -> None:
     desk = Desk(1)
     first, second = desk.submit(EVE), desk.submit(EVE)
     assert second.wait is None
-    desk.leave(first, second)
+    desk.remove(first, second)
     desk = moving(10.0)
     tickets = [desk.submit(ANN) for _ in range(3)]
     assert [ticket.wait for ticket in tickets] == [pytest.approx(10.0 * n) for n in (1, 2, 3)]
@@ -184,7 +184,7 @@ def test_time_in_which_nobody_waits_is_not_counted() -> None:
         tickets = [desk.submit(EVE) for _ in range(3)]
         for ticket in tickets:
             desk.wait(10.0)
-            desk.leave(ticket)
+            desk.remove(ticket)
         desk.wait(1000.0)
     desk.submit(EVE)
     assert desk.submit(ANN).wait == pytest.approx(10.0)
@@ -246,7 +246,7 @@ async def test_a_deadline_that_passes_ends_the_wait(autojump_clock: object) -> N
     assert caught.value.retry
     assert trio.current_time() == started + 7.5
     assert desk.scheduler.queued == 0
-    desk.leave(first)
+    desk.remove(first)
     assert desk.scheduler.idle
 
 
@@ -256,11 +256,11 @@ async def test_one_that_is_looked_at_after_its_deadline_has_no_slot(autojump_clo
     late = desk.submit(ANN, deadline=trio.current_time() + 1)
     soon = desk.submit(ANN)
     await trio.sleep(2)
-    desk.leave(first)
+    desk.remove(first)
     assert running(late, soon) == [False, True]
     with pytest.raises(RequestError, match="not begun in 1 s"):
         await late.its_turn()
-    desk.leave(soon)
+    desk.remove(soon)
     with pytest.raises(RequestError, match="not begun in 0 s"):
         desk.submit(ANN, deadline=trio.current_time() - 1)
     assert desk.scheduler.idle

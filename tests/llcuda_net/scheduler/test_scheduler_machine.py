@@ -159,13 +159,13 @@ class Queueing(RuleBasedStateMachine):
         ticket = data.draw(st.sampled_from(among))
         among.remove(ticket)
         self.ended.append(ticket)
-        self.follow(lambda: self.scheduler.leave(ticket))
+        self.follow(lambda: self.scheduler.remove(ticket))
 
     @precondition(lambda self: self.ended)
     @rule(data=st.data())
     def leave_again(self, data: st.DataObject) -> None:
         ticket = data.draw(st.sampled_from(self.ended))
-        self.scheduler.leave(ticket)
+        self.scheduler.remove(ticket)
         self.scheduler.requeue(ticket, ticket.slot_request)
 
     @precondition(lambda self: self.running)
@@ -202,11 +202,11 @@ class Queueing(RuleBasedStateMachine):
         self.clock.now += seconds
         self.bucket = min(RATE, self.bucket + seconds * RATE / 60)
         self.follow(self.scheduler.pump)
-        for ticket in self.waiting.copy():  # their holders see it, too, and leave
+        for ticket in self.waiting.copy():  # their holders see it, too, and remove
             if ticket.slot_request.deadline < self.clock.now and not ticket.returned:
                 self.waiting.remove(ticket)
                 self.ended.append(ticket)
-                self.scheduler.leave(ticket)
+                self.scheduler.remove(ticket)
         self.follow()
 
     @invariant()

@@ -19,7 +19,7 @@ def turns(desk: Desk, running: Ticket, *, tokens: int = 100, count: int = 99) ->
     order = []
     while count and desk.scheduler.queued:
         waiting = desk.scheduler.waiting()
-        desk.leave(running, tokens=tokens)
+        desk.remove(running, tokens=tokens)
         (running,) = (ticket for ticket in waiting if ticket.lease is not None)
         order.append(running)
         count -= 1
@@ -38,10 +38,10 @@ def test_a_flood_delays_another_by_one_turn_at_most() -> None:
     flood = [desk.submit(EVE) for _ in range(500)]
     single = desk.submit(ANN)
     assert single.position == 1
-    desk.leave(flood[0], tokens=4000)
+    desk.remove(flood[0], tokens=4000)
     assert running(single, flood[2]) == [True, False]
     single = desk.submit(BOB)
-    desk.leave(flood[1], tokens=4000)
+    desk.remove(flood[1], tokens=4000)
     assert running(single, flood[2]) == [True, False]
 
 
@@ -65,7 +65,7 @@ def test_long_answers_count_for_more() -> None:
     order = ""
     for _ in range(15):
         waiting = desk.scheduler.waiting()
-        desk.leave(running, tokens=400 if running.slot_request.user is ANN else 100)
+        desk.remove(running, tokens=400 if running.slot_request.user is ANN else 100)
         (running,) = (ticket for ticket in waiting if ticket.lease is not None)
         order += names([running])
     assert order.count("b") == 4 * order.count("a")
@@ -87,17 +87,17 @@ def test_what_runs_counts_as_it_stands() -> None:
     short = desk.submit(BOB, most_tokens=10)
     anns, bobs = desk.submit(ANN), [desk.submit(BOB) for _ in range(3)]
     long.made = lambda: 10_000
-    desk.leave(short, tokens=10)  # BOB waits, so nobody is lifted
+    desk.remove(short, tokens=10)  # BOB waits, so nobody is lifted
     assert running(anns, *bobs) == [False, True, False, False]
-    desk.leave(bobs[0], tokens=100)
+    desk.remove(bobs[0], tokens=100)
     assert running(anns, *bobs) == [False, False, True, False]
 
 
 def test_what_is_expected_counts_until_it_is_known() -> None:
     desk = Desk(1)
     for _ in range(20):
-        desk.leave(desk.submit(ANN), tokens=1000)
-        desk.leave(desk.submit(BOB), tokens=10)
+        desk.remove(desk.submit(ANN), tokens=1000)
+        desk.remove(desk.submit(BOB), tokens=10)
     desk.submit(EVE)
     assert at_once(desk, {}, {}) == 1
 
@@ -161,8 +161,8 @@ def test_who_comes_back_has_neither_credit_nor_debt() -> None:
     first = desk.submit(ANN)
     waiting = [desk.submit(EVE) for _ in range(40)]
     again = desk.submit(ANN)
-    desk.leave(first)
-    desk.leave(again)  # ANN had something, and has nothing now
+    desk.remove(first)
+    desk.remove(again)  # ANN had something, and has nothing now
     order = turns(desk, waiting[0], count=20, tokens=1000)
     for _ in range(20):
         desk.submit(ANN)
@@ -177,8 +177,8 @@ def test_who_was_at_a_limit_has_no_credit() -> None:
     for _ in range(20):
         desk.submit(one)
     for ticket in flood[:20]:
-        desk.leave(ticket, tokens=1000)
-    desk.leave(held, tokens=10)  # one was held back while EVE had 20,000
+        desk.remove(ticket, tokens=1000)
+    desk.remove(held, tokens=10)  # one was held back while EVE had 20,000
     served = "".join(names([ticket]) for ticket in turns(desk, flood[20], count=10, tokens=1000))
     assert served.count("e") >= 4
 
@@ -188,7 +188,7 @@ def test_when_nobody_waits_or_runs_all_are_even_again(others: bool) -> None:
     desk = Desk(1 + others)
     if others:
         desk.submit(EVE, priority=HIGH)
-    desk.leave(desk.submit(ANN), tokens=100_000)
+    desk.remove(desk.submit(ANN), tokens=100_000)
     first = desk.submit(EVE)
     for _ in range(3):
         desk.submit(BOB)
@@ -207,7 +207,7 @@ def test_models_do_not_count_against_each_other() -> None:
     desk = Desk(1)
     running = desk.submit(ANN, model="x")
     desk.submit(ANN, model="x")
-    desk.leave(running, tokens=100_000)
+    desk.remove(running, tokens=100_000)
     assert desk.submit(BOB, model="x").position == 1
     # What ANN had of x does not put her behind for y.
     anns, bobs = desk.submit(ANN, model="y"), desk.submit(EVE, model="y")
@@ -266,7 +266,7 @@ def test_a_deadline_does_not_lift_into_a_class_that_the_user_may_not_ask_for() -
     assert urgent.priority is NORMAL
     desk.wait(2.0)
     assert urgent.priority is NORMAL
-    desk.leave(first)
+    desk.remove(first)
     assert urgent.lease is None
 
 
@@ -326,7 +326,7 @@ def test_what_was_served_is_held_back_from_then_on() -> None:
     desk.submit(BOB, key="none", priority=HIGH)  # waits all along
     one, two = desk.submit(ANN), desk.submit(ANN)
     desk.wait(20.0)
-    desk.leave(first)
+    desk.remove(first)
     assert running(one) == [True]
     desk.wait(29.9)
     assert two.priority == NORMAL
@@ -343,13 +343,13 @@ def test_what_has_no_place_is_looked_past() -> None:
     desk.slots.keys = {"", "small"}
     big = [desk.submit(ANN, key="big", priority=HIGH) for _ in range(3)]
     small = desk.submit(ANN, key="small", priority=LOW)
-    desk.leave(first)
+    desk.remove(first)
     assert running(*big, small) == [False, False, False, True]
     asked = desk.slots.asked
     desk.submit(BOB, key="small")
     assert desk.slots.asked == asked + 2  # one of each kind
     desk.slots.keys = {"big"}
-    desk.leave(small)
+    desk.remove(small)
     assert running(*big) == [True, False, False]
 
 
@@ -388,7 +388,7 @@ def test_one_whose_slot_was_lost_comes_before_all_others() -> None:
     assert running(one, two, high) == [True, False, False]
     desk.slots.resize(2)
     assert running(one, two, high) == [True, True, False]
-    desk.scheduler.leave(one)
+    desk.scheduler.remove(one)
     assert running(high) == [True]
 
 
@@ -410,7 +410,7 @@ def test_what_was_made_before_a_slot_was_lost_is_paid_once() -> None:
     one.made = lambda: 300
     desk.scheduler.requeue(one, one.slot_request)
     one.made = lambda: 400
-    desk.leave(one)
+    desk.remove(one)
     (load,) = desk.scheduler.users()
     assert (load.served, load.running, load.queued) == (450, 0, 0)
 
@@ -418,7 +418,7 @@ def test_what_was_made_before_a_slot_was_lost_is_paid_once() -> None:
 def test_one_that_left_cannot_come_again() -> None:
     desk = Desk(1)
     one = desk.submit(EVE)
-    desk.leave(one)
+    desk.remove(one)
     desk.scheduler.requeue(one, one.slot_request)
     assert desk.scheduler.idle
     assert desk.slots.busy == 0

@@ -28,15 +28,15 @@ async def test_a_slot_is_told_at_once_and_a_place_soon(autojump_clock: object) -
         await trio.sleep(10)
         assert told == [[], [], [], []]
         now = trio.current_time()
-        desk.leave(first)
+        desk.remove(first)
         assert told == [[(now, 0)], [], [], []]
         await trio.sleep(0.1)
         assert [ticket.position for ticket in tickets] == [0, 1, 2, 3]
-        desk.leave(tickets[0])
+        desk.remove(tickets[0])
         assert told[1] == [(now, 1), (now + 0.1, 0)]
         assert told[3] == [(now, 3)]
         await trio.sleep(0.05)
-        desk.leave(tickets[1])
+        desk.remove(tickets[1])
         await trio.sleep(5)
         # Twice it moved meanwhile, and it is told once.
         assert told[3] == [(now, 3), (now + 0.2, 1)]
@@ -52,7 +52,7 @@ async def test_nothing_is_told_of_what_did_not_change(autojump_clock: object) ->
         told: list[tuple[float, int]] = []
         listen(ticket, told)
         for _ in range(20):
-            desk.leave(desk.submit(BOB))
+            desk.remove(desk.submit(BOB))
             await trio.sleep(1)
         assert told == []
         nursery.cancel_scope.cancel()
@@ -90,7 +90,7 @@ async def test_a_wait_that_grows_is_told(autojump_clock: object) -> None:
         last.on_position = lambda position: waits.append((position, last.wait))
         for ticket in tickets[:4]:
             await trio.sleep(10)
-            desk.leave(ticket)
+            desk.remove(ticket)
         await trio.sleep(1)
         desk.submit(ANN)  # changes nothing for the last but the time that has passed
         await trio.sleep(500)
@@ -108,13 +108,13 @@ async def test_one_that_leaves_while_all_are_told_is_told_nothing(autojump_clock
     async with trio.open_nursery() as nursery:
         nursery.start_soon(desk.scheduler.run)
         first, second, third, fourth = (desk.submit(ANN) for _ in range(4))
-        third.on_position = lambda position: desk.leave(fourth)
+        third.on_position = lambda position: desk.remove(fourth)
         told: list[tuple[float, int]] = []
         listen(fourth, told)
-        desk.leave(second)
+        desk.remove(second)
         await trio.sleep(1)
         assert (third.position, told, desk.scheduler.queued) == (1, [], 1)
-        desk.leave(first)
+        desk.remove(first)
         nursery.cancel_scope.cancel()
 
 
@@ -125,7 +125,7 @@ async def test_debts_that_come_while_one_waits_are_seen(autojump_clock: object) 
         nursery.start_soon(desk.scheduler.run)
         first, second = desk.submit(slow), desk.submit(slow)
         await trio.sleep(1)
-        desk.leave(first, tokens=90)
+        desk.remove(first, tokens=90)
         await trio.sleep(25)
         assert running(second) == [False]
         await trio.sleep(6)
@@ -141,7 +141,7 @@ async def test_tokens_that_come_back_and_ageing_need_nobody_to_come(
     async with trio.open_nursery() as nursery:
         nursery.start_soon(desk.scheduler.run)
         await trio.testing.wait_all_tasks_blocked()
-        desk.leave(desk.submit(slow), tokens=90)
+        desk.remove(desk.submit(slow), tokens=90)
         ticket = desk.submit(slow)
         await trio.sleep(29)
         assert running(ticket) == [False]
@@ -159,14 +159,14 @@ async def test_all_but_that_goes_without_run(autojump_clock: object) -> None:
     first, second = desk.submit(ANN), desk.submit(ANN)
     told: list[tuple[float, int]] = []
     listen(second, told)
-    desk.leave(first)
+    desk.remove(first)
     assert [position for _, position in told] == [0]
 
 
 def test_users_are_told_apart() -> None:
     desk = Desk(1)
     heavy = User("heavy", weight=2.5)
-    desk.leave(desk.submit(heavy, prompt_tokens=5), tokens=10)
+    desk.remove(desk.submit(heavy, prompt_tokens=5), tokens=10)
     desk.submit(heavy)
     desk.submit(ANN)
     loads = [(u.name, u.weight, u.running, u.queued, u.served) for u in desk.scheduler.users()]
