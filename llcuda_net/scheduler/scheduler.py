@@ -68,7 +68,7 @@ class Scheduler:
         self._everybody = Mean()
         self._teller = WaitReporter(self._line, self._quotas, lambda ticket: self.why(ticket))
         self._number = 0
-        self._pumping = False
+        self._dispatching = False
         self._again = False
         self._stale = False
         self._told = -math.inf
@@ -125,7 +125,7 @@ class Scheduler:
         ticket = Ticket(slot_request, self._number, now, step, self.remove, self.ageing)
         quota = self._quota(slot_request.user)
         self._line.add(ticket, quota, now)
-        self.pump()
+        self.dispatch()
         if ticket.lease is not None:
             return ticket
         if ticket not in self._line:
@@ -151,7 +151,7 @@ class Scheduler:
         # The account as it is: its user may have other limits by now than when this one came.
         self._line.add(ticket, self._quotas[slot_request.user.name], self._clock())
         _release(lease)
-        self.pump()
+        self.dispatch()
         if ticket in self._line:
             self._teller.waits(ticket, self._clock())
 
@@ -163,7 +163,7 @@ class Scheduler:
             ticket.phase = Phase.OVER
             quota.answered(ticket.tokens())
             _release(lease)
-            self.pump()
+            self.dispatch()
         elif ticket.phase is Phase.WAITING:
             self._drop(ticket)
         if self.idle:
@@ -182,7 +182,7 @@ class Scheduler:
         """Users have other limits now: `named` tells them."""
         for quota in self._quotas.values():
             quota.user = named(quota.user.name)
-        self.pump()
+        self.dispatch()
 
     def _quota(self, user: User) -> UserQuota:
         quota = self._quotas.get(user.name)
@@ -229,24 +229,24 @@ class Scheduler:
 
     # -- whose turn it is -------------------------------------------------------------------------
 
-    def pump(self) -> None:
+    def dispatch(self) -> None:
         """Give slots to those whose turn it is, as long as any can be had."""
-        self._pump()
+        self._dispatch()
         if self._line:
             self._touch()
 
-    def _pump(self) -> None:
+    def _dispatch(self) -> None:
         self._again = True
-        if self._pumping:
+        if self._dispatching:
             return
-        self._pumping = True
+        self._dispatching = True
         try:
             while self._again:
                 self._again = False
                 for ticket in self._round() if self._line else ():
                     ticket.moved()
         finally:
-            self._pumping = False
+            self._dispatching = False
 
     def _round(self) -> list[Ticket]:
         """Those who have got a slot."""
@@ -341,7 +341,7 @@ class Scheduler:
             with trio.move_on_at(self._due()):
                 await self._changed.wait()
             now = self._clock()
-            self._pump()
+            self._dispatch()
             if self._stale and now >= self._told + _TELL:
                 self._stale, self._told = False, now
                 self._teller.tell(now)
@@ -351,7 +351,7 @@ class Scheduler:
         return min(self.due(), self._told + _TELL) if self._stale else self.due()
 
     def due(self) -> float:
-        """When time alone may give somebody a slot, at the earliest: then `pump` is due."""
+        """When time alone may give somebody a slot, at the earliest: then `dispatch` is due."""
         now = self._clock()
         due = self._line.next_rise()
         for quota in self._quotas.values():

@@ -26,7 +26,7 @@ class Lease(Protocol):
     """A slot that is ours."""
 
     def release(self) -> None:
-        """Give it back; whoever lends it calls `Scheduler.pump` when it can be had again."""
+        """Give it back; whoever lends it calls `Scheduler.dispatch` when it can be had again."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -90,7 +90,7 @@ class Gateway:
         self.unflushed: set[Outbox] = self._publisher.unflushed
         self._admission = Scheduler(self._place, settings.max_queue, ageing=settings.ageing_seconds)
         self._admission.why = lambda ticket: pool.why(need_of(ticket.slot_request))
-        pool.on_change = self._admission.pump
+        pool.on_change = self._admission.dispatch
         self._registry = Registry()
         self._runner = Runner(
             pool, self._admission, self._persistence, self._publisher, self._registry
@@ -190,7 +190,7 @@ class Gateway:
         """End what waits for a model that no upstream has had for too long; for ever."""
         while True:
             await trio.sleep(_SWEEP)
-            self._admission.pump()  # some wait for a time
+            self._admission.dispatch()  # some wait for a time
             for ticket in self._admission.waiting():
                 requirement = need_of(ticket.slot_request)
                 out = self._pool.outage(requirement)

@@ -36,14 +36,14 @@ class Held:
         assert not self._given_back
         self._given_back = True
         self._slots.busy -= 1
-        self._slots.pump()
+        self._slots.dispatch()
 
 
 class Slots:
     """Some slots that are all alike.
 
     Attributes:
-        pump: called when one is given back.
+        dispatch: called when one is given back.
         keys: of what there is a place for; None: of everything.
         asked: how often one was asked for.
     """
@@ -53,11 +53,11 @@ class Slots:
         self.busy = 0
         self.keys: set[Hashable] | None = None
         self.asked = 0
-        self.pump: Callable[[], None] = lambda: None
+        self.dispatch: Callable[[], None] = lambda: None
 
     def resize(self, size: int) -> None:
         self.size = size
-        self.pump()
+        self.dispatch()
 
     def place(self, ticket: Ticket) -> Held | None:
         self.asked += 1
@@ -77,7 +77,7 @@ class Desk:
         self.slots = Slots(slots)
         options.setdefault("clock", self.clock)
         self.scheduler = Scheduler(self.slots.place, max_queue, **options)
-        self.slots.pump = self.scheduler.pump
+        self.slots.dispatch = self.scheduler.dispatch
 
     def submit(self, user: User = ANONYMOUS, *, always: bool = False, **slot_request: Any) -> Ticket:
         return self.scheduler.submit(SlotRequest(user, **slot_request), always=always)
@@ -94,9 +94,9 @@ class Desk:
         end = self.clock.now + seconds
         while (due := max(self.scheduler.due(), self.clock.now)) <= end:
             self.clock.now = due
-            self.scheduler.pump()
+            self.scheduler.dispatch()
         self.clock.now = end
-        self.scheduler.pump()
+        self.scheduler.dispatch()
 
 
 def refused(submit: Callable[[], Ticket], match: str) -> RequestError:

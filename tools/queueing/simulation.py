@@ -45,7 +45,7 @@ class Queue(Protocol):
     def requeue(self, ticket: Ticket, slot_request: SlotRequest) -> None:
         """See Scheduler."""
 
-    def pump(self) -> None:
+    def dispatch(self) -> None:
         """See Scheduler."""
 
     def due(self) -> float:
@@ -65,7 +65,7 @@ class Fifo:
         self._count += 1
         ticket = Ticket(slot_request, self._count, 0.0, math.inf, self.remove)
         self._waiting.append(ticket)
-        self.pump()
+        self.dispatch()
         return ticket
 
     def remove(self, ticket: Ticket) -> None:
@@ -83,7 +83,7 @@ class Fifo:
         ticket.phase = Phase.WAITING
         ticket.lease.release()
 
-    def pump(self) -> None:
+    def dispatch(self) -> None:
         """See Scheduler."""
         full = set()
         for ticket in self._waiting.copy():
@@ -146,7 +146,7 @@ class Slot:
         assert upstream is not None
         upstream.running.remove(self._work)
         self._work.upstream = None
-        self._simulation.queue.pump()
+        self._simulation.queue.dispatch()
 
 
 class Simulation:
@@ -197,7 +197,7 @@ class Simulation:
             if self._events and self._events[0][0] <= time:
                 heapq.heappop(self._events)[2]()
             else:
-                self.queue.pump()
+                self.queue.dispatch()
             self.check()
 
     def submit(
@@ -232,12 +232,12 @@ class Simulation:
     def back(self, upstream: Upstream) -> None:
         """An upstream is there again."""
         upstream.up = True
-        self.queue.pump()
+        self.queue.dispatch()
 
     def resize(self, upstream: Upstream, slots: int) -> None:
         """An upstream has so many slots now."""
         upstream.slots = slots
-        self.queue.pump()
+        self.queue.dispatch()
 
     def _place(self, ticket: Ticket) -> Slot | None:
         slot_request = ticket.slot_request

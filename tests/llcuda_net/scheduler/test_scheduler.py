@@ -174,7 +174,7 @@ def test_errors_of_others_do_no_harm() -> None:
     desk.slots.resize(2)
     assert running(first, second, third) == [False, False, False]
     desk.scheduler._place = place
-    desk.scheduler.pump()
+    desk.scheduler.dispatch()
     assert running(first, second, third) == [True, False, True]
     assert first.lease is not None
     first.lease.release()
@@ -198,9 +198,9 @@ def test_one_that_leaves_while_a_place_is_sought_for_it_has_none() -> None:
         return lease  # type: ignore[return-value]
 
     desk.scheduler._place = remove
-    desk.slots.pump = lambda: None
+    desk.slots.dispatch = lambda: None
     desk.slots.size = 1
-    desk.scheduler.pump()
+    desk.scheduler.dispatch()
     assert (one.lease, running(two)) == (None, [True])
     assert (desk.scheduler.running, desk.slots.busy) == (1, 1)
 

@@ -57,7 +57,7 @@ def test_a_lost_slot_is_not_had_again_beyond_the_limit() -> None:
     desk.scheduler.requeue(lost, lost.slot_request)
     assert running(lost, other) == [False, True]
     desk.slots.keys = {"x", "y"}
-    desk.scheduler.pump()
+    desk.scheduler.dispatch()
     assert running(lost, other) == [False, True]
     desk.remove(other)
     assert running(lost) == [True]

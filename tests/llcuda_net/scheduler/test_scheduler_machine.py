@@ -190,18 +190,18 @@ class Queueing(RuleBasedStateMachine):
         ticket = data.draw(st.sampled_from(self.running))
         self.made[ticket] += tokens
         self.use(ticket, tokens)
-        self.follow(self.scheduler.pump)
+        self.follow(self.scheduler.dispatch)
 
     @rule(upstream=st.integers(0, 2), slots=st.integers(0, 3))
     def resize(self, upstream: int, slots: int) -> None:
         self.slots[upstream] = slots
-        self.follow(self.scheduler.pump)
+        self.follow(self.scheduler.dispatch)
 
     @rule(seconds=st.floats(0.0, 60.0))
     def wait(self, seconds: float) -> None:
         self.clock.now += seconds
         self.bucket = min(RATE, self.bucket + seconds * RATE / 60)
-        self.follow(self.scheduler.pump)
+        self.follow(self.scheduler.dispatch)
         for ticket in self.waiting.copy():  # their holders see it, too, and remove
             if ticket.slot_request.deadline < self.clock.now and not ticket.returned:
                 self.waiting.remove(ticket)

@@ -71,7 +71,7 @@ async def test_a_reason_that_changes_is_told(autojump_clock: object) -> None:
         listen(ticket, told)
         await trio.sleep(1)
         reason = "nobody answers"
-        desk.scheduler.pump()
+        desk.scheduler.dispatch()
         await trio.sleep(0.5)
         assert ticket.reason == "nobody answers for x"
         assert [position for _, position in told] == [1]
