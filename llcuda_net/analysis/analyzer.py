@@ -106,7 +106,7 @@ class Analyst:
 
     async def _turn(self) -> bool:
         """Work while that disturbs nobody; whether there may be more to do."""
-        async with self._admission.spare(SETTLE):
+        async with self._admission.when_idle(SETTLE):
             while await self._read(lambda store: store.analyses.figure(figures_of)):
                 pass
             while await self._embed_some():

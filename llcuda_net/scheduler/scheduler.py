@@ -169,7 +169,7 @@ class Scheduler:
         if self.idle:
             self._idle.unpark_all()
 
-    def give_up(self, ticket: Ticket, why: RequestError) -> None:
+    def fail(self, ticket: Ticket, why: RequestError) -> None:
         """Have one that waits fail; one that does not is left alone."""
         if ticket.phase is Phase.WAITING:
             ticket.refusal = why
@@ -178,7 +178,7 @@ class Scheduler:
             if self.idle:
                 self._idle.unpark_all()
 
-    def take_users(self, named: Callable[[str], User]) -> None:
+    def update_users(self, named: Callable[[str], User]) -> None:
         """Users have other limits now: `named` tells them."""
         for quota in self._quotas.values():
             quota.user = named(quota.user.name)
@@ -367,7 +367,7 @@ class Scheduler:
             self._changed.set()
 
     @asynccontextmanager
-    async def spare(self, settle: float) -> AsyncIterator[None]:
+    async def when_idle(self, settle: float) -> AsyncIterator[None]:
         """Time in which nobody wants a slot: for work that must not delay anybody's.
 
         Begins when nobody has used one for `settle` seconds. What is done in it is cancelled as

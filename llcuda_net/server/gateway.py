@@ -205,7 +205,7 @@ class Gateway:
                 if generation is not None:
                     generation.hand_back(error)
                 else:  # texts to embed
-                    self._admission.give_up(ticket, error)
+                    self._admission.fail(ticket, error)
 
     async def _settle(self, seconds: float) -> None:
         """Wait, for a bounded time, until nothing runs and everything has been sent."""
@@ -247,7 +247,7 @@ class Gateway:
 
     def check_users(self) -> None:
         """The users have changed: sessions learn who they are of, or end; limits hold at once."""
-        self._admission.take_users(self.users.named)
+        self._admission.update_users(self.users.named)
         for session in tuple(self._sessions):
             session.check_user()
 

@@ -96,7 +96,7 @@ async def test_spare_time_begins_when_nobody_has_a_slot_or_wants_one(
     begun: list[float] = []
 
     async def work() -> None:
-        async with desk.scheduler.spare(0.5):
+        async with desk.scheduler.when_idle(0.5):
             begun.append(trio.current_time())
 
     started = trio.current_time()
@@ -120,7 +120,7 @@ async def test_whoever_comes_ends_spare_time_and_does_not_wait_for_it(
     ended: list[str] = []
 
     async def work() -> None:
-        async with desk.scheduler.spare(0.1):
+        async with desk.scheduler.when_idle(0.1):
             try:
                 await trio.sleep_forever()
             finally:
@@ -143,7 +143,7 @@ async def test_cancelling_spare_time_from_outside_cancels_it(autojump_clock: obj
     busy = desk.submit()
     for settle, wait in ((0.0, 1.0), (5.0, 1.0), (0.0, 0.0)):
         with trio.move_on_after(wait) as scope:
-            async with desk.scheduler.spare(settle):
+            async with desk.scheduler.when_idle(settle):
                 await trio.sleep_forever()
         assert scope.cancelled_caught
         if not desk.scheduler.idle:

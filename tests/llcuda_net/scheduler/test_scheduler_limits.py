@@ -31,7 +31,7 @@ def test_another_limit_holds_at_once_for_those_who_wait() -> None:
     desk = Desk(4)
     tickets = [desk.submit(User("one", max_running=1)) for _ in range(4)]
     assert running(*tickets) == [True, False, False, False]
-    desk.scheduler.take_users(lambda name: User(name, max_running=3))
+    desk.scheduler.update_users(lambda name: User(name, max_running=3))
     assert running(*tickets) == [True, True, True, False]
 
 
