@@ -125,7 +125,7 @@ class Dispatcher:
             slot_request = self._elsewhere(generation, ticket, lease.backend, error, failed)
             self._move(generation, lease.backend, error)
             self._admission.requeue(ticket, slot_request)
-            await ticket.turn.wait()
+            await ticket.granted.wait()
             generation.dispatched()
 
     def _elsewhere(

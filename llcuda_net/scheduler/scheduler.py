@@ -142,7 +142,7 @@ class Scheduler:
     def requeue(self, ticket: Ticket, slot_request: SlotRequest) -> None:
         """Have one wait again whose slot was lost: before all others, whatever the bounds.
 
-        It is `Ticket.its_turn` that waits for the new slot.
+        It is `Ticket.acquire` that waits for the new slot.
         """
         if ticket.phase is not Phase.RUNNING:
             return
@@ -174,7 +174,7 @@ class Scheduler:
         if ticket.phase is Phase.WAITING:
             ticket.refusal = why
             self._drop(ticket)
-            ticket.turn.set()
+            ticket.granted.set()
             if self.idle:
                 self._idle.unpark_all()
 
@@ -329,7 +329,7 @@ class Scheduler:
         ticket.phase, ticket.lease = Phase.RUNNING, lease
         self._teller.runs(ticket, now)
         self._touch()
-        ticket.turn.set()
+        ticket.granted.set()
         return True
 
     # -- what those who wait are told -------------------------------------------------------------

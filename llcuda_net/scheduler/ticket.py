@@ -85,7 +85,7 @@ class Ticket:
         self,
         slot_request: SlotRequest,
         number: int,
-        entered: float,
+        submitted: float,
         step: float,
         remove: Callable[[Ticket], None],
         ageing: float = math.inf,
@@ -93,8 +93,8 @@ class Ticket:
         self.slot_request = slot_request
         self.kind: Kind = (slot_request.model, slot_request.key)
         self.number = number
-        self.entered = entered
-        self.turn = trio.Event()
+        self.submitted = submitted
+        self.granted = trio.Event()
         self.lease: Lease | None = None
         self.position = 0
         self.wait: float | None = None
@@ -148,11 +148,11 @@ class Ticket:
         self.kind = slot_request.model, slot_request.key
         self.phase = Phase.WAITING
         self.returned = True
-        self.turn = trio.Event()
+        self.granted = trio.Event()
         # To read again what was read already is not the user's doing.
         self._before, self._prompt = self.tokens(), 0
 
-    async def its_turn(self) -> None:
+    async def acquire(self) -> None:
         """Wait until it has a slot.
 
         Raises:
@@ -161,19 +161,19 @@ class Ticket:
         deadline = math.inf if self.returned else self.slot_request.deadline
         try:
             with trio.move_on_at(deadline):
-                await self.turn.wait()
+                await self.granted.wait()
         except BaseException:
             self._remove(self)
             raise
         if self.refusal is not None:
             raise self.refusal
-        if not self.turn.is_set():
+        if not self.granted.is_set():
             self._remove(self)
             raise self.too_late()
 
     def too_late(self) -> RequestError:
         """The error for one that did not begin by its deadline."""
-        seconds = max(0.0, self.slot_request.deadline - self.entered)
+        seconds = max(0.0, self.slot_request.deadline - self.submitted)
         return RequestTimeout(f"not begun in {seconds:.3g} s", retry=True)
 
     def moved(self) -> None:
@@ -192,7 +192,7 @@ class Ticket:
         self.told = self.position, self.wait, self.reason
 
     async def __aenter__(self) -> None:
-        await self.its_turn()
+        await self.acquire()
 
     async def __aexit__(
         self,

@@ -111,5 +111,5 @@ def refused(submit: Callable[[], Ticket], match: str) -> RequestError:
 
 def running(*tickets: Ticket) -> list[bool]:
     """Which of them have a slot."""
-    assert all(t.turn.is_set() for t in tickets if t.lease is not None)
+    assert all(t.granted.is_set() for t in tickets if t.lease is not None)
     return [ticket.lease is not None for ticket in tickets]

@@ -259,7 +259,7 @@ async def test_one_that_is_looked_at_after_its_deadline_has_no_slot(autojump_clo
     desk.remove(first)
     assert running(late, soon) == [False, True]
     with pytest.raises(RequestError, match="not begun in 1 s"):
-        await late.its_turn()
+        await late.acquire()
     desk.remove(soon)
     with pytest.raises(RequestError, match="not begun in 0 s"):
         desk.submit(ANN, deadline=trio.current_time() - 1)
@@ -275,7 +275,7 @@ async def test_a_deadline_is_for_the_beginning_only(autojump_clock: object) -> N
     desk.slots.size = 0
     desk.scheduler.requeue(ticket, ticket.slot_request)
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(ticket.its_turn)
+        nursery.start_soon(ticket.acquire)
         await trio.sleep(5)
         desk.slots.resize(1)
     assert running(ticket) == [True]

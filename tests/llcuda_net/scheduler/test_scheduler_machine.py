@@ -75,7 +75,7 @@ class Queueing(RuleBasedStateMachine):
         for quota in self.scheduler._quotas.values():
             quota.refilled(self.clock.now)  # what is used is charged when it is looked at
         for ticket in self.waiting.copy():
-            if ticket.turn.is_set():
+            if ticket.granted.is_set():
                 self.waiting.remove(ticket)
                 self.running.append(ticket)
                 if not ticket.returned:
@@ -173,7 +173,7 @@ class Queueing(RuleBasedStateMachine):
     def lose(self, data: st.DataObject, down: bool) -> None:
         """The slot is lost, perhaps with all of its upstream."""
         ticket = data.draw(st.sampled_from(self.running))
-        lease, turn = ticket.lease, ticket.turn
+        lease, turn = ticket.lease, ticket.granted
         assert isinstance(lease, Held)
         if down:
             self.slots[lease.upstream] = 0
@@ -181,7 +181,7 @@ class Queueing(RuleBasedStateMachine):
         self.waiting.append(ticket)
         self.follow(lambda: self.scheduler.requeue(ticket, ticket.slot_request))
         assert lease.released
-        assert ticket.turn is not turn
+        assert ticket.granted is not turn
         assert ticket.returned
 
     @precondition(lambda self: self.running)
@@ -214,8 +214,8 @@ class Queueing(RuleBasedStateMachine):
         assert self.scheduler.running == len(self.running) == sum(self.busy)
         assert self.scheduler.queued == len(self.waiting)
         assert self.scheduler.idle == (not self.running and not self.waiting)
-        assert all(ticket.lease is not None and ticket.turn.is_set() for ticket in self.running)
-        assert not any(ticket.lease or ticket.turn.is_set() for ticket in self.waiting)
+        assert all(ticket.lease is not None and ticket.granted.is_set() for ticket in self.running)
+        assert not any(ticket.lease or ticket.granted.is_set() for ticket in self.waiting)
         assert all(ticket.lease is None for ticket in self.ended)
         running, queued = (
             Counter(ticket.slot_request.user.name for ticket in tickets)

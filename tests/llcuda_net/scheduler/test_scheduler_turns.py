@@ -376,13 +376,13 @@ def test_one_whose_slot_was_lost_comes_before_all_others() -> None:
     desk = Desk(2, max_queue=1)
     one, two = desk.submit(EVE), desk.submit(EVE)
     high = desk.submit(ANN, priority=HIGH)
-    turn, one.made = one.turn, lambda: 100_000
+    turn, one.made = one.granted, lambda: 100_000
     desk.slots.size = 0
     desk.scheduler.requeue(one, one.slot_request)
     desk.scheduler.requeue(two, two.slot_request)
     assert (desk.scheduler.running, desk.scheduler.queued, desk.slots.busy) == (0, 3, 0)
     assert [t.position for t in (one, two)] == [1, 2]
-    assert turn is not one.turn
+    assert turn is not one.granted
     desk.submit(BOB)
     desk.slots.resize(1)
     assert running(one, two, high) == [True, False, False]
