@@ -88,8 +88,12 @@ class Gateway:
         self._publisher = Publisher(self._persistence)
         #: Outboxes with frames that no flush has seen yet.
         self.unflushed: set[Outbox] = self._publisher.unflushed
-        self._admission = Scheduler(self._place, settings.max_queue, ageing=settings.ageing_seconds)
-        self._admission.why = lambda ticket: pool.why(need_of(ticket.slot_request))
+        self._admission = Scheduler(
+            self._place,
+            settings.max_queue,
+            explain=lambda ticket: pool.why(need_of(ticket.slot_request)),
+            ageing=settings.ageing_seconds,
+        )
         pool.on_change = self._admission.dispatch
         self._registry = Registry()
         self._runner = Runner(
@@ -302,13 +306,13 @@ class Gateway:
     ) -> Ticket:
         """A place in the queue for a generation, which its readers are told."""
 
-        def moved(position: int) -> None:
-            generation.queued(position, ticket.wait, ticket.reason)
+        def moved(ticket: Ticket) -> None:
+            generation.queued(ticket.position, ticket.wait, ticket.reason)
             self._publisher.flush()
 
-        ticket = self._admission.submit(slot_request, always=always)
-        ticket.on_position = moved
-        ticket.made = lambda: generation.made
+        ticket = self._admission.submit(
+            slot_request, always=always, on_move=moved, tokens_made=lambda: generation.made
+        )
         generation.position = ticket.position
         if ticket.position:
             generation.queue_wait, generation.queue_reason = ticket.wait, ticket.reason

@@ -1,4 +1,4 @@
-"""Slots to be had of an admission under test, and a clock that is moved by hand."""
+"""A scheduler under test: its slots, its tickets' holders, and a clock that is moved by hand."""
 
 from __future__ import annotations
 
@@ -36,28 +36,30 @@ class Held:
         assert not self._given_back
         self._given_back = True
         self._slots.busy -= 1
-        self._slots.dispatch()
+        self._slots.on_free()
 
 
 class Slots:
     """Some slots that are all alike.
 
+    Args:
+        on_free: called when there may be a free one.
+
     Attributes:
-        dispatch: called when one is given back.
         keys: of what there is a place for; None: of everything.
         asked: how often one was asked for.
     """
 
-    def __init__(self, size: int) -> None:
+    def __init__(self, size: int, on_free: Callable[[], None] = lambda: None) -> None:
         self.size = size
+        self.on_free = on_free
         self.busy = 0
         self.keys: set[Hashable] | None = None
         self.asked = 0
-        self.dispatch: Callable[[], None] = lambda: None
 
     def resize(self, size: int) -> None:
         self.size = size
-        self.dispatch()
+        self.on_free()
 
     def place(self, ticket: Ticket) -> Held | None:
         self.asked += 1
@@ -69,24 +71,60 @@ class Slots:
         return Held(self)
 
 
+class Holder:
+    """Who holds a ticket: what it has made, and what it does when the ticket moves."""
+
+    def __init__(self) -> None:
+        self.tokens: Callable[[], int] = lambda: 0
+        self.hear: Callable[[Ticket], None] = lambda ticket: None
+
+
 class Desk:
-    """An admission for some slots, and a clock that stands still until it is moved."""
+    """A scheduler for some slots, with a clock that stands still until it is moved.
+
+    Attributes:
+        reason: what explains why there is no place for a ticket.
+    """
 
     def __init__(self, slots: int, max_queue: int = 9999, **options: Any) -> None:
         self.clock = Clock()
-        self.slots = Slots(slots)
+        self.slots = Slots(slots, lambda: self.scheduler.dispatch())
+        self.reason: Callable[[Ticket], str] = lambda ticket: ""
+        self._holders: dict[Ticket, Holder] = {}
         options.setdefault("clock", self.clock)
-        self.scheduler = Scheduler(self.slots.place, max_queue, **options)
-        self.slots.dispatch = self.scheduler.dispatch
+        self.scheduler = Scheduler(
+            lambda ticket: self.slots.place(ticket),
+            max_queue,
+            explain=lambda ticket: self.reason(ticket),
+            **options,
+        )
 
-    def submit(self, user: User = ANONYMOUS, *, always: bool = False, **slot_request: Any) -> Ticket:
-        return self.scheduler.submit(SlotRequest(user, **slot_request), always=always)
+    def submit(
+        self, user: User = ANONYMOUS, *, always: bool = False, **slot_request: Any
+    ) -> Ticket:
+        holder = Holder()
+        ticket = self.scheduler.submit(
+            SlotRequest(user, **slot_request),
+            always=always,
+            on_move=lambda ticket: holder.hear(ticket),
+            tokens_made=lambda: holder.tokens(),
+        )
+        self._holders[ticket] = holder
+        return ticket
+
+    def listen(self, ticket: Ticket, hear: Callable[[Ticket], None]) -> None:
+        """Call `hear` when the ticket moves."""
+        self._holders[ticket].hear = hear
+
+    def make(self, ticket: Ticket, tokens: int | Callable[[], int]) -> None:
+        """The ticket has made so many tokens in all, or whatever a function returns."""
+        self._holders[ticket].tokens = tokens if callable(tokens) else lambda: tokens
 
     def remove(self, *tickets: Ticket, tokens: int = 0) -> None:
-        """They remove, and have made so many tokens if they ran."""
+        """Remove tickets, which have made so many tokens if they ran."""
         for ticket in tickets:
             if tokens:
-                ticket.made = lambda: tokens
+                self.make(ticket, tokens)
             self.scheduler.remove(ticket)
 
     def wait(self, seconds: float) -> None:
@@ -100,7 +138,7 @@ class Desk:
 
 
 def refused(submit: Callable[[], Ticket], match: str) -> RequestError:
-    """Whoever enters is refused, and told when to come back."""
+    """The request is refused, with the time after which to retry."""
     with pytest.raises(RequestError, match=match) as caught:
         submit()
     assert caught.value.code == ErrorCode.OVERLOADED

@@ -36,7 +36,7 @@ _READING = 20.0
 class Queue(Protocol):
     """What is tried."""
 
-    def submit(self, slot_request: SlotRequest) -> Ticket:
+    def submit(self, slot_request: SlotRequest, *, tokens_made: Callable[[], int]) -> Ticket:
         """See Scheduler."""
 
     def remove(self, ticket: Ticket) -> None:
@@ -60,7 +60,7 @@ class Fifo:
         self._waiting: list[Ticket] = []
         self._count = 0
 
-    def submit(self, slot_request: SlotRequest) -> Ticket:
+    def submit(self, slot_request: SlotRequest, *, tokens_made: Callable[[], int]) -> Ticket:
         """See Scheduler."""
         self._count += 1
         ticket = Ticket(slot_request, self._count, 0.0, math.inf, self.remove)
@@ -70,7 +70,7 @@ class Fifo:
 
     def remove(self, ticket: Ticket) -> None:
         """See Scheduler."""
-        ticket.phase = Phase.OVER
+        ticket.phase = Phase.DONE
         if ticket.lease is not None:
             ticket.lease.release()
         if ticket in self._waiting:
@@ -213,7 +213,7 @@ class Simulation:
         self.largest[made.model] = max(self.largest[made.model], work.most)
         self.waiting[user, made.model, made.key] += 1
         self._entering = work
-        work.ticket = self.queue.submit(made)
+        work.ticket = self.queue.submit(made, tokens_made=lambda: self._made(work))
         self._works[work.ticket] = work
         self._entering = None
         return work
@@ -260,7 +260,6 @@ class Simulation:
         work.began = self.clock.now
         if work.first_began is None:
             work.first_began = self.clock.now
-        ticket.made = lambda: self._made(work)
         self.on_begin(work)
         seconds = slot_request.prompt_tokens / upstream.rate / _READING
         seconds += (work.tokens - work.before) / upstream.rate

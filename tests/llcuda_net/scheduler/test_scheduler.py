@@ -1,4 +1,4 @@
-"""Admission: never more running than slots, and every place given back."""
+"""The scheduler: never more running than slots, and every place given back."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def test_fewer_slots_admit_nobody_until_they_are_free() -> None:
     assert running(desk.submit()) == [True]
 
 
-def test_to_leave_again_is_nothing() -> None:
+def test_removing_is_idempotent() -> None:
     desk = Desk(1)
     one, two, three = (desk.submit() for _ in range(3))
     desk.remove(one, one, three, three)
@@ -135,7 +135,7 @@ async def test_whoever_comes_ends_spare_time_and_does_not_wait_for_it(
         assert running(desk.submit()) == [True]
         await trio.testing.wait_all_tasks_blocked()
         assert ended == ["cut off", "went on"]
-    assert not scheduler._spare
+    assert not scheduler._idle_scopes
 
 
 async def test_cancelling_spare_time_from_outside_cancels_it(autojump_clock: object) -> None:
@@ -166,14 +166,15 @@ def test_errors_of_others_do_no_harm() -> None:
     def fail(*args: object) -> int:
         raise ZeroDivisionError
 
-    desk.scheduler.why = fail  # type: ignore[assignment]
+    desk.reason = fail  # type: ignore[assignment]
     first, second, third = desk.submit(ANN), desk.submit(ANN), desk.submit(BOB)
     for ticket in (first, second, third):
-        ticket.on_position, ticket.made = fail, fail  # type: ignore[assignment]
-    place, desk.scheduler._place = desk.scheduler._place, fail  # type: ignore[assignment]
+        desk.listen(ticket, fail)  # type: ignore[arg-type]
+        desk.make(ticket, fail)
+    place, desk.slots.place = desk.slots.place, fail  # type: ignore[assignment, method-assign]
     desk.slots.resize(2)
     assert running(first, second, third) == [False, False, False]
-    desk.scheduler._place = place
+    desk.slots.place = place  # type: ignore[method-assign]
     desk.scheduler.dispatch()
     assert running(first, second, third) == [True, False, True]
     assert first.lease is not None
@@ -190,15 +191,15 @@ def test_errors_of_others_do_no_harm() -> None:
 def test_one_that_leaves_while_a_place_is_sought_for_it_has_none() -> None:
     desk = Desk(0)
     one, two = desk.submit(), desk.submit()
-    place = desk.scheduler._place
+    place = desk.slots.place
 
     def remove(ticket: Ticket) -> Held | None:
         lease = place(ticket)
         desk.remove(one)
-        return lease  # type: ignore[return-value]
+        return lease
 
-    desk.scheduler._place = remove
-    desk.slots.dispatch = lambda: None
+    desk.slots.place = remove  # type: ignore[method-assign]
+    desk.slots.on_free = lambda: None
     desk.slots.size = 1
     desk.scheduler.dispatch()
     assert (one.lease, running(two)) == (None, [True])
@@ -208,16 +209,16 @@ def test_one_that_leaves_while_a_place_is_sought_for_it_has_none() -> None:
 def test_callbacks_may_come_and_go_themselves() -> None:
     desk = Desk(0)
     tickets = [desk.submit() for _ in range(3000)]
-    entered: list[Ticket] = []
+    submitted: list[Ticket] = []
 
     def over(ticket: Ticket) -> None:
         desk.remove(ticket)
-        if len(entered) < 5:
-            entered.append(desk.submit())
+        if len(submitted) < 5:
+            submitted.append(desk.submit())
 
     for ticket in tickets:
-        ticket.on_position = lambda position, ticket=ticket: over(ticket)  # type: ignore[misc]
+        desk.listen(ticket, over)
     desk.slots.resize(1)
     assert all(ticket.lease is None for ticket in tickets)
-    assert running(*entered) == [True, False, False, False, False]
+    assert running(*submitted) == [True, False, False, False, False]
     assert (desk.scheduler.running, desk.scheduler.queued) == (1, 4)

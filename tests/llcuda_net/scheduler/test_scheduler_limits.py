@@ -9,7 +9,7 @@ import trio
 
 from llcuda_net.config.users import Priority, User
 from llcuda_net.errors import RequestError
-from llcuda_net.scheduler.quota import Mean, UserQuota
+from llcuda_net.scheduler.quota import MovingMean, UserQuota
 from llcuda_protocol import ErrorCode
 from tests.support.scheduler_slots import ANN, BOB, EVE, Desk, refused, running
 
@@ -24,7 +24,8 @@ def test_no_more_run_at_once_than_a_user_may() -> None:
     assert running(other) == [True]
     desk.remove(tickets[0])
     assert running(*tickets) == [False, True, True, False]
-    assert (desk.scheduler.running_of(two), desk.scheduler.running_of(EVE)) == (2, 0)
+    loads = {load.name: load.running for load in desk.scheduler.users()}
+    assert loads == {"two": 2, "bob": 1}
 
 
 def test_another_limit_holds_at_once_for_those_who_wait() -> None:
@@ -98,7 +99,7 @@ def test_tokens_are_charged_as_they_are_used_and_come_back() -> None:
     desk = Desk(9)
     first, second = desk.submit(SLOW, prompt_tokens=100), desk.submit(SLOW)
     assert running(first, second) == [True, True]  # nothing is known before it is used
-    first.made = lambda: 800  # 300 more than a minute's
+    desk.make(first, 800)  # 300 more than a minute's
     third = desk.submit(SLOW)
     assert running(third) == [False]
     assert third.reason == "your limit of 600 tokens a minute"
@@ -127,7 +128,7 @@ def test_no_more_than_a_minutes_tokens_are_saved_up() -> None:
 def test_what_runs_is_charged_as_it_was_used(looks: int) -> None:
     desk = Desk(9)
     long = desk.submit(SLOW)
-    long.made = lambda: int(desk.clock.now * 10)  # 600 a minute is what it may
+    desk.make(long, lambda: int(desk.clock.now * 10))  # 600 a minute is what it may
     for _ in range(looks):
         desk.wait(1200.0 / looks)
         ticket = desk.submit(SLOW)
@@ -140,7 +141,7 @@ def test_what_runs_is_charged_as_it_was_used(looks: int) -> None:
 def test_a_lost_slot_is_had_again_whatever_was_used() -> None:
     desk = Desk(1)
     ticket = desk.submit(SLOW)
-    ticket.made = lambda: 100_000
+    desk.make(ticket, 100_000)
     desk.scheduler.requeue(ticket, ticket.slot_request)
     assert running(ticket) == [True]
 
@@ -192,29 +193,29 @@ def test_time_in_which_nobody_waits_is_not_counted() -> None:
 
 def test_the_wait_is_at_least_until_tokens_come_back() -> None:
     desk = moving(10.0)
-    desk.scheduler._quotas["slow"] = quota = UserQuota(SLOW, Mean())
-    quota.begin("work", lambda: 1800, desk.clock.now)
-    quota.end("work", desk.clock.now)
+    desk.scheduler._quotas["slow"] = quota = UserQuota(SLOW, MovingMean())
+    quota.start("work", lambda: 1800, desk.clock.now)
+    quota.finish("work", desk.clock.now)
     assert desk.submit(SLOW).wait == pytest.approx(120.0)
 
 
 def test_an_answer_is_expected_to_be_as_long_as_the_last_ones() -> None:
-    everybody = Mean()
+    everybody = MovingMean()
     one, other = UserQuota(ANN, everybody), UserQuota(BOB, everybody)
-    guess = one.expected(None)
+    guess = one.expected_tokens(None)
     assert guess > 0
-    assert one.expected(7) == 7
+    assert one.expected_tokens(7) == 7
     for tokens in (100, 300, 0):  # nothing is learnt of what came to nothing
-        one.answered(tokens)
-    assert one.expected(None) == other.expected(None) == 200
-    assert one.expected(150) == 150
+        one.add_answer(tokens)
+    assert one.expected_tokens(None) == other.expected_tokens(None) == 200
+    assert one.expected_tokens(150) == 150
     for _ in range(100):
-        other.answered(1000)
-    assert one.expected(None) == 200
-    assert other.expected(None) == pytest.approx(1000)
+        other.add_answer(1000)
+    assert one.expected_tokens(None) == 200
+    assert other.expected_tokens(None) == pytest.approx(1000)
     for _ in range(30):
-        one.answered(500)
-    assert one.expected(None) == pytest.approx(500, rel=0.2)
+        one.add_answer(500)
+    assert one.expected_tokens(None) == pytest.approx(500, rel=0.2)
 
 
 def test_whoever_would_come_too_late_is_refused_at_once() -> None:

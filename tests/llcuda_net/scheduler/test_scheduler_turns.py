@@ -86,7 +86,7 @@ def test_what_runs_counts_as_it_stands() -> None:
     long = desk.submit(ANN, most_tokens=10)
     short = desk.submit(BOB, most_tokens=10)
     anns, bobs = desk.submit(ANN), [desk.submit(BOB) for _ in range(3)]
-    long.made = lambda: 10_000
+    desk.make(long, 10_000)
     desk.remove(short, tokens=10)  # BOB waits, so nobody is lifted
     assert running(anns, *bobs) == [False, True, False, False]
     desk.remove(bobs[0], tokens=100)
@@ -376,13 +376,14 @@ def test_one_whose_slot_was_lost_comes_before_all_others() -> None:
     desk = Desk(2, max_queue=1)
     one, two = desk.submit(EVE), desk.submit(EVE)
     high = desk.submit(ANN, priority=HIGH)
-    turn, one.made = one.granted, lambda: 100_000
+    granted = one.granted
+    desk.make(one, 100_000)
     desk.slots.size = 0
     desk.scheduler.requeue(one, one.slot_request)
     desk.scheduler.requeue(two, two.slot_request)
     assert (desk.scheduler.running, desk.scheduler.queued, desk.slots.busy) == (0, 3, 0)
     assert [t.position for t in (one, two)] == [1, 2]
-    assert turn is not one.granted
+    assert granted is not one.granted
     desk.submit(BOB)
     desk.slots.resize(1)
     assert running(one, two, high) == [True, False, False]
@@ -395,8 +396,8 @@ def test_one_whose_slot_was_lost_comes_before_all_others() -> None:
 def test_one_whose_slot_was_lost_may_have_another_at_once() -> None:
     desk = Desk(1)
     one, two = desk.submit(EVE), desk.submit(ANN)
-    told: list[int] = []
-    one.on_position = told.append
+    told: list[Ticket] = []
+    desk.listen(one, told.append)
     lease = one.lease
     desk.scheduler.requeue(one, one.slot_request)
     assert running(one, two) == [True, False]
@@ -407,9 +408,9 @@ def test_one_whose_slot_was_lost_may_have_another_at_once() -> None:
 def test_what_was_made_before_a_slot_was_lost_is_paid_once() -> None:
     desk = Desk(1)
     one = desk.submit(EVE, prompt_tokens=50)
-    one.made = lambda: 300
+    desk.make(one, 300)
     desk.scheduler.requeue(one, one.slot_request)
-    one.made = lambda: 400
+    desk.make(one, 400)
     desk.remove(one)
     (load,) = desk.scheduler.users()
     assert (load.served, load.running, load.queued) == (450, 0, 0)

@@ -11,8 +11,8 @@ from llcuda_net.scheduler.scheduler import Ticket
 from tests.support.scheduler_slots import ANN, BOB, EVE, Desk, running
 
 
-def listen(ticket: Ticket, told: list[tuple[float, int]]) -> None:
-    ticket.on_position = lambda position: told.append((trio.current_time(), position))
+def listen(desk: Desk, ticket: Ticket, told: list[tuple[float, int]]) -> None:
+    desk.listen(ticket, lambda ticket: told.append((trio.current_time(), ticket.position)))
 
 
 async def test_a_slot_is_told_at_once_and_a_place_soon(autojump_clock: object) -> None:
@@ -24,7 +24,7 @@ async def test_a_slot_is_told_at_once_and_a_place_soon(autojump_clock: object) -
         assert [ticket.position for ticket in tickets] == [1, 2, 3, 4]
         told: list[list[tuple[float, int]]] = [[], [], [], []]
         for ticket, heard in zip(tickets, told, strict=True):
-            listen(ticket, heard)
+            listen(desk, ticket, heard)
         await trio.sleep(10)
         assert told == [[], [], [], []]
         now = trio.current_time()
@@ -50,7 +50,7 @@ async def test_nothing_is_told_of_what_did_not_change(autojump_clock: object) ->
         desk.submit(EVE)
         ticket = desk.submit(ANN)
         told: list[tuple[float, int]] = []
-        listen(ticket, told)
+        listen(desk, ticket, told)
         for _ in range(20):
             desk.remove(desk.submit(BOB))
             await trio.sleep(1)
@@ -61,14 +61,14 @@ async def test_nothing_is_told_of_what_did_not_change(autojump_clock: object) ->
 async def test_a_reason_that_changes_is_told(autojump_clock: object) -> None:
     desk = Desk(1, clock=trio.current_time)
     reason = "all is in use"
-    desk.scheduler.why = lambda ticket: f"{reason} for {ticket.slot_request.model}"
+    desk.reason = lambda ticket: f"{reason} for {ticket.slot_request.model}"
     async with trio.open_nursery() as nursery:
         nursery.start_soon(desk.scheduler.run)
         desk.submit(EVE)
         ticket = desk.submit(ANN, model="x")
         assert ticket.reason == "all is in use for x"
         told: list[tuple[float, int]] = []
-        listen(ticket, told)
+        listen(desk, ticket, told)
         await trio.sleep(1)
         reason = "nobody answers"
         desk.scheduler.dispatch()
@@ -87,7 +87,7 @@ async def test_a_wait_that_grows_is_told(autojump_clock: object) -> None:
         tickets = [desk.submit(ANN) for _ in range(9)]
         last = tickets[-1]
         waits: list[tuple[int, float | None]] = []
-        last.on_position = lambda position: waits.append((position, last.wait))
+        desk.listen(last, lambda ticket: waits.append((ticket.position, ticket.wait)))
         for ticket in tickets[:4]:
             await trio.sleep(10)
             desk.remove(ticket)
@@ -108,9 +108,9 @@ async def test_one_that_leaves_while_all_are_told_is_told_nothing(autojump_clock
     async with trio.open_nursery() as nursery:
         nursery.start_soon(desk.scheduler.run)
         first, second, third, fourth = (desk.submit(ANN) for _ in range(4))
-        third.on_position = lambda position: desk.remove(fourth)
+        desk.listen(third, lambda _: desk.remove(fourth))
         told: list[tuple[float, int]] = []
-        listen(fourth, told)
+        listen(desk, fourth, told)
         desk.remove(second)
         await trio.sleep(1)
         assert (third.position, told, desk.scheduler.queued) == (1, [], 1)
@@ -147,7 +147,10 @@ async def test_tokens_that_come_back_and_ageing_need_nobody_to_come(
         assert running(ticket) == [False]
         await trio.sleep(2)
         assert running(ticket) == [True]
-        high, low = desk.submit(EVE, priority=Priority.HIGH), desk.submit(ANN, priority=Priority.LOW)
+        high, low = (
+            desk.submit(EVE, priority=Priority.HIGH),
+            desk.submit(ANN, priority=Priority.LOW),
+        )
         await trio.sleep(11)
         assert low.priority == Priority.HIGH
         assert [high.position, low.position] == [1, 2]
@@ -158,7 +161,7 @@ async def test_all_but_that_goes_without_run(autojump_clock: object) -> None:
     desk = Desk(1, clock=trio.current_time)
     first, second = desk.submit(ANN), desk.submit(ANN)
     told: list[tuple[float, int]] = []
-    listen(second, told)
+    listen(desk, second, told)
     desk.remove(first)
     assert [position for _, position in told] == [0]
 
