@@ -11,15 +11,27 @@ import tomllib
 from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
 from llcuda_net.config.upstreams import Spec
 from llcuda_net.config.upstreams import parse as parse_specs
 from llcuda_net.errors import ConfigError
 
+#: Above every number that can be meant.
+_MOST = (1 << 31) - 1
 
-def _option(default: Any, help_: str, *, kind: type = str, low: float | None = None) -> Any:
-    return field(default=default, metadata={"help": help_, "kind": kind, "low": low})
+
+def _option(
+    default: Any,
+    help_: str,
+    *,
+    kind: type = str,
+    low: float | None = None,
+    high: int = _MOST,
+    choices: tuple[str, ...] | None = None,
+) -> Any:
+    metadata = {"help": help_, "kind": kind, "low": low, "high": high, "choices": choices}
+    return field(default=default, metadata=metadata)
 
 
 #: The sections of --help, each by its first setting.
@@ -40,7 +52,9 @@ class Settings:
     """See each option's help; `None` stands for "not given"."""
 
     host: str = _option("127.0.0.1", "address to listen on")
-    port: int = _option(9000, "port to listen on; 0: a free one, printed", kind=int, low=0)
+    port: int = _option(
+        9000, "port to listen on; 0: a free one, printed", kind=int, low=0, high=65_535
+    )
     upstream: tuple[Spec, ...] = _option(
         (),
         "URL of a llama-server that already runs; may be given several times. Tables in the config "
@@ -69,9 +83,15 @@ class Settings:
     data_dir: str | None = _option(
         None, "folder of the journal and the results (default: the platform's data folder)"
     )
-    store: str = _option("sqlite", "where results are kept: sqlite, or none to keep nothing")
+    store: str = _option(
+        "sqlite",
+        "where results are kept: sqlite, or none to keep nothing",
+        choices=("sqlite", "none"),
+    )
     durability: str = _option(
-        "disk", "what an acknowledged token survives: memory, process, disk or strict"
+        "disk",
+        "what an acknowledged token survives: memory, process, disk or strict",
+        choices=("memory", "process", "disk", "strict"),
     )
     analysis: bool = _option(
         True,
@@ -140,13 +160,16 @@ class Settings:
         low=1,
     )
     max_streams: int = _option(256, "requests open at once on one connection", kind=int, low=1)
-    max_frame: int = _option(4 << 20, "largest frame taken, in bytes", kind=int, low=16_384)
+    max_frame: int = _option(
+        4 << 20, "largest frame taken, in bytes", kind=int, low=16_384, high=1 << 30
+    )
     metrics_port: int | None = _option(
         None,
         "port for /metrics (Prometheus), /healthz and /readyz; 0: a free one, printed (default: "
         "none)",
         kind=int,
         low=0,
+        high=65_535,
     )
     metrics_host: str = _option(
         "127.0.0.1", "address for them; whoever reaches it may read them, without a token"
@@ -154,8 +177,12 @@ class Settings:
     otlp_endpoint: str | None = _option(
         None, "OpenTelemetry collector for a trace of each generation (http://127.0.0.1:4318)"
     )
-    log_level: str = _option("info", "debug, info, warning or error")
-    log_format: str = _option("auto", "human, json, or auto: human on a terminal")
+    log_level: str = _option(
+        "info", "debug, info, warning or error", choices=("debug", "info", "warning", "error")
+    )
+    log_format: str = _option(
+        "auto", "human, json, or auto: human on a terminal", choices=("auto", "human", "json")
+    )
     log_prompts: bool = _option(False, "write the text of prompts to the log", kind=bool)
 
 
@@ -168,14 +195,6 @@ _METAVARS = {
     "otlp_endpoint": "URL",
     "log_level": "LEVEL",
     "log_format": "FORMAT",
-}
-#: Above every number that can be meant.
-_MOST = (1 << 31) - 1
-_CHOICES = {
-    "log_level": ("debug", "info", "warning", "error"),
-    "log_format": ("auto", "human", "json"),
-    "store": ("sqlite", "none"),
-    "durability": ("memory", "process", "disk", "strict"),
 }
 
 
@@ -201,7 +220,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         else:
             meta = {int: "N", float: "SECONDS"}.get(kind, _METAVARS.get(spec.name, "FILE"))
             section.add_argument(
-                flag, metavar=meta, default=None, help=text, choices=_CHOICES.get(spec.name)
+                flag, metavar=meta, default=None, help=text, choices=spec.metadata["choices"]
             )
 
 
@@ -231,7 +250,7 @@ def load(arguments: argparse.Namespace, environment: Mapping[str, str] = os.envi
         if spec.metadata["kind"] is Spec:
             values[spec.name] = parse_specs(value, where)
             continue
-        values[spec.name] = _convert(spec.name, spec.metadata, value, where)
+        values[spec.name] = _convert(spec.metadata, value, where)
     if values.get("upstream") and values.get("model"):
         # One replaces the other, so the source that comes first decides between them, too.
         if sources["upstream"] < sources["model"]:
@@ -258,42 +277,45 @@ def _read(path: Path) -> dict[str, Any]:
     return found
 
 
-def _convert(name: str, metadata: Mapping[str, Any], value: Any, where: str) -> Any:
-    kind, low = metadata["kind"], metadata["low"]
-    try:
+_KINDS = {bool: "true or false", str: "a string", int: "a whole number", float: "a number"}
+_WORDS = {"yes": True, "no": False}
+
+
+def _convert(metadata: Mapping[str, Any], value: Any, where: str) -> Any:
+    """The value of a setting, given as text or as a value of the config file.
+
+    Raises:
+        ConfigError: it is none; names `where` it came from, and what it may be.
+    """
+    import msgspec  # here, since --help does not need it
+
+    kind, low, high = metadata["kind"], metadata["low"], metadata["high"]
+    steps: list[tuple[Any, str]] = [(kind, f"{_KINDS[kind]}, not {value!r}")]
+    if metadata["choices"]:
+        names = ", ".join(metadata["choices"])
+        steps.append((Literal[metadata["choices"]], f"one of {names}, not {value!r}"))
+    if kind in (int, float):
+        at_least, at_most = msgspec.Meta(ge=low), msgspec.Meta(le=high)
+        steps += [
+            (_bounded(kind, at_least), f"at least {low:g}, not {value}"),
+            (_bounded(kind, at_most), f"at most {high}, not {value}"),
+        ]
+    found = value
+    if isinstance(value, str) and kind is not str:
+        found = value.strip()
         if kind is bool:
-            converted: Any = _boolean(value)
-        elif kind is str:
-            if not isinstance(value, str):
-                raise ValueError
-            converted = value
-        else:
-            if isinstance(value, bool) or (kind is int and isinstance(value, float)):
-                raise ValueError
-            converted = kind(value)
-    except (TypeError, ValueError, OverflowError):
-        wanted = {bool: "true or false", str: "a string", int: "a whole number", float: "a number"}
-        raise ConfigError(f"{where} must be {wanted[kind]}, not {value!r}") from None
-    if low is not None and not low <= converted:  # so put that NaN is refused
-        raise ConfigError(f"{where} must be at least {low:g}, not {value}")
-    if kind is not str and converted > _MOST:
-        raise ConfigError(f"{where} must be at most {_MOST}, not {value}")
-    if name in ("port", "metrics_port") and converted > 65_535:
-        raise ConfigError(f"{where} must be at most 65535, not {value}")
-    if name == "max_frame" and converted > 1 << 30:
-        raise ConfigError(f"{where} must be at most {1 << 30}, not {value}")
-    if name in _CHOICES and converted not in _CHOICES[name]:
-        raise ConfigError(f"{where} must be one of {', '.join(_CHOICES[name])}, not {value!r}")
-    return converted
+            found = _WORDS.get(found.lower(), found)
+    for type_, says in steps:
+        try:
+            # Only text is read leniently: a TOML value has a type of its own.
+            found = msgspec.convert(found, type_, strict=not isinstance(found, str))
+        except msgspec.ValidationError:
+            raise ConfigError(f"{where} must be {says}") from None
+    return found
 
 
-def _boolean(value: Any) -> bool:
-    if isinstance(value, bool):
-        return value
-    known = {"1": True, "true": True, "yes": True, "0": False, "false": False, "no": False}
-    if isinstance(value, str) and value.lower() in known:
-        return known[value.lower()]
-    raise ValueError
+def _bounded(kind: type, bound: Any) -> Any:
+    return Annotated[int, bound] if kind is int else Annotated[float, bound]
 
 
 def _check(settings: Settings) -> None:
