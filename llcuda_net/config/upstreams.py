@@ -1,4 +1,4 @@
-"""Upstreams as the operator describes them: a URL, or a table with more to say of it."""
+"""Upstreams as the operator describes them: a URL, or a table with the URL and more."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ class Spec:
     """An upstream.
 
     Attributes:
-        name: what it is called in reports.
-        weight: how much of the work it gets, against the others.
-        slots: at most so many are used; None: all that it has.
-        model: identity of its model; None: find out.
-        api_key_file: with the key that it wants; None: none, or the one for all.
+        name: its name in reports.
+        weight: its share of the work, against the others'.
+        slots: how many of its slots are used at most; None: all that it has.
+        model: identity of its model; None: found out from the upstream.
+        api_key_file: file with its API key; None: the one for all upstreams, if any.
         roles: what it is used for.
     """
 
@@ -113,5 +113,5 @@ def _types() -> dict[str, Any]:
 
 
 def _named(url: str) -> str:
-    """A URL's own name: without user and password, which nobody else need see."""
+    """The name of an upstream that has none: its URL without user and password."""
     return re.sub(r"//.*@", "//", url).rstrip("/")[:128] or url

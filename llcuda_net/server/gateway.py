@@ -21,7 +21,8 @@ from llcuda_net.analysis.analyzer import Analyst
 from llcuda_net.analysis.embedding_backend import EmbeddingBackend
 from llcuda_net.analysis.vector_index import Found
 from llcuda_net.config.settings import Settings
-from llcuda_net.config.users import User, Users, view_of
+from llcuda_net.config.token_file import Users
+from llcuda_net.config.users import User, view_of
 from llcuda_net.errors import RequestError, ShuttingDown, UpstreamUnavailable
 from llcuda_net.generation import listing
 from llcuda_net.generation import request as requests

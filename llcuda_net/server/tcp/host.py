@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from llcuda_net.analysis.vector_index import Found
 from llcuda_net.config.settings import Settings
-from llcuda_net.config.users import User, Users
+from llcuda_net.config.token_file import Users
+from llcuda_net.config.users import User
 from llcuda_net.generation.generation import Generation
 from llcuda_net.server.tcp.write_buffer import Outbox
 from llcuda_protocol import Attach, Generate, ListGenerations

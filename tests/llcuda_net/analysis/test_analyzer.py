@@ -18,7 +18,8 @@ import trio
 from llcuda_net.analysis import analyzer, vector_index
 from llcuda_net.analysis.analyzer import Analyst
 from llcuda_net.analysis.warmup import compile_kernels
-from llcuda_net.config.users import ANONYMOUS, User, Users
+from llcuda_net.config.token_file import Users
+from llcuda_net.config.users import ANONYMOUS, User
 from llcuda_net.errors import RequestError, Unsupported, UpstreamError
 from llcuda_net.storage.records import TokenLog
 from llcuda_net.storage.results.interface import Retention

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import trio
 
-from llcuda_net.config.users import Users
+from llcuda_net.config.token_file import Users
 from llcuda_net.errors import UpstreamUnavailable, request_error
 from llcuda_protocol import Done, Embed, Error, ErrorCode, Vectors
 from tests.support.server.failing_upstreams import pair
