@@ -37,19 +37,19 @@ def _option(
 #: The sections of --help, each by its first setting.
 _SECTIONS = {
     "host": "where to listen",
-    "upstream": "which model",
-    "data_dir": "what is kept",
-    "auth_token_file": "who may come in",
+    "upstream": "model",
+    "data_dir": "storage",
+    "auth_token_file": "access",
     "timeout": "time limits",
-    "max_connections": "bounds",
-    "metrics_port": "to see what happens",
+    "max_connections": "limits",
+    "metrics_port": "monitoring",
     "log_level": "logs",
 }
 
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """See each option's help; `None` stands for "not given"."""
+    """The settings in force, see each option's help; None stands for "not given"."""
 
     host: str = _option("127.0.0.1", "address to listen on")
     port: int = _option(
@@ -58,12 +58,10 @@ class Settings:
     upstream: tuple[Spec, ...] = _option(
         (),
         "URL of a llama-server that already runs; may be given several times. Tables in the config "
-        "file say more of each",
+        "file describe each further",
         kind=Spec,
     )
-    upstream_api_key_file: str | None = _option(
-        None, "file with the API key that the upstreams want"
-    )
+    upstream_api_key_file: str | None = _option(None, "file with the API key of the upstreams")
     model: str | None = _option(
         None, "GGUF file to run in the built-in engine (default: the demonstration model)"
     )
@@ -73,7 +71,7 @@ class Settings:
     slots: int = _option(4, "engine: requests that run at once", kind=int, low=1)
     threads: int | None = _option(
         None,
-        "engine: CPU threads (default: one a core; one in all for a tiny model)",
+        "engine: CPU threads (default: one per core; one in all for a tiny model)",
         kind=int,
         low=1,
     )
@@ -95,12 +93,12 @@ class Settings:
     )
     analysis: bool = _option(
         True,
-        "while nothing runs, compute of results how sure the model was, and what they are about",
+        "while nothing runs, compute for each result how sure the model was, and an embedding",
         kind=bool,
     )
     auth_token_file: str | None = _option(
         None,
-        "file of tokens, one a line, each with its user and their limits; a client must send one",
+        "file of tokens, one per line, each with its user and their limits; a client must send one",
     )
     allow_no_auth: bool = _option(
         False, "listen beyond loopback without a token file: anybody may use it", kind=bool
@@ -123,7 +121,7 @@ class Settings:
     )
     first_token_timeout: float = _option(
         120.0,
-        "the same before the first token; and a tenth of a second more for each of the prompt",
+        "the same before the first token; a tenth of a second more per token of the prompt",
         kind=float,
         low=0.001,
     )
@@ -142,14 +140,16 @@ class Settings:
     drain_seconds: float = _option(
         30.0, "seconds for running requests to finish after SIGTERM", kind=float, low=0
     )
-    handshake_timeout: float = _option(5.0, "seconds for a client to greet", kind=float, low=0.001)
+    handshake_timeout: float = _option(
+        5.0, "seconds for a client to complete the handshake", kind=float, low=0.001
+    )
     write_timeout: float = _option(
-        30.0, "seconds that a client may take nothing before it is dropped", kind=float, low=0.001
+        30.0, "seconds that a client may read nothing before it is dropped", kind=float, low=0.001
     )
     max_connections: int = _option(1024, "clients connected at once", kind=int, low=1)
     max_queue: int = _option(
         256,
-        "requests that may wait for a slot; each user may have one all the same",
+        "requests that may wait for a slot; beyond that, one per user",
         kind=int,
         low=0,
     )
@@ -161,7 +161,7 @@ class Settings:
     )
     max_streams: int = _option(256, "requests open at once on one connection", kind=int, low=1)
     max_frame: int = _option(
-        4 << 20, "largest frame taken, in bytes", kind=int, low=16_384, high=1 << 30
+        4 << 20, "largest frame accepted, in bytes", kind=int, low=16_384, high=1 << 30
     )
     metrics_port: int | None = _option(
         None,
@@ -172,7 +172,7 @@ class Settings:
         high=65_535,
     )
     metrics_host: str = _option(
-        "127.0.0.1", "address for them; whoever reaches it may read them, without a token"
+        "127.0.0.1", "address for these; whoever can reach it may read them, without a token"
     )
     otlp_endpoint: str | None = _option(
         None, "OpenTelemetry collector for a trace of each generation (http://127.0.0.1:4318)"
@@ -199,7 +199,7 @@ _METAVARS = {
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """An option for each setting, and --config."""
+    """Add an option per setting, and --config."""
     parser.add_argument("--config", metavar="FILE", help="TOML file with the same settings")
     section = parser.add_argument_group()
     for spec in fields(Settings):
@@ -228,7 +228,7 @@ def load(arguments: argparse.Namespace, environment: Mapping[str, str] = os.envi
     """The settings in force.
 
     Raises:
-        ConfigError: a value is wrong; says which, where it came from, and what it may be.
+        ConfigError: a value is wrong; the message names it, its source, and what it may be.
     """
     config_file = arguments.config or environment.get("LLCUDA_CONFIG")
     from_file = _read(Path(config_file)) if config_file else {}
@@ -252,7 +252,7 @@ def load(arguments: argparse.Namespace, environment: Mapping[str, str] = os.envi
             continue
         values[spec.name] = _convert(spec.metadata, value, where)
     if values.get("upstream") and values.get("model"):
-        # One replaces the other, so the source that comes first decides between them, too.
+        # One replaces the other, so the order of the sources decides between them, too.
         if sources["upstream"] < sources["model"]:
             del values["model"]
         elif sources["model"] < sources["upstream"]:
