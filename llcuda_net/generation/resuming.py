@@ -42,7 +42,7 @@ class Resumer:
     ) -> None:
         self._runner = runner
         self._pool = pool
-        self._admission = scheduler
+        self._scheduler = scheduler
         self._enter = enter
         self._ready = ready
         self._looking = trio.Lock()
@@ -70,7 +70,7 @@ class Resumer:
         try:
             self._ready(generation)
         except BaseException:
-            self._admission.leave(ticket)
+            self._scheduler.remove(ticket)
             raise
         with trio.move_on_after(generation.timeout):
             async with ticket:

@@ -37,7 +37,7 @@ class Runner:
         registry: Registry,
     ) -> None:
         self._pool = pool
-        self._admission = scheduler
+        self._scheduler = scheduler
         self._persistence = persistence
         self._publisher = publisher
         self._registry = registry
@@ -97,10 +97,10 @@ class Runner:
                 if state is None:
                     await self._keep(generation)
             except BaseException:
-                self._admission.leave(ticket)
+                self._scheduler.remove(ticket)
                 raise
             if state is not None:
-                self._admission.leave(ticket)
+                self._scheduler.remove(ticket)
                 return state
             async with ticket:
                 generation.dispatched()

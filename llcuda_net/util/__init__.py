@@ -1,4 +1,4 @@
-"""What every package may use: addresses, logs, terminals, the version.
+"""What every package may use: addresses, logs, terminals, the version of the software.
 
 It imports only `errors`.
 """

@@ -79,7 +79,7 @@ async def test_others_go_on_while_one_waits_for_its_model(autojump_clock: object
     runner = cast(Runner, recorder)
 
     def enter(_: Generation, slot_request: SlotRequest) -> Ticket:
-        return scheduler.enter(slot_request, always=True)
+        return scheduler.submit(slot_request, always=True)
 
     def ready(_: Generation) -> None:
         pass
