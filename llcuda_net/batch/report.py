@@ -50,8 +50,9 @@ def lines(found: dict[str, Any]) -> list[str]:
         f"{found['written']:,} results written in {found['seconds']:.1f} s by {ranks}{already}",
     ]
     if found["tokens"]:
+        rate = three_digits(found["tokens_per_s"])
         out.append(
-            f"{found['tokens']:,} tokens: {three_digits(found['tokens_per_s'])}/s by the wall clock;"
+            f"{found['tokens']:,} tokens: {rate}/s by the wall clock;"
             f" efficiency {found['efficiency']:.0%} (of all --inflight, the share in use)"
         )
     for name, title in (("ttft_ms", "first token"), ("latency_ms", "whole answer")):

@@ -32,8 +32,8 @@ from llcuda_net.upstream.llama.sse import upstream_failure
 CONNECT_TIMEOUT = 5.0
 SHORT_TIMEOUT = 30.0
 _READ = 64 << 10
-#: What only llama-server knows, and other servers may refuse.
-_NOT_SENT = ("cache_prompt",)
+#: Who owns the models of a llama-server, which alone knows `cache_prompt`.
+_LLAMA = "llamacpp"
 
 
 class OpenAITarget:
@@ -173,11 +173,14 @@ class OpenAITarget:
 
     def _request(self, messages: list[dict[str, str]], params: dict[str, Any]) -> bytes:
         """The whole HTTP request."""
-        own = {name: value for name, value in params.items() if name not in _NOT_SENT}
+        own = dict(params)
         if "n_predict" in own:
             own["max_tokens"] = own.pop("n_predict")
-        if not own.get("ignore_eos"):  # not in OpenAI's own API: sent only where it says something
+        # What is not in OpenAI's own API, where it would be refused, is sent only if it matters.
+        if not own.get("ignore_eos"):
             own.pop("ignore_eos", None)
+        if self._owner != _LLAMA:
+            own.pop("cache_prompt", None)
         body = msgspec.json.encode(
             {
                 **own,

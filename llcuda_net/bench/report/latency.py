@@ -90,8 +90,7 @@ def client(found: dict[str, Any]) -> str:
     text += f" took {share:.0%} of a core"
     test = own["self_test"]
     if test is not None:
-        text += (
-            f"; from a server that does nothing it reads {three_digits(test['tokens_per_s'])} tokens/s,"
-            f" the first after {three_digits(test['ttft_ms'])} ms"
-        )
+        speed, first = three_digits(test["tokens_per_s"]), three_digits(test["ttft_ms"])
+        text += f"; from a server that does nothing it reads {speed} tokens/s,"
+        text += f" the first after {first} ms"
     return text

@@ -36,6 +36,7 @@ _STYLE: Any = {
     "text.color": _TEXT,
     "axes.labelcolor": _TEXT,
     "axes.edgecolor": _SOFT,
+    "axes.facecolor": "none",
     "axes.spines.top": False,
     "axes.spines.right": False,
     "axes.grid": True,
@@ -114,12 +115,14 @@ def chart(
     series = [each for each in series if each.points]
     if not series:
         return None
-    with _drawing(3.2) as drawing:
+    with _drawing(6.4, 3.2) as drawing:
         axes = drawing.subplots()
         for each in series:
             _draw(axes, each)
         _lay_out(axes.xaxis, x, [p[0] for each in series for p in each.points])
-        _lay_out(axes.yaxis, y, [p[1] for each in series for p in each.points])
+        up = [p[1] for each in series for p in each.points]
+        up += [end for each in series for ends in each.intervals if ends for end in ends]
+        _lay_out(axes.yaxis, y, up)
         for mark in marks:
             axes.axvline(mark.x, color=_SOFT, linestyle=(0, (4, 4)), linewidth=1)
             axes.annotate(
@@ -130,7 +133,7 @@ def chart(
                 textcoords="offset points",
             )
         if any(each.name for each in series):
-            axes.legend(loc="lower left", bbox_to_anchor=(0, 1.0), ncols=4, borderaxespad=0.3)
+            axes.legend(loc="lower left", bbox_to_anchor=(0, 1.0), ncols=5, borderaxespad=0.3)
         return Figure(title, _svg(drawing, title), caption)
 
 
@@ -141,7 +144,7 @@ def bars(
     total = sum(value for _, value in parts)
     if total <= 0:
         return None
-    with _drawing(0.9) as drawing:
+    with _drawing(12.8, 0.9) as drawing:
         axes = drawing.subplots()
         at = 0.0
         for number, (name, value) in enumerate(parts):
@@ -150,7 +153,7 @@ def bars(
             at += value
         axes.set_xlim(0, total)
         axes.set_axis_off()
-        axes.legend(loc="upper left", bbox_to_anchor=(0, 0), ncols=4, borderaxespad=0)
+        axes.legend(loc="upper left", bbox_to_anchor=(0, 0), ncols=8, borderaxespad=0)
         return Figure(title, _svg(drawing, title), caption)
 
 
@@ -163,12 +166,12 @@ def thin(points: Sequence[tuple[float, float]], most: int = 600) -> list[tuple[f
 
 
 @contextmanager
-def _drawing(height: float) -> Iterator[Drawing]:
-    """A drawing 6.4 inches wide, in the style of the page."""
+def _drawing(width: float, height: float) -> Iterator[Drawing]:
+    """A drawing of so many inches, in the style of the page."""
     with mpl.rc_context():
         mpl.rcdefaults()
         mpl.rcParams.update(_STYLE)
-        yield Drawing(figsize=(6.4, height), layout="constrained", facecolor="none")
+        yield Drawing(figsize=(width, height), layout="constrained", facecolor="none")
 
 
 def _draw(axes: Any, series: Series) -> None:

@@ -242,6 +242,13 @@ class LatencyBench:
         addresses = [about["address"] for about in self._about.values()]
         found["cautions"] += shared(addresses, document.cores())
         found["cautions"] += cautions(everything, self._schedule)
+        if not self.settings.request.cache_prompt:
+            found["cautions"] += [
+                f"{path}: {summary['cached_tokens']:,} of {summary['prompt_tokens']:,} tokens of"
+                " prompts came from the server's cache; those of --prompts synthetic share nothing"
+                for path, summary in found["paths"].items()
+                if summary["cached_tokens"]
+            ]
         if "direct" in self._about and self.load.rate is not None:
             found["cautions"].append(
                 "direct requests take slots that llcuda-server does not know to be taken:"

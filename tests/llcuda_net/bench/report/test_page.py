@@ -8,7 +8,7 @@ from xml.etree import ElementTree
 
 import pytest
 
-from llcuda_net.bench import document, page, plots
+from llcuda_net.bench.report import document, page, plots
 from llcuda_net.bench.report.cells import estimate, grid, number
 from llcuda_net.bench.report.plots import Axis, Mark, Series
 

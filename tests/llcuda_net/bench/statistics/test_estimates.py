@@ -7,77 +7,21 @@ import statistics
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
-from llcuda_net.bench.beta import beta_share, t_quantile, t_share
+from scipy.special import stdtr, stdtrit
 
 from llcuda_net.bench.statistics.estimates import (
     Estimate,
     bootstrap_mean,
     bootstrap_quantiles,
-    quantile,
     student,
-    supported,
+    t_bound,
     welch,
 )
 
 
-@pytest.mark.parametrize(
-    ("share", "freedom", "value"),
-    [  # of printed tables of Student's t
-        (0.975, 1, 12.706),
-        (0.975, 2, 4.303),
-        (0.975, 9, 2.262),
-        (0.95, 4, 2.132),
-        (0.995, 10, 3.169),
-        (0.975, 1000, 1.962),
-    ],
-)
-def test_t_is_that_of_the_tables(share: float, freedom: float, value: float) -> None:
-    assert t_quantile(share, freedom) == pytest.approx(value, abs=6e-4)
-    assert t_quantile(1 - share, freedom) == pytest.approx(-value, abs=6e-4)
-
-
-def test_beta_where_it_is_known_in_closed_form() -> None:
-    for x in (0.0, 0.1, 0.5, 0.9, 1.0):
-        assert beta_share(1, 1, x) == pytest.approx(x)
-        assert beta_share(2, 1, x) == pytest.approx(x**2)
-        assert beta_share(1, 3, x) == pytest.approx(1 - (1 - x) ** 3)
-    with pytest.raises(ValueError, match="no incomplete beta"):
-        beta_share(1, 1, 1.5)
-
-
-@given(st.floats(-50, 50), st.integers(1, 200))
-def test_the_quantile_inverts_the_share(t: float, freedom: int) -> None:
-    share = t_share(t, freedom)
-    if 1e-6 < share < 1 - 1e-6:
-        assert t_quantile(share, freedom) == pytest.approx(t, rel=1e-6, abs=1e-6)
-
-
-@pytest.mark.parametrize(
-    ("count", "share", "told"),
-    [(19, 0.5, False), (20, 0.5, True), (999, 0.99, False), (1000, 0.99, True), (99, 0.9, False)],
-)
-def test_no_percentile_that_the_sample_cannot_support(count: int, share: float, told: bool) -> None:
-    assert supported(count, share) is told
-    assert (quantile(list(range(count)), share) is not None) is told
-
-
-def test_a_quantile_is_a_value_of_the_sample() -> None:
-    values = list(range(1, 1001))
-    assert quantile(values, 0.5) == 500
-    assert quantile(values, 0.99) == 990
-    assert quantile(values, 0.9) == 900
-
-
-@given(st.lists(st.floats(0, 1e6), min_size=100, max_size=300), st.sampled_from([0.1, 0.5, 0.9]))
-def test_a_quantile_has_its_share_at_or_below_it(values: list[float], share: float) -> None:
-    found = quantile(values, share)
-    assert found is not None
-    below = sum(value <= found for value in values)
-    strictly = sum(value < found for value in values)
-    assert below >= share * len(values) - 1e-9
-    assert strictly < share * len(values)
+def test_students_bounds_are_those_of_the_tables() -> None:
+    for freedom, value in ((1, 12.706), (2, 4.303), (9, 2.262), (1000, 1.962)):
+        assert t_bound(freedom) == pytest.approx(value, abs=6e-4)
 
 
 def test_students_interval_of_a_textbook_sample() -> None:
@@ -99,13 +43,13 @@ def _covered(estimates: list[Estimate], truth: float) -> float:
 
 
 def test_intervals_hold_the_truth_as_often_as_they_say() -> None:
-    """At 95 %, of 300 samples: 0.95 +- 0.025 is two standard errors."""
+    """At 95 %, of 200 samples: 0.95 +- 0.03 is two standard errors."""
     means, medians, nineties, students = [], [], [], []
-    for seed in range(300):
-        values = np.random.default_rng(seed).exponential(1.0, 300)
-        mean = bootstrap_mean(values, seed=seed, resamples=300)
+    for seed in range(200):
+        values = np.random.default_rng(seed).exponential(1.0, 200)
+        mean = bootstrap_mean(values, seed=seed, resamples=200)
         half, tenth = bootstrap_quantiles(
-            [[value] for value in values], [0.5, 0.9], seed=seed, resamples=300
+            [[value] for value in values], [0.5, 0.9], seed=seed, resamples=200
         )
         whole = student(np.random.default_rng(seed).normal(3.0, 1.0, 5))
         assert mean is not None
@@ -116,10 +60,10 @@ def test_intervals_hold_the_truth_as_often_as_they_say() -> None:
         medians.append(half)
         nineties.append(tenth)
         students.append(whole)
-    assert 0.90 <= _covered(means, 1.0) <= 0.985
-    assert 0.90 <= _covered(medians, math.log(2)) <= 0.985
-    assert 0.90 <= _covered(nineties, math.log(10)) <= 0.985
-    assert 0.92 <= _covered(students, 3.0) <= 0.98
+    assert 0.89 <= _covered(means, 1.0) <= 0.985
+    assert 0.89 <= _covered(medians, math.log(2)) <= 0.985
+    assert 0.89 <= _covered(nineties, math.log(10)) <= 0.985
+    assert 0.91 <= _covered(students, 3.0) <= 0.985
 
 
 def test_blocks_widen_the_interval_of_values_that_follow_each_other() -> None:
@@ -164,8 +108,9 @@ def test_welch_by_hand() -> None:
     va, vb = statistics.variance(old) / 3, statistics.variance(new) / 3
     freedom = (va + vb) ** 2 / (va**2 / 2 + vb**2 / 2)
     assert found.estimate.value == pytest.approx(4.0)
-    half = t_quantile(0.975, freedom) * math.sqrt(va + vb)
+    half = stdtrit(freedom, 0.975) * math.sqrt(va + vb)
     assert found.estimate.low == pytest.approx(4.0 - half)
-    assert found.p == pytest.approx(2 * t_share(-4.0 / math.sqrt(va + vb), freedom))
+    assert found.p == pytest.approx(2 * stdtr(freedom, -4.0 / math.sqrt(va + vb)))
+    assert welch([1.0, 1.0], [2.0, 2.1, 2.2]) is not None
     assert welch([1.0], [2.0, 3.0]) is None
     assert welch([1.0, 1.0], [2.0, 2.0]) is None

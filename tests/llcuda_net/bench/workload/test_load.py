@@ -12,14 +12,14 @@ from trio.testing import MockClock
 
 from llcuda_net.batch.record import GAP, Outcome, Record, measured, values
 from llcuda_net.batch.targets.interface import Answer
-from llcuda_net.bench import schedules
-from llcuda_net.bench.statistics.estimates import quantile
+from llcuda_net.bench.workload import schedules
 from llcuda_net.bench.statistics.summary import difference, rates, summarise
 from llcuda_net.bench.workload.load import LEAD, Plan, Run
 from llcuda_net.bench.workload.prompts import Prompts
 from llcuda_net.bench.workload.schedules import Schedule
 from llcuda_net.bench.workload.validity import Bounds, Ceiling, cautions, lag_p99, problems, shared
 from llcuda_net.errors import ConnectError, InternalError, Overloaded, RequestTimeout
+from llcuda_net.util.quantile import quantile
 from tests.support.bench_targets import Fake
 
 PROMPTS = Prompts(["a", "b", "c"], "three")
@@ -254,7 +254,7 @@ def test_what_a_reader_must_know() -> None:
 
 
 def test_prompts(tmp_path: Path) -> None:
-    from llcuda_net.bench import prompts
+    from llcuda_net.bench.workload import prompts
     from llcuda_net.errors import ConfigError
 
     made = prompts.parse("synthetic:10-20", seed=1)

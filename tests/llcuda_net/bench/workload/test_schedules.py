@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from llcuda_net.bench import schedules
+from llcuda_net.bench.workload import schedules
 from llcuda_net.bench.workload.schedules import Schedule
 from llcuda_net.errors import ConfigError
 
