@@ -12,8 +12,8 @@ from trio.testing import MockClock
 
 from llcuda_net.batch.record import GAP, Outcome, Record, measured, values
 from llcuda_net.batch.targets.interface import Answer
-from llcuda_net.bench.workload import schedules
 from llcuda_net.bench.statistics.summary import difference, rates, summarise
+from llcuda_net.bench.workload import schedules
 from llcuda_net.bench.workload.load import LEAD, Plan, Run
 from llcuda_net.bench.workload.prompts import Prompts
 from llcuda_net.bench.workload.schedules import Schedule

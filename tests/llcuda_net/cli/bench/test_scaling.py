@@ -1,0 +1,40 @@
+"""`llcuda bench scaling`, with ranks that it starts itself."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.llcuda_net.cli.bench.conftest import QUICK, Bench, came_through
+
+
+def test_a_sweep_of_ranks(tmp_path: Path, upstream: str, bench: Bench) -> None:
+    page = tmp_path / "s.html"
+    code, found, said = bench(
+        "scaling", "--sweep", "1,2", "--server", upstream, "--inflight", "3", "--seconds", "0.4",
+        "--repeats", "1", "--html", str(page), *QUICK,
+    )  # fmt: skip
+    came_through(code, found, said)
+    one, two = found["rows"]
+    assert (one["ranks"], two["ranks"], two["inflight"]) == (1, 2, 6)
+    assert two["tokens_per_s"]["value"] == pytest.approx(
+        sum(each["tokens_per_s"]["value"] for each in two["each"]), rel=0.05
+    )
+    assert two["speedup"]["value"] > 0
+    assert two["mpi"]["allreduce of 8 bytes"] > 0
+    assert found["fits"] == []
+    assert "4 are needed" in found["fits_why"]
+    assert page.read_text().count("<svg") == 2
+
+
+def test_what_is_wrong_is_one_line(bench: Bench) -> None:
+    for arguments, said in (
+        (["--start", "demo"], "--start goes with --sweep"),
+        (["--sweep", "1,2", "--over", "servers", "--server", "a:1"], "needs as many"),
+        (["--sweep", "2,1"], "must be rising numbers"),
+    ):
+        code, _, text = bench("scaling", *arguments)
+        assert code == 2
+        assert said in text
+        assert len(text.splitlines()) == 1
