@@ -4,24 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from llcuda_net.batch.histogram import Histogram
+from llcuda_net.bench.runs.ranks import all_metrics
 from llcuda_net.bench.statistics.estimates import Estimate, student
 from llcuda_net.bench.statistics.laws import LAWS, POINTS, fit, karp_flatt, speedup
-
-
-def merged(runs: list[dict[str, Any]]) -> dict[str, Any]:
-    """The latencies of several runs together."""
-    found = {}
-    for name in runs[0]:
-        whole = Histogram()
-        for run in runs:
-            whole.merge(Histogram.decode(run[name]["histogram"]))
-        found[name] = {
-            "count": len(whole),
-            **whole.percentiles_ms(),
-            "histogram": whole.encode(),
-        }
-    return found
 
 
 def fill(whole: dict[str, Any], points: list[dict[str, Any]], over: str) -> None:
@@ -44,7 +29,7 @@ def fill(whole: dict[str, Any], points: list[dict[str, Any]], over: str) -> None
             sum(values) / len(values), *((first["low"], first["high"]) if len(own) == 1 else ())
         )
         row = {**own[0], "size": size, "runs": len(own), "tokens_per_s": estimate.as_dict()}
-        row["metrics"] = merged([point["metrics"] for point in own])
+        row["metrics"] = all_metrics([point["metrics"] for point in own])
         row["imbalance"] = sum(point["imbalance"] for point in own) / len(own)
         rows.append(row)
         whole["repetitions"][f"tokens_per_s at {size}"] = values

@@ -17,7 +17,6 @@ from llcuda_net.batch.mpi import Communicator
 from llcuda_net.batch.record import GAP, outcomes, values
 from llcuda_net.batch.targets.interface import Target
 from llcuda_net.bench.report import document
-from llcuda_net.bench.runs import curve
 from llcuda_net.bench.runs.once import Once, Say, once, silent
 from llcuda_net.bench.runs.settings import Access, Settings
 from llcuda_net.bench.statistics.estimates import student
@@ -225,6 +224,21 @@ async def costs(communicator: Communicator) -> dict[str, float]:
     return found
 
 
+def all_metrics(runs: list[dict[str, Any]]) -> dict[str, Any]:
+    """The latencies of several runs together."""
+    found = {}
+    for name in runs[0]:
+        whole = Histogram()
+        for run in runs:
+            whole.merge(Histogram.decode(run[name]["histogram"]))
+        found[name] = {
+            "count": len(whole),
+            **whole.percentiles_ms(),
+            "histogram": whole.encode(),
+        }
+    return found
+
+
 def together(everyone: list[dict[str, Any]], merged: dict[str, str]) -> dict[str, Any]:
     """What all ranks reached, from each one's figures."""
     batches = [sum(parts) for parts in zip(*(one["batches"] for one in everyone), strict=True)]
@@ -232,7 +246,7 @@ def together(everyone: list[dict[str, Any]], merged: dict[str, str]) -> dict[str
     assert total is not None
     each = [one["tokens_per_s"]["value"] for one in everyone]
     mean = statistics.fmean(each)
-    metrics = curve.merged([{name: {"histogram": text} for name, text in merged.items()}])
+    metrics = all_metrics([{name: {"histogram": text} for name, text in merged.items()}])
     hosts = {one["host"] for one in everyone}
     slots = {one["server"]: one["about"]["slots"] for one in everyone}
     known = None if None in slots.values() else sum(slots.values())

@@ -91,7 +91,6 @@ def _run(args: argparse.Namespace, argv: list[str], tool: Tool) -> int:
     need_extra()
 
     from llcuda_net.bench.report import document, scaling
-    from llcuda_net.bench.runs import curve
     from llcuda_net.bench.runs.ranks import Load
     from llcuda_net.bench.workload.validity import shared
     from llcuda_net.util import logs
@@ -114,6 +113,9 @@ def _run(args: argparse.Namespace, argv: list[str], tool: Tool) -> int:
             return Exit.OK
         found = document.begin(tool.name, argv, args.seed, _settings(args, settings))
         points = [point]
+
+    from llcuda_net.bench.runs import curve  # with its solver: not for every rank
+
     curve.fill(found, points, args.over if args.sweep else "ranks")
     addresses = [one["server"] for one in points[0]["each"]]
     found["cautions"] += shared(addresses, document.cores())

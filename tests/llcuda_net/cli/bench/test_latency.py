@@ -4,10 +4,19 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
+from llcuda_net.batch import post_process
 from tests.llcuda_net.cli.bench.conftest import QUICK, Bench, came_through
 
 
-def test_both_ways(tmp_path: Path, upstream: str, bench: Bench) -> None:
+def test_both_ways(
+    tmp_path: Path, upstream: str, bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    worked: list[tuple[int, int]] = []
+    monkeypatch.setattr(  # the kernel itself has tests of its own, and takes seconds to compile
+        post_process, "spin", lambda seeds, rounds: worked.append((len(seeds), rounds))
+    )
     page = tmp_path / "a.html"
     code, found, said = bench(
         "latency", "--server", upstream, "--direct", upstream, "--rate", "60", "--repeats", "2",
@@ -26,6 +35,7 @@ def test_both_ways(tmp_path: Path, upstream: str, bench: Bench) -> None:
     assert found["machine"]["cores"] >= 1
     assert found["post"].startswith("spin, 1,000 numbers, 2 rounds")
     assert gateway["post"]["count"] == gateway["requests"]
+    assert set(worked) == {(1000, 1), (1000, 2)}
     assert page.read_text().count("<svg") >= 4
     assert "the gateway's own cost" in said
 

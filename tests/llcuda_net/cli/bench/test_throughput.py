@@ -10,11 +10,12 @@ from tests.llcuda_net.cli.bench.conftest import QUICK, Bench
 def test_against_concurrency_and_rate(tmp_path: Path, upstream: str, bench: Bench) -> None:
     page = tmp_path / "t.html"
     code, found, said = bench(
-        "throughput", "--server", upstream, "--concurrency", "1,2,8,16", "--rates", "20,40",
-        "--seconds", "0.3", "--rounds", "1", "--slo", "ttft=5s,tpot=1s", "--html", str(page), *QUICK,
+        "throughput", "--server", upstream, "--concurrency", "2,16", "--rates", "20,40",
+        "--seconds", "0.3", "--rounds", "1", "--slo", "ttft=5s,tpot=1s", "--html", str(page),
+        *QUICK,
     )  # fmt: skip
     assert code in (0, 1), said  # on a busy machine INVALID
-    assert [row["load"] for row in found["concurrency"]] == [1, 2, 8, 16]
+    assert [row["load"] for row in found["concurrency"]] == [2, 16]
     assert [row["load"] for row in found["rates"]] == [20, 40]
     assert any("8 slots" in text for text in found["cautions"])
     assert found["settings"]["slo"] == {"ttft": 5.0, "tpot": 1.0}
