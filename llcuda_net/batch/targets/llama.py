@@ -7,8 +7,8 @@ from typing import Any
 from llcuda_net.batch.record import Record
 from llcuda_net.batch.targets.interface import About, Answer, Clock
 from llcuda_net.errors import Unsupported
+from llcuda_net.upstream.interface import CompletionEvent
 from llcuda_net.upstream.llama.client import LlamaServer
-from llcuda_net.upstream.llama.sse import CompletionEvent
 
 #: llama-server's reasons to stop, as the gateway names them.
 _REASONS = {"eos": "stop", "word": "stop", "limit": "length"}

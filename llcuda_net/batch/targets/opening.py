@@ -65,7 +65,7 @@ async def open_target(
                 return
             poller = Poller()
             llama = LlamaServer(
-                server, poller, api_key=api_key, patience=StreamTimeouts(stall=stall_timeout)
+                server, poller, api_key=api_key, timeouts=StreamTimeouts(stall=stall_timeout)
             )
             stack.push_async_callback(llama.aclose)
             nursery = await stack.enter_async_context(in_nursery())
