@@ -19,6 +19,7 @@ _GROUPS = {
     "doctor": ("llcuda_net.cli.doctor", "what this machine has, and whether the kernels are right"),
     "batch": ("llcuda_net.cli.batch.batch", "answer every prompt of a file, without llcuda-server"),
     "infer": ("llcuda_net.cli.batch.infer", "answer one prompt, without llcuda-server"),
+    "bench": ("llcuda_net.cli.bench.command", "measure latency, throughput and scaling"),
     "top": ("llcuda_net.cli.top.command", "how a server is, live: slots, queue, upstreams"),
     "results": (
         "llcuda_net.cli.results.command",

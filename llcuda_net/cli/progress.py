@@ -8,7 +8,7 @@ import time
 from types import TracebackType
 
 from llcuda_net.cli.common import paint
-from llcuda_net.util.terminal import is_terminal
+from llcuda_net.util.terminal import is_clever, is_terminal
 
 #: Seconds between two updates.
 _PAUSE = 0.1
@@ -60,3 +60,27 @@ class Progress:
         trace: TracebackType | None,
     ) -> None:
         self.erase()
+
+
+class Ticker:
+    """One line on stderr that says what is going on; on terminals only."""
+
+    def __init__(self) -> None:
+        self._wanted = is_clever(sys.stderr)
+        self._shown = False
+        self._next = 0.0
+
+    def say(self, text: str) -> None:
+        """Show it, unless something was shown just now."""
+        if self._wanted and time.monotonic() >= self._next:
+            sys.stderr.write(f"\r\x1b[K{text}")
+            sys.stderr.flush()
+            self._shown = True
+            self._next = time.monotonic() + _PAUSE
+
+    def erase(self) -> None:
+        """Take the line away."""
+        if self._shown:
+            sys.stderr.write("\r\x1b[K")
+            sys.stderr.flush()
+            self._shown = False

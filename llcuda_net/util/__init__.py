@@ -1,4 +1,4 @@
-"""What every package may use: addresses, logs, terminals, the version of the software.
+"""What every package may use: addresses, logs, terminals, quantiles, the version.
 
 It imports only `errors`.
 """
