@@ -30,8 +30,7 @@ from llcuda_net.generation.generation import Generation, Place
 from llcuda_net.generation.persistence import Persistence
 from llcuda_net.generation.publisher import Publisher
 from llcuda_net.generation.registry import Registry, unknown
-from llcuda_net.generation.resuming import Resumer
-from llcuda_net.generation.runner import Runner
+from llcuda_net.generation.runner import Resumer, Runner
 from llcuda_net.scheduler.scheduler import Scheduler
 from llcuda_net.scheduler.ticket import SlotRequest, Ticket
 from llcuda_net.server import queries
