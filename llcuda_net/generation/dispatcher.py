@@ -10,16 +10,16 @@
 from __future__ import annotations
 
 import functools
-from typing import Any
 
 import structlog
 import trio
 
-from llcuda_net.errors import Interrupted, RequestError, Unsupported, request_error
+from llcuda_net.errors import Interrupted, RequestError, request_error
 from llcuda_net.generation import continuation, sampling
 from llcuda_net.generation.generation import Generation
 from llcuda_net.generation.outcome import Outcome
 from llcuda_net.generation.persistence import Persistence
+from llcuda_net.generation.prompt import checked_params, render, text_so_far
 from llcuda_net.generation.publisher import Publisher
 from llcuda_net.scheduler.scheduler import Scheduler
 from llcuda_net.scheduler.ticket import SlotRequest, Ticket
@@ -69,7 +69,7 @@ class Dispatcher:
             only: the one upstream that will do.
             until: see Need.
         """
-        text = _so_far(generation)
+        text = text_so_far(generation)
         tokens = prefix_cache.tokens_in(text)
         requirement = Requirement(
             model=model_key,
@@ -188,7 +188,7 @@ class Dispatcher:
         properties = await lease.properties()
         news: str | None = None
         generation.continued(0)
-        checked = _checked(generation, properties.context)
+        checked = checked_params(generation, properties.context)
         prompt = generation.prompt if generation.rendered is None else generation.rendered
         if prompt is None:
             assert generation.messages is not None
@@ -209,7 +209,7 @@ class Dispatcher:
             assert generation.messages is not None
             prompt = await render(generation.messages, lease)
         generation.rendered = prompt
-        checked = _checked(generation, properties.context)
+        checked = checked_params(generation, properties.context)
         tokens = TokenLog(generation.pieces, generation.ids, counts=generation.counts)
         try:
             plan = await continuation.plan(prompt, checked, tokens, backend.upstream)
@@ -280,7 +280,7 @@ class Dispatcher:
             await lease.backend.upstream.complete(prompt, checked | lease.params, on_events, sent)
         finally:
             self._publisher.publish()
-        lease.done(_so_far(generation), generation.final)
+        lease.done(text_so_far(generation), generation.final)
 
     def _extend_reading(
         self, generation: Generation, lease: Lease, events: list[CompletionEvent]
@@ -308,39 +308,7 @@ class Dispatcher:
         generation.cacheable = sampling.is_deterministic(generation.params)
 
 
-def _checked(generation: Generation, context: int) -> dict[str, Any]:
-    """Its parameters for an upstream: another one may have more context."""
-    return sampling.check(sampling.within(generation.params, context), context)
-
-
-async def render(messages: list[dict[str, str]], lease: Lease) -> str:
-    """The prompt that the model's chat template makes of messages.
-
-    Raises:
-        RequestError: it has none, or refuses them.
-    """
-    properties = await lease.properties()
-    if properties.has_template:
-        return await lease.backend.upstream.render(messages)
-    if len(messages) == 1 and messages[0]["role"] == "user":
-        return messages[0]["content"]
-    raise Unsupported(
-        f"the model {properties.model} has no chat template; send one message, or a raw prompt",
-    )
-
-
 def need_of(slot_request: SlotRequest) -> Requirement:
     """What a claim needs of an upstream."""
     assert isinstance(slot_request.key, Requirement)
     return slot_request.key
-
-
-def _so_far(generation: Generation) -> str:
-    """Prompt and answer so far, as prefix.py compares them."""
-    text = prefix_cache.text_of(generation.prompt, generation.messages)
-    if not generation.pieces:
-        return text
-    answer = "".join(generation.pieces)
-    if generation.messages is None:
-        return text + answer
-    return text + prefix_cache.turn("assistant", answer)

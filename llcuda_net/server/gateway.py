@@ -1,15 +1,14 @@
-"""The server: listeners and sessions on one side, upstreams on the other, generations between.
+"""The gateway: sessions on one side, upstreams on the other, generations between.
 
 The way of a request: session -> submit -> Runner -> Dispatcher -> upstream -> Generation.extend ->
-Publisher -> streams -> outbox. Each generation runs in the server's own nursery, since it belongs
-to no connection.
+Publisher -> streams -> write buffer. Each generation runs in the gateway's own nursery, since it
+belongs to no connection.
 """
 
 from __future__ import annotations
 
 import contextlib
 import functools
-from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from typing import Any
 from weakref import WeakKeyDictionary, WeakValueDictionary
@@ -35,7 +34,7 @@ from llcuda_net.generation.runner import Runner
 from llcuda_net.scheduler.scheduler import Scheduler
 from llcuda_net.scheduler.ticket import SlotRequest, Ticket
 from llcuda_net.server import queries
-from llcuda_net.server.tcp.session import Session
+from llcuda_net.server.tcp.listener import Listener
 from llcuda_net.storage.records import Level
 from llcuda_net.storage.storage import Recovered
 from llcuda_net.telemetry.observers import ServerState, Watches
@@ -53,8 +52,6 @@ log = structlog.get_logger(__name__)
 _FAREWELL = 1.0
 #: Seconds between two looks for generations whose model has no upstream any more.
 _SWEEP = 1.0
-#: Connections that may be in the handshake at once; one more ends the oldest of them.
-MAX_GREETING = 256
 
 
 class Gateway:
@@ -115,18 +112,23 @@ class Gateway:
         self._waits: WeakKeyDictionary[Ticket, Generation] = WeakKeyDictionary()
         self._finding = trio.Lock()
         self._replayed: WeakValueDictionary[str, Generation] = WeakValueDictionary()
-        self._greeting: OrderedDict[Session, None] = OrderedDict()
-        self._sessions: set[Session] = set()
-        self._session_count = 0
+        self.listener = Listener(self, settings.max_connections)
         self._draining = False
         self._reporter = Reporter(pool, self._admission, self._registry, self._persistence)
         #: Told of each request when it is over.
         self.watch = Watches()
         #: How we stand, for whoever watches.
         self.standing = ServerState(
-            settings, pool, self._admission, self._registry, self._sessions, self._persistence
+            settings, pool, self._admission, self._registry, self.listener, self._persistence
         )
         self._nursery: trio.Nursery
+
+    def __repr__(self) -> str:
+        state = "draining" if self._draining else "serving"
+        return (
+            f"<Gateway {state} sessions={len(self.listener.sessions)}"
+            f" generations={len(self._registry)} queued={self._admission.queued}>"
+        )
 
     def _place(self, ticket: Ticket) -> Lease | None:
         return self._pool.place(need_of(ticket.slot_request), ticket.slot_request.user.name)
@@ -155,8 +157,7 @@ class Gateway:
             # Whoever attaches is told of the new run, so the next server must know of it, too.
             with contextlib.suppress(RequestError):  # without it none of them goes on
                 await self._persistence.sync()
-            self._accepting = trio.CancelScope()
-            self._nursery.start_soon(self._accept, listeners)
+            self._nursery.start_soon(self.listener.run, listeners, self._nursery)
             task_status.started()
 
     async def _follow_pool(self) -> None:
@@ -164,11 +165,6 @@ class Gateway:
         while True:
             await self._pool.wait_change()
             self._admission.pump()
-
-    async def _accept(self, listeners: Sequence[trio.abc.Listener[Any]]) -> None:
-        with self._accepting:
-            # Sleeps and goes on when descriptors run out (EMFILE and its kin).
-            await trio.serve_listeners(self._serve, list(listeners), handler_nursery=self._nursery)
 
     async def drain(self, grace: float) -> None:
         """Take nothing new, let what runs come to its end for `grace` seconds, then stop.
@@ -179,17 +175,14 @@ class Gateway:
         if self._draining:
             return
         self._draining = self.standing.draining = True
-        self._accepting.cancel()
         log.info("draining", seconds=grace, running=len(self._registry))
-        for session in self._sessions:
-            session.go_away(grace)
+        self.listener.drain(grace)
         for generation in self._registry:
             if generation.stranded:
                 generation.suspend()
         await self._settle(grace)
         error = _shutting_down("the server stopped before the end; try again later")
-        for session in tuple(self._sessions):
-            session.hand_back(error)
+        self.listener.hand_back(error)
         for generation in self._registry:
             if generation.level.journalled:
                 generation.suspend()
@@ -223,45 +216,15 @@ class Gateway:
         """Wait, for a bounded time, until nothing runs and everything has been sent."""
         with trio.move_on_after(seconds):
             # Polled: it takes many parts to be quiet, and happens once in a server's life.
-            while len(self._registry) or any(s.busy for s in self._sessions):  # noqa: ASYNC110
+            while len(self._registry) or self.listener.busy:  # noqa: ASYNC110
                 await trio.sleep(0.02)
 
     # -- sessions -----------------------------------------------------------------------------
 
-    @property
-    def full(self) -> bool:
-        """Whether one more client would be too many."""
-        return len(self._sessions) >= self.settings.max_connections
-
-    async def _serve(self, stream: trio.abc.Stream) -> None:
-        self._session_count += 1
-        number = self.standing.connections_opened = self._session_count
-        session = Session(self, stream, number)
-        self._greeting[session] = None
-        if len(self._greeting) > MAX_GREETING:
-            # A client that means it has greeted long before it becomes the oldest.
-            oldest, _ = self._greeting.popitem(last=False)
-            oldest.scope.cancel()
-        try:
-            await session.run()
-        except Exception:
-            log.exception("session_crashed", session=number)
-        finally:
-            self._greeting.pop(session, None)
-            self._sessions.discard(session)
-
-    def session_greeted(self, session: Session) -> None:
-        """A session's client has been let in."""
-        self._greeting.pop(session, None)
-        self._sessions.add(session)
-        if self._draining:
-            session.go_away(self.settings.drain_seconds)
-
     def check_users(self) -> None:
         """The users have changed: sessions learn who they are of, or end; limits hold at once."""
         self._admission.take_users(self.users.named)
-        for session in tuple(self._sessions):
-            session.check_user()
+        self.listener.check_users()
 
     # -- requests -----------------------------------------------------------------------------
 
@@ -450,7 +413,7 @@ class Gateway:
     async def report(self, user: User) -> dict[str, Any]:
         """What a status request is answered with; see reporting.py."""
         report = self._reporter.report(
-            user, draining=self._draining, connections=len(self._sessions)
+            user, draining=self._draining, connections=len(self.listener.sessions)
         )
         if self.analyst is not None:
             with contextlib.suppress(RequestError), trio.move_on_after(2):

@@ -265,9 +265,9 @@ class Metrics(Observer):
         generations = len(now.generations)
         yield _gauge("llcuda_generations", "Generations that have not ended.", generations)
         yield _gauge("llcuda_streams", "Requests open on connections.", now.streams)
-        yield _gauge("llcuda_connections", "Clients connected.", len(now.sessions))
+        yield _gauge("llcuda_connections", "Clients connected.", len(now.connections.sessions))
         yield _gauge("llcuda_connections_limit", "Clients at once.", settings.max_connections)
-        opened = now.connections_opened
+        opened = now.connections.opened
         yield _counter("llcuda_connections_opened", "Connections since the start.", opened)
 
     def _waiting(self, now: ServerState) -> Iterator[Metric]:

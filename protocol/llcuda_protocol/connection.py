@@ -3,11 +3,11 @@
 Rules of this file:
 - `receive_data` only stores; `next_event` takes one frame at a time, so memory is bounded by what
   the caller feeds in between plus one frame of at most the limit.
-- Whatever arrives gives events or RemoteProtocolError, never another exception.
-- Whatever the caller does wrong gives LocalProtocolError, and then nothing has changed.
+- Any input results in events or RemoteProtocolError, never in another exception.
+- A mistake of the caller raises LocalProtocolError, and then nothing has changed.
 - The tables in `states.py` decide what is allowed, `streams.py` counts credit and sequence, and
   this file adds limits.
-- Both directions pass the same checks: what `send` lets out, the other side's `next_event` takes.
+- Both directions pass the same checks: the other side's `next_event` accepts what `send` returns.
 """
 
 from __future__ import annotations
@@ -48,20 +48,25 @@ class Connection:
 
     Args:
         role: which end this is.
-        limits: what this end is ready to receive. The ones announced in the handshake replace them.
+        limits: what this end is ready to receive. The limits announced in the handshake replace
+            them.
+
+    Attributes:
+        limits: what this end accepts.
+        peer_limits, version: the other side's limits and the version, known after the handshake.
+        state: see `states.py`.
     """
 
     def __init__(self, role: Role, limits: Limits | None = None) -> None:
         self.role = role
         self.limits = limits if limits is not None else Limits()
-        #: The other side's limits and the version, known once the handshake is over.
         self.peer_limits: Limits | None = None
         self.version: int | None = None
         self.state = ConnectionState.NEW
         self._peer = Role.SERVER if role is Role.CLIENT else Role.CLIENT
         self._reader = Reader()
         self._preface_sent = False
-        self._versions: list[int] = list(VERSIONS)  # that the client offers
+        self._versions: list[int] = list(VERSIONS)  # those that the client offers
         self._streams: dict[int, Stream] = {}
         self._last_stream = 0
         self._failure: RemoteProtocolError | None = None
@@ -69,10 +74,14 @@ class Connection:
         #: once the handshake is over; Welcome itself comes before.
         self._max_frame_out = HEADER + HANDSHAKE_MAX_FRAME
 
+    def __repr__(self) -> str:
+        streams, held = len(self._streams), len(self._reader)
+        return f"<Connection {self.role} {self.state}, {streams} streams, {held} bytes buffered>"
+
     # -- receiving ----------------------------------------------------------------------------
 
     def receive_data(self, data: bytes | bytearray | memoryview) -> None:
-        """Take bytes that arrived; b"" says that the other side has closed its end.
+        """Take bytes that arrived; b"" means that the other side has closed its end.
 
         Raises:
             LocalProtocolError: bytes after b"".
@@ -87,7 +96,7 @@ class Connection:
     def next_event(self) -> ev.Event | None:
         """The next event, or None when more data is needed.
 
-        ConnectionClosed is the last event, and is given again by every later call.
+        ConnectionClosed is the last event, and every later call returns it again.
 
         Raises:
             RemoteProtocolError: the other side broke the protocol. The connection is then closed;
@@ -112,7 +121,7 @@ class Connection:
                 return event
 
     def _receive(self, event: ev.Frame) -> bool:
-        """Apply an event of the other side; False if it is to be dropped."""
+        """Apply an event of the other side; False if it is dropped."""
         kind = event.KIND
         name = kind.name.lower()
         number: int = getattr(event, "stream", 0)
@@ -201,7 +210,7 @@ class Connection:
     # -- sending ------------------------------------------------------------------------------
 
     def send(self, event: ev.Frame) -> bytes:
-        """The bytes that say `event`, after checking that it may be said now.
+        """The bytes of `event`, after checking that it may be sent now.
 
         Raises:
             LocalProtocolError: it may not. Nothing has changed.
@@ -244,8 +253,8 @@ class Connection:
         """The bytes of as many pieces of `event` as credit and the peer's limit allow now.
 
         Returns:
-            the bytes and how many pieces are in them; (b"", 0) while the stream has no credit. One
-            piece always goes while any credit is left, so that no piece can block a stream.
+            the bytes and the number of pieces in them; (b"", 0) while the stream has no credit.
+            One piece is always sent while any credit is left, so that no piece can block a stream.
 
         Raises:
             LocalProtocolError: the stream cannot carry tokens now, or one piece alone is larger
@@ -298,7 +307,7 @@ class Connection:
 
     @property
     def buffered(self) -> int:
-        """Bytes received and not yet taken: after next_event's None, less than one frame."""
+        """Bytes received and not yet taken: less than one frame, after next_event returned None."""
         return len(self._reader)
 
     def _send_on_connection(self, event: ev.Frame, kind: Kind) -> bytes:
@@ -306,7 +315,7 @@ class Connection:
         if state is None:
             raise LocalProtocolError(f"{kind.name.lower()} while the connection is {self.state}")
         if isinstance(event, ev.Welcome) and event.version != self.version:
-            raise LocalProtocolError(f"version {event.version}; what was agreed is {self.version}")
+            raise LocalProtocolError(f"version {event.version}; {self.version} was agreed")
         data = self._encode(event)
         if isinstance(event, ev.Hello | ev.Welcome):
             self.limits = Limits(event.max_frame, event.max_streams)
@@ -325,7 +334,7 @@ class Connection:
         if kind not in OPENING:
             raise LocalProtocolError(f"{name} on stream {number}, which is not open")
         if number <= self._last_stream:
-            raise LocalProtocolError(f"stream numbers only grow; {number} is used up")
+            raise LocalProtocolError(f"stream numbers only grow; {number} was used before")
         most = self.peer_limits.max_streams if self.peer_limits else 0
         if len(self._streams) >= most:
             raise LocalProtocolError(f"the server allows at most {most} streams at once")

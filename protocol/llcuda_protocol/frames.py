@@ -1,7 +1,7 @@
 """Frames to bytes and back: a big-endian u32 length, then one msgpack array [kind, stream, …].
 
-Hot and tiny frames are positional, the others carry one map. Decoding raises FrameError and nothing
-else, whatever the bytes.
+Hot and tiny frames are positional, the others carry one map. Decoding raises FrameError and no
+other exception, for any bytes.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ _COLD: dict[Kind, tuple[type[Any], Check]] = {
         ev.Report,
     )
 }
-#: What a key means when it is left out.
+#: The value of a key that is left out.
 _DEFAULTS: dict[Kind, dict[str, Any]] = {
     kind: {
         f.name: f.default if f.default_factory is MISSING else f.default_factory()
@@ -108,7 +108,7 @@ def encode(event: ev.Frame) -> bytes:
 
 
 def encode_tokens(event: ev.Tokens) -> bytes:
-    """The bytes of a tokens frame: the path of every token, so it checks no more than it must.
+    """The bytes of a tokens frame: the path of every token, so it checks only what it must.
 
     Raises:
         ValueError: the pieces, ids or log-probabilities are not what the protocol allows.
@@ -167,7 +167,7 @@ def decode(body: bytes | bytearray) -> ev.Frame:
             body, raw=False, strict_map_key=True, ext_hook=_refuse_extension, timestamp=0
         )
     except Exception as error:
-        # Mostly ValueError, but also MemoryError: nothing of msgpack's may pass this boundary.
+        # Mostly ValueError, but also MemoryError: no exception of msgpack may pass this boundary.
         raise FrameError(ErrorCode.MALFORMED_FRAME, f"not msgpack: {_cause(error)}") from None
     if type(frame) is not list or len(frame) < 2:
         raise FrameError(ErrorCode.MALFORMED_FRAME, "a frame is an array [kind, stream, ...]")
@@ -181,7 +181,7 @@ def decode(body: bytes | bytearray) -> ev.Frame:
             raise FrameError(ErrorCode.UNKNOWN_KIND, f"there is no kind {number_}") from None
         if kind in ON_CONNECTION:
             if type(stream) is not int or stream != 0:
-                raise ValueError(f"{kind.name.lower()} goes on stream 0")
+                raise ValueError(f"{kind.name.lower()} belongs on stream 0")
         elif not (kind is Kind.ERROR and type(stream) is int and stream == 0):
             _STREAM.apply(stream, "stream")
         return _event(kind, stream, frame)
@@ -250,7 +250,7 @@ def _check_pieces(pieces: Any) -> None:
 
 def _column(column: Any, pieces: list[str], name: str) -> list[Any]:
     if type(column) is not list or len(column) != len(pieces):
-        raise ValueError(f"{name} must hold one entry a piece")
+        raise ValueError(f"{name} must hold one entry per piece")
     return column
 
 

@@ -70,13 +70,6 @@ class SessionHost(Protocol):
     agent: str
     unflushed: set[Flushable]
 
-    @property
-    def full(self) -> bool:
-        """Whether one more client would be too many."""
-
-    def session_greeted(self, session: Session) -> None:
-        """A session's client has been let in."""
-
     def submit(self, request: Generate, user: User) -> Generation:
         """Start a generation, or join the one with the same key; or raise RequestError."""
 
@@ -103,8 +96,11 @@ class Session:
     """Serves one connection until either side ends it.
 
     Args:
+        server: answers its requests.
         stream: the connection, TLS included where there is TLS.
         number: names the session in the log.
+        is_full: whether one more client would be too many.
+        on_greeted: called when the client has been let in.
 
     Attributes:
         user: whose token the client gave; there is none before it is let in.
@@ -112,8 +108,19 @@ class Session:
 
     user: User
 
-    def __init__(self, server: SessionHost, stream: trio.abc.Stream, number: int) -> None:
+    def __init__(
+        self,
+        server: SessionHost,
+        stream: trio.abc.Stream,
+        number: int,
+        *,
+        is_full: Callable[[], bool],
+        on_greeted: Callable[[Session], None],
+    ) -> None:
         settings = server.settings
+        self._number = number
+        self._is_full = is_full
+        self._on_greeted = on_greeted
         self.greeted = False
         #: Ends the session, from outside.
         self.scope = trio.CancelScope()
@@ -130,6 +137,13 @@ class Session:
         self._log = log.bind(session=number)
         self._first_bytes = b""
         self._token: str | None = None
+
+    def __repr__(self) -> str:
+        user = f" user={self.user.name!r}" if self.greeted else " greeting"
+        return (
+            f"<Session {self._number}{user} {self._connection.state}"
+            f" streams={self.open_streams} unsent={len(self._buffer)}>"
+        )
 
     @property
     def busy(self) -> bool:
@@ -164,7 +178,7 @@ class Session:
             with trio.move_on_after(self._server.settings.handshake_timeout):
                 greeted = await self._handshake()
             if greeted:
-                self._server.session_greeted(self)
+                self._on_greeted(self)
                 with self._listening:
                     await self._listen()
             elif self._connection.state is ConnectionState.NEW:
@@ -202,7 +216,7 @@ class Session:
             self._log.warning("unauthorized", token_given=event.token is not None)
             self._refuse(ErrorCode.UNAUTHORIZED, "the token is missing or wrong")
             return False
-        if self._server.full:
+        if self._is_full():
             self._refuse(
                 ErrorCode.TOO_MANY_CONNECTIONS, "too many connections; try again later", retry=True
             )

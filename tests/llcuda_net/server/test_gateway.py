@@ -245,7 +245,7 @@ async def test_nothing_leaks_whatever_clients_do(autojump_clock: object) -> None
                 await peer.stream.aclose()
         await trio.sleep(60)
         await all_quiet(server, upstream, listener)
-        assert len(server._sessions) <= 1 + 30 // 4 + 1
+        assert len(server.listener.sessions) <= 1 + 30 // 4 + 1
         assert not any(isinstance(b, WriteBuffer) and b.closed for b in server.unflushed)
 
 
