@@ -15,7 +15,7 @@ _NAME = re.compile(r"[^\s\x00-\x1f]{1,128}")
 
 
 @dataclass(frozen=True, slots=True)
-class Spec:
+class UpstreamSpec:
     """An upstream.
 
     Attributes:
@@ -36,7 +36,7 @@ class Spec:
     roles: frozenset[str] = frozenset(ROLES)
 
 
-def parse(value: Any, where: str) -> tuple[Spec, ...]:
+def parse(value: Any, where: str) -> tuple[UpstreamSpec, ...]:
     """The upstreams of a setting: a URL, or several by commas; or a list of URLs and tables.
 
     Args:
@@ -59,9 +59,9 @@ def parse(value: Any, where: str) -> tuple[Spec, ...]:
     return found
 
 
-def _one(entry: Any, where: str) -> Spec:
+def _one(entry: Any, where: str) -> UpstreamSpec:
     if isinstance(entry, str):
-        return Spec(entry, _named(entry))
+        return UpstreamSpec(entry, _named(entry))
     if not isinstance(entry, Mapping):
         raise ConfigError(f"{where} must be a URL or a table, not {entry!r}")
     values = {key.replace("-", "_"): value for key, value in entry.items()}
@@ -77,7 +77,7 @@ def _one(entry: Any, where: str) -> Spec:
     values.setdefault("name", _named(values["url"]))
     if "roles" in values:
         values["roles"] = frozenset(values["roles"])
-    return Spec(**values)
+    return UpstreamSpec(**values)
 
 
 def _named(url: str) -> str:

@@ -18,7 +18,7 @@ from typing import Any
 import structlog
 import trio
 
-from llcuda_net.config.upstreams import COMPLETIONS, Spec
+from llcuda_net.config.upstreams import COMPLETIONS, UpstreamSpec
 from llcuda_net.errors import RequestError, UpstreamStalled
 from llcuda_net.upstream.circuit_breaker import CircuitBreaker
 from llcuda_net.upstream.circuit_breaker import State as BreakerState
@@ -74,7 +74,7 @@ class Backend:
 
     def __init__(
         self,
-        spec: Spec,
+        spec: UpstreamSpec,
         upstream: Upstream,
         *,
         folder: Path | None = None,
@@ -254,7 +254,7 @@ class Backend:
         self._reported = reported
         return self._resize(properties) or self.key_expired
 
-    def apply(self, spec: Spec) -> bool:
+    def apply(self, spec: UpstreamSpec) -> bool:
         """Apply a changed spec, in which weight or slots are different."""
         self.spec = spec
         properties = self.upstream.properties

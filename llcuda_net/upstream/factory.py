@@ -10,7 +10,7 @@ import trio
 
 from llcuda_net.config.files import read_file
 from llcuda_net.config.settings import Settings
-from llcuda_net.config.upstreams import Spec
+from llcuda_net.config.upstreams import UpstreamSpec
 from llcuda_net.errors import ConfigError
 from llcuda_net.upstream.backend import Backend
 from llcuda_net.upstream.engine.supervisor import Engine, EngineOptions
@@ -104,7 +104,7 @@ class Upstreams:
         for server in self._servers:
             await server.aclose()
 
-    def _backend(self, spec: Spec, key: str | None) -> Backend:
+    def _backend(self, spec: UpstreamSpec, key: str | None) -> Backend:
         return Backend(spec, self._server(spec.url, key), folder=self._folder)
 
     def _server(self, url: str, key: str | None) -> LlamaServer:
@@ -140,7 +140,7 @@ class Upstreams:
             logs.progress("")
         assert engine.base_url is not None
         server = self._server(engine.base_url, engine.api_key)
-        spec = Spec(engine.base_url, ENGINE)
+        spec = UpstreamSpec(engine.base_url, ENGINE)
         file = model if self._folder is not None else None  # else its hash is of no use
         backend = Backend(
             spec, server, folder=self._folder, model=file, restarts=lambda: engine.restarts
@@ -148,12 +148,12 @@ class Upstreams:
         self._pool.add(backend)
 
 
-def _place(spec: Spec) -> Spec:
+def _place(spec: UpstreamSpec) -> UpstreamSpec:
     """What stays the same where only weight and slots have changed."""
     return replace(spec, weight=1.0, slots=None)
 
 
-def _keys(settings: Settings) -> dict[Spec, str | None]:
+def _keys(settings: Settings) -> dict[UpstreamSpec, str | None]:
     """The key of each upstream. Raises ConfigError."""
     return {
         spec: _key(path) if (path := spec.api_key_file or settings.upstream_api_key_file) else None

@@ -21,7 +21,7 @@ import trio
 import llcuda_net
 import llcuda_protocol
 from llcuda_net.config.settings import Settings
-from llcuda_net.config.upstreams import Spec
+from llcuda_net.config.upstreams import UpstreamSpec
 from llcuda_net.generation.persistence import Persistence
 from llcuda_net.server.gateway import Gateway
 from llcuda_net.storage.records import Level
@@ -113,7 +113,7 @@ async def running(folder: Path) -> AsyncIterator[tuple[Script, Connect, Storage]
         await nursery.start(storage.run)
         url = f"http://127.0.0.1:{port}"
         client = LlamaServer(url, poller)
-        pool = Pool([Backend(Spec(url, "script"), client)])
+        pool = Pool([Backend(UpstreamSpec(url, "script"), client)])
         settings = Settings(analysis=False)
         gateway = Gateway(settings, pool, poller, None, Persistence(storage, Level.DISK))
         listeners = await trio.open_tcp_listeners(0, host="127.0.0.1")

@@ -11,7 +11,7 @@ import trio
 from trio.testing import lockstep_stream_pair, memory_stream_pair, wait_all_tasks_blocked
 
 from llcuda_net.config.settings import Settings
-from llcuda_net.config.upstreams import Spec
+from llcuda_net.config.upstreams import UpstreamSpec
 from llcuda_net.config.users import Users
 from llcuda_net.generation.persistence import Persistence
 from llcuda_net.server.gateway import Gateway
@@ -228,7 +228,7 @@ class MemoryListener(trio.abc.Listener[trio.StapledStream[Any, Any]]):
 def pool_of(upstream: FakeUpstream | Sequence[Backend]) -> tuple[Pool, Poller]:
     """A pool of one fake, or of members of fakes, and the hub that all of them share."""
     if isinstance(upstream, FakeUpstream):
-        return Pool([Backend(Spec("fake://", "fake"), upstream)]), upstream.poller
+        return Pool([Backend(UpstreamSpec("fake://", "fake"), upstream)]), upstream.poller
     poller = Poller()
     for backend in upstream:
         assert isinstance(backend.upstream, FakeUpstream)

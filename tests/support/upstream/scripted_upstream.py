@@ -8,7 +8,7 @@ from typing import Any
 
 import trio
 
-from llcuda_net.config.upstreams import Spec
+from llcuda_net.config.upstreams import UpstreamSpec
 from llcuda_net.errors import RequestError, UpstreamError, UpstreamUnavailable
 from llcuda_net.upstream.backend import Backend
 from llcuda_net.upstream.interface import (
@@ -223,7 +223,7 @@ class Talker(FakeUpstream):
 
 def backend(upstream: Talker, name: str = "a", **spec: Any) -> Backend:
     upstream.base_url = f"fake://{name}"
-    return Backend(Spec(upstream.base_url, name, **spec), upstream)
+    return Backend(UpstreamSpec(upstream.base_url, name, **spec), upstream)
 
 
 def backends(*upstreams: Talker, **spec: Any) -> list[Backend]:
