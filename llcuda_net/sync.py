@@ -307,6 +307,7 @@ class _Background(Generic[T]):
         self._portal: BlockingPortal
         self._token: trio.lowlevel.TrioToken
         self._thread = 0
+        self.value: T
         try:
             # An interrupt while anyio starts its thread would leave it waiting for that thread's
             # end for ever. The interrupt meets this thread, so another one starts the portal.

@@ -12,14 +12,14 @@ from collections.abc import Callable
 from typing import Any
 
 from llcuda_net.cli.common import Parser, VersionAction, check_text, decode, fail, read_text
+from llcuda_net.cli.server_options import DEFAULT_SERVER
 
 PROG = "llcuda-client"
-DEFAULT_SERVER = "127.0.0.1:9000"
-#: Candidates asked for a token with --certainty where the user does not say how many.
+#: Candidates per token with --certainty, where --n-probs is not given.
 _N_PROBS = 10
 _RECONNECT = 30.0
 _MOST_SECONDS = 1e9
-#: Generations that --list prints where it is not said, and at most.
+#: Generations that --list prints by default, and at most.
 _LISTED = 20
 _MOST_LISTED = 1000
 _EPILOG = """\
@@ -85,7 +85,7 @@ def build_parser() -> Parser:
         help=f"print your newest answers, those that wait or run included; default: {_LISTED}",
     )
     show = parser.add_argument_group("what to print")
-    show.add_argument("--json", action="store_true", help="one JSON object a line for each event")
+    show.add_argument("--json", action="store_true", help="one JSON object per line and event")
     show.add_argument("--no-stream", action="store_true", help="print only when all has come")
     show.add_argument("--stats", action="store_true", help="print times and speed on stderr")
     show.add_argument(
@@ -115,7 +115,7 @@ def _add_generations(parser: argparse.ArgumentParser) -> None:
         "--on-disconnect",
         metavar="WHAT",
         type=_on_disconnect,
-        help="when nobody reads it any more: continue, cancel, or go on for so many SECONDS; "
+        help="when its last reader is gone: continue, cancel, or go on for so many SECONDS; "
         "default: the server's",
     )
     keep.add_argument(
@@ -133,7 +133,7 @@ def _add_generations(parser: argparse.ArgumentParser) -> None:
         "--durability",
         metavar="LEVEL",
         choices=["memory", "process", "disk", "strict"],
-        help="how much it survives: memory, process, disk or strict; default: the server's",
+        help="what it survives: memory, process, disk or strict; default: the server's",
     )
     later = parser.add_argument_group("leaving an answer, and coming back to it")
     later.add_argument(
@@ -157,7 +157,7 @@ def _add_sampling(group: argparse._ArgumentGroup) -> None:
         metavar="N",
         dest="n_predict",
         type=_number(int, 1, 2**31 - 1),
-        help="most tokens to make; default: the server's",
+        help="most tokens to generate; default: the server's",
     )
     for flag, kind, low, high, text in (
         ("--temperature", float, 0, 100, "0: always the likeliest token"),

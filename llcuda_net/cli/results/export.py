@@ -19,9 +19,9 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from llcuda_net.cli.common import Exit, fail
+from llcuda_net.cli.json_documents import document, line, logprobs
 from llcuda_net.cli.progress import Progress
 from llcuda_net.cli.results.command import query_of
-from llcuda_net.cli.results.json_documents import document, line, logprobs
 from llcuda_net.cli.tables import harmless
 from llcuda_net.cli.units import counted, iso
 from llcuda_net.storage.records import Result

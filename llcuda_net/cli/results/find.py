@@ -9,8 +9,8 @@ from dataclasses import replace
 from itertools import islice
 
 from llcuda_net.cli.common import Exit, fail, paint
+from llcuda_net.cli.json_documents import line, summary
 from llcuda_net.cli.results.command import query_of
-from llcuda_net.cli.results.json_documents import line, summary
 from llcuda_net.cli.tables import one_line, table
 from llcuda_net.cli.units import counted, local
 from llcuda_net.storage.results.interface import HIGHLIGHT, Hit, Query, Store, Summary

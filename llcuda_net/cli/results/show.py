@@ -9,11 +9,11 @@ from collections.abc import Iterator
 from typing import Any
 
 from llcuda_net.analysis import certainty
-from llcuda_net.cli.client.certainty import MARKS, figures_of_text, marked_text
+from llcuda_net.cli.certainty import MARKS, figures_of_text, marked_text
 from llcuda_net.cli.common import Exit, fail, paint
+from llcuda_net.cli.json_documents import certainty as certainty_document
+from llcuda_net.cli.json_documents import document, line, plain
 from llcuda_net.cli.results.find import whole_id
-from llcuda_net.cli.results.json_documents import certainty as certainty_document
-from llcuda_net.cli.results.json_documents import document, line, plain
 from llcuda_net.cli.tables import fields, harmless, table
 from llcuda_net.cli.units import bytes_text, local
 from llcuda_net.storage.records import Result

@@ -108,7 +108,7 @@ def _live(dial: server_options.Dialler, client: Client, interval: float) -> int:
 
 
 def _print_json(report: dict[str, Any]) -> None:
-    from llcuda_net.cli.results import json_documents
+    from llcuda_net.cli import json_documents
 
     print(json_documents.line(report))
 
