@@ -1,4 +1,4 @@
-"""The options that say where the server is, and the connection that they describe."""
+"""The options that name the server, and the connection that they describe."""
 
 from __future__ import annotations
 

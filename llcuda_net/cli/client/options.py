@@ -266,15 +266,15 @@ def check(arguments: argparse.Namespace) -> None:
         ("cancel", _WITH_CANCEL),
         ("attach", _WITH_ATTACH),
     ):
-        asked = getattr(arguments, flag)
-        if asked is not None and asked is not False:
+        chosen = getattr(arguments, flag)
+        if chosen is not None and chosen is not False:
             for name, value in vars(arguments).items():
                 given = value is not None and value is not False and value != []
                 if given and name not in allowed | {flag}:
                     other = _NAMES.get(name, "--" + name.replace("_", "-"))
                     fail(f"--{flag} and {other} do not go together")
-            if isinstance(asked, str):
-                check_text(asked, f"the id of --{flag}")
+            if isinstance(chosen, str):
+                check_text(chosen, f"the id of --{flag}")
     if arguments.first is not None and arguments.attach is None:
         fail("--from says where --attach begins to read: give --attach ID, too")
     if len(arguments.prompt) > 1:
@@ -293,10 +293,10 @@ def check(arguments: argparse.Namespace) -> None:
             fail(f"--chat and --{flag.replace('_', '-')} do not go together")
     if arguments.chat and arguments.prompt == ["-"]:
         fail("--chat reads its questions from standard input: - is not needed")
-    _check_keeping(arguments)
+    _check_storage(arguments)
 
 
-def _check_keeping(arguments: argparse.Namespace) -> None:
+def _check_storage(arguments: argparse.Namespace) -> None:
     if arguments.store == "none" and arguments.durability not in (None, "memory"):
         fail(f"--store none keeps nothing: --durability {arguments.durability} asks for more")
     if not arguments.detach:

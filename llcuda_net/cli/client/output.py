@@ -25,7 +25,7 @@ from llcuda_net.errors import ConnectError, RequestError, request_error
 from llcuda_net.sync import Stream
 from llcuda_net.util.terminal import is_clever, is_terminal
 
-#: Of a terminal that does not say.
+#: Width of a terminal that does not report one.
 _COLUMNS = 80
 #: The phases in the order in which a request goes through them.
 _PHASES = (

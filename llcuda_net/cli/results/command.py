@@ -209,7 +209,7 @@ def _count(text: str) -> int:
 _MODULES = {
     "list": "find",
     "search": "find",
-    "near": "semantic",
+    "semantic": "semantic",
     "show": "show",
     "export": "export",
     "verify": "maintain",
@@ -229,7 +229,7 @@ def _run(arguments: argparse.Namespace) -> int:
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="replace")
     command: Callable[[argparse.Namespace, SqliteStore], int]
-    name = "near" if getattr(arguments, "semantic", False) else arguments.command
+    name = "semantic" if getattr(arguments, "semantic", False) else arguments.command
     command = getattr(import_module(f"llcuda_net.cli.results.{_MODULES[name]}"), f"{name}_results")
 
     from llcuda_net.storage.results.connection import errors

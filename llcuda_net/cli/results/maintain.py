@@ -1,4 +1,4 @@
-"""`llcuda results verify`, `prune` and `stats`: looking after what is stored."""
+"""`llcuda results verify`, `prune` and `stats`: maintenance of what is stored."""
 
 from __future__ import annotations
 

@@ -38,7 +38,7 @@ _CONTEXT = 512
 _LOOPBACK = {"0.0.0.0": "127.0.0.1", "::": "::1"}
 
 
-def near_results(arguments: argparse.Namespace, store: SqliteStore) -> int:
+def semantic_results(arguments: argparse.Namespace, store: SqliteStore) -> int:
     """Run `llcuda results search --semantic`."""
     given = {"model": arguments.model, "since": arguments.since, "until": arguments.until}
     given["state"] = arguments.states

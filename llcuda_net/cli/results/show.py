@@ -1,4 +1,4 @@
-"""`llcuda results show`: everything that is known of one result."""
+"""`llcuda results show`: everything that is stored of one result."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def show_results(arguments: argparse.Namespace, store: SqliteStore) -> int:
 
 
 def _figures(found: Result, store: SqliteStore) -> Figures | None:
-    """How sure the model was: as the server has computed it, or else computed here."""
+    """How certain the model was: from the store, or else computed here."""
     if not found.log.logprobs:
         return None
     stored = store.analyses.figures(found.id)
@@ -83,7 +83,7 @@ def _lines(found: Result, figures: Figures | None, *, tokens: bool) -> Iterator[
     if figures is not None:
         pairs = figures_of_text(found.log.pieces, found.log.logprobs or [], figures)
         yield from _section("certainty", pairs)
-    yield from _asked(found.request)
+    yield from _prompt(found.request)
     yield ""
     shown = marked_text(found.log.pieces, found.log.logprobs or [])
     plain_text = harmless(found.text)
@@ -151,7 +151,7 @@ def _order(phase: str) -> int:
     return _PHASES.index(phase) if phase in _PHASES else len(_PHASES) - 1
 
 
-def _asked(request: dict[str, Any]) -> Iterator[str]:
+def _prompt(request: dict[str, Any]) -> Iterator[str]:
     prompt = request.get("prompt")
     if prompt is not None:
         yield ""
