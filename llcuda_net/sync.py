@@ -12,19 +12,13 @@ several threads at once. Ctrl-C during a call cancels what the call was doing, o
 from __future__ import annotations
 
 import ssl
-import threading
 import weakref
 from collections import deque
-from collections.abc import Callable, Coroutine, Iterator, Sequence
-from concurrent.futures import CancelledError, Future, ThreadPoolExecutor, wait
-from contextlib import AbstractAsyncContextManager, ExitStack, suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractAsyncContextManager
 from functools import partial
 from pathlib import Path
-from typing import Any, Generic, TypeVar
-
-import trio
-from anyio.abc import TaskStatus
-from anyio.from_thread import BlockingPortal, start_blocking_portal
+from typing import Any
 
 from llcuda_net.client import client as _async
 from llcuda_net.client.events import Durable, Event, Piece, Queued, Result, Spliced
@@ -32,6 +26,7 @@ from llcuda_net.client.results import Entry, Hit
 from llcuda_net.client.stream import Stream as _AsyncStream
 from llcuda_net.errors import ConnectError
 from llcuda_net.util.address import Address
+from llcuda_net.util.background import BackgroundLoop
 
 __all__ = [
     "Client",
@@ -45,12 +40,6 @@ __all__ = [
     "Stream",
     "connect",
 ]
-
-T = TypeVar("T")
-R = TypeVar("R")
-#: Seconds that an interrupted call waits for its cancellation.
-_INTERRUPTED = 2.0
-_STEP = 1.0
 
 
 def connect(
@@ -92,7 +81,9 @@ class Client:
     """
 
     def __init__(self, opener: Callable[[], AbstractAsyncContextManager[_async.Client]]) -> None:
-        self._background = _Background(opener)
+        self._background = BackgroundLoop(
+            opener, lambda: ConnectError("the client is closed"), "llcuda-client"
+        )
         self._client = self._background.value
         # Also closes a client that was forgotten, and all of them when Python exits.
         self._finalizer = weakref.finalize(self, self._background.stop)
@@ -175,7 +166,7 @@ class Stream:
     """An answer as it is made: iterate over its text, or over `events()`. One thread reads it."""
 
     def __init__(
-        self, client: Client, background: _Background[_async.Client], stream: _AsyncStream
+        self, client: Client, background: BackgroundLoop[_async.Client], stream: _AsyncStream
     ) -> None:
         self._client = client  # a client that nothing refers to is closed
         self._background = background
@@ -290,132 +281,3 @@ class Stream:
     def __del__(self) -> None:
         if hasattr(self, "_closed"):
             self.close()
-
-
-class _Background(Generic[T]):
-    """The background thread: it holds an async context open, and runs calls inside it.
-
-    Args:
-        opener: makes the context manager, in the thread.
-
-    Raises:
-        what opening the context raises.
-    """
-
-    def __init__(self, opener: Callable[[], AbstractAsyncContextManager[T]]) -> None:
-        self._stack = ExitStack()
-        self._portal: BlockingPortal
-        self._token: trio.lowlevel.TrioToken
-        self._thread = 0
-        self.value: T
-        try:
-            # An interrupt while anyio starts its thread would leave it waiting for that thread's
-            # end for ever. The interrupt meets this thread, so another one starts the portal.
-            with ThreadPoolExecutor(1, "llcuda-client-start") as starter:
-                portal = start_blocking_portal("trio", name="llcuda-client")
-                self._portal = starter.submit(self._stack.enter_context, portal).result()
-            self._stack.callback(self._portal.call, self._portal.stop, True)
-            _, self.value = self._portal.start_task(self._hold, opener)
-        except BaseException:
-            self._stack.close()
-            raise
-
-    async def _hold(
-        self,
-        opener: Callable[[], AbstractAsyncContextManager[T]],
-        *,
-        task_status: TaskStatus[T],
-    ) -> None:
-        self._token = trio.lowlevel.current_trio_token()
-        self._thread = threading.get_ident()
-        async with opener() as value:
-            task_status.started(value)
-            await trio.sleep_forever()
-
-    def stop(self) -> None:
-        """Cancel all calls, close the context, end the thread."""
-        if threading.get_ident() == self._thread:
-            # The garbage collector called this in the thread itself, which cannot wait for its own
-            # end, and where it may hold any lock: a thread that is started later does.
-            self._token.run_sync_soon(lambda: threading.Thread(target=self._stack.close).start())
-        else:
-            self._stack.close()
-
-    def post(self, function: Callable[[], object]) -> None:
-        """Have the thread call a function soon; nothing happens if the client is closed.
-
-        Never waits, so finalizers may call it, in any thread.
-        """
-        with suppress(trio.RunFinishedError):
-            self._token.run_sync_soon(function)
-
-    def call(
-        self,
-        function: Callable[[], Coroutine[Any, Any, R]],
-        undo: Callable[[R], object] | None = None,
-    ) -> R:
-        """Run an async function in the thread and wait for its outcome.
-
-        Args:
-            function: what to run; an interrupt while waiting cancels it.
-            undo: called with the outcome, in the thread, if an interrupt comes when there is one.
-
-        Raises:
-            ConnectError: the client is closed.
-            what the function raises.
-        """
-        call = _Call(function, undo)
-        outcome: Future[R] | None = None
-        try:
-            outcome = self._portal.start_task_soon(call.run)
-            # In steps, since a signal that comes just before Python blocks is only seen after it.
-            while not outcome.done():
-                wait([outcome], _STEP)
-        except RuntimeError:
-            if threading.get_ident() == self._thread:
-                raise
-            raise _closed() from None
-        except BaseException:
-            self.post(call.give_up)
-            if outcome is not None:
-                wait([outcome], _INTERRUPTED)
-            raise
-        try:
-            return outcome.result()
-        except CancelledError:
-            raise _closed() from None
-
-
-class _Call(Generic[R]):
-    """One call; its methods run in the background thread."""
-
-    def __init__(
-        self, function: Callable[[], Coroutine[Any, Any, R]], undo: Callable[[R], object] | None
-    ) -> None:
-        self._function = function
-        self._undo = undo
-        self._scope = trio.CancelScope()
-        self._results: list[R] = []
-
-    async def run(self) -> R:
-        """Run the function, unless the call is given up before."""
-        with self._scope:
-            result = await self._function()
-            self._results.append(result)
-            if self._scope.cancel_called:
-                self._undo_results()
-            return result
-        raise _closed()
-
-    def give_up(self) -> None:
-        """Cancel the function, or undo what it has done."""
-        self._scope.cancel()
-        self._undo_results()
-
-    def _undo_results(self) -> None:
-        while self._undo is not None and self._results:
-            self._undo(self._results.pop())
-
-
-def _closed() -> ConnectError:
-    return ConnectError("the client is closed")

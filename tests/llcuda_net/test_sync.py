@@ -173,6 +173,8 @@ def test_a_call_inside_the_background_thread_is_an_error_and_no_deadlock(address
         client._background.post(call)
         assert "event loop thread" in raised.result(PATIENCE)
         assert "sync.Client over <Client over" in repr(client)
+        assert repr(client._background) == "<BackgroundLoop llcuda-client running>"
+    assert repr(client._background) == "<BackgroundLoop llcuda-client stopped>"
 
 
 def test_a_client_that_is_open_when_python_exits_is_closed(server: Scripted, address: str) -> None:
