@@ -67,9 +67,9 @@ def test_the_analyses_are_still_there(directory: Path) -> None:
     analyses = store.analyses
     (space,) = analyses.spaces()
     assert sum(len(page) for page in analyses.embeddings(space.id)) == 5
-    assert analyses.behind(space.seq) == store.search_index.behind() == 0
+    assert analyses.lag(space.seq) == store.search_index.lag() == 0
     with_probabilities = [r.id for r in store.export(Query()) if r.log.logprobs is not None]
-    assert [analyses.figures(id_) is not None for id_ in with_probabilities] == [True]
+    assert [analyses.certainty(id_) is not None for id_ in with_probabilities] == [True]
     store.close()
 
 
