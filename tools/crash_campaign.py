@@ -92,8 +92,8 @@ def plans(args: argparse.Namespace, seed: int) -> list[Plan]:
         return [replace(plan, broken=args.broken)]
     out = [plan] if plan.kills else []
     if args.real_engine:
-        engine = {"engine": True, "life": _ENGINE_LIFE, "aimed": _ENGINE_AIMED}
-        out.append(replace(plan, kills=args.real_engine, **engine))
+        real = replace(plan, kills=args.real_engine, engine=True, life=_ENGINE_LIFE)
+        out.append(replace(real, aimed=_ENGINE_AIMED))
     if not args.no_controls:
         out += [replace(plan, kills=_CONTROL_KILLS, broken=mode) for mode in MODES]
     return out

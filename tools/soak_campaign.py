@@ -17,7 +17,7 @@ from tools.campaign import command
 from tools.campaign.memory import mib
 from tools.soak import plot
 from tools.soak.campaign import JUDGED, Outcome, Plan, run
-from tools.soak.load import mean_tokens
+from tools.soak.users import mean_tokens
 
 EXAMPLE = """\
 example:

@@ -13,7 +13,9 @@ from tests.support.campaigns import conducted
 from tools import soak_campaign
 from tools.soak import plot
 from tools.soak.campaign import JUDGED, Outcome, Plan
-from tools.soak.load import (
+from tools.soak.samples import Sample
+from tools.soak.trend import FEWEST, Allowance, theil_sen, trend
+from tools.soak.users import (
     LONGEST,
     PEOPLE,
     SHORTEST,
@@ -22,8 +24,6 @@ from tools.soak.load import (
     mean_tokens,
     token_file,
 )
-from tools.soak.samples import Sample
-from tools.soak.trend import FEWEST, Allowance, theil_sen, trend
 
 HOUR = [10.0 * n for n in range(1, 361)]
 

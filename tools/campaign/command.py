@@ -95,7 +95,7 @@ def conduct(
     code = 0
     try:
         for plan in plans:
-            outcomes.append(run(partial(work, plan, say=say)))
+            outcomes.append(run(partial(_worked, work, plan)))
             say("")
             print(f"\n{summary(outcomes[-1])}", flush=True)
     except (Interrupted, KeyboardInterrupt) as interrupted:
@@ -114,6 +114,12 @@ def conduct(
     if json_file is not None and document:
         json_file.write_text(json.dumps(document, indent=1) + "\n", "utf-8")
     return outcomes, code
+
+
+async def _worked(
+    work: Callable[[_PlanT, Path, Say], Awaitable[_OutcomeT]], plan: _PlanT, folder: Path
+) -> _OutcomeT:
+    return await work(plan, folder, say)
 
 
 def exit_code(outcomes: Sequence[Outcome[Any]], code: int, broken: str | None = None) -> int:

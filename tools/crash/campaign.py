@@ -112,7 +112,7 @@ class _Campaign(campaign.Campaign[Outcome]):
         server = await self.make_server(options, upstreams, breaker=BREAKER)
         clients = Clients(Options(server.address), jobs, self.ledger, self.rng)
 
-        async def lives(_: trio.Nursery) -> None:
+        async def lives(nursery: trio.Nursery) -> None:
             for _ in range(plan.kills):
                 await self._one_life(server)
                 if self.ledger.violations:

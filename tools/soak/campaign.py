@@ -20,9 +20,10 @@ from tools.campaign import campaign, quiet
 from tools.campaign.server import Server
 from tools.campaign.upstreams import Upstream
 from tools.overhead.stats import percentile
-from tools.soak.load import MONITOR, Load, arrivals, by_person, capacity, mean_tokens, token_file
+from tools.soak.load import Load
 from tools.soak.samples import Sample, Sampler
 from tools.soak.trend import Allowance, Trend, trend
+from tools.soak.users import MONITOR, arrivals, by_person, capacity, mean_tokens, token_file
 
 #: What must stay flat, and how much it may grow in the time that is judged. The server's memory has
 #: limits that it reaches in the first half of an hour only: 32 MiB of SQLite's pages, and the keys

@@ -98,7 +98,7 @@ class Sampler:
             interval_p99=percentile(window.intervals, 0.99),
             requests=window.requests,
             tokens=window.tokens,
-            running=self._load.running,
+            running=len(self._load.running),
             journal=journal,
             store=on_disk(self._folder) - journal,
         )
