@@ -23,9 +23,9 @@ from typing import Any
 ROOT = FilePath(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "protocol")]  # runs from anywhere, without being installed
 
+from tools.load.streams import HttpConnection, LlcudaConnection
 from tools.overhead import processes, profiling, results
-from tools.overhead.clients import HttpStream, LlcudaStream
-from tools.overhead.load import Path, Plan, Run, paced, saturated
+from tools.overhead.measurement import Path, Plan, Run, paced, saturated
 
 EXAMPLE = """\
 example:
@@ -130,16 +130,16 @@ class Bench:
         if arrivals != "saturated":
             options.append("--stamp")
         upstream = stack.enter_context(processes.synthetic_upstream(*options))
-        ways = [Path("direct", upstream.address, HttpStream, upstream, None)]
+        ways = [Path("direct", upstream.address, HttpConnection, upstream, None)]
         for peer in self.args.peers:
             child = stack.enter_context(processes.nginx(upstream.address))
-            ways.append(Path(peer, child.address, HttpStream, upstream, child))
+            ways.append(Path(peer, child.address, HttpConnection, upstream, child))
         commands = [("against", self.args.against), ("llcuda", self.args.server)]
         for name, command in commands:
             if command is not None:
                 server = processes.llcuda_server(command, upstream.address, self.args.durability)
                 child = stack.enter_context(server)
-                ways.append(Path(name, child.address, LlcudaStream, upstream, child))
+                ways.append(Path(name, child.address, LlcudaConnection, upstream, child))
         return ways
 
     def _one(self, way: Path, arrivals: str, repeat: int) -> Run:

@@ -7,19 +7,17 @@ import argparse
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "protocol")]  # runs from anywhere, without being installed
 
-from tools.chaos import memory
+from tools.campaign import command, memory
 from tools.chaos.broken import MODES
 from tools.chaos.campaign import Outcome, Plan, run
 from tools.chaos.clients import KINDS
 from tools.chaos.troubles import KINDS as TROUBLES
-from tools.chaos.troubles import Manners
-from tools.crash import command
+from tools.chaos.troubles import Timing
 
 EXAMPLE = """\
 example:
@@ -72,7 +70,7 @@ def parser() -> argparse.ArgumentParser:
     out.add_argument(
         "--peace",
         type=command.above_0,
-        default=Manners.peace,
+        default=Timing.peace,
         metavar="SECONDS",
         help="mean time between two troubles of one kind (default %(default)g)",
     )
@@ -93,9 +91,9 @@ def plans(args: argparse.Namespace, seed: int) -> list[Plan]:
         args.clients,
         args.upstreams,
         args.rate,
-        manners=Manners(args.peace, (args.peace / 6, args.peace)),
+        timing=Timing(args.peace, (args.peace / 6, args.peace)),
     )
-    quick = replace(plan, seconds=_CONTROL, manners=Manners(2.0, (0.5, 3.0)))
+    quick = replace(plan, seconds=_CONTROL, timing=Timing(2.0, (0.5, 3.0)))
     if args.broken is not None:
         return [replace(quick, broken=args.broken)]
     out = [plan] if plan.seconds > 0 else []
@@ -104,11 +102,6 @@ def plans(args: argparse.Namespace, seed: int) -> list[Plan]:
     if not args.no_controls:
         out += [replace(quick, broken=mode) for mode in MODES]
     return out
-
-
-def is_well(outcome: Outcome) -> bool:
-    """Whether it came out as it must: a broken server, with violations."""
-    return bool(outcome.violations) is (outcome.plan.broken is not None)
 
 
 def summary(outcome: Outcome) -> str:
@@ -161,14 +154,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the campaigns, print the summary, write the JSON."""
     args = parser().parse_args(argv)
     seed = command.seed_of(args.seed)
-    outcomes, code = command.run_all(
-        plans(args, seed), partial(run, say=command.say), summary, seed, args.json
-    )
-    if code:
-        return code
-    if args.broken is not None:
-        return int(bool(outcomes[0].violations))
-    return int(not all(map(is_well, outcomes)))
+    outcomes, code = command.conduct(plans(args, seed), run, summary, seed, args.json)
+    return command.exit_code(outcomes, code, args.broken)
 
 
 if __name__ == "__main__":

@@ -10,10 +10,10 @@ import trio
 from llcuda_net.client import Client
 from llcuda_net.errors import LlcudaError, RequestError
 from llcuda_protocol import ErrorCode
-from tools.chaos.upstreams import Upstream
-from tools.crash.clients import Clients, Options
-from tools.crash.jobs import Job, Jobs
-from tools.crash.ledger import MOST_TOLD, Ledger, Reading
+from tools.campaign.clients import Clients, Options
+from tools.campaign.jobs import Job, Jobs
+from tools.campaign.ledger import MOST_TOLD, Ledger, Reading
+from tools.campaign.upstreams import Upstream
 
 #: What clients do, of a hundred times; "hurry": cancel after a while, whether it has begun or not.
 KINDS = {"read": 58, "detach": 12, "twice": 10, "cancel": 10, "hurry": 10}

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import trio
 
-from tools.chaos.upstreams import Upstream
+from tools.campaign.upstreams import Upstream
 
 #: Every kind of trouble, and whether only the synthetic upstream can be made to have it.
 KINDS = {"kill": False, "stop": False, "errors": True}
@@ -33,7 +33,7 @@ _LATEST = 40
 
 
 @dataclass(frozen=True)
-class Manners:
+class Timing:
     """How troublesome it is.
 
     Attributes:
@@ -55,12 +55,12 @@ class Troubles:
         seconds: for how long so many upstreams were in trouble at once, by their number.
     """
 
-    def __init__(self, upstreams: Sequence[Upstream], rng: random.Random, manners: Manners) -> None:
+    def __init__(self, upstreams: Sequence[Upstream], rng: random.Random, timing: Timing) -> None:
         self.counts: Counter[str] = Counter()
         self.seconds: defaultdict[int, float] = defaultdict(float)
         self._upstreams = upstreams
         self._rng = rng
-        self._manners = manners
+        self._timing = timing
         self._changed = 0.0
 
     async def run(self, seconds: float) -> None:
@@ -83,7 +83,7 @@ class Troubles:
     async def _one_kind(self, kind: str) -> None:
         rng = self._rng
         while True:
-            await trio.sleep(rng.expovariate(1 / self._manners.peace))
+            await trio.sleep(rng.expovariate(1 / self._timing.peace))
             well = [upstream for upstream in self._upstreams if not upstream.trouble]
             if not well:
                 continue
@@ -93,7 +93,7 @@ class Troubles:
             self.counts[kind] += 1
             with trio.CancelScope(shield=True):  # half done it could not be healed
                 await upstream.harm(kind, how)
-            await trio.sleep(rng.uniform(*self._manners.lasts))
+            await trio.sleep(rng.uniform(*self._timing.lasts))
             with trio.CancelScope(shield=True):
                 await self._heal(upstream)
 

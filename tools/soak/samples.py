@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from tools.chaos.memory import on_disk
+from tools.campaign.memory import on_disk
 from tools.overhead.processes import machine_cpu
 from tools.overhead.stats import percentile
 from tools.soak.load import Load, Window
@@ -98,7 +98,7 @@ class Sampler:
             interval_p99=percentile(window.intervals, 0.99),
             requests=window.requests,
             tokens=window.tokens,
-            running=self._load.running,
+            running=len(self._load.running),
             journal=journal,
             store=on_disk(self._folder) - journal,
         )

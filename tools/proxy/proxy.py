@@ -34,7 +34,7 @@ _RESET = struct.pack("ii", 1, 0)
 
 
 @dataclass(frozen=True)
-class Manners:
+class Timing:
     """How bad it is; all in seconds.
 
     Attributes:
@@ -56,12 +56,12 @@ class Proxy:
         counts: what happened how often.
     """
 
-    def __init__(self, server_port: int, rng: random.Random, manners: Manners) -> None:
+    def __init__(self, server_port: int, rng: random.Random, timing: Timing) -> None:
         self.port = 0
         self.counts: Counter[str] = Counter()
         self._server_port = server_port
         self._rng = rng
-        self._manners = manners
+        self._timing = timing
         self._listener: trio.SocketListener
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
@@ -82,7 +82,7 @@ class Proxy:
         except OSError:
             _reset(client)
             return
-        connection = _Connection(client, server, self._rng, self._manners, self.counts)
+        connection = _Connection(client, server, self._rng, self._timing, self.counts)
         await connection.run()
 
 
@@ -92,13 +92,13 @@ class _Connection:
         client: trio.SocketStream,
         server: trio.SocketStream,
         rng: random.Random,
-        manners: Manners,
+        timing: Timing,
         counts: Counter[str],
     ) -> None:
         self._client = client
         self._server = server
         self._rng = rng
-        self._manners = manners
+        self._timing = timing
         self._counts = counts
         self._delay = 0.0
         self._moves = trio.Event()
@@ -129,9 +129,9 @@ class _Connection:
         both.cancel()
 
     async def _trouble(self, scope: trio.CancelScope) -> None:
-        rng, manners = self._rng, self._manners
+        rng, timing = self._rng, self._timing
         while True:
-            await trio.sleep(rng.expovariate(1.0 / manners.peace))
+            await trio.sleep(rng.expovariate(1.0 / timing.peace))
             what = rng.choices(list(TROUBLES), list(TROUBLES.values()))[0]
             self._counts[what] += 1
             if what in ("reset", "close"):
@@ -145,13 +145,13 @@ class _Connection:
                 with contextlib.suppress(OSError):  # the socket itself: its stream may be sending
                     rng.choice([self._client, self._server]).socket.shutdown(socket.SHUT_WR)
             elif what == "slow":
-                self._delay = manners.slow
-                await trio.sleep(rng.expovariate(1.0 / manners.peace))
+                self._delay = timing.slow
+                await trio.sleep(rng.expovariate(1.0 / timing.peace))
                 self._delay = 0.0
             else:
                 self._moves = trio.Event()
                 if what == "stall":
-                    await trio.sleep(rng.uniform(0.0, manners.stall))
+                    await trio.sleep(rng.uniform(0.0, timing.stall))
                     self._moves.set()
                 else:
                     await trio.sleep_forever()  # until one side gives it up

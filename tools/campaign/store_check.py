@@ -15,8 +15,8 @@ from llcuda_net.errors import StorageError
 from llcuda_net.storage.records import Result
 from llcuda_net.storage.results.interface import Query
 from llcuda_net.storage.results.sqlite import SqliteStore
-from tools.crash.ledger import Ledger, differs, digest
-from tools.crash.server import environment
+from tools.campaign.ledger import Ledger, differs, digest
+from tools.campaign.server import environment
 
 
 async def check_new(folder: Path, ledger: Ledger) -> None:

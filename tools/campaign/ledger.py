@@ -11,7 +11,7 @@ import msgspec
 from llcuda_net.client.stream import Piece, Result
 from llcuda_net.generation.outcome import plain
 from llcuda_net.storage import records
-from tools.crash.jobs import Job
+from tools.campaign.jobs import Job
 
 #: Violations that are kept word by word; the others are counted.
 MOST_TOLD = 20

@@ -13,7 +13,7 @@ from typing import Any
 import httpx
 import trio
 
-from tools.crash.server import PATIENCE, environment, free_port
+from tools.campaign.server import PATIENCE, environment, free_port
 from tools.overhead.processes import ROOT, StartError
 
 SYNTHETIC = ROOT / "tools" / "synthetic_upstream.py"

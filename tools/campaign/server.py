@@ -21,7 +21,6 @@ PATIENCE = 60.0
 #: Below the ports that systems give to connections that are made, so that nobody takes it meanwhile
 #: and no client is ever connected to itself.
 _PORTS = range(20_000, 32_000)
-BROKEN = ROOT / "tools" / "crash" / "broken.py"
 
 
 class ServerError(Exception):
@@ -34,8 +33,8 @@ class Server:
     Args:
         folder: its data directory; its log is written beside it.
         options: of its command line.
-        broken: how it is broken on purpose, one of the MODES of `breaker`; None: it is not.
-        breaker: the script that breaks it and runs it.
+        broken: how it is broken on purpose, one of the MODES of `breaker`; None: not at all.
+        breaker: the script that breaks the server and runs it.
     """
 
     def __init__(
@@ -43,7 +42,7 @@ class Server:
         folder: Path,
         options: Sequence[str],
         broken: str | None = None,
-        breaker: Path = BROKEN,
+        breaker: Path | None = None,
     ) -> None:
         self.folder = folder
         self.port = free_port()
@@ -51,7 +50,7 @@ class Server:
         self._log = folder.with_suffix(".log")
         self._options = options
         self._how = ["-m", "llcuda_net.cli.server"]
-        if broken is not None:
+        if broken is not None and breaker is not None:
             self._how = [str(breaker), broken]
         self._process: trio.Process | None = None
 

@@ -10,7 +10,7 @@ import trio
 
 from llcuda_net.client import Client
 from llcuda_net.errors import LlcudaError
-from tools.chaos.upstreams import Upstream
+from tools.campaign.upstreams import Upstream
 
 #: Seconds for everything to come to rest, and those in which nothing changes before it counts as
 #: all that is to come: longer than the server leaves one alone that had failed.
@@ -53,6 +53,22 @@ def slots_held(report: dict[str, Any]) -> list[str]:
         if (state := upstream.get("state")) != "up":
             out.append(f"the server says that {name} is {state}: {upstream.get('reason')}")
     return out
+
+
+async def at_rest(
+    client: Client, upstreams: Sequence[Upstream]
+) -> tuple[dict[str, Any], list[str]]:
+    """Wait until nothing is held any more: the server's status, and what is still held."""
+    report: dict[str, Any] = {}
+    found = await settled(lambda: slots_left(upstreams))
+
+    async def held() -> list[str]:
+        nonlocal report
+        report = await client.status()
+        return slots_held(report)
+
+    found += await settled(held)
+    return report, found
 
 
 async def settled(look: Callable[[], Awaitable[list[str]]]) -> list[str]:

@@ -14,8 +14,8 @@ import llcuda_net
 from llcuda_net.client import Client
 from llcuda_net.client.stream import Piece, Stream
 from llcuda_net.errors import ConnectError, LlcudaError, RequestError
-from tools.crash.jobs import Job, Jobs
-from tools.crash.ledger import Ledger, Reading
+from tools.campaign.jobs import Job, Jobs
+from tools.campaign.ledger import Ledger, Reading
 
 #: Seconds for one job, restarts included: a bound for hangs, not a measurement.
 PATIENCE = 120.0
