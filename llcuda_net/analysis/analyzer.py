@@ -112,7 +112,7 @@ class Analyst:
 
     async def _turn(self) -> bool:
         """Work while that disturbs nobody; whether there may be more to do."""
-        async with self._scheduler.spare(SETTLE):
+        async with self._scheduler.when_idle(SETTLE):
             while await self._read(lambda store: store.analyses.figure(certainty_stats)):
                 pass
             while await self._embed_some():
@@ -239,7 +239,7 @@ class Analyst:
         slot_request = SlotRequest(
             user, requirement.model, requirement, prompt_tokens=tokens, most_tokens=0
         )
-        ticket = self._scheduler.enter(slot_request)
+        ticket = self._scheduler.submit(slot_request)
         async with ticket:
             texts = LongTexts(held(ticket.lease).backend.upstream.embed)
             texts.piece = self._texts.piece

@@ -56,7 +56,7 @@ async def embed(
                     failed |= {lease.backend.name}
                     if error.code not in BLAMED or not again(ticket, failed):
                         raise
-                await ticket.its_turn()
+                await ticket.acquire()
         try:
             vectors += [_pack(_mean(rows)) for rows in found]
         except (struct.error, TypeError, ValueError, OverflowError):

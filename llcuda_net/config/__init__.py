@@ -1,4 +1,4 @@
-"""What the operator and the users give: settings, upstream tables, users and their tokens.
+"""What the operator configures: settings, upstreams, users with their limits and tokens.
 
 It imports only `llcuda_net.errors`.
 """

@@ -11,45 +11,57 @@ import tomllib
 from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
 from llcuda_net.config.upstreams import UpstreamSpec
 from llcuda_net.config.upstreams import parse as parse_specs
 from llcuda_net.errors import ConfigError
 
+#: Above every number that can be meant.
+_MOST = (1 << 31) - 1
 
-def _option(default: Any, help_: str, *, kind: type = str, low: float | None = None) -> Any:
-    return field(default=default, metadata={"help": help_, "kind": kind, "low": low})
+
+def _option(
+    default: Any,
+    help_: str,
+    *,
+    kind: type = str,
+    low: float | None = None,
+    high: int = _MOST,
+    choices: tuple[str, ...] | None = None,
+) -> Any:
+    metadata = {"help": help_, "kind": kind, "low": low, "high": high, "choices": choices}
+    return field(default=default, metadata=metadata)
 
 
 #: The sections of --help, each by its first setting.
 _SECTIONS = {
     "host": "where to listen",
-    "upstream": "which model",
-    "data_dir": "what is kept",
-    "auth_token_file": "who may come in",
+    "upstream": "model",
+    "data_dir": "storage",
+    "auth_token_file": "access",
     "timeout": "time limits",
-    "max_connections": "bounds",
-    "metrics_port": "to see what happens",
+    "max_connections": "limits",
+    "metrics_port": "monitoring",
     "log_level": "logs",
 }
 
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """See each option's help; `None` stands for "not given"."""
+    """The settings in force, see each option's help; None stands for "not given"."""
 
     host: str = _option("127.0.0.1", "address to listen on")
-    port: int = _option(9000, "port to listen on; 0: a free one, printed", kind=int, low=0)
+    port: int = _option(
+        9000, "port to listen on; 0: a free one, printed", kind=int, low=0, high=65_535
+    )
     upstream: tuple[UpstreamSpec, ...] = _option(
         (),
         "URL of a llama-server that already runs; may be given several times. Tables in the config "
-        "file say more of each",
+        "file describe each further",
         kind=UpstreamSpec,
     )
-    upstream_api_key_file: str | None = _option(
-        None, "file with the API key that the upstreams want"
-    )
+    upstream_api_key_file: str | None = _option(None, "file with the API key of the upstreams")
     model: str | None = _option(
         None, "GGUF file to run in the built-in engine (default: the demonstration model)"
     )
@@ -59,7 +71,7 @@ class Settings:
     slots: int = _option(4, "engine: requests that run at once", kind=int, low=1)
     threads: int | None = _option(
         None,
-        "engine: CPU threads (default: one a core; one in all for a tiny model)",
+        "engine: CPU threads (default: one per core; one in all for a tiny model)",
         kind=int,
         low=1,
     )
@@ -69,18 +81,24 @@ class Settings:
     data_dir: str | None = _option(
         None, "folder of the journal and the results (default: the platform's data folder)"
     )
-    store: str = _option("sqlite", "where results are kept: sqlite, or none to keep nothing")
+    store: str = _option(
+        "sqlite",
+        "where results are kept: sqlite, or none to keep nothing",
+        choices=("sqlite", "none"),
+    )
     durability: str = _option(
-        "disk", "what an acknowledged token survives: memory, process, disk or strict"
+        "disk",
+        "what an acknowledged token survives: memory, process, disk or strict",
+        choices=("memory", "process", "disk", "strict"),
     )
     analysis: bool = _option(
         True,
-        "while nothing runs, compute of results how sure the model was, and what they are about",
+        "while nothing runs, compute for each result how sure the model was, and an embedding",
         kind=bool,
     )
     auth_token_file: str | None = _option(
         None,
-        "file of tokens, one a line, each with its user and their limits; a client must send one",
+        "file of tokens, one per line, each with its user and their limits; a client must send one",
     )
     allow_no_auth: bool = _option(
         False, "listen beyond loopback without a token file: anybody may use it", kind=bool
@@ -103,7 +121,7 @@ class Settings:
     )
     first_token_timeout: float = _option(
         120.0,
-        "the same before the first token; and a tenth of a second more for each of the prompt",
+        "the same before the first token; a tenth of a second more per token of the prompt",
         kind=float,
         low=0.001,
     )
@@ -122,14 +140,16 @@ class Settings:
     drain_seconds: float = _option(
         30.0, "seconds for running requests to finish after SIGTERM", kind=float, low=0
     )
-    handshake_timeout: float = _option(5.0, "seconds for a client to greet", kind=float, low=0.001)
+    handshake_timeout: float = _option(
+        5.0, "seconds for a client to complete the handshake", kind=float, low=0.001
+    )
     write_timeout: float = _option(
-        30.0, "seconds that a client may take nothing before it is dropped", kind=float, low=0.001
+        30.0, "seconds that a client may read nothing before it is dropped", kind=float, low=0.001
     )
     max_connections: int = _option(1024, "clients connected at once", kind=int, low=1)
     max_queue: int = _option(
         256,
-        "requests that may wait for a slot; each user may have one all the same",
+        "requests that may wait for a slot; beyond that, one per user",
         kind=int,
         low=0,
     )
@@ -140,22 +160,29 @@ class Settings:
         low=1,
     )
     max_streams: int = _option(256, "requests open at once on one connection", kind=int, low=1)
-    max_frame: int = _option(4 << 20, "largest frame taken, in bytes", kind=int, low=16_384)
+    max_frame: int = _option(
+        4 << 20, "largest frame accepted, in bytes", kind=int, low=16_384, high=1 << 30
+    )
     metrics_port: int | None = _option(
         None,
         "port for /metrics (Prometheus), /healthz and /readyz; 0: a free one, printed (default: "
         "none)",
         kind=int,
         low=0,
+        high=65_535,
     )
     metrics_host: str = _option(
-        "127.0.0.1", "address for them; whoever reaches it may read them, without a token"
+        "127.0.0.1", "address for these; whoever can reach it may read them, without a token"
     )
     otlp_endpoint: str | None = _option(
         None, "OpenTelemetry collector for a trace of each generation (http://127.0.0.1:4318)"
     )
-    log_level: str = _option("info", "debug, info, warning or error")
-    log_format: str = _option("auto", "human, json, or auto: human on a terminal")
+    log_level: str = _option(
+        "info", "debug, info, warning or error", choices=("debug", "info", "warning", "error")
+    )
+    log_format: str = _option(
+        "auto", "human, json, or auto: human on a terminal", choices=("auto", "human", "json")
+    )
     log_prompts: bool = _option(False, "write the text of prompts to the log", kind=bool)
 
 
@@ -169,18 +196,10 @@ _METAVARS = {
     "log_level": "LEVEL",
     "log_format": "FORMAT",
 }
-#: Above every number that can be meant.
-_MOST = (1 << 31) - 1
-_CHOICES = {
-    "log_level": ("debug", "info", "warning", "error"),
-    "log_format": ("auto", "human", "json"),
-    "store": ("sqlite", "none"),
-    "durability": ("memory", "process", "disk", "strict"),
-}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """An option for each setting, and --config."""
+    """Add an option per setting, and --config."""
     parser.add_argument("--config", metavar="FILE", help="TOML file with the same settings")
     section = parser.add_argument_group()
     for spec in fields(Settings):
@@ -201,7 +220,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         else:
             meta = {int: "N", float: "SECONDS"}.get(kind, _METAVARS.get(spec.name, "FILE"))
             section.add_argument(
-                flag, metavar=meta, default=None, help=text, choices=_CHOICES.get(spec.name)
+                flag, metavar=meta, default=None, help=text, choices=spec.metadata["choices"]
             )
 
 
@@ -209,7 +228,7 @@ def load(arguments: argparse.Namespace, environment: Mapping[str, str] = os.envi
     """The settings in force.
 
     Raises:
-        ConfigError: a value is wrong; says which, where it came from, and what it may be.
+        ConfigError: a value is wrong; the message names it, its source, and what it may be.
     """
     config_file = arguments.config or environment.get("LLCUDA_CONFIG")
     from_file = _read(Path(config_file)) if config_file else {}
@@ -231,9 +250,9 @@ def load(arguments: argparse.Namespace, environment: Mapping[str, str] = os.envi
         if spec.metadata["kind"] is UpstreamSpec:
             values[spec.name] = parse_specs(value, where)
             continue
-        values[spec.name] = _convert(spec.name, spec.metadata, value, where)
+        values[spec.name] = _convert(spec.metadata, value, where)
     if values.get("upstream") and values.get("model"):
-        # One replaces the other, so the source that comes first decides between them, too.
+        # One replaces the other, so the order of the sources decides between them, too.
         if sources["upstream"] < sources["model"]:
             del values["model"]
         elif sources["model"] < sources["upstream"]:
@@ -258,42 +277,45 @@ def _read(path: Path) -> dict[str, Any]:
     return found
 
 
-def _convert(name: str, metadata: Mapping[str, Any], value: Any, where: str) -> Any:
-    kind, low = metadata["kind"], metadata["low"]
-    try:
+_KINDS = {bool: "true or false", str: "a string", int: "a whole number", float: "a number"}
+_WORDS = {"yes": True, "no": False}
+
+
+def _convert(metadata: Mapping[str, Any], value: Any, where: str) -> Any:
+    """The value of a setting, given as text or as a value of the config file.
+
+    Raises:
+        ConfigError: it is none; names `where` it came from, and what it may be.
+    """
+    import msgspec  # here, since --help does not need it
+
+    kind, low, high = metadata["kind"], metadata["low"], metadata["high"]
+    steps: list[tuple[Any, str]] = [(kind, f"{_KINDS[kind]}, not {value!r}")]
+    if metadata["choices"]:
+        names = ", ".join(metadata["choices"])
+        steps.append((Literal[metadata["choices"]], f"one of {names}, not {value!r}"))
+    if kind in (int, float):
+        at_least, at_most = msgspec.Meta(ge=low), msgspec.Meta(le=high)
+        steps += [
+            (_bounded(kind, at_least), f"at least {low:g}, not {value}"),
+            (_bounded(kind, at_most), f"at most {high}, not {value}"),
+        ]
+    found = value
+    if isinstance(value, str) and kind is not str:
+        found = value.strip()
         if kind is bool:
-            converted: Any = _boolean(value)
-        elif kind is str:
-            if not isinstance(value, str):
-                raise ValueError
-            converted = value
-        else:
-            if isinstance(value, bool) or (kind is int and isinstance(value, float)):
-                raise ValueError
-            converted = kind(value)
-    except (TypeError, ValueError, OverflowError):
-        wanted = {bool: "true or false", str: "a string", int: "a whole number", float: "a number"}
-        raise ConfigError(f"{where} must be {wanted[kind]}, not {value!r}") from None
-    if low is not None and not low <= converted:  # so put that NaN is refused
-        raise ConfigError(f"{where} must be at least {low:g}, not {value}")
-    if kind is not str and converted > _MOST:
-        raise ConfigError(f"{where} must be at most {_MOST}, not {value}")
-    if name in ("port", "metrics_port") and converted > 65_535:
-        raise ConfigError(f"{where} must be at most 65535, not {value}")
-    if name == "max_frame" and converted > 1 << 30:
-        raise ConfigError(f"{where} must be at most {1 << 30}, not {value}")
-    if name in _CHOICES and converted not in _CHOICES[name]:
-        raise ConfigError(f"{where} must be one of {', '.join(_CHOICES[name])}, not {value!r}")
-    return converted
+            found = _WORDS.get(found.lower(), found)
+    for type_, says in steps:
+        try:
+            # Only text is read leniently: a TOML value has a type of its own.
+            found = msgspec.convert(found, type_, strict=not isinstance(found, str))
+        except msgspec.ValidationError:
+            raise ConfigError(f"{where} must be {says}") from None
+    return found
 
 
-def _boolean(value: Any) -> bool:
-    if isinstance(value, bool):
-        return value
-    known = {"1": True, "true": True, "yes": True, "0": False, "false": False, "no": False}
-    if isinstance(value, str) and value.lower() in known:
-        return known[value.lower()]
-    raise ValueError
+def _bounded(kind: type, bound: Any) -> Any:
+    return Annotated[int, bound] if kind is int else Annotated[float, bound]
 
 
 def _check(settings: Settings) -> None:

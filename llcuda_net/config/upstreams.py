@@ -1,17 +1,28 @@
-"""Upstreams as the operator describes them: a URL, or a table with more to say of it."""
+"""Upstreams as the operator describes them: a URL, or a table with the URL and more."""
 
 from __future__ import annotations
 
+import functools
 import re
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any, Literal
 
 from llcuda_net.errors import ConfigError
 
 COMPLETIONS, EMBEDDINGS = "completions", "embeddings"
 ROLES = (COMPLETIONS, EMBEDDINGS)
-_NAME = re.compile(r"[^\s\x00-\x1f]{1,128}")
+#: What the value of each key of a table must be.
+_SAYS = {
+    "url": "a URL",
+    "name": "1 to 128 characters without spaces",
+    "weight": "a number above 0",
+    "slots": "a whole number from 1 on",
+    "model": "a name",
+    "api_key_file": "the name of a file",
+    "roles": f"a list of {' and '.join(ROLES)}",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,11 +30,11 @@ class UpstreamSpec:
     """An upstream.
 
     Attributes:
-        name: what it is called in reports.
-        weight: how much of the work it gets, against the others.
-        slots: at most so many are used; None: all that it has.
-        model: identity of its model; None: find out.
-        api_key_file: with the key that it wants; None: none, or the one for all.
+        name: its name in reports.
+        weight: its share of the work, against the others'.
+        slots: how many of its slots are used at most; None: all that it has.
+        model: identity of its model; None: found out from the upstream.
+        api_key_file: file with its API key; None: the one for all upstreams, if any.
         roles: what it is used for.
     """
 
@@ -66,45 +77,41 @@ def _one(entry: Any, where: str) -> UpstreamSpec:
         raise ConfigError(f"{where} must be a URL or a table, not {entry!r}")
     values = {key.replace("-", "_"): value for key, value in entry.items()}
     for key in values:
-        if key not in _CHECKS:
-            raise ConfigError(f"{where}: there is no key {key!r}; keys are {', '.join(_CHECKS)}")
-    for key, value in values.items():
-        says, good = _CHECKS[key]
-        if not good(value):
-            raise ConfigError(f"{where}: {key} must be {says}, not {value!r}")
+        if key not in _SAYS:
+            raise ConfigError(f"{where}: there is no key {key!r}; keys are {', '.join(_SAYS)}")
+    values = {key: _value(key, value, where) for key, value in values.items()}
     if "url" not in values:
         raise ConfigError(f"{where}: url is missing, such as http://127.0.0.1:8080")
     values.setdefault("name", _named(values["url"]))
-    if "roles" in values:
-        values["roles"] = frozenset(values["roles"])
     return UpstreamSpec(**values)
 
 
+def _value(key: str, value: Any, where: str) -> Any:
+    import msgspec  # here, since --help does not need it
+
+    try:
+        return msgspec.convert(value, _types()[key])
+    except msgspec.ValidationError:
+        raise ConfigError(f"{where}: {key} must be {_SAYS[key]}, not {value!r}") from None
+
+
+@functools.cache
+def _types() -> dict[str, Any]:
+    """The types of a table's values, by key."""
+    from msgspec import Meta
+
+    text = Annotated[str, Meta(min_length=1)]
+    return {
+        "url": text,
+        "name": Annotated[str, Meta(pattern=r"\A[^\s\x00-\x1f]{1,128}\Z")],
+        "weight": Annotated[float, Meta(gt=0, le=sys.float_info.max)],
+        "slots": Annotated[int, Meta(ge=1)],
+        "model": text,
+        "api_key_file": text,
+        "roles": Annotated[frozenset[Literal["completions", "embeddings"]], Meta(min_length=1)],
+    }
+
+
 def _named(url: str) -> str:
-    """A URL's own name: without user and password, which nobody else need see."""
+    """The name of an upstream that has none: its URL without user and password."""
     return re.sub(r"//.*@", "//", url).rstrip("/")[:128] or url
-
-
-def _text(value: Any) -> bool:
-    return isinstance(value, str) and bool(value)
-
-
-#: The keys of a table: what a value may be, and whether one is that.
-_CHECKS: dict[str, tuple[str, Any]] = {
-    "url": ("a URL", _text),
-    "name": (
-        "1 to 128 characters without spaces",
-        lambda v: isinstance(v, str) and bool(_NAME.fullmatch(v)),
-    ),
-    "weight": (
-        "a number above 0",
-        lambda v: type(v) in (int, float) and 0 < v < float("inf"),
-    ),
-    "slots": ("a whole number from 1 on", lambda v: type(v) is int and v >= 1),
-    "model": ("a name", _text),
-    "api_key_file": ("the name of a file", _text),
-    "roles": (
-        f"a list of {' and '.join(ROLES)}",
-        lambda v: isinstance(v, list) and bool(v) and all(one in ROLES for one in v),
-    ),
-}

@@ -1,4 +1,4 @@
-"""Who gets a slot next: a fair queue with priorities, quotas and estimates of the wait.
+"""Which request gets a slot next: a fair queue with priorities, quotas and estimated waits.
 
 It does no I/O, and imports `errors`, `util` and `config`.
 """

@@ -1,87 +1,99 @@
-"""Whose turn it is: virtual token counters. Arithmetic only; it knows no clock and no event loop.
+"""Fair sharing by virtual token counters. Arithmetic only: no clock, no event loop.
 
-Each user has a counter of the tokens served to them, divided by their weight, and the one with the
-lowest is served next: the Virtual Token Counter of Sheng et al., "Fairness in Serving Large
-Language Models" (OSDI 2024). What somebody did not ask for they cannot ask for later, and what they
-had while nobody else wanted it is not held against them: whoever begins to compete is lifted to the
-virtual time of start-time fair queueing (Goyal, Vin and Cheng, "Start-time Fair Queueing", SIGCOMM
-1996), which is the counter of the request that is served, or would be, now.
+Theory. Each user has a counter of the tokens served to them, divided by their weight, and the user
+with the lowest counter is served next: the Virtual Token Counter of Sheng et al., "Fairness in
+Serving Large Language Models" (OSDI 2024). Two users who both always have work then differ by at
+most about one request per slot, whatever the lengths of their prompts and answers. A counter alone
+would remember too much: a user who was away for an hour would come back with the lowest counter and
+take every slot for the next hour. So whoever begins to compete is raised to the virtual time of
+start-time fair queueing (Goyal, Vin and Cheng, "Start-time Fair Queueing", SIGCOMM 1996): the
+counter of the request that is in service, or would be, now. What users did not ask for, they cannot
+claim later; what they had while nobody else competed is not held against them, since the others are
+raised to it. A request that runs is counted with the tokens that it has used, or with those that it
+is expected to use where that is more, so that a user with many short queued requests cannot fill
+all slots before the first token is made. The expectation is for ranking only: the virtual time is
+made of tokens that were really served.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
-#: Tokens by which somebody's counter may lag behind those served, while their own work has no
-#: place: enough that they get what they missed where others had no better claim, and not so
-#: much that an upstream which was away for an hour is theirs for the next.
+#: Tokens by which a counter may lag behind those served, while no upstream has a place for its
+#: user's work: enough to make up for what they missed where others had no better claim, and not
+#: so much that an upstream which was away for an hour is theirs for the next.
 CREDIT = 16384.0
 
 
 class FlowCounter:
-    """One user's part in what a lane serves.
+    """The tokens served to one flow, divided by its weight.
 
-    What runs is counted as it stands when the counter is read, so that nothing needs to be done
-    for each token.
+    What runs is counted when the counter is read, so that nothing has to be done for each token.
 
     Attributes:
         weight: tokens count for less the greater it is.
-        competing: whether the user had work that they may begin, when that was last looked at.
+        competing: whether the flow had work that might start, at the last `VirtualClock.update`.
     """
 
-    __slots__ = ("_running", "_settled", "competing", "weight")
+    __slots__ = ("_finished", "_running", "competing", "weight")
 
     def __init__(self, weight: float) -> None:
         self.weight = weight
         self.competing = False
-        self._settled = 0.0
+        self._finished = 0.0
         self._running: dict[object, tuple[Callable[[], float], float]] = {}
+
+    def __repr__(self) -> str:
+        return (
+            f"<FlowCounter {self.served():.0f} served, {self.running} running, "
+            f"weight {self.weight:g}{', competing' if self.competing else ''}>"
+        )
 
     @property
     def running(self) -> int:
-        """How much is counted as it stands."""
+        """How many requests run."""
         return len(self._running)
 
     def served(self) -> float:
         """Tokens served up to now, divided by the weight."""
         if not self._running:
-            return self._settled
+            return self._finished
         used = sum(used() for used, _ in self._running.values())
-        return self._settled + used / self.weight
+        return self._finished + used / self.weight
 
-    def counter(self) -> float:
-        """The same, with what is still expected of what runs: who has the lowest is next."""
+    def projected(self) -> float:
+        """Tokens served and those expected of what runs, divided by the weight."""
         if not self._running:
-            return self._settled
+            return self._finished
         used = sum(max(used(), expected) for used, expected in self._running.values())
-        return self._settled + used / self.weight
+        return self._finished + used / self.weight
 
-    def begin(self, work: object, used: Callable[[], float], expected: float) -> None:
-        """Count something that runs now.
+    def start(self, work: object, used: Callable[[], float], expected: float) -> None:
+        """Count something that runs from now on.
 
         Args:
-            used: tells the tokens that it has used.
-            expected: how many it is going to use.
+            used: returns the tokens that it has used.
+            expected: how many it is expected to use.
         """
         self._running[work] = used, expected
 
-    def settle(self, work: object, used: float) -> None:
-        """Count what it has used, now that it is over."""
+    def finish(self, work: object, used: float) -> None:
+        """Count what it has used, now that it runs no more."""
         del self._running[work]
-        self._settled += used / self.weight
+        self._finished += used / self.weight
 
-    def lift(self, least: float) -> None:
-        """Have at least so much served."""
+    def raise_to(self, least: float) -> None:
+        """Set `served` to at least this."""
         served = self.served()
         if served < least:
-            self._settled += least - served
+            self._finished += least - served
 
 
 class VirtualClock:
-    """Those who compete: one model's requests of one priority class.
+    """The virtual time of those who compete: one model's requests of one priority class.
 
     Attributes:
-        now: the virtual time when it was last looked at.
+        now: the virtual time at the last `update`.
     """
 
     __slots__ = ("_running", "now")
@@ -90,50 +102,54 @@ class VirtualClock:
         self.now = 0.0
         self._running: set[FlowCounter] = set()
 
-    def compete(self, shares: Iterable[tuple[FlowCounter, bool]]) -> None:
-        """See who competes, and lift those who did not until now.
+    def __repr__(self) -> str:
+        return f"<VirtualClock at {self.now:.0f}, {len(self._running)} flows running>"
 
-        The virtual time is what was served to the one of whom that is the least: of those who
-        compete already, or where there are none, of those of whom something runs. What is only
-        expected is left out: a guess that was too high would be a debt of whoever comes.
+    def update(self, waiting: Iterable[tuple[FlowCounter, bool]]) -> None:
+        """Set who competes, and raise those who did not until now to the virtual time.
+
+        The virtual time is the least that was served to any of those who compete already, or,
+        where there are none, to any of those of whom something runs. What is only expected is left
+        out: too high a guess would be a debt of whoever comes.
 
         Args:
-            shares: those with work that waits, and whether they may begin any.
+            waiting: the counters with work that waits, each with whether any of it may start.
         """
         new = []
         old = []
-        for usage, may in shares:
-            if not may:
-                usage.competing = False
-            elif usage.competing:
-                old.append(usage)
+        for counter, may_start in waiting:
+            if not may_start:
+                counter.competing = False
+            elif counter.competing:
+                old.append(counter)
             else:
-                new.append(usage)
-        self.now = min((usage.served() for usage in old or self._running), default=self.now)
-        for usage in new:
-            usage.lift(self.now)
-            usage.competing = True
+                new.append(counter)
+        self.now = min((counter.served() for counter in old or self._running), default=self.now)
+        for counter in new:
+            counter.raise_to(self.now)
+            counter.competing = True
 
-    def begin(
+    def start(
         self,
-        usage: FlowCounter,
+        counter: FlowCounter,
         work: object,
         used: Callable[[], float],
         expected: float,
-        passed: Iterable[FlowCounter] = (),
+        passed_over: Iterable[FlowCounter] = (),
     ) -> None:
-        """Something of this share begins now.
+        """Count something of this counter that runs from now on.
 
         Args:
-            passed: those who were to be served before, but had nothing for which there was a place.
+            passed_over: those ranked before it who had nothing for which there was a place. Their
+                lag is bounded by CREDIT.
         """
-        for other in passed:
-            other.lift(usage.served() - CREDIT)
-        usage.begin(work, used, expected)
-        self._running.add(usage)
+        for other in passed_over:
+            other.raise_to(counter.served() - CREDIT)
+        counter.start(work, used, expected)
+        self._running.add(counter)
 
-    def settle(self, usage: FlowCounter, work: object, used: float) -> None:
-        """Something of this share is over, and has used so many tokens."""
-        usage.settle(work, used)
-        if not usage.running:
-            self._running.discard(usage)
+    def finish(self, counter: FlowCounter, work: object, used: float) -> None:
+        """Count what it has used, now that it runs no more."""
+        counter.finish(work, used)
+        if not counter.running:
+            self._running.discard(counter)

@@ -1,17 +1,23 @@
-"""What a user uses and still may: how many at once, how many waiting, how many tokens a minute."""
+"""What a user uses and still may: how many run at once, how many wait, how many tokens per minute.
+
+Tokens per minute are a bucket that holds one minute's tokens. It is stored as the time at which it
+will be full again, so that it needs no upkeep. What is taken from it is what was really used, at
+each look; it may go below zero, and then nothing starts until it is at zero again.
+"""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
 from llcuda_net.config.users import User
 
-#: A minute's tokens may be used at once.
+#: One minute's tokens may be used at once.
 _MINUTE = 60.0
-#: How many tokens an answer has, as long as nobody had one.
-_GUESS = 256.0
-#: Over how many answers the mean moves.
+#: Tokens of an answer, before any answer is known.
+_DEFAULT_LENGTH = 256.0
+#: How many answers the moving mean covers.
 _ANSWERS = 16
 
 
@@ -30,7 +36,7 @@ class UserLoad:
     served: int
 
 
-class Mean:
+class MovingMean:
     """A moving mean of the lengths of answers."""
 
     def __init__(self) -> None:
@@ -38,7 +44,7 @@ class Mean:
         self._mean = 0.0
 
     def add(self, tokens: int) -> None:
-        """One more answer."""
+        """Add one answer's length."""
         self._count = min(self._count + 1, _ANSWERS)
         self._mean += (tokens - self._mean) / self._count
 
@@ -48,83 +54,89 @@ class Mean:
 
 
 class UserQuota:
-    """One user's account.
+    """One user's limits, and what they use of them.
 
-    The bucket of tokens is kept as the time at which it will be full again, so that it needs no
-    upkeep. It is emptied by what was really used, and may go below nothing.
+    Args:
+        all_lengths: the mean over all users' answers, for users who had none yet.
 
     Attributes:
-        user: as the last request described them.
-        running: what they run, and the tokens that it has used so far.
+        user: with the limits in force.
+        running: what they run; each returns the tokens that it has used so far.
         queued: how many of their requests wait.
-        returned: how many of these had a slot before.
-        served: tokens read and made for them since the start, by what is over.
+        requeued: how many of these had a slot before.
+        served: tokens read and made for them since the start, by what runs no more.
     """
 
-    def __init__(self, user: User, everybody: Mean) -> None:
+    def __init__(self, user: User, all_lengths: MovingMean) -> None:
         self.user = user
         self.running: dict[object, Callable[[], int]] = {}
         self.queued = 0
-        self.returned = 0
+        self.requeued = 0
         self.served = 0
-        self._metered: dict[object, int] = {}
-        self._full_at = self._looked_at = float("-inf")
-        self._lengths = Mean()
-        self._everybody = everybody
+        self._charged: dict[object, int] = {}
+        self._full_at = self._charged_at = -math.inf
+        self._lengths = MovingMean()
+        self._all_lengths = all_lengths
 
-    def begin(self, work: object, used: Callable[[], int], now: float) -> None:
-        """Something runs from now on."""
-        self._meter(now)
+    def __repr__(self) -> str:
+        return (
+            f"<UserQuota {self.user.name!r}: {len(self.running)} running, {self.queued} queued, "
+            f"{self.served} tokens served>"
+        )
+
+    def start(self, work: object, used: Callable[[], int], now: float) -> None:
+        """Count something that runs from now on."""
+        self._charge(now)
         self.running[work] = used
-        self._metered[work] = 0
+        self._charged[work] = 0
 
-    def end(self, work: object, now: float) -> int:
-        """It does not run any more; how many tokens it has used."""
-        self._meter(now)
+    def finish(self, work: object, now: float) -> int:
+        """Count it no more; returns the tokens that it has used."""
+        self._charge(now)
         del self.running[work]
-        used = self._metered.pop(work)
+        used = self._charged.pop(work)
         self.served += used
         return used
 
-    def answered(self, tokens: int) -> None:
-        """An answer of so many tokens came to its end."""
-        if tokens:  # one that failed, or gives vectors, tells nothing
+    def add_answer(self, tokens: int) -> None:
+        """Learn the length of an answer that has ended."""
+        if tokens:  # one that failed, or was an embedding, says nothing
             self._lengths.add(tokens)
-            self._everybody.add(tokens)
+            self._all_lengths.add(tokens)
 
-    def expected(self, most: int | None) -> float:
-        """How many tokens their next answer will have, of at most so many."""
+    def expected_tokens(self, most: int | None) -> float:
+        """The expected length of their next answer, at most `most` tokens."""
         mean = self._lengths.value()
         if mean is None:
-            mean = self._everybody.value()
+            mean = self._all_lengths.value()
         if mean is None:
-            mean = _GUESS
+            mean = _DEFAULT_LENGTH
         return mean if most is None else min(mean, most)
 
-    def may_begin(self, now: float, *, rated: bool = True) -> bool:
+    def may_start(self, now: float, *, rated: bool = True) -> bool:
         """Whether they may have one more slot.
 
         Args:
-            rated: whether it must keep within their tokens a minute.
+            rated: whether it must keep within their tokens per minute.
         """
         most = self.user.max_running
         if most is not None and len(self.running) >= most:
             return False
-        return not rated or self.user.tokens_per_minute is None or now >= self.refilled(now)
+        return not rated or self.user.tokens_per_minute is None or now >= self.refilled_at(now)
 
-    def refilled(self, now: float) -> float:
-        """When they may use tokens again: in the past where they may."""
+    def refilled_at(self, now: float) -> float:
+        """When they may use tokens again: not after `now` where they may already."""
         if self.user.tokens_per_minute is None:
-            return float("-inf")
-        self._meter(now)
+            return -math.inf
+        self._charge(now)
         return self._full_at - _MINUTE
 
-    def why(self, now: float, *, rated: bool = True) -> str:
-        """The limit for which they may not begin another, for a person; "" where they may."""
+    def limit_reached(self, now: float, *, rated: bool = True) -> str:
+        """The limit that keeps them from one more slot, for a person; "" where none does."""
         user = self.user
         if user.max_running is not None and len(self.running) >= user.max_running:
             return f"your limit of {user.max_running} at once"
-        if rated and user.tokens_per_minute is not None and now < self.refilled(now):
+        if rated and user.tokens_per_minute is not None and now < self.refilled_at(now):
             return f"your limit of {user.tokens_per_minute:g} tokens a minute"
         return ""
 
@@ -134,17 +146,18 @@ class UserQuota:
         served = self.served + sum(used() for used in self.running.values())
         return UserLoad(user.name, user.weight, len(self.running), self.queued, served)
 
-    def _meter(self, now: float) -> None:
-        """Take from the bucket what was used since it was last looked at.
+    def _charge(self, now: float) -> None:
+        """Take from the bucket what was used since the last time.
 
-        As if it had all been used at once then: what came in since is not lost because it was full.
+        As if all of it had been used at that time: nothing that flowed in since is lost because
+        the bucket was full.
         """
         tokens = 0
         for work, used in self.running.items():
             total = used()
-            tokens += total - self._metered[work]
-            self._metered[work] = total
+            tokens += total - self._charged[work]
+            self._charged[work] = total
         rate = self.user.tokens_per_minute
         if rate is not None and tokens:
-            self._full_at = max(self._full_at, self._looked_at) + tokens * _MINUTE / rate
-        self._looked_at = now
+            self._full_at = max(self._full_at, self._charged_at) + tokens * _MINUTE / rate
+        self._charged_at = now

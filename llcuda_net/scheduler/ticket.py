@@ -1,4 +1,4 @@
-"""A claim to one of the upstreams' slots, and the ticket that its holder waits with."""
+"""A request for one of the upstreams' slots, and the ticket with which its holder waits."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from enum import Enum, auto
+from operator import attrgetter
 from types import TracebackType
 from typing import Protocol
 
@@ -18,27 +19,36 @@ from llcuda_net.errors import RequestError, RequestTimeout
 log = structlog.get_logger(__name__)
 
 
-#: What those tickets have in common of which either any has a place, or none.
+#: Model and key. Of the tickets of one kind either any has a place, or none.
 Kind = tuple[str, Hashable]
 
 
 class Lease(Protocol):
-    """A slot that is ours."""
+    """A slot that is held."""
 
     def release(self) -> None:
-        """Give it back; whoever lends it calls `Scheduler.pump` when it can be had again."""
+        """Give it back; whoever lends it calls `Scheduler.dispatch` when it is free again."""
+
+
+def release(lease: Lease | None) -> None:
+    """Give a slot back; an error is logged."""
+    try:
+        if lease is not None:
+            lease.release()
+    except Exception:
+        log.exception("release_failed")
 
 
 @dataclass(frozen=True, slots=True)
 class SlotRequest:
-    """What somebody wants a slot for.
+    """What a slot is requested for.
 
     Attributes:
         user: whose request it is.
-        model: those for one model compete; positions and waits are told among them.
+        model: requests for one model compete; positions and waits count among them.
         key: of tickets for a model with equal keys, if one has no place now, none has.
         priority: its class, at best the user's.
-        deadline: clock time by which it must have begun.
+        deadline: clock time by which it must have started.
         prompt_tokens: how many tokens are to be read, as far as is known.
         most_tokens: how many it may make at most, where that is bounded.
     """
@@ -53,146 +63,166 @@ class SlotRequest:
 
 
 class Phase(Enum):
-    """Where a ticket is on its way."""
+    """The phases of a ticket."""
 
     WAITING = auto()
     RUNNING = auto()
-    OVER = auto()
+    DONE = auto()
 
 
 class Ticket:
-    """A place at the upstreams; `async with` waits for the slot and gives it back.
+    """A request's place in the queue, then its slot; `async with` acquires and gives back.
+
+    Args:
+        ageing_step: seconds of being held back by better classes that lift it into the next,
+            with regard to its deadline.
+        ageing: the same without regard to it.
+        remove: takes it out of the queue, or gives its slot back; idempotent.
+        on_move: called with the ticket when its position, wait or reason has changed.
+        tokens_made: returns how many tokens were generated so far.
 
     Attributes:
-        claim: what it is for.
+        slot_request: what it is for.
         kind: its model and key.
         number: tickets are numbered in the order in which they were made.
-        entered: when it was made.
-        turn: set when it has a slot; another event after each `Scheduler.again`.
+        submitted: when it was made.
+        granted: set when it has a slot; another event after each `Scheduler.requeue`.
         lease: the slot, while it has one.
-        position: 1 for the next of its model; 0 for one that holds a slot.
+        position: 1 for the next of its model; 0 for one that has a slot.
         wait: seconds until it has a slot, estimated, where that can be.
         reason: why it waits, for a person.
-        on_position: called with the position when that, the wait or the reason has changed.
-        made: tells how many tokens were generated so far.
         phase: whether it waits, runs, or neither any more.
-        priority: its class now; a better one the longer it waits.
-        returned: whether it had a slot before, and lost it.
-        refusal: why it waits no more, where it was given up.
+        priority: its class now; ageing lifts it into better ones.
+        requeued: whether it had a slot before, and lost it.
+        error: why it waits no more, where it has failed.
     """
 
     def __init__(
         self,
         slot_request: SlotRequest,
         number: int,
-        entered: float,
-        step: float,
-        leave: Callable[[Ticket], None],
+        submitted: float,
+        ageing_step: float,
+        remove: Callable[[Ticket], None],
+        *,
         ageing: float = math.inf,
+        on_move: Callable[[Ticket], None] = lambda ticket: None,
+        tokens_made: Callable[[], int] = lambda: 0,
     ) -> None:
         self.slot_request = slot_request
         self.kind: Kind = (slot_request.model, slot_request.key)
         self.number = number
-        self.entered = entered
-        self.turn = trio.Event()
+        self.submitted = submitted
+        self.granted = trio.Event()
         self.lease: Lease | None = None
         self.position = 0
         self.wait: float | None = None
         self.reason = ""
-        self.on_position: Callable[[int], None] = lambda position: None
-        self.made: Callable[[], int] = lambda: 0
         self.phase = Phase.WAITING
         self.priority = max(slot_request.priority, slot_request.user.priority)
-        self._step, self._ageing = step, ageing
-        self.returned = False
-        self.refusal: RequestError | None = None
-        self.told: tuple[int, float | None, str] = (0, None, "")
-        self._leave = leave
+        self.requeued = False
+        self.error: RequestError | None = None
+        self._ageing_step, self._ageing = ageing_step, ageing
+        self._remove = remove
+        self._on_move = on_move
+        self._tokens_made = tokens_made
+        #: What `on_move` was last called for; at first as if it had a slot.
+        self._notified: tuple[int, float | None, str] = (0, 0.0, "")
         self._made = 0
-        #: Tokens that were made when it last got a slot, and those it is to read there.
-        self._before = 0
+        #: Tokens that were made before it last got a slot, and those to be read there.
+        self._made_before = 0
         self._prompt = slot_request.prompt_tokens
 
+    def __repr__(self) -> str:
+        request = self.slot_request
+        at = f" at {self.position}" if self.phase is Phase.WAITING else ""
+        return (
+            f"<Ticket {self.number} of {request.user.name!r} for {request.model!r}: "
+            f"{self.phase.name.lower()}{at}, {self.priority.name.lower()}"
+            f"{', requeued' if self.requeued else ''}>"
+        )
+
     @property
-    def step(self) -> float:
+    def ageing_step(self) -> float:
         """Seconds of being held back by better classes that lift it into the next.
 
-        Fewer where it is in a hurry, but not into a class that its user may not ask for.
+        Fewer where its deadline is near, but not into a class that its user may not ask for.
         """
-        return self._step if self.priority > self.slot_request.user.priority else self._ageing
+        held_down = self.priority > self.slot_request.user.priority
+        return self._ageing_step if held_down else self._ageing
 
     @property
-    def risen(self) -> bool:
-        """Whether it has come into a better class."""
+    def promoted(self) -> bool:
+        """Whether ageing has lifted it into a better class."""
         return self.priority < max(self.slot_request.priority, self.slot_request.user.priority)
 
-    def used(self) -> int:
+    def tokens_used(self) -> int:
         """Tokens read and made since it last got a slot."""
-        return self._prompt + self.tokens() - self._before
+        return self._prompt + self.tokens_made() - self._made_before
 
-    def tokens(self) -> int:
+    def tokens_made(self) -> int:
         """Tokens made in all."""
         try:
-            self._made = max(self._made, self.made())
+            self._made = max(self._made, self._tokens_made())
         except Exception:
-            log.exception("made_failed")
+            log.exception("tokens_made_failed")
         return self._made
 
-    def will_use(self, expected: float) -> float:
-        """Tokens that it is going to use from now on, where its answer will have so many."""
-        return max(1.0, self._prompt + max(0.0, expected - self._before))
+    def expected_use(self, answer: float) -> float:
+        """Tokens that it is expected to use from now on, where its answer has `answer` tokens."""
+        return max(1.0, self._prompt + max(0.0, answer - self._made_before))
 
-    def lost(self, slot_request: SlotRequest) -> None:
-        """Its slot was lost; what it used there is paid."""
+    def requeue(self, slot_request: SlotRequest) -> None:
+        """Make it wait again after its slot was lost; what it used there is paid."""
         self.slot_request = slot_request
         self.kind = slot_request.model, slot_request.key
         self.phase = Phase.WAITING
-        self.returned = True
-        self.turn = trio.Event()
-        # To read again what was read already is not the user's doing.
-        self._before, self._prompt = self.tokens(), 0
+        self.requeued = True
+        self.granted = trio.Event()
+        # The user did not cause the second reading of what was read already.
+        self._made_before, self._prompt = self.tokens_made(), 0
 
-    async def its_turn(self) -> None:
+    async def acquire(self) -> None:
         """Wait until it has a slot.
 
         Raises:
-            RequestError: its deadline came first, and it has left; or it was given up.
+            RequestError: its deadline came first, and it was removed; or it has failed.
         """
-        deadline = math.inf if self.returned else self.slot_request.deadline
+        deadline = math.inf if self.requeued else self.slot_request.deadline
         try:
             with trio.move_on_at(deadline):
-                await self.turn.wait()
+                await self.granted.wait()
         except BaseException:
-            self._leave(self)
+            self._remove(self)
             raise
-        if self.refusal is not None:
-            raise self.refusal
-        if not self.turn.is_set():
-            self._leave(self)
-            raise self.too_late()
+        if self.error is not None:
+            raise self.error
+        if not self.granted.is_set():
+            self._remove(self)
+            raise self.timeout_error()
 
-    def too_late(self) -> RequestError:
-        """The error for one that did not begin by its deadline."""
-        seconds = max(0.0, self.slot_request.deadline - self.entered)
+    def timeout_error(self) -> RequestError:
+        """The error of a ticket that did not start by its deadline."""
+        seconds = max(0.0, self.slot_request.deadline - self.submitted)
         return RequestTimeout(f"not begun in {seconds:.3g} s", retry=True)
 
-    def moved(self) -> None:
-        """Tell where it stands now, if that is not what was told last."""
-        position, wait, reason = self.told
-        if position == self.position and reason == self.reason and not _far(wait, self.wait):
+    def notify(self) -> None:
+        """Call `on_move` if position, wait or reason differ from the last call; log its errors."""
+        position, wait, reason = self._notified
+        if position == self.position and reason == self.reason and not _differs(wait, self.wait):
             return
-        self.settled()
+        self.mark_notified()
         try:
-            self.on_position(self.position)
+            self._on_move(self)
         except Exception:
-            log.exception("on_position_failed")
+            log.exception("on_move_failed")
 
-    def settled(self) -> None:
-        """Where it stands now has been told."""
-        self.told = self.position, self.wait, self.reason
+    def mark_notified(self) -> None:
+        """Take position, wait and reason as known to the holder."""
+        self._notified = self.position, self.wait, self.reason
 
     async def __aenter__(self) -> None:
-        await self.its_turn()
+        await self.acquire()
 
     async def __aexit__(
         self,
@@ -200,11 +230,15 @@ class Ticket:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        self._leave(self)
+        self._remove(self)
 
 
-def _far(told: float | None, now: float | None) -> bool:
-    """Whether a wait is so different from what was told that it is worth telling."""
-    if told is None or now is None:
-        return told is not now
-    return abs(told - now) > max(1.0, told / 5)
+#: What tickets are sorted by: the oldest first.
+by_number = attrgetter("number")
+
+
+def _differs(notified: float | None, now: float | None) -> bool:
+    """Whether an estimated wait has changed by so much that it is worth a notice."""
+    if notified is None or now is None:
+        return notified is not now
+    return abs(notified - now) > max(1.0, notified / 5)

@@ -1,78 +1,128 @@
-"""What those who wait are told: where they stand, for how long, and why."""
+"""Where each ticket stands, for how long it will wait, and why: estimated, and reported.
+
+Theory. The wait is the ticket's position times the mean interval between two starts from its
+model's queue (Little's law, with the position as the number ahead). Intervals count only while
+somebody waits. The interval that is under way counts as if it ended now where that makes the mean
+longer, so that a queue that has come to a stop is seen to be slow before the next start.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping
 
 import structlog
 
 from llcuda_net.scheduler.quota import UserQuota
-from llcuda_net.scheduler.service_rate import ServiceRate
 from llcuda_net.scheduler.ticket import Kind, Phase, Ticket
 from llcuda_net.scheduler.wait_queue import WaitQueue
 
-#: Seconds of waiting that are told at most: longer ones say nothing more.
+#: Longest wait that is reported, in seconds: a longer one says nothing more.
 _LONGEST = 1e6
+#: How many intervals the mean covers.
+_INTERVALS = 32
+#: From fewer intervals nothing is estimated.
+_FEWEST = 2
 
 log = structlog.get_logger(__name__)
 
 
+class ServiceRate:
+    """How fast one model's queue moves: the mean time from one start to the next."""
+
+    def __init__(self) -> None:
+        self._intervals: deque[float] = deque(maxlen=_INTERVALS)
+        #: When the interval under way began; None while nobody waits.
+        self._since: float | None = None
+
+    def __repr__(self) -> str:
+        mean = sum(self._intervals) / len(self._intervals) if self._intervals else float("nan")
+        return f"<ServiceRate {mean:.3g} s per start, of {len(self._intervals)} intervals>"
+
+    def resume(self, now: float) -> None:
+        """Measure from now on, if nobody waited until now."""
+        if self._since is None:
+            self._since = now
+
+    def record(self, now: float) -> None:
+        """End an interval: somebody who waited has got a slot."""
+        if self._since is not None:
+            self._intervals.append(now - self._since)
+            self._since = now
+
+    def pause(self) -> None:
+        """Measure no more: nobody waits."""
+        self._since = None
+
+    def estimate(self, position: int, now: float) -> float | None:
+        """Seconds until the ticket at this position has a slot; None while that is not known."""
+        count = len(self._intervals)
+        if count < _FEWEST:
+            return None
+        total = sum(self._intervals)
+        under_way = 0.0 if self._since is None else now - self._since
+        return position * max(total / count, (total + under_way) / (count + 1))
+
+
 class WaitReporter:
-    """Knows where those in a line stand.
+    """Estimates where the tickets of a queue stand, and notifies their holders.
 
     Args:
-        why: tells for a person why there is no place for a ticket.
+        explain: says for a person why there is no place for a ticket.
     """
 
     def __init__(
-        self, line: WaitQueue, quotas: Mapping[str, UserQuota], why: Callable[[Ticket], str]
+        self, queue: WaitQueue, quotas: Mapping[str, UserQuota], explain: Callable[[Ticket], str]
     ) -> None:
-        self._line = line
+        self._queue = queue
         self._quotas = quotas
-        self._why = why
-        self._paces: dict[str, ServiceRate] = {}
+        self._explain = explain
+        self._rates: dict[str, ServiceRate] = {}
 
-    def waits(self, ticket: Ticket, now: float) -> None:
-        """There was no slot for a ticket: see where it stands."""
-        self._paces.setdefault(ticket.slot_request.model, ServiceRate()).waits(now)
-        self._see(ticket, self._line.position(ticket), now, {})
+    def queued(self, ticket: Ticket, now: float) -> None:
+        """Estimate for a ticket that has just been queued."""
+        self._rates.setdefault(ticket.slot_request.model, ServiceRate()).resume(now)
+        self._estimate(ticket, self._queue.position(ticket), now, {})
 
-    def runs(self, ticket: Ticket, now: float) -> None:
-        """A ticket has got a slot."""
-        if ticket.position:
-            self._paces[ticket.slot_request.model].moved(now)
-        ticket.position, ticket.wait, ticket.reason = 0, 0.0, ""
-        self.gone(ticket)
+    def started(self, tickets: Iterable[Ticket], now: float) -> None:
+        """Count tickets that have got slots."""
+        for ticket in tickets:
+            if ticket.position:
+                self._rates[ticket.slot_request.model].record(now)
+            ticket.position, ticket.wait, ticket.reason = 0, 0.0, ""
 
-    def gone(self, ticket: Ticket) -> None:
-        """A ticket waits no more."""
-        model = ticket.slot_request.model
-        if model in self._paces and self._line.empty(model):
-            self._paces[model].empty()
+    def removed(self, tickets: Iterable[Ticket]) -> None:
+        """Count tickets that wait no more, those that have started included."""
+        for ticket in tickets:
+            model = ticket.slot_request.model
+            if model in self._rates and self._queue.empty(model):
+                self._rates[model].pause()
 
-    def tell(self, now: float) -> None:
-        """See where all stand, and tell those of whom it has changed."""
-        places: dict[str, int] = {}
+    def report(self, now: float) -> None:
+        """Estimate for all tickets, and notify the holders of those of which it has changed."""
+        positions: dict[str, int] = {}
         reasons: dict[Kind, str] = {}
-        order = list(self._line.order())
+        order = list(self._queue.order())
         for ticket in order:
             model = ticket.slot_request.model
-            places[model] = place = places.get(model, 0) + 1
-            self._see(ticket, place, now, reasons)
+            positions[model] = position = positions.get(model, 0) + 1
+            self._estimate(ticket, position, now, reasons)
         for ticket in order:
             if ticket.phase is Phase.WAITING:
-                ticket.moved()
+                ticket.notify()
 
-    def _see(self, ticket: Ticket, position: int, now: float, reasons: dict[Kind, str]) -> None:
+    def _estimate(
+        self, ticket: Ticket, position: int, now: float, reasons: dict[Kind, str]
+    ) -> None:
         quota = self._quotas[ticket.slot_request.user.name]
-        pace = self._paces.get(ticket.slot_request.model)
+        rate = self._rates.get(ticket.slot_request.model)
         ticket.position = position
-        ticket.wait = None if pace is None else pace.wait(position, now)
-        if ticket.wait is not None and not ticket.returned:
-            ticket.wait = max(ticket.wait, quota.refilled(now) - now)
+        ticket.wait = None if rate is None else rate.estimate(position, now)
+        if ticket.wait is not None and not ticket.requeued:
+            ticket.wait = max(ticket.wait, quota.refilled_at(now) - now)
         if ticket.wait is not None:
             ticket.wait = min(ticket.wait, _LONGEST)
-        ticket.reason = quota.why(now, rated=not ticket.returned)
+        ticket.reason = quota.limit_reached(now, rated=not ticket.requeued)
         if not ticket.reason:
             if ticket.kind not in reasons:
                 reasons[ticket.kind] = self._reason(ticket)
@@ -80,7 +130,7 @@ class WaitReporter:
 
     def _reason(self, ticket: Ticket) -> str:
         try:
-            return self._why(ticket)
+            return self._explain(ticket)
         except Exception:
-            log.exception("why_failed")
+            log.exception("explain_failed")
             return ""

@@ -19,7 +19,7 @@ import trio
 from llcuda_net.analysis.warmup import compile_kernels
 from llcuda_net.config.files import read_file
 from llcuda_net.config.settings import Settings
-from llcuda_net.config.users import Users
+from llcuda_net.config.token_file import Users
 from llcuda_net.errors import ConfigError, EngineError, StorageError
 from llcuda_net.generation.persistence import Persistence
 from llcuda_net.server.gateway import Gateway

@@ -41,14 +41,14 @@ async def embed(
 
     def enter(tokens: int) -> Ticket:
         requirement = Requirement(model_key, EMBEDDINGS)
-        return scheduler.enter(
+        return scheduler.submit(
             SlotRequest(user, model_key, requirement, prompt_tokens=tokens, most_tokens=0)
         )
 
     def again(ticket: Ticket, failed: frozenset[str]) -> bool:
         requirement = Requirement(model_key, EMBEDDINGS, avoid=failed)
         if pool.can_serve(requirement):
-            scheduler.again(ticket, replace(ticket.slot_request, key=requirement))
+            scheduler.requeue(ticket, replace(ticket.slot_request, key=requirement))
             return True
         return False
 

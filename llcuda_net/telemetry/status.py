@@ -154,7 +154,7 @@ class Reporter:
             "model": backends[0].model if backends else "",
             "priority": ticket.slot_request.priority.name.lower(),
             "position": ticket.position,
-            "waited": round(trio.current_time() - ticket.entered, 3),
+            "waited": round(trio.current_time() - ticket.submitted, 3),
             "wait": ticket.wait,
             "reason": ticket.reason,
         }

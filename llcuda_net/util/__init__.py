@@ -1,4 +1,5 @@
-"""What every package may use: addresses, logs, terminals, quantiles, the version.
+"""What every package may use: addresses, logs, terminals, quantiles, the version, and an event
+loop in a background thread.
 
 It imports only `errors`.
 """

@@ -7,7 +7,6 @@ from typing import NamedTuple
 
 from llcuda_net.errors import ConfigError
 
-DEFAULT_HOST = "127.0.0.1"
 DEFAULT_PORT = 9000
 _WANTED = "write HOST:PORT, for example 127.0.0.1:9000 or [::1]:9000"
 

@@ -1,4 +1,4 @@
-"""Structured logs on stderr: for people on a terminal, one JSON object a line elsewhere."""
+"""Structured logs on stderr: for people on a terminal, one JSON object per line elsewhere."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def configure(level: str, style: str = "auto") -> None:
 
 
 def progress(text: str) -> None:
-    """Show how far something is, on a terminal; an empty text, and any log line, takes it away."""
+    """Show progress on a terminal; an empty text, and any log line, erases it."""
     global _progress_shown
     if is_clever(sys.stderr) and (text or _progress_shown):
         with contextlib.suppress(OSError, ValueError):
@@ -58,7 +58,7 @@ def progress(text: str) -> None:
 
 
 class _Unbreakable(io.TextIOBase):
-    """Stderr, except that nobody reading it any more, or at all, is no reason to fail."""
+    """Stderr, except that it never fails, if nobody reads it any more or it is closed."""
 
     def __init__(self, file: TextIO | None) -> None:
         self._file = file  # None where it was closed from the start

@@ -1,4 +1,4 @@
-"""What a stream can show: whether it is a terminal, and whether it wants colour."""
+"""What a stream can show: whether it is a terminal, and whether colour is wanted."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import TextIO
 
 
 def is_terminal(stream: TextIO | None) -> bool:
-    """Whether the stream is there, open and a terminal."""
+    """Whether the stream exists, is open and is a terminal."""
     return stream is not None and not stream.closed and stream.isatty()
 
 
@@ -17,5 +17,5 @@ def is_clever(stream: TextIO | None) -> bool:
 
 
 def wants_colour(stream: TextIO | None) -> bool:
-    """A clever terminal, and no NO_COLOR (https://no-color.org) in the environment."""
+    """Whether it can erase a line, and NO_COLOR (https://no-color.org) is not set."""
     return is_clever(stream) and not os.environ.get("NO_COLOR")

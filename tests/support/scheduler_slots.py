@@ -1,4 +1,4 @@
-"""Slots to be had of an admission under test, and a clock that is moved by hand."""
+"""A scheduler under test: its slots, its tickets' holders, and a clock that is moved by hand."""
 
 from __future__ import annotations
 
@@ -36,28 +36,30 @@ class Held:
         assert not self._given_back
         self._given_back = True
         self._slots.busy -= 1
-        self._slots.pump()
+        self._slots.on_free()
 
 
 class Slots:
     """Some slots that are all alike.
 
+    Args:
+        on_free: called when there may be a free one.
+
     Attributes:
-        pump: called when one is given back.
         keys: of what there is a place for; None: of everything.
         asked: how often one was asked for.
     """
 
-    def __init__(self, size: int) -> None:
+    def __init__(self, size: int, on_free: Callable[[], None] = lambda: None) -> None:
         self.size = size
+        self.on_free = on_free
         self.busy = 0
         self.keys: set[Hashable] | None = None
         self.asked = 0
-        self.pump: Callable[[], None] = lambda: None
 
     def resize(self, size: int) -> None:
         self.size = size
-        self.pump()
+        self.on_free()
 
     def place(self, ticket: Ticket) -> Held | None:
         self.asked += 1
@@ -69,40 +71,76 @@ class Slots:
         return Held(self)
 
 
+class Holder:
+    """Who holds a ticket: what it has made, and what it does when the ticket moves."""
+
+    def __init__(self) -> None:
+        self.tokens: Callable[[], int] = lambda: 0
+        self.hear: Callable[[Ticket], None] = lambda ticket: None
+
+
 class Desk:
-    """An admission for some slots, and a clock that stands still until it is moved."""
+    """A scheduler for some slots, with a clock that stands still until it is moved.
+
+    Attributes:
+        reason: what explains why there is no place for a ticket.
+    """
 
     def __init__(self, slots: int, max_queue: int = 9999, **options: Any) -> None:
         self.clock = Clock()
-        self.slots = Slots(slots)
+        self.slots = Slots(slots, lambda: self.scheduler.dispatch())
+        self.reason: Callable[[Ticket], str] = lambda ticket: ""
+        self._holders: dict[Ticket, Holder] = {}
         options.setdefault("clock", self.clock)
-        self.scheduler = Scheduler(self.slots.place, max_queue, **options)
-        self.slots.pump = self.scheduler.pump
+        self.scheduler = Scheduler(
+            lambda ticket: self.slots.place(ticket),
+            max_queue,
+            explain=lambda ticket: self.reason(ticket),
+            **options,
+        )
 
-    def enter(self, user: User = ANONYMOUS, *, always: bool = False, **slot_request: Any) -> Ticket:
-        return self.scheduler.enter(SlotRequest(user, **slot_request), always=always)
+    def submit(
+        self, user: User = ANONYMOUS, *, always: bool = False, **slot_request: Any
+    ) -> Ticket:
+        holder = Holder()
+        ticket = self.scheduler.submit(
+            SlotRequest(user, **slot_request),
+            always=always,
+            on_move=lambda ticket: holder.hear(ticket),
+            tokens_made=lambda: holder.tokens(),
+        )
+        self._holders[ticket] = holder
+        return ticket
 
-    def leave(self, *tickets: Ticket, tokens: int = 0) -> None:
-        """They leave, and have made so many tokens if they ran."""
+    def listen(self, ticket: Ticket, hear: Callable[[Ticket], None]) -> None:
+        """Call `hear` when the ticket moves."""
+        self._holders[ticket].hear = hear
+
+    def make(self, ticket: Ticket, tokens: int | Callable[[], int]) -> None:
+        """The ticket has made so many tokens in all, or whatever a function returns."""
+        self._holders[ticket].tokens = tokens if callable(tokens) else lambda: tokens
+
+    def remove(self, *tickets: Ticket, tokens: int = 0) -> None:
+        """Remove tickets, which have made so many tokens if they ran."""
         for ticket in tickets:
             if tokens:
-                ticket.made = lambda: tokens
-            self.scheduler.leave(ticket)
+                self.make(ticket, tokens)
+            self.scheduler.remove(ticket)
 
     def wait(self, seconds: float) -> None:
         """Time passes, and what is due by it is done."""
         end = self.clock.now + seconds
         while (due := max(self.scheduler.due(), self.clock.now)) <= end:
             self.clock.now = due
-            self.scheduler.pump()
+            self.scheduler.dispatch()
         self.clock.now = end
-        self.scheduler.pump()
+        self.scheduler.dispatch()
 
 
-def refused(enter: Callable[[], Ticket], match: str) -> RequestError:
-    """Whoever enters is refused, and told when to come back."""
+def refused(submit: Callable[[], Ticket], match: str) -> RequestError:
+    """The request is refused, with the time after which to retry."""
     with pytest.raises(RequestError, match=match) as caught:
-        enter()
+        submit()
     assert caught.value.code == ErrorCode.OVERLOADED
     assert caught.value.retry
     assert caught.value.retry_after is not None
@@ -111,5 +149,5 @@ def refused(enter: Callable[[], Ticket], match: str) -> RequestError:
 
 def running(*tickets: Ticket) -> list[bool]:
     """Which of them have a slot."""
-    assert all(t.turn.is_set() for t in tickets if t.lease is not None)
+    assert all(t.granted.is_set() for t in tickets if t.lease is not None)
     return [ticket.lease is not None for ticket in tickets]

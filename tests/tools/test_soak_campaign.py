@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from llcuda_net.config.users import Users
+from llcuda_net.config.token_file import Users
 from tools import soak_campaign
 from tools.soak import plot
 from tools.soak.campaign import JUDGED, Outcome, Plan

@@ -27,7 +27,7 @@ def flood(
     def one() -> None:
         prompt = chance.randrange(10, 200)
         size = length(chance, mean)
-        simulation.enter(user, size, one, prompt_tokens=prompt, **slot_request)
+        simulation.submit(user, size, one, prompt_tokens=prompt, **slot_request)
 
     for _ in range(waiting):
         one()

@@ -36,20 +36,20 @@ _READING = 20.0
 class Queue(Protocol):
     """What is tried."""
 
-    def enter(self, slot_request: SlotRequest) -> Ticket:
-        """See Admission."""
+    def submit(self, slot_request: SlotRequest, *, tokens_made: Callable[[], int]) -> Ticket:
+        """See Scheduler."""
 
-    def leave(self, ticket: Ticket) -> None:
-        """See Admission."""
+    def remove(self, ticket: Ticket) -> None:
+        """See Scheduler."""
 
-    def again(self, ticket: Ticket, slot_request: SlotRequest) -> None:
-        """See Admission."""
+    def requeue(self, ticket: Ticket, slot_request: SlotRequest) -> None:
+        """See Scheduler."""
 
-    def pump(self) -> None:
-        """See Admission."""
+    def dispatch(self) -> None:
+        """See Scheduler."""
 
     def due(self) -> float:
-        """See Admission."""
+        """See Scheduler."""
 
 
 class Fifo:
@@ -60,31 +60,31 @@ class Fifo:
         self._waiting: list[Ticket] = []
         self._count = 0
 
-    def enter(self, slot_request: SlotRequest) -> Ticket:
-        """See Admission."""
+    def submit(self, slot_request: SlotRequest, *, tokens_made: Callable[[], int]) -> Ticket:
+        """See Scheduler."""
         self._count += 1
-        ticket = Ticket(slot_request, self._count, 0.0, math.inf, self.leave)
+        ticket = Ticket(slot_request, self._count, 0.0, math.inf, self.remove)
         self._waiting.append(ticket)
-        self.pump()
+        self.dispatch()
         return ticket
 
-    def leave(self, ticket: Ticket) -> None:
-        """See Admission."""
-        ticket.phase = Phase.OVER
+    def remove(self, ticket: Ticket) -> None:
+        """See Scheduler."""
+        ticket.phase = Phase.DONE
         if ticket.lease is not None:
             ticket.lease.release()
         if ticket in self._waiting:
             self._waiting.remove(ticket)
 
-    def again(self, ticket: Ticket, slot_request: SlotRequest) -> None:
-        """See Admission."""
+    def requeue(self, ticket: Ticket, slot_request: SlotRequest) -> None:
+        """See Scheduler."""
         assert ticket.lease is not None
         self._waiting.insert(0, ticket)
         ticket.phase = Phase.WAITING
         ticket.lease.release()
 
-    def pump(self) -> None:
-        """See Admission."""
+    def dispatch(self) -> None:
+        """See Scheduler."""
         full = set()
         for ticket in self._waiting.copy():
             if ticket.kind not in full:
@@ -146,7 +146,7 @@ class Slot:
         assert upstream is not None
         upstream.running.remove(self._work)
         self._work.upstream = None
-        self._simulation.queue.pump()
+        self._simulation.queue.dispatch()
 
 
 class Simulation:
@@ -197,10 +197,10 @@ class Simulation:
             if self._events and self._events[0][0] <= time:
                 heapq.heappop(self._events)[2]()
             else:
-                self.queue.pump()
+                self.queue.dispatch()
             self.check()
 
-    def enter(
+    def submit(
         self,
         user: User,
         tokens: int,
@@ -213,7 +213,7 @@ class Simulation:
         self.largest[made.model] = max(self.largest[made.model], work.most)
         self.waiting[user, made.model, made.key] += 1
         self._entering = work
-        work.ticket = self.queue.enter(made)
+        work.ticket = self.queue.submit(made, tokens_made=lambda: self._made(work))
         self._works[work.ticket] = work
         self._entering = None
         return work
@@ -227,17 +227,17 @@ class Simulation:
             self.running[work.user] -= 1
             self.waiting[work.user, work.slot_request.model, work.slot_request.key] += 1
             assert work.ticket is not None
-            self.queue.again(work.ticket, work.slot_request)
+            self.queue.requeue(work.ticket, work.slot_request)
 
     def back(self, upstream: Upstream) -> None:
         """An upstream is there again."""
         upstream.up = True
-        self.queue.pump()
+        self.queue.dispatch()
 
     def resize(self, upstream: Upstream, slots: int) -> None:
         """An upstream has so many slots now."""
         upstream.slots = slots
-        self.queue.pump()
+        self.queue.dispatch()
 
     def _place(self, ticket: Ticket) -> Slot | None:
         slot_request = ticket.slot_request
@@ -260,7 +260,6 @@ class Simulation:
         work.began = self.clock.now
         if work.first_began is None:
             work.first_began = self.clock.now
-        ticket.made = lambda: self._made(work)
         self.on_begin(work)
         seconds = slot_request.prompt_tokens / upstream.rate / _READING
         seconds += (work.tokens - work.before) / upstream.rate
@@ -279,7 +278,7 @@ class Simulation:
         work.before, work.turns = work.tokens, turn + 1
         self.finished += 1
         del self._works[work.ticket]
-        self.queue.leave(work.ticket)
+        self.queue.remove(work.ticket)
         work.over()
 
     def _made(self, work: Work) -> int:

@@ -13,7 +13,8 @@ import trio
 
 from llcuda_net.analysis.vector_index import Found
 from llcuda_net.config.settings import Settings
-from llcuda_net.config.users import User, Users
+from llcuda_net.config.token_file import Users
+from llcuda_net.config.users import User
 from llcuda_net.errors import InternalError, RequestError
 from llcuda_net.generation.generation import Generation
 from llcuda_net.generation.publisher import Flushable

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 import trio
 
-from llcuda_net.config.users import ANONYMOUS, User, Users
+from llcuda_net.config.token_file import Users
+from llcuda_net.config.users import ANONYMOUS, User
 from llcuda_net.errors import RequestError, StorageError
 from llcuda_net.generation import listing
 from llcuda_net.generation.generation import Generation

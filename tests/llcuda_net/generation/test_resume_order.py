@@ -10,8 +10,7 @@ import trio
 from llcuda_net.config.upstreams import UpstreamSpec
 from llcuda_net.errors import UpstreamUnavailable
 from llcuda_net.generation.generation import Generation, State
-from llcuda_net.generation.resuming import Resumer
-from llcuda_net.generation.runner import Runner
+from llcuda_net.generation.runner import Resumer, Runner
 from llcuda_net.scheduler.scheduler import Scheduler, SlotRequest, Ticket
 from llcuda_net.storage.records import Dispatched, TokenLog
 from llcuda_net.storage.storage import Recovered
@@ -79,7 +78,7 @@ async def test_others_go_on_while_one_waits_for_its_model(autojump_clock: object
     runner = cast(Runner, recorder)
 
     def enter(_: Generation, slot_request: SlotRequest) -> Ticket:
-        return scheduler.enter(slot_request, always=True)
+        return scheduler.submit(slot_request, always=True)
 
     def ready(_: Generation) -> None:
         pass

@@ -9,7 +9,7 @@ import trio
 
 from llcuda_net.config.users import Priority, User
 from llcuda_net.errors import RequestError
-from llcuda_net.scheduler.quota import Mean, UserQuota
+from llcuda_net.scheduler.quota import MovingMean, UserQuota
 from llcuda_protocol import ErrorCode
 from tests.support.scheduler_slots import ANN, BOB, EVE, Desk, refused, running
 
@@ -17,21 +17,22 @@ from tests.support.scheduler_slots import ANN, BOB, EVE, Desk, refused, running
 def test_no_more_run_at_once_than_a_user_may() -> None:
     desk = Desk(4)
     two = User("two", max_running=2)
-    tickets = [desk.enter(two) for _ in range(4)]
+    tickets = [desk.submit(two) for _ in range(4)]
     assert running(*tickets) == [True, True, False, False]
     assert tickets[2].reason == "your limit of 2 at once"
-    other = desk.enter(BOB)
+    other = desk.submit(BOB)
     assert running(other) == [True]
-    desk.leave(tickets[0])
+    desk.remove(tickets[0])
     assert running(*tickets) == [False, True, True, False]
-    assert (desk.scheduler.running_of(two), desk.scheduler.running_of(EVE)) == (2, 0)
+    loads = {load.name: load.running for load in desk.scheduler.users()}
+    assert loads == {"two": 2, "bob": 1}
 
 
 def test_another_limit_holds_at_once_for_those_who_wait() -> None:
     desk = Desk(4)
-    tickets = [desk.enter(User("one", max_running=1)) for _ in range(4)]
+    tickets = [desk.submit(User("one", max_running=1)) for _ in range(4)]
     assert running(*tickets) == [True, False, False, False]
-    desk.scheduler.take_users(lambda name: User(name, max_running=3))
+    desk.scheduler.update_users(lambda name: User(name, max_running=3))
     assert running(*tickets) == [True, True, True, False]
 
 
@@ -39,12 +40,12 @@ def test_a_limit_holds_over_all_models_and_classes() -> None:
     desk = Desk(9)
     one = User("one", max_running=1)
     tickets = [
-        desk.enter(one, model=model, priority=priority)
+        desk.submit(one, model=model, priority=priority)
         for model in "ab"
         for priority in (Priority.LOW, Priority.HIGH)
     ]
     assert running(*tickets) == [True, False, False, False]
-    desk.leave(tickets[0])
+    desk.remove(tickets[0])
     assert running(*tickets) == [False, True, False, False]
 
 
@@ -52,41 +53,41 @@ def test_a_lost_slot_is_not_had_again_beyond_the_limit() -> None:
     desk = Desk(2)
     desk.slots.keys = {"x", "y"}
     one = User("one", max_running=1)
-    lost, other = desk.enter(one, key="x"), desk.enter(one, key="y")
+    lost, other = desk.submit(one, key="x"), desk.submit(one, key="y")
     desk.slots.keys = {"y"}
-    desk.scheduler.again(lost, lost.slot_request)
+    desk.scheduler.requeue(lost, lost.slot_request)
     assert running(lost, other) == [False, True]
     desk.slots.keys = {"x", "y"}
-    desk.scheduler.pump()
+    desk.scheduler.dispatch()
     assert running(lost, other) == [False, True]
-    desk.leave(other)
+    desk.remove(other)
     assert running(lost) == [True]
 
 
 def test_no_more_wait_than_a_user_may() -> None:
     desk = Desk(1, 99)
     few = User("few", max_queued=2)
-    tickets = [desk.enter(few) for _ in range(3)]
-    refused(lambda: desk.enter(few), r"your limit of 2 waiting requests \(user few\)")
-    refused(lambda: desk.enter(few, priority=Priority.HIGH), "your limit of 2 waiting")
+    tickets = [desk.submit(few) for _ in range(3)]
+    refused(lambda: desk.submit(few), r"your limit of 2 waiting requests \(user few\)")
+    refused(lambda: desk.submit(few, priority=Priority.HIGH), "your limit of 2 waiting")
     assert desk.scheduler.queued == 2
-    desk.enter(few, always=True)
-    desk.enter(BOB)
+    desk.submit(few, always=True)
+    desk.submit(BOB)
     # What lost its slot is not counted among them.
-    desk.leave(*tickets[1:])
+    desk.remove(*tickets[1:])
     desk.slots.size = 0
-    desk.scheduler.again(tickets[0], tickets[0].slot_request)
-    desk.enter(few)
-    refused(lambda: desk.enter(few), "your limit of 2 waiting")
+    desk.scheduler.requeue(tickets[0], tickets[0].slot_request)
+    desk.submit(few)
+    refused(lambda: desk.submit(few), "your limit of 2 waiting")
 
 
 def test_a_user_who_may_not_wait_has_what_is_free() -> None:
     desk = Desk(1)
     hasty = User("hasty", max_queued=0)
-    ticket = desk.enter(hasty)
-    refused(lambda: desk.enter(hasty), "your limit of 0 waiting")
-    desk.leave(ticket)
-    assert running(desk.enter(hasty)) == [True]
+    ticket = desk.submit(hasty)
+    refused(lambda: desk.submit(hasty), "your limit of 0 waiting")
+    desk.remove(ticket)
+    assert running(desk.submit(hasty)) == [True]
 
 
 # -- tokens a minute ------------------------------------------------------------------------------
@@ -96,14 +97,14 @@ SLOW = User("slow", tokens_per_minute=600)
 
 def test_tokens_are_charged_as_they_are_used_and_come_back() -> None:
     desk = Desk(9)
-    first, second = desk.enter(SLOW, prompt_tokens=100), desk.enter(SLOW)
+    first, second = desk.submit(SLOW, prompt_tokens=100), desk.submit(SLOW)
     assert running(first, second) == [True, True]  # nothing is known before it is used
-    first.made = lambda: 800  # 300 more than a minute's
-    third = desk.enter(SLOW)
+    desk.make(first, 800)  # 300 more than a minute's
+    third = desk.submit(SLOW)
     assert running(third) == [False]
     assert third.reason == "your limit of 600 tokens a minute"
-    assert running(desk.enter(BOB)) == [True]
-    desk.leave(first, second)
+    assert running(desk.submit(BOB)) == [True]
+    desk.remove(first, second)
     assert desk.scheduler.due() == pytest.approx(30.0)
     desk.wait(29.9)
     assert running(third) == [False]
@@ -113,10 +114,10 @@ def test_tokens_are_charged_as_they_are_used_and_come_back() -> None:
 
 def test_no_more_than_a_minutes_tokens_are_saved_up() -> None:
     desk = Desk(9)
-    desk.leave(desk.enter(SLOW), tokens=1)
+    desk.remove(desk.submit(SLOW), tokens=1)
     desk.wait(3600.0)
-    desk.leave(desk.enter(SLOW), tokens=1800)
-    ticket = desk.enter(SLOW)
+    desk.remove(desk.submit(SLOW), tokens=1800)
+    ticket = desk.submit(SLOW)
     desk.wait(119.0)
     assert running(ticket) == [False]
     desk.wait(1.1)
@@ -126,22 +127,22 @@ def test_no_more_than_a_minutes_tokens_are_saved_up() -> None:
 @pytest.mark.parametrize("looks", [1, 10])
 def test_what_runs_is_charged_as_it_was_used(looks: int) -> None:
     desk = Desk(9)
-    long = desk.enter(SLOW)
-    long.made = lambda: int(desk.clock.now * 10)  # 600 a minute is what it may
+    long = desk.submit(SLOW)
+    desk.make(long, lambda: int(desk.clock.now * 10))  # 600 a minute is what it may
     for _ in range(looks):
         desk.wait(1200.0 / looks)
-        ticket = desk.enter(SLOW)
+        ticket = desk.submit(SLOW)
         assert running(ticket) == [True]
-        desk.leave(ticket)
-    desk.leave(long)
-    assert running(desk.enter(SLOW)) == [True]
+        desk.remove(ticket)
+    desk.remove(long)
+    assert running(desk.submit(SLOW)) == [True]
 
 
 def test_a_lost_slot_is_had_again_whatever_was_used() -> None:
     desk = Desk(1)
-    ticket = desk.enter(SLOW)
-    ticket.made = lambda: 100_000
-    desk.scheduler.again(ticket, ticket.slot_request)
+    ticket = desk.submit(SLOW)
+    desk.make(ticket, 100_000)
+    desk.scheduler.requeue(ticket, ticket.slot_request)
     assert running(ticket) == [True]
 
 
@@ -151,29 +152,29 @@ def test_a_lost_slot_is_had_again_whatever_was_used() -> None:
 def moving(seconds: float = 10.0) -> Desk:
     """A desk whose queue has moved every so many seconds."""
     desk = Desk(1)
-    tickets = [desk.enter(EVE) for _ in range(5)]
+    tickets = [desk.submit(EVE) for _ in range(5)]
     for ticket in tickets[:4]:
         desk.wait(seconds)
-        desk.leave(ticket)
+        desk.remove(ticket)
     return desk
 
 
 def test_the_wait_is_told_as_soon_as_it_is_known() -> None:
     desk = Desk(1)
-    first, second = desk.enter(EVE), desk.enter(EVE)
+    first, second = desk.submit(EVE), desk.submit(EVE)
     assert second.wait is None
-    desk.leave(first, second)
+    desk.remove(first, second)
     desk = moving(10.0)
-    tickets = [desk.enter(ANN) for _ in range(3)]
+    tickets = [desk.submit(ANN) for _ in range(3)]
     assert [ticket.wait for ticket in tickets] == [pytest.approx(10.0 * n) for n in (1, 2, 3)]
-    assert desk.enter(ANN, model="other").wait is None
+    assert desk.submit(ANN, model="other").wait is None
 
 
 def test_a_queue_that_stands_still_is_slow() -> None:
     desk = moving(10.0)
-    desk.enter(ANN)
+    desk.submit(ANN)
     desk.wait(500.0)
-    wait = desk.enter(ANN).wait
+    wait = desk.submit(ANN).wait
     assert wait is not None
     assert wait > 200.0
 
@@ -181,64 +182,64 @@ def test_a_queue_that_stands_still_is_slow() -> None:
 def test_time_in_which_nobody_waits_is_not_counted() -> None:
     desk = Desk(1)
     for _ in range(4):
-        tickets = [desk.enter(EVE) for _ in range(3)]
+        tickets = [desk.submit(EVE) for _ in range(3)]
         for ticket in tickets:
             desk.wait(10.0)
-            desk.leave(ticket)
+            desk.remove(ticket)
         desk.wait(1000.0)
-    desk.enter(EVE)
-    assert desk.enter(ANN).wait == pytest.approx(10.0)
+    desk.submit(EVE)
+    assert desk.submit(ANN).wait == pytest.approx(10.0)
 
 
 def test_the_wait_is_at_least_until_tokens_come_back() -> None:
     desk = moving(10.0)
-    desk.scheduler._quotas["slow"] = quota = UserQuota(SLOW, Mean())
-    quota.begin("work", lambda: 1800, desk.clock.now)
-    quota.end("work", desk.clock.now)
-    assert desk.enter(SLOW).wait == pytest.approx(120.0)
+    desk.scheduler._quotas["slow"] = quota = UserQuota(SLOW, MovingMean())
+    quota.start("work", lambda: 1800, desk.clock.now)
+    quota.finish("work", desk.clock.now)
+    assert desk.submit(SLOW).wait == pytest.approx(120.0)
 
 
 def test_an_answer_is_expected_to_be_as_long_as_the_last_ones() -> None:
-    everybody = Mean()
+    everybody = MovingMean()
     one, other = UserQuota(ANN, everybody), UserQuota(BOB, everybody)
-    guess = one.expected(None)
+    guess = one.expected_tokens(None)
     assert guess > 0
-    assert one.expected(7) == 7
+    assert one.expected_tokens(7) == 7
     for tokens in (100, 300, 0):  # nothing is learnt of what came to nothing
-        one.answered(tokens)
-    assert one.expected(None) == other.expected(None) == 200
-    assert one.expected(150) == 150
+        one.add_answer(tokens)
+    assert one.expected_tokens(None) == other.expected_tokens(None) == 200
+    assert one.expected_tokens(150) == 150
     for _ in range(100):
-        other.answered(1000)
-    assert one.expected(None) == 200
-    assert other.expected(None) == pytest.approx(1000)
+        other.add_answer(1000)
+    assert one.expected_tokens(None) == 200
+    assert other.expected_tokens(None) == pytest.approx(1000)
     for _ in range(30):
-        one.answered(500)
-    assert one.expected(None) == pytest.approx(500, rel=0.2)
+        one.add_answer(500)
+    assert one.expected_tokens(None) == pytest.approx(500, rel=0.2)
 
 
 def test_whoever_would_come_too_late_is_refused_at_once() -> None:
     desk = moving(10.0)
     now = desk.clock.now
-    desk.enter(ANN, deadline=now + 10.5)
-    error = refused(lambda: desk.enter(ANN, deadline=now + 19.5), "within 19.5 s but 20 s")
+    desk.submit(ANN, deadline=now + 10.5)
+    error = refused(lambda: desk.submit(ANN, deadline=now + 19.5), "within 19.5 s but 20 s")
     assert error.retry_after == pytest.approx(20.0)
-    assert desk.enter(ANN, deadline=now + 19.5, always=True)
+    assert desk.submit(ANN, deadline=now + 19.5, always=True)
 
 
 def test_whoever_is_refused_by_a_full_queue_comes_back_when_it_has_moved() -> None:
     desk = moving(10.0)
     desk.scheduler.max_queue = 3
     for _ in range(3):
-        desk.enter(ANN)
-    assert refused(lambda: desk.enter(ANN), "3 wait").retry_after == pytest.approx(40.0)
+        desk.submit(ANN)
+    assert refused(lambda: desk.submit(ANN), "3 wait").retry_after == pytest.approx(40.0)
 
 
 async def test_a_deadline_that_passes_ends_the_wait(autojump_clock: object) -> None:
     desk = Desk(1, clock=trio.current_time)
-    first = desk.enter(EVE)
+    first = desk.submit(EVE)
     started = trio.current_time()
-    ticket = desk.enter(ANN, deadline=started + 7.5)
+    ticket = desk.submit(ANN, deadline=started + 7.5)
     with pytest.raises(RequestError, match=r"not begun in 7\.5 s") as caught:
         async with ticket:
             raise AssertionError
@@ -246,36 +247,36 @@ async def test_a_deadline_that_passes_ends_the_wait(autojump_clock: object) -> N
     assert caught.value.retry
     assert trio.current_time() == started + 7.5
     assert desk.scheduler.queued == 0
-    desk.leave(first)
+    desk.remove(first)
     assert desk.scheduler.idle
 
 
 async def test_one_that_is_looked_at_after_its_deadline_has_no_slot(autojump_clock: object) -> None:
     desk = Desk(1, clock=trio.current_time)
-    first = desk.enter(EVE)
-    late = desk.enter(ANN, deadline=trio.current_time() + 1)
-    soon = desk.enter(ANN)
+    first = desk.submit(EVE)
+    late = desk.submit(ANN, deadline=trio.current_time() + 1)
+    soon = desk.submit(ANN)
     await trio.sleep(2)
-    desk.leave(first)
+    desk.remove(first)
     assert running(late, soon) == [False, True]
     with pytest.raises(RequestError, match="not begun in 1 s"):
-        await late.its_turn()
-    desk.leave(soon)
+        await late.acquire()
+    desk.remove(soon)
     with pytest.raises(RequestError, match="not begun in 0 s"):
-        desk.enter(ANN, deadline=trio.current_time() - 1)
+        desk.submit(ANN, deadline=trio.current_time() - 1)
     assert desk.scheduler.idle
 
 
 async def test_a_deadline_is_for_the_beginning_only(autojump_clock: object) -> None:
     desk = Desk(1, clock=trio.current_time)
-    async with desk.enter(ANN, deadline=trio.current_time() + 1) as nothing:
+    async with desk.submit(ANN, deadline=trio.current_time() + 1) as nothing:
         assert nothing is None
         await trio.sleep(5)
-    ticket = desk.enter(ANN, deadline=trio.current_time() + 1)
+    ticket = desk.submit(ANN, deadline=trio.current_time() + 1)
     desk.slots.size = 0
-    desk.scheduler.again(ticket, ticket.slot_request)
+    desk.scheduler.requeue(ticket, ticket.slot_request)
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(ticket.its_turn)
+        nursery.start_soon(ticket.acquire)
         await trio.sleep(5)
         desk.slots.resize(1)
     assert running(ticket) == [True]

@@ -73,12 +73,12 @@ class Queueing(RuleBasedStateMachine):
         """Do something, and see who got a slot by it."""
         act()
         for quota in self.scheduler._quotas.values():
-            quota.refilled(self.clock.now)  # what is used is charged when it is looked at
+            quota.refilled_at(self.clock.now)  # what is used is charged when it is looked at
         for ticket in self.waiting.copy():
-            if ticket.turn.is_set():
+            if ticket.granted.is_set():
                 self.waiting.remove(ticket)
                 self.running.append(ticket)
-                if not ticket.returned:
+                if not ticket.requeued:
                     self.use(ticket, ticket.slot_request.prompt_tokens)
 
     def use(self, ticket: Ticket, tokens: int) -> None:
@@ -92,7 +92,7 @@ class Queueing(RuleBasedStateMachine):
         running = sum(other.slot_request.user is user for other in self.running)
         if user.max_running is not None and running >= user.max_running:
             return False
-        if user.tokens_per_minute is None or ticket.returned:
+        if user.tokens_per_minute is None or ticket.requeued:
             return True
         return None if abs(self.bucket) < 1e-6 else self.bucket >= 0
 
@@ -106,7 +106,7 @@ class Queueing(RuleBasedStateMachine):
         deadline=st.none() | st.floats(0.0, 100.0),
         always=st.booleans(),
     )
-    def enter(
+    def submit(
         self,
         user: User,
         model: str,
@@ -119,9 +119,9 @@ class Queueing(RuleBasedStateMachine):
     ) -> None:
         late = self.clock.now + deadline if deadline is not None else float("inf")
         slot_request = SlotRequest(user, model, key, priority, late, prompt, most)
-        own = [t for t in self.waiting if t.slot_request.user is user and not t.returned]
-        all_waiting = [t for t in self.waiting if not t.returned]
-        ticket, code = self.entered(slot_request, always)
+        own = [t for t in self.waiting if t.slot_request.user is user and not t.requeued]
+        all_waiting = [t for t in self.waiting if not t.requeued]
+        ticket, code = self.submitted(slot_request, always)
         if ticket is None:
             assert not always
             assert code == ErrorCode.OVERLOADED
@@ -130,20 +130,26 @@ class Queueing(RuleBasedStateMachine):
             assert full or own_full or deadline is not None
             self.follow()
             return
-        ticket.made = lambda: self.made[ticket]
         self.told[ticket] = ticket.position
-        ticket.on_position = lambda position: self.told.__setitem__(ticket, position)
         self.waiting.append(ticket)
         self.follow()
         if ticket in self.waiting and not always:
             assert len(all_waiting) < MAX_QUEUE or not own
             assert user.max_queued is None or len(own) < user.max_queued
 
-    def entered(self, slot_request: SlotRequest, always: bool) -> tuple[Ticket | None, str]:
+    def submitted(self, slot_request: SlotRequest, always: bool) -> tuple[Ticket | None, str]:
+        made: list[Ticket] = []
         try:
-            return self.scheduler.enter(slot_request, always=always), ""
+            ticket = self.scheduler.submit(
+                slot_request,
+                always=always,
+                on_move=lambda ticket: self.told.__setitem__(ticket, ticket.position),
+                tokens_made=lambda: sum(self.made[ticket] for ticket in made),
+            )
         except RequestError as error:
             return None, error.code
+        made.append(ticket)
+        return ticket, ""
 
     @precondition(lambda self: self.running)
     @rule(data=st.data())
@@ -159,30 +165,30 @@ class Queueing(RuleBasedStateMachine):
         ticket = data.draw(st.sampled_from(among))
         among.remove(ticket)
         self.ended.append(ticket)
-        self.follow(lambda: self.scheduler.leave(ticket))
+        self.follow(lambda: self.scheduler.remove(ticket))
 
     @precondition(lambda self: self.ended)
     @rule(data=st.data())
     def leave_again(self, data: st.DataObject) -> None:
         ticket = data.draw(st.sampled_from(self.ended))
-        self.scheduler.leave(ticket)
-        self.scheduler.again(ticket, ticket.slot_request)
+        self.scheduler.remove(ticket)
+        self.scheduler.requeue(ticket, ticket.slot_request)
 
     @precondition(lambda self: self.running)
     @rule(data=st.data(), down=st.booleans())
     def lose(self, data: st.DataObject, down: bool) -> None:
         """The slot is lost, perhaps with all of its upstream."""
         ticket = data.draw(st.sampled_from(self.running))
-        lease, turn = ticket.lease, ticket.turn
+        lease, granted = ticket.lease, ticket.granted
         assert isinstance(lease, Held)
         if down:
             self.slots[lease.upstream] = 0
         self.running.remove(ticket)
         self.waiting.append(ticket)
-        self.follow(lambda: self.scheduler.again(ticket, ticket.slot_request))
+        self.follow(lambda: self.scheduler.requeue(ticket, ticket.slot_request))
         assert lease.released
-        assert ticket.turn is not turn
-        assert ticket.returned
+        assert ticket.granted is not granted
+        assert ticket.requeued
 
     @precondition(lambda self: self.running)
     @rule(data=st.data(), tokens=st.integers(1, 900))
@@ -190,23 +196,23 @@ class Queueing(RuleBasedStateMachine):
         ticket = data.draw(st.sampled_from(self.running))
         self.made[ticket] += tokens
         self.use(ticket, tokens)
-        self.follow(self.scheduler.pump)
+        self.follow(self.scheduler.dispatch)
 
     @rule(upstream=st.integers(0, 2), slots=st.integers(0, 3))
     def resize(self, upstream: int, slots: int) -> None:
         self.slots[upstream] = slots
-        self.follow(self.scheduler.pump)
+        self.follow(self.scheduler.dispatch)
 
     @rule(seconds=st.floats(0.0, 60.0))
     def wait(self, seconds: float) -> None:
         self.clock.now += seconds
         self.bucket = min(RATE, self.bucket + seconds * RATE / 60)
-        self.follow(self.scheduler.pump)
-        for ticket in self.waiting.copy():  # their holders see it, too, and leave
-            if ticket.slot_request.deadline < self.clock.now and not ticket.returned:
+        self.follow(self.scheduler.dispatch)
+        for ticket in self.waiting.copy():  # their holders see it, too, and remove
+            if ticket.slot_request.deadline < self.clock.now and not ticket.requeued:
                 self.waiting.remove(ticket)
                 self.ended.append(ticket)
-                self.scheduler.leave(ticket)
+                self.scheduler.remove(ticket)
         self.follow()
 
     @invariant()
@@ -214,8 +220,8 @@ class Queueing(RuleBasedStateMachine):
         assert self.scheduler.running == len(self.running) == sum(self.busy)
         assert self.scheduler.queued == len(self.waiting)
         assert self.scheduler.idle == (not self.running and not self.waiting)
-        assert all(ticket.lease is not None and ticket.turn.is_set() for ticket in self.running)
-        assert not any(ticket.lease or ticket.turn.is_set() for ticket in self.waiting)
+        assert all(ticket.lease is not None and ticket.granted.is_set() for ticket in self.running)
+        assert not any(ticket.lease or ticket.granted.is_set() for ticket in self.waiting)
         assert all(ticket.lease is None for ticket in self.ended)
         running, queued = (
             Counter(ticket.slot_request.user.name for ticket in tickets)
@@ -242,19 +248,19 @@ class Queueing(RuleBasedStateMachine):
     def it_is_told_where_they_stand(self) -> None:
         order = self.scheduler.waiting()
         assert Counter(order) == Counter(self.waiting)
-        assert [t for t in order if t.returned] == order[: sum(t.returned for t in order)]
+        assert [t for t in order if t.requeued] == order[: sum(t.requeued for t in order)]
         places: Counter[str] = Counter()
         for ticket in order:
             places[ticket.slot_request.model] += 1
-            assert self.scheduler._line.position(ticket) == places[ticket.slot_request.model]
+            assert self.scheduler._queue.position(ticket) == places[ticket.slot_request.model]
         assert all(self.told[ticket] == 0 for ticket in self.running)
         assert all(ticket.position > 0 for ticket in self.waiting)
 
     @invariant()
     def nothing_is_kept_of_what_is_over(self) -> None:
         if self.scheduler.idle:
-            assert not self.scheduler._line._models
-            assert not self.scheduler._line.kinds
+            assert not self.scheduler._queue._models
+            assert not self.scheduler._queue.kinds
             assert not any(quota.running for quota in self.scheduler._quotas.values())
 
 

@@ -42,7 +42,7 @@ def test_classes_below_get_what_is_left_and_share_it() -> None:
     chance = random.Random(5)
 
     def high() -> None:  # about half of all there is
-        simulation.enter(
+        simulation.submit(
             User(f"h{chance.randrange(5)}"), length(chance, 120), model="a", priority=HIGH
         )
         simulation.after(chance.expovariate(1.0), high)
@@ -73,7 +73,7 @@ def singles(simulation: Simulation, every: float, **slot_request: Any) -> list[W
 
     def one() -> None:
         user = User(f"single{len(works)}")
-        works.append(simulation.enter(user, length(chance, 150), **slot_request))
+        works.append(simulation.submit(user, length(chance, 150), **slot_request))
         simulation.after(chance.expovariate(1 / every), one)
 
     simulation.after(every, one)

@@ -11,32 +11,32 @@ from llcuda_net.scheduler.scheduler import Ticket
 from tests.support.scheduler_slots import ANN, BOB, EVE, Desk, running
 
 
-def listen(ticket: Ticket, told: list[tuple[float, int]]) -> None:
-    ticket.on_position = lambda position: told.append((trio.current_time(), position))
+def listen(desk: Desk, ticket: Ticket, told: list[tuple[float, int]]) -> None:
+    desk.listen(ticket, lambda ticket: told.append((trio.current_time(), ticket.position)))
 
 
 async def test_a_slot_is_told_at_once_and_a_place_soon(autojump_clock: object) -> None:
     desk = Desk(1, clock=trio.current_time)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(desk.scheduler.run)
-        first = desk.enter(EVE)
-        tickets = [desk.enter(ANN) for _ in range(4)]
+        first = desk.submit(EVE)
+        tickets = [desk.submit(ANN) for _ in range(4)]
         assert [ticket.position for ticket in tickets] == [1, 2, 3, 4]
         told: list[list[tuple[float, int]]] = [[], [], [], []]
         for ticket, heard in zip(tickets, told, strict=True):
-            listen(ticket, heard)
+            listen(desk, ticket, heard)
         await trio.sleep(10)
         assert told == [[], [], [], []]
         now = trio.current_time()
-        desk.leave(first)
+        desk.remove(first)
         assert told == [[(now, 0)], [], [], []]
         await trio.sleep(0.1)
         assert [ticket.position for ticket in tickets] == [0, 1, 2, 3]
-        desk.leave(tickets[0])
+        desk.remove(tickets[0])
         assert told[1] == [(now, 1), (now + 0.1, 0)]
         assert told[3] == [(now, 3)]
         await trio.sleep(0.05)
-        desk.leave(tickets[1])
+        desk.remove(tickets[1])
         await trio.sleep(5)
         # Twice it moved meanwhile, and it is told once.
         assert told[3] == [(now, 3), (now + 0.2, 1)]
@@ -47,12 +47,12 @@ async def test_nothing_is_told_of_what_did_not_change(autojump_clock: object) ->
     desk = Desk(1, clock=trio.current_time)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(desk.scheduler.run)
-        desk.enter(EVE)
-        ticket = desk.enter(ANN)
+        desk.submit(EVE)
+        ticket = desk.submit(ANN)
         told: list[tuple[float, int]] = []
-        listen(ticket, told)
+        listen(desk, ticket, told)
         for _ in range(20):
-            desk.leave(desk.enter(BOB))
+            desk.remove(desk.submit(BOB))
             await trio.sleep(1)
         assert told == []
         nursery.cancel_scope.cancel()
@@ -61,17 +61,17 @@ async def test_nothing_is_told_of_what_did_not_change(autojump_clock: object) ->
 async def test_a_reason_that_changes_is_told(autojump_clock: object) -> None:
     desk = Desk(1, clock=trio.current_time)
     reason = "all is in use"
-    desk.scheduler.why = lambda ticket: f"{reason} for {ticket.slot_request.model}"
+    desk.reason = lambda ticket: f"{reason} for {ticket.slot_request.model}"
     async with trio.open_nursery() as nursery:
         nursery.start_soon(desk.scheduler.run)
-        desk.enter(EVE)
-        ticket = desk.enter(ANN, model="x")
+        desk.submit(EVE)
+        ticket = desk.submit(ANN, model="x")
         assert ticket.reason == "all is in use for x"
         told: list[tuple[float, int]] = []
-        listen(ticket, told)
+        listen(desk, ticket, told)
         await trio.sleep(1)
         reason = "nobody answers"
-        desk.scheduler.pump()
+        desk.scheduler.dispatch()
         await trio.sleep(0.5)
         assert ticket.reason == "nobody answers for x"
         assert [position for _, position in told] == [1]
@@ -84,17 +84,17 @@ async def test_a_wait_that_grows_is_told(autojump_clock: object) -> None:
     desk = Desk(1, clock=trio.current_time)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(desk.scheduler.run)
-        tickets = [desk.enter(ANN) for _ in range(9)]
+        tickets = [desk.submit(ANN) for _ in range(9)]
         last = tickets[-1]
         waits: list[tuple[int, float | None]] = []
-        last.on_position = lambda position: waits.append((position, last.wait))
+        desk.listen(last, lambda ticket: waits.append((ticket.position, ticket.wait)))
         for ticket in tickets[:4]:
             await trio.sleep(10)
-            desk.leave(ticket)
+            desk.remove(ticket)
         await trio.sleep(1)
-        desk.enter(ANN)  # changes nothing for the last but the time that has passed
+        desk.submit(ANN)  # changes nothing for the last but the time that has passed
         await trio.sleep(500)
-        desk.enter(ANN)
+        desk.submit(ANN)
         await trio.sleep(1)
         nursery.cancel_scope.cancel()
     assert [position for position, _ in waits] == [7, 6, 5, 4, 4]
@@ -107,14 +107,14 @@ async def test_one_that_leaves_while_all_are_told_is_told_nothing(autojump_clock
     desk = Desk(1, clock=trio.current_time)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(desk.scheduler.run)
-        first, second, third, fourth = (desk.enter(ANN) for _ in range(4))
-        third.on_position = lambda position: desk.leave(fourth)
+        first, second, third, fourth = (desk.submit(ANN) for _ in range(4))
+        desk.listen(third, lambda _: desk.remove(fourth))
         told: list[tuple[float, int]] = []
-        listen(fourth, told)
-        desk.leave(second)
+        listen(desk, fourth, told)
+        desk.remove(second)
         await trio.sleep(1)
         assert (third.position, told, desk.scheduler.queued) == (1, [], 1)
-        desk.leave(first)
+        desk.remove(first)
         nursery.cancel_scope.cancel()
 
 
@@ -123,9 +123,9 @@ async def test_debts_that_come_while_one_waits_are_seen(autojump_clock: object) 
     slow = User("slow", tokens_per_minute=60)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(desk.scheduler.run)
-        first, second = desk.enter(slow), desk.enter(slow)
+        first, second = desk.submit(slow), desk.submit(slow)
         await trio.sleep(1)
-        desk.leave(first, tokens=90)
+        desk.remove(first, tokens=90)
         await trio.sleep(25)
         assert running(second) == [False]
         await trio.sleep(6)
@@ -141,13 +141,16 @@ async def test_tokens_that_come_back_and_ageing_need_nobody_to_come(
     async with trio.open_nursery() as nursery:
         nursery.start_soon(desk.scheduler.run)
         await trio.testing.wait_all_tasks_blocked()
-        desk.leave(desk.enter(slow), tokens=90)
-        ticket = desk.enter(slow)
+        desk.remove(desk.submit(slow), tokens=90)
+        ticket = desk.submit(slow)
         await trio.sleep(29)
         assert running(ticket) == [False]
         await trio.sleep(2)
         assert running(ticket) == [True]
-        high, low = desk.enter(EVE, priority=Priority.HIGH), desk.enter(ANN, priority=Priority.LOW)
+        high, low = (
+            desk.submit(EVE, priority=Priority.HIGH),
+            desk.submit(ANN, priority=Priority.LOW),
+        )
         await trio.sleep(11)
         assert low.priority == Priority.HIGH
         assert [high.position, low.position] == [1, 2]
@@ -156,26 +159,26 @@ async def test_tokens_that_come_back_and_ageing_need_nobody_to_come(
 
 async def test_all_but_that_goes_without_run(autojump_clock: object) -> None:
     desk = Desk(1, clock=trio.current_time)
-    first, second = desk.enter(ANN), desk.enter(ANN)
+    first, second = desk.submit(ANN), desk.submit(ANN)
     told: list[tuple[float, int]] = []
-    listen(second, told)
-    desk.leave(first)
+    listen(desk, second, told)
+    desk.remove(first)
     assert [position for _, position in told] == [0]
 
 
 def test_users_are_told_apart() -> None:
     desk = Desk(1)
     heavy = User("heavy", weight=2.5)
-    desk.leave(desk.enter(heavy, prompt_tokens=5), tokens=10)
-    desk.enter(heavy)
-    desk.enter(ANN)
+    desk.remove(desk.submit(heavy, prompt_tokens=5), tokens=10)
+    desk.submit(heavy)
+    desk.submit(ANN)
     loads = [(u.name, u.weight, u.running, u.queued, u.served) for u in desk.scheduler.users()]
     assert loads == [("heavy", 2.5, 1, 0, 15), ("ann", 1.0, 0, 1, 0)]
 
 
 def test_places_are_told_by_model() -> None:
     desk = Desk(1)
-    desk.enter(EVE)
-    tickets = [desk.enter(ANN, model=model) for model in "xyxy"]
+    desk.submit(EVE)
+    tickets = [desk.submit(ANN, model=model) for model in "xyxy"]
     assert [ticket.position for ticket in tickets] == [1, 1, 2, 2]
     assert desk.scheduler.waiting() == tickets

@@ -8,7 +8,7 @@ import pytest
 import trio
 from trio.testing import wait_all_tasks_blocked
 
-from llcuda_net.config.users import Users
+from llcuda_net.config.token_file import Users
 from llcuda_protocol import (
     Accepted,
     Attach,

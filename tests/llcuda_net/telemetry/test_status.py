@@ -6,7 +6,7 @@ from typing import Any
 
 import trio
 
-from llcuda_net.config.users import Users
+from llcuda_net.config.token_file import Users
 from llcuda_net.telemetry.status import Rate
 from llcuda_protocol import Accepted, Report, Status
 from tests.support.server.failing_upstreams import begin, pair, read

@@ -14,7 +14,9 @@ from llcuda_net.util.quantile import quantile, supported
     ("count", "share", "known"),
     [(19, 0.5, False), (20, 0.5, True), (999, 0.99, False), (1000, 0.99, True), (99, 0.9, False)],
 )
-def test_no_percentile_that_the_sample_cannot_support(count: int, share: float, known: bool) -> None:
+def test_no_percentile_that_the_sample_cannot_support(
+    count: int, share: float, known: bool
+) -> None:
     assert supported(count, share) is known
     assert (quantile(list(range(count)), share) is not None) is known
 

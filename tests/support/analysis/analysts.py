@@ -10,7 +10,7 @@ from typing import Any
 import trio
 
 from llcuda_net.analysis.analyzer import Analyst
-from llcuda_net.config.users import Users
+from llcuda_net.config.token_file import Users
 from llcuda_net.errors import RequestError
 from llcuda_net.storage.records import TokenLog
 from llcuda_net.storage.results.sqlite import SqliteStore

@@ -11,8 +11,8 @@ import trio
 from trio.testing import lockstep_stream_pair, memory_stream_pair, wait_all_tasks_blocked
 
 from llcuda_net.config.settings import Settings
+from llcuda_net.config.token_file import Users
 from llcuda_net.config.upstreams import UpstreamSpec
-from llcuda_net.config.users import Users
 from llcuda_net.generation.persistence import Persistence
 from llcuda_net.server.gateway import Gateway
 from llcuda_net.upstream.backend import Backend

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import trio
 
-from llcuda_net.config.users import Users
+from llcuda_net.config.token_file import Users
 from llcuda_net.errors import UpstreamError
 from llcuda_net.server.tcp.session import Session
 from llcuda_net.server.tcp.write_buffer import HIGH_WATER

@@ -1,4 +1,4 @@
-"""How sure the model was, for people: figures, and the least certain words marked."""
+"""How certain the model was, for people: figures, and the least certain words marked."""
 
 from __future__ import annotations
 

@@ -10,8 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from llcuda_net.config import users
-from llcuda_net.config.users import ANONYMOUS, Priority, User, Users
+from llcuda_net.config import token_file
+from llcuda_net.config.token_file import Users
+from llcuda_net.config.users import ANONYMOUS, Priority, User
 from llcuda_net.errors import ConfigError
 
 SECRET = "s3cr3t-0f-4nn"
@@ -150,7 +151,7 @@ def test_every_token_is_compared_whichever_it_is(monkeypatch: pytest.MonkeyPatch
         compare_digest = staticmethod(compare)
 
     known = Users.parse("first\nanother-one\nc\n")
-    monkeypatch.setattr(users, "hmac", Noting)
+    monkeypatch.setattr(token_file, "hmac", Noting)
     counts = []
     for token in ("first", "c", "wrong", None, "x" * 4000):
         compared.clear()

@@ -14,12 +14,12 @@ if TYPE_CHECKING:
 
 
 def line(value: Any) -> str:
-    """A JSON text of ASCII on one line, so that no terminal finds anything in it to obey."""
+    """JSON in ASCII on one line: it holds no control characters."""
     return json.dumps(plain(value), allow_nan=False)
 
 
 def plain(value: Any) -> Any:
-    """The value with only JSON's types in it: bytes become lists, and what is no number null."""
+    """The value with only JSON's types in it: bytes become lists, NaN and infinity null."""
     if isinstance(value, dict):
         return {str(key): plain(inner) for key, inner in value.items()}
     if isinstance(value, list | tuple):
@@ -48,7 +48,7 @@ def summary(found: Summary) -> dict[str, Any]:
 
 
 def document(found: Result) -> dict[str, Any]:
-    """A result whole: everything that is stored of it."""
+    """A whole result: everything that is stored of it."""
     return {
         "id": found.id,
         "state": found.state,
@@ -79,7 +79,7 @@ def document(found: Result) -> dict[str, Any]:
 
 
 def certainty(figures: Figures | None) -> dict[str, Any] | None:
-    """How sure the model was; null where that is not known."""
+    """How certain the model was; null where that is not known."""
     if figures is None:
         return None
     return {
@@ -96,14 +96,14 @@ def certainty(figures: Figures | None) -> dict[str, Any] | None:
 
 
 def logprobs(found: Result) -> list[list[dict[str, Any]]] | None:
-    """Beside each piece its tokens' log-probabilities, with names; None where none were kept."""
+    """Beside each piece its tokens' log-probabilities, with names; None where none were stored."""
     if found.log.logprobs is None:
         return None
     return [[_token(*token) for token in tokens or ()] for tokens in found.log.logprobs]
 
 
 def _token(number: int, raw: bytes, logprob: float, top: list[Any] | None = None) -> dict[str, Any]:
-    # The text of one token need not be whole characters: its bytes are the truth.
+    # The text of one token need not be whole characters; its bytes are exact.
     out: dict[str, Any] = {
         "id": number,
         "text": raw.decode("utf-8", "replace"),

@@ -1,0 +1,144 @@
+"""Assigns free slots to tickets. It decides, counts and returns; its caller notifies the holders.
+
+Tickets that lost a slot come first. Then class by class, best first: the flows of all models are in
+one heap by rank (see `fair_share`), and the oldest ticket of the first flow is placed. Where
+`place` finds nothing for a ticket, nothing more of its kind is tried in this round: it is passed
+over, and its flow keeps a bounded credit.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import structlog
+
+from llcuda_net.config.users import Priority
+from llcuda_net.scheduler.fair_share import FlowCounter
+from llcuda_net.scheduler.flows import Flow
+from llcuda_net.scheduler.quota import UserQuota
+from llcuda_net.scheduler.ticket import Lease, Phase, Ticket, release
+from llcuda_net.scheduler.wait_queue import WaitQueue
+
+log = structlog.get_logger(__name__)
+
+Place = Callable[[Ticket], Lease | None]
+
+
+@dataclass(slots=True)
+class Assignment:
+    """What one round has decided.
+
+    Attributes:
+        started: tickets that have a slot now, in the order in which they got it.
+        expired: tickets that were removed, as their turn came after their deadline.
+    """
+
+    started: list[Ticket] = field(default_factory=list)
+    expired: list[Ticket] = field(default_factory=list)
+
+
+def assign(
+    queue: WaitQueue,
+    quotas: Mapping[str, UserQuota],
+    running: dict[Ticket, Flow],
+    place: Place,
+    now: float,
+) -> Assignment:
+    """Give slots to those whose turn it is, as long as any can be had.
+
+    Args:
+        queue: the tickets that wait; those that start or have expired are removed from it.
+        quotas: the users' quotas, which count what starts.
+        running: the tickets that run, with the flows that count them; what starts is added.
+        place: finds a slot for a ticket, and takes it; None where there is none for it now.
+        now: the clock's time.
+    """
+    return _Round(queue, quotas, running, place, now).run()
+
+
+class _Round:
+    def __init__(
+        self,
+        queue: WaitQueue,
+        quotas: Mapping[str, UserQuota],
+        running: dict[Ticket, Flow],
+        place: Place,
+        now: float,
+    ) -> None:
+        self._queue = queue
+        self._quotas = quotas
+        self._running = running
+        self._place = place
+        self._now = now
+        #: Kinds that wait, and of which it is not known that none has a place.
+        self._open_kinds = set(queue.kinds)
+        self._done = Assignment()
+
+    def run(self) -> Assignment:
+        self._queue.promote(self._now)
+        for ticket in self._queue.requeued.copy():
+            quota = self._quotas[ticket.slot_request.user.name]
+            if (
+                ticket.phase is Phase.WAITING
+                and ticket.kind in self._open_kinds
+                and quota.may_start(self._now, rated=False)
+            ):
+                self._try(ticket)
+        for priority in Priority:
+            self._serve(self._queue.competing(priority, self._now))
+        return self._done
+
+    def _serve(self, flows: list[Flow]) -> None:
+        """Serve the flows of one class."""
+        if not self._open_kinds:
+            return
+        heap = [(flow.rank(flow.tickets[0]), flow) for flow in flows]
+        heapq.heapify(heap)
+        passed_over: dict[Flow, None] = {}
+        while heap and self._open_kinds:
+            _, flow = heapq.heappop(heap)
+            ticket = flow.head(self._open_kinds)
+            if ticket is None:
+                passed_over[flow] = None
+                continue
+            rank = flow.rank(ticket)
+            if heap and rank > heap[0][0]:  # it has changed: others started, or were passed over
+                heapq.heappush(heap, (rank, flow))
+                continue
+            if not flow.quota.may_start(self._now):
+                continue
+            if ticket.slot_request.deadline < self._now:
+                ticket.phase = Phase.DONE
+                self._queue.remove(ticket, self._now)
+                self._done.expired.append(ticket)
+            else:
+                own = flow.priority_class
+                self._try(ticket, [o.counter for o in passed_over if o.priority_class is own])
+            if flow.tickets:
+                heapq.heappush(heap, (flow.rank(flow.tickets[0]), flow))
+
+    def _try(self, ticket: Ticket, passed_over: Sequence[FlowCounter] = ()) -> None:
+        """Find a slot for a ticket, and start it."""
+        try:
+            lease = self._place(ticket)
+        except Exception:
+            log.exception("place_failed")
+            lease = None
+        if lease is None:
+            self._open_kinds.discard(ticket.kind)
+            return
+        if ticket.phase is not Phase.WAITING:  # it was removed by what `place` called
+            release(lease)
+            return
+        quota = self._quotas[ticket.slot_request.user.name]
+        flow = self._queue.start(ticket, quota, self._now)
+        answer = quota.expected_tokens(ticket.slot_request.most_tokens)
+        flow.priority_class.clock.start(
+            flow.counter, ticket, ticket.tokens_used, ticket.expected_use(answer), passed_over
+        )
+        quota.start(ticket, ticket.tokens_used, self._now)
+        ticket.phase, ticket.lease = Phase.RUNNING, lease
+        self._running[ticket] = flow
+        self._done.started.append(ticket)
