@@ -51,14 +51,14 @@ bench: $(VENV)/dev ## measure what llcuda-server adds to a llama-server (a minut
 bench-kernels: $(VENV)/dev $(VENV)/bench ## check and time every kernel on this machine, GPU or not
 	$(BIN)/python tools/bench_kernels.py $(ARGS)
 
-bench-latency: $(VENV)/dev ## measure what a user waits for, through llcuda-server and directly (2 minutes)
-	$(BIN)/python tools/bench_latency.py --start demo --direct started --rate 6 --seconds 30 $(ARGS)
+bench-latency: $(VENV)/dev $(VENV)/bench ## measure what a user waits for, through llcuda-server and directly (2 minutes)
+	$(BIN)/llcuda bench latency --start demo --direct started --rate 6 --seconds 30 $(ARGS)
 
-bench-throughput: $(VENV)/dev ## measure tokens/s against concurrency and offered rate (4 minutes)
-	$(BIN)/python tools/bench_throughput.py --start demo --slo ttft=100ms,tpot=5ms $(ARGS)
+bench-throughput: $(VENV)/dev $(VENV)/bench ## measure tokens/s against concurrency and offered rate (4 minutes)
+	$(BIN)/llcuda bench throughput --start demo --slo ttft=100ms,tpot=5ms $(ARGS)
 
-bench-scaling: $(VENV)/dev ## measure load over 1 to 4 MPI ranks (3 minutes)
-	$(BIN)/python tools/bench_scaling.py --sweep 1,2,3,4 --start demo --slots 8 --inflight 2 $(ARGS)
+bench-scaling: $(VENV)/dev $(VENV)/bench ## measure load over 1 to 4 MPI ranks (3 minutes)
+	$(BIN)/llcuda bench scaling --sweep 1,2,3,4 --start demo --slots 8 --inflight 2 $(ARGS)
 
 fuzz: $(VENV)/fuzz ## fuzz both receiving sides of the protocol for MINUTES (5) in all
 	$(BIN)/python tools/fuzz_protocol.py --minutes $(or $(MINUTES),5) $(ARGS)

@@ -39,7 +39,7 @@ def test_the_wheel_holds_every_module_and_data_file(wheel: Path) -> None:
         f"{package}/{path.relative_to(folder).as_posix()}"
         for package, folder in PACKAGES.items()
         for path in folder.rglob("*")
-        if path.is_file() and path.suffix in (".py", ".css", ".gguf", ".typed")
+        if path.is_file() and path.suffix in (".py", ".j2", ".gguf", ".typed")
     }
     with zipfile.ZipFile(wheel) as archive:
         held = {name for name in archive.namelist() if ".dist-info/" not in name}

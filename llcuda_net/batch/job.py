@@ -13,9 +13,6 @@ from llcuda_net.batch.distributor import WorkQueue
 from llcuda_net.batch.mpi import LONGEST_POLL, POLL, Communicator
 from llcuda_net.batch.rank import FROM_ZERO, TO_ZERO, Rank, Tally, merge
 
-#: Seconds between two calls of `progress`.
-_PROGRESS = 0.2
-
 
 @dataclass(slots=True)
 class Done:
@@ -50,7 +47,7 @@ async def run(
 
     Args:
         queue: on rank 0; None on the others.
-        progress: called on rank 0 some times per second.
+        progress: called on rank 0, many times per second.
         note: called on rank 0 with one line when a rank loses its server, or finds it again.
 
     Returns:
@@ -106,7 +103,6 @@ class _Director:
         self._free = dict.fromkeys(range(communicator.size), 0)
         self._most = dict.fromkeys(range(communicator.size), 0)
         self._down: set[int] = set()
-        self._next_progress = 0.0
 
     async def run(self) -> None:
         """Run until every line is written, or no rank is left that could ask one."""
@@ -118,9 +114,7 @@ class _Director:
                 self._handle(*found[1])
                 received = True
             given = self._give()
-            if trio.current_time() >= self._next_progress:
-                self._next_progress = trio.current_time() + _PROGRESS
-                self._progress(self._queue)
+            self._progress(self._queue)
             if self._queue.over:
                 break
             if len(self.gone) == self._communicator.size:

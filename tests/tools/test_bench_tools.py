@@ -14,9 +14,10 @@ from tools import bench_latency, bench_scaling, bench_throughput
 
 def test_help_shows_the_same_options() -> None:
     for tool in (bench_latency, bench_throughput, bench_scaling):
-        name = Path(tool.__file__).name
+        file = Path(str(tool.__file__))
+        name = file.name
         done = subprocess.run(
-            [sys.executable, tool.__file__, "--help"],
+            [sys.executable, str(file), "--help"],
             capture_output=True,
             text=True,
             timeout=60,
