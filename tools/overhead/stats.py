@@ -1,11 +1,11 @@
-"""Statistics that say no more than the sample does."""
+"""Statistics that claim no more than the sample supports."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 
-#: Values that must lie beyond a percentile for it to be told.
+#: Values that must lie beyond a percentile for it to be reported.
 BEYOND = 10
 
 
