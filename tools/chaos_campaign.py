@@ -26,7 +26,7 @@ example:
   python tools/chaos_campaign.py --break keep-a-slot      # must end with exit code 1
 
 Real processes: llcuda-server with three upstreams. At random moments one of them is killed with -9
-and later started again on its port, one is stopped (SIGSTOP) and later continued, and one answers
+and later restarted on its port, one is stopped (SIGSTOP) and later continued, and one answers
 errors, breaks off or stalls for a while; each by itself, so that at times all of them are in
 trouble. Clients read to the end, detach and attach, send a key twice at once, and cancel: after
 some pieces, or after a while, whether it has begun or waits.
@@ -46,9 +46,9 @@ Afterwards servers that are broken on purpose are tried, and must be found out.
 
 exit codes: 0 all is well, 1 something is not, 2 usage, 130 interrupted
 """
-#: Share of the time that goes to real engines where nothing else is said.
+#: Default share of the time for real engines.
 REAL_SHARE = 0.2
-#: Seconds of trouble after which, at the latest, a broken server must be found out.
+#: Seconds of trouble within which a broken server must be noticed.
 _CONTROL = 8.0
 
 
@@ -82,7 +82,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def plans(args: argparse.Namespace, seed: int) -> list[Plan]:
-    """The campaigns to be run, one after another."""
+    """The campaigns to run, one after another."""
     seconds = args.minutes * 60
     real = round(seconds * REAL_SHARE) if args.real_engine is None else args.real_engine
     plan = Plan(
@@ -105,13 +105,13 @@ def plans(args: argparse.Namespace, seed: int) -> list[Plan]:
 
 
 def summary(outcome: Outcome) -> str:
-    """One campaign, for a person."""
+    """One campaign as text."""
     plan, violations, n = outcome.plan, outcome.violations, outcome.ledger.counts
     if plan.broken is not None:
         if not violations:
             return f"control {plan.broken}: NOT NOTICED in {outcome.seconds:.0f} s"
         return f"control {plan.broken}: noticed after {outcome.seconds:.0f} s: {violations[0]}"
-    what = f"synthetic, {plan.rate:g} tokens/s a stream"
+    what = f"synthetic, {plan.rate:g} tokens/s per stream"
     if plan.real:
         what = "llama.cpp's server, demonstration model"
     times = ", ".join(f"{s:,.0f} s {k}" for k, s in sorted(outcome.in_trouble.items()))

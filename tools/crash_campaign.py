@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Kill llcuda-server with -9, again and again, and prove that nothing that was seen is lost."""
+"""Kill llcuda-server with -9, again and again, and prove that nothing that was sent is lost."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ and kill -9 at random moments, {EARLY} of a hundred while the server still start
 the end, detach and leave the rest to another client, send a key twice at once, and cancel; answers
 have characters of four tokens, stop strings and their beginnings, log-probabilities.
 
-Checked: each piece that a client gets (number, text, id, log-probabilities) against what was
-computed, across all restarts; each acknowledged result in the store while the killed server is
-still dead, and again at the end; no result that no client knows of; every stream comes to its end;
-at least half of the kills find a stream under way, with pieces from the very server killed.
+Checked: each piece that a client gets (number, text, id, log-probabilities) against the computed
+answer, across all restarts; each acknowledged result in the store while the killed server is still
+dead, and again at the end; no result that no client knows of; every stream ends; at least half of
+the kills find a stream under way, with pieces from the killed server.
 
 With the built-in engine the answers are compared with those that it gave before, undisturbed; half
 of the kills wait for a stream under way, since the demonstration model answers in milliseconds.
@@ -86,7 +86,7 @@ def _life(text: str) -> tuple[float, float]:
 
 
 def plans(args: argparse.Namespace, seed: int) -> list[Plan]:
-    """The campaigns to be run, one after another."""
+    """The campaigns to run, one after another."""
     plan = Plan(seed, args.kills, args.clients, args.rate, args.life)
     if args.broken is not None:
         return [replace(plan, broken=args.broken)]
@@ -100,7 +100,7 @@ def plans(args: argparse.Namespace, seed: int) -> list[Plan]:
 
 
 def summary(outcome: Outcome) -> str:
-    """One campaign, for a person."""
+    """One campaign as text."""
     plan, violations = outcome.plan, outcome.violations
     if plan.broken is not None:
         if not violations:

@@ -19,9 +19,9 @@ EXAMPLE = """\
 example:
   python tools/proxy_campaign.py --minutes 10 --json proxy.json
 
-Between the clients and llcuda-server stands a proxy that forwards in slices of random size. Every
-few seconds something happens to each connection: it is reset, closed, half closed, slowed down, or
-nothing goes through it any more, for a while or for good. Some are refused at once.
+Between the clients and llcuda-server, a proxy forwards slices of random size. Every few seconds
+something happens to each connection: it is reset, closed, half closed, slowed down, or stalled, for
+a while or for good. Some are refused at once.
 
 The clients, the requests and the checks are those of tools/crash_campaign.py; see its --help.
 
@@ -49,10 +49,13 @@ def parser() -> argparse.ArgumentParser:
 
 
 def summary(outcome: Outcome) -> str:
-    """The campaign, for a person."""
+    """The campaign as text."""
     plan, n = outcome.plan, outcome.troubles
     lines = [
-        ("", f"{plan.clients} clients, {plan.rate:g} tokens/s a stream, {outcome.seconds:,.0f} s"),
+        (
+            "",
+            f"{plan.clients} clients, {plan.rate:g} tokens/s per stream, {outcome.seconds:,.0f} s",
+        ),
         ("connections", f"{n['connections']:,}, {n['refused']:,} of them refused"),
         ("  troubles", ", ".join(f"{n[name]:,} {name}" for name in TROUBLES)),
         ("bytes forwarded", f"{n['bytes']:,}"),

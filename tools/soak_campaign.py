@@ -76,15 +76,15 @@ def parser() -> argparse.ArgumentParser:
 
 
 def summary(outcome: Outcome) -> str:
-    """The soak, for a person."""
+    """The soak as text."""
     plan, counts = outcome.plan, outcome.counts
-    told = ", ".join(f"{counts.get(k, 0):,} {k}" for k in ("length", "cancelled", "failed"))
+    ends = ", ".join(f"{counts.get(k, 0):,} {k}" for k in ("length", "cancelled", "failed"))
     slots, all_slots = f"{plan.upstreams} upstreams of {plan.slots} slots", outcome.slots
     share = f"{plan.load:.0%} of the slots: {plan.requests_per_second:.2f} requests/s"
     lines = [
         ("", f"{slots} at {plan.rate:g} tokens/s; {outcome.seconds:,.0f} s"),
         ("load", f"{share} of {mean_tokens():.0f} tokens in the mean"),
-        ("requests", f"{counts.get('requests', 0):,}: {told}"),
+        ("requests", f"{counts.get('requests', 0):,}: {ends}"),
     ]
     if outcome.samples:
         last, mean = outcome.samples[-1], outcome.mean
@@ -115,7 +115,7 @@ def _ms(seconds: float | None) -> str:
 
 
 def _figures(name: str, trend: dict[str, Any]) -> str:
-    """Median, growth and its bounds, in a unit for persons."""
+    """Median, growth and its bounds, in a readable unit."""
     scale, unit = (1.0, "")
     if name == "rss":
         scale, unit = 1 / (1 << 20), " MiB"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import pytest
@@ -11,14 +12,17 @@ import pytest
 from llcuda_net.config.token_file import Users
 from tests.support.campaigns import conducted
 from tools import soak_campaign
+from tools.load.streams import LlcudaConnection
 from tools.soak import plot
 from tools.soak.campaign import JUDGED, Outcome, Plan
+from tools.soak.load import Load, UserRequest
 from tools.soak.samples import Sample
 from tools.soak.trend import FEWEST, Allowance, theil_sen, trend
 from tools.soak.users import (
     LONGEST,
     PEOPLE,
     SHORTEST,
+    Arrival,
     arrivals,
     capacity,
     mean_tokens,
@@ -119,6 +123,33 @@ def test_the_token_file_names_its_users() -> None:
         found = users.find(person.token)
         assert found is not None
         assert (found.name, found.weight, found.admin) == (person.name, person.weight, False)
+
+
+def test_a_wrong_answer_an_error_and_a_hang_are_failures() -> None:
+    load = Load("127.0.0.1:1", 1)
+    arrival = Arrival(0.0, PEOPLE[0], 16, goes_on=False, anew=False, cancelled=False)
+
+    def request() -> UserRequest:
+        made = UserRequest(load, arrival, "alice asks: ", cast("LlcudaConnection", None), 1.0)
+        load.running.add(made)
+        return made
+
+    right, short, refused = request(), request(), request()
+    right.came(2, 1_500_000_000)
+    right.came(14, 2_000_000_000)
+    right.end(16, "length")
+    assert (load.window.first, load.window.intervals) == ([0.5], [0.0, 0.5, *[0.0] * 13])
+    assert (load.window.tokens, load.counts["length"], load.counts["failed"]) == (16, 1, 0)
+    short.came(15, 1_500_000_000)
+    short.end(15, "length")
+    refused.failed("the server said overloaded: too much")
+    refused.failed("not over within 120 s")
+    assert load.counts["failed"] == 2
+    assert load.errors == [
+        "alice: 15 tokens came, 15 reported, 16 requested",
+        "alice: the server said overloaded: too much",
+    ]
+    assert load.running == set()
 
 
 # -- whole soaks --------------------------------------------------------------------------------

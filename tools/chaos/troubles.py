@@ -1,4 +1,4 @@
-"""What happens to upstreams: at random moments, to a random one, for a random time."""
+"""The troubles of upstreams: at random moments, for a random upstream, for a random time."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ import trio
 
 from tools.campaign.upstreams import Upstream
 
-#: Every kind of trouble, and whether only the synthetic upstream can be made to have it.
+#: Every kind of trouble, and whether only the synthetic upstream supports it.
 KINDS = {"kill": False, "stop": False, "errors": True}
-#: What an upstream that answers errors does; K is drawn anew each time.
+#: The faults of an upstream that answers errors; K is drawn for each trouble.
 FAULTS = (
     "http:500",
     "http:503",
@@ -34,7 +34,7 @@ _LATEST = 40
 
 @dataclass(frozen=True)
 class Timing:
-    """How troublesome it is.
+    """How often there are troubles, and for how long.
 
     Attributes:
         peace: mean seconds between two troubles of one kind.
@@ -46,13 +46,13 @@ class Timing:
 
 
 class Troubles:
-    """Harms and heals; each kind by itself, and no upstream has two at once.
+    """Harms and heals upstreams. Each kind happens by itself, and no upstream has two at once.
 
-    So at times one upstream is in trouble, at times all are.
+    So at times one upstream is in trouble, and at times all are.
 
     Attributes:
         counts: troubles by kind.
-        seconds: for how long so many upstreams were in trouble at once, by their number.
+        seconds: how long so many upstreams were in trouble at once, by their number.
     """
 
     def __init__(self, upstreams: Sequence[Upstream], rng: random.Random, timing: Timing) -> None:
@@ -91,7 +91,7 @@ class Troubles:
             how = rng.choice(FAULTS).replace("K", str(rng.randint(0, _LATEST)))
             self._count()
             self.counts[kind] += 1
-            with trio.CancelScope(shield=True):  # half done it could not be healed
+            with trio.CancelScope(shield=True):  # half a trouble could not be healed
                 await upstream.harm(kind, how)
             await trio.sleep(rng.uniform(*self._timing.lasts))
             with trio.CancelScope(shield=True):
@@ -102,7 +102,7 @@ class Troubles:
         self._count(upstream)
 
     def _count(self, healed: Upstream | None = None) -> None:
-        """Note for how long it has been as it was until now."""
+        """Add the time since the last change to the present number of troubles."""
         now = trio.current_time()
         number = sum(bool(u.trouble) or u is healed for u in self._upstreams)
         self.seconds[number] += now - self._changed

@@ -34,6 +34,8 @@ from tools.synthetic.tokens import WORD_LENGTH, WORDS, following, tokenise
 
 #: Credit of a stream in bytes; given again when half is used.
 CREDIT = 1 << 20
+#: Seconds for a connection and its handshake.
+_PATIENCE = 60.0
 #: Characters before the content in an event of the synthetic upstream.
 _CONTENT = len('data: {"index":0,"content":"')
 
@@ -60,14 +62,14 @@ class Request:
     """One request and its answer so far, checked token by token.
 
     Args:
-        prompt: which tokens must follow it is known.
-        tokens: how many are asked for.
+        prompt: determines the tokens that must follow.
+        tokens: how many the answer must have.
 
     Attributes:
-        count: tokens that came.
+        count: tokens that have arrived.
         ended: whether the answer is over.
-        reason: why it is, where the server says so.
-        cancelled: the client wants no more of it: it may end early.
+        reason: why it is over, if the server says so.
+        cancelled: the client cancelled it: it may end early.
         started_ns, first_ns: when it was sent and its first token came (0: not yet).
     """
 
@@ -86,19 +88,19 @@ class Request:
         return f"<Request for {self.wanted} tokens, {self.count} came, {state}>"
 
     def came(self, tokens: int, now: int) -> None:
-        """So many tokens have just come."""
+        """So many tokens have just arrived."""
         if self.first_ns == 0:
             self.first_ns = now
         self.count += tokens
 
     def end(self, said: int, reason: str = "") -> None:
-        """The answer says that it has ended, and how many tokens it had."""
+        """The answer ended; `said` is its number of tokens by the server's count."""
         self.ended, self.reason = True, reason
         if self.count != said or (self.count != self.wanted and not self.cancelled):
-            self.failed(f"{self.count} tokens came, {said} told, {self.wanted} asked for")
+            self.failed(f"{self.count} tokens came, {said} reported, {self.wanted} requested")
 
     def failed(self, why: str) -> None:
-        """The answer is not what it must be: ends the measurement."""
+        """The answer is wrong, which ends the measurement."""
         raise LoadError(why)
 
 
@@ -107,12 +109,12 @@ class Connection(ABC):
 
     Args:
         address: host and port.
-        recorder: where tokens are counted.
+        recorder: counts tokens and reads.
         stamped: tokens carry the time of their emission.
     """
 
     def __init__(self, address: tuple[str, int], recorder: Recorder, stamped: bool) -> None:
-        self.sock = socket.create_connection(address, timeout=10)
+        self.sock = socket.create_connection(address, timeout=_PATIENCE)
         self.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.recorder = recorder
         self.stamped = stamped
@@ -132,7 +134,7 @@ class Connection(ABC):
         """The socket is readable.
 
         Raises:
-            LoadError: what came is not what had to come.
+            LoadError: the received data is not what it must be.
         """
         try:
             data = self.sock.recv(262_144)
@@ -153,7 +155,7 @@ class Connection(ABC):
     def _feed(self, data: bytes, now: int) -> None: ...
 
     def _take(self, request: Request, pieces: list[str], now: int) -> None:
-        """Check and count pieces of text that arrived now."""
+        """Check and count pieces of text that have just arrived."""
         expected, width = request.expected, self.width
         if any(len(piece) != width for piece in pieces):  # several tokens in a piece
             text = "".join(pieces)

@@ -57,7 +57,7 @@ class Load:
         self.counts: Counter[str] = Counter()
         self.first: defaultdict[str, list[float]] = defaultdict(list)
         self.errors: list[str] = []
-        self.running: set[_Asked] = set()
+        self.running: set[UserRequest] = set()
         self._address = (host, int(port))
         self._connections = connections
         self._loop = LoadLoop()
@@ -86,9 +86,9 @@ class Load:
                     mine = own[arrival.person.name]
                     self._begin(arrival, mine[number % len(mine)], due)
                     following = next(left, None)
-                late = [asked for asked in self.running if now > asked.due + _PATIENCE]
-                for asked in late:
-                    asked.failed(f"not over within {_PATIENCE:g} s")
+                late = [request for request in self.running if now > request.due + _PATIENCE]
+                for request in late:
+                    request.failed(f"not over within {_PATIENCE:g} s")
                 if following is None:
                     return _LOOK if self.running else -1.0
                 return min(_LOOK, began + following[1].at - now)
@@ -109,9 +109,9 @@ class Load:
         self.window.requests += 1
         if arrival.anew:
             connection = self._connect(arrival.person.token)
-        asked = _Asked(self, arrival, self._prompt(arrival), connection, due)
-        self.running.add(asked)
-        connection.begin(asked)
+        request = UserRequest(self, arrival, self._prompt(arrival), connection, due)
+        self.running.add(request)
+        connection.begin(request)
 
     def _prompt(self, arrival: Arrival) -> str:
         """A new prompt, or an earlier answer and a further question."""
@@ -121,24 +121,24 @@ class Load:
             return f"{conversations.popleft()}\nand number {self._number}?"
         return f"{arrival.person.name} asks number {self._number}: "
 
-    def over(self, asked: _Asked) -> None:
+    def over(self, request: UserRequest) -> None:
         """A request ended."""
-        self.running.discard(asked)
-        self.counts[asked.reason] += 1
-        text = generation(asked.prompt, asked.wanted)
-        if not asked.cancelled and len(asked.prompt) + len(text) < _LONGEST_PROMPT:
-            self._conversations[asked.arrival.person.name].append(asked.prompt + text)
-        self._release(asked)
+        self.running.discard(request)
+        self.counts[request.reason] += 1
+        text = generation(request.prompt, request.wanted)
+        if not request.cancelled and len(request.prompt) + len(text) < _LONGEST_PROMPT:
+            self._conversations[request.arrival.person.name].append(request.prompt + text)
+        self._release(request)
 
-    def failed(self, asked: _Asked, why: str) -> None:
+    def failed(self, request: UserRequest, why: str) -> None:
         """A request failed."""
-        self.running.discard(asked)
-        self._wrong(f"{asked.arrival.person.name}: {why}")
-        self._release(asked)
+        self.running.discard(request)
+        self._wrong(f"{request.arrival.person.name}: {why}")
+        self._release(request)
 
-    def _release(self, asked: _Asked) -> None:
-        if asked.arrival.anew:
-            self._loop.remove(asked.connection)
+    def _release(self, request: UserRequest) -> None:
+        if request.arrival.anew:
+            self._loop.remove(request.connection)
 
     def _wrong(self, what: str) -> None:
         self.counts["failed"] += 1
@@ -146,7 +146,7 @@ class Load:
             self.errors.append(what)
 
 
-class _Asked(Request):
+class UserRequest(Request):
     """A request of a user."""
 
     def __init__(
@@ -184,7 +184,7 @@ class _Asked(Request):
             self._load.over(self)
 
     def failed(self, why: str) -> None:
-        """See Request: the soak notes it, and goes on."""
+        """See Request: the soak records the failure, and continues."""
         if not self._failed:
             self._failed = True
             self._load.failed(self, why)

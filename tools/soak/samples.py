@@ -1,4 +1,4 @@
-"""What is looked at every few seconds: the server's process, its folder, and what clients wait."""
+"""Samples of a soak: the server's process, its data directory, and the waits of clients."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from tools.soak.load import Load, Window
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """What a window of some seconds has shown.
+    """The measurements of a window of some seconds.
 
     Attributes:
         time: seconds from the beginning, at the window's end.
         rss: bytes of the server in memory.
         descriptors, threads: of the server.
         server_cpu: cores that the server used in the window.
-        own_cpu: those of the upstreams and of the clients.
-        machine_cpu: those of all processes of the machine, these included.
+        own_cpu: cores that the upstreams and the clients used.
+        machine_cpu: cores that all processes of the machine used, these included.
         first_p50, first_p99: seconds from when a request was due to its first token.
         interval_p50, interval_p99: seconds between two tokens.
         requests, tokens: of the window.
@@ -59,10 +59,10 @@ class Sampler:
     """Takes samples of a server.
 
     Args:
-        pid: the server's.
-        others: of the upstreams.
+        pid: the server's process.
+        others: the upstreams' processes.
         folder: the server's data directory.
-        load: whose windows are told.
+        load: gives the waits of clients.
     """
 
     def __init__(self, pid: int, others: Sequence[int], folder: Path, load: Load) -> None:
@@ -109,7 +109,7 @@ class Sampler:
 
 
 def _high(values: list[float]) -> float | None:
-    """The 99th percentile; of fewer than a hundred values, as in one window, the greatest."""
+    """The 99th percentile; of fewer than a hundred values, the greatest."""
     if not values:
         return None
     ordered = sorted(values)
