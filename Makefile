@@ -5,6 +5,8 @@ PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11 p
 VENV := .venv
 BIN := $(VENV)/bin
 KILLS ?= 300
+# A file stays on one worker, since its tests may share what is dear to start.
+WORKERS := -n 2 --dist loadfile
 # The warning silenced is about editable installs in general.
 PIP := PYTHONWARNINGS=ignore $(BIN)/python -m pip --disable-pip-version-check install --quiet
 
@@ -18,11 +20,11 @@ help: ## list the targets
 demo: $(VENV)/core ## run a real model behind llcuda-server and ask it something
 	@$(BIN)/python tools/demo.py
 
-test: $(VENV)/dev ## run the whole test suite
-	$(BIN)/python -m pytest $(ARGS)
+test: $(VENV)/dev ## run the whole test suite, with two workers (ARGS="-n 0 …": in one process)
+	$(BIN)/python -m pytest $(WORKERS) $(ARGS)
 
-test-all: $(VENV)/dev ## the test suite, and what takes long (every kernel for every architecture)
-	$(BIN)/python -m pytest -m "slow or not slow" $(ARGS)
+test-all: $(VENV)/dev ## the test suite, and its long forms (every kernel for every architecture, …)
+	$(BIN)/python -m pytest $(WORKERS) -m "slow or not slow" $(ARGS)
 
 test-crash: $(VENV)/dev ## kill -9 the server KILLS (300) times, 20 more with the real engine, and check
 	$(BIN)/python tools/crash_campaign.py --kills $(KILLS) --real-engine 20 $(ARGS)

@@ -2,8 +2,38 @@
 
 from __future__ import annotations
 
+import os
 import signal
+from typing import Any
+
+import pytest
 
 # Where SIGINT is ignored (a job in the background), the processes that tests start would ignore it.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+_CPU = "cpu_seconds"
+_of_workers: list[float] = []
+
+
+def _cpu_seconds() -> float:
+    """Of this process and of those that it started and that have ended: user and system."""
+    return sum(os.times()[:4])
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    output: dict[str, Any] | None = getattr(session.config, "workeroutput", None)
+    if output is not None:
+        output[_CPU] = _cpu_seconds()
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    """A worker of xdist has ended."""
+    _of_workers.append(getattr(node, "workeroutput", {}).get(_CPU, 0.0))
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    seconds = sum(_of_workers) + sum(os.times()[:2] if _of_workers else os.times()[:4])
+    terminalreporter.write_line(f"CPU seconds, processes started included: {seconds:.0f}")

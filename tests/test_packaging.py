@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
+import sysconfig
 import venv
 import zipfile
 from pathlib import Path
@@ -24,9 +26,15 @@ PACKAGES = {
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Built once per run: `--dist loadfile` keeps this file on one worker."""
     folder = tmp_path_factory.mktemp("wheel")
+    source = folder / "source"  # a copy: setuptools packs what an earlier build has left beside it
+    for name in ("llcuda_net", "protocol", "kernels"):
+        shutil.copytree(ROOT / name, source / name, ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("setup.cfg", "pyproject.toml", "MANIFEST.in", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, source / name)
     subprocess.run(
-        [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "-w", folder, ROOT],
+        [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "-w", folder, source],
         check=True,
         timeout=300,
     )
@@ -46,12 +54,34 @@ def test_the_wheel_holds_every_module_and_data_file(wheel: Path) -> None:
     assert held == expected
 
 
-def test_the_wheel_alone_serves_and_asks(wheel: Path, tmp_path: Path) -> None:
-    venv.create(tmp_path / "venv", with_pip=True)
-    bin_ = tmp_path / "venv/bin"
-    subprocess.run(
-        [bin_ / "python", "-m", "pip", "install", "--quiet", wheel], check=True, timeout=600
+def installed(wheel: Path, folder: Path, *options: str) -> Path:
+    """The commands of a virtual environment with the wheel in it."""
+    venv.create(folder, with_pip=False)
+    pip = [sys.executable, "-m", "pip", "--python", folder / "bin/python", "install", "--quiet"]
+    subprocess.run([*pip, *options, wheel], check=True, timeout=600)
+    return folder / "bin"
+
+
+def test_the_wheel_serves_and_asks(wheel: Path, tmp_path: Path) -> None:
+    """The checkout is not on its path; what it needs is that of this environment."""
+    bin_ = installed(wheel, tmp_path / "venv", "--no-deps")
+    (packages,) = (tmp_path / "venv").glob("lib/python*/site-packages")
+    # A path in a .pth file: the .pth of the editable checkout that lies there is not obeyed.
+    (packages / "needs.pth").write_text(sysconfig.get_path("purelib"))
+    where = "import llcuda_net, llcuda_protocol as p; print(llcuda_net.__file__, p.__file__)"
+    found = subprocess.run(
+        [bin_ / "python", "-c", where], capture_output=True, text=True, check=True, cwd=tmp_path
     )
+    assert all(path.startswith(str(packages)) for path in found.stdout.split())
+    serves_and_asks(bin_, tmp_path)
+
+
+@pytest.mark.slow
+def test_the_wheel_alone_brings_all_that_it_needs(wheel: Path, tmp_path: Path) -> None:
+    serves_and_asks(installed(wheel, tmp_path / "venv"), tmp_path)
+
+
+def serves_and_asks(bin_: Path, tmp_path: Path) -> None:
     server = subprocess.Popen(
         [bin_ / "llcuda-server", "--port", "0"],
         stdout=subprocess.PIPE,

@@ -137,7 +137,7 @@ def upstream() -> Iterator[str]:
         yield url
 
 
-@pytest.mark.parametrize(("ranks", "order"), [(1, "done"), (2, "input"), (4, "input")])
+@pytest.mark.parametrize(("ranks", "order"), [(1, "done"), (3, "input")])
 def test_a_batch_over_ranks(tmp_path: Path, upstream: str, ranks: int, order: str) -> None:
     batch = Batch(tmp_path, upstream, 60, "--order", order, "--json", ranks=ranks)
     assert batch.finish() == 0, batch.log.read_text()
@@ -195,7 +195,7 @@ def test_a_server_makes_no_answer_twice_however_often_the_job_is_killed(tmp_path
         running_server("--upstream", url, "--slots", "8") as server,
     ):
         batch = Batch(tmp_path, server.address, 60, "--inflight", "4", ranks=2)
-        for _ in range(3):
+        for _ in range(2):
             process = batch.start()
             assert batch.wait_for(process, batch.lines() + 5), batch.log.read_text()
             for pid in [process.pid, *ranks_of(process.pid)]:
@@ -223,12 +223,15 @@ def test_a_job_that_is_told_to_stop_says_so_and_goes_on(tmp_path: Path, upstream
     assert [one["line"] for one in batch.results()] == list(range(1, 201))
 
 
-def test_killed_20_times_in_1000_prompts(tmp_path: Path, upstream: str) -> None:
-    """kill -9 of mpirun and of all ranks at once, 20 times: nothing twice, nothing lost."""
-    batch = Batch(tmp_path, upstream, 1000, "--inflight", "6", ranks=2)
+@pytest.mark.parametrize(
+    ("most", "prompts"), [(5, 250), pytest.param(20, 1000, marks=pytest.mark.slow)]
+)
+def test_killed_again_and_again(tmp_path: Path, upstream: str, most: int, prompts: int) -> None:
+    """kill -9 of mpirun and of all ranks at once: nothing twice, nothing lost."""
+    batch = Batch(tmp_path, upstream, prompts, "--inflight", "6", ranks=2)
     rng = random.Random(1)
     kills = 0
-    while kills < 20:
+    while kills < most:
         process = batch.start()
         if not batch.wait_for(process, batch.lines() + rng.randint(1, 35)):
             raise AssertionError(f"over after {kills} kills: {batch.log.read_text()}")
@@ -237,6 +240,6 @@ def test_killed_20_times_in_1000_prompts(tmp_path: Path, upstream: str) -> None:
         process.wait(PATIENCE)
         kills += 1
     assert batch.finish() == 0, batch.log.read_text()
-    assert [one["line"] for one in batch.results()] == list(range(1, 1001))
+    assert [one["line"] for one in batch.results()] == list(range(1, prompts + 1))
     assert not any("error" in one for one in batch.results())
     assert not batch.output.with_name("out.jsonl.waiting").exists()
