@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
+import structlog
 import trio
 import trio.testing
 
@@ -167,6 +170,18 @@ def test_errors_of_others_do_no_harm() -> None:
         raise ZeroDivisionError
 
     desk.reason = fail  # type: ignore[assignment]
+    with structlog.testing.capture_logs() as logs:
+        errors_of_others(desk, fail)
+    assert {entry["event"] for entry in logs} == {
+        "explain_failed",
+        "on_move_failed",
+        "place_failed",
+        "release_failed",
+        "tokens_made_failed",
+    }
+
+
+def errors_of_others(desk: Desk, fail: Callable[..., int]) -> None:
     first, second, third = desk.submit(ANN), desk.submit(ANN), desk.submit(BOB)
     for ticket in (first, second, third):
         desk.listen(ticket, fail)  # type: ignore[arg-type]
