@@ -9,6 +9,7 @@ import structlog
 import trio
 import trio.testing
 
+from llcuda_net.config.users import Priority
 from llcuda_net.scheduler.scheduler import Scheduler, SlotRequest, Ticket
 from tests.support.scheduler_slots import ANN, BOB, EVE, Desk, Held, Slots, refused, running
 
@@ -151,6 +152,21 @@ async def test_cancelling_spare_time_from_outside_cancels_it(autojump_clock: obj
         assert scope.cancelled_caught
         if not desk.scheduler.idle:
             desk.remove(busy)
+
+
+def test_the_state_is_seen_in_a_debugger() -> None:
+    desk = Desk(1, 9)
+    first = desk.submit(ANN, model="m")
+    second = desk.submit(BOB, model="m", priority=Priority.LOW)
+    desk.make(first, 30)
+    (flow,) = desk.scheduler._running.values()
+    assert [repr(it) for it in (desk.scheduler, desk.scheduler._queue, first, second, flow)] == [
+        "<Scheduler 1 running, 1 of 9 queued, 2 users>",
+        "<WaitQueue 1 waiting, 0 requeued, 1 models>",
+        "<Ticket 1 of 'ann' for 'm': running, normal>",
+        "<Ticket 2 of 'bob' for 'm': waiting at 1, low>",
+        "<Flow of 'ann': 0 waiting, 1 running, 256 tokens ahead>",
+    ]
 
 
 # -- what others do wrong -------------------------------------------------------------------------

@@ -42,7 +42,13 @@ def test_first_come_first_served_would_not_do() -> None:
 
 
 def test_classes_below_get_what_is_left_and_share_it() -> None:
-    simulation = Simulation([Upstream("a", 8)])
+    waits: list[float] = []
+
+    def began(work: Work) -> None:
+        if work.slot_request.priority == HIGH:
+            waits.append(simulation.clock.now - work.came)
+
+    simulation = Simulation([Upstream("a", 8)], on_begin=began)
     users = [User(f"u{i}", weight=float(1 + i % 3)) for i in range(12)]
     for user in users:
         flood(simulation, user, 150, 15, model="a")
@@ -55,13 +61,6 @@ def test_classes_below_get_what_is_left_and_share_it() -> None:
         simulation.after(chance.expovariate(1.0), high)
 
     high()
-    waits: list[float] = []
-
-    def began(work: Work) -> None:
-        if work.slot_request.priority == HIGH:
-            waits.append(simulation.clock.now - work.came)
-
-    simulation.on_begin = began
     simulation.run(200.0)
     before = simulation.so_far()
     simulation.run(2200.0)
@@ -89,9 +88,8 @@ def singles(simulation: Simulation, every: float, **slot_request: Any) -> list[W
 
 @pytest.mark.parametrize("floods", [1, 3])
 def test_a_flood_delays_others_by_one_turn(floods: int) -> None:
-    simulation = Simulation([Upstream("a", 3), Upstream("a", 2, 25.0)])
     order: list[Work] = []
-    simulation.on_begin = order.append
+    simulation = Simulation([Upstream("a", 3), Upstream("a", 2, 25.0)], on_begin=order.append)
     for i in range(floods):
         flood(simulation, User(f"flood{i}"), 300, 1000, model="a")
     works = singles(simulation, 20.0, model="a")
