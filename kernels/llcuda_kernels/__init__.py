@@ -2,6 +2,10 @@
 
 Every operation is one function with ``backend="auto" | "cpu" | "cuda"``; `reference` holds each of
 them in float64 NumPy. Names are imported when they are first used, since Numba takes a while.
+
+From the ground up: `errors` and `arrays`; `reference`; `cpu`; `cuda`, on its own `cuda.runtime` and
+`cuda.primitives`; `runtime`, which chooses between the paths; the operations, each a module here;
+`selfcheck`. A module may import what is below it, and nothing of llcuda's other packages.
 """
 
 from __future__ import annotations
@@ -10,17 +14,17 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .device import Gpu, gpu, to_device, to_host
     from .elementwise import gelu, relu, silu, vector_add
     from .embeddings import dequantize_int8, l2_normalize, normalize_quantize, quantize_int8
     from .errors import BackendError, KernelError, MemoryLimitError
-    from .graphs import Graph, capture
-    from .load import post, spin
-    from .memory import MemoryPool, PoolStatistics
     from .norms import rms_norm, softmax
     from .products import from_bf16, gemm, matmul, matmul_bf16, matmul_int8, to_bf16
+    from .runtime.device import Gpu, gpu, to_device, to_host
+    from .runtime.graphs import Graph, capture
+    from .runtime.memory import MemoryPool, PoolStatistics
+    from .runtime.streams import StreamManager
     from .search import cosine_topk, inverse_norms
-    from .streams import StreamManager
+    from .synthetic_load import post, spin
     from .tokens import (
         Certainty,
         ListStatistics,
@@ -33,10 +37,10 @@ if TYPE_CHECKING:
     from .weights import dequantize_int4, int4_times_vector
 
 _HOME = {
-    "streams": ["StreamManager"],
-    "memory": ["MemoryPool", "PoolStatistics"],
-    "graphs": ["Graph", "capture"],
-    "device": [
+    "runtime.streams": ["StreamManager"],
+    "runtime.memory": ["MemoryPool", "PoolStatistics"],
+    "runtime.graphs": ["Graph", "capture"],
+    "runtime.device": [
         "Gpu",
         "gpu",
         "to_device",
@@ -59,7 +63,7 @@ _HOME = {
         "KernelError",
         "MemoryLimitError",
     ],
-    "load": [
+    "synthetic_load": [
         "post",
         "spin",
     ],

@@ -10,9 +10,9 @@ from typing import Any, Literal
 
 import numpy as np
 
-from . import crossover
 from .arrays import Array, host, output, same_shape
-from .backend import Backend, use_cuda
+from .runtime import crossover
+from .runtime.backend import Backend, use_cuda
 
 
 def vector_add(a: Array, b: Array, *, out: Array | None = None, backend: Backend = "auto") -> Array:

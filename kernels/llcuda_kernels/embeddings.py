@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from . import crossover
 from .arrays import Array, host, rows
-from .backend import Backend, use_cuda
+from .runtime import crossover
+from .runtime.backend import Backend, use_cuda
 
 
 def quantize_int8(x: Array, *, backend: Backend = "auto") -> tuple[Array, Array]:

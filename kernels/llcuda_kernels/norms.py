@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from . import crossover
 from .arrays import Array, host, output, rows
-from .backend import Backend, use_cuda
+from .runtime import crossover
+from .runtime.backend import Backend, use_cuda
 
 
 def softmax(x: Array, *, out: Array | None = None, backend: Backend = "auto") -> Array:

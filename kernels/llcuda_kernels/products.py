@@ -10,10 +10,10 @@ from typing import Literal
 
 import numpy as np
 
-from . import crossover
 from .arrays import Array, host, output
-from .backend import Backend, use_cuda
 from .reference.products import from_bf16, to_bf16
+from .runtime import crossover
+from .runtime.backend import Backend, use_cuda
 
 __all__ = ["from_bf16", "gemm", "matmul", "matmul_bf16", "matmul_int8", "to_bf16"]
 

@@ -6,16 +6,13 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from . import crossover
 from .arrays import Array, host, on_device
-from .backend import Backend, use_cuda
+from .runtime import crossover
+from .runtime.backend import Backend, use_cuda
 
 #: The greatest k, and the longest int8 vector whose dot product fits 32 bits.
 MAX_K = 1024
 MAX_DIM = 131_071
-
-#: Numbers so few that one core is done with them before others are awake.
-_FEW = 1 << 15
 
 Host: TypeAlias = np.ndarray[Any, Any]
 
@@ -61,8 +58,10 @@ def cosine_topk(
     if not q.shape[0] or not v.shape[0]:
         shape = (q.shape[0], k)
         return np.full(shape, -np.inf, np.float32), np.full(shape, -1, np.int64)
+    from .cpu import quantize
+
     if inverse_norms is None:
-        return _on_cpu(q, v, k, _inverse_norms(v))
+        return _on_cpu(q, v, k, quantize.inverse_norms(v))
     return _on_cpu(q, v, k, host(inverse_norms, np.float32, "inverse_norms", 1))
 
 
@@ -77,29 +76,16 @@ def inverse_norms(vectors: Array, *, backend: Backend = "auto") -> Array:
         from .cuda import search as cuda
 
         return cuda.inverse_norms(vectors)
+    from .cpu import quantize
+
     whole = np.dtype(vectors.dtype) == np.int8
-    return _inverse_norms(host(vectors, np.int8 if whole else np.float32, "vectors", 2))
-
-
-def _inverse_norms(v: Host) -> Host:
-    from .cpu import quantize as cpu
-
-    if v.size <= _FEW:  # not worth waking the cores for
-        wide = v.astype(np.float64)
-        with np.errstate(all="ignore"):
-            norm = np.sqrt((wide * wide).sum(axis=1))
-            inverse = np.where(norm > 0, 1 / norm, norm)
-            inverse[~np.isfinite(wide).all(axis=1)] = np.nan
-            return np.asarray(inverse, np.float32)
-    out = np.empty(v.shape[0], np.float32)
-    if v.shape[0]:
-        (cpu.inverse_norms if v.dtype == np.int8 else cpu.inverse_norms_float)(v, out)
-    return out
+    return quantize.inverse_norms(host(vectors, np.int8 if whole else np.float32, "vectors", 2))
 
 
 def _on_cpu(q: Host, v: Host, k: int, inverse_v: Host) -> tuple[Host, Host]:
+    from .cpu import quantize
     from .cpu import search as cpu
-    from .cpu.jit import threads
+    from .cpu.jit import FEW, threads
     from .embeddings import l2_normalize
 
     # A part finds its own k best, so parts must be large beside k.
@@ -107,11 +93,11 @@ def _on_cpu(q: Host, v: Host, k: int, inverse_v: Host) -> tuple[Host, Host]:
     shape = (q.shape[0], parts, k)
     scores, found = np.empty(shape, np.float32), np.empty(shape, np.int64)
     if q.dtype == np.int8:
-        cpu.topk_int8(q, _inverse_norms(q), v, inverse_v, scores, found)
+        cpu.topk_int8(q, quantize.inverse_norms(q), v, inverse_v, scores, found)
     else:
         cpu.topk_float32(l2_normalize(q, backend="cpu"), v, inverse_v, scores, found)
     out = np.empty((q.shape[0], k), np.float32), np.empty((q.shape[0], k), np.int64)
-    merge = cpu.merge_all if scores.size > _FEW else cpu.merge_few
+    merge = cpu.merge_all if scores.size > FEW else cpu.merge_few
     merge(scores, found, *out)
     return out
 

@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from . import crossover
 from .arrays import Array, host, on_device
-from .backend import Backend, use_cuda
+from .runtime import crossover
+from .runtime.backend import Backend, use_cuda
 
 #: The greatest k of `token_statistics`.
 MAX_TOP = 1024

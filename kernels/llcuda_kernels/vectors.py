@@ -16,10 +16,10 @@ from typing import Any, Protocol
 import numpy as np
 
 from .arrays import Array, host, on_device
-from .backend import Backend
-from .device import gpu, to_host
 from .embeddings import normalize_quantize
 from .errors import BackendError
+from .runtime.backend import Backend
+from .runtime.device import gpu, to_host
 from .search import MAX_DIM, MAX_K, cosine_topk, inverse_norms
 
 #: Rows of the first segment; each further one is twice as large, up to the last figure.
@@ -215,6 +215,6 @@ class VectorStore:
     def _new_segment(self, size: int) -> Segment:
         if self.backend == "cpu":
             return HostSegment(size, self.dim)
-        from .cuda.segment import DeviceSegment
+        from .cuda.vectors import DeviceSegment
 
         return DeviceSegment(size, self.dim)

@@ -6,9 +6,9 @@ from typing import Any, Literal, TypeAlias
 
 import numpy as np
 
-from . import crossover
 from .arrays import Array, host
-from .backend import Backend, use_cuda
+from .runtime import crossover
+from .runtime.backend import Backend, use_cuda
 
 Layout: TypeAlias = Literal["awq", "gptq"]
 

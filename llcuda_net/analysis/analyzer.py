@@ -1,8 +1,8 @@
-"""Finished results analysed behind the server's back: figures of certainty, and embeddings.
+"""Finished results analysed in the background: statistics of certainty, and embeddings.
 
-1. Only while nobody uses a slot and nobody waits for one: what is under way is cut off when
+1. Only while nobody uses a slot and nobody waits for one: what is under way is cancelled when
    somebody comes, and done again later.
-2. How far it has come is in the store, so a backlog survives a restart.
+2. The position up to which results are analysed is in the store, so a backlog survives a restart.
 3. What computes runs in threads, and Numba is imported in one of them when there is something to
    compute, never before.
 """
@@ -16,7 +16,7 @@ from typing import Any
 import structlog
 import trio
 
-from llcuda_net.analysis.certainty import figures_of
+from llcuda_net.analysis.certainty import certainty_stats
 from llcuda_net.analysis.embedding_backend import EmbeddingBackend
 from llcuda_net.analysis.embeddings import MAX_TEXT, LongTexts
 from llcuda_net.analysis.vector_index import RECIPE, Found, VectorIndex, combine, quantised
@@ -26,8 +26,8 @@ from llcuda_net.generation.persistence import Persistence
 from llcuda_net.scheduler.scheduler import Scheduler
 from llcuda_net.scheduler.ticket import SlotRequest
 from llcuda_net.storage.results.interface import Document, Space, Store, Summary
+from llcuda_net.upstream.backend import held
 from llcuda_net.upstream.interface import Properties
-from llcuda_net.upstream.lease import held
 from llcuda_net.upstream.model.fingerprint import same_model
 from llcuda_net.upstream.prefix_cache import tokens_in
 from llcuda_protocol import ErrorCode
@@ -43,31 +43,43 @@ _TRIES = 3
 
 
 class Analyst:
-    """Analyses what a keeper has stored, and searches it.
+    """Analyses what is stored, and searches it by meaning.
 
-    Attributes:
+    Args:
+        persistence: has the results.
+        upstream: embeds them.
+        scheduler: knows when nobody uses a slot, and gives one to a search.
         prepare: makes the kernels ready elsewhere, before they are first used here.
     """
 
     def __init__(
-        self, persistence: Persistence, upstream: EmbeddingBackend, scheduler: Scheduler
+        self,
+        persistence: Persistence,
+        upstream: EmbeddingBackend,
+        scheduler: Scheduler,
+        *,
+        prepare: Callable[[], Awaitable[None]] = trio.lowlevel.checkpoint,
     ) -> None:
-        self.prepare: Callable[[], Awaitable[None]] = trio.lowlevel.checkpoint
+        self._prepare = prepare
         self._persistence = persistence
         self._upstream = upstream
-        self._admission = scheduler
+        self._scheduler = scheduler
         self._texts = LongTexts(upstream.embed)
         self._news = trio.Event()
         self._news.set()
         self._prepared = False
         self._preparing = trio.Lock()
-        #: What the upstream was when it said that it gives no embeddings.
+        #: What the upstream was when it answered that it gives no embeddings.
         self._refused: Properties | None = None
         self._batch = _BATCH
         self._failures = (0, 0)  # of which result, and how many
-        self._near: tuple[Space, VectorIndex] | None = None
+        self._index: tuple[Space, VectorIndex] | None = None
         self._loading = trio.Lock()
-        self._resting = trio.lowlevel.ParkingLot()
+
+    def __repr__(self) -> str:
+        indexed = 0 if self._index is None else self._index[1].count(None)
+        state = "new results" if self._news.is_set() else "idle or at work"
+        return f"<Analyst: {state}, {indexed} indexed, embeds with {self._upstream!r}>"
 
     def wake(self) -> None:
         """There may be something new."""
@@ -76,8 +88,6 @@ class Analyst:
     async def run(self) -> None:
         """Analyse until cancelled."""
         while True:
-            if not self._news.is_set():
-                self._resting.unpark_all()
             await self._news.wait()
             self._news = trio.Event()
             try:
@@ -94,25 +104,21 @@ class Analyst:
                 await trio.sleep(RETRY)
                 self._news.set()
 
-    async def caught_up(self) -> None:
-        """Return when it has nothing to do, having been woken."""
-        await self._resting.park()
-
     async def _ready(self) -> None:
         async with self._preparing:
             if not self._prepared:
-                await self.prepare()
+                await self._prepare()
                 self._prepared = True
 
     async def _turn(self) -> bool:
         """Work while that disturbs nobody; whether there may be more to do."""
-        async with self._admission.when_idle(SETTLE):
-            while await self._read(lambda store: store.analyses.figure(figures_of)):
+        async with self._scheduler.when_idle(SETTLE):
+            while await self._read(lambda store: store.analyses.figure(certainty_stats)):
                 pass
             while await self._embed_some():
                 pass
             return False
-        return True  # it was cut off
+        return True  # it was cancelled
 
     async def _read(self, question: Callable[[Store], Any]) -> Any:
         return await self._persistence.read(question)
@@ -126,7 +132,7 @@ class Analyst:
         await self._upstream.settled()
         space = await self._space()
         if space is not None:
-            await self._near_of(space)
+            await self._index_of(space)
         after, count = (0 if space is None else space.seq), self._batch
         documents = await self._read(lambda store: store.analyses.unembedded(after, count))
         if not documents:
@@ -155,7 +161,7 @@ class Analyst:
         space: Space | None,
         documents: list[Document],
     ) -> bool:
-        """Leave alone what cannot be embedded; raise what may be another time."""
+        """Skip what can never be embedded; raise where it may be later."""
         if error.code == ErrorCode.UNSUPPORTED:
             log.info("no_embeddings", reason=error.message)
             self._refused = properties
@@ -176,16 +182,16 @@ class Analyst:
     async def _keep(
         self, space: Space, documents: list[Document], parts: Sequence[Sequence[list[float]]]
     ) -> None:
-        near = None if self._near is None or self._near[0].id != space.id else self._near[1]
+        index = None if self._index is None or self._index[0].id != space.id else self._index[1]
 
         def keep(store: Store) -> None:
             found = zip(documents, quantised(combine(parts)), strict=True)
             rows = [(one.owner, one.seq, *codes) for one, codes in found if codes is not None]
             store.analyses.embed(space.id, documents[-1].seq, [row[1:] for row in rows])
-            if near is not None:
-                near.add(rows)
+            if index is not None:
+                index.add(rows)
 
-        # Not cut off between the two: a thread runs to its end.
+        # Not cancelled between the two: a thread runs to its end.
         await self._read(keep)
 
     async def _dimension(self) -> int:
@@ -195,7 +201,7 @@ class Analyst:
     async def _open_space(self, dim: int) -> Space:
         model = self._upstream.fingerprint()
         space: Space = await self._read(lambda store: store.analyses.open_space(model, dim, RECIPE))
-        await self._near_of(space)
+        await self._index_of(space)
         return space
 
     async def _space(self) -> Space | None:
@@ -209,17 +215,17 @@ class Analyst:
                 return found
         return None
 
-    async def _near_of(self, space: Space) -> VectorIndex:
+    async def _index_of(self, space: Space) -> VectorIndex:
         """The embeddings of a space in memory; read from the store the first time."""
         async with self._loading:
-            if self._near is None or self._near[0].id != space.id:
-                near: VectorIndex = await self._read(
+            if self._index is None or self._index[0].id != space.id:
+                index: VectorIndex = await self._read(
                     lambda store: VectorIndex.load(store.analyses, space)
                 )
-                self._near = (space, near)
-            return self._near[1]
+                self._index = (space, index)
+            return self._index[1]
 
-    # -- what others ask ----------------------------------------------------------------------
+    # -- for requests -------------------------------------------------------------------------
 
     async def search(self, text: str, k: int, user: User) -> Found:
         """The k of a user's results (an admin's: of all) nearest to a text, of those analysed.
@@ -233,7 +239,7 @@ class Analyst:
         slot_request = SlotRequest(
             user, requirement.model, requirement, prompt_tokens=tokens, most_tokens=0
         )
-        ticket = self._admission.submit(slot_request)
+        ticket = self._scheduler.submit(slot_request)
         async with ticket:
             texts = LongTexts(held(ticket.lease).backend.upstream.embed)
             texts.piece = self._texts.piece
@@ -243,9 +249,9 @@ class Analyst:
         hits: list[tuple[Summary, str, float]] = []
         searched = 0
         if space is not None and len(vector) == space.dim:
-            near = await self._near_of(space)
-            searched = near.count(owner)
-            hits = await self._read(lambda store: near.search(vector, k, store.analyses, owner))
+            index = await self._index_of(space)
+            searched = index.count(owner)
+            hits = await self._read(lambda store: index.search(vector, k, store.analyses, owner))
         return Found(hits, searched, await self._backlog(owner), user.admin)
 
     async def _backlog(self, owner: str | None = None) -> int:
@@ -254,19 +260,19 @@ class Analyst:
         if self._refused is None or self._upstream.properties is not self._refused:
             space = None if self._upstream.properties is None else await self._space()
             after = min(after, 0 if space is None else space.seq)
-        behind: int = await self._read(lambda store: store.analyses.behind(after, owner))
-        return behind
+        lag: int = await self._read(lambda store: store.analyses.behind(after, owner))
+        return lag
 
     async def _stored(self) -> bool:
         """Whether there are embeddings to be read."""
-        return self._near is None and bool(await self._read(lambda s: s.analyses.spaces()))
+        return self._index is None and bool(await self._read(lambda s: s.analyses.spaces()))
 
     async def report(self, owner: str | None = None) -> dict[str, Any]:
-        """What a status request is told, of an owner's results (None: of all)."""
+        """The part of a status report about an owner's results (None: about all)."""
         out: dict[str, Any] = {"backlog": await self._backlog(owner)}
         if self._upstream.properties is not None:
             out["embeddings"] = self._upstream.properties is not self._refused
-        out["indexed"] = 0 if self._near is None else self._near[1].count(owner)
+        out["indexed"] = 0 if self._index is None else self._index[1].count(owner)
         return out
 
 

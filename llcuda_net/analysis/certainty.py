@@ -1,4 +1,4 @@
-"""How sure a model was of what it said: figures of whole answers, and their least certain words.
+"""How sure a model was of what it said: statistics of answers, and their least certain words.
 
 NumPy and llcuda_kernels are imported when something is computed: a server that computes nothing
 never has them.
@@ -23,13 +23,13 @@ _SHARE, _CERTAIN = 0.1, 0.9
 _LEAST = -3.4e38
 
 
-def figures_of(answers: list[Logprobs], *, compiled: bool = True) -> list[Figures]:
-    """The figures of answers, from the log-probabilities beside their pieces.
+def certainty_stats(answers: list[Logprobs], *, compiled: bool = True) -> list[Figures]:
+    """The statistics of each answer, from the log-probabilities beside its pieces.
 
     Args:
         answers: each as a TokenLog holds it.
-        compiled: with the compiled kernel, for all answers in one call. Else with the same in
-            NumPy, which is there sooner: loading the kernel takes longer than a few answers do.
+        compiled: use the compiled kernel, in one call for all answers. Else the same in NumPy,
+            which is ready sooner: loading the kernel takes longer than a few answers do.
     """
     import numpy as np
 
@@ -47,7 +47,7 @@ def figures_of(answers: list[Logprobs], *, compiled: bool = True) -> list[Figure
     out, first = [], 0
     for answer in tokens:
         part = slice(first, first + len(answer))
-        out.append(_figures(surprisal[part], entropy[part]))
+        out.append(_stats(surprisal[part], entropy[part]))
         first += len(answer)
     return out
 
@@ -56,8 +56,7 @@ def _statistics(
     lists: np.ndarray[Any, Any], chosen: np.ndarray[Any, Any], compiled: bool
 ) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
     if compiled and lists.size:
-        from llcuda_kernels import list_statistics
-        from llcuda_kernels.device import to_host
+        from llcuda_kernels import list_statistics, to_host
 
         found = list_statistics(lists, chosen)
         return to_host(found.entropy), to_host(found.surprisal)
@@ -67,7 +66,7 @@ def _statistics(
     return entropy, surprisal
 
 
-def _figures(surprisal: np.ndarray[Any, Any], entropy: np.ndarray[Any, Any]) -> Figures:
+def _stats(surprisal: np.ndarray[Any, Any], entropy: np.ndarray[Any, Any]) -> Figures:
     from llcuda_kernels import certainty
 
     found = certainty(surprisal, entropy)
@@ -117,12 +116,12 @@ def least_certain(pieces: Sequence[str], logprobs: Logprobs) -> list[tuple[int, 
     return sorted(word for word in few if worst[word] > -math.log(_CERTAIN))
 
 
-def figures_shown(figures: Figures) -> list[tuple[str, str]]:
-    """The figures with their names, for people."""
+def shown_stats(stats: Figures) -> list[tuple[str, str]]:
+    """The statistics with their names, for people."""
     return [
-        ("mean surprisal", _shown(figures.mean_surprisal, " nats")),
-        ("perplexity", _shown(figures.perplexity)),
-        ("mean entropy", _shown(figures.mean_entropy, " nats")),
+        ("mean surprisal", _shown(stats.mean_surprisal, " nats")),
+        ("perplexity", _shown(stats.perplexity)),
+        ("mean entropy", _shown(stats.mean_entropy, " nats")),
     ]
 
 

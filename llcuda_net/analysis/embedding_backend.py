@@ -1,8 +1,8 @@
-"""The one upstream of a pool whose embeddings results are kept and searched with.
+"""The one backend of a pool that embeds results, and the texts that they are searched with.
 
-Vectors of two models cannot be compared, so one does it: the first that is up and has the role.
-When it is down another one of its model does, or none; one of another model only when its own has
-left the pool.
+Vectors of two models cannot be compared, so one backend does it: the first that is up and has the
+role. While it is down another one of its model does, or none; one of another model only when its
+own has left the pool.
 """
 
 from __future__ import annotations
@@ -12,20 +12,21 @@ from typing import Any
 import trio
 
 from llcuda_net.config.upstreams import EMBEDDINGS
-from llcuda_net.errors import request_error
+from llcuda_net.errors import Unsupported, UpstreamUnavailable
 from llcuda_net.upstream.backend import Backend
-from llcuda_net.upstream.interface import Properties
-from llcuda_net.upstream.lease import Requirement
+from llcuda_net.upstream.interface import Properties, Requirement
 from llcuda_net.upstream.pool import Pool
-from llcuda_protocol import ErrorCode
 
 
 class EmbeddingBackend:
-    """Stands for whichever upstream it is now."""
+    """Stands for whichever backend it is now."""
 
     def __init__(self, pool: Pool) -> None:
         self._pool = pool
         self._backend: Backend | None = None
+
+    def __repr__(self) -> str:
+        return f"<EmbeddingBackend: {self._backend!r}>"
 
     @property
     def backend(self) -> Backend | None:
@@ -33,26 +34,26 @@ class EmbeddingBackend:
         there = list(self._pool.of("", EMBEDDINGS))
         now = self._backend
         if now is not None and now not in there:  # it has left for good
-            now = next((m for m in there if m.model_key == now.model_key), None)
+            now = next((one for one in there if one.model_key == now.model_key), None)
         if now is not None and not now.up:
-            # Not one of another model: all that is kept would have to be embedded anew.
-            now = next((m for m in there if m.up and m.model_key == now.model_key), now)
-        self._backend = now or next((m for m in there if m.up), None)
+            # Not one of another model: all that is stored would have to be embedded anew.
+            now = next((one for one in there if one.up and one.model_key == now.model_key), now)
+        self._backend = now or next((one for one in there if one.up), None)
         return self._backend if self._backend is not None and self._backend.up else None
 
     @property
     def requirement(self) -> Requirement:
-        """What a request must ask for to be given a slot of it.
+        """With which a request gets a slot of it.
 
         Raises:
             RequestError: there is none.
         """
-        backend = self._there()
+        backend = self._current()
         return Requirement(backend.model_key, EMBEDDINGS, only=backend.name)
 
     @property
     def properties(self) -> Properties | None:
-        """What it last said of itself; None while that is not known."""
+        """What it last reported of itself; None while that is not known."""
         backend = self.backend
         return None if backend is None else backend.upstream.properties
 
@@ -62,7 +63,7 @@ class EmbeddingBackend:
         Raises:
             RequestError: it cannot be reached, or there is none.
         """
-        return await self._there().properties()
+        return await self._pool.properties(self._current())
 
     async def embed(self, texts: list[str]) -> list[list[list[float]]]:
         """See Upstream.embed.
@@ -70,7 +71,7 @@ class EmbeddingBackend:
         Raises:
             RequestError: as `ask`.
         """
-        return await self._there().upstream.embed(texts)
+        return await self._current().upstream.embed(texts)
 
     def fingerprint(self) -> dict[str, Any]:
         """What is known of its model now."""
@@ -85,14 +86,10 @@ class EmbeddingBackend:
         else:
             await backend.fingerprint.settled()
 
-    def _there(self) -> Backend:
+    def _current(self) -> Backend:
         backend = self.backend
         if backend is None:
-            raise request_error(
-                ErrorCode.UNSUPPORTED
-                if not any(self._pool.of("", EMBEDDINGS))
-                else ErrorCode.UPSTREAM_UNAVAILABLE,
-                "no upstream that gives embeddings is up",
-                retry=any(self._pool.of("", EMBEDDINGS)),
-            )
+            may_come = any(self._pool.of("", EMBEDDINGS))
+            error = UpstreamUnavailable if may_come else Unsupported
+            raise error("no upstream that gives embeddings is up", retry=may_come)
         return backend

@@ -1,4 +1,4 @@
-"""Embeddings: texts to the upstream in batches, and what it gives to one vector a text."""
+"""Embeddings: texts to an upstream in batches, and its rows to one vector per text."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ import trio
 
 from llcuda_net.errors import RequestError
 from llcuda_net.scheduler.ticket import Ticket
-from llcuda_net.upstream.lease import BLAMED, DOWN, Lease, held
+from llcuda_net.upstream.backend import Lease, held
+from llcuda_net.upstream.interface import BLAMED, DOWN
 from llcuda_net.upstream.llama.sse import nonsense
 from llcuda_net.upstream.prefix_cache import tokens_in
 from llcuda_protocol import ErrorCode
@@ -18,10 +19,10 @@ from llcuda_protocol import ErrorCode
 _BATCH = 64
 #: Characters that one piece of a long text has at first, and at least.
 PIECE, LEAST_PIECE = 512, 32
-#: Characters of a text that count; what is behind them is left out.
+#: Characters of a text that count; those behind them are left out.
 MAX_TEXT = 32_768
 
-#: Gives each text its rows, as Upstream.embed does.
+#: Returns the rows of each text, as Upstream.embed does.
 EmbedTexts = Callable[[list[str]], Awaitable[list[list[list[float]]]]]
 
 
@@ -30,12 +31,12 @@ async def embed(
     enter: Callable[[int], Ticket],
     again: Callable[[Ticket, frozenset[str]], bool],
 ) -> list[bytes]:
-    """A vector a text, float32, little-endian.
+    """One vector per text, float32, little-endian.
 
     Args:
-        enter: takes a place in the queue for so many tokens to be read.
-        again: has a ticket wait once more, for another upstream than those named; whether there is
-            one.
+        enter: enters the queue with so many tokens to be read.
+        again: has a ticket wait once more, for another upstream than those named; returns whether
+            there is one.
 
     Raises:
         RequestError: the queue is full, or the upstreams fail or give no vectors.
@@ -64,19 +65,18 @@ async def embed(
 
 
 async def _embedded(lease: Lease, texts: list[str]) -> list[list[list[float]]]:
-    try:
-        with lease.scope:
-            return await lease.backend.upstream.embed(texts)
-    except RequestError as error:
-        if error.code in DOWN:
-            lease.failed(error)
-        raise
-    assert lease.silence is not None
-    raise lease.silence
+    with lease.use():
+        try:
+            rows = await lease.backend.upstream.embed(texts)
+        except RequestError as error:
+            if error.code in DOWN:
+                lease.failed(error)
+            raise
+    return rows
 
 
 def _mean(rows: list[list[float]]) -> list[float]:
-    """The mean of a text's rows, which an upstream that does not pool gives one a token."""
+    """The mean of a text's rows, of which an upstream that does not pool gives one per token."""
     if len(rows) == 1:
         return rows[0]
     return [sum(column) / len(rows) for column in zip(*rows, strict=True)]
@@ -91,12 +91,12 @@ def _pack(vector: list[float]) -> bytes:
 class LongTexts:
     """Embeds texts of any length: in pieces, whose vectors are averaged by their lengths.
 
-    An upstream bounds the tokens of one text, and says so only when it refuses one. So pieces are
-    bounded in characters, and halved until they are taken; what was learnt is kept.
+    An upstream bounds the tokens of one text, and reports that only when it refuses one. So pieces
+    are bounded in characters, and halved until they are accepted; the bound found is kept.
 
-    One piece is embedded a call: a llama-server that is told to stop ends what it computes first,
-    so whoever comes meanwhile may wait for that, and it had better be little. A call that is cut
-    off takes only its own piece with it: the same texts, asked for again, go on from there.
+    Each call embeds one piece: a llama-server that is cancelled finishes what it computes first, so
+    a request that comes meanwhile may wait for that, and it should be little. A cancelled call
+    loses only its own piece: the same texts, embedded again, go on from there.
     """
 
     def __init__(self, embed: EmbedTexts) -> None:
@@ -105,7 +105,7 @@ class LongTexts:
         self._known: dict[str, list[float]] = {}
 
     async def vectors(self, texts: Sequence[str]) -> list[list[float]]:
-        """A vector a text; an empty one for a text of nothing but white space.
+        """One vector per text; an empty one for a text of nothing but white space.
 
         Raises:
             RequestError: the upstream fails, or refuses even short pieces.
@@ -131,7 +131,7 @@ class LongTexts:
                 if piece in self._known:
                     continue
                 (rows,) = await self._embed([piece])
-                # Not here: an upstream that does not pool gives a row a token.
+                # In a thread: an upstream that does not pool gives one row per token.
                 self._known[piece] = await trio.to_thread.run_sync(_mean, rows)
             return await trio.to_thread.run_sync(self._together, texts)
         except (TypeError, ValueError):

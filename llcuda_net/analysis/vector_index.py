@@ -1,7 +1,7 @@
 """Which results are about the same: their embeddings in memory, searched exactly.
 
-A result's embedding is the mean of two unit vectors, of what was asked and of what was answered; so
-it is found by words of either. docs/benchmarks/semantic.md compares this with other ways.
+A result's embedding is the mean of two unit vectors, of its prompt and of its answer; so it is
+found by words of either. docs/benchmarks/semantic.md compares this with other ways.
 
 All of it blocks: call it in a thread. Numba is imported when it is first needed.
 """
@@ -19,7 +19,7 @@ from llcuda_net.storage.results.interface import Analyses, Space, Summary
 if TYPE_CHECKING:
     import numpy as np
 
-#: Names the way in which a result becomes a vector; another way needs another number.
+#: Identifies the way in which a result becomes a vector; another way needs another number.
 RECIPE = 1
 
 
@@ -31,7 +31,7 @@ class Found:
         hits: the results, nearest first: summary, beginning of the text, cosine.
         searched: how many results were searched.
         backlog: how many are not analysed yet, and so were not.
-        with_owners: whether whoever asked may know whose they are.
+        with_owners: whether the user who searched may see whose they are.
     """
 
     hits: list[tuple[Summary, str, float]]
@@ -66,8 +66,7 @@ def combine(parts: Sequence[Sequence[list[float]]]) -> np.ndarray[Any, Any]:
 
 def quantised(vectors: np.ndarray[Any, Any]) -> list[tuple[float, bytes] | None]:
     """Scale and codes of each row; None for one that is no vector."""
-    from llcuda_kernels import normalize_quantize
-    from llcuda_kernels.device import to_host
+    from llcuda_kernels import normalize_quantize, to_host
 
     if not vectors.size:
         return [None] * len(vectors)
@@ -78,21 +77,24 @@ def quantised(vectors: np.ndarray[Any, Any]) -> list[tuple[float, bytes] | None]
     ]
 
 
-#: An embedding in memory: whose, of which result, scale and codes.
+#: An embedding in memory: owner, the result's number, scale and codes.
 Row = tuple[str, int, float, bytes]
 
 
 class VectorIndex:
     """The embeddings of one space in memory; a thread may search while another adds.
 
-    Each owner's are apart, so that what others have costs a search nothing and cannot be found by
-    it. A search over all looks at each owner's and takes the best of them.
+    Each owner's are apart, so that those of others cost a search nothing and cannot be found by
+    it. A search over all searches each owner's and takes the best of them.
     """
 
     def __init__(self, dim: int) -> None:
         self._dim = dim
-        self._owned: dict[str, _Owned] = {}
+        self._owned: dict[str, _OwnerVectors] = {}
         self._adding = threading.Lock()
+
+    def __repr__(self) -> str:
+        return f"<VectorIndex: {self.count(None)} of {len(self._owned)} owners, dim {self._dim}>"
 
     @classmethod
     def load(cls, analyses: Analyses, space: Space) -> VectorIndex:
@@ -118,7 +120,7 @@ class VectorIndex:
                 owned = self._owned.get(owner)
                 if owned is None:
                     # A new dictionary: a search may be going through the old one.
-                    owned = _Owned(self._dim)
+                    owned = _OwnerVectors(self._dim)
                     self._owned = {**self._owned, owner: owned}
                 owned.add(found)
 
@@ -149,14 +151,14 @@ class VectorIndex:
                 for owned, best in places
             ]
 
-    def _of(self, owner: str | None) -> list[_Owned]:
+    def _of(self, owner: str | None) -> list[_OwnerVectors]:
         owned = self._owned
         if owner is None:
             return list(owned.values())
         return [owned[owner]] if owner in owned else []
 
 
-class _Owned:
+class _OwnerVectors:
     """One owner's vectors, and the number of the result of each."""
 
     def __init__(self, dim: int) -> None:

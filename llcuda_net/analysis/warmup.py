@@ -1,8 +1,8 @@
 """Compiling the kernels in a process of their own, at the lowest priority.
 
-Numba compiles a function when it is first called, which takes seconds, and keeps it on the disk.
-Done in a server's thread, that would hold up its event loop again and again, by as much as a
-quarter of a second at once.
+Numba compiles a function when it is first called, which takes seconds, and caches it on disk. In a
+thread of the server that would hold up the event loop again and again, by as much as a quarter of a
+second at once.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ log = structlog.get_logger(__name__)
 
 
 async def compile_kernels() -> None:
-    """Have the kernels compiled and kept on the disk; if it fails, they are compiled here later."""
+    """Compile the kernels and cache them on disk; if that fails, they are compiled here later."""
     done = await trio.run_process(
         [sys.executable, "-m", __name__],
         stdout=subprocess.DEVNULL,
@@ -30,7 +30,7 @@ async def compile_kernels() -> None:
 
 
 def main() -> None:
-    """Use each kernel that the server uses once."""
+    """Call each kernel that the server uses once."""
     os.nice(19)
     import numpy as np
 

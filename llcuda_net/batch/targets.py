@@ -19,9 +19,9 @@ from llcuda_net.batch.record import Record
 from llcuda_net.client import Client, connect
 from llcuda_net.client.stream import Piece
 from llcuda_net.errors import ConnectError, RequestError, Unsupported
+from llcuda_net.upstream.interface import CompletionEvent
 from llcuda_net.upstream.llama.client import LlamaServer
 from llcuda_net.upstream.llama.poller import Poller
-from llcuda_net.upstream.llama.sse import CompletionEvent
 from llcuda_net.upstream.llama.token_stream import StreamTimeouts
 
 Clock = Callable[[], float]
@@ -267,7 +267,7 @@ async def open_target(
         if server.startswith(("http://", "https://")):
             poller = Poller()
             llama = LlamaServer(
-                server, poller, api_key=api_key, patience=StreamTimeouts(stall=stall_timeout)
+                server, poller, api_key=api_key, timeouts=StreamTimeouts(stall=stall_timeout)
             )
             stack.push_async_callback(llama.aclose)
             nursery = await stack.enter_async_context(in_nursery())

@@ -86,7 +86,7 @@ def machine() -> dict[str, Any]:
 
     import apsw
 
-    from llcuda_kernels.device import gpu
+    from llcuda_kernels.runtime.device import gpu
 
     found = asdict(gpu())
     found["compute_capability"] = ".".join(map(str, found["compute_capability"]))

@@ -13,7 +13,7 @@ from dataclasses import MISSING, dataclass, field, fields
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from llcuda_net.config.upstreams import Spec
+from llcuda_net.config.upstreams import UpstreamSpec
 from llcuda_net.config.upstreams import parse as parse_specs
 from llcuda_net.errors import ConfigError
 
@@ -55,11 +55,11 @@ class Settings:
     port: int = _option(
         9000, "port to listen on; 0: a free one, printed", kind=int, low=0, high=65_535
     )
-    upstream: tuple[Spec, ...] = _option(
+    upstream: tuple[UpstreamSpec, ...] = _option(
         (),
         "URL of a llama-server that already runs; may be given several times. Tables in the config "
         "file describe each further",
-        kind=Spec,
+        kind=UpstreamSpec,
     )
     upstream_api_key_file: str | None = _option(None, "file with the API key of the upstreams")
     model: str | None = _option(
@@ -211,7 +211,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         if spec.default not in (None, False, MISSING, ()):
             shown = f"{spec.default:g}" if isinstance(spec.default, float) else spec.default
             text += f" (default: {shown})"
-        if kind is Spec:
+        if kind is UpstreamSpec:
             section.add_argument(flag, metavar="URL", action="append", default=None, help=text)
         elif kind is bool:
             section.add_argument(
@@ -247,7 +247,7 @@ def load(arguments: argparse.Namespace, environment: Mapping[str, str] = os.envi
             where = f"{spec.name} in {config_file}"
         else:
             continue
-        if spec.metadata["kind"] is Spec:
+        if spec.metadata["kind"] is UpstreamSpec:
             values[spec.name] = parse_specs(value, where)
             continue
         values[spec.name] = _convert(spec.metadata, value, where)

@@ -26,7 +26,7 @@ _SAYS = {
 
 
 @dataclass(frozen=True, slots=True)
-class Spec:
+class UpstreamSpec:
     """An upstream.
 
     Attributes:
@@ -47,7 +47,7 @@ class Spec:
     roles: frozenset[str] = frozenset(ROLES)
 
 
-def parse(value: Any, where: str) -> tuple[Spec, ...]:
+def parse(value: Any, where: str) -> tuple[UpstreamSpec, ...]:
     """The upstreams of a setting: a URL, or several by commas; or a list of URLs and tables.
 
     Args:
@@ -70,9 +70,9 @@ def parse(value: Any, where: str) -> tuple[Spec, ...]:
     return found
 
 
-def _one(entry: Any, where: str) -> Spec:
+def _one(entry: Any, where: str) -> UpstreamSpec:
     if isinstance(entry, str):
-        return Spec(entry, _named(entry))
+        return UpstreamSpec(entry, _named(entry))
     if not isinstance(entry, Mapping):
         raise ConfigError(f"{where} must be a URL or a table, not {entry!r}")
     values = {key.replace("-", "_"): value for key, value in entry.items()}
@@ -83,7 +83,7 @@ def _one(entry: Any, where: str) -> Spec:
     if "url" not in values:
         raise ConfigError(f"{where}: url is missing, such as http://127.0.0.1:8080")
     values.setdefault("name", _named(values["url"]))
-    return Spec(**values)
+    return UpstreamSpec(**values)
 
 
 def _value(key: str, value: Any, where: str) -> Any:

@@ -10,25 +10,23 @@
 from __future__ import annotations
 
 import functools
-from typing import Any
 
 import structlog
 import trio
 
-from llcuda_net.errors import Interrupted, RequestError, Unsupported, request_error
+from llcuda_net.errors import Interrupted, RequestError, request_error
 from llcuda_net.generation import continuation, sampling
 from llcuda_net.generation.generation import Generation
 from llcuda_net.generation.outcome import Outcome
 from llcuda_net.generation.persistence import Persistence
+from llcuda_net.generation.prompt import checked_params, render, text_so_far
 from llcuda_net.generation.publisher import Publisher
 from llcuda_net.scheduler.scheduler import Scheduler
 from llcuda_net.scheduler.ticket import SlotRequest, Ticket
 from llcuda_net.storage.records import TokenLog
 from llcuda_net.upstream import prefix_cache
-from llcuda_net.upstream.backend import Backend
-from llcuda_net.upstream.interface import Properties
-from llcuda_net.upstream.lease import BLAMED, DOWN, Lease, Requirement, held
-from llcuda_net.upstream.llama.sse import CompletionEvent
+from llcuda_net.upstream.backend import Backend, Lease, held
+from llcuda_net.upstream.interface import BLAMED, DOWN, CompletionEvent, Properties, Requirement
 from llcuda_net.upstream.model.fingerprint import same_model
 from llcuda_net.upstream.pool import Pool
 from llcuda_protocol import ErrorCode
@@ -71,7 +69,7 @@ class Dispatcher:
             only: the one upstream that will do.
             until: see Need.
         """
-        text = _so_far(generation)
+        text = text_so_far(generation)
         tokens = prefix_cache.tokens_in(text)
         requirement = Requirement(
             model=model_key,
@@ -153,14 +151,14 @@ class Dispatcher:
         slot_request = functools.partial(self.slot_request, generation, model_key, only=only)
         for avoid in (frozenset(failed), frozenset(failed[-1:])):
             elsewhere = slot_request(avoid)
-            if self._pool.elsewhere(need_of(elsewhere)):
+            if self._pool.can_serve(need_of(elsewhere)):
                 return elsewhere
         # No other one now. Wait until one is back: for a while for another one, if this one is
         # there and says no; if there never was another, it is believed.
         later = slot_request()
         if error.code not in DOWN:
             later = slot_request(frozenset(failed[-1:]), until=trio.current_time() + OTHERS)
-        if self._pool.hope(need_of(later)):
+        if self._pool.may_recover(need_of(later)):
             return later
         raise error
 
@@ -175,30 +173,26 @@ class Dispatcher:
         )
         failed.failovers += 1
         generation.fails_over(f"{failed.name}: {error.message}"[:256])
-        self._publisher.flush()
+        self._publisher.publish()
 
     # -- one attempt --------------------------------------------------------------------------
 
     async def _attempt(self, generation: Generation, lease: Lease) -> None:
-        lease.progress = lambda: generation.times.last_token or 0.0
-        with lease.scope:
+        with lease.use(lambda: generation.times.last_token or 0.0):
             if generation.pieces:
                 await self._continue(generation, lease)
             else:
                 await self._start(generation, lease)
-            return
-        if lease.silence is not None:
-            raise lease.silence
 
     async def _start(self, generation: Generation, lease: Lease) -> None:
-        properties = await lease.backend.properties()
+        properties = await lease.properties()
         news: str | None = None
         generation.continued(0)
-        checked = _checked(generation, properties.context)
+        checked = checked_params(generation, properties.context)
         prompt = generation.prompt if generation.rendered is None else generation.rendered
         if prompt is None:
             assert generation.messages is not None
-            prompt = news = await render(generation.messages, lease.backend)
+            prompt = news = await render(generation.messages, lease)
             generation.times.rendered = trio.current_time()
         generation.rendered = prompt
         self._dispatched(generation, lease.backend, news)
@@ -208,14 +202,14 @@ class Dispatcher:
     async def _continue(self, generation: Generation, lease: Lease) -> None:
         """Go on behind the pieces that there are."""
         backend = lease.backend
-        properties = await backend.properties()
+        properties = await lease.properties()
         self._check_same(generation, backend)
         prompt = generation.prompt if generation.rendered is None else generation.rendered
         if prompt is None:
             assert generation.messages is not None
-            prompt = await render(generation.messages, backend)
+            prompt = await render(generation.messages, lease)
         generation.rendered = prompt
-        checked = _checked(generation, properties.context)
+        checked = checked_params(generation, properties.context)
         tokens = TokenLog(generation.pieces, generation.ids, counts=generation.counts)
         try:
             plan = await continuation.plan(prompt, checked, tokens, backend.upstream)
@@ -279,18 +273,22 @@ class Dispatcher:
             if not generation.pieces:
                 generation.sent()
 
-        on_events = functools.partial(self._extend, generation, lease)
-        await lease.backend.upstream.complete(prompt, checked | lease.params, on_events, sent)
-        lease.done(_so_far(generation), generation.final)
+        on_events = functools.partial(self._publisher.extend, generation)
+        if lease.reading:
+            on_events = functools.partial(self._extend_reading, generation, lease)
+        try:
+            await lease.backend.upstream.complete(prompt, checked | lease.params, on_events, sent)
+        finally:
+            self._publisher.publish()
+        lease.done(text_so_far(generation), generation.final)
 
-    def _extend(self, generation: Generation, lease: Lease, events: list[CompletionEvent]) -> None:
-        first = len(generation.pieces)
-        if generation.extend(events):
-            self._publisher.grew(generation, first)
+    def _extend_reading(
+        self, generation: Generation, lease: Lease, events: list[CompletionEvent]
+    ) -> None:
+        """The same while a long prompt is read: with its first token the upstream has read it."""
+        self._publisher.extend(generation, events)
         if lease.reading:
             lease.first_token()
-        if generation.final is not None:
-            self._persistence.concluded(generation)
 
     def _identify(self, generation: Generation, backend: Backend, properties: Properties) -> None:
         """Say which model it was, as far as can be known now, and whether it may answer again."""
@@ -310,39 +308,7 @@ class Dispatcher:
         generation.cacheable = sampling.is_deterministic(generation.params)
 
 
-def _checked(generation: Generation, context: int) -> dict[str, Any]:
-    """Its parameters for an upstream: another one may have more context."""
-    return sampling.check(sampling.within(generation.params, context), context)
-
-
-async def render(messages: list[dict[str, str]], backend: Backend) -> str:
-    """The prompt that the model's chat template makes of messages.
-
-    Raises:
-        RequestError: it has none, or refuses them.
-    """
-    properties = await backend.properties()
-    if properties.has_template:
-        return await backend.upstream.render(messages)
-    if len(messages) == 1 and messages[0]["role"] == "user":
-        return messages[0]["content"]
-    raise Unsupported(
-        f"the model {properties.model} has no chat template; send one message, or a raw prompt",
-    )
-
-
 def need_of(slot_request: SlotRequest) -> Requirement:
     """What a claim needs of an upstream."""
     assert isinstance(slot_request.key, Requirement)
     return slot_request.key
-
-
-def _so_far(generation: Generation) -> str:
-    """Prompt and answer so far, as prefix.py compares them."""
-    text = prefix_cache.text_of(generation.prompt, generation.messages)
-    if not generation.pieces:
-        return text
-    answer = "".join(generation.pieces)
-    if generation.messages is None:
-        return text + answer
-    return text + prefix_cache.turn("assistant", answer)

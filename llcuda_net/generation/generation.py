@@ -10,18 +10,18 @@ import math
 import secrets
 import time
 import uuid
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import trio
 
 from llcuda_net.config.users import ANONYMOUS, Priority, User
 from llcuda_net.errors import Interrupted, RequestError, request_error
 from llcuda_net.generation.outcome import Outcome, Times, from_plain, logprob_of
+from llcuda_net.storage.journal.entry import JournalEntry
 from llcuda_net.storage.records import Level, Result, TokenLog, is_continuation
-from llcuda_net.upstream.llama.sse import CompletionEvent, Probabilities
+from llcuda_net.upstream.interface import CompletionEvent, Probabilities
 from llcuda_protocol import Done, Error, ErrorCode, TokenLogprob
 from llcuda_protocol.kinds import MAX_LINGER
 
@@ -49,6 +49,24 @@ TRANSITIONS: dict[State, frozenset[State]] = {
 
 #: llama-server's stop types in our words.
 _REASONS = {"eos": "stop", "word": "stop", "limit": "length"}
+
+
+class Reader(Protocol):
+    """What reads a generation: a stream of a client."""
+
+    def pump(self) -> None:
+        """Send what can be sent now: the log, the state or the durable part has grown."""
+
+
+class Place(NamedTuple):
+    """Where a generation stands in the queue; see scheduler.ticket.Ticket."""
+
+    position: int = 0
+    wait: float | None = None
+    reason: str = ""
+
+
+NOT_QUEUED = Place()
 
 
 class Failover(NamedTuple):
@@ -87,8 +105,9 @@ class Generation:
         durable: how many pieces a power cut can no longer take away.
         splices: where it was continued after the loss of what ran it, 0 where it began anew, and
             the epoch of each: what names that run of it.
-        readers: streams that read it.
-        position, queue_wait, queue_reason: see tickets.Ticket.
+        readers: what reads it.
+        place: where it stands in the queue.
+        entry: its entry in the journal; None where there is none.
         model, upstream: what it was last dispatched to: the model's fingerprint, and where.
         rendered: the prompt, as the model's chat template made it of messages.
         failovers: each time that an upstream failed at it and another one, or that one again, was
@@ -98,8 +117,7 @@ class Generation:
         stranded: it waits for an upstream that is not there, after a restart.
         suspended: it stops here without having ended: the next server goes on with it.
         cached_from: the result whose log answers it.
-        on_change: called after the log grew or the generation ended; one entry a stream.
-        on_durable: called after `durable` grew; one entry a stream that wants to know.
+        ended: whether it is over, however it ended.
     """
 
     prompt: str | list[int] | None
@@ -120,6 +138,7 @@ class Generation:
     id: str = field(default_factory=lambda: uuid7())
     created: int = field(default_factory=time.time_ns)
     state: State = State.QUEUED
+    ended: bool = False
     pieces: list[str] = field(default_factory=list)
     ids: list[int | None] = field(default_factory=list)
     counts: list[int] = field(default_factory=list)
@@ -129,10 +148,9 @@ class Generation:
     visible: int = 0
     durable: int = 0
     splices: list[tuple[int, int]] = field(default_factory=list)
-    readers: int = 0
-    position: int = 0
-    queue_wait: float | None = None
-    queue_reason: str = ""
+    readers: list[Reader] = field(default_factory=list)
+    place: Place = NOT_QUEUED
+    entry: JournalEntry | None = None
     rendered: str | list[int] | None = None
     failovers: list[Failover] = field(default_factory=list)
     noted: int = 0
@@ -144,8 +162,6 @@ class Generation:
     cached_from: str | None = None
     error: RequestError | None = None
     final: CompletionEvent | None = None
-    on_change: list[Callable[[], None]] = field(default_factory=list)
-    on_durable: list[Callable[[], None]] = field(default_factory=list)
     scope: trio.CancelScope = field(default_factory=trio.CancelScope)
     abandoned: trio.CancelScope | None = None
     _told: Outcome | None = None
@@ -158,42 +174,45 @@ class Generation:
         if self.params.get("n_probs"):
             self.logprobs = []
 
-    @property
-    def ended(self) -> bool:
-        """Whether it is over, however it ended."""
-        return not TRANSITIONS[self.state]
+    def __repr__(self) -> str:
+        upstream = f" at {self.upstream}" if self.upstream else ""
+        return (
+            f"<Generation {self.id} {self.state} pieces={len(self.pieces)}"
+            f" visible={self.visible} durable={self.durable} readers={len(self.readers)}{upstream}>"
+        )
 
     @property
     def epoch(self) -> int:
         """What names the run that makes it now; 0 is the first."""
         return self.splices[-1][1] if self.splices else 0
 
-    def join(self) -> None:
-        """One stream more reads it."""
-        self.readers += 1
+    def join(self, reader: Reader) -> None:
+        """One more reads it."""
+        self.readers.append(reader)
         if self.abandoned is not None:
             self.abandoned.cancel()
             self.abandoned = None
 
     def move(self, state: State) -> None:
-        """Change the state, and tell the streams."""
+        """Change the state, and notify the readers."""
         if state not in TRANSITIONS[self.state]:
             raise AssertionError(f"a generation cannot go from {self.state} to {state}")
         self.state = state
+        self.ended = not TRANSITIONS[state]
         self.notify()
 
     def notify(self) -> None:
-        """Tell the streams that there is something to send."""
-        for callback in tuple(self.on_change):
-            callback()
+        """There is something to send."""
+        for reader in tuple(self.readers):
+            reader.pump()
 
     def queued(self, position: int, wait: float | None, reason: str) -> None:
         """The queue moved."""
-        self.position, self.queue_wait, self.queue_reason = position, wait, reason
+        self.place = Place(position, wait, reason)
         self.notify()
 
     def accept(self) -> None:
-        """The request is as safe as its level says: tell the streams."""
+        """The request is as safe as its level says."""
         self.accepted = True
         self.notify()
 
@@ -202,24 +221,22 @@ class Generation:
         self.visible = count
         self.notify()
 
-    def settle(self, count: int) -> None:
-        """The first `count` pieces are on the disk."""
-        self.durable = count
-        for callback in tuple(self.on_durable):
-            callback()
-
     def extend(self, events: list[CompletionEvent]) -> bool:
-        """Append what the upstream sent in one go; whether the log grew.
+        """Append a batch of the upstream's events.
 
-        The streams are told by `show`, after the new entries were kept.
+        The readers get the new pieces from `show`, after these are in the journal.
+
+        Returns:
+            Whether there is something for the journal: pieces, or the end.
         """
-        now = trio.current_time()
-        grown = False
+        grown = over = False
         for event in events:
             if event.stop:
                 self.final = event
+                over = True
             # What is held back has no text yet, and comes with what releases it, or at the end.
-            self._held += event.completion_probabilities or ()
+            if event.completion_probabilities:
+                self._held += event.completion_probabilities
             if event.content or (event.stop and self._held):
                 self.pieces.append(event.content)
                 self.ids.append(event.tokens[-1] if event.tokens else None)
@@ -228,13 +245,15 @@ class Generation:
                 self._predicted = predicted
                 if self.logprobs is not None:
                     self.logprobs.append([logprob_of(p) for p in self._held])
-                self._held.clear()
+                if self._held:
+                    self._held.clear()
                 grown = True
         if grown:
-            if self.times.first_token is None:
-                self.times.first_token = now
-            self.times.last_token = now
-        return grown
+            times = self.times
+            times.last_token = now = trio.current_time()
+            if times.first_token is None:
+                times.first_token = now
+        return grown or over
 
     @classmethod
     def stored(cls, result: Result) -> Generation:
@@ -244,6 +263,7 @@ class Generation:
         found.accepted = True
         found.cached_from = result.cached_from
         found.state = State(result.state)
+        found.ended = True
         return found
 
     def restore(self, log: TokenLog, splices: list[tuple[int, int]]) -> None:
@@ -319,7 +339,7 @@ class Generation:
 
     def dispatched(self) -> None:
         """It holds a slot of an upstream."""
-        self.position, self.queue_wait, self.queue_reason = 0, None, ""
+        self.place = NOT_QUEUED
         if self.state is State.QUEUED:
             self.times.dispatched = trio.current_time()
             self.move(State.RUNNING)

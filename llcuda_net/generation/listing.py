@@ -114,8 +114,8 @@ def _of_generation(generation: Generation) -> dict[str, Any]:
         "preview": preview({"prompt": generation.prompt, "messages": generation.messages}),
         "text": beginning(pieces),
     }
-    if generation.state is State.QUEUED and generation.position:
-        entry["position"] = generation.position
+    if generation.state is State.QUEUED and generation.place.position:
+        entry["position"] = generation.place.position
     return entry
 
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from llcuda_net.upstream.llama.sse import Probabilities
+from llcuda_net.upstream.interface import Probabilities
 from llcuda_protocol import TokenLogprob, TopToken
 
 #: The logarithm of a probability that llama-server rounded to nothing: of the smallest double.

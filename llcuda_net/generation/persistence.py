@@ -5,8 +5,9 @@ The journal has a token before any client has it, and a result is committed befo
 
 from __future__ import annotations
 
+import contextlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
 import structlog
@@ -16,9 +17,10 @@ from llcuda_net.config.users import Priority
 from llcuda_net.errors import InvalidRequest, RequestError, StorageError, StorageUnavailable
 from llcuda_net.generation.generation import Generation, State
 from llcuda_net.generation.outcome import plain
+from llcuda_net.storage.journal.entry import JournalEntry
 from llcuda_net.storage.records import Ended, Level, Opened, Result, TokenLog
 from llcuda_net.storage.results.interface import Query, Store, Summary
-from llcuda_net.storage.storage import Kept, Recovered, Storage
+from llcuda_net.storage.storage import Recovered, Storage
 from llcuda_protocol.kinds import MAX_LINGER
 
 log = structlog.get_logger(__name__)
@@ -26,8 +28,6 @@ log = structlog.get_logger(__name__)
 _T = TypeVar("_T")
 #: Seconds after which a refusal by the storage may be worth another try.
 _RETRY_AFTER = 5.0
-#: Pieces in one record of the journal.
-_MOST_PIECES = 1024
 
 
 class Persistence:
@@ -43,7 +43,7 @@ class Persistence:
     def __init__(self, storage: Storage | None, level: Level) -> None:
         self._storage = storage
         self._level = level if storage is not None else Level.MEMORY
-        self._kept: dict[Generation, Kept] = {}
+        self._open: dict[JournalEntry, Generation] = {}
 
     @property
     def keeps(self) -> bool:
@@ -80,7 +80,7 @@ class Persistence:
 
     def start(self, generation: Generation) -> None:
         """Take a request."""
-        if self._storage is None:
+        if self._storage is None or not generation.level.journalled:
             return
         request: dict[str, Any] = {
             "prompt": generation.prompt,
@@ -102,86 +102,56 @@ class Persistence:
             on_disconnect=_policy(generation.on_disconnect),
             created=generation.created,
         )
-        try:
+        with _refusing():
             self.resume(generation, self._storage.start(opened))
-        except StorageError as error:
-            raise _refused(error) from None
 
-    def resume(self, generation: Generation, kept: Kept) -> None:
-        """Go on keeping a generation where the last server stopped."""
-        self._kept[generation] = kept
-        generation.durable = kept.durable
-        kept.watch(generation.settle)
+    def resume(self, generation: Generation, entry: JournalEntry) -> None:
+        """Continue an entry of the journal where the last server stopped."""
+        generation.entry = entry
+        generation.durable = entry.durable
+        self._open[entry] = generation
 
     async def accepted(self, generation: Generation) -> None:
         """Return when the request is as safe as the level says."""
-        kept = self._kept.get(generation)
-        if kept is None or self._storage is None:
+        entry = generation.entry
+        if entry is None or self._storage is None:
             return
-        try:
-            await self._storage.accepted(kept)
-        except StorageError as error:
-            raise _refused(error) from None
+        with _refusing():
+            await self._storage.accepted(entry)
 
     def dispatched(self, generation: Generation, prompt: str | None) -> None:
-        """Note who is asked, and with which prompt where the request does not say."""
-        upstream, model = generation.upstream, generation.model
-        self._buffer(generation, lambda kept: kept.dispatched(upstream, model, prompt))
+        """Buffer who is asked, and with which prompt where the request does not say."""
+        entry = generation.entry
+        if entry is not None:
+            with _refusing():
+                entry.dispatched(generation.upstream, generation.model, prompt)
 
     def spliced(self, generation: Generation, upstream: str) -> None:
-        """Note that the next entry comes from another run than the one before it."""
+        """Buffer that the next piece comes from another run than the one before it."""
         position, epoch = generation.splices[-1]
-        self._buffer(generation, lambda kept: kept.splice(position, upstream, epoch))
-
-    def grew(self, generation: Generation, first: int) -> None:
-        """Buffer the log's entries from number `first` on; `write` comes before they are sent."""
-        kept = self._kept.get(generation)
-        if kept is None:
-            return
-        logprobs = generation.logprobs
-        try:
-            # In parts, since a stored log may come at once, and a record has a greatest size.
-            for start in range(first, len(generation.pieces), _MOST_PIECES):
-                part = slice(start, start + _MOST_PIECES)
-                kept.append(
-                    generation.pieces[part],
-                    generation.ids[part],
-                    None if logprobs is None else plain(logprobs[part]),
-                    generation.counts[part],
-                )
-        except StorageError as error:
-            raise _refused(error) from None
-
-    def concluded(self, generation: Generation) -> None:
-        """Buffer that the upstream has said the end, so that it is not asked again for it."""
-        self._buffer(
-            generation,
-            lambda kept: kept.conclude(generation.reason, generation.stop, generation.usage),
-        )
-
-    def _buffer(self, generation: Generation, add: Callable[[Kept], None]) -> None:
-        kept = self._kept.get(generation)
-        if kept is not None:
-            try:
-                add(kept)
-            except StorageError as error:
-                raise _refused(error) from None
-
-    def write(self) -> None:
-        """Write all that was buffered; one system call."""
-        if self._storage is not None and self._kept:
-            try:
-                self._storage.write()
-            except StorageError as error:
-                raise _refused(error) from None
+        entry = generation.entry
+        if entry is not None:
+            with _refusing():
+                entry.splice(position, upstream, epoch)
 
     async def sync(self) -> None:
         """Return when all that was buffered is on the disk."""
-        if self._storage is not None and self._kept:
-            try:
+        if self._storage is not None and self._open:
+            with _refusing():
                 await self._storage.sync()
-            except StorageError as error:
-                raise _refused(error) from None
+
+    async def settled(self) -> list[Generation]:
+        """Generations of which more is on the disk than at the last call; waits for one."""
+        if self._storage is None:
+            await trio.sleep_forever()
+        assert self._storage is not None
+        found = []
+        for entry in await self._storage.journal.progressed():
+            generation = self._open.get(entry)
+            if generation is not None:
+                generation.durable = entry.durable
+                found.append(generation)
+        return found
 
     async def finish(
         self,
@@ -190,10 +160,11 @@ class Persistence:
         error: RequestError | None,
     ) -> None:
         """Commit the result of a generation that is about to end in `state`."""
-        kept = self._kept.pop(generation, None)
-        if kept is None or self._storage is None:
+        entry = generation.entry
+        if entry is None or self._storage is None:
             return
-        kept.watch(None)
+        self._open.pop(entry, None)
+        generation.entry = None
         ended = Ended(
             state=str(state),
             reason=generation.reason if state is State.DONE else "",
@@ -211,16 +182,13 @@ class Persistence:
         if generation.logprobs is not None:  # in a thread: there may be millions
             logprobs = await trio.to_thread.run_sync(plain, generation.logprobs)
         tokens = TokenLog(generation.pieces, generation.ids, logprobs)
-        try:
-            await self._storage.finish(kept, ended, tokens, cached_from=generation.cached_from)
-        except StorageError as error_:
-            raise _refused(error_) from None
+        with _refusing():
+            await self._storage.finish(entry, ended, tokens, cached_from=generation.cached_from)
 
     def leave(self, generation: Generation) -> None:
         """Leave a generation open in the journal, for the next server."""
-        kept = self._kept.pop(generation, None)
-        if kept is not None:
-            kept.watch(None)
+        if generation.entry is not None:
+            self._open.pop(generation.entry, None)
 
     # -- what is stored already ---------------------------------------------------------------
 
@@ -270,10 +238,8 @@ class Persistence:
     async def read(self, question: Callable[[Store], _T]) -> _T:
         """Ask the store something, in a thread that runs to its end; there must be a store."""
         assert self._storage is not None
-        try:
+        with _refusing():
             return await self._storage.read(question)
-        except StorageError as error:
-            raise _refused(error) from None
 
 
 def _policy(seconds: float) -> str | float:
@@ -295,7 +261,16 @@ def _plain_error(error: RequestError) -> dict[str, Any]:
     return {"code": str(error.code), "message": error.message, **retry}
 
 
-def _refused(error: StorageError) -> RequestError:
+@contextlib.contextmanager
+def _refusing() -> Iterator[None]:
+    try:
+        yield
+    except StorageError as error:
+        raise refused(error) from None
+
+
+def refused(error: StorageError) -> RequestError:
+    """The error for a request, of one that the storage raised."""
     retry_after = _RETRY_AFTER if error.retry else None
     return StorageUnavailable(
         f"not kept: {error.message}", retry=error.retry, retry_after=retry_after

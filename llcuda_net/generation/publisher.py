@@ -1,71 +1,129 @@
-"""What has come since the last time: first into the journal, then to the streams, then sent."""
+"""What upstreams sent since the last batch: into the journal, then to the readers, then sent.
+
+`Poller` calls `publish` once per batch. Each generation that has grown is appended to the journal
+once, all of it is written with one system call, and only then do readers see the new pieces: what a
+client has seen survives a kill. Each connection that got bytes is then flushed once.
+"""
 
 from __future__ import annotations
 
+from typing import Protocol
+
 import trio
 
-from llcuda_net.errors import RequestError
+from llcuda_net.errors import RequestError, StorageError
 from llcuda_net.generation.generation import Generation
-from llcuda_net.generation.persistence import Persistence
-from llcuda_net.server.tcp.write_buffer import Outbox
+from llcuda_net.generation.outcome import plain
+from llcuda_net.generation.persistence import Persistence, refused
 from llcuda_net.storage.records import Level
+from llcuda_net.upstream.interface import CompletionEvent
+
+#: Most pieces in one record of the journal: a stored log may come at once.
+_MOST_PIECES = 1024
+
+
+class Flushable(Protocol):
+    """A connection's bytes on their way out."""
+
+    def flush(self) -> None:
+        """Send what was added."""
 
 
 class Publisher:
-    """Lets streams see of a generation only what is as safe as its level says.
+    """Lets readers see of a generation only what is as safe as its level says.
+
+    Args:
+        persistence: its storage, if there is one, is running.
 
     Attributes:
-        unflushed: outboxes with frames that no flush has seen yet.
+        unflushed: connections with bytes that were added since the last `publish`.
     """
 
     def __init__(self, persistence: Persistence) -> None:
-        self.unflushed: set[Outbox] = set()
+        storage = persistence.storage
+        self.unflushed: set[Flushable] = set()
         self._persistence = persistence
+        self._journal = None if storage is None else storage.journal
         self._grown: set[Generation] = set()
-        #: Of the level strict: they wait for the disk.
-        self._strict: set[Generation] = set()
+        self._strict: set[Generation] = set()  # of the level strict: they wait for the disk
         self._strict_work = trio.Event()
 
-    def grew(self, generation: Generation, first: int) -> None:
-        """A generation's log has new entries from number `first` on.
+    def extend(self, generation: Generation, events: list[CompletionEvent]) -> None:
+        """Take a batch of an upstream's events for a generation; `publish` shows it."""
+        if generation.extend(events):
+            self._grown.add(generation)
+
+    def record(self, generation: Generation) -> None:
+        """Buffer in the journal what it does not have yet of a generation.
 
         Raises:
-            RequestError: the journal does not take them.
+            RequestError: the journal does not take it.
         """
-        self._persistence.grew(generation, first)
-        self._grown.add(generation)
+        entry = generation.entry
+        if entry is None:
+            return
+        pieces, logprobs = generation.pieces, generation.logprobs
+        try:
+            while entry.count < len(pieces):
+                part = slice(entry.count, entry.count + _MOST_PIECES)
+                entry.append(
+                    pieces[part],
+                    generation.ids[part],
+                    None if logprobs is None else plain(logprobs[part]),
+                    generation.counts[part],
+                )
+            if generation.final is not None:
+                # The upstream sent the end, so that no later server asks it for more.
+                entry.conclude(generation.reason, generation.stop, generation.usage)
+        except StorageError as error:
+            raise refused(error) from None
 
     def forget(self, generation: Generation) -> None:
         """A generation is over: how it ended shows all that may be seen of it."""
         self._grown.discard(generation)
         self._strict.discard(generation)
 
-    def flush(self) -> None:
-        """Keep what has come since the last time, then send it."""
+    def publish(self) -> None:
+        """Journal, show and send what has come since the last time."""
         if self._grown:
-            self._show_grown()
+            grown, self._grown = self._grown, set()
+            refusals = self._journalled(grown) if self._journal is not None else {}
+            for generation in grown:
+                if generation in refusals:
+                    generation.hand_back(refusals[generation])
+                elif generation.level is Level.STRICT:
+                    self._strict.add(generation)
+                    self._strict_work.set()
+                else:
+                    generation.visible = len(generation.pieces)
+                    for reader in tuple(generation.readers):
+                        reader.pump()
         while self.unflushed:
             self.unflushed.pop().flush()
 
-    def _show_grown(self) -> None:
-        """Write what has grown to the journal, and only then let the streams have it."""
-        grown, self._grown = self._grown, set()
-        try:
-            self._persistence.write()
-            refusal = None
-        except RequestError as error:
-            refusal = error
+    def _journalled(self, grown: set[Generation]) -> dict[Generation, RequestError]:
+        """Append generations to the journal and write it; those that it refuses, and why."""
+        assert self._journal is not None
+        refusals: dict[Generation, RequestError] = {}
         for generation in grown:
-            if refusal is not None and generation.level.journalled:
-                generation.hand_back(refusal)
-            elif generation.level is Level.STRICT:
-                self._strict.add(generation)
-                self._strict_work.set()
-            else:
-                generation.show(len(generation.pieces))
+            try:
+                self.record(generation)
+            except RequestError as error:
+                refusals[generation] = error
+        try:
+            self._journal.write()
+        except StorageError as error:
+            refusal = refused(error)
+            refusals |= {one: refusal for one in grown if one.level.journalled}
+        return refusals
 
-    async def sync_strictly(self) -> None:
-        """At the level strict, have the disk take tokens before they are sent; runs for ever."""
+    async def run(self) -> None:
+        """Show what the disk has: tokens at the level strict, how much is durable; for ever."""
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._sync_strictly)
+            nursery.start_soon(self._follow_disk)
+
+    async def _sync_strictly(self) -> None:
         while True:
             await self._strict_work.wait()
             self._strict_work = trio.Event()
@@ -80,4 +138,10 @@ class Publisher:
             for generation, count in grown:
                 if not generation.ended:
                     generation.show(count)
-            self.flush()
+            self.publish()
+
+    async def _follow_disk(self) -> None:
+        while True:
+            for generation in await self._persistence.settled():
+                generation.notify()
+            self.publish()

@@ -83,7 +83,7 @@ def _check_prompt(request: Generate) -> None:
 
 def from_journal(entry: Recovered, settings: Settings, user: User) -> Generation:
     """The generation that ran when the last server ended, as far as it had come."""
-    opened = entry.kept.opened
+    opened = entry.entry.opened
     request = opened.request
     generation = Generation(
         request.get("prompt"),
@@ -101,7 +101,7 @@ def from_journal(entry: Recovered, settings: Settings, user: User) -> Generation
         id=opened.generation,
         created=opened.created,
     )
-    generation.restore(entry.log, [(s.position, s.epoch) for s in entry.kept.splices])
+    generation.restore(entry.log, [(s.position, s.epoch) for s in entry.entry.splices])
     return generation
 
 

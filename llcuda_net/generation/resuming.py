@@ -109,7 +109,7 @@ class Resumer:
         found = 0
         for backend in known:
             try:
-                await backend.properties()
+                await self._pool.properties(backend)
                 found += 1
             except RequestError as error:
                 refusal = error

@@ -18,7 +18,7 @@ from llcuda_net.generation.publisher import Publisher
 from llcuda_net.generation.registry import Registry, check_key
 from llcuda_net.scheduler.scheduler import Scheduler
 from llcuda_net.scheduler.ticket import Ticket
-from llcuda_net.upstream.lease import BLAMED
+from llcuda_net.upstream.interface import BLAMED
 from llcuda_net.upstream.pool import Pool
 from llcuda_protocol import ErrorCode
 
@@ -70,7 +70,7 @@ class Runner:
             self._publisher.forget(generation)
             kept = kept or self._persistence.will_store(generation)
             self._registry.remove(generation, stored=kept and generation.level.journalled)
-        self._publisher.flush()
+        self._publisher.publish()
 
     async def _outcome(
         self, generation: Generation, work: Callable[[], Awaitable[State]]
@@ -112,7 +112,7 @@ class Runner:
         self._persistence.start(generation)
         await self._persistence.accepted(generation)
         generation.accept()
-        self._publisher.flush()
+        self._publisher.publish()
 
     async def _from_store(self, generation: Generation, ticket: Ticket) -> State | None:
         """Answer it with what is stored, if it may be and there is something."""
@@ -147,7 +147,7 @@ class Runner:
                 generation.adopt_log(found.log)
                 name = found.model.get("name")
                 generation.conclude(Outcome(found.reason, found.stop, name, found.usage))
-                self._persistence.grew(generation, 0)
+                self._publisher.record(generation)
                 return State.DONE
         return None
 

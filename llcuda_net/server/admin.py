@@ -16,7 +16,7 @@ from llcuda_net.errors import RequestError
 from llcuda_net.server.gateway import Gateway
 from llcuda_net.server.http import Answer, Responder
 from llcuda_net.telemetry.metrics import Metrics
-from llcuda_net.telemetry.readiness import Health
+from llcuda_net.telemetry.readiness import Readiness
 from llcuda_net.util.version import package_version
 
 #: What it is asked of the analysis of results.
@@ -34,7 +34,7 @@ class Monitor:
     """
 
     def __init__(self) -> None:
-        self._health = Health()
+        self._health = Readiness()
         self._analyst: Analyst | None = None
         self._analysis: dict[str, float] = {}  # what it said last
         self.metrics = Metrics(package_version(), self._health)
@@ -42,20 +42,17 @@ class Monitor:
     def watch(self, server: Gateway) -> None:
         """A server begins to serve."""
         server.watch.add(self.metrics)
-        self._health.standing = server.standing
+        self._health.server = server.standing
         self._analyst = server.analyst
         if server.analyst is not None:
             for key, help_ in _ANALYSIS.items():
                 name = f"llcuda_analysis_{key}"
                 self.metrics.add_gauge(name, help_, partial(self._analysis.get, key))
-        storage = server.standing.storage
-        if storage is not None:
-            storage.journal.on_sync = self.metrics.sync_seconds.observe
 
     def forget(self) -> None:
         """The server has stopped."""
         self._analyst = None
-        self._health.standing = None
+        self._health.server = None
 
     async def serve(self, listeners: Sequence[trio.SocketListener]) -> None:
         """Answer until cancelled."""

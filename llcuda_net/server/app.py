@@ -6,7 +6,6 @@ The engine outlives the drain, and the drain outlives the listeners.
 from __future__ import annotations
 
 import contextlib
-import resource
 import signal
 import ssl
 from collections.abc import Callable, Iterator, Sequence
@@ -21,24 +20,31 @@ from llcuda_net.analysis.warmup import compile_kernels
 from llcuda_net.config.files import read_file
 from llcuda_net.config.settings import Settings
 from llcuda_net.config.token_file import Users
-from llcuda_net.errors import ConfigError, EngineError, ListenError, StorageError
+from llcuda_net.errors import ConfigError, EngineError, StorageError
 from llcuda_net.generation.persistence import Persistence
 from llcuda_net.server.gateway import Gateway
+from llcuda_net.server.sockets import (
+    address_of,
+    open_listeners,
+    raise_descriptor_limit,
+    tls_context,
+)
 from llcuda_net.storage.data_dir import default_directory
 from llcuda_net.storage.records import Level
 from llcuda_net.storage.storage import Storage
 from llcuda_net.upstream.factory import Upstreams
 from llcuda_net.upstream.pool import Pool
-from llcuda_net.util.address import Address, is_loopback
+from llcuda_net.util.address import is_loopback
 from llcuda_net.util.version import package_version
 
 if TYPE_CHECKING:
     from llcuda_net.server.admin import Monitor
     from llcuda_net.telemetry.tracing import Tracing
 
+    _OpenTracing = Callable[[Callable[[str], str]], Tracing]
+
 log = structlog.get_logger(__name__)
 
-_DESCRIPTORS = 65_536
 _Listeners = Sequence[trio.SocketListener] | Sequence[trio.SSLListener[trio.SocketStream]]
 
 
@@ -55,9 +61,9 @@ def run(settings: Settings, reload: Callable[[], Settings]) -> int:
         StorageError: the data folder cannot be used; another server may have it.
     """
     users = _users(settings)
-    tls = _tls(settings)
+    tls = tls_context(settings)
     tracing = _tracing(settings)
-    _raise_descriptor_limit()
+    raise_descriptor_limit()
     with _model(settings) as model:
         upstreams = Upstreams(settings, model)
         return trio.run(_Serving(settings, users, tls, upstreams, reload, tracing).run)
@@ -75,7 +81,7 @@ def _users(settings: Settings) -> Users:
     return Users.parse(read_file(path, "token file"), f"token file {path}")
 
 
-def _tracing(settings: Settings) -> Tracing | None:
+def _tracing(settings: Settings) -> _OpenTracing | None:
     if settings.otlp_endpoint is None:
         return None
     from llcuda_net.telemetry.tracing import (
@@ -83,33 +89,6 @@ def _tracing(settings: Settings) -> Tracing | None:
     )  # of an extra, which may not be installed
 
     return open_tracing(settings.otlp_endpoint, package_version())
-
-
-def _raise_descriptor_limit() -> None:
-    """Take as many descriptors as we may: the soft limit is often fewer than our connections."""
-    with contextlib.suppress(OSError, ValueError):
-        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-        # No more than can be of use: a hard limit may be a thousand million.
-        wanted = _DESCRIPTORS if hard == resource.RLIM_INFINITY else min(hard, _DESCRIPTORS)
-        if soft != resource.RLIM_INFINITY and soft < wanted:
-            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
-
-
-def _tls(settings: Settings) -> ssl.SSLContext | None:
-    if settings.tls_cert is None or settings.tls_key is None:
-        return None
-    read_file(settings.tls_cert, "certificate")
-    read_file(settings.tls_key, "private key")
-    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    try:
-        # A password of nothing: without one, OpenSSL would ask for it on the terminal.
-        context.load_cert_chain(settings.tls_cert, settings.tls_key, password="")
-    except ssl.SSLError as error:
-        reason = error.reason or "not PEM"
-        raise ConfigError(
-            f"{settings.tls_cert} and {settings.tls_key} are no certificate and key: {reason}"
-        ) from None
-    return context
 
 
 @contextlib.contextmanager
@@ -132,7 +111,7 @@ class _Serving:
         tls: ssl.SSLContext | None,
         upstreams: Upstreams,
         reload: Callable[[], Settings],
-        tracing: Tracing | None,
+        tracing: _OpenTracing | None,
     ) -> None:
         self._settings = settings
         self._users = users
@@ -152,7 +131,7 @@ class _Serving:
         self._monitored = await self._listen_monitor()
         async with trio.open_nursery() as outer:
             self._start_monitor(outer)
-            persistence = await self._persistence(outer, _address(listeners[0]))
+            persistence = await self._persistence(outer, address_of(listeners[0]))
             if persistence is not None:
                 async with trio.open_nursery() as nursery:
                     await nursery.start(self._watch_signals, nursery)
@@ -174,7 +153,8 @@ class _Serving:
         if self._settings.store == "none":
             return Persistence(None, level)
         self._folder = Path(self._settings.data_dir or default_directory())
-        storage = Storage(self._folder, address=address)
+        on_sync = None if self._monitor is None else self._monitor.metrics.sync_seconds.observe
+        storage = Storage(self._folder, address=address, on_sync=on_sync)
         try:
             await nursery.start(storage.run)
         except StorageError as error:
@@ -183,7 +163,7 @@ class _Serving:
         return Persistence(storage, level)
 
     async def _listen(self) -> _Listeners:
-        listeners = await _open(self._settings.host, self._settings.port)
+        listeners = await open_listeners(self._settings.host, self._settings.port)
         if self._tls is None:
             return listeners
         return [trio.SSLListener(x, self._tls, https_compatible=True) for x in listeners]
@@ -192,7 +172,7 @@ class _Serving:
         settings = self._settings
         if settings.metrics_port is None:
             return ()
-        return await _open(settings.metrics_host, settings.metrics_port, "metrics-")
+        return await open_listeners(settings.metrics_host, settings.metrics_port, "metrics-")
 
     def _start_monitor(self, nursery: trio.Nursery) -> None:
         """Before the server, so that it can be asked while a model loads; ends after it."""
@@ -202,20 +182,25 @@ class _Serving:
 
         self._monitor = Monitor()
         for listener in self._monitored:
-            log.info("metrics_listening", address=_address(listener))
+            log.info("metrics_listening", address=address_of(listener))
         if not is_loopback(self._settings.metrics_host):
             log.warning("metrics_without_token", host=self._settings.metrics_host)
         nursery.start_soon(self._monitor.serve, self._monitored)
 
     async def _serve(self, listeners: _Listeners, persistence: Persistence, pool: Pool) -> None:
-        server = Gateway(self._settings, pool, self._upstreams.poller, self._users, persistence)
-        if server.analyst is not None:
-            server.analyst.prepare = compile_kernels
+        server = Gateway(
+            self._settings,
+            pool,
+            self._upstreams.poller,
+            self._users,
+            persistence,
+            prepare_kernels=compile_kernels,
+        )
         if self._monitor is not None:
             self._monitor.watch(server)
-        if self._tracing is not None:
-            self._tracing.name_of = server.standing.name_of
-            server.watch.add(self._tracing)
+        tracing = None if self._tracing is None else self._tracing(server.standing.name_of)
+        if tracing is not None:
+            server.watch.add(tracing)
         async with trio.open_nursery() as around:
             await around.start(pool.run)
             async with trio.open_nursery() as nursery:
@@ -227,17 +212,17 @@ class _Serving:
             around.cancel_scope.cancel()
         if self._monitor is not None:
             self._monitor.forget()
-        if self._tracing is not None:
-            await self._tracing.aclose()
+        if tracing is not None:
+            await tracing.aclose()
         await self._upstreams.aclose()
 
     async def _announce(self, pool: Pool, listeners: _Listeners) -> None:
         await pool.prepare()
         with contextlib.suppress(OSError):  # whoever started us may not read it
             for listener in listeners:
-                print(f"listening on {_address(listener)}", flush=True)
+                print(f"listening on {address_of(listener)}", flush=True)
             for monitored in self._monitored:
-                print(f"metrics on http://{_address(monitored)}/metrics", flush=True)
+                print(f"metrics on http://{address_of(monitored)}/metrics", flush=True)
 
     async def _watch_signals(
         self,
@@ -275,22 +260,3 @@ class _Serving:
             log.error("not_reloaded", reason=str(error))
         else:
             log.info("reloaded")
-
-
-async def _open(host: str, port: int, kind: str = "") -> Sequence[trio.SocketListener]:
-    """Listeners on an address that --{kind}host and --{kind}port gave."""
-    try:
-        return await trio.open_tcp_listeners(port, host=host)
-    except (OSError, UnicodeError) as error:  # the latter for a name that no DNS could hold
-        reason = getattr(error, "strerror", None) or str(error)
-        raise ListenError(
-            f"cannot listen on {Address(host, port)}: {reason}; "
-            f"choose another --{kind}port or --{kind}host"
-        ) from None
-
-
-def _address(listener: trio.SocketListener | trio.SSLListener[trio.SocketStream]) -> str:
-    inner = listener.transport_listener if isinstance(listener, trio.SSLListener) else listener
-    assert isinstance(inner, trio.SocketListener)
-    name = inner.socket.getsockname()
-    return str(Address(name[0], name[1]))

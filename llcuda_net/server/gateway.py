@@ -1,16 +1,15 @@
-"""The server: listeners and sessions on one side, upstreams on the other, generations between.
+"""The gateway: sessions on one side, upstreams on the other, generations between.
 
 The way of a request: session -> submit -> Runner -> Dispatcher -> upstream -> Generation.extend ->
-Publisher -> streams -> outbox. Each generation runs in the server's own nursery, since it belongs
-to no connection.
+Publisher -> streams -> write buffer. Each generation runs in the gateway's own nursery, since it
+belongs to no connection.
 """
 
 from __future__ import annotations
 
 import contextlib
 import functools
-from collections import OrderedDict
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from typing import Any
 from weakref import WeakKeyDictionary, WeakValueDictionary
 
@@ -27,7 +26,7 @@ from llcuda_net.errors import RequestError, ShuttingDown, UpstreamUnavailable
 from llcuda_net.generation import listing
 from llcuda_net.generation import request as requests
 from llcuda_net.generation.dispatcher import need_of
-from llcuda_net.generation.generation import Generation
+from llcuda_net.generation.generation import Generation, Place
 from llcuda_net.generation.persistence import Persistence
 from llcuda_net.generation.publisher import Publisher
 from llcuda_net.generation.registry import Registry, unknown
@@ -36,13 +35,12 @@ from llcuda_net.generation.runner import Runner
 from llcuda_net.scheduler.scheduler import Scheduler
 from llcuda_net.scheduler.ticket import SlotRequest, Ticket
 from llcuda_net.server import queries
-from llcuda_net.server.tcp.session import Session
-from llcuda_net.server.tcp.write_buffer import Outbox
+from llcuda_net.server.tcp.listener import Listener
 from llcuda_net.storage.records import Level
 from llcuda_net.storage.storage import Recovered
 from llcuda_net.telemetry.observers import ServerState, Watches
 from llcuda_net.telemetry.status import Reporter
-from llcuda_net.upstream.lease import Lease
+from llcuda_net.upstream.backend import Lease
 from llcuda_net.upstream.llama.poller import Poller
 from llcuda_net.upstream.pool import Pool
 from llcuda_net.util.version import package_version
@@ -55,8 +53,6 @@ log = structlog.get_logger(__name__)
 _FAREWELL = 1.0
 #: Seconds between two looks for generations whose model has no upstream any more.
 _SWEEP = 1.0
-#: Connections that may be in the handshake at once; one more ends the oldest of them.
-MAX_GREETING = 256
 
 
 class Gateway:
@@ -68,6 +64,7 @@ class Gateway:
         hub: reads the upstreams' token streams; the server runs it.
         users: who may come in; by default everybody.
         keeper: keeps generations and results; without it nothing is kept.
+        prepare_kernels: compiles the kernels of the analysis before they are first used.
     """
 
     def __init__(
@@ -77,6 +74,8 @@ class Gateway:
         poller: Poller,
         users: Users | None = None,
         persistence: Persistence | None = None,
+        *,
+        prepare_kernels: Callable[[], Awaitable[None]] = trio.lowlevel.checkpoint,
     ) -> None:
         self.settings = settings
         self.users = users if users is not None else Users()
@@ -87,15 +86,14 @@ class Gateway:
             persistence if persistence is not None else Persistence(None, Level.MEMORY)
         )
         self._publisher = Publisher(self._persistence)
-        #: Outboxes with frames that no flush has seen yet.
-        self.unflushed: set[Outbox] = self._publisher.unflushed
+        #: Connections with bytes that were added since the last flush.
+        self.unflushed = self._publisher.unflushed
         self._admission = Scheduler(
             self._place,
             settings.max_queue,
             explain=lambda ticket: pool.why(need_of(ticket.slot_request)),
             ageing=settings.ageing_seconds,
         )
-        pool.on_change = self._admission.dispatch
         self._registry = Registry()
         self._runner = Runner(
             pool, self._admission, self._persistence, self._publisher, self._registry
@@ -103,7 +101,12 @@ class Gateway:
         #: Analyses results and searches them; None where none are kept, or that is not wanted.
         self.analyst: Analyst | None = None
         if settings.analysis and self._persistence.keeps:
-            self.analyst = Analyst(self._persistence, EmbeddingBackend(pool), self._admission)
+            self.analyst = Analyst(
+                self._persistence,
+                EmbeddingBackend(pool),
+                self._admission,
+                prepare=prepare_kernels,
+            )
         self._resumer = Resumer(
             self._runner,
             pool,
@@ -114,19 +117,23 @@ class Gateway:
         self._waits: WeakKeyDictionary[Ticket, Generation] = WeakKeyDictionary()
         self._finding = trio.Lock()
         self._replayed: WeakValueDictionary[str, Generation] = WeakValueDictionary()
-        self._greeting: OrderedDict[Session, None] = OrderedDict()
-        self._sessions: set[Session] = set()
-        self._session_count = 0
+        self.listener = Listener(self, settings.max_connections)
         self._draining = False
         self._reporter = Reporter(pool, self._admission, self._registry, self._persistence)
         #: Told of each request when it is over.
         self.watch = Watches()
         #: How we stand, for whoever watches.
         self.standing = ServerState(
-            settings, pool, self._admission, self._registry, self._sessions, self._persistence
+            settings, pool, self._admission, self._registry, self.listener, self._persistence
         )
         self._nursery: trio.Nursery
-        poller.after_batch = self._publisher.flush
+
+    def __repr__(self) -> str:
+        state = "draining" if self._draining else "serving"
+        return (
+            f"<Gateway {state} sessions={len(self.listener.sessions)}"
+            f" generations={len(self._registry)} queued={self._admission.queued}>"
+        )
 
     def _place(self, ticket: Ticket) -> Lease | None:
         return self._pool.place(need_of(ticket.slot_request), ticket.slot_request.user.name)
@@ -141,11 +148,12 @@ class Gateway:
     ) -> None:
         """Serve until `drain` has ended, or until cancelled."""
         async with trio.open_nursery() as self._nursery:
-            self._nursery.start_soon(self._poller.run)
+            self._nursery.start_soon(self._poller.run, self._publisher.publish)
             self._nursery.start_soon(self._admission.run)
+            self._nursery.start_soon(self._follow_pool)
             if self._pool.watched:
                 self._nursery.start_soon(self._sweep)
-            self._nursery.start_soon(self._publisher.sync_strictly)
+            self._nursery.start_soon(self._publisher.run)
             self._nursery.start_soon(self._registry.run)
             if self.analyst is not None:
                 self._nursery.start_soon(self.analyst.run)
@@ -154,14 +162,14 @@ class Gateway:
             # Whoever attaches is told of the new run, so the next server must know of it, too.
             with contextlib.suppress(RequestError):  # without it none of them goes on
                 await self._persistence.sync()
-            self._accepting = trio.CancelScope()
-            self._nursery.start_soon(self._accept, listeners)
+            self._nursery.start_soon(self.listener.run, listeners, self._nursery)
             task_status.started()
 
-    async def _accept(self, listeners: Sequence[trio.abc.Listener[Any]]) -> None:
-        with self._accepting:
-            # Sleeps and goes on when descriptors run out (EMFILE and its kin).
-            await trio.serve_listeners(self._serve, list(listeners), handler_nursery=self._nursery)
+    async def _follow_pool(self) -> None:
+        """Give out what there is whenever the pool has changed; for ever."""
+        while True:
+            await self._pool.wait_change()
+            self._admission.dispatch()
 
     async def drain(self, grace: float) -> None:
         """Take nothing new, let what runs come to its end for `grace` seconds, then stop.
@@ -172,17 +180,14 @@ class Gateway:
         if self._draining:
             return
         self._draining = self.standing.draining = True
-        self._accepting.cancel()
         log.info("draining", seconds=grace, running=len(self._registry))
-        for session in self._sessions:
-            session.go_away(grace)
+        self.listener.drain(grace)
         for generation in self._registry:
             if generation.stranded:
                 generation.suspend()
         await self._settle(grace)
         error = _shutting_down("the server stopped before the end; try again later")
-        for session in tuple(self._sessions):
-            session.hand_back(error)
+        self.listener.hand_back(error)
         for generation in self._registry:
             if generation.level.journalled:
                 generation.suspend()
@@ -216,45 +221,15 @@ class Gateway:
         """Wait, for a bounded time, until nothing runs and everything has been sent."""
         with trio.move_on_after(seconds):
             # Polled: it takes many parts to be quiet, and happens once in a server's life.
-            while len(self._registry) or any(s.busy for s in self._sessions):  # noqa: ASYNC110
+            while len(self._registry) or self.listener.busy:  # noqa: ASYNC110
                 await trio.sleep(0.02)
 
     # -- sessions -----------------------------------------------------------------------------
 
-    @property
-    def full(self) -> bool:
-        """Whether one more client would be too many."""
-        return len(self._sessions) >= self.settings.max_connections
-
-    async def _serve(self, stream: trio.abc.Stream) -> None:
-        self._session_count += 1
-        number = self.standing.connections_opened = self._session_count
-        session = Session(self, stream, number)
-        self._greeting[session] = None
-        if len(self._greeting) > MAX_GREETING:
-            # A client that means it has greeted long before it becomes the oldest.
-            oldest, _ = self._greeting.popitem(last=False)
-            oldest.scope.cancel()
-        try:
-            await session.run()
-        except Exception:
-            log.exception("session_crashed", session=number)
-        finally:
-            self._greeting.pop(session, None)
-            self._sessions.discard(session)
-
-    def session_greeted(self, session: Session) -> None:
-        """A session's client has been let in."""
-        self._greeting.pop(session, None)
-        self._sessions.add(session)
-        if self._draining:
-            session.go_away(self.settings.drain_seconds)
-
     def check_users(self) -> None:
         """The users have changed: sessions learn who they are of, or end; limits hold at once."""
         self._admission.update_users(self.users.named)
-        for session in tuple(self._sessions):
-            session.check_user()
+        self.listener.check_users()
 
     # -- requests -----------------------------------------------------------------------------
 
@@ -309,14 +284,13 @@ class Gateway:
 
         def moved(ticket: Ticket) -> None:
             generation.queued(ticket.position, ticket.wait, ticket.reason)
-            self._publisher.flush()
+            self._publisher.publish()
 
         ticket = self._admission.submit(
             slot_request, always=always, on_move=moved, tokens_made=lambda: generation.made
         )
-        generation.position = ticket.position
         if ticket.position:
-            generation.queue_wait, generation.queue_reason = ticket.wait, ticket.reason
+            generation.place = Place(ticket.position, ticket.wait, ticket.reason)
         self._waits[ticket] = generation
         return ticket
 
@@ -331,9 +305,9 @@ class Gateway:
 
     def _resume(self, entry: Recovered) -> None:
         """Go on with a generation that ran when the last server ended."""
-        user = self.users.named(entry.kept.opened.owner)
+        user = self.users.named(entry.entry.opened.owner)
         generation = requests.from_journal(entry, self.settings, user)
-        self._persistence.resume(generation, entry.kept)
+        self._persistence.resume(generation, entry.entry)
         if entry.concluded is None:
             # At once: a client that has read more than the journal holds is told by it. Also of
             # one that seems never to have run: a power cut may have taken all that it said.
@@ -444,7 +418,7 @@ class Gateway:
     async def report(self, user: User) -> dict[str, Any]:
         """What a status request is answered with; see reporting.py."""
         report = self._reporter.report(
-            user, draining=self._draining, connections=len(self._sessions)
+            user, draining=self._draining, connections=len(self.listener.sessions)
         )
         if self.analyst is not None:
             with contextlib.suppress(RequestError), trio.move_on_after(2):

@@ -15,7 +15,7 @@ from llcuda_net.errors import InvalidRequest, Unsupported
 from llcuda_net.generation.runner import too_late
 from llcuda_net.scheduler.scheduler import Scheduler
 from llcuda_net.scheduler.ticket import SlotRequest, Ticket
-from llcuda_net.upstream.lease import Requirement
+from llcuda_net.upstream.interface import Requirement
 from llcuda_net.upstream.pool import Pool
 
 
@@ -47,7 +47,7 @@ async def embed(
 
     def again(ticket: Ticket, failed: frozenset[str]) -> bool:
         requirement = Requirement(model_key, EMBEDDINGS, avoid=failed)
-        if pool.elsewhere(requirement):
+        if pool.can_serve(requirement):
             scheduler.requeue(ticket, replace(ticket.slot_request, key=requirement))
             return True
         return False

@@ -301,10 +301,13 @@ class Result(msgspec.Struct, kw_only=True, omit_defaults=True):
         )
 
 
-_encoder = msgspec.msgpack.Encoder()
+#: Encodes records, where a call of `encode` costs too much.
+encoder = msgspec.msgpack.Encoder()
 _canonical = msgspec.msgpack.Encoder(order="deterministic")
 _records: msgspec.msgpack.Decoder[Record] = msgspec.msgpack.Decoder(Record)
 _results = msgspec.msgpack.Decoder(Result)
+#: All that encoding may raise.
+ENCODE_ERRORS = (TypeError, ValueError, OverflowError, RecursionError)
 #: All that decoding damaged bytes may raise: msgspec's own, and Python's from within it.
 DECODE_ERRORS = (msgspec.MsgspecError, ValueError, TypeError, OverflowError, RecursionError)
 
@@ -316,8 +319,8 @@ def encode(value: Any) -> bytes:
         StorageError: it holds something that msgpack cannot.
     """
     try:
-        return _encoder.encode(value)
-    except (TypeError, ValueError, OverflowError, RecursionError) as error:
+        return encoder.encode(value)
+    except ENCODE_ERRORS as error:
         raise unstorable(error) from error
 
 

@@ -2,16 +2,15 @@
 
     storage = Storage(directory)
     await nursery.start(storage.run)          # what was cut off is now in storage.recovered
-    kept = storage.start(Opened(…))           # a request; buffered
-    await storage.accepted(kept)              # now `accepted` may be sent
-    kept.dispatched(url, model, prompt)       # an upstream is asked; buffered
-    kept.append(pieces, ids)                  # tokens; buffered
-    kept.conclude("stop", None, usage)        # it said the end, with the last of them
-    storage.write()                           # once a batch, before anything of it is sent
-    await storage.finish(kept, Ended(…), log) # now `done` may be sent
+    entry = storage.start(Opened(…))           # a request; buffered
+    await storage.accepted(entry)              # now `accepted` may be sent
+    entry.dispatched(url, model, prompt)       # an upstream is asked; buffered
+    entry.append(pieces, ids)                  # tokens; buffered
+    entry.conclude("stop", None, usage)        # the upstream sent the end, with the last of them
+    storage.write()                            # once per batch, before anything of it is sent
+    await storage.finish(entry, Ended(…), log) # now `done` may be sent
 
-Everything but `Kept.append` is cheap enough to be called for generations of the level memory too,
-and does nothing for them.
+A generation of the level memory has no entry, and needs none of this.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import structlog
 import trio
@@ -29,18 +28,15 @@ from llcuda_net.errors import StorageError
 from llcuda_net.storage.data_dir import prepare
 from llcuda_net.storage.directory_lock import DirectoryLock
 from llcuda_net.storage.journal.disk import Files
-from llcuda_net.storage.journal.entry import Log
+from llcuda_net.storage.journal.entry import JournalEntry
 from llcuda_net.storage.journal.journal import INTERVAL, PROBE, SEGMENT_BYTES, Journal
 from llcuda_net.storage.journal.recovery import OpenGeneration
 from llcuda_net.storage.records import (
     Concluded,
     Dispatched,
     Ended,
-    Level,
-    Logprobs,
     Opened,
     Result,
-    Splice,
     TokenLog,
 )
 from llcuda_net.storage.results.interface import Store
@@ -54,97 +50,19 @@ _T = TypeVar("_T")
 _READERS = 4
 
 
-class Kept:
-    """A generation in the journal, or, at the level memory, nowhere.
-
-    Attributes:
-        opened: how it began.
-        splices: its continuations so far.
-    """
-
-    __slots__ = ("_log", "opened", "splices")
-
-    def __init__(self, opened: Opened, log: Log | None) -> None:
-        self.opened = opened
-        self.splices: list[Splice] = []
-        self._log = log
-
-    @property
-    def durable(self) -> int:
-        """How many entries of its log a power cut cannot take away."""
-        return 0 if self._log is None else self._log.durable
-
-    def watch(self, callback: Callable[[int], None] | None) -> None:
-        """Have `durable` told each time it has grown, in the trio thread; it must not raise."""
-        if self._log is not None:
-            self._log.on_durable = callback
-
-    def dispatched(
-        self, upstream: str, model: dict[str, Any], prompt: str | list[int] | None = None
-    ) -> None:
-        """Buffer that an upstream is asked; the last time counts.
-
-        Args:
-            model: the fingerprint of its model.
-            prompt: see records.Dispatched.
-
-        Raises:
-            StorageError: as `append`.
-        """
-        if self._log is not None:
-            self._log.dispatch(Dispatched(upstream=upstream, model=model, prompt=prompt))
-
-    def append(
-        self,
-        pieces: list[str],
-        ids: list[int | None],
-        logprobs: Logprobs | None = None,
-        counts: list[int] | None = None,
-    ) -> None:
-        """Buffer the next entries of its log, until `Storage.write`; see TokenLog.
-
-        Raises:
-            StorageError: they cannot be kept: the disk is full, or has failed.
-        """
-        if self._log is not None:
-            self._log.append(pieces, ids, logprobs, counts)
-
-    def conclude(self, reason: str, stop: str | None, usage: dict[str, int]) -> None:
-        """Buffer that the upstream has said the end, in one batch with the last entries.
-
-        Raises:
-            StorageError: as `append`.
-        """
-        if self._log is not None:
-            self._log.conclude(Concluded(reason=reason, stop=stop, usage=usage))
-
-    def splice(self, position: int, upstream: str, epoch: int = 0) -> None:
-        """Buffer that entries from `position`, the next one, come from another run.
-
-        Args:
-            epoch: names that run.
-
-        Raises:
-            StorageError: as `append`.
-        """
-        if self._log is not None:
-            self._log.splice(upstream, epoch)
-        self.splices.append(Splice(position, upstream, epoch))
-
-
 @dataclass
 class Recovered:
     """A generation that was running when the last server ended.
 
     Attributes:
-        kept: goes on where it was.
-        log: what it had emitted; `kept.opened` has the request and `kept.splices` the splices.
+        entry: continues where it was; it has the request and the splices.
+        log: what it had emitted.
         gap: whether later tokens had been written, which a power cut took: a client may have them.
         dispatched: how an upstream was asked last; None: none was.
         concluded: what the upstream said of the end: only the result is missing. None: nothing yet.
     """
 
-    kept: Kept
+    entry: JournalEntry
     log: TokenLog
     gap: bool
     dispatched: Dispatched | None = None
@@ -159,11 +77,11 @@ class Storage:
         address: where we serve, for whoever finds the directory locked.
         files, interval, segment_bytes: the journal's.
         open_store: opens the store; by default SQLite's, in the directory.
+        on_sync: called with the seconds that each sync of the journal took.
 
     Attributes:
         recovered: filled in when `run` has started.
         problems: damage that was found in the journal, one line each.
-        on_state: called with `refusal` when the journal's state changes.
     """
 
     def __init__(
@@ -175,23 +93,28 @@ class Storage:
         interval: float = INTERVAL,
         segment_bytes: int = SEGMENT_BYTES,
         open_store: OpenStore | None = None,
+        on_sync: Callable[[float], None] | None = None,
     ) -> None:
         self.recovered: list[Recovered] = []
         self.problems: list[str] = []
-        self.on_state: Callable[[StorageError | None], None] = lambda refusal: None
         self._directory = directory
         self._address = address
         self._files = files
         self._interval = interval
         self._segment_bytes = segment_bytes
         self._open_store = open_store or self._open_sqlite
+        self._on_sync = on_sync
         self._limiter = trio.CapacityLimiter(_READERS)
         self._readers: list[Store] = []
-        self._unstored: dict[str, tuple[Kept, Result]] = {}
+        self._unstored: dict[str, tuple[JournalEntry, Result]] = {}
         self._more_unstored = trio.Event()
         self._store_refusal: StorageError | None = None
         self.journal: Journal
         self._writer: Writer
+
+    def __repr__(self) -> str:
+        unstored = len(self._unstored)
+        return f"<Storage {self._directory} unstored={unstored}>"
 
     def _open_sqlite(self, write: bool) -> Store:
         return SqliteStore(self._directory, write=write)
@@ -213,9 +136,12 @@ class Storage:
 
     async def _serve(self, folder: Path, task_status: trio.TaskStatus[None]) -> None:
         self.journal = Journal(
-            folder, self._files, interval=self._interval, segment_bytes=self._segment_bytes
+            folder,
+            self._files,
+            interval=self._interval,
+            segment_bytes=self._segment_bytes,
+            on_sync=self._on_sync,
         )
-        self.journal.on_state = lambda refusal: self.on_state(refusal)
         store = await trio.to_thread.run_sync(self._open_store, True)
         try:
             found, self.problems = await trio.to_thread.run_sync(self.journal.open)
@@ -233,21 +159,21 @@ class Storage:
                 for reader in [*self._readers, store]:
                     await trio.to_thread.run_sync(reader.close)
 
-    async def _recover(self, found: list[tuple[OpenGeneration, Log]], store: Store) -> None:
+    async def _recover(
+        self, found: list[tuple[OpenGeneration, JournalEntry]], store: Store
+    ) -> None:
         ids = [generation.id for generation, _ in found]
         missing = await trio.to_thread.run_sync(store.missing, ids)
-        ended: list[tuple[Kept, Result]] = []
-        for generation, place in found:
-            kept = Kept(generation.opened, place)
-            kept.splices = generation.splices
+        ended: list[tuple[JournalEntry, Result]] = []
+        for generation, entry in found:
             if generation.id not in missing:
-                place.forget()  # committed, and then we ended
+                self.journal.forget(entry)  # committed, and then we ended
             elif generation.ended is not None:
-                ended.append((kept, generation.result()))
+                ended.append((entry, generation.result()))
             else:
                 self.recovered.append(
                     Recovered(
-                        kept,
+                        entry,
                         generation.log,
                         generation.gap,
                         generation.dispatched,
@@ -261,12 +187,12 @@ class Storage:
             except StorageError as error:
                 if not error.retry:
                     raise
-                self._unstored.update({result.id: (kept, result) for kept, result in batch})
+                self._unstored.update({result.id: (entry, result) for entry, result in batch})
                 self._store_refusal = error
                 self._more_unstored.set()
             else:
-                for kept, _ in batch:
-                    _forget(kept)
+                for entry, _ in batch:
+                    self.journal.forget(entry)
 
     # -- writing ------------------------------------------------------------------------------
 
@@ -290,20 +216,17 @@ class Storage:
         """Results that wait to be committed."""
         return self._writer.backlog + len(self._unstored)
 
-    def start(self, opened: Opened) -> Kept:
-        """Take a request; buffered until `accepted`.
+    def start(self, opened: Opened) -> JournalEntry:
+        """Take a request of a level that is journalled; buffered until `accepted`.
 
         Raises:
             StorageError: it cannot be taken.
         """
-        level = Level(opened.level)
-        if not level.journalled:
-            return Kept(opened, None)
         if (refusal := self.refusal) is not None:
             raise refusal
-        return Kept(opened, self.journal.start(opened))
+        return self.journal.start(opened)
 
-    async def accepted(self, kept: Kept) -> None:
+    async def accepted(self, entry: JournalEntry) -> None:
         """Return when the request is as safe as its level says.
 
         Waits for room in the queue of results too: that is how a slow store slows acceptance.
@@ -311,11 +234,8 @@ class Storage:
         Raises:
             StorageError: it is not, and must not be served.
         """
-        level = Level(kept.opened.level)
-        if not level.journalled:
-            return
         await self._writer.room()
-        if level.synced:
+        if entry.synced:
             await self.journal.sync()
         else:
             self.journal.write()
@@ -337,41 +257,32 @@ class Storage:
         await self.journal.sync()
 
     async def finish(
-        self, kept: Kept, ended: Ended, tokens: TokenLog, *, cached_from: str | None = None
-    ) -> Result | None:
+        self, entry: JournalEntry, ended: Ended, tokens: TokenLog, *, cached_from: str | None = None
+    ) -> Result:
         """Store a generation's result; it is on the disk when this returns.
 
         Args:
             tokens: the whole log, all of which was appended.
 
-        Returns:
-            The result; None at the level memory.
-
         Raises:
             StorageError: it is not stored. With the code storage_full or storage_busy it stays in
                 the journal, and is stored when that is possible.
         """
-        if kept._log is None:
-            return None
-        result = Result.of(kept.opened, tokens, ended, kept.splices, cached_from)
+        result = Result.of(entry.opened, tokens, ended, entry.splices, cached_from)
         # A journal that cannot take the end is no reason not to store the result.
         with contextlib.suppress(StorageError):
-            kept._log.end(ended)
+            entry.end(ended)
             self.journal.write()
         try:
             await self._writer.commit(result)
         except StorageError as error:
             if error.retry:
-                self._unstored[result.id] = (kept, result)
+                self._unstored[result.id] = (entry, result)
                 self._store_refusal = error
                 self._more_unstored.set()
             raise
-        _forget(kept)
+        self.journal.forget(entry)
         return result
-
-    async def discard(self, kept: Kept) -> None:
-        """Forget a generation of which nothing is to be stored. Never raises."""
-        _forget(kept)
 
     async def _store_again(self) -> None:
         """Store results that there was no room for; bounded, since nothing new is taken then."""
@@ -380,13 +291,13 @@ class Storage:
             self._more_unstored = trio.Event()
             while self._unstored:
                 await trio.sleep(PROBE)
-                for kept, result in tuple(self._unstored.values()):
+                for entry, result in tuple(self._unstored.values()):
                     try:
                         await self._writer.commit(result)
                     except StorageError:
                         break
                     del self._unstored[result.id]
-                    _forget(kept)
+                    self.journal.forget(entry)
             self._store_refusal = None
 
     # -- reading ------------------------------------------------------------------------------
@@ -411,8 +322,3 @@ class Storage:
             finally:
                 if store is not None:
                     self._readers.append(store)
-
-
-def _forget(kept: Kept) -> None:
-    if kept._log is not None:
-        kept._log.forget()

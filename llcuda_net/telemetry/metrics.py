@@ -1,8 +1,9 @@
 """What a server counts, in the form that Prometheus reads.
 
-What happens is counted when a request is over; how things stand is read when somebody asks. Nothing
-is done for a token. Labels hold what the operator chose (upstreams, their models) or closed lists
-(states, error codes), never what a client sent. The names of users are of the operator's file.
+What happens is counted when a request is over; how things stand is read when metrics are scraped.
+Nothing is done per token. Labels hold what the operator chose (upstreams, their models) or closed
+lists (states, error codes), never what a client sent. The names of users are from the operator's
+file.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from llcuda_net.errors import RequestError, StorageError
 from llcuda_net.generation.generation import Generation
 from llcuda_net.storage.storage import Storage
 from llcuda_net.telemetry.observers import STATES, UNKNOWN, Backend, Observer, ServerState
-from llcuda_net.telemetry.readiness import Health
+from llcuda_net.telemetry.readiness import Readiness
 from llcuda_protocol import ErrorCode
 
 #: Upper bounds in seconds: of phases, from a template to a long answer; of the mean gap between
@@ -49,15 +50,15 @@ SYNC_BUCKETS = (
     1.0,
     5.0,
 )
-#: Pairs of upstream and model that are told apart; what comes then is counted as "other".
+#: Pairs of upstream and model that have series of their own; all others are counted as "other".
 MAX_PAIRS = 64
-#: Users that are told apart; what others do is counted as of the user "other".
+#: Users that have series of their own; what others do is counted as of the user "other".
 MAX_USERS = 64
 _OTHER = (UNKNOWN, UNKNOWN)
 _PLAIN_TEXT = "text/plain; version=0.0.4; charset=utf-8"
 _WHO = ("upstream", "model")
 _NAMED = ("upstream",)
-#: Of each member of the pool, by the end of the metric's name.
+#: Of each backend of the pool, by the end of the metric's name.
 _GAUGES: tuple[tuple[str, str, Callable[[Backend], float]], ...] = (
     ("up", "Whether it answers, and takes work.", lambda backend: backend.state == "up"),
     ("slots", "Requests at once.", lambda backend: backend.slots),
@@ -80,17 +81,17 @@ class Metrics(Observer):
 
     Args:
         version: of this software.
-        health: through which the server is seen.
+        readiness: has the server's state.
 
     Attributes:
-        sync_seconds: of the journal; observed by whoever has it.
+        sync_seconds: of the journal, which observes it.
     """
 
-    def __init__(self, version: str, health: Health) -> None:
+    def __init__(self, version: str, readiness: Readiness) -> None:
         # The time at which each series was made would double their number.
         prometheus_client.disable_created_metrics()  # type: ignore[no-untyped-call]
         self._version = version
-        self._health = health
+        self._readiness = readiness
         self._pairs: set[tuple[str, str]] = set()
         self._users: dict[str, None] = {}  # in the order in which they came
         self._counted: WeakKeyDictionary[Generation, int] = WeakKeyDictionary()
@@ -135,7 +136,7 @@ class Metrics(Observer):
         )
         self._gap = histogram(
             "llcuda_token_interval_seconds",
-            "Mean time between the tokens of a generation, one observation a generation.",
+            "Mean time between the tokens of a generation, one observation per generation.",
             _WHO,
             buckets=GAP_BUCKETS,
         )
@@ -147,19 +148,23 @@ class Metrics(Observer):
         self._registry.register(_Now(self._now))
         ProcessCollector(registry=self._registry)  # Linux; elsewhere it gives nothing
 
+    def __repr__(self) -> str:
+        series = f"{len(self._pairs)} pairs of upstream and model, {len(self._users)} users"
+        return f"<Metrics: {series}, {self._readiness!r}>"
+
     def add_gauge(self, name: str, help_: str, value: Callable[[], float | None]) -> None:
-        """A figure of another part of the server, read when somebody asks; None: not known."""
+        """Add a gauge of another part of the server, read when scraped; None: not known."""
         self._gauges.append((name, help_, value))
 
     def text(self, accept: str = "") -> tuple[str, bytes]:
-        """Everything, as it stands now, with its content type.
+        """The content type, and all metrics as they stand now.
 
         Args:
-            accept: what the reader understands; OpenMetrics if it says so.
+            accept: the Accept header; OpenMetrics if it names that.
         """
-        standing = self._health.standing
-        if standing is not None:
-            for generation in standing.generations:
+        server = self._readiness.server
+        if server is not None:
+            for generation in server.generations:
                 self._count_tokens(generation, self._pair(generation))
         if "application/openmetrics-text" in accept:
             return openmetrics.CONTENT_TYPE_LATEST, _openmetrics(self._registry)
@@ -168,7 +173,7 @@ class Metrics(Observer):
     # -- what has ended -----------------------------------------------------------------------
 
     def ended(self, generation: Generation) -> None:
-        """See Watch."""
+        """See Observer."""
         pair = self._pair(generation)
         error = generation.error
         code = "" if error is None else _code(error)
@@ -193,11 +198,11 @@ class Metrics(Observer):
                 self._gap.labels(*pair).observe(mean)
 
     def refused(self, error: RequestError) -> None:
-        """See Watch."""
+        """See Observer."""
         self._requests.labels("generate", "refused", _code(error), "", "").inc()
 
     def answered(self, kind: str, error: RequestError | None) -> None:
-        """See Watch."""
+        """See Observer."""
         state, code = ("done", "") if error is None else ("failed", _code(error))
         self._requests.labels(kind, state, code, "", "").inc()
 
@@ -214,8 +219,8 @@ class Metrics(Observer):
         """The labels upstream and model; empty for what was never given to an upstream."""
         if not generation.upstream:
             return "", ""
-        standing = self._health.standing
-        upstream = UNKNOWN if standing is None else standing.name_of(generation.upstream)
+        server = self._readiness.server
+        upstream = UNKNOWN if server is None else server.name_of(generation.upstream)
         pair = upstream, str(generation.model.get("name") or "")
         if pair not in self._pairs:
             if len(self._pairs) >= MAX_PAIRS:
@@ -235,15 +240,15 @@ class Metrics(Observer):
     def _now(self) -> Iterator[Metric]:
         info = {"version": self._version}
         yield InfoMetricFamily("llcuda_build", "The software.", value=info)
-        standing = self._health.standing
-        if standing is None:
+        server = self._readiness.server
+        if server is None:
             yield _gauge("llcuda_ready", "Whether a request would be served.", 0)
             return
-        yield from self._server(standing)
-        yield from _upstreams(standing)
-        yield from self._waiting(standing)
-        if standing.storage is not None:
-            yield from _storage(standing.storage)
+        yield from self._server(server)
+        yield from _upstreams(server)
+        yield from self._waiting(server)
+        if server.storage is not None:
+            yield from _storage(server.storage)
         for name, help_, read in self._gauges:
             value = read()
             if value is not None:
@@ -251,7 +256,7 @@ class Metrics(Observer):
 
     def _server(self, now: ServerState) -> Iterator[Metric]:
         settings = now.settings
-        ready = self._health.reason() is None
+        ready = self._readiness.reason() is None
         yield _gauge("llcuda_ready", "Whether a request would be served.", ready)
         yield _gauge("llcuda_draining", "Whether the server is about to stop.", now.draining)
         yield _gauge("llcuda_requests_running", "Requests that hold a slot.", now.running)
@@ -260,9 +265,9 @@ class Metrics(Observer):
         generations = len(now.generations)
         yield _gauge("llcuda_generations", "Generations that have not ended.", generations)
         yield _gauge("llcuda_streams", "Requests open on connections.", now.streams)
-        yield _gauge("llcuda_connections", "Clients connected.", len(now.sessions))
+        yield _gauge("llcuda_connections", "Clients connected.", len(now.connections.sessions))
         yield _gauge("llcuda_connections_limit", "Clients at once.", settings.max_connections)
-        opened = now.connections_opened
+        opened = now.connections.opened
         yield _counter("llcuda_connections_opened", "Connections since the start.", opened)
 
     def _waiting(self, now: ServerState) -> Iterator[Metric]:
@@ -283,7 +288,7 @@ class Metrics(Observer):
             ("queued", "Requests that wait, by user.", queued),
         ):
             family = GaugeMetricFamily(f"llcuda_user_{kind}", help_, labels=("user",))
-            # Also of those who have nothing under way now: a series that vanishes says nothing.
+            # Also for those who have nothing under way now: a series that vanishes says nothing.
             for user in dict.fromkeys([*self._users, *found]):
                 family.add_metric((user,), found[user])
             yield family
@@ -298,7 +303,7 @@ class _Now(Collector):
 
 
 def _upstreams(now: ServerState) -> Iterator[Metric]:
-    """One series each, whatever its model is: what it runs is told by llcuda_upstream_info."""
+    """One series per backend, whatever its model is: llcuda_upstream_info has the model."""
     backends = {backend.name: backend for backend in now.pool.backends}  # no name twice
     info = InfoMetricFamily("llcuda_upstream", "Of what model it is, and for what.", labels=_NAMED)
     state = GaugeMetricFamily(
@@ -323,7 +328,7 @@ def _upstreams(now: ServerState) -> Iterator[Metric]:
 
 
 def _storage(storage: Storage) -> Iterator[Metric]:
-    journal = storage.journal.figures
+    journal = storage.journal.stats
     name = "llcuda_journal"
     yield _counter(f"{name}_records", "Records appended.", journal.records)
     yield _counter(f"{name}_written_bytes", "Bytes written.", journal.bytes)

@@ -19,7 +19,6 @@ from llcuda_net.generation.generation import Generation
 from llcuda_net.generation.persistence import Persistence
 from llcuda_net.generation.registry import Registry
 from llcuda_net.scheduler.scheduler import Scheduler
-from llcuda_net.server.tcp.session import Session
 from llcuda_net.storage.storage import Storage
 
 log = structlog.get_logger(__name__)
@@ -136,6 +135,26 @@ class Waiting(Protocol):
         """What it wants."""
 
 
+class ClientSession(Protocol):
+    """A client that has been let in."""
+
+    @property
+    def open_streams(self) -> int:
+        """Requests that are open."""
+
+
+class Connections(Protocol):
+    """The clients of a server."""
+
+    @property
+    def opened(self) -> int:
+        """Connections since the start."""
+
+    @property
+    def sessions(self) -> Collection[ClientSession]:
+        """Clients that have been let in."""
+
+
 class Observer:
     """Told of each request once, when it is over; this one does nothing."""
 
@@ -219,8 +238,7 @@ class ServerState:
 
     Attributes:
         draining: whether it stops.
-        sessions: clients that have been let in.
-        connections_opened: since the start.
+        connections: the clients.
         generations: those that have not ended.
         pool: where requests go.
         users: what each user has under way.
@@ -234,15 +252,14 @@ class ServerState:
         pool: Pool,
         scheduler: Scheduler,
         generations: Registry,
-        sessions: Collection[Session],
+        connections: Connections,
         persistence: Persistence,
     ) -> None:
         self.settings = settings
         self.pool = pool
         self.generations = generations
-        self.sessions = sessions
+        self.connections = connections
         self.draining = False
-        self.connections_opened = 0
         self.users: Callable[[], Iterable[UserLoad]] = scheduler.users
         self.waiting: Callable[[], Iterable[Waiting]] = scheduler.waiting
         self._names = Names()
@@ -266,7 +283,7 @@ class ServerState:
     @property
     def streams(self) -> int:
         """Requests that are open on all connections."""
-        return sum(session.open_streams for session in self.sessions)
+        return sum(session.open_streams for session in self.connections.sessions)
 
     @property
     def storage(self) -> Storage | None:

@@ -6,30 +6,33 @@ from llcuda_net.config.upstreams import COMPLETIONS
 from llcuda_net.telemetry.observers import ServerState
 
 
-class Health:
-    """Reads how the server stands; asks nobody, since the pool keeps its members' states fresh.
+class Readiness:
+    """Reads the server's state; asks nobody, since the pool keeps the backends' states fresh.
 
     Attributes:
-        standing: of the server; None while it starts, and when it has stopped.
+        server: the server's state; None while it starts, and when it has stopped.
     """
 
     def __init__(self) -> None:
-        self.standing: ServerState | None = None
+        self.server: ServerState | None = None
+
+    def __repr__(self) -> str:
+        return f"<Readiness: {self.reason() or 'ready'}>"
 
     def reason(self) -> str | None:
-        """Why no request would be served, by what is known now; None: it would be."""
-        standing = self.standing
-        if standing is None:
+        """Why no request would be served, by what is known now; None: one would be."""
+        server = self.server
+        if server is None:
             return "the server is starting, or has stopped"
-        if standing.draining:
+        if server.draining:
             return "the server is draining"
-        refusal = None if standing.storage is None else standing.storage.refusal
+        refusal = None if server.storage is None else server.storage.refusal
         if refusal is not None:
             return f"the store takes nothing: {refusal.message}"
-        serving = [m for m in standing.pool.backends if COMPLETIONS in m.roles]
+        serving = [one for one in server.pool.backends if COMPLETIONS in one.roles]
         if not serving:
             return "there is no upstream for completions"
         if any(backend.state == "up" for backend in serving):
             return None
-        told = [f"{backend.name}: {backend.reason or backend.state}" for backend in serving]
-        return "no upstream answers: " + "; ".join(told)
+        reasons = (f"{backend.name}: {backend.reason or backend.state}" for backend in serving)
+        return "no upstream answers: " + "; ".join(reasons)

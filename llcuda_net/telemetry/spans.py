@@ -1,4 +1,4 @@
-"""What a trace tells of a generation: its phases, and figures; never what was asked or answered.
+"""What a trace has of a generation: its phases and numbers; never its prompt or answer.
 
 Attributes have OpenTelemetry's names for generative AI where there are any, else our own.
 """
@@ -13,7 +13,7 @@ from llcuda_net.generation.outcome import Times
 
 Value = str | bool | int | float | list[str]
 
-#: Sampling parameters that are told, by llama-server's names: figures all of them.
+#: Sampling parameters that are in a trace, by llama-server's names: all of them numbers.
 _PARAMETERS = {
     "n_predict": "max_tokens",
     "temperature": "temperature",
@@ -47,11 +47,11 @@ class Phase(NamedTuple):
 
 
 class Splice(NamedTuple):
-    """It went on after the loss of what ran it.
+    """The generation went on after the loss of what ran it.
 
     Attributes:
         at: nanoseconds since 1970.
-        position: the piece from which on.
+        position: the first piece after it.
     """
 
     at: int
@@ -59,17 +59,17 @@ class Splice(NamedTuple):
 
 
 def operation(generation: Generation) -> str:
-    """What was asked for, in OpenTelemetry's words."""
+    """The operation, in OpenTelemetry's words."""
     return "text_completion" if generation.messages is None else "chat"
 
 
 def model(generation: Generation) -> str:
-    """The name of the model that ran it, or was to; empty where none is known."""
+    """The name of the model that ran it, or was to run it; empty where none is known."""
     return str(generation.model.get("name") or generation.model_name or "")
 
 
 def phases(times: Times, prompt_ms: float) -> Iterator[Phase]:
-    """Those that there were, by their beginnings.
+    """The phases that there were, by their beginnings.
 
     Args:
         prompt_ms: how long the upstream read the prompt, by its own account; 0: not known.
@@ -83,12 +83,12 @@ def phases(times: Times, prompt_ms: float) -> Iterator[Phase]:
         ("persist", times.over, times.stored),
     )
     for name, start, end in marks:
-        # One that was sent again has times of its last run beside its first token's.
+        # Sent again, it has the times of its last run beside that of its first token.
         if start is None or end is None or end < start:
             continue
         yield Phase(name, start, end)
         if name == "first_token" and prompt_ms:
-            # Said as a length only: it ends with the first token.
+            # Reported as a length only: it ends with the first token.
             yield Phase("prompt", max(start, end - prompt_ms / 1e3), end, name)
 
 
@@ -97,17 +97,17 @@ def splices(generation: Generation) -> list[Splice]:
     found: list[Splice] = []
     last = 0
     for position, epoch in generation.splices:
-        if epoch != last:  # a failover keeps the epoch, and its time is not told by it
+        if epoch != last:  # a failover keeps the epoch, which is not its time
             found.append(Splice((epoch >> _EPOCH_BITS) * 1_000_000, position))
             last = epoch
     return found
 
 
 def attributes(generation: Generation, upstream: str) -> dict[str, Value]:
-    """The figures of a generation that has ended.
+    """The attributes of a generation that has ended.
 
     Args:
-        upstream: what the one is called that it was last dispatched to; empty: none.
+        upstream: the name of the one that it was last dispatched to; empty: none.
     """
     times = generation.times
     found: dict[str, Value] = {

@@ -1,4 +1,4 @@
-"""What a status request is answered with; SPEC.md names the keys."""
+"""The answer to a status request; SPEC.md names the keys."""
 
 from __future__ import annotations
 
@@ -21,20 +21,20 @@ from llcuda_net.upstream.backend import Backend
 from llcuda_net.upstream.pool import Pool
 from llcuda_net.util.version import package_version
 
-#: Waiting requests that are told of.
+#: Waiting requests that are listed.
 _MOST_WAITING = 100
 #: Seconds over which a rate is a mean, at least.
 _WINDOW = 2.0
 
 
 class Rate:
-    """How fast a count has grown lately, as far as somebody looks now and then."""
+    """How fast a count has grown lately, from the moments at which it was read."""
 
     def __init__(self) -> None:
         self._marks: list[tuple[float, int]] = []
 
     def __call__(self, count: int) -> float:
-        """The count stands here now: how much it grows a second."""
+        """How much the count grows per second, given what it is now."""
         now = trio.current_time()
         while len(self._marks) > 1 and self._marks[1][0] <= now - _WINDOW:
             del self._marks[0]
@@ -45,13 +45,13 @@ class Rate:
 
 
 class Reporter:
-    """Counts what has ended, and tells how a server stands."""
+    """Counts what has ended, and reports how a server stands."""
 
     def __init__(
         self, pool: Pool, scheduler: Scheduler, registry: Registry, persistence: Persistence
     ) -> None:
         self._pool = pool
-        self._admission = scheduler
+        self._scheduler = scheduler
         self._registry = registry
         self._persistence = persistence
         self._started = trio.current_time()
@@ -64,6 +64,10 @@ class Reporter:
         self._made: Counter[str] = Counter()
         self._credited: WeakKeyDictionary[Generation, int] = WeakKeyDictionary()
         self._rates: dict[str, Rate] = {}
+
+    def __repr__(self) -> str:
+        ended = ", ".join(f"{count} {state}" for state, count in self._ended.items())
+        return f"<Reporter: {ended or 'nothing ended yet'}, {self._streamed} pieces>"
 
     def ended(self, generation: Generation) -> None:
         """A generation is over."""
@@ -82,7 +86,7 @@ class Reporter:
         return self._rates.setdefault(url, Rate())(self._made[url])
 
     def report(self, user: User, *, draining: bool, connections: int) -> dict[str, Any]:
-        """How it stands, as far as a user may know: an admin everything."""
+        """How the server stands, as far as a user may know; an admin may know everything."""
         for generation in self._registry:
             self._credit(generation)
         tokens = self._streamed + sum(len(g.pieces) for g in self._registry)
@@ -98,10 +102,10 @@ class Reporter:
                 "draining": draining,
             },
             "connections": connections,
-            "streams": sum(generation.readers for generation in self._registry),
+            "streams": sum(len(generation.readers) for generation in self._registry),
             "requests": {
-                "running": self._admission.running,
-                "queued": self._admission.queued,
+                "running": self._scheduler.running,
+                "queued": self._scheduler.queued,
                 "done": self._ended[State.DONE],
                 "failed": self._ended[State.FAILED],
                 "cancelled": self._ended[State.CANCELLED],
@@ -126,7 +130,7 @@ class Reporter:
                     "queued": load.queued,
                     "served": load.served,
                 }
-                for load in self._admission.users()
+                for load in self._scheduler.users()
                 if user.admin or load.name == user.name
             ],
             "queue": [
@@ -134,7 +138,7 @@ class Reporter:
                 for ticket in itertools.islice(
                     (
                         ticket
-                        for ticket in self._admission.waiting()
+                        for ticket in self._scheduler.waiting()
                         if user.admin or ticket.slot_request.user.name == user.name
                     ),
                     _MOST_WAITING,
@@ -190,12 +194,12 @@ def _store(persistence: Persistence) -> dict[str, Any]:
     storage = persistence.storage
     if storage is None:
         return {}
-    figures = storage.journal.figures
+    stats = storage.journal.stats
     return {
         "store": {
             "level": str(persistence.level(None)),
-            "journal_records": figures.records,
-            "journal_bytes": figures.bytes,
+            "journal_records": stats.records,
+            "journal_bytes": stats.bytes,
             "results": storage.committed,
             "backlog": storage.backlog,
             "unstored": len(storage.unstored),

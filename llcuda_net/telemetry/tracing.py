@@ -1,8 +1,8 @@
 """`--otlp-endpoint`: a trace of each generation, for an OpenTelemetry collector.
 
-Spans are made when a generation has ended, and sent from a thread of the SDK's: a collector that is
+Spans are made when a generation has ended, and sent from a thread of the SDK: a collector that is
 slow, or not there, holds nothing up; what it does not take in time is lost. The SDK's own variables
-(OTEL_EXPORTER_OTLP_HEADERS, OTEL_TRACES_SAMPLER, OTEL_SERVICE_NAME and others) count.
+(OTEL_EXPORTER_OTLP_HEADERS, OTEL_TRACES_SAMPLER, OTEL_SERVICE_NAME and others) apply.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import logging
 import math
 import time
 from collections.abc import Callable
+from functools import partial
 from urllib.parse import urlsplit
 
 import structlog
@@ -36,10 +37,10 @@ log = structlog.get_logger(__name__)
 
 #: Seconds for what is left to be sent when the server stops.
 FLUSH = 3.0
-#: Spans that may wait to be sent: of a thousand generations.
+#: Spans that may wait to be sent: those of a thousand generations.
 _QUEUE = 8192
 _PATH = "/v1/traces"
-#: Seconds between two lines of the log about a collector that does not take what it is sent.
+#: Seconds between two log lines about a collector that does not take what it is sent.
 _QUIET = 60.0
 
 
@@ -49,13 +50,17 @@ class Tracing(Observer):
     Args:
         exporter: where spans go.
         version: of this software.
-
-    Attributes:
-        name_of: what an upstream is called, given its URL.
+        name_of: returns the name of an upstream, given its URL.
     """
 
-    def __init__(self, exporter: SpanExporter, version: str) -> None:
-        self.name_of: Callable[[str], str] = lambda url: url
+    def __init__(
+        self,
+        exporter: SpanExporter,
+        version: str,
+        name_of: Callable[[str], str] = lambda url: url,
+    ) -> None:
+        self._name_of = name_of
+        self._version = version
         ours = Resource({"service.name": "llcuda-server", "service.version": version})
         self._provider = TracerProvider(
             resource=ours.merge(OTELResourceDetector().detect()),
@@ -64,16 +69,19 @@ class Tracing(Observer):
         self._provider.add_span_processor(BatchSpanProcessor(exporter, max_queue_size=_QUEUE))
         self._tracer = self._provider.get_tracer("llcuda_net", version)
 
+    def __repr__(self) -> str:
+        return f"<Tracing: of version {self._version}>"
+
     def ended(self, generation: Generation) -> None:
-        """See Watch."""
+        """See Observer."""
         now = trio.current_time()
-        # What the wall says now, less what the monotonic clock says now.
+        # The wall clock less the monotonic clock.
         since_1970 = time.time_ns() - round(now * 1e9)
 
         def wall(moment: float) -> int:
             return since_1970 + round(moment * 1e9)
 
-        upstream = self.name_of(generation.upstream) if generation.upstream else ""
+        upstream = self._name_of(generation.upstream) if generation.upstream else ""
         name = f"{spans.operation(generation)} {spans.model(generation)}".rstrip()
         root = self._tracer.start_span(
             name,
@@ -86,8 +94,8 @@ class Tracing(Observer):
             for at, position in spans.splices(generation):
                 root.add_event("llcuda.splice", {"llcuda.position": position}, timestamp=at)
             for one in generation.failovers:
-                told = {"llcuda.position": one.position}
-                root.add_event("llcuda.failover", told, timestamp=wall(one.at))
+                position_of = {"llcuda.position": one.position}
+                root.add_event("llcuda.failover", position_of, timestamp=wall(one.at))
             if generation.state in (State.FAILED, State.INTERRUPTED):
                 # The code alone: a message may quote what the client sent.
                 code = None if generation.error is None else str(generation.error.code)
@@ -118,7 +126,7 @@ class Tracing(Observer):
 
 
 class _Rarely(logging.Handler):
-    """Of what the SDK says, one line in a while: it says the same for every try."""
+    """Logs one line of the SDK's once in a while: it repeats the same for every try."""
 
     def __init__(self) -> None:
         super().__init__(logging.WARNING)
@@ -131,11 +139,11 @@ class _Rarely(logging.Handler):
             log.warning("traces_not_sent", reason=record.getMessage())
 
 
-def open_tracing(endpoint: str, version: str) -> Tracing:
-    """Traces for the collector at a URL.
+def open_tracing(endpoint: str, version: str) -> Callable[[Callable[[str], str]], Tracing]:
+    """What makes the traces for the collector at a URL, given `name_of` (see Tracing).
 
     Raises:
-        ConfigError: it is no URL that traces could be sent to.
+        ConfigError: traces cannot be sent to that URL.
     """
     try:
         parts = urlsplit(endpoint)
@@ -150,4 +158,5 @@ def open_tracing(endpoint: str, version: str) -> Tracing:
     library = logging.getLogger("opentelemetry")
     library.handlers, library.propagate = [_Rarely()], False
     url = endpoint.rstrip("/")
-    return Tracing(OTLPSpanExporter(url if url.endswith(_PATH) else url + _PATH), version)
+    exporter = OTLPSpanExporter(url if url.endswith(_PATH) else url + _PATH)
+    return partial(Tracing, exporter, version)

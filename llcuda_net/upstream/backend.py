@@ -1,112 +1,120 @@
-"""One upstream of the pool: its slots, how it does, and the task that watches it.
+"""One upstream of the pool, as far as it is known, and the leases of its slots.
 
-1. Work is given only while its breaker is closed, and only into slots known to be free.
-2. An upstream is believed when it makes tokens, not when it says that it is healthy: one that is
-   half open is made to make one, and one whose streams stand still is given up.
-3. What its process held is gone when the process is; when it is back it is asked anew what it is.
+1. Work is given only while the circuit breaker is closed, and only into slots known to be free.
+2. A `Backend` is state: it does no I/O and knows nobody. Its methods return whether the pool must
+   look at it again, because a slot is free, because it is up or down, or because of its model.
+3. `Lease` (for one request) and `HealthCheck` (for as long as the backend is in the pool) do the
+   I/O, report to the backend what they see, and pass on what it returns.
+4. What the process behind an upstream held is gone when the process is.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import structlog
 import trio
 
-from llcuda_net.config.upstreams import COMPLETIONS, Spec
+from llcuda_net.config.upstreams import COMPLETIONS, UpstreamSpec
 from llcuda_net.errors import RequestError, UpstreamStalled
-from llcuda_net.upstream.circuit_breaker import Breaker
+from llcuda_net.upstream.circuit_breaker import CircuitBreaker
 from llcuda_net.upstream.circuit_breaker import State as BreakerState
-from llcuda_net.upstream.interface import Properties, Upstream
-from llcuda_net.upstream.lease import DOWN, Lease, Requirement
+from llcuda_net.upstream.interface import (
+    DOWN,
+    CompletionEvent,
+    Properties,
+    Requirement,
+    Upstream,
+)
 from llcuda_net.upstream.model.fingerprint import (
     Fingerprint,
-    Told,
+    ReportedFingerprint,
     plain_fingerprint,
     same_model,
 )
-from llcuda_net.upstream.model.identity import Identity, Signature, alike, probe
-from llcuda_net.upstream.prefix_cache import Trust
+from llcuda_net.upstream.model.identity import Identity, Signature, alike
+from llcuda_net.upstream.prefix_cache import BLOCK, CHARACTERS_A_TOKEN, HitRate, chain_of
 from llcuda_net.upstream.slots import Slot, Slots, Use
-from llcuda_protocol import ErrorCode
 
 log = structlog.get_logger(__name__)
-
-#: Seconds between two looks at an upstream that works.
-LOOK = 1.0
-#: Seconds between two looks at slots that are being released, at first and at most.
-FIRST_PAUSE, LONGEST_PAUSE = 0.004, 0.25
-#: Seconds for an answer to "are you there", and of silence on a stream after which, if there is no
-#: such answer either, the stream is cut.
-PATIENCE = 2.0
-SILENT = 5.0
-#: Seconds after which a slot counts as released where the upstream does not tell.
-UNTOLD = 1.0
 
 
 class Backend:
     """An upstream in the pool.
 
     Args:
-        upstream: who answers.
-        folder: where hashes of model files are kept.
+        spec: how the operator describes it.
+        upstream: answers requests.
+        folder: where hashes of model files are kept; None: none are kept.
         model: the model's file, where it is known.
+        restarts: returns how often it was started again, where that is in our hands.
 
     Attributes:
-        on_change: called when there may be room for work, or the model is known.
-        leases: of slots that are in use.
-        draining: it gets no more work.
         table: its slots.
-        restarted: tells how often it was started again, where that is in our hands.
-        failures: how often it failed at a request.
-        failovers: how many generations went on elsewhere.
-        group: the model it serves, by the pool's key; empty while that is not known.
+        breaker: whether it may be given work, by how it has done.
+        hit_rate: how often its prompt cache held what it was expected to hold.
+        leases: of the slots that are in use.
+        draining: it gets no more work.
+        watched: a health check runs; without one it counts as up.
+        was_up: it has answered at least once.
+        failures: requests that it failed at.
+        failovers: generations that went on elsewhere.
+        down_since: when it last went down, on trio's clock.
+        silent_since: since when it has not answered a health check, on trio's clock; None: it does.
+        reports_slots: it has /slots, as far as is known of this process.
+        signature: of its model; None: not known.
+        named: its properties, and how it then called its model in an answer.
+        model_key: the pool's key of its model; empty while that is not known.
+        key_expired: it reports another model than before, and the pool has not looked at it since.
+        attention: set when the health check should not wait for its next turn.
     """
 
     def __init__(
         self,
-        spec: Spec,
+        spec: UpstreamSpec,
         upstream: Upstream,
         *,
         folder: Path | None = None,
         model: Path | None = None,
+        restarts: Callable[[], int] = lambda: 0,
     ) -> None:
         self.spec = spec
         self.upstream = upstream
         self.table = Slots()
-        self.breaker = Breaker()
-        self.trust = Trust()
+        self.breaker = CircuitBreaker()
+        self.hit_rate = HitRate()
         self.leases: set[Lease] = set()
         self.draining = False
         self.watched = False
         self.was_up = False
-        self.restarted: Callable[[], int] = lambda: 0
         self.failures = 0
         self.failovers = 0
         self.down_since = 0.0
+        self.silent_since: float | None = None
+        self.reports_slots = True
         self.signature: Signature | None = None
-        #: What it had said of itself, and what it then called its model in an answer.
         self.named: tuple[Properties, str] | None = None
         self.model_key = ""
-        self.on_change: Callable[[], None] = lambda: None
-        self.wants_signature: Callable[[], bool] = lambda: False
-        # Nobody asks for the file's hash where nothing is kept and nothing compared.
-        self.fingerprint: Fingerprint | Told = (
-            Told(upstream)
+        self.key_expired = False
+        self.attention = trio.Event()
+        # The file's hash is of no use where nothing is kept and nothing compared.
+        self.fingerprint: Fingerprint | ReportedFingerprint = (
+            ReportedFingerprint(upstream)
             if folder is None and model is None
             else Fingerprint(upstream, folder, model)
         )
-        self._told: dict[str, Any] = {}
-        self._silent_since: float | None = None
-        self._tells_slots = True
-        #: Roles that it was given, and does not have: it was started for embeddings only.
+        self._restarts = restarts
+        self._reported: dict[str, Any] = {}
+        #: Roles that it was given and does not have: it was started for embeddings only.
         self._lacks: frozenset[str] = frozenset()
-        self._wake = trio.Event()
-        self._pause = FIRST_PAUSE
-        self._checked = -math.inf
+
+    def __repr__(self) -> str:
+        why = f" ({self.reason})" if self.reason else ""
+        model = f"{self.model or 'unknown'} [{self.model_key or 'no key'}]"
+        return f"<Backend {self.name}: {self.state}{why}, model {model}, {self.table!r}>"
 
     # -- as it stands -------------------------------------------------------------------------
 
@@ -136,15 +144,15 @@ class Backend:
 
     @property
     def model(self) -> str:
-        """What its model is called, or was when it was there last; empty until that is known."""
+        """The name of its model, or of the one that it had last; empty until that is known."""
         if self.spec.model is not None:
             return self.spec.model
         properties = self.upstream.properties
-        return properties.model if properties is not None else self._told.get("name", "")
+        return properties.model if properties is not None else self._reported.get("name", "")
 
     @property
     def identity(self) -> Identity:
-        """What tells its model from others."""
+        """What distinguishes its model from others."""
         known = self.fingerprint().get("hash")
         return Identity(self.spec.model, known, self.signature)
 
@@ -171,7 +179,7 @@ class Backend:
     @property
     def restarts(self) -> int:
         """How often it was started again, where that is in our hands."""
-        return self.restarted()
+        return self._restarts()
 
     @property
     def free(self) -> int:
@@ -183,8 +191,8 @@ class Backend:
         """Slots that work for us."""
         return self.table.count(Use.BUSY)
 
-    def may(self, requirement: Requirement) -> bool:
-        """Whether it could meet a need, were a slot free."""
+    def meets(self, requirement: Requirement) -> bool:
+        """Whether it could serve a request, if a slot were free."""
         if requirement.only is not None and requirement.only != self.name:
             return False
         return (
@@ -193,226 +201,229 @@ class Backend:
             and (self.model_key == requirement.model or not requirement.model)
         )
 
-    # -- work ---------------------------------------------------------------------------------
+    # -- how it does; each returns whether the pool must look at it again -----------------------
 
-    def lease(self, requirement: Requirement, slot: Slot, blocks: int, holder: str) -> Lease:
-        """Give out a slot."""
-        lease = Lease(self, slot, requirement, blocks, holder)
-        self.leases.add(lease)
-        return lease
-
-    def failed(self, error: RequestError) -> None:
-        """It failed at a request."""
-        self.failures += 1
-        if error.code in DOWN:
-            self._gone()
-            self._down(error.message)
-        elif self.breaker.failed():
-            # Not in its own words, which may quote what was asked: others read this.
-            self._down("answers with errors")
-        self._wake.set()
-
-    def record_success(self) -> None:
+    def record_success(self) -> bool:
         """It has done what was asked of it."""
         was_up = self.breaker.closed
-        self.breaker.ok()
+        self.breaker.record_success()
         if not was_up:
-            self._silent_since = None
+            self.silent_since = None
             log.info("upstream_up", upstream=self.name, model=self.model, slots=len(self.table))
-            self.on_change()
+        return not was_up
 
-    def verify(self, slot: Slot) -> None:
-        """A slot was given back whose request was broken off: look until it is free."""
-        if not self.watched:
-            slot.turn(Use.FREE)
-            return
-        self._pause = FIRST_PAUSE
-        self._wake.set()
+    def record_failure(self, error: RequestError) -> bool:
+        """It failed at a request."""
+        self.failures += 1
+        self.attention.set()
+        if error.code in DOWN:
+            self.process_lost()
+            return self.mark_down(error.message)
+        # Not in its own words, which may quote what was asked: others read this.
+        return self.breaker.record_failure() and self.mark_down("answers with errors")
 
-    def hurry(self) -> None:
-        """There is reason to think that it is back, as another process."""
-        self._gone()
-        self.breaker.hurry()
-        self._wake.set()
-
-    def _down(self, reason: str) -> None:
+    def mark_down(self, reason: str) -> bool:
+        """It gets no work until it has passed a probe."""
         if self.breaker.closed:
             self.down_since = trio.current_time()
             log.warning("upstream_down", upstream=self.name, reason=reason)
         self.breaker.trip(reason)
-        self.on_change()  # what waited for it may do with another one
+        return True  # what waited for it may go elsewhere
 
-    def _gone(self) -> None:
+    def process_lost(self) -> None:
+        """Forget what its process held and reported: another one may answer next."""
         self.upstream.forget()
         self.table.lost()
-        self._tells_slots, self._lacks = True, frozenset()  # as far as we know
+        self.reports_slots, self._lacks = True, frozenset()
 
-    # -- the watch ----------------------------------------------------------------------------
+    def expect_back(self) -> None:
+        """Another process is about to answer: probe it without a pause."""
+        self.process_lost()
+        self.breaker.retry_now()
+        self.attention.set()
+
+    # -- what it is; each returns whether the pool must look at it again ------------------------
+
+    def learn(self, properties: Properties) -> bool:
+        """Note what the upstream reports of itself."""
+        self.was_up = True
+        reported = plain_fingerprint(properties)
+        if self._reported and not same_model(self._reported, reported):
+            self.signature = None
+            self.key_expired = True
+        self._reported = reported
+        return self._resize(properties) or self.key_expired
+
+    def apply(self, spec: UpstreamSpec) -> bool:
+        """Apply a changed spec, in which weight or slots are different."""
+        self.spec = spec
+        properties = self.upstream.properties
+        return properties is not None and self._resize(properties)
+
+    def _resize(self, properties: Properties) -> bool:
+        count = properties.slots
+        if self.spec.slots is not None:
+            count = min(count, self.spec.slots)
+        if self.table.known and len(self.table) == count:
+            return False
+        self.table.resize(count)
+        return True
+
+    def sign(self, signature: Signature) -> bool:
+        """Note the signature of its model; where that has changed, its key is void."""
+        if self.signature is not None and not alike(self.signature, signature):
+            self.model_key = ""
+        self.signature = signature
+        return True
+
+    def lacks_completions(self) -> None:
+        """It was started for embeddings only."""
+        log.info("upstream_completes_nothing", upstream=self.name)
+        self._lacks = frozenset({COMPLETIONS})
+
+    def end_aborted(self, slot: Slot) -> None:
+        """Take back a slot whose request was broken off: free once the upstream has released it."""
+        slot.chain = ()
+        slot.turn(Use.RELEASING, slot.holder)
+        if self.watched:
+            self.attention.set()
+        else:
+            slot.turn(Use.FREE)
+
+
+class Lease:
+    """A slot that one request holds, until `release`.
+
+    Args:
+        blocks: how many blocks of its prompt the slot is expected to hold already.
+        holder: the user's name, for reports.
+        on_change: called when the pool must look at the backend again.
+
+    Attributes:
+        backend: whose slot it is.
+        slot: which.
+        reading: a long prompt is being read.
+    """
+
+    def __init__(
+        self,
+        backend: Backend,
+        slot: Slot,
+        requirement: Requirement,
+        blocks: int = 0,
+        holder: str = "",
+        on_change: Callable[[], None] = lambda: None,
+    ) -> None:
+        self.backend = backend
+        self.slot = slot
+        self.reading = requirement.long
+        self._on_change = on_change
+        self._scope = trio.CancelScope()
+        self._progress: Callable[[], float] = lambda: 0.0
+        self._expected = blocks * BLOCK / CHARACTERS_A_TOKEN
+        self._ended = False
+        self._sent = False
+        self._began = trio.current_time()
+        self._cut = ""
+        slot.turn(Use.BUSY, holder)
+        backend.leases.add(self)
+
+    def __repr__(self) -> str:
+        state = "released" if self._ended else "sent" if self._sent else "held"
+        cut = f", cut: {self._cut}" if self._cut else ""
+        slot = f"slot {self.slot.number} of {self.backend.name}"
+        return f"<Lease {slot}: {state} by {self.slot.holder or 'nobody named'}{cut}>"
+
+    @property
+    def params(self) -> dict[str, int]:
+        """The parameters with which a completion runs in this very slot."""
+        return {"id_slot": self.slot.number} if self.backend.table.known else {}
+
+    @property
+    def was_sent(self) -> bool:
+        """Whether the upstream has the request, and has not reported its end."""
+        return self._sent
+
+    @property
+    def silent_since(self) -> float:
+        """When the upstream last did anything for the request, on trio's clock."""
+        return max(self._began, self._progress())
 
     async def properties(self) -> Properties:
-        """What it is; asked for where that is not known, and so are its slots then.
+        """What the upstream is; asked where that is not known.
 
         Raises:
             RequestError: it does not say.
         """
-        properties = await self.upstream.ask()
-        self.was_up = True
-        self._tell(plain_fingerprint(properties))
-        self._fit(properties)
+        properties = await self.backend.upstream.ask()
+        self._report(self.backend.learn(properties))
         return properties
 
-    def take(self, spec: Spec) -> None:
-        """Be described otherwise: by another weight, or number of slots."""
-        self.spec = spec
-        if self.upstream.properties is not None:
-            self._fit(self.upstream.properties)
+    @contextmanager
+    def use(self, progress: Callable[[], float] = lambda: 0.0) -> Iterator[None]:
+        """Enclose whatever uses the slot.
 
-    def _fit(self, properties: Properties) -> None:
-        count = properties.slots
-        if self.spec.slots is not None:
-            count = min(count, self.spec.slots)
-        if not self.table.known or len(self.table) != count:
-            self.table.resize(count)
-            self.on_change()
+        Args:
+            progress: returns when the last token came, on trio's clock.
 
-    def _tell(self, told: dict[str, Any]) -> None:
-        """It says this of itself now: another model than it had is to be told from others anew."""
-        if self._told and not same_model(self._told, told):
-            self.signature = None
-            if self.spec.model is None and self.wants_signature():
-                self.model_key = ""
-        self._told = told
+        Raises:
+            UpstreamStalled: the upstream has fallen silent, and `cut` was called.
+        """
+        self._progress = progress
+        with self._scope:
+            yield
+        if self._scope.cancelled_caught and self._cut:
+            raise UpstreamStalled(f"the upstream {self._cut}", retry=True)
 
-    async def watch(self) -> None:
-        """Look after it until cancelled."""
-        self.watched = True
-        async with trio.open_nursery() as nursery:
-            if isinstance(self.fingerprint, Fingerprint):
-                nursery.start_soon(self.fingerprint.run)
-            while True:
-                try:
-                    await self._look() if self.breaker.closed else await self._probe()
-                except RequestError as error:
-                    if error.code in DOWN:
-                        self._gone()
-                    self._down(error.message)
-                    if error.code == ErrorCode.UPSTREAM_UNAVAILABLE:
-                        self._cut_silent(self.down_since)
-                except Exception:  # a bug here must not end the server
-                    log.exception("watch_failed", upstream=self.name)
-                    self._down("could not be watched")
-                await self._rest()
+    def sent(self) -> None:
+        """The upstream works at it from now on."""
+        self._sent = True
+        self._began = trio.current_time()
 
-    async def _rest(self) -> None:
-        """Until the next look is due, or something has happened."""
-        now = trio.current_time()
-        pause = LOOK
-        if self.releasing:
-            pause = self._pause
-            self._pause = min(2 * self._pause, LONGEST_PAUSE)
-        while trio.current_time() < (now + pause if self.breaker.closed else self.breaker.retry_at):
-            until = now + pause if self.breaker.closed else self.breaker.retry_at
-            with trio.move_on_at(until):
-                await self._wake.wait()
-            if self._wake.is_set():
-                self._wake = trio.Event()
-                if self.breaker.closed:
-                    return
+    def first_token(self) -> None:
+        """The prompt has been read."""
+        self._report(self.reading)
+        self.reading = False
 
-    async def _look(self) -> None:
-        """See that it is there, and which of its slots work."""
-        if self.upstream.properties is None or not self.table.known:
-            await self.properties()
-        if self.signature is None and self.wants_signature():
-            await self._sign()
-        if trio.current_time() >= self._checked + LOOK:
-            with trio.move_on_after(PATIENCE) as scope:
-                await self.upstream.check()
-            if scope.cancelled_caught:
-                self._is_silent()
-                return
-            self._checked = trio.current_time()
-            self._silent_since = None
-        if self.releasing or self.foreign or self.leases:
-            await self._look_at_slots()
+    def done(self, text: str, final: CompletionEvent | None) -> None:
+        """The upstream has reported the end, and so has released the slot.
 
-    async def _look_at_slots(self) -> None:
-        asked = trio.current_time()
-        busy = None
-        if self._tells_slots:
-            with trio.move_on_after(PATIENCE) as scope:
-                busy = await self.upstream.slots()
-                self._tells_slots = busy is not None
-            if scope.cancelled_caught:
-                return  # it answers between two steps, and a step over a long prompt takes long
-        table = self.table
-        if busy is not None and len(busy) < len(table):
-            busy = None  # what it does not tell of would never be free again
-        if table.untold(asked - UNTOLD) if busy is None else table.told(busy, asked):
-            self.on_change()
+        Args:
+            text: prompt and answer, as the slot holds them now.
+        """
+        self._sent = False
+        self.slot.chain = chain_of(text)
+        self._report(self.backend.record_success())
+        if final is not None and final.timings is not None:
+            self.backend.hit_rate.record(self._expected, final.timings.cache_n)
 
-    def _is_silent(self) -> None:
-        """It does not even say that it is there: what stands still is to go on elsewhere."""
-        now = trio.current_time()
-        if self._silent_since is None:
-            self._silent_since = now - PATIENCE
-        if now - self._silent_since < SILENT:
+    def failed(self, error: RequestError) -> None:
+        """The upstream failed at it."""
+        self._report(self.backend.record_failure(error))
+
+    def cut(self, reason: str) -> None:
+        """Cancel whatever uses the slot: the upstream has fallen silent."""
+        self._cut = reason
+        self._scope.cancel()
+
+    def release(self) -> None:
+        """Give the slot back; idempotent. A request that was broken off is awaited first."""
+        if self._ended:
             return
-        reason = f"has said nothing for {now - self._silent_since:.0f} s"
-        self._down(reason)
-        self._cut_silent(self._silent_since)
+        self._ended = True
+        self.backend.leases.discard(self)
+        if self._sent:
+            self.backend.end_aborted(self.slot)
+        else:
+            self.slot.turn(Use.FREE)
+        self._report(self.backend.draining)  # it may leave now
 
-    async def _probe(self) -> None:
-        """It was down: see whether it makes a token."""
-        self.breaker.probe()
-        with trio.move_on_after(PATIENCE) as scope:
-            await self.upstream.check()
-        if scope.cancelled_caught:
-            self._is_silent_still()
-            return
-        await self.properties()
-        if self.releasing:
-            await self._look_at_slots()
-        if not self.free and not self.leases and self.releasing:
-            raise UpstreamStalled("it still works at what was broken off", retry=True)
-        await self._sign()
-        self.record_success()
+    def _report(self, changed: bool) -> None:
+        if changed:
+            self._on_change()
 
-    def _is_silent_still(self) -> None:
-        self.breaker.trip(f"does not answer within {PATIENCE:g} s")
-        self._cut_silent(self.down_since)
 
-    def _cut_silent(self, since: float) -> None:
-        """It is not there since then: what has stood still as long is to go on elsewhere."""
-        now = trio.current_time()
-        for lease in tuple(self.leases):
-            silence = now - max(since, lease.silent_since)
-            if silence >= SILENT:
-                lease.cut(f"has said nothing for {silence:.0f} s")
-
-    async def _sign(self) -> None:
-        """Have it make a token, if it is one that makes any and has a slot free for that."""
-        if COMPLETIONS not in self.roles:
-            return
-        found = self.table.best(())
-        if found is None:
-            return  # whoever has its slots will learn whether it works
-        slot = found[0]
-        number = slot.number if self.table.known else None
-        slot.turn(Use.BUSY)
-        signature: Signature = {}
-        try:
-            signature = await probe(self.upstream, number)
-        except BaseException as error:
-            if getattr(error, "code", None) != ErrorCode.UNSUPPORTED:
-                slot.turn(Use.RELEASING)
-                raise
-            log.info("upstream_completes_nothing", upstream=self.name)
-            self._lacks = frozenset({COMPLETIONS})
-        finally:
-            slot.chain = ()  # it holds the probe now
-        slot.turn(Use.FREE)
-        if self.signature is not None and not alike(self.signature, signature):
-            self.model_key = ""  # another model than it had
-        self.signature = signature
-        self.on_change()
+def held(lease: object) -> Lease:
+    """The lease of a ticket that has its turn."""
+    assert isinstance(lease, Lease)
+    return lease

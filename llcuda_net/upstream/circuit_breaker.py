@@ -1,7 +1,7 @@
 """A circuit breaker: whether work may be given to an upstream, by how it has done so far.
 
-    closed --trip, or failures in a row--> open --its pause is over--> probing
-    probing --ok--> closed;  probing --failed--> open, for twice as long
+    closed --tripped, as after some failures in a row--> open --its pause is over--> half open
+    half open --success--> closed;  half open --tripped--> open, for twice as long
 
 M. Nygard, "Release It!" (2nd edition, 2018), chapter 5. No I/O; the clock is trio's.
 """
@@ -20,20 +20,20 @@ FIRST_PAUSE, LONGEST_PAUSE = 0.5, 15.0
 
 
 class State(StrEnum):
-    """Where a breaker stands."""
+    """Whether work may be given: CLOSED yes, OPEN no, HALF_OPEN one attempt that decides."""
 
     CLOSED = "closed"
     OPEN = "open"
-    HALF_OPEN = "probing"
+    HALF_OPEN = "half_open"
 
 
-class Breaker:
-    """One upstream's.
+class CircuitBreaker:
+    """The circuit breaker of one upstream.
 
     Attributes:
         state: see State.
         reason: why it is not closed.
-        retry_at: while it is open: when it may be probed, on trio's clock.
+        retry_at: while it is open: when it may be half open, on trio's clock.
     """
 
     def __init__(self) -> None:
@@ -43,25 +43,29 @@ class Breaker:
         self._pause = FIRST_PAUSE
         self._failures = 0
 
+    def __repr__(self) -> str:
+        why = f" ({self.reason})" if self.reason else ""
+        return f"<CircuitBreaker {self.state.name}{why}, {self._failures} failures in a row>"
+
     @property
     def closed(self) -> bool:
         """Whether work may be given."""
         return self.state is State.CLOSED
 
-    def ok(self) -> None:
-        """It has done what was asked of it."""
+    def record_success(self) -> None:
+        """The upstream has done what was asked of it."""
         self.state = State.CLOSED
         self.reason = ""
         self._pause = FIRST_PAUSE
         self._failures = 0
 
-    def failed(self) -> bool:
-        """It failed in a way that may be the request's fault; whether that is too often by now."""
+    def record_failure(self) -> bool:
+        """The upstream failed, perhaps by the request's fault; whether that is too often by now."""
         self._failures += 1
         return self._failures >= THRESHOLD
 
     def trip(self, reason: str) -> None:
-        """It failed in a way that leaves no doubt."""
+        """The upstream failed in a way that leaves no doubt."""
         if self.state is State.OPEN:
             return  # others learn of the same failure
         self.state = State.OPEN
@@ -70,8 +74,8 @@ class Breaker:
         self.retry_at = trio.current_time() + self._pause * random.uniform(0.75, 1.25)
         self._pause = min(2 * self._pause, LONGEST_PAUSE)
 
-    def hurry(self) -> None:
-        """There is reason to think that it is back."""
+    def retry_now(self) -> None:
+        """Half open without a pause: there is reason to think that the upstream is back."""
         self.retry_at = trio.current_time()
         self._pause = FIRST_PAUSE
 

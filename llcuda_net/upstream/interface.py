@@ -1,27 +1,114 @@
-"""What the server needs of an upstream, whatever it is."""
+"""What the server needs of an upstream, whatever it is, and what a request needs of one."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any, Protocol
+from dataclasses import dataclass, field
+from typing import Annotated, Any, Protocol
 
-from llcuda_net.upstream.llama.sse import CompletionEvent
+import msgspec
+from msgspec import Meta
+
+from llcuda_net.config.upstreams import COMPLETIONS
+from llcuda_net.upstream.prefix_cache import Chain
+from llcuda_protocol import ErrorCode
+
+#: Errors for which an upstream, not the request, is to blame; another one may serve it.
+BLAMED = frozenset(
+    {ErrorCode.UPSTREAM_UNAVAILABLE, ErrorCode.UPSTREAM_STALLED, ErrorCode.UPSTREAM_ERROR}
+)
+#: Of these, those after which it gets no work before it has passed a probe.
+DOWN = frozenset({ErrorCode.UPSTREAM_UNAVAILABLE, ErrorCode.UPSTREAM_STALLED})
+
+# What is out of range here would otherwise fail later, where it is no longer the upstream's fault.
+_Count = Annotated[int, Meta(ge=0, le=(1 << 31) - 1)]
+_Bytes = list[Annotated[int, Meta(ge=0, le=255)]]
+_Probability = Annotated[float, Meta(ge=0)]
+_Milliseconds = Annotated[float, Meta(ge=-1e12, le=1e12)]
+
+
+class Candidate(msgspec.Struct, gc=False):
+    """A token that might have been chosen; `prob` in place of `logprob` after sampling."""
+
+    id: _Count
+    bytes: _Bytes = []
+    logprob: float | None = None
+    prob: _Probability | None = None
+
+
+class Probabilities(msgspec.Struct, gc=False):
+    """A chosen token and the likeliest ones at its place."""
+
+    id: _Count
+    bytes: _Bytes = []
+    logprob: float | None = None
+    prob: _Probability | None = None
+    top_logprobs: list[Candidate] = []
+    top_probs: list[Candidate] = []
+
+
+class Timings(msgspec.Struct, gc=False):
+    """llama-server's own measurements, in milliseconds."""
+
+    cache_n: _Count = 0
+    prompt_ms: _Milliseconds = 0.0
+
+
+class CompletionEvent(msgspec.Struct, gc=False):
+    """One `data:` line of /completion; the last one has `stop` set and the counts filled in."""
+
+    content: str = ""
+    tokens: list[_Count] = []
+    stop: bool = False
+    tokens_predicted: _Count = 0
+    tokens_evaluated: _Count = 0
+    stop_type: str = ""
+    stopping_word: str = ""
+    truncated: bool = False
+    model: str = ""
+    timings: Timings | None = None
+    completion_probabilities: list[Probabilities] | None = None
+    error: dict[str, Any] | None = None
+
 
 OnEvents = Callable[[list[CompletionEvent]], None]
 
 
 @dataclass(frozen=True, slots=True)
+class Requirement:
+    """What a request needs of an upstream; equal requirements can be met by the same ones.
+
+    Attributes:
+        model: the pool's key of its model; empty: any.
+        role: COMPLETIONS or EMBEDDINGS.
+        long: the prompt takes so long to read that few may be read at once.
+        avoid: names of upstreams that have just failed at it.
+        only: the name of the one that will do.
+        chain: of the prompt; a slot that holds its beginning is preferred.
+        until: until when, on trio's clock, to wait for others that are down rather than use again
+            those to avoid.
+    """
+
+    model: str
+    role: str = COMPLETIONS
+    long: bool = False
+    avoid: frozenset[str] = frozenset()
+    only: str | None = None
+    chain: Chain = field(default=(), compare=False)
+    until: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
 class Properties:
-    """What an upstream says of itself.
+    """What an upstream reports of itself.
 
     Attributes:
         slots: sequences that it runs at once.
         context: tokens that each of them holds.
-        has_template: whether its model knows how a chat is written.
+        has_template: whether its model has a chat template.
         build: version of its software.
-        path: the model's file, by its own account; empty where it does not say.
-        quantisation: of the model, by its own account; empty where it does not say.
+        path: the model's file, as reported; empty where it is not.
+        quantisation: of the model, as reported; empty where it is not.
     """
 
     model: str
@@ -42,7 +129,7 @@ class Upstream(Protocol):
 
     @property
     def properties(self) -> Properties | None:
-        """What it last said of itself; None while that is not known."""
+        """What it last reported of itself; None while that is not known."""
 
     async def ask(self) -> Properties:
         """Its properties, from memory where they are known."""
@@ -51,7 +138,7 @@ class Upstream(Protocol):
         """Return if it answers, and takes work, now."""
 
     async def slots(self) -> list[bool] | None:
-        """Whether each slot works, by number; None where it does not tell."""
+        """Whether each slot works, by number; None where it has no /slots."""
 
     def forget(self) -> None:
         """Ask for the properties again next time: another process may answer then."""
@@ -60,13 +147,13 @@ class Upstream(Protocol):
         """The prompt that the model's chat template makes of the messages."""
 
     async def embed(self, texts: list[str]) -> list[list[list[float]]]:
-        """For each text its rows: one where the upstream pools, else one a token."""
+        """For each text its rows: one where the upstream pools, else one per token."""
 
     async def tokenize(self, text: str, *, special: bool) -> list[int]:
         """The ids of a text, as `complete` makes them of a prompt where `special` is set.
 
         Args:
-            special: put before and behind it what the model wants around a prompt. Text that
+            special: put before and behind it what the model expects around a prompt. Text that
                 spells a special token becomes that token with or without.
         """
 

@@ -1,10 +1,10 @@
 """Which slot holds the beginning of a prompt already: guessed from text, judged by the result.
 
-A prompt is known as a chain of hashes, one for each block of its text, each over all that is before
-it too; so two prompts share as many leading hashes as they share blocks. (vLLM knows blocks of
-tokens that way: W. Kwon et al., "Efficient Memory Management for Large Language Model Serving with
-PagedAttention", SOSP 2023, and its documentation on automatic prefix caching.) No upstream is
-asked.
+A prompt is represented by a chain of hashes, one per block of its text, each over all that is
+before it too; so two prompts share as many leading hashes as they share blocks. (vLLM identifies
+blocks of tokens that way: W. Kwon et al., "Efficient Memory Management for Large Language Model
+Serving with PagedAttention", SOSP 2023, and its documentation on automatic prefix caching.) No
+upstream is asked.
 """
 
 from __future__ import annotations
@@ -61,30 +61,33 @@ def tokens_in(text: str) -> int:
     return int(len(text) / CHARACTERS_A_TOKEN) + 1
 
 
-class Trust:
-    """Whether an upstream has cached what we thought that it had, by its own count.
+class HitRate:
+    """How much of what an upstream was expected to have cached it had, by its own count.
 
     It may have another use for its slots, or no cache at all; then keeping a conversation in one
     place is worth nothing, and costs balance.
+
+    Attributes:
+        mean: of the share that was found, 0.0 to 1.0; recent ones weigh more.
     """
 
-    #: Weight of the newest measurement, and the mean below which slots are not believed.
+    #: Weight of the newest measurement, and the mean below which nothing is expected.
     NEWEST, LEAST = 0.2, 0.5
-    #: Every so many guesses one is tried all the same, since things change.
+    #: Every so many expectations one is trusted all the same, since things change.
     RETRY = 16
 
     def __init__(self) -> None:
         self.mean = 1.0
         self._doubted = 0
 
-    def believed(self) -> bool:
-        """Whether the next guess counts."""
+    def trusted(self) -> bool:
+        """Whether the next expectation counts."""
         if self.mean >= self.LEAST:
             return True
         self._doubted += 1
         return self._doubted % self.RETRY == 0
 
-    def measured(self, expected: float, cached: int) -> None:
+    def record(self, expected: float, cached: int) -> None:
         """`cached` tokens were found where `expected` were thought to be."""
         if expected > 0:
             found = min(1.0, cached / expected)

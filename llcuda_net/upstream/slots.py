@@ -31,7 +31,7 @@ class Slot:
     Attributes:
         number: the upstream's id for it.
         use: see Use.
-        holder: whom it works for, for whoever looks: a user's name.
+        holder: for whom it works, for reports: a user's name.
         chain: of the text that it holds in its cache, as far as we know.
         changed: when `use` last changed, on trio's clock.
     """
@@ -50,13 +50,17 @@ class Slot:
 class Slots:
     """All slots of one upstream.
 
-    Until the upstream has told how many there are, there is one, so that somebody may try.
+    Until the upstream has reported how many there are, there is one, so that somebody may try.
     """
 
     def __init__(self) -> None:
         self._all = [Slot(0)]
         self._gone: list[Slot] = []
         self._known = False
+
+    def __repr__(self) -> str:
+        uses = ", ".join(f"{n} {use}" for use in Use if (n := self.count(use)))
+        return f"<Slots: {uses or 'none'}{'' if self._known else ' (number unknown)'}>"
 
     def __len__(self) -> int:
         return len(self._all)
@@ -66,7 +70,7 @@ class Slots:
 
     @property
     def known(self) -> bool:
-        """Whether the upstream has told how many there are."""
+        """Whether the upstream has reported how many there are."""
         return self._known
 
     def count(self, use: Use) -> int:
@@ -100,14 +104,14 @@ class Slots:
         best = max(free, key=lambda slot: (shared(slot.chain, chain), -slot.changed, -slot.number))
         return best, shared(best.chain, chain)
 
-    def told(self, busy: Sequence[bool], asked: float) -> bool:
-        """The upstream says which work; whether one became free by that.
+    def observe(self, working: Sequence[bool], asked: float) -> bool:
+        """Note which slots the upstream reports to work; whether one became free by that.
 
         Args:
-            asked: when it was asked: what we did since then, it may not have known.
+            asked: when it was asked, on trio's clock: a later use is not in the report.
         """
         freed = False
-        for slot, works in zip(self._all, busy, strict=False):
+        for slot, works in zip(self._all, working, strict=False):
             if slot.changed >= asked or slot.use is Use.BUSY:
                 continue
             if works and slot.use is Use.FREE:
@@ -118,10 +122,10 @@ class Slots:
                 freed = True
         return freed
 
-    def untold(self, before: float) -> bool:
-        """It does not say: believe that what was broken off before then has ended by now.
+    def expire(self, before: float) -> bool:
+        """Without a report: take as free what was broken off before then; whether there is any.
 
-        And what others did when it still said so.
+        Also what others did when there still were reports.
         """
         freed = False
         for slot in self._all:

@@ -6,7 +6,7 @@ SPEC.md, beside this package, specifies the protocol. `Connection` is the whole 
     to_send = connection.send(Hello(versions=[1], max_frame=1 << 20, max_streams=16))
     connection.receive_data(received)
     while (event := connection.next_event()) is not None:
-        if isinstance(event, ConnectionClosed):  # the last event, given for ever
+        if isinstance(event, ConnectionClosed):  # the last event; every later call returns it
             break
         ...
 """

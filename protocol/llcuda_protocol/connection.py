@@ -3,11 +3,11 @@
 Rules of this file:
 - `receive_data` only stores; `next_event` takes one frame at a time, so memory is bounded by what
   the caller feeds in between plus one frame of at most the limit.
-- Whatever arrives gives events or RemoteProtocolError, never another exception.
-- Whatever the caller does wrong gives LocalProtocolError, and then nothing has changed.
+- Any input results in events or RemoteProtocolError, never in another exception.
+- A mistake of the caller raises LocalProtocolError, and then nothing has changed.
 - The tables in `states.py` decide what is allowed, `streams.py` counts credit and sequence, and
   this file adds limits.
-- Both directions pass the same checks: what `send` lets out, the other side's `next_event` takes.
+- Both directions pass the same checks: the other side's `next_event` accepts what `send` returns.
 """
 
 from __future__ import annotations
@@ -48,28 +48,40 @@ class Connection:
 
     Args:
         role: which end this is.
-        limits: what this end is ready to receive. The ones announced in the handshake replace them.
+        limits: what this end is ready to receive. The limits announced in the handshake replace
+            them.
+
+    Attributes:
+        limits: what this end accepts.
+        peer_limits, version: the other side's limits and the version, known after the handshake.
+        state: see `states.py`.
     """
 
     def __init__(self, role: Role, limits: Limits | None = None) -> None:
         self.role = role
         self.limits = limits if limits is not None else Limits()
-        #: The other side's limits and the version, known once the handshake is over.
         self.peer_limits: Limits | None = None
         self.version: int | None = None
         self.state = ConnectionState.NEW
         self._peer = Role.SERVER if role is Role.CLIENT else Role.CLIENT
         self._reader = Reader()
         self._preface_sent = False
-        self._versions: list[int] = list(VERSIONS)  # that the client offers
+        self._versions: list[int] = list(VERSIONS)  # those that the client offers
         self._streams: dict[int, Stream] = {}
         self._last_stream = 0
         self._failure: RemoteProtocolError | None = None
+        #: Most bytes of a frame that may be sent, its length included. The other side's limit holds
+        #: once the handshake is over; Welcome itself comes before.
+        self._max_frame_out = HEADER + HANDSHAKE_MAX_FRAME
+
+    def __repr__(self) -> str:
+        streams, held = len(self._streams), len(self._reader)
+        return f"<Connection {self.role} {self.state}, {streams} streams, {held} bytes buffered>"
 
     # -- receiving ----------------------------------------------------------------------------
 
     def receive_data(self, data: bytes | bytearray | memoryview) -> None:
-        """Take bytes that arrived; b"" says that the other side has closed its end.
+        """Take bytes that arrived; b"" means that the other side has closed its end.
 
         Raises:
             LocalProtocolError: bytes after b"".
@@ -84,7 +96,7 @@ class Connection:
     def next_event(self) -> ev.Event | None:
         """The next event, or None when more data is needed.
 
-        ConnectionClosed is the last event, and is given again by every later call.
+        ConnectionClosed is the last event, and every later call returns it again.
 
         Raises:
             RemoteProtocolError: the other side broke the protocol. The connection is then closed;
@@ -109,7 +121,7 @@ class Connection:
                 return event
 
     def _receive(self, event: ev.Frame) -> bool:
-        """Apply an event of the other side; False if it is to be dropped."""
+        """Apply an event of the other side; False if it is dropped."""
         kind = event.KIND
         name = kind.name.lower()
         number: int = getattr(event, "stream", 0)
@@ -198,7 +210,7 @@ class Connection:
     # -- sending ------------------------------------------------------------------------------
 
     def send(self, event: ev.Frame) -> bytes:
-        """The bytes that say `event`, after checking that it may be said now.
+        """The bytes of `event`, after checking that it may be sent now.
 
         Raises:
             LocalProtocolError: it may not. Nothing has changed.
@@ -241,8 +253,8 @@ class Connection:
         """The bytes of as many pieces of `event` as credit and the peer's limit allow now.
 
         Returns:
-            the bytes and how many pieces are in them; (b"", 0) while the stream has no credit. One
-            piece always goes while any credit is left, so that no piece can block a stream.
+            the bytes and the number of pieces in them; (b"", 0) while the stream has no credit.
+            One piece is always sent while any credit is left, so that no piece can block a stream.
 
         Raises:
             LocalProtocolError: the stream cannot carry tokens now, or one piece alone is larger
@@ -251,25 +263,32 @@ class Connection:
         stream = self._streams.get(event.stream)
         if stream is None or stream.state is not StreamState.RUNNING or self.role is Role.CLIENT:
             raise LocalProtocolError(f"tokens on stream {event.stream}, which is not running")
-        if stream.credit <= 0:
+        credit = stream.credit
+        if credit <= 0:
             return b"", 0
+        if event.first != stream.sequence:
+            raise LocalProtocolError(gap(event, stream.sequence))
+        most = self._max_frame_out
         count = len(event.pieces)
-        data = self._encode(event)
-        while not (stream.fits(event, len(data)) and len(data) <= self._max_frame_out):
-            if count == 1:
-                raise LocalProtocolError("one piece is larger than the peer's largest frame")
-            # Pieces are of similar size, so aim for the room that there is.
-            room = min(stream.credit, self._max_frame_out)
-            count = max(1, min(count - 1, count * room // len(data)))
-            event = ev.Tokens(
-                event.stream,
-                event.first,
-                event.pieces[:count],
-                None if event.ids is None else event.ids[:count],
-                None if event.logprobs is None else event.logprobs[:count],
-            )
+        try:
             data = encode_tokens(event)
-        self._charge(event, stream, data)
+            while len(data) > most or (count > 1 and len(data) > credit):
+                if count == 1:
+                    raise LocalProtocolError("one piece is larger than the peer's largest frame")
+                # Pieces are of similar size, so aim for the room that there is.
+                count = max(1, min(count - 1, count * min(credit, most) // len(data)))
+                event = ev.Tokens(
+                    event.stream,
+                    event.first,
+                    event.pieces[:count],
+                    None if event.ids is None else event.ids[:count],
+                    None if event.logprobs is None else event.logprobs[:count],
+                )
+                data = encode_tokens(event)
+        except ValueError as error:
+            raise LocalProtocolError(str(error)) from None
+        stream.credit = credit - len(data)
+        stream.sequence += count
         return data, count
 
     def credit(self, stream: int) -> int:
@@ -288,22 +307,15 @@ class Connection:
 
     @property
     def buffered(self) -> int:
-        """Bytes received and not yet taken: after next_event's None, less than one frame."""
+        """Bytes received and not yet taken: less than one frame, after next_event returned None."""
         return len(self._reader)
-
-    @property
-    def _max_frame_out(self) -> int:
-        # The other side's limit holds once the handshake is over; Welcome itself comes before.
-        if self.peer_limits is None or self.state not in STREAMS_LIVE:
-            return HEADER + HANDSHAKE_MAX_FRAME
-        return HEADER + self.peer_limits.max_frame
 
     def _send_on_connection(self, event: ev.Frame, kind: Kind) -> bytes:
         state = CONNECTION_TABLE[self.state].get(kind)
         if state is None:
             raise LocalProtocolError(f"{kind.name.lower()} while the connection is {self.state}")
         if isinstance(event, ev.Welcome) and event.version != self.version:
-            raise LocalProtocolError(f"version {event.version}; what was agreed is {self.version}")
+            raise LocalProtocolError(f"version {event.version}; {self.version} was agreed")
         data = self._encode(event)
         if isinstance(event, ev.Hello | ev.Welcome):
             self.limits = Limits(event.max_frame, event.max_streams)
@@ -322,7 +334,7 @@ class Connection:
         if kind not in OPENING:
             raise LocalProtocolError(f"{name} on stream {number}, which is not open")
         if number <= self._last_stream:
-            raise LocalProtocolError(f"stream numbers only grow; {number} is used up")
+            raise LocalProtocolError(f"stream numbers only grow; {number} was used before")
         most = self.peer_limits.max_streams if self.peer_limits else 0
         if len(self._streams) >= most:
             raise LocalProtocolError(f"the server allows at most {most} streams at once")
@@ -357,6 +369,8 @@ class Connection:
             self._close()
         else:
             self.state = state
+            if state in STREAMS_LIVE and self.peer_limits is not None:
+                self._max_frame_out = HEADER + self.peer_limits.max_frame
 
     def _close(self) -> None:
         """Nothing more is sent or taken, and no stream is open."""

@@ -6,7 +6,7 @@ from enum import StrEnum
 
 
 class ErrorCode(StrEnum):
-    """Why a request or a connection failed. SPEC.md says what each means to a client."""
+    """Why a request or a connection failed. SPEC.md defines each, and what a client does."""
 
     # The connection: sent on stream 0, after which the sender closes.
     BAD_PREFACE = "bad_preface"
@@ -21,7 +21,7 @@ class ErrorCode(StrEnum):
     FLOW_CONTROL = "flow_control"
     TOO_MANY_STREAMS = "too_many_streams"
     TOO_MANY_CONNECTIONS = "too_many_connections"
-    # A request: sent on its stream, which ends; the connection lives on.
+    # A request: sent on its stream, which ends; the connection stays open.
     INVALID_REQUEST = "invalid_request"
     UNKNOWN_PARAMETER = "unknown_parameter"
     UNKNOWN_GENERATION = "unknown_generation"
@@ -54,7 +54,7 @@ class RemoteProtocolError(ProtocolError):
 
     Attributes:
         code: what went wrong.
-        message: one line for a person.
+        message: one line, for people.
         reply: bytes to send before closing; may be empty.
     """
 

@@ -1,8 +1,9 @@
-"""One class a frame kind: what is sent with `Connection.send` and comes out of `next_event`.
+"""One class per frame kind: `Connection.send` takes them, and `next_event` returns them.
 
-Cold frames carry a map on the wire: `FIELDS` names its keys, their checks, and which must be there.
-Ping, pong, credit, tokens and vectors are positional; `frames.py` knows their shapes. Those of one
-side are in `requests.py` and `replies.py`; here are those of both, and all by name.
+Cold frames carry a map on the wire: `FIELDS` has its keys, their checks, and which are required.
+Ping, pong, credit, tokens, durable and vectors are positional; `frames.py` defines their shapes.
+The frames of a client are in `requests.py`, those of a server in `replies.py`, and those of both
+sides here. This module exports all of them.
 """
 
 from __future__ import annotations
@@ -38,13 +39,12 @@ from .requests import (
     Search,
     Status,
 )
-from .schema import Field, boolean, text
-from .values import COUNT, SECONDS, WORD
+from .schema import COUNT, SECONDS, WORD, Field, boolean, text
 
 
 @dataclass(frozen=True, slots=True)
 class Ping:
-    """Ask for a pong with the same payload."""
+    """Requests a pong with the same payload, of at most 64 bytes."""
 
     payload: bytes = b""
 
@@ -67,8 +67,8 @@ class Error:
     Attributes:
         code: an ErrorCode, or one that a later version added.
         retry: whether the same request may succeed later.
-        retry_after: seconds to wait before that, where known.
-        durable: with the code `ahead`: how many pieces of the client's are the server's, too.
+        retry_after: seconds to wait before a retry, where known.
+        durable: with the code `ahead`: how many of the client's pieces are the same on the server.
     """
 
     stream: int

@@ -1,7 +1,7 @@
 """Frames to bytes and back: a big-endian u32 length, then one msgpack array [kind, stream, …].
 
-Hot and tiny frames are positional, the others carry one map. Decoding raises FrameError and nothing
-else, whatever the bytes.
+Hot and tiny frames are positional, the others carry one map. Decoding raises FrameError and no
+other exception, for any bytes.
 """
 
 from __future__ import annotations
@@ -24,6 +24,9 @@ _PAYLOAD = blob(MAX_PING)
 _TOKEN_ID = integer(0, MAX_TOKEN_ID)
 _TOKEN_BYTES = blob(65_536)
 _LOGPROB = number(-3.5e38, 3.5e38)
+#: msgpack's own, which packs lists in one call; `packb` makes a new packer for each.
+_pack = msgpack.Packer().pack
+_TEXT = {str}
 _VECTOR_LIST = list_of(blob(1 << 24), 65_536, 1)
 
 #: Frames about the connection: their stream number is 0.
@@ -52,7 +55,7 @@ _COLD: dict[Kind, tuple[type[Any], Check]] = {
         ev.Report,
     )
 }
-#: What a key means when it is left out.
+#: The value of a key that is left out.
 _DEFAULTS: dict[Kind, dict[str, Any]] = {
     kind: {
         f.name: f.default if f.default_factory is MISSING else f.default_factory()
@@ -105,31 +108,39 @@ def encode(event: ev.Frame) -> bytes:
 
 
 def encode_tokens(event: ev.Tokens) -> bytes:
-    """The bytes of a tokens frame: the path of every token, so it checks no more than it must.
+    """The bytes of a tokens frame: the path of every token, so it checks only what it must.
 
     Raises:
         ValueError: the pieces, ids or log-probabilities are not what the protocol allows.
     """
-    _check_pieces(event.pieces)
+    pieces = event.pieces
+    if type(pieces) is not list or {*map(type, pieces)} != _TEXT:
+        _check_pieces(pieces)  # says what is wrong
     if event.first > MAX_SEQUENCE:  # what the other side would refuse; attach may begin there
         raise ValueError(f"first must be at most {MAX_SEQUENCE}")
-    body: list[Any] = [19, event.stream, event.first, event.pieces]
+    body: list[Any] = [19, event.stream, event.first, pieces]
     if event.ids is not None or event.logprobs is not None:
-        extra: dict[str, Any] = {}
-        if event.ids is not None:
-            extra["ids"] = _ids(event.ids, event.pieces)
-        if event.logprobs is not None:
-            plain = [
-                [
-                    [t.id, t.bytes, t.logprob, [[c.id, c.bytes, c.logprob] for c in t.top]]
-                    for t in piece
-                ]
-                for piece in event.logprobs
-            ]
-            _logprobs(plain, event.pieces)
-            extra["logprobs"] = plain
-        body.append(extra)
-    return _finish(body)
+        body.append(_columns(event))
+    try:
+        data: bytes = _pack(body)
+    except (TypeError, OverflowError, RecursionError) as error:
+        raise ValueError(str(error)) from None
+    return len(data).to_bytes(4, "big") + data
+
+
+def _columns(event: ev.Tokens) -> dict[str, Any]:
+    """What goes beside the pieces."""
+    extra: dict[str, Any] = {}
+    if event.ids is not None:
+        extra["ids"] = _ids(event.ids, event.pieces)
+    if event.logprobs is not None:
+        plain = [
+            [[t.id, t.bytes, t.logprob, [[c.id, c.bytes, c.logprob] for c in t.top]] for t in piece]
+            for piece in event.logprobs
+        ]
+        _logprobs(plain, event.pieces)
+        extra["logprobs"] = plain
+    return extra
 
 
 def _finish(body: list[Any]) -> bytes:
@@ -156,7 +167,7 @@ def decode(body: bytes | bytearray) -> ev.Frame:
             body, raw=False, strict_map_key=True, ext_hook=_refuse_extension, timestamp=0
         )
     except Exception as error:
-        # Mostly ValueError, but also MemoryError: nothing of msgpack's may pass this boundary.
+        # Mostly ValueError, but also MemoryError: no exception of msgpack may pass this boundary.
         raise FrameError(ErrorCode.MALFORMED_FRAME, f"not msgpack: {_cause(error)}") from None
     if type(frame) is not list or len(frame) < 2:
         raise FrameError(ErrorCode.MALFORMED_FRAME, "a frame is an array [kind, stream, ...]")
@@ -170,7 +181,7 @@ def decode(body: bytes | bytearray) -> ev.Frame:
             raise FrameError(ErrorCode.UNKNOWN_KIND, f"there is no kind {number_}") from None
         if kind in ON_CONNECTION:
             if type(stream) is not int or stream != 0:
-                raise ValueError(f"{kind.name.lower()} goes on stream 0")
+                raise ValueError(f"{kind.name.lower()} belongs on stream 0")
         elif not (kind is Kind.ERROR and type(stream) is int and stream == 0):
             _STREAM.apply(stream, "stream")
         return _event(kind, stream, frame)
@@ -239,7 +250,7 @@ def _check_pieces(pieces: Any) -> None:
 
 def _column(column: Any, pieces: list[str], name: str) -> list[Any]:
     if type(column) is not list or len(column) != len(pieces):
-        raise ValueError(f"{name} must hold one entry a piece")
+        raise ValueError(f"{name} must hold one entry per piece")
     return column
 
 

@@ -1,15 +1,15 @@
 """Refuses a frame whose arrays declare more items than the frame has bytes, before it is decoded.
 
-A msgpack decoder takes memory for an array when it reads its header. Arrays nested in each other,
-each declaring as many items as the frame has bytes, would make a 4 MiB frame take gigabytes. In a
-frame that is well formed every item takes a byte at least, so this refuses nothing that is valid.
+A msgpack decoder allocates memory for an array when it reads its header. Nested arrays that each
+declare as many items as the frame has bytes would make a 4 MiB frame take gigabytes. In a
+well-formed frame every item takes at least one byte, so no valid frame is refused.
 """
 
 from __future__ import annotations
 
 import re
 
-#: Items that may be declared unchecked, 8 bytes each: most frames cannot reach it.
+#: Items that may be declared unchecked, of 8 bytes each: most frames cannot reach this.
 _UNCHECKED = 1 << 20
 #: A run of values without a length: small containers, nil, booleans, numbers, empty strings.
 _PLAIN = re.compile(
@@ -39,7 +39,7 @@ _FIXED_EXTENSIONS = {0xD4: 2, 0xD5: 3, 0xD6: 5, 0xD7: 9, 0xD8: 17}
 def declares_too_much(body: bytes | bytearray) -> bool:
     """Whether the large arrays in `body` declare more items together than it has bytes.
 
-    What is malformed in any other way is left for the decoder to find.
+    The decoder finds bytes that are malformed in any other way.
     """
     size = len(body)
     if size <= 1024 or (body.count(0xDC) + body.count(0xDD)) * size <= _UNCHECKED:

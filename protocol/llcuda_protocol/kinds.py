@@ -9,9 +9,9 @@ from enum import IntEnum, StrEnum
 PREFACE = b"\x89LLCUDA\n"
 #: Versions that this package speaks, best first.
 VERSIONS = (1,)
-#: Bytes of the length that stands before each frame.
+#: Bytes of the length field before each frame.
 HEADER = 4
-#: Largest frame before the handshake is over, in bytes: a peer not yet known gets little memory.
+#: Largest frame before the handshake is over, in bytes: an unknown peer gets little memory.
 HANDSHAKE_MAX_FRAME = 8192
 #: Bounds for the `max_frame` that a side may announce, in bytes.
 MIN_MAX_FRAME = 16_384
@@ -21,15 +21,15 @@ MAX_CREDIT = (1 << 31) - 1
 #: Largest stream number and sequence number.
 MAX_STREAM = (1 << 32) - 1
 MAX_SEQUENCE = (1 << 53) - 1
-#: Seconds that `on_disconnect` may say; this many mean for ever.
+#: Greatest `on_disconnect`, in seconds; this value means forever.
 MAX_LINGER = 10**9
 #: Largest token id.
 MAX_TOKEN_ID = (1 << 31) - 1
 #: Largest ping payload, in bytes.
 MAX_PING = 64
-#: Most hits that a search may ask for.
+#: Most hits that a search may request.
 MAX_HITS = 1000
-#: Most generations that a list may ask for.
+#: Most generations that a list may request.
 MAX_LISTED = 1000
 
 
@@ -110,7 +110,7 @@ SENT_BY: dict[Role, frozenset[Kind]] = {
 
 
 def may_send(role: Role, kind: Kind, stream: int) -> bool:
-    """Whether a role may send a kind on a stream: a client's error is about the connection."""
+    """Whether a role may send a kind on a stream: a client sends error on stream 0 only."""
     return kind in SENT_BY[role] and not (
         kind is Kind.ERROR and stream != 0 and role is Role.CLIENT
     )

@@ -1,4 +1,4 @@
-"""Cuts the bytes that arrive into the preface and frames. It knows nothing of what frames mean."""
+"""Cuts received bytes into the preface and frames, without decoding them."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from .kinds import HANDSHAKE_MAX_FRAME, HEADER, PREFACE
 
 
 class Reader:
-    """Holds what was fed and not yet taken.
+    """Holds bytes that were fed and not yet taken.
 
     Attributes:
         ended: whether the other side has closed its end.
-        max_frame: largest frame that is taken, in bytes.
-        frame_size: of the frame taken last, its length field included.
+        max_frame: largest frame that is accepted, in bytes, without its length field.
+        frame_size: bytes of the frame taken last, its length field included.
     """
 
     def __init__(self) -> None:
@@ -36,15 +36,15 @@ class Reader:
         self._buffer += data
 
     def clear(self) -> None:
-        """Forget what is held."""
+        """Discard the bytes held."""
         self._buffer = bytearray()
         self._offset = 0
 
     def next_body(self) -> bytearray | None:
-        """The next frame without its length field, or None while it is not all there.
+        """The next frame without its length field, or None while it is incomplete.
 
         Raises:
-            FrameError: the preface is wrong, or a frame's length is, or the end came within one.
+            FrameError: the preface or a frame's length is wrong, or the data ended within a frame.
         """
         body = self._frame() if self._preface_seen or self._preface() else None
         if body is None and self.ended and len(self):

@@ -1,4 +1,4 @@
-"""What a server sends: one class a frame kind. See events.py."""
+"""The frames of a server: one class per kind. See events.py."""
 
 from __future__ import annotations
 
@@ -6,13 +6,29 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 from .kinds import MAX_HITS, MAX_LISTED, MAX_MAX_FRAME, MAX_STREAM, MIN_MAX_FRAME, Kind
-from .schema import Field, boolean, integer, list_of, map_of, number, text
-from .values import BODY, COUNT, ENTRY, HIT, LINE, NAME, PARAMS, SECONDS, WORD
+from .schema import (
+    BODY,
+    COUNT,
+    ENTRY,
+    HIT,
+    LINE,
+    NAME,
+    PARAMS,
+    SECONDS,
+    WORD,
+    Field,
+    boolean,
+    integer,
+    list_of,
+    map_of,
+    number,
+    text,
+)
 
 
 @dataclass(frozen=True, slots=True)
 class Welcome:
-    """The server's answer: the version chosen, its own limits, the request kinds it serves."""
+    """The server's answer: the version chosen, its own limits, the features that it supports."""
 
     version: int
     max_frame: int
@@ -32,12 +48,15 @@ class Welcome:
 
 @dataclass(frozen=True, slots=True)
 class Accepted:
-    """The request is taken as generation `id`.
+    """The request is accepted as generation `id`.
 
-    `position` is its place in the queue: 1 is the next to run, 0 has a slot already. `level` says
-    how much the generation survives: memory, process, disk or strict. `epoch` names the run that
-    makes it: 0 is the first, and after a loss another continues it. `cached`: a stored result
-    answers it. `wait`: about how many seconds until it runs; `reason`: what it waits for.
+    Attributes:
+        position: its place in the queue: 1 is the next to run, 0 has a slot already.
+        level: what the generation survives: memory, process, disk or strict.
+        epoch: the run that produces it: 0 is the first; after a loss another one continues it.
+        cached: a stored result answers it.
+        wait: estimated seconds until it runs, where there is an estimate.
+        reason: what it waits for.
     """
 
     stream: int
@@ -83,9 +102,9 @@ class Queue:
 
 @dataclass(frozen=True, slots=True)
 class Splice:
-    """From piece number `position` on the generation is continued on another upstream.
+    """Another upstream continues the generation from piece number `position` on.
 
-    `reason` says why, for a person. It comes before that piece does.
+    `reason` is for people. The frame comes before that piece.
     """
 
     stream: int
@@ -110,7 +129,7 @@ class TopToken:
 
 @dataclass(frozen=True, slots=True)
 class TokenLogprob:
-    """A token that was chosen, with the likeliest candidates at its place."""
+    """A sampled token, with the likeliest candidates at its place."""
 
     id: int
     bytes: bytes
@@ -123,8 +142,8 @@ class Tokens:
     """Pieces of text; the first has sequence number `first`, counted from 0.
 
     Attributes:
-        ids: one entry a piece: the id of its last token, or None. Only where asked for.
-        logprobs: one entry a piece: its tokens. Only where n_probs asked for them.
+        ids: one entry per piece: the id of its last token, or None. Only where requested.
+        logprobs: one entry per piece: its tokens. Only where n_probs requested them.
     """
 
     stream: int
@@ -148,7 +167,7 @@ class Durable:
 
 @dataclass(frozen=True, slots=True)
 class Vectors:
-    """Embeddings, the first of input number `first`: each float32, little-endian, in binary."""
+    """Embeddings, the first for input number `first`: each float32, little-endian, as bytes."""
 
     stream: int
     first: int
@@ -195,7 +214,7 @@ class Listing:
 
 @dataclass(frozen=True, slots=True)
 class Done:
-    """The request has ended well.
+    """The request has succeeded.
 
     Attributes:
         reason: "stop" (end of text or stop string), "length" (n_predict or the context),
@@ -203,7 +222,7 @@ class Done:
         usage: counts: `prompt_tokens`, `cached_tokens`, `completion_tokens`; of a search
             `searched`, `backlog`.
         timings: milliseconds by phase; SPEC.md names them.
-        splices: sequence numbers at which it was continued by prompting with what there was.
+        splices: sequence numbers at which it was continued by prompting with the pieces so far.
     """
 
     stream: int
@@ -229,7 +248,7 @@ class Done:
 
 @dataclass(frozen=True, slots=True)
 class GoAway:
-    """The server is about to stop: open no more streams; the others have `grace` seconds left."""
+    """The server is about to stop: open no more streams; open ones have `grace` seconds left."""
 
     grace: float
     message: str | None = None

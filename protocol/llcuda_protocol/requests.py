@@ -1,4 +1,4 @@
-"""What a client sends: one class a frame kind. See events.py."""
+"""The frames of a client: one class per kind. See events.py."""
 
 from __future__ import annotations
 
@@ -15,13 +15,28 @@ from .kinds import (
     MIN_MAX_FRAME,
     Kind,
 )
-from .schema import Field, boolean, integer, list_of, number, text
-from .values import BODY, COUNT, LINE, MESSAGE, NAME, PARAMS, PROMPT, SECONDS, WORD
+from .schema import (
+    BODY,
+    COUNT,
+    LINE,
+    MESSAGE,
+    NAME,
+    PARAMS,
+    PROMPT,
+    SECONDS,
+    WORD,
+    Field,
+    boolean,
+    integer,
+    list_of,
+    number,
+    text,
+)
 
 
 @dataclass(frozen=True, slots=True)
 class Hello:
-    """The client's greeting. `token` is the shared secret, where the server wants one."""
+    """The client's greeting. `token` is the user's token, where the server requires one."""
 
     versions: list[int]
     max_frame: int
@@ -41,23 +56,23 @@ class Hello:
 
 @dataclass(frozen=True, slots=True)
 class Generate:
-    """Ask for a generation from `prompt` (text or token ids) or from chat `messages`.
+    """Requests a generation from `prompt` (text or token ids) or from chat `messages`.
 
     Attributes:
         credit: bytes of token frames that may be sent before more credit is given.
         params: sampling parameters by llama-server's names.
         timeout: seconds for the whole request; None: the server's own.
-        tokens: also send each token's id.
+        tokens: also send the id of each piece's last token.
         key: names the request: the same key again means the same generation.
-        fresh: the key was just made at random, so that no finished generation can have it.
-        on_disconnect: seconds that it goes on when nobody reads it; None: the server's own.
-        level: how much it shall survive: memory, process, disk or strict; None: the server's own.
+        fresh: the key is random and new, so no finished generation can have it.
+        on_disconnect: seconds that it continues without a reader; None: the server's own.
+        level: what it survives: memory, process, disk or strict; None: the server's own.
         cache: may be answered with the stored result of the same request.
-        durable: also send how much of it a power cut can no longer take away.
-        model: public name of the model that shall run it; None: the server's default.
+        durable: also send durable frames: the pieces that a power cut can no longer lose.
+        model: public name of the model that runs it; None: the server's default.
         priority: "high", "normal" or "low"; None: normal.
-        deadline: seconds from now by which it must have begun to run; None: no matter when.
-        splices: also send where it goes on on another upstream.
+        deadline: seconds from now by which it must have started to run; None: unbounded.
+        splices: also send splice frames: where another upstream continues it.
     """
 
     stream: int
@@ -101,11 +116,11 @@ class Generate:
 
 @dataclass(frozen=True, slots=True)
 class Attach:
-    """Read generation `id` from sequence number `first`.
+    """Reads generation `id` from sequence number `first`.
 
     Attributes:
         credit, tokens, durable, splices: as in Generate.
-        epoch: of the stream that is resumed, as `Accepted` said it; None: nothing was read before.
+        epoch: of the resumed stream, from its `Accepted`; None: nothing was read before.
     """
 
     stream: int
@@ -131,7 +146,7 @@ class Attach:
 
 @dataclass(frozen=True, slots=True)
 class Embed:
-    """Ask for one vector a text, of the model of this public name (None: the server's default)."""
+    """Requests one vector per text, of the model of this name (None: the server's default)."""
 
     stream: int
     input: list[str]
@@ -146,7 +161,7 @@ class Embed:
 
 @dataclass(frozen=True, slots=True)
 class Search:
-    """Ask for the `k` stored results nearest in meaning to a text."""
+    """Requests the `k` stored results nearest in meaning to a text."""
 
     stream: int
     text: str
@@ -161,7 +176,7 @@ class Search:
 
 @dataclass(frozen=True, slots=True)
 class ListGenerations:
-    """Ask for the user's newest generations, at most `limit`.
+    """Requests the user's newest generations, at most `limit`.
 
     Attributes:
         state: only those in this state; None: in any.
@@ -183,7 +198,7 @@ class ListGenerations:
 
 @dataclass(frozen=True, slots=True)
 class Status:
-    """Ask how the server is."""
+    """Requests the server's status report."""
 
     stream: int
 
@@ -193,7 +208,7 @@ class Status:
 
 @dataclass(frozen=True, slots=True)
 class Cancel:
-    """Stop what the stream asked for; `detach`: stop reading, and let the generation go on."""
+    """Stops the stream's request; `detach`: stops reading, and lets the generation continue."""
 
     stream: int
     detach: bool = False
@@ -204,7 +219,7 @@ class Cancel:
 
 @dataclass(frozen=True, slots=True)
 class Credit:
-    """Allow `add` further bytes of token frames on the stream."""
+    """Allows `add` further bytes of tokens frames on the stream."""
 
     stream: int
     add: int

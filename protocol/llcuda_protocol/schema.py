@@ -1,7 +1,7 @@
 """Checks of values that came off the wire: type, range and length, with errors that name the field.
 
 A check takes a decoded value and the field's name, and returns the value or raises ValueError.
-Booleans are never numbers, and numbers are finite. Each check says in words what it allows:
+Booleans are never numbers, and numbers are finite. Each check describes in words what it allows:
 SPEC.md's tables hold those words, and a test compares them.
 """
 
@@ -11,6 +11,8 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
+
+from .kinds import MAX_SEQUENCE, MAX_TOKEN_ID
 
 #: Deepest nesting of lists and maps in a parameter (a JSON schema is the deepest in practice).
 MAX_DEPTH = 32
@@ -52,7 +54,7 @@ def integer(low: int, high: int) -> Check:
 
 
 def integers(low: int, high: int) -> Check:
-    """A list of whole numbers from low to high; quick, for long lists of token ids."""
+    """A list of whole numbers from low to high; fast, for long lists of token ids."""
 
     def check(value: Any, name: str) -> list[int]:
         if type(value) is not list:
@@ -160,8 +162,8 @@ def map_of(item: Check, most: int) -> Check:
 
 
 def json_map(most: int) -> Check:
-    """A map of at most `most` entries, of anything that JSON can say: nil, boolean, finite number,
-    string, list, map with string keys."""
+    """A map of at most `most` entries of JSON values: nil, boolean, finite number, string, list,
+    map with string keys."""
 
     def check(value: Any, name: str) -> dict[str, Any]:
         _check_map(value, name, most)
@@ -176,7 +178,7 @@ def json_map(most: int) -> Check:
                     raise ValueError(f"{name} must hold finite numbers")
                 continue
             if type(entry) is not list and type(entry) is not dict:
-                raise ValueError(f"{name} holds {type(entry).__name__}, which JSON cannot say")
+                raise ValueError(f"{name} holds {type(entry).__name__}, which is no JSON value")
             if depth >= MAX_DEPTH:
                 raise ValueError(f"{name} is nested deeper than {MAX_DEPTH}")
             count += len(entry)
@@ -198,3 +200,58 @@ def _check_map(value: Any, name: str, most: int) -> None:
         raise ValueError(f"{name} must hold at most {most} entries, not {len(value)}")
     if not all(type(key) is str for key in value):
         raise ValueError(f"the keys of {name} must be strings")
+
+
+# -- values that several frames carry, by their meaning ---------------------------------------
+
+WORD = text(64)
+NAME = text(256)
+LINE = text(1024)
+BODY = text()
+COUNT = integer(0, MAX_SEQUENCE)
+SECONDS = number(0.0, 1e9)
+#: A moment, in seconds since 1970.
+WHEN = number(0.0, 1e12)
+PARAMS = json_map(256)
+MESSAGE = record({"role": Field(WORD, required=True), "content": Field(BODY, required=True)})
+TOKEN_IDS = integers(0, MAX_TOKEN_ID)
+#: A result that a search found.
+HIT = record(
+    {
+        "id": Field(WORD, required=True),
+        "score": Field(number(-1.0, 1.0), required=True),
+        "created": Field(WHEN, required=True),
+        "state": Field(WORD),
+        "owner": Field(NAME),
+        "model": Field(LINE),
+        "tokens": Field(COUNT),
+        "preview": Field(LINE),
+        "text": Field(LINE),
+    }
+)
+#: A generation in a listing.
+ENTRY = record(
+    {
+        "id": Field(WORD, required=True),
+        "state": Field(WORD, required=True),
+        "created": Field(WHEN, required=True),
+        "owner": Field(NAME),
+        "model": Field(LINE),
+        "tokens": Field(COUNT),
+        "position": Field(COUNT),
+        "preview": Field(LINE),
+        "text": Field(LINE),
+    }
+)
+
+
+def _check_prompt(value: Any, name: str) -> str | list[int]:
+    if type(value) is list:
+        ids: list[int] = TOKEN_IDS(value, name)
+        return ids
+    if type(value) is str:
+        return value
+    raise ValueError(f"{name} must be a string or a list of token ids, not {type(value).__name__}")
+
+
+PROMPT = Check(f"string, or {TOKEN_IDS.says}", _check_prompt)

@@ -1,8 +1,8 @@
-"""The states of a connection and of a stream, and what each frame does to them, as data.
+"""The states of a connection and of a stream, and the transitions of each frame, as data.
 
 Both roles use the same tables: the sender checks them before it sends (LocalProtocolError), the
-receiver when a frame arrives (RemoteProtocolError). `kinds.SENT_BY` says who may send what.
-SPEC.md's diagrams are made from these tables by `diagram()`.
+receiver when a frame arrives (RemoteProtocolError). `kinds.SENT_BY` defines who may send what.
+`diagram()` makes SPEC.md's diagrams from these tables.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from .kinds import Kind
 
 
 class ConnectionState(StrEnum):
-    """Where a connection stands."""
+    """The state of a connection."""
 
     NEW = "new"
     GREETED = "greeted"
@@ -23,7 +23,7 @@ class ConnectionState(StrEnum):
 
 
 class StreamState(StrEnum):
-    """Where a stream stands. A stream begins with the request that names it."""
+    """The state of a stream. A stream begins with the request that names it."""
 
     IDLE = "idle"
     WAITING = "waiting"
@@ -118,7 +118,7 @@ MAY_ARRIVE_LATE = frozenset({Kind.CREDIT, Kind.CANCEL})
 
 
 def diagram(table: dict[ConnectionState, dict[Kind, ConnectionState]] | None = None) -> str:
-    """One line a transition, `state --frame--> state`, of a table (default: the stream's)."""
+    """One line per transition, `state --frame--> state`, of a table (default: the stream's)."""
     rows = STREAM_TABLE if table is None else table
     lines = []
     for state, moves in rows.items():

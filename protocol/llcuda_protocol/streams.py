@@ -1,4 +1,4 @@
-"""What both ends know of an open stream, and the credit rule. Both ends count alike."""
+"""The credit and the sequence number of an open stream. Both ends count alike."""
 
 from __future__ import annotations
 
@@ -35,6 +35,6 @@ class Stream:
 
 
 def gap(event: ev.Tokens | ev.Vectors, expected: int) -> str:
-    """Says that a frame does not go on where the last one stopped."""
+    """The message for a frame that does not continue where the last one stopped."""
     name = event.KIND.name.lower()
     return f"{name} from {event.first} on stream {event.stream}, not from {expected}"

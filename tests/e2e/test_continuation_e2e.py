@@ -24,9 +24,9 @@ from llcuda_net.generation.continuation import plan
 from llcuda_net.generation.generation import Generation
 from llcuda_net.storage.records import TokenLog
 from llcuda_net.upstream.engine.supervisor import Engine, EngineOptions
+from llcuda_net.upstream.interface import CompletionEvent
 from llcuda_net.upstream.llama.client import LlamaServer
 from llcuda_net.upstream.llama.poller import Poller
-from llcuda_net.upstream.llama.sse import CompletionEvent
 from tools import synthetic_upstream
 from tools.synthetic.tokens import generated, generation
 

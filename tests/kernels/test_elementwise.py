@@ -1,15 +1,13 @@
-"""Addition, activations, norms and load on the CPU against float64."""
+"""Addition and activations on the CPU against float64."""
 
 from __future__ import annotations
-
-import math
 
 import numpy as np
 import pytest
 
 import llcuda_kernels as k
 from llcuda_kernels import reference
-from tests.kernels.cases import LENGTHS, assert_close, normal, odd_rows
+from tests.support.kernels.cases import LENGTHS, assert_close, normal, odd_rows
 
 UNARY = {
     "relu": (k.relu, reference.elementwise.relu),
@@ -53,43 +51,3 @@ def test_vector_add() -> None:
         assert_close(k.vector_add(a, b), reference.elementwise.vector_add(a, b))
     with pytest.raises(ValueError, match="one shape"):
         k.vector_add(np.ones(3, np.float32), np.ones(4, np.float32))
-
-
-@pytest.mark.parametrize("length", LENGTHS)
-def test_softmax_and_rms_norm(length: int) -> None:
-    x = normal((5, length), seed=length) * 4
-    w = normal((length,), seed=1)
-    assert_close(k.softmax(x, backend="cpu"), reference.norms.softmax(x), rtol=1e-5, atol=1e-9)
-    assert_close(k.rms_norm(x, backend="cpu"), reference.norms.rms_norm(x))
-    assert_close(k.rms_norm(x, w, eps=1e-3), reference.norms.rms_norm(x, w, 1e-3), rtol=2e-5)
-
-
-@pytest.mark.parametrize("length", [1, 6, 500])
-def test_softmax_and_rms_norm_of_odd_rows(length: int) -> None:
-    x = odd_rows(length)
-    assert_close(k.softmax(x, backend="cpu"), reference.norms.softmax(x))
-    assert_close(k.rms_norm(x, backend="cpu"), reference.norms.rms_norm(x))
-    with pytest.raises(ValueError, match="weight is"):
-        k.rms_norm(x, np.ones(length + 1, np.float32))
-
-
-def test_spin_does_its_rounds() -> None:
-    seeds = np.arange(1000, dtype=np.uint32)
-    for rounds in (0, 1, 7, 100):
-        got = k.spin(seeds, rounds, backend="cpu")
-        np.testing.assert_array_equal(got, reference.load.spin(seeds, rounds))
-    assert got[0] == 0
-    assert len(set(got.tolist())) == 1000
-    with pytest.raises(ValueError, match="rounds"):
-        k.spin(seeds, -1)
-
-
-def test_post_does_its_rounds() -> None:
-    x = normal((100,), 1)
-    for rounds in (0, 1, 50, 3000):
-        assert_close(k.post(x, rounds, backend="cpu"), reference.load.post(x, rounds), rtol=1e-4)
-    # a round brings every chain nearer to 1, so the number of rounds shows in the sum
-    sums = [float(k.post(np.full(1, 10.0, np.float32), n)[0]) for n in range(5)]
-    assert sums == sorted(sums, reverse=True)
-    assert len(set(sums)) == 5
-    assert math.isnan(k.post(np.full(1, np.nan, np.float32), 3)[0])

@@ -12,7 +12,7 @@ from llcuda_kernels import (
     quantize_int8,
     reference,
 )
-from tests.kernels.cases import LENGTHS, assert_close, assert_codes, normal, odd_rows
+from tests.support.kernels.cases import LENGTHS, assert_close, assert_codes, normal, odd_rows
 
 
 @pytest.mark.parametrize("length", LENGTHS)

@@ -1,4 +1,4 @@
-"""Products and int4 weights on the CPU against float64."""
+"""Products on the CPU against float64."""
 
 from __future__ import annotations
 
@@ -7,8 +7,7 @@ import pytest
 
 import llcuda_kernels as k
 from llcuda_kernels import reference
-from tests.kernels.cases import assert_close, normal
-from tests.kernels.weights import make
+from tests.support.kernels.cases import assert_close, normal
 
 SHAPES = [(0, 3, 4), (3, 0, 4), (3, 4, 0), (1, 1, 1), (5, 7, 3), (33, 65, 17), (128, 130, 70)]
 
@@ -57,20 +56,6 @@ def test_bf16_rounds_half_to_even() -> None:
     assert (np.abs(k.from_bf16(k.to_bf16(y)) - y) <= np.abs(y) * 2.0**-8).all()
 
 
-@pytest.mark.parametrize("layout", ["awq", "gptq"])
-@pytest.mark.parametrize("size", [(8, 8, 1), (64, 24, 4), (256, 136, 2), (0, 8, 0), (128, 0, 1)])
-def test_int4(layout: str, size: tuple[int, int, int]) -> None:
-    inner, columns, groups = size
-    qweight, qzeros, scales, meant = make(inner, columns, groups, layout, seed=5)
-    truth = reference.weights.dequantize_int4(qweight, qzeros, scales, layout)
-    assert_close(truth, meant, atol=0)
-    got = k.dequantize_int4(qweight, qzeros, scales, layout=layout, backend="cpu")  # type: ignore[arg-type]
-    assert_close(got, meant, rtol=1e-6, atol=0)
-    x = normal((inner,), 6)
-    y = k.int4_times_vector(x, qweight, qzeros, scales, layout=layout, backend="cpu")  # type: ignore[arg-type]
-    assert_close(y, x @ meant, rtol=1e-4, atol=1e-3)
-
-
 def test_what_is_refused() -> None:
     a = np.ones((3, 4), np.float32)
     with pytest.raises(ValueError, match="must be"):
@@ -79,12 +64,3 @@ def test_what_is_refused() -> None:
         k.matmul(a, a.T, kernel="naive")  # type: ignore[arg-type]
     with pytest.raises(TypeError, match="a is float32"):
         k.matmul_int8(a, a)
-    qweight, qzeros, scales, _ = make(16, 16, 2, "awq", 1)
-    with pytest.raises(ValueError, match="belong together"):
-        k.dequantize_int4(qweight, qzeros, scales, layout="gptq")
-    with pytest.raises(ValueError, match="layout must be"):
-        k.dequantize_int4(qweight, qzeros, scales, layout="gguf")  # type: ignore[arg-type]
-    with pytest.raises(ValueError, match="x is"):
-        k.int4_times_vector(np.ones(15, np.float32), qweight, qzeros, scales)
-    with pytest.raises(ValueError, match="divide"):
-        k.dequantize_int4(qweight, np.repeat(qzeros, 3, 0)[:3], np.ones((3, 16), np.float16))

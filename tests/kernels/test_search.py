@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from llcuda_kernels import cosine_topk, inverse_norms, reference
-from tests.kernels.cases import HUGE, assert_close, assert_topk, normal, odd_rows
+from tests.support.kernels.cases import HUGE, assert_close, assert_topk, normal, odd_rows
 
 
 def codes(shape: tuple[int, ...], seed: int) -> np.ndarray:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from llcuda_kernels import certainty, list_statistics, reference, token_statistics
-from tests.kernels.cases import HUGE, LENGTHS, assert_close, assert_topk, normal, odd_rows
+from tests.support.kernels.cases import HUGE, LENGTHS, assert_close, assert_topk, normal, odd_rows
 
 
 def check(x: np.ndarray, chosen: np.ndarray | None, k: int) -> None:

@@ -8,7 +8,6 @@ import pickle
 from collections.abc import Callable
 from pathlib import Path
 
-import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
@@ -16,16 +15,17 @@ from llcuda_protocol import PREFACE, Error, Frame, Generate, Role, Tokens
 from llcuda_protocol.frames import decode, encode
 from llcuda_protocol.kinds import HEADER, Kind
 from llcuda_protocol.reader import Reader
-from tests.support.protocol.any_frame import any_frame, frames
+from tests.support.protocol.any_frame import ANY_FRAME, FRAMES
+from tests.support.protocol.every import every
 from tools.protocol_harness import make_check
 from tools.protocol_starts import STARTS, begin
 
-QUICK = settings(max_examples=150, deadline=None)
+QUICK = settings(max_examples=100, deadline=None)
 CHECKS: dict[tuple[str, str], Callable[[bytes], None]] = {
     (role, start): make_check(Role(role), start) for role in Role for start in STARTS
 }
 FOLDER = Path(__file__).parents[2] / "protocol" / "vectors"
-FRAMES = sorted(
+WIRES = sorted(
     {
         vector["hex"]
         for path in FOLDER.glob("*.json")
@@ -35,18 +35,23 @@ FRAMES = sorted(
 )
 
 
-@pytest.mark.parametrize("kind", Kind)
-@given(data=st.data())
-@settings(max_examples=40, deadline=None)
-def test_every_kind_comes_back(kind: Kind, data: st.DataObject) -> None:
-    event = data.draw(frames()[kind])
-    wire = encode(event)
-    assert int.from_bytes(wire[:HEADER], "big") == len(wire) - HEADER
-    assert decode(wire[HEADER:]) == event
+def test_every_kind_comes_back() -> None:
+    every(((kind.name, kind) for kind in Kind), comes_back)
+
+
+def comes_back(kind: Kind) -> None:
+    @given(FRAMES[kind])
+    @settings(max_examples=25, deadline=None)
+    def check(event: Frame) -> None:
+        wire = encode(event)
+        assert int.from_bytes(wire[:HEADER], "big") == len(wire) - HEADER
+        assert decode(wire[HEADER:]) == event
+
+    check()
 
 
 @QUICK
-@given(any_frame())
+@given(ANY_FRAME)
 @example(Generate(1, 0, prompt=[]))
 @example(Generate(1, 0, prompt="", messages=[]))
 @example(Error(0, "", "", False, 0.0))
@@ -57,7 +62,7 @@ def test_encoding_is_stable(event: Frame) -> None:
 
 
 @QUICK
-@given(st.lists(any_frame(), max_size=5), st.data())
+@given(st.lists(ANY_FRAME, max_size=5), st.data())
 def test_any_chunking_gives_the_same_frames(events: list[Frame], data: st.DataObject) -> None:
     wire = PREFACE + b"".join(map(encode, events))
     cuts = sorted(data.draw(st.sets(st.integers(0, len(wire)), max_size=20)) | {0, len(wire)})
@@ -72,22 +77,32 @@ def test_any_chunking_gives_the_same_frames(events: list[Frame], data: st.DataOb
     assert len(reader) == 0
 
 
-@pytest.mark.parametrize(("role", "start"), CHECKS)
-@given(data=st.binary(max_size=200))
-@settings(max_examples=60, deadline=None)
-def test_random_bytes(role: str, start: str, data: bytes) -> None:
-    CHECKS[role, start](data)
+@QUICK
+@given(st.binary(max_size=200))
+def test_random_bytes(data: bytes) -> None:
+    every(CHECKS.items(), lambda check: check(data))
 
 
-@pytest.mark.parametrize(("role", "start"), CHECKS)
-@given(data=st.data())
-@settings(max_examples=60, deadline=None)
-def test_mutated_frames(role: str, start: str, data: st.DataObject) -> None:
-    wire = bytearray.fromhex("".join(data.draw(st.lists(st.sampled_from(FRAMES), max_size=3))))
+def test_mutated_frames() -> None:
+    every(CHECKS.items(), survives_mutations)
+
+
+def survives_mutations(check: Callable[[bytes], None]) -> None:
+    @given(st.data())
+    @settings(max_examples=25, deadline=None)
+    def mutate(data: st.DataObject) -> None:
+        check(mutated(data))
+
+    mutate()
+
+
+def mutated(data: st.DataObject) -> bytes:
+    """Good frames, one after the other, with some bytes changed, and a first byte for the check."""
+    wire = bytearray.fromhex("".join(data.draw(st.lists(st.sampled_from(WIRES), max_size=3))))
     for _ in range(data.draw(st.integers(0, 4))):
         at = data.draw(st.integers(0, len(wire)))
         wire[at : at + data.draw(st.integers(0, 2))] = data.draw(st.binary(max_size=3))
-    CHECKS[role, start](bytes([data.draw(st.sampled_from([0, 1, 7, 0x40, 0x80, 0x83]))]) + wire)
+    return bytes([data.draw(st.sampled_from([0, 1, 7, 0x40, 0x80, 0x83]))]) + wire
 
 
 def test_a_connection_can_be_frozen() -> None:

@@ -25,6 +25,7 @@ from llcuda_protocol.states import (
     STREAM_TABLE,
     diagram,
 )
+from tests.support.protocol.every import every
 from tests.support.protocol.examples import EXAMPLES
 from tools.protocol_starts import begin
 
@@ -74,8 +75,12 @@ def test_every_state_can_be_reached_and_left() -> None:
 
 
 @pytest.mark.parametrize("sender", Role)
-@pytest.mark.parametrize(("state", "kind"), list(itertools.product(StreamState, Kind)))
-def test_streams_follow_the_table(sender: Role, state: StreamState, kind: Kind) -> None:
+def test_streams_follow_the_table(sender: Role) -> None:
+    cases = itertools.product(StreamState, Kind)
+    every(((f"{kind.name} while {state}", sender, state, kind) for state, kind in cases), on_stream)
+
+
+def on_stream(sender: Role, state: StreamState, kind: Kind) -> None:
     if kind in ON_CONNECTION:
         return
     start, number = STREAMS[state]
@@ -101,8 +106,15 @@ def test_streams_follow_the_table(sender: Role, state: StreamState, kind: Kind) 
 
 
 @pytest.mark.parametrize("sender", Role)
-@pytest.mark.parametrize(("state", "kind"), list(itertools.product(STARTS, Kind)))
-def test_connections_follow_the_table(sender: Role, state: ConnectionState, kind: Kind) -> None:
+def test_connections_follow_the_table(sender: Role) -> None:
+    cases = itertools.product(STARTS, Kind)
+    every(
+        ((f"{kind.name} while {state}", sender, state, kind) for state, kind in cases),
+        on_connection,
+    )
+
+
+def on_connection(sender: Role, state: ConnectionState, kind: Kind) -> None:
     other = Role.SERVER if sender is Role.CLIENT else Role.CLIENT
     frame = EXAMPLES[kind](0) if kind is Kind.ERROR else EXAMPLES[kind](6)
     source, target = begin(sender, STARTS[state]), begin(other, STARTS[state])

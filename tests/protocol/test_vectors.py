@@ -20,14 +20,16 @@ from llcuda_protocol import (
     Role,
 )
 from llcuda_protocol.kinds import HEADER
+from tests.support.protocol.every import every
 from tools.protocol_starts import STARTS, begin
 
 FOLDER = Path(__file__).parents[2] / "protocol" / "vectors"
 FILES = sorted(FOLDER.glob("*.json"))
-VECTORS: list[dict[str, Any]] = [
-    vector for path in FILES for vector in json.loads(path.read_text())["vectors"]
-]
-BY_NAME = pytest.mark.parametrize("vector", VECTORS, ids=[v["name"] for v in VECTORS])
+IN_FILES: dict[str, list[dict[str, Any]]] = {
+    path.stem: json.loads(path.read_text())["vectors"] for path in FILES
+}
+VECTORS = [vector for vectors in IN_FILES.values() for vector in vectors]
+BY_FILE = pytest.mark.parametrize("file", IN_FILES)
 Outcome = tuple[list[Any], str | None]
 
 
@@ -98,18 +100,26 @@ def byte_by_byte(connection: Connection, data: bytes) -> Outcome:
     return events, None
 
 
-@BY_NAME
-def test_whole(vector: dict[str, Any]) -> None:
-    run(vector, whole)
+def named(file: str) -> list[tuple[str, dict[str, Any]]]:
+    return [(vector["name"], vector) for vector in IN_FILES[file]]
 
 
-@BY_NAME
-def test_byte_by_byte(vector: dict[str, Any]) -> None:
-    run(vector, byte_by_byte)
+@BY_FILE
+def test_whole(file: str) -> None:
+    every(named(file), lambda vector: run(vector, whole))
 
 
-@BY_NAME
-def test_with_trailing_data(vector: dict[str, Any]) -> None:
+@BY_FILE
+def test_byte_by_byte(file: str) -> None:
+    every(named(file), lambda vector: run(vector, byte_by_byte))
+
+
+@BY_FILE
+def test_with_trailing_data(file: str) -> None:
+    every(named(file), with_trailing_data)
+
+
+def with_trailing_data(vector: dict[str, Any]) -> None:
     connection = start(vector)
     data = bytes.fromhex(vector["hex"])
     events, error = expected(vector)

@@ -12,7 +12,7 @@ from typing import Any
 
 from llcuda_net.cli import server
 from llcuda_net.generation import continuation
-from llcuda_net.upstream.lease import Lease
+from llcuda_net.upstream.backend import Lease
 
 #: The lease that is never given back, counted from the first.
 _KEPT = 40

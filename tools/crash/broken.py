@@ -55,12 +55,12 @@ def send_before_journal() -> None:
     def put(work: Callable[[], object]) -> None:
         late.put((time.monotonic() + JOURNAL_LATE, work))
 
-    def pwrite(self: RealFiles, descriptor: int, data: Any, offset: int) -> int:
+    def pwrite(descriptor: int, data: Any, offset: int) -> int:
         copy = bytes(data)
-        put(lambda: write(self, descriptor, copy, offset))
+        put(lambda: write(descriptor, copy, offset))
         return len(copy)
 
-    RealFiles.pwrite = pwrite  # type: ignore[method-assign]
+    RealFiles.pwrite = staticmethod(pwrite)
     # In the order in which they were asked for.
     RealFiles.truncate = lambda self, *how: put(lambda: cut(self, *how))  # type: ignore[method-assign]
     RealFiles.close = lambda self, *how: put(lambda: close(self, *how))  # type: ignore[method-assign]

@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from llcuda_kernels.cuda import driver, shim
-from llcuda_kernels.cuda.array import DeviceArray, empty
+from llcuda_kernels.cuda.runtime import driver, shim
+from llcuda_kernels.cuda.runtime.array import DeviceArray, empty
 
 #: Written between two runs: several times any device's second-level cache.
 FLUSH_BYTES = 1 << 28

@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 
 import llcuda_kernels as k
-from llcuda_kernels.cuda import driver, norms, quantize, search, tensor
-from llcuda_kernels.cuda.array import DeviceArray, empty, to_device
+from llcuda_kernels.cuda import norms, quantize, search, tensor_matmul
+from llcuda_kernels.cuda.runtime import driver
+from llcuda_kernels.cuda.runtime.array import DeviceArray, empty, to_device
 from tools.kernels_bench import peers
 from tools.kernels_bench.clock import copy, normals, random_words
 
@@ -151,9 +152,9 @@ def topk(scale: float) -> Iterator[Case]:
     n, dim = int(10_000_000 * scale), 768
     words = random_words(n * dim // 4, 7)
     rows = words.view(np.int8, (n, dim))
-    inverse = search.norms_of(rows)
+    inverse = norms.inverse_norms_int8(rows)
     queries = to_device(np.random.default_rng(2).integers(-127, 128, (32, dim)).astype(np.int8))
-    inverse_q = search.norms_of(queries)
+    inverse_q = norms.inverse_norms_int8(queries)
     for count, top in ((1, 10), (8, 10), (32, 10), (1, 1024)):
         q = DeviceArray(queries.address, (count, dim), np.int8, queries)
         yield Case(
@@ -196,7 +197,7 @@ def products(scale: float) -> Iterator[Case]:
         "matmul int8, dp4a", lambda: k.matmul_int8(codes, codes, kernel="dp4a"), f"{n}³",
         "cuBLAS bf16", operations=flops,
     )  # fmt: skip
-    assert tensor.SIDE == 128
+    assert tensor_matmul.SIDE == 128
 
 
 def int4(scale: float) -> Iterator[Case]:

@@ -6,7 +6,7 @@ import importlib.util
 from collections.abc import Callable
 from typing import Any
 
-from llcuda_kernels.cuda.array import DeviceArray
+from llcuda_kernels.cuda.runtime.array import DeviceArray
 
 Run = Callable[[], Any]
 

@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 
 import llcuda_kernels as k
-from llcuda_kernels.cuda import driver, load
-from llcuda_kernels.cuda.array import DeviceArray, empty, to_device
+from llcuda_kernels.cuda import synthetic_load
+from llcuda_kernels.cuda.runtime import driver
+from llcuda_kernels.cuda.runtime.array import DeviceArray, empty, to_device
 from tools.kernels_bench.clock import host_time
 
 
@@ -50,7 +51,7 @@ def overlap() -> dict[str, float]:
     out = empty((size // 4,), np.float32)
 
     def compute(x: DeviceArray) -> None:
-        load.run("post", x, 3000, out)
+        synthetic_load.run("post", x, 3000, out)
 
     def timed(run: Any) -> float:
         run()

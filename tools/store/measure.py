@@ -13,7 +13,7 @@ from typing import Any
 
 import trio
 
-from llcuda_net.storage.journal.entry import Log
+from llcuda_net.storage.journal.entry import JournalEntry
 from llcuda_net.storage.journal.journal import Journal
 from llcuda_net.storage.records import Ended, Opened, Result, TokenLog, hash_of
 from llcuda_net.storage.results.interface import Retention, Step
@@ -204,18 +204,21 @@ async def journal(folder: Path, seconds: float, *, together: bool) -> Figures:
             for n in range(STREAMS)
         ]
         await book.sync()
-        before = book.figures.bytes
-        written: dict[Log, list[tuple[int, float]]] = {log: [] for log in logs}
-        unwritten: dict[Log, list[tuple[int, float]]] = {log: [] for log in logs}
+        before = book.stats.bytes
+        written: dict[JournalEntry, list[tuple[int, float]]] = {log: [] for log in logs}
+        unwritten: dict[JournalEntry, list[tuple[int, float]]] = {log: [] for log in logs}
         ignored: list[float] = []
 
-        def durable(log: Log, count: int) -> None:
-            now, waiting = time.perf_counter(), written[log]
-            while waiting and waiting[0][0] <= count:
-                behind.append(now - waiting.pop(0)[1])
+        async def follow() -> None:
+            while True:
+                grown = await book.progressed()
+                now = time.perf_counter()
+                for log in grown:
+                    waiting = written[log]
+                    while waiting and waiting[0][0] <= log.durable:
+                        behind.append(now - waiting.pop(0)[1])
 
-        for log in logs:
-            log.on_durable = lambda count, log=log: durable(log, count)
+        nursery.start_soon(follow)
         groups = [logs] if together else [[log] for log in logs]
         for turn in range(6):
             on = turn % 2 == 1
@@ -239,7 +242,7 @@ async def journal(folder: Path, seconds: float, *, together: bool) -> Figures:
             wall[on] += trio.current_time() - start
             cpu[on] += time.process_time() - start_cpu
         await book.sync()
-        size = book.figures.bytes - before
+        size = book.stats.bytes - before
         nursery.cancel_scope.cancel()
     each = 1 if not together else STREAMS
     return {

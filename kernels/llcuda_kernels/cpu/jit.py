@@ -12,6 +12,8 @@ import numba
 
 F = TypeVar("F", bound=Callable[..., Any])
 
+#: Numbers so few that one core is done with them before others are awake.
+FEW = 1 << 15
 #: Sums may be reordered, so that they vectorise; NaN and infinity keep their meaning.
 REORDER = {"reassoc", "nsz", "contract"}
 

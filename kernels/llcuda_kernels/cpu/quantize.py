@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numba import prange
 
-from .jit import exact, parallel, serial
+from .jit import FEW, exact, parallel, serial
 
 #: Below it, 127 / peak or 1 / peak would overflow: such a row is scaled up first, exactly.
 _SMALL = np.float32(2.0**-100)
@@ -89,7 +89,7 @@ def l2_normalize(x: Any, out: Any) -> None:
 
 
 @parallel
-def inverse_norms(codes: Any, out: Any) -> None:
+def _fill_inverse_norms_int8(codes: Any, out: Any) -> None:
     """``1 / |codes|`` a row, 0 where all codes are 0."""
     for r in prange(codes.shape[0]):
         total = np.int32(0)
@@ -100,7 +100,7 @@ def inverse_norms(codes: Any, out: Any) -> None:
 
 
 @parallel
-def inverse_norms_float(x: Any, out: Any) -> None:
+def _fill_inverse_norms_float32(x: Any, out: Any) -> None:
     """``1 / |x|`` a row of floats, 0 for a row of zeros, NaN where one is not finite."""
     for r in prange(x.shape[0]):
         total = 0.0
@@ -113,3 +113,19 @@ def inverse_norms_float(x: Any, out: Any) -> None:
             out[r] = np.nan
         else:
             out[r] = 1.0 / np.sqrt(total) if total > 0 else 0.0
+
+
+def inverse_norms(vectors: Any) -> Any:
+    """``1 / |v|`` of each vector, (n, dim) int8 or float32; see `llcuda_kernels.inverse_norms`."""
+    if vectors.size <= FEW:  # not worth waking the cores for
+        wide = vectors.astype(np.float64)
+        with np.errstate(all="ignore"):
+            norm = np.sqrt((wide * wide).sum(axis=1))
+            inverse = np.where(norm > 0, 1 / norm, norm)
+            inverse[~np.isfinite(wide).all(axis=1)] = np.nan
+            return np.asarray(inverse, np.float32)
+    out = np.empty(vectors.shape[0], np.float32)
+    if vectors.shape[0]:
+        whole = vectors.dtype == np.int8
+        (_fill_inverse_norms_int8 if whole else _fill_inverse_norms_float32)(vectors, out)
+    return out

@@ -92,6 +92,6 @@ def token_statistics(
 
 def list_statistics(logprobs: Any, chosen_logprob: Any) -> tuple[Any, Any, Any]:
     """A list is short: NumPy's own loops, in float64. See `llcuda_kernels.list_statistics`."""
-    from llcuda_kernels import reference
+    from llcuda_kernels.reference import tokens
 
-    return reference.tokens.list_statistics(logprobs, chosen_logprob)
+    return tokens.list_statistics(logprobs, chosen_logprob)

@@ -1,1 +1,5 @@
-"""The CUDA paths, and what CUDA alone has. `shim` is the only importer of numba.cuda."""
+"""The CUDA paths: one module per operation, which holds its kernels and launches them.
+
+It may import `cuda.primitives` and `cuda.runtime`, `cpu` where the host is quicker, `errors` and
+`arrays`. It never imports the operations that call it.
+"""

@@ -18,10 +18,10 @@ import numpy as np
 
 from llcuda_kernels.arrays import Array
 
-from .array import Call, aligned
-from .intrinsics import exp2_fast, load4, reciprocal, store4
-from .kernel import Kernel, divide_up, kernel
-from .shim import F32, I32, I64, cuda, device, pointer
+from .runtime.array import Call, aligned
+from .runtime.intrinsics import exp2_fast, load4, reciprocal, store4
+from .runtime.kernel import Kernel, divide_up, kernel
+from .runtime.shim import F32, I32, I64, cuda, device, pointer
 
 THREADS = 256
 #: Numbers a block.

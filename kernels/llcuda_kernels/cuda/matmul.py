@@ -22,9 +22,9 @@ from typing import Any
 
 import numpy as np
 
-from .intrinsics import dp4a, load4, multiply_add, store4
-from .kernel import Kernel, divide_up, kernel
-from .shim import F32, I32, cuda, device, pointer
+from .runtime.intrinsics import dp4a, load4, multiply_add, store4
+from .runtime.kernel import Kernel, divide_up, kernel
+from .runtime.shim import F32, I32, cuda, device, pointer
 
 TILE, SIDE, DEPTH, THREADS = 16, 128, 16, 256
 _ZERO = np.float32(0.0)

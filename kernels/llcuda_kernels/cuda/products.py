@@ -11,12 +11,13 @@ from llcuda_kernels.arrays import Array
 from llcuda_kernels.errors import BackendError
 
 from . import matmul as plain
-from . import shim, tensor
-from .array import Call, DeviceArray, aligned, empty, to_device
-from .intrinsics import bits_float
-from .kernel import divide_up, kernel
-from .search import padded
-from .shim import F32, I64, U16, cuda, pointer
+from . import tensor_matmul
+from .primitives.padding import padded
+from .runtime import shim
+from .runtime.array import Call, DeviceArray, aligned, empty, to_device
+from .runtime.intrinsics import bits_float
+from .runtime.kernel import divide_up, kernel
+from .runtime.shim import F32, I64, U16, cuda, pointer
 
 THREADS = 256
 
@@ -49,7 +50,7 @@ def _whole_tiles(array: DeviceArray) -> DeviceArray:
     """Rows of bytes padded to whole tiles of 128 rows and 64 bytes; itself where they are."""
     rows, width = array.shape
     size = array.dtype.itemsize
-    tall = divide_up(rows, tensor.SIDE) * tensor.SIDE
+    tall = divide_up(rows, tensor_matmul.SIDE) * tensor_matmul.SIDE
     wide = divide_up(width * size, 64) * 64
     if (tall, wide) == (rows, width * size) and aligned(array):
         return array.view(np.int32, (tall, wide // 4))
@@ -72,7 +73,7 @@ def _zeros(shape: tuple[int, ...], kind: Any) -> DeviceArray:
 def _capability() -> tuple[int, int]:
     if shim.SIMULATED:
         return (7, 5)  # tensor cores have no twin
-    from . import driver
+    from .runtime import driver
 
     return driver.compute_capability()
 
@@ -104,7 +105,9 @@ def matmul_int8(a: Array, b: Array, which: str = "auto") -> Array:
     out = empty((m, n), np.int32)
     if which != "dp4a" and cc >= (8, 0):
         p, q = _whole_tiles(x), _whole_tiles(y)
-        tensor.launch(tensor.INT8, p.address, q.address, out.address, m, n, p.shape[1])
+        tensor_matmul.launch(
+            tensor_matmul.INT8, p.address, q.address, out.address, m, n, p.shape[1]
+        )
     else:
         p, q = _words(padded(x)), _words(padded(y))
         made = plain.INT8 if cc >= (6, 1) else plain.INT8_PLAIN
@@ -127,7 +130,9 @@ def matmul_bf16(a: Array, b: Array) -> Array:
     if _capability() >= (8, 0):
         out = empty((m, n), np.float32)
         p, q = _whole_tiles(x), _whole_tiles(y)
-        tensor.launch(tensor.BF16, p.address, q.address, out.address, m, n, p.shape[1])
+        tensor_matmul.launch(
+            tensor_matmul.BF16, p.address, q.address, out.address, m, n, p.shape[1]
+        )
         return call.give(out)
     wide = _widened(y)
     turned = empty((inner, n), np.float32)
@@ -149,7 +154,7 @@ def gemm(a: Array, b: Array, out: Array | None = None) -> Array:
         return matmul(a, b, "fast", out)
     import cupy
 
-    from . import driver
+    from .runtime import driver
 
     call = Call(a, b)
     x, y = call.take(a, np.float32, "a", 2), call.take(b, np.float32, "b", 2)

@@ -8,11 +8,11 @@ import numpy as np
 
 from llcuda_kernels.arrays import Array
 
-from . import rows
-from .array import Call, DeviceArray, aligned, empty
-from .intrinsics import store4
-from .kernel import divide_up, kernel
-from .shim import F32, I8, I32, I64, cuda, pointer
+from .primitives import rows
+from .runtime.array import Call, DeviceArray, aligned, empty
+from .runtime.intrinsics import store4
+from .runtime.kernel import divide_up, kernel
+from .runtime.shim import F32, I8, I32, I64, cuda, pointer
 
 _THREADS = 256
 
@@ -63,7 +63,7 @@ def quantize_int8(x: Array, unit: bool, out: Any = None) -> tuple[Array, Array]:
 
 def _zeros(array: DeviceArray) -> DeviceArray:
     """Rows without numbers have scale 0."""
-    from .array import to_device
+    from .runtime.array import to_device
 
     return to_device(np.zeros(array.shape, array.dtype))
 

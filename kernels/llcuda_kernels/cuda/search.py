@@ -12,20 +12,30 @@ steps of 128 and keeps its k best a query (`topk`); a second kernel merges what 
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import numpy as np
 
 from llcuda_kernels.arrays import Array
 
-from . import scan, shim
-from .array import Call, DeviceArray, aligned, at, empty, to_device
-from .intrinsics import dp4a, lane, load4, multiply_add, shuffle_xor
-from .kernel import Kernel, divide_up, kernel
-from .norms import l2_normalize
-from .shim import F32, I8, I32, I64, cuda, device, pointer
-from .topk import NOTHING, clear, cut, in_use, index_of, key_of, sort_descending, value_of
+from .norms import inverse_norms_int8, l2_normalize
+from .primitives import scan
+from .primitives.padding import padded
+from .primitives.topk import (
+    NOTHING,
+    clear,
+    cut,
+    in_use,
+    index_of,
+    key_of,
+    sort_descending,
+    value_of,
+)
+from .runtime import shim
+from .runtime.array import Call, DeviceArray, at, empty, to_device
+from .runtime.intrinsics import dp4a, lane, load4, multiply_add, shuffle_xor
+from .runtime.kernel import Kernel, divide_up, kernel
+from .runtime.shim import F32, I32, I64, cuda, device, pointer
 
 THREADS = 256
 #: Rows a block takes in one step.
@@ -235,42 +245,6 @@ def _merge(given: Any, each: Any, found: Any, counted: Any, k: Any, scores: Any,
             rows[to + i] = index_of(key)
 
 
-@kernel("inverse_norms_int8", pointer(I8), pointer(F32), I64, I32, bounds=THREADS)
-def _inverse_norms(codes: Any, out: Any, rows: Any, dim: Any) -> None:
-    """A warp a row."""
-    row = np.int64(cuda.blockIdx.x) * 8 + (cuda.threadIdx.x >> 5)
-    if row >= rows:
-        return
-    total = np.int32(0)
-    for i in range(lane(), dim, 32):
-        v = np.int32(codes[row * dim + i])
-        total += v * v
-    total += shuffle_xor(total, 16)
-    total += shuffle_xor(total, 8)
-    total += shuffle_xor(total, 4)
-    total += shuffle_xor(total, 2)
-    total += shuffle_xor(total, 1)
-    if lane() == 0:
-        out[row] = np.float32(1.0) / math.sqrt(np.float32(total)) if total > 0 else _ZERO
-
-
-@kernel("pad_rows_int8", pointer(I8), pointer(I8), I64, I32, I32, bounds=THREADS)
-def _pad_int8(source: Any, out: Any, n: Any, dim: Any, padded: Any) -> None:
-    """Rows lengthened with zeros."""
-    i = np.int64(cuda.blockIdx.x) * THREADS + cuda.threadIdx.x
-    if i < n:
-        row, at = i // padded, i % padded
-        out[i] = source[row * dim + at] if at < dim else np.int8(0)
-
-
-@kernel("pad_rows_float32", pointer(F32), pointer(F32), I64, I32, I32, bounds=THREADS)
-def _pad_float32(source: Any, out: Any, n: Any, dim: Any, padded: Any) -> None:
-    i = np.int64(cuda.blockIdx.x) * THREADS + cuda.threadIdx.x
-    if i < n:
-        row, at = i // padded, i % padded
-        out[i] = source[row * dim + at] if at < dim else _ZERO
-
-
 @kernel("known_or_nan", pointer(F32), pointer(F32), I64, bounds=THREADS)
 def _known_or_nan(given: Any, out: Any, n: Any) -> None:
     """1, and NaN where the given is NaN."""
@@ -278,30 +252,6 @@ def _known_or_nan(given: Any, out: Any, n: Any) -> None:
     if i < n:
         v = given[i]
         out[i] = np.float32(1.0) if v == v else v
-
-
-def padded(array: DeviceArray) -> DeviceArray:
-    """The rows with zeros up to whole loads of 16 bytes, aligned; itself where it is so."""
-    count, dim = array.shape
-    width = 16 // array.dtype.itemsize
-    whole = divide_up(max(dim, 1), width) * width
-    if whole == dim and aligned(array):
-        return array
-    out = empty((count, whole), array.dtype)
-    if out.size:
-        pad = _pad_int8 if array.dtype == np.int8 else _pad_float32
-        grid = divide_up(out.size, THREADS)
-        pad.launch(grid, THREADS, array.address, out.address, out.size, dim, whole)
-    return out
-
-
-def norms_of(codes: DeviceArray) -> DeviceArray:
-    """``1 / |codes|`` a row."""
-    count, dim = codes.shape
-    out = empty((count,), np.float32)
-    if count:
-        _inverse_norms.launch(divide_up(count, 8), THREADS, codes.address, out.address, count, dim)
-    return out
 
 
 def _ones(count: int, known: DeviceArray | None) -> DeviceArray:
@@ -377,7 +327,7 @@ def _by_blocks(
 def _has_dp4a() -> bool:
     if shim.SIMULATED:
         return True
-    from . import driver
+    from .runtime import driver
 
     return driver.compute_capability() >= _DP4A
 
@@ -386,7 +336,7 @@ def _blocks(shared: int) -> int:
     """As many blocks as run at once."""
     if shim.SIMULATED:
         return 3
-    from . import driver
+    from .runtime import driver
 
     return driver.multiprocessors() * 2  # as many as the kernels' bounds let run at once
 
@@ -409,7 +359,11 @@ def cosine_topk(
         return call.give(nothing[0]), call.give(nothing[1])
     if kind == np.int8:
         found = search_codes(
-            padded(q), norms_of(q), padded(v), norms_of(v) if known is None else known, k
+            padded(q),
+            inverse_norms_int8(q),
+            padded(v),
+            inverse_norms_int8(v) if known is None else known,
+            k,
         )
     else:
         unit_q, unit_v = padded(l2_normalize(q)), padded(l2_normalize(v))
@@ -421,8 +375,8 @@ def inverse_norms(vectors: Array) -> Array:
     """See `llcuda_kernels.inverse_norms`."""
     call = Call(vectors)
     if np.dtype(vectors.dtype) == np.int8:
-        return call.give(norms_of(call.take(vectors, np.int8, "vectors", 2)))
-    from llcuda_kernels.search import inverse_norms as on_cpu
+        return call.give(inverse_norms_int8(call.take(vectors, np.int8, "vectors", 2)))
+    from llcuda_kernels.cpu import quantize
 
     v = call.take(vectors, np.float32, "vectors", 2)
-    return call.give(to_device(on_cpu(v.copy_to_host(), backend="cpu")))
+    return call.give(to_device(quantize.inverse_norms(v.copy_to_host())))

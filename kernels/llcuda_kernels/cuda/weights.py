@@ -13,12 +13,12 @@ import numpy as np
 
 from llcuda_kernels.arrays import Array
 
-from . import shim
-from .array import Call, DeviceArray, aligned, empty
-from .blocks import warp_sum
-from .intrinsics import bits_float, from_f16, load4, multiply_add, store4
-from .kernel import Kernel, divide_up, kernel
-from .shim import F32, I32, U16, cuda, device, pointer
+from .primitives.reductions import warp_sum
+from .runtime import shim
+from .runtime.array import Call, DeviceArray, aligned, empty
+from .runtime.intrinsics import bits_float, from_f16, load4, multiply_add, store4
+from .runtime.kernel import Kernel, divide_up, kernel
+from .runtime.shim import F32, I32, U16, cuda, device, pointer
 
 THREADS = 256
 _ZERO = np.float32(0.0)
@@ -367,7 +367,7 @@ def times_vector(x: Array, qweight: Array, qzeros: Array, scales: Array, awq: bo
     groups, columns = s.shape
     inner = v.shape[0]
     if not inner or not columns:
-        from .array import to_device
+        from .runtime.array import to_device
 
         return call.give(to_device(np.zeros(columns, np.float32)))
     if not aligned(v, q):
@@ -397,7 +397,7 @@ def _parts(groups: int, across: int) -> int:
     if shim.SIMULATED:
         wanted = 2
     else:
-        from . import driver
+        from .runtime import driver
 
         wanted = divide_up(driver.multiprocessors() * 32, across)  # the last wave is short
     return max(n for n in range(1, groups + 1) if groups % n == 0 and n <= max(1, wanted))

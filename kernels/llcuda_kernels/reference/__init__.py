@@ -2,11 +2,20 @@
 
 Inputs of any float type are taken to float64 first; results are float64 (codes and indices are
 integers). What the other paths give is compared with these. NaN and infinity mean what they mean
-here.
+here. It may import nothing but NumPy.
 """
 
 from __future__ import annotations
 
-from . import elementwise, load, norms, products, quantize, search, tokens, weights
+from . import elementwise, norms, products, quantize, search, synthetic_load, tokens, weights
 
-__all__ = ["elementwise", "load", "norms", "products", "quantize", "search", "tokens", "weights"]
+__all__ = [
+    "elementwise",
+    "norms",
+    "products",
+    "quantize",
+    "search",
+    "synthetic_load",
+    "tokens",
+    "weights",
+]

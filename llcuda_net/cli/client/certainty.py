@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
-from llcuda_net.analysis.certainty import figures_shown, least_certain, span_text
+from llcuda_net.analysis.certainty import least_certain, shown_stats, span_text
 from llcuda_net.cli.tables import harmless
 from llcuda_net.storage.records import Logprobs
 from llcuda_net.storage.results.interface import Figures
@@ -35,7 +35,7 @@ def figures_of_text(
     pieces: Sequence[str], logprobs: Logprobs, figures: Figures
 ) -> list[tuple[str, str]]:
     """The figures with their names, and the least certain span with its text."""
-    pairs = figures_shown(figures)
+    pairs = shown_stats(figures)
     if figures.span_surprisal is not None:
         first, behind = figures.least_certain
         where = f"tokens {first} to {behind - 1}, {figures.span_surprisal:.3g} nats each"

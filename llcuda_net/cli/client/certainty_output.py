@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from typing import Any
 
-from llcuda_net.analysis.certainty import figures_of
+from llcuda_net.analysis.certainty import certainty_stats
 from llcuda_net.cli.client.certainty import figures_of_text, marked_text
 from llcuda_net.cli.client.output import JsonOutput, TextOutput
 from llcuda_net.cli.results import json_documents
@@ -42,7 +42,7 @@ class _Heard:
 
     def figures(self) -> Figures | None:
         """The figures; None where no log-probabilities came."""
-        return figures_of([self.logprobs], compiled=False)[0] if self._some else None
+        return certainty_stats([self.logprobs], compiled=False)[0] if self._some else None
 
 
 class CertainText(TextOutput):

@@ -60,7 +60,7 @@ def _figures(found: Result, store: SqliteStore) -> Figures | None:
     if not found.log.logprobs:
         return None
     stored = store.analyses.figures(found.id)
-    return stored or certainty.figures_of([found.log.logprobs], compiled=False)[0]
+    return stored or certainty.certainty_stats([found.log.logprobs], compiled=False)[0]
 
 
 def _lines(found: Result, figures: Figures | None, *, tokens: bool) -> Iterator[str]:

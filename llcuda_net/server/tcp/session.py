@@ -6,18 +6,21 @@ What goes wrong here ends this session and no other.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable
-from typing import TypeVar
+from typing import Any, Protocol, TypeVar
 
 import structlog
 import trio
 
+from llcuda_net.analysis.vector_index import Found
+from llcuda_net.config.settings import Settings
+from llcuda_net.config.token_file import Users
 from llcuda_net.config.users import User
 from llcuda_net.errors import InternalError, RequestError
 from llcuda_net.generation.generation import Generation
+from llcuda_net.generation.publisher import Flushable
 from llcuda_net.server.tcp.chunking import hit_frames, listing_frames, vector_frames
-from llcuda_net.server.tcp.host import Host
 from llcuda_net.server.tcp.stream import GenerationStream
-from llcuda_net.server.tcp.write_buffer import HIGH_WATER, Outbox
+from llcuda_net.server.tcp.write_buffer import HIGH_WATER, WriteBuffer
 from llcuda_net.server.tcp.wrong_protocol import ANSWER, TELLING, speaks_http
 from llcuda_protocol import (
     Attach,
@@ -60,12 +63,45 @@ _TURN = 64
 _FAREWELL = 2.0
 
 
+class SessionHost(Protocol):
+    """What a session needs of the gateway; every request comes with the user whose it is."""
+
+    settings: Settings
+    users: Users
+    agent: str
+    unflushed: set[Flushable]
+
+    def submit(self, request: Generate, user: User) -> Generation:
+        """Start a generation, or join the one with the same key; or raise RequestError."""
+
+    async def find(self, request: Attach, user: User) -> Generation:
+        """The generation to read, running or stored, or raise RequestError."""
+
+    def left(self, generation: Generation) -> None:
+        """A stream reads a generation no longer."""
+
+    async def embed(self, texts: list[str], user: User, model: str | None) -> list[bytes]:
+        """One vector per text, float32, little-endian, or raise RequestError."""
+
+    async def search(self, text: str, k: int, user: User) -> Found:
+        """The k results nearest to a text, or raise RequestError."""
+
+    async def list_generations(self, request: ListGenerations, user: User) -> list[dict[str, Any]]:
+        """Generations, newest first, as the protocol's entries, or raise RequestError."""
+
+    async def report(self, user: User) -> dict[str, Any]:
+        """What a status request is answered with."""
+
+
 class Session:
     """Serves one connection until either side ends it.
 
     Args:
+        server: answers its requests.
         stream: the connection, TLS included where there is TLS.
         number: names the session in the log.
+        is_full: whether one more client would be too many.
+        on_greeted: called when the client has been let in.
 
     Attributes:
         user: whose token the client gave; there is none before it is let in.
@@ -73,8 +109,19 @@ class Session:
 
     user: User
 
-    def __init__(self, server: Host, stream: trio.abc.Stream, number: int) -> None:
+    def __init__(
+        self,
+        server: SessionHost,
+        stream: trio.abc.Stream,
+        number: int,
+        *,
+        is_full: Callable[[], bool],
+        on_greeted: Callable[[Session], None],
+    ) -> None:
         settings = server.settings
+        self._number = number
+        self._is_full = is_full
+        self._on_greeted = on_greeted
         self.greeted = False
         #: Ends the session, from outside.
         self.scope = trio.CancelScope()
@@ -83,7 +130,7 @@ class Session:
         self._server = server
         self._stream = stream
         self._connection = Connection(Role.SERVER, Limits(settings.max_frame, settings.max_streams))
-        self._outbox = Outbox(stream, self._pump_all, settings.write_timeout, server.unflushed)
+        self._buffer = WriteBuffer(stream, self._pump_all, settings.write_timeout, server.unflushed)
         self._streams: dict[int, GenerationStream] = {}
         self._scopes: dict[int, trio.CancelScope] = {}  # of requests that have no generation
         self._attaching: dict[int, Cancel | None] = {}
@@ -92,10 +139,17 @@ class Session:
         self._first_bytes = b""
         self._token: str | None = None
 
+    def __repr__(self) -> str:
+        user = f" user={self.user.name!r}" if self.greeted else " greeting"
+        return (
+            f"<Session {self._number}{user} {self._connection.state}"
+            f" streams={self.open_streams} unsent={len(self._buffer)}>"
+        )
+
     @property
     def busy(self) -> bool:
         """Whether a request is open or bytes wait to be sent."""
-        return self._connection.open_streams > 0 or self._outbox.busy
+        return self._connection.open_streams > 0 or self._buffer.busy
 
     @property
     def open_streams(self) -> int:
@@ -107,7 +161,7 @@ class Session:
         try:
             with self.scope:
                 async with trio.open_nursery() as self._nursery:
-                    self._nursery.start_soon(self._outbox.run)
+                    self._nursery.start_soon(self._buffer.run)
                     await self._serve()
                     self._nursery.cancel_scope.cancel()
         except* trio.TooSlowError:
@@ -116,7 +170,7 @@ class Session:
             self._log.debug("session_lost")
         finally:
             self._drop_streams()
-            self._outbox.close()
+            self._buffer.close()
             await trio.aclose_forcefully(self._stream)
 
     async def _serve(self) -> None:
@@ -125,7 +179,7 @@ class Session:
             with trio.move_on_after(self._server.settings.handshake_timeout):
                 greeted = await self._handshake()
             if greeted:
-                self._server.session_greeted(self)
+                self._on_greeted(self)
                 with self._listening:
                     await self._listen()
             elif self._connection.state is ConnectionState.NEW:
@@ -133,11 +187,11 @@ class Session:
         except RemoteProtocolError as error:
             self._log.info("protocol_error", code=error.code, detail=error.message)
             http = error.code is ErrorCode.BAD_PREFACE and speaks_http(self._first_bytes)
-            self._outbox.add(ANSWER if http else error.reply)
+            self._buffer.add(ANSWER if http else error.reply)
         self._drop_streams()
-        self._outbox.flush()
+        self._buffer.flush()
         with trio.move_on_after(_FAREWELL):
-            await self._outbox.drained()
+            await self._buffer.drained()
             if isinstance(self._stream, trio.SocketStream):
                 # Closing with unread bytes would reset the connection and lose our last words.
                 await self._stream.send_eof()
@@ -163,7 +217,7 @@ class Session:
             self._log.warning("unauthorized", token_given=event.token is not None)
             self._refuse(ErrorCode.UNAUTHORIZED, "the token is missing or wrong")
             return False
-        if self._server.full:
+        if self._is_full():
             self._refuse(
                 ErrorCode.TOO_MANY_CONNECTIONS, "too many connections; try again later", retry=True
             )
@@ -179,7 +233,7 @@ class Session:
                 FEATURES,
             )
         )
-        self._outbox.flush()
+        self._buffer.flush()
         self.greeted = True
         return True
 
@@ -199,9 +253,9 @@ class Session:
                 return None
             if event is not None:
                 return event
-            self._outbox.flush()
-            if len(self._outbox) >= HIGH_WATER:
-                await self._outbox.drained()
+            self._buffer.flush()
+            if len(self._buffer) >= HIGH_WATER:
+                await self._buffer.drained()
             data = await self._stream.receive_some(_READ)
             if not self._first_bytes:
                 self._first_bytes = bytes(data[:TELLING])
@@ -250,7 +304,7 @@ class Session:
                 self._read(event, generation)
                 if cancel is not None:
                     self._cancel(cancel)
-        self._outbox.flush()
+        self._buffer.flush()
 
     def _read(self, event: Generate | Attach, generation: Generation) -> None:
         """Answer a request with what a generation has and will have."""
@@ -258,7 +312,7 @@ class Session:
             event.stream,
             generation,
             self._connection,
-            self._outbox,
+            self._buffer,
             first=event.first if isinstance(event, Attach) else 0,
             with_ids=event.tokens,
             with_durable=event.durable,
@@ -299,7 +353,7 @@ class Session:
             self._fail(event.stream, InternalError(str(error)))
         finally:
             del self._scopes[event.stream]
-        self._outbox.flush()
+        self._buffer.flush()
 
     async def _embed(self, event: Embed) -> dict[str, int]:
         vectors = await self._server.embed(event.input, self.user, event.model)
@@ -319,16 +373,16 @@ class Session:
     async def _reply(self, frames: Iterable[Frame]) -> None:
         for frame in frames:
             self._send(frame)
-            self._outbox.flush()
-            if not self._outbox.has_room:
-                await self._outbox.drained()
+            self._buffer.flush()
+            if self._buffer.full:
+                await self._buffer.drained()
 
     def _peer_frame(self) -> int:
         return (self._connection.peer_limits or Limits()).max_frame
 
     async def _status(self, event: Status) -> None:
         self._send(Report(event.stream, await self._server.report(self.user)))
-        self._outbox.flush()
+        self._buffer.flush()
 
     # -- what the server calls ----------------------------------------------------------------
 
@@ -336,7 +390,7 @@ class Session:
         """Tell the client that the server is about to stop."""
         if self.greeted and self._connection.state is ConnectionState.OPEN:
             self._send(GoAway(grace, "the server is shutting down"))
-            self._outbox.flush()
+            self._buffer.flush()
 
     def check_user(self) -> None:
         """The users may have changed: end the session if its token is no longer this user's."""
@@ -358,7 +412,7 @@ class Session:
         for number, scope in self._scopes.items():
             self._fail(number, error)
             scope.cancel()
-        self._outbox.flush()
+        self._buffer.flush()
 
     # -- sending ------------------------------------------------------------------------------
 
@@ -368,7 +422,7 @@ class Session:
             number and not self._connection.is_open(number)
         ):
             return  # the client has gone, or the request was ended, while the answer was made
-        self._outbox.add(self._connection.send(frame))
+        self._buffer.add(self._connection.send(frame))
 
     def _fail(self, number: int, error: RequestError) -> None:
         self._send(

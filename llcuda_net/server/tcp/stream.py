@@ -1,4 +1,4 @@
-"""A stream: one client's reading of a generation, from its log to the session's outbox."""
+"""A stream: one client's reading of a generation, from its log to the session's write buffer."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from collections.abc import Callable
 import structlog
 
 from llcuda_net.errors import RequestError
-from llcuda_net.generation.generation import Failover, Generation
-from llcuda_net.server.tcp.write_buffer import Outbox
+from llcuda_net.generation.generation import Failover, Generation, Place
+from llcuda_net.server.tcp.write_buffer import WriteBuffer
 from llcuda_protocol import (
     Accepted,
     Connection,
@@ -31,18 +31,18 @@ log = structlog.get_logger(__name__)
 
 
 class GenerationStream:
-    """Sends a generation's log as credit and the outbox allow, and then how it ended.
+    """Sends a generation's log as credit and the write buffer allow, and then how it ended.
 
     Args:
         number: of the stream on its connection.
         first: number of the first piece that the client wants.
         with_ids: whether the client asked for token ids.
         with_durable: whether it asked for what a power cut cannot take away.
-        with_splices: whether it asked to be told where another upstream goes on.
+        with_splices: whether it asked to be informed where another upstream continues.
         on_end: called with the number when the last frame has been added.
         on_left: called with the generation when it is no longer read here.
-        on_crash: called when a bug was caught here; ends the session. What calls a stream is the
-            generation, the queue or the hub, and none of them may suffer for it.
+        on_crash: called when a bug was caught here; ends the session. Streams are pumped by the
+            generation, the queue and the publisher, and none of them may suffer for it.
     """
 
     def __init__(
@@ -50,7 +50,7 @@ class GenerationStream:
         number: int,
         generation: Generation,
         connection: Connection,
-        outbox: Outbox,
+        buffer: WriteBuffer,
         *,
         first: int = 0,
         with_ids: bool,
@@ -63,8 +63,10 @@ class GenerationStream:
         self.generation = generation
         self._number = number
         self._connection = connection
-        self._outbox = outbox
+        self._buffer = buffer
         self._with_ids = with_ids
+        self._with_durable = with_durable
+        self._with_splices = with_splices
         self._on_end = on_end
         self._on_left = on_left
         self._on_crash = on_crash
@@ -73,28 +75,26 @@ class GenerationStream:
         self._cancelled = False
         self._detached = False
         self._accepted = False
-        self._queue: tuple[int, float | None, str] = (0, None, "")
+        self._place = Place()
         self._durable = 0
-        self._with_durable = with_durable
-        #: How many of the generation's failovers were told, or are no news to this reader.
-        self._told = sum(one.position <= first for one in generation.failovers)
-        self._with_splices = with_splices
-        generation.join()
-        generation.on_change.append(self.pump)
-        if with_durable:
-            generation.on_durable.append(self._settled)
+        #: How many of the generation's failovers were sent, or are no news to this reader.
+        self._failovers = sum(one.position <= first for one in generation.failovers)
+        generation.join(self)
+
+    def __repr__(self) -> str:
+        state = "reading" if self._reading else "ended"
+        return (
+            f"<GenerationStream {self._number} {state} next={self._next}"
+            f" of {self.generation.visible} generation={self.generation.id}>"
+        )
 
     def drop(self) -> None:
         """Read no further: the client is gone."""
         if not self._reading:
             return
         self._reading = False
-        generation = self.generation
-        generation.on_change.remove(self.pump)
-        if self._with_durable:
-            generation.on_durable.remove(self._settled)
-        generation.readers -= 1
-        self._on_left(generation)
+        self.generation.readers.remove(self)
+        self._on_left(self.generation)
 
     def cancel(self) -> None:
         """The client wants the generation stopped: drop what was not sent.
@@ -106,7 +106,7 @@ class GenerationStream:
         self.pump()
 
     def detach(self) -> None:
-        """The client wants to read no further, and the generation to go on."""
+        """The client wants to read no further, and the generation to continue."""
         self._detached = True
         self.pump()
 
@@ -121,8 +121,55 @@ class GenerationStream:
 
     def pump(self) -> None:
         """Send what can be sent now. Called when the log, the credit or the room has grown."""
+        if not self._reading:
+            return
+        generation = self.generation
         try:
-            self._pump()
+            if (
+                not self._accepted
+                or self._detached
+                or generation.place is not self._place
+                or (self._with_durable and generation.durable > self._durable)
+                or self._failovers < len(generation.failovers)
+            ) and not self._send_news():
+                return
+            while self._next < generation.visible and not self._cancelled:
+                if self._buffer.full:
+                    self._buffer.wait_for_room()
+                    return
+                start = self._next
+                end = generation.visible
+                if end - start > 1:
+                    end = self._end_of_slice(start)
+                logprobs = generation.logprobs
+                tokens = Tokens(
+                    self._number,
+                    start,
+                    generation.pieces[start:end],
+                    generation.ids[start:end] if self._with_ids else None,
+                    None if logprobs is None else logprobs[start:end],
+                )
+                data, count = self._connection.send_tokens(tokens)
+                if not count:
+                    return  # without credit
+                self._buffer.add(data)
+                self._next += count
+                if self._failovers < len(generation.failovers):
+                    self._send_failovers()
+            if generation.ended:
+                self._end(generation.ending(self._number))
+        except LocalProtocolError as error:
+            self._refused(error)
+        except Exception:
+            self._crashed()
+
+    def _refused(self, error: LocalProtocolError) -> None:
+        """The stream is not open any more, or another reader may take larger frames."""
+        if not self._connection.is_open(self._number):
+            self.drop()
+            return
+        try:
+            self._end(Error(self._number, ErrorCode.INTERNAL, str(error)[:500]))
         except Exception:
             self._crashed()
 
@@ -131,112 +178,85 @@ class GenerationStream:
         self.drop()
         self._on_crash()
 
-    def _pump(self) -> None:
+    def _end_of_slice(self, start: int) -> int:
+        """The end of what may go into one frame: before the next failover, and not too much."""
+        generation = self.generation
+        most = _MOST_PIECES if generation.logprobs is None else _MOST_PIECES_LOGPROBS
+        end = min(start + most, generation.visible)
+        failover = self._next_failover()
+        return end if failover is None else min(end, failover.position)
+
+    # -- what is not tokens -------------------------------------------------------------------
+
+    def _send_news(self) -> bool:
+        """Send what has changed beside the log; whether tokens may follow."""
+        generation = self.generation
         if not self._connection.is_open(self._number):
             self.drop()
-            return
-        generation, connection, outbox = self.generation, self._connection, self._outbox
+            return False
         if not self._accepted:
             if generation.ended and not generation.accepted and generation.error is not None:
                 self._end(generation.ending(self._number))
-                return
+                return False
             if not (generation.accepted or generation.ended):
-                return
+                return False
             self._accept()
         if self._detached:
             # Not before: until it is accepted, nobody knows that it will be there.
             self._end(Done(self._number, reason="detached", id=generation.id))
-            return
-        self._tell_durable()
-        if self._waits() != self._queue:
-            position, wait, reason = self._queue = self._waits()
-            outbox.add(connection.send(Queue(self._number, position, wait, reason or None)))
-        self._tell_failovers()
-        while self._next < generation.visible and not self._cancelled:
-            if connection.credit(self._number) <= 0 or not outbox.has_room:
-                return
-            try:
-                data, count = connection.send_tokens(self._slice())
-            except LocalProtocolError as error:  # other readers may take larger frames
-                self._end(Error(self._number, ErrorCode.INTERNAL, str(error)[:500]))
-                return
-            outbox.add(data)
-            self._next += count
-            self._tell_failovers()
-        if generation.ended:
-            self._end(generation.ending(self._number))
+            return False
+        durable = generation.durable
+        if self._with_durable and durable > self._durable:
+            self._durable = durable
+            self._buffer.add(self._connection.send(Durable(self._number, durable)))
+        place = generation.place
+        if place is not self._place:
+            if place != self._place:
+                queue = Queue(self._number, place.position, place.wait, place.reason or None)
+                self._buffer.add(self._connection.send(queue))
+            self._place = place
+        self._send_failovers()
+        return True
 
     def _accept(self) -> None:
         generation = self.generation
+        place = generation.place
         accepted = Accepted(
             self._number,
             generation.id,
-            generation.position,
+            place.position,
             generation.level,
             generation.epoch,
             generation.cached_from is not None,
-            generation.queue_wait,
-            generation.queue_reason or None,
+            place.wait,
+            place.reason or None,
         )
-        self._outbox.add(self._connection.send(accepted))
-        self._queue = self._waits()
+        self._buffer.add(self._connection.send(accepted))
+        self._place = place
         self._accepted = True
 
-    def _waits(self) -> tuple[int, float | None, str]:
-        generation = self.generation
-        return generation.position, generation.queue_wait, generation.queue_reason
-
     def _next_failover(self) -> Failover | None:
-        """The next one to be told of."""
-        if not self._with_splices:
-            return None
+        """The next one to be sent."""
         failovers = self.generation.failovers
-        return failovers[self._told] if self._told < len(failovers) else None
+        if not self._with_splices or self._failovers >= len(failovers):
+            return None
+        return failovers[self._failovers]
 
-    def _tell_failovers(self) -> None:
+    def _send_failovers(self) -> None:
+        if not self._with_splices:
+            self._failovers = len(self.generation.failovers)
+            return
         while (one := self._next_failover()) is not None and one.position <= self._next:
-            self._told += 1
+            self._failovers += 1
             if one.position:  # what nobody has seen is nobody's concern
                 splice = Splice(self._number, one.position, one.reason)
-                self._outbox.add(self._connection.send(splice))
-
-    def _settled(self) -> None:
-        """More of the generation is on the disk."""
-        try:
-            if self._accepted and self._connection.is_open(self._number):
-                self._tell_durable()
-                self._outbox.flush()
-        except Exception:
-            self._crashed()
-
-    def _tell_durable(self) -> None:
-        durable = self.generation.durable
-        if self._with_durable and durable > self._durable:
-            self._durable = durable
-            self._outbox.add(self._connection.send(Durable(self._number, durable)))
-
-    def _slice(self) -> Tokens:
-        generation = self.generation
-        logprobs = generation.logprobs
-        most = _MOST_PIECES if logprobs is None else _MOST_PIECES_LOGPROBS
-        start = self._next
-        end = min(start + most, generation.visible)
-        failover = self._next_failover()
-        if failover is not None:
-            end = min(end, failover.position)
-        return Tokens(
-            self._number,
-            start,
-            generation.pieces[start:end],
-            generation.ids[start:end] if self._with_ids else None,
-            None if logprobs is None else logprobs[start:end],
-        )
+                self._buffer.add(self._connection.send(splice))
 
     def _end(self, frame: Error | Done) -> None:
         try:
             data = self._connection.send(frame)
         except LocalProtocolError as error:  # the upstream gave a figure or name out of all bounds
             data = self._connection.send(Error(self._number, ErrorCode.INTERNAL, str(error)[:500]))
-        self._outbox.add(data)
+        self._buffer.add(data)
         self._on_end(self._number)
         self.drop()

@@ -12,12 +12,14 @@ from collections.abc import Callable
 
 import trio
 
+from llcuda_net.generation.publisher import Flushable
+
 #: Bytes waiting above which streams stop adding tokens to the session.
 HIGH_WATER = 256 << 10
 _CHUNK = 16 << 10  # one TLS record
 
 
-class Outbox:
+class WriteBuffer:
     """Bytes on their way to one client.
 
     Args:
@@ -25,7 +27,7 @@ class Outbox:
         on_room: called when a full outbox has emptied, to add what had to wait.
         stall_timeout: seconds in which the client may take nothing (on other streams than a bare
             socket: not 16 KiB) before it is given up.
-        unflushed: gathers the outboxes that were added to since they were flushed.
+        unflushed: gathers the buffers with bytes that were added since their last flush.
     """
 
     def __init__(
@@ -33,11 +35,12 @@ class Outbox:
         stream: trio.abc.SendStream,
         on_room: Callable[[], None],
         stall_timeout: float,
-        unflushed: set[Outbox],
+        unflushed: set[Flushable],
     ) -> None:
         self._stream = stream
         # Only a bare socket can be written to past trio.
         self._socket = stream.socket if isinstance(stream, trio.SocketStream) else None
+        self._descriptor = -1 if self._socket is None else self._socket.fileno()
         self._on_room = on_room
         self._stall_timeout = stall_timeout
         self._unflushed = unflushed
@@ -47,7 +50,13 @@ class Outbox:
         self._empty.set()
         self._writing = False
         self._was_full = False
+        #: Whether streams may add no more tokens now.
+        self.full = False
         self.closed = False
+
+    def __repr__(self) -> str:
+        state = "closed" if self.closed else "writing" if self._writing else "idle"
+        return f"<WriteBuffer {state} waiting={len(self._waiting)}>"
 
     def __len__(self) -> int:
         return len(self._waiting)
@@ -57,47 +66,41 @@ class Outbox:
         """Whether bytes wait, or are with the writer task and not yet taken by the socket."""
         return self._writing or len(self._waiting) > 0
 
-    @property
-    def has_room(self) -> bool:
-        """Whether streams may add tokens."""
-        if len(self._waiting) < HIGH_WATER:
-            return True
+    def wait_for_room(self) -> None:
+        """Call `on_room` when the buffer has emptied."""
         self._was_full = True
-        return False
 
     def add(self, data: bytes) -> None:
         """Put a frame behind the others; `flush` sends it."""
         if not self.closed:
-            self._waiting += data
+            waiting = self._waiting
+            waiting += data
+            self.full = len(waiting) >= HIGH_WATER
             self._unflushed.add(self)
 
     def flush(self) -> None:
         """Send what the socket takes now; the writer task does the rest."""
-        while self._waiting and not self._writing and not self.closed:
-            if not self._write_now():
-                if not self.closed:
-                    self._writing = True
-                    self._empty = trio.Event()
-                    self._work.set()
+        waiting = self._waiting
+        while waiting and not self._writing and not self.closed:
+            if self._socket is not None:
+                try:
+                    sent = os.write(self._descriptor, waiting)
+                except BlockingIOError:
+                    sent = 0
+                except OSError:
+                    # The reader of this connection learns of it, too, and ends the session.
+                    self.close()
+                    return
+                del waiting[:sent]
+                self.full = len(waiting) >= HIGH_WATER
+            if waiting:
+                self._writing = True
+                self._empty = trio.Event()
+                self._work.set()
                 return
             if self._was_full:
                 self._was_full = False
                 self._on_room()
-
-    def _write_now(self) -> bool:
-        """Whether the socket took everything."""
-        if self._socket is None:
-            return False
-        try:
-            sent = os.write(self._socket.fileno(), self._waiting)
-        except BlockingIOError:
-            return False
-        except OSError:
-            # The reader of this connection learns of it, too, and ends the session.
-            self.close()
-            return False
-        del self._waiting[:sent]
-        return not self._waiting
 
     async def drained(self) -> None:
         """Wait until nothing waits."""
@@ -108,6 +111,7 @@ class Outbox:
         self.closed = True
         self._writing = False
         self._waiting.clear()
+        self.full = False
         self._unflushed.discard(self)
         self._empty.set()
 
@@ -115,6 +119,7 @@ class Outbox:
         """Send what waits first, or on a bare socket as much of it as it takes."""
         if self._socket is None:
             del self._waiting[: len(chunk)]
+            self.full = len(self._waiting) >= HIGH_WATER
             await self._stream.send_all(chunk)
             return
         try:
@@ -122,6 +127,7 @@ class Outbox:
         except OSError as error:
             raise trio.BrokenResourceError from error
         del self._waiting[:sent]
+        self.full = len(self._waiting) >= HIGH_WATER
 
     async def run(self) -> None:
         """The writer task; ends with an exception or when cancelled.

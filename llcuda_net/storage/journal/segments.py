@@ -10,7 +10,6 @@ from typing import Protocol
 
 from llcuda_net.storage.journal import format as framing
 from llcuda_net.storage.journal.disk import Files
-from llcuda_net.storage.journal.entry import unless_ones
 from llcuda_net.storage.journal.recovery import OpenGeneration, Recovered, segment_path
 from llcuda_net.storage.records import Appended, Record, Spliced, decode, encode
 
@@ -34,7 +33,7 @@ class Segment:
 
 
 class Place(Protocol):
-    """What is needed of a journal.Log."""
+    """What is needed of a JournalEntry."""
 
     slot: int
     bytes: int
@@ -124,3 +123,8 @@ def live_bodies(path: Path, files: Files, slots: set[int]) -> list[tuple[int, by
         if slot in slots:
             found.append((slot, bytes(body)))
     return found
+
+
+def unless_ones(counts: list[int] | None) -> list[int] | None:
+    """Token counts as they are written: None where each is one."""
+    return None if counts is None or counts.count(1) == len(counts) else counts

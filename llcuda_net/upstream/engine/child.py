@@ -1,4 +1,4 @@
-"""The built-in engine's own process: llama.cpp's server, and a watch on the process that wants it.
+"""The built-in engine's own process: llama.cpp's server, which ends with its parent.
 
 Run by `llcuda_net.upstream.engine.process`, never by hand. What passes between the two:
 
@@ -12,7 +12,7 @@ Run by `llcuda_net.upstream.engine.process`, never by hand. What passes between 
 SIGINT and SIGTERM are ignored: a terminal and a service manager send them to every process of a
 service, and the parent must be able to finish its streams first. Closing the pipe is what ends it.
 
-This file imports nothing of llcuda, so that it starts fast and runs from wherever it lies.
+This file imports nothing of llcuda, so that it starts fast and runs from any folder.
 """
 
 from __future__ import annotations
@@ -43,18 +43,18 @@ def main() -> None:
     try:
         import xllamacpp
     except Exception as error:  # a wheel for another platform fails in several ways
-        _tell(status, event="failed", kind="import", message=f"{type(error).__name__}: {error}")
+        _report(status, event="failed", kind="import", message=f"{type(error).__name__}: {error}")
         sys.exit(2)
     try:
         server = xllamacpp.Server(_params(xllamacpp, settings))
     except Exception as error:
         # Stay: llama.cpp logs from a thread of its own, and an exit loses what that still holds.
-        _tell(status, event="failed", kind="load", message=str(error))
+        _report(status, event="failed", kind="load", message=str(error))
     else:
-        _tell(status, event="ready", url=server.listening_address)
+        _report(status, event="ready", url=server.listening_address)
     while os.read(pipe, 4096):
         pass
-    os._exit(0)  # native threads are in the middle of things: leave without asking them
+    os._exit(0)  # native threads are at work: end without waiting for them
 
 
 def _read_settings() -> dict[str, Any]:
@@ -142,7 +142,7 @@ def _sensible_threads() -> int | None:
     return usable if usable < total else None
 
 
-def _tell(status: int, **event: object) -> None:
+def _report(status: int, **event: object) -> None:
     os.write(status, json.dumps(event).encode() + b"\n")
 
 

@@ -1,9 +1,9 @@
-"""How far a model has been loaded, as far as that can honestly be told.
+"""How far a model has been loaded, as far as that can be known.
 
 xllamacpp reports no progress, and llama.cpp's own count jumps from 0 to 1 when it maps a file.
 What takes the time is reading the file, so ask the kernel how much of it is in memory (mincore).
-Where that says nothing (the file was cached already, or another user owns it, or there is no
-mincore), only the seconds are told.
+Where that is of no use (the file was cached already, or another user owns it, or there is no
+mincore), only the seconds are shown.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ def human_size(size: int) -> str:
 
 
 class Residency:
-    """What part of some files is in the page cache, from a few pages of each."""
+    """What part of some files is in the page cache, sampled from a few pages of each."""
 
     def __init__(self, paths: Sequence[Path]) -> None:
         self._libc: Any = None
@@ -99,7 +99,7 @@ class Residency:
         return there / asked
 
     def close(self) -> None:
-        """Give the mappings back. May be called twice."""
+        """Give the mappings back; idempotent."""
         maps, self._maps = self._maps, []
         for address, size in maps:
             self._libc.munmap(address, size)

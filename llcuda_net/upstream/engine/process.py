@@ -1,6 +1,6 @@
 """One life of the engine's child process, from its start to its end.
 
-`run_child` is all there is: it starts `child.py`, tells when it is ready, gathers what it
+`run_child` is all there is: it starts `child.py`, reports when it is ready, collects what it
 prints, and returns how it ended. However it is left, the process is gone and reaped afterwards.
 """
 
@@ -35,7 +35,7 @@ _MAX_LINE = 4096
 
 @dataclass(frozen=True, slots=True)
 class ChildSettings:
-    """What the child is told; see `child.py` for what it makes of it."""
+    """What the child gets on its standard input; see `child.py` for what it does with it."""
 
     model: str
     alias: str
@@ -102,20 +102,22 @@ async def run_child(
 
 
 def _environment() -> dict[str, str]:
-    """Ours, without what would make llama.cpp's server behave as some other program's child."""
-    kept = {k: v for k, v in os.environ.items() if not k.startswith("LLAMA_SERVER_")}
+    """Ours, without the variables that would make llama.cpp's server another program's child."""
+    ours = {k: v for k, v in os.environ.items() if not k.startswith("LLAMA_SERVER_")}
     # On an assertion ggml attaches a debugger to itself, if there is one, for seconds.
-    return {"GGML_NO_BACKTRACE": "1"} | kept
+    return {"GGML_NO_BACKTRACE": "1"} | ours
 
 
 class _Child:
+    """A child process, from its start until it has been reaped."""
+
     def __init__(self, process: trio.Process, status: trio.lowlevel.FdStream) -> None:
         self._process = process
         self._status = status
         self._tail: deque[str] = deque(maxlen=_KEPT_LINES)
         self._failed: dict[str, Any] | None = None
         self._was_ready = False
-        self._said_why = trio.Event()
+        self._why_printed = trio.Event()
 
     async def watch(self, settings: ChildSettings, on_ready: Callable[[str], None]) -> ChildEnd:
         async with trio.open_nursery() as readers:
@@ -131,7 +133,7 @@ class _Child:
         return self._end()
 
     async def stop(self) -> None:
-        """Have the child gone: by the end of its pipe, or else by force."""
+        """End the child: by closing its pipe, or else by force."""
         with trio.CancelScope(shield=True):
             assert self._process.stdin is not None
             assert self._process.stdout is not None
@@ -156,9 +158,9 @@ class _Child:
                 continue
             self._tail.append(line)
             if _LAST_OF_A_FAILURE in line:
-                self._said_why.set()
+                self._why_printed.set()
             log.debug("engine_line", line=line)
-        self._said_why.set()
+        self._why_printed.set()
         all_read.set()
 
     async def _read_status(self, on_ready: Callable[[str], None]) -> None:
@@ -170,7 +172,7 @@ class _Child:
                 continue
             self._failed = event
             with trio.move_on_after(_LAST_WORDS_SECONDS):
-                await self._said_why.wait()
+                await self._why_printed.wait()
             self._process.kill()
 
     def _end(self) -> ChildEnd:
@@ -181,7 +183,7 @@ class _Child:
             return ChildEnd(self._failed["message"], code, True, lines)
         if self._failed is not None:
             return ChildEnd(find_cause(self._tail) or self._failed["message"], code, False, lines)
-        # Once it serves, its errors are those of single requests, and not what it died of.
+        # Once it serves, the errors in its log are those of single requests, not why it ended.
         cause = find_abort(self._tail) or ("" if self._was_ready else find_cause(self._tail))
         why = f"{_ending(code)}: {cause}" if cause else _ending(code)
         return ChildEnd(why, code, code == -signal.SIGILL and not self._was_ready, lines)
@@ -198,7 +200,7 @@ def _ending(code: int) -> str:
     return f"the engine was ended by {name}{hint.get(name, '')}"
 
 
-#: How native code says that it gives itself up.
+#: What native code prints when it aborts.
 _ABORT = re.compile(
     r"GGML_ASSERT\(|GGML_ABORT|terminate called after throwing|Fatal Python error: "
 )
@@ -229,12 +231,12 @@ def find_cause(lines: Iterable[str]) -> str:
 
 
 def find_abort(lines: Iterable[str]) -> str:
-    """The line in which native code says that it gave itself up, or an empty string."""
+    """The line that native code printed when it aborted, or an empty string."""
     return next((line for line in lines if _ABORT.search(line)), "")
 
 
 async def _lines(stream: trio.abc.ReceiveStream) -> AsyncIterator[str]:
-    """Its lines, printable, the too long ones cut; ends with the stream."""
+    """The stream's lines, printable, cut where they are too long; ends with the stream."""
     rest = b""
     while True:
         try:

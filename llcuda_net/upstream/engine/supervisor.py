@@ -1,7 +1,7 @@
 """The built-in engine: llama.cpp's server in a child process, kept running.
 
-The child is a process of its own so that a crash of native code is a restart and not the server's
-end. It is started again with backoff whenever it dies, and it never outlives its parent: see
+The child is a process of its own, so that a crash of native code is a restart and not the end of
+the server. It is started again with backoff whenever it dies, and it never outlives its parent: see
 `child.py` for how.
 """
 
@@ -50,7 +50,7 @@ class EngineOptions:
         gpu_layers: layers to hold on a GPU; None for all that fit.
 
     Raises:
-        ConfigError: a number that cannot be meant.
+        ConfigError: a number is out of range.
     """
 
     model: Path
@@ -96,6 +96,10 @@ class Engine:
         self._restarts = 0
         self._steady = False  # whether the last child was healthy for a while
 
+    def __repr__(self) -> str:
+        where = f"pid {self._pid} at {self._base_url or 'no address yet'}" if self._pid else "down"
+        return f"<Engine {self._options.model.name}: {where}, {self._restarts} restarts>"
+
     @property
     def base_url(self) -> str | None:
         """Where it answers; None while it does not. It may be another one after a restart."""
@@ -103,7 +107,7 @@ class Engine:
 
     @property
     def api_key(self) -> str:
-        """The bearer token that it asks for: other users of this machine have none."""
+        """The bearer token that it requires: other users of this machine have none."""
         return self._api_key
 
     @property
@@ -122,9 +126,9 @@ class Engine:
         The child is gone when this returns, in whatever way.
 
         Raises:
-            EngineError: the model file is no good, it could not be loaded, or the engine does not
-                run on this machine; one line. After the first success nothing is raised: the
-                engine is tried again for ever.
+            EngineError: the model file is not usable, it could not be loaded, or the engine does
+                not run on this machine; one line. After the first success nothing is raised: the
+                engine is started again for ever.
         """
         model = await trio.to_thread.run_sync(read_model_file, self._options.model)
         settings = self._settings(model)
@@ -161,7 +165,7 @@ class Engine:
         self._report(end)
 
     async def _life(self, settings: ChildSettings, ready: Callable[[], None]) -> ChildEnd:
-        """Run one child, and keep what is known of it up to date."""
+        """Run one child from its start to its end."""
         start = trio.current_time()
         ready_at = math.inf
 
@@ -186,7 +190,7 @@ class Engine:
 
         try:
             end = await self._launch(settings, on_start, on_ready)
-        except OSError as error:  # no process to be had: too many, or no memory
+        except OSError as error:  # too many processes, or no memory
             end = ChildEnd(f"the engine could not be started: {error.strerror or error}", 1)
         finally:
             self._pid = None

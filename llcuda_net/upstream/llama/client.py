@@ -1,14 +1,14 @@
 """One upstream: a llama-server, by base URL.
 
 httpx carries everything but the token stream: properties, chat templates, embeddings. The token
-stream of a plain http upstream is read by the hub (see hub.py for why); with https it comes
-through httpx, too.
+stream is read by the poller (see poller.py for why); with https a task of its own decrypts it, into
+the same parser.
 """
 
 from __future__ import annotations
 
+import base64
 import contextlib
-import math
 import os
 import re
 import socket
@@ -24,15 +24,9 @@ import trio
 
 from llcuda_net.errors import ConfigError, RequestError, UpstreamUnavailable
 from llcuda_net.upstream.interface import OnEvents, Properties
-from llcuda_net.upstream.llama.poller import Poller
-from llcuda_net.upstream.llama.sse import FINAL_FIELDS, EventParser, nonsense, upstream_failure
-from llcuda_net.upstream.llama.token_stream import (
-    LeanStream,
-    StreamTimeouts,
-    send_now,
-    stalled,
-    unwind,
-)
+from llcuda_net.upstream.llama.poller import Poller, TokenStream
+from llcuda_net.upstream.llama.sse import FINAL_FIELDS, nonsense, upstream_failure
+from llcuda_net.upstream.llama.token_stream import StreamTimeouts, send_now
 from llcuda_protocol import ErrorCode
 
 log = structlog.get_logger(__name__)
@@ -44,8 +38,7 @@ SHORT_TIMEOUT = 30.0
 RETRY_AFTER = 1.0
 #: Slots that one upstream may have: each takes memory here, whatever it says.
 MOST_SLOTS = 4096
-#: Seconds for the body's end after the last event.
-_BODY_END = 1.0
+_READ = 64 << 10
 
 
 class LlamaServer:
@@ -53,9 +46,9 @@ class LlamaServer:
 
     Args:
         base_url: such as http://127.0.0.1:8080; may change later, when an engine restarts.
-        hub: reads the token streams.
+        poller: reads the token streams.
         api_key: sent as a bearer token, where the upstream wants one.
-        patience: how long it may say nothing while it completes.
+        timeouts: how long it may be silent while it completes.
     """
 
     def __init__(
@@ -64,16 +57,19 @@ class LlamaServer:
         poller: Poller,
         *,
         api_key: str | None = None,
-        patience: StreamTimeouts | None = None,
+        timeouts: StreamTimeouts | None = None,
     ) -> None:
         self._poller = poller
         self._headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
-        self._patience = patience or StreamTimeouts()
+        self._timeouts = timeouts or StreamTimeouts()
         self._properties: Properties | None = None
         #: Set while it is our own engine and known not to be there.
         self.starting = False
         self.base_url = base_url
         secure = self._url.scheme == "https"
+        self._default_port = 443 if secure else 80
+        # SSL_CERT_FILE and SSL_CERT_DIR hold for both ways.
+        self._tls = httpx.create_ssl_context() if secure else None
         self._http = httpx.AsyncClient(
             timeout=httpx.Timeout(SHORT_TIMEOUT, connect=CONNECT_TIMEOUT),
             limits=httpx.Limits(max_connections=None, max_keepalive_connections=32),
@@ -81,7 +77,7 @@ class LlamaServer:
             # HTTP_PROXY and netrc are not for a server next door, whose token stream ignores them;
             # and certificates take a while to load.
             trust_env=secure,
-            verify=secure,
+            verify=False if self._tls is None else self._tls,
         )
 
     @property
@@ -276,126 +272,99 @@ class LlamaServer:
                 "response_fields": FINAL_FIELDS,
             }
         )
-        first = self._patience.for_first(prompt)
-        if self._url.scheme == "http":
-            await self._complete_lean(body, on_events, on_sent, first)
+        first = self._timeouts.for_first(prompt)
+        sink = TokenStream(on_events)
+        with self._unreachable():
+            stream = await self._connect()
+            try:
+                await send_now(stream, self._head(len(body)) + body, on_sent)
+            except BaseException:
+                await trio.aclose_forcefully(stream)
+                raise
+        if isinstance(stream, trio.SSLStream):
+            await self._read_tls(stream, sink, first)
         else:
-            await self._complete_httpx(body, on_events, on_sent, first)
-
-    async def _complete_lean(
-        self, body: bytes, on_events: OnEvents, on_sent: Callable[[], None], first: float
-    ) -> None:
-        sock = await self._request(body, on_sent)
-        stream = LeanStream(on_events)
-        try:
-            self._poller.add(sock, stream)
-            await stream.watch(self._patience, first)
-        finally:
-            self._poller.remove(sock)
-            sock.close()
-        if stream.failure is not None:
-            raise stream.failure
-        if not stream.parser.finished:
+            await self._read_plain(stream, sink, first)
+        if sink.failure is not None:
+            raise sink.failure
+        if not sink.parser.finished:
             self.forget()
-            raise self._lost(f"was lost in the middle of the answer: {stream.lost}")
+            raise self._lost(f"was lost in the middle of the answer: {sink.lost}")
 
-    async def _request(self, body: bytes, on_sent: Callable[[], None]) -> socket.socket:
-        """A connected socket on which the request was sent."""
-        host, port = self._url.host, self._url.port or 80
+    async def _connect(self) -> trio.SocketStream | trio.SSLStream[trio.SocketStream]:
+        """A connection for one token stream."""
+        host = self._url.host
+        try:
+            with trio.fail_after(CONNECT_TIMEOUT):
+                stream = await trio.open_tcp_stream(host, self._url.port or self._default_port)
+                if self._tls is None:
+                    return stream
+                tls = trio.SSLStream(stream, self._tls, server_hostname=host, https_compatible=True)
+                try:
+                    await tls.do_handshake()
+                except BaseException:
+                    await trio.aclose_forcefully(tls)
+                    raise
+                return tls
+        except trio.TooSlowError:
+            raise OSError(f"no connection within {CONNECT_TIMEOUT:g} s") from None
+
+    def _head(self, length: int) -> bytes:
+        """The request's line and headers; not compressed, since the body is read as it comes."""
         path = self._url.raw_path.decode("ascii").rstrip("/")
+        headers = dict(self._headers)
+        if self._url.userinfo and "Authorization" not in headers:
+            given = f"{self._url.username}:{self._url.password}".encode()
+            headers["Authorization"] = f"Basic {base64.b64encode(given).decode('ascii')}"
         lines = [
             f"POST {path}/completion HTTP/1.1",
             f"Host: {self._url.netloc.decode('ascii')}",
             "Content-Type: application/json",
-            f"Content-Length: {len(body)}",
+            f"Content-Length: {length}",
             "Connection: close",
-            *(f"{name}: {value}" for name, value in self._headers.items()),
+            *(f"{name}: {value}" for name, value in headers.items()),
         ]
-        head = "\r\n".join([*lines, "", ""]).encode()
-        with self._unreachable():
-            try:
-                with trio.fail_after(CONNECT_TIMEOUT):
-                    stream = await trio.open_tcp_stream(host, port)
-            except trio.TooSlowError:
-                raise OSError(f"no connection within {CONNECT_TIMEOUT:g} s") from None
-            try:
-                await send_now(stream, head + body, on_sent)
-                sock = socket.socket(fileno=stream.socket.detach())
-            except BaseException:
-                await trio.aclose_forcefully(stream)
-                raise
-        sock.setblocking(False)
-        return sock
+        return "\r\n".join([*lines, "", ""]).encode()
 
-    async def _complete_httpx(
-        self, body: bytes, on_events: OnEvents, on_sent: Callable[[], None], first: float
+    async def _read_plain(self, stream: trio.SocketStream, sink: TokenStream, first: float) -> None:
+        """Have the poller read it, together with all others."""
+        sock = socket.socket(fileno=stream.socket.detach())
+        try:
+            sock.setblocking(False)
+            self._poller.add(sock, sink)
+            await sink.watch(self._timeouts, first)
+        finally:
+            self._poller.remove(sock)
+            sock.close()
+
+    async def _read_tls(
+        self, stream: trio.SSLStream[trio.SocketStream], sink: TokenStream, first: float
     ) -> None:
-        parser = EventParser()
-        # Not compressed: the body is read as it comes.
-        headers = {"Content-Type": "application/json", "Accept-Encoding": "identity"}
-        timeout = httpx.Timeout(None, connect=CONNECT_TIMEOUT)
-        url = self._base_url + "/completion"
+        """Read it in a task of its own, into the same sink."""
 
-        async def trace(event: str, info: dict[str, Any]) -> None:
-            # The headers of the answer come with its first token, too late to tell this.
-            if event.endswith("send_request_body.complete"):
-                on_sent()
-
-        with self._unreachable(), _in_time(first):
-            # The headers come with the first token: the prompt is read before.
-            with trio.fail_after(first) as waiting:
-                async with self._http.stream(
-                    "POST",
-                    url,
-                    content=body,
-                    headers=headers,
-                    timeout=timeout,
-                    extensions={"trace": trace},
-                ) as reply:
-                    waiting.deadline = math.inf
-                    if reply.status_code != 200:
-                        raise upstream_failure(reply.status_code, await reply.aread())
-                    await self._read_events(reply, parser, on_events, first)
-        if not parser.finished:
-            self.forget()
-            raise self._lost("was lost in the middle of the answer")
-
-    def _pass_on(self, parser: EventParser, on_events: OnEvents) -> None:
-        if parser.events:
-            events, parser.events = parser.events, []
-            on_events(events)
-            self._poller.after_batch()
-
-    async def _read_events(
-        self, reply: httpx.Response, parser: EventParser, on_events: OnEvents, first: float
-    ) -> None:
-        limit = first
-        chunks = reply.aiter_raw()
-        while True:
-            chunk = None
-            with trio.move_on_after(limit) as scope:
-                chunk = await anext(chunks, None)
-            if scope.cancelled_caught and not parser.finished:
-                raise stalled(limit)
-            if chunk is None:
-                return
+        async def read() -> None:
             try:
-                parser.feed(chunk)
-            except RequestError:
-                self._pass_on(parser, on_events)
-                await unwind(chunks)
-                raise
-            self._pass_on(parser, on_events)
-            # What is left then is the end of the body, by which the connection can be kept.
-            limit = _BODY_END if parser.finished else self._patience.stall
+                while data := await stream.receive_some(_READ):
+                    sink.data_received(bytes(data))
+                    self._poller.end_batch()
+                sink.connection_lost("it closed the connection")
+            except (trio.BrokenResourceError, OSError) as error:
+                sink.connection_lost(_reason(error))
+            self._poller.end_batch()
 
-
-@contextlib.contextmanager
-def _in_time(seconds: float) -> Any:
-    try:
-        yield
-    except trio.TooSlowError:
-        raise stalled(seconds, "first token") from None
+        failure: RequestError | None = None
+        try:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(read)
+                try:
+                    await sink.watch(self._timeouts, first)
+                except RequestError as error:
+                    failure = error
+                nursery.cancel_scope.cancel()
+        finally:
+            await trio.aclose_forcefully(stream)
+        if failure is not None:
+            raise failure
 
 
 def _not_there(message: str) -> RequestError:

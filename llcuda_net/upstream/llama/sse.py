@@ -8,11 +8,9 @@ something that is not llama-server's.
 from __future__ import annotations
 
 import re
-from typing import Annotated, Any
 
 import httptools
 import msgspec
-from msgspec import Meta
 
 from llcuda_net.errors import (
     ContextExceeded,
@@ -22,6 +20,7 @@ from llcuda_net.errors import (
     UpstreamError,
     UpstreamUnavailable,
 )
+from llcuda_net.upstream.interface import CompletionEvent
 
 #: Longest single event, in bytes: a token with a thousand log-probabilities is under 1 MiB.
 MAX_EVENT = 8 << 20
@@ -43,65 +42,13 @@ FINAL_FIELDS = [
     "completion_probabilities",
 ]
 
-
-# What is out of range here would otherwise fail later, where it is no longer the upstream's fault.
-_Count = Annotated[int, Meta(ge=0, le=(1 << 31) - 1)]
-_Bytes = list[Annotated[int, Meta(ge=0, le=255)]]
-_Probability = Annotated[float, Meta(ge=0)]
-_Milliseconds = Annotated[float, Meta(ge=-1e12, le=1e12)]
-
-
-class Candidate(msgspec.Struct, gc=False):
-    """A token that might have been chosen; `prob` in place of `logprob` after sampling."""
-
-    id: _Count
-    bytes: _Bytes = []
-    logprob: float | None = None
-    prob: _Probability | None = None
-
-
-class Probabilities(msgspec.Struct, gc=False):
-    """A chosen token and the likeliest ones at its place."""
-
-    id: _Count
-    bytes: _Bytes = []
-    logprob: float | None = None
-    prob: _Probability | None = None
-    top_logprobs: list[Candidate] = []
-    top_probs: list[Candidate] = []
-
-
-class Timings(msgspec.Struct, gc=False):
-    """llama-server's own measurements, in milliseconds."""
-
-    cache_n: _Count = 0
-    prompt_ms: _Milliseconds = 0.0
-
-
-class CompletionEvent(msgspec.Struct, gc=False):
-    """One `data:` line of /completion; the last one has `stop` set and the counts filled in."""
-
-    content: str = ""
-    tokens: list[_Count] = []
-    stop: bool = False
-    tokens_predicted: _Count = 0
-    tokens_evaluated: _Count = 0
-    stop_type: str = ""
-    stopping_word: str = ""
-    truncated: bool = False
-    model: str = ""
-    timings: Timings | None = None
-    completion_probabilities: list[Probabilities] | None = None
-    error: dict[str, Any] | None = None
-
-
 _decode = msgspec.json.Decoder(CompletionEvent).decode
 #: What decoding raises; RecursionError at a thousand opening brackets.
 _NOT_JSON = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
 
 
 class EventParser:
-    """Splits a text/event-stream into completion events.
+    """Splits a text/event-stream into completion events, several per call where they came together.
 
     After each `feed`, `events` holds what has come; the owner takes the list and empties it.
     """
@@ -127,29 +74,32 @@ class EventParser:
             text = self._rest if isinstance(self._rest, bytearray) else bytearray(self._rest)
             text += data
         while not self.finished and (end := text.find(b"\n\n", searched)) >= 0:
-            if end > start:
-                self._event(text, start, end)
+            if text.startswith(b"data: {", start):
+                try:
+                    event = _decode(text[start + 6 : end])
+                except _NOT_JSON as error:
+                    raise nonsense(f"not a completion event ({error})") from None
+                if event.error is not None:
+                    raise upstream_failure(500, text[start + 6 : end])
+                if event.stop:
+                    self.finished = True
+                self.events.append(event)
+            elif end > start:
+                self._rare(text, start, end)
             start = searched = end + 2
         self._rest = text[start:] if start else text
 
-    def _event(self, data: bytes | bytearray, start: int, end: int) -> None:
-        if not data.startswith(b"data: ", start):
-            if data.startswith(b":", start):
-                return  # a comment, sent to keep the connection alive
-            if not data.startswith(b"error: ", start):
-                raise nonsense(f"not an event: {bytes(data[start : min(end, start + 60)])!r}")
+    def _rare(self, data: bytes | bytearray, start: int, end: int) -> None:
+        """What is no event of the completion: a comment, the mark of the end, or an error."""
+        if data.startswith((b":", b"data: [DONE]"), start):
+            return  # a comment keeps the connection alive
+        if data.startswith(b"error: ", start):
             raise upstream_failure(500, data[start + 7 : end])
-        if data.startswith(b"data: [DONE]", start):
-            return
-        try:
-            event = _decode(data[start + 6 : end])
-        except _NOT_JSON as error:
-            raise nonsense(f"not a completion event ({error})") from None
-        if event.error is not None:
-            raise upstream_failure(500, data[start + 6 : end])
-        if event.stop:
-            self.finished = True
-        self.events.append(event)
+        if data.startswith(b"data: ", start):
+            raise nonsense(
+                f"not a completion event: {bytes(data[start + 6 : min(end, start + 66)])!r}"
+            )
+        raise nonsense(f"not an event: {bytes(data[start : min(end, start + 60)])!r}")
 
 
 class ResponseParser(EventParser):

@@ -1,11 +1,11 @@
-"""Which model an upstream has: enough to tell whether what is continued or repeated is the same.
+"""Which model an upstream has: enough to know whether what is continued or repeated is the same.
 
 A fingerprint is a map of what is known: `name`, `build` (of the upstream's software) and `context`
-(tokens a slot) from the upstream itself, and where its file can be read here also `hash` (SHA-256
+(tokens per slot) from the upstream itself, and where its file can be read here also `hash` (SHA-256
 in hexadecimal, of all parts of a split model in their order), `size` (bytes) and `quantisation`.
 
-Hashing takes seconds a gigabyte, so it is done in a thread, and nobody waits for it: until it is
-known, there is no hash. What was computed is kept in a small file, under the file's path, size,
+Hashing takes seconds per gigabyte, so it is done in a thread, and nobody waits for it: until it is
+computed, there is no hash. Hashes are cached in a small file, under the model file's path, size,
 time of change and inode.
 """
 
@@ -30,7 +30,7 @@ from llcuda_net.upstream.model.gguf import ModelFile, read_model_file
 
 log = structlog.get_logger(__name__)
 
-#: The file of hashes, in the data directory, and how many it keeps.
+#: The file of hashes, in the data directory, and how many it holds.
 CACHE = "models.json"
 _MAX_CACHED = 64
 _BLOCK = 4 << 20
@@ -39,7 +39,7 @@ _SIZES = {" - Small": "_S", " - Medium": "_M", " - Large": "_L"}
 
 
 def plain_fingerprint(properties: Properties | None) -> dict[str, Any]:
-    """What an upstream says of its model; nothing where it has not been asked."""
+    """What an upstream reports of its model; empty where it has not been asked."""
     if properties is None:
         return {}
     out: dict[str, Any] = {
@@ -53,7 +53,7 @@ def plain_fingerprint(properties: Properties | None) -> dict[str, Any]:
 
 
 def same_model(a: dict[str, Any], b: dict[str, Any]) -> bool:
-    """Whether two fingerprints are of one model, as far as can be told.
+    """Whether two fingerprints are of one model, as far as they show.
 
     By their hashes where both have one; else by name, and by size and quantisation as far as both
     have them.
@@ -65,8 +65,8 @@ def same_model(a: dict[str, Any], b: dict[str, Any]) -> bool:
     return all(a[key] == b[key] for key in ("size", "quantisation") if key in a and key in b)
 
 
-class Told:
-    """The fingerprint of which nothing is known but what the upstream tells."""
+class ReportedFingerprint:
+    """The fingerprint of which nothing is known but what the upstream reports."""
 
     def __init__(self, upstream: Upstream) -> None:
         self._upstream = upstream
@@ -81,7 +81,7 @@ class Told:
 
 
 def file_of(model: dict[str, Any], folder: Path) -> Path | None:
-    """The file of a fingerprint's model, among those whose hashes are kept in a folder."""
+    """The file of a fingerprint's model, among those whose hashes are cached in a folder."""
     wanted = model.get("hash")
     for key, value in _cached(folder).items():
         path = Path(key.partition("\n")[0].rsplit(" ", 3)[0])
@@ -122,9 +122,9 @@ class Fingerprint:
 
     Args:
         upstream: whose.
-        folder: where hashes are kept; None keeps none.
-        model: the model's file, where it is known; else the upstream is asked for it, and believed
-            if it is on this machine.
+        folder: where hashes are cached; None: nowhere.
+        model: the model's file, where it is known; else the path that the upstream reports, if it
+            is on this machine.
     """
 
     def __init__(self, upstream: Upstream, folder: Path | None, model: Path | None = None) -> None:
@@ -149,7 +149,7 @@ class Fingerprint:
         """What is known now; never waits."""
         properties = self._upstream.properties
         if properties is not None and properties is not self._seen:
-            # It was asked anew, since it had gone: it may have come back with another file.
+            # It was asked again, since it had gone: it may have come back with another file.
             if self._seen is not None:
                 self._facts = None
             self._seen = properties
@@ -185,10 +185,10 @@ class Fingerprint:
     def _path(self) -> Path | None:
         if self._model is not None:
             return self._model
-        told = self._seen.path if self._seen is not None else ""
+        reported = self._seen.path if self._seen is not None else ""
         # A relative path is relative to a folder that we do not know.
-        if told.startswith("/") and _is_here(self._upstream.base_url):
-            return Path(told)
+        if reported.startswith("/") and _is_here(self._upstream.base_url):
+            return Path(reported)
         return None
 
     async def _look(self, path: Path, seen: Properties | None) -> None:
@@ -256,7 +256,7 @@ def _computed(facts: _Facts) -> str:
 
 
 def _cached(folder: Path) -> dict[str, str]:
-    """The hashes that are kept, oldest first; none where the file is missing or damaged."""
+    """The cached hashes, oldest first; none where the file is missing or damaged."""
     try:
         found = msgspec.json.decode((folder / CACHE).read_bytes(), type=dict[str, str])
     except (OSError, msgspec.MsgspecError, UnicodeDecodeError):

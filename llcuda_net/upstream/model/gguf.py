@@ -1,7 +1,7 @@
 """A look at a model file before an engine is started on it.
 
 Reads a GGUF file's header only, and trusts none of it: every length is checked against the bytes
-that are there, nothing is allocated by what the file claims, and the work is bounded. It answers
+that are there, no allocation has a size that the file claims, and the work is bounded. It answers
 two questions that llama.cpp answers late or vaguely: is the whole file here, and what is in it.
 """
 
@@ -68,8 +68,8 @@ class ModelFile:
         size: bytes of all parts together.
         architecture: `general.architecture`, empty where absent.
         name: `general.name`, or the file's own name.
-        trained_context: tokens of context that the model was trained for, where it says so.
-        pooling: how the model wants its embeddings pooled (llama.cpp's number), where it says so.
+        trained_context: tokens of context that the model was trained for, where the header has it.
+        pooling: how embeddings are to be pooled (llama.cpp's number), where the header has it.
         quantisation: `general.file_type` by llama.cpp's name, such as Q4_K_M; where it is absent
             or new, the tensor type of most weights; empty where that is new, too.
     """
@@ -188,7 +188,7 @@ class _Header:
 
     def _check_extent(self, tensors: int, alignment: int | None) -> None:
         """Compare the file's size with where its last tensor ends."""
-        requirement = 0
+        extent = 0
         for _ in range(tensors):
             self._text()
             dims = int(self._scalar("<I"))
@@ -200,9 +200,9 @@ class _Header:
             kind = int(self._scalar("<I"))
             self.weights[kind] += elements
             block, width = _BLOCKS.get(kind, (1, 0))
-            requirement = max(requirement, int(self._scalar("<Q")) + elements // block * width)
+            extent = max(extent, int(self._scalar("<Q")) + elements // block * width)
         align = alignment or _DEFAULT_ALIGNMENT
-        whole = -(-self._file.tell() // align) * align + requirement
+        whole = -(-self._file.tell() // align) * align + extent
         if tensors and whole > self._size:
             raise EngineError(
                 f"model file {self._shown} is truncated: {self._size:,} of {whole:,} bytes;"

@@ -1,7 +1,7 @@
 """Whether two upstreams serve the same model.
 
-By the identity that the operator gave them; else by their files' hashes, where both are known; else
-by the log-probabilities that they give for one fixed prompt, which no two models share.
+By the identity that the operator gave them; else by the hashes of their files, where both are
+known; else by the log-probabilities that they give for one fixed prompt, which no two models share.
 """
 
 from __future__ import annotations
@@ -12,10 +12,9 @@ from typing import Any
 import trio
 
 from llcuda_net.errors import UpstreamStalled
-from llcuda_net.upstream.interface import Upstream
-from llcuda_net.upstream.llama.sse import CompletionEvent
+from llcuda_net.upstream.interface import CompletionEvent, Upstream
 
-#: What every upstream is asked, and how many likeliest next tokens it tells.
+#: The prompt of the probe, and how many of the likeliest next tokens it returns.
 PROBE_PROMPT = "The sea was calm that morning, and the old man counted his nets: one, two, three,"
 PROBE_TOP = 20
 #: The likeliest of these that two must have in common, how many in all, and how far a
@@ -45,7 +44,7 @@ class Identity:
     signature: Signature | None = None
 
     def same(self, other: Identity) -> bool:
-        """Whether both are one model; what cannot be told is not the same."""
+        """Whether both are one model; where that is not known, they are not."""
         if self.given is not None or other.given is not None:
             return self.given == other.given
         if self.hash and other.hash:
@@ -75,7 +74,7 @@ async def probe(upstream: Upstream, slot: int | None = None) -> Signature:
     """Have an upstream make one token, which shows that it works and which model it has.
 
     Raises:
-        RequestError: it does not.
+        RequestError: it makes none.
     """
     found: list[CompletionEvent] = []
     params: dict[str, Any] = {

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llcuda_net.analysis.certainty import figures_of, figures_shown, least_certain, span_text
+from llcuda_net.analysis.certainty import certainty_stats, least_certain, shown_stats, span_text
 from llcuda_net.storage.results.interface import Figures
 
 
@@ -23,7 +23,7 @@ def token(p: float, *others: float, text: bytes = b"x") -> list[Any]:
 def test_figures(compiled: bool) -> None:
     sure, unsure = [[token(1.0)], [token(1.0)]], [[token(0.5, 0.5), token(0.25, 0.75)], []]
     empty: list[list[Any]] = [[], []]
-    found = figures_of([sure, empty, unsure], compiled=compiled)
+    found = certainty_stats([sure, empty, unsure], compiled=compiled)
     assert [one.tokens for one in found] == [2, 0, 2]
     assert found[0].mean_surprisal == pytest.approx(0, abs=1e-6)
     assert found[0].perplexity == pytest.approx(1)
@@ -35,13 +35,13 @@ def test_figures(compiled: bool) -> None:
     quarter = 0.25 * math.log(4) + 0.75 * math.log(4 / 3)
     assert found[2].mean_entropy == pytest.approx((half + quarter) / 2, rel=1e-5)
     assert found[2].least_certain == (0, 2)
-    assert figures_of([], compiled=compiled) == []
+    assert certainty_stats([], compiled=compiled) == []
 
 
 @pytest.mark.parametrize("compiled", [True, False])
 def test_what_was_impossible_leaves_no_figure_that_is_not_a_number(compiled: bool) -> None:
     answer = [[[0, b"x", -3.4028235e38, [[1, b"y", 0.0], [2, b"z", -3.4028235e38]]]]]
-    (found,) = figures_of([answer], compiled=compiled)
+    (found,) = certainty_stats([answer], compiled=compiled)
     assert found.mean_surprisal is None
     assert found.perplexity is None
     assert found.mean_entropy == pytest.approx(0, abs=1e-6)
@@ -51,7 +51,7 @@ def test_the_least_certain_span_is_the_worst_five_tokens() -> None:
     answer = [[token(0.9)] for _ in range(20)]
     for place in range(8, 13):
         answer[place] = [token(0.1)]
-    (found,) = figures_of([answer], compiled=False)
+    (found,) = certainty_stats([answer], compiled=False)
     assert found.least_certain == (8, 13)
     assert found.span_surprisal == pytest.approx(math.log(10))
     pieces = [f"{n} " for n in range(20)]
@@ -105,7 +105,7 @@ def test_marks_are_whole_words_in_order(answer: list[tuple[str, list[float]]]) -
 
 def test_figures_for_people() -> None:
     found = Figures(3, 0.123456, 1.1314, None, (0, 3), 0.2)
-    assert figures_shown(found) == [
+    assert shown_stats(found) == [
         ("mean surprisal", "0.123 nats"),
         ("perplexity", "1.13"),
         ("mean entropy", "unknown"),

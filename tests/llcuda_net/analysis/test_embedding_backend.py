@@ -53,13 +53,13 @@ async def test_it_stays_as_long_as_it_is_up_and_another_of_its_model_follows() -
     assert name(one) == "a"
     a.breaker.trip("gone")
     assert name(one) == "c"  # not b: its vectors would be of another model
-    a.breaker.ok()
+    a.breaker.record_success()
     assert name(one) == "c"
     pool.drain(c)
     assert name(one) == "a"
     a.breaker.trip("gone")
     assert name(one) is None  # b has another model
-    a.breaker.ok()
+    a.breaker.record_success()
     assert name(one) == "a"
     pool.drain(a)
     assert name(one) == "b"

@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from llcuda_kernels import device, selfcheck
+from llcuda_kernels import selfcheck
+from llcuda_kernels.runtime import device
 from llcuda_kernels.selfcheck import Outcome
 from llcuda_net.cli import doctor
 

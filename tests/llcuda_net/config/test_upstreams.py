@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from llcuda_net.config.upstreams import COMPLETIONS, EMBEDDINGS, Spec, parse
+from llcuda_net.config.upstreams import COMPLETIONS, EMBEDDINGS, UpstreamSpec, parse
 from llcuda_net.errors import ConfigError
 
 URL = "http://one:8080"
@@ -18,7 +18,7 @@ def names(value: Any) -> list[str]:
 
 def test_a_url_is_enough() -> None:
     (spec,) = parse(URL, "upstream")
-    assert spec == Spec(URL, URL)
+    assert spec == UpstreamSpec(URL, URL)
     assert (spec.weight, spec.slots, spec.model) == (1.0, None, None)
     assert spec.roles == {COMPLETIONS, EMBEDDINGS}
 
@@ -42,7 +42,7 @@ def test_a_table_says_more() -> None:
     }
     for value in (table, [table]):
         (spec,) = parse(value, "upstream")
-        assert spec == Spec(URL, "big", 2, 3, "llama", "key", frozenset([COMPLETIONS]))
+        assert spec == UpstreamSpec(URL, "big", 2, 3, "llama", "key", frozenset([COMPLETIONS]))
     assert names([URL, table]) == [URL, "big"]
 
 

@@ -145,7 +145,7 @@ async def test_what_cannot_be_continued_ends_with_what_there_is(
         assert (await status(listener))["requests"]["interrupted"] == 1
         # Before the first piece there is nothing to be continued.
         a.back()
-        both[0].breaker.ok()
+        both[0].breaker.record_success()
         peer, _ = await begin(listener, params=params)
         await wait_all_tasks_blocked()
         (a if a.active else b).die()
@@ -158,7 +158,7 @@ async def test_what_cannot_be_continued_ends_with_what_there_is(
 
 async def test_all_readers_and_a_key_come_along(autojump_clock: object) -> None:
     a, b, both = pair()
-    async with serving(both) as (_, listener):
+    async with serving(both) as (server, listener):
         peer, begun = await begin(listener, key="k")
         a.release(3)
         so_far = await read(peer, 3)
@@ -173,8 +173,8 @@ async def test_all_readers_and_a_key_come_along(autojump_clock: object) -> None:
         assert joined.id == begun.id
         assert joined.position == 1
         b.back()
-        both[1].breaker.ok()
-        both[1].on_change()
+        both[1].breaker.record_success()
+        server._pool.update()
         b.release(100)
         assert (await rest(peer, so_far))[:2] == (ANSWER, [3])
         assert (await rest(other))[:2] == (ANSWER, [3])

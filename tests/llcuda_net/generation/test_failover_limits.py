@@ -10,7 +10,7 @@ from trio.testing import wait_all_tasks_blocked
 
 from llcuda_net.errors import request_error
 from llcuda_net.generation.dispatcher import MOST_FAILURES, MOST_LOST, OTHERS
-from llcuda_net.upstream.llama.sse import CompletionEvent
+from llcuda_net.upstream.interface import CompletionEvent
 from llcuda_protocol import (
     Accepted,
     Cancel,

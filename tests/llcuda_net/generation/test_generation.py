@@ -6,13 +6,14 @@ import itertools
 import math
 import time
 import uuid
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 
 from llcuda_net.errors import ShuttingDown, UpstreamError
 from llcuda_net.generation.generation import TRANSITIONS, Generation, State, uuid7
-from llcuda_net.upstream.llama.sse import Candidate, CompletionEvent, Probabilities, Timings
+from llcuda_net.upstream.interface import Candidate, CompletionEvent, Probabilities, Timings
 from llcuda_protocol import Done, Error, TokenLogprob, TopToken
 
 #: How each state is reached.
@@ -30,13 +31,20 @@ def _make(**params: Any) -> Generation:
     return Generation("a prompt", None, params, 60.0)
 
 
+class Told:
+    """A reader that only notes that it is pumped."""
+
+    def __init__(self, note: Callable[[], None]) -> None:
+        self.pump = note
+
+
 @pytest.mark.parametrize(("start", "end"), list(itertools.product(State, State)))
 async def test_only_what_the_table_allows(start: State, end: State) -> None:
     generation = _make()
     for state in _PATHS[start]:
         generation.move(state)
     told: list[State] = []
-    generation.on_change.append(lambda: told.append(generation.state))
+    generation.join(Told(lambda: told.append(generation.state)))
     if end in TRANSITIONS[start]:
         generation.move(end)
         assert told == [end]
@@ -79,14 +87,14 @@ async def test_the_log_grows_by_what_has_text() -> None:
         generation.extend([CompletionEvent(stop=True, tokens_predicted=4)]),
         generation.extend([]),
     ]
-    assert grew == [True, True, False, False]
+    assert grew == [True, True, True, False]  # the end is for the journal, too
     assert generation.pieces == ["a", "b", "c"]
     assert generation.ids == [1, None, 3]
     assert generation.logprobs is None
     assert generation.final is not None
     assert generation.visible == 0  # until it has been kept
     told = []
-    generation.on_change.append(lambda: told.append(generation.visible))
+    generation.join(Told(lambda: told.append(generation.visible)))
     generation.show(2)
     assert told == [2]
 

@@ -101,7 +101,8 @@ async def test_a_refusal_by_the_storage_reaches_the_client(
         with monkeypatch.context() as patch:
             for name in ("write", "finish") if where == "write" else (where,):
                 later = name in ("accepted", "finish")
-                patch.setattr(storage, name, refuse_later if later else refuse)
+                owner = storage.journal if name == "write" else storage
+                patch.setattr(owner, name, refuse_later if later else refuse)
             await peer.send(ask("a b c"))
             pieces, error = await peer.until(Error)
         assert (error.code, error.retry) == (ErrorCode.STORAGE, True)

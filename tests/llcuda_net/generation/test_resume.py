@@ -14,8 +14,7 @@ from trio.testing import wait_all_tasks_blocked
 from llcuda_net.errors import RequestError, UpstreamError, UpstreamUnavailable
 from llcuda_net.generation import resuming
 from llcuda_net.storage.records import Level
-from llcuda_net.upstream.interface import OnEvents, Properties
-from llcuda_net.upstream.llama.sse import CompletionEvent
+from llcuda_net.upstream.interface import CompletionEvent, OnEvents, Properties
 from llcuda_protocol import Accepted, Attach, Cancel, Done, Error, ErrorCode, Tokens
 from tests.support.server.durable_server import keeping, stored
 from tests.support.server.memory_server import (
@@ -69,7 +68,7 @@ class Speller(FakeUpstream):
                 on_events(
                     [CompletionEvent(content=letter, tokens=[ord(letter)], tokens_predicted=count)]
                 )
-                self.poller.after_batch()
+                self.poller.end_batch()
             if self.paused:
                 await self._gate.acquire()
             how = "eos" if count == len(rest) else "limit"

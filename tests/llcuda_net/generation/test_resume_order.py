@@ -7,7 +7,7 @@ from typing import Any, cast
 
 import trio
 
-from llcuda_net.config.upstreams import Spec
+from llcuda_net.config.upstreams import UpstreamSpec
 from llcuda_net.errors import UpstreamUnavailable
 from llcuda_net.generation.generation import Generation, State
 from llcuda_net.generation.resuming import Resumer
@@ -15,9 +15,8 @@ from llcuda_net.generation.runner import Runner
 from llcuda_net.scheduler.scheduler import Scheduler, SlotRequest, Ticket
 from llcuda_net.storage.records import Dispatched, TokenLog
 from llcuda_net.storage.storage import Recovered
-from llcuda_net.upstream.backend import Backend
-from llcuda_net.upstream.interface import Properties
-from llcuda_net.upstream.lease import Lease, Requirement
+from llcuda_net.upstream.backend import Backend, Lease
+from llcuda_net.upstream.interface import Properties, Requirement
 from llcuda_net.upstream.pool import Pool
 from tests.support.server.memory_server import FakeUpstream
 
@@ -65,8 +64,8 @@ async def test_others_go_on_while_one_waits_for_its_model(autojump_clock: object
     away.properties = None
     pool = Pool(
         [
-            Backend(Spec("fake://away", "away", model="one"), away),
-            Backend(Spec("fake://there", "there", model="two"), there),
+            Backend(UpstreamSpec("fake://away", "away", model="one"), away),
+            Backend(UpstreamSpec("fake://there", "there", model="two"), there),
         ]
     )
     await pool.prepare()

@@ -30,7 +30,7 @@ from tests.support.server.memory_server import (
     ready,
     serving,
 )
-from tests.support.upstream.backends import FakeMember, FakePool
+from tests.support.upstream.backends import FakeBackend, FakePool
 
 Samples = dict[tuple[str, frozenset[tuple[str, str]]], float]
 WHO = {"upstream": "a", "model": "fake"}
@@ -42,7 +42,7 @@ async def monitored(
 ) -> AsyncIterator[tuple[Monitor, Gateway, MemoryListener]]:
     monitor = Monitor()
     async with serving(upstream, **settings) as (server, listener):
-        server.standing.pool = FakePool([FakeMember()])
+        server.standing.pool = FakePool([FakeBackend()])
         monitor.watch(server)
         yield monitor, server, listener
 
@@ -216,9 +216,13 @@ async def test_no_label_holds_what_a_client_sent(autojump_clock: trio.abc.Clock)
 
 async def test_what_is_kept(tmp_path: Path) -> None:
     monitor = Monitor()
+    on_sync = monitor.metrics.sync_seconds.observe
     monitor.metrics.add_gauge("llcuda_other_backlog", "Of another part.", lambda: 42)
-    async with keeping(tmp_path, FakeUpstream(), analysis=True) as (storage, listener):
-        listener.server.standing.pool = FakePool([FakeMember()])
+    async with keeping(tmp_path, FakeUpstream(), on_sync=on_sync, analysis=True) as (
+        storage,
+        listener,
+    ):
+        listener.server.standing.pool = FakePool([FakeBackend()])
         monitor.watch(listener.server)
         for _ in range(2):
             peer = await ready(listener)
@@ -234,7 +238,7 @@ async def test_what_is_kept(tmp_path: Path) -> None:
         assert of(found, "llcuda_store_backlog") == 0
         assert of(found, "llcuda_store_refusing", code="storage_full") == 0
         written = of(found, "llcuda_journal_written_bytes_total")
-        assert written == storage.journal.figures.bytes > 0
+        assert written == storage.journal.stats.bytes > 0
         syncs = of(found, "llcuda_journal_sync_seconds_count")
         assert syncs
         assert of(found, "llcuda_other_backlog") == 42
@@ -272,7 +276,7 @@ async def test_before_a_server_and_after_it(autojump_clock: trio.abc.Clock) -> N
     assert (status, told["reason"]) == (503, "the server is starting, or has stopped")
     assert of(await samples(monitor), "llcuda_ready") == 0
     async with serving(FakeUpstream()) as (server, _):
-        server.standing.pool = FakePool([FakeMember()])
+        server.standing.pool = FakePool([FakeBackend()])
         monitor.watch(server)
         assert await readiness(monitor) == (200, {"status": "ready"})
         assert of(await samples(monitor), "llcuda_ready") == 1
@@ -282,9 +286,9 @@ async def test_before_a_server_and_after_it(autojump_clock: trio.abc.Clock) -> N
 
 
 async def test_readiness_follows_the_members(autojump_clock: trio.abc.Clock) -> None:
-    first = FakeMember("a", state="down", reason="connection refused")
-    second = FakeMember("b", state="draining")
-    embedder = FakeMember("c", roles=("embeddings",))
+    first = FakeBackend("a", state="down", reason="connection refused")
+    second = FakeBackend("b", state="draining")
+    embedder = FakeBackend("c", roles=("embeddings",))
     async with monitored(FakeUpstream()) as (monitor, server, _listener):
         pool = server.standing.pool = FakePool([first, second, embedder])
         status, told = await readiness(monitor)

@@ -11,6 +11,7 @@ import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from llcuda_net.errors import UpstreamError, UpstreamUnavailable
+from llcuda_net.server.tcp.write_buffer import WriteBuffer
 from llcuda_protocol import (
     Accepted,
     Cancel,
@@ -166,7 +167,7 @@ async def test_embedding_has_a_timeout(autojump_clock: object) -> None:
 async def test_status_counts_how_requests_ended(autojump_clock: object) -> None:
     upstream = FakeUpstream(slots=2, context=64)
     async with serving(upstream) as (server, listener):
-        server._pool.backends[0].restarted = lambda: 3
+        server._pool.backends[0]._restarts = lambda: 3
         peer = await ready(listener)
         for number in (1, 2, 3):
             await peer.send(ask("one two three", stream=number))
@@ -244,8 +245,8 @@ async def test_nothing_leaks_whatever_clients_do(autojump_clock: object) -> None
                 await peer.stream.aclose()
         await trio.sleep(60)
         await all_quiet(server, upstream, listener)
-        assert len(server._sessions) <= 1 + 30 // 4 + 1
-        assert not any(outbox.closed for outbox in server.unflushed)
+        assert len(server.listener.sessions) <= 1 + 30 // 4 + 1
+        assert not any(isinstance(b, WriteBuffer) and b.closed for b in server.unflushed)
 
 
 # -- ends that cross --------------------------------------------------------------------------

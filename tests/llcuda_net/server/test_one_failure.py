@@ -11,8 +11,8 @@ import trio
 from trio.testing import wait_all_tasks_blocked
 
 from llcuda_net.server.tcp.session import Session
-from llcuda_net.server.tcp.stream import GenerationStream
-from llcuda_net.upstream.llama.sse import CompletionEvent
+from llcuda_net.server.tcp.write_buffer import WriteBuffer
+from llcuda_net.upstream.interface import CompletionEvent
 from llcuda_protocol import (
     Done,
     Embed,
@@ -29,14 +29,14 @@ from tests.support.server.memory_server import FakeUpstream, all_quiet, ask, rea
 async def test_a_bug_in_a_stream_ends_its_session_only(
     autojump_clock: object, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = GenerationStream._pump
+    real = WriteBuffer.add
 
-    def crash(self: GenerationStream) -> None:
-        if self.generation.prompt == "crash" and self.generation.pieces:
+    def crash(self: WriteBuffer, data: bytes) -> None:
+        if b"crash" in data:
             raise ZeroDivisionError
-        real(self)
+        real(self, data)
 
-    monkeypatch.setattr(GenerationStream, "_pump", crash)
+    monkeypatch.setattr(WriteBuffer, "add", crash)
     upstream = FakeUpstream()
     async with serving(upstream) as (server, listener):
         victim, other = await ready(listener), await ready(listener)

@@ -85,7 +85,7 @@ async def test_what_runs_is_read_and_cancelled_by_its_user_and_an_admin(
         await wait_all_tasks_blocked()
         assert upstream.active == 1
         (running,) = server._registry
-        assert running.readers == 1
+        assert len(running.readers) == 1
         again = await ready(listener, "A")
         await again.send(Attach(1, begun.id, CREDIT))
         assert (await accepted(again)).id == begun.id
@@ -193,8 +193,8 @@ async def test_without_a_token_file_all_are_one(autojump_clock: object) -> None:
 async def test_a_session_knows_its_user(autojump_clock: object) -> None:
     async with serving(FakeUpstream(), users=three()) as (server, listener):
         peers = [await ready(listener, token) for token in "ABN"]
-        assert sorted(s.user.name for s in server._sessions) == ["", "ann", "bob"]
-        assert not any(s.user.admin for s in server._sessions)
+        assert sorted(s.user.name for s in server.listener.sessions) == ["", "ann", "bob"]
+        assert not any(s.user.admin for s in server.listener.sessions)
         assert len(peers) == 3
 
 
@@ -205,7 +205,7 @@ async def test_a_token_that_was_taken_away_ends_its_sessions(autojump_clock: obj
         await bob.send(ask("a b"))
         await accepted(bob)
         server.users.reload("A name=ann weight=2\nB2 name=bob\nR name=root\n")
-        for session in tuple(server._sessions):
+        for session in tuple(server.listener.sessions):
             session.check_user()
         for peer in (bob, root):  # one may be somebody else by now, or less than before
             error = await peer.next()
@@ -213,7 +213,7 @@ async def test_a_token_that_was_taken_away_ends_its_sessions(autojump_clock: obj
             assert (error.stream, error.code) == (0, ErrorCode.UNAUTHORIZED)
             assert isinstance(await peer.next(), ConnectionClosed)
         await wait_all_tasks_blocked()
-        (left,) = server._sessions
+        (left,) = server.listener.sessions
         assert (left.user.name, left.user.weight) == ("ann", 2)
         await ann.send(Status(1))
         await ann.next()

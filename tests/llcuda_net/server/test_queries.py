@@ -58,7 +58,7 @@ async def test_texts_do_not_wait_longer_for_an_upstream_than_generations(
     async with serving(FakeUpstream(), failover_seconds=30.0) as (server, listener):
         (backend,) = server._pool.backends
         backend.watched = True
-        backend.failed(UpstreamUnavailable("it was lost", retry=True))
+        backend.record_failure(UpstreamUnavailable("it was lost", retry=True))
         peer = await ready(listener)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(server._sweep)

@@ -22,10 +22,11 @@ from llcuda_net.storage.data_dir import default_directory, prepare
 from llcuda_net.storage.directory_lock import DirectoryLock
 from llcuda_net.storage.journal import journal
 from llcuda_net.storage.journal.disk import RealFiles
+from llcuda_net.storage.journal.entry import JournalEntry
 from llcuda_net.storage.records import Ended, Level, Splice, TokenLog
 from llcuda_net.storage.results.interface import Query
 from llcuda_net.storage.results.sqlite import SqliteStore
-from llcuda_net.storage.storage import Kept, Storage
+from llcuda_net.storage.storage import Storage
 from tests.support.storage.records import MODEL, opened
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -40,7 +41,7 @@ async def running(directory: Path, **options: Any) -> AsyncIterator[Storage]:
         nursery.cancel_scope.cancel()
 
 
-def grown(kept: Kept, count: int) -> TokenLog:
+def grown(kept: JournalEntry, count: int) -> TokenLog:
     log = TokenLog([f"t{i}" for i in range(count)], list(range(count)))
     kept.append(log.pieces, log.ids)
     return log
@@ -54,15 +55,14 @@ async def test_a_generation_from_beginning_to_end(level: Level, tmp_path: Path) 
     async with running(tmp_path / "a/b") as storage:
         kept = storage.start(opened(1, level=level, key="k", owner="ann"))
         await storage.accepted(kept)
-        told: list[int] = []
-        kept.watch(told.append)
         log = grown(kept, 5)
         storage.write()
         kept.splice(5, "http://b")
         await storage.sync()
-        assert (kept.durable, told) == ((5, [5]) if level.synced else (0, []))
+        assert kept.durable == (5 if level.synced else 0)
+        if level.synced:
+            assert await storage.journal.progressed() == {kept}
         result = await storage.finish(kept, Ended(**END), log)
-        assert result is not None
         assert await storage.read(lambda store: store.get("generation-1")) == result
         assert await storage.read(lambda store: store.find_by_key("k", "ann")) == result
         assert result.splices == [Splice(5, "http://b")]
@@ -72,45 +72,28 @@ async def test_a_generation_from_beginning_to_end(level: Level, tmp_path: Path) 
         assert storage.recovered == []
 
 
-async def test_the_level_memory_stores_nothing(tmp_path: Path) -> None:
-    async with running(tmp_path) as storage:
-        kept = storage.start(opened(1, level=Level.MEMORY))
-        await storage.accepted(kept)
-        kept.dispatched("http://a", MODEL)
-        log = grown(kept, 5)
-        kept.splice(5, "http://b")
-        kept.conclude("stop", None, {})
-        kept.watch(None)
-        storage.write()
-        assert await storage.finish(kept, Ended(**END), log) is None
-        await storage.discard(kept)
-        assert kept.durable == 0
-        assert storage.journal.figures.records == 0
-        assert await storage.read(lambda store: store.find(Query())) == []
-
-
 async def test_a_restart_finds_what_was_running(tmp_path: Path) -> None:
     async with running(tmp_path) as storage:
         running_, discarded = storage.start(opened(1)), storage.start(opened(2))
         grown(running_, 3)
         running_.splice(3, "http://b")
-        await storage.discard(discarded)
+        storage.journal.forget(discarded)
         storage.write()
     for _ in range(2):
         async with running(tmp_path) as storage:
             (found,) = storage.recovered
             assert found.log.pieces == ["t0", "t1", "t2"]
-            assert found.kept.splices == [Splice(3, "http://b")]
-            assert found.kept.opened.request == opened(1).request
+            assert found.entry.splices == [Splice(3, "http://b")]
+            assert found.entry.opened.request == opened(1).request
             assert not found.gap
-            assert found.kept.durable == 3
+            assert found.entry.durable == 3
     async with running(tmp_path) as storage:
         (found,) = storage.recovered
-        found.kept.append(["more"], [9])
+        found.entry.append(["more"], [9])
         found.log.pieces.append("more")
         found.log.ids.append(9)
         storage.write()
-        result = await storage.finish(found.kept, Ended(**END, cacheable=True), found.log)
+        result = await storage.finish(found.entry, Ended(**END, cacheable=True), found.log)
         assert result is not None
         assert result.text == "t0t1t2more"
         assert not result.cacheable
@@ -144,7 +127,7 @@ async def test_a_restart_finds_how_it_was_asked_and_what_was_said_of_the_end(
             assert two.concluded.usage == {"completion_tokens": 2}
     async with running(tmp_path) as storage:
         one, _ = storage.recovered
-        result = await storage.finish(one.kept, Ended(**END), one.log)
+        result = await storage.finish(one.entry, Ended(**END), one.log)
         assert result is not None
         assert result == await storage.read(lambda store: store.get("generation-1"))
         assert [*await storage.read(lambda store: list(store.verify()))] == [None]
@@ -155,8 +138,7 @@ async def test_an_end_without_its_result_is_stored_at_the_start(tmp_path: Path) 
         for number in range(300):
             kept = storage.start(opened(number))
             grown(kept, 3)
-            assert kept._log is not None
-            kept._log.end(Ended(**END))
+            kept.end(Ended(**END))
         storage.write()
     async with running(tmp_path) as storage:
         assert storage.recovered == []
@@ -214,15 +196,15 @@ async def test_a_full_disk_refuses_and_stores_later_what_ended(
         put(self, results)
 
     monkeypatch.setattr(SqliteStore, "put", full_put)
-    states: list[StorageError | None] = []
     async with running(tmp_path, files=files) as storage:
-        storage.on_state = states.append
         kept = storage.start(opened(1))
         await storage.accepted(kept)
         files.full = True
         log = grown(kept, 3)
         with pytest.raises(StorageError):
             storage.write()
+        assert storage.refusal is not None
+        assert storage.refusal.code == StorageError.FULL
         with pytest.raises(StorageError):
             storage.start(opened(2))
         with pytest.raises(StorageError) as caught:
@@ -233,7 +215,6 @@ async def test_a_full_disk_refuses_and_stores_later_what_ended(
         with trio.fail_after(30):
             while storage.backlog or storage.refusal:  # noqa: ASYNC110
                 await trio.sleep(0.001)
-        assert [state and state.code for state in states] == [StorageError.FULL, None]
         result = await storage.read(lambda store: store.get("generation-1"))
         assert result is not None
         assert result.log == log
@@ -255,7 +236,7 @@ async def test_a_failed_sync_refuses_until_a_restart(tmp_path: Path) -> None:
         assert storage.refusal is not None
     async with running(tmp_path) as storage:
         # The second was written, though it was never acknowledged.
-        assert storage.recovered[0].kept.opened.generation == "generation-1"
+        assert storage.recovered[0].entry.opened.generation == "generation-1"
 
 
 async def test_a_second_server_is_refused_and_told_by_whom(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import pytest
 import structlog
@@ -25,7 +25,7 @@ from llcuda_net.telemetry.spans import Splice, phases, splices
 from llcuda_net.telemetry.tracing import Tracing, open_tracing
 from llcuda_protocol import Done, Error, Generate
 from tests.support.server.memory_server import CREDIT, FakeUpstream, ask, paused, ready, serving
-from tests.support.upstream.backends import FakeMember, FakePool
+from tests.support.upstream.backends import FakeBackend, FakePool
 
 SECRET = "a very private matter"
 
@@ -42,7 +42,8 @@ class Traced:
 
     def __init__(self) -> None:
         self.exporter = InMemorySpanExporter()
-        self.tracing = Tracing(self.exporter, "1.2.3")
+        self.name_of: Callable[[str], str] = lambda url: url
+        self.tracing = Tracing(self.exporter, "1.2.3", lambda url: self.name_of(url))
 
     def spans(self) -> dict[str, ReadableSpan]:
         """By name; the root as "root"."""
@@ -69,8 +70,8 @@ def seconds(span: ReadableSpan, since: ReadableSpan) -> tuple[float, float]:
 async def test_a_generation_is_a_trace(traced: Traced, autojump_clock: trio.abc.Clock) -> None:
     upstream = paused()
     async with serving(upstream) as (server, listener):
-        server.standing.pool = FakePool([FakeMember("gpu-a")])
-        traced.tracing.name_of = server.standing.name_of
+        server.standing.pool = FakePool([FakeBackend("gpu-a")])
+        traced.name_of = server.standing.name_of
         server.watch.add(traced.tracing)
         peer = await ready(listener)
         messages = [{"role": "user", "content": SECRET}]
@@ -282,7 +283,7 @@ def test_endpoints(endpoint: str, expected: str, monkeypatch: pytest.MonkeyPatch
         return InMemorySpanExporter()
 
     monkeypatch.setattr(tracing, "OTLPSpanExporter", exporter)
-    open_tracing(endpoint, "1")._provider.shutdown()
+    open_tracing(endpoint, "1")(str)._provider.shutdown()
     assert asked == [expected]
 
 

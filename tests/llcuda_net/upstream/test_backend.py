@@ -1,434 +1,127 @@
-"""One upstream under watch: believed when it makes tokens, and asked anew when it was gone."""
+"""A backend as state, with no I/O, and the leases of its slots."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from typing import Any
-
 import pytest
 import trio
-from trio.testing import MockClock
 
-from llcuda_net.config.upstreams import COMPLETIONS, EMBEDDINGS
-from llcuda_net.errors import Unsupported, request_error
-from llcuda_net.upstream.backend import LOOK, PATIENCE, SILENT, UNTOLD, Backend
-from llcuda_net.upstream.lease import Lease, Requirement
-from llcuda_net.upstream.prefix_cache import BLOCK, chain_of
+from llcuda_net.config.upstreams import EMBEDDINGS
+from llcuda_net.errors import UpstreamStalled, request_error
+from llcuda_net.upstream.backend import Backend, Lease, held
+from llcuda_net.upstream.circuit_breaker import THRESHOLD
+from llcuda_net.upstream.health_check import HealthCheck
+from llcuda_net.upstream.interface import DOWN, Requirement
+from llcuda_net.upstream.pool import Pool
 from llcuda_net.upstream.slots import Use
-from llcuda_protocol import ErrorCode
 from tests.support.upstream.scripted_upstream import Talker, backend, broken, gone
 
 
-@asynccontextmanager
-async def watched(upstream: Talker, **spec: Any) -> AsyncIterator[Backend]:
-    """A member that is looked after, and known."""
-    found = backend(upstream, **spec)
-    assert isinstance(trio.lowlevel.current_clock(), MockClock)  # real sleeps are no test
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(found.watch)
-        await trio.sleep(0.01)
-        yield found
-        nursery.cancel_scope.cancel()
-
-
-def lease(of: Backend, text: str = "") -> Lease:
-    found = of.table.best(chain_of(text))
-    assert found is not None
-    return of.lease(Requirement(""), *found, "ann")
-
-
-def uses(of: Backend) -> list[str]:
-    return [str(slot.use) for slot in of.table]
-
-
-async def until_up(of: Backend) -> None:
-    with trio.fail_after(60):
-        while of.state != "up":  # noqa: ASYNC110 - in virtual time
-            await trio.sleep(0.05)
-
-
-# -- slots ------------------------------------------------------------------------------------
-
-
-async def test_it_learns_how_many_slots_there_are(autojump_clock: object) -> None:
-    async with watched(Talker(slots=3)) as one:
-        assert (one.slots, one.free, one.model) == (3, 3, "fake")
-    async with watched(Talker(slots=3), slots=2) as one:
-        assert one.slots == 2
-    async with watched(Talker(slots=3), slots=8) as one:
-        assert one.slots == 3
-
-
-async def test_an_answer_that_was_given_frees_its_slot_at_once(autojump_clock: object) -> None:
-    async with watched(Talker(slots=1)) as one:
-        held = lease(one, "x" * BLOCK)
-        assert held.params == {"id_slot": 0}
-        assert (one.busy, one.leases) == (1, {held})
-        held.sent()
-        held.done("x" * BLOCK, None)
-        held.release()
-        assert (uses(one), one.leases) == (["free"], set())
-        assert one.table.best(chain_of("x" * BLOCK + "y")) == (held.slot, 1)
-        held.slot.turn(Use.BUSY, "bob")
-        held.release()  # a second time is nothing, whoever has it now
-        assert uses(one) == ["busy"]
-
-
-async def test_what_was_broken_off_is_free_when_slots_says_so(autojump_clock: object) -> None:
-    upstream = Talker(slots=1)
-    news = []
-    async with watched(upstream) as one:
-        held = lease(one)
-        held.sent()
-        held.slot.chain = chain_of("x" * BLOCK)
-        upstream.working.add(0)
-        one.on_change = lambda: news.append(trio.current_time())
-        held.release()
-        assert (uses(one), one.releasing, held.slot.chain) == (["releasing"], 1, ())
-        await trio.sleep(30)
-        assert uses(one) == ["releasing"]
-        upstream.finish()
-        asked = trio.current_time()
-        await trio.sleep(1)
-        assert uses(one) == ["free"]
-        assert news
-        assert news[-1] - asked <= 0.3
-
-
-async def test_what_ends_at_once_is_seen_at_once(autojump_clock: object) -> None:
-    async with watched(Talker(slots=1)) as one:
-        held = lease(one)
-        held.sent()
-        await trio.sleep(10 * LOOK + 0.5)
-        held.release()
-        await trio.sleep(0.01)
-        assert uses(one) == ["free"]
-
-
-async def test_what_was_never_sent_is_free_at_once(autojump_clock: object) -> None:
-    async with watched(Talker(slots=1)) as one:
-        lease(one).release()
-        assert uses(one) == ["free"]
-
-
-async def test_without_slots_what_was_broken_off_is_free_after_a_while(
-    autojump_clock: object,
-) -> None:
-    upstream = Talker(slots=1)
-    upstream.tells = False
-    async with watched(upstream) as one:
-        held = lease(one)
-        held.sent()
-        held.release()
-        await trio.sleep(UNTOLD * 0.9)
-        assert uses(one) == ["releasing"]
-        await trio.sleep(0.5)
-        assert uses(one) == ["free"]
-
-
-async def test_others_work_is_seen_and_its_end(autojump_clock: object) -> None:
-    upstream = Talker(slots=3)
-    async with watched(upstream) as one:
-        held = lease(one)
-        upstream.working |= {held.slot.number, 2}
-        await trio.sleep(2 * LOOK)
-        assert (one.busy, one.foreign, one.free) == (1, 1, 1)
-        assert held.slot.number != 2
-        upstream.working.discard(2)
-        await trio.sleep(2 * LOOK)
-        assert (one.busy, one.foreign, one.free) == (1, 0, 2)
-
-
-async def test_it_may_come_back_without_slots_or_with_them(autojump_clock: object) -> None:
-    upstream = Talker(slots=2)
-    async with watched(upstream) as one:
-        held = lease(one)
-        upstream.working |= {held.slot.number, 1}
-        await trio.sleep(2 * LOOK)
-        assert one.foreign == 1
-        held.release()
-        upstream.tells = False
-        upstream.die()
-        one.failed(gone())
-        upstream.back()
-        await until_up(one)
-        await trio.sleep(2 * LOOK)
-        assert uses(one) == ["free", "free"]
-        upstream.die()
-        one.failed(gone())
-        upstream.tells = True
-        upstream.back()
-        await until_up(one)
-        held = lease(one)
-        upstream.working |= {0, 1}
-        await trio.sleep(2 * LOOK)
-        assert one.foreign == 1
-
-
-async def test_it_comes_back_with_fewer_slots(autojump_clock: object) -> None:
-    upstream = Talker(slots=3)
-    async with watched(upstream) as one:
-        held = [lease(one) for _ in range(3)]
-        upstream.die()
-        one.failed(gone())
-        for each in held:
-            each.sent()
-            each.release()
-        upstream.back(slots=1)
-        await until_up(one)
-        await trio.sleep(2 * LOOK)
-        assert uses(one) == ["free"]
-
-
-# -- how it does ------------------------------------------------------------------------------
-
-
-async def test_an_upstream_that_went_is_noticed_without_work(autojump_clock: object) -> None:
-    upstream = Talker()
-    async with watched(upstream) as one:
-        upstream.die(gone("connection refused"))
-        await trio.sleep(2 * LOOK)
-        assert (one.state, one.reason, one.up) == ("down", "connection refused", False)
-        upstream.back()
-        await until_up(one)
-        assert (one.reason, upstream.probes) == ("", 1)
-
-
-async def test_one_that_is_back_must_make_a_token(autojump_clock: object) -> None:
-    """It says that it is well: that is not believed."""
-    upstream = Talker()
-    async with watched(upstream) as one:
-        one.failed(gone())
-        assert (one.state, one.failures) == ("down", 1)
-        upstream.mute = True
-        for _ in range(100):
-            await trio.sleep(1)
-            assert one.state in ("down", "probing")
-        assert upstream.probes >= 2
-        assert "no token within 20 s" in one.reason
-        upstream.mute = False
-        await until_up(one)
-        assert one.up
-
-
-async def test_it_must_make_one_also_where_all_its_slots_were_broken_off(
-    autojump_clock: object,
-) -> None:
-    upstream = Talker(slots=1)
-    async with watched(upstream) as one:
-        held = lease(one)
-        held.sent()
-        one.failed(gone())
-        held.release()
-        upstream.mute = upstream.lingers = True
-        for _ in range(60):
-            await trio.sleep(1)
-            assert one.state in ("down", "probing")
-        assert uses(one) == ["releasing"]  # the first probe was broken off, and works on there
-        upstream.mute = upstream.lingers = False
-        upstream.finish()
-        await until_up(one)
-        assert upstream.probes >= 2
-        assert upstream.collisions == 0
-
-
-@pytest.mark.parametrize("code", [ErrorCode.UPSTREAM_UNAVAILABLE, ErrorCode.UPSTREAM_STALLED])
-async def test_one_failure_without_doubt_is_enough(autojump_clock: object, code: str) -> None:
-    async with watched(Talker()) as one:
-        one.failed(request_error(code, "no"))
-        assert one.state == "down"
-
-
-async def test_errors_are_believed_after_some_in_a_row(autojump_clock: object) -> None:
-    upstream = Talker(slots=1)
-    async with watched(upstream) as one:
-        for _ in range(2):
-            one.failed(broken())
-            one.failed(broken())
-            assert one.state == "up"
-            held = lease(one)
-            held.sent()
-            held.done("", None)  # an answer between them
-            held.release()
-        one.failed(broken())
-        one.failed(broken())
-        one.failed(broken("out of memory"))
-        assert (one.state, one.reason, one.failures) == ("down", "answers with errors", 7)
-        await until_up(one)
-
-
-async def test_an_answer_that_goes_on_shows_that_it_is_well(autojump_clock: object) -> None:
-    async with watched(Talker()) as one:
-        held = lease(one)
-        one.failed(gone())
-        assert one.state == "down"
-        held.done("", None)
-        assert one.state == "up"
-
-
-async def test_one_that_says_nothing_at_all_is_given_up_with_its_streams(
-    autojump_clock: object,
-) -> None:
-    upstream = Talker(slots=2)
-    async with watched(upstream) as one:
-        still, going = lease(one), lease(one)
-        going.progress = trio.current_time
-        upstream.silent = True
-        start = trio.current_time()
-        while not still.scope.cancel_called:  # noqa: ASYNC110 - in virtual time
-            await trio.sleep(0.1)
-        assert SILENT <= trio.current_time() - start <= SILENT + PATIENCE + LOOK + 1
-        assert still.silence is not None
-        assert still.silence.code == ErrorCode.UPSTREAM_STALLED
-        assert "nothing for" in still.silence.message
-        # Whose tokens come is not cut, and when they come no more it is.
-        assert not going.scope.cancel_called
-        assert going.silence is None
-        last = trio.current_time()
-        going.progress = lambda: last
-        await trio.sleep(60)
-        assert going.scope.cancel_called
-        assert one.state in ("down", "probing")
-
-
-async def test_a_hiccup_cuts_nothing(autojump_clock: object) -> None:
-    upstream = Talker()
-    async with watched(upstream) as one:
-        held = lease(one)
-        for _ in range(5):
-            upstream.silent = True
-            await trio.sleep(PATIENCE)
-            upstream.silent = False
-            await trio.sleep(2 * LOOK + PATIENCE)
-        assert not held.scope.cancel_called
-        assert one.state == "up"
-
-
-async def test_a_stream_that_stands_still_ends_with_its_upstream(autojump_clock: object) -> None:
-    """As behind a cable that was pulled: nobody says that the stream is over."""
-    upstream = Talker()
-    async with watched(upstream) as one:
-        held = lease(one)
-        held.sent()
-        upstream.away = gone("no route to host")
-        await trio.sleep(SILENT + 3 * LOOK + 15)
-        assert held.scope.cancel_called
-        assert one.state in ("down", "probing")
-
-
-async def test_a_bug_in_the_watch_ends_nothing(
-    autojump_clock: object, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    upstream = Talker()
-
-    async def bug() -> None:
-        raise ZeroDivisionError
-
-    async with watched(upstream) as one:
-        with monkeypatch.context() as patch:
-            patch.setattr(upstream, "check", bug)
-            await trio.sleep(5)
-            assert (one.state, one.reason) == ("down", "could not be watched")
-        await until_up(one)
-
-
-async def test_a_reason_to_hurry_needs_no_pause(autojump_clock: object) -> None:
-    upstream = Talker()
-    async with watched(upstream) as one:
-        upstream.die()
-        await trio.sleep(120)
-        upstream.back()
-        one.hurry()
-        await trio.sleep(0.01)
-        assert one.state == "up"
-
-
-# -- what it is -------------------------------------------------------------------------------
-
-
-async def test_a_process_that_is_gone_holds_nothing(autojump_clock: object) -> None:
-    text = "x" * BLOCK
-    async with watched(Talker(slots=2)) as one:
-        held = lease(one)
-        held.done(text, None)
-        held.release()
-        assert one.table.best(chain_of(text)) == (held.slot, 1)
-        one.failed(gone())
-        await trio.sleep(0.75 * LOOK)  # it is looked at before that would be due
-        assert one.state == "up"
-        assert one.table.best(chain_of(text))[1] == 0  # type: ignore[index]
-
-
-async def test_a_slot_that_was_probed_holds_the_probe(autojump_clock: object) -> None:
-    text = "x" * BLOCK
-    async with watched(Talker(slots=1)) as one:
-        held = lease(one)
-        held.done(text, None)
-        held.release()
-        one.wants_signature = lambda: True
-        await trio.sleep(2 * LOOK)
-        assert one.signature
-        assert one.table.best(chain_of(text)) == (held.slot, 0)
-
-
-async def test_it_is_called_what_it_was_called_while_it_is_not_there(
-    autojump_clock: object,
-) -> None:
-    upstream = Talker(model="llama")
-    async with watched(upstream) as one:
-        upstream.die()
-        one.failed(gone())
-        assert upstream.properties is None
-        assert one.model == "llama"
-    async with watched(Talker(), model="mine") as one:
-        assert one.model == "mine"
-
-
-async def test_what_embeds_only_is_not_asked_for_tokens(autojump_clock: object) -> None:
-    upstream = Talker()
-    upstream.fails = broken("it completes nothing")
-    async with watched(upstream, roles=frozenset({"embeddings"})) as one:
-        one.wants_signature = lambda: True
-        one.failed(gone())
-        await until_up(one)
-        assert upstream.probes == 0
-
-
-async def test_another_model_is_another_group(autojump_clock: object) -> None:
-    upstream = Talker()
-    async with watched(upstream) as one:
-        one.wants_signature = lambda: True
-        await trio.sleep(2 * LOOK)
-        one.model_key = "model-1"
-        upstream.die()
-        one.failed(gone())
-        upstream.back()
-        await until_up(one)
-        assert one.model_key == "model-1"
-        upstream.die()
-        one.failed(gone())
-        upstream.logprobs = {n + 700: -1.0 for n in range(20)}
-        upstream.back()
-        await until_up(one)
-        assert one.model_key == ""
-
-
-async def test_one_that_was_started_for_embeddings_only_is_used_for_those(
-    autojump_clock: object,
-) -> None:
-    upstream = Talker()
-    upstream.refuses = Unsupported("it completes nothing")
-    async with watched(upstream) as one:
-        one.wants_signature = lambda: True
-        await trio.sleep(3)
-        assert (one.state, one.roles) == ("up", frozenset({EMBEDDINGS}))
-        assert one.free == len(one.table)
-        assert one.may(Requirement(one.model_key, EMBEDDINGS))
-        assert not one.may(Requirement(one.model_key))
-        upstream.die()
-        await trio.sleep(3)
-        upstream.refuses = None
-        upstream.back()
-        await until_up(one)
-        assert one.roles == {COMPLETIONS, EMBEDDINGS}
+async def known(slots: int = 2) -> Backend:
+    """A backend whose properties are known, and that may be down."""
+    found = backend(Talker(slots=slots))
+    found.watched = True
+    assert found.learn(await found.upstream.ask())
+    return found
+
+
+async def test_it_returns_what_concerns_the_pool() -> None:
+    one = await known()
+    assert not one.learn(await one.upstream.ask())
+    assert not one.record_success()
+    assert [one.record_failure(broken()) for _ in range(THRESHOLD)][-2:] == [False, True]
+    assert (one.state, one.up, one.failures) == ("down", False, THRESHOLD)
+    assert one.record_success()
+    assert (one.state, one.up) == ("up", True)
+
+
+@pytest.mark.parametrize("code", sorted(DOWN))
+async def test_what_its_process_held_is_gone_with_it(code: str) -> None:
+    one = await known()
+    for slot in one.table:
+        slot.chain = (1, 2)
+    assert one.record_failure(request_error(code, "lost"))
+    assert one.upstream.properties is None
+    assert [slot.chain for slot in one.table] == [(), ()]
+    assert (one.attention.is_set(), one.reason) == (True, "lost")
+
+
+async def test_what_it_meets() -> None:
+    one = await known()
+    one.model_key = "m"
+    assert one.meets(Requirement("m"))
+    assert one.meets(Requirement(""))
+    assert not one.meets(Requirement("n"))
+    assert not one.meets(Requirement("m", avoid=frozenset("a")))
+    assert not one.meets(Requirement("m", only="b"))
+    one.lacks_completions()
+    assert not one.meets(Requirement("m"))
+    assert one.meets(Requirement("m", EMBEDDINGS))
+
+
+async def test_a_lease_reports_what_concerns_the_pool() -> None:
+    one, news = await known(slots=1), list[str]()
+
+    def lease(requirement: Requirement | None = None) -> Lease:
+        (slot,) = one.table
+        found = Lease(one, slot, requirement or Requirement(""), on_change=lambda: news.append("x"))
+        assert held(found) is found
+        return found
+
+    reading = lease(Requirement("", long=True))
+    reading.first_token()
+    reading.first_token()
+    assert (len(news), reading.reading) == (1, False)
+    reading.done("", None)
+    reading.release()
+    assert len(news) == 1
+    failing = lease()
+    failing.failed(gone())
+    assert len(news) == 2
+    failing.done("", None)
+    assert (len(news), one.state) == (3, "up")
+    one.draining = True
+    failing.release()
+    failing.release()  # idempotent
+    assert (len(news), one.leases) == (4, set())
+
+
+async def test_what_was_broken_off_is_released_later_where_it_is_watched() -> None:
+    one = await known(slots=2)
+    for watched, use in ((True, Use.RELEASING), (False, Use.FREE)):
+        one.watched = watched
+        lease = Lease(one, next(s for s in one.table if s.use is Use.FREE), Requirement(""))
+        lease.sent()
+        lease.release()
+        assert (lease.slot.use, one.attention.is_set()) == (use, True)
+
+
+async def test_a_cut_is_an_error_for_whoever_uses_it_and_a_cancellation_is_none() -> None:
+    one = await known()
+    lease = Lease(one, next(iter(one.table)), Requirement(""))
+    lease.cut("has said nothing for 5 s")
+    message = "the upstream has said nothing for 5 s"
+    with pytest.raises(UpstreamStalled, match=message), lease.use():
+        await trio.sleep_forever()
+    other = Lease(one, next(iter(one.table)), Requirement(""))
+    with trio.move_on_after(0) as scope, other.use():
+        await trio.sleep_forever()
+    assert scope.cancelled_caught
+
+
+async def test_their_states_are_shown_on_one_line() -> None:
+    one = backend(Talker(slots=2))
+    pool = Pool([one])
+    assert repr(one) == (
+        "<Backend a: up, model unknown [model-1], <Slots: 1 free (number unknown)>>"
+    )
+    await pool.prepare()
+    one.watched = True
+    lease = Lease(one, next(iter(one.table)), Requirement(""), holder="ann")
+    assert repr(lease) == "<Lease slot 0 of a: held by ann>"
+    one.breaker.trip("it broke")
+    assert repr(one) == (
+        "<Backend a: down (it broke), model fake [model-1], <Slots: 1 free, 1 busy>>"
+    )
+    assert repr(pool) == "<Pool: a down; 1 of 2 slots busy>"
+    assert repr(one.breaker) == "<CircuitBreaker OPEN (it broke), 0 failures in a row>"
+    assert repr(HealthCheck(one)) == "<HealthCheck of a: down, /health not answered yet>"

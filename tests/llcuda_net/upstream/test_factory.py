@@ -11,9 +11,9 @@ import trio
 from llcuda_net.config.settings import Settings
 from llcuda_net.config.upstreams import parse
 from llcuda_net.errors import ConfigError
+from llcuda_net.upstream.backend import Lease
 from llcuda_net.upstream.factory import Upstreams
-from llcuda_net.upstream.interface import Properties
-from llcuda_net.upstream.lease import Requirement
+from llcuda_net.upstream.interface import Properties, Requirement
 from llcuda_net.upstream.pool import Pool
 
 A, B = {"url": "http://127.0.0.1:1", "name": "a"}, {"url": "http://127.0.0.1:2", "name": "b"}
@@ -34,7 +34,7 @@ def busy(pool: Pool) -> None:
     for backend in pool.backends:
         found = backend.table.best(())
         assert found is not None
-        backend.lease(Requirement(""), *found, "ann")
+        Lease(backend, found[0], Requirement(""), on_change=pool.update)
 
 
 def states(pool: Pool) -> list[tuple[str, str]]:
@@ -73,7 +73,7 @@ async def test_weight_and_slots_change_in_place() -> None:
     upstreams, pool = await opened({**A, "slots": 2})
     (a,) = pool.backends
     a.upstream._properties = Properties("m", 4, 512, False, "")  # type: ignore[attr-defined]
-    await a.properties()
+    await pool.properties(a)
     busy(pool)
     upstreams.reload(settings({**A, "weight": 3, "slots": 3}))
     assert pool.backends == [a]

@@ -7,7 +7,7 @@ import trio
 
 from llcuda_net.config.upstreams import COMPLETIONS, EMBEDDINGS
 from llcuda_net.errors import RequestError
-from llcuda_net.upstream.lease import Requirement
+from llcuda_net.upstream.interface import Requirement
 from llcuda_protocol import ErrorCode
 from tests.support.upstream.pools import answered, name_of, place, running
 from tests.support.upstream.scripted_upstream import Talker, backend, backends, gone
@@ -75,7 +75,7 @@ async def test_a_model_that_is_away_is_known(autojump_clock: object) -> None:
         await trio.sleep(3)
         assert not pool.backends[1].up
         assert pool.key_of("other") == model_key
-        assert pool.hope(Requirement(model_key))
+        assert pool.may_recover(Requirement(model_key))
         pool.check(model_key)
         other.back()
         await trio.sleep(20)
@@ -155,7 +155,7 @@ async def test_what_nobody_has_seen_yet_is_refused_at_once(autojump_clock: objec
         with pytest.raises(RequestError, match="a: connection refused") as caught:
             pool.check(pool.key_of(None))
         assert (caught.value.code, caught.value.retry) == (ErrorCode.UPSTREAM_UNAVAILABLE, True)
-        assert not pool.hope(Requirement(pool.key_of(None)))
+        assert not pool.may_recover(Requirement(pool.key_of(None)))
         upstream.back()
         await trio.sleep(30)
         pool.check(pool.key_of(None))
@@ -166,12 +166,12 @@ async def test_how_long_a_model_has_been_away(autojump_clock: object) -> None:
     async with running(backends(*upstreams, model="m")) as pool:
         model_key = pool.key_of(None)
         a, b = pool.backends
-        a.failed(gone())
+        a.record_failure(gone())
         upstreams[0].die()
         assert pool.outage(Requirement(model_key)) == 0.0
         await trio.sleep(5)
         upstreams[1].die()
-        b.failed(gone())
+        b.record_failure(gone())
         await trio.sleep(7)
         assert pool.outage(Requirement(model_key)) == pytest.approx(7)
         upstreams[0].back()
@@ -214,7 +214,8 @@ async def test_one_that_is_drained_while_it_idles_goes_at_once(autojump_clock: o
 async def test_a_drained_one_goes_when_what_it_did_was_broken_off(autojump_clock: object) -> None:
     async with running(backends(Talker(slots=1), Talker(slots=1), model="m")) as pool:
         a, b = pool.backends
-        lease = a.lease(Requirement(""), next(iter(a.table)), 0, "")
+        lease = pool.place(Requirement("", only=a.name))
+        assert lease is not None
         lease.sent()
         pool.drain(a)
         lease.release()

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from llcuda_net.upstream.prefix_cache import BLOCK, Trust, chain_of, shared, text_of, tokens_in
+from llcuda_net.upstream.prefix_cache import BLOCK, HitRate, chain_of, shared, text_of, tokens_in
+from llcuda_protocol.kinds import MAX_TOKEN_ID
 
 
-@given(st.text(max_size=4 * BLOCK), st.text(max_size=2 * BLOCK), st.text(max_size=2 * BLOCK))
+@settings(max_examples=50)
+@given(*[st.text("abé", max_size=2 * BLOCK)] * 3)
 def test_two_prompts_share_the_blocks_that_they_share(start: str, one: str, other: str) -> None:
     a, b = start + one, start + other
     common = 0
@@ -46,38 +48,46 @@ def test_a_prompt_of_ids_is_compared_by_its_ids() -> None:
     assert text_of(None, None) == ""
 
 
+def test_each_id_counts_as_one_token() -> None:
+    for ids in ([0] * 400, [MAX_TOKEN_ID] * 400, list(range(400))):
+        text = text_of(ids, None)
+        assert tokens_in(text) == 401
+        assert text_of([*ids, 7], None).startswith(text)
+    assert text_of([1, 0], None) != text_of([0, 1], None)
+
+
 @pytest.mark.parametrize(("text", "tokens"), [("", 1), ("x" * 400, 101)])
 def test_tokens_are_estimated(text: str, tokens: int) -> None:
     assert tokens_in(text) == tokens
 
 
 def test_an_upstream_that_caches_nothing_is_not_believed_for_long() -> None:
-    trust = Trust()
+    rate = HitRate()
     guesses = 0
-    while trust.believed():
-        trust.measured(64, 0)
+    while rate.trusted():
+        rate.record(64, 0)
         guesses += 1
     assert 1 < guesses < 10
-    trust = Trust()
+    rate = HitRate()
     for _ in range(100):
-        trust.measured(64, 60)
-        assert trust.believed()
+        rate.record(64, 60)
+        assert rate.trusted()
 
 
 def test_what_was_not_believed_is_tried_again_and_may_convince() -> None:
-    trust = Trust()
+    rate = HitRate()
     for _ in range(10):
-        trust.measured(64, 0)
-    tried = [trust.believed() for _ in range(2 * Trust.RETRY)]
+        rate.record(64, 0)
+    tried = [rate.trusted() for _ in range(2 * HitRate.RETRY)]
     assert tried.count(True) == 2
     for _ in range(10):
-        trust.measured(64, 100)  # more than was thought is all of it, and no more
-    assert trust.mean <= 1.0
-    assert trust.believed()
+        rate.record(64, 100)  # more than was thought is all of it, and no more
+    assert rate.mean <= 1.0
+    assert rate.trusted()
 
 
 def test_nothing_is_learnt_where_nothing_was_expected() -> None:
-    trust = Trust()
+    rate = HitRate()
     for _ in range(100):
-        trust.measured(0, 0)
-    assert trust.mean == 1.0
+        rate.record(0, 0)
+    assert rate.mean == 1.0

@@ -66,12 +66,12 @@ async def test_what_was_broken_off_is_free_when_the_upstream_says_so(
     asked = trio.current_time()
     await trio.sleep(1)
     slot.turn(Use.RELEASING)
-    assert not slots.told([False], asked)  # when it was asked that may have been another's idling
+    assert not slots.observe([False], asked)  # which may be about the request before
     assert slot.use is Use.RELEASING
     await trio.sleep(1)
-    assert not slots.told([True], trio.current_time())
+    assert not slots.observe([True], trio.current_time())
     assert slots.best(()) is None
-    assert slots.told([False], trio.current_time())
+    assert slots.observe([False], trio.current_time())
     assert slots.best(()) is not None
 
 
@@ -81,13 +81,13 @@ async def test_work_of_others_keeps_a_slot_from_us(autojump_clock: object) -> No
     theirs = next(slot for slot in slots if slot is not ours)
     theirs.chain = ONE
     await trio.sleep(1)
-    slots.told([True, True], trio.current_time())
+    slots.observe([True, True], trio.current_time())
     assert (ours.use, ours.holder, theirs.use) == (Use.BUSY, "ann", Use.FOREIGN)
     assert theirs.chain == ()  # it holds theirs now
     assert slots.best(()) is None
     await trio.sleep(1)
     # It says that ours idles: that is for whoever reads its stream to find.
-    assert slots.told([False, False], trio.current_time())
+    assert slots.observe([False, False], trio.current_time())
     assert (ours.use, theirs.use) == (Use.BUSY, Use.FREE)
 
 
@@ -98,8 +98,8 @@ async def test_what_is_not_told_is_believed_after_a_while(autojump_clock: object
     await trio.sleep(1)
     second = take(slots)
     second.turn(Use.RELEASING)
-    assert not slots.untold(trio.current_time() - 1.5)
-    assert slots.untold(trio.current_time() - 0.5)
+    assert not slots.expire(trio.current_time() - 1.5)
+    assert slots.expire(trio.current_time() - 0.5)
     assert (first.use, second.use) == (Use.FREE, Use.RELEASING)
 
 
@@ -109,9 +109,9 @@ async def test_others_work_of_which_nothing_is_told_any_more_is_forgotten(
     """As when it comes back without /slots."""
     slots = table(1)
     await trio.sleep(1)
-    slots.told([True], trio.current_time())
+    slots.observe([True], trio.current_time())
     await trio.sleep(2)
-    assert slots.untold(trio.current_time() - 1)
+    assert slots.expire(trio.current_time() - 1)
     assert slots.best(()) is not None
 
 
@@ -202,7 +202,7 @@ class SlotsMachine(RuleBasedStateMachine):
     @rule()
     def look(self) -> None:
         told = [self.works(number) for number in range(self.count)]
-        self.slots.told(told, self.current_time())
+        self.slots.observe(told, self.current_time())
         for slot in self.slots:
             if slot.number < self.count and not any(one is slot for one in self.held):
                 expected = {False: {Use.FREE}, True: {Use.RELEASING, Use.FOREIGN}}
@@ -222,6 +222,6 @@ class SlotsMachine(RuleBasedStateMachine):
 
 
 SlotsMachine.TestCase.settings = settings(
-    max_examples=100, stateful_step_count=40, deadline=None, derandomize=True
+    max_examples=60, stateful_step_count=40, deadline=None, derandomize=True
 )
 TestSlotsMachine = SlotsMachine.TestCase

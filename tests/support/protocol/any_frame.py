@@ -129,8 +129,7 @@ def vectors(draw: st.DrawFn, stream: st.SearchStrategy[int] = STREAMS) -> Vector
     return Vectors(draw(stream), draw(COUNTS), draw(st.lists(one, min_size=1, max_size=3)))
 
 
-def frames(stream: st.SearchStrategy[int] = STREAMS) -> dict[Kind, st.SearchStrategy[Frame]]:
-    """A strategy for each kind, with streams from the one given."""
+def _frames(stream: st.SearchStrategy[int]) -> dict[Kind, st.SearchStrategy[Frame]]:
     limits = (st.integers(MIN_MAX_FRAME, MAX_MAX_FRAME), st.integers(1, MAX_STREAM))
     version = st.integers(0, 65_535)
     optional = st.none() | TEXT
@@ -223,12 +222,10 @@ def frames(stream: st.SearchStrategy[int] = STREAMS) -> dict[Kind, st.SearchStra
     }
 
 
-def any_frame() -> st.SearchStrategy[Frame]:
-    """A frame of any kind."""
-    return st.one_of(*frames().values())
-
-
-def frame_from(role: Role, stream: st.SearchStrategy[int]) -> st.SearchStrategy[Frame]:
-    """A frame that this role may send at one time or another."""
-    by_kind = frames(stream)
-    return st.one_of(*(by_kind[kind] for kind in sorted(SENT_BY[role])))
+#: A strategy for each kind. To build them takes much longer than to draw from them.
+FRAMES = _frames(STREAMS)
+ANY_FRAME: st.SearchStrategy[Frame] = st.one_of(*FRAMES.values())
+#: By role: a frame that it may send at one time or another.
+FROM: dict[Role, st.SearchStrategy[Frame]] = {
+    role: st.one_of(*(FRAMES[kind] for kind in sorted(SENT_BY[role]))) for role in Role
+}

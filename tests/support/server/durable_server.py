@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,10 +23,11 @@ async def keeping(
     folder: Path,
     upstream: FakeUpstream | Sequence[Backend],
     level: Level = Level.DISK,
+    on_sync: Callable[[float], None] | None = None,
     **settings: Any,
 ) -> AsyncIterator[tuple[Storage, MemoryListener]]:
     """Leaving it ends the server as a kill would: what runs stays open in the journal."""
-    storage = Storage(folder)
+    storage = Storage(folder, on_sync=on_sync)
     async with trio.open_nursery() as nursery:
         await nursery.start(storage.run)
         async with serving(upstream, persistence=Persistence(storage, level), **settings) as (

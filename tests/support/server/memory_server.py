@@ -12,13 +12,12 @@ from trio.testing import lockstep_stream_pair, memory_stream_pair, wait_all_task
 
 from llcuda_net.config.settings import Settings
 from llcuda_net.config.token_file import Users
-from llcuda_net.config.upstreams import Spec
+from llcuda_net.config.upstreams import UpstreamSpec
 from llcuda_net.generation.persistence import Persistence
 from llcuda_net.server.gateway import Gateway
 from llcuda_net.upstream.backend import Backend
-from llcuda_net.upstream.interface import OnEvents, Properties
+from llcuda_net.upstream.interface import CompletionEvent, OnEvents, Properties, Timings
 from llcuda_net.upstream.llama.poller import Poller
-from llcuda_net.upstream.llama.sse import CompletionEvent, Timings
 from llcuda_net.upstream.pool import Pool
 from llcuda_protocol import (
     Connection,
@@ -129,7 +128,7 @@ class FakeUpstream:
                 else:
                     await trio.lowlevel.checkpoint()
                 on_events([CompletionEvent(content=piece, tokens=[i], tokens_predicted=i + 1)])
-                self.poller.after_batch()
+                self.poller.end_batch()
             count = min(len(pieces), params["n_predict"])
             on_events(
                 [
@@ -229,7 +228,7 @@ class MemoryListener(trio.abc.Listener[trio.StapledStream[Any, Any]]):
 def pool_of(upstream: FakeUpstream | Sequence[Backend]) -> tuple[Pool, Poller]:
     """A pool of one fake, or of members of fakes, and the hub that all of them share."""
     if isinstance(upstream, FakeUpstream):
-        return Pool([Backend(Spec("fake://", "fake"), upstream)]), upstream.poller
+        return Pool([Backend(UpstreamSpec("fake://", "fake"), upstream)]), upstream.poller
     poller = Poller()
     for backend in upstream:
         assert isinstance(backend.upstream, FakeUpstream)

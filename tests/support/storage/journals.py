@@ -9,7 +9,7 @@ from typing import Any
 
 import trio
 
-from llcuda_net.storage.journal.entry import Log
+from llcuda_net.storage.journal.entry import JournalEntry
 from llcuda_net.storage.journal.journal import Journal
 from llcuda_net.storage.journal.recovery import OpenGeneration
 from tests.support.storage.power_cut import SimulatedFiles
@@ -33,7 +33,7 @@ def reopened(files: SimulatedFiles) -> list[OpenGeneration]:
     return [generation for generation, _ in Journal(FOLDER, copy).open()[0]]
 
 
-def tokens(log: Log, count: int) -> None:
+def tokens(log: JournalEntry, count: int) -> None:
     first = log.count
     log.append([f"t{first + i} " for i in range(count)], [first + i for i in range(count)])
 

@@ -1,4 +1,4 @@
-"""Members of a pool as those who watch see them: only what a test says of them."""
+"""Backends of a pool as observers see them: with just what a test gives them."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class At:
 
 
 @dataclass
-class FakeMember:
+class FakeBackend:
     name: str = "a"
     upstream: Located = field(default_factory=lambda: At("fake://"))
     roles: Collection[str] = ("completions", "embeddings")
@@ -35,7 +35,7 @@ class FakeMember:
 
 @dataclass
 class FakePool:
-    backends: Sequence[FakeMember]
+    backends: Sequence[FakeBackend]
 
 
 @dataclass
@@ -52,10 +52,10 @@ class Urgency(IntEnum):
 
 
 @dataclass
-class FakeClaim:
+class FakeSlotRequest:
     priority: Urgency
 
 
 @dataclass
 class FakeTicket:
-    slot_request: FakeClaim
+    slot_request: FakeSlotRequest

@@ -12,15 +12,15 @@ import pytest
 import trio
 
 from llcuda_net.errors import RequestError
+from llcuda_net.upstream.interface import CompletionEvent
 from llcuda_net.upstream.llama.client import LlamaServer
 from llcuda_net.upstream.llama.poller import Poller
-from llcuda_net.upstream.llama.sse import CompletionEvent
 
 PATIENCE = 60.0
 
 
 class Client:
-    """A LlamaServer with its hub, and what came of the last completion."""
+    """A LlamaServer with its poller, and what came of the last completion."""
 
     def __init__(self, server: LlamaServer) -> None:
         self.server = server

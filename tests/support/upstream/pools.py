@@ -8,9 +8,8 @@ from typing import Any
 
 import trio
 
-from llcuda_net.upstream.backend import Backend
-from llcuda_net.upstream.lease import Lease, Requirement
-from llcuda_net.upstream.llama.sse import CompletionEvent, Timings
+from llcuda_net.upstream.backend import Backend, Lease
+from llcuda_net.upstream.interface import CompletionEvent, Requirement, Timings
 from llcuda_net.upstream.pool import Pool
 from llcuda_net.upstream.prefix_cache import chain_of
 from tests.support.upstream.scripted_upstream import Talker, backends

@@ -1,4 +1,4 @@
-"""Upstreams of a pool under test: what they say is known in advance, and they fail when told to."""
+"""Upstreams of a pool under test: their answers are known in advance, and they fail on demand."""
 
 from __future__ import annotations
 
@@ -8,11 +8,17 @@ from typing import Any
 
 import trio
 
-from llcuda_net.config.upstreams import Spec
+from llcuda_net.config.upstreams import UpstreamSpec
 from llcuda_net.errors import RequestError, UpstreamError, UpstreamUnavailable
 from llcuda_net.upstream.backend import Backend
-from llcuda_net.upstream.interface import OnEvents, Properties
-from llcuda_net.upstream.llama.sse import Candidate, CompletionEvent, Probabilities, Timings
+from llcuda_net.upstream.interface import (
+    Candidate,
+    CompletionEvent,
+    OnEvents,
+    Probabilities,
+    Properties,
+    Timings,
+)
 from llcuda_net.upstream.llama.token_stream import stalled
 from llcuda_net.upstream.model.identity import PROBE_PROMPT
 from tests.support.server.memory_server import FakeUpstream
@@ -43,9 +49,9 @@ class Talker(FakeUpstream):
         mute: it says that it is well, and makes no token.
         refuses: every completion fails with this at once, that of a probe included.
         fails: each completion fails with this after `fail_after` tokens.
-        tells: whether it has /slots.
+        has_slots: whether it has /slots.
         lingers: what was broken off works on until `finish`.
-        working: slots at work, whoever for; adding to it is somebody else's work.
+        working: slots at work; adding to it is somebody else's work.
         collisions: requests that came to a slot at work.
         cached: tokens that it says it had of each prompt.
     """
@@ -62,7 +68,7 @@ class Talker(FakeUpstream):
         self.mute = False
         self.refuses: RequestError | None = None
         self.fails: RequestError | None = None
-        self.tells = True
+        self.has_slots = True
         self.lingers = False
         self.working: set[int] = set()
         self.collisions = 0
@@ -118,7 +124,7 @@ class Talker(FakeUpstream):
 
     async def slots(self) -> list[bool] | None:
         await self._answer()
-        if not self.tells:
+        if not self.has_slots:
             return None
         return [number in self.working for number in range(self.says.slots)]
 
@@ -200,7 +206,7 @@ class Talker(FakeUpstream):
             count += 1
             event = CompletionEvent(letter, tokens=[ord(letter)], tokens_predicted=count)
             on_events([event])
-            self.poller.after_batch()
+            self.poller.end_batch()
             await trio.lowlevel.checkpoint()
         if self.fails is not None and count == self.fail_after:
             raise self.fails
@@ -217,9 +223,9 @@ class Talker(FakeUpstream):
 
 def backend(upstream: Talker, name: str = "a", **spec: Any) -> Backend:
     upstream.base_url = f"fake://{name}"
-    return Backend(Spec(upstream.base_url, name, **spec), upstream)
+    return Backend(UpstreamSpec(upstream.base_url, name, **spec), upstream)
 
 
 def backends(*upstreams: Talker, **spec: Any) -> list[Backend]:
-    """A member each, named a, b, c."""
+    """One backend each, named a, b, c."""
     return [backend(one, name, **spec) for one, name in zip(upstreams, "abcdef", strict=False)]

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from llcuda_net.analysis.certainty import figures_of
+from llcuda_net.analysis.certainty import certainty_stats
 from llcuda_net.analysis.vector_index import RECIPE, combine, quantised
 from llcuda_net.cli.common import Exit
 from llcuda_net.cli.main import main
@@ -232,7 +232,7 @@ def test_show_has_the_figures_and_marks_the_least_certain_words(
     store = SqliteStore(tmp_path, write=True)
     store.put([result(1, log=uncertain()), result(2)])
     if analysed:
-        while store.analyses.figure(figures_of):
+        while store.analyses.figure(certainty_stats):
             pass
     code, out, _ = llcuda(capsys, "show", "result-000001")
     assert code == Exit.OK

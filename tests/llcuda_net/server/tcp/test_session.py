@@ -347,12 +347,12 @@ async def test_a_client_that_reads_nothing_is_dropped_and_bounded(autojump_clock
         assert "".join(pieces) == text
         await trio.testing.wait_all_tasks_blocked()
         assert trio.current_time() == start
-        (session,) = (s for s in server._sessions if s.busy)
+        (session,) = (s for s in server.listener.sessions if s.busy)
         # 60 answers of 25 kB are ready; no more than the mark and one frame wait for the socket.
-        assert 0 < len(session._outbox) < HIGH_WATER + 60_000
+        assert 0 < len(session._buffer) < HIGH_WATER + 60_000
         await trio.sleep(31)
-        assert not any(s.busy for s in server._sessions)
-        assert len(server._sessions) == 1
+        assert not any(s.busy for s in server.listener.sessions)
+        assert len(server.listener.sessions) == 1
 
 
 async def test_one_crash_touches_no_other_session(

@@ -1,4 +1,4 @@
-"""The outbox: every byte once and in order, over a stream in memory and over a real socket."""
+"""The buffer: every byte once and in order, over a stream in memory and over a real socket."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ import pytest
 import trio
 from trio.testing import lockstep_stream_pair, memory_stream_one_way_pair, wait_all_tasks_blocked
 
-from llcuda_net.server.tcp.write_buffer import HIGH_WATER, Outbox
+from llcuda_net.generation.publisher import Flushable
+from llcuda_net.server.tcp.write_buffer import HIGH_WATER, WriteBuffer
 
 
 def _nothing() -> None:
@@ -20,7 +21,7 @@ def _nothing() -> None:
 
 @contextlib.contextmanager
 def _sockets() -> Iterator[tuple[trio.SocketStream, socket.socket]]:
-    """A stream for the outbox, and the plain socket at the other end, neither with much room."""
+    """A stream for the buffer, and the plain socket at the other end, neither with much room."""
     ours, theirs = socket.socketpair()
     with ours, theirs:
         ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
@@ -30,15 +31,22 @@ def _sockets() -> Iterator[tuple[trio.SocketStream, socket.socket]]:
         yield trio.SocketStream(trio.socket.from_stdlib_socket(ours)), theirs
 
 
+def has_room(buffer: WriteBuffer) -> bool:
+    """As a stream asks before it adds tokens."""
+    if buffer.full:
+        buffer.wait_for_room()
+    return not buffer.full
+
+
 @contextlib.asynccontextmanager
 async def _running(
     stream: trio.abc.SendStream, on_room: Callable[[], None] = _nothing, stall: float = 60.0
-) -> AsyncIterator[Outbox]:
-    outbox = Outbox(stream, on_room, stall, set())
+) -> AsyncIterator[WriteBuffer]:
+    buffer = WriteBuffer(stream, on_room, stall, set())
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(outbox.run)
+        nursery.start_soon(buffer.run)
         await wait_all_tasks_blocked()
-        yield outbox
+        yield buffer
         nursery.cancel_scope.cancel()
 
 
@@ -52,49 +60,49 @@ async def _receive(sock: socket.socket, count: int) -> bytes:
 
 
 async def test_nothing_leaves_before_the_flush() -> None:
-    unflushed: set[Outbox] = set()
+    unflushed: set[Flushable] = set()
     with _sockets() as (stream, peer):
-        outbox = Outbox(stream, _nothing, 60.0, unflushed)
-        outbox.add(b"a")
-        assert unflushed == {outbox}
-        assert (len(outbox), outbox.busy) == (1, True)
+        buffer = WriteBuffer(stream, _nothing, 60.0, unflushed)
+        buffer.add(b"a")
+        assert unflushed == {buffer}
+        assert (len(buffer), buffer.busy) == (1, True)
         with pytest.raises(BlockingIOError):
             peer.recv(10)
-        outbox.add(b"b")
-        outbox.flush()
+        buffer.add(b"b")
+        buffer.flush()
         assert peer.recv(10) == b"ab"  # at once, and with no writer task
-        assert (len(outbox), outbox.busy) == (0, False)
+        assert (len(buffer), buffer.busy) == (0, False)
 
 
 async def test_what_the_socket_does_not_take_goes_through_the_writer() -> None:
     data = random.Random(1).randbytes(400_000)
     with _sockets() as (stream, peer):
-        async with _running(stream) as outbox:
-            outbox.add(data)
-            outbox.flush()
-            assert 0 < len(outbox) < len(data)  # a partial write, then EAGAIN
-            outbox.add(b"behind")
-            outbox.flush()  # must not overtake what the writer has
+        async with _running(stream) as buffer:
+            buffer.add(data)
+            buffer.flush()
+            assert 0 < len(buffer) < len(data)  # a partial write, then EAGAIN
+            buffer.add(b"behind")
+            buffer.flush()  # must not overtake what the writer has
             assert await _receive(peer, len(data) + 6) == data + b"behind"
             with trio.fail_after(60):
-                await outbox.drained()
-            assert not outbox.busy
-            outbox.add(b"direct again")
-            outbox.flush()
+                await buffer.drained()
+            assert not buffer.busy
+            buffer.add(b"direct again")
+            buffer.flush()
             assert peer.recv(100) == b"direct again"
 
 
 async def test_it_is_busy_until_the_socket_took_the_last_byte(autojump_clock: object) -> None:
     ours, theirs = lockstep_stream_pair()
-    async with _running(ours) as outbox:
-        outbox.add(b"x" * 1000)
-        outbox.flush()
+    async with _running(ours) as buffer:
+        buffer.add(b"x" * 1000)
+        buffer.flush()
         await wait_all_tasks_blocked()
-        assert len(outbox) == 0  # the writer has it in hand
-        assert outbox.busy
+        assert len(buffer) == 0  # the writer has it in hand
+        assert buffer.busy
         assert await theirs.receive_some(1000) == b"x" * 1000
         await wait_all_tasks_blocked()
-        assert not outbox.busy
+        assert not buffer.busy
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -104,27 +112,27 @@ async def test_bytes_keep_their_order_whatever_their_sizes(kind: str, seed: int)
     frames = [rng.randbytes(rng.choice([1, 7, 300, 5_000, 90_000])) for _ in range(120)]
     want = b"".join(frames)
 
-    async def produce(outbox: Outbox) -> None:
+    async def produce(buffer: WriteBuffer) -> None:
         for frame in frames:
-            while not outbox.has_room:
-                await outbox.drained()
-            outbox.add(frame)
+            while not has_room(buffer):
+                await buffer.drained()
+            buffer.add(frame)
             if rng.random() < 0.7:
-                outbox.flush()
+                buffer.flush()
             if rng.random() < 0.3:
                 await trio.lowlevel.checkpoint()
-        outbox.flush()
+        buffer.flush()
 
     async with trio.open_nursery() as nursery:
         if kind == "socket":
             with _sockets() as (stream, peer):
-                async with _running(stream) as outbox:
-                    nursery.start_soon(produce, outbox)
+                async with _running(stream) as buffer:
+                    nursery.start_soon(produce, buffer)
                     assert await _receive(peer, len(want)) == want
         else:
             ours, theirs = memory_stream_one_way_pair()
-            async with _running(ours) as outbox:
-                nursery.start_soon(produce, outbox)
+            async with _running(ours) as buffer:
+                nursery.start_soon(produce, buffer)
                 data = b""
                 while len(data) < len(want):
                     data += await theirs.receive_some(10_000)
@@ -139,19 +147,19 @@ async def test_room_is_told_once_it_was_missed() -> None:
         calls += 1
 
     with _sockets() as (stream, peer):
-        async with _running(stream, on_room) as outbox:
-            assert outbox.has_room
-            outbox.add(b"x" * 100)
-            outbox.flush()
+        async with _running(stream, on_room) as buffer:
+            assert has_room(buffer)
+            buffer.add(b"x" * 100)
+            buffer.flush()
             assert calls == 0  # nobody was turned away
-            outbox.add(b"x" * HIGH_WATER)
-            assert not outbox.has_room
-            outbox.flush()
+            buffer.add(b"x" * HIGH_WATER)
+            assert not has_room(buffer)
+            buffer.flush()
             await _receive(peer, HIGH_WATER + 100)
-            await outbox.drained()
+            await buffer.drained()
             await wait_all_tasks_blocked()
             assert calls == 1
-            assert outbox.has_room
+            assert has_room(buffer)
 
 
 async def test_what_is_added_for_room_is_sent_too(autojump_clock: object) -> None:
@@ -159,13 +167,13 @@ async def test_what_is_added_for_room_is_sent_too(autojump_clock: object) -> Non
     more = [b"3", b"2", b"1"]
 
     def on_room() -> None:
-        while more and outbox.has_room:
-            outbox.add(more.pop() * HIGH_WATER)
+        while more and has_room(buffer):
+            buffer.add(more.pop() * HIGH_WATER)
 
-    async with _running(ours, on_room) as outbox:
-        outbox.add(b"0" * HIGH_WATER)
-        assert not outbox.has_room
-        outbox.flush()
+    async with _running(ours, on_room) as buffer:
+        buffer.add(b"0" * HIGH_WATER)
+        assert not has_room(buffer)
+        buffer.flush()
         data = b""
         with trio.fail_after(60):
             while len(data) < 4 * HIGH_WATER:
@@ -177,51 +185,51 @@ async def test_a_writer_without_progress_gives_up(autojump_clock: object) -> Non
     ours, _ = lockstep_stream_pair()
     start = trio.current_time()
     with pytest.raises(ExceptionGroup) as caught:
-        async with _running(ours, stall=30.0) as outbox:
-            outbox.add(b"x" * 10)
-            outbox.flush()
+        async with _running(ours, stall=30.0) as buffer:
+            buffer.add(b"x" * 10)
+            buffer.flush()
             await trio.sleep(29)
-            assert not outbox.closed
+            assert not buffer.closed
             await trio.sleep(2)
     assert caught.group_contains(trio.TooSlowError)
     assert trio.current_time() - start == pytest.approx(30)
-    assert outbox.closed
+    assert buffer.closed
 
 
 async def test_a_broken_pipe_closes_it_and_raises_nothing() -> None:
     with _sockets() as (stream, peer):
-        async with _running(stream) as outbox:
+        async with _running(stream) as buffer:
             peer.close()
-            outbox.add(b"x")
-            outbox.flush()
-            assert outbox.closed
-            assert len(outbox) == 0
-            outbox.add(b"y")
-            outbox.flush()
-            assert len(outbox) == 0
+            buffer.add(b"x")
+            buffer.flush()
+            assert buffer.closed
+            assert len(buffer) == 0
+            buffer.add(b"y")
+            buffer.flush()
+            assert len(buffer) == 0
             with trio.fail_after(60):
-                await outbox.drained()
+                await buffer.drained()
 
 
 async def test_a_pipe_that_breaks_under_the_writer_ends_it() -> None:
     with _sockets() as (stream, peer), pytest.raises(ExceptionGroup) as caught:
-        async with _running(stream) as outbox:
-            outbox.add(b"x" * 500_000)
-            outbox.flush()
+        async with _running(stream) as buffer:
+            buffer.add(b"x" * 500_000)
+            buffer.flush()
             await wait_all_tasks_blocked()
             peer.close()
             with trio.fail_after(60):
-                await outbox.drained()
-            assert outbox.closed
+                await buffer.drained()
+            assert buffer.closed
             await trio.sleep_forever()
     assert caught.group_contains(trio.BrokenResourceError)
 
 
 async def test_a_slow_but_steady_reader_is_kept() -> None:
     with _sockets() as (stream, peer):
-        async with _running(stream, stall=0.5) as outbox:
-            outbox.add(b"x" * 60_000)
-            outbox.flush()
+        async with _running(stream, stall=0.5) as buffer:
+            buffer.add(b"x" * 60_000)
+            buffer.flush()
             taken = 0
             start = trio.current_time()
             while taken < 60_000:
@@ -229,4 +237,4 @@ async def test_a_slow_but_steady_reader_is_kept() -> None:
                 with contextlib.suppress(BlockingIOError):
                     taken += len(peer.recv(3_000))
             assert trio.current_time() - start > 0.9  # longer than the limit for one write
-            assert not outbox.closed
+            assert not buffer.closed

@@ -16,7 +16,7 @@ from llcuda_net.errors import StorageError
 from llcuda_net.storage.journal import format as framing
 from llcuda_net.storage.journal.journal import Journal
 from llcuda_net.storage.journal.recovery import read
-from llcuda_net.storage.records import Concluded, Dispatched, Ended, Level, Splice
+from llcuda_net.storage.records import Ended, Level, Splice
 from tests.support.storage.journals import FOLDER, expected, reopened, running, tokens
 from tests.support.storage.power_cut import SimulatedFiles
 from tests.support.storage.records import opened
@@ -28,7 +28,7 @@ async def test_everything_written_is_found_again() -> None:
         one, two = journal.start(opened(1, key="k", level=Level.PROCESS)), journal.start(opened(2))
         tokens(one, 3)
         two.append(["a"], [None], [[[1, b"a", -1.0, []]]])
-        one.splice("http://b", 5)
+        one.splice(3, "http://b", 5)
         tokens(one, 2)
         two.end(Ended(state="done", reason="stop"))
         journal.write()
@@ -51,11 +51,11 @@ async def test_nothing_is_written_after_the_end() -> None:
         tokens(log, 3)
     assert reopened(files)[0].log.pieces == expected(3)  # what was buffered went out at the end
     events = len(files.recorder.events)
-    log.forget()
+    journal.forget(log)
     for refused in (
         lambda: tokens(log, 1),
-        lambda: log.dispatch(Dispatched(upstream="http://b")),
-        lambda: log.conclude(Concluded(reason="stop")),
+        lambda: log.dispatched("http://b", {}),
+        lambda: log.conclude("stop", None, {}),
         lambda: journal.start(opened(2)),
         journal.write,
     ):
@@ -140,19 +140,17 @@ async def test_the_watermark_follows_the_disk() -> None:
     files.before_sync = held
     async with running(files) as journal:
         log = journal.start(opened(1))
-        told: list[int] = []
-        log.on_durable = told.append
         await journal.sync()
         hold.clear()
         tokens(log, 3)
         journal.write()
         await trio.testing.wait_all_tasks_blocked()
-        assert (log.durable, told) == (0, [])
+        assert log.durable == 0
         tokens(log, 2)  # comes too late for the sync that runs
         hold.set()
         await journal.sync()
         assert log.durable == 5
-        assert told in ([3, 5], [5])
+        assert await journal.progressed() == {log}
 
 
 async def test_those_who_wait_share_a_sync() -> None:
@@ -180,9 +178,7 @@ async def test_the_level_process_waits_for_no_disk() -> None:
 
 async def test_a_failed_sync_is_the_end_and_is_not_tried_again() -> None:
     files = SimulatedFiles()
-    states: list[StorageError | None] = []
     async with running(files) as journal:
-        journal.on_state = states.append
         log = journal.start(opened(1))
         await journal.sync()
         tried = 0
@@ -210,7 +206,7 @@ async def test_a_failed_sync_is_the_end_and_is_not_tried_again() -> None:
         with pytest.raises(StorageError):
             await journal.sync()
         assert (tried, log.durable) == (1, 0)
-        assert states == [journal.failed]
+        assert journal.refusal is journal.failed is not None
 
 
 @pytest.mark.parametrize("room", [0, 1, 9, 30, 500])
@@ -219,9 +215,7 @@ async def test_a_full_disk_refuses_and_goes_on_when_there_is_room(
 ) -> None:
     monkeypatch.setattr(llcuda_net.storage.journal.journal, "PROBE", 0.001)
     files = SimulatedFiles()
-    states: list[StorageError | None] = []
     async with running(files) as journal:
-        journal.on_state = states.append
         log = journal.start(opened(1))
         tokens(log, 4)
         await journal.sync()
@@ -239,12 +233,12 @@ async def test_a_full_disk_refuses_and_goes_on_when_there_is_room(
         log.end(Ended(state="failed"))
         await trio.sleep(0.01)
         assert journal.refusal is not None
+        assert journal.refusal.code == StorageError.FULL
         files.room = None
         with trio.fail_after(30):
             while journal.refusal is not None:  # noqa: ASYNC110
                 await trio.sleep(0.001)
         await journal.sync()
-        assert [state and state.code for state in states] == [StorageError.FULL, None]
         (found,) = reopened(files)
         assert found.log.pieces == expected(204)
         assert found.ended is not None
@@ -281,11 +275,11 @@ async def test_segments_are_deleted_when_nothing_in_them_is_open() -> None:
             tokens(log, 20)
             await journal.sync()
             log.end(Ended(state="done"))
-            log.forget()
+            journal.forget(log)
             await journal.sync()
         await trio.testing.wait_all_tasks_blocked()
         assert len(files.files) <= 2
-        assert journal.figures.live_bytes == 0
+        assert journal.stats.live_bytes == 0
         assert reopened(files) == []
 
 
@@ -301,9 +295,9 @@ async def test_a_long_generation_does_not_keep_the_disk_full() -> None:
             tokens(log, 20)
             await journal.sync()
             log.end(Ended(state="done"))
-            log.forget()
+            journal.forget(log)
             most = max(most, sum(len(data) for data in files.files.values()))
-        assert most < 2 * journal.figures.live_bytes + 9000
+        assert most < 2 * journal.stats.live_bytes + 9000
         journal.write()
         (found,) = reopened(files)
         assert found.log.pieces == expected(119)
@@ -318,7 +312,7 @@ async def test_copying_ends_when_everything_is_alive() -> None:
             for log in logs:
                 tokens(log, 2)
             await journal.sync()
-        live = journal.figures.live_bytes
+        live = journal.stats.live_bytes
         assert sum(len(data) for data in files.files.values()) < 4 * live
         assert [g.log.pieces for g in reopened(files)] == [expected(60)] * 20
 

@@ -5,28 +5,29 @@ from __future__ import annotations
 import trio
 
 from llcuda_net.storage.journal import format as framing
+from llcuda_net.storage.journal.entry import JournalEntry
 from llcuda_net.storage.journal.journal import Journal
-from llcuda_net.storage.records import Concluded, Dispatched, Ended
+from llcuda_net.storage.records import Ended
 from tests.support.storage.journals import FOLDER, reopened, running, tokens
 from tests.support.storage.power_cut import SimulatedFiles
 from tests.support.storage.records import opened
 
 
-def asked(number: int, prompt: str | list[int] | None = None) -> Dispatched:
-    return Dispatched(upstream=f"http://{number}", model={"name": f"m{number}"}, prompt=prompt)
+def ask(entry: JournalEntry, number: int, prompt: str | list[int] | None = None) -> None:
+    entry.dispatched(f"http://{number}", {"name": f"m{number}"}, prompt)
 
 
 async def test_what_a_continuation_needs_is_found_again_and_again() -> None:
     files = SimulatedFiles()
     async with running(files) as journal:
         one, two = journal.start(opened(1)), journal.start(opened(2))
-        one.dispatch(asked(0, "rendered"))
+        ask(one, 0, "rendered")
         tokens(one, 2)
         one.append(["x", "y"], [7, None], counts=[3, 1])
         tokens(one, 1)
-        one.dispatch(asked(1))
+        ask(one, 1)
         two.append(["z"], [1], counts=[1])
-        two.conclude(Concluded(reason="stop", stop="END", usage={"prompt_tokens": 4}))
+        two.conclude("stop", "END", {"prompt_tokens": 4})
         journal.write()
         for round_ in range(3):
             first, second = reopened(files)
@@ -56,12 +57,12 @@ async def test_the_last_dispatch_counts_wherever_it_lies() -> None:
         long = journal.start(opened(0))
         for number in range(150):
             if number % 40 == 0:
-                long.dispatch(asked(number // 40, [number]))
+                ask(long, number // 40, [number])
             log = journal.start(opened(number + 1))
             tokens(log, 10)
             await journal.sync()
             log.end(Ended(state="done"))
-            log.forget()
+            journal.forget(log)
         journal.write()
         (found,) = reopened(files)
         assert found.dispatched is not None
@@ -70,7 +71,7 @@ async def test_the_last_dispatch_counts_wherever_it_lies() -> None:
     ((_, log),) = again.open()[0]
     async with trio.open_nursery() as nursery:
         await nursery.start(again.run)
-        log.dispatch(asked(4))
+        ask(log, 4)
         again.write()
         (found,) = reopened(files)
         assert found.dispatched is not None
@@ -86,7 +87,7 @@ async def test_an_end_that_the_upstream_said_of_more_tokens_is_a_gap() -> None:
             tokens(log, 3)
             tokens(other, 3)
             await journal.sync()
-        log.conclude(Concluded(reason="stop"))
+        log.conclude("stop", None, {})
         await journal.sync()
     whole = {generation.id: generation for generation in reopened(files)}
     assert whole["generation-1"].concluded is not None
@@ -103,7 +104,7 @@ async def test_a_conclusion_alone_is_made_durable_too() -> None:
         log = journal.start(opened(1))
         await journal.sync()
         before = files.syncs
-        log.conclude(Concluded(reason="stop"))
+        log.conclude("stop", None, {})
         journal.write()
         with trio.fail_after(30):
             while files.syncs == before:  # noqa: ASYNC110

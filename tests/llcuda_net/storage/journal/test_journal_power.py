@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 import trio
 
-from llcuda_net.storage.journal.entry import Log
+from llcuda_net.storage.journal.entry import JournalEntry
 from llcuda_net.storage.journal.journal import Journal
 from llcuda_net.storage.journal.recovery import OpenGeneration
-from llcuda_net.storage.records import Concluded, Dispatched, Ended
+from llcuda_net.storage.records import Ended
 from tests.support.storage.power_cut import Recorder, SimulatedFiles
 from tests.support.storage.records import opened
 
@@ -34,31 +34,36 @@ async def workload(files: SimulatedFiles, rng: random.Random, *, honest: bool = 
     note = files.recorder.note
     journal = Journal(FOLDER, files, interval=0, segment_bytes=1500)
     journal.open()
-    logs: dict[str, Log] = {}
+    logs: dict[str, JournalEntry] = {}
+    names: dict[JournalEntry, str] = {}
     number = 0
+
+    async def follow() -> None:
+        while True:
+            for entry in await journal.progressed():
+                note("acknowledged", (names[entry], "tokens", entry.durable))
 
     async def forget(name: str) -> None:
         log = logs.pop(name)
         if rng.random() < 0.5:
-            log.conclude(Concluded(reason="length", usage={"completion_tokens": log.count}))
+            log.conclude("length", None, {"completion_tokens": log.count})
             await journal.sync()
             note("acknowledged", (name, "concluded", log.count))
         log.end(Ended(state="done"))
         await journal.sync()
         note("acknowledged", (name, "forgotten", 0))  # the store has it: it may go from here
-        log.forget()
+        journal.forget(log)
 
     async with trio.open_nursery() as nursery:
         await nursery.start(journal.run)
+        nursery.start_soon(follow)
         for _ in range(60):
             if len(logs) < 2 or rng.random() < 0.15:
                 number += 1
                 name = f"generation-{number}"
                 logs[name] = journal.start(opened(number))
-                logs[name].on_durable = lambda count, name=name: note(
-                    "acknowledged", (name, "tokens", count)
-                )
-                logs[name].dispatch(Dispatched(upstream=name, prompt=f"prompt of {name}"))
+                names[logs[name]] = name
+                logs[name].dispatched(name, {}, f"prompt of {name}")
                 await journal.sync()
                 note("acknowledged", (name, "tokens", 0))
                 note("acknowledged", (name, "dispatches", 1))
@@ -69,7 +74,7 @@ async def workload(files: SimulatedFiles, rng: random.Random, *, honest: bool = 
                     counts = [tokens_of(i) for i in new]
                     log.append([piece(name, i) for i in new], list(new), counts=counts)
                 if rng.random() < 0.1:
-                    log.dispatch(Dispatched(upstream=name))
+                    log.dispatched(name, {})
                 if not honest:
                     note("acknowledged", (name, "tokens", log.count))
             journal.write()

@@ -13,8 +13,6 @@ import re
 import signal
 import subprocess
 import sys
-import textwrap
-from collections import deque
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -25,40 +23,10 @@ import trio
 
 from llcuda_net.errors import ConfigError, EngineError
 from llcuda_net.upstream.engine import process
-from llcuda_net.upstream.engine.load_progress import Residency, human_size
-from llcuda_net.upstream.engine.process import ChildEnd, ChildSettings, find_abort, find_cause
+from llcuda_net.upstream.engine.process import ChildEnd, ChildSettings
 from llcuda_net.upstream.engine.supervisor import Engine, EngineOptions
 from llcuda_net.upstream.model.gguf import read_model_file
 from tests.support.upstream.tiny_model import write_tiny_model
-
-
-@pytest.fixture(scope="module")
-def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_tiny_model(tmp_path_factory.mktemp("models") / "tiny.gguf")
-
-
-@pytest.fixture
-def stand_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
-    """Have the child import this in place of xllamacpp."""
-
-    def install(source: str) -> None:
-        head = """
-            from types import SimpleNamespace
-
-            class CommonParams(SimpleNamespace):
-                def __init__(self):
-                    super().__init__(model=SimpleNamespace(), cpuparams=SimpleNamespace(),
-                                     cpuparams_batch=SimpleNamespace())
-
-            llama_pooling_type = SimpleNamespace(LLAMA_POOLING_TYPE_MEAN=1)
-        """
-        (tmp_path / "path").mkdir()
-        module = textwrap.dedent(head) + textwrap.dedent(source)
-        (tmp_path / "path" / "xllamacpp.py").write_text(module)
-        monkeypatch.setenv("PYTHONPATH", str(tmp_path / "path"))
-
-    return install
-
 
 LOADS_FOREVER = """
 import ctypes, os
@@ -459,36 +427,6 @@ def test_numbers_that_cannot_be_meant(wrong: dict[str, int]) -> None:
         EngineOptions(Path("m.gguf"), **wrong)
 
 
-def test_the_first_line_that_knows_is_the_cause() -> None:
-    lines = deque(
-        [
-            "0.00.001.440 W srv          init: setting n_batch",
-            "0.00.004.554 E llama_model_load: error loading model: tensor 'x' is not within bounds",
-            "0.00.004.608 E llama_model_load_from_file_impl: failed to load model",
-            "0.00.004.863 E cmn  common_init_: failed to load model '/m.gguf'",
-            "0.00.005.203 E srv          init: exiting due to model loading error",
-        ]
-    )
-    assert find_cause(lines) == "tensor 'x' is not within bounds"
-    assert find_cause([*lines][2:]) == ""
-    assert find_abort(lines) == ""
-
-
-def test_how_much_of_a_file_is_in_memory(tiny: Path, tmp_path: Path) -> None:
-    tiny.read_bytes()
-    with Residency([tiny]) as residency:
-        assert residency.fraction() in (1.0, None)
-    assert residency.fraction() is None
-    (tmp_path / "empty").touch()
-    with Residency([tmp_path / "empty"]) as nothing:
-        assert nothing.fraction() is None
-
-
-def test_sizes_for_people() -> None:
-    sizes = [0, 1023, 1024, 4_402_341_478, 5 << 50]
-    assert [human_size(n) for n in sizes] == ["0 B", "1023 B", "1.0 KiB", "4.1 GiB", "5120.0 TiB"]
-
-
 async def test_no_descriptor_is_left_open(tiny: Path) -> None:
     def descriptors() -> int:
         return len(list(Path("/dev/fd").iterdir()))
@@ -502,32 +440,3 @@ async def test_no_descriptor_is_left_open(tiny: Path) -> None:
     before = descriptors()
     await once()
     assert descriptors() == before
-
-
-async def test_what_a_client_sent_is_not_kept_once_it_serves(
-    tiny: Path, stand_in: Callable[[str], None], tmp_path: Path
-) -> None:
-    serving = tmp_path / "serving"
-    code = r"""
-        import os
-        class Server:
-            listening_address = "http://127.0.0.1:1"
-            def __init__(self, params):
-                os.write(1, b"while it loads\n")
-        import threading, time
-        def speak():
-            while not os.path.exists("SERVING"):
-                time.sleep(0.01)
-            os.write(2, b"0.00.001.440 E parse: error\nroot ::= s3cret\n")
-            os.write(2, b"x.cpp:1: GGML_ASSERT(0) failed\n")
-            os._exit(1)
-        threading.Thread(target=speak).start()
-    """
-    stand_in(code.replace("SERVING", str(serving)))
-    settings = ChildSettings(str(tiny), "tiny", 64, 1, 1, 0, None, "key")
-    end = await process.run_child(settings, lambda pid: None, lambda url: serving.touch())
-    assert end.why.endswith("GGML_ASSERT(0) failed")
-    # (What it printed while it loaded is kept, too, but may be read after it was ready.)
-    kept = ("0.00.001.440 E parse: error", "x.cpp:1: GGML_ASSERT(0) failed")
-    assert end.last_lines[-2:] == kept
-    assert not any("s3cret" in line for line in end.last_lines)

@@ -5,9 +5,10 @@ from __future__ import annotations
 import pytest
 import trio
 
-from llcuda_net.config.upstreams import Spec
-from llcuda_net.upstream.backend import Backend
-from llcuda_net.upstream.lease import Requirement
+from llcuda_net.config.upstreams import UpstreamSpec
+from llcuda_net.upstream.backend import Backend, Lease
+from llcuda_net.upstream.health_check import HealthCheck
+from llcuda_net.upstream.interface import Requirement
 from tests.support.server.memory_server import FakeUpstream
 
 
@@ -27,13 +28,13 @@ async def test_a_slot_of_which_nothing_is_told_is_free_again(
 ) -> None:
     upstream = Odd(slots=2)
     upstream.told = told
-    backend = Backend(Spec("fake://", "a"), upstream)
+    backend = Backend(UpstreamSpec("fake://", "a"), upstream)
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(backend.watch)
+        nursery.start_soon(HealthCheck(backend).run)
         await trio.sleep(0.1)
         leases = []
         for slot in backend.table:
-            lease = backend.lease(Requirement(""), slot, 0, "ann")
+            lease = Lease(backend, slot, Requirement(""))
             lease.sent()
             leases.append(lease)
         for lease in leases:

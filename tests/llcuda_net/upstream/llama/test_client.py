@@ -16,7 +16,7 @@ import trio
 import trustme
 
 from llcuda_net.errors import RequestError
-from llcuda_net.upstream.llama.sse import CompletionEvent
+from llcuda_net.upstream.interface import CompletionEvent
 from llcuda_net.upstream.llama.token_stream import StreamTimeouts
 from llcuda_protocol import ErrorCode
 from tests.support.upstream.llama_server import PATIENCE, Client, client_of, listen
@@ -164,7 +164,7 @@ async def test_odd_but_right(kind: str, fault: str, synthetic: str, trusted: tru
 async def test_a_stall_after_some_tokens_ends(
     kind: str, synthetic: str, trusted: trustme.CA
 ) -> None:
-    async with _either(synthetic, kind, trusted, patience=StreamTimeouts(stall=0.1)) as client:
+    async with _either(synthetic, kind, trusted, timeouts=StreamTimeouts(stall=0.1)) as client:
         error = await client.failure("a prompt [[stall:3]]")
         assert (error.code, error.retry) == (ErrorCode.UPSTREAM_STALLED, True)
         assert len(client.events) == 3
@@ -174,7 +174,7 @@ async def test_a_stall_after_some_tokens_ends(
 async def test_the_first_token_may_take_long(
     kind: str, synthetic: str, trusted: trustme.CA
 ) -> None:
-    async with _either(synthetic, kind, trusted, patience=StreamTimeouts(stall=0.02)) as client:
+    async with _either(synthetic, kind, trusted, timeouts=StreamTimeouts(stall=0.02)) as client:
         with trio.move_on_after(0.3) as scope:
             await client.complete("a prompt [[stall-headers]]")
         assert scope.cancelled_caught  # by us: the stall timeout is for streams that flow
@@ -184,8 +184,8 @@ async def test_the_first_token_may_take_long(
 async def test_the_first_token_must_come_some_time(
     kind: str, synthetic: str, trusted: trustme.CA
 ) -> None:
-    patience = StreamTimeouts(first=0.1, a_token=0.0)
-    async with _either(synthetic, kind, trusted, patience=patience) as client:
+    timeouts = StreamTimeouts(first=0.1, a_token=0.0)
+    async with _either(synthetic, kind, trusted, timeouts=timeouts) as client:
         error = await client.failure("a prompt [[stall-headers]]")
         assert (error.code, error.retry) == (ErrorCode.UPSTREAM_STALLED, True)
         assert "first token" in error.message

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import socket
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 
 import pytest
 import structlog
@@ -59,10 +59,10 @@ def _pairs(count: int) -> Iterator[list[tuple[socket.socket, socket.socket]]]:
 
 
 @contextlib.asynccontextmanager
-async def _running() -> AsyncIterator[Poller]:
+async def _running(after_batch: Callable[[], None] = lambda: None) -> AsyncIterator[Poller]:
     poller = Poller()
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(poller.run)
+        nursery.start_soon(poller.run, after_batch)
         await wait_all_tasks_blocked()
         yield poller
         nursery.cancel_scope.cancel()
@@ -70,10 +70,9 @@ async def _running() -> AsyncIterator[Poller]:
 
 async def test_each_sink_gets_what_its_socket_gets_and_one_call_a_batch() -> None:
     with _pairs(50) as pairs:
-        async with _running() as poller:
-            batches = []
-            poller.after_batch = lambda: batches.append(sum(len(s.data) > 0 for s in sinks))
-            sinks = [Sink() for _ in pairs]
+        sinks = [Sink() for _ in pairs]
+        batches: list[int] = []
+        async with _running(lambda: batches.append(sum(len(s.data) > 0 for s in sinks))) as poller:
             for (ours, _), sink in zip(pairs, sinks, strict=True):
                 poller.add(ours, sink)
             for number, (_, theirs) in enumerate(pairs):

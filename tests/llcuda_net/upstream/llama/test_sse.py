@@ -11,10 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llcuda_net.errors import RequestError
+from llcuda_net.upstream.interface import CompletionEvent
 from llcuda_net.upstream.llama.sse import (
     MAX_ERROR_BODY,
     MAX_EVENT,
-    CompletionEvent,
     EventParser,
     ResponseParser,
     upstream_failure,

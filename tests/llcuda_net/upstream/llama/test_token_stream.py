@@ -8,8 +8,9 @@ import pytest
 import trio
 
 from llcuda_net.errors import RequestError
-from llcuda_net.upstream.llama.sse import CompletionEvent
-from llcuda_net.upstream.llama.token_stream import LeanStream, StreamTimeouts
+from llcuda_net.upstream.interface import CompletionEvent
+from llcuda_net.upstream.llama.poller import TokenStream
+from llcuda_net.upstream.llama.token_stream import StreamTimeouts
 from llcuda_protocol import ErrorCode
 
 HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
@@ -20,32 +21,34 @@ def event(**fields: object) -> bytes:
     return b"%x\r\n%b\r\n" % (len(data), data)
 
 
-async def stall_of(stream: LeanStream, patience: StreamTimeouts, first: float) -> tuple[str, float]:
+async def stall_of(
+    stream: TokenStream, timeouts: StreamTimeouts, first: float
+) -> tuple[str, float]:
     """How it stalls, and when."""
     start = trio.current_time()
     with pytest.raises(RequestError) as caught:
-        await stream.watch(patience, first)
+        await stream.watch(timeouts, first)
     assert (caught.value.code, caught.value.retry) == (ErrorCode.UPSTREAM_STALLED, True)
     return caught.value.message, trio.current_time() - start
 
 
 def test_a_longer_prompt_has_longer() -> None:
-    patience = StreamTimeouts(stall=1, first=10, a_token=0.1)
-    assert patience.for_first([1] * 100) == pytest.approx(20)
-    assert patience.for_first("x" * 400) == pytest.approx(20.1)
-    assert patience.for_first("") < patience.for_first("a longer one")
+    timeouts = StreamTimeouts(stall=1, first=10, a_token=0.1)
+    assert timeouts.for_first([1] * 100) == pytest.approx(20)
+    assert timeouts.for_first("x" * 400) == pytest.approx(20.1)
+    assert timeouts.for_first("") < timeouts.for_first("a longer one")
 
 
 async def test_no_first_token(autojump_clock: object) -> None:
-    stream = LeanStream(lambda events: None)
+    stream = TokenStream(lambda events: None)
     stream.data_received(HEAD)  # the head alone shows nothing
     told = await stall_of(stream, StreamTimeouts(stall=60), 7)
     assert told == ("the upstream sent no first token for 7 s", 7)
 
 
 async def test_no_further_token(autojump_clock: object) -> None:
-    stream = LeanStream(lambda events: None)
-    patience = StreamTimeouts(stall=5)
+    stream = TokenStream(lambda events: None)
+    timeouts = StreamTimeouts(stall=5)
 
     async def tokens() -> None:
         stream.data_received(HEAD)
@@ -55,13 +58,13 @@ async def test_no_further_token(autojump_clock: object) -> None:
 
     async with trio.open_nursery() as nursery:
         nursery.start_soon(tokens)
-        message, after = await stall_of(stream, patience, 100)
+        message, after = await stall_of(stream, timeouts, 100)
     assert message == "the upstream sent no token for 5 s"
     assert 45 <= after <= 50
 
 
 async def test_half_an_event_is_no_token(autojump_clock: object) -> None:
-    stream = LeanStream(lambda events: None)
+    stream = TokenStream(lambda events: None)
     stream.data_received(HEAD + event())
 
     async def dribble() -> None:
@@ -78,7 +81,7 @@ async def test_half_an_event_is_no_token(autojump_clock: object) -> None:
 
 async def test_an_end_ends_the_watch(autojump_clock: object) -> None:
     seen: list[CompletionEvent] = []
-    stream = LeanStream(seen.extend)
+    stream = TokenStream(seen.extend)
 
     async def tokens() -> None:
         await trio.sleep(3)
@@ -89,7 +92,7 @@ async def test_an_end_ends_the_watch(autojump_clock: object) -> None:
         await stream.watch(StreamTimeouts(stall=5), 100)
     assert [one.stop for one in seen] == [False, True]
     assert stream.parser.finished
-    lost = LeanStream(seen.extend)
+    lost = TokenStream(seen.extend)
     lost.connection_lost("reset")  # before anything has come
     await lost.watch(StreamTimeouts(), 100)
     assert (lost.lost, lost.parser.finished) == ("reset", False)

@@ -1,0 +1,50 @@
+"""Single instructions that Numba has no name for, and exchanges between the lanes of a warp.
+
+Each has a twin in Python for the simulator (`simulated_intrinsics`), but for `WITHOUT_TWIN`, which
+are proved on a GPU only. The device's side is `instructions`.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from . import shim
+
+#: Tensor cores and what feeds them work on a whole warp's registers: nothing to imitate in Python.
+WITHOUT_TWIN = (
+    "copy_async16",
+    "copy_commit",
+    "copy_wait",
+    "load_matrix4",
+    "mma_bf16",
+    "mma_int8",
+    "shared_address",
+)
+_from: Any
+if shim.SIMULATED:
+    from . import simulated_intrinsics
+
+    _from = simulated_intrinsics
+else:
+    from . import instructions
+
+    _from = instructions
+
+# Memory: an address or a shared array, and the index of its first number, a multiple of the width.
+load2, load4, store4 = _from.load2, _from.load4, _from.store4
+count_up = _from.count_up
+# Arithmetic
+dp4a, from_f16, round_to_int8 = _from.dp4a, _from.from_f16, _from.round_to_int8
+exp2_fast, reciprocal, multiply_add = _from.exp2_fast, _from.reciprocal, _from.multiply_add
+greater, float_bits, bits_float = _from.greater, _from.float_bits, _from.bits_float
+# The warp
+lane, shuffle_xor, shuffle, ballot = _from.lane, _from.shuffle_xor, _from.shuffle, _from.ballot
+bits_set = _from.bits_set
+
+copy_async16: Any = getattr(_from, "copy_async16", None)
+copy_commit: Any = getattr(_from, "copy_commit", None)
+copy_wait: Any = getattr(_from, "copy_wait", None)
+load_matrix4: Any = getattr(_from, "load_matrix4", None)
+mma_bf16: Any = getattr(_from, "mma_bf16", None)
+mma_int8: Any = getattr(_from, "mma_int8", None)
+shared_address: Any = getattr(_from, "shared_address", None)

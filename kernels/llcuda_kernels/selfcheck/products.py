@@ -1,0 +1,123 @@
+"""Products, int4 weights and synthetic load."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from llcuda_kernels import products, reference, search, synthetic_load, weights
+
+from .check import Check, as_if, into, miss_of, normal, topk_miss
+
+CHECKS: dict[str, Check] = {}
+_check = into(CHECKS)
+
+
+_SHAPES = [(1, 1, 1), (17, 33, 5), (128, 128, 64), (300, 200, 100), (257, 129, 1000)]
+
+
+def _product_miss(got: Any, a: Any, b: Any, share: float = 2e-6) -> float:
+    """By the share of ``Σ |a| |b|`` that is allowed: rounding is in proportion to it."""
+    want = reference.products.matmul(a, b)
+    scale = reference.products.matmul(np.abs(a), np.abs(b))
+    miss = np.abs(got - want) / (scale * share + 1e-6)
+    return float(np.where(np.isnan(miss), np.inf, miss).max(initial=0.0))
+
+
+def _matmul(name: str, run_: Any) -> None:
+    @_check(name)
+    def check(backend: Any, rng: np.random.Generator) -> float:
+        worst = 0.0
+        for m, n, inner in _SHAPES:
+            a, b = normal(rng, m, inner), normal(rng, inner, n)
+            worst = max(worst, _product_miss(run_(a, b, backend=backend), a, b))
+        return worst
+
+
+_matmul(
+    "matmul tiled", lambda a, b, backend: products.matmul(a, b, kernel="tiled", backend=backend)
+)
+_matmul("matmul fast", products.matmul)
+_matmul("gemm", products.gemm)
+
+
+def _int8(kernel: str) -> None:
+    @_check(f"matmul_int8 {kernel}")
+    def check(backend: Any, rng: np.random.Generator) -> float:
+        for m, n, inner in _SHAPES:
+            a = rng.integers(-128, 128, (m, inner)).astype(np.int8)
+            b = rng.integers(-128, 128, (n, inner)).astype(np.int8)
+            got = products.matmul_int8(a, b, kernel=kernel, backend=backend)
+            if not np.array_equal(got, reference.products.matmul_int8(a, b)):
+                return float("inf")
+        return 0.0
+
+
+_int8("dp4a")
+_int8("mma")
+
+
+@_check("paths of older GPUs")
+def _older(backend: Any, rng: np.random.Generator) -> float:
+    """What runs without dp4a and without tensor cores; on the CPU there is nothing else."""
+    a = rng.integers(-128, 128, (70, 90)).astype(np.int8)
+    b = rng.integers(-127, 128, (3000, 90)).astype(np.int8)
+    p, q = products.to_bf16(normal(rng, 40, 50)), products.to_bf16(normal(rng, 60, 50))
+    with as_if(backend, (5, 0)):
+        whole = products.matmul_int8(a, b, backend=backend)
+        wide = products.matmul_bf16(p, q, backend=backend)
+        values, rows = search.cosine_topk(a[:9], b, 20, backend=backend)
+    miss = topk_miss(values, rows, reference.search.cosine_scores(a[:9], b), 20, 3e-6)
+    if not np.array_equal(whole, reference.products.matmul_int8(a, b)):
+        return float("inf")
+    return max(miss, _product_miss(wide, products.from_bf16(p), products.from_bf16(q).T))
+
+
+@_check("matmul_bf16")
+def _bf16(backend: Any, rng: np.random.Generator) -> float:
+    worst = 0.0
+    for m, n, inner in _SHAPES:
+        a = products.to_bf16(normal(rng, m, inner))
+        b = products.to_bf16(normal(rng, n, inner))
+        got = products.matmul_bf16(a, b, backend=backend)
+        wide = products.from_bf16(a), products.from_bf16(b).T
+        # tensor cores cut sums off where others round
+        worst = max(worst, _product_miss(got, *wide, share=1e-5))
+    return worst
+
+
+@_check("int4")
+def _int4(backend: Any, rng: np.random.Generator) -> float:
+    worst = 0.0
+    for inner, columns, groups in [(8, 8, 1), (256, 136, 2), (4096, 1024, 32), (512, 4096, 4)]:
+        x = normal(rng, inner)
+        for layout in ("awq", "gptq"):
+            shape = (inner, columns // 8) if layout == "awq" else (inner // 8, columns)
+            q = rng.integers(-(2**31), 2**31, shape).astype(np.int32)
+            z = rng.integers(-(2**31), 2**31, (groups, columns // 8)).astype(np.int32)
+            s = rng.uniform(0.001, 0.02, (groups, columns)).astype(np.float16)
+            w = reference.weights.dequantize_int4(q, z, s, layout)
+            got = weights.dequantize_int4(q, z, s, layout=layout, backend=backend)
+            worst = max(worst, miss_of(got, w, 1e-6, 1e-12))
+            y = weights.int4_times_vector(x, q, z, s, layout=layout, backend=backend)
+            worst = max(worst, _product_miss(y, x, w))
+    return worst
+
+
+@_check("spin")
+def _spin(backend: Any, rng: np.random.Generator) -> float:
+    seeds = rng.integers(1, 2**32, 5000, dtype=np.uint32)
+    got = synthetic_load.spin(seeds, 100, backend=backend)
+    return 0.0 if np.array_equal(got, reference.synthetic_load.spin(seeds, 100)) else float("inf")
+
+
+@_check("post")
+def _post(backend: Any, rng: np.random.Generator) -> float:
+    x = normal(rng, 5000)
+    return miss_of(
+        synthetic_load.post(x, 500, backend=backend),
+        reference.synthetic_load.post(x, 500),
+        2e-5,
+        1e-5,
+    )

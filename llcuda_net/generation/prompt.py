@@ -1,0 +1,43 @@
+"""The prompt of a generation: what is sent to an upstream, and what its slot holds afterwards."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from llcuda_net.errors import Unsupported
+from llcuda_net.generation import sampling
+from llcuda_net.generation.generation import Generation
+from llcuda_net.upstream import prefix_cache
+from llcuda_net.upstream.backend import Lease
+
+
+def checked_params(generation: Generation, context: int) -> dict[str, Any]:
+    """Its parameters for an upstream: another one may have more context."""
+    return sampling.check(sampling.within(generation.params, context), context)
+
+
+async def render(messages: list[dict[str, str]], lease: Lease) -> str:
+    """The prompt that the model's chat template makes of messages.
+
+    Raises:
+        RequestError: it has none, or refuses them.
+    """
+    properties = await lease.properties()
+    if properties.has_template:
+        return await lease.backend.upstream.render(messages)
+    if len(messages) == 1 and messages[0]["role"] == "user":
+        return messages[0]["content"]
+    raise Unsupported(
+        f"the model {properties.model} has no chat template; send one message, or a raw prompt",
+    )
+
+
+def text_so_far(generation: Generation) -> str:
+    """Prompt and answer so far, as prefix_cache.py compares them."""
+    text = prefix_cache.text_of(generation.prompt, generation.messages)
+    if not generation.pieces:
+        return text
+    answer = "".join(generation.pieces)
+    if generation.messages is None:
+        return text + answer
+    return text + prefix_cache.turn("assistant", answer)

@@ -1,0 +1,73 @@
+"""The sockets of a server: listeners, TLS, and how many descriptors it may have."""
+
+from __future__ import annotations
+
+import contextlib
+import resource
+import ssl
+from collections.abc import Sequence
+
+import trio
+
+from llcuda_net.config.files import read_file
+from llcuda_net.config.settings import Settings
+from llcuda_net.errors import ConfigError, ListenError
+from llcuda_net.util.address import Address
+
+_DESCRIPTORS = 65_536
+
+
+def raise_descriptor_limit() -> None:
+    """Take as many descriptors as we may: the soft limit is often fewer than our connections."""
+    with contextlib.suppress(OSError, ValueError):
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        # No more than can be of use: a hard limit may be a thousand million.
+        wanted = _DESCRIPTORS if hard == resource.RLIM_INFINITY else min(hard, _DESCRIPTORS)
+        if soft != resource.RLIM_INFINITY and soft < wanted:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+
+
+def tls_context(settings: Settings) -> ssl.SSLContext | None:
+    """What --tls-cert and --tls-key give; None without them.
+
+    Raises:
+        ConfigError: they cannot be read, or are no certificate and key.
+    """
+    if settings.tls_cert is None or settings.tls_key is None:
+        return None
+    read_file(settings.tls_cert, "certificate")
+    read_file(settings.tls_key, "private key")
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    try:
+        # A password of nothing: without one, OpenSSL would ask for it on the terminal.
+        context.load_cert_chain(settings.tls_cert, settings.tls_key, password="")
+    except ssl.SSLError as error:
+        reason = error.reason or "not PEM"
+        raise ConfigError(
+            f"{settings.tls_cert} and {settings.tls_key} are no certificate and key: {reason}"
+        ) from None
+    return context
+
+
+async def open_listeners(host: str, port: int, kind: str = "") -> Sequence[trio.SocketListener]:
+    """Listeners on an address that --{kind}host and --{kind}port gave.
+
+    Raises:
+        ListenError: the address cannot be had.
+    """
+    try:
+        return await trio.open_tcp_listeners(port, host=host)
+    except (OSError, UnicodeError) as error:  # the latter for a name that no DNS could hold
+        reason = getattr(error, "strerror", None) or str(error)
+        raise ListenError(
+            f"cannot listen on {Address(host, port)}: {reason}; "
+            f"choose another --{kind}port or --{kind}host"
+        ) from None
+
+
+def address_of(listener: trio.SocketListener | trio.SSLListener[trio.SocketStream]) -> str:
+    """Where it listens, as HOST:PORT."""
+    inner = listener.transport_listener if isinstance(listener, trio.SSLListener) else listener
+    assert isinstance(inner, trio.SocketListener)
+    name = inner.socket.getsockname()
+    return str(Address(name[0], name[1]))

@@ -1,0 +1,108 @@
+"""Products, int4 weights and load; what tensor cores do is proved on a GPU."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from llcuda_kernels import from_bf16, reference, to_bf16
+from llcuda_kernels.cuda import matmul, products, synthetic_load, weights
+from llcuda_kernels.cuda.runtime.array import to_device
+from tests.support.kernels.cases import assert_close, normal
+from tests.support.kernels.weights import make
+
+SHAPES = [(0, 3, 4), (3, 0, 4), (3, 4, 0), (1, 1, 1), (17, 5, 33), (20, 36, 18)]
+
+
+@pytest.mark.parametrize("kernel", ["tiled", "fast"])
+@pytest.mark.parametrize("shape", SHAPES)
+def test_float32(kernel: str, shape: tuple[int, int, int]) -> None:
+    m, n, inner = shape
+    a, b = normal((m, inner), 1), normal((inner, n), 2)
+    want = reference.products.matmul(a, b)
+    assert_close(products.matmul(a, b, kernel), want, rtol=1e-4, atol=1e-3)
+
+
+@pytest.mark.parametrize("rows", [5, pytest.param(130, marks=pytest.mark.slow)])
+def test_float32_in_whole_tiles_and_beyond(rows: int) -> None:
+    a, b = normal((rows, 20), 1), normal((20, 132), 2)
+    want = reference.products.matmul(a, b)
+    assert_close(products.matmul(a, b, "fast"), want, rtol=1e-4, atol=1e-3)
+    assert_close(products.gemm(a[:3], b), want[:3], rtol=1e-4, atol=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("shape", "capability"),
+    [
+        *((shape, (7, 5)) for shape in [*SHAPES, (65, 3, 5)]),
+        ((17, 5, 33), (5, 0)),
+        pytest.param((65, 70, 24), (7, 5), marks=pytest.mark.slow),
+    ],
+)
+def test_int8(
+    shape: tuple[int, int, int], capability: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(products, "_capability", lambda: capability)
+    m, n, inner = shape
+    rng = np.random.default_rng(3)
+    a = rng.integers(-128, 128, (m, inner)).astype(np.int8)
+    b = rng.integers(-128, 128, (n, inner)).astype(np.int8)
+    got = products.matmul_int8(a, b)
+    np.testing.assert_array_equal(got, reference.products.matmul_int8(a, b))
+
+
+def test_bf16_without_tensor_cores() -> None:
+    a, b = to_bf16(normal((5, 9), 1)), to_bf16(normal((7, 9), 2))
+    want = reference.products.matmul_bf16(a, b)
+    assert_close(products.matmul_bf16(a, b), want, rtol=1e-4, atol=1e-3)
+    assert products.matmul_bf16(a[:0], b).shape == (0, 7)
+
+
+def test_rows_padded_to_whole_tiles() -> None:
+    x = to_device(to_bf16(normal((3, 5), 1)))
+    whole = products._whole_tiles(x).copy_to_host()
+    assert whole.shape == (128, 16)
+    want = from_bf16(x.copy_to_host())
+    assert_close(from_bf16(whole.view(np.uint16))[:3, :5], want, atol=0)
+    assert not whole[3:].any()
+    odd = to_device(np.arange(1, 16, dtype=np.int8).reshape(3, 5))
+    bytes_ = products._whole_tiles(odd).copy_to_host().view(np.int8)
+    np.testing.assert_array_equal(bytes_[:3, :5], odd.copy_to_host())
+    assert not bytes_[:, 5:].any()
+
+
+@pytest.mark.parametrize("layout", ["awq", "gptq"])
+@pytest.mark.parametrize(
+    "size",
+    [
+        (8, 8, 1),
+        (64, 40, 4),
+        (8, 264, 1),
+        (128, 0, 1),
+        (0, 8, 0),
+        pytest.param((256, 264, 2), marks=pytest.mark.slow),
+    ],
+)
+@pytest.mark.parametrize("kind", ["float16", "float32"])
+def test_int4(layout: str, size: tuple[int, int, int], kind: str) -> None:
+    inner, columns, groups = size
+    qweight, qzeros, scales, meant = make(inner, columns, groups, layout, seed=5)
+    scales = scales.astype(kind)
+    awq = layout == "awq"
+    if kind == "float16":
+        got = weights.dequantize(qweight, qzeros, scales, awq, inner)
+        assert_close(got, meant, rtol=1e-6, atol=0)
+    x = normal((inner,), 6)
+    got = weights.times_vector(x, qweight, qzeros, scales, awq)
+    assert_close(got, x @ meant, rtol=1e-4, atol=1e-3)
+
+
+def test_load() -> None:
+    seeds = np.arange(300, dtype=np.uint32)
+    np.testing.assert_array_equal(
+        synthetic_load.run("spin", seeds, 5), reference.synthetic_load.spin(seeds, 5)
+    )
+    x = normal((300,), 1)
+    assert_close(synthetic_load.run("post", x, 20), reference.synthetic_load.post(x, 20))
+    assert synthetic_load.run("post", x[:0], 20).shape == (0,)
+    assert matmul.THREADS == 256

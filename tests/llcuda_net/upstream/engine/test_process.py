@@ -1,0 +1,53 @@
+"""One life of the engine's child: what is kept of what it prints, and why it ended."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from pathlib import Path
+
+from llcuda_net.upstream.engine.process import ChildSettings, find_abort, find_cause, run_child
+
+
+def test_the_first_line_that_knows_is_the_cause() -> None:
+    lines = deque(
+        [
+            "0.00.001.440 W srv          init: setting n_batch",
+            "0.00.004.554 E llama_model_load: error loading model: tensor 'x' is not within bounds",
+            "0.00.004.608 E llama_model_load_from_file_impl: failed to load model",
+            "0.00.004.863 E cmn  common_init_: failed to load model '/m.gguf'",
+            "0.00.005.203 E srv          init: exiting due to model loading error",
+        ]
+    )
+    assert find_cause(lines) == "tensor 'x' is not within bounds"
+    assert find_cause([*lines][2:]) == ""
+    assert find_abort(lines) == ""
+
+
+async def test_what_a_client_sent_is_not_kept_once_it_serves(
+    tiny: Path, stand_in: Callable[[str], None], tmp_path: Path
+) -> None:
+    serving = tmp_path / "serving"
+    code = r"""
+        import os
+        class Server:
+            listening_address = "http://127.0.0.1:1"
+            def __init__(self, params):
+                os.write(1, b"while it loads\n")
+        import threading, time
+        def speak():
+            while not os.path.exists("SERVING"):
+                time.sleep(0.01)
+            os.write(2, b"0.00.001.440 E parse: error\nroot ::= s3cret\n")
+            os.write(2, b"x.cpp:1: GGML_ASSERT(0) failed\n")
+            os._exit(1)
+        threading.Thread(target=speak).start()
+    """
+    stand_in(code.replace("SERVING", str(serving)))
+    settings = ChildSettings(str(tiny), "tiny", 64, 1, 1, 0, None, "key")
+    end = await run_child(settings, lambda pid: None, lambda url: serving.touch())
+    assert end.why.endswith("GGML_ASSERT(0) failed")
+    # (What it printed while it loaded is kept, too, but may be read after it was ready.)
+    kept = ("0.00.001.440 E parse: error", "x.cpp:1: GGML_ASSERT(0) failed")
+    assert end.last_lines[-2:] == kept
+    assert not any("s3cret" in line for line in end.last_lines)

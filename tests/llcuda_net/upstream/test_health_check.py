@@ -1,0 +1,481 @@
+"""One upstream under watch: believed when it makes tokens, and asked anew when it was gone."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+import structlog
+import trio
+from trio.testing import MockClock
+
+from llcuda_net.config.upstreams import COMPLETIONS, EMBEDDINGS
+from llcuda_net.errors import RequestError, Unsupported, UpstreamStalled, request_error
+from llcuda_net.upstream.backend import Backend, Lease
+from llcuda_net.upstream.health_check import (
+    INTERVAL,
+    RELEASE_SECONDS,
+    SILENCE,
+    TIMEOUT,
+    HealthCheck,
+)
+from llcuda_net.upstream.interface import Requirement
+from llcuda_net.upstream.prefix_cache import BLOCK, chain_of
+from llcuda_net.upstream.slots import Use
+from llcuda_protocol import ErrorCode
+from tests.support.upstream.scripted_upstream import Talker, backend, broken, gone
+
+
+@asynccontextmanager
+async def watched(
+    upstream: Talker,
+    *,
+    sign: Callable[[], bool] = lambda: False,
+    on_change: Callable[[], None] = lambda: None,
+    **spec: Any,
+) -> AsyncIterator[Backend]:
+    """A backend that is watched, and known.
+
+    Args:
+        sign: returns whether its model must be distinguished from others.
+    """
+    found = backend(upstream, **spec)
+    check = HealthCheck(found, must_sign=sign, on_change=on_change)
+    assert isinstance(trio.lowlevel.current_clock(), MockClock)  # real sleeps are no test
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(check.run)
+        await trio.sleep(0.01)
+        yield found
+        nursery.cancel_scope.cancel()
+
+
+def lease(of: Backend, text: str = "") -> Lease:
+    found = of.table.best(chain_of(text))
+    assert found is not None
+    return Lease(of, found[0], Requirement(""), found[1], "ann")
+
+
+def uses(of: Backend) -> list[str]:
+    return [str(slot.use) for slot in of.table]
+
+
+async def until_up(of: Backend) -> None:
+    with trio.fail_after(60):
+        while of.state != "up":  # noqa: ASYNC110 - in virtual time
+            await trio.sleep(0.05)
+
+
+# -- slots ------------------------------------------------------------------------------------
+
+
+async def test_it_learns_how_many_slots_there_are(autojump_clock: object) -> None:
+    async with watched(Talker(slots=3)) as one:
+        assert (one.slots, one.free, one.model) == (3, 3, "fake")
+    async with watched(Talker(slots=3), slots=2) as one:
+        assert one.slots == 2
+    async with watched(Talker(slots=3), slots=8) as one:
+        assert one.slots == 3
+
+
+async def test_an_answer_that_was_given_frees_its_slot_at_once(autojump_clock: object) -> None:
+    async with watched(Talker(slots=1)) as one:
+        held = lease(one, "x" * BLOCK)
+        assert held.params == {"id_slot": 0}
+        assert (one.busy, one.leases) == (1, {held})
+        held.sent()
+        held.done("x" * BLOCK, None)
+        held.release()
+        assert (uses(one), one.leases) == (["free"], set())
+        assert one.table.best(chain_of("x" * BLOCK + "y")) == (held.slot, 1)
+        held.slot.turn(Use.BUSY, "bob")
+        held.release()  # a second time is nothing, whoever has it now
+        assert uses(one) == ["busy"]
+
+
+async def test_what_was_broken_off_is_free_when_slots_says_so(autojump_clock: object) -> None:
+    upstream = Talker(slots=1)
+    news = []
+    async with watched(upstream, on_change=lambda: news.append(trio.current_time())) as one:
+        held = lease(one)
+        held.sent()
+        held.slot.chain = chain_of("x" * BLOCK)
+        upstream.working.add(0)
+        held.release()
+        assert (uses(one), one.releasing, held.slot.chain) == (["releasing"], 1, ())
+        await trio.sleep(30)
+        assert uses(one) == ["releasing"]
+        upstream.finish()
+        asked = trio.current_time()
+        news.clear()
+        await trio.sleep(1)
+        assert uses(one) == ["free"]
+        assert news
+        assert news[-1] - asked <= 0.3
+
+
+async def test_what_ends_at_once_is_seen_at_once(autojump_clock: object) -> None:
+    async with watched(Talker(slots=1)) as one:
+        held = lease(one)
+        held.sent()
+        await trio.sleep(10 * INTERVAL + 0.5)
+        held.release()
+        await trio.sleep(0.01)
+        assert uses(one) == ["free"]
+
+
+async def test_what_was_never_sent_is_free_at_once(autojump_clock: object) -> None:
+    async with watched(Talker(slots=1)) as one:
+        lease(one).release()
+        assert uses(one) == ["free"]
+
+
+async def test_without_slots_what_was_broken_off_is_free_after_a_while(
+    autojump_clock: object,
+) -> None:
+    upstream = Talker(slots=1)
+    upstream.has_slots = False
+    async with watched(upstream) as one:
+        held = lease(one)
+        held.sent()
+        held.release()
+        await trio.sleep(RELEASE_SECONDS * 0.9)
+        assert uses(one) == ["releasing"]
+        await trio.sleep(0.5)
+        assert uses(one) == ["free"]
+
+
+async def test_others_work_is_seen_and_its_end(autojump_clock: object) -> None:
+    upstream = Talker(slots=3)
+    async with watched(upstream) as one:
+        held = lease(one)
+        upstream.working |= {held.slot.number, 2}
+        await trio.sleep(2 * INTERVAL)
+        assert (one.busy, one.foreign, one.free) == (1, 1, 1)
+        assert held.slot.number != 2
+        upstream.working.discard(2)
+        await trio.sleep(2 * INTERVAL)
+        assert (one.busy, one.foreign, one.free) == (1, 0, 2)
+
+
+async def test_it_may_come_back_without_slots_or_with_them(autojump_clock: object) -> None:
+    upstream = Talker(slots=2)
+    async with watched(upstream) as one:
+        held = lease(one)
+        upstream.working |= {held.slot.number, 1}
+        await trio.sleep(2 * INTERVAL)
+        assert one.foreign == 1
+        held.release()
+        upstream.has_slots = False
+        upstream.die()
+        one.record_failure(gone())
+        upstream.back()
+        await until_up(one)
+        await trio.sleep(2 * INTERVAL)
+        assert uses(one) == ["free", "free"]
+        upstream.die()
+        one.record_failure(gone())
+        upstream.has_slots = True
+        upstream.back()
+        await until_up(one)
+        held = lease(one)
+        upstream.working |= {0, 1}
+        await trio.sleep(2 * INTERVAL)
+        assert one.foreign == 1
+
+
+async def test_it_comes_back_with_fewer_slots(autojump_clock: object) -> None:
+    upstream = Talker(slots=3)
+    async with watched(upstream) as one:
+        held = [lease(one) for _ in range(3)]
+        upstream.die()
+        one.record_failure(gone())
+        for each in held:
+            each.sent()
+            each.release()
+        upstream.back(slots=1)
+        await until_up(one)
+        await trio.sleep(2 * INTERVAL)
+        assert uses(one) == ["free"]
+
+
+# -- how it does ------------------------------------------------------------------------------
+
+
+async def test_an_upstream_that_went_is_noticed_without_work(autojump_clock: object) -> None:
+    upstream = Talker()
+    async with watched(upstream) as one:
+        upstream.die(gone("connection refused"))
+        await trio.sleep(2 * INTERVAL)
+        assert (one.state, one.reason, one.up) == ("down", "connection refused", False)
+        upstream.back()
+        await until_up(one)
+        assert (one.reason, upstream.probes) == ("", 1)
+
+
+async def test_one_that_is_back_must_make_a_token(autojump_clock: object) -> None:
+    """It says that it is well: that is not believed."""
+    upstream = Talker()
+    async with watched(upstream) as one:
+        one.record_failure(gone())
+        assert (one.state, one.failures) == ("down", 1)
+        upstream.mute = True
+        for _ in range(100):
+            await trio.sleep(1)
+            assert one.state in ("down", "probing")
+        assert upstream.probes >= 2
+        assert "no token within 20 s" in one.reason
+        upstream.mute = False
+        await until_up(one)
+        assert one.up
+
+
+async def test_it_must_make_one_also_where_all_its_slots_were_broken_off(
+    autojump_clock: object,
+) -> None:
+    upstream = Talker(slots=1)
+    async with watched(upstream) as one:
+        held = lease(one)
+        held.sent()
+        one.record_failure(gone())
+        held.release()
+        upstream.mute = upstream.lingers = True
+        for _ in range(60):
+            await trio.sleep(1)
+            assert one.state in ("down", "probing")
+        assert uses(one) == ["releasing"]  # the first probe was broken off, and works on there
+        upstream.mute = upstream.lingers = False
+        upstream.finish()
+        await until_up(one)
+        assert upstream.probes >= 2
+        assert upstream.collisions == 0
+
+
+@pytest.mark.parametrize("code", [ErrorCode.UPSTREAM_UNAVAILABLE, ErrorCode.UPSTREAM_STALLED])
+async def test_one_failure_without_doubt_is_enough(autojump_clock: object, code: str) -> None:
+    async with watched(Talker()) as one:
+        one.record_failure(request_error(code, "no"))
+        assert one.state == "down"
+
+
+async def test_errors_are_believed_after_some_in_a_row(autojump_clock: object) -> None:
+    upstream = Talker(slots=1)
+    async with watched(upstream) as one:
+        for _ in range(2):
+            one.record_failure(broken())
+            one.record_failure(broken())
+            assert one.state == "up"
+            held = lease(one)
+            held.sent()
+            held.done("", None)  # an answer between them
+            held.release()
+        one.record_failure(broken())
+        one.record_failure(broken())
+        one.record_failure(broken("out of memory"))
+        assert (one.state, one.reason, one.failures) == ("down", "answers with errors", 7)
+        await until_up(one)
+
+
+async def test_an_answer_that_goes_on_shows_that_it_is_well(autojump_clock: object) -> None:
+    async with watched(Talker()) as one:
+        held = lease(one)
+        one.record_failure(gone())
+        assert one.state == "down"
+        held.done("", None)
+        assert one.state == "up"
+
+
+class Reader:
+    """Whoever uses a lease: reads until it is cut.
+
+    Attributes:
+        progress: returns when a token came last.
+        cut: when it was cut, on trio's clock.
+        error: with which.
+    """
+
+    def __init__(self, lease: Lease, nursery: trio.Nursery) -> None:
+        self.progress: Callable[[], float] = lambda: 0.0
+        self.cut: float | None = None
+        self.error: RequestError | None = None
+        nursery.start_soon(self._run, lease)
+
+    async def _run(self, lease: Lease) -> None:
+        try:
+            with lease.use(lambda: self.progress()):
+                await trio.sleep_forever()
+        except UpstreamStalled as error:
+            self.cut, self.error = trio.current_time(), error
+
+
+async def test_one_that_says_nothing_at_all_is_given_up_with_its_streams(
+    autojump_clock: object,
+) -> None:
+    upstream = Talker(slots=2)
+    async with watched(upstream) as one, trio.open_nursery() as nursery:
+        still, going = Reader(lease(one), nursery), Reader(lease(one), nursery)
+        going.progress = trio.current_time
+        await trio.sleep(0.01)
+        upstream.silent = True
+        start = trio.current_time()
+        await trio.sleep(60)
+        assert still.cut is not None
+        assert SILENCE <= still.cut - start <= SILENCE + TIMEOUT + INTERVAL + 1
+        assert still.error is not None
+        assert "nothing for" in still.error.message
+        # A stream whose tokens come is not cut, and when they come no more it is.
+        assert going.cut is None
+        last = trio.current_time()
+        going.progress = lambda: last
+        await trio.sleep(60)
+        assert going.cut is not None
+        assert one.state in ("down", "probing")
+
+
+async def test_a_hiccup_cuts_nothing(autojump_clock: object) -> None:
+    upstream = Talker()
+    async with watched(upstream) as one, trio.open_nursery() as nursery:
+        reader = Reader(lease(one), nursery)
+        for _ in range(5):
+            upstream.silent = True
+            await trio.sleep(TIMEOUT)
+            upstream.silent = False
+            await trio.sleep(2 * INTERVAL + TIMEOUT)
+        assert reader.cut is None
+        assert one.state == "up"
+        nursery.cancel_scope.cancel()
+
+
+async def test_a_stream_that_stands_still_ends_with_its_upstream(autojump_clock: object) -> None:
+    """As behind a cable that was pulled: nobody says that the stream is over."""
+    upstream = Talker()
+    async with watched(upstream) as one, trio.open_nursery() as nursery:
+        held = lease(one)
+        held.sent()
+        reader = Reader(held, nursery)
+        upstream.away = gone("no route to host")
+        await trio.sleep(SILENCE + 3 * INTERVAL + 15)
+        assert reader.cut is not None
+        assert one.state in ("down", "probing")
+
+
+async def test_a_bug_in_the_watch_ends_nothing(
+    autojump_clock: object, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    upstream = Talker()
+
+    async def bug() -> None:
+        raise ZeroDivisionError
+
+    # Captured: to format a traceback with its local variables takes long.
+    with structlog.testing.capture_logs() as logs:
+        async with watched(upstream) as one:
+            with monkeypatch.context() as patch:
+                patch.setattr(upstream, "check", bug)
+                await trio.sleep(5)
+                assert (one.state, one.reason) == ("down", "could not be watched")
+            await until_up(one)
+    assert "watch_failed" in {one["event"] for one in logs}
+
+
+async def test_one_that_is_expected_back_is_probed_without_a_pause(
+    autojump_clock: object,
+) -> None:
+    upstream = Talker()
+    async with watched(upstream) as one:
+        upstream.die()
+        await trio.sleep(120)
+        upstream.back()
+        one.expect_back()
+        await trio.sleep(0.01)
+        assert one.state == "up"
+
+
+# -- what it is -------------------------------------------------------------------------------
+
+
+async def test_a_process_that_is_gone_holds_nothing(autojump_clock: object) -> None:
+    text = "x" * BLOCK
+    async with watched(Talker(slots=2)) as one:
+        held = lease(one)
+        held.done(text, None)
+        held.release()
+        assert one.table.best(chain_of(text)) == (held.slot, 1)
+        one.record_failure(gone())
+        await trio.sleep(0.75 * INTERVAL)  # it is looked at before that would be due
+        assert one.state == "up"
+        assert one.table.best(chain_of(text))[1] == 0  # type: ignore[index]
+
+
+async def test_a_slot_that_was_probed_holds_the_probe(autojump_clock: object) -> None:
+    text = "x" * BLOCK
+    others: list[str] = []
+    async with watched(Talker(slots=1), sign=lambda: bool(others)) as one:
+        held = lease(one)
+        held.done(text, None)
+        held.release()
+        others.append("another model")
+        await trio.sleep(2 * INTERVAL)
+        assert one.signature
+        assert one.table.best(chain_of(text)) == (held.slot, 0)
+
+
+async def test_it_is_called_what_it_was_called_while_it_is_not_there(
+    autojump_clock: object,
+) -> None:
+    upstream = Talker(model="llama")
+    async with watched(upstream) as one:
+        upstream.die()
+        one.record_failure(gone())
+        assert upstream.properties is None
+        assert one.model == "llama"
+    async with watched(Talker(), model="mine") as one:
+        assert one.model == "mine"
+
+
+async def test_what_embeds_only_is_not_asked_for_tokens(autojump_clock: object) -> None:
+    upstream = Talker()
+    upstream.fails = broken("it completes nothing")
+    roles = frozenset({"embeddings"})
+    async with watched(upstream, sign=lambda: True, roles=roles) as one:
+        one.record_failure(gone())
+        await until_up(one)
+        assert upstream.probes == 0
+
+
+async def test_another_model_is_another_group(autojump_clock: object) -> None:
+    upstream = Talker()
+    async with watched(upstream, sign=lambda: True) as one:
+        await trio.sleep(2 * INTERVAL)
+        one.model_key = "model-1"
+        upstream.die()
+        one.record_failure(gone())
+        upstream.back()
+        await until_up(one)
+        assert one.model_key == "model-1"
+        upstream.die()
+        one.record_failure(gone())
+        upstream.logprobs = {n + 700: -1.0 for n in range(20)}
+        upstream.back()
+        await until_up(one)
+        assert one.model_key == ""
+
+
+async def test_one_that_was_started_for_embeddings_only_is_used_for_those(
+    autojump_clock: object,
+) -> None:
+    upstream = Talker()
+    upstream.refuses = Unsupported("it completes nothing")
+    async with watched(upstream, sign=lambda: True) as one:
+        await trio.sleep(3)
+        assert (one.state, one.roles) == ("up", frozenset({EMBEDDINGS}))
+        assert one.free == len(one.table)
+        assert one.meets(Requirement(one.model_key, EMBEDDINGS))
+        assert not one.meets(Requirement(one.model_key))
+        upstream.die()
+        await trio.sleep(3)
+        upstream.refuses = None
+        upstream.back()
+        await until_up(one)
+        assert one.roles == {COMPLETIONS, EMBEDDINGS}

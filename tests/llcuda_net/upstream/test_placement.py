@@ -1,0 +1,113 @@
+"""Which backend and slot a request gets, of those that are free."""
+
+from __future__ import annotations
+
+import math
+
+from llcuda_net.upstream.backend import Lease
+from llcuda_net.upstream.interface import Requirement
+from llcuda_net.upstream.placement import SLACK
+from llcuda_net.upstream.pool import Pool
+from llcuda_net.upstream.prefix_cache import BLOCK
+from llcuda_net.upstream.slots import Use
+from tests.support.upstream.pools import answered, name_of, place, pool_of
+from tests.support.upstream.scripted_upstream import Talker, backend, backends
+
+CHAT = "x" * 4 * BLOCK
+
+
+# -- places -----------------------------------------------------------------------------------
+
+
+async def test_work_is_shared_by_free_slots() -> None:
+    pool = await pool_of(Talker(slots=2), Talker(slots=4))
+    places = [name_of(place(pool)) for _ in range(7)]
+    assert (places.count("a"), places.count("b"), places[-1]) == (2, 4, "")
+    assert set(places[:2]) == {"a", "b"}
+
+
+async def test_a_weight_is_a_greater_share() -> None:
+    heavy, light = backends(Talker(slots=6), Talker(slots=6), model="m")
+    heavy.spec = backend(Talker(), "a", model="m", weight=3.0).spec
+    pool = Pool([light, heavy])
+    await pool.prepare()
+    places = [name_of(place(pool)) for _ in range(6)]
+    assert places.count("a") >= 4
+
+
+async def test_only_what_is_up_and_able_gets_work() -> None:
+    pool = await pool_of(Talker(), Talker(), Talker())
+    a, b, c = pool.backends
+    for one in pool.backends:
+        one.watched = True
+    a.breaker.trip("gone")
+    b.draining = True
+    model_key = pool.key_of(None)
+    assert {name_of(place(pool)) for _ in range(3)} == {"c", ""}
+    assert place(pool, Requirement(model_key, only="a")) is None
+    assert place(pool, Requirement("another")) is None
+    assert place(pool, Requirement(model_key, role="none")) is None
+    assert c.busy == 2
+
+
+async def test_those_that_failed_at_it_are_avoided_while_there_are_others() -> None:
+    pool = await pool_of(Talker(slots=4), Talker(slots=1))
+    model_key = pool.key_of(None)
+    requirement = Requirement(model_key, avoid=frozenset("a"))
+    assert name_of(place(pool, requirement)) == "b"
+    assert place(pool, requirement) is None  # there is one: it is waited for
+    assert pool.can_serve(requirement)
+    b = pool.backends[1]
+    b.watched = True
+    b.breaker.trip("gone")
+    # The only one that is there is better than none.
+    assert name_of(place(pool, requirement)) == "a"
+
+
+# -- prefixes ---------------------------------------------------------------------------------
+
+
+async def test_a_conversation_stays_where_it_began() -> None:
+    pool = await pool_of(Talker(slots=4), Talker(slots=4))
+    leases = [place(pool) for _ in range(5)]
+    for n, one in enumerate(leases):
+        assert one is not None
+        answered(one, f"{n}" * 4 * BLOCK)
+    for n, one in enumerate(leases):
+        assert one is not None
+        again = place(pool, text=f"{n}" * 4 * BLOCK + " and then?")
+        assert again is not None
+        assert again.slot is one.slot
+        again.release()
+
+
+async def test_not_where_its_upstream_has_more_than_its_share() -> None:
+    pool = await pool_of(Talker(slots=8), Talker(slots=8))
+    a, b = pool.backends
+    first = place(pool)
+    assert first is not None
+    answered(first, CHAT)
+    assert first.backend is a
+    # a has two to do, and b nothing: of three the share is 1.5, and 2 with slack.
+    for _ in range(2):
+        Lease(a, next(s for s in a.table if s.use is Use.FREE and not s.chain), Requirement(""))
+    assert math.ceil(SLACK * 3 / 2) == 2
+    assert name_of(place(pool, text=CHAT)) == "b"
+    for _ in range(2):
+        Lease(b, next(s for s in b.table if s.use is Use.FREE), Requirement(""))
+    assert name_of(place(pool, text=CHAT)) == "a"
+
+
+async def test_not_where_the_cache_is_worth_nothing() -> None:
+    pool = await pool_of(Talker(slots=8), Talker(slots=8))
+    a = pool.backends[0]
+    for _ in range(10):
+        lease = Lease(a, next(iter(a.table)), Requirement(""), 4)
+        answered(lease, CHAT, cached=0)
+    assert not a.hit_rate.trusted()
+    Lease(a, list(a.table)[7], Requirement(""))  # so b is freer
+    assert name_of(place(pool, text=CHAT)) == "b"
+    for _ in range(10):
+        lease = Lease(a, next(iter(a.table)), Requirement(""), 4)
+        answered(lease, CHAT, cached=4 * BLOCK // 4)
+    assert name_of(place(pool, text=CHAT)) == "a"

@@ -1,0 +1,92 @@
+"""The documentation names files, links, packages and states that exist."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from llcuda_net.generation.generation import TRANSITIONS, State
+from tests.test_layout import ORDER
+
+ROOT = Path(__file__).resolve().parent.parent
+#: The changelog is left out: it names files that are gone.
+DOCS = [
+    *(ROOT / "README.md", ROOT / "protocol/SPEC.md", ROOT / "protocol/vectors/README.md"),
+    *(ROOT / "kernels/README.md", ROOT / "deploy/README.md"),
+    *sorted((ROOT / "docs").rglob("*.md")),
+]
+#: Where a path in the documentation may begin.
+STARTS = (
+    *("", "llcuda_net/", "protocol/llcuda_protocol/", "kernels/llcuda_kernels/"),
+    *("tests/", "tests/llcuda_net/"),
+)
+SOURCES = [
+    path.relative_to(ROOT).as_posix()
+    for folder in ("llcuda_net", "protocol", "kernels", "tests", "tools", "examples")
+    for path in (ROOT / folder).rglob("*.py")
+]
+
+
+def outside_code(text: str) -> str:
+    """Markdown without its blocks of code."""
+    return re.sub(r"^```.*?^```$", "", text, flags=re.MULTILINE | re.DOTALL)
+
+
+def anchors(path: Path) -> set[str]:
+    """What may follow `#` in a link to this page."""
+    headings = re.findall(
+        r"^#+ (.+)$", outside_code(path.read_text(encoding="utf-8")), re.MULTILINE
+    )
+    return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+def test_python_files_that_are_named_exist() -> None:
+    """Below one of STARTS, or, where that finds none, as the end of exactly one path."""
+    wrong = []
+    for page in DOCS:
+        text = page.read_text(encoding="utf-8")
+        for name in sorted(set(re.findall(r"(?<![\w/.-])[\w.][\w./-]*\.py\b", text))):
+            ends = [path for path in SOURCES if path.endswith(f"/{name}")]
+            if not any(start + name in SOURCES for start in STARTS) and len(ends) != 1:
+                found = ", ".join(ends) or "no file"
+                wrong.append(f"{page.relative_to(ROOT)}: {name} is {found}")
+    assert not wrong, "\n".join(wrong)
+
+
+def test_relative_links_lead_somewhere() -> None:
+    wrong = []
+    for page in [*DOCS, ROOT / "CHANGELOG.md"]:
+        text = outside_code(page.read_text(encoding="utf-8"))
+        for link in re.findall(r"\]\(([^)\s]+)\)", text):
+            if re.match(r"[a-z]+:", link):
+                continue
+            name, _, anchor = link.partition("#")
+            target = (page.parent / name).resolve() if name else page
+            if not target.exists() or (anchor and anchor not in anchors(target)):
+                wrong.append(f"{page.relative_to(ROOT)}: {link}")
+    assert not wrong, "\n".join(wrong)
+
+
+def block_after(text: str, words: str) -> str:
+    """The first block of code after these words."""
+    found = re.search(r"```\n(.*?)\n```", text[text.index(words) :], re.DOTALL)
+    assert found
+    return found[1]
+
+
+def test_the_states_of_a_generation_are_those_of_the_table() -> None:
+    text = (ROOT / "docs/architecture.md").read_text(encoding="utf-8")
+    following = {state: [s for s in State if s in TRANSITIONS[state]] for state in State}
+    lines = [f"{state} --> {', '.join(names)}" for state, names in following.items() if names]
+    assert block_after(text, "The states of a generation").splitlines() == lines
+
+
+def test_the_packages_are_those_of_the_order_of_imports() -> None:
+    text = (ROOT / "docs/architecture.md").read_text(encoding="utf-8")
+    rows = [set(row) for row in ORDER]
+    names = set().union(*rows)
+    lines = block_after(text, "imports form no circle").splitlines()
+    assert [set(line[:31].split()) for line in reversed(lines)] == rows
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    for name in names - {"data"}:
+        assert f"[`{name}/`](llcuda_net/{name})" in readme or f"`{name}.py`" in readme, name
