@@ -1,4 +1,4 @@
-"""Hold a conversation of several questions: each goes out with what was said before.
+"""Hold a conversation of several questions: each is sent with the conversation so far.
 
     python examples/chat.py [HOST:PORT]
 

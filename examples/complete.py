@@ -1,4 +1,4 @@
-"""Have a text continued, and take the whole answer at once.
+"""Continue a text, and take the whole answer at once.
 
     python examples/complete.py [HOST:PORT]
 
@@ -20,8 +20,10 @@ async def main(server: str) -> None:
     async with llcuda_net.connect(server) as client:
         try:
             result = await client.complete(raw="A slot is", n_predict=24, temperature=0, seed=1)
+        except llcuda_net.Overloaded as error:
+            sys.exit(f"the server is busy: {error}; try again in {error.retry_after or 1:g} s")
         except llcuda_net.RequestError as error:
-            sys.exit(f"the server said no: {error} ({error.code})")
+            sys.exit(f"the server refused: {error} ({error.code})")
         print(f"A slot is{result.text}")
         print(f"ended by {result.reason}, generation {result.id}, model {result.model}")
 

@@ -1,4 +1,4 @@
-"""Ask many questions at once over one connection.
+"""Send many questions at once over one connection.
 
     python examples/parallel.py [HOST:PORT]
 

@@ -1,4 +1,4 @@
-"""Print an answer as it is made.
+"""Print an answer as it is generated.
 
     python examples/stream.py [HOST:PORT]
 

@@ -205,14 +205,20 @@ def test_help_imports_nothing_heavy(command: str, heavy: set[str]) -> None:
     assert not heavy & set(done.stdout.split())
 
 
-def test_only_the_live_screen_imports_textual() -> None:
-    found = {
-        module
-        for module, path in _modules(ROOT / "llcuda_net", "llcuda_net")
-        for name in _imports(path, module)
-        if name.split(".")[0] in {"textual", "rich"}
-    }
-    assert found == {"llcuda_net.cli.top.app"}
+def test_only_what_prints_imports_rich_and_only_the_live_screen_textual() -> None:
+    found: dict[str, set[str]] = {"textual": set(), "rich": set()}
+    at_once = set()
+    for module, path in _modules(ROOT / "llcuda_net", "llcuda_net"):
+        for name in _imports(path, module):
+            if (package := name.split(".")[0]) in found:
+                found[package].add(module)
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        for node in tree.body:
+            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("rich"):
+                at_once.add(module)
+    assert found["textual"] == at_once == {"llcuda_net.cli.top.app"}
+    printing = {"llcuda_net.cli.progress", "llcuda_net.cli.tables", "llcuda_net.cli.top.app"}
+    assert found["rich"] == printing
 
 
 def test_the_server_itself_needs_no_engine_and_no_numba() -> None:

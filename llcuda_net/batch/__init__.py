@@ -1,9 +1,13 @@
 """Batches: prompts from a file, results to a file, over one rank or many, resumable at any point.
 
-lines      the input: what each line asks, and the key by which it is known
-output     the results: in order or as they come; what is there already
-hand_out   rank 0: who gets which line next, and what becomes of what came back
-rank       every rank: a server, and so many requests on it at once
-report     what it came to
-job        all of it together
+It imports `upstream`, `client` and what is below them; `bench` builds upon it.
+
+record, histogram   what is known of one request, and the times of many
+targets             the servers that are asked
+post_process        work of the kernels on finished answers
+input, output       lines to ask, each with its key; results, in order or as they come
+mpi                 messages between ranks, or one rank alone
+distributor         rank 0: which rank gets which line next
+rank                every rank: a server, and some requests on it at once
+job, report         all of it together, and what it came to
 """

@@ -1,13 +1,13 @@
-"""Rank 0's part: who gets which line next, and what becomes of what came back.
+"""Rank 0's part: which rank gets which line next, and what becomes of what came back.
 
-A line is in one of these places, and moves only forward, but for one way back:
+A line is in one of these places. It moves forward only, with one way back:
 
     input ──▶ with a rank ──▶ written
       ▲           │
       └─ later ◀──┘   it failed and may be tried again, or its rank lost its server
 
-Ranks ask for lines as they come free; nothing is given out ahead of that, so a slow rank holds up
-only what it has.
+A rank gets a line when it is free, and none ahead of that, so a slow rank delays only the lines
+that it has.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _NOT_ITS_FAULT = ("overloaded", "shutting_down")
 
 
 class WorkQueue:
-    """All lines of a job, and who has them.
+    """All lines of a job, and the rank that has each.
 
     Args:
         lines: of the input, in order.
@@ -43,7 +43,6 @@ class WorkQueue:
 
     def __init__(self, lines: Iterator[Line], output: Output, *, retries: int) -> None:
         self.done = self.failed = self.skipped = 0
-        self.passing = 0  # errors that may pass: the same command tries them again
         self.problems: list[str] = []
         self._lines = lines
         self._ended = False
@@ -52,6 +51,12 @@ class WorkQueue:
         self._later: list[tuple[float, int, Line]] = []
         self._out: dict[int, tuple[int, Line]] = {}
         self._tries: dict[int, int] = {}
+
+    def __repr__(self) -> str:
+        return (
+            f"<WorkQueue {self.done} done, {self.failed} of them failed, {self.out} out,"
+            f" {len(self._later)} later, {'at' if self._ended else 'before'} the input's end>"
+        )
 
     @property
     def over(self) -> bool:
@@ -62,10 +67,6 @@ class WorkQueue:
     def out(self) -> int:
         """Lines that are with ranks."""
         return len(self._out)
-
-    def next_at(self) -> float | None:
-        """When the first line that waits for another try is due; None if none waits."""
-        return self._later[0][0] if self._later else None
 
     def take(self, rank: int, now: float) -> Line | None:
         """A line for a rank; None if there is none just now.
@@ -129,7 +130,7 @@ class WorkQueue:
         self._fail(line, error["code"], error["message"], retry=error["retry"])
 
     def give_back(self, rank: int, now: float) -> int:
-        """A rank cannot go on: what it had is given to others; how many lines that were."""
+        """Take the lines of a rank that cannot go on, for others; returns how many."""
         lost = [line for owner, line in self._out.values() if owner == rank]
         for line in lost:
             del self._out[line.number]
@@ -148,6 +149,5 @@ class WorkQueue:
         self._output.add(line.number, line.key, result)
         self.done += 1
         self.failed += 1
-        self.passing += retry
         if len(self.problems) < 100:
             self.problems.append(f"line {line.number}: {message} ({code})")

@@ -1,4 +1,4 @@
-"""The input: one JSON value a line, each a request with a key of its own."""
+"""The input: one JSON value per line, each a request with a key of its own."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ _OWN = ("prompt", "raw", "messages", "system", "id", "params")
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """What one line of the input asks.
+    """The request of one line of the input.
 
     Attributes:
-        number: of the line, from 1.
+        number: the line's, from 1.
         key: by number, content and parameters: the same for the same line of the same job, always.
         raw: text or token ids, to be continued as they are; or None, and
         messages: a chat.
@@ -75,8 +75,8 @@ def count(path: Path) -> int:
 
 
 def _line(number: int, data: bytes, params: dict[str, Any], job: str) -> Line:
-    told = json.dumps([job, number, params], sort_keys=True).encode()
-    key = hashlib.sha256(told + b"\0" + data).hexdigest()[:48]
+    context = json.dumps([job, number, params], sort_keys=True).encode()
+    key = hashlib.sha256(context + b"\0" + data).hexdigest()[:48]
     try:
         found = json.loads(data.decode("utf-8"))
     except UnicodeDecodeError:

@@ -13,6 +13,9 @@ from llcuda_net.batch.distributor import WorkQueue
 from llcuda_net.batch.mpi import LONGEST_POLL, POLL, Communicator
 from llcuda_net.batch.rank import FROM_ZERO, TO_ZERO, Rank, Tally, merge
 
+#: Seconds between two calls of `progress`.
+_PROGRESS = 0.2
+
 
 @dataclass(slots=True)
 class Done:
@@ -23,8 +26,8 @@ class Done:
         tally: of all ranks together.
         capacity: requests that could be under way at once, on all ranks.
         notes: what happened to ranks, one line each.
-        without: ranks that have no server any more.
-        stranded: lines were left, since no rank has one.
+        without: ranks that lost their server for good.
+        stranded: lines were left, since no rank has a server.
     """
 
     seconds: float
@@ -39,15 +42,15 @@ async def run(
     communicator: Communicator,
     rank: Rank,
     inflight: int,
-    hand_out: WorkQueue | None,
+    queue: WorkQueue | None,
     progress: Callable[[WorkQueue], None],
     note: Callable[[str], None],
 ) -> Done | None:
-    """Work, and on rank 0 hand out the work.
+    """Work, and on rank 0 distribute the work.
 
     Args:
-        hand_out: on rank 0; None on the others.
-        progress: called on rank 0 now and then.
+        queue: on rank 0; None on the others.
+        progress: called on rank 0 some times per second.
         note: called on rank 0 with one line when a rank loses its server, or finds it again.
 
     Returns:
@@ -57,7 +60,7 @@ async def run(
         ConfigError: on rank 0: the output is another job's, or cannot be written.
     """
     begin = time.monotonic()
-    director = None if hand_out is None else _Director(communicator, hand_out, progress, note)
+    director = None if queue is None else _Director(communicator, queue, progress, note)
     raised: list[Exception] = []
     async with trio.open_nursery() as nursery:
         nursery.start_soon(rank.run)
@@ -84,12 +87,12 @@ async def run(
 
 
 class _Director:
-    """Rank 0's conversation with all ranks, its own among them."""
+    """Rank 0's messages to and from all ranks, its own among them."""
 
     def __init__(
         self,
         communicator: Communicator,
-        hand_out: WorkQueue,
+        queue: WorkQueue,
         progress: Callable[[WorkQueue], None],
         note: Callable[[str], None],
     ) -> None:
@@ -97,58 +100,61 @@ class _Director:
         self.gone: set[int] = set()
         self.stranded = False
         self._communicator = communicator
-        self._hand_out = hand_out
+        self._queue = queue
         self._progress = progress
         self._note = note
         self._free = dict.fromkeys(range(communicator.size), 0)
         self._most = dict.fromkeys(range(communicator.size), 0)
         self._down: set[int] = set()
+        self._next_progress = 0.0
 
     async def run(self) -> None:
-        """Until every line is written, or no rank is left that could ask one."""
+        """Run until every line is written, or no rank is left that could ask one."""
         pause = POLL
         while True:
             self._communicator.look()
-            heard = False
+            received = False
             while (found := self._communicator.take(TO_ZERO)) is not None:
-                self._hear(*found[1])
-                heard = True
+                self._handle(*found[1])
+                received = True
             given = self._give()
-            self._progress(self._hand_out)
-            if self._hand_out.over:
+            if trio.current_time() >= self._next_progress:
+                self._next_progress = trio.current_time() + _PROGRESS
+                self._progress(self._queue)
+            if self._queue.over:
                 break
             if len(self.gone) == self._communicator.size:
                 self.stranded = True
                 break
-            pause = POLL if heard or given else min(LONGEST_POLL, pause * 1.5)
+            pause = POLL if received or given else min(LONGEST_POLL, pause * 1.5)
             await trio.sleep(pause)
         self.dismiss()
 
     def dismiss(self) -> None:
-        """Tell every rank that there is no more."""
+        """Send every rank the end of the work."""
         for rank in range(self._communicator.size):
             self._communicator.send(rank, FROM_ZERO, None)
 
-    def _hear(self, rank: int, what: str, *rest: Any) -> None:
+    def _handle(self, rank: int, what: str, *rest: Any) -> None:
         now = trio.current_time()
         if what == "done":
-            self._hand_out.finished(rest[0])
+            self._queue.finished(rest[0])
             self._room(rank)
         elif what == "wrong":
-            self._hand_out.went_wrong(rest[0], rest[1], now)
+            self._queue.went_wrong(rest[0], rest[1], now)
             self._room(rank)
         elif what == "up":
             self._free[rank] = self._most[rank] = rest[0]
             if rank in self._down:
                 self._down.discard(rank)
-                self._tell(f"{self._name(rank)}the server is there again")
+                self._report(f"{self._name(rank)}the server is there again")
         else:
             why, final = rest
             self._free[rank] = 0
-            lost = self._hand_out.give_back(rank, now)
+            lost = self._queue.give_back(rank, now)
             if rank not in self._down or final:
                 more = f"; {lost} lines are asked again" if lost else ""
-                self._tell(f"{self._name(rank)}{why}{more}")
+                self._report(f"{self._name(rank)}{why}{more}")
             self._down.add(rank)
             if final:
                 self.gone.add(rank)
@@ -160,7 +166,7 @@ class _Director:
         """One of a rank's requests is over."""
         self._free[rank] = min(self._most[rank], self._free[rank] + 1)
 
-    def _tell(self, text: str) -> None:
+    def _report(self, text: str) -> None:
         self.notes.append(text)
         self._note(text)
 
@@ -172,7 +178,7 @@ class _Director:
             again = False
             for rank, free in self._free.items():
                 if free > 0 and rank not in self._down:
-                    line = self._hand_out.take(rank, trio.current_time())
+                    line = self._queue.take(rank, trio.current_time())
                     if line is None:
                         return given
                     self._free[rank] -= 1

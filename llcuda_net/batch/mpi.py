@@ -1,12 +1,11 @@
-"""Ranks that talk to each other: MPI without blocking in it, or one rank alone.
+"""Ranks that exchange messages: MPI without blocking in it, or one rank alone.
 
 A rank that waits inside an MPI call polls, and eats the core that another rank, or the model, would
 compute on. So every message here is sent and received by calls that return at once, and between
 two looks the task sleeps: `POLL` seconds at first, up to `LONGEST_POLL` while nothing comes.
 
-mpi4py is imported by `open_communicator` and nowhere else; without it, and without mpirun, there
-is one
-rank, and everything below works the same.
+Only `open_communicator` imports mpi4py. Without it, and without mpirun, there is one rank, and
+everything below works the same.
 """
 
 from __future__ import annotations
@@ -59,6 +58,10 @@ class Communicator:
         self._receiving: list[Any] = []
         self._boxes: dict[str, deque[tuple[int, Any]]] = {}
         self._round = 0
+
+    def __repr__(self) -> str:
+        waiting = sum(map(len, self._boxes.values()))
+        return f"<Communicator rank {self.rank} of {self.size}, {waiting} messages waiting>"
 
     # -- messages -------------------------------------------------------------------------------
 
@@ -210,7 +213,7 @@ class _Tagged:
 
 
 def expected_ranks() -> int:
-    """How many ranks the launcher says there are; 1 where none says so."""
+    """How many ranks there are by the launcher's variables; 1 without a launcher."""
     for name in _SIZES:
         value = os.environ.get(name, "")
         # Slurm sets its variable for everything in a job, also for what was not started by srun.
@@ -221,7 +224,7 @@ def expected_ranks() -> int:
 
 @contextmanager
 def open_communicator() -> Iterator[Communicator]:
-    """The world of this process, for the length of the block.
+    """The communicator of this process, for the length of the block.
 
     An exception that leaves the block, but for SystemExit, ends all ranks: the others would wait
     for this one for ever.

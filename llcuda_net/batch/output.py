@@ -1,4 +1,4 @@
-"""The results: one JSON object a line, written once each, whatever happens in between.
+"""The results: one JSON object per line, each written once, whatever happens in between.
 
 Every line is one write to a file opened for appending, so a kill leaves whole lines, but for the
 last one at worst, which is cut off when the job goes on. In order, a result that comes before its
@@ -24,8 +24,8 @@ class Output:
     """Where the results of a job go.
 
     Args:
-        path: the file; it is made, or gone on with.
-        ordered: in the input's order, not as they come.
+        path: the file; it is made, or continued.
+        ordered: in the input's order, not in the order of arrival.
 
     Attributes:
         known: the key of each line that has its result already, by number.
@@ -63,6 +63,12 @@ class Output:
             raise
 
     # -- what is there --------------------------------------------------------------------------
+
+    def __repr__(self) -> str:
+        state = "open" if self._file >= 0 else "closed"
+        return (
+            f"<Output {self.path} {state}, {len(self.known)} lines, {len(self._waiting)} waiting>"
+        )
 
     def _load(self) -> None:
         """Keep what is good, and lay the files out as they would be now."""
@@ -145,7 +151,7 @@ class Output:
             self._at += 1
 
     def close(self) -> None:
-        """Bring it to the disk; the file of what waited goes once nothing waits."""
+        """Flush to the disk and close; the file of waiting results is removed once none waits."""
         os.fdatasync(self._file)
         if self.ordered and not self._waiting:
             self._waiting_path.unlink(missing_ok=True)

@@ -10,15 +10,14 @@ import trio
 
 from llcuda_kernels import gpu, post, spin
 from llcuda_net.batch.record import Record
-from llcuda_net.batch.targets import Answer
-from llcuda_net.bench.load import After
+from llcuda_net.batch.targets.interface import Answer, PostProcess
 
-#: Numbers that the kernels work on where nothing else is asked for.
+#: Numbers that the kernels work on by default.
 SIZE = 65_536
 
 
-def prepare(spinning: int | None, rounds: int, posting: bool) -> tuple[After, str]:
-    """The work on each answer, with the words for what it is and where it runs.
+def prepare(spinning: int | None, rounds: int, posting: bool) -> tuple[PostProcess, str]:
+    """The work on each answer, and a description of it: which kernels, and where they run.
 
     Both kernels have run once before this returns, so that compiling them is not measured.
 
@@ -53,7 +52,7 @@ def prepare(spinning: int | None, rounds: int, posting: bool) -> tuple[After, st
 def choose_gpu(local_rank: int) -> None:
     """Give this process one GPU of the host, by its rank there; before any of it is used.
 
-    A choice made outside, by CUDA_VISIBLE_DEVICES, is shared out and not overruled.
+    A choice made by CUDA_VISIBLE_DEVICES is shared out, not overruled.
     """
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     if visible is not None:

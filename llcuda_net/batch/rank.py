@@ -1,7 +1,7 @@
-"""Every rank's part: a server, so many requests on it at once, and word to rank 0.
+"""Every rank's part: a server, some requests on it at once, and messages to rank 0.
 
 Messages to rank 0:  ("up", free) ("done", result) ("wrong", number, error) ("down", why, for good)
-Messages from it:    a line to ask, or None: there will be no more
+Messages from it:    a line to ask, or None at the end of the work
 """
 
 from __future__ import annotations
@@ -12,12 +12,13 @@ from typing import Any, Protocol
 
 import trio
 
+from llcuda_net.batch.histogram import Histogram
 from llcuda_net.batch.input import Line
 from llcuda_net.batch.mpi import Communicator
 from llcuda_net.batch.record import Record
-from llcuda_net.batch.targets import Direct, Gateway
-from llcuda_net.bench.histogram import Histogram
-from llcuda_net.bench.load import After
+from llcuda_net.batch.targets.gateway import GatewayTarget
+from llcuda_net.batch.targets.interface import PostProcess, Target
+from llcuda_net.batch.targets.llama import LlamaTarget
 from llcuda_net.errors import ConfigError, ConnectError, LlcudaError, RequestError
 from llcuda_protocol import ErrorCode
 
@@ -29,7 +30,7 @@ TO_ZERO, FROM_ZERO = "to zero", "from zero"
 class OpenTarget(Protocol):
     """Connects to the rank's server, anew each time it is called."""
 
-    def __call__(self) -> AbstractAsyncContextManager[Gateway | Direct]:
+    def __call__(self) -> AbstractAsyncContextManager[Target]:
         """The connection, for the length of a block."""
 
 
@@ -96,7 +97,7 @@ class Rank:
         *,
         inflight: int,
         patience: float,
-        after: After | None = None,
+        after: PostProcess | None = None,
     ) -> None:
         self.tally = Tally()
         self._communicator = communicator
@@ -106,13 +107,21 @@ class Rank:
         self._patience = patience
         self._after = after
         self._limit = trio.CapacityLimiter(inflight)
-        self._target: Gateway | Direct | None = None
+        self._target: Target | None = None
         self._asking: trio.Nursery | None = None  # of the requests on this connection
         self._broken = trio.Event()
         self._over = trio.Event()
 
+    def __repr__(self) -> str:
+        state = "connected" if self._target is not None else "not connected"
+        busy = self._limit.borrowed_tokens
+        return (
+            f"<Rank {self._communicator.rank} at {self._server}, {state},"
+            f" {busy} of {self._inflight} requests, {self.tally.answers} answers>"
+        )
+
     async def run(self) -> None:
-        """Work until rank 0 has no more."""
+        """Work until rank 0 sends the end."""
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._keep_connected)
             await self._listen()
@@ -125,11 +134,11 @@ class Rank:
             line: Line | None = (await self._communicator.receive(FROM_ZERO))[1]
             if line is None:
                 return
-            # Without a connection it is dropped: rank 0 hears "down", and takes it back.
+            # Without a connection the line is dropped: rank 0 gets "down", and takes it back.
             if self._asking is not None:
                 self._asking.start_soon(self._one, line)
 
-    def _say(self, *what: Any) -> None:
+    def _send(self, *what: Any) -> None:
         self._communicator.send(0, TO_ZERO, (self._communicator.rank, *what))
 
     async def _keep_connected(self) -> None:
@@ -148,13 +157,13 @@ class Rank:
             if self._over.is_set():
                 return
             final = trio.current_time() >= deadline
-            self._say("down", why, final)
+            self._send("down", why, final)
             if final:
                 return
             with trio.move_on_after(_PAUSE):
                 await self._over.wait()
 
-    async def _connected(self, target: Gateway | Direct) -> None:
+    async def _connected(self, target: Target) -> None:
         """Ask what comes until the connection breaks; nothing of it goes on after that."""
         self._broken = trio.Event()
         if self._over.is_set():  # while it connected: nobody will set this event
@@ -162,7 +171,7 @@ class Rank:
         async with trio.open_nursery() as nursery:
             self._target, self._asking = target, nursery
             # A few more than are asked at once: the next one is here when one ends.
-            self._say("up", self._inflight + max(1, self._inflight // 4))
+            self._send("up", self._inflight + max(1, self._inflight // 4))
             try:
                 await self._broken.wait()
             finally:
@@ -170,7 +179,7 @@ class Rank:
                 nursery.cancel_scope.cancel()
 
     async def _one(self, line: Line) -> None:
-        """Ask one line when it has its turn, and say how it went."""
+        """Ask one line when it has its turn, and send what came of it."""
         async with self._limit:
             await self._ask(line)
 
@@ -182,7 +191,7 @@ class Rank:
         more: dict[str, Any] = {}
         if line.messages is not None:
             more["messages"] = line.messages
-        if isinstance(target, Gateway):
+        if isinstance(target, GatewayTarget):
             # Its result outlives us: the same line, asked again, is this generation and no other.
             more |= {"key": line.key, "on_disconnect": "continue"}
         try:
@@ -194,10 +203,10 @@ class Rank:
                 **more,
             )
         except ConnectError:
-            self._broken.set()  # rank 0 hears of it, and takes the line back
+            self._broken.set()  # rank 0 gets "down", and takes the line back
             return
         except RequestError as error:
-            if isinstance(target, Direct) and error.code == ErrorCode.UPSTREAM_UNAVAILABLE:
+            if isinstance(target, LlamaTarget) and error.code == ErrorCode.UPSTREAM_UNAVAILABLE:
                 self._broken.set()
                 return
             self._wrong(line, error)
@@ -223,7 +232,7 @@ class Rank:
             "cached_tokens": record.cached_tokens,
             "completion_tokens": record.tokens,
         }
-        self._say(
+        self._send(
             "done",
             {
                 "line": line.number,
@@ -240,13 +249,13 @@ class Rank:
         )
 
     def _wrong(self, line: Line, error: RequestError) -> None:
-        told = {
+        found = {
             "code": str(error.code),
             "message": error.message,
             "retry": error.retry,
             "retry_after": error.retry_after,
         }
-        self._say("wrong", line.number, told)
+        self._send("wrong", line.number, found)
 
 
 def _passing(error: LlcudaError) -> bool:

@@ -16,24 +16,25 @@ class Outcome(StrEnum):
     REFUSED = "refused"  # the server said no: its queue was full, say
     FAILED = "failed"  # it broke on the way, or the server is not there
     TIMEOUT = "timeout"  # it took longer than --timeout allows
-    CUT = "cut"  # the measurement ended first: says nothing about the server
+    CUT = "cut"  # the measurement ended first: it says nothing about the server
 
 
 @dataclass(slots=True)
 class Record:
-    """One request. All times are seconds since the run's start.
+    """One request. All times are in seconds since the run's start.
 
     Attributes:
         number: its place in the schedule, which also chooses its prompt.
-        path: which way it took: "gateway" or "direct".
+        path: the way it took, "gateway" or "direct".
         intended: when it was meant to be sent; in a closed loop, when its worker was free.
         sent: when it was; nan if it never was.
         chunks: when each piece of the answer arrived.
         ended: when the answer was complete, or it was given up.
         tokens: completion tokens, as the server counted them.
+        counted: False where the server gave no count, and `tokens` is the number of pieces.
         warmup: it belongs to the time before the measurement.
         phases: milliseconds by phase, as the server reports them.
-        post: seconds of work done on the answer afterwards; None where none was asked for.
+        post: seconds of work done on the answer afterwards; None where there was none.
     """
 
     number: int
@@ -47,6 +48,7 @@ class Record:
     tokens: int = 0
     prompt_tokens: int = 0
     cached_tokens: int = 0
+    counted: bool = True
     warmup: bool = False
     phases: dict[str, float] = field(default_factory=dict)
     post: float | None = None

@@ -6,16 +6,17 @@ from typing import Any
 
 from llcuda_net.batch.distributor import WorkQueue
 from llcuda_net.batch.job import Done
-from llcuda_net.bench.histogram import Histogram
-from llcuda_net.bench.shown import number
-from llcuda_net.bench.summary import SHARES
+from llcuda_net.util.numbers import three_digits
 
 
-def document(hand_out: WorkQueue, done: Done, ranks: int, errors: int) -> dict[str, Any]:
-    """For JSON; `errors` lines had an error already, which will stay.
+def document(queue: WorkQueue, done: Done, ranks: int, errors: int) -> dict[str, Any]:
+    """For JSON.
 
-    `efficiency` is the share of the time for which requests were under way, of all that could have
-    been: of every rank's --inflight, from the job's start to its end.
+    `efficiency` is the share of the request slots in use: the time of all requests together,
+    divided by every rank's --inflight times the length of the job.
+
+    Args:
+        errors: lines that had an error before, which stays.
     """
     seconds = max(1e-9, done.seconds)
     return {
@@ -23,25 +24,20 @@ def document(hand_out: WorkQueue, done: Done, ranks: int, errors: int) -> dict[s
         "version": 1,
         "ranks": ranks,
         "seconds": round(done.seconds, 3),
-        "written": hand_out.done,
-        "failed": hand_out.failed,
-        "already_there": hand_out.skipped,
+        "written": queue.done,
+        "failed": queue.failed,
+        "already_there": queue.skipped,
         "errors_there": errors,
         "left": done.stranded,
         "tokens": done.tally.tokens,
         "tokens_per_s": round(done.tally.tokens / seconds, 3),
         "answers_per_s": round(done.tally.answers / seconds, 3),
         "efficiency": round(done.tally.busy / (seconds * done.capacity), 4),
-        "ttft_ms": _quantiles(done.tally.ttft),
-        "latency_ms": _quantiles(done.tally.latency),
+        "ttft_ms": done.tally.ttft.percentiles_ms(),
+        "latency_ms": done.tally.latency.percentiles_ms(),
         "notes": done.notes,
-        "problems": hand_out.problems,
+        "problems": queue.problems,
     }
-
-
-def _quantiles(histogram: Histogram) -> dict[str, float | None]:
-    found = {name: histogram.quantile(share) for name, share in SHARES.items()}
-    return {name: None if value is None else value * 1e3 for name, value in found.items()}
 
 
 def lines(found: dict[str, Any]) -> list[str]:
@@ -54,12 +50,13 @@ def lines(found: dict[str, Any]) -> list[str]:
         f"{found['written']:,} results written in {found['seconds']:.1f} s by {ranks}{already}",
     ]
     if found["tokens"]:
+        rate = three_digits(found["tokens_per_s"])
         out.append(
-            f"{found['tokens']:,} tokens: {number(found['tokens_per_s'])}/s by the wall clock;"
+            f"{found['tokens']:,} tokens: {rate}/s by the wall clock;"
             f" efficiency {found['efficiency']:.0%} (of all --inflight, the share in use)"
         )
     for name, title in (("ttft_ms", "first token"), ("latency_ms", "whole answer")):
-        known = [f"{key} {number(v)}" for key, v in found[name].items() if v is not None]
+        known = [f"{key} {three_digits(v)}" for key, v in found[name].items() if v is not None]
         if known:
             out.append(f"{title}, ms: {', '.join(known)}")
     for problem in found["problems"][:10]:

@@ -1,12 +1,10 @@
-"""Measuring: schedules, load, records, histograms, statistics, fits, reports and comparisons.
+"""Measuring: what is sent and when, the figures of what came back, reports and comparisons.
 
-The order of the modules, each using those before it:
+It imports `batch` (records, targets, messages between ranks) and what is below it. The extra
+`bench` brings what it needs besides: scipy, matplotlib and Jinja2.
 
-    beta, statistics, histogram     what may be said of a sample
-    schedules, prompts             when to send what, fixed before the run
-    records, targets, load         sending it, and what came back
-    validity, summary              whether the run counts, and its figures
-    knee, scaling                  throughput against load, and against ranks
-    document, compare               JSON; old against new
-    shown, plots, page              for people: terminal, SVG, HTML
+workload      when to send what, fixed before the run; sending it; whether the run counts
+statistics    what a sample supports: estimates, fits, comparisons
+report        JSON, tables for terminals, plots and pages
+runs          the measurements themselves, and what they start
 """

@@ -120,7 +120,7 @@ class Terminated(BaseException):
 
 
 def end_on_sigterm() -> None:
-    """Have SIGTERM end the command as Ctrl-C does, rather than on the spot."""
+    """Make SIGTERM end the command as Ctrl-C does: everything opened is closed first."""
 
     def terminate(number: int, frame: FrameType | None) -> NoReturn:
         raise Terminated
@@ -149,7 +149,7 @@ def print_error(prog: str, message: str) -> None:
 
 
 def paint(text: str, code: str, stream: TextIO) -> str:
-    """Text in an SGR colour where the stream wants colour, else as it is."""
+    """Text in an SGR colour where the stream shows colours, else unchanged."""
     return f"\x1b[{code}m{text}\x1b[0m" if wants_colour(stream) else text
 
 
@@ -186,7 +186,7 @@ def decode(data: bytes, what: str) -> str:
 
 
 def check_text(text: str, what: str) -> str:
-    """The text, if it is no other encoding's bytes, which Python keeps as surrogates.
+    """The text, unless it holds bytes of another encoding, which Python keeps as surrogates.
 
     Raises:
         CommandError: it is.

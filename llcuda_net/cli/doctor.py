@@ -1,4 +1,4 @@
-"""`llcuda doctor`: what this machine has, and whether every kernel does what it says here."""
+"""`llcuda doctor`: what this machine has, and whether each kernel agrees with its reference."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from llcuda_net.cli.common import Exit, Parser, fail, paint, run_command
-from llcuda_net.util.terminal import is_clever
+from llcuda_net.cli.progress import StatusLine
 
 if TYPE_CHECKING:
     from llcuda_kernels.selfcheck import Outcome
 
 PROG = "llcuda doctor"
-#: What matters of what is installed, and what is only there where somebody wanted it.
+#: Packages that are always installed, and those of the extras.
 _PACKAGES = ("llcuda-net", "trio", "msgpack", "httpx", "apsw", "xllamacpp", "numpy", "numba")
 _OPTIONAL = ("numba-cuda", "cuda-toolkit", "cupy-cuda13x", "cupy-cuda12x", "mpi4py", "pyarrow")
 
@@ -47,7 +47,7 @@ def make_parser() -> Parser:
         "--backend", choices=("all", "cpu", "cuda"), default="all", help="what to check"
     )
     parser.add_argument("--seed", type=int, metavar="N", help="of the inputs (default: fresh)")
-    parser.add_argument("--json", action="store_true", help="one JSON object a line")
+    parser.add_argument("--json", action="store_true", help="one JSON object per line")
     return parser
 
 
@@ -81,7 +81,7 @@ def _run(argv: Sequence[str] | None) -> int:
 
 
 def machine() -> dict[str, Any]:
-    """What the machine has: of JSON's types."""
+    """What the machine has, in JSON's types."""
     from dataclasses import asdict
 
     import apsw
@@ -114,7 +114,7 @@ def _processor() -> str:
 
 
 def _memory() -> int | None:
-    """Bytes; None where the system does not say."""
+    """Bytes; None where the system does not report them."""
     try:
         return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     except (ValueError, OSError):
@@ -173,20 +173,14 @@ def _check(backend: str, seed: int | None, *, as_json: bool) -> int:
         where = {"cpu": "the CPU", "cuda": "the GPU"}[backend]
         print(f"\nkernels on {where}, each against its float64 reference:", flush=True)
     wrong = 0
-    for name in selfcheck.names():
-        _progress(f"  ...  {name}" if not as_json else "")
-        outcome = selfcheck.run(name, backend, seed)  # type: ignore[arg-type]
-        _progress("")
-        wrong += not outcome.passed
-        print(_json(outcome) if as_json else _line(outcome), flush=True)
+    with StatusLine(wanted=not as_json) as status:
+        for name in selfcheck.names():
+            status.show(f"  ...  {name}")
+            outcome = selfcheck.run(name, backend, seed)  # type: ignore[arg-type]
+            status.erase()
+            wrong += not outcome.passed
+            print(_json(outcome) if as_json else _line(outcome), flush=True)
     return wrong
-
-
-def _progress(text: str) -> None:
-    """What runs now, on a terminal; it is taken away by the next text."""
-    if is_clever(sys.stderr):
-        sys.stderr.write("\r\x1b[K" + text)
-        sys.stderr.flush()
 
 
 def _json(outcome: Outcome) -> str:

@@ -1,7 +1,6 @@
 """`llcuda`: the command that gathers the tools around the server.
 
-Each group of subcommands has a module of its own; it has `main(argv)`, and is
-imported only when it is asked for.
+Each group of subcommands has a module of its own with `main(argv)`, imported only when it runs.
 """
 
 from __future__ import annotations
@@ -19,7 +18,8 @@ _GROUPS = {
     "doctor": ("llcuda_net.cli.doctor", "what this machine has, and whether the kernels are right"),
     "batch": ("llcuda_net.cli.batch.batch", "answer every prompt of a file, without llcuda-server"),
     "infer": ("llcuda_net.cli.batch.infer", "answer one prompt, without llcuda-server"),
-    "top": ("llcuda_net.cli.top.command", "how a server is, live: slots, queue, upstreams"),
+    "bench": ("llcuda_net.cli.bench.command", "measure latency, throughput and scaling"),
+    "top": ("llcuda_net.cli.top.command", "the state of a server, live: slots, queue, upstreams"),
     "results": (
         "llcuda_net.cli.results.command",
         "list, search and export what was generated",
@@ -43,7 +43,7 @@ The server is llcuda-server; to ask it something, use llcuda-client.
 
 
 def make_parser() -> Parser:
-    """What answers --help, and whatever is no command."""
+    """The command line, for --help and for what is no command."""
     commands = "\n".join(f"  {name:<10} {text}" for name, (_, text) in _GROUPS.items())
     parser = Parser(
         prog=PROG,

@@ -1,4 +1,4 @@
-"""Running trio from a command: Ctrl-C and SIGTERM cancel it, and all is closed on the way."""
+"""Running trio from a command: Ctrl-C and SIGTERM cancel it, and everything is closed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The options that say where the server is, and the connection that they describe."""
+"""The options that name the server, and the connection that they describe."""
 
 from __future__ import annotations
 
@@ -6,11 +6,14 @@ import argparse
 import os
 from typing import TYPE_CHECKING
 
-from llcuda_net.cli.client.options import DEFAULT_SERVER
 from llcuda_net.cli.common import fail, read_token
 
 if TYPE_CHECKING:
     from llcuda_net import sync
+
+
+#: HOST:PORT where neither an option nor the environment names a server.
+DEFAULT_SERVER = "127.0.0.1:9000"
 
 
 def add(parser: argparse.ArgumentParser) -> None:
@@ -45,7 +48,7 @@ class Dialler:
         self._token = read_token(arguments.token_file)
 
     def __call__(self) -> sync.Client:
-        """A connection that is not made again by itself when it is lost.
+        """A connection that does not reconnect when it is lost.
 
         Raises:
             ConfigError: the address or the PEM file is wrong.

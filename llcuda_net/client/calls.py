@@ -1,4 +1,4 @@
-"""Requests whose answers are not text: vectors, hits, entries and the report."""
+"""Requests whose answers are not text: vectors, search results, lists and the status report."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from llcuda_net.errors import ConnectError
 
 
 async def embed(
-    line: ReconnectingConnection, texts: list[str], model: str | None
+    connection: ReconnectingConnection, texts: list[str], model: str | None
 ) -> list[list[float]]:
     """One vector for each text, in their order; see `Client.embed`."""
     if not texts:
@@ -26,38 +26,38 @@ async def embed(
     needs = {} if model is None else {"pool": "knows no models"}
     request = Request(partial(wire.Embed, input=texts, model=model), needs)
     vectors: list[list[float]] = []
-    channel = await line.open(request)
+    channel = await connection.open(request)
     try:
         while isinstance(frame := await channel.receive(), wire.Vectors):
-            # From `first` on: they come once more if the connection was lost between.
+            # From `first` on: after a lost connection they are sent again.
             vectors[frame.first :] = [_floats(vector) for vector in frame.vectors]
     finally:
         channel.close()
     if len(vectors) != len(texts):
-        raise ConnectError(f"{line.name} sent {len(vectors)} vectors for {len(texts)} texts")
+        raise ConnectError(f"{connection.name} sent {len(vectors)} vectors for {len(texts)} texts")
     return vectors
 
 
-async def search(line: ReconnectingConnection, text: str, k: int) -> list[Hit]:
+async def search(connection: ReconnectingConnection, text: str, k: int) -> list[Hit]:
     """The stored results nearest in meaning to a text; see `Client.search`."""
     request = Request(partial(wire.Search, text=text, k=k), {"search": "has no search"})
-    hits: list[Hit] = []
-    channel = await line.open(request)
+    results: list[Hit] = []
+    channel = await connection.open(request)
     try:
         while isinstance(frame := await channel.receive(), wire.Hits):
-            hits[frame.first :] = map(Hit.of, frame.hits)
+            results[frame.first :] = map(Hit.of, frame.hits)
     finally:
         channel.close()
-    return hits
+    return results
 
 
-async def listed(
-    line: ReconnectingConnection, limit: int, state: str | None, before: str | None
+async def list_generations(
+    connection: ReconnectingConnection, limit: int, state: str | None, before: str | None
 ) -> list[Entry]:
     """The newest generations, newest first; see `Client.list`."""
     make = partial(wire.ListGenerations, limit=limit, state=state, before=before)
     entries: list[Entry] = []
-    channel = await line.open(Request(make, {"list": "has no list of generations"}))
+    channel = await connection.open(Request(make, {"list": "has no list of generations"}))
     try:
         while isinstance(frame := await channel.receive(), wire.Listing):
             entries[frame.first :] = map(Entry.of, frame.entries)
@@ -66,15 +66,15 @@ async def listed(
     return entries
 
 
-async def report(line: ReconnectingConnection, request: Request) -> dict[str, Any]:
-    """How the server is; see `Client.status`."""
-    channel = await line.open(request)
+async def report(connection: ReconnectingConnection, request: Request) -> dict[str, Any]:
+    """The status report; see `Client.status`."""
+    channel = await connection.open(request)
     try:
-        told = await channel.receive()
+        frame = await channel.receive()
     finally:
         channel.close()
-    assert isinstance(told, wire.Report)  # the protocol allows nothing else there
-    return told.report
+    assert isinstance(frame, wire.Report)  # the protocol allows nothing else there
+    return frame.report
 
 
 def _floats(vector: bytes) -> list[float]:

@@ -22,7 +22,7 @@ from uuid import uuid4
 import trio
 
 import llcuda_protocol as wire
-from llcuda_net.client.calls import embed, listed, report, search
+from llcuda_net.client.calls import embed, list_generations, report, search
 from llcuda_net.client.dial import dial, tls_context
 from llcuda_net.client.reconnecting import ReconnectingConnection
 from llcuda_net.client.requests import WINDOW, Reading, Request, linger, urgency, what_to_send
@@ -34,7 +34,7 @@ from llcuda_protocol.kinds import MAX_HITS, MAX_LISTED
 
 #: Seconds to wait for a connection and the server's greeting.
 CONNECT_TIMEOUT = 10.0
-#: Seconds of silence after which the server is asked for a sign of life.
+#: Seconds of silence after which the server is pinged.
 KEEPALIVE = 20.0
 #: Seconds for which a connection that was lost is tried again.
 RECONNECT = 30.0
@@ -61,10 +61,10 @@ async def connect(
         server: HOST:PORT; an IPv6 address stands in brackets.
         tls: whether to use TLS, or an SSLContext to use as it is.
         tls_ca: PEM file with the certificates to trust in place of the system's; implies TLS.
-        token: the secret that the server wants, if it wants one.
+        token: the secret, for a server that requires one.
         timeout: seconds for connecting, TLS and the server's greeting together.
         keepalive: seconds of silence after which the server is pinged; after as many again
-            without a sign of life the connection counts as lost.
+            without a byte from it the connection counts as lost.
         reconnect: seconds for which a connection that was lost later is tried again, and the
             generations on it are resumed; 0: never.
         on_note: called with one line for a person when the connection is lost, is tried again, is
@@ -83,7 +83,7 @@ async def connect(
         transport = await dial(address, context)
     if transport is None:
         raise ConnectError(f"cannot connect to {address}: no answer within {timeout:g} s")
-    line = ReconnectingConnection(
+    connection = ReconnectingConnection(
         str(address),
         token=token,
         timeout=timeout,
@@ -93,8 +93,8 @@ async def connect(
         on_note=on_note,
     )
     left = max(0.0, started + timeout - trio.current_time())
-    async with line.run(transport, left):
-        yield Client(line)
+    async with connection.run(transport, left):
+        yield Client(connection)
 
 
 class Client:
@@ -102,11 +102,14 @@ class Client:
 
     Any number of tasks may use it at once: each request has its own stream on the connection, and
     waits when the server allows no more of them. When the connection is lost, requests under way
-    and new ones wait for the next one, for as long as `connect` was told to try.
+    and new ones wait for the next one, for at most `reconnect` seconds.
     """
 
-    def __init__(self, line: ReconnectingConnection) -> None:
-        self._line = line
+    def __init__(self, connection: ReconnectingConnection) -> None:
+        self._connection = connection
+
+    def __repr__(self) -> str:
+        return f"<Client over {self._connection!r}>"
 
     @classmethod
     @asynccontextmanager
@@ -136,7 +139,7 @@ class Client:
             ConnectError: there is no llcuda-server at the other end.
             RequestError: the server refused the connection.
         """
-        line = ReconnectingConnection(
+        connection = ReconnectingConnection(
             name,
             token=token,
             timeout=timeout,
@@ -145,13 +148,13 @@ class Client:
             redial=redial,
             on_note=on_note,
         )
-        async with line.run(transport, timeout):
-            yield cls(line)
+        async with connection.run(transport, timeout):
+            yield cls(connection)
 
     @property
     def features(self) -> frozenset[str]:
-        """The requests that the server said it serves: `generate`, `attach`, `embed`…"""
-        return self._line.features
+        """The requests that the server announced: `generate`, `attach`, `embed`…"""
+        return self._connection.features
 
     def generate(
         self,
@@ -190,34 +193,34 @@ class Client:
             key: names the request: the same key and request, from any client, is the same
                 generation, joined while it runs and read again when it is done. Without one a
                 random key sees to it that no loss of the connection can start it twice.
-            on_disconnect: what becomes of it when nobody reads it any more and nobody has said
-                why: "continue", "cancel", or the seconds that it goes on; None leaves it to the
-                server.
-            level: how much it shall survive: memory (nothing about it is stored), process, disk
-                or strict; None leaves it to the server.
+            on_disconnect: what happens when its last reader disconnects without a cancel or
+                detach: "continue", "cancel", or the seconds for which it goes on; None leaves it
+                to the server.
+            level: what it must survive: memory (nothing about it is stored), process, disk or
+                strict; None leaves it to the server.
             cache: an exact repeat (same model, prompt and parameters, with a fixed seed or
                 temperature 0) may be answered from what is stored; `Result.cached` says so.
-            durable: also tell how much of it no power cut can take away (`Durable` events,
+            durable: also report how many pieces a power cut can no longer lose (`Durable` events,
                 `Stream.durable`).
-            model: which of the server's models shall run it (`models()` tells them); None: the
-                server's default.
-            priority: "high", "normal" or "low": before which other requests it runs;
-                None: normal.
+            model: the name of the model that runs it, as `models()` lists it; None: the server's
+                default.
+            priority: "high", "normal" or "low": a higher class runs first; None: normal.
             deadline: seconds from now by which it must have begun to run; if it still waits then,
-                it fails with code `timeout`. None: no matter when it begins.
-            splices: also tell where it goes on on another upstream (`Spliced` events), if the
-                server can tell.
+                it fails with code `timeout`. None: it waits without limit.
+            splices: also report where another upstream continues it (`Spliced` events), if the
+                server reports that.
             params: sampling parameters by llama-server's names: `n_predict`, `temperature`,
                 `top_k`, `top_p`, `min_p`, `seed`, `stop`, `grammar`, `json_schema`, `n_probs`…
 
         Raises:
             TypeError: not exactly one of the three was given.
-            ValueError: `on_disconnect` or `priority` is another word.
+            ValueError: `on_disconnect` or `priority` is none of these.
             ConnectError: the connection is lost, before or while the stream is read, and could not
                 be made again in time.
-            RequestError: the server refused the request or could not complete it; `code` says
-                why, and `retry` whether trying again may help. Code `unsupported` where a model,
-                a priority or a deadline was given, and the server knows none.
+            RequestError: the server refused the request or could not complete it; its class and
+                `code` say why, and `retry` whether trying again may help: `Overloaded`,
+                `UpstreamError`, `ContextExceeded`… `Unsupported` where a model, a priority or a
+                deadline was given, and the server is too old for it.
         """
         request = wire.Generate(
             0,
@@ -237,7 +240,7 @@ class Client:
             splices=splices and "splice" in self.features,
             **what_to_send(prompt, raw, messages, system),
         )
-        return Opening(self._line, request)
+        return Opening(self._connection, request)
 
     def attach(
         self,
@@ -248,30 +251,30 @@ class Client:
         durable: bool = False,
         splices: bool = False,
     ) -> AbstractAsyncContextManager[Stream]:
-        """Read a generation that there is, running or over: `async with client.attach(id)`.
+        """Read an existing generation, running or over: `async with client.attach(id)`.
 
         Any number of clients may read one at once. Leaving the block early leaves the generation
         alone; `stream.cancel()` stops it, for all.
 
         Args:
             generation: its id: `Stream.id` of whoever started it.
-            first: sequence number of the first piece to read; one that is not there yet is waited
-                for.
+            first: sequence number of the first piece to read; one that does not exist yet is
+                waited for.
             tokens, durable, splices: as for `generate`.
 
         Raises:
             ConnectError: as for `generate`.
-            RequestError: as for `generate`; code `unknown_generation` when there is none of this
-                id (any more), `unsupported` from a server that is too old.
+            RequestError: as for `generate`; `UnknownGeneration` when there is none of this id (any
+                more), `Unsupported` from a server that is too old.
         """
-        told = splices and "splice" in self.features
+        reported = splices and "splice" in self.features
         request = wire.Attach(
-            0, generation, WINDOW, first, tokens=tokens, durable=durable, splices=told
+            0, generation, WINDOW, first, tokens=tokens, durable=durable, splices=reported
         )
-        return Opening(self._line, request)
+        return Opening(self._connection, request)
 
     async def cancel(self, generation: str) -> str:
-        """Stop a generation, whichever client started it; all its readers are told.
+        """Stop a generation, whichever client started it; all its readers see it end.
 
         Returns:
             how it ended: "cancelled", or, if it was over already, "stop" or "length", or the code
@@ -279,12 +282,12 @@ class Client:
 
         Raises:
             ConnectError: the connection is lost, and could not be made again in time.
-            RequestError: code `unknown_generation`: there is none of this id (any more);
-                `unsupported`: the server is too old.
+            RequestError: `UnknownGeneration`: there is none of this id (any more);
+                `Unsupported`: the server is too old.
         """
-        require_attach(self._line)
+        require_attach(self._connection)
         reading = Reading(wire.Attach(0, generation, 0))
-        channel = await self._line.open(reading, stop=True)
+        channel = await self._connection.open(reading, stop=True)
         try:
             while not isinstance(frame := await channel.receive(), wire.Done):
                 pass
@@ -304,62 +307,66 @@ class Client:
         return stream.result
 
     async def embed(self, texts: Sequence[str], *, model: str | None = None) -> list[list[float]]:
-        """One vector for each text, in their order.
+        """One vector per text, in their order.
 
         Args:
             texts: what to embed.
-            model: the model whose vectors are wanted; None: the server's default.
+            model: the model that embeds them; None: the server's default.
+
+        Returns:
+            `len(texts)` lists, each of the model's dimension, of float32 values.
 
         Raises:
             TypeError: a string was given in place of a list of strings.
             ConnectError: the connection is lost.
-            RequestError: the server refused: code `unsupported` where it has no embedding model,
-                or cannot choose among models, `unknown_model` where it has no such one.
+            RequestError: the server refused: `Unsupported` where it has no embedding model, or
+                cannot choose among models, `UnknownModel` where it has none of this name.
         """
         if isinstance(texts, str):
             raise TypeError("embed takes a list of texts: embed([text])")
-        return await embed(self._line, list(texts), model)
+        return await embed(self._connection, list(texts), model)
 
     async def search(self, text: str, k: int = 10) -> list[Hit]:
         """The user's stored results nearest in meaning to a text, nearest first; at most `k`.
 
         Raises:
             ConnectError: the connection is lost.
-            RequestError: the server refused: code `unsupported` where it analyses no results, or
-                has no search.
+            RequestError: the server refused: `Unsupported` where it analyses no results, or has no
+                search.
             ValueError: `k` is not from 1 to 1000.
         """
         if not 1 <= k <= MAX_HITS:
             raise ValueError(f"k must be from 1 to {MAX_HITS}, not {k}")
-        return await search(self._line, text, k)
+        return await search(self._connection, text, k)
 
     async def models(self) -> list[dict[str, Any]]:
-        """The models that there are: maps with `name`, `upstreams`, `slots`, `free`, `context` and
-        `default`, as far as they are known.
+        """The server's models, one map per model.
+
+        Each has `name`, `upstreams`, `slots`, `free`, `context` and `default`, as far as known.
 
         Raises:
             ConnectError: the connection is lost.
-            RequestError: code `unsupported`: the server knows no models.
+            RequestError: `Unsupported`: the server is too old to list models.
         """
         request = Request(wire.Status, {"pool": "knows no models"})
-        return [*(await report(self._line, request)).get("models", [])]
+        return [*(await report(self._connection, request)).get("models", [])]
 
     async def status(self) -> dict[str, Any]:
-        """How the server is: `server`, `connections`, `requests`, `tokens`, `upstreams`, `models`…
+        """The status report: `server`, `connections`, `requests`, `tokens`, `upstreams`, `models`…
 
         Raises:
             ConnectError: the connection is lost.
             RequestError: the server is shutting down.
         """
-        return await report(self._line, Request(wire.Status))
+        return await report(self._connection, Request(wire.Status))
 
     async def ping(self) -> float:
-        """Ask the server for a sign of life; the time that it took, in seconds.
+        """The time that the server takes to answer, in seconds.
 
         Raises:
             ConnectError: the connection is lost.
         """
-        return await self._line.ping()
+        return await self._connection.ping()
 
     # Last, since below it the word means this method.
     async def list(
@@ -374,10 +381,10 @@ class Client:
 
         Raises:
             ConnectError: the connection is lost.
-            RequestError: code `unsupported`: the server is too old; `unknown_generation`: there is
-                none of the id `before`.
+            RequestError: `Unsupported`: the server is too old; `UnknownGeneration`: there is none
+                of the id `before`.
             ValueError: `limit` is not from 1 to 1000.
         """
         if not 1 <= limit <= MAX_LISTED:
             raise ValueError(f"limit must be from 1 to {MAX_LISTED}, not {limit}")
-        return await listed(self._line, limit, state, before)
+        return await list_generations(self._connection, limit, state, before)

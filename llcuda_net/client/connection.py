@@ -1,13 +1,13 @@
 """One connection of the client: a reading and a writing task, which serve its channels.
 
 Rules of this file:
-- Only the writing task sends, from one buffer that is filled in the order in which frames were
-  made. A task that is cancelled can so never leave half a frame behind.
-- Only the reading task receives. It never waits for a consumer: what a channel may hold is bounded
-  by the credit given for it.
-- Both run shielded, so that what is said on the way out (cancel) still arrives, within a second.
-- A link fails once, with one reason, which then meets every channel; `lost` says whether another
-  link may go on where it stopped. That is `reconnect.py`'s matter: nothing here is done twice.
+- Only the writing task sends; see `carrier.py`.
+- Only the reading task receives. It never waits for a consumer: the credit given for a channel
+  bounds what the channel may hold.
+- Both run shielded, so that the last frames (cancel) still arrive, within a second.
+- A connection fails once, with one reason, which every channel then gets. `lost` says whether
+  another connection may go on where it stopped. `reconnecting.py` does that: nothing here is sent
+  again.
 """
 
 from __future__ import annotations
@@ -18,9 +18,10 @@ from functools import partial
 import trio
 
 import llcuda_protocol as wire
+from llcuda_net.client.carrier import Carrier
 from llcuda_net.client.channel import Channel
-from llcuda_net.client.requests import WINDOW, refusal
-from llcuda_net.client.strangers import explain_greeting
+from llcuda_net.client.dial import explain_greeting
+from llcuda_net.client.requests import refusal
 from llcuda_net.errors import (
     ConnectError,
     InvalidRequest,
@@ -33,7 +34,7 @@ from llcuda_net.errors import (
 GOODBYE = 1.0
 _CHUNK = 65_536
 _MOST_PONGS = 1 << 20  # unsent bytes above which pings are no longer answered
-#: Ends of a connection that another one may not meet.
+#: Codes that end a connection though another one may succeed.
 _PASSING = {
     wire.ErrorCode.HANDSHAKE_TIMEOUT,
     wire.ErrorCode.TOO_MANY_CONNECTIONS,
@@ -46,40 +47,53 @@ class ServerConnection:
     """The connection, over any trio stream.
 
     Args:
-        transport: the open byte stream; the link closes it.
+        transport: the open byte stream, which the connection closes.
         name: the server's name in messages.
-        keepalive: seconds of silence after which the server is asked for a sign of life; after as
-            many again the link fails.
+        keepalive: seconds of silence after which the server is pinged; after as many again without
+            a byte from it the connection fails.
+
+    Attributes:
+        failure: makes the exception that says why it failed; None while it has not.
+        lost: whether another connection may succeed where this one failed.
+        over: set when it has failed, or takes no more requests and has none left.
+        going_away: the server's announcement that it stops.
+        welcome: the server's greeting; None before it.
     """
 
     def __init__(self, transport: trio.abc.Stream, name: str, keepalive: float) -> None:
         self.name = name
-        #: Why it failed, and whether another link may fare better.
         self.failure: Callable[[], LlcudaError] | None = None
         self.lost = False
-        #: It has failed, or takes no more requests and has none left.
         self.over = trio.Event()
         self.going_away: wire.GoAway | None = None
         self.welcome: wire.Welcome | None = None
         self._transport = transport
         self._keepalive = keepalive
-        self._connection = wire.Connection(wire.Role.CLIENT)
+        self._carrier = Carrier(transport)
+        self._protocol = self._carrier.protocol
         self._channels: dict[int, Channel] = {}
         self._next_number = 1
         self._room = trio.Semaphore(0)
-        self._out = bytearray()
-        self._sending = False
-        self._unwritable = False  # a send_all that raised, Cancelled included, leaves it so
-        self._writer_wakes = trio.lowlevel.ParkingLot()
-        self._written = trio.lowlevel.ParkingLot()
         self._emptied = trio.lowlevel.ParkingLot()
         self._greeted = trio.Event()
-        self._leaving = False  # the server has said on a stream that it stops
+        self._leaving = False  # the server has announced on a stream that it stops
         self._failed = trio.Event()
         self._first_bytes = b""
         self._pings: dict[bytes, trio.Event] = {}
         self._ping_count = 0
         self._tasks = trio.CancelScope(shield=True)
+
+    def __repr__(self) -> str:
+        if self.failure is not None:
+            state = f"failed: {self.failure()}"
+        elif self.welcome is None:
+            state = "not greeted"
+        else:
+            state = "open" if self.usable else "going away"
+        return (
+            f"<ServerConnection to {self.name} {state}; {len(self._channels)} streams, "
+            f"{self._carrier.unsent} bytes unsent>"
+        )
 
     @property
     def usable(self) -> bool:
@@ -89,14 +103,14 @@ class ServerConnection:
 
     @trio.lowlevel.enable_ki_protection
     async def run(self) -> None:
-        """Serve the link until it fails or is stopped; shielded from cancellation."""
+        """Serve the connection until it fails or is stopped; shielded from cancellation."""
         with self._tasks:
             try:
                 async with trio.open_nursery() as nursery:
                     nursery.start_soon(self._write)
                     await self._read()
                     with trio.move_on_after(GOODBYE):
-                        await self._flush()
+                        await self._carrier.flush()
                     nursery.cancel_scope.cancel()
             finally:
                 self._fail(partial(ConnectError, f"the connection to {self.name} is closed"))
@@ -108,22 +122,22 @@ class ServerConnection:
         self._tasks.cancel()
 
     async def greet(self, token: str | None, timeout: float) -> None:
-        """Greet the server; the link is usable afterwards.
+        """Greet the server; the connection is usable afterwards.
 
         Args:
-            token: the secret that the server may want.
+            token: the secret, for a server that requires one.
             timeout: seconds to wait for the server's greeting.
 
         Raises:
             ConnectError: there is no llcuda-server at the other end.
             RequestError: the server refused the connection.
         """
-        limits = self._connection.limits
+        limits = self._protocol.limits
         hello = wire.Hello(
             list(wire.VERSIONS), limits.max_frame, limits.max_streams, token, agent="llcuda-net"
         )
         try:
-            self._send(hello)
+            self._carrier.send(hello)
         except wire.LocalProtocolError:
             raise Unauthorized("a token has at most 4096 characters of text") from None
         with trio.move_on_after(timeout):
@@ -144,13 +158,13 @@ class ServerConnection:
         with trio.move_on_after(GOODBYE, shield=True):
             for channel in self._channels.values():
                 channel.leave()
-            await self._flush()
+            await self._carrier.flush()
             while self._channels:
                 await self._emptied.park()
         self.stop()
 
     async def open(self, channel: Channel) -> None:
-        """Send a channel's request; wait for room to do so.
+        """Send a channel's request; wait while as many streams are open as the server allows.
 
         Raises:
             ConnectError: the connection is lost.
@@ -160,7 +174,7 @@ class ServerConnection:
         self._begin(channel)
 
     def open_nowait(self, channel: Channel) -> bool:
-        """The same where there is room; otherwise False.
+        """The same if the server allows another stream now; otherwise False.
 
         Raises:
             RequestError: as `open`.
@@ -185,7 +199,7 @@ class ServerConnection:
         self._pings[payload] = answered = trio.Event()
         started = trio.current_time()
         try:
-            self._send(wire.Ping(payload))
+            self._carrier.send(wire.Ping(payload))
             await answered.wait()
         finally:
             del self._pings[payload]
@@ -193,42 +207,23 @@ class ServerConnection:
             raise self.failure()
         return trio.current_time() - started
 
-    # -- for channels ---------------------------------------------------------------------------
-
-    def cancel(self, number: int, *, detach: bool) -> None:
-        """Ask the server to stop a stream, if that can still be asked."""
-        if self.failure is None and self._connection.is_open(number):
-            self._send(wire.Cancel(number, detach))
-
-    def replenish(self, number: int) -> None:
-        """Give a stream its whole window again, if less than half of it is left."""
-        if self.failure is not None or not self._connection.is_open(number):
-            return
-        left = self._connection.credit(number)
-        if left <= WINDOW // 2:
-            # One piece may be larger than the credit and leave it below zero, which reads as 0:
-            # more than one step is needed then.
-            while left < WINDOW:
-                self._send(wire.Credit(number, WINDOW - left))
-                left = self._connection.credit(number)
-
     # -- the tasks ------------------------------------------------------------------------------
 
     async def _read(self) -> None:
-        """Take what arrives until the link has failed."""
-        connection = self._connection
+        """Take what arrives until the connection has failed."""
+        protocol = self._protocol
         try:
             while self.failure is None:
                 data = await self._receive()
                 if not self._first_bytes:
                     self._first_bytes = bytes(data[:64])
-                connection.receive_data(data)
-                while (event := connection.next_event()) is not None:
+                protocol.receive_data(data)
+                while (event := protocol.next_event()) is not None:
                     self._take(event)
                     if self.failure is not None:
                         break
         except wire.RemoteProtocolError as error:
-            self._queue_bytes(error.reply)
+            self._carrier.send_bytes(error.reply)
             lost = error.code == wire.ErrorCode.TRUNCATED_FRAME
             self._fail(partial(ConnectError, self._explain(error)), lost=lost)
         except (trio.BrokenResourceError, trio.ClosedResourceError, OSError) as error:
@@ -238,7 +233,7 @@ class ServerConnection:
         with trio.move_on_after(self._keepalive):
             return await self._transport.receive_some(_CHUNK)
         if self._greeted.is_set():
-            self._send(wire.Ping())
+            self._carrier.send(wire.Ping())
         with trio.move_on_after(self._keepalive):
             return await self._transport.receive_some(_CHUNK)
         silence = f"{self.name} has been silent for {2 * self._keepalive:g} s: gave it up"
@@ -247,33 +242,13 @@ class ServerConnection:
 
     async def _write(self) -> None:
         try:
-            while True:
-                if not self._out:
-                    self._written.unpark_all()
-                    await self._writer_wakes.park()
-                    continue
-                data, self._out = self._out, bytearray()
-                self._sending = True
-                await self._transport.send_all(data)
-                self._sending = False
+            await self._carrier.run()
         except (trio.BrokenResourceError, trio.ClosedResourceError, OSError) as error:
-            self._give_up_writing()
-            # The server may have said why before it closed: let the reader find that first.
+            # The server may have sent a reason before it closed: let the reader find that first.
             with trio.move_on_after(GOODBYE):
                 await self._failed.wait()
             self._fail(partial(ConnectError, self._why(error.__cause__ or error)), lost=True)
             self._tasks.cancel()
-        finally:
-            self._give_up_writing()
-
-    def _give_up_writing(self) -> None:
-        self._unwritable = True
-        self._written.unpark_all()
-
-    async def _flush(self) -> None:
-        """Wait until everything has been sent, or nothing more can be."""
-        while (self._out or self._sending) and not self._unwritable:
-            await self._written.park()
 
     # -- what the tasks do ----------------------------------------------------------------------
 
@@ -282,15 +257,15 @@ class ServerConnection:
             self._fail(partial(ConnectError, self._why(None)), lost=True)
         elif isinstance(event, wire.Welcome):
             self.welcome = event
-            for _ in range(min(event.max_streams, self._connection.limits.max_streams)):
+            for _ in range(min(event.max_streams, self._protocol.limits.max_streams)):
                 self._room.release()
             self._greeted.set()
         elif isinstance(event, wire.GoAway):
             self.going_away = event
             self._check_over()
         elif isinstance(event, wire.Ping):
-            if len(self._out) <= _MOST_PONGS:
-                self._send(wire.Pong(event.payload))
+            if self._carrier.unsent <= _MOST_PONGS:
+                self._carrier.send(wire.Pong(event.payload))
         elif isinstance(event, wire.Pong):
             if (answered := self._pings.get(event.payload)) is not None:
                 answered.set()
@@ -304,7 +279,7 @@ class ServerConnection:
         if isinstance(event, wire.Error) and event.code == wire.ErrorCode.SHUTTING_DOWN:
             self._leaving = True
         channel = self._channels[number]
-        if not self._connection.is_open(number):
+        if not self._protocol.is_open(number):
             del self._channels[number]
             self._room.release()
             self._emptied.unpark_all()
@@ -312,11 +287,11 @@ class ServerConnection:
         channel.put(event)
 
     def _begin(self, channel: Channel) -> None:
-        """Use the room that was taken, or give it back."""
+        """Send on the stream that was acquired, or release it again."""
         number = self._next_number
         try:
             self._check_usable()
-            self._send(channel.frame(number))
+            self._carrier.send(channel.frame(number))
         except wire.LocalProtocolError as error:
             self._room.release()
             raise InvalidRequest(f"the request cannot be sent: {error}") from None
@@ -325,18 +300,11 @@ class ServerConnection:
             raise
         self._next_number += 1
         self._channels[number] = channel
-        channel.bind(self, number)
+        channel.bind(self._carrier, number)
 
     def _check_over(self) -> None:
         if (self.going_away is not None or self._leaving) and not self._channels:
             self.over.set()
-
-    def _send(self, event: wire.Frame) -> None:
-        self._queue_bytes(self._connection.send(event))
-
-    def _queue_bytes(self, data: bytes) -> None:
-        self._out += data
-        self._writer_wakes.unpark_all()
 
     def _check_usable(self) -> None:
         if self.failure is not None:
@@ -352,6 +320,7 @@ class ServerConnection:
             return
         self.failure = failure
         self.lost = lost
+        self._carrier.close()
         channels = tuple(self._channels.values())
         self._channels.clear()
         for channel in channels:

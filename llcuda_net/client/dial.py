@@ -1,4 +1,7 @@
-"""Opening the byte stream to a server, plain or TLS, with one clear line for each way to fail."""
+"""Opening the byte stream to a server, plain or TLS, with one clear line for each way to fail.
+
+That includes the peer that answers but is no llcuda-server: its first bytes name what it is.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +14,14 @@ import trio
 
 from llcuda_net.errors import ConfigError, ConnectError
 from llcuda_net.util.address import Address
+
+#: How other servers begin, and what they are.
+_OTHER_SERVERS = {
+    b"HTTP/": "an HTTP server",
+    b"<": "an HTTP server",
+    b"SSH-": "an SSH server",
+    b"220": "a mail or FTP server",
+}
 
 
 def tls_context(tls: bool | ssl.SSLContext, authority: str | Path | None) -> ssl.SSLContext | None:
@@ -58,6 +69,22 @@ async def dial(address: Address, context: ssl.SSLContext | None) -> trio.abc.Str
         await trio.aclose_forcefully(plain)
         raise
     return stream
+
+
+def explain_greeting(name: str, first: bytes, otherwise: str) -> str:
+    """One line about a peer that did not greet as an llcuda-server does.
+
+    Args:
+        name: what messages call the server.
+        first: the first bytes that it sent.
+        otherwise: the line for bytes that are not recognised.
+    """
+    if first.startswith((b"\x15\x03", b"\x16\x03")):
+        return f"{name} wants TLS: add --tls (in Python, tls=True)"
+    for start, kind in _OTHER_SERVERS.items():
+        if first.startswith(start):
+            return f"{name} is {kind}, not an llcuda-server: check the address"
+    return otherwise
 
 
 def _unreachable(address: Address, error: Exception) -> str:

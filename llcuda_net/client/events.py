@@ -1,4 +1,4 @@
-"""What a reader of a generation is given: its pieces, what becomes of it, and the result."""
+"""What a reader of a generation receives: its pieces, its progress, and the result."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ class Queued(NamedTuple):
 
     Attributes:
         position: its place: 1 is the next to run, 0 has a slot.
-        wait: about how many seconds it will be until it runs; None where nobody can tell.
-        reason: what it waits for, for a person.
+        wait: estimated seconds until it runs; None without an estimate.
+        reason: what it waits for, in words for a person.
     """
 
     position: int
@@ -48,13 +48,13 @@ class Durable(NamedTuple):
 
 
 class Spliced(NamedTuple):
-    """The generation goes on on another upstream: between the pieces before and those from here.
+    """Another upstream continues the generation: between the pieces before and those from here.
 
     Comes only where `splices=True` asked for it, before piece number `position` (or the end).
 
     Attributes:
         position: the sequence number of the first piece that the other upstream makes.
-        reason: why, for a person.
+        reason: why, in words for a person.
     """
 
     position: int
@@ -78,11 +78,10 @@ class Result:
             `generation`, `total`; those that the request went through.
         id: the generation's id on the server.
         model: the model's name.
-        ids: one token id a piece, where `tokens=True` asked for them.
-        logprobs: one list of tokens a piece, where `n_probs` asked for them.
-        splices: sequence numbers of pieces before which the generation was continued by asking the
-            model to go on from all that there was, after the server had stopped or its upstream
-            had failed.
+        ids: one token id per piece, where `tokens=True` asked for them.
+        logprobs: one list of tokens per piece, where `n_probs` asked for them.
+        splices: sequence numbers of pieces before which the generation was continued from all
+            that there was, after the server had stopped or its upstream had failed.
         cached: a stored result answered the request.
     """
 

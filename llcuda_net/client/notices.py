@@ -1,4 +1,4 @@
-"""What a person is told about a connection that was lost: one line when something has changed."""
+"""Notices to a person about a lost connection: one line when something has changed."""
 
 from __future__ import annotations
 
@@ -8,52 +8,52 @@ from llcuda_net.client.channel import Channel
 from llcuda_net.client.requests import Reading
 
 
-class Notes:
+class Notices:
     """Follows what is lost and resumed, and puts it into words.
 
     Args:
-        on_note: called with each line; None: nobody wants to know.
+        on_note: called with each line; None: no notices.
     """
 
     def __init__(self, on_note: Callable[[str], object] | None) -> None:
         self._on_note = on_note
         self._broken: set[Channel] = set()
         self._resumed: list[Channel] = []
-        self._told = False  # that the connection is lost
-        self._retrying = False  # and that it is not back at once
+        self._announced = False  # that the connection is lost
+        self._retrying = False  # and that the first attempt failed
         self._connected = True
 
     def lost(self, channel: Channel) -> None:
-        """A channel has lost its link."""
+        """A channel has lost its connection."""
         if not channel.closed:
             self._broken.add(channel)
 
-    def tell_loss(self, *, going_away: bool) -> None:
-        """The watcher begins to mend it.
+    def begin(self, *, going_away: bool) -> None:
+        """The watcher begins to reconnect.
 
         Args:
             going_away: the server is leaving; the connection itself is still there.
         """
-        if not self._told:
-            self._told = True
+        if not self._announced:
+            self._announced = True
             self._connected = False
             what = "the server is shutting down" if going_away else "connection lost"
             self._say(f"{what}{_after([*self._broken])}; reconnecting")
 
     def retrying(self, reason: str) -> None:
-        """An attempt has come to nothing."""
+        """An attempt has failed."""
         if not self._retrying:
             self._retrying = True
             self._say(f"no connection yet, trying again: {reason}")
 
     def connected(self) -> None:
-        """There is a link again, and what was lost has been sent over it."""
+        """There is a connection again, and what was lost has been sent over it."""
         self._connected = True
-        if self._told and not self._broken:
+        if self._announced and not self._broken:
             self._say("connected again")
             self._reset()
 
-    def settled(self, channel: Channel) -> None:
+    def answered(self, channel: Channel) -> None:
         """The server has answered a channel."""
         if channel in self._broken:
             self._broken.remove(channel)
@@ -73,19 +73,19 @@ class Notes:
         self._reset()
 
     def quiet(self) -> None:
-        """Nobody waits for a connection any more."""
+        """Nothing waits for a connection any more."""
         if not self._connected:
             self._reset()
 
     def _end(self) -> None:
         """The last channel that was lost has been resumed, or has ended."""
-        if self._told and self._connected and not self._broken:
+        if self._announced and self._connected and not self._broken:
             if self._resumed:
                 self._say(f"resumed{_at(self._resumed)}")
             self._reset()
 
     def _reset(self) -> None:
-        self._told = self._retrying = False
+        self._announced = self._retrying = False
         self._resumed = []
 
     def _say(self, line: str) -> None:
@@ -105,7 +105,7 @@ def _after(channels: list[Channel]) -> str:
 
 
 def _at(channels: list[Channel]) -> str:
-    """Where they go on."""
+    """Where they resume."""
     if len(channels) > 1:
         return f": {len(channels)} requests go on"
     request = channels[0].request

@@ -1,23 +1,23 @@
-"""The line to a server: one link after another, and requests that outlive them.
+"""A connection that is made again when it is lost, and requests that outlive the loss.
 
 Tasks, all in the one nursery that the client's block opens:
 
-    nursery of the line
-    ├── the link's task (`ServerConnection.run`), shielded; while one ends and the next begins, one
-    of each
-    └── the watcher, only where there is something to dial: it sleeps while all is well
+    nursery
+    ├── `ServerConnection.run`, shielded; two of them while one connection ends and the next begins
+    └── the watcher, only where there is a way to redial: it sleeps while the connection is up
 
-A link that fails hands each of its channels to `lost`. The watcher then waits a moment, dials,
-greets, sends what the lost channels need to go on (one link for all of them), and lets those in
-that wait to send something new. It does the same for a link that the server is leaving, once
-nothing is left on it.
+A connection that fails passes each of its channels to `lost`. The watcher then pauses, dials,
+greets, sends what the lost channels need to go on (all over one connection), and wakes the tasks
+that wait to send a new request. It does the same for a connection that the server is leaving, once
+no stream is left on it.
 
 Nobody waits longer than `reconnect` seconds: a lost channel has a deadline, which is lifted when
-the server answers it, and a new request a timeout of its own. The pauses between attempts double
-from `PAUSE` to `LONGEST_PAUSE`; they begin anew when the server has answered a request, and not
-when it merely let us in: one that falls over each time it is asked is not asked without pause.
+the server answers it, and a new request has a timeout of its own. The pauses between attempts
+double from `PAUSE` to `LONGEST_PAUSE`. They start again at zero when the server has answered a
+request, not when it has merely accepted the connection: so a server that crashes at each request
+is not sent requests without pause.
 
-Leaving the block ends the watcher at once, whatever it waits for, and then the link.
+Leaving the block ends the watcher at once, whatever it waits for, and then the connection.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ import trio
 
 from llcuda_net.client.channel import Channel
 from llcuda_net.client.connection import ServerConnection
-from llcuda_net.client.notices import Notes
+from llcuda_net.client.notices import Notices
 from llcuda_net.client.requests import Request, require
 from llcuda_net.errors import ConnectError, LlcudaError, RequestError, ShuttingDown, request_error
 
@@ -41,7 +41,7 @@ LONGEST_PAUSE = 2.0
 
 
 class _Waiter:
-    """A task that waits for a usable link."""
+    """A task that waits for a usable connection."""
 
     def __init__(self) -> None:
         self.woken = trio.Event()
@@ -53,15 +53,15 @@ class _Waiter:
 
 
 class ReconnectingConnection:
-    """What a client talks through.
+    """The client's connection to a server: one `ServerConnection` after another.
 
     Args:
         name: the server's name in messages.
-        token: the secret that the server may want.
+        token: the secret, for a server that requires one.
         timeout: seconds for one attempt to connect.
         keepalive: as for `ServerConnection`.
         reconnect: seconds for which a lost connection is tried again; 0: not at all.
-        redial: opens another byte stream to the same server; None: there is no way to.
+        redial: opens another byte stream to the same server; None: a lost connection stays lost.
         on_note: called with one line for a person when the connection is lost, and what becomes
             of it.
     """
@@ -83,8 +83,8 @@ class ReconnectingConnection:
         self._keepalive = keepalive
         self._reconnect = reconnect
         self._redial = redial if reconnect > 0 else None
-        self._notes = Notes(on_note)
-        self._link: ServerConnection
+        self._notices = Notices(on_note)
+        self._connection: ServerConnection
         self._nursery: trio.Nursery
         self._watching = trio.CancelScope()
         self._closing = False
@@ -92,14 +92,18 @@ class ReconnectingConnection:
         self._waiters: list[_Waiter] = []
         self._news = trio.lowlevel.ParkingLot()
         self._pause = 0.0
-        self._reason = ""  # why there is no link now
+        self._reason = ""  # why there is no connection now
+
+    def __repr__(self) -> str:
+        connection = getattr(self, "_connection", "not started")
+        return f"<ReconnectingConnection {connection}; {len(self._lost)} requests lost>"
 
     @asynccontextmanager
     async def run(self, transport: trio.abc.Stream, timeout: float) -> AsyncIterator[None]:
-        """Greet the server over the first byte stream, and keep the line while the body runs.
+        """Greet the server over the first byte stream, and stay connected while the body runs.
 
         Args:
-            transport: the open byte stream, which the line closes.
+            transport: the open byte stream, which the connection closes.
             timeout: seconds to wait for the server's greeting.
 
         Raises:
@@ -109,9 +113,9 @@ class ReconnectingConnection:
         # An exception of the body leaves as it is: a nursery would wrap it in a group.
         raised: BaseException | None = None
         async with trio.open_nursery() as self._nursery:
-            self._link = self._begin(transport)
+            self._connection = self._begin(transport)
             try:
-                await self._link.greet(self._token, timeout)
+                await self._connection.greet(self._token, timeout)
                 if self._redial is not None:
                     self._nursery.start_soon(self._watch)
                 yield
@@ -119,7 +123,7 @@ class ReconnectingConnection:
                 raised = error
             self._closing = True
             self._watching.cancel()
-            await self._link.say_goodbye()
+            await self._connection.say_goodbye()
         if raised is not None:
             try:
                 raise raised
@@ -128,35 +132,37 @@ class ReconnectingConnection:
 
     @property
     def features(self) -> frozenset[str]:
-        """What the server said it serves when it was last greeted."""
-        welcome = self._link.welcome
+        """What the server announced that it serves when it was last greeted."""
+        welcome = self._connection.welcome
         return frozenset(welcome.features) if welcome is not None else frozenset()
 
     async def open(
         self, request: Request, *, detaches: bool = False, stop: bool = False
     ) -> Channel:
-        """Send a request, over the next link if need be; wait for room to do so.
+        """Send a request, over the next connection if this one is lost.
+
+        Waits while as many streams are open as the server allows.
 
         Args:
-            request: what to ask.
+            request: what to send.
             detaches: whether closing the channel early lets its generation go on.
-            stop: whether to ask the server to stop it right behind the request.
+            stop: whether to cancel the generation right behind the request.
 
         Raises:
             ConnectError: there is no connection, and none could be made in time.
-            RequestError: the server is going away or lets us in no more, is too old for it, or the
-                request cannot be put into a frame.
+            RequestError: the server is going away, refuses the connection or is too old for the
+                request, or the request cannot be put into a frame.
         """
         channel = Channel(request, self, detaches=detaches)
         if stop:
             channel.stop(detach=False)
         while True:
-            link = await self._usable()
+            connection = await self._usable()
             require(self.features, request, self.name)
             try:
-                await link.open(channel)
+                await connection.open(channel)
             except LlcudaError:
-                if link.usable or not self._mends(link):
+                if connection.usable or not self._worth_another(connection):
                     raise
             else:
                 return channel
@@ -168,55 +174,56 @@ class ReconnectingConnection:
             ConnectError: as for `open`.
         """
         while True:
-            link = self._link if self._link.failure is None else await self._usable()
+            up = self._connection.failure is None
+            connection = self._connection if up else await self._usable()
             try:
-                return await link.ping()
+                return await connection.ping()
             except LlcudaError:
-                if not self._mends(link):
+                if not self._worth_another(connection):
                     raise
 
-    # -- what channels call -----------------------------------------------------------------------
+    # -- as the owner of channels -----------------------------------------------------------------
 
     def lost(self, channel: Channel) -> bool:
-        """Whether the channel will be sent again; if not, it has failed."""
-        if not self._again:
+        """The channel lost its connection. Whether it will be sent again; if not, it fails."""
+        if not self._reconnects:
             return False
         if channel.wanted:
             if channel.deadline is None:
                 channel.deadline = trio.current_time() + self._reconnect
             self._lost.append(channel)
-            self._notes.lost(channel)
+            self._notices.lost(channel)
             self._news.unpark_all()
         return True
 
-    def settled(self, channel: Channel) -> None:
-        """The server has answered a channel on its present link."""
+    def answered(self, channel: Channel) -> None:
+        """The server has answered the channel on its present connection."""
         self._pause = 0.0
-        self._notes.settled(channel)
+        self._notices.answered(channel)
 
     def forget(self, channel: Channel) -> None:
         """The channel need not be sent again."""
         if channel in self._lost:
             self._lost.remove(channel)
-        self._notes.forget(channel)
+        self._notices.forget(channel)
 
-    # -- waiting for a link -----------------------------------------------------------------------
+    # -- waiting for a connection -----------------------------------------------------------------
 
     @property
-    def _again(self) -> bool:
-        """Whether links that are lost are replaced: not with servers that could not go on."""
+    def _reconnects(self) -> bool:
+        """Whether a lost connection is replaced: not where the server could not resume streams."""
         return self._redial is not None and not self._closing and "attach" in self.features
 
-    def _mends(self, link: ServerConnection) -> bool:
-        """Whether what failed with this link is worth another."""
-        return self._again and (link.failure is None or link.lost)
+    def _worth_another(self, connection: ServerConnection) -> bool:
+        """Whether what failed on this connection may succeed on another."""
+        return self._reconnects and (connection.failure is None or connection.lost)
 
     async def _usable(self) -> ServerConnection:
-        """The link, once there is one that takes requests; or one that says why it does not."""
-        if self._link.usable or not self._again:
-            return self._link
+        """A connection that takes requests; or, without reconnecting, the one there is."""
+        if self._connection.usable or not self._reconnects:
+            return self._connection
         with trio.move_on_after(self._reconnect):
-            while not self._link.usable:
+            while not self._connection.usable:
                 waiter = _Waiter()
                 self._waiters.append(waiter)
                 self._news.unpark_all()
@@ -227,14 +234,14 @@ class ReconnectingConnection:
                         self._waiters.remove(waiter)
                 if waiter.failure is not None:
                     raise waiter.failure()
-            return self._link
-        self._notes.gave_up(self._reconnect)
-        if self._link.failure is None:
+            return self._connection
+        self._notices.gave_up(self._reconnect)
+        if self._connection.failure is None:
             raise ShuttingDown(f"{self.name} is shutting down", retry=True)
         raise self._no_connection()
 
     def _no_connection(self) -> ConnectError:
-        failure = self._link.failure
+        failure = self._connection.failure
         why = self._reason or (str(failure()) if failure is not None else "")
         return ConnectError(f"gave up after {self._reconnect:g} s without a connection: {why}")
 
@@ -246,9 +253,9 @@ class ReconnectingConnection:
             try:
                 while True:
                     while not (self._lost or self._waiters):
-                        self._notes.quiet()
+                        self._notices.quiet()
                         await self._news.park()
-                    self._notes.tell_loss(going_away=self._link.failure is None)
+                    self._notices.begin(going_away=self._connection.failure is None)
                     await self._rest()
                     self._expire()
                     if self._lost or self._waiters:
@@ -259,7 +266,7 @@ class ReconnectingConnection:
 
     async def _rest(self) -> None:
         """Pause before an attempt, not beyond the first deadline."""
-        # Not all clients of a server that has come back shall knock in the same instant.
+        # Spread the clients of a restarted server: they should not all connect at once.
         pause = self._pause * random.uniform(0.5, 1.0)
         self._pause = min(max(2 * self._pause, PAUSE), LONGEST_PAUSE)
         await trio.sleep_until(min(trio.current_time() + pause, self._first_deadline()))
@@ -268,75 +275,75 @@ class ReconnectingConnection:
         return min((c.deadline for c in self._lost if c.deadline is not None), default=float("inf"))
 
     def _expire(self) -> None:
-        """Give up the lost channels whose time is over."""
+        """Give up the lost channels whose deadline has passed."""
         now = trio.current_time()
         late = [c for c in self._lost if c.deadline is not None and c.deadline <= now]
         if not late:
             return
-        self._notes.gave_up(self._reconnect)
+        self._notices.gave_up(self._reconnect)
         for channel in late:
-            # A server that is there, and refuses, has said why.
-            refused = channel.failure if self._link.usable else None
+            # A server that answers and refuses has given the reason.
+            refused = channel.failure if self._connection.usable else None
             channel.fail(refused or self._no_connection)
 
     async def _mend(self) -> None:
-        """One attempt to bring all that is lost, and all who wait, onto a usable link."""
-        if not self._link.usable:
-            link = await self._next_link()
-            if link is None:
+        """One attempt to bring lost channels and waiting tasks onto a usable connection."""
+        if not self._connection.usable:
+            connection = await self._connect()
+            if connection is None:
                 return
-            self._link = link
+            self._connection = connection
             self._reason = ""
         self._send_again()
         self._wake()
-        self._notes.connected()
+        self._notices.connected()
 
-    async def _next_link(self) -> ServerConnection | None:
-        """Dial and greet; None if it came to nothing this time."""
+    async def _connect(self) -> ServerConnection | None:
+        """Dial and greet; None if this attempt fails."""
         assert self._redial is not None  # there is no watcher without
-        link: ServerConnection | None = None
+        connection: ServerConnection | None = None
         greeted = False
         timeout = trio.current_time() + self._timeout
         try:
             with trio.move_on_at(min(timeout, self._first_deadline())):
-                await self._link.over.wait()
-                self._link.stop()
-                link = self._begin(await self._redial())
-                await link.greet(self._token, self._timeout)
+                await self._connection.over.wait()
+                self._connection.stop()
+                connection = self._begin(await self._redial())
+                await connection.greet(self._token, self._timeout)
                 greeted = not self._closing
         except (ConnectError, RequestError) as error:
             self._reason = str(error)
-            if link is not None and link.failure is not None and not link.lost:
-                self._refuse(link.failure)
+            if connection is not None and connection.failure is not None and not connection.lost:
+                self._refuse(connection.failure)
         except (OSError, trio.BrokenResourceError) as error:
             self._reason = f"cannot connect to {self.name}: {error}"
         finally:
-            if link is not None and not greeted:
-                link.stop()
+            if connection is not None and not greeted:
+                connection.stop()
         if greeted:
-            return link
-        if self._link.over.is_set() and (self._lost or self._waiters):
+            return connection
+        if self._connection.over.is_set() and (self._lost or self._waiters):
             self._reason = self._reason or f"{self.name} does not answer"
-            self._notes.retrying(self._reason)
+            self._notices.retrying(self._reason)
         return None
 
     def _begin(self, transport: trio.abc.Stream) -> ServerConnection:
-        link = ServerConnection(transport, self.name, self._keepalive)
-        self._nursery.start_soon(link.run)
-        return link
+        connection = ServerConnection(transport, self.name, self._keepalive)
+        self._nursery.start_soon(connection.run)
+        return connection
 
     def _send_again(self) -> None:
-        """Send what the lost channels need to go on, as far as there is room."""
+        """Send what the lost channels need to go on, as far as the server allows streams."""
         other = partial(ConnectError, f"{self.name} is another server now, which cannot resume")
         for channel in tuple(self._lost):
-            if not self._again:
+            if not self._reconnects:
                 channel.fail(other)
                 continue
-            if not self._link.usable:  # it said goodbye with its greeting
+            if not self._connection.usable:  # it went away right after its greeting
                 return
             try:
                 require(self.features, channel.request, self.name)
-                if self._link.open_nowait(channel):
+                if self._connection.open_nowait(channel):
                     self._lost.remove(channel)
             except RequestError as error:
                 channel.fail(partial(request_error, error.code, error.message, retry=error.retry))

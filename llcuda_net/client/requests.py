@@ -1,4 +1,4 @@
-"""What a client asks, and how it asks again when the connection was lost meanwhile."""
+"""The client's requests, and how each is sent again after the connection was lost."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ WINDOW = 256 * 1024
 
 
 class Request:
-    """A request that is sent again as it was, because doing it twice harms nobody: embed, status.
+    """A request that is sent again unchanged, because it is idempotent: embed, status.
 
     Args:
         make: builds its frame for a stream number.
@@ -33,23 +33,26 @@ class Request:
         self._make = make
         self._needs = needs or {}
 
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {getattr(self._make, 'func', self._make).__name__}>"
+
     @property
     def needs(self) -> Mapping[str, str]:
-        """The features that it takes now, each with what a server without it lacks."""
+        """The features that it needs now, each with what a server without it lacks."""
         return self._needs
 
     def frame(self, number: int, credit: int) -> wire.Frame:
-        """What asks for it, or for what is still missing of it."""
+        """The frame that requests it, or what is still missing of it."""
         return self._make(number)
 
     def saw(self, frame: wire.Frame) -> None:
-        """This has arrived for it."""
+        """Take note of what has arrived for it."""
 
     def passes(self, error: wire.Error, *, again: bool) -> bool:
-        """Whether an error ends only this attempt.
+        """Whether an error ends only this attempt, so that another may succeed.
 
         Args:
-            again: it has been sent again after a loss, and not been answered since.
+            again: it has been sent again after a loss, and has not been answered since.
         """
         if error.code == wire.ErrorCode.SHUTTING_DOWN:
             return True
@@ -61,10 +64,10 @@ class Request:
 
 
 class Reading(Request):
-    """The reading of a generation, which goes on where it stopped.
+    """A generation that is read; after a loss the reading goes on where it stopped.
 
     Attributes:
-        accepted: what the server last said when it took the request; None before.
+        accepted: the server's last acceptance of the request; None before the first.
         received: how many pieces there are so far, counted from the generation's very first.
     """
 
@@ -72,24 +75,32 @@ class Reading(Request):
 
     def __init__(self, request: wire.Generate | wire.Attach) -> None:
         self._request = request
-        self._asked = trio.current_time()
+        self._started = trio.current_time()
         self._sent = False
         self.accepted: wire.Accepted | None = None
         self.received = request.first if isinstance(request, wire.Attach) else 0
 
+    def __repr__(self) -> str:
+        where = f"{self.accepted.id}, {self.received} pieces" if self.accepted else "not accepted"
+        return f"<Reading {where}>"
+
     @property
     def needs(self) -> Mapping[str, str]:
-        """What a new request names; one that was accepted is read as any other."""
-        asked = self._request
-        if isinstance(asked, wire.Attach) or self.accepted is not None:
+        """What a new request names; one that was accepted needs nothing more."""
+        request = self._request
+        if isinstance(request, wire.Attach) or self.accepted is not None:
             return {}
-        given = {"models": asked.model, "priorities": asked.priority, "deadlines": asked.deadline}
+        given = {
+            "models": request.model,
+            "priorities": request.priority,
+            "deadlines": request.deadline,
+        }
         wanted = [name for name, value in given.items() if value is not None]
         return {"pool": f"knows no {' and no '.join(wanted)}"} if wanted else {}
 
     def frame(self, number: int, credit: int) -> wire.Frame:
         """The request itself until it was accepted, then the rest of the generation."""
-        asked = self._request
+        request = self._request
         if self.accepted is not None:
             return wire.Attach(
                 number,
@@ -97,35 +108,35 @@ class Reading(Request):
                 credit,
                 self.received,
                 self.accepted.epoch,
-                asked.tokens,
-                asked.durable,
-                asked.splices,
+                request.tokens,
+                request.durable,
+                request.splices,
             )
-        if isinstance(asked, wire.Attach):
-            return replace(asked, stream=number, credit=credit)
-        fresh = asked.fresh and not self._sent
+        if isinstance(request, wire.Attach):
+            return replace(request, stream=number, credit=credit)
+        fresh = request.fresh and not self._sent
         self._sent = True
-        deadline = asked.deadline
-        if deadline is not None:  # counted from when it was asked, not from now
-            deadline = max(0.0, deadline - (trio.current_time() - self._asked))
-        return replace(asked, stream=number, credit=credit, fresh=fresh, deadline=deadline)
+        deadline = request.deadline
+        if deadline is not None:  # counted from the first attempt, not from now
+            deadline = max(0.0, deadline - (trio.current_time() - self._started))
+        return replace(request, stream=number, credit=credit, fresh=fresh, deadline=deadline)
 
     def saw(self, frame: wire.Frame) -> None:
-        """Count pieces, and remember where the server stands."""
+        """Count pieces, and remember the latest acceptance."""
         if isinstance(frame, wire.Tokens):
             self.received += len(frame.pieces)
         elif isinstance(frame, wire.Accepted):
             self.accepted = frame
 
     def passes(self, error: wire.Error, *, again: bool) -> bool:
-        """As for others; but what was kept in memory alone does not outlive the server."""
+        """As for others; but a generation held in memory alone does not outlive the server."""
         lives = self.accepted is None or self.accepted.level != "memory"
         return super().passes(error, again=again) and (
             lives or error.code != wire.ErrorCode.SHUTTING_DOWN
         )
 
     def refusal(self, error: wire.Error, *, again: bool) -> RequestError:
-        """The exception, in words of the reader whose generation was lost."""
+        """The exception; after a loss it says how much of the generation was read."""
         if not again or self.accepted is None:
             return refusal(error)
         read = f"{self.received} token{'' if self.received == 1 else 's'}"
@@ -154,7 +165,7 @@ def refusal(error: wire.Error) -> RequestError:
 
 
 def linger(policy: str | float | None) -> float | None:
-    """Seconds that a generation goes on with nobody reading it, as the protocol says them.
+    """Seconds for which a generation goes on without a reader, as the protocol encodes them.
 
     Args:
         policy: "continue", "cancel", or seconds; None leaves it to the server.
@@ -172,7 +183,7 @@ def linger(policy: str | float | None) -> float | None:
 
 
 def urgency(priority: str | None) -> str | None:
-    """The class of a request, as the protocol says it.
+    """The priority class of a request.
 
     Raises:
         ValueError: there is no such class.
@@ -183,10 +194,10 @@ def urgency(priority: str | None) -> str | None:
 
 
 def require(features: Container[str], request: Request, name: str) -> None:
-    """Make sure that a server can do what is asked.
+    """Make sure that a server can serve a request.
 
     Raises:
-        RequestError: code `unsupported`: it is not among its features.
+        Unsupported: a feature that the request needs is missing.
     """
     for feature, lacks in request.needs.items():
         if feature not in features:

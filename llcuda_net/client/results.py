@@ -1,4 +1,4 @@
-"""What a search finds, and what a list tells."""
+"""The entries of a search's and of a list's answer."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class Hit:
         tokens: how many were generated.
         preview: the beginning of the prompt, or of the last message.
         text: the beginning of what was generated.
-        owner: the user whose it is, where an admin asked.
+        owner: the user that it belongs to, where an admin asked.
     """
 
     id: str
@@ -34,7 +34,7 @@ class Hit:
 
     @classmethod
     def of(cls, found: dict[str, Any]) -> Hit:
-        """From a hit as the protocol has it."""
+        """From a hit as the protocol encodes it."""
         return cls(**found)
 
 
@@ -46,7 +46,7 @@ class Entry:
         id: with which `Client.attach` finds it.
         state: queued, running, done, failed, cancelled or interrupted.
         created: when it was accepted, in seconds since 1970.
-        owner: the user whose it is, where an admin asked.
+        owner: the user that it belongs to, where an admin asked.
         model: the name of the model that it runs on.
         tokens: how many were generated so far.
         position: of one that is queued: 1 is the next to run.
@@ -65,6 +65,6 @@ class Entry:
     text: str = ""
 
     @classmethod
-    def of(cls, told: dict[str, Any]) -> Entry:
-        """From an entry as the protocol has it."""
-        return cls(**told)
+    def of(cls, entry: dict[str, Any]) -> Entry:
+        """From an entry as the protocol encodes it."""
+        return cls(**entry)

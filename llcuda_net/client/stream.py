@@ -1,4 +1,4 @@
-"""What a generation gives its reader: pieces of text as they come, and the result at the end."""
+"""A generation as its reader sees it: pieces of text as they come, and the result at the end."""
 
 from __future__ import annotations
 
@@ -41,15 +41,19 @@ class Stream:
     """
 
     def __init__(
-        self, line: ReconnectingConnection, channel: Channel, accepted: wire.Accepted, first: int
+        self,
+        connection: ReconnectingConnection,
+        channel: Channel,
+        accepted: wire.Accepted,
+        first: int,
     ) -> None:
-        self._line = line
+        self._connection = connection
         self._channel = channel
         self._accepted = accepted
         self._id = accepted.id
         self._queued = Queued(accepted.position, accepted.wait, accepted.reason)
         self._splices: deque[Spliced] = deque()  # whose place in the text has not come yet
-        self._told = -1  # position of the last splice that was heard of
+        self._last_splice = -1  # position of the latest one
         self._received = first
         self._durable = 0
         self._events: deque[Event] = deque()
@@ -58,6 +62,12 @@ class Stream:
         self._logprobs: list[list[TokenLogprob]] = []
         self._result: Result | None = None
 
+    def __repr__(self) -> str:
+        state = self._result.reason if self._result is not None else "open"
+        if self._result is None and self._queued.position:
+            state = f"queued at {self._queued.position}"
+        return f"<Stream {self._id} {state}, {self._received} pieces received>"
+
     @property
     def id(self) -> str:
         """The generation's id on the server, with which `Client.attach` finds it."""
@@ -65,7 +75,7 @@ class Stream:
 
     @property
     def level(self) -> str | None:
-        """How much the generation survives on the server: memory, process, disk or strict."""
+        """What the generation survives on the server: memory, process, disk or strict."""
         return self._accepted.level
 
     @property
@@ -80,9 +90,9 @@ class Stream:
 
     @property
     def durable(self) -> int:
-        """How many pieces no power cut can take away, where `durable=True` asked for that.
+        """How many pieces a power cut can no longer lose, where `durable=True` asked for that.
 
-        Counted from the generation's very first piece, whatever was read of it here.
+        Counted from the generation's very first piece, wherever this reader began.
         """
         return self._durable
 
@@ -96,17 +106,17 @@ class Stream:
 
     @property
     def position(self) -> int:
-        """Its place in the queue when last heard: 1 is the next to run, 0 has a slot."""
+        """Its latest known place in the queue: 1 is the next to run, 0 has a slot."""
         return self._queued.position
 
     @property
     def wait(self) -> float | None:
-        """About how many seconds it was, when last heard, until it runs; None: nobody knows."""
+        """The latest estimate of the seconds until it runs; None without an estimate."""
         return self._queued.wait
 
     @property
     def reason(self) -> str | None:
-        """What it waited for when last heard, for a person."""
+        """What it waits for, as last reported, in words for a person."""
         return self._queued.reason
 
     @property
@@ -137,13 +147,13 @@ class Stream:
                 return event.text
 
     def events(self) -> AsyncIterator[Event]:
-        """The same as iterating, with all that is known of each piece, queue moves and splices.
+        """The same with all that is known of each piece, and with queue moves and splices.
 
         Raises:
             ConnectError: the connection was lost before the answer was complete, and could not be
                 made again in time.
-            RequestError: the server ended the generation with an error. After a loss, code
-                `unknown_generation`: the server has lost it, and `text` is all of it; `ahead`: the
+            RequestError: the server ended the generation with an error. After a loss,
+                `UnknownGeneration`: the server has lost it, and `text` is all of it; `Ahead`: the
                 server has lost the pieces from number `durable` of the error on.
             trio.ClosedResourceError: the stream was closed by this side.
         """
@@ -152,8 +162,8 @@ class Stream:
     async def cancel(self) -> None:
         """Ask the server to stop.
 
-        What was made until then can still be read, and `result.reason` is "cancelled" unless the
-        answer came to its end first.
+        What was generated until then can still be read, and `result.reason` is "cancelled" unless
+        the answer came to its end first.
         """
         await trio.lowlevel.checkpoint()
         if self._result is None:
@@ -162,14 +172,14 @@ class Stream:
     async def detach(self) -> None:
         """Stop reading, and let the generation go on, for as long as its `on_disconnect` says.
 
-        What is under way can still be read; `result.reason` is then "detached", unless the answer
+        Pieces under way can still be read; `result.reason` is then "detached", unless the answer
         came to its end first.
 
         Raises:
-            RequestError: code `unsupported`: the server is of a version that cannot do it.
+            Unsupported: the server is too old.
         """
         await trio.lowlevel.checkpoint()
-        require_attach(self._line)
+        require_attach(self._connection)
         if self._result is None:
             self._channel.stop(detach=True)
 
@@ -186,7 +196,7 @@ class Stream:
         return events
 
     def close(self) -> None:
-        """Want nothing more.
+        """Close the stream; idempotent.
 
         A generation that was started here and still runs is cancelled on the server; one that was
         attached to goes on.
@@ -244,13 +254,13 @@ class Stream:
             self._events.append(piece)
 
     def _splice(self, frame: wire.Splice) -> None:
-        """Tell it, once, when its place in the text has come: the frame may be early."""
-        if frame.position > self._told:
-            self._told = frame.position
+        """Report it once, when the text has reached its place: the frame may be early."""
+        if frame.position > self._last_splice:
+            self._last_splice = frame.position
             self._splices.append(Spliced(frame.position, frame.reason))
-            self._tell_splices()
+            self._report_splices()
 
-    def _tell_splices(self) -> None:
+    def _report_splices(self) -> None:
         while self._splices and self._splices[0].position <= self._received:
             self._events.append(self._splices.popleft())
 
@@ -269,7 +279,7 @@ class Stream:
                 None if frame.logprobs is None else frame.logprobs[start:end],
             )
             self._add(part)
-            self._tell_splices()
+            self._report_splices()
             start = end
 
     def _finish(self, done: wire.Done) -> None:
@@ -291,32 +301,34 @@ class Stream:
 
 
 class Opening:
-    """A generation about to be asked for: `async with` opens its stream, and closes it.
+    """A generation to be requested: `async with` opens its stream, and closes it.
 
     Args:
-        line: where to ask.
-        request: what to ask.
+        connection: where to send it.
+        request: what to send.
     """
 
-    def __init__(self, line: ReconnectingConnection, request: wire.Generate | wire.Attach) -> None:
-        self._line = line
+    def __init__(
+        self, connection: ReconnectingConnection, request: wire.Generate | wire.Attach
+    ) -> None:
+        self._connection = connection
         self._request = request
         self._stream: Stream | None = None
 
     async def __aenter__(self) -> Stream:
         attaches = isinstance(self._request, wire.Attach)
         if attaches:
-            require_attach(self._line)
+            require_attach(self._connection)
         reading = Reading(self._request)
         first = reading.received
-        channel = await self._line.open(reading, detaches=attaches)
+        channel = await self._connection.open(reading, detaches=attaches)
         try:
             accepted = await channel.receive()
         except BaseException:
             channel.close()
             raise
         assert isinstance(accepted, wire.Accepted)  # the protocol allows nothing else there
-        self._stream = Stream(self._line, channel, accepted, first)
+        self._stream = Stream(self._connection, channel, accepted, first)
         return self._stream
 
     async def __aexit__(self, *exception: object) -> None:
@@ -324,15 +336,15 @@ class Opening:
             self._stream.close()
 
 
-def require_attach(line: ReconnectingConnection) -> None:
+def require_attach(connection: ReconnectingConnection) -> None:
     """Make sure that the server knows generations by their ids.
 
     Raises:
-        RequestError: code `unsupported`: it does not.
+        Unsupported: it does not.
     """
-    if "attach" not in line.features:
+    if "attach" not in connection.features:
         raise Unsupported(
-            f"{line.name} cannot give back a generation by its id: it is of an older version",
+            f"{connection.name} cannot give back a generation by its id: it is of an older version",
         )
 
 

@@ -49,7 +49,7 @@ class Dispatcher:
         self, pool: Pool, scheduler: Scheduler, persistence: Persistence, publisher: Publisher
     ) -> None:
         self._pool = pool
-        self._admission = scheduler
+        self._scheduler = scheduler
         self._persistence = persistence
         self._publisher = publisher
 
@@ -122,7 +122,7 @@ class Dispatcher:
                 raise error
             slot_request = self._elsewhere(generation, ticket, lease.backend, error, failed)
             self._move(generation, lease.backend, error)
-            self._admission.requeue(ticket, slot_request)
+            self._scheduler.requeue(ticket, slot_request)
             await ticket.granted.wait()
             generation.dispatched()
 

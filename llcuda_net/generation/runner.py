@@ -1,4 +1,4 @@
-"""Runs a generation: from its turn, over upstreams or the store, to the committed result."""
+"""Runs a generation to its committed result: a new one, or one that a restart interrupted."""
 
 from __future__ import annotations
 
@@ -8,7 +8,13 @@ from collections.abc import Awaitable, Callable
 import structlog
 import trio
 
-from llcuda_net.errors import InternalError, RequestError, RequestTimeout
+from llcuda_net.errors import (
+    InternalError,
+    Interrupted,
+    RequestError,
+    RequestTimeout,
+    UpstreamUnavailable,
+)
 from llcuda_net.generation import sampling
 from llcuda_net.generation.dispatcher import Dispatcher
 from llcuda_net.generation.generation import Generation, State
@@ -17,12 +23,17 @@ from llcuda_net.generation.persistence import Persistence
 from llcuda_net.generation.publisher import Publisher
 from llcuda_net.generation.registry import Registry, check_key
 from llcuda_net.scheduler.scheduler import Scheduler
-from llcuda_net.scheduler.ticket import Ticket
+from llcuda_net.scheduler.ticket import SlotRequest, Ticket
+from llcuda_net.storage.records import Dispatched
+from llcuda_net.storage.storage import Recovered
 from llcuda_net.upstream.interface import BLAMED
 from llcuda_net.upstream.pool import Pool
 from llcuda_protocol import ErrorCode
 
 log = structlog.get_logger(__name__)
+
+#: Seconds between two looks for an upstream that has the model of an interrupted generation.
+_RETRY = 1.0
 
 
 class Runner:
@@ -37,7 +48,7 @@ class Runner:
         registry: Registry,
     ) -> None:
         self._pool = pool
-        self._admission = scheduler
+        self._scheduler = scheduler
         self._persistence = persistence
         self._publisher = publisher
         self._registry = registry
@@ -97,10 +108,10 @@ class Runner:
                 if state is None:
                     await self._keep(generation)
             except BaseException:
-                self._admission.remove(ticket)
+                self._scheduler.remove(ticket)
                 raise
             if state is not None:
-                self._admission.remove(ticket)
+                self._scheduler.remove(ticket)
                 return state
             async with ticket:
                 generation.dispatched()
@@ -155,3 +166,116 @@ class Runner:
 def too_late(seconds: float) -> RequestError:
     """The error for a request whose time was over."""
     return RequestTimeout(f"not finished in {seconds:g} s", retry=True)
+
+
+class Resumer:
+    """Waits for an upstream that has the model, and continues on it, or says why that cannot be.
+
+    Args:
+        enter: a place in the queue for a generation, which its readers are told.
+        ready: called with a generation when its upstream is there, and its readers' time begins.
+    """
+
+    def __init__(
+        self,
+        runner: Runner,
+        pool: Pool,
+        scheduler: Scheduler,
+        enter: Callable[[Generation, SlotRequest], Ticket],
+        ready: Callable[[Generation], None],
+    ) -> None:
+        self._runner = runner
+        self._pool = pool
+        self._scheduler = scheduler
+        self._enter = enter
+        self._ready = ready
+        self._looking = trio.Lock()
+
+    async def run(self, generation: Generation, entry: Recovered) -> None:
+        """Run one to its end. Never raises, but when cancelled from outside."""
+        last = entry.dispatched
+        if last is not None:
+            generation.model, generation.upstream = last.model, last.upstream
+            generation.rendered = last.prompt
+        work = functools.partial(self._continue, generation, entry)
+        await self._runner.to_its_end(generation, work)
+
+    async def _continue(self, generation: Generation, entry: Recovered) -> State:
+        end = entry.concluded
+        if end is not None:
+            name = generation.model.get("name")
+            generation.conclude(Outcome(end.reason, end.stop, name, end.usage))
+            return State.DONE
+        model_key = await self._group_of(generation, entry.dispatched)
+        # Places are taken in the order in which they were taken first.
+        ticket = self._enter(
+            generation, self._runner.dispatcher.slot_request(generation, model_key)
+        )
+        try:
+            self._ready(generation)
+        except BaseException:
+            self._scheduler.remove(ticket)
+            raise
+        with trio.move_on_after(generation.timeout):
+            async with ticket:
+                generation.dispatched()
+                await self._runner.dispatcher.complete(generation, ticket)
+            return State.DONE
+        raise too_late(generation.timeout)
+
+    async def _group_of(self, generation: Generation, last: Dispatched | None) -> str:
+        """The key of its model in the pool, once an upstream has it.
+
+        Raises:
+            RequestError: none of them does, with the code `interrupted`.
+        """
+        generation.stranded = True
+        told = ""
+        while True:
+            # One looks at a time, and in their order; but none waits for another one's model.
+            async with self._looking:
+                try:
+                    model_key = await self._look(generation, last)
+                except Interrupted:
+                    raise
+                except RequestError as error:
+                    if error.message != told:
+                        told = error.message
+                        log.warning("resuming_waits", generation=generation.id, reason=told)
+                else:
+                    generation.stranded = False
+                    return model_key
+            await trio.sleep(_RETRY)
+
+    async def _look(self, generation: Generation, last: Dispatched | None) -> str:
+        known = [one for one in self._pool.of("") if one.up]
+        refusal: RequestError = UpstreamUnavailable("no upstream answers")
+        found = 0
+        for backend in known:
+            try:
+                await self._pool.properties(backend)
+                found += 1
+            except RequestError as error:
+                refusal = error
+        if not found:
+            raise refusal
+        if last is None or not generation.pieces:
+            return self._pool.key_of(generation.wanted)
+        if last.model.get("hash"):
+            for backend in known:
+                if backend.upstream.properties is not None:
+                    await backend.fingerprint.settled()
+        model_key = self._pool.key_of_fingerprint(last.model)
+        if model_key is None:
+            if found < len(self._pool.of("")):
+                raise UpstreamUnavailable("its model is not there yet")
+            raise Interrupted(
+                "the server was stopped, and this cannot be continued: "
+                + (
+                    "the upstream has another model now"
+                    if found == 1
+                    else "no upstream has its model now"
+                ),
+                retry=True,
+            )
+        return model_key

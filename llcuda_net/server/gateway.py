@@ -30,8 +30,7 @@ from llcuda_net.generation.generation import Generation, Place
 from llcuda_net.generation.persistence import Persistence
 from llcuda_net.generation.publisher import Publisher
 from llcuda_net.generation.registry import Registry, unknown
-from llcuda_net.generation.resuming import Resumer
-from llcuda_net.generation.runner import Runner
+from llcuda_net.generation.runner import Resumer, Runner
 from llcuda_net.scheduler.scheduler import Scheduler
 from llcuda_net.scheduler.ticket import SlotRequest, Ticket
 from llcuda_net.server import queries
@@ -88,7 +87,7 @@ class Gateway:
         self._publisher = Publisher(self._persistence)
         #: Connections with bytes that were added since the last flush.
         self.unflushed = self._publisher.unflushed
-        self._admission = Scheduler(
+        self._scheduler = Scheduler(
             self._place,
             settings.max_queue,
             explain=lambda ticket: pool.why(need_of(ticket.slot_request)),
@@ -96,7 +95,7 @@ class Gateway:
         )
         self._registry = Registry()
         self._runner = Runner(
-            pool, self._admission, self._persistence, self._publisher, self._registry
+            pool, self._scheduler, self._persistence, self._publisher, self._registry
         )
         #: Analyses results and searches them; None where none are kept, or that is not wanted.
         self.analyst: Analyst | None = None
@@ -104,13 +103,13 @@ class Gateway:
             self.analyst = Analyst(
                 self._persistence,
                 EmbeddingBackend(pool),
-                self._admission,
+                self._scheduler,
                 prepare=prepare_kernels,
             )
         self._resumer = Resumer(
             self._runner,
             pool,
-            self._admission,
+            self._scheduler,
             functools.partial(self._enter, always=True),
             self.left,
         )
@@ -119,12 +118,12 @@ class Gateway:
         self._replayed: WeakValueDictionary[str, Generation] = WeakValueDictionary()
         self.listener = Listener(self, settings.max_connections)
         self._draining = False
-        self._reporter = Reporter(pool, self._admission, self._registry, self._persistence)
+        self._reporter = Reporter(pool, self._scheduler, self._registry, self._persistence)
         #: Told of each request when it is over.
         self.watch = Watches()
         #: How we stand, for whoever watches.
         self.standing = ServerState(
-            settings, pool, self._admission, self._registry, self.listener, self._persistence
+            settings, pool, self._scheduler, self._registry, self.listener, self._persistence
         )
         self._nursery: trio.Nursery
 
@@ -132,7 +131,7 @@ class Gateway:
         state = "draining" if self._draining else "serving"
         return (
             f"<Gateway {state} sessions={len(self.listener.sessions)}"
-            f" generations={len(self._registry)} queued={self._admission.queued}>"
+            f" generations={len(self._registry)} queued={self._scheduler.queued}>"
         )
 
     def _place(self, ticket: Ticket) -> Lease | None:
@@ -149,7 +148,7 @@ class Gateway:
         """Serve until `drain` has ended, or until cancelled."""
         async with trio.open_nursery() as self._nursery:
             self._nursery.start_soon(self._poller.run, self._publisher.publish)
-            self._nursery.start_soon(self._admission.run)
+            self._nursery.start_soon(self._scheduler.run)
             self._nursery.start_soon(self._follow_pool)
             if self._pool.watched:
                 self._nursery.start_soon(self._sweep)
@@ -169,7 +168,7 @@ class Gateway:
         """Give out what there is whenever the pool has changed; for ever."""
         while True:
             await self._pool.wait_change()
-            self._admission.dispatch()
+            self._scheduler.dispatch()
 
     async def drain(self, grace: float) -> None:
         """Take nothing new, let what runs come to its end for `grace` seconds, then stop.
@@ -200,8 +199,8 @@ class Gateway:
         """End what waits for a model that no upstream has had for too long; for ever."""
         while True:
             await trio.sleep(_SWEEP)
-            self._admission.dispatch()  # some wait for a time
-            for ticket in self._admission.waiting():
+            self._scheduler.dispatch()  # some wait for a time
+            for ticket in self._scheduler.waiting():
                 requirement = need_of(ticket.slot_request)
                 out = self._pool.outage(requirement)
                 if out <= self.settings.failover_seconds:
@@ -215,7 +214,7 @@ class Gateway:
                 if generation is not None:
                     generation.hand_back(error)
                 else:  # texts to embed
-                    self._admission.fail(ticket, error)
+                    self._scheduler.fail(ticket, error)
 
     async def _settle(self, seconds: float) -> None:
         """Wait, for a bounded time, until nothing runs and everything has been sent."""
@@ -228,7 +227,7 @@ class Gateway:
 
     def check_users(self) -> None:
         """The users have changed: sessions learn who they are of, or end; limits hold at once."""
-        self._admission.update_users(self.users.named)
+        self._scheduler.update_users(self.users.named)
         self.listener.check_users()
 
     # -- requests -----------------------------------------------------------------------------
@@ -286,7 +285,7 @@ class Gateway:
             generation.queued(ticket.position, ticket.wait, ticket.reason)
             self._publisher.publish()
 
-        ticket = self._admission.submit(
+        ticket = self._scheduler.submit(
             slot_request, always=always, on_move=moved, tokens_made=lambda: generation.made
         )
         if ticket.position:
@@ -390,7 +389,7 @@ class Gateway:
         with self.watch.answering("embed"):
             self._check_not_draining()
             return await queries.embed(
-                texts, user, model, self._pool, self._admission, self.settings.timeout
+                texts, user, model, self._pool, self._scheduler, self.settings.timeout
             )
 
     async def search(self, text: str, k: int, user: User) -> Found:

@@ -263,7 +263,7 @@ class ServerState:
         self.users: Callable[[], Iterable[UserLoad]] = scheduler.users
         self.waiting: Callable[[], Iterable[Waiting]] = scheduler.waiting
         self._names = Names()
-        self._admission = scheduler
+        self._scheduler = scheduler
         self._persistence = persistence
 
     def name_of(self, url: str) -> str:
@@ -273,12 +273,12 @@ class ServerState:
     @property
     def running(self) -> int:
         """Slots in use."""
-        return self._admission.running
+        return self._scheduler.running
 
     @property
     def queued(self) -> int:
         """Requests that wait for a slot."""
-        return self._admission.queued
+        return self._scheduler.queued
 
     @property
     def streams(self) -> int:

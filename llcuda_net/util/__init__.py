@@ -1,4 +1,5 @@
-"""What every package may use: addresses, logs, terminals, the version of the software.
+"""What every package may use: addresses, logs, terminals, quantiles, the version, and an event
+loop in a background thread.
 
 It imports only `errors`.
 """

@@ -5,11 +5,15 @@ from __future__ import annotations
 import asyncio
 import gc
 import signal
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import Future
 
 import pytest
+import trio
 
 import llcuda_protocol as wire
 from llcuda_net import sync
@@ -19,7 +23,7 @@ from llcuda_net.errors import ConfigError, ConnectError, RequestError
 from tests.support.client.scripted_server import Scripted, listening
 
 #: A bound for hangs, not a measurement.
-PATIENCE = 20.0
+PATIENCE = 60.0
 
 
 @pytest.fixture
@@ -71,16 +75,16 @@ def test_everything_a_client_does(server: Scripted, address: str) -> None:
     assert server.requests()[0].params == {"n_predict": 4}
 
 
-def test_what_a_server_of_several_upstreams_tells(server: Scripted, address: str) -> None:
+def test_what_a_server_of_several_upstreams_reports(server: Scripted, address: str) -> None:
     server.features = ["attach", "pool", "splice", "list"]
     server.queue, server.wait, server.reason = (3, 2), 4.0, "all 4 slots are in use"
     server.report = {"models": [{"name": "demo"}]}
     server.entries = [{"id": "g", "state": "running", "created": 1.0}] * 2
     with sync.connect(address) as client:
         with client.generate(raw="moved on", model="demo", priority="low", splices=True) as stream:
-            assert (stream.position, stream.wait, stream.reason) == (3, *server_told(server))
+            assert (stream.position, stream.wait, stream.reason) == (3, *waits(server))
             assert list(stream.events()) == [
-                Queued(2, *server_told(server)),
+                Queued(2, *waits(server)),
                 Piece(0, "moved"),
                 Queued(2, 4.0, "no upstream answers"),
                 Queued(1, 4.0, "no upstream answers"),
@@ -99,7 +103,7 @@ def test_what_a_server_of_several_upstreams_tells(server: Scripted, address: str
     assert [e.model for e in server.seen if isinstance(e, wire.Embed)] == ["small"]
 
 
-def server_told(server: Scripted) -> tuple[float | None, str | None]:
+def waits(server: Scripted) -> tuple[float | None, str | None]:
     return server.wait, server.reason
 
 
@@ -142,6 +146,68 @@ def test_a_client_that_is_dropped_is_closed(server: Scripted, address: str) -> N
     del stream
     gc.collect()
     assert server.cancelled.wait(PATIENCE)
+
+
+def test_a_client_that_is_dropped_in_its_own_thread_is_closed(
+    server: Scripted, address: str
+) -> None:
+    """Where the garbage collector happens to run, that is: the thread cannot wait for itself."""
+    client = sync.connect(address)
+    post = client._background.post
+    box: list[object] = [client, client.generate("endless")]
+    del client
+    post(box.clear)
+    assert server.cancelled.wait(PATIENCE)
+
+
+def test_a_call_inside_the_background_thread_is_an_error_and_no_deadlock(address: str) -> None:
+    raised: Future[str] = Future()
+    with sync.connect(address) as client:
+
+        def call() -> None:
+            try:
+                client.ping()
+            except RuntimeError as error:
+                raised.set_result(str(error))
+
+        client._background.post(call)
+        assert "event loop thread" in raised.result(PATIENCE)
+        assert "sync.Client over <Client over" in repr(client)
+        assert repr(client._background) == "<BackgroundLoop llcuda-client running>"
+    assert repr(client._background) == "<BackgroundLoop llcuda-client stopped>"
+
+
+def test_a_client_that_is_open_when_python_exits_is_closed(server: Scripted, address: str) -> None:
+    code = (
+        f"import llcuda_net; client = llcuda_net.sync.connect({address!r})\n"
+        "print(next(iter(client.generate('endless'))))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=PATIENCE, check=False
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "begun \n", "")
+    assert server.cancelled.wait(PATIENCE)
+
+
+def test_an_interrupt_while_it_connects_leaves_no_thread() -> None:
+    main = threading.get_ident()
+    seen = threading.Event()
+
+    async def silent(stream: trio.abc.Stream) -> None:
+        seen.set()
+        await trio.sleep_forever()
+
+    def interrupt() -> None:
+        seen.wait(PATIENCE)
+        time.sleep(0.05)
+        signal.pthread_kill(main, signal.SIGINT)
+
+    with listening(silent) as port:
+        thread = threading.Thread(target=interrupt)
+        thread.start()
+        with pytest.raises(KeyboardInterrupt):
+            sync.connect(f"127.0.0.1:{port}", timeout=PATIENCE)
+        thread.join(PATIENCE)
 
 
 def test_closing_ends_the_calls_of_other_threads(address: str) -> None:

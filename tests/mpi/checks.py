@@ -8,9 +8,9 @@ import sys
 
 import trio
 
+from llcuda_net.batch.histogram import Histogram
 from llcuda_net.batch.mpi import Communicator, open_communicator
-from llcuda_net.bench.histogram import Histogram
-from tools.measuring import ranks
+from llcuda_net.bench.runs import ranks
 
 
 def samples(rank: int) -> list[float]:

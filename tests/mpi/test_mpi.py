@@ -21,9 +21,9 @@ from typing import Any
 
 import pytest
 
+from llcuda_net.bench.runs import mpirun
 from tests.support.processes import running_server
 from tools import synthetic_upstream
-from tools.measuring import mpirun
 
 ROOT = Path(__file__).resolve().parents[2]
 CHECKS = [sys.executable, "-m", "tests.mpi.checks"]

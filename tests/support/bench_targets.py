@@ -8,7 +8,7 @@ from typing import Any
 import trio
 
 from llcuda_net.batch.record import Record
-from llcuda_net.batch.targets import About, Answer
+from llcuda_net.batch.targets.interface import About, Answer
 
 
 class Fake:

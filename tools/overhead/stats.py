@@ -2,22 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 
-#: Values that must lie beyond a percentile for it to be told.
-BEYOND = 10
+from llcuda_net.util.quantile import quantile as percentile
 
-
-def percentile(values: Sequence[float], share: float) -> float | None:
-    """The value below which `share` (0 to 1) of the sample lies, or None if it is too small.
-
-    At least ten values must lie on the thinner side: 20 values for a median, 1,000 for p99.
-    """
-    if len(values) * min(share, 1 - share) < BEYOND - 1e-9:
-        return None
-    ordered = sorted(values)
-    return ordered[min(len(ordered) - 1, int(share * len(ordered)))]
+__all__ = ["Spread", "difference", "percentile", "spread"]
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,8 +24,8 @@ PROG = "llcuda-mpi"
 _DEFAULT_SERVER = "127.0.0.1:9000"
 
 _DESCRIPTION = """\
-Answer every prompt of a file, over as many ranks as mpirun starts: rank 0 hands out the lines as
-ranks come free, and writes the results.
+Answer every prompt of a file, over as many ranks as mpirun starts: rank 0 distributes the lines to
+ranks as they come free, and writes the results.
 """
 
 _EPILOG = f"""\
@@ -37,7 +37,7 @@ examples:
 {options.FILES}
 A server is an llcuda-server (HOST:PORT) or a llama-server (http://…); a list is shared out over the
 ranks in turn. Only an llcuda-server knows the lines' keys, and never makes the same answer twice.
-Open MPI as root, or with more ranks than cores, wants variables that docs/mpi.md lists.
+Open MPI as root, or with more ranks than cores, needs variables that docs/mpi.md lists.
 
 {options.CODES}"""
 
@@ -55,10 +55,10 @@ def make_parser() -> Parser:
     parser.add_argument(
         "--server", metavar="A,B,…", help=f"(default: LLCUDA_SERVER, or {_DEFAULT_SERVER})"
     )
-    parser.add_argument("--token-file", metavar="FILE", help="the token that llcuda-server wants")
+    parser.add_argument("--token-file", metavar="FILE", help="the token for llcuda-server")
     parser.add_argument("--tls", action="store_true", help="speak TLS to llcuda-server")
     parser.add_argument("--tls-ca", metavar="FILE", help="certificates to trust; implies --tls")
-    parser.add_argument("--api-key-file", metavar="FILE", help="the key that a llama-server wants")
+    parser.add_argument("--api-key-file", metavar="FILE", help="the key for a llama-server")
     options.add(parser)
     parser.add_argument("--version", action=VersionAction)
     return parser
@@ -80,7 +80,7 @@ def _run(arguments: argparse.Namespace) -> int:
         fail("--server has an empty name in its list")
 
     from llcuda_net.batch.mpi import open_communicator
-    from llcuda_net.batch.targets import open_target
+    from llcuda_net.batch.targets.opening import open_target
     from llcuda_net.errors import ConfigError
     from llcuda_net.util import logs
 

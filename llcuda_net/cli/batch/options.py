@@ -15,9 +15,9 @@ from llcuda_net.cli.common import Exit, Parser, fail, print_error
 if TYPE_CHECKING:
     from llcuda_net.batch.distributor import WorkQueue
     from llcuda_net.batch.mpi import Communicator
-    from llcuda_net.batch.targets import Direct, Gateway
+    from llcuda_net.batch.targets.interface import Target
 
-    Open = Callable[[], AbstractAsyncContextManager[Gateway | Direct]]
+    Open = Callable[[], AbstractAsyncContextManager[Target]]
 
 #: What both commands say of their files.
 FILES = """\
@@ -69,15 +69,15 @@ def add(parser: Parser) -> None:
         type=float,
         default=30.0,
         metavar="SECONDS",
-        help="try a server that was lost for so long (30)",
+        help="how long to try a server that was lost (30)",
     )
     group.add_argument(
-        "--job", default="", metavar="WORD", help="ask anew what another job asked: other keys"
+        "--job", default="", metavar="WORD", help="other keys: ask again what another job has asked"
     )
     group.add_argument(
         "--cuda-post",
         action="store_true",
-        help="run llcuda_kernels' post-processing load on each result, a GPU a rank",
+        help="run llcuda_kernels' post-processing load on each result, one GPU per rank",
     )
     group.add_argument("--cuda-iters", type=int, default=1000, metavar="N", help="its rounds")
     group.add_argument("--json", action="store_true", help="print the report as JSON on stdout")
@@ -129,7 +129,7 @@ def run(
     from llcuda_net.batch.distributor import WorkQueue
     from llcuda_net.batch.output import Output
     from llcuda_net.batch.rank import Rank
-    from llcuda_net.bench.shown import Ticker
+    from llcuda_net.cli.progress import Ticker
     from llcuda_net.cli.run_async import run_async
 
     after = None
@@ -153,7 +153,7 @@ def run(
     path = Path(arguments.input)
     total = batch_input.count(path)
     output = Output(Path(arguments.output), ordered=arguments.order == "input")
-    hand_out = WorkQueue(
+    queue = WorkQueue(
         batch_input.read(path, params, arguments.job), output, retries=arguments.retries
     )
 
@@ -165,24 +165,24 @@ def run(
         print(f"{prog}: {text}", file=sys.stderr, flush=True)
 
     try:
-        done = run_async(job.run, communicator, rank, arguments.inflight, hand_out, progress, note)
+        done = run_async(job.run, communicator, rank, arguments.inflight, queue, progress, note)
     finally:
         ticker.erase()
         output.close()
     assert done is not None
-    found = report.document(hand_out, done, communicator.size, output.errors)
+    found = report.document(queue, done, communicator.size, output.errors)
     for line in report.lines(found):
         print(line, file=sys.stderr)
     if arguments.json:
         print(json.dumps(found))
     if done.stranded:
-        left = total - hand_out.done - hand_out.skipped
+        left = total - queue.done - queue.skipped
         print_error(prog, f"no server is left for {left:,} lines: the same command goes on")
         return Exit.CONNECT
     if done.without:
         return Exit.CONNECT
-    return Exit.REFUSED if hand_out.failed or output.errors else Exit.OK
+    return Exit.REFUSED if queue.failed or output.errors else Exit.OK
 
 
 def _quiet(what: object) -> None:
-    """Rank 0 speaks for all."""
+    """Only rank 0 reports."""

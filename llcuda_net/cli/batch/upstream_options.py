@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from llcuda_net.cli.common import Parser, fail, read_text
 
 if TYPE_CHECKING:
-    from llcuda_net.batch.targets import Direct
+    from llcuda_net.batch.targets.interface import Target
     from llcuda_net.cli.batch.options import Open
 
 
@@ -20,13 +20,13 @@ def add(parser: Parser) -> None:
     """Which model, where."""
     group = parser.add_argument_group("which model")
     group.add_argument("--upstream", metavar="URL", help="a llama-server that already runs")
-    group.add_argument("--api-key-file", metavar="FILE", help="the key that it wants")
+    group.add_argument("--api-key-file", metavar="FILE", help="the key that it asks for")
     group.add_argument(
         "--model",
         metavar="FILE",
         help="GGUF file to run in the built-in engine (default: the demonstration model)",
     )
-    group.add_argument("--ctx", type=int, metavar="N", help="engine: tokens of context a slot")
+    group.add_argument("--ctx", type=int, metavar="N", help="engine: tokens of context per slot")
     group.add_argument("--threads", type=int, metavar="N", help="engine: CPU threads")
     group.add_argument("--gpu-layers", type=int, metavar="N", help="engine: layers on the GPU")
 
@@ -49,7 +49,7 @@ def opener(arguments: argparse.Namespace, slots: int) -> tuple[str, Open]:
             )
         if arguments.model is not None:
             fail("give --upstream or --model, not both")
-        from llcuda_net.batch.targets import open_target
+        from llcuda_net.batch.targets.opening import open_target
 
         key = None
         if arguments.api_key_file is not None:
@@ -59,11 +59,11 @@ def opener(arguments: argparse.Namespace, slots: int) -> tuple[str, Open]:
 
 
 @asynccontextmanager
-async def _engine(arguments: argparse.Namespace, slots: int) -> AsyncIterator[Direct]:
+async def _engine(arguments: argparse.Namespace, slots: int) -> AsyncIterator[Target]:
     """An engine of our own, for the length of the block."""
     from importlib import resources
 
-    from llcuda_net.batch.targets import Direct, in_nursery, open_target
+    from llcuda_net.batch.targets.opening import in_nursery, open_target
     from llcuda_net.upstream.engine.supervisor import Engine, EngineOptions
 
     with resources.as_file(resources.files("llcuda_net.data") / "demo.gguf") as demo:
@@ -79,6 +79,5 @@ async def _engine(arguments: argparse.Namespace, slots: int) -> AsyncIterator[Di
             await nursery.start(engine.run)
             url = str(engine.base_url)
             async with open_target(url, api_key=engine.api_key) as target:
-                assert isinstance(target, Direct)
                 yield target
             nursery.cancel_scope.cancel()

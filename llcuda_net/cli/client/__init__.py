@@ -1,4 +1,5 @@
 """`llcuda-client`: options, output, chat.
 
-It imports everything but the other groups of commands.
+It imports `llcuda_net.sync` and the modules beside this package, and none of the other groups of
+commands.
 """

@@ -6,9 +6,9 @@ import sys
 from typing import Any
 
 from llcuda_net.analysis.certainty import certainty_stats
-from llcuda_net.cli.client.certainty import figures_of_text, marked_text
+from llcuda_net.cli import json_documents
+from llcuda_net.cli.certainty import figures_of_text, marked_text
 from llcuda_net.cli.client.output import JsonOutput, TextOutput
-from llcuda_net.cli.results import json_documents
 from llcuda_net.cli.tables import fields
 from llcuda_net.client.stream import Piece, Result
 from llcuda_net.storage.records import Logprobs
@@ -16,7 +16,7 @@ from llcuda_net.storage.results.interface import Figures
 from llcuda_net.util.terminal import is_terminal
 
 
-class _Heard:
+class _Received:
     """The pieces that have come, with their log-probabilities."""
 
     def __init__(self) -> None:
@@ -26,7 +26,7 @@ class _Heard:
         self._first: int | None = None  # number of the first piece: another than 0 when attached
 
     def add(self, piece: Piece) -> None:
-        """One more; what was taken back before it is dropped."""
+        """Add a piece; those from its place on that came before are dropped."""
         if self._first is None:
             self._first = piece.sequence
         place = max(0, piece.sequence - self._first)
@@ -46,28 +46,28 @@ class _Heard:
 
 
 class CertainText(TextOutput):
-    """The text at the end, since only then it is known which words are the least certain."""
+    """The text at the end: only then are the least certain words known."""
 
     def __init__(self) -> None:
         super().__init__(at_once=True)
-        self._heard = _Heard()
+        self._received = _Received()
 
     def piece(self, piece: Piece) -> None:
-        """Keep it."""
-        self._heard.add(piece)
+        """Hold it until the end."""
+        self._received.add(piece)
 
     def done(self, result: Result) -> None:
         """Print the text, and on stderr the figures."""
-        heard = self._heard
+        received = self._received
         self._waiting.erase()
-        text = marked_text(heard.pieces, heard.logprobs, exact=not is_terminal(sys.stdout))
+        text = marked_text(received.pieces, received.logprobs, exact=not is_terminal(sys.stdout))
         sys.stdout.write(text if text.endswith("\n") else text + "\n")
         sys.stdout.flush()
-        figures = heard.figures()
+        figures = received.figures()
         if figures is None:
             lines = ["no log-probabilities came: how sure the model was is not known"]
         else:
-            lines = [*fields(figures_of_text(heard.pieces, heard.logprobs, figures))]
+            lines = [*fields(figures_of_text(received.pieces, received.logprobs, figures))]
         print("\n".join(lines), file=sys.stderr, flush=True)
 
 
@@ -76,14 +76,14 @@ class CertainJson(JsonOutput):
 
     def __init__(self, *, at_once: bool = False) -> None:
         super().__init__(at_once=at_once)
-        self._heard = _Heard()
+        self._received = _Received()
 
     def piece(self, piece: Piece) -> None:
         """A piece line."""
-        self._heard.add(piece)
+        self._received.add(piece)
         super().piece(piece)
 
     def _write(self, event: str, **values: Any) -> None:
         if event == "done":
-            values["certainty"] = json_documents.certainty(self._heard.figures())
+            values["certainty"] = json_documents.certainty(self._received.figures())
         super()._write(event, **values)

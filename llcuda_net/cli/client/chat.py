@@ -1,7 +1,7 @@
 """`llcuda-client --chat`: a conversation that lasts until Ctrl-D.
 
-Each question goes out with the whole history. Ctrl-C stops the answer under way and keeps what
-there is of it. The client resumes an answer whose connection was lost; a server that stays away
+Each question is sent with the whole history. Ctrl-C stops the answer under way and keeps what
+there is of it. The client resumes an answer whose connection was lost. A server that stays away
 longer ends neither the session nor the history.
 """
 
@@ -12,7 +12,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
-from llcuda_net.cli.client.output import print_note, print_stats, show, text_output
+from llcuda_net.cli.client.output import Output, print_note, print_stats, show
 from llcuda_net.cli.common import Exit, describe, fail, paint, print_error
 from llcuda_net.errors import ConnectError, RequestError
 from llcuda_net.sync import Client, Stream
@@ -33,10 +33,9 @@ class Chat:
         prog: the command's name, for messages.
         connect: opens a connection; called again after one was lost.
         arguments: what goes with every request: sampling parameters, `timeout`.
+        make_output: makes what shows one answer.
         system: the system message to begin with.
-        at_once: show each answer only when it is complete.
         stats: show the times after each answer.
-        certainty: mark the least certain words of each answer.
     """
 
     def __init__(
@@ -44,19 +43,17 @@ class Chat:
         prog: str,
         connect: Callable[[], Client],
         arguments: dict[str, Any],
+        make_output: Callable[[], Output],
         *,
         system: str | None = None,
-        at_once: bool = False,
         stats: bool = False,
-        certainty: bool = False,
     ) -> None:
         self._prog = prog
         self._connect = connect
         self._arguments = arguments
         self._system = system
-        self._at_once = at_once
+        self._make_output = make_output
         self._stats = stats
-        self._certainty = certainty
         self._client: Client | None = None
         self._history: list[dict[str, str]] = []
         self._interactive = is_terminal(sys.stdin)
@@ -143,8 +140,7 @@ class Chat:
             ) as stream:
                 if stream.cached:
                     print_note(self._prog, "answered from the store")
-                output = text_output(certainty=self._certainty, at_once=self._at_once)
-                result = show(stream, output)
+                result = show(stream, self._make_output())
             if self._stats:
                 print_stats(result)
         except KeyboardInterrupt:

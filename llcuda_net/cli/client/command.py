@@ -1,4 +1,4 @@
-"""llcuda-client: ask a model behind an llcuda-server, from a shell.
+"""`llcuda-client`: send prompts to an llcuda-server from a shell.
 
 Only the standard library is imported before there is something to do, so that --help is instant.
 """
@@ -15,7 +15,6 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from llcuda_net.cli.client.options import (
-    DEFAULT_SERVER,
     PROG,
     build_parser,
     check,
@@ -30,6 +29,7 @@ from llcuda_net.cli.common import (
     read_token,
     run_command,
 )
+from llcuda_net.cli.server_options import DEFAULT_SERVER
 from llcuda_net.errors import ConnectError, RequestError
 
 if TYPE_CHECKING:
@@ -48,8 +48,8 @@ def _run(arguments: argparse.Namespace) -> int:
     check(arguments)
     request: dict[str, Any] = {}
     text: str | None = None
-    asks = arguments.models or arguments.list is not None
-    if arguments.attach is None and arguments.cancel is None and not asks:
+    lists = arguments.models or arguments.list is not None
+    if arguments.attach is None and arguments.cancel is None and not lists:
         text = read_prompt(arguments)
         request = read_request(arguments)
     token = read_token(arguments.token_file)
@@ -78,27 +78,26 @@ def _run(arguments: argparse.Namespace) -> int:
             PROG,
             connect,
             request,
+            lambda: _output(arguments),
             system=arguments.system,
-            at_once=arguments.no_stream,
             stats=arguments.stats,
-            certainty=arguments.certainty,
         )
         return chat.run(text)
-    if asks:
-        return _told(arguments, lambda: _ask(connect, arguments))
+    if lists:
+        return _reporting(arguments, lambda: _list(connect, arguments))
     if arguments.raw:
         request["raw"] = text
     else:
         request |= {"prompt": text, "system": arguments.system}
     if arguments.detach:
-        return _told(arguments, lambda: _detach(connect, request, arguments))
+        return _reporting(arguments, lambda: _detach(connect, request, arguments))
     if arguments.cancel is not None:
-        return _told(arguments, lambda: _cancel(connect, arguments))
-    return _told(arguments, lambda: _answer(connect, request, arguments))
+        return _reporting(arguments, lambda: _cancel(connect, arguments))
+    return _reporting(arguments, lambda: _answer(connect, request, arguments))
 
 
-def _told(arguments: argparse.Namespace, body: Callable[[], int]) -> int:
-    """Run a body; with --json its failure is told on stdout, too."""
+def _reporting(arguments: argparse.Namespace, body: Callable[[], int]) -> int:
+    """Run a body; with --json a failure is also reported on stdout."""
     try:
         return body()
     except (RequestError, ConnectError) as error:
@@ -109,33 +108,36 @@ def _told(arguments: argparse.Namespace, body: Callable[[], int]) -> int:
         raise
 
 
+def _output(arguments: argparse.Namespace) -> Output:
+    """What shows one answer as the options say."""
+    from llcuda_net.cli.client.output import JsonOutput, TextOutput
+
+    if arguments.certainty:
+        from llcuda_net.cli.client.certainty_output import CertainJson, CertainText
+
+        return CertainJson(at_once=arguments.no_stream) if arguments.json else CertainText()
+    kind = JsonOutput if arguments.json else TextOutput
+    return kind(at_once=arguments.no_stream)
+
+
 def _answer(
     connect: Callable[[], sync.Client], request: dict[str, Any], arguments: argparse.Namespace
 ) -> int:
     """Print an answer, of a new request or of --attach."""
-    from llcuda_net.cli.client.output import (
-        json_output,
-        print_note,
-        print_stats,
-        show,
-        text_output,
-    )
+    from llcuda_net.cli.client.output import print_note, print_stats, show
 
-    output: Output
-    asked: dict[str, Any] = {"splices": True}
+    output = _output(arguments)
+    details: dict[str, Any] = {"splices": True}
     if arguments.json:
-        asked |= {"tokens": True, "durable": True}
-        output = json_output(certainty=arguments.certainty, at_once=arguments.no_stream)
-    else:
-        output = text_output(certainty=arguments.certainty, at_once=arguments.no_stream)
+        details |= {"tokens": True, "durable": True}
     at_once = arguments.no_stream or (arguments.certainty and not arguments.json)
     stream: sync.Stream | None = None
     with connect() as client:
         try:
             if arguments.attach is not None:
-                stream = client.attach(arguments.attach, arguments.first or 0, **asked)
+                stream = client.attach(arguments.attach, arguments.first or 0, **details)
             else:
-                stream = client.generate(**asked, **request)
+                stream = client.generate(**details, **request)
             first = stream.received
             with stream:
                 if stream.cached:
@@ -145,9 +147,9 @@ def _answer(
             if stream is None or "attach" not in client.features:
                 raise
             seen = first if at_once else stream.received
-            told = f"{error}" if str(error).endswith("?") else f"{error};"
+            reason = f"{error}" if str(error).endswith("?") else f"{error};"
             again = _attach(stream, seen, arguments)
-            raise ConnectError(f"{told} read on with: {again}") from None
+            raise ConnectError(f"{reason} read on with: {again}") from None
         except (KeyboardInterrupt, Terminated):
             if stream is not None and arguments.attach is not None:
                 seen = first if at_once else stream.received
@@ -172,7 +174,7 @@ def _detach(
         if "attach" not in client.features:
             fail("the server is too old for --detach: an answer ends with its reader", Exit.REFUSED)
         with client.generate(**request) as stream:
-            # First the id: an answer that nobody can name is cancelled on the way out.
+            # First the id: if it cannot be printed, the answer is cancelled on the way out.
             if arguments.json:
                 found = {"event": "detached", "id": stream.id, "level": stream.level}
                 print(json.dumps({**found, "cached": stream.cached}), flush=True)
@@ -183,7 +185,7 @@ def _detach(
 
 
 def _cancel(connect: Callable[[], sync.Client], arguments: argparse.Namespace) -> int:
-    """Stop an answer, and print what became of it."""
+    """Stop an answer, and print how it ended."""
     with connect() as client:
         reason = client.cancel(arguments.cancel)
     if arguments.json:
@@ -194,8 +196,8 @@ def _cancel(connect: Callable[[], sync.Client], arguments: argparse.Namespace) -
     return Exit.OK
 
 
-def _ask(connect: Callable[[], sync.Client], arguments: argparse.Namespace) -> int:
-    """Print what --models or --list asks for."""
+def _list(connect: Callable[[], sync.Client], arguments: argparse.Namespace) -> int:
+    """Print the lists of --models or --list."""
     from llcuda_net.cli.client.lists import print_entries, print_models
 
     with connect() as client:
@@ -211,7 +213,7 @@ def _attach(stream: sync.Stream, seen: int, arguments: argparse.Namespace) -> st
 
 
 def _again(arguments: argparse.Namespace, *words: str) -> str:
-    """A command to the same server, for a shell."""
+    """A shell command to the same server."""
     for flag in ("server", "tls_ca", "token_file"):
         if (value := getattr(arguments, flag)) is not None:
             words += (f"--{flag.replace('_', '-')}", value)

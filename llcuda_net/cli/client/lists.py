@@ -1,4 +1,4 @@
-"""`llcuda-client --models` and `--list`: tables for people, one JSON object a line for programs."""
+"""`llcuda-client --models` and `--list`: tables for people, JSON lines for programs."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from llcuda_net.client.results import Entry
 
 
 def print_models(models: list[dict[str, Any]], *, as_json: bool) -> None:
-    """The models, as the report has them: any key may be missing."""
+    """The models of the report; any key may be missing."""
     if as_json:
         _print_json("model", models)
         return
@@ -32,7 +32,7 @@ def print_models(models: list[dict[str, Any]], *, as_json: bool) -> None:
 
 
 def print_entries(entries: list[Entry], *, as_json: bool) -> None:
-    """Generations, newest first. Whose they are is shown where somebody told."""
+    """Generations, newest first. Owners are shown where the server names them."""
     if as_json:
         _print_json("generation", map(dataclasses.asdict, entries))
         return
@@ -74,5 +74,5 @@ def _print_json(event: str, found: Iterable[dict[str, Any]]) -> None:
 
 
 def _count(value: Any) -> str:
-    """A count; what is not known is told as such."""
+    """A count; "?" where it is not known."""
     return "?" if value is None else str(value)

@@ -12,14 +12,14 @@ from collections.abc import Callable
 from typing import Any
 
 from llcuda_net.cli.common import Parser, VersionAction, check_text, decode, fail, read_text
+from llcuda_net.cli.server_options import DEFAULT_SERVER
 
 PROG = "llcuda-client"
-DEFAULT_SERVER = "127.0.0.1:9000"
-#: Candidates asked for a token with --certainty where the user does not say how many.
+#: Candidates per token with --certainty, where --n-probs is not given.
 _N_PROBS = 10
 _RECONNECT = 30.0
 _MOST_SECONDS = 1e9
-#: Generations that --list prints where it is not said, and at most.
+#: Generations that --list prints by default, and at most.
 _LISTED = 20
 _MOST_LISTED = 1000
 _EPILOG = """\
@@ -85,7 +85,7 @@ def build_parser() -> Parser:
         help=f"print your newest answers, those that wait or run included; default: {_LISTED}",
     )
     show = parser.add_argument_group("what to print")
-    show.add_argument("--json", action="store_true", help="one JSON object a line for each event")
+    show.add_argument("--json", action="store_true", help="one JSON object per line and event")
     show.add_argument("--no-stream", action="store_true", help="print only when all has come")
     show.add_argument("--stats", action="store_true", help="print times and speed on stderr")
     show.add_argument(
@@ -115,7 +115,7 @@ def _add_generations(parser: argparse.ArgumentParser) -> None:
         "--on-disconnect",
         metavar="WHAT",
         type=_on_disconnect,
-        help="when nobody reads it any more: continue, cancel, or go on for so many SECONDS; "
+        help="when its last reader is gone: continue, cancel, or go on for so many SECONDS; "
         "default: the server's",
     )
     keep.add_argument(
@@ -133,7 +133,7 @@ def _add_generations(parser: argparse.ArgumentParser) -> None:
         "--durability",
         metavar="LEVEL",
         choices=["memory", "process", "disk", "strict"],
-        help="how much it survives: memory, process, disk or strict; default: the server's",
+        help="what it survives: memory, process, disk or strict; default: the server's",
     )
     later = parser.add_argument_group("leaving an answer, and coming back to it")
     later.add_argument(
@@ -157,7 +157,7 @@ def _add_sampling(group: argparse._ArgumentGroup) -> None:
         metavar="N",
         dest="n_predict",
         type=_number(int, 1, 2**31 - 1),
-        help="most tokens to make; default: the server's",
+        help="most tokens to generate; default: the server's",
     )
     for flag, kind, low, high, text in (
         ("--temperature", float, 0, 100, "0: always the likeliest token"),
@@ -266,15 +266,15 @@ def check(arguments: argparse.Namespace) -> None:
         ("cancel", _WITH_CANCEL),
         ("attach", _WITH_ATTACH),
     ):
-        asked = getattr(arguments, flag)
-        if asked is not None and asked is not False:
+        chosen = getattr(arguments, flag)
+        if chosen is not None and chosen is not False:
             for name, value in vars(arguments).items():
                 given = value is not None and value is not False and value != []
                 if given and name not in allowed | {flag}:
                     other = _NAMES.get(name, "--" + name.replace("_", "-"))
                     fail(f"--{flag} and {other} do not go together")
-            if isinstance(asked, str):
-                check_text(asked, f"the id of --{flag}")
+            if isinstance(chosen, str):
+                check_text(chosen, f"the id of --{flag}")
     if arguments.first is not None and arguments.attach is None:
         fail("--from says where --attach begins to read: give --attach ID, too")
     if len(arguments.prompt) > 1:
@@ -293,10 +293,10 @@ def check(arguments: argparse.Namespace) -> None:
             fail(f"--chat and --{flag.replace('_', '-')} do not go together")
     if arguments.chat and arguments.prompt == ["-"]:
         fail("--chat reads its questions from standard input: - is not needed")
-    _check_keeping(arguments)
+    _check_storage(arguments)
 
 
-def _check_keeping(arguments: argparse.Namespace) -> None:
+def _check_storage(arguments: argparse.Namespace) -> None:
     if arguments.store == "none" and arguments.durability not in (None, "memory"):
         fail(f"--store none keeps nothing: --durability {arguments.durability} asks for more")
     if not arguments.detach:

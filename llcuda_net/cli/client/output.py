@@ -25,7 +25,7 @@ from llcuda_net.errors import ConnectError, RequestError, request_error
 from llcuda_net.sync import Stream
 from llcuda_net.util.terminal import is_clever, is_terminal
 
-#: Of a terminal that does not say.
+#: Width of a terminal that does not report one.
 _COLUMNS = 80
 #: The phases in the order in which a request goes through them.
 _PHASES = (
@@ -41,7 +41,7 @@ _PHASES = (
 
 
 class Output(Protocol):
-    """Where the events of one answer go, in this order; `close` comes last, whatever happens."""
+    """Takes the events of one answer, in this order; `close` comes last, whatever happens."""
 
     def accepted(self, stream: Stream) -> None:
         """The server has taken the request."""
@@ -56,7 +56,7 @@ class Output(Protocol):
         """So many pieces can no longer be lost."""
 
     def spliced(self, spliced: Spliced) -> None:
-        """From here on another upstream makes the pieces."""
+        """Another upstream generates the pieces from here on."""
 
     def done(self, result: Result) -> None:
         """The answer is complete."""
@@ -89,16 +89,19 @@ def show(stream: Stream, output: Output) -> Result:
 
 
 class Waiting:
-    """One line on stderr while nothing has come yet; on terminals only."""
+    """One line on stderr while nothing has come yet; on terminals only.
+
+    Written by hand, where `cli.progress` uses rich: importing rich would delay the first token.
+    """
 
     def __init__(self) -> None:
         self._wanted = is_clever(sys.stderr)
         self._shown = False
 
     def show(self, queued: Queued) -> None:
-        """Say where in the queue it is, for how long, and why."""
+        """Show its place in the queue, the estimated wait, and the reason."""
         if self._wanted:
-            # What is wider than the terminal would go on in a line that nobody takes away.
+            # What is wider than the terminal would wrap into a second line, which is never erased.
             line = fit(one_line(waiting_line(queued)), _columns() - 1)
             sys.stderr.write("\r\x1b[K" + paint(line, "2", sys.stderr))
             sys.stderr.flush()
@@ -113,7 +116,7 @@ class Waiting:
 
 
 def waiting_line(queued: Queued) -> str:
-    """What a person who waits is told."""
+    """The line for a person who waits."""
     if not queued.position:
         return "waiting..."
     wait = "" if queued.wait is None else f", {_about(queued.wait)}"
@@ -136,14 +139,14 @@ def _about(seconds: float) -> str:
     return f"about {round(seconds / 3600)} h"
 
 
-#: Whether the terminal's line holds the beginning of a line of text. Notes come from the client's
-#: own thread, so this and the terminal are one writer's at a time.
+#: Whether the cursor stands behind an unfinished line of text. Notes come from the client's own
+#: thread, so one lock guards this and the terminal.
 _begun = False
 _writing = threading.Lock()
 
 
 def print_note(prog: str, text: str) -> None:
-    """One line on stderr about the connection or the answer, whatever else is on the terminal."""
+    """One line on stderr about the connection or the answer, on a terminal line of its own."""
     global _begun
     if sys.stderr is None:
         return
@@ -168,14 +171,14 @@ class TextOutput:
         self._waiting = Waiting()
         self._guarded = is_terminal(sys.stdout)
         self._last = ""
-        self._stopped = False  # in the middle of the text, and that was told
+        self._stopped = False  # in the middle of the text, and a note has said so
 
     def accepted(self, stream: Stream) -> None:
-        """Say that it waits."""
+        """Show that it waits."""
         self._waiting.show(Queued(stream.position, stream.wait, stream.reason))
 
     def queued(self, queued: Queued) -> None:
-        """Say where it waits; in the middle of the text there is no line for that."""
+        """Show where it waits; in the middle of the text a note does."""
         if not self._last:
             self._waiting.show(queued)
         elif queued.position and not self._stopped:
@@ -188,22 +191,22 @@ class TextOutput:
             self._write(piece.text)
 
     def durable(self, pieces: int) -> None:
-        """Nobody who reads text wants to know."""
+        """Not shown in text."""
 
     def spliced(self, spliced: Spliced) -> None:
-        """Say where: what follows might have been other text."""
+        """Say where: another upstream might have continued differently."""
         reason = f": {one_line(spliced.reason)}" if spliced.reason else ""
         print_note(PROG, f"continued on another upstream at token {spliced.position}{reason}")
 
     def done(self, result: Result) -> None:
-        """Print what is left to print."""
+        """Print what is not printed yet."""
         if self._at_once:
             self._write(result.text)
         if self._last != "\n":
             self._write("\n")
 
     def close(self) -> None:
-        """Take the progress away; end a line that was begun on a terminal."""
+        """Erase the progress; end an unfinished line on a terminal."""
         self._waiting.erase()
         if _begun:
             self._write("\n")
@@ -220,26 +223,8 @@ class TextOutput:
                 sys.stdout.flush()
 
 
-def text_output(*, certainty: bool, at_once: bool) -> TextOutput:
-    """Where an answer in text goes."""
-    if certainty:
-        from llcuda_net.cli.client.certainty_output import CertainText
-
-        return CertainText()
-    return TextOutput(at_once=at_once)
-
-
-def json_output(*, certainty: bool, at_once: bool) -> JsonOutput:
-    """Where an answer in JSON goes."""
-    if certainty:
-        from llcuda_net.cli.client.certainty_output import CertainJson
-
-        return CertainJson(at_once=at_once)
-    return JsonOutput(at_once=at_once)
-
-
 class JsonOutput:
-    """One JSON object a line: accepted, queue, piece, durable, splice and done.
+    """One JSON object per line: accepted, queue, piece, durable, splice and done.
 
     Args:
         at_once: write only the last of them, with the whole text in it.
@@ -305,7 +290,7 @@ class JsonOutput:
 
 
 def print_json_error(error: RequestError | ConnectError) -> None:
-    """The last line of what went wrong: the server said no, or there is none (`no_connection`)."""
+    """The last line after a failure: a refusal, or no connection (code `no_connection`)."""
     if isinstance(error, ConnectError):
         error = request_error("no_connection", str(error), retry=True)
     _print_json(
@@ -323,7 +308,7 @@ def _print_json(event: str, **values: Any) -> None:
 
 
 def _logprob(token: TokenLogprob | TopToken) -> dict[str, Any]:
-    # The text of one token need not be whole characters: its bytes are the truth.
+    # The text of one token need not be whole characters; its bytes are exact.
     found: dict[str, Any] = {
         "id": token.id,
         "text": token.bytes.decode("utf-8", "replace"),
@@ -347,9 +332,9 @@ def stats_lines(result: Result) -> list[str]:
     lines = [f"  {phase:<12} {_duration(timings[phase]):>10}" for phase in phases]
     prompt, cached = usage.get("prompt_tokens", 0), usage.get("cached_tokens", 0)
     answer = usage.get("completion_tokens", 0)
-    told = f", {cached} of them cached" if cached else ""
+    of_these = f", {cached} of them cached" if cached else ""
     evaluated = timings.get("prompt", 0.0)
-    lines.append(f"  prompt {_tokens(prompt)}{told}{_rate(prompt - cached, evaluated)}")
+    lines.append(f"  prompt {_tokens(prompt)}{of_these}{_rate(prompt - cached, evaluated)}")
     lines.append(f"  answer {_tokens(answer)}{_rate(answer - 1, timings.get('generation', 0.0))}")
     if result.cached:
         lines.append("  answered from the store")
@@ -366,7 +351,7 @@ def _tokens(count: int) -> str:
 
 
 def _rate(tokens: int, milliseconds: float) -> str:
-    # A shorter time says nothing: what was made together arrives together.
+    # A shorter time means nothing: tokens of one step arrive together.
     return f", {tokens / milliseconds * 1e3:.1f}/s" if tokens > 0 and milliseconds >= 1 else ""
 
 

@@ -1,7 +1,7 @@
 """`llcuda results`: what was generated: list, show, search, export, verify, prune, stats.
 
-The arguments are here; what each subcommand does is in the `results_*` modules. Only the standard
-library is imported before there is something to do, so that --help is instant.
+The arguments are here; each subcommand is in a module beside this one. Only the standard library is
+imported before there is something to do, so that --help is instant.
 """
 
 from __future__ import annotations
@@ -82,7 +82,7 @@ def make_parser() -> Parser:
     _add_filters(one)
     one.add_argument("--text", metavar="WORDS", help="with these words, as `search` finds them")
     _add_limit(one, 50)
-    _add_json(one, "one JSON object a line")
+    _add_json(one, "one JSON object per line")
 
     one = command(
         "show",
@@ -112,7 +112,7 @@ def make_parser() -> Parser:
     _add_server(one)
     _add_filters(one)
     _add_limit(one, 20)
-    _add_json(one, "one JSON object a line")
+    _add_json(one, "one JSON object per line")
 
     one = command(
         "export",
@@ -205,11 +205,11 @@ def _count(text: str) -> int:
 
 # -- running ----------------------------------------------------------------------------------
 
-#: What runs a subcommand: a module, and in it a function of the same name.
-_HOMES = {
+#: The module of each subcommand; the function in it has the subcommand's name.
+_MODULES = {
     "list": "find",
     "search": "find",
-    "near": "semantic",
+    "semantic": "semantic",
     "show": "show",
     "export": "export",
     "verify": "maintain",
@@ -229,8 +229,8 @@ def _run(arguments: argparse.Namespace) -> int:
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="replace")
     command: Callable[[argparse.Namespace, SqliteStore], int]
-    name = "near" if getattr(arguments, "semantic", False) else arguments.command
-    command = getattr(import_module(f"llcuda_net.cli.results.{_HOMES[name]}"), f"{name}_results")
+    name = "semantic" if getattr(arguments, "semantic", False) else arguments.command
+    command = getattr(import_module(f"llcuda_net.cli.results.{_MODULES[name]}"), f"{name}_results")
 
     from llcuda_net.storage.results.connection import errors
 

@@ -1,7 +1,7 @@
-"""`llcuda results export`: results whole, as JSON lines, CSV or Parquet.
+"""`llcuda results export`: whole results, as JSON lines, CSV or Parquet.
 
-JSON lines hold what `show --json` gives. CSV and Parquet have one column for each thing that is one
-value, and JSON in a column for what is many.
+JSON lines hold what `show --json` gives. CSV and Parquet have one column per single value, and JSON
+in a column for structures.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from llcuda_net.cli.common import Exit, fail
+from llcuda_net.cli.json_documents import document, line, logprobs
 from llcuda_net.cli.progress import Progress
 from llcuda_net.cli.results.command import query_of
-from llcuda_net.cli.results.json_documents import document, line, logprobs
 from llcuda_net.cli.tables import harmless
 from llcuda_net.cli.units import counted, iso
 from llcuda_net.storage.records import Result
@@ -123,7 +123,7 @@ def _format(arguments: argparse.Namespace) -> str:
 
 
 class _Terminal:
-    """A binary file in front of a terminal, which must find nothing in it to obey."""
+    """A binary file in front of a terminal: control characters are replaced."""
 
     def write(self, data: bytes) -> int:
         """Print it."""
@@ -131,13 +131,13 @@ class _Terminal:
         return len(data)
 
     def flush(self) -> None:
-        """Have it seen."""
+        """Flush the terminal."""
         sys.stdout.flush()
 
 
 @contextmanager
 def _replacing(path: Path) -> Iterator[BinaryIO]:
-    """A new file, for nobody else to read, that takes this path when the block ends well."""
+    """A new file, private to its owner, which takes this path when the block ends well."""
     path = path.resolve()
     if path.is_dir():
         fail(f"{path} is a directory")

@@ -9,8 +9,8 @@ from dataclasses import replace
 from itertools import islice
 
 from llcuda_net.cli.common import Exit, fail, paint
+from llcuda_net.cli.json_documents import line, summary
 from llcuda_net.cli.results.command import query_of
-from llcuda_net.cli.results.json_documents import line, summary
 from llcuda_net.cli.tables import one_line, table
 from llcuda_net.cli.units import counted, local
 from llcuda_net.storage.results.interface import HIGHLIGHT, Hit, Query, Store, Summary
@@ -31,7 +31,7 @@ def list_results(arguments: argparse.Namespace, store: SqliteStore) -> int:
         found = newest(store, query)
     else:
         found = newest_with(store, arguments.text, query)
-        _tell_unindexed(store)
+        _warn_unindexed(store)
     if arguments.json:
         for one in islice(found, query.limit):
             print(line(summary(one)))
@@ -74,11 +74,11 @@ def newest(store: Store, query: Query) -> Iterator[Summary]:
 
 
 def newest_with(store: Store, words: str, query: Query) -> Iterator[Summary]:
-    """As `newest`, of those only that have these words.
+    """As `newest`, but only results with these words.
 
-    A search gives the best first, not the newest: so search a page of the list after the other.
+    A search gives the best first, not the newest: so each page of the list is searched.
     """
-    store.search(words, replace(query, limit=0))  # refuses what cannot be searched for
+    store.search(words, replace(query, limit=0))  # raises for what cannot be searched for
     size = _PAGE
     while page := store.find(replace(query, limit=size)):
         span = replace(query, since=page[-1].created, until=page[0].created + 1)
@@ -92,7 +92,7 @@ def newest_with(store: Store, words: str, query: Query) -> Iterator[Summary]:
 def search_results(arguments: argparse.Namespace, store: SqliteStore) -> int:
     """Run `llcuda results search`."""
     hits = store.search(" ".join(arguments.words), query_of(arguments))
-    _tell_unindexed(store)
+    _warn_unindexed(store)
     if arguments.json:
         for hit in hits:
             print(line(_document(hit)))
@@ -109,7 +109,7 @@ def search_results(arguments: argparse.Namespace, store: SqliteStore) -> int:
     return Exit.OK
 
 
-def _tell_unindexed(store: SqliteStore) -> None:
+def _warn_unindexed(store: SqliteStore) -> None:
     if behind := store.search_index.behind():
         print(
             f"not found yet: {counted(behind, 'result')} that llcuda-server has still to index",
@@ -130,7 +130,7 @@ def _document(hit: Hit) -> dict[str, object]:
 
 
 def _parts(excerpt: str) -> Iterator[tuple[str, bool]]:
-    """The pieces of an excerpt, and whether each is what was found."""
+    """The parts of an excerpt, each with whether it is a match."""
     begin, end = HIGHLIGHT
     head, *others = excerpt.split(begin)
     yield head.replace(end, ""), False
@@ -141,7 +141,7 @@ def _parts(excerpt: str) -> Iterator[tuple[str, bool]]:
 
 
 def _painted(excerpt: str) -> str:
-    """On one line, what was found in colour, or between stars where there is no colour."""
+    """On one line; matches in colour, or between stars where there is no colour."""
     left, right = ("\x1b[1;33m", "\x1b[0m") if wants_colour(sys.stdout) else ("*", "*")
     out = ""
     for part, marked in _parts(excerpt):

@@ -1,4 +1,4 @@
-"""`llcuda results verify`, `prune` and `stats`: looking after what is stored."""
+"""`llcuda results verify`, `prune` and `stats`: maintenance of what is stored."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from contextlib import closing
 from dataclasses import asdict
 
 from llcuda_net.cli.common import Exit, fail
+from llcuda_net.cli.json_documents import line
 from llcuda_net.cli.progress import Progress
 from llcuda_net.cli.results.command import open_store
-from llcuda_net.cli.results.json_documents import line
 from llcuda_net.cli.tables import fields, one_line, table
 from llcuda_net.cli.units import bytes_text, counted, iso, local
 from llcuda_net.storage.results.interface import Retention, Stats

@@ -14,9 +14,9 @@ from llcuda_net import sync
 from llcuda_net.analysis.embeddings import LongTexts
 from llcuda_net.analysis.vector_index import RECIPE, VectorIndex
 from llcuda_net.cli.common import Exit, fail, paint, read_token
+from llcuda_net.cli.json_documents import line
 from llcuda_net.cli.results.command import data_directory
 from llcuda_net.cli.results.find import SHORT
-from llcuda_net.cli.results.json_documents import line
 from llcuda_net.cli.tables import one_line
 from llcuda_net.cli.units import counted, iso, local
 from llcuda_net.client.results import Hit
@@ -38,7 +38,7 @@ _CONTEXT = 512
 _LOOPBACK = {"0.0.0.0": "127.0.0.1", "::": "::1"}
 
 
-def near_results(arguments: argparse.Namespace, store: SqliteStore) -> int:
+def semantic_results(arguments: argparse.Namespace, store: SqliteStore) -> int:
     """Run `llcuda results search --semantic`."""
     given = {"model": arguments.model, "since": arguments.since, "until": arguments.until}
     given["state"] = arguments.states

@@ -1,4 +1,4 @@
-"""`llcuda results show`: everything that is known of one result."""
+"""`llcuda results show`: everything that is stored of one result."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from collections.abc import Iterator
 from typing import Any
 
 from llcuda_net.analysis import certainty
-from llcuda_net.cli.client.certainty import MARKS, figures_of_text, marked_text
+from llcuda_net.cli.certainty import MARKS, figures_of_text, marked_text
 from llcuda_net.cli.common import Exit, fail, paint
+from llcuda_net.cli.json_documents import certainty as certainty_document
+from llcuda_net.cli.json_documents import document, line, plain
 from llcuda_net.cli.results.find import whole_id
-from llcuda_net.cli.results.json_documents import certainty as certainty_document
-from llcuda_net.cli.results.json_documents import document, line, plain
 from llcuda_net.cli.tables import fields, harmless, table
 from llcuda_net.cli.units import bytes_text, local
 from llcuda_net.storage.records import Result
@@ -56,7 +56,7 @@ def show_results(arguments: argparse.Namespace, store: SqliteStore) -> int:
 
 
 def _figures(found: Result, store: SqliteStore) -> Figures | None:
-    """How sure the model was: as the server has computed it, or else computed here."""
+    """How certain the model was: from the store, or else computed here."""
     if not found.log.logprobs:
         return None
     stored = store.analyses.figures(found.id)
@@ -83,7 +83,7 @@ def _lines(found: Result, figures: Figures | None, *, tokens: bool) -> Iterator[
     if figures is not None:
         pairs = figures_of_text(found.log.pieces, found.log.logprobs or [], figures)
         yield from _section("certainty", pairs)
-    yield from _asked(found.request)
+    yield from _prompt(found.request)
     yield ""
     shown = marked_text(found.log.pieces, found.log.logprobs or [])
     plain_text = harmless(found.text)
@@ -151,7 +151,7 @@ def _order(phase: str) -> int:
     return _PHASES.index(phase) if phase in _PHASES else len(_PHASES) - 1
 
 
-def _asked(request: dict[str, Any]) -> Iterator[str]:
+def _prompt(request: dict[str, Any]) -> Iterator[str]:
     prompt = request.get("prompt")
     if prompt is not None:
         yield ""

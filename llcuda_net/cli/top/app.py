@@ -28,7 +28,7 @@ WIDE = 120
 #: Requests of the queue, and changes, that are shown.
 _MOST_WAITING = 20
 _MOST_CHANGES = 10
-#: Seconds for which the last line tells a change.
+#: Seconds for which the last line shows a change.
 _NEW = 30.0
 #: The terminal's own colours.
 _STYLES = {
@@ -45,26 +45,26 @@ _KEYS = "q quits   p pauses   ↑ ↓ scroll"
 
 
 class Source(Protocol):
-    """What tells the reports; see top_feed.Feed."""
+    """Where the reports come from; see `feed.Feed`."""
 
     def start(self, listener: Listener) -> None:
-        """Begin to tell."""
+        """Begin to send reports to the listener."""
 
     def stop(self) -> None:
-        """Tell nothing more."""
+        """Send nothing more."""
 
 
 class Top(App[int]):
-    """One server, as it is now.
+    """The screen of one server.
 
     Args:
-        server: what it is called.
-        source: tells how it is.
-        coloured: whether colours are wanted.
+        server: its address, for the title.
+        source: sends its reports.
+        coloured: whether to use colours.
         now: the time, in seconds since 1970.
 
     Attributes:
-        failure: why the server wants us no more.
+        failure: why the server refused us; None if it did not.
     """
 
     CSS = """
@@ -114,7 +114,7 @@ class Top(App[int]):
         self._lost: tuple[float, str] | None = None
         self._paused = False
 
-    class Told(Message):
+    class Reported(Message):
         """A report has come."""
 
         def __init__(self, report: dict[str, Any]) -> None:
@@ -129,14 +129,14 @@ class Top(App[int]):
             self.why = why
 
     class Failed(Message):
-        """The server does not want us."""
+        """The server refused us."""
 
         def __init__(self, error: LlcudaError) -> None:
             super().__init__()
             self.error = error
 
     def compose(self) -> ComposeResult:
-        """The sections, from above."""
+        """The sections, from top to bottom."""
         yield Static(id="title")
         with VerticalScroll(id="body"):
             yield Static(id="upstreams", classes="section")
@@ -150,7 +150,7 @@ class Top(App[int]):
 
     def on_mount(self) -> None:
         """Begin."""
-        if not self.is_headless:  # on the spot, it would leave the terminal as it is now
+        if not self.is_headless:  # the default would end it without restoring the terminal
             loop = asyncio.get_running_loop()
             loop.add_signal_handler(signal.SIGTERM, self.exit, Exit.TERMINATED)
         self.set_interval(1.0, self._draw_state)
@@ -167,7 +167,7 @@ class Top(App[int]):
 
     # -- what comes ---------------------------------------------------------------------------
 
-    def on_top_told(self, message: Told) -> None:
+    def on_top_reported(self, message: Reported) -> None:
         """A report has come."""
         now = self._clock()
         if self._lost is not None:
@@ -179,7 +179,7 @@ class Top(App[int]):
             self._draw()
 
     def on_top_lost(self, message: Lost) -> None:
-        """The connection has gone; what was told last stays on the screen."""
+        """The connection has gone; the last report stays on the screen."""
         if self._lost is None:
             self._lost = self._clock(), message.why
             self._history.note(self._clock(), f"no connection: {message.why}", bad=True)
@@ -188,7 +188,7 @@ class Top(App[int]):
         self._draw()
 
     def on_top_failed(self, message: Failed) -> None:
-        """There is no use in going on."""
+        """End: the server refused us."""
         self.failure = message.error
         self.exit(Exit.REFUSED)
 
@@ -265,7 +265,7 @@ class Top(App[int]):
         else:
             state = [Span("live", "good"), *self._news()]
         keys = Span(_KEYS, "dim")
-        if self._lost is None:  # else the reason is worth more than the keys
+        if self._lost is None:  # else the reason gets the room of the keys
             state = cut(state, max(20, room - length([keys]) - 2))
         free = room - length(state) - length([keys])
         if free >= 2:
@@ -291,14 +291,14 @@ class Top(App[int]):
 
 
 class _Post:
-    """Hands what comes in the feed's thread to the app's."""
+    """Passes reports from the feed's thread to the app's."""
 
     def __init__(self, app: Top) -> None:
         self._app = app
 
     def report(self, report: dict[str, Any]) -> None:
         """See Listener."""
-        self._app.post_message(Top.Told(report))
+        self._app.post_message(Top.Reported(report))
 
     def lost(self, why: str) -> None:
         """See Listener."""

@@ -1,4 +1,4 @@
-"""`llcuda top`: how a server is, live, or once as text or JSON."""
+"""`llcuda top`: the state of a server, live, or once as text or JSON."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ _INTERVAL = 1.0
 _LEAST, _MOST = 0.1, 3600.0
 
 _DESCRIPTION = """\
-Show how an llcuda-server is: its upstreams and their slots, who waits, tokens a second, the store,
-and what has gone wrong while it is watched.
+Show the state of an llcuda-server: its upstreams and their slots, who waits, tokens per second,
+the store, and what has gone wrong while it is watched.
 """
 
 _EPILOG = """\
@@ -61,7 +61,7 @@ def make_parser() -> Parser:
         type=_seconds,
         default=_INTERVAL,
         metavar="SECONDS",
-        help=f"ask so often ({_INTERVAL:g})",
+        help=f"seconds between two reports ({_INTERVAL:g})",
     )
     group.add_argument(
         "--once", action="store_true", help="print it as text, and end; so if stdout is no terminal"
@@ -108,7 +108,7 @@ def _live(dial: server_options.Dialler, client: Client, interval: float) -> int:
 
 
 def _print_json(report: dict[str, Any]) -> None:
-    from llcuda_net.cli.results import json_documents
+    from llcuda_net.cli import json_documents
 
     print(json_documents.line(report))
 

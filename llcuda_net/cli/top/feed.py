@@ -1,4 +1,4 @@
-"""Asks a server how it is, again and again, from a thread; connects anew when that is lost."""
+"""Polls a server's status report from a thread; reconnects when the connection is lost."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ _RETRY = 1.0
 
 
 class Listener(Protocol):
-    """Told, in the feed's thread, what has come."""
+    """Receives what comes, in the feed's thread."""
 
     def report(self, report: dict[str, Any]) -> None:
-        """The server has said how it is."""
+        """A report has come."""
 
     def lost(self, why: str) -> None:
         """There is no connection, or no answer."""
 
     def failed(self, error: LlcudaError) -> None:
-        """The server does not want us: there will be no more."""
+        """The server refused us; no more reports will come."""
 
 
 class Feed:
@@ -35,7 +35,7 @@ class Feed:
 
     Args:
         dial: makes a connection.
-        client: the first one; it is the feed's from now on.
+        client: the first one; the feed closes it.
     """
 
     def __init__(self, dial: Callable[[], Client], client: Client, interval: float) -> None:
@@ -46,20 +46,20 @@ class Feed:
         self._thread: threading.Thread | None = None
 
     def start(self, listener: Listener) -> None:
-        """Begin to tell; a daemon, since a connection may take its time to be refused."""
+        """Start the thread: a daemon, since a refused connection may take long to end."""
         self._thread = threading.Thread(
             target=self.run, args=(listener,), name="llcuda-top", daemon=True
         )
         self._thread.start()
 
     def stop(self) -> None:
-        """Tell nothing more."""
+        """Send nothing more."""
         self._stop.set()
         if self._client is not None:
             self._client.close()
 
     def run(self, listener: Listener) -> None:
-        """Ask until stopped."""
+        """Poll until stopped."""
         while not self._stop.is_set():
             began = time.monotonic()
             wait = self._interval
@@ -70,7 +70,7 @@ class Feed:
             except ConnectError as error:
                 wait = _RETRY
                 self._drop()
-                self._tell_loss(listener, str(error))
+                self._report_loss(listener, str(error))
             except LlcudaError as error:
                 self._drop()
                 if not getattr(error, "retry", False):
@@ -78,11 +78,11 @@ class Feed:
                         listener.failed(error)
                     return
                 wait = _RETRY
-                self._tell_loss(listener, str(error))
+                self._report_loss(listener, str(error))
             self._stop.wait(max(0.0, wait - (time.monotonic() - began)))
-        self._drop()  # one that came while we were stopped
+        self._drop()  # a connection that was made while we were stopped
 
-    def _tell_loss(self, listener: Listener, why: str) -> None:
+    def _report_loss(self, listener: Listener, why: str) -> None:
         if not self._stop.is_set():
             listener.lost(why)
 

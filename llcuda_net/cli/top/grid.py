@@ -1,4 +1,7 @@
-"""Tables of styled cells for a given width: what does not fit is cut, or left out by its rank."""
+"""Tables of styled cells for a given width: what does not fit is cut, or left out by its rank.
+
+rich's tables shrink columns but cannot leave one out, and the same lines also go to a pipe.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +17,7 @@ _EXTRA = 4
 
 
 class Span(NamedTuple):
-    """Text in one style; styles have names, and whoever prints them gives them colours."""
+    """Text in one style; a style is a name, for which the screen has a colour."""
 
     text: str
     style: str = ""
@@ -30,8 +33,8 @@ class Column:
 
     Attributes:
         least: columns of text to which it may shrink; None: it does not.
-        rank: those of the highest rank are left out first, from 4 on before another is cut; 0:
-            never left out.
+        rank: columns of the highest rank are left out first, those from 4 on before any other is
+            cut; 0: never left out.
     """
 
     head: str
@@ -51,7 +54,7 @@ def length(line: Sequence[Span]) -> int:
 
 
 def cut(line: Sequence[Span], room: int) -> Line:
-    """As much of a line as fits."""
+    """As much of a line as fits, ended by an ellipsis."""
     out: Line = []
     for text, style in line:
         if width(text) > room:
@@ -73,7 +76,7 @@ def grid(columns: Sequence[Column], rows: Sequence[Sequence[Cell]], room: int) -
     _drop(columns, wide, room, _EXTRA)
     _shrink(columns, wide, room)
     _drop(columns, wide, room, 1)
-    # What was left out may have made more room than was wanted.
+    # What was left out may have made more room than was needed.
     wide = {i: full[i] for i in wide}
     _shrink(columns, wide, room)
     heads = [[Span(column.head, "head")] for column in columns]

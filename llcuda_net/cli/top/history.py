@@ -1,4 +1,4 @@
-"""What `llcuda top` remembers from one report to the next: speed, and what has changed."""
+"""What `llcuda top` derives from successive reports: speed, and what has changed."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 from llcuda_net.cli.top.view import UpstreamView, View
 
-#: Changes that are remembered.
+#: Changes that are kept.
 _MOST = 50
 
 
@@ -39,7 +39,7 @@ class History:
         self._at = 0.0
 
     def add(self, view: View, now: float) -> View:
-        """Take note of a report; returned with its speed, where the server told none."""
+        """Compare a report with the one before; returns it with its speed, where it names none."""
         last, before = self._last, self._at
         self._last, self._at = view, now
         if last is None:
@@ -55,7 +55,7 @@ class History:
         self.changes.extend(Change(now, f"{name} was removed", False) for name in sorted(gone))
         if view.speed is None and view.tokens is not None and last.tokens is not None:
             seconds = now - before
-            if seconds > 0:  # two reports of one moment tell no speed
+            if seconds > 0:  # two reports of one moment give no speed
                 return replace(view, speed=max(0, view.tokens - last.tokens) / seconds)
         return view
 

@@ -11,7 +11,7 @@ from llcuda_net.cli.top.history import Change
 from llcuda_net.cli.top.view import SLOT_STATES, View
 from llcuda_net.cli.units import bytes_text
 
-#: How slots are drawn: told apart without colour, too. In ASCII for what is no terminal.
+#: How slots are drawn: distinct without colour, too. In ASCII where there is no terminal.
 BLOCKS = {"busy": "█", "releasing": "▒", "foreign": "▓", "free": "░"}
 ASCII = {"busy": "#", "releasing": "~", "foreign": "x", "free": "."}
 _SLOT_STYLES = {"busy": "busy", "releasing": "warn", "foreign": "foreign", "free": "dim"}
@@ -35,24 +35,24 @@ def title(view: View, server: str, room: int) -> list[Line]:
     of = f" of {slots:,}" if slots else ""
     now = [
         None if running is None else (f"running {running:,}{of}", ""),
-        _told("waiting", view.requests.get("queued"), "warn"),
+        _count("waiting", view.requests.get("queued"), "warn"),
         None if view.speed is None else (f"{speed_text(view.speed)} tokens/s", "strong"),
-        _told("clients", view.connections),
-        _told("streams", view.streams),
+        _count("clients", view.connections),
+        _count("streams", view.streams),
     ]
     names = ("done", "failed", "cancelled", "interrupted", "failovers")
     bad = {"failed": "bad", "interrupted": "bad", "failovers": "warn"}
     since = [
-        _told(name, count, bad.get(name, ""))
+        _count(name, count, bad.get(name, ""))
         for name in names
         if (count := view.requests.get(name)) or name != "interrupted"  # rare, and room is too
     ]
-    since.append(_told("tokens", view.tokens))
+    since.append(_count("tokens", view.tokens))
     return [cut(line, room) for line in (first, _joined(now), _joined(since)) if line]
 
 
 def upstreams(view: View, room: int, glyphs: dict[str, str]) -> list[Line]:
-    """Each upstream with a bar of its slots; what is not up says why."""
+    """Each upstream with a bar of its slots, and the reason where it is not up."""
     if not view.upstreams:
         return []
     columns = [
@@ -97,7 +97,7 @@ def upstreams(view: View, room: int, glyphs: dict[str, str]) -> list[Line]:
 
 
 def users(view: View, room: int) -> list[Line]:
-    """Who has how much under way, the busiest first; nothing where all are one, and idle."""
+    """How much each user has under way, the busiest first."""
     rows: list[Sequence[Cell]] = [
         [
             one.name or _ANONYMOUS,
@@ -119,7 +119,7 @@ def users(view: View, room: int) -> list[Line]:
 
 
 def queue(view: View, room: int, most: int) -> list[Line]:
-    """The first that wait."""
+    """The first requests of the queue."""
     rows: list[Sequence[Cell]] = [
         [
             f"{position if one.position is None else one.position}",
@@ -151,7 +151,7 @@ def queue(view: View, room: int, most: int) -> list[Line]:
 
 
 def models(view: View, room: int) -> list[Line]:
-    """What may be asked for, and how much room there is for it."""
+    """The models, and how many of their slots are free."""
     rows: list[Sequence[Cell]] = [
         [
             [Span(one.name), Span(" (default)" if one.default else "", "dim")],
@@ -173,19 +173,19 @@ def models(view: View, room: int) -> list[Line]:
 
 
 def store(view: View, room: int) -> list[Line]:
-    """What is kept, and what waits to be."""
+    """What is stored, and what waits to be."""
     held, analysis = view.store, view.analysis
     size = held.get("journal_bytes")
     backlog = held.get("backlog")
     parts = [
         (view.level, "") if view.level else None,
-        _told("unstored", held.get("unstored"), "bad"),
-        _told("backlog", backlog, "warn" if (backlog or 0) > _BACKLOG else ""),
-        _told("results", held.get("results")),
-        _told("to analyse", analysis.get("backlog")),
+        _count("unstored", held.get("unstored"), "bad"),
+        _count("backlog", backlog, "warn" if (backlog or 0) > _BACKLOG else ""),
+        _count("results", held.get("results")),
+        _count("to analyse", analysis.get("backlog")),
         None if size is None else (f"journal {bytes_text(size)}", ""),
-        _told("journal records", held.get("journal_records")),
-        _told("indexed", analysis.get("indexed")),
+        _count("journal records", held.get("journal_records")),
+        _count("indexed", analysis.get("indexed")),
     ]
     line = _joined(parts)
     return [[Span("STORE", "head")], cut(line, room)] if line else []
@@ -210,7 +210,7 @@ def changes(
 
 
 def snapshot(view: View, server: str, room: int, glyphs: dict[str, str]) -> list[Line]:
-    """All of it, once."""
+    """All sections, once."""
     sections = [
         title(view, server, room),
         upstreams(view, room, glyphs),
@@ -231,7 +231,7 @@ def local_time(at: float) -> str:
 
 
 def speed_text(speed: float) -> str:
-    """Tokens a second."""
+    """A speed in tokens per second."""
     return f"{speed:,.1f}" if speed < 100 else f"{speed:,.0f}"
 
 
@@ -247,7 +247,7 @@ def span_text(seconds: float) -> str:
 
 
 def _bar(cells: Sequence[str], room: int, glyphs: dict[str, str]) -> Line:
-    """A character a slot; of more slots than there is room for, their shares."""
+    """One character per slot; where there are more slots than room, the shares of the states."""
     if len(cells) > room:
         shares: list[str] = []
         seen = 0
@@ -267,7 +267,7 @@ def _taken(cells: Sequence[str]) -> Span:
     return Span(f" {len(cells) - cells.count('free'):,}/{len(cells):,}")
 
 
-def _told(noun: str, count: int | None, style: str = "") -> tuple[str, str] | None:
+def _count(noun: str, count: int | None, style: str = "") -> tuple[str, str] | None:
     """A figure; in its style where there is something to see."""
     return None if count is None else (f"{noun} {count:,}", style if count else "")
 

@@ -1,4 +1,4 @@
-"""What `llcuda top` shows, read from a status report: whatever is missing or odd is left out."""
+"""What `llcuda top` shows, read from a status report: what is missing or malformed is left out."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from llcuda_net.cli.tables import one_line
 
 #: What a slot may be doing, in the order in which bars show it.
 SLOT_STATES = ("busy", "releasing", "foreign", "free")
-#: Slots of one upstream that are told apart.
+#: Slots of one upstream that are shown one by one.
 _MOST_SLOTS = 4096
 
 
 @dataclass(frozen=True, slots=True)
 class UpstreamView:
-    """One upstream; `cells` says of each slot what it does."""
+    """One upstream; `cells` has the state of each slot."""
 
     name: str
     state: str
@@ -72,7 +72,7 @@ class View:
 
     Attributes:
         requests, store, analysis: figures by their names in SPEC.md.
-        speed: tokens a second of all upstreams.
+        speed: tokens per second of all upstreams.
     """
 
     version: str = ""
@@ -93,13 +93,13 @@ class View:
 
 
 def read(report: Any) -> View:
-    """What a server of any version told."""
+    """The report of a server of any version."""
     root = _map(report)
     server = _map(root.get("server"))
     requests = _counts(root.get("requests"))
     store = _map(root.get("store"))
     found = [_map(one) for one in _list(root.get("upstreams"))]
-    # A server that tells no slots apart has one upstream, which runs all that runs.
+    # A server that does not report busy slots has one upstream, which runs all that runs.
     alone = requests.get("running", 0) if len(found) == 1 else 0
     return View(
         version=_text(server, "version"),
@@ -203,7 +203,7 @@ def _number(of: Mapping[str, Any], key: str) -> float | None:
     value = of.get(key)
     if isinstance(value, bool) or not isinstance(value, int | float):
         return None
-    return value if 0 <= value < 1e18 else None  # so put that NaN is none
+    return value if 0 <= value < 1e18 else None  # written so that NaN is refused
 
 
 def _count(of: Mapping[str, Any], key: str) -> int | None:

@@ -112,7 +112,7 @@ async def test_nothing_is_analysed_while_a_generation_runs(tmp_path: Path) -> No
         put(tmp_path, "from elsewhere")
         analyst.wake()
         with trio.fail_after(60):
-            while not listener.server._admission._idle:  # noqa: ASYNC110
+            while not listener.server._scheduler._idle:  # noqa: ASYNC110
                 await trio.sleep(0.001)
         assert upstream.embedded == []
         upstream.release(9)

@@ -12,7 +12,7 @@ import trio
 from trio.testing import wait_all_tasks_blocked
 
 from llcuda_net.errors import RequestError, UpstreamError, UpstreamUnavailable
-from llcuda_net.generation import resuming
+from llcuda_net.generation import runner
 from llcuda_net.storage.records import Level
 from llcuda_net.upstream.interface import CompletionEvent, OnEvents, Properties
 from llcuda_protocol import Accepted, Attach, Cancel, Done, Error, ErrorCode, Tokens
@@ -283,7 +283,7 @@ async def test_a_queued_request_runs_after_the_restart(tmp_path: Path) -> None:
 
 
 async def test_it_waits_for_the_upstream(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(resuming, "_RETRY", 0.01)
+    monkeypatch.setattr(runner, "_RETRY", 0.01)
     first, second = speller(), speller()
     second.reachable = False
     async with keeping(tmp_path, first) as (_, listener):
@@ -461,7 +461,7 @@ async def test_an_upstream_that_refuses_is_waited_for(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The API key may be wrong after an update; what ran must not fail for that."""
-    monkeypatch.setattr(resuming, "_RETRY", 0.01)
+    monkeypatch.setattr(runner, "_RETRY", 0.01)
     first, second = speller(), speller()
     async with keeping(tmp_path, first) as (_, listener):
         _, begun, seen = await begin(listener, first, 4)

@@ -10,8 +10,7 @@ import trio
 from llcuda_net.config.upstreams import UpstreamSpec
 from llcuda_net.errors import UpstreamUnavailable
 from llcuda_net.generation.generation import Generation, State
-from llcuda_net.generation.resuming import Resumer
-from llcuda_net.generation.runner import Runner
+from llcuda_net.generation.runner import Resumer, Runner
 from llcuda_net.scheduler.scheduler import Scheduler, SlotRequest, Ticket
 from llcuda_net.storage.records import Dispatched, TokenLog
 from llcuda_net.storage.storage import Recovered

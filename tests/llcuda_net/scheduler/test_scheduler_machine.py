@@ -272,4 +272,4 @@ class LongQueueing(Queueing):
 TestQueueing = Queueing.TestCase
 TestQueueing.settings = settings(max_examples=80, stateful_step_count=40, deadline=None)
 TestLongQueueing = pytest.mark.slow(LongQueueing.TestCase)
-TestLongQueueing.settings = settings(max_examples=1000, stateful_step_count=60, deadline=None)
+TestLongQueueing.settings = settings(max_examples=400, stateful_step_count=60, deadline=None)

@@ -336,4 +336,4 @@ async def test_a_timeout_of_nothing_is_over_at_once(autojump_clock: object) -> N
 
 async def test_the_setting_says_how_fast_requests_age(autojump_clock: object) -> None:
     async with serving(FakeUpstream(), ageing_seconds=7.0) as (server, _):
-        assert server._admission.ageing == 7.0
+        assert server._scheduler.ageing == 7.0

@@ -20,7 +20,7 @@ async def test_texts_to_embed_count_as_tokens_read(autojump_clock: object) -> No
         started = trio.current_time()
         await peer.send(Embed(1, input=["x" * 4000] * 3))
         await peer.until(Vectors)
-        (load,) = server._admission.users()
+        (load,) = server._scheduler.users()
         assert load.served == pytest.approx(3000, rel=0.01)
         # Five minutes' tokens were used, of which one could be: the next waits for the other four.
         await peer.send(Embed(2, input=["x"]))
@@ -68,7 +68,7 @@ async def test_texts_do_not_wait_longer_for_an_upstream_than_generations(
                 _, error = await peer.until(Error)
             assert (error.code, error.retry) == (ErrorCode.UPSTREAM_UNAVAILABLE, True)
             assert 30 < trio.current_time() - started < 33
-            assert server._admission.idle
+            assert server._scheduler.idle
             nursery.cancel_scope.cancel()
 
 
@@ -107,7 +107,7 @@ async def test_vectors_come_from_another_one_where_one_fails(autojump_clock: obj
         assert len(vectors.vectors) == 100
         await peer.until(Done)
         assert b.embedded == 100
-        (load,) = server._admission.users()
+        (load,) = server._scheduler.users()
         assert load.served == 200  # paid once: a text of four characters counts as two tokens
         b.embed = fails  # type: ignore[method-assign]
         await peer.send(Embed(2, ["text"]))

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import io
 import json
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple, Protocol
 
 import pytest
 
+from llcuda_net.cli.main import main
 from tools import synthetic_upstream
 
 
@@ -19,17 +20,32 @@ def upstream() -> Iterator[str]:
         yield url
 
 
-def llcuda(*arguments: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "llcuda_net.cli.main", *arguments],
-        input=stdin,
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
+class Done(NamedTuple):
+    """A command that has ended."""
+
+    returncode: int
+    stdout: str
+    stderr: str
 
 
-def test_infer(upstream: str) -> None:
+class Command(Protocol):
+    """Runs a command of llcuda in this process."""
+
+    def __call__(self, *arguments: str, stdin: str = "") -> Done:
+        """What became of it."""
+
+
+@pytest.fixture
+def llcuda(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Command:
+    def run(*arguments: str, stdin: str = "") -> Done:
+        monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(stdin.encode())))
+        code = main(arguments)
+        return Done(code, *capsys.readouterr())
+
+    return run
+
+
+def test_infer(upstream: str, llcuda: Command) -> None:
     done = llcuda("infer", "--upstream", upstream, "--n_predict", "4", "--stats", "hello")
     assert done.returncode == 0, done.stderr
     assert len(done.stdout.split()) == 4
@@ -54,14 +70,16 @@ def test_infer(upstream: str) -> None:
         ([" "], 2, "the prompt is empty"),
     ],
 )
-def test_infer_says_what_is_wrong(arguments: list[str], code: int, said: str) -> None:
+def test_infer_says_what_is_wrong(
+    arguments: list[str], code: int, said: str, llcuda: Command
+) -> None:
     done = llcuda("infer", *arguments)
     assert done.returncode == code
     assert said in done.stderr
     assert len(done.stderr.splitlines()) == 1
 
 
-def test_batch(tmp_path: Path, upstream: str) -> None:
+def test_batch(tmp_path: Path, upstream: str, llcuda: Command) -> None:
     given, output = tmp_path / "in.jsonl", tmp_path / "out.jsonl"
     given.write_text('"a"\n{"prompt": "b", "id": 7}\nwrong\n')
     command = ["batch", str(given), "-o", str(output), "--upstream", upstream, "--n-predict", "3"]
@@ -79,7 +97,7 @@ def test_batch(tmp_path: Path, upstream: str) -> None:
     assert llcuda(*command).returncode == 0
 
 
-def test_the_engine_answers_both(tmp_path: Path) -> None:
+def test_the_engine_answers_both(tmp_path: Path, llcuda: Command) -> None:
     question = "What is a slot?"
     told = llcuda("infer", "--temperature", "0", "--n-predict", "40", question)
     assert told.returncode == 0, told.stderr

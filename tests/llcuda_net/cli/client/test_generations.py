@@ -6,10 +6,8 @@ The server is a scripted one on loopback, which breaks connections when it is to
 from __future__ import annotations
 
 import json
-import os
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -20,12 +18,10 @@ import llcuda_protocol as wire
 from llcuda_net import sync
 from llcuda_net.cli.client.command import main
 from llcuda_net.cli.common import Exit
-from tests.llcuda_net.cli.client.test_process import Terminal
+from tests.support.cli.terminal import PATIENCE, Terminal, spawn_client
 from tests.support.client.attach_server import Lasting
 from tests.support.client.scripted_server import listening
 
-#: A bound for hangs, not a measurement.
-PATIENCE = 20.0
 TEXT = "one two three four five"
 
 Captured = pytest.CaptureFixture[str]
@@ -227,18 +223,6 @@ def test_an_older_server_is_named(lasting: Lasting, arguments: list[str], capsys
 # -- as a process ---------------------------------------------------------------------------------
 
 
-def spawn(*arguments: str) -> subprocess.Popen[str]:
-    environment = {k: v for k, v in os.environ.items() if k != "PYTHONUNBUFFERED"}
-    return subprocess.Popen(
-        [sys.executable, "-m", "llcuda_net.cli.client.command", *arguments],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env=environment,
-    )
-
-
 @pytest.mark.parametrize(
     ("number", "code"), [(signal.SIGINT, Exit.INTERRUPTED), (signal.SIGTERM, Exit.TERMINATED)]
 )
@@ -246,14 +230,14 @@ def test_an_interrupt_of_attach_only_stops_reading(
     lasting: Lasting, number: int, code: int, address: str
 ) -> None:
     with sync.connect(address) as client, client.generate(raw="hold on") as stream:
-        with spawn("--attach", stream.id) as process:
+        with spawn_client("--attach", stream.id) as process:
             assert process.stdout is not None
             assert process.stderr is not None
-            assert process.stdout.read(7) == "hold on"
+            assert process.stdout.read(7) == b"hold on"
             process.send_signal(number)
             assert process.wait(PATIENCE) == code
-            assert process.stdout.read() == ""
-            err = process.stderr.read()
+            assert process.stdout.read() == b""
+            err = process.stderr.read().decode()
         assert err == (
             f"llcuda-client: stopped reading; read on with: llcuda-client --attach {stream.id} "
             f"--from 2; stop it with: llcuda-client --cancel {stream.id}\n"
@@ -263,13 +247,13 @@ def test_an_interrupt_of_attach_only_stops_reading(
 
 
 def test_an_interrupt_of_an_own_answer_cancels_it(lasting: Lasting) -> None:
-    with spawn("hold on", "--raw") as process:
+    with spawn_client("hold on", "--raw") as process:
         assert process.stdout is not None
-        assert process.stdout.read(7) == "hold on"
+        assert process.stdout.read(7) == b"hold on"
         process.send_signal(signal.SIGINT)
         assert process.wait(PATIENCE) == Exit.INTERRUPTED
         assert process.stderr is not None
-        assert process.stderr.read() == ""
+        assert process.stderr.read() == b""
     until(lambda: lasting.logs["generation-0"].reason == "cancelled")
 
 
@@ -278,22 +262,22 @@ def test_an_interrupt_while_it_reconnects_ends_it_at_once(lasting: Lasting) -> N
     lasting.greeting = lambda _: (
         wire.Error(0, "too_many_connections", "too many", retry=True) if not lasting.drops else None
     )
-    with spawn(TEXT, "--raw") as process:
+    with spawn_client(TEXT, "--raw") as process:
         assert process.stdout is not None
         assert process.stderr is not None
-        assert process.stdout.read(7) == "one two"
-        assert process.stderr.readline().endswith("reconnecting\n")
+        assert process.stdout.read(7) == b"one two"
+        assert process.stderr.readline().endswith(b"reconnecting\n")
         process.send_signal(signal.SIGINT)
         assert process.wait(PATIENCE) == Exit.INTERRUPTED
-        assert process.stdout.read() == ""
+        assert process.stdout.read() == b""
 
 
 def test_a_chat_goes_on_over_the_next_connection(lasting: Lasting) -> None:
     lasting.drops = {1, 2}
-    with spawn("--chat", TEXT) as process:
-        out, err = process.communicate("another question\n", PATIENCE)
-    assert (process.returncode, out) == (Exit.OK, f"{TEXT}\nanother question\n")
-    assert err.splitlines()[:2] == [
+    with spawn_client("--chat", TEXT, stdin=subprocess.PIPE) as process:
+        out, err = process.communicate(b"another question\n", PATIENCE)
+    assert (process.returncode, out.decode()) == (Exit.OK, f"{TEXT}\nanother question\n")
+    assert err.decode().splitlines()[:2] == [
         "llcuda-client: connection lost after 1 token; reconnecting",
         "llcuda-client: resumed at token 1",
     ]

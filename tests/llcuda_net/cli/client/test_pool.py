@@ -12,7 +12,7 @@ from llcuda_net.cli.client.command import main
 from llcuda_net.cli.client.output import waiting_line
 from llcuda_net.cli.common import Exit
 from llcuda_net.client.events import Queued
-from tests.llcuda_net.cli.client.test_process import Terminal
+from tests.support.cli.terminal import Terminal
 from tests.support.client.scripted_server import Scripted
 
 Captured = pytest.CaptureFixture[str]

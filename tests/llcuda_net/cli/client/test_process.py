@@ -5,35 +5,18 @@ The server is a scripted one on loopback.
 
 from __future__ import annotations
 
-import fcntl
 import os
-import pty
-import select
 import signal
 import subprocess
 import sys
-import termios
-import time
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from llcuda_net.cli.common import Exit
 from tests.support import processes
+from tests.support.cli.terminal import PATIENCE, Terminal, spawn_client
 from tests.support.client.scripted_server import Scripted
-
-#: A bound for hangs, not a measurement.
-PATIENCE = 20.0
-
-
-def spawn(*arguments: str, **options: Any) -> subprocess.Popen[bytes]:
-    # Buffered as for users, whatever the tests run under: a broken pipe then shows up late.
-    environment = {**os.environ, **options.pop("env", {})}
-    environment.pop("PYTHONUNBUFFERED", None)
-    options = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **options, "env": environment}
-    command = [sys.executable, "-m", "llcuda_net.cli.client.command", *arguments]
-    return subprocess.Popen(command, **options)
 
 
 @pytest.mark.usefixtures("address")
@@ -41,7 +24,7 @@ def spawn(*arguments: str, **options: Any) -> subprocess.Popen[bytes]:
     ("number", "code"), [(signal.SIGINT, Exit.INTERRUPTED), (signal.SIGTERM, Exit.TERMINATED)]
 )
 def test_signals_cancel_on_the_server(server: Scripted, number: int, code: int) -> None:
-    with spawn("endless") as process:
+    with spawn_client("endless") as process:
         assert process.stdout is not None
         assert process.stderr is not None
         assert process.stdout.read(6) == b"begun "
@@ -54,7 +37,7 @@ def test_signals_cancel_on_the_server(server: Scripted, number: int, code: int) 
 
 @pytest.mark.usefixtures("address")
 def test_a_closed_pipe_ends_it_in_silence(server: Scripted) -> None:
-    with spawn("flood") as process:
+    with spawn_client("flood") as process:
         assert process.stdout is not None
         assert process.stderr is not None
         assert process.stdout.read(4) == b"word"
@@ -66,14 +49,13 @@ def test_a_closed_pipe_ends_it_in_silence(server: Scripted) -> None:
 
 @pytest.mark.usefixtures("address")
 def test_a_full_disk_is_one_line() -> None:
-    with Path("/dev/full").open("wb") as full, spawn("a b", stdout=full) as process:
+    with Path("/dev/full").open("wb") as full, spawn_client("a b", stdout=full) as process:
         assert process.stderr is not None
         assert process.wait(PATIENCE) == Exit.REFUSED
         assert process.stderr.read() == b"llcuda-client: error: No space left on device\n"
 
 
-@pytest.mark.parametrize("command", ["client", "server"])
-@pytest.mark.parametrize("flag", ["--version", "--help"])
+@pytest.mark.parametrize(("command", "flag"), [("client", "--version"), ("server", "--help")])
 def test_help_on_a_full_disk_is_one_line(command: str, flag: str) -> None:
     with Path("/dev/full").open("wb") as full:
         ended = subprocess.run(
@@ -83,8 +65,8 @@ def test_help_on_a_full_disk_is_one_line(command: str, flag: str) -> None:
             check=False,
             env={k: v for k, v in os.environ.items() if k != "PYTHONUNBUFFERED"},
         )
-    told = f"llcuda-{command}: error: No space left on device\n".encode()
-    assert (ended.returncode, ended.stderr) == (Exit.REFUSED, told)
+    line = f"llcuda-{command}: error: No space left on device\n".encode()
+    assert (ended.returncode, ended.stderr) == (Exit.REFUSED, line)
 
 
 @pytest.mark.parametrize("command", ["client", "server"])
@@ -115,51 +97,6 @@ def test_help_is_cheap() -> None:
     assert b"examples:" in found.stdout
 
 
-class Terminal:
-    """A process on a terminal of its own."""
-
-    def __init__(self, *arguments: str, **environment: str) -> None:
-        self.master, slave = pty.openpty()
-        self.process = spawn(
-            *arguments,
-            stdin=slave,
-            stdout=slave,
-            stderr=slave,
-            start_new_session=True,
-            env={"TERM": "xterm", **environment},
-            preexec_fn=_own_terminal,
-        )
-        os.close(slave)
-        self.seen = ""
-
-    def type(self, text: str) -> None:
-        os.write(self.master, text.encode())
-
-    def until(self, wanted: str, again: str = "") -> str:
-        """Read until this shows up, typing `again` meanwhile; gives what came, and with it this."""
-        deadline = time.monotonic() + PATIENCE
-        while wanted not in self.seen:
-            assert time.monotonic() < deadline, self.seen
-            if select.select([self.master], [], [], 0.5)[0]:
-                try:
-                    self.seen += os.read(self.master, 4096).decode()
-                except OSError:
-                    raise AssertionError(f"it ended: {self.seen!r}") from None
-            elif again:
-                self.type(again)
-        found, _, self.seen = self.seen.partition(wanted)
-        return found + wanted
-
-    def end(self) -> int:
-        code = self.process.wait(PATIENCE)
-        os.close(self.master)
-        return code
-
-
-def _own_terminal() -> None:
-    fcntl.ioctl(0, termios.TIOCSCTTY, 0)
-
-
 @pytest.mark.usefixtures("address")
 def test_progress_on_a_terminal_is_taken_away(server: Scripted) -> None:
     server.queue = (3, 1)
@@ -172,12 +109,10 @@ def test_progress_on_a_terminal_is_taken_away(server: Scripted) -> None:
 
 
 @pytest.mark.usefixtures("address")
-def test_colour_on_a_terminal_unless_no_color() -> None:
+def test_colour_on_a_terminal() -> None:
+    """And none with NO_COLOR: see the refusal in the chat below."""
     terminal = Terminal("refuse")
     terminal.until("\x1b[31merror:\x1b[0m the queue is full")
-    assert terminal.end() == Exit.REFUSED
-    terminal = Terminal("refuse", NO_COLOR="1")
-    terminal.until("llcuda-client: error: the queue is full")
     assert terminal.end() == Exit.REFUSED
 
 
@@ -204,7 +139,7 @@ def test_a_chat_keeps_its_history(server: Scripted) -> None:
     assert server.cancelled.wait(PATIENCE)
     terminal.until("> ")
     terminal.type("refuse\n")
-    terminal.until("the queue is full")
+    terminal.until("llcuda-client: error: the queue is full")
     terminal.until("> ")
     # Again, since Python's input() misses a signal that comes just before it waits.
     terminal.type("\x03")
@@ -260,13 +195,11 @@ def test_a_chat_outlives_its_connection(server: Scripted) -> None:
 
 @pytest.mark.usefixtures("address")
 def test_a_chat_with_lines_from_a_pipe() -> None:
-    with spawn("--chat", stdin=subprocess.PIPE) as process:
-        out, err = process.communicate(b"one two\n\nthree\n", PATIENCE)
-        assert (process.returncode, out, err) == (Exit.OK, b"one two\nthree\n", b"")
-    with spawn("--chat", stdin=subprocess.PIPE) as process:
-        out, err = process.communicate(b"refuse\n/help\nhello\n", PATIENCE)
-        assert (process.returncode, out) == (Exit.REFUSED, b"hello\n")
-    with spawn("--chat", stdin=subprocess.PIPE) as process:
+    with spawn_client("--chat", stdin=subprocess.PIPE) as process:
+        out, err = process.communicate(b"one two\n\nrefuse\n/help\nthree\n", PATIENCE)
+        assert (process.returncode, out) == (Exit.REFUSED, b"one two\nthree\n")
+        assert err.startswith(b"llcuda-client: error: the queue is full")
+    with spawn_client("--chat", stdin=subprocess.PIPE) as process:
         out, err = process.communicate(b"\xff\n", PATIENCE)
         assert process.returncode == Exit.USAGE
         assert err.startswith(b"llcuda-client: error: standard input is not UTF-8")

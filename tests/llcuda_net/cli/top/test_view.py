@@ -7,7 +7,7 @@ import unicodedata
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from llcuda_net.cli.tables import width
@@ -104,6 +104,7 @@ _JSON = st.recursive(
 
 
 @given(_JSON)
+@settings(max_examples=40, deadline=None)
 def test_any_report_is_shown_somehow(report: Any) -> None:
     history = History()
     for now in (1.0, 2.0):
@@ -176,6 +177,7 @@ def test_a_column_without_anything_is_left_out() -> None:
 
 
 @given(st.lists(st.lists(st.text(max_size=30), min_size=4, max_size=4)), st.integers(1, 60))
+@settings(max_examples=60, deadline=None)
 def test_no_line_is_too_long(rows: list[list[str]], room: int) -> None:
     for line in grid(COLUMNS, rows, room):
         assert width(plain(line)) <= room

@@ -1,0 +1,10 @@
+"""Targets: servers that answer one request and note the times of what came.
+
+A target decides nothing about schedules or outcomes. It imports `client` and `upstream`.
+
+interface   what every target does
+gateway     an llcuda-server
+llama       a llama-server, by its own /completion
+openai      any server with an OpenAI-compatible /v1/chat/completions
+opening     which of them is at an address, opened for the length of a block
+"""

@@ -1,0 +1,76 @@
+"""An llcuda-server as a target."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from typing import Any
+
+import trio
+
+from llcuda_net.batch.record import Record
+from llcuda_net.batch.targets.interface import About, Answer, Clock
+from llcuda_net.client import Client
+from llcuda_net.client.stream import Piece
+from llcuda_net.errors import ConnectError, RequestError
+
+
+class GatewayTarget:
+    """An llcuda-server, over one or several connections that share the requests in turn."""
+
+    def __init__(self, name: str, clients: list[Client]) -> None:
+        self.name = name
+        self._clients = clients
+        self._next = 0
+
+    def __repr__(self) -> str:
+        return f"<GatewayTarget {self.name}, {len(self._clients)} connections, {self._next} asked>"
+
+    async def about(self) -> About:
+        """What its status says.
+
+        Raises:
+            ConnectError, RequestError: it does not say.
+        """
+        found = await self._clients[0].status()
+        upstreams = found.get("upstreams") or [{}]
+        server = found.get("server")
+        version = server.get("version") if isinstance(server, dict) else server
+        return About(
+            str(upstreams[0].get("model") or "unknown"),
+            sum(int(each.get("slots") or 0) for each in upstreams),
+            f"llcuda-server {version}",
+        )
+
+    async def ask(
+        self,
+        prompt: str | list[int],
+        params: dict[str, Any],
+        record: Record,
+        now: Clock,
+        **more: Any,
+    ) -> Answer:
+        """See Target."""
+        client = self._clients[self._next % len(self._clients)]
+        self._next += 1
+        # Token ids are sent as they are by the name of prompt, and text by the name of raw.
+        what: dict[str, Any] = {"raw" if isinstance(prompt, str) else "prompt": prompt}
+        if "messages" in more:
+            what = {}
+        record.sent = now()
+        async with client.generate(**what, **more, **params) as stream:
+            try:
+                while events := await stream.take():
+                    at = now()
+                    record.chunks.extend(at for event in events if isinstance(event, Piece))
+            except trio.Cancelled:
+                if "key" in more:  # the same key will be asked again: the generation goes on
+                    soon = trio.CancelScope(shield=True, deadline=trio.current_time() + 1)
+                    with soon, suppress(ConnectError, RequestError):
+                        await stream.detach()
+                raise
+        result = stream.result
+        record.phases = dict(result.timings)
+        record.tokens = result.usage.get("completion_tokens", 0)
+        record.prompt_tokens = result.usage.get("prompt_tokens", 0)
+        record.cached_tokens = result.usage.get("cached_tokens", 0)
+        return Answer(result.text, result.reason, result.model, result.id)

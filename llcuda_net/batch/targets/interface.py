@@ -1,0 +1,82 @@
+"""What every target does: it takes a request, and notes in its record what came when."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from llcuda_net.batch.record import Record
+
+#: Seconds since the run's start.
+Clock = Callable[[], float]
+
+
+@dataclass(frozen=True, slots=True)
+class About:
+    """What a server says of itself.
+
+    Attributes:
+        model: its name.
+        slots: of all upstreams together; None where the server does not say.
+        version: which software it is, for people.
+    """
+
+    model: str
+    slots: int | None
+    version: str
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return {"model": self.model, "slots": self.slots, "version": self.version}
+
+
+@dataclass(slots=True)
+class Answer:
+    """What came back, besides what the record holds."""
+
+    text: str
+    reason: str
+    model: str | None = None
+    id: str | None = None
+
+
+#: Work on a finished answer; returns the seconds that it took.
+PostProcess = Callable[[Record, Answer], Awaitable[float]]
+
+
+class Target(Protocol):
+    """A server that can be asked.
+
+    `ask` raises RequestError and ConnectError; the record then holds what came before.
+    """
+
+    name: str
+
+    async def about(self) -> About:
+        """What the server says of itself.
+
+        Raises:
+            ConnectError, RequestError: it does not say.
+        """
+
+    async def ask(
+        self,
+        prompt: str | list[int],
+        params: dict[str, Any],
+        record: Record,
+        now: Clock,
+        **more: Any,
+    ) -> Answer:
+        """Send a prompt as it is, without a template, and read the whole answer.
+
+        Args:
+            params: sampling parameters by llama-server's names.
+            record: is filled in: `sent`, `chunks`, `tokens`, `phases` and the counts.
+            now: seconds since the run's start.
+            more: `messages`, a chat in place of the prompt; `key` and `on_disconnect`, for an
+                llcuda-server only.
+
+        Raises:
+            ConnectError, RequestError: there is no whole answer.
+        """

@@ -1,0 +1,85 @@
+"""A llama-server as a target, by its own /completion."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from llcuda_net.batch.record import Record
+from llcuda_net.batch.targets.interface import About, Answer, Clock
+from llcuda_net.errors import Unsupported
+from llcuda_net.upstream.interface import CompletionEvent
+from llcuda_net.upstream.llama.client import LlamaServer
+
+#: llama-server's reasons to stop, as the gateway names them.
+_REASONS = {"eos": "stop", "word": "stop", "limit": "length"}
+
+
+class LlamaTarget:
+    """A llama-server itself: one connection per request, as the gateway asks it, too."""
+
+    def __init__(self, name: str, server: LlamaServer) -> None:
+        self.name = name
+        self._server = server
+
+    def __repr__(self) -> str:
+        return f"<LlamaTarget {self.name}>"
+
+    async def about(self) -> About:
+        """What its /props say.
+
+        Raises:
+            RequestError: it does not say.
+        """
+        found = await self._server.ask()
+        return About(found.model, found.slots, f"llama-server {found.build}".strip())
+
+    async def ask(
+        self,
+        prompt: str | list[int],
+        params: dict[str, Any],
+        record: Record,
+        now: Clock,
+        **more: Any,
+    ) -> Answer:
+        """See Target; `messages` become a prompt by the model's template, `key` means nothing.
+
+        Args:
+            more: also `on_text`, called with each piece of the answer as it comes.
+        """
+        record.sent = now()
+        if "messages" in more:
+            prompt = await self._render(more["messages"])
+        texts: list[str] = []
+        last: list[CompletionEvent] = []
+
+        def take(events: list[CompletionEvent]) -> None:
+            at = now()
+            for event in events:
+                if event.content:
+                    record.chunks.append(at)
+                    texts.append(event.content)
+                    if "on_text" in more:
+                        more["on_text"](event.content)
+                if event.stop:
+                    last.append(event)
+
+        await self._server.complete(prompt, params, take, lambda: None)
+        final = last[-1]
+        record.tokens = final.tokens_predicted
+        record.prompt_tokens = final.tokens_evaluated
+        if final.timings is not None:
+            record.cached_tokens = final.timings.cache_n
+            record.phases = {"prompt": final.timings.prompt_ms}
+        reason = _REASONS.get(final.stop_type, "stop")
+        return Answer("".join(texts), reason, final.model or None)
+
+    async def _render(self, messages: list[dict[str, str]]) -> str:
+        """The prompt of a chat, made as the gateway makes it."""
+        properties = await self._server.ask()
+        if properties.has_template:
+            return await self._server.render(messages)
+        if len(messages) == 1 and messages[0]["role"] == "user":
+            return messages[0]["content"]
+        raise Unsupported(
+            f"the model {properties.model} has no chat template; send one message, or a raw prompt",
+        )

@@ -1,0 +1,128 @@
+"""Which server is at an address, opened for the length of a block."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from typing import Any, Literal
+
+import httpx
+import msgspec
+import trio
+
+from llcuda_net.batch.targets.gateway import GatewayTarget
+from llcuda_net.batch.targets.llama import LlamaTarget
+from llcuda_net.batch.targets.openai import OpenAITarget
+from llcuda_net.client import connect
+from llcuda_net.upstream.llama.client import LlamaServer
+from llcuda_net.upstream.llama.poller import Poller
+from llcuda_net.upstream.llama.token_stream import StreamTimeouts
+
+#: By which API a server with a URL is asked.
+Api = Literal["auto", "llama", "openai"]
+#: Seconds for a server to say which it is.
+_WHICH_TIMEOUT = 5.0
+
+
+@asynccontextmanager
+async def open_target(
+    server: str,
+    *,
+    connections: int = 1,
+    token: str | None = None,
+    tls: bool = False,
+    tls_ca: str | None = None,
+    api_key: str | None = None,
+    api: Api = "llama",
+    model: str | None = None,
+    stall_timeout: float = 600.0,
+    **options: Any,
+) -> AsyncIterator[GatewayTarget | LlamaTarget | OpenAITarget]:
+    """The target at an address: a URL is a server with an HTTP API, else it is an llcuda-server.
+
+    Args:
+        connections: to an llcuda-server.
+        token, tls, tls_ca: for an llcuda-server, as for `llcuda_net.connect`.
+        api_key: of a server with a URL, where it asks for one.
+        api: by which API a server with a URL is asked; "auto" looks which one it has.
+        model: to be asked by the OpenAI API; None: the first one that the server lists.
+        stall_timeout: seconds without a token before a server with a URL is given up.
+        options: more for `llcuda_net.connect`.
+
+    Raises:
+        ConfigError: the address is none.
+        ConnectError: no llcuda-server could be reached there.
+        RequestError: nothing could be reached at the URL, or the token is wrong.
+    """
+    async with AsyncExitStack() as stack:
+        if server.startswith(("http://", "https://")):
+            if api == "openai" or (api == "auto" and await speaks_openai(server, api_key)):
+                openai = OpenAITarget(
+                    server, model=model, api_key=api_key, stall_timeout=stall_timeout
+                )
+                await openai.choose_model()
+                yield openai
+                return
+            poller = Poller()
+            llama = LlamaServer(
+                server, poller, api_key=api_key, timeouts=StreamTimeouts(stall=stall_timeout)
+            )
+            stack.push_async_callback(llama.aclose)
+            nursery = await stack.enter_async_context(in_nursery())
+            nursery.start_soon(poller.run)
+            await llama.ask()
+            yield LlamaTarget(server, llama)
+            nursery.cancel_scope.cancel()
+            return
+        clients = [
+            await stack.enter_async_context(
+                connect(server, token=token, tls=tls, tls_ca=tls_ca, **options)
+            )
+            for _ in range(max(1, connections))
+        ]
+        yield GatewayTarget(server, clients)
+
+
+async def speaks_openai(url: str, api_key: str | None) -> bool:
+    """Whether a server is no llama-server, by /props, and by /health where /props is refused.
+
+    A server that cannot be reached is taken for a llama-server: opening it says what is wrong.
+    """
+    headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
+    base = url.rstrip("/")
+    try:
+        async with httpx.AsyncClient(
+            timeout=_WHICH_TIMEOUT, headers=headers, trust_env=url.startswith("https")
+        ) as http:
+            reply = await http.get(f"{base}/props")
+            if reply.status_code == 200:
+                return "default_generation_settings" not in _object(reply.content)
+            if reply.status_code in (401, 403):  # its /health needs no key
+                health = await http.get(f"{base}/health")
+                return _object(health.content).get("status") != "ok"
+            return reply.status_code != 503  # a llama-server that loads its model
+    except (httpx.HTTPError, httpx.InvalidURL, OSError):
+        return False
+
+
+def _object(data: bytes) -> dict[str, Any]:
+    """A JSON object; empty where it is none."""
+    with suppress(msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        found = msgspec.json.decode(data)
+        if isinstance(found, dict):
+            return found
+    return {}
+
+
+@asynccontextmanager
+async def in_nursery() -> AsyncIterator[trio.Nursery]:
+    """A nursery whose body's exception leaves as it is, not in a group; its tasks are cancelled."""
+    raised: BaseException | None = None
+    async with trio.open_nursery() as nursery:
+        try:
+            yield nursery
+        except BaseException as error:
+            raised = error
+            nursery.cancel_scope.cancel()
+    if raised is not None:
+        raise raised

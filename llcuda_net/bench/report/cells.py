@@ -1,0 +1,42 @@
+"""How figures and tables are written for terminals."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from llcuda_net.util.numbers import three_digits
+
+Table = tuple[list[str], list[list[str]]]
+
+
+def estimate(found: dict[str, Any] | None, unit: str = "") -> str:
+    """An estimate as JSON has it: "12.3 (11.9 to 12.8)"; "-" where nothing is known."""
+    if found is None:
+        return "-"
+    text = three_digits(found["value"]) + unit
+    if found.get("low") is None or found.get("high") is None:
+        return text
+    return f"{text} ({interval(found)})"
+
+
+def interval(found: dict[str, Any]) -> str:
+    """Its interval alone: "11.9 to 12.8"; empty where there is none."""
+    if found.get("low") is None or found.get("high") is None:
+        return ""
+    return f"{three_digits(found['low'])} to {three_digits(found['high'])}"
+
+
+def server(about: dict[str, Any]) -> str:
+    """A server in words: software, model, and slots where they are known."""
+    slots = "" if about["slots"] is None else f", {about['slots']} slots"
+    return f"{about['version']}, {about['model']}{slots}"
+
+
+def grid(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> Iterator[str]:
+    """The lines of a table: the first column to the left, the others to the right."""
+    widths = [max(len(row[i]) for row in [heads, *rows]) for i in range(len(heads))]
+    for row in [heads, *rows]:
+        cells = [row[0].ljust(widths[0])]
+        cells += [cell.rjust(wide) for cell, wide in zip(row[1:], widths[1:], strict=True)]
+        yield "  ".join(cells).rstrip()

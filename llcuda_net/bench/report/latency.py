@@ -1,0 +1,96 @@
+"""The latency figures as a terminal's table."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from llcuda_net.bench.report.cells import Table, estimate, grid, server
+from llcuda_net.bench.statistics.summary import NAMES, parts
+from llcuda_net.util.numbers import three_digits
+from llcuda_net.util.quantile import PERCENTILES
+
+#: Rows of the table, the headline first.
+_ROWS = ("ttft", "gap", "tpot", "latency", "service_ttft", "service")
+COSTS = {
+    "service_ttft": "first token",
+    "tpot": "each token after it",
+    "service": "the whole answer",
+}
+
+
+def lines(found: dict[str, Any]) -> list[str]:
+    """The terminal's table."""
+    out = []
+    for path, summary in found["paths"].items():
+        about = summary["about"]
+        out += [
+            f"{label(path, about)}: {who(about)}",
+            f"{found['schedule']}; {counts(summary)}",
+            "",
+            *grid(*table("ms (95 % interval)", summary)),
+            "",
+        ]
+        if summary["phases"]:
+            phases = [f"{name} {three_digits(mean)}" for name, mean in parts(summary["phases"])]
+            out += [f"by phase, mean ms, as the server reports it: {', '.join(phases)}", ""]
+        if "post" in summary:
+            out += [f"work on each answer ({found['post']}): {_brief(summary['post'])}", ""]
+    for metric, cost in found.get("cost", {}).items():
+        if cost is not None:
+            out.append(
+                f"the gateway's own cost, {COSTS[metric]}: median"
+                f" {estimate(cost['median'], ' ms')}, mean {estimate(cost['mean'], ' ms')},"
+                f" {cost['pairs']} pairs"
+            )
+    return [*out, client(found)]
+
+
+def label(path: str, about: dict[str, Any]) -> str:
+    """The name of a path: a server that is no llcuda-server is no gateway."""
+    gateway = about["version"].startswith("llcuda-server")
+    return "server" if path == "gateway" and not gateway else path
+
+
+def who(about: dict[str, Any]) -> str:
+    """The server in words: address, software, model, slots."""
+    return f"{about['address']} ({server(about)})"
+
+
+def table(corner: str, summary: dict[str, Any]) -> Table:
+    """The figures of one path, without the columns in which nothing is known."""
+    heads = [corner, "mean", *PERCENTILES, "max"]
+    rows = []
+    for name in _ROWS:
+        metric = summary["metrics"][name]
+        if metric["count"]:
+            cells = [estimate(metric.get(key)) for key in ("mean", *PERCENTILES)]
+            rows.append([NAMES[name], *cells, three_digits(metric["max"])])
+    kept = [i for i in range(len(heads)) if any(row[i] != "-" for row in rows)]
+    return [heads[i] for i in kept], [[row[i] for i in kept] for row in rows]
+
+
+def counts(summary: dict[str, Any]) -> str:
+    """Its requests by outcome, in words."""
+    kinds = [f"{count} {name}" for name, count in summary["outcomes"].items() if count]
+    return f"{summary['requests']} requests: {', '.join(kinds)}; {summary['tokens']:,} tokens"
+
+
+def _brief(metric: dict[str, Any]) -> str:
+    return f"mean {estimate(metric.get('mean'), ' ms')}, p50 {estimate(metric.get('p50'), ' ms')}"
+
+
+def client(found: dict[str, Any]) -> str:
+    """How this client itself did, in words."""
+    own = found["client"]
+    lag = own["lag"]
+    share = max(own["cpu_share"])
+    p99 = lag.get("p99")
+    worst = f"p99 {estimate(p99, ' ms')}, " if p99 else ""
+    text = f"this client had a dispatch lag of {worst}max {three_digits(lag.get('max', 0.0))} ms,"
+    text += f" took {share:.0%} of a core"
+    test = own["self_test"]
+    if test is not None:
+        speed, first = three_digits(test["tokens_per_s"]), three_digits(test["ttft_ms"])
+        text += f"; from a server that does nothing it reads {speed} tokens/s,"
+        text += f" the first after {first} ms"
+    return text

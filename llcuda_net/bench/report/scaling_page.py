@@ -1,0 +1,98 @@
+"""The scaling figures as a page."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from llcuda_net.bench.report import plots, scaling
+from llcuda_net.bench.report.page import Card, Section
+from llcuda_net.bench.report.page import page as whole
+from llcuda_net.bench.statistics.estimates import Estimate
+from llcuda_net.bench.statistics.laws import Fit
+from llcuda_net.util.numbers import three_digits
+
+
+def page(found: dict[str, Any]) -> str:
+    """The HTML page of a document with the figures."""
+    rows, last = found["rows"], found["rows"][-1]
+    mode, over = found["settings"]["mode"], found["over"]
+    meaning = {
+        "weak": "each rank brings its own load" if over == "ranks" else "load grows with servers",
+        "strong": "the same load is shared out",
+    }[mode]
+    sections = [
+        Section(
+            f"{mode.capitalize()} scaling over {over}",
+            f"{meaning.capitalize()}. {last['library'] or 'One rank, without MPI'}.",
+            [_speedups(found), _rates(found)] if len(rows) > 1 else [],
+            [scaling.table(found)],
+        )
+    ]
+    laws = scaling.fits(found)
+    if laws is not None:
+        sections.append(Section("Laws", tables=[laws]))
+    ranks = [
+        [str(one["rank"]), one["server"], three_digits(one["tokens_per_s"]["value"]),
+         str(one["inflight"]), f"{one['cpu_share']:.0%}"]
+        for one in last["each"]
+    ]  # fmt: skip
+    heads = ["Rank", "Server", "Tokens/s", "In flight", "CPU of a core"]
+    sections.append(Section("Each rank of the largest run", tables=[(heads, ranks)]))
+    if last["mpi"]:
+        costs = [[name, three_digits(value)] for name, value in last["mpi"].items()]
+        text = "Median, measured before the load, between blocking calls."
+        sections.append(Section("MPI itself", text, tables=[(["Microseconds", ""], costs)]))
+    return whole("llcuda: scaling", found, _cards(found), sections)
+
+
+def _cards(found: dict[str, Any]) -> list[Card]:
+    last, over = found["rows"][-1], found["over"]
+    speed = three_digits(last["tokens_per_s"]["value"])
+    cards = [(speed, f"tokens/s with {last['size']} {over}", "")]
+    if len(found["rows"]) > 1:
+        cards.append((f"{last['speedup']['value']:.2f}", f"speedup with {last['size']}", ""))
+        cards.append((f"{last['efficiency']:.0%}", "efficiency", ""))
+    return cards
+
+
+def _speedups(found: dict[str, Any]) -> plots.Figure | None:
+    rows = found["rows"]
+    sizes = [float(row["size"]) for row in rows]
+    base = rows[0]["tokens_per_s"]["value"]
+    measured = [(row["size"], row["speedup"]) for row in rows]
+    series = [
+        plots.Series("ideal", [(n, n / sizes[0]) for n in (sizes[0], sizes[-1])], "dashed", 5),
+        plots.Series(
+            "measured",
+            [(n, e["value"]) for n, e in measured],
+            "both",
+            0,
+            [None if e["low"] is None else (e["low"], e["high"]) for _, e in measured],
+        ),
+    ]
+    steps = [sizes[0] + (sizes[-1] - sizes[0]) * i / 40 for i in range(41)]
+    for colour, each in enumerate(found["fits"], 1):
+        law = Fit(
+            each["law"],
+            {name: Estimate.from_dict(e) for name, e in each["parameters"].items()},
+            each["residual"],
+        )
+        points = [(n, y / base) for n, y in zip(steps, law.at(steps), strict=True)]
+        series.append(plots.Series(each["law"], points, "dashed", colour))
+    across = plots.Axis(found["over"], "linear", sizes[0], sizes[-1], sizes)
+    return plots.chart("Speedup", series, across, plots.Axis("times", "linear", 0.0))
+
+
+def _rates(found: dict[str, Any]) -> plots.Figure | None:
+    rows = found["rows"]
+    sizes = [float(row["size"]) for row in rows]
+    points = [(row["size"], row["tokens_per_s"]) for row in rows]
+    series = plots.Series(
+        "tokens/s",
+        [(n, e["value"]) for n, e in points],
+        "both",
+        0,
+        [None if e["low"] is None else (e["low"], e["high"]) for _, e in points],
+    )
+    across = plots.Axis(found["over"], "linear", sizes[0], sizes[-1], sizes)
+    return plots.chart("Tokens/s", [series], across, plots.Axis("tokens/s", "linear", 0.0))

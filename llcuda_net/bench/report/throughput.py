@@ -1,0 +1,79 @@
+"""The throughput figures as a terminal's tables."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from llcuda_net.bench.report.cells import Table, estimate, grid, server
+from llcuda_net.util.numbers import three_digits
+
+Row = dict[str, Any]
+
+
+def lines(found: dict[str, Any]) -> list[str]:
+    """The terminal's tables."""
+    about = found["about"]
+    out = [
+        f"{about['address']} ({server(about)})",
+        "",
+        *grid(*table(found, "concurrency")),
+        "",
+        knee(found),
+    ]
+    if found["rates"]:
+        out += ["", *grid(*table(found, "rates")), "", saturation(found)]
+    if found["post"]:
+        out += ["", f"every answer was followed by work: {found['post']}"]
+    return out
+
+
+def table(found: dict[str, Any], kind: str) -> Table:
+    """A row per load; `kind` is "concurrency" or "rates"."""
+    rows: list[Row] = found[kind]
+    heads = ["concurrency" if kind == "concurrency" else "offered, requests/s"]
+    heads += ["tokens/s (95 % interval)", "requests/s", "TTFT p50, ms", "p99", "TPOT p50, ms"]
+    slo = found["settings"]["slo"]
+    if slo:
+        heads.append("within the SLO, /s")
+    heads.append("unanswered")
+    cells = []
+    for row in rows:
+        lost = sum(row["outcomes"][name] for name in ("refused", "failed", "timeout"))
+        line = [
+            f"{row['load']:g}",
+            estimate(row["tokens_per_s"]),
+            estimate(row["requests_per_s"]),
+            *(
+                three_digits(row["metrics"][metric][key]["value"])
+                if row["metrics"][metric].get(key)
+                else "-"
+                for metric, key in (("ttft", "p50"), ("ttft", "p99"), ("tpot", "p50"))
+            ),
+        ]
+        if slo:
+            line.append(estimate(row["goodput"]))
+        cells.append([*line, str(lost) + ("  INVALID" if row["problems"] else "")])
+    return heads, cells
+
+
+def knee(found: dict[str, Any]) -> str:
+    """Where the knee is, in words."""
+    at = found["knee"]
+    if at["load"] is None:
+        return f"no knee: {at['why']}"
+    return (
+        f"the knee is at concurrency {at['load']:g}: {three_digits(at['tokens_per_s'])} tokens/s;"
+        " beyond it more concurrency mostly makes requests wait"
+    )
+
+
+def saturation(found: dict[str, Any]) -> str:
+    """From which rate on less is carried than offered, in words."""
+    at = found["saturation"]
+    carried = "" if at["carried"] is None else f"{at['carried']:g} requests/s are carried"
+    if at["from"] is not None:
+        less = f" ({carried})" if carried else ""
+        return f"saturated from {at['from']:g} requests/s on{less}"
+    if at["carried"] == found["rates"][-1]["load"]:
+        return f"not saturated: {carried}, the most that was offered"
+    return f"whether it is saturated cannot be told{': ' if carried else ''}{carried}"

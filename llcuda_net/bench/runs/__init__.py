@@ -1,0 +1,11 @@
+"""The measurements: latency, throughput, scaling; and what they start.
+
+It imports `workload`, `statistics` and `report.document`.
+
+settings            what a measurement is asked to do
+noop, stack, mpirun processes that are started for it
+once                one run of a plan, and the client's self-test
+latency             what a user waits for
+steps, throughput   what one load amounts to; the sweep over loads
+ranks, curve, sweep one point over MPI ranks; the curve of points; starting them
+"""

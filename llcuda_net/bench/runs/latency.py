@@ -1,0 +1,256 @@
+"""What a user waits for: the same prompts over one path or two, in several whole runs."""
+
+from __future__ import annotations
+
+import math
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from typing import Any
+
+from llcuda_net.batch.targets.interface import Target
+from llcuda_net.batch.targets.openai import OpenAITarget
+from llcuda_net.batch.targets.opening import Api
+from llcuda_net.bench.report import document
+from llcuda_net.bench.runs.once import Once, Say, once, self_test, silent
+from llcuda_net.bench.runs.settings import Settings
+from llcuda_net.bench.statistics.summary import (
+    difference,
+    distribution,
+    headline,
+    rates,
+    summarise,
+)
+from llcuda_net.bench.workload import prompts, schedules
+from llcuda_net.bench.workload.load import Plan
+from llcuda_net.bench.workload.schedules import Schedule
+from llcuda_net.bench.workload.validity import Bounds, Ceiling, cautions, shared
+
+#: Numbers of different repetitions must differ, so that pairs are not mixed up.
+_APART = 10_000_000
+#: The word for the upstream that was started, in place of an address.
+STARTED = "started"
+
+
+@dataclass(frozen=True, slots=True)
+class Direct:
+    """The second path: another server that gets the same prompts.
+
+    Attributes:
+        server: its address, or STARTED.
+        api, model: see `open_target`.
+        api_key: for it alone; None: that of the settings' access.
+    """
+
+    server: str
+    api: Api = "auto"
+    model: str | None = None
+    api_key: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """When to ask.
+
+    Attributes:
+        rate: requests/s; None: a closed loop.
+        arrivals: one of `schedules.KINDS`; None: poisson with a rate, else closed.
+        concurrency: workers of a closed loop.
+        seconds, warmup: of measuring, and before it.
+        requests: end after so many.
+        repeats: of the whole run.
+    """
+
+    rate: float | None = None
+    arrivals: str | None = None
+    concurrency: int = 1
+    seconds: float = 20.0
+    warmup: float = 2.0
+    requests: int | None = None
+    repeats: int = 3
+
+    def schedule(self, seed: int) -> Schedule:
+        """The moments of one repetition.
+
+        Raises:
+            ConfigError: there is no such schedule.
+        """
+        return schedules.parse(
+            self.arrivals or ("poisson" if self.rate is not None else "closed"),
+            rate=self.rate,
+            concurrency=self.concurrency,
+            seconds=self.warmup + self.seconds,
+            seed=seed,
+        )
+
+
+class LatencyBench:
+    """The whole measurement.
+
+    Args:
+        say: takes a line that says how far it has come.
+
+    Attributes:
+        runs: fills as it goes on.
+
+    Raises:
+        ConfigError: the prompts or the schedule are wrong.
+    """
+
+    def __init__(
+        self, settings: Settings, load: Load, direct: Direct | None = None, say: Say = silent
+    ) -> None:
+        self.settings = settings
+        self.load = load
+        self.runs: list[Once] = []
+        self._direct = direct
+        self._say = say
+        self._prompts = prompts.parse(settings.request.prompts, seed=settings.request.seed)
+        self._schedule = load.schedule(settings.request.seed)
+        self._about: dict[str, dict[str, Any]] = {}
+        self._ceiling: Ceiling | None = None
+        self._chat = False
+        self._work = ""
+
+    def __repr__(self) -> str:
+        return (
+            f"<LatencyBench of {list(self._about)}, {len(self.runs)} of {self.load.repeats} runs>"
+        )
+
+    def as_dict(self) -> dict[str, Any]:
+        """For a document: what runs must have in common to be compared."""
+        return {
+            "schedule": self._schedule.as_dict(),
+            "warmup": self.load.warmup,
+            "iters": self.load.requests,
+            "direct": self._direct is not None,
+            **self.settings.as_dict(),
+        }
+
+    async def run(self) -> None:
+        """Connect, test this client, and measure.
+
+        Raises:
+            ConnectError, RequestError: a server is not there.
+            LlcudaError: what is to be measured did not start.
+        """
+        settings, direct = self.settings, self._direct
+        async with AsyncExitStack() as cleanup:
+            stack = await cleanup.enter_async_context(settings.running())
+            targets: dict[str, Target] = {}
+            access = settings.with_key(stack.api_key)
+            targets["gateway"] = await cleanup.enter_async_context(access.open(stack.server))
+            await self._introduce("gateway", stack.server, targets["gateway"])
+            if direct is not None:
+                # The key of what was started is for it, and for no other server.
+                access = settings.with_key(direct.api_key)
+                address = direct.server
+                if direct.server == STARTED and stack.upstream is not None:
+                    access, address = settings.with_key(stack.api_key), stack.upstream
+                targets["direct"] = await cleanup.enter_async_context(
+                    access.open(address, api=direct.api, model=direct.model)
+                )
+                await self._introduce("direct", address, targets["direct"])
+            # A chat API knows nothing but chats: then both paths get the same chat.
+            self._chat = any(isinstance(each, OpenAITarget) for each in targets.values())
+            after, self._work = settings.kernels.prepare()
+            if settings.self_test:
+                self._ceiling = await self_test(self._plan(0), self._say)
+            for repeat in range(self.load.repeats):
+                label = f"run {repeat + 1} of {self.load.repeats}:"
+                plan = self._plan(repeat)
+                found = await once(plan, targets, after=after, say=self._say, label=label)
+                for record in found.records:
+                    record.number += repeat * _APART
+                self.runs.append(found)
+
+    async def _introduce(self, path: str, address: str, target: Target) -> None:
+        about = await target.about()
+        self._about[path] = {"address": address, **about.as_dict()}
+
+    def _plan(self, repeat: int) -> Plan:
+        """What a repetition sends: the same prompts, at moments of its own."""
+        request = self.settings.request
+        return Plan(
+            schedule=self.load.schedule(request.seed + repeat),
+            prompts=self._prompts,
+            params=request.params,
+            timeout=request.timeout,
+            warmup=self.load.warmup,
+            requests=self.load.requests,
+            seed=request.seed + repeat,
+            chat=self._chat,
+        )
+
+    # -- the figures --------------------------------------------------------------------------
+
+    def figures(self, found: dict[str, Any]) -> None:
+        """Fill the document with what the runs gave."""
+        seed, both = self.settings.request.seed, "direct" in self._about
+        everything = [record for run in self.runs for record in run.measured]
+        found["schedule"] = self._schedule.describe()
+        if both:
+            found["schedule"] += " over both ways together"
+        found["paths"] = {
+            path: {
+                "about": about,
+                **summarise([r for r in everything if r.path == path], seed=seed),
+            }
+            for path, about in self._about.items()
+        }
+        found["repetitions"] = self._repetitions()
+        if both:
+            found["cost"] = {
+                metric: difference(everything, metric, seed=seed)
+                for metric in ("service_ttft", "tpot", "service")
+            }
+        found["rates"] = [rates(run.records, run.begin, run.end) for run in self.runs]
+        found["timeline"] = [
+            [round(record.intended, 4), round(record.latency * 1e3, 3), record.path, number]
+            for number, run in enumerate(self.runs)
+            for record in run.measured
+            if record.done
+        ]
+        lags = [[record.lag] for record in everything if not math.isnan(record.lag)]
+        ceiling = self._ceiling
+        found["client"] = {
+            "lag": distribution(lags, seed=seed),
+            "cpu_share": [run.cpu_share for run in self.runs],
+            "self_test": None if ceiling is None else ceiling.as_dict(),
+        }
+        found["post"] = self._work
+        self._judge(found)
+
+    def _repetitions(self) -> dict[str, list[float]]:
+        """One value per run of each figure that all runs have."""
+        repetitions: dict[str, list[float]] = {}
+        for path in self._about:
+            for run in self.runs:
+                own = [record for record in run.measured if record.path == path]
+                for name, value in headline(summarise(own)).items():
+                    key = name if path == "gateway" else f"{name}, direct"
+                    repetitions.setdefault(key, []).append(value)
+        return {k: values for k, values in repetitions.items() if len(values) == len(self.runs)}
+
+    def _judge(self, found: dict[str, Any]) -> None:
+        """What makes the figures invalid, and what their reader must know."""
+        bounds = Bounds(lag=self.settings.max_lag)
+        everything = [record for run in self.runs for record in run.measured]
+        for number, run in enumerate(self.runs, 1):
+            found["problems"] += [
+                f"run {number}: {text}" for text in run.problems(bounds, self._ceiling)
+            ]
+        addresses = [about["address"] for about in self._about.values()]
+        found["cautions"] += shared(addresses, document.cores())
+        found["cautions"] += cautions(everything, self._schedule)
+        if not self.settings.request.cache_prompt:
+            found["cautions"] += [
+                f"{path}: {summary['cached_tokens']:,} of {summary['prompt_tokens']:,} tokens of"
+                " prompts came from the server's cache; those of --prompts synthetic share nothing"
+                for path, summary in found["paths"].items()
+                if summary["cached_tokens"]
+            ]
+        if "direct" in self._about and self.load.rate is not None:
+            found["cautions"].append(
+                "direct requests take slots that llcuda-server does not know to be taken:"
+                " compare the two ways at a rate that leaves slots free"
+            )

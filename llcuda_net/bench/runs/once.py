@@ -1,0 +1,145 @@
+"""One run of a plan with everything that judges it, and the client's self-test."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import trio
+
+from llcuda_net.batch.record import Record, measured
+from llcuda_net.batch.targets.interface import PostProcess, Target
+from llcuda_net.batch.targets.opening import open_target
+from llcuda_net.bench.runs import noop
+from llcuda_net.bench.runs.stack import listening
+from llcuda_net.bench.statistics.summary import rates
+from llcuda_net.bench.workload.load import Plan, Run
+from llcuda_net.bench.workload.prompts import Prompts
+from llcuda_net.bench.workload.schedules import Schedule, closed
+from llcuda_net.bench.workload.validity import Bounds, Ceiling, lag_p99, problems
+
+#: Seconds of each part of the self-test, and its workers where it goes as fast as it can.
+SELF_TEST = 1.5
+SELF_TEST_WORKERS = 32
+
+
+#: Takes a line that says how far a run has come.
+Say = Callable[[str], None]
+
+
+def silent(text: str) -> None:
+    """Say nothing."""
+
+
+@dataclass(slots=True)
+class Once:
+    """What one run gave.
+
+    Attributes:
+        cpu_share: of a core, that this process took.
+        begin, end: of the measuring window, seconds since the run's start.
+    """
+
+    records: list[Record]
+    schedule: Schedule
+    warmup: float
+    seconds: float
+    cpu_share: float
+    begin: float
+    end: float
+
+    @property
+    def measured(self) -> list[Record]:
+        """The records after the warm-up."""
+        return measured(self.records)
+
+    def problems(self, bounds: Bounds, ceiling: Ceiling | None) -> list[str]:
+        """Why it does not count."""
+        tokens = None
+        if self.end > self.begin:
+            tokens = rates(self.records, self.begin, self.end)["tokens_per_s"]["value"]
+        return problems(
+            self.records,
+            self.schedule,
+            warmup=self.warmup,
+            cpu_share=self.cpu_share,
+            bounds=bounds,
+            ceiling=ceiling,
+            tokens_per_s=tokens,
+        )
+
+
+async def once(
+    plan: Plan,
+    targets: dict[str, Target],
+    *,
+    after: PostProcess | None = None,
+    say: Say = silent,
+    label: str = "",
+    start: float | None = None,
+) -> Once:
+    """Run a plan.
+
+    Args:
+        say: called a few times per second with how far it has come.
+        start: the trio time of its first moment; None: at once.
+    """
+    run = Run(plan, targets, after=after)
+    cpu, wall = time.process_time(), time.monotonic()
+
+    async def report() -> None:
+        while True:
+            done = sum(record.done for record in run.records)
+            at = min(max(0.0, run.now()), plan.schedule.seconds)
+            state = "warm-up" if at < plan.warmup else f"{done} answers"
+            say(f"{label} {at:.0f} of {plan.schedule.seconds:.0f} s, {state}")
+            await trio.sleep(0.25)
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(report)
+        await run.run(start)
+        nursery.cancel_scope.cancel()
+    share = (time.process_time() - cpu) / max(1e-9, time.monotonic() - wall)
+    end = min(plan.schedule.seconds, run.seconds)
+    return Once(run.records, plan.schedule, plan.warmup, run.seconds, share, plan.warmup, end)
+
+
+async def self_test(plan: Plan, say: Say = silent) -> Ceiling:
+    """What this client can do against a server that does nothing.
+
+    First as fast as it can, then as the plan will have it, for a moment.
+    """
+    async with (
+        listening(noop.COMMAND, "the no-op server") as address,
+        open_target(address) as target,
+    ):
+        paths: dict[str, Target] = {"gateway": target}
+        prompts = Prompts(["nothing"], "nothing")
+        fast = replace(
+            plan,
+            schedule=closed(SELF_TEST_WORKERS, SELF_TEST),
+            prompts=prompts,
+            warmup=SELF_TEST / 3,
+            requests=None,
+            cut=True,
+        )
+        full = await once(fast, paths, say=say, label="self-test, saturated:")
+        found = rates(full.records, full.begin, full.end)
+        schedule = plan.schedule
+        if schedule.moments is not None:
+            until = plan.warmup + 2 * SELF_TEST
+            moments = tuple(m for m in schedule.moments if m < until)
+            schedule = replace(schedule, moments=moments, seconds=min(schedule.seconds, until))
+        else:
+            schedule = closed(1, SELF_TEST)
+        calm = replace(plan, schedule=schedule, prompts=prompts, warmup=0.1, requests=None)
+        paced = await once(calm, paths, say=say, label="self-test, paced:")
+    firsts = [r.service_ttft for r in paced.records if r.done and r.service_ttft is not None]
+    return Ceiling(
+        requests=found["requests_per_s"]["value"],
+        tokens=found["tokens_per_s"]["value"],
+        ttft=statistics.median(firsts) if firsts else 0.0,
+        lag=lag_p99(paced.measured),
+    )

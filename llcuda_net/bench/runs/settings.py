@@ -1,0 +1,177 @@
+"""What a measurement is asked to do, beyond the loads that are its own."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import dataclass, replace
+from typing import Any
+
+from llcuda_net.batch import post_process
+from llcuda_net.batch.targets.interface import PostProcess, Target
+from llcuda_net.batch.targets.opening import Api, open_target
+from llcuda_net.bench.runs.stack import Stack, running
+from llcuda_net.bench.workload import prompts
+
+
+@dataclass(frozen=True, slots=True)
+class Access:
+    """How to reach a server: see `open_target`.
+
+    Attributes:
+        token, tls, tls_ca, connections: for an llcuda-server.
+        api_key: for a server with a URL.
+    """
+
+    connections: int = 1
+    token: str | None = None
+    tls: bool = False
+    tls_ca: str | None = None
+    api_key: str | None = None
+
+    def open(
+        self, server: str, *, api: Api = "auto", model: str | None = None
+    ) -> AbstractAsyncContextManager[Target]:
+        """The target at an address, for the length of a block."""
+        return open_target(
+            server,
+            connections=self.connections,
+            token=self.token,
+            tls=self.tls,
+            tls_ca=self.tls_ca,
+            api_key=self.api_key,
+            api=api,
+            model=model,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """What is started to be measured: an upstream, and an llcuda-server before it.
+
+    Attributes:
+        kind: its name, for the document.
+        slots: of the upstream.
+        rate: tokens/s of each slot of an upstream that is a command.
+        durability: of the llcuda-server.
+        upstream: the command of an upstream; None: the built-in engine with the demonstration
+            model. It is called with --slots, --rate and --seed besides, says "listening on
+            HOST:PORT", and ends when its stdin is closed.
+    """
+
+    kind: str
+    slots: int = 4
+    rate: float = 200.0
+    durability: str = "disk"
+    upstream: Sequence[str] | None = None
+
+    def running(self, seed: int) -> AbstractAsyncContextManager[Stack]:
+        """Both of them, for the length of a block."""
+        command = None
+        if self.upstream is not None:
+            command = [*self.upstream, "--rate", str(self.rate), "--slots", str(self.slots)]
+            command += ["--seed", str(seed)]
+        return running(slots=self.slots, durability=self.durability, upstream=command)
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What every request asks.
+
+    Attributes:
+        prompts: one of `prompts.KINDS`.
+        max_tokens: of each answer.
+        natural_ends: let answers end where the model ends them.
+        cache_prompt: let the upstream reuse what it has read.
+        timeout: seconds, then a request is given up.
+        seed: of schedule, prompts and sampling.
+    """
+
+    prompts: str = prompts.DEFAULT
+    max_tokens: int = 64
+    natural_ends: bool = False
+    cache_prompt: bool = False
+    timeout: float = 120.0
+    seed: int = 1
+
+    @property
+    def params(self) -> dict[str, Any]:
+        """The sampling parameters."""
+        return {
+            "n_predict": self.max_tokens,
+            "ignore_eos": not self.natural_ends,
+            "cache_prompt": self.cache_prompt,
+            "seed": self.seed,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Kernels:
+    """Work on each answer by llcuda_kernels.
+
+    Attributes:
+        work: numbers for `spin`; None: not that.
+        iterations: rounds.
+        post: run `post`, too.
+    """
+
+    work: int | None = None
+    iterations: int = 1000
+    post: bool = False
+
+    def prepare(self) -> tuple[PostProcess | None, str]:
+        """The work, compiled, and a description of it; None and "" where there is none."""
+        if self.work is None and not self.post:
+            return None, ""
+        return post_process.prepare(self.work, self.iterations, self.post)
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What all measurements are asked to do.
+
+    Attributes:
+        server: the address; not looked at where `start` is given.
+        start: what to start and measure.
+        max_lag: greatest p99 of the dispatch lag of a valid run, in seconds.
+        self_test: measure first what this client can do.
+    """
+
+    server: str
+    access: Access
+    start: Start | None
+    request: Request
+    kernels: Kernels
+    max_lag: float
+    self_test: bool
+
+    def as_dict(self) -> dict[str, Any]:
+        """For a document: what runs must have in common to be compared."""
+        return {
+            "prompts": self.request.prompts,
+            "max_tokens": self.request.max_tokens,
+            "natural_ends": self.request.natural_ends,
+            "cache_prompt": self.request.cache_prompt,
+            "timeout": self.request.timeout,
+            "start": self.start.kind if self.start else None,
+            "slots": self.start.slots if self.start else None,
+            "connections": self.access.connections,
+            "cuda": [self.kernels.work, self.kernels.iterations, self.kernels.post],
+        }
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[Stack]:
+        """Where the server is; it is started first, and ends with the block, where asked for.
+
+        Raises:
+            EngineError, LlcudaError: it did not start.
+        """
+        if self.start is None:
+            yield Stack(self.server, None, self.access.api_key)
+            return
+        async with self.start.running(self.request.seed) as stack:
+            yield stack
+
+    def with_key(self, api_key: str | None) -> Access:
+        """The access with this key in place of its own, where there is one."""
+        return replace(self.access, api_key=api_key or self.access.api_key)

@@ -1,0 +1,126 @@
+"""One load of a sweep: its runs, and what they amount to."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+
+from llcuda_net.batch.record import METRICS, Record, outcomes
+from llcuda_net.bench.runs.once import Once
+from llcuda_net.bench.statistics.estimates import Estimate, student
+from llcuda_net.bench.statistics.summary import BATCHES, distribution, phases, rates
+from llcuda_net.bench.workload.validity import Bounds, Ceiling
+
+#: What is told of each load besides its rates.
+_METRICS = ("ttft", "tpot", "latency")
+
+
+@dataclass(slots=True)
+class Step:
+    """A load, with one run a round."""
+
+    load: float
+    runs: list[Once] = field(default_factory=list)
+
+    def rates(self) -> dict[str, Estimate]:
+        """Tokens/s and requests/s, by the rounds where there are three, else by batches of one."""
+        each = [rates(run.records, run.begin, run.end) for run in self.runs]
+        found = {}
+        for name in ("tokens_per_s", "requests_per_s"):
+            values = [one[name]["value"] for one in each]
+            estimate = student(values) if len(values) >= 3 else _pooled(self.runs, name)
+            assert estimate is not None
+            found[name] = not_negative(estimate)
+        return found
+
+    def carried(self) -> Estimate:
+        """Of what was meant to be sent in the window, the share that was answered in it."""
+        shares = []
+        for run in self.runs:
+            inside = [m for m in run.schedule.moments or () if run.begin <= m < run.end]
+            ended = sum(r.done and run.begin <= r.ended < run.end for r in run.records)
+            shares.append(ended / max(1, len(inside)))
+        estimate = student(shares)
+        assert estimate is not None
+        return not_negative(estimate)
+
+    def goodput(self, slo: dict[str, float]) -> Estimate:
+        """Answers a second that kept the objective."""
+        values = []
+        for run in self.runs:
+            kept = sum(
+                keeps(record, slo) and run.begin <= record.ended <= run.end
+                for record in run.records
+            )
+            values.append(kept / (run.end - run.begin))
+        estimate = student(values)
+        assert estimate is not None
+        return not_negative(estimate) if len(values) >= 3 else Estimate(estimate.value)
+
+    def repetitions(self) -> dict[str, list[float]]:
+        """One value a round, for comparisons."""
+        each = [rates(run.records, run.begin, run.end) for run in self.runs]
+        found = {
+            name: [float(one[name]["value"]) for one in each]
+            for name in ("tokens_per_s", "requests_per_s")
+        }
+        return {name: values for name, values in found.items() if min(values, default=0) > 0}
+
+
+def not_negative(estimate: Estimate) -> Estimate:
+    """The estimate of something that cannot be below nothing."""
+    low = estimate.low
+    return Estimate(estimate.value, None if low is None else max(0.0, low), estimate.high)
+
+
+def keeps(record: Record, slo: dict[str, float]) -> bool:
+    """Whether an answer came, and within every bound; what has no such time keeps it."""
+    if not record.done:
+        return False
+    for metric, bound in slo.items():
+        value = METRICS[metric][1](record)
+        if value is not None and value > bound:
+            return False
+    return True
+
+
+def _pooled(runs: list[Once], name: str) -> Estimate | None:
+    """By batches within the runs: what differs between runs is not in this interval."""
+    values: list[float] = []
+    for run in runs:
+        edges = np.linspace(run.begin, run.end, BATCHES + 1)
+        for begin, end in pairwise(edges):
+            one = rates(run.records, float(begin), float(end), batches=1)
+            values.append(one[name]["value"])
+    return student(values)
+
+
+def describe(
+    step: Step, slo: dict[str, float] | None, bounds: Bounds, ceiling: Ceiling | None
+) -> dict[str, Any]:
+    """A load's figures, for JSON."""
+    records = [record for run in step.runs for record in run.measured]
+    found: dict[str, Any] = {
+        "load": step.load,
+        **{name: estimate.as_dict() for name, estimate in step.rates().items()},
+        "goodput": None if slo is None else step.goodput(slo).as_dict(),
+        "outcomes": outcomes(records),
+        "metrics": {},
+        "phases": phases([record for record in records if record.done]),
+        "cpu_share": max(run.cpu_share for run in step.runs),
+        "problems": [
+            (number, text)
+            for number, run in enumerate(step.runs, 1)
+            for text in run.problems(bounds, ceiling)
+        ],
+    }
+    for name in _METRICS:
+        get = METRICS[name][1]
+        values = [get(record) for record in records if record.done]
+        metric = distribution([[value] for value in values if value is not None])
+        metric.pop("histogram", None)
+        found["metrics"][name] = metric
+    return found

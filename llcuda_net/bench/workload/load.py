@@ -1,0 +1,214 @@
+"""Sends a schedule and records what happens; computes no figure.
+
+Tasks, all in one nursery that ends with the run:
+
+    run
+    ├── open schedule: one task sleeps from moment to moment and starts one task per request
+    └── closed loop: one task per worker, each of which asks again and again
+
+A request that fails or takes too long ends its own task's wait and nothing else. The run ends when
+all requests have ended; where `Plan.cut` is set, when the time is up, and what is under way then is
+recorded as CUT.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import trio
+
+from llcuda_net.batch.record import Outcome, Record
+from llcuda_net.batch.targets.interface import Answer, PostProcess, Target
+from llcuda_net.bench.workload.prompts import Prompts
+from llcuda_net.bench.workload.schedules import Schedule
+from llcuda_net.errors import ConnectError, RequestError
+from llcuda_protocol import ErrorCode
+
+#: Seconds before the first request, so that the first moments of an open schedule are not late.
+LEAD = 0.02
+#: Seconds that a worker of a closed loop waits after a failure: a server that is not there answers
+#: at once, and would be asked thousands of times per second.
+AFTER_FAILURE = 0.1
+
+#: Errors that are an answer: the server refused the request.
+_REFUSALS = frozenset(
+    {
+        ErrorCode.INVALID_REQUEST,
+        ErrorCode.UNKNOWN_PARAMETER,
+        ErrorCode.KEY_CONFLICT,
+        ErrorCode.CONTEXT_EXCEEDED,
+        ErrorCode.UNSUPPORTED,
+        ErrorCode.OVERLOADED,
+        ErrorCode.UNAUTHORIZED,
+    }
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What a run sends.
+
+    Attributes:
+        schedule: when; its first `warmup` seconds are not measured.
+        prompts: what.
+        params: sampling parameters of every request.
+        timeout: seconds from the intended moment after which a request is given up.
+        warmup: seconds at the schedule's start whose requests are not measured.
+        requests: end after so many measured requests, if the time is not up before; None: no end.
+        cut: stop at the schedule's end, whatever is under way.
+        seed: of the order in which the two of a pair go.
+        chat: send each prompt as a chat of one message, not as it is.
+    """
+
+    schedule: Schedule
+    prompts: Prompts
+    params: dict[str, Any] = field(default_factory=dict)
+    timeout: float = 120.0
+    warmup: float = 0.0
+    requests: int | None = None
+    cut: bool = False
+    seed: int = 0
+    chat: bool = False
+
+
+class Run:
+    """One run of a plan.
+
+    Args:
+        targets: path names with their targets; with two of them each prompt goes to both.
+        after: work on each finished answer, once its time has been taken. It does not delay the
+            request's own figures, but the worker of a closed loop waits for it.
+
+    Attributes:
+        records: one per request, in the order of their start.
+        seconds: how long the run took, from the first moment to the last answer.
+    """
+
+    def __init__(
+        self,
+        plan: Plan,
+        targets: dict[str, Target],
+        *,
+        after: PostProcess | None = None,
+    ) -> None:
+        self.plan = plan
+        self.records: list[Record] = []
+        self.seconds = 0.0
+        self._targets = targets
+        self._after = after
+        self._start = 0.0
+        self._taken = 0
+        self._measured = 0
+
+    def __repr__(self) -> str:
+        ended = sum(not math.isnan(record.ended) for record in self.records)
+        return f"<Run of {self.plan.schedule.describe()}: {len(self.records)} begun, {ended} ended>"
+
+    def now(self) -> float:
+        """Seconds since the run's start."""
+        return trio.current_time() - self._start
+
+    async def run(self, start: float | None = None) -> list[Record]:
+        """Send everything; returns the records.
+
+        Args:
+            start: the trio time at which the schedule begins; None: at once.
+        """
+        self._start = trio.current_time() + LEAD if start is None else start
+        with trio.CancelScope() as scope:
+            if self.plan.cut:
+                scope.deadline = self._start + self.plan.schedule.seconds
+            async with trio.open_nursery() as nursery:
+                if self.plan.schedule.moments is None:
+                    await trio.sleep_until(self._start)
+                    for worker in range(self.plan.schedule.concurrency):
+                        nursery.start_soon(self._work, random.Random(self.plan.seed + worker))
+                else:
+                    await self._send(nursery, self.plan.schedule.moments)
+        self.seconds = self.now()
+        return self.records
+
+    # -- who sends when -----------------------------------------------------------------------
+
+    async def _send(self, nursery: trio.Nursery, moments: Sequence[float]) -> None:
+        paths = list(self._targets)
+        order = random.Random(self.plan.seed)
+        measured = 0
+        for number, moment in enumerate(moments):
+            if number % len(paths) == 0:
+                order.shuffle(paths)
+            if self.plan.requests is not None and measured >= self.plan.requests:
+                return
+            measured += moment >= self.plan.warmup
+            # Not where it is past: sleeping would let others run, and add to the lag.
+            if self._start + moment > trio.current_time():
+                await trio.sleep_until(self._start + moment)
+            path = paths[number % len(paths)]
+            nursery.start_soon(self._request, number // len(paths), moment, path)
+
+    async def _work(self, order: random.Random) -> None:
+        """One worker of a closed loop."""
+        plan = self.plan
+        while (now := self.now()) < plan.schedule.seconds:
+            if plan.requests is not None and now >= plan.warmup:
+                if self._measured >= plan.requests:
+                    return
+                self._measured += len(self._targets)
+            number = self._taken
+            self._taken += 1
+            paths = list(self._targets)
+            order.shuffle(paths)
+            warmup = now < plan.warmup
+            for path in paths:
+                record = await self._request(number, self.now(), path, warmup=warmup)
+                if not record.done:
+                    await trio.sleep(AFTER_FAILURE)
+
+    # -- one request --------------------------------------------------------------------------
+
+    async def _request(
+        self, number: int, intended: float, path: str, *, warmup: bool | None = None
+    ) -> Record:
+        early = intended < self.plan.warmup if warmup is None else warmup
+        record = Record(number, intended, path, warmup=early)
+        self.records.append(record)
+        try:
+            answer = await self._ask(record)
+        finally:
+            record.ended = self.now()
+        if answer is not None and self._after is not None:
+            record.post = await self._after(record, answer)
+        return record
+
+    async def _ask(self, record: Record) -> Answer | None:
+        plan = self.plan
+        target = self._targets[record.path]
+        prompt = plan.prompts[record.number]
+        more: dict[str, Any] = {}
+        if plan.chat:
+            more["messages"] = [{"role": "user", "content": prompt}]
+        with trio.move_on_at(self._start + record.intended + plan.timeout) as scope:
+            try:
+                answer = await target.ask(prompt, plan.params, record, self.now, **more)
+            except RequestError as error:
+                record.outcome = outcome_of(error)
+                record.error = f"{error.code}: {error.message}"
+            except ConnectError as error:
+                record.outcome, record.error = Outcome.FAILED, str(error)
+            else:
+                record.outcome = Outcome.DONE
+                return answer
+        if scope.cancelled_caught:
+            record.outcome, record.error = Outcome.TIMEOUT, f"no end within {plan.timeout:g} s"
+        return None
+
+
+def outcome_of(error: RequestError) -> Outcome:
+    """What an error of the server counts as."""
+    if error.code == ErrorCode.TIMEOUT:
+        return Outcome.TIMEOUT
+    return Outcome.REFUSED if error.code in _REFUSALS else Outcome.FAILED

@@ -1,0 +1,152 @@
+"""`llcuda bench latency`: what a user waits for."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+
+from llcuda_net.cli.bench import options
+from llcuda_net.cli.bench.tool import Tool, command, finish, need_extra
+from llcuda_net.cli.common import Parser, fail, run_command
+
+_DESCRIPTION = """\
+What a user waits for: first token, each next one, and the whole answer, with intervals.
+
+At a rate (an open schedule, decided before the run) latency counts from the moment a request was
+meant to be sent, so that a server that stalls cannot hide it by being asked less.
+"""
+_EPILOG = """\
+examples:
+  {call} --start demo --rate 4 --html latency.html
+  {call} --server 127.0.0.1:9000 --rate 10 --repeats 5 --json new.json
+  {call} --server 127.0.0.1:9000 --direct http://127.0.0.1:8080
+  {call} --server 127.0.0.1:9000 --direct https://host/v1 --direct-api openai
+  {call} --server http://127.0.0.1:8080 --inflight 4 --iters 200
+  {call} --start demo --direct started --rate 4
+
+With --direct each prompt goes both ways, in random order, and the gateway's own cost is the median
+of the pairs' differences. With --start, "--direct started" is the upstream that was started. A
+server with an OpenAI-compatible /v1/chat/completions gets each prompt as a chat of one message, and
+then the gateway does, too. Its key: LLCUDA_DIRECT_KEY, or --api-key-file.
+
+Percentiles are reported where at least ten requests lie beyond them: p50 needs 20, p99 needs 1,000.
+exit codes: 0 measured, 1 the run is INVALID or --compare found something worse, 2 usage,
+3 no connection
+"""
+
+
+def make_parser(tool: Tool) -> Parser:
+    """The command's options."""
+    out = Parser(
+        prog=tool.prog,
+        usage=f"{tool.prog} [options]",
+        description=_DESCRIPTION,
+        epilog=_EPILOG.format(call=tool.call),
+    )
+    options.add_target(out, tool)
+    group = out.add_argument_group("a second way, pair by pair")
+    group.add_argument(
+        "--direct",
+        metavar="URL",
+        help="also ask this llama-server, or OpenAI-compatible server",
+    )
+    group.add_argument(
+        "--direct-api",
+        choices=("auto", "llama", "openai"),
+        default="auto",
+        help="its API: auto asks its /props whether it is a llama-server, else OpenAI's (auto)",
+    )
+    group.add_argument(
+        "--direct-model",
+        metavar="NAME",
+        help="its model, by the OpenAI API (default: the first that it lists)",
+    )
+    group = out.add_argument_group("when to ask")
+    group.add_argument("--rate", type=options.above_0, help="requests/s; without it a closed loop")
+    group.add_argument(
+        "--arrivals",
+        metavar="KIND",
+        help="poisson (the default with --rate), constant, gamma:CV,"
+        " ramp:RATE, trace:FILE, or closed",
+    )
+    group.add_argument(
+        *("--concurrency", "--inflight"),
+        type=options.positive,
+        default=1,
+        help="workers of a closed loop (1)",
+    )
+    group.add_argument("--seconds", type=options.seconds, default=20.0, help="of measuring (20)")
+    group.add_argument("--warmup", type=options.seconds, default=2.0, help="before it (2)")
+    group.add_argument("--iters", type=options.positive, help="end after so many requests")
+    group.add_argument(
+        "--repeats",
+        type=options.positive,
+        default=3,
+        help="of the whole run; --compare needs them (3)",
+    )
+    options.add_request(out)
+    options.add_kernels(out)
+    options.add_output(out)
+    return out
+
+
+def main(argv: Sequence[str] | None = None, tool: Tool | None = None) -> int:
+    """Measure, show, write; returns the exit code."""
+    given = list(sys.argv[1:] if argv is None else argv)
+    tool = tool or command("latency")
+    args = make_parser(tool).parse_args(given)
+    return run_command(tool.prog, lambda: _run(args, given, tool))
+
+
+def _run(args: argparse.Namespace, argv: list[str], tool: Tool) -> int:
+    need_extra()
+
+    from llcuda_net.bench.report import document, latency
+    from llcuda_net.bench.runs.latency import STARTED, Direct, LatencyBench, Load
+    from llcuda_net.cli.progress import Ticker
+    from llcuda_net.cli.run_async import run_async
+    from llcuda_net.util import logs
+
+    settings = options.settings_of(args, tool)
+    if args.direct == STARTED and not args.start:
+        fail("--direct started goes with --start")
+    if args.direct is None and (args.direct_model or args.direct_api != "auto"):
+        fail("--direct-api and --direct-model go with --direct")
+    direct = None
+    if args.direct is not None:
+        key = None
+        if args.api_key_file is None and args.direct != STARTED:
+            key = os.environ.get("LLCUDA_DIRECT_KEY", "").strip() or None
+        direct = Direct(args.direct, args.direct_api, args.direct_model, key)
+    load = Load(
+        rate=args.rate,
+        arrivals=args.arrivals,
+        concurrency=args.concurrency,
+        seconds=args.seconds,
+        warmup=args.warmup,
+        requests=args.iters,
+        repeats=args.repeats,
+    )
+    old = document.read(args.compare) if args.compare else None
+    logs.configure("error")
+    ticker = Ticker()
+    bench = LatencyBench(settings, load, direct, ticker.say)
+    found = document.begin(tool.name, argv, args.seed, bench.as_dict())
+    try:
+        run_async(bench.run)
+    finally:
+        ticker.erase()
+    bench.figures(found)
+
+    def page() -> str:
+        from llcuda_net.bench.report.latency_page import page
+
+        return page(found)
+
+    return finish(found, latency.lines(found), page, args, old)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,214 @@
+"""The options that the measurements share, and what they amount to."""
+
+from __future__ import annotations
+
+import argparse
+import math
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from llcuda_net.bench.workload import prompts
+from llcuda_net.cli.bench.tool import Tool
+from llcuda_net.cli.common import Parser, fail, read_text, read_token
+
+if TYPE_CHECKING:
+    from llcuda_net.bench.runs.settings import Settings
+
+DEFAULT_SERVER = "127.0.0.1:9000"
+
+
+def add_target(parser: Parser, tool: Tool) -> None:
+    """Which server to ask."""
+    group = parser.add_argument_group("which server to ask")
+    group.add_argument(
+        "--server",
+        metavar="ADDRESS",
+        help="llcuda-server (HOST:PORT), or a llama-server or OpenAI-compatible server (http://…);"
+        f" default {DEFAULT_SERVER}",
+    )
+    demo = "llcuda-server before the built-in engine with the demonstration model"
+    others = "".join(f", or before a {name} upstream" for name in tool.upstreams)
+    group.add_argument(
+        "--start",
+        choices=("demo", *tool.upstreams),
+        help=f"start what is asked, and end it afterwards: {demo}{others}",
+    )
+    group.add_argument("--slots", type=positive, default=4, help="of what --start starts")
+    group.add_argument(
+        "--rate-per-slot",
+        type=above_0,
+        default=200.0,
+        metavar="TOKENS",
+        help="tokens/s of each slot of the synthetic upstream (default 200)"
+        if tool.upstreams
+        else argparse.SUPPRESS,
+    )
+    group.add_argument(
+        "--durability",
+        choices=("memory", "process", "disk", "strict"),
+        default="disk",
+        help="of the llcuda-server that --start starts (default disk)",
+    )
+    group.add_argument("--token-file", metavar="FILE", help="the token for llcuda-server")
+    group.add_argument("--tls", action="store_true", help="speak TLS to llcuda-server")
+    group.add_argument("--tls-ca", metavar="FILE", help="certificates to trust; implies --tls")
+    group.add_argument("--api-key-file", metavar="FILE", help="the key for a server with a URL")
+    group.add_argument("--connections", type=positive, default=1, help="to llcuda-server")
+
+
+def add_request(parser: Parser, *, max_tokens: int = 64) -> None:
+    """What to ask."""
+    group = parser.add_argument_group("what to ask")
+    group.add_argument(
+        "--prompts", default=prompts.DEFAULT, metavar="WHAT", help=f"{prompts.KINDS} (JSONL)"
+    )
+    group.add_argument(
+        *("--max-tokens", "--n-predict", "--n_predict"),
+        dest="max_tokens",
+        type=positive,
+        default=max_tokens,
+        help="of each answer (default %(default)s)",
+    )
+    group.add_argument(
+        "--natural-ends",
+        action="store_true",
+        help="let answers end where the model ends them; otherwise all are --max-tokens long",
+    )
+    group.add_argument(
+        "--cache-prompt", action="store_true", help="let the upstream reuse what it has read"
+    )
+    group.add_argument("--seed", type=int, default=1, help="of schedule, prompts, sampling")
+    group.add_argument(
+        "--timeout", type=seconds, default=120.0, help="of a request, then it is given up (120 s)"
+    )
+
+
+def add_kernels(parser: Parser) -> None:
+    """Work on the answers."""
+    group = parser.add_argument_group("work on each answer, by llcuda_kernels, shown apart")
+    group.add_argument(
+        "--cuda-work",
+        type=positive,
+        nargs="?",
+        const=65_536,
+        metavar="N",
+        help="run the load kernel `spin` on N numbers (65536)",
+    )
+    group.add_argument("--cuda-iters", type=positive, default=1000, help="its rounds (1000)")
+    group.add_argument(
+        "--cuda-post", action="store_true", help="also run `post`, as of work done on results"
+    )
+
+
+def add_output(parser: Parser, *, max_lag: str = "10ms") -> None:
+    """What comes out, and what a valid run must keep to."""
+    group = parser.add_argument_group("what comes out")
+    group.add_argument("--json", type=Path, metavar="FILE", help="everything; - for stdout")
+    group.add_argument("--html", type=Path, metavar="FILE", help="one self-contained page")
+    group.add_argument(
+        "--compare", type=Path, metavar="OLD.json", help="better, worse or cannot tell; 1 on worse"
+    )
+    group.add_argument(
+        "--max-lag",
+        type=seconds,
+        default=max_lag,
+        metavar="TIME",
+        help="greatest p99 dispatch lag of a valid run (%(default)s)",
+    )
+    group.add_argument(
+        "--no-self-test",
+        action="store_true",
+        help="do not measure what this client can do against a server that does nothing",
+    )
+
+
+def settings_of(options: argparse.Namespace, tool: Tool) -> Settings:
+    """What all measurements are asked to do.
+
+    Raises:
+        CommandError: two options contradict each other, or a file cannot be read.
+    """
+    from llcuda_net.bench.runs.settings import Access, Kernels, Request, Settings, Start
+
+    if options.start and options.server:
+        fail("give --server or --start, not both")
+    key = None
+    if options.api_key_file is not None:
+        key = read_text(options.api_key_file, "API key file").strip()
+    start = None
+    if options.start:
+        upstream = tool.upstreams.get(options.start)
+        start = Start(
+            options.start, options.slots, options.rate_per_slot, options.durability, upstream
+        )
+    return Settings(
+        server=options.server or DEFAULT_SERVER,
+        access=Access(
+            connections=options.connections,
+            token=read_token(options.token_file),
+            tls=options.tls,
+            tls_ca=options.tls_ca,
+            api_key=key,
+        ),
+        start=start,
+        request=Request(
+            prompts=options.prompts,
+            max_tokens=options.max_tokens,
+            natural_ends=options.natural_ends,
+            cache_prompt=options.cache_prompt,
+            timeout=options.timeout,
+            seed=options.seed,
+        ),
+        kernels=Kernels(options.cuda_work, options.cuda_iters, options.cuda_post),
+        max_lag=options.max_lag,
+        self_test=not options.no_self_test,
+    )
+
+
+def positive(text: str) -> int:
+    """A whole number of at least 1."""
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError("must be at least 1")
+    return value
+
+
+def above_0(text: str) -> float:
+    """A number above 0."""
+    value = float(text)
+    if not 0 < value < math.inf:
+        raise argparse.ArgumentTypeError("must be above 0")
+    return value
+
+
+def seconds(text: str) -> float:
+    """A time: "500ms", "1.5s", "2m", or seconds."""
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)(ms|s|m)?", text)
+    if match is None:
+        raise argparse.ArgumentTypeError(f"must be a time such as 500ms or 2s, not {text!r}")
+    return float(match[1]) * {"ms": 1e-3, "s": 1.0, "m": 60.0, None: 1.0}[match[2]]
+
+
+def numbers(text: str) -> list[float]:
+    """Rising numbers above 0, separated by commas."""
+    try:
+        found = [float(part) for part in text.split(",")]
+    except ValueError:
+        found = []
+    if not found or min(found) <= 0 or sorted(set(found)) != found or math.inf in found:
+        raise argparse.ArgumentTypeError("must be rising numbers above 0, such as 1,2,4")
+    return found
+
+
+def slo(text: str) -> dict[str, float]:
+    """An objective: "ttft=500ms,tpot=50ms"; also latency=…. Seconds by metric."""
+    found = {}
+    for part in text.split(","):
+        name, _, bound = part.partition("=")
+        if name not in ("ttft", "tpot", "latency"):
+            raise argparse.ArgumentTypeError(
+                f"must be such as ttft=500ms,tpot=50ms (or latency=), not {text!r}"
+            )
+        found[name] = seconds(bound)
+    return found

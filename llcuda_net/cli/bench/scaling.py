@@ -1,0 +1,210 @@
+"""`llcuda bench scaling`: how throughput grows with load processes or with servers."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from llcuda_net.cli.bench import options
+from llcuda_net.cli.bench.tool import Tool, command, finish, need_extra
+from llcuda_net.cli.common import Exit, Parser, fail, run_command
+
+if TYPE_CHECKING:
+    from llcuda_net.bench.runs.ranks import Load
+    from llcuda_net.bench.runs.settings import Settings
+
+_DESCRIPTION = """\
+How throughput grows with load processes or with servers, under mpirun.
+
+Each rank is a process with connections of its own. All start together, by aligned clocks, and what
+they reach in the same window is added up; latencies are merged as histograms.
+"""
+_EPILOG = """\
+examples:
+  {call} --sweep 1,2,4 --start {start} --slots 64 --html scaling.html
+  {call} --sweep 1,2,4 --mode strong --inflight 16 --server 127.0.0.1:9000
+  {call} --sweep 1,2,3,4 --over servers --start {start} --ranks 2
+  mpirun -n 4 {call} --server 127.0.0.1:9000 --json four.json
+
+Without --sweep it is one point: what as many ranks as mpirun starts (one without it) reach.
+weak: each rank keeps --inflight requests going, so the load grows with the ranks. strong: all ranks
+together keep --inflight going. Servers (--server A,B) are shared out over the ranks in turn.
+Ranks need the extra `mpi`, too: pip install 'llcuda-net[bench,mpi]'.
+
+exit codes: 0 measured, 1 the run is INVALID or --compare found something worse, 2 usage,
+3 no connection
+"""
+
+
+def make_parser(tool: Tool) -> Parser:
+    """The command's options."""
+    start = next(iter(tool.upstreams), "demo")
+    out = Parser(
+        prog=tool.prog,
+        usage=f"{tool.prog} [options]",
+        description=_DESCRIPTION,
+        epilog=_EPILOG.format(call=tool.call, start=start),
+    )
+    options.add_target(out, tool)
+    group = out.add_argument_group("how it grows")
+    group.add_argument("--sweep", type=options.numbers, metavar="1,2,4", help="start these runs")
+    group.add_argument(
+        "--over", choices=("ranks", "servers"), default="ranks", help="what --sweep counts (ranks)"
+    )
+    group.add_argument("--ranks", type=options.positive, default=2, help="with --over servers (2)")
+    group.add_argument("--mode", choices=("weak", "strong"), default="weak")
+    group.add_argument(
+        *("--inflight", "--concurrency"),
+        type=options.positive,
+        default=8,
+        help="requests at once: of each rank (weak), or of all together (strong) (8)",
+    )
+    group.add_argument("--seconds", type=options.seconds, default=5.0, help="of measuring (5)")
+    group.add_argument("--warmup", type=options.seconds, default=1.0, help="before it (1)")
+    group.add_argument(
+        *("--repeats", "--iters"),
+        dest="repeats",
+        type=options.positive,
+        default=3,
+        help="of each point of a sweep (3)",
+    )
+    options.add_request(out)
+    options.add_kernels(out)
+    options.add_output(out, max_lag="100ms")  # as for throughput: it moves no rate
+    out.add_argument("--point", metavar="FILE", help=argparse.SUPPRESS)  # of a sweep's child
+    return out
+
+
+def main(argv: Sequence[str] | None = None, tool: Tool | None = None) -> int:
+    """Measure, show, write; returns the exit code."""
+    given = list(sys.argv[1:] if argv is None else argv)
+    tool = tool or command("scaling")
+    args = make_parser(tool).parse_args(given)
+    return run_command(tool.prog, lambda: _run(args, given, tool))
+
+
+def _run(args: argparse.Namespace, argv: list[str], tool: Tool) -> int:
+    need_extra()
+
+    from llcuda_net.bench.report import document, scaling
+    from llcuda_net.bench.runs.ranks import Load
+    from llcuda_net.bench.workload.validity import shared
+    from llcuda_net.util import logs
+
+    if args.start and not args.sweep:
+        fail("--start goes with --sweep: ranks that start servers would measure each other's")
+    settings = options.settings_of(args, tool)
+    load = Load(args.inflight, args.mode, args.seconds, args.warmup)
+    old = document.read(args.compare) if args.compare else None
+    logs.configure("error")
+    if args.sweep:
+        found = document.begin(tool.name, argv, args.seed, _settings(args, settings))
+        points = _sweep(args, settings, load)
+    else:
+        point = _point(settings, load)
+        if not isinstance(point, dict):
+            return point
+        if args.point is not None:
+            Path(args.point).write_text(json.dumps(point), "utf-8")
+            return Exit.OK
+        found = document.begin(tool.name, argv, args.seed, _settings(args, settings))
+        points = [point]
+
+    from llcuda_net.bench.runs import curve  # with its solver: not for every rank
+
+    curve.fill(found, points, args.over if args.sweep else "ranks")
+    addresses = [one["server"] for one in points[0]["each"]]
+    found["cautions"] += shared(addresses, document.cores())
+
+    def page() -> str:
+        from llcuda_net.bench.report.scaling_page import page
+
+        return page(found)
+
+    return finish(found, scaling.lines(found), page, args, old)
+
+
+def _settings(args: argparse.Namespace, settings: Settings) -> dict[str, Any]:
+    return {
+        "sweep": args.sweep,
+        "over": args.over,
+        "mode": args.mode,
+        "inflight": args.inflight,
+        "seconds": args.seconds,
+        "warmup": args.warmup,
+        **settings.as_dict(),
+    }
+
+
+def _point(settings: Settings, load: Load) -> dict[str, Any] | int:
+    """One point: every rank runs this. Its figures on rank 0, else the exit code."""
+    from llcuda_net.batch.mpi import open_communicator
+    from llcuda_net.bench.runs import ranks
+    from llcuda_net.cli.progress import Ticker
+    from llcuda_net.cli.run_async import run_async
+    from llcuda_net.errors import ConfigError, ConnectError, LlcudaError
+
+    # What all ranks agree upon is raised after the block, which would end them all, and by rank 0.
+    agreed: LlcudaError | None = None
+    found = None
+    ticker = Ticker()
+    with open_communicator() as communicator:
+        say = ticker.say if communicator.rank == 0 else _silent
+        try:
+            found = run_async(ranks.point, communicator, settings, load, say)
+        except (ConfigError, ConnectError) as error:
+            agreed = error
+        finally:
+            ticker.erase()
+    if agreed is not None:
+        if communicator.rank == 0:
+            raise agreed
+        return Exit.CONNECT
+    return Exit.OK if found is None else found
+
+
+def _silent(text: str) -> None:
+    """Only rank 0 reports."""
+
+
+def _sweep(args: argparse.Namespace, settings: Settings, load: Load) -> list[dict[str, Any]]:
+    """A sweep: one process, which starts the points."""
+    from llcuda_net.bench.runs.sweep import Curve, Program, sweep
+    from llcuda_net.cli.progress import Ticker
+    from llcuda_net.cli.run_async import run_async
+
+    sizes = [int(size) for size in args.sweep]
+    points = Curve(sizes, args.over, args.ranks, args.repeats)
+    name = command("scaling").prog
+
+    def program(settings: Settings, load: Load, file: Path) -> Sequence[str]:
+        """A rank, with the files of this command, whose contents are no arguments."""
+        request = settings.request
+        given = [
+            *("--server", settings.server, "--mode", load.mode, "--inflight", str(load.inflight)),
+            *("--seconds", str(load.seconds), "--warmup", str(load.warmup)),
+            *("--seed", str(request.seed), "--prompts", request.prompts),
+            *("--max-tokens", str(request.max_tokens), "--timeout", str(request.timeout)),
+            *("--connections", str(args.connections), "--max-lag", str(args.max_lag)),
+            *("--cuda-iters", str(args.cuda_iters), "--point", str(file)),
+        ]
+        for option in ("natural_ends", "cache_prompt", "tls", "cuda_post"):
+            given += [f"--{option.replace('_', '-')}"] * getattr(args, option)
+        for option in ("token_file", "tls_ca", "api_key_file", "cuda_work"):
+            value = getattr(args, option)
+            given += [f"--{option.replace('_', '-')}", str(value)] if value else []
+        return [sys.executable, "-m", "llcuda_net.cli.main", *name.split()[1:], *given]
+
+    ticker = Ticker()
+    try:
+        return run_async(sweep, settings, load, points, Program(name, program), ticker.say)
+    finally:
+        ticker.erase()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

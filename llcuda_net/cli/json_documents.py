@@ -1,0 +1,115 @@
+"""Results as JSON, for programs."""
+
+from __future__ import annotations
+
+import json
+import math
+from typing import TYPE_CHECKING, Any
+
+from llcuda_net.cli.units import iso
+
+if TYPE_CHECKING:
+    from llcuda_net.storage.records import Result
+    from llcuda_net.storage.results.interface import Figures, Summary
+
+
+def line(value: Any) -> str:
+    """JSON in ASCII on one line: it holds no control characters."""
+    return json.dumps(plain(value), allow_nan=False)
+
+
+def plain(value: Any) -> Any:
+    """The value with only JSON's types in it: bytes become lists, NaN and infinity null."""
+    if isinstance(value, dict):
+        return {str(key): plain(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(inner) for inner in value]
+    if isinstance(value, bytes):
+        return list(value)
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value
+
+
+def summary(found: Summary) -> dict[str, Any]:
+    """A result in a list."""
+    return {
+        "id": found.id,
+        "state": found.state,
+        "created": iso(found.created),
+        "finished": iso(found.finished),
+        "model": found.model,
+        "owner": found.owner,
+        "completion_tokens": found.tokens,
+        "prompt_tokens": found.prompt_tokens,
+        "bytes": found.size,
+        "preview": found.preview,
+    }
+
+
+def document(found: Result) -> dict[str, Any]:
+    """A whole result: everything that is stored of it."""
+    return {
+        "id": found.id,
+        "state": found.state,
+        "created": iso(found.created),
+        "finished": iso(found.finished),
+        "request": found.request,
+        "text": found.text,
+        "reason": found.reason,
+        "stop": found.stop,
+        "error": found.error,
+        "usage": found.usage,
+        "timings": found.timings,
+        "model": found.model,
+        "upstream": found.upstream,
+        "seed": found.seed,
+        "splices": [{"position": s.position, "upstream": s.upstream} for s in found.continuations],
+        "level": str(found.level),
+        "owner": found.owner,
+        "idempotency_key": found.key,
+        "request_hash": found.request_hash.hex(),
+        "on_disconnect": found.on_disconnect,
+        "cacheable": found.cacheable,
+        "cached_from": found.cached_from,
+        "pieces": found.log.pieces,
+        "ids": found.log.ids,
+        "logprobs": logprobs(found),
+    }
+
+
+def certainty(figures: Figures | None) -> dict[str, Any] | None:
+    """How certain the model was; null where that is not known."""
+    if figures is None:
+        return None
+    return {
+        "tokens": figures.tokens,
+        "mean_surprisal": figures.mean_surprisal,
+        "perplexity": figures.perplexity,
+        "mean_entropy": figures.mean_entropy,
+        "least_certain": {
+            "first": figures.least_certain[0],
+            "behind": figures.least_certain[1],
+            "surprisal": figures.span_surprisal,
+        },
+    }
+
+
+def logprobs(found: Result) -> list[list[dict[str, Any]]] | None:
+    """Beside each piece its tokens' log-probabilities, with names; None where none were stored."""
+    if found.log.logprobs is None:
+        return None
+    return [[_token(*token) for token in tokens or ()] for tokens in found.log.logprobs]
+
+
+def _token(number: int, raw: bytes, logprob: float, top: list[Any] | None = None) -> dict[str, Any]:
+    # The text of one token need not be whole characters; its bytes are exact.
+    out: dict[str, Any] = {
+        "id": number,
+        "text": raw.decode("utf-8", "replace"),
+        "bytes": list(raw),
+        "logprob": logprob,
+    }
+    if top is not None:
+        out["top"] = [_token(*candidate[:3]) for candidate in top]
+    return out

@@ -1,0 +1,78 @@
+"""Streams of chat completions, as several servers write them: whole and one byte at a time."""
+
+from __future__ import annotations
+
+import pytest
+
+from llcuda_net.batch.targets.chat_stream import ChatParser
+from llcuda_net.errors import InvalidRequest, Overloaded, RequestError, UpstreamError
+from tests.support.chat_server import DONE, USAGE, chunk, ending
+
+HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\n"
+ROLE = b'data: {"choices":[{"delta":{"role":"assistant","content":""},"finish_reason":null}]}\n\n'
+THINKS = b'data: {"choices":[{"delta":{"content":null,"reasoning_content":"hm"}}]}\n\n'
+TWO_LINES = b'data: {"choices":\ndata: [{"delta":{"content":"b"}}]}\n\n'
+
+
+def parse(data: bytes, step: int, *, eof: bool) -> tuple[ChatParser, list[str]]:
+    parser, pieces = ChatParser(), []
+    for start in range(0, len(data), step):
+        parser.feed(data[start : start + step])
+        pieces += parser.pieces
+        parser.pieces.clear()
+    if eof:
+        parser.feed_eof()
+    return parser, pieces
+
+
+@pytest.mark.parametrize(
+    ("body", "pieces", "tokens"),
+    [
+        (ROLE + chunk("a") + chunk("b") + ending() + USAGE + DONE, ["a", "b"], 3),
+        (chunk("a") + ending() + DONE, ["a"], None),  # no usage
+        (chunk("a") + ending(), ["a"], None),  # nor [DONE]
+        (chunk("a", usage=None) + THINKS + ending() + USAGE + DONE, ["a", "hm"], 3),
+        (
+            b": alive\n\n" + TWO_LINES + b"event: x\nid: 1\n" + chunk("c") + ending(),
+            ["b", "c"],
+            None,
+        ),
+        ((chunk("ä\n") + ending() + DONE).replace(b"\n\n", b"\r\n\r\n"), ["ä\n"], None),
+        (chunk("a").replace(b"data: ", b"data:") + ending(), ["a"], None),
+    ],
+)
+def test_what_servers_stream(body: bytes, pieces: list[str], tokens: int | None) -> None:
+    for trailing in (b"", b"data: nonsense\n\n") if DONE in body else (b"",):
+        for step in (1, 7, 10_000):
+            parser, found = parse(HEAD + body + trailing, step, eof=True)
+            assert found == pieces
+            assert parser.finished
+            assert parser.reason == "length"
+            counted = parser.usage.completion_tokens if parser.usage else None
+            assert counted == tokens
+
+
+def test_an_answer_that_breaks_off_is_not_finished() -> None:
+    for step in (1, 10_000):
+        parser, found = parse(HEAD + chunk("a"), step, eof=True)
+        assert found == ["a"]
+        assert not parser.finished
+
+
+@pytest.mark.parametrize(
+    ("data", "error", "said"),
+    [
+        (b'HTTP/1.1 400 X\r\nContent-Length: 18\r\n\r\n{"error": "seed?"}', InvalidRequest, "seed"),
+        (b'HTTP/1.1 429 X\r\n\r\n{"error": {"message": "slow down"}}', Overloaded, "slow down"),
+        (b'HTTP/1.1 401 X\r\n\r\n{"error": "key"}', UpstreamError, "another API key"),
+        (b"HTTP/1.1 500 X\r\n\r\n", UpstreamError, "answered 500"),
+        (HEAD + b'data: {"error": {"message": "no memory"}}\n\n', UpstreamError, "no memory"),
+        (HEAD + b"data: {]\n\n", UpstreamError, "not a chat completion chunk"),
+        (HEAD + b'data: {"choices": 3}\n\n', UpstreamError, "not a chat completion chunk"),
+        (b"SSH-2.0-OpenSSH\r\n", UpstreamError, "not HTTP"),
+    ],
+)  # fmt: skip
+def test_what_is_no_answer(data: bytes, error: type[RequestError], said: str) -> None:
+    for step in (1, 10_000):
+        with pytest.raises(error, match=said):
+            parse(data, step, eof=True)

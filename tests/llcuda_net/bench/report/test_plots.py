@@ -1,0 +1,68 @@
+"""Charts are well-formed, follow the page's theme, and show what they are given."""
+
+from __future__ import annotations
+
+from xml.etree import ElementTree
+
+import pytest
+
+from llcuda_net.bench.report import plots
+from llcuda_net.bench.report.plots import Axis, Figure, Mark, Series
+
+SVG = "{http://www.w3.org/2000/svg}"
+
+
+def texts(figure: Figure | None) -> list[str]:
+    assert figure is not None
+    found = ElementTree.fromstring(figure.svg)
+    return ["".join(each.itertext()).strip() for each in found.iter(f"{SVG}text")]
+
+
+def test_a_chart_has_its_labels_in_the_colours_of_the_page() -> None:
+    series = [
+        Series("measured", [(1.0, 5.0), (2.0, 6.0)], "both", 0, [(4.0, 6.0), None]),
+        Series("law", [(1.0, 5.0), (2.0, 7.0)], "dashed", 1),
+        Series("left out", []),
+    ]
+    figure = plots.chart("t", series, Axis("across"), Axis("up"), [Mark(1.5, "knee")], caption="c")
+    found = texts(figure)
+    assert {"across", "up", "measured", "law", "knee"} <= set(found)
+    assert "left out" not in found
+    assert figure is not None
+    assert "var(--c0)" in figure.svg
+    assert "var(--c1)" in figure.svg
+    assert "var(--fg)" in figure.svg
+    assert "#2563eb" not in figure.svg
+    assert ' id="axes_1"' not in figure.svg  # which the next figure would have, too
+
+
+def test_scales_have_round_labels() -> None:
+    shares = Series("s", [(0.0, 1.0), (0.995, 100.0)])
+    found = texts(plots.chart("t", [shares], Axis("x", "nines", 0.0), Axis("y", "log")))
+    assert {"p0", "p50", "p90", "p99", "1", "10", "100"} <= set(found)
+    assert "p99.9" not in found
+    own = Series("s", [(1.0, 1000.0), (4.0, 2000.0)])
+    axis = Axis("x", "log", 1.0, 4.0, [1.0, 2.0, 4.0])
+    found = texts(plots.chart("t", [own], axis, Axis("y")))
+    assert {"1", "2", "4", "2,000"} <= set(found)
+    a, b, c = plots.spread_out([0.9, 0.99, 0.999])
+    assert b - a == pytest.approx(c - b)
+
+
+def test_one_point_can_be_drawn_and_none_is_nothing() -> None:
+    for scale in ("linear", "log"):
+        axis = Axis("x", scale)
+        assert plots.chart("t", [Series("s", [(3.0, 3.0)], "both")], axis, Axis("y", scale))
+    assert plots.chart("t", [Series("s", [])], Axis("x"), Axis("y")) is None
+    assert plots.bars("t", [("a", 0.0)], "ms") is None
+
+
+def test_bars_name_their_values() -> None:
+    found = texts(plots.bars("t", [("queue", 1.0), ("prompt", 3.25)], "ms"))
+    assert {"queue 1 ms", "prompt 3.25 ms"} <= set(found)
+
+
+def test_thinning_keeps_both_ends() -> None:
+    points = [(float(i), 0.0) for i in range(10_000)]
+    found = plots.thin(points, 100)
+    assert (len(found), found[0], found[-1]) == (100, points[0], points[-1])

@@ -1,0 +1,50 @@
+"""Points put together to a curve, and objectives."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from llcuda_net.batch.record import Outcome, Record
+from llcuda_net.bench.runs import curve
+from llcuda_net.bench.runs.steps import keeps
+
+
+def point(n: int, rate: float, slots: int | None = 8) -> dict[str, Any]:
+    return {
+        "ranks": n, "servers": 1, "slots": slots, "inflight": 4 * n, "problems": [], "cautions": [],
+        "tokens_per_s": {"value": rate, "low": rate - 1, "high": rate + 1},
+        "imbalance": 0.0, "metrics": {}, "each": [{"cpu_share": 0.9}], "mpi": {}, "library": "",
+    }  # fmt: skip
+
+
+def test_a_curve_has_speedups_fits_and_its_limit() -> None:
+    whole: dict[str, Any] = {"problems": [], "cautions": []}
+    points = [point(n, 100 / (0.1 + 0.9 / n)) for n in (1, 2, 4, 8) for _ in range(3)]
+    curve.fill(whole, points, "ranks")
+    assert [row["size"] for row in whole["rows"]] == [1, 2, 4, 8]
+    assert whole["rows"][1]["speedup"]["value"] == pytest.approx(1 / (0.1 + 0.45))
+    assert whole["rows"][3]["efficiency"] == pytest.approx(1 / (0.1 + 0.9 / 8) / 8)
+    assert all(row["karp_flatt"] == pytest.approx(0.1) for row in whole["rows"][1:])
+    amdahl = next(each for each in whole["fits"] if each["law"] == "Amdahl")
+    assert amdahl["parameters"]["serial share"]["value"] == pytest.approx(0.1, rel=1e-3)
+    assert any(
+        "from 4 ranks on, more is asked than there are slots" in c for c in whole["cautions"]
+    )
+
+
+def test_a_server_that_does_not_say_its_slots_has_no_limit_of_them() -> None:
+    whole: dict[str, Any] = {"problems": [], "cautions": []}
+    curve.fill(whole, [point(n, 100.0 * n, None) for n in (1, 2)], "ranks")
+    assert not whole["cautions"]
+
+
+def test_an_objective_is_kept_or_not() -> None:
+    record = Record(0, 1.0, sent=1.0, ended=2.0, outcome=Outcome.DONE, tokens=3)
+    record.chunks.extend([1.4, 1.5, 1.6])
+    assert keeps(record, {"ttft": 0.5, "tpot": 0.11, "latency": 1.1})
+    assert not keeps(record, {"ttft": 0.3})
+    assert not keeps(record, {"tpot": 0.05})
+    record.outcome = Outcome.TIMEOUT
+    assert not keeps(record, {"ttft": 9.0})

@@ -1,0 +1,76 @@
+"""`llcuda bench latency`, on runs too short to say how much."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from llcuda_net.batch import post_process
+from tests.llcuda_net.cli.bench.conftest import QUICK, Bench, came_through
+
+
+def test_both_ways(
+    tmp_path: Path, upstream: str, bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    worked: list[tuple[int, int]] = []
+    monkeypatch.setattr(  # the kernel itself has tests of its own, and takes seconds to compile
+        post_process, "spin", lambda seeds, rounds: worked.append((len(seeds), rounds))
+    )
+    page = tmp_path / "a.html"
+    code, found, said = bench(
+        "latency", "--server", upstream, "--direct", upstream, "--rate", "60", "--repeats", "2",
+        "--seconds", "0.5", "--cuda-work", "1000", "--cuda-iters", "2", *QUICK, "--html", str(page),
+    )  # fmt: skip
+    came_through(code, found, said)
+    gateway = found["paths"]["gateway"]
+    assert gateway["outcomes"]["done"] == gateway["requests"] > 5
+    assert gateway["tokens"] == 8 * gateway["requests"]
+    assert gateway["metrics"]["ttft"]["p99"] is None  # too few to say
+    assert gateway["metrics"]["gap"]["count"] == 7 * gateway["requests"]
+    assert found["cost"]["service_ttft"]["pairs"] > 5
+    assert found["seed"] == 1
+    assert found["tool"] == "llcuda bench latency"
+    assert found["command"][:3] == ["llcuda", "bench", "latency"]
+    assert found["machine"]["cores"] >= 1
+    assert found["post"].startswith("spin, 1,000 numbers, 2 rounds")
+    assert gateway["post"]["count"] == gateway["requests"]
+    assert set(worked) == {(1000, 1), (1000, 2)}
+    assert page.read_text().count("<svg") >= 4
+    assert "the gateway's own cost" in said
+
+    old = tmp_path / "old.json"
+    old.write_text((tmp_path / "found.json").read_text())
+    code, found, said = bench(
+        "latency", "--server", upstream, "--rate", "60", "--seconds", "0.3", "--repeats", "1",
+        *QUICK, "--compare", str(old),
+    )  # fmt: skip
+    came_through(code, found, said)
+    assert "cannot compare: direct differs" in said
+
+
+def test_a_late_client_is_invalid(upstream: str, bench: Bench) -> None:
+    code, found, said = bench(
+        "latency", "--server", upstream, "--rate", "50", "--seconds", "0.3", "--warmup", "100ms",
+        "--repeats", "1", "--no-self-test", "--max-lag", "0s",
+    )  # fmt: skip
+    assert code == 1
+    assert found["problems"]
+    assert "INVALID: run 1: the client could not keep up" in said
+
+
+def test_what_is_wrong_is_one_line(bench: Bench) -> None:
+    for arguments, code in (
+        (["--server", "127.0.0.1:1"], 3),
+        (["--server", "http://127.0.0.1:1"], 1),
+        (["--server", "http://"], 2),
+        (["--server", "a:1", "--start", "demo"], 2),
+        (["--direct", "started"], 2),
+        (["--direct-api", "openai"], 2),
+        (["--arrivals", "poisson"], 2),
+        (["--prompts", "@/nowhere"], 2),
+        (["--start", "synthetic"], 2),  # which only the tools of a clone can start
+    ):
+        found, _, said = bench("latency", *arguments)
+        assert found == code, said
+        assert len(said.splitlines()) == 1

@@ -1,0 +1,111 @@
+"""An HTTP server with an OpenAI-compatible chat API, that is neither llcuda nor llama-server."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from typing import Any
+
+import trio
+
+
+def chunk(text: str | None = None, **more: Any) -> bytes:
+    """One event of a stream."""
+    choices = [] if text is None else [{"index": 0, "delta": {"content": text}}]
+    return b"data: " + json.dumps({"id": "c1", "choices": choices, **more}).encode() + b"\n\n"
+
+
+def ending(reason: str = "length") -> bytes:
+    """The event that says why the answer ended."""
+    choice = {"index": 0, "delta": {}, "finish_reason": reason}
+    return b"data: " + json.dumps({"id": "c1", "choices": [choice]}).encode() + b"\n\n"
+
+
+USAGE = chunk(usage={"prompt_tokens": 7, "completion_tokens": 3})
+DONE = b"data: [DONE]\n\n"
+
+
+@dataclass
+class ChatServer:
+    """What it answers, and what it was asked.
+
+    Attributes:
+        events: of every answer, with `pause` seconds between them.
+        refuse: a status and a body in place of the answer.
+        models: of its list; None: it has no list.
+        asked: the bodies of the chats.
+    """
+
+    events: list[bytes] = field(default_factory=lambda: [chunk("one"), ending(), DONE])
+    pause: float = 0.0
+    refuse: tuple[int, bytes] | None = None
+    models: list[str] | None = field(default_factory=lambda: ["m1", "m2"])
+    key: str = ""
+    asked: list[dict[str, Any]] = field(default_factory=list)
+    paths: list[str] = field(default_factory=list)
+    url: str = ""
+
+    async def serve(self, *, task_status: trio.TaskStatus[None]) -> None:
+        """Serve on a free port until cancelled."""
+        (listener,) = await trio.open_tcp_listeners(0, host="127.0.0.1")
+        self.url = f"http://127.0.0.1:{listener.socket.getsockname()[1]}"
+        async with trio.open_nursery() as nursery:
+            await nursery.start(trio.serve_listeners, self._connection, [listener])
+            task_status.started()
+
+    async def _connection(self, stream: trio.SocketStream) -> None:
+        try:
+            async with stream:
+                head, body = await _request(stream)
+                line, _, headers = head.partition("\r\n")
+                self.paths.append(line.split()[1])
+                if self.key and f"authorization: bearer {self.key}" not in headers.lower():
+                    await _answer(stream, 401, b'{"error": {"message": "no key"}}')
+                elif line.startswith("GET /v1/models") and self.models is not None:
+                    data = [{"id": name, "owned_by": "tests"} for name in self.models]
+                    await _answer(stream, 200, json.dumps({"data": data}).encode())
+                elif line.startswith("GET /health"):
+                    await _answer(stream, 200, b"")
+                elif not line.startswith("POST /v1/chat/completions"):
+                    await _answer(stream, 404, b'{"detail": "Not Found"}')
+                else:
+                    self.asked.append(json.loads(body))
+                    await self._chat(stream)
+        except (trio.BrokenResourceError, trio.ClosedResourceError):
+            pass
+
+    async def _chat(self, stream: trio.SocketStream) -> None:
+        if self.refuse is not None:
+            await _answer(stream, *self.refuse)
+            return
+        await stream.send_all(
+            b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n"
+            b"Transfer-Encoding: chunked\r\n\r\n"
+        )
+        for event in self.events:
+            await trio.sleep(self.pause)
+            await stream.send_all(b"%x\r\n%b\r\n" % (len(event), event))
+        await stream.send_all(b"0\r\n\r\n")
+
+
+async def _request(stream: trio.SocketStream) -> tuple[str, bytes]:
+    data = b""
+    while b"\r\n\r\n" not in data:
+        found = await stream.receive_some(65_536)
+        if not found:
+            raise trio.ClosedResourceError
+        data += found
+    head, _, body = data.partition(b"\r\n\r\n")
+    text = head.decode()
+    length = 0
+    for line in text.lower().split("\r\n"):
+        if line.startswith("content-length:"):
+            length = int(line.partition(":")[2])
+    while len(body) < length:
+        body += await stream.receive_some(65_536)
+    return text, body
+
+
+async def _answer(stream: trio.SocketStream, status: int, body: bytes) -> None:
+    head = f"HTTP/1.1 {status} X\r\nContent-Length: {len(body)}\r\nConnection: close\r\n\r\n"
+    await stream.send_all(head.encode() + body)

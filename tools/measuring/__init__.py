@@ -1,1 +1,0 @@
-"""The parts of the measuring tools: options, what is started for them, self-test, tables, pages."""
