@@ -99,8 +99,6 @@ class Forecast:
 
     def before(self, rank: tuple[bool, float, int, int]) -> int:
         """How many of the flow's tickets will be served before one of this rank."""
-        if self.rank(0) >= rank:  # most flows, where the ticket is one of the next
-            return 0
         return bisect.bisect_left(range(len(self._tickets)), rank, key=self.rank)
 
 

@@ -9,8 +9,10 @@ from typing import Any
 from llcuda_net.config.users import Priority, User
 from tools.queueing.simulation import Fifo, Shares, Simulation, Upstream, shares
 
-#: How far off their share somebody may be, beyond one largest request a slot.
+#: By how much of their share somebody may be off, beyond one largest request.
 OFF = 0.05
+#: Seconds after which the queue has filled.
+FILLED = 300.0
 
 
 def length(chance: random.Random, mean: float) -> int:
@@ -77,9 +79,15 @@ def fifty_users(queue: type[Fifo] | None, seed: int, until: float) -> tuple[Simu
     return simulation, users
 
 
-def measured(queue: type[Fifo] | None, seed: int) -> tuple[Simulation, Shares]:
-    """What each of the fifty got of the model "a" after the queue had filled."""
-    simulation, users = fifty_users(queue, seed, 300.0)
+def measured(
+    queue: type[Fifo] | None, seed: int, seconds: float = 2700.0
+) -> tuple[Simulation, Shares]:
+    """What each of the fifty got of the model "a" in so many seconds, after the queue had filled.
+
+    Args:
+        queue: tried in place of the scheduler.
+    """
+    simulation, users = fifty_users(queue, seed, FILLED)
     before = simulation.so_far()
-    simulation.run(3000.0)
+    simulation.run(FILLED + seconds)
     return simulation, shares(before, simulation.so_far(), users, "a", Priority.NORMAL)

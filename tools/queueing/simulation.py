@@ -19,7 +19,7 @@ from llcuda_net.scheduler.ticket import Phase
 
 
 class Clock:
-    """Tells the time that it is set to."""
+    """Returns the time that it is set to."""
 
     def __init__(self) -> None:
         self.now = 0.0
@@ -34,7 +34,7 @@ _READING = 20.0
 
 
 class Queue(Protocol):
-    """What is tried."""
+    """The queue under test."""
 
     def submit(self, slot_request: SlotRequest, *, tokens_made: Callable[[], int]) -> Ticket:
         """See Scheduler."""
@@ -150,14 +150,23 @@ class Slot:
 
 
 class Simulation:
-    """Runs it.
+    """A queue, its upstreams and its users in virtual time.
+
+    Args:
+        queue: tried in place of the scheduler.
+        on_begin: called with each request that gets a slot.
 
     Attributes:
-        served: tokens of each user, model and class of the claim, of what is over.
-        on_begin: called with each that gets a slot.
+        served: tokens of each user, model and class, of what has finished.
     """
 
-    def __init__(self, upstreams: list[Upstream], queue: type[Fifo] | None = None) -> None:
+    def __init__(
+        self,
+        upstreams: list[Upstream],
+        queue: type[Fifo] | None = None,
+        *,
+        on_begin: Callable[[Work], None] = lambda work: None,
+    ) -> None:
         self.clock = Clock()
         self.upstreams = upstreams
         self.queue: Queue = (
@@ -167,8 +176,8 @@ class Simulation:
         self.waiting: Counter[tuple[User, str, Hashable]] = Counter()
         self.running: Counter[User] = Counter()
         self.largest: dict[str, int] = defaultdict(int)
-        self.on_begin: Callable[[Work], None] = lambda work: None
         self.finished = 0
+        self._on_begin = on_begin
         self._works: dict[Ticket, Work] = {}
         self._entering: Work | None = None
         self._events: list[tuple[float, int, Callable[[], None]]] = []
@@ -260,7 +269,7 @@ class Simulation:
         work.began = self.clock.now
         if work.first_began is None:
             work.first_began = self.clock.now
-        self.on_begin(work)
+        self._on_begin(work)
         seconds = slot_request.prompt_tokens / upstream.rate / _READING
         seconds += (work.tokens - work.before) / upstream.rate
         turn = work.turns

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
+import structlog
 import trio
 import trio.testing
 
+from llcuda_net.config.users import Priority
 from llcuda_net.scheduler.scheduler import Scheduler, SlotRequest, Ticket
 from tests.support.scheduler_slots import ANN, BOB, EVE, Desk, Held, Slots, refused, running
 
@@ -150,6 +154,21 @@ async def test_cancelling_spare_time_from_outside_cancels_it(autojump_clock: obj
             desk.remove(busy)
 
 
+def test_the_state_is_seen_in_a_debugger() -> None:
+    desk = Desk(1, 9)
+    first = desk.submit(ANN, model="m")
+    second = desk.submit(BOB, model="m", priority=Priority.LOW)
+    desk.make(first, 30)
+    (flow,) = desk.scheduler._running.values()
+    assert [repr(it) for it in (desk.scheduler, desk.scheduler._queue, first, second, flow)] == [
+        "<Scheduler 1 running, 1 of 9 queued, 2 users>",
+        "<WaitQueue 1 waiting, 0 requeued, 1 models>",
+        "<Ticket 1 of 'ann' for 'm': running, normal>",
+        "<Ticket 2 of 'bob' for 'm': waiting at 1, low>",
+        "<Flow of 'ann': 0 waiting, 1 running, 256 tokens ahead>",
+    ]
+
+
 # -- what others do wrong -------------------------------------------------------------------------
 
 
@@ -167,6 +186,18 @@ def test_errors_of_others_do_no_harm() -> None:
         raise ZeroDivisionError
 
     desk.reason = fail  # type: ignore[assignment]
+    with structlog.testing.capture_logs() as logs:
+        errors_of_others(desk, fail)
+    assert {entry["event"] for entry in logs} == {
+        "explain_failed",
+        "on_move_failed",
+        "place_failed",
+        "release_failed",
+        "tokens_made_failed",
+    }
+
+
+def errors_of_others(desk: Desk, fail: Callable[..., int]) -> None:
     first, second, third = desk.submit(ANN), desk.submit(ANN), desk.submit(BOB)
     for ticket in (first, second, third):
         desk.listen(ticket, fail)  # type: ignore[arg-type]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable
 
+import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
@@ -264,5 +265,11 @@ class Queueing(RuleBasedStateMachine):
             assert not any(quota.running for quota in self.scheduler._quotas.values())
 
 
+class LongQueueing(Queueing):
+    """The same, for longer."""
+
+
 TestQueueing = Queueing.TestCase
-TestQueueing.settings = settings(max_examples=200, stateful_step_count=40, deadline=None)
+TestQueueing.settings = settings(max_examples=80, stateful_step_count=40, deadline=None)
+TestLongQueueing = pytest.mark.slow(LongQueueing.TestCase)
+TestLongQueueing.settings = settings(max_examples=400, stateful_step_count=60, deadline=None)

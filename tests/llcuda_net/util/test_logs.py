@@ -1,7 +1,8 @@
-"""Logs as a process writes them: one JSON object a line, whoever had something to say."""
+"""Logs as a process writes them: one JSON object per line, whoever logs."""
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import pty
@@ -28,6 +29,7 @@ logging.getLogger("httpx").info("HTTP Request: GET /")
 """
 
 
+@functools.cache
 def _written(level: str, style: str) -> str:
     ended = subprocess.run(
         [sys.executable, "-c", _PROGRAM, level, style], capture_output=True, text=True, check=True

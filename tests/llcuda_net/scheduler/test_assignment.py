@@ -8,10 +8,40 @@ from typing import Any
 import pytest
 
 from llcuda_net.config.users import Priority, User
-from llcuda_net.scheduler.scheduler import Ticket
-from tests.support.scheduler_slots import ANN, BOB, EVE, Desk, running
+from llcuda_net.scheduler.assignment import Assignment, assign
+from llcuda_net.scheduler.flows import Flow
+from llcuda_net.scheduler.quota import MovingMean, UserQuota
+from llcuda_net.scheduler.ticket import Phase, SlotRequest, Ticket
+from llcuda_net.scheduler.wait_queue import WaitQueue
+from tests.support.scheduler_slots import ANN, BOB, EVE, Desk, Slots, running
 
 HIGH, NORMAL, LOW = Priority
+
+
+def test_assign_decides_and_notifies_nobody() -> None:
+    """One free slot: the first ticket has expired, the second gets it, the third waits."""
+    queue = WaitQueue()
+    running_: dict[Ticket, Flow] = {}
+    quotas = {user.name: UserQuota(user, MovingMean()) for user in (ANN, BOB)}
+    moved: list[Ticket] = []
+    tickets = [
+        Ticket(SlotRequest(user, deadline=late), n, 0.0, 30.0, moved.append, on_move=moved.append)
+        for n, (user, late) in enumerate([(ANN, 1.0), (ANN, 9.0), (BOB, 9.0)])
+    ]
+    for ticket in tickets:
+        queue.add(ticket, quotas[ticket.slot_request.user.name], 0.0)
+    slots = Slots(1)
+    found = assign(queue, quotas, running_, slots.place, 2.0)
+    assert (found.started, found.expired) == ([tickets[1]], [tickets[0]])
+    assert [ticket.phase for ticket in tickets] == [Phase.DONE, Phase.RUNNING, Phase.WAITING]
+    assert list(running_) == [tickets[1]]
+    assert list(queue.order()) == [tickets[2]]
+    assert not moved
+    assert not any(ticket.granted.is_set() for ticket in tickets)
+    assert assign(queue, quotas, running_, slots.place, 2.0) == Assignment()
+
+
+# -- among users ----------------------------------------------------------------------------------
 
 
 def turns(desk: Desk, running: Ticket, *, tokens: int = 100, count: int = 99) -> list[Ticket]:
@@ -28,9 +58,6 @@ def turns(desk: Desk, running: Ticket, *, tokens: int = 100, count: int = 99) ->
 
 def names(tickets: list[Ticket]) -> str:
     return "".join(ticket.slot_request.user.name[0] for ticket in tickets)
-
-
-# -- among users ----------------------------------------------------------------------------------
 
 
 def test_a_flood_delays_another_by_one_turn_at_most() -> None:
