@@ -57,8 +57,8 @@ def test_the_wheel_holds_every_module_and_data_file(wheel: Path) -> None:
 def installed(wheel: Path, folder: Path, *options: str) -> Path:
     """The commands of a virtual environment with the wheel in it."""
     venv.create(folder, with_pip=False)
-    pip = [sys.executable, "-m", "pip", "--python", folder / "bin/python", "install", "--quiet"]
-    subprocess.run([*pip, *options, wheel], check=True, timeout=600)
+    pip = [sys.executable, "-m", "pip", "--python", str(folder / "bin/python"), "install"]
+    subprocess.run([*pip, "--quiet", *options, str(wheel)], check=True, timeout=600)
     return folder / "bin"
 
 
