@@ -148,7 +148,7 @@ def run(options: argparse.Namespace) -> int:
 
 
 def main() -> int:
-    """Run; faults that a user can mend are told in one line."""
+    """Run; report faults that a user can mend in one line."""
     try:
         return run(parser().parse_args())
     except KeyboardInterrupt:

@@ -26,7 +26,7 @@ example:
   python tools/bench_cancel.py --tries 50 --json cancel.json
 
 Rows: "streaming": one answer, ended 50 to 300 ms after its first token. "reading": sixteen prompts
-of about 1,900 tokens, one a slot, ended together while the engine reads them. Each row once by
+of about 1,900 tokens, one per slot, ended together while the engine reads them. Each row once by
 cancel frames and once by closing the connection.
 Columns: "closed": from the client's cancel or close until llcuda-server has closed its connections
 to the engine, seen by a proxy between the two. "free": until /slots shows every slot idle.
@@ -52,7 +52,7 @@ def parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     out.add_argument("--tries", type=_positive, default=50, help="of each row (default 50)")
-    out.add_argument("--threads", type=_positive, help="of the engine (default: one a core)")
+    out.add_argument("--threads", type=_positive, help="of the engine (default: one per core)")
     out.add_argument("--seed", type=int, default=1, help="of the moments (default 1)")
     out.add_argument("--json", metavar="FILE", help="also write every figure; - for stdout")
     return out

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""What llcuda-server costs between a llama-server and its clients: CPU, time and memory a token.
+"""What llcuda-server costs between a llama-server and its clients: CPU, time, memory per token.
 
 A synthetic upstream emits tokens at a known rate; the same streams are read directly, through
 llcuda-server and, with --peer nginx, through nginx, in turns within one run.
@@ -23,9 +23,9 @@ from typing import Any
 ROOT = FilePath(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "protocol")]  # runs from anywhere, without being installed
 
+from tools.load.streams import HttpConnection, LlcudaConnection
 from tools.overhead import processes, profiling, results
-from tools.overhead.clients import HttpStream, LlcudaStream
-from tools.overhead.load import Path, Plan, Run, paced, saturated
+from tools.overhead.measurement import Path, Plan, Run, paced, saturated
 
 EXAMPLE = """\
 example:
@@ -36,7 +36,7 @@ example:
 
 Each repeat takes every path in turn. CPU is the process's own clock over --seconds; delays are from
 a token's emission (it carries the time) to its arrival; first tokens are those of one more
-connection that asks for a single token again and again while the others stream. "Synchronised":
+connection that requests a single token again and again while the others stream. "Synchronised":
 all streams' tokens are emitted together, as llama-server does; "spread": each at its own phase.
 Saturated: the upstream sends as fast as it is read.
 
@@ -54,7 +54,7 @@ def parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     out.add_argument("--streams", type=_positive, default=64, help="connections (default 64)")
-    out.add_argument("--rate", type=_above_0, default=50.0, help="tokens/s a stream (default 50)")
+    out.add_argument("--rate", type=_above_0, default=50.0, help="tokens/s per stream (default 50)")
     out.add_argument("--seconds", type=_above_0, help="of each window (default 10)")
     out.add_argument("--warmup", type=_above_0, help="seconds before it (default 1)")
     out.add_argument("--repeats", type=_positive, help="of each path (default 5)")
@@ -76,7 +76,7 @@ def parser() -> argparse.ArgumentParser:
     out.add_argument(
         "--against",
         metavar="COMMAND",
-        help="another llcuda-server, of an earlier version, say, to measure in turn with it",
+        help="another llcuda-server, such as an earlier version, to measure in turn with it",
     )
     return out
 
@@ -96,7 +96,7 @@ def _above_0(text: str) -> float:
 
 
 class Bench:
-    """The whole run. `runs` fills as it goes on, so that an interrupted one can still report."""
+    """The whole run. `runs` fills while it runs, so that an interrupted run can still report."""
 
     def __init__(self, args: argparse.Namespace) -> None:
         self.args = args
@@ -130,16 +130,16 @@ class Bench:
         if arrivals != "saturated":
             options.append("--stamp")
         upstream = stack.enter_context(processes.synthetic_upstream(*options))
-        ways = [Path("direct", upstream.address, HttpStream, upstream, None)]
+        ways = [Path("direct", upstream.address, HttpConnection, upstream, None)]
         for peer in self.args.peers:
             child = stack.enter_context(processes.nginx(upstream.address))
-            ways.append(Path(peer, child.address, HttpStream, upstream, child))
+            ways.append(Path(peer, child.address, HttpConnection, upstream, child))
         commands = [("against", self.args.against), ("llcuda", self.args.server)]
         for name, command in commands:
             if command is not None:
                 server = processes.llcuda_server(command, upstream.address, self.args.durability)
                 child = stack.enter_context(server)
-                ways.append(Path(name, child.address, LlcudaStream, upstream, child))
+                ways.append(Path(name, child.address, LlcudaConnection, upstream, child))
         return ways
 
     def _one(self, way: Path, arrivals: str, repeat: int) -> Run:

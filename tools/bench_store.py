@@ -34,9 +34,9 @@ example:
 
 Saturated: as many tasks as the queue holds commit one result after another. Paced: results are due
 at a fixed rate, and a commit is timed from when it was due. Journal: tokens come with and without a
-journal in turns, and the difference is told; "together" is one write for all streams, as after a
-llama-server's decode step, "spread" a write a token. Prune: half of the results are deleted while
-single results are committed beside it.
+journal in turns, and the difference is reported; "together" is one write for all streams, as after
+a llama-server's decode step, "spread" one write per token. Prune: half of the results are deleted
+while single results are committed beside it.
 
 exit codes: 0 measured, 1 a measurement failed, 2 usage
 """

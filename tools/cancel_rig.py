@@ -1,4 +1,4 @@
-"""What bench_cancel measures with: the real engine, a proxy with a clock, a server, and a client.
+"""The setup of bench_cancel: the real engine, a proxy with a clock, a server, and a client.
 
     client ──▶ llcuda-server ──▶ proxy ──▶ engine ◀── /slots
 
@@ -32,7 +32,7 @@ from llcuda_protocol import (
     Welcome,
 )
 
-#: So many that reading a prompt in each of them takes seconds, even of the small demo model.
+#: So many that reading a prompt in each takes seconds, even with the small demonstration model.
 SLOTS = 16
 _CREDIT = 1 << 24
 _POLL = 0.002
@@ -99,7 +99,7 @@ class Client:
             raise RuntimeError(f"the server did not welcome us: {event}")
 
     async def ask(self, prompts: list[str], n_predict: int) -> None:
-        """Open one stream a prompt."""
+        """Open one stream per prompt."""
         params = {"n_predict": n_predict, "ignore_eos": True, "cache_prompt": False}
         for number, prompt in enumerate(prompts, 1):
             request = Generate(number, _CREDIT, prompt=prompt, params=params, on_disconnect=0.0)
@@ -115,7 +115,7 @@ class Client:
                 waiting.discard(event.stream)
 
     async def read_on(self) -> None:
-        """Take what comes until the connection is closed, as a client does."""
+        """Read until the connection is closed, as a client does."""
         with contextlib.suppress(trio.ClosedResourceError):
             while await self.stream.receive_some(65_536):
                 pass

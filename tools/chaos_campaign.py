@@ -7,19 +7,17 @@ import argparse
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "protocol")]  # runs from anywhere, without being installed
 
-from tools.chaos import memory
+from tools.campaign import command, memory
 from tools.chaos.broken import MODES
 from tools.chaos.campaign import Outcome, Plan, run
 from tools.chaos.clients import KINDS
 from tools.chaos.troubles import KINDS as TROUBLES
-from tools.chaos.troubles import Manners
-from tools.crash import command
+from tools.chaos.troubles import Timing
 
 EXAMPLE = """\
 example:
@@ -28,7 +26,7 @@ example:
   python tools/chaos_campaign.py --break keep-a-slot      # must end with exit code 1
 
 Real processes: llcuda-server with three upstreams. At random moments one of them is killed with -9
-and later started again on its port, one is stopped (SIGSTOP) and later continued, and one answers
+and later restarted on its port, one is stopped (SIGSTOP) and later continued, and one answers
 errors, breaks off or stalls for a while; each by itself, so that at times all of them are in
 trouble. Clients read to the end, detach and attach, send a key twice at once, and cancel: after
 some pieces, or after a while, whether it has begun or waits.
@@ -48,9 +46,9 @@ Afterwards servers that are broken on purpose are tried, and must be found out.
 
 exit codes: 0 all is well, 1 something is not, 2 usage, 130 interrupted
 """
-#: Share of the time that goes to real engines where nothing else is said.
+#: Default share of the time for real engines.
 REAL_SHARE = 0.2
-#: Seconds of trouble after which, at the latest, a broken server must be found out.
+#: Seconds of trouble within which a broken server must be noticed.
 _CONTROL = 8.0
 
 
@@ -72,7 +70,7 @@ def parser() -> argparse.ArgumentParser:
     out.add_argument(
         "--peace",
         type=command.above_0,
-        default=Manners.peace,
+        default=Timing.peace,
         metavar="SECONDS",
         help="mean time between two troubles of one kind (default %(default)g)",
     )
@@ -84,7 +82,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def plans(args: argparse.Namespace, seed: int) -> list[Plan]:
-    """The campaigns to be run, one after another."""
+    """The campaigns to run, one after another."""
     seconds = args.minutes * 60
     real = round(seconds * REAL_SHARE) if args.real_engine is None else args.real_engine
     plan = Plan(
@@ -93,9 +91,9 @@ def plans(args: argparse.Namespace, seed: int) -> list[Plan]:
         args.clients,
         args.upstreams,
         args.rate,
-        manners=Manners(args.peace, (args.peace / 6, args.peace)),
+        timing=Timing(args.peace, (args.peace / 6, args.peace)),
     )
-    quick = replace(plan, seconds=_CONTROL, manners=Manners(2.0, (0.5, 3.0)))
+    quick = replace(plan, seconds=_CONTROL, timing=Timing(2.0, (0.5, 3.0)))
     if args.broken is not None:
         return [replace(quick, broken=args.broken)]
     out = [plan] if plan.seconds > 0 else []
@@ -106,19 +104,14 @@ def plans(args: argparse.Namespace, seed: int) -> list[Plan]:
     return out
 
 
-def is_well(outcome: Outcome) -> bool:
-    """Whether it came out as it must: a broken server, with violations."""
-    return bool(outcome.violations) is (outcome.plan.broken is not None)
-
-
 def summary(outcome: Outcome) -> str:
-    """One campaign, for a person."""
+    """One campaign as text."""
     plan, violations, n = outcome.plan, outcome.violations, outcome.ledger.counts
     if plan.broken is not None:
         if not violations:
             return f"control {plan.broken}: NOT NOTICED in {outcome.seconds:.0f} s"
         return f"control {plan.broken}: noticed after {outcome.seconds:.0f} s: {violations[0]}"
-    what = f"synthetic, {plan.rate:g} tokens/s a stream"
+    what = f"synthetic, {plan.rate:g} tokens/s per stream"
     if plan.real:
         what = "llama.cpp's server, demonstration model"
     times = ", ".join(f"{s:,.0f} s {k}" for k, s in sorted(outcome.in_trouble.items()))
@@ -161,14 +154,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the campaigns, print the summary, write the JSON."""
     args = parser().parse_args(argv)
     seed = command.seed_of(args.seed)
-    outcomes, code = command.run_all(
-        plans(args, seed), partial(run, say=command.say), summary, seed, args.json
-    )
-    if code:
-        return code
-    if args.broken is not None:
-        return int(bool(outcomes[0].violations))
-    return int(not all(map(is_well, outcomes)))
+    outcomes, code = command.conduct(plans(args, seed), run, summary, seed, args.json)
+    return command.exit_code(outcomes, code, args.broken)
 
 
 if __name__ == "__main__":

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Kill llcuda-server with -9, again and again, and prove that nothing that was seen is lost."""
+"""Kill llcuda-server with -9, again and again, and prove that nothing that was sent is lost."""
 
 from __future__ import annotations
 
@@ -7,13 +7,12 @@ import argparse
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "protocol")]  # runs from anywhere, without being installed
 
-from tools.crash import command
+from tools.campaign import command
 from tools.crash.broken import MODES
 from tools.crash.campaign import EARLY, Outcome, Plan, run
 
@@ -29,10 +28,10 @@ and kill -9 at random moments, {EARLY} of a hundred while the server still start
 the end, detach and leave the rest to another client, send a key twice at once, and cancel; answers
 have characters of four tokens, stop strings and their beginnings, log-probabilities.
 
-Checked: each piece that a client gets (number, text, id, log-probabilities) against what was
-computed, across all restarts; each acknowledged result in the store while the killed server is
-still dead, and again at the end; no result that no client knows of; every stream comes to its end;
-at least half of the kills find a stream under way, with pieces from the very server killed.
+Checked: each piece that a client gets (number, text, id, log-probabilities) against the computed
+answer, across all restarts; each acknowledged result in the store while the killed server is still
+dead, and again at the end; no result that no client knows of; every stream ends; at least half of
+the kills find a stream under way, with pieces from the killed server.
 
 With the built-in engine the answers are compared with those that it gave before, undisturbed; half
 of the kills wait for a stream under way, since the demonstration model answers in milliseconds.
@@ -45,6 +44,9 @@ exit codes: 0 all is well, 1 something is not, 2 usage, 130 interrupted
 _CONTROL_KILLS = 10
 #: Seconds that a server lives, with the engine: its answers come faster, and so does their end.
 _ENGINE_LIFE = (0.3, 2.5)
+#: Share of the engine's kills that wait for a stream under way: the demonstration model answers in
+#: so few milliseconds that chance seldom meets one.
+_ENGINE_AIMED = 0.5
 
 
 def parser() -> argparse.ArgumentParser:
@@ -84,25 +86,21 @@ def _life(text: str) -> tuple[float, float]:
 
 
 def plans(args: argparse.Namespace, seed: int) -> list[Plan]:
-    """The campaigns to be run, one after another."""
+    """The campaigns to run, one after another."""
     plan = Plan(seed, args.kills, args.clients, args.rate, args.life)
     if args.broken is not None:
         return [replace(plan, broken=args.broken)]
     out = [plan] if plan.kills else []
     if args.real_engine:
-        out.append(replace(plan, kills=args.real_engine, engine=True, life=_ENGINE_LIFE))
+        real = replace(plan, kills=args.real_engine, engine=True, life=_ENGINE_LIFE)
+        out.append(replace(real, aimed=_ENGINE_AIMED))
     if not args.no_controls:
         out += [replace(plan, kills=_CONTROL_KILLS, broken=mode) for mode in MODES]
     return out
 
 
-def is_well(outcome: Outcome) -> bool:
-    """Whether it came out as it must: a broken server, with violations."""
-    return bool(outcome.violations) is (outcome.plan.broken is not None)
-
-
 def summary(outcome: Outcome) -> str:
-    """One campaign, for a person."""
+    """One campaign as text."""
     plan, violations = outcome.plan, outcome.violations
     if plan.broken is not None:
         if not violations:
@@ -126,14 +124,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the campaigns, print the summary, write the JSON."""
     args = parser().parse_args(argv)
     seed = command.seed_of(args.seed)
-    outcomes, code = command.run_all(
-        plans(args, seed), partial(run, say=command.say), summary, seed, args.json
-    )
-    if code:
-        return code
-    if args.broken is not None:
-        return int(bool(outcomes[0].violations))
-    return int(not all(map(is_well, outcomes)))
+    outcomes, code = command.conduct(plans(args, seed), run, summary, seed, args.json)
+    return command.exit_code(outcomes, code, args.broken)
 
 
 if __name__ == "__main__":

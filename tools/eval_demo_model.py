@@ -193,7 +193,7 @@ def _list_wrong(asked: Sequence[Asked], verbose: bool) -> None:
 
 
 def main() -> int:
-    """Run; faults that a user can mend are told in one line."""
+    """Run; report faults that a user can mend in one line."""
     options = parser().parse_args()
     try:
         return run(options)

@@ -14,7 +14,7 @@ from typing import Any
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "protocol")]  # runs from anywhere, without being installed
 
-from tools.crash import command
+from tools.campaign import command
 from tools.queueing.scenario import OFF, measured
 from tools.queueing.simulation import Fifo
 

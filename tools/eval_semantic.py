@@ -261,7 +261,7 @@ def _figures(score: Score) -> str:
 
 
 def main() -> int:
-    """Run; faults that a user can mend are told in one line."""
+    """Run; report faults that a user can mend in one line."""
     try:
         return run(parser().parse_args())
     except KeyboardInterrupt:

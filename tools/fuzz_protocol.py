@@ -132,7 +132,7 @@ def fuzz(role: str, start: str, limits: list[str], corpus: Path, memory: int) ->
 
 
 def main() -> int:
-    """Run the harnesses asked for; 1 if any found something."""
+    """Run the chosen harnesses; 1 if any found something."""
     args = parser().parse_args()
     if args.inside:
         role, start, *flags = args.inside

@@ -5,22 +5,19 @@ from __future__ import annotations
 
 import argparse
 import importlib.util
-import json
 import sys
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "protocol")]  # runs from anywhere, without being installed
 
-from tools.chaos.memory import mib
-from tools.crash import command
-from tools.overhead.processes import StartError
+from tools.campaign import command
+from tools.campaign.memory import mib
 from tools.soak import plot
 from tools.soak.campaign import JUDGED, Outcome, Plan, run
-from tools.soak.load import mean_tokens
+from tools.soak.users import mean_tokens
 
 EXAMPLE = """\
 example:
@@ -79,15 +76,15 @@ def parser() -> argparse.ArgumentParser:
 
 
 def summary(outcome: Outcome) -> str:
-    """The soak, for a person."""
+    """The soak as text."""
     plan, counts = outcome.plan, outcome.counts
-    told = ", ".join(f"{counts.get(k, 0):,} {k}" for k in ("length", "cancelled", "failed"))
+    ends = ", ".join(f"{counts.get(k, 0):,} {k}" for k in ("length", "cancelled", "failed"))
     slots, all_slots = f"{plan.upstreams} upstreams of {plan.slots} slots", outcome.slots
     share = f"{plan.load:.0%} of the slots: {plan.requests_per_second:.2f} requests/s"
     lines = [
         ("", f"{slots} at {plan.rate:g} tokens/s; {outcome.seconds:,.0f} s"),
         ("load", f"{share} of {mean_tokens():.0f} tokens in the mean"),
-        ("requests", f"{counts.get('requests', 0):,}: {told}"),
+        ("requests", f"{counts.get('requests', 0):,}: {ends}"),
     ]
     if outcome.samples:
         last, mean = outcome.samples[-1], outcome.mean
@@ -118,7 +115,7 @@ def _ms(seconds: float | None) -> str:
 
 
 def _figures(name: str, trend: dict[str, Any]) -> str:
-    """Median, growth and its bounds, in a unit for persons."""
+    """Median, growth and its bounds, in a readable unit."""
     scale, unit = (1.0, "")
     if name == "rss":
         scale, unit = 1 / (1 << 20), " MiB"
@@ -137,8 +134,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         print("--plot needs matplotlib: pip install 'llcuda-net[bench]'", file=sys.stderr)
         return 2
     seed = command.seed_of(args.seed)
-    about = command.about()
-    print(f"seed {seed}; {command.machine_line(about)}", flush=True)
     plan = Plan(
         seed,
         args.minutes * 60,
@@ -148,24 +143,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         args.rate,
         every=args.every,
     )
-    try:
-        outcome = command.run(partial(run, plan, say=command.say))
-    except (command.Interrupted, KeyboardInterrupt) as interrupted:
-        command.say("")
-        print("interrupted", file=sys.stderr)
-        return int(getattr(interrupted, "code", 130))
-    except StartError as error:
-        command.say("")
-        print(error, file=sys.stderr)
-        return 1
-    command.say("")
-    print(f"\n{summary(outcome)}")
-    document: dict[str, Any] = {**about, **outcome.document()}
-    if args.json is not None:
-        args.json.write_text(json.dumps(document, indent=1) + "\n", "utf-8")
-    if args.plot is not None:
-        plot.draw(document, args.plot)
-    return int(not outcome.is_well)
+    outcomes, code = command.conduct([plan], run, summary, seed, args.json, single=True)
+    if args.plot is not None and outcomes:
+        plot.draw(outcomes[0].document(), args.plot)
+    return command.exit_code(outcomes, code)
 
 
 if __name__ == "__main__":

@@ -113,7 +113,7 @@ class Analyst:
     async def _turn(self) -> bool:
         """Work while that disturbs nobody; whether there may be more to do."""
         async with self._scheduler.when_idle(SETTLE):
-            while await self._read(lambda store: store.analyses.figure(certainty_stats)):
+            while await self._read(lambda store: store.analyses.compute_certainty(certainty_stats)):
                 pass
             while await self._embed_some():
                 pass
@@ -256,11 +256,11 @@ class Analyst:
 
     async def _backlog(self, owner: str | None = None) -> int:
         """An owner's results that are not analysed yet, as far as the upstream allows it."""
-        after: int = await self._read(lambda store: store.analyses.figured())
+        after: int = await self._read(lambda store: store.analyses.certainty_seq())
         if self._refused is None or self._upstream.properties is not self._refused:
             space = None if self._upstream.properties is None else await self._space()
             after = min(after, 0 if space is None else space.seq)
-        lag: int = await self._read(lambda store: store.analyses.behind(after, owner))
+        lag: int = await self._read(lambda store: store.analyses.lag(after, owner))
         return lag
 
     async def _stored(self) -> bool:
@@ -277,4 +277,4 @@ class Analyst:
 
 
 def _know(store: Store, *, space: Space, model: dict[str, Any]) -> None:
-    store.analyses.know(space, model)
+    store.analyses.update_model(space, model)

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from llcuda_net.storage.records import Logprobs
-from llcuda_net.storage.results.interface import Figures
+from llcuda_net.storage.results.interface import CertaintyStats
 
 if TYPE_CHECKING:
     import numpy as np
@@ -23,7 +23,7 @@ _SHARE, _CERTAIN = 0.1, 0.9
 _LEAST = -3.4e38
 
 
-def certainty_stats(answers: list[Logprobs], *, compiled: bool = True) -> list[Figures]:
+def certainty_stats(answers: list[Logprobs], *, compiled: bool = True) -> list[CertaintyStats]:
     """The statistics of each answer, from the log-probabilities beside its pieces.
 
     Args:
@@ -66,11 +66,11 @@ def _statistics(
     return entropy, surprisal
 
 
-def _stats(surprisal: np.ndarray[Any, Any], entropy: np.ndarray[Any, Any]) -> Figures:
+def _stats(surprisal: np.ndarray[Any, Any], entropy: np.ndarray[Any, Any]) -> CertaintyStats:
     from llcuda_kernels import certainty
 
     found = certainty(surprisal, entropy)
-    return Figures(
+    return CertaintyStats(
         len(surprisal),
         _finite(found.mean_surprisal),
         _finite(found.perplexity),
@@ -116,7 +116,7 @@ def least_certain(pieces: Sequence[str], logprobs: Logprobs) -> list[tuple[int, 
     return sorted(word for word in few if worst[word] > -math.log(_CERTAIN))
 
 
-def shown_stats(stats: Figures) -> list[tuple[str, str]]:
+def shown_stats(stats: CertaintyStats) -> list[tuple[str, str]]:
     """The statistics with their names, for people."""
     return [
         ("mean surprisal", _shown(stats.mean_surprisal, " nats")),

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from llcuda_net.analysis.certainty import least_certain, shown_stats, span_text
 from llcuda_net.cli.tables import harmless
 from llcuda_net.storage.records import Logprobs
-from llcuda_net.storage.results.interface import Figures
+from llcuda_net.storage.results.interface import CertaintyStats
 from llcuda_net.util.terminal import wants_colour
 
 #: What the marks mean.
@@ -32,7 +32,7 @@ def marked_text(pieces: Sequence[str], logprobs: Logprobs, *, exact: bool = Fals
 
 
 def figures_of_text(
-    pieces: Sequence[str], logprobs: Logprobs, figures: Figures
+    pieces: Sequence[str], logprobs: Logprobs, figures: CertaintyStats
 ) -> list[tuple[str, str]]:
     """The figures with their names, and the least certain span with its text."""
     pairs = shown_stats(figures)

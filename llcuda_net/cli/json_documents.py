@@ -10,7 +10,7 @@ from llcuda_net.cli.units import iso
 
 if TYPE_CHECKING:
     from llcuda_net.storage.records import Result
-    from llcuda_net.storage.results.interface import Figures, Summary
+    from llcuda_net.storage.results.interface import CertaintyStats, Summary
 
 
 def line(value: Any) -> str:
@@ -78,7 +78,7 @@ def document(found: Result) -> dict[str, Any]:
     }
 
 
-def certainty(figures: Figures | None) -> dict[str, Any] | None:
+def certainty(figures: CertaintyStats | None) -> dict[str, Any] | None:
     """How certain the model was; null where that is not known."""
     if figures is None:
         return None

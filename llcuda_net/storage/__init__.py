@@ -1,5 +1,5 @@
-"""What is kept: the journal of running generations, and the store of finished results.
+"""Durable storage: the journal of running generations, and the store of finished results.
 
-`storage.Storage` serves a server; `results.sqlite.SqliteStore` reads results beside it.
-Nothing here knows of sessions, upstreams or the wire protocol.
+`storage.Storage` serves a server; `results.sqlite.SqliteStore` reads results beside it. The package
+may import `errors` only: it knows neither sessions nor upstreams nor the wire protocol.
 """

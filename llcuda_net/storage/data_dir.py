@@ -1,4 +1,4 @@
-"""Where things are kept unless the user says otherwise."""
+"""The data directory: its default place, and its preparation."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from llcuda_net.errors import StorageError
 
 
 def default_directory() -> Path:
-    """The platform's place for a user's data: ~/.local/share/llcuda on Linux."""
+    """The platform's folder for a user's data: ~/.local/share/llcuda on Linux."""
     return platformdirs.user_data_path("llcuda", appauthor=False)
 
 
 def prepare(directory: Path) -> Path:
-    """Make a data directory, for nobody else to read, and the journal's folder in it.
+    """Make a data directory that only its owner can read, and the journal's folder in it.
 
     Returns:
         The journal's folder.

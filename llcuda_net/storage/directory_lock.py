@@ -1,4 +1,4 @@
-"""One server a data directory. The system lets go of the lock however its holder ends."""
+"""One server per data directory. The system releases the lock however its holder ends."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from pathlib import Path
 
 from llcuda_net.errors import StorageError
 
-#: How often the lock is tried for, and seconds between: whoever only looks holds it for no time.
+#: Attempts to take the lock, and seconds between them: `holder` holds it for a moment only.
 _TRIES, _PAUSE = 5, 0.01
 
 
 def holder(directory: Path) -> str | None:
-    """Where the server of a directory serves; None if it has none, "" if that is not known."""
+    """The address of the server that uses a directory; None: no server, "": not known."""
     try:
         descriptor = os.open(directory / "lock", os.O_RDONLY | os.O_CLOEXEC)
     except OSError:
@@ -31,18 +31,19 @@ def holder(directory: Path) -> str | None:
 
 
 class DirectoryLock:
-    """Held from its making to `release`.
+    """An exclusive lock on a directory, held until `release`.
 
     Args:
-        directory: exists.
-        address: where the holder serves, for whoever finds it locked.
+        directory: must exist.
+        address: the holder's address, for processes that find the directory locked.
 
     Raises:
-        StorageError: another process holds it; the message says which.
+        StorageError: another process holds the lock; the message names it.
     """
 
     def __init__(self, directory: Path, address: str = "") -> None:
-        path = directory / "lock"
+        self._path = path = directory / "lock"
+        self._held = True
         try:
             self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         except OSError as error:
@@ -60,9 +61,12 @@ class DirectoryLock:
                 "stop it, or choose another --data-dir",
                 StorageError.REFUSED,
             ) from error
-        # A new holder writes over the old text before anybody could read the two mixed up.
+        # `holder` reads the old text, none or the new one, never a mix.
         os.ftruncate(self._descriptor, 0)
         os.pwrite(self._descriptor, f"process {os.getpid()}, {address}".rstrip(", ").encode(), 0)
+
+    def __repr__(self) -> str:
+        return f"<DirectoryLock {self._path}, {'held' if self._held else 'released'}>"
 
     def _take(self) -> None:
         for left in reversed(range(_TRIES)):
@@ -75,5 +79,6 @@ class DirectoryLock:
             time.sleep(_PAUSE)
 
     def release(self) -> None:
-        """Let others have it. The file stays: deleting it could take a new holder's."""
+        """Release the lock. The file stays: it may be a new holder's by the time it is deleted."""
+        self._held = False
         os.close(self._descriptor)

@@ -1,7 +1,7 @@
-"""What is stored: the journal's records and the result of a generation.
+"""What is stored: the records of the journal, and the result of a generation.
 
-Records are encoded as msgpack arrays that begin with their kind. A field may be added at the end
-with a default, and older bytes then still decode; anything else takes a new kind.
+A record is encoded as a msgpack array that begins with its kind. A new field goes to the end and
+has a default, so that older bytes still decode; any other change takes a new kind.
 Times are wall-clock nanoseconds since 1970.
 """
 
@@ -15,14 +15,14 @@ import msgspec
 
 from llcuda_net.errors import StorageError
 
-#: Beside each piece its tokens, each `[id, bytes, logprob, [[id, bytes, logprob], …]]`.
+#: The tokens of each piece, each as `[id, bytes, logprob, [[id, bytes, logprob], …]]`.
 Logprobs = list[list[Any]]
-#: Bytes of every hash that is stored.
+#: Bytes of every stored hash.
 HASH_SIZE = 32
 
 
 class Level(StrEnum):
-    """How much a generation survives."""
+    """The durability of a generation: which failures it survives."""
 
     MEMORY = "memory"
     PROCESS = "process"
@@ -31,12 +31,12 @@ class Level(StrEnum):
 
     @property
     def journalled(self) -> bool:
-        """Whether anything is written at all."""
+        """Whether the journal holds the generation."""
         return self is not Level.MEMORY
 
     @property
     def synced(self) -> bool:
-        """Whether what is written is forced to the disk."""
+        """Whether writes are forced to the disk."""
         return self in (Level.DISK, Level.STRICT)
 
 
@@ -45,10 +45,10 @@ class Opened(msgspec.Struct, array_like=True, tag=1, kw_only=True):
 
     Attributes:
         slot: the journal's short number for the generation, given by the journal.
-        request: all that was asked (prompt or messages, params, timeout …), of msgpack's types.
-        key: the idempotency key, unique within one owner's.
-        request_hash: `hash_of` what makes two requests the same.
-        owner: whose it is; empty where nobody has a name.
+        request: the whole request (prompt or messages, params, timeout …), of msgpack's types.
+        key: the idempotency key, unique per owner.
+        request_hash: `hash_of` the parts that make two requests equal.
+        owner: the user's name; empty where users have none.
         on_disconnect: "continue", "cancel", or seconds to wait.
         created: when it was accepted.
     """
@@ -65,9 +65,9 @@ class Opened(msgspec.Struct, array_like=True, tag=1, kw_only=True):
 
 
 class Appended(msgspec.Struct, array_like=True, tag=2, gc=False):
-    """Tokens came: `pieces` are the log's entries from number `first` on.
+    """Tokens arrived: `pieces` are the log's entries from number `first` on.
 
-    `ids`, `logprobs` and `counts` stand beside the pieces, as in TokenLog.
+    `ids`, `logprobs` and `counts` have one entry per piece, as in TokenLog.
     """
 
     slot: int
@@ -79,10 +79,10 @@ class Appended(msgspec.Struct, array_like=True, tag=2, gc=False):
 
 
 class Spliced(msgspec.Struct, array_like=True, tag=3, gc=False):
-    """From log entry `position` on, the generation was continued on `upstream`.
+    """The generation was continued on `upstream`, from log entry `position` on.
 
-    `epoch` names that run of it: there may be two from one position, and one whose entries, and
-    this record, were lost with the power.
+    `epoch` identifies the run. Two runs may start at one position, and a power cut may take the
+    entries and this record of a run.
     """
 
     slot: int
@@ -100,26 +100,30 @@ class Splice(NamedTuple):
 
 
 def is_continuation(position: int, count: int, state: str) -> bool:
-    """Whether a splice is one to tell of, in a log of `count` entries that ended in `state`.
+    """Whether a splice at `position` counts as a continuation.
 
-    A run from the very beginning is none, nor is one that gave nothing.
+    A run from the very beginning does not count, nor does a run without any output.
+
+    Args:
+        count: entries of the log.
+        state: in which the generation ended.
     """
     return 0 < position < count + (state == "done")
 
 
 class Ended(msgspec.Struct, array_like=True, tag=4, kw_only=True):
-    """A generation is over.
+    """A generation ended.
 
     Attributes:
         count: entries of its log; given by the journal.
         state: done, failed, cancelled or interrupted.
         reason: why it finished: stop, length …
-        error: code and message, where it failed.
+        error: code and message, if it failed.
         usage: tokens of prompt and completion.
         timings: milliseconds by phase.
         model: the model's fingerprint: name, file hash, size, quantisation, build_info …
-        cacheable: whether the same request may be answered with this result.
-        finished: when.
+        cacheable: whether this result may answer an equal request.
+        finished: when it ended.
     """
 
     slot: int = 0
@@ -138,21 +142,21 @@ class Ended(msgspec.Struct, array_like=True, tag=4, kw_only=True):
 
 
 class Forgotten(msgspec.Struct, array_like=True, tag=5, gc=False):
-    """The journal need not keep a generation any longer: its result is in the store."""
+    """The journal no longer needs a generation: its result is in the store."""
 
     slot: int
 
 
 class Dispatched(msgspec.Struct, array_like=True, tag=6, kw_only=True):
-    """An upstream was asked to generate, or to continue.
+    """A request went to an upstream, to begin a generation or to continue it.
 
     Attributes:
-        number: how many there were before it, of the same generation; given by the journal.
-        upstream: which.
+        number: how many dispatches of the generation came before; given by the journal.
+        upstream: its URL.
         model: the fingerprint of its model, as in Ended.
-        prompt: what the generation was asked for, where that is not what the request says: a
-            chat template may hold the date, and so must not be rendered a second time. None: what
-            an earlier one says, or else the request.
+        prompt: the prompt that was sent, if it is not the request's own: a chat template may hold
+            the date, so it is not rendered again. None: that of an earlier dispatch, or else the
+            request's.
     """
 
     slot: int = 0
@@ -163,7 +167,7 @@ class Dispatched(msgspec.Struct, array_like=True, tag=6, kw_only=True):
 
 
 class Concluded(msgspec.Struct, array_like=True, tag=7, kw_only=True):
-    """The upstream has said the end: the log is whole, and only its result is missing.
+    """The upstream finished: the log is complete, and only the result is missing.
 
     Attributes:
         count: entries of the log; given by the journal.
@@ -186,18 +190,18 @@ def _empty() -> list[Any]:
     return []
 
 
-# `counts` is not encoded where it is None, and the other fields always are (msgspec leaves out only
-# what it knows to be the default), so that results have the bytes, and the hash, that they had
-# before there were counts.
+# `counts` is not encoded if it is None, and the other fields always are (msgspec omits only what it
+# recognises as the default), so that results keep the bytes, and the hash, that they had before
+# `counts` existed.
 class TokenLog(msgspec.Struct, omit_defaults=True):
-    """A generation's log: pieces of text, and what stands beside each.
+    """The log of a generation: pieces of text, and what belongs to each.
 
     Attributes:
-        ids: its last token's; None where the upstream told none.
-        logprobs: its tokens'; None where nobody asked.
-        counts: how many tokens it stands for: those that hold a part of a character, or what may
-            become a stop string, come together with a later one. None: one each. Only what is
-            still open has them; a result has not.
+        ids: the id of the last token of each piece; None if the upstream sent none.
+        logprobs: the log-probabilities of the tokens of each piece; None if not requested.
+        counts: the number of tokens of each piece. A token that holds part of a character, or may
+            begin a stop string, comes in one piece with later ones. None: one token each. Only
+            open generations have counts; results do not.
     """
 
     pieces: list[str] = msgspec.field(default_factory=_empty)
@@ -207,18 +211,19 @@ class TokenLog(msgspec.Struct, omit_defaults=True):
 
     @property
     def tokens(self) -> int:
-        """How many there are."""
+        """The number of tokens."""
         return len(self.pieces) if self.counts is None else sum(self.counts)
 
 
 class Result(msgspec.Struct, kw_only=True, omit_defaults=True):
     """The persisted outcome of a generation, with its provenance; fields as in the records.
 
-    Fields at their defaults are not encoded, so that a field more leaves the bytes, and their
-    hash, as they were. msgspec tells a default by identity: it must be one of Python's singletons.
+    Fields at their defaults are not encoded, so that a new field changes neither the bytes of
+    earlier results nor their hash. msgspec recognises a default by identity: it must be one of
+    Python's singletons.
 
     Attributes:
-        splices: each time that it was run again, whatever came of it; see `continuations`.
+        splices: every further run, with or without output; see `continuations`.
         cached_from: the result whose log this one repeats.
     """
 
@@ -247,12 +252,12 @@ class Result(msgspec.Struct, kw_only=True, omit_defaults=True):
 
     @property
     def text(self) -> str:
-        """What was generated."""
+        """The generated text."""
         return "".join(self.log.pieces)
 
     @property
     def continuations(self) -> list[Splice]:
-        """Of the splices, those that something follows."""
+        """The splices that are followed by output; see `is_continuation`."""
         count = len(self.log.pieces)
         return [s for s in self.splices if is_continuation(s.position, count, self.state)]
 
@@ -265,10 +270,10 @@ class Result(msgspec.Struct, kw_only=True, omit_defaults=True):
         splices: list[Splice],
         cached_from: str | None = None,
     ) -> Result:
-        """The result that these records add up to.
+        """The result of these records.
 
-        A continued generation depends on where it was cut, so it never answers from the cache;
-        nor does one that was answered from there, since the original still does.
+        A continued generation depends on where it was cut, so it is not cacheable. Nor is a copy
+        from the cache, because the original still is.
         """
         return cls(
             id=opened.generation,
@@ -305,18 +310,17 @@ class Result(msgspec.Struct, kw_only=True, omit_defaults=True):
 encoder = msgspec.msgpack.Encoder()
 _canonical = msgspec.msgpack.Encoder(order="deterministic")
 _records: msgspec.msgpack.Decoder[Record] = msgspec.msgpack.Decoder(Record)
-_results = msgspec.msgpack.Decoder(Result)
 #: All that encoding may raise.
 ENCODE_ERRORS = (TypeError, ValueError, OverflowError, RecursionError)
-#: All that decoding damaged bytes may raise: msgspec's own, and Python's from within it.
+#: All that decoding damaged bytes may raise: errors of msgspec, and of Python from within it.
 DECODE_ERRORS = (msgspec.MsgspecError, ValueError, TypeError, OverflowError, RecursionError)
 
 
 def encode(value: Any) -> bytes:
-    """Bytes of a record, a result, or anything of msgpack's types.
+    """The bytes of a record, a result, or any value of msgpack's types.
 
     Raises:
-        StorageError: it holds something that msgpack cannot.
+        StorageError: msgpack cannot hold the value.
     """
     try:
         return encoder.encode(value)
@@ -325,7 +329,7 @@ def encode(value: Any) -> bytes:
 
 
 def decode(data: bytes | memoryview) -> Record:
-    """The record that `encode` made bytes of.
+    """The record of bytes that `encode` returned.
 
     Raises:
         StorageError: the bytes are damaged.
@@ -336,20 +340,8 @@ def decode(data: bytes | memoryview) -> Record:
         raise damaged("a record", error) from error
 
 
-def decode_result(data: bytes | memoryview) -> Result:
-    """The result that `encode` made bytes of.
-
-    Raises:
-        StorageError: the bytes are damaged.
-    """
-    try:
-        return _results.decode(data)
-    except DECODE_ERRORS as error:
-        raise damaged("a result", error) from error
-
-
 def hash_of(value: Any) -> bytes:
-    """A hash that is the same for equal values, whatever the order of their keys.
+    """A hash of a value that does not depend on the order of keys.
 
     Raises:
         StorageError: as `encode`.

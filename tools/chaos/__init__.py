@@ -1,1 +1,1 @@
-"""The parts of the chaos campaign: many upstreams in trouble behind one server."""
+"""The chaos campaign: many upstreams in trouble behind one server. Builds on tools/campaign."""

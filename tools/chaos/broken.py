@@ -52,5 +52,7 @@ MODES: dict[str, Callable[[], None]] = {
 
 
 if __name__ == "__main__":
+    if sys.argv[1:2] not in ([mode] for mode in MODES):
+        sys.exit(f"{__doc__}\nmodes: {', '.join(MODES)}")
     MODES[sys.argv[1]]()
     sys.exit(server.main(sys.argv[2:]))

@@ -1,4 +1,4 @@
-"""The crash campaign's clients, some in a hurry, who bear with errors that have a cause."""
+"""Clients of the chaos campaign: some cancel early, and errors are excused if they have a cause."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ import trio
 from llcuda_net.client import Client
 from llcuda_net.errors import LlcudaError, RequestError
 from llcuda_protocol import ErrorCode
-from tools.chaos.upstreams import Upstream
-from tools.crash.clients import Clients, Options
-from tools.crash.jobs import Job, Jobs
-from tools.crash.ledger import MOST_TOLD, Ledger, Reading
+from tools.campaign.clients import Clients, Options
+from tools.campaign.jobs import Job, Jobs
+from tools.campaign.ledger import MOST_TOLD, Ledger, Reading
+from tools.campaign.upstreams import Upstream
 
-#: What clients do, of a hundred times; "hurry": cancel after a while, whether it has begun or not.
+#: What clients do, as shares of a hundred; "hurry": cancel after a while, begun or not.
 KINDS = {"read": 58, "detach": 12, "twice": 10, "cancel": 10, "hurry": 10}
-#: Most seconds until one in a hurry cancels.
+#: Most seconds until a client in a hurry cancels.
 _HURRY = 3.0
-#: Errors that say that upstreams are in trouble, or that there is too much to do.
+#: Errors that troubles of upstreams, or too much work, may cause.
 EXCUSED = frozenset(
     {
         ErrorCode.UPSTREAM_UNAVAILABLE,
@@ -30,16 +30,16 @@ EXCUSED = frozenset(
         ErrorCode.INTERRUPTED,
     }
 )
-#: An upstream counts as one that could have served a request when it had been well for so many
-#: seconds before: as long as the server may leave one alone that had failed, and a little.
+#: An upstream could have served a request if it had been well for this many seconds: a little
+#: longer than the server may avoid an upstream that failed.
 SETTLED = 16.0
 
 
 class ChaosClients(Clients):
-    """Clients who bear with errors, if no upstream could have served them.
+    """Clients that excuse errors if no upstream could have served them.
 
     Attributes:
-        excused: the first of these errors, in words.
+        excused: the first of these errors, as text.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""What happens to upstreams: at random moments, to a random one, for a random time."""
+"""The troubles of upstreams: at random moments, for a random upstream, for a random time."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from dataclasses import dataclass
 
 import trio
 
-from tools.chaos.upstreams import Upstream
+from tools.campaign.upstreams import Upstream
 
-#: Every kind of trouble, and whether only the synthetic upstream can be made to have it.
+#: Every kind of trouble, and whether only the synthetic upstream supports it.
 KINDS = {"kill": False, "stop": False, "errors": True}
-#: What an upstream that answers errors does; K is drawn anew each time.
+#: The faults of an upstream that answers errors; K is drawn for each trouble.
 FAULTS = (
     "http:500",
     "http:503",
@@ -33,8 +33,8 @@ _LATEST = 40
 
 
 @dataclass(frozen=True)
-class Manners:
-    """How troublesome it is.
+class Timing:
+    """How often there are troubles, and for how long.
 
     Attributes:
         peace: mean seconds between two troubles of one kind.
@@ -46,21 +46,21 @@ class Manners:
 
 
 class Troubles:
-    """Harms and heals; each kind by itself, and no upstream has two at once.
+    """Harms and heals upstreams. Each kind happens by itself, and no upstream has two at once.
 
-    So at times one upstream is in trouble, at times all are.
+    So at times one upstream is in trouble, and at times all are.
 
     Attributes:
         counts: troubles by kind.
-        seconds: for how long so many upstreams were in trouble at once, by their number.
+        seconds: how long so many upstreams were in trouble at once, by their number.
     """
 
-    def __init__(self, upstreams: Sequence[Upstream], rng: random.Random, manners: Manners) -> None:
+    def __init__(self, upstreams: Sequence[Upstream], rng: random.Random, timing: Timing) -> None:
         self.counts: Counter[str] = Counter()
         self.seconds: defaultdict[int, float] = defaultdict(float)
         self._upstreams = upstreams
         self._rng = rng
-        self._manners = manners
+        self._timing = timing
         self._changed = 0.0
 
     async def run(self, seconds: float) -> None:
@@ -83,7 +83,7 @@ class Troubles:
     async def _one_kind(self, kind: str) -> None:
         rng = self._rng
         while True:
-            await trio.sleep(rng.expovariate(1 / self._manners.peace))
+            await trio.sleep(rng.expovariate(1 / self._timing.peace))
             well = [upstream for upstream in self._upstreams if not upstream.trouble]
             if not well:
                 continue
@@ -91,9 +91,9 @@ class Troubles:
             how = rng.choice(FAULTS).replace("K", str(rng.randint(0, _LATEST)))
             self._count()
             self.counts[kind] += 1
-            with trio.CancelScope(shield=True):  # half done it could not be healed
+            with trio.CancelScope(shield=True):  # half a trouble could not be healed
                 await upstream.harm(kind, how)
-            await trio.sleep(rng.uniform(*self._manners.lasts))
+            await trio.sleep(rng.uniform(*self._timing.lasts))
             with trio.CancelScope(shield=True):
                 await self._heal(upstream)
 
@@ -102,7 +102,7 @@ class Troubles:
         self._count(upstream)
 
     def _count(self, healed: Upstream | None = None) -> None:
-        """Note for how long it has been as it was until now."""
+        """Add the time since the last change to the present number of troubles."""
         now = trio.current_time()
         number = sum(bool(u.trouble) or u is healed for u in self._upstreams)
         self.seconds[number] += now - self._changed

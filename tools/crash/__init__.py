@@ -1,1 +1,1 @@
-"""The parts of the crash and proxy campaigns: jobs, clients, what they saw, and what was kept."""
+"""The crash campaign: kill -9 under clients. Builds on tools/campaign."""

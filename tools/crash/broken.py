@@ -2,8 +2,8 @@
 
     python tools/crash/broken.py MODE [llcuda-server's options]
 
-A killed process does not lose what it has handed to the system. So what is written too late has to
-be written late indeed.
+A killed process does not lose what it has handed to the system. So what is written too late must be
+written noticeably late.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def acknowledge_before_commit() -> None:
 
 
 def send_before_journal() -> None:
-    """Say that what is written to the journal has been written, and write it later."""
+    """Report that the journal is written, and write it later."""
     write, cut, close = RealFiles.pwrite, RealFiles.truncate, RealFiles.close
     late: queue.SimpleQueue[tuple[float, Callable[[], object]]] = queue.SimpleQueue()
 
@@ -61,7 +61,7 @@ def send_before_journal() -> None:
         return len(copy)
 
     RealFiles.pwrite = staticmethod(pwrite)
-    # In the order in which they were asked for.
+    # In the order of the calls.
     RealFiles.truncate = lambda self, *how: put(lambda: cut(self, *how))  # type: ignore[method-assign]
     RealFiles.close = lambda self, *how: put(lambda: close(self, *how))  # type: ignore[method-assign]
     threading.Thread(target=writer, daemon=True).start()
@@ -74,5 +74,7 @@ MODES: dict[str, Callable[[], None]] = {
 
 
 if __name__ == "__main__":
+    if sys.argv[1:2] not in ([mode] for mode in MODES):
+        sys.exit(f"{__doc__}\nmodes: {', '.join(MODES)}")
     MODES[sys.argv[1]]()
     sys.exit(server.main(sys.argv[2:]))

@@ -7,10 +7,6 @@
 
 from __future__ import annotations
 
-import random
-import time
-from collections.abc import Callable
-from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,70 +14,69 @@ from typing import Any
 import trio
 
 import llcuda_net
-from tools.crash import kept
-from tools.crash.clients import PATIENCE, Clients, Options
-from tools.crash.jobs import Jobs, RecordedJobs, SyntheticJobs
-from tools.crash.ledger import Ledger
-from tools.crash.server import Server, ServerError, ended
-from tools.overhead.processes import synthetic_upstream
+from tools.campaign import campaign
+from tools.campaign.clients import Clients, Options
+from tools.campaign.jobs import Jobs, RecordedJobs, SyntheticJobs
+from tools.campaign.server import Server
 
 #: Slots of the synthetic upstream: fewer than clients, so that some requests wait in the queue.
 SLOTS = 12
 #: Of a hundred kills, how many come while the server starts.
 EARLY = 12
-#: Share of the engine's kills that wait for a stream under way, and for how many seconds at most:
-#: the tiny model's answers take so few milliseconds that chance seldom meets one.
-AIMED = 0.5
-_AIM = 0.3
 #: Seconds for clients to read what a killed server had sent before.
 _LAST_WORDS = 0.05
 #: Share of kills that must find a stream under way.
 LEAST_MID_STREAM = 0.5
+BREAKER = Path(__file__).with_name("broken.py")
 
 
 @dataclass(frozen=True)
-class Plan:
-    """What a campaign does.
+class Plan(campaign.Plan):
+    """What a crash campaign does.
 
     Attributes:
-        rate: tokens a second on each stream of the synthetic upstream.
+        rate: tokens per second on each stream of the synthetic upstream.
         life: fewest and most seconds from when the server is ready to its kill.
         engine: the built-in engine in place of the synthetic upstream.
-        broken: how the server is broken on purpose; the campaign then ends when that is noticed.
+        aimed: share of kills that wait for a stream under way.
+        aim: most seconds that they wait.
     """
 
-    seed: int
     kills: int
     clients: int = 16
     rate: float = 60.0
     life: tuple[float, float] = (0.1, 1.3)
     engine: bool = False
-    broken: str | None = None
+    aimed: float = 0.0
+    aim: float = 0.3
 
 
 @dataclass
-class Outcome:
-    """What came of it."""
+class Outcome(campaign.Outcome[Plan]):
+    """What a crash campaign found.
 
-    plan: Plan
-    ledger: Ledger = field(default_factory=Ledger)
+    Attributes:
+        kills, early, mid_stream: kills in all, while the server started, and during a stream.
+        cut: streams that kills cut.
+        starts: seconds that each start took.
+    """
+
     kills: int = 0
     early: int = 0
     mid_stream: int = 0
     cut: int = 0
     starts: list[float] = field(default_factory=list)
-    seconds: float = 0.0
 
     @property
     def violations(self) -> list[str]:
-        """What must not be; nothing, if all is well."""
-        found = list(self.ledger.violations)
+        """What must not be; empty if all is well."""
+        found = super().violations
         if self.plan.broken is None and self.mid_stream < LEAST_MID_STREAM * self.kills:
             found.append(f"only {self.mid_stream} of {self.kills} kills were mid-stream")
         return found
 
     def document(self) -> dict[str, Any]:
-        """Everything, for a program."""
+        """Everything, as JSON."""
         plan = self.plan
         return {
             "seed": plan.seed,
@@ -100,137 +95,89 @@ class Outcome:
         }
 
 
-async def run(plan: Plan, folder: Path, say: Callable[[str], None]) -> Outcome:
-    """Run a campaign in an empty folder.
+async def run(plan: Plan, folder: Path, say: campaign.Say) -> Outcome:
+    """Run a campaign in an empty folder; see Campaign.run."""
+    return await _Campaign(Outcome(plan), folder, say).run()
 
-    Args:
-        say: told how far it has come, in a few words.
 
-    Raises:
-        StartError: the synthetic upstream did not start.
-    """
-    outcome = Outcome(plan)
-    began = time.monotonic()
-    rng = random.Random(plan.seed)
-    with ExitStack() as stack:
-        options = ["--slots", "4"]
+class _Campaign(campaign.Campaign[Outcome]):
+    async def work(self) -> None:
+        """Start, kill and look, again and again; then let everything come to its end."""
+        plan = self.outcome.plan
+        upstreams, options = [], ["--slots", "4"]
         if not plan.engine:
-            upstream = stack.enter_context(
-                synthetic_upstream("--rate", str(plan.rate), "--slots", str(SLOTS))
-            )
-            options = ["--upstream", "http://{}:{}".format(*upstream.address)]
-        try:
-            jobs = await _jobs(plan, folder, options, rng, say)
-            async with ended(Server(folder / "data", options, plan.broken)) as server:
-                await _Campaign(outcome, server, jobs, rng, say).run()
-        except ServerError as error:
-            outcome.ledger.violation(str(error))
-    outcome.seconds = time.monotonic() - began
-    return outcome
+            synthetic = ["--rate", str(plan.rate), "--slots", str(SLOTS), "--exit-on-eof"]
+            upstreams, options = await self.start_upstreams(1, synthetic), []
+        jobs: Jobs = await self._recorded(options) if plan.engine else SyntheticJobs(self.rng)
+        server = await self.make_server(options, upstreams, breaker=BREAKER)
+        clients = Clients(Options(server.address), jobs, self.ledger, self.rng)
 
+        async def lives(nursery: trio.Nursery) -> None:
+            for _ in range(plan.kills):
+                await self._one_life(server)
+                if self.ledger.violations:
+                    return
+            clients.enough = True
+            await self._start(server)  # the last server is not killed
 
-async def _jobs(
-    plan: Plan, folder: Path, options: list[str], rng: random.Random, say: Callable[[str], None]
-) -> Jobs:
-    if not plan.engine:
-        return SyntheticJobs(rng)
-    jobs = RecordedJobs(rng)
-    async with ended(Server(folder / "recorded", options)) as server:
+        await self.with_clients(clients, plan.clients, lives, "the last restart")
+        if not self.ledger.violations:
+            await self.stop(server)
+            self._show()
+            await self.check_all(server)
+
+    async def _recorded(self, options: list[str]) -> RecordedJobs:
+        """The engine's answers, recorded with nothing going wrong."""
+        server = await self.make_server(options, name="recorded")
         await server.start()
         await server.ready()
+        jobs = RecordedJobs(self.rng)
         async with llcuda_net.connect(server.address) as client:
             async for job in jobs.record(client):
-                say(f"recorded {len(jobs.known)} answers, the last of {len(job.pieces)} pieces")
+                self.say(
+                    f"recorded {len(jobs.known)} answers, the last of {len(job.pieces)} pieces"
+                )
         await server.stop()
-    return jobs
+        return jobs
 
-
-class _Campaign:
-    def __init__(
-        self,
-        outcome: Outcome,
-        server: Server,
-        jobs: Jobs,
-        rng: random.Random,
-        say: Callable[[str], None],
-    ) -> None:
-        self._outcome = outcome
-        self._ledger = outcome.ledger
-        self._plan = outcome.plan
-        self._server = server
-        self._rng = rng
-        self._say = say
-        self._clients = Clients(Options(server.address), jobs, self._ledger, rng)
-
-    async def run(self) -> None:
-        """Start, kill and look, again and again; then let everything come to its end."""
-        async with trio.open_nursery() as nursery:
-            over = trio.Event()
-            nursery.start_soon(self._run_clients, over)
-            for _ in range(self._plan.kills):
-                await self._one_life()
-                if self._ledger.violations:
-                    break
-            if not self._ledger.violations:
-                await self._finish(over)
-            nursery.cancel_scope.cancel()
-
-    async def _run_clients(self, over: trio.Event) -> None:
-        await self._clients.run(self._plan.clients)
-        over.set()
-
-    async def _one_life(self) -> None:
-        outcome, server, rng = self._outcome, self._server, self._rng
+    async def _one_life(self, server: Server) -> None:
+        outcome, rng = self.outcome, self.rng
         early = bool(outcome.starts) and rng.random() * 100 < EARLY
-        await self._start(wait=not early)
+        await self._start(server, wait=not early)
         if early:
             outcome.early += 1
             await trio.sleep(rng.uniform(0.0, 1.2) * outcome.starts[-1])
         else:
-            await trio.sleep(rng.uniform(*self._plan.life))
-            if self._plan.engine and rng.random() < AIMED:
+            await trio.sleep(rng.uniform(*outcome.plan.life))
+            if rng.random() < outcome.plan.aimed:
                 await self._under_way()
-        cut = self._ledger.mid_stream
+        cut = self.ledger.mid_stream
         await server.kill()
         outcome.kills += 1
         outcome.cut += cut
         outcome.mid_stream += cut > 0
         await trio.sleep(_LAST_WORDS)
-        await kept.check_new(server.folder, self._ledger)
-        self._tell()
+        await self.check_new(server)
+        self._show()
 
     async def _under_way(self) -> None:
-        """Wait a moment for a stream that has begun, and is not over."""
-        with trio.move_on_after(_AIM):
-            while not self._ledger.mid_stream:  # noqa: ASYNC110 - set by many tasks
+        """Wait a moment for a stream that has begun and is not over."""
+        with trio.move_on_after(self.outcome.plan.aim):
+            while not self.ledger.mid_stream:  # noqa: ASYNC110 - set by many tasks
                 await trio.sleep(0.001)
 
-    async def _start(self, *, wait: bool = True) -> None:
-        self._ledger.life()
+    async def _start(self, server: Server, *, wait: bool = True) -> None:
+        self.ledger.life()
         began = trio.current_time()
-        await self._server.start()
+        await server.start()
         if wait:
-            await self._server.ready()
-            self._outcome.starts.append(trio.current_time() - began)
+            await server.ready()
+            self.outcome.starts.append(trio.current_time() - began)
 
-    async def _finish(self, over: trio.Event) -> None:
-        """The last server is not killed: every stream must come to its end."""
-        self._clients.enough = True
-        await self._start()
-        with trio.move_on_after(PATIENCE) as patience:
-            await over.wait()
-        if patience.cancelled_caught:
-            self._ledger.violation(f"clients not done {PATIENCE:g} s after the last restart")
-            return
-        await self._server.stop()
-        for complaint in self._server.complaints():
-            self._ledger.violation(f"the server's log: {complaint}")
-        self._tell()
-        await kept.check_all(self._server.folder, self._ledger)
-
-    def _tell(self) -> None:
-        counts = self._ledger.counts
-        self._say(
-            f"kill {self._outcome.kills}/{self._plan.kills}: {counts['acknowledged']:,} results, "
-            f"{counts['pieces']:,} pieces, {counts['violations']} violations"
+    def _show(self) -> None:
+        counts = self.ledger.counts
+        self.say(
+            f"kill {self.outcome.kills}/{self.outcome.plan.kills}: "
+            f"{counts['acknowledged']:,} results, {counts['pieces']:,} pieces, "
+            f"{counts['violations']} violations"
         )

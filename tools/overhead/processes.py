@@ -1,4 +1,4 @@
-"""Child processes that always end, and what they cost: CPU, wake-ups and peak memory."""
+"""Child processes that always end, and their costs: CPU, wake-ups and peak memory."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from pathlib import Path
 from types import TracebackType
 
 ROOT = Path(__file__).resolve().parents[2]
-#: Seconds for a process to say where it listens, and to end when it is told to.
+#: Seconds for a process to start listening, and to end on SIGTERM.
 START_TIMEOUT = 20.0
 STOP_TIMEOUT = 5.0
 
@@ -52,12 +52,12 @@ http {{
 
 
 class StartError(Exception):
-    """A process did not start; the message holds what it said."""
+    """A process did not start; the message quotes its log."""
 
 
 @contextmanager
 def _signals_held() -> Iterator[None]:
-    """SIGINT and SIGTERM wait for the end of the block, where the new process is known."""
+    """Delay SIGINT and SIGTERM to the end of the block, when the new process is known."""
     came: list[int] = []
     numbers = (signal.SIGINT, signal.SIGTERM)
     before = [signal.signal(number, lambda n, _: came.append(n)) for number in numbers]
@@ -71,7 +71,7 @@ def _signals_held() -> Iterator[None]:
 
 
 class Child:
-    """A process in a session of its own; Ctrl-C reaches us and we end it.
+    """A process in a session of its own: Ctrl-C reaches only us, and we end it.
 
     Use as a context manager. `address` is (host, port) once it listens.
     """
@@ -118,7 +118,7 @@ class Child:
         self._end()
 
     def _wait(self) -> None:
-        """Until it says "listening on HOST:PORT" or, where the port was given, accepts."""
+        """Wait until it prints "listening on HOST:PORT" or, on a given port, accepts."""
         assert self._process is not None
         deadline = time.monotonic() + START_TIMEOUT
         while time.monotonic() < deadline and self._process.poll() is None:
@@ -150,7 +150,7 @@ class Child:
         self._folder.cleanup()
 
     def said(self) -> str:
-        """The last lines that it wrote to stderr."""
+        """The last lines of its stderr."""
         text = (self.folder / "err").read_text("utf-8", "replace")
         return "\n".join(line[:500] for line in text.strip().splitlines()[-3:])
 
@@ -161,12 +161,12 @@ class Child:
         return self._process.pid
 
     def usage(self) -> Usage:
-        """What it and its children have used so far."""
+        """The usage of the process and its children so far."""
         return Usage.of(self.pid)
 
 
 class Usage:
-    """What a process and its children have used.
+    """The resources that a process and its children used.
 
     Attributes:
         cpu: seconds.
@@ -195,7 +195,7 @@ class Usage:
 
 
 def machine_cpu() -> float:
-    """CPU seconds that all processes of the machine have used, hypervisor's steal included."""
+    """CPU seconds that all processes of the machine used, the hypervisor's steal included."""
     line = Path("/proc/stat").read_text("ascii").partition("\n")[0].split()
     user, nice, system, _idle, _iowait, irq, softirq, steal = map(int, line[1:9])
     return (user + nice + system + irq + softirq + steal) / os.sysconf("SC_CLK_TCK")
@@ -221,7 +221,7 @@ def synthetic_upstream(*options: str) -> Child:
 
 
 def llcuda_server(command: str, upstream: tuple[str, int], durability: str = "disk") -> Child:
-    """llcuda-server in front of an upstream, keeping what it streams at a level."""
+    """llcuda-server in front of an upstream, at a durability level."""
     url = f"http://{upstream[0]}:{upstream[1]}"
     keep = ["--data-dir", "{folder}/data", "--durability", durability]
     return Child("llcuda-server", [command, "--port", "0", "--upstream", url, *keep])
@@ -246,5 +246,5 @@ def nginx(upstream: tuple[str, int]) -> Child:
 
 
 def nginx_path() -> str | None:
-    """Where nginx is; Debian keeps it outside an ordinary user's PATH."""
+    """The path of nginx; Debian keeps it outside an ordinary user's PATH."""
     return shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin:/usr/local/sbin")

@@ -9,12 +9,12 @@ from collections import Counter
 from pathlib import Path
 
 INSTALL = "py-spy is not installed; for --profile: python -m pip install py-spy"
-#: Samples a second. Each stops the process for a moment, so more would change what is sampled.
+#: Samples per second. Each stops the process for a moment, so more would change what is sampled.
 RATE = 500
-#: Least seconds of sampling, and least samples of which shares are told.
+#: Least seconds of sampling, and least samples for which shares are reported.
 SECONDS = 10.0
 ENOUGH = 100
-#: Innermost frames that wait in the kernel. py-spy cannot always tell that they do not run.
+#: Innermost frames that wait in the kernel. py-spy cannot always see that they do not run.
 _WAITING = ("get_events (trio", "select (selectors.py", "wait (threading.py")
 
 

@@ -12,7 +12,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from .load import Run
+from .measurement import Run
 from .processes import nginx_path
 from .stats import Spread, difference, percentile, spread
 

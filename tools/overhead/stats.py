@@ -1,4 +1,4 @@
-"""Statistics that say no more than the sample does."""
+"""Statistics that claim no more than the sample supports."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""The parts of the soak: hours of steady load, and whether anything grows."""
+"""The soak: steady load for hours, to see whether anything grows. Builds on tools/campaign."""

@@ -1,93 +1,33 @@
-"""Steady load: users whose requests come at random moments, of which each was drawn beforehand.
+"""The load of a soak: an open loop of the users' requests, measured and checked.
 
-A request comes when it is due, however many others are under way (an open loop), so that a slow
-server cannot hide what it makes others wait for. All of it follows from the seed.
+A request is sent when it is due, however many others are under way, so that a slow server cannot
+hide what it makes others wait for. Waits count from when a request was due.
 """
 
 from __future__ import annotations
 
 import math
-import random
+import time
 from collections import Counter, defaultdict, deque
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator
 
-import trio
-
-import llcuda_net
-from llcuda_net.client import Client
-from llcuda_net.client.stream import Piece
-from llcuda_net.errors import LlcudaError
+from tools.load.loop import LoadLoop
+from tools.load.streams import LlcudaConnection, LoadError, Recorder, Request
+from tools.soak.users import PEOPLE, Arrival
 from tools.synthetic.tokens import generation
 
-#: Fewest and most tokens of an answer; as many of each order of magnitude.
-SHORTEST, LONGEST = 16, 128
-#: Of a hundred requests: those that go on with a conversation, those over a new connection, and
-#: those that are cancelled on the way.
-_CONVERSATIONS, _NEW_CONNECTIONS, _CANCELLED = 30, 5, 5
-#: Characters from which on a conversation is not gone on with.
+#: Characters from which on a conversation ends.
 _LONGEST_PROMPT = 2000
 #: Seconds for a request: a bound for hangs.
 _PATIENCE = 120.0
+#: Most seconds between two looks at requests that hang.
+_LOOK = 1.0
 #: Errors that are kept word by word.
-_MOST_TOLD = 10
-
-
-@dataclass(frozen=True, slots=True)
-class Person:
-    """A user: their token, and their share of all requests."""
-
-    name: str
-    token: str
-    weight: float
-    share: float
-
-
-PEOPLE = (
-    Person("alice", "soak-alice", 2.0, 0.5),
-    Person("bob", "soak-bob", 1.0, 0.3),
-    Person("carol", "soak-carol", 1.0, 0.2),
-)
-#: Who looks at the server; sees everybody's.
-MONITOR = "soak-monitor"
-
-
-def token_file() -> str:
-    """The server's token file."""
-    lines = [f"{p.token} name={p.name} weight={p.weight:g}" for p in PEOPLE]
-    return "\n".join([*lines, f"{MONITOR} name=monitor role=admin"]) + "\n"
-
-
-def mean_tokens() -> float:
-    """Of an answer: of log-uniform lengths."""
-    return (LONGEST - SHORTEST) / math.log(LONGEST / SHORTEST)
-
-
-@dataclass(frozen=True, slots=True)
-class Arrival:
-    """A request that will come."""
-
-    at: float
-    person: Person
-    tokens: int
-    goes_on: bool
-    anew: bool
-    cancelled: bool
-
-
-def arrivals(rng: random.Random, rate: float, seconds: float) -> Iterator[Arrival]:
-    """A Poisson process: `rate` requests a second."""
-    at = rng.expovariate(rate)
-    while at < seconds:
-        person = rng.choices(PEOPLE, [p.share for p in PEOPLE])[0]
-        tokens = int(SHORTEST * (LONGEST / SHORTEST) ** rng.random())
-        chances = (_CONVERSATIONS, _NEW_CONNECTIONS, _CANCELLED)
-        yield Arrival(at, person, tokens, *(rng.random() * 100 < chance for chance in chances))
-        at += rng.expovariate(rate)
+_MOST_ERRORS = 10
 
 
 class Window:
-    """What was measured since the last sample: seconds."""
+    """Measurements since the last sample, in seconds."""
 
     def __init__(self) -> None:
         self.first: list[float] = []
@@ -99,117 +39,152 @@ class Window:
 class Load:
     """Makes the requests, measures, and compares each answer with what it must be.
 
+    Args:
+        address: of llcuda-server, HOST:PORT.
+        connections: of each user, which stay open.
+
     Attributes:
-        window: of now; whoever takes a sample puts a new one there.
+        window: the current one; whoever takes a sample replaces it.
         counts: requests, by how they ended.
         first: seconds to the first token, by user.
-        errors: the first that there were.
-        running: requests under way.
+        errors: the first errors.
+        running: the requests under way.
     """
 
     def __init__(self, address: str, connections: int) -> None:
+        host, _, port = address.rpartition(":")
         self.window = Window()
         self.counts: Counter[str] = Counter()
         self.first: defaultdict[str, list[float]] = defaultdict(list)
         self.errors: list[str] = []
-        self.running = 0
-        self._address = address
+        self.running: set[UserRequest] = set()
+        self._address = (host, int(port))
         self._connections = connections
-        self._talks: defaultdict[str, deque[str]] = defaultdict(lambda: deque(maxlen=16))
+        self._loop = LoadLoop()
+        self._conversations: defaultdict[str, deque[str]] = defaultdict(lambda: deque(maxlen=16))
         self._number = 0
 
+    def __repr__(self) -> str:
+        return f"<Load: {len(self.running)} running, {dict(self.counts)}>"
+
     async def run(self, wanted: Iterator[Arrival]) -> None:
-        """Make all requests, and return when they are over."""
-        async with trio.open_nursery() as connections:
-            clients: dict[str, list[Client]] = {}
-            for person in PEOPLE:
-                clients[person.name] = [
-                    await connections.start(self._connection, person)
-                    for _ in range(self._connections)
-                ]
-            began = trio.current_time()
-            async with trio.open_nursery() as nursery:
-                for number, arrival in enumerate(wanted):
-                    await trio.sleep_until(began + arrival.at)
-                    own = clients[arrival.person.name]
-                    due = began + arrival.at
-                    nursery.start_soon(self._request, own[number % len(own)], arrival, due)
-            connections.cancel_scope.cancel()
+        """Make all requests, and return when they are over, or a connection broke."""
+        try:
+            own = {
+                person.name: [self._connect(person.token) for _ in range(self._connections)]
+                for person in PEOPLE
+            }
+            began = time.monotonic()
+            left = enumerate(wanted)
+            following = next(left, None)
 
-    async def _connection(
-        self, person: Person, *, task_status: trio.TaskStatus[Client] = trio.TASK_STATUS_IGNORED
-    ) -> None:
-        async with llcuda_net.connect(self._address, token=person.token) as client:
-            task_status.started(client)
-            await trio.sleep_forever()
+            def step() -> float | None:
+                nonlocal following
+                now = time.monotonic()
+                while following is not None and (due := began + following[1].at) <= now:
+                    number, arrival = following
+                    mine = own[arrival.person.name]
+                    self._begin(arrival, mine[number % len(mine)], due)
+                    following = next(left, None)
+                late = [request for request in self.running if now > request.due + _PATIENCE]
+                for request in late:
+                    request.failed(f"not over within {_PATIENCE:g} s")
+                if following is None:
+                    return _LOOK if self.running else -1.0
+                return min(_LOOK, began + following[1].at - now)
 
-    async def _request(self, client: Client, arrival: Arrival, due: float) -> None:
-        self.running += 1
+            await self._loop.run_in_trio(step)
+        except (LoadError, OSError) as error:
+            self._wrong(str(error))
+        finally:
+            self._loop.close()
+
+    def _connect(self, token: str) -> LlcudaConnection:
+        connection = LlcudaConnection(self._address, Recorder(), stamped=False, token=token)
+        self._loop.add(connection)
+        return connection
+
+    def _begin(self, arrival: Arrival, connection: LlcudaConnection, due: float) -> None:
         self.counts["requests"] += 1
         self.window.requests += 1
-        token = arrival.person.token
-        try:
-            with trio.fail_after(_PATIENCE):
-                if arrival.anew:
-                    async with llcuda_net.connect(self._address, token=token) as other:
-                        await self._ask(other, arrival, due)
-                else:
-                    await self._ask(client, arrival, due)
-        except LlcudaError as error:
-            self._wrong(f"{arrival.person.name}: {error}")
-        except trio.TooSlowError:
-            self._wrong(f"{arrival.person.name}: not over within {_PATIENCE:g} s")
-        finally:
-            self.running -= 1
+        if arrival.anew:
+            connection = self._connect(arrival.person.token)
+        request = UserRequest(self, arrival, self._prompt(arrival), connection, due)
+        self.running.add(request)
+        connection.begin(request)
+
+    def _prompt(self, arrival: Arrival) -> str:
+        """A new prompt, or an earlier answer and a further question."""
+        self._number += 1
+        conversations = self._conversations[arrival.person.name]
+        if arrival.goes_on and conversations:
+            return f"{conversations.popleft()}\nand number {self._number}?"
+        return f"{arrival.person.name} asks number {self._number}: "
+
+    def over(self, request: UserRequest) -> None:
+        """A request ended."""
+        self.running.discard(request)
+        self.counts[request.reason] += 1
+        text = generation(request.prompt, request.wanted)
+        if not request.cancelled and len(request.prompt) + len(text) < _LONGEST_PROMPT:
+            self._conversations[request.arrival.person.name].append(request.prompt + text)
+        self._release(request)
+
+    def failed(self, request: UserRequest, why: str) -> None:
+        """A request failed."""
+        self.running.discard(request)
+        self._wrong(f"{request.arrival.person.name}: {why}")
+        self._release(request)
+
+    def _release(self, request: UserRequest) -> None:
+        if request.arrival.anew:
+            self._loop.remove(request.connection)
 
     def _wrong(self, what: str) -> None:
         self.counts["failed"] += 1
-        if len(self.errors) < _MOST_TOLD:
+        if len(self.errors) < _MOST_ERRORS:
             self.errors.append(what)
 
-    async def _ask(self, client: Client, arrival: Arrival, due: float) -> None:
-        prompt = self._prompt(arrival)
-        last: float | None = None
-        left = arrival.tokens // 2 if arrival.cancelled else -1
-        async with client.generate(raw=prompt, n_predict=arrival.tokens, temperature=0) as stream:
-            async for event in stream.events():
-                if not isinstance(event, Piece):
-                    continue
-                now = trio.current_time()
-                if last is None:
-                    self.window.first.append(now - due)
-                    self.first[arrival.person.name].append(now - due)
-                else:
-                    self.window.intervals.append(now - last)
-                last = now
-                self.window.tokens += 1
-                left -= 1
-                if left == 0:
-                    await stream.cancel()
-            result = stream.result
-        self.counts[result.reason] += 1
-        text = generation(prompt, arrival.tokens)
-        if arrival.cancelled and result.reason == "cancelled":
-            text = text[: len(result.text)]
-        if result.text != text:
-            self._wrong(f"{arrival.person.name}: the answer {result.id} is not what it must be")
-        elif len(prompt) + len(text) < _LONGEST_PROMPT and not arrival.cancelled:
-            self._talks[arrival.person.name].append(prompt + text)
 
-    def _prompt(self, arrival: Arrival) -> str:
-        """A new one, or an earlier answer and a further question."""
-        self._number += 1
-        talks = self._talks[arrival.person.name]
-        if arrival.goes_on and talks:
-            return f"{talks.popleft()}\nand number {self._number}?"
-        return f"{arrival.person.name} asks number {self._number}: "
+class UserRequest(Request):
+    """A request of a user."""
 
+    def __init__(
+        self, load: Load, arrival: Arrival, prompt: str, connection: LlcudaConnection, due: float
+    ) -> None:
+        super().__init__(prompt, arrival.tokens, on_disconnect=None)
+        self.arrival = arrival
+        self.connection = connection
+        self.due = due
+        self._load = load
+        self._failed = False
+        self._last = math.nan
+        self._cancel_at = arrival.tokens // 2 if arrival.cancelled else math.inf
 
-def capacity(slots: int, rate: float, first_token: float) -> float:
-    """Requests a second that so many slots sustain, at `rate` tokens a second each."""
-    return slots / (first_token + (mean_tokens() - 1) / rate)
+    def came(self, tokens: int, now: int) -> None:
+        """See Request."""
+        window, at = self._load.window, now / 1e9
+        if self.first_ns == 0:
+            window.first.append(at - self.due)
+            self._load.first[self.arrival.person.name].append(at - self.due)
+        else:
+            window.intervals.append(at - self._last)
+        window.intervals += [0.0] * (tokens - 1)
+        window.tokens += tokens
+        self._last = at
+        super().came(tokens, now)
+        if self.count >= self._cancel_at:
+            self._cancel_at = math.inf
+            self.connection.cancel(self)
 
+    def end(self, said: int, reason: str = "") -> None:
+        """See Request."""
+        super().end(said, reason)
+        if not self._failed:
+            self._load.over(self)
 
-def by_person(first: dict[str, list[float]], people: Sequence[Person] = PEOPLE) -> list[str]:
-    """The users that had answers, in their order."""
-    return [person.name for person in people if first.get(person.name)]
+    def failed(self, why: str) -> None:
+        """See Request: the soak records the failure, and continues."""
+        if not self._failed:
+            self._failed = True
+            self._load.failed(self, why)

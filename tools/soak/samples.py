@@ -1,4 +1,4 @@
-"""What is looked at every few seconds: the server's process, its folder, and what clients wait."""
+"""Samples of a soak: the server's process, its data directory, and the waits of clients."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from tools.chaos.memory import on_disk
+from tools.campaign.memory import on_disk
 from tools.overhead.processes import machine_cpu
 from tools.overhead.stats import percentile
 from tools.soak.load import Load, Window
@@ -17,15 +17,15 @@ from tools.soak.load import Load, Window
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """What a window of some seconds has shown.
+    """The measurements of a window of some seconds.
 
     Attributes:
         time: seconds from the beginning, at the window's end.
         rss: bytes of the server in memory.
         descriptors, threads: of the server.
         server_cpu: cores that the server used in the window.
-        own_cpu: those of the upstreams and of the clients.
-        machine_cpu: those of all processes of the machine, these included.
+        own_cpu: cores that the upstreams and the clients used.
+        machine_cpu: cores that all processes of the machine used, these included.
         first_p50, first_p99: seconds from when a request was due to its first token.
         interval_p50, interval_p99: seconds between two tokens.
         requests, tokens: of the window.
@@ -59,10 +59,10 @@ class Sampler:
     """Takes samples of a server.
 
     Args:
-        pid: the server's.
-        others: of the upstreams.
+        pid: the server's process.
+        others: the upstreams' processes.
         folder: the server's data directory.
-        load: whose windows are told.
+        load: gives the waits of clients.
     """
 
     def __init__(self, pid: int, others: Sequence[int], folder: Path, load: Load) -> None:
@@ -98,7 +98,7 @@ class Sampler:
             interval_p99=percentile(window.intervals, 0.99),
             requests=window.requests,
             tokens=window.tokens,
-            running=self._load.running,
+            running=len(self._load.running),
             journal=journal,
             store=on_disk(self._folder) - journal,
         )
@@ -109,7 +109,7 @@ class Sampler:
 
 
 def _high(values: list[float]) -> float | None:
-    """The 99th percentile; of fewer than a hundred values, as in one window, the greatest."""
+    """The 99th percentile; of fewer than a hundred values, the greatest."""
     if not values:
         return None
     ordered = sorted(values)

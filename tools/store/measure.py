@@ -265,10 +265,10 @@ def prune(folder: Path, count: int, say: Callable[[str], None]) -> Figures:
     filled = time.perf_counter()
     for first in range(0, count, 256):
         store.put([make_result(n, rng) for n in range(first, min(count, first + 256))])
-        store.settle()
+        store.checkpoint()
         if first % 12_800 == 0:
             say(f"prune: {first} of {count} results stored")
-    while store.derive():
+    while store.update_index():
         pass
     filled = time.perf_counter() - filled
     say("prune: deleting half of them")
@@ -298,7 +298,7 @@ def prune(folder: Path, count: int, say: Callable[[str], None]) -> Figures:
             began = time.perf_counter()
             store.put([make_result(number, rng)])
             taken.append(time.perf_counter() - began)
-            store.settle()
+            store.checkpoint()
             number += 1
             time.sleep(0.002)
     finally:  # interrupted, the thread must not go on

@@ -12,7 +12,7 @@ from llcuda_net.cli.client.output import JsonOutput, TextOutput
 from llcuda_net.cli.tables import fields
 from llcuda_net.client.stream import Piece, Result
 from llcuda_net.storage.records import Logprobs
-from llcuda_net.storage.results.interface import Figures
+from llcuda_net.storage.results.interface import CertaintyStats
 from llcuda_net.util.terminal import is_terminal
 
 
@@ -40,7 +40,7 @@ class _Received:
             ]
         )
 
-    def figures(self) -> Figures | None:
+    def figures(self) -> CertaintyStats | None:
         """The figures; None where no log-probabilities came."""
         return certainty_stats([self.logprobs], compiled=False)[0] if self._some else None
 

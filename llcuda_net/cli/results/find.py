@@ -110,7 +110,7 @@ def search_results(arguments: argparse.Namespace, store: SqliteStore) -> int:
 
 
 def _warn_unindexed(store: SqliteStore) -> None:
-    if behind := store.search_index.behind():
+    if behind := store.search_index.lag():
         print(
             f"not found yet: {counted(behind, 'result')} that llcuda-server has still to index",
             file=sys.stderr,

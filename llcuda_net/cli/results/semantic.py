@@ -121,7 +121,7 @@ def _at_the_server(
 def _in_the_store(store: SqliteStore, folder: Path, text: str, k: int) -> tuple[list[Hit], int]:
     spaces = [space for space in store.analyses.spaces() if space.recipe == RECIPE]
     if not spaces:
-        return [], store.analyses.behind(0)
+        return [], store.analyses.lag(0)
     # The one that goes furthest, and of those the newest, whose model is here.
     spaces.sort(key=lambda space: (-space.seq, -space.id))
     with resources.as_file(resources.files("llcuda_net.data") / "demo.gguf") as demo:
@@ -152,7 +152,7 @@ def _in_the_store(store: SqliteStore, folder: Path, text: str, k: int) -> tuple[
         )
         for summary, beginning, score in found
     ]
-    return hits, store.analyses.behind(space.seq)
+    return hits, store.analyses.lag(space.seq)
 
 
 def _model_of(space: Space, folder: Path, demo: Path) -> Path | None:

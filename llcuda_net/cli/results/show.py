@@ -17,7 +17,7 @@ from llcuda_net.cli.results.find import whole_id
 from llcuda_net.cli.tables import fields, harmless, table
 from llcuda_net.cli.units import bytes_text, local
 from llcuda_net.storage.records import Result
-from llcuda_net.storage.results.interface import Figures
+from llcuda_net.storage.results.interface import CertaintyStats
 from llcuda_net.storage.results.sqlite import SqliteStore
 from llcuda_net.util.terminal import is_terminal
 
@@ -55,15 +55,15 @@ def show_results(arguments: argparse.Namespace, store: SqliteStore) -> int:
     return Exit.OK
 
 
-def _figures(found: Result, store: SqliteStore) -> Figures | None:
+def _figures(found: Result, store: SqliteStore) -> CertaintyStats | None:
     """How certain the model was: from the store, or else computed here."""
     if not found.log.logprobs:
         return None
-    stored = store.analyses.figures(found.id)
+    stored = store.analyses.certainty(found.id)
     return stored or certainty.certainty_stats([found.log.logprobs], compiled=False)[0]
 
 
-def _lines(found: Result, figures: Figures | None, *, tokens: bool) -> Iterator[str]:
+def _lines(found: Result, figures: CertaintyStats | None, *, tokens: bool) -> Iterator[str]:
     yield _head(f"result {found.id}")
     yield from fields(_about(found))
     if found.model:

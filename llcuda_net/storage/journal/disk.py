@@ -1,6 +1,6 @@
-"""The file operations that the journal is built on, so that tests can put a failing disk in place.
+"""The file operations of the journal, as an interface that tests replace by a failing disk.
 
-All names are absolute paths. Every method raises OSError as the system call does.
+All paths are absolute. Every method raises OSError as the system call does.
 """
 
 from __future__ import annotations
@@ -12,38 +12,38 @@ from typing import Protocol
 
 
 class Files(Protocol):
-    """What the journal needs of a disk."""
+    """The file operations that the journal needs."""
 
     def listdir(self, folder: Path) -> list[str]:
-        """Names in a folder, in no order."""
+        """The names in a folder, in no particular order."""
 
     def read(self, path: Path) -> bytes:
-        """All of a file."""
+        """The whole content of a file."""
 
     def create(self, path: Path) -> int:
-        """A descriptor of a new file, to be written."""
+        """Create a file: its descriptor, for writing."""
 
     def pwrite(self, descriptor: int, data: bytes | bytearray | memoryview, offset: int) -> int:
-        """Write, perhaps not all; returns how many bytes."""
+        """Write some or all of the data: the number of bytes written."""
 
     def fdatasync(self, descriptor: int) -> None:
-        """Force a file's data, and the length that goes with it, to the disk."""
+        """Force a file's data and length to the disk."""
 
     def truncate(self, descriptor: int, size: int) -> None:
-        """Cut a file."""
+        """Shorten a file to a size in bytes."""
 
     def close(self, descriptor: int) -> None:
-        """Let go of a descriptor."""
+        """Close a descriptor."""
 
     def unlink(self, path: Path) -> None:
         """Delete a file."""
 
     def fsync_dir(self, folder: Path) -> None:
-        """Force a folder's entries to the disk: which files there are."""
+        """Force a folder's entries to the disk."""
 
 
 class RealFiles:
-    """The operating system's."""
+    """The operating system's files."""
 
     def listdir(self, folder: Path) -> list[str]:
         """See Files."""
@@ -55,7 +55,7 @@ class RealFiles:
 
     def create(self, path: Path) -> int:
         """See Files."""
-        # Prompts are in it: nobody else's to read.
+        # It holds prompts: only the owner may read it.
         return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
 
     #: See Files. The system call itself: it is called once per batch of tokens.
@@ -89,8 +89,8 @@ class RealFiles:
 def sync(descriptor: int) -> None:
     """Force a file's data to the disk, as far as the system can.
 
-    On macOS fsync leaves data in the drive's own cache; F_FULLFSYNC does not, but not every file
-    system knows it.
+    On macOS fsync leaves data in the drive's own cache. F_FULLFSYNC does not, but some file systems
+    do not support it.
     """
     if hasattr(os, "fdatasync"):
         os.fdatasync(descriptor)

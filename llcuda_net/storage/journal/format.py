@@ -1,10 +1,10 @@
-"""Journal segments as bytes: a header, then records, each framed so that a torn one is noticed.
+"""The bytes of a journal segment: a header, then records in frames that reveal a torn record.
 
-A record is a little-endian u32 length, a u32 CRC-32 (zlib's), and a body that begins with its kind.
-The CRC starts from the header's own CRC plus the record's index in its segment: a record that is
-whole but in the wrong place, left there by an earlier writer, does not pass. A length of 0 never
-occurs, so a run of zeros (a block that the disk allocated and never wrote) ends the log. Where the
-first record does not pass, the segment ends: nothing after it is looked at.
+A frame is a little-endian u32 length, a u32 CRC-32 (zlib's), and a body that begins with its kind.
+The CRC starts from the header's CRC plus the record's index in the segment, so that an intact
+record in the wrong place, left there by an earlier writer, fails the check. A length of 0 never
+occurs, so a run of zeros (a block that the disk allocated and never wrote) ends the log. The
+segment ends at the first record that fails the check; the bytes after it are ignored.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from llcuda_net.errors import StorageError
 
 MAGIC = b"llcudaJ1"
-#: Longest body, in bytes: a request with a very long prompt. A larger length is damage.
+#: Longest body in bytes: a request with a very long prompt. A larger length means damage.
 MAX_BODY = 256 << 20
 
 _HEADER = struct.Struct("<8sQQI")
@@ -29,32 +29,32 @@ _MASK = 0xFFFFFFFF
 
 @dataclass(frozen=True)
 class Header:
-    """What a segment begins with.
+    """The header of a segment.
 
     Attributes:
-        segment: its number, growing by one a segment.
-        slot: the lowest slot that no generation had when it was begun.
+        segment: its number; each segment's is one higher than the last.
+        slot: the lowest slot that no generation had used when the segment began.
     """
 
     segment: int
     slot: int
 
     def encode(self) -> bytes:
-        """Its bytes."""
+        """The header's bytes."""
         packed = _HEADER.pack(MAGIC, self.segment, self.slot, 0)[:-4]
         return packed + struct.pack("<I", zlib.crc32(packed))
 
     @property
     def seed(self) -> int:
-        """What the CRC of the segment's first record starts from."""
+        """The start value of the first record's CRC."""
         return zlib.crc32(self.encode()[:-4])
 
     @classmethod
     def decode(cls, data: bytes) -> Header:
-        """The header that a segment begins with.
+        """The header at the beginning of a segment.
 
         Raises:
-            StorageError: it is torn, damaged, or of a version that we do not know.
+            StorageError: it is torn, damaged, or of an unknown version.
         """
         if len(data) < HEADER_SIZE:
             raise StorageError("the segment is shorter than its header", StorageError.DAMAGED)
@@ -71,12 +71,12 @@ class Header:
 
 
 def frame(body: bytes | memoryview, seed: int) -> bytes:
-    """The eight bytes that go before a record's body; `seed` is the header's plus its index."""
+    """The eight bytes before a record's body; `seed` is the header's plus the record's index."""
     return FRAME.pack(len(body), zlib.crc32(body, seed & _MASK))
 
 
 def bodies(data: bytes, seed: int) -> Iterator[tuple[int, memoryview]]:
-    """The end and the body of each record of a segment, up to damage."""
+    """The end offset and the body of each record of a segment, up to the first damage."""
     view = memoryview(data)
     at = HEADER_SIZE
     while at + FRAME_SIZE <= len(data):

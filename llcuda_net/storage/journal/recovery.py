@@ -1,9 +1,9 @@
-"""Reading a journal after its writer is gone: which generations are open, and their whole logs.
+"""Reads a journal after its writer ended: the open generations with their logs.
 
-Records are facts about a generation, and their order matters little: tokens carry their numbers, so
-what was copied forward, or written twice because a start was cut short, fits together. A log is
-taken up to the first number that is missing; an end, or a splice, beyond that is not believed. Of
-dispatches the one with the highest number counts.
+Records are facts about a generation, and their order hardly matters. Tokens carry their numbers, so
+that copies of a record (moved to a newer segment, or written twice by an interrupted start) fit
+together. A log ends before the first missing number; an end or a splice beyond that is ignored. The
+dispatch with the highest number counts.
 """
 
 from __future__ import annotations
@@ -31,21 +31,21 @@ from llcuda_net.storage.records import (
 )
 
 _SUFFIX = ".journal"
-#: Records of what happened to a generation between its beginning and its being forgotten.
+#: Records between the beginning of a generation and its removal from the journal.
 _Event = Appended | Spliced | Dispatched | Concluded | Ended
 
 
 @dataclass
 class OpenGeneration:
-    """A generation that the journal holds and whose result is not known to be in the store.
+    """A generation in the journal whose result may not be in the store yet.
 
     Attributes:
-        log: what it had emitted.
+        log: the tokens that the journal holds.
         splices: each continuation, in order.
-        dispatched: how an upstream was asked last, with the prompt that the last to know it knew.
-        concluded: what the upstream said of the end, where that was journalled.
-        ended: how it ended, where its end was journalled.
-        gap: whether tokens after `log` were found, but not those between: the disk lost them.
+        dispatched: the last dispatch, with the prompt of the last dispatch that has one.
+        concluded: the upstream's end, if the journal holds it.
+        ended: the generation's end, if the journal holds it.
+        gap: whether the disk lost tokens: later ones were found, but not those after `log`.
     """
 
     opened: Opened
@@ -58,25 +58,25 @@ class OpenGeneration:
 
     @property
     def id(self) -> str:
-        """The generation's."""
+        """The generation's id."""
         return self.opened.generation
 
     def result(self) -> Result:
-        """The result, of a generation that has ended."""
+        """The result of a generation that has ended."""
         assert self.ended is not None
         return Result.of(self.opened, self.log, self.ended, self.splices)
 
 
 @dataclass
 class Recovered:
-    """All that a journal folder says.
+    """The contents of a journal folder.
 
     Attributes:
         generations: the open ones, oldest first.
         segments: the files that were read, by number.
-        next_segment: a number that no file has had.
+        next_segment: a number that no segment has had.
         next_slot: a slot that no generation has had.
-        problems: what was damaged, one line each; a torn tail of the last file is none.
+        problems: one line per damage; a torn tail of the last segment is no damage.
     """
 
     generations: list[OpenGeneration] = field(default_factory=list)
@@ -87,7 +87,7 @@ class Recovered:
 
 
 def segment_path(folder: Path, number: int) -> Path:
-    """Where a segment is."""
+    """The file of a segment."""
     return folder / f"{number:010d}{_SUFFIX}"
 
 
@@ -95,7 +95,7 @@ def read(folder: Path, files: Files) -> Recovered:
     """Read every segment of a folder.
 
     Raises:
-        StorageError: a file cannot be read, or is of a version that we do not know.
+        StorageError: a file cannot be read, or is of an unknown version.
     """
     found = Recovered()
     collected = _Collected()
@@ -124,7 +124,7 @@ def _read_segment(
     except StorageError as error:
         if error.code != StorageError.DAMAGED:
             raise
-        if not last:  # of the last one it means that the power went while it was begun
+        if not last:  # in the last one, the power failed while it was started
             found.problems.append(f"{path.name}: {error}")
         return
     found.next_slot = max(found.next_slot, header.slot)
@@ -139,7 +139,7 @@ def _read_segment(
 
 
 class _Collected:
-    """Records by generation, in whatever order they came."""
+    """Collects records by generation, in any order."""
 
     def __init__(self) -> None:
         self.highest = 0
@@ -159,7 +159,7 @@ class _Collected:
             self._rest[slot].append(record)
 
     def generations(self) -> list[OpenGeneration]:
-        """The open ones, oldest first. One that a start restated has several slots."""
+        """The open ones, oldest first. A generation that a start rewrote has several slots."""
         slots: defaultdict[str, list[int]] = defaultdict(list)
         for slot, opened in self._opened.items():
             slots[opened.generation].append(slot)
@@ -199,7 +199,7 @@ def _assemble(opened: Opened, records: list[_Event]) -> OpenGeneration:
         for record in records
         if isinstance(record, Spliced)
     }
-    # Epochs grow with time, so this is the order in which they came.
+    # Epochs grow with time, so this is the order of the runs.
     out.splices = sorted(
         (splice for splice in splices if splice.position <= count),
         key=lambda splice: (splice.position, splice.epoch),

@@ -1,4 +1,4 @@
-"""The journal's files: beginning one, writing open generations anew, picking out live records."""
+"""The segments of a journal: start one, rewrite open generations into one, find live records."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from llcuda_net.storage.journal.disk import Files
 from llcuda_net.storage.journal.recovery import OpenGeneration, Recovered, segment_path
 from llcuda_net.storage.records import Appended, Record, Spliced, decode, encode
 
-#: Log entries in one record of a generation that is written anew.
+#: Log entries per record when a generation is rewritten.
 _CHUNK = 4096
 
 
 @dataclass(slots=True)
 class Segment:
-    """A file that is being written.
+    """A segment that is being written.
 
     Attributes:
-        seed: what the next record's CRC starts from.
+        seed: the start value of the next record's CRC.
         size: bytes of the file that hold whole records.
     """
 
@@ -40,10 +40,10 @@ class Place(Protocol):
 
 
 def start_segment(folder: Path, files: Files, header: framing.Header, body: bytes) -> Segment:
-    """Begin a file with a header and framed records, both on the disk when this returns.
+    """Start a segment with a header and framed records, all on the disk when this returns.
 
     Raises:
-        OSError: it could not be; no file is left then.
+        OSError: the file system failed; no file is left then.
     """
     path = segment_path(folder, header.segment)
     data = header.encode() + body
@@ -69,7 +69,7 @@ def restate(
     next_slot: int,
     pairs: Sequence[tuple[OpenGeneration, Place]],
 ) -> Segment:
-    """Begin a file that holds these generations, each in its new slot.
+    """Start a segment that holds these generations, each in its new slot.
 
     Raises:
         OSError: as `start_segment`.
@@ -109,7 +109,7 @@ def _restated(generation: OpenGeneration, slot: int) -> list[Record]:
 
 
 def live_bodies(path: Path, files: Files, slots: set[int]) -> list[tuple[int, bytes]]:
-    """Slot and body of each record in a file that belongs to one of these slots.
+    """Slot and body of each record of a segment that belongs to one of these slots.
 
     Raises:
         OSError: the file cannot be read.

@@ -1,4 +1,4 @@
-"""The store of finished generations, in SQLite.
+"""The store of finished generations: an interface, and its implementation in SQLite.
 
-It imports `errors` and `storage.records`.
+It may import `errors` and `storage.records`.
 """

@@ -1,8 +1,8 @@
-"""What was computed of finished results: figures of certainty, and embeddings in their spaces.
+"""Analyses of finished results: statistics of certainty, and embeddings in their spaces.
 
-It lies in derived.db: all of it can be computed again from the results, and goes with them when
-they are pruned. Each cursor moves in the transaction that adds what it stands for, so that work is
-neither lost nor done twice, wherever it was cut off.
+They live in the search index's file: they can be computed again from the results, and pruning a
+result deletes them. Each cursor moves in the transaction that adds the work it counts, so that an
+interruption neither loses work nor repeats it.
 """
 
 from __future__ import annotations
@@ -17,54 +17,57 @@ import msgspec
 
 from llcuda_net.errors import StorageError
 from llcuda_net.storage.records import Logprobs, encode
-from llcuda_net.storage.results.codec import Codec, Fetch, beginning, question
+from llcuda_net.storage.results.codec import Codec, FetchBody, beginning, question
 from llcuda_net.storage.results.connection import errors, rows, transaction
 from llcuda_net.storage.results.interface import (
+    CertaintyStats,
     Compute,
     Document,
     Embedding,
-    Figures,
     Space,
     Summary,
 )
 from llcuda_net.storage.results.queries import SUMMARY
 from llcuda_net.storage.results.search_index import SearchIndex
 
-#: Results looked at in one step, and seconds that reading their log-probabilities may take.
+#: Results read in one step, and seconds that reading their log-probabilities may take.
 _STEP_RESULTS, _STEP = 256, 0.02
-#: Embeddings read by one statement: between statements nothing is held.
+#: Embeddings read by one statement; no lock is held between statements.
 _PAGE = 4096
 _model = msgspec.msgpack.Decoder(dict[str, Any])
 
 
 class SqliteAnalyses:
-    """Analyses beside a SqliteStore; see store.Analyses for the methods.
+    """Analyses beside a SqliteStore; see interface.Analyses for the methods.
 
-    Reading works where nothing may be written, and finds nothing where nothing was analysed.
+    Reading works on a read-only store, and finds nothing where nothing was analysed.
     """
 
     def __init__(
-        self, search_index: SearchIndex, results: apsw.Connection, codec: Codec, fetch: Fetch
+        self, search_index: SearchIndex, results: apsw.Connection, codec: Codec, fetch: FetchBody
     ) -> None:
-        self._derived = search_index
+        self._index = search_index
         self._results = results
         self._codec = codec
         self._fetch = fetch
         self._there = False
 
+    def __repr__(self) -> str:
+        return f"<SqliteAnalyses in {self._index!r}>"
+
     def _readable(self) -> bool:
-        """Whether there is something to read; an earlier version's file has nothing of it."""
-        if not self._there and self._derived.attach():
+        """Whether the tables exist; the file of an earlier version has none."""
+        if not self._there and self._index.attach():
             sql = "SELECT 1 FROM derived.sqlite_schema WHERE name = 'embeddings'"
             self._there = self._results.execute(sql).get is not None
         return self._there
 
     # -- certainty ----------------------------------------------------------------------------
 
-    def figure(self, compute: Compute) -> bool:
+    def compute_certainty(self, compute: Compute) -> bool:
         """See Analyses."""
         with errors("results cannot be analysed"):
-            db = self._derived.open()
+            db = self._index.open()
             started = time.perf_counter()
             cursor = db.execute("SELECT figured FROM cursor").get
             found: list[tuple[int, Logprobs]] = []
@@ -79,14 +82,14 @@ class SqliteAnalyses:
                     break
                 last = seq
                 if column is not None:
-                    # `verify` names what is damaged; here it must not keep others from being done.
+                    # `verify` reports damage; it must not stop the analysis of other results.
                     with contextlib.suppress(StorageError):
                         found.append((seq, self._codec.unpack_logprobs(column, self._fetch)))
             if last == cursor:
                 return False
-            figures = compute([logprobs for _, logprobs in found]) if found else []
+            computed = compute([logprobs for _, logprobs in found]) if found else []
             with transaction(db):
-                for (seq, _), one in zip(found, figures, strict=True):
+                for (seq, _), one in zip(found, computed, strict=True):
                     db.execute(
                         "INSERT OR REPLACE INTO figures VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
                         (
@@ -99,11 +102,11 @@ class SqliteAnalyses:
                             one.span_surprisal,
                         ),
                     )
-                # Somebody else may have done the same meanwhile.
+                # Another process may have done the same meanwhile.
                 db.execute("UPDATE cursor SET figured = max(figured, ?)", (last,))
-            return more or self.behind(last) > 0
+            return more or self.lag(last) > 0
 
-    def figures(self, result: str) -> Figures | None:
+    def certainty(self, result: str) -> CertaintyStats | None:
         """See Analyses."""
         with errors("a result's analysis cannot be read"):
             if not self._readable():
@@ -116,10 +119,10 @@ class SqliteAnalyses:
             ).get
             if row is None:
                 return None
-            tokens, surprisal, perplexity, entropy, first, behind, worst = row
-            return Figures(tokens, surprisal, perplexity, entropy, (first, behind), worst)
+            tokens, surprisal, perplexity, entropy, first, end, worst = row
+            return CertaintyStats(tokens, surprisal, perplexity, entropy, (first, end), worst)
 
-    def figured(self) -> int:
+    def certainty_seq(self) -> int:
         """See Analyses."""
         with errors("the analysis cannot be read"):
             if not self._readable():
@@ -142,7 +145,7 @@ class SqliteAnalyses:
     def open_space(self, model: dict[str, Any], dim: int, recipe: int, seq: int = 0) -> Space:
         """See Analyses."""
         with errors("embeddings cannot be stored"):
-            db = self._derived.open()
+            db = self._index.open()
             with transaction(db):
                 db.execute(
                     "INSERT INTO spaces (model, dim, recipe, seq) VALUES (?, ?, ?, ?)",
@@ -151,10 +154,10 @@ class SqliteAnalyses:
                 number = db.last_insert_rowid()
             return Space(number, model, dim, recipe, seq)
 
-    def know(self, space: Space, model: dict[str, Any]) -> None:
+    def update_model(self, space: Space, model: dict[str, Any]) -> None:
         """See Analyses."""
         with errors("embeddings cannot be stored"):
-            db = self._derived.open()
+            db = self._index.open()
             with transaction(db):
                 db.execute("UPDATE spaces SET model = ? WHERE id = ?", (encode(model), space.id))
 
@@ -171,12 +174,12 @@ class SqliteAnalyses:
             ]
 
     def _document(self, seq: int, owner: str, request: bytes | int, log: bytes | int) -> Document:
-        asked = answer = ""
-        # As above: what is damaged has no text.
+        prompt = answer = ""
+        # As above: a damaged result has no text.
         with contextlib.suppress(StorageError):
-            asked = question(self._codec.unpack_request(request, self._fetch))
+            prompt = question(self._codec.unpack_request(request, self._fetch))
             answer = "".join(self._codec.unpack_log(log, None, self._fetch).pieces)
-        return Document(seq, owner, asked, answer)
+        return Document(seq, owner, prompt, answer)
 
     def _pieces(self, log: bytes | int) -> list[str]:
         with contextlib.suppress(StorageError):
@@ -186,7 +189,7 @@ class SqliteAnalyses:
     def embed(self, space: int, upto: int, rows: Sequence[tuple[int, float, bytes]]) -> None:
         """See Analyses."""
         with errors("embeddings cannot be stored"):
-            db = self._derived.open()
+            db = self._index.open()
             with transaction(db):
                 for seq, scale, codes in rows:
                     db.execute(
@@ -243,7 +246,7 @@ class SqliteAnalyses:
                     out[seq] = Summary(*row[:10]), beginning(self._pieces(row[10]))
         return out
 
-    def behind(self, seq: int, owner: str | None = None) -> int:
+    def lag(self, seq: int, owner: str | None = None) -> int:
         """See Analyses."""
         with errors("results cannot be read"):
             sql = "SELECT count(*) FROM results WHERE seq > ?1 AND (?2 IS NULL OR owner = ?2)"

@@ -1,8 +1,9 @@
-"""How a result's parts become columns: small ones as they are, large ones as bodies, each once.
+"""Packs the parts of a result into columns: small ones inline, large ones as shared bodies.
 
-A content is bytes that begin with a tag: 0 for what follows as it is, 1 for a zstd frame. A request
-is stored as a skeleton, in which every long prompt or message is replaced by the body that it is:
-each turn of a conversation repeats all earlier ones.
+A content is a tag byte and data: tag 0 for plain bytes, 1 for a zstd frame. A body is a large
+content that is stored once, however many results hold it. A request is stored as a skeleton in
+which references to bodies replace long prompts and messages, because each turn of a conversation
+repeats all earlier ones.
 """
 
 from __future__ import annotations
@@ -27,25 +28,25 @@ from llcuda_net.storage.records import (
     encode,
 )
 
-#: Bytes from which a content is compressed, and from which it becomes a body.
+#: Sizes in bytes from which a content is compressed, and from which it becomes a body.
 COMPRESS, BODY = 512, 1024
-#: More than any content has; a larger size is damage.
+#: No content is larger than this; a larger size means damage.
 _MAX_CONTENT = 1 << 30
 _LEVEL = 3
-#: The msgpack extension that stands for a body in a skeleton.
+#: The msgpack extension type of a reference to a body.
 _REFERENCE = 1
-#: Characters of a preview, and of the beginning of a text.
+#: Characters of a preview and of the beginning of a text.
 _PREVIEW, _BEGINNING = 120, 200
 
 _T = TypeVar("_T")
-#: Stores a body's raw bytes, and gives its number.
-Keep = Callable[[bytes], int]
-#: Gives a body's raw bytes.
-Fetch = Callable[[int], bytes]
+#: Stores the raw bytes of a body and returns its number.
+StoreBody = Callable[[bytes], int]
+#: Returns the raw bytes of a body.
+FetchBody = Callable[[int], bytes]
 
 
 class Meta(msgspec.Struct, array_like=True):
-    """What of a result is only shown: no query asks for it."""
+    """The fields of a result that no query uses."""
 
     reason: str
     stop: str | None
@@ -61,7 +62,7 @@ class Meta(msgspec.Struct, array_like=True):
 
     @classmethod
     def of(cls, result: Result) -> Meta:
-        """A result's."""
+        """The fields of a result."""
         return cls(*(getattr(result, name) for name in cls.__struct_fields__))
 
 
@@ -72,14 +73,14 @@ _any = msgspec.msgpack.Decoder()
 
 
 class Codec:
-    """Packs and unpacks contents; for one thread at a time."""
+    """Packs and unpacks contents; used by one thread at a time."""
 
     def __init__(self) -> None:
         self._compress = zstandard.ZstdCompressor(level=_LEVEL).compress
         self._decompress = zstandard.ZstdDecompressor().decompress
 
     def pack(self, raw: bytes) -> bytes:
-        """A content of these bytes."""
+        """The content that holds these bytes."""
         if len(raw) >= COMPRESS:
             compressed = self._compress(raw)
             if len(compressed) < len(raw):
@@ -103,30 +104,30 @@ class Codec:
 
     # -- writing ------------------------------------------------------------------------------
 
-    def column(self, raw: bytes, keep: Keep) -> bytes | int:
-        """What a column holds of these bytes."""
-        return keep(raw) if len(raw) >= BODY else self.pack(raw)
+    def column(self, raw: bytes, store_body: StoreBody) -> bytes | int:
+        """The column for these bytes: a content, or the number of a body."""
+        return store_body(raw) if len(raw) >= BODY else self.pack(raw)
 
-    def pack_request(self, request: dict[str, Any], keep: Keep) -> bytes | int:
-        """What the column holds of a request."""
+    def pack_request(self, request: dict[str, Any], store_body: StoreBody) -> bytes | int:
+        """The column for a request."""
         out = dict(request)
         for key in ("prompt", "messages"):
             if key in out:
-                out[key] = _replace_long(out[key], keep)
-        return self.column(encode(out), keep)
+                out[key] = _replace_long(out[key], store_body)
+        return self.column(encode(out), store_body)
 
-    def pack_log(self, log: TokenLog, keep: Keep) -> bytes | int:
-        """What the column holds of a log, log-probabilities apart."""
-        return self.column(encode((log.pieces, log.ids)), keep)
+    def pack_log(self, log: TokenLog, store_body: StoreBody) -> bytes | int:
+        """The column for a log without its log-probabilities."""
+        return self.column(encode((log.pieces, log.ids)), store_body)
 
     # -- reading ------------------------------------------------------------------------------
 
-    def raw(self, column: bytes | int, fetch: Fetch) -> bytes:
-        """The bytes that a column stands for."""
+    def raw(self, column: bytes | int, fetch: FetchBody) -> bytes:
+        """The bytes of a column."""
         return fetch(column) if isinstance(column, int) else self.unpack(column)
 
-    def unpack_request(self, column: bytes | int, fetch: Fetch) -> dict[str, Any]:
-        """A request; raises StorageError where it is damaged, as all that follow."""
+    def unpack_request(self, column: bytes | int, fetch: FetchBody) -> dict[str, Any]:
+        """The request of a column; like the methods below, raises StorageError on damage."""
         found = _decoded(_any.decode, self.raw(column, fetch))
         if not isinstance(found, dict):
             raise StorageError("a request is no map", StorageError.DAMAGED)
@@ -136,21 +137,21 @@ class Codec:
         return found
 
     def unpack_log(
-        self, column: bytes | int, logprobs: bytes | int | None, fetch: Fetch
+        self, column: bytes | int, logprobs: bytes | int | None, fetch: FetchBody
     ) -> TokenLog:
-        """A log with its log-probabilities."""
+        """The log of two columns, with its log-probabilities."""
         pieces, ids = _decoded(_log.decode, self.raw(column, fetch))
         found = None
         if logprobs is not None:
             found = self.unpack_logprobs(logprobs, fetch)
         return TokenLog(pieces, ids, found)
 
-    def unpack_logprobs(self, column: bytes | int, fetch: Fetch) -> Logprobs:
-        """The log-probabilities of a log, alone."""
+    def unpack_logprobs(self, column: bytes | int, fetch: FetchBody) -> Logprobs:
+        """The log-probabilities alone."""
         return _decoded(_logprobs.decode, self.raw(column, fetch))
 
-    def references(self, request: bytes | int, fetch: Fetch) -> list[int]:
-        """The bodies that a request's column needs: itself, and those within the skeleton."""
+    def references(self, request: bytes | int, fetch: FetchBody) -> list[int]:
+        """The bodies of a request's column: the skeleton itself, and those it refers to."""
         out = [request] if isinstance(request, int) else []
         found = _decoded(_any.decode, self.raw(request, fetch))
         if isinstance(found, dict):
@@ -169,12 +170,12 @@ def unpack_meta(data: bytes) -> Meta:
 
 
 def digest(raw: bytes) -> bytes:
-    """The hash that a body is known by."""
+    """The hash that identifies a body."""
     return blake2b(raw, digest_size=HASH_SIZE).digest()
 
 
 def prompt_text(request: dict[str, Any]) -> str:
-    """All text of a prompt or of messages."""
+    """The text of a prompt, or of all messages."""
     prompt = request.get("prompt")
     if isinstance(prompt, str):
         return prompt
@@ -186,7 +187,7 @@ def prompt_text(request: dict[str, Any]) -> str:
 
 
 def question(request: dict[str, Any]) -> str:
-    """What is asked: the prompt, or the last message; empty where that is no text."""
+    """The prompt or the last message; empty if that is not text."""
     messages = request.get("messages")
     if isinstance(messages, list) and messages and isinstance(messages[-1], dict):
         return text if isinstance(text := messages[-1].get("content"), str) else ""
@@ -221,18 +222,18 @@ def _on_one_line(text: str, longest: int) -> str:
     return " ".join(text[: 4 * longest].split())[:longest]
 
 
-def _replace_long(value: Any, keep: Keep) -> Any:
+def _replace_long(value: Any, store_body: StoreBody) -> Any:
     if isinstance(value, str):
         if len(value) * 4 >= BODY and len(raw := value.encode()) >= BODY:
-            return msgspec.msgpack.Ext(_REFERENCE, keep(raw).to_bytes(8, "big"))
+            return msgspec.msgpack.Ext(_REFERENCE, store_body(raw).to_bytes(8, "big"))
     elif isinstance(value, dict):
-        return {key: _replace_long(inner, keep) for key, inner in value.items()}
+        return {key: _replace_long(inner, store_body) for key, inner in value.items()}
     elif isinstance(value, list) and not (value and isinstance(value[0], int)):
-        return [_replace_long(inner, keep) for inner in value]
+        return [_replace_long(inner, store_body) for inner in value]
     return value
 
 
-def _put_back(value: Any, fetch: Fetch) -> Any:
+def _put_back(value: Any, fetch: FetchBody) -> Any:
     if isinstance(value, msgspec.msgpack.Ext):
         try:
             return fetch(int.from_bytes(value.data, "big")).decode()

@@ -1,7 +1,7 @@
-"""SQLite connections as this store wants them, and its errors as ours.
+"""SQLite connections with this store's settings, and SQLite's errors as StorageError.
 
-A transaction that returns from COMMIT is on the disk: WAL with synchronous=FULL. Checkpoints are
-not SQLite's automatic ones, which would make one commit in a thousand wait for them.
+A transaction is on the disk when COMMIT returns: WAL with synchronous=FULL. The store runs the
+checkpoints itself, because one commit in a thousand would wait for SQLite's automatic ones.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from llcuda_net.errors import StorageError
 
 #: Seconds to wait for another connection's transaction.
 BUSY = 10.0
-#: Seconds between looks whether it is over. SQLite's own pauses grow to 0.1 s.
+#: Seconds between attempts. SQLite's own pauses grow to 0.1 s.
 _LOOK = 0.0005
 _CACHE_KIB = 32 << 10
 
@@ -34,10 +34,11 @@ def connect(
     """A connection to a database file.
 
     Args:
-        create: make the file where there is none.
-        write: may change anything; without it, the connection refuses to.
+        create: make the file if it does not exist.
+        write: allow changes; without it, the connection refuses them.
         durable: each commit waits for the disk.
-        vfs: of a simulated disk, in tests. It has no shared memory, so nobody else may connect.
+        vfs: SQLite's name of a simulated disk, in tests. It has no shared memory, so that only one
+            connection may use it.
     """
     flags = apsw.SQLITE_OPEN_READWRITE | (apsw.SQLITE_OPEN_CREATE if create else 0)
     connection = apsw.Connection(str(path), flags=flags, vfs=vfs)
@@ -71,7 +72,7 @@ def rows(db: apsw.Connection, sql: str, values: Sequence[Any] = ()) -> list[tupl
 
 @contextlib.contextmanager
 def transaction(connection: apsw.Connection) -> Iterator[None]:
-    """All of the block, or nothing of it; takes the write lock at once."""
+    """A transaction around the block; takes the write lock at once."""
     connection.execute("BEGIN IMMEDIATE")
     try:
         yield
@@ -84,7 +85,7 @@ def transaction(connection: apsw.Connection) -> Iterator[None]:
 
 @contextlib.contextmanager
 def errors(what: str) -> Iterator[None]:
-    """Turn SQLite's errors into StorageError, whose message begins with `what`."""
+    """Raise SQLite's errors as StorageError, with a message that begins with `what`."""
     try:
         yield
     except apsw.Error as error:
@@ -92,7 +93,7 @@ def errors(what: str) -> Iterator[None]:
 
 
 def as_storage_error(error: apsw.Error, what: str) -> StorageError:
-    """Our error for one of SQLite's."""
+    """The StorageError for one of SQLite's errors."""
     extended = getattr(error, "extendedresult", 0)
     if isinstance(error, apsw.FullError) or extended == apsw.SQLITE_IOERR_SHMSIZE:
         return StorageError(

@@ -1,8 +1,8 @@
-"""Where results live: what any store can do. `sqlite.SqliteStore` is one.
+"""The interface of a result store, and the types that it takes and returns.
 
-Every method blocks, and is to be called from a thread; one store object serves one thread at a
-time. An `owner` of None means everybody's results; of "" those that are nobody's. Times are
-wall-clock nanoseconds. Every method may raise StorageError.
+`sqlite.SqliteStore` implements it. Every method blocks: call it from a thread, and use one store
+object in one thread at a time. An `owner` of None selects everybody's results, an `owner` of ""
+those without an owner. Times are wall-clock nanoseconds. Every method may raise StorageError.
 """
 
 from __future__ import annotations
@@ -19,17 +19,17 @@ HIGHLIGHT = ("\x02", "\x03")
 
 @dataclass(frozen=True, kw_only=True)
 class Query:
-    """Which results; every condition that is set must hold.
+    """Selects results; every condition that is set must hold.
 
     Attributes:
-        id: this one.
+        id: the result's id.
         model: the model's name.
         since: created then or later.
         until: created before then.
-        states: any of these; empty: all.
+        states: any of these; empty: every state.
         owner: see the module.
-        limit: at most so many; None: all.
-        after: go on behind this result of the same query, in its order.
+        limit: at most this many; None: all.
+        after: continue after the result with this id, in the order of the query.
     """
 
     id: str | None = None
@@ -49,7 +49,7 @@ class Summary:
     Attributes:
         tokens: completion tokens.
         preview: the beginning of the prompt, or of the last message.
-        size: bytes it takes in the store, counted as if it shared nothing.
+        size: bytes that it takes in the store, as if it shared no content with others.
     """
 
     id: str
@@ -70,8 +70,8 @@ class Hit:
 
     Attributes:
         score: larger is better.
-        prompt: where the prompt has the words, an excerpt with HIGHLIGHT around them.
-        text: the same of what was generated.
+        prompt: an excerpt of the prompt with HIGHLIGHT around the words; empty without a match.
+        text: the same of the generated text.
     """
 
     summary: Summary
@@ -81,15 +81,15 @@ class Hit:
 
 
 @dataclass(frozen=True)
-class Figures:
-    """How sure the model was of a result; in nats. None: not a finite number.
+class CertaintyStats:
+    """How certain the model was of a result, in nats. None: not a finite number.
 
     Attributes:
-        tokens: how many had a log-probability.
-        mean_surprisal: mean of -log p of the tokens that were taken.
+        tokens: tokens with a log-probability.
+        mean_surprisal: mean of -log p of the sampled tokens.
         perplexity: exp(mean_surprisal).
-        mean_entropy: of the distributions they were taken from, as far as they are known.
-        least_certain: the run of tokens with the greatest mean surprisal: first, and behind last.
+        mean_entropy: of the distributions that they were sampled from, as far as known.
+        least_certain: the run of tokens with the greatest mean surprisal, as a half-open range.
         span_surprisal: that mean.
     """
 
@@ -107,8 +107,8 @@ class Space:
 
     Attributes:
         model: the model's fingerprint.
-        recipe: which texts are embedded, and how they are put together.
-        seq: results up to this number are in it.
+        recipe: which texts are embedded, and how they are combined.
+        seq: the space holds the results up to this number.
     """
 
     id: int
@@ -120,7 +120,7 @@ class Space:
 
 @dataclass(frozen=True)
 class Document:
-    """The texts of a result: what was asked, and what was generated; and whose it is."""
+    """The texts of a result: the question and the generated answer; and the result's owner."""
 
     seq: int
     owner: str
@@ -130,7 +130,12 @@ class Document:
 
 @dataclass(frozen=True)
 class Embedding:
-    """A result's embedding: int8 codes, times `scale` of length 1; `id` grows as they are added."""
+    """A result's embedding.
+
+    Attributes:
+        id: grows with every embedding that is added.
+        codes: one int8 per dimension; multiplied by `scale` they are a vector of length 1.
+    """
 
     id: int
     seq: int
@@ -141,7 +146,7 @@ class Embedding:
 
 @dataclass(frozen=True)
 class Problem:
-    """Something that is not what was stored; `id` is a result's, or empty."""
+    """Something that differs from what was stored; `id` is a result's, or empty."""
 
     id: str
     message: str
@@ -149,11 +154,11 @@ class Problem:
 
 @dataclass(frozen=True, kw_only=True)
 class Retention:
-    """What to delete: what is older, and then the oldest until the rest fits.
+    """What to delete: results of a certain age, and then the oldest until the rest fits.
 
     Attributes:
-        before: delete what was created before then.
-        max_bytes: keep at most so many.
+        before: delete results created before this time.
+        max_bytes: keep at most this many bytes.
         owner: see the module.
     """
 
@@ -164,7 +169,7 @@ class Retention:
 
 @dataclass(frozen=True)
 class Plan:
-    """What a prune would delete: results, their bytes, and the newest one's time of creation."""
+    """What a prune would delete: results, their bytes, and when the newest one was created."""
 
     results: int = 0
     bytes: int = 0
@@ -173,7 +178,7 @@ class Plan:
 
 @dataclass(frozen=True)
 class Step:
-    """What one step of a prune deleted, and for how many seconds it kept others from writing."""
+    """What one step of a prune deleted, and how many seconds it blocked other writers."""
 
     results: int
     bytes: int
@@ -182,12 +187,12 @@ class Step:
 
 @dataclass
 class Stats:
-    """Figures of what is stored.
+    """Statistics of a store.
 
     Attributes:
-        bytes: the store's files together.
-        tokens: of all days, as `prompt_tokens`.
-        days: of every day, model and state, results and tokens ever stored, pruned ones included.
+        bytes: size of the store's files together.
+        tokens: generated tokens of all days; `prompt_tokens` likewise.
+        days: results and tokens ever stored per day, model and state, pruned ones included.
         unindexed: results that search does not find yet.
     """
 
@@ -205,7 +210,7 @@ class Stats:
 
 @dataclass(frozen=True)
 class DayStats:
-    """One day (UTC, as 2026-01-31), model and state."""
+    """Statistics of one day (UTC, as 2026-01-31), model and state."""
 
     day: str
     model: str
@@ -215,51 +220,51 @@ class DayStats:
     prompt_tokens: int
 
 
-#: Figures of log-probabilities, for each of several results.
-Compute = Callable[[list[Logprobs]], list[Figures]]
+#: Statistics of log-probabilities, for each of several results.
+Compute = Callable[[list[Logprobs]], list[CertaintyStats]]
 
 
 class Analyses(Protocol):
-    """What was computed of finished results, in the order in which they were stored.
+    """What is computed from finished results, in the order in which they were stored.
 
-    A result's number, `seq`, is never used again. What is pruned takes its analysis with it.
+    A result's number, `seq`, is never reused. Pruning a result deletes its analysis.
     """
 
-    def figure(self, compute: Compute) -> bool:
-        """Compute the figures of a few results that have none; whether there may be more."""
+    def compute_certainty(self, compute: Compute) -> bool:
+        """Compute the statistics of a few results without any; whether there may be more."""
 
-    def figures(self, result: str) -> Figures | None:
-        """A result's figures, by its id; None: it has no log-probabilities, or not yet."""
+    def certainty(self, result: str) -> CertaintyStats | None:
+        """A result's statistics, by its id; None: not computed, or it has no log-probabilities."""
 
     def spaces(self) -> list[Space]:
         """All spaces, newest first."""
 
     def open_space(self, model: dict[str, Any], dim: int, recipe: int, seq: int = 0) -> Space:
-        """A new, empty space."""
+        """Add an empty space."""
 
-    def know(self, space: Space, model: dict[str, Any]) -> None:
-        """Keep the fingerprint of a space's model, of which more is known by now."""
+    def update_model(self, space: Space, model: dict[str, Any]) -> None:
+        """Replace the fingerprint of a space's model by a more complete one."""
 
     def unembedded(self, after: int, limit: int) -> list[Document]:
-        """The first results behind this number."""
+        """The first results after this number."""
 
     def embed(self, space: int, upto: int, rows: Sequence[tuple[int, float, bytes]]) -> None:
-        """Add embeddings (seq, scale, codes); the space goes up to `upto` then, all or nothing."""
+        """Add embeddings (seq, scale, codes) and move the space to `upto`, in one transaction."""
 
     def embeddings(self, space: int) -> Iterator[list[Embedding]]:
-        """All embeddings of a space whose results are there, in the order they were added."""
+        """All embeddings of a space whose results exist, in the order they were added."""
 
     def count(self, space: int) -> int:
         """How many embeddings a space has."""
 
     def summaries(self, seqs: Collection[int]) -> dict[int, tuple[Summary, str]]:
-        """Results by their numbers, each with the beginning of its text; those that are there."""
+        """Existing results by their numbers, each with the beginning of its text."""
 
-    def behind(self, seq: int, owner: str | None = None) -> int:
-        """How many results of an owner lie behind this number."""
+    def lag(self, seq: int, owner: str | None = None) -> int:
+        """How many results of an owner come after this number."""
 
-    def figured(self) -> int:
-        """The number up to which there are figures."""
+    def certainty_seq(self) -> int:
+        """The number up to which certainty is computed."""
 
 
 class Store(Protocol):
@@ -267,16 +272,19 @@ class Store(Protocol):
 
     @property
     def analyses(self) -> Analyses:
-        """What was computed of them."""
+        """What was computed from them."""
 
     def put(self, results: Sequence[Result]) -> None:
-        """Store results, all or none; on the disk when it returns. One already there is left."""
+        """Store results, all or none; they are on the disk when it returns.
+
+        A result whose id is already stored is left as it is.
+        """
 
     def missing(self, ids: Collection[str]) -> set[str]:
-        """Of these ids, those of no stored result."""
+        """The ids among these that no stored result has."""
 
     def get(self, result: str, owner: str | None = None) -> Result | None:
-        """A result whole, by its id."""
+        """A whole result, by its id."""
 
     def find_by_key(self, key: str, owner: str) -> Result | None:
         """The newest result with an idempotency key of this owner."""
@@ -284,7 +292,7 @@ class Store(Protocol):
     def find_cached(
         self, model: dict[str, object], request_hash: bytes, owner: str | None = None
     ) -> Result | None:
-        """The newest result that answers this request to the model with this very fingerprint."""
+        """The newest cacheable result of this request to a model with exactly this fingerprint."""
 
     def find(self, query: Query) -> list[Summary]:
         """Results, newest first."""
@@ -295,33 +303,33 @@ class Store(Protocol):
     def search(self, words: str, query: Query) -> list[Hit]:
         """Results with all these words in the prompt or the text, best first.
 
-        A "quoted phrase" is found as a whole, word* finds what begins with it, and OR between
-        words finds either; nothing else has a meaning of its own. `query.after` is not used.
+        A "quoted phrase" matches as a whole, word* matches a prefix, and OR between words matches
+        either; nothing else is special. `query.after` is ignored.
         """
 
     def export(self, query: Query) -> Iterator[Result]:
-        """Results whole, oldest first; never holds up a writer."""
+        """Whole results, oldest first; never blocks a writer."""
 
     def verify(self) -> Iterator[Problem | None]:
-        """Compute every content hash again: a problem, or None for what is well."""
+        """Recompute every content hash: yields a problem, or None for a content that is intact."""
 
     def plan(self, retention: Retention) -> Plan:
         """What `prune` would delete now."""
 
     def prune(self, retention: Retention) -> Iterator[Step]:
-        """Delete, a step each time the iterator is advanced, each a short transaction."""
+        """Delete, one short transaction each time the iterator is advanced."""
 
     def stats(self, owner: str | None = None) -> Stats:
-        """Figures."""
+        """Statistics of the stored results."""
 
-    def settle(self) -> None:
-        """Do what `put` left for after the acknowledgement; called by the same thread."""
+    def checkpoint(self) -> None:
+        """Do the work that `put` leaves for after the acknowledgement, in the same thread."""
 
-    def derive(self) -> bool:
-        """Bring search and days a few milliseconds further; whether there is more to do.
+    def update_index(self) -> bool:
+        """Update search and statistics for some milliseconds; whether there is more to do.
 
         May run beside `put` in another thread, on another store object of the same data.
         """
 
     def close(self) -> None:
-        """Let go of everything; a second time does nothing."""
+        """Release everything; idempotent."""

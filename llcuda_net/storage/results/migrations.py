@@ -1,8 +1,8 @@
 """The SQLite schema, as numbered migrations.
 
 A migration and its record are one transaction. A migration that was released is never edited: a
-change of the schema is one more at the end. tests/llcuda_net/storage/test_migrations.py runs them
-from each earlier version.
+change of the schema is one more at the end. tests/llcuda_net/storage/results/test_sqlite.py runs
+them from each earlier version.
 """
 
 from __future__ import annotations
@@ -150,7 +150,7 @@ def version(connection: apsw.Connection) -> int:
     """The number of the last migration; 0 for a new file.
 
     Raises:
-        StorageError: the file holds something that is not ours.
+        StorageError: the file is another program's database.
     """
     names = {row[0] for row in connection.execute("SELECT name FROM sqlite_schema")}
     if not names:
@@ -167,7 +167,7 @@ def check(connection: apsw.Connection, migrations: Sequence[Migration]) -> int:
     """The version of a file.
 
     Raises:
-        StorageError: it is newer than we are.
+        StorageError: it is newer than this program knows.
     """
     found = version(connection)
     newest = migrations[-1].number
@@ -192,7 +192,7 @@ def migrate(connection: apsw.Connection, migrations: Sequence[Migration]) -> Non
     for migration in migrations:
         connection.execute("BEGIN IMMEDIATE")
         try:
-            # Looked at again inside: another process may have been quicker.
+            # Checked again in the transaction: another process may have migrated it meanwhile.
             if migration.number > check(connection, migrations):
                 connection.execute(
                     "CREATE TABLE IF NOT EXISTS migrations ("

@@ -50,7 +50,7 @@ def where(conditions: list[str]) -> str:
 
 
 def newest(db: apsw.Connection, query: Query, columns: str = SUMMARY) -> list[tuple[Any, ...]]:
-    """Columns of the newest results that match."""
+    """Columns of the matching results, newest first."""
     wanted, values = conditions(query)
     if query.after is not None:
         wanted.append("(r.created, r.seq) < (SELECT created, seq FROM results WHERE id = ?)")

@@ -1,7 +1,8 @@
-"""Deleting old results without getting in anybody's way.
+"""Deletes old results without blocking other writers for long.
 
-A prune is many short transactions. Each deletes for a few milliseconds, gives some pages back to
-the file system, and is followed by a pause as long as itself, so that others get their turn.
+SQLite has one writer at a time, so a prune is many short transactions. Each step deletes for a few
+milliseconds, returns some pages to the file system, and pauses for as long as its longest
+transaction took, so that other writers get their turn.
 """
 
 from __future__ import annotations
@@ -16,22 +17,22 @@ import apsw
 from llcuda_net.storage.results.connection import rows, transaction
 from llcuda_net.storage.results.interface import Plan, Retention, Step
 
-#: Pages are given back in so many transactions after each that deletes.
+#: Transactions that return pages to the file system, after each one that deletes.
 _VACUUMS = 4
-#: Seconds of deleting in one transaction, the most results in it, and pages given back in another.
+#: Seconds of deleting per transaction, most results in it, and pages that another one returns.
 _STEP, _STEP_RESULTS, _PAGES = 0.005, 128, 32
 
-#: SQLite's synchronous between the transactions of a prune: results are put then.
+#: SQLite's `synchronous` between the transactions of a prune, when results are put.
 AFTERWARDS = "FULL"
 
-#: Takes results out of the index.
-Forget = Callable[[Sequence[int]], None]
-#: Gives the bodies that three columns need.
+#: Removes results from the search index.
+RemoveFromIndex = Callable[[Sequence[int]], None]
+#: Returns the bodies that three columns (request, log, log-probabilities) refer to.
 References = Callable[[bytes | int, bytes | int, bytes | int | None], list[int]]
 
 
 def plan(db: apsw.Connection, retention: Retention) -> Plan:
-    """What would be deleted; reads only an index."""
+    """What a prune would delete; reads an index only."""
     owner = retention.owner
     mine = "(?1 IS NULL OR owner = ?1)"
     count = size = 0
@@ -44,7 +45,7 @@ def plan(db: apsw.Connection, retention: Retention) -> Plan:
     for created, bytes_ in _sizes(db, owner):
         old = before is not None and created < before
         large = room is not None and total - size > room
-        # Results of the very same nanosecond go together.
+        # Results created in the same nanosecond are deleted together.
         if not old and not large and created != newest:
             break
         count += 1
@@ -54,9 +55,9 @@ def plan(db: apsw.Connection, retention: Retention) -> Plan:
 
 
 def steps(
-    db: apsw.Connection, retention: Retention, forget: Forget, references: References
+    db: apsw.Connection, retention: Retention, remove: RemoveFromIndex, references: References
 ) -> Iterator[Step]:
-    """Delete what `plan` says, a step at a time."""
+    """Delete the results of `plan`, one step per iteration."""
     newest = plan(db, retention).newest
     if newest is None:
         return
@@ -70,16 +71,16 @@ def steps(
         )
         if not batch:
             return
-        # Before the results: should we end here, nothing is left in the index that has no result.
-        forget([row[0] for row in batch])
+        # Before the results: if the process dies here, the index holds no result that is gone.
+        remove([row[0] for row in batch])
         bodies = [references(*row[2:]) for row in batch]
         done = size = 0
-        held = _Held(db)
-        with held:
+        brief = _BriefTransactions(db)
+        with brief:
             started = time.perf_counter()
             for (seq, bytes_, *_), needed in zip(batch, bodies, strict=True):
                 db.execute("DELETE FROM results WHERE seq = ?", (seq,))
-                if db.changes():  # else somebody else's prune was quicker
+                if db.changes():  # otherwise another prune deleted it first
                     for body in needed:
                         _release(db, body)
                     done += 1
@@ -87,20 +88,20 @@ def steps(
                 if time.perf_counter() - started > _STEP:
                     break
         for _ in range(_VACUUMS):
-            with held:
+            with brief:
                 db.execute(f"PRAGMA incremental_vacuum({_PAGES})").fetchall()
-        yield Step(done, size, held.longest)
-        time.sleep(held.longest)
+        yield Step(done, size, brief.longest)
+        time.sleep(brief.longest)
 
 
-class _Held:
-    """Transactions that do not wait for the disk while they keep others from writing.
+class _BriefTransactions:
+    """Transactions that do not wait for the disk while they hold the write lock.
 
-    A power cut may undo them, and what is pruned is then there again; it cannot undo what others
-    commit after them, since whose commit waits for the disk waits for all before it too.
+    A power cut may undo them, so that pruned results reappear. It cannot undo the commits of others
+    after them: a commit that waits for the disk waits for all earlier commits too.
 
     Attributes:
-        longest: seconds that one of them held the lock.
+        longest: most seconds that one of them held the lock.
     """
 
     def __init__(self, db: apsw.Connection) -> None:
@@ -112,7 +113,7 @@ class _Held:
     def __enter__(self) -> None:
         self._db.execute("PRAGMA synchronous = NORMAL")
         self._stack.enter_context(transaction(self._db))
-        self._since = time.perf_counter()  # waiting for the lock keeps nobody else from it
+        self._since = time.perf_counter()  # waiting for the lock blocks nobody
 
     def __exit__(self, *error: Any) -> None:
         try:

@@ -1,8 +1,9 @@
-"""What is computed from results: the full-text index, counts by day, and what analyses.py adds.
+"""The search index: full text, counts per day, and the tables that analyses.py uses.
 
-All of it is in a file of its own. The cursor says up to which result it goes, and moves in the
-transaction that adds to it. A file that belongs to another store, or is ahead of it (a backup was
-put back), begins anew.
+Everything in it is computed from the results, and lives in a file of its own. Its cursor is the
+number of the last indexed result, and moves in the transaction that indexes. The index is emptied
+and built again if it belongs to another store, or is ahead of the store (after the restore of a
+backup).
 """
 
 from __future__ import annotations
@@ -23,14 +24,14 @@ from llcuda_net.storage.results.connection import connect, rows, transaction
 from llcuda_net.storage.results.interface import HIGHLIGHT, DayStats, Hit, Query, Summary
 from llcuda_net.storage.results.queries import conditions
 
-#: Seconds that one step aims at, and the most results in it.
+#: Target duration of one step in seconds, and most results in it.
 _STEP, _STEP_RESULTS = 0.02, 256
-#: Characters of a prompt, and of a text, that are indexed.
+#: Indexed characters of a prompt and of a text.
 _INDEXED = 200_000
 _EXCERPT_WORDS = 24
 _NS_A_DAY = 86_400 * 10**9
 
-#: Gives the request and the text that two columns stand for.
+#: Returns the request and the text of two columns.
 Document = Callable[[bytes | int, bytes | int], tuple[dict[str, Any], str]]
 
 
@@ -38,8 +39,8 @@ class SearchIndex:
     """derived.db, beside a connection to results.db.
 
     Args:
-        results: where the results are read from.
-        create: make the file where there is none.
+        results: the connection that reads results.
+        create: make the file if it does not exist.
     """
 
     def __init__(self, path: Path, results: apsw.Connection, *, create: bool) -> None:
@@ -50,8 +51,12 @@ class SearchIndex:
         if create:
             self.open()
 
+    def __repr__(self) -> str:
+        how = "open" if self._db is not None else "attached" if self._attached else "closed"
+        return f"<SearchIndex {self._path}, {how}>"
+
     def open(self) -> apsw.Connection:
-        """The connection that writes; the file is made if need be."""
+        """The connection that writes; makes the file if it does not exist."""
         if self._db is None:
             try:
                 self._db = self._prepare()
@@ -62,7 +67,7 @@ class SearchIndex:
         return self._db
 
     def _prepare(self) -> apsw.Connection:
-        # Not durable: what a power cut takes is computed again, since the cursor goes with it.
+        # Not durable: a power cut takes the cursor too, so that lost work is computed again.
         db = connect(self._path, create=True, durable=False)
         try:
             migrations.migrate(db, migrations.DERIVED)
@@ -85,8 +90,8 @@ class SearchIndex:
 
     # -- bringing up to date ------------------------------------------------------------------
 
-    def step(self, document: Document) -> bool:
-        """Index a few results; whether there may be more."""
+    def update(self, document: Document) -> bool:
+        """Index some results; whether there may be more."""
         db = self.open()
         started = time.perf_counter()
         cursor = db.execute("SELECT seq FROM cursor").get
@@ -128,8 +133,8 @@ class SearchIndex:
             db.execute("UPDATE cursor SET seq = ?", (batch[done - 1][0],))
         return done < len(batch) or len(batch) == _STEP_RESULTS
 
-    def forget(self, seqs: Sequence[int]) -> None:
-        """Take results out of all that is here, which are about to be deleted."""
+    def remove(self, seqs: Sequence[int]) -> None:
+        """Remove results that are about to be deleted."""
         db = self.open()
         with transaction(db):
             for seq in seqs:
@@ -140,9 +145,7 @@ class SearchIndex:
     # -- reading ------------------------------------------------------------------------------
 
     def attach(self) -> bool:
-        """Whether there is a file, now beside results.db in the reading connection:
-        `search_index`.
-        """
+        """Attach the file to the reading connection, as `derived`; whether it exists."""
         if not self._attached and self._path.exists():
             self._results.execute("ATTACH ? AS derived", (str(self._path),))
             self._attached = True
@@ -150,7 +153,7 @@ class SearchIndex:
 
     def search(self, words: str, query: Query, document: Document) -> list[Hit]:
         """See Store.search."""
-        match = match_of(words)
+        match = match_expression(words)
         if not self.attach():
             return []
         wanted, values = conditions(query)
@@ -170,7 +173,7 @@ class SearchIndex:
         ]
 
     def days(self, owner: str | None) -> list[DayStats]:
-        """The counts by day, newest first."""
+        """Counts per day, newest first."""
         if not self.attach():
             return []
         found = rows(
@@ -182,8 +185,8 @@ class SearchIndex:
         )
         return [DayStats(*row) for row in found]
 
-    def behind(self) -> int:
-        """How many results are not indexed yet."""
+    def lag(self) -> int:
+        """Results that are not indexed yet."""
         cursor = 0
         if self.attach():
             cursor = self._results.execute("SELECT seq FROM derived.cursor").get or 0
@@ -192,16 +195,16 @@ class SearchIndex:
         )
 
     def close(self) -> None:
-        """Let go of the file."""
+        """Close the file."""
         if self._db is not None:
             self._db.close()
 
 
-def match_of(words: str) -> str:
-    """The FTS5 expression for what a person typed; see Store.search.
+def match_expression(words: str) -> str:
+    """The FTS5 expression of a user's search words; see Store.search.
 
     Raises:
-        StorageError: there is no word in it.
+        StorageError: they hold no word.
     """
     terms: list[str] = []
     for number, part in enumerate(words.split('"')):
@@ -231,17 +234,17 @@ def _texts(document: Document, request: bytes | int, log: bytes | int) -> tuple[
     try:
         found, text = document(request, log)
     except StorageError:
-        return "", ""  # `verify` says so; a damaged result must not end the indexing of others
+        return "", ""  # `verify` reports the damage; it must not stop the indexing of others
     return _clean(prompt_text(found)), _clean(text)
 
 
 def _clean(text: str) -> str:
-    """Without what SQLite cannot take as text, or would end it."""
+    """The text without characters that SQLite rejects, or that end a string."""
     return text.replace("\0", " ").encode("utf-8", "replace").decode()
 
 
 def _excerpts(match: str, texts: list[tuple[str, str]]) -> list[tuple[str, str]]:
-    """Where the words are in these texts. The index has no texts, so they are indexed again."""
+    """Excerpts around the words. The index stores no texts, so these are indexed again."""
     db = apsw.Connection(":memory:")
     try:
         db.execute(

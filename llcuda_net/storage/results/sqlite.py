@@ -1,7 +1,7 @@
-"""Results in SQLite: results.db is what is kept, derived.db what is computed from it.
+"""The store in SQLite: results.db holds the results, derived.db the search index.
 
-Two files, because only one transaction at a time can write to one: search and rollups are brought
-up to date behind the results without ever being in a commit's way, and can be made again.
+There are two files because SQLite allows one writer per file: the index follows the results without
+ever delaying a commit, and it can be built again.
 """
 
 from __future__ import annotations
@@ -41,9 +41,9 @@ from llcuda_net.storage.results.interface import (
 from llcuda_net.storage.results.search_index import SearchIndex
 
 RESULTS, DERIVED = "results.db", "derived.db"
-#: Pages of the write-ahead log from which it is copied into the database.
+#: Pages of the write-ahead log from which `checkpoint` copies it into the database.
 CHECKPOINT_PAGES = 1000
-#: Bytes that a result takes beside its contents: columns, and entries in the indices.
+#: Bytes that a result takes besides its contents: columns, and entries in indices.
 _ROW = 300
 
 _INSERT = (
@@ -60,16 +60,16 @@ _fingerprint = msgspec.msgpack.Decoder(dict[str, Any])
 
 
 class SqliteStore:
-    """A Store in one directory; see store.Store for the methods.
+    """A Store in one directory; see interface.Store for the methods.
 
     Args:
-        directory: exists.
-        write: may put and prune, and creates or updates the files. Any number of stores may read
-            beside it, and another process may write as well: transactions are short.
-        vfs: of a simulated disk, in tests.
+        directory: must exist.
+        write: the store may put and prune, and creates or migrates the files. Any number of stores
+            may read beside it, and another process may write too: transactions are short.
+        vfs: SQLite's name of a simulated disk, in tests.
 
     Raises:
-        StorageError: the files are of a newer version, are damaged, or not there to be read.
+        StorageError: the files are of a newer version, are damaged, or do not exist.
     """
 
     def __init__(self, directory: Path, *, write: bool = False, vfs: str | None = None) -> None:
@@ -78,6 +78,7 @@ class SqliteStore:
         self._models: dict[bytes, int] = {}
         self._new_models: dict[bytes, int] = {}
         self._wal_pages = 0
+        self._write = write
         if not write and not self._path.exists():
             raise StorageError(
                 f"there are no results in {directory}: nothing was stored yet, or --data-dir is "
@@ -103,6 +104,10 @@ class SqliteStore:
                 self._db.close()
                 raise
 
+    def __repr__(self) -> str:
+        how = "writing" if self._write else "reading"
+        return f"<SqliteStore {self._path}, {how}, {self._wal_pages} pages of log>"
+
     def _committed(self, _: apsw.Connection, __: str, pages: int) -> int:
         self._wal_pages = pages
         return apsw.SQLITE_OK
@@ -115,7 +120,7 @@ class SqliteStore:
             try:
                 self._put(results)
             except apsw.ConstraintError:
-                # Rare: after a restart, of what was committed but not yet forgotten.
+                # Rare: after a restart, a result that was committed but not yet forgotten.
                 wanted = self.missing([result.id for result in results])
                 unique = {result.id: result for result in results if result.id in wanted}
                 self._put(list(unique.values()))
@@ -130,18 +135,20 @@ class SqliteStore:
     def _row(self, result: Result) -> tuple[Any, ...]:
         size = 0
 
-        def keep(raw: bytes) -> int:
+        def store_body(raw: bytes) -> int:
             nonlocal size
-            number, length = self._keep(raw)
+            number, length = self._store_body(raw)
             size += length
             return number
 
         codec = self._codec
         meta = encode(Meta.of(result))
-        request = codec.pack_request(result.request, keep)
-        log = codec.pack_log(result.log, keep)
+        request = codec.pack_request(result.request, store_body)
+        log = codec.pack_log(result.log, store_body)
         probabilities = result.log.logprobs
-        logprobs = None if probabilities is None else codec.column(encode(probabilities), keep)
+        logprobs = None
+        if probabilities is not None:
+            logprobs = codec.column(encode(probabilities), store_body)
         size += _ROW + len(meta)
         for column in (request, log, logprobs):
             if isinstance(column, bytes):
@@ -167,8 +174,8 @@ class SqliteStore:
             logprobs,
         )
 
-    def _keep(self, raw: bytes) -> tuple[int, int]:
-        """The number of the body with these bytes, and its compressed length."""
+    def _store_body(self, raw: bytes) -> tuple[int, int]:
+        """Store a body or count one more use of it: its number and its compressed length."""
         name = digest(raw)
         found = self._db.execute(
             "UPDATE bodies SET uses = uses + 1 WHERE hash = ? RETURNING id, length(data)", (name,)
@@ -193,21 +200,21 @@ class SqliteStore:
                     (name, str(model.get("name", "")), encode(model)),
                 )
                 known = self._db.last_insert_rowid()
-            self._new_models[name] = known  # known for sure when it is committed
+            self._new_models[name] = known  # certain once it is committed
         return known
 
-    def settle(self) -> None:
-        """See Store: copies the write-ahead log into the database when it has grown long."""
+    def checkpoint(self) -> None:
+        """See Store: copies a long write-ahead log into the database."""
         if self._wal_pages < CHECKPOINT_PAGES:
             return
         self._wal_pages = 0
         with errors("the store's log cannot be copied"), contextlib.suppress(apsw.BusyError):
             self._db.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_PASSIVE)
 
-    def derive(self) -> bool:
+    def update_index(self) -> bool:
         """See Store."""
         with errors("the search index cannot be brought up to date"):
-            return self.search_index.step(self._document)
+            return self.search_index.update(self._document)
 
     def _document(self, request: bytes | int, log: bytes | int) -> tuple[dict[str, Any], str]:
         codec = self._codec
@@ -292,7 +299,7 @@ class SqliteStore:
             return [(Summary(*row[:-1]), self._beginning(row[-1])) for row in found]
 
     def _beginning(self, log: bytes | int) -> str:
-        # `verify` names what is damaged; a list has the others.
+        # `verify` reports damage; a list still shows the others.
         with contextlib.suppress(StorageError):
             return beginning(self._codec.unpack_log(log, None, self._body).pieces)
         return ""
@@ -306,7 +313,7 @@ class SqliteStore:
         """See Store."""
         for seq in queries.sequence(self._db, query):
             found = self._one("WHERE r.seq = ?", (seq,))
-            if found is not None:  # else it was pruned meanwhile
+            if found is not None:  # otherwise it was pruned meanwhile
                 yield found
 
     def verify(self) -> Iterator[Problem | None]:
@@ -329,7 +336,7 @@ class SqliteStore:
             stats.days = self.search_index.days(owner)
             stats.tokens = sum(day.tokens for day in stats.days)
             stats.prompt_tokens = sum(day.prompt_tokens for day in stats.days)
-            stats.unindexed = self.search_index.behind()
+            stats.unindexed = self.search_index.lag()
             folder = self._path.parent
             for name in (RESULTS, DERIVED):
                 for path in folder.glob(f"{name}*"):
@@ -348,9 +355,9 @@ class SqliteStore:
         """See Store."""
         with errors("results cannot be pruned"):
             for step in pruning.steps(
-                self._db, retention, self.search_index.forget, self._references
+                self._db, retention, self.search_index.remove, self._references
             ):
-                self.settle()
+                self.checkpoint()
                 yield step
 
     def _references(

@@ -1,8 +1,8 @@
-"""One thread writes results, whole batches at a time; another brings search up to date behind it.
+"""Group commit: one thread writes results in batches, another updates the search index.
 
-A batch is whatever has come while the last one was being committed, so nobody waits for others to
-come, and the busier it is the more share one sync of the disk. Those whose results were committed
-are told first; only then is the database tidied up.
+A batch holds the results that arrived while the previous batch was being committed. So no result
+waits for others to arrive, and under load more results share one sync of the disk. The waiting
+tasks continue right after the commit; the checkpoint runs after that.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ from llcuda_net.storage.results.interface import Store
 
 log = structlog.get_logger(__name__)
 
-#: Most results in one transaction, and most that may wait: whoever comes then waits for room.
+#: Most results in one transaction, and most that may queue; further tasks wait for room.
 BATCH, QUEUE = 256, 1024
-#: Seconds until deriving is tried again after an error.
+#: Seconds until indexing is retried after an error.
 _RETRY = 5.0
-#: Seconds that one step of deriving waits at most while commits queue.
+#: Most seconds that a step of indexing is delayed while commits queue.
 _PATIENCE = 1.0
 
-#: Opens a store; True: one that may write.
+#: Opens a store; the argument says whether it may write.
 OpenStore = Callable[[bool], Store]
 
 
@@ -45,11 +45,13 @@ class Writer:
 
     Args:
         store: may write; used by the writer's thread alone while `run` runs.
-        open_store: opens the store that derives.
+        open_store: opens the store whose search index is updated.
+        batch: most results in one transaction.
+        room: most results that may queue.
 
     Attributes:
-        failed: why nothing is committed any more; None: it is.
-        committed: results since the start.
+        failed: why the writer commits nothing any more; None while it does.
+        committed: results committed since the start.
     """
 
     def __init__(
@@ -61,38 +63,44 @@ class Writer:
         self._open_store = open_store
         self._batch = batch
         self._free = self._size = room
-        self._outside = trio.lowlevel.ParkingLot()
+        self._no_room = trio.lowlevel.ParkingLot()
         self._queue: queue.SimpleQueue[_Waiter | None] = queue.SimpleQueue()
-        self._behind = threading.Event()
+        self._new_results = threading.Event()
         self._stopped = False
         self._token: trio.lowlevel.TrioToken
 
+    def __repr__(self) -> str:
+        state = f"failed: {self.failed}" if self.failed else "working"
+        return (
+            f"<Writer {state}, {self.backlog} of {self._size} queued, {self.committed} committed>"
+        )
+
     @property
     def backlog(self) -> int:
-        """Results that wait, or are being committed."""
+        """Results that queue or are being committed."""
         return self._size - self._free
 
     async def room(self) -> None:
-        """Return when one more result could be taken at once."""
+        """Return when the queue has room for one more result."""
         await trio.lowlevel.checkpoint()
         while self._free == 0:
-            await self._outside.park()
-        self._outside.unpark()  # who waits to commit comes after us: we have taken nothing
+            await self._no_room.park()
+        self._no_room.unpark()  # we took no room, so the next task may have it
 
     async def commit(self, result: Result) -> None:
-        """Store a result; it is on the disk when this returns. Waits for room while there is none.
+        """Store a result; it is on the disk when this returns. Waits while the queue is full.
 
-        Once it has begun it cannot be cancelled: the result would be stored all the same.
+        A commit that has begun cannot be cancelled: the result is stored all the same.
 
         Raises:
-            StorageError: it is not stored.
+            StorageError: the result is not stored.
         """
-        # Not a Semaphore and an Event, which would take a task two more turns of the scheduler.
+        # A Semaphore and an Event would cost two more turns of trio's scheduler.
         await trio.lowlevel.checkpoint_if_cancelled()
         while self._free == 0:
-            await self._outside.park()
+            await self._no_room.park()
         if self.failed is not None:
-            self._outside.unpark()
+            self._no_room.unpark()
             raise self.failed
         waiter = _Waiter(result, trio.lowlevel.current_task())
         self._free -= 1
@@ -103,11 +111,11 @@ class Writer:
             raise StorageError(waiter.error.message, waiter.error.code) from waiter.error
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        """Serve until cancelled, then commit what waits."""
+        """Serve until cancelled, then commit the queued results."""
         self._token = trio.lowlevel.current_trio_token()
         async with trio.open_nursery() as nursery:
-            # Not trio's own limiter: both threads last as long as the server.
-            for work in (self._write, self._derive):
+            # Outside trio's default limiter, because both threads live as long as the server.
+            for work in (self._write, self._index):
                 nursery.start_soon(_run_thread, work)
             task_status.started()
             try:
@@ -116,14 +124,14 @@ class Writer:
                 self.failed = self.failed or StorageError("the store is closed")
                 self._stopped = True
                 self._queue.put(None)
-                self._behind.set()
+                self._new_results.set()
 
     def _wake(self, batch: list[_Waiter]) -> None:
         self._free += len(batch)
         self.committed += sum(waiter.error is None for waiter in batch)
         for waiter in batch:
             trio.lowlevel.reschedule(waiter.task)
-        self._outside.unpark(count=len(batch))
+        self._no_room.unpark(count=len(batch))
 
     # -- in threads ---------------------------------------------------------------------------
 
@@ -142,11 +150,11 @@ class Writer:
                     batch.append(waiter)
             self._commit(batch)
             self._token.run_sync_soon(self._wake, batch)
-            self._behind.set()
+            self._new_results.set()
             try:
-                self._store.settle()
+                self._store.checkpoint()
             except StorageError as error:
-                self._note(error)
+                self._record(error)
             if stop:
                 break
 
@@ -157,7 +165,7 @@ class Writer:
             if error is None:
                 return
         if len(batch) > 1 and error.code == StorageError.INVALID:
-            for waiter in batch:  # one of them cannot be stored; the others can
+            for waiter in batch:  # one result is invalid; the others can be stored
                 waiter.error = self._put([waiter])
             return
         for waiter in batch:
@@ -167,42 +175,42 @@ class Writer:
         try:
             self._store.put([waiter.result for waiter in batch])
         except StorageError as error:
-            self._note(error)
+            self._record(error)
             return error
         except Exception as error:
             log.exception("result_not_stored")
             return StorageError(f"a bug: {type(error).__name__}", StorageError.INVALID)
         return None
 
-    def _note(self, error: StorageError) -> None:
+    def _record(self, error: StorageError) -> None:
         log.error("store_error", code=error.code, reason=error.message)
         if error.code in (StorageError.FAILED, StorageError.DAMAGED):
-            # A sync that failed must not be tried again: it would say that all is well.
+            # Never retry a failed sync: the retry would succeed without the lost pages.
             self.failed = error
 
-    def _derive(self) -> None:
+    def _index(self) -> None:
         store: Store | None = None
         try:
             while not self._stopped:
-                self._behind.clear()
+                self._new_results.clear()
                 try:
                     store = store or self._open_store(False)
-                    while not self._stopped and store.derive():
+                    while not self._stopped and store.update_index():
                         self._give_way()
                 except StorageError as error:
                     log.warning("search_is_behind", code=error.code, reason=error.message)
-                    self._behind.wait(_RETRY)
+                    self._new_results.wait(_RETRY)
                 except Exception:
                     log.exception("search_is_behind")
-                    self._behind.wait(_RETRY)
+                    self._new_results.wait(_RETRY)
                 if not self._stopped:
-                    self._behind.wait()
+                    self._new_results.wait()
         finally:
             if store is not None:
                 store.close()
 
     def _give_way(self) -> None:
-        """Let commits have the processor while a full batch of them waits; but not for ever."""
+        """Leave the processor to commits while a full batch queues, for a limited time."""
         until = time.monotonic() + _PATIENCE
         while self.backlog >= self._batch and not self._stopped and time.monotonic() < until:
             time.sleep(_PATIENCE / 20)
@@ -214,5 +222,5 @@ async def _run_thread(work: Callable[[], None]) -> None:
 
 
 def _not_now(_: object) -> trio.lowlevel.Abort:
-    """The result is being stored all the same."""
+    """The result is stored all the same."""
     return trio.lowlevel.Abort.FAILED

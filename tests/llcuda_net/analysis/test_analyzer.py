@@ -196,12 +196,12 @@ async def test_figures_are_computed_where_there_are_log_probabilities(tmp_path: 
     store.put([result(1, log=TokenLog(["a"], [1], tokens)), result(2)])
     async with analysing(tmp_path, Embedding()) as (analyst, _):
         await caught_up(analyst)
-    figures = store.analyses.figures("result-000001")
+    figures = store.analyses.certainty("result-000001")
     assert figures is not None
     assert figures.mean_surprisal == pytest.approx(math.log(2))
     assert figures.perplexity == pytest.approx(2)
     assert figures.mean_entropy == pytest.approx(math.log(2))
-    assert store.analyses.figures("result-000002") is None
+    assert store.analyses.certainty("result-000002") is None
 
 
 async def test_results_without_any_text_are_passed_over(tmp_path: Path) -> None:

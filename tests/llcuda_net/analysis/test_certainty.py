@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llcuda_net.analysis.certainty import certainty_stats, least_certain, shown_stats, span_text
-from llcuda_net.storage.results.interface import Figures
+from llcuda_net.storage.results.interface import CertaintyStats
 
 
 def token(p: float, *others: float, text: bytes = b"x") -> list[Any]:
@@ -28,7 +28,7 @@ def test_figures(compiled: bool) -> None:
     assert found[0].mean_surprisal == pytest.approx(0, abs=1e-6)
     assert found[0].perplexity == pytest.approx(1)
     assert found[0].mean_entropy == pytest.approx(0, abs=1e-6)
-    assert found[1] == Figures(0, None, None, None, (0, 0), None)
+    assert found[1] == CertaintyStats(0, None, None, None, (0, 0), None)
     assert found[2].mean_surprisal == pytest.approx((math.log(2) + math.log(4)) / 2, rel=1e-6)
     assert found[2].perplexity == pytest.approx(math.sqrt(8), rel=1e-6)
     half = math.log(2)
@@ -104,7 +104,7 @@ def test_marks_are_whole_words_in_order(answer: list[tuple[str, list[float]]]) -
 
 
 def test_figures_for_people() -> None:
-    found = Figures(3, 0.123456, 1.1314, None, (0, 3), 0.2)
+    found = CertaintyStats(3, 0.123456, 1.1314, None, (0, 3), 0.2)
     assert shown_stats(found) == [
         ("mean surprisal", "0.123 nats"),
         ("perplexity", "1.13"),

@@ -19,7 +19,7 @@ def filled(tmp_path_factory: pytest.TempPathFactory) -> Path:
     directory = tmp_path_factory.mktemp("filled")
     store = SqliteStore(directory, write=True)
     store.put(everything())
-    while store.derive():
+    while store.update_index():
         pass
     store.close()
     return directory

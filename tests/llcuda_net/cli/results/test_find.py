@@ -59,7 +59,7 @@ def test_long_lists_are_read_page_by_page(directory: Path) -> None:
     store = SqliteStore(directory, write=True)
     same = [result(n, tokens=1, id=f"same-{n:04d}", created=START - SECOND) for n in range(700)]
     store.put(same)
-    while store.derive():
+    while store.update_index():
         pass
     want = {one.id for one in [*everything(), *same]}
     found = [one.id for one in newest(store, Query(limit=5))]

@@ -149,7 +149,7 @@ def test_the_file_of_the_space_s_model_is_found_where_its_hash_is_kept(
     mine.write_bytes(DEMO.read_bytes())
     (directory / CACHE).write_text(json.dumps({_facts_of(mine).key: "ab" * 32}))
     store = SqliteStore(directory, write=True)
-    store.analyses.know(store.analyses.spaces()[0], {**MODEL, "hash": "ab" * 32})
+    store.analyses.update_model(store.analyses.spaces()[0], {**MODEL, "hash": "ab" * 32})
     code, _, _ = llcuda(capsys, "search", "--semantic", "1 0 0")
     assert code == Exit.OK
     assert engine.models == [mine]
@@ -232,7 +232,7 @@ def test_show_has_the_figures_and_marks_the_least_certain_words(
     store = SqliteStore(tmp_path, write=True)
     store.put([result(1, log=uncertain()), result(2)])
     if analysed:
-        while store.analyses.figure(certainty_stats):
+        while store.analyses.compute_certainty(certainty_stats):
             pass
     code, out, _ = llcuda(capsys, "show", "result-000001")
     assert code == Exit.OK

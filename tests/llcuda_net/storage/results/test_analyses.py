@@ -9,15 +9,15 @@ import pytest
 
 from llcuda_net.storage.records import Logprobs, TokenLog
 from llcuda_net.storage.results import migrations
-from llcuda_net.storage.results.interface import Document, Figures, Retention
+from llcuda_net.storage.results.interface import CertaintyStats, Document, Retention
 from llcuda_net.storage.results.sqlite import DERIVED, RESULTS, SqliteStore
-from tests.llcuda_net.storage.results.test_sqlite import derive_all
+from tests.llcuda_net.storage.results.test_sqlite import index_all
 from tests.support.storage.records import MODEL, SECOND, START, result
 
 
-def certain(logprobs: list[Logprobs]) -> list[Figures]:
+def certain(logprobs: list[Logprobs]) -> list[CertaintyStats]:
     """Figures that show what they were made of."""
-    return [Figures(len(one), -one[0][0][2], None, 0.5, (0, 1), 2.0) for one in logprobs]
+    return [CertaintyStats(len(one), -one[0][0][2], None, 0.5, (0, 1), 2.0) for one in logprobs]
 
 
 def with_logprobs(number: int) -> TokenLog:
@@ -35,19 +35,21 @@ def test_figures_are_of_results_with_log_probabilities_in_their_order(tmp_path: 
     store.put([result(n, log=with_logprobs(n)) if n % 2 else result(n) for n in range(1, 6)])
     seen: list[int] = []
 
-    def compute(found: list[Logprobs]) -> list[Figures]:
+    def compute(found: list[Logprobs]) -> list[CertaintyStats]:
         seen.append(len(found))
         return certain(found)
 
-    while store.analyses.figure(compute):
+    while store.analyses.compute_certainty(compute):
         pass
     assert sum(seen) == 3
     reading = SqliteStore(tmp_path)
-    assert reading.analyses.figures("result-000003") == Figures(2, 3.0, None, 0.5, (0, 1), 2.0)
-    assert reading.analyses.figures("result-000002") is None
-    assert reading.analyses.figures("nothing") is None
-    assert reading.analyses.figured() == 5
-    assert not store.analyses.figure(compute)
+    assert reading.analyses.certainty("result-000003") == CertaintyStats(
+        2, 3.0, None, 0.5, (0, 1), 2.0
+    )
+    assert reading.analyses.certainty("result-000002") is None
+    assert reading.analyses.certainty("nothing") is None
+    assert reading.analyses.certainty_seq() == 5
+    assert not store.analyses.compute_certainty(compute)
     assert sum(seen) == 3
 
 
@@ -55,14 +57,14 @@ def test_figures_that_fail_leave_the_cursor(tmp_path: Path) -> None:
     store = SqliteStore(tmp_path, write=True)
     store.put([result(1, log=with_logprobs(1))])
 
-    def broken(found: list[Logprobs]) -> list[Figures]:
+    def broken(found: list[Logprobs]) -> list[CertaintyStats]:
         raise RuntimeError("no")
 
     with pytest.raises(RuntimeError):
-        store.analyses.figure(broken)
-    assert store.analyses.figured() == 0
-    store.analyses.figure(certain)
-    assert store.analyses.figures("result-000001") is not None
+        store.analyses.compute_certainty(broken)
+    assert store.analyses.certainty_seq() == 0
+    store.analyses.compute_certainty(certain)
+    assert store.analyses.certainty("result-000001") is not None
 
 
 def test_damaged_log_probabilities_keep_no_other_result_from_its_figures(tmp_path: Path) -> None:
@@ -70,10 +72,10 @@ def test_damaged_log_probabilities_keep_no_other_result_from_its_figures(tmp_pat
     store.put([result(n, log=with_logprobs(n)) for n in (1, 2)])
     db = apsw.Connection(str(tmp_path / RESULTS))
     db.execute("UPDATE results SET logprobs = x'0142', input = x'0142' WHERE id = 'result-000001'")
-    while store.analyses.figure(certain):
+    while store.analyses.compute_certainty(certain):
         pass
-    assert store.analyses.figures("result-000001") is None
-    assert store.analyses.figures("result-000002") is not None
+    assert store.analyses.certainty("result-000001") is None
+    assert store.analyses.certainty("result-000002") is not None
     first, second = store.analyses.unembedded(0, 9)
     assert (first.question, first.answer) == ("", "")
     assert second.question == "What is number 2?"
@@ -98,7 +100,7 @@ def test_a_space_goes_as_far_as_its_cursor(tmp_path: Path) -> None:
     ((one,),) = analyses.embeddings(space.id)
     assert (one.seq, one.scale, one.codes) == (1, 0.5, b"abc")
     assert analyses.count(space.id) == 1
-    assert analyses.behind(now.seq) == 3
+    assert analyses.lag(now.seq) == 3
 
 
 def test_what_was_computed_says_whose_it_is(tmp_path: Path) -> None:
@@ -109,7 +111,7 @@ def test_what_was_computed_says_whose_it_is(tmp_path: Path) -> None:
     store.analyses.embed(space.id, 2, [(1, 1.0, b"a"), (2, 1.0, b"b")])
     ((one, two),) = store.analyses.embeddings(space.id)
     assert [(one.seq, one.owner), (two.seq, two.owner)] == [(1, "bob"), (2, "ann")]
-    assert [store.analyses.behind(2, owner) for owner in ("ann", "bob", "", None)] == [1, 2, 0, 3]
+    assert [store.analyses.lag(2, owner) for owner in ("ann", "bob", "", None)] == [1, 2, 0, 3]
 
 
 def test_spaces_are_apart_and_the_newest_comes_first(tmp_path: Path) -> None:
@@ -121,7 +123,7 @@ def test_spaces_are_apart_and_the_newest_comes_first(tmp_path: Path) -> None:
     store.analyses.embed(two.id, 1, [(1, 1.0, b"bb")])
     assert [space.id for space in store.analyses.spaces()] == [two.id, one.id]
     assert [page[0].codes for page in store.analyses.embeddings(two.id)] == [b"bb"]
-    store.analyses.know(one, {"name": "a", "hash": "1"})
+    store.analyses.update_model(one, {"name": "a", "hash": "1"})
     assert store.analyses.spaces()[1].model == {"name": "a", "hash": "1"}
 
 
@@ -139,7 +141,7 @@ def test_pages_give_every_embedding_once(tmp_path: Path, monkeypatch: pytest.Mon
 def test_a_pruned_result_takes_its_analysis_with_it(tmp_path: Path) -> None:
     store = SqliteStore(tmp_path, write=True)
     store.put([result(n, log=with_logprobs(n)) for n in (1, 2)])
-    store.analyses.figure(certain)
+    store.analyses.compute_certainty(certain)
     space = store.analyses.open_space(MODEL, 1, 1)
     store.analyses.embed(space.id, 2, [(1, 1.0, b"a"), (2, 1.0, b"b")])
     list(store.prune(Retention(before=START + 2 * SECOND)))
@@ -173,17 +175,17 @@ def test_a_lost_file_is_analysed_again_and_another_stores_is_not_believed(tmp_pa
         folder.mkdir()
         store = SqliteStore(folder, write=True)
         store.put([result(1, log=with_logprobs(1))])
-        store.analyses.figure(certain)
+        store.analyses.compute_certainty(certain)
         space = store.analyses.open_space(MODEL, 1, 1)
         store.analyses.embed(space.id, 1, [(1, 1.0, b"a")])
         store.close()
     (two / DERIVED).replace(one / DERIVED)
     store = SqliteStore(one, write=True)
-    assert store.analyses.figured() == 0
+    assert store.analyses.certainty_seq() == 0
     assert store.analyses.spaces() == []
-    assert store.analyses.figures("result-000001") is None
-    derive_all(store)
-    assert store.analyses.behind(0) == 1
+    assert store.analyses.certainty("result-000001") is None
+    index_all(store)
+    assert store.analyses.lag(0) == 1
 
 
 def test_reading_what_an_earlier_version_left_finds_nothing(
@@ -193,11 +195,11 @@ def test_reading_what_an_earlier_version_left_finds_nothing(
     for path in tmp_path.glob(f"{DERIVED}*"):
         path.unlink()
     reading = SqliteStore(tmp_path)
-    assert (reading.analyses.figured(), reading.analyses.spaces()) == (0, [])
+    assert (reading.analyses.certainty_seq(), reading.analyses.spaces()) == (0, [])
     db = apsw.Connection(str(tmp_path / DERIVED))
     migrations.migrate(db, migrations.DERIVED[:1])
     db.close()
     reading = SqliteStore(tmp_path)
-    assert reading.analyses.figures("result-000001") is None
+    assert reading.analyses.certainty("result-000001") is None
     assert reading.analyses.count(1) == 0
     assert list(reading.analyses.embeddings(1)) == []

@@ -25,8 +25,8 @@ NEXT = Migration(
 )
 
 
-def derive_all(store: SqliteStore) -> None:
-    while store.derive():
+def index_all(store: SqliteStore) -> None:
+    while store.update_index():
         pass
 
 
@@ -156,30 +156,30 @@ def test_verify_notices_any_change(change: str, tmp_path: Path) -> None:
     problems = [problem for problem in store.verify() if problem]
     assert problems
     assert problems[-1].id in ("result-000001", "")
-    derive_all(store)  # damage must not end the indexing of others
+    index_all(store)  # damage must not end the indexing of others
 
 
 # -- the derived file -------------------------------------------------------------------------
 
 
 def test_the_cursor_survives_a_kill(tmp_path: Path) -> None:
-    """Killed between steps and inside one, deriving goes on: nothing twice, nothing left out."""
+    """Killed between steps and inside one, indexing goes on: nothing twice, nothing left out."""
     store = SqliteStore(tmp_path, write=True)
     store.put([result(n) for n in range(600)])
     store.close()
     code = (
         "import os, sys, pathlib\n"
-        "from llcuda_net.storage.results import search_index as derived, sqlite\n"
-        "derived._STEP_RESULTS = 50\n"
+        "from llcuda_net.storage.results import search_index, sqlite\n"
+        "search_index._STEP_RESULTS = 50\n"
         "store = sqlite.SqliteStore(pathlib.Path(sys.argv[1]))\n"
-        "for _ in range(int(sys.argv[2])): store.derive()\n"
+        "for _ in range(int(sys.argv[2])): store.update_index()\n"
         "document, left = store._document, [20]\n"
         "def dying(*columns):\n"
         "    left[0] -= 1\n"
         "    if not left[0]: os.kill(os.getpid(), 9)\n"
         "    return document(*columns)\n"
         "store._document = dying\n"
-        "store.derive()\n"
+        "store.update_index()\n"
     )
     for steps in (3, 0, 2):
         done = subprocess.run(
@@ -188,7 +188,7 @@ def test_the_cursor_survives_a_kill(tmp_path: Path) -> None:
         assert done.returncode == -9
     reading = SqliteStore(tmp_path)
     assert 0 < reading.stats().unindexed < 600
-    derive_all(reading)
+    index_all(reading)
     stats = reading.stats()
     assert (stats.unindexed, stats.days[0].results, stats.tokens) == (0, 600, 4800)
     assert len(reading.search("number", Query(limit=None))) == 600
@@ -198,7 +198,7 @@ def test_the_cursor_survives_a_kill(tmp_path: Path) -> None:
 def test_the_derived_file_is_made_again(how: str, tmp_path: Path) -> None:
     store = SqliteStore(tmp_path, write=True)
     store.put([result(n) for n in range(10)])
-    derive_all(store)
+    index_all(store)
     store.close()
     search_index = tmp_path / DERIVED
     if how == "deleted":
@@ -210,7 +210,7 @@ def test_the_derived_file_is_made_again(how: str, tmp_path: Path) -> None:
         apsw.Connection(str(search_index)).execute(f"UPDATE cursor SET {change}")
     store = SqliteStore(tmp_path, write=True)
     assert store.stats().unindexed == 10
-    derive_all(store)
+    index_all(store)
     assert len(store.search("number", Query())) == 10
     assert store.stats().days[0].results == 10
 
@@ -256,7 +256,7 @@ def test_a_prune_in_another_process_and_commits_here(tmp_path: Path) -> None:
         number = 3000
         while process.poll() is None:
             store.put([result(number)])
-            store.settle()
+            store.checkpoint()
             number += 1
         assert process.stdout.read() == "2500\n"
     assert store.stats().results == number - 2500
@@ -267,7 +267,7 @@ def test_prune_works_in_steps_and_gives_space_back(tmp_path: Path) -> None:
     store = SqliteStore(tmp_path, write=True)
     for first in range(0, 4000, 250):
         store.put([result(n, tokens=60) for n in range(first, first + 250)])
-    store.settle()
+    store.checkpoint()
     steps = list(store.prune(Retention(max_bytes=0)))
     assert len(steps) >= 4000 / 256
     assert max(step.results for step in steps) <= 256
@@ -279,8 +279,8 @@ def test_ten_thousand_results_are_no_trouble(tmp_path: Path) -> None:
     store = SqliteStore(tmp_path, write=True)
     for first in range(0, 10_000, 250):
         store.put([result(n, tokens=4) for n in range(first, first + 250)])
-        store.settle()
-    derive_all(store)
+        store.checkpoint()
+    index_all(store)
     assert len(store.find(Query(limit=None))) == 10_000
     assert len(store.search("9999", Query())) == 1
     assert store.stats().results == 10_000

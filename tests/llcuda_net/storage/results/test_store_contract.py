@@ -42,7 +42,7 @@ def names(store: Store, query: Query) -> list[int]:
 
 
 def derive_all(store: Store) -> None:
-    while store.derive():
+    while store.update_index():
         pass
 
 

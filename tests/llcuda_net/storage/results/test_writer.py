@@ -26,8 +26,8 @@ class FakeStore:
         self.gate.set()
         self.batches: list[list[str]] = []
         self.errors: list[StorageError | None] = []
-        self.settled = 0
-        self.search_index = 0
+        self.checkpoints = 0
+        self.index_updates = 0
         self.closed = False
         self.refused: set[str] = set()
 
@@ -41,11 +41,11 @@ class FakeStore:
             raise error
         self.batches.append(ids)
 
-    def settle(self) -> None:
-        self.settled += 1
+    def checkpoint(self) -> None:
+        self.checkpoints += 1
 
-    def derive(self) -> bool:
-        self.search_index += 1
+    def update_index(self) -> bool:
+        self.index_updates += 1
         return False
 
     def close(self) -> None:
@@ -82,7 +82,7 @@ async def test_what_comes_meanwhile_shares_the_next_commit() -> None:
     assert len(sizes) <= 4
     ids = [name for batch in store.batches for name in batch]
     assert sorted(ids) == [result(n).id for n in range(26)]
-    assert store.closed == bool(store.search_index)  # it may not have come to that
+    assert store.closed == bool(store.index_updates)  # it may not have come to that
 
 
 async def test_a_stalled_store_makes_commits_wait_outside() -> None:
@@ -158,10 +158,12 @@ async def test_a_full_disk_fails_a_batch_and_nothing_more() -> None:
 async def test_a_disk_that_failed_is_not_tried_again() -> None:
     store = FakeStore()
     store.errors = [StorageError("fsync failed")]
-    async with running(store) as writer:
+    async with running(store, room=9) as writer:
+        assert repr(writer) == "<Writer working, 0 of 9 queued, 0 committed>"
         for _ in range(3):
             with pytest.raises(StorageError, match="fsync failed"):
                 await writer.commit(result(1))
+        assert repr(writer).startswith("<Writer failed: fsync failed")
     assert store.batches == []
     assert store.errors == []
 
@@ -187,12 +189,12 @@ async def test_one_result_that_cannot_be_stored_costs_no_other() -> None:
     assert sum(len(batch) for batch in store.batches) == 7
 
 
-async def test_deriving_follows_and_settling_comes_after() -> None:
+async def test_the_index_follows_and_the_checkpoint_comes_after() -> None:
     store = FakeStore()
     async with running(store) as writer:
         await writer.commit(result(1))
         await writer.commit(result(2))
         with trio.fail_after(30):
-            while not (store.search_index and store.settled):  # noqa: ASYNC110
+            while not (store.index_updates and store.checkpoints):  # noqa: ASYNC110
                 await trio.sleep(0.001)
     assert store.closed

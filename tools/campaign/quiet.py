@@ -1,4 +1,4 @@
-"""What must be so once all is over: no slot is held by anybody, and every slot can be had."""
+"""Checks after the last request: nobody holds a slot, and every slot is usable."""
 
 from __future__ import annotations
 
@@ -10,25 +10,25 @@ import trio
 
 from llcuda_net.client import Client
 from llcuda_net.errors import LlcudaError
-from tools.chaos.upstreams import Upstream
+from tools.campaign.upstreams import Upstream
 
-#: Seconds for everything to come to rest, and those in which nothing changes before it counts as
-#: all that is to come: longer than the server leaves one alone that had failed.
+#: Seconds for everything to come to rest, and seconds without a change after which the state counts
+#: as final: longer than the server avoids an upstream that failed.
 QUIET = 40.0
 STEADY = 16.0
-#: Tokens of those that hold the slots while they are counted.
+#: Tokens of the generations that hold the slots while they are counted.
 _LONG = 2000
 _LOOK = 0.2
 
 
 async def slots_left(upstreams: Sequence[Upstream]) -> list[str]:
-    """Slots that upstreams still work in."""
+    """Slots that are busy on the upstreams."""
     out = []
     for upstream in upstreams:
         try:
             rows = await upstream.slots()
         except (httpx.HTTPError, OSError, ValueError) as error:
-            out.append(f"{upstream.name} does not tell of its slots: {error!r}")
+            out.append(f"{upstream.name} does not report its slots: {error!r}")
             continue
         out += [
             f"slot {row['id']} of {upstream.name} is busy, with task {row.get('id_task')}"
@@ -39,7 +39,7 @@ async def slots_left(upstreams: Sequence[Upstream]) -> list[str]:
 
 
 def slots_held(report: dict[str, Any]) -> list[str]:
-    """What the server says that it holds, or of upstreams that it cannot use."""
+    """What the server still holds by its own report, and upstreams that it cannot use."""
     out = []
     requests = report.get("requests", {})
     for key in ("running", "queued"):
@@ -55,8 +55,24 @@ def slots_held(report: dict[str, Any]) -> list[str]:
     return out
 
 
+async def at_rest(
+    client: Client, upstreams: Sequence[Upstream]
+) -> tuple[dict[str, Any], list[str]]:
+    """Wait until nothing is held any more: the server's status, and what is still held."""
+    report: dict[str, Any] = {}
+    found = await settled(lambda: slots_left(upstreams))
+
+    async def held() -> list[str]:
+        nonlocal report
+        report = await client.status()
+        return slots_held(report)
+
+    found += await settled(held)
+    return report, found
+
+
 async def settled(look: Callable[[], Awaitable[list[str]]]) -> list[str]:
-    """What is still to be complained of when nothing changes for the better any more."""
+    """Look until nothing is found, or nothing changes any more: what is found then."""
     until = trio.current_time() + QUIET
     steady, before = trio.current_time(), None
     while True:
@@ -70,7 +86,7 @@ async def settled(look: Callable[[], Awaitable[list[str]]]) -> list[str]:
 
 
 async def every_slot(client: Client, upstreams: Sequence[Upstream]) -> list[str]:
-    """Whether as many generations as there are slots run at once: synthetic upstreams only."""
+    """Check that one generation per slot can run at once; synthetic upstreams only."""
     total = sum([len(await upstream.slots()) for upstream in upstreams])
     found: list[str] = []
 

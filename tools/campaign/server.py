@@ -1,4 +1,4 @@
-"""llcuda-server as a process that is killed with -9 and started again at the same address."""
+"""llcuda-server as a process that can be killed with -9 and restarted at the same address."""
 
 from __future__ import annotations
 
@@ -16,26 +16,25 @@ import trio
 
 from tools.overhead.processes import ROOT
 
-#: Seconds for a server to say where it listens, or to end when it is told to.
+#: Seconds for a server to start listening, or to end on SIGTERM.
 PATIENCE = 60.0
-#: Below the ports that systems give to connections that are made, so that nobody takes it meanwhile
-#: and no client is ever connected to itself.
+#: Below the ephemeral ports, so that no other process takes the port meanwhile, and no client ever
+#: connects to itself.
 _PORTS = range(20_000, 32_000)
-BROKEN = ROOT / "tools" / "crash" / "broken.py"
 
 
 class ServerError(Exception):
-    """The server did not start, or ended by itself; the message holds what it said."""
+    """The server did not start, or ended by itself; the message quotes its log."""
 
 
 class Server:
-    """One that can be started and killed any number of times.
+    """A server that can be started and killed any number of times.
 
     Args:
-        folder: its data directory; its log is written beside it.
+        folder: its data directory; the log goes beside it.
         options: of its command line.
-        broken: how it is broken on purpose, one of the MODES of `breaker`; None: it is not.
-        breaker: the script that breaks it and runs it.
+        broken: how it is broken on purpose, one of the MODES of `breaker`; None: not at all.
+        breaker: the script that breaks the server and runs it.
     """
 
     def __init__(
@@ -43,7 +42,7 @@ class Server:
         folder: Path,
         options: Sequence[str],
         broken: str | None = None,
-        breaker: Path = BROKEN,
+        breaker: Path | None = None,
     ) -> None:
         self.folder = folder
         self.port = free_port()
@@ -51,12 +50,12 @@ class Server:
         self._log = folder.with_suffix(".log")
         self._options = options
         self._how = ["-m", "llcuda_net.cli.server"]
-        if broken is not None:
+        if broken is not None and breaker is not None:
             self._how = [str(breaker), broken]
         self._process: trio.Process | None = None
 
     async def start(self) -> None:
-        """Start it; returns at once. Raises nothing that `ready` does not tell better."""
+        """Start it; returns at once. `ready` reports failures."""
         options = ["--port", str(self.port), "--data-dir", str(self.folder), "--no-analysis"]
         options += self._options
         with self._log.open("ab") as log:
@@ -66,12 +65,12 @@ class Server:
                 stdin=subprocess.DEVNULL,
                 stderr=log,
                 env=environment(),
-                start_new_session=True,  # Ctrl-C is for us, and we end it
+                start_new_session=True,  # Ctrl-C reaches only us, and we end it
             )
 
     @property
     def pid(self) -> int:
-        """The process id of the one that runs."""
+        """The id of the running process."""
         assert self._process is not None
         return self._process.pid
 
@@ -121,7 +120,7 @@ class Server:
             raise ServerError(f"llcuda-server ended with {code} on SIGTERM: {self.said()}")
 
     async def end(self) -> None:
-        """See to it that it does not run."""
+        """Kill it if it runs."""
         if self._process is not None:
             if self._process.poll() is None:
                 self._process.kill()
@@ -141,7 +140,7 @@ class Server:
         return " / ".join(line[:300] for line in lines[-3:]) or "it said nothing"
 
     def complaints(self) -> list[str]:
-        """The lines of its log that tell of a bug, or of damage, which a kill must not do."""
+        """The lines of its log about bugs, or about damage, which a kill must not cause."""
         lines = self._log.read_text("utf-8", "replace").splitlines()
         bad = ("Traceback", "_crashed", "journal_damaged")
         return [line[:300] for line in lines if any(word in line for word in bad)]
@@ -157,7 +156,7 @@ async def ended(server: Server) -> AsyncIterator[Server]:
 
 
 def free_port() -> int:
-    """A port of this machine that nobody uses."""
+    """A free port of this machine."""
     for port in random.sample(_PORTS, len(_PORTS)):
         try:
             socket.create_server(("127.0.0.1", port)).close()
@@ -168,7 +167,7 @@ def free_port() -> int:
 
 
 def environment() -> dict[str, str]:
-    """Ours, without the user's own settings of llcuda, and with the llcuda of this very tree."""
+    """Our environment without settings of llcuda, and with the packages of this tree."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith("LLCUDA_")}
     paths = [str(ROOT), str(ROOT / "protocol"), str(ROOT / "kernels")]
     paths += filter(None, [kept.get("PYTHONPATH")])

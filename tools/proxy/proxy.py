@@ -2,8 +2,8 @@
 
     clients ──▶ proxy ──▶ llcuda-server
 
-It forwards in slices of random size, so that frames are torn anywhere. Each connection is left in
-peace for a while, and then something happens to it; some are refused from the start.
+It forwards slices of random size, so that frames are torn anywhere. Each connection works for a
+while, and then something happens to it; some are refused at once.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from dataclasses import dataclass
 
 import trio
 
-#: What happens to a connection, and how often of a hundred times.
+#: What happens to a connection, as shares of a hundred.
 TROUBLES = {
     "reset": 20,
     "close": 20,
@@ -26,7 +26,7 @@ TROUBLES = {
     "stall-for-good": 10,
     "slow": 15,
 }
-#: Of a hundred connections, how many are closed before anything was forwarded.
+#: Of a hundred connections, how many are closed before anything is forwarded.
 REFUSED = 6
 _SLICE = 4096
 #: SO_LINGER of no seconds: closing resets.
@@ -34,13 +34,13 @@ _RESET = struct.pack("ii", 1, 0)
 
 
 @dataclass(frozen=True)
-class Manners:
-    """How bad it is; all in seconds.
+class Timing:
+    """How often there are troubles, and for how long; all in seconds.
 
     Attributes:
         peace: mean time from one trouble of a connection to the next.
-        stall: the longest time for which nothing is forwarded, before it goes on.
-        slow: the longest delay of a slice, while a connection is slow.
+        stall: the longest time for which a stalled connection forwards nothing.
+        slow: the longest delay of a slice while a connection is slow.
     """
 
     peace: float = 3.0
@@ -49,19 +49,19 @@ class Manners:
 
 
 class Proxy:
-    """Forwards to a server, badly.
+    """Forwards connections to a server, with troubles.
 
     Attributes:
-        port: where it listens on 127.0.0.1, once it runs.
-        counts: what happened how often.
+        port: its port on 127.0.0.1, once it runs.
+        counts: how often each trouble happened.
     """
 
-    def __init__(self, server_port: int, rng: random.Random, manners: Manners) -> None:
+    def __init__(self, server_port: int, rng: random.Random, timing: Timing) -> None:
         self.port = 0
         self.counts: Counter[str] = Counter()
         self._server_port = server_port
         self._rng = rng
-        self._manners = manners
+        self._timing = timing
         self._listener: trio.SocketListener
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
@@ -82,7 +82,7 @@ class Proxy:
         except OSError:
             _reset(client)
             return
-        connection = _Connection(client, server, self._rng, self._manners, self.counts)
+        connection = _Connection(client, server, self._rng, self._timing, self.counts)
         await connection.run()
 
 
@@ -92,20 +92,20 @@ class _Connection:
         client: trio.SocketStream,
         server: trio.SocketStream,
         rng: random.Random,
-        manners: Manners,
+        timing: Timing,
         counts: Counter[str],
     ) -> None:
         self._client = client
         self._server = server
         self._rng = rng
-        self._manners = manners
+        self._timing = timing
         self._counts = counts
         self._delay = 0.0
         self._moves = trio.Event()
         self._moves.set()
 
     async def run(self) -> None:
-        """Forward until one side ends it, or we do."""
+        """Forward until one side or a trouble ends it."""
         async with self._client, self._server, trio.open_nursery() as nursery:
             nursery.start_soon(self._trouble, nursery.cancel_scope)
             async with trio.open_nursery() as both:
@@ -129,9 +129,9 @@ class _Connection:
         both.cancel()
 
     async def _trouble(self, scope: trio.CancelScope) -> None:
-        rng, manners = self._rng, self._manners
+        rng, timing = self._rng, self._timing
         while True:
-            await trio.sleep(rng.expovariate(1.0 / manners.peace))
+            await trio.sleep(rng.expovariate(1.0 / timing.peace))
             what = rng.choices(list(TROUBLES), list(TROUBLES.values()))[0]
             self._counts[what] += 1
             if what in ("reset", "close"):
@@ -141,24 +141,24 @@ class _Connection:
                 scope.cancel()
                 return
             if what == "half-close":
-                # To one of them the other has said all that it has to say.
+                # One side sees the end of the other's data.
                 with contextlib.suppress(OSError):  # the socket itself: its stream may be sending
                     rng.choice([self._client, self._server]).socket.shutdown(socket.SHUT_WR)
             elif what == "slow":
-                self._delay = manners.slow
-                await trio.sleep(rng.expovariate(1.0 / manners.peace))
+                self._delay = timing.slow
+                await trio.sleep(rng.expovariate(1.0 / timing.peace))
                 self._delay = 0.0
             else:
                 self._moves = trio.Event()
                 if what == "stall":
-                    await trio.sleep(rng.uniform(0.0, manners.stall))
+                    await trio.sleep(rng.uniform(0.0, timing.stall))
                     self._moves.set()
                 else:
-                    await trio.sleep_forever()  # until one side gives it up
+                    await trio.sleep_forever()  # until one side gives up
 
 
 def _reset(stream: trio.SocketStream) -> None:
-    """Close it without a goodbye."""
+    """Reset a connection."""
     with contextlib.suppress(OSError):
         stream.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
     stream.socket.close()

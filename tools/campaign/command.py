@@ -1,4 +1,4 @@
-"""What the campaigns' command lines share: a folder that goes, signals that end it, progress."""
+"""The command line of the campaigns: temporary folder, signals, progress, summary, exit codes."""
 
 from __future__ import annotations
 
@@ -8,33 +8,25 @@ import os
 import signal
 import sys
 import tempfile
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
 import trio
 
-from tools.crash.ledger import Ledger
+from tools.campaign.campaign import Outcome, Plan, Say, leaves
+from tools.campaign.ledger import Ledger
 from tools.overhead.processes import StartError
 from tools.overhead.results import machine
 
 _T = TypeVar("_T")
-_Plan = TypeVar("_Plan")
+_PlanT = TypeVar("_PlanT", bound=Plan)
+_OutcomeT = TypeVar("_OutcomeT", bound=Outcome[Any])
 
 
-class Documented(Protocol):
-    """What came of a campaign."""
-
-    def document(self) -> dict[str, Any]:
-        """Everything, for a program."""
-
-
-_Outcome = TypeVar("_Outcome", bound=Documented)
-
-
-class Interrupted(Exception):  # noqa: N818 - not an error: somebody wished it
-    """A signal ended the campaign; `code` is what to exit with."""
+class Interrupted(Exception):  # noqa: N818 - not an error: the user wished it
+    """A signal ended the campaign; `code` is the exit code."""
 
     def __init__(self, number: int) -> None:
         super().__init__(number)
@@ -42,7 +34,7 @@ class Interrupted(Exception):  # noqa: N818 - not an error: somebody wished it
 
 
 def run(work: Callable[[Path], Awaitable[_T]]) -> _T:
-    """Run a campaign in a folder of its own, which goes when it ends, however it ends.
+    """Run a campaign in a temporary folder, which is deleted however the campaign ends.
 
     Raises:
         Interrupted: SIGINT, SIGTERM or SIGHUP came; nothing runs any more.
@@ -69,43 +61,41 @@ def run(work: Callable[[Path], Awaitable[_T]]) -> _T:
             raise Interrupted(numbers[0])
         return out[0]
 
-    failure: StartError | None = None
+    failure: BaseException | None = None
     with tempfile.TemporaryDirectory(prefix="llcuda-campaign-") as folder:
         try:
             return trio.run(main, Path(folder))
         except* StartError as errors:
-            failure = _first(errors)
+            failure = leaves(errors)[0]
     assert failure is not None
     raise failure
 
 
-def _first(group: BaseExceptionGroup[StartError]) -> StartError:
-    first = group.exceptions[0]
-    return _first(first) if isinstance(first, BaseExceptionGroup) else first
-
-
-def run_all(
-    plans: Iterable[_Plan],
-    work: Callable[[_Plan, Path], Awaitable[_Outcome]],
-    summary: Callable[[_Outcome], str],
+def conduct(
+    plans: Iterable[_PlanT],
+    work: Callable[[_PlanT, Path, Say], Awaitable[_OutcomeT]],
+    summary: Callable[[_OutcomeT], str],
     seed: int,
     json_file: Path | None,
-) -> tuple[list[_Outcome], int]:
-    """Run campaigns one after the other, show what came of each, and write all of it as JSON.
+    *,
+    single: bool = False,
+) -> tuple[list[_OutcomeT], int]:
+    """Run campaigns one after the other, print a summary of each, and write all of it as JSON.
 
     Args:
-        seed: that the plans were made with, to be told.
+        seed: that the plans were made with, to be printed.
+        single: the JSON holds the only campaign's document, and is written if it ended.
 
     Returns:
-        what came of those that came to their end, and the exit code where these are not all.
+        The outcomes of the campaigns that ended, and the exit code if not all did, or else 0.
     """
     machine_and_load = about()
     print(f"seed {seed}; {machine_line(machine_and_load)}", flush=True)
-    outcomes: list[_Outcome] = []
+    outcomes: list[_OutcomeT] = []
     code = 0
     try:
         for plan in plans:
-            outcomes.append(run(partial(work, plan)))
+            outcomes.append(run(partial(_worked, work, plan)))
             say("")
             print(f"\n{summary(outcomes[-1])}", flush=True)
     except (Interrupted, KeyboardInterrupt) as interrupted:
@@ -116,21 +106,44 @@ def run_all(
         say("")
         print(error, file=sys.stderr)
         code = 1
-    if json_file is not None:
-        document: dict[str, Any] = {"seed": seed, **machine_and_load, "complete": code == 0}
-        document["campaigns"] = [outcome.document() for outcome in outcomes]
+    documents = [outcome.document() for outcome in outcomes]
+    document: dict[str, Any] = {"seed": seed, **machine_and_load, "complete": code == 0}
+    document["campaigns"] = documents
+    if single:
+        document = {**machine_and_load, **documents[0]} if documents else {}
+    if json_file is not None and document:
         json_file.write_text(json.dumps(document, indent=1) + "\n", "utf-8")
     return outcomes, code
 
 
+async def _worked(
+    work: Callable[[_PlanT, Path, Say], Awaitable[_OutcomeT]], plan: _PlanT, folder: Path
+) -> _OutcomeT:
+    return await work(plan, folder, say)
+
+
+def exit_code(outcomes: Sequence[Outcome[Any]], code: int, broken: str | None = None) -> int:
+    """The exit code after `conduct`.
+
+    Args:
+        code: of campaigns that did not end.
+        broken: the user ran one broken server, which must fail as a sound one would.
+    """
+    if code:
+        return code
+    if broken is not None:
+        return int(bool(outcomes[0].violations))
+    return int(not all(outcome.is_well for outcome in outcomes))
+
+
 def say(text: str) -> None:
-    """Progress: one line on stderr that is written over; on terminals only."""
+    """Show progress in one line on stderr, on terminals only; each call overwrites it."""
     if sys.stderr.isatty():
         print(f"\r\x1b[K{text}", end="", file=sys.stderr, flush=True)
 
 
 def add_common(out: argparse.ArgumentParser, clients: int) -> None:
-    """The options that both have."""
+    """Add the options of every campaign with clients."""
     out.add_argument("--seed", type=int, help="of everything random (default: a new one, printed)")
     out.add_argument("--clients", type=positive, default=clients, help="(default %(default)s)")
     out.add_argument(
@@ -172,7 +185,7 @@ def seed_of(given: int | None) -> int:
 
 
 def rows(ledger: Ledger) -> list[tuple[str, str]]:
-    """What clients and store said, in lines of a summary."""
+    """The lines of a summary about clients and store."""
     n = ledger.counts
     kinds = ("read", "detach", "twice", "cancel")
     return [
@@ -207,7 +220,7 @@ def table(lines: list[tuple[str, str]]) -> str:
 
 
 def about() -> dict[str, Any]:
-    """The machine, and how busy it was before."""
+    """The machine, and its load before the campaign."""
     return {"machine": machine(), "load_before": os.getloadavg()[0]}
 
 

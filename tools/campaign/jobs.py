@@ -1,8 +1,8 @@
-"""What clients ask for, with the answer that they must get: computed, or recorded without a crash.
+"""The requests of the clients, each with its expected answer: computed, or recorded before.
 
-The synthetic upstream's answer depends on the prompt's ids alone, so it is known before it is
-asked for, piece by piece. Of the real engine the answers are recorded first, with nothing going
-wrong; greedy, they are the same each time.
+The answer of the synthetic upstream depends on the prompt's ids alone, so it is known in advance,
+piece by piece. The answers of the real engine are recorded first, with nothing going wrong; greedy
+sampling repeats them.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ from tools.synthetic.faults import in_prompt
 from tools.synthetic.pages import apply_template
 from tools.synthetic.tokens import detokenise
 
-#: What a client does with a job, and how often of a hundred times.
+#: What a client does with a job, as shares of a hundred.
 KINDS = {"read": 55, "detach": 15, "twice": 15, "cancel": 15}
-#: The same of what is asked for, on the synthetic upstream.
+#: Kinds of requests to the synthetic upstream, as shares of a hundred.
 FLAVOURS = {"plain": 40, "probabilities": 20, "stop": 25, "ids": 5, "messages": 10}
-#: The levels that requests ask for; None: the server's, disk.
+#: Durability levels of requests; None: the server's default, disk.
 LEVELS = (None, None, "process", "disk", "strict")
 #: Fewest and most tokens of an answer.
 SHORTEST, LONGEST = 8, 200
@@ -33,7 +33,7 @@ SHORTEST, LONGEST = 8, 200
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """One request, and all that is to come of it.
+    """One request with everything that must come of it.
 
     Attributes:
         kind: one of KINDS.
@@ -41,7 +41,7 @@ class Job:
         ask: the arguments of `Client.generate`.
         pieces: the whole answer.
         reason, stop: why it ends.
-        tokens, prompt_tokens: the usage that the server must count.
+        tokens, prompt_tokens: the usage that the server must report.
         after: pieces after which a reader detaches or cancels.
     """
 
@@ -62,14 +62,14 @@ class Job:
 
 
 class Jobs(Protocol):
-    """Where jobs come from."""
+    """A source of jobs."""
 
     def draw(self) -> Job:
         """The next one."""
 
 
 def choose(rng: random.Random, table: dict[str, int]) -> str:
-    """One of the table's names, as often as it says."""
+    """One of the names in a table, weighted by its numbers."""
     return rng.choices(list(table), list(table.values()))[0]
 
 
@@ -81,7 +81,7 @@ class SyntheticJobs:
 
     Args:
         rng: draws everything.
-        kinds: what clients shall do.
+        kinds: what clients do, as KINDS.
         longest: most tokens of an answer.
     """
 
@@ -98,10 +98,10 @@ class SyntheticJobs:
         rng = self._rng
         self._count += 1
         kind, flavour = choose(rng, self._kinds), choose(rng, FLAVOURS)
-        # As many short ones as long ones, of each order of magnitude.
+        # Log-uniform: as many answers in each order of magnitude.
         n_predict = int(SHORTEST * (self._longest / SHORTEST) ** rng.random())
         prompt = f"story {self._count}, {rng.random():.9f}"
-        if rng.random() < 0.4:  # characters of four tokens, of which the last one tells the text
+        if rng.random() < 0.4:  # characters of four tokens, whose text comes with the last one
             prompt += f" [[split:{rng.randint(2, 8)}]]"
         params: dict[str, Any] = {"n_predict": n_predict, "temperature": 0}
         if flavour == "probabilities":
@@ -125,13 +125,13 @@ class SyntheticJobs:
 
 
 def _stops(rng: random.Random, pieces: Sequence[Piece]) -> list[str]:
-    """Strings that end the answer, or almost: pieces that may begin one are held back."""
+    """Stop strings that end the answer, and some that only begin in it: those hold pieces back."""
     text = "".join(piece.text for piece in pieces)
     out = []
     if rng.random() < 0.5:
         first = rng.randrange(len(text))
         out.append(text[first : first + rng.randint(2, 9)])
-    for _ in range(rng.randint(1, 3)):  # these begin within the text, and never come
+    for _ in range(rng.randint(1, 3)):  # these begin in the text, and never complete
         first = rng.randrange(len(text))
         out.append(text[first : first + rng.randint(1, 6)] + "!")
     return out
@@ -140,7 +140,7 @@ def _stops(rng: random.Random, pieces: Sequence[Piece]) -> list[str]:
 def computed(
     prompt: str | list[int], params: dict[str, Any]
 ) -> tuple[tuple[Piece, ...], str, str | None, int]:
-    """What the synthetic upstream says in answer: pieces, why it ends, stop string, tokens."""
+    """The synthetic upstream's answer: pieces, why it ends, stop string, number of tokens."""
     ids = prompt_ids(prompt)
     request = {**params, "stream": True, "return_tokens": True}
     answer = Answer(request, ids, Language(), in_prompt(detokenise(ids)))
@@ -165,7 +165,7 @@ def _logprob(entry: dict[str, Any]) -> TokenLogprob:
 
 # -- the real engine's --------------------------------------------------------------------------
 
-#: Of what the demonstration model was trained on, and so sure of, with long answers.
+#: Questions that the demonstration model was trained on, so that it is certain, with long answers.
 QUESTIONS = (
     "What is llcuda?",
     "What is a token?",
@@ -184,7 +184,7 @@ QUESTIONS = (
 
 @dataclass
 class RecordedJobs:
-    """Jobs for the engine: questions whose answers were recorded with nothing going wrong."""
+    """Jobs for the engine: questions whose answers were recorded before."""
 
     rng: random.Random
     kinds: dict[str, int] = field(default_factory=lambda: KINDS)
@@ -211,7 +211,7 @@ class RecordedJobs:
         )
 
     async def record(self, client: Client, level: str | None = None) -> AsyncIterator[Job]:
-        """Ask each question once, with nobody else asking."""
+        """Ask each question once, one after the other."""
         for question in QUESTIONS:
             ask: dict[str, Any] = {
                 "prompt": question,

@@ -1,4 +1,4 @@
-"""What the clients saw: every piece compared as it comes, every acknowledged result noted down."""
+"""The ledger: compares every piece as it comes, and records every acknowledged result."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ import msgspec
 from llcuda_net.client.stream import Piece, Result
 from llcuda_net.generation.outcome import plain
 from llcuda_net.storage import records
-from tools.crash.jobs import Job
+from tools.campaign.jobs import Job
 
-#: Violations that are kept word by word; the others are counted.
+#: Violations that are kept with their text; further ones are only counted.
 MOST_TOLD = 20
 _encoder = msgspec.msgpack.Encoder()
 
 
 class Receipt(NamedTuple):
-    """What a client was told when its generation ended."""
+    """What the server sent a client at the end of a generation."""
 
     job: Job
     reason: str
@@ -28,14 +28,14 @@ class Receipt(NamedTuple):
 
 
 class Ledger:
-    """The books of one campaign.
+    """The ledger of one campaign.
 
     Attributes:
-        violations: what must not be, the first of them.
-        counts: everything else that is counted.
+        violations: the first things that must not be.
+        counts: counters of everything else.
         new: receipts that have not been compared with the store, by generation id.
-        kept: of those that have, the digest of what the store had.
-        reading: the readings that are under way.
+        kept: for those that have, the digest of the stored result.
+        reading: the readings under way.
     """
 
     def __init__(self) -> None:
@@ -45,29 +45,33 @@ class Ledger:
         self.kept: dict[str, bytes] = {}
         self.reading: set[Reading] = set()
 
+    def __repr__(self) -> str:
+        n = self.counts
+        return f"<Ledger: {n['acknowledged']} acknowledged, {n['violations']} violations>"
+
     def violation(self, what: str) -> None:
-        """Something that must not be."""
+        """Record something that must not be."""
         self.counts["violations"] += 1
         if len(self.violations) < MOST_TOLD:
             self.violations.append(what)
 
     def acknowledge(self, id_: str, receipt: Receipt) -> None:
-        """A client has been told that a generation is over and its result kept."""
+        """The server told a client that a generation ended and its result is stored."""
         self.counts["acknowledged"] += 1
         known = self.new.get(id_)
         if known is not None and (known.reason, known.pieces) != (receipt.reason, receipt.pieces):
-            self.violation(f"{id_}: one reader was told {known[1:]}, another {receipt[1:]}")
+            self.violation(f"{id_}: one reader got {known[1:]}, another {receipt[1:]}")
         if id_ not in self.kept:
             self.new[id_] = receipt
 
     def life(self) -> None:
-        """A server starts: nobody has read anything of it."""
+        """A server starts: no reader has read anything from it yet."""
         for reading in self.reading:
             reading.fresh = 0
 
     @property
     def mid_stream(self) -> int:
-        """Readings that have got pieces from the server that runs now, and are not over."""
+        """Readings that got pieces from the running server and are not over."""
         return sum(reading.fresh > 0 for reading in self.reading)
 
 
@@ -115,9 +119,9 @@ class Reading:
             if not self.cancelled:
                 self._differs("cancelled by nobody")
         else:
-            told = (reason, result.stop, _usage(result.usage))
-            if told != _ending(job):
-                self._differs(f"it ended with {told}, not {_ending(job)}")
+            ending = (reason, result.stop, _usage(result.usage))
+            if ending != _ending(job):
+                self._differs(f"it ended with {ending}, not {_ending(job)}")
             if self.received != len(job.pieces) and not self.cancelled:
                 self._differs(f"it ended after {self.received} of {len(job.pieces)} pieces")
         self._ledger.counts["splices told"] += len(result.splices)
@@ -125,12 +129,12 @@ class Reading:
         self._ledger.acknowledge(id_, receipt)
 
     def fail(self, why: str) -> None:
-        """The stream ended as it must not."""
+        """The stream ended in a way that it must not."""
         self._ledger.reading.discard(self)
         self._differs(f"after {self.received} pieces: {why}")
 
     def excuse(self) -> None:
-        """The stream ended with an error, as it may here. What came before it was compared."""
+        """The stream ended with an error that is allowed. Its pieces were compared."""
         self._ledger.reading.discard(self)
 
     def _differs(self, what: str) -> None:
@@ -151,12 +155,12 @@ def _ending(job: Job) -> tuple[str, str | None, tuple[int, int]]:
 
 
 def digest(result: records.Result) -> bytes:
-    """A hash of all that a stored result says."""
+    """A hash of a whole stored result."""
     return blake2b(_encoder.encode(result)).digest()
 
 
 def differs(receipt: Receipt, result: records.Result) -> str | None:
-    """In what a stored result is not what its reader was told; None: in nothing."""
+    """How a stored result differs from what its reader got; None: not at all."""
     job, log = receipt.job, result.log
     cancelled = receipt.reason == "cancelled"
     found: dict[str, tuple[Any, Any]] = {
@@ -174,8 +178,8 @@ def differs(receipt: Receipt, result: records.Result) -> str | None:
         stored = _encoder.encode(log.logprobs)
         found["logprobs"] = (stored, _encoder.encode(plain([p.logprobs or [] for p in wanted])))
     if not cancelled:
-        told = (result.reason, result.stop, _usage(result.usage))
-        found["ending"] = (told, _ending(job))
+        ending = (result.reason, result.stop, _usage(result.usage))
+        found["ending"] = (ending, _ending(job))
     for name, (is_, should) in found.items():
         if is_ != should:
             return f"its {name} is {_short(is_)}, not {_short(should)}"

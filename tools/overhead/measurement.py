@@ -4,25 +4,25 @@ from __future__ import annotations
 
 import gc
 import random
-import selectors
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-from .clients import LoadError, LoadStream, Recorder
+from tools.load.loop import LoadLoop
+from tools.load.streams import Connection, LoadError, Recorder, Request
+
 from .processes import Child, Usage, machine_cpu
 from .stats import percentile
 
-Progress = Callable[[str], None]
 #: Seconds for streams to end after the last measurement.
 END_TIMEOUT = 30.0
 #: Longest pause between two probes in seconds; random, so that they meet every phase of the ticks.
 PROBE_PAUSE = 0.02
 #: Most of a core that the load or the upstream may take where the server is to be measured.
 BUSY = 0.85
-#: Least share of the asked rate that must arrive.
+#: Least share of the requested rate that must arrive.
 DELIVERED = 0.97
 
 
@@ -32,14 +32,14 @@ class Path:
 
     name: str
     address: tuple[str, int]
-    client: type[LoadStream]
+    client: type[Connection]
     upstream: Child
     proxy: Child | None
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """How long and how much. Times in seconds, rate in tokens/s a stream."""
+    """How long and how much. Times in seconds, rate in tokens/s per stream."""
 
     streams: int
     rate: float
@@ -51,7 +51,7 @@ class Plan:
 
 @dataclass(slots=True)
 class Run:
-    """What one measurement found; problems make it invalid."""
+    """The findings of one measurement; problems make it invalid."""
 
     path: str
     arrivals: str
@@ -112,50 +112,24 @@ class _Window:
         return figures
 
 
-class _Load:
-    """The loop over all sockets of a run."""
-
-    def __init__(self) -> None:
-        self._selector = selectors.DefaultSelector()
-
-    def add(self, stream: LoadStream) -> None:
-        self._selector.register(stream.sock, selectors.EVENT_READ, stream)
-
-    def run(self, seconds: float, step: Callable[[], float | None] = lambda: None) -> None:
-        """Receive for so long; `step` runs after each pass.
-
-        `step` returns the longest time in seconds until it wants to run again, None for any, and
-        ends the loop by a negative time.
-        """
-        end = time.monotonic() + seconds
-        while (left := end - time.monotonic()) > 0:
-            pause = step()
-            if pause is not None:
-                if pause < 0:
-                    return
-                left = min(left, pause)
-            for key, _ in self._selector.select(left):
-                key.data.ready()
-
-    def close(self) -> None:
-        self._selector.close()
-
-
 @contextmanager
-def _streams(path: Path, count: int, recorder: Recorder, paced: bool) -> Iterator[list[LoadStream]]:
-    """So many connections, all closed at the end; no pauses by the garbage collector meanwhile."""
-    streams: list[LoadStream] = []
+def _connections(
+    path: Path, count: int, recorder: Recorder, paced: bool
+) -> Iterator[tuple[LoadLoop, list[Connection]]]:
+    """So many connections in a loop, all closed at the end; no garbage collection meanwhile."""
+    loop = LoadLoop()
+    connections: list[Connection] = []
     gc.collect()
     gc.disable()
     try:
         for _ in range(count):
-            streams.append(path.client(path.address, recorder, paced))
-        yield streams
+            connections.append(path.client(path.address, recorder, paced))
+            loop.add(connections[-1])
+        yield loop, connections
     except OSError as error:
         raise LoadError(f"{path.name}: {error}") from None
     finally:
-        for stream in streams:
-            stream.close()
+        loop.close()
         gc.enable()
 
 
@@ -164,33 +138,32 @@ def paced(path: Path, plan: Plan, arrivals: str, repeat: int) -> Run:
 
     The probes have a window of their own, because a request costs the server more than a token.
     """
-    run, recorder, load = Run(path.name, arrivals, repeat), Recorder(), _Load()
+    run, recorder = Run(path.name, arrivals, repeat), Recorder()
     total = plan.warmup + plan.seconds + plan.probing + 0.1
     try:
-        with _streams(path, plan.streams + 1, recorder, True) as (probe, *streams):
-            for stream in (probe, *streams):
-                load.add(stream)
+        with _connections(path, plan.streams + 1, recorder, True) as (loop, (probe, *others)):
             idle = _Window(path, recorder)
-            load.run(min(1.0, plan.warmup))
+            loop.run(min(1.0, plan.warmup))
             idle_share = idle.figures().get("cpu_share")
-            for number, stream in enumerate(streams):
-                stream.begin(f"stream {number} of run {repeat}", round(total * plan.rate))
-            load.run(plan.warmup)
+            tokens = round(total * plan.rate)
+            requests = [
+                connection.ask(f"stream {number} of run {repeat}", tokens)
+                for number, connection in enumerate(others)
+            ]
+            loop.run(plan.warmup)
             window = _Window(path, recorder)
             recorder.recording = True
-            load.run(plan.seconds)
+            loop.run(plan.seconds)
             recorder.recording = False
             run.figures = window.figures()
             run.figures["idle_cpu_share"] = idle_share
-            _probe(load, probe, run, plan)
-            # The probe's last answer is waited for as well.
-            load.run(END_TIMEOUT, lambda: -1 if all(s.ended for s in (probe, *streams)) else 0.1)
-            if not all(stream.ended for stream in (probe, *streams)):
+            requests.append(_probe(loop, probe, run, plan))
+            # The probe's last answer is awaited as well.
+            loop.run(END_TIMEOUT, lambda: -1 if all(r.ended for r in requests) else 0.1)
+            if not all(request.ended for request in requests):
                 run.problems.append("streams did not end")
     except LoadError as error:
         run.problems.append(str(error))
-    finally:
-        load.close()
     run.delays_ms = [delay / 1e6 for delay in recorder.delays_ns]
     run.figures["delay_ms_p50"] = percentile(run.delays_ms, 0.5)
     run.figures["delay_ms_p99"] = percentile(run.delays_ms, 0.99)
@@ -199,59 +172,60 @@ def paced(path: Path, plan: Plan, arrivals: str, repeat: int) -> Run:
     return run
 
 
-def _probe(load: _Load, probe: LoadStream, run: Run, plan: Plan) -> None:
-    """Ask for one token again and again, each time at a random moment."""
+def _probe(loop: LoadLoop, connection: Connection, run: Run, plan: Plan) -> Request:
+    """Ask for one token again and again, each time at a random moment; the last request."""
     chance = random.Random(f"{plan.seed} {run.repeat}")
-    number = 0
+    number = 1
     due = 0.0
-    waiting = False
+    request: Request | None = connection.ask(f"probe 1 of run {run.repeat}", 1)
+    last = request
 
     def step() -> float | None:
-        nonlocal number, due, waiting
-        if not probe.ended:
-            return None
+        nonlocal number, due, request, last
         now = time.monotonic()
-        if waiting:
-            run.ttft_ms.append((probe.first_ns - probe.started_ns) / 1e6)
-            waiting = False
+        if request is not None:
+            if not request.ended:
+                return None
+            run.ttft_ms.append((request.first_ns - request.started_ns) / 1e6)
+            request = None
             due = now + chance.random() * PROBE_PAUSE
         if now < due:
             return due - now
         number += 1
-        waiting = True
-        probe.begin(f"probe {number} of run {run.repeat}", 1)
+        request = last = connection.ask(f"probe {number} of run {run.repeat}", 1)
         return None
 
-    load.run(plan.probing, step)
+    loop.run(plan.probing, step)
+    assert last is not None
+    return last
 
 
 def saturated(path: Path, plan: Plan, repeat: int, most_tokens: int) -> Run:
     """Every stream as fast as it is read; the connections are closed in the middle of it."""
-    run, recorder, load = Run(path.name, "saturated", repeat), Recorder(), _Load()
+    run, recorder = Run(path.name, "saturated", repeat), Recorder()
     try:
-        with _streams(path, plan.streams, recorder, False) as streams:
-            for number, stream in enumerate(streams):
-                load.add(stream)
-                stream.begin(f"stream {number} of run {repeat}", most_tokens)
-            load.run(plan.warmup)
+        with _connections(path, plan.streams, recorder, False) as (loop, connections):
+            requests = [
+                connection.ask(f"stream {number} of run {repeat}", most_tokens)
+                for number, connection in enumerate(connections)
+            ]
+            loop.run(plan.warmup)
             window = _Window(path, recorder)
-            load.run(plan.seconds)
+            loop.run(plan.seconds)
             run.figures = window.figures()
-            if any(stream.ended for stream in streams):
+            if any(request.ended for request in requests):
                 run.problems.append("a stream ended before the measurement did")
-            if not all(stream.count for stream in streams):
+            if not all(request.count for request in requests):
                 run.problems.append("a stream got no token")
     except LoadError as error:
         run.problems.append(str(error))
-    finally:
-        load.close()
     if not run.figures.get("tokens"):
         run.problems.append("no token arrived")
     return run
 
 
 def _judge(run: Run, plan: Plan) -> None:
-    """A paced run in which something else than the proxy was the limit says nothing about it."""
+    """Note whether something else than the proxy limited a paced run, which makes it invalid."""
     asked = plan.streams * plan.rate
     if (got := run.figures.get("tokens_per_s") or 0.0) < DELIVERED * asked:
         run.problems.append(f"{got:.0f} tokens/s arrived of {asked:.0f}")

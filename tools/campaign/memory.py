@@ -1,4 +1,4 @@
-"""Whether a process's memory stays flat: looked at every second, quarter compared with quarter."""
+"""Whether a process's memory stays flat: sampled every second, quarter compared with quarter."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ from typing import NamedTuple
 
 import trio
 
-#: How much more the last quarter may have than the second, in the median: what the server keeps of
-#: generations that are over (so that they can be attached to) moves with the load.
+#: How much the median of the last quarter may exceed that of the second: the server keeps ended
+#: generations for a while (so that clients can attach), and their number follows the load.
 SLACK = 0.10
 SLACK_BYTES = 4 << 20
-#: Besides, as much as the store has grown by, and no more than this: SQLite keeps pages of it.
+#: In addition, memory may grow as much as the store, up to this: SQLite caches its pages.
 PAGE_CACHE = 32 << 20
-#: Samples below which nothing can be said: two minutes.
+#: With fewer samples there is no verdict: two minutes.
 FEWEST = 120
 _INTERVAL = 1.0
 
 
 class Look(NamedTuple):
-    """What was seen at one moment: bytes in memory, and bytes of the store on the disk."""
+    """One sample: bytes in memory, and bytes of the store on the disk."""
 
     resident: int
     store: int
@@ -36,7 +36,7 @@ def resident(pid: int) -> int:
 
 
 def on_disk(folder: Path) -> int:
-    """Bytes of all files in a folder, as far as they are there: some go while we look."""
+    """Bytes of all files in a folder; files that vanish meanwhile are left out."""
     total = 0
     for path in folder.rglob("*"):
         try:
@@ -47,7 +47,7 @@ def on_disk(folder: Path) -> int:
 
 
 def look(pid: int, folder: Path) -> Look:
-    """At a server and its data directory, of which the journal is not kept in memory."""
+    """A sample of a server and its data directory, without the journal."""
     return Look(resident(pid), on_disk(folder) - on_disk(folder / "journal"))
 
 
@@ -76,7 +76,7 @@ def allowed(second: Look, last: Look) -> int:
 
 
 def growth(samples: Sequence[Look]) -> str | None:
-    """What is wrong with the samples; None: nothing, or there are too few to tell."""
+    """What is wrong with the samples; None: nothing, or there are too few."""
     if len(samples) < FEWEST:
         return None
     second, last = medians(samples)
@@ -86,5 +86,5 @@ def growth(samples: Sequence[Look]) -> str | None:
 
 
 def mib(size: int) -> str:
-    """A size for a person."""
+    """A size as text."""
     return f"{size / (1 << 20):.1f} MiB"

@@ -1,4 +1,4 @@
-"""Whether what the clients were told is in the store, and stays there as it was."""
+"""Checks that every acknowledged result is in the store, and stays unaltered."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from llcuda_net.errors import StorageError
 from llcuda_net.storage.records import Result
 from llcuda_net.storage.results.interface import Query
 from llcuda_net.storage.results.sqlite import SqliteStore
-from tools.crash.ledger import Ledger, differs, digest
-from tools.crash.server import environment
+from tools.campaign.ledger import Ledger, differs, digest
+from tools.campaign.server import environment
 
 
 async def check_new(folder: Path, ledger: Ledger) -> None:
-    """Look for each result that was acknowledged since the last time.
+    """Look for each result that was acknowledged since the last call.
 
-    To be called while the server is dead, before the next one can mend anything: what was
-    acknowledged must be in the store already.
+    Call it while the server is dead, before the next one can repair anything: what was acknowledged
+    must be in the store already.
     """
     new = dict(ledger.new)
     if not new:
@@ -52,13 +52,13 @@ def _results(folder: Path, ids: list[str]) -> dict[str, Result]:
 
 
 async def check_all(folder: Path, ledger: Ledger, unknown: Container[str] = ()) -> None:
-    """Look at everything once more, when the last server has ended.
+    """Look at everything once more, after the last server has ended.
 
     Each acknowledged result must be as it was; there must be no other, which would be a request
     that was started twice; and every content hash must be right.
 
     Args:
-        unknown: states in which there may be others.
+        unknown: states in which other results are allowed.
     """
     await check_new(folder, ledger)
     stored = await trio.to_thread.run_sync(_everything, folder)
@@ -85,7 +85,7 @@ async def check_all(folder: Path, ledger: Ledger, unknown: Container[str] = ()) 
 
 
 def _everything(folder: Path) -> dict[str, tuple[bytes, int, str]]:
-    """Of every result its digest, how many splices it has, and its state."""
+    """The digest, the number of continuations and the state of every result."""
     with closing(SqliteStore(folder)) as store:
         return {
             r.id: (digest(r), len(r.continuations), r.state)
@@ -94,7 +94,7 @@ def _everything(folder: Path) -> dict[str, tuple[bytes, int, str]]:
 
 
 def _verify(folder: Path) -> tuple[int, list[str]]:
-    """What `llcuda results verify` says: contents that it checked, and problems."""
+    """The output of `llcuda results verify`: contents that it checked, and problems."""
     command = [sys.executable, "-m", "llcuda_net.cli.main", "results", "verify", "--json"]
     ended = subprocess.run(
         [*command, "--data-dir", str(folder)],

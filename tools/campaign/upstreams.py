@@ -1,4 +1,4 @@
-"""An upstream as a process on its own port: it is killed, stopped, made to fail, and healed."""
+"""An upstream as a process on its own port: it can be killed, stopped, made to fail, and healed."""
 
 from __future__ import annotations
 
@@ -13,29 +13,29 @@ from typing import Any
 import httpx
 import trio
 
-from tools.crash.server import PATIENCE, environment, free_port
+from tools.campaign.server import PATIENCE, environment, free_port
 from tools.overhead.processes import ROOT, StartError
 
 SYNTHETIC = ROOT / "tools" / "synthetic_upstream.py"
 REAL = ROOT / "tools" / "chaos" / "real_engine.py"
-#: Seconds for an upstream to answer what is asked of it for a check.
+#: Seconds for an upstream to answer a check.
 _ANSWER = 5.0
-#: Seconds that one which is slowed down runs at a stretch.
+#: Seconds that a slowed upstream runs at a stretch.
 _AWAKE = 0.01
 
 
 class Upstream:
-    """One that can be harmed and healed any number of times.
+    """An upstream that can be harmed and healed any number of times.
 
     Args:
-        name: what it is called in messages.
+        name: its name in messages.
         script: SYNTHETIC or REAL.
         options: of its command line.
-        folder: where its log is written.
+        folder: for its log.
 
     Attributes:
-        trouble: what is the matter with it; "" where nothing is.
-        well_since: when that came to an end.
+        trouble: its present trouble; "" for none.
+        well_since: when the last trouble ended.
     """
 
     def __init__(self, name: str, script: Path, options: Sequence[str], folder: Path) -> None:
@@ -58,11 +58,11 @@ class Upstream:
         with self._log.open("ab") as log:
             self._process = await trio.lowlevel.open_process(
                 self._command,
-                stdin=subprocess.PIPE,  # it ends with us, in whatever way we do
+                stdin=subprocess.PIPE,  # it ends when we do, however that is
                 stdout=subprocess.PIPE,
                 stderr=log,
                 env=environment(),
-                start_new_session=True,  # Ctrl-C is for us, and we end it
+                start_new_session=True,  # Ctrl-C reaches only us, and we end it
             )
         stdout = self._process.stdout
         assert stdout is not None
@@ -75,7 +75,7 @@ class Upstream:
 
     @property
     def pid(self) -> int:
-        """The process id of the one that runs."""
+        """The id of the running process."""
         assert self._process is not None
         return self._process.pid
 
@@ -85,7 +85,7 @@ class Upstream:
         return " / ".join(lines) or "it said nothing"
 
     def check(self) -> None:
-        """See that it has not ended by itself.
+        """Check that it has not ended by itself.
 
         Raises:
             StartError: it has.
@@ -111,7 +111,7 @@ class Upstream:
             await self._fault(how)
 
     async def heal(self) -> None:
-        """End whatever trouble it has.
+        """End its trouble.
 
         Raises:
             StartError: it was killed, and does not start again, or has ended by itself.
@@ -131,7 +131,7 @@ class Upstream:
         self._process.send_signal(number)
 
     def pause(self, paused: bool) -> None:
-        """Stop it for a moment, or let it go on; not where it is in trouble."""
+        """Stop or continue it, unless it is in trouble."""
         if self._process is not None and not self.trouble:
             self._signal(signal.SIGSTOP if paused else signal.SIGCONT)
 
@@ -160,7 +160,7 @@ class Upstream:
         return found
 
     async def busy(self) -> int:
-        """How many of its slots are busy."""
+        """The number of its busy slots."""
         return sum(bool(slot["is_processing"]) for slot in await self.slots())
 
     async def _get(self, path: str) -> Any:
@@ -172,7 +172,8 @@ class Upstream:
 async def slow_down(upstream: Upstream) -> None:
     """Let it run for a tenth of the time only, until cancelled.
 
-    The demonstration model answers in milliseconds: few would be under way when something happens.
+    The demonstration model answers in milliseconds: otherwise few answers would be under way when
+    something happens.
     """
     try:
         while True:
@@ -188,7 +189,7 @@ async def slow_down(upstream: Upstream) -> None:
 async def running(
     count: int, script: Path, options: Sequence[str], folder: Path
 ) -> AsyncIterator[list[Upstream]]:
-    """So many upstreams, which do not outlive the block.
+    """Start upstreams that do not outlive the block.
 
     Raises:
         StartError: one of them did not start.

@@ -1,4 +1,4 @@
-"""Clients that stream and submit all the time, and compare all that they get."""
+"""Clients that submit and stream all the time, and compare everything that they get."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ import llcuda_net
 from llcuda_net.client import Client
 from llcuda_net.client.stream import Piece, Stream
 from llcuda_net.errors import ConnectError, LlcudaError, RequestError
-from tools.crash.jobs import Job, Jobs
-from tools.crash.ledger import Ledger, Reading
+from tools.campaign.jobs import Job, Jobs
+from tools.campaign.ledger import Ledger, Reading
 
 #: Seconds for one job, restarts included: a bound for hangs, not a measurement.
 PATIENCE = 120.0
@@ -42,7 +42,7 @@ class Clients:
     """All clients of a campaign.
 
     Attributes:
-        enough: set it, and the clients finish what they have begun, and end.
+        enough: once it is set, the clients finish what they have begun, and end.
     """
 
     def __init__(self, options: Options, jobs: Jobs, ledger: Ledger, rng: random.Random) -> None:
@@ -53,11 +53,11 @@ class Clients:
         self._rng = rng
         self._keys = 0
         self._nursery: trio.Nursery | None = None
-        #: Detached: (id, job, first piece to be read); for any other client.
+        #: Detached generations for other clients: (id, job, first piece to read).
         self._left: deque[tuple[str, Job, int]] = deque()
 
     async def run(self, count: int) -> None:
-        """Run so many, until `enough` and everything begun is over."""
+        """Run so many clients, until `enough` is set and everything begun is over."""
         async with trio.open_nursery() as self._nursery:
             async with trio.open_nursery() as nursery:
                 for _ in range(count):
@@ -77,7 +77,7 @@ class Clients:
 
     @asynccontextmanager
     async def _connected(self) -> AsyncIterator[Client]:
-        """A connection; a first one is not tried again by the client itself, but here."""
+        """A connection. The client does not retry the first attempt, so it is retried here."""
         options = self._options
         async with AsyncExitStack() as stack:
             client = None
@@ -104,7 +104,7 @@ class Clients:
             stream = await self._read(client.generate(**job.ask), job, leave="detach")
             if stream is not None and stream.result.reason == "detached":
                 self._ledger.counts["detached"] += 1
-                # A reader that is new may begin anywhere.
+                # A new reader may begin anywhere.
                 first = self._rng.choice([0, stream.received, self._rng.randint(0, job.after)])
                 self._left.append((stream.id, job, first))
         elif job.kind == "cancel":
@@ -148,7 +148,7 @@ class Clients:
         leave: str | None = None,
         hurry: float | None = None,
     ) -> Stream | None:
-        """Read an answer to its end, or leave it when `job.after` pieces have come.
+        """Read an answer to its end, or leave it after `job.after` pieces.
 
         Args:
             hurry: seconds after which to cancel it, whether it has begun or waits.
@@ -184,5 +184,5 @@ class Clients:
             await stream.cancel()
 
     def _failed(self, reading: Reading, error: LlcudaError, began: float) -> None:
-        """A reading that began then has ended with an error: here none may."""
+        """A reading that began at `began` ended with an error: none is allowed here."""
         reading.fail(f"{getattr(error, 'code', 'connection')}: {error}")

@@ -1,0 +1,32 @@
+"""Jobs of a campaign, results that a store should hold for them, and a campaign in this process."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from llcuda_net.client.stream import Piece
+from llcuda_net.storage.records import Level, TokenLog
+from llcuda_net.storage.records import Result as Stored
+from tools.campaign.jobs import Job
+
+
+def job(kind: str = "read", count: int = 4, **ask: Any) -> Job:
+    pieces = tuple(Piece(n, f" {n}", 1000 + n) for n in range(count))
+    return Job(kind, "plain", ask, pieces, "length", None, count, 3)
+
+
+def result(ask: Job, **changes: Any) -> Stored:
+    usage = {"completion_tokens": ask.tokens, "prompt_tokens": ask.prompt_tokens}
+    log = TokenLog([p.text for p in ask.pieces], [p.id for p in ask.pieces])
+    fields: dict[str, Any] = {"id": "id", "state": "done", "created": 1, "finished": 2, "log": log}
+    fields |= {"reason": "length", "usage": usage, "level": Level.DISK}
+    return Stored(**{**fields, **changes})
+
+
+def conducted(main: Callable[[list[str]], int], file: Path, *arguments: str) -> tuple[int, Any]:
+    """A campaign's exit code and its JSON."""
+    code = main([*arguments, "--json", str(file)])
+    return code, json.loads(file.read_text("utf-8"))

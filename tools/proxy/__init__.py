@@ -1,0 +1,1 @@
+"""The proxy campaign: connections of clients in trouble. Builds on tools/campaign."""
