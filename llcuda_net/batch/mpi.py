@@ -266,6 +266,6 @@ def open_communicator() -> Iterator[Communicator]:
             traceback.print_exc()
             communicator.abort(1)
         raise
-    except BaseException:  # Ctrl-C, or told to end
+    except BaseException:  # Ctrl-C, or a signal to end
         communicator.abort(130)
         raise

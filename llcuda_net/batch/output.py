@@ -1,9 +1,9 @@
 """The results: one JSON object per line, each written once, whatever happens in between.
 
 Every line is one write to a file opened for appending, so a kill leaves whole lines, but for the
-last one at worst, which is cut off when the job goes on. In order, a result that comes before its
-turn waits in memory and in FILE.waiting, from where a job that goes on takes it. An error that
-may pass is written too, and taken out again when the job goes on, to be tried anew.
+last one at worst, which is cut off when the job resumes. In order, a result that comes before its
+turn waits in memory and in FILE.waiting, from where a resumed job takes it. An error that
+may pass is written too, and taken out again when the job resumes, to be tried anew.
 """
 
 from __future__ import annotations

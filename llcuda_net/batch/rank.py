@@ -164,7 +164,7 @@ class Rank:
                 await self._over.wait()
 
     async def _connected(self, target: Target) -> None:
-        """Ask what comes until the connection breaks; nothing of it goes on after that."""
+        """Ask what comes until the connection breaks, which cancels what is under way."""
         self._broken = trio.Event()
         if self._over.is_set():  # while it connected: nobody will set this event
             return

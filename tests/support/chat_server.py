@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -109,3 +112,26 @@ async def _request(stream: trio.SocketStream) -> tuple[str, bytes]:
 async def _answer(stream: trio.SocketStream, status: int, body: bytes) -> None:
     head = f"HTTP/1.1 {status} X\r\nContent-Length: {len(body)}\r\nConnection: close\r\n\r\n"
     await stream.send_all(head.encode() + body)
+
+
+@contextmanager
+def in_thread(server: ChatServer) -> Iterator[ChatServer]:
+    """The server in a thread of its own, for what runs an event loop itself."""
+    ready = threading.Event()
+    found: list[tuple[trio.lowlevel.TrioToken, trio.CancelScope]] = []
+
+    async def run() -> None:
+        async with trio.open_nursery() as nursery:
+            await nursery.start(server.serve)
+            found.append((trio.lowlevel.current_trio_token(), nursery.cancel_scope))
+            ready.set()
+
+    thread = threading.Thread(target=trio.run, args=(run,), daemon=True)
+    thread.start()
+    assert ready.wait(60)
+    try:
+        yield server
+    finally:
+        token, scope = found[0]
+        token.run_sync_soon(scope.cancel)
+        thread.join(60)

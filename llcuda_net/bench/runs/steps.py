@@ -14,7 +14,7 @@ from llcuda_net.bench.statistics.estimates import Estimate, student
 from llcuda_net.bench.statistics.summary import BATCHES, distribution, phases, rates
 from llcuda_net.bench.workload.validity import Bounds, Ceiling
 
-#: What is told of each load besides its rates.
+#: What is reported of each load besides its rates.
 _METRICS = ("ttft", "tpot", "latency")
 
 
@@ -48,7 +48,7 @@ class Step:
         return not_negative(estimate)
 
     def goodput(self, slo: dict[str, float]) -> Estimate:
-        """Answers a second that kept the objective."""
+        """Answers per second that kept the objective."""
         values = []
         for run in self.runs:
             kept = sum(

@@ -32,7 +32,7 @@ class Schedule:
         seconds: how long requests are sent.
         moments: seconds from the start, rising; None for a closed loop.
         concurrency: workers of a closed loop; 0 for an open schedule.
-        rate: requests a second, on average; None for a closed loop.
+        rate: requests per second, on average; None for a closed loop.
     """
 
     kind: str

@@ -8,6 +8,7 @@ import pytest
 
 from llcuda_net.batch import post_process
 from tests.llcuda_net.cli.bench.conftest import QUICK, Bench, came_through
+from tests.support.chat_server import ChatServer, chunk, ending, in_thread
 
 
 def test_both_ways(
@@ -47,6 +48,26 @@ def test_both_ways(
     )  # fmt: skip
     came_through(code, found, said)
     assert "cannot compare: direct differs" in said
+
+
+def test_a_direct_way_by_the_openai_api(
+    upstream: str, bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    events = [chunk("one"), chunk(" two"), ending()]  # without usage
+    with in_thread(ChatServer(events, key="secret")) as server:
+        monkeypatch.setenv("LLCUDA_DIRECT_KEY", "secret")
+        code, found, said = bench(
+            "latency", "--server", upstream, "--direct", f"{server.url}/v1", "--direct-model",
+            "m2", "--iters", "10", "--repeats", "1", *QUICK,
+        )  # fmt: skip
+    came_through(code, found, said)
+    direct = found["paths"]["direct"]
+    assert direct["about"]["version"] == "OpenAI-compatible server (tests)"
+    assert direct["about"]["slots"] is None
+    assert direct["tokens"] == 2 * direct["requests"] == 10
+    assert "5 answers came without `usage`: their tokens are the pieces that came" in said
+    assert {asked["model"] for asked in server.asked} == {"m2"}
+    assert found["paths"]["gateway"]["outcomes"]["done"] == 5
 
 
 def test_a_late_client_is_invalid(upstream: str, bench: Bench) -> None:
