@@ -20,6 +20,7 @@ from llcuda_net.errors import (
 )
 from tests.support.campaigns import conducted, job
 from tools import chaos_campaign
+from tools.campaign import quiet
 from tools.campaign.clients import Options
 from tools.campaign.jobs import SyntheticJobs
 from tools.campaign.ledger import Ledger, Reading
@@ -41,6 +42,9 @@ def _patient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(campaign, "STALL", 60.0)
     monkeypatch.setattr(campaign, "FIRST_TOKEN", 60.0)
     monkeypatch.setattr(campaign, "MOST_ERRORS", 1.0)  # of few readings one is a large share
+    monkeypatch.setattr(campaign, "_ENOUGH", 1000)  # no answer may have been under way
+    monkeypatch.setattr(quiet, "STEADY", 60.0)
+    monkeypatch.setattr(quiet, "QUIET", 120.0)
     monkeypatch.setattr(troubles, "FAULTS", [f for f in FAULTS if not f.startswith("stall")])
 
 
