@@ -49,8 +49,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _run(arguments: argparse.Namespace) -> int:
     settings = settings_module.load(arguments)
     # Here, and not above: --help needs none of it.
-    from llcuda_net.server import app
-    from llcuda_net.util import logs
+    from llcuda_net.util import logs  # first: see there
+
+    from llcuda_net.server import app  # isort: skip
 
     logs.configure(settings.log_level, settings.log_format)
     return app.run(settings, lambda: settings_module.load(arguments))

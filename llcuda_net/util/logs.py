@@ -10,7 +10,16 @@ import sys
 from collections.abc import Callable
 from typing import Any, TextIO, cast
 
-import structlog
+if not {"rich", "structlog"} & sys.modules.keys():
+    # structlog imports rich where it is installed, for tracebacks that are not used here: a quarter
+    # of the time in which a server starts.
+    sys.modules["rich"] = None  # type: ignore[assignment]  # None: what Python does not import
+    try:
+        import structlog
+    finally:
+        del sys.modules["rich"]
+else:
+    import structlog
 
 from llcuda_net.util.terminal import is_clever, is_terminal, wants_colour
 

@@ -79,10 +79,11 @@ def _run(arguments: argparse.Namespace) -> int:
     if not all(server.strip() for server in servers):
         fail("--server has an empty name in its list")
 
-    from llcuda_net.batch.mpi import open_communicator
-    from llcuda_net.batch.targets.opening import open_target
-    from llcuda_net.errors import ConfigError
-    from llcuda_net.util import logs
+    from llcuda_net.util import logs  # first: see there
+
+    from llcuda_net.batch.mpi import open_communicator  # isort: skip
+    from llcuda_net.batch.targets.opening import open_target  # isort: skip
+    from llcuda_net.errors import ConfigError  # isort: skip
 
     logs.configure("error")
     with open_communicator() as communicator:
