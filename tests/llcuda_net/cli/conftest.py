@@ -37,7 +37,7 @@ def _environment(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 @pytest.fixture(autouse=True)
 def logs_as_before(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """A command that runs in this process sets up the logs; the tests after it have theirs again."""
+    """A command that runs in this process sets up the logs: undo it for the tests after it."""
     configure, root = structlog.configure, logging.getLogger()
     handlers, level = list(root.handlers), root.level
 
