@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -11,6 +13,17 @@ import pytest
 # Where SIGINT is ignored (a job in the background), the processes that tests start would ignore it.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def nothing_is_left_open() -> Iterator[None]:
+    """Collect what a session leaves open while its last test can still fail for it.
+
+    pytest collects once more at its end, but xdist drops what a worker says there.
+    """
+    yield
+    gc.collect()
+
 
 _CPU = "cpu_seconds"
 _of_workers: list[float] = []

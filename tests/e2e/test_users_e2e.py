@@ -18,16 +18,12 @@ from llcuda_protocol import (
     Error,
     ErrorCode,
     Hello,
-    Hits,
     ListGenerations,
     Listing,
-    Report,
-    Search,
-    Status,
     Tokens,
     Welcome,
 )
-from tests.support.processes import RunningServer, run, running_server, wait_until
+from tests.support.processes import RunningServer, run, running_server
 from tests.support.raw_client import CREDIT, RawClient, ask, connected
 from tools import synthetic_upstream
 
@@ -136,38 +132,6 @@ def test_nobody_stops_what_another_runs(tokens: Path) -> None:
         root.until(Done)
         _, done = ann.until(Done)
         assert done.reason == "cancelled"
-
-
-def test_a_search_by_meaning_is_over_ones_own(tokens: Path) -> None:
-    said = {
-        "ann": "What is a slot?",
-        "bob": "What is a token?",
-        "root": "Why are weights quantised?",
-    }
-    arguments = ("--auth-token-file", str(tokens))
-    with running_server(*arguments, LLCUDA_ANALYSIS="true") as server:
-        for name, question in said.items():
-            with come_in(server, f"secret-of-{name}") as client:
-                begun(client, 1, question)
-                client.until(Done)
-        with come_in(server, "secret-of-root") as root:
-            streams = iter(range(1, 1_000_000, 2))
-
-            def caught_up() -> bool:
-                root.send(Status(next(streams)))
-                _, report = root.until(Report)
-                return bool(report.report["analysis"]["backlog"] == 0)
-
-            wait_until(caught_up, "all is analysed")
-        for name, wanted in (("ann", 1), ("bob", 1), ("root", 3)):
-            with come_in(server, f"secret-of-{name}") as client:
-                client.send(Search(1, "explain slots to me", 9))
-                hits: list[dict[str, Any]] = []
-                while not isinstance(event := client.next(), Done):
-                    assert isinstance(event, Hits), event
-                    hits += event.hits
-                assert len(hits) == event.usage["searched"] == wanted
-                assert said[name] in [hit["preview"] for hit in hits]
 
 
 def test_a_token_file_that_is_wrong_is_one_line_without_the_token(tmp_path: Path) -> None:
