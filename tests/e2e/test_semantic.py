@@ -25,6 +25,9 @@ ASKED = {
     "What is a token?": "tokens, what are those?",
     "What is quantisation?": "why are weights quantised?",
 }
+NOT_NICE = Path(__file__).resolve().parents[1] / "support" / "not_nice"
+#: Kernels that are not cached are compiled first.
+COMPILING = 300.0
 #: Who asks what.
 OWNERS = dict(zip(ASKED, ("ann", "ann", "bob", "root"), strict=True))
 
@@ -34,7 +37,7 @@ def _caught_up(client: sync.Client, count: int) -> None:
         analysis = client.status()["analysis"]
         return bool(analysis["backlog"] == 0 and analysis["indexed"] == count)
 
-    wait_until(done, "all is analysed")
+    wait_until(done, "all is analysed", COMPILING)
 
 
 def _found(folder: Path, text: str, *arguments: str) -> list[dict[str, Any]]:
@@ -79,13 +82,13 @@ def searched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Searched]:
         _asked(server, folder)
         server.process.kill()
         server.process.wait()
-    with running_server(*arguments, "--analysis") as server:
+    with running_server(*arguments, "--analysis", PYTHONPATH=str(NOT_NICE)) as server:
         with sync.connect(server.address, token="root") as client:
             _caught_up(client, len(ASKED))
         server.process.kill()
         server.process.wait()
     shutil.copytree(folder, left)
-    with running_server(*arguments, "--analysis") as server:
+    with running_server(*arguments, "--analysis", PYTHONPATH=str(NOT_NICE)) as server:
         with sync.connect(server.address, token="root") as client:
             _caught_up(client, len(ASKED))
         yield Searched(server, folder, left)

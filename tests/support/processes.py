@@ -121,9 +121,9 @@ def run(name: str, *arguments: str, **options: object) -> subprocess.CompletedPr
     )
 
 
-def wait_until(condition: Callable[[], bool], what: str) -> None:
+def wait_until(condition: Callable[[], bool], what: str, patience: float = PATIENCE) -> None:
     """Look now and then until it is true; fails when it never is."""
-    end = time.monotonic() + PATIENCE
+    end = time.monotonic() + patience
     while not condition():
         assert time.monotonic() < end, f"never came true: {what}"
         time.sleep(0.02)
