@@ -16,7 +16,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import stdtrit
 
 from llcuda_net.util.quantile import rank, supported
 
@@ -48,6 +47,8 @@ class Estimate:
 
 def t_bound(freedom: int) -> float:
     """Half the width of an interval at CONFIDENCE, in standard errors: Student's t."""
+    from scipy.special import stdtrit  # a third of the start of a rank, which needs none of it
+
     return float(stdtrit(freedom, 0.5 + CONFIDENCE / 2))
 
 
