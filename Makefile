@@ -5,6 +5,8 @@ PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11 p
 VENV := .venv
 BIN := $(VENV)/bin
 KILLS ?= 300
+# The suite starts hundreds of interpreters; each would compile the whole source again.
+unexport PYTHONDONTWRITEBYTECODE
 # A file stays on one worker, since its tests may share what is dear to start.
 WORKERS := -n 2 --dist loadfile
 # The warning silenced is about editable installs in general.

@@ -13,9 +13,9 @@ ROOT = Path(__file__).resolve().parents[3]
 FILES = sorted(Path(__file__).with_name("simulated").glob("test_*.py"))
 
 
-def simulate(path: Path, which: str) -> None:
+def simulate(which: str, *paths: Path) -> None:
     done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-m", which, path],
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-m", which, *paths],
         env={**os.environ, "NUMBA_ENABLE_CUDASIM": "1"},
         cwd=ROOT,
         stdout=subprocess.PIPE,
@@ -27,13 +27,12 @@ def simulate(path: Path, which: str) -> None:
     assert " passed" in done.stdout
 
 
-@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
-def test_kernels_in_the_simulator(path: Path) -> None:
+def test_kernels_in_the_simulator() -> None:
     """Every kernel that has a twin, at the smallest sizes that reach all of its branches."""
-    simulate(path, "not slow")
+    simulate("not slow", *FILES)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
 def test_kernels_in_the_simulator_at_larger_sizes(path: Path) -> None:
-    simulate(path, "slow")
+    simulate("slow", path)
