@@ -100,10 +100,11 @@ async def waiting_costs_nothing(communicator: Communicator) -> None:
 def main() -> int:
     with open_communicator() as communicator:
         assert communicator.size == int(sys.argv[1])
-        trio.run(everything, communicator)
-        if sys.argv[2:] == ["fail"] and communicator.rank == communicator.size - 1:
+        if sys.argv[2:] != ["fail"]:
+            trio.run(everything, communicator)
+        elif communicator.rank == communicator.size - 1:
             raise RuntimeError("on purpose")
-        if sys.argv[2:] == ["fail"]:
+        else:
             trio.run(communicator.receive, "never")
     print("held")
     return 0
