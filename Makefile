@@ -7,8 +7,8 @@ BIN := $(VENV)/bin
 KILLS ?= 300
 # The suite starts hundreds of interpreters; each would compile the whole source again.
 unexport PYTHONDONTWRITEBYTECODE
-# A file stays on one worker, since its tests may share what is dear to start.
-WORKERS := -n 2 --dist loadfile
+# Three, since many tests wait. A file stays on one worker: its tests may share what is dear to start.
+WORKERS := -n 3 --dist loadfile
 # The warning silenced is about editable installs in general.
 PIP := PYTHONWARNINGS=ignore $(BIN)/python -m pip --disable-pip-version-check install --quiet
 
@@ -22,7 +22,7 @@ help: ## list the targets
 demo: $(VENV)/core ## run a real model behind llcuda-server and ask it something
 	@$(BIN)/python tools/demo.py
 
-test: $(VENV)/dev ## run the whole test suite, with two workers (ARGS="-n 0 …": in one process)
+test: $(VENV)/dev ## run the whole test suite, with three workers (ARGS="-n 0 …": in one process)
 	$(BIN)/python -m pytest $(WORKERS) $(ARGS)
 
 test-all: $(VENV)/dev ## the test suite, and its long forms (every kernel for every architecture, …)
