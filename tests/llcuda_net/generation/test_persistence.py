@@ -89,8 +89,12 @@ async def test_a_refusal_by_the_storage_reaches_the_client(
     tmp_path: Path, where: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     upstream = FakeUpstream()
+    upstream.paused = where == "write"  # the request itself is to be written
     async with keeping(tmp_path, upstream) as (storage, listener):
         peer = await ready(listener)
+        if where == "write":
+            await peer.send(ask("a b c"))
+            await peer.until(Accepted)
 
         def refuse(*_: Any, **__: Any) -> None:
             raise StorageError("no room on the disk", StorageError.FULL)
@@ -103,12 +107,16 @@ async def test_a_refusal_by_the_storage_reaches_the_client(
                 later = name in ("accepted", "finish")
                 owner = storage.journal if name == "write" else storage
                 patch.setattr(owner, name, refuse_later if later else refuse)
-            await peer.send(ask("a b c"))
+            if where == "write":
+                upstream.release(3)
+            else:
+                await peer.send(ask("a b c"))
             pieces, error = await peer.until(Error)
         assert (error.code, error.retry) == (ErrorCode.STORAGE, True)
         assert "no room" in error.message
         # No client has a token that the journal does not have.
         assert pieces == [] or where == "finish"
+        upstream.paused = False
         await peer.send(ask("a b", 2))  # and goes on when there is room
         pieces, _ = await peer.until(Done, 2)
         assert "".join(pieces) == "a b"
