@@ -1,7 +1,8 @@
 """Has upstreams complete a generation: one after the other, where they fail at it.
 
 1. What an upstream is to blame for is done elsewhere: unseen before the first piece, and after it
-   from the token ids so far, with a splice that is told. What the request is to blame for is not.
+   from the token ids so far, with a splice that readers see. What the request is to blame for is
+   not.
 2. Nothing that a reader has is ever taken back, and nothing is doubled: the log is the truth.
 3. A generation that upstreams fail at again and again, without a token more, is given up: it may
    be what brings them down.
@@ -36,7 +37,7 @@ log = structlog.get_logger(__name__)
 #: How often upstreams may fail at a generation in a row, without a token from it; and how often of
 #: these they may have had it and been lost.
 MOST_FAILURES, MOST_LOST = 6, 3
-#: Seconds to wait for an upstream that is down, rather than ask one again that has said no.
+#: Seconds to wait for an upstream that is down, rather than retry one that has refused.
 OTHERS = 10.0
 #: Tokens from which a prompt counts as long: reading it holds up the tokens of all other slots.
 LONG_PROMPT = 2048
@@ -111,7 +112,7 @@ class Dispatcher:
                 if failure.code not in BLAMED:
                     raise
                 if generation.final is not None:
-                    return  # all had been said before the connection broke
+                    return  # the end had come before the connection broke
                 error = failure
             lease.failed(error)
             if generation.made > made:
@@ -134,10 +135,10 @@ class Dispatcher:
         error: RequestError,
         failed: list[str],
     ) -> SlotRequest:
-        """The claim with which it goes on after a failure.
+        """The slot request with which it continues after a failure.
 
         Args:
-            member: where it failed.
+            backend: where it failed.
             failed: who failed at it since its last token, in order.
 
         Raises:
@@ -154,7 +155,7 @@ class Dispatcher:
             if self._pool.can_serve(need_of(elsewhere)):
                 return elsewhere
         # No other one now. Wait until one is back: for a while for another one, if this one is
-        # there and says no; if there never was another, it is believed.
+        # there and refuses; if there never was another, the refusal stands.
         later = slot_request()
         if error.code not in DOWN:
             later = slot_request(frozenset(failed[-1:]), until=trio.current_time() + OTHERS)
@@ -230,7 +231,7 @@ class Dispatcher:
         self._identify(generation, backend, properties)
 
     def _check_same(self, generation: Generation, backend: Backend) -> None:
-        """Refuse to go on where another model answers now; the pool may not know of it yet."""
+        """Refuse to continue where another model answers now; the pool may not know of it yet."""
         if (
             backend.spec.model is not None
             or generation.upstream != backend.upstream.base_url
@@ -247,13 +248,13 @@ class Dispatcher:
         )
 
     def _dispatched(self, generation: Generation, backend: Backend, news: str | None) -> None:
-        """Note in the journal who is asked, and what was made of messages."""
+        """Journal the upstream, and the prompt that was rendered of messages."""
         generation.model, generation.upstream = backend.fingerprint(), backend.upstream.base_url
         self._spliced(generation, backend)
         self._persistence.dispatched(generation, news)
 
     def _spliced(self, generation: Generation, backend: Backend) -> None:
-        """Note in the journal that another one goes on from here, if it does."""
+        """Journal that another upstream continues from here, if one does."""
         position = len(generation.pieces)
         if generation.noted < position and any(
             one.position == position for one in generation.failovers
@@ -309,6 +310,6 @@ class Dispatcher:
 
 
 def need_of(slot_request: SlotRequest) -> Requirement:
-    """What a claim needs of an upstream."""
+    """The requirement of a slot request."""
     assert isinstance(slot_request.key, Requirement)
     return slot_request.key

@@ -1,4 +1,4 @@
-"""The generation: the server's run of a request, which belongs to nobody's connection.
+"""The generation: the server's run of a request, which belongs to no connection.
 
 It has an id, a state and an ordered token log. Streams read the log at their own pace, so a slow
 reader never holds it up; the log is bounded by n_predict and the context.
@@ -70,7 +70,7 @@ NOT_QUEUED = Place()
 
 
 class Failover(NamedTuple):
-    """An upstream failed, and the generation goes on.
+    """An upstream failed, and the generation continues.
 
     Attributes:
         position: the number of the piece before which that was; 0: nobody has seen anything.
@@ -89,11 +89,11 @@ class Generation:
     Attributes:
         key: the idempotency key.
         request_hash: equal for requests that ask for the same.
-        on_disconnect: seconds that it goes on while nobody reads it.
+        on_disconnect: seconds for which it continues without a reader.
         level: how much it survives.
         cache: may be answered with the stored result of the same request.
         fresh: no stored result can have its key.
-        user: who asked; `owner` is their name.
+        user: who sent the request; `owner` is their name.
         wanted: the model that the request names.
         priority, deadline: see tickets.Claim.
         pieces: the text so far, one entry an event of the upstream.
@@ -115,7 +115,7 @@ class Generation:
         noted: the last piece before which the journal knows of one.
         cacheable: whether the same request may be answered with its result.
         stranded: it waits for an upstream that is not there, after a restart.
-        suspended: it stops here without having ended: the next server goes on with it.
+        suspended: it stops here without having ended: the next server continues it.
         cached_from: the result whose log answers it.
         ended: whether it is over, however it ended.
     """
@@ -385,7 +385,7 @@ class Generation:
 
     @property
     def from_store(self) -> bool:
-        """Whether what was kept already answered it, and no upstream was asked."""
+        """Whether what was kept already answered it, and no upstream was used."""
         return self._told is not None and not self.times.dispatched
 
     @property
@@ -404,7 +404,7 @@ class Generation:
 
     @property
     def model_name(self) -> str | None:
-        """The model's name, as the upstream told it."""
+        """The model's name, as the upstream reports it."""
         if self._told is not None:
             return self._told.model
         return (self.final.model[:256] if self.final else "") or None

@@ -1,4 +1,4 @@
-"""How a generation went: when each phase was over, and what its readers are told at the end."""
+"""How a generation went: when each phase was over, and what its readers get at the end."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class Times:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What readers are told at the end of a generation that the server did not see run.
+    """What readers get at the end of a generation that this server did not run.
 
     Attributes:
         reason: "stop" or "length"; empty where it did not come to its end.

@@ -70,7 +70,7 @@ class Persistence:
 
     @property
     def recovered(self) -> list[Recovered]:
-        """What ran when the last server ended; told once."""
+        """What ran when the last server ended; the second call returns nothing."""
         if self._storage is None:
             return []
         found, self._storage.recovered = self._storage.recovered, []
@@ -120,7 +120,7 @@ class Persistence:
             await self._storage.accepted(entry)
 
     def dispatched(self, generation: Generation, prompt: str | None) -> None:
-        """Buffer who is asked, and with which prompt where the request does not say."""
+        """Buffer which upstream is used, and the prompt if the request has messages."""
         entry = generation.entry
         if entry is not None:
             with _refusing():

@@ -112,7 +112,7 @@ class Registry:
             )
 
     async def run(self) -> None:
-        """Forget in time what nobody asks for; for ever."""
+        """Forget what has lingered long enough; runs until cancelled."""
         while True:
             await self._more.wait()
             self._more = trio.Event()
@@ -139,7 +139,7 @@ class Registry:
 
 
 def unknown(id_: str) -> RequestError:
-    """The error for an id that is nobody's, or somebody else's: nobody is told which."""
+    """The error for an id that is nobody's, or somebody else's: the message does not say which."""
     return UnknownGeneration(
         f"there is no generation {id_!r} here: it never was, was kept in memory only, or "
         "its result was deleted",

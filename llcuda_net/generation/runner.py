@@ -61,7 +61,7 @@ class Runner:
     async def to_its_end(
         self, generation: Generation, work: Callable[[], Awaitable[State]]
     ) -> None:
-        """Do a generation's work, store what came of it, and tell its readers."""
+        """Do a generation's work, store the outcome, and notify its readers."""
         kept = True
         try:
             state, error = await self._outcome(generation, work)
@@ -86,7 +86,7 @@ class Runner:
     async def _outcome(
         self, generation: Generation, work: Callable[[], Awaitable[State]]
     ) -> tuple[State | None, RequestError | None]:
-        """Do the work; how it ended, or no state where it is for the next server to go on."""
+        """Do the work; how it ended, or no state where the next server continues."""
         try:
             with generation.scope:
                 return await work(), None
@@ -140,7 +140,7 @@ class Runner:
         return None
 
     async def _from_cache(self, generation: Generation, model_key: str) -> State | None:
-        """Answer it with what one of the model's upstreams said to the same request."""
+        """Answer it with a stored answer of the same model to the same request."""
         try:
             models = await self._pool.fingerprints(model_key)
         except RequestError as error:
@@ -172,7 +172,7 @@ class Resumer:
     """Waits for an upstream that has the model, and continues on it, or says why that cannot be.
 
     Args:
-        enter: a place in the queue for a generation, which its readers are told.
+        enter: a place in the queue for a generation; its readers see each move.
         ready: called with a generation when its upstream is there, and its readers' time begins.
     """
 

@@ -1,4 +1,4 @@
-"""`--metrics-port`: what a server is asked over HTTP by those who run it.
+"""`--metrics-port`: HTTP for operators: metrics, liveness, readiness.
 
 /metrics for Prometheus; /healthz: this process lives; /readyz: a request would be served now.
 """
@@ -19,7 +19,7 @@ from llcuda_net.telemetry.metrics import Metrics
 from llcuda_net.telemetry.readiness import Readiness
 from llcuda_net.util.version import package_version
 
-#: What it is asked of the analysis of results.
+#: Gauges of the analysis of results.
 _ANALYSIS = {
     "backlog": "Results that are not analysed yet.",
     "indexed": "Embeddings in memory, of the model that runs now.",
@@ -36,7 +36,7 @@ class Monitor:
     def __init__(self) -> None:
         self._health = Readiness()
         self._analyst: Analyst | None = None
-        self._analysis: dict[str, float] = {}  # what it said last
+        self._analysis: dict[str, float] = {}  # the last report
         self.metrics = Metrics(package_version(), self._health)
 
     def watch(self, server: Gateway) -> None:
@@ -76,5 +76,5 @@ class Monitor:
 
     async def _ask_analyst(self) -> None:
         if self._analyst is not None:
-            with contextlib.suppress(RequestError):  # then it says what it said last
+            with contextlib.suppress(RequestError):  # then the last report stands
                 self._analysis.update(await self._analyst.report())

@@ -49,7 +49,7 @@ _Listeners = Sequence[trio.SocketListener] | Sequence[trio.SSLListener[trio.Sock
 
 
 def run(settings: Settings, reload: Callable[[], Settings]) -> int:
-    """Serve until told to stop; returns the exit code.
+    """Serve until a signal; returns the exit code.
 
     Args:
         reload: reads the settings anew, on SIGHUP.
@@ -175,7 +175,7 @@ class _Serving:
         return await open_listeners(settings.metrics_host, settings.metrics_port, "metrics-")
 
     def _start_monitor(self, nursery: trio.Nursery) -> None:
-        """Before the server, so that it can be asked while a model loads; ends after it."""
+        """Start before the server, so that it answers while a model loads; it ends after it."""
         if not self._monitored:
             return
         from llcuda_net.server.admin import Monitor  # costs time, and few ask for it
@@ -218,7 +218,7 @@ class _Serving:
 
     async def _announce(self, pool: Pool, listeners: _Listeners) -> None:
         await pool.prepare()
-        with contextlib.suppress(OSError):  # whoever started us may not read it
+        with contextlib.suppress(OSError):  # the parent process may not read it
             for listener in listeners:
                 print(f"listening on {address_of(listener)}", flush=True)
             for monitored in self._monitored:

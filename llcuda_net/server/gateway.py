@@ -48,7 +48,7 @@ from llcuda_protocol.kinds import MAX_LINGER
 
 log = structlog.get_logger(__name__)
 
-#: Seconds for clients to take what they are told at the end of a drain.
+#: Seconds for the last frames of a drain to reach the clients.
 _FAREWELL = 1.0
 #: Seconds between two looks for generations whose model has no upstream any more.
 _SWEEP = 1.0
@@ -59,10 +59,10 @@ class Gateway:
 
     Args:
         settings: see settings.py.
-        pool: where requests go. Whoever wants it watched runs it.
-        hub: reads the upstreams' token streams; the server runs it.
+        pool: the upstreams; its health checks run only if the caller runs them.
+        poller: reads the token streams of upstreams; the gateway runs it.
         users: who may come in; by default everybody.
-        keeper: keeps generations and results; without it nothing is kept.
+        persistence: journal and store; without it nothing is stored.
         prepare_kernels: compiles the kernels of the analysis before they are first used.
     """
 
@@ -121,7 +121,7 @@ class Gateway:
         self._reporter = Reporter(pool, self._scheduler, self._registry, self._persistence)
         #: Told of each request when it is over.
         self.watch = Watches()
-        #: How we stand, for whoever watches.
+        #: The state of the server, for observers.
         self.standing = ServerState(
             settings, pool, self._scheduler, self._registry, self.listener, self._persistence
         )
@@ -158,8 +158,8 @@ class Gateway:
                 self._nursery.start_soon(self.analyst.run)
             for entry in self._persistence.recovered:
                 self._resume(entry)
-            # Whoever attaches is told of the new run, so the next server must know of it, too.
-            with contextlib.suppress(RequestError):  # without it none of them goes on
+            # Clients that attach see the new run, so the next server must know it, too.
+            with contextlib.suppress(RequestError):  # without it none of them continues
                 await self._persistence.sync()
             self._nursery.start_soon(self.listener.run, listeners, self._nursery)
             task_status.started()
@@ -226,7 +226,7 @@ class Gateway:
     # -- sessions -----------------------------------------------------------------------------
 
     def check_users(self) -> None:
-        """The users have changed: sessions learn who they are of, or end; limits hold at once."""
+        """The users have changed: sessions take their new limits, or end; idempotent."""
         self._scheduler.update_users(self.users.named)
         self.listener.check_users()
 
@@ -265,9 +265,9 @@ class Gateway:
         )
         self._start(generation, functools.partial(self._runner.run, generation, ticket))
         text = request.prompt if request.messages is None else request.messages
-        # Whoever asked for the text must get it at the default level.
-        tell = log.info if self.settings.log_prompts else log.debug
-        tell(
+        # With --log-prompts the text is logged at the default level.
+        write = log.info if self.settings.log_prompts else log.debug
+        write(
             "generation_started",
             generation=generation.id,
             position=ticket.position,
@@ -279,7 +279,7 @@ class Gateway:
     def _enter(
         self, generation: Generation, slot_request: SlotRequest, *, always: bool = False
     ) -> Ticket:
-        """A place in the queue for a generation, which its readers are told."""
+        """A place in the queue for a generation; its readers see each move."""
 
         def moved(ticket: Ticket) -> None:
             generation.queued(ticket.position, ticket.wait, ticket.reason)
@@ -308,10 +308,10 @@ class Gateway:
         generation = requests.from_journal(entry, self.settings, user)
         self._persistence.resume(generation, entry.entry)
         if entry.concluded is None:
-            # At once: a client that has read more than the journal holds is told by it. Also of
-            # one that seems never to have run: a power cut may have taken all that it said.
+            # At once: a client that has more than the journal holds sees it by the epoch. Also of
+            # one that seems never to have run: a power cut may have taken all of its tokens.
             generation.splice()
-            # Where it will go on is known by now only if there is no choice.
+            # Where it continues is known here only with a single upstream.
             urls = [backend.upstream.base_url for backend in self._pool.backends]
             self._persistence.spliced(generation, urls[0] if len(urls) == 1 else "")
         log.info(
@@ -323,7 +323,7 @@ class Gateway:
         self._start(generation, functools.partial(self._resumer.run, generation, entry))
 
     async def find(self, request: Attach, user: User) -> Generation:
-        """The generation that a client wants to read: one of the user's, or an admin's any.
+        """The generation to read: one of the user; for an admin, any.
 
         Raises:
             RequestError: there is none, or the client has more of it than there is.
@@ -347,7 +347,7 @@ class Gateway:
         return found
 
     def left(self, generation: Generation) -> None:
-        """Nobody may read a generation now: begin to count the time that it goes on for."""
+        """A reader has left: if it was the last, start the timer of `on_disconnect`."""
         seconds = generation.on_disconnect
         if generation.readers or generation.ended or seconds >= MAX_LINGER:
             return

@@ -58,8 +58,8 @@ class Recovered:
         entry: continues where it was; it has the request and the splices.
         log: what it had emitted.
         gap: whether later tokens had been written, which a power cut took: a client may have them.
-        dispatched: how an upstream was asked last; None: none was.
-        concluded: what the upstream said of the end: only the result is missing. None: nothing yet.
+        dispatched: the last dispatch to an upstream; None: there was none.
+        concluded: the end as the upstream sent it: only the result is missing. None: no end yet.
     """
 
     entry: JournalEntry
@@ -74,7 +74,7 @@ class Storage:
 
     Args:
         directory: made if need be.
-        address: where we serve, for whoever finds the directory locked.
+        address: where we serve; it is named to a server that finds the directory locked.
         files, interval, segment_bytes: the journal's.
         open_store: opens the store; by default SQLite's, in the directory.
         on_sync: called with the seconds that each sync of the journal took.

@@ -1,6 +1,6 @@
-"""What somebody who watches a server sees: how it stands now, and what has just ended.
+"""What observers of a server see: its state now, and what has just ended.
 
-The server knows nothing of who watches. Nothing here is called for a token.
+The server knows no observer by name. Nothing here is called per token.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ from llcuda_net.storage.storage import Storage
 
 log = structlog.get_logger(__name__)
 
-#: What a member's state may be.
+#: States of a backend.
 STATES = ("up", "down", "probing", "draining")
-#: URLs whose member's name is remembered when the member is gone.
+#: URLs whose backend's name is remembered when the backend is gone.
 MAX_NAMES = 256
 #: What an upstream is called that never was one of ours, as far as is remembered.
 UNKNOWN = "other"
@@ -40,7 +40,7 @@ class Located(Protocol):
 
 
 class Backend(Protocol):
-    """Of an upstream in the pool, what those who watch want to know."""
+    """Of an upstream in the pool, what observers read."""
 
     @property
     def name(self) -> str:
@@ -76,7 +76,7 @@ class Backend(Protocol):
 
     @property
     def foreign(self) -> int:
-        """Slots that somebody else uses."""
+        """Slots in use by other clients of the upstream."""
 
     @property
     def releasing(self) -> int:
@@ -120,7 +120,7 @@ class UserLoad(Protocol):
 
 
 class SlotRequest(Protocol):
-    """Of what a waiting request wants, how urgent it is."""
+    """The urgency of a waiting request."""
 
     @property
     def priority(self) -> IntEnum:
@@ -188,7 +188,7 @@ class Observer:
 
 
 class Watches(Observer):
-    """Several that watch; one that fails keeps nobody from being told, and ends nothing."""
+    """Several that watch; one that fails is logged, and the others are called."""
 
     def __init__(self) -> None:
         self._watches: list[Observer] = []
@@ -218,13 +218,13 @@ class Watches(Observer):
 
 
 class Names:
-    """Which member a URL was: also of members that have gone, and addresses that have changed."""
+    """Which backend a URL was: also backends that have gone, and addresses that have changed."""
 
     def __init__(self) -> None:
         self._names: OrderedDict[str, str] = OrderedDict()
 
     def of(self, url: str, backends: Iterable[Backend]) -> str:
-        """The name of the member that is, or was, at a URL; UNKNOWN if none is remembered."""
+        """The name of the backend that is, or was, at a URL; UNKNOWN if none is remembered."""
         for backend in backends:
             self._names[backend.upstream.base_url] = backend.name
             self._names.move_to_end(backend.upstream.base_url)

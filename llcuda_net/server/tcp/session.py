@@ -54,7 +54,7 @@ from llcuda_protocol import (
 log = structlog.get_logger(__name__)
 
 _E = TypeVar("_E", Embed, Search, ListGenerations)
-#: What a request may ask for, told in the handshake.
+#: Features of this server, announced in the handshake.
 FEATURES = ["generate", "attach", "embed", "status", "search", "list", "pool", "splice"]
 _READ = 64 << 10
 #: Events after which the others have their turn: one read may hold thousands of pings.
@@ -125,7 +125,7 @@ class Session:
         self.greeted = False
         #: Ends the session, from outside.
         self.scope = trio.CancelScope()
-        #: Ends it too, but what was said before still goes out.
+        #: Ends it, too, after the bytes that wait have been sent.
         self._listening = trio.CancelScope()
         self._server = server
         self._stream = stream
@@ -337,7 +337,7 @@ class Session:
             self._scopes[number].cancel()
 
     async def _work(self, event: _E, work: Callable[[_E], Awaitable[dict[str, int]]]) -> None:
-        """Answer a request that may be cancelled; `work` gives the usage that done tells."""
+        """Answer a request that may be cancelled; `work` returns the usage for `done`."""
         started = trio.current_time()
         scope = self._scopes[event.stream] = trio.CancelScope()
         reason, usage = "cancelled", {}

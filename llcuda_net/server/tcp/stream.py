@@ -35,7 +35,7 @@ class GenerationStream:
 
     Args:
         number: of the stream on its connection.
-        first: number of the first piece that the client wants.
+        first: number of the first piece to send.
         with_ids: whether the client asked for token ids.
         with_durable: whether it asked for what a power cut cannot take away.
         with_splices: whether it asked to be informed where another upstream continues.
@@ -97,7 +97,7 @@ class GenerationStream:
         self._on_left(self.generation)
 
     def cancel(self) -> None:
-        """The client wants the generation stopped: drop what was not sent.
+        """Cancel the generation for the client, and drop what was not sent.
 
         Without the drop, a stream without credit would never come to its end.
         """
@@ -106,7 +106,7 @@ class GenerationStream:
         self.pump()
 
     def detach(self) -> None:
-        """The client wants to read no further, and the generation to continue."""
+        """End the stream for the client; the generation continues."""
         self._detached = True
         self.pump()
 

@@ -1,7 +1,7 @@
 """What a session has yet to send.
 
 Frames are collected and sent together: `flush` writes to the socket directly where it takes it, so
-that a token costs no task wake-up. What the socket does not take, and everything on TLS, goes
+that a batch costs no task wake-up. What the socket does not take, and everything on TLS, goes
 through a writer task, whose time without progress is bounded.
 """
 
@@ -24,7 +24,7 @@ class WriteBuffer:
 
     Args:
         stream: the connection.
-        on_room: called when a full outbox has emptied, to add what had to wait.
+        on_room: called when a full buffer has emptied, to add what had to wait.
         stall_timeout: seconds in which the client may take nothing (on other streams than a bare
             socket: not 16 KiB) before it is given up.
         unflushed: gathers the buffers with bytes that were added since their last flush.

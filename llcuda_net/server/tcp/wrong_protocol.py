@@ -1,8 +1,8 @@
-"""What our port says to somebody who speaks HTTP to it."""
+"""The answer of this port to an HTTP client."""
 
 from __future__ import annotations
 
-#: So many bytes tell.
+#: Bytes that suffice to recognise HTTP.
 TELLING = 4
 _METHODS = (b"GET ", b"POST", b"HEAD", b"PUT ", b"OPTI", b"DELE", b"PATC", b"CONN", b"PRI ")
 _BODY = b"This port speaks the llcuda protocol, not HTTP. Use llcuda-client.\n"
