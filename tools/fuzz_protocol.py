@@ -74,7 +74,7 @@ def seed(folder: Path, role: str, start: str) -> None:
 
     folder.mkdir(parents=True, exist_ok=True)
     for path in sorted(VECTORS.glob("*.json")):
-        for vector in json.loads(path.read_text())["vectors"]:
+        for vector in json.loads(path.read_text()).get("vectors", []):  # not states, profiles
             data = bytes.fromhex(vector["hex"])
             if vector["role"] != role or len(data) > MAX_INPUT:
                 continue

@@ -16,6 +16,7 @@ from llcuda_protocol import (
     ConnectionClosed,
     Error,
     ErrorCode,
+    Invalid,
     RemoteProtocolError,
     Role,
 )
@@ -29,8 +30,9 @@ ZEROS = bytes(LIMITS.max_frame)
 def make_check(role: Role, start: str) -> Callable[[bytes], None]:
     """The function that takes one input and fails on whatever must not happen.
 
-    An input must give events that may be sent again, or RemoteProtocolError with a reply that the
-    other side can read; no other exception, and never more than one frame kept in memory.
+    An input must give events that may be sent again, or can be answered by an error on their
+    stream, or RemoteProtocolError with a reply that the other side can read; no other exception,
+    and never more than one frame kept in memory.
     """
     frozen = pickle.dumps(begin(role, start))  # thawing it is quicker than a handshake
 
@@ -69,6 +71,12 @@ def _is_over(connection: Connection) -> bool:
             return connection.state == "closed"
         if isinstance(event, ConnectionClosed):
             return True
+        if isinstance(event, Invalid):
+            assert connection.role is Role.SERVER
+            assert connection.is_open(event.stream)
+            connection.send(Error(event.stream, ErrorCode.INVALID_REQUEST, event.message))
+            assert not connection.is_open(event.stream)
+            continue
         assert decode(encode(event)[HEADER:]) == event
 
 

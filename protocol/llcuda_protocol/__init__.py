@@ -12,7 +12,13 @@ SPEC.md, beside this package, specifies the protocol. `Connection` is the whole 
 """
 
 from .connection import Connection
-from .errors import ErrorCode, LocalProtocolError, ProtocolError, RemoteProtocolError
+from .errors import (
+    ErrorCode,
+    FrameTooLargeError,
+    LocalProtocolError,
+    ProtocolError,
+    RemoteProtocolError,
+)
 from .events import (
     Accepted,
     Attach,
@@ -29,6 +35,7 @@ from .events import (
     GoAway,
     Hello,
     Hits,
+    Invalid,
     ListGenerations,
     Listing,
     Ping,
@@ -64,10 +71,12 @@ __all__ = [
     "ErrorCode",
     "Event",
     "Frame",
+    "FrameTooLargeError",
     "Generate",
     "GoAway",
     "Hello",
     "Hits",
+    "Invalid",
     "Kind",
     "Limits",
     "ListGenerations",

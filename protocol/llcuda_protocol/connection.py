@@ -13,8 +13,8 @@ Rules of this file:
 from __future__ import annotations
 
 from . import events as ev
-from .errors import ErrorCode, LocalProtocolError, RemoteProtocolError
-from .frames import FrameError, decode, encode, encode_tokens
+from .errors import ErrorCode, FrameTooLargeError, LocalProtocolError, RemoteProtocolError
+from .frames import BadValueError, FrameError, decode, encode, encode_tokens
 from .kinds import (
     HANDSHAKE_MAX_FRAME,
     HEADER,
@@ -110,6 +110,8 @@ class Connection:
             try:
                 body = self._reader.next_body()
                 event = None if body is None else decode(body)
+            except BadValueError as error:
+                event = self._invalid(error)
             except FrameError as error:
                 raise self._fail(error.code, error.message) from None
             if event is None:
@@ -117,12 +119,21 @@ class Connection:
                     self._close()
                     continue
                 return None
-            if self._receive(event):
-                return event
+            received = self._receive(event)
+            if received is not None:
+                return received
 
-    def _receive(self, event: ev.Frame) -> bool:
-        """Apply an event of the other side; False if it is dropped."""
-        kind = event.KIND
+    def _invalid(self, error: BadValueError) -> ev.Invalid:
+        """What a client asks for wrongly ends its stream; anything else wrong, the connection."""
+        kind, number = error.kind, error.stream
+        by_client = self.role is Role.SERVER and number and may_send(self._peer, kind, number)
+        if not by_client or self.state not in STREAMS_LIVE:
+            raise self._fail(error.code, error.message) from None
+        return ev.Invalid(number, kind, error.message)
+
+    def _receive(self, event: ev.Frame | ev.Invalid) -> ev.Event | None:
+        """Apply an event of the other side; returns what it means, None if it is dropped."""
+        kind = event.request if isinstance(event, ev.Invalid) else event.KIND
         name = kind.name.lower()
         number: int = getattr(event, "stream", 0)
         if not may_send(self._peer, kind, number):
@@ -136,12 +147,14 @@ class Connection:
             if isinstance(event, ev.Hello | ev.Welcome):
                 self._greeted(event)
             self._become(state)
-            return True
+            return event
         if self.state not in STREAMS_LIVE:
             raise self._fail(ErrorCode.UNEXPECTED_FRAME, f"{name} while {self.state}")
         return self._receive_on_stream(event, kind, number)
 
-    def _receive_on_stream(self, event: ev.Frame, kind: Kind, number: int) -> bool:
+    def _receive_on_stream(
+        self, event: ev.Frame | ev.Invalid, kind: Kind, number: int
+    ) -> ev.Event | None:
         stream = self._streams.get(number)
         if stream is None:
             if kind in OPENING and number > self._last_stream:
@@ -151,9 +164,9 @@ class Connection:
                         f"at most {self.limits.max_streams} streams may be open",
                     )
                 self._open(event, kind, number)
-                return True
+                return event
             if kind in MAY_ARRIVE_LATE and number <= self._last_stream:
-                return False
+                return None
             raise self._fail(
                 ErrorCode.UNEXPECTED_FRAME, f"{kind.name.lower()} on stream {number}, not open"
             )
@@ -167,12 +180,10 @@ class Connection:
             self._receive_part(event, stream)
         elif isinstance(event, ev.Credit):
             if stream.credit + event.add > MAX_CREDIT:
-                raise self._fail(
-                    ErrorCode.FLOW_CONTROL, f"the credit of stream {number} is over {MAX_CREDIT}"
-                )
+                return ev.Invalid(number, kind, f"the credit would be over {MAX_CREDIT}")
             stream.credit += event.add
         self._move(number, stream, state)
-        return True
+        return event
 
     def _receive_part(self, event: ev.Tokens | ev.Vectors, stream: Stream) -> None:
         size = self._reader.frame_size
@@ -214,6 +225,7 @@ class Connection:
 
         Raises:
             LocalProtocolError: it may not. Nothing has changed.
+            FrameTooLargeError: it is larger than the peer's largest frame.
         """
         kind = event.KIND
         name = kind.name.lower()
@@ -257,8 +269,8 @@ class Connection:
             One piece is always sent while any credit is left, so that no piece can block a stream.
 
         Raises:
-            LocalProtocolError: the stream cannot carry tokens now, or one piece alone is larger
-                than the peer's largest frame.
+            LocalProtocolError: the stream cannot carry tokens now.
+            FrameTooLargeError: one piece alone is larger than the peer's largest frame.
         """
         stream = self._streams.get(event.stream)
         if stream is None or stream.state is not StreamState.RUNNING or self.role is Role.CLIENT:
@@ -274,7 +286,7 @@ class Connection:
             data = encode_tokens(event)
             while len(data) > most or (count > 1 and len(data) > credit):
                 if count == 1:
-                    raise LocalProtocolError("one piece is larger than the peer's largest frame")
+                    raise FrameTooLargeError(f"piece {event.first}: {self._too_large(len(data))}")
                 # Pieces are of similar size, so aim for the room that there is.
                 count = max(1, min(count - 1, count * min(credit, most) // len(data)))
                 event = ev.Tokens(
@@ -345,17 +357,18 @@ class Connection:
         except ValueError as error:
             raise LocalProtocolError(str(error)) from None
         if len(data) > self._max_frame_out and not isinstance(event, ev.Tokens):
-            raise LocalProtocolError(
-                f"a frame of {len(data) - HEADER} bytes is over the peer's limit of "
-                f"{self._max_frame_out - HEADER}"
-            )
+            raise FrameTooLargeError(self._too_large(len(data)))
         return data
+
+    def _too_large(self, size: int) -> str:
+        most = self._max_frame_out - HEADER
+        return f"a frame of {size - HEADER} bytes is over the other side's max_frame of {most}"
 
     def _check_tokens(self, event: ev.Tokens, stream: Stream, data: bytes) -> None:
         if not stream.fits(event, len(data)):
             raise LocalProtocolError(f"{len(data)} bytes of tokens; the credit is {stream.credit}")
         if len(data) > self._max_frame_out:
-            raise LocalProtocolError(f"{len(data)} bytes of tokens are over the peer's limit")
+            raise FrameTooLargeError(self._too_large(len(data)))
 
     def _charge(self, event: ev.Tokens | ev.Vectors, stream: Stream, data: bytes) -> None:
         if event.first != stream.sequence:
@@ -378,7 +391,7 @@ class Connection:
         self._streams.clear()
         self._reader.clear()
 
-    def _open(self, event: ev.Frame, kind: Kind, number: int) -> None:
+    def _open(self, event: ev.Frame | ev.Invalid, kind: Kind, number: int) -> None:
         credit = event.credit if isinstance(event, ev.Generate | ev.Attach) else 0
         sequence = event.first if isinstance(event, ev.Attach) else 0
         self._streams[number] = Stream(STREAM_TABLE[StreamState.IDLE][kind], credit, sequence)

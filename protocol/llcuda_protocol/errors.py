@@ -49,6 +49,10 @@ class LocalProtocolError(ProtocolError):
     """This side tried to break the protocol: a bug in the caller. Nothing was sent."""
 
 
+class FrameTooLargeError(LocalProtocolError):
+    """The frame is larger than the other side takes. Nothing was sent."""
+
+
 class RemoteProtocolError(ProtocolError):
     """The other side broke the protocol. Send `reply`, then close.
 

@@ -93,6 +93,23 @@ class ConnectionClosed:
     """The other side closed the connection between two frames. Not a frame."""
 
 
+@dataclass(frozen=True, slots=True)
+class Invalid:
+    """A client's frame on a stream has a value that the protocol does not allow. Not a frame.
+
+    The stream is open, or has been opened by it. The server ends it with an error of the code
+    `invalid_request`; the connection continues.
+
+    Attributes:
+        request: the kind of the frame.
+        message: what is wrong, for people.
+    """
+
+    stream: int
+    request: Kind
+    message: str
+
+
 Frame = (
     Hello
     | Welcome
@@ -119,7 +136,7 @@ Frame = (
     | GoAway
     | Report
 )
-Event = Frame | ConnectionClosed
+Event = Frame | Invalid | ConnectionClosed
 
 __all__ = [
     "Accepted",
@@ -137,6 +154,7 @@ __all__ = [
     "GoAway",
     "Hello",
     "Hits",
+    "Invalid",
     "ListGenerations",
     "Listing",
     "Ping",

@@ -6,6 +6,7 @@ other exception, for any bytes.
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import MISSING, fields
 from typing import Any
 
@@ -16,6 +17,7 @@ from .errors import ErrorCode
 from .guard import declares_too_much
 from .kinds import MAX_CREDIT, MAX_PING, MAX_SEQUENCE, MAX_STREAM, MAX_TOKEN_ID, Kind
 from .schema import Check, blob, integer, list_of, number, record
+from .states import OPENING
 
 _STREAM = integer(1, MAX_STREAM)
 _FIRST = integer(0, MAX_SEQUENCE)
@@ -29,11 +31,14 @@ _pack = msgpack.Packer().pack
 _TEXT = {str}
 _VECTOR_LIST = list_of(blob(1 << 24), 65_536, 1)
 
+#: Frames with a map that a client sends on a stream.
+REQUESTS = OPENING | {Kind.CANCEL}
 #: Frames about the connection: their stream number is 0.
 ON_CONNECTION = frozenset({Kind.HELLO, Kind.WELCOME, Kind.PING, Kind.PONG, Kind.GO_AWAY})
 
 _COLD: dict[Kind, tuple[type[Any], Check]] = {
-    cls.KIND: (cls, record(cls.FIELDS))
+    # A client says what it wants on its streams, so what the server does not know is refused there.
+    cls.KIND: (cls, record(cls.FIELDS, closed=cls.KIND in REQUESTS))
     for cls in (
         ev.Hello,
         ev.Welcome,
@@ -75,8 +80,30 @@ class FrameError(Exception):
         self.message = message if len(message) <= 500 else message[:497] + "..."
 
 
+class BadValueError(FrameError):
+    """The kind and the stream can be read, and what follows them is wrong.
+
+    Attributes:
+        kind, stream: of the frame.
+    """
+
+    def __init__(self, kind: Kind, stream: int, message: str) -> None:
+        super().__init__(ErrorCode.MALFORMED_FRAME, message)
+        self.kind = kind
+        self.stream = stream
+
+
 def _refuse_extension(code: int, data: bytes) -> object:
     raise ValueError("msgpack extension types are not used")
+
+
+def _map(pairs: list[tuple[Any, Any]]) -> dict[Any, Any]:
+    """A map, each of whose keys is there once."""
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        twice, _ = Counter(key for key, _ in pairs).most_common(1)[0]
+        raise ValueError(f"a map has the key {twice[:64]!r} twice")
+    return found
 
 
 # -- encoding ---------------------------------------------------------------------------------
@@ -164,11 +191,19 @@ def decode(body: bytes | bytearray) -> ev.Frame:
         raise FrameError(ErrorCode.MALFORMED_FRAME, "arrays declare more items than there are")
     try:
         frame = msgpack.unpackb(
-            body, raw=False, strict_map_key=True, ext_hook=_refuse_extension, timestamp=0
+            body,
+            raw=False,
+            strict_map_key=True,
+            object_pairs_hook=_map,
+            ext_hook=_refuse_extension,
+            timestamp=0,
         )
     except Exception as error:
         # Mostly ValueError, but also MemoryError: no exception of msgpack may pass this boundary.
-        raise FrameError(ErrorCode.MALFORMED_FRAME, f"not msgpack: {_cause(error)}") from None
+        frame = _outline(body, error)
+        wrong = _cause(error)
+    else:
+        wrong = ""
     if type(frame) is not list or len(frame) < 2:
         raise FrameError(ErrorCode.MALFORMED_FRAME, "a frame is an array [kind, stream, ...]")
     number_, stream = frame[0], frame[1]
@@ -184,9 +219,36 @@ def decode(body: bytes | bytearray) -> ev.Frame:
                 raise ValueError(f"{kind.name.lower()} belongs on stream 0")
         elif not (kind is Kind.ERROR and type(stream) is int and stream == 0):
             _STREAM.apply(stream, "stream")
-        return _event(kind, stream, frame)
     except ValueError as error:
         raise FrameError(ErrorCode.MALFORMED_FRAME, str(error)) from None
+    try:
+        if wrong:
+            raise ValueError(wrong)
+        return _event(kind, stream, frame)
+    except ValueError as error:
+        raise BadValueError(kind, stream, str(error)) from None
+
+
+def _outline(body: bytes | bytearray, error: Exception) -> Any:
+    """A frame that is msgpack, and holds what this protocol does not allow: its scalars alone.
+
+    Such are a key that is there twice or no string, a string that is not UTF-8, an extension. No
+    map is built, since the keys are not checked here.
+
+    Raises:
+        FrameError: it is not msgpack; the message is that of the error.
+    """
+    try:
+        return msgpack.unpackb(
+            body,
+            raw=True,
+            strict_map_key=False,
+            object_pairs_hook=lambda pairs: None,
+            ext_hook=lambda code, data: None,
+            timestamp=0,
+        )
+    except Exception:
+        raise FrameError(ErrorCode.MALFORMED_FRAME, f"not msgpack: {_cause(error)}") from None
 
 
 def _event(kind: Kind, stream: int, frame: list[Any]) -> ev.Frame:

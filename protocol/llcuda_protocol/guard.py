@@ -1,8 +1,9 @@
-"""Refuses a frame whose arrays declare more items than the frame has bytes, before it is decoded.
+"""Refuses a frame that declares more items than it has bytes, before it is decoded.
 
-A msgpack decoder allocates memory for an array when it reads its header. Nested arrays that each
-declare as many items as the frame has bytes would make a 4 MiB frame take gigabytes. In a
-well-formed frame every item takes at least one byte, so no valid frame is refused.
+A msgpack decoder allocates memory for an array when it reads its header, and for a map, too, where
+it hands over the pairs. Nested ones that each declare as many items as the frame has bytes would
+make a 4 MiB frame take gigabytes. In a well-formed frame every item takes at least one byte, and
+every pair two, so no valid frame is refused.
 """
 
 from __future__ import annotations
@@ -33,16 +34,18 @@ _LENGTHS = {
     0xDE: (2, 0),  # maps
     0xDF: (4, 0),
 }
+#: First bytes of large arrays and maps, and how many items each entry is.
+_LARGE = {0xDC: 1, 0xDD: 1, 0xDE: 2, 0xDF: 2}
 _FIXED_EXTENSIONS = {0xD4: 2, 0xD5: 3, 0xD6: 5, 0xD7: 9, 0xD8: 17}
 
 
 def declares_too_much(body: bytes | bytearray) -> bool:
-    """Whether the large arrays in `body` declare more items together than it has bytes.
+    """Whether the large arrays and maps in `body` declare more items together than it has bytes.
 
     The decoder finds bytes that are malformed in any other way.
     """
     size = len(body)
-    if size <= 1024 or (body.count(0xDC) + body.count(0xDD)) * size <= _UNCHECKED:
+    if size <= 1024 or sum(map(body.count, _LARGE)) * size <= _UNCHECKED:
         return False
     position = declared = 0
     while position < size:
@@ -59,11 +62,11 @@ def declares_too_much(body: bytes | bytearray) -> bool:
             width, between = _LENGTHS[lead]
             length = int.from_bytes(body[position : position + width], "big")
             position += width + between
-            if lead in (0xDC, 0xDD):
-                declared += length
+            if lead in _LARGE:
+                declared += length * _LARGE[lead]
                 if declared > size:
                     return True
-            elif lead not in (0xDE, 0xDF):
+            else:
                 position += length
         elif lead in _FIXED_EXTENSIONS:
             position += _FIXED_EXTENSIONS[lead]

@@ -223,6 +223,7 @@ class Done:
             `searched`, `backlog`.
         timings: milliseconds by phase; SPEC.md names them.
         splices: sequence numbers at which it was continued by prompting with the pieces so far.
+        cut: names of the fields that were shortened or left out, to fit the client's max_frame.
     """
 
     stream: int
@@ -233,6 +234,7 @@ class Done:
     usage: dict[str, int] = field(default_factory=dict)
     timings: dict[str, float] = field(default_factory=dict)
     splices: list[int] = field(default_factory=list)
+    cut: list[str] = field(default_factory=list)
 
     KIND: ClassVar[Kind] = Kind.DONE
     FIELDS: ClassVar[dict[str, Field]] = {
@@ -243,6 +245,7 @@ class Done:
         "usage": Field(map_of(COUNT, 64)),
         "timings": Field(map_of(number(-1e15, 1e15), 64)),
         "splices": Field(list_of(COUNT, 65_536)),
+        "cut": Field(list_of(WORD, 64)),
     }
 
 

@@ -7,8 +7,9 @@ SPEC.md's tables hold those words, and a test compares them.
 
 from __future__ import annotations
 
+import difflib
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -129,8 +130,13 @@ def list_of(item: Check, most: int, least: int = 0) -> Check:
     return Check(f"list of {least} to {most} of: {item.says}", check)
 
 
-def record(fields: Mapping[str, Field]) -> Check:
-    """A map with known keys; unknown keys are dropped, so that a frame can grow; nil is absent."""
+def record(fields: Mapping[str, Field], *, closed: bool = False) -> Check:
+    """A map with known keys; nil is absent.
+
+    Args:
+        closed: refuse unknown keys, by name: to drop one would change what is asked for. Otherwise
+            they are dropped, so that what is told can grow.
+    """
 
     def check(value: Any, name: str) -> dict[str, Any]:
         if type(value) is not dict:
@@ -142,6 +148,10 @@ def record(fields: Mapping[str, Field]) -> Check:
                 found[key] = spec.check.apply(entry, f"{name}.{key}")
             elif spec.required:
                 raise ValueError(f"{name} lacks {key!r}")
+        if closed and len(value) != len(found):
+            for key, entry in value.items():
+                if entry is not None and key not in fields:
+                    raise ValueError(unknown_key(key, name, fields))
         return found
 
     keys = "; ".join(
@@ -149,6 +159,24 @@ def record(fields: Mapping[str, Field]) -> Check:
         for key, spec in fields.items()
     )
     return Check(f"map with {keys}", check)
+
+
+def unknown_key(key: Any, name: str, known: Iterable[str]) -> str:
+    """The message that there is no such key, with the nearest one that there is."""
+    if type(key) is not str:
+        return f"the keys of {name} must be strings"
+    known = list(known)
+    near: list[str] = []
+    if len(key) <= 64:  # of a long one the nearest is not worth the time
+        near = difflib.get_close_matches(key, known, n=1)
+    short = key if len(key) <= 64 else key[:61] + "..."
+    if near:
+        hint = f"did you mean {near[0]!r}?"
+    elif 0 < len(known) <= 8:
+        hint = f"it may have {', '.join(known)}"
+    else:
+        hint = "there is nothing like it" if known else "it has none"
+    return f"unknown key {short!r} in {name}: {hint}"
 
 
 def map_of(item: Check, most: int) -> Check:
@@ -213,7 +241,9 @@ SECONDS = number(0.0, 1e9)
 #: A moment, in seconds since 1970.
 WHEN = number(0.0, 1e12)
 PARAMS = json_map(256)
-MESSAGE = record({"role": Field(WORD, required=True), "content": Field(BODY, required=True)})
+MESSAGE = record(
+    {"role": Field(WORD, required=True), "content": Field(BODY, required=True)}, closed=True
+)
 TOKEN_IDS = integers(0, MAX_TOKEN_ID)
 #: A result that a search found.
 HIT = record(

@@ -78,7 +78,7 @@ def test_limits_announced_are_the_limits_enforced() -> None:
     client, server = Connection(Role.CLIENT), Connection(Role.SERVER, Limits(1 << 20, 100))
     pass_on(client, server, HELLO)
     pass_on(server, client, Welcome(1, 16_384, 1))
-    with pytest.raises(LocalProtocolError, match="limit of 16384"):
+    with pytest.raises(LocalProtocolError, match="max_frame of 16384"):
         client.send(Generate(1, 0, prompt="x" * 16_384))
     pass_on(client, server, Status(1))
     with pytest.raises(LocalProtocolError, match="at most 1 streams"):

@@ -7,6 +7,9 @@ import pytest
 from llcuda_protocol import (
     Credit,
     ErrorCode,
+    FrameTooLargeError,
+    Invalid,
+    Kind,
     LocalProtocolError,
     Tokens,
     Vectors,
@@ -58,7 +61,9 @@ def test_credit_has_a_ceiling() -> None:
     client, server = pair("streams")
     with pytest.raises(LocalProtocolError, match="over"):
         client.send(Credit(2, MAX_CREDIT - 99))
-    assert refused(server, Credit(2, MAX_CREDIT - 99)).code == ErrorCode.FLOW_CONTROL
+    server.receive_data(encode(Credit(2, MAX_CREDIT - 99)))
+    assert server.next_event() == Invalid(2, Kind.CREDIT, f"the credit would be over {MAX_CREDIT}")
+    assert server.credit(2) == 100
 
 
 def test_send_tokens_sends_what_fits() -> None:
@@ -92,7 +97,7 @@ def test_send_tokens_keeps_to_the_largest_frame() -> None:
         sizes.append(count)
         pieces = pieces[count:]
     assert sizes == [3, 3, 1]
-    with pytest.raises(LocalProtocolError, match="largest frame"):
+    with pytest.raises(FrameTooLargeError, match=r"piece 9: a frame of .* max_frame of 16384"):
         server.send_tokens(Tokens(1, 9, ["x" * 16_384]))
 
 

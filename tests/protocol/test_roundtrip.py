@@ -29,7 +29,7 @@ WIRES = sorted(
     {
         vector["hex"]
         for path in FOLDER.glob("*.json")
-        for vector in json.loads(path.read_text())["vectors"]
+        for vector in json.loads(path.read_text()).get("vectors", [])
         if len(vector["hex"]) < 1000
     }
 )

@@ -15,19 +15,24 @@ from llcuda_protocol import (
     ConnectionClosed,
     ErrorCode,
     Event,
+    Invalid,
     LocalProtocolError,
     RemoteProtocolError,
     Role,
 )
-from llcuda_protocol.kinds import HEADER
+from llcuda_protocol.kinds import HEADER, PREFACE
 from tests.support.protocol.every import every
-from tools.protocol_starts import STARTS, begin
+from tools.protocol_starts import LIMITS, STARTS, begin
 
 FOLDER = Path(__file__).parents[2] / "protocol" / "vectors"
-FILES = sorted(FOLDER.glob("*.json"))
+FILES = sorted(set(FOLDER.glob("*.json")) - {FOLDER / "states.json", FOLDER / "profiles.json"})
 IN_FILES: dict[str, list[dict[str, Any]]] = {
     path.stem: json.loads(path.read_text())["vectors"] for path in FILES
 }
+STATES = json.loads((FOLDER / "states.json").read_text())["states"]
+PROFILES = json.loads((FOLDER / "profiles.json").read_text())["profiles"]
+#: The greatest integer that every language's numbers hold.
+_EXACT = (1 << 53) - 1
 VECTORS = [vector for vectors in IN_FILES.values() for vector in vectors]
 BY_FILE = pytest.mark.parametrize("file", IN_FILES)
 Outcome = tuple[list[Any], str | None]
@@ -41,12 +46,21 @@ def plain(value: Any) -> Any:
         return {key: plain(entry) for key, entry in value.items()}
     if isinstance(value, list | tuple):
         return [plain(entry) for entry in value]
+    if type(value) is int and abs(value) > _EXACT:
+        return {"integer": str(value)}
     return value
 
 
 def describe(event: Event) -> dict[str, Any]:
     if isinstance(event, ConnectionClosed):
         return {"kind": "connection_closed"}
+    if isinstance(event, Invalid):  # its message is for people
+        return {
+            "kind": "invalid",
+            "stream": event.stream,
+            "request": event.request.name.lower(),
+            "code": "invalid_request",
+        }
     fields: dict[str, Any] = plain(dataclasses.asdict(event))
     return {"kind": event.KIND.name.lower(), **fields}
 
@@ -150,8 +164,100 @@ def test_format() -> None:
         assert vector["meaning"]
         assert ("error" in vector) or ("events" in vector) or vector["meaning"].endswith("yet.")
         assert set(vector) <= {
-            *("name", "role", "state", "hex", "meaning", "events", "error", "end"),
+            *("name", "role", "state", "hex", "meaning", "events", "error", "end", "strict"),
         }
+        assert vector.get("strict", True) is True
+        assert vector.get("end", True) is True
+
+
+def test_strict_vectors_are_wrong_in_a_value() -> None:
+    """What a lenient decoder hides is an error; what is only valid needs no strictness."""
+    strict = [vector for vector in VECTORS if "strict" in vector]
+    assert len(strict) > 30
+    for vector in strict:
+        kinds = {event["kind"] for event in vector.get("events", [])}
+        assert vector.get("error") == "malformed_frame" or kinds == {"invalid"}
+
+
+def test_numbers_are_exact_in_every_language() -> None:
+    def exact(value: Any) -> None:
+        if isinstance(value, dict):
+            value = list(value.values())
+        if isinstance(value, list):
+            for entry in value:
+                exact(entry)
+        elif type(value) is int:
+            assert abs(value) <= _EXACT
+
+    every(((v["name"], v.get("events", [])) for v in VECTORS), exact)
+
+
+def test_states_are_those_of_the_code() -> None:
+    """A program in another language reaches each state by playing what the file says."""
+    assert STATES.keys() == STARTS.keys()
+    every(((name, name) for name in STATES), played_to)
+
+
+def played_to(name: str) -> None:
+    frames: list[dict[str, str]] = []
+    after: str | None = name
+    while after is not None:
+        frames = STATES[after]["frames"] + frames
+        after = STATES[after]["after"]
+    ends = {role: Connection(role, LIMITS) for role in Role}
+    for role in Role:
+        if any(frame["by"] == role for frame in frames):
+            ends[Role.SERVER if role is Role.CLIENT else Role.CLIENT].receive_data(PREFACE)
+    sent = iter(STARTS[name])
+    for frame in frames:
+        role = Role(frame["by"])
+        receiver = ends[Role.SERVER if role is Role.CLIENT else Role.CLIENT]
+        data = bytes.fromhex(frame["hex"])
+        receiver.receive_data(data)
+        event = receiver.next_event()
+        assert (role, event) == next(sent)
+        assert event is not None
+        assert not isinstance(event, ConnectionClosed | Invalid)
+        assert ends[role].send(event).removeprefix(PREFACE) == data
+    assert {role: ends[role].state for role in Role} == STATES[name]["connection"]
+    for end in ends.values():
+        found = [
+            {
+                "stream": number,
+                "state": stream.state,
+                "credit": stream.credit,
+                "next": stream.sequence,
+            }
+            for number, stream in end._streams.items()
+        ]
+        assert found == STATES[name]["streams"]
+
+
+def test_profiles_name_vectors() -> None:
+    """The core profile: seven kinds, and what a client that knows only them sends and reads."""
+    by_name = {vector["name"]: vector for vector in VECTORS}
+    core = PROFILES["core"]
+    assert len(core["kinds"]) == 7
+    for name in core["vectors"]:
+        kinds = {event["kind"] for event in by_name[name].get("events", [])}
+        assert kinds <= {*core["kinds"]}
+        assert "strict" not in by_name[name]
+    assert {by_name[name]["role"] for name in core["vectors"]} == set(Role)
+
+
+def test_parts_of_a_list_come_in_order() -> None:
+    """Hits are nearest first, and each part says how many were before it (section 9.20)."""
+    for vector in VECTORS:
+        for kind, entries in (("hits", "hits"), ("listing", "entries")):
+            parts = [e for e in vector.get("events", []) if e["kind"] == kind and e["stream"] == 1]
+            if vector["state"] not in ("searching", "listing") or len(parts) < 2:
+                continue
+            count = 1  # the state has sent one
+            for part in parts:
+                assert part["first"] == count, vector["name"]
+                count += len(part[entries])
+            scores = [entry.get("score", 0) for part in parts for entry in part[entries]]
+            assert scores == sorted(scores, reverse=True), vector["name"]
 
 
 def test_good_and_bad() -> None:

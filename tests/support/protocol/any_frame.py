@@ -207,6 +207,7 @@ def _frames(stream: st.SearchStrategy[int]) -> dict[Kind, st.SearchStrategy[Fram
             st.dictionaries(TEXT, COUNTS, max_size=3),
             st.dictionaries(TEXT, st.floats(-1e15, 1e15), max_size=3),
             st.lists(COUNTS, max_size=3),
+            st.lists(TEXT, max_size=2),
         ),
         Kind.ERROR: st.builds(
             Error,
