@@ -78,6 +78,10 @@ class ContextExceeded(InvalidRequest):
     """The prompt does not fit the context of a slot."""
 
 
+class FrameTooLarge(InvalidRequest):
+    """The request, or the reply to it, is larger than a frame that the other side takes."""
+
+
 class NotFound(RequestError):
     """What the request names does not exist, or belongs to somebody else."""
 
@@ -140,7 +144,7 @@ REQUEST_ERRORS: dict[str, type[RequestError]] = {
     "unsupported_version": ConnectionRejected,
     "unauthorized": Unauthorized,
     "handshake_timeout": ConnectionRejected,
-    "frame_too_large": ConnectionRejected,
+    "frame_too_large": FrameTooLarge,
     "malformed_frame": ConnectionRejected,
     "truncated_frame": ConnectionRejected,
     "unknown_kind": ConnectionRejected,

@@ -34,6 +34,7 @@ PROTOCOL_MAY_IMPORT = {
     "__future__",
     "collections",
     "dataclasses",
+    "difflib",
     "enum",
     "itertools",
     "math",

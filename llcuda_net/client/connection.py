@@ -24,6 +24,7 @@ from llcuda_net.client.dial import explain_greeting
 from llcuda_net.client.requests import refusal
 from llcuda_net.errors import (
     ConnectError,
+    FrameTooLarge,
     InvalidRequest,
     LlcudaError,
     ShuttingDown,
@@ -292,6 +293,9 @@ class ServerConnection:
         try:
             self._check_usable()
             self._carrier.send(channel.frame(number))
+        except wire.FrameTooLargeError as error:
+            self._room.release()
+            raise FrameTooLarge(f"the request does not fit: {error}") from None
         except wire.LocalProtocolError as error:
             self._room.release()
             raise InvalidRequest(f"the request cannot be sent: {error}") from None

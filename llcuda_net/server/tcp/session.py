@@ -15,10 +15,11 @@ from llcuda_net.analysis.vector_index import Found
 from llcuda_net.config.settings import Settings
 from llcuda_net.config.token_file import Users
 from llcuda_net.config.users import User
-from llcuda_net.errors import InternalError, RequestError
+from llcuda_net.errors import InvalidRequest, RequestError
 from llcuda_net.generation.generation import Generation
 from llcuda_net.generation.publisher import Flushable
 from llcuda_net.server.tcp.chunking import hit_frames, listing_frames, vector_frames
+from llcuda_net.server.tcp.fitting import send_fitted
 from llcuda_net.server.tcp.stream import GenerationStream
 from llcuda_net.server.tcp.write_buffer import HIGH_WATER, WriteBuffer
 from llcuda_net.server.tcp.wrong_protocol import ANSWER, TELLING, speaks_http
@@ -38,9 +39,9 @@ from llcuda_protocol import (
     Generate,
     GoAway,
     Hello,
+    Invalid,
     Limits,
     ListGenerations,
-    LocalProtocolError,
     Ping,
     Pong,
     RemoteProtocolError,
@@ -283,6 +284,9 @@ class Session:
             self._nursery.start_soon(self._status, event)
         elif isinstance(event, Ping):
             self._send(Pong(event.payload))
+        elif isinstance(event, Invalid):
+            self._log.debug("invalid_request", stream=event.stream, detail=event.message)
+            self._stop(event.stream, InvalidRequest(event.message))
 
     def _generate(self, event: Generate) -> None:
         try:
@@ -349,8 +353,6 @@ class Session:
             self._send(Done(event.stream, reason, usage=usage, timings={"total": total}))
         except RequestError as error:
             self._fail(event.stream, error)
-        except LocalProtocolError as error:
-            self._fail(event.stream, InternalError(str(error)))
         finally:
             del self._scopes[event.stream]
         self._buffer.flush()
@@ -409,10 +411,18 @@ class Session:
         """The server stops now: end every request that is open."""
         for stream in tuple(self._streams.values()):
             stream.hand_back(error)
-        for number, scope in self._scopes.items():
-            self._fail(number, error)
-            scope.cancel()
+        for number in tuple(self._scopes):
+            self._stop(number, error)
         self._buffer.flush()
+
+    def _stop(self, number: int, error: RequestError) -> None:
+        """End a request with an error; the generation that it reads continues."""
+        if number in self._streams:
+            self._streams[number].hand_back(error)
+        else:
+            self._fail(number, error)
+            if number in self._scopes:
+                self._scopes[number].cancel()
 
     # -- sending ------------------------------------------------------------------------------
 
@@ -422,7 +432,7 @@ class Session:
             number and not self._connection.is_open(number)
         ):
             return  # the client has gone, or the request was ended, while the answer was made
-        self._buffer.add(self._connection.send(frame))
+        self._buffer.add(send_fitted(self._connection, frame))
 
     def _fail(self, number: int, error: RequestError) -> None:
         self._send(

@@ -8,6 +8,7 @@ import structlog
 
 from llcuda_net.errors import RequestError
 from llcuda_net.generation.generation import Failover, Generation, Place
+from llcuda_net.server.tcp.fitting import failure, send_fitted
 from llcuda_net.server.tcp.write_buffer import WriteBuffer
 from llcuda_protocol import (
     Accepted,
@@ -15,7 +16,6 @@ from llcuda_protocol import (
     Done,
     Durable,
     Error,
-    ErrorCode,
     LocalProtocolError,
     Queue,
     Splice,
@@ -99,14 +99,19 @@ class GenerationStream:
     def cancel(self) -> None:
         """Cancel the generation for the client, and drop what was not sent.
 
-        Without the drop, a stream without credit would never come to its end.
+        Without the drop, a stream without credit would never come to its end. Of several cancels
+        and detaches the first counts.
         """
+        if self._cancelled or self._detached:
+            return
         self._cancelled = True
         self.generation.cancel()
         self.pump()
 
     def detach(self) -> None:
         """End the stream for the client; the generation continues."""
+        if self._cancelled or self._detached:
+            return
         self._detached = True
         self.pump()
 
@@ -169,7 +174,7 @@ class GenerationStream:
             self.drop()
             return
         try:
-            self._end(Error(self._number, ErrorCode.INTERNAL, str(error)[:500]))
+            self._end(failure(self._number, error))
         except Exception:
             self._crashed()
 
@@ -253,10 +258,6 @@ class GenerationStream:
                 self._buffer.add(self._connection.send(splice))
 
     def _end(self, frame: Error | Done) -> None:
-        try:
-            data = self._connection.send(frame)
-        except LocalProtocolError as error:  # the upstream gave a figure or name out of all bounds
-            data = self._connection.send(Error(self._number, ErrorCode.INTERNAL, str(error)[:500]))
-        self._buffer.add(data)
+        self._buffer.add(send_fitted(self._connection, frame))
         self._on_end(self._number)
         self.drop()

@@ -15,7 +15,7 @@ import llcuda_protocol as wire
 from llcuda_net.client import Client
 from llcuda_net.client.requests import WINDOW
 from llcuda_net.client.stream import Piece, Queued, Result
-from llcuda_net.errors import ConnectError, RequestError
+from llcuda_net.errors import ConnectError, InvalidRequest, RequestError
 from tests.support.client.attach_server import Lasting
 from tests.support.client.scripted_server import ID, Peer, accepted, linked
 
@@ -105,7 +105,7 @@ async def test_exactly_one_thing_is_sent(arguments: dict[str, Any]) -> None:
         ({"raw": "x", "n_predict": 10**30}, "out of range"),
         ({"raw": "x", "stop": object()}, "object"),
         ({"raw": "\ud800"}, "surrogates"),
-        ({"raw": "x" * (5 << 20)}, "over the peer's limit"),
+        ({"raw": "x" * (5 << 20)}, "over the other side's max_frame"),
         ({"raw": "x", "timeout": -1}, "timeout"),
     ],
 )
@@ -116,7 +116,7 @@ async def test_what_no_frame_can_say_is_an_invalid_request(
         with pytest.raises(RequestError, match=told) as caught:
             async with client.generate(**arguments):
                 pass
-        assert caught.value.code == "invalid_request"
+        assert isinstance(caught.value, InvalidRequest)
         # The connection is as good as before, and no stream number or room was lost.
         async with accepted(client, peer) as (_, request):
             assert request.stream == 1

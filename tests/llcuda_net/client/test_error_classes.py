@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 
+import msgpack
 import pytest
 import trio
 import trio.testing
@@ -17,6 +18,7 @@ import llcuda_protocol as wire
 from llcuda_net import sync
 from llcuda_net.client import Client
 from llcuda_net.errors import REQUEST_ERRORS, ConnectionRejected
+from llcuda_protocol.frames import encode
 from tests.support.client.scripted_server import Peer, accepted, linked
 
 #: The codes of requests; the others end the connection.
@@ -109,3 +111,58 @@ async def test_each_part_says_its_state_in_one_line() -> None:
             await client.ping()
         assert "failed: the server closed the connection" in repr(client)
         assert "\n" not in repr(client)
+
+
+async def test_a_value_that_the_protocol_does_not_allow_is_refused_before_it_is_sent() -> None:
+    """By name, and the connection takes the next request."""
+    message = {"role": "user", "content": "a", "tool_calls": "[]"}
+    async with linked() as (client, peer):
+        for kind, match, wrong in (
+            (llcuda_net.InvalidRequest, "generate.key is 257 characters", {"key": "k" * 257}),
+            (llcuda_net.InvalidRequest, "finite numbers", {"temperature": float("nan")}),
+            (llcuda_net.InvalidRequest, "unknown key 'tool_calls'", {"messages": [message]}),
+            (llcuda_net.FrameTooLarge, "max_frame of 4194304", {"raw": "x" * (5 << 20)}),
+        ):
+            what = () if wrong.keys() & {"messages", "raw"} else ("hello",)
+            with pytest.raises(kind, match=match) as caught:
+                await client.complete(*what, **wrong)
+            assert "\n" not in str(caught.value)
+        async with accepted(client, peer) as (stream, request):
+            await peer.answer(request.stream, "a")
+            assert [piece async for piece in stream] == ["a"]
+
+
+async def test_what_the_server_says_of_a_value_ends_its_stream_alone() -> None:
+    async with linked() as (client, peer), accepted(client, peer) as (stream, request):
+        for code, kind in (
+            ("invalid_request", llcuda_net.InvalidRequest),
+            ("frame_too_large", llcuda_net.FrameTooLarge),
+        ):
+
+            async def refuse_next(code: str = code) -> None:
+                refused = await peer.expect(wire.Generate)
+                await peer.send(wire.Error(refused.stream, code, "unknown key 'x' in generate"))
+
+            trio.lowlevel.spawn_system_task(refuse_next)
+            with pytest.raises(kind, match="unknown key 'x' in generate"):
+                await client.complete("hello")
+        await peer.answer(request.stream, "a", "b")
+        assert [piece async for piece in stream] == ["a", "b"]
+
+
+async def test_keys_that_a_newer_server_adds_are_ignored() -> None:
+    """In replies: what is told may grow, what is asked for may not."""
+
+    def newer(frame: wire.Frame) -> bytes:
+        body = msgpack.unpackb(encode(frame)[4:])
+        body[2]["mood"] = {"good": [1, None]}
+        packed: bytes = msgpack.packb(body)
+        return len(packed).to_bytes(4, "big") + packed
+
+    async with linked() as (client, peer), accepted(client, peer) as (stream, request):
+        number = request.stream
+        await peer.send(wire.Tokens(number, 0, ["a"]))
+        await peer.stream.send_all(newer(wire.Queue(number, 0)))
+        await peer.stream.send_all(newer(wire.Done(number, "stop")))
+        assert [piece async for piece in stream] == ["a"]
+        assert stream.result.reason == "stop"

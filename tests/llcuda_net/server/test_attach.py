@@ -356,7 +356,7 @@ async def test_a_reader_of_small_frames_spoils_nothing(autojump_clock: object) -
         await accepted(small)
         upstream.release(3)
         _, error = await small.until(Error)
-        assert error.code == ErrorCode.INTERNAL
+        assert error.code == ErrorCode.FRAME_TOO_LARGE
         pieces, done = await peer.until(Done)
         assert (len(pieces), done.reason) == (3, "stop")
 

@@ -97,7 +97,7 @@ async def test_figures_out_of_all_bounds_end_their_request_only(autojump_clock: 
     async def complete(prompt: Any, params: Any, on_events: Any, on_sent: Any) -> None:
         on_sent()
         await trio.lowlevel.checkpoint()
-        final = CompletionEvent(stop=True, stop_type="word", stopping_word="x" * 5_000_000)
+        final = CompletionEvent(stop=True, stop_type="word", tokens_predicted=1 << 60)
         on_events([CompletionEvent("text"), final])
 
     upstream.complete = complete  # type: ignore[method-assign]
@@ -112,6 +112,25 @@ async def test_figures_out_of_all_bounds_end_their_request_only(autojump_clock: 
         await all_quiet(server, upstream, listener)
 
 
+async def test_a_stop_string_larger_than_the_clients_frames(autojump_clock: object) -> None:
+    """The answer has succeeded all the same: done says that the stop string was left out."""
+    upstream = FakeUpstream()
+
+    async def complete(prompt: Any, params: Any, on_events: Any, on_sent: Any) -> None:
+        on_sent()
+        await trio.lowlevel.checkpoint()
+        final = CompletionEvent(stop=True, stop_type="word", stopping_word="x" * 5_000_000)
+        on_events([CompletionEvent("text"), final])
+
+    upstream.complete = complete  # type: ignore[method-assign]
+    async with serving(upstream) as (_, listener):
+        peer = await ready(listener)
+        await peer.send(ask())
+        pieces, done = await peer.until(Done)
+        assert pieces == ["text"]
+        assert (done.reason, done.stop, done.cut) == ("stop", None, ["stop"])
+
+
 async def test_a_piece_larger_than_the_clients_frames(autojump_clock: object) -> None:
     upstream = FakeUpstream()
     async with serving(upstream) as (server, listener):
@@ -120,7 +139,8 @@ async def test_a_piece_larger_than_the_clients_frames(autojump_clock: object) ->
         await peer.send(ask("small " + "x" * 20_000 + " more"))
         pieces, error = await peer.until(Error)
         assert pieces == ["small"]
-        assert "larger than the peer's largest frame" in error.message
+        assert error.code == ErrorCode.FRAME_TOO_LARGE
+        assert "over the other side's max_frame of 16384" in error.message
         await peer.send(ask(" ".join(["y" * 5000] * 20), stream=3))
         pieces, _ = await peer.until(Done, 3)
         assert len("".join(pieces)) == 20 * 5000 + 19
@@ -161,7 +181,7 @@ async def test_vectors_larger_than_the_clients_frames(autojump_clock: object) ->
         peer = listener.connect(Limits(max_frame=16_384))
         await peer.greet()
         await peer.send(Embed(1, ["big"]))
-        assert (await peer.until(Error))[1].code == ErrorCode.INTERNAL
+        assert (await peer.until(Error))[1].code == ErrorCode.FRAME_TOO_LARGE
         await peer.send(Embed(2, ["x"] * 7))
         vectors: list[bytes] = []
         while isinstance(event := await peer.next(), Vectors):

@@ -1,0 +1,146 @@
+"""Frames larger than the client takes: cut down, saying so, or an error in their place.
+
+What can be sent in parts is (see `chunking`). Of the rest a report loses entries of its lists, done
+its stop string and its oldest splices, and an error the end of its message. What still does not fit
+ends its stream with an error; the connection and all other streams continue.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import structlog
+
+from llcuda_protocol import (
+    Connection,
+    Done,
+    Error,
+    ErrorCode,
+    Frame,
+    FrameTooLargeError,
+    LocalProtocolError,
+    Report,
+)
+from llcuda_protocol.frames import encode
+from llcuda_protocol.kinds import HEADER, MIN_MAX_FRAME
+
+log = structlog.get_logger(__name__)
+
+#: Longest message of an error frame, in characters, and the bytes of the frame beside it.
+_MESSAGE = 4096
+_BESIDE_MESSAGE = 512
+#: The lists of a report that are cut, the first ones first.
+_LISTS = ("queue", "users", "slots_detail", "models", "upstreams")
+#: Most bytes of a sequence number, and of the names in `cut`.
+_NUMBER = 9
+_CUT = 32
+
+
+def send_fitted(connection: Connection, frame: Frame) -> bytes:
+    """The bytes of a frame, or of as much of it as the client takes, or of the error in its place.
+
+    Raises:
+        LocalProtocolError: the frame is about the connection, or its stream is not open.
+    """
+    try:
+        return connection.send(fitted(frame, _max_frame(connection)))
+    except LocalProtocolError as error:
+        number: int = getattr(frame, "stream", 0)
+        if not number or not connection.is_open(number):
+            raise
+        log.warning("unsendable", kind=frame.KIND.name.lower(), reason=str(error)[:500])
+        return connection.send(fitted(failure(number, error), _max_frame(connection)))
+
+
+def failure(number: int, error: LocalProtocolError) -> Error:
+    """The error for a reply that cannot be sent: too large, or with a value out of all bounds."""
+    if isinstance(error, FrameTooLargeError):
+        hint = "; ask for less, or connect with a larger max_frame"
+        return Error(number, ErrorCode.FRAME_TOO_LARGE, f"the reply does not fit: {error}{hint}")
+    return Error(number, ErrorCode.INTERNAL, str(error)[:500])
+
+
+def fitted(frame: Frame, max_frame: int) -> Frame:
+    """The frame itself where it fits; else what can be left out of it is, and named in it."""
+    if isinstance(frame, Error):
+        return _fitted_error(frame, max_frame)
+    if isinstance(frame, Done):
+        return _fitted_done(frame, max_frame)
+    if isinstance(frame, Report):
+        return _fitted_report(frame, max_frame)
+    return frame
+
+
+def _fitted_error(frame: Error, max_frame: int) -> Error:
+    message = frame.message
+    if 4 * len(message) + _BESIDE_MESSAGE <= max_frame and len(message) <= _MESSAGE:
+        return frame
+    most = max_frame - _BESIDE_MESSAGE
+    short = message[:_MESSAGE].encode(errors="replace")
+    if len(message) <= _MESSAGE and len(short) <= most:
+        return frame
+    text = message[: _MESSAGE - 3].encode(errors="replace")[: most - 3]
+    return replace(frame, message=text.decode(errors="ignore") + "...")
+
+
+def _fitted_done(frame: Done, max_frame: int) -> Done:
+    if len(frame.splices) * _NUMBER + len(frame.stop or "") * 4 <= MIN_MAX_FRAME // 4:
+        return frame  # the rest of it is small
+    if _size(frame) <= max_frame:
+        return frame
+    if frame.stop is not None and len(frame.stop) > 1024:
+        frame = replace(frame, stop=None, cut=["stop"])
+    if frame.splices and _size(frame) > max_frame:
+        room = max_frame - _size(replace(frame, splices=[])) - _CUT
+        last = max(0, room // _NUMBER)
+        splices = frame.splices[len(frame.splices) - last :]
+        frame = replace(frame, splices=splices, cut=[*frame.cut, "splices"])
+    return frame
+
+
+def _fitted_report(frame: Report, max_frame: int) -> Report:
+    """A report whose lists lost as many entries as it takes; `cut` says how many are missing."""
+    if _fits(frame, max_frame):
+        return frame
+    report, cut = dict(frame.report), dict[str, int]()
+    report["cut"] = cut
+    found = Report(frame.stream, report)
+    for name in _LISTS:
+        while not _fits(found, max_frame) and (lost := _halve(report, name)):
+            cut[name] = cut.get(name, 0) + lost
+    return found
+
+
+def _halve(report: dict[str, Any], name: str) -> int:
+    """Keep the first half of a list, and return how many entries are gone."""
+    if name == "slots_detail":
+        upstreams = [dict(one) for one in report.get("upstreams") or []]
+        report["upstreams"] = upstreams
+        return sum(_halve_list(one, name) for one in upstreams)
+    return _halve_list(report, name)
+
+
+def _halve_list(holder: dict[str, Any], name: str) -> int:
+    entries = holder.get(name)
+    if not isinstance(entries, list) or not entries:
+        return 0
+    kept = entries[: len(entries) // 2]
+    holder[name] = kept
+    return len(entries) - len(kept)
+
+
+def _fits(frame: Report, max_frame: int) -> bool:
+    try:
+        return _size(frame) <= max_frame
+    except ValueError:  # more values than a frame may hold
+        return False
+
+
+def _size(frame: Frame) -> int:
+    return len(encode(frame)) - HEADER
+
+
+def _max_frame(connection: Connection) -> int:
+    limits = connection.peer_limits
+    return MIN_MAX_FRAME if limits is None else limits.max_frame
