@@ -109,7 +109,7 @@ class _Round:
                 continue
             if not flow.quota.may_start(self._now):
                 continue
-            if ticket.slot_request.deadline < self._now:
+            if ticket.slot_request.deadline < self._now and not ticket.entering:
                 ticket.phase = Phase.DONE
                 self._queue.remove(ticket, self._now)
                 self._done.expired.append(ticket)

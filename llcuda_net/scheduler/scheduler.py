@@ -116,6 +116,8 @@ class Scheduler:
     ) -> Ticket:
         """Get a slot at once, if there is one and it is this request's turn, else queue it.
 
+        Now is within every deadline, so one of 0 seconds asks for a slot at once or a refusal.
+
         Args:
             always: queue it whatever the bounds: it was accepted before.
             on_move: called with the ticket when its position, wait or reason has changed since
@@ -140,11 +142,13 @@ class Scheduler:
             tokens_made=tokens_made,
         )
         quota = self._quota(slot_request.user)
+        ticket.entering = True
         self._queue.add(ticket, quota, now)
         self.dispatch()
+        ticket.entering = False
         if ticket.lease is not None:
             return ticket
-        if ticket not in self._queue:
+        if ticket not in self._queue:  # what found no place for it has removed it
             raise ticket.timeout_error()
         self._reporter.queued(ticket, now)
         ticket.mark_notified()
@@ -247,6 +251,8 @@ class Scheduler:
         elif wait is not None and now + wait > ticket.slot_request.deadline:
             within = ticket.slot_request.deadline - now
             why = f"it would not begin within {within:.3g} s but {wait:.3g} s"
+        elif now >= ticket.slot_request.deadline:
+            why = f"it cannot begin at once: {ticket.reason}".removesuffix(": ")
         else:
             return None
         after = min(max(_RETRY_AFTER, wait or 0.0), _LONGEST_RETRY_AFTER)

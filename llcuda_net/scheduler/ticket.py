@@ -94,6 +94,7 @@ class Ticket:
         phase: whether it waits, runs, or neither any more.
         priority: its class now; ageing lifts it into better ones.
         requeued: whether it had a slot before, and lost it.
+        entering: whether it is being submitted: its deadline is about the waiting after that.
         error: why it waits no more, where it has failed.
     """
 
@@ -121,6 +122,7 @@ class Ticket:
         self.phase = Phase.WAITING
         self.priority = max(slot_request.priority, slot_request.user.priority)
         self.requeued = False
+        self.entering = False
         self.error: RequestError | None = None
         self._ageing_step, self._ageing = ageing_step, ageing
         self._remove = remove

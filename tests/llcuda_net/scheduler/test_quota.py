@@ -11,7 +11,7 @@ from llcuda_net.config.users import Priority, User
 from llcuda_net.errors import RequestError
 from llcuda_net.scheduler.quota import MovingMean, UserQuota
 from llcuda_protocol import ErrorCode
-from tests.support.scheduler_slots import ANN, BOB, EVE, Desk, refused, running
+from tests.support.scheduler_slots import ANN, BOB, EVE, Clock, Desk, refused, running
 
 
 def test_no_more_run_at_once_than_a_user_may() -> None:
@@ -262,8 +262,40 @@ async def test_one_that_is_looked_at_after_its_deadline_has_no_slot(autojump_clo
     with pytest.raises(RequestError, match="not begun in 1 s"):
         await late.acquire()
     desk.remove(soon)
+    assert desk.scheduler.idle
+
+
+@pytest.mark.parametrize("seconds", [0.0, 1e-9, -1e-6, -1.0])
+def test_a_deadline_of_nothing_begins_if_it_can_begin_at_once(seconds: float) -> None:
+    """The clock has moved on since the request came; on an idle server that is no reason."""
+
+    class Moving(Clock):
+        def __call__(self) -> float:
+            self.now += 1e-5
+            return self.now
+
+    clock = Moving()
+    desk = Desk(1, clock=clock)
+    first = desk.submit(ANN, deadline=clock.now + seconds)
+    assert running(first) == [True]
+    error = refused(
+        lambda: desk.submit(BOB, deadline=clock.now + seconds), "it cannot begin at once"
+    )
+    assert error.retry
+    desk.remove(first)
+    assert desk.scheduler.idle
+    assert running(desk.submit(BOB, deadline=clock.now + seconds)) == [True]
+
+
+async def test_a_deadline_of_nothing_waits_where_it_was_accepted_before(
+    autojump_clock: object,
+) -> None:
+    desk = Desk(1, clock=trio.current_time)
+    first = desk.submit(EVE)
+    late = desk.submit(ANN, deadline=trio.current_time(), always=True)
     with pytest.raises(RequestError, match="not begun in 0 s"):
-        desk.submit(ANN, deadline=trio.current_time() - 1)
+        await late.acquire()
+    desk.remove(first)
     assert desk.scheduler.idle
 
 

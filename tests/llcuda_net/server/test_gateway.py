@@ -337,3 +337,23 @@ async def test_a_timeout_of_nothing_is_over_at_once(autojump_clock: object) -> N
 async def test_the_setting_says_how_fast_requests_age(autojump_clock: object) -> None:
     async with serving(FakeUpstream(), ageing_seconds=7.0) as (server, _):
         assert server._scheduler.ageing == 7.0
+
+
+async def test_a_deadline_of_nothing_begins_where_a_slot_is_free() -> None:
+    """By a clock that runs: between the request and its turn some time has always passed."""
+    upstream = paused()
+    async with serving(upstream) as (_, listener):
+        peer = await ready(listener)
+        await peer.send(ask("one two", deadline=0))
+        assert isinstance(await peer.next(), Accepted)
+        await peer.send(ask("three", stream=2, deadline=0), ask("four", stream=3, deadline=1e-9))
+        for stream in (2, 3):
+            error = await peer.next()
+            assert isinstance(error, Error)
+            assert (error.stream, error.code, error.retry) == (stream, "overloaded", True)
+            assert "cannot begin at once" in error.message
+        upstream.release(2)
+        assert (await peer.until(Done))[0] == ["one", " two"]
+        upstream.release()
+        await peer.send(ask("five", stream=4, deadline=1e-9))
+        assert (await peer.until(Done, 4))[0] == ["five"]
