@@ -89,6 +89,8 @@ class Generation:
     Attributes:
         key: the idempotency key.
         request_hash: equal for requests that ask for the same.
+        earlier_hash: what earlier servers stored in its place: of the same number as an integer
+            and as a float they made two hashes.
         on_disconnect: seconds for which it continues without a reader.
         level: how much it survives.
         cache: may be answered with the stored result of the same request.
@@ -126,6 +128,7 @@ class Generation:
     timeout: float
     key: str | None = None
     request_hash: bytes = b""
+    earlier_hash: bytes = b""
     owner: str = ""
     on_disconnect: float = MAX_LINGER
     level: Level = Level.MEMORY

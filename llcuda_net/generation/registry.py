@@ -82,7 +82,9 @@ class Registry:
             if found.accepted and owner in (None, found.owner)
         ]
 
-    def find_by_key(self, key: str, request_hash: bytes, owner: str) -> Generation | None:
+    def find_by_key(
+        self, key: str, request_hash: bytes, owner: str, earlier_hash: bytes = b""
+    ) -> Generation | None:
         """The generation that a key means, if it runs or has done its work.
 
         Raises:
@@ -94,7 +96,7 @@ class Registry:
             return None
         if found.scope.cancel_called:  # it is about to end, and not well
             return None
-        check_key(key, found.request_hash, request_hash)
+        check_key(key, found.request_hash, request_hash, earlier_hash)
         return found
 
     def check_fresh(self, key: str, owner: str) -> None:
@@ -146,13 +148,17 @@ def unknown(id_: str) -> RequestError:
     )
 
 
-def check_key(key: str, known: bytes, asked: bytes) -> None:
+def check_key(key: str, known: bytes, asked: bytes, earlier: bytes = b"") -> None:
     """Refuse a key that was given to another request.
+
+    Args:
+        known: the hash of the request that has it.
+        asked, earlier: the hashes of the one that names it now, by this server and earlier ones.
 
     Raises:
         RequestError: it was.
     """
-    if known != asked:
+    if known not in (asked, earlier or asked):
         raise KeyConflict(
             f"the idempotency key {key[:60]!r} belongs to another request: choose another key",
         )

@@ -6,6 +6,7 @@ Nothing here waits or changes anything.
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import trio
 
@@ -18,6 +19,9 @@ from llcuda_net.generation.persistence import seconds_of
 from llcuda_net.storage.records import Level, hash_of
 from llcuda_net.storage.storage import Recovered
 from llcuda_protocol import Generate
+
+#: Bounds of the integers that the protocol has; floats beyond them stay floats.
+_LEAST, _BEYOND = -(2.0**63), 2.0**64
 
 
 def from_request(
@@ -37,13 +41,18 @@ def from_request(
     if request.timeout is not None:
         timeout = min(timeout, request.timeout)
     on_disconnect = request.on_disconnect
+    alike = comparable(request.params)
+    # Of most requests it is the same, and a long prompt need not be hashed twice.
+    changed = hash_of(alike) != hash_of(request.params)
+    earlier = _hash(request, request.params) if changed else b""
     return Generation(
         request.prompt,
         request.messages,
-        sampling.check(request.params, context),
+        sampling.check(_numbers_alike(request.params), context),
         timeout,
         key=request.key,
-        request_hash=_hash(request),
+        request_hash=_hash(request, alike),
+        earlier_hash=earlier,
         owner=user.name,
         user=user,
         wanted=request.model,
@@ -56,9 +65,26 @@ def from_request(
     )
 
 
-def _hash(request: Generate) -> bytes:
-    asked = [request.prompt, request.messages, request.params]
+def _hash(request: Generate, params: Any) -> bytes:
+    asked = [request.prompt, request.messages, params]
     return hash_of(asked if request.model is None else [*asked, request.model])
+
+
+def _numbers_alike(params: dict[str, Any]) -> dict[str, Any]:
+    """Parameters with 40 for 40.0: what compares as equal is as good where a count is wanted."""
+    return {n: comparable(v) if type(v) is float else v for n, v in params.items()}
+
+
+def comparable(value: Any) -> Any:
+    """A JSON value in which equal numbers are alike: an integer, where one has the same value.
+
+    Many languages have one kind of number only, so a client cannot always choose between 0 and 0.0.
+    """
+    if type(value) is float and value.is_integer() and _LEAST <= value < _BEYOND:
+        return int(value)
+    if type(value) is dict:
+        return {key: comparable(entry) for key, entry in value.items()}
+    return [comparable(entry) for entry in value] if type(value) is list else value
 
 
 def _priority(wanted: str | None, user: User) -> Priority:

@@ -131,7 +131,12 @@ class Runner:
             found = await self._persistence.find_by_key(generation.key, generation.owner)
             # What did not come to its end is tried again.
             if found is not None and found.state == State.DONE:
-                check_key(generation.key, found.request_hash, generation.request_hash)
+                check_key(
+                    generation.key,
+                    found.request_hash,
+                    generation.request_hash,
+                    generation.earlier_hash,
+                )
                 self._registry.rename(generation, found.id)
                 generation.adopt(found)
                 return State.DONE

@@ -254,7 +254,10 @@ class Gateway:
         )
         if request.key is not None:
             same = self._registry.find_by_key(
-                request.key, generation.request_hash, generation.owner
+                request.key,
+                generation.request_hash,
+                generation.owner,
+                generation.earlier_hash,
             )
             if same is not None:
                 return same
