@@ -70,7 +70,8 @@ def test_a_deadline_of_nothing_on_an_idle_server(client: CoreClient) -> None:
         try:
             done = client.complete(prompt="Hello", params={"n_predict": 1}, deadline=0)[1]
         except RefusedError as error:
-            assert error.code == "overloaded"
+            if error.code != "overloaded":
+                raise
         else:
             break
     assert done["usage"]["completion_tokens"] == 1

@@ -79,8 +79,25 @@ def test_kinds() -> None:
 
 
 def test_every_kind_has_a_section() -> None:
+    sections = {row[1]: row[5] for row in rows(section("3. Frames"), "kind")}
     for kind in Kind:
-        assert f"({int(kind)})" in heading(kind.name.lower())
+        name = kind.name.lower()
+        assert f"({int(kind)})" in heading(name)
+        assert heading(name).split()[1] == sections[name]
+
+
+def test_the_core_profile() -> None:
+    """It names the kinds that the file lists, and those that a client of it skips."""
+    core = json.loads((PROTOCOL / "vectors" / "profiles.json").read_text())["profiles"]["core"]
+    text = " ".join(section("19. The core profile").split())
+    for name in core["kinds"]:
+        assert re.search(rf"\b{name}\b", text), name
+    skipped = {int(n) for n in re.findall(r"\((\d+)\)", text.split("skip ")[1].split(":")[0])}
+    for name in ("queue", "go_away", "pong", "durable", "splice"):
+        assert Kind[name.upper()] in skipped
+    unasked = {Kind.VECTORS, Kind.REPORT, Kind.HITS, Kind.LISTING, Kind.PING}
+    read = {Kind[name.upper()] for name in core["kinds"]} & SENT_BY[Role.SERVER]
+    assert read | skipped | unasked == SENT_BY[Role.SERVER]
 
 
 def test_fields() -> None:

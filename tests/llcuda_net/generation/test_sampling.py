@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -168,3 +170,31 @@ def test_anything_is_passed_or_refused_and_nothing_else(params: dict[str, Any]) 
     for name, value in checked.items():
         if isinstance(value, float):
             assert json.loads(json.dumps(value)) == value, name
+
+
+def test_the_table_in_the_specification() -> None:
+    """SPEC.md has every parameter, with the bounds and the kind of value that the code takes."""
+    text = (Path(__file__).parents[3] / "protocol" / "SPEC.md").read_text()
+    table = text.split("#### Sampling parameters")[1].split("### 9.4")[0]
+    rows = {m[1]: m[2] for m in re.finditer(r"^\| `(\w+)` \| (.+?) \|", table, re.M)}
+    assert list(rows) == list(PARAMETERS)
+    kinds = {
+        "boolean": True,
+        "string": "x",
+        "string, or list of 0 to 64 strings": ["x"] * 64,
+        "map": {},
+        "list of pairs, or map": [[1, False]],
+        "list of strings, or string": ["top_k"],
+        "list of maps": [{"id": 0, "scale": 1.0}],
+    }
+    for name, values in rows.items():
+        rule = PARAMETERS[name]
+        numbers = re.fullmatch(r"(integer|number) (\S+) to (\S+)", values)
+        if numbers is None:
+            assert rule(kinds[values]) is None, name
+            assert rule(0.5) is not None, name
+            continue
+        low, high = int(numbers[2]), int(numbers[3])
+        assert (rule(low), rule(high)) == (None, None), name
+        assert None not in (rule(low - 1), rule(high + 1), rule(True), rule(None)), name
+        assert (rule(low + 0.5) is None) == (numbers[1] == "number"), name
