@@ -272,7 +272,7 @@ class ServerConnection:
                 answered.set()
         elif isinstance(event, wire.Error) and event.stream == 0:
             self._fail(partial(refusal, event), lost=event.retry or event.code in _PASSING)
-        else:
+        elif not isinstance(event, wire.Invalid):  # which only a server gets
             self._take_on_stream(event)
 
     def _take_on_stream(self, event: wire.Frame) -> None:

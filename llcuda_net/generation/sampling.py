@@ -244,7 +244,7 @@ def is_deterministic(params: Mapping[str, Any]) -> bool:
 
 
 def _unknown(name: str) -> str:
-    near = difflib.get_close_matches(name, PARAMETERS, n=1)
+    near = difflib.get_close_matches(name, PARAMETERS, n=1) if len(name) <= 64 else []
     hint = f"; did you mean {near[0]}?" if near else ""
     return f"there is no parameter {_short(name)}{hint}"
 

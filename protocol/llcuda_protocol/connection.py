@@ -107,6 +107,7 @@ class Connection:
                 raise self._failure.with_traceback(None)
             if self.state is ConnectionState.CLOSED:
                 return ev.ConnectionClosed() if self._reader.ended else None
+            event: ev.Frame | ev.Invalid | None
             try:
                 body = self._reader.next_body()
                 event = None if body is None else decode(body)

@@ -193,7 +193,7 @@ def played(example: str) -> tuple[dict[str, Connection], list[events.Frame]]:
         other.receive_data(data)
         event = other.next_event()
         assert event is not None
-        assert not isinstance(event, events.ConnectionClosed)
+        assert not isinstance(event, events.ConnectionClosed | events.Invalid)
         assert other.next_event() is None
         assert ends[who].send(event) == data
         seen.append(event)

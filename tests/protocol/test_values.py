@@ -136,7 +136,9 @@ def test_what_is_on_stream_0_or_before_the_handshake_ends_the_connection() -> No
     assert refused(begin(Role.CLIENT, "streams"), wrong).code == ErrorCode.MALFORMED_FRAME
 
 
-WRONG = st.sampled_from([None, -1, 1.5, "x" * 5000, b"x", [], {}, True, [{}], {"": 0}, 1 << 60])
+WRONG: st.SearchStrategy[Any] = st.sampled_from(
+    [None, -1, 1.5, "x" * 5000, b"x", [], {}, True, [{}], {"": 0}, 1 << 60]
+)
 
 
 @settings(max_examples=150, deadline=None)

@@ -198,3 +198,15 @@ def test_the_table_in_the_specification() -> None:
         assert (rule(low), rule(high)) == (None, None), name
         assert None not in (rule(low - 1), rule(high + 1), rule(True), rule(None)), name
         assert (rule(low + 0.5) is None) == (numbers[1] == "number"), name
+
+
+def test_the_nearest_of_a_very_long_name_is_not_looked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """That takes seconds for a name of some megabytes, and nothing else runs meanwhile."""
+
+    def slow(*_: object, **__: object) -> list[str]:
+        raise AssertionError
+
+    monkeypatch.setattr("llcuda_net.generation.sampling.difflib.get_close_matches", slow)
+    with pytest.raises(RequestError, match="there is no parameter 'xxx") as caught:
+        check({"x" * (4 << 20): 1}, 512)
+    assert len(caught.value.message) < 200
