@@ -25,6 +25,10 @@ NEXT = Migration(
 )
 
 
+#: What takes each migration back.
+UNDO = {2: "ALTER TABLE results DROP COLUMN beginning; ALTER TABLE results DROP COLUMN seal"}
+
+
 def index_all(store: SqliteStore) -> None:
     while store.update_index():
         pass
@@ -40,15 +44,20 @@ def test_every_earlier_version_is_brought_up_to_date(
     """From each version there was, to one more than there is."""
     newest = (*migrations.MAIN, NEXT)
     if earlier:
-        with monkeypatch.context() as patch:
-            patch.setattr(migrations, "MAIN", migrations.MAIN[:earlier])
-            store = SqliteStore(tmp_path, write=True)
-            store.put([result(1)])
-            store.close()
+        store = SqliteStore(tmp_path, write=True)
+        store.put([result(1)])
+        store.close()
+        db = apsw.Connection(str(tmp_path / RESULTS))
+        for number in range(len(migrations.MAIN), earlier, -1):
+            db.execute(UNDO[number])
+            db.execute("DELETE FROM migrations WHERE number = ?", (number,))
+        db.close()
     monkeypatch.setattr(migrations, "MAIN", newest)
     if earlier:
-        with pytest.raises(StorageError, match="earlier version: start llcuda-server"):
-            SqliteStore(tmp_path)
+        reading = SqliteStore(tmp_path)
+        assert reading.get("result-000001") == result(1)
+        assert [found.id for found in reading.find(Query())] == ["result-000001"]
+        reading.close()
     store = SqliteStore(tmp_path, write=True)
     db = apsw.Connection(str(tmp_path / RESULTS))
     assert [row[0] for row in db.execute("SELECT number FROM migrations ORDER BY 1")] == [
@@ -83,7 +92,9 @@ def test_a_newer_version_is_refused_in_one_line(
     with monkeypatch.context() as patch:
         patch.setattr(migrations, "MAIN", (*migrations.MAIN, NEXT))
         SqliteStore(tmp_path, write=True).close()
-    with pytest.raises(StorageError, match="version 2, this llcuda knows up to 1") as caught:
+    with pytest.raises(
+        StorageError, match=f"version {NEXT.number}, this llcuda knows up to {NEXT.number - 1}"
+    ) as caught:
         SqliteStore(tmp_path, write=write)
     assert caught.value.code == StorageError.REFUSED
     assert "\n" not in str(caught.value)
@@ -173,13 +184,13 @@ def test_the_cursor_survives_a_kill(tmp_path: Path) -> None:
         "search_index._STEP_RESULTS = 50\n"
         "store = sqlite.SqliteStore(pathlib.Path(sys.argv[1]))\n"
         "for _ in range(int(sys.argv[2])): store.update_index()\n"
-        "document, left = store._document, [20]\n"
-        "def dying(*columns):\n"
+        "read, left = store._reader.result, [20]\n"
+        "def dying(seq):\n"
         "    left[0] -= 1\n"
         "    if not left[0]: os.kill(os.getpid(), 9)\n"
-        "    return document(*columns)\n"
-        "store._document = dying\n"
-        "while store.update_index(): pass\n"  # a slow machine takes fewer documents per step
+        "    return read(seq)\n"
+        "store._reader.result = dying\n"
+        "while store.update_index(): pass\n"  # a slow machine takes fewer results per step
     )
     for steps in (3, 0, 2):
         done = subprocess.run(
