@@ -21,6 +21,7 @@ from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Any
 
 from llcuda_net.errors import StorageError
 from llcuda_net.storage.results.interface import HIGHLIGHT
@@ -29,6 +30,8 @@ from llcuda_net.storage.results.interface import HIGHLIGHT
 _EXCERPT, _BEFORE = 160, 30
 #: Matches at which an excerpt may begin, at most.
 _PLACES = 50
+#: Characters of which it is remembered what becomes of them, at most.
+_CHARACTERS = 1 << 15
 #: Scripts whose characters are words, as ranges of code points.
 _SPLIT = (
     (0x0E00, 0x0EFF),  # Thai, Lao
@@ -57,6 +60,7 @@ _DROPPED = {*range(0x1F3FB, 0x1F400), *range(0xFE00, 0xFE10), *range(0xE0100, 0x
 _DROPPED |= {0xAD, 0x640, 0x200D, 0x2060, 0xFEFF}
 #: Combining classes of marks that go: points of Hebrew and Arabic, accents above and below.
 _POINTS, _ACCENTS = range(10, 37), 200
+_LOWER = {ord(letter): letter.lower() for letter in "ABCDEFGHIJKLMNOPQRSTUVWXYZ"}
 _NON_ASCII = re.compile(r"[^\x00-\x7f]+")
 _WORD = re.compile(r"[0-9A-Za-z\x80-\U0010ffff]+")
 
@@ -65,6 +69,7 @@ class _Marks(dict[int, int | None]):
     """A table for str.translate that leaves out accents; filled as characters come."""
 
     def __missing__(self, point: int) -> int | None:
+        _bound(self)
         kind = unicodedata.combining(chr(point))
         gone = kind in _POINTS or kind >= _ACCENTS or point in _DROPPED
         self[point] = found = None if gone else ord("i") if point == 0x131 else point
@@ -75,6 +80,7 @@ class _Splits(dict[int, str]):
     """A table for str.translate that separates words; filled as characters come."""
 
     def __missing__(self, point: int) -> str:
+        _bound(self)
         text = chr(point)
         if _in(point, _SPLIT) or (_in(point, _EMOJI) and not text.isalnum()):
             found = f" {text} "
@@ -88,11 +94,26 @@ class _Splits(dict[int, str]):
         return found
 
 
+def _bound(table: dict[Any, Any]) -> None:
+    """There are a million characters; no text needs that many at a time."""
+    if len(table) >= _CHARACTERS:
+        table.clear()
+
+
 def _in(point: int, ranges: Sequence[tuple[int, int]]) -> bool:
     return any(first <= point <= last for first, last in ranges)
 
 
-_marks, _splits = _Marks(), _Splits()
+class _Alone(dict[str, str]):
+    """What a character becomes; empty if it may belong to the one before it."""
+
+    def __missing__(self, character: str) -> str:
+        _bound(self)
+        self[character] = found = "" if _continues(character) else _short(character)
+        return found
+
+
+_marks, _splits, _alone = _Marks(), _Splits(), _Alone()
 
 
 def normal(text: str) -> str:
@@ -140,7 +161,7 @@ def parse(query: str) -> Wanted:
             if word == "OR" and not quoted:
                 if out[-1]:
                     out.append([])
-            elif words := tuple(_WORD.findall(normal(word).lower())):
+            elif words := tuple(_WORD.findall(normal(word).translate(_LOWER))):
                 out[-1].append(Phrase(words, not quoted and word.endswith("*")))
     if not out[-1]:
         out.pop()
@@ -167,15 +188,11 @@ class Text:
     def __init__(self, text: str) -> None:
         # Other highlights than ours would mark what was not found.
         self._text = text.translate(dict.fromkeys(map(ord, HIGHLIGHT), " "))
-        self._words: list[str] = []
-        self._places: list[tuple[int, int]] = []
-        self._at: dict[str, list[int]] = {}
         normalised, starts, ends = _aligned(self._text)
-        for found in _WORD.finditer(normalised):
-            word = found[0].lower()
-            self._at.setdefault(word, []).append(len(self._words))
-            self._words.append(word)
-            self._places.append((starts[found.start()], ends[found.end() - 1]))
+        self._words: list[str] = _WORD.findall(normalised)
+        self._places = [
+            (starts[found.start()], ends[found.end() - 1]) for found in _WORD.finditer(normalised)
+        ]
 
     def __repr__(self) -> str:
         return f"<Text {len(self._words)} words: {self._text[:20]!r}>"
@@ -183,15 +200,11 @@ class Text:
     def find(self, phrase: Phrase) -> list[tuple[int, int]]:
         """Where a phrase is, as half-open ranges of characters."""
         *exact, last = phrase.words
-        count = len(exact)
-        if exact:
-            firsts = self._at.get(exact[0], [])
-        elif phrase.prefix:
-            firsts = sorted(
-                at for word, places in self._at.items() if word.startswith(last) for at in places
-            )
+        count, words = len(exact), enumerate(self._words)
+        if phrase.prefix and not exact:
+            firsts = [at for at, word in words if word.startswith(last)]
         else:
-            firsts = self._at.get(last, [])
+            firsts = [at for at, word in words if word == phrase.words[0]]
         out = []
         for at in firsts:
             end = at + count
@@ -262,15 +275,23 @@ def excerpts(wanted: Wanted, *texts: str) -> tuple[str, ...] | None:
 def _aligned(text: str) -> tuple[str, Sequence[int], Sequence[int]]:
     """The normalised text, and where in the text what became each character begins and ends."""
     if text.isascii():
-        return text, range(len(text)), range(1, len(text) + 1)
+        return text.lower(), range(len(text)), range(1, len(text) + 1)
     out: list[str] = []
     starts: list[int] = []
     ends: list[int] = []
     at = 0
     for run in _NON_ASCII.finditer(text):
-        out.append(text[at : run.start()])
+        out.append(text[at : run.start()].lower())
         starts += range(at, run.start())
         ends += range(at + 1, run.start() + 1)
+        at = run.end()
+        alone = [_alone[character] for character in run[0]]
+        if all(alone):
+            out += alone
+            for place, became in enumerate(alone, run.start()):
+                starts += (place,) * len(became)
+                ends += (place + 1,) * len(became)
+            continue
         for start, end in _clusters(text, *run.span()):
             became = _short(text[start:end])
             if not became:  # it belongs to what is before it
@@ -281,8 +302,7 @@ def _aligned(text: str) -> tuple[str, Sequence[int], Sequence[int]]:
             out.append(became)
             starts += [start] * len(became)
             ends += [end] * len(became)
-        at = run.end()
-    out.append(text[at:])
+    out.append(text[at:].lower())
     starts += range(at, len(text))
     ends += range(at + 1, len(text) + 1)
     return "".join(out), starts, ends

@@ -10,7 +10,7 @@ import apsw
 import pytest
 
 from llcuda_net.errors import StorageError
-from llcuda_net.storage.results import migrations
+from llcuda_net.storage.results import migrations, search_index
 from llcuda_net.storage.results.connection import connect
 from llcuda_net.storage.results.interface import Query, Retention
 from llcuda_net.storage.results.migrations import Migration
@@ -299,3 +299,50 @@ def test_ten_thousand_results_are_no_trouble(tmp_path: Path) -> None:
     for query in ("model = 1 AND created > 5", "owner = 'a' AND owner != ''", "id = 'x'"):
         plan = store._db.execute(f"EXPLAIN QUERY PLAN SELECT id FROM results WHERE {query}").get
         assert "USING INDEX" in plan[3] or "USING COVERING INDEX" in plan[3]
+
+
+def test_the_text_of_an_earlier_index_is_indexed_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In steps, while counts and embeddings stay; search says how far it is."""
+    store = SqliteStore(tmp_path, write=True)
+    store.put([result(n) for n in range(600)])
+    index_all(store)
+    space = store.analyses.open_space({"name": "demo"}, 2, 1)
+    store.analyses.embed(space.id, 7, [(7, 0.5, b"\1\2")])
+    store.close()
+    db = apsw.Connection(str(tmp_path / DERIVED))
+    db.execute(
+        "DROP TABLE words; DROP TABLE lost; ALTER TABLE cursor DROP COLUMN indexed;"
+        " ALTER TABLE figures DROP COLUMN hash; ALTER TABLE embeddings DROP COLUMN hash;"
+        " DELETE FROM migrations WHERE number = 3"
+    )
+    db.execute(migrations.DERIVED[0].sql.split(";")[1])  # the table `texts`
+    for n in range(600):
+        db.execute("INSERT INTO texts (rowid, text) VALUES (?, ?)", (n + 1, f"old {n} " * 50))
+    db.close()
+    monkeypatch.setattr(search_index, "_OLD_ROWS", 2)
+    monkeypatch.setattr(search_index, "_STEP_RESULTS", 100)
+
+    reading = SqliteStore(tmp_path)  # before a server has started
+    assert reading.search("number", Query()) == []
+    assert (reading.stats().unindexed, reading.stats().days[0].results) == (600, 600)
+    assert reading.analyses.spaces() == []
+    store = SqliteStore(tmp_path, write=True)
+    assert store.stats().unindexed == 600
+    assert store.update_index()
+    found = len(reading.search("number", Query(limit=None)))
+    assert 0 < found <= 100
+    assert reading.search_index.lag() == 600 - found
+    steps = 1
+    while store.update_index():
+        steps += 1
+    assert steps > 600 / 100 + 10
+    assert len(reading.search("number", Query(limit=None))) == 600
+    stats = reading.stats()
+    assert (stats.unindexed, stats.days[0].results, stats.tokens) == (0, 600, 4800)
+    assert reading.analyses.spaces()[0].seq == 7
+    assert [one.seq for page in reading.analyses.embeddings(space.id) for one in page] == [7]
+    db = apsw.Connection(str(tmp_path / DERIVED))
+    assert db.execute("SELECT count(*) FROM sqlite_schema WHERE name LIKE 'texts%'").get == 0
+    assert db.execute("PRAGMA integrity_check").get == "ok"
