@@ -192,7 +192,7 @@ def whole_id(store: Store, given: str) -> str:
     Raises:
         CommandError: there is none, or more than one.
     """
-    if not store.missing([given]):
+    if store.find(Query(id=given, limit=1)):
         return given
     begin = given.strip().lower()
     if not begin:

@@ -12,9 +12,8 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from llcuda_net.storage.records import Logprobs, Result
+from llcuda_net.storage.words import HIGHLIGHT as HIGHLIGHT
 
-#: Marks around what a search found.
-HIGHLIGHT = ("\x02", "\x03")
 #: The state, in a list, of a result that is not what was stored.
 DAMAGED = "damaged"
 

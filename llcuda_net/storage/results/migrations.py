@@ -156,8 +156,8 @@ DERIVED = (
         3,
         "text of all scripts, and hashes of what was computed",
         """
-        -- Normalised by words.py. `texts`, which this replaces, is deleted in steps; a new file
-        -- has none of it. Filled up to `indexed`, apart from the counts, which go up to `seq`.
+        -- Normalised by words.py. `texts`, which this replaces, is deleted in steps. Filled up to
+        -- `indexed`, apart from the counts, which go up to `seq`.
         CREATE VIRTUAL TABLE words USING fts5 (
             prompt, text, content='', contentless_delete=1, tokenize='ascii'
         );

@@ -26,7 +26,7 @@ from llcuda_net.storage.results.connection import connect, rows, transaction
 from llcuda_net.storage.results.interface import DAMAGED, DayStats, Hit, Query
 from llcuda_net.storage.results.queries import conditions, last_number, matches
 from llcuda_net.storage.results.reader import Reader, summary_of
-from llcuda_net.storage.results.words import excerpts, match_expression, normal, parse
+from llcuda_net.storage.words import excerpts, match_expression, normal, parse
 
 log = structlog.get_logger(__name__)
 

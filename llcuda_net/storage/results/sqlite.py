@@ -7,15 +7,14 @@ ever delaying a commit, and it can be built again.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import apsw
 
-from llcuda_net.errors import ResultDamaged, StorageError
+from llcuda_net.errors import StorageError
 from llcuda_net.storage.records import Result, encode, hash_of
 from llcuda_net.storage.results import migrations, queries
 from llcuda_net.storage.results import retention as pruning
@@ -33,6 +32,7 @@ from llcuda_net.storage.results.interface import (
     Summary,
 )
 from llcuda_net.storage.results.reader import Reader, summary_of
+from llcuda_net.storage.results.scan import Scan
 from llcuda_net.storage.results.search_index import SearchIndex
 
 RESULTS, DERIVED = "results.db", "derived.db"
@@ -45,8 +45,8 @@ _ROW = 300
 _READABLE = 1
 #: Bodies that are known to be intact, at most; then they are checked again.
 _KNOWN_BODIES = 4096
-#: Problems of the file itself that `verify` names, at most.
-_PROBLEMS = 20
+#: Files up to this size are checked when a server opens them: 10 ms per MB.
+_CHECKED_BYTES = 16 << 20
 #: Results read by one statement of a long walk: at first, and at most.
 _PAGE, _LARGEST_PAGE = 256, 4096
 
@@ -64,13 +64,21 @@ class SqliteStore:
         directory: must exist.
         write: the store may put and prune, and creates or migrates the files. Any number of stores
             may read beside it, and another process may write too: transactions are short.
+        mend: check a small file first, and make its indices again where they are damaged.
         vfs: SQLite's name of a simulated disk, in tests.
 
     Raises:
         StorageError: the files are of a newer version, are damaged, or do not exist.
     """
 
-    def __init__(self, directory: Path, *, write: bool = False, vfs: str | None = None) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        *,
+        write: bool = False,
+        mend: bool = False,
+        vfs: str | None = None,
+    ) -> None:
         self._path = directory / RESULTS
         self._codec = Codec()
         self._models: dict[bytes, int] = {}
@@ -98,6 +106,9 @@ class SqliteStore:
                         StorageError.REFUSED,
                     )
                 self._reader = Reader(self._db, self._codec)
+                self._scan = Scan(self._db, self._codec, self._reader)
+                if mend and self._path.stat().st_size <= _CHECKED_BYTES:
+                    self._scan.mend()
                 self.search_index = SearchIndex(
                     directory / DERIVED, self._db, self._reader, create=write
                 )
@@ -294,93 +305,11 @@ class SqliteStore:
 
     def export(self, query: Query, problems: list[Problem] | None = None) -> Iterator[Result]:
         """See Store."""
-        for seq, check in self._numbers(query, problems):
-            try:
-                found = self._reader.result(seq)
-                check(found)
-            except StorageError as error:
-                if problems is None or error.code != StorageError.DAMAGED:
-                    raise
-                problems.append(self._problem(seq, error))
-            else:
-                if found is not None and queries.matches(query, summary_of(found, 0)[0]):
-                    yield found
-
-    def _numbers(
-        self, query: Query, problems: list[Problem] | None
-    ) -> Iterator[tuple[int, Callable[[Result | None], None]]]:
-        """Numbers of a query's results, and a check of what each leads to.
-
-        Of a query for everything, those too that the index does not have.
-        """
-        last = 0
-        seen: dict[int, bytearray] = {}  # bits, by the numbers' upper halves
-        try:
-            with errors("the index of the results cannot be read"):
-                if query == Query(limit=None):
-                    last = queries.last_number(self._db)
-                for created, seq in queries.sequence(self._db, query):
-                    if last:
-                        seen.setdefault(seq >> 16, bytearray(1 << 13))[(seq & 0xFFFF) >> 3] |= (
-                            1 << (seq & 7)
-                        )
-                    yield seq, partial(self._check_indexed, created, seq)
-        except StorageError as error:
-            if problems is None or error.code != StorageError.DAMAGED:
-                raise
-            problems.append(Problem("", error.message))
-        nothing = bytes(1 << 13)
-        with errors("results cannot be read"):
-            for seq in queries.numbers(self._db, last):
-                if not seen.get(seq >> 16, nothing)[(seq & 0xFFFF) >> 3] & 1 << (seq & 7):
-                    yield seq, _no_check
-
-    def _check_indexed(self, created: int, seq: int, found: Result | None) -> None:
-        if found is None and queries.indexed(self._db, created, seq):  # it was not pruned meanwhile
-            raise ResultDamaged(f"number {seq}", "its row is lost")
-
-    def _problem(self, seq: int, error: StorageError) -> Problem:
-        """What is wrong with a result, by its id if that can still be read."""
-        if error.code != StorageError.DAMAGED:
-            raise error
-        with contextlib.suppress(StorageError):
-            if (found := self._reader.summary(seq)) is not None and found[0].id:
-                why = error.why if isinstance(error, ResultDamaged) else error.message
-                return Problem(found[0].id, f"it is not what was stored: {why}")
-        return Problem("", error.message)
+        return self._scan.export(query, problems)
 
     def verify(self) -> Iterator[Problem | None]:
         """See Store."""
-        with errors("the store cannot be read"):
-            for (text,) in self._db.execute(f"PRAGMA main.integrity_check({_PROBLEMS})"):
-                if text != "ok":
-                    yield Problem("", f"the file: {' '.join(str(text).split())}")
-        try:
-            with errors("the bodies cannot be read"):
-                for number, name, data in queries.pages(
-                    self._db, "SELECT id, hash, data FROM bodies WHERE id > ? ORDER BY id LIMIT 100"
-                ):
-                    yield _checked_body(self._codec, number, name, data)
-        except StorageError as error:
-            yield Problem("", error.message)
-        with errors("results cannot be read"):
-            for seq in queries.numbers(self._db, queries.last_number(self._db)):
-                try:
-                    found = self._reader.result(seq)
-                except StorageError as error:
-                    yield self._problem(seq, error)
-                    continue
-                listed = None if found is None else self._reader.summary(seq)
-                if found is None or listed is None:
-                    continue  # pruned meanwhile, or never there
-                right = summary_of(found, listed[0].size) == listed
-                yield (
-                    None
-                    if right
-                    else Problem(
-                        found.id, "it is whole, but what lists show of it is not what was stored"
-                    )
-                )
+        return self._scan.verify()
 
     def stats(self, owner: str | None = None) -> Stats:
         """See Store."""
@@ -423,16 +352,3 @@ class SqliteStore:
         """See Store."""
         self.search_index.close()
         self._db.close()
-
-
-def _no_check(_: Result | None) -> None:
-    """The table itself has this number."""
-
-
-def _checked_body(codec: Codec, number: int, name: bytes, data: bytes) -> Problem | None:
-    try:
-        if digest(codec.unpack(data)) == name:
-            return None
-        return Problem("", f"body {number} is not what was stored: its hash differs")
-    except StorageError as error:
-        return Problem("", f"body {number} cannot be read: {error}")

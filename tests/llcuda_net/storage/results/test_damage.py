@@ -334,3 +334,25 @@ def test_a_search_index_that_is_damaged_while_it_serves_is_made_again(tmp_path: 
     for one in (store, reading):
         assert len(one.search("number", Query(limit=None))) == 302
         one.close()
+
+
+def test_an_index_that_is_damaged_is_made_again_at_the_start(tmp_path: Path) -> None:
+    """The table has all results; an index that has not is found out, and mended."""
+    store = SqliteStore(tmp_path, write=True)
+    store.put([result(n, key=f"key {n}") for n in range(9)])
+    store.close()
+    db = apsw.Connection(str(tmp_path / RESULTS))
+    root = db.execute("SELECT rootpage FROM sqlite_schema WHERE name = 'results_key'").get
+    db.close()
+    data = bytearray((tmp_path / RESULTS).read_bytes())
+    page = slice((root - 1) * PAGE, root * PAGE)
+    data[page] = data[page].replace(b"key 3", b"kex 3")
+    (tmp_path / RESULTS).write_bytes(data)
+    reading = SqliteStore(tmp_path)
+    assert reading.find_by_key("key 3", "") is None
+    assert ["results_key" in p.message for p in reading.verify() if p] == [True]
+    reading.close()
+    store = SqliteStore(tmp_path, write=True, mend=True)
+    assert store.find_by_key("key 3", "") == result(3, key="key 3")
+    assert [problem for problem in store.verify() if problem] == []
+    store.close()

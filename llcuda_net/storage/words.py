@@ -24,8 +24,9 @@ from functools import lru_cache
 from typing import Any
 
 from llcuda_net.errors import StorageError
-from llcuda_net.storage.results.interface import HIGHLIGHT
 
+#: Marks around what a search found.
+HIGHLIGHT = ("\x02", "\x03")
 #: Characters of an excerpt, and of what it shows before the first match.
 _EXCERPT, _BEFORE = 160, 30
 #: Matches at which an excerpt may begin, at most.
@@ -149,7 +150,7 @@ Wanted = list[list[Phrase]]
 
 
 def parse(query: str) -> Wanted:
-    """What a user's search words ask for; see Store.search.
+    """What a user's search words ask for; see storage.results.interface.Store.
 
     Raises:
         StorageError: they hold no word.

@@ -9,8 +9,15 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from llcuda_net.storage.results.interface import HIGHLIGHT
-from llcuda_net.storage.results.words import Text, Wanted, excerpts, match_expression, normal, parse
+from llcuda_net.storage.words import (
+    HIGHLIGHT,
+    Text,
+    Wanted,
+    excerpts,
+    match_expression,
+    normal,
+    parse,
+)
 
 #: Text of scripts without spaces, mixed with others, and with what separates words.
 SPACELESS = (
