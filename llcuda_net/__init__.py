@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from llcuda_net.errors import ConnectError as ConnectError
     from llcuda_net.errors import ConnectionRejected as ConnectionRejected
     from llcuda_net.errors import ContextExceeded as ContextExceeded
+    from llcuda_net.errors import Damaged as Damaged
     from llcuda_net.errors import FrameTooLarge as FrameTooLarge
     from llcuda_net.errors import InternalError as InternalError
     from llcuda_net.errors import Interrupted as Interrupted
@@ -68,6 +69,7 @@ _HOMES = {
     "ConnectError": "errors",
     "ConnectionRejected": "errors",
     "ContextExceeded": "errors",
+    "Damaged": "errors",
     "FrameTooLarge": "errors",
     "InternalError": "errors",
     "Interrupted": "errors",
@@ -97,6 +99,7 @@ __all__ = [
     "ConnectError",
     "ConnectionRejected",
     "ContextExceeded",
+    "Damaged",
     "Durable",
     "Entry",
     "FrameTooLarge",

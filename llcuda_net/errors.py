@@ -122,6 +122,10 @@ class UpstreamStalled(UpstreamError):
     """The upstream sent nothing for too long."""
 
 
+class Damaged(RequestError):
+    """What is stored of the generation is not what was written."""
+
+
 class StorageUnavailable(RequestError):
     """What the request needs to keep cannot be kept."""
 
@@ -166,6 +170,7 @@ REQUEST_ERRORS: dict[str, type[RequestError]] = {
     "upstream_error": UpstreamError,
     "upstream_stalled": UpstreamStalled,
     "storage": StorageUnavailable,
+    "damaged": Damaged,
     "interrupted": Interrupted,
     "shutting_down": ShuttingDown,
     "internal": InternalError,
@@ -216,6 +221,24 @@ class StorageError(LlcudaError):
         self.message = message
         self.code = code
         self.retry = code in (self.FULL, self.BUSY)
+
+
+class ResultDamaged(StorageError):
+    """A result is not what was stored.
+
+    Attributes:
+        result: its id, as far as that is known.
+        why: what is wrong with it.
+    """
+
+    def __init__(self, result: str, why: str) -> None:
+        super().__init__(
+            f"the result {result} is damaged ({why}): `llcuda results verify` names all that is "
+            "damaged; only a backup of the data directory still has it",
+            self.DAMAGED,
+        )
+        self.result = result
+        self.why = why
 
 
 class ConnectError(LlcudaError):

@@ -134,7 +134,8 @@ class Analyst:
         if space is not None:
             await self._index_of(space)
         after, count = (0 if space is None else space.seq), self._batch
-        documents = await self._read(lambda store: store.analyses.unembedded(after, count))
+        number = 0 if space is None else space.id
+        documents = await self._read(lambda store: store.analyses.unembedded(after, count, number))
         if not documents:
             return False
         try:

@@ -140,6 +140,8 @@ class VectorIndex:
             found.sort(key=lambda one: (-one[0], one[1]))
             del found[k:]
             there = analyses.summaries([seq for _, seq, _, _ in found])
+            if owner is not None:  # a damaged store may have named another one
+                there = {seq: one for seq, one in there.items() if one[0].owner == owner}
             gone = [(owned, row) for _, seq, row, owned in found if seq not in there]
             if not gone:
                 return [(*there[seq], score) for score, seq, _, _ in found]

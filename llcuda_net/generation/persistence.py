@@ -14,7 +14,13 @@ import structlog
 import trio
 
 from llcuda_net.config.users import Priority
-from llcuda_net.errors import InvalidRequest, RequestError, StorageError, StorageUnavailable
+from llcuda_net.errors import (
+    Damaged,
+    InvalidRequest,
+    RequestError,
+    StorageError,
+    StorageUnavailable,
+)
 from llcuda_net.generation.generation import Generation, State
 from llcuda_net.generation.outcome import plain
 from llcuda_net.storage.journal.entry import JournalEntry
@@ -271,6 +277,8 @@ def _refusing() -> Iterator[None]:
 
 def refused(error: StorageError) -> RequestError:
     """The error for a request, of one that the storage raised."""
+    if error.code == StorageError.DAMAGED:
+        return Damaged(error.message)
     retry_after = _RETRY_AFTER if error.retry else None
     return StorageUnavailable(
         f"not kept: {error.message}", retry=error.retry, retry_after=retry_after

@@ -117,7 +117,7 @@ class Storage:
         return f"<Storage {self._directory} unstored={unstored}>"
 
     def _open_sqlite(self, write: bool) -> Store:
-        return SqliteStore(self._directory, write=write)
+        return SqliteStore(self._directory, write=write, mend=write)
 
     # -- life ---------------------------------------------------------------------------------
 

@@ -36,6 +36,7 @@ class ErrorCode(StrEnum):
     UPSTREAM_ERROR = "upstream_error"
     UPSTREAM_STALLED = "upstream_stalled"
     STORAGE = "storage"
+    DAMAGED = "damaged"
     INTERRUPTED = "interrupted"
     SHUTTING_DOWN = "shutting_down"
     INTERNAL = "internal"

@@ -129,6 +129,12 @@ def make_parser() -> Parser:
         choices=("jsonl", "csv", "parquet"),
         help="default: what the FILE's name ends in, or else jsonl",
     )
+    one.add_argument(
+        "--raw-cells",
+        action="store_true",
+        help="in CSV, leave texts as they are that begin with = + - @ or a tab; default: put an ' "
+        "in front of them, since a spreadsheet would run them as formulas",
+    )
     _add_json(one, "the same as --format jsonl")
 
     one = command(

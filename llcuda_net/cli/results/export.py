@@ -1,19 +1,18 @@
 """`llcuda results export`: whole results, as JSON lines, CSV or Parquet.
 
 JSON lines hold what `show --json` gives. CSV and Parquet have one column per single value, and JSON
-in a column for structures.
+in a column for structures. Damaged results are left out, and named.
 """
 
 from __future__ import annotations
 
 import argparse
-import csv
-import io
 import os
 import sys
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -22,11 +21,13 @@ from llcuda_net.cli.common import Exit, fail
 from llcuda_net.cli.json_documents import document, line, logprobs
 from llcuda_net.cli.progress import Progress
 from llcuda_net.cli.results.command import query_of
-from llcuda_net.cli.tables import harmless
+from llcuda_net.cli.tables import harmless, one_line
 from llcuda_net.cli.units import counted, iso
 from llcuda_net.storage.records import Result
 from llcuda_net.storage.results.codec import prompt_text
+from llcuda_net.storage.results.interface import Problem
 from llcuda_net.storage.results.sqlite import SqliteStore
+from llcuda_net.util.csv_lines import csv_line
 from llcuda_net.util.terminal import is_terminal
 
 #: Rows of a group in a Parquet file.
@@ -76,14 +77,19 @@ _COLUMNS: tuple[tuple[str, str, Callable[[Result], Any]], ...] = (
 )
 _NAMES = [name for name, _, _ in _COLUMNS]
 
-#: Writes all of them to a file.
-Writer = Callable[[Iterable[Result], BinaryIO], None]
+#: Damaged results that are named, at most; `verify` names all.
+_NAMED = 10
 
 
 def export_results(arguments: argparse.Namespace, store: SqliteStore) -> int:
     """Run `llcuda results export`."""
     format_ = _format(arguments)
     write = _WRITERS[format_]
+    if arguments.raw_cells:
+        if format_ != "csv":
+            fail(f"--raw-cells is about CSV, and this is {format_}")
+        write = partial(write, raw=True)
+    problems: list[Problem] = []
     if format_ == "parquet":
         _pyarrow()
         if arguments.output is None and is_terminal(sys.stdout):
@@ -91,7 +97,7 @@ def export_results(arguments: argparse.Namespace, store: SqliteStore) -> int:
     with Progress("exported", alone=arguments.output is not None) as progress:
 
         def results() -> Iterator[Result]:
-            for found in store.export(query_of(arguments)):
+            for found in store.export(query_of(arguments), problems):
                 progress.add()
                 yield found
 
@@ -106,7 +112,15 @@ def export_results(arguments: argparse.Namespace, store: SqliteStore) -> int:
                 write(results(), file)
     if arguments.output is not None:
         print(f"wrote {counted(progress.count, 'result')}", file=sys.stderr)
-    return Exit.OK
+    return _report(problems)
+
+
+def _report(problems: list[Problem]) -> int:
+    for problem in problems[:_NAMED]:
+        print(one_line(f"left out: {problem.id} {problem.message}"), file=sys.stderr)
+    if len(problems) > _NAMED:
+        print(f"and {len(problems) - _NAMED:,} more: see `llcuda results verify`", file=sys.stderr)
+    return Exit.REFUSED if problems else Exit.OK
 
 
 def _format(arguments: argparse.Namespace) -> str:
@@ -169,24 +183,13 @@ def _write_jsonl(results: Iterable[Result], file: BinaryIO) -> None:
         file.write(line(document(found)).encode() + b"\n")
 
 
-def _write_csv(results: Iterable[Result], file: BinaryIO) -> None:
-    text = io.StringIO(newline="")
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(_NAMES)
+def _write_csv(results: Iterable[Result], file: BinaryIO, *, raw: bool = False) -> None:
+    file.write(csv_line(_NAMES).encode())
     for found in results:
-        writer.writerow([_cell(kind, value(found)) for _, kind, value in _COLUMNS])
-        file.write(text.getvalue().encode("utf-8", "replace"))
-        text.seek(0)
-        text.truncate()
-    file.write(text.getvalue().encode())  # the heads, where there is nothing else
-
-
-def _cell(kind: str, value: Any) -> Any:
-    if kind == "time":
-        return iso(value)
-    if kind == "bool":
-        return "true" if value else "false"
-    return value
+        cells = [
+            iso(value(found)) if kind == "time" else value(found) for _, kind, value in _COLUMNS
+        ]
+        file.write(csv_line(cells, raw=raw).encode("utf-8", "replace"))
 
 
 def _write_parquet(results: Iterable[Result], file: BinaryIO) -> None:
@@ -217,7 +220,7 @@ def _pyarrow() -> tuple[Any, Any]:
     return pyarrow, pyarrow.parquet
 
 
-_WRITERS: dict[str, Writer] = {
+_WRITERS: dict[str, Callable[..., None]] = {
     "jsonl": _write_jsonl,
     "csv": _write_csv,
     "parquet": _write_parquet,

@@ -13,7 +13,14 @@ from llcuda_net.cli.json_documents import line, summary
 from llcuda_net.cli.results.command import query_of
 from llcuda_net.cli.tables import one_line, table
 from llcuda_net.cli.units import counted, local
-from llcuda_net.storage.results.interface import HIGHLIGHT, Hit, Query, Store, Summary
+from llcuda_net.storage.results.interface import (
+    DAMAGED,
+    HIGHLIGHT,
+    Hit,
+    Query,
+    Store,
+    Summary,
+)
 from llcuda_net.storage.results.sqlite import SqliteStore
 from llcuda_net.util.terminal import is_terminal, wants_colour
 
@@ -21,6 +28,8 @@ from llcuda_net.util.terminal import is_terminal, wants_colour
 _PAGE, _LARGEST_PAGE = 256, 16_384
 #: Characters of an id that tables show: of a UUIDv7 the time and 12 random bits.
 SHORT = 18
+#: What to do about damaged results.
+NAMED = "`llcuda results verify` names them"
 _HEADS = ("id", "created", "state", "tokens", "model", "prompt")
 
 
@@ -33,10 +42,12 @@ def list_results(arguments: argparse.Namespace, store: SqliteStore) -> int:
         found = newest_with(store, arguments.text, query)
         _warn_unindexed(store)
     if arguments.json:
-        for one in islice(found, query.limit):
+        damaged = Damaged()
+        for one in damaged.seen(islice(found, query.limit)):
             print(line(summary(one)))
-        return Exit.OK
-    shown = islice(found, query.limit)
+        return damaged.report()
+    damaged = Damaged()
+    shown = damaged.seen(islice(found, query.limit))
     first = next(shown, None)
     if first is None:
         print("no results match", file=sys.stderr)
@@ -45,7 +56,30 @@ def list_results(arguments: argparse.Namespace, store: SqliteStore) -> int:
         print(text)
     if is_terminal(sys.stdout) and next(found, None) is not None:
         print(f"there are more than these {query.limit}: see --limit", file=sys.stderr)
-    return Exit.OK
+    return damaged.report()
+
+
+class Damaged:
+    """Counts the damaged ones among results that are listed."""
+
+    def __init__(self) -> None:
+        self.count = 0
+
+    def __repr__(self) -> str:
+        return f"<Damaged {self.count}>"
+
+    def seen(self, found: Iterable[Summary]) -> Iterator[Summary]:
+        """The same results."""
+        for one in found:
+            self.count += one.state == DAMAGED
+            yield one
+
+    def report(self) -> int:
+        """Say how many there were; returns the command's exit code."""
+        if not self.count:
+            return Exit.OK
+        print(f"{counted(self.count, 'result')} damaged: {NAMED}", file=sys.stderr)
+        return Exit.REFUSED
 
 
 def _with(first: Summary, others: Iterable[Summary]) -> Iterator[Summary]:
@@ -66,11 +100,7 @@ def _row(found: Summary) -> tuple[str, ...]:
 
 def newest(store: Store, query: Query) -> Iterator[Summary]:
     """All results of a query, newest first, whatever its limit."""
-    size = _PAGE
-    while page := store.find(replace(query, limit=size)):
-        yield from page
-        query = replace(query, after=page[-1].id)
-        size = min(2 * size, _LARGEST_PAGE)
+    return store.walk(query)
 
 
 def newest_with(store: Store, words: str, query: Query) -> Iterator[Summary]:
@@ -79,13 +109,13 @@ def newest_with(store: Store, words: str, query: Query) -> Iterator[Summary]:
     A search gives the best first, not the newest: so each page of the list is searched.
     """
     store.search(words, replace(query, limit=0))  # raises for what cannot be searched for
-    size = _PAGE
-    while page := store.find(replace(query, limit=size)):
-        span = replace(query, since=page[-1].created, until=page[0].created + 1)
+    size, results = _PAGE, store.walk(query)
+    while page := list(islice(results, size)):
+        times = [one.created for one in page if one.state != DAMAGED] or [0]
+        span = replace(query, since=min(times), until=max(times) + 1)
         hits = store.search(words, replace(span, limit=None, after=None))
         found = {hit.summary.id for hit in hits}
-        yield from (one for one in page if one.id in found)
-        query = replace(query, after=page[-1].id)
+        yield from (one for one in page if one.id in found or one.state == DAMAGED)
         size = min(2 * size, _LARGEST_PAGE)
 
 
@@ -93,10 +123,13 @@ def search_results(arguments: argparse.Namespace, store: SqliteStore) -> int:
     """Run `llcuda results search`."""
     hits = store.search(" ".join(arguments.words), query_of(arguments))
     _warn_unindexed(store)
+    damaged = Damaged()
+    for _ in damaged.seen(hit.summary for hit in hits):
+        pass
     if arguments.json:
         for hit in hits:
             print(line(_document(hit)))
-        return Exit.OK
+        return damaged.report()
     for number, hit in enumerate(hits):
         found = hit.summary
         head = f"{found.id[:SHORT]}  {local(found.created)}  {found.state}  {found.model}"
@@ -106,7 +139,7 @@ def search_results(arguments: argparse.Namespace, store: SqliteStore) -> int:
                 print(f"  {name:<6}  {_painted(excerpt)}")
     if not hits:
         print("no results match", file=sys.stderr)
-    return Exit.OK
+    return damaged.report()
 
 
 def _warn_unindexed(store: SqliteStore) -> None:
@@ -159,7 +192,7 @@ def whole_id(store: Store, given: str) -> str:
     Raises:
         CommandError: there is none, or more than one.
     """
-    if not store.missing([given]):
+    if store.find(Query(id=given, limit=1)):
         return given
     begin = given.strip().lower()
     if not begin:

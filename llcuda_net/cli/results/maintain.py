@@ -12,6 +12,7 @@ from llcuda_net.cli.common import Exit, fail
 from llcuda_net.cli.json_documents import line
 from llcuda_net.cli.progress import Progress
 from llcuda_net.cli.results.command import open_store
+from llcuda_net.cli.results.find import NAMED
 from llcuda_net.cli.tables import fields, one_line, table
 from llcuda_net.cli.units import bytes_text, counted, iso, local
 from llcuda_net.storage.results.interface import Retention, Stats
@@ -67,11 +68,12 @@ def prune_results(arguments: argparse.Namespace, store: SqliteStore) -> int:
 
 
 def _prune(arguments: argparse.Namespace, retention: Retention) -> int:
-    size = 0
+    size = left = 0
     with closing(open_store(arguments, write=True)) as store, Progress("deleted") as progress:
         try:
             for step in store.prune(retention):
                 size += step.bytes
+                left += step.damaged
                 progress.add(step.results)
         except BaseException:
             progress.erase()
@@ -82,6 +84,9 @@ def _prune(arguments: argparse.Namespace, retention: Retention) -> int:
         print(line({"deleted": True, "results": progress.count, "bytes": size}))
     else:
         print(f"deleted {counted(progress.count, 'result')} ({bytes_text(size)})")
+    if left:  # the index and the row disagree about its age
+        print(f"{counted(left, 'result')} damaged and left: {NAMED}", file=sys.stderr)
+        return Exit.REFUSED
     return Exit.OK
 
 

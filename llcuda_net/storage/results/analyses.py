@@ -2,7 +2,8 @@
 
 They live in the search index's file: they can be computed again from the results, and pruning a
 result deletes them. Each cursor moves in the transaction that adds the work it counts, so that an
-interruption neither loses work nor repeats it.
+interruption neither loses work nor repeats it. Beside each row is its hash: what is damaged is
+computed again.
 """
 
 from __future__ import annotations
@@ -16,10 +17,11 @@ import apsw
 import msgspec
 
 from llcuda_net.errors import StorageError
-from llcuda_net.storage.records import Logprobs, encode
-from llcuda_net.storage.results.codec import Codec, FetchBody, beginning, question
+from llcuda_net.storage.records import DECODE_ERRORS, Logprobs, encode
+from llcuda_net.storage.results.codec import question
 from llcuda_net.storage.results.connection import errors, rows, transaction
 from llcuda_net.storage.results.interface import (
+    DAMAGED,
     CertaintyStats,
     Compute,
     Document,
@@ -27,8 +29,8 @@ from llcuda_net.storage.results.interface import (
     Space,
     Summary,
 )
-from llcuda_net.storage.results.queries import SUMMARY
-from llcuda_net.storage.results.search_index import SearchIndex
+from llcuda_net.storage.results.reader import Reader
+from llcuda_net.storage.results.search_index import SearchIndex, check_of
 
 #: Results read in one step, and seconds that reading their log-probabilities may take.
 _STEP_RESULTS, _STEP = 256, 0.02
@@ -43,24 +45,16 @@ class SqliteAnalyses:
     Reading works on a read-only store, and finds nothing where nothing was analysed.
     """
 
-    def __init__(
-        self, search_index: SearchIndex, results: apsw.Connection, codec: Codec, fetch: FetchBody
-    ) -> None:
+    def __init__(self, search_index: SearchIndex, results: apsw.Connection, reader: Reader) -> None:
         self._index = search_index
         self._results = results
-        self._codec = codec
-        self._fetch = fetch
-        self._there = False
+        self._reader = reader
 
     def __repr__(self) -> str:
         return f"<SqliteAnalyses in {self._index!r}>"
 
     def _readable(self) -> bool:
-        """Whether the tables exist; the file of an earlier version has none."""
-        if not self._there and self._index.attach():
-            sql = "SELECT 1 FROM derived.sqlite_schema WHERE name = 'embeddings'"
-            self._there = self._results.execute(sql).get is not None
-        return self._there
+        return self._index.is_current()
 
     # -- certainty ----------------------------------------------------------------------------
 
@@ -72,35 +66,38 @@ class SqliteAnalyses:
             cursor = db.execute("SELECT figured FROM cursor").get
             found: list[tuple[int, Logprobs]] = []
             last, more = cursor, False
-            for seq, column in rows(
+            for seq, some in rows(
                 self._results,
-                "SELECT seq, logprobs FROM results WHERE seq > ? ORDER BY seq LIMIT ?",
+                "SELECT seq, logprobs IS NOT NULL FROM results WHERE seq > ? ORDER BY seq LIMIT ?",
                 (cursor, _STEP_RESULTS),
             ):
                 if time.perf_counter() - started > _STEP and last > cursor:
                     more = True
                     break
                 last = seq
-                if column is not None:
+                if some:
                     # `verify` reports damage; it must not stop the analysis of other results.
                     with contextlib.suppress(StorageError):
-                        found.append((seq, self._codec.unpack_logprobs(column, self._fetch)))
+                        result = self._reader.result(seq)
+                        if result is not None and result.log.logprobs is not None:
+                            found.append((seq, result.log.logprobs))
             if last == cursor:
                 return False
             computed = compute([logprobs for _, logprobs in found]) if found else []
             with transaction(db):
                 for (seq, _), one in zip(found, computed, strict=True):
+                    row = (
+                        seq,
+                        one.tokens,
+                        one.mean_surprisal,
+                        one.perplexity,
+                        one.mean_entropy,
+                        *one.least_certain,
+                        one.span_surprisal,
+                    )
                     db.execute(
-                        "INSERT OR REPLACE INTO figures VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
-                        (
-                            seq,
-                            one.tokens,
-                            one.mean_surprisal,
-                            one.perplexity,
-                            one.mean_entropy,
-                            *one.least_certain,
-                            one.span_surprisal,
-                        ),
+                        "INSERT OR REPLACE INTO figures VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                        (*row, check_of(*row)),
                     )
                 # Another process may have done the same meanwhile.
                 db.execute("UPDATE cursor SET figured = max(figured, ?)", (last,))
@@ -112,14 +109,14 @@ class SqliteAnalyses:
             if not self._readable():
                 return None
             row = self._results.execute(
-                "SELECT f.tokens, f.mean_surprisal, f.perplexity, f.mean_entropy, f.first,"
-                " f.behind, f.span_surprisal FROM derived.figures f"
+                "SELECT f.seq, f.tokens, f.mean_surprisal, f.perplexity, f.mean_entropy, f.first,"
+                " f.behind, f.span_surprisal, f.hash FROM derived.figures f"
                 " JOIN results r ON r.seq = f.seq WHERE r.id = ?",
                 (result,),
             ).get
-            if row is None:
-                return None
-            tokens, surprisal, perplexity, entropy, first, end, worst = row
+            if row is None or check_of(*row[:-1]) != row[-1]:
+                return None  # whoever shows them computes them then
+            _, tokens, surprisal, perplexity, entropy, first, end, worst, _ = row
             return CertaintyStats(tokens, surprisal, perplexity, entropy, (first, end), worst)
 
     def certainty_seq(self) -> int:
@@ -137,10 +134,11 @@ class SqliteAnalyses:
             if not self._readable():
                 return []
             sql = "SELECT id, model, dim, recipe, seq FROM derived.spaces ORDER BY id DESC"
-            return [
-                Space(number, _model.decode(model), *rest)
-                for number, model, *rest in rows(self._results, sql)
-            ]
+            out = []
+            for number, model, *rest in rows(self._results, sql):
+                with contextlib.suppress(*DECODE_ERRORS):  # damaged: another takes its place
+                    out.append(Space(number, _model.decode(model), *rest))
+            return out
 
     def open_space(self, model: dict[str, Any], dim: int, recipe: int, seq: int = 0) -> Space:
         """See Analyses."""
@@ -161,30 +159,29 @@ class SqliteAnalyses:
             with transaction(db):
                 db.execute("UPDATE spaces SET model = ? WHERE id = ?", (encode(model), space.id))
 
-    def unembedded(self, after: int, limit: int) -> list[Document]:
+    def unembedded(self, after: int, limit: int, space: int = 0) -> list[Document]:
         """See Analyses."""
         with errors("results cannot be read"):
-            return [
-                self._document(*row)
-                for row in rows(
+            found = []
+            if self._readable():
+                found = rows(
                     self._results,
-                    "SELECT seq, owner, input, log FROM results WHERE seq > ? ORDER BY seq LIMIT ?",
-                    (after, limit),
+                    "SELECT seq FROM derived.lost WHERE space = ? ORDER BY seq LIMIT ?",
+                    (space, limit),
                 )
-            ]
+            found = found or rows(
+                self._results,
+                "SELECT seq FROM results WHERE seq > ? ORDER BY seq LIMIT ?",
+                (after, limit),
+            )
+            return [self._document(seq) for (seq,) in found]
 
-    def _document(self, seq: int, owner: str, request: bytes | int, log: bytes | int) -> Document:
-        prompt = answer = ""
-        # As above: a damaged result has no text.
+    def _document(self, seq: int) -> Document:
+        # As above: a damaged result has no text, nor has one that was pruned meanwhile.
         with contextlib.suppress(StorageError):
-            prompt = question(self._codec.unpack_request(request, self._fetch))
-            answer = "".join(self._codec.unpack_log(log, None, self._fetch).pieces)
-        return Document(seq, owner, prompt, answer)
-
-    def _pieces(self, log: bytes | int) -> list[str]:
-        with contextlib.suppress(StorageError):
-            return self._codec.unpack_log(log, None, self._fetch).pieces
-        return []
+            if (found := self._reader.result(seq)) is not None:
+                return Document(seq, found.owner, question(found.request), found.text)
+        return Document(seq, "", "", "")
 
     def embed(self, space: int, upto: int, rows: Sequence[tuple[int, float, bytes]]) -> None:
         """See Analyses."""
@@ -193,10 +190,11 @@ class SqliteAnalyses:
             with transaction(db):
                 for seq, scale, codes in rows:
                     db.execute(
-                        "INSERT OR IGNORE INTO embeddings (space, seq, scale, codes)"
-                        " VALUES (?, ?, ?, ?)",
-                        (space, seq, scale, codes),
+                        "INSERT OR IGNORE INTO embeddings (space, seq, scale, codes, hash)"
+                        " VALUES (?, ?, ?, ?, ?)",
+                        (space, seq, scale, codes, check_of(space, seq, scale, codes)),
                     )
+                db.execute("DELETE FROM lost WHERE space = ? AND seq <= ?", (space, upto))
                 db.execute("UPDATE spaces SET seq = max(seq, ?) WHERE id = ?", (upto, space))
 
     def embeddings(self, space: int) -> Iterator[list[Embedding]]:
@@ -204,25 +202,39 @@ class SqliteAnalyses:
         last = 0
         while True:
             with errors("the embeddings cannot be read"):
-                page = self._page(space, last)
-            if not page:
+                page, last, bad = self._page(space, last)
+                if bad:
+                    self._lose(space, bad)
+            if page:
+                yield page
+            elif not bad:
                 return
-            yield page
-            last = page[-1].id
 
-    def _page(self, space: int, last: int) -> list[Embedding]:
-        if not self._readable():
-            return []
-        return [
-            Embedding(*row)
-            for row in rows(
+    def _page(self, space: int, last: int) -> tuple[list[Embedding], int, list[tuple[int, int]]]:
+        """The next embeddings, the last of their ids, and the id and number of damaged ones."""
+        page, bad = [], []
+        if self._readable():
+            for id_, seq, owner, scale, codes, check in rows(
                 self._results,
-                "SELECT e.id, e.seq, r.owner, e.scale, e.codes FROM derived.embeddings e"
+                "SELECT e.id, e.seq, r.owner, e.scale, e.codes, e.hash FROM derived.embeddings e"
                 " JOIN results r ON r.seq = e.seq"
                 " WHERE e.space = ? AND e.id > ? ORDER BY e.id LIMIT ?",
                 (space, last, _PAGE),
-            )
-        ]
+            ):
+                last = id_
+                if check_of(space, seq, scale, codes) == check:
+                    page.append(Embedding(id_, seq, owner, scale, codes))
+                else:
+                    bad.append((id_, seq))
+        return page, last, bad
+
+    def _lose(self, space: int, bad: list[tuple[int, int]]) -> None:
+        """Delete damaged embeddings, so that they are computed again."""
+        db = self._index.open()
+        with transaction(db):
+            for id_, seq in bad:
+                db.execute("DELETE FROM embeddings WHERE id = ?", (id_,))
+                db.execute("INSERT OR IGNORE INTO lost VALUES (?, ?)", (space, seq))
 
     def count(self, space: int) -> int:
         """See Analyses."""
@@ -237,13 +249,9 @@ class SqliteAnalyses:
         out = {}
         with errors("results cannot be read"):
             for seq in seqs:
-                row = self._results.execute(
-                    f"SELECT {SUMMARY}, r.log FROM results r"
-                    " JOIN models m ON m.id = r.model WHERE r.seq = ?",
-                    (seq,),
-                ).get
-                if row is not None:  # else it was pruned
-                    out[seq] = Summary(*row[:10]), beginning(self._pieces(row[10]))
+                found = self._reader.summary(seq)
+                if found is not None and found[0].state != DAMAGED:  # else it was pruned
+                    out[seq] = found
         return out
 
     def lag(self, seq: int, owner: str | None = None) -> int:

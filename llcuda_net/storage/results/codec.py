@@ -8,7 +8,7 @@ repeats all earlier ones.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from hashlib import blake2b
 from typing import Any, TypeVar
 
@@ -33,6 +33,8 @@ COMPRESS, BODY = 512, 1024
 #: No content is larger than this; a larger size means damage.
 _MAX_CONTENT = 1 << 30
 _LEVEL = 3
+#: Bytes of a seal.
+_SEAL = 16
 #: The msgpack extension type of a reference to a body.
 _REFERENCE = 1
 #: Characters of a preview and of the beginning of a text.
@@ -172,6 +174,15 @@ def unpack_meta(data: bytes) -> Meta:
 def digest(raw: bytes) -> bytes:
     """The hash that identifies a body."""
     return blake2b(raw, digest_size=HASH_SIZE).digest()
+
+
+def seal(columns: Sequence[Any]) -> bytes:
+    """The hash of what lists show of a result: the columns of a Summary, and the text's beginning.
+
+    Raises:
+        StorageError: the columns cannot be hashed.
+    """
+    return blake2b(encode(list(columns)), digest_size=_SEAL).digest()
 
 
 def prompt_text(request: dict[str, Any]) -> str:

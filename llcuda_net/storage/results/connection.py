@@ -21,6 +21,14 @@ BUSY = 10.0
 #: Seconds between attempts. SQLite's own pauses grow to 0.1 s.
 _LOOK = 0.0005
 _CACHE_KIB = 32 << 10
+#: What SQLite raises when it meets bytes that it did not write.
+_DAMAGE = (
+    apsw.CorruptError,
+    apsw.NotADBError,
+    apsw.FormatError,
+    apsw.MismatchError,
+    apsw.TooBigError,
+)
 
 
 def connect(
@@ -52,6 +60,7 @@ def connect(
         connection.execute(f"PRAGMA synchronous = {'FULL' if durable else 'NORMAL'}")
         connection.execute(f"PRAGMA cache_size = -{_CACHE_KIB}")
         connection.execute("PRAGMA temp_store = MEMORY")
+        connection.execute("PRAGMA cell_size_check = ON")
         if not write:
             connection.execute("PRAGMA query_only = ON")
     except BaseException:
@@ -84,12 +93,24 @@ def transaction(connection: apsw.Connection) -> Iterator[None]:
 
 
 @contextlib.contextmanager
+def snapshot(connection: apsw.Connection) -> Iterator[None]:
+    """Within the block, what is read is of one moment; it must be short."""
+    connection.execute("SAVEPOINT reading")
+    try:
+        yield
+    finally:
+        connection.execute("RELEASE reading")
+
+
+@contextlib.contextmanager
 def errors(what: str) -> Iterator[None]:
     """Raise SQLite's errors as StorageError, with a message that begins with `what`."""
     try:
         yield
     except apsw.Error as error:
         raise as_storage_error(error, what) from error
+    except UnicodeDecodeError as error:  # a text column that is none
+        raise StorageError(_damaged(what, error), StorageError.DAMAGED) from error
 
 
 def as_storage_error(error: apsw.Error, what: str) -> StorageError:
@@ -104,9 +125,18 @@ def as_storage_error(error: apsw.Error, what: str) -> StorageError:
         return StorageError(
             f"{what}: another process has kept the store for {BUSY:g} s", StorageError.BUSY
         )
-    if isinstance(error, apsw.CorruptError | apsw.NotADBError):
-        return StorageError(
-            f"{what}: the file is damaged ({error}): restore it from a backup",
-            StorageError.DAMAGED,
-        )
+    if (
+        isinstance(error, _DAMAGE)
+        or extended in (apsw.SQLITE_IOERR_SHORT_READ, apsw.SQLITE_IOERR_CORRUPTFS)
+        # Our statements are right, so it is the file whose schema is not.
+        or (isinstance(error, apsw.SQLError) and "no such" in str(error))
+    ):
+        return StorageError(_damaged(what, error), StorageError.DAMAGED)
     return StorageError(f"{what}: {error}")
+
+
+def _damaged(what: str, error: Exception) -> str:
+    return (
+        f"{what}: the file is damaged ({error}): `llcuda results verify` names what is; restore it"
+        " from a backup"
+    )

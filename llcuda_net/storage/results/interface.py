@@ -12,9 +12,10 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from llcuda_net.storage.records import Logprobs, Result
+from llcuda_net.storage.words import HIGHLIGHT as HIGHLIGHT
 
-#: Marks around what a search found.
-HIGHLIGHT = ("\x02", "\x03")
+#: The state, in a list, of a result that is not what was stored.
+DAMAGED = "damaged"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,6 +48,7 @@ class Summary:
     """A result in a list.
 
     Attributes:
+        state: in which it ended; or DAMAGED, where only `id` and `created` may be of use.
         tokens: completion tokens.
         preview: the beginning of the prompt, or of the last message.
         size: bytes that it takes in the store, as if it shared no content with others.
@@ -178,11 +180,16 @@ class Plan:
 
 @dataclass(frozen=True)
 class Step:
-    """What one step of a prune deleted, and how many seconds it blocked other writers."""
+    """What one step of a prune deleted, and how many seconds it blocked other writers.
+
+    Attributes:
+        damaged: results that it left, since it cannot be known how old they are.
+    """
 
     results: int
     bytes: int
     blocked: float
+    damaged: int = 0
 
 
 @dataclass
@@ -245,20 +252,23 @@ class Analyses(Protocol):
     def update_model(self, space: Space, model: dict[str, Any]) -> None:
         """Replace the fingerprint of a space's model by a more complete one."""
 
-    def unembedded(self, after: int, limit: int) -> list[Document]:
-        """The first results after this number."""
+    def unembedded(self, after: int, limit: int, space: int = 0) -> list[Document]:
+        """The first results after this number, or those whose embedding in `space` was lost."""
 
     def embed(self, space: int, upto: int, rows: Sequence[tuple[int, float, bytes]]) -> None:
         """Add embeddings (seq, scale, codes) and move the space to `upto`, in one transaction."""
 
     def embeddings(self, space: int) -> Iterator[list[Embedding]]:
-        """All embeddings of a space whose results exist, in the order they were added."""
+        """All embeddings of a space whose results exist, in the order they were added.
+
+        Damaged ones are left out, and `unembedded` gives their results again.
+        """
 
     def count(self, space: int) -> int:
         """How many embeddings a space has."""
 
     def summaries(self, seqs: Collection[int]) -> dict[int, tuple[Summary, str]]:
-        """Existing results by their numbers, each with the beginning of its text."""
+        """Existing results that are not damaged, by number, with the beginning of their text."""
 
     def lag(self, seq: int, owner: str | None = None) -> int:
         """How many results of an owner come after this number."""
@@ -277,14 +287,18 @@ class Store(Protocol):
     def put(self, results: Sequence[Result]) -> None:
         """Store results, all or none; they are on the disk when it returns.
 
-        A result whose id is already stored is left as it is.
+        A result whose id is already stored is left as it is, unless what is stored is damaged.
         """
 
     def missing(self, ids: Collection[str]) -> set[str]:
-        """The ids among these that no stored result has."""
+        """The ids among these that no stored result has, unless it is damaged."""
 
     def get(self, result: str, owner: str | None = None) -> Result | None:
-        """A whole result, by its id."""
+        """A whole result, by its id.
+
+        This and every method below raises StorageError with the code DAMAGED where what is stored
+        is not what was written.
+        """
 
     def find_by_key(self, key: str, owner: str) -> Result | None:
         """The newest result with an idempotency key of this owner."""
@@ -292,10 +306,16 @@ class Store(Protocol):
     def find_cached(
         self, model: dict[str, object], request_hash: bytes, owner: str | None = None
     ) -> Result | None:
-        """The newest cacheable result of this request to a model with exactly this fingerprint."""
+        """The newest cacheable result of this request to a model with exactly this fingerprint.
+
+        Damaged ones are passed over.
+        """
 
     def find(self, query: Query) -> list[Summary]:
-        """Results, newest first."""
+        """Results, newest first; damaged ones too, with the state DAMAGED."""
+
+    def walk(self, query: Query) -> Iterator[Summary]:
+        """All results of a query, newest first, whatever its limit; never blocks a writer."""
 
     def listed(self, query: Query) -> list[tuple[Summary, str]]:
         """As `find`, each with the beginning of its text."""
@@ -307,8 +327,13 @@ class Store(Protocol):
         either; nothing else is special. `query.after` is ignored.
         """
 
-    def export(self, query: Query) -> Iterator[Result]:
-        """Whole results, oldest first; never blocks a writer."""
+    def export(self, query: Query, problems: list[Problem] | None = None) -> Iterator[Result]:
+        """Whole results, oldest first; never blocks a writer.
+
+        Args:
+            problems: takes those that are damaged, which are passed over. Without it the first one
+                is an error.
+        """
 
     def verify(self) -> Iterator[Problem | None]:
         """Recompute every content hash: yields a problem, or None for a content that is intact."""

@@ -81,6 +81,15 @@ MAIN = (
         CREATE INDEX results_cache ON results (request_hash, model) WHERE cacheable = 1;
         """,
     ),
+    Migration(
+        2,
+        "seals of rows in lists",
+        """
+        -- The beginning of the text, and a hash of what lists show; NULL in earlier rows.
+        ALTER TABLE results ADD COLUMN beginning TEXT;
+        ALTER TABLE results ADD COLUMN seal BLOB;
+        """,
+    ),
 )
 
 DERIVED = (
@@ -143,6 +152,30 @@ DERIVED = (
         CREATE UNIQUE INDEX embeddings_seq ON embeddings (seq, space);
         """,
     ),
+    Migration(
+        3,
+        "text of all scripts, and hashes of what was computed",
+        """
+        -- Normalised by words.py. `texts`, which this replaces, is deleted in steps. Filled up to
+        -- `indexed`, apart from the counts, which go up to `seq`.
+        CREATE VIRTUAL TABLE words USING fts5 (
+            prompt, text, content='', contentless_delete=1, tokenize='ascii'
+        );
+        ALTER TABLE cursor ADD COLUMN indexed INTEGER NOT NULL DEFAULT 0;
+
+        -- check_of: a function of this program, see analyses.py.
+        ALTER TABLE figures ADD COLUMN hash BLOB;
+        UPDATE figures SET hash = check_of(
+            seq, tokens, mean_surprisal, perplexity, mean_entropy, first, behind, span_surprisal
+        );
+        ALTER TABLE embeddings ADD COLUMN hash BLOB;
+        UPDATE embeddings SET hash = check_of(space, seq, scale, codes);
+        -- Results whose embedding was damaged.
+        CREATE TABLE lost (
+            space INTEGER NOT NULL, seq INTEGER NOT NULL, PRIMARY KEY (space, seq)
+        ) STRICT, WITHOUT ROWID;
+        """,
+    ),
 )
 
 
@@ -160,7 +193,21 @@ def version(connection: apsw.Connection) -> int:
             f"{connection.filename} is a database of something else: choose another --data-dir",
             StorageError.REFUSED,
         )
-    return int(connection.execute("SELECT coalesce(max(number), 0) FROM migrations").get)
+    return len(_recorded(connection))
+
+
+def _recorded(connection: apsw.Connection) -> dict[int, str]:
+    """The migrations of a file, by number."""
+    found = dict(connection.execute("SELECT number, name FROM migrations ORDER BY name"))
+    if sorted(found) != list(range(1, len(found) + 1)):
+        raise _damaged(connection)
+    return found
+
+
+def _damaged(connection: apsw.Connection) -> StorageError:
+    return StorageError(
+        f"{connection.filename} is damaged: restore it from a backup", StorageError.DAMAGED
+    )
 
 
 def check(connection: apsw.Connection, migrations: Sequence[Migration]) -> int:
@@ -171,6 +218,9 @@ def check(connection: apsw.Connection, migrations: Sequence[Migration]) -> int:
     """
     found = version(connection)
     newest = migrations[-1].number
+    recorded = _recorded(connection) if found else {}
+    if any(recorded.get(one.number, one.name) != one.name for one in migrations):
+        raise _damaged(connection)
     if found > newest:
         raise StorageError(
             f"{connection.filename} has version {found}, this llcuda knows up to {newest}: "

@@ -8,15 +8,12 @@ from typing import Any
 import apsw
 
 from llcuda_net.storage.results.connection import rows
-from llcuda_net.storage.results.interface import Query, Stats
+from llcuda_net.storage.results.interface import Query, Stats, Summary
 
-#: The columns of a Summary, of results `r` and models `m`.
-SUMMARY = (
-    "r.id, r.created, r.finished, r.state, m.name, r.owner, r.tokens, r.prompt_tokens, r.size,"
-    " r.preview"
-)
 #: Rows read by one statement of a long walk: between statements nothing is held.
 _PAGE = 200
+#: Rows that a page of the file may hold, at most.
+_ROWS_PER_PAGE = 32
 
 
 def conditions(query: Query) -> tuple[list[str], list[Any]]:
@@ -49,21 +46,42 @@ def where(conditions: list[str]) -> str:
     return f" WHERE {' AND '.join(conditions)}" if conditions else ""
 
 
-def newest(db: apsw.Connection, query: Query, columns: str = SUMMARY) -> list[tuple[Any, ...]]:
-    """Columns of the matching results, newest first."""
+def matches(query: Query, found: Summary) -> bool:
+    """Whether a result is of a query, its place in the list apart."""
+    return (
+        query.id in (None, found.id)
+        and query.model in (None, found.model)
+        and (query.since is None or found.created >= query.since)
+        and (query.until is None or found.created < query.until)
+        and query.owner in (None, found.owner)
+        and (not query.states or found.state in query.states)
+    )
+
+
+def newest(
+    db: apsw.Connection, query: Query, after: tuple[int, int] | None = None
+) -> list[tuple[int, int]]:
+    """Times of creation and numbers of the matching results, newest first.
+
+    Args:
+        after: continue after this one of them, instead of `query.after`.
+    """
     wanted, values = conditions(query)
-    if query.after is not None:
+    if after is not None:
+        wanted.append("(r.created, r.seq) < (?, ?)")
+        values += after
+    elif query.after is not None:
         wanted.append("(r.created, r.seq) < (SELECT created, seq FROM results WHERE id = ?)")
         values.append(query.after)
     sql = (
-        f"SELECT {columns} FROM results r JOIN models m ON m.id = r.model{where(wanted)}"
+        f"SELECT r.created, r.seq FROM results r{where(wanted)}"
         " ORDER BY r.created DESC, r.seq DESC LIMIT ?"
     )
-    return rows(db, sql, [*values, _limit(query)])
+    return [(created, seq) for created, seq in rows(db, sql, [*values, _limit(query)])]
 
 
-def sequence(db: apsw.Connection, query: Query) -> Iterator[int]:
-    """The numbers of results that match, oldest first."""
+def sequence(db: apsw.Connection, query: Query) -> Iterator[tuple[int, int]]:
+    """Times of creation and numbers of results that match, oldest first."""
     wanted, values = conditions(query)
     at = (-1, -1)
     if query.after is not None:
@@ -80,8 +98,41 @@ def sequence(db: apsw.Connection, query: Query) -> Iterator[int]:
         if not page:
             return
         left -= len(page) if left > 0 else 0
-        yield from (row[1] for row in page)
+        yield from ((row[0], row[1]) for row in page)
         at = (page[-1][0], page[-1][1])
+
+
+def numbers(db: apsw.Connection, last: int) -> Iterator[int]:
+    """Numbers of results up to `last`, from the table itself.
+
+    Where the table is damaged, the numbers from there on, whether there is a result or not: rows in
+    other parts of it can still be read.
+    """
+    at = 0
+    sql = "SELECT seq FROM results NOT INDEXED WHERE seq > ? AND seq <= ? ORDER BY seq LIMIT ?"
+    while at < last:
+        try:
+            page = [row[0] for row in rows(db, sql, (at, last, _PAGE))]
+        except apsw.CorruptError:
+            pages = int(db.execute("PRAGMA page_count").get)
+            yield from range(at + 1, min(last, at + pages * _ROWS_PER_PAGE) + 1)
+            return
+        if not page:
+            return
+        yield from page
+        at = page[-1]
+
+
+def last_number(db: apsw.Connection) -> int:
+    """The greatest number that a result has had."""
+    last = db.execute("SELECT seq FROM sqlite_sequence WHERE name = 'results'").get
+    return last if isinstance(last, int) and last > 0 else 0
+
+
+def indexed(db: apsw.Connection, created: int, seq: int) -> bool:
+    """Whether the index by time has this result."""
+    sql = "SELECT 1 FROM results INDEXED BY results_created WHERE created = ? AND seq = ?"
+    return db.execute(sql, (created, seq)).get is not None
 
 
 def pages(db: apsw.Connection, sql: str) -> Iterator[tuple[Any, ...]]:

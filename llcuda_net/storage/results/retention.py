@@ -14,6 +14,8 @@ from typing import Any
 
 import apsw
 
+from llcuda_net.errors import StorageError
+from llcuda_net.storage.records import Result
 from llcuda_net.storage.results.connection import rows, transaction
 from llcuda_net.storage.results.interface import Plan, Retention, Step
 
@@ -27,6 +29,8 @@ AFTERWARDS = "FULL"
 
 #: Removes results from the search index.
 RemoveFromIndex = Callable[[Sequence[int]], None]
+#: Returns a whole result by its number; raises StorageError where it is damaged.
+Read = Callable[[int], Result | None]
 #: Returns the bodies that three columns (request, log, log-probabilities) refer to.
 References = Callable[[bytes | int, bytes | int, bytes | int | None], list[int]]
 
@@ -55,30 +59,42 @@ def plan(db: apsw.Connection, retention: Retention) -> Plan:
 
 
 def steps(
-    db: apsw.Connection, retention: Retention, remove: RemoveFromIndex, references: References
+    db: apsw.Connection,
+    retention: Retention,
+    remove: RemoveFromIndex,
+    references: References,
+    read: Read,
 ) -> Iterator[Step]:
-    """Delete the results of `plan`, one step per iteration."""
+    """Delete the results of `plan`, one step per iteration.
+
+    Each is read first, since an index that is damaged may call a new result old.
+    """
     newest = plan(db, retention).newest
     if newest is None:
         return
-    limit = _STEP_RESULTS
+    at = (-1, -1)
     while True:
         batch = rows(
             db,
-            "SELECT seq, size, input, log, logprobs FROM results"
-            " WHERE created <= ?1 AND (?2 IS NULL OR owner = ?2) ORDER BY created LIMIT ?3",
-            (newest, retention.owner, limit),
+            "SELECT created, seq, size FROM results WHERE (created, seq) > (?1, ?2)"
+            " AND created <= ?3 AND (?4 IS NULL OR owner = ?4) ORDER BY created, seq LIMIT ?5",
+            (*at, newest, retention.owner, _STEP_RESULTS),
         )
         if not batch:
             return
+        at = batch[-1][:2]
+        going = []
+        for row in batch:
+            bodies = _bodies(db, row[1], newest, retention.owner, references, read)
+            if bodies is not None:
+                going.append((row, bodies))
         # Before the results: if the process dies here, the index holds no result that is gone.
-        remove([row[0] for row in batch])
-        bodies = [references(*row[2:]) for row in batch]
+        remove([row[1] for row, _ in going])
         done = size = 0
         brief = _BriefTransactions(db)
         with brief:
             started = time.perf_counter()
-            for (seq, bytes_, *_), needed in zip(batch, bodies, strict=True):
+            for (created, seq, bytes_), needed in going:
                 db.execute("DELETE FROM results WHERE seq = ?", (seq,))
                 if db.changes():  # otherwise another prune deleted it first
                     for body in needed:
@@ -86,12 +102,47 @@ def steps(
                     done += 1
                     size += bytes_
                 if time.perf_counter() - started > _STEP:
+                    at = (created, seq)  # the rest in the next step
                     break
+        gone = {row[1] for row, _ in going}
+        left = sum(row[1] not in gone and row[:2] <= at for row in batch)
         for _ in range(_VACUUMS):
             with brief:
                 db.execute(f"PRAGMA incremental_vacuum({_PAGES})").fetchall()
-        yield Step(done, size, brief.longest)
+        yield Step(done, size, brief.longest, left)
         time.sleep(brief.longest)
+
+
+def _bodies(
+    db: apsw.Connection,
+    seq: int,
+    newest: int,
+    owner: str | None,
+    references: References,
+    read: Read,
+) -> list[int] | None:
+    """The bodies of a result that may go; None: it is newer than the index says, or another's.
+
+    A damaged one goes if the row says what the index said. What bodies it has cannot be known: they
+    stay, since others may need them.
+    """
+    try:
+        found = read(seq)
+        if found is None:
+            return []  # another prune was faster
+        if found.created > newest or owner not in (None, found.owner):
+            return None
+        return references(
+            *db.execute("SELECT input, log, logprobs FROM results WHERE seq = ?", (seq,)).get
+        )
+    except StorageError as error:
+        if error.code != StorageError.DAMAGED:
+            raise
+    with contextlib.suppress(apsw.CorruptError, UnicodeDecodeError):
+        row = db.execute("SELECT created, owner FROM results WHERE seq = ?", (seq,)).get
+        if row is not None and row[0] <= newest and owner in (None, row[1]):
+            return []
+    return None
 
 
 class _BriefTransactions:

@@ -1,38 +1,44 @@
 """The search index: full text, counts per day, and the tables that analyses.py uses.
 
-Everything in it is computed from the results, and lives in a file of its own. Its cursor is the
-number of the last indexed result, and moves in the transaction that indexes. The index is emptied
-and built again if it belongs to another store, or is ahead of the store (after the restore of a
-backup).
+Everything in it is computed from the results, and lives in a file of its own. Its cursors are the
+numbers of the last result that was counted, and of the last whose text was indexed; each moves in
+the transaction that does the work. The index is emptied and built again if it belongs to another
+store, or is ahead of the store (after the restore of a backup); the text alone, if an earlier
+version indexed it in another way.
 """
 
 from __future__ import annotations
 
-import itertools
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import apsw
+import structlog
 
 from llcuda_net.errors import StorageError
+from llcuda_net.storage.records import Result, encode
 from llcuda_net.storage.results import migrations
-from llcuda_net.storage.results.codec import prompt_text
+from llcuda_net.storage.results.codec import digest, prompt_text
 from llcuda_net.storage.results.connection import connect, rows, transaction
-from llcuda_net.storage.results.interface import HIGHLIGHT, DayStats, Hit, Query, Summary
-from llcuda_net.storage.results.queries import conditions
+from llcuda_net.storage.results.interface import DAMAGED, DayStats, Hit, Query
+from llcuda_net.storage.results.queries import conditions, last_number, matches
+from llcuda_net.storage.results.reader import Reader, summary_of
+from llcuda_net.storage.words import excerpts, match_expression, normal, parse
+
+log = structlog.get_logger(__name__)
 
 #: Target duration of one step in seconds, and most results in it.
 _STEP, _STEP_RESULTS = 0.02, 256
 #: Indexed characters of a prompt and of a text.
 _INDEXED = 200_000
-_EXCERPT_WORDS = 24
+#: Bytes of the hash of a row.
+_CHECK = 8
+#: Rows of an earlier version's index that one step deletes.
+_OLD_ROWS = 200
 _NS_A_DAY = 86_400 * 10**9
-
-#: Returns the request and the text of two columns.
-Document = Callable[[bytes | int, bytes | int], tuple[dict[str, Any], str]]
 
 
 class SearchIndex:
@@ -40,14 +46,19 @@ class SearchIndex:
 
     Args:
         results: the connection that reads results.
+        reader: reads whole results of it.
         create: make the file if it does not exist.
     """
 
-    def __init__(self, path: Path, results: apsw.Connection, *, create: bool) -> None:
+    def __init__(
+        self, path: Path, results: apsw.Connection, reader: Reader, *, create: bool
+    ) -> None:
         self._path = path
         self._results = results
+        self._reader = reader
         self._db: apsw.Connection | None = None
-        self._attached = False
+        self._attached = 0  # the number of the attached file
+        self._current = False
         if create:
             self.open()
 
@@ -61,26 +72,31 @@ class SearchIndex:
             try:
                 self._db = self._prepare()
             except (apsw.CorruptError, apsw.NotADBError):
-                for path in self._path.parent.glob(f"{self._path.name}*"):
-                    path.unlink()
+                self._delete()
                 self._db = self._prepare()
         return self._db
+
+    def _delete(self) -> None:
+        self.close()
+        for path in self._path.parent.glob(f"{self._path.name}*"):
+            path.unlink(missing_ok=True)
 
     def _prepare(self) -> apsw.Connection:
         # Not durable: a power cut takes the cursor too, so that lost work is computed again.
         db = connect(self._path, create=True, durable=False)
         try:
+            db.create_scalar_function("check_of", check_of, deterministic=True)
             migrations.migrate(db, migrations.DERIVED)
             store = self._results.execute("SELECT store FROM identity").get
             newest = self._results.execute("SELECT coalesce(max(seq), 0) FROM results").get
-            last = self._results.execute("SELECT seq FROM sqlite_sequence WHERE name = 'results'")
-            newest = max(newest, last.get or 0)
-            if db.execute("SELECT store FROM cursor WHERE seq <= ?", (newest,)).get != store:
+            newest = max(newest, last_number(self._results))
+            known = "SELECT store FROM cursor WHERE max(seq, indexed) <= ?"
+            if db.execute(known, (newest,)).get != store:
                 with transaction(db):
-                    db.execute("INSERT INTO texts(texts) VALUES ('delete-all')")
+                    db.execute("INSERT INTO words(words) VALUES ('delete-all')")
                     db.execute(
                         "DELETE FROM rollups; DELETE FROM cursor; DELETE FROM figures;"
-                        " DELETE FROM spaces; DELETE FROM embeddings"
+                        " DELETE FROM spaces; DELETE FROM embeddings; DELETE FROM lost"
                     )
                     db.execute("INSERT INTO cursor (store, seq) VALUES (?, 0)", (store,))
         except BaseException:
@@ -90,87 +106,153 @@ class SearchIndex:
 
     # -- bringing up to date ------------------------------------------------------------------
 
-    def update(self, document: Document) -> bool:
-        """Index some results; whether there may be more."""
+    def update(self) -> bool:
+        """Count and index some results; whether there may be more to do."""
+        try:
+            return self._update()
+        except apsw.CorruptError:
+            if self._is_intact():
+                raise  # so it is the results that are damaged
+            log.error("search_index_damaged", path=str(self._path), then="it is made again")
+            self._delete()
+            return True
+
+    def _update(self) -> bool:
         db = self.open()
         started = time.perf_counter()
-        cursor = db.execute("SELECT seq FROM cursor").get
+        counted, indexed = db.execute("SELECT seq, indexed FROM cursor").get
         batch = rows(
             self._results,
-            "SELECT r.seq, r.created, m.name, r.owner, r.state, r.tokens, r.prompt_tokens, r.input,"
-            " r.log FROM results r JOIN models m ON m.id = r.model"
-            " WHERE r.seq > ? ORDER BY r.seq LIMIT ?",
-            (cursor, _STEP_RESULTS),
+            "SELECT seq FROM results WHERE seq > ? ORDER BY seq LIMIT ?",
+            (min(counted, indexed), _STEP_RESULTS),
         )
         if not batch:
-            return False
-        days: Counter[tuple[str, str, str, str]] = Counter()
+            return self._delete_old()
+        counts: Counter[tuple[str, str, str, str]] = Counter()
         tokens: Counter[tuple[str, str, str, str]] = Counter()
         prompt_tokens: Counter[tuple[str, str, str, str]] = Counter()
         done = 0
         with transaction(db):
-            for row in batch:
-                seq, created, model, owner, state, count, prompt_count, request, log = row
-                prompt, text = _texts(document, request, log)
-                db.execute(
-                    "INSERT INTO texts (rowid, prompt, text) VALUES (?, ?, ?)",
-                    (seq, prompt[:_INDEXED], text[:_INDEXED]),
-                )
-                group = (_day(created), model, owner, state)
-                days[group] += 1
-                tokens[group] += count
-                prompt_tokens[group] += prompt_count
+            for (seq,) in batch:
+                found = self._intact(seq)
+                if found is not None and seq > indexed:
+                    db.execute(
+                        "INSERT INTO words (rowid, prompt, text) VALUES (?, ?, ?)",
+                        (seq, *(normal(text) for text in _texts(found))),
+                    )
+                if found is not None and seq > counted:
+                    shown, _ = summary_of(found, 0)
+                    group = (_day(shown.created), shown.model, shown.owner, shown.state)
+                    counts[group] += 1
+                    tokens[group] += shown.tokens
+                    prompt_tokens[group] += shown.prompt_tokens
                 done += 1
                 if time.perf_counter() - started > _STEP:
                     break
-            for group, results in days.items():
+            for group, results in counts.items():
                 db.execute(
                     "INSERT INTO rollups VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET"
                     " results = results + excluded.results, tokens = tokens + excluded.tokens,"
                     " prompt_tokens = prompt_tokens + excluded.prompt_tokens",
                     (*group, results, tokens[group], prompt_tokens[group]),
                 )
-            db.execute("UPDATE cursor SET seq = ?", (batch[done - 1][0],))
-        return done < len(batch) or len(batch) == _STEP_RESULTS
+            last = batch[done - 1][0]
+            db.execute("UPDATE cursor SET seq = max(seq, ?1), indexed = max(indexed, ?1)", (last,))
+        return done < len(batch) or len(batch) == _STEP_RESULTS or self._delete_old()
+
+    def _is_intact(self) -> bool:
+        try:
+            return bool(self.open().execute("PRAGMA quick_check(1)").get == "ok")
+        except apsw.CorruptError:
+            return False
+
+    def _intact(self, seq: int) -> Result | None:
+        """A result; None if it is damaged, which must not stop the indexing of others."""
+        try:
+            return self._reader.result(seq)
+        except StorageError as error:
+            if error.code != StorageError.DAMAGED:
+                raise
+            return None
+
+    def _delete_old(self) -> bool:
+        """Delete some of an earlier version's index; whether there is more of it."""
+        db = self.open()
+        if db.execute("SELECT 1 FROM sqlite_schema WHERE name = 'texts'").get is None:
+            return False
+        with transaction(db):
+            db.execute(
+                "DELETE FROM texts_data WHERE id IN (SELECT id FROM texts_data"
+                " WHERE id > 10 LIMIT ?)",  # up to 10: what FTS5 needs to open it
+                (_OLD_ROWS,),
+            )
+            if db.changes():
+                return True
+            db.execute("DROP TABLE texts")
+        return False
 
     def remove(self, seqs: Sequence[int]) -> None:
         """Remove results that are about to be deleted."""
         db = self.open()
         with transaction(db):
             for seq in seqs:
-                db.execute("DELETE FROM texts WHERE rowid = ?", (seq,))
+                db.execute("DELETE FROM words WHERE rowid = ?", (seq,))
                 db.execute("DELETE FROM figures WHERE seq = ?", (seq,))
+                db.execute("DELETE FROM lost WHERE seq = ?", (seq,))
                 db.execute("DELETE FROM embeddings WHERE seq = ?", (seq,))
 
     # -- reading ------------------------------------------------------------------------------
 
     def attach(self) -> bool:
-        """Attach the file to the reading connection, as `derived`; whether it exists."""
-        if not self._attached and self._path.exists():
+        """Attach the file to the reading connection, as `derived`; whether it is there."""
+        file = self._path.stat().st_ino if self._path.exists() else 0
+        if self._attached not in (0, file):  # it was made again
+            self._results.execute("DETACH derived")
+            self._attached, self._current = 0, False
+        if not self._attached and file:
             self._results.execute("ATTACH ? AS derived", (str(self._path),))
-            self._attached = True
-        return self._attached
+            self._attached = file
+        return bool(self._attached)
 
-    def search(self, words: str, query: Query, document: Document) -> list[Hit]:
+    def is_current(self) -> bool:
+        """Whether the attached file is of this version; an earlier one has counts only for us."""
+        if self.attach() and not self._current:
+            sql = "SELECT 1 FROM derived.sqlite_schema WHERE name = 'lost'"
+            self._current = self._results.execute(sql).get is not None
+        return self._current
+
+    def search(self, words: str, query: Query) -> list[Hit]:
         """See Store.search."""
-        match = match_expression(words)
-        if not self.attach():
+        wanted = parse(words)
+        if not self.is_current():
             return []
-        wanted, values = conditions(query)
+        where, values = conditions(query)
         sql = (
-            "SELECT r.id, r.created, r.finished, r.state, m.name, r.owner, r.tokens,"
-            " r.prompt_tokens, r.size, r.preview, -t.rank, r.input, r.log"
-            " FROM derived.texts t JOIN results r ON r.seq = t.rowid"
-            " JOIN models m ON m.id = r.model"
-            f" WHERE {' AND '.join(['t.texts MATCH ?', *wanted])} ORDER BY t.rank LIMIT ?"
+            "SELECT r.seq, r.size, -w.rank FROM derived.words w JOIN results r ON r.seq = w.rowid"
+            f" WHERE {' AND '.join(['w.words MATCH ?', *where])} ORDER BY w.rank LIMIT ?"
         )
         limit = -1 if query.limit is None else max(0, query.limit)
-        found = rows(self._results, sql, [match, *values, limit])
-        excerpts = _excerpts(match, [_texts(document, *row[11:]) for row in found])
-        return [
-            Hit(Summary(*row[:10]), row[10], *excerpt)
-            for row, excerpt in zip(found, excerpts, strict=True)
-        ]
+        out = []
+        for seq, size, score in rows(
+            self._results, sql, [match_expression(wanted), *values, limit]
+        ):
+            try:
+                found = self._reader.result(seq)
+            except StorageError as error:
+                if error.code != StorageError.DAMAGED:
+                    raise
+                listed = self._reader.summary(seq)
+                if listed is not None:
+                    out.append(Hit(replace(listed[0], state=DAMAGED), score, "", ""))
+                continue
+            if found is None:  # pruned meanwhile
+                continue
+            shown, _ = summary_of(found, size)
+            # A damaged index may name any result.
+            excerpt = excerpts(wanted, *_texts(found))
+            if excerpt is not None and matches(query, shown):
+                out.append(Hit(shown, score, *excerpt))
+        return out
 
     def days(self, owner: str | None) -> list[DayStats]:
         """Counts per day, newest first."""
@@ -186,10 +268,10 @@ class SearchIndex:
         return [DayStats(*row) for row in found]
 
     def lag(self) -> int:
-        """Results that are not indexed yet."""
+        """Results that search does not find yet."""
         cursor = 0
-        if self.attach():
-            cursor = self._results.execute("SELECT seq FROM derived.cursor").get or 0
+        if self.is_current():
+            cursor = self._results.execute("SELECT indexed FROM derived.cursor").get or 0
         return int(
             self._results.execute("SELECT count(*) FROM results WHERE seq > ?", (cursor,)).get
         )
@@ -198,75 +280,21 @@ class SearchIndex:
         """Close the file."""
         if self._db is not None:
             self._db.close()
+            self._db = None
 
 
-def match_expression(words: str) -> str:
-    """The FTS5 expression of a user's search words; see Store.search.
-
-    Raises:
-        StorageError: they hold no word.
-    """
-    terms: list[str] = []
-    for number, part in enumerate(words.split('"')):
-        if number % 2:
-            if any(c.isalnum() for c in part):
-                terms.append(f'"{part}"')
-            continue
-        for word in part.split():
-            prefix = word.endswith("*")
-            bare = word.rstrip("*")
-            if word == "OR":
-                if terms and terms[-1] != "OR":
-                    terms.append("OR")
-            elif any(c.isalnum() for c in bare):
-                terms.append(f'"{bare}"' + "*" * prefix)
-    if terms and terms[-1] == "OR":
-        terms.pop()
-    if not terms:
-        raise StorageError("give at least one word to search for", StorageError.INVALID)
-    out = terms[0]
-    for before, term in itertools.pairwise(terms):
-        out += f" {term}" if "OR" in (before, term) else f" AND {term}"
-    return out
+def check_of(*values: str | int | float | bytes | None) -> bytes:
+    """The hash of a row that was computed: beside it, it tells whether the row is intact."""
+    return digest(encode(values))[:_CHECK]
 
 
-def _texts(document: Document, request: bytes | int, log: bytes | int) -> tuple[str, str]:
-    try:
-        found, text = document(request, log)
-    except StorageError:
-        return "", ""  # `verify` reports the damage; it must not stop the indexing of others
-    return _clean(prompt_text(found)), _clean(text)
+def _texts(found: Result) -> tuple[str, str]:
+    """The texts of a result, as far as they are indexed, without what SQLite rejects."""
+    return _clean(prompt_text(found.request)), _clean(found.text)
 
 
 def _clean(text: str) -> str:
-    """The text without characters that SQLite rejects, or that end a string."""
-    return text.replace("\0", " ").encode("utf-8", "replace").decode()
-
-
-def _excerpts(match: str, texts: list[tuple[str, str]]) -> list[tuple[str, str]]:
-    """Excerpts around the words. The index stores no texts, so these are indexed again."""
-    db = apsw.Connection(":memory:")
-    try:
-        db.execute(
-            "CREATE VIRTUAL TABLE t USING fts5 (prompt, text,"
-            " tokenize='unicode61 remove_diacritics 2')"
-        )
-        for number, (prompt, text) in enumerate(texts):
-            db.execute(
-                "INSERT INTO t (rowid, prompt, text) VALUES (?, ?, ?)",
-                (number, prompt[:_INDEXED], text[:_INDEXED]),
-            )
-        found = {
-            number: (prompt, text)
-            for number, prompt, text in db.execute(
-                "SELECT rowid, snippet(t, 0, ?1, ?2, '…', ?3), snippet(t, 1, ?1, ?2, '…', ?3)"
-                " FROM t WHERE t MATCH ?4",
-                (*HIGHLIGHT, _EXCERPT_WORDS, match),
-            )
-        }
-        return [found.get(number, ("", "")) for number in range(len(texts))]
-    finally:
-        db.close()
+    return text[:_INDEXED].encode("utf-8", "replace").decode()
 
 
 def _day(created: int) -> str:

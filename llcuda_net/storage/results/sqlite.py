@@ -8,26 +8,19 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Collection, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import apsw
-import msgspec
 
 from llcuda_net.errors import StorageError
-from llcuda_net.storage.records import DECODE_ERRORS, Result, damaged, encode, hash_of
+from llcuda_net.storage.records import Result, encode, hash_of
 from llcuda_net.storage.results import migrations, queries
 from llcuda_net.storage.results import retention as pruning
 from llcuda_net.storage.results.analyses import SqliteAnalyses
-from llcuda_net.storage.results.codec import (
-    Codec,
-    Meta,
-    beginning,
-    digest,
-    preview,
-    unpack_meta,
-)
-from llcuda_net.storage.results.connection import connect, errors, transaction
+from llcuda_net.storage.results.codec import Codec, Meta, digest, seal
+from llcuda_net.storage.results.connection import connect, errors, snapshot, transaction
 from llcuda_net.storage.results.interface import (
     Hit,
     Plan,
@@ -38,6 +31,8 @@ from llcuda_net.storage.results.interface import (
     Step,
     Summary,
 )
+from llcuda_net.storage.results.reader import Reader, summary_of
+from llcuda_net.storage.results.scan import Scan
 from llcuda_net.storage.results.search_index import SearchIndex
 
 RESULTS, DERIVED = "results.db", "derived.db"
@@ -46,17 +41,20 @@ CHECKPOINT_PAGES = 1000
 #: Bytes that a result takes besides its contents: columns, and entries in indices.
 _ROW = 300
 
+#: The first version of the schema that is read as it is.
+_READABLE = 1
+#: Bodies that are known to be intact, at most; then they are checked again.
+_KNOWN_BODIES = 4096
+#: Files up to this size are checked when a server opens them: 10 ms per MB.
+_CHECKED_BYTES = 16 << 20
+#: Results read by one statement of a long walk: at first, and at most.
+_PAGE, _LARGEST_PAGE = 256, 4096
+
 _INSERT = (
     "INSERT INTO results (id, created, finished, state, model, owner, key, request_hash, cacheable,"
-    " tokens, prompt_tokens, size, preview, hash, meta, input, log, logprobs)"
-    " VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)"
+    " tokens, prompt_tokens, size, preview, hash, meta, input, log, logprobs, beginning, seal)"
+    " VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)"
 )
-_WHOLE = (
-    "SELECT r.id, r.created, r.finished, r.state, r.owner, r.key, r.request_hash, r.cacheable,"
-    " r.meta, r.input, r.log, r.logprobs, m.fingerprint, r.hash"
-    " FROM results r JOIN models m ON m.id = r.model "
-)
-_fingerprint = msgspec.msgpack.Decoder(dict[str, Any])
 
 
 class SqliteStore:
@@ -66,17 +64,26 @@ class SqliteStore:
         directory: must exist.
         write: the store may put and prune, and creates or migrates the files. Any number of stores
             may read beside it, and another process may write too: transactions are short.
+        mend: check a small file first, and make its indices again where they are damaged.
         vfs: SQLite's name of a simulated disk, in tests.
 
     Raises:
         StorageError: the files are of a newer version, are damaged, or do not exist.
     """
 
-    def __init__(self, directory: Path, *, write: bool = False, vfs: str | None = None) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        *,
+        write: bool = False,
+        mend: bool = False,
+        vfs: str | None = None,
+    ) -> None:
         self._path = directory / RESULTS
         self._codec = Codec()
         self._models: dict[bytes, int] = {}
         self._new_models: dict[bytes, int] = {}
+        self._known_bodies: set[bytes] = set()
         self._wal_pages = 0
         self._write = write
         if not write and not self._path.exists():
@@ -92,14 +99,20 @@ class SqliteStore:
                     migrations.migrate(self._db, migrations.MAIN)
                     self._db.wal_autocheckpoint(0)
                     self._db.set_wal_hook(self._committed)
-                elif migrations.check(self._db, migrations.MAIN) < migrations.MAIN[-1].number:
+                elif migrations.check(self._db, migrations.MAIN) < _READABLE:
                     raise StorageError(
                         f"{self._path} is of an earlier version: start llcuda-server once, which "
                         "updates it",
                         StorageError.REFUSED,
                     )
-                self.search_index = SearchIndex(directory / DERIVED, self._db, create=write)
-                self.analyses = SqliteAnalyses(self.search_index, self._db, self._codec, self._body)
+                self._reader = Reader(self._db, self._codec)
+                self._scan = Scan(self._db, self._codec, self._reader)
+                if mend and self._path.stat().st_size <= _CHECKED_BYTES:
+                    self._scan.mend()
+                self.search_index = SearchIndex(
+                    directory / DERIVED, self._db, self._reader, create=write
+                )
+                self.analyses = SqliteAnalyses(self.search_index, self._db, self._reader)
             except BaseException:
                 self._db.close()
                 raise
@@ -123,12 +136,14 @@ class SqliteStore:
                 # Rare: after a restart, a result that was committed but not yet forgotten.
                 wanted = self.missing([result.id for result in results])
                 unique = {result.id: result for result in results if result.id in wanted}
-                self._put(list(unique.values()))
+                self._put(list(unique.values()), replace=True)
 
-    def _put(self, results: Sequence[Result]) -> None:
+    def _put(self, results: Sequence[Result], *, replace: bool = False) -> None:
         self._new_models.clear()
         with transaction(self._db):
             for result in results:
+                if replace:  # what is there is damaged
+                    self._db.execute("DELETE FROM results WHERE id = ?", (result.id,))
                 self._db.execute(_INSERT, self._row(result))
         self._models.update(self._new_models)
 
@@ -153,6 +168,7 @@ class SqliteStore:
         for column in (request, log, logprobs):
             if isinstance(column, bytes):
                 size += len(column)
+        shown, text = summary_of(result, size)
         return (
             result.id,
             result.created,
@@ -163,15 +179,17 @@ class SqliteStore:
             result.key,
             result.request_hash,
             int(result.cacheable),
-            result.usage.get("completion_tokens", len(result.log.pieces)),
-            result.usage.get("prompt_tokens", 0),
+            shown.tokens,
+            shown.prompt_tokens,
             size,
-            preview(result.request),
+            shown.preview,
             digest(encode(result)),
             meta,
             request,
             log,
             logprobs,
+            text,
+            seal([*vars(shown).values(), text]),
         )
 
     def _store_body(self, raw: bytes) -> tuple[int, int]:
@@ -181,6 +199,8 @@ class SqliteStore:
             "UPDATE bodies SET uses = uses + 1 WHERE hash = ? RETURNING id, length(data)", (name,)
         ).get
         if found is not None:
+            if name not in self._known_bodies:
+                self._mend_body(int(found[0]), name, raw)
             return int(found[0]), int(found[1])
         data = self._codec.pack(raw)
         self._db.execute(
@@ -188,6 +208,19 @@ class SqliteStore:
             (name, len(raw), data),
         )
         return self._db.last_insert_rowid(), len(data)
+
+    def _mend_body(self, number: int, name: bytes, raw: bytes) -> None:
+        """See to it that a body which another result will share is intact."""
+        with contextlib.suppress(StorageError):
+            if self._reader.body(number) == raw:
+                if len(self._known_bodies) >= _KNOWN_BODIES:
+                    self._known_bodies.clear()
+                self._known_bodies.add(name)
+                return
+        self._db.execute(
+            "UPDATE bodies SET size = ?, data = ? WHERE id = ?",
+            (len(raw), self._codec.pack(raw), number),
+        )
 
     def _model(self, model: dict[str, Any]) -> int:
         name = hash_of(model)
@@ -200,6 +233,11 @@ class SqliteStore:
                     (name, str(model.get("name", "")), encode(model)),
                 )
                 known = self._db.last_insert_rowid()
+            else:  # if it is damaged, so is each result of this model
+                self._db.execute(
+                    "UPDATE models SET name = ?, fingerprint = ? WHERE id = ?",
+                    (str(model.get("name", "")), encode(model), known),
+                )
             self._new_models[name] = known  # certain once it is committed
         return known
 
@@ -214,120 +252,64 @@ class SqliteStore:
     def update_index(self) -> bool:
         """See Store."""
         with errors("the search index cannot be brought up to date"):
-            return self.search_index.update(self._document)
-
-    def _document(self, request: bytes | int, log: bytes | int) -> tuple[dict[str, Any], str]:
-        codec = self._codec
-        text = "".join(codec.unpack_log(log, None, self._body).pieces)
-        return codec.unpack_request(request, self._body), text
+            return self.search_index.update()
 
     # -- reading ------------------------------------------------------------------------------
 
     def missing(self, ids: Collection[str]) -> set[str]:
         """See Store."""
-        with errors("results cannot be read"):
-            return {
-                name
-                for name in ids
-                if self._db.execute("SELECT 1 FROM results WHERE id = ?", (name,)).get is None
-            }
+        return {name for name in ids if not self._reader.stored(name)}
 
     def get(self, result: str, owner: str | None = None) -> Result | None:
         """See Store."""
-        return self._one("WHERE r.id = ?1 AND (?2 IS NULL OR r.owner = ?2)", (result, owner))
+        with errors(f"the result {result} cannot be read"):
+            return self._reader.get(result, owner)
 
     def find_by_key(self, key: str, owner: str) -> Result | None:
         """See Store."""
-        return self._one(
-            "WHERE r.key = ? AND r.owner = ? ORDER BY r.seq DESC LIMIT 1", (key, owner)
-        )
+        with errors("the result of this key cannot be read"):
+            return self._reader.find_by_key(key, owner)
 
     def find_cached(
         self, model: dict[str, Any], request_hash: bytes, owner: str | None = None
     ) -> Result | None:
         """See Store."""
-        return self._one(
-            "WHERE r.request_hash = ?1 AND r.cacheable = 1 AND m.hash = ?2"
-            " AND (?3 IS NULL OR r.owner = ?3) ORDER BY r.seq DESC LIMIT 1",
-            (request_hash, hash_of(model), owner),
-        )
-
-    def _one(self, where: str, values: tuple[Any, ...]) -> Result | None:
-        with errors("a result cannot be read"):
-            row = self._db.execute(_WHOLE + where, values).get
-            return None if row is None else self._result(row)
-
-    def _result(self, row: Sequence[Any]) -> Result:
-        (name, created, finished, state, owner, key, request_hash, cacheable) = row[:8]
-        (meta_data, request, log, logprobs, fingerprint, _) = row[8:]
-        codec, fetch = self._codec, self._body
-        meta = unpack_meta(meta_data)
-        try:
-            model = _fingerprint.decode(fingerprint)
-        except DECODE_ERRORS as error:
-            raise damaged("a model's fingerprint", error) from error
-        return Result(
-            id=name,
-            state=state,
-            created=created,
-            finished=finished,
-            request=codec.unpack_request(request, fetch),
-            log=codec.unpack_log(log, logprobs, fetch),
-            model=model,
-            key=key,
-            request_hash=request_hash,
-            owner=owner,
-            cacheable=bool(cacheable),
-            **{name: getattr(meta, name) for name in Meta.__struct_fields__},
-        )
-
-    def _body(self, number: int) -> bytes:
-        data = self._db.execute("SELECT data FROM bodies WHERE id = ?", (number,)).get
-        if data is None:
-            raise StorageError(f"body {number} is not there", StorageError.DAMAGED)
-        return self._codec.unpack(data)
+        return self._reader.find_cached(model, request_hash, owner)
 
     def find(self, query: Query) -> list[Summary]:
         """See Store."""
-        with errors("results cannot be listed"):
-            return [Summary(*row) for row in queries.newest(self._db, query)]
+        return [summary for summary, _ in self.listed(query)]
 
     def listed(self, query: Query) -> list[tuple[Summary, str]]:
         """See Store."""
-        with errors("results cannot be listed"):
-            found = queries.newest(self._db, query, f"{queries.SUMMARY}, r.log")
-            return [(Summary(*row[:-1]), self._beginning(row[-1])) for row in found]
+        with errors("results cannot be listed"), snapshot(self._db):
+            found = [self._reader.listed(seq, query) for _, seq in queries.newest(self._db, query)]
+            return [one for one in found if one is not None]
 
-    def _beginning(self, log: bytes | int) -> str:
-        # `verify` reports damage; a list still shows the others.
-        with contextlib.suppress(StorageError):
-            return beginning(self._codec.unpack_log(log, None, self._body).pieces)
-        return ""
+    def walk(self, query: Query) -> Iterator[Summary]:
+        """See Store."""
+        size, after = _PAGE, None
+        while True:
+            with errors("results cannot be listed"), snapshot(self._db):
+                page = queries.newest(self._db, replace(query, limit=size), after)
+                found = [self._reader.listed(seq, query) for _, seq in page]
+            yield from (one[0] for one in found if one is not None)
+            if len(page) < size:
+                return
+            size, after = min(2 * size, _LARGEST_PAGE), page[-1]
 
     def search(self, words: str, query: Query) -> list[Hit]:
         """See Store."""
         with errors("results cannot be searched"):
-            return self.search_index.search(words, query, self._document)
+            return self.search_index.search(words, query)
 
-    def export(self, query: Query) -> Iterator[Result]:
+    def export(self, query: Query, problems: list[Problem] | None = None) -> Iterator[Result]:
         """See Store."""
-        for seq in queries.sequence(self._db, query):
-            found = self._one("WHERE r.seq = ?", (seq,))
-            if found is not None:  # otherwise it was pruned meanwhile
-                yield found
+        return self._scan.export(query, problems)
 
     def verify(self) -> Iterator[Problem | None]:
         """See Store."""
-        for number, name, data in queries.pages(
-            self._db, "SELECT id, hash, data FROM bodies WHERE id > ? ORDER BY id LIMIT 100"
-        ):
-            yield _checked("", f"body {number}", lambda d=data: self._codec.unpack(d), name)
-        for row in queries.pages(
-            self._db,
-            _WHOLE.replace("SELECT ", "SELECT r.seq, ")
-            + "WHERE r.seq > ? ORDER BY r.seq LIMIT 100",
-        ):
-            yield _checked(row[1], "it", lambda r=row[1:]: encode(self._result(r)), row[-1])
+        return self._scan.verify()
 
     def stats(self, owner: str | None = None) -> Stats:
         """See Store."""
@@ -355,7 +337,7 @@ class SqliteStore:
         """See Store."""
         with errors("results cannot be pruned"):
             for step in pruning.steps(
-                self._db, retention, self.search_index.remove, self._references
+                self._db, retention, self.search_index.remove, self._references, self._reader.result
             ):
                 self.checkpoint()
                 yield step
@@ -364,18 +346,9 @@ class SqliteStore:
         self, request: bytes | int, log: bytes | int, logprobs: bytes | int | None
     ) -> list[int]:
         out = [column for column in (log, logprobs) if isinstance(column, int)]
-        return out + self._codec.references(request, self._body)
+        return out + self._codec.references(request, self._reader.body)
 
     def close(self) -> None:
         """See Store."""
         self.search_index.close()
         self._db.close()
-
-
-def _checked(result: str, what: str, compute: Any, expected: bytes) -> Problem | None:
-    try:
-        if digest(compute()) == expected:
-            return None
-        return Problem(result, f"{what} is not what was stored: its hash differs")
-    except StorageError as error:
-        return Problem(result, f"{what} cannot be read: {error}")

@@ -148,17 +148,56 @@ def test_export_to_what_cannot_be_written(llcuda: Llcuda, tmp_path: Path) -> Non
     assert Path("/dev/null").is_char_device()
 
 
-def test_an_export_that_fails_leaves_what_was_there(
+@pytest.mark.parametrize("format_", ["jsonl", "csv", "parquet"])
+def test_an_export_goes_on_past_damaged_results(
+    format_: str, directory: Path, llcuda: Llcuda, tmp_path: Path
+) -> None:
+    """Those are named on stderr, and the exit code says that they are not there."""
+    damage(directory)
+    file = tmp_path / f"all.{format_}"
+    done = llcuda("export", "-o", str(file))
+    assert (done.code, done.out) == (Exit.REFUSED, "")
+    wrote, *named = done.err.splitlines()
+    assert wrote == "wrote 21 results"
+    assert [line.split()[:3] for line in named] == [
+        ["left", "out:", "result-000007"],
+        ["left", "out:", "result-000042"],
+    ]
+    if format_ == "jsonl":
+        found = [json.loads(line)["id"] for line in file.read_text().splitlines()]
+        gone = ("result-000007", "result-000042")
+        assert found == [one.id for one in everything() if one.id not in gone]
+    elif format_ == "csv":
+        with file.open(newline="") as text:
+            assert len(list(csv.reader(text))) == 22
+    else:
+        assert parquet.read_table(file).num_rows == 21
+
+
+def test_cells_that_a_spreadsheet_would_run(
     directory: Path, llcuda: Llcuda, tmp_path: Path
 ) -> None:
-    file = tmp_path / "all.jsonl"
-    file.write_text("as it was")
-    damage(directory)
-    done = llcuda("export", "-o", str(file))
-    assert done.code == Exit.REFUSED
-    assert done.err.count("\n") == 1
-    assert file.read_text() == "as it was"
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["all.jsonl", "data"]
+    formulas = ["=1+1", "+1", "-1", "@SUM(A1)", "\t=1", "\r=1", "\uff1d1+1"]
+    store = SqliteStore(directory, write=True)
+    for number, text in enumerate(formulas):
+        kept = result(100 + number, key=text, seed=-5, request={"prompt": f"{text}\rx"})
+        kept.log.pieces[0] = text
+        store.put([kept])
+    store.close()
+
+    def rows(*options: str) -> list[dict[str, str]]:
+        out = llcuda("export", "--format", "csv", *options).out
+        return list(csv.DictReader(io.StringIO(out, newline=""), strict=True))[-len(formulas) :]
+
+    for row, raw, text in zip(rows(), rows("--raw-cells"), formulas, strict=True):
+        assert (row["idempotency_key"], row["prompt"]) == (f"'{text}", f"'{text}\rx")
+        assert (raw["idempotency_key"], raw["prompt"]) == (text, f"{text}\rx")
+        assert row["text"] == "'" + raw["text"]
+        assert row["seed"] == raw["seed"] == "-5"  # a number of ours
+    (one,) = llcuda("export", "--json", "--limit", "24").objects[-1:]
+    assert one["idempotency_key"] == "=1+1"
+    done = llcuda("export", "--raw-cells")
+    assert (done.code, "--raw-cells is about CSV" in done.err) == (Exit.USAGE, True)
 
 
 @pytest.mark.usefixtures("directory")

@@ -10,7 +10,7 @@ import apsw
 import pytest
 
 from llcuda_net.errors import StorageError
-from llcuda_net.storage.results import migrations
+from llcuda_net.storage.results import migrations, search_index
 from llcuda_net.storage.results.connection import connect
 from llcuda_net.storage.results.interface import Query, Retention
 from llcuda_net.storage.results.migrations import Migration
@@ -23,6 +23,10 @@ NEXT = Migration(
     "a synthetic next version",
     "ALTER TABLE results ADD COLUMN note TEXT; CREATE INDEX results_note ON results (note);",
 )
+
+
+#: What takes each migration back.
+UNDO = {2: "ALTER TABLE results DROP COLUMN beginning; ALTER TABLE results DROP COLUMN seal"}
 
 
 def index_all(store: SqliteStore) -> None:
@@ -40,15 +44,20 @@ def test_every_earlier_version_is_brought_up_to_date(
     """From each version there was, to one more than there is."""
     newest = (*migrations.MAIN, NEXT)
     if earlier:
-        with monkeypatch.context() as patch:
-            patch.setattr(migrations, "MAIN", migrations.MAIN[:earlier])
-            store = SqliteStore(tmp_path, write=True)
-            store.put([result(1)])
-            store.close()
+        store = SqliteStore(tmp_path, write=True)
+        store.put([result(1)])
+        store.close()
+        db = apsw.Connection(str(tmp_path / RESULTS))
+        for number in range(len(migrations.MAIN), earlier, -1):
+            db.execute(UNDO[number])
+            db.execute("DELETE FROM migrations WHERE number = ?", (number,))
+        db.close()
     monkeypatch.setattr(migrations, "MAIN", newest)
     if earlier:
-        with pytest.raises(StorageError, match="earlier version: start llcuda-server"):
-            SqliteStore(tmp_path)
+        reading = SqliteStore(tmp_path)
+        assert reading.get("result-000001") == result(1)
+        assert [found.id for found in reading.find(Query())] == ["result-000001"]
+        reading.close()
     store = SqliteStore(tmp_path, write=True)
     db = apsw.Connection(str(tmp_path / RESULTS))
     assert [row[0] for row in db.execute("SELECT number FROM migrations ORDER BY 1")] == [
@@ -83,7 +92,9 @@ def test_a_newer_version_is_refused_in_one_line(
     with monkeypatch.context() as patch:
         patch.setattr(migrations, "MAIN", (*migrations.MAIN, NEXT))
         SqliteStore(tmp_path, write=True).close()
-    with pytest.raises(StorageError, match="version 2, this llcuda knows up to 1") as caught:
+    with pytest.raises(
+        StorageError, match=f"version {NEXT.number}, this llcuda knows up to {NEXT.number - 1}"
+    ) as caught:
         SqliteStore(tmp_path, write=write)
     assert caught.value.code == StorageError.REFUSED
     assert "\n" not in str(caught.value)
@@ -173,13 +184,13 @@ def test_the_cursor_survives_a_kill(tmp_path: Path) -> None:
         "search_index._STEP_RESULTS = 50\n"
         "store = sqlite.SqliteStore(pathlib.Path(sys.argv[1]))\n"
         "for _ in range(int(sys.argv[2])): store.update_index()\n"
-        "document, left = store._document, [20]\n"
-        "def dying(*columns):\n"
+        "read, left = store._reader.result, [20]\n"
+        "def dying(seq):\n"
         "    left[0] -= 1\n"
         "    if not left[0]: os.kill(os.getpid(), 9)\n"
-        "    return document(*columns)\n"
-        "store._document = dying\n"
-        "while store.update_index(): pass\n"  # a slow machine takes fewer documents per step
+        "    return read(seq)\n"
+        "store._reader.result = dying\n"
+        "while store.update_index(): pass\n"  # a slow machine takes fewer results per step
     )
     for steps in (3, 0, 2):
         done = subprocess.run(
@@ -288,3 +299,50 @@ def test_ten_thousand_results_are_no_trouble(tmp_path: Path) -> None:
     for query in ("model = 1 AND created > 5", "owner = 'a' AND owner != ''", "id = 'x'"):
         plan = store._db.execute(f"EXPLAIN QUERY PLAN SELECT id FROM results WHERE {query}").get
         assert "USING INDEX" in plan[3] or "USING COVERING INDEX" in plan[3]
+
+
+def test_the_text_of_an_earlier_index_is_indexed_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In steps, while counts and embeddings stay; search says how far it is."""
+    store = SqliteStore(tmp_path, write=True)
+    store.put([result(n) for n in range(600)])
+    index_all(store)
+    space = store.analyses.open_space({"name": "demo"}, 2, 1)
+    store.analyses.embed(space.id, 7, [(7, 0.5, b"\1\2")])
+    store.close()
+    db = apsw.Connection(str(tmp_path / DERIVED))
+    db.execute(
+        "DROP TABLE words; DROP TABLE lost; ALTER TABLE cursor DROP COLUMN indexed;"
+        " ALTER TABLE figures DROP COLUMN hash; ALTER TABLE embeddings DROP COLUMN hash;"
+        " DELETE FROM migrations WHERE number = 3"
+    )
+    db.execute(migrations.DERIVED[0].sql.split(";")[1])  # the table `texts`
+    for n in range(600):
+        db.execute("INSERT INTO texts (rowid, text) VALUES (?, ?)", (n + 1, f"old {n} " * 50))
+    db.close()
+    monkeypatch.setattr(search_index, "_OLD_ROWS", 2)
+    monkeypatch.setattr(search_index, "_STEP_RESULTS", 100)
+
+    reading = SqliteStore(tmp_path)  # before a server has started
+    assert reading.search("number", Query()) == []
+    assert (reading.stats().unindexed, reading.stats().days[0].results) == (600, 600)
+    assert reading.analyses.spaces() == []
+    store = SqliteStore(tmp_path, write=True)
+    assert store.stats().unindexed == 600
+    assert store.update_index()
+    found = len(reading.search("number", Query(limit=None)))
+    assert 0 < found <= 100
+    assert reading.search_index.lag() == 600 - found
+    steps = 1
+    while store.update_index():
+        steps += 1
+    assert steps > 600 / 100 + 10
+    assert len(reading.search("number", Query(limit=None))) == 600
+    stats = reading.stats()
+    assert (stats.unindexed, stats.days[0].results, stats.tokens) == (0, 600, 4800)
+    assert reading.analyses.spaces()[0].seq == 7
+    assert [one.seq for page in reading.analyses.embeddings(space.id) for one in page] == [7]
+    db = apsw.Connection(str(tmp_path / DERIVED))
+    assert db.execute("SELECT count(*) FROM sqlite_schema WHERE name LIKE 'texts%'").get == 0
+    assert db.execute("PRAGMA integrity_check").get == "ok"

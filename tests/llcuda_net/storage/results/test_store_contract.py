@@ -267,3 +267,18 @@ def test_closing_twice_does_nothing(stores: tuple[Store, Store]) -> None:
     for store in stores:
         store.close()
         store.close()
+
+
+def test_search_finds_text_of_all_scripts(stores: tuple[Store, Store]) -> None:
+    writing, reading = stores
+    texts = ["東京都に住む。", "Ich wohne in ＡＢＣ-Straße", "กรุงเทพมหานคร", "서울에서"]
+    for number, text in enumerate(texts):
+        writing.put([result(number, request={"prompt": text}, log=TokenLog([text], [None]))])
+    derive_all(writing)
+    for number, words in ((0, "東京"), (0, "都"), (1, "abc"), (2, "เทพ"), (3, "서울")):
+        (hit,) = reading.search(words, Query())
+        assert hit.summary.id == f"result-{number:06d}"
+        plain = hit.text.replace(HIGHLIGHT[0], "").replace(HIGHLIGHT[1], "")
+        assert plain == texts[number]
+        assert plain != hit.text
+    assert reading.search("京東", Query()) == []
