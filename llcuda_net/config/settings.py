@@ -81,6 +81,11 @@ class Settings:
     data_dir: str | None = _option(
         None, "folder of the journal and the results (default: the platform's data folder)"
     )
+    data_dir_shared: bool = _option(
+        False,
+        "use a data folder that others can read, or that belongs to somebody else",
+        kind=bool,
+    )
     store: str = _option(
         "sqlite",
         "where results are kept: sqlite, or none to keep nothing",

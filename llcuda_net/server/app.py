@@ -154,7 +154,8 @@ class _Serving:
             return Persistence(None, level)
         self._folder = Path(self._settings.data_dir or default_directory())
         on_sync = None if self._monitor is None else self._monitor.metrics.sync_seconds.observe
-        storage = Storage(self._folder, address=address, on_sync=on_sync)
+        shared = self._settings.data_dir_shared
+        storage = Storage(self._folder, shared=shared, address=address, on_sync=on_sync)
         try:
             await nursery.start(storage.run)
         except StorageError as error:
