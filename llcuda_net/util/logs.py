@@ -21,7 +21,14 @@ if not {"rich", "structlog"} & sys.modules.keys():
 else:
     import structlog
 
-from llcuda_net.util.terminal import is_clever, is_terminal, wants_colour
+from llcuda_net.util.terminal import (
+    harmless,
+    is_clever,
+    is_terminal,
+    one_line,
+    status_line,
+    wants_colour,
+)
 
 _progress_shown = False
 
@@ -38,15 +45,16 @@ def configure(level: str, style: str = "auto") -> None:
         structlog.contextvars.merge_contextvars,
         structlog.processors.add_log_level,
         structlog.processors.TimeStamper(fmt="%H:%M:%S" if human else "iso", utc=not human),
+        structlog.processors.format_exc_info,
     ]
     if human:
         # The plain formatter: traces stay short and need no further package.
         renderer = structlog.dev.ConsoleRenderer(
             colors=wants_colour(sys.stderr), exception_formatter=structlog.dev.plain_traceback
         )
-        processors.append(renderer)
+        processors += [_harmless_values, renderer]
     else:
-        processors += [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
+        processors += [structlog.processors.JSONRenderer(), _harmless_line]
     structlog.configure(
         processors=processors,
         wrapper_class=structlog.make_filtering_bound_logger(getattr(logging, level.upper())),
@@ -55,6 +63,7 @@ def configure(level: str, style: str = "auto") -> None:
     )
     # What libraries say (trio, when no descriptor is left for accept) looks like our own.
     logging.basicConfig(level=logging.WARNING, handlers=[_Forward()], force=True)
+    logging.captureWarnings(True)
 
 
 def progress(text: str) -> None:
@@ -62,8 +71,23 @@ def progress(text: str) -> None:
     global _progress_shown
     if is_clever(sys.stderr) and (text or _progress_shown):
         with contextlib.suppress(OSError, ValueError):
-            print(f"\r\x1b[K{text}", end="", file=sys.stderr, flush=True)
+            status_line(text, sys.stderr)
         _progress_shown = bool(text)
+
+
+def _harmless_values(_: Any, __: str, event: dict[str, Any]) -> dict[str, Any]:
+    """What came from elsewhere commands no terminal; the renderer's own colours come after this."""
+    for name, value in event.items():
+        if name == "exception":
+            event[name] = harmless(str(value))
+        elif not isinstance(value, int | float | None):
+            event[name] = one_line(value if isinstance(value, str) else repr(value))
+    return event
+
+
+def _harmless_line(_: Any, __: str, line: str) -> str:
+    """JSON leaves DEL as it is."""
+    return harmless(line)
 
 
 class _Unbreakable(io.TextIOBase):

@@ -22,12 +22,11 @@ from llcuda_net.cli.common import Exit, fail
 from llcuda_net.cli.json_documents import document, line, logprobs
 from llcuda_net.cli.progress import Progress
 from llcuda_net.cli.results.command import query_of
-from llcuda_net.cli.tables import harmless
 from llcuda_net.cli.units import counted, iso
 from llcuda_net.storage.records import Result
 from llcuda_net.storage.results.codec import prompt_text
 from llcuda_net.storage.results.sqlite import SqliteStore
-from llcuda_net.util.terminal import is_terminal
+from llcuda_net.util.terminal import StdoutFile, echo, harmless, is_terminal
 
 #: Rows of a group in a Parquet file.
 _GROUP = 1000
@@ -97,15 +96,14 @@ def export_results(arguments: argparse.Namespace, store: SqliteStore) -> int:
 
         if arguments.output is None:
             sys.stdout.flush()
-            guarded = is_terminal(sys.stdout) and format_ == "csv"
-            target: Any = _Terminal() if guarded else sys.stdout.buffer
+            target: Any = StdoutFile()
             write(results(), target)
             target.flush()
         else:
             with _replacing(Path(arguments.output)) as file:
                 write(results(), file)
     if arguments.output is not None:
-        print(f"wrote {counted(progress.count, 'result')}", file=sys.stderr)
+        echo(f"wrote {counted(progress.count, 'result')}", file=sys.stderr)
     return Exit.OK
 
 
@@ -120,19 +118,6 @@ def _format(arguments: argparse.Namespace) -> str:
         return "jsonl"
     suffix = Path(arguments.output).suffix.lower()
     return {".csv": "csv", ".parquet": "parquet", ".pq": "parquet"}.get(suffix, "jsonl")
-
-
-class _Terminal:
-    """A binary file in front of a terminal: control characters are replaced."""
-
-    def write(self, data: bytes) -> int:
-        """Print it."""
-        sys.stdout.write(harmless(data.decode()))
-        return len(data)
-
-    def flush(self) -> None:
-        """Flush the terminal."""
-        sys.stdout.flush()
 
 
 @contextmanager
@@ -186,7 +171,8 @@ def _cell(kind: str, value: Any) -> Any:
         return iso(value)
     if kind == "bool":
         return "true" if value else "false"
-    return value
+    # CSV is for spreadsheets and eyes, `less` and `cut` included: JSON lines have the exact text.
+    return harmless(value) if isinstance(value, str) else value
 
 
 def _write_parquet(results: Iterable[Result], file: BinaryIO) -> None:

@@ -273,6 +273,7 @@ def _keep(folder: Path, key: str, value: str) -> None:
     fresh = folder / f"{CACHE}.new"
     with contextlib.suppress(OSError, UnicodeEncodeError):  # it is only a cache
         fresh.unlink(missing_ok=True)
-        with open(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
+        descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        with os.fdopen(descriptor, "wb") as file:
             file.write(msgspec.json.encode(kept))
         fresh.replace(folder / CACHE)

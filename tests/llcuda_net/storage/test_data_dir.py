@@ -1,4 +1,4 @@
-"""Who may read a data directory: nobody but its owner, whatever the umask and whatever was there."""
+"""Who may read a data directory: nobody but its owner, whatever the umask and what was there."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import structlog.testing
 import trio
+from structlog.testing import CapturingLogger
 
 from llcuda_net.errors import StorageError
 from llcuda_net.storage import data_dir
@@ -60,7 +60,7 @@ async def fill(folder: Path) -> None:
         await storage.finish(kept, end, log)
         with_index = SqliteStore(folder, write=True)
         with_index.search_index.open()
-        names = {path.name for path in folder.iterdir()}
+        names = {name.partition("/")[0] for name in modes(folder)}
         assert {"results.db", "results.db-wal", "results.db-shm", "derived.db", "lock"} <= names
         found = wrong(folder)
         with_index.close()
@@ -69,30 +69,40 @@ async def fill(folder: Path) -> None:
     assert wrong(folder) == {}
 
 
+def open_all(folder: Path) -> None:
+    for path in [folder, *folder.rglob("*")]:
+        path.chmod(0o755 if path.is_dir() else 0o644)
+
+
+def open_volume(folder: Path) -> None:
+    (folder / "lost+found").mkdir(mode=0o700)
+    folder.chmod(0o777)
+
+
 @pytest.mark.usefixtures("umask")
 async def test_a_new_folder_is_its_owners_alone(tmp_path: Path) -> None:
-    tmp_path.chmod(0o755)
     await fill(tmp_path / "data")
 
 
-async def test_a_folder_that_was_open_is_closed_with_all_that_is_in_it(tmp_path: Path) -> None:
+async def test_a_folder_that_was_open_is_closed_with_all_that_is_in_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log = CapturingLogger()
+    monkeypatch.setattr(data_dir, "log", log)
     folder = tmp_path / "data"
     await fill(folder)
-    for path in [folder, *folder.rglob("*")]:
-        path.chmod(0o755 if path.is_dir() else 0o644)
-    with structlog.testing.capture_logs() as logs:
-        await fill(folder)
-    events = {entry["event"]: entry for entry in logs}
-    assert events["data_dir_closed_to_others"]["mode"] == "755"
-    assert events["files_closed_to_others"]["files"] >= 4
-    with structlog.testing.capture_logs() as logs:
-        await fill(folder)
-    assert not [entry for entry in logs if "others" in entry["event"]]
+    open_all(folder)
+    await fill(folder)
+    said = {call.args[0]: call.kwargs for call in log.calls}
+    assert said["data_dir_closed_to_others"]["mode"] == "755"
+    assert said["files_closed_to_others"]["files"] >= 4
+    log.calls.clear()
+    await fill(folder)
+    assert log.calls == []
 
 
 async def test_an_empty_folder_that_somebody_made_is_closed(tmp_path: Path) -> None:
-    (tmp_path / "lost+found").mkdir(mode=0o700)  # of a volume
-    tmp_path.chmod(0o777)
+    open_volume(tmp_path)
     await fill(tmp_path)
 
 
@@ -124,7 +134,7 @@ def test_a_folder_of_somebody_else_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tmp_path.chmod(0o700)
-    monkeypatch.setattr(data_dir.os, "geteuid", lambda: os.getuid() + 1)
+    monkeypatch.setattr(os, "geteuid", lambda: os.getuid() + 1)
     assert "belongs to the user" in refusal(tmp_path)
 
 
@@ -148,7 +158,7 @@ def test_a_folder_whose_mode_stays_is_refused(
 ) -> None:
     """As on a file system without modes."""
     tmp_path.chmod(0o755)
-    monkeypatch.setattr(data_dir.os, "fchmod", lambda descriptor, mode: None)
+    monkeypatch.setattr(os, "fchmod", lambda descriptor, mode: None)
     assert "can be read by others (mode 755)" in refusal(tmp_path)
 
 
