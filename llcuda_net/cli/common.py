@@ -205,6 +205,23 @@ def check_text(text: str, what: str) -> str:
     return text
 
 
+def read_secret(path: str, what: str) -> str:
+    """The text of a UTF-8 file that nobody else should read; a line on stderr says if others can.
+
+    Raises:
+        CommandError: as `read_text`.
+    """
+    from llcuda_net.config.files import open_to_others
+
+    text = read_text(path, what)
+    mode = open_to_others(path)
+    if mode is not None and sys.stderr is not None:
+        with suppress(OSError, ValueError):
+            note = f"warning: others can read the {what} {one_line(path)} (mode {mode}): chmod 600"
+            echo(note, file=sys.stderr, flush=True)
+    return text
+
+
 def read_token(path: str | None) -> str | None:
     """The token from a file, or else from LLCUDA_TOKEN, or None.
 
@@ -213,7 +230,7 @@ def read_token(path: str | None) -> str | None:
     """
     if path is None:
         return check_text(os.environ.get("LLCUDA_TOKEN", "").strip(), "LLCUDA_TOKEN") or None
-    token = read_text(path, "token file").strip()
+    token = read_secret(path, "token file").strip()
     if not token or len(token.splitlines()) > 1:
         fail(f"token file {path} must hold one line, the token")
     return token

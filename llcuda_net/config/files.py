@@ -6,11 +6,7 @@ import os
 import stat
 from pathlib import Path
 
-import structlog
-
 from llcuda_net.errors import ConfigError
-
-log = structlog.get_logger(__name__)
 
 
 def read_file(path: str, what: str) -> str:
@@ -42,6 +38,9 @@ def read_secret(path: str, what: str) -> str:
     text = read_file(path, what)
     mode = open_to_others(path)
     if mode is not None:
+        import structlog  # here, since clients need the rest of this module only
+
+        log = structlog.get_logger(__name__)
         log.warning("secret_open_to_others", what=what, path=path, mode=mode, do="chmod 600")
     return text
 

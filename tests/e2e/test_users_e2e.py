@@ -137,6 +137,7 @@ def test_nobody_stops_what_another_runs(tokens: Path) -> None:
 def test_a_token_file_that_is_wrong_is_one_line_without_the_token(tmp_path: Path) -> None:
     path = tmp_path / "tokens"
     path.write_text("fine\nsecret-of-ann weight=heavy\n", encoding="utf-8")
+    path.chmod(0o600)
     ended = run("server", "--port", "0", "--auth-token-file", str(path))
     assert ended.returncode == 2
     assert ended.stderr == (
