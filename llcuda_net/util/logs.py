@@ -29,8 +29,30 @@ from llcuda_net.util.terminal import (
     status_line,
     wants_colour,
 )
+from llcuda_protocol import ErrorCode
 
 _progress_shown = False
+_CODES = frozenset(str(code) for code in ErrorCode)
+#: Codes of errors whose messages are our own words about our own state.
+_OUR_WORDS = frozenset(
+    {
+        ErrorCode.OVERLOADED,
+        ErrorCode.TIMEOUT,
+        ErrorCode.UPSTREAM_UNAVAILABLE,
+        ErrorCode.UPSTREAM_STALLED,
+        ErrorCode.STORAGE,
+        ErrorCode.INTERRUPTED,
+        ErrorCode.SHUTTING_DOWN,
+        ErrorCode.INTERNAL,
+        ErrorCode.HANDSHAKE_TIMEOUT,
+        ErrorCode.FRAME_TOO_LARGE,
+        ErrorCode.TRUNCATED_FRAME,
+        ErrorCode.UNKNOWN_KIND,
+        ErrorCode.FLOW_CONTROL,
+        ErrorCode.TOO_MANY_STREAMS,
+        ErrorCode.TOO_MANY_CONNECTIONS,
+    }
+)
 
 
 def configure(level: str, style: str = "auto") -> None:
@@ -88,6 +110,20 @@ def _harmless_values(_: Any, __: str, event: dict[str, Any]) -> dict[str, Any]:
 def _harmless_line(_: Any, __: str, line: str) -> str:
     """JSON leaves DEL as it is."""
     return harmless(line)
+
+
+def reason_of(code: str, message: str) -> str:
+    """What the log says of a request's error: its message, or only its code.
+
+    A message may quote what a client sent (a key, a parameter, a part of a prompt), and so may the
+    words of an upstream; none of that may be in a log.
+    """
+    return message if code in _OUR_WORDS else code_of(code)
+
+
+def code_of(code: str) -> str:
+    """A code of the closed list; "other" for what somebody made up."""
+    return str(code) if code in _CODES else "other"
 
 
 class _Unbreakable(io.TextIOBase):
