@@ -179,6 +179,9 @@ class Settings:
     metrics_host: str = _option(
         "127.0.0.1", "address for these; whoever can reach it may read them, without a token"
     )
+    metrics_users: bool = _option(
+        False, "metrics of each user too, by the names of the token file", kind=bool
+    )
     otlp_endpoint: str | None = _option(
         None, "OpenTelemetry collector for a trace of each generation (http://127.0.0.1:4318)"
     )

@@ -189,7 +189,7 @@ class _Serving:
             return
         from llcuda_net.server.admin import Monitor  # costs time, and few ask for it
 
-        self._monitor = Monitor()
+        self._monitor = Monitor(users=self._settings.metrics_users)
         for listener in self._monitored:
             log.info("metrics_listening", address=address_of(listener))
         if not is_loopback(self._settings.metrics_host):
