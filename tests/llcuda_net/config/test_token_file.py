@@ -247,5 +247,5 @@ def test_tokens_that_somebody_may_guess_are_named_by_their_lines() -> None:
     known = Users.parse(f"# ours\n{long} name=ann\nshort name=bob\n{long[:-1]}\n")
     assert known.short == (3, 4)
     known.reload(f"{long}\n")
-    assert known.short == ()
-    assert Users().short == ()
+    assert not known.short
+    assert not Users().short

@@ -171,11 +171,11 @@ async def test_those_who_read_nothing_keep_nobody_out(autojump_clock: trio.abc.C
             nursery.start_soon(_ask_only, ours)
             nursery.start_soon(responder.serve, theirs)
         await trio.testing.wait_all_tasks_blocked()
-        ours, theirs = memory_stream_pair()
-        await ours.send_all(GET)
-        nursery.start_soon(responder.serve, theirs)
+        mine, server = memory_stream_pair()
+        await mine.send_all(GET)
+        nursery.start_soon(responder.serve, server)
         with trio.fail_after(60):
-            assert (await ours.receive_some()).startswith(b"HTTP/1.1 200")
+            assert (await mine.receive_some()).startswith(b"HTTP/1.1 200")
         nursery.cancel_scope.cancel()
 
 
