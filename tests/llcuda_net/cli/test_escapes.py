@@ -27,10 +27,12 @@ from llcuda_net.cli import main as tools
 from llcuda_net.cli import server as server_command
 from llcuda_net.cli.batch import mpi
 from llcuda_net.cli.client import command as client
+from llcuda_net.cli.common import Exit
 from llcuda_net.storage.records import TokenLog
 from llcuda_net.storage.results.sqlite import SqliteStore
 from llcuda_net.util import logs
 from tests.support.cli.fake_terminal import EVIL, FakeTerminal, is_obeyed
+from tests.support.cli.terminal import Terminal
 from tests.support.client.scripted_server import Peer, listening
 from tests.support.reports import FULL
 from tests.support.storage.records import result
@@ -91,6 +93,12 @@ class EvilServer:
         if isinstance(event, wire.ListGenerations):
             entry = {"id": "g", "state": "running", "model": "m", "owner": "o", "preview": "p"}
             return [wire.Listing(n, [{**evil(entry), "created": 1.0}]), wire.Done(n, "complete")]
+        if isinstance(event, wire.Search):
+            hit = evil({"id": "g", "state": "done", "model": "m", "preview": "p", "text": "t"})
+            return [
+                wire.Hits(n, [{**hit, "score": 0.5, "created": 1.0}]),
+                wire.Done(n, "complete"),
+            ]
         if isinstance(event, wire.Ping):
             return [wire.Pong(event.payload)]
         return [wire.Error(n, "not_found", f"nothing{EVIL}")] if n else []
@@ -217,6 +225,36 @@ def test_top(address: str, screen: Screen) -> None:
 )
 def test_results(words: list[str], directory: Path, screen: Screen) -> None:
     screen(tools.main, "results", *words, "--data-dir", str(directory))
+
+
+@pytest.mark.parametrize("words", [[], ["--json"]], ids=["text", "json"])
+def test_a_search_by_meaning(
+    words: list[str], address: str, directory: Path, screen: Screen
+) -> None:
+    where = ("--data-dir", str(directory), "--server", address)
+    found = screen(tools.main, "results", "search", "--semantic", "x", *words, *where)
+    assert "pwned" in found
+
+
+def test_the_live_screen_and_a_line_of_progress(monkeypatch: pytest.MonkeyPatch) -> None:
+    from llcuda_net.cli.progress import StatusLine
+    from llcuda_net.cli.top.app import Top
+    from llcuda_net.cli.top.grid import Span
+
+    class Silent:
+        def run(self, listener: object) -> None:
+            """No report comes."""
+
+    top = Top("box", Silent(), coloured=False)  # type: ignore[arg-type]  # it is not run
+    assert SHOWN in top._text([[Span(f"x{EVIL}", "")]]).plain
+    monkeypatch.setenv("TERM", "xterm")
+    terminal = FakeTerminal()
+    monkeypatch.setattr("sys.stderr", terminal)
+    with StatusLine() as line:
+        line.show(f"x{EVIL}")
+    assert SHOWN in terminal.text
+    assert "\x1b]0;" not in terminal.text
+    assert "\x9b" not in terminal.text
 
 
 def test_paths_that_are_evil(
@@ -353,6 +391,14 @@ def test_the_log(style: str, screen: Screen) -> None:
     assert shown.count("pwned") >= 7
     if style == "json":
         assert json.loads(shown.splitlines()[0])["text"] == EVIL
+
+
+def test_a_real_process_on_a_real_terminal(address: str) -> None:
+    terminal = Terminal("fail", "--server", address, TERM="dumb")
+    shown = terminal.until("up)")
+    assert terminal.end() == Exit.REFUSED
+    assert f"no model{SHOWN}" in shown
+    assert not any(map(is_obeyed, shown.replace("\r\n", "")))
 
 
 def test_the_screen_finds_what_is_evil(screen: Screen) -> None:
