@@ -23,8 +23,10 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))  # so that the script runs from anywhere, without being installed
 
 from llcuda_net import sync
+from llcuda_net.cli.common import Parser
 from llcuda_net.storage.records import Result, TokenLog
 from llcuda_net.storage.results.sqlite import SqliteStore
+from llcuda_net.util.terminal import echo
 from tools.demo_model import corpus
 from tools.eval_semantic import server
 
@@ -105,10 +107,9 @@ def figures(times: list[float]) -> dict[str, float]:
 
 def parser() -> argparse.ArgumentParser:
     """The command line."""
-    out = argparse.ArgumentParser(
+    out = Parser(
         description="Measure what a backlog of analysis costs those who ask meanwhile.",
         epilog=EXAMPLE,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     out.add_argument("--rounds", type=int, default=3, help="servers of each kind (default: 3)")
     out.add_argument("--requests", type=int, default=80, help="in each round (default: 80)")
@@ -136,12 +137,12 @@ def run(options: argparse.Namespace) -> int:
             "requests": len(times.first),
             "analysed_meanwhile": times.analysed,
         }
-        print(name)
+        echo(name)
         for key, value in report[name].items():
             shown = value
             if isinstance(value, dict):
                 shown = ", ".join(f"{part} {number}" for part, number in value.items())
-            print(f"  {key:<20} {shown}")
+            echo(f"  {key:<20} {shown}")
     if options.json:
         Path(options.json).write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
     return 0
@@ -154,7 +155,7 @@ def main() -> int:
     except KeyboardInterrupt:
         return 130
     except (OSError, RuntimeError) as error:
-        print(f"bench_analysis: {error}", file=sys.stderr)
+        echo(f"bench_analysis: {error}", file=sys.stderr)
         return 2
 
 

@@ -18,7 +18,9 @@ import trio
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "protocol")]  # runs from anywhere, without being installed
 
+from llcuda_net.cli.common import Parser
 from llcuda_net.util import logs
+from llcuda_net.util.terminal import echo, is_clever, status_line
 from tools.cancel_rig import SLOTS, MissedError, Rig, rig
 
 EXAMPLE = """\
@@ -46,10 +48,9 @@ _PATIENCE = 60.0
 
 def parser() -> argparse.ArgumentParser:
     """The command line."""
-    out = argparse.ArgumentParser(
+    out = Parser(
         description=__doc__,
         epilog=EXAMPLE,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     out.add_argument("--tries", type=_positive, default=50, help="of each row (default 50)")
     out.add_argument("--threads", type=_positive, help="of the engine (default: one per core)")
@@ -178,8 +179,8 @@ def table(found: dict[str, Any]) -> tuple[str, bool]:
 
 
 def _progress(text: str) -> None:
-    if sys.stderr.isatty():
-        print(f"\r\x1b[K{text}", end="", file=sys.stderr, flush=True)
+    if is_clever(sys.stderr):
+        status_line(text, sys.stderr)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -189,9 +190,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     found = trio.run(measure, options)
     text, good = table(found)
     if options.json == "-":
-        print(json.dumps(found, indent=1))
+        echo(json.dumps(found, indent=1))
     else:
-        print(text)
+        echo(text)
         if options.json:
             Path(options.json).write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
     return 0 if good else 1

@@ -16,6 +16,8 @@ sys.path[:0] = [str(ROOT), str(ROOT / "kernels")]  # runs from anywhere, without
 
 import llcuda_kernels as k
 from llcuda_kernels import selfcheck
+from llcuda_net.cli.common import Parser
+from llcuda_net.util.terminal import echo
 
 EXAMPLE = """\
 example:
@@ -33,10 +35,9 @@ exit codes: 0 all checks passed, 1 one did not, 2 usage
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run it."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         description=__doc__,
         epilog=EXAMPLE,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--check", action="store_true", help="check only, time nothing")
     parser.add_argument("--device-only", action="store_true", help="do not time the CPU paths")
@@ -53,7 +54,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     backends = ["cpu", "cuda"] if found.usable else ["cpu"]
     if options.device_only and found.usable:
         backends = ["cuda"]
-    print(f"GPU: {found.name or 'none'} {found.reason}", flush=True)
+    echo(f"GPU: {found.name or 'none'} {found.reason}", flush=True)
     failed = 0
     for backend in backends:
         for name in selfcheck.names():
@@ -61,7 +62,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             report["checks"].append(outcome.__dict__)
             failed += not outcome.passed
             mark = "ok  " if outcome.passed else "FAIL"
-            print(
+            echo(
                 f"{mark} {backend:4} {name:24} {outcome.miss:9.3g} of the error allowed, "
                 f"{outcome.seconds:6.2f} s  {outcome.reason}",
                 flush=True,
@@ -74,7 +75,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
             report["cpu"] = host.measure(options.scale)
             for name, row in report["cpu"].items():
-                print(f"{name:40} " + "  ".join(f"{key} {v:.4g}" for key, v in row.items()))
+                echo(f"{name:40} " + "  ".join(f"{key} {v:.4g}" for key, v in row.items()))
     if options.json:
         options.json.write_text(json.dumps(report, indent=1, default=str) + "\n")
     if options.markdown or options.plot:
@@ -103,7 +104,7 @@ def _device(options: argparse.Namespace, report: dict[str, Any]) -> None:
                 rate = (case.bytes or case.operations) / (took.median * 1e-3)
                 others = {name: clock.time(run).median for name, run in case.peers.items()}
             except Exception as error:
-                print(f"{case.name}: {type(error).__name__}: {error}", flush=True)
+                echo(f"{case.name}: {type(error).__name__}: {error}", flush=True)
                 report["device"].append({"name": case.name, "error": str(error)})
                 continue
             if not case.limit:
@@ -119,7 +120,7 @@ def _device(options: argparse.Namespace, report: dict[str, Any]) -> None:
             report["device"].append(row)
             unit = "GB/s" if case.bytes else "TFLOP/s"
             shown = rate / (1e9 if case.bytes else 1e12)
-            print(
+            echo(
                 f"{case.name:38} {case.size:18} {took.median:9.4f} ms "
                 f"({took.least:.4f} to {took.greatest:.4f}) {shown:9.1f} {unit:8}"
                 + (f" {share:5.1f} % of {case.limit}" if share is not None else "")
@@ -140,7 +141,7 @@ def _device(options: argparse.Namespace, report: dict[str, Any]) -> None:
             report[name] = run()
         except Exception as error:
             report[name] = {"error": f"{type(error).__name__}: {error}"}
-        print(name, report[name], flush=True)
+        echo(f"{name} {report[name]}", flush=True)
 
 
 if __name__ == "__main__":

@@ -23,6 +23,8 @@ from typing import Any
 ROOT = FilePath(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "protocol")]  # runs from anywhere, without being installed
 
+from llcuda_net.cli.common import Parser
+from llcuda_net.util.terminal import echo, is_clever, status_line
 from tools.load.streams import HttpConnection, LlcudaConnection
 from tools.overhead import processes, profiling, results
 from tools.overhead.measurement import Path, Plan, Run, paced, saturated
@@ -48,10 +50,9 @@ ENDLESS = 1_000_000_000
 
 def parser() -> argparse.ArgumentParser:
     """The command line."""
-    out = argparse.ArgumentParser(
+    out = Parser(
         description=__doc__.splitlines()[0] if __doc__ else None,
         epilog=EXAMPLE,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     out.add_argument("--streams", type=_positive, default=64, help="connections (default 64)")
     out.add_argument("--rate", type=_above_0, default=50.0, help="tokens/s per stream (default 50)")
@@ -105,7 +106,6 @@ class Bench:
         self.repeats: int = args.repeats or repeats
         self.plan = Plan(args.streams, args.rate, seconds, warmup, seconds / 2, args.seed)
         self.runs: list[Run] = []
-        self.said = 0
 
     def all(self) -> None:
         """Every kind of arrivals, each with fresh processes."""
@@ -155,7 +155,7 @@ class Bench:
             time.sleep(0.05)
         if run.problems and way.proxy is not None and (said := way.proxy.said()):
             self._progress("")
-            print(f"{way.name} said:\n{said}", file=sys.stderr)
+            echo(f"{way.name} said:\n{said}", file=sys.stderr)
         return run
 
     def profile(self, file: FilePath) -> str:
@@ -179,11 +179,8 @@ class Bench:
         return f"profile ({cpu:.1f} us a token while sampled)\n{profiling.table(file)}"
 
     def _progress(self, text: str) -> None:
-        if sys.stderr.isatty():
-            print(
-                f"\r{text:{self.said}}", end="\r" if not text else "", file=sys.stderr, flush=True
-            )
-            self.said = len(text)
+        if is_clever(sys.stderr):
+            status_line(text, sys.stderr)
 
 
 def _active(address: tuple[str, int]) -> int:
@@ -198,13 +195,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Measure, print the table, write the JSON."""
     args = parser().parse_args(argv)
     if not FilePath("/proc/self/stat").exists():
-        print("this needs Linux: CPU and memory of a process are read from /proc", file=sys.stderr)
+        echo("this needs Linux: CPU and memory of a process are read from /proc", file=sys.stderr)
         return 2
     if "nginx" in args.peers and processes.nginx_path() is None:
-        print("nginx is not installed (Debian: apt-get install nginx-light)", file=sys.stderr)
+        echo("nginx is not installed (Debian: apt-get install nginx-light)", file=sys.stderr)
         return 2
     if args.profile is not None and profiling.py_spy() is None:
-        print(profiling.INSTALL, file=sys.stderr)
+        echo(profiling.INSTALL, file=sys.stderr)
         return 2
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     bench = Bench(args)
@@ -224,21 +221,21 @@ def main(argv: Sequence[str] | None = None) -> int:
         bench.all()
         profile = bench.profile(args.profile) if args.profile is not None else None
     except processes.StartError as error:
-        print(error, file=sys.stderr)
+        echo(str(error), file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("\ninterrupted", file=sys.stderr)
+        echo("\ninterrupted", file=sys.stderr)
         return 130
     document = results.document(bench.runs, about)
-    print(
+    echo(
         f"{args.streams} streams at {args.rate:g} tokens/s, {bench.repeats} repeats of "
         f"{bench.plan.seconds:g} s: medians (least to greatest)"
     )
-    print(results.table(document))
+    echo(results.table(document))
     if args.against is not None:
-        print("\n".join(results.ratios(bench.runs)))
+        echo("\n".join(results.ratios(bench.runs)))
     if profile is not None:
-        print(f"\n{profile}")
+        echo(f"\n{profile}")
     if args.json is not None:
         args.json.write_text(json.dumps(document, indent=1) + "\n", "utf-8")
     problems = [
@@ -247,7 +244,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         for problem in run.problems
     ]
     if problems:
-        print("\nINVALID:\n  " + "\n  ".join(problems), file=sys.stderr)
+        echo("\nINVALID:\n  " + "\n  ".join(problems), file=sys.stderr)
     return 1 if problems else 0
 
 

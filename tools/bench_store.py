@@ -23,6 +23,8 @@ sys.path[:0] = [str(ROOT), str(ROOT / "protocol")]  # runs from anywhere, withou
 
 import trio
 
+from llcuda_net.cli.common import Parser
+from llcuda_net.util.terminal import echo, is_clever, status_line
 from tools.overhead.results import machine
 from tools.store import measure
 
@@ -77,10 +79,9 @@ SHOWN = {
 
 def parser() -> argparse.ArgumentParser:
     """The command line."""
-    out = argparse.ArgumentParser(
+    out = Parser(
         description=__doc__.splitlines()[0] if __doc__ else None,
         epilog=EXAMPLE,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     out.add_argument("--seconds", type=_above_0, help="of each measurement (default 10)")
     out.add_argument("--rate", type=_positive, default=500, help="results/s, paced (default 500)")
@@ -134,8 +135,8 @@ def measurements(args: argparse.Namespace) -> dict[str, Callable[[Path], measure
 
 
 def _say(text: str) -> None:
-    if sys.stderr.isatty():
-        print(f"\r{text:60}", end="\r" if not text else "", file=sys.stderr, flush=True)
+    if is_clever(sys.stderr):
+        status_line(text, sys.stderr)
 
 
 def table(document: dict[str, Any]) -> str:
@@ -180,14 +181,14 @@ def main(argv: Sequence[str] | None = None) -> int:
                 document["measurements"][name] = {**run(folder), **control}
             _say("")
     except* KeyboardInterrupt:
-        print("\ninterrupted", file=sys.stderr)
+        echo("\ninterrupted", file=sys.stderr)
         ended = 130
     except* OSError as error:
-        print(f"{args.dir}: {error.exceptions[0]}", file=sys.stderr)
+        echo(f"{args.dir}: {error.exceptions[0]}", file=sys.stderr)
         ended = 1
     if ended:
         return ended
-    print(table(document))
+    echo(table(document))
     if args.json is not None:
         args.json.write_text(json.dumps(document, indent=1) + "\n", "utf-8")
     return 0

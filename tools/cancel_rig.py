@@ -197,6 +197,7 @@ async def rig(threads: int | None) -> AsyncIterator[Rig]:
             proxy = Proxy(url.host, url.port or 80)
             await nursery.start(proxy.run)
             key_file = Path(folder) / "key"
+            key_file.touch(0o600)
             key_file.write_text(engine.api_key)
             headers = {"Authorization": f"Bearer {engine.api_key}"}
             async with (

@@ -12,6 +12,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "protocol")]  # runs from anywhere, without being installed
 
+from llcuda_net.cli.common import Parser
 from tools.campaign import command, memory
 from tools.chaos.broken import MODES
 from tools.chaos.campaign import Outcome, Plan, run
@@ -54,10 +55,9 @@ _CONTROL = 8.0
 
 def parser() -> argparse.ArgumentParser:
     """The command line."""
-    out = argparse.ArgumentParser(
+    out = Parser(
         description=__doc__,
         epilog=EXAMPLE,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     out.add_argument("--minutes", type=command.above_0, default=10.0, help="(default %(default)g)")
     out.add_argument(

@@ -12,6 +12,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "protocol")]  # runs from anywhere, without being installed
 
+from llcuda_net.cli.common import Parser
 from tools.campaign import command
 from tools.crash.broken import MODES
 from tools.crash.campaign import EARLY, Outcome, Plan, run
@@ -51,10 +52,9 @@ _ENGINE_AIMED = 0.5
 
 def parser() -> argparse.ArgumentParser:
     """The command line."""
-    out = argparse.ArgumentParser(
+    out = Parser(
         description=__doc__,
         epilog=EXAMPLE,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     out.add_argument("--kills", type=command.count, default=25, help="(default %(default)s)")
     out.add_argument(

@@ -13,6 +13,8 @@ from pathlib import Path
 from types import FrameType
 from typing import NoReturn
 
+from llcuda_net.util.terminal import echo
+
 QUESTION = "What is llcuda?"
 #: Seconds for the server to be ready: loading takes one, a first start on a slow disk more.
 PATIENCE = 120.0
@@ -71,11 +73,11 @@ class Demo:
         with llcuda_net.sync.connect(self._address, on_note=notes.append) as client:
             with client.generate(QUESTION, temperature=0, n_probs=CANDIDATES) as stream:
                 for number, piece in enumerate(stream, 1):
-                    print(piece, end="", flush=True)
+                    echo(piece, end="", flush=True)
                     if number == KILL_AFTER:
                         self._kill()
                         self._start(self._address.rpartition(":")[2])
-                        print("…", end="", flush=True)
+                        echo("…", end="", flush=True)
             result = stream.result
             told = [note for note in notes if note.startswith(("connection lost", "resumed"))]
             where = "".join(f", from number {at} on by the second server" for at in result.splices)
@@ -151,12 +153,12 @@ def plain_environment() -> dict[str, str]:
 
 def say(text: str) -> None:
     """Print at once, so that the order is right beside what the commands print."""
-    print(text, flush=True)
+    echo(text, flush=True)
 
 
 def fail(text: str) -> NoReturn:
     """End with one line and exit code 1."""
-    print(f"demo failed: {text}", file=sys.stderr)
+    echo(f"demo failed: {text}", file=sys.stderr)
     sys.exit(1)
 
 

@@ -23,6 +23,8 @@ from typing import Any
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))  # so that the script runs from anywhere, without being installed
 
+from llcuda_net.cli.common import Parser
+from llcuda_net.util.terminal import echo, is_clever, status_line
 from tools.demo_model import corpus
 
 CORPUS_GOAL = 0.90
@@ -92,7 +94,7 @@ class Engine:
 def ask_all(engine: Engine, wanted: Sequence[tuple[str, corpus.Entry]], slots: int) -> list[Asked]:
     """Ask every question, as many at once as there are slots; the answers keep their order."""
     done = 0
-    terminal = sys.stderr.isatty()
+    terminal = is_clever(sys.stderr)
 
     def one(item: tuple[str, corpus.Entry]) -> Asked:
         nonlocal done
@@ -100,13 +102,13 @@ def ask_all(engine: Engine, wanted: Sequence[tuple[str, corpus.Entry]], slots: i
         answer, ended = engine.ask(question)
         done += 1
         if terminal and (done % 20 == 0 or done == len(wanted)):
-            print(f"\r{done}/{len(wanted)}", end="", file=sys.stderr, flush=True)
+            status_line(f"{done}/{len(wanted)}", sys.stderr)
         return Asked(question, entry.id, entry.answer, answer, ended)
 
     with ThreadPoolExecutor(slots) as pool:
         asked = list(pool.map(one, wanted))
     if terminal:
-        print("\r", end="", file=sys.stderr)
+        status_line("", sys.stderr)
     return asked
 
 
@@ -117,10 +119,9 @@ def share(asked: Sequence[Asked]) -> float:
 
 def parser() -> argparse.ArgumentParser:
     """The command line."""
-    out = argparse.ArgumentParser(
+    out = Parser(
         description="Measure the demonstration model on its corpus and on held-out questions.",
         epilog=EXAMPLE,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     out.add_argument(
         "--model",
@@ -153,7 +154,7 @@ def run(options: argparse.Namespace) -> int:
     if options.validation:
         taken = ask_all(engine, corpus.split_validation(entries)[1], options.slots)
         _list_wrong(taken, options.verbose)
-        print(f"validation: {_figure(taken)}")
+        echo(f"validation: {_figure(taken)}")
         return 0
 
     in_corpus = ask_all(engine, [(q, e) for e in entries for q in e.questions], options.slots)
@@ -172,13 +173,13 @@ def run(options: argparse.Namespace) -> int:
             "passed": passed,
             "wrong": wrong,
         }
-        print(json.dumps(report, indent=2))
+        echo(json.dumps(report, indent=2))
     else:
         _list_wrong([*in_corpus, *out_of_corpus], options.verbose)
-        print(f"corpus, word for word:    {_figure(in_corpus)}")
-        print(f"first phrasing of each:   {_figure(main_phrasing)}")
-        print(f"held-out rephrasings:     {_figure(out_of_corpus)}")
-        print(f"{seconds:.0f} s; goals 90% and 60%: {'met' if passed else 'MISSED'}")
+        echo(f"corpus, word for word:    {_figure(in_corpus)}")
+        echo(f"first phrasing of each:   {_figure(main_phrasing)}")
+        echo(f"held-out rephrasings:     {_figure(out_of_corpus)}")
+        echo(f"{seconds:.0f} s; goals 90% and 60%: {'met' if passed else 'MISSED'}")
     return 0 if passed else 1
 
 
@@ -189,7 +190,7 @@ def _figure(asked: Sequence[Asked]) -> str:
 def _list_wrong(asked: Sequence[Asked], verbose: bool) -> None:
     for item in asked:
         if verbose and not item.right:
-            print(f"- {item.question}\n    wanted {item.id}\n    got    {item.answer}")
+            echo(f"- {item.question}\n    wanted {item.id}\n    got    {item.answer}")
 
 
 def main() -> int:
@@ -200,7 +201,7 @@ def main() -> int:
     except KeyboardInterrupt:
         return 130
     except (corpus.CorpusError, OSError, ImportError, RuntimeError) as error:
-        print(f"eval_demo_model: {error}", file=sys.stderr)
+        echo(f"eval_demo_model: {error}", file=sys.stderr)
         return 2
 
 

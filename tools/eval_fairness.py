@@ -14,6 +14,8 @@ from typing import Any
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "protocol")]  # runs from anywhere, without being installed
 
+from llcuda_net.cli.common import Parser
+from llcuda_net.util.terminal import echo
 from tools.campaign import command
 from tools.queueing.scenario import OFF, measured
 from tools.queueing.simulation import Fifo
@@ -34,10 +36,9 @@ exit codes: 0 all users got their share, 1 they did not, 2 usage
 
 def parser() -> argparse.ArgumentParser:
     """The command line."""
-    out = argparse.ArgumentParser(
+    out = Parser(
         description=__doc__,
         epilog=EXAMPLE,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     out.add_argument("--seeds", type=command.positive, default=5, help="(default %(default)s)")
     out.add_argument("--json", type=Path, metavar="FILE", help="write everything there")
@@ -68,7 +69,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parser().parse_args(argv)
     rows = []
     form = "{:10} {:>4} {:>8} {:>8} {:>9} {:>20} {:>10}"
-    print(
+    echo(
         form.format(
             "queue", "seed", "requests", "largest", "least due", "worst: got / due", "beyond"
         )
@@ -79,7 +80,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             rows.append(found := row(queue, seed))
             command.say("")
             worst = f"{found['worst_got']:,} / {found['worst_due']:,}"
-            print(
+            echo(
                 form.format(
                     found["queue"],
                     seed,
@@ -91,7 +92,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                 ),
                 flush=True,
             )
-    print("\nbeyond: by how much of their due the worst is off, beyond one largest request")
+    echo("\nbeyond: by how much of their due the worst is off, beyond one largest request")
     if args.json is not None:
         args.json.write_text(
             json.dumps({**command.about(), "runs": rows}, indent=1) + "\n", "utf-8"

@@ -32,6 +32,8 @@ sys.path.insert(0, str(ROOT))  # so that the script runs from anywhere, without 
 import numpy as np
 
 from llcuda_net import sync
+from llcuda_net.cli.common import Parser
+from llcuda_net.util.terminal import echo
 from tools.demo_model import corpus
 
 GOAL, AMONG = 0.60, 3
@@ -205,10 +207,9 @@ def compare(
 
 def parser() -> argparse.ArgumentParser:
     """The command line."""
-    out = argparse.ArgumentParser(
+    out = Parser(
         description="Measure search by meaning on the demonstration model's held-out questions.",
         epilog=EXAMPLE,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     out.add_argument("--ways", action="store_true", help="compare other ways, too")
     out.add_argument("--entries", type=int, help="only the first N entries of the corpus")
@@ -232,15 +233,15 @@ def run(options: argparse.Namespace) -> int:
         owner, answers = fill(client, entries)
         report["seconds_of_analysis"] = round(analysed(client), 2)
         found = {name: searched(client, questions, owner) for name, questions in asked.items()}
-        print(f"{len(entries)} results; analysed {report['seconds_of_analysis']} s after the last")
+        echo(f"{len(entries)} results; analysed {report['seconds_of_analysis']} s after the last")
         for name, score in found.items():
-            print(f"{name:<10}  {_figures(score)}  through llcuda-server, {score.questions} asked")
+            echo(f"{name:<10}  {_figures(score)}  through llcuda-server, {score.questions} asked")
         report["searched"] = {name: vars(score) for name, score in found.items()}
         if options.ways:
             compared = compare(client, entries, answers, asked)
-            print("\namong the first 1, 3, 10: held out | trained on")
+            echo("\namong the first 1, 3, 10: held out | trained on")
             for way, scores in compared.items():
-                print(f"{_figures(scores['held out'])} | {_figures(scores['trained on'])}  {way}")
+                echo(f"{_figures(scores['held out'])} | {_figures(scores['trained on'])}  {way}")
             report["ways"] = {
                 way: {name: vars(score) for name, score in scores.items()}
                 for way, scores in compared.items()
@@ -248,7 +249,7 @@ def run(options: argparse.Namespace) -> int:
     if options.json:
         Path(options.json).write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
     passed = found["held out"].at_3 >= GOAL
-    print(f"\ngoal: {GOAL:.0%} of the held-out among the first {AMONG}: {_met(passed)}")
+    echo(f"\ngoal: {GOAL:.0%} of the held-out among the first {AMONG}: {_met(passed)}")
     return 0 if passed else 1
 
 
@@ -267,7 +268,7 @@ def main() -> int:
     except KeyboardInterrupt:
         return 130
     except (corpus.CorpusError, OSError, RuntimeError) as error:
-        print(f"eval_semantic: {error}", file=sys.stderr)
+        echo(f"eval_semantic: {error}", file=sys.stderr)
         return 2
 
 

@@ -18,6 +18,9 @@ import sys
 import tempfile
 from pathlib import Path
 
+from llcuda_net.cli.common import Parser
+from llcuda_net.util.terminal import echo
+
 ROOT = Path(__file__).resolve().parent.parent
 PATHS = [str(ROOT), str(ROOT / "protocol")]
 sys.path[:0] = PATHS  # so that the script runs from anywhere, without being installed
@@ -35,10 +38,9 @@ examples:
 
 def parser() -> argparse.ArgumentParser:
     """The command line."""
-    out = argparse.ArgumentParser(
+    out = Parser(
         description="Fuzz the receiving side of the protocol core. Exits with 1 after a find.",
         epilog=EXAMPLE,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     out.add_argument("--role", choices=("server", "client"), help="who receives (default: both)")
     out.add_argument(
@@ -121,13 +123,13 @@ def fuzz(role: str, start: str, limits: list[str], corpus: Path, memory: int) ->
         ran = 0
         for line in child.stderr:
             if not re.match(r"#\d+\s+(NEW|REDUCE)", line):
-                sys.stderr.write(line)
+                echo(line, end="", file=sys.stderr)
             if number := re.search(r"number_of_executed_units:\s*(\d+)", line):
                 ran = int(number[1])
             elif number := re.match(r"#(\d+)\s", line):
                 ran = max(ran, int(number[1]))
     for find in sorted(finds.iterdir()):
-        print(f"find in {role}/{start}, {find.name}: {find.read_bytes().hex()}", flush=True)
+        echo(f"find in {role}/{start}, {find.name}: {find.read_bytes().hex()}", flush=True)
     return ran, child.returncode != 0
 
 
@@ -138,7 +140,7 @@ def main() -> int:
         role, start, *flags = args.inside
         inside(role, start, flags)
     if importlib.util.find_spec("atheris") is None:
-        print("atheris is not installed: pip install -e '.[fuzz]', or make fuzz", file=sys.stderr)
+        echo("atheris is not installed: pip install -e '.[fuzz]', or make fuzz", file=sys.stderr)
         return 2
     chosen = [
         (role, start)
@@ -155,8 +157,8 @@ def main() -> int:
             ran, found = fuzz(role, start, limits, corpus, args.memory)
             total += ran
             failed = failed or found
-            print(f"{role}/{start}: {ran:,} inputs, {'FOUND' if found else 'nothing'}", flush=True)
-    print(f"{total:,} inputs in all", flush=True)
+            echo(f"{role}/{start}: {ran:,} inputs, {'FOUND' if found else 'nothing'}", flush=True)
+    echo(f"{total:,} inputs in all", flush=True)
     return 1 if failed else 0
 
 

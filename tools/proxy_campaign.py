@@ -11,6 +11,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "protocol")]  # runs from anywhere, without being installed
 
+from llcuda_net.cli.common import Parser
 from tools.campaign import command
 from tools.proxy.campaign import Outcome, Plan, run
 from tools.proxy.proxy import TROUBLES, Timing
@@ -31,10 +32,9 @@ exit codes: 0 all is well, 1 something is not, 2 usage, 130 interrupted
 
 def parser() -> argparse.ArgumentParser:
     """The command line."""
-    out = argparse.ArgumentParser(
+    out = Parser(
         description=__doc__,
         epilog=EXAMPLE,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     out.add_argument("--minutes", type=command.above_0, default=10.0, help="(default %(default)g)")
     out.add_argument(

@@ -13,6 +13,8 @@ from typing import Any
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "protocol")]  # runs from anywhere, without being installed
 
+from llcuda_net.cli.common import Parser
+from llcuda_net.util.terminal import echo
 from tools.campaign import command
 from tools.campaign.memory import mib
 from tools.soak import plot
@@ -41,10 +43,9 @@ exit codes: 0 all is flat and every answer right, 1 it is not, 2 usage, 130 inte
 
 def parser() -> argparse.ArgumentParser:
     """The command line."""
-    out = argparse.ArgumentParser(
+    out = Parser(
         description=__doc__,
         epilog=EXAMPLE,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add, above_0, positive = out.add_argument, command.above_0, command.positive
     add("--minutes", type=above_0, default=60.0, help="(default %(default)g)")
@@ -131,7 +132,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the soak, print the summary, write the JSON and the picture."""
     args = parser().parse_args(argv)
     if args.plot is not None and importlib.util.find_spec("matplotlib") is None:
-        print("--plot needs matplotlib: pip install 'llcuda-net[bench]'", file=sys.stderr)
+        echo("--plot needs matplotlib: pip install 'llcuda-net[bench]'", file=sys.stderr)
         return 2
     seed = command.seed_of(args.seed)
     plan = Plan(

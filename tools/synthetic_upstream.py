@@ -19,6 +19,8 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))  # so that the script runs from anywhere, without being installed
 
+from llcuda_net.cli.common import Parser
+from llcuda_net.util.terminal import echo
 from tools.synthetic.answer import Language
 from tools.synthetic.faults import KINDS, Fault
 from tools.synthetic.pages import MODEL
@@ -45,10 +47,9 @@ Kinds:
 def parser() -> argparse.ArgumentParser:
     """The command line."""
     kinds = "\n".join(f"  {kind:16} {what}" for kind, what in KINDS.items())
-    out = argparse.ArgumentParser(
+    out = Parser(
         description=__doc__.splitlines()[0] if __doc__ else None,
         epilog=EXAMPLE + kinds,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     out.add_argument("--host", default="127.0.0.1")
     out.add_argument("--port", type=int, default=0, help="0 (the default): any free one")
@@ -145,7 +146,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         upstream = Upstream(settings)
     except OSError as error:
-        print(f"cannot listen on {args.host}:{args.port}: {error}", file=sys.stderr)
+        echo(f"cannot listen on {args.host}:{args.port}: {error}", file=sys.stderr)
         return 2
     if args.exit_on_eof:
 
@@ -154,7 +155,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                 sys.exit(0)
 
         upstream.watch(0, stdin_readable)
-    print(f"listening on {args.host}:{upstream.port}", flush=True)
+    echo(f"listening on {args.host}:{upstream.port}", flush=True)
     upstream.run()
     return 0
 

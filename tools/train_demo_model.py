@@ -19,6 +19,8 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))  # so that the script runs from anywhere, without being installed
 
+from llcuda_net.cli.common import Parser
+from llcuda_net.util.terminal import echo, is_clever, status_line
 from tools.demo_model import corpus
 
 EXAMPLE = """\
@@ -30,10 +32,9 @@ example:
 
 def parser() -> argparse.ArgumentParser:
     """The command line."""
-    out = argparse.ArgumentParser(
+    out = Parser(
         description="Train llcuda's demonstration model on the CPU and write it as GGUF.",
         epilog=EXAMPLE,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     out.add_argument(
         "--output",
@@ -83,11 +84,11 @@ def run(options: argparse.Namespace) -> None:
         forbidden += [question for question, _ in taken]
     docs = corpus.documentation(ROOT)
     phrasings = sum(len(entry.questions) for entry in entries)
-    print(f"corpus: {len(entries)} entries, {phrasings} phrasings, sha256 {sha256[:16]}")
+    echo(f"corpus: {len(entries)} entries, {phrasings} phrasings, sha256 {sha256[:16]}")
     for name, paragraphs in docs.items():
-        print(f"documentation: {name}, {len(paragraphs)} paragraphs")
+        echo(f"documentation: {name}, {len(paragraphs)} paragraphs")
     if not docs:
-        print("documentation: none found")
+        echo("documentation: none found")
 
     # Threads that spin while they wait make a shared machine many times slower. OpenMP reads this
     # when torch is loaded, which is late anyway: --help or a broken corpus should not wait for it.
@@ -111,7 +112,7 @@ def run(options: argparse.Namespace) -> None:
         )
     )
     parameters = sum(p.numel() for p in model.parameters())
-    print(f"model: {parameters:,} parameters, {tokens.size} tokens in the vocabulary", flush=True)
+    echo(f"model: {parameters:,} parameters, {tokens.size} tokens in the vocabulary", flush=True)
 
     batches = sampler.Sampler(entries, prose, tokens, forbidden, options.seed)
     plan = training.Plan(
@@ -125,7 +126,7 @@ def run(options: argparse.Namespace) -> None:
     if options.float_output:
         export.write(options.float_output, model, tokens, sha256, options.seed, quantised=False)
     minutes = (time.monotonic() - began) / 60
-    print(f"wrote {options.output}: {size:,} bytes after {steps} steps, {minutes:.1f} minutes")
+    echo(f"wrote {options.output}: {size:,} bytes after {steps} steps, {minutes:.1f} minutes")
 
 
 def _texts(entries: list[corpus.Entry], prose: list[str]) -> list[str]:
@@ -140,14 +141,15 @@ def _texts(entries: list[corpus.Entry], prose: list[str]) -> list[str]:
 
 
 def _progress(steps: int, began: float) -> Callable[[int, float, float], None]:
-    terminal = sys.stderr.isatty()
+    terminal = is_clever(sys.stderr)
 
     def show(step: int, done: float, loss: float) -> None:
         if terminal and (step % 10 == 0 or step == steps):
             minutes = (time.monotonic() - began) / 60
-            end = "\n" if step == steps else ""
-            text = f"\rstep {step}/{steps}  {done:4.0%}  loss {loss:.4f}  {minutes:.1f} min "
-            print(text, end=end, file=sys.stderr, flush=True)
+            text = f"step {step}/{steps}  {done:4.0%}  loss {loss:.4f}  {minutes:.1f} min"
+            status_line(text, sys.stderr)
+            if step == steps:
+                echo(file=sys.stderr)
 
     return show
 
@@ -158,10 +160,10 @@ def main() -> int:
     try:
         run(options)
     except KeyboardInterrupt:
-        print("\ntrain_demo_model: stopped; nothing was written", file=sys.stderr)
+        echo("\ntrain_demo_model: stopped; nothing was written", file=sys.stderr)
         return 130
     except (corpus.CorpusError, OSError, ImportError, RuntimeError) as error:
-        print(f"train_demo_model: {error}", file=sys.stderr)
+        echo(f"train_demo_model: {error}", file=sys.stderr)
         return 1
     return 0
 

@@ -30,6 +30,7 @@ from llcuda_net.upstream.backend import held
 from llcuda_net.upstream.interface import Properties
 from llcuda_net.upstream.model.fingerprint import same_model
 from llcuda_net.upstream.prefix_cache import tokens_in
+from llcuda_net.util.logs import reason_of
 from llcuda_protocol import ErrorCode
 
 log = structlog.get_logger(__name__)
@@ -96,7 +97,8 @@ class Analyst:
                     while await self._turn():
                         pass
             except RequestError as error:
-                log.info("analysis_waits", code=error.code, reason=error.message, seconds=RETRY)
+                reason = reason_of(error.code, error.message)
+                log.info("analysis_waits", code=error.code, reason=reason, seconds=RETRY)
                 await trio.sleep(RETRY)
                 self._news.set()
             except Exception:
@@ -175,7 +177,8 @@ class Analyst:
             self._failures = (seq, count)
             hopeless = error.code in (ErrorCode.CONTEXT_EXCEEDED, ErrorCode.INVALID_REQUEST)
             if hopeless or count >= _TRIES:
-                log.warning("result_not_embedded", code=error.code, reason=error.message)
+                reason = reason_of(error.code, error.message)
+                log.warning("result_not_embedded", code=error.code, reason=reason)
                 await self._keep(space, documents, [[[], []]])
                 return True
         raise error

@@ -32,6 +32,7 @@ async def compile_kernels() -> None:
 def main() -> None:
     """Call each kernel that the server uses once."""
     os.nice(19)
+    os.umask(0o077)  # the cache is code: nobody else may write to it
     import numpy as np
 
     from llcuda_kernels import VectorStore, list_statistics, normalize_quantize

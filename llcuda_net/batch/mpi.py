@@ -24,6 +24,7 @@ from typing import Any
 import trio
 
 from llcuda_net.errors import ConfigError
+from llcuda_net.util.terminal import echo
 
 #: Seconds between two looks for messages: while some come, and after a while without.
 POLL = 0.001
@@ -263,7 +264,7 @@ def open_communicator() -> Iterator[Communicator]:
         raise
     except Exception:
         if communicator.size > 1:
-            traceback.print_exc()
+            echo(traceback.format_exc(), file=sys.stderr, end="")
             communicator.abort(1)
         raise
     except BaseException:  # Ctrl-C, or a signal to end

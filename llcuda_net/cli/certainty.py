@@ -6,10 +6,9 @@ import sys
 from collections.abc import Sequence
 
 from llcuda_net.analysis.certainty import least_certain, shown_stats, span_text
-from llcuda_net.cli.tables import harmless
 from llcuda_net.storage.records import Logprobs
 from llcuda_net.storage.results.interface import CertaintyStats
-from llcuda_net.util.terminal import wants_colour
+from llcuda_net.util.terminal import harmless, wants_colour
 
 #: What the marks mean.
 MARKS = "the least certain words marked"

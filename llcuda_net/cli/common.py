@@ -10,15 +10,16 @@ import os
 import signal
 import sys
 import threading
+import traceback
 from collections.abc import Callable
 from contextlib import suppress
 from enum import IntEnum
 from pathlib import Path
 from types import FrameType
-from typing import Any, NoReturn, TextIO
+from typing import Any, NoReturn
 
 from llcuda_net.errors import ConfigError, ConnectError, EngineError, LlcudaError, RequestError
-from llcuda_net.util.terminal import wants_colour
+from llcuda_net.util.terminal import echo, one_line, paint
 
 
 class Exit(IntEnum):
@@ -63,6 +64,12 @@ class Parser(argparse.ArgumentParser):
         print_error(self.prog, f"{message} (see {self.prog} --help)")
         self.exit(Exit.USAGE)
 
+    def _print_message(self, message: str, file: Any = None) -> None:
+        # argparse writes help, which quotes argv[0], and what it says itself through this.
+        if message:
+            with suppress(OSError):
+                echo(message, end="", file=file or sys.stderr)
+
 
 class VersionAction(argparse.Action):
     """`--version`; the version is looked up only when it is asked for."""
@@ -74,7 +81,7 @@ class VersionAction(argparse.Action):
         """Print it and exit."""
         from llcuda_net.util.version import package_version
 
-        print(f"{parser.prog} {package_version()}")
+        echo(f"{parser.prog} {package_version()}")
         parser.exit()
 
 
@@ -107,6 +114,11 @@ def run_command(prog: str, body: Callable[[], int]) -> int:
         return Exit.REFUSED
     except Terminated:
         return Exit.TERMINATED
+    except Exception:
+        # A bug. Python itself would print what the error says as it is, escape sequences included.
+        if sys.stderr is not None:
+            echo(traceback.format_exc(), file=sys.stderr, end="")
+        return Exit.REFUSED
     except KeyboardInterrupt:
         return Exit.INTERRUPTED
 
@@ -143,14 +155,9 @@ def print_error(prog: str, message: str) -> None:
     if sys.stderr is None:
         return
     label = paint("error:", "31", sys.stderr)
-    one_line = " ".join(message.split())
+    line = one_line(" ".join(message.split()))
     with suppress(OSError, ValueError):
-        print(f"{prog}: {label} {one_line}", file=sys.stderr, flush=True)
-
-
-def paint(text: str, code: str, stream: TextIO) -> str:
-    """Text in an SGR colour where the stream shows colours, else unchanged."""
-    return f"\x1b[{code}m{text}\x1b[0m" if wants_colour(stream) else text
+        echo(f"{prog}: {label} {line}", file=sys.stderr, flush=True, styled=True)
 
 
 def discard_stdout() -> None:
@@ -198,6 +205,23 @@ def check_text(text: str, what: str) -> str:
     return text
 
 
+def read_secret(path: str, what: str) -> str:
+    """The text of a UTF-8 file that nobody else should read; a line on stderr says if others can.
+
+    Raises:
+        CommandError: as `read_text`.
+    """
+    from llcuda_net.config.files import open_to_others
+
+    text = read_text(path, what)
+    mode = open_to_others(path)
+    if mode is not None and sys.stderr is not None:
+        with suppress(OSError, ValueError):
+            note = f"warning: others can read the {what} {one_line(path)} (mode {mode}): chmod 600"
+            echo(note, file=sys.stderr, flush=True)
+    return text
+
+
 def read_token(path: str | None) -> str | None:
     """The token from a file, or else from LLCUDA_TOKEN, or None.
 
@@ -206,7 +230,7 @@ def read_token(path: str | None) -> str | None:
     """
     if path is None:
         return check_text(os.environ.get("LLCUDA_TOKEN", "").strip(), "LLCUDA_TOKEN") or None
-    token = read_text(path, "token file").strip()
+    token = read_secret(path, "token file").strip()
     if not token or len(token.splitlines()) > 1:
         fail(f"token file {path} must hold one line, the token")
     return token

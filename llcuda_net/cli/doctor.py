@@ -11,8 +11,9 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from llcuda_net.cli.common import Exit, Parser, fail, paint, run_command
+from llcuda_net.cli.common import Exit, Parser, fail, run_command
 from llcuda_net.cli.progress import StatusLine
+from llcuda_net.util.terminal import echo, one_line, paint
 
 if TYPE_CHECKING:
     from llcuda_kernels.selfcheck import Outcome
@@ -62,7 +63,7 @@ def _run(argv: Sequence[str] | None) -> int:
         fail(f"--seed must be 0 or more, not {arguments.seed}")
     facts = machine()
     if arguments.json:
-        print(json.dumps({"event": "machine", **facts}), flush=True)
+        echo(json.dumps({"event": "machine", **facts}), flush=True)
     else:
         _print_facts(facts)
     backends = ["cpu", "cuda"] if arguments.backend == "all" else [arguments.backend]
@@ -74,9 +75,9 @@ def _run(argv: Sequence[str] | None) -> int:
         elif arguments.backend == "cuda":
             fail(f"the GPU is not used: {facts['gpu']['reason']}", Exit.REFUSED)
         elif not arguments.json:
-            print(f"\nkernels on the GPU: not run: {facts['gpu']['reason']}")
+            echo(f"\nkernels on the GPU: not run: {facts['gpu']['reason']}")
     if not arguments.json:
-        print(f"\n{wrong} of the kernels are wrong" if wrong else "\nall is well")
+        echo(f"\n{wrong} of the kernels are wrong" if wrong else "\nall is well")
     return Exit.REFUSED if wrong else Exit.OK
 
 
@@ -150,7 +151,7 @@ def _print_facts(facts: dict[str, Any]) -> None:
         ("GPU", _gpu_line(facts["gpu"])),
     ]
     for name, text in rows:
-        print(f"{name:<10} {text}")
+        echo(f"{name:<10} {text}")
     sys.stdout.flush()
 
 
@@ -171,7 +172,7 @@ def _check(backend: str, seed: int | None, *, as_json: bool) -> int:
 
     if not as_json:
         where = {"cpu": "the CPU", "cuda": "the GPU"}[backend]
-        print(f"\nkernels on {where}, each against its float64 reference:", flush=True)
+        echo(f"\nkernels on {where}, each against its float64 reference:", flush=True)
     wrong = 0
     with StatusLine(wanted=not as_json) as status:
         for name in selfcheck.names():
@@ -179,7 +180,7 @@ def _check(backend: str, seed: int | None, *, as_json: bool) -> int:
             outcome = selfcheck.run(name, backend, seed)  # type: ignore[arg-type]
             status.erase()
             wrong += not outcome.passed
-            print(_json(outcome) if as_json else _line(outcome), flush=True)
+            echo(_json(outcome) if as_json else _line(outcome), flush=True, styled=True)
     return wrong
 
 
@@ -198,7 +199,7 @@ def _line(outcome: Outcome) -> str:
         mark = paint("ok   ", "32", sys.stdout)
         return f"  {mark} {outcome.name:<22} error {outcome.miss:5.3f}   {outcome.seconds:6.2f} s"
     mark = paint("WRONG", "31", sys.stdout)
-    return f"  {mark} {outcome.name:<22} {outcome.reason}"
+    return f"  {mark} {outcome.name:<22} {one_line(outcome.reason)}"
 
 
 if __name__ == "__main__":

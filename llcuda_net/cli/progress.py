@@ -10,7 +10,7 @@ import time
 from types import TracebackType
 from typing import TYPE_CHECKING
 
-from llcuda_net.util.terminal import is_clever, is_terminal, wants_colour
+from llcuda_net.util.terminal import is_clever, is_terminal, one_line, wants_colour
 
 if TYPE_CHECKING:
     from rich.live import Live
@@ -39,7 +39,7 @@ class StatusLine:
         if self._live is None:
             self._live = _begin()
         style = "dim" if wants_colour(sys.stderr) else ""
-        line = Text(text, style, no_wrap=True, overflow="ellipsis")
+        line = Text(one_line(text), style, no_wrap=True, overflow="ellipsis")
         self._live.update(line, refresh=True)
 
     def erase(self) -> None:

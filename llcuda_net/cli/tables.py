@@ -1,4 +1,4 @@
-"""Text for terminals: without control characters, aligned, and no wider than the terminal.
+"""Text for terminals: harmless, aligned, and no wider than the terminal.
 
 Widths of characters are rich's. Lines are joined here and not by `rich.table`, which takes 15
 times as long per row, cannot begin to print before the last row is known, and costs 80 ms to
@@ -12,26 +12,10 @@ import sys
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 
-from llcuda_net.cli.common import paint
-from llcuda_net.util.terminal import is_terminal
+from llcuda_net.util.terminal import is_terminal, one_line, paint
 
-#: Characters that control a terminal, or that turn the reading direction of what follows.
-_CONTROLS = {*range(32), *range(127, 160), *range(0x202A, 0x202F), *range(0x2066, 0x206A)}
-_CONTROLS |= {0x2028, 0x2029}
-_HARMLESS = dict.fromkeys(_CONTROLS - {ord("\n"), ord("\t")}, "\N{REPLACEMENT CHARACTER}")
-_ONE_LINE = {**_HARMLESS, **dict.fromkeys(map(ord, "\t\n\v\f\r\x85\u2028\u2029"), " ")}
 #: Rows from which the widths of the columns are taken; later rows are fitted to them.
 _FIRST = 1000
-
-
-def harmless(text: str) -> str:
-    """Text without control characters, apart from newline and tab."""
-    return text.translate(_HARMLESS)
-
-
-def one_line(text: str) -> str:
-    """Text on one line, without control characters."""
-    return text.translate(_ONE_LINE)
 
 
 def columns() -> int | None:

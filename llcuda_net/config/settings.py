@@ -81,6 +81,11 @@ class Settings:
     data_dir: str | None = _option(
         None, "folder of the journal and the results (default: the platform's data folder)"
     )
+    data_dir_shared: bool = _option(
+        False,
+        "use a data folder that others can read, or that belongs to somebody else",
+        kind=bool,
+    )
     store: str = _option(
         "sqlite",
         "where results are kept: sqlite, or none to keep nothing",
@@ -173,6 +178,9 @@ class Settings:
     )
     metrics_host: str = _option(
         "127.0.0.1", "address for these; whoever can reach it may read them, without a token"
+    )
+    metrics_users: bool = _option(
+        False, "metrics of each user too, by the names of the token file", kind=bool
     )
     otlp_endpoint: str | None = _option(
         None, "OpenTelemetry collector for a trace of each generation (http://127.0.0.1:4318)"

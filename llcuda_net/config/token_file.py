@@ -22,6 +22,8 @@ from llcuda_net.errors import ConfigError
 _Whole = Annotated[str, Meta(pattern=r"\A[0-9]{1,9}\Z")]
 _Decimal = Annotated[str, Meta(pattern=r"\A[0-9]{1,9}(\.[0-9]{1,9})?\Z")]
 _Name = Annotated[str, Meta(pattern=r"\A[A-Za-z0-9._@-]{1,64}\Z")]
+#: Characters of a token that is not warned of: 16 of base64 are 96 bits.
+LEAST = 16
 _POSITIVE = "a number above 0, such as 1.5"
 
 
@@ -70,11 +72,16 @@ assert {key.field for key in _KEYS.values()} == {field.name for field in fields(
 
 
 class Users:
-    """The users by their tokens. One without a file lets everybody in, as ANONYMOUS."""
+    """The users by their tokens. One without a file lets everybody in, as ANONYMOUS.
+
+    Attributes:
+        short: the lines whose tokens have fewer than LEAST characters: somebody may guess them.
+    """
 
     def __init__(self) -> None:
         #: Hashes of the tokens, so that neither a token nor its length is to be had from here.
         self._known: tuple[tuple[bytes, User], ...] | None = None
+        self.short: tuple[int, ...] = ()
 
     def __repr__(self) -> str:
         if self._known is None:
@@ -93,7 +100,7 @@ class Users:
             ConfigError: a line is wrong, or there is no token.
         """
         users = cls()
-        users._known = _parsed(text, where)
+        users.reload(text, where)
         return users
 
     def reload(self, text: str, where: str = "the token file") -> None:
@@ -102,7 +109,9 @@ class Users:
         Raises:
             ConfigError: as `parse`; the users are as before.
         """
-        self._known = _parsed(text, where)
+        lines = list(_lines(text, where))
+        self._known = _joined(lines, where)
+        self.short = tuple(line.number for line in lines if line.short)
 
     def find(self, token: str | None) -> User | None:
         """The user of a token; None where it is nobody's. Takes the same time for any token."""
@@ -130,12 +139,12 @@ def _hash(token: str) -> bytes:
 class _Line:
     number: int
     token: bytes
+    short: bool  # the token is
     user: User
     limited: bool  # says more than name and role
 
 
-def _parsed(text: str, where: str) -> tuple[tuple[bytes, User], ...]:
-    lines = list(_lines(text, where))
+def _joined(lines: list[_Line], where: str) -> tuple[tuple[bytes, User], ...]:
     if not lines:
         raise ConfigError(f"{where} holds no token; one a line")
     by_token: dict[bytes, _Line] = {}
@@ -195,7 +204,8 @@ def _lines(text: str, where: str) -> Iterator[_Line]:
             except ValueError:  # msgspec's errors are
                 raise _error(where, number, f"{name} must be {key.says}") from None
         user = replace(User(), **given)
-        yield _Line(number, _hash(token), user, bool(given.keys() - {"name", "admin"}))
+        limited = bool(given.keys() - {"name", "admin"})
+        yield _Line(number, _hash(token), len(token) < LEAST, user, limited)
 
 
 def _words(content: str) -> list[str]:

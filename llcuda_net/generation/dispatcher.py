@@ -30,6 +30,7 @@ from llcuda_net.upstream.backend import Backend, Lease, held
 from llcuda_net.upstream.interface import BLAMED, DOWN, CompletionEvent, Properties, Requirement
 from llcuda_net.upstream.model.fingerprint import same_model
 from llcuda_net.upstream.pool import Pool
+from llcuda_net.util.logs import reason_of
 from llcuda_protocol import ErrorCode
 
 log = structlog.get_logger(__name__)
@@ -169,8 +170,7 @@ class Dispatcher:
             generation=generation.id,
             upstream=failed.name,
             pieces=len(generation.pieces),
-            # An upstream's own words may quote what was asked, which no log may have.
-            reason=error.message if error.code in DOWN else error.code,
+            reason=reason_of(error.code, error.message),
         )
         failed.failovers += 1
         generation.fails_over(f"{failed.name}: {error.message}"[:256])

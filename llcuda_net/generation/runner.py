@@ -28,6 +28,7 @@ from llcuda_net.storage.records import Dispatched
 from llcuda_net.storage.storage import Recovered
 from llcuda_net.upstream.interface import BLAMED
 from llcuda_net.upstream.pool import Pool
+from llcuda_net.util.logs import reason_of
 from llcuda_protocol import ErrorCode
 
 log = structlog.get_logger(__name__)
@@ -246,7 +247,8 @@ class Resumer:
                 except RequestError as error:
                     if error.message != told:
                         told = error.message
-                        log.warning("resuming_waits", generation=generation.id, reason=told)
+                        reason = reason_of(error.code, told)
+                        log.warning("resuming_waits", generation=generation.id, reason=reason)
                 else:
                     generation.stranded = False
                     return model_key

@@ -19,6 +19,8 @@ from llcuda_net.telemetry.metrics import Metrics
 from llcuda_net.telemetry.readiness import Readiness
 from llcuda_net.util.version import package_version
 
+#: Scrapes at once: more are refused, since each takes memory, and time of everybody's.
+MAX_SCRAPES = 4
 #: Gauges of the analysis of results.
 _ANALYSIS = {
     "backlog": "Results that are not analysed yet.",
@@ -29,15 +31,19 @@ _ANALYSIS = {
 class Monitor:
     """Answers from before the server's start until after its end.
 
+    Args:
+        users: whether /metrics names users.
+
     Attributes:
         metrics: for parts of the server that have figures of their own.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, users: bool = False) -> None:
         self._health = Readiness()
         self._analyst: Analyst | None = None
         self._analysis: dict[str, float] = {}  # the last report
-        self.metrics = Metrics(package_version(), self._health)
+        self._scrapes = 0
+        self.metrics = Metrics(package_version(), self._health, users=users)
 
     def watch(self, server: Gateway) -> None:
         """A server begins to serve."""
@@ -60,7 +66,7 @@ class Monitor:
         await trio.serve_listeners(responder.serve, list(listeners))
 
     async def respond(self, path: str, accept: str) -> Answer | None:
-        """See metrics_http.Respond."""
+        """See http.Respond."""
         if path == "/healthz":
             return Answer.json(200, status="alive")
         if path == "/readyz":
@@ -69,10 +75,19 @@ class Monitor:
                 return Answer.json(200, status="ready")
             return Answer.json(503, status="not ready", reason=reason)
         if path == "/metrics":
-            await self._ask_analyst()
-            content_type, body = self.metrics.text(accept)
-            return Answer(200, body, content_type)
+            return await self._scrape(accept)
         return None
+
+    async def _scrape(self, accept: str) -> Answer:
+        if self._scrapes >= MAX_SCRAPES:
+            return Answer.json(503, error=f"{MAX_SCRAPES} others read the metrics just now")
+        self._scrapes += 1
+        try:
+            await self._ask_analyst()
+        finally:
+            self._scrapes -= 1
+        content_type, body = self.metrics.text(accept)
+        return Answer(200, body, content_type)
 
     async def _ask_analyst(self) -> None:
         if self._analyst is not None:

@@ -17,9 +17,9 @@ import structlog
 import trio
 
 from llcuda_net.analysis.warmup import compile_kernels
-from llcuda_net.config.files import read_file
+from llcuda_net.config.files import read_secret
 from llcuda_net.config.settings import Settings
-from llcuda_net.config.token_file import Users
+from llcuda_net.config.token_file import LEAST, Users
 from llcuda_net.errors import ConfigError, EngineError, StorageError
 from llcuda_net.generation.persistence import Persistence
 from llcuda_net.server.gateway import Gateway
@@ -35,6 +35,7 @@ from llcuda_net.storage.storage import Storage
 from llcuda_net.upstream.factory import Upstreams
 from llcuda_net.upstream.pool import Pool
 from llcuda_net.util.address import is_loopback
+from llcuda_net.util.terminal import echo
 from llcuda_net.util.version import package_version
 
 if TYPE_CHECKING:
@@ -78,7 +79,14 @@ def _users(settings: Settings) -> Users:
                 "or --allow-no-auth if that is meant"
             )
         return Users()
-    return Users.parse(read_file(path, "token file"), f"token file {path}")
+    users = Users.parse(read_secret(path, "token file"), f"token file {path}")
+    _warn_of_short_tokens(users, path)
+    return users
+
+
+def _warn_of_short_tokens(users: Users, path: str) -> None:
+    if users.short:
+        log.warning("tokens_short", path=path, lines=list(users.short), least_characters=LEAST)
 
 
 def _tracing(settings: Settings) -> _OpenTracing | None:
@@ -154,7 +162,8 @@ class _Serving:
             return Persistence(None, level)
         self._folder = Path(self._settings.data_dir or default_directory())
         on_sync = None if self._monitor is None else self._monitor.metrics.sync_seconds.observe
-        storage = Storage(self._folder, address=address, on_sync=on_sync)
+        shared = self._settings.data_dir_shared
+        storage = Storage(self._folder, shared=shared, address=address, on_sync=on_sync)
         try:
             await nursery.start(storage.run)
         except StorageError as error:
@@ -180,7 +189,7 @@ class _Serving:
             return
         from llcuda_net.server.admin import Monitor  # costs time, and few ask for it
 
-        self._monitor = Monitor()
+        self._monitor = Monitor(users=self._settings.metrics_users)
         for listener in self._monitored:
             log.info("metrics_listening", address=address_of(listener))
         if not is_loopback(self._settings.metrics_host):
@@ -220,9 +229,9 @@ class _Serving:
         await pool.prepare()
         with contextlib.suppress(OSError):  # the parent process may not read it
             for listener in listeners:
-                print(f"listening on {address_of(listener)}", flush=True)
+                echo(f"listening on {address_of(listener)}", flush=True)
             for monitored in self._monitored:
-                print(f"metrics on http://{address_of(monitored)}/metrics", flush=True)
+                echo(f"metrics on http://{address_of(monitored)}/metrics", flush=True)
 
     async def _watch_signals(
         self,
@@ -248,12 +257,13 @@ class _Serving:
         try:
             settings = self._reload()
             path = settings.auth_token_file
-            text = None if path is None else read_file(path, "token file")
+            text = None if path is None else read_secret(path, "token file")
             if text is not None:
                 Users.parse(text, f"token file {path}")
             self._upstreams.reload(settings)
-            if text is not None:
+            if path is not None and text is not None:
                 self._users.reload(text, f"token file {path}")
+                _warn_of_short_tokens(self._users, path)
                 if self._server is not None:
                     self._server.check_users()
         except ConfigError as error:

@@ -42,6 +42,7 @@ from llcuda_net.telemetry.status import Reporter
 from llcuda_net.upstream.backend import Lease
 from llcuda_net.upstream.llama.poller import Poller
 from llcuda_net.upstream.pool import Pool
+from llcuda_net.util.logs import reason_of
 from llcuda_net.util.version import package_version
 from llcuda_protocol import Attach, Generate, ListGenerations
 from llcuda_protocol.kinds import MAX_LINGER
@@ -374,14 +375,17 @@ class Gateway:
         self._reporter.ended(generation)
         self.watch.ended(generation)
         error = generation.error
+        reason = None if error is None else reason_of(error.code, error.message)
         log.info(
             "generation_ended",
             generation=generation.id,
             state=generation.state,
             pieces=len(generation.pieces),
             seconds=round(trio.current_time() - generation.times.received, 3),
-            **({} if error is None else {"code": error.code, "reason": error.message}),
+            **({} if error is None else {"code": error.code, "reason": reason}),
         )
+        if error is not None:
+            log.debug("generation_error", generation=generation.id, message=error.message)
 
     async def embed(self, texts: list[str], user: User, model: str | None = None) -> list[bytes]:
         """See asking.embed.

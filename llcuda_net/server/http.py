@@ -4,7 +4,10 @@ Rules, which the tests hold it to:
 
 - One request a connection, GET or HEAD; a body is not read, and nothing is kept between requests.
 - Nothing a peer sends costs more than MAX_HEAD bytes and a place among MAX_CONNECTIONS, for
-  CONVERSATION seconds; one connection more is closed at once.
+  CONVERSATION seconds, of which it may take HEAD for its request.
+- A new connection always has a place, so that whoever asks for our health is answered: where all
+  are taken, the oldest is closed. An answer takes milliseconds, so that one is idle, or reads
+  nothing; such connections, however many, keep nobody out.
 - Nothing a peer sends raises: it is answered with its status, or the connection is closed.
 """
 
@@ -21,10 +24,11 @@ import trio
 
 log = structlog.get_logger(__name__)
 
-#: Bytes of a request's head, connections at once, and seconds for one of them.
+#: Bytes of a request's head, connections at once, and seconds for one of them and for its head.
 MAX_HEAD = 16 << 10
-MAX_CONNECTIONS = 16
+MAX_CONNECTIONS = 64
 CONVERSATION = 10.0
+HEAD = 5.0
 #: Seconds for the peer to close after its answer, and bytes that it may still send until then.
 _FAREWELL = 1.0
 _MAX_IGNORED = 256 << 10
@@ -59,26 +63,32 @@ class Responder:
 
     def __init__(self, respond: Respond) -> None:
         self._respond = respond
-        self._connections = 0
+        #: What ends each conversation, oldest first.
+        self._conversations: dict[trio.CancelScope, None] = {}
+
+    def __repr__(self) -> str:
+        return f"<Responder {len(self._conversations)} of {MAX_CONNECTIONS} connections>"
 
     async def serve(self, stream: trio.abc.Stream) -> None:
         """Answer one request and close. Raises nothing but Cancelled."""
-        if self._connections >= MAX_CONNECTIONS:
-            await trio.aclose_forcefully(stream)
-            return
-        self._connections += 1
+        if len(self._conversations) >= MAX_CONNECTIONS:
+            oldest = next(iter(self._conversations))
+            del self._conversations[oldest]  # now, not when its task runs: more may come before
+            oldest.cancel()
+        scope = trio.CancelScope(deadline=trio.current_time() + HEAD)
+        self._conversations[scope] = None
         try:
-            with trio.move_on_after(CONVERSATION):
-                await self._converse(stream)
+            with scope:
+                await self._converse(stream, scope)
         except (trio.BrokenResourceError, trio.ClosedResourceError):
             log.debug("metrics_connection_lost")
         except Exception:
             log.exception("metrics_connection_crashed")
         finally:
-            self._connections -= 1
+            self._conversations.pop(scope, None)
             await trio.aclose_forcefully(stream)
 
-    async def _converse(self, stream: trio.abc.Stream) -> None:
+    async def _converse(self, stream: trio.abc.Stream, scope: trio.CancelScope) -> None:
         connection = h11.Connection(h11.SERVER, max_incomplete_event_size=MAX_HEAD)
         try:
             request = await _request(connection, stream)
@@ -89,6 +99,7 @@ class Responder:
         else:
             if request is None:
                 return
+            scope.deadline += CONVERSATION - HEAD
             answer = await self._answer(request)
             await _send(connection, stream, answer, body=request.method != b"HEAD")
         # Closing with unread bytes would reset the connection and lose the answer.

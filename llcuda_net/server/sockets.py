@@ -3,18 +3,26 @@
 from __future__ import annotations
 
 import contextlib
+import errno
+import os
 import resource
 import ssl
 from collections.abc import Sequence
+from typing import TypeVar
 
 import trio
 
-from llcuda_net.config.files import read_file
+from llcuda_net.config.files import read_file, read_secret
 from llcuda_net.config.settings import Settings
 from llcuda_net.errors import ConfigError, ListenError
 from llcuda_net.util.address import Address
 
+T_resource = TypeVar("T_resource", bound=trio.abc.AsyncResource)
+
 _DESCRIPTORS = 65_536
+#: Descriptors that clients do not get: for health checks and scrapes, upstreams, and files. Of a
+#: small limit it is half.
+RESERVED = 128
 
 
 def raise_descriptor_limit() -> None:
@@ -27,6 +35,37 @@ def raise_descriptor_limit() -> None:
             resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
+class SparingListener(trio.abc.Listener[T_resource]):
+    """Accepts clients while descriptors are left for others.
+
+    With none left, the monitoring port could not accept either, and a health check that fails
+    restarts the server.
+    """
+
+    def __init__(self, listener: trio.abc.Listener[T_resource]) -> None:
+        self._listener = listener
+
+    def __repr__(self) -> str:
+        return f"<SparingListener {self._listener!r}>"
+
+    async def accept(self) -> T_resource:
+        """The next client.
+
+        Raises:
+            OSError: EMFILE, as the system says it a little later: no more for now.
+        """
+        lowest = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)  # a new one is the lowest free
+        os.close(lowest)
+        limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+        if limit != resource.RLIM_INFINITY and lowest >= limit - min(RESERVED, limit // 2):
+            raise OSError(errno.EMFILE, "no descriptors are left for clients")
+        return await self._listener.accept()
+
+    async def aclose(self) -> None:
+        """Close it."""
+        await self._listener.aclose()
+
+
 def tls_context(settings: Settings) -> ssl.SSLContext | None:
     """What --tls-cert and --tls-key give; None without them.
 
@@ -36,7 +75,7 @@ def tls_context(settings: Settings) -> ssl.SSLContext | None:
     if settings.tls_cert is None or settings.tls_key is None:
         return None
     read_file(settings.tls_cert, "certificate")
-    read_file(settings.tls_key, "private key")
+    read_secret(settings.tls_key, "private key")
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     try:
         # A password of nothing: without one, OpenSSL would ask for it on the terminal.

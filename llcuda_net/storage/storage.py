@@ -18,6 +18,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -74,6 +75,7 @@ class Storage:
 
     Args:
         directory: made if need be.
+        shared: others may have access to the directory; see data_dir.prepare.
         address: where we serve; it is named to a server that finds the directory locked.
         files, interval, segment_bytes: the journal's.
         open_store: opens the store; by default SQLite's, in the directory.
@@ -88,6 +90,7 @@ class Storage:
         self,
         directory: Path,
         *,
+        shared: bool = False,
         address: str = "",
         files: Files | None = None,
         interval: float = INTERVAL,
@@ -98,6 +101,7 @@ class Storage:
         self.recovered: list[Recovered] = []
         self.problems: list[str] = []
         self._directory = directory
+        self._shared = shared
         self._address = address
         self._files = files
         self._interval = interval
@@ -127,7 +131,9 @@ class Storage:
         Raises:
             StorageError: the directory is another server's, or what it holds cannot be read.
         """
-        folder = await trio.to_thread.run_sync(prepare, self._directory)
+        folder = await trio.to_thread.run_sync(
+            partial(prepare, self._directory, shared=self._shared)
+        )
         lock = DirectoryLock(self._directory, self._address)
         try:
             await self._serve(folder, task_status)

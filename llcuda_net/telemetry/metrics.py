@@ -2,8 +2,9 @@
 
 What happens is counted when a request is over; how things stand is read when metrics are scraped.
 Nothing is done per token. Labels hold what the operator chose (upstreams, their models) or closed
-lists (states, error codes), never what a client sent. The names of users are from the operator's
-file.
+lists (states, error codes), never what a client sent. Whoever reaches the port reads all of it, so
+users are named only where the operator says so. A model's name is its upstream's: it is cut, and
+made harmless for terminals.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from llcuda_net.generation.generation import Generation
 from llcuda_net.storage.storage import Storage
 from llcuda_net.telemetry.observers import STATES, UNKNOWN, Backend, Observer, ServerState
 from llcuda_net.telemetry.readiness import Readiness
+from llcuda_net.util.terminal import one_line
 from llcuda_protocol import ErrorCode
 
 #: Upper bounds in seconds: of phases, from a template to a long answer; of the mean gap between
@@ -54,6 +56,8 @@ SYNC_BUCKETS = (
 MAX_PAIRS = 64
 #: Users that have series of their own; what others do is counted as of the user "other".
 MAX_USERS = 64
+#: Characters of a label's value; longer ones are cut.
+MAX_LABEL = 128
 _OTHER = (UNKNOWN, UNKNOWN)
 _PLAIN_TEXT = "text/plain; version=0.0.4; charset=utf-8"
 _WHO = ("upstream", "model")
@@ -82,12 +86,13 @@ class Metrics(Observer):
     Args:
         version: of this software.
         readiness: has the server's state.
+        users: whether there are series of each user, with their name.
 
     Attributes:
         sync_seconds: of the journal, which observes it.
     """
 
-    def __init__(self, version: str, readiness: Readiness) -> None:
+    def __init__(self, version: str, readiness: Readiness, *, users: bool = False) -> None:
         # The time at which each series was made would double their number.
         prometheus_client.disable_created_metrics()  # type: ignore[no-untyped-call]
         self._version = version
@@ -118,8 +123,14 @@ class Metrics(Observer):
         self._completion_tokens = counter(
             "llcuda_completion_tokens", "Tokens that upstreams have made.", _WHO
         )
-        self._user_tokens = counter(
-            "llcuda_user_tokens", "Tokens that upstreams have made, by whose request.", ("user",)
+        self._user_tokens = (
+            counter(
+                "llcuda_user_tokens",
+                "Tokens that upstreams have made, by whose request.",
+                ("user",),
+            )
+            if users
+            else None
         )
         histogram = partial(Histogram, registry=self._registry)
         self._phases = histogram(
@@ -212,7 +223,8 @@ class Metrics(Observer):
         more = made - self._counted.get(generation, 0)
         if more > 0:
             self._completion_tokens.labels(*pair).inc(more)
-            self._user_tokens.labels(self._user(generation.owner)).inc(more)
+            if self._user_tokens is not None:
+                self._user_tokens.labels(self._user(generation.owner)).inc(more)
             self._counted[generation] = made
 
     def _pair(self, generation: Generation) -> tuple[str, str]:
@@ -221,7 +233,7 @@ class Metrics(Observer):
             return "", ""
         server = self._readiness.server
         upstream = UNKNOWN if server is None else server.name_of(generation.upstream)
-        pair = upstream, str(generation.model.get("name") or "")
+        pair = _label(upstream), _label(str(generation.model.get("name") or ""))
         if pair not in self._pairs:
             if len(self._pairs) >= MAX_PAIRS:
                 return _OTHER
@@ -229,6 +241,7 @@ class Metrics(Observer):
         return pair
 
     def _user(self, name: str) -> str:
+        name = _label(name)
         if name not in self._users:
             if len(self._users) >= MAX_USERS:
                 return UNKNOWN
@@ -277,12 +290,14 @@ class Metrics(Observer):
         )
         for priority in PRIORITIES:
             queue.add_metric((priority,), waiting[priority])
+        yield queue
+        if self._user_tokens is None:
+            return
         running, queued = Counts[str](), Counts[str]()
         for load in now.users():
             name = self._user(load.name)
             running[name] += load.running
             queued[name] += load.queued
-        yield queue
         for kind, help_, found in (
             ("running", "Requests that hold a slot, by user.", running),
             ("queued", "Requests that wait, by user.", queued),
@@ -304,14 +319,14 @@ class _Now(Collector):
 
 def _upstreams(now: ServerState) -> Iterator[Metric]:
     """One series per backend, whatever its model is: llcuda_upstream_info has the model."""
-    backends = {backend.name: backend for backend in now.pool.backends}  # no name twice
+    backends = {_label(one.name): one for one in now.pool.backends}  # no name twice
     info = InfoMetricFamily("llcuda_upstream", "Of what model it is, and for what.", labels=_NAMED)
     state = GaugeMetricFamily(
         "llcuda_upstream_state", "1 at the state that it is in.", labels=("upstream", "state")
     )
     for name, backend in backends.items():
         roles = ",".join(sorted(backend.roles))
-        info.add_metric((name,), {"model": backend.model, "roles": roles})
+        info.add_metric((name,), {"model": _label(backend.model), "roles": roles})
         for one in STATES:
             state.add_metric((name, one), backend.state == one)
     yield from (info, state)
@@ -351,6 +366,11 @@ def _storage(storage: Storage) -> Iterator[Metric]:
 def _openmetrics(registry: CollectorRegistry) -> bytes:
     text: bytes = openmetrics.generate_latest(registry)  # type: ignore[no-untyped-call]
     return text
+
+
+def _label(text: str) -> str:
+    """A label's value: prometheus_client escapes quotes and such, not what a terminal obeys."""
+    return one_line(text[:MAX_LABEL])
 
 
 def _gauge(name: str, help_: str, value: float) -> Metric:

@@ -7,7 +7,8 @@ quotes. Numbers are as they are.
 
 A spreadsheet takes a cell that begins with = + - @ for a formula, and runs it: it may start
 programs, and send other cells elsewhere. So such a text, of others' writing, gets an apostrophe in
-front of it, as OWASP advises, unless the caller wants it raw.
+front of it, as OWASP advises, unless the caller wants it raw. CSV is also looked at with `less` and
+`cut`: control characters are visible escapes, with the same exception.
 """
 
 from __future__ import annotations
@@ -15,6 +16,8 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Iterable
+
+from llcuda_net.util.terminal import harmless
 
 #: What may be in a cell; None leaves it empty.
 Cell = str | int | float | bool | None
@@ -30,20 +33,21 @@ def csv_line(cells: Iterable[Cell], *, raw: bool = False) -> str:
     """A line, ended by a newline.
 
     Args:
-        raw: leave texts that a spreadsheet would run as they are.
+        raw: leave texts that a spreadsheet or a terminal would run as they are.
     """
     return ",".join(_cell(cell, raw) for cell in cells) + "\n"
 
 
 def harmless_cell(text: str) -> str:
-    """The text, with an apostrophe in front of it if a spreadsheet could take it for a formula."""
+    """The text: what a terminal obeys is visible escapes, a formula has an apostrophe before it."""
     if not text:
         return text
+    shown = harmless(text)
     at = _SKIPPED.match(text)
     first = text[at.end() : at.end() + 1] if at else ""
     if text[0] in "\t\r\n" or unicodedata.normalize("NFKC", first)[:1] in _FORMULA:
-        return "'" + text
-    return text
+        return "'" + shown
+    return shown
 
 
 def _cell(cell: Cell, raw: bool) -> str:

@@ -21,9 +21,38 @@ if not {"rich", "structlog"} & sys.modules.keys():
 else:
     import structlog
 
-from llcuda_net.util.terminal import is_clever, is_terminal, wants_colour
+from llcuda_net.util.terminal import (
+    harmless,
+    is_clever,
+    is_terminal,
+    one_line,
+    status_line,
+    wants_colour,
+)
+from llcuda_protocol import ErrorCode
 
 _progress_shown = False
+_CODES = frozenset(str(code) for code in ErrorCode)
+#: Codes of errors whose messages are our own words about our own state.
+_OUR_WORDS = frozenset(
+    {
+        ErrorCode.OVERLOADED,
+        ErrorCode.TIMEOUT,
+        ErrorCode.UPSTREAM_UNAVAILABLE,
+        ErrorCode.UPSTREAM_STALLED,
+        ErrorCode.STORAGE,
+        ErrorCode.INTERRUPTED,
+        ErrorCode.SHUTTING_DOWN,
+        ErrorCode.INTERNAL,
+        ErrorCode.HANDSHAKE_TIMEOUT,
+        ErrorCode.FRAME_TOO_LARGE,
+        ErrorCode.TRUNCATED_FRAME,
+        ErrorCode.UNKNOWN_KIND,
+        ErrorCode.FLOW_CONTROL,
+        ErrorCode.TOO_MANY_STREAMS,
+        ErrorCode.TOO_MANY_CONNECTIONS,
+    }
+)
 
 
 def configure(level: str, style: str = "auto") -> None:
@@ -38,15 +67,16 @@ def configure(level: str, style: str = "auto") -> None:
         structlog.contextvars.merge_contextvars,
         structlog.processors.add_log_level,
         structlog.processors.TimeStamper(fmt="%H:%M:%S" if human else "iso", utc=not human),
+        structlog.processors.format_exc_info,
     ]
     if human:
         # The plain formatter: traces stay short and need no further package.
         renderer = structlog.dev.ConsoleRenderer(
             colors=wants_colour(sys.stderr), exception_formatter=structlog.dev.plain_traceback
         )
-        processors.append(renderer)
+        processors += [_harmless_values, renderer]
     else:
-        processors += [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
+        processors += [structlog.processors.JSONRenderer(), _harmless_line]
     structlog.configure(
         processors=processors,
         wrapper_class=structlog.make_filtering_bound_logger(getattr(logging, level.upper())),
@@ -55,6 +85,7 @@ def configure(level: str, style: str = "auto") -> None:
     )
     # What libraries say (trio, when no descriptor is left for accept) looks like our own.
     logging.basicConfig(level=logging.WARNING, handlers=[_Forward()], force=True)
+    logging.captureWarnings(True)
 
 
 def progress(text: str) -> None:
@@ -62,8 +93,37 @@ def progress(text: str) -> None:
     global _progress_shown
     if is_clever(sys.stderr) and (text or _progress_shown):
         with contextlib.suppress(OSError, ValueError):
-            print(f"\r\x1b[K{text}", end="", file=sys.stderr, flush=True)
+            status_line(text, sys.stderr)
         _progress_shown = bool(text)
+
+
+def _harmless_values(_: Any, __: str, event: dict[str, Any]) -> dict[str, Any]:
+    """What came from elsewhere commands no terminal; the renderer's own colours come after this."""
+    for name, value in event.items():
+        if name == "exception":
+            event[name] = harmless(str(value))
+        elif not isinstance(value, int | float | None):
+            event[name] = one_line(value if isinstance(value, str) else repr(value))
+    return event
+
+
+def _harmless_line(_: Any, __: str, line: str) -> str:
+    """JSON leaves DEL as it is."""
+    return harmless(line)
+
+
+def reason_of(code: str, message: str) -> str:
+    """What the log says of a request's error: its message, or only its code.
+
+    A message may quote what a client sent (a key, a parameter, a part of a prompt), and so may the
+    words of an upstream; none of that may be in a log.
+    """
+    return message if code in _OUR_WORDS else code_of(code)
+
+
+def code_of(code: str) -> str:
+    """A code of the closed list; "other" for what somebody made up."""
+    return str(code) if code in _CODES else "other"
 
 
 class _Unbreakable(io.TextIOBase):

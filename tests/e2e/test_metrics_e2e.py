@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import configparser
+import contextlib
 import http.client
 import json
 import os
@@ -62,7 +63,7 @@ def total(port: int, name: str) -> float:
 @pytest.fixture(scope="module")
 def used() -> Iterator[tuple[RunningServer, int]]:
     """A server with the built-in engine that has answered and refused a request."""
-    with running_server("--metrics-port", "0", "--analysis") as server:
+    with running_server("--metrics-port", "0", "--metrics-users", "--analysis") as server:
         port = metrics_port(server)
         with connected(server.port) as client:
             client.send(ask("Once upon a time", n_predict=8))
@@ -102,6 +103,17 @@ def test_health_and_what_is_not_there(used: tuple[RunningServer, int]) -> None:
     assert get(port, "/readyz", "HEAD") == (200, "")
     assert get(port, "/")[0] == 404
     assert get(port, "/metrics", "DELETE")[0] == 405
+
+
+def test_a_crowd_of_idle_connections_keeps_no_probe_out(used: tuple[RunningServer, int]) -> None:
+    """A health check that fails restarts the server."""
+    _, port = used
+    with contextlib.ExitStack() as stack:
+        for number in range(200):
+            idle = stack.enter_context(socket.create_connection(("127.0.0.1", port), PATIENCE))
+            idle.sendall((b"", b"GET /metrics HTT", b"GET /metrics HTTP/1.1\r\n")[number % 3])
+        for path in ("/healthz", "/readyz", "/metrics") * 3:
+            assert get(port, path)[0] == 200
 
 
 def test_an_upstream_that_dies_and_a_drain_are_told() -> None:

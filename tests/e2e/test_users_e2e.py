@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -137,9 +138,26 @@ def test_nobody_stops_what_another_runs(tokens: Path) -> None:
 def test_a_token_file_that_is_wrong_is_one_line_without_the_token(tmp_path: Path) -> None:
     path = tmp_path / "tokens"
     path.write_text("fine\nsecret-of-ann weight=heavy\n", encoding="utf-8")
+    path.chmod(0o600)
     ended = run("server", "--port", "0", "--auth-token-file", str(path))
     assert ended.returncode == 2
     assert ended.stderr == (
         f"llcuda-server: error: token file {path}, line 2: weight must be a number above 0, "
         "such as 1.5\n"
     )
+
+
+def test_a_token_file_that_others_can_read_and_short_tokens_are_warned_of(tmp_path: Path) -> None:
+    path = tmp_path / "tokens"
+    path.write_text("short-secret name=ann\nlong-secret-of-someone name=bob\n", encoding="utf-8")
+    path.chmod(0o644)
+    upstream = ("--upstream", "http://127.0.0.1:9")
+    with running_server(*upstream, "--auth-token-file", str(path)) as server:
+        assert server.stop() == 0
+        log = server.log()
+    found = {entry["event"]: entry for entry in map(json.loads, log.splitlines())}
+    assert found["secret_open_to_others"]["mode"] == "644"
+    assert found["secret_open_to_others"]["path"] == str(path)
+    assert found["tokens_short"]["lines"] == [1]
+    assert "secret-of-someone" not in log
+    assert "short-secret" not in log

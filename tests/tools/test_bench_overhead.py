@@ -120,7 +120,7 @@ def test_usage(wrong: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as stopped:
         bench_overhead.main(wrong)
     assert stopped.value.code == 2
-    assert "usage:" in capsys.readouterr().err
+    assert "error: " in capsys.readouterr().err
 
 
 def test_a_server_that_does_not_start_is_told(capsys: pytest.CaptureFixture[str]) -> None:

@@ -378,7 +378,7 @@ def test_usage(wrong: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as stopped:
         synthetic_upstream.main(wrong)
     assert stopped.value.code == 2
-    assert "usage:" in capsys.readouterr().err
+    assert "error: " in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("how", ["eof", "term"])

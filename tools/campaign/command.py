@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 
 import trio
 
+from llcuda_net.util.terminal import echo, is_clever, status_line
 from tools.campaign.campaign import Outcome, Plan, Say, leaves
 from tools.campaign.ledger import Ledger
 from tools.overhead.processes import StartError
@@ -90,21 +91,21 @@ def conduct(
         The outcomes of the campaigns that ended, and the exit code if not all did, or else 0.
     """
     machine_and_load = about()
-    print(f"seed {seed}; {machine_line(machine_and_load)}", flush=True)
+    echo(f"seed {seed}; {machine_line(machine_and_load)}", flush=True)
     outcomes: list[_OutcomeT] = []
     code = 0
     try:
         for plan in plans:
             outcomes.append(run(partial(_worked, work, plan)))
             say("")
-            print(f"\n{summary(outcomes[-1])}", flush=True)
+            echo(f"\n{summary(outcomes[-1])}", flush=True)
     except (Interrupted, KeyboardInterrupt) as interrupted:
         say("")
-        print("interrupted", file=sys.stderr)
+        echo("interrupted", file=sys.stderr)
         code = getattr(interrupted, "code", 130)
     except StartError as error:
         say("")
-        print(error, file=sys.stderr)
+        echo(str(error), file=sys.stderr)
         code = 1
     documents = [outcome.document() for outcome in outcomes]
     document: dict[str, Any] = {"seed": seed, **machine_and_load, "complete": code == 0}
@@ -138,8 +139,8 @@ def exit_code(outcomes: Sequence[Outcome[Any]], code: int, broken: str | None = 
 
 def say(text: str) -> None:
     """Show progress in one line on stderr, on terminals only; each call overwrites it."""
-    if sys.stderr.isatty():
-        print(f"\r\x1b[K{text}", end="", file=sys.stderr, flush=True)
+    if is_clever(sys.stderr):
+        status_line(text, sys.stderr)
 
 
 def add_common(out: argparse.ArgumentParser, clients: int) -> None:

@@ -13,6 +13,7 @@ from typing import Any
 from llcuda_net.cli import server
 from llcuda_net.generation import continuation
 from llcuda_net.upstream.backend import Lease
+from llcuda_net.util.terminal import echo
 
 #: The lease that is never given back, counted from the first.
 _KEPT = 40
@@ -53,6 +54,7 @@ MODES: dict[str, Callable[[], None]] = {
 
 if __name__ == "__main__":
     if sys.argv[1:2] not in ([mode] for mode in MODES):
-        sys.exit(f"{__doc__}\nmodes: {', '.join(MODES)}")
+        echo(f"{__doc__}\nmodes: {', '.join(MODES)}", file=sys.stderr)
+        sys.exit(1)
     MODES[sys.argv[1]]()
     sys.exit(server.main(sys.argv[2:]))

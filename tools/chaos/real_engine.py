@@ -8,7 +8,6 @@ prints "listening on HOST:PORT" and ends when its stdin does.
 
 from __future__ import annotations
 
-import argparse
 import os
 import sys
 from pathlib import Path
@@ -19,14 +18,16 @@ sys.path.insert(0, str(ROOT))  # so that the script runs from anywhere, without 
 
 import xllamacpp
 
+from llcuda_net.cli.common import Parser
 from llcuda_net.upstream.engine import child
+from llcuda_net.util.terminal import echo
 
 MODEL = ROOT / "llcuda_net" / "data" / "demo.gguf"
 
 
 def main() -> None:
     """Serve until stdin ends."""
-    options = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    options = Parser(description=__doc__.splitlines()[0] if __doc__ else None)
     options.add_argument("--port", type=int, default=0, help="0 (the default): any free one")
     options.add_argument("--slots", type=int, default=4)
     options.add_argument("--ctx", type=int, default=1024, help="tokens of context for each slot")
@@ -48,7 +49,7 @@ def main() -> None:
     params.api_keys = []
     params.port = args.port
     server = xllamacpp.Server(params)
-    print(f"listening on {urlsplit(server.listening_address).netloc}", flush=True)
+    echo(f"listening on {urlsplit(server.listening_address).netloc}", flush=True)
     while os.read(0, 4096):
         pass
     os._exit(0)  # native threads are in the middle of things: leave without asking them

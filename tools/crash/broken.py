@@ -20,6 +20,7 @@ import trio
 from llcuda_net.cli import server
 from llcuda_net.generation.persistence import Persistence
 from llcuda_net.storage.journal.disk import RealFiles
+from llcuda_net.util.terminal import echo
 
 #: Seconds that a result is committed after `done`.
 COMMIT_LATE = 0.2
@@ -75,6 +76,7 @@ MODES: dict[str, Callable[[], None]] = {
 
 if __name__ == "__main__":
     if sys.argv[1:2] not in ([mode] for mode in MODES):
-        sys.exit(f"{__doc__}\nmodes: {', '.join(MODES)}")
+        echo(f"{__doc__}\nmodes: {', '.join(MODES)}", file=sys.stderr)
+        sys.exit(1)
     MODES[sys.argv[1]]()
     sys.exit(server.main(sys.argv[2:]))

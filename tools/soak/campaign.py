@@ -148,6 +148,7 @@ class _Soak(campaign.Campaign[Outcome]):
         plan, outcome = self.outcome.plan, self.outcome
         tokens = self.folder / "tokens"
         tokens.touch(mode=0o600)
+        tokens.touch(0o600)
         tokens.write_text(token_file(), "utf-8")
         options = ["--slots", str(plan.slots), "--rate", str(plan.rate), "--spread"]
         options += ["--first-token-delay", str(plan.first_token), "--exit-on-eof"]

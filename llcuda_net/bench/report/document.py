@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import platform
-import sys
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from importlib import metadata
@@ -13,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from llcuda_net.errors import ConfigError
+from llcuda_net.util.terminal import echo
 
 #: Grows when a program that reads the documents would have to be changed.
 VERSION = 1
@@ -107,7 +107,7 @@ def write(path: Path, document: dict[str, Any]) -> None:
     """
     text = json.dumps(document, indent=1, allow_nan=False) + "\n"
     if str(path) == "-":
-        sys.stdout.write(text)
+        echo(text, end="")
         return
     try:
         path.write_text(text, "utf-8")

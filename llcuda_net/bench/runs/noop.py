@@ -11,6 +11,7 @@ from collections.abc import Iterator
 
 import trio
 
+from llcuda_net.util.terminal import echo
 from llcuda_protocol import (
     Accepted,
     Connection,
@@ -66,7 +67,7 @@ def answer(connection: Connection, event: object) -> Iterator[bytes]:
 async def main() -> None:
     """Serve until stdin is closed."""
     (listener,) = await trio.open_tcp_listeners(0, host="127.0.0.1")
-    print(f"listening on 127.0.0.1:{listener.socket.getsockname()[1]}", flush=True)
+    echo(f"listening on 127.0.0.1:{listener.socket.getsockname()[1]}", flush=True)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(trio.serve_listeners, serve, [listener])
         async with trio.lowlevel.FdStream(sys.stdin.fileno()) as stdin:

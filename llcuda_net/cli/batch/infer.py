@@ -10,6 +10,7 @@ from typing import Any
 
 from llcuda_net.cli.batch import upstream_options
 from llcuda_net.cli.common import Exit, Parser, check_text, decode, fail, run_command
+from llcuda_net.util.terminal import echo, echo_data
 
 PROG = "llcuda infer"
 
@@ -75,24 +76,17 @@ def _run(arguments: argparse.Namespace) -> int:
 
     from llcuda_net.batch.record import Record
     from llcuda_net.cli.run_async import run_async
-    from llcuda_net.cli.tables import harmless
     from llcuda_net.errors import RequestError
     from llcuda_net.util import logs
-    from llcuda_net.util.terminal import is_terminal
     from llcuda_protocol import ErrorCode
 
     logs.configure("error")
     names = ("n_predict", "temperature", "seed")
     params = {n: getattr(arguments, n) for n in names if getattr(arguments, n) is not None}
     record = Record(0, 0.0)
-    guarded = is_terminal(sys.stdout)
-
-    def show(piece: str) -> None:
-        sys.stdout.write(harmless(piece) if guarded else piece)
-        sys.stdout.flush()
 
     async def ask() -> Any:
-        more: dict[str, Any] = {} if arguments.json else {"on_text": show}
+        more: dict[str, Any] = {} if arguments.json else {"on_text": echo_data}
         if not arguments.raw:
             system = [{"role": "system", "content": arguments.system}] if arguments.system else []
             more["messages"] = [*system, {"role": "user", "content": text}]
@@ -110,13 +104,13 @@ def _run(arguments: argparse.Namespace) -> int:
     usage = {"prompt_tokens": record.prompt_tokens, "completion_tokens": record.tokens}
     if arguments.json:
         found = {"text": answer.text, "reason": answer.reason, "model": answer.model}
-        print(json.dumps({**found, "usage": usage}, ensure_ascii=False))
+        echo(json.dumps({**found, "usage": usage}, ensure_ascii=False))
     elif not answer.text.endswith("\n"):
-        print()
+        echo()
     if arguments.stats:
         ttft = record.service_ttft
         first = "" if ttft is None else f"first token {ttft * 1e3:.1f} ms, "
-        print(
+        echo(
             f"{first}in all {record.service * 1e3:.1f} ms; {record.prompt_tokens} prompt tokens,"
             f" {record.tokens} tokens; ended by {answer.reason}",
             file=sys.stderr,

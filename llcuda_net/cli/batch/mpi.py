@@ -15,7 +15,7 @@ from llcuda_net.cli.common import (
     VersionAction,
     fail,
     print_error,
-    read_text,
+    read_secret,
     read_token,
     run_command,
 )
@@ -74,7 +74,7 @@ def _run(arguments: argparse.Namespace) -> int:
     token = read_token(arguments.token_file)
     key = None
     if arguments.api_key_file is not None:
-        key = read_text(arguments.api_key_file, "API key file").strip()
+        key = read_secret(arguments.api_key_file, "API key file").strip()
     servers = (arguments.server or os.environ.get("LLCUDA_SERVER") or _DEFAULT_SERVER).split(",")
     if not all(server.strip() for server in servers):
         fail("--server has an empty name in its list")

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from llcuda_net.cli.common import Exit, Parser, fail, print_error
+from llcuda_net.util.terminal import echo
 
 if TYPE_CHECKING:
     from llcuda_net.batch.distributor import WorkQueue
@@ -162,7 +163,7 @@ def run(
 
     def note(text: str) -> None:
         ticker.erase()
-        print(f"{prog}: {text}", file=sys.stderr, flush=True)
+        echo(f"{prog}: {text}", file=sys.stderr, flush=True)
 
     try:
         done = run_async(job.run, communicator, rank, arguments.inflight, queue, progress, note)
@@ -172,9 +173,9 @@ def run(
     assert done is not None
     found = report.document(queue, done, communicator.size, output.errors)
     for line in report.lines(found):
-        print(line, file=sys.stderr)
+        echo(line, file=sys.stderr)
     if arguments.json:
-        print(json.dumps(found))
+        echo(json.dumps(found))
     if done.stranded:
         left = total - queue.done - queue.skipped
         print_error(prog, f"no server is left for {left:,} lines: the same command goes on")

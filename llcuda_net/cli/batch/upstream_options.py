@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from llcuda_net.cli.common import Parser, fail, read_text
+from llcuda_net.cli.common import Parser, fail, read_secret
 
 if TYPE_CHECKING:
     from llcuda_net.batch.targets.interface import Target
@@ -53,7 +53,7 @@ def opener(arguments: argparse.Namespace, slots: int) -> tuple[str, Open]:
 
         key = None
         if arguments.api_key_file is not None:
-            key = read_text(arguments.api_key_file, "API key file").strip()
+            key = read_secret(arguments.api_key_file, "API key file").strip()
         return arguments.upstream, partial(open_target, arguments.upstream, api_key=key)
     return "built-in engine", partial(_engine, arguments, slots)
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from llcuda_net.bench.workload import prompts
 from llcuda_net.cli.bench.tool import Tool
-from llcuda_net.cli.common import Parser, fail, read_text, read_token
+from llcuda_net.cli.common import Parser, fail, read_secret, read_token
 
 if TYPE_CHECKING:
     from llcuda_net.bench.runs.settings import Settings
@@ -135,7 +135,7 @@ def settings_of(options: argparse.Namespace, tool: Tool) -> Settings:
         fail("give --server or --start, not both")
     key = None
     if options.api_key_file is not None:
-        key = read_text(options.api_key_file, "API key file").strip()
+        key = read_secret(options.api_key_file, "API key file").strip()
     start = None
     if options.start:
         upstream = tool.upstreams.get(options.start)

@@ -10,7 +10,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from llcuda_net.cli.common import Exit, fail, paint
+from llcuda_net.cli.common import Exit, fail
+from llcuda_net.util.terminal import echo, paint
 
 #: What the extra `bench` brings, of which nothing works without.
 _EXTRA = ("scipy", "matplotlib", "jinja2")
@@ -72,7 +73,7 @@ def finish(
     out = sys.stderr if str(args.json) == "-" else sys.stdout
     changes: list[compare.Change] = []
     for line in lines:
-        print(line, file=out)
+        echo(line, file=out)
     if old is not None:
         changes = compare.compare(old, found)
         hindered = compare.obstacles(old, found)
@@ -82,14 +83,15 @@ def finish(
             "obstacles": hindered,
             "changes": [change.as_dict() for change in changes],
         }
-        print(f"\nagainst {args.compare} of {old['when']}:", file=out)
+        echo(f"\nagainst {args.compare} of {old['when']}:", file=out)
         for line in compare.lines(changes, hindered):
             colour = {"worse": "31", "better": "32"}.get(line.split("  ")[0].strip())
-            print(f"  {paint(line, colour, out) if colour else line}", file=out)
+            line = paint(line, colour, out) if colour else line
+            echo(f"  {line}", file=out, styled=True)
     for caution in found["cautions"]:
-        print(f"\n{paint('note:', '33', out)} {caution}", file=out)
+        echo(f"\n{paint('note:', '33', out)} {caution}", file=out, styled=True)
     for problem in found["problems"]:
-        print(f"\n{paint('INVALID:', '31', out)} {problem}", file=out)
+        echo(f"\n{paint('INVALID:', '31', out)} {problem}", file=out, styled=True)
     if args.json is not None:
         document.write(args.json, found)
     if args.html is not None:

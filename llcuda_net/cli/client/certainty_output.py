@@ -13,7 +13,7 @@ from llcuda_net.cli.tables import fields
 from llcuda_net.client.stream import Piece, Result
 from llcuda_net.storage.records import Logprobs
 from llcuda_net.storage.results.interface import CertaintyStats
-from llcuda_net.util.terminal import is_terminal
+from llcuda_net.util.terminal import echo, echo_data, is_terminal
 
 
 class _Received:
@@ -61,14 +61,17 @@ class CertainText(TextOutput):
         received = self._received
         self._waiting.erase()
         text = marked_text(received.pieces, received.logprobs, exact=not is_terminal(sys.stdout))
-        sys.stdout.write(text if text.endswith("\n") else text + "\n")
-        sys.stdout.flush()
+        text = text if text.endswith("\n") else text + "\n"
+        if is_terminal(sys.stdout):
+            echo(text, end="", flush=True, styled=True)
+        else:
+            echo_data(text)
         figures = received.figures()
         if figures is None:
             lines = ["no log-probabilities came: how sure the model was is not known"]
         else:
             lines = [*fields(figures_of_text(received.pieces, received.logprobs, figures))]
-        print("\n".join(lines), file=sys.stderr, flush=True)
+        echo("\n".join(lines), file=sys.stderr, flush=True)
 
 
 class CertainJson(JsonOutput):

@@ -13,10 +13,10 @@ from contextlib import suppress
 from typing import Any
 
 from llcuda_net.cli.client.output import Output, print_note, print_stats, show
-from llcuda_net.cli.common import Exit, describe, fail, paint, print_error
+from llcuda_net.cli.common import Exit, describe, fail, print_error
 from llcuda_net.errors import ConnectError, RequestError
 from llcuda_net.sync import Client, Stream
-from llcuda_net.util.terminal import is_terminal
+from llcuda_net.util.terminal import echo, harmless, is_terminal, paint
 
 _PROMPT = "> "
 _HELP = """\
@@ -86,15 +86,14 @@ class Chat:
         """The next line, stripped; None at the end or for /exit."""
         prompt = _PROMPT if self._interactive else ""
         if prompt and not is_terminal(sys.stdout):
-            sys.stderr.write(prompt)  # stdout is for the answers alone
-            sys.stderr.flush()
+            echo(prompt, end="", file=sys.stderr, flush=True)  # stdout is for the answers alone
             prompt = ""
         try:
             line = input(prompt).strip()
             line.encode()  # some locales let bytes that are not UTF-8 pass, as surrogates
         except EOFError:
             if self._interactive:
-                print(file=sys.stderr)
+                echo(file=sys.stderr)
             return None
         except UnicodeError:
             if not self._interactive:
@@ -104,7 +103,7 @@ class Chat:
         except KeyboardInterrupt:
             if not self._interactive:
                 raise
-            print(file=sys.stderr)
+            echo(file=sys.stderr)
             self._note("Ctrl-D or /exit ends")
             return ""
         return None if line in ("/exit", "/quit") else line
@@ -169,4 +168,4 @@ class Chat:
             self._client = None
 
     def _note(self, text: str) -> None:
-        print(paint(text, "2", sys.stderr), file=sys.stderr, flush=True)
+        echo(paint(harmless(text), "2", sys.stderr), file=sys.stderr, flush=True, styled=True)

@@ -31,6 +31,7 @@ from llcuda_net.cli.common import (
 )
 from llcuda_net.cli.server_options import DEFAULT_SERVER
 from llcuda_net.errors import ConnectError, RequestError
+from llcuda_net.util.terminal import echo
 
 if TYPE_CHECKING:
     from llcuda_net import sync
@@ -177,9 +178,9 @@ def _detach(
             # First the id: if it cannot be printed, the answer is cancelled on the way out.
             if arguments.json:
                 found = {"event": "detached", "id": stream.id, "level": stream.level}
-                print(json.dumps({**found, "cached": stream.cached}), flush=True)
+                echo(json.dumps({**found, "cached": stream.cached}), flush=True)
             else:
-                print(stream.id, flush=True)
+                echo(stream.id, flush=True)
             stream.detach()
     return Exit.OK
 
@@ -190,9 +191,9 @@ def _cancel(connect: Callable[[], sync.Client], arguments: argparse.Namespace) -
         reason = client.cancel(arguments.cancel)
     if arguments.json:
         found = {"event": "cancel", "id": arguments.cancel, "reason": reason}
-        print(json.dumps(found), flush=True)
+        echo(json.dumps(found), flush=True)
     else:
-        print("cancelled" if reason == "cancelled" else f"was over already: {reason}", flush=True)
+        echo("cancelled" if reason == "cancelled" else f"was over already: {reason}", flush=True)
     return Exit.OK
 
 

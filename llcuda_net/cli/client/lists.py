@@ -11,6 +11,7 @@ from typing import Any
 from llcuda_net.cli.tables import table
 from llcuda_net.cli.units import local
 from llcuda_net.client.results import Entry
+from llcuda_net.util.terminal import echo
 
 
 def print_models(models: list[dict[str, Any]], *, as_json: bool) -> None:
@@ -62,15 +63,15 @@ def _print_table(
 ) -> None:
     cells = [list(row) for row in rows]
     if not cells:
-        print(otherwise, file=sys.stderr)
+        echo(otherwise, file=sys.stderr)
         return
     for line in table(list(heads), cells, right=right):
-        print(line)
+        echo(line, styled=True)
 
 
 def _print_json(event: str, found: Iterable[dict[str, Any]]) -> None:
     for each in found:
-        print(json.dumps({"event": event, **each}))
+        echo(json.dumps({"event": event, **each}))
 
 
 def _count(value: Any) -> str:

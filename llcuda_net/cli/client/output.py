@@ -10,8 +10,7 @@ from contextlib import suppress
 from typing import Any, Protocol
 
 from llcuda_net.cli.client.options import PROG
-from llcuda_net.cli.common import paint
-from llcuda_net.cli.tables import fit, harmless, one_line
+from llcuda_net.cli.tables import fit
 from llcuda_net.client.stream import (
     Durable,
     Piece,
@@ -23,7 +22,16 @@ from llcuda_net.client.stream import (
 )
 from llcuda_net.errors import ConnectError, RequestError, request_error
 from llcuda_net.sync import Stream
-from llcuda_net.util.terminal import is_clever, is_terminal
+from llcuda_net.util.terminal import (
+    echo,
+    echo_data,
+    harmless,
+    is_clever,
+    is_terminal,
+    one_line,
+    paint,
+    status_line,
+)
 
 #: Width of a terminal that does not report one.
 _COLUMNS = 80
@@ -103,15 +111,13 @@ class Waiting:
         if self._wanted:
             # What is wider than the terminal would wrap into a second line, which is never erased.
             line = fit(one_line(waiting_line(queued)), _columns() - 1)
-            sys.stderr.write("\r\x1b[K" + paint(line, "2", sys.stderr))
-            sys.stderr.flush()
+            status_line(paint(line, "2", sys.stderr), sys.stderr)
             self._shown = True
 
     def erase(self) -> None:
         """Take the line away, if it is there."""
         if self._shown:
-            sys.stderr.write("\r\x1b[K")
-            sys.stderr.flush()
+            status_line("", sys.stderr)
             self._shown = False
 
 
@@ -151,12 +157,13 @@ def print_note(prog: str, text: str) -> None:
     if sys.stderr is None:
         return
     with _writing, suppress(OSError, ValueError):
-        start = "\r\x1b[K" if is_clever(sys.stderr) else ""
         if _begun and is_terminal(sys.stderr):
-            start = "\n"
+            echo(file=sys.stderr)
             _begun = False
-        sys.stderr.write(f"{start}{prog}: {paint(harmless(text), '2', sys.stderr)}\n")
-        sys.stderr.flush()
+        elif is_clever(sys.stderr):
+            status_line("", sys.stderr)
+        line = paint(harmless(text), "2", sys.stderr)
+        echo(f"{prog}: {line}", file=sys.stderr, flush=True, styled=True)
 
 
 class TextOutput:
@@ -169,7 +176,6 @@ class TextOutput:
     def __init__(self, *, at_once: bool = False) -> None:
         self._at_once = at_once
         self._waiting = Waiting()
-        self._guarded = is_terminal(sys.stdout)
         self._last = ""
         self._stopped = False  # in the middle of the text, and a note has said so
 
@@ -218,9 +224,8 @@ class TextOutput:
                 self._waiting.erase()
                 self._stopped = False
                 self._last = text[-1]
-                _begun = self._guarded and self._last != "\n"
-                sys.stdout.write(harmless(text) if self._guarded else text)
-                sys.stdout.flush()
+                _begun = is_terminal(sys.stdout) and self._last != "\n"
+                echo_data(text)
 
 
 class JsonOutput:
@@ -303,8 +308,7 @@ def print_json_error(error: RequestError | ConnectError) -> None:
 
 
 def _print_json(event: str, **values: Any) -> None:
-    sys.stdout.write(json.dumps({"event": event, **values}) + "\n")
-    sys.stdout.flush()
+    echo(json.dumps({"event": event, **values}), flush=True)
 
 
 def _logprob(token: TokenLogprob | TopToken) -> dict[str, Any]:
@@ -322,7 +326,7 @@ def _logprob(token: TokenLogprob | TopToken) -> dict[str, Any]:
 
 def print_stats(result: Result) -> None:
     """Where the time went and how fast it was, on stderr."""
-    print("\n".join(stats_lines(result)), file=sys.stderr, flush=True)
+    echo("\n".join(stats_lines(result)), file=sys.stderr, flush=True)
 
 
 def stats_lines(result: Result) -> list[str]:

@@ -21,14 +21,13 @@ from llcuda_net.cli.common import Exit, fail
 from llcuda_net.cli.json_documents import document, line, logprobs
 from llcuda_net.cli.progress import Progress
 from llcuda_net.cli.results.command import query_of
-from llcuda_net.cli.tables import harmless, one_line
 from llcuda_net.cli.units import counted, iso
 from llcuda_net.storage.records import Result
 from llcuda_net.storage.results.codec import prompt_text
 from llcuda_net.storage.results.interface import Problem
 from llcuda_net.storage.results.sqlite import SqliteStore
 from llcuda_net.util.csv_lines import csv_line
-from llcuda_net.util.terminal import is_terminal
+from llcuda_net.util.terminal import StdoutFile, echo, is_terminal, one_line
 
 #: Rows of a group in a Parquet file.
 _GROUP = 1000
@@ -103,23 +102,22 @@ def export_results(arguments: argparse.Namespace, store: SqliteStore) -> int:
 
         if arguments.output is None:
             sys.stdout.flush()
-            guarded = is_terminal(sys.stdout) and format_ == "csv"
-            target: Any = _Terminal() if guarded else sys.stdout.buffer
+            target: Any = StdoutFile()
             write(results(), target)
             target.flush()
         else:
             with _replacing(Path(arguments.output)) as file:
                 write(results(), file)
     if arguments.output is not None:
-        print(f"wrote {counted(progress.count, 'result')}", file=sys.stderr)
+        echo(f"wrote {counted(progress.count, 'result')}", file=sys.stderr)
     return _report(problems)
 
 
 def _report(problems: list[Problem]) -> int:
     for problem in problems[:_NAMED]:
-        print(one_line(f"left out: {problem.id} {problem.message}"), file=sys.stderr)
+        echo(one_line(f"left out: {problem.id} {problem.message}"), file=sys.stderr)
     if len(problems) > _NAMED:
-        print(f"and {len(problems) - _NAMED:,} more: see `llcuda results verify`", file=sys.stderr)
+        echo(f"and {len(problems) - _NAMED:,} more: see `llcuda results verify`", file=sys.stderr)
     return Exit.REFUSED if problems else Exit.OK
 
 
@@ -134,19 +132,6 @@ def _format(arguments: argparse.Namespace) -> str:
         return "jsonl"
     suffix = Path(arguments.output).suffix.lower()
     return {".csv": "csv", ".parquet": "parquet", ".pq": "parquet"}.get(suffix, "jsonl")
-
-
-class _Terminal:
-    """A binary file in front of a terminal: control characters are replaced."""
-
-    def write(self, data: bytes) -> int:
-        """Print it."""
-        sys.stdout.write(harmless(data.decode()))
-        return len(data)
-
-    def flush(self) -> None:
-        """Flush the terminal."""
-        sys.stdout.flush()
 
 
 @contextmanager

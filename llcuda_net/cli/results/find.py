@@ -8,10 +8,10 @@ from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from itertools import islice
 
-from llcuda_net.cli.common import Exit, fail, paint
+from llcuda_net.cli.common import Exit, fail
 from llcuda_net.cli.json_documents import line, summary
 from llcuda_net.cli.results.command import query_of
-from llcuda_net.cli.tables import one_line, table
+from llcuda_net.cli.tables import table
 from llcuda_net.cli.units import counted, local
 from llcuda_net.storage.results.interface import (
     DAMAGED,
@@ -22,7 +22,7 @@ from llcuda_net.storage.results.interface import (
     Summary,
 )
 from llcuda_net.storage.results.sqlite import SqliteStore
-from llcuda_net.util.terminal import is_terminal, wants_colour
+from llcuda_net.util.terminal import echo, is_terminal, one_line, paint, wants_colour
 
 #: Results looked at by one statement of a long walk: at first, and at most.
 _PAGE, _LARGEST_PAGE = 256, 16_384
@@ -44,18 +44,18 @@ def list_results(arguments: argparse.Namespace, store: SqliteStore) -> int:
     if arguments.json:
         damaged = Damaged()
         for one in damaged.seen(islice(found, query.limit)):
-            print(line(summary(one)))
+            echo(line(summary(one)))
         return damaged.report()
     damaged = Damaged()
     shown = damaged.seen(islice(found, query.limit))
     first = next(shown, None)
     if first is None:
-        print("no results match", file=sys.stderr)
+        echo("no results match", file=sys.stderr)
         return Exit.OK
     for text in table(_HEADS, map(_row, _with(first, shown)), right=frozenset({3})):
-        print(text)
+        echo(text, styled=True)
     if is_terminal(sys.stdout) and next(found, None) is not None:
-        print(f"there are more than these {query.limit}: see --limit", file=sys.stderr)
+        echo(f"there are more than these {query.limit}: see --limit", file=sys.stderr)
     return damaged.report()
 
 
@@ -78,7 +78,7 @@ class Damaged:
         """Say how many there were; returns the command's exit code."""
         if not self.count:
             return Exit.OK
-        print(f"{counted(self.count, 'result')} damaged: {NAMED}", file=sys.stderr)
+        echo(f"{counted(self.count, 'result')} damaged: {NAMED}", file=sys.stderr)
         return Exit.REFUSED
 
 
@@ -128,23 +128,23 @@ def search_results(arguments: argparse.Namespace, store: SqliteStore) -> int:
         pass
     if arguments.json:
         for hit in hits:
-            print(line(_document(hit)))
+            echo(line(_document(hit)))
         return damaged.report()
     for number, hit in enumerate(hits):
         found = hit.summary
         head = f"{found.id[:SHORT]}  {local(found.created)}  {found.state}  {found.model}"
-        print(("\n" if number else "") + paint(one_line(head), "2", sys.stdout))
+        echo(("\n" if number else "") + paint(one_line(head), "2", sys.stdout), styled=True)
         for name, excerpt in (("prompt", hit.prompt), ("text", hit.text)):
             if excerpt:
-                print(f"  {name:<6}  {_painted(excerpt)}")
+                echo(f"  {name:<6}  {_painted(excerpt)}", styled=True)
     if not hits:
-        print("no results match", file=sys.stderr)
+        echo("no results match", file=sys.stderr)
     return damaged.report()
 
 
 def _warn_unindexed(store: SqliteStore) -> None:
     if behind := store.search_index.lag():
-        print(
+        echo(
             f"not found yet: {counted(behind, 'result')} that llcuda-server has still to index",
             file=sys.stderr,
         )

@@ -13,10 +13,11 @@ from llcuda_net.cli.json_documents import line
 from llcuda_net.cli.progress import Progress
 from llcuda_net.cli.results.command import open_store
 from llcuda_net.cli.results.find import NAMED
-from llcuda_net.cli.tables import fields, one_line, table
+from llcuda_net.cli.tables import fields, table
 from llcuda_net.cli.units import bytes_text, counted, iso, local
 from llcuda_net.storage.results.interface import Retention, Stats
 from llcuda_net.storage.results.sqlite import SqliteStore
+from llcuda_net.util.terminal import echo, one_line
 
 #: Days that the table of figures shows; --json gives all.
 _DAYS = 14
@@ -32,17 +33,17 @@ def verify_results(arguments: argparse.Namespace, store: SqliteStore) -> int:
                 problems.append(problem)
                 if not arguments.json:
                     progress.erase()
-                    print(one_line(f"{problem.id} {problem.message}"))
+                    echo(one_line(f"{problem.id} {problem.message}"))
     if arguments.json:
         found = [asdict(problem) for problem in problems]
-        print(line({"ok": not problems, "checked": progress.count, "problems": found}))
+        echo(line({"ok": not problems, "checked": progress.count, "problems": found}))
     elif problems:
-        print(
+        echo(
             f"{counted(len(problems), 'problem')} in {counted(progress.count, 'content')}",
             file=sys.stderr,
         )
     else:
-        print(f"{counted(progress.count, 'content')}, all as they were stored")
+        echo(f"{counted(progress.count, 'content')}, all as they were stored")
     return Exit.REFUSED if problems else Exit.OK
 
 
@@ -56,11 +57,11 @@ def prune_results(arguments: argparse.Namespace, store: SqliteStore) -> int:
         return _prune(arguments, retention)
     if arguments.json:
         newest = None if plan.newest is None else iso(plan.newest)
-        print(line({"deleted": False, **asdict(plan), "newest": newest}))
+        echo(line({"deleted": False, **asdict(plan), "newest": newest}))
     elif plan.newest is None:
-        print("nothing would go: no result is that old, and all fit")
+        echo("nothing would go: no result is that old, and all fit")
     else:
-        print(
+        echo(
             f"{counted(plan.results, 'result')} ({bytes_text(plan.bytes)}) would go, the newest of "
             f"them of {local(plan.newest)}; nothing was deleted: to do so, add --yes"
         )
@@ -78,14 +79,14 @@ def _prune(arguments: argparse.Namespace, retention: Retention) -> int:
         except BaseException:
             progress.erase()
             done = f"ended early: {counted(progress.count, 'result')} ({bytes_text(size)}) are gone"
-            print(done, file=sys.stderr)
+            echo(done, file=sys.stderr)
             raise
     if arguments.json:
-        print(line({"deleted": True, "results": progress.count, "bytes": size}))
+        echo(line({"deleted": True, "results": progress.count, "bytes": size}))
     else:
-        print(f"deleted {counted(progress.count, 'result')} ({bytes_text(size)})")
+        echo(f"deleted {counted(progress.count, 'result')} ({bytes_text(size)})")
     if left:  # the index and the row disagree about its age
-        print(f"{counted(left, 'result')} damaged and left: {NAMED}", file=sys.stderr)
+        echo(f"{counted(left, 'result')} damaged and left: {NAMED}", file=sys.stderr)
         return Exit.REFUSED
     return Exit.OK
 
@@ -98,10 +99,10 @@ def stats_results(arguments: argparse.Namespace, store: SqliteStore) -> int:
             name: None if value is None else iso(value)
             for name, value in (("oldest", stats.oldest), ("newest", stats.newest))
         }
-        print(line({**asdict(stats), **times}))
+        echo(line({**asdict(stats), **times}))
         return Exit.OK
     for text in _lines(stats):
-        print(text)
+        echo(text, styled=True)
     return Exit.OK
 
 

@@ -13,11 +13,10 @@ import trio
 from llcuda_net import sync
 from llcuda_net.analysis.embeddings import LongTexts
 from llcuda_net.analysis.vector_index import RECIPE, VectorIndex
-from llcuda_net.cli.common import Exit, fail, paint, read_token
+from llcuda_net.cli.common import Exit, fail, read_token
 from llcuda_net.cli.json_documents import line
 from llcuda_net.cli.results.command import data_directory
 from llcuda_net.cli.results.find import SHORT
-from llcuda_net.cli.tables import one_line
 from llcuda_net.cli.units import counted, iso, local
 from llcuda_net.client.results import Hit
 from llcuda_net.errors import EngineError, RequestError
@@ -30,6 +29,7 @@ from llcuda_net.upstream.llama.poller import Poller
 from llcuda_net.upstream.model.fingerprint import file_of, hash_of_file
 from llcuda_net.util import logs
 from llcuda_net.util.address import Address, parse_address
+from llcuda_net.util.terminal import echo, one_line, paint
 from llcuda_protocol.kinds import MAX_HITS
 
 #: Tokens of context that the engine needs: it embeds no longer text in one piece.
@@ -57,7 +57,7 @@ def semantic_results(arguments: argparse.Namespace, store: SqliteStore) -> int:
         hits, backlog = _at_the_server(address, arguments, text, k)
     _show(hits, as_json=arguments.json)
     if backlog:
-        print(
+        echo(
             f"not found yet: {counted(backlog, 'result')} that llcuda-server has still to analyse",
             file=sys.stderr,
         )
@@ -67,17 +67,17 @@ def semantic_results(arguments: argparse.Namespace, store: SqliteStore) -> int:
 def _show(hits: list[Hit], *, as_json: bool) -> None:
     if as_json:
         for hit in hits:
-            print(line(_document(hit)))
+            echo(line(_document(hit)))
         return
     for number, hit in enumerate(hits):
         when = local(_nanoseconds(hit))
         head = f"{hit.score:.3f}  {hit.id[:SHORT]}  {when}  {hit.state}  {hit.model}"
-        print(("\n" if number else "") + paint(one_line(head), "2", sys.stdout))
+        echo(("\n" if number else "") + paint(one_line(head), "2", sys.stdout), styled=True)
         for name, excerpt in (("prompt", hit.preview), ("text", hit.text)):
             if excerpt:
-                print(f"  {name:<6}  {one_line(excerpt)}")
+                echo(f"  {name:<6}  {one_line(excerpt)}")
     if not hits:
-        print("no results match", file=sys.stderr)
+        echo("no results match", file=sys.stderr)
 
 
 def _document(hit: Hit) -> dict[str, Any]:

@@ -10,16 +10,16 @@ from typing import Any
 
 from llcuda_net.analysis import certainty
 from llcuda_net.cli.certainty import MARKS, figures_of_text, marked_text
-from llcuda_net.cli.common import Exit, fail, paint
+from llcuda_net.cli.common import Exit, fail
 from llcuda_net.cli.json_documents import certainty as certainty_document
 from llcuda_net.cli.json_documents import document, line, plain
 from llcuda_net.cli.results.find import whole_id
-from llcuda_net.cli.tables import fields, harmless, table
+from llcuda_net.cli.tables import fields, table
 from llcuda_net.cli.units import bytes_text, local
 from llcuda_net.storage.records import Result
 from llcuda_net.storage.results.interface import CertaintyStats
 from llcuda_net.storage.results.sqlite import SqliteStore
-from llcuda_net.util.terminal import is_terminal
+from llcuda_net.util.terminal import echo, echo_data, harmless, paint
 
 #: The phases in the order in which a request goes through them.
 _PHASES = (
@@ -42,16 +42,13 @@ def show_results(arguments: argparse.Namespace, store: SqliteStore) -> int:
         fail(f"the result {arguments.id} was deleted just now", Exit.REFUSED)
     figures = _figures(found, store)
     if arguments.json:
-        print(line({**document(found), "certainty": certainty_document(figures)}))
+        echo(line({**document(found), "certainty": certainty_document(figures)}))
     elif arguments.text:
         text = found.text if found.text.endswith("\n") else found.text + "\n"
-        if is_terminal(sys.stdout):
-            sys.stdout.write(harmless(text))
-        else:  # exact, whatever encoding the locale names
-            sys.stdout.buffer.write(text.encode("utf-8", "replace"))
+        echo_data(text, exact=True)
     else:
         for text in _lines(found, figures, tokens=arguments.tokens):
-            print(text)
+            echo(text, styled=True)
     return Exit.OK
 
 

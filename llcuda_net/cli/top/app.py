@@ -22,6 +22,7 @@ from llcuda_net.cli.top.grid import Line, Span, cut, length
 from llcuda_net.cli.top.history import History
 from llcuda_net.cli.top.view import View, read
 from llcuda_net.errors import LlcudaError
+from llcuda_net.util.terminal import one_line
 
 #: From this width on, the lower sections stand side by side.
 WIDE = 120
@@ -286,7 +287,7 @@ class Top(App[int]):
             if number:
                 text.append("\n")
             for span in line:
-                text.append(span.text, styles.get(span.style, ""))
+                text.append(one_line(span.text), styles.get(span.style, ""))
         return text
 
 

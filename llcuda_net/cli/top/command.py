@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from llcuda_net.cli import server_options
 from llcuda_net.cli.common import Exit, Parser, end_on_sigterm, fail, run_command
-from llcuda_net.util.terminal import is_clever, is_terminal, wants_colour
+from llcuda_net.util.terminal import echo, is_clever, is_terminal, wants_colour
 
 if TYPE_CHECKING:
     from llcuda_net.cli.top.grid import Line
@@ -110,7 +110,7 @@ def _live(dial: server_options.Dialler, client: Client, interval: float) -> int:
 def _print_json(report: dict[str, Any]) -> None:
     from llcuda_net.cli import json_documents
 
-    print(json_documents.line(report))
+    echo(json_documents.line(report))
 
 
 def _print_once(report: dict[str, Any], server: str) -> None:
@@ -124,7 +124,7 @@ def _print_once(report: dict[str, Any], server: str) -> None:
     room = max(40, shutil.get_terminal_size().columns) if terminal else 1000
     line: Line
     for line in snapshot(read(report), server, room, BLOCKS if terminal else ASCII):
-        print(plain(line))
+        echo(plain(line))
 
 
 def _seconds(text: str) -> float:

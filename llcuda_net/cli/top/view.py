@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from llcuda_net.cli.tables import one_line
+from llcuda_net.util.terminal import one_line
 
 #: What a slot may be doing, in the order in which bars show it.
 SLOT_STATES = ("busy", "releasing", "foreign", "free")

@@ -14,6 +14,7 @@ import structlog
 import trio
 
 from llcuda_net.errors import RequestError
+from llcuda_net.server.sockets import SparingListener
 from llcuda_net.server.tcp.session import Session, SessionHost
 
 log = structlog.get_logger(__name__)
@@ -51,7 +52,8 @@ class Listener:
         """Accept until `drain`; the sessions run in the nursery, and longer than that."""
         with self._accepting:
             # Sleeps and goes on when descriptors run out (EMFILE and its kin).
-            await trio.serve_listeners(self._serve, list(listeners), handler_nursery=nursery)
+            sparing = [SparingListener(listener) for listener in listeners]
+            await trio.serve_listeners(self._serve, sparing, handler_nursery=nursery)
 
     def drain(self, grace: float) -> None:
         """Accept nothing more, and announce to every client that the server stops."""

@@ -23,6 +23,7 @@ from llcuda_net.server.tcp.fitting import send_fitted
 from llcuda_net.server.tcp.stream import GenerationStream
 from llcuda_net.server.tcp.write_buffer import HIGH_WATER, WriteBuffer
 from llcuda_net.server.tcp.wrong_protocol import ANSWER, TELLING, speaks_http
+from llcuda_net.util.logs import code_of, reason_of
 from llcuda_protocol import (
     Attach,
     Cancel,
@@ -186,7 +187,9 @@ class Session:
             elif self._connection.state is ConnectionState.NEW:
                 self._refuse(ErrorCode.HANDSHAKE_TIMEOUT, "no greeting came in time")
         except RemoteProtocolError as error:
-            self._log.info("protocol_error", code=error.code, detail=error.message)
+            reason = reason_of(error.code, error.message)
+            self._log.info("protocol_error", code=error.code, detail=reason)
+            self._log.debug("protocol_error", message=error.message)
             http = error.code is ErrorCode.BAD_PREFACE and speaks_http(self._first_bytes)
             self._buffer.add(ANSWER if http else error.reply)
         self._drop_streams()
@@ -250,7 +253,8 @@ class Session:
             if isinstance(event, ConnectionClosed):
                 return None
             if isinstance(event, Error):  # a client's only error is of the whole connection
-                self._log.info("client_gave_up", code=event.code, detail=event.message)
+                self._log.info("client_gave_up", code=code_of(event.code))
+                self._log.debug("client_gave_up", code=event.code, message=event.message)
                 return None
             if event is not None:
                 return event

@@ -7,6 +7,7 @@ checkpoints itself, because one commit in a thousand would wait for SQLite's aut
 from __future__ import annotations
 
 import contextlib
+import errno
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -15,6 +16,7 @@ from typing import Any
 import apsw
 
 from llcuda_net.errors import StorageError
+from llcuda_net.storage.data_dir import create_private
 
 #: Seconds to wait for another connection's transaction.
 BUSY = 10.0
@@ -48,6 +50,8 @@ def connect(
         vfs: SQLite's name of a simulated disk, in tests. It has no shared memory, so that only one
             connection may use it.
     """
+    if create and vfs is None:
+        _create(path)
     flags = apsw.SQLITE_OPEN_READWRITE | (apsw.SQLITE_OPEN_CREATE if create else 0)
     connection = apsw.Connection(str(path), flags=flags, vfs=vfs)
     try:
@@ -67,6 +71,14 @@ def connect(
         connection.close()
         raise
     return connection
+
+
+def _create(path: Path) -> None:
+    try:
+        create_private(path)
+    except OSError as error:
+        kind = apsw.FullError if error.errno in (errno.ENOSPC, errno.EDQUOT) else apsw.CantOpenError
+        raise kind(error.strerror or str(error)) from error
 
 
 def _wait(tries: int) -> bool:

@@ -14,6 +14,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import ipaddress
+import os
 import re
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -271,5 +272,8 @@ def _keep(folder: Path, key: str, value: str) -> None:
     kept = dict(list(known.items())[-_MAX_CACHED:])
     fresh = folder / f"{CACHE}.new"
     with contextlib.suppress(OSError, UnicodeEncodeError):  # it is only a cache
-        fresh.write_bytes(msgspec.json.encode(kept))
+        fresh.unlink(missing_ok=True)
+        descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(msgspec.json.encode(kept))
         fresh.replace(folder / CACHE)

@@ -5,12 +5,13 @@ from __future__ import annotations
 import pytest
 
 from llcuda_net.cli import tables
-from llcuda_net.cli.tables import fit, harmless, one_line, table, width
+from llcuda_net.cli.tables import fit, table, width
+from llcuda_net.util.terminal import harmless, one_line
 
 
 def test_cells_are_harmless_and_fit() -> None:
-    assert harmless("a\x1b[1m\tb\nc\x9b\u202e") == "a�[1m\tb\nc��"
-    assert one_line("a\r\nb\tc\x00") == "a  b c�"
+    assert harmless("a\x1b[1m\tb\nc\x9b\u202e") == "a\\x1b[1m\tb\nc\\u009b\\u202e"
+    assert one_line("a\r\nb\tc\x00") == "a  b c\\x00"
     assert (width("日本e\u0301"), width("abc")) == (5, 3)
     assert (fit("日本語", 6), fit("日本語", 5), fit("abc", 2)) == ("日本語", "日本…", "a…")
 

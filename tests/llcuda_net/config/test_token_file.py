@@ -240,3 +240,12 @@ def test_any_text_is_users_or_one_line_that_shows_none_of_it(text: str) -> None:
     assert "\n" not in message
     assert secret not in message
     assert re.match(r"f, line [0-9]+: |f holds no token", message)
+
+
+def test_tokens_that_somebody_may_guess_are_named_by_their_lines() -> None:
+    long = "0123456789abcdef"
+    known = Users.parse(f"# ours\n{long} name=ann\nshort name=bob\n{long[:-1]}\n")
+    assert known.short == (3, 4)
+    known.reload(f"{long}\n")
+    assert not known.short
+    assert not Users().short

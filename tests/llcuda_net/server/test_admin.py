@@ -17,7 +17,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from trio.testing import wait_all_tasks_blocked
 
 from llcuda_net.errors import StorageError, UpstreamUnavailable, request_error
-from llcuda_net.server.admin import Monitor
+from llcuda_net.server.admin import MAX_SCRAPES, Monitor
 from llcuda_net.server.gateway import Gateway
 from llcuda_net.telemetry.metrics import MAX_PAIRS
 from llcuda_protocol import Cancel, Done, Embed, Error, Search, Tokens
@@ -38,9 +38,9 @@ WHO = {"upstream": "a", "model": "fake"}
 
 @contextlib.asynccontextmanager
 async def monitored(
-    upstream: FakeUpstream, **settings: Any
+    upstream: FakeUpstream, *, users: bool = False, **settings: Any
 ) -> AsyncIterator[tuple[Monitor, Gateway, MemoryListener]]:
-    monitor = Monitor()
+    monitor = Monitor(users=users)
     async with serving(upstream, **settings) as (server, listener):
         server.standing.pool = FakePool([FakeBackend()])
         monitor.watch(server)
@@ -317,3 +317,35 @@ async def test_a_drain_is_told(autojump_clock: trio.abc.Clock) -> None:
             assert of(await samples(monitor), "llcuda_draining") == 1
             await peer.stream.aclose()
             upstream.release(3)
+
+
+async def test_scrapes_are_bounded_and_health_is_not(autojump_clock: trio.abc.Clock) -> None:
+    async with monitored(FakeUpstream()) as (monitor, _, _):
+        analyst = SlowAnalyst()
+        monitor._analyst = analyst  # type: ignore[assignment]  # of which only `report` is used
+        async with trio.open_nursery() as nursery:
+            for _ in range(MAX_SCRAPES):
+                nursery.start_soon(monitor.respond, "/metrics", "")
+            await wait_all_tasks_blocked()
+            refused = await monitor.respond("/metrics", "")
+            assert refused is not None
+            assert refused.status == 503
+            for path in ("/healthz", "/readyz"):
+                answer = await monitor.respond(path, "")
+                assert answer is not None
+                assert answer.status == 200
+            analyst.go.set()
+        scraped = await monitor.respond("/metrics", "")
+        assert scraped is not None
+        assert scraped.status == 200
+
+
+class SlowAnalyst:
+    """Its report takes until it may go."""
+
+    def __init__(self) -> None:
+        self.go = trio.Event()
+
+    async def report(self) -> dict[str, float]:
+        await self.go.wait()
+        return {}

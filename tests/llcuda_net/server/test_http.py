@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 import pytest
 import trio
 import trio.testing
 from hypothesis import given
 from hypothesis import strategies as st
-from trio.testing import memory_stream_pair
+from trio.testing import lockstep_stream_pair, memory_stream_pair
 
-from llcuda_net.server.http import CONVERSATION, MAX_CONNECTIONS, MAX_HEAD, Answer, Responder
+from llcuda_net.server.http import CONVERSATION, HEAD, MAX_CONNECTIONS, MAX_HEAD, Answer, Responder
 
 GET = b"GET /here?x=1 HTTP/1.1\r\nHost: x\r\nAccept: text/plain\r\nAccept: a/b\r\n\r\n"
 
@@ -87,7 +89,33 @@ async def test_a_head_without_end_is_refused(autojump_clock: trio.abc.Clock) -> 
 async def test_silence_ends_in_time(autojump_clock: trio.abc.Clock) -> None:
     started = trio.current_time()
     assert await _ask(GET[:9]) == b""
-    assert trio.current_time() - started == pytest.approx(CONVERSATION)
+    assert trio.current_time() - started == pytest.approx(HEAD)
+
+
+async def test_a_request_that_comes_byte_by_byte_ends_in_time(
+    autojump_clock: trio.abc.Clock,
+) -> None:
+    ours, theirs = memory_stream_pair()
+
+    async def drip() -> None:
+        with suppress(trio.BrokenResourceError):
+            while True:
+                await ours.send_all(b"x")
+                await trio.sleep(0.1)
+
+    await ours.send_all(b"GET /here HTTP/1.1\r\nHost: x\r\nX: ")
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(drip)
+        with trio.fail_after(HEAD + 1):
+            await Responder(_respond).serve(theirs)
+
+
+async def test_an_answer_that_nobody_reads_ends_in_time(autojump_clock: trio.abc.Clock) -> None:
+    ours, theirs = lockstep_stream_pair()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(ours.send_all, GET)
+        with trio.fail_after(CONVERSATION + 1):
+            await Responder(_respond).serve(theirs)
 
 
 async def test_a_peer_that_never_closes_is_closed(autojump_clock: trio.abc.Clock) -> None:
@@ -105,24 +133,49 @@ async def test_a_peer_that_goes_hurts_nobody(autojump_clock: trio.abc.Clock) -> 
     await Responder(_respond).serve(theirs)
 
 
-async def test_one_connection_too_many_is_closed_at_once(autojump_clock: trio.abc.Clock) -> None:
+async def test_idle_connections_keep_nobody_out(autojump_clock: trio.abc.Clock) -> None:
+    """However many there are: the oldest goes, and whoever asks is answered."""
     responder = Responder(_respond)
-    pairs = [memory_stream_pair() for _ in range(MAX_CONNECTIONS)]
+    crowd = [memory_stream_pair() for _ in range(5 * MAX_CONNECTIONS)]
     async with trio.open_nursery() as nursery:
-        for _, theirs in pairs:
+        for number, (ours, theirs) in enumerate(crowd):
+            if number % 2:
+                await ours.send_all(GET[:-1])
+            nursery.start_soon(responder.serve, theirs)
+        for _ in range(2):
+            await trio.testing.wait_all_tasks_blocked()
+            assert (
+                repr(responder) == f"<Responder {MAX_CONNECTIONS} of {MAX_CONNECTIONS} connections>"
+            )
+            ours, theirs = memory_stream_pair()
+            await ours.send_all(GET)
+            nursery.start_soon(responder.serve, theirs)
+            with trio.fail_after(60):
+                assert (await ours.receive_some()).startswith(b"HTTP/1.1 200")
+        gone = crowd[: 4 * MAX_CONNECTIONS + 1]
+        with trio.fail_after(60):
+            assert [await ours.receive_some() for ours, _ in gone] == [b""] * len(gone)
+        nursery.cancel_scope.cancel()
+
+
+async def _ask_only(stream: trio.abc.Stream) -> None:
+    with suppress(trio.BrokenResourceError):
+        await stream.send_all(GET)
+
+
+async def test_those_who_read_nothing_keep_nobody_out(autojump_clock: trio.abc.Clock) -> None:
+    responder = Responder(_respond)
+    async with trio.open_nursery() as nursery:
+        for _ in range(2 * MAX_CONNECTIONS):
+            ours, theirs = lockstep_stream_pair()
+            nursery.start_soon(_ask_only, ours)
             nursery.start_soon(responder.serve, theirs)
         await trio.testing.wait_all_tasks_blocked()
-        ours, theirs = memory_stream_pair()
-        await ours.send_all(GET)
-        await responder.serve(theirs)
-        assert await ours.receive_some() == b""
-        # One goes, and there is room again.
-        await pairs[0][0].aclose()
-        await trio.testing.wait_all_tasks_blocked()
-        ours, theirs = memory_stream_pair()
-        await ours.send_all(GET)
-        await responder.serve(theirs)
-        assert (await ours.receive_some()).startswith(b"HTTP/1.1 200")
+        mine, server = memory_stream_pair()
+        await mine.send_all(GET)
+        nursery.start_soon(responder.serve, server)
+        with trio.fail_after(60):
+            assert (await mine.receive_some()).startswith(b"HTTP/1.1 200")
         nursery.cancel_scope.cancel()
 
 

@@ -6,10 +6,12 @@ import trio
 
 from llcuda_net.errors import RequestError, request_error
 from llcuda_net.generation.generation import Generation, State
-from llcuda_net.telemetry.metrics import MAX_USERS
+from llcuda_net.telemetry.metrics import MAX_LABEL, MAX_USERS
 from llcuda_net.telemetry.observers import MAX_NAMES, UNKNOWN, Names, Observer, Watches
+from llcuda_net.util.terminal import one_line
 from llcuda_protocol import Done
 from tests.llcuda_net.server.test_admin import monitored, of, requests, samples
+from tests.support.cli.fake_terminal import EVIL, is_obeyed
 from tests.support.server.memory_server import FakeUpstream, ask, ready
 from tests.support.upstream.backends import (
     At,
@@ -94,8 +96,48 @@ def test_names_follow_addresses_and_are_bounded() -> None:
     assert names.of(f"http://{MAX_NAMES - 1}", []) == str(MAX_NAMES - 1)
 
 
-async def test_users(autojump_clock: trio.abc.Clock) -> None:
+async def test_users_are_named_only_where_the_operator_says_so(
+    autojump_clock: trio.abc.Clock,
+) -> None:
     async with monitored(FakeUpstream()) as (monitor, server, _):
+        monitor.metrics.ended(generation("eve", tokens=5))
+        server.standing.users = lambda: [FakeLoad("ann", running=2, queued=3)]
+        for accept in ("", "application/openmetrics-text"):
+            answer = await monitor.respond("/metrics", accept)
+            assert answer is not None
+            assert not [word for word in (b"eve", b"ann", b"llcuda_user") if word in answer.body]
+            assert b'llcuda_completion_tokens_total{model="fake",upstream="a"} 5.0' in answer.body
+
+
+async def test_a_label_commands_no_terminal_and_has_a_bound(
+    autojump_clock: trio.abc.Clock,
+) -> None:
+    async with monitored(FakeUpstream(), users=True) as (monitor, server, _):
+        evil = f'a"b\\c\nd{EVIL}'
+        backend = FakeBackend(evil, model=f"m{evil}")
+        server.standing.pool = FakePool(
+            [backend, FakeBackend("b", At("http://b"), model="x" * 1000)]
+        )
+        made = generation(f"u{evil}", tokens=1)
+        made.model = {"name": f"m{evil}"}
+        monitor.metrics.ended(made)
+        for accept in ("", "application/openmetrics-text"):
+            answer = await monitor.respond("/metrics", accept)
+            assert answer is not None
+            assert not any(map(is_obeyed, answer.body.decode()))
+        found = await samples(monitor)
+        clean = one_line(evil)
+        assert of(found, "llcuda_upstream_up", upstream=clean) == 1
+        labels = {"upstream": clean, "model": f"m{clean}"}
+        assert of(found, "llcuda_completion_tokens_total", **labels) == 1
+        assert of(found, "llcuda_user_tokens_total", user=f"u{clean}") == 1
+        roles = "completions,embeddings"
+        long = "x" * MAX_LABEL
+        assert of(found, "llcuda_upstream_info", upstream="b", model=long, roles=roles) == 1
+
+
+async def test_users(autojump_clock: trio.abc.Clock) -> None:
+    async with monitored(FakeUpstream(), users=True) as (monitor, server, _):
         monitor.metrics.ended(generation("eve", tokens=5))
         monitor.metrics.ended(generation("eve", tokens=2))
         server.standing.users = lambda: [FakeLoad("ann", running=2, queued=3)]
@@ -109,7 +151,7 @@ async def test_users(autojump_clock: trio.abc.Clock) -> None:
 
 
 async def test_users_are_bounded(autojump_clock: trio.abc.Clock) -> None:
-    async with monitored(FakeUpstream()) as (monitor, server, _):
+    async with monitored(FakeUpstream(), users=True) as (monitor, server, _):
         for number in range(MAX_USERS + 5):
             monitor.metrics.ended(generation(f"user {number}", tokens=1))
         server.standing.users = lambda: [FakeLoad("a", queued=1), FakeLoad("b", queued=2)]

@@ -10,6 +10,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from llcuda_net.util.csv_lines import Cell, csv_line, harmless_cell
+from llcuda_net.util.terminal import harmless
 
 CELLS = st.lists(st.text(st.characters(exclude_categories=["Cs"])) | st.none(), min_size=1)
 
@@ -58,7 +59,11 @@ def test_harmless_cells_come_back_too(cells: list[str | None]) -> None:
     (read,) = strict_records(csv_line(cells))
     expected = [None if cell is None else harmless_cell(cell) for cell in cells]
     assert read == expected
-    assert all(cell in (None, old, f"'{old}") for cell, old in zip(read, cells, strict=True))
+    assert all(
+        cell is old is None or (cell is not None and cell.removeprefix("'") == harmless(old or ""))
+        for cell, old in zip(read, cells, strict=True)
+        if not (old or "").startswith("'")
+    )
 
 
 @pytest.mark.parametrize(
@@ -69,7 +74,7 @@ def test_harmless_cells_come_back_too(cells: list[str | None]) -> None:
 def test_what_a_spreadsheet_would_run_is_made_harmless(before: str, begin: str) -> None:
     text = f"{before}{begin}cmd|' /C calc'!A0"
     if not before or begin not in "\t\r\n":
-        assert harmless_cell(text) == f"'{text}"
+        assert harmless_cell(text) == f"'{harmless(text)}"
     assert strict_records(csv_line([text], raw=True)) == [[text]]
 
 

@@ -149,7 +149,7 @@ def test_a_list_is_a_table(pool: Scripted, capsys: Captured) -> None:
     assert head.split() == ["ID", "WHEN", "STATE", "TOKENS", "MODEL", "PROMPT"]
     assert [row.split()[0] for row in rows] == ["g3", "g2", "g1"]
     # No control character reaches the terminal, and no row breaks in two.
-    assert rows[0].endswith("queued, 2       0         Why\N{REPLACEMENT CHARACTER}[2J is")
+    assert rows[0].endswith("queued, 2       0         Why\\x1b[2J is")
     assert rows[1].split()[3:] == ["running", "7", "demo"]
     assert run("--list", "2") == Exit.OK
     assert len(capsys.readouterr().out.splitlines()) == 3
@@ -260,7 +260,7 @@ def test_the_waiting_line_is_no_wider_than_the_terminal(pool: Scripted) -> None:
     terminal = Terminal("a b", NO_COLOR="1")
     shown = terminal.until("…")
     line = shown.rpartition("\x1b[K")[2]
-    assert line.startswith("waiting... position 1: x\N{REPLACEMENT CHARACTER}[2Jx")
+    assert line.startswith("waiting... position 1: x\\x1b[2Jx")
     assert len(line) == 79
     terminal.until("a b\r\n")
     assert terminal.end() == Exit.OK

@@ -166,8 +166,8 @@ def test_a_terminal_gets_colour_and_fitting_tables_but_no_control_characters() -
         assert {c for c in text if not c.isprintable()} <= {"\n"}, words
     table = others[1].splitlines()
     assert max(map(len, table)) == 100
-    assert table[1].endswith("long lo…")
-    assert "A slot�]0;owned�" in others[4]
+    assert table[1].endswith("long l…")
+    assert r"A slot\x1b]0;owned\x07" in others[4]
 
 
 @pytest.mark.usefixtures("directory")

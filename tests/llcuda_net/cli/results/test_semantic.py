@@ -94,7 +94,7 @@ def test_for_people(capsys: pytest.CaptureFixture[str]) -> None:
     lines = out.splitlines()
     assert lines[0].startswith("1.000  result-000001")
     assert lines[1] == "  prompt  question 1"
-    assert lines[2] == "  text    a slot \N{REPLACEMENT CHARACTER}[31mis free"
+    assert lines[2] == "  text    a slot \\x1b[31mis free"
     assert len([line for line in lines if line.startswith("  text")]) == 3
 
 

@@ -1,0 +1,46 @@
+"""Clients never take the last descriptors: the monitoring port needs some."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import resource
+
+import pytest
+import trio
+
+from llcuda_net.server.sockets import RESERVED, SparingListener
+
+
+def taken() -> int:
+    """A descriptor more, the lowest that is free."""
+    return os.open(os.devnull, os.O_RDONLY)
+
+
+@pytest.mark.parametrize("room", [RESERVED, 4 * RESERVED])
+async def test_clients_wait_while_only_the_reserve_is_left(room: int) -> None:
+    (listener,) = await trio.open_tcp_listeners(0, host="127.0.0.1")
+    port = listener.socket.getsockname()[1]
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    async with contextlib.AsyncExitStack() as stack:
+        sparing = await stack.enter_async_context(SparingListener(listener))
+        waiting = await stack.enter_async_context(await trio.open_tcp_stream("127.0.0.1", port))
+        assert waiting.socket.fileno() >= 0
+        used = taken()
+        os.close(used)
+        try:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (used + room, hard))
+            kept = min(RESERVED, (used + room) // 2)
+            held = [taken() for _ in range(room - kept)]
+            for each in held:
+                stack.callback(os.close, each)
+            with pytest.raises(OSError, match="no descriptors") as caught:
+                await sparing.accept()
+            assert caught.value.errno == errno.EMFILE  # which trio waits for the end of
+            resource.setrlimit(resource.RLIMIT_NOFILE, (used + room + 2, hard))  # as if one went
+            with trio.fail_after(60):
+                accepted = await sparing.accept()
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        await accepted.aclose()
