@@ -33,6 +33,16 @@ class Exit(IntEnum):
     TERMINATED = 143
 
 
+#: Most tokens of an answer where none are given: a model in a loop would fill its whole context.
+DEFAULT_TOKENS = 2048
+#: The number that asks for as many as the context holds.
+UNLIMITED = -1
+TOKEN_LIMIT_HELP = (
+    f"most tokens to generate; {UNLIMITED}: until the model's context is full; default:"
+    f" {DEFAULT_TOKENS:,}, or the context where that is smaller; a note says when it cuts"
+)
+
+
 class CommandError(Exception):
     """Ends a command with one line and an exit code."""
 
@@ -159,6 +169,38 @@ def discard_stdout() -> None:
         null = os.open(os.devnull, os.O_WRONLY)
         os.dup2(null, sys.stdout.fileno())
         os.close(null)
+
+
+def token_limit(text: str) -> int:
+    """A type for argparse: most tokens of an answer, or UNLIMITED."""
+    try:
+        value = int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"must be a whole number, not {text!r}") from None
+    if value != UNLIMITED and not 1 <= value < 2**31:
+        raise argparse.ArgumentTypeError(
+            f"must be 1 to {2**31 - 1}, or {UNLIMITED} for as many as the context holds, not {text}"
+        )
+    return value
+
+
+def cut_line(given: int | None, tokens: int, go_on: str) -> str | None:
+    """What to say of an answer that its length ended; None where its reader gave the limit.
+
+    Args:
+        given: the limit; None where there was none.
+        tokens: of the answer.
+        go_on: how its reader gets more, where the default limit cut.
+    """
+    if given not in (None, UNLIMITED):
+        return None
+    cut = f"the answer was cut after {tokens:,} token{'' if tokens == 1 else 's'}"
+    if given == UNLIMITED or tokens < DEFAULT_TOKENS:
+        return f"{cut}: the model's context is full"
+    return (
+        f"{cut}, the limit where none is given; {go_on} --max-tokens N"
+        f" ({UNLIMITED}: until the context is full)"
+    )
 
 
 def read_text(path: str, what: str) -> str:

@@ -93,7 +93,8 @@ def _run(arguments: argparse.Namespace) -> int:
         return _reporting(arguments, lambda: _detach(connect, request, arguments))
     if arguments.cancel is not None:
         return _reporting(arguments, lambda: _cancel(connect, arguments))
-    return _reporting(arguments, lambda: _answer(connect, request, arguments))
+    wanted = request if arguments.attach is None else None
+    return _reporting(arguments, lambda: _answer(connect, wanted, arguments))
 
 
 def _reporting(arguments: argparse.Namespace, body: Callable[[], int]) -> int:
@@ -121,9 +122,12 @@ def _output(arguments: argparse.Namespace) -> Output:
 
 
 def _answer(
-    connect: Callable[[], sync.Client], request: dict[str, Any], arguments: argparse.Namespace
+    connect: Callable[[], sync.Client],
+    request: dict[str, Any] | None,
+    arguments: argparse.Namespace,
 ) -> int:
-    """Print an answer, of a new request or of --attach."""
+    """Print an answer: of a request, or (None) of --attach."""
+    from llcuda_net.cli.client import limit
     from llcuda_net.cli.client.output import print_note, print_stats, show
 
     output = _output(arguments)
@@ -134,15 +138,15 @@ def _answer(
     stream: sync.Stream | None = None
     with connect() as client:
         try:
-            if arguments.attach is not None:
+            if request is None:
                 stream = client.attach(arguments.attach, arguments.first or 0, **details)
             else:
-                stream = client.generate(**details, **request)
+                stream = limit.generate(client, request, **details)
             first = stream.received
             with stream:
                 if stream.cached:
                     print_note(PROG, "answered from the store")
-                result = show(stream, output)
+                result = show(stream, output, stop=_how_to_stop(stream, arguments))
         except ConnectError as error:
             if stream is None or "attach" not in client.features:
                 raise
@@ -161,6 +165,8 @@ def _answer(
             raise
     if result.reason == "cancelled":
         print_note(PROG, "the answer was cancelled before its end")
+    if (cut := limit.cut_line(request, result)) is not None:
+        print_note(PROG, cut)
     if arguments.stats:
         print_stats(result)
     return Exit.OK
@@ -170,10 +176,12 @@ def _detach(
     connect: Callable[[], sync.Client], request: dict[str, Any], arguments: argparse.Namespace
 ) -> int:
     """Start an answer, print its id, and leave."""
+    from llcuda_net.cli.client import limit
+
     with connect() as client:
         if "attach" not in client.features:
             fail("the server is too old for --detach: an answer ends with its reader", Exit.REFUSED)
-        with client.generate(**request) as stream:
+        with limit.generate(client, request) as stream:
             # First the id: if it cannot be printed, the answer is cancelled on the way out.
             if arguments.json:
                 found = {"event": "detached", "id": stream.id, "level": stream.level}
@@ -206,6 +214,12 @@ def _list(connect: Callable[[], sync.Client], arguments: argparse.Namespace) -> 
         else:
             print_entries(client.list(arguments.list), as_json=arguments.json)
     return Exit.OK
+
+
+def _how_to_stop(stream: sync.Stream, arguments: argparse.Namespace) -> str:
+    if arguments.attach is None:
+        return "Ctrl-C stops it"
+    return f"stop it with: {_again(arguments, '--cancel', stream.id)}"
 
 
 def _attach(stream: sync.Stream, seen: int, arguments: argparse.Namespace) -> str:

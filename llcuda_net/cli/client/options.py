@@ -11,7 +11,17 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-from llcuda_net.cli.common import Parser, VersionAction, check_text, decode, fail, read_text
+from llcuda_net.cli.common import (
+    DEFAULT_TOKENS,
+    TOKEN_LIMIT_HELP,
+    Parser,
+    VersionAction,
+    check_text,
+    decode,
+    fail,
+    read_text,
+    token_limit,
+)
 from llcuda_net.cli.server_options import DEFAULT_SERVER
 
 PROG = "llcuda-client"
@@ -22,7 +32,7 @@ _MOST_SECONDS = 1e9
 #: Generations that --list prints by default, and at most.
 _LISTED = 20
 _MOST_LISTED = 1000
-_EPILOG = """\
+_EPILOG = f"""\
 examples:
   llcuda-client "Why is the sky blue?"
   llcuda-client --raw "Once upon a time" -n 64 --temperature 0.8
@@ -38,6 +48,9 @@ examples:
   llcuda-client --attach "$id"               # read it, live or finished, from any machine
   llcuda-client --attach "$id" --from 100    # the same from token 100 on
   llcuda-client --cancel "$id"               # stop it
+
+An answer ends after {DEFAULT_TOKENS:,} tokens where --max-tokens says nothing else. Notes on stderr
+say when that cut it, and when it begins to repeat itself.
 
 A connection that is lost is made again, and the answer goes on where it stopped: notes on stderr
 say so, and also where another upstream went on with it. Ctrl-C stops an answer on the server, too;
@@ -156,8 +169,8 @@ def _add_sampling(group: argparse._ArgumentGroup) -> None:
         "--max-tokens",
         metavar="N",
         dest="n_predict",
-        type=_number(int, 1, 2**31 - 1),
-        help="most tokens to generate; default: the server's",
+        type=token_limit,
+        help=TOKEN_LIMIT_HELP,
     )
     for flag, kind, low, high, text in (
         ("--temperature", float, 0, 100, "0: always the likeliest token"),

@@ -23,6 +23,7 @@ from llcuda_net.client.stream import (
 )
 from llcuda_net.errors import ConnectError, RequestError, request_error
 from llcuda_net.sync import Stream
+from llcuda_net.util.repetition import RepetitionDetector, notice
 from llcuda_net.util.terminal import is_clever, is_terminal
 
 #: Width of a terminal that does not report one.
@@ -65,12 +66,16 @@ class Output(Protocol):
         """No more will come: leave the terminal tidy."""
 
 
-def show(stream: Stream, output: Output) -> Result:
-    """Show a stream to its end.
+def show(stream: Stream, output: Output, *, stop: str = "Ctrl-C stops it") -> Result:
+    """Show a stream to its end; a note says so where the answer repeats itself, once.
+
+    Args:
+        stop: how its reader stops the answer, for that note.
 
     Raises:
         what reading the stream raises; OSError if stdout cannot be written to.
     """
+    detector: RepetitionDetector | None = RepetitionDetector()
     try:
         output.accepted(stream)
         for event in stream.events():
@@ -82,6 +87,10 @@ def show(stream: Stream, output: Output) -> Result:
                 output.spliced(event)
             else:
                 output.piece(event)
+                if detector and (block := detector.add((event.id, event.text))) is not None:
+                    detector = None
+                    advice = f"{stop}; --repeat-penalty 1.1 makes it less likely"
+                    print_note(PROG, f"{notice(block)}. {advice}")
         output.done(stream.result)
     finally:
         output.close()

@@ -45,7 +45,7 @@ def test_a_prompt_goes_through_the_chat_template(
     request = server.requests()[0]
     assert request.messages == [{"role": "user", "content": "hello wide world"}]
     assert request.prompt is None
-    assert request.params == {}
+    assert request.params == {"n_predict": 2048}
 
 
 @pytest.mark.usefixtures("address")
@@ -201,7 +201,7 @@ def test_one_newline_ends_the_text(capsys: pytest.CaptureFixture[str]) -> None:
         (["--chat", "--json"], "do not go together"),
         (["--chat", "--raw"], "do not go together"),
         (["--chat", "-"], "not needed"),
-        (["a", "-n", "0"], "-n/--max-tokens: must be 1 to 2147483647, not 0"),
+        (["a", "-n", "0"], "-n/--max-tokens: must be 1 to 2147483647, or -1 for"),
         (["a", "-n", "-5"], "must be 1 to"),
         (["a", "-n", "9" * 30], "must be 1 to"),
         (["a", "-n", "many"], "must be a whole number, not 'many'"),
