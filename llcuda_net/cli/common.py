@@ -13,12 +13,12 @@ import threading
 from collections.abc import Callable
 from contextlib import suppress
 from enum import IntEnum
-from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn, TextIO
 
 from llcuda_net.errors import ConfigError, ConnectError, EngineError, LlcudaError, RequestError
 from llcuda_net.util.terminal import wants_colour
+from llcuda_net.util.text_files import read_text
 
 
 class Exit(IntEnum):
@@ -203,30 +203,6 @@ def cut_line(given: int | None, tokens: int, go_on: str) -> str | None:
     )
 
 
-def read_text(path: str, what: str) -> str:
-    """The text of a UTF-8 file.
-
-    Raises:
-        CommandError: it cannot be read or is not UTF-8.
-    """
-    try:
-        return decode(Path(path).read_bytes(), f"{what} {path}")
-    except OSError as error:
-        fail(f"cannot read {what} {path}: {error.strerror or error}")
-
-
-def decode(data: bytes, what: str) -> str:
-    """Bytes as UTF-8, a byte order mark left out.
-
-    Raises:
-        CommandError: they are not UTF-8; the message names the first wrong byte.
-    """
-    try:
-        return data.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        fail(f"{what} is not UTF-8 text (byte {error.start}): convert it first, with iconv say")
-
-
 def check_text(text: str, what: str) -> str:
     """The text, unless it holds bytes of another encoding, which Python keeps as surrogates.
 
@@ -244,7 +220,8 @@ def read_token(path: str | None) -> str | None:
     """The token from a file, or else from LLCUDA_TOKEN, or None.
 
     Raises:
-        CommandError: the file cannot be read, or holds no token or more than one line.
+        ConfigError: the file cannot be read.
+        CommandError: it holds no token, or more than one line.
     """
     if path is None:
         return check_text(os.environ.get("LLCUDA_TOKEN", "").strip(), "LLCUDA_TOKEN") or None

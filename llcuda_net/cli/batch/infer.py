@@ -17,11 +17,11 @@ from llcuda_net.cli.common import (
     Parser,
     check_text,
     cut_line,
-    decode,
     fail,
     run_command,
     token_limit,
 )
+from llcuda_net.util.text_files import decode
 
 PROG = "llcuda infer"
 

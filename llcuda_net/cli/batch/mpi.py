@@ -15,10 +15,10 @@ from llcuda_net.cli.common import (
     VersionAction,
     fail,
     print_error,
-    read_text,
     read_token,
     run_command,
 )
+from llcuda_net.util.text_files import read_text
 
 PROG = "llcuda-mpi"
 _DEFAULT_SERVER = "127.0.0.1:9000"
@@ -50,7 +50,9 @@ def make_parser() -> Parser:
         description=_DESCRIPTION,
         epilog=_EPILOG,
     )
-    parser.add_argument("--input", required=True, metavar="FILE", help="prompts, JSON lines")
+    parser.add_argument(
+        "--input", required=True, metavar="FILE", help="prompts, JSON lines; -: standard input"
+    )
     parser.add_argument("--output", required=True, metavar="FILE", help="results, JSON lines")
     parser.add_argument(
         "--server", metavar="A,B,…", help=f"(default: LLCUDA_SERVER, or {_DEFAULT_SERVER})"

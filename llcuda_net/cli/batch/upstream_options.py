@@ -9,7 +9,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from llcuda_net.cli.common import Parser, fail, read_text
+from llcuda_net.cli.common import Parser, fail
+from llcuda_net.util.text_files import read_text
 
 if TYPE_CHECKING:
     from llcuda_net.batch.targets.interface import Target

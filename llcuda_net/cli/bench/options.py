@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 
 from llcuda_net.bench.workload import prompts
 from llcuda_net.cli.bench.tool import Tool
-from llcuda_net.cli.common import Parser, fail, read_text, read_token
+from llcuda_net.cli.common import Parser, fail, read_token
+from llcuda_net.util.text_files import read_text
 
 if TYPE_CHECKING:
     from llcuda_net.bench.runs.settings import Settings

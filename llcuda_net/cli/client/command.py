@@ -147,6 +147,10 @@ def _answer(
                 if stream.cached:
                     print_note(PROG, "answered from the store")
                 result = show(stream, output, stop=_how_to_stop(stream, arguments))
+            if request is None and first and stream.received == first:
+                # Nothing came. Of one that is over, the server says whether it has so many pieces.
+                with client.attach(arguments.attach, first):
+                    print_note(PROG, f"the answer has {first} pieces: there is nothing after them")
         except ConnectError as error:
             if stream is None or "attach" not in client.features:
                 raise

@@ -17,12 +17,11 @@ from llcuda_net.cli.common import (
     Parser,
     VersionAction,
     check_text,
-    decode,
     fail,
-    read_text,
     token_limit,
 )
 from llcuda_net.cli.server_options import DEFAULT_SERVER
+from llcuda_net.util.text_files import decode, read_text
 
 PROG = "llcuda-client"
 #: Candidates per token with --certainty, where --n-probs is not given.
@@ -225,6 +224,7 @@ def _add_turn(group: argparse._ArgumentGroup) -> None:
 def _number(kind: type, low: float, high: float) -> Callable[[str], Any]:
     """A type for argparse: a number within bounds, with an error that names them."""
     noun = "a whole number" if kind is int else "a number"
+    bounds = f"{low} to {high}" if kind is int else f"{low:.10g} to {high:.10g}"
 
     def convert(text: str) -> Any:
         try:
@@ -232,7 +232,7 @@ def _number(kind: type, low: float, high: float) -> Callable[[str], Any]:
         except ValueError:
             raise argparse.ArgumentTypeError(f"must be {noun}, not {text!r}") from None
         if not low <= value <= high:
-            raise argparse.ArgumentTypeError(f"must be {low:.10g} to {high:.10g}, not {text}")
+            raise argparse.ArgumentTypeError(f"must be {bounds}, not {text}")
         return value
 
     return convert
@@ -327,7 +327,8 @@ def read_prompt(arguments: argparse.Namespace) -> str | None:
     """The text to send; None where a chat begins without one.
 
     Raises:
-        CommandError: there is none, or it cannot be read.
+        ConfigError: it cannot be read.
+        CommandError: there is none.
     """
     if arguments.file is not None:
         text = read_text(arguments.file, "file")
@@ -353,7 +354,8 @@ def read_request(arguments: argparse.Namespace) -> dict[str, Any]:
     """What goes with every request: policies, and sampling parameters by llama-server's names.
 
     Raises:
-        CommandError: a file cannot be read, or a parameter cannot be set so.
+        ConfigError: a file cannot be read.
+        CommandError: a file is not JSON, or a parameter cannot be set so.
     """
     names = ("n_predict", "temperature", "top_k", "top_p", "min_p", "repeat_penalty", "seed")
     given = {name: getattr(arguments, name) for name in (*names, "n_probs", "stop")}

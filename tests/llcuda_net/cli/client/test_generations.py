@@ -135,6 +135,36 @@ def test_a_generation_lost_with_the_server(lasting: Lasting, capsys: Captured) -
     )
 
 
+@pytest.mark.parametrize("options", [(), ("--json",), ("--no-stream",)])
+def test_reading_from_beyond_the_end_is_an_error(
+    lasting: Lasting, capsys: Captured, options: tuple[str, ...]
+) -> None:
+    """Of one that is over, and of one that ends before it has so many pieces."""
+    assert run(TEXT, "--raw") == Exit.OK
+    capsys.readouterr()
+    assert run("--attach", "generation-0", "--from", "6", *options) == Exit.REFUSED
+    assert "it is over, and has 5 pieces (ahead)" in capsys.readouterr().err
+    assert run("--attach", "generation-0", "--from", "5", *options) == Exit.OK
+    assert "the answer has 5 pieces: there is nothing after them" in capsys.readouterr().err
+
+    assert run("hold on", "--raw", "--detach") == Exit.OK
+    with spawn_client("--attach", "generation-1", "--from", "9", *options) as process:
+        until(lambda: len(lasting.of(wire.Attach)) == 3)
+        log = lasting.logs["generation-1"]
+        log.pieces, log.reason = ["hold", " on", " to", " it"], "stop"
+        assert run("--attach", "generation-0") == Exit.OK  # makes the server look again
+        _, err = process.communicate(timeout=PATIENCE)
+    assert process.returncode == Exit.REFUSED
+    assert b"it is over, and has 4 pieces (ahead)" in err
+
+
+def test_pieces_are_counted_from_0(capsys: Captured) -> None:
+    with pytest.raises(SystemExit) as end:
+        run("--attach", "generation-0", "--from", "-1")
+    assert end.value.code == Exit.USAGE
+    assert "--from: must be 0 to 9007199254740991, not -1" in capsys.readouterr().err
+
+
 # -- policies -------------------------------------------------------------------------------------
 
 
