@@ -33,12 +33,14 @@ _PHASES = (
     "queue",
     "template",
     "connect",
-    "prompt",
     "first_token",
     "generation",
     "persist",
-    "total",
 )
+#: Of first_token, by the llama-server's own clock, so it may be a little more.
+_CONTAINED = "prompt"
+#: Milliseconds between the phases that are worth a line.
+_REST = 0.05
 
 
 class Output(Protocol):
@@ -337,8 +339,7 @@ def print_stats(result: Result) -> None:
 def stats_lines(result: Result) -> list[str]:
     """The lines of the table."""
     usage, timings = result.usage, result.timings
-    phases = [*filter(timings.__contains__, _PHASES), *sorted(timings.keys() - set(_PHASES))]
-    lines = [f"  {phase:<12} {_duration(timings[phase]):>10}" for phase in phases]
+    lines = _times(timings)
     prompt, cached = usage.get("prompt_tokens", 0), usage.get("cached_tokens", 0)
     answer = usage.get("completion_tokens", 0)
     of_these = f", {cached} of them cached" if cached else ""
@@ -352,6 +353,24 @@ def stats_lines(result: Result) -> list[str]:
         lines.append(f"  continued at token {places}, after its server or upstream had stopped")
     stop = f" at {result.stop!r}" if result.stop else ""
     lines.append(f"  ended by {result.reason}{stop}; {result.model or 'model'}; {result.id}")
+    return lines
+
+
+def _times(timings: dict[str, float]) -> list[str]:
+    """The phases, one below the other: they add up to the last line, the total."""
+    parts = {phase: timings[phase] for phase in _PHASES if phase in timings}
+    known = {*_PHASES, _CONTAINED, "total"}
+    parts |= {phase: timings[phase] for phase in sorted(timings.keys() - known)}
+    lines = [f"  {phase:<12} {_duration(spent):>10}" for phase, spent in parts.items()]
+    if _CONTAINED in timings:
+        within = list(parts).index("first_token") + 1 if "first_token" in parts else len(parts)
+        of = "of first_token, by the llama-server's clock"
+        lines.insert(within, f"    {_CONTAINED:<10} {_duration(timings[_CONTAINED]):>10}  {of}")
+    if "total" in timings:
+        rest = timings["total"] - sum(parts.values())
+        if rest >= _REST:
+            lines.append(f"  {'between':<12} {_duration(rest):>10}")
+        lines.append(f"  {'total':<12} {_duration(timings['total']):>10}")
     return lines
 
 

@@ -143,7 +143,7 @@ def test_reading_from_beyond_the_end_is_an_error(
     assert run(TEXT, "--raw") == Exit.OK
     capsys.readouterr()
     assert run("--attach", "generation-0", "--from", "6", *options) == Exit.REFUSED
-    assert "it is over, and has 5 pieces (ahead)" in capsys.readouterr().err
+    assert "the answer is over, and has 5 pieces (ahead)" in capsys.readouterr().err
     assert run("--attach", "generation-0", "--from", "5", *options) == Exit.OK
     assert "the answer has 5 pieces: there is nothing after them" in capsys.readouterr().err
 
@@ -155,7 +155,7 @@ def test_reading_from_beyond_the_end_is_an_error(
         assert run("--attach", "generation-0") == Exit.OK  # makes the server look again
         _, err = process.communicate(timeout=PATIENCE)
     assert process.returncode == Exit.REFUSED
-    assert b"it is over, and has 4 pieces (ahead)" in err
+    assert b"the answer is over, and has 4 pieces (ahead)" in err
 
 
 def test_pieces_are_counted_from_0(capsys: Captured) -> None:
