@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
     Open = Callable[[], AbstractAsyncContextManager[Target]]
 
+#: Rounds of --cuda-post.
+_ITERATIONS = 1000
 #: What both commands say of their files.
 FILES = """\
 Each line of the input is a JSON string, or an object with one of "prompt" (through the model's chat
@@ -84,7 +86,9 @@ def add(parser: Parser) -> None:
         action="store_true",
         help="run llcuda_kernels' post-processing load on each result, one GPU per rank",
     )
-    group.add_argument("--cuda-iters", type=int, default=1000, metavar="N", help="its rounds")
+    group.add_argument(
+        "--cuda-iters", type=int, metavar="N", help=f"with --cuda-post: its rounds ({_ITERATIONS})"
+    )
     group.add_argument("--json", action="store_true", help="print the report as JSON on stdout")
 
 
@@ -94,6 +98,10 @@ def check(arguments: argparse.Namespace) -> dict[str, Any]:
     Raises:
         CommandError: an option makes no sense.
     """
+    if arguments.cuda_iters is None:
+        arguments.cuda_iters = _ITERATIONS
+    elif not arguments.cuda_post:
+        fail("--cuda-iters is of --cuda-post: give that, too")
     for name, least in (("n_predict", 1), ("inflight", 1), ("retries", 0), ("cuda_iters", 1)):
         if getattr(arguments, name) < least:
             fail(f"--{name.replace('_', '-')} must be at least {least}")

@@ -310,6 +310,10 @@ def check(arguments: argparse.Namespace) -> None:
 
 
 def _check_storage(arguments: argparse.Namespace) -> None:
+    params = dict(arguments.param)
+    temperature = params.get("temperature", arguments.temperature)
+    if arguments.cache and temperature != 0 and params.get("seed", arguments.seed) in (None, -1):
+        fail("--cache is for answers that repeat: give --temperature 0 or a --seed, too")
     if arguments.store == "none" and arguments.durability not in (None, "memory"):
         fail(f"--store none keeps nothing: --durability {arguments.durability} asks for more")
     if not arguments.detach:

@@ -104,8 +104,11 @@ def export_results(arguments: argparse.Namespace, store: SqliteStore) -> int:
         else:
             with _replacing(Path(arguments.output)) as file:
                 write(results(), file)
+    nothing = "" if progress.count else "no results match: "
     if arguments.output is not None:
-        print(f"wrote {counted(progress.count, 'result')}", file=sys.stderr)
+        print(f"{nothing}wrote {counted(progress.count, 'result')}", file=sys.stderr)
+    elif nothing:
+        print("no results match", file=sys.stderr)
     return Exit.OK
 
 

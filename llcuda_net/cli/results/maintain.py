@@ -40,6 +40,8 @@ def verify_results(arguments: argparse.Namespace, store: SqliteStore) -> int:
             f"{counted(len(problems), 'problem')} in {counted(progress.count, 'content')}",
             file=sys.stderr,
         )
+    elif not progress.count:
+        print("nothing is stored: there was nothing to verify")
     else:
         print(f"{counted(progress.count, 'content')}, all as they were stored")
     return Exit.REFUSED if problems else Exit.OK

@@ -140,6 +140,38 @@ def test_the_ids_that_come_again_are_noted(
     assert json.loads(out)["repeated_ids"] == 1
 
 
+@pytest.mark.parametrize(
+    ("command", "options", "said"),
+    [
+        ("batch", ["--cuda-iters", "5"], "--cuda-iters is of --cuda-post"),
+        ("batch", ["--api-key-file", "k"], "--api-key-file is for --upstream"),
+        ("mpi", ["--cuda-iters", "5"], "--cuda-iters is of --cuda-post"),
+        ("mpi", ["--server", "http://a:1", "--tls"], "--tls is for llcuda-server"),
+        ("mpi", ["--server", "http://a:1,http://b:1", "--tls-ca", "f"], "--tls-ca is for"),
+        ("mpi", ["--server", "http://a:1", "--token-file", "k"], "--token-file is for"),
+        ("mpi", ["--server", "a:1", "--api-key-file", "k"], "--api-key-file is for a llama-server"),
+    ],
+)
+def test_options_without_an_effect_are_refused(
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    command: str,
+    options: list[str],
+    said: str,
+) -> None:
+    given, output, key = tmp_path / "in", str(tmp_path / "out"), tmp_path / "k"
+    for file in (given, key):
+        file.write_text('"a"\n')
+    options = [str(key) if option == "k" else option for option in options]
+    if command == "batch":
+        code = main(["batch", str(given), "-o", output, *options])
+    else:
+        code = mpi.main(["--input", str(given), "--output", output, *options])
+    assert code == Exit.USAGE
+    assert said in capsys.readouterr().err
+    assert not Path(output).exists()
+
+
 @pytest.mark.parametrize("written", [False, True])
 @pytest.mark.parametrize(
     ("number", "code"), [(signal.SIGTERM, Exit.TERMINATED), (signal.SIGINT, Exit.INTERRUPTED)]

@@ -244,6 +244,8 @@ def test_one_newline_ends_the_text(capsys: pytest.CaptureFixture[str]) -> None:
         (["--chat", "--detach"], "--chat and --detach do not go together"),
         (["--chat", "--idempotency-key", "k"], "--chat and --idempotency-key do not"),
         (["a", "--store", "none", "--durability", "disk"], "--store none keeps nothing"),
+        (["a", "--cache"], "--cache is for answers that repeat"),
+        (["a", "--cache", "--temperature", "0.5", "--seed", "-1"], "give --temperature 0 or a"),
         (["a", "--durability", "best"], "invalid choice: 'best'"),
         (["a", "--param", "key=x"], "cannot set key"),
         (["a", "--idempotency-key", "bad \udcff byte"], "--idempotency-key is not UTF-8 text"),

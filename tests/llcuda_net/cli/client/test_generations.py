@@ -73,7 +73,7 @@ def test_json_tells_of_levels_durability_and_splices(lasting: Lasting, capsys: C
     lasting.splices = [3]
     lasting.epoch = 2
     lasting.cached = True
-    assert run(TEXT, "--raw", "--json", "--cache") == Exit.OK
+    assert run(TEXT, "--raw", "--json", "--cache", "--seed", "1") == Exit.OK
     out, err = capsys.readouterr()
     lines = [json.loads(line) for line in out.splitlines()]
     assert lines[0] == {
@@ -179,7 +179,7 @@ def test_pieces_are_counted_from_0(capsys: Captured) -> None:
         (["--store", "none"], {"level": "memory"}),
         (["--store", "none", "--durability", "memory"], {"level": "memory"}),
         (["--durability", "strict"], {"level": "strict"}),
-        (["--cache", "--json"], {"cache": True, "durable": True}),
+        (["--cache", "--temperature", "0", "--json"], {"cache": True, "durable": True}),
     ],
 )
 def test_what_policies_say(lasting: Lasting, arguments: list[str], sent: dict[str, Any]) -> None:
