@@ -76,6 +76,21 @@ def test_the_wheel_serves_and_asks(wheel: Path, tmp_path: Path) -> None:
     serves_and_asks(bin_, tmp_path)
 
 
+def test_extras_are_found_in_the_installed_package(wheel: Path, tmp_path: Path) -> None:
+    """As README says: no index is asked for llcuda-net itself; without it the line fails."""
+    line = ["install", "--quiet", "--no-index", "--no-deps", "llcuda-net[bench,mpi,parquet,otel]"]
+    for name, code in (("with", 0), ("without", 1)):
+        folder = tmp_path / name
+        if name == "with":
+            installed(wheel, folder, "--no-deps")
+        else:
+            venv.create(folder, with_pip=False)
+        pip = [sys.executable, "-m", "pip", "--isolated", "--python", str(folder / "bin/python")]
+        done = subprocess.run([*pip, *line], capture_output=True, text=True, timeout=PATIENCE)
+        assert done.returncode == code, done.stderr
+        assert "does not provide the extra" not in done.stderr
+
+
 @pytest.mark.slow
 def test_the_wheel_alone_brings_all_that_it_needs(wheel: Path, tmp_path: Path) -> None:
     serves_and_asks(installed(wheel, tmp_path / "venv"), tmp_path)
