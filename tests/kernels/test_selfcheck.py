@@ -65,5 +65,6 @@ def test_an_outcome_has_both(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(elementwise, "vector_add", lambda a, b, backend: a + b + np.float32(1e-3))
     outcome = selfcheck.run("vector_add", "cpu", seed=1)
     assert outcome.error == pytest.approx(1e-3, rel=0.1)
+    assert outcome.error is not None
     assert outcome.allowed is not None
     assert outcome.miss == pytest.approx(outcome.error / outcome.allowed)

@@ -67,5 +67,14 @@ def run(name: str, backend: Backend, seed: int | None = None) -> Outcome:
         first = (str(error).strip().splitlines() or [""])[0]
         reason = f"{type(error).__name__}: {first}"
     seconds = time.perf_counter() - start
-    error, allowed = (found.error, found.allowed) if isinstance(found, Miss) else (None, None)
-    return Outcome(name, backend, found <= 1, float(found), seconds, reason, error, allowed)
+    worst = found if isinstance(found, Miss) else None
+    return Outcome(
+        name,
+        backend,
+        found <= 1,
+        float(found),
+        seconds,
+        reason,
+        None if worst is None else worst.error,
+        None if worst is None else worst.allowed,
+    )

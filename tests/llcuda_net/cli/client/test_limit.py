@@ -31,7 +31,7 @@ def test_the_limit_that_is_sent(server: Scripted, options: list[str], sent: list
     server.features = ["attach"]
     for mode in ([], ["--detach"], ["--json"]):
         assert main(["hello", *options, *mode]) == Exit.OK
-    found = [request.params.get("n_predict") for request in server.requests()]  # type: ignore[union-attr]
+    found = [request.params.get("n_predict") for request in server.requests()]
     assert found == sent * 3
 
 
