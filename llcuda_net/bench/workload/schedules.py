@@ -202,4 +202,9 @@ def _open(
     kind: str, seconds: float, moments: np.ndarray[Any, Any], rate: float | None = None
 ) -> Schedule:
     found = tuple(float(moment) for moment in moments)
+    if not found:
+        raise ConfigError(
+            f"no request falls into {seconds:g} s of {kind} arrivals: give more time, or a higher"
+            " rate"
+        )
     return Schedule(kind, seconds, found, 0, rate or len(found) / seconds)
