@@ -13,7 +13,7 @@ WORKERS := -n 3 --dist loadfile
 PIP := PYTHONWARNINGS=ignore $(BIN)/python -m pip --disable-pip-version-check install --quiet
 
 .DELETE_ON_ERROR:
-.PHONY: help demo test test-all test-crash test-proxy test-chaos soak lint format fuzz demo-model clean
+.PHONY: help demo test test-all test-crash test-proxy test-chaos soak wheel lint format fuzz demo-model clean
 .PHONY: bench bench-kernels bench-latency bench-throughput bench-scaling
 
 help: ## list the targets
@@ -39,6 +39,11 @@ test-chaos: $(VENV)/dev ## kill, stop and break the upstreams under 64 clients f
 
 soak: $(VENV)/dev $(VENV)/bench ## hold half load for MINUTES (60), and see whether anything grows
 	$(BIN)/python tools/soak_campaign.py --minutes $(or $(MINUTES),60) --json soak.json --plot soak.png $(ARGS)
+
+wheel: $(VENV)/made ## build dist/llcuda_net-*.whl, which pip installs on any machine
+	@rm -rf build dist/llcuda_net-*.whl
+	@$(BIN)/python -m pip --disable-pip-version-check wheel --quiet --no-deps --wheel-dir dist .
+	@ls dist/llcuda_net-*.whl
 
 lint: $(VENV)/dev ## check style, formatting and types
 	$(BIN)/ruff check

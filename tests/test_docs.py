@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import configparser
 import re
 from pathlib import Path
 
@@ -90,3 +91,37 @@ def test_the_packages_are_those_of_the_order_of_imports() -> None:
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     for name in names - {"data"}:
         assert f"[`{name}/`](llcuda_net/{name})" in readme or f"`{name}.py`" in readme, name
+
+
+def test_every_install_line_can_work() -> None:
+    """Its extras exist, and its page says where the package itself comes from: no index has it."""
+    settings = configparser.ConfigParser()
+    settings.read(ROOT / "setup.cfg")
+    extras = set(settings["options.extras_require"])
+    wrong = []
+    for page in [*DOCS, *(ROOT / "llcuda_net").rglob("*.py")]:
+        text = page.read_text(encoding="utf-8")
+        lines = re.findall(r"pip install [^\n]*?llcuda.net(?:\[([\w,]*)\])?", text)
+        for names in lines:
+            if missing := set(names.split(",")) - {""} - extras:
+                wrong.append(f"{page.relative_to(ROOT)}: no extra {missing}")
+        if (
+            lines
+            and page.suffix == ".md"
+            and "#installing" not in text + "#installing" * ("\n## Installing\n" in text)
+        ):
+            wrong.append(f"{page.relative_to(ROOT)}: does not say where llcuda-net comes from")
+    assert not wrong, "\n".join(wrong)
+
+
+def test_targets_of_make_that_are_named_exist() -> None:
+    """In blocks of code and in code spans; words of prose are no commands."""
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text("utf-8"), re.MULTILINE))
+    wrong = []
+    for page in DOCS:
+        text = page.read_text(encoding="utf-8")
+        code = "\n".join(re.findall(r"^```sh\n(.*?)^```$", text, re.MULTILINE | re.DOTALL))
+        code += "\n" + "\n".join(re.findall(r"`(make [^`]*)`", text))
+        for words in re.findall(r"^make ((?:[a-z-]+ ?)+)", code, re.MULTILINE):
+            wrong += [f"{page.name}: make {name}" for name in words.split() if name not in targets]
+    assert not wrong, "\n".join(wrong)

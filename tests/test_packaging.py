@@ -76,6 +76,23 @@ def test_the_wheel_serves_and_asks(wheel: Path, tmp_path: Path) -> None:
     serves_and_asks(bin_, tmp_path)
 
 
+def test_extras_are_found_in_the_installed_package(wheel: Path, tmp_path: Path) -> None:
+    """As README says: no index is asked for llcuda-net itself; without it the line fails."""
+    folder = tmp_path / "venv"
+    venv.create(folder, with_pip=False)
+    pip = [sys.executable, "-m", "pip", "--isolated", "--python", str(folder / "bin/python")]
+    line = ["install", "--no-index", "--no-deps", "llcuda-net[bench,mpi,parquet,otel]"]
+    done = subprocess.run([*pip, *line], capture_output=True, text=True, timeout=PATIENCE)
+    assert done.returncode == 1, done.stdout
+    (packages,) = folder.glob("lib/python*/site-packages")
+    with zipfile.ZipFile(wheel) as archive:  # as pip installs it, but for the commands
+        archive.extractall(packages)
+    done = subprocess.run([*pip, *line], capture_output=True, text=True, timeout=PATIENCE)
+    assert done.returncode == 0, done.stderr
+    assert "does not provide the extra" not in done.stderr
+    assert "already satisfied: llcuda-net" in done.stdout
+
+
 @pytest.mark.slow
 def test_the_wheel_alone_brings_all_that_it_needs(wheel: Path, tmp_path: Path) -> None:
     serves_and_asks(installed(wheel, tmp_path / "venv"), tmp_path)

@@ -13,10 +13,9 @@ that it has.
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterator
 from typing import Any
 
-from llcuda_net.batch.input import Line
+from llcuda_net.batch.input import Input, Line
 from llcuda_net.batch.output import Output
 from llcuda_net.errors import ConfigError
 
@@ -31,20 +30,32 @@ class WorkQueue:
     """All lines of a job, and the rank that has each.
 
     Args:
-        lines: of the input, in order.
+        given: the input.
         output: where results go, and what is there already.
+        params: sampling parameters, for all lines.
+        job: makes the lines' keys other than those of another job.
         retries: tries of a line after its first, where an error says that trying again may help.
 
     Attributes:
         done, failed, skipped: lines written now, those of them that are errors, and those that had
             their result already.
         problems: one line for each error, for people; the first hundred.
+
+    Raises:
+        ConfigError: the output has results of lines that the input has not.
     """
 
-    def __init__(self, lines: Iterator[Line], output: Output, *, retries: int) -> None:
+    def __init__(
+        self, given: Input, output: Output, params: dict[str, Any], job: str = "", *, retries: int
+    ) -> None:
+        beyond = max(output.known, default=0)
+        if beyond > given.last:
+            raise self._of_another_input(
+                output, f"line {beyond}, where {given.name} ends at line {given.last}"
+            )
         self.done = self.failed = self.skipped = 0
         self.problems: list[str] = []
-        self._lines = lines
+        self._lines = given.read(params, job)
         self._ended = False
         self._output = output
         self._retries = retries
@@ -96,15 +107,19 @@ class WorkQueue:
             if key == line.key:
                 self.skipped += 1
             elif key is not None:
-                raise ConfigError(
-                    f"{self._output.path} holds the results of another input, or of other"
-                    f" parameters (line {line.number} differs): give another --output, or --job"
-                )
+                raise self._of_another_input(self._output, f"line {line.number} differs")
             elif line.problem:
                 self._fail(line, "bad_line", line.problem, retry=False)
             else:
                 return line
         return None
+
+    @staticmethod
+    def _of_another_input(output: Output, why: str) -> ConfigError:
+        return ConfigError(
+            f"{output.path} holds the results of another input, or of other parameters ({why}):"
+            " give another --output, or --job"
+        )
 
     def finished(self, result: dict[str, Any]) -> None:
         """A rank has an answer: the object to write, with `line` and `key`."""

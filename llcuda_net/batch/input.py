@@ -4,13 +4,20 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
+import stat
+import tempfile
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from llcuda_net.errors import ConfigError
+from llcuda_net.util.text_files import BOM, check_encoding
 
+#: Bytes of an input that is copied, at a time.
+_BLOCK = 1 << 20
 #: What a line may hold besides sampling parameters.
 _OWN = ("prompt", "raw", "messages", "system", "id", "params")
 
@@ -38,40 +45,122 @@ class Line:
     problem: str = ""
 
 
-def read(path: Path, params: dict[str, Any], job: str) -> Iterator[Line]:
-    """The lines of a JSONL file that are not blank, in order.
+class Input:
+    """The lines of a JSONL file that are not blank, as often as they are wanted.
+
+    A pipe, a FIFO or a device gives its bytes only once: they are copied into a temporary file,
+    which has no name. So the length is known, and a large input needs no memory. Making one waits
+    for whoever writes the pipe.
 
     A line is a string (a prompt), or an object with one of `prompt` (a string for the chat
     template, or token ids), `raw` and `messages`; optionally `system` and `id`; `params`, or
     sampling parameters beside the others, take precedence over those of the command.
 
     Args:
-        params: of the command, for all lines.
-        job: makes the keys other than those of another job with the same input.
+        path: the file; "-" for standard input.
+
+    Attributes:
+        name: for messages.
+        count: how many lines are not blank.
+        last: the number of the last of those; 0 without any.
+        repeated: of the lines read, how many have the `id` of an earlier one.
+        first_repeated: numbers of the first such line and of the earlier one.
 
     Raises:
-        ConfigError: the file cannot be read. A line that is wrong is a Line with a `problem`.
+        ConfigError: it cannot be read, or cannot be copied, or is UTF-16.
     """
-    try:
-        with path.open("rb") as file:
-            for number, data in enumerate(file, 1):
-                if data.strip():
-                    yield _line(number, data.strip(), params, job)
-    except OSError as error:
-        raise ConfigError(f"cannot read {path}: {error.strerror or error}") from None
+
+    def __init__(self, path: str | Path) -> None:
+        self.name = "standard input" if str(path) == "-" else str(path)
+        self.count = self.last = self.repeated = 0
+        self.first_repeated: tuple[int, int] | None = None
+        self._ids: dict[bytes, int] = {}  # first line of each id
+        try:
+            self._file = _opened(path)
+        except OSError as error:
+            raise ConfigError(f"cannot read {self.name}: {error.strerror or error}") from None
+        try:
+            check_encoding(self._file.read(len(BOM)), self.name)
+            for number, _ in self._lines():
+                self.count, self.last = self.count + 1, number
+        except BaseException:
+            self.close()
+            raise
+
+    def __repr__(self) -> str:
+        state = "closed" if self._file.closed else "open"
+        return f"<Input {self.name} {state}, {self.count} lines up to {self.last}>"
+
+    def read(self, params: dict[str, Any], job: str) -> Iterator[Line]:
+        """The lines in order; one that is wrong is a Line with a `problem`.
+
+        Args:
+            params: of the command, for all lines.
+            job: makes the keys other than those of another job with the same input.
+
+        Raises:
+            ConfigError: it cannot be read.
+        """
+        for number, data in self._lines():
+            line = _line(number, data, params, job)
+            self._note_id(line)
+            yield line
+
+    def close(self) -> None:
+        """Close the file; idempotent."""
+        self._file.close()
+
+    def _lines(self) -> Iterator[tuple[int, bytes]]:
+        try:
+            self._file.seek(0)
+            for number, data in enumerate(self._file, 1):
+                # Also of later lines: files that begin with it may have been put together.
+                data = data.removeprefix(BOM).strip()
+                if data:
+                    yield number, data
+        except OSError as error:
+            raise ConfigError(f"cannot read {self.name}: {error.strerror or error}") from None
+
+    def _note_id(self, line: Line) -> None:
+        if line.id is None:
+            return
+        text = json.dumps(line.id, sort_keys=True).encode()
+        first = self._ids.setdefault(hashlib.blake2b(text, digest_size=12).digest(), line.number)
+        if first < line.number:
+            self.repeated += 1
+            self.first_repeated = self.first_repeated or (line.number, first)
 
 
-def count(path: Path) -> int:
-    """How many lines that are not blank the file has.
+def _opened(path: str | Path) -> IO[bytes]:
+    """The file, or a copy of what cannot be read twice.
 
     Raises:
-        ConfigError: it cannot be read.
+        OSError: the file cannot be read.
+        ConfigError: there is no room for the copy.
     """
-    try:
-        with path.open("rb") as file:
-            return sum(1 for line in file if line.strip())
-    except OSError as error:
-        raise ConfigError(f"cannot read {path}: {error.strerror or error}") from None
+    if str(path) == "-":
+        source: IO[bytes] = os.fdopen(os.dup(0), "rb")
+    else:
+        source = Path(path).open("rb")  # noqa: SIM115
+        if stat.S_ISREG(os.fstat(source.fileno()).st_mode):
+            return source
+    with source:
+        copy: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115
+        try:
+            while data := source.read(_BLOCK):
+                try:
+                    copy.write(data)
+                    copy.flush()
+                except OSError as error:
+                    raise ConfigError(
+                        f"no room for a copy of the input in {tempfile.gettempdir()}"
+                        f" ({error.strerror or error}): give the input as a file, or set TMPDIR"
+                    ) from None
+        except BaseException:
+            with suppress(OSError):  # it writes what is left, and there is no room for it
+                copy.close()
+            raise
+    return copy
 
 
 def _line(number: int, data: bytes, params: dict[str, Any], job: str) -> Line:
@@ -81,6 +170,8 @@ def _line(number: int, data: bytes, params: dict[str, Any], job: str) -> Line:
         found = json.loads(data.decode("utf-8"))
     except UnicodeDecodeError:
         return Line(number, key, problem="not UTF-8")
+    except json.JSONDecodeError as error:
+        return Line(number, key, problem=f"not JSON: {error.msg} at character {error.pos + 1}")
     except (ValueError, RecursionError):
         return Line(number, key, problem="not JSON")
     if isinstance(found, str):

@@ -11,6 +11,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import stat
 from pathlib import Path
 from typing import Any
 
@@ -40,13 +41,15 @@ class Output:
         self.ordered = ordered
         self.known: dict[int, str] = {}
         self.errors = 0
-        self._waiting_path = path.with_name(path.name + ".waiting")
+        self._real = path.resolve()  # a link is written through, and never replaced
+        self._waiting_path = self._real.with_name(self._real.name + ".waiting")
         self._waiting: dict[int, bytes] = {}
         self._order: list[int] = []  # the input's numbers, as far as they were read
         self._at = 0  # how many of those are written
         self._since = 0
         self._file = self._aside = -1
         try:
+            _require_file(path)
             self._file = _open(path)
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             if ordered:
@@ -101,9 +104,9 @@ class Output:
 
     def _rewrite(self, lines: list[bytes]) -> None:
         """Replace the file at once: a kill leaves the old one or the new one."""
-        new = self.path.with_name(self.path.name + ".new")
+        new = self._real.with_name(self._real.name + ".new")
         new.write_bytes(b"".join(lines))
-        new.replace(self.path)
+        new.replace(self._real)
         os.close(self._file)
         self._file = _open(self.path)
         fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -163,6 +166,23 @@ class Output:
             if descriptor >= 0:
                 os.close(descriptor)
         self._file = self._aside = -1
+
+
+def _require_file(path: Path) -> None:
+    """Refuse what cannot be read again; a path where nothing is will be a file.
+
+    Raises:
+        ConfigError: it is a pipe, a terminal or another device.
+    """
+    try:
+        mode = path.stat().st_mode
+    except FileNotFoundError:
+        return
+    if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):  # opening a directory says what it is
+        raise ConfigError(
+            f"cannot write {path}: it is no regular file, and the results are read again when a"
+            " job goes on: give a file"
+        )
 
 
 def _open(path: Path) -> int:

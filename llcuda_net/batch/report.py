@@ -5,11 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 from llcuda_net.batch.distributor import WorkQueue
+from llcuda_net.batch.input import Input
 from llcuda_net.batch.job import Done
 from llcuda_net.util.numbers import three_digits
 
 
-def document(queue: WorkQueue, done: Done, ranks: int, errors: int) -> dict[str, Any]:
+def document(queue: WorkQueue, done: Done, ranks: int, errors: int, given: Input) -> dict[str, Any]:
     """For JSON.
 
     `efficiency` is the share of the request slots in use: the time of all requests together,
@@ -17,6 +18,7 @@ def document(queue: WorkQueue, done: Done, ranks: int, errors: int) -> dict[str,
 
     Args:
         errors: lines that had an error before, which stays.
+        given: the input, after it was read.
     """
     seconds = max(1e-9, done.seconds)
     return {
@@ -35,6 +37,8 @@ def document(queue: WorkQueue, done: Done, ranks: int, errors: int) -> dict[str,
         "efficiency": round(done.tally.busy / (seconds * done.capacity), 4),
         "ttft_ms": done.tally.ttft.percentiles_ms(),
         "latency_ms": done.tally.latency.percentiles_ms(),
+        "repeated_ids": given.repeated,
+        "first_repeated_id": given.first_repeated,
         "notes": done.notes,
         "problems": queue.problems,
     }
@@ -59,6 +63,12 @@ def lines(found: dict[str, Any]) -> list[str]:
         known = [f"{key} {three_digits(v)}" for key, v in found[name].items() if v is not None]
         if known:
             out.append(f"{title}, ms: {', '.join(known)}")
+    if found["repeated_ids"]:
+        line, earlier = found["first_repeated_id"]
+        out.append(
+            f"note: {found['repeated_ids']:,} of the lines have the id of an earlier line (line"
+            f" {line} has that of line {earlier}): tell their results apart by `line`"
+        )
     for problem in found["problems"][:10]:
         out.append(f"failed: {problem}")
     if found["failed"] > 10:

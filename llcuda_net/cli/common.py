@@ -14,12 +14,12 @@ import traceback
 from collections.abc import Callable
 from contextlib import suppress
 from enum import IntEnum
-from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn
 
 from llcuda_net.errors import ConfigError, ConnectError, EngineError, LlcudaError, RequestError
 from llcuda_net.util.terminal import echo, one_line, paint
+from llcuda_net.util.text_files import read_text
 
 
 class Exit(IntEnum):
@@ -32,6 +32,16 @@ class Exit(IntEnum):
     INTERRUPTED = 130
     PIPE = 141
     TERMINATED = 143
+
+
+#: Most tokens of an answer where none are given: a model in a loop would fill its whole context.
+DEFAULT_TOKENS = 2048
+#: The number that asks for as many as the context holds.
+UNLIMITED = -1
+TOKEN_LIMIT_HELP = (
+    f"most tokens to generate; {UNLIMITED}: until the model's context is full; default:"
+    f" {DEFAULT_TOKENS:,}, or the context where that is smaller; a note says when it cuts"
+)
 
 
 class CommandError(Exception):
@@ -168,28 +178,36 @@ def discard_stdout() -> None:
         os.close(null)
 
 
-def read_text(path: str, what: str) -> str:
-    """The text of a UTF-8 file.
-
-    Raises:
-        CommandError: it cannot be read or is not UTF-8.
-    """
+def token_limit(text: str) -> int:
+    """A type for argparse: most tokens of an answer, or UNLIMITED."""
     try:
-        return decode(Path(path).read_bytes(), f"{what} {path}")
-    except OSError as error:
-        fail(f"cannot read {what} {path}: {error.strerror or error}")
+        value = int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"must be a whole number, not {text!r}") from None
+    if value != UNLIMITED and not 1 <= value < 2**31:
+        raise argparse.ArgumentTypeError(
+            f"must be 1 to {2**31 - 1}, or {UNLIMITED} for as many as the context holds, not {text}"
+        )
+    return value
 
 
-def decode(data: bytes, what: str) -> str:
-    """Bytes as UTF-8, a byte order mark left out.
+def cut_line(given: int | None, tokens: int, go_on: str) -> str | None:
+    """What to say of an answer that its length ended; None where its reader gave the limit.
 
-    Raises:
-        CommandError: they are not UTF-8; the message names the first wrong byte.
+    Args:
+        given: the limit; None where there was none.
+        tokens: of the answer.
+        go_on: how its reader gets more, where the default limit cut.
     """
-    try:
-        return data.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        fail(f"{what} is not UTF-8 text (byte {error.start}): convert it first, with iconv say")
+    if given not in (None, UNLIMITED):
+        return None
+    cut = f"the answer was cut after {tokens:,} token{'' if tokens == 1 else 's'}"
+    if given == UNLIMITED or tokens < DEFAULT_TOKENS:
+        return f"{cut}: the model's context is full"
+    return (
+        f"{cut}, the limit where none is given; {go_on} --max-tokens N"
+        f" ({UNLIMITED}: until the context is full)"
+    )
 
 
 def check_text(text: str, what: str) -> str:
@@ -209,7 +227,7 @@ def read_secret(path: str, what: str) -> str:
     """The text of a UTF-8 file that nobody else should read; a line on stderr says if others can.
 
     Raises:
-        CommandError: as `read_text`.
+        ConfigError: as `read_text`.
     """
     from llcuda_net.config.files import open_to_others
 
@@ -226,7 +244,8 @@ def read_token(path: str | None) -> str | None:
     """The token from a file, or else from LLCUDA_TOKEN, or None.
 
     Raises:
-        CommandError: the file cannot be read, or holds no token or more than one line.
+        ConfigError: the file cannot be read.
+        CommandError: it holds no token, or more than one line.
     """
     if path is None:
         return check_text(os.environ.get("LLCUDA_TOKEN", "").strip(), "LLCUDA_TOKEN") or None

@@ -29,8 +29,9 @@ examples:
   llcuda doctor --backend cpu --json
 
 Each operation of llcuda_kernels is run on fresh random inputs, with outliers, NaN, infinity and
-odd sizes, and compared with its float64 reference. "error" is the greatest deviation, as a share
-of what is allowed. The first run compiles the kernels, which takes a while; they are kept.
+odd sizes, and compared with its float64 reference: "error" is that of the number that is farthest
+off by the error allowed for it, which follows. The first run compiles the kernels, which takes a
+while; they are kept.
 
 exit codes: 0 all is well (a GPU that is not there is no fault), 1 a kernel is wrong or failed,
 2 wrong usage, 130 interrupted
@@ -189,17 +190,26 @@ def _json(outcome: Outcome) -> str:
     from math import isfinite
 
     found = {"event": "kernel", **asdict(outcome)}
-    if not isfinite(outcome.miss):
-        found["miss"] = None
+    for name in ("miss", "error", "allowed"):
+        if found[name] is not None and not isfinite(found[name]):
+            found[name] = None
     return json.dumps(found)
 
 
 def _line(outcome: Outcome) -> str:
     if outcome.passed:
         mark = paint("ok   ", "32", sys.stdout)
-        return f"  {mark} {outcome.name:<22} error {outcome.miss:5.3f}   {outcome.seconds:6.2f} s"
+        return f"  {mark} {outcome.name:<22} {_error(outcome):<38} {outcome.seconds:6.2f} s"
     mark = paint("WRONG", "31", sys.stdout)
-    return f"  {mark} {outcome.name:<22} {one_line(outcome.reason)}"
+    measured = "" if outcome.error is None else f": {_error(outcome)}"
+    return f"  {mark} {outcome.name:<22} {one_line(outcome.reason)}{measured}"
+
+
+def _error(outcome: Outcome) -> str:
+    """The error and the tolerance that it was compared with."""
+    if outcome.error is None or outcome.allowed is None:
+        return "equal" if outcome.miss == 0 else f"error {outcome.miss:.3g} of what is allowed"
+    return f"error {outcome.error:.4g}, allowed {outcome.allowed:.4g}"
 
 
 if __name__ == "__main__":

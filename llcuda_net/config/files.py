@@ -1,4 +1,4 @@
-"""Reading the small files that settings name."""
+"""Reading the secret files that settings name."""
 
 from __future__ import annotations
 
@@ -6,24 +6,7 @@ import os
 import stat
 from pathlib import Path
 
-from llcuda_net.errors import ConfigError
-
-
-def read_file(path: str, what: str) -> str:
-    """The text of a file.
-
-    Args:
-        what: it is, for errors.
-
-    Raises:
-        ConfigError: it cannot be read, or is no text.
-    """
-    try:
-        return Path(path).read_text(encoding="utf-8-sig")
-    except OSError as error:
-        raise ConfigError(f"cannot read {what} {path}: {error.strerror}") from None
-    except UnicodeDecodeError:
-        raise ConfigError(f"{what} {path} is not UTF-8 text") from None
+from llcuda_net.util.text_files import read_text
 
 
 def read_secret(path: str, what: str) -> str:
@@ -35,7 +18,7 @@ def read_secret(path: str, what: str) -> str:
     Raises:
         ConfigError: it cannot be read, or is no text.
     """
-    text = read_file(path, what)
+    text = read_text(path, what)
     mode = open_to_others(path)
     if mode is not None:
         import structlog  # here, since clients need the rest of this module only

@@ -272,7 +272,7 @@ def load(arguments: argparse.Namespace, environment: Mapping[str, str] = os.envi
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        found = tomllib.loads(path.read_text(encoding="utf-8"))
+        found = tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except OSError as error:
         raise ConfigError(f"cannot read {path}: {error.strerror}") from None
     except (ValueError, RecursionError) as error:  # both of its decoding errors are ValueErrors

@@ -146,6 +146,9 @@ def check_position(generation: Generation, first: int, epoch: int | None) -> Non
         same = generation.same_since(epoch)
     elif not generation.ended:
         return  # it waits until there is so much
+    if first > same and epoch is None:
+        count = f"{same} piece{'' if same == 1 else 's'}"
+        raise Ahead(f"the answer is over, and has {count}: there is no piece {first}", durable=same)
     if first > same:
         raise Ahead(
             f"piece {first} was asked for, and only the first {same} are as they were: "

@@ -12,10 +12,11 @@ from typing import TypeVar
 
 import trio
 
-from llcuda_net.config.files import read_file, read_secret
+from llcuda_net.config.files import read_secret
 from llcuda_net.config.settings import Settings
 from llcuda_net.errors import ConfigError, ListenError
 from llcuda_net.util.address import Address
+from llcuda_net.util.text_files import read_text
 
 T_resource = TypeVar("T_resource", bound=trio.abc.AsyncResource)
 
@@ -74,7 +75,7 @@ def tls_context(settings: Settings) -> ssl.SSLContext | None:
     """
     if settings.tls_cert is None or settings.tls_key is None:
         return None
-    read_file(settings.tls_cert, "certificate")
+    read_text(settings.tls_cert, "certificate")
     read_secret(settings.tls_key, "private key")
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     try:

@@ -1,5 +1,5 @@
-"""What every package may use: addresses, logs, terminals, quantiles, the version, and an event
-loop in a background thread.
+"""What every package may use: addresses, logs, terminals, users' text files, quantiles, loops of
+tokens, the version, and an event loop in a background thread.
 
 It imports only `errors`.
 """

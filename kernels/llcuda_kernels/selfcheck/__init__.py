@@ -19,16 +19,22 @@ from llcuda_kernels.errors import BackendError
 from llcuda_kernels.runtime.backend import Backend
 
 from . import products, rows, search, tokens
-from .check import miss_of, poison, topk_miss
+from .check import Miss, miss_of, poison, topk_miss
 
-__all__ = ["Outcome", "miss_of", "names", "run", "topk_miss"]
+__all__ = ["Miss", "Outcome", "miss_of", "names", "run", "topk_miss"]
 
 _CHECKS = {**rows.CHECKS, **tokens.CHECKS, **search.CHECKS, **products.CHECKS}
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """Of one operation. `miss`: share of the error that is allowed. `reason`: why not passed."""
+    """Of one operation.
+
+    Attributes:
+        miss: the worst number's error, as a share of the error that is allowed for it.
+        reason: why not passed.
+        error, allowed: both of them, absolute; None of a check that asks for equality.
+    """
 
     name: str
     backend: str
@@ -36,6 +42,8 @@ class Outcome:
     miss: float
     seconds: float
     reason: str = ""
+    error: float | None = None
+    allowed: float | None = None
 
 
 def names() -> list[str]:
@@ -46,16 +54,27 @@ def names() -> list[str]:
 def run(name: str, backend: Backend, seed: int | None = None) -> Outcome:
     """Run one check; errors of the machine become an outcome, not an exception."""
     start = time.perf_counter()
-    miss, reason = float("inf"), ""
+    found, reason = float("inf"), ""
     try:
         if backend == "cuda":
             poison()
-        miss = float(_CHECKS[name](backend, np.random.default_rng(seed)))
-        if not miss <= 1:
-            reason = f"misses the reference by {miss:.3g} times what is allowed"
+        found = _CHECKS[name](backend, np.random.default_rng(seed))
+        if not found <= 1:
+            reason = f"misses the reference by {found:.3g} times what is allowed"
     except BackendError as error:
         reason = str(error)
     except Exception as error:  # whatever a driver or compiler raises
         first = (str(error).strip().splitlines() or [""])[0]
         reason = f"{type(error).__name__}: {first}"
-    return Outcome(name, backend, miss <= 1, miss, time.perf_counter() - start, reason)
+    seconds = time.perf_counter() - start
+    worst = found if isinstance(found, Miss) else None
+    return Outcome(
+        name,
+        backend,
+        found <= 1,
+        float(found),
+        seconds,
+        reason,
+        None if worst is None else worst.error,
+        None if worst is None else worst.allowed,
+    )

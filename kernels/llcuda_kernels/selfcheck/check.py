@@ -43,6 +43,40 @@ def odd(rng: np.random.Generator, length: int) -> np.ndarray[Any, Any]:
     return x
 
 
+class Miss(float):
+    """How far off the worst number is: its error as a share of the error allowed there.
+
+    Attributes:
+        error: its absolute error.
+        allowed: the error allowed for it.
+    """
+
+    error: float
+    allowed: float
+
+    def __new__(cls, share: float, error: float, allowed: float) -> Miss:
+        """The share, with what it is the share of."""
+        found = super().__new__(cls, share)
+        found.error, found.allowed = error, allowed
+        return found
+
+
+def greatest(errors: Any, allowed: Any) -> float:
+    """The greatest error as a share of what is allowed; NaN counts as infinite.
+
+    Args:
+        errors, allowed: absolute, of each number.
+    """
+    errors, allowed = np.broadcast_arrays(errors, allowed)
+    if not errors.size:
+        return 0.0
+    with np.errstate(all="ignore"):
+        shares = np.where(errors == 0, 0.0, errors / allowed)
+    shares = np.where(np.isnan(shares), np.inf, shares)
+    worst = int(np.argmax(shares))
+    return Miss(*(float(of.flat[worst]) for of in (shares, errors, allowed)))
+
+
 def miss_of(got: Any, want: Any, rtol: float, atol: float) -> float:
     """The greatest ``|got - want| / (atol + rtol |want|)``; infinite where NaN or inf differ."""
     got, want = np.asarray(got, np.float64), np.asarray(want, np.float64)
@@ -50,9 +84,8 @@ def miss_of(got: Any, want: Any, rtol: float, atol: float) -> float:
         return float("inf")
     with np.errstate(all="ignore"):
         same = (got == want.astype(np.float32)) | (np.isnan(got) & np.isnan(want))
-        miss = np.where(same, 0.0, np.abs(got - want) / (atol + rtol * np.abs(want)))
-    miss = np.where(np.isnan(miss), np.inf, miss)
-    return float(miss.max(initial=0.0))
+        allowed = atol + rtol * np.where(np.isfinite(want), np.abs(want), 0.0)
+        return greatest(np.where(same, 0.0, np.abs(got - want)), allowed)
 
 
 def topk_miss(values: Any, rows: Any, scores: Any, k: int, allowed: float) -> float:

@@ -8,7 +8,7 @@ import numpy as np
 
 from llcuda_kernels import products, reference, search, synthetic_load, weights
 
-from .check import Check, as_if, into, miss_of, normal, topk_miss
+from .check import Check, as_if, greatest, into, miss_of, normal, topk_miss
 
 CHECKS: dict[str, Check] = {}
 _check = into(CHECKS)
@@ -21,8 +21,7 @@ def _product_miss(got: Any, a: Any, b: Any, share: float = 2e-6) -> float:
     """By the share of ``Σ |a| |b|`` that is allowed: rounding is in proportion to it."""
     want = reference.products.matmul(a, b)
     scale = reference.products.matmul(np.abs(a), np.abs(b))
-    miss = np.abs(got - want) / (scale * share + 1e-6)
-    return float(np.where(np.isnan(miss), np.inf, miss).max(initial=0.0))
+    return greatest(np.abs(got - want), scale * share + 1e-6)
 
 
 def _matmul(name: str, run_: Any) -> None:

@@ -8,7 +8,7 @@ import numpy as np
 
 from llcuda_kernels import elementwise, embeddings, norms, reference
 
-from .check import Check, into, miss_of, normal, odd
+from .check import Check, greatest, into, miss_of, normal, odd
 
 CHECKS: dict[str, Check] = {}
 _check = into(CHECKS)
@@ -80,8 +80,8 @@ def _l2_normalize(backend: Any, rng: np.random.Generator) -> float:
 
 def _codes_miss(x: Any, codes: Any, scales: Any, truth: Any) -> float:
     exact, _ = reference.quantize.exact_codes(x)
-    slack = np.abs(codes - exact).max(initial=0.0) / (0.5 + 1e-4)
-    return max(float(slack), miss_of(scales, truth(x)[1], 1e-5, 1e-44))
+    slack = greatest(np.abs(codes - exact), 0.5 + 1e-4)
+    return max(slack, miss_of(scales, truth(x)[1], 1e-5, 1e-44))
 
 
 @_check("quantize_int8")

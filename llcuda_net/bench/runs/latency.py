@@ -24,6 +24,7 @@ from llcuda_net.bench.workload import prompts, schedules
 from llcuda_net.bench.workload.load import Plan
 from llcuda_net.bench.workload.schedules import Schedule
 from llcuda_net.bench.workload.validity import Bounds, Ceiling, cautions, shared
+from llcuda_net.errors import ConfigError
 
 #: Numbers of different repetitions must differ, so that pairs are not mixed up.
 _APART = 10_000_000
@@ -74,13 +75,19 @@ class Load:
         Raises:
             ConfigError: there is no such schedule.
         """
-        return schedules.parse(
+        found = schedules.parse(
             self.arrivals or ("poisson" if self.rate is not None else "closed"),
             rate=self.rate,
             concurrency=self.concurrency,
             seconds=self.warmup + self.seconds,
             seed=seed,
         )
+        if found.moments is not None and found.moments[-1] < self.warmup:
+            raise ConfigError(
+                f"all {len(found.moments)} requests fall into the warm-up of {self.warmup:g} s:"
+                " give more time, or a higher rate"
+            )
+        return found
 
 
 class LatencyBench:

@@ -16,6 +16,7 @@ from llcuda_net.bench.statistics.estimates import (
     bootstrap_quantiles,
     student,
 )
+from llcuda_net.errors import ConfigError
 from llcuda_net.util.quantile import PERCENTILES
 
 #: The figures that an old and a new run are compared by: metric and statistic.
@@ -161,7 +162,15 @@ def rates(
 
     Returns:
         `tokens_per_s` and `requests_per_s`, each an estimate for JSON.
+
+    Raises:
+        ConfigError: no request was measured between the two moments.
     """
+    if not begin < end:
+        raise ConfigError(
+            "no request was measured after the warm-up: give more time, more requests or a higher"
+            " rate"
+        )
     edges = np.linspace(begin, end, batches + 1)
     length = (end - begin) / batches
     tokens = np.zeros(batches)

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from llcuda_net.errors import ConfigError
+from llcuda_net.util.text_files import read_text
 
 DEFAULT = "Explain what a slot is, and why a server has several."
 #: Words of made-up prompts: short and common, so that most tokenisers make about one token of each.
@@ -88,12 +89,8 @@ def from_file(path: Path) -> Prompts:
     Raises:
         ConfigError: the file cannot be read, or a line is neither.
     """
-    try:
-        lines = path.read_text("utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"cannot read the prompts {path}: {error}") from None
     texts = []
-    for number, line in enumerate(lines, 1):
+    for number, line in enumerate(read_text(path, "the prompts").split("\n"), 1):
         if line.strip():
             try:
                 found = json.loads(line)
@@ -103,4 +100,6 @@ def from_file(path: Path) -> Prompts:
             if not isinstance(text, str) or not text:
                 raise ConfigError(f"{path}, line {number}: no JSON string, nor an object `prompt`")
             texts.append(text)
+    if not texts:
+        raise ConfigError(f"{path} holds no prompt")
     return Prompts(texts, f"{len(texts)} prompts of {path.name}")

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from llcuda_net.errors import ConfigError
+from llcuda_net.util.text_files import read_text
 
 #: Most requests that one schedule may hold: a rate or a time typed wrongly is not an hour's wait.
 MOST = 5_000_000
@@ -132,12 +133,8 @@ def trace(path: Path, seconds: float | None = None) -> Schedule:
     Raises:
         ConfigError: the file cannot be read, or a line is neither.
     """
-    try:
-        lines = path.read_text("utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"cannot read the trace {path}: {error}") from None
     moments = []
-    for number, line in enumerate(lines, 1):
+    for number, line in enumerate(read_text(path, "the trace").split("\n"), 1):
         if line.strip():
             try:
                 found = json.loads(line)
@@ -205,4 +202,9 @@ def _open(
     kind: str, seconds: float, moments: np.ndarray[Any, Any], rate: float | None = None
 ) -> Schedule:
     found = tuple(float(moment) for moment in moments)
+    if not found:
+        raise ConfigError(
+            f"no request falls into {seconds:g} s of {kind} arrivals: give more time, or a higher"
+            " rate"
+        )
     return Schedule(kind, seconds, found, 0, rate or len(found) / seconds)

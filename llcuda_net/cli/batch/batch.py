@@ -34,7 +34,7 @@ def make_parser() -> Parser:
         description=_DESCRIPTION,
         epilog=_EPILOG,
     )
-    parser.add_argument("input", metavar="INPUT", help="prompts, JSON lines")
+    parser.add_argument("input", metavar="INPUT", help="prompts, JSON lines; -: standard input")
     parser.add_argument("-o", "--output", required=True, metavar="FILE", help="results, JSON lines")
     upstream_options.add(parser)
     options.add(parser)

@@ -9,8 +9,20 @@ from collections.abc import Sequence
 from typing import Any
 
 from llcuda_net.cli.batch import upstream_options
-from llcuda_net.cli.common import Exit, Parser, check_text, decode, fail, run_command
+from llcuda_net.cli.common import (
+    DEFAULT_TOKENS,
+    TOKEN_LIMIT_HELP,
+    UNLIMITED,
+    Exit,
+    Parser,
+    check_text,
+    cut_line,
+    fail,
+    run_command,
+    token_limit,
+)
 from llcuda_net.util.terminal import echo, echo_data
+from llcuda_net.util.text_files import decode
 
 PROG = "llcuda infer"
 
@@ -43,9 +55,9 @@ def make_parser() -> Parser:
     group.add_argument(
         *("--n-predict", "--max-tokens", "--n_predict"),
         dest="n_predict",
-        type=int,
+        type=token_limit,
         metavar="N",
-        help="tokens at most",
+        help=TOKEN_LIMIT_HELP,
     )
     group.add_argument("--temperature", type=float, metavar="T")
     group.add_argument("--seed", type=int, metavar="N")
@@ -68,8 +80,6 @@ def _run(arguments: argparse.Namespace) -> int:
         fail("the prompt is empty: there is nothing to send")
     if arguments.raw and arguments.system is not None:
         fail("--system goes with a chat template, which --raw leaves out")
-    if arguments.n_predict is not None and arguments.n_predict < 1:
-        fail("--n-predict must be at least 1")
     _, connect = upstream_options.opener(arguments, 1)
 
     import trio
@@ -78,15 +88,29 @@ def _run(arguments: argparse.Namespace) -> int:
     from llcuda_net.cli.run_async import run_async
     from llcuda_net.errors import RequestError
     from llcuda_net.util import logs
+    from llcuda_net.util.repetition import RepetitionDetector, notice
     from llcuda_protocol import ErrorCode
 
     logs.configure("error")
     names = ("n_predict", "temperature", "seed")
     params = {n: getattr(arguments, n) for n in names if getattr(arguments, n) is not None}
+    if params.setdefault("n_predict", DEFAULT_TOKENS) == UNLIMITED:
+        del params["n_predict"]
     record = Record(0, 0.0)
+    detector: RepetitionDetector | None = RepetitionDetector()
+
+    def show(piece: str) -> None:
+        nonlocal detector
+        echo_data(piece)
+        if detector and (block := detector.add(piece)) is not None:
+            detector = None
+            note(f"{notice(block)}. Ctrl-C stops it")
+
+    def note(text: str) -> None:
+        echo(f"{PROG}: {text}", file=sys.stderr, flush=True)
 
     async def ask() -> Any:
-        more: dict[str, Any] = {} if arguments.json else {"on_text": echo_data}
+        more: dict[str, Any] = {} if arguments.json else {"on_text": show}
         if not arguments.raw:
             system = [{"role": "system", "content": arguments.system}] if arguments.system else []
             more["messages"] = [*system, {"role": "user", "content": text}]
@@ -107,6 +131,10 @@ def _run(arguments: argparse.Namespace) -> int:
         echo(json.dumps({**found, "usage": usage}, ensure_ascii=False))
     elif not answer.text.endswith("\n"):
         echo()
+    if answer.reason == "length":
+        cut = cut_line(arguments.n_predict, record.tokens, "for more, ask again with")
+        if cut is not None:
+            note(cut)
     if arguments.stats:
         ttft = record.service_ttft
         first = "" if ttft is None else f"first token {ttft * 1e3:.1f} ms, "

@@ -50,7 +50,9 @@ def make_parser() -> Parser:
         description=_DESCRIPTION,
         epilog=_EPILOG,
     )
-    parser.add_argument("--input", required=True, metavar="FILE", help="prompts, JSON lines")
+    parser.add_argument(
+        "--input", required=True, metavar="FILE", help="prompts, JSON lines; -: standard input"
+    )
     parser.add_argument("--output", required=True, metavar="FILE", help="results, JSON lines")
     parser.add_argument(
         "--server", metavar="A,B,…", help=f"(default: LLCUDA_SERVER, or {_DEFAULT_SERVER})"
@@ -78,6 +80,7 @@ def _run(arguments: argparse.Namespace) -> int:
     servers = (arguments.server or os.environ.get("LLCUDA_SERVER") or _DEFAULT_SERVER).split(",")
     if not all(server.strip() for server in servers):
         fail("--server has an empty name in its list")
+    _check_targets(arguments, servers)
 
     from llcuda_net.util import logs  # first: see there
 
@@ -103,6 +106,20 @@ def _run(arguments: argparse.Namespace) -> int:
             print_error(PROG, str(error))
             communicator.abort(Exit.USAGE)
             return Exit.USAGE
+
+
+def _check_targets(arguments: argparse.Namespace, servers: list[str]) -> None:
+    """Refuse an option that is of a kind of server of which the list has none.
+
+    Raises:
+        CommandError: for the first that was found.
+    """
+    urls = [server.strip().startswith(("http://", "https://")) for server in servers]
+    for name in ("tls", "tls_ca", "token_file"):
+        if getattr(arguments, name) and all(urls):
+            fail(f"--{name.replace('_', '-')} is for llcuda-server (HOST:PORT), and none is named")
+    if arguments.api_key_file is not None and not any(urls):
+        fail("--api-key-file is for a llama-server (http://…), and none is named")
 
 
 if __name__ == "__main__":

@@ -55,6 +55,8 @@ def opener(arguments: argparse.Namespace, slots: int) -> tuple[str, Open]:
         if arguments.api_key_file is not None:
             key = read_secret(arguments.api_key_file, "API key file").strip()
         return arguments.upstream, partial(open_target, arguments.upstream, api_key=key)
+    if arguments.api_key_file is not None:
+        fail("--api-key-file is for --upstream: the built-in engine has a key of its own")
     return "built-in engine", partial(_engine, arguments, slots)
 
 

@@ -77,7 +77,9 @@ def make_parser(tool: Tool) -> Parser:
         default=1,
         help="workers of a closed loop (1)",
     )
-    group.add_argument("--seconds", type=options.seconds, default=20.0, help="of measuring (20)")
+    group.add_argument(
+        "--seconds", type=options.some_seconds, default=20.0, help="of measuring (20)"
+    )
     group.add_argument("--warmup", type=options.seconds, default=2.0, help="before it (2)")
     group.add_argument("--iters", type=options.positive, help="end after so many requests")
     group.add_argument(

@@ -190,6 +190,14 @@ def seconds(text: str) -> float:
     return float(match[1]) * {"ms": 1e-3, "s": 1.0, "m": 60.0, None: 1.0}[match[2]]
 
 
+def some_seconds(text: str) -> float:
+    """A time above zero."""
+    found = seconds(text)
+    if found <= 0:
+        raise argparse.ArgumentTypeError(f"must be above 0, not {text}")
+    return found
+
+
 def numbers(text: str) -> list[float]:
     """Rising numbers above 0, separated by commas."""
     try:

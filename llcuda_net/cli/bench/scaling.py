@@ -63,7 +63,7 @@ def make_parser(tool: Tool) -> Parser:
         default=8,
         help="requests at once: of each rank (weak), or of all together (strong) (8)",
     )
-    group.add_argument("--seconds", type=options.seconds, default=5.0, help="of measuring (5)")
+    group.add_argument("--seconds", type=options.some_seconds, default=5.0, help="of measuring (5)")
     group.add_argument("--warmup", type=options.seconds, default=1.0, help="before it (1)")
     group.add_argument(
         *("--repeats", "--iters"),

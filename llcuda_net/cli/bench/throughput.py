@@ -56,7 +56,7 @@ def make_parser(tool: Tool) -> Parser:
         metavar="R,R,…",
         help="requests/s; auto or none",
     )
-    group.add_argument("--seconds", type=options.seconds, default=5.0, help="of each load (5)")
+    group.add_argument("--seconds", type=options.some_seconds, default=5.0, help="of each load (5)")
     group.add_argument("--warmup", type=options.seconds, default=1.0, help="before it (1)")
     group.add_argument(
         "--rounds",

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
+from llcuda_net.cli.client import limit
 from llcuda_net.cli.client.output import Output, print_note, print_stats, show
 from llcuda_net.cli.common import Exit, describe, fail, print_error
 from llcuda_net.errors import ConnectError, RequestError
@@ -89,7 +90,7 @@ class Chat:
             echo(prompt, end="", file=sys.stderr, flush=True)  # stdout is for the answers alone
             prompt = ""
         try:
-            line = input(prompt).strip()
+            line = input(prompt).removeprefix("\ufeff").strip()  # some editors' first character
             line.encode()  # some locales let bytes that are not UTF-8 pass, as surrogates
         except EOFError:
             if self._interactive:
@@ -131,15 +132,18 @@ class Chat:
         try:
             if self._client is None:
                 self._client = self._connect()
-            with self._client.generate(
+            with limit.generate(
+                self._client,
+                self._arguments,
                 messages=[*self._history, question],
                 system=self._system,
                 splices=True,
-                **self._arguments,
             ) as stream:
                 if stream.cached:
                     print_note(self._prog, "answered from the store")
                 result = show(stream, self._make_output())
+            if (cut := limit.cut_line(self._arguments, result, chat=True)) is not None:
+                print_note(self._prog, cut)
             if self._stats:
                 print_stats(result)
         except KeyboardInterrupt:

@@ -94,7 +94,8 @@ def _run(arguments: argparse.Namespace) -> int:
         return _reporting(arguments, lambda: _detach(connect, request, arguments))
     if arguments.cancel is not None:
         return _reporting(arguments, lambda: _cancel(connect, arguments))
-    return _reporting(arguments, lambda: _answer(connect, request, arguments))
+    wanted = request if arguments.attach is None else None
+    return _reporting(arguments, lambda: _answer(connect, wanted, arguments))
 
 
 def _reporting(arguments: argparse.Namespace, body: Callable[[], int]) -> int:
@@ -122,9 +123,12 @@ def _output(arguments: argparse.Namespace) -> Output:
 
 
 def _answer(
-    connect: Callable[[], sync.Client], request: dict[str, Any], arguments: argparse.Namespace
+    connect: Callable[[], sync.Client],
+    request: dict[str, Any] | None,
+    arguments: argparse.Namespace,
 ) -> int:
-    """Print an answer, of a new request or of --attach."""
+    """Print an answer: of a request, or (None) of --attach."""
+    from llcuda_net.cli.client import limit
     from llcuda_net.cli.client.output import print_note, print_stats, show
 
     output = _output(arguments)
@@ -135,15 +139,19 @@ def _answer(
     stream: sync.Stream | None = None
     with connect() as client:
         try:
-            if arguments.attach is not None:
+            if request is None:
                 stream = client.attach(arguments.attach, arguments.first or 0, **details)
             else:
-                stream = client.generate(**details, **request)
+                stream = limit.generate(client, request, **details)
             first = stream.received
             with stream:
                 if stream.cached:
                     print_note(PROG, "answered from the store")
-                result = show(stream, output)
+                result = show(stream, output, stop=_how_to_stop(stream, arguments))
+            if request is None and first and stream.received == first:
+                # Nothing came. Of one that is over, the server says whether it has so many pieces.
+                with client.attach(arguments.attach, first):
+                    print_note(PROG, f"the answer has {first} pieces: there is nothing after them")
         except ConnectError as error:
             if stream is None or "attach" not in client.features:
                 raise
@@ -162,6 +170,8 @@ def _answer(
             raise
     if result.reason == "cancelled":
         print_note(PROG, "the answer was cancelled before its end")
+    if (cut := limit.cut_line(request, result)) is not None:
+        print_note(PROG, cut)
     if arguments.stats:
         print_stats(result)
     return Exit.OK
@@ -171,10 +181,12 @@ def _detach(
     connect: Callable[[], sync.Client], request: dict[str, Any], arguments: argparse.Namespace
 ) -> int:
     """Start an answer, print its id, and leave."""
+    from llcuda_net.cli.client import limit
+
     with connect() as client:
         if "attach" not in client.features:
             fail("the server is too old for --detach: an answer ends with its reader", Exit.REFUSED)
-        with client.generate(**request) as stream:
+        with limit.generate(client, request) as stream:
             # First the id: if it cannot be printed, the answer is cancelled on the way out.
             if arguments.json:
                 found = {"event": "detached", "id": stream.id, "level": stream.level}
@@ -207,6 +219,12 @@ def _list(connect: Callable[[], sync.Client], arguments: argparse.Namespace) -> 
         else:
             print_entries(client.list(arguments.list), as_json=arguments.json)
     return Exit.OK
+
+
+def _how_to_stop(stream: sync.Stream, arguments: argparse.Namespace) -> str:
+    if arguments.attach is None:
+        return "Ctrl-C stops it"
+    return f"stop it with: {_again(arguments, '--cancel', stream.id)}"
 
 
 def _attach(stream: sync.Stream, seen: int, arguments: argparse.Namespace) -> str:

@@ -11,8 +11,17 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-from llcuda_net.cli.common import Parser, VersionAction, check_text, decode, fail, read_text
+from llcuda_net.cli.common import (
+    DEFAULT_TOKENS,
+    TOKEN_LIMIT_HELP,
+    Parser,
+    VersionAction,
+    check_text,
+    fail,
+    token_limit,
+)
 from llcuda_net.cli.server_options import DEFAULT_SERVER
+from llcuda_net.util.text_files import decode, read_text
 
 PROG = "llcuda-client"
 #: Candidates per token with --certainty, where --n-probs is not given.
@@ -22,7 +31,7 @@ _MOST_SECONDS = 1e9
 #: Generations that --list prints by default, and at most.
 _LISTED = 20
 _MOST_LISTED = 1000
-_EPILOG = """\
+_EPILOG = f"""\
 examples:
   llcuda-client "Why is the sky blue?"
   llcuda-client --raw "Once upon a time" -n 64 --temperature 0.8
@@ -38,6 +47,9 @@ examples:
   llcuda-client --attach "$id"               # read it, live or finished, from any machine
   llcuda-client --attach "$id" --from 100    # the same from token 100 on
   llcuda-client --cancel "$id"               # stop it
+
+An answer ends after {DEFAULT_TOKENS:,} tokens where --max-tokens says nothing else. Notes on stderr
+say when that cut it, and when it begins to repeat itself.
 
 A connection that is lost is made again, and the answer goes on where it stopped: notes on stderr
 say so, and also where another upstream went on with it. Ctrl-C stops an answer on the server, too;
@@ -156,8 +168,8 @@ def _add_sampling(group: argparse._ArgumentGroup) -> None:
         "--max-tokens",
         metavar="N",
         dest="n_predict",
-        type=_number(int, 1, 2**31 - 1),
-        help="most tokens to generate; default: the server's",
+        type=token_limit,
+        help=TOKEN_LIMIT_HELP,
     )
     for flag, kind, low, high, text in (
         ("--temperature", float, 0, 100, "0: always the likeliest token"),
@@ -212,6 +224,7 @@ def _add_turn(group: argparse._ArgumentGroup) -> None:
 def _number(kind: type, low: float, high: float) -> Callable[[str], Any]:
     """A type for argparse: a number within bounds, with an error that names them."""
     noun = "a whole number" if kind is int else "a number"
+    bounds = f"{low} to {high}" if kind is int else f"{low:.10g} to {high:.10g}"
 
     def convert(text: str) -> Any:
         try:
@@ -219,7 +232,7 @@ def _number(kind: type, low: float, high: float) -> Callable[[str], Any]:
         except ValueError:
             raise argparse.ArgumentTypeError(f"must be {noun}, not {text!r}") from None
         if not low <= value <= high:
-            raise argparse.ArgumentTypeError(f"must be {low:.10g} to {high:.10g}, not {text}")
+            raise argparse.ArgumentTypeError(f"must be {bounds}, not {text}")
         return value
 
     return convert
@@ -297,6 +310,10 @@ def check(arguments: argparse.Namespace) -> None:
 
 
 def _check_storage(arguments: argparse.Namespace) -> None:
+    params = dict(arguments.param)
+    temperature = params.get("temperature", arguments.temperature)
+    if arguments.cache and temperature != 0 and params.get("seed", arguments.seed) in (None, -1):
+        fail("--cache is for answers that repeat: give --temperature 0 or a --seed, too")
     if arguments.store == "none" and arguments.durability not in (None, "memory"):
         fail(f"--store none keeps nothing: --durability {arguments.durability} asks for more")
     if not arguments.detach:
@@ -314,7 +331,8 @@ def read_prompt(arguments: argparse.Namespace) -> str | None:
     """The text to send; None where a chat begins without one.
 
     Raises:
-        CommandError: there is none, or it cannot be read.
+        ConfigError: it cannot be read.
+        CommandError: there is none.
     """
     if arguments.file is not None:
         text = read_text(arguments.file, "file")
@@ -340,7 +358,8 @@ def read_request(arguments: argparse.Namespace) -> dict[str, Any]:
     """What goes with every request: policies, and sampling parameters by llama-server's names.
 
     Raises:
-        CommandError: a file cannot be read, or a parameter cannot be set so.
+        ConfigError: a file cannot be read.
+        CommandError: a file is not JSON, or a parameter cannot be set so.
     """
     names = ("n_predict", "temperature", "top_k", "top_p", "min_p", "repeat_penalty", "seed")
     given = {name: getattr(arguments, name) for name in (*names, "n_probs", "stop")}

@@ -22,6 +22,7 @@ from llcuda_net.client.stream import (
 )
 from llcuda_net.errors import ConnectError, RequestError, request_error
 from llcuda_net.sync import Stream
+from llcuda_net.util.repetition import RepetitionDetector, notice
 from llcuda_net.util.terminal import (
     echo,
     echo_data,
@@ -40,12 +41,14 @@ _PHASES = (
     "queue",
     "template",
     "connect",
-    "prompt",
     "first_token",
     "generation",
     "persist",
-    "total",
 )
+#: Of first_token, by the llama-server's own clock, so it may be a little more.
+_CONTAINED = "prompt"
+#: Milliseconds between the phases that are worth a line.
+_REST = 0.05
 
 
 class Output(Protocol):
@@ -73,12 +76,16 @@ class Output(Protocol):
         """No more will come: leave the terminal tidy."""
 
 
-def show(stream: Stream, output: Output) -> Result:
-    """Show a stream to its end.
+def show(stream: Stream, output: Output, *, stop: str = "Ctrl-C stops it") -> Result:
+    """Show a stream to its end; a note says so where the answer repeats itself, once.
+
+    Args:
+        stop: how its reader stops the answer, for that note.
 
     Raises:
         what reading the stream raises; OSError if stdout cannot be written to.
     """
+    detector: RepetitionDetector | None = RepetitionDetector()
     try:
         output.accepted(stream)
         for event in stream.events():
@@ -90,6 +97,10 @@ def show(stream: Stream, output: Output) -> Result:
                 output.spliced(event)
             else:
                 output.piece(event)
+                if detector and (block := detector.add((event.id, event.text))) is not None:
+                    detector = None
+                    advice = f"{stop}; --repeat-penalty 1.1 makes it less likely"
+                    print_note(PROG, f"{notice(block)}. {advice}")
         output.done(stream.result)
     finally:
         output.close()
@@ -332,8 +343,7 @@ def print_stats(result: Result) -> None:
 def stats_lines(result: Result) -> list[str]:
     """The lines of the table."""
     usage, timings = result.usage, result.timings
-    phases = [*filter(timings.__contains__, _PHASES), *sorted(timings.keys() - set(_PHASES))]
-    lines = [f"  {phase:<12} {_duration(timings[phase]):>10}" for phase in phases]
+    lines = _times(timings)
     prompt, cached = usage.get("prompt_tokens", 0), usage.get("cached_tokens", 0)
     answer = usage.get("completion_tokens", 0)
     of_these = f", {cached} of them cached" if cached else ""
@@ -347,6 +357,24 @@ def stats_lines(result: Result) -> list[str]:
         lines.append(f"  continued at token {places}, after its server or upstream had stopped")
     stop = f" at {result.stop!r}" if result.stop else ""
     lines.append(f"  ended by {result.reason}{stop}; {result.model or 'model'}; {result.id}")
+    return lines
+
+
+def _times(timings: dict[str, float]) -> list[str]:
+    """The phases, one below the other: they add up to the last line, the total."""
+    parts = {phase: timings[phase] for phase in _PHASES if phase in timings}
+    known = {*_PHASES, _CONTAINED, "total"}
+    parts |= {phase: timings[phase] for phase in sorted(timings.keys() - known)}
+    lines = [f"  {phase:<12} {_duration(spent):>10}" for phase, spent in parts.items()]
+    if _CONTAINED in timings:
+        within = list(parts).index("first_token") + 1 if "first_token" in parts else len(parts)
+        of = "of first_token, by the llama-server's clock"
+        lines.insert(within, f"    {_CONTAINED:<10} {_duration(timings[_CONTAINED]):>10}  {of}")
+    if "total" in timings:
+        rest = timings["total"] - sum(parts.values())
+        if rest >= _REST:
+            lines.append(f"  {'between':<12} {_duration(rest):>10}")
+        lines.append(f"  {'total':<12} {_duration(timings['total']):>10}")
     return lines
 
 

@@ -47,6 +47,7 @@ exit codes:
   0  done                                  130  interrupted (Ctrl-C)
   1  not found, damaged, or it failed      141  nobody reads the output
   2  wrong usage, or nothing to open       143  terminated
+Where nothing matches the code is 0, and a line on stderr says so.
 """
 
 
@@ -231,6 +232,7 @@ def _run(arguments: argparse.Namespace) -> int:
         for text in given if isinstance(given, list) else [given]:
             if isinstance(text, str) and not text.isprintable():
                 _refuse_other_than_text(text)
+    _check(arguments)
     end_on_sigterm()
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="replace")
@@ -245,6 +247,21 @@ def _run(arguments: argparse.Namespace) -> int:
             return command(arguments, store)
     except StorageError as error:
         fail(error.message, Exit.USAGE if error.code == StorageError.INVALID else Exit.REFUSED)
+
+
+def _check(arguments: argparse.Namespace) -> None:
+    """Refuse options that cannot have an effect.
+
+    Raises:
+        CommandError: for the first that was found.
+    """
+    given = vars(arguments)
+    for name in ("server", "tls", "tls_ca", "token_file"):
+        if given.get(name) and not given["semantic"]:
+            fail(f"--{name.replace('_', '-')} is of --semantic: words are found without a server")
+    since, until = given.get("since"), given.get("until")
+    if since is not None and until is not None and since >= until:
+        fail("--since is not before --until: nothing can match")
 
 
 def _refuse_other_than_text(argument: str) -> None:

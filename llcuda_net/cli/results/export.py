@@ -108,8 +108,11 @@ def export_results(arguments: argparse.Namespace, store: SqliteStore) -> int:
         else:
             with _replacing(Path(arguments.output)) as file:
                 write(results(), file)
+    nothing = "" if progress.count else "no results match: "
     if arguments.output is not None:
-        echo(f"wrote {counted(progress.count, 'result')}", file=sys.stderr)
+        echo(f"{nothing}wrote {counted(progress.count, 'result')}", file=sys.stderr)
+    elif nothing:
+        echo("no results match", file=sys.stderr)
     return _report(problems)
 
 

@@ -42,6 +42,8 @@ def verify_results(arguments: argparse.Namespace, store: SqliteStore) -> int:
             f"{counted(len(problems), 'problem')} in {counted(progress.count, 'content')}",
             file=sys.stderr,
         )
+    elif not progress.count:
+        echo("nothing is stored: there was nothing to verify")
     else:
         echo(f"{counted(progress.count, 'content')}, all as they were stored")
     return Exit.REFUSED if problems else Exit.OK

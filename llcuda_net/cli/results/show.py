@@ -26,8 +26,8 @@ _PHASES = (
     "queue",
     "template",
     "connect",
-    "prompt",
     "first_token",
+    "prompt",
     "generation",
     "post_processing",
     "persist",
@@ -69,7 +69,9 @@ def _lines(found: Result, figures: CertaintyStats | None, *, tokens: bool) -> It
         yield from _section("tokens", [(name, f"{n:,}") for name, n in found.usage.items()])
     if found.timings:
         names = sorted(found.timings, key=lambda n: (_order(n), n))
-        wide = [(name, f"{found.timings[name]:12,.1f} ms") for name in names]
+        # All add up to the total, but for the prompt.
+        parts = {"prompt": "  of first_token, by the llama-server's clock"}
+        wide = [(n, f"{found.timings[n]:12,.1f} ms{parts.get(n, '')}") for n in names]
         yield from _section("times", wide)
     rest = {k: v for k, v in found.request.items() if k not in ("prompt", "messages")}
     params = rest.pop("params", None)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +12,9 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-from llcuda_net.batch import input as batch_input
 from llcuda_net.batch import job, report
 from llcuda_net.batch.distributor import WorkQueue
+from llcuda_net.batch.input import Input
 from llcuda_net.batch.job import Done
 from llcuda_net.batch.mpi import Communicator
 from llcuda_net.batch.output import Output
@@ -40,6 +40,7 @@ class Bench:
         self.notes: list[str] = []
         self.opened = 0
         self.queue: WorkQueue
+        self.given: Input
 
     @asynccontextmanager
     async def open(self) -> AsyncIterator[Any]:
@@ -52,14 +53,14 @@ class Bench:
     async def run(self, *, ordered: bool = True, retries: int = 2, patience: float = 30.0) -> Done:
         communicator = Communicator()
         rank = Rank(communicator, "fake:1", self.open, inflight=3, patience=patience)
-        output = Output(self.path, ordered=ordered)
-        self.queue = WorkQueue(batch_input.read(self.input, {}, ""), output, retries=retries)
-        try:
+        with (
+            closing(Input(self.input)) as self.given,
+            closing(Output(self.path, ordered=ordered)) as output,
+        ):
+            self.queue = WorkQueue(self.given, output, {}, retries=retries)
             done = await job.run(
                 communicator, rank, 3, self.queue, lambda state: None, self.notes.append
             )
-        finally:
-            output.close()
         assert done is not None
         return done
 
@@ -240,7 +241,7 @@ async def test_the_output_of_another_input_is_refused(
 async def test_the_report_says_what_was_done(tmp_path: Path, autojump_clock: MockClock) -> None:
     bench = Bench(tmp_path, 40)
     done = await bench.run()
-    found = report.document(bench.queue, done, 1, 0)
+    found = report.document(bench.queue, done, 1, 0, bench.given)
     assert (found["written"], found["tokens"], found["failed"]) == (40, 200, 0)
     assert found["latency_ms"]["p50"] == pytest.approx(14.0, rel=0.001)
     assert found["latency_ms"]["p90"] is None  # of 40 there are only four beyond it
@@ -259,8 +260,8 @@ def test_tallies_add_up() -> None:
 
 def test_lines_of_a_rank_that_goes_are_given_to_others(tmp_path: Path) -> None:
     bench = Bench(tmp_path, 4)
-    output = Output(bench.path, ordered=False)
-    queue = WorkQueue(batch_input.read(bench.input, {}, ""), output, retries=0)
+    output, given = Output(bench.path, ordered=False), Input(bench.input)
+    queue = WorkQueue(given, output, {}, retries=0)
     taken = [queue.take(rank, 0.0) for rank in (0, 1, 1)]
     assert all(taken)
     assert queue.give_back(1, 0.0) == 2
@@ -274,4 +275,5 @@ def test_lines_of_a_rank_that_goes_are_given_to_others(tmp_path: Path) -> None:
             queue.finished({"line": line.number, "key": line.key})  # late: written once
     assert queue.over
     output.close()
+    given.close()
     assert len(bench.results()) == 4

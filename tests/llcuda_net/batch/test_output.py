@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import random
 import shutil
 import tempfile
@@ -164,3 +165,25 @@ def test_what_waits_for_its_turn_survives_a_kill(tmp_path: Path) -> None:
     add(again, 1)
     again.close()
     assert written(path) == [1, 2, 4]
+
+
+def test_what_cannot_be_read_again_is_no_output(tmp_path: Path) -> None:
+    fifo = tmp_path / "fifo"
+    os.mkfifo(fifo)
+    for path in (fifo, Path("/dev/null")):
+        with pytest.raises(ConfigError, match=f"cannot write {path}: it is no regular file"):
+            Output(path, ordered=True)
+    with pytest.raises(ConfigError, match="Is a directory"):
+        Output(tmp_path, ordered=True)
+    assert [each.name for each in tmp_path.iterdir()] == ["fifo"]
+
+
+def test_a_link_is_written_through(tmp_path: Path) -> None:
+    real, link = tmp_path / "real", tmp_path / "link"
+    real.write_text('{"line": 9, "key": "x", "error": {"retry": true}}\n')  # makes it lay out anew
+    link.symlink_to(real)
+    output = Output(link, ordered=False)
+    output.add(1, "k1", {"line": 1, "key": "k1"})
+    output.close()
+    assert link.is_symlink()
+    assert written(real) == [1]

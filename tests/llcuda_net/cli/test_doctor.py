@@ -25,7 +25,7 @@ def found(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
         state["ran"].append((name, backend, seed))
         if (name, backend) in state["wrong"]:
             return Outcome(name, backend, False, float("inf"), 0.1, "misses the reference")
-        return Outcome(name, backend, True, 0.25, 0.1)
+        return Outcome(name, backend, True, 0.25, 0.1, "", 5e-7, 2e-6)
 
     monkeypatch.setattr(device, "gpu", lambda: state["gpu"])
     monkeypatch.setattr(selfcheck, "names", lambda: ["relu", "softmax"])
@@ -41,6 +41,7 @@ def test_a_machine_without_a_gpu_is_well(
     assert "GPU        not used: no NVIDIA driver is installed" in out
     assert "kernels on the GPU: not run: no NVIDIA driver is installed" in out
     assert out.count("  ok  ") == 2
+    assert out.count("error 5e-07, allowed 2e-06") == 2
     assert out.endswith("all is well\n")
     assert found["ran"] == [("relu", "cpu", 3), ("softmax", "cpu", 3)]
 

@@ -168,6 +168,9 @@ class Lasting:
                 log = self.logs.get(event.id)
                 if log is None:
                     await peer.send(wire.Error(number, "unknown_generation", "no such thing"))
+                elif log.reason and event.epoch is None and event.first > len(log.pieces):
+                    has = f"the answer is over, and has {len(log.pieces)} pieces"
+                    await peer.send(wire.Error(number, "ahead", has, durable=len(log.pieces)))
                 else:
                     await self._read(peer, event, log, event.first, cancels)
             elif isinstance(event, wire.Embed):

@@ -108,6 +108,7 @@ class Scripted:
         queue: the positions that a request is told, with `wait` and `reason` where it waits.
         report: what status is answered with.
         entries: what a list is answered with, newest first.
+        context: of its model; a larger n_predict is refused.
     """
 
     def __init__(self) -> None:
@@ -120,6 +121,7 @@ class Scripted:
         self.reason: str | None = None
         self.report: dict[str, Any] = {"connections": 1}
         self.entries: list[dict[str, Any]] = []
+        self.context = 1 << 20
 
     def requests(self) -> list[wire.Generate]:
         """The generations that were asked for."""
@@ -176,6 +178,10 @@ class Scripted:
                 wire.Error(n, "overloaded", "the queue is full", retry=True, retry_after=2.0)
             )
             return
+        if (event.params or {}).get("n_predict", 0) > self.context:
+            message = f"n_predict must be 1 to {self.context}, the context of this model"
+            await peer.send(wire.Error(n, "invalid_request", message))
+            return
         if act == "unknown":
             await peer.send(wire.Error(n, "unknown_parameter", "there is no parameter 'frob'"))
             return
@@ -197,6 +203,15 @@ class Scripted:
             return
         if act == "moved":
             await self._move(peer, event, words)
+            return
+        if act == "loop":
+            pieces = [f" {word}" for word in words[1:]] * 600
+            await peer.send(wire.Tokens(n, 0, pieces), wire.Done(n, "stop", id=ID))
+            return
+        if act == "cut":
+            usage = {"prompt_tokens": 3, "completion_tokens": int(words[1])}
+            done = wire.Done(n, "length", id=ID, usage=usage)
+            await peer.send(wire.Tokens(n, 0, ["as far"]), done)
             return
         if act == "fail":
             await peer.send(

@@ -7,6 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from llcuda_net.bench.runs.latency import Load
+from llcuda_net.bench.statistics.summary import rates
 from llcuda_net.bench.workload import schedules
 from llcuda_net.bench.workload.schedules import Schedule
 from llcuda_net.errors import ConfigError
@@ -110,3 +112,15 @@ def test_a_closed_loop_has_no_moments() -> None:
     assert schedule.describe() == "closed loop, 3 workers"
     with pytest.raises(ConfigError):
         schedules.closed(0, 1)
+
+
+def test_a_schedule_without_a_request_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"no request falls into 1 s of poisson arrivals"):
+        schedules.poisson(0.001, 1.0, seed=1)
+
+
+def test_a_run_whose_warm_up_takes_all_requests_measures_nothing() -> None:
+    with pytest.raises(ConfigError, match="all 2 requests fall into the warm-up of 4 s"):
+        Load(rate=0.5, arrivals="constant", seconds=0.0, warmup=4.0).schedule(1)
+    with pytest.raises(ConfigError, match="no request was measured after the warm-up"):
+        rates([], 4.0, 3.0)

@@ -79,6 +79,16 @@ def test_infer_says_what_is_wrong(
     assert len(done.stderr.splitlines()) == 1
 
 
+def test_infer_has_a_limit_and_says_when_it_cuts(upstream: str, llcuda: Command) -> None:
+    cut = "llcuda infer: the answer was cut after 2,048 tokens, the limit where none is given"
+    done = llcuda("infer", "--upstream", upstream, "hello")
+    assert done.returncode == 0, done.stderr
+    assert len(done.stdout.split()) == 2048
+    assert done.stderr.startswith(cut)
+    assert "--max-tokens N (-1: until" in done.stderr
+    assert llcuda("infer", "--upstream", upstream, "-", "--n-predict", "3", stdin="x").stderr == ""
+
+
 def test_batch(tmp_path: Path, upstream: str, llcuda: Command) -> None:
     given, output = tmp_path / "in.jsonl", tmp_path / "out.jsonl"
     given.write_text('"a"\n{"prompt": "b", "id": 7}\nwrong\n')

@@ -22,6 +22,13 @@ def test_times() -> None:
             options.seconds(text)
 
 
+@pytest.mark.parametrize("name", ["latency", "throughput", "scaling"])
+def test_no_time_is_no_measurement(bench: Bench, name: str) -> None:
+    code, _, err = bench(name, "--server", "127.0.0.1:1", "--seconds", "0")
+    assert code == 2
+    assert "--seconds: must be above 0, not 0" in err
+
+
 def test_objectives_and_lists() -> None:
     assert options.slo("ttft=500ms,tpot=50ms") == {"ttft": 0.5, "tpot": 0.05}
     assert options.numbers("1,2,4.5") == [1.0, 2.0, 4.5]

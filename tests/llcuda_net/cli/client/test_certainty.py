@@ -54,14 +54,14 @@ def test_the_least_certain_words_are_marked_and_the_figures_are_on_stderr(
     assert f"mean surprisal  {mean:.3g} nats" in err
     assert f"perplexity      {math.exp(mean):.3g}\n" in err
     assert "least certain   'the moon is probably made' (tokens 0 to 4" in err
-    assert server.requests()[0].params == {"n_probs": 10}
+    assert server.requests()[0].params == {"n_predict": 2048, "n_probs": 10}
 
 
 @pytest.mark.parametrize(("given", "sent"), [("3", 3), ("0", 10)])
 @pytest.mark.usefixtures("address")
 def test_as_many_candidates_as_the_user_says(server: Scripted, given: str, sent: int) -> None:
     assert main(["--certainty", "--n-probs", given, TEXT]) == Exit.OK
-    assert server.requests()[0].params == {"n_probs": sent}
+    assert server.requests()[0].params == {"n_predict": 2048, "n_probs": sent}
 
 
 @pytest.mark.parametrize("no_colour", [False, True])
@@ -108,7 +108,7 @@ def test_without_it_nothing_of_it_is_asked_or_told(
 ) -> None:
     assert main(["--json", TEXT]) == Exit.OK
     assert "certainty" not in json.loads(capsys.readouterr().out.splitlines()[-1])
-    assert server.requests()[0].params == {}
+    assert server.requests()[0].params == {"n_predict": 2048}
 
 
 @pytest.mark.usefixtures("address")

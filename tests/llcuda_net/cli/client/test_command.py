@@ -45,7 +45,7 @@ def test_a_prompt_goes_through_the_chat_template(
     request = server.requests()[0]
     assert request.messages == [{"role": "user", "content": "hello wide world"}]
     assert request.prompt is None
-    assert request.params == {}
+    assert request.params == {"n_predict": 2048}
 
 
 @pytest.mark.usefixtures("address")
@@ -167,10 +167,11 @@ def test_stats_go_to_stderr(capsys: pytest.CaptureFixture[str]) -> None:
     assert run("a b c", "--stats") == Exit.OK
     out, err = capsys.readouterr()
     assert out == "a b c\n"
-    assert [line.split() for line in err.splitlines()[:4]] == [
+    assert [line.split()[:3] for line in err.splitlines()[:5]] == [
         ["queue", "0.5", "ms"],
-        ["prompt", "20.0", "ms"],
         ["generation", "100.0", "ms"],
+        ["prompt", "20.0", "ms"],
+        ["between", "20.5", "ms"],
         ["total", "121.0", "ms"],
     ]
     assert "prompt 3 tokens, 150.0/s" in err
@@ -201,7 +202,7 @@ def test_one_newline_ends_the_text(capsys: pytest.CaptureFixture[str]) -> None:
         (["--chat", "--json"], "do not go together"),
         (["--chat", "--raw"], "do not go together"),
         (["--chat", "-"], "not needed"),
-        (["a", "-n", "0"], "-n/--max-tokens: must be 1 to 2147483647, not 0"),
+        (["a", "-n", "0"], "-n/--max-tokens: must be 1 to 2147483647, or -1 for"),
         (["a", "-n", "-5"], "must be 1 to"),
         (["a", "-n", "9" * 30], "must be 1 to"),
         (["a", "-n", "many"], "must be a whole number, not 'many'"),
@@ -243,6 +244,8 @@ def test_one_newline_ends_the_text(capsys: pytest.CaptureFixture[str]) -> None:
         (["--chat", "--detach"], "--chat and --detach do not go together"),
         (["--chat", "--idempotency-key", "k"], "--chat and --idempotency-key do not"),
         (["a", "--store", "none", "--durability", "disk"], "--store none keeps nothing"),
+        (["a", "--cache"], "--cache is for answers that repeat"),
+        (["a", "--cache", "--temperature", "0.5", "--seed", "-1"], "give --temperature 0 or a"),
         (["a", "--durability", "best"], "invalid choice: 'best'"),
         (["a", "--param", "key=x"], "cannot set key"),
         (["a", "--idempotency-key", "bad \udcff byte"], "--idempotency-key is not UTF-8 text"),
@@ -426,3 +429,30 @@ def test_stats_tell_of_splices_and_of_the_store() -> None:
         "  answered from the store",
         "  continued at token 3, 70, after its server or upstream had stopped",
     ]
+
+
+@pytest.mark.parametrize("slow", [1.0, 50.0])
+def test_times_add_up(slow: float) -> None:
+    """Those of a real answer; the prompt is a part of first_token, and says so."""
+    spent = {
+        "queue": 3.8, "template": 1.4, "connect": 10.6, "prompt": 1270.1, "first_token": 1260.2,
+        "generation": 18430.0, "persist": 1.6, "total": 19711.9, "tools": 3.1,
+    }  # fmt: skip
+    lines = stats_lines(Result("text", "stop", timings={k: v * slow for k, v in spent.items()}))
+    rows = {name: (float(value), unit) for name, value, unit, *_ in map(str.split, lines[:10])}
+    assert list(rows) == [
+        "queue", "template", "connect", "first_token", "prompt", "generation", "persist", "tools",
+        "between", "total",
+    ]  # fmt: skip
+    assert "of first_token, by the llama-server's clock" in lines[4]
+    total = rows.pop("total")[0]
+    del rows["prompt"]
+    added = sum(value / (1000 if unit == "ms" else 1) for value, unit in rows.values())
+    assert added == pytest.approx(total, abs=0.005 * len(rows))
+
+
+def test_no_time_between_the_phases_is_no_line() -> None:
+    times = {"queue": 1.0, "first_token": 2.0, "total": 3.0}
+    assert [line.split()[0] for line in stats_lines(Result("t", "stop", timings=times))[:4]] == [
+        "queue", "first_token", "total", "prompt",
+    ]  # fmt: skip

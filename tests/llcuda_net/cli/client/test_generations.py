@@ -73,7 +73,7 @@ def test_json_tells_of_levels_durability_and_splices(lasting: Lasting, capsys: C
     lasting.splices = [3]
     lasting.epoch = 2
     lasting.cached = True
-    assert run(TEXT, "--raw", "--json", "--cache") == Exit.OK
+    assert run(TEXT, "--raw", "--json", "--cache", "--seed", "1") == Exit.OK
     out, err = capsys.readouterr()
     lines = [json.loads(line) for line in out.splitlines()]
     assert lines[0] == {
@@ -135,6 +135,36 @@ def test_a_generation_lost_with_the_server(lasting: Lasting, capsys: Captured) -
     )
 
 
+@pytest.mark.parametrize("options", [(), ("--json",), ("--no-stream",)])
+def test_reading_from_beyond_the_end_is_an_error(
+    lasting: Lasting, capsys: Captured, options: tuple[str, ...]
+) -> None:
+    """Of one that is over, and of one that ends before it has so many pieces."""
+    assert run(TEXT, "--raw") == Exit.OK
+    capsys.readouterr()
+    assert run("--attach", "generation-0", "--from", "6", *options) == Exit.REFUSED
+    assert "the answer is over, and has 5 pieces (ahead)" in capsys.readouterr().err
+    assert run("--attach", "generation-0", "--from", "5", *options) == Exit.OK
+    assert "the answer has 5 pieces: there is nothing after them" in capsys.readouterr().err
+
+    assert run("hold on", "--raw", "--detach") == Exit.OK
+    with spawn_client("--attach", "generation-1", "--from", "9", *options) as process:
+        until(lambda: len(lasting.of(wire.Attach)) == 3)
+        log = lasting.logs["generation-1"]
+        log.pieces, log.reason = ["hold", " on", " to", " it"], "stop"
+        assert run("--attach", "generation-0") == Exit.OK  # makes the server look again
+        _, err = process.communicate(timeout=PATIENCE)
+    assert process.returncode == Exit.REFUSED
+    assert b"the answer is over, and has 4 pieces (ahead)" in err
+
+
+def test_pieces_are_counted_from_0(capsys: Captured) -> None:
+    with pytest.raises(SystemExit) as end:
+        run("--attach", "generation-0", "--from", "-1")
+    assert end.value.code == Exit.USAGE
+    assert "--from: must be 0 to 9007199254740991, not -1" in capsys.readouterr().err
+
+
 # -- policies -------------------------------------------------------------------------------------
 
 
@@ -149,7 +179,7 @@ def test_a_generation_lost_with_the_server(lasting: Lasting, capsys: Captured) -
         (["--store", "none"], {"level": "memory"}),
         (["--store", "none", "--durability", "memory"], {"level": "memory"}),
         (["--durability", "strict"], {"level": "strict"}),
-        (["--cache", "--json"], {"cache": True, "durable": True}),
+        (["--cache", "--temperature", "0", "--json"], {"cache": True, "durable": True}),
     ],
 )
 def test_what_policies_say(lasting: Lasting, arguments: list[str], sent: dict[str, Any]) -> None:

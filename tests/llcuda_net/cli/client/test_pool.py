@@ -62,7 +62,7 @@ def test_flags_become_the_request(pool: Scripted) -> None:
     assert (request.model, request.priority) == ("qwen3-8b", "high")
     assert request.deadline is not None
     assert 0 < request.deadline <= 12.5
-    assert request.params == {}
+    assert request.params == {"n_predict": 2048}
     assert request.splices
     assert run("--detach", "a prompt", *flags) == Exit.OK
     assert pool.requests()[1].model == "qwen3-8b"
