@@ -6,6 +6,7 @@ from typing import Any
 
 from llcuda_net.errors import Unsupported
 from llcuda_net.generation import sampling
+from llcuda_net.generation.constraints.checks import as_sent
 from llcuda_net.generation.generation import Generation
 from llcuda_net.upstream import prefix_cache
 from llcuda_net.upstream.backend import Lease
@@ -13,7 +14,10 @@ from llcuda_net.upstream.backend import Lease
 
 def checked_params(generation: Generation, context: int) -> dict[str, Any]:
     """Its parameters for an upstream: another one may have more context."""
-    return sampling.check(sampling.within(generation.params, context), context)
+    checked = sampling.check(sampling.within(generation.params, context), context)
+    if "json_schema" in checked:
+        checked["json_schema"] = as_sent(checked["json_schema"])
+    return checked
 
 
 async def render(messages: list[dict[str, str]], lease: Lease) -> str:
