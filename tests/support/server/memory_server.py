@@ -93,7 +93,7 @@ class FakeUpstream:
         await trio.lowlevel.checkpoint()
         return " ".join(f"{m['role']}: {m['content']}" for m in messages)
 
-    async def tokenize(self, text: str, *, special: bool) -> list[int]:
+    async def tokenize(self, text: str, *, special: bool, literal: bool = False) -> list[int]:
         """A token a byte, and one more in front where `special` is set."""
         await trio.lowlevel.checkpoint()
         return [256] * special + list(text.encode())

@@ -16,10 +16,14 @@ from llcuda_net.generation.constraints.gbnf import (
 
 #: From grammars/README.md of llama.cpp, and its example grammars.
 GOOD = [
-    (
-        'root ::= (\n  # a comment\n  "1. " move " " move "\\n"\n  ([1-9] [0-9]? ". " move "\\n")+\n)\n'
-        'move ::= (pawn | castle) [+#]?\npawn ::= [a-h] [1-8]\ncastle ::= "O-O" "-O"?'
-    ),
+    """root ::= (
+      # a comment
+      "1. " move " " move "\\n"
+      ([1-9] [0-9]? ". " move "\\n")+
+    )
+    move ::= (pawn | castle) [+#]?
+    pawn ::= [a-h] [1-8]
+    castle ::= "O-O" "-O"?""",
     "root ::= [ぁ-ゟ]+",
     'root ::= "\\x41\\u00e9\\U0001F600\\n\\t\\r\\\\\\"\\[\\]"',
     'root ::= [^\\n]+ "\\n"',
