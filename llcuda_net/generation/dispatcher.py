@@ -11,6 +11,7 @@
 from __future__ import annotations
 
 import functools
+from typing import Any
 
 import structlog
 import trio
@@ -277,7 +278,7 @@ class Dispatcher:
         generation: Generation,
         lease: Lease,
         prompt: str | list[int],
-        checked: dict[str, object],
+        checked: dict[str, Any],
     ) -> None:
         def sent() -> None:
             lease.sent()

@@ -75,8 +75,8 @@ def broken_by(schema: dict[str, Any], text: str, *, cut: bool) -> str | None:
             JSON document of a type that the schema allows.
     """
     if cut:
-        found = Matcher(_json_grammar(types_of(schema))).match(text)
-        return None if found is not Match.NO else "it does not begin such a JSON document"
+        match = Matcher(_json_grammar(types_of(schema))).match(text)
+        return None if match is not Match.NO else "it does not begin such a JSON document"
     try:
         value = json.loads(text, parse_constant=_no_number)
     except RecursionError:
@@ -85,13 +85,13 @@ def broken_by(schema: dict[str, Any], text: str, *, cut: bool) -> str | None:
         return f"it is not JSON: {_line(str(error))}"
     try:
         # Masked: an answer's text is for its reader only, not for logs and reports.
-        error = next(iter(_validator(schema, "the value").iter_errors(value)), None)
+        found = next(iter(_validator(schema, "the value").iter_errors(value)), None)
     except ValueError as failure:  # nested more deeply than the validator goes
         return _line(str(failure))
-    if error is None:
+    if found is None:
         return None
-    where = "".join(f"[{step!r}]" for step in error.instance_path)
-    return _line(f"at {where}: {error.message}" if where else error.message)
+    where = "".join(f"[{step!r}]" for step in found.instance_path)
+    return _line(f"at {where}: {found.message}" if where else found.message)
 
 
 def types_of(schema: dict[str, Any]) -> frozenset[str]:
