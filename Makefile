@@ -13,7 +13,7 @@ WORKERS := -n 3 --dist loadfile
 PIP := PYTHONWARNINGS=ignore $(BIN)/python -m pip --disable-pip-version-check install --quiet
 
 .DELETE_ON_ERROR:
-.PHONY: help demo test test-all test-crash test-proxy test-chaos soak wheel lint format fuzz demo-model clean
+.PHONY: help demo test test-all test-crash test-proxy test-chaos soak wheel lint format constraint-attack fuzz demo-model clean
 .PHONY: bench bench-kernels bench-latency bench-throughput bench-scaling
 
 help: ## list the targets
@@ -68,6 +68,9 @@ bench-throughput: $(VENV)/dev $(VENV)/bench ## measure tokens/s against concurre
 
 bench-scaling: $(VENV)/dev $(VENV)/bench ## measure load over 1 to 4 MPI ranks (3 minutes)
 	$(BIN)/llcuda bench scaling --sweep 1,2,3,4 --start demo --slots 8 --inflight 2 $(ARGS)
+
+constraint-attack: $(VENV)/dev ## schemas and grammars against a built-in engine, for SECONDS (60)
+	$(BIN)/python tools/constraint_attack.py --seconds $(or $(SECONDS),60) $(ARGS)
 
 fuzz: $(VENV)/fuzz ## fuzz both receiving sides of the protocol for MINUTES (5) in all
 	$(BIN)/python tools/fuzz_protocol.py --minutes $(or $(MINUTES),5) $(ARGS)

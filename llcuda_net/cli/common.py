@@ -95,9 +95,27 @@ class VersionAction(argparse.Action):
         parser.exit()
 
 
-def run_command(prog: str, body: Callable[[], int]) -> int:
-    """Run a command's body and turn what it raises into one line on stderr and an exit code."""
+def warn_of_variables(prog: str) -> None:
+    """Name the LLCUDA_* variables that nothing reads, on stderr."""
+    if sys.stderr is None or not any(name.startswith("LLCUDA_") for name in os.environ):
+        return  # as mostly, and what follows takes a while to load
+    from llcuda_net.config.environment import told
+    from llcuda_net.config.settings import unknown_variables
+
+    for name, near in unknown_variables().items():
+        with suppress(OSError, ValueError):
+            print(f"{prog}: warning: {told(name, near)}", file=sys.stderr, flush=True)
+
+
+def run_command(prog: str, body: Callable[[], int], *, warn: bool = True) -> int:
+    """Run a command's body and turn what it raises into one line on stderr and an exit code.
+
+    Args:
+        warn: of variables that nothing reads; a command that refuses them does so itself.
+    """
     try:
+        if warn:
+            warn_of_variables(prog)
         try:
             return body()
         finally:

@@ -6,7 +6,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from llcuda_net.cli.common import Parser, VersionAction, run_command
+from llcuda_net.cli.common import Parser, VersionAction, run_command, warn_of_variables
 from llcuda_net.config import settings as settings_module
 
 PROG = "llcuda-server"
@@ -43,11 +43,12 @@ def make_parser() -> Parser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns its exit code."""
-    return run_command(PROG, lambda: _run(make_parser().parse_args(argv)))
+    return run_command(PROG, lambda: _run(make_parser().parse_args(argv)), warn=False)
 
 
 def _run(arguments: argparse.Namespace) -> int:
     settings = settings_module.load(arguments)
+    warn_of_variables(PROG)  # of those that are like no setting
     # Here, and not above: --help needs none of it.
     from llcuda_net.util import logs  # first: see there
 

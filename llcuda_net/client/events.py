@@ -48,12 +48,12 @@ class Durable(NamedTuple):
 
 
 class Spliced(NamedTuple):
-    """Another upstream continues the generation: between the pieces before and those from here.
+    """An upstream failed, and another one, or that one again, continues: from here.
 
     Comes only where `splices=True` asked for it, before piece number `position` (or the end).
 
     Attributes:
-        position: the sequence number of the first piece that the other upstream makes.
+        position: the sequence number of the first piece that is made after the failure.
         reason: why, in words for a person.
     """
 

@@ -13,6 +13,7 @@ from dataclasses import MISSING, dataclass, field, fields
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+from llcuda_net.config import environment as variables
 from llcuda_net.config.upstreams import UpstreamSpec
 from llcuda_net.config.upstreams import parse as parse_specs
 from llcuda_net.errors import ConfigError
@@ -238,6 +239,9 @@ def load(arguments: argparse.Namespace, environment: Mapping[str, str] = os.envi
     Raises:
         ConfigError: a value is wrong; the message names it, its source, and what it may be.
     """
+    for name, near in unknown_variables(environment).items():
+        if near is not None:
+            raise ConfigError(variables.told(name, near))
     config_file = arguments.config or environment.get("LLCUDA_CONFIG")
     from_file = _read(Path(config_file)) if config_file else {}
     values: dict[str, Any] = {}
@@ -265,9 +269,44 @@ def load(arguments: argparse.Namespace, environment: Mapping[str, str] = os.envi
             del values["model"]
         elif sources["model"] < sources["upstream"]:
             del values["upstream"]
+    if values.get("upstream"):
+        _check_engine_settings(values, sources)
     settings = Settings(**values)
     _check(settings)
     return settings
+
+
+def unknown_variables(environment: Mapping[str, str] = os.environ) -> dict[str, str | None]:
+    """LLCUDA_* variables that nothing reads; see environment.unknown."""
+    return variables.unknown(environment, [spec.name for spec in fields(Settings)])
+
+
+#: Settings of the built-in engine, and what a llama-server has in their place.
+_OF_THE_ENGINE = {
+    "ctx": "--ctx-size",
+    "slots": "--parallel",
+    "threads": "--threads",
+    "gpu_layers": "--n-gpu-layers",
+}
+
+
+def _check_engine_settings(values: dict[str, Any], sources: Mapping[str, int]) -> None:
+    """Refuse what would do nothing beside upstreams; drop what these replace.
+
+    Raises:
+        ConfigError: one was given where the upstreams were, or nearer to the command line.
+    """
+    for name, option in _OF_THE_ENGINE.items():
+        if name not in values:
+            continue
+        if sources[name] <= sources["upstream"]:
+            flag = "--" + name.replace("_", "-")
+            more = "; to use fewer slots than it has, write slots in its [[upstream]] table"
+            raise ConfigError(
+                f"{flag} is for the built-in engine and does nothing beside --upstream: start the "
+                f"llama-server with {option}{more if name == 'slots' else ''}"
+            )
+        del values[name]
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -11,6 +11,7 @@
 from __future__ import annotations
 
 import functools
+from typing import Any
 
 import structlog
 import trio
@@ -27,7 +28,15 @@ from llcuda_net.scheduler.ticket import SlotRequest, Ticket
 from llcuda_net.storage.records import TokenLog
 from llcuda_net.upstream import prefix_cache
 from llcuda_net.upstream.backend import Backend, Lease, held
-from llcuda_net.upstream.interface import BLAMED, DOWN, CompletionEvent, Properties, Requirement
+from llcuda_net.upstream.interface import (
+    BLAMED,
+    DOWN,
+    CompletionEvent,
+    OnEvents,
+    Properties,
+    Requirement,
+    Upstream,
+)
 from llcuda_net.upstream.model.fingerprint import same_model
 from llcuda_net.upstream.pool import Pool
 from llcuda_net.util.logs import reason_of
@@ -187,7 +196,7 @@ class Dispatcher:
 
     async def _start(self, generation: Generation, lease: Lease) -> None:
         properties = await lease.properties()
-        news: str | None = None
+        news: str | list[int] | None = None
         generation.continued(0)
         checked = checked_params(generation, properties.context)
         prompt = generation.prompt if generation.rendered is None else generation.rendered
@@ -247,7 +256,9 @@ class Dispatcher:
             retry=True,
         )
 
-    def _dispatched(self, generation: Generation, backend: Backend, news: str | None) -> None:
+    def _dispatched(
+        self, generation: Generation, backend: Backend, news: str | list[int] | None
+    ) -> None:
         """Journal the upstream, and the prompt that was rendered of messages."""
         generation.model, generation.upstream = backend.fingerprint(), backend.upstream.base_url
         self._spliced(generation, backend)
@@ -267,18 +278,23 @@ class Dispatcher:
         generation: Generation,
         lease: Lease,
         prompt: str | list[int],
-        checked: dict[str, object],
+        checked: dict[str, Any],
     ) -> None:
         def sent() -> None:
             lease.sent()
             if not generation.pieces:
                 generation.sent()
 
-        on_events = functools.partial(self._publisher.extend, generation)
+        upstream = lease.backend.upstream
+        on_events: OnEvents = functools.partial(self._publisher.extend, generation)
         if lease.reading:
             on_events = functools.partial(self._extend_reading, generation, lease)
+        held = _HeldBack(checked["stop"], on_events) if checked.get("stop") else None
         try:
-            await lease.backend.upstream.complete(prompt, checked | lease.params, on_events, sent)
+            on_read = on_events if held is None else held.pass_on
+            await upstream.complete(prompt, checked | lease.params, on_read, sent)
+            if held is not None:
+                await held.release(upstream)
         finally:
             self._publisher.publish()
         lease.done(text_so_far(generation), generation.final)
@@ -307,6 +323,55 @@ class Dispatcher:
         if same_model(generation.model, now):
             generation.model = now  # by now the file may have been hashed
         generation.cacheable = sampling.is_deterministic(generation.params)
+
+
+class _HeldBack:
+    """Text that an upstream held back, since it may have become a stop string, up to the limit.
+
+    A llama-server sends the id of such a token, and its text with a later one; at the token limit
+    never. So the last event waits here until that text has been asked for.
+
+    Args:
+        stops: the stop strings.
+        on_events: takes the events.
+    """
+
+    def __init__(self, stops: list[str], on_events: OnEvents) -> None:
+        self._stops = stops
+        self._on_events = on_events
+        self._ids: list[int] = []
+        self._predicted = 0  # tokens up to the last event
+        self._whole = True  # each token since the last text sent its id
+        self._final: CompletionEvent | None = None
+
+    def pass_on(self, events: list[CompletionEvent]) -> None:
+        """Pass events on, but for a last one that lacks text."""
+        for event in events:
+            if event.stop:
+                lost = event.stop_type == "limit" and not event.content and self._ids
+                self._final = event if lost and self._whole else None
+            elif event.content:
+                self._ids, self._whole = [], True
+            elif event.tokens:
+                # What ended within a character has sent nothing: its id is not known.
+                self._whole = self._whole and event.tokens_predicted == self._predicted + 1
+                self._ids += event.tokens
+            self._predicted = event.tokens_predicted
+        if self._final is not None:
+            events = events[:-1]
+        self._on_events(events)
+
+    async def release(self, upstream: Upstream) -> None:
+        """Pass on the last event, with the text that was held back."""
+        if self._final is None:
+            return
+        try:
+            text = await upstream.detokenize(self._ids)
+        except RequestError:
+            text = ""
+        if any(text.endswith(stop[:n]) for stop in self._stops for n in range(1, len(stop))):
+            self._final.content, self._final.tokens = text, self._ids[-1:]
+        self._on_events([self._final])
 
 
 def need_of(slot_request: SlotRequest) -> Requirement:

@@ -125,7 +125,7 @@ class Persistence:
         with _refusing():
             await self._storage.accepted(entry)
 
-    def dispatched(self, generation: Generation, prompt: str | None) -> None:
+    def dispatched(self, generation: Generation, prompt: str | list[int] | None) -> None:
         """Buffer which upstream is used, and the prompt if the request has messages."""
         entry = generation.entry
         if entry is not None:

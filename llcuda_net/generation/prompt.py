@@ -4,32 +4,29 @@ from __future__ import annotations
 
 from typing import Any
 
-from llcuda_net.errors import Unsupported
 from llcuda_net.generation import sampling
+from llcuda_net.generation.constraints.checks import as_sent
 from llcuda_net.generation.generation import Generation
-from llcuda_net.upstream import prefix_cache
+from llcuda_net.upstream import chat, prefix_cache
 from llcuda_net.upstream.backend import Lease
 
 
 def checked_params(generation: Generation, context: int) -> dict[str, Any]:
     """Its parameters for an upstream: another one may have more context."""
-    return sampling.check(sampling.within(generation.params, context), context)
+    checked = sampling.check(sampling.within(generation.params, context), context)
+    if "json_schema" in checked:
+        checked["json_schema"] = as_sent(checked["json_schema"])
+    return checked
 
 
-async def render(messages: list[dict[str, str]], lease: Lease) -> str:
-    """The prompt that the model's chat template makes of messages.
+async def render(messages: list[dict[str, str]], lease: Lease) -> str | list[int]:
+    """The prompt that the model's chat template makes of messages; see chat.prompt_of.
 
     Raises:
         RequestError: it has none, or refuses them.
     """
-    properties = await lease.properties()
-    if properties.has_template:
-        return await lease.backend.upstream.render(messages)
-    if len(messages) == 1 and messages[0]["role"] == "user":
-        return messages[0]["content"]
-    raise Unsupported(
-        f"the model {properties.model} has no chat template; send one message, or a raw prompt",
-    )
+    await lease.properties()  # and report them
+    return await chat.prompt_of(messages, lease.backend.upstream)
 
 
 def text_so_far(generation: Generation) -> str:

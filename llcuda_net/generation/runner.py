@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any
 
 import structlog
 import trio
@@ -13,9 +14,11 @@ from llcuda_net.errors import (
     Interrupted,
     RequestError,
     RequestTimeout,
+    UpstreamError,
     UpstreamUnavailable,
 )
 from llcuda_net.generation import sampling
+from llcuda_net.generation.constraints.checks import Checks
 from llcuda_net.generation.dispatcher import Dispatcher
 from llcuda_net.generation.generation import Generation, State
 from llcuda_net.generation.outcome import Outcome
@@ -24,7 +27,7 @@ from llcuda_net.generation.publisher import Publisher
 from llcuda_net.generation.registry import Registry, check_key
 from llcuda_net.scheduler.scheduler import Scheduler
 from llcuda_net.scheduler.ticket import SlotRequest, Ticket
-from llcuda_net.storage.records import Dispatched
+from llcuda_net.storage.records import Dispatched, Result
 from llcuda_net.storage.storage import Recovered
 from llcuda_net.upstream.interface import BLAMED
 from llcuda_net.upstream.pool import Pool
@@ -38,7 +41,11 @@ _RETRY = 1.0
 
 
 class Runner:
-    """Runs generations on the upstreams of a pool."""
+    """Runs generations on the upstreams of a pool.
+
+    Args:
+        checks: of constraints, and of the answers to them; shared with whoever resumes.
+    """
 
     def __init__(
         self,
@@ -47,12 +54,14 @@ class Runner:
         persistence: Persistence,
         publisher: Publisher,
         registry: Registry,
+        checks: Checks | None = None,
     ) -> None:
         self._pool = pool
         self._scheduler = scheduler
         self._persistence = persistence
         self._publisher = publisher
         self._registry = registry
+        self._checks = checks or Checks()
         self.dispatcher = Dispatcher(pool, scheduler, persistence, publisher)
 
     async def run(self, generation: Generation, ticket: Ticket) -> None:
@@ -105,6 +114,7 @@ class Runner:
     async def _begin(self, generation: Generation, ticket: Ticket) -> State:
         with trio.move_on_after(generation.timeout):
             try:
+                await self.check(generation)
                 state = await self._from_store(generation, ticket)
                 if state is None:
                     await self._keep(generation)
@@ -117,8 +127,32 @@ class Runner:
             async with ticket:
                 generation.dispatched()
                 await self.dispatcher.complete(generation, ticket)
-            return State.DONE
+            return await self.verified(generation)
         raise too_late(generation.timeout)
+
+    async def check(self, generation: Generation) -> None:
+        """Return if its constraint can be kept.
+
+        Raises:
+            InvalidRequest: it cannot.
+        """
+        await self._checks.check(generation.params)
+
+    async def verified(self, generation: Generation) -> State:
+        """Done, if its answer keeps its constraint.
+
+        Raises:
+            UpstreamError: it does not.
+        """
+        reason, stop = generation.reason, generation.stop
+        await self._verify(generation.params, generation.pieces, reason, stop)
+        return State.DONE
+
+    async def _verify(
+        self, params: dict[str, Any], pieces: Sequence[str], reason: str, stop: str | None
+    ) -> None:
+        cut = reason == "length" or stop is not None
+        await self._checks.verify(params, "".join(pieces), cut=cut)
 
     async def _keep(self, generation: Generation) -> None:
         self._persistence.start(generation)
@@ -157,7 +191,7 @@ class Runner:
             found = await self._persistence.find_cached(
                 model, generation.request_hash, generation.owner
             )
-            if found is not None:
+            if found is not None and await self._is_kept(generation, found):
                 generation.cached_from = found.id
                 generation.model, generation.upstream = model, url
                 await self._keep(generation)
@@ -167,6 +201,14 @@ class Runner:
                 self._publisher.record(generation)
                 return State.DONE
         return None
+
+    async def _is_kept(self, generation: Generation, found: Result) -> bool:
+        """Whether a stored answer keeps the constraint: one of an older server may not."""
+        try:
+            await self._verify(generation.params, found.log.pieces, found.reason, found.stop)
+        except UpstreamError:
+            return False
+        return True
 
 
 def too_late(seconds: float) -> RequestError:
@@ -211,7 +253,8 @@ class Resumer:
         if end is not None:
             name = generation.model.get("name")
             generation.conclude(Outcome(end.reason, end.stop, name, end.usage))
-            return State.DONE
+            return await self._runner.verified(generation)
+        await self._runner.check(generation)
         model_key = await self._group_of(generation, entry.dispatched)
         # Places are taken in the order in which they were taken first.
         ticket = self._enter(
@@ -226,7 +269,7 @@ class Resumer:
             async with ticket:
                 generation.dispatched()
                 await self._runner.dispatcher.complete(generation, ticket)
-            return State.DONE
+            return await self._runner.verified(generation)
         raise too_late(generation.timeout)
 
     async def _group_of(self, generation: Generation, last: Dispatched | None) -> str:

@@ -2,13 +2,12 @@
 
 What is passed on is exactly what the user gave; what is not in the table is refused by name, since
 llama-server itself drops unknown names in silence. Names and ranges follow llama.cpp's
-tools/server/README.md, "POST /completion".
+tools/server/README.md, "POST /completion". What a grammar or JSON schema says is for constraints/.
 """
 
 from __future__ import annotations
 
 import difflib
-import re
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -18,9 +17,8 @@ _INT32 = (1 << 31) - 1
 _FLOAT32 = 3.4e38
 #: Above every count of tokens that can be meant; llama.cpp takes memory for some of them.
 _MANY = 1 << 20
-#: Longest grammar, in bytes, and how deep its parentheses may be: llama.cpp reads them recursively.
+#: Longest grammar, in bytes.
 MAX_GRAMMAR = 64 << 10
-MAX_GRAMMAR_DEPTH = 1000
 #: The greatest count in a JSON schema, which llama.cpp writes out as so many rules.
 MAX_SCHEMA_COUNT = 10_000
 _SCHEMA_COUNTS = ("minItems", "maxItems", "minLength", "maxLength")
@@ -76,36 +74,24 @@ def _strings(value: Any) -> str | None:
     return "must be a string, or a list of at most 64 strings, none of them empty"
 
 
-#: What the nesting of a GBNF grammar is counted in: literals, classes and comments hide brackets.
-#: The ends of those are optional so that the search is linear; llama.cpp refuses what lacks one.
-_GRAMMAR_TOKEN = re.compile(
-    r'"(?:\\.|[^"\\])*"?|\[(?:\\.|[^\]\\])*\]?|#[^\n]*|(?P<bracket>[()])', re.DOTALL
-)
-
-
 def _grammar(value: Any) -> str | None:
     if type(value) is not str:
         return "must be a string"
     if len(value) > MAX_GRAMMAR or len(value.encode()) > MAX_GRAMMAR:
         return f"must be at most {MAX_GRAMMAR} bytes long"
-    depth = 0
-    for token in _GRAMMAR_TOKEN.finditer(value):
-        depth += {"(": 1, ")": -1}.get(token["bracket"], 0)
-        if depth > MAX_GRAMMAR_DEPTH:
-            return f"must have at most {MAX_GRAMMAR_DEPTH} parentheses in each other"
     return None
 
 
 def _json_schema(value: Any) -> str | None:
     if type(value) is not dict:
         return "must be a JSON object"
-    for name, count in _backends(value):
+    for name, count in _members(value):
         if name in _SCHEMA_COUNTS and type(count) in (int, float) and count > MAX_SCHEMA_COUNT:
             return f"must have {name} of at most {MAX_SCHEMA_COUNT}"
     return None
 
 
-def _backends(value: Any) -> Iterator[tuple[str, Any]]:
+def _members(value: Any) -> Iterator[tuple[str, Any]]:
     """Every member of the objects in a JSON value, at any depth."""
     rest = [value]
     while rest:

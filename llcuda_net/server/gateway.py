@@ -25,6 +25,7 @@ from llcuda_net.config.users import User, view_of
 from llcuda_net.errors import RequestError, ShuttingDown, UpstreamUnavailable
 from llcuda_net.generation import listing
 from llcuda_net.generation import request as requests
+from llcuda_net.generation.constraints.checks import Checks
 from llcuda_net.generation.dispatcher import need_of
 from llcuda_net.generation.generation import Generation, Place
 from llcuda_net.generation.persistence import Persistence
@@ -65,6 +66,7 @@ class Gateway:
         users: who may come in; by default everybody.
         persistence: journal and store; without it nothing is stored.
         prepare_kernels: compiles the kernels of the analysis before they are first used.
+        checks: of constraints; by default in a process of their own.
     """
 
     def __init__(
@@ -76,6 +78,7 @@ class Gateway:
         persistence: Persistence | None = None,
         *,
         prepare_kernels: Callable[[], Awaitable[None]] = trio.lowlevel.checkpoint,
+        checks: Checks | None = None,
     ) -> None:
         self.settings = settings
         self.users = users if users is not None else Users()
@@ -96,7 +99,7 @@ class Gateway:
         )
         self._registry = Registry()
         self._runner = Runner(
-            pool, self._scheduler, self._persistence, self._publisher, self._registry
+            pool, self._scheduler, self._persistence, self._publisher, self._registry, checks
         )
         #: Analyses results and searches them; None where none are kept, or that is not wanted.
         self.analyst: Analyst | None = None

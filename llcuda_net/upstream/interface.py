@@ -149,12 +149,12 @@ class Upstream(Protocol):
     async def embed(self, texts: list[str]) -> list[list[list[float]]]:
         """For each text its rows: one where the upstream pools, else one per token."""
 
-    async def tokenize(self, text: str, *, special: bool) -> list[int]:
+    async def tokenize(self, text: str, *, special: bool, literal: bool = False) -> list[int]:
         """The ids of a text, as `complete` makes them of a prompt where `special` is set.
 
         Args:
-            special: put before and behind it what the model expects around a prompt. Text that
-                spells a special token becomes that token with or without.
+            special: put before and behind it what the model expects around a prompt.
+            literal: text that spells a special token stays text; otherwise it becomes that token.
         """
 
     async def detokenize(self, ids: list[int]) -> str:

@@ -6,7 +6,7 @@ from typing import Any
 
 from llcuda_net.batch.record import Record
 from llcuda_net.batch.targets.interface import About, Answer, Clock
-from llcuda_net.errors import Unsupported
+from llcuda_net.upstream.chat import prompt_of
 from llcuda_net.upstream.interface import CompletionEvent
 from llcuda_net.upstream.llama.client import LlamaServer
 
@@ -48,7 +48,7 @@ class LlamaTarget:
         """
         record.sent = now()
         if "messages" in more:
-            prompt = await self._render(more["messages"])
+            prompt = await prompt_of(more["messages"], self._server)
         texts: list[str] = []
         last: list[CompletionEvent] = []
 
@@ -72,14 +72,3 @@ class LlamaTarget:
             record.phases = {"prompt": final.timings.prompt_ms}
         reason = _REASONS.get(final.stop_type, "stop")
         return Answer("".join(texts), reason, final.model or None)
-
-    async def _render(self, messages: list[dict[str, str]]) -> str:
-        """The prompt of a chat, made as the gateway makes it."""
-        properties = await self._server.ask()
-        if properties.has_template:
-            return await self._server.render(messages)
-        if len(messages) == 1 and messages[0]["role"] == "user":
-            return messages[0]["content"]
-        raise Unsupported(
-            f"the model {properties.model} has no chat template; send one message, or a raw prompt",
-        )

@@ -211,9 +211,9 @@ class TextOutput:
         """Not shown in text."""
 
     def spliced(self, spliced: Spliced) -> None:
-        """Say where: another upstream might have continued differently."""
+        """Say where: it might have continued differently; where it did, only the server knows."""
         reason = f": {one_line(spliced.reason)}" if spliced.reason else ""
-        print_note(PROG, f"continued on another upstream at token {spliced.position}{reason}")
+        print_note(PROG, f"continued at token {spliced.position} after a failure{reason}")
 
     def done(self, result: Result) -> None:
         """Print what is not printed yet."""

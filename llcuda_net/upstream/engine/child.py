@@ -45,6 +45,10 @@ def main() -> None:
     except Exception as error:  # a wheel for another platform fails in several ways
         _report(status, event="failed", kind="import", message=f"{type(error).__name__}: {error}")
         sys.exit(2)
+    if settings["gpu_layers"] and not _has_gpu(xllamacpp):
+        message = f"--gpu-layers {settings['gpu_layers']}, and it finds no GPU: leave that out"
+        _report(status, event="failed", kind="import", message=message)
+        sys.exit(2)
     try:
         server = xllamacpp.Server(_params(xllamacpp, settings))
     except Exception as error:
@@ -122,6 +126,12 @@ def _params(xllamacpp: Any, settings: dict[str, Any]) -> Any:
     p.endpoint_metrics = True
     p.verbosity = 2  # warnings and errors: from 3 on every request writes lines
     return p
+
+
+def _has_gpu(xllamacpp: Any) -> bool:
+    """Whether there is anything but CPUs to compute with."""
+    cpus = xllamacpp.ggml_backend_dev_type.GGML_BACKEND_DEVICE_TYPE_CPU
+    return any(device["type"] != cpus for device in xllamacpp.get_device_info())
 
 
 def _sensible_threads() -> int | None:

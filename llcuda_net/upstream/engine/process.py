@@ -156,6 +156,9 @@ class _Child:
         async for line in _lines(self._process.stdout):
             if not _may_be_kept(line, self._was_ready):
                 continue
+            if refused := _REFUSED.match(line):
+                line = refused[0]
+                log.warning("engine_refused_constraint", why=refused[1])
             self._tail.append(line)
             if _LAST_OF_A_FAILURE in line:
                 self._why_printed.set()
@@ -212,6 +215,11 @@ def _may_be_kept(line: str, serving: bool) -> bool:
     return not serving or bool(_STAMPED.match(line) or _ABORT.search(line))
 
 
+#: A grammar or schema that it does not take; behind these words it may quote what was asked.
+_REFUSED = re.compile(
+    r"[\d.]+ E (llg error|failed to parse grammar|grammar does not contain a 'root' symbol"
+    r"|unsupported grammar)"
+)
 _STAMP = re.compile(r"^[\d.]+ E (?:(?:srv|cmn|slot) +[^:]*: |\w+: )")
 _VAGUE = re.compile(
     r"failed to load model\b(?! from \S+: )|exiting due to|encountered an error while trying to fit"

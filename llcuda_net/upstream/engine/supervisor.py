@@ -18,6 +18,7 @@ import structlog
 import trio
 
 from llcuda_net.errors import ConfigError, EngineError
+from llcuda_net.upstream.engine.context_size import check_context
 from llcuda_net.upstream.engine.load_progress import show_progress
 from llcuda_net.upstream.engine.process import ChildEnd, ChildSettings, run_child
 from llcuda_net.upstream.model.gguf import ModelFile, read_model_file, show_path
@@ -126,11 +127,12 @@ class Engine:
         The child is gone when this returns, in whatever way.
 
         Raises:
-            EngineError: the model file is not usable, it could not be loaded, or the engine does
-                not run on this machine; one line. After the first success nothing is raised: the
-                engine is started again for ever.
+            EngineError: the model file is not usable, the context is too large, the model could not
+                be loaded, or the engine does not run on this machine; one line. After the first
+                success nothing is raised: the engine is started again for ever.
         """
         model = await trio.to_thread.run_sync(read_model_file, self._options.model)
+        check_context(model, self._options.ctx, self._options.slots)
         settings = self._settings(model)
         await self._first_life(model, settings, task_status)
         delay = FIRST_DELAY

@@ -178,13 +178,13 @@ class LlamaServer:
             raise nonsense("/apply-template gave no prompt")
         return prompt
 
-    async def tokenize(self, text: str, *, special: bool) -> list[int]:
+    async def tokenize(self, text: str, *, special: bool, literal: bool = False) -> list[int]:
         """The ids of a text; see Upstream.tokenize.
 
         Raises:
             RequestError: as `ask`.
         """
-        body = {"content": text, "add_special": special, "parse_special": True}
+        body = {"content": text, "add_special": special, "parse_special": not literal}
         answer = await self._short("POST", "/tokenize", body)
         ids = answer.get("tokens") if isinstance(answer, dict) else None
         if not isinstance(ids, list) or not all(type(i) is int and i >= 0 for i in ids):

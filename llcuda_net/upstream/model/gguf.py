@@ -72,6 +72,8 @@ class ModelFile:
         pooling: how embeddings are to be pooled (llama.cpp's number), where the header has it.
         quantisation: `general.file_type` by llama.cpp's name, such as Q4_K_M; where it is absent
             or new, the tensor type of most weights; empty where that is new, too.
+        bytes_per_token: of context, in memory, at 16 bits; None where that is not so simple: where
+            layers differ, remember only a part, or share.
     """
 
     parts: tuple[Path, ...]
@@ -81,6 +83,7 @@ class ModelFile:
     trained_context: int | None
     pooling: int | None
     quantisation: str = ""
+    bytes_per_token: int | None = None
 
 
 def show_path(path: Path) -> str:
@@ -120,7 +123,38 @@ def read_model_file(path: Path) -> ModelFile:
         trained_context=_positive(found.get(f"{architecture}.context_length")),
         pooling=_positive(found.get(f"{architecture}.pooling_type")),
         quantisation=_quantisation(found.get("general.file_type"), header.weights),
+        bytes_per_token=_bytes_per_token(found, architecture, header.arrays),
     )
+
+
+#: Where one of these is, not every layer remembers every token.
+_PARTIAL = ("attention.sliding_window", "attention.kv_lora_rank", "attention.shared_kv_layers")
+
+
+def _bytes_per_token(
+    found: dict[str, Scalar], architecture: str, arrays: frozenset[str]
+) -> int | None:
+    """Of a plain transformer; see ModelFile."""
+
+    def number(name: str) -> int | None:
+        return _positive(found.get(f"{architecture}.{name}"))
+
+    partial = any(f"{architecture}.{name}" in found.keys() | arrays for name in _PARTIAL)
+    if partial or any(key.startswith(f"{architecture}.ssm.") for key in found):
+        return None
+    if f"{architecture}.attention.head_count_kv" in arrays:
+        return None
+    layers, heads, width = (
+        number("block_count"),
+        number("attention.head_count"),
+        number("embedding_length"),
+    )
+    if layers is None or heads is None or width is None:
+        return None
+    kept = number("attention.head_count_kv") or heads
+    key = number("attention.key_length") or width // heads
+    value = number("attention.value_length") or width // heads
+    return layers * kept * (key + value) * 2
 
 
 def _quantisation(file_type: Scalar | None, weights: Counter[int]) -> str:
@@ -158,6 +192,7 @@ class _Header:
         self._shown = shown
         self._strings_left = _MAX_STRINGS
         self.weights: Counter[int] = Counter()  # by tensor type
+        self.arrays: frozenset[str] = frozenset()  # keys of what is not kept
 
     def read(self) -> dict[str, Scalar]:
         magic = self._file.read(4)
@@ -181,6 +216,8 @@ class _Header:
             value = self._value(int(self._scalar("<I")))
             if value is not None:
                 found[key] = value
+            else:
+                self.arrays |= {key}
         self._check_extent(tensors, _positive(found.get("general.alignment")))
         if not tensors:
             raise EngineError(f"model file {self._shown} holds no tensors: it is not a whole model")

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from llcuda_net.cli.server import make_parser
-from llcuda_net.config.settings import Settings, load
+from llcuda_net.config.settings import Settings, load, unknown_variables
 from llcuda_net.errors import ConfigError
 
 #: One setting of each kind, with four values: by default, in the file, the environment, as option.
@@ -195,3 +195,37 @@ def test_the_earlier_source_decides_between_upstream_and_model(tmp_path: Path) -
     assert found("--model", "m", environment={"LLCUDA_UPSTREAM": "http://b"}) == ([], "m")
     with pytest.raises(ConfigError, match="not both"):
         found(environment={**environment, "LLCUDA_UPSTREAM": "http://b"})
+
+
+def test_a_variable_with_a_typing_error_is_refused_with_the_name_that_is_meant() -> None:
+    with pytest.raises(ConfigError, match=r"AUTH_TOKEN_FIL: did you .* LLCUDA_AUTH_TOKEN_FILE"):
+        _load(environment={"LLCUDA_AUTH_TOKEN_FIL": "x"})
+    with pytest.raises(ConfigError, match=r"LLCUDA_PROT: did you mean LLCUDA_PORT\?"):
+        _load(environment={"LLCUDA_PROT": "1"})
+    # Others may have variables of that prefix: a service named llcuda in Kubernetes does.
+    others = {
+        "LLCUDA_PORT_9000_TCP_ADDR": "10.0.0.1",
+        "LLCUDA_SERVICE_HOST": "10.0.0.1",
+        "LLCUDA_SERVER": "a:1",
+        "LLCUDA_TOKEN": "x",
+        "LLCUDA_PROT": "",
+        "OTHER_PORT": "1",
+    }
+    assert _load(environment=others) == _load()
+    assert unknown_variables(others) == dict.fromkeys(list(others)[:2])
+
+
+@pytest.mark.parametrize("name", ["ctx", "slots", "threads", "gpu_layers"])
+def test_a_setting_of_the_engine_beside_upstreams_is_refused(name: str, tmp_path: Path) -> None:
+    upstream = ("--upstream", "http://a")
+    with pytest.raises(ConfigError, match=f"{_flag(name)} is for the built-in engine"):
+        _load(*upstream, _flag(name), "4")
+    path = _file(tmp_path, f"{name} = 4\nupstream = 'http://a'\n")
+    with pytest.raises(ConfigError, match="does nothing beside --upstream"):
+        _load("--config", path)
+    with pytest.raises(ConfigError, match="does nothing beside --upstream"):
+        _load("--config", path, environment={"LLCUDA_" + name.upper(): "4"})
+    # An upstream that stands nearer to the command line takes the engine's place, with all of it.
+    engine = ("--config", _file(tmp_path, f"{name} = 4\n"))
+    assert getattr(_load(*engine, *upstream), name) == getattr(Settings(), name)
+    assert getattr(_load(*engine), name) == 4

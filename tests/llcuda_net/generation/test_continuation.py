@@ -27,7 +27,7 @@ class Tokeniser(FakeUpstream):
         self.space = space
         self.asked = 0
 
-    async def tokenize(self, text: str, *, special: bool) -> list[int]:
+    async def tokenize(self, text: str, *, special: bool, literal: bool = False) -> list[int]:
         self.asked += 1
         ids = [256] if special else []
         if self.space:

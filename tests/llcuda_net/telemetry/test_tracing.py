@@ -139,7 +139,8 @@ async def test_nothing_that_a_client_wrote_is_in_a_trace(
     async with serving(upstream) as (server, listener):
         server.watch.add(traced.tracing)
         peer = await ready(listener)
-        await peer.send(ask(SECRET, key=SECRET, params={"stop": [SECRET], "grammar": SECRET}))
+        grammar = f'root ::= "{SECRET}"'
+        await peer.send(ask(SECRET, key=SECRET, params={"stop": [SECRET], "grammar": grammar}))
         await peer.until(Error)
         found = traced.spans()
     assert found

@@ -33,6 +33,7 @@ from llcuda_protocol import (
     Tokens,
     Welcome,
 )
+from tests.support.server.constraint_checks import checks_here
 
 CREDIT = 1 << 20
 
@@ -92,7 +93,7 @@ class FakeUpstream:
         await trio.lowlevel.checkpoint()
         return " ".join(f"{m['role']}: {m['content']}" for m in messages)
 
-    async def tokenize(self, text: str, *, special: bool) -> list[int]:
+    async def tokenize(self, text: str, *, special: bool, literal: bool = False) -> list[int]:
         """A token a byte, and one more in front where `special` is set."""
         await trio.lowlevel.checkpoint()
         return [256] * special + list(text.encode())
@@ -253,7 +254,7 @@ async def serving(
     settings.setdefault("analysis", False)  # threads know nothing of virtual time
     listener = MemoryListener()
     pool, poller = pool_of(upstream)
-    server = Gateway(Settings(**settings), pool, poller, users, persistence)
+    server = Gateway(Settings(**settings), pool, poller, users, persistence, checks=checks_here())
     async with trio.open_nursery() as nursery:
         if watched:
             await nursery.start(pool.run)

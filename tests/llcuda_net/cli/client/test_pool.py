@@ -231,7 +231,7 @@ def test_json_tells_of_waits_and_splices(pool: Scripted, capsys: Captured) -> No
 def test_text_tells_of_splices_on_stderr(pool: Scripted, capsys: Captured) -> None:
     notes = [
         "llcuda-client: waiting... position 2: no upstream answers",
-        "llcuda-client: continued on another upstream at token 1: upstream a failed",
+        "llcuda-client: continued at token 1 after a failure: upstream a failed",
     ]
     assert run("moved on") == Exit.OK
     out, err = capsys.readouterr()
@@ -251,7 +251,7 @@ def test_a_splice_on_a_terminal_spoils_no_line(pool: Scripted) -> None:
     terminal.until("moved")
     shown = terminal.until(" on\r\n")
     assert "\r\nllcuda-client: waiting... position 2: no upstream answers\r\n" in shown
-    assert "llcuda-client: continued on another upstream at token 1: upstream a failed\r\n" in shown
+    assert "llcuda-client: continued at token 1 after a failure: upstream a failed\r\n" in shown
     assert terminal.end() == Exit.OK
 
 
@@ -277,4 +277,4 @@ def test_a_chat_asks_for_the_same_model_each_time(
     ] * 2
     out, err = capsys.readouterr()
     assert out == "a\nmoved on\n"
-    assert "continued on another upstream at token 1" in err
+    assert "continued at token 1 after a failure" in err

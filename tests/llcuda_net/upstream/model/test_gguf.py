@@ -42,6 +42,19 @@ def test_reads_a_whole_model(tiny: Path) -> None:
     assert (model.architecture, model.name) == ("llama", "tiny")
     assert model.trained_context == 512
     assert model.pooling is None
+    assert model.bytes_per_token == 2 * 4 * (16 + 16) * 2  # layers, heads, widths, bytes
+
+
+def test_what_remembers_a_part_only_is_not_measured(tiny: Path, tmp_path: Path) -> None:
+    changed = tmp_path / "changed.gguf"
+    whole = tiny.read_bytes()
+    key = text(b"llama.rope.dimension_count")
+    assert whole.count(key) == 1
+    # Another key of the same width, so that no offset changes.
+    padded = text(b"llama.ssm.dimension_countx")
+    assert len(padded) == len(key)
+    changed.write_bytes(whole.replace(key, padded))
+    assert read_model_file(changed).bytes_per_token is None
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,163 @@
+"""Has constraints and answers checked in a process of its own, bounded in time and memory.
+
+A schema of a few lines can need a billion steps, and what checks it is native code: neither may
+stop the server, or end it. The process starts with the first constraint and is started again when
+it ended.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import resource
+import signal
+from collections.abc import Awaitable, Callable, Mapping
+from functools import cache
+from typing import Any
+
+import trio
+from anyio import BrokenWorkerProcess, to_process
+
+from llcuda_net.errors import InvalidRequest, UpstreamError
+from llcuda_net.generation.constraints import gbnf
+from llcuda_net.generation.constraints.matcher import Match, Matcher, TooComplexError
+
+#: Seconds and bytes of address space for one check.
+MAX_SECONDS = 10.0
+MAX_BYTES = 512 << 20
+
+#: The parameters that constrain an answer, and what they are called.
+_KINDS = {"grammar": "grammar", "json_schema": "JSON schema"}
+_TOO_COMPLEX = "is too complex to be checked: make it simpler"
+
+Answer = str | None
+Run = Callable[..., Awaitable[Answer]]
+
+
+class OtherProcess:
+    """Asks questions in a process of its own, which anyio starts and ends."""
+
+    def __init__(self) -> None:
+        self._turn = trio.Lock()
+
+    def __repr__(self) -> str:
+        return f"<OtherProcess {self._turn.statistics().tasks_waiting} questions wait>"
+
+    async def run(self, question: Callable[..., Answer], *arguments: object) -> Answer:
+        """Ask a question there.
+
+        Raises:
+            TooComplexError: it took too much, or ended the process.
+        """
+        async with self._turn:
+            with contextlib.suppress(BrokenWorkerProcess), trio.move_on_after(MAX_SECONDS):
+                with trio.CancelScope(shield=True):  # anyio loses a process that it is starting
+                    await to_process.run_sync(_confine)
+                return await to_process.run_sync(question, *arguments, cancellable=True)
+        raise TooComplexError
+
+
+class Checks:
+    """Refuses constraints that cannot be kept, and answers that do not keep theirs.
+
+    Args:
+        run: asks a question somewhere; by default in a process of its own.
+    """
+
+    def __init__(self, run: Run | None = None) -> None:
+        self._run = run or OtherProcess().run
+
+    async def check(self, params: Mapping[str, Any]) -> None:
+        """Return if the constraint of a request can be kept, or if it has none.
+
+        Raises:
+            InvalidRequest: it cannot.
+        """
+        for name in _KINDS.keys() & params.keys():
+            try:
+                why = await self._run(refusal, name, params[name])
+            except TooComplexError:
+                why = _TOO_COMPLEX
+            if why is not None:
+                raise InvalidRequest(f"{name} {why}")
+
+    async def verify(self, params: Mapping[str, Any], text: str, *, cut: bool) -> None:
+        """Return if an answer keeps the constraint of its request, or if that has none.
+
+        Args:
+            cut: a limit or a stop string ended the answer: it may be the beginning of one.
+
+        Raises:
+            UpstreamError: it does not.
+        """
+        for name in _KINDS.keys() & params.keys():
+            try:
+                why = await self._run(breach, name, params[name], text, cut)
+            except TooComplexError:
+                why = "the two are too complex to be compared"
+            if why is not None:
+                raise UpstreamError(
+                    f"the answer does not keep the {_KINDS[name]}: {why}; ask again, or ask for "
+                    "something simpler"
+                )
+
+
+def as_sent(schema: dict[str, Any]) -> dict[str, Any]:
+    """A schema as upstreams get it: llguidance shall leave out what it does not know.
+
+    An empty one stays empty, by which llama.cpp means any object.
+    """
+    given = schema.get("x-guidance")
+    options = given if isinstance(given, dict) else {}
+    return {**schema, "x-guidance": {**options, "lenient": True}} if schema else schema
+
+
+# -- what runs in the other process, the only one that loads the native code ---------------------
+
+
+def refusal(kind: str, constraint: Any) -> str | None:
+    """Why a constraint is refused; None where it is not."""
+    try:
+        if kind == "grammar":
+            gbnf.parse(constraint)
+            return None
+        from llcuda_net.generation.constraints import json_schema
+
+        json_schema.check(as_sent(constraint))
+    except ValueError as error:  # of a grammar or a schema
+        return str(error)
+    except (MemoryError, RecursionError):
+        return _TOO_COMPLEX
+    return None
+
+
+def breach(kind: str, constraint: Any, text: str, cut: bool) -> str | None:
+    """How an answer breaks its constraint; None where it does not."""
+    try:
+        if kind == "json_schema":
+            from llcuda_net.generation.constraints import json_schema
+
+            return json_schema.broken_by(constraint, text, cut=cut)
+        found = Matcher(gbnf.parse(constraint)).match(text)
+    except (TooComplexError, MemoryError, RecursionError):
+        return "the two are too complex to be compared"
+    except ValueError as error:  # no such check was made before: it is of an older server
+        return f"that {error}"
+    if found is Match.NO:
+        return "it has something that the grammar does not allow"
+    if found is Match.BEGINNING and not cut:
+        return "it ends too early"
+    return None
+
+
+@cache
+def _confine() -> None:
+    """Bound this process, once, and leave signals to the server, with whose pipe it ends."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    with contextlib.suppress(OSError, ValueError):  # not every system bounds it
+        resource.setrlimit(resource.RLIMIT_AS, (MAX_BYTES, MAX_BYTES))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    quiet = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(quiet, 2)  # what native code says when it ends
+    os.close(quiet)

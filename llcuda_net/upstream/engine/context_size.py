@@ -1,0 +1,58 @@
+"""Whether a context fits a model and this machine: asked before minutes are spent on loading."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from llcuda_net.errors import EngineError
+from llcuda_net.upstream.engine.load_progress import human_size
+from llcuda_net.upstream.model.gguf import ModelFile, show_path
+
+_CGROUP = Path("/sys/fs/cgroup/memory.max")
+_GPUS = ("/dev/nvidia0", "/dev/kfd", "/dev/dri")
+
+
+def check_context(model: ModelFile, ctx: int | None, slots: int) -> None:
+    """Refuse a context that llama.cpp would cut, or that cannot have memory.
+
+    Args:
+        ctx: tokens for each slot, as it was asked for; None: by default, which always fits.
+
+    Raises:
+        EngineError: it is too large.
+    """
+    if ctx is None:
+        return
+    name = show_path(model.parts[0])
+    trained = model.trained_context
+    if trained is not None and ctx > trained:
+        raise EngineError(
+            f"--ctx {ctx} is more than the {trained} tokens that {name} was trained for: give at "
+            f"most {trained}"
+        )
+    memory = memory_here()
+    if model.bytes_per_token is None or memory is None:
+        return
+    needed = model.size + ctx * slots * model.bytes_per_token
+    if needed > memory:
+        room = max(0, memory - model.size) // (slots * model.bytes_per_token)
+        raise EngineError(
+            f"--ctx {ctx} for each of {slots} slots needs {human_size(needed)} with {name}, and "
+            f"there are {human_size(memory)}: give --ctx {room} or fewer --slots"
+            if room
+            else f"{name} with --ctx {ctx} needs {human_size(needed)}, and there are "
+            f"{human_size(memory)}: use a smaller model"
+        )
+
+
+def memory_here() -> int | None:
+    """Bytes that this process may have at most; None where a GPU may hold the context, too."""
+    if any(Path(device).exists() for device in _GPUS) or not hasattr(os, "sysconf"):
+        return None
+    try:
+        memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+        limit = _CGROUP.read_text().strip() if _CGROUP.exists() else "max"
+        return min(memory, int(limit)) if limit != "max" else memory
+    except (OSError, ValueError):
+        return None
