@@ -6,10 +6,13 @@
 3. `Lease` (for one request) and `HealthCheck` (for as long as the backend is in the pool) do the
    I/O, report to the backend what they see, and pass on what it returns.
 4. What the process behind an upstream held is gone when the process is.
+5. One that answers that it takes no more for now (429, 503 with Retry-After) has not failed. It
+   *rests*: it is up, and gets no work before the time that it named.
 """
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,7 +22,7 @@ import structlog
 import trio
 
 from llcuda_net.config.upstreams import COMPLETIONS, UpstreamSpec
-from llcuda_net.errors import RequestError, UpstreamStalled
+from llcuda_net.errors import RequestError, UpstreamBusy, UpstreamNotReady, UpstreamStalled
 from llcuda_net.upstream.circuit_breaker import CircuitBreaker
 from llcuda_net.upstream.circuit_breaker import State as BreakerState
 from llcuda_net.upstream.interface import (
@@ -40,6 +43,11 @@ from llcuda_net.upstream.prefix_cache import BLOCK, CHARACTERS_A_TOKEN, HitRate,
 from llcuda_net.upstream.slots import Slot, Slots, Use
 
 log = structlog.get_logger(__name__)
+
+#: Seconds for which an upstream rests that names no time: at first, and at most; and the least rest
+#: of one that names a time, since some name 0.
+FIRST_REST, LONGEST_REST = 1.0, 15.0
+LEAST_REST = 0.1
 
 
 class Backend:
@@ -63,6 +71,8 @@ class Backend:
         failures: requests that it failed at.
         failovers: generations that went on elsewhere.
         down_since: when it last went down, on trio's clock.
+        rests_until: until when it gets no work because it asked for that, on trio's clock; 0: it
+            does not rest.
         silent_since: since when it has not answered a health check, on trio's clock; None: it does.
         reports_slots: it has /slots, as far as is known of this process.
         signature: of its model; None: not known.
@@ -93,6 +103,7 @@ class Backend:
         self.failures = 0
         self.failovers = 0
         self.down_since = 0.0
+        self.rests_until = 0.0
         self.silent_since: float | None = None
         self.reports_slots = True
         self.signature: Signature | None = None
@@ -107,6 +118,7 @@ class Backend:
             else Fingerprint(upstream, folder, model)
         )
         self._restarts = restarts
+        self._next_rest = FIRST_REST
         self._reported: dict[str, Any] = {}
         #: Roles that it was given and does not have: it was started for embeddings only.
         self._lacks: frozenset[str] = frozenset()
@@ -129,6 +141,11 @@ class Backend:
         return not self.draining and (self.breaker.closed or not self.watched)
 
     @property
+    def resting(self) -> bool:
+        """Whether it has asked for a pause; what waits for it is only woken if it is watched."""
+        return self.watched and trio.current_time() < self.rests_until
+
+    @property
     def state(self) -> str:
         """up, down, probing or draining."""
         if self.draining:
@@ -139,7 +156,10 @@ class Backend:
 
     @property
     def reason(self) -> str:
-        """Why it is not up."""
+        """Why it is not up, or rests."""
+        if self.breaker.closed and self.resting:
+            seconds = self.rests_until - trio.current_time()
+            return f"takes no more for now; it is asked again in {max(seconds, 0.1):.1f} s"
         return self.breaker.reason
 
     @property
@@ -207,6 +227,7 @@ class Backend:
         """It has done what was asked of it."""
         was_up = self.breaker.closed
         self.breaker.record_success()
+        self._next_rest = FIRST_REST
         if not was_up:
             self.silent_since = None
             log.info("upstream_up", upstream=self.name, model=self.model, slots=len(self.table))
@@ -214,6 +235,8 @@ class Backend:
 
     def record_failure(self, error: RequestError) -> bool:
         """It failed at a request."""
+        if isinstance(error, UpstreamBusy):
+            return self.rest(error)
         self.failures += 1
         self.attention.set()
         if error.code in DOWN:
@@ -221,6 +244,28 @@ class Backend:
             return self.mark_down(error.message)
         # Not in its own words, which may quote what was asked: others read this.
         return self.breaker.record_failure() and self.mark_down("answers with errors")
+
+    def rest(self, error: UpstreamBusy) -> bool:
+        """It takes no more for now: it gets no work before the time that it named."""
+        seconds = error.retry_after
+        if seconds is None:
+            # Jitter, as of the circuit breaker.
+            seconds = self._next_rest * random.uniform(0.75, 1.25)
+            self._next_rest = min(2 * self._next_rest, LONGEST_REST)
+        until = trio.current_time() + max(seconds, LEAST_REST)
+        if until > self.rests_until:
+            if not self.resting:
+                log.info("upstream_busy", upstream=self.name, seconds=round(seconds, 1))
+            self.rests_until = until
+        self.attention.set()
+        return True  # what waited for it may go elsewhere
+
+    def has_rested(self) -> bool:
+        """Whether its rest has ended since this was last asked."""
+        over = 0 < self.rests_until <= trio.current_time()
+        if over:
+            self.rests_until = 0.0
+        return over
 
     def mark_down(self, reason: str) -> bool:
         """It gets no work until it has passed a probe."""
@@ -385,13 +430,14 @@ class Lease:
         self._report(self.reading)
         self.reading = False
 
-    def done(self, text: str, final: CompletionEvent | None) -> None:
+    def done(self, text: str, final: CompletionEvent | None, *, cut: bool = False) -> None:
         """The upstream has reported the end, and so has released the slot.
 
         Args:
             text: prompt and answer, as the slot holds them now.
+            cut: it has not: the answer was whole, and the rest of what it sends was cut off.
         """
-        self._sent = False
+        self._sent = cut
         self.slot.chain = chain_of(text)
         self._report(self.backend.record_success())
         if final is not None and final.timings is not None:
@@ -399,6 +445,8 @@ class Lease:
 
     def failed(self, error: RequestError) -> None:
         """The upstream failed at it."""
+        if isinstance(error, UpstreamNotReady):
+            self._sent = False  # the slot was not used
         self._report(self.backend.record_failure(error))
 
     def cut(self, reason: str) -> None:

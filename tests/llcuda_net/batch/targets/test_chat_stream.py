@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from llcuda_net.batch.targets.chat_stream import ChatParser
-from llcuda_net.errors import InvalidRequest, Overloaded, RequestError, UpstreamError
+from llcuda_net.errors import InvalidRequest, RequestError, UpstreamBusy, UpstreamError
 from tests.support.chat_server import DONE, USAGE, chunk, ending
 
 HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\n"
@@ -63,7 +63,7 @@ def test_an_answer_that_breaks_off_is_not_finished() -> None:
     ("data", "error", "said"),
     [
         (b'HTTP/1.1 400 X\r\nContent-Length: 18\r\n\r\n{"error": "seed?"}', InvalidRequest, "seed"),
-        (b'HTTP/1.1 429 X\r\n\r\n{"error": {"message": "slow down"}}', Overloaded, "slow down"),
+        (b'HTTP/1.1 429 X\r\n\r\n{"error": {"message": "slow down"}}', UpstreamBusy, "slow down"),
         (b'HTTP/1.1 401 X\r\n\r\n{"error": "key"}', UpstreamError, "another API key"),
         (b"HTTP/1.1 500 X\r\n\r\n", UpstreamError, "answered 500"),
         (HEAD + b'data: {"error": {"message": "no memory"}}\n\n', UpstreamError, "no memory"),
