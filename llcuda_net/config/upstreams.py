@@ -128,6 +128,8 @@ def _host_and_port(place: str) -> tuple[str, int | None]:
     if match is None:
         raise ValueError("its host is wrong")
     host, digits = match[1], match[2]
+    if digits and ":" in digits:
+        raise ValueError("it has two ports, or an IPv6 address without its brackets")
     port = None
     if digits:
         if not (digits.isascii() and digits.isdigit() and 1 <= int(digits[:6]) <= 65535):

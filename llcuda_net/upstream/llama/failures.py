@@ -117,12 +117,10 @@ def upstream_failure(
     except (*NOT_JSON, AttributeError):
         message = body[:200].decode("utf-8", "replace")
     message = _line(message, 500) or "no reason given"
-    pause = retry_after(headers or {})
-    if status == 429 or (status == 503 and pause is not None):
-        return UpstreamBusy(
-            f"the upstream takes no more for now: {message}", retry=True, retry_after=pause
-        )
-    if isinstance(code, int) and 400 <= code <= 599:
+    headers = headers or {}
+    pause = retry_after(headers)
+    final = headers.get("x-should-retry", "").strip().lower() == "false"
+    if status not in (429, 503) and isinstance(code, int) and 400 <= code <= 599:
         status = code
     if kind == "exceed_context_size_error":
         return ContextExceeded(f"the prompt is too long: {message}")
@@ -133,21 +131,19 @@ def upstream_failure(
         )
     if kind == "not_supported_error" or status == 501:
         return Unsupported(f"the upstream cannot do that: {message}")
-    if status == 429:
+    if not final and (status == 429 or (status == 503 and pause is not None)):
         return UpstreamBusy(
             f"the upstream takes no more for now: {message}", retry=True, retry_after=pause
         )
-    if status == 503:
+    if not final and status == 503:
         return UpstreamNotReady(
-            f"the upstream is not ready: {message}",
-            retry=True,
-            retry_after=RETRY_AFTER,
+            f"the upstream is not ready: {message}", retry=True, retry_after=RETRY_AFTER
         )
     if status == 400:
         return InvalidRequest(f"the upstream refused it: {message}")
     if status in (401, 403):
         return UpstreamError(f"the upstream wants another API key or password: {message}")
-    again = status >= 500 or status in (408, 409)
+    again = not final and (status >= 500 or status in (408, 409))
     return UpstreamError(
         f"the upstream answered {status}: {message}",
         retry=again,

@@ -280,8 +280,9 @@ class EventResponse:
         if self._failure is not None or self.finished:
             return False
         if self._kept is None:
-            if self._kind == "text/event-stream" or body.lstrip()[:1] not in (b"{", b"[", b"<"):
-                self._events = True
+            first = body.lstrip()[:1]
+            if self._kind == "text/event-stream" or first not in (b"{", b"[", b"<"):
+                self._events = first != b""
                 return True
             self._kept = bytearray()  # no field of an event begins so
         self._kept += body[: MAX_ERROR_BODY - len(self._kept)]
