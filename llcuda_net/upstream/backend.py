@@ -6,13 +6,11 @@
 3. `Lease` (for one request) and `HealthCheck` (for as long as the backend is in the pool) do the
    I/O, report to the backend what they see, and pass on what it returns.
 4. What the process behind an upstream held is gone when the process is.
-5. One that answers that it takes no more for now (429, 503 with Retry-After) has not failed. It
-   *rests*: it is up, and gets no work before the time that it named.
+5. One that answers that it takes no more for now has not failed: it is up, and rests (see rest.py).
 """
 
 from __future__ import annotations
 
-import random
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -40,14 +38,10 @@ from llcuda_net.upstream.model.fingerprint import (
 )
 from llcuda_net.upstream.model.identity import Identity, Signature, alike
 from llcuda_net.upstream.prefix_cache import BLOCK, CHARACTERS_A_TOKEN, HitRate, chain_of
+from llcuda_net.upstream.rest import Rest
 from llcuda_net.upstream.slots import Slot, Slots, Use
 
 log = structlog.get_logger(__name__)
-
-#: Seconds for which an upstream rests that names no time: at first, and at most; and the least rest
-#: of one that names a time, since some name 0.
-FIRST_REST, LONGEST_REST = 1.0, 15.0
-LEAST_REST = 0.1
 
 
 class Backend:
@@ -68,11 +62,11 @@ class Backend:
         draining: it gets no more work.
         watched: a health check runs; without one it counts as up.
         was_up: it has answered at least once.
+        loading: it has not, but a server is there, and says that it is not ready.
         failures: requests that it failed at.
         failovers: generations that went on elsewhere.
         down_since: when it last went down, on trio's clock.
-        rests_until: until when it gets no work because it asked for that, on trio's clock; 0: it
-            does not rest.
+        rest: for which it gets no work, because it asked for that.
         silent_since: since when it has not answered a health check, on trio's clock; None: it does.
         reports_slots: it has /slots, as far as is known of this process.
         signature: of its model; None: not known.
@@ -100,10 +94,11 @@ class Backend:
         self.draining = False
         self.watched = False
         self.was_up = False
+        self.loading = False
         self.failures = 0
         self.failovers = 0
         self.down_since = 0.0
-        self.rests_until = 0.0
+        self.rest = Rest()
         self.silent_since: float | None = None
         self.reports_slots = True
         self.signature: Signature | None = None
@@ -118,7 +113,6 @@ class Backend:
             else Fingerprint(upstream, folder, model)
         )
         self._restarts = restarts
-        self._next_rest = FIRST_REST
         self._reported: dict[str, Any] = {}
         #: Roles that it was given and does not have: it was started for embeddings only.
         self._lacks: frozenset[str] = frozenset()
@@ -143,7 +137,7 @@ class Backend:
     @property
     def resting(self) -> bool:
         """Whether it has asked for a pause; what waits for it is only woken if it is watched."""
-        return self.watched and trio.current_time() < self.rests_until
+        return self.watched and self.rest.left > 0
 
     @property
     def state(self) -> str:
@@ -158,8 +152,7 @@ class Backend:
     def reason(self) -> str:
         """Why it is not up, or rests."""
         if self.breaker.closed and self.resting:
-            seconds = self.rests_until - trio.current_time()
-            return f"takes no more for now; it is asked again in {max(seconds, 0.1):.1f} s"
+            return f"takes no more for now; it is asked again in {self.rest.left:.1f} s"
         return self.breaker.reason
 
     @property
@@ -227,7 +220,7 @@ class Backend:
         """It has done what was asked of it."""
         was_up = self.breaker.closed
         self.breaker.record_success()
-        self._next_rest = FIRST_REST
+        self.rest.record_success()
         if not was_up:
             self.silent_since = None
             log.info("upstream_up", upstream=self.name, model=self.model, slots=len(self.table))
@@ -236,7 +229,7 @@ class Backend:
     def record_failure(self, error: RequestError) -> bool:
         """It failed at a request."""
         if isinstance(error, UpstreamBusy):
-            return self.rest(error)
+            return self.refused(error)
         self.failures += 1
         self.attention.set()
         if error.code in DOWN:
@@ -245,27 +238,14 @@ class Backend:
         # Not in its own words, which may quote what was asked: others read this.
         return self.breaker.record_failure() and self.mark_down("answers with errors")
 
-    def rest(self, error: UpstreamBusy) -> bool:
-        """It takes no more for now: it gets no work before the time that it named."""
-        seconds = error.retry_after
-        if seconds is None:
-            # Jitter, as of the circuit breaker.
-            seconds = self._next_rest * random.uniform(0.75, 1.25)
-            self._next_rest = min(2 * self._next_rest, LONGEST_REST)
-        until = trio.current_time() + max(seconds, LEAST_REST)
-        if until > self.rests_until:
-            if not self.resting:
-                log.info("upstream_busy", upstream=self.name, seconds=round(seconds, 1))
-            self.rests_until = until
+    def refused(self, error: UpstreamBusy) -> bool:
+        """It takes no more for now."""
+        rested = not self.resting
+        self.rest.begin(error.retry_after)
+        if rested:
+            log.info("upstream_busy", upstream=self.name, seconds=round(self.rest.left, 1))
         self.attention.set()
         return True  # what waited for it may go elsewhere
-
-    def has_rested(self) -> bool:
-        """Whether its rest has ended since this was last asked."""
-        over = 0 < self.rests_until <= trio.current_time()
-        if over:
-            self.rests_until = 0.0
-        return over
 
     def mark_down(self, reason: str) -> bool:
         """It gets no work until it has passed a probe."""
@@ -274,6 +254,10 @@ class Backend:
             log.warning("upstream_down", upstream=self.name, reason=reason)
         self.breaker.trip(reason)
         return True  # what waited for it may go elsewhere
+
+    def not_ready(self, error: RequestError) -> None:
+        """It did not answer what it is."""
+        self.loading = isinstance(error, UpstreamNotReady) and not self.was_up
 
     def process_lost(self) -> None:
         """Forget what its process held and reported: another one may answer next."""
@@ -291,7 +275,7 @@ class Backend:
 
     def learn(self, properties: Properties) -> bool:
         """Note what the upstream reports of itself."""
-        self.was_up = True
+        self.was_up, self.loading = True, False
         reported = plain_fingerprint(properties)
         if self._reported and not same_model(self._reported, reported):
             self.signature = None

@@ -86,6 +86,7 @@ class HealthCheck:
                 except UpstreamBusy as error:
                     self._busy(error)
                 except RequestError as error:
+                    backend.not_ready(error)
                     if error.code in DOWN:
                         backend.process_lost()
                     self._report(backend.mark_down(error.message))
@@ -103,8 +104,8 @@ class HealthCheck:
     def _busy(self, error: UpstreamBusy) -> None:
         """It refused what was asked here, and works: asked again when it wants to be."""
         backend = self._backend
-        self._report(backend.rest(error))
-        self._hold = backend.rests_until
+        self._report(backend.refused(error))
+        self._hold = backend.rest.until
         if not backend.breaker.closed:
             backend.breaker.trip(error.message, self._hold)
 
@@ -120,9 +121,9 @@ class HealthCheck:
             self._pause = min(2 * self._pause, LONGEST_PAUSE)
         next_look = max(trio.current_time() + pause, self._hold)
         while trio.current_time() < (due := next_look if breaker.closed else breaker.retry_at):
-            with trio.move_on_at(min(due, backend.rests_until or due)):
+            with trio.move_on_at(min(due, backend.rest.until or due)):
                 await backend.attention.wait()
-            self._report(backend.has_rested())
+            self._report(backend.rest.over())
             if backend.attention.is_set():
                 backend.attention = trio.Event()
                 self._pause = FIRST_PAUSE

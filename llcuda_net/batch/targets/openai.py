@@ -20,6 +20,8 @@ from llcuda_net.errors import RequestError, Unsupported, UpstreamStalled, Upstre
 from llcuda_net.upstream.llama.origin import Origin, decoder, unreachable
 
 _READ = 64 << 10
+#: Pieces for each token that was asked for, and besides, after which an answer is taken for whole.
+_PIECES, _MORE_PIECES = 4, 64
 #: Who owns the models of a llama-server, which alone knows `cache_prompt`.
 _LLAMA = "llamacpp"
 
@@ -120,6 +122,8 @@ class OpenAITarget:
         record.sent = now()
         parser = ChatParser()
         texts: list[str] = []
+        # A piece has a token at least, mostly; a server that goes on and on is not read for ever.
+        most = _PIECES * params.get("n_predict", 0) + _MORE_PIECES
         with unreachable("the server cannot be reached"):
             stream = await self._origin.connect()
         try:
@@ -143,6 +147,8 @@ class OpenAITarget:
                 record.chunks.extend([at] * len(parser.pieces))
                 texts += parser.pieces
                 parser.pieces.clear()
+                if "n_predict" in params and len(texts) > most:
+                    parser.reason, parser.finished = "length", True
                 if parser.complete:
                     break
         finally:

@@ -11,10 +11,10 @@ import trio
 from llcuda_net.errors import RequestError, UpstreamBusy, UpstreamNotReady
 from llcuda_net.generation.dispatcher import MOST_FAILURES
 from llcuda_net.upstream.interface import OnEvents
-from llcuda_protocol import Embed, ErrorCode, Queue, Vectors
+from llcuda_protocol import Embed, Error, ErrorCode, Queue, Vectors
 from tests.support.server.failing_upstreams import begin, rest
-from tests.support.server.memory_server import all_quiet, ready, serving, status
-from tests.support.upstream.scripted_upstream import ANSWER, Talker, backends
+from tests.support.server.memory_server import all_quiet, ask, ready, serving, status
+from tests.support.upstream.scripted_upstream import ANSWER, PROMPT, Talker, backends, gone
 
 
 def busy(seconds: float | None) -> RequestError:
@@ -75,8 +75,10 @@ async def test_meanwhile_the_slot_is_free_and_the_reader_is_told(autojump_clock:
             await trio.sleep(0.1)
         await trio.sleep(1)
         assert (one.free, one.busy, one.releasing) == (1, 0, 0)
-        while "no more for now" not in (event := await peer.next()).reason:
-            assert isinstance(event, Queue)
+        event = await peer.next()
+        while isinstance(event, Queue) and "no more for now" not in (event.reason or ""):
+            event = await peer.next()
+        assert isinstance(event, Queue)
         assert (await rest(peer))[0] == ANSWER
 
 
@@ -143,6 +145,26 @@ async def test_what_loads_its_model_is_waited_for(autojump_clock: object) -> Non
         assert one.state in ("down", "probing")
         a.back()
         assert (await rest(peer))[0] == ANSWER
+
+
+async def test_what_loads_its_model_at_the_start_is_waited_for(autojump_clock: object) -> None:
+    a = Talker()
+    a.away = UpstreamNotReady("the upstream is not ready: Loading model", retry=True)
+    async with serving(backends(a), watched=True) as (_, listener):
+        peer, _ = await begin(listener)
+        await trio.sleep(20)
+        a.back()
+        assert (await rest(peer))[0] == ANSWER
+    # But not what nobody has ever seen.
+    b = Talker()
+    b.away = gone()
+    async with serving(backends(b), watched=True) as (_, listener):
+        await trio.sleep(1)
+        peer = await ready(listener)
+        await peer.send(ask(PROMPT))
+        error = await peer.next()
+        assert isinstance(error, Error)
+        assert error.code == ErrorCode.UPSTREAM_UNAVAILABLE
 
 
 @pytest.mark.parametrize("refusal", ["busy", "loading"])
