@@ -118,6 +118,14 @@ class UpstreamUnavailable(UpstreamError):
     """The upstream cannot be reached, or the connection to it was lost."""
 
 
+class UpstreamNotReady(UpstreamUnavailable):
+    """The upstream answered that it takes no work now; the request is not at fault."""
+
+
+class UpstreamBusy(UpstreamNotReady):
+    """The same, of one that works: ask again after `retry_after`, where it named a time."""
+
+
 class UpstreamStalled(UpstreamError):
     """The upstream sent nothing for too long."""
 

@@ -21,7 +21,7 @@ from llcuda_net.analysis.embedding_backend import EmbeddingBackend
 from llcuda_net.analysis.embeddings import MAX_TEXT, LongTexts
 from llcuda_net.analysis.vector_index import RECIPE, Found, VectorIndex, combine, quantised
 from llcuda_net.config.users import User, view_of
-from llcuda_net.errors import RequestError
+from llcuda_net.errors import RequestError, UpstreamNotReady
 from llcuda_net.generation.persistence import Persistence
 from llcuda_net.scheduler.scheduler import Scheduler
 from llcuda_net.scheduler.ticket import SlotRequest
@@ -97,9 +97,10 @@ class Analyst:
                     while await self._turn():
                         pass
             except RequestError as error:
+                pause = max(RETRY, error.retry_after or 0.0)
                 reason = reason_of(error.code, error.message)
-                log.info("analysis_waits", code=error.code, reason=reason, seconds=RETRY)
-                await trio.sleep(RETRY)
+                log.info("analysis_waits", code=error.code, reason=reason, seconds=pause)
+                await trio.sleep(pause)
                 self._news.set()
             except Exception:
                 log.exception("analysis_failed")
@@ -170,7 +171,8 @@ class Analyst:
             self._refused = properties
             return False
         alone, self._batch = len(documents) == 1, 1
-        if alone and space is not None:
+        # What loads its model, or takes no more for now, has not failed at a text.
+        if alone and space is not None and not isinstance(error, UpstreamNotReady):
             seq, count = documents[0].seq, 1
             if self._failures[0] == seq:
                 count += self._failures[1]

@@ -7,11 +7,11 @@ from collections.abc import Awaitable, Callable, Sequence
 
 import trio
 
-from llcuda_net.errors import RequestError
+from llcuda_net.errors import RequestError, UpstreamNotReady
 from llcuda_net.scheduler.ticket import Ticket
 from llcuda_net.upstream.backend import Lease, held
 from llcuda_net.upstream.interface import BLAMED, DOWN
-from llcuda_net.upstream.llama.sse import nonsense
+from llcuda_net.upstream.llama.failures import nonsense
 from llcuda_net.upstream.prefix_cache import tokens_in
 from llcuda_protocol import ErrorCode
 
@@ -53,7 +53,8 @@ async def embed(
                     found = await _embedded(lease, batch)
                     break
                 except RequestError as error:
-                    failed |= {lease.backend.name}
+                    if not isinstance(error, UpstreamNotReady):  # it may be asked again
+                        failed |= {lease.backend.name}
                     if error.code not in BLAMED or not again(ticket, failed):
                         raise
                 await ticket.acquire()

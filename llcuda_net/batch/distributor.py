@@ -22,6 +22,8 @@ from llcuda_net.errors import ConfigError
 #: Seconds before a line is tried again: doubled each time, up to the longest.
 FIRST_PAUSE = 0.5
 LONGEST_PAUSE = 15.0
+#: Seconds for which a line waits at most because a server asked for that.
+LONGEST_ASKED = 60.0
 #: Errors that are no fault of the line: these tries are not counted.
 _NOT_ITS_FAULT = ("overloaded", "shutting_down")
 
@@ -139,7 +141,8 @@ class WorkQueue:
             self._tries[number] -= 1
         if error["retry"] and self._tries[number] <= self._retries:
             pause = FIRST_PAUSE * 2 ** max(0, self._tries[number] - 1)
-            pause = min(LONGEST_PAUSE, max(pause, error.get("retry_after") or 0.0))
+            asked = min(LONGEST_ASKED, error.get("retry_after") or 0.0)
+            pause = max(min(LONGEST_PAUSE, pause), asked)
             heapq.heappush(self._later, (now + pause, number, line))
             return
         self._fail(line, error["code"], error["message"], retry=error["retry"])

@@ -19,6 +19,7 @@ from llcuda_net.batch.record import Record
 from llcuda_net.batch.targets.gateway import GatewayTarget
 from llcuda_net.batch.targets.interface import PostProcess, Target
 from llcuda_net.batch.targets.llama import LlamaTarget
+from llcuda_net.config.upstreams import without_credentials
 from llcuda_net.errors import ConfigError, ConnectError, LlcudaError, RequestError
 from llcuda_protocol import ErrorCode
 
@@ -101,7 +102,7 @@ class Rank:
     ) -> None:
         self.tally = Tally()
         self._communicator = communicator
-        self._server = server
+        self._server = without_credentials(server)  # it goes into the output
         self._open = open_target
         self._inflight = inflight
         self._patience = patience

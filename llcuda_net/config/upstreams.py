@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import base64
 import functools
+import ipaddress
 import re
 import sys
+import urllib.parse
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
 from llcuda_net.errors import ConfigError
@@ -25,11 +28,146 @@ _SAYS = {
 }
 
 
+#: What may stand in a path without percent-encoding (RFC 3986, section 3.3).
+_IN_PATH = "/%:!$&'()*+,;=~"
+
+
+@dataclass(frozen=True, slots=True)
+class BaseUrl:
+    """The URL of a server that is asked by HTTP, and the only place that parses one.
+
+    `str` and `repr` leave out user and password, so that they may be logged and stored.
+
+    Attributes:
+        scheme: http or https.
+        host: a name (in ASCII, as DNS has it) or an address, an IPv6 one without its brackets.
+        port: 1 to 65535.
+        path: before the path of each request; percent-encoded, without a slash at its end.
+        shown: the URL as it was written, without user, password and a slash at its end.
+        authorization: the Authorization header for user and password; None where there are none.
+    """
+
+    scheme: str
+    host: str
+    port: int
+    path: str
+    shown: str
+    authorization: str | None = field(default=None, repr=False)
+
+    @classmethod
+    def parse(cls, text: str, what: str = "upstream", example: str = "") -> BaseUrl:
+        """Parse a URL.
+
+        Args:
+            what: names it in errors.
+            example: a URL as it might be.
+
+        Raises:
+            ConfigError: it is none of a server; the message holds no password.
+        """
+        try:
+            return cls._parse(text)
+        except ValueError as error:
+            why = f": {error}" if error.args and type(error) is ValueError else ""
+            raise ConfigError(
+                f"{what} {without_credentials(text)!r} is not a URL such as "
+                f"{example or 'http://127.0.0.1:8080'}{why}; correct it"
+            ) from None
+
+    @classmethod
+    def _parse(cls, text: str) -> BaseUrl:
+        if re.search(r"[\x00-\x20\x7f\\]", text):  # urlsplit would drop some of these in silence
+            raise ValueError("a space, a backslash or a control character is in it")
+        try:
+            parts = urllib.parse.urlsplit(text)
+        except ValueError:
+            raise ValueError("its host is wrong") from None
+        if parts.scheme not in ("http", "https"):
+            raise ValueError("it must begin with http:// or https://")
+        if "?" in text or "#" in text:
+            raise ValueError("it must end before ? and #")
+        if "@" in parts.path:  # perhaps of a password with a slash, which would be shown
+            raise ValueError("write / in a password as %2F, and @ in a path as %40")
+        userinfo, _, place = parts.netloc.rpartition("@")
+        host, port = _host_and_port(place)
+        path = urllib.parse.quote(parts.path.rstrip("/"), safe=_IN_PATH)
+        if re.search(r"%(?![0-9A-Fa-f]{2})", path):
+            raise ValueError("a % in its path is not followed by two hexadecimal digits")
+        return cls(
+            parts.scheme,
+            host,
+            port or (443 if parts.scheme == "https" else 80),
+            path,
+            f"{parts.scheme}://{place}{parts.path.rstrip('/')}",
+            _basic(userinfo) if "@" in parts.netloc else None,
+        )
+
+    def __str__(self) -> str:
+        return self.shown
+
+    @property
+    def secure(self) -> bool:
+        """Whether it is asked with TLS."""
+        return self.scheme == "https"
+
+    @property
+    def authority(self) -> str:
+        """Host and port as the Host header has them: the scheme's own port is left out."""
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return host if self.port == (443 if self.secure else 80) else f"{host}:{self.port}"
+
+
+def without_credentials(text: str) -> str:
+    """What may be a URL, without user and password: all that is before its last @."""
+    return re.sub(r"\A([a-zA-Z][\w+.-]*://)?.*@", lambda found: found[1] or "", text, flags=re.S)
+
+
+def _host_and_port(place: str) -> tuple[str, int | None]:
+    """Raises ValueError."""
+    match = re.fullmatch(r"(\[[^\[\]]*\]|[^\[\]:]*)(?::(.*))?", place, flags=re.S)
+    if match is None:
+        raise ValueError("its host is wrong")
+    host, digits = match[1], match[2]
+    if digits and ":" in digits:
+        raise ValueError("it has two ports, or an IPv6 address without its brackets")
+    port = None
+    if digits:
+        if not (digits.isascii() and digits.isdigit() and 1 <= int(digits[:6]) <= 65535):
+            raise ValueError("its port must be 1 to 65535")
+        port = int(digits)
+    if not host:
+        raise ValueError("its host is missing")
+    if host.startswith("["):
+        try:
+            address = ipaddress.IPv6Address(host[1:-1])
+        except ValueError:
+            raise ValueError("there is no IPv6 address in its brackets") from None
+        if address.scope_id is not None:
+            raise ValueError("an IPv6 address with a zone is not supported")
+        return str(address), port
+    try:
+        ascii_host = host.encode("idna").decode("ascii").lower()
+    except UnicodeError:
+        raise ValueError("its host is wrong") from None
+    if not re.fullmatch(r"[a-z0-9_.-]+", ascii_host):
+        raise ValueError("its host is wrong")
+    return ascii_host, port
+
+
+def _basic(userinfo: str) -> str:
+    """The header for `user:password` of a URL, which are percent-encoded. Raises ValueError."""
+    user, _, password = (urllib.parse.unquote(part) for part in userinfo.partition(":"))
+    if ":" in user:
+        raise ValueError("its user holds a colon, which cannot be sent")
+    return "Basic " + base64.b64encode(f"{user}:{password}".encode()).decode("ascii")
+
+
 @dataclass(frozen=True, slots=True)
 class UpstreamSpec:
     """An upstream.
 
     Attributes:
+        url: see BaseUrl; may hold a user and password.
         name: its name in reports.
         weight: its share of the work, against the others'.
         slots: how many of its slots are used at most; None: all that it has.
@@ -38,7 +176,7 @@ class UpstreamSpec:
         roles: what it is used for.
     """
 
-    url: str
+    url: str = field(repr=False)
     name: str
     weight: float = 1.0
     slots: int | None = None
@@ -72,7 +210,7 @@ def parse(value: Any, where: str) -> tuple[UpstreamSpec, ...]:
 
 def _one(entry: Any, where: str) -> UpstreamSpec:
     if isinstance(entry, str):
-        return UpstreamSpec(entry, _named(entry))
+        return UpstreamSpec(entry, _named(BaseUrl.parse(entry, f"{where}:")))
     if not isinstance(entry, Mapping):
         raise ConfigError(f"{where} must be a URL or a table, not {entry!r}")
     values = {key.replace("-", "_"): value for key, value in entry.items()}
@@ -82,7 +220,13 @@ def _one(entry: Any, where: str) -> UpstreamSpec:
     values = {key: _value(key, value, where) for key, value in values.items()}
     if "url" not in values:
         raise ConfigError(f"{where}: url is missing, such as http://127.0.0.1:8080")
-    values.setdefault("name", _named(values["url"]))
+    url = BaseUrl.parse(values["url"], f"{where}: url")
+    if url.authorization is not None and "api_key_file" in values:
+        raise ConfigError(
+            f"{where}: url holds a user, and there is an api_key_file; only one of them can be "
+            "sent: remove the other"
+        )
+    values.setdefault("name", _named(url))
     return UpstreamSpec(**values)
 
 
@@ -112,6 +256,6 @@ def _types() -> dict[str, Any]:
     }
 
 
-def _named(url: str) -> str:
+def _named(url: BaseUrl) -> str:
     """The name of an upstream that has none: its URL without user and password."""
-    return re.sub(r"//.*@", "//", url).rstrip("/")[:128] or url
+    return str(url)[:128]

@@ -4,7 +4,9 @@
    from the token ids so far, with a splice that readers see. What the request is to blame for is
    not.
 2. Nothing that a reader has is ever taken back, and nothing is doubled: the log is the truth.
-3. A generation that upstreams fail at again and again, without a token more, is given up: it may
+3. An upstream that takes no more for now has not failed. The generation gives its slot back and
+   waits for the next one: on another upstream, or there after the time that was asked for.
+4. A generation that upstreams fail at again and again, without a token more, is given up: it may
    be what brings them down.
 """
 
@@ -16,7 +18,7 @@ from typing import Any
 import structlog
 import trio
 
-from llcuda_net.errors import Interrupted, RequestError, request_error
+from llcuda_net.errors import Interrupted, RequestError, UpstreamBusy, request_error
 from llcuda_net.generation import continuation, sampling
 from llcuda_net.generation.generation import Generation
 from llcuda_net.generation.outcome import Outcome
@@ -127,6 +129,12 @@ class Dispatcher:
             lease.failed(error)
             if generation.made > made:
                 failed, lost = [], 0
+            elif isinstance(error, UpstreamBusy):
+                slot_request = self._elsewhere(generation, ticket, lease.backend, error, [])
+                self._scheduler.requeue(ticket, slot_request)
+                await ticket.granted.wait()
+                generation.dispatched()
+                continue
             failed.append(lease.backend.name)
             lost += lease.was_sent and error.code == ErrorCode.UPSTREAM_UNAVAILABLE
             if lost >= MOST_LOST or len(failed) >= MOST_FAILURES:
@@ -206,8 +214,8 @@ class Dispatcher:
             generation.times.rendered = trio.current_time()
         generation.rendered = prompt
         self._dispatched(generation, lease.backend, news)
-        await self._stream(generation, lease, prompt, checked)
-        self._identify(generation, lease.backend, properties)
+        if await self._stream(generation, lease, prompt, checked):
+            self._identify(generation, lease.backend, properties)
 
     async def _continue(self, generation: Generation, lease: Lease) -> None:
         """Go on behind the pieces that there are."""
@@ -236,8 +244,8 @@ class Dispatcher:
             generation.conclude(Outcome(plan.finished, plan.stop, name, usage))
             return
         self._dispatched(generation, backend, None)
-        await self._stream(generation, lease, plan.prompt, plan.params)
-        self._identify(generation, backend, properties)
+        if await self._stream(generation, lease, plan.prompt, plan.params):
+            self._identify(generation, backend, properties)
 
     def _check_same(self, generation: Generation, backend: Backend) -> None:
         """Refuse to continue where another model answers now; the pool may not know of it yet."""
@@ -279,7 +287,9 @@ class Dispatcher:
         lease: Lease,
         prompt: str | list[int],
         checked: dict[str, Any],
-    ) -> None:
+    ) -> bool:
+        """Stream one answer; whether it ended by itself, and not where n_predict was ignored."""
+
         def sent() -> None:
             lease.sent()
             if not generation.pieces:
@@ -292,12 +302,13 @@ class Dispatcher:
         held = _HeldBack(checked["stop"], on_events) if checked.get("stop") else None
         try:
             on_read = on_events if held is None else held.pass_on
-            await upstream.complete(prompt, checked | lease.params, on_read, sent)
+            note = await upstream.complete(prompt, checked | lease.params, on_read, sent)
             if held is not None:
                 await held.release(upstream)
         finally:
             self._publisher.publish()
-        lease.done(text_so_far(generation), generation.final)
+        lease.done(text_so_far(generation), generation.final, cut=note is not None)
+        return note is None
 
     def _extend_reading(
         self, generation: Generation, lease: Lease, events: list[CompletionEvent]

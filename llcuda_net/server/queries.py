@@ -47,7 +47,8 @@ async def embed(
 
     def again(ticket: Ticket, failed: frozenset[str]) -> bool:
         requirement = Requirement(model_key, EMBEDDINGS, avoid=failed)
-        if pool.can_serve(requirement):
+        # What loads its model, or takes no more for now, is waited for.
+        if pool.can_serve(requirement) or (not failed and pool.may_recover(requirement)):
             scheduler.requeue(ticket, replace(ticket.slot_request, key=requirement))
             return True
         return False

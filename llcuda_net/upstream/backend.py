@@ -6,6 +6,7 @@
 3. `Lease` (for one request) and `HealthCheck` (for as long as the backend is in the pool) do the
    I/O, report to the backend what they see, and pass on what it returns.
 4. What the process behind an upstream held is gone when the process is.
+5. One that answers that it takes no more for now has not failed: it is up, and rests (see rest.py).
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ import structlog
 import trio
 
 from llcuda_net.config.upstreams import COMPLETIONS, UpstreamSpec
-from llcuda_net.errors import RequestError, UpstreamStalled
+from llcuda_net.errors import RequestError, UpstreamBusy, UpstreamNotReady, UpstreamStalled
 from llcuda_net.upstream.circuit_breaker import CircuitBreaker
 from llcuda_net.upstream.circuit_breaker import State as BreakerState
 from llcuda_net.upstream.interface import (
@@ -37,6 +38,7 @@ from llcuda_net.upstream.model.fingerprint import (
 )
 from llcuda_net.upstream.model.identity import Identity, Signature, alike
 from llcuda_net.upstream.prefix_cache import BLOCK, CHARACTERS_A_TOKEN, HitRate, chain_of
+from llcuda_net.upstream.rest import Rest
 from llcuda_net.upstream.slots import Slot, Slots, Use
 
 log = structlog.get_logger(__name__)
@@ -60,9 +62,11 @@ class Backend:
         draining: it gets no more work.
         watched: a health check runs; without one it counts as up.
         was_up: it has answered at least once.
+        loading: it has not, but a server is there, and says that it is not ready.
         failures: requests that it failed at.
         failovers: generations that went on elsewhere.
         down_since: when it last went down, on trio's clock.
+        rest: for which it gets no work, because it asked for that.
         silent_since: since when it has not answered a health check, on trio's clock; None: it does.
         reports_slots: it has /slots, as far as is known of this process.
         signature: of its model; None: not known.
@@ -90,9 +94,11 @@ class Backend:
         self.draining = False
         self.watched = False
         self.was_up = False
+        self.loading = False
         self.failures = 0
         self.failovers = 0
         self.down_since = 0.0
+        self.rest = Rest()
         self.silent_since: float | None = None
         self.reports_slots = True
         self.signature: Signature | None = None
@@ -129,6 +135,11 @@ class Backend:
         return not self.draining and (self.breaker.closed or not self.watched)
 
     @property
+    def resting(self) -> bool:
+        """Whether it has asked for a pause; what waits for it is only woken if it is watched."""
+        return self.watched and self.rest.left > 0
+
+    @property
     def state(self) -> str:
         """up, down, probing or draining."""
         if self.draining:
@@ -139,7 +150,9 @@ class Backend:
 
     @property
     def reason(self) -> str:
-        """Why it is not up."""
+        """Why it is not up, or rests."""
+        if self.breaker.closed and self.resting:
+            return f"takes no more for now; it is asked again in {self.rest.left:.1f} s"
         return self.breaker.reason
 
     @property
@@ -207,6 +220,7 @@ class Backend:
         """It has done what was asked of it."""
         was_up = self.breaker.closed
         self.breaker.record_success()
+        self.rest.record_success()
         if not was_up:
             self.silent_since = None
             log.info("upstream_up", upstream=self.name, model=self.model, slots=len(self.table))
@@ -214,6 +228,8 @@ class Backend:
 
     def record_failure(self, error: RequestError) -> bool:
         """It failed at a request."""
+        if isinstance(error, UpstreamBusy):
+            return self.refused(error)
         self.failures += 1
         self.attention.set()
         if error.code in DOWN:
@@ -222,6 +238,15 @@ class Backend:
         # Not in its own words, which may quote what was asked: others read this.
         return self.breaker.record_failure() and self.mark_down("answers with errors")
 
+    def refused(self, error: UpstreamBusy) -> bool:
+        """It takes no more for now."""
+        rested = not self.resting
+        self.rest.begin(error.retry_after)
+        if rested:
+            log.info("upstream_busy", upstream=self.name, seconds=round(self.rest.left, 1))
+        self.attention.set()
+        return True  # what waited for it may go elsewhere
+
     def mark_down(self, reason: str) -> bool:
         """It gets no work until it has passed a probe."""
         if self.breaker.closed:
@@ -229,6 +254,10 @@ class Backend:
             log.warning("upstream_down", upstream=self.name, reason=reason)
         self.breaker.trip(reason)
         return True  # what waited for it may go elsewhere
+
+    def not_ready(self, error: RequestError) -> None:
+        """It did not answer what it is."""
+        self.loading = isinstance(error, UpstreamNotReady) and not self.was_up
 
     def process_lost(self) -> None:
         """Forget what its process held and reported: another one may answer next."""
@@ -246,7 +275,7 @@ class Backend:
 
     def learn(self, properties: Properties) -> bool:
         """Note what the upstream reports of itself."""
-        self.was_up = True
+        self.was_up, self.loading = True, False
         reported = plain_fingerprint(properties)
         if self._reported and not same_model(self._reported, reported):
             self.signature = None
@@ -385,13 +414,14 @@ class Lease:
         self._report(self.reading)
         self.reading = False
 
-    def done(self, text: str, final: CompletionEvent | None) -> None:
+    def done(self, text: str, final: CompletionEvent | None, *, cut: bool = False) -> None:
         """The upstream has reported the end, and so has released the slot.
 
         Args:
             text: prompt and answer, as the slot holds them now.
+            cut: it has not: the answer was whole, and the rest of what it sends was cut off.
         """
-        self._sent = False
+        self._sent = cut
         self.slot.chain = chain_of(text)
         self._report(self.backend.record_success())
         if final is not None and final.timings is not None:
@@ -399,6 +429,8 @@ class Lease:
 
     def failed(self, error: RequestError) -> None:
         """The upstream failed at it."""
+        if isinstance(error, UpstreamNotReady):
+            self._sent = False  # the slot was not used
         self._report(self.backend.record_failure(error))
 
     def cut(self, reason: str) -> None:

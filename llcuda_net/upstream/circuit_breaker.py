@@ -64,14 +64,19 @@ class CircuitBreaker:
         self._failures += 1
         return self._failures >= THRESHOLD
 
-    def trip(self, reason: str) -> None:
-        """The upstream failed in a way that leaves no doubt."""
+    def trip(self, reason: str, until: float = 0.0) -> None:
+        """The upstream failed in a way that leaves no doubt.
+
+        Args:
+            until: before which it asked not to be probed, on trio's clock.
+        """
         if self.state is State.OPEN:
             return  # others learn of the same failure
         self.state = State.OPEN
         self.reason = reason
         # Jitter: several servers in front of one upstream must not all come back at once.
-        self.retry_at = trio.current_time() + self._pause * random.uniform(0.75, 1.25)
+        pause = self._pause * random.uniform(0.75, 1.25)
+        self.retry_at = max(trio.current_time() + pause, until)
         self._pause = min(2 * self._pause, LONGEST_PAUSE)
 
     def retry_now(self) -> None:

@@ -10,7 +10,7 @@ import trio
 
 from llcuda_net.config.files import read_secret
 from llcuda_net.config.settings import Settings
-from llcuda_net.config.upstreams import UpstreamSpec
+from llcuda_net.config.upstreams import BaseUrl, UpstreamSpec
 from llcuda_net.errors import ConfigError
 from llcuda_net.upstream.backend import Backend
 from llcuda_net.upstream.engine.supervisor import Engine, EngineOptions
@@ -154,9 +154,15 @@ def _place(spec: UpstreamSpec) -> UpstreamSpec:
 
 
 def _keys(settings: Settings) -> dict[UpstreamSpec, str | None]:
-    """The key of each upstream. Raises ConfigError."""
+    """The key of each upstream. Raises ConfigError.
+
+    The one for all upstreams is not for those whose URL has a user and password.
+    """
     return {
-        spec: _key(path) if (path := spec.api_key_file or settings.upstream_api_key_file) else None
+        spec: _key(path)
+        if (path := spec.api_key_file or settings.upstream_api_key_file)
+        and (spec.api_key_file or BaseUrl.parse(spec.url).authorization is None)
+        else None
         for spec in settings.upstream
     }
 

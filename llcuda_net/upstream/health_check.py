@@ -17,7 +17,13 @@ import structlog
 import trio
 
 from llcuda_net.config.upstreams import COMPLETIONS
-from llcuda_net.errors import RequestError, Unsupported, UpstreamStalled, UpstreamUnavailable
+from llcuda_net.errors import (
+    RequestError,
+    Unsupported,
+    UpstreamBusy,
+    UpstreamStalled,
+    UpstreamUnavailable,
+)
 from llcuda_net.upstream.backend import Backend
 from llcuda_net.upstream.interface import DOWN
 from llcuda_net.upstream.model.fingerprint import Fingerprint
@@ -59,6 +65,7 @@ class HealthCheck:
         self._on_change = on_change
         self._pause = FIRST_PAUSE
         self._checked = -math.inf
+        self._hold = -math.inf  # until when it asked not to be looked at
 
     def __repr__(self) -> str:
         backend = self._backend
@@ -76,7 +83,10 @@ class HealthCheck:
             while True:
                 try:
                     await self._look() if backend.breaker.closed else await self._probe()
+                except UpstreamBusy as error:
+                    self._busy(error)
                 except RequestError as error:
+                    backend.not_ready(error)
                     if error.code in DOWN:
                         backend.process_lost()
                     self._report(backend.mark_down(error.message))
@@ -91,21 +101,33 @@ class HealthCheck:
         if changed:
             self._on_change()
 
+    def _busy(self, error: UpstreamBusy) -> None:
+        """It refused what was asked here, and works: asked again when it wants to be."""
+        backend = self._backend
+        self._report(backend.refused(error))
+        self._hold = backend.rest.until
+        if not backend.breaker.closed:
+            backend.breaker.trip(error.message, self._hold)
+
     async def _rest(self) -> None:
-        """Wait until the next look is due, or the backend requires attention."""
+        """Wait until the next look is due, or the backend requires attention.
+
+        Meanwhile the end of its own rest is passed on, so that what waits for it goes there.
+        """
         backend, breaker = self._backend, self._backend.breaker
         pause = INTERVAL
         if backend.releasing:
             pause = self._pause
             self._pause = min(2 * self._pause, LONGEST_PAUSE)
-        next_look = trio.current_time() + pause
+        next_look = max(trio.current_time() + pause, self._hold)
         while trio.current_time() < (due := next_look if breaker.closed else breaker.retry_at):
-            with trio.move_on_at(due):
+            with trio.move_on_at(min(due, backend.rest.until or due)):
                 await backend.attention.wait()
+            self._report(backend.rest.over())
             if backend.attention.is_set():
                 backend.attention = trio.Event()
                 self._pause = FIRST_PAUSE
-                if breaker.closed:
+                if breaker.closed and trio.current_time() >= self._hold:
                     return
 
     # -- while it is up -------------------------------------------------------------------------

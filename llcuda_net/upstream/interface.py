@@ -166,8 +166,11 @@ class Upstream(Protocol):
         params: dict[str, Any],
         on_events: OnEvents,
         on_sent: Callable[[], None],
-    ) -> None:
+    ) -> str | None:
         """Stream a completion; returns after the last event.
+
+        An answer of more tokens than n_predict ends there, as one whose tokens are used up; the
+        connection is closed, and what is returned says so for people. Else that is None.
 
         Cancelling it closes the connection at once, by which llama-server frees the slot.
 

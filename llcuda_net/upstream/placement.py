@@ -55,6 +55,7 @@ def assign(
         Assignment(backend, *found)
         for backend in backends
         if backend.up
+        and not backend.resting
         and backend.meets(requirement)
         and not (requirement.long and sum(one.reading for one in backend.leases) >= long_prompts)
         and (found := backend.table.best(requirement.chain)) is not None
@@ -108,7 +109,10 @@ def explain(backends: Sequence[Backend], requirement: Requirement) -> str:
     if not up:
         reasons = "; ".join(f"{one.name}: {one.reason or 'not asked yet'}" for one in able)
         return f"no upstream answers ({reasons})"[:256]
-    if requirement.long and any(one.free for one in up):
+    awake = [one for one in up if not one.resting]
+    if not awake:
+        return "; ".join(f"{one.name} {one.reason}" for one in up)[:256]
+    if requirement.long and any(one.free for one in awake):
         return "another long prompt is being read"
-    slots = sum(len(one.table) for one in up)
+    slots = sum(len(one.table) for one in awake)
     return f"all {slots} slots are in use" if slots != 1 else "the only slot is in use"

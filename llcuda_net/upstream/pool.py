@@ -138,6 +138,7 @@ class Pool:
             try:
                 await self.properties(backend)
             except RequestError as error:
+                backend.not_ready(error)
                 reasons[backend] = error.message
                 return
             del reasons[backend]
@@ -232,10 +233,10 @@ class Pool:
         """Refuse what would wait for an upstream that nobody has seen yet.
 
         Raises:
-            RequestError: none that serves the model is up, or was.
+            RequestError: none that serves the model is up, or was, or loads it.
         """
         backends = self.of(model_key)
-        if not any(one.up or one.was_up for one in backends):
+        if not any(one.up or one.was_up or one.loading for one in backends):
             reasons = "; ".join(f"{one.name}: {one.reason}" for one in backends)
             raise UpstreamUnavailable(
                 f"no upstream answers ({reasons})"[:500],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import threading
 from collections.abc import Iterator
@@ -35,6 +36,7 @@ class ChatServer:
     Attributes:
         events: of every answer, with `pause` seconds between them.
         refuse: a status and a body in place of the answer.
+    headers: more of the answer's head, each line with its end.
         models: of its list; None: it has no list.
         asked: the bodies of the chats.
     """
@@ -42,6 +44,7 @@ class ChatServer:
     events: list[bytes] = field(default_factory=lambda: [chunk("one"), ending(), DONE])
     pause: float = 0.0
     refuse: tuple[int, bytes] | None = None
+    headers: str = ""
     models: list[str] | None = field(default_factory=lambda: ["m1", "m2"])
     key: str = ""
     asked: list[dict[str, Any]] = field(default_factory=list)
@@ -62,7 +65,7 @@ class ChatServer:
                 head, body = await _request(stream)
                 line, _, headers = head.partition("\r\n")
                 self.paths.append(line.split()[1])
-                if self.key and f"authorization: bearer {self.key}" not in headers.lower():
+                if self.key and not self._has_key(headers.lower()):
                     await _answer(stream, 401, b'{"error": {"message": "no key"}}')
                 elif line.startswith("GET /v1/models") and self.models is not None:
                     data = [{"id": name, "owned_by": "tests"} for name in self.models]
@@ -77,9 +80,17 @@ class ChatServer:
         except (trio.BrokenResourceError, trio.ClosedResourceError):
             pass
 
+    def _has_key(self, headers: str) -> bool:
+        """Whether the key is there: as a bearer token, or where it is user:password, as such."""
+        basic = base64.b64encode(self.key.encode()).decode().lower()
+        return any(
+            f"authorization: {one}\r\n" in f"{headers}\r\n"
+            for one in (f"bearer {self.key}", f"basic {basic}")
+        )
+
     async def _chat(self, stream: trio.SocketStream) -> None:
         if self.refuse is not None:
-            await _answer(stream, *self.refuse)
+            await _answer(stream, *self.refuse, self.headers)
             return
         await stream.send_all(
             b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n"
@@ -109,9 +120,9 @@ async def _request(stream: trio.SocketStream) -> tuple[str, bytes]:
     return text, body
 
 
-async def _answer(stream: trio.SocketStream, status: int, body: bytes) -> None:
-    head = f"HTTP/1.1 {status} X\r\nContent-Length: {len(body)}\r\nConnection: close\r\n\r\n"
-    await stream.send_all(head.encode() + body)
+async def _answer(stream: trio.SocketStream, status: int, body: bytes, headers: str = "") -> None:
+    head = f"HTTP/1.1 {status} X\r\nContent-Length: {len(body)}\r\nConnection: close\r\n"
+    await stream.send_all(f"{head}{headers}\r\n".encode() + body)
 
 
 @contextmanager

@@ -78,7 +78,10 @@ class Answer:
         self._said = 0  # characters
         self._with_ids = bool(request.get("return_tokens", False))
         self._probabilities = int(request.get("n_probs", 0))
-        self._plain = not (self._probabilities or self._stops or self._split or language.group > 1)
+        self._forms = fault is not None and fault.kind == "forms"
+        self._plain = not (
+            self._probabilities or self._stops or self._split or self._forms or language.group > 1
+        )
 
     def _length(self) -> int:
         """How many tokens there will be, and why they end."""
@@ -103,6 +106,8 @@ class Answer:
                 n_ctx=context,
             )
         room = context - len(self.ids)
+        if self.fault is not None and self.fault.kind == "overrun":
+            return 1 << 40
         total = int(request.get("n_predict", -1))
         if total < 0 or total > room:
             total, self.truncated = room, True
@@ -191,12 +196,15 @@ class Answer:
                     i, content if len(ids) == 1 else detokenise([i]), self._probabilities
                 )
             ]
-        return pages.chunk(b"data: " + pages.dumps(event) + b"\n\n")
+        return self._chunk(event)
 
     def ending(self) -> bytes:
         """The final event and the end of the body."""
-        final = pages.dumps(self.summary(""))
-        return pages.chunk(b"data: " + final + b"\n\n") + b"0\r\n\r\n"
+        return self._chunk(self.summary("")) + b"0\r\n\r\n"
+
+    def _chunk(self, event: dict[str, Any]) -> bytes:
+        data = b"data: " + pages.dumps(event) + b"\n\n"
+        return pages.chunk(pages.other_form(data) if self._forms else data)
 
     def summary(self, content: str) -> dict[str, Any]:
         """What the final event says, or the whole reply where it is not streamed."""

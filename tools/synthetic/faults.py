@@ -19,16 +19,41 @@ KINDS: dict[str, str] = {
     "bad-chunk": "after K tokens, a chunk size that is not hexadecimal",
     "huge-line": "after K tokens, a line that never ends",
     "http": "answer with HTTP status K, and llama-server's error body",
+    "busy": "answer with status 429 and Retry-After: K",
+    "loading": "answer with status 503 and Retry-After: K",
+    "json-error": "answer with status 200 and an error as JSON, of the code K",
+    "gzip": "answer with status 200 and a body that is compressed, and unpacks without an end",
+    "endless-body": "answer with status 200 and a body of JSON that never ends",
+    "endless-interim": "answer with status 102, without an end",
     "not-http": "answer with bytes that are not HTTP",
     "endless-headers": "answer with headers that never end",
     "close": "close before the headers",
     "stall-headers": "hold the connection and never answer",
     "dribble": "answer rightly, one byte at a time",
+    "interim": "answer rightly, after answers with status 100 and 103",
+    "forms": "answer rightly, in other forms that the standard of event streams has",
+    "overrun": "make tokens without an end, whatever n_predict says",
     "split": "no fault: of K tokens about one begins a character of four, told with the last",
 }
 
 #: Kinds that strike before anything of a proper answer was sent.
-BEFORE_HEADERS = frozenset({"http", "not-http", "endless-headers", "close", "stall-headers"})
+BEFORE_HEADERS = frozenset(
+    {
+        "http",
+        "busy",
+        "loading",
+        "json-error",
+        "gzip",
+        "endless-body",
+        "endless-interim",
+        "not-http",
+        "endless-headers",
+        "close",
+        "stall-headers",
+    }
+)
+#: Kinds that leave the tokens as they are, or make more of them.
+HARMLESS = frozenset({"eos", "dribble", "split", "interim", "forms", "overrun"})
 
 _SPEC = re.compile(r"([a-z-]+)(?::(\d{1,9}))?(?:\*(\d{1,9}))?")
 _IN_PROMPT = re.compile(r"\[\[([^\[\]]{1,64})\]\]")

@@ -70,12 +70,16 @@ def chunk(data: bytes) -> bytes:
     return b"%x\r\n%b\r\n" % (len(data), data)
 
 
-def reply(body: bytes, status: int = 200, last: bool = False) -> bytes:
-    """A whole JSON reply. As in llama-server, an error closes the connection."""
+def reply(body: bytes, status: int = 200, last: bool = False, headers: bytes = b"") -> bytes:
+    """A whole JSON reply. As in llama-server, an error closes the connection.
+
+    Args:
+        headers: more lines of the head, each with its end.
+    """
     return b"HTTP/1.1 %d %b\r\n%bContent-Type: application/json; charset=utf-8\r\n" % (
         status,
         _REASONS.get(status, b"Status"),
-        _COMMON,
+        _COMMON + headers,
     ) + b"Content-Length: %d\r\n%b\r\n%b" % (
         len(body),
         _CLOSE if last or status >= 400 else _KEEP,
@@ -87,6 +91,18 @@ def error_body(status: int, message: str, **more: Any) -> bytes:
     """The JSON of an error; `more` follows its type."""
     kind = more.pop("type", _ERROR_TYPES.get(status, "server_error"))
     return dumps({"error": {"code": status, "message": message, "type": kind, **more}})
+
+
+#: Answers that come before the one that counts.
+INTERIM = b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nLink: </x>\r\n\r\n"
+
+
+def other_form(event: bytes) -> bytes:
+    """An event of one line of data in another form: lines end with CRLF, comments, more fields."""
+    data = event.removeprefix(b"data: ").rstrip(b"\n")
+    head, comma, tail = data.partition(b",")  # white space is free behind a comma, a line's end too
+    lines = [b": comment", b"id: 1", b"data:" + head + comma, b"unknown", b"retry: 5"]
+    return b"\r\n".join([*lines, b"data: " + tail, b"", b""])
 
 
 def props(slots: int, context: int, model: str) -> dict[str, Any]:

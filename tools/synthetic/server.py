@@ -14,13 +14,14 @@ import select
 import selectors
 import socket
 import time
+import zlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
 from . import pages
 from .answer import Answer, Language, RequestError, prompt_ids
-from .faults import BEFORE_HEADERS, Fault, Faults
+from .faults import BEFORE_HEADERS, HARMLESS, Fault, Faults
 from .peer import Peer, Request
 from .routes import page
 from .slots import Slots
@@ -28,8 +29,20 @@ from .tokens import detokenise
 
 #: Requests after which llama-server closes a connection that it keeps alive.
 MAX_REQUESTS = 100
-#: Kinds of fault that leave the tokens as they are.
-_HARMLESS = frozenset({"eos", "dribble", "split"})
+
+
+_JSON = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nConnection: close\r\n"
+#: What is sent first, and then again and again, by kind of fault.
+_ENDLESS = {
+    "endless-headers": (
+        b"HTTP/1.1 200 OK\r\n",
+        b"".join(b"X-Filler: %b\r\n" % (b"x" * 100) for _ in range(100)),
+    ),
+    "endless-interim": (b"", b"HTTP/1.1 102 Processing\r\n\r\n" * 1000),
+    "endless-body": (_JSON + b'\r\n{"content":"', b"x" * 65_536),
+    # Members of one file: each unpacks to 16 MiB.
+    "gzip": (_JSON + b"Content-Encoding: gzip\r\n\r\n", zlib.compress(bytes(1 << 24), 9, 31)),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,6 +206,8 @@ class Upstream:
         if fault is not None and fault.kind in BEFORE_HEADERS:
             self._strike_early(peer, fault)
             return
+        if fault is not None and fault.kind == "interim":
+            peer.send(pages.INTERIM)
         peer.answer = Answer(fields, ids, self.language, fault)
         peer.dribble = fault is not None and fault.kind == "dribble"
         self._slots.enter(peer)
@@ -227,6 +242,8 @@ class Upstream:
                 b"this is not JSON" if fault.kind == "not-json" else b'{"content":17,"stop":"no"}'
             )
         data = pages.reply(body, 200, peer.close_after)
+        if fault is not None and fault.kind == "interim":
+            data = pages.INTERIM + data
         if fault is not None and fault.kind in ("die", "cut", "reset", "stall"):
             peer.send(data[: len(data) - len(body) // 2 - 1])
             self._interrupt(peer, fault)
@@ -291,7 +308,7 @@ class Upstream:
     def _emit(self, peer: Peer, answer: Answer, now: int) -> None:
         """Send the next event, then the end or the fault where it has come to that."""
         fault = answer.fault
-        if fault is not None and fault.kind in _HARMLESS:
+        if fault is not None and fault.kind in HARMLESS:
             fault = None
         data = b""
         if not answer.done and (fault is None or answer.sent < fault.after):
@@ -351,13 +368,22 @@ class Upstream:
         """Go wrong before anything of an answer was sent."""
         if fault.kind == "http":
             raise RequestError(fault.after, "synthetic error")
-        if fault.kind == "not-http":
+        if fault.kind in ("busy", "loading"):
+            status = 429 if fault.kind == "busy" else 503
+            header = b"Retry-After: %d\r\n" % fault.after
+            body = pages.error_body(status, "synthetic refusal")
+            peer.send(pages.reply(body, status, headers=header))
+            peer.hang_up()
+        elif fault.kind == "json-error":
+            peer.send(pages.reply(pages.error_body(fault.after or 500, "synthetic error")))
+            peer.hang_up()
+        elif fault.kind in _ENDLESS:
+            head, peer.endless = _ENDLESS[fault.kind]
+            peer.send(head)
+            peer.update()
+        elif fault.kind == "not-http":
             peer.send(b"\x00\x16\x03\x01this is not HTTP\r\n\r\n")
             peer.hang_up()
-        elif fault.kind == "endless-headers":
-            peer.send(b"HTTP/1.1 200 OK\r\n")
-            peer.endless = b"".join(b"X-Filler: %b\r\n" % (b"x" * 100) for _ in range(100))
-            peer.update()
         elif fault.kind == "close":
             peer.hang_up()
         else:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 from llcuda_net.batch.record import Record
+from llcuda_net.errors import Overloaded, UpstreamBusy
 
 #: Seconds since the run's start.
 Clock = Callable[[], float]
@@ -80,3 +82,12 @@ class Target(Protocol):
         Raises:
             ConnectError, RequestError: there is no whole answer.
         """
+
+
+@contextmanager
+def overloaded_when_busy() -> Iterator[None]:
+    """Turns an upstream's refusal for now into what an llcuda-server answers in that case."""
+    try:
+        yield
+    except UpstreamBusy as error:
+        raise Overloaded(error.message, retry=True, retry_after=error.retry_after) from None

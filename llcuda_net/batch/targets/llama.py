@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from llcuda_net.batch.record import Record
-from llcuda_net.batch.targets.interface import About, Answer, Clock
+from llcuda_net.batch.targets.interface import About, Answer, Clock, overloaded_when_busy
 from llcuda_net.upstream.chat import prompt_of
 from llcuda_net.upstream.interface import CompletionEvent
 from llcuda_net.upstream.llama.client import LlamaServer
@@ -48,7 +48,8 @@ class LlamaTarget:
         """
         record.sent = now()
         if "messages" in more:
-            prompt = await prompt_of(more["messages"], self._server)
+            with overloaded_when_busy():
+                prompt = await prompt_of(more["messages"], self._server)
         texts: list[str] = []
         last: list[CompletionEvent] = []
 
@@ -63,7 +64,8 @@ class LlamaTarget:
                 if event.stop:
                     last.append(event)
 
-        await self._server.complete(prompt, params, take, lambda: None)
+        with overloaded_when_busy():
+            await self._server.complete(prompt, params, take, lambda: None)
         final = last[-1]
         record.tokens = final.tokens_predicted
         record.prompt_tokens = final.tokens_evaluated

@@ -7,33 +7,35 @@ piece would be counted as the server's. Each request has a connection of its own
 from __future__ import annotations
 
 import re
-import ssl
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
 from typing import Any
 
-import httpx
 import msgspec
 import trio
 
 from llcuda_net.batch.record import Record
 from llcuda_net.batch.targets.chat_stream import ChatParser
-from llcuda_net.batch.targets.interface import About, Answer, Clock
-from llcuda_net.errors import (
-    ConfigError,
-    RequestError,
-    Unsupported,
-    UpstreamStalled,
-    UpstreamUnavailable,
-)
-from llcuda_net.upstream.llama.sse import upstream_failure
+from llcuda_net.batch.targets.interface import About, Answer, Clock, overloaded_when_busy
+from llcuda_net.config.upstreams import BaseUrl
+from llcuda_net.errors import RequestError, Unsupported, UpstreamStalled, UpstreamUnavailable
+from llcuda_net.upstream.llama.origin import Origin, decoder, unreachable
 
-#: Seconds for a connection to be made, and for the list of models.
-CONNECT_TIMEOUT = 5.0
-SHORT_TIMEOUT = 30.0
 _READ = 64 << 10
+#: Pieces for each token that was asked for, and besides, after which an answer is taken for whole.
+_PIECES, _MORE_PIECES = 4, 64
 #: Who owns the models of a llama-server, which alone knows `cache_prompt`.
 _LLAMA = "llamacpp"
+
+
+class _Model(msgspec.Struct):
+    id: str
+    owned_by: str | None = None
+
+
+class _Models(msgspec.Struct):
+    data: list[_Model]
+
+
+_models = decoder(_Models, "/v1/models gave no list of models")
 
 
 class OpenAITarget:
@@ -46,7 +48,7 @@ class OpenAITarget:
         stall_timeout: seconds without a byte before an answer is given up.
 
     Raises:
-        ConfigError: the URL is none.
+        ConfigError: the URL is none, or there are two kinds of credentials.
     """
 
     def __init__(
@@ -58,22 +60,19 @@ class OpenAITarget:
         stall_timeout: float = 600.0,
     ) -> None:
         base = re.sub(r"(/v1)?(/chat/completions)?/*$", "", base_url)
-        try:
-            self._url = httpx.URL(base)
-        except httpx.InvalidURL:
-            self._url = httpx.URL()
-        if self._url.scheme not in ("http", "https") or not self._url.host:
-            raise ConfigError(f"{base_url!r} is not a URL such as http://127.0.0.1:8000")
-        self.name = base_url
-        self._base = base
+        url = BaseUrl.parse(base, "server", "http://127.0.0.1:8000")
+        self.name = str(url)
+        self._origin = Origin(url, api_key)
         self._model = model
-        self._headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
         self._stall = stall_timeout
-        self._tls = httpx.create_ssl_context() if self._url.scheme == "https" else None
         self._owner = ""
 
     def __repr__(self) -> str:
-        return f"<OpenAITarget {self._base}, model {self._model or 'not known yet'}>"
+        return f"<OpenAITarget {self.name}, model {self._model or 'not known yet'}>"
+
+    async def aclose(self) -> None:
+        """Close the connections that are kept."""
+        await self._origin.aclose()
 
     async def choose_model(self) -> None:
         """Look the model up where none was named.
@@ -87,30 +86,16 @@ class OpenAITarget:
             if self._model is None:
                 raise
             found = []  # a server without a list may serve the model all the same
-        named = [each for each in found if self._model in (None, each["id"])]
+        named = [each for each in found if self._model in (None, each.id)]
         if named:
-            self._model = str(named[0]["id"])
-            self._owner = str(named[0].get("owned_by") or "")
+            self._model = named[0].id
+            self._owner = named[0].owned_by or ""
         elif self._model is None:
             raise Unsupported(f"{self.name} lists no model: name one with --direct-model")
 
-    async def _models(self) -> list[dict[str, Any]]:
-        try:
-            async with httpx.AsyncClient(
-                timeout=httpx.Timeout(SHORT_TIMEOUT, connect=CONNECT_TIMEOUT),
-                verify=self._tls or False,
-                trust_env=False,
-                headers=self._headers,
-            ) as http:
-                reply = await http.get(f"{self._base}/v1/models")
-        except (httpx.HTTPError, OSError) as error:
-            raise _unreachable(error) from None
-        if reply.status_code != 200:
-            raise upstream_failure(reply.status_code, reply.content)
-        with suppress(msgspec.MsgspecError, TypeError, KeyError):
-            found = msgspec.json.decode(reply.content)["data"]
-            return [each for each in found if isinstance(each, dict) and "id" in each]
-        raise Unsupported(f"{self.name} does not list its models: name one with --direct-model")
+    async def _models(self) -> list[_Model]:
+        with overloaded_when_busy(), unreachable("the server cannot be reached"):
+            return (await self._origin.ask("GET", "/v1/models", _models)).data
 
     async def about(self) -> About:
         """The model, and who says to own it; such a server does not say its slots."""
@@ -137,24 +122,35 @@ class OpenAITarget:
         record.sent = now()
         parser = ChatParser()
         texts: list[str] = []
-        stream = await self._connect()
+        # A piece has a token at least, mostly; a server that goes on and on is not read for ever.
+        most = _PIECES * params.get("n_predict", 0) + _MORE_PIECES
+        with unreachable("the server cannot be reached"):
+            stream = await self._origin.connect()
         try:
-            with _lost():
+            with unreachable("the connection was lost"):
                 await stream.send_all(request)
             while not parser.finished:
                 data = b""
-                with trio.move_on_after(self._stall) as scope, _lost():
+                with (
+                    trio.move_on_after(self._stall) as scope,
+                    unreachable("the connection was lost"),
+                ):
                     data = bytes(await stream.receive_some(_READ))
                 if scope.cancelled_caught:
                     raise UpstreamStalled(f"the server sent nothing for {self._stall:g} s")
                 at = now()
-                if not data:
-                    parser.feed_eof()
-                    break
-                parser.feed(data)
+                with overloaded_when_busy():
+                    if not data:
+                        parser.feed_eof()
+                        break
+                    parser.feed(data)
                 record.chunks.extend([at] * len(parser.pieces))
                 texts += parser.pieces
                 parser.pieces.clear()
+                if "n_predict" in params and len(texts) > most:
+                    parser.reason, parser.finished = "length", True
+                if parser.complete:
+                    break
         finally:
             await trio.aclose_forcefully(stream)
         if not parser.finished:
@@ -190,60 +186,4 @@ class OpenAITarget:
                 "stream_options": {"include_usage": True},
             }
         )
-        path = self._url.raw_path.decode("ascii").rstrip("/")
-        lines = [
-            f"POST {path}/v1/chat/completions HTTP/1.1",
-            f"Host: {self._url.netloc.decode('ascii')}",
-            "Content-Type: application/json",
-            "Accept: text/event-stream",
-            "Accept-Encoding: identity",
-            f"Content-Length: {len(body)}",
-            "Connection: close",
-            *(f"{name}: {value}" for name, value in self._headers.items()),
-        ]
-        return "\r\n".join([*lines, "", ""]).encode() + body
-
-    async def _connect(self) -> trio.SocketStream | trio.SSLStream[trio.SocketStream]:
-        host = self._url.host
-        port = self._url.port or (443 if self._tls else 80)
-        try:
-            with trio.fail_after(CONNECT_TIMEOUT):
-                if self._tls is None:
-                    return await trio.open_tcp_stream(host, port)
-                secure = await trio.open_ssl_over_tcp_stream(
-                    host, port, ssl_context=self._tls, https_compatible=True
-                )
-                await secure.do_handshake()
-                return secure
-        except trio.TooSlowError:
-            raise _unreachable(OSError(f"no connection within {CONNECT_TIMEOUT:g} s")) from None
-        except (OSError, ssl.SSLError, trio.BrokenResourceError) as error:
-            raise _unreachable(error) from None
-
-
-@contextmanager
-def _lost() -> Iterator[None]:
-    """Turns the failure of a connection into the error that a run records."""
-    try:
-        yield
-    except (OSError, ssl.SSLError, trio.BrokenResourceError) as error:
-        raise UpstreamUnavailable(
-            f"the connection was lost: {_reason(error)}", retry=True
-        ) from None
-
-
-def _unreachable(error: BaseException) -> RequestError:
-    return UpstreamUnavailable(f"the server cannot be reached: {_reason(error)}", retry=True)
-
-
-def _reason(error: BaseException) -> str:
-    """The system's own words, which trio and httpx hide behind theirs."""
-    found: BaseException | None = error
-    while found is not None:
-        if isinstance(found, BaseExceptionGroup):
-            found = found.exceptions[0]
-        elif isinstance(found, OSError) and found.strerror:
-            return found.strerror.lower()
-        else:
-            found = found.__cause__ or found.__context__
-    return str(error) or type(error).__name__
+        return self._origin.request("/v1/chat/completions", body)

@@ -6,7 +6,6 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from typing import Any, Literal
 
-import httpx
 import msgspec
 import trio
 
@@ -14,7 +13,10 @@ from llcuda_net.batch.targets.gateway import GatewayTarget
 from llcuda_net.batch.targets.llama import LlamaTarget
 from llcuda_net.batch.targets.openai import OpenAITarget
 from llcuda_net.client import connect
+from llcuda_net.config.upstreams import BaseUrl
+from llcuda_net.errors import RequestError
 from llcuda_net.upstream.llama.client import LlamaServer
+from llcuda_net.upstream.llama.origin import Origin
 from llcuda_net.upstream.llama.poller import Poller
 from llcuda_net.upstream.llama.token_stream import StreamTimeouts
 
@@ -60,6 +62,7 @@ async def open_target(
                 openai = OpenAITarget(
                     server, model=model, api_key=api_key, stall_timeout=stall_timeout
                 )
+                stack.push_async_callback(openai.aclose)
                 await openai.choose_model()
                 yield openai
                 return
@@ -71,7 +74,7 @@ async def open_target(
             nursery = await stack.enter_async_context(in_nursery())
             nursery.start_soon(poller.run)
             await llama.ask()
-            yield LlamaTarget(server, llama)
+            yield LlamaTarget(llama.base_url, llama)
             nursery.cancel_scope.cancel()
             return
         clients = [
@@ -88,21 +91,19 @@ async def speaks_openai(url: str, api_key: str | None) -> bool:
 
     A server that cannot be reached is taken for a llama-server: opening it says what is wrong.
     """
-    headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
-    base = url.rstrip("/")
+    origin = Origin(BaseUrl.parse(url, "server"), api_key)
     try:
-        async with httpx.AsyncClient(
-            timeout=_WHICH_TIMEOUT, headers=headers, trust_env=url.startswith("https")
-        ) as http:
-            reply = await http.get(f"{base}/props")
-            if reply.status_code == 200:
-                return "default_generation_settings" not in _object(reply.content)
-            if reply.status_code in (401, 403):  # its /health needs no key
-                health = await http.get(f"{base}/health")
-                return _object(health.content).get("status") != "ok"
-            return reply.status_code != 503  # a llama-server that loads its model
-    except (httpx.HTTPError, httpx.InvalidURL, OSError):
+        status, _, content = await origin.get("GET", "/props", timeout=_WHICH_TIMEOUT)
+        if status == 200:
+            return "default_generation_settings" not in _object(content)
+        if status in (401, 403):  # its /health needs no key
+            _, _, content = await origin.get("GET", "/health", timeout=_WHICH_TIMEOUT)
+            return _object(content).get("status") != "ok"
+        return status not in (429, 503)  # a llama-server that loads its model, or is busy
+    except RequestError:
         return False
+    finally:
+        await origin.aclose()
 
 
 def _object(data: bytes) -> dict[str, Any]:

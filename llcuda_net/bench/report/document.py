@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import platform
+import re
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from importlib import metadata
@@ -81,7 +82,7 @@ def begin(tool: str, argv: Sequence[str], seed: int, settings: dict[str, Any]) -
 
     Args:
         tool: its file, or the words of its command.
-        argv: its arguments, as they were given.
+        argv: its arguments, as they were given; without user and password of URLs.
         settings: what the run was asked to do; two runs of equal settings may be compared.
     """
     return {
@@ -89,7 +90,7 @@ def begin(tool: str, argv: Sequence[str], seed: int, settings: dict[str, Any]) -
         "version": VERSION,
         "tool": tool,
         "when": datetime.now(UTC).isoformat(timespec="seconds"),
-        "command": [*tool.split(), *argv],
+        "command": [*tool.split(), *(re.sub(r"(?<=://)[^/\s]*@", "", each) for each in argv)],
         "seed": seed,
         "settings": settings,
         "machine": machine(),

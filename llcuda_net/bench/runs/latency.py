@@ -24,6 +24,7 @@ from llcuda_net.bench.workload import prompts, schedules
 from llcuda_net.bench.workload.load import Plan
 from llcuda_net.bench.workload.schedules import Schedule
 from llcuda_net.bench.workload.validity import Bounds, Ceiling, cautions, shared
+from llcuda_net.config.upstreams import without_credentials
 from llcuda_net.errors import ConfigError
 
 #: Numbers of different repetitions must differ, so that pairs are not mixed up.
@@ -172,7 +173,7 @@ class LatencyBench:
 
     async def _introduce(self, path: str, address: str, target: Target) -> None:
         about = await target.about()
-        self._about[path] = {"address": address, **about.as_dict()}
+        self._about[path] = {"address": without_credentials(address), **about.as_dict()}
 
     def _plan(self, repeat: int) -> Plan:
         """What a repetition sends: the same prompts, at moments of its own."""

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from llcuda_net.cli.common import Parser, fail, read_secret
+from llcuda_net.config.upstreams import without_credentials
 
 if TYPE_CHECKING:
     from llcuda_net.batch.targets.interface import Target
@@ -44,7 +45,8 @@ def opener(arguments: argparse.Namespace, slots: int) -> tuple[str, Open]:
     if arguments.upstream is not None:
         if not arguments.upstream.startswith(("http://", "https://")):
             fail(
-                f"--upstream {arguments.upstream} is no URL such as http://127.0.0.1:8080;"
+                f"--upstream {without_credentials(arguments.upstream)} is no URL such as"
+                " http://127.0.0.1:8080;"
                 " to ask an llcuda-server, use llcuda-client or llcuda-mpi"
             )
         if arguments.model is not None:
@@ -54,7 +56,8 @@ def opener(arguments: argparse.Namespace, slots: int) -> tuple[str, Open]:
         key = None
         if arguments.api_key_file is not None:
             key = read_secret(arguments.api_key_file, "API key file").strip()
-        return arguments.upstream, partial(open_target, arguments.upstream, api_key=key)
+        name = without_credentials(arguments.upstream)
+        return name, partial(open_target, arguments.upstream, api_key=key)
     if arguments.api_key_file is not None:
         fail("--api-key-file is for --upstream: the built-in engine has a key of its own")
     return "built-in engine", partial(_engine, arguments, slots)

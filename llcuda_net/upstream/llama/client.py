@@ -7,48 +7,106 @@ the same parser.
 
 from __future__ import annotations
 
-import base64
-import contextlib
-import os
-import re
 import socket
-import ssl
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import PurePath
-from typing import Any
+from typing import Annotated, Any, TypeVar
 
-import httpx
 import msgspec
 import structlog
 import trio
+from msgspec import Meta
 
-from llcuda_net.errors import ConfigError, RequestError, UpstreamUnavailable
+from llcuda_net.config.upstreams import BaseUrl
+from llcuda_net.errors import RequestError, UpstreamNotReady, UpstreamUnavailable
 from llcuda_net.upstream.interface import OnEvents, Properties
+from llcuda_net.upstream.llama.failures import nonsense
+from llcuda_net.upstream.llama.origin import (
+    MAX_BODY,
+    SHORT_TIMEOUT,
+    Origin,
+    decoder,
+    not_there,
+    reason_of,
+    unreachable,
+)
 from llcuda_net.upstream.llama.poller import Poller, TokenStream
-from llcuda_net.upstream.llama.sse import FINAL_FIELDS, nonsense, upstream_failure
+from llcuda_net.upstream.llama.sse import FINAL_FIELDS
 from llcuda_net.upstream.llama.token_stream import StreamTimeouts, send_now
 from llcuda_protocol import ErrorCode
 
 log = structlog.get_logger(__name__)
 
-#: Seconds for a connection to be made, and for a short request to be answered.
-CONNECT_TIMEOUT = 5.0
-SHORT_TIMEOUT = 30.0
-#: Seconds to wait before a client tries again when the upstream is not there.
-RETRY_AFTER = 1.0
 #: Slots that one upstream may have: each takes memory here, whatever it says.
 MOST_SLOTS = 4096
+#: Most bytes of vectors in one answer, and most numbers: each takes 32 bytes here.
+MAX_VECTORS, MOST_NUMBERS = 64 << 20, 4 << 20
+#: Seconds for texts to be embedded.
+EMBED_TIMEOUT = 600.0
 _READ = 64 << 10
+_T = TypeVar("_T")
+
+
+# What is needed of each answer: the rest is passed over, and takes no memory.
+
+
+class _Settings(msgspec.Struct):
+    n_ctx: int
+
+
+class _Props(msgspec.Struct):
+    total_slots: int
+    default_generation_settings: _Settings
+    model_alias: str | None = None
+    model_path: str | None = None
+    model_ftype: str | int | None = None
+    build_info: str | None = None
+    chat_template: msgspec.Raw = msgspec.Raw(b"null")
+
+
+class _Slot(msgspec.Struct):
+    id: int
+    is_processing: bool
+
+
+class _Prompt(msgspec.Struct):
+    prompt: str
+
+
+class _Tokens(msgspec.Struct):
+    tokens: list[Annotated[int, Meta(ge=0)]]
+
+
+class _Content(msgspec.Struct):
+    content: str
+
+
+class _Row(msgspec.Struct):
+    embedding: Annotated[list[float | list[float]], Meta(min_length=1)]
+
+
+_props = decoder(_Props, "/props gave no properties")
+_health = decoder(msgspec.Raw, "/health is not JSON")
+_slots = decoder(list[_Slot], "/slots gave no slots")
+_prompt = decoder(_Prompt, "/apply-template gave no prompt")
+_tokens = decoder(_Tokens, "/tokenize gave no tokens")
+_content = decoder(_Content, "/detokenize gave no text")
+_rows = decoder(list[_Row], "/embedding gave no vectors")
 
 
 class LlamaServer:
     """Requests to one llama-server.
 
     Args:
-        base_url: such as http://127.0.0.1:8080; may change later, when an engine restarts.
+        base_url: such as http://127.0.0.1:8080; may change later, when an engine restarts. Its user
+            and password go with every request, and are never shown.
         poller: reads the token streams.
         api_key: sent as a bearer token, where the upstream wants one.
         timeouts: how long it may be silent while it completes.
+
+    Raises:
+        ConfigError: the URL is none, or there are two kinds of credentials.
     """
 
     def __init__(
@@ -60,46 +118,21 @@ class LlamaServer:
         timeouts: StreamTimeouts | None = None,
     ) -> None:
         self._poller = poller
-        self._headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
+        self._origin = Origin(BaseUrl.parse(base_url), api_key)
         self._timeouts = timeouts or StreamTimeouts()
         self._properties: Properties | None = None
+        self._overran = False
         #: Set while it is our own engine and known not to be there.
         self.starting = False
-        self.base_url = base_url
-        secure = self._url.scheme == "https"
-        self._default_port = 443 if secure else 80
-        # SSL_CERT_FILE and SSL_CERT_DIR hold for both ways.
-        self._tls = httpx.create_ssl_context() if secure else None
-        self._http = httpx.AsyncClient(
-            timeout=httpx.Timeout(SHORT_TIMEOUT, connect=CONNECT_TIMEOUT),
-            limits=httpx.Limits(max_connections=None, max_keepalive_connections=32),
-            headers=self._headers,
-            # HTTP_PROXY and netrc are not for a server next door, whose token stream ignores them;
-            # and certificates take a while to load.
-            trust_env=secure,
-            verify=False if self._tls is None else self._tls,
-        )
 
     @property
     def base_url(self) -> str:
         """Where it is; without a user and password, since it is logged and reported."""
-        return _without_user(self._base_url)
+        return str(self._origin.url)
 
     @base_url.setter
     def base_url(self, value: str) -> None:
-        base = value.rstrip("/")
-        try:
-            url = httpx.URL(base)
-            url.host.encode("idna")
-        except (httpx.InvalidURL, UnicodeError):
-            url = httpx.URL()
-        if url.scheme not in ("http", "https") or not url.host or url.query or url.fragment:
-            raise ConfigError(
-                f"upstream {_without_user(value)!r} is not a URL such as http://127.0.0.1:8080; "
-                "correct it"
-            )
-        self._base_url = base
-        self._url = url
+        self._origin.move(BaseUrl.parse(value))
         self._properties = None
 
     @property
@@ -113,7 +146,7 @@ class LlamaServer:
 
     async def aclose(self) -> None:
         """Close the connections that are kept."""
-        await self._http.aclose()
+        await self._origin.aclose()
 
     # -- short requests -----------------------------------------------------------------------
 
@@ -124,21 +157,17 @@ class LlamaServer:
             RequestError: it cannot be reached, is still loading, or is no llama-server.
         """
         if self._properties is None:
-            answer = await self._short("GET", "/props", None)
-            try:
-                settings = answer["default_generation_settings"]
-                path = str(answer.get("model_path") or "")
-                self._properties = Properties(
-                    model=str(answer.get("model_alias") or PurePath(path).name or "unknown")[:256],
-                    slots=min(max(1, int(answer["total_slots"])), MOST_SLOTS),
-                    context=max(1, int(settings["n_ctx"])),
-                    has_template=bool(answer.get("chat_template")),
-                    build=str(answer.get("build_info", "")),
-                    path=path,
-                    quantisation=str(answer.get("model_ftype") or ""),
-                )
-            except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
-                raise nonsense(f"/props lacks {error}") from None
+            found = await self._short("GET", "/props", _props)
+            path = found.model_path or ""
+            self._properties = Properties(
+                model=(found.model_alias or PurePath(path).name or "unknown")[:256],
+                slots=min(max(1, found.total_slots), MOST_SLOTS),
+                context=max(1, found.default_generation_settings.n_ctx),
+                has_template=bytes(found.chat_template) not in (b"null", b'""', b"false"),
+                build=found.build_info or "",
+                path=path,
+                quantisation=str(found.model_ftype or ""),
+            )
         return self._properties
 
     async def check(self) -> None:
@@ -147,7 +176,7 @@ class LlamaServer:
         Raises:
             RequestError: as `ask`.
         """
-        await self._short("GET", "/health", None)
+        await self._short("GET", "/health", _health)
 
     async def slots(self) -> list[bool] | None:
         """Whether each slot works, by number; None where the upstream does not tell.
@@ -156,15 +185,15 @@ class LlamaServer:
             RequestError: as `ask`.
         """
         try:
-            answer = await self._short("GET", "/slots", None)
-            found = {int(slot["id"]): bool(slot["is_processing"]) for slot in answer}
-            return [found[number] for number in range(len(found))]
-        except (KeyError, TypeError, ValueError, AttributeError):
-            return None
+            answer = await self._short("GET", "/slots", _slots)
         except RequestError as error:
             if error.code == ErrorCode.UPSTREAM_UNAVAILABLE:
                 raise
             return None  # it was started without them
+        found = {slot.id: slot.is_processing for slot in answer}
+        if sorted(found) != list(range(len(found))):
+            return None
+        return [found[number] for number in range(len(found))]
 
     async def render(self, messages: list[dict[str, str]]) -> str:
         """The prompt that the model's chat template makes of the messages.
@@ -172,11 +201,8 @@ class LlamaServer:
         Raises:
             RequestError: as `ask`, or the template refuses them.
         """
-        answer = await self._short("POST", "/apply-template", {"messages": messages})
-        prompt = answer.get("prompt") if isinstance(answer, dict) else None
-        if not isinstance(prompt, str):
-            raise nonsense("/apply-template gave no prompt")
-        return prompt
+        answer = await self._short("POST", "/apply-template", _prompt, {"messages": messages})
+        return answer.prompt
 
     async def tokenize(self, text: str, *, special: bool, literal: bool = False) -> list[int]:
         """The ids of a text; see Upstream.tokenize.
@@ -185,11 +211,9 @@ class LlamaServer:
             RequestError: as `ask`.
         """
         body = {"content": text, "add_special": special, "parse_special": not literal}
-        answer = await self._short("POST", "/tokenize", body)
-        ids = answer.get("tokens") if isinstance(answer, dict) else None
-        if not isinstance(ids, list) or not all(type(i) is int and i >= 0 for i in ids):
-            raise nonsense("/tokenize gave no tokens")
-        return ids
+        # A token is a byte of the text at least, and its id some digits and a comma.
+        most = (64 << 10) + 16 * len(text.encode("utf-8", "surrogatepass"))
+        return (await self._short("POST", "/tokenize", _tokens, body, most=most)).tokens
 
     async def detokenize(self, ids: list[int]) -> str:
         """The text of ids; see Upstream.detokenize.
@@ -197,11 +221,7 @@ class LlamaServer:
         Raises:
             RequestError: as `ask`.
         """
-        answer = await self._short("POST", "/detokenize", {"tokens": ids})
-        text = answer.get("content") if isinstance(answer, dict) else None
-        if not isinstance(text, str):
-            raise nonsense("/detokenize gave no text")
-        return text
+        return (await self._short("POST", "/detokenize", _content, {"tokens": ids})).content
 
     async def embed(self, texts: list[str]) -> list[list[list[float]]]:
         """For each text its rows: one where the upstream pools, else one a token.
@@ -209,43 +229,50 @@ class LlamaServer:
         Raises:
             RequestError: as `ask`, or the upstream was started without embeddings.
         """
-        answer = await self._short("POST", "/embedding", {"content": texts}, timeout=600.0)
-        try:
-            found = [entry["embedding"] for entry in answer]
-            rows = [row if isinstance(row[0], list) else [row] for row in found]
-            if len(rows) == len(texts):
-                return rows
-        except (KeyError, TypeError, IndexError):
-            pass
-        raise nonsense("/embedding gave no vectors")
+
+        def decode(data: bytes) -> list[_Row]:
+            if data.count(b",") > MOST_NUMBERS:
+                raise nonsense(f"/embedding gave more than {MOST_NUMBERS} numbers")
+            return _rows(data)
+
+        answer = await self._short(
+            "POST",
+            "/embedding",
+            decode,
+            {"content": texts},
+            most=MAX_VECTORS,
+            timeout=EMBED_TIMEOUT,
+        )
+        found = [_rows_of(entry.embedding) for entry in answer]
+        if len(found) != len(texts):
+            raise nonsense(f"/embedding gave no vectors for {len(texts)} texts, but {len(found)}")
+        return found
 
     async def _short(
-        self, method: str, path: str, body: Any, timeout: float = SHORT_TIMEOUT
-    ) -> Any:
-        with self._unreachable():
-            reply = await self._http.request(
-                method, self._base_url + path, json=body, timeout=timeout
-            )
-        if reply.status_code != 200:
-            raise upstream_failure(reply.status_code, reply.content)
-        try:
-            return msgspec.json.decode(reply.content)
-        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
-            raise nonsense(f"{path} is not JSON") from None
+        self,
+        method: str,
+        path: str,
+        decode: Callable[[bytes], _T],
+        body: Any = None,
+        *,
+        most: int = MAX_BODY,
+        timeout: float = SHORT_TIMEOUT,
+    ) -> _T:
+        with self._reached():
+            return await self._origin.ask(method, path, decode, body, most=most, timeout=timeout)
 
-    @contextlib.contextmanager
-    def _unreachable(self) -> Any:
-        """Turns every failure of the transport into the one error that clients see."""
+    @contextmanager
+    def _reached(self) -> Iterator[None]:
+        """Encloses requests: where the upstream is not there, another process may answer next."""
         if self.starting:
-            raise _not_there("the built-in engine is starting again")
+            raise not_there("the built-in engine is starting again")
         try:
             yield
-        except (httpx.HTTPError, httpx.InvalidURL, OSError, trio.BrokenResourceError) as error:
+        except UpstreamNotReady:
+            raise
+        except UpstreamUnavailable:
             self.forget()
-            raise self._lost(f"cannot be reached: {_reason(error)}") from None
-
-    def _lost(self, what: str) -> RequestError:
-        return _not_there(f"the upstream {what}")
+            raise
 
     # -- the token stream ---------------------------------------------------------------------
 
@@ -255,7 +282,7 @@ class LlamaServer:
         params: dict[str, Any],
         on_events: OnEvents,
         on_sent: Callable[[], None],
-    ) -> None:
+    ) -> str | None:
         """Stream a completion; returns after the last event.
 
         See `Upstream.complete`.
@@ -273,11 +300,12 @@ class LlamaServer:
             }
         )
         first = self._timeouts.for_first(prompt)
-        sink = TokenStream(on_events)
-        with self._unreachable():
-            stream = await self._connect()
+        most = params.get("n_predict")
+        sink = TokenStream(on_events, most if isinstance(most, int) and most >= 0 else None)
+        with self._reached(), unreachable():
+            stream = await self._origin.connect()
             try:
-                await send_now(stream, self._head(len(body)) + body, on_sent)
+                await send_now(stream, self._origin.request("/completion", body), on_sent)
             except BaseException:
                 await trio.aclose_forcefully(stream)
                 raise
@@ -287,44 +315,19 @@ class LlamaServer:
             await self._read_plain(stream, sink, first)
         if sink.failure is not None:
             raise sink.failure
+        if sink.limit.exceeded:
+            return self._note_overrun(sink.limit.most)
         if not sink.parser.finished:
             self.forget()
-            raise self._lost(f"was lost in the middle of the answer: {sink.lost}")
+            raise not_there(f"the upstream was lost in the middle of the answer: {sink.lost}")
+        return None
 
-    async def _connect(self) -> trio.SocketStream | trio.SSLStream[trio.SocketStream]:
-        """A connection for one token stream."""
-        host = self._url.host
-        try:
-            with trio.fail_after(CONNECT_TIMEOUT):
-                stream = await trio.open_tcp_stream(host, self._url.port or self._default_port)
-                if self._tls is None:
-                    return stream
-                tls = trio.SSLStream(stream, self._tls, server_hostname=host, https_compatible=True)
-                try:
-                    await tls.do_handshake()
-                except BaseException:
-                    await trio.aclose_forcefully(tls)
-                    raise
-                return tls
-        except trio.TooSlowError:
-            raise OSError(f"no connection within {CONNECT_TIMEOUT:g} s") from None
-
-    def _head(self, length: int) -> bytes:
-        """The request's line and headers; not compressed, since the body is read as it comes."""
-        path = self._url.raw_path.decode("ascii").rstrip("/")
-        headers = dict(self._headers)
-        if self._url.userinfo and "Authorization" not in headers:
-            given = f"{self._url.username}:{self._url.password}".encode()
-            headers["Authorization"] = f"Basic {base64.b64encode(given).decode('ascii')}"
-        lines = [
-            f"POST {path}/completion HTTP/1.1",
-            f"Host: {self._url.netloc.decode('ascii')}",
-            "Content-Type: application/json",
-            f"Content-Length: {length}",
-            "Connection: close",
-            *(f"{name}: {value}" for name, value in headers.items()),
-        ]
-        return "\r\n".join([*lines, "", ""]).encode()
+    def _note_overrun(self, most: int | None) -> str:
+        note = f"the upstream made more tokens than n_predict: stopped at {most}"
+        if not self._overran:
+            self._overran = True
+            log.warning("upstream_ignores_n_predict", upstream=self.base_url, note=note)
+        return note
 
     async def _read_plain(self, stream: trio.SocketStream, sink: TokenStream, first: float) -> None:
         """Have the poller read it, together with all others."""
@@ -349,7 +352,7 @@ class LlamaServer:
                     self._poller.end_batch()
                 sink.connection_lost("it closed the connection")
             except (trio.BrokenResourceError, OSError) as error:
-                sink.connection_lost(_reason(error))
+                sink.connection_lost(reason_of(error))
             self._poller.end_batch()
 
         failure: RequestError | None = None
@@ -367,32 +370,11 @@ class LlamaServer:
             raise failure
 
 
-def _not_there(message: str) -> RequestError:
-    return UpstreamUnavailable(message, retry=True, retry_after=RETRY_AFTER)
-
-
-def _without_user(url: str) -> str:
-    return re.sub(r"//.*@", "//", url)
-
-
-def _reason(error: BaseException) -> str:
-    """Why there is no connection: the system's words, or else the first in the chain.
-
-    httpx's own words are often empty, and trio's are that all attempts failed.
-    """
-    chain: list[BaseException] = []
-    found: BaseException | None = error
-    while found is not None:
-        chain.append(found)
-        if isinstance(found, BaseExceptionGroup):
-            found = found.exceptions[0]
-        else:
-            found = found.__cause__ or found.__context__
-    for each in chain:
-        if isinstance(each, ssl.SSLError | socket.gaierror) and each.strerror:
-            return each.strerror
-        if isinstance(each, OSError) and each.errno:
-            return os.strerror(each.errno).lower()
-    return next(
-        (text[:300] for e in chain if (text := " ".join(str(e).split()))), "no reason given"
-    )
+def _rows_of(values: list[float | list[float]]) -> list[list[float]]:
+    """The rows of a text: a vector that is not in a list is the only one."""
+    rows = [value for value in values if isinstance(value, list)]
+    if not rows:
+        return [[value for value in values if not isinstance(value, list)]]
+    if len(rows) < len(values):
+        raise nonsense("/embedding gave no vectors (but numbers beside them)")
+    return rows

@@ -17,7 +17,7 @@ import structlog
 import trio
 
 from llcuda_net.errors import RequestError
-from llcuda_net.upstream.interface import OnEvents
+from llcuda_net.upstream.interface import CompletionEvent, OnEvents
 from llcuda_net.upstream.llama.sse import ResponseParser
 from llcuda_net.upstream.llama.token_stream import StreamTimeouts, stalled
 
@@ -109,18 +109,67 @@ class Poller:
                 key.data.connection_lost("of a bug")
 
 
+class TokenLimit:
+    """Counts the tokens of an answer, and ends it where the upstream makes more than were asked.
+
+    A generation's log, and so its memory, is bounded by n_predict only as long as upstreams obey.
+
+    Args:
+        most: tokens; None: any number. One comes in any case.
+
+    Attributes:
+        count: tokens so far, as a generation counts them: by the upstream's number, or one for each
+            event that has any.
+        exceeded: it made more; what it sends is of no interest any more.
+    """
+
+    def __init__(self, most: int | None) -> None:
+        self.most = None if most is None else max(1, most)
+        self.count = 0
+        self.exceeded = False
+
+    def __repr__(self) -> str:
+        return f"<TokenLimit {self.count} of {self.most}{', exceeded' if self.exceeded else ''}>"
+
+    def cut(self, events: list[CompletionEvent]) -> list[CompletionEvent]:
+        """A batch of events without what is beyond the limit, but with an end in its place."""
+        if self.exceeded:
+            return []
+        for number, event in enumerate(events):
+            count = event.tokens_predicted
+            if not event.stop:
+                count = max(count, self.count + (event.content != "" or bool(event.tokens)))
+            if self.most is not None and count > self.most:
+                self.exceeded = True
+                end = CompletionEvent(
+                    stop=True,
+                    stop_type="limit",
+                    tokens_predicted=self.count,
+                    tokens_evaluated=event.tokens_evaluated,
+                    timings=event.timings,
+                )
+                return [*events[:number], end]
+            self.count = max(self.count, count)
+        return events
+
+
 class TokenStream:
     """The sink of one token stream: parses what is read, and passes the events on.
 
+    Args:
+        most: tokens of the answer; None: any number.
+
     Attributes:
-        begun, ended: set with the first event, and when nothing more will come.
+        begun, ended: set with the first token, and when nothing more will come.
         failure: why it ended before its time; None: the upstream ended it.
         lost: how the connection ended.
-        batches: of events so far.
+        limit: counts the tokens, and ends what has too many.
+        batches: of events with tokens so far.
     """
 
-    def __init__(self, on_events: OnEvents) -> None:
+    def __init__(self, on_events: OnEvents, most: int | None = None) -> None:
         self.parser = ResponseParser()
+        self.limit = TokenLimit(most)
         self.begun = trio.Event()
         self.ended = trio.Event()
         self.failure: Exception | None = None
@@ -157,25 +206,31 @@ class TokenStream:
             return
         parser = self.parser
         try:
-            parser.feed_response(data)
+            parser.feed(data)
         except RequestError as error:
             self.failure = error
         try:
             if parser.events:
                 events, parser.events = parser.events, []
-                self.batches += 1
-                if self.batches == 1:
+                before = self.limit.count
+                events = self.limit.cut(events)
+                if self.limit.count > before:  # events without a token are no progress
+                    self.batches += 1
                     self.begun.set()
+                if self.limit.exceeded:
+                    self.failure = None  # of what is beyond the end
                 self._on_events(events)
         except Exception as error:  # it belongs to the generation, not to the poller
             self.failure = error
-        if self.failure is not None or parser.finished or parser.complete:
+        if self.failure is not None or parser.finished or parser.complete or self.limit.exceeded:
             self.lost = "it ended the answer early"
+            if parser.unfinished:
+                self.lost = "it ended the answer within an event"
             self._end()
 
     def connection_lost(self, reason: str) -> None:
         """See Sink."""
-        self.lost = reason
+        self.lost = f"{reason} within an event" if self.parser.unfinished else reason
         try:
             self.parser.feed_eof()
         except RequestError as error:

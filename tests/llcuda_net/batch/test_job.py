@@ -52,7 +52,8 @@ class Bench:
 
     async def run(self, *, ordered: bool = True, retries: int = 2, patience: float = 30.0) -> Done:
         communicator = Communicator()
-        rank = Rank(communicator, "fake:1", self.open, inflight=3, patience=patience)
+        server = "http://me:s3cret@fake:1"
+        rank = Rank(communicator, server, self.open, inflight=3, patience=patience)
         with (
             closing(Input(self.input)) as self.given,
             closing(Output(self.path, ordered=ordered)) as output,
@@ -133,6 +134,17 @@ async def test_a_full_queue_is_waited_for(tmp_path: Path, autojump_clock: MockCl
     assert trio.current_time() >= 8 * 2.0
 
 
+async def test_a_server_is_asked_again_when_it_wants_to_be(
+    tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    bench = Bench(tmp_path, 1)
+    bench.server.fails = failing({1: 1}, Overloaded("full", retry=True, retry_after=50.0))
+    await bench.run()
+    assert trio.current_time() >= 50.0
+    # And the output does not tell its user and password.
+    assert bench.results()[0]["client"]["server"] == "http://fake:1"
+
+
 async def test_an_error_that_stays_is_not_tried_again(
     tmp_path: Path, autojump_clock: MockClock
 ) -> None:
@@ -170,7 +182,7 @@ async def test_a_server_that_is_lost_is_found_again(
     assert not done.stranded
     assert done.without == 0
     assert len(bench.notes) == 2
-    assert bench.notes[0].startswith("fake:1 was lost; ")
+    assert bench.notes[0].startswith("http://fake:1 was lost; ")
     assert bench.notes[1] == "the server is there again"
 
 

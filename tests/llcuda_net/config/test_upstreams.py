@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from llcuda_net.config.upstreams import COMPLETIONS, EMBEDDINGS, UpstreamSpec, parse
+from llcuda_net.config.upstreams import COMPLETIONS, EMBEDDINGS, BaseUrl, UpstreamSpec, parse
 from llcuda_net.errors import ConfigError
 
 URL = "http://one:8080"
@@ -85,3 +85,104 @@ def test_what_is_wrong_is_told_in_a_line(value: Any, words: str) -> None:
     assert line.startswith("upstream")
     assert words in line
     assert "\n" not in line
+
+
+@pytest.mark.parametrize(
+    ("text", "host", "port", "path", "authority", "shown"),
+    [
+        ("http://one", "one", 80, "", "one", "http://one"),
+        ("HTTPS://One:443/", "one", 443, "", "one", "https://One:443"),
+        ("https://one:80", "one", 80, "", "one:80", "https://one:80"),
+        ("http://one:65535/a/b/", "one", 65535, "/a/b", "one:65535", "http://one:65535/a/b"),
+        ("http://one:1/pre%20fix", "one", 1, "/pre%20fix", "one:1", "http://one:1/pre%20fix"),
+        ("http://one/\xe4", "one", 80, "/%C3%A4", "one", "http://one/\xe4"),
+        ("http://b\xfccher:8080", "xn--bcher-kva", 8080, "", "xn--bcher-kva:8080", None),
+        ("http://[::1]:8080", "::1", 8080, "", "[::1]:8080", None),
+        ("http://[0:0::2]/x", "::2", 80, "/x", "[::2]", None),
+        ("http://me:pw@[::1]:8080/", "::1", 8080, "", "[::1]:8080", "http://[::1]:8080"),
+    ],
+)
+def test_a_url_and_its_parts(
+    text: str, host: str, port: int, path: str, authority: str, shown: str | None
+) -> None:
+    url = BaseUrl.parse(text)
+    assert (url.host, url.port, url.path, url.authority) == (host, port, path, authority)
+    assert str(url) == (text if shown is None else shown)
+    assert url.secure == text.lower().startswith("https")
+
+
+@pytest.mark.parametrize(
+    ("userinfo", "sent"),
+    [
+        ("me:s3cret", "bWU6czNjcmV0"),
+        ("me", "bWU6"),
+        ("me:", "bWU6"),
+        ("m%3ae:p%40:%2f", None),
+        ("me:p%40ss:w", "bWU6cEBzczp3"),
+        ("me:p@ss", "bWU6cEBzcw=="),
+        (":pw", "OnB3"),
+        ("\xe4:\xfc", "w6Q6w7w="),
+    ],
+)
+def test_user_and_password_are_kept_apart(userinfo: str, sent: str | None) -> None:
+    if sent is None:
+        with pytest.raises(ConfigError, match="its user holds a colon"):
+            BaseUrl.parse(f"http://{userinfo}@host:8080")
+        return
+    url = BaseUrl.parse(f"http://{userinfo}@host:8080")
+    assert url.authorization == f"Basic {sent}"
+    assert str(url) == "http://host:8080"
+    assert "Basic" not in repr(url)
+    (spec,) = parse(f"http://{userinfo}@host:8080", "upstream")
+    assert spec.name == "http://host:8080"
+    assert "@" not in repr(spec)
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ("nonsense", "it must begin with http:// or https://"),
+        ("ftp://host", "it must begin with http:// or https://"),
+        ("me:s3cret@host:1", "it must begin with http:// or https://"),
+        ("http://", "its host is missing"),
+        ("http://me:s3cret@", "its host is missing"),
+        ("http://:80", "its host is missing"),
+        ("http://host:0", "its port must be 1 to 65535"),
+        ("http://me:s3cret@host:65536", "its port must be 1 to 65535"),
+        ("http://host:73616", "its port must be 1 to 65535"),
+        ("http://host:-1", "its port must be 1 to 65535"),
+        ("http://host:80x", "its port must be 1 to 65535"),
+        ("http://host:\u0663", "its port must be 1 to 65535"),
+        ("http://host:1:2", "it has two ports"),
+        ("http://[::1", "its host is wrong"),
+        ("http://[::g]", "its host is wrong"),
+        ("http://[fe80::1%25eth0]", "a zone is not supported"),
+        ("http://::1:80", "an IPv6 address without its brackets"),
+        ("http://a..b", "its host is wrong"),
+        ("http://a%20b", "its host is wrong"),
+        ("http://" + "a" * 70, "its host is wrong"),
+        ("http://host/?x=1", "it must end before ? and #"),
+        ("http://host#", "it must end before ? and #"),
+        ("http://host/a b", "a space, a backslash or a control character"),
+        ("http://ho\nst", "a space, a backslash or a control character"),
+        ("http://host\\@other", "a space, a backslash or a control character"),
+        ("http://host/%zz", "a % in its path"),
+        ("http://me:s3cret/x@host", "write / in a password as %2F"),
+        ("http://me/s3cret@host", "write / in a password as %2F"),
+    ],
+)
+def test_what_is_no_url_is_refused_at_the_start(text: str, why: str) -> None:
+    for value in (text, {"url": text}):
+        with pytest.raises(ConfigError) as caught:
+            parse([value], "upstream")
+        line = str(caught.value)
+        assert line.startswith("upstream, number 1:")
+        assert "is not a URL such as http://127.0.0.1:8080" in line
+        assert why in line
+        assert "s3cret" not in line
+        assert "\n" not in line
+
+
+def test_one_kind_of_credentials_per_upstream() -> None:
+    with pytest.raises(ConfigError, match="only one of them can be sent"):
+        parse({"url": "http://me:s3cret@host", "api_key_file": "key"}, "upstream")

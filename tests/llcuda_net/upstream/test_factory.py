@@ -123,3 +123,14 @@ async def test_what_is_wrong_changes_nothing(tables: list[dict[str, Any]], words
     assert pool.backends == before
     assert [backend.spec.weight for backend in before] == [2, 1]
     assert states(pool) == [("a", "up"), ("b", "up")]
+
+
+async def test_the_key_of_all_upstreams_is_not_for_one_with_a_password(tmp_path: Path) -> None:
+    key = tmp_path / "key"
+    key.write_text("k" * 16)
+    one = {"url": "http://me:s3cret@127.0.0.1:3", "name": "c"}
+    _, pool = await opened(A, one, upstream_api_key_file=str(key))
+    assert [backend.upstream.base_url for backend in pool.backends] == [
+        "http://127.0.0.1:1",
+        "http://127.0.0.1:3",
+    ]

@@ -8,7 +8,7 @@ import pytest
 import structlog
 import trio
 
-from llcuda_net.errors import RequestError, UpstreamStalled, request_error
+from llcuda_net.errors import RequestError, UpstreamBusy, UpstreamStalled, request_error
 from llcuda_net.upstream.backend import Lease
 from llcuda_net.upstream.health_check import (
     INTERVAL,
@@ -344,4 +344,56 @@ async def test_one_that_is_expected_back_is_probed_without_a_pause(
         upstream.back()
         one.expect_back()
         await trio.sleep(0.01)
+        assert one.state == "up"
+
+
+# -- busy -------------------------------------------------------------------------------------
+
+
+class Asked(Talker):
+    """Notes when it was asked whether it is there."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.checks: list[float] = []
+
+    async def check(self) -> None:
+        self.checks.append(trio.current_time())
+        await super().check()
+
+
+def _busy(seconds: float) -> RequestError:
+    return UpstreamBusy("the upstream takes no more", retry=True, retry_after=seconds)
+
+
+async def test_a_check_that_is_refused_for_now_is_no_failure(autojump_clock: object) -> None:
+    upstream, news = Asked(), []
+    async with watched(upstream, on_change=lambda: news.append(trio.current_time())) as one:
+        upstream.away = _busy(20.0)
+        await trio.sleep(2)
+        assert (one.state, one.resting, one.failures) == ("up", True, 0)
+        assert "takes no more for now" in one.reason
+        refused = upstream.checks[-1]
+        upstream.away = None
+        one.attention.set()
+        await trio.sleep(30)
+        # It is left in peace for as long as it asked for, and what waits is woken by then.
+        assert upstream.checks[upstream.checks.index(refused) + 1] == refused + 20.0
+        assert refused + 20.0 in news
+        assert not one.resting
+
+
+async def test_a_probe_that_is_refused_for_now_is_repeated_when_it_may_be(
+    autojump_clock: object,
+) -> None:
+    upstream = Asked()
+    async with watched(upstream) as one:
+        one.mark_down("for a test")
+        upstream.away = _busy(20.0)
+        await trio.sleep(2)
+        refused = upstream.checks[-1]
+        upstream.away = None
+        assert one.state == "down"
+        await trio.sleep(30)
+        assert upstream.checks[upstream.checks.index(refused) + 1] >= refused + 20.0
         assert one.state == "up"

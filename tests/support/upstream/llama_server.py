@@ -39,11 +39,11 @@ class Client:
     def _on_sent(self) -> None:
         self.sent += 1
 
-    async def complete(self, prompt: str | list[int] = "hello", **params: Any) -> None:
+    async def complete(self, prompt: str | list[int] = "hello", **params: Any) -> str | None:
         self.events = []
         params.setdefault("n_predict", 12)
         with trio.fail_after(PATIENCE):
-            await self.server.complete(prompt, params, self._on_events, self._on_sent)
+            return await self.server.complete(prompt, params, self._on_events, self._on_sent)
 
     async def failure(self, prompt: str = "hello", **params: Any) -> RequestError:
         with pytest.raises(RequestError) as caught:

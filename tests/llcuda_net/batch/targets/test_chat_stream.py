@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from llcuda_net.batch.targets.chat_stream import ChatParser
-from llcuda_net.errors import InvalidRequest, Overloaded, RequestError, UpstreamError
+from llcuda_net.errors import InvalidRequest, RequestError, UpstreamBusy, UpstreamError
 from tests.support.chat_server import DONE, USAGE, chunk, ending
 
 HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\n"
@@ -39,6 +39,10 @@ def parse(data: bytes, step: int, *, eof: bool) -> tuple[ChatParser, list[str]]:
         ),
         ((chunk("ä\n") + ending() + DONE).replace(b"\n\n", b"\r\n\r\n"), ["ä\n"], None),
         (chunk("a").replace(b"data: ", b"data:") + ending(), ["a"], None),
+        (b"\xef\xbb\xbf" + (chunk("a") + ending()).replace(b"\n", b"\r"), ["a"], None),
+        (b": alive\n" + chunk("a") + ending() + b"data:[DONE]\n\n", ["a"], None),
+        (b"data\n\nevent: ping\ndata: 1\n\n" + chunk("a") + ending(), ["a"], None),
+        (chunk("a") + ending() + b"data: [DONE]", ["a"], None),
     ],
 )
 def test_what_servers_stream(body: bytes, pieces: list[str], tokens: int | None) -> None:
@@ -52,9 +56,10 @@ def test_what_servers_stream(body: bytes, pieces: list[str], tokens: int | None)
             assert counted == tokens
 
 
-def test_an_answer_that_breaks_off_is_not_finished() -> None:
+@pytest.mark.parametrize("more", [b"", ending()[:-2], ending() + USAGE[:-1]])
+def test_an_answer_that_breaks_off_is_not_finished(more: bytes) -> None:
     for step in (1, 10_000):
-        parser, found = parse(HEAD + chunk("a"), step, eof=True)
+        parser, found = parse(HEAD + chunk("a") + more, step, eof=True)
         assert found == ["a"]
         assert not parser.finished
 
@@ -63,10 +68,16 @@ def test_an_answer_that_breaks_off_is_not_finished() -> None:
     ("data", "error", "said"),
     [
         (b'HTTP/1.1 400 X\r\nContent-Length: 18\r\n\r\n{"error": "seed?"}', InvalidRequest, "seed"),
-        (b'HTTP/1.1 429 X\r\n\r\n{"error": {"message": "slow down"}}', Overloaded, "slow down"),
+        (b'HTTP/1.1 429 X\r\n\r\n{"error": {"message": "slow down"}}', UpstreamBusy, "slow down"),
         (b'HTTP/1.1 401 X\r\n\r\n{"error": "key"}', UpstreamError, "another API key"),
         (b"HTTP/1.1 500 X\r\n\r\n", UpstreamError, "answered 500"),
         (HEAD + b'data: {"error": {"message": "no memory"}}\n\n', UpstreamError, "no memory"),
+        (
+            b'HTTP/1.1 200 X\r\nContent-Type: application/json\r\n\r\n{"error": {"message": "a"}}',
+            UpstreamError,
+            "answered 500: a",
+        ),
+        (HEAD[:-2] + b"Content-Encoding: gzip\r\n\r\n\x1f", UpstreamError, "encoded"),
         (HEAD + b"data: {]\n\n", UpstreamError, "not a chat completion chunk"),
         (HEAD + b'data: {"choices": 3}\n\n', UpstreamError, "not a chat completion chunk"),
         (b"SSH-2.0-OpenSSH\r\n", UpstreamError, "not HTTP"),

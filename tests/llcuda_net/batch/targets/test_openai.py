@@ -15,6 +15,7 @@ from llcuda_net.batch.targets.opening import open_target
 from llcuda_net.errors import (
     ConfigError,
     InvalidRequest,
+    Overloaded,
     RequestError,
     Unsupported,
     UpstreamError,
@@ -90,6 +91,62 @@ async def test_what_goes_wrong_is_said(server: ChatServer) -> None:
     async with open_target(server.url, api="openai", stall_timeout=0.05) as target:
         with pytest.raises(UpstreamStalled, match=r"nothing for 0\.05 s"):
             await ask(target)
+
+
+@pytest.mark.parametrize(
+    ("status", "headers", "kind", "retry", "seconds"),
+    [
+        (429, "Retry-After: 7\r\n", Overloaded, True, 7.0),
+        (429, "retry-after-ms: 250\r\nRetry-After: 7\r\n", Overloaded, True, 0.25),
+        (503, "Retry-After: 7\r\n", Overloaded, True, 7.0),
+        (429, "", Overloaded, True, None),
+        (429, "x-should-retry: false\r\n", UpstreamError, False, None),
+        (409, "", UpstreamError, True, None),
+        (500, "", UpstreamError, True, None),
+        (404, "", UpstreamError, False, None),
+    ],
+)
+async def test_what_may_be_asked_again_as_its_own_clients_do(
+    server: ChatServer, status: int, headers: str, kind: type, retry: bool, seconds: float | None
+) -> None:
+    server.refuse, server.headers = (status, b'{"error": {"message": "no"}}'), headers
+    async with open_target(server.url, api="openai") as target:
+        with pytest.raises(RequestError) as caught:
+            await ask(target)
+        error = caught.value
+        assert (type(error), error.retry, error.retry_after) == (kind, retry, seconds)
+
+
+async def test_a_server_that_is_busy_is_no_reason_to_leave_it() -> None:
+    with synthetic_upstream.running("--fault", "busy:7") as url:
+        async with open_target(url, api="auto") as target:
+            assert isinstance(target, LlamaTarget)
+            with pytest.raises(Overloaded) as caught:
+                await ask(target)
+            assert caught.value.retry_after == 7
+
+
+async def test_an_answer_without_an_end_is_not_read_for_ever(server: ChatServer) -> None:
+    server.events = [chunk("on ")] * 1000
+    async with open_target(server.url, api="openai") as target:
+        answer, record = await ask(target)
+    assert answer.reason == "length"
+    assert record.tokens < 200
+
+
+async def test_user_and_password_go_with_every_request_and_are_not_shown(
+    server: ChatServer,
+) -> None:
+    server.key = "me:s3cret"
+    url = server.url.replace("http://", "http://me:s3cret@")
+    for api in ("auto", "openai"):
+        async with open_target(url, api=api) as target:
+            assert (await ask(target))[1].tokens == 3
+            assert target.name == server.url
+            assert "s3cret" not in repr(target)
+    with synthetic_upstream.running("--rate", "0") as llama:
+        async with open_target(llama.replace("http://", "http://me:s3cret@")) as target:
+            assert target.name == llama
 
 
 async def test_its_key_and_its_model(server: ChatServer) -> None:

@@ -15,7 +15,9 @@ from llcuda_net.errors import ConfigError
 
 
 def made(**repetitions: list[float]) -> dict[str, Any]:
-    found = document.begin("tools/x.py", ["--rate", "5"], 1, {"rate": 5.0})
+    given = ["--rate", "5", "--direct=http://me:s3cret@host:1/x"]
+    found = document.begin("tools/x.py", given, 1, {"rate": 5.0})
+    assert found["command"] == ["tools/x.py", "--rate", "5", "--direct=http://host:1/x"]
     found["repetitions"] = repetitions
     return found
 

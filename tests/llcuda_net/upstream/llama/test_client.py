@@ -12,6 +12,7 @@ from typing import Any
 
 import httpx
 import pytest
+import structlog
 import trio
 import trustme
 
@@ -21,6 +22,7 @@ from llcuda_net.upstream.llama.token_stream import StreamTimeouts
 from llcuda_protocol import ErrorCode
 from tests.support.upstream.llama_server import PATIENCE, Client, client_of, listen
 from tools import synthetic_upstream
+from tools.synthetic.tokens import generation
 
 
 @pytest.fixture(scope="module")
@@ -118,6 +120,11 @@ FAULTS = [
     ("huge-line:3", ErrorCode.UPSTREAM_ERROR, False, "an event of more than", 3),
     ("http:500", ErrorCode.UPSTREAM_ERROR, True, "answered 500", 0),
     ("http:503", ErrorCode.UPSTREAM_UNAVAILABLE, True, "not ready", 0),
+    ("busy:7", ErrorCode.UPSTREAM_UNAVAILABLE, True, "takes no more for now", 0),
+    ("json-error:507", ErrorCode.UPSTREAM_ERROR, True, "answered 507: synthetic error", 0),
+    ("gzip", ErrorCode.UPSTREAM_ERROR, False, "its body is encoded (content-encoding: gzip)", 0),
+    ("endless-body", ErrorCode.UPSTREAM_ERROR, False, "application/json in place of", 0),
+    ("endless-interim", ErrorCode.UPSTREAM_ERROR, False, "headers without an end", 0),
     ("http:404", ErrorCode.UPSTREAM_ERROR, False, "answered 404", 0),
     ("not-http", None, None, "", 0),
     ("endless-headers", None, None, "", 0),
@@ -152,12 +159,37 @@ async def test_faults(
 
 
 @BOTH
-@pytest.mark.parametrize("fault", ["dribble", "eos:5"])
+@pytest.mark.parametrize("fault", ["dribble", "interim", "forms"])
 async def test_odd_but_right(kind: str, fault: str, synthetic: str, trusted: trustme.CA) -> None:
+    prompt = f"odd [[{fault}]]"
     async with _either(synthetic, kind, trusted) as client:
-        await client.complete(f"odd [[{fault}]]")
+        await client.complete(prompt)
         assert client.events[-1].stop
-        assert len(client.text) > 5
+        assert client.text == generation(prompt, 12)
+
+
+@BOTH
+async def test_no_more_tokens_than_n_predict(
+    kind: str, synthetic: str, trusted: trustme.CA
+) -> None:
+    prompt = "on and on [[overrun]]"
+    before = await _synthetic_report(synthetic)
+    logs: list[Any] = []
+    async with _either(synthetic, kind, trusted) as client:
+        for _ in range(2):
+            with structlog.testing.capture_logs() as said:
+                note = await client.complete(prompt, n_predict=5)
+            logs += said
+            assert note == "the upstream made more tokens than n_predict: stopped at 5"
+            assert client.text == generation(prompt, 5)
+            last = client.events[-1]
+            assert (last.stop, last.stop_type, last.tokens_predicted) == (True, "limit", 5)
+        assert await client.complete("enough", n_predict=5) is None
+        with trio.fail_after(PATIENCE):  # its connections are closed
+            while (report := await _synthetic_report(synthetic))["active"]:  # noqa: ASYNC110
+                await trio.sleep(0.01)
+        assert report["dropped"] == before["dropped"] + 2
+    assert [one["event"] for one in logs] == ["upstream_ignores_n_predict"]  # once
 
 
 @BOTH
