@@ -27,6 +27,7 @@ from llcuda_net.generation import listing
 from llcuda_net.generation import request as requests
 from llcuda_net.generation.dispatcher import need_of
 from llcuda_net.generation.generation import Generation, Place
+from llcuda_net.generation.memory import sizes
 from llcuda_net.generation.memory.budget import Bounds, MemoryBudget
 from llcuda_net.generation.memory.shelf import Shelf
 from llcuda_net.generation.persistence import Persistence
@@ -132,7 +133,13 @@ class Gateway:
         self.watch = Watches()
         #: The state of the server, for observers.
         self.standing = ServerState(
-            settings, pool, self._scheduler, self._registry, self.listener, self._persistence
+            settings,
+            pool,
+            self._scheduler,
+            self._registry,
+            self.listener,
+            self._persistence,
+            self.memory.report,
         )
         self._nursery: trio.Nursery
 
@@ -408,9 +415,11 @@ class Gateway:
         """
         with self.watch.answering("embed"):
             self._check_not_draining()
-            return await queries.embed(
-                texts, user, model, self._pool, self._scheduler, self.settings.timeout
-            )
+            # As they came, and as they are sent to the upstream.
+            with self._budget.holding(user.name, 2 * sizes.of(texts)):
+                return await queries.embed(
+                    texts, user, model, self._pool, self._scheduler, self.settings.timeout
+                )
 
     async def search(self, text: str, k: int, user: User) -> Found:
         """See asking.search.

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import gc
 import math
-from typing import Any
 
 import structlog
 import trio
@@ -89,7 +88,7 @@ class MemoryGuard:
             self._trimmed = min(resident, process_memory.resident())
             self._trim_at = trio.current_time() + _PAUSE
 
-    def report(self) -> dict[str, Any]:
+    def report(self) -> dict[str, int]:
         """What takes how much, in bytes; the keys of `memory` in a status report."""
         bounds = self.bounds
         return {

@@ -17,12 +17,15 @@ from llcuda_net.generation.persistence import Persistence
 from llcuda_net.generation.registry import Registry
 from llcuda_net.scheduler.scheduler import Scheduler
 from llcuda_net.scheduler.ticket import Ticket
+from llcuda_net.storage.records import encode
 from llcuda_net.upstream.backend import Backend
 from llcuda_net.upstream.pool import Pool
 from llcuda_net.util.version import package_version
 
 #: Waiting requests that are listed.
 _MOST_WAITING = 100
+#: Bytes of a report, beside what the analysis and the memory add.
+MOST_BYTES = 128 << 10
 #: Seconds over which a rate is a mean, at least.
 _WINDOW = 2.0
 
@@ -94,7 +97,7 @@ class Reporter:
         known = {backend.upstream.base_url for backend in backends}
         self._rates = {url: rate for url, rate in self._rates.items() if url in known}
         self._made = Counter({url: made for url, made in self._made.items() if url in known})
-        return {
+        report = {
             "server": {
                 "version": package_version(),
                 "pid": os.getpid(),
@@ -146,6 +149,7 @@ class Reporter:
             ],
             **_store(self._persistence),
         }
+        return within(report, MOST_BYTES)
 
     def _waiting(self, ticket: Ticket) -> dict[str, Any]:
         backends = self._pool.of(ticket.slot_request.model, need_of(ticket.slot_request).role)
@@ -158,6 +162,22 @@ class Reporter:
             "wait": ticket.wait,
             "reason": ticket.reason,
         }
+
+
+def within(report: dict[str, Any], most: int) -> dict[str, Any]:
+    """The report with lists cut until it takes at most so many bytes as a frame.
+
+    `cut` then has the number of entries that are missing of each list.
+    """
+    cut: Counter[str] = Counter()
+    lists = [("slots_detail", one) for one in report["upstreams"]]
+    lists += [(name, report) for name in ("queue", "users", "models", "upstreams")]
+    for name, owner in lists:
+        while owner[name] and len(encode(report)) > most:
+            keep = len(owner[name]) // 2
+            cut[name] += len(owner[name]) - keep
+            owner[name] = owner[name][:keep]
+    return {**report, "cut": dict(cut)} if cut else report
 
 
 def _upstream(backend: Backend, user: User) -> dict[str, Any]:

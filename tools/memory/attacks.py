@@ -166,7 +166,7 @@ async def replies(port: int, counts: Counter[str]) -> None:
 async def _together(clients: int, work: Callable[[int], Awaitable[None]]) -> None:
     async def one(number: int) -> None:
         # A server may refuse, or give up, a client; that is what these are for.
-        with suppress(_GIVEN_UP):
+        with suppress(*_GIVEN_UP):
             await work(number)
 
     async with trio.open_nursery() as nursery:

@@ -86,7 +86,10 @@ class _Campaign(campaign.Campaign[Outcome]):
         """Attack, watch, and see what is left."""
         plan, outcome = self.outcome.plan, self.outcome
         options = ["--rate", str(plan.rate), "--slots", str(SLOTS), "--exit-on-eof"]
-        server = await self.make_server([], await self.start_upstreams(1, options))
+        # What the attackers left to run is of no interest at the end.
+        server = await self.make_server(
+            ["--drain-seconds", "0"], await self.start_upstreams(1, options)
+        )
         await server.start()
         await server.ready()
         async with connected(server.port) as client, trio.open_nursery() as nursery:

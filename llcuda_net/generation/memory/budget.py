@@ -8,8 +8,9 @@ for probabilities either is refused at once or runs to its end. Text is counted 
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Iterable, Mapping
+import contextlib
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,7 +30,7 @@ class Bounds:
 
     Attributes:
         limit: the whole process.
-        running: requests and logs of generations that wait or run, of all users.
+        running: requests and logs of what waits or runs, of all users.
         user: the same of one user.
         generation: the log of one generation that has log-probabilities.
         finished: logs of generations that are over.
@@ -83,14 +84,31 @@ class MemoryBudget:
         self.refused = 0
         self.ended = 0
         self._running = running
+        self._held: Counter[str] = Counter()  # by other requests, by their users
 
     def __repr__(self) -> str:
         return f"<MemoryBudget {self.running:,} of {self.bounds.running:,} bytes>"
 
     @property
     def running(self) -> int:
-        """Bytes that generations which wait or run take now."""
-        return sum(generation.size for generation in self._running)
+        """Bytes that generations which wait or run, and other requests, take now."""
+        return sum(generation.size for generation in self._running) + self._held.total()
+
+    @contextlib.contextmanager
+    def holding(self, owner: str, size: int) -> Iterator[None]:
+        """Around a request of another kind that takes so many bytes.
+
+        Raises:
+            Overloaded: there is no room for it.
+        """
+        self._admit(owner, size)
+        self._held[owner] += size
+        try:
+            yield
+        finally:
+            self._held[owner] -= size
+            if not self._held[owner]:
+                del self._held[owner]
 
     def admit(self, generation: Generation) -> None:
         """Refuse a new generation that there is no memory for.
@@ -98,21 +116,24 @@ class MemoryBudget:
         Raises:
             RequestError: it can never have what it may need, or not now.
         """
+        check_log(generation.params, self.bounds.generation)
+        self._admit(generation.owner, _cost(generation))
+
+    def _admit(self, owner: str, cost: int) -> None:
         try:
-            self._check(generation)
+            self._check(owner, cost)
         except Overloaded:
             self.refused += 1
             raise
 
-    def _check(self, generation: Generation) -> None:
+    def _check(self, owner: str, cost: int) -> None:
         bounds = self.bounds
-        check_log(generation.params, bounds.generation)
-        cost = generation.size + sizes.most(generation.params)
-        total = mine = cost
+        total = cost + self._held.total()
+        mine = cost + self._held[owner]
         for other in self._running:
             took = _cost(other)
             total += took
-            if other.owner == generation.owner:
+            if other.owner == owner:
                 mine += took
         if self.pressed:
             raise _overloaded(f"the server is near its limit of {bounds.limit:,} bytes of memory")

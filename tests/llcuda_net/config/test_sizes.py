@@ -17,5 +17,5 @@ def test_a_size(text: str, size: int) -> None:
 
 @pytest.mark.parametrize("text", ["", "M", "1 mile", "-1", "1e9", "999999999T"])
 def test_no_size(text: str) -> None:
-    with pytest.raises(ValueError, match="must be a size|is too large"):
+    with pytest.raises(ValueError, match=r"must be a size|is too large"):
         parse_size(text)

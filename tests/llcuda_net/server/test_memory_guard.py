@@ -72,7 +72,7 @@ async def test_finished_answers_that_nobody_reads_come_from_the_store(
         # Little by little: it is read again each time, and nothing is lost or doubled.
         found: list[Tokens] = []
         await peer.send(Credit(3, 1))
-        while (event := await peer.next()) and not isinstance(event, Done):
+        while not isinstance(event := await peer.next(), Done):
             if isinstance(event, Tokens):
                 assert event.stream == 3
                 found.append(event)

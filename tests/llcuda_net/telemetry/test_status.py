@@ -7,7 +7,8 @@ from typing import Any
 import trio
 
 from llcuda_net.config.token_file import Users
-from llcuda_net.telemetry.status import Rate
+from llcuda_net.storage.records import encode
+from llcuda_net.telemetry.status import Rate, within
 from llcuda_protocol import Accepted, Report, Status
 from tests.support.server.failing_upstreams import begin, pair, read
 from tests.support.server.memory_server import MemoryListener, ask, ready, serving, status
@@ -150,3 +151,35 @@ async def test_a_rate_is_over_the_last_seconds(autojump_clock: object) -> None:
     rate(count)
     await trio.sleep(1)
     assert rate(count) == 0.0
+
+
+def test_a_large_report_is_cut_and_says_so() -> None:
+    def slots(count: int) -> list[dict[str, Any]]:
+        return [{"id": n, "state": "free", "user": "somebody"} for n in range(count)]
+
+    whole = {
+        "upstreams": [{"name": f"u{n}", "slots_detail": slots(100)} for n in range(20)],
+        "models": [{"name": "m"}],
+        "queue": [{"reason": "x" * 1000} for _ in range(100)],
+        "users": [{"name": f"user{n}"} for n in range(5000)],
+    }
+    assert within(whole, 1 << 20) is whole
+    found = within(dict(whole), 20_000)
+    assert len(encode(found)) < 20_100
+    # What says least goes first, and no more of a list than must.
+    assert found["cut"]["slots_detail"] == 2000
+    assert found["cut"]["queue"] + len(found["queue"]) == 100
+    assert found["cut"]["users"] + len(found["users"]) == 5000
+    assert len(found["users"]) > 0
+    assert (len(found["upstreams"]), found["models"]) == (20, [{"name": "m"}])
+
+
+async def test_what_takes_memory(autojump_clock: object) -> None:
+    upstream = Talker()
+    upstream.paused = True
+    async with serving(backends(upstream), memory_limit=256 << 20) as (_, listener):
+        await begin(listener)
+        memory = (await status(listener))["memory"]
+        assert memory["limit"] == 256 << 20
+        assert 0 < memory["running"] < memory["running_limit"] < memory["limit"]
+        assert (memory["refused"], memory["ended"]) == (0, 0)

@@ -52,7 +52,7 @@ async def test_a_request_that_may_take_too_much_is_told_the_numbers() -> None:
 async def test_one_user_does_not_take_what_is_another_ones() -> None:
     running: list[Generation] = []
     budget = MemoryBudget(BOUNDS, running)
-    dear = {"n_predict": 100, "n_probs": 20}
+    dear: dict[str, Any] = {"n_predict": 100, "n_probs": 20}
     cost = make(**dear).size + sizes.most(dear)
     fits = BOUNDS.user // cost
     for _ in range(fits):
@@ -100,3 +100,17 @@ async def test_the_largest_of_all_ends_where_all_have_grown_too_much() -> None:
     # And where the process itself is too large, one at a time.
     budget.relieve(BOUNDS.limit + 1)
     assert [one.scope.cancel_called for one in running] == [False] * 3 + [True] * 2
+
+
+async def test_other_requests_count_while_they_wait() -> None:
+    budget = MemoryBudget(BOUNDS, [])
+    with budget.holding("ann", 240_000):
+        assert budget.running == 240_000
+        with pytest.raises(Overloaded, match="your requests"), budget.holding("ann", 20_000):
+            raise AssertionError("admitted")
+        with pytest.raises(Overloaded):
+            budget.admit(make("ann", n_predict=100, n_probs=20))
+        with budget.holding("bob", 20_000):
+            pass
+    assert budget.running == 0
+    assert not budget._held
