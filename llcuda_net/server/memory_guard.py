@@ -69,7 +69,7 @@ class MemoryGuard:
         # Where what clients made us hold is little, refusing them would not help.
         near = resident > self.bounds.limit * 9 // 10 and counted > self.bounds.limit // 32
         if near:
-            self._shelf.trim(0)
+            self._shelf.clear()
         if near is not self._budget.pressed:
             self._budget.pressed = near
             log.warning(

@@ -62,15 +62,21 @@ class Shelf:
         self._wanted[generation] = None
         self._work.set()
 
-    def trim(self, bound: int | None = None) -> None:
-        """Drop logs until they take no more than the bound, or than `bound`."""
-        bound = self._bound if bound is None else bound
-        over = self.size - bound
-        for generation in tuple(self._logs()):
+    def trim(self) -> None:
+        """Drop logs until they take no more than the bound: first those that can be read again."""
+        over = self.size - self._bound
+        logs = tuple(self._logs())
+        for generation in sorted(logs, key=self._unstored.__contains__):
             if over <= 0:
                 return
             over -= generation.size
             self._drop(generation)
+
+    def clear(self) -> None:
+        """Drop all logs that can be read again."""
+        for generation in tuple(self._logs()):
+            if generation not in self._unstored:
+                self._drop(generation)
 
     def _drop(self, generation: Generation) -> None:
         self._here.pop(id(generation), None)
@@ -117,9 +123,7 @@ class Shelf:
             generation.lose(InternalError("its result was deleted while it was read"))
             return
         self.read_again += 1
-        self._here[id(generation)] = generation
         generation.unshelve(log)
-        # Not what has just been read: its readers may have taken all that they can.
-        self._here.pop(id(generation), None)
-        self.trim(max(0, self._bound - generation.size))
+        # All of these readers have taken what they can; so this one may go as well as the others.
         self._here[id(generation)] = generation
+        self.trim()

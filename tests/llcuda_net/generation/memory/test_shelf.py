@@ -54,6 +54,18 @@ async def test_those_used_longest_ago_are_dropped_and_all_else_of_them_stays() -
     assert shelf.size == 0  # it holds none itself
 
 
+async def test_what_would_be_lost_goes_last() -> None:
+    size = over().size
+    shelf = Shelf(2 * size, _nothing)
+    unstored, *stored = [over() for _ in range(3)]
+    shelf.keep(unstored, stored=False)
+    for one in stored:
+        shelf.keep(one, stored=True)
+    assert [one.shelved for one in (unstored, *stored)] == [None, 2, None]
+    shelf.clear()
+    assert [one.shelved for one in (unstored, *stored)] == [None, 2, 2]
+
+
 async def test_a_log_comes_back_for_a_reader_that_can_take_more(autojump_clock: object) -> None:
     asked: list[Generation] = []
 
@@ -76,7 +88,7 @@ async def test_a_log_comes_back_for_a_reader_that_can_take_more(autojump_clock: 
     assert (asked, done) == ([one], [None])
     assert reader.seen == [(None, None)]
     # Its reader has had its turn; there is no room for it to stay.
-    assert one.shelved is None or one.pieces == []
+    assert (one.shelved, shelf.size) == (2, 0)
 
 
 @pytest.mark.parametrize("failure", [StorageUnavailable("broken"), None])
