@@ -13,7 +13,7 @@ WORKERS := -n 3 --dist loadfile
 PIP := PYTHONWARNINGS=ignore $(BIN)/python -m pip --disable-pip-version-check install --quiet
 
 .DELETE_ON_ERROR:
-.PHONY: help demo test test-all test-crash test-proxy test-chaos soak wheel lint format constraint-attack fuzz demo-model clean
+.PHONY: help demo test test-all test-crash test-proxy test-chaos test-memory soak wheel lint format constraint-attack fuzz demo-model clean
 .PHONY: bench bench-kernels bench-latency bench-throughput bench-scaling
 
 help: ## list the targets
@@ -36,6 +36,9 @@ test-proxy: $(VENV)/dev ## disturb the clients' connections for MINUTES (10), an
 
 test-chaos: $(VENV)/dev ## kill, stop and break the upstreams under 64 clients for MINUTES (10), and check
 	$(BIN)/python tools/chaos_campaign.py --minutes $(or $(MINUTES),10) $(ARGS)
+
+test-memory: $(VENV)/dev ## attack the server's memory in five ways, SECONDS (20) each, and check
+	$(BIN)/python tools/memory_campaign.py --seconds $(or $(SECONDS),20) $(ARGS)
 
 soak: $(VENV)/dev $(VENV)/bench ## hold half load for MINUTES (60), and see whether anything grows
 	$(BIN)/python tools/soak_campaign.py --minutes $(or $(MINUTES),60) --json soak.json --plot soak.png $(ARGS)

@@ -84,6 +84,7 @@ def certainty(figures: CertaintyStats | None) -> dict[str, Any] | None:
         return None
     return {
         "tokens": figures.tokens,
+        "unknown": figures.unknown,
         "mean_surprisal": figures.mean_surprisal,
         "perplexity": figures.perplexity,
         "mean_entropy": figures.mean_entropy,
@@ -99,10 +100,14 @@ def logprobs(found: Result) -> list[list[dict[str, Any]]] | None:
     """Beside each piece its tokens' log-probabilities, with names; None where none were stored."""
     if found.log.logprobs is None:
         return None
-    return [[_token(*token) for token in tokens or ()] for tokens in found.log.logprobs]
+    from llcuda_net.storage.records import unpacked
+
+    return [[_token(*token) for token in unpacked(piece)] for piece in found.log.logprobs]
 
 
-def _token(number: int, raw: bytes, logprob: float, top: list[Any] | None = None) -> dict[str, Any]:
+def _token(
+    number: int, raw: bytes, logprob: float | None, top: list[Any] | None = None
+) -> dict[str, Any]:
     # The text of one token need not be whole characters; its bytes are exact.
     out: dict[str, Any] = {
         "id": number,

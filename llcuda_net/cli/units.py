@@ -7,12 +7,13 @@ import re
 import time
 from datetime import UTC, datetime
 
+from llcuda_net.config.sizes import parse_size
+
 #: What SQLite, and so the store, can hold.
 _LARGEST = 2**63 - 1
 _NS = 10**9
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
 _AGE = re.compile(r"(\d+(?:\.\d+)?)\s*([smhdw])", re.ASCII)
-_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*(?:([kmgt])(i?)b?|b)?", re.ASCII | re.IGNORECASE)
 
 
 def moment(text: str) -> int:
@@ -44,15 +45,10 @@ def moment(text: str) -> int:
 
 def size(text: str) -> int:
     """A type for argparse: a number of bytes (500MB, 2GB, 1.5GiB)."""
-    found = _SIZE.fullmatch(text.strip())
-    if not found:
-        raise argparse.ArgumentTypeError(f"must be a size (500MB, 2GB, 1.5GiB), not {text!r}")
-    base = 1024 if found[3] else 1000
-    power = " kmgt".index(found[2].lower()) if found[2] else 0
-    bytes_ = float(found[1]) * base**power
-    if bytes_ > _LARGEST:
-        raise argparse.ArgumentTypeError(f"{text!r} is too large")
-    return int(bytes_)
+    try:
+        return parse_size(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
 
 
 def iso(nanoseconds: int) -> str:

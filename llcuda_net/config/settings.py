@@ -14,10 +14,13 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from llcuda_net.config import environment as variables
+from llcuda_net.config.sizes import LARGEST, SAYS, parse_size
 from llcuda_net.config.upstreams import UpstreamSpec
 from llcuda_net.config.upstreams import parse as parse_specs
 from llcuda_net.errors import ConfigError
 
+#: Bytes that a server needs at least.
+LEAST_MEMORY = 128 << 20
 #: Above every number that can be meant.
 _MOST = (1 << 31) - 1
 
@@ -30,8 +33,16 @@ def _option(
     low: float | None = None,
     high: int = _MOST,
     choices: tuple[str, ...] | None = None,
+    size: bool = False,
 ) -> Any:
-    metadata = {"help": help_, "kind": kind, "low": low, "high": high, "choices": choices}
+    metadata = {
+        "help": help_,
+        "kind": kind,
+        "low": low,
+        "high": high,
+        "choices": choices,
+        "size": size,  # bytes, which may be written as 512M
+    }
     return field(default=default, metadata=metadata)
 
 
@@ -169,6 +180,15 @@ class Settings:
     max_frame: int = _option(
         4 << 20, "largest frame accepted, in bytes", kind=int, low=16_384, high=1 << 30
     )
+    memory_limit: int | None = _option(
+        None,
+        "memory that the server may take, the engine apart, such as 512M or 2GiB; what would take "
+        "more is refused (default: half of what the control group may, else 1 GiB)",
+        kind=int,
+        low=LEAST_MEMORY,
+        high=LARGEST,
+        size=True,
+    )
     metrics_port: int | None = _option(
         None,
         "port for /metrics (Prometheus), /healthz and /readyz; 0: a free one, printed (default: "
@@ -227,7 +247,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                 flag, action=argparse.BooleanOptionalAction, default=None, help=text
             )
         else:
-            meta = {int: "N", float: "SECONDS"}.get(kind, _METAVARS.get(spec.name, "FILE"))
+            meta = {int: "BYTES" if spec.metadata["size"] else "N", float: "SECONDS"}.get(
+                kind, _METAVARS.get(spec.name, "FILE")
+            )
             section.add_argument(
                 flag, metavar=meta, default=None, help=text, choices=spec.metadata["choices"]
             )
@@ -343,11 +365,20 @@ def _convert(metadata: Mapping[str, Any], value: Any, where: str) -> Any:
         steps.append((Literal[metadata["choices"]], f"one of {names}, not {value!r}"))
     if kind in (int, float):
         at_least, at_most = msgspec.Meta(ge=low), msgspec.Meta(le=high)
+        unit = " bytes" if metadata["size"] else ""
+        least = low if metadata["size"] else f"{low:g}"
         steps += [
-            (_bounded(kind, at_least), f"at least {low:g}, not {value}"),
-            (_bounded(kind, at_most), f"at most {high}, not {value}"),
+            (_bounded(kind, at_least), f"at least {least}{unit}, not {value}"),
+            (_bounded(kind, at_most), f"at most {high}{unit}, not {value}"),
         ]
     found = value
+    if metadata["size"]:
+        steps[0] = (kind, f"{SAYS}, not {value!r}")
+        if isinstance(value, str):
+            try:
+                value = found = parse_size(value)
+            except ValueError as error:
+                raise ConfigError(f"{where} {error}") from None
     if isinstance(value, str) and kind is not str:
         found = value.strip()
         if kind is bool:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import secrets
+import sys
 import time
 import uuid
 from dataclasses import dataclass, field
@@ -17,12 +18,20 @@ from typing import Any, NamedTuple, Protocol
 import trio
 
 from llcuda_net.config.users import ANONYMOUS, Priority, User
-from llcuda_net.errors import Interrupted, RequestError, request_error
-from llcuda_net.generation.outcome import Outcome, Times, from_plain, logprob_of
+from llcuda_net.errors import Interrupted, Overloaded, RequestError, request_error
+from llcuda_net.generation.memory import sizes
+from llcuda_net.generation.outcome import Outcome, Times, packed_token
 from llcuda_net.storage.journal.entry import JournalEntry
-from llcuda_net.storage.records import Level, Result, TokenLog, is_continuation
+from llcuda_net.storage.records import (
+    Level,
+    Logprobs,
+    Result,
+    TokenLog,
+    is_continuation,
+    packed,
+)
 from llcuda_net.upstream.interface import CompletionEvent, Probabilities
-from llcuda_protocol import Done, Error, ErrorCode, TokenLogprob
+from llcuda_protocol import Done, Error, ErrorCode
 from llcuda_protocol.kinds import MAX_LINGER
 
 
@@ -101,7 +110,7 @@ class Generation:
         pieces: the text so far, one entry an event of the upstream.
         ids: beside each piece, the id of its last token, or None.
         counts: beside each piece, how many tokens it stands for.
-        logprobs: beside each piece its tokens; None unless n_probs asked for them.
+        logprobs: beside each piece its tokens, encoded; None unless n_probs asked for them.
         accepted: whether the request is as safe as its level says; nothing is sent before.
         visible: how many pieces may be sent: those that are as safe as the level says.
         durable: how many pieces a power cut can no longer take away.
@@ -120,6 +129,10 @@ class Generation:
         suspended: it stops here without having ended: the next server continues it.
         cached_from: the result whose log answers it.
         ended: whether it is over, however it ended.
+        most_bytes: that its log may take; one that grows beyond that is ended with an error.
+        size: bytes of memory that its request and its log take, estimated.
+        shelved: how many pieces the log had that was dropped from memory; None: it is here.
+        lost: why a log that was dropped cannot be had again.
     """
 
     prompt: str | list[int] | None
@@ -142,10 +155,14 @@ class Generation:
     created: int = field(default_factory=time.time_ns)
     state: State = State.QUEUED
     ended: bool = False
+    most_bytes: int = sys.maxsize
+    size: int = 0
+    shelved: int | None = None
+    lost: RequestError | None = None
     pieces: list[str] = field(default_factory=list)
     ids: list[int | None] = field(default_factory=list)
     counts: list[int] = field(default_factory=list)
-    logprobs: list[list[TokenLogprob]] | None = None
+    logprobs: Logprobs | None = None
     times: Times = field(default_factory=lambda: Times(trio.current_time()))
     accepted: bool = False
     visible: int = 0
@@ -168,7 +185,8 @@ class Generation:
     scope: trio.CancelScope = field(default_factory=trio.CancelScope)
     abandoned: trio.CancelScope | None = None
     _told: Outcome | None = None
-    _held: list[Probabilities] = field(default_factory=list)  # of tokens without text so far
+    _held: Logprobs = field(default_factory=list)  # of tokens without text so far
+    _request_size: int = 0
     _before: int = 0  # tokens before the last continuation
     _predicted: int = 0  # tokens since, by the upstream's count
     _made: int = 0  # tokens of earlier runs in this process
@@ -176,11 +194,12 @@ class Generation:
     def __post_init__(self) -> None:
         if self.params.get("n_probs"):
             self.logprobs = []
+        self.size = self._request_size = sizes.of_request(self.prompt, self.messages, self.params)
 
     def __repr__(self) -> str:
         upstream = f" at {self.upstream}" if self.upstream else ""
         return (
-            f"<Generation {self.id} {self.state} pieces={len(self.pieces)}"
+            f"<Generation {self.id} {self.state} pieces={self.count}"
             f" visible={self.visible} durable={self.durable} readers={len(self.readers)}{upstream}>"
         )
 
@@ -188,6 +207,16 @@ class Generation:
     def epoch(self) -> int:
         """What names the run that makes it now; 0 is the first."""
         return self.splices[-1][1] if self.splices else 0
+
+    @property
+    def count(self) -> int:
+        """How many pieces its log has, here or in the store."""
+        return len(self.pieces) if self.shelved is None else self.shelved
+
+    @property
+    def log_size(self) -> int:
+        """Bytes of memory that its log takes, estimated."""
+        return self.size - self._request_size
 
     def join(self, reader: Reader) -> None:
         """One more reads it."""
@@ -238,25 +267,39 @@ class Generation:
                 self.final = event
                 over = True
             # What is held back has no text yet, and comes with what releases it, or at the end.
-            if event.completion_probabilities:
-                self._held += event.completion_probabilities
+            if event.completion_probabilities and self.logprobs is not None:
+                self._hold(event.completion_probabilities)
             if event.content or (event.stop and self._held):
                 self.pieces.append(event.content)
                 self.ids.append(event.tokens[-1] if event.tokens else None)
                 predicted = event.tokens_predicted or self._predicted + 1
                 self.counts.append(max(1, predicted - self._predicted))
                 self._predicted = predicted
+                self.size += sizes.PIECE + 4 * len(event.content)
                 if self.logprobs is not None:
-                    self.logprobs.append([logprob_of(p) for p in self._held])
-                if self._held:
+                    self.logprobs.append(packed(self._held))
                     self._held.clear()
                 grown = True
+        if self.size - self._request_size > self.most_bytes:
+            self.hand_back(
+                Overloaded(
+                    f"the log of this generation has grown beyond {self.most_bytes:,} bytes of "
+                    "memory: ask for fewer tokens, or for fewer probabilities (n_probs)",
+                )
+            )
         if grown:
             times = self.times
             times.last_token = now = trio.current_time()
             if times.first_token is None:
                 times.first_token = now
         return grown or over
+
+    def _hold(self, found: list[Probabilities]) -> None:
+        most = self.params["n_probs"]
+        for one in found:
+            raw = packed_token(one, most)
+            self._held.append(raw)
+            self.size += sizes.PACKED + len(raw)
 
     @classmethod
     def stored(cls, result: Result) -> Generation:
@@ -282,7 +325,8 @@ class Generation:
         self.ids = list(log.ids)
         self.counts = list(log.counts or [1] * len(self.pieces))
         if log.logprobs is not None:
-            self.logprobs = from_plain(log.logprobs)
+            self.logprobs = list(log.logprobs)
+        self.size = self._request_size + sizes.of_log(log)
 
     def adopt(self, result: Result) -> None:
         """Become what is stored: the end of this generation, or of the one that answers it."""
@@ -312,14 +356,14 @@ class Generation:
         so that one that was lost with the power is never taken for the one that came after it.
         """
         now = (time.time_ns() // 1_000_000 & ((1 << 41) - 1)) << 11 | secrets.randbits(11)
-        self.splices.append((len(self.pieces), max(now, self.epoch + 1)))
+        self.splices.append((self.count, max(now, self.epoch + 1)))
 
     def same_since(self, epoch: int) -> int:
         """How many pieces are as a reader has them that last read in this epoch."""
         epochs = {0, *(of for _, of in self.splices)}
         # One that is not known was lost, and with it what was read of it, and when that was.
         later = [position for position, of in self.splices if epoch not in epochs or of > epoch]
-        return min([len(self.pieces), *later])
+        return min([self.count, *later])
 
     def continued(self, tokens: int) -> None:
         """The upstream is prompted again with everything so far: `tokens` of it generated."""
@@ -360,9 +404,40 @@ class Generation:
             kept: whether all of the log is as safe as its level says.
         """
         self.error = error
+        if error is not None:
+            # Its traceback has frames that have this generation: a circle, which would keep the log
+            # until the garbage collector comes by.
+            error.__traceback__ = error.__context__ = None
         if kept:
             self.visible = len(self.pieces)
         self.move(state)
+
+    def shelve(self) -> None:
+        """Drop the log, which the store has; `unshelve` brings it back."""
+        if self.shelved is None:
+            self.shelved = len(self.pieces)
+            self._drop_log()
+
+    def unshelve(self, log: TokenLog) -> None:
+        """Take the log back; readers go on where they were."""
+        self.shelved = None
+        self.adopt_log(log)
+        self.notify()
+
+    def lose(self, error: RequestError) -> None:
+        """Drop the log for good: readers that have not read all of it get an error."""
+        if self.lost is None:
+            self.lost = error
+            self.shelve()
+            self.notify()
+
+    def _drop_log(self) -> None:
+        self.pieces, self.ids, self.counts = [], [], []
+        self.logprobs = None if self.logprobs is None else []
+        # What it was asked is of no use any more, either; whether it was a chat still is.
+        self.prompt = self.rendered = None
+        self.messages = None if self.messages is None else []
+        self.size = self._request_size = sizes.GENERATION
 
     def cancel(self) -> None:
         """Stop it; its task then ends it as cancelled."""
@@ -454,9 +529,7 @@ class Generation:
             stop=self.stop,
             usage=self.usage,
             timings=self.phases(),
-            splices=[
-                p for p, _ in self.splices if is_continuation(p, len(self.pieces), self.state)
-            ],
+            splices=[p for p, _ in self.splices if is_continuation(p, self.count, self.state)],
         )
 
 

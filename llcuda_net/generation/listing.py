@@ -61,6 +61,16 @@ async def newest(
     return [_told(entry, with_owner=user.admin) for entry in entries[: request.limit]]
 
 
+def within(entries: list[dict[str, Any]], most: int) -> tuple[list[dict[str, Any]], int]:
+    """The first entries that take at most so many bytes in a reply, and how many are left out."""
+    for place, entry in enumerate(entries):
+        # As in a frame: keys and numbers are at most 120 bytes.
+        most -= 128 + sum(len(text.encode()) for text in entry.values() if isinstance(text, str))
+        if most < 0:
+            return entries[:place], len(entries) - place
+    return entries, 0
+
+
 def _state(name: str | None) -> State | None:
     try:
         return None if name is None else State(name)

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
+import msgspec
+
+from llcuda_net.storage.records import packed
 from llcuda_net.upstream.interface import Probabilities
-from llcuda_protocol import TokenLogprob, TopToken
 
 #: The logarithm of a probability that llama-server rounded to nothing: of the smallest double.
 _LOG_ZERO = math.log(5e-324)
@@ -65,37 +65,27 @@ class Outcome:
     timings: dict[str, float] | None = None
 
 
-def logprob_of(found: Probabilities) -> TokenLogprob:
-    """A token with its candidates, as the wire has them."""
+def packed_token(found: Probabilities, most: int) -> msgspec.Raw:
+    """A token with its candidates, as Logprobs have it.
+
+    Args:
+        most: candidates that were asked for; more are left out.
+    """
     top = found.top_logprobs or found.top_probs
-    return TokenLogprob(
-        found.id,
-        bytes(found.bytes),
-        _natural_log(found.logprob, found.prob),
-        tuple(TopToken(c.id, bytes(c.bytes), _natural_log(c.logprob, c.prob)) for c in top),
+    return packed(
+        (
+            found.id,
+            bytes(found.bytes),
+            _natural_log(found.logprob, found.prob),
+            [(c.id, bytes(c.bytes), _natural_log(c.logprob, c.prob)) for c in top[:most]],
+        )
     )
 
 
-def _natural_log(logprob: float | None, prob: float | None) -> float:
+def _natural_log(logprob: float | None, prob: float | None) -> float | None:
+    """None where neither is known."""
     if logprob is not None:
         return logprob
+    if prob is None:
+        return None
     return math.log(prob) if prob else _LOG_ZERO
-
-
-def plain(logprobs: Sequence[Sequence[TokenLogprob]]) -> list[list[Any]]:
-    """Log-probabilities as lists, as they are stored: one entry a piece."""
-    return [
-        [(t.id, t.bytes, t.logprob, [(c.id, c.bytes, c.logprob) for c in t.top]) for t in piece]
-        for piece in logprobs
-    ]
-
-
-def from_plain(logprobs: Sequence[Sequence[Any]]) -> list[list[TokenLogprob]]:
-    """What `plain` made lists of."""
-    return [
-        [
-            TokenLogprob(id_, bytes_, logprob, tuple(TopToken(*candidate) for candidate in top))
-            for id_, bytes_, logprob, top in piece
-        ]
-        for piece in logprobs
-    ]

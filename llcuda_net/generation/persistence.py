@@ -22,7 +22,6 @@ from llcuda_net.errors import (
     StorageUnavailable,
 )
 from llcuda_net.generation.generation import Generation, State
-from llcuda_net.generation.outcome import plain
 from llcuda_net.storage.journal.entry import JournalEntry
 from llcuda_net.storage.records import Ended, Level, Opened, Result, TokenLog
 from llcuda_net.storage.results.interface import Query, Store, Summary
@@ -184,10 +183,7 @@ class Persistence:
             cacheable=generation.cacheable,
             finished=time.time_ns(),
         )
-        logprobs = None
-        if generation.logprobs is not None:  # in a thread: there may be millions
-            logprobs = await trio.to_thread.run_sync(plain, generation.logprobs)
-        tokens = TokenLog(generation.pieces, generation.ids, logprobs)
+        tokens = TokenLog(generation.pieces, generation.ids, generation.logprobs)
         with _refusing():
             await self._storage.finish(entry, ended, tokens, cached_from=generation.cached_from)
 
@@ -211,6 +207,15 @@ class Persistence:
             if result.id == id_:
                 return made(result)
         return await self._read(lambda store: made(store.get(id_, owner)))
+
+    async def log_of(self, generation: Generation) -> TokenLog | None:
+        """The log of a generation that is over, to be read again; None: it was deleted."""
+        id_ = generation.id
+        for result in self.unstored(None):
+            if result.id == id_:
+                return result.log
+        found = await self._read(lambda store: store.get(id_))
+        return None if found is None else found.log
 
     async def find_by_key(self, key: str, owner: str) -> Result | None:
         """The newest result with this idempotency key."""

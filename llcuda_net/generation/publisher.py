@@ -13,7 +13,6 @@ import trio
 
 from llcuda_net.errors import RequestError, StorageError
 from llcuda_net.generation.generation import Generation
-from llcuda_net.generation.outcome import plain
 from llcuda_net.generation.persistence import Persistence, refused
 from llcuda_net.storage.records import Level
 from llcuda_net.upstream.interface import CompletionEvent
@@ -69,7 +68,7 @@ class Publisher:
                 entry.append(
                     pieces[part],
                     generation.ids[part],
-                    None if logprobs is None else plain(logprobs[part]),
+                    None if logprobs is None else logprobs[part],
                     generation.counts[part],
                 )
             if generation.final is not None:

@@ -13,6 +13,7 @@ import trio
 
 from llcuda_net.errors import InvalidRequest, KeyConflict, RequestError, UnknownGeneration
 from llcuda_net.generation.generation import Generation, State
+from llcuda_net.generation.memory.shelf import Shelf
 
 #: Seconds for which, and the most generations of which, what is not stored can still be read.
 LINGER = 60.0
@@ -22,9 +23,14 @@ MAX_KEYS = 65_536
 
 
 class Registry:
-    """Generations by id, and by the idempotency key of their owner."""
+    """Generations by id, and by the idempotency key of their owner.
 
-    def __init__(self) -> None:
+    Args:
+        shelf: is given what is over.
+    """
+
+    def __init__(self, shelf: Shelf | None = None) -> None:
+        self._shelf = shelf
         self._running: set[Generation] = set()
         self._by_id: dict[str, Generation] = {}
         self._by_key: dict[tuple[str, str], Generation] = {}
@@ -60,6 +66,8 @@ class Registry:
     def remove(self, generation: Generation, *, stored: bool) -> None:
         """A generation has ended, or stops here."""
         self._running.discard(generation)
+        if self._shelf is not None and generation.ended:
+            self._shelf.keep(generation, stored=stored)
         if stored or not generation.accepted or generation.suspended:
             self._drop(generation)
         else:

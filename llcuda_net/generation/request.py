@@ -141,7 +141,7 @@ def check_position(generation: Generation, first: int, epoch: int | None) -> Non
     Raises:
         RequestError: it has what was lost.
     """
-    same = len(generation.pieces)
+    same = generation.count
     if epoch is not None:
         same = generation.same_since(epoch)
     elif not generation.ended:

@@ -35,6 +35,7 @@ from llcuda_net.storage.storage import Storage
 from llcuda_net.upstream.factory import Upstreams
 from llcuda_net.upstream.pool import Pool
 from llcuda_net.util.address import is_loopback
+from llcuda_net.util.process_memory import Allocator
 from llcuda_net.util.terminal import echo
 from llcuda_net.util.version import package_version
 
@@ -65,6 +66,7 @@ def run(settings: Settings, reload: Callable[[], Settings]) -> int:
     tls = tls_context(settings)
     tracing = _tracing(settings)
     raise_descriptor_limit()
+    Allocator().configure()
     with _model(settings) as model:
         upstreams = Upstreams(settings, model)
         return trio.run(_Serving(settings, users, tls, upstreams, reload, tracing).run)

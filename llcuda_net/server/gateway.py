@@ -28,6 +28,9 @@ from llcuda_net.generation import request as requests
 from llcuda_net.generation.constraints.checks import Checks
 from llcuda_net.generation.dispatcher import need_of
 from llcuda_net.generation.generation import Generation, Place
+from llcuda_net.generation.memory import sizes
+from llcuda_net.generation.memory.budget import Bounds, MemoryBudget
+from llcuda_net.generation.memory.shelf import Shelf
 from llcuda_net.generation.persistence import Persistence
 from llcuda_net.generation.publisher import Publisher
 from llcuda_net.generation.registry import Registry, unknown
@@ -35,6 +38,7 @@ from llcuda_net.generation.runner import Resumer, Runner
 from llcuda_net.scheduler.scheduler import Scheduler
 from llcuda_net.scheduler.ticket import SlotRequest, Ticket
 from llcuda_net.server import queries
+from llcuda_net.server.memory_guard import MemoryGuard, limit_of
 from llcuda_net.server.tcp.listener import Listener
 from llcuda_net.storage.records import Level
 from llcuda_net.storage.storage import Recovered
@@ -97,7 +101,13 @@ class Gateway:
             explain=lambda ticket: pool.why(need_of(ticket.slot_request)),
             ageing=settings.ageing_seconds,
         )
-        self._registry = Registry()
+        bounds = Bounds.of(limit_of(settings.memory_limit))
+        self._shelf = Shelf(bounds.finished, self._persistence.log_of)
+        self._registry = Registry(self._shelf)
+        self._budget = MemoryBudget(bounds, self._registry)
+        #: The server's memory, and what takes it.
+        self.memory = MemoryGuard(bounds, self._budget, self._shelf)
+        self.unsent, self.incoming = self.memory.unsent, self.memory.incoming
         self._runner = Runner(
             pool, self._scheduler, self._persistence, self._publisher, self._registry, checks
         )
@@ -127,7 +137,13 @@ class Gateway:
         self.watch = Watches()
         #: The state of the server, for observers.
         self.standing = ServerState(
-            settings, pool, self._scheduler, self._registry, self.listener, self._persistence
+            settings,
+            pool,
+            self._scheduler,
+            self._registry,
+            self.listener,
+            self._persistence,
+            self.memory.report,
         )
         self._nursery: trio.Nursery
 
@@ -158,6 +174,8 @@ class Gateway:
                 self._nursery.start_soon(self._sweep)
             self._nursery.start_soon(self._publisher.run)
             self._nursery.start_soon(self._registry.run)
+            self._nursery.start_soon(self._shelf.run, self._publisher.publish)
+            self._nursery.start_soon(self.memory.run)
             if self.analyst is not None:
                 self._nursery.start_soon(self.analyst.run)
             for entry in self._persistence.recovered:
@@ -267,6 +285,8 @@ class Gateway:
                 return same
             if request.fresh:
                 self._registry.check_fresh(request.key, generation.owner)
+        self._budget.admit(generation)
+        generation.most_bytes = self._budget.bounds.most_of_log(generation.params)
         ticket = self._enter(
             generation, self._runner.dispatcher.slot_request(generation, model_key)
         )
@@ -313,6 +333,7 @@ class Gateway:
         """Go on with a generation that ran when the last server ended."""
         user = self.users.named(entry.entry.opened.owner)
         generation = requests.from_journal(entry, self.settings, user)
+        generation.most_bytes = self._budget.bounds.most_of_log(generation.params)
         self._persistence.resume(generation, entry.entry)
         if entry.concluded is None:
             # At once: a client that has more than the journal holds sees it by the epoch. Also of
@@ -324,7 +345,7 @@ class Gateway:
         log.info(
             "generation_resumed",
             generation=generation.id,
-            pieces=len(generation.pieces),
+            pieces=generation.count,
             gap=entry.gap,
         )
         self._start(generation, functools.partial(self._resumer.run, generation, entry))
@@ -350,8 +371,14 @@ class Gateway:
             found = self._replayed.get(id_) or await self._persistence.find(id_, owner)
         if found is None or owner not in (None, found.owner):
             raise unknown(id_)
-        self._replayed[id_] = found
+        if id_ not in self._replayed:
+            self._replayed[id_] = found
+            self._shelf.keep(found, stored=True)
         return found
+
+    def recall(self, generation: Generation) -> None:
+        """A stream needs a log that was dropped from memory."""
+        self._shelf.recall(generation)
 
     def left(self, generation: Generation) -> None:
         """A reader has left: if it was the last, start the timer of `on_disconnect`."""
@@ -383,7 +410,7 @@ class Gateway:
             "generation_ended",
             generation=generation.id,
             state=generation.state,
-            pieces=len(generation.pieces),
+            pieces=generation.count,
             seconds=round(trio.current_time() - generation.times.received, 3),
             **({} if error is None else {"code": error.code, "reason": reason}),
         )
@@ -398,9 +425,11 @@ class Gateway:
         """
         with self.watch.answering("embed"):
             self._check_not_draining()
-            return await queries.embed(
-                texts, user, model, self._pool, self._scheduler, self.settings.timeout
-            )
+            # As they came, and as they are sent to the upstream.
+            with self._budget.holding(user.name, 2 * sizes.of(texts)):
+                return await queries.embed(
+                    texts, user, model, self._pool, self._scheduler, self.settings.timeout
+                )
 
     async def search(self, text: str, k: int, user: User) -> Found:
         """See asking.search.
@@ -416,19 +445,26 @@ class Gateway:
         if self._draining:
             raise _shutting_down("the server is shutting down; try again later")
 
-    async def list_generations(self, request: ListGenerations, user: User) -> list[dict[str, Any]]:
+    async def list_generations(
+        self, request: ListGenerations, user: User
+    ) -> tuple[list[dict[str, Any]], int]:
         """Generations of a user (an admin's: of all), newest first, as the protocol's entries.
+
+        Returns:
+            The entries, and how many more were left out of a reply that would be too large.
 
         Raises:
             RequestError: as `listing.newest`.
         """
-        return await listing.newest(request, user, self._registry, self._persistence)
+        entries = await listing.newest(request, user, self._registry, self._persistence)
+        return listing.within(entries, self.memory.bounds.reply)
 
     async def report(self, user: User) -> dict[str, Any]:
         """What a status request is answered with; see reporting.py."""
         report = self._reporter.report(
             user, draining=self._draining, connections=len(self.listener.sessions)
         )
+        report["memory"] = self.memory.report()
         if self.analyst is not None:
             with contextlib.suppress(RequestError), trio.move_on_after(2):
                 report["analysis"] = await self.analyst.report(view_of(user))

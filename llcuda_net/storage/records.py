@@ -7,6 +7,7 @@ Times are wall-clock nanoseconds since 1970.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from enum import StrEnum
 from hashlib import blake2b
 from typing import Any, NamedTuple
@@ -15,8 +16,13 @@ import msgspec
 
 from llcuda_net.errors import StorageError
 
-#: The tokens of each piece, each as `[id, bytes, logprob, [[id, bytes, logprob], …]]`.
-Logprobs = list[list[Any]]
+#: The tokens of each piece, encoded as the wire and every record have them: msgpack of a list of
+#: `[id, bytes, logprob, [[id, bytes, logprob], …]]`; a logprob that is not known is nil. They are
+#: encoded once, when they come from the upstream, and decoded by who looks at them: as objects they
+#: take ten times the memory.
+Logprobs = list[msgspec.Raw]
+#: The same decoded: one list of tokens per piece.
+DecodedLogprobs = list[list[Any]]
 #: Bytes of every stored hash.
 HASH_SIZE = 32
 
@@ -309,6 +315,7 @@ class Result(msgspec.Struct, kw_only=True, omit_defaults=True):
 #: Encodes records, where a call of `encode` costs too much.
 encoder = msgspec.msgpack.Encoder()
 _canonical = msgspec.msgpack.Encoder(order="deterministic")
+_tokens: msgspec.msgpack.Decoder[list[Any] | None] = msgspec.msgpack.Decoder(list[Any] | None)
 _records: msgspec.msgpack.Decoder[Record] = msgspec.msgpack.Decoder(Record)
 #: All that encoding may raise.
 ENCODE_ERRORS = (TypeError, ValueError, OverflowError, RecursionError)
@@ -338,6 +345,24 @@ def decode(data: bytes | memoryview) -> Record:
         return _records.decode(data)
     except DECODE_ERRORS as error:
         raise damaged("a record", error) from error
+
+
+def packed(tokens: Sequence[Any]) -> msgspec.Raw:
+    """The tokens of one piece, encoded; each a list as in Logprobs, or one that is encoded."""
+    # A copy: the encoder's bytes keep up to half as much again behind them.
+    return msgspec.Raw(bytes(memoryview(encode(tokens))))
+
+
+def unpacked(piece: msgspec.Raw) -> list[Any]:
+    """The tokens of one piece.
+
+    Raises:
+        StorageError: the bytes are damaged.
+    """
+    try:
+        return _tokens.decode(piece) or []
+    except DECODE_ERRORS as error:
+        raise damaged("a log-probability", error) from error
 
 
 def hash_of(value: Any) -> bytes:

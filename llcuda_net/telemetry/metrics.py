@@ -10,7 +10,7 @@ made harmless for terminals.
 from __future__ import annotations
 
 from collections import Counter as Counts
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from weakref import WeakKeyDictionary
 
@@ -75,6 +75,8 @@ _COUNTERS: tuple[tuple[str, str, Callable[[Backend], float]], ...] = (
     ("failures", "What failed on it.", lambda backend: backend.failures),
     ("failovers", "Requests that left it for another.", lambda backend: backend.failovers),
 )
+#: What takes memory: the process, and parts of it.
+_MEMORY = ("resident", "running", "finished", "unsent", "incoming")
 #: Codes with which a store refuses new work.
 _REFUSALS = (StorageError.FAILED, StorageError.FULL, StorageError.BUSY, StorageError.DAMAGED)
 _CODES = frozenset(str(code) for code in ErrorCode)
@@ -258,6 +260,7 @@ class Metrics(Observer):
             yield _gauge("llcuda_ready", "Whether a request would be served.", 0)
             return
         yield from self._server(server)
+        yield from _memory(server.memory())
         yield from _upstreams(server)
         yield from self._waiting(server)
         if server.storage is not None:
@@ -340,6 +343,20 @@ def _upstreams(now: ServerState) -> Iterator[Metric]:
         for name, backend in backends.items():
             counted.add_metric((name,), read(backend))
         yield counted
+
+
+def _memory(found: Mapping[str, int]) -> Iterator[Metric]:
+    used = GaugeMetricFamily("llcuda_memory_bytes", "Memory in use, by what for.", labels=("kind",))
+    most = GaugeMetricFamily("llcuda_memory_limit_bytes", "The same at most.", labels=("kind",))
+    for kind in _MEMORY:
+        used.add_metric((kind,), found[kind])
+        most.add_metric((kind,), found["limit" if kind == "resident" else f"{kind}_limit"])
+    yield from (used, most)
+    name = "llcuda_memory"
+    yield _counter(f"{name}_refused", "Requests refused for lack of memory.", found["refused"])
+    yield _counter(f"{name}_ended", "Generations ended for lack of memory.", found["ended"])
+    yield _counter(f"{name}_dropped", "Logs of what is over, dropped.", found["dropped"])
+    yield _counter(f"{name}_read_again", "Of these, read again.", found["read_again"])
 
 
 def _storage(storage: Storage) -> Iterator[Metric]:

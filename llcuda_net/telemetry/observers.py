@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import contextlib
 from collections import OrderedDict
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from enum import IntEnum
 from typing import Protocol
 
@@ -244,6 +244,7 @@ class ServerState:
         users: what each user has under way.
         waiting: the requests that wait.
         settings: see settings.py.
+        memory: bytes and counts by name, as in the status report.
     """
 
     def __init__(
@@ -254,8 +255,10 @@ class ServerState:
         generations: Registry,
         connections: Connections,
         persistence: Persistence,
+        memory: Callable[[], Mapping[str, int]],
     ) -> None:
         self.settings = settings
+        self.memory = memory
         self.pool = pool
         self.generations = generations
         self.connections = connections

@@ -117,7 +117,7 @@ def attributes(generation: Generation, upstream: str) -> dict[str, Value]:
         "llcuda.state": str(generation.state),
         "llcuda.level": str(generation.level),
         "llcuda.from_store": generation.from_store,
-        "llcuda.pieces": len(generation.pieces),
+        "llcuda.pieces": generation.count,
     }
     named = {
         "gen_ai.request.model": model(generation),

@@ -73,7 +73,7 @@ class Reporter:
         """A generation is over."""
         self._credit(generation)
         self._ended[generation.state] += 1
-        self._streamed += len(generation.pieces)
+        self._streamed += generation.count
         self._failovers += len(generation.failovers)
 
     def _credit(self, generation: Generation) -> None:
@@ -89,7 +89,7 @@ class Reporter:
         """How the server stands, as far as a user may know; an admin may know everything."""
         for generation in self._registry:
             self._credit(generation)
-        tokens = self._streamed + sum(len(g.pieces) for g in self._registry)
+        tokens = self._streamed + sum(g.count for g in self._registry)
         backends = self._pool.backends
         known = {backend.upstream.base_url for backend in backends}
         self._rates = {url: rate for url, rate in self._rates.items() if url in known}

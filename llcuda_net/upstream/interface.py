@@ -22,17 +22,22 @@ DOWN = frozenset({ErrorCode.UPSTREAM_UNAVAILABLE, ErrorCode.UPSTREAM_STALLED})
 
 # What is out of range here would otherwise fail later, where it is no longer the upstream's fault.
 _Count = Annotated[int, Meta(ge=0, le=(1 << 31) - 1)]
-_Bytes = list[Annotated[int, Meta(ge=0, le=255)]]
+_Bytes = Annotated[list[Annotated[int, Meta(ge=0, le=255)]], Meta(max_length=65_536)]
+#: The protocol's range; what is greater is no logarithm of a probability.
+_Logprob = Annotated[float, Meta(ge=-3.5e38, le=3.5e38)]
 _Probability = Annotated[float, Meta(ge=0)]
 _Milliseconds = Annotated[float, Meta(ge=-1e12, le=1e12)]
 
 
 class Candidate(msgspec.Struct, gc=False):
-    """A token that might have been chosen; `prob` in place of `logprob` after sampling."""
+    """A token that might have been chosen; `prob` in place of `logprob` after sampling.
+
+    Where neither is given, how likely it was is not known.
+    """
 
     id: _Count
     bytes: _Bytes = []
-    logprob: float | None = None
+    logprob: _Logprob | None = None
     prob: _Probability | None = None
 
 
@@ -41,7 +46,7 @@ class Probabilities(msgspec.Struct, gc=False):
 
     id: _Count
     bytes: _Bytes = []
-    logprob: float | None = None
+    logprob: _Logprob | None = None
     prob: _Probability | None = None
     top_logprobs: list[Candidate] = []
     top_probs: list[Candidate] = []

@@ -12,6 +12,9 @@ Rules of this file:
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 from . import events as ev
 from .errors import ErrorCode, FrameTooLargeError, LocalProtocolError, RemoteProtocolError
 from .frames import BadValueError, FrameError, decode, encode, encode_tokens
@@ -262,8 +265,13 @@ class Connection:
         self._move(number, stream, state)
         return data
 
-    def send_tokens(self, event: ev.Tokens) -> tuple[bytes, int]:
+    def send_tokens(
+        self, event: ev.Tokens, packed: Sequence[Any] | None = None
+    ) -> tuple[bytes, int]:
         """The bytes of as many pieces of `event` as credit and the peer's limit allow now.
+
+        Args:
+            packed: as in `encode_tokens`.
 
         Returns:
             the bytes and the number of pieces in them; (b"", 0) while the stream has no credit.
@@ -284,7 +292,7 @@ class Connection:
         most = self._max_frame_out
         count = len(event.pieces)
         try:
-            data = encode_tokens(event)
+            data = encode_tokens(event, packed)
             while len(data) > most or (count > 1 and len(data) > credit):
                 if count == 1:
                     raise FrameTooLargeError(f"piece {event.first}: {self._too_large(len(data))}")
@@ -297,7 +305,8 @@ class Connection:
                     None if event.ids is None else event.ids[:count],
                     None if event.logprobs is None else event.logprobs[:count],
                 )
-                data = encode_tokens(event)
+                packed = None if packed is None else packed[:count]
+                data = encode_tokens(event, packed)
         except ValueError as error:
             raise LocalProtocolError(str(error)) from None
         stream.credit = credit - len(data)

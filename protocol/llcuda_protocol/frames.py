@@ -7,6 +7,7 @@ other exception, for any bytes.
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import MISSING, fields
 from typing import Any
 
@@ -28,6 +29,7 @@ _TOKEN_BYTES = blob(65_536)
 _LOGPROB = number(-3.5e38, 3.5e38)
 #: msgpack's own, which packs lists in one call; `packb` makes a new packer for each.
 _pack = msgpack.Packer().pack
+_array_header = msgpack.Packer().pack_array_header
 _TEXT = {str}
 _VECTOR_LIST = list_of(blob(1 << 24), 65_536, 1)
 
@@ -134,8 +136,12 @@ def encode(event: ev.Frame) -> bytes:
     return _finish([int(kind), getattr(event, "stream", 0), body])
 
 
-def encode_tokens(event: ev.Tokens) -> bytes:
+def encode_tokens(event: ev.Tokens, packed: Sequence[Any] | None = None) -> bytes:
     """The bytes of a tokens frame: the path of every token, so it checks only what it must.
+
+    Args:
+        packed: the log-probabilities as they are in the frame, in place of the event's: the bytes
+            of one entry per piece. They are not checked.
 
     Raises:
         ValueError: the pieces, ids or log-probabilities are not what the protocol allows.
@@ -146,6 +152,8 @@ def encode_tokens(event: ev.Tokens) -> bytes:
     if event.first > MAX_SEQUENCE:  # what the other side would refuse; attach may begin there
         raise ValueError(f"first must be at most {MAX_SEQUENCE}")
     body: list[Any] = [19, event.stream, event.first, pieces]
+    if packed is not None:
+        return _with_packed(body, event, packed)
     if event.ids is not None or event.logprobs is not None:
         body.append(_columns(event))
     try:
@@ -153,6 +161,21 @@ def encode_tokens(event: ev.Tokens) -> bytes:
     except (TypeError, OverflowError, RecursionError) as error:
         raise ValueError(str(error)) from None
     return len(data).to_bytes(4, "big") + data
+
+
+def _with_packed(body: list[Any], event: ev.Tokens, packed: Sequence[Any]) -> bytes:
+    """A frame with log-probabilities that are encoded already, as `_columns` would have them."""
+    if len(packed) != len(event.pieces):
+        raise ValueError("logprobs must hold one entry per piece")
+    extra: dict[str, Any] = {}
+    if event.ids is not None:
+        extra["ids"] = _ids(event.ids, event.pieces)
+    # An array of five and a map of one entry more: of so few, the first byte holds the number.
+    parts = [b"\x95", _pack(body)[1:], bytes([0x81 + len(extra)])]
+    parts += [_pack(value) for entry in extra.items() for value in entry]
+    parts += [_pack("logprobs"), _array_header(len(packed)), *packed]
+    size = sum(map(len, parts))
+    return b"".join([size.to_bytes(4, "big"), *parts])
 
 
 def _columns(event: ev.Tokens) -> dict[str, Any]:
@@ -339,11 +362,12 @@ def _token_logprob(token: Any) -> ev.TokenLogprob:
     return ev.TokenLogprob(*_candidate(token[:3]), top)
 
 
-def _candidate(entry: list[Any]) -> tuple[int, bytes, float]:
+def _candidate(entry: list[Any]) -> tuple[int, bytes, float | None]:
+    logprob = entry[2]
     return (
         _TOKEN_ID(entry[0], "id"),
         _TOKEN_BYTES(entry[1], "bytes"),
-        _LOGPROB(entry[2], "logprob"),
+        None if logprob is None else _LOGPROB(logprob, "logprob"),
     )
 
 

@@ -120,11 +120,11 @@ class Splice:
 
 @dataclass(frozen=True, slots=True)
 class TopToken:
-    """A candidate: token id, its bytes, natural log-probability."""
+    """A candidate: token id, its bytes, natural log-probability; None: not known."""
 
     id: int
     bytes: bytes
-    logprob: float
+    logprob: float | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,7 +133,7 @@ class TokenLogprob:
 
     id: int
     bytes: bytes
-    logprob: float
+    logprob: float | None
     top: tuple[TopToken, ...] = ()
 
 

@@ -6,13 +6,16 @@ import itertools
 import json
 import pickle
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
+import msgpack
+import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from llcuda_protocol import PREFACE, Error, Frame, Generate, Role, Tokens
-from llcuda_protocol.frames import decode, encode
+from llcuda_protocol.frames import decode, encode, encode_tokens
 from llcuda_protocol.kinds import HEADER, Kind
 from llcuda_protocol.reader import Reader
 from tests.support.protocol.any_frame import ANY_FRAME, FRAMES
@@ -21,6 +24,7 @@ from tools.protocol_harness import make_check
 from tools.protocol_starts import STARTS, begin
 
 QUICK = settings(max_examples=100, deadline=None)
+ANY_TOKENS = FRAMES[Kind.TOKENS]
 CHECKS: dict[tuple[str, str], Callable[[bytes], None]] = {
     (role, start): make_check(Role(role), start) for role in Role for start in STARTS
 }
@@ -33,6 +37,22 @@ WIRES = sorted(
         if len(vector["hex"]) < 1000
     }
 )
+
+
+@given(ANY_TOKENS)
+@QUICK
+def test_encoded_log_probabilities_make_the_same_frame(event: Tokens) -> None:
+    if event.logprobs is None:
+        return
+    plain = [
+        [[t.id, t.bytes, t.logprob, [[c.id, c.bytes, c.logprob] for c in t.top]] for t in piece]
+        for piece in event.logprobs
+    ]
+    packed = [msgpack.packb(piece) for piece in plain]
+    bare = replace(event, logprobs=None)
+    assert encode_tokens(bare, packed) == encode(event)
+    with pytest.raises(ValueError, match="one entry per piece"):
+        encode_tokens(bare, [*packed, b"\x90"])
 
 
 def test_every_kind_comes_back() -> None:

@@ -130,7 +130,7 @@ def test_positional_fields() -> None:
     assert tokens[5:] == [
         ["id", id_says],
         ["bytes", wire._TOKEN_BYTES.says],
-        ["logprob", wire._LOGPROB.says],
+        ["logprob", f"{wire._LOGPROB.says}, or nil"],
     ]
 
 

@@ -9,7 +9,6 @@ from typing import Any, NamedTuple
 import msgspec
 
 from llcuda_net.client.stream import Piece, Result
-from llcuda_net.generation.outcome import plain
 from llcuda_net.storage import records
 from tools.campaign.jobs import Job
 
@@ -176,7 +175,7 @@ def differs(receipt: Receipt, result: records.Result) -> str | None:
     found["ids"] = (log.ids, [piece.id for piece in wanted])
     if "n_probs" in job.ask:
         stored = _encoder.encode(log.logprobs)
-        found["logprobs"] = (stored, _encoder.encode(plain([p.logprobs or [] for p in wanted])))
+        found["logprobs"] = (stored, _encoder.encode([_tokens(piece) for piece in wanted]))
     if not cancelled:
         ending = (result.reason, result.stop, _usage(result.usage))
         found["ending"] = (ending, _ending(job))
@@ -184,6 +183,14 @@ def differs(receipt: Receipt, result: records.Result) -> str | None:
         if is_ != should:
             return f"its {name} is {_short(is_)}, not {_short(should)}"
     return None
+
+
+def _tokens(piece: Piece) -> list[Any]:
+    """The log-probabilities of a piece as they are stored."""
+    return [
+        (t.id, t.bytes, t.logprob, [(c.id, c.bytes, c.logprob) for c in t.top])
+        for t in piece.logprobs or ()
+    ]
 
 
 def _short(value: object) -> str:

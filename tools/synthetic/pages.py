@@ -138,13 +138,13 @@ def embedding(text: str) -> list[float]:
 
 
 def probabilities(token: int, text: str, candidates: int) -> list[dict[str, Any]]:
-    """The `completion_probabilities` of one token: itself the likeliest, then other bytes."""
+    """The `completion_probabilities` of one token: itself the likeliest, then other characters."""
 
     def entry(ident: int, piece: str, logprob: float) -> dict[str, Any]:
         return {"id": ident, "token": piece, "bytes": list(piece.encode()), "logprob": logprob}
 
     top = [entry(token, text, -0.5)]
-    top += [entry(97 + i, chr(97 + i), -1.5 - i) for i in range(min(candidates, 26) - 1)]
+    top += [entry(97 + i, chr(97 + i), -1.5 - i) for i in range(candidates - 1)]
     return [{**entry(token, text, -0.5), "top_logprobs": top}]
 
 

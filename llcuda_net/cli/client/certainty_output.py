@@ -11,7 +11,7 @@ from llcuda_net.cli.certainty import figures_of_text, marked_text
 from llcuda_net.cli.client.output import JsonOutput, TextOutput
 from llcuda_net.cli.tables import fields
 from llcuda_net.client.stream import Piece, Result
-from llcuda_net.storage.records import Logprobs
+from llcuda_net.storage.records import Logprobs, packed
 from llcuda_net.storage.results.interface import CertaintyStats
 from llcuda_net.util.terminal import echo, echo_data, is_terminal
 
@@ -34,10 +34,12 @@ class _Received:
         self._some = self._some or piece.logprobs is not None
         self.pieces.append(piece.text)
         self.logprobs.append(
-            [
-                [t.id, t.bytes, t.logprob, [[c.id, c.bytes, c.logprob] for c in t.top]]
-                for t in piece.logprobs or ()
-            ]
+            packed(
+                [
+                    [t.id, t.bytes, t.logprob, [[c.id, c.bytes, c.logprob] for c in t.top]]
+                    for t in piece.logprobs or ()
+                ]
+            )
         )
 
     def figures(self) -> CertaintyStats | None:

@@ -6,6 +6,7 @@ import argparse
 import json
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 from llcuda_net.analysis import certainty
@@ -16,7 +17,7 @@ from llcuda_net.cli.json_documents import document, line, plain
 from llcuda_net.cli.results.find import whole_id
 from llcuda_net.cli.tables import fields, table
 from llcuda_net.cli.units import bytes_text, local
-from llcuda_net.storage.records import Result
+from llcuda_net.storage.records import Result, unpacked
 from llcuda_net.storage.results.interface import CertaintyStats
 from llcuda_net.storage.results.sqlite import SqliteStore
 from llcuda_net.util.terminal import echo, echo_data, harmless, paint
@@ -57,7 +58,9 @@ def _figures(found: Result, store: SqliteStore) -> CertaintyStats | None:
     if not found.log.logprobs:
         return None
     stored = store.analyses.certainty(found.id)
-    return stored or certainty.certainty_stats([found.log.logprobs], compiled=False)[0]
+    if stored is None:
+        return certainty.certainty_stats([found.log.logprobs], compiled=False)[0]
+    return replace(stored, unknown=certainty.unknown_tokens(found.log.logprobs))
 
 
 def _lines(found: Result, figures: CertaintyStats | None, *, tokens: bool) -> Iterator[str]:
@@ -174,8 +177,8 @@ def _tokens(found: Result) -> Iterator[str]:
         token = log.ids[number] if number < len(log.ids) else None
         row = [str(number), "" if token is None else str(token)]
         if log.logprobs is not None:
-            beside = log.logprobs[number] if number < len(log.logprobs) else ()
-            row.append(" ".join(f"{one[2]:.4f}" for one in beside or ()))
+            beside = unpacked(log.logprobs[number]) if number < len(log.logprobs) else ()
+            row.append(" ".join("?" if one[2] is None else f"{one[2]:.4f}" for one in beside))
         rows.append((*row, repr(piece)))
     heads = ["token", "id", "logprob", "piece"]
     if log.logprobs is None:

@@ -1,4 +1,4 @@
-"""Frames larger than the client takes: cut down, saying so, or an error in their place.
+"""Replies too large for the client, or for our memory: cut down, saying so, or an error instead.
 
 What can be sent in parts is (see `chunking`). Of the rest a report loses entries of its lists, done
 its stop string and its oldest splices, and an error the end of its message. What still does not fit
@@ -30,6 +30,8 @@ log = structlog.get_logger(__name__)
 #: Longest message of an error frame, in characters, and the bytes of the frame beside it.
 _MESSAGE = 4096
 _BESIDE_MESSAGE = 512
+#: Most bytes of a report: each client may have one waiting to be sent.
+_MOST_REPORT = 128 << 10
 #: The lists of a report that are cut, the first ones first.
 _LISTS = ("queue", "users", "slots_detail", "models", "upstreams")
 #: Most bytes of a sequence number, and of the names in `cut`.
@@ -101,6 +103,7 @@ def _fitted_done(frame: Done, max_frame: int) -> Done:
 
 def _fitted_report(frame: Report, max_frame: int) -> Report:
     """A report whose lists lost as many entries as it takes; `cut` says how many are missing."""
+    max_frame = min(max_frame, _MOST_REPORT)
     if _fits(frame, max_frame):
         return frame
     report, cut = dict(frame.report), dict[str, int]()

@@ -5,7 +5,8 @@ What goes wrong here ends this session and no other.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable
+import contextlib
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from typing import Any, Protocol, TypeVar
 
 import structlog
@@ -15,13 +16,14 @@ from llcuda_net.analysis.vector_index import Found
 from llcuda_net.config.settings import Settings
 from llcuda_net.config.token_file import Users
 from llcuda_net.config.users import User
-from llcuda_net.errors import InvalidRequest, RequestError
+from llcuda_net.errors import InvalidRequest, Overloaded, RequestError
 from llcuda_net.generation.generation import Generation
 from llcuda_net.generation.publisher import Flushable
 from llcuda_net.server.tcp.chunking import hit_frames, listing_frames, vector_frames
 from llcuda_net.server.tcp.fitting import send_fitted
+from llcuda_net.server.tcp.room import Incoming, Unsent
 from llcuda_net.server.tcp.stream import GenerationStream
-from llcuda_net.server.tcp.write_buffer import HIGH_WATER, WriteBuffer
+from llcuda_net.server.tcp.write_buffer import WriteBuffer
 from llcuda_net.server.tcp.wrong_protocol import ANSWER, TELLING, speaks_http
 from llcuda_net.util.logs import code_of, reason_of
 from llcuda_protocol import (
@@ -61,6 +63,8 @@ FEATURES = ["generate", "attach", "embed", "status", "search", "list", "pool", "
 _READ = 64 << 10
 #: Events after which the others have their turn: one read may hold thousands of pings.
 _TURN = 64
+#: Requests for a list, a search or a report that may wait for those before them.
+_MOST_REPLIES = 32
 #: Seconds for the last bytes of an ending session to leave.
 _FAREWELL = 2.0
 
@@ -72,6 +76,8 @@ class SessionHost(Protocol):
     users: Users
     agent: str
     unflushed: set[Flushable]
+    unsent: Unsent
+    incoming: Incoming
 
     def submit(self, request: Generate, user: User) -> Generation:
         """Start a generation, or join the one with the same key; or raise RequestError."""
@@ -82,14 +88,22 @@ class SessionHost(Protocol):
     def left(self, generation: Generation) -> None:
         """A stream reads a generation no longer."""
 
+    def recall(self, generation: Generation) -> None:
+        """A stream needs the log of a generation that was dropped from memory."""
+
     async def embed(self, texts: list[str], user: User, model: str | None) -> list[bytes]:
         """One vector per text, float32, little-endian, or raise RequestError."""
 
     async def search(self, text: str, k: int, user: User) -> Found:
         """The k results nearest to a text, or raise RequestError."""
 
-    async def list_generations(self, request: ListGenerations, user: User) -> list[dict[str, Any]]:
-        """Generations, newest first, as the protocol's entries, or raise RequestError."""
+    async def list_generations(
+        self, request: ListGenerations, user: User
+    ) -> tuple[list[dict[str, Any]], int]:
+        """Generations, newest first, as the protocol's entries, or raise RequestError.
+
+        The number is of those that were left out, since the reply would be too large.
+        """
 
     async def report(self, user: User) -> dict[str, Any]:
         """What a status request is answered with."""
@@ -132,7 +146,12 @@ class Session:
         self._server = server
         self._stream = stream
         self._connection = Connection(Role.SERVER, Limits(settings.max_frame, settings.max_streams))
-        self._buffer = WriteBuffer(stream, self._pump_all, settings.write_timeout, server.unflushed)
+        self._buffer = WriteBuffer(
+            stream, self._pump_all, settings.write_timeout, server.unflushed, server.unsent
+        )
+        self._incoming = 0  # bytes of a frame that is not whole
+        #: One reply to a list, search or status at a time is on its way: each may be large.
+        self._replying = trio.Lock()
         self._streams: dict[int, GenerationStream] = {}
         self._scopes: dict[int, trio.CancelScope] = {}  # of requests that have no generation
         self._attaching: dict[int, Cancel | None] = {}
@@ -173,6 +192,7 @@ class Session:
         finally:
             self._drop_streams()
             self._buffer.close()
+            self._server.incoming.change(self._incoming, 0)
             await trio.aclose_forcefully(self._stream)
 
     async def _serve(self) -> None:
@@ -192,6 +212,11 @@ class Session:
             self._log.debug("protocol_error", message=error.message)
             http = error.code is ErrorCode.BAD_PREFACE and speaks_http(self._first_bytes)
             self._buffer.add(ANSWER if http else error.reply)
+        except Overloaded as error:  # of a frame that has not come whole
+            self._log.warning("no_room", detail=error.message)
+            self._refuse(ErrorCode.TOO_MANY_CONNECTIONS, error.message, retry=True)
+            self._server.incoming.change(self._incoming, 0)  # the connection holds nothing now
+            self._incoming = 0
         self._drop_streams()
         self._buffer.flush()
         with trio.move_on_after(_FAREWELL):
@@ -259,8 +284,11 @@ class Session:
             if event is not None:
                 return event
             self._buffer.flush()
-            if len(self._buffer) >= HIGH_WATER:
+            if self._buffer.full:
                 await self._buffer.drained()
+            now = self._connection.buffered
+            self._server.incoming.change(self._incoming, now)
+            self._incoming = now
             data = await self._stream.receive_some(_READ)
             if not self._first_bytes:
                 self._first_bytes = bytes(data[:TELLING])
@@ -327,6 +355,7 @@ class Session:
             with_splices=event.splices,
             on_end=self._streams.pop,
             on_left=self._server.left,
+            on_shelved=self._server.recall,
             on_crash=self.scope.cancel,
         )
         self._streams[event.stream] = stream
@@ -367,14 +396,16 @@ class Session:
         return {}
 
     async def _search(self, event: Search) -> dict[str, int]:
-        found = await self._server.search(event.text, event.k, self.user)
-        await self._reply(hit_frames(event.stream, found, self._peer_frame()))
+        async with self._turn():
+            found = await self._server.search(event.text, event.k, self.user)
+            await self._reply(hit_frames(event.stream, found, self._peer_frame()))
         return {"searched": found.searched, "backlog": found.backlog}
 
     async def _list(self, event: ListGenerations) -> dict[str, int]:
-        entries = await self._server.list_generations(event, self.user)
-        await self._reply(listing_frames(event.stream, entries, self._peer_frame()))
-        return {}
+        async with self._turn():
+            entries, cut = await self._server.list_generations(event, self.user)
+            await self._reply(listing_frames(event.stream, entries, self._peer_frame()))
+        return {"cut": cut} if cut else {}
 
     async def _reply(self, frames: Iterable[Frame]) -> None:
         for frame in frames:
@@ -387,8 +418,25 @@ class Session:
         return (self._connection.peer_limits or Limits()).max_frame
 
     async def _status(self, event: Status) -> None:
-        self._send(Report(event.stream, await self._server.report(self.user)))
+        try:
+            async with self._turn():
+                if self._buffer.full:
+                    await self._buffer.drained()
+                self._send(Report(event.stream, await self._server.report(self.user)))
+        except RequestError as error:
+            self._fail(event.stream, error)
         self._buffer.flush()
+
+    @contextlib.asynccontextmanager
+    async def _turn(self) -> AsyncIterator[None]:
+        """Wait until this reply may be made and sent."""
+        if self._replying.statistics().tasks_waiting >= _MOST_REPLIES:
+            raise Overloaded(
+                f"at most {_MOST_REPLIES} lists, searches and reports wait on one connection",
+                retry=True,
+            )
+        async with self._replying:
+            yield
 
     # -- what the server calls ----------------------------------------------------------------
 

@@ -24,8 +24,8 @@ from llcuda_protocol import (
 
 #: Most pieces that are encoded at once: bounds the work that is lost when they do not all fit.
 _MOST_PIECES = 512
-#: The same where each piece carries log-probabilities, up to 30 kB of them.
-_MOST_PIECES_LOGPROBS = 16
+#: Bytes of log-probabilities that are encoded at once: one piece may have 30 kB of them.
+_MOST_BYTES = 64 << 10
 
 log = structlog.get_logger(__name__)
 
@@ -41,6 +41,8 @@ class GenerationStream:
         with_splices: whether it asked to be informed where another upstream continues.
         on_end: called with the number when the last frame has been added.
         on_left: called with the generation when it is no longer read here.
+        on_shelved: called with the generation when more of its log could be sent, and the log was
+            dropped from memory; it is to be brought back.
         on_crash: called when a bug was caught here; ends the session. Streams are pumped by the
             generation, the queue and the publisher, and none of them may suffer for it.
     """
@@ -58,6 +60,7 @@ class GenerationStream:
         with_splices: bool = False,
         on_end: Callable[[int], object],
         on_left: Callable[[Generation], object],
+        on_shelved: Callable[[Generation], object],
         on_crash: Callable[[], None],
     ) -> None:
         self.generation = generation
@@ -69,6 +72,7 @@ class GenerationStream:
         self._with_splices = with_splices
         self._on_end = on_end
         self._on_left = on_left
+        self._on_shelved = on_shelved
         self._on_crash = on_crash
         self._next = first
         self._reading = True
@@ -142,6 +146,9 @@ class GenerationStream:
                 if self._buffer.full:
                     self._buffer.wait_for_room()
                     return
+                if generation.shelved is not None:
+                    self._without_log()
+                    return
                 start = self._next
                 end = generation.visible
                 if end - start > 1:
@@ -152,9 +159,10 @@ class GenerationStream:
                     start,
                     generation.pieces[start:end],
                     generation.ids[start:end] if self._with_ids else None,
-                    None if logprobs is None else logprobs[start:end],
                 )
-                data, count = self._connection.send_tokens(tokens)
+                data, count = self._connection.send_tokens(
+                    tokens, None if logprobs is None else logprobs[start:end]
+                )
                 if not count:
                     return  # without credit
                 self._buffer.add(data)
@@ -167,6 +175,14 @@ class GenerationStream:
             self._refused(error)
         except Exception:
             self._crashed()
+
+    def _without_log(self) -> None:
+        """The log was dropped from memory: for good, or until the reader can take more of it."""
+        lost = self.generation.lost
+        if lost is not None:
+            self._end(Error(self._number, lost.code, lost.message, lost.retry, lost.retry_after))
+        elif self._connection.credit(self._number):
+            self._on_shelved(self.generation)
 
     def _refused(self, error: LocalProtocolError) -> None:
         """The stream is not open any more, or another reader may take larger frames."""
@@ -186,8 +202,14 @@ class GenerationStream:
     def _end_of_slice(self, start: int) -> int:
         """The end of what may go into one frame: before the next failover, and not too much."""
         generation = self.generation
-        most = _MOST_PIECES if generation.logprobs is None else _MOST_PIECES_LOGPROBS
-        end = min(start + most, generation.visible)
+        end = min(start + _MOST_PIECES, generation.visible)
+        if generation.logprobs is not None:
+            room = _MOST_BYTES
+            for place in range(start, end):
+                room -= len(generation.logprobs[place])
+                if room < 0:
+                    end = max(place, start + 1)
+                    break
         failover = self._next_failover()
         return end if failover is None else min(end, failover.position)
 

@@ -13,9 +13,12 @@ from collections.abc import Callable
 import trio
 
 from llcuda_net.generation.publisher import Flushable
+from llcuda_net.server.tcp.room import Unsent
 
 #: Bytes waiting above which streams stop adding tokens to the session.
 HIGH_WATER = 256 << 10
+#: The same where the buffers of all sessions together hold too much.
+LOW_WATER = 16 << 10
 _CHUNK = 16 << 10  # one TLS record
 
 
@@ -28,6 +31,7 @@ class WriteBuffer:
         stall_timeout: seconds in which the client may take nothing (on other streams than a bare
             socket: not 16 KiB) before it is given up.
         unflushed: gathers the buffers with bytes that were added since their last flush.
+        unsent: counts the bytes of all buffers.
     """
 
     def __init__(
@@ -36,6 +40,7 @@ class WriteBuffer:
         on_room: Callable[[], None],
         stall_timeout: float,
         unflushed: set[Flushable],
+        unsent: Unsent,
     ) -> None:
         self._stream = stream
         # Only a bare socket can be written to past trio.
@@ -44,6 +49,7 @@ class WriteBuffer:
         self._on_room = on_room
         self._stall_timeout = stall_timeout
         self._unflushed = unflushed
+        self._unsent = unsent
         self._waiting = bytearray()
         self._work = trio.Event()
         self._empty = trio.Event()
@@ -75,7 +81,10 @@ class WriteBuffer:
         if not self.closed:
             waiting = self._waiting
             waiting += data
-            self.full = len(waiting) >= HIGH_WATER
+            unsent = self._unsent
+            unsent.waiting += len(data)
+            most = HIGH_WATER if unsent.waiting < unsent.bound else LOW_WATER
+            self.full = len(waiting) >= most
             self._unflushed.add(self)
 
     def flush(self) -> None:
@@ -92,7 +101,10 @@ class WriteBuffer:
                     self.close()
                     return
                 del waiting[:sent]
-                self.full = len(waiting) >= HIGH_WATER
+                unsent = self._unsent
+                unsent.waiting -= sent
+                most = HIGH_WATER if unsent.waiting < unsent.bound else LOW_WATER
+                self.full = len(waiting) >= most
             if waiting:
                 self._writing = True
                 self._empty = trio.Event()
@@ -110,6 +122,7 @@ class WriteBuffer:
         """Drop what waits and take no more."""
         self.closed = True
         self._writing = False
+        self._unsent.waiting -= len(self._waiting)
         self._waiting.clear()
         self.full = False
         self._unflushed.discard(self)
@@ -118,16 +131,22 @@ class WriteBuffer:
     async def _send(self, chunk: bytes) -> None:
         """Send what waits first, or on a bare socket as much of it as it takes."""
         if self._socket is None:
-            del self._waiting[: len(chunk)]
-            self.full = len(self._waiting) >= HIGH_WATER
+            self._taken(len(chunk))
             await self._stream.send_all(chunk)
             return
         try:
             sent = await self._socket.send(chunk)
         except OSError as error:
             raise trio.BrokenResourceError from error
-        del self._waiting[:sent]
-        self.full = len(self._waiting) >= HIGH_WATER
+        self._taken(sent)
+
+    def _taken(self, count: int) -> None:
+        count = min(count, len(self._waiting))  # it may have been closed meanwhile
+        del self._waiting[:count]
+        unsent = self._unsent
+        unsent.waiting -= count
+        most = HIGH_WATER if unsent.waiting < unsent.bound else LOW_WATER
+        self.full = len(self._waiting) >= most
 
     async def run(self) -> None:
         """The writer task; ends with an exception or when cancelled.

@@ -188,7 +188,8 @@ def _assemble(opened: Opened, records: list[_Event]) -> OpenGeneration:
         if record.logprobs is not None:
             if log.logprobs is None:
                 log.logprobs = []
-            log.logprobs += record.logprobs[skip:]
+            # Copies: the decoder's are views, and would keep the whole segment.
+            log.logprobs += [piece.copy() for piece in record.logprobs[skip:]]
         if record.counts is not None and log.counts is None:
             log.counts = [1] * have
         if log.counts is not None:

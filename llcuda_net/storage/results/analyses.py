@@ -34,6 +34,8 @@ from llcuda_net.storage.results.search_index import SearchIndex, check_of
 
 #: Results read in one step, and seconds that reading their log-probabilities may take.
 _STEP_RESULTS, _STEP = 256, 0.02
+#: Most bytes of log-probabilities in one step, one result apart.
+_STEP_BYTES = 8 << 20
 #: Embeddings read by one statement; no lock is held between statements.
 _PAGE = 4096
 _model = msgspec.msgpack.Decoder(dict[str, Any])
@@ -65,13 +67,14 @@ class SqliteAnalyses:
             started = time.perf_counter()
             cursor = db.execute("SELECT figured FROM cursor").get
             found: list[tuple[int, Logprobs]] = []
-            last, more = cursor, False
+            last, more, size = cursor, False, 0
             for seq, some in rows(
                 self._results,
                 "SELECT seq, logprobs IS NOT NULL FROM results WHERE seq > ? ORDER BY seq LIMIT ?",
                 (cursor, _STEP_RESULTS),
             ):
-                if time.perf_counter() - started > _STEP and last > cursor:
+                late = time.perf_counter() - started > _STEP or size > _STEP_BYTES
+                if late and last > cursor:
                     more = True
                     break
                 last = seq
@@ -81,6 +84,7 @@ class SqliteAnalyses:
                         result = self._reader.result(seq)
                         if result is not None and result.log.logprobs is not None:
                             found.append((seq, result.log.logprobs))
+                            size += sum(map(len, result.log.logprobs))
             if last == cursor:
                 return False
             computed = compute([logprobs for _, logprobs in found]) if found else []

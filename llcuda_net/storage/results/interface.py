@@ -93,6 +93,8 @@ class CertaintyStats:
         mean_entropy: of the distributions that they were sampled from, as far as known.
         least_certain: the run of tokens with the greatest mean surprisal, as a half-open range.
         span_surprisal: that mean.
+        unknown: tokens whose log-probability is not known; they are left out. The store does not
+            have this.
     """
 
     tokens: int
@@ -101,6 +103,7 @@ class CertaintyStats:
     mean_entropy: float | None
     least_certain: tuple[int, int]
     span_surprisal: float | None
+    unknown: int = 0
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from llcuda_net.analysis import analyzer, vector_index
 from llcuda_net.analysis.warmup import compile_kernels
 from llcuda_net.config.users import ANONYMOUS
 from llcuda_net.errors import RequestError, Unsupported, UpstreamError
-from llcuda_net.storage.records import TokenLog
+from llcuda_net.storage.records import TokenLog, packed
 from llcuda_net.storage.results.interface import Retention
 from llcuda_net.storage.results.sqlite import SqliteStore
 from llcuda_net.upstream.interface import Properties
@@ -192,7 +192,7 @@ async def test_what_was_pruned_is_not_found(tmp_path: Path) -> None:
 async def test_figures_are_computed_where_there_are_log_probabilities(tmp_path: Path) -> None:
     store = SqliteStore(tmp_path, write=True)
     half = math.log(0.5)
-    tokens = [[[1, b"a", half, [[1, b"a", half], [2, b"b", half]]]]]
+    tokens = [packed([[1, b"a", half, [[1, b"a", half], [2, b"b", half]]]])]
     store.put([result(1, log=TokenLog(["a"], [1], tokens)), result(2)])
     async with analysing(tmp_path, Embedding()) as (analyst, _):
         await caught_up(analyst)

@@ -9,8 +9,21 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llcuda_net.analysis.certainty import certainty_stats, least_certain, shown_stats, span_text
+from llcuda_net.analysis import certainty
+from llcuda_net.analysis.certainty import (
+    certainty_stats,
+    least_certain,
+    shown_stats,
+    span_text,
+    unknown_tokens,
+)
+from llcuda_net.storage.records import Logprobs, packed
 from llcuda_net.storage.results.interface import CertaintyStats
+
+
+def log(*pieces: list[list[Any]]) -> Logprobs:
+    """The log-probabilities of pieces."""
+    return [packed(piece) for piece in pieces]
 
 
 def token(p: float, *others: float, text: bytes = b"x") -> list[Any]:
@@ -21,8 +34,8 @@ def token(p: float, *others: float, text: bytes = b"x") -> list[Any]:
 
 @pytest.mark.parametrize("compiled", [True, False])
 def test_figures(compiled: bool) -> None:
-    sure, unsure = [[token(1.0)], [token(1.0)]], [[token(0.5, 0.5), token(0.25, 0.75)], []]
-    empty: list[list[Any]] = [[], []]
+    sure, unsure = log([token(1.0)], [token(1.0)]), log([token(0.5, 0.5), token(0.25, 0.75)], [])
+    empty = log([], [])
     found = certainty_stats([sure, empty, unsure], compiled=compiled)
     assert [one.tokens for one in found] == [2, 0, 2]
     assert found[0].mean_surprisal == pytest.approx(0, abs=1e-6)
@@ -40,30 +53,61 @@ def test_figures(compiled: bool) -> None:
 
 @pytest.mark.parametrize("compiled", [True, False])
 def test_what_was_impossible_leaves_no_figure_that_is_not_a_number(compiled: bool) -> None:
-    answer = [[[0, b"x", -3.4028235e38, [[1, b"y", 0.0], [2, b"z", -3.4028235e38]]]]]
+    answer = log([[0, b"x", -3.4028235e38, [[1, b"y", 0.0], [2, b"z", -3.4028235e38]]]])
     (found,) = certainty_stats([answer], compiled=compiled)
     assert found.mean_surprisal is None
     assert found.perplexity is None
     assert found.mean_entropy == pytest.approx(0, abs=1e-6)
 
 
+@pytest.mark.parametrize("compiled", [True, False])
+def test_what_is_not_known_is_left_out_and_counted(compiled: bool) -> None:
+    """A null of the upstream was taken for the logarithm of the smallest double, -744.44."""
+    half = math.log(2)
+    unknown = [0, b"x", None, [[0, b"x", None], [1, b"y", -half], [2, b"z", -half]]]
+    answer = log([token(0.5, 0.5)], [unknown], [], [token(0.5, 0.5)])
+    nothing = log([[0, b"x", None, []]], [[0, b"x", None, [[0, b"x", None]]]])
+    found, empty = certainty_stats([answer, nothing], compiled=compiled)
+    assert (found.tokens, found.unknown) == (2, 1)
+    assert found.mean_surprisal == pytest.approx(half, rel=1e-6)
+    assert found.mean_entropy == pytest.approx(half, rel=1e-6)
+    assert found.least_certain == (0, 3)
+    assert empty == CertaintyStats(0, None, None, None, (0, 0), None, 2)
+    assert unknown_tokens(answer) == 1
+    assert ("not known", "of 1 of 3 tokens, which are left out") in shown_stats(found)
+    # It is not the least certain word, either.
+    spans = least_certain(["sure ", "unknown ", "", "sure"], answer)
+    assert spans == [(0, 4)]
+
+
+def test_one_wide_row_among_many_narrow_ones_takes_no_memory(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(certainty, "_CELLS", 64)
+    wide = token(0.5, *[0.5 / 40] * 40)
+    answer = log(*([wide if n == 50 else token(0.5, 0.5)] for n in range(100)))
+    (found,) = certainty_stats([answer], compiled=False)
+    assert found.tokens == 100
+    assert found.mean_surprisal == pytest.approx(math.log(2), rel=1e-6)
+
+
 def test_the_least_certain_span_is_the_worst_five_tokens() -> None:
-    answer = [[token(0.9)] for _ in range(20)]
+    answer = log(*([token(0.9)] for _ in range(20)))
     for place in range(8, 13):
-        answer[place] = [token(0.1)]
+        answer[place] = packed([token(0.1)])
     (found,) = certainty_stats([answer], compiled=False)
     assert found.least_certain == (8, 13)
     assert found.span_surprisal == pytest.approx(math.log(10))
     pieces = [f"{n} " for n in range(20)]
     assert span_text(pieces, answer, found.least_certain) == "8 9 10 11 12 "
     # Two tokens a piece: the pieces that hold any of the span.
-    assert span_text(["ab", "cd", "ef"], [[token(1)] * 2] * 3, (1, 3)) == "abcd"
+    assert span_text(["ab", "cd", "ef"], log(*[[token(1)] * 2] * 3), (1, 3)) == "abcd"
 
 
 def test_the_least_certain_tenth_of_the_words_is_marked() -> None:
     pieces = ["One", " t", "wo", " three", ".", " four"]
     probabilities = [0.99, 0.95, 0.3, 0.99, 0.2, 0.99]
-    logprobs = [[token(p)] for p in probabilities]
+    logprobs = log(*([token(p)] for p in probabilities))
     text = "".join(pieces)
     spans = least_certain(pieces, logprobs)
     assert [text[a:b] for a, b in spans] == ["three."]  # one of four words: the worst
@@ -71,13 +115,13 @@ def test_the_least_certain_tenth_of_the_words_is_marked() -> None:
 
 def test_more_words_more_marks_and_none_where_all_is_sure() -> None:
     pieces = [f"w{n} " for n in range(30)]
-    logprobs = [[token(0.99)] for _ in pieces]
+    logprobs = log(*([token(0.99)] for _ in pieces))
     assert least_certain(pieces, logprobs) == []
     for place in (3, 4, 20):
-        logprobs[place] = [token(0.5)]
+        logprobs[place] = packed([token(0.5)])
     text = "".join(pieces)
     assert [text[a:b] for a, b in least_certain(pieces, logprobs)] == ["w3", "w4", "w20"]
-    logprobs[25] = [token(0.89)]  # a fourth is beyond the tenth
+    logprobs[25] = packed([token(0.89)])  # a fourth is beyond the tenth
     assert len(least_certain(pieces, logprobs)) == 3
 
 
@@ -92,7 +136,7 @@ def test_more_words_more_marks_and_none_where_all_is_sure() -> None:
 )
 def test_marks_are_whole_words_in_order(answer: list[tuple[str, list[float]]]) -> None:
     pieces = [text for text, _ in answer]
-    logprobs = [[token(p) for p in ps] for _, ps in answer]
+    logprobs = log(*([token(p) for p in ps] for _, ps in answer))
     text = "".join(pieces)
     spans = least_certain(pieces, logprobs)
     assert spans == sorted(spans)

@@ -229,3 +229,20 @@ def test_a_setting_of_the_engine_beside_upstreams_is_refused(name: str, tmp_path
     engine = ("--config", _file(tmp_path, f"{name} = 4\n"))
     assert getattr(_load(*engine, *upstream), name) == getattr(Settings(), name)
     assert getattr(_load(*engine), name) == 4
+
+
+def test_the_memory_limit_is_a_size(tmp_path: Path) -> None:
+    assert _load().memory_limit is None
+    assert _load("--memory-limit", "512M").memory_limit == 512_000_000
+    assert _load(environment={"LLCUDA_MEMORY_LIMIT": "2GiB"}).memory_limit == 2 << 30
+    for text in ("memory_limit = 1000000000", "memory_limit = '1G'"):
+        assert _load("--config", _file(tmp_path, text)).memory_limit == 10**9
+    for wrong, words in (
+        ("much", "must be a size (500MB, 2GB, 1.5GiB), not 'much'"),
+        ("100M", "must be at least 134217728 bytes, not 100M"),
+    ):
+        with pytest.raises(ConfigError) as caught:
+            _load("--memory-limit", wrong)
+        assert str(caught.value) == f"--memory-limit {words}"
+    with pytest.raises(ConfigError, match="must be a size"):
+        _load("--config", _file(tmp_path, "memory_limit = 1.5"))

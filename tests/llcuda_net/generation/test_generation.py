@@ -11,10 +11,11 @@ from typing import Any
 
 import pytest
 
-from llcuda_net.errors import ShuttingDown, UpstreamError
+from llcuda_net.errors import Overloaded, ShuttingDown, UpstreamError
 from llcuda_net.generation.generation import TRANSITIONS, Generation, State, uuid7
+from llcuda_net.storage.records import unpacked
 from llcuda_net.upstream.interface import Candidate, CompletionEvent, Probabilities, Timings
-from llcuda_protocol import Done, Error, TokenLogprob, TopToken
+from llcuda_protocol import Done, Error
 
 #: How each state is reached.
 _PATHS: dict[State, list[State]] = {
@@ -105,19 +106,47 @@ async def test_log_probabilities_are_natural_and_complete() -> None:
     generation.extend(
         [CompletionEvent("a", completion_probabilities=[Probabilities(1, [97], -0.5, None, top)])]
     )
-    assert generation.logprobs == [
-        [TokenLogprob(1, b"a", -0.5, (TopToken(1, b"a", -0.5), TopToken(2, b"b", -2.0)))]
-    ]
+    assert generation.logprobs is not None
+    assert unpacked(generation.logprobs[0]) == [[1, b"a", -0.5, [[1, b"a", -0.5], [2, b"b", -2.0]]]]
     after_sampling = Probabilities(
         1, [97], prob=0.25, top_probs=[Candidate(1, [97], prob=0.25), Candidate(2, [98], prob=0.0)]
     )
     generation.extend([CompletionEvent("a", completion_probabilities=[after_sampling])])
-    ((found,),) = generation.logprobs[1:]
-    assert found.logprob == pytest.approx(math.log(0.25))
-    assert [t.logprob < -700 for t in found.top] == [False, True]
-    assert all(math.isfinite(t.logprob) for t in found.top)
+    ((_, _, logprob, found),) = unpacked(generation.logprobs[1])
+    assert logprob == pytest.approx(math.log(0.25))
+    assert [t[2] < -700 for t in found] == [False, True]
+    assert all(math.isfinite(t[2]) for t in found)
     generation.extend([CompletionEvent("no probabilities")])
-    assert generation.logprobs[2] == []
+    assert unpacked(generation.logprobs[2]) == []
+    # More candidates than were asked for are left out: they were not reckoned with.
+    many = Probabilities(1, [97], -0.5, None, [Candidate(n, [97], -1.0) for n in range(9)])
+    generation.extend([CompletionEvent("b", completion_probabilities=[many])])
+    assert len(unpacked(generation.logprobs[3])[0][3]) == 2
+
+
+async def test_a_log_probability_that_is_not_known_stays_so() -> None:
+    """It was taken for the logarithm of the smallest double, -744.44."""
+    generation = _make(n_probs=2)
+    unknown = Probabilities(1, [97], None, None, [Candidate(1, [97]), Candidate(2, [98], -2.0)])
+    generation.extend([CompletionEvent("a", completion_probabilities=[unknown])])
+    assert generation.logprobs is not None
+    assert unpacked(generation.logprobs[0]) == [[1, b"a", None, [[1, b"a", None], [2, b"b", -2.0]]]]
+
+
+async def test_a_log_beyond_its_bound_ends_with_an_error_that_says_so() -> None:
+    generation = _make(n_probs=2)
+    generation.most_bytes = 2000
+    top = [Candidate(n, [97] * 200, -1.0) for n in range(2)]
+    for _ in range(2):
+        generation.extend(
+            [CompletionEvent("a", completion_probabilities=[Probabilities(1, [97], -1, None, top)])]
+        )
+        assert not generation.scope.cancel_called
+    held = Probabilities(1, [97] * 900, -1, None, top)
+    assert not generation.extend([CompletionEvent("", completion_probabilities=[held])])
+    assert generation.scope.cancel_called  # also where nothing was said yet
+    assert isinstance(generation.error, Overloaded)
+    assert "2,000 bytes" in generation.error.message
 
 
 @pytest.mark.parametrize(
@@ -208,10 +237,10 @@ async def test_what_is_held_back_comes_with_the_text_that_releases_it() -> None:
     assert generation.extend([event("abc", 3, 3), event("d", 4, 4)])
     assert (generation.pieces, generation.counts) == (["abc", "d"], [3, 1])
     assert generation.logprobs is not None
-    assert [[t.id for t in piece] for piece in generation.logprobs] == [[1, 2, 3], [4]]
+    assert [[t[0] for t in unpacked(p)] for p in generation.logprobs] == [[1, 2, 3], [4]]
     assert not generation.extend([event("", 5, 5)])  # the token that ends the text
     assert generation.extend([event("", 0, 5, stop=True)])
-    assert [[t.id for t in piece] for piece in generation.logprobs[2:]] == [[5]]
+    assert [[t[0] for t in unpacked(p)] for p in generation.logprobs[2:]] == [[5]]
     assert generation.pieces[2:] == [""]
 
 

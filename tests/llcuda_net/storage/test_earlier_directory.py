@@ -60,7 +60,8 @@ def test_the_commands_print_what_they_printed(
     assert printed("list", "--json") == expected["list"]
     for result in expected["export"]:
         id_ = result["id"]
-        assert printed("show", id_, "--json") == [result | {"certainty": certainty[id_]}]
+        figures = certainty[id_] and {**certainty[id_], "unknown": 0}  # a key since then
+        assert printed("show", id_, "--json") == [result | {"certainty": figures}]
     for hit, before in zip(printed("search", "token", "--json"), expected["search"], strict=True):
         for name in ("prompt", "text"):  # excerpts are as long as they are now
             assert "token" in hit[name].pop("excerpt")

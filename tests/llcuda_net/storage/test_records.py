@@ -118,7 +118,7 @@ def test_damaged_records_end_in_one_error(record: records.Record, data: st.DataO
 
 def test_a_result_survives_its_encoding_and_keeps_its_bytes() -> None:
     before = result(1, splices=[Splice(3, "http://b", 9)], on_disconnect=30.0, level=Level.STRICT)
-    before.log.logprobs = [[[5, b"x", -0.5, [[5, b"x", -0.5]]]]] * 8
+    before.log.logprobs = [records.packed([[5, b"x", -0.5, [[5, b"x", -0.5]]]])] * 8
     data = records.encode(before)
     after = msgspec.msgpack.decode(data, type=records.Result)
     assert after == before
@@ -128,7 +128,7 @@ def test_a_result_survives_its_encoding_and_keeps_its_bytes() -> None:
 def test_results_have_the_hash_that_they_were_stored_with() -> None:
     """Of the first version's bytes; counts are of use only while a generation is open."""
     one, none, likely = result(1), result(1, tokens=0), result(2)
-    likely.log.logprobs = [[[5, b"x", -0.5, [[5, b"x", -0.5]]]]] * 8
+    likely.log.logprobs = [records.packed([[5, b"x", -0.5, [[5, b"x", -0.5]]]])] * 8
     hashes = [blake2b(records.encode(r), digest_size=16).hexdigest() for r in (one, none, likely)]
     assert hashes == [
         "1ec3ccc6672844904e5a0280759e6bc7",

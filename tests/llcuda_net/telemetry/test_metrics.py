@@ -198,3 +198,13 @@ async def test_one_watch_that_fails_does_not_keep_the_others_from_being_told() -
     watches.answered("embed", None)
     watches.ended(ended)
     assert told == [error, error, "embed", "embed", ended, ended]
+
+
+async def test_what_takes_memory(autojump_clock: trio.abc.Clock) -> None:
+    async with monitored(FakeUpstream(), memory_limit=256 << 20) as (monitor, server, _):
+        server.memory.unsent.waiting = 1000
+        found = await samples(monitor)
+        assert of(found, "llcuda_memory_bytes", kind="unsent") == 1000
+        assert of(found, "llcuda_memory_limit_bytes", kind="resident") == 256 << 20
+        assert of(found, "llcuda_memory_limit_bytes", kind="running") == 64 << 20
+        assert of(found, "llcuda_memory_refused_total") == 0

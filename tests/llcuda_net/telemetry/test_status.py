@@ -150,3 +150,14 @@ async def test_a_rate_is_over_the_last_seconds(autojump_clock: object) -> None:
     rate(count)
     await trio.sleep(1)
     assert rate(count) == 0.0
+
+
+async def test_what_takes_memory(autojump_clock: object) -> None:
+    upstream = Talker()
+    upstream.paused = True
+    async with serving(backends(upstream), memory_limit=256 << 20) as (_, listener):
+        await begin(listener)
+        memory = (await status(listener))["memory"]
+        assert memory["limit"] == 256 << 20
+        assert 0 < memory["running"] < memory["running_limit"] < memory["limit"]
+        assert (memory["refused"], memory["ended"]) == (0, 0)

@@ -11,7 +11,7 @@ import pytest
 
 from llcuda_net.cli.common import Exit
 from llcuda_net.cli.main import main
-from llcuda_net.storage.records import Result, Splice, TokenLog
+from llcuda_net.storage.records import Result, Splice, TokenLog, packed
 from tests.support.storage.records import result
 
 ODD = "0192f3a4-b5c6-7abc-8def-001122334455"
@@ -36,7 +36,10 @@ def everything() -> list[Result]:
         log=TokenLog(
             [NASTY, " more"],
             [1, None],
-            [[[1, b"A\xff", -0.5, [[1, b"A\xff", -0.5], [2, b"B", float("-inf")]]]], []],
+            [
+                packed([[1, b"A\xff", -0.5, [[1, b"A\xff", -0.5], [2, b"B", float("-inf")]]]]),
+                packed([]),
+            ],
         ),
         splices=[Splice(1, "http://other:8080")],
         key="my key",

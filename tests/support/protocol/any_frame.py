@@ -69,7 +69,7 @@ JSON = st.recursive(
 )
 JSON_MAPS = st.dictionaries(TEXT, JSON, max_size=4)
 TOKEN_IDS = st.integers(0, MAX_TOKEN_ID)
-LOGPROBS = st.floats(-3.4028235e38, 0)
+LOGPROBS = st.none() | st.floats(-3.4028235e38, 0)
 TOPS = st.builds(TopToken, TOKEN_IDS, st.binary(max_size=5), LOGPROBS)
 TOKEN_LOGPROBS = st.builds(
     TokenLogprob,

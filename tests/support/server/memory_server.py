@@ -16,7 +16,14 @@ from llcuda_net.config.upstreams import UpstreamSpec
 from llcuda_net.generation.persistence import Persistence
 from llcuda_net.server.gateway import Gateway
 from llcuda_net.upstream.backend import Backend
-from llcuda_net.upstream.interface import CompletionEvent, OnEvents, Properties, Timings
+from llcuda_net.upstream.interface import (
+    Candidate,
+    CompletionEvent,
+    OnEvents,
+    Probabilities,
+    Properties,
+    Timings,
+)
 from llcuda_net.upstream.llama.poller import Poller
 from llcuda_net.upstream.pool import Pool
 from llcuda_protocol import (
@@ -128,7 +135,17 @@ class FakeUpstream:
                     await self._gate.acquire()
                 else:
                     await trio.lowlevel.checkpoint()
-                on_events([CompletionEvent(content=piece, tokens=[i], tokens_predicted=i + 1)])
+                found = likely(i, params.get("n_probs", 0))
+                on_events(
+                    [
+                        CompletionEvent(
+                            content=piece,
+                            tokens=[i],
+                            tokens_predicted=i + 1,
+                            completion_probabilities=found,
+                        )
+                    ]
+                )
                 self.poller.end_batch()
             count = min(len(pieces), params["n_predict"])
             on_events(
@@ -145,6 +162,14 @@ class FakeUpstream:
             )
         finally:
             self.active -= 1
+
+
+def likely(token: int, candidates: int) -> list[Probabilities] | None:
+    """What the fake says of a token: the more candidates, the larger."""
+    if not candidates:
+        return None
+    top = [Candidate(n, [97], -1.0 - n) for n in range(candidates)]
+    return [Probabilities(token, [97], None, None, top)]
 
 
 class Peer:

@@ -16,7 +16,7 @@ from llcuda_net.cli.common import Exit
 from llcuda_net.cli.main import main
 from llcuda_net.cli.results import semantic
 from llcuda_net.storage.directory_lock import DirectoryLock
-from llcuda_net.storage.records import TokenLog
+from llcuda_net.storage.records import TokenLog, packed
 from llcuda_net.storage.results.sqlite import SqliteStore
 from llcuda_net.upstream.model.fingerprint import CACHE, _facts_of, file_of, hash_of_file
 from tests.support.storage.records import MODEL, result
@@ -214,7 +214,7 @@ def test_a_server_that_listens_everywhere_is_asked_here(
 def uncertain() -> TokenLog:
     probabilities = {"The": 0.99, " answer": 0.98, " is": 0.99, " probably": 0.1, " 42": 0.9}
     tokens = [
-        [[n, piece.encode(), math.log(p), [[n, piece.encode(), math.log(p)]]]]
+        packed([[n, piece.encode(), math.log(p), [[n, piece.encode(), math.log(p)]]]])
         for n, (piece, p) in enumerate(probabilities.items())
     ]
     return TokenLog(list(probabilities), list(range(5)), tokens)

@@ -191,6 +191,7 @@ def test_more_values_than_a_frame_may_hold_are_cut_as_well() -> None:
     found = fitted(Report(1, {"users": [{"a": 1, "b": 2}] * 100_000}), 1 << 30)
     assert isinstance(found, Report)
     assert found.report["cut"] == {"users": 100_000 - len(found.report["users"])}
+    assert 64 << 10 < size(found) <= 128 << 10  # nobody gets more
     encode(found)
 
 

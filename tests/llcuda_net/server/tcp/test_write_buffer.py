@@ -12,7 +12,8 @@ import trio
 from trio.testing import lockstep_stream_pair, memory_stream_one_way_pair, wait_all_tasks_blocked
 
 from llcuda_net.generation.publisher import Flushable
-from llcuda_net.server.tcp.write_buffer import HIGH_WATER, WriteBuffer
+from llcuda_net.server.tcp.room import Unsent
+from llcuda_net.server.tcp.write_buffer import HIGH_WATER, LOW_WATER, WriteBuffer
 
 
 def _nothing() -> None:
@@ -40,9 +41,12 @@ def has_room(buffer: WriteBuffer) -> bool:
 
 @contextlib.asynccontextmanager
 async def _running(
-    stream: trio.abc.SendStream, on_room: Callable[[], None] = _nothing, stall: float = 60.0
+    stream: trio.abc.SendStream,
+    on_room: Callable[[], None] = _nothing,
+    stall: float = 60.0,
+    unsent: Unsent | None = None,
 ) -> AsyncIterator[WriteBuffer]:
-    buffer = WriteBuffer(stream, on_room, stall, set())
+    buffer = WriteBuffer(stream, on_room, stall, set(), unsent or Unsent(1 << 30))
     async with trio.open_nursery() as nursery:
         nursery.start_soon(buffer.run)
         await wait_all_tasks_blocked()
@@ -62,7 +66,7 @@ async def _receive(sock: socket.socket, count: int) -> bytes:
 async def test_nothing_leaves_before_the_flush() -> None:
     unflushed: set[Flushable] = set()
     with _sockets() as (stream, peer):
-        buffer = WriteBuffer(stream, _nothing, 60.0, unflushed)
+        buffer = WriteBuffer(stream, _nothing, 60.0, unflushed, Unsent(1 << 30))
         buffer.add(b"a")
         assert unflushed == {buffer}
         assert (len(buffer), buffer.busy) == (1, True)
@@ -238,3 +242,37 @@ async def test_a_slow_but_steady_reader_is_kept() -> None:
                     taken += len(peer.recv(3_000))
             assert trio.current_time() - start > 0.9  # longer than the limit for one write
             assert not buffer.closed
+
+
+async def test_where_all_together_hold_much_each_takes_little() -> None:
+    unsent = Unsent(100_000)
+    with _sockets() as (one, _), _sockets() as (two, peer):
+        async with _running(one, unsent=unsent) as first, _running(two, unsent=unsent) as second:
+            first.add(b"x" * 99_000)
+            second.add(b"y" * LOW_WATER)
+            assert (first.full, second.full) == (False, True)
+            second.flush()
+            await _receive(peer, LOW_WATER)
+            await second.drained()
+            assert not second.full
+            assert unsent.waiting == len(first) == 99_000
+            second.add(b"y" * 100)
+            assert not second.full
+            second.close()
+            first.close()
+            assert unsent.waiting == 0
+
+
+async def test_what_was_being_sent_when_it_closed_counts_no_more() -> None:
+    unsent = Unsent(1 << 30)
+    with _sockets() as (stream, peer):
+        async with _running(stream, unsent=unsent) as buffer:
+            buffer.add(b"x" * 200_000)
+            buffer.flush()
+            await wait_all_tasks_blocked()
+            assert unsent.waiting == len(buffer) > 0
+            buffer.close()
+            assert unsent.waiting == 0
+            await _receive(peer, 1000)
+            await wait_all_tasks_blocked()
+            assert unsent.waiting == 0

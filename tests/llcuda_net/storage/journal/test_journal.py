@@ -16,7 +16,7 @@ from llcuda_net.errors import StorageError
 from llcuda_net.storage.journal import format as framing
 from llcuda_net.storage.journal.journal import Journal
 from llcuda_net.storage.journal.recovery import read
-from llcuda_net.storage.records import Ended, Level, Splice
+from llcuda_net.storage.records import Ended, Level, Splice, packed
 from tests.support.storage.journals import FOLDER, expected, reopened, running, tokens
 from tests.support.storage.power_cut import SimulatedFiles
 from tests.support.storage.records import opened
@@ -27,7 +27,7 @@ async def test_everything_written_is_found_again() -> None:
     async with running(files) as journal:
         one, two = journal.start(opened(1, key="k", level=Level.PROCESS)), journal.start(opened(2))
         tokens(one, 3)
-        two.append(["a"], [None], [[[1, b"a", -1.0, []]]])
+        two.append(["a"], [None], [packed([[1, b"a", None, []]])])
         one.splice(3, "http://b", 5)
         tokens(one, 2)
         two.end(Ended(state="done", reason="stop"))
@@ -38,7 +38,7 @@ async def test_everything_written_is_found_again() -> None:
     assert first.splices == [Splice(3, "http://b", 5)]
     assert first.opened.key == "k"
     assert first.ended is None
-    assert second.log.logprobs == [[[1, b"a", -1.0, []]]]
+    assert second.log.logprobs == [packed([[1, b"a", None, []]])]
     assert second.ended is not None
     assert second.result().reason == "stop"
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import apsw
 import pytest
 
-from llcuda_net.storage.records import Logprobs, TokenLog
+from llcuda_net.storage.records import Logprobs, TokenLog, packed, unpacked
 from llcuda_net.storage.results import migrations
 from llcuda_net.storage.results.interface import CertaintyStats, Document, Retention
 from llcuda_net.storage.results.sqlite import DERIVED, RESULTS, SqliteStore
@@ -17,11 +17,14 @@ from tests.support.storage.records import MODEL, SECOND, START, result
 
 def certain(logprobs: list[Logprobs]) -> list[CertaintyStats]:
     """Figures that show what they were made of."""
-    return [CertaintyStats(len(one), -one[0][0][2], None, 0.5, (0, 1), 2.0) for one in logprobs]
+    return [
+        CertaintyStats(len(one), -unpacked(one[0])[0][2], None, 0.5, (0, 1), 2.0)
+        for one in logprobs
+    ]
 
 
 def with_logprobs(number: int) -> TokenLog:
-    tokens = [[[5, b"a", -float(number), []]], [[6, b"b", -1.0, []]]]
+    tokens = [packed([[5, b"a", -float(number), []]]), packed([[6, b"b", -1.0, []]])]
     return TokenLog(["a", "b"], [5, 6], tokens)
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from llcuda_net.errors import StorageError
-from llcuda_net.storage.records import Level, Splice, TokenLog, hash_of
+from llcuda_net.storage.records import Level, Splice, TokenLog, hash_of, packed
 from llcuda_net.storage.results.interface import HIGHLIGHT, Query, Retention, Store
 from llcuda_net.storage.results.sqlite import SqliteStore
 from tests.support.storage.records import MODEL, SECOND, START, result
@@ -50,7 +50,7 @@ def test_a_result_comes_back_as_it_was(stores: tuple[Store, Store]) -> None:
     writing, reading = stores
     long = "A long text, repeated in each turn of a conversation. " * 40
     messages = [{"role": "system", "content": long}, {"role": "user", "content": "ünï 👋"}]
-    logprobs = [[[5, b"\xf0\x9f", -0.5, [[5, b"\xf0\x9f", -0.5], [6, b"", -1.5]]]]] * 3000
+    logprobs = [packed([[5, b"\xf0\x9f", -0.5, [[5, b"\xf0\x9f", -0.5], [6, b"", None]]]])] * 3000
     for kept in (
         result(1),
         result(2, tokens=0, request={}, model={}, usage={}, timings={}, seed=None),

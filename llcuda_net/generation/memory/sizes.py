@@ -1,0 +1,68 @@
+"""Bytes of memory that requests and logs take, estimated: a little more than they do.
+
+Nothing here is called per token; what is added per token are the constants.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from typing import Any
+
+from llcuda_net.storage.records import TokenLog
+
+#: Of a generation beside its request and its log: its task, its ticket, one stream.
+GENERATION = 8 << 10
+#: Of a piece beside its text: the string, the id of its last token, places in lists. A character
+#: takes up to four bytes.
+PIECE = 144
+#: Of encoded bytes beside themselves: the object, its place in a list, the array around it.
+PACKED = 128
+#: Encoded bytes of one candidate: id, bytes and a double, in an array.
+CANDIDATE = 24
+
+
+def of(value: Any) -> int:
+    """Of a value of msgpack's types, with all that is in it."""
+    total = 0
+    rest = [value]
+    while rest:
+        found = rest.pop()
+        total += sys.getsizeof(found)
+        if isinstance(found, dict):
+            rest += found.keys()
+            rest += found.values()
+        elif isinstance(found, list | tuple):
+            if found and type(found[0]) is int:
+                total += 28 * len(found)  # ids: by the million, and all alike
+            else:
+                rest += found
+    return total
+
+
+def of_request(prompt: Any, messages: Any, params: Mapping[str, Any]) -> int:
+    """Of a generation with its request, and no log.
+
+    A prompt is there as it came, as the template renders it, and as it is sent to the upstream.
+    """
+    return GENERATION + 3 * (of(prompt) + of(messages)) + 2 * of(params)
+
+
+def of_log(log: TokenLog) -> int:
+    """Of a log: what `Generation.extend` would have counted."""
+    total = PIECE * len(log.pieces) + 4 * sum(map(len, log.pieces))
+    if log.logprobs is not None:
+        total += PACKED * len(log.logprobs) + sum(map(len, log.logprobs))
+    return total
+
+
+def most(params: Mapping[str, Any]) -> int:
+    """Of the log of a request with these checked parameters, at most; 0: no token is dear.
+
+    Text alone is counted as it comes: requests ask for far more of it than they get.
+    """
+    candidates = params.get("n_probs") or 0
+    tokens = params.get("n_predict") or 0
+    if not candidates:
+        return 0
+    return int(tokens) * (PIECE + PACKED + (candidates + 1) * CANDIDATE)

@@ -1,0 +1,64 @@
+"""What all connections together may have waiting: bytes to be sent, and frames not yet whole.
+
+One connection alone may have its fill. When all of them have much, each gets little.
+"""
+
+from __future__ import annotations
+
+from llcuda_net.errors import Overloaded
+
+#: Bytes of a frame that is not whole which count for nothing: most frames are smaller.
+FREE = 16 << 10
+
+
+class Unsent:
+    """The bytes in all write buffers.
+
+    Args:
+        bound: bytes above which each buffer takes only a little.
+
+    Attributes:
+        waiting: bytes now; the buffers count them.
+    """
+
+    __slots__ = ("bound", "waiting")
+
+    def __init__(self, bound: int) -> None:
+        self.bound = bound
+        self.waiting = 0
+
+    def __repr__(self) -> str:
+        return f"<Unsent {self.waiting:,} of {self.bound:,} bytes>"
+
+
+class Incoming:
+    """The bytes of frames that have begun to come, on all connections.
+
+    Args:
+        bound: bytes of all of them, FREE of each apart.
+
+    Attributes:
+        waiting: bytes now.
+    """
+
+    def __init__(self, bound: int) -> None:
+        self.waiting = 0
+        self._bound = bound
+
+    def __repr__(self) -> str:
+        return f"<Incoming {self.waiting:,} of {self._bound:,} bytes>"
+
+    def change(self, before: int, now: int) -> None:
+        """A connection held `before` bytes of a frame, and holds `now`.
+
+        Raises:
+            Overloaded: there is no room for them; nothing was counted.
+        """
+        more = max(0, now - FREE) - max(0, before - FREE)
+        if more > 0 and self.waiting + more > self._bound:
+            raise Overloaded(
+                f"frames that are not whole may take {self._bound:,} bytes of memory, those of all "
+                "clients together: try again later",
+                retry=True,
+            )
+        self.waiting += more

@@ -1,0 +1,47 @@
+"""What a process may take is found in the tree of control groups, of both versions."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from llcuda_net.util.process_memory import Allocator, cgroup_limit, resident
+
+
+@pytest.mark.parametrize(
+    ("groups", "files", "limit"),
+    [
+        ("", {}, None),
+        ("0::/\n", {"memory.max": "max\n"}, None),
+        ("0::/\n", {"memory.max": "1000000\n"}, 1_000_000),
+        ("0::/a/b\n", {"a/b/memory.max": "max", "a/memory.max": "7000"}, 7000),
+        ("0::/a/b\n", {"a/b/memory.max": "5000", "a/memory.max": "7000"}, 5000),
+        # In a container the path is the host's, and the limit is at the root.
+        ("0::/../host\n", {"memory.max": "3000"}, 3000),
+        ("4:memory:/x\n", {"memory/x/memory.limit_in_bytes": "9000"}, 9000),
+        ("4:cpu,memory:/\n", {"memory/memory.limit_in_bytes": "9223372036854771712"}, None),
+        ("nonsense", {"memory.max": "nonsense"}, None),
+    ],
+)
+def test_the_limit(groups: str, files: dict[str, str], limit: int | None, tmp_path: Path) -> None:
+    root = tmp_path / "cgroup"
+    for name, text in files.items():
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_text(text)
+    (tmp_path / "groups").write_text(groups)
+    assert cgroup_limit(root, tmp_path / "groups") == limit
+
+
+def test_what_is_freed_is_given_back() -> None:
+    allocator = Allocator()
+    allocator.configure()
+    before = resident()
+    if not before:
+        pytest.skip("this system does not tell")
+    blocks = [b"x" * (1 << 20) for _ in range(64)]
+    assert resident() > before + (60 << 20)
+    del blocks
+    allocator.trim()
+    assert resident() < before + (8 << 20)
+    assert resident(Path("/nothing")) == 0

@@ -1,0 +1,1 @@
+"""Attacks on the server's memory; what imports it is tools/memory_campaign.py."""
