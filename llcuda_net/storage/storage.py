@@ -7,7 +7,7 @@
     entry.dispatched(url, model, prompt)       # an upstream is asked; buffered
     entry.append(pieces, ids)                  # tokens; buffered
     entry.conclude("stop", None, usage)        # the upstream sent the end, with the last of them
-    storage.write()                            # once per batch, before anything of it is sent
+    await storage.written()                    # before anything of it is sent
     await storage.finish(entry, Ended(…), log) # now `done` may be sent
 
 A generation of the level memory has no entry, and needs none of this.
@@ -128,11 +128,12 @@ class Storage:
             StorageError: the directory is another server's, or what it holds cannot be read.
         """
         folder = await trio.to_thread.run_sync(prepare, self._directory)
-        lock = DirectoryLock(self._directory, self._address)
+        lock = await trio.to_thread.run_sync(DirectoryLock, self._directory, self._address)
         try:
             await self._serve(folder, task_status)
         finally:
-            lock.release()
+            with trio.CancelScope(shield=True):
+                await trio.to_thread.run_sync(lock.release)
 
     async def _serve(self, folder: Path, task_status: trio.TaskStatus[None]) -> None:
         self.journal = Journal(
@@ -238,18 +239,18 @@ class Storage:
         if entry.synced:
             await self.journal.sync()
         else:
-            self.journal.write()
+            await self.journal.written()
 
-    def write(self) -> None:
-        """Hand all that was appended to the system; call it before any of that is sent.
+    async def written(self) -> None:
+        """Return when the system has all that was appended; it may be sent then.
 
         Raises:
             StorageError: none of it may be sent. With the code storage_full it is written later.
         """
-        self.journal.write()
+        await self.journal.written()
 
     async def sync(self) -> None:
-        """`write`, and return when all of it is on the disk: before a send, at the level strict.
+        """`written`, and return when all of it is on the disk: before a send, at the level strict.
 
         Raises:
             StorageError: it is not.

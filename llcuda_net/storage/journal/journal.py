@@ -9,29 +9,26 @@ Rules, which the tests hold it to:
   buffered stays buffered, and is written when there is room.
 - Segments are deleted oldest first, so that no record outlives one that it needs to be understood.
 
-Appending and writing happen on the trio thread: a pwrite into the page cache takes microseconds.
-Syncs run in a thread, one at a time, and all who wait share the next one.
+Appending happens on the trio thread, which never waits for the disk: see entry. One thread writes;
+syncs run in another, one at a time, and all who wait share the next one.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import trio
 
 from llcuda_net.errors import StorageError
 from llcuda_net.storage.journal import format as framing
-from llcuda_net.storage.journal.disk import Files, RealFiles
-from llcuda_net.storage.journal.entry import (
-    Appender,
-    JournalEntry,
-    as_storage_error,
-    has_no_room,
-)
+from llcuda_net.storage.journal.disk import Files, RealFiles, as_storage_error, has_no_room
+from llcuda_net.storage.journal.entry import Appender, JournalEntry
 from llcuda_net.storage.journal.recovery import OpenGeneration, Recovered, read, segment_path
 from llcuda_net.storage.journal.segments import Segment, live_bodies, restate, start_segment
+from llcuda_net.storage.journal.write_thread import serve
 from llcuda_net.storage.records import Forgotten, Opened, encode
 
 #: Seconds from the start of one sync to the next: with a quick disk, durable is under 20 ms behind.
@@ -183,7 +180,7 @@ class Journal(Appender):
             StorageError: it would not.
         """
         target = self._position
-        self.write()
+        await self.written()
         while self._durable < target:
             if self.failed is not None:
                 raise self.failed
@@ -193,42 +190,53 @@ class Journal(Appender):
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Sync, rotate and delete until cancelled, and then sync and close."""
-        task_status.started()
-        started = -self._interval
-        try:
-            while True:
-                await self._work.wait()
-                self._work = trio.Event()
-                if self.failed is not None:
-                    await trio.sleep_forever()
-                if self.refusal is not None:
-                    await trio.sleep(PROBE)
-                    self._work.set()
-                # What is waited for goes at once; the rest gathers until the interval is over.
-                pause = started + self._interval - trio.current_time()
-                if pause > 0:
-                    with trio.move_on_after(pause):
-                        await self._hurry.wait()
-                self._hurry = trio.Event()
-                started = trio.current_time()
+        token = trio.lowlevel.current_trio_token()
+        work = partial(serve, self._for_thread, self._files, token, self._done)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(_in_thread, work)
+            task_status.started()
+            try:
+                await self._run()
+            finally:
                 with trio.CancelScope(shield=True):
-                    if await self._sync_written():
-                        await self._tidy()
-        finally:
+                    await self._sync_written()
+                    # The descriptors' numbers will be other files': nothing may be written now.
+                    closed = StorageError("the journal is closed")
+                    self.failed = self.failed or closed
+                    self.refusal = self.refusal or closed
+                    self._waiting.unpark_all()
+                    self._for_thread.put(None)
+                    await _in_thread(partial(self._close, [*self._retiring, self._segment]))
+
+    async def _run(self) -> None:
+        started = -self._interval
+        while True:
+            await self._work.wait()
+            self._work = trio.Event()
+            if self.failed is not None:
+                await trio.sleep_forever()
+            if self.refusal is not None:
+                await trio.sleep(PROBE)
+                self._work.set()
+            # What is waited for goes at once; the rest gathers until the interval is over.
+            pause = started + self._interval - trio.current_time()
+            if pause > 0:
+                with trio.move_on_after(pause):
+                    await self._hurry.wait()
+            self._hurry = trio.Event()
+            started = trio.current_time()
             with trio.CancelScope(shield=True):
-                await self._sync_written()
-                # The descriptors' numbers will be other files': nothing may be written any more.
-                closed = StorageError("the journal is closed")
-                self.failed = self.failed or closed
-                self.refusal = self.refusal or closed
-                self._waiting.unpark_all()
-                for segment in [*self._retiring, self._segment]:
-                    self._files.close(segment.descriptor)
+                if await self._sync_written():
+                    await self._tidy()
+
+    def _close(self, segments: list[Segment]) -> None:
+        for segment in segments:
+            self._files.close(segment.descriptor)
 
     async def _sync_written(self) -> bool:
         """Whether everything written so far has become durable."""
         try:
-            self.write()
+            await self.written(again=True)
         except StorageError:
             if self.failed is not None:
                 return False
@@ -237,21 +245,20 @@ class Journal(Appender):
             self._waiting.unpark_all()
             return True
         batch, self._unsynced = self._unsynced, {}
-        retiring, self._retiring = self._retiring, []
-        segments = [*retiring, self._segment]
+        unwritten = {chunk.segment.number for chunk in self._chunks}
+        segments = [*self._retiring, self._segment]
+        over = [segment for segment in self._retiring if segment.number not in unwritten]
         self.stats.syncs += 1
         try:
             seconds = await trio.to_thread.run_sync(
-                self._sync_segments, segments, limiter=self._limiter
+                self._sync_segments, segments, over, limiter=self._limiter
             )
         except OSError as error:
-            self._retiring = retiring + self._retiring
             self._refuse(as_storage_error(error, failed=True))
             return False
         if self._on_sync is not None:
             self._on_sync(seconds)
-        for segment in retiring:
-            self._files.close(segment.descriptor)
+        self._retiring = [segment for segment in self._retiring if segment not in over]
         self._durable = target
         for entry, count in batch.items():
             if count > entry.durable:
@@ -262,11 +269,13 @@ class Journal(Appender):
         self._waiting.unpark_all()
         return True
 
-    def _sync_segments(self, segments: list[Segment]) -> float:
+    def _sync_segments(self, segments: list[Segment], over: list[Segment]) -> float:
         started = time.perf_counter()
         for segment in segments:  # oldest first: a later one alone would be of no use
             self._files.fdatasync(segment.descriptor)
-        return time.perf_counter() - started
+        seconds = time.perf_counter() - started
+        self._close(over)
+        return seconds
 
     # -- segments -----------------------------------------------------------------------------
 
@@ -291,12 +300,8 @@ class Journal(Appender):
         fresh = await trio.to_thread.run_sync(
             start_segment, self._folder, self._files, header, b"", limiter=self._limiter
         )
-        try:
-            self.write()  # the buffer is framed for the old segment
-        except StorageError:
-            self._files.close(fresh.descriptor)
-            self._files.unlink(segment_path(self._folder, number))
-            return
+        if self._buffer:
+            self._chunk()  # it is framed for the old segment
         self._retiring.append(self._segment)
         self._closed.append(self._segment.number)
         self._segment = fresh
@@ -318,7 +323,8 @@ class Journal(Appender):
             for slot, body in found:
                 if slot in slots:  # not forgotten meanwhile
                     self._add_loose(body)
-            if not await self._sync_written():
+            copied = self._position
+            if not await self._sync_written() or self._durable < copied:
                 return
             for entry in self._oldest.pop(number):
                 entry.oldest = number + 1  # or later; the next round finds out
@@ -339,3 +345,9 @@ class Journal(Appender):
             self._files.unlink(path)
             # One by one: after a power cut no later one may be gone where an earlier one is not.
             self._files.fsync_dir(self._folder)
+
+
+async def _in_thread(work: Callable[[], object]) -> None:
+    """Run something to its end in a thread of its own."""
+    with trio.CancelScope(shield=True):
+        await trio.to_thread.run_sync(work, limiter=trio.CapacityLimiter(1))

@@ -24,12 +24,14 @@ class Segment:
     Attributes:
         seed: the start value of the next record's CRC.
         size: bytes of the file that hold whole records.
+        now: whether the file system takes writes that must not wait, as far as is known.
     """
 
     number: int
     descriptor: int
     seed: int
     size: int
+    now: bool = True
 
 
 class Place(Protocol):

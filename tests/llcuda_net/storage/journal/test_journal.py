@@ -22,8 +22,10 @@ from tests.support.storage.power_cut import SimulatedFiles
 from tests.support.storage.records import opened
 
 
-async def test_everything_written_is_found_again() -> None:
+@pytest.mark.parametrize("now", [True, False])
+async def test_everything_written_is_found_again(now: bool) -> None:
     files = SimulatedFiles()
+    files.now = now
     async with running(files) as journal:
         one, two = journal.start(opened(1, key="k", level=Level.PROCESS)), journal.start(opened(2))
         tokens(one, 3)
@@ -31,7 +33,7 @@ async def test_everything_written_is_found_again() -> None:
         one.splice(3, "http://b", 5)
         tokens(one, 2)
         two.end(Ended(state="done", reason="stop"))
-        journal.write()
+        await journal.written()
         first, second = reopened(files)
     assert first.log.pieces == expected(5)
     assert first.log.ids == [0, 1, 2, 3, 4]
@@ -209,12 +211,14 @@ async def test_a_failed_sync_is_the_end_and_is_not_tried_again() -> None:
         assert journal.refusal is journal.failed is not None
 
 
+@pytest.mark.parametrize("now", [True, False])
 @pytest.mark.parametrize("room", [0, 1, 9, 30, 500])
 async def test_a_full_disk_refuses_and_goes_on_when_there_is_room(
-    room: int, monkeypatch: pytest.MonkeyPatch
+    room: int, now: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(llcuda_net.storage.journal.journal, "PROBE", 0.001)
     files = SimulatedFiles()
+    files.now = now
     async with running(files) as journal:
         log = journal.start(opened(1))
         tokens(log, 4)
@@ -222,7 +226,7 @@ async def test_a_full_disk_refuses_and_goes_on_when_there_is_room(
         files.room = room
         tokens(log, 200)
         with pytest.raises(StorageError, match="no room") as caught:
-            journal.write()
+            await journal.written()
         assert caught.value.code == StorageError.FULL
         assert caught.value.retry
         assert reopened(files)[0].log.pieces == expected(4)
@@ -261,7 +265,7 @@ async def test_a_disk_that_breaks_while_writing_is_the_end(
 
         monkeypatch.setattr(files, "pwrite", broken)
         with pytest.raises(StorageError) as caught:
-            journal.write()
+            await journal.written()
         assert caught.value.code == StorageError.FAILED
         assert journal.failed is not None
     assert reopened(files)[0].log.pieces == expected(4)

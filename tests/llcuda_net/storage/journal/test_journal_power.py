@@ -32,6 +32,7 @@ def tokens_of(number: int) -> int:
 async def workload(files: SimulatedFiles, rng: random.Random, *, honest: bool = True) -> None:
     """Generations begin, grow, end and are forgotten; what is durable is noted as acknowledged."""
     note = files.recorder.note
+    files.now = rng.random() < 0.5
     journal = Journal(FOLDER, files, interval=0, segment_bytes=1500)
     journal.open()
     logs: dict[str, JournalEntry] = {}
@@ -77,7 +78,7 @@ async def workload(files: SimulatedFiles, rng: random.Random, *, honest: bool = 
                     log.dispatched(name, {})
                 if not honest:
                     note("acknowledged", (name, "tokens", log.count))
-            journal.write()
+            await journal.written()
             if rng.random() < 0.5:
                 asked = {name: log.dispatches for name, log in logs.items()}
                 await journal.sync()
