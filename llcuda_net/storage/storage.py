@@ -27,9 +27,10 @@ import trio
 from llcuda_net.errors import StorageError
 from llcuda_net.storage.data_dir import prepare
 from llcuda_net.storage.directory_lock import DirectoryLock
-from llcuda_net.storage.journal.disk import Files
+from llcuda_net.storage.journal.disk import Files, RealFiles
 from llcuda_net.storage.journal.entry import JournalEntry
 from llcuda_net.storage.journal.journal import INTERVAL, PROBE, SEGMENT_BYTES, Journal
+from llcuda_net.storage.journal.presence import Presence
 from llcuda_net.storage.journal.recovery import OpenGeneration
 from llcuda_net.storage.records import (
     Concluded,
@@ -40,7 +41,7 @@ from llcuda_net.storage.records import (
     TokenLog,
 )
 from llcuda_net.storage.results.interface import Store
-from llcuda_net.storage.results.sqlite import SqliteStore
+from llcuda_net.storage.results.sqlite import RESULTS, SqliteStore
 from llcuda_net.storage.results.writer import BATCH, OpenStore, Writer
 
 log = structlog.get_logger(__name__)
@@ -48,6 +49,8 @@ log = structlog.get_logger(__name__)
 _T = TypeVar("_T")
 #: Threads that read results at a time.
 _READERS = 4
+#: Seconds from one look at whether the files are still there to the next.
+WATCH = 1.0
 
 
 @dataclass
@@ -78,6 +81,8 @@ class Storage:
         files, interval, segment_bytes: the journal's.
         open_store: opens the store; by default SQLite's, in the directory.
         on_sync: called with the seconds that each sync of the journal took.
+        watch: seconds between looks at whether the directory's files are still there; each sync
+            and each commit looks, too.
 
     Attributes:
         recovered: filled in when `run` has started.
@@ -94,12 +99,15 @@ class Storage:
         segment_bytes: int = SEGMENT_BYTES,
         open_store: OpenStore | None = None,
         on_sync: Callable[[float], None] | None = None,
+        watch: float = WATCH,
     ) -> None:
         self.recovered: list[Recovered] = []
         self.problems: list[str] = []
         self._directory = directory
         self._address = address
-        self._files = files
+        self._files = files or RealFiles()
+        self._watch_every = watch
+        self._presence = Presence(self._files)
         self._interval = interval
         self._segment_bytes = segment_bytes
         self._open_store = open_store or self._open_sqlite
@@ -142,6 +150,7 @@ class Storage:
             interval=self._interval,
             segment_bytes=self._segment_bytes,
             on_sync=self._on_sync,
+            presence=self._presence,
         )
         store = await trio.to_thread.run_sync(self._open_store, True)
         try:
@@ -149,16 +158,38 @@ class Storage:
             for problem in self.problems:
                 log.error("journal_damaged", detail=problem)
             await self._recover(found, store)
-            self._writer = Writer(store, self._open_store)
+            await trio.to_thread.run_sync(self._watch_files)
+            self._writer = Writer(store, self._open_store, check=self._presence.check)
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self.journal.run)
                 await nursery.start(self._writer.run)
                 nursery.start_soon(self._store_again)
+                nursery.start_soon(self._watch)
                 task_status.started()
         finally:
             with trio.CancelScope(shield=True):
                 for reader in [*self._readers, store]:
                     await trio.to_thread.run_sync(reader.close)
+
+    def _watch_files(self) -> None:
+        names = ("lock", RESULTS, f"{RESULTS}-wal")
+        self._presence.watch(*(self._directory / name for name in names))
+
+    def _look(self) -> StorageError | None:
+        try:
+            self._presence.check()
+        except StorageError as error:
+            return error
+        self._watch_files()  # one that was not there before
+        return None
+
+    async def _watch(self) -> None:
+        """Stop taking requests when the directory was removed, even if nothing is written."""
+        while self.journal.failed is None:
+            await trio.sleep(self._watch_every)
+            error = await trio.to_thread.run_sync(self._look)
+            if error is not None:
+                self.journal.stop(error)
 
     async def _recover(
         self, found: list[tuple[OpenGeneration, JournalEntry]], store: Store

@@ -195,8 +195,10 @@ def _store(persistence: Persistence) -> dict[str, Any]:
     if storage is None:
         return {}
     stats = storage.journal.stats
+    refusal = storage.refusal
     return {
         "store": {
+            **({} if refusal is None else {"refuses": refusal.message}),
             "level": str(persistence.level(None)),
             "journal_records": stats.records,
             "journal_bytes": stats.bytes,

@@ -26,6 +26,7 @@ from llcuda_net.errors import StorageError
 from llcuda_net.storage.journal import format as framing
 from llcuda_net.storage.journal.disk import Files, RealFiles, as_storage_error, has_no_room
 from llcuda_net.storage.journal.entry import Appender, JournalEntry
+from llcuda_net.storage.journal.presence import Presence
 from llcuda_net.storage.journal.recovery import OpenGeneration, Recovered, read, segment_path
 from llcuda_net.storage.journal.segments import Segment, live_bodies, restate, start_segment
 from llcuda_net.storage.journal.write_thread import serve
@@ -50,6 +51,7 @@ class Journal(Appender):
         interval: seconds between syncs.
         segment_bytes: after which a new file is begun.
         on_sync: called with the seconds that each sync took; not from a thread.
+        presence: checked with each sync; the journal has its segments watched.
     """
 
     def __init__(
@@ -60,8 +62,10 @@ class Journal(Appender):
         interval: float = INTERVAL,
         segment_bytes: int = SEGMENT_BYTES,
         on_sync: Callable[[float], None] | None = None,
+        presence: Presence | None = None,
     ) -> None:
         super().__init__(RealFiles() if files is None else files, segment_bytes)
+        self._presence = presence or Presence(self._files)
         self._on_sync = on_sync
         self._folder = folder
         self._interval = interval
@@ -102,6 +106,7 @@ class Journal(Appender):
         pairs = [(g, self._entry_of(g, found)) for g in found.generations]
         try:
             self._segment = restate(self._folder, self._files, found, self._next_slot, pairs)
+            self._presence.watch(segment_path(self._folder, self._segment.number))
             self._unlink(list(found.segments.values()))
         except OSError as error:
             raise as_storage_error(error) from error
@@ -165,6 +170,11 @@ class Journal(Appender):
         found, self._progressed = self._progressed, set()
         self._progress = trio.Event()
         return found
+
+    def stop(self, error: StorageError) -> None:
+        """Take nothing any more: what is written would not be found again."""
+        if self.failed is None:
+            self._refuse(error)
 
     def _refuse(self, refusal: StorageError) -> None:
         super()._refuse(refusal)
@@ -256,6 +266,9 @@ class Journal(Appender):
         except OSError as error:
             self._refuse(as_storage_error(error, failed=True))
             return False
+        except StorageError as error:
+            self._refuse(error)
+            return False
         if self._on_sync is not None:
             self._on_sync(seconds)
         self._retiring = [segment for segment in self._retiring if segment not in over]
@@ -274,6 +287,7 @@ class Journal(Appender):
         for segment in segments:  # oldest first: a later one alone would be of no use
             self._files.fdatasync(segment.descriptor)
         seconds = time.perf_counter() - started
+        self._presence.check()
         self._close(over)
         return seconds
 
@@ -297,15 +311,18 @@ class Journal(Appender):
     async def _rotate(self) -> None:
         number = self._segment.number + 1
         header = framing.Header(number, self._next_slot)
-        fresh = await trio.to_thread.run_sync(
-            start_segment, self._folder, self._files, header, b"", limiter=self._limiter
-        )
+        fresh = await trio.to_thread.run_sync(self._start, header, limiter=self._limiter)
         if self._buffer:
             self._chunk()  # it is framed for the old segment
         self._retiring.append(self._segment)
         self._closed.append(self._segment.number)
         self._segment = fresh
         self.stats.segments += 1
+
+    def _start(self, header: framing.Header) -> Segment:
+        segment = start_segment(self._folder, self._files, header, b"")
+        self._presence.watch(segment_path(self._folder, segment.number))
+        return segment
 
     async def _copy_forward(self, number: int) -> None:
         """Write the records of the oldest segment's open generations anew."""
@@ -342,6 +359,7 @@ class Journal(Appender):
 
     def _unlink(self, paths: list[Path]) -> None:
         for path in paths:
+            self._presence.forget(path)
             self._files.unlink(path)
             # One by one: after a power cut no later one may be gone where an earlier one is not.
             self._files.fsync_dir(self._folder)
