@@ -154,7 +154,8 @@ class Storage:
         )
         store = await trio.to_thread.run_sync(self._open_store, True)
         try:
-            found, self.problems = await trio.to_thread.run_sync(self.journal.open)
+            found, read = await trio.to_thread.run_sync(self.journal.open)
+            self.problems = read.problems
             for problem in self.problems:
                 log.error("journal_damaged", detail=problem)
             await self._recover(found, store)

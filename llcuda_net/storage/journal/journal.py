@@ -8,6 +8,8 @@ Rules, which the tests hold it to:
 - A full disk leaves no torn record behind: the file is cut back to the last whole one, what was
   buffered stays buffered, and is written when there is room.
 - Segments are deleted oldest first, so that no record outlives one that it needs to be understood.
+- What a sync covered is marked, so that damage there is told from a torn tail. A damaged segment is
+  set aside and never deleted.
 
 Appending happens on the trio thread, which never waits for the disk: see entry. One thread writes;
 syncs run in another, one at a time, and all who wait share the next one.
@@ -15,7 +17,9 @@ syncs run in another, one at a time, and all who wait share the next one.
 
 from __future__ import annotations
 
+import contextlib
 import time
+from collections import deque
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -26,11 +30,19 @@ from llcuda_net.errors import StorageError
 from llcuda_net.storage.journal import format as framing
 from llcuda_net.storage.journal.disk import Files, RealFiles, as_storage_error, has_no_room
 from llcuda_net.storage.journal.entry import Appender, JournalEntry
+from llcuda_net.storage.journal.marks import Marks, mark
 from llcuda_net.storage.journal.presence import Presence
-from llcuda_net.storage.journal.recovery import OpenGeneration, Recovered, read, segment_path
+from llcuda_net.storage.journal.recovery import (
+    DAMAGED,
+    FindLost,
+    OpenGeneration,
+    Recovered,
+    read,
+    segment_path,
+)
 from llcuda_net.storage.journal.segments import Segment, live_bodies, restate, start_segment
 from llcuda_net.storage.journal.write_thread import serve
-from llcuda_net.storage.records import Forgotten, Opened, encode
+from llcuda_net.storage.records import Forgotten, Opened, Stored, encode
 
 #: Seconds from the start of one sync to the next: with a quick disk, durable is under 20 ms behind.
 INTERVAL = 0.015
@@ -38,6 +50,8 @@ INTERVAL = 0.015
 SEGMENT_BYTES = 64 << 20
 #: Seconds between attempts to write to a disk that was full.
 PROBE = 0.5
+#: Results of which the journal remembers that they were stored, the last ones.
+REMEMBERED = 1024
 #: Closed segments that are kept before the oldest one's open generations are copied forward.
 KEEP = 3
 
@@ -75,6 +89,9 @@ class Journal(Appender):
         #: By number of a segment: the entries whose oldest record it holds.
         self._oldest: dict[int, set[JournalEntry]] = {}
         self._next_slot = 1
+        self._marks = Marks(folder, self._files)
+        self._synced: dict[int, int] = {}  # of each segment, bytes that are on the disk
+        self._stored: deque[tuple[str, int]] = deque(maxlen=REMEMBERED)
         self._hurry = trio.Event()
         self._waiting = trio.lowlevel.ParkingLot()
         self._limiter = trio.CapacityLimiter(1)
@@ -90,30 +107,52 @@ class Journal(Appender):
 
     # -- opening ------------------------------------------------------------------------------
 
-    def open(self) -> tuple[list[tuple[OpenGeneration, JournalEntry]], list[str]]:
+    def open(
+        self, find_lost: FindLost | None = None
+    ) -> tuple[list[tuple[OpenGeneration, JournalEntry]], Recovered]:
         """Read what is there, and begin a segment that holds it anew. Blocks: for a thread.
 
         Everything is written again rather than kept, because what can be read need not be on the
         disk: after a failed sync the page cache still shows what was lost.
 
+        Args:
+            find_lost: see recovery.read.
+
         Returns:
-            The open generations, each with its entry to be continued; and damage, one line each.
+            The open generations, each with its entry to be continued; and all that was found.
 
         Raises:
             StorageError: the journal cannot be read, or not be written.
         """
-        found = read(self._folder, self._files)
+        found = read(self._folder, self._files, find_lost)
+        # The numbers of what was lost are given anew.
+        stored = [one for one in found.stored.items() if one[0] not in found.lost]
+        self._stored.extend(sorted(stored, key=lambda one: one[1]))
         pairs = [(g, self._entry_of(g, found)) for g in found.generations]
         try:
-            self._segment = restate(self._folder, self._files, found, self._next_slot, pairs)
-            self._presence.watch(segment_path(self._folder, self._segment.number))
-            self._unlink(list(found.segments.values()))
+            segment = self._segment = restate(
+                self._folder,
+                self._files,
+                found,
+                self._next_slot,
+                pairs,
+                Stored(results=list(self._stored)),
+            )
+            self._presence.watch(segment_path(self._folder, segment.number))
+            self._synced[segment.number] = segment.size
+            self._marks.begin(self._synced)
+            for number, path in found.segments.items():
+                if number in found.damaged:
+                    self._files.rename(path, path.with_name(path.name + DAMAGED))
+                    self._files.fsync_dir(self._folder)
+                else:
+                    self._unlink([path])
         except OSError as error:
             raise as_storage_error(error) from error
         self._oldest[self._segment.number] = {entry for _, entry in pairs}
         self.stats.live_bytes = sum(entry.bytes for _, entry in pairs)
         self.stats.segments = 1
-        return pairs, found.problems
+        return pairs, found
 
     def _entry_of(self, generation: OpenGeneration, found: Recovered) -> JournalEntry:
         slot = max(self._next_slot, found.next_slot)
@@ -150,8 +189,12 @@ class Journal(Appender):
             self.appended[entry] = 0
         return entry
 
-    def forget(self, entry: JournalEntry) -> None:
-        """The store has the result: the journal need not keep the entry. Never raises."""
+    def forget(self, entry: JournalEntry, reached: int = 0) -> None:
+        """The store has the result: the journal need not keep the entry. Never raises.
+
+        Args:
+            reached: Store.reached, after the commit; 0 where no result was stored.
+        """
         holders = self._oldest.get(entry.oldest)
         if holders is None or entry not in holders:
             return
@@ -160,7 +203,10 @@ class Journal(Appender):
         self.appended.pop(entry, None)
         if self.failed is None:
             # Not synced: should it be lost, the store says that it has the result.
-            self._add_loose(encode(Forgotten(entry.slot)))
+            id_ = entry.opened.generation if reached else ""
+            self._add_loose(encode(Forgotten(entry.slot, id_, reached)))
+            if reached:
+                self._stored.append((id_, reached))
         if not holders and entry.oldest != self._segment.number:
             self._work.set()
 
@@ -216,7 +262,7 @@ class Journal(Appender):
                     self.refusal = self.refusal or closed
                     self._waiting.unpark_all()
                     self._for_thread.put(None)
-                    await _in_thread(partial(self._close, [*self._retiring, self._segment]))
+                    await _in_thread(self._close_all)
 
     async def _run(self) -> None:
         started = -self._interval
@@ -243,6 +289,10 @@ class Journal(Appender):
         for segment in segments:
             self._files.close(segment.descriptor)
 
+    def _close_all(self) -> None:
+        self._close([*self._retiring, self._segment])
+        self._marks.close()
+
     async def _sync_written(self) -> bool:
         """Whether everything written so far has become durable."""
         try:
@@ -257,11 +307,12 @@ class Journal(Appender):
         batch, self._unsynced = self._unsynced, {}
         unwritten = {chunk.segment.number for chunk in self._chunks}
         segments = [*self._retiring, self._segment]
+        ends = {segment.number: segment.size for segment in segments}
         over = [segment for segment in self._retiring if segment.number not in unwritten]
         self.stats.syncs += 1
         try:
             seconds = await trio.to_thread.run_sync(
-                self._sync_segments, segments, over, limiter=self._limiter
+                self._sync_segments, segments, over, self._synced | ends, limiter=self._limiter
             )
         except OSError as error:
             self._refuse(as_storage_error(error, failed=True))
@@ -273,6 +324,9 @@ class Journal(Appender):
             self._on_sync(seconds)
         self._retiring = [segment for segment in self._retiring if segment not in over]
         self._durable = target
+        self._synced |= ends
+        if self.refusal is None:
+            self._add_loose(encode(mark(self._synced)))  # with the next batch
         for entry, count in batch.items():
             if count > entry.durable:
                 entry.durable = count
@@ -282,12 +336,16 @@ class Journal(Appender):
         self._waiting.unpark_all()
         return True
 
-    def _sync_segments(self, segments: list[Segment], over: list[Segment]) -> float:
+    def _sync_segments(
+        self, segments: list[Segment], over: list[Segment], ends: dict[int, int]
+    ) -> float:
         started = time.perf_counter()
         for segment in segments:  # oldest first: a later one alone would be of no use
             self._files.fdatasync(segment.descriptor)
         seconds = time.perf_counter() - started
         self._presence.check()
+        with contextlib.suppress(OSError):  # there are marks in the journal, too
+            self._marks.write(ends)
         self._close(over)
         return seconds
 
@@ -317,6 +375,8 @@ class Journal(Appender):
         self._retiring.append(self._segment)
         self._closed.append(self._segment.number)
         self._segment = fresh
+        self._synced[fresh.number] = fresh.size
+        self._add_loose(encode(Stored(results=list(self._stored))))
         self.stats.segments += 1
 
     def _start(self, header: framing.Header) -> Segment:
@@ -352,10 +412,16 @@ class Journal(Appender):
         while self._closed and not self._oldest.get(self._closed[0]):
             number = self._closed.pop(0)
             self._oldest.pop(number, None)
+            self._synced.pop(number, None)
             gone.append(segment_path(self._folder, number))
         if gone:
             self.stats.segments -= len(gone)
-            await trio.to_thread.run_sync(self._unlink, gone, limiter=self._limiter)
+            ends = dict(self._synced)
+            await trio.to_thread.run_sync(self._remove, gone, ends, limiter=self._limiter)
+
+    def _remove(self, paths: list[Path], ends: dict[int, int]) -> None:
+        self._marks.write(ends, sync=True)  # first: one that is marked and gone is missed
+        self._unlink(paths)
 
     def _unlink(self, paths: list[Path]) -> None:
         for path in paths:

@@ -118,7 +118,10 @@ class SimulatedFiles:
         return list(self.files)
 
     def read(self, path: Path) -> bytes:
-        return bytes(self.files[path.name])
+        try:
+            return bytes(self.files[path.name])
+        except KeyError:
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT)) from None
 
     def create(self, path: Path) -> int:
         if path.name in self.files:
@@ -168,6 +171,8 @@ class SimulatedFiles:
         del self._open[descriptor]
 
     def unlink(self, path: Path) -> None:
+        if path.name not in self.files:
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
         del self.files[path.name]
         self.recorder.note("unlink", path.name)
 

@@ -17,7 +17,14 @@ from llcuda_net.storage.journal import format as framing
 from llcuda_net.storage.journal.journal import Journal
 from llcuda_net.storage.journal.recovery import read
 from llcuda_net.storage.records import Ended, Level, Splice
-from tests.support.storage.journals import FOLDER, expected, reopened, running, tokens
+from tests.support.storage.journals import (
+    FOLDER,
+    expected,
+    reopened,
+    running,
+    segments,
+    tokens,
+)
 from tests.support.storage.power_cut import SimulatedFiles
 from tests.support.storage.records import opened
 
@@ -82,7 +89,8 @@ async def test_a_tail_torn_at_any_byte_leaves_a_prefix() -> None:
         for _ in range(6):
             tokens(log, 2)
         journal.write()
-    ((name, whole),) = files.files.items()
+    (name,) = segments(files)
+    whole = files.files[name]
     lengths = set()
     for size in range(len(whole) + 1):
         for filling in (b"", b"\0" * 700, random.Random(size).randbytes(40)):
@@ -98,25 +106,27 @@ async def test_a_tail_torn_at_any_byte_leaves_a_prefix() -> None:
 async def test_any_changed_byte_is_noticed() -> None:
     files = SimulatedFiles()
     async with running(files) as journal:
-        log = journal.start(opened(1))
+        log = journal.start(opened(1, level=Level.PROCESS))
         for _ in range(3):
             tokens(log, 2)
         journal.write()
-    ((name, whole),) = files.files.items()
+    (name,) = segments(files)
+    whole = files.files[name]
     for at in range(len(whole)):
         changed = bytearray(whole)
         changed[at] ^= 0x5A
         for generation in reopened(SimulatedFiles({name: bytes(changed)})):
             assert generation.log.pieces == expected(len(generation.log.pieces))
-            assert len(generation.log.pieces) < 6
+            # What the header says is found another way; what is before the request is not needed.
+            assert len(generation.log.pieces) < 6 or at < whole.index(b"generation-1")
 
 
 def test_a_record_left_there_by_an_earlier_writer_does_not_pass() -> None:
     header = framing.Header(7, 1)
     body = b"\x92\x05\x01"
     data = header.encode() + framing.frame(body, header.seed + 1) + body
-    assert list(framing.bodies(data, header.seed)) == []
-    assert len(list(framing.bodies(data, header.seed + 1))) == 1
+    assert [found for _, _, found in framing.scan(data, header.seed)] == [None]
+    assert [found for _, _, found in framing.scan(data, header.seed + 1)] == [body]
 
 
 def test_a_newer_journal_is_refused() -> None:
@@ -282,7 +292,7 @@ async def test_segments_are_deleted_when_nothing_in_them_is_open() -> None:
             journal.forget(log)
             await journal.sync()
         await trio.testing.wait_all_tasks_blocked()
-        assert len(files.files) <= 2
+        assert len(segments(files)) <= 2
         assert journal.stats.live_bytes == 0
         assert reopened(files) == []
 
@@ -325,8 +335,8 @@ async def test_a_restart_writes_everything_anew() -> None:
     files = SimulatedFiles()
     for round_ in range(4):
         journal = Journal(FOLDER, files, interval=0)
-        pairs, problems = journal.open()
-        assert problems == []
+        pairs, found = journal.open()
+        assert found.problems == []
         async with trio.open_nursery() as nursery:
             await nursery.start(journal.run)
             if round_ == 0:
@@ -337,25 +347,25 @@ async def test_a_restart_writes_everything_anew() -> None:
                 assert log.durable == 5 * round_
             tokens(log, 5)
             nursery.cancel_scope.cancel()
-        assert len(files.files) == 1
+        assert len(segments(files)) == 1
 
 
 async def test_damage_in_an_older_segment_is_reported_and_costs_only_itself() -> None:
     files = SimulatedFiles()
     async with running(files, segment_bytes=600) as journal:
         logs = [journal.start(opened(number)) for number in range(3)]
-        while len(files.files) < 3:
+        while len(segments(files)) < 3:
             for log in logs:
                 tokens(log, 3)
             await journal.sync()
         late = journal.start(opened(9))
         tokens(late, 4)
         await journal.sync()
-    oldest = min(files.files)
+    oldest = segments(files)[0]
     files.files[oldest][len(files.files[oldest]) // 2] ^= 0xFF
     found = Journal(FOLDER, files).open()
-    assert len(found[1]) == 1
-    assert oldest in found[1][0]
+    assert len(found[1].problems) == 1
+    assert oldest in found[1].problems[0]
     by_id = {generation.id: generation for generation, _ in found[0]}
     assert by_id["generation-9"].log.pieces == expected(4)
     assert any(generation.gap for generation in by_id.values())
