@@ -25,6 +25,7 @@ import structlog
 import trio
 
 from llcuda_net.errors import StorageError
+from llcuda_net.storage import damage
 from llcuda_net.storage.data_dir import prepare
 from llcuda_net.storage.directory_lock import DirectoryLock
 from llcuda_net.storage.journal.disk import Files, RealFiles
@@ -32,6 +33,7 @@ from llcuda_net.storage.journal.entry import JournalEntry
 from llcuda_net.storage.journal.journal import INTERVAL, PROBE, SEGMENT_BYTES, Journal
 from llcuda_net.storage.journal.presence import Presence
 from llcuda_net.storage.journal.recovery import OpenGeneration
+from llcuda_net.storage.journal.recovery import Recovered as Found
 from llcuda_net.storage.records import (
     Concluded,
     Dispatched,
@@ -86,7 +88,8 @@ class Storage:
 
     Attributes:
         recovered: filled in when `run` has started.
-        problems: damage that was found in the journal, one line each.
+        problems: what this start found damaged or lost, one line each.
+        damage: what any start found, until somebody deleted damage.log.
     """
 
     def __init__(
@@ -103,6 +106,7 @@ class Storage:
     ) -> None:
         self.recovered: list[Recovered] = []
         self.problems: list[str] = []
+        self.damage: list[str] = []
         self._directory = directory
         self._address = address
         self._files = files or RealFiles()
@@ -154,11 +158,12 @@ class Storage:
         )
         store = await trio.to_thread.run_sync(self._open_store, True)
         try:
-            found, read = await trio.to_thread.run_sync(self.journal.open)
-            self.problems = read.problems
-            for problem in self.problems:
-                log.error("journal_damaged", detail=problem)
+            found, read = await trio.to_thread.run_sync(
+                self.journal.open, lambda stored: _find_lost(store, stored)
+            )
+            self.problems = read.problems + _losses(read)
             await self._recover(found, store)
+            await trio.to_thread.run_sync(self._note_damage)
             await trio.to_thread.run_sync(self._watch_files)
             self._writer = Writer(store, self._open_store, check=self._presence.check)
             async with trio.open_nursery() as nursery:
@@ -171,6 +176,17 @@ class Storage:
             with trio.CancelScope(shield=True):
                 for reader in [*self._readers, store]:
                     await trio.to_thread.run_sync(reader.close)
+
+    def _note_damage(self) -> None:
+        for problem in self.problems:
+            log.error("storage_damaged", detail=problem)
+        try:
+            if self.problems:
+                damage.note(self._directory, self.problems)
+            self.damage = damage.noted(self._directory)
+        except OSError as error:
+            log.error("damage_not_noted", reason=str(error))
+            self.damage = self.problems
 
     def _watch_files(self) -> None:
         names = ("lock", RESULTS, f"{RESULTS}-wal")
@@ -197,10 +213,11 @@ class Storage:
     ) -> None:
         ids = [generation.id for generation, _ in found]
         missing = await trio.to_thread.run_sync(store.missing, ids)
+        reached = await trio.to_thread.run_sync(store.reached)
         ended: list[tuple[JournalEntry, Result]] = []
         for generation, entry in found:
             if generation.id not in missing:
-                self.journal.forget(entry)  # committed, and then we ended
+                self.journal.forget(entry, reached)  # committed, and then we ended
             elif generation.ended is not None:
                 ended.append((entry, generation.result()))
             else:
@@ -224,8 +241,9 @@ class Storage:
                 self._store_refusal = error
                 self._more_unstored.set()
             else:
+                reached = await trio.to_thread.run_sync(store.reached)
                 for entry, _ in batch:
-                    self.journal.forget(entry)
+                    self.journal.forget(entry, reached)
 
     # -- writing ------------------------------------------------------------------------------
 
@@ -314,7 +332,7 @@ class Storage:
                 self._store_refusal = error
                 self._more_unstored.set()
             raise
-        self.journal.forget(entry)
+        self.journal.forget(entry, self._writer.reached)
         return result
 
     async def _store_again(self) -> None:
@@ -330,7 +348,7 @@ class Storage:
                     except StorageError:
                         break
                     del self._unstored[result.id]
-                    self.journal.forget(entry)
+                    self.journal.forget(entry, self._writer.reached)
             self._store_refusal = None
 
     # -- reading ------------------------------------------------------------------------------
@@ -355,3 +373,23 @@ class Storage:
             finally:
                 if store is not None:
                     self._readers.append(store)
+
+
+def _find_lost(store: Store, stored: dict[str, int]) -> set[str]:
+    """The results that a store had and has no more, those apart that somebody pruned."""
+    reached = store.reached()
+    return store.missing([id_ for id_, of in stored.items() if of > reached])
+
+
+def _losses(found: Found) -> list[str]:
+    """What to say of results that the store has lost."""
+    if not found.lost:
+        return []
+    restored = found.lost & {generation.id for generation in found.generations}
+    gone = sorted(found.lost - restored)
+    text = (
+        f"the store has lost {len(found.lost)} results that it had committed, its newest ones: "
+        f"results.db or results.db-wal was deleted, cut or replaced. {len(restored)} of them are "
+        "restored from the journal"
+    )
+    return [f"{text}; not these: {', '.join(gone)}" if gone else text]

@@ -7,14 +7,16 @@ import sys
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import asdict
+from itertools import chain
 
 from llcuda_net.cli.common import Exit, fail
 from llcuda_net.cli.json_documents import line
 from llcuda_net.cli.progress import Progress
-from llcuda_net.cli.results.command import open_store
+from llcuda_net.cli.results.command import data_directory, open_store
 from llcuda_net.cli.tables import fields, one_line, table
 from llcuda_net.cli.units import bytes_text, counted, iso, local
-from llcuda_net.storage.results.interface import Retention, Stats
+from llcuda_net.storage import damage
+from llcuda_net.storage.results.interface import Problem, Retention, Stats
 from llcuda_net.storage.results.sqlite import SqliteStore
 
 #: Days that the table of figures shows; --json gives all.
@@ -25,13 +27,13 @@ def verify_results(arguments: argparse.Namespace, store: SqliteStore) -> int:
     """Run `llcuda results verify`."""
     problems = []
     with Progress("verified") as progress:
-        for problem in store.verify():
+        for problem in chain(_noted(arguments), store.verify()):
             progress.add()
             if problem is not None:
                 problems.append(problem)
                 if not arguments.json:
                     progress.erase()
-                    print(one_line(f"{problem.id} {problem.message}"))
+                    print(one_line(f"{problem.id} {problem.message}".strip()))
     if arguments.json:
         found = [asdict(problem) for problem in problems]
         print(line({"ok": not problems, "checked": progress.count, "problems": found}))
@@ -43,6 +45,13 @@ def verify_results(arguments: argparse.Namespace, store: SqliteStore) -> int:
     else:
         print(f"{counted(progress.count, 'content')}, all as they were stored")
     return Exit.REFUSED if problems else Exit.OK
+
+
+def _noted(arguments: argparse.Namespace) -> list[Problem]:
+    """What starts of the server have found damaged or lost."""
+    folder = data_directory(arguments)
+    hint = f"(noted in {folder / damage.NAME}: delete that file when you have seen to it)"
+    return [Problem("", f"{line} {hint}") for line in damage.noted(folder)]
 
 
 def prune_results(arguments: argparse.Namespace, store: SqliteStore) -> int:

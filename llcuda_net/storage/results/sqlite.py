@@ -223,6 +223,12 @@ class SqliteStore:
 
     # -- reading ------------------------------------------------------------------------------
 
+    def reached(self) -> int:
+        """See Store."""
+        with errors("results cannot be read"):
+            sql = "SELECT seq FROM sqlite_sequence WHERE name = 'results'"
+            return int(self._db.execute(sql).get or 0)
+
     def missing(self, ids: Collection[str]) -> set[str]:
         """See Store."""
         with errors("results cannot be read"):

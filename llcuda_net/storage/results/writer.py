@@ -54,6 +54,7 @@ class Writer:
     Attributes:
         failed: why the writer commits nothing any more; None while it does.
         committed: results committed since the start.
+        reached: Store.reached after the last commit; 0 before the first one.
     """
 
     def __init__(
@@ -67,6 +68,7 @@ class Writer:
     ) -> None:
         self.failed: StorageError | None = None
         self.committed = 0
+        self.reached = 0
         self._store = store
         self._open_store = open_store
         self._batch = batch
@@ -185,6 +187,7 @@ class Writer:
             self._store.put([waiter.result for waiter in batch])
             if self._check is not None:
                 self._check()
+            self.reached = self._store.reached()
         except StorageError as error:
             self._record(error)
             return error
