@@ -1,12 +1,14 @@
 """What upstreams sent since the last batch: into the journal, then to the readers, then sent.
 
 `Poller` calls `publish` once per batch. Each generation that has grown is appended to the journal
-once, all of it is written with one system call, and only then do readers see the new pieces: what a
-client has seen survives a kill. Each connection that got bytes is then flushed once.
+once, all of it is written with one system call, mostly by the journal's thread, and only then do
+readers see the new pieces: what a client has seen survives a kill. Each connection that got bytes
+is then flushed once.
 """
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Protocol
 
 import trio
@@ -83,38 +85,63 @@ class Publisher:
         self._strict.discard(generation)
 
     def publish(self) -> None:
-        """Journal, show and send what has come since the last time."""
+        """Journal what has come since the last time; show it when it is written, and send it."""
         if self._grown:
             grown, self._grown = self._grown, set()
-            refusals = self._journalled(grown) if self._journal is not None else {}
-            for generation in grown:
-                if generation in refusals:
-                    generation.hand_back(refusals[generation])
-                elif generation.level is Level.STRICT:
-                    self._strict.add(generation)
-                    self._strict_work.set()
-                else:
-                    generation.visible = len(generation.pieces)
-                    for reader in tuple(generation.readers):
-                        reader.pump()
+            if self._journal is not None:
+                grown = self._keep(grown)
+            if grown:
+                self._show({generation: len(generation.pieces) for generation in grown})
         while self.unflushed:
             self.unflushed.pop().flush()
 
-    def _journalled(self, grown: set[Generation]) -> dict[Generation, RequestError]:
-        """Append generations to the journal and write it; those that it refuses, and why."""
+    def _keep(self, grown: set[Generation]) -> set[Generation]:
+        """Append generations to the journal and have it written; those that may be shown now."""
         assert self._journal is not None
-        refusals: dict[Generation, RequestError] = {}
+        counts: dict[Generation, int] = {}
+        free = set()
         for generation in grown:
+            if generation.entry is None:
+                free.add(generation)  # no disk holds it up
+                continue
             try:
                 self.record(generation)
             except RequestError as error:
-                refusals[generation] = error
-        try:
-            self._journal.write()
-        except StorageError as error:
-            refusal = refused(error)
-            refusals |= {one: refusal for one in grown if one.level.journalled}
-        return refusals
+                generation.hand_back(error)
+            else:
+                counts[generation] = len(generation.pieces)
+        if counts:
+            try:
+                if self._journal.write(partial(self._written, counts)):
+                    free.update(counts)
+            except StorageError as error:
+                self._refuse(counts, error)
+        return free
+
+    def _written(self, counts: dict[Generation, int], error: StorageError | None) -> None:
+        """Show so many pieces of each generation, or stop those that the journal did not take."""
+        if error is None:
+            self._show(counts)
+        else:
+            self._refuse(counts, error)
+        while self.unflushed:
+            self.unflushed.pop().flush()
+
+    def _refuse(self, counts: dict[Generation, int], error: StorageError) -> None:
+        refusal = refused(error)
+        for generation in counts:
+            generation.hand_back(refusal)
+
+    def _show(self, counts: dict[Generation, int]) -> None:
+        """Show so many pieces of each generation: as many as are written."""
+        for generation, count in counts.items():
+            if generation.level is Level.STRICT:
+                self._strict.add(generation)
+                self._strict_work.set()
+            elif count > generation.visible:
+                generation.visible = count
+                for reader in tuple(generation.readers):
+                    reader.pump()
 
     async def run(self) -> None:
         """Show what the disk has: tokens at the level strict, how much is durable; for ever."""

@@ -148,9 +148,16 @@ class Ended(msgspec.Struct, array_like=True, tag=4, kw_only=True):
 
 
 class Forgotten(msgspec.Struct, array_like=True, tag=5, gc=False):
-    """The journal no longer needs a generation: its result is in the store."""
+    """The journal no longer needs a generation: its result is in the store.
+
+    Attributes:
+        generation: its id; empty in records of earlier versions.
+        reached: how many results the store had ever committed by then; see Store.reached.
+    """
 
     slot: int
+    generation: str = ""
+    reached: int = 0
 
 
 class Dispatched(msgspec.Struct, array_like=True, tag=6, kw_only=True):
@@ -189,7 +196,31 @@ class Concluded(msgspec.Struct, array_like=True, tag=7, kw_only=True):
     usage: dict[str, int] = {}
 
 
-Record = Opened | Appended | Spliced | Ended | Forgotten | Dispatched | Concluded
+class Synced(msgspec.Struct, array_like=True, tag=8, gc=False):
+    """These parts of segments were on the disk before this was written.
+
+    Bytes that are bad there are damage; elsewhere a power cut may have left them.
+
+    Attributes:
+        ends: number of each segment, and how many of its bytes, header included.
+    """
+
+    slot: int = 0
+    ends: list[tuple[int, int]] = []
+
+
+class Stored(msgspec.Struct, array_like=True, tag=9, gc=False):
+    """What is known of the store, repeated in each segment.
+
+    Attributes:
+        results: ids of the results that were stored last, each with `reached` as in Forgotten.
+    """
+
+    slot: int = 0
+    results: list[tuple[str, int]] = []
+
+
+Record = Opened | Appended | Spliced | Ended | Forgotten | Dispatched | Concluded | Synced | Stored
 
 
 def _empty() -> list[Any]:

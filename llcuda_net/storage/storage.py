@@ -7,7 +7,7 @@
     entry.dispatched(url, model, prompt)       # an upstream is asked; buffered
     entry.append(pieces, ids)                  # tokens; buffered
     entry.conclude("stop", None, usage)        # the upstream sent the end, with the last of them
-    storage.write()                            # once per batch, before anything of it is sent
+    await storage.written()                    # before anything of it is sent
     await storage.finish(entry, Ended(…), log) # now `done` may be sent
 
 A generation of the level memory has no entry, and needs none of this.
@@ -26,12 +26,15 @@ import structlog
 import trio
 
 from llcuda_net.errors import StorageError
+from llcuda_net.storage import damage
 from llcuda_net.storage.data_dir import prepare
 from llcuda_net.storage.directory_lock import DirectoryLock
-from llcuda_net.storage.journal.disk import Files
+from llcuda_net.storage.journal.disk import Files, RealFiles
 from llcuda_net.storage.journal.entry import JournalEntry
 from llcuda_net.storage.journal.journal import INTERVAL, PROBE, SEGMENT_BYTES, Journal
+from llcuda_net.storage.journal.presence import Presence
 from llcuda_net.storage.journal.recovery import OpenGeneration
+from llcuda_net.storage.journal.recovery import Recovered as Found
 from llcuda_net.storage.records import (
     Concluded,
     Dispatched,
@@ -41,7 +44,7 @@ from llcuda_net.storage.records import (
     TokenLog,
 )
 from llcuda_net.storage.results.interface import Store
-from llcuda_net.storage.results.sqlite import SqliteStore
+from llcuda_net.storage.results.sqlite import RESULTS, SqliteStore
 from llcuda_net.storage.results.writer import BATCH, OpenStore, Writer
 
 log = structlog.get_logger(__name__)
@@ -49,6 +52,8 @@ log = structlog.get_logger(__name__)
 _T = TypeVar("_T")
 #: Threads that read results at a time.
 _READERS = 4
+#: Seconds from one look at whether the files are still there to the next.
+WATCH = 1.0
 
 
 @dataclass
@@ -80,10 +85,13 @@ class Storage:
         files, interval, segment_bytes: the journal's.
         open_store: opens the store; by default SQLite's, in the directory.
         on_sync: called with the seconds that each sync of the journal took.
+        watch: seconds between looks at whether the directory's files are still there; each sync
+            and each commit looks, too.
 
     Attributes:
         recovered: filled in when `run` has started.
-        problems: damage that was found in the journal, one line each.
+        problems: what this start found damaged or lost, one line each.
+        damage: what any start found, until somebody deleted damage.log.
     """
 
     def __init__(
@@ -97,13 +105,17 @@ class Storage:
         segment_bytes: int = SEGMENT_BYTES,
         open_store: OpenStore | None = None,
         on_sync: Callable[[float], None] | None = None,
+        watch: float = WATCH,
     ) -> None:
         self.recovered: list[Recovered] = []
         self.problems: list[str] = []
+        self.damage: list[str] = []
         self._directory = directory
         self._shared = shared
         self._address = address
-        self._files = files
+        self._files = files or RealFiles()
+        self._watch_every = watch
+        self._presence = Presence(self._files)
         self._interval = interval
         self._segment_bytes = segment_bytes
         self._open_store = open_store or self._open_sqlite
@@ -134,11 +146,12 @@ class Storage:
         folder = await trio.to_thread.run_sync(
             partial(prepare, self._directory, shared=self._shared)
         )
-        lock = DirectoryLock(self._directory, self._address)
+        lock = await trio.to_thread.run_sync(DirectoryLock, self._directory, self._address)
         try:
             await self._serve(folder, task_status)
         finally:
-            lock.release()
+            with trio.CancelScope(shield=True):
+                await trio.to_thread.run_sync(lock.release)
 
     async def _serve(self, folder: Path, task_status: trio.TaskStatus[None]) -> None:
         self.journal = Journal(
@@ -147,33 +160,70 @@ class Storage:
             interval=self._interval,
             segment_bytes=self._segment_bytes,
             on_sync=self._on_sync,
+            presence=self._presence,
         )
         store = await trio.to_thread.run_sync(self._open_store, True)
         try:
-            found, self.problems = await trio.to_thread.run_sync(self.journal.open)
-            for problem in self.problems:
-                log.error("journal_damaged", detail=problem)
+            found, read = await trio.to_thread.run_sync(
+                self.journal.open, lambda stored: _find_lost(store, stored)
+            )
+            self.problems = read.problems + _losses(read)
             await self._recover(found, store)
-            self._writer = Writer(store, self._open_store)
+            await trio.to_thread.run_sync(self._note_damage)
+            await trio.to_thread.run_sync(self._watch_files)
+            self._writer = Writer(store, self._open_store, check=self._presence.check)
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self.journal.run)
                 await nursery.start(self._writer.run)
                 nursery.start_soon(self._store_again)
+                nursery.start_soon(self._watch)
                 task_status.started()
         finally:
             with trio.CancelScope(shield=True):
                 for reader in [*self._readers, store]:
                     await trio.to_thread.run_sync(reader.close)
 
+    def _note_damage(self) -> None:
+        for problem in self.problems:
+            log.error("storage_damaged", detail=problem)
+        try:
+            if self.problems:
+                damage.note(self._directory, self.problems)
+            self.damage = damage.noted(self._directory)
+        except OSError as error:
+            log.error("damage_not_noted", reason=str(error))
+            self.damage = self.problems
+
+    def _watch_files(self) -> None:
+        names = ("lock", RESULTS, f"{RESULTS}-wal")
+        self._presence.watch(*(self._directory / name for name in names))
+
+    def _look(self) -> StorageError | None:
+        try:
+            self._presence.check()
+        except StorageError as error:
+            return error
+        self._watch_files()  # one that was not there before
+        return None
+
+    async def _watch(self) -> None:
+        """Stop taking requests when the directory was removed, even if nothing is written."""
+        while self.journal.failed is None:
+            await trio.sleep(self._watch_every)
+            error = await trio.to_thread.run_sync(self._look)
+            if error is not None:
+                self.journal.stop(error)
+
     async def _recover(
         self, found: list[tuple[OpenGeneration, JournalEntry]], store: Store
     ) -> None:
         ids = [generation.id for generation, _ in found]
         missing = await trio.to_thread.run_sync(store.missing, ids)
+        reached = await trio.to_thread.run_sync(store.reached)
         ended: list[tuple[JournalEntry, Result]] = []
         for generation, entry in found:
             if generation.id not in missing:
-                self.journal.forget(entry)  # committed, and then we ended
+                self.journal.forget(entry, reached)  # committed, and then we ended
             elif generation.ended is not None:
                 ended.append((entry, generation.result()))
             else:
@@ -197,8 +247,9 @@ class Storage:
                 self._store_refusal = error
                 self._more_unstored.set()
             else:
+                reached = await trio.to_thread.run_sync(store.reached)
                 for entry, _ in batch:
-                    self.journal.forget(entry)
+                    self.journal.forget(entry, reached)
 
     # -- writing ------------------------------------------------------------------------------
 
@@ -244,18 +295,18 @@ class Storage:
         if entry.synced:
             await self.journal.sync()
         else:
-            self.journal.write()
+            await self.journal.written()
 
-    def write(self) -> None:
-        """Hand all that was appended to the system; call it before any of that is sent.
+    async def written(self) -> None:
+        """Return when the system has all that was appended; it may be sent then.
 
         Raises:
             StorageError: none of it may be sent. With the code storage_full it is written later.
         """
-        self.journal.write()
+        await self.journal.written()
 
     async def sync(self) -> None:
-        """`write`, and return when all of it is on the disk: before a send, at the level strict.
+        """`written`, and return when all of it is on the disk: before a send, at the level strict.
 
         Raises:
             StorageError: it is not.
@@ -287,7 +338,7 @@ class Storage:
                 self._store_refusal = error
                 self._more_unstored.set()
             raise
-        self.journal.forget(entry)
+        self.journal.forget(entry, self._writer.reached)
         return result
 
     async def _store_again(self) -> None:
@@ -303,7 +354,7 @@ class Storage:
                     except StorageError:
                         break
                     del self._unstored[result.id]
-                    self.journal.forget(entry)
+                    self.journal.forget(entry, self._writer.reached)
             self._store_refusal = None
 
     # -- reading ------------------------------------------------------------------------------
@@ -328,3 +379,23 @@ class Storage:
             finally:
                 if store is not None:
                     self._readers.append(store)
+
+
+def _find_lost(store: Store, stored: dict[str, int]) -> set[str]:
+    """The results that a store had and has no more, those apart that somebody pruned."""
+    reached = store.reached()
+    return store.missing([id_ for id_, of in stored.items() if of > reached])
+
+
+def _losses(found: Found) -> list[str]:
+    """What to say of results that the store has lost."""
+    if not found.lost:
+        return []
+    restored = found.lost & {generation.id for generation in found.generations}
+    gone = sorted(found.lost - restored)
+    text = (
+        f"the store has lost {len(found.lost)} results that it had committed, its newest ones: "
+        f"results.db or results.db-wal was deleted, cut or replaced. {len(restored)} of them are "
+        "restored from the journal"
+    )
+    return [f"{text}; not these: {', '.join(gone)}" if gone else text]

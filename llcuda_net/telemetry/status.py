@@ -22,6 +22,8 @@ from llcuda_net.upstream.pool import Pool
 from llcuda_net.util.version import package_version
 
 #: Waiting requests that are listed.
+#: Most notes of damage in a report, the last ones.
+_DAMAGE = 20
 _MOST_WAITING = 100
 #: Seconds over which a rate is a mean, at least.
 _WINDOW = 2.0
@@ -195,8 +197,11 @@ def _store(persistence: Persistence) -> dict[str, Any]:
     if storage is None:
         return {}
     stats = storage.journal.stats
+    refusal = storage.refusal
     return {
         "store": {
+            **({} if refusal is None else {"refuses": refusal.message}),
+            **({"damage": storage.damage[-_DAMAGE:]} if storage.damage else {}),
             "level": str(persistence.level(None)),
             "journal_records": stats.records,
             "journal_bytes": stats.bytes,

@@ -170,7 +170,7 @@ async def pipeline(folder: Path, seconds: float) -> Figures:
                 )
                 await storage.accepted(kept)
                 kept.append(result.log.pieces, result.log.ids)
-                storage.write()
+                await storage.written()
                 ended = Ended(state="done", model=result.model, timings=result.timings)
                 await storage.finish(kept, ended, result.log)
                 done += 1

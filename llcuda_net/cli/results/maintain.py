@@ -7,15 +7,17 @@ import sys
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import asdict
+from itertools import chain
 
 from llcuda_net.cli.common import Exit, fail
 from llcuda_net.cli.json_documents import line
 from llcuda_net.cli.progress import Progress
-from llcuda_net.cli.results.command import open_store
+from llcuda_net.cli.results.command import data_directory, open_store
 from llcuda_net.cli.results.find import NAMED
 from llcuda_net.cli.tables import fields, table
 from llcuda_net.cli.units import bytes_text, counted, iso, local
-from llcuda_net.storage.results.interface import Retention, Stats
+from llcuda_net.storage import damage
+from llcuda_net.storage.results.interface import Problem, Retention, Stats
 from llcuda_net.storage.results.sqlite import SqliteStore
 from llcuda_net.util.terminal import echo, one_line
 
@@ -27,13 +29,13 @@ def verify_results(arguments: argparse.Namespace, store: SqliteStore) -> int:
     """Run `llcuda results verify`."""
     problems = []
     with Progress("verified") as progress:
-        for problem in store.verify():
+        for problem in chain(_noted(arguments), store.verify()):
             progress.add()
             if problem is not None:
                 problems.append(problem)
                 if not arguments.json:
                     progress.erase()
-                    echo(one_line(f"{problem.id} {problem.message}"))
+                    echo(one_line(f"{problem.id} {problem.message}".strip()))
     if arguments.json:
         found = [asdict(problem) for problem in problems]
         echo(line({"ok": not problems, "checked": progress.count, "problems": found}))
@@ -47,6 +49,13 @@ def verify_results(arguments: argparse.Namespace, store: SqliteStore) -> int:
     else:
         echo(f"{counted(progress.count, 'content')}, all as they were stored")
     return Exit.REFUSED if problems else Exit.OK
+
+
+def _noted(arguments: argparse.Namespace) -> list[Problem]:
+    """What starts of the server have found damaged or lost."""
+    folder = data_directory(arguments)
+    hint = f"(noted in {folder / damage.NAME}: delete that file when you have seen to it)"
+    return [Problem("", f"{line} {hint}") for line in damage.noted(folder)]
 
 
 def prune_results(arguments: argparse.Namespace, store: SqliteStore) -> int:

@@ -4,24 +4,32 @@ A record is encoded and framed once, into the buffer. `Appender.write` hands the
 system with one call, before anything of it is shown to anybody: the way of a token needs one
 `JournalEntry.append` per generation and one `Appender.write` per batch.
 
+The trio thread never waits for a disk. It writes itself only where the file system promises to
+refuse rather than to wait (RWF_NOWAIT). All else goes to a thread, one hand-over per batch; what
+comes meanwhile queues behind it, and is one write then.
+
 A write that fails for lack of room leaves no torn record behind: the file is cut back to its last
-whole record, and the buffer is written when there is room. After any other failure the journal has
+whole record, and the rest is written when there is room. After any other failure the journal has
 failed for good.
 """
 
 from __future__ import annotations
 
-import errno
+import queue
 import zlib
+from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+import structlog
 import trio
 
 from llcuda_net.errors import StorageError
 from llcuda_net.storage.journal import format as framing
-from llcuda_net.storage.journal.disk import Files
+from llcuda_net.storage.journal.disk import NEVER_NOW, Files
 from llcuda_net.storage.journal.segments import Segment
+from llcuda_net.storage.journal.write_thread import Chunk
 from llcuda_net.storage.records import (
     ENCODE_ERRORS,
     Appended,
@@ -38,11 +46,16 @@ from llcuda_net.storage.records import (
     unstorable,
 )
 
-_NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
+log = structlog.get_logger(__name__)
+
 _encode = encoder.encode
 _pack_frame = framing.FRAME.pack
 _crc32 = zlib.crc32
 _MASK = 0xFFFFFFFF
+
+
+#: Told that something is written (None), or that it is not, and why.
+Written = Callable[[StorageError | None], None]
 
 
 @dataclass
@@ -200,7 +213,7 @@ class Appender:
         refusal: why nothing can be appended now; None: it can.
         failed: why nothing can be appended until a restart; None: not so.
         stats: counts for status and benchmarks.
-        appended: entries with pieces that are not written yet, and how many they then have.
+        appended: entries with pieces in the buffer, and how many they then have.
     """
 
     def __init__(self, files: Files, segment_bytes: int) -> None:
@@ -213,9 +226,15 @@ class Appender:
         self._segment_bytes = segment_bytes
         self._buffer = bytearray()
         self._position = 0  # of everything appended, in bytes since the start
+        self._wanted = 0  # up to which it is to be written
         self._written = 0
         self._segment: Segment
         self._work = trio.Event()
+        #: Handed over, oldest first. The thread has the first one while it is busy.
+        self._chunks: deque[Chunk] = deque()
+        self._busy = False
+        self._for_thread: queue.SimpleQueue[Chunk | None] = queue.SimpleQueue()
+        self._awaited: deque[tuple[int, Written]] = deque()
 
     def add(self, entry: JournalEntry, body: bytes) -> None:
         """Buffer a record of an entry."""
@@ -239,8 +258,18 @@ class Appender:
         self._position += framing.FRAME_SIZE + len(body)
         self.stats.records += 1
 
-    def write(self) -> None:
-        """Hand everything buffered to the system, before anything of it is shown to anybody.
+    def write(self, then: Written | None = None, *, again: bool = False) -> bool:
+        """Have everything buffered written; nothing of it may be shown to anybody before.
+
+        Never waits for the disk.
+
+        Args:
+            then: called, if this returns False, when all of it is written (with None), or when it
+                is not (with the error).
+            again: try, although there was no room before.
+
+        Returns:
+            Whether all of it is written.
 
         Raises:
             StorageError: nothing of it may be shown. With the code storage_full it stays buffered,
@@ -248,63 +277,110 @@ class Appender:
         """
         if self.failed is not None:
             raise self.failed
-        buffer = self._buffer
-        if not buffer:
+        self._wanted = self._position
+        if self._written == self._position:
+            return True
+        if self.refusal is not None and not again:
+            raise self.refusal
+        if not self._busy:
+            if not self._chunks and self._segment.now and self._write_now():
+                return True
+            if not self._chunks:
+                self._chunk()
+            self._busy = True
+            self._for_thread.put(self._chunks[0])
+        if then is not None:
+            self._awaited.append((self._position, then))
+        return False
+
+    async def written(self, *, again: bool = False) -> None:
+        """`write`, and return when everything appended so far is written.
+
+        Raises:
+            StorageError: as `write`.
+        """
+        settled = trio.Event()
+        failure: list[StorageError | None] = []
+
+        def then(error: StorageError | None) -> None:
+            failure.append(error)
+            settled.set()
+
+        if self.write(then, again=again):
+            await trio.lowlevel.checkpoint()
             return
-        segment = self._segment
-        size = len(buffer)
+        await settled.wait()
+        if failure[0] is not None:
+            raise failure[0]
+
+    def _write_now(self) -> bool:
+        """Whether the system took the whole buffer at once; a part of it becomes a chunk."""
+        segment, buffer = self._segment, self._buffer
+        done = 0
         try:
-            done = self._files.pwrite(segment.descriptor, buffer, segment.size)
-            while done < size:  # a short write says nothing; the next one says why
-                # A copy: a view, kept by an exception, would keep the buffer from growing.
-                rest = bytes(buffer[done:])
-                done += self._files.pwrite(segment.descriptor, rest, segment.size + done)
+            done = self._files.write_now(segment.descriptor, buffer, segment.size)
         except OSError as error:
-            raise self._not_written(error) from error
-        segment.size += size
+            if error.errno in NEVER_NOW:
+                segment.now = False
+        if done < len(buffer):
+            self._chunk().done = done
+            return False
+        segment.size += done
         buffer.clear()
+        self._account(self.appended, done)
+        if self.appended:
+            self.appended = {}
         self._written = self._position
+        return True
+
+    def _chunk(self) -> Chunk:
+        """Make a chunk of the buffer."""
+        chunk = Chunk(self._segment, self._buffer, self._position, self.appended)
+        self._buffer, self.appended = bytearray(), {}
+        self._chunks.append(chunk)
+        return chunk
+
+    def _done(self, chunk: Chunk, refusal: StorageError | None) -> None:
+        """The thread is done with a chunk; runs on the trio thread."""
+        self._busy = False
+        if refusal is not None:
+            self._refuse(refusal)
+            return
+        if self.failed is not None:
+            return
+        self._chunks.popleft()
+        size = len(chunk.data)
+        chunk.segment.size += size
+        self._written = chunk.end
+        self._account(chunk.appended, size)
+        if not self._chunks and self._written < self._wanted:
+            self._chunk()
+        if self._chunks:
+            self._busy = True
+            self._for_thread.put(self._chunks[0])
+        awaited = self._awaited
+        while awaited and awaited[0][0] <= self._written:
+            awaited.popleft()[1](None)
+
+    def _account(self, appended: dict[JournalEntry, int], size: int) -> None:
         self.stats.writes += 1
         self.stats.bytes += size
-        if self.appended:
-            self._unsynced.update(self.appended)
-            self.appended.clear()
+        if appended:
+            self._unsynced.update(appended)
             self._work.set()
-        elif segment.size >= self._segment_bytes:
+        elif self._segment.size >= self._segment_bytes:
             self._work.set()
-        self.refusal = None
-
-    def _not_written(self, error: OSError) -> StorageError:
-        refusal = as_storage_error(error)
-        try:
-            # Nothing torn may stay in the middle, and cutting needs no room.
-            self._files.truncate(self._segment.descriptor, self._segment.size)
-        except OSError as worse:
-            refusal = as_storage_error(worse, failed=True)
-        self._refuse(refusal)
-        return refusal
+        if self.refusal is not None:
+            self.refusal = None
+            log.warning("journal_accepts_again")
 
     def _refuse(self, refusal: StorageError) -> None:
+        if self.refusal is None or self.refusal.message != refusal.message:
+            log.error("journal_refuses", code=refusal.code, reason=refusal.message)
         self.refusal = refusal
         if refusal.code == StorageError.FAILED:
             self.failed = refusal
         self._work.set()
-
-
-def has_no_room(error: OSError) -> bool:
-    """Whether it failed since the disk, or the user's part of it, is full."""
-    return error.errno in _NO_ROOM
-
-
-def as_storage_error(error: OSError, *, failed: bool = False) -> StorageError:
-    """The error for a failed operation on the journal's files."""
-    if not failed and has_no_room(error):
-        return StorageError(
-            "there is no room for the journal: free some disk space, or choose another --data-dir",
-            StorageError.FULL,
-        )
-    return StorageError(
-        f"the journal cannot be written ({error.strerror or error}): "
-        "check the disk, then restart llcuda-server",
-        StorageError.FAILED,
-    )
+        awaited, self._awaited = self._awaited, deque()
+        for _, then in awaited:
+            then(refusal)

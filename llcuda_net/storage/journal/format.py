@@ -3,12 +3,13 @@
 A frame is a little-endian u32 length, a u32 CRC-32 (zlib's), and a body that begins with its kind.
 The CRC starts from the header's CRC plus the record's index in the segment, so that an intact
 record in the wrong place, left there by an earlier writer, fails the check. A length of 0 never
-occurs, so a run of zeros (a block that the disk allocated and never wrote) ends the log. The
-segment ends at the first record that fails the check; the bytes after it are ignored.
+occurs, so a run of zeros (a block that the disk allocated and never wrote) holds no record. `scan`
+finds the records after bytes that are bad, too; whether those are used is for recovery to say.
 """
 
 from __future__ import annotations
 
+import re
 import struct
 import zlib
 from collections.abc import Iterator
@@ -25,6 +26,13 @@ HEADER_SIZE = _HEADER.size
 FRAME = struct.Struct("<II")
 FRAME_SIZE = FRAME.size
 _MASK = 0xFFFFFFFF
+#: What looks like the beginning of a frame: a length below MAX_BODY, a CRC, a body that is a short
+#: array whose first item is the kind of a record. It may overlap another one.
+_FRAME_LIKE = re.compile(rb"(?=...[\x00-\x10]....[\x92-\x9f][\x01-\x1f])", re.DOTALL)
+#: Fewest bytes of a record with its frame.
+_LEAST = FRAME_SIZE + 2
+#: Longest body whose index is computed from its CRC; for a longer one the likely ones are tried.
+_SHORT, _LIKELY = 4096, 256
 
 
 @dataclass(frozen=True)
@@ -75,18 +83,94 @@ def frame(body: bytes | memoryview, seed: int) -> bytes:
     return FRAME.pack(len(body), zlib.crc32(body, seed & _MASK))
 
 
-def bodies(data: bytes, seed: int) -> Iterator[tuple[int, memoryview]]:
-    """The end offset and the body of each record of a segment, up to the first damage."""
+def scan(data: bytes, seed: int) -> Iterator[tuple[int, int, memoryview | None]]:
+    """Begin, end and body of each record of a segment; None for a run of bytes that holds none.
+
+    After bad bytes the next record is found by its frame: length, CRC, and an index that fits in
+    between.
+    """
     view = memoryview(data)
-    at = HEADER_SIZE
-    while at + FRAME_SIZE <= len(data):
-        length, crc = FRAME.unpack_from(data, at)
+    at, size = HEADER_SIZE, len(data)
+    while at < size:
+        end = _record_end(view, at, seed)
+        if end is not None:
+            yield at, end, view[at + FRAME_SIZE : end]
+            at = end
+            seed += 1
+            continue
+        found = _next_record(view, at, seed)
+        yield at, found[0] if found else size, None
+        if found is None:
+            return
+        at, seed = found
+
+
+def seed_of(data: bytes) -> int | None:
+    """The start value of the first record's CRC, of a segment whose header is damaged.
+
+    It follows from the first record, if the second one confirms it.
+    """
+    view = memoryview(data)
+    if len(data) < HEADER_SIZE + FRAME_SIZE:
+        return None
+    length, crc = FRAME.unpack_from(view, HEADER_SIZE)
+    end = HEADER_SIZE + FRAME_SIZE + length
+    if not 0 < length <= _SHORT or end > len(data):
+        return None
+    seed = _seed(view[HEADER_SIZE + FRAME_SIZE : end], crc)
+    return seed if _record_end(view, end, seed + 1) is not None else None
+
+
+def _record_end(view: memoryview, at: int, seed: int) -> int | None:
+    if at + FRAME_SIZE > len(view):
+        return None
+    length, crc = FRAME.unpack_from(view, at)
+    end = at + FRAME_SIZE + length
+    if not 0 < length <= MAX_BODY or end > len(view):
+        return None
+    if zlib.crc32(view[at + FRAME_SIZE : end], seed & _MASK) != crc:
+        return None
+    return int(end)
+
+
+def _next_record(view: memoryview, bad: int, seed: int) -> tuple[int, int] | None:
+    """Where the next record begins after bad bytes, and the start value of its CRC."""
+    for match in _FRAME_LIKE.finditer(view, bad + 1):
+        at = match.start()
+        length, crc = FRAME.unpack_from(view, at)
         end = at + FRAME_SIZE + length
-        if not 0 < length <= MAX_BODY or end > len(data):
-            return
+        if not length or end > len(view):
+            continue
         body = view[at + FRAME_SIZE : end]
-        if zlib.crc32(body, seed & _MASK) != crc:
-            return
-        yield end, body
-        seed += 1
-        at = end
+        most = (at - bad) // _LEAST + 1  # records that may have been in between
+        if length <= _SHORT:
+            skipped = (_seed(body, crc) - seed) & _MASK
+            if skipped <= most:
+                return at, seed + skipped
+        else:
+            for skipped in range(min(most, _LIKELY) + 1):
+                if zlib.crc32(body, (seed + skipped) & _MASK) == crc:
+                    return at, seed + skipped
+    return None
+
+
+def _crc_table() -> list[int]:
+    out = []
+    for value in range(256):
+        for _ in range(8):
+            value = value >> 1 ^ (0xEDB88320 if value & 1 else 0)
+        out.append(value)
+    return out
+
+
+_TABLE = _crc_table()
+_BY_TOP = {value >> 24: index for index, value in enumerate(_TABLE)}
+
+
+def _seed(body: memoryview, crc: int) -> int:
+    """The start value with which a body has this CRC: the CRC, computed backwards."""
+    state = crc ^ _MASK
+    for byte in reversed(body):
+        index = _BY_TOP[state >> 24]
+        state = ((state ^ _TABLE[index]) << 8 | (index ^ byte)) & _MASK
+    return state ^ _MASK

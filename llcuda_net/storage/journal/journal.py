@@ -8,31 +8,41 @@ Rules, which the tests hold it to:
 - A full disk leaves no torn record behind: the file is cut back to the last whole one, what was
   buffered stays buffered, and is written when there is room.
 - Segments are deleted oldest first, so that no record outlives one that it needs to be understood.
+- What a sync covered is marked, so that damage there is told from a torn tail. A damaged segment is
+  set aside and never deleted.
 
-Appending and writing happen on the trio thread: a pwrite into the page cache takes microseconds.
-Syncs run in a thread, one at a time, and all who wait share the next one.
+Appending happens on the trio thread, which never waits for the disk: see entry. One thread writes;
+syncs run in another, one at a time, and all who wait share the next one.
 """
 
 from __future__ import annotations
 
+import contextlib
 import time
+from collections import deque
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import trio
 
 from llcuda_net.errors import StorageError
 from llcuda_net.storage.journal import format as framing
-from llcuda_net.storage.journal.disk import Files, RealFiles
-from llcuda_net.storage.journal.entry import (
-    Appender,
-    JournalEntry,
-    as_storage_error,
-    has_no_room,
+from llcuda_net.storage.journal.disk import Files, RealFiles, as_storage_error, has_no_room
+from llcuda_net.storage.journal.entry import Appender, JournalEntry
+from llcuda_net.storage.journal.marks import Marks, mark
+from llcuda_net.storage.journal.presence import Presence
+from llcuda_net.storage.journal.recovery import (
+    DAMAGED,
+    FindLost,
+    OpenGeneration,
+    Recovered,
+    read,
+    segment_path,
 )
-from llcuda_net.storage.journal.recovery import OpenGeneration, Recovered, read, segment_path
 from llcuda_net.storage.journal.segments import Segment, live_bodies, restate, start_segment
-from llcuda_net.storage.records import Forgotten, Opened, encode
+from llcuda_net.storage.journal.write_thread import serve
+from llcuda_net.storage.records import Forgotten, Opened, Stored, encode
 
 #: Seconds from the start of one sync to the next: with a quick disk, durable is under 20 ms behind.
 INTERVAL = 0.015
@@ -40,6 +50,8 @@ INTERVAL = 0.015
 SEGMENT_BYTES = 64 << 20
 #: Seconds between attempts to write to a disk that was full.
 PROBE = 0.5
+#: Results of which the journal remembers that they were stored, the last ones.
+REMEMBERED = 1024
 #: Closed segments that are kept before the oldest one's open generations are copied forward.
 KEEP = 3
 
@@ -53,6 +65,7 @@ class Journal(Appender):
         interval: seconds between syncs.
         segment_bytes: after which a new file is begun.
         on_sync: called with the seconds that each sync took; not from a thread.
+        presence: checked with each sync; the journal has its segments watched.
     """
 
     def __init__(
@@ -63,8 +76,10 @@ class Journal(Appender):
         interval: float = INTERVAL,
         segment_bytes: int = SEGMENT_BYTES,
         on_sync: Callable[[float], None] | None = None,
+        presence: Presence | None = None,
     ) -> None:
         super().__init__(RealFiles() if files is None else files, segment_bytes)
+        self._presence = presence or Presence(self._files)
         self._on_sync = on_sync
         self._folder = folder
         self._interval = interval
@@ -74,6 +89,9 @@ class Journal(Appender):
         #: By number of a segment: the entries whose oldest record it holds.
         self._oldest: dict[int, set[JournalEntry]] = {}
         self._next_slot = 1
+        self._marks = Marks(folder, self._files)
+        self._synced: dict[int, int] = {}  # of each segment, bytes that are on the disk
+        self._stored: deque[tuple[str, int]] = deque(maxlen=REMEMBERED)
         self._hurry = trio.Event()
         self._waiting = trio.lowlevel.ParkingLot()
         self._limiter = trio.CapacityLimiter(1)
@@ -89,29 +107,52 @@ class Journal(Appender):
 
     # -- opening ------------------------------------------------------------------------------
 
-    def open(self) -> tuple[list[tuple[OpenGeneration, JournalEntry]], list[str]]:
+    def open(
+        self, find_lost: FindLost | None = None
+    ) -> tuple[list[tuple[OpenGeneration, JournalEntry]], Recovered]:
         """Read what is there, and begin a segment that holds it anew. Blocks: for a thread.
 
         Everything is written again rather than kept, because what can be read need not be on the
         disk: after a failed sync the page cache still shows what was lost.
 
+        Args:
+            find_lost: see recovery.read.
+
         Returns:
-            The open generations, each with its entry to be continued; and damage, one line each.
+            The open generations, each with its entry to be continued; and all that was found.
 
         Raises:
             StorageError: the journal cannot be read, or not be written.
         """
-        found = read(self._folder, self._files)
+        found = read(self._folder, self._files, find_lost)
+        # The numbers of what was lost are given anew.
+        stored = [one for one in found.stored.items() if one[0] not in found.lost]
+        self._stored.extend(sorted(stored, key=lambda one: one[1]))
         pairs = [(g, self._entry_of(g, found)) for g in found.generations]
         try:
-            self._segment = restate(self._folder, self._files, found, self._next_slot, pairs)
-            self._unlink(list(found.segments.values()))
+            segment = self._segment = restate(
+                self._folder,
+                self._files,
+                found,
+                self._next_slot,
+                pairs,
+                Stored(results=list(self._stored)),
+            )
+            self._presence.watch(segment_path(self._folder, segment.number))
+            self._synced[segment.number] = segment.size
+            self._marks.begin(self._synced)
+            for number, path in found.segments.items():
+                if number in found.damaged:
+                    self._files.rename(path, path.with_name(path.name + DAMAGED))
+                    self._files.fsync_dir(self._folder)
+                else:
+                    self._unlink([path])
         except OSError as error:
             raise as_storage_error(error) from error
         self._oldest[self._segment.number] = {entry for _, entry in pairs}
         self.stats.live_bytes = sum(entry.bytes for _, entry in pairs)
         self.stats.segments = 1
-        return pairs, found.problems
+        return pairs, found
 
     def _entry_of(self, generation: OpenGeneration, found: Recovered) -> JournalEntry:
         slot = max(self._next_slot, found.next_slot)
@@ -148,8 +189,12 @@ class Journal(Appender):
             self.appended[entry] = 0
         return entry
 
-    def forget(self, entry: JournalEntry) -> None:
-        """The store has the result: the journal need not keep the entry. Never raises."""
+    def forget(self, entry: JournalEntry, reached: int = 0) -> None:
+        """The store has the result: the journal need not keep the entry. Never raises.
+
+        Args:
+            reached: Store.reached, after the commit; 0 where no result was stored.
+        """
         holders = self._oldest.get(entry.oldest)
         if holders is None or entry not in holders:
             return
@@ -158,7 +203,10 @@ class Journal(Appender):
         self.appended.pop(entry, None)
         if self.failed is None:
             # Not synced: should it be lost, the store says that it has the result.
-            self._add_loose(encode(Forgotten(entry.slot)))
+            id_ = entry.opened.generation if reached else ""
+            self._add_loose(encode(Forgotten(entry.slot, id_, reached)))
+            if reached:
+                self._stored.append((id_, reached))
         if not holders and entry.oldest != self._segment.number:
             self._work.set()
 
@@ -168,6 +216,11 @@ class Journal(Appender):
         found, self._progressed = self._progressed, set()
         self._progress = trio.Event()
         return found
+
+    def stop(self, error: StorageError) -> None:
+        """Take nothing any more: what is written would not be found again."""
+        if self.failed is None:
+            self._refuse(error)
 
     def _refuse(self, refusal: StorageError) -> None:
         super()._refuse(refusal)
@@ -183,7 +236,7 @@ class Journal(Appender):
             StorageError: it would not.
         """
         target = self._position
-        self.write()
+        await self.written()
         while self._durable < target:
             if self.failed is not None:
                 raise self.failed
@@ -193,42 +246,57 @@ class Journal(Appender):
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Sync, rotate and delete until cancelled, and then sync and close."""
-        task_status.started()
-        started = -self._interval
-        try:
-            while True:
-                await self._work.wait()
-                self._work = trio.Event()
-                if self.failed is not None:
-                    await trio.sleep_forever()
-                if self.refusal is not None:
-                    await trio.sleep(PROBE)
-                    self._work.set()
-                # What is waited for goes at once; the rest gathers until the interval is over.
-                pause = started + self._interval - trio.current_time()
-                if pause > 0:
-                    with trio.move_on_after(pause):
-                        await self._hurry.wait()
-                self._hurry = trio.Event()
-                started = trio.current_time()
+        token = trio.lowlevel.current_trio_token()
+        work = partial(serve, self._for_thread, self._files, token, self._done)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(_in_thread, work)
+            task_status.started()
+            try:
+                await self._run()
+            finally:
                 with trio.CancelScope(shield=True):
-                    if await self._sync_written():
-                        await self._tidy()
-        finally:
+                    await self._sync_written()
+                    # The descriptors' numbers will be other files': nothing may be written now.
+                    closed = StorageError("the journal is closed")
+                    self.failed = self.failed or closed
+                    self.refusal = self.refusal or closed
+                    self._waiting.unpark_all()
+                    self._for_thread.put(None)
+                    await _in_thread(self._close_all)
+
+    async def _run(self) -> None:
+        started = -self._interval
+        while True:
+            await self._work.wait()
+            self._work = trio.Event()
+            if self.failed is not None:
+                await trio.sleep_forever()
+            if self.refusal is not None:
+                await trio.sleep(PROBE)
+                self._work.set()
+            # What is waited for goes at once; the rest gathers until the interval is over.
+            pause = started + self._interval - trio.current_time()
+            if pause > 0:
+                with trio.move_on_after(pause):
+                    await self._hurry.wait()
+            self._hurry = trio.Event()
+            started = trio.current_time()
             with trio.CancelScope(shield=True):
-                await self._sync_written()
-                # The descriptors' numbers will be other files': nothing may be written any more.
-                closed = StorageError("the journal is closed")
-                self.failed = self.failed or closed
-                self.refusal = self.refusal or closed
-                self._waiting.unpark_all()
-                for segment in [*self._retiring, self._segment]:
-                    self._files.close(segment.descriptor)
+                if await self._sync_written():
+                    await self._tidy()
+
+    def _close(self, segments: list[Segment]) -> None:
+        for segment in segments:
+            self._files.close(segment.descriptor)
+
+    def _close_all(self) -> None:
+        self._close([*self._retiring, self._segment])
+        self._marks.close()
 
     async def _sync_written(self) -> bool:
         """Whether everything written so far has become durable."""
         try:
-            self.write()
+            await self.written(again=True)
         except StorageError:
             if self.failed is not None:
                 return False
@@ -237,22 +305,28 @@ class Journal(Appender):
             self._waiting.unpark_all()
             return True
         batch, self._unsynced = self._unsynced, {}
-        retiring, self._retiring = self._retiring, []
-        segments = [*retiring, self._segment]
+        unwritten = {chunk.segment.number for chunk in self._chunks}
+        segments = [*self._retiring, self._segment]
+        ends = {segment.number: segment.size for segment in segments}
+        over = [segment for segment in self._retiring if segment.number not in unwritten]
         self.stats.syncs += 1
         try:
             seconds = await trio.to_thread.run_sync(
-                self._sync_segments, segments, limiter=self._limiter
+                self._sync_segments, segments, over, self._synced | ends, limiter=self._limiter
             )
         except OSError as error:
-            self._retiring = retiring + self._retiring
             self._refuse(as_storage_error(error, failed=True))
+            return False
+        except StorageError as error:
+            self._refuse(error)
             return False
         if self._on_sync is not None:
             self._on_sync(seconds)
-        for segment in retiring:
-            self._files.close(segment.descriptor)
+        self._retiring = [segment for segment in self._retiring if segment not in over]
         self._durable = target
+        self._synced |= ends
+        if self.refusal is None:
+            self._add_loose(encode(mark(self._synced)))  # with the next batch
         for entry, count in batch.items():
             if count > entry.durable:
                 entry.durable = count
@@ -262,11 +336,18 @@ class Journal(Appender):
         self._waiting.unpark_all()
         return True
 
-    def _sync_segments(self, segments: list[Segment]) -> float:
+    def _sync_segments(
+        self, segments: list[Segment], over: list[Segment], ends: dict[int, int]
+    ) -> float:
         started = time.perf_counter()
         for segment in segments:  # oldest first: a later one alone would be of no use
             self._files.fdatasync(segment.descriptor)
-        return time.perf_counter() - started
+        seconds = time.perf_counter() - started
+        self._presence.check()
+        with contextlib.suppress(OSError):  # there are marks in the journal, too
+            self._marks.write(ends)
+        self._close(over)
+        return seconds
 
     # -- segments -----------------------------------------------------------------------------
 
@@ -288,19 +369,20 @@ class Journal(Appender):
     async def _rotate(self) -> None:
         number = self._segment.number + 1
         header = framing.Header(number, self._next_slot)
-        fresh = await trio.to_thread.run_sync(
-            start_segment, self._folder, self._files, header, b"", limiter=self._limiter
-        )
-        try:
-            self.write()  # the buffer is framed for the old segment
-        except StorageError:
-            self._files.close(fresh.descriptor)
-            self._files.unlink(segment_path(self._folder, number))
-            return
+        fresh = await trio.to_thread.run_sync(self._start, header, limiter=self._limiter)
+        if self._buffer:
+            self._chunk()  # it is framed for the old segment
         self._retiring.append(self._segment)
         self._closed.append(self._segment.number)
         self._segment = fresh
+        self._synced[fresh.number] = fresh.size
+        self._add_loose(encode(Stored(results=list(self._stored))))
         self.stats.segments += 1
+
+    def _start(self, header: framing.Header) -> Segment:
+        segment = start_segment(self._folder, self._files, header, b"")
+        self._presence.watch(segment_path(self._folder, segment.number))
+        return segment
 
     async def _copy_forward(self, number: int) -> None:
         """Write the records of the oldest segment's open generations anew."""
@@ -318,7 +400,8 @@ class Journal(Appender):
             for slot, body in found:
                 if slot in slots:  # not forgotten meanwhile
                     self._add_loose(body)
-            if not await self._sync_written():
+            copied = self._position
+            if not await self._sync_written() or self._durable < copied:
                 return
             for entry in self._oldest.pop(number):
                 entry.oldest = number + 1  # or later; the next round finds out
@@ -329,13 +412,26 @@ class Journal(Appender):
         while self._closed and not self._oldest.get(self._closed[0]):
             number = self._closed.pop(0)
             self._oldest.pop(number, None)
+            self._synced.pop(number, None)
             gone.append(segment_path(self._folder, number))
         if gone:
             self.stats.segments -= len(gone)
-            await trio.to_thread.run_sync(self._unlink, gone, limiter=self._limiter)
+            ends = dict(self._synced)
+            await trio.to_thread.run_sync(self._remove, gone, ends, limiter=self._limiter)
+
+    def _remove(self, paths: list[Path], ends: dict[int, int]) -> None:
+        self._marks.write(ends, sync=True)  # first: one that is marked and gone is missed
+        self._unlink(paths)
 
     def _unlink(self, paths: list[Path]) -> None:
         for path in paths:
+            self._presence.forget(path)
             self._files.unlink(path)
             # One by one: after a power cut no later one may be gone where an earlier one is not.
             self._files.fsync_dir(self._folder)
+
+
+async def _in_thread(work: Callable[[], object]) -> None:
+    """Run something to its end in a thread of its own."""
+    with trio.CancelScope(shield=True):
+        await trio.to_thread.run_sync(work, limiter=trio.CapacityLimiter(1))

@@ -4,17 +4,24 @@ Records are facts about a generation, and their order hardly matters. Tokens car
 that copies of a record (moved to a newer segment, or written twice by an interrupted start) fit
 together. A log ends before the first missing number; an end or a splice beyond that is ignored. The
 dispatch with the highest number counts.
+
+Bad bytes before a mark (see marks) are damage, which is reported, and what follows them is used.
+Behind the last mark they are a torn tail, in which a power cut may leave holes: nothing after the
+first one is used. A journal without marks is an earlier version's: only its last segment may have a
+torn tail, and each ends at its first bad byte.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from llcuda_net.errors import StorageError
 from llcuda_net.storage.journal import format as framing
 from llcuda_net.storage.journal.disk import Files
+from llcuda_net.storage.journal.marks import Marks
 from llcuda_net.storage.records import (
     Appended,
     Concluded,
@@ -26,11 +33,18 @@ from llcuda_net.storage.records import (
     Result,
     Splice,
     Spliced,
+    Stored,
+    Synced,
     TokenLog,
     decode,
 )
 
 _SUFFIX = ".journal"
+#: What is added to the name of a segment that is damaged: it is kept, and not read any more.
+DAMAGED = ".damaged"
+#: Which results, of these with the `reached` of each, the store has lost.
+FindLost = Callable[[dict[str, int]], set[str]]
+_SYNCED = bytes([Synced.__struct_config__.tag])
 #: Records between the beginning of a generation and its removal from the journal.
 _Event = Appended | Spliced | Dispatched | Concluded | Ended
 
@@ -76,7 +90,11 @@ class Recovered:
         segments: the files that were read, by number.
         next_segment: a number that no segment has had.
         next_slot: a slot that no generation has had.
-        problems: one line per damage; a torn tail of the last segment is no damage.
+        problems: one line per damage; a torn tail is no damage.
+        damaged: numbers of the segments that are damaged.
+        stored: results that the store had, the last ones; with Forgotten.reached of each.
+        lost: those of them that the store has no more. If the journal still has their records,
+            they are among `generations`.
     """
 
     generations: list[OpenGeneration] = field(default_factory=list)
@@ -84,6 +102,9 @@ class Recovered:
     next_segment: int = 1
     next_slot: int = 1
     problems: list[str] = field(default_factory=list)
+    damaged: set[int] = field(default_factory=set)
+    stored: dict[str, int] = field(default_factory=dict)
+    lost: set[str] = field(default_factory=set)
 
 
 def segment_path(folder: Path, number: int) -> Path:
@@ -91,58 +112,145 @@ def segment_path(folder: Path, number: int) -> Path:
     return folder / f"{number:010d}{_SUFFIX}"
 
 
-def read(folder: Path, files: Files) -> Recovered:
+def read(folder: Path, files: Files, find_lost: FindLost | None = None) -> Recovered:
     """Read every segment of a folder.
+
+    Args:
+        find_lost: asks the store; None: what it once had, it has.
 
     Raises:
         StorageError: a file cannot be read, or is of an unknown version.
     """
     found = Recovered()
-    collected = _Collected()
+    numbers = [0]
     try:
         for name in files.listdir(folder):
-            stem = name.removesuffix(_SUFFIX)
-            if name.endswith(_SUFFIX) and stem.isdigit():
-                found.segments[int(stem)] = folder / name
+            stem = name.removesuffix(DAMAGED).removesuffix(_SUFFIX)
+            if name != stem and stem.isdigit():
+                numbers.append(int(stem))
+                if name.endswith(_SUFFIX):
+                    found.segments[int(stem)] = folder / name
         found.segments = dict(sorted(found.segments.items()))
-        for number, path in found.segments.items():
-            last = number == max(found.segments)
-            _read_segment(files.read(path), path, found, collected, last=last)
+        reader = _Reader(found, files, Marks(folder, files).read())
+        collected = reader.read(_Collected())
+        found.stored = collected.stored
+        if find_lost is not None and (lost := find_lost(found.stored)):
+            found.lost = lost
+            found.problems.clear()  # it is told again
+            collected = reader.read(_Collected(lost))
     except OSError as error:
         raise StorageError(f"the journal in {folder} cannot be read: {error}") from error
-    found.next_segment = max(found.segments, default=0) + 1
+    found.next_segment = max(*numbers, *reader.ends, 0) + 1
     found.next_slot = max(found.next_slot, collected.highest + 1)
     found.generations = collected.generations()
+    if collected.orphans and found.damaged:
+        found.problems.append(
+            f"of {collected.orphans} generations there are records but not the request: they are "
+            "lost"
+        )
     return found
 
 
-def _read_segment(
-    data: bytes, path: Path, found: Recovered, collected: _Collected, *, last: bool
-) -> None:
-    try:
-        header = framing.Header.decode(data)
-    except StorageError as error:
-        if error.code != StorageError.DAMAGED:
-            raise
-        if not last:  # in the last one, the power failed while it was started
-            found.problems.append(f"{path.name}: {error}")
-        return
-    found.next_slot = max(found.next_slot, header.slot)
-    end = framing.HEADER_SIZE
-    for end, body in framing.bodies(data, header.seed):
+class _Reader:
+    """Reads all segments, as often as it is asked.
+
+    Attributes:
+        ends: of each segment, how many bytes are known to have been on the disk.
+    """
+
+    def __init__(self, found: Recovered, files: Files, ends: dict[int, int]) -> None:
+        self.ends = ends
+        self._found = found
+        self._files = files
+        self._last = max(found.segments, default=0)
+        missing = [number for number in ends if number not in found.segments]
+        self._missing = missing
+        for path in found.segments.values():
+            data = files.read(path)
+            seed = self._seed(data, [])
+            if seed is None:
+                continue
+            for _, _, body in framing.scan(data, seed):
+                if body is not None and body[1:2] == _SYNCED:
+                    mark = decode(body)
+                    if isinstance(mark, Synced):
+                        for number, end in mark.ends:
+                            ends[number] = max(ends.get(number, 0), end)
+
+    def _seed(self, data: bytes, problems: list[str]) -> int | None:
         try:
-            collected.add(decode(body))
+            header = framing.Header.decode(data)
         except StorageError as error:
-            found.problems.append(f"{path.name} before byte {end}: {error}")
-    if end < len(data) and not last:
-        found.problems.append(f"{path.name}: nothing can be read after byte {end} of {len(data)}")
+            if error.code != StorageError.DAMAGED:
+                raise
+            problems.append(str(error))
+            return framing.seed_of(data)
+        self._found.next_slot = max(self._found.next_slot, header.slot)
+        return header.seed
+
+    def read(self, collected: _Collected) -> _Collected:
+        """Collect the records of all segments, and say what is damaged.
+
+        Raises:
+            OSError: a file cannot be read.
+            StorageError: a segment is of an unknown version.
+        """
+        for number in self._missing:
+            self._found.problems.append(
+                f"{segment_path(Path(), number)} is gone: it was there when the last server ended"
+            )
+        for number, path in self._found.segments.items():
+            problems: list[str] = []
+            self._segment(number, self._files.read(path), collected, problems)
+            if problems:
+                self._found.damaged.add(number)
+                self._found.problems += [f"{path.name}: {problem}" for problem in problems]
+        return collected
+
+    def _segment(
+        self, number: int, data: bytes, collected: _Collected, problems: list[str]
+    ) -> None:
+        # Without any mark: by whether a later segment was begun.
+        synced = self.ends.get(number, 0)
+        if not self.ends and number != self._last:
+            synced = len(data)
+        of_header: list[str] = []
+        seed = self._seed(data, of_header)
+        if synced:  # if not, the power failed while it was started
+            problems += of_header
+        end = min(len(data), framing.HEADER_SIZE)
+        if seed is not None:
+            for start, end, body in framing.scan(data, seed):
+                if body is not None:
+                    try:
+                        collected.add(decode(body))
+                    except StorageError as error:
+                        problems.append(f"before byte {end}: {error}")
+                elif start >= synced:
+                    return  # a torn tail
+                else:
+                    problems.append(f"bytes {start:,} to {end:,} of {len(data):,} are damaged")
+                    if end > synced or not self.ends:
+                        return
+        if end < synced:
+            problems.append(
+                f"it ends after {end:,} bytes, and {synced:,} had been on the disk"
+                if end == len(data)
+                else f"nothing can be read after byte {end:,} of {len(data):,}"
+            )
 
 
 class _Collected:
-    """Collects records by generation, in any order."""
+    """Collects records by generation, in any order.
 
-    def __init__(self) -> None:
+    Args:
+        lost: generations that the store has lost: what the journal has of them is collected, too.
+    """
+
+    def __init__(self, lost: Collection[str] = ()) -> None:
         self.highest = 0
+        self.stored: dict[str, int] = {}
+        self._lost = lost
         self._opened: dict[int, Opened] = {}
         self._rest: defaultdict[int, list[_Event]] = defaultdict(list)
         self._forgotten: set[int] = set()
@@ -153,10 +261,20 @@ class _Collected:
         if isinstance(record, Opened):
             self._opened[slot] = record
         elif isinstance(record, Forgotten):
-            self._forgotten.add(slot)
-            self._rest.pop(slot, None)
-        else:
+            if record.generation:
+                self.stored[record.generation] = record.reached
+            if record.generation not in self._lost:
+                self._forgotten.add(slot)
+                self._rest.pop(slot, None)
+        elif isinstance(record, Stored):
+            self.stored.update(record.results)
+        elif not isinstance(record, Synced):
             self._rest[slot].append(record)
+
+    @property
+    def orphans(self) -> int:
+        """Generations whose beginning is missing."""
+        return len(self._rest.keys() - self._opened.keys() - self._forgotten)
 
     def generations(self) -> list[OpenGeneration]:
         """The open ones, oldest first. A generation that a start rewrote has several slots."""

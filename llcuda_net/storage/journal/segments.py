@@ -8,10 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from llcuda_net.errors import StorageError
 from llcuda_net.storage.journal import format as framing
 from llcuda_net.storage.journal.disk import Files
 from llcuda_net.storage.journal.recovery import OpenGeneration, Recovered, segment_path
-from llcuda_net.storage.records import Appended, Record, Spliced, decode, encode
+from llcuda_net.storage.records import Appended, Record, Spliced, Stored, decode, encode
 
 #: Log entries per record when a generation is rewritten.
 _CHUNK = 4096
@@ -24,12 +25,14 @@ class Segment:
     Attributes:
         seed: the start value of the next record's CRC.
         size: bytes of the file that hold whole records.
+        now: whether the file system takes writes that must not wait, as far as is known.
     """
 
     number: int
     descriptor: int
     seed: int
     size: int
+    now: bool = True
 
 
 class Place(Protocol):
@@ -68,16 +71,18 @@ def restate(
     found: Recovered,
     next_slot: int,
     pairs: Sequence[tuple[OpenGeneration, Place]],
+    stored: Stored,
 ) -> Segment:
-    """Start a segment that holds these generations, each in its new slot.
+    """Start a segment that holds these generations, each in its new slot, and what is stored.
 
     Raises:
         OSError: as `start_segment`.
     """
     header = framing.Header(found.next_segment, max(next_slot, found.next_slot))
     seed = header.seed
-    out = bytearray()
-    count = 0
+    body = encode(stored)
+    out = bytearray(framing.frame(body, seed) + body)
+    count = 1
     for generation, log in pairs:
         before = len(out)
         for record in _restated(generation, log.slot):
@@ -118,7 +123,13 @@ def live_bodies(path: Path, files: Files, slots: set[int]) -> list[tuple[int, by
     data = files.read(path)
     header = framing.Header.decode(data)
     found = []
-    for _, body in framing.bodies(data, header.seed):
+    for start, _, body in framing.scan(data, header.seed):
+        if body is None:
+            raise StorageError(
+                f"{path.name} is damaged at byte {start:,}: restart llcuda-server, which saves "
+                "what can be read of it",
+                StorageError.DAMAGED,
+            )
         slot = decode(body).slot
         if slot in slots:
             found.append((slot, bytes(body)))

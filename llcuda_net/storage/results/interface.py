@@ -293,6 +293,9 @@ class Store(Protocol):
         A result whose id is already stored is left as it is, unless what is stored is damaged.
         """
 
+    def reached(self) -> int:
+        """How many results were ever committed: pruning takes nothing from it, loss does."""
+
     def missing(self, ids: Collection[str]) -> set[str]:
         """The ids among these that no stored result has, unless it is damaged."""
 

@@ -256,6 +256,12 @@ class SqliteStore:
 
     # -- reading ------------------------------------------------------------------------------
 
+    def reached(self) -> int:
+        """See Store."""
+        with errors("results cannot be read"):
+            sql = "SELECT seq FROM sqlite_sequence WHERE name = 'results'"
+            return int(self._db.execute(sql).get or 0)
+
     def missing(self, ids: Collection[str]) -> set[str]:
         """See Store."""
         return {name for name in ids if not self._reader.stored(name)}

@@ -48,20 +48,31 @@ class Writer:
         open_store: opens the store whose search index is updated.
         batch: most results in one transaction.
         room: most results that may queue.
+        check: called after each commit, before it is reported: raises StorageError if what was
+            committed would not be found again.
 
     Attributes:
         failed: why the writer commits nothing any more; None while it does.
         committed: results committed since the start.
+        reached: Store.reached after the last commit; 0 before the first one.
     """
 
     def __init__(
-        self, store: Store, open_store: OpenStore, *, batch: int = BATCH, room: int = QUEUE
+        self,
+        store: Store,
+        open_store: OpenStore,
+        *,
+        batch: int = BATCH,
+        room: int = QUEUE,
+        check: Callable[[], None] | None = None,
     ) -> None:
         self.failed: StorageError | None = None
         self.committed = 0
+        self.reached = 0
         self._store = store
         self._open_store = open_store
         self._batch = batch
+        self._check = check
         self._free = self._size = room
         self._no_room = trio.lowlevel.ParkingLot()
         self._queue: queue.SimpleQueue[_Waiter | None] = queue.SimpleQueue()
@@ -174,6 +185,9 @@ class Writer:
     def _put(self, batch: list[_Waiter]) -> StorageError | None:
         try:
             self._store.put([waiter.result for waiter in batch])
+            if self._check is not None:
+                self._check()
+            self.reached = self._store.reached()
         except StorageError as error:
             self._record(error)
             return error

@@ -28,7 +28,7 @@ from llcuda_net.cli import server as server_command
 from llcuda_net.cli.batch import mpi
 from llcuda_net.cli.client import command as client
 from llcuda_net.cli.common import Exit
-from llcuda_net.storage.records import TokenLog
+from llcuda_net.storage.records import TokenLog, packed
 from llcuda_net.storage.results.sqlite import SqliteStore
 from llcuda_net.util import logs
 from tests.support.cli.fake_terminal import EVIL, FakeTerminal, is_obeyed
@@ -116,7 +116,9 @@ def directory(tmp_path: Path) -> Path:
     store = SqliteStore(tmp_path, write=True)
     text = f"slot a{EVIL}"
     one = result(1, request={"prompt": text, f"x{EVIL}": EVIL, "params": {f"p{EVIL}": EVIL}})
-    one.log = TokenLog([text, EVIL], [1, 2], [[[1, b"\x1b", -9.0, []]], [[2, b"\x9b", -9.0, []]]])
+    one.log = TokenLog(
+        [text, EVIL], [1, 2], [packed([[1, b"\x1b", -9.0, []]]), packed([[2, b"\x9b", -9.0, []]])]
+    )
     for name in ("upstream", "owner", "key", "stop", "reason"):
         setattr(one, name, f"{name}{EVIL}")
     one.model = {"name": f"model{EVIL}", f"x{EVIL}": EVIL}

@@ -226,7 +226,7 @@ async def test_what_had_come_to_its_end_is_not_asked_for_again(tmp_path: Path, l
         if limit > whole:
             first.release(1)  # the end is told, and the server ends before it can store that
             await wait_all_tasks_blocked()
-            storage.write()
+            await storage.written()
     async with keeping(tmp_path, second) as (_, listener):
         text, done = await go_on(listener, second, begun, seen)
     assert text == ANSWER[:whole]
@@ -449,7 +449,7 @@ async def test_what_was_made_says_by_which_model(tmp_path: Path, count: int) -> 
         if count == len(ANSWER):
             first.release(1)
             await wait_all_tasks_blocked()
-            storage.write()
+            await storage.written()
     async with keeping(tmp_path, second) as (_, listener):
         _, end = await go_on(listener, second, begun, seen)
         assert isinstance(end, Done) == (count == len(ANSWER))

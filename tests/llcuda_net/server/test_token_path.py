@@ -105,7 +105,8 @@ class Reader:
 async def running(folder: Path) -> AsyncIterator[tuple[Script, Connect, Storage]]:
     script = Script()
     poller = Poller()
-    storage = Storage(folder, interval=3600)  # a sync, not due per token, is not counted
+    # What is not due per token is not counted.
+    storage = Storage(folder, interval=3600, watch=3600)
     async with trio.open_nursery() as nursery:
         (upstream,) = await trio.open_tcp_listeners(0, host="127.0.0.1")
         port = upstream.socket.getsockname()[1]

@@ -55,7 +55,7 @@ async def fill(folder: Path) -> None:
         await storage.accepted(kept)
         log = TokenLog(["a"], [1])
         kept.append(log.pieces, log.ids)
-        storage.write()
+        await storage.written()
         end = Ended(state="done", reason="stop", model=MODEL, finished=5)
         await storage.finish(kept, end, log)
         with_index = SqliteStore(folder, write=True)

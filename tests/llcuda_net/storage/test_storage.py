@@ -56,7 +56,7 @@ async def test_a_generation_from_beginning_to_end(level: Level, tmp_path: Path) 
         kept = storage.start(opened(1, level=level, key="k", owner="ann"))
         await storage.accepted(kept)
         log = grown(kept, 5)
-        storage.write()
+        await storage.written()
         kept.splice(5, "http://b")
         await storage.sync()
         assert kept.durable == (5 if level.synced else 0)
@@ -78,7 +78,7 @@ async def test_a_restart_finds_what_was_running(tmp_path: Path) -> None:
         grown(running_, 3)
         running_.splice(3, "http://b")
         storage.journal.forget(discarded)
-        storage.write()
+        await storage.written()
     for _ in range(2):
         async with running(tmp_path) as storage:
             (found,) = storage.recovered
@@ -92,7 +92,7 @@ async def test_a_restart_finds_what_was_running(tmp_path: Path) -> None:
         found.entry.append(["more"], [9])
         found.log.pieces.append("more")
         found.log.ids.append(9)
-        storage.write()
+        await storage.written()
         result = await storage.finish(found.entry, Ended(**END, cacheable=True), found.log)
         assert result is not None
         assert result.text == "t0t1t2more"
@@ -112,7 +112,7 @@ async def test_a_restart_finds_how_it_was_asked_and_what_was_said_of_the_end(
         asked.dispatched("http://b", MODEL)
         grown(concluded, 2)
         concluded.conclude("length", None, {"completion_tokens": 2})
-        storage.write()
+        await storage.written()
     for _ in range(2):
         async with running(tmp_path) as storage:
             one, two = storage.recovered
@@ -139,7 +139,7 @@ async def test_an_end_without_its_result_is_stored_at_the_start(tmp_path: Path) 
             kept = storage.start(opened(number))
             grown(kept, 3)
             kept.end(Ended(**END))
-        storage.write()
+        await storage.written()
     async with running(tmp_path) as storage:
         assert storage.recovered == []
         found = await storage.read(lambda store: store.find(Query(limit=None)))
@@ -202,7 +202,7 @@ async def test_a_full_disk_refuses_and_stores_later_what_ended(
         files.full = True
         log = grown(kept, 3)
         with pytest.raises(StorageError):
-            storage.write()
+            await storage.written()
         assert storage.refusal is not None
         assert storage.refusal.code == StorageError.FULL
         with pytest.raises(StorageError):

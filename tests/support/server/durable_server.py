@@ -10,10 +10,11 @@ from typing import Any
 import trio
 
 from llcuda_net.generation.persistence import Persistence
+from llcuda_net.storage.journal.disk import Files
 from llcuda_net.storage.records import Level, Result
 from llcuda_net.storage.results.interface import Query
 from llcuda_net.storage.results.sqlite import SqliteStore
-from llcuda_net.storage.storage import Storage
+from llcuda_net.storage.storage import WATCH, Storage
 from llcuda_net.upstream.backend import Backend
 from tests.support.server.memory_server import FakeUpstream, MemoryListener, serving
 
@@ -24,10 +25,12 @@ async def keeping(
     upstream: FakeUpstream | Sequence[Backend],
     level: Level = Level.DISK,
     on_sync: Callable[[float], None] | None = None,
+    files: Files | None = None,
+    watch: float = WATCH,
     **settings: Any,
 ) -> AsyncIterator[tuple[Storage, MemoryListener]]:
     """Leaving it ends the server as a kill would: what runs stays open in the journal."""
-    storage = Storage(folder, on_sync=on_sync)
+    storage = Storage(folder, on_sync=on_sync, files=files, watch=watch)
     async with trio.open_nursery() as nursery:
         await nursery.start(storage.run)
         async with serving(upstream, persistence=Persistence(storage, level), **settings) as (

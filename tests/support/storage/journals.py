@@ -40,3 +40,8 @@ def tokens(log: JournalEntry, count: int) -> None:
 
 def expected(count: int) -> list[str]:
     return [f"t{i} " for i in range(count)]
+
+
+def segments(files: SimulatedFiles) -> list[str]:
+    """The names of the segments, oldest first."""
+    return sorted(name for name in files.files if name.endswith(".journal"))

@@ -51,6 +51,11 @@ class Recorder:
                 pending[name] = []
             elif kind == "unlink":
                 names.discard(name)
+            elif kind == "rename":
+                # Both names may be there until the folder is synced.
+                synced[event[2]], pending[event[2]] = synced[name], list(pending[name])
+                names.discard(name)
+                names.add(event[2])
             elif kind == "sync_dir" and syncs:
                 lasting = set(names)
         there = {n for n in names | lasting if n in names & lasting or rng.random() < 0.5}
@@ -88,6 +93,7 @@ class SimulatedFiles:
 
     Attributes:
         room: bytes that still fit; None: no end.
+        now: whether it takes writes that must not wait.
         sync_error: raised by each fdatasync, before it does anything.
         before_sync: called in the thread that syncs.
     """
@@ -95,6 +101,7 @@ class SimulatedFiles:
     def __init__(self, files: dict[str, bytes] | None = None) -> None:
         self.recorder = Recorder()
         self.room: int | None = None
+        self.now = True
         self.sync_error: OSError | None = None
         self.before_sync: Callable[[], None] = lambda: None
         self.syncs = 0
@@ -111,7 +118,10 @@ class SimulatedFiles:
         return list(self.files)
 
     def read(self, path: Path) -> bytes:
-        return bytes(self.files[path.name])
+        try:
+            return bytes(self.files[path.name])
+        except KeyError:
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT)) from None
 
     def create(self, path: Path) -> int:
         if path.name in self.files:
@@ -138,6 +148,11 @@ class SimulatedFiles:
             self.recorder.note("change", name, (offset, new))
         return len(new)
 
+    def write_now(self, descriptor: int, data: bytes | bytearray, offset: int) -> int:
+        if not self.now:
+            raise OSError(errno.EOPNOTSUPP, os.strerror(errno.EOPNOTSUPP))
+        return self.pwrite(descriptor, data, offset)
+
     def fdatasync(self, descriptor: int) -> None:
         self.before_sync()
         if self.sync_error is not None:
@@ -156,8 +171,20 @@ class SimulatedFiles:
         del self._open[descriptor]
 
     def unlink(self, path: Path) -> None:
+        if path.name not in self.files:
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
         del self.files[path.name]
         self.recorder.note("unlink", path.name)
+
+    def rename(self, path: Path, new: Path) -> None:
+        self.files[new.name] = self.files.pop(path.name)
+        self.recorder.note("rename", path.name, new.name)
+
+    def identity(self, path: Path) -> tuple[int, int]:
+        try:
+            return 0, id(self.files[path.name])
+        except KeyError:
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT)) from None
 
     def fsync_dir(self, folder: Path) -> None:
         self.recorder.note("sync_dir")

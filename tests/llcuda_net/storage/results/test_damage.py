@@ -13,7 +13,7 @@ import pytest
 
 from llcuda_net.errors import ResultDamaged, StorageError
 from llcuda_net.generation.persistence import refused
-from llcuda_net.storage.records import Result, TokenLog, hash_of
+from llcuda_net.storage.records import Result, TokenLog, hash_of, packed
 from llcuda_net.storage.results.codec import beginning
 from llcuda_net.storage.results.interface import DAMAGED, Problem, Query, Retention, Summary
 from llcuda_net.storage.results.sqlite import DERIVED, RESULTS, SqliteStore
@@ -52,7 +52,7 @@ def kept() -> list[Result]:
             changes["request"] = {"messages": messages, "params": {"seed": n}}
         one = result(n, tokens=(4, 40, 900)[n % 3], **changes)
         if n % 5 == 0:
-            probabilities = [[[7, b" word", -0.5 - n, []]] for _ in one.log.pieces]
+            probabilities = [packed([[7, b" word", -0.5 - n, []]]) for _ in one.log.pieces]
             one.log = TokenLog(one.log.pieces, one.log.ids, probabilities)
         out.append(one)
     return out

@@ -31,6 +31,9 @@ class FakeStore:
         self.closed = False
         self.refused: set[str] = set()
 
+    def reached(self) -> int:
+        return 0
+
     def put(self, results: Sequence[Result]) -> None:
         assert self.gate.wait(30)
         ids = [kept.id for kept in results]

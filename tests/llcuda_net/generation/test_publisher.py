@@ -1,0 +1,71 @@
+"""A disk that stalls holds up the tokens that it is to keep, and nothing else."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import trio
+import trio.testing
+
+from llcuda_net.storage.records import Level
+from llcuda_protocol import Accepted, Done, Ping, Pong, Report, Status, Tokens
+from tests.support.server.durable_server import keeping, stored
+from tests.support.server.memory_server import FakeUpstream, ask, ready, status
+from tests.support.storage.stalling import PATIENCE, StallingFiles
+
+
+@pytest.mark.parametrize("level", [Level.PROCESS, Level.DISK, Level.STRICT])
+async def test_a_stalled_write_holds_up_no_client(tmp_path: Path, level: Level) -> None:
+    upstream = FakeUpstream()
+    upstream.paused = True
+    files = StallingFiles()
+    async with keeping(tmp_path, upstream, level, files=files) as (_, listener):
+        peer, free = await ready(listener), await ready(listener)
+        await peer.send(ask("one two three"))
+        await peer.until(Accepted)
+        files.stall.begin()
+        try:
+            with trio.fail_after(PATIENCE):
+                upstream.release(2)
+                await files.stall.reached()
+                # All of it while the write waits: nobody lets it go before.
+                await peer.send(Ping(b"x"))
+                assert isinstance(await peer.next(), Pong)  # and no tokens before it
+                await peer.send(Status(9))
+                report = await peer.next()
+                assert isinstance(report, Report)
+                late = await ready(listener)
+                await late.send(Ping(b"y"))
+                assert isinstance(await late.next(), Pong)
+                assert (await status(listener))["requests"]["running"] == 1
+                # What is not kept does not wait for the disk either.
+                await free.send(ask("four five", level="memory"))
+                await free.until(Accepted)
+                upstream.release(3)  # the first one gets its last, too
+                pieces, _ = await free.until(Done)
+                assert "".join(pieces) == "four five"
+        finally:
+            files.stall.end()
+        with trio.fail_after(PATIENCE):
+            assert isinstance(found := await peer.next(), Tokens)
+            assert found.first == 0
+            await peer.until(Done)
+        assert stored(tmp_path)[0].text == "one two three"
+
+
+async def test_a_stalled_write_holds_up_only_the_acceptance_that_needs_it(tmp_path: Path) -> None:
+    files = StallingFiles()
+    async with keeping(tmp_path, FakeUpstream(), files=files) as (_, listener):
+        peer = await ready(listener)
+        files.stall.begin()
+        try:
+            with trio.fail_after(PATIENCE):
+                await peer.send(ask("a b"))
+                await files.stall.reached()
+                await peer.send(Ping(b"x"))
+                assert isinstance(await peer.next(), Pong)  # before `accepted`
+        finally:
+            files.stall.end()
+        pieces, _ = await peer.until(Done)
+        assert "".join(pieces) == "a b"
