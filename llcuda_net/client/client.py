@@ -206,7 +206,8 @@ class Client:
                 default.
             priority: "high", "normal" or "low": a higher class runs first; None: normal.
             deadline: seconds from now by which it must have begun to run; if it still waits then,
-                it fails with code `timeout`. None: it waits without limit.
+                it fails with code `timeout`, or `overloaded` where that can be foreseen. 0: only if
+                it can begin at once. None: it waits without limit.
             splices: also report where another upstream continues it (`Spliced` events), if the
                 server reports that.
             params: sampling parameters by llama-server's names: `n_predict`, `temperature`,

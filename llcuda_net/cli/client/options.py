@@ -217,7 +217,8 @@ def _add_turn(group: argparse._ArgumentGroup) -> None:
         "--deadline",
         metavar="SECONDS",
         type=_number(float, 0, _MOST_SECONDS),
-        help="fail if it has not begun to run by then; default: no matter when it begins",
+        help="fail if it has not begun to run by then; 0: unless it can begin at once; "
+        "default: no matter when it begins",
     )
 
 

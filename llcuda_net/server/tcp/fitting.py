@@ -106,8 +106,8 @@ def _fitted_report(frame: Report, max_frame: int) -> Report:
     max_frame = min(max_frame, _MOST_REPORT)
     if _fits(frame, max_frame):
         return frame
-    report, cut = dict(frame.report), dict[str, int]()
-    report["cut"] = cut
+    report = dict(frame.report)
+    report["cut"] = cut = dict(report.get("cut") or {})  # a report may be bounded itself
     found = Report(frame.stream, report)
     for name in _LISTS:
         while not _fits(found, max_frame) and (lost := _halve(report, name)):
