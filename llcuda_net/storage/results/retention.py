@@ -18,6 +18,7 @@ from llcuda_net.errors import StorageError
 from llcuda_net.storage.records import Result
 from llcuda_net.storage.results.connection import rows, transaction
 from llcuda_net.storage.results.interface import Plan, Retention, Step
+from llcuda_net.storage.results.queries import out_of_order
 
 #: Transactions that return pages to the file system, after each one that deletes.
 _VACUUMS = 4
@@ -82,6 +83,8 @@ def steps(
         )
         if not batch:
             return
+        if batch[-1][:2] <= at:
+            raise out_of_order("the index of results")
         at = batch[-1][:2]
         going = []
         for row in batch:

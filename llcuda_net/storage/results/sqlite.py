@@ -296,6 +296,8 @@ class SqliteStore:
             yield from (one[0] for one in found if one is not None)
             if len(page) < size:
                 return
+            if after is not None and page[-1] >= after:
+                raise queries.out_of_order("the index of results")
             size, after = min(2 * size, _LARGEST_PAGE), page[-1]
 
     def search(self, words: str, query: Query) -> list[Hit]:
