@@ -136,7 +136,11 @@ class SqliteStore:
                 # Rare: after a restart, a result that was committed but not yet forgotten.
                 wanted = self.missing([result.id for result in results])
                 unique = {result.id: result for result in results if result.id in wanted}
-                self._put(list(unique.values()), replace=True)
+                try:
+                    self._put(list(unique.values()), replace=True)
+                except apsw.CorruptError:  # an index has another entry for a damaged row
+                    self._db.execute("REINDEX results")
+                    self._put(list(unique.values()), replace=True)
 
     def _put(self, results: Sequence[Result], *, replace: bool = False) -> None:
         self._new_models.clear()
