@@ -78,13 +78,24 @@ def newest(
         f"SELECT r.created, r.seq FROM results r{where(wanted)}"
         " ORDER BY r.created DESC, r.seq DESC LIMIT ?"
     )
-    return [(created, seq) for created, seq in rows(db, sql, [*values, _limit(query)])]
+    return [(row[0], row[1]) for row in integers(rows(db, sql, [*values, _limit(query)]))]
+
+
+def integers(page: list[tuple[Any, ...]]) -> list[tuple[int, ...]]:
+    """The rows of an index, if they are what it holds: damage may change the type of a column.
+
+    Raises:
+        StorageError: they are not.
+    """
+    if not all(type(value) is int for row in page for value in row):
+        raise out_of_order("the index of results")
+    return page
 
 
 def out_of_order(what: str) -> StorageError:
     """The error for rows that do not come in order: a walk that went on there might never end."""
     return StorageError(
-        f"{what} is damaged: its rows are out of order; restore it from a backup",
+        f"{what} is damaged: its rows are not in order; restore it from a backup",
         StorageError.DAMAGED,
     )
 
@@ -103,7 +114,7 @@ def sequence(db: apsw.Connection, query: Query) -> Iterator[tuple[int, int]]:
     )
     while left:
         count = _PAGE if left < 0 else min(_PAGE, left)
-        page = rows(db, sql, [*values, *at, count])
+        page = integers(rows(db, sql, [*values, *at, count]))
         if not page:
             return
         left -= len(page) if left > 0 else 0

@@ -34,7 +34,7 @@ def id_of(created: int, number: int) -> str:
 def kept() -> list[Result]:
     """Results of every shape: small, long, with probabilities, of several users and models."""
     out = []
-    for n in range(16):
+    for n in range(12):
         created = START + n * SECOND
         changes: dict[str, Any] = {
             "id": id_of(created, n),
@@ -50,7 +50,7 @@ def kept() -> list[Result]:
                 {"role": "user", "content": f"What is number {n}?"},
             ]
             changes["request"] = {"messages": messages, "params": {"seed": n}}
-        one = result(n, tokens=(4, 40, 900)[n % 3], **changes)
+        one = result(n, tokens=(4, 40, 200)[n % 3], **changes)
         if n % 5 == 0:
             probabilities = [[[7, b" word", -0.5 - n, []]] for _ in one.log.pieces]
             one.log = TokenLog(one.log.pieces, one.log.ids, probabilities)
