@@ -87,7 +87,7 @@ def steps(
             return
         if batch[-1][:2] <= at:
             raise out_of_order("the index of results")
-        at = batch[-1][:2]
+        at = (batch[-1][0], batch[-1][1])
         going = []
         for row in batch:
             bodies = _bodies(db, row[1], newest, retention.owner, references, read)
