@@ -85,7 +85,7 @@ class SqliteAnalyses:
                         if result is not None and result.log.logprobs is not None:
                             found.append((seq, result.log.logprobs))
                             size += sum(map(len, result.log.logprobs))
-            if last == cursor:
+            if last <= cursor:  # nothing new, or rows that are out of order
                 return False
             computed = compute([logprobs for _, logprobs in found]) if found else []
             with transaction(db):
@@ -173,11 +173,13 @@ class SqliteAnalyses:
                     "SELECT seq FROM derived.lost WHERE space = ? ORDER BY seq LIMIT ?",
                     (space, limit),
                 )
-            found = found or rows(
-                self._results,
-                "SELECT seq FROM results WHERE seq > ? ORDER BY seq LIMIT ?",
-                (after, limit),
-            )
+            if not found:
+                new = rows(
+                    self._results,
+                    "SELECT seq FROM results WHERE seq > ? ORDER BY seq LIMIT ?",
+                    (after, limit),
+                )
+                found = sorted(row for row in new if row[0] > after)  # damage may disorder them
             return [self._document(seq) for (seq,) in found]
 
     def _document(self, seq: int) -> Document:

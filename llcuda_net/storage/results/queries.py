@@ -7,6 +7,7 @@ from typing import Any
 
 import apsw
 
+from llcuda_net.errors import StorageError
 from llcuda_net.storage.results.connection import rows
 from llcuda_net.storage.results.interface import Query, Stats, Summary
 
@@ -77,7 +78,26 @@ def newest(
         f"SELECT r.created, r.seq FROM results r{where(wanted)}"
         " ORDER BY r.created DESC, r.seq DESC LIMIT ?"
     )
-    return [(created, seq) for created, seq in rows(db, sql, [*values, _limit(query)])]
+    return [(row[0], row[1]) for row in integers(rows(db, sql, [*values, _limit(query)]))]
+
+
+def integers(page: list[tuple[Any, ...]]) -> list[tuple[int, ...]]:
+    """The rows of an index, if they are what it holds: damage may change the type of a column.
+
+    Raises:
+        StorageError: they are not.
+    """
+    if not all(type(value) is int for row in page for value in row):
+        raise out_of_order("the index of results")
+    return page
+
+
+def out_of_order(what: str) -> StorageError:
+    """The error for rows that do not come in order: a walk that went on there might never end."""
+    return StorageError(
+        f"{what} is damaged: its rows are not in order; restore it from a backup",
+        StorageError.DAMAGED,
+    )
 
 
 def sequence(db: apsw.Connection, query: Query) -> Iterator[tuple[int, int]]:
@@ -94,11 +114,13 @@ def sequence(db: apsw.Connection, query: Query) -> Iterator[tuple[int, int]]:
     )
     while left:
         count = _PAGE if left < 0 else min(_PAGE, left)
-        page = rows(db, sql, [*values, *at, count])
+        page = integers(rows(db, sql, [*values, *at, count]))
         if not page:
             return
         left -= len(page) if left > 0 else 0
         yield from ((row[0], row[1]) for row in page)
+        if (page[-1][0], page[-1][1]) <= at:
+            raise out_of_order("the index of results")
         at = (page[-1][0], page[-1][1])
 
 
@@ -113,6 +135,8 @@ def numbers(db: apsw.Connection, last: int) -> Iterator[int]:
     while at < last:
         try:
             page = [row[0] for row in rows(db, sql, (at, last, _PAGE))]
+            if page and page[-1] <= at:
+                raise apsw.CorruptError("out of order")
         except apsw.CorruptError:
             pages = int(db.execute("PRAGMA page_count").get)
             yield from range(at + 1, min(last, at + pages * _ROWS_PER_PAGE) + 1)
@@ -140,6 +164,8 @@ def pages(db: apsw.Connection, sql: str) -> Iterator[tuple[Any, ...]]:
     last = 0
     while page := rows(db, sql, (last,)):
         yield from page
+        if page[-1][0] <= last:
+            raise out_of_order("a table")
         last = page[-1][0]
 
 

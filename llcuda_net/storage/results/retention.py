@@ -18,6 +18,7 @@ from llcuda_net.errors import StorageError
 from llcuda_net.storage.records import Result
 from llcuda_net.storage.results.connection import rows, transaction
 from llcuda_net.storage.results.interface import Plan, Retention, Step
+from llcuda_net.storage.results.queries import integers, out_of_order
 
 #: Transactions that return pages to the file system, after each one that deletes.
 _VACUUMS = 4
@@ -74,15 +75,19 @@ def steps(
         return
     at = (-1, -1)
     while True:
-        batch = rows(
-            db,
-            "SELECT created, seq, size FROM results WHERE (created, seq) > (?1, ?2)"
-            " AND created <= ?3 AND (?4 IS NULL OR owner = ?4) ORDER BY created, seq LIMIT ?5",
-            (*at, newest, retention.owner, _STEP_RESULTS),
+        batch = integers(
+            rows(
+                db,
+                "SELECT created, seq, size FROM results WHERE (created, seq) > (?1, ?2)"
+                " AND created <= ?3 AND (?4 IS NULL OR owner = ?4) ORDER BY created, seq LIMIT ?5",
+                (*at, newest, retention.owner, _STEP_RESULTS),
+            )
         )
         if not batch:
             return
-        at = batch[-1][:2]
+        if batch[-1][:2] <= at:
+            raise out_of_order("the index of results")
+        at = (batch[-1][0], batch[-1][1])
         going = []
         for row in batch:
             bodies = _bodies(db, row[1], newest, retention.owner, references, read)
@@ -140,7 +145,7 @@ def _bodies(
             raise
     with contextlib.suppress(apsw.CorruptError, UnicodeDecodeError):
         row = db.execute("SELECT created, owner FROM results WHERE seq = ?", (seq,)).get
-        if row is not None and row[0] <= newest and owner in (None, row[1]):
+        if row is not None and type(row[0]) is int and row[0] <= newest and owner in (None, row[1]):
             return []
     return None
 
@@ -176,9 +181,8 @@ class _BriefTransactions:
 
 def _sizes(db: apsw.Connection, owner: str | None) -> Iterator[tuple[int, int]]:
     sql = "SELECT created, size FROM results WHERE ?1 IS NULL OR owner = ?1 ORDER BY created"
-    for created, size in db.execute(sql, (owner,)):
-        assert isinstance(created, int)
-        assert isinstance(size, int)
+    for row in db.execute(sql, (owner,)):
+        ((created, size),) = integers([row])
         yield created, size
 
 

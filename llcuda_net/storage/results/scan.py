@@ -100,8 +100,8 @@ class Scan:
     def verify(self) -> Iterator[Problem | None]:
         """See Store."""
         with errors("the store cannot be read"):
-            found = self._file_problems()
-        yield from (Problem("", f"the file: {text}") for text in found)
+            texts = self._file_problems()
+        yield from (Problem("", f"the file: {text}") for text in texts)
         try:
             with errors("the bodies cannot be read"):
                 for number, name, data in queries.pages(

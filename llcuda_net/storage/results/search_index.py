@@ -24,7 +24,7 @@ from llcuda_net.storage.results import migrations
 from llcuda_net.storage.results.codec import digest, prompt_text
 from llcuda_net.storage.results.connection import connect, rows, transaction
 from llcuda_net.storage.results.interface import DAMAGED, DayStats, Hit, Query
-from llcuda_net.storage.results.queries import conditions, last_number, matches
+from llcuda_net.storage.results.queries import conditions, last_number, matches, out_of_order
 from llcuda_net.storage.results.reader import Reader, summary_of
 from llcuda_net.storage.words import excerpts, match_expression, normal, parse
 
@@ -128,6 +128,8 @@ class SearchIndex:
         )
         if not batch:
             return self._delete_old()
+        if batch[-1][0] <= min(counted, indexed):
+            raise out_of_order("the table of results")
         counts: Counter[tuple[str, str, str, str]] = Counter()
         tokens: Counter[tuple[str, str, str, str]] = Counter()
         prompt_tokens: Counter[tuple[str, str, str, str]] = Counter()

@@ -136,7 +136,11 @@ class SqliteStore:
                 # Rare: after a restart, a result that was committed but not yet forgotten.
                 wanted = self.missing([result.id for result in results])
                 unique = {result.id: result for result in results if result.id in wanted}
-                self._put(list(unique.values()), replace=True)
+                try:
+                    self._put(list(unique.values()), replace=True)
+                except apsw.CorruptError:  # an index has another entry for a damaged row
+                    self._db.execute("REINDEX results")
+                    self._put(list(unique.values()), replace=True)
 
     def _put(self, results: Sequence[Result], *, replace: bool = False) -> None:
         self._new_models.clear()
@@ -302,6 +306,8 @@ class SqliteStore:
             yield from (one[0] for one in found if one is not None)
             if len(page) < size:
                 return
+            if after is not None and page[-1] >= after:
+                raise queries.out_of_order("the index of results")
             size, after = min(2 * size, _LARGEST_PAGE), page[-1]
 
     def search(self, words: str, query: Query) -> list[Hit]:

@@ -16,10 +16,12 @@ from llcuda_net.generation.generation import Generation
 from llcuda_net.generation.persistence import Persistence
 from llcuda_net.generation.registry import LINGER, Registry
 from llcuda_net.storage.records import Level, TokenLog
+from llcuda_net.storage.results.codec import beginning
 from llcuda_net.storage.results.sqlite import SqliteStore
 from llcuda_net.storage.storage import Storage
 from llcuda_protocol import (
     Accepted,
+    Attach,
     Done,
     Error,
     ErrorCode,
@@ -295,17 +297,43 @@ async def test_a_long_list_comes_in_frames_that_the_client_takes(tmp_path: Path)
         assert 12 <= frames <= 30
 
 
-async def test_a_damaged_result_is_listed_without_its_text(tmp_path: Path) -> None:
+async def test_a_damaged_result_is_listed_as_damaged(tmp_path: Path) -> None:
     import apsw
 
     put(tmp_path, 1, 2)
     db = apsw.Connection(str(tmp_path / "results.db"))
-    db.execute("UPDATE results SET log = x'0142' WHERE id = 'result-000001'")
+    db.execute("UPDATE results SET preview = 'x', owner = 'bob' WHERE id = 'result-000001'")
+    db.execute("UPDATE results SET log = x'0142' WHERE id = 'result-000002'")  # not in the list
     db.close()
     async with keeping(tmp_path, FakeUpstream()) as (_, listener):
         second, first = await listed(await ready(listener))
-        assert (first["id"], first["text"]) == ("result-000001", "")
-        assert second["text"]
+        assert (first["id"], first["state"], first["text"]) == ("result-000001", "damaged", "")
+        assert (first["preview"], first.get("owner", "")) == ("", "")
+        assert second["state"] == "done"
+        assert second["text"] == beginning(result(2).log.pieces)
+
+
+async def test_a_damaged_result_is_not_read(tmp_path: Path) -> None:
+    """Reading one by its id, or joining it by its key, is the error `damaged`."""
+    import apsw
+
+    put(tmp_path, 1, 2, key="key")
+    db = apsw.Connection(str(tmp_path / "results.db"))
+    db.execute("UPDATE results SET log = x'0092919161' WHERE id = 'result-000002'")
+    db.close()
+    async with keeping(tmp_path, FakeUpstream()) as (_, listener):
+        peer = await ready(listener)
+        for stream, frame in ((1, Attach(1, "result-000002", 99)), (2, ask("What?", 2, key="key"))):
+            await peer.send(frame)
+            with trio.fail_after(60):
+                while isinstance(error := await answer(peer, stream), Accepted):
+                    pass
+            assert isinstance(error, Error)
+            assert (error.code, error.retry) == (ErrorCode.DAMAGED, False)
+            assert "llcuda results verify" in error.message
+        await peer.send(Attach(3, "result-000001", 99))
+        with trio.fail_after(60):
+            assert await peer.until(Done, 3)
 
 
 async def test_an_unknown_id_is_refused_before_the_store_is_asked_for_more() -> None:

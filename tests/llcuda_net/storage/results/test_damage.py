@@ -34,7 +34,7 @@ def id_of(created: int, number: int) -> str:
 def kept() -> list[Result]:
     """Results of every shape: small, long, with probabilities, of several users and models."""
     out = []
-    for n in range(16):
+    for n in range(12):
         created = START + n * SECOND
         changes: dict[str, Any] = {
             "id": id_of(created, n),
@@ -50,7 +50,7 @@ def kept() -> list[Result]:
                 {"role": "user", "content": f"What is number {n}?"},
             ]
             changes["request"] = {"messages": messages, "params": {"seed": n}}
-        one = result(n, tokens=(4, 40, 900)[n % 3], **changes)
+        one = result(n, tokens=(4, 40, 200)[n % 3], **changes)
         if n % 5 == 0:
             probabilities = [packed([[7, b" word", -0.5 - n, []]]) for _ in one.log.pieces]
             one.log = TokenLog(one.log.pieces, one.log.ids, probabilities)
@@ -242,6 +242,32 @@ def test_a_damaged_cached_answer_is_not_served(store: SqliteStore, tmp_path: Pat
     assert store.find_cached(MODEL, b"h") is None
 
 
+def alter_in_the_table(directory: Path, before: bytes, after: bytes) -> None:
+    """Change bytes in the table of results, and in no index."""
+    db = apsw.Connection(str(directory / RESULTS))
+    root = db.execute("SELECT rootpage FROM sqlite_schema WHERE name = 'results'").get
+    db.close()
+    data = bytearray((directory / RESULTS).read_bytes())
+    table = slice((root - 1) * PAGE, root * PAGE)
+    assert data[table].count(before) == 1
+    data[table] = data[table].replace(before, after)
+    (directory / RESULTS).write_bytes(data)
+
+
+def test_a_damaged_row_that_its_indices_do_not_match_is_replaced(tmp_path: Path) -> None:
+    store = SqliteStore(tmp_path, write=True)
+    store.put([result(n) for n in range(3)])
+    store.close()
+    alter_in_the_table(tmp_path, *(result(n).created.to_bytes(8, "big") for n in (1, 9)))
+    store = SqliteStore(tmp_path, write=True)
+    with pytest.raises(ResultDamaged):
+        store.get("result-000001")
+    store.put([result(1)])
+    assert store.get("result-000001") == result(1)
+    assert [problem for problem in store.verify() if problem] == []
+    store.close()
+
+
 def test_a_result_that_the_journal_still_has_replaces_a_damaged_one(
     store: SqliteStore, tmp_path: Path
 ) -> None:
@@ -277,14 +303,7 @@ def test_a_prune_passes_damaged_results(tmp_path: Path) -> None:
     change(
         tmp_path, "UPDATE results SET meta = x'00' WHERE id IN ('result-000001', 'result-000004')"
     )
-    db = apsw.Connection(str(tmp_path / RESULTS))
-    root = db.execute("SELECT rootpage FROM sqlite_schema WHERE name = 'results'").get
-    db.close()
-    data = bytearray((tmp_path / RESULTS).read_bytes())
-    table = slice((root - 1) * PAGE, root * PAGE)
-    old, new = (result(n).created.to_bytes(8, "big") for n in (2, 9))
-    data[table] = data[table].replace(old, new)
-    (tmp_path / RESULTS).write_bytes(data)
+    alter_in_the_table(tmp_path, *(result(n).created.to_bytes(8, "big") for n in (2, 9)))
     store = SqliteStore(tmp_path, write=True)
     steps = list(store.prune(Retention(before=START + 4 * SECOND)))
     store.close()
