@@ -26,25 +26,6 @@ def read_file(path: str, what: str) -> str:
         raise ConfigError(f"{what} {path} is not UTF-8 text") from None
 
 
-def read_secret(path: str, what: str) -> str:
-    """The text of a file that nobody else should read; the log says so if others can.
-
-    Args:
-        what: it is, for errors.
-
-    Raises:
-        ConfigError: it cannot be read, or is no text.
-    """
-    text = read_file(path, what)
-    mode = open_to_others(path)
-    if mode is not None:
-        import structlog  # here, since clients need the rest of this module only
-
-        log = structlog.get_logger(__name__)
-        log.warning("secret_open_to_others", what=what, path=path, mode=mode, do="chmod 600")
-    return text
-
-
 def open_to_others(path: str) -> str | None:
     """The mode of a file that somebody else may read or change, as 644; None where nobody may.
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import structlog
 import trio
 
-from llcuda_net.config.files import read_secret
+from llcuda_net.config.files import read_file
 from llcuda_net.config.settings import Settings
 from llcuda_net.config.upstreams import UpstreamSpec
 from llcuda_net.errors import ConfigError
@@ -162,7 +162,7 @@ def _keys(settings: Settings) -> dict[UpstreamSpec, str | None]:
 
 
 def _key(path: str) -> str:
-    key = read_secret(path, "API key file").strip()
+    key = read_file(path, "API key file").strip()
     if not key or not key.isascii() or not key.isprintable():
         raise ConfigError(f"API key file {path} must hold one line of printable ASCII, the key")
     return key
