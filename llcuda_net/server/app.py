@@ -93,8 +93,8 @@ def _warn_of_secrets(settings: Settings, users: Users) -> None:
         if mode is not None:
             log.warning("secret_open_to_others", what=what, path=path, mode=mode, do="chmod 600")
     if users.short:
-        path = settings.auth_token_file
-        log.warning("tokens_short", path=path, lines=list(users.short), least_characters=LEAST)
+        where = settings.auth_token_file
+        log.warning("tokens_short", path=where, lines=list(users.short), least_characters=LEAST)
 
 
 def _tracing(settings: Settings) -> _OpenTracing | None:
