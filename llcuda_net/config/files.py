@@ -1,31 +1,10 @@
-"""Reading the secret files that settings name."""
+"""Who may read the secret files that settings name."""
 
 from __future__ import annotations
 
 import os
 import stat
 from pathlib import Path
-
-from llcuda_net.util.text_files import read_text
-
-
-def read_secret(path: str, what: str) -> str:
-    """The text of a file that nobody else should read; the log says so if others can.
-
-    Args:
-        what: it is, for errors.
-
-    Raises:
-        ConfigError: it cannot be read, or is no text.
-    """
-    text = read_text(path, what)
-    mode = open_to_others(path)
-    if mode is not None:
-        import structlog  # here, since clients need the rest of this module only
-
-        log = structlog.get_logger(__name__)
-        log.warning("secret_open_to_others", what=what, path=path, mode=mode, do="chmod 600")
-    return text
 
 
 def open_to_others(path: str) -> str | None:

@@ -17,7 +17,7 @@ import structlog
 import trio
 
 from llcuda_net.analysis.warmup import compile_kernels
-from llcuda_net.config.files import read_secret
+from llcuda_net.config.files import open_to_others
 from llcuda_net.config.settings import Settings
 from llcuda_net.config.token_file import LEAST, Users
 from llcuda_net.errors import ConfigError, EngineError, StorageError
@@ -37,6 +37,7 @@ from llcuda_net.upstream.pool import Pool
 from llcuda_net.util.address import is_loopback
 from llcuda_net.util.process_memory import Allocator
 from llcuda_net.util.terminal import echo
+from llcuda_net.util.text_files import read_text
 from llcuda_net.util.version import package_version
 
 if TYPE_CHECKING:
@@ -81,14 +82,22 @@ def _users(settings: Settings) -> Users:
                 "or --allow-no-auth if that is meant"
             )
         return Users()
-    users = Users.parse(read_secret(path, "token file"), f"token file {path}")
-    _warn_of_short_tokens(users, path)
-    return users
+    return Users.parse(read_text(path, "token file"), f"token file {path}")
 
 
-def _warn_of_short_tokens(users: Users, path: str) -> None:
+def _warn_of_secrets(settings: Settings, users: Users) -> None:
+    """Say in the log which secrets others can read or guess."""
+    files = {"token file": settings.auth_token_file, "private key": settings.tls_key}
+    found = [(what, path) for what, path in files.items() if path is not None]
+    keys = [spec.api_key_file or settings.upstream_api_key_file for spec in settings.upstream]
+    found += [("API key file", path) for path in dict.fromkeys(keys) if path is not None]
+    for what, path in found:
+        mode = open_to_others(path)
+        if mode is not None:
+            log.warning("secret_open_to_others", what=what, path=path, mode=mode, do="chmod 600")
     if users.short:
-        log.warning("tokens_short", path=path, lines=list(users.short), least_characters=LEAST)
+        where = settings.auth_token_file
+        log.warning("tokens_short", path=where, lines=list(users.short), least_characters=LEAST)
 
 
 def _tracing(settings: Settings) -> _OpenTracing | None:
@@ -229,6 +238,7 @@ class _Serving:
 
     async def _announce(self, pool: Pool, listeners: _Listeners) -> None:
         await pool.prepare()
+        _warn_of_secrets(self._settings, self._users)
         with contextlib.suppress(OSError):  # the parent process may not read it
             for listener in listeners:
                 echo(f"listening on {address_of(listener)}", flush=True)
@@ -259,16 +269,16 @@ class _Serving:
         try:
             settings = self._reload()
             path = settings.auth_token_file
-            text = None if path is None else read_secret(path, "token file")
+            text = None if path is None else read_text(path, "token file")
             if text is not None:
                 Users.parse(text, f"token file {path}")
             self._upstreams.reload(settings)
-            if path is not None and text is not None:
+            if text is not None:
                 self._users.reload(text, f"token file {path}")
-                _warn_of_short_tokens(self._users, path)
                 if self._server is not None:
                     self._server.check_users()
         except ConfigError as error:
             log.error("not_reloaded", reason=str(error))
         else:
             log.info("reloaded")
+            _warn_of_secrets(settings, self._users)

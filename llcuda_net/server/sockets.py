@@ -12,7 +12,6 @@ from typing import TypeVar
 
 import trio
 
-from llcuda_net.config.files import read_secret
 from llcuda_net.config.settings import Settings
 from llcuda_net.errors import ConfigError, ListenError
 from llcuda_net.util.address import Address
@@ -76,7 +75,7 @@ def tls_context(settings: Settings) -> ssl.SSLContext | None:
     if settings.tls_cert is None or settings.tls_key is None:
         return None
     read_text(settings.tls_cert, "certificate")
-    read_secret(settings.tls_key, "private key")
+    read_text(settings.tls_key, "private key")
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     try:
         # A password of nothing: without one, OpenSSL would ask for it on the terminal.

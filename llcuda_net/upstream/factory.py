@@ -8,7 +8,6 @@ from pathlib import Path
 import structlog
 import trio
 
-from llcuda_net.config.files import read_secret
 from llcuda_net.config.settings import Settings
 from llcuda_net.config.upstreams import BaseUrl, UpstreamSpec
 from llcuda_net.errors import ConfigError
@@ -19,6 +18,7 @@ from llcuda_net.upstream.llama.poller import Poller
 from llcuda_net.upstream.llama.token_stream import StreamTimeouts
 from llcuda_net.upstream.pool import Pool
 from llcuda_net.util import logs
+from llcuda_net.util.text_files import read_text
 
 log = structlog.get_logger(__name__)
 
@@ -168,7 +168,7 @@ def _keys(settings: Settings) -> dict[UpstreamSpec, str | None]:
 
 
 def _key(path: str) -> str:
-    key = read_secret(path, "API key file").strip()
+    key = read_text(path, "API key file").strip()
     if not key or not key.isascii() or not key.isprintable():
         raise ConfigError(f"API key file {path} must hold one line of printable ASCII, the key")
     return key

@@ -138,7 +138,6 @@ def test_nobody_stops_what_another_runs(tokens: Path) -> None:
 def test_a_token_file_that_is_wrong_is_one_line_without_the_token(tmp_path: Path) -> None:
     path = tmp_path / "tokens"
     path.write_text("fine\nsecret-of-ann weight=heavy\n", encoding="utf-8")
-    path.chmod(0o600)
     ended = run("server", "--port", "0", "--auth-token-file", str(path))
     assert ended.returncode == 2
     assert ended.stderr == (
@@ -152,12 +151,17 @@ def test_a_token_file_that_others_can_read_and_short_tokens_are_warned_of(tmp_pa
     path.write_text("short-secret name=ann\nlong-secret-of-someone name=bob\n", encoding="utf-8")
     path.chmod(0o644)
     upstream = ("--upstream", "http://127.0.0.1:9")
-    with running_server(*upstream, "--auth-token-file", str(path)) as server:
+    key = tmp_path / "key"
+    key.touch(0o640)
+    key.write_text("key-of-upstream")
+    more = ("--auth-token-file", str(path), "--upstream-api-key-file", str(key))
+    with running_server(*upstream, *more) as server:
         assert server.stop() == 0
         log = server.log()
-    found = {entry["event"]: entry for entry in map(json.loads, log.splitlines())}
-    assert found["secret_open_to_others"]["mode"] == "644"
-    assert found["secret_open_to_others"]["path"] == str(path)
-    assert found["tokens_short"]["lines"] == [1]
+    entries = [json.loads(line) for line in log.splitlines()]
+    opened = {e["path"]: e["mode"] for e in entries if e["event"] == "secret_open_to_others"}
+    assert opened == {str(path): "644", str(key): "640"}
+    assert [e["lines"] for e in entries if e["event"] == "tokens_short"] == [[1]]
+    assert "key-of-upstream" not in log
     assert "secret-of-someone" not in log
     assert "short-secret" not in log
