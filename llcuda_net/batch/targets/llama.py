@@ -7,6 +7,7 @@ from typing import Any
 from llcuda_net.batch.record import Record
 from llcuda_net.batch.targets.interface import About, Answer, Clock
 from llcuda_net.upstream.chat import prompt_of
+from llcuda_net.upstream.constraints.checks import as_sent
 from llcuda_net.upstream.interface import CompletionEvent
 from llcuda_net.upstream.llama.client import LlamaServer
 
@@ -49,6 +50,8 @@ class LlamaTarget:
         record.sent = now()
         if "messages" in more:
             prompt = await prompt_of(more["messages"], self._server)
+        if "json_schema" in params:
+            params = {**params, "json_schema": as_sent(params["json_schema"])}
         texts: list[str] = []
         last: list[CompletionEvent] = []
 

@@ -19,8 +19,8 @@ import trio
 from anyio import BrokenWorkerProcess, to_process
 
 from llcuda_net.errors import InvalidRequest, UpstreamError
-from llcuda_net.generation.constraints import gbnf
-from llcuda_net.generation.constraints.matcher import Match, Matcher, TooComplexError
+from llcuda_net.upstream.constraints import gbnf
+from llcuda_net.upstream.constraints.matcher import Match, Matcher, TooComplexError
 
 #: Seconds and bytes of address space for one check.
 MAX_SECONDS = 10.0
@@ -121,7 +121,7 @@ def refusal(kind: str, constraint: Any) -> str | None:
         if kind == "grammar":
             gbnf.parse(constraint)
             return None
-        from llcuda_net.generation.constraints import json_schema
+        from llcuda_net.upstream.constraints import json_schema
 
         json_schema.check(as_sent(constraint))
     except ValueError as error:  # of a grammar or a schema
@@ -135,7 +135,7 @@ def breach(kind: str, constraint: Any, text: str, cut: bool) -> str | None:
     """How an answer breaks its constraint; None where it does not."""
     try:
         if kind == "json_schema":
-            from llcuda_net.generation.constraints import json_schema
+            from llcuda_net.upstream.constraints import json_schema
 
             return json_schema.broken_by(constraint, text, cut=cut)
         found = Matcher(gbnf.parse(constraint)).match(text)
