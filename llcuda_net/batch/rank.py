@@ -20,7 +20,6 @@ from llcuda_net.batch.targets.gateway import GatewayTarget
 from llcuda_net.batch.targets.interface import PostProcess, Target
 from llcuda_net.batch.targets.llama import LlamaTarget
 from llcuda_net.errors import ConfigError, ConnectError, LlcudaError, RequestError
-from llcuda_net.upstream.constraints.checks import Checks
 from llcuda_protocol import ErrorCode
 
 #: Seconds between tries to reach a server that was lost.
@@ -88,7 +87,6 @@ class Rank:
         inflight: requests at once.
         patience: seconds for which a server that was lost is tried again.
         after: work on each answer; its seconds go into the result.
-        checks: of constraints; by default in a process of their own.
     """
 
     def __init__(
@@ -100,7 +98,6 @@ class Rank:
         inflight: int,
         patience: float,
         after: PostProcess | None = None,
-        checks: Checks | None = None,
     ) -> None:
         self.tally = Tally()
         self._communicator = communicator
@@ -110,7 +107,6 @@ class Rank:
         self._patience = patience
         self._after = after
         self._limit = trio.CapacityLimiter(inflight)
-        self._checks = checks or Checks()
         self._target: Target | None = None
         self._asking: trio.Nursery | None = None  # of the requests on this connection
         self._broken = trio.Event()
@@ -198,10 +194,7 @@ class Rank:
         if isinstance(target, GatewayTarget):
             # Its result outlives us: the same line, asked again, is this generation and no other.
             more |= {"key": line.key, "on_disconnect": "continue"}
-        # An llcuda-server checks constraints, and answers to them, itself.
-        params = {} if isinstance(target, GatewayTarget) else line.params
         try:
-            await self._checks.check(params)
             answer = await target.ask(
                 line.raw if line.raw is not None else "",
                 line.params,
@@ -209,8 +202,6 @@ class Rank:
                 trio.current_time,
                 **more,
             )
-            cut = answer.reason == "length" or bool(params.get("stop"))
-            await self._checks.verify(params, answer.text, cut=cut)
         except ConnectError:
             self._broken.set()  # rank 0 gets "down", and takes the line back
             return

@@ -49,12 +49,18 @@ def opener(arguments: argparse.Namespace, slots: int) -> tuple[str, Open]:
             )
         if arguments.model is not None:
             fail("give --upstream or --model, not both")
+        for name in ("ctx", "threads", "gpu_layers"):
+            if getattr(arguments, name) is not None:
+                flag = "--" + name.replace("_", "-")
+                fail(f"{flag} is for the built-in engine and does nothing beside --upstream")
         from llcuda_net.batch.targets.opening import open_target
 
         key = None
         if arguments.api_key_file is not None:
             key = read_text(arguments.api_key_file, "API key file").strip()
         return arguments.upstream, partial(open_target, arguments.upstream, api_key=key)
+    if arguments.api_key_file is not None:
+        fail("--api-key-file is for --upstream and does nothing beside the built-in engine")
     return "built-in engine", partial(_engine, arguments, slots)
 
 

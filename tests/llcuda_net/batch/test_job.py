@@ -27,7 +27,6 @@ from llcuda_net.errors import (
     Overloaded,
 )
 from tests.support.bench_targets import Fake
-from tests.support.server.constraint_checks import checks_here
 
 
 class Bench:
@@ -52,14 +51,7 @@ class Bench:
 
     async def run(self, *, ordered: bool = True, retries: int = 2, patience: float = 30.0) -> Done:
         communicator = Communicator()
-        rank = Rank(
-            communicator,
-            "fake:1",
-            self.open,
-            inflight=3,
-            patience=patience,
-            checks=checks_here(),
-        )
+        rank = Rank(communicator, "fake:1", self.open, inflight=3, patience=patience)
         output = Output(self.path, ordered=ordered)
         self.queue = WorkQueue(batch_input.read(self.input, {}, ""), output, retries=retries)
         try:
@@ -111,20 +103,6 @@ async def test_every_line_is_asked_once_and_written_once(
     assert bench.results() == found
     assert again.tally.answers == 0
     assert bench.queue.skipped == 20
-
-
-async def test_a_constraint_is_kept_or_the_line_fails(
-    tmp_path: Path, autojump_clock: MockClock
-) -> None:
-    bench = Bench(tmp_path, 0)
-    grammars = ['root ::= "text"', 'root ::= "other"', 'root ::= "a"{3,2}']
-    bench.input.write_text("".join(json.dumps({"raw": g, "grammar": g}) + "\n" for g in grammars))
-    await bench.run()
-    kept, broken, refused = bench.results()
-    assert kept["text"] == "text"
-    assert "does not keep the grammar" in broken["error"]["message"]
-    assert refused["error"]["code"] == "invalid_request"
-    assert bench.server.prompts.count(grammars[2]) == 0
 
 
 async def test_a_failure_is_tried_again_and_then_written(

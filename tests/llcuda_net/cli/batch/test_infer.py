@@ -67,6 +67,8 @@ def test_infer(upstream: str, llcuda: Command) -> None:
         (["--model", "/nowhere", "x"], 2, "/nowhere"),
         (["--raw", "--system", "s", "x"], 2, "chat template"),
         (["--ctx", "0", "x"], 2, "ctx must be at least 1"),
+        (["--upstream", "http://a", "--ctx", "5", "x"], 2, "--ctx is for the built-in engine"),
+        (["--api-key-file", "/nowhere", "x"], 2, "--api-key-file is for --upstream"),
         ([" "], 2, "the prompt is empty"),
     ],
 )
@@ -77,6 +79,17 @@ def test_infer_says_what_is_wrong(
     assert done.returncode == code
     assert said in done.stderr
     assert len(done.stderr.splitlines()) == 1
+
+
+def test_a_constraint_that_the_server_ignores_is_an_error(
+    tmp_path: Path, upstream: str, llcuda: Command
+) -> None:
+    source, target = tmp_path / "in.jsonl", tmp_path / "out.jsonl"
+    line = {"raw": "hi", "n_predict": 4, "grammar": 'root ::= "x"'}
+    source.write_text(json.dumps(line) + "\n")
+    llcuda("batch", "--upstream", upstream, str(source), "--output", str(target))
+    (found,) = map(json.loads, target.read_text().splitlines())
+    assert "the answer does not keep the grammar" in found["error"]["message"]
 
 
 def test_batch(tmp_path: Path, upstream: str, llcuda: Command) -> None:
