@@ -50,7 +50,9 @@ class OtherProcess:
             TooComplexError: it took too much, or ended the process.
         """
         async with self._turn:
-            with contextlib.suppress(BrokenWorkerProcess), trio.move_on_after(MAX_SECONDS):
+            # RecursionError: too deep to be sent there.
+            may_fail = contextlib.suppress(BrokenWorkerProcess, RecursionError)
+            with may_fail, trio.move_on_after(MAX_SECONDS):
                 with trio.CancelScope(shield=True):  # anyio loses a process that it is starting
                     await to_process.run_sync(_confine)
                 return await to_process.run_sync(_answer, question, arguments, cancellable=True)
