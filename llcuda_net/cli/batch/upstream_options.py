@@ -59,8 +59,6 @@ def opener(arguments: argparse.Namespace, slots: int) -> tuple[str, Open]:
         if arguments.api_key_file is not None:
             key = read_text(arguments.api_key_file, "API key file").strip()
         return arguments.upstream, partial(open_target, arguments.upstream, api_key=key)
-    if arguments.api_key_file is not None:
-        fail("--api-key-file is for --upstream and does nothing beside the built-in engine")
     return "built-in engine", partial(_engine, arguments, slots)
 
 

@@ -68,7 +68,6 @@ def test_infer(upstream: str, llcuda: Command) -> None:
         (["--raw", "--system", "s", "x"], 2, "chat template"),
         (["--ctx", "0", "x"], 2, "ctx must be at least 1"),
         (["--upstream", "http://a", "--ctx", "5", "x"], 2, "--ctx is for the built-in engine"),
-        (["--api-key-file", "/nowhere", "x"], 2, "--api-key-file is for --upstream"),
         ([" "], 2, "the prompt is empty"),
     ],
 )
