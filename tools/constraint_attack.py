@@ -1,26 +1,32 @@
-"""Attacks a server with schemas and grammars: none may come back unconstrained, or end the engine.
+#!/usr/bin/env python3
+"""Attack a server with schemas and grammars: none may come back unconstrained, or end the engine.
 
-    python -m tools.constraint_attack 127.0.0.1:9000 --seconds 60
-
-Each attack is made of a seed. Good ones are there as well: the exit code is 1 where an answer came
-back that breaks its constraint, where an error is none of those that belong here, or where the
-server does not answer at the end.
+Each attack is made of a seed, and good ones are among them. The exit code is 1 where an answer came
+back that breaks its constraint, where an error is none of those that belong here, where nothing was
+kept, or where the server does not answer at the end.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import random
+import subprocess
 import sys
+import tempfile
 import time
 from collections import Counter
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path[:0] = [str(ROOT), str(ROOT / "protocol")]  # runs from anywhere, without being installed
 
 from llcuda_net import sync
 from llcuda_net.errors import InvalidRequest, LlcudaError, RequestError
-from llcuda_net.generation.constraints.checks import breach
+from llcuda_net.upstream.constraints.checks import breach
 
 _TYPES = ("string", "integer", "number", "boolean", "null", "array", "object", "strin")
 _PATTERNS = ("^a+$", "a|b", "^(?=a)b", "(a*)*b", "[", "^[0-9]{3}$", "\\d+", "^(a|aa)+$", "\\1")
@@ -112,17 +118,42 @@ def _grammar(rng: random.Random) -> str:
     return text
 
 
+@contextlib.contextmanager
+def _server(model: str | None) -> Iterator[str]:
+    """The address of a server with the built-in engine."""
+    with tempfile.TemporaryDirectory() as folder:
+        command = [sys.executable, "-m", "llcuda_net.cli.server", "--port", "0"]
+        command += ["--data-dir", f"{folder}/data", "--log-level", "error"]
+        command += ["--model", model] if model else []
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=ROOT)
+        try:
+            assert process.stdout is not None
+            yield process.stdout.readline().rpartition(" ")[2].strip()
+        finally:
+            process.terminate()
+            process.wait()
+
+
 def main() -> int:
     """Attack until the time is over; the exit code."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("server", help="HOST:PORT")
+    parser.add_argument(
+        "--model", help="GGUF file of the engine (default: the demonstration model)"
+    )
+    parser.add_argument("--server", help="HOST:PORT of one that runs, in place of an own one")
     parser.add_argument("--seconds", type=float, default=60.0, help="how long (default: 60)")
     parser.add_argument("--seed", type=int, default=1, help="of the attacks (default: 1)")
     arguments = parser.parse_args()
+    with contextlib.ExitStack() as stack:
+        server = arguments.server or stack.enter_context(_server(arguments.model))
+        return _attack(server, arguments.seconds, arguments.seed)
+
+
+def _attack(server: str, seconds: float, seed: int) -> int:
     seen: Counter[str] = Counter()
-    end = time.monotonic() + arguments.seconds
-    with sync.connect(arguments.server) as client:
-        for number, (kind, constraint) in enumerate(attacks(random.Random(arguments.seed), 10**9)):
+    end = time.monotonic() + seconds
+    with sync.connect(server) as client:
+        for number, (kind, constraint) in enumerate(attacks(random.Random(seed), 10**9)):
             if time.monotonic() > end:
                 break
             params = {kind: constraint}

@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from llcuda_net.generation import sampling
-from llcuda_net.generation.constraints.checks import as_sent
 from llcuda_net.generation.generation import Generation
 from llcuda_net.upstream import chat, prefix_cache
 from llcuda_net.upstream.backend import Lease
+from llcuda_net.upstream.constraints.checks import as_sent
 
 
 def checked_params(generation: Generation, context: int) -> dict[str, Any]:

@@ -18,7 +18,6 @@ from llcuda_net.errors import (
     UpstreamUnavailable,
 )
 from llcuda_net.generation import sampling
-from llcuda_net.generation.constraints.checks import Checks
 from llcuda_net.generation.dispatcher import Dispatcher
 from llcuda_net.generation.generation import Generation, State
 from llcuda_net.generation.outcome import Outcome
@@ -29,6 +28,7 @@ from llcuda_net.scheduler.scheduler import Scheduler
 from llcuda_net.scheduler.ticket import SlotRequest, Ticket
 from llcuda_net.storage.records import Dispatched, Result
 from llcuda_net.storage.storage import Recovered
+from llcuda_net.upstream.constraints.checks import Checks
 from llcuda_net.upstream.interface import BLAMED
 from llcuda_net.upstream.pool import Pool
 from llcuda_net.util.logs import reason_of

@@ -21,6 +21,8 @@ _MANY = 1 << 20
 MAX_GRAMMAR = 64 << 10
 #: The greatest count in a JSON schema, which llama.cpp writes out as so many rules.
 MAX_SCHEMA_COUNT = 10_000
+#: Levels of a JSON schema: what reads it does so recursively, and gives up soon after.
+MAX_SCHEMA_DEPTH = 100
 _SCHEMA_COUNTS = ("minItems", "maxItems", "minLength", "maxLength")
 #: What llama.cpp calls its samplers: by name in a list, by letter in a string.
 _SAMPLERS = {
@@ -85,10 +87,26 @@ def _grammar(value: Any) -> str | None:
 def _json_schema(value: Any) -> str | None:
     if type(value) is not dict:
         return "must be a JSON object"
+    if _depth(value) > MAX_SCHEMA_DEPTH:
+        return f"must be at most {MAX_SCHEMA_DEPTH} levels deep"
     for name, count in _members(value):
         if name in _SCHEMA_COUNTS and type(count) in (int, float) and count > MAX_SCHEMA_COUNT:
             return f"must have {name} of at most {MAX_SCHEMA_COUNT}"
     return None
+
+
+def _depth(value: Any) -> int:
+    """How many levels of a JSON value there are, and at most one more than may be."""
+    level, depth = [value], 0
+    while level and depth <= MAX_SCHEMA_DEPTH:
+        depth += 1
+        level = [
+            inner
+            for outer in level
+            if type(outer) in (dict, list)
+            for inner in (outer.values() if type(outer) is dict else outer)
+        ]
+    return depth
 
 
 def _members(value: Any) -> Iterator[tuple[str, Any]]:
@@ -236,5 +254,8 @@ def _unknown(name: str) -> str:
 
 
 def _short(value: Any) -> str:
-    text = repr(value)
+    try:
+        text = repr(value)
+    except RecursionError:
+        return "one so deep"
     return text if len(text) <= 60 else text[:57] + "..."

@@ -25,7 +25,6 @@ from llcuda_net.config.users import User, view_of
 from llcuda_net.errors import RequestError, ShuttingDown, UpstreamUnavailable
 from llcuda_net.generation import listing
 from llcuda_net.generation import request as requests
-from llcuda_net.generation.constraints.checks import Checks
 from llcuda_net.generation.dispatcher import need_of
 from llcuda_net.generation.generation import Generation, Place
 from llcuda_net.generation.memory import sizes
@@ -45,6 +44,7 @@ from llcuda_net.storage.storage import Recovered
 from llcuda_net.telemetry.observers import ServerState, Watches
 from llcuda_net.telemetry.status import Reporter
 from llcuda_net.upstream.backend import Lease
+from llcuda_net.upstream.constraints.checks import Checks
 from llcuda_net.upstream.llama.poller import Poller
 from llcuda_net.upstream.pool import Pool
 from llcuda_net.util.logs import reason_of

@@ -12,7 +12,7 @@ import pytest
 
 from llcuda_net import sync
 from llcuda_net.errors import InvalidRequest, RequestError, UpstreamError
-from llcuda_net.generation.constraints.checks import breach
+from llcuda_net.upstream.constraints.checks import breach
 from tests.support.processes import RunningServer, run
 from tools.constraint_attack import attacks
 

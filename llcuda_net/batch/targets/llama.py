@@ -7,6 +7,7 @@ from typing import Any
 from llcuda_net.batch.record import Record
 from llcuda_net.batch.targets.interface import About, Answer, Clock, overloaded_when_busy
 from llcuda_net.upstream.chat import prompt_of
+from llcuda_net.upstream.constraints.checks import Checks, as_sent
 from llcuda_net.upstream.interface import CompletionEvent
 from llcuda_net.upstream.llama.client import LlamaServer
 
@@ -20,6 +21,7 @@ class LlamaTarget:
     def __init__(self, name: str, server: LlamaServer) -> None:
         self.name = name
         self._server = server
+        self._checks = Checks()
 
     def __repr__(self) -> str:
         return f"<LlamaTarget {self.name}>"
@@ -45,11 +47,18 @@ class LlamaTarget:
 
         Args:
             more: also `on_text`, called with each piece of the answer as it comes.
+
+        Raises:
+            RequestError: it fails, or the answer does not keep the constraint in `params`.
         """
         record.sent = now()
         if "messages" in more:
             with overloaded_when_busy():
                 prompt = await prompt_of(more["messages"], self._server)
+        await self._checks.check(params)
+        sent = params
+        if "json_schema" in params:
+            sent = {**params, "json_schema": as_sent(params["json_schema"])}
         texts: list[str] = []
         last: list[CompletionEvent] = []
 
@@ -65,7 +74,7 @@ class LlamaTarget:
                     last.append(event)
 
         with overloaded_when_busy():
-            await self._server.complete(prompt, params, take, lambda: None)
+            await self._server.complete(prompt, sent, take, lambda: None)
         final = last[-1]
         record.tokens = final.tokens_predicted
         record.prompt_tokens = final.tokens_evaluated
@@ -73,4 +82,7 @@ class LlamaTarget:
             record.cached_tokens = final.timings.cache_n
             record.phases = {"prompt": final.timings.prompt_ms}
         reason = _REASONS.get(final.stop_type, "stop")
-        return Answer("".join(texts), reason, final.model or None)
+        text = "".join(texts)
+        cut = final.stop_type in ("limit", "word")
+        await self._checks.verify(params, text, cut=cut)
+        return Answer(text, reason, final.model or None)

@@ -51,6 +51,10 @@ def opener(arguments: argparse.Namespace, slots: int) -> tuple[str, Open]:
             )
         if arguments.model is not None:
             fail("give --upstream or --model, not both")
+        for name in ("ctx", "threads", "gpu_layers"):
+            if getattr(arguments, name) is not None:
+                flag = "--" + name.replace("_", "-")
+                fail(f"{flag} is for the built-in engine and does nothing beside --upstream")
         from llcuda_net.batch.targets.opening import open_target
 
         key = None

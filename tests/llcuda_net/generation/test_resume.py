@@ -236,6 +236,23 @@ async def test_what_had_come_to_its_end_is_not_asked_for_again(tmp_path: Path, l
     assert [result.state for result in stored(tmp_path)] == ["done"]
 
 
+async def test_what_had_come_to_its_end_is_held_to_its_constraint(tmp_path: Path) -> None:
+    first, second = speller(), speller()
+    whole = len(ANSWER)
+    params = {"n_predict": whole + 1, "grammar": f'root ::= "{ANSWER}!"'}
+    async with keeping(tmp_path, first) as (storage, listener):
+        _, begun, seen = await begin(listener, first, whole, params=params)
+        first.release(1)  # the end is told, and the server ends before it can store that
+        await wait_all_tasks_blocked()
+        storage.write()
+    async with keeping(tmp_path, second) as (_, listener):
+        text, error = await go_on(listener, second, begun, seen)
+    assert (text, error.code) == (ANSWER, ErrorCode.UPSTREAM_ERROR)
+    assert "the grammar: it ends too early" in error.message
+    (result,) = stored(tmp_path)
+    assert (result.state, result.text) == ("failed", ANSWER)
+
+
 @pytest.mark.parametrize("params", [{"grammar": "root ::= [a-z]*"}, {"mirostat": 2}])
 async def test_what_cannot_be_continued_ends_interrupted(
     tmp_path: Path, params: dict[str, Any]

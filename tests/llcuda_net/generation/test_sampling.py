@@ -15,7 +15,16 @@ from llcuda_net.errors import RequestError
 from llcuda_net.generation.sampling import MAX_PROBS, PARAMETERS, check
 from llcuda_protocol import ErrorCode
 
+
 #: For each parameter values that pass, and values that do not.
+def _deep(levels: int) -> dict[str, Any]:
+    """A schema of so many levels."""
+    schema: dict[str, Any] = {}
+    for _ in range(levels - 1):
+        schema = {"not": schema}
+    return schema
+
+
 CASES: dict[str, tuple[list[Any], list[Any]]] = {
     "n_predict": ([1, 4096], [0, -1, 1.0, True, "5", None, 1 << 31]),
     "temperature": ([0, 0.8, 2, 100.0], [-0.1, 101, "hot", True, None, [1]]),
@@ -47,8 +56,20 @@ CASES: dict[str, tuple[list[Any], list[Any]]] = {
         [5, ["x"], "(" * 50_000 + ")" * 50_000, "é" * 40_000],
     ),
     "json_schema": (
-        [{"type": "object"}, {"maxItems": 10_000}, {"properties": {"maxItems": {"maxLength": 9}}}],
-        ["{}", [], {"anyOf": [{"items": {"minLength": 10_001}}]}, {"maxItems": 1e9}],
+        [
+            _deep(100),
+            {"type": "object"},
+            {"maxItems": 10_000},
+            {"properties": {"maxItems": {"maxLength": 9}}},
+        ],
+        [
+            "{}",
+            [],
+            {"anyOf": [{"items": {"minLength": 10_001}}]},
+            {"maxItems": 1e9},
+            _deep(101),
+            _deep(5000),
+        ],
     ),
     "logit_bias": (
         [[[15043, 1.0], ["a", False]], {"a": False, "b": -1}, [], {}],

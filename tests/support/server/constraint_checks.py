@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import trio
 
-from llcuda_net.generation.constraints.checks import Answer, Checks
+from llcuda_net.upstream.constraints.checks import Answer, Checks
 
 
 def checks_here() -> Checks:

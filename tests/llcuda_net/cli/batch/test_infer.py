@@ -67,6 +67,7 @@ def test_infer(upstream: str, llcuda: Command) -> None:
         (["--model", "/nowhere", "x"], 2, "/nowhere"),
         (["--raw", "--system", "s", "x"], 2, "chat template"),
         (["--ctx", "0", "x"], 2, "ctx must be at least 1"),
+        (["--upstream", "http://a", "--ctx", "5", "x"], 2, "--ctx is for the built-in engine"),
         ([" "], 2, "the prompt is empty"),
     ],
 )
@@ -87,6 +88,17 @@ def test_infer_has_a_limit_and_says_when_it_cuts(upstream: str, llcuda: Command)
     assert done.stderr.startswith(cut)
     assert "--max-tokens N (-1: until" in done.stderr
     assert llcuda("infer", "--upstream", upstream, "-", "--n-predict", "3", stdin="x").stderr == ""
+
+
+def test_a_constraint_that_the_server_ignores_is_an_error(
+    tmp_path: Path, upstream: str, llcuda: Command
+) -> None:
+    source, target = tmp_path / "in.jsonl", tmp_path / "out.jsonl"
+    line = {"raw": "hi", "n_predict": 4, "grammar": 'root ::= "x"'}
+    source.write_text(json.dumps(line) + "\n")
+    llcuda("batch", "--upstream", upstream, str(source), "--output", str(target))
+    (found,) = map(json.loads, target.read_text().splitlines())
+    assert "the answer does not keep the grammar" in found["error"]["message"]
 
 
 def test_batch(tmp_path: Path, upstream: str, llcuda: Command) -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from enum import Enum
 
-from llcuda_net.generation.constraints.gbnf import Chars, Grammar, Ref, Sequence, TokenRef
+from llcuda_net.upstream.constraints.gbnf import Chars, Grammar, Ref, Sequence, TokenRef
 
 #: Most stacks in all, and in one state: beyond, a text cannot be checked in reasonable time.
 MAX_STACKS = 500_000

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from llcuda_net.generation.constraints.checks import as_sent
-from llcuda_net.generation.constraints.json_schema import SchemaError, broken_by, check
+from llcuda_net.upstream.constraints.checks import as_sent
+from llcuda_net.upstream.constraints.json_schema import SchemaError, broken_by, check
 
 UNIQUE = {"type": "array", "items": {"type": "integer"}, "uniqueItems": True}
 

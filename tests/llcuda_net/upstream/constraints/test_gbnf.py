@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from llcuda_net.generation.constraints.gbnf import (
+from llcuda_net.upstream.constraints.gbnf import (
     MAX_DEPTH,
     MAX_SYMBOLS,
     Chars,

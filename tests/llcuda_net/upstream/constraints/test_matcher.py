@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from llcuda_net.generation.constraints.gbnf import parse
-from llcuda_net.generation.constraints.matcher import Match, Matcher, TooComplexError
+from llcuda_net.upstream.constraints.gbnf import parse
+from llcuda_net.upstream.constraints.matcher import Match, Matcher, TooComplexError
 
 W, B, N = Match.WHOLE, Match.BEGINNING, Match.NO
 

@@ -20,8 +20,8 @@ from typing import Any, NoReturn
 import jsonschema_rs
 from llguidance import LLMatcher, LLTokenizer
 
-from llcuda_net.generation.constraints import gbnf
-from llcuda_net.generation.constraints.matcher import Match, Matcher
+from llcuda_net.upstream.constraints import gbnf
+from llcuda_net.upstream.constraints.matcher import Match, Matcher
 
 #: Largest compiled regular expression of a `pattern`, in bytes. These are matched in linear time.
 _REGEX_BYTES = 10 << 20

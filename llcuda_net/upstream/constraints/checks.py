@@ -19,8 +19,8 @@ import trio
 from anyio import BrokenWorkerProcess, to_process
 
 from llcuda_net.errors import InvalidRequest, UpstreamError
-from llcuda_net.generation.constraints import gbnf
-from llcuda_net.generation.constraints.matcher import Match, Matcher, TooComplexError
+from llcuda_net.upstream.constraints import gbnf
+from llcuda_net.upstream.constraints.matcher import Match, Matcher, TooComplexError
 
 #: Seconds and bytes of address space for one check.
 MAX_SECONDS = 10.0
@@ -50,10 +50,12 @@ class OtherProcess:
             TooComplexError: it took too much, or ended the process.
         """
         async with self._turn:
-            with contextlib.suppress(BrokenWorkerProcess), trio.move_on_after(MAX_SECONDS):
+            # RecursionError: too deep to be sent there.
+            may_fail = contextlib.suppress(BrokenWorkerProcess, RecursionError)
+            with may_fail, trio.move_on_after(MAX_SECONDS):
                 with trio.CancelScope(shield=True):  # anyio loses a process that it is starting
                     await to_process.run_sync(_confine)
-                return await to_process.run_sync(question, *arguments, cancellable=True)
+                return await to_process.run_sync(_answer, question, arguments, cancellable=True)
         raise TooComplexError
 
 
@@ -121,7 +123,7 @@ def refusal(kind: str, constraint: Any) -> str | None:
         if kind == "grammar":
             gbnf.parse(constraint)
             return None
-        from llcuda_net.generation.constraints import json_schema
+        from llcuda_net.upstream.constraints import json_schema
 
         json_schema.check(as_sent(constraint))
     except ValueError as error:  # of a grammar or a schema
@@ -135,7 +137,7 @@ def breach(kind: str, constraint: Any, text: str, cut: bool) -> str | None:
     """How an answer breaks its constraint; None where it does not."""
     try:
         if kind == "json_schema":
-            from llcuda_net.generation.constraints import json_schema
+            from llcuda_net.upstream.constraints import json_schema
 
             return json_schema.broken_by(constraint, text, cut=cut)
         found = Matcher(gbnf.parse(constraint)).match(text)
@@ -148,6 +150,15 @@ def breach(kind: str, constraint: Any, text: str, cut: bool) -> str | None:
     if found is Match.BEGINNING and not cut:
         return "it ends too early"
     return None
+
+
+def _answer(question: Callable[..., Answer], arguments: tuple[object, ...]) -> Answer:
+    """Answer a question, or end by a signal: where the server was killed, nobody else ends this."""
+    signal.alarm(int(MAX_SECONDS) + 5)
+    try:
+        return question(*arguments)
+    finally:
+        signal.alarm(0)
 
 
 @cache

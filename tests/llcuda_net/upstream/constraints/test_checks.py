@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from llcuda_net.errors import InvalidRequest, UpstreamError
-from llcuda_net.generation.constraints.checks import Checks, as_sent
+from llcuda_net.upstream.constraints.checks import Checks, as_sent
 
 #: Each of its 24 steps leads to the next one twice.
 EXPLODES: dict[str, Any] = {
