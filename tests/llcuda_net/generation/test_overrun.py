@@ -16,7 +16,7 @@ from tests.support.upstream.scripted_upstream import ANSWER, Talker, backends
 class Overrunning(Talker):
     """Works on after its answer was cut off."""
 
-    async def complete(
+    async def complete(  # type: ignore[override]  # other fakes note nothing
         self,
         prompt: str | list[int],
         params: dict[str, Any],
