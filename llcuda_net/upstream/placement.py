@@ -111,7 +111,8 @@ def explain(backends: Sequence[Backend], requirement: Requirement) -> str:
         return f"no upstream answers ({reasons})"[:256]
     awake = [one for one in up if not one.resting]
     if not awake:
-        return "; ".join(f"{one.name} {one.reason}" for one in up)[:256]
+        # Without the seconds that are left: each new reason is sent to those who wait.
+        return f"{', '.join(one.name for one in up)}: no more for now"[:256]
     if requirement.long and any(one.free for one in awake):
         return "another long prompt is being read"
     slots = sum(len(one.table) for one in awake)

@@ -32,7 +32,7 @@ from llcuda_net.upstream.llama.origin import (
     unreachable,
 )
 from llcuda_net.upstream.llama.poller import Poller, TokenStream
-from llcuda_net.upstream.llama.sse import FINAL_FIELDS
+from llcuda_net.upstream.llama.sse import FINAL_FIELDS, longest_event
 from llcuda_net.upstream.llama.token_stream import StreamTimeouts, send_now
 from llcuda_protocol import ErrorCode
 
@@ -301,7 +301,11 @@ class LlamaServer:
         )
         first = self._timeouts.for_first(prompt)
         most = params.get("n_predict")
-        sink = TokenStream(on_events, most if isinstance(most, int) and most >= 0 else None)
+        sink = TokenStream(
+            on_events,
+            most if isinstance(most, int) and most >= 0 else None,
+            longest_event(len(body), int(params.get("n_probs") or 0)),
+        )
         with self._reached(), unreachable():
             stream = await self._origin.connect()
             try:

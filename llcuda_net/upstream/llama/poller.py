@@ -18,7 +18,7 @@ import trio
 
 from llcuda_net.errors import RequestError
 from llcuda_net.upstream.interface import CompletionEvent, OnEvents
-from llcuda_net.upstream.llama.sse import ResponseParser
+from llcuda_net.upstream.llama.sse import MAX_EVENT, ResponseParser
 from llcuda_net.upstream.llama.token_stream import StreamTimeouts, stalled
 
 log = structlog.get_logger(__name__)
@@ -158,6 +158,7 @@ class TokenStream:
 
     Args:
         most: tokens of the answer; None: any number.
+        longest: bytes of an event.
 
     Attributes:
         begun, ended: set with the first token, and when nothing more will come.
@@ -167,8 +168,10 @@ class TokenStream:
         batches: of events with tokens so far.
     """
 
-    def __init__(self, on_events: OnEvents, most: int | None = None) -> None:
-        self.parser = ResponseParser()
+    def __init__(
+        self, on_events: OnEvents, most: int | None = None, longest: int = MAX_EVENT
+    ) -> None:
+        self.parser = ResponseParser(longest)
         self.limit = TokenLimit(most)
         self.begun = trio.Event()
         self.ended = trio.Event()

@@ -34,6 +34,9 @@ from llcuda_net.upstream.llama.failures import (
 
 #: Longest single event, in bytes: a token with a thousand log-probabilities is under 1 MiB.
 MAX_EVENT = 8 << 20
+#: Bytes of an event of the completion, for each byte of the request (some servers send the prompt
+#: back, token ids as text), for each log-probability, and besides.
+_PER_BYTE, _PER_PROBABILITY, _BESIDES = 16, 8 << 10, 256 << 10
 
 #: What the last event shall hold: without this it also echoes the prompt and every setting.
 FINAL_FIELDS = [
@@ -63,11 +66,13 @@ class EventStream:
     """Splits a text/event-stream into events.
 
     Args:
+        longest: bytes that an event may have.
         error_field: take the field `error` for data of an event of the type error: older
             llama-servers report errors so, though the standard knows no such field.
     """
 
-    def __init__(self, *, error_field: bool = False) -> None:
+    def __init__(self, longest: int = MAX_EVENT, *, error_field: bool = False) -> None:
+        self._longest = longest
         self._error_field = error_field
         self._clean = False  # all that has come was whole events
         self._begun = False
@@ -91,7 +96,7 @@ class EventStream:
         """Take bytes of the body; returns the events that they end.
 
         Raises:
-            RequestError: an event is longer than MAX_EVENT.
+            RequestError: an event is too long.
         """
         if (
             self._clean
@@ -107,8 +112,8 @@ class EventStream:
         text: bytes | bytearray = data
         start = searched = 0
         if self._rest or self._held:
-            if len(self._rest) + self._held + len(data) > MAX_EVENT:
-                raise nonsense(f"an event of more than {MAX_EVENT} bytes")
+            if len(self._rest) + self._held + len(data) > self._longest:
+                raise nonsense(f"an event of more than {self._longest} bytes")
             # Grown in place, and searched only where it is new: an event may come in many bits.
             searched = len(self._rest)
             text = self._rest if isinstance(self._rest, bytearray) else bytearray(self._rest)
@@ -174,15 +179,18 @@ class EventStream:
 class EventResponse:
     """Parses one answer; who knows the events derives from it and takes them in `on_event`.
 
+    Args:
+        longest: bytes that an event may have.
+
     Attributes:
         finished: the last event has come: what follows is of no interest. Set by `on_event`.
         complete: the answer has ended, as HTTP knows its end.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, longest: int = MAX_EVENT) -> None:
         self.finished = False
         self.complete = False
-        self._stream = EventStream(error_field=True)
+        self._stream = EventStream(longest, error_field=True)
         self._parser = httptools.HttpResponseParser(self)
         self._status = 0  # of the final answer; 0 until its head is complete
         self._headers: dict[str, str] = {}
@@ -322,14 +330,24 @@ class EventResponse:
         )
 
 
+def longest_event(request: int, probabilities: int) -> int:
+    """Bytes that an event may have: a thousand streams with all of MAX_EVENT are too much.
+
+    Args:
+        request: bytes of the request's body.
+        probabilities: that it asks for, per token.
+    """
+    return min(MAX_EVENT, _BESIDES + request * _PER_BYTE + probabilities * _PER_PROBABILITY)
+
+
 class ResponseParser(EventResponse):
     """The answer to /completion.
 
     After each `feed`, `events` holds what has come; the owner takes the list and empties it.
     """
 
-    def __init__(self) -> None:
-        super().__init__()
+    def __init__(self, longest: int = MAX_EVENT) -> None:
+        super().__init__(longest)
         self.events: list[CompletionEvent] = []
 
     def on_event(self, data: bytes | bytearray) -> None:

@@ -16,7 +16,7 @@ import trio
 from llcuda_net.analysis import analyzer, vector_index
 from llcuda_net.analysis.warmup import compile_kernels
 from llcuda_net.config.users import ANONYMOUS
-from llcuda_net.errors import RequestError, Unsupported, UpstreamError
+from llcuda_net.errors import RequestError, Unsupported, UpstreamBusy, UpstreamError
 from llcuda_net.storage.records import TokenLog, packed
 from llcuda_net.storage.results.interface import Retention
 from llcuda_net.storage.results.sqlite import SqliteStore
@@ -143,6 +143,26 @@ async def test_a_result_that_cannot_be_embedded_keeps_no_other_waiting(tmp_path:
     upstream.bad = "poison"
     upstream.error = UpstreamError("it broke", retry=True)
     async with analysing(tmp_path, upstream) as (analyst, _):
+        await caught_up(analyst)
+        found = await analyst.search("slot", 9, ANONYMOUS)
+        assert sorted(hit[1] for hit in found.hits) == ["one slot", "two slots"]
+
+
+async def test_an_upstream_that_is_not_ready_is_waited_for_and_no_result_given_up(
+    tmp_path: Path,
+) -> None:
+    put(tmp_path, "one slot", "two slots")
+
+    class Busy(Embedding):
+        refusals = 12
+
+        async def embed(self, texts: list[str]) -> list[list[list[float]]]:
+            if texts != ["dimension"] and self.refusals:
+                self.refusals -= 1
+                raise UpstreamBusy("the upstream takes no more", retry=True, retry_after=0.0)
+            return await super().embed(texts)
+
+    async with analysing(tmp_path, Busy()) as (analyst, _):
         await caught_up(analyst)
         found = await analyst.search("slot", 9, ANONYMOUS)
         assert sorted(hit[1] for hit in found.hits) == ["one slot", "two slots"]

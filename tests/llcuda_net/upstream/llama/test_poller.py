@@ -11,7 +11,8 @@ import structlog
 import trio
 from trio.testing import wait_all_tasks_blocked
 
-from llcuda_net.upstream.llama.poller import Poller
+from llcuda_net.upstream.interface import CompletionEvent
+from llcuda_net.upstream.llama.poller import Poller, TokenLimit
 
 
 class Sink:
@@ -169,3 +170,50 @@ async def test_removing_after_the_hub_has_stopped_is_harmless() -> None:
         async with _running() as poller:
             poller.add(ours, Sink())
         poller.remove(ours)
+
+
+# -- n_predict --------------------------------------------------------------------------------
+
+
+def token(text: str = "x", predicted: int = 0, ids: int = 1) -> CompletionEvent:
+    return CompletionEvent(text, tokens=[1] * ids, tokens_predicted=predicted)
+
+
+END = CompletionEvent(stop=True, stop_type="limit", tokens_predicted=3)
+
+
+@pytest.mark.parametrize(
+    ("most", "batches", "counts", "exceeded"),
+    [
+        (3, [[token(predicted=1)], [token(predicted=2), token(predicted=3), END]], [1, 3], False),
+        (3, [[token(), token(), token()], [END]], [3, 1], False),
+        (3, [[token(), token(), token(), token(), token()], [token()]], [4, 0], True),
+        (3, [[token(predicted=2)], [token("xyz", predicted=5)]], [1, 1], True),
+        # Its numbers do not grow, or it sends none and no text.
+        (3, [[token(predicted=1)] * 9], [4], True),
+        (3, [[token("")] * 9], [4], True),
+        # What keeps the connection alive is no token.
+        (3, [[token("", ids=0)] * 9, [token()]], [9, 1], False),
+        # All in the last event.
+        (3, [[CompletionEvent("much", stop=True, tokens_predicted=900)]], [1], True),
+        # llama-server makes one token in any case.
+        (
+            0,
+            [[token(predicted=1)], [CompletionEvent(stop=True, tokens_predicted=1)]],
+            [1, 1],
+            False,
+        ),
+        (None, [[token()] * 9], [9], False),
+    ],
+)
+def test_tokens_are_counted_as_a_generation_counts_them(
+    most: int | None, batches: list[list[CompletionEvent]], counts: list[int], exceeded: bool
+) -> None:
+    limit = TokenLimit(most)
+    taken = [limit.cut(events) for events in batches]
+    assert [len(events) for events in taken] == counts
+    assert limit.exceeded == exceeded
+    if exceeded and most is not None:
+        last = next(events for events in reversed(taken) if events)[-1]
+        assert (last.stop, last.stop_type, last.content) == (True, "limit", "")
+        assert last.tokens_predicted == limit.count <= most

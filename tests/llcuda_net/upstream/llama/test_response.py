@@ -15,7 +15,7 @@ from llcuda_net.errors import (
     UpstreamUnavailable,
 )
 from llcuda_net.upstream.llama.failures import MAX_HEAD, retry_after, upstream_failure
-from llcuda_net.upstream.llama.sse import ResponseParser
+from llcuda_net.upstream.llama.sse import MAX_EVENT, ResponseParser, longest_event
 from llcuda_protocol import ErrorCode
 
 OK = b"HTTP/1.1 200 OK\r\n"
@@ -148,6 +148,17 @@ def test_a_body_that_is_no_event_stream_ends_at_a_bound(head: bytes) -> None:
         for _ in range(100):
             parser.feed(b"x" * 1000)
     assert len(caught.value.message) < 1000
+
+
+def test_an_event_is_bounded_by_what_was_asked_for() -> None:
+    assert longest_event(0, 0) == 256 << 10
+    assert longest_event(1000, 20) == (256 << 10) + 16_000 + 20 * 8192
+    assert longest_event(1 << 20, 1024) == MAX_EVENT
+    parser = ResponseParser(longest_event(0, 0))
+    parser.feed(SSE + b"\r\n" + b'data: {"content":"')
+    with pytest.raises(RequestError, match="an event of more than 262144 bytes"):
+        for _ in range(300):
+            parser.feed(b"x" * 1000)
 
 
 def test_an_event_that_is_cut_off_is_no_event() -> None:
