@@ -358,6 +358,7 @@ class Gateway:
         """
         if self._draining:
             raise _shutting_down("the server is shutting down; attach again later")
+        self._budget.check_streams(self.standing.streams)
         owner = view_of(user)
         found = self._registry.find(request.id, owner)
         if found is None:
@@ -375,6 +376,12 @@ class Gateway:
             self._replayed[id_] = found
             self._shelf.keep(found, stored=True)
         return found
+
+    def holding(
+        self, user: User, size: int, *, refuse: bool = True
+    ) -> contextlib.AbstractContextManager[None]:
+        """Around the sending of a reply that takes so much memory; see MemoryBudget.holding."""
+        return self._budget.holding(user.name, size, refuse=refuse)
 
     def recall(self, generation: Generation) -> None:
         """A stream needs a log that was dropped from memory."""

@@ -94,14 +94,29 @@ class MemoryBudget:
         """Bytes that generations which wait or run, and other requests, take now."""
         return sum(generation.size for generation in self._running) + self._held.total()
 
-    @contextlib.contextmanager
-    def holding(self, owner: str, size: int) -> Iterator[None]:
-        """Around a request of another kind that takes so many bytes.
+    def check_streams(self, streams: int) -> None:
+        """Refuse one more stream to read, where so many are open.
 
         Raises:
-            Overloaded: there is no room for it.
+            Overloaded: they are too many.
         """
-        self._admit(owner, size)
+        most = self.bounds.running // sizes.GENERATION
+        if self.pressed or streams > most:
+            self.refused += 1
+            raise _overloaded(f"at most {most:,} streams may be open on all connections")
+
+    @contextlib.contextmanager
+    def holding(self, owner: str, size: int, *, refuse: bool = True) -> Iterator[None]:
+        """Around what a request of another kind, or its reply, needs: so many bytes.
+
+        Args:
+            refuse: whether it may be refused; else it counts against what comes after it.
+
+        Raises:
+            RequestError: there is no room for it.
+        """
+        if refuse:
+            self._admit(owner, size)
         self._held[owner] += size
         try:
             yield
@@ -128,6 +143,11 @@ class MemoryBudget:
 
     def _check(self, owner: str, cost: int) -> None:
         bounds = self.bounds
+        if cost > bounds.user:
+            raise InvalidRequest(
+                f"this request would take {cost:,} bytes of memory, and all of yours together may "
+                f"take {bounds.user:,}: ask for less at once"
+            )
         total = cost + self._held.total()
         mine = cost + self._held[owner]
         for other in self._running:

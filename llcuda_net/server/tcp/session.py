@@ -63,6 +63,8 @@ FEATURES = ["generate", "attach", "embed", "status", "search", "list", "pool", "
 _READ = 64 << 10
 #: Events after which the others have their turn: one read may hold thousands of pings.
 _TURN = 64
+#: Bytes of memory that a hit or an entry takes, at most.
+_HIT = 4 << 10
 #: Requests for a list, a search or a report that may wait for those before them.
 _MOST_REPLIES = 32
 #: Seconds for the last bytes of an ending session to leave.
@@ -87,6 +89,11 @@ class SessionHost(Protocol):
 
     def left(self, generation: Generation) -> None:
         """A stream reads a generation no longer."""
+
+    def holding(
+        self, user: User, size: int, *, refuse: bool = True
+    ) -> contextlib.AbstractContextManager[None]:
+        """Around the sending of a reply that takes so many bytes of memory."""
 
     def recall(self, generation: Generation) -> None:
         """A stream needs the log of a generation that was dropped from memory."""
@@ -392,19 +399,22 @@ class Session:
 
     async def _embed(self, event: Embed) -> dict[str, int]:
         vectors = await self._server.embed(event.input, self.user, event.model)
-        await self._reply(vector_frames(event.stream, vectors, self._peer_frame()))
+        with self._server.holding(self.user, sum(map(len, vectors)), refuse=False):
+            await self._reply(vector_frames(event.stream, vectors, self._peer_frame()))
         return {}
 
     async def _search(self, event: Search) -> dict[str, int]:
         async with self._turn():
             found = await self._server.search(event.text, event.k, self.user)
-            await self._reply(hit_frames(event.stream, found, self._peer_frame()))
+            with self._server.holding(self.user, _HIT * len(found.hits)):
+                await self._reply(hit_frames(event.stream, found, self._peer_frame()))
         return {"searched": found.searched, "backlog": found.backlog}
 
     async def _list(self, event: ListGenerations) -> dict[str, int]:
         async with self._turn():
             entries, cut = await self._server.list_generations(event, self.user)
-            await self._reply(listing_frames(event.stream, entries, self._peer_frame()))
+            with self._server.holding(self.user, _HIT * len(entries)):
+                await self._reply(listing_frames(event.stream, entries, self._peer_frame()))
         return {"cut": cut} if cut else {}
 
     async def _reply(self, frames: Iterable[Frame]) -> None:

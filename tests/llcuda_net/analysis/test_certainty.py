@@ -84,10 +84,19 @@ def test_one_wide_row_among_many_narrow_ones_takes_no_memory(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(certainty, "_CELLS", 64)
+    sizes: list[int] = []
+    real = certainty._statistics
+
+    def seen(lists: Any, chosen: Any, compiled: bool) -> Any:
+        sizes.append(lists.size)
+        return real(lists, chosen, compiled)
+
+    monkeypatch.setattr(certainty, "_statistics", seen)
     wide = token(0.5, *[0.5 / 40] * 40)
     answer = log(*([wide if n == 50 else token(0.5, 0.5)] for n in range(100)))
     (found,) = certainty_stats([answer], compiled=False)
     assert found.tokens == 100
+    assert max(sizes) <= 64
     assert found.mean_surprisal == pytest.approx(math.log(2), rel=1e-6)
 
 

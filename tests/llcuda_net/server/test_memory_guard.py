@@ -174,10 +174,11 @@ async def test_running_logs_that_grow_too_much_end_with_an_error(
     upstream = paused(slots=2)
     async with serving(upstream) as (server, listener):
         peer = await ready(listener)
+        ids = []
         for number in (1, 2):
             await peer.send(ask(PROMPT, number))
-            await peer.until(Accepted, number)
-        small, large = sorted(server._registry, key=lambda one: one.id)
+            ids.append((await peer.until(Accepted, number))[1].id)
+        small, large = sorted(server._registry, key=lambda one: ids.index(one.id))
         small.extend([CompletionEvent("x" * 25_000)])
         large.extend([CompletionEvent("x" * 30_000)])
         await trio.sleep(2 * memory_guard.INTERVAL)
@@ -289,6 +290,51 @@ async def test_a_list_that_is_too_large_says_how_many_were_left_out(
         (_, done) = await peer.until(Done, 7)
         assert len(listing.entries) + done.usage["cut"] == 6  # type: ignore[union-attr]
         assert 0 < done.usage["cut"] < 6
+
+
+async def test_replies_that_are_not_read_count(
+    monkeypatch: pytest.MonkeyPatch, autojump_clock: object
+) -> None:
+    bound(monkeypatch, user=3_000_000)
+    async with serving(FakeUpstream()) as (server, listener):
+        entry = {"id": "x" * 36, "state": "done", "created": 1.0, "text": "word " * 200}
+
+        async def many(*_: object) -> tuple[list[dict[str, Any]], int]:
+            return [entry] * 600, 0
+
+        monkeypatch.setattr(server, "list_generations", many)
+        refused = 0
+        unread = [listener.connect_unread() for _ in range(3)]
+        async with trio.open_nursery() as nursery:
+            for one in unread:
+                nursery.start_soon(one.greet)
+        for one in unread:
+            await one.send(ListGenerations(1, limit=1000))
+            await wait_all_tasks_blocked()
+        held = server.memory.report()["running"]
+        assert 2_000_000 < held <= 3_000_000  # one waits to be sent
+        for one in unread:
+            while not isinstance(event := await one.next(), Done | Error):
+                pass
+            refused += isinstance(event, Error)
+        assert refused == 2
+        assert server.memory.report()["running"] == 0
+
+
+async def test_streams_that_read_again_have_a_bound(
+    monkeypatch: pytest.MonkeyPatch, autojump_clock: object
+) -> None:
+    bound(monkeypatch, running=2 * 8192)
+    upstream = paused()
+    async with serving(upstream) as (_, listener):
+        peer = await ready(listener)
+        await peer.send(ask(PROMPT))
+        _, begun = await peer.until(Accepted)
+        await peer.send(Attach(2, begun.id, 0))
+        await peer.until(Accepted, 2)
+        await peer.send(Attach(3, begun.id, 0))
+        _, error = await peer.until(Error, 3)
+        assert (error.code, error.retry) == (ErrorCode.OVERLOADED, True)
 
 
 def test_the_limit_is_what_is_given_or_half_of_the_groups(monkeypatch: pytest.MonkeyPatch) -> None:

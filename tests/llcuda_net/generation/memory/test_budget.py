@@ -112,5 +112,21 @@ async def test_other_requests_count_while_they_wait() -> None:
             budget.admit(make("ann", n_predict=100, n_probs=20))
         with budget.holding("bob", 20_000):
             pass
+        with budget.holding("ann", 20_000, refuse=False):
+            assert budget.running == 260_000
     assert budget.running == 0
     assert not budget._held
+
+
+async def test_what_can_never_fit_is_not_to_be_tried_again() -> None:
+    budget = MemoryBudget(BOUNDS, [])
+    with pytest.raises(InvalidRequest, match="all of yours together may take 250,000"):
+        budget.admit(Generation("x" * 100_000, None, {}, 60.0))
+
+
+def test_streams_that_only_read_have_a_bound() -> None:
+    budget = MemoryBudget(BOUNDS, [])
+    most = BOUNDS.running // sizes.GENERATION
+    budget.check_streams(most)
+    with pytest.raises(Overloaded, match=f"at most {most} streams"):
+        budget.check_streams(most + 1)
