@@ -214,5 +214,9 @@ class StorageError(LlcudaError):
         self.retry = code in (self.FULL, self.BUSY)
 
 
+class OutcomeUnknown(StorageError):
+    """A generation failed, and not even that could be recorded: a restart may continue it."""
+
+
 class ConnectError(LlcudaError):
     """No usable connection to an llcuda-server could be made, or it was lost."""

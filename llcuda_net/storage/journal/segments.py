@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from llcuda_net.errors import StorageError
 from llcuda_net.storage.journal import format as framing
 from llcuda_net.storage.journal.disk import Files
 from llcuda_net.storage.journal.recovery import OpenGeneration, Recovered, segment_path
