@@ -22,7 +22,7 @@ from llcuda_net.storage.journal.segments import Segment
 log = structlog.get_logger(__name__)
 
 #: Seconds from one report to the next, at least.
-PACE = 0.002
+PACE = 0.005
 
 
 @dataclass(slots=True, eq=False)
