@@ -249,5 +249,9 @@ class ResultDamaged(StorageError):
         self.why = why
 
 
+class OutcomeUnknown(StorageError):
+    """A generation failed, and not even that could be recorded: a restart may continue it."""
+
+
 class ConnectError(LlcudaError):
     """No usable connection to an llcuda-server could be made, or it was lost."""

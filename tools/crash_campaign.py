@@ -4,9 +4,11 @@
 from __future__ import annotations
 
 import argparse
+import random
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -14,6 +16,7 @@ sys.path[:0] = [str(ROOT), str(ROOT / "protocol")]  # runs from anywhere, withou
 
 from llcuda_net.cli.common import Parser
 from tools.campaign import command
+from tools.crash import faults
 from tools.crash.broken import MODES
 from tools.crash.campaign import EARLY, Outcome, Plan, run
 
@@ -36,6 +39,10 @@ the kills find a stream under way, with pieces from the killed server.
 
 With the built-in engine the answers are compared with those that it gave before, undisturbed; half
 of the kills wait for a stream under way, since the demonstration model answers in milliseconds.
+
+With --faults, faults of the disk: the data directory, the journal or results.db is deleted under a
+server, which must refuse at once; a write stalls, and other clients must be answered; the newest
+segment of a killed server's journal is damaged, and nothing may be lost without being told of.
 
 Afterwards two servers that are broken on purpose are tried, and must be found out.
 
@@ -70,6 +77,13 @@ def parser() -> argparse.ArgumentParser:
         default=(0.1, 2.0),
         metavar="MIN,MAX",
         help="seconds from when the server is ready to its kill (default 0.1,2.0)",
+    )
+    out.add_argument(
+        "--faults",
+        type=command.count,
+        default=0,
+        metavar="ROUNDS",
+        help="then faults of the disk, with so many damaged journals (default 0)",
     )
     out.add_argument("--no-controls", action="store_true", help="try no broken server")
     out.add_argument("--break", dest="broken", choices=MODES, help="run with a broken server only")
@@ -125,7 +139,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parser().parse_args(argv)
     seed = command.seed_of(args.seed)
     outcomes, code = command.conduct(plans(args, seed), run, summary, seed, args.json)
-    return command.exit_code(outcomes, code, args.broken)
+    code = command.exit_code(outcomes, code, args.broken)
+    if args.faults and not code:
+        violations = command.run(partial(faults.run, args.faults, random.Random(seed)))
+        print("faults of the disk: " + ("; ".join(violations) or "all noticed"), flush=True)
+        code = int(bool(violations))
+    return code
 
 
 if __name__ == "__main__":

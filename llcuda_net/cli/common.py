@@ -104,7 +104,7 @@ def warn_of_variables(prog: str) -> None:
 
     for name, near in unknown_variables().items():
         with suppress(OSError, ValueError):
-            print(f"{prog}: warning: {told(name, near)}", file=sys.stderr, flush=True)
+            echo(f"{prog}: warning: {told(name, near)}", file=sys.stderr, flush=True)
 
 
 def run_command(prog: str, body: Callable[[], int], *, warn: bool = True) -> int:

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
+import msgspec
 import structlog
 import trio
 
@@ -17,6 +18,7 @@ from llcuda_net.config.users import Priority
 from llcuda_net.errors import (
     Damaged,
     InvalidRequest,
+    OutcomeUnknown,
     RequestError,
     StorageError,
     StorageUnavailable,
@@ -163,11 +165,16 @@ class Persistence:
         generation: Generation,
         state: State,
         error: RequestError | None,
-    ) -> None:
-        """Commit the result of a generation that is about to end in `state`."""
+    ) -> RequestError | None:
+        """Commit the result of a generation that is about to end in `state`.
+
+        Returns:
+            The error with which it fails instead, since the result cannot be stored; that stands
+            after a restart, too, or the error says that it may not.
+        """
         entry = generation.entry
         if entry is None or self._storage is None:
-            return
+            return None
         self._open.pop(entry, None)
         generation.entry = None
         ended = Ended(
@@ -184,8 +191,20 @@ class Persistence:
             finished=time.time_ns(),
         )
         tokens = TokenLog(generation.pieces, generation.ids, generation.logprobs)
-        with _refusing():
-            await self._storage.finish(entry, ended, tokens, cached_from=generation.cached_from)
+
+        def failed(refusal: StorageError) -> Ended:
+            told = _plain_error(error or refused(refusal))
+            return msgspec.structs.replace(ended, state="failed", reason="", error=told)
+
+        try:
+            await self._storage.finish(
+                entry, ended, tokens, cached_from=generation.cached_from, otherwise=failed
+            )
+        except OutcomeUnknown as refusal:
+            return refused(refusal)
+        except StorageError as refusal:
+            return error or refused(refusal)
+        return None
 
     def leave(self, generation: Generation) -> None:
         """Leave a generation open in the journal, for the next server."""

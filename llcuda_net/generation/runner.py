@@ -80,11 +80,10 @@ class Runner:
                 return
             generation.times.over = trio.current_time()
             # A generation that was refused before it was accepted is kept, too: it has failed.
-            try:
-                with trio.CancelScope(shield=True):
-                    await self._persistence.finish(generation, state, error)
-            except RequestError as refusal:
-                state, error, kept = State.FAILED, error or refusal, False
+            with trio.CancelScope(shield=True):
+                refusal = await self._persistence.finish(generation, state, error)
+            if refusal is not None:
+                state, error, kept = State.FAILED, refusal, False
             generation.times.stored = trio.current_time()
             generation.end(state, error, kept=kept)
         finally:

@@ -130,6 +130,7 @@ class Ended(msgspec.Struct, array_like=True, tag=4, kw_only=True):
         model: the model's fingerprint: name, file hash, size, quantisation, build_info …
         cacheable: whether this result may answer an equal request.
         finished: when it ended.
+        number: how many ends were recorded before; given by the journal. The highest one counts.
     """
 
     slot: int = 0
@@ -145,6 +146,7 @@ class Ended(msgspec.Struct, array_like=True, tag=4, kw_only=True):
     seed: int | None = None
     cacheable: bool = False
     finished: int = 0
+    number: int = 0
 
 
 class Forgotten(msgspec.Struct, array_like=True, tag=5, gc=False):

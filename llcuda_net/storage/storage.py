@@ -25,7 +25,7 @@ from typing import TypeVar
 import structlog
 import trio
 
-from llcuda_net.errors import StorageError
+from llcuda_net.errors import OutcomeUnknown, StorageError
 from llcuda_net.storage import damage
 from llcuda_net.storage.data_dir import prepare
 from llcuda_net.storage.directory_lock import DirectoryLock
@@ -52,6 +52,9 @@ log = structlog.get_logger(__name__)
 _T = TypeVar("_T")
 #: Threads that read results at a time.
 _READERS = 4
+_UNKNOWN = (
+    "and not even that could be recorded: how it ends is not known, a restart may continue it"
+)
 #: Seconds from one look at whether the files are still there to the next.
 WATCH = 1.0
 
@@ -314,16 +317,25 @@ class Storage:
         await self.journal.sync()
 
     async def finish(
-        self, entry: JournalEntry, ended: Ended, tokens: TokenLog, *, cached_from: str | None = None
+        self,
+        entry: JournalEntry,
+        ended: Ended,
+        tokens: TokenLog,
+        *,
+        cached_from: str | None = None,
+        otherwise: Callable[[StorageError], Ended] | None = None,
     ) -> Result:
         """Store a generation's result; it is on the disk when this returns.
 
         Args:
             tokens: the whole log, all of which was appended.
+            otherwise: the end that is told if the result is not stored; None: `ended`.
 
         Raises:
-            StorageError: it is not stored. With the code storage_full or storage_busy it stays in
-                the journal, and is stored when that is possible.
+            StorageError: it is not stored, and `otherwise` is how it ended, also after a restart.
+                With the code storage_full or storage_busy the result with that end is stored when
+                that is possible.
+            OutcomeUnknown: the same, except that a restart may not know of that end.
         """
         result = Result.of(entry.opened, tokens, ended, entry.splices, cached_from)
         # A journal that cannot take the end is no reason not to store the result.
@@ -333,10 +345,17 @@ class Storage:
         try:
             await self._writer.commit(result)
         except StorageError as error:
+            if otherwise is not None:
+                ended = otherwise(error)
+                result = Result.of(entry.opened, tokens, ended, entry.splices, cached_from)
             if error.retry:
                 self._unstored[result.id] = (entry, result)
                 self._store_refusal = error
                 self._more_unstored.set()
+            try:
+                await self.journal.end(entry, ended)
+            except StorageError:
+                raise OutcomeUnknown(f"{error.message}; {_UNKNOWN}", error.code) from error
             raise
         self.journal.forget(entry, self._writer.reached)
         return result

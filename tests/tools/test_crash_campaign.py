@@ -54,6 +54,13 @@ def test_tokens_that_are_sent_before_they_are_journalled_are_noticed(tmp_path: P
 
 
 @pytest.mark.slow
+def test_faults_of_the_disk_are_noticed(capsys: pytest.CaptureFixture[str]) -> None:
+    options = ("--kills", "0", "--no-controls", "--faults", "4", "--seed", "3")
+    assert crash_campaign.main(options) == 0
+    assert "faults of the disk: all noticed" in capsys.readouterr().out
+
+
+@pytest.mark.slow
 def test_a_whole_campaign_with_all_controls(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -8,6 +8,8 @@ written noticeably late.
 
 from __future__ import annotations
 
+import errno
+import os
 import queue
 import sys
 import threading
@@ -61,7 +63,11 @@ def send_before_journal() -> None:
         put(lambda: write(descriptor, copy, offset))
         return len(copy)
 
+    def never_now(self: RealFiles, descriptor: int, data: bytes | bytearray, offset: int) -> int:
+        raise OSError(errno.EOPNOTSUPP, os.strerror(errno.EOPNOTSUPP))
+
     RealFiles.pwrite = staticmethod(pwrite)
+    RealFiles.write_now = never_now  # type: ignore[method-assign]
     # In the order of the calls.
     RealFiles.truncate = lambda self, *how: put(lambda: cut(self, *how))  # type: ignore[method-assign]
     RealFiles.close = lambda self, *how: put(lambda: close(self, *how))  # type: ignore[method-assign]

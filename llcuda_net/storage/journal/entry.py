@@ -79,6 +79,7 @@ class JournalEntry:
         slot: its short number in the journal.
         count: pieces appended so far.
         dispatches: how often an upstream was asked so far.
+        ends: how often its end was recorded so far.
         durable: of these pieces, how many a power cut cannot take away.
         synced: whether its level asks for the disk.
         oldest: number of the segment with its oldest record.
@@ -91,6 +92,7 @@ class JournalEntry:
         "count",
         "dispatches",
         "durable",
+        "ends",
         "level",
         "oldest",
         "opened",
@@ -110,6 +112,7 @@ class JournalEntry:
         self.bytes = 0
         self.count = 0
         self.dispatches = 0
+        self.ends = 0
         self.durable = 0
 
     def __repr__(self) -> str:
@@ -194,10 +197,15 @@ class JournalEntry:
         journal = self._journal
         if journal.failed is not None:
             raise journal.failed
-        ended.slot, ended.count = self.slot, self.count
-        journal.add(self, encode(ended))
+        journal.add(self, self.encoded(ended))
         if self.synced:
             journal.appended[self] = self.count
+
+    def encoded(self, ended: Ended) -> bytes:
+        """The bytes of a further end."""
+        ended.slot, ended.count, ended.number = self.slot, self.count, self.ends
+        self.ends += 1
+        return encode(ended)
 
     def _add(self, record: Any) -> None:
         journal = self._journal

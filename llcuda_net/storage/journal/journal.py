@@ -40,9 +40,10 @@ from llcuda_net.storage.journal.recovery import (
     read,
     segment_path,
 )
+from llcuda_net.storage.journal.reserve import Reserve
 from llcuda_net.storage.journal.segments import Segment, live_bodies, restate, start_segment
 from llcuda_net.storage.journal.write_thread import serve
-from llcuda_net.storage.records import Forgotten, Opened, Stored, encode
+from llcuda_net.storage.records import Ended, Forgotten, Opened, Stored, encode
 
 #: Seconds from the start of one sync to the next: with a quick disk, durable is under 20 ms behind.
 INTERVAL = 0.015
@@ -90,6 +91,8 @@ class Journal(Appender):
         self._oldest: dict[int, set[JournalEntry]] = {}
         self._next_slot = 1
         self._marks = Marks(folder, self._files)
+        self._reserve = Reserve(folder, self._files)
+        self._one_at_a_time = trio.CapacityLimiter(1)  # in the reserve
         self._synced: dict[int, int] = {}  # of each segment, bytes that are on the disk
         self._stored: deque[tuple[str, int]] = deque(maxlen=REMEMBERED)
         self._hurry = trio.Event()
@@ -141,6 +144,7 @@ class Journal(Appender):
             self._presence.watch(segment_path(self._folder, segment.number))
             self._synced[segment.number] = segment.size
             self._marks.begin(self._synced)
+            self._reserve.begin(self._next_slot)
             for number, path in found.segments.items():
                 if number in found.damaged:
                     self._files.rename(path, path.with_name(path.name + DAMAGED))
@@ -195,6 +199,7 @@ class Journal(Appender):
         Args:
             reached: Store.reached, after the commit; 0 where no result was stored.
         """
+        self._reserve.release(entry.slot)
         holders = self._oldest.get(entry.oldest)
         if holders is None or entry not in holders:
             return
@@ -209,6 +214,22 @@ class Journal(Appender):
                 self._stored.append((id_, reached))
         if not holders and entry.oldest != self._segment.number:
             self._work.set()
+
+    async def end(self, entry: JournalEntry, ended: Ended) -> None:
+        """Record how a generation ended, and return when that is as safe as its level says; in the
+        reserve, if the journal takes nothing.
+
+        Raises:
+            StorageError: it is recorded nowhere.
+        """
+        try:
+            entry.end(ended)  # if there is no room, for later
+            await (self.sync() if entry.synced else self.written())
+        except StorageError:
+            body = entry.encoded(ended)
+            place = self._reserve.place(entry.slot, len(body))
+            write = partial(self._reserve.write, place, body)
+            await trio.to_thread.run_sync(write, limiter=self._one_at_a_time)
 
     async def progressed(self) -> set[JournalEntry]:
         """Entries of which more is on the disk than when this was called last; waits for one."""
@@ -292,6 +313,7 @@ class Journal(Appender):
     def _close_all(self) -> None:
         self._close([*self._retiring, self._segment])
         self._marks.close()
+        self._reserve.close()
 
     async def _sync_written(self) -> bool:
         """Whether everything written so far has become durable."""
@@ -409,7 +431,10 @@ class Journal(Appender):
 
     async def _delete(self) -> None:
         gone = []
-        while self._closed and not self._oldest.get(self._closed[0]):
+        retiring = {segment.number for segment in self._retiring}
+        while self._closed and not (
+            self._oldest.get(self._closed[0]) or self._closed[0] in retiring
+        ):
             number = self._closed.pop(0)
             self._oldest.pop(number, None)
             self._synced.pop(number, None)

@@ -13,6 +13,7 @@ torn tail, and each ends at its first bad byte.
 
 from __future__ import annotations
 
+import contextlib
 from collections import defaultdict
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
@@ -22,6 +23,7 @@ from llcuda_net.errors import StorageError
 from llcuda_net.storage.journal import format as framing
 from llcuda_net.storage.journal.disk import Files
 from llcuda_net.storage.journal.marks import Marks
+from llcuda_net.storage.journal.reserve import Reserve
 from llcuda_net.storage.records import (
     Appended,
     Concluded,
@@ -37,6 +39,7 @@ from llcuda_net.storage.records import (
     Synced,
     TokenLog,
     decode,
+    encode,
 )
 
 _SUFFIX = ".journal"
@@ -44,7 +47,8 @@ _SUFFIX = ".journal"
 DAMAGED = ".damaged"
 #: Which results, of these with the `reached` of each, the store has lost.
 FindLost = Callable[[dict[str, int]], set[str]]
-_SYNCED = bytes([Synced.__struct_config__.tag])
+#: The second byte of a mark: its kind.
+_SYNCED = encode(Synced())[1:2]
 #: Records between the beginning of a generation and its removal from the journal.
 _Event = Appended | Spliced | Dispatched | Concluded | Ended
 
@@ -131,7 +135,8 @@ def read(folder: Path, files: Files, find_lost: FindLost | None = None) -> Recov
                 if name.endswith(_SUFFIX):
                     found.segments[int(stem)] = folder / name
         found.segments = dict(sorted(found.segments.items()))
-        reader = _Reader(found, files, Marks(folder, files).read())
+        reserve = Reserve(folder, files).read()
+        reader = _Reader(found, files, Marks(folder, files).read(), reserve)
         collected = reader.read(_Collected())
         found.stored = collected.stored
         if find_lost is not None and (lost := find_lost(found.stored)):
@@ -158,13 +163,16 @@ class _Reader:
         ends: of each segment, how many bytes are known to have been on the disk.
     """
 
-    def __init__(self, found: Recovered, files: Files, ends: dict[int, int]) -> None:
+    def __init__(
+        self, found: Recovered, files: Files, ends: dict[int, int], reserve: list[bytes]
+    ) -> None:
         self.ends = ends
         self._found = found
         self._files = files
         self._last = max(found.segments, default=0)
         missing = [number for number in ends if number not in found.segments]
         self._missing = missing
+        self._reserve = reserve
         for path in found.segments.values():
             data = files.read(path)
             seed = self._seed(data, [])
@@ -205,6 +213,9 @@ class _Reader:
             if problems:
                 self._found.damaged.add(number)
                 self._found.problems += [f"{path.name}: {problem}" for problem in problems]
+        for body in self._reserve:
+            with contextlib.suppress(StorageError):
+                collected.add(decode(body))
         return collected
 
     def _segment(
@@ -324,12 +335,19 @@ def _assemble(opened: Opened, records: list[_Event]) -> OpenGeneration:
         key=lambda splice: (splice.position, splice.epoch),
     )
     for end in records:
-        if isinstance(end, Concluded | Ended) and end.count != count:
+        if isinstance(end, Concluded):
+            if end.count == count:
+                out.concluded = end
+            else:
+                out.gap = True
+    ends = [record for record in records if isinstance(record, Ended)]
+    if ends:
+        last = max(ends, key=lambda end: end.number)
+        # What was told stands: that it failed, even where tokens that nobody has are missing.
+        if last.count == count or last.state != "done":
+            out.ended = last
+        else:
             out.gap = True
-        elif isinstance(end, Concluded):
-            out.concluded = end
-        elif isinstance(end, Ended):
-            out.ended = end
     out.dispatched = _last_dispatch([r for r in records if isinstance(r, Dispatched)])
     return out
 

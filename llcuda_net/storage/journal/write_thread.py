@@ -12,14 +12,17 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+import structlog
 import trio
 
 from llcuda_net.errors import StorageError
 from llcuda_net.storage.journal.disk import Files, as_storage_error
 from llcuda_net.storage.journal.segments import Segment
 
+log = structlog.get_logger(__name__)
+
 #: Seconds from one report to the next, at least.
-PACE = 0.002
+PACE = 0.005
 
 
 @dataclass(slots=True, eq=False)
@@ -49,7 +52,11 @@ def serve(
     """Write each chunk and report it on the trio thread, until a None comes. For a thread."""
     reported = 0.0
     while (chunk := chunks.get()) is not None:
-        refusal = write_whole(files, chunk)
+        try:
+            refusal = write_whole(files, chunk)
+        except Exception as error:  # whoever waits must be told
+            log.exception("journal_not_written")
+            refusal = StorageError(f"a bug: {type(error).__name__}")
         early = reported + PACE - time.monotonic()
         if early > 0:
             time.sleep(early)

@@ -244,7 +244,8 @@ async def test_what_the_store_has_not_taken_yet_is_listed(
         await ann.until(Error, 1)  # it is not kept as it should be
         assert [one.id for one in storage.unstored] == [id_]
         (entry,) = await listed(ann)
-        assert (entry["id"], entry["state"], entry["text"]) == (id_, "done", "a b")
+        # As it was told.
+        assert (entry["id"], entry["state"], entry["text"]) == (id_, "failed", "a b")
         assert await listed(await ready(listener, "B")) == []
 
 
