@@ -8,7 +8,6 @@ kept, or where the server does not answer at the end.
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import json
 import random
@@ -21,12 +20,18 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+EXAMPLE = """\
+example:
+  python tools/constraint_attack.py --seconds 600 --model model.gguf
+"""
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "protocol")]  # runs from anywhere, without being installed
 
 from llcuda_net import sync
+from llcuda_net.cli.common import Parser
 from llcuda_net.errors import InvalidRequest, LlcudaError, RequestError
 from llcuda_net.upstream.constraints.checks import breach
+from llcuda_net.util.terminal import echo
 
 _TYPES = ("string", "integer", "number", "boolean", "null", "array", "object", "strin")
 _PATTERNS = ("^a+$", "a|b", "^(?=a)b", "(a*)*b", "[", "^[0-9]{3}$", "\\d+", "^(a|aa)+$", "\\1")
@@ -136,7 +141,7 @@ def _server(model: str | None) -> Iterator[str]:
 
 def main() -> int:
     """Attack until the time is over; the exit code."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = Parser(description=__doc__, epilog=EXAMPLE)
     parser.add_argument(
         "--model", help="GGUF file of the engine (default: the demonstration model)"
     )
@@ -166,18 +171,18 @@ def _attack(server: str, seconds: float, seed: int) -> int:
                 what = "broken" if "does not keep" in str(error) else "failed"
                 seen[what] += 1
                 if what == "failed":
-                    print(f"{error}: {json.dumps(params)}")
+                    echo(f"{error}: {json.dumps(params)}")
                 continue
             why = breach(kind, constraint, found.text, found.reason == "length")
             seen["kept" if why is None else "unconstrained"] += 1
             if why is not None:
-                print(f"{why}: {found.text!r}: {json.dumps(params)}")
+                echo(f"{why}: {found.text!r}: {json.dumps(params)}")
         try:
             client.complete("one", n_predict=2)
         except LlcudaError as error:
-            print(f"the server does not answer any more: {error}")
+            echo(f"the server does not answer any more: {error}")
             return 1
-    print(", ".join(f"{count} {name}" for name, count in seen.most_common()))
+    echo(", ".join(f"{count} {name}" for name, count in seen.most_common()))
     return 1 if seen["unconstrained"] or seen["failed"] or not seen["kept"] else 0
 
 

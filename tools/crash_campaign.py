@@ -15,6 +15,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "protocol")]  # runs from anywhere, without being installed
 
 from llcuda_net.cli.common import Parser
+from llcuda_net.util.terminal import echo
 from tools.campaign import command
 from tools.crash import faults
 from tools.crash.broken import MODES
@@ -142,7 +143,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     code = command.exit_code(outcomes, code, args.broken)
     if args.faults and not code:
         violations = command.run(partial(faults.run, args.faults, random.Random(seed)))
-        print("faults of the disk: " + ("; ".join(violations) or "all noticed"), flush=True)
+        echo("faults of the disk: " + ("; ".join(violations) or "all noticed"), flush=True)
         code = int(bool(violations))
     return code
 

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import argparse
 import statistics
 import sys
 from collections.abc import Sequence
@@ -12,6 +11,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "protocol")]  # runs from anywhere, without being installed
 
+from llcuda_net.cli.common import Parser
 from tools.campaign import command
 from tools.campaign.memory import mib
 from tools.memory.attacks import ATTACKS
@@ -28,14 +28,10 @@ Attacks:
 CODES = "\nexit codes: 0 all is well, 1 something is not, 2 usage, 130 interrupted\n"
 
 
-def parser() -> argparse.ArgumentParser:
+def parser() -> Parser:
     """The command line."""
     kinds = "\n".join(f"  {name:14} {work.__doc__}" for name, work in ATTACKS.items())
-    out = argparse.ArgumentParser(
-        description=__doc__,
-        epilog=EXAMPLE + kinds + CODES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    out = Parser(description=__doc__, epilog=EXAMPLE + kinds + CODES)
     out.add_argument("attack", nargs="*", help="which attacks (default: all)")
     out.add_argument(
         "--seconds", type=command.above_0, default=20.0, help="of each (default %(default)g)"

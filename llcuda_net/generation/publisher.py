@@ -92,6 +92,7 @@ class Publisher:
                 grown = self._keep(grown)
             if grown:
                 self._show({generation: len(generation.pieces) for generation in grown})
+                return
         while self.unflushed:
             self.unflushed.pop().flush()
 
@@ -112,28 +113,17 @@ class Publisher:
                 counts[generation] = len(generation.pieces)
         if counts:
             try:
-                if self._journal.write(partial(self._written, counts)):
+                if self._journal.write(partial(self._show, counts)):
                     free.update(counts)
             except StorageError as error:
                 self._refuse(counts, error)
         return free
 
-    def _written(self, counts: dict[Generation, int], error: StorageError | None) -> None:
+    def _show(self, counts: dict[Generation, int], error: StorageError | None = None) -> None:
         """Show so many pieces of each generation, or stop those that the journal did not take."""
-        if error is None:
-            self._show(counts)
-        else:
+        if error is not None:
             self._refuse(counts, error)
-        while self.unflushed:
-            self.unflushed.pop().flush()
-
-    def _refuse(self, counts: dict[Generation, int], error: StorageError) -> None:
-        refusal = refused(error)
-        for generation in counts:
-            generation.hand_back(refusal)
-
-    def _show(self, counts: dict[Generation, int]) -> None:
-        """Show so many pieces of each generation: as many as are written."""
+            counts = {}
         for generation, count in counts.items():
             if generation.level is Level.STRICT:
                 self._strict.add(generation)
@@ -142,6 +132,13 @@ class Publisher:
                 generation.visible = count
                 for reader in tuple(generation.readers):
                     reader.pump()
+        while self.unflushed:
+            self.unflushed.pop().flush()
+
+    def _refuse(self, counts: dict[Generation, int], error: StorageError) -> None:
+        refusal = refused(error)
+        for generation in counts:
+            generation.hand_back(refusal)
 
     async def run(self) -> None:
         """Show what the disk has: tokens at the level strict, how much is durable; for ever."""

@@ -9,9 +9,9 @@ from __future__ import annotations
 import queue
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from typing import Any
 
+import msgspec
 import structlog
 import trio
 
@@ -25,8 +25,7 @@ log = structlog.get_logger(__name__)
 PACE = 0.005
 
 
-@dataclass(slots=True, eq=False)
-class Chunk:
+class Chunk(msgspec.Struct, eq=False):
     """Records that are to be written to a segment, after all that it has.
 
     Attributes:
@@ -39,7 +38,7 @@ class Chunk:
     segment: Segment
     data: bytearray
     end: int
-    appended: dict[Any, int] = field(default_factory=dict)
+    appended: dict[Any, int] = {}
     done: int = 0
 
 

@@ -244,7 +244,7 @@ async def test_what_had_come_to_its_end_is_held_to_its_constraint(tmp_path: Path
         _, begun, seen = await begin(listener, first, whole, params=params)
         first.release(1)  # the end is told, and the server ends before it can store that
         await wait_all_tasks_blocked()
-        storage.write()
+        await storage.written()
     async with keeping(tmp_path, second) as (_, listener):
         text, error = await go_on(listener, second, begun, seen)
     assert (text, error.code) == (ANSWER, ErrorCode.UPSTREAM_ERROR)

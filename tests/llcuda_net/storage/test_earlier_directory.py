@@ -56,6 +56,7 @@ def test_the_commands_print_what_they_printed(
     while store.update_index():
         pass
     store.close()
+    capsys.readouterr()  # it has logged that it closed the files to others
     certainty = expected["certainty"]
     assert printed("list", "--json") == expected["list"]
     for result in expected["export"]:
