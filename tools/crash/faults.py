@@ -59,7 +59,8 @@ async def _removed(folder: Path, flags: list[str]) -> list[str]:
                 await _answer(client)
                 gone = one.folder / what
                 if gone.is_dir():
-                    shutil.rmtree(gone)
+                    # Aside first: the server may make a file while it is emptied.
+                    shutil.rmtree(gone.rename(folder / f"gone-{len(what)}"), ignore_errors=True)
                 else:
                     gone.unlink()
                 try:

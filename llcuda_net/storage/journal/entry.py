@@ -322,23 +322,17 @@ class Appender:
             raise failure[0]
 
     def _write_now(self) -> bool:
-        """Whether the system took the whole buffer at once; a part of it becomes a chunk."""
-        segment, buffer = self._segment, self._buffer
-        done = 0
+        """Make a chunk of the buffer: whether the system took all of it at once."""
+        chunk = self._chunk()
+        segment = chunk.segment
         try:
-            done = self._files.write_now(segment.descriptor, buffer, segment.size)
+            chunk.done = self._files.write_now(segment.descriptor, chunk.data, segment.size)
         except OSError as error:
             if error.errno in NEVER_NOW:
                 segment.now = False
-        if done < len(buffer):
-            self._chunk().done = done
+        if chunk.done < len(chunk.data):
             return False
-        segment.size += done
-        buffer.clear()
-        self._account(self.appended, done)
-        if self.appended:
-            self.appended = {}
-        self._written = self._position
+        self._done(chunk, None)
         return True
 
     def _chunk(self) -> Chunk:
@@ -349,7 +343,7 @@ class Appender:
         return chunk
 
     def _done(self, chunk: Chunk, refusal: StorageError | None) -> None:
-        """The thread is done with a chunk; runs on the trio thread."""
+        """The oldest chunk is written, or could not be; runs on the trio thread."""
         self._busy = False
         if refusal is not None:
             self._refuse(refusal)
@@ -360,7 +354,16 @@ class Appender:
         size = len(chunk.data)
         chunk.segment.size += size
         self._written = chunk.end
-        self._account(chunk.appended, size)
+        self.stats.writes += 1
+        self.stats.bytes += size
+        if chunk.appended:
+            self._unsynced.update(chunk.appended)
+            self._work.set()
+        elif self._segment.size >= self._segment_bytes:
+            self._work.set()
+        if self.refusal is not None:
+            self.refusal = None
+            log.warning("journal_accepts_again")
         if not self._chunks and self._written < self._wanted:
             self._chunk()
         if self._chunks:
@@ -369,18 +372,6 @@ class Appender:
         awaited = self._awaited
         while awaited and awaited[0][0] <= self._written:
             awaited.popleft()[1](None)
-
-    def _account(self, appended: dict[JournalEntry, int], size: int) -> None:
-        self.stats.writes += 1
-        self.stats.bytes += size
-        if appended:
-            self._unsynced.update(appended)
-            self._work.set()
-        elif self._segment.size >= self._segment_bytes:
-            self._work.set()
-        if self.refusal is not None:
-            self.refusal = None
-            log.warning("journal_accepts_again")
 
     def _refuse(self, refusal: StorageError) -> None:
         if self.refusal is None or self.refusal.message != refusal.message:

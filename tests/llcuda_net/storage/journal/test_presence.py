@@ -21,7 +21,8 @@ PATIENCE = 60.0
 
 
 def remove_all(directory: Path) -> None:
-    shutil.rmtree(directory)
+    # Aside first: the index's thread may make a file while it is emptied.
+    shutil.rmtree(directory.rename(directory.with_name("gone")), ignore_errors=True)
 
 
 def remove_journal(directory: Path) -> None:
