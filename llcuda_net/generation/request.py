@@ -15,6 +15,7 @@ from llcuda_net.config.users import PRIORITIES, Priority, User
 from llcuda_net.errors import Ahead, InvalidRequest
 from llcuda_net.generation import sampling
 from llcuda_net.generation.generation import Generation
+from llcuda_net.generation.memory import sizes
 from llcuda_net.generation.persistence import seconds_of
 from llcuda_net.storage.records import Level, hash_of
 from llcuda_net.storage.storage import Recovered
@@ -25,18 +26,29 @@ _LEAST, _BEYOND = -(2.0**63), 2.0**64
 
 
 def from_request(
-    request: Generate, settings: Settings, level: Level, context: int | None, user: User
+    request: Generate,
+    settings: Settings,
+    level: Level,
+    context: int | None,
+    user: User,
+    most_log: int,
 ) -> Generation:
     """The generation that a request asks for.
 
     Args:
         level: how much it shall survive.
         context: tokens that a slot of each upstream holds; None if that is not known.
+        most_log: bytes that a log with log-probabilities may take. They limit the tokens where the
+            request does not.
 
     Raises:
         RequestError: the request is wrong.
     """
     _check_prompt(request)
+    params = sampling.check(_numbers_alike(request.params), context)
+    fitting = sizes.tokens_within(params, most_log)
+    if fitting is not None and "n_predict" not in request.params:
+        params["n_predict"] = min(fitting, params.get("n_predict", fitting))
     timeout = settings.timeout
     if request.timeout is not None:
         timeout = min(timeout, request.timeout)
@@ -48,7 +60,7 @@ def from_request(
     return Generation(
         request.prompt,
         request.messages,
-        sampling.check(_numbers_alike(request.params), context),
+        params,
         timeout,
         key=request.key,
         request_hash=_hash(request, alike),

@@ -273,6 +273,7 @@ class Gateway:
             self._persistence.level(request.level),
             self._pool.context(model_key),
             user,
+            self._budget.bounds.generation,
         )
         if request.key is not None:
             same = self._registry.find_by_key(

@@ -261,12 +261,12 @@ def test_a_prompt_longer_than_the_context(demo_server: RunningServer) -> None:
         client.until(Done)
 
 
-def test_invalid_utf8_ends_the_session_and_nothing_else(demo_server: RunningServer) -> None:
+def test_invalid_utf8_ends_its_stream_and_nothing_else(demo_server: RunningServer) -> None:
     with connected(demo_server.port) as bad, connected(demo_server.port) as good:
         frame = bad.connection.send(ask("MARKER")).replace(b"MARKER", b"MARK\xff\xfe")
         bad.sock.sendall(frame)
         _, error = bad.until(Error)
-        assert (error.stream, error.code) == (0, ErrorCode.MALFORMED_FRAME)
+        assert (error.stream, error.code) == (1, ErrorCode.INVALID_REQUEST)
         good.send(ask(STORY, n_predict=4))
         good.until(Done)
 

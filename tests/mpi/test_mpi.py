@@ -208,7 +208,7 @@ def test_a_server_makes_no_answer_twice_however_often_the_job_is_killed(tmp_path
     with (
         # At this rate the whole job takes five seconds, and each try is killed at its beginning.
         synthetic_upstream.running("--rate", "20", "--slots", "8", "--ctx", "100000") as url,
-        running_server("--upstream", url, "--slots", "8") as server,
+        running_server("--upstream", url) as server,
     ):
         batch = Batch(tmp_path, server.address, 100, "--inflight", "4", ranks=2)
         for _ in range(2):

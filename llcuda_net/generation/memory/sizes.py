@@ -61,8 +61,15 @@ def most(params: Mapping[str, Any]) -> int:
 
     Text alone is counted as it comes: requests ask for far more of it than they get.
     """
-    candidates = params.get("n_probs") or 0
-    tokens = params.get("n_predict") or 0
-    if not candidates:
-        return 0
-    return int(tokens) * (PIECE + PACKED + (candidates + 1) * CANDIDATE)
+    return int(params.get("n_predict") or 0) * _of_token(params)
+
+
+def tokens_within(params: Mapping[str, Any], size: int) -> int | None:
+    """Tokens of a request with these checked parameters whose log surely fits; None: any number."""
+    token = _of_token(params)
+    return size // token if token else None
+
+
+def _of_token(params: Mapping[str, Any]) -> int:
+    candidates = int(params.get("n_probs") or 0)
+    return PIECE + PACKED + (candidates + 1) * CANDIDATE if candidates else 0

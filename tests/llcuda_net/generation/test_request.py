@@ -25,7 +25,7 @@ from tests.support.server.memory_server import ask, paused, ready
 
 async def made(**changes: Any) -> Generation:
     request = Generate(1, 0, **{"prompt": "a", **changes})
-    return from_request(request, Settings(), Level.MEMORY, 512, ANONYMOUS)
+    return from_request(request, Settings(), Level.MEMORY, 512, ANONYMOUS, 16 << 20)
 
 
 async def same(one: dict[str, Any], other: dict[str, Any]) -> bool:
@@ -135,3 +135,16 @@ async def test_a_count_may_come_as_a_float() -> None:
     assert type(generation.params["n_predict"]) is int
     with pytest.raises(InvalidRequest, match="n_predict must be a whole number"):
         await made(params={"n_predict": 40.5})
+
+
+async def test_memory_limits_the_tokens_where_the_request_does_not() -> None:
+    def limit(most_log: int, **params: int) -> object:
+        request = Generate(1, 0, prompt="x", params=params)
+        made = from_request(request, Settings(), Level.MEMORY, 4096, ANONYMOUS, most_log)
+        return made.params["n_predict"]
+
+    assert limit(16 << 20) == limit(16 << 20, n_probs=20) == 4096
+    fitting = limit(16 << 20, n_probs=1000)
+    assert isinstance(fitting, int)
+    assert 600 < fitting < 800
+    assert limit(16 << 20, n_probs=1000, n_predict=4000) == 4000  # refused, with the numbers
