@@ -242,6 +242,8 @@ class Appender:
         self._chunks: deque[Chunk] = deque()
         self._busy = False
         self._for_thread: queue.SimpleQueue[Chunk | None] = queue.SimpleQueue()
+        #: What the thread is done with, and why that could not be written.
+        self._finished: deque[tuple[Chunk, StorageError | None]] = deque()
         self._awaited: deque[tuple[int, Written]] = deque()
 
     def add(self, entry: JournalEntry, body: bytes) -> None:
@@ -283,6 +285,8 @@ class Appender:
             StorageError: nothing of it may be shown. With the code storage_full it stays buffered,
                 and is written as soon as there is room.
         """
+        if self._finished:
+            self.collect()
         if self.failed is not None:
             raise self.failed
         self._wanted = self._position
@@ -320,6 +324,11 @@ class Appender:
         await settled.wait()
         if failure[0] is not None:
             raise failure[0]
+
+    def collect(self) -> None:
+        """Take note of what the thread is done with; on the trio thread."""
+        while self._finished:
+            self._done(*self._finished.popleft())
 
     def _write_now(self) -> bool:
         """Make a chunk of the buffer: whether the system took all of it at once."""

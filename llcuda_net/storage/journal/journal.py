@@ -268,7 +268,8 @@ class Journal(Appender):
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Sync, rotate and delete until cancelled, and then sync and close."""
         token = trio.lowlevel.current_trio_token()
-        work = partial(serve, self._for_thread, self._files, token, self._done)
+        wake = partial(token.run_sync_soon, self.collect, idempotent=True)
+        work = partial(serve, self._for_thread, self._files, self._finished, wake)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(_in_thread, work)
             task_status.started()

@@ -1,19 +1,20 @@
 """The thread that writes where a write may have to wait for the disk.
 
-It serves one chunk at a time. A report wakes the trio thread, which costs more than the write, so
-that reports come at most every PACE seconds: under a load that high the chunks get longer instead.
+It serves one chunk at a time. To wake the trio thread costs more than the write, so that it is done
+at most every PACE seconds. A trio thread that is awake anyhow looks by itself what is finished, so
+that under load tokens wait for the next ones rather than for the pace.
 """
 
 from __future__ import annotations
 
 import queue
 import time
+from collections import deque
 from collections.abc import Callable
 from typing import Any
 
 import msgspec
 import structlog
-import trio
 
 from llcuda_net.errors import StorageError
 from llcuda_net.storage.journal.disk import Files, as_storage_error
@@ -21,8 +22,8 @@ from llcuda_net.storage.journal.segments import Segment
 
 log = structlog.get_logger(__name__)
 
-#: Seconds from one report to the next, at least.
-PACE = 0.005
+#: Seconds from one time that the trio thread is woken to the next, at least.
+PACE = 0.001
 
 
 class Chunk(msgspec.Struct, eq=False):
@@ -45,22 +46,34 @@ class Chunk(msgspec.Struct, eq=False):
 def serve(
     chunks: queue.SimpleQueue[Chunk | None],
     files: Files,
-    token: trio.lowlevel.TrioToken,
-    done: Callable[[Chunk, StorageError | None], None],
+    finished: deque[tuple[Chunk, StorageError | None]],
+    wake: Callable[[], None],
 ) -> None:
-    """Write each chunk and report it on the trio thread, until a None comes. For a thread."""
-    reported = 0.0
-    while (chunk := chunks.get()) is not None:
+    """Write each chunk, until a None comes. For a thread.
+
+    Args:
+        chunks: the next one comes when the one before has been taken from `finished`.
+        finished: gets each chunk, with why it could not be written.
+        wake: has the trio thread look at `finished`.
+    """
+    woken, unseen = 0.0, False
+    while True:
+        pause = max(0.0, woken + PACE - time.monotonic()) if unseen else None
+        try:
+            chunk = chunks.get(timeout=pause)
+        except queue.Empty:
+            woken, unseen = time.monotonic(), False
+            wake()
+            continue
+        if chunk is None:
+            return
         try:
             refusal = write_whole(files, chunk)
         except Exception as error:  # whoever waits must be told
             log.exception("journal_not_written")
             refusal = StorageError(f"a bug: {type(error).__name__}")
-        early = reported + PACE - time.monotonic()
-        if early > 0:
-            time.sleep(early)
-        reported = time.monotonic()
-        token.run_sync_soon(done, chunk, refusal)
+        finished.append((chunk, refusal))
+        unseen = True
 
 
 def write_whole(files: Files, chunk: Chunk) -> StorageError | None:
