@@ -73,6 +73,8 @@ class Poller:
         """
         self._after_batch = after_batch
         descriptor: int = self._selector.fileno()
+        # One buffer for all: a new one of this size per read costs more than all that follows.
+        buffer = memoryview(bytearray(_READ))
         try:
             while True:
                 await trio.lowlevel.wait_readable(descriptor)
@@ -81,8 +83,8 @@ class Poller:
                         continue  # removed by what an earlier socket of this batch led to
                     sock: socket.socket = key.fileobj  # type: ignore[assignment]  # we add no others
                     try:
-                        if data := sock.recv(_READ):
-                            key.data.data_received(data)
+                        if count := sock.recv_into(buffer):
+                            key.data.data_received(bytes(buffer[:count]))
                         else:
                             self.remove(sock)
                             key.data.connection_lost("it closed the connection")
