@@ -173,7 +173,7 @@ class _Child:
 
     def _has_printed(self) -> bool:
         """Whether there is something to read, be it the end."""
-        assert self._process.stdout is not None
+        assert isinstance(self._process.stdout, trio.lowlevel.FdStream)
         return bool(select.select([self._process.stdout.fileno()], [], [], 0)[0])
 
     async def _read_status(self, on_ready: Callable[[str], None]) -> None:
