@@ -127,6 +127,7 @@ class Storage:
         self._readers: list[Store] = []
         self._unstored: dict[str, tuple[JournalEntry, Result]] = {}
         self._more_unstored = trio.Event()
+        self._ending = 0  # results that are being stored for the first time
         self._store_refusal: StorageError | None = None
         self.journal: Journal
         self._writer: Writer
@@ -274,7 +275,7 @@ class Storage:
     @property
     def backlog(self) -> int:
         """Results that wait to be committed."""
-        return self._writer.backlog + len(self._unstored)
+        return self._ending + len(self._unstored)
 
     def start(self, opened: Opened) -> JournalEntry:
         """Take a request of a level that is journalled; buffered until `accepted`.
@@ -342,8 +343,12 @@ class Storage:
         with contextlib.suppress(StorageError):
             entry.end(ended)
             self.journal.write()
+        self._ending += 1
         try:
-            await self._writer.commit(result)
+            try:
+                await self._writer.commit(result)
+            finally:
+                self._ending -= 1
         except StorageError as error:
             if otherwise is not None:
                 ended = otherwise(error)

@@ -140,11 +140,18 @@ def _stops(rng: random.Random, pieces: Sequence[Piece]) -> list[str]:
 def computed(
     prompt: str | list[int], params: dict[str, Any]
 ) -> tuple[tuple[Piece, ...], str, str | None, int]:
-    """The synthetic upstream's answer: pieces, why it ends, stop string, number of tokens."""
+    """The answer to a request: pieces, why it ends, stop string, number of tokens.
+
+    It is the synthetic upstream's, and the text that the upstream holds back at the token limit,
+    since it may have become a stop string: llcuda-server asks for that by its ids, where it has
+    them all.
+    """
     ids = prompt_ids(prompt)
     request = {**params, "stream": True, "return_tokens": True}
     answer = Answer(request, ids, Language(), in_prompt(detokenise(ids)))
     pieces: list[Piece] = []
+    held: list[int] = []
+    all_known, predicted = True, 0
     while not answer.done:
         chunk = answer.render(1)
         if not chunk:
@@ -154,6 +161,13 @@ def computed(
         if event["content"] or found:
             logprobs = [_logprob(entry) for entry in found] if found else None
             pieces.append(Piece(len(pieces), event["content"], event["tokens"][-1], logprobs))
+            held, all_known = [], True
+        else:
+            held += event["tokens"]
+            all_known = all_known and event["tokens_predicted"] == predicted + 1
+        predicted = event["tokens_predicted"]
+    if answer.stop_type == "limit" and held and all_known:
+        pieces.append(Piece(len(pieces), detokenise(held), held[-1], None))
     reason = "length" if answer.stop_type == "limit" else "stop"
     return tuple(pieces), reason, answer.stopping_word or None, answer.total
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import select
 import signal
 import subprocess
 import sys
@@ -27,6 +28,7 @@ log = structlog.get_logger(__name__)
 _CHILD = Path(__file__).with_name("child.py")
 _STOP_SECONDS = 3.0  # what a child may take to end by itself before it is killed
 _LAST_WORDS_SECONDS = 1.0
+_MOST_LEFT = 10_000  # passes of the event loop in which what an ended child printed is read
 _KEPT_LINES = 100
 _SHOWN_LINES = 5
 _LAST_OF_A_FAILURE = "exiting due to"
@@ -126,9 +128,12 @@ class _Child:
             readers.start_soon(self._read_status, on_ready)
             await self._send(settings)
             await self._process.wait()
-            # A process that it left behind could hold the pipe open.
-            with trio.move_on_after(_LAST_WORDS_SECONDS):
-                await all_read.wait()
+            # All that it printed is in the pipe, which a process that it left behind could hold
+            # open: so read until nothing is there, however long this machine takes.
+            left = _MOST_LEFT
+            while not all_read.is_set() and left and self._has_printed():
+                left -= 1
+                await trio.lowlevel.checkpoint()
             readers.cancel_scope.cancel()
         return self._end()
 
@@ -165,6 +170,11 @@ class _Child:
             log.debug("engine_line", line=line)
         self._why_printed.set()
         all_read.set()
+
+    def _has_printed(self) -> bool:
+        """Whether there is something to read, be it the end."""
+        assert isinstance(self._process.stdout, trio.lowlevel.FdStream)
+        return bool(select.select([self._process.stdout.fileno()], [], [], 0)[0])
 
     async def _read_status(self, on_ready: Callable[[str], None]) -> None:
         async for line in _lines(self._status):

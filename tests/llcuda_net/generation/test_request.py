@@ -80,7 +80,7 @@ def as_floats(value: Any) -> Any:
     return [as_floats(entry) for entry in value] if isinstance(value, list) else value
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(JSON_MAPS)
 def test_a_request_is_the_same_through_another_languages_numbers(params: dict[str, Any]) -> None:
     assert hash_of(comparable(params)) == hash_of(comparable(as_floats(params)))

@@ -189,8 +189,10 @@ async def test_a_full_disk_refuses_and_stores_later_what_ended(
     monkeypatch.setattr(storage_module, "PROBE", 0.001)
     files = FullFiles()
     put = SqliteStore.put
+    backlogs = []
 
     def full_put(self: SqliteStore, results: Any) -> None:
+        backlogs.append(storage.backlog)
         if files.full:
             raise StorageError("full", StorageError.FULL)
         put(self, results)
@@ -211,10 +213,13 @@ async def test_a_full_disk_refuses_and_stores_later_what_ended(
             await storage.finish(kept, Ended(**END), log)
         assert caught.value.retry
         assert storage.backlog == 1
-        files.full = False
-        with trio.fail_after(30):
+        with trio.fail_after(60):
+            while len(backlogs) < 3:  # noqa: ASYNC110
+                await trio.sleep(0.001)
+            files.full = False
             while storage.backlog or storage.refusal:  # noqa: ASYNC110
                 await trio.sleep(0.001)
+        assert set(backlogs) == {1}  # also while it is tried again
         result = await storage.read(lambda store: store.get("generation-1"))
         assert result is not None
         assert result.log == log

@@ -96,7 +96,7 @@ def test_a_place_is_always_one_that_may_be_given(data: st.DataObject) -> None:
                     one.breaker.record_success()
             elif pool.backends:
                 requirement = Requirement(
-                    data.draw(st.sampled_from(["", *{m.model_key for m in pool.backends}])),
+                    data.draw(st.sampled_from(["", *sorted({m.model_key for m in pool.backends})])),
                     data.draw(st.sampled_from([COMPLETIONS, EMBEDDINGS])),
                     data.draw(st.booleans()),
                     frozenset(

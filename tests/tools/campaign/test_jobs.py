@@ -39,6 +39,17 @@ def test_ids_and_probabilities_are_those_of_the_last_token() -> None:
         assert [found.id for found in piece.logprobs] == [piece.id]
 
 
+def test_text_held_back_at_the_limit_is_expected() -> None:
+    told, *_ = computed("held", {"n_predict": 4})
+    beginning = "".join(piece.text for piece in told[2:])  # of a stop string that never ends
+    pieces, reason, stop, tokens = computed("held", {"n_predict": 4, "stop": [beginning + "!"]})
+    assert (reason, stop, tokens) == ("length", None, 4)
+    assert [piece[:3] for piece in pieces] == [
+        *[p[:3] for p in told[:2]],
+        (2, beginning, told[3].id),
+    ]
+
+
 def _last_bytes(ids: list[int]) -> set[int]:
     """The last of the four bytes of each emoji."""
     return {ids[n + 3] for n, i in enumerate(ids[:-3]) if i == 0xF0}

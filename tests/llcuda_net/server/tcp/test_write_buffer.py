@@ -229,7 +229,7 @@ async def test_a_pipe_that_breaks_under_the_writer_ends_it() -> None:
     assert caught.group_contains(trio.BrokenResourceError)
 
 
-async def test_a_slow_but_steady_reader_is_kept() -> None:
+async def test_a_slow_but_steady_reader_is_kept(autojump_clock: object) -> None:
     with _sockets() as (stream, peer):
         async with _running(stream, stall=0.5) as buffer:
             buffer.add(b"x" * 60_000)
