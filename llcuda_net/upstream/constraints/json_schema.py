@@ -14,6 +14,7 @@ The libraries are native code: see checks.py for where this runs.
 from __future__ import annotations
 
 import json
+import math
 from functools import lru_cache
 from typing import Any, NoReturn
 
@@ -71,14 +72,17 @@ def broken_by(schema: dict[str, Any], text: str, *, cut: bool) -> str | None:
     """How a text breaks a schema; None where it does not.
 
     Args:
-        cut: it is the beginning of an answer, so that all that can be seen is whether it begins a
-            JSON document of a type that the schema allows.
+        cut: it is the beginning of an answer. Where more than space may follow, all that can be
+            seen is whether it begins a JSON document of a type that the schema allows.
     """
     if cut:
         match = Matcher(_json_grammar(types_of(schema))).match(text)
-        return None if match is not Match.NO else "it does not begin such a JSON document"
+        if match is Match.NO:
+            return "it does not begin such a JSON document"
+        if match is Match.BEGINNING or text[-1:].isdigit():  # a number may have more digits
+            return None
     try:
-        value = json.loads(text, parse_constant=_no_number)
+        value = json.loads(text, parse_constant=_no_number, parse_float=_finite)
     except RecursionError:
         return "it is nested too deeply"
     except ValueError as error:
@@ -103,6 +107,13 @@ def types_of(schema: dict[str, Any]) -> frozenset[str]:
 
 def _no_number(name: str) -> NoReturn:
     raise ValueError(f"{name} is no number of JSON")
+
+
+def _finite(text: str) -> float:
+    value = float(text)
+    if math.isinf(value):
+        raise ValueError("it has a number that is too large")
+    return value
 
 
 def _no_reference(uri: str) -> NoReturn:

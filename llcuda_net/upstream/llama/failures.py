@@ -36,6 +36,8 @@ NOT_JSON = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
 _TOO_LARGE = re.compile(
     r"input \((\d+) tokens\) is too large to process\..*batch size: (\d+)", re.IGNORECASE
 )
+#: llama.cpp loses track of some grammars with tokens (!<[5]>): a 500 that the request causes.
+_LOST_GRAMMAR = "Unexpected empty grammar stack"
 
 
 def nonsense(what: str) -> RequestError:
@@ -131,6 +133,8 @@ def upstream_failure(
         )
     if kind == "not_supported_error" or status == 501:
         return Unsupported(f"the upstream cannot do that: {message}")
+    if _LOST_GRAMMAR in message:
+        return InvalidRequest(f"the upstream cannot follow the grammar: {message}")
     if not final and (status == 429 or (status == 503 and pause is not None)):
         return UpstreamBusy(
             f"the upstream takes no more for now: {message}", retry=True, retry_after=pause

@@ -65,6 +65,7 @@ def test_schemas_that_cannot_be_kept(schema: dict[str, Any], why: str) -> None:
         (UNIQUE, "[1", "not JSON"),
         (UNIQUE, "", "not JSON"),
         ({"type": "number"}, "NaN", "no number of JSON"),
+        ({"type": "number", "minimum": 5}, "[1E+2017292]", "number that is too large"),
         ({"type": "array"}, "[" * 100_000, "nested too deeply"),
         ({"type": "integer", "multipleOf": 7}, "97482850484311801606642900000", "not a multiple"),
         ({"type": "string", "format": "date"}, '"2026-02-31"', "date"),
@@ -105,6 +106,12 @@ def test_an_answer_is_not_quoted() -> None:
         ({"type": "number"}, "97.\n\nIn this case", False),
         ({"anyOf": []}, "tru", True),
         ({}, "hello", False),
+        # What nothing but space can follow is a whole answer, wherever it was cut.
+        (UNIQUE, "[1, 1]", False),
+        (UNIQUE, "[1, 2]", True),
+        ({"type": "integer", "minimum": 5}, "1", True),
+        ({"type": "integer", "minimum": 5}, "1 ", False),
+        ({"type": "number"}, "1E+2017292", True),
     ],
 )
 def test_what_was_cut_begins_a_document(schema: dict[str, Any], text: str, begins: bool) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from llcuda_net.errors import (
+    InvalidRequest,
     RequestError,
     UpstreamBusy,
     UpstreamError,
@@ -225,3 +226,14 @@ def test_an_error_in_the_body_has_the_code_that_it_says() -> None:
     assert upstream_failure(500, _error(507)).message == "the upstream answered 507: no such slot"
     assert upstream_failure(500, _error(3)).message == "the upstream answered 500: no such slot"
     assert upstream_failure(500, _error("x")).message == "the upstream answered 500: no such slot"
+
+
+def test_a_grammar_that_the_upstream_loses_track_of_is_the_requests_fault() -> None:
+    body = (
+        b'{"error": {"code": 500, "type": "server_error", "message": "got exception: Unexpected '
+        b'empty grammar stack after accepting piece: blog (18844)"}}'
+    )
+    error = upstream_failure(500, body)
+    assert type(error) is InvalidRequest  # no failure of the upstream, and no retry elsewhere
+    assert not error.retry
+    assert "cannot follow the grammar" in error.message
