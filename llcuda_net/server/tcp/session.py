@@ -314,11 +314,11 @@ class Session:
         elif isinstance(event, Cancel):
             self._cancel(event)
         elif isinstance(event, Embed):
-            self._nursery.start_soon(self._work, event, self._embed)
+            self._begin(event, self._embed)
         elif isinstance(event, Search):
-            self._nursery.start_soon(self._work, event, self._search)
+            self._begin(event, self._search)
         elif isinstance(event, ListGenerations):
-            self._nursery.start_soon(self._work, event, self._list)
+            self._begin(event, self._list)
         elif isinstance(event, Status):
             self._nursery.start_soon(self._status, event)
         elif isinstance(event, Ping):
@@ -380,10 +380,19 @@ class Session:
         elif number in self._scopes:
             self._scopes[number].cancel()
 
-    async def _work(self, event: _E, work: Callable[[_E], Awaitable[dict[str, int]]]) -> None:
+    def _begin(self, event: _E, work: Callable[[_E], Awaitable[dict[str, int]]]) -> None:
         """Answer a request that may be cancelled; `work` returns the usage for `done`."""
-        started = trio.current_time()
+        # Known before its task runs: a cancel may come in the same write.
         scope = self._scopes[event.stream] = trio.CancelScope()
+        self._nursery.start_soon(self._work, event, work, scope)
+
+    async def _work(
+        self,
+        event: _E,
+        work: Callable[[_E], Awaitable[dict[str, int]]],
+        scope: trio.CancelScope,
+    ) -> None:
+        started = trio.current_time()
         reason, usage = "cancelled", {}
         try:
             with scope:
