@@ -283,6 +283,7 @@ class Gateway:
                 generation.earlier_hash,
             )
             if same is not None:
+                self._budget.check_streams(self.standing.streams)
                 return same
             if request.fresh:
                 self._registry.check_fresh(request.key, generation.owner)

@@ -22,12 +22,17 @@ _LARGE = 128 << 10
 _ARENAS = 2
 
 
-def resident(status: Path = Path("/proc/self/statm")) -> int:
-    """Bytes of this process that are in memory; 0 where that is not known."""
+def resident(statm: Path = Path("/proc/self/statm")) -> int:
+    """Bytes of this process in memory that the system cannot drop; 0 where that is not known.
+
+    Pages of files are left out: the code of libraries (of numba's, 70 MiB) is read again from the
+    file when memory is short, and refusing requests would not make it less.
+    """
     try:
-        return int(status.read_text("ascii").split()[1]) * os.sysconf("SC_PAGE_SIZE")
-    except (OSError, ValueError, IndexError):
+        _, every, of_files = map(int, statm.read_text("ascii").split()[:3])
+    except (OSError, ValueError):
         return 0
+    return (every - of_files) * os.sysconf("SC_PAGE_SIZE")
 
 
 def cgroup_limit(root: Path = _CGROUP, groups: Path = Path("/proc/self/cgroup")) -> int | None:

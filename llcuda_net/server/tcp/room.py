@@ -5,6 +5,8 @@ One connection alone may have its fill. When all of them have much, each gets li
 
 from __future__ import annotations
 
+from collections import Counter
+
 from llcuda_net.errors import Overloaded
 
 #: Bytes of a frame that is not whole which count for nothing: most frames are smaller.
@@ -38,27 +40,39 @@ class Incoming:
         bound: bytes of all of them, FREE of each apart.
 
     Attributes:
+        share: bytes of one user's: however much they take, some are left for others.
         waiting: bytes now.
     """
 
     def __init__(self, bound: int) -> None:
+        self.share = bound - bound // 4
         self.waiting = 0
         self._bound = bound
+        self._users: Counter[str] = Counter()
 
     def __repr__(self) -> str:
         return f"<Incoming {self.waiting:,} of {self._bound:,} bytes>"
 
-    def change(self, before: int, now: int) -> None:
-        """A connection held `before` bytes of a frame, and holds `now`.
+    def change(self, owner: str, before: int, now: int) -> None:
+        """A connection of this user held `before` bytes of a frame, and holds `now`.
 
         Raises:
             Overloaded: there is no room for them; nothing was counted.
         """
         more = max(0, now - FREE) - max(0, before - FREE)
+        if more > 0 and self._users[owner] + more > self.share:
+            raise _no_room(self.share, "yours")
         if more > 0 and self.waiting + more > self._bound:
-            raise Overloaded(
-                f"frames that are not whole may take {self._bound:,} bytes of memory, those of all "
-                "clients together: try again later",
-                retry=True,
-            )
+            raise _no_room(self._bound, "those of all clients")
         self.waiting += more
+        self._users[owner] += more
+        if not self._users[owner]:
+            del self._users[owner]
+
+
+def _no_room(bound: int, whose: str) -> Overloaded:
+    return Overloaded(
+        f"frames that are not whole may take {bound:,} bytes of memory, {whose} together: "
+        "try again later",
+        retry=True,
+    )

@@ -152,7 +152,9 @@ class Session:
         self._listening = trio.CancelScope()
         self._server = server
         self._stream = stream
-        self._connection = Connection(Role.SERVER, Limits(settings.max_frame, settings.max_streams))
+        # No more is announced than there is room for.
+        max_frame = min(settings.max_frame, server.incoming.share)
+        self._connection = Connection(Role.SERVER, Limits(max_frame, settings.max_streams))
         self._buffer = WriteBuffer(
             stream, self._pump_all, settings.write_timeout, server.unflushed, server.unsent
         )
@@ -199,7 +201,7 @@ class Session:
         finally:
             self._drop_streams()
             self._buffer.close()
-            self._server.incoming.change(self._incoming, 0)
+            self._holds(0)
             await trio.aclose_forcefully(self._stream)
 
     async def _serve(self) -> None:
@@ -222,8 +224,7 @@ class Session:
         except Overloaded as error:  # of a frame that has not come whole
             self._log.warning("no_room", detail=error.message)
             self._refuse(ErrorCode.TOO_MANY_CONNECTIONS, error.message, retry=True)
-            self._server.incoming.change(self._incoming, 0)  # the connection holds nothing now
-            self._incoming = 0
+            self._holds(0)
         self._drop_streams()
         self._buffer.flush()
         with trio.move_on_after(_FAREWELL):
@@ -293,13 +294,17 @@ class Session:
             self._buffer.flush()
             if self._buffer.full:
                 await self._buffer.drained()
-            now = self._connection.buffered
-            self._server.incoming.change(self._incoming, now)
-            self._incoming = now
+            self._holds(self._connection.buffered)
             data = await self._stream.receive_some(_READ)
             if not self._first_bytes:
                 self._first_bytes = bytes(data[:TELLING])
             self._connection.receive_data(data)
+
+    def _holds(self, now: int) -> None:
+        """So many bytes of a frame that is not whole."""
+        owner = self.user.name if self.greeted else ""  # hello is too small to count
+        self._server.incoming.change(owner, self._incoming, now)
+        self._incoming = now
 
     def _handle(self, event: Event) -> None:
         if isinstance(event, Generate):
@@ -314,11 +319,11 @@ class Session:
         elif isinstance(event, Cancel):
             self._cancel(event)
         elif isinstance(event, Embed):
-            self._nursery.start_soon(self._work, event, self._embed)
+            self._begin(event, self._embed)
         elif isinstance(event, Search):
-            self._nursery.start_soon(self._work, event, self._search)
+            self._begin(event, self._search)
         elif isinstance(event, ListGenerations):
-            self._nursery.start_soon(self._work, event, self._list)
+            self._begin(event, self._list)
         elif isinstance(event, Status):
             self._nursery.start_soon(self._status, event)
         elif isinstance(event, Ping):
@@ -380,10 +385,19 @@ class Session:
         elif number in self._scopes:
             self._scopes[number].cancel()
 
-    async def _work(self, event: _E, work: Callable[[_E], Awaitable[dict[str, int]]]) -> None:
+    def _begin(self, event: _E, work: Callable[[_E], Awaitable[dict[str, int]]]) -> None:
         """Answer a request that may be cancelled; `work` returns the usage for `done`."""
-        started = trio.current_time()
+        # Known before its task runs: a cancel may come in the same write.
         scope = self._scopes[event.stream] = trio.CancelScope()
+        self._nursery.start_soon(self._work, event, work, scope)
+
+    async def _work(
+        self,
+        event: _E,
+        work: Callable[[_E], Awaitable[dict[str, int]]],
+        scope: trio.CancelScope,
+    ) -> None:
+        started = trio.current_time()
         reason, usage = "cancelled", {}
         try:
             with scope:

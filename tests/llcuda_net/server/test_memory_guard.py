@@ -220,7 +220,7 @@ async def test_frames_that_do_not_come_whole_are_bounded(
     bound(monkeypatch, incoming=300_000)
     async with serving(FakeUpstream()) as (server, listener):
         halves = [await ready(listener) for _ in range(3)]
-        data = halves[0].connection.send(Generate(1, 0, prompt="x" * 250_000))
+        data = halves[0].connection.send(Generate(1, 0, prompt="x" * 220_000))
         await halves[0].stream.send_all(data[:200_000])
         await wait_all_tasks_blocked()
         assert 180_000 < server.memory.report()["incoming"] < 200_000
@@ -239,6 +239,40 @@ async def test_frames_that_do_not_come_whole_are_bounded(
         await halves[2].stream.aclose()
         await wait_all_tasks_blocked()
         assert server.memory.report()["incoming"] == 0
+
+
+async def test_frames_of_one_user_that_do_not_come_whole_leave_room_for_another(
+    monkeypatch: pytest.MonkeyPatch, autojump_clock: object
+) -> None:
+    bound(monkeypatch, incoming=400_000)
+    users = Users.parse("secret-a name=ann\nsecret-b name=bob\n", "tokens")
+    async with serving(FakeUpstream(), users=users) as (server, listener):
+        ann = [await ready(listener, "secret-a") for _ in range(4)]
+        data = ann[0].connection.send(Generate(1, 0, prompt="x" * 120_000))
+        for peer in ann[:3]:  # 84 kB count of each
+            await peer.stream.send_all(data[:100_000])
+        await wait_all_tasks_blocked()
+        await ann[3].stream.send_all(data[:100_000])
+        error = await ann[3].next()
+        assert isinstance(error, Error)
+        assert error.code == "too_many_connections"
+        assert "300,000 bytes of memory, yours together" in error.message
+        bob = await ready(listener, "secret-b")
+        await bob.stream.send_all(data[:100_000])
+        await wait_all_tasks_blocked()
+        assert server.memory.report()["incoming"] > 320_000
+        await bob.stream.send_all(data[100_000:])
+        bob.connection.send(Generate(1, 0, prompt=PROMPT))
+        await bob.until(Accepted)
+
+
+async def test_no_larger_frames_are_announced_than_there_is_room_for(
+    monkeypatch: pytest.MonkeyPatch, autojump_clock: object
+) -> None:
+    bound(monkeypatch, incoming=400_000)
+    async with serving(FakeUpstream()) as (_, listener):
+        peer = listener.connect()
+        assert (await peer.greet()).max_frame == 300_000
 
 
 async def test_what_clients_do_not_read_is_bounded_together(
@@ -333,6 +367,21 @@ async def test_streams_that_read_again_have_a_bound(
         await peer.send(Attach(2, begun.id, 0))
         await peer.until(Accepted, 2)
         await peer.send(Attach(3, begun.id, 0))
+        _, error = await peer.until(Error, 3)
+        assert (error.code, error.retry) == (ErrorCode.OVERLOADED, True)
+
+
+async def test_and_those_that_join_by_a_key(
+    monkeypatch: pytest.MonkeyPatch, autojump_clock: object
+) -> None:
+    bound(monkeypatch, running=2 * 12_000)
+    upstream = paused()
+    async with serving(upstream) as (_, listener):
+        peer = await ready(listener)
+        for number in (1, 2):
+            await peer.send(ask(PROMPT, number, key="k"))
+            await peer.until(Accepted, number)
+        await peer.send(ask(PROMPT, 3, key="k"))
         _, error = await peer.until(Error, 3)
         assert (error.code, error.retry) == (ErrorCode.OVERLOADED, True)
 

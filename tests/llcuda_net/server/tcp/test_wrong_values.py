@@ -223,6 +223,29 @@ async def test_and_on_a_stream_that_attaches(
         assert done.reason == ("cancelled" if answer == "cancelled" else "stop")
 
 
+@pytest.mark.parametrize("cancel", [CANCEL, DETACH], ids=["cancel", "detach"])
+async def test_a_cancel_in_one_write_with_another_request_stops_it(
+    cancel: Cancel, autojump_clock: object
+) -> None:
+    """It came before the request's own task had run, and was dropped."""
+    upstream = paused()  # one slot
+    async with serving(upstream) as (server, listener):
+        busy, _ = await generation(listener)
+        peer = await ready(listener)
+        await peer.send(Embed(1, ["a text that would wait for a slot"]), cancel)
+        _, done = await peer.until(Done)
+        assert done.reason == "cancelled"
+        await peer.send(Embed(2, ["another"]), Cancel(2, detach=cancel.detach))
+        _, done = await peer.until(Done, 2)
+        assert done.reason == "cancelled"
+        await say(peer, Embed(3, ["one that is wrong at last"]), input=[1])
+        _, error = await peer.until(Error, 3)
+        assert error.code == "invalid_request"
+        upstream.release(2)
+        await busy.until(Done)
+        await all_quiet(server, upstream, listener)
+
+
 async def test_a_cancel_after_the_end_changes_nothing(autojump_clock: object) -> None:
     """It was over, and its done waited for credit: that is what the cancel is answered with."""
     async with serving(FakeUpstream()) as (_, listener):
