@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+import structlog
 
 # Where SIGINT is ignored (a job in the background), the processes that tests start would ignore it.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
@@ -23,6 +24,19 @@ def nothing_is_left_open() -> Iterator[None]:
     """
     yield
     gc.collect()
+
+
+@pytest.fixture(autouse=True)
+def logs_as_at_the_start(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A command that a test runs in this process sets up the logs; no later test must notice."""
+    configure = structlog.configure
+
+    def uncached(*args: Any, **settings: Any) -> None:
+        configure(*args, **{**settings, "cache_logger_on_first_use": False})
+
+    monkeypatch.setattr(structlog, "configure", uncached)
+    yield
+    structlog.reset_defaults()
 
 
 _CPU = "cpu_seconds"

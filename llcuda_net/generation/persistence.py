@@ -143,7 +143,8 @@ class Persistence:
 
     async def sync(self) -> None:
         """Return when all that was buffered is on the disk."""
-        if self._storage is not None and self._open:
+        # Also where none is open: the last tokens of one that ends just now are shown, too.
+        if self._storage is not None:
             with _refusing():
                 await self._storage.sync()
 

@@ -270,21 +270,23 @@ class Journal(Appender):
         token = trio.lowlevel.current_trio_token()
         wake = partial(token.run_sync_soon, self.collect, idempotent=True)
         work = partial(serve, self._for_thread, self._files, self._finished, wake)
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(_in_thread, work)
-            task_status.started()
-            try:
-                await self._run()
-            finally:
-                with trio.CancelScope(shield=True):
-                    await self._sync_written()
-                    # The descriptors' numbers will be other files': nothing may be written now.
+        try:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(_in_thread, work)
+                task_status.started()
+                try:
+                    await self._run()
+                finally:
+                    with trio.CancelScope(shield=True):
+                        await self._sync_written()
                     closed = StorageError("the journal is closed")
                     self.failed = self.failed or closed
                     self.refusal = self.refusal or closed
                     self._waiting.unpark_all()
                     self._for_thread.put(None)
-                    await _in_thread(self._close_all)
+        finally:
+            # After the thread's last write: the descriptors' numbers will be other files'.
+            await _in_thread(self._close_all)
 
     async def _run(self) -> None:
         started = -self._interval

@@ -60,7 +60,7 @@ class Reserve:
             header = framing.Header.decode(data)
         except (FileNotFoundError, StorageError):
             return []
-        found = framing.scan(data.rstrip(b"\0"), header.seed)
+        found = framing.scan(data, header.seed)  # with its zeros: a record may end in some
         return [bytes(body) for _, _, body in found if body is not None]
 
     def begin(self, slot: int) -> None:

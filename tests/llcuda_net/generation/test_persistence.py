@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import trio
 
 from llcuda_net.errors import StorageError
 from llcuda_net.generation.persistence import Persistence
-from llcuda_net.storage.records import Level
+from llcuda_net.storage.records import Level, Result
 from llcuda_protocol import Accepted, Cancel, Done, Error, ErrorCode, Ping, Pong, Tokens
 from tests.support.server.durable_server import keeping, stored
 from tests.support.server.memory_server import FakeUpstream, ask, ready, serving
@@ -61,6 +62,57 @@ async def test_strict_waits_for_the_disk(tmp_path: Path, monkeypatch: pytest.Mon
         assert isinstance(await peer.next(), Tokens)
         upstream.release(1)
         await peer.until(Done)
+
+
+async def test_strict_waits_for_the_disk_with_the_last_tokens(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    commits, asked, release = trio.Event(), trio.Event(), trio.Event()
+    upstream = FakeUpstream()
+    upstream.paused = True
+    async with keeping(tmp_path, upstream, Level.STRICT) as (storage, listener):
+        peer = await ready(listener)
+        await peer.send(ask("a b"))
+        await peer.until(Accepted)
+        sync, written, commit = storage.sync, storage.journal.write, storage._writer.commit
+
+        async def slow_sync() -> None:
+            asked.set()
+            await release.wait()
+            await sync()
+
+        async def slow_commit(result: Result) -> None:
+            commits.set()
+            await release.wait()
+            await commit(result)
+
+        def late(then: Any = None, **options: Any) -> bool:
+            """As a thread that reports when the generation is at its end already."""
+
+            async def report() -> None:
+                await commits.wait()
+                then(None)
+
+            if not isinstance(then, partial):  # not the publisher's
+                return written(then, **options)
+            written(**options)
+            nursery.start_soon(report)
+            return False
+
+        monkeypatch.setattr(storage, "sync", slow_sync)
+        monkeypatch.setattr(storage._writer, "commit", slow_commit)
+        monkeypatch.setattr(storage.journal, "write", late)
+        async with trio.open_nursery() as nursery:
+            upstream.release(3)
+            await commits.wait()
+            seen = []
+            for number in range(3):  # turns of the loop, in which it would be shown
+                await peer.send(Ping(b"%d" % number))
+                seen.append(await peer.next())
+            release.set()
+            await peer.until(Done)
+        assert all(isinstance(frame, Pong) for frame in seen)  # and no tokens before them
+        assert asked.is_set()
 
 
 @pytest.mark.parametrize("how", ["cancelled", "failed"])

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import errno
+import os
+import threading
 from typing import Any
 
 import pytest
@@ -143,3 +145,46 @@ async def test_a_segment_is_left_with_what_is_framed_for_it() -> None:
         await journal.sync()
         assert [found.log.pieces for found in reopened(files)] == [expected(count)] * 4
         assert {log.durable for log in logs} == {count}
+
+
+async def test_no_file_is_closed_while_the_thread_writes_to_it() -> None:
+    begun, release = trio.Event(), threading.Event()
+    token = trio.lowlevel.current_trio_token()
+    calls: list[str] = []
+
+    class Stalling(SimulatedFiles):
+        stalls = False
+
+        def write_now(self, descriptor: int, data: Any, offset: int) -> int:
+            raise OSError(errno.EOPNOTSUPP, os.strerror(errno.EOPNOTSUPP))
+
+        def pwrite(self, descriptor: int, data: Any, offset: int) -> int:
+            if not self.stalls:
+                return super().pwrite(descriptor, data, offset)
+            token.run_sync_soon(begun.set)
+            release.wait(60)
+            calls.append("written")
+            return super().pwrite(descriptor, data, offset)
+
+        def close(self, descriptor: int) -> None:
+            if self.stalls:
+                calls.append("closed")
+                release.set()
+            super().close(descriptor)
+
+    files = Stalling()
+    async with trio.open_nursery() as nursery, running(files) as journal:
+        await journal.sync()
+        files.stalls = True
+        journal.start(opened(1))
+        journal.write(lambda _: None)
+        await begun.wait()
+        journal.stop(StorageError("its files are gone", StorageError.FAILED))
+
+        async def let_go() -> None:
+            await trio.testing.wait_all_tasks_blocked(0.05)
+            release.set()
+
+        nursery.start_soon(let_go)
+    assert calls[0] == "written"
+    assert "closed" in calls

@@ -185,3 +185,16 @@ async def test_a_journal_without_room_for_a_reserve_does_without() -> None:
     files.room = 1000
     assert Journal(FOLDER, files).open()[0] == []
     assert reserve.NAME not in files.files
+
+
+async def test_an_end_whose_last_bytes_are_zeros_is_read_again() -> None:
+    files = SimulatedFiles()
+    async with running(files) as journal:
+        log = journal.start(opened(1))
+        tokens(log, 2)
+        await journal.sync()
+        journal.stop(StorageError("its files are gone", StorageError.FAILED))
+        await journal.end(log, Ended(state="failed"))  # its first: `number`, at its end, is 0
+        (found,) = reopened(files)
+        assert found.ended is not None
+        assert found.ended.state == "failed"
