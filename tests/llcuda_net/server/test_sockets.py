@@ -6,6 +6,7 @@ import contextlib
 import errno
 import os
 import resource
+from pathlib import Path
 
 import pytest
 import trio
@@ -20,7 +21,7 @@ def taken() -> int:
 
 def without_gaps(stack: contextlib.AsyncExitStack) -> int:
     """Take all descriptors below the highest one in use; the lowest that is then free."""
-    highest = max(map(int, os.listdir("/dev/fd")))
+    highest = max(int(path.name) for path in Path("/dev/fd").iterdir())
     while (found := taken()) < highest:
         stack.callback(os.close, found)
     os.close(found)
