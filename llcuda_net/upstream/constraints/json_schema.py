@@ -24,6 +24,8 @@ from llguidance import LLMatcher, LLTokenizer
 from llcuda_net.upstream.constraints import gbnf
 from llcuda_net.upstream.constraints.matcher import Match, Matcher
 
+#: What people miss in the patterns that can be checked in bounded time.
+_NO_REGEX = " that can be checked: look-around and back-references are not supported"
 #: Largest compiled regular expression of a `pattern`, in bytes. These are matched in linear time.
 _REGEX_BYTES = 10 << 20
 _MOST_SHOWN = 200
@@ -134,7 +136,10 @@ def _validator(schema: dict[str, Any], mask: str | None = None) -> Any:
         )
     except jsonschema_rs.ValidationError as error:
         where = "".join(f"[{step!r}]" for step in error.instance_path)
-        raise SchemaError(f"is wrong{where and f' at {where}'}: {_line(error.message)}") from None
+        hint = _NO_REGEX if error.message.endswith('not a "regex"') else ""
+        raise SchemaError(
+            f"is wrong{where and f' at {where}'}: {_line(error.message)}{hint}"
+        ) from None
     except ValueError as error:
         raise SchemaError(f"is wrong: {_line(str(error))}") from None
 
