@@ -58,9 +58,12 @@ def prepare(directory: Path, *, shared: bool = False) -> Path:
         journal.mkdir(mode=0o700, exist_ok=True)
         _close([journal, *_files(directory)])
     except OSError as error:
+        reason = error.strerror
+        if isinstance(error, FileExistsError):
+            at = journal if directory.is_dir() else directory
+            reason = f"{at} is {'a link to no folder' if at.is_symlink() else 'no folder'}"
         raise StorageError(
-            f"the data directory {directory} cannot be used ({error.strerror}): "
-            "choose another --data-dir",
+            f"the data directory {directory} cannot be used ({reason}): choose another --data-dir",
             StorageError.REFUSED,
         ) from error
     return journal

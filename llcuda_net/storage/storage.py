@@ -394,9 +394,14 @@ class Storage:
 
             def ask() -> _T:
                 nonlocal store
-                if store is None:
-                    store = self._open_store(False)
-                return question(store)
+                try:
+                    if store is None:
+                        store = self._open_store(False)
+                    return question(store)
+                except StorageError:
+                    # A file that is gone shows as damage, or as a folder without results.
+                    self._presence.check()
+                    raise
 
             try:
                 return await trio.to_thread.run_sync(ask)

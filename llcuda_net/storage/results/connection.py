@@ -31,6 +31,10 @@ _DAMAGE = (
     apsw.MismatchError,
     apsw.TooBigError,
 )
+_WRITABLE = (
+    "SQLite writes to the file and its folder, even to read: check whose they are; of a directory "
+    "that is read-only, read a copy"
+)
 
 
 def connect(
@@ -144,6 +148,8 @@ def as_storage_error(error: apsw.Error, what: str) -> StorageError:
         or (isinstance(error, apsw.SQLError) and "no such" in str(error))
     ):
         return StorageError(_damaged(what, error), StorageError.DAMAGED)
+    if isinstance(error, apsw.CantOpenError | apsw.ReadOnlyError):
+        return StorageError(f"{what}: {error} ({_WRITABLE})")
     return StorageError(f"{what}: {error}")
 
 

@@ -100,7 +100,10 @@ class Scan:
     def verify(self) -> Iterator[Problem | None]:
         """See Store."""
         with errors("the store cannot be read"):
-            texts = self._file_problems()
+            try:
+                texts = self._file_problems()
+            except apsw.CorruptError as error:  # of a file that was cut, SQLite checks nothing
+                texts = [str(error)]
         yield from (Problem("", f"the file: {text}") for text in texts)
         try:
             with errors("the bodies cannot be read"):
@@ -110,22 +113,30 @@ class Scan:
                     yield _checked_body(self._codec, number, name, data)
         except StorageError as error:
             yield Problem("", error.message)
-        with errors("results cannot be read"):
-            for seq in queries.numbers(self._db, queries.last_number(self._db)):
-                try:
-                    found = self._reader.result(seq)
-                except StorageError as error:
-                    yield self._problem(seq, error)
-                    continue
-                listed = None if found is None else self._reader.summary(seq)
-                if found is None or listed is None:
-                    continue  # pruned meanwhile, or never there
-                if summary_of(found, listed[0].size) == listed:
-                    yield None
-                else:
-                    yield Problem(
-                        found.id, "it is whole, but what lists show of it is not what was stored"
-                    )
+        try:
+            with errors("results cannot be read"):
+                yield from self._result_problems()
+        except StorageError as error:
+            if error.code != StorageError.DAMAGED:
+                raise
+            yield Problem("", error.message)
+
+    def _result_problems(self) -> Iterator[Problem | None]:
+        for seq in queries.numbers(self._db, queries.last_number(self._db)):
+            try:
+                found = self._reader.result(seq)
+            except StorageError as error:
+                yield self._problem(seq, error)
+                continue
+            listed = None if found is None else self._reader.summary(seq)
+            if found is None or listed is None:
+                continue  # pruned meanwhile, or never there
+            if summary_of(found, listed[0].size) == listed:
+                yield None
+            else:
+                yield Problem(
+                    found.id, "it is whole, but what lists show of it is not what was stored"
+                )
 
     def _file_problems(self) -> list[str]:
         """What SQLite itself finds wrong with the file: its pages, and its indices."""

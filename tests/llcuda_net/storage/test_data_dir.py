@@ -172,3 +172,18 @@ def test_a_folder_that_is_meant_to_be_shared_is_taken(
     assert prepare(tmp_path, shared=True) == tmp_path / "journal"
     expected = {".": 0o770, "letter": 0o644, "results.db": 0o600, "journal": 0o700}
     assert modes(tmp_path) == expected
+
+
+@pytest.mark.parametrize("name", ["data", "data/journal"])
+def test_a_link_that_leads_nowhere_and_a_file_are_named_as_what_they_are(
+    tmp_path: Path, name: str
+) -> None:
+    path = tmp_path / name
+    path.parent.mkdir(mode=0o700, exist_ok=True)
+    path.symlink_to(tmp_path / "nowhere")
+    with pytest.raises(StorageError, match=f"{path} is a link to no folder"):
+        prepare(tmp_path / "data")
+    path.unlink()
+    path.touch()
+    with pytest.raises(StorageError, match=f"{path} is no folder"):
+        prepare(tmp_path / "data")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from llcuda_net.errors import StorageError
 from llcuda_net.storage.journal.disk import RealFiles
 from llcuda_net.storage.journal.presence import Presence
 from llcuda_net.storage.records import Level
+from llcuda_net.storage.results.interface import Query
 from llcuda_net.telemetry.readiness import Readiness
 from llcuda_protocol import Accepted, Done, Error, ErrorCode
 from tests.support.server.durable_server import keeping
@@ -43,6 +45,10 @@ def remove_store(directory: Path) -> None:
 
 def remove_wal(directory: Path) -> None:
     (directory / "results.db-wal").unlink()
+
+
+def empty_store(directory: Path) -> None:
+    os.truncate(directory / "results.db", 0)
 
 
 def move_all(directory: Path) -> None:
@@ -94,6 +100,22 @@ async def test_no_done_is_sent_for_a_result_in_a_deleted_store(tmp_path: Path, h
         with trio.fail_after(PATIENCE):
             _, error = await peer.until(Error)
         assert error.code == ErrorCode.STORAGE
+
+
+@pytest.mark.parametrize("how", [remove_all, remove_store, remove_wal, empty_store])
+async def test_what_cannot_be_read_because_files_are_gone_is_no_damage(
+    tmp_path: Path, how: object
+) -> None:
+    assert callable(how)
+    directory = tmp_path / "data"
+    async with keeping(directory, FakeUpstream(), watch=1e9) as (storage, listener):
+        peer = await ready(listener)
+        await peer.send(ask("a b"))
+        await peer.until(Done)
+        how(directory)
+        with pytest.raises(StorageError, match="restart llcuda-server") as caught:
+            await storage.read(lambda store: list(store.find(Query())))
+    assert caught.value.code == StorageError.FAILED
 
 
 async def test_an_idle_server_notices_too(tmp_path: Path) -> None:

@@ -380,3 +380,20 @@ def test_an_index_that_is_damaged_is_made_again_at_the_start(tmp_path: Path) -> 
     assert store.find_by_key("key 3", "") == result(3, key="key 3")
     assert [problem for problem in store.verify() if problem] == []
     store.close()
+
+
+def test_of_a_store_that_was_cut_and_grew_again_verify_names_what_it_can(
+    sound: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(sound, tmp_path, dirs_exist_ok=True)
+    whole = {one.id for one in kept()}
+    data = (sound / RESULTS).read_bytes()
+    for size in range(len(data) - PAGE, 0, -PAGE):  # the log's pages made it as long as it was
+        (tmp_path / RESULTS).write_bytes(data[:size].ljust(len(data), b"\0"))
+        store = _asked(lambda: SqliteStore(tmp_path))
+        if store is None:
+            continue
+        with contextlib.closing(store):
+            problems = [problem for problem in store.verify() if problem is not None]
+            assert problems
+            assert {problem.id for problem in problems} <= {*whole, ""}

@@ -119,6 +119,16 @@ def test_reading_where_nothing_was_stored_is_refused(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+def test_where_sqlite_cannot_write_the_error_says_that_it_must(tmp_path: Path) -> None:
+    store = SqliteStore(tmp_path, write=True)
+    store.put([result(1)])
+    store.close()
+    (tmp_path / f"{RESULTS}-wal").mkdir()  # for root, no mode forbids
+    with pytest.raises(StorageError, match="read a copy") as caught:
+        SqliteStore(tmp_path)
+    assert "\n" not in caught.value.message
+
+
 # -- contents ---------------------------------------------------------------------------------
 
 
