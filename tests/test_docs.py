@@ -6,7 +6,7 @@ import configparser
 import re
 from pathlib import Path
 
-from llcuda_net.generation.generation import TRANSITIONS, State
+from llcuda_net.generation.state import TRANSITIONS, State
 from tests.test_layout import ORDER
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -21,10 +21,10 @@ import trio
 from llcuda_net.errors import Interrupted, RequestError, UpstreamBusy, request_error
 from llcuda_net.generation import continuation, sampling
 from llcuda_net.generation.generation import Generation
-from llcuda_net.generation.outcome import Outcome
 from llcuda_net.generation.persistence import Persistence
 from llcuda_net.generation.prompt import checked_params, render, text_so_far
 from llcuda_net.generation.publisher import Publisher
+from llcuda_net.generation.state import Outcome
 from llcuda_net.scheduler.scheduler import Scheduler
 from llcuda_net.scheduler.ticket import SlotRequest, Ticket
 from llcuda_net.storage.records import TokenLog

@@ -7,88 +7,35 @@ reader never holds it up; the log is bounded by n_predict and the context.
 from __future__ import annotations
 
 import math
-import secrets
 import sys
 import time
-import uuid
 from dataclasses import dataclass, field
-from enum import StrEnum
-from typing import Any, NamedTuple, Protocol
+from typing import Any
 
 import trio
 
 from llcuda_net.config.users import ANONYMOUS, Priority, User
-from llcuda_net.errors import Interrupted, Overloaded, RequestError, request_error
+from llcuda_net.errors import RequestError
 from llcuda_net.generation.memory import sizes
-from llcuda_net.generation.outcome import Outcome, Times, packed_token
-from llcuda_net.storage.journal.entry import JournalEntry
-from llcuda_net.storage.records import (
-    Level,
-    Logprobs,
-    Result,
-    TokenLog,
-    is_continuation,
-    packed,
+from llcuda_net.generation.state import (
+    NOT_QUEUED,
+    TRANSITIONS,
+    Failover,
+    Outcome,
+    Place,
+    Reader,
+    State,
+    Times,
+    outcome_of,
+    packed_token,
+    stored_error,
+    stored_outcome,
 )
+from llcuda_net.storage.journal.entry import JournalEntry
+from llcuda_net.storage.records import Level, Logprobs, Result, TokenLog, packed
 from llcuda_net.upstream.interface import CompletionEvent, Probabilities
-from llcuda_protocol import Done, Error, ErrorCode
+from llcuda_net.util.time_ids import next_epoch, uuid7
 from llcuda_protocol.kinds import MAX_LINGER
-
-
-class State(StrEnum):
-    """Where a generation stands."""
-
-    QUEUED = "queued"
-    RUNNING = "running"
-    DONE = "done"
-    FAILED = "failed"
-    CANCELLED = "cancelled"
-    INTERRUPTED = "interrupted"
-
-
-#: Which state may follow which. What is answered from the store is done without having run.
-TRANSITIONS: dict[State, frozenset[State]] = {
-    State.QUEUED: frozenset(State) - {State.QUEUED},
-    State.RUNNING: frozenset(State) - {State.QUEUED, State.RUNNING},
-    State.DONE: frozenset(),
-    State.FAILED: frozenset(),
-    State.CANCELLED: frozenset(),
-    State.INTERRUPTED: frozenset(),
-}
-
-#: llama-server's stop types in our words.
-_REASONS = {"eos": "stop", "word": "stop", "limit": "length"}
-
-
-class Reader(Protocol):
-    """What reads a generation: a stream of a client."""
-
-    def pump(self) -> None:
-        """Send what can be sent now: the log, the state or the durable part has grown."""
-
-
-class Place(NamedTuple):
-    """Where a generation stands in the queue; see scheduler.ticket.Ticket."""
-
-    position: int = 0
-    wait: float | None = None
-    reason: str = ""
-
-
-NOT_QUEUED = Place()
-
-
-class Failover(NamedTuple):
-    """An upstream failed, and the generation continues.
-
-    Attributes:
-        position: the number of the piece before which that was; 0: nobody has seen anything.
-        at: when, on trio's clock.
-    """
-
-    position: int
-    reason: str
-    at: float
 
 
 @dataclass(slots=True, eq=False, weakref_slot=True)
@@ -151,7 +98,7 @@ class Generation:
     wanted: str | None = None
     priority: Priority = Priority.NORMAL
     deadline: float = math.inf
-    id: str = field(default_factory=lambda: uuid7())
+    id: str = field(default_factory=uuid7)
     created: int = field(default_factory=time.time_ns)
     state: State = State.QUEUED
     ended: bool = False
@@ -281,12 +228,7 @@ class Generation:
                     self._held.clear()
                 grown = True
         if self.size - self._request_size > self.most_bytes:
-            self.hand_back(
-                Overloaded(
-                    f"the log of this generation has grown beyond {self.most_bytes:,} bytes of "
-                    "memory: ask for fewer tokens, or for fewer probabilities (n_probs)",
-                )
-            )
+            self.hand_back(sizes.grown_beyond(self.most_bytes))
         if grown:
             times = self.times
             times.last_token = now = trio.current_time()
@@ -300,17 +242,6 @@ class Generation:
             raw = packed_token(one, most)
             self._held.append(raw)
             self.size += sizes.PACKED + len(raw)
-
-    @classmethod
-    def stored(cls, result: Result) -> Generation:
-        """One that is over, from its result: to be read again."""
-        found = cls(None, None, {}, 0.0, owner=result.owner, id=result.id, times=Times(0.0))
-        found.adopt(result)
-        found.accepted = True
-        found.cached_from = result.cached_from
-        found.state = State(result.state)
-        found.ended = True
-        return found
 
     def restore(self, log: TokenLog, splices: list[tuple[int, int]]) -> None:
         """Take over what there was when the last server ended."""
@@ -335,28 +266,12 @@ class Generation:
         self.durable = self.visible if result.level.synced else 0
         self.level = result.level
         self.splices = [(splice.position, splice.epoch) for splice in result.splices]
-        self._told = Outcome(
-            result.reason,
-            result.stop,
-            result.model.get("name") or None,
-            result.usage,
-            result.timings,
-        )
-        if result.error is not None:
-            self.error = request_error(
-                str(result.error.get("code", ErrorCode.INTERNAL)),
-                str(result.error.get("message", "")),
-                retry=bool(result.error.get("retry")),
-            )
+        self._told = stored_outcome(result)
+        self.error = stored_error(result) or self.error
 
     def splice(self) -> None:
-        """What comes next is of another run.
-
-        Epochs grow with time: two runs from one position keep their order. They are random besides,
-        so that one that was lost with the power is never taken for the one that came after it.
-        """
-        now = (time.time_ns() // 1_000_000 & ((1 << 41) - 1)) << 11 | secrets.randbits(11)
-        self.splices.append((self.count, max(now, self.epoch + 1)))
+        """What comes next is of another run."""
+        self.splices.append((self.count, next_epoch(self.epoch)))
 
     def same_since(self, epoch: int) -> int:
         """How many pieces are as a reader has them that last read in this epoch."""
@@ -467,42 +382,9 @@ class Generation:
         return self._told is not None and not self.times.dispatched
 
     @property
-    def reason(self) -> str:
-        """Why it finished: "stop" or "length"."""
-        if self._told is not None:
-            return self._told.reason
-        return _REASONS.get(self.final.stop_type if self.final else "", "stop")
-
-    @property
-    def stop(self) -> str | None:
-        """The stop string that ended it."""
-        if self._told is not None:
-            return self._told.stop
-        return (self.final.stopping_word if self.final else "") or None
-
-    @property
-    def model_name(self) -> str | None:
-        """The model's name, as the upstream reports it."""
-        if self._told is not None:
-            return self._told.model
-        return (self.final.model[:256] if self.final else "") or None
-
-    @property
-    def usage(self) -> dict[str, int]:
-        """Tokens of prompt and answer, as SPEC.md names them."""
-        if self._told is not None:
-            return self._told.usage
-        final = self.final
-        if final is None:
-            return {"completion_tokens": self._before + self._predicted}
-        usage = {"completion_tokens": self._before + final.tokens_predicted}
-        # The prompt of a continuation is that of the request, and what was generated before.
-        prompt = final.tokens_evaluated - self._before
-        if prompt > 0:
-            usage["prompt_tokens"] = prompt
-        if final.timings is not None:
-            usage["cached_tokens"] = min(final.timings.cache_n, max(0, prompt))
-        return usage
+    def outcome(self) -> Outcome:
+        """What its readers get at the end, as far as it is known."""
+        return self._told or outcome_of(self.final, self._before, self._predicted)
 
     def phases(self) -> dict[str, float]:
         """Milliseconds by phase until now."""
@@ -514,29 +396,3 @@ class Generation:
     def conclude(self, outcome: Outcome) -> None:
         """It is known how it ended, from somewhere else than the upstream."""
         self._told = outcome
-
-    def ending(self, stream: int) -> Done | Error:
-        """The last frame of a stream that reads this generation."""
-        error = self.error
-        if self.state in (State.FAILED, State.INTERRUPTED):
-            error = error or Interrupted("the server was stopped before the end", retry=True)
-            return Error(stream, error.code, error.message, error.retry, error.retry_after)
-        return Done(
-            stream,
-            reason="cancelled" if self.state is State.CANCELLED else self.reason,
-            id=self.id,
-            model=self.model_name,
-            stop=self.stop,
-            usage=self.usage,
-            timings=self.phases(),
-            splices=[p for p, _ in self.splices if is_continuation(p, self.count, self.state)],
-        )
-
-
-def uuid7() -> str:
-    """A UUID that sorts by time: RFC 9562, section 5.7, with random bits after the milliseconds."""
-    milliseconds = time.time_ns() // 1_000_000
-    value = (milliseconds & ((1 << 48) - 1)) << 80 | secrets.randbits(80)
-    value = value & ~(0xF << 76) | (7 << 76)
-    value = value & ~(0b11 << 62) | (0b10 << 62)
-    return str(uuid.UUID(int=value))

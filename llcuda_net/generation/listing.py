@@ -12,9 +12,10 @@ from typing import Any
 
 from llcuda_net.config.users import User, view_of
 from llcuda_net.errors import InvalidRequest
-from llcuda_net.generation.generation import Generation, State
+from llcuda_net.generation.generation import Generation
 from llcuda_net.generation.persistence import Persistence
 from llcuda_net.generation.registry import Registry, unknown
+from llcuda_net.generation.state import State
 from llcuda_net.storage.records import Result
 from llcuda_net.storage.results.codec import beginning, preview
 from llcuda_net.storage.results.interface import Query, Summary
@@ -119,8 +120,8 @@ def _of_generation(generation: Generation) -> dict[str, Any]:
         "state": str(generation.state),
         "created": generation.created,
         "owner": generation.owner,
-        "model": str(generation.model_name or generation.model.get("name") or ""),
-        "tokens": max(generation.visible, generation.usage.get("completion_tokens", 0)),
+        "model": str(generation.outcome.model or generation.model.get("name") or ""),
+        "tokens": max(generation.visible, generation.outcome.usage.get("completion_tokens", 0)),
         "preview": preview({"prompt": generation.prompt, "messages": generation.messages}),
         "text": beginning(pieces),
     }

@@ -23,7 +23,8 @@ from llcuda_net.errors import (
     StorageError,
     StorageUnavailable,
 )
-from llcuda_net.generation.generation import Generation, State
+from llcuda_net.generation.generation import Generation
+from llcuda_net.generation.state import State, Times
 from llcuda_net.storage.journal.entry import JournalEntry
 from llcuda_net.storage.records import Ended, Level, Opened, Result, TokenLog
 from llcuda_net.storage.results.interface import Query, Store, Summary
@@ -180,10 +181,10 @@ class Persistence:
         generation.entry = None
         ended = Ended(
             state=str(state),
-            reason=generation.reason if state is State.DONE else "",
-            stop=generation.stop,
+            reason=generation.outcome.reason if state is State.DONE else "",
+            stop=generation.outcome.stop,
             error=None if error is None else _plain_error(error),
-            usage=generation.usage,
+            usage=generation.outcome.usage,
             timings=generation.phases(),
             model=generation.model,
             upstream=generation.upstream,
@@ -221,7 +222,7 @@ class Persistence:
         """
 
         def made(found: Result | None) -> Generation | None:
-            return None if found is None else Generation.stored(found)
+            return None if found is None else _read_again(found)
 
         for result in self.unstored(owner):
             if result.id == id_:
@@ -271,6 +272,17 @@ class Persistence:
         assert self._storage is not None
         with _refusing():
             return await self._storage.read(question)
+
+
+def _read_again(result: Result) -> Generation:
+    """A generation that is over, from its result."""
+    found = Generation(None, None, {}, 0.0, owner=result.owner, id=result.id, times=Times(0.0))
+    found.adopt(result)
+    found.accepted = True
+    found.cached_from = result.cached_from
+    found.state = State(result.state)
+    found.ended = True
+    return found
 
 
 def _policy(seconds: float) -> str | float:

@@ -75,7 +75,8 @@ class Publisher:
                 )
             if generation.final is not None:
                 # The upstream sent the end, so that no later server asks it for more.
-                entry.conclude(generation.reason, generation.stop, generation.usage)
+                outcome = generation.outcome
+                entry.conclude(outcome.reason, outcome.stop, outcome.usage)
         except StorageError as error:
             raise refused(error) from None
 

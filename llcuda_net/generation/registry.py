@@ -12,8 +12,9 @@ from collections.abc import Iterator
 import trio
 
 from llcuda_net.errors import InvalidRequest, KeyConflict, RequestError, UnknownGeneration
-from llcuda_net.generation.generation import Generation, State
+from llcuda_net.generation.generation import Generation
 from llcuda_net.generation.memory.shelf import Shelf
+from llcuda_net.generation.state import State
 
 #: Seconds for which, and the most generations of which, what is not stored can still be read.
 LINGER = 60.0

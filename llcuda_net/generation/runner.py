@@ -19,11 +19,11 @@ from llcuda_net.errors import (
 )
 from llcuda_net.generation import sampling
 from llcuda_net.generation.dispatcher import Dispatcher
-from llcuda_net.generation.generation import Generation, State
-from llcuda_net.generation.outcome import Outcome
+from llcuda_net.generation.generation import Generation
 from llcuda_net.generation.persistence import Persistence
 from llcuda_net.generation.publisher import Publisher
 from llcuda_net.generation.registry import Registry, check_key
+from llcuda_net.generation.state import Outcome, State
 from llcuda_net.scheduler.scheduler import Scheduler
 from llcuda_net.scheduler.ticket import SlotRequest, Ticket
 from llcuda_net.storage.records import Dispatched, Result
@@ -143,8 +143,8 @@ class Runner:
         Raises:
             UpstreamError: it does not.
         """
-        reason, stop = generation.reason, generation.stop
-        await self._verify(generation.params, generation.pieces, reason, stop)
+        outcome = generation.outcome
+        await self._verify(generation.params, generation.pieces, outcome.reason, outcome.stop)
         return State.DONE
 
     async def _verify(

@@ -26,7 +26,7 @@ from llcuda_net.errors import RequestError, ShuttingDown, UpstreamUnavailable
 from llcuda_net.generation import listing
 from llcuda_net.generation import request as requests
 from llcuda_net.generation.dispatcher import need_of
-from llcuda_net.generation.generation import Generation, Place
+from llcuda_net.generation.generation import Generation
 from llcuda_net.generation.memory import sizes
 from llcuda_net.generation.memory.budget import Bounds, MemoryBudget
 from llcuda_net.generation.memory.shelf import Shelf
@@ -34,6 +34,7 @@ from llcuda_net.generation.persistence import Persistence
 from llcuda_net.generation.publisher import Publisher
 from llcuda_net.generation.registry import Registry, unknown
 from llcuda_net.generation.runner import Resumer, Runner
+from llcuda_net.generation.state import Place
 from llcuda_net.scheduler.scheduler import Scheduler
 from llcuda_net.scheduler.ticket import SlotRequest, Ticket
 from llcuda_net.server import queries

@@ -193,7 +193,7 @@ class Metrics(Observer):
         self._requests.labels("generate", str(generation.state), code, *pair).inc()
         self._count_tokens(generation, pair)
         if generation.final is not None:
-            usage = generation.usage
+            usage = generation.outcome.usage
             self._prompt_tokens.labels(*pair).inc(usage.get("prompt_tokens", 0))
             self._cached_tokens.labels(*pair).inc(usage.get("cached_tokens", 0))
         if generation.from_store:

@@ -8,8 +8,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from llcuda_net.generation.generation import Generation, State
-from llcuda_net.generation.outcome import Times
+from llcuda_net.generation.generation import Generation
+from llcuda_net.generation.state import State, Times
+from llcuda_net.util.time_ids import epoch_time
 
 Value = str | bool | int | float | list[str]
 
@@ -29,8 +30,6 @@ _USAGE = {
     "completion_tokens": "gen_ai.usage.output_tokens",
     "cached_tokens": "gen_ai.usage.cache_read.input_tokens",
 }
-#: An epoch holds its milliseconds since 1970 above so many bits; see Generation.splice.
-_EPOCH_BITS = 11
 
 
 class Phase(NamedTuple):
@@ -65,7 +64,7 @@ def operation(generation: Generation) -> str:
 
 def model(generation: Generation) -> str:
     """The name of the model that ran it, or was to run it; empty where none is known."""
-    return str(generation.model.get("name") or generation.model_name or "")
+    return str(generation.model.get("name") or generation.outcome.model or "")
 
 
 def phases(times: Times, prompt_ms: float) -> Iterator[Phase]:
@@ -98,7 +97,7 @@ def splices(generation: Generation) -> list[Splice]:
     last = 0
     for position, epoch in generation.splices:
         if epoch != last:  # a failover keeps the epoch, which is not its time
-            found.append(Splice((epoch >> _EPOCH_BITS) * 1_000_000, position))
+            found.append(Splice(epoch_time(epoch), position))
             last = epoch
     return found
 
@@ -121,7 +120,7 @@ def attributes(generation: Generation, upstream: str) -> dict[str, Value]:
     }
     named = {
         "gen_ai.request.model": model(generation),
-        "gen_ai.response.model": generation.model_name or "",
+        "gen_ai.response.model": generation.outcome.model or "",
         "llcuda.upstream": upstream,
         "llcuda.user": generation.owner,
     }
@@ -130,11 +129,11 @@ def attributes(generation: Generation, upstream: str) -> dict[str, Value]:
         value = generation.params.get(parameter)
         if isinstance(value, int | float) and not isinstance(value, bool):
             found[f"gen_ai.request.{name}"] = value
-    for noun, count in generation.usage.items():
+    for noun, count in generation.outcome.usage.items():
         if noun in _USAGE:
             found[_USAGE[noun]] = count
     if generation.state is State.DONE:
-        found["gen_ai.response.finish_reasons"] = [generation.reason]
+        found["gen_ai.response.finish_reasons"] = [generation.outcome.reason]
     if times.first_token is not None:
         found["gen_ai.response.time_to_first_chunk"] = times.first_token - times.received
     if generation.error is not None:

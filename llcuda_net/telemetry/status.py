@@ -12,9 +12,10 @@ import trio
 
 from llcuda_net.config.users import User
 from llcuda_net.generation.dispatcher import need_of
-from llcuda_net.generation.generation import Generation, State
+from llcuda_net.generation.generation import Generation
 from llcuda_net.generation.persistence import Persistence
 from llcuda_net.generation.registry import Registry
+from llcuda_net.generation.state import State
 from llcuda_net.scheduler.scheduler import Scheduler
 from llcuda_net.scheduler.ticket import Ticket
 from llcuda_net.upstream.backend import Backend

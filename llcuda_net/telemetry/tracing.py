@@ -18,7 +18,8 @@ import structlog
 import trio
 
 from llcuda_net.errors import ConfigError
-from llcuda_net.generation.generation import Generation, State
+from llcuda_net.generation.generation import Generation
+from llcuda_net.generation.state import State
 from llcuda_net.telemetry import spans
 from llcuda_net.telemetry.observers import Observer
 

@@ -9,6 +9,7 @@ import sys
 from collections.abc import Mapping
 from typing import Any
 
+from llcuda_net.errors import Overloaded
 from llcuda_net.storage.records import TokenLog
 
 #: Of a generation beside its request and its log: its task, its ticket, one stream.
@@ -54,6 +55,14 @@ def of_log(log: TokenLog) -> int:
     if log.logprobs is not None:
         total += PACKED * len(log.logprobs) + sum(map(len, log.logprobs))
     return total
+
+
+def grown_beyond(most_bytes: int) -> Overloaded:
+    """The error for a log that takes more than it may."""
+    return Overloaded(
+        f"the log of this generation has grown beyond {most_bytes:,} bytes of memory: ask for "
+        "fewer tokens, or for fewer probabilities (n_probs)"
+    )
 
 
 def most(params: Mapping[str, Any]) -> int:

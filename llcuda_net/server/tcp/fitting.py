@@ -12,8 +12,11 @@ from typing import Any
 
 import structlog
 
+from llcuda_net.errors import RequestError
+from llcuda_net.server.tcp.write_buffer import WriteBuffer
 from llcuda_protocol import (
     Connection,
+    ConnectionState,
     Done,
     Error,
     ErrorCode,
@@ -37,6 +40,39 @@ _LISTS = ("queue", "users", "slots_detail", "models", "upstreams")
 #: Most bytes of a sequence number, and of the names in `cut`.
 _NUMBER = 9
 _CUT = 32
+
+
+class Replies:
+    """Sends what is not of a generation's log, cut down where it is too large for the client.
+
+    Args:
+        connection: encodes, and says how large a frame its peer takes.
+        buffer: takes what is sent.
+    """
+
+    def __init__(self, connection: Connection, buffer: WriteBuffer) -> None:
+        self._connection = connection
+        self._buffer = buffer
+
+    @property
+    def max_frame(self) -> int:
+        """Bytes of the largest frame that the client takes."""
+        return _max_frame(self._connection)
+
+    def send(self, frame: Frame) -> None:
+        """Send a frame, unless the client has gone or the request is over."""
+        number: int = getattr(frame, "stream", 0)
+        if self._connection.state is ConnectionState.CLOSED or (
+            number and not self._connection.is_open(number)
+        ):
+            return  # the client has gone, or the request was ended, while the answer was made
+        self._buffer.add(send_fitted(self._connection, frame))
+
+    def fail(self, number: int, error: RequestError) -> None:
+        """End a request with an error."""
+        self.send(
+            Error(number, error.code, error.message, error.retry, error.retry_after, error.durable)
+        )
 
 
 def send_fitted(connection: Connection, frame: Frame) -> bytes:

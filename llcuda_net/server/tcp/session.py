@@ -5,22 +5,20 @@ What goes wrong here ends this session and no other.
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
-from typing import Any, Protocol, TypeVar
+from collections.abc import Callable
+from typing import Protocol
 
 import structlog
 import trio
 
-from llcuda_net.analysis.vector_index import Found
 from llcuda_net.config.settings import Settings
 from llcuda_net.config.token_file import Users
 from llcuda_net.config.users import User
 from llcuda_net.errors import InvalidRequest, Overloaded, RequestError
 from llcuda_net.generation.generation import Generation
 from llcuda_net.generation.publisher import Flushable
-from llcuda_net.server.tcp.chunking import hit_frames, listing_frames, vector_frames
-from llcuda_net.server.tcp.fitting import send_fitted
+from llcuda_net.server.tcp.fitting import Replies
+from llcuda_net.server.tcp.queries import Queries, QueryHost
 from llcuda_net.server.tcp.room import Incoming, Unsent
 from llcuda_net.server.tcp.stream import GenerationStream
 from llcuda_net.server.tcp.write_buffer import WriteBuffer
@@ -33,12 +31,10 @@ from llcuda_protocol import (
     ConnectionClosed,
     ConnectionState,
     Credit,
-    Done,
     Embed,
     Error,
     ErrorCode,
     Event,
-    Frame,
     Generate,
     GoAway,
     Hello,
@@ -48,7 +44,6 @@ from llcuda_protocol import (
     Ping,
     Pong,
     RemoteProtocolError,
-    Report,
     Role,
     Search,
     Status,
@@ -57,21 +52,16 @@ from llcuda_protocol import (
 
 log = structlog.get_logger(__name__)
 
-_E = TypeVar("_E", Embed, Search, ListGenerations)
 #: Features of this server, announced in the handshake.
 FEATURES = ["generate", "attach", "embed", "status", "search", "list", "pool", "splice"]
 _READ = 64 << 10
 #: Events after which the others have their turn: one read may hold thousands of pings.
 _TURN = 64
-#: Bytes of memory that a hit or an entry takes, at most.
-_HIT = 4 << 10
-#: Requests for a list, a search or a report that may wait for those before them.
-_MOST_REPLIES = 32
 #: Seconds for the last bytes of an ending session to leave.
 _FAREWELL = 2.0
 
 
-class SessionHost(Protocol):
+class SessionHost(QueryHost, Protocol):
     """What a session needs of the gateway; every request comes with the user whose it is."""
 
     settings: Settings
@@ -90,30 +80,8 @@ class SessionHost(Protocol):
     def left(self, generation: Generation) -> None:
         """A stream reads a generation no longer."""
 
-    def holding(
-        self, user: User, size: int, *, refuse: bool = True
-    ) -> contextlib.AbstractContextManager[None]:
-        """Around the sending of a reply that takes so many bytes of memory."""
-
     def recall(self, generation: Generation) -> None:
         """A stream needs the log of a generation that was dropped from memory."""
-
-    async def embed(self, texts: list[str], user: User, model: str | None) -> list[bytes]:
-        """One vector per text, float32, little-endian, or raise RequestError."""
-
-    async def search(self, text: str, k: int, user: User) -> Found:
-        """The k results nearest to a text, or raise RequestError."""
-
-    async def list_generations(
-        self, request: ListGenerations, user: User
-    ) -> tuple[list[dict[str, Any]], int]:
-        """Generations, newest first, as the protocol's entries, or raise RequestError.
-
-        The number is of those that were left out, since the reply would be too large.
-        """
-
-    async def report(self, user: User) -> dict[str, Any]:
-        """What a status request is answered with."""
 
 
 class Session:
@@ -159,11 +127,10 @@ class Session:
             stream, self._pump_all, settings.write_timeout, server.unflushed, server.unsent
         )
         self._incoming = 0  # bytes of a frame that is not whole
-        #: One reply to a list, search or status at a time is on its way: each may be large.
-        self._replying = trio.Lock()
         self._streams: dict[int, GenerationStream] = {}
-        self._scopes: dict[int, trio.CancelScope] = {}  # of requests that have no generation
         self._attaching: dict[int, Cancel | None] = {}
+        self._replies = Replies(self._connection, self._buffer)
+        self._queries = Queries(server, self._replies, self._buffer, get_user=lambda: self.user)
         self._nursery: trio.Nursery
         self._log = log.bind(session=number)
         self._first_bytes = b""
@@ -261,7 +228,7 @@ class Session:
             return False
         self.user, self._token = user, event.token
         limits = self._connection.limits
-        self._send(
+        self._replies.send(
             Welcome(
                 self._connection.version or 0,
                 limits.max_frame,
@@ -275,7 +242,7 @@ class Session:
         return True
 
     def _refuse(self, code: ErrorCode, message: str, *, retry: bool = False) -> None:
-        self._send(Error(0, code, message, retry))
+        self._replies.send(Error(0, code, message, retry))
 
     # -- events -------------------------------------------------------------------------------
 
@@ -318,16 +285,10 @@ class Session:
             self._nursery.start_soon(self._attach, event)
         elif isinstance(event, Cancel):
             self._cancel(event)
-        elif isinstance(event, Embed):
-            self._begin(event, self._embed)
-        elif isinstance(event, Search):
-            self._begin(event, self._search)
-        elif isinstance(event, ListGenerations):
-            self._begin(event, self._list)
-        elif isinstance(event, Status):
-            self._nursery.start_soon(self._status, event)
+        elif isinstance(event, Embed | Search | ListGenerations | Status):
+            self._queries.begin(event, self._nursery)
         elif isinstance(event, Ping):
-            self._send(Pong(event.payload))
+            self._replies.send(Pong(event.payload))
         elif isinstance(event, Invalid):
             self._log.debug("invalid_request", stream=event.stream, detail=event.message)
             self._stop(event.stream, InvalidRequest(event.message))
@@ -336,7 +297,7 @@ class Session:
         try:
             generation = self._server.submit(event, self.user)
         except RequestError as error:
-            self._fail(event.stream, error)
+            self._replies.fail(event.stream, error)
             return
         self._read(event, generation)
 
@@ -345,7 +306,7 @@ class Session:
             generation = await self._server.find(event, self.user)
         except RequestError as error:
             del self._attaching[event.stream]
-            self._fail(event.stream, error)
+            self._replies.fail(event.stream, error)
         else:
             cancel = self._attaching.pop(event.stream)
             if self._connection.is_open(event.stream):
@@ -382,92 +343,15 @@ class Session:
                 self._streams[number].cancel()
         elif number in self._attaching:
             self._attaching[number] = self._attaching[number] or event
-        elif number in self._scopes:
-            self._scopes[number].cancel()
-
-    def _begin(self, event: _E, work: Callable[[_E], Awaitable[dict[str, int]]]) -> None:
-        """Answer a request that may be cancelled; `work` returns the usage for `done`."""
-        # Known before its task runs: a cancel may come in the same write.
-        scope = self._scopes[event.stream] = trio.CancelScope()
-        self._nursery.start_soon(self._work, event, work, scope)
-
-    async def _work(
-        self,
-        event: _E,
-        work: Callable[[_E], Awaitable[dict[str, int]]],
-        scope: trio.CancelScope,
-    ) -> None:
-        started = trio.current_time()
-        reason, usage = "cancelled", {}
-        try:
-            with scope:
-                usage = await work(event)
-                reason = "complete"
-            total = round((trio.current_time() - started) * 1e3, 3)
-            self._send(Done(event.stream, reason, usage=usage, timings={"total": total}))
-        except RequestError as error:
-            self._fail(event.stream, error)
-        finally:
-            del self._scopes[event.stream]
-        self._buffer.flush()
-
-    async def _embed(self, event: Embed) -> dict[str, int]:
-        vectors = await self._server.embed(event.input, self.user, event.model)
-        with self._server.holding(self.user, sum(map(len, vectors)), refuse=False):
-            await self._reply(vector_frames(event.stream, vectors, self._peer_frame()))
-        return {}
-
-    async def _search(self, event: Search) -> dict[str, int]:
-        async with self._turn():
-            found = await self._server.search(event.text, event.k, self.user)
-            with self._server.holding(self.user, _HIT * len(found.hits)):
-                await self._reply(hit_frames(event.stream, found, self._peer_frame()))
-        return {"searched": found.searched, "backlog": found.backlog}
-
-    async def _list(self, event: ListGenerations) -> dict[str, int]:
-        async with self._turn():
-            entries, cut = await self._server.list_generations(event, self.user)
-            with self._server.holding(self.user, _HIT * len(entries)):
-                await self._reply(listing_frames(event.stream, entries, self._peer_frame()))
-        return {"cut": cut} if cut else {}
-
-    async def _reply(self, frames: Iterable[Frame]) -> None:
-        for frame in frames:
-            self._send(frame)
-            self._buffer.flush()
-            if self._buffer.full:
-                await self._buffer.drained()
-
-    def _peer_frame(self) -> int:
-        return (self._connection.peer_limits or Limits()).max_frame
-
-    async def _status(self, event: Status) -> None:
-        try:
-            async with self._turn():
-                if self._buffer.full:
-                    await self._buffer.drained()
-                self._send(Report(event.stream, await self._server.report(self.user)))
-        except RequestError as error:
-            self._fail(event.stream, error)
-        self._buffer.flush()
-
-    @contextlib.asynccontextmanager
-    async def _turn(self) -> AsyncIterator[None]:
-        """Wait until this reply may be made and sent."""
-        if self._replying.statistics().tasks_waiting >= _MOST_REPLIES:
-            raise Overloaded(
-                f"at most {_MOST_REPLIES} lists, searches and reports wait on one connection",
-                retry=True,
-            )
-        async with self._replying:
-            yield
+        else:
+            self._queries.cancel(number)
 
     # -- what the server calls ----------------------------------------------------------------
 
     def go_away(self, grace: float) -> None:
         """Tell the client that the server is about to stop."""
         if self.greeted and self._connection.state is ConnectionState.OPEN:
-            self._send(GoAway(grace, "the server is shutting down"))
+            self._replies.send(GoAway(grace, "the server is shutting down"))
             self._buffer.flush()
 
     def check_user(self) -> None:
@@ -487,7 +371,7 @@ class Session:
         """The server stops now: end every request that is open."""
         for stream in tuple(self._streams.values()):
             stream.hand_back(error)
-        for number in tuple(self._scopes):
+        for number in self._queries.open:
             self._stop(number, error)
         self._buffer.flush()
 
@@ -496,24 +380,8 @@ class Session:
         if number in self._streams:
             self._streams[number].hand_back(error)
         else:
-            self._fail(number, error)
-            if number in self._scopes:
-                self._scopes[number].cancel()
-
-    # -- sending ------------------------------------------------------------------------------
-
-    def _send(self, frame: Frame) -> None:
-        number: int = getattr(frame, "stream", 0)
-        if self._connection.state is ConnectionState.CLOSED or (
-            number and not self._connection.is_open(number)
-        ):
-            return  # the client has gone, or the request was ended, while the answer was made
-        self._buffer.add(send_fitted(self._connection, frame))
-
-    def _fail(self, number: int, error: RequestError) -> None:
-        self._send(
-            Error(number, error.code, error.message, error.retry, error.retry_after, error.durable)
-        )
+            self._replies.fail(number, error)
+            self._queries.cancel(number)
 
     def _pump_all(self) -> None:
         for stream in tuple(self._streams.values()):
@@ -524,5 +392,4 @@ class Session:
         self._streams.clear()
         for stream in streams:
             stream.drop()
-        for scope in self._scopes.values():
-            scope.cancel()
+        self._queries.drop()

@@ -6,10 +6,12 @@ from collections.abc import Callable
 
 import structlog
 
-from llcuda_net.errors import RequestError
-from llcuda_net.generation.generation import Failover, Generation, Place
+from llcuda_net.errors import Interrupted, RequestError
+from llcuda_net.generation.generation import Generation
+from llcuda_net.generation.state import Failover, Place, State
 from llcuda_net.server.tcp.fitting import failure, send_fitted
 from llcuda_net.server.tcp.write_buffer import WriteBuffer
+from llcuda_net.storage.records import is_continuation
 from llcuda_protocol import (
     Accepted,
     Connection,
@@ -170,7 +172,7 @@ class GenerationStream:
                 if self._failovers < len(generation.failovers):
                     self._send_failovers()
             if generation.ended:
-                self._end(generation.ending(self._number))
+                self._end(ending(generation, self._number))
         except LocalProtocolError as error:
             self._refused(error)
         except Exception:
@@ -223,7 +225,7 @@ class GenerationStream:
             return False
         if not self._accepted:
             if generation.ended and not generation.accepted and generation.error is not None:
-                self._end(generation.ending(self._number))
+                self._end(ending(generation, self._number))
                 return False
             if not (generation.accepted or generation.ended):
                 return False
@@ -283,3 +285,22 @@ class GenerationStream:
         self._buffer.add(send_fitted(self._connection, frame))
         self._on_end(self._number)
         self.drop()
+
+
+def ending(generation: Generation, stream: int) -> Done | Error:
+    """The last frame of a stream that reads this generation."""
+    state, error, outcome = generation.state, generation.error, generation.outcome
+    if state in (State.FAILED, State.INTERRUPTED):
+        error = error or Interrupted("the server was stopped before the end", retry=True)
+        return Error(stream, error.code, error.message, error.retry, error.retry_after)
+    count = generation.count
+    return Done(
+        stream,
+        reason="cancelled" if state is State.CANCELLED else outcome.reason,
+        id=generation.id,
+        model=outcome.model,
+        stop=outcome.stop,
+        usage=outcome.usage,
+        timings=generation.phases(),
+        splices=[p for p, _ in generation.splices if is_continuation(p, count, state)],
+    )

@@ -1,18 +1,18 @@
-"""The generation: its states, its log, its id, and how it ends."""
+"""The generation: its states, its log, and how it ends."""
 
 from __future__ import annotations
 
 import itertools
 import math
-import time
-import uuid
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 
 from llcuda_net.errors import Overloaded, ShuttingDown, UpstreamError
-from llcuda_net.generation.generation import TRANSITIONS, Generation, State, uuid7
+from llcuda_net.generation.generation import Generation
+from llcuda_net.generation.state import TRANSITIONS, State
+from llcuda_net.server.tcp.stream import ending
 from llcuda_net.storage.records import unpacked
 from llcuda_net.upstream.interface import Candidate, CompletionEvent, Probabilities, Timings
 from llcuda_protocol import Done, Error
@@ -61,23 +61,6 @@ def test_the_table_knows_every_state_and_the_ends_are_ends() -> None:
     assert ends == {State.DONE, State.FAILED, State.CANCELLED, State.INTERRUPTED}
     reached = {State.QUEUED}.union(*TRANSITIONS.values())
     assert reached == set(State)
-
-
-def test_ids_are_uuids_of_version_7_and_sort_by_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    now = 1_700_000_000_000_000_000
-    made = []
-    for tick in range(200):
-        monkeypatch.setattr(time, "time_ns", lambda tick=tick: now + tick * 1_000_000)
-        made.append(uuid7())
-    assert made == sorted(made)
-    assert len(set(made)) == 200
-    for tick, text in enumerate(made):
-        value = uuid.UUID(text)
-        assert str(value) == text
-        assert (value.version, value.variant) == (7, uuid.RFC_4122)
-        assert value.int >> 80 == 1_700_000_000_000 + tick
-    same = {uuid7() for _ in range(1000)}  # in one millisecond
-    assert len(same) == 1000
 
 
 async def test_the_log_grows_by_what_has_text() -> None:
@@ -179,7 +162,7 @@ async def test_it_ends_with_its_reason_and_figures(
         ]
     )
     generation.move(State.DONE)
-    done = generation.ending(7)
+    done = ending(generation, 7)
     assert isinstance(done, Done)
     assert (done.stream, done.reason, done.stop, done.model) == (7, reason, stop, "m")
     assert done.usage == {"prompt_tokens": 5, "cached_tokens": 3, "completion_tokens": 9}
@@ -194,14 +177,14 @@ async def test_cancelled_failed_and_handed_back() -> None:
     cancelled.extend([CompletionEvent("a"), CompletionEvent("b")])
     cancelled.cancel()
     cancelled.end(State.CANCELLED, None)
-    done = cancelled.ending(1)
+    done = ending(cancelled, 1)
     assert isinstance(done, Done)
     assert (done.reason, done.usage) == ("cancelled", {"completion_tokens": 2})
 
     failed = _make()
     broke = UpstreamError("it broke", retry=True, retry_after=2.0)
     failed.end(State.FAILED, broke)
-    assert failed.ending(3) == Error(3, "upstream_error", "it broke", True, 2.0)
+    assert ending(failed, 3) == Error(3, "upstream_error", "it broke", True, 2.0)
 
     error = ShuttingDown("stopping", retry=True)
     handed = _make()
@@ -209,13 +192,13 @@ async def test_cancelled_failed_and_handed_back() -> None:
     assert handed.scope.cancel_called
     handed.end(State.FAILED, handed.error)
     assert handed.state is State.FAILED
-    assert handed.ending(1) == Error(1, "shutting_down", "stopping", True)
+    assert ending(handed, 1) == Error(1, "shutting_down", "stopping", True)
 
     finished = _make()
     finished.move(State.RUNNING)
     finished.move(State.DONE)
     finished.hand_back(error)  # too late: it has its answer
-    assert isinstance(finished.ending(1), Done)
+    assert isinstance(ending(finished, 1), Done)
     assert finished.error is None
 
 
@@ -248,17 +231,21 @@ async def test_tokens_are_counted_across_a_continuation() -> None:
     generation = _make()
     generation.extend([CompletionEvent("a", [1], tokens_predicted=1)])
     generation.extend([CompletionEvent("bc", [3], tokens_predicted=3)])
-    assert generation.usage == {"completion_tokens": 3}
+    assert generation.outcome.usage == {"completion_tokens": 3}
     generation.splice()
     generation.continued(3)
     generation.extend([CompletionEvent("d", [4], tokens_predicted=1)])
-    assert generation.usage == {"completion_tokens": 4}
+    assert generation.outcome.usage == {"completion_tokens": 4}
     final = CompletionEvent(
         "", stop=True, tokens_predicted=2, tokens_evaluated=10, timings=Timings(cache_n=9)
     )
     generation.extend([final])
     assert generation.counts == [1, 2, 1]
-    assert generation.usage == {"completion_tokens": 5, "prompt_tokens": 7, "cached_tokens": 7}
+    assert generation.outcome.usage == {
+        "completion_tokens": 5,
+        "prompt_tokens": 7,
+        "cached_tokens": 7,
+    }
 
 
 async def test_epochs_tell_what_a_reader_may_keep() -> None:

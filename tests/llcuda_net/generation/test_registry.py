@@ -7,8 +7,9 @@ import trio
 
 from llcuda_net.errors import RequestError
 from llcuda_net.generation import registry
-from llcuda_net.generation.generation import Generation, State
+from llcuda_net.generation.generation import Generation
 from llcuda_net.generation.registry import LINGER, Registry
+from llcuda_net.generation.state import State
 from llcuda_protocol import ErrorCode
 
 

@@ -9,8 +9,9 @@ import trio
 
 from llcuda_net.config.upstreams import UpstreamSpec
 from llcuda_net.errors import UpstreamUnavailable
-from llcuda_net.generation.generation import Generation, State
+from llcuda_net.generation.generation import Generation
 from llcuda_net.generation.runner import Resumer, Runner
+from llcuda_net.generation.state import State
 from llcuda_net.scheduler.scheduler import Scheduler, SlotRequest, Ticket
 from llcuda_net.storage.records import Dispatched, TokenLog
 from llcuda_net.storage.storage import Recovered

@@ -11,8 +11,8 @@ from trio.testing import wait_all_tasks_blocked
 from llcuda_net.errors import RequestError
 from llcuda_net.generation import registry
 from llcuda_net.generation.generation import Generation
-from llcuda_net.generation.outcome import Times
 from llcuda_net.generation.registry import LINGER
+from llcuda_net.generation.state import Times
 from llcuda_protocol import (
     Accepted,
     Attach,

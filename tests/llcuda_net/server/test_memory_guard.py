@@ -16,7 +16,7 @@ from llcuda_net.config.users import ANONYMOUS
 from llcuda_net.generation.memory.budget import DEFAULT, Bounds
 from llcuda_net.server import memory_guard
 from llcuda_net.server.memory_guard import limit_of
-from llcuda_net.server.tcp.session import _MOST_REPLIES
+from llcuda_net.server.tcp.queries import _MOST_REPLIES
 from llcuda_net.storage.records import unpacked
 from llcuda_net.upstream.interface import CompletionEvent
 from llcuda_net.util import process_memory

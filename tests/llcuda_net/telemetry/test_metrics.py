@@ -5,7 +5,8 @@ from __future__ import annotations
 import trio
 
 from llcuda_net.errors import RequestError, request_error
-from llcuda_net.generation.generation import Generation, State
+from llcuda_net.generation.generation import Generation
+from llcuda_net.generation.state import State
 from llcuda_net.telemetry.metrics import MAX_LABEL, MAX_USERS
 from llcuda_net.telemetry.observers import MAX_NAMES, UNKNOWN, Names, Observer, Watches
 from llcuda_net.util.terminal import one_line

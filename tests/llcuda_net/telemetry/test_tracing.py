@@ -18,8 +18,8 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from opentelemetry.trace import SpanKind, StatusCode
 
 from llcuda_net.errors import ConfigError, UpstreamError
-from llcuda_net.generation.generation import Generation, State
-from llcuda_net.generation.outcome import Outcome, Times
+from llcuda_net.generation.generation import Generation
+from llcuda_net.generation.state import Outcome, State, Times
 from llcuda_net.telemetry import tracing
 from llcuda_net.telemetry.spans import Splice, phases, splices
 from llcuda_net.telemetry.tracing import Tracing, open_tracing

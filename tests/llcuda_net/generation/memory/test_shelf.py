@@ -8,8 +8,9 @@ import pytest
 import trio
 
 from llcuda_net.errors import RequestError, StorageUnavailable, UpstreamError
-from llcuda_net.generation.generation import Generation, State
+from llcuda_net.generation.generation import Generation
 from llcuda_net.generation.memory.shelf import Shelf
+from llcuda_net.generation.state import State
 from llcuda_net.storage.records import TokenLog, packed
 
 LOG = TokenLog(["x" * 1000, "y"], [1, 2], [packed([[1, b"x", None, []]]), packed([])])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 import pytest
 
-from llcuda_net.generation.outcome import Times, packed_token
+from llcuda_net.generation.state import Times, packed_token
 from llcuda_net.storage.records import Appended, TokenLog, encode, packed
 from llcuda_net.upstream.interface import CompletionEvent
 from llcuda_protocol import TokenLogprob, Tokens, TopToken

@@ -1,0 +1,192 @@
+"""Requests of one connection that are answered once: embed, search, list and status.
+
+Each is answered by a task of its own, and belongs to no generation: with the connection it is gone.
+All but a status may be cancelled. Replies to a list, a search or a status may be large, so these
+are made and sent one at a time, and few may wait.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from typing import Any, Protocol, TypeVar
+
+import trio
+
+from llcuda_net.analysis.vector_index import Found
+from llcuda_net.config.users import User
+from llcuda_net.errors import Overloaded, RequestError
+from llcuda_net.server.tcp.chunking import hit_frames, listing_frames, vector_frames
+from llcuda_net.server.tcp.fitting import Replies
+from llcuda_net.server.tcp.write_buffer import WriteBuffer
+from llcuda_protocol import Done, Embed, Frame, ListGenerations, Report, Search, Status
+
+_E = TypeVar("_E", Embed, Search, ListGenerations)
+#: Bytes of memory that a hit or an entry takes, at most.
+_HIT = 4 << 10
+#: Requests for a list, a search or a report that may wait for those before them.
+_MOST_REPLIES = 32
+
+
+class QueryHost(Protocol):
+    """What answers queries: the gateway; each comes with the user whose it is."""
+
+    def holding(
+        self, user: User, size: int, *, refuse: bool = True
+    ) -> contextlib.AbstractContextManager[None]:
+        """Around the sending of a reply that takes so many bytes of memory."""
+
+    async def embed(self, texts: list[str], user: User, model: str | None) -> list[bytes]:
+        """One vector per text, float32, little-endian, or raise RequestError."""
+
+    async def search(self, text: str, k: int, user: User) -> Found:
+        """The k results nearest to a text, or raise RequestError."""
+
+    async def list_generations(
+        self, request: ListGenerations, user: User
+    ) -> tuple[list[dict[str, Any]], int]:
+        """Generations, newest first, as the protocol's entries, or raise RequestError.
+
+        The number is of those that were left out, since the reply would be too large.
+        """
+
+    async def report(self, user: User) -> dict[str, Any]:
+        """What a status request is answered with."""
+
+
+class Queries:
+    """The queries of one connection.
+
+    Args:
+        server: answers them.
+        replies: sends the answers.
+        buffer: where they wait; no more is made while it is full.
+        get_user: whose they are now: the users may change while a query waits.
+    """
+
+    def __init__(
+        self,
+        server: QueryHost,
+        replies: Replies,
+        buffer: WriteBuffer,
+        *,
+        get_user: Callable[[], User],
+    ) -> None:
+        self._server = server
+        self._replies = replies
+        self._buffer = buffer
+        self._get_user = get_user
+        #: One reply to a list, search or status at a time is on its way: each may be large.
+        self._replying = trio.Lock()
+        self._scopes: dict[int, trio.CancelScope] = {}  # of those that may be cancelled
+
+    def __repr__(self) -> str:
+        waiting = self._replying.statistics().tasks_waiting
+        return f"<Queries open={sorted(self._scopes)} waiting={waiting}>"
+
+    @property
+    def open(self) -> tuple[int, ...]:
+        """The streams of those that may be cancelled."""
+        return tuple(self._scopes)
+
+    def begin(
+        self, event: Embed | Search | ListGenerations | Status, nursery: trio.Nursery
+    ) -> None:
+        """Answer one, in a task of its own."""
+        if isinstance(event, Embed):
+            self._begin(event, self._embed, nursery)
+        elif isinstance(event, Search):
+            self._begin(event, self._search, nursery)
+        elif isinstance(event, ListGenerations):
+            self._begin(event, self._list, nursery)
+        else:
+            nursery.start_soon(self._status, event)
+
+    def cancel(self, number: int) -> None:
+        """End the query of this stream, where there is one."""
+        scope = self._scopes.get(number)
+        if scope is not None:
+            scope.cancel()
+
+    def drop(self) -> None:
+        """The connection ends: nobody waits for an answer any more."""
+        for scope in self._scopes.values():
+            scope.cancel()
+
+    def _begin(
+        self, event: _E, work: Callable[[_E], Awaitable[dict[str, int]]], nursery: trio.Nursery
+    ) -> None:
+        """Answer a request that may be cancelled; `work` returns the usage for `done`."""
+        # Known before its task runs: a cancel may come in the same write.
+        scope = self._scopes[event.stream] = trio.CancelScope()
+        nursery.start_soon(self._work, event, work, scope)
+
+    async def _work(
+        self,
+        event: _E,
+        work: Callable[[_E], Awaitable[dict[str, int]]],
+        scope: trio.CancelScope,
+    ) -> None:
+        started = trio.current_time()
+        reason, usage = "cancelled", {}
+        try:
+            with scope:
+                usage = await work(event)
+                reason = "complete"
+            total = round((trio.current_time() - started) * 1e3, 3)
+            self._replies.send(Done(event.stream, reason, usage=usage, timings={"total": total}))
+        except RequestError as error:
+            self._replies.fail(event.stream, error)
+        finally:
+            del self._scopes[event.stream]
+        self._buffer.flush()
+
+    async def _embed(self, event: Embed) -> dict[str, int]:
+        vectors = await self._server.embed(event.input, self._get_user(), event.model)
+        with self._server.holding(self._get_user(), sum(map(len, vectors)), refuse=False):
+            await self._reply(vector_frames(event.stream, vectors, self._replies.max_frame))
+        return {}
+
+    async def _search(self, event: Search) -> dict[str, int]:
+        async with self._turn():
+            found = await self._server.search(event.text, event.k, self._get_user())
+            with self._server.holding(self._get_user(), _HIT * len(found.hits)):
+                await self._reply(hit_frames(event.stream, found, self._replies.max_frame))
+        return {"searched": found.searched, "backlog": found.backlog}
+
+    async def _list(self, event: ListGenerations) -> dict[str, int]:
+        async with self._turn():
+            entries, cut = await self._server.list_generations(event, self._get_user())
+            with self._server.holding(self._get_user(), _HIT * len(entries)):
+                await self._reply(listing_frames(event.stream, entries, self._replies.max_frame))
+        return {"cut": cut} if cut else {}
+
+    async def _status(self, event: Status) -> None:
+        try:
+            async with self._turn():
+                if self._buffer.full:
+                    await self._buffer.drained()
+                self._replies.send(
+                    Report(event.stream, await self._server.report(self._get_user()))
+                )
+        except RequestError as error:
+            self._replies.fail(event.stream, error)
+        self._buffer.flush()
+
+    async def _reply(self, frames: Iterable[Frame]) -> None:
+        for frame in frames:
+            self._replies.send(frame)
+            self._buffer.flush()
+            if self._buffer.full:
+                await self._buffer.drained()
+
+    @contextlib.asynccontextmanager
+    async def _turn(self) -> AsyncIterator[None]:
+        """Wait until this reply may be made and sent."""
+        if self._replying.statistics().tasks_waiting >= _MOST_REPLIES:
+            raise Overloaded(
+                f"at most {_MOST_REPLIES} lists, searches and reports wait on one connection",
+                retry=True,
+            )
+        async with self._replying:
+            yield
