@@ -179,12 +179,13 @@ class Persistence:
             return None
         self._open.pop(entry, None)
         generation.entry = None
+        outcome = generation.outcome
         ended = Ended(
             state=str(state),
-            reason=generation.outcome.reason if state is State.DONE else "",
-            stop=generation.outcome.stop,
+            reason=outcome.reason if state is State.DONE else "",
+            stop=outcome.stop,
             error=None if error is None else _plain_error(error),
-            usage=generation.outcome.usage,
+            usage=outcome.usage,
             timings=generation.phases(),
             model=generation.model,
             upstream=generation.upstream,
