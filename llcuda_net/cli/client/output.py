@@ -122,13 +122,15 @@ class Waiting:
         if self._wanted:
             # What is wider than the terminal would wrap into a second line, which is never erased.
             line = fit(one_line(waiting_line(queued)), _columns() - 1)
-            status_line(paint(line, "2", sys.stderr), sys.stderr)
+            with _writing:
+                status_line(paint(line, "2", sys.stderr), sys.stderr)
             self._shown = True
 
     def erase(self) -> None:
         """Take the line away, if it is there."""
         if self._shown:
-            status_line("", sys.stderr)
+            with _writing:
+                status_line("", sys.stderr)
             self._shown = False
 
 
@@ -159,7 +161,7 @@ def _about(seconds: float) -> str:
 #: Whether the cursor stands behind an unfinished line of text. Notes come from the client's own
 #: thread, so one lock guards this and the terminal.
 _begun = False
-_writing = threading.Lock()
+_writing = threading.RLock()
 
 
 def print_note(prog: str, text: str) -> None:
