@@ -15,6 +15,7 @@ of an error. `ResponseParser` takes the events of a completion from it.
 
 from __future__ import annotations
 
+import abc
 import re
 
 import httptools
@@ -176,7 +177,7 @@ class EventStream:
         self._type = ""
 
 
-class EventResponse:
+class EventResponse(abc.ABC):
     """Parses one answer; who knows the events derives from it and takes them in `on_event`.
 
     Args:
@@ -200,13 +201,13 @@ class EventResponse:
         self._failure: RequestError | None = None
         self._without_body = 0  # bytes since the last part of a body: of a head, of trailers
 
+    @abc.abstractmethod
     def on_event(self, data: bytes | bytearray) -> None:
         """Take the data of an event that is no error and not empty.
 
         Raises:
             RequestError: it is not what was asked for.
         """
-        raise NotImplementedError
 
     def feed(self, data: bytes) -> None:
         """Take bytes from the connection.
