@@ -32,7 +32,7 @@ from llcuda_net.generation.state import (
     stored_outcome,
 )
 from llcuda_net.storage.journal.entry import JournalEntry
-from llcuda_net.storage.records import Level, Logprobs, Result, TokenLog, packed
+from llcuda_net.storage.records import Level, Logprobs, Result, Switch, TokenLog, packed
 from llcuda_net.upstream.interface import CompletionEvent, Probabilities
 from llcuda_net.util.time_ids import next_epoch, uuid7
 from llcuda_protocol.kinds import MAX_LINGER
@@ -71,6 +71,12 @@ class Generation:
         failovers: each time that an upstream failed at it and another one, or that one again, was
             asked to go on.
         noted: the last piece before which the journal knows of one.
+        chat: options of the chat (tools and the like), by the names of OpenAI's API; see
+            Upstream.chat.
+        seed: what its tokens are drawn with where its parameters name no seed, so that it can run
+            again; None: they do, or it is of a server that gave none.
+        switches: where the log changes between text, reasoning and tool calls. Each is at a piece
+            that is there, and visible when that is.
         cacheable: whether the same request may be answered with its result.
         stranded: it waits for an upstream that is not there, after a restart.
         suspended: it stops here without having ended: the next server continues it.
@@ -83,7 +89,7 @@ class Generation:
     """
 
     prompt: str | list[int] | None
-    messages: list[dict[str, str]] | None
+    messages: list[dict[str, Any]] | None
     params: dict[str, Any]
     timeout: float
     key: str | None = None
@@ -127,6 +133,9 @@ class Generation:
     stranded: bool = False
     suspended: bool = False
     cached_from: str | None = None
+    chat: dict[str, Any] | None = None
+    seed: int | None = None
+    switches: list[Switch] = field(default_factory=list)
     error: RequestError | None = None
     final: CompletionEvent | None = None
     scope: trio.CancelScope = field(default_factory=trio.CancelScope)

@@ -222,7 +222,46 @@ class Stored(msgspec.Struct, array_like=True, tag=9, gc=False):
     results: list[tuple[str, int]] = []
 
 
-Record = Opened | Appended | Spliced | Ended | Forgotten | Dispatched | Concluded | Synced | Stored
+class Switched(msgspec.Struct, array_like=True, tag=10, gc=False):
+    """The log goes on in another channel from entry `position` on; see Switch."""
+
+    slot: int
+    position: int
+    kind: str
+    index: int = 0
+    id: str = ""
+    name: str = ""
+
+
+class Switch(NamedTuple):
+    """From entry `position` of a log on, up to the next switch, it is of this channel.
+
+    Entries before the first one are text. The entry at `position` is always there, empty where a
+    tool call has no arguments yet.
+
+    Attributes:
+        kind, index, id, name: as in upstream.interface.Channel.
+    """
+
+    position: int
+    kind: str
+    index: int = 0
+    id: str = ""
+    name: str = ""
+
+
+Record = (
+    Opened
+    | Appended
+    | Spliced
+    | Ended
+    | Forgotten
+    | Dispatched
+    | Concluded
+    | Synced
+    | Stored
+    | Switched
+)
 
 
 def _empty() -> list[Any]:
@@ -264,6 +303,7 @@ class Result(msgspec.Struct, kw_only=True, omit_defaults=True):
     Attributes:
         splices: every further run, with or without output; see `continuations`.
         cached_from: the result whose log this one repeats.
+        switches: where the log changes between text, reasoning and tool calls.
     """
 
     id: str
@@ -288,6 +328,7 @@ class Result(msgspec.Struct, kw_only=True, omit_defaults=True):
     on_disconnect: str | float | None = None
     cacheable: bool = False
     cached_from: str | None = None
+    switches: list[Switch] = []
 
     @property
     def text(self) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Annotated, Any, Protocol
+from typing import Annotated, Any, NamedTuple, Protocol
 
 import msgspec
 from msgspec import Meta
@@ -59,8 +59,31 @@ class Timings(msgspec.Struct, gc=False):
     prompt_ms: _Milliseconds = 0.0
 
 
+class Channel(NamedTuple):
+    """What a part of an answer is: of one answer to a chat there may be several.
+
+    Attributes:
+        kind: TEXT, REASONING or TOOL_CALL.
+        index: of a tool call: its number in the answer, from 0.
+        id, name: of a tool call: its id, and the name of the tool. The text of the channel is its
+            arguments, in JSON.
+    """
+
+    kind: str
+    index: int = 0
+    id: str = ""
+    name: str = ""
+
+
+TEXT, REASONING, TOOL_CALL = "text", "reasoning", "tool_call"
+
+
 class CompletionEvent(msgspec.Struct, gc=False):
-    """One `data:` line of /completion; the last one has `stop` set and the counts filled in."""
+    """One `data:` line of /completion; the last one has `stop` set and the counts filled in.
+
+    Attributes:
+        channel: to which the content belongs, of an answer that has channels; None: to its text.
+    """
 
     content: str = ""
     tokens: list[_Count] = []
@@ -74,6 +97,8 @@ class CompletionEvent(msgspec.Struct, gc=False):
     timings: Timings | None = None
     completion_probabilities: list[Probabilities] | None = None
     error: dict[str, Any] | None = None
+    # Never in what an upstream sends: no name of its could be this one.
+    channel: Channel | None = msgspec.field(default=None, name=" channel")
 
 
 OnEvents = Callable[[list[CompletionEvent]], None]
@@ -184,4 +209,24 @@ class Upstream(Protocol):
             params: checked sampling parameters, and `id_slot` where it must be that slot.
             on_events: called with each batch of events, the last one with `stop` set.
             on_sent: called when the request is with the upstream.
+        """
+
+    async def chat(
+        self,
+        messages: list[dict[str, Any]],
+        options: dict[str, Any],
+        params: dict[str, Any],
+        on_events: OnEvents,
+        on_sent: Callable[[], None],
+    ) -> str | None:
+        """Stream the answer to a chat, as the upstream itself renders and parses it.
+
+        As `complete`, but what comes has channels: text, reasoning, tool calls. A tool call begins
+        with an event that names it, and may have no content yet.
+
+        Args:
+            messages: as OpenAI's API has them, parts and tool calls included.
+            options: of the chat, by their names there: tools, tool_choice, parallel_tool_calls,
+                chat_template_kwargs, reasoning_effort.
+            params, on_events, on_sent: as of `complete`.
         """

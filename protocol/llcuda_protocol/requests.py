@@ -73,12 +73,14 @@ class Generate:
         priority: "high", "normal" or "low"; None: normal.
         deadline: seconds from now by which it must have started to run; None: unbounded.
         splices: also send splice frames: where another upstream continues it.
+        chat: options of a chat: tools and the like.
+        channels: also send channel frames: where text, reasoning and tool calls begin.
     """
 
     stream: int
     credit: int
     prompt: str | list[int] | None = None
-    messages: list[dict[str, str]] | None = None
+    messages: list[dict[str, Any]] | None = None
     params: dict[str, Any] = field(default_factory=dict)
     timeout: float | None = None
     tokens: bool = False
@@ -92,6 +94,8 @@ class Generate:
     priority: str | None = None
     deadline: float | None = None
     splices: bool = False
+    chat: dict[str, Any] | None = None
+    channels: bool = False
 
     KIND: ClassVar[Kind] = Kind.GENERATE
     FIELDS: ClassVar[dict[str, Field]] = {
