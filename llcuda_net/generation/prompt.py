@@ -9,6 +9,7 @@ from llcuda_net.generation.generation import Generation
 from llcuda_net.upstream import chat, prefix_cache
 from llcuda_net.upstream.backend import Lease
 from llcuda_net.upstream.constraints.checks import as_sent
+from llcuda_net.upstream.interface import Properties
 
 
 def checked_params(generation: Generation, context: int) -> dict[str, Any]:
@@ -19,6 +20,11 @@ def checked_params(generation: Generation, context: int) -> dict[str, Any]:
     if generation.seed is not None:
         checked["seed"] = generation.seed
     return checked
+
+
+def route(generation: Generation, properties: Properties) -> bool:
+    """Whether a generation goes through the upstream's own chat route."""
+    return generation.messages is not None and generation.chat is not None
 
 
 async def render(messages: list[dict[str, str]], lease: Lease) -> str | list[int]:
