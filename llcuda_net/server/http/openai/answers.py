@@ -104,7 +104,7 @@ def channels_of(generation: Generation) -> Iterator[tuple[Switch, int, int]]:
             yield switch, switch.position, end
 
 
-def members(generation: Generation, id_: str, api: Mapping[str, Any], kind: str) -> dict[str, Any]:
+def members(first: Generation, shape: Shape, kind: str) -> dict[str, Any]:
     """The members that an answer, or each chunk of one, begins with.
 
     Args:
