@@ -1,0 +1,187 @@
+"""The answer to a chat, and what its chunks have in common with it: ids, usage, log-probabilities.
+
+Everything here is a pure function of generations and of what their answers need (`api`), so that
+this server and the next one write the same.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import msgspec
+
+from llcuda_net.config.users import Priority
+from llcuda_net.errors import Interrupted
+from llcuda_net.generation.generation import Generation
+from llcuda_net.generation.state import State
+from llcuda_net.server.http.errors import HttpError, of_request_error
+from llcuda_net.storage.records import Switch
+from llcuda_net.upstream.interface import REASONING, TEXT, TOOL_CALL
+
+#: Our classes of requests, by OpenAI's names.
+TIERS = {"priority": Priority.HIGH, "default": Priority.NORMAL, "flex": Priority.LOW}
+_TIER_NAMES = {priority: name for name, priority in TIERS.items()}
+#: The log-probability of what has none, as OpenAI's API has it.
+_UNLIKELY = -9999.0
+
+_tokens: msgspec.msgpack.Decoder[list[Any]] = msgspec.msgpack.Decoder(list[Any])
+
+
+def whole(generations: Sequence[Generation], id_: str, api: Mapping[str, Any]) -> bytes:
+    """The body of an answer that is not streamed, of generations that are done.
+
+    Args:
+        id_: of the answer.
+        api: see chunks.ChatShape.
+    """
+    choices = [_choice(one, index, api) for index, one in enumerate(generations)]
+    answer = members(generations[0], id_, api, "chat.completion")
+    answer |= {"choices": choices, "usage": usage_of(generations), "llcuda": ours(generations[0])}
+    return msgspec.json.encode(answer)
+
+
+def _choice(generation: Generation, index: int, api: Mapping[str, Any]) -> dict[str, Any]:
+    texts: dict[str, list[str]] = {TEXT: [], REASONING: []}
+    calls: list[dict[str, Any]] = []
+    logprobs: list[dict[str, Any]] = []
+    most = api.get("logprobs")
+    for channel, start, end in channels_of(generation):
+        pieces = generation.pieces[start:end]
+        if channel.kind == TOOL_CALL:
+            function = {"name": channel.name, "arguments": "".join(pieces)}
+            calls.append({"id": channel.id, "type": "function", "function": function})
+        else:
+            texts.setdefault(channel.kind, []).extend(pieces)
+        if most is not None and generation.logprobs is not None and channel.kind == TEXT:
+            for packed in generation.logprobs[start:end]:
+                logprobs += logprobs_of(packed, most)
+    text = "".join(texts[TEXT])
+    message: dict[str, Any] = {
+        "role": "assistant",
+        "content": None if calls and not text else text,
+        "refusal": None,
+    }
+    if texts[REASONING]:
+        message["reasoning_content"] = "".join(texts[REASONING])
+    if calls:
+        message["tool_calls"] = _joined(calls)
+    return {
+        "index": index,
+        "message": message,
+        "logprobs": None if most is None else {"content": logprobs, "refusal": None},
+        "finish_reason": finish_reason(generation),
+    }
+
+
+def _joined(calls: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Tool calls, of which one that was left for another channel and taken up again is one."""
+    by_id: dict[str, dict[str, Any]] = {}
+    for number, call in enumerate(calls):
+        same = by_id.setdefault(call["id"] or str(number), call)
+        if same is not call:
+            same["function"]["arguments"] += call["function"]["arguments"]
+    return list(by_id.values())
+
+
+def channels_of(generation: Generation) -> Iterator[tuple[Switch, int, int]]:
+    """The parts of the log that are of one channel each, with where they begin and end."""
+    switches = [Switch(0, TEXT), *generation.switches]
+    ends = [switch.position for switch in switches[1:]] + [len(generation.pieces)]
+    for switch, end in zip(switches, ends, strict=True):
+        if end > switch.position:
+            yield switch, switch.position, end
+
+
+def members(generation: Generation, id_: str, api: Mapping[str, Any], kind: str) -> dict[str, Any]:
+    """The members that an answer of this kind, and each chunk of it, begins with."""
+    return {
+        "id": id_,
+        "object": kind,
+        "created": generation.created // 1_000_000_000,
+        "model": api.get("model", ""),
+        "service_tier": service_tier(generation),
+        "system_fingerprint": system_fingerprint(generation),
+    }
+
+
+def service_tier(generation: Generation) -> str:
+    """The class in which a generation runs, by OpenAI's name."""
+    return _TIER_NAMES[generation.priority]
+
+
+def system_fingerprint(generation: Generation) -> str | None:
+    """Names the model's file, where that is known."""
+    known = generation.model.get("hash")
+    return f"fp_{str(known)[:12]}" if known else None
+
+
+def finish_reason(generation: Generation) -> str:
+    """Why a generation that is done came to its end: stop, length or tool_calls."""
+    return generation.outcome.reason or "stop"
+
+
+def ours(generation: Generation) -> dict[str, Any]:
+    """What we say of a generation beyond OpenAI's API: milliseconds by phase among it."""
+    said: dict[str, Any] = {"generation": generation.id, "timings": generation.phases()}
+    if generation.outcome.stop is not None:
+        said["stop"] = generation.outcome.stop
+    if generation.cached_from is not None:
+        said["cached_from"] = generation.cached_from
+    return said
+
+
+def usage_of(generations: Sequence[Generation]) -> dict[str, Any]:
+    """What the choices of an answer have used together; their prompt counts once."""
+    used = [generation.outcome.usage for generation in generations]
+    prompt = used[0].get("prompt_tokens", 0)
+    made = sum(one.get("completion_tokens", 0) for one in used)
+    usage: dict[str, Any] = {
+        "prompt_tokens": prompt,
+        "completion_tokens": made,
+        "total_tokens": prompt + made,
+        "prompt_tokens_details": {"cached_tokens": used[0].get("cached_tokens", 0)},
+    }
+    if any(generation.switches for generation in generations):
+        thought = sum(map(_reasoning_tokens, generations))
+        usage["completion_tokens_details"] = {"reasoning_tokens": thought}
+    return usage
+
+
+def _reasoning_tokens(generation: Generation) -> int:
+    parts = channels_of(generation)
+    return sum(sum(generation.counts[a:b]) for one, a, b in parts if one.kind == REASONING)
+
+
+def logprobs_of(packed: msgspec.Raw, most: int) -> list[dict[str, Any]]:
+    """The tokens of a piece as OpenAI's API has them, with at most so many alternatives each."""
+    return [
+        _token(bytes_, logprob)
+        | {"top_logprobs": [_token(other, found) for _, other, found in top[:most]]}
+        for _, bytes_, logprob, top in _tokens.decode(packed)
+    ]
+
+
+def _token(text: bytes, logprob: float | None) -> dict[str, Any]:
+    return {
+        "token": text.decode("utf-8", "replace"),
+        "logprob": _UNLIKELY if logprob is None else logprob,
+        "bytes": list(text),
+    }
+
+
+def failure_of(generation: Generation) -> HttpError | None:
+    """The error with which a generation ended; None: it is done."""
+    if generation.state is State.CANCELLED:
+        # As no SDK would ask again by itself.
+        return HttpError(
+            409,
+            "the generation was cancelled",
+            code="cancelled",
+            headers={"x-should-retry": "false"},
+        )
+    if generation.state in (State.FAILED, State.INTERRUPTED):
+        error = generation.error or Interrupted("the server was stopped before the end", retry=True)
+        return of_request_error(error)
+    lost = generation.lost
+    return None if lost is None else of_request_error(lost)
