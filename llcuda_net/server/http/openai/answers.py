@@ -1,12 +1,12 @@
 """The answer to a chat, and what its chunks have in common with it: ids, usage, log-probabilities.
 
-Everything here is a pure function of generations and of what their answers need (`api`), so that
+Everything here is a pure function of generations and of the shape of their answer, so that
 this server and the next one write the same.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import msgspec
@@ -28,24 +28,35 @@ _UNLIKELY = -9999.0
 _tokens: msgspec.msgpack.Decoder[list[Any]] = msgspec.msgpack.Decoder(list[Any])
 
 
-def whole(generations: Sequence[Generation], id_: str, api: Mapping[str, Any]) -> bytes:
-    """The body of an answer that is not streamed, of generations that are done.
+class Shape(msgspec.Struct, frozen=True, omit_defaults=True):
+    """How the answers to a request are written, as far as their generations do not say it.
 
-    Args:
-        id_: of the answer.
-        api: see chunks.ChatShape.
+    Attributes:
+        model: the name of the model that answers.
+        logprobs: how many alternatives of each token to write; None: no log-probabilities.
+        usage: a stream ends with what was used.
+        stream: the answer is streamed.
     """
-    choices = [_choice(one, index, api) for index, one in enumerate(generations)]
-    answer = members(generations[0], id_, api, "chat.completion")
+
+    model: str
+    logprobs: int | None = None
+    usage: bool = False
+    stream: bool = False
+
+
+def whole(generations: Sequence[Generation], shape: Shape) -> bytes:
+    """The body of an answer that is not streamed, of generations that are done."""
+    choices = [_choice(one, index, shape) for index, one in enumerate(generations)]
+    answer = members(generations[0], shape, "chat.completion")
     answer |= {"choices": choices, "usage": usage_of(generations), "llcuda": ours(generations[0])}
     return msgspec.json.encode(answer)
 
 
-def _choice(generation: Generation, index: int, api: Mapping[str, Any]) -> dict[str, Any]:
+def _choice(generation: Generation, index: int, shape: Shape) -> dict[str, Any]:
     texts: dict[str, list[str]] = {TEXT: [], REASONING: []}
     calls: list[dict[str, Any]] = []
     logprobs: list[dict[str, Any]] = []
-    most = api.get("logprobs")
+    most = shape.logprobs
     for channel, start, end in channels_of(generation):
         pieces = generation.pieces[start:end]
         if channel.kind == TOOL_CALL:
@@ -93,15 +104,19 @@ def channels_of(generation: Generation) -> Iterator[tuple[Switch, int, int]]:
             yield switch, switch.position, end
 
 
-def members(generation: Generation, id_: str, api: Mapping[str, Any], kind: str) -> dict[str, Any]:
-    """The members that an answer of this kind, and each chunk of it, begins with."""
+def members(first: Generation, shape: Shape, kind: str) -> dict[str, Any]:
+    """The members that an answer, or each chunk of one, begins with.
+
+    Args:
+        first: the generation of its first choice.
+    """
     return {
-        "id": id_,
+        "id": f"chatcmpl-{first.id}",
         "object": kind,
-        "created": generation.created // 1_000_000_000,
-        "model": api.get("model", ""),
-        "service_tier": service_tier(generation),
-        "system_fingerprint": system_fingerprint(generation),
+        "created": first.created // 1_000_000_000,
+        "model": shape.model,
+        "service_tier": service_tier(first),
+        "system_fingerprint": system_fingerprint(first),
     }
 
 
