@@ -38,6 +38,7 @@ from llcuda_net.generation.state import Place
 from llcuda_net.scheduler.scheduler import Scheduler
 from llcuda_net.scheduler.ticket import SlotRequest, Ticket
 from llcuda_net.server import queries
+from llcuda_net.server.http.delivery.leaving import Orphans
 from llcuda_net.server.memory_guard import MemoryGuard, limit_of
 from llcuda_net.server.tcp.listener import Listener
 from llcuda_net.storage.records import Level
@@ -132,6 +133,8 @@ class Gateway:
         self._finding = trio.Lock()
         self._replayed: WeakValueDictionary[str, Generation] = WeakValueDictionary()
         self.listener = Listener(self, settings.max_connections)
+        #: Answers over HTTP that their readers left.
+        self.orphans = Orphans()
         self._draining = False
         self._reporter = Reporter(pool, self._scheduler, self._registry, self._persistence)
         #: Told of each request when it is over.
@@ -269,9 +272,7 @@ class Gateway:
         with self.watch.submitting():
             return self._submit(request, user, api)
 
-    def _submit(
-        self, request: Generate, user: User, api: dict[str, Any] | None
-    ) -> Generation:
+    def _submit(self, request: Generate, user: User, api: dict[str, Any] | None) -> Generation:
         self._check_not_draining()
         model_key = self._pool.key_of(request.model)
         self._pool.check(model_key)

@@ -21,7 +21,7 @@ from llcuda_net.errors import InvalidRequest, KeyConflict, RequestError
 from llcuda_net.generation.generation import Generation
 from llcuda_net.generation.registry import unknown
 from llcuda_net.generation.request import hash_of_request
-from llcuda_net.server.http.delivery.event_ids import Position, check, parse
+from llcuda_net.server.http.delivery.event_ids import check, parse
 from llcuda_net.server.http.delivery.leaving import (
     is_retry,
     joinable,

@@ -17,8 +17,8 @@ import trio
 from llcuda_net.errors import InternalError, RequestError
 from llcuda_net.generation.generation import Generation
 from llcuda_net.generation.state import NOT_QUEUED, Place
-from llcuda_net.server.http.errors import HttpError, of_request_error
 from llcuda_net.server.http.delivery.event_ids import FINISH, USAGE, Ids, joined
+from llcuda_net.server.http.errors import HttpError, of_request_error
 from llcuda_net.server.http.exchange import Exchange
 from llcuda_net.server.http.openai.chunks import ChatChunks, Shape, failure_of, usage_chunk
 
