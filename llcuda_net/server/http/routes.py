@@ -1,0 +1,8 @@
+"""Every path that is answered."""
+
+from __future__ import annotations
+
+from llcuda_net.server.http.delivery import generations
+from llcuda_net.server.http.route import Route
+
+ROUTES: list[Route] = [*generations.ROUTES]
