@@ -158,6 +158,11 @@ class Gateway:
             f" generations={len(self._registry)} queued={self._scheduler.queued}>"
         )
 
+    @property
+    def pool(self) -> Pool:
+        """The upstreams."""
+        return self._pool
+
     def _place(self, ticket: Ticket) -> Lease | None:
         return self._pool.place(need_of(ticket.slot_request), ticket.slot_request.user.name)
 

@@ -174,6 +174,9 @@ def read(data: dict[str, Any], ignored: Ignored) -> Chat:
         if type(kept.get(name)) is dict:
             kept[name] = ignored.keep(kept[name], members, f"{name}.")
     _clean_format(kept, ignored)
+    for name, value in kept.items():  # many languages have one kind of number only
+        if type(value) is float and value.is_integer():
+            kept[name] = int(value)
     own = {name: kept.pop(name) for name in SAMPLING if name in kept}
     body = convert(kept, ChatBody)
     params, logprobs = _params(body, own)
@@ -206,6 +209,7 @@ def convert(value: Any, type_: type[_T]) -> _T:
         if missing is not None:
             param = f"{param}.{missing[1]}" if param else missing[1]
             what = "it is missing"
+        what = what.replace(" | null`", "`")
         message = f"{param}: {what}" if param else what
         raise wrong(param, message) from None
 

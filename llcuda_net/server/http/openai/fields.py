@@ -19,6 +19,35 @@ IGNORED_HEADER = "x-llcuda-ignored"
 _MOST_NAMED = 32
 _NOTHING: tuple[Any, ...] = ("", [], {})
 
+#: Fields of a chat that are followed, and what is to know of each. Beside them there are all
+#: parameters of llama-server, by its names.
+SUPPORTED = {
+    "messages": "roles developer, system, user, assistant, tool; content as text or as parts: text, "
+    "image_url (a data: URL), input_audio, where the model can",
+    "model": "a name of /v1/models; any name where one model is served or --default-model is set",
+    "max_tokens": "-1: no limit; never more than the context of the model",
+    "max_completion_tokens": "as max_tokens, before which it goes",
+    "n": "up to 32; each choice is a generation of its own",
+    "stop": "a text, or up to 64",
+    "seed": "choice number i of several gets seed + i; -1: a random one",
+    "temperature": "0 to 100",
+    "top_p": "0 to 1",
+    "presence_penalty": "-2 to 2",
+    "frequency_penalty": "-2 to 2",
+    "logit_bias": "token ids with -100 to 100; llama-server's shapes, too",
+    "logprobs": "of the text, not of reasoning and tool calls",
+    "top_logprobs": "0 to 20",
+    "response_format": "text, json_object (also with schema, as llama-server has it), json_schema; "
+    "always strict",
+    "tools": "functions",
+    "tool_choice": "none, auto, required, or a function by name",
+    "parallel_tool_calls": "as the model's template can",
+    "stream": "server-sent events",
+    "stream_options": "include_usage; include_obfuscation does nothing",
+    "service_tier": "flex, default, priority: low, normal, high; auto: the user's own",
+    "reasoning_effort": "none, minimal, low, medium, high, xhigh; passed to the model's template",
+    "chat_template_kwargs": "passed to the model's template",
+}
 #: Fields of a chat that cannot change its answer, and why.
 IGNORED = {
     "user": "users are those of the token file",
@@ -64,7 +93,7 @@ NEUTRAL: dict[str, tuple[Any, ...]] = {
     "moderation": (),
     "thinking": (),
 }
-#: What to do instead of fields that are refused.
+#: What to do instead of fields that are refused; what is in no table is refused, too.
 INSTEAD = {
     "functions": "use tools",
     "function_call": "use tool_choice",
