@@ -27,6 +27,7 @@ from llcuda_net.server.http.request import HttpRequest
 from llcuda_net.server.tcp.queries import QueryHost
 from llcuda_net.server.tcp.room import Incoming, Unsent
 from llcuda_net.server.tcp.write_buffer import WriteBuffer
+from llcuda_net.upstream.pool import Pool
 from llcuda_protocol import Attach, Generate
 
 _NONE: Mapping[str, str] = MappingProxyType({})
@@ -42,6 +43,10 @@ class HttpHost(QueryHost, Protocol):
     unflushed: set[Flushable]
     unsent: Unsent
     incoming: Incoming
+
+    @property
+    def pool(self) -> Pool:
+        """The upstreams."""
 
     @property
     def orphans(self) -> Orphans:

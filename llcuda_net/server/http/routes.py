@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from llcuda_net.server.http.delivery import generations
+from llcuda_net.server.http.openai import routes as openai
 from llcuda_net.server.http.route import Route
 
-ROUTES: list[Route] = [*generations.ROUTES]
+ROUTES: list[Route] = [*generations.ROUTES, *openai.ROUTES]
