@@ -6,7 +6,7 @@ What goes wrong here ends this session and no other.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Protocol
+from typing import Any, Protocol
 
 import structlog
 import trio
@@ -71,7 +71,9 @@ class SessionHost(QueryHost, Protocol):
     unsent: Unsent
     incoming: Incoming
 
-    def submit(self, request: Generate, user: User) -> Generation:
+    def submit(
+        self, request: Generate, user: User, api: dict[str, Any] | None = None
+    ) -> Generation:
         """Start a generation, or join the one with the same key; or raise RequestError."""
 
     async def find(self, request: Attach, user: User) -> Generation:
