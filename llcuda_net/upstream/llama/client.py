@@ -7,7 +7,8 @@ the same parser.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import re
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import PurePath
 from typing import Annotated, Any, TypeVar
@@ -44,6 +45,12 @@ MOST_SLOTS = 4096
 MAX_VECTORS, MOST_NUMBERS = 64 << 20, 4 << 20
 #: Seconds for texts to be embedded.
 EMBED_TIMEOUT = 600.0
+#: What templates of models that reason have in them: switches, fields of messages, marks. Those of
+#: other models may say "thinking" in words.
+_THINKS = re.compile(
+    rb"enable_thinking|reasoning_(?:content|effort)|\bif (?:not )?thinking\b|</?think>"
+    rb"|\[/?THINK\]|<\|channel\|>|<\|START_THINKING\|>|<seed:think>"
+)
 _T = TypeVar("_T")
 
 
@@ -54,6 +61,16 @@ class _Settings(msgspec.Struct):
     n_ctx: int
 
 
+class _Caps(msgspec.Struct):
+    supports_preserve_reasoning: bool = False
+    supports_reasoning_effort: bool = False
+
+
+class _Modalities(msgspec.Struct):
+    vision: bool = False
+    audio: bool = False
+
+
 class _Props(msgspec.Struct):
     total_slots: int
     default_generation_settings: _Settings
@@ -62,6 +79,8 @@ class _Props(msgspec.Struct):
     model_ftype: str | int | None = None
     build_info: str | None = None
     chat_template: msgspec.Raw = msgspec.Raw(b"null")
+    chat_template_caps: _Caps | None = None
+    modalities: _Modalities | None = None
 
 
 class _Slot(msgspec.Struct):
@@ -166,6 +185,9 @@ class LlamaServer:
                 build=found.build_info or "",
                 path=path,
                 quantisation=str(found.model_ftype or ""),
+                thinks=_thinks(found),
+                images=found.modalities is not None and found.modalities.vision,
+                audio=found.modalities is not None and found.modalities.audio,
             )
         return self._properties
 
@@ -222,8 +244,8 @@ class LlamaServer:
         """
         return (await self._short("POST", "/detokenize", _content, {"tokens": ids})).content
 
-    async def embed(self, texts: list[str]) -> list[list[list[float]]]:
-        """For each text its rows: one where the upstream pools, else one a token.
+    async def embed(self, texts: Sequence[str | list[int]]) -> list[list[list[float]]]:
+        """For each text its rows; see Upstream.embed.
 
         Raises:
             RequestError: as `ask`, or the upstream was started without embeddings.
@@ -341,6 +363,15 @@ class LlamaServer:
             self._overran = True
             log.warning("upstream_ignores_n_predict", upstream=self.base_url, note=note)
         return note
+
+
+def _thinks(props: _Props) -> bool:
+    caps = props.chat_template_caps or _Caps()
+    return (
+        caps.supports_preserve_reasoning
+        or caps.supports_reasoning_effort
+        or _THINKS.search(bytes(props.chat_template)) is not None
+    )
 
 
 def _most(params: dict[str, Any]) -> int | None:
