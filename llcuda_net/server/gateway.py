@@ -467,7 +467,9 @@ class Gateway:
         if error is not None:
             log.debug("generation_error", generation=generation.id, message=error.message)
 
-    async def embed(self, texts: list[str], user: User, model: str | None = None) -> list[bytes]:
+    async def embed(
+        self, texts: Sequence[str | list[int]], user: User, model: str | None = None
+    ) -> list[bytes]:
         """See asking.embed.
 
         Raises:
