@@ -18,6 +18,7 @@ TOOL = {
     "function": {"name": "f", "description": "d", "parameters": {"type": "object"}},
 }
 OTHER = {"type": "function", "function": {"name": "g"}}
+STRICT = {"type": "function", "function": {"name": "f", "strict": True}}
 SCHEMA = {"type": "object", "properties": {"a": {"type": "integer"}}}
 
 
@@ -127,7 +128,27 @@ CHATS = [
             "tool_choice": {"type": "function", "function": {"name": "g"}},
         },
         "chat",
-        {"tools": [OTHER], "tool_choice": "required"},
+        {
+            "tools": [TOOL, OTHER],
+            "tool_choice": {"type": "function", "function": {"name": "g"}},
+        },
+    ),
+    (
+        {
+            "tools": [STRICT, OTHER],
+            "tool_choice": {
+                "type": "allowed_tools",
+                "allowed_tools": {"mode": "required", "tools": [OTHER]},
+            },
+        },
+        "chat",
+        {
+            "tools": [STRICT, OTHER],
+            "tool_choice": {
+                "type": "allowed_tools",
+                "allowed_tools": {"mode": "required", "tools": [OTHER]},
+            },
+        },
     ),
     ({"reasoning_effort": "low"}, "chat", {"reasoning_effort": "low"}),
     (
@@ -203,9 +224,22 @@ REFUSED = [
     ({"tools": [TOOL], "tool_choice": "any"}, "tool_choice", "any"),
     ({"tool_choice": "required"}, "tool_choice", "no tools"),
     (
-        {"tools": [TOOL], "tool_choice": {"function": {"name": "x"}}},
+        {"tools": [TOOL], "tool_choice": {"type": "function", "function": {"name": "x"}}},
         "tool_choice",
         "no tool here",
+    ),
+    ({"tools": [TOOL], "tool_choice": {"function": {"name": "f"}}}, "tool_choice.type", "missing"),
+    ({"tool_choice": {"type": "function", "function": {"name": "f"}}}, "tool_choice", "no tools"),
+    (
+        {
+            "tools": [TOOL],
+            "tool_choice": {
+                "type": "allowed_tools",
+                "allowed_tools": {"mode": "auto", "tools": []},
+            },
+        },
+        "tool_choice",
+        "allows no tool",
     ),
     ({"stream": "yes"}, "stream", "Expected `bool"),
     ({"stream_options": {"continuous_usage_stats": True}}, None, "continuous_usage_stats"),
