@@ -104,7 +104,7 @@ class Gateway:
             ageing=settings.ageing_seconds,
         )
         bounds = Bounds.of(limit_of(settings.memory_limit))
-        self._shelf = Shelf(bounds.finished, self._persistence.log_of)
+        self._shelf = Shelf(bounds.finished, self._persistence.result_of)
         self._registry = Registry(self._shelf)
         self._budget = MemoryBudget(bounds, self._registry)
         #: The server's memory, and what takes it.
@@ -467,7 +467,9 @@ class Gateway:
         if error is not None:
             log.debug("generation_error", generation=generation.id, message=error.message)
 
-    async def embed(self, texts: list[str], user: User, model: str | None = None) -> list[bytes]:
+    async def embed(
+        self, texts: Sequence[str | list[int]], user: User, model: str | None = None
+    ) -> list[bytes]:
         """See asking.embed.
 
         Raises:

@@ -75,7 +75,7 @@ async def embeddings(exchange: Exchange) -> None:
         exchange.respond(200, msgspec.json.encode(answer), headers=ignored.headers())
 
 
-def _inputs(body: EmbeddingsBody) -> list[str] | list[list[int]]:
+def _inputs(body: EmbeddingsBody) -> list[str | list[int]]:
     """The inputs: texts, or the token ids of texts."""
     given = body.input
     if isinstance(given, str):
@@ -92,7 +92,7 @@ def _inputs(body: EmbeddingsBody) -> list[str] | list[list[int]]:
     return found  # type: ignore[no-any-return]
 
 
-async def _texts(inputs: list[str] | list[list[int]], upstream: Upstream) -> list[str]:
+async def _texts(inputs: list[str | list[int]], upstream: Upstream) -> list[str]:
     """The inputs as texts; token ids are those of the model, which says what they spell."""
     texts = []
     for i, one in enumerate(inputs):
@@ -106,7 +106,7 @@ async def _texts(inputs: list[str] | list[list[int]], upstream: Upstream) -> lis
     return texts
 
 
-async def _tokens(inputs: list[str] | list[list[int]], upstream: Upstream) -> int:
+async def _tokens(inputs: list[str | list[int]], upstream: Upstream) -> int:
     """How many tokens the inputs have; as the upstream counts them, else estimated."""
     counts: list[int] = []
     limit = trio.CapacityLimiter(_AT_ONCE)

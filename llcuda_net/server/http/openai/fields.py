@@ -22,8 +22,8 @@ _NOTHING: tuple[Any, ...] = ("", [], {})
 #: Fields of a chat that are followed, and what is to know of each. Beside them there are all
 #: parameters of llama-server, by its names.
 SUPPORTED = {
-    "messages": "roles developer, system, user, assistant, tool; content as text or as parts: text, "
-    "image_url (a data: URL), input_audio, where the model can",
+    "messages": "roles developer, system, user, assistant, tool; content as text, or as parts: "
+    "text, image_url (a data: URL), input_audio, where the model can",
     "model": "a name of /v1/models; any name where one model is served or --default-model is set",
     "max_tokens": "-1: no limit; never more than the context of the model",
     "max_completion_tokens": "as max_tokens, before which it goes",

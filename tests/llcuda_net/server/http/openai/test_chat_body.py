@@ -271,9 +271,7 @@ def test_lenient_ignores_what_would_be_refused() -> None:
         ignored,
     )
     assert found.messages == HELLO
-    assert ignored.headers() == {
-        "x-llcuda-ignored": "xyzzy, messages[0].mood, stream_options.more"
-    }
+    assert ignored.headers() == {"x-llcuda-ignored": "xyzzy, messages[0].mood, stream_options.more"}
 
 
 def test_a_wrong_value_is_refused_when_lenient_too() -> None:

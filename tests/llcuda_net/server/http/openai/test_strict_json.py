@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 
 import pytest
@@ -13,7 +14,10 @@ from llcuda_net.server.http.openai import strict_json
 from llcuda_net.server.http.openai.strict_json import MAX_DEPTH, MAX_VALUES, parse
 
 _VALUES = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False)
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats(allow_nan=False, allow_infinity=False)
     | st.text(),
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(), inner, max_size=4),
     max_leaves=20,
@@ -62,10 +66,8 @@ def test_what_json_can_hold_is_read(value: dict[str, object]) -> None:
 
 @given(st.binary(max_size=60))
 def test_no_bytes_raise_anything_else(body: bytes) -> None:
-    try:
-        parse(body)
-    except HttpError as error:
-        assert error.status == 400
+    with contextlib.suppress(HttpError):
+        assert type(parse(body)) is dict
 
 
 def test_commas_of_a_text_are_no_values(monkeypatch: pytest.MonkeyPatch) -> None:
