@@ -96,6 +96,10 @@ class Persistence:
             "params": generation.params,
             "timeout": generation.timeout,
         }
+        if generation.chat is not None:
+            request["chat"] = generation.chat
+        if generation.seed is not None:
+            request["seed"] = generation.seed
         if generation.wanted is not None:
             request["model"] = generation.wanted
         if generation.priority is not Priority.NORMAL:
@@ -189,7 +193,7 @@ class Persistence:
             timings=generation.phases(),
             model=generation.model,
             upstream=generation.upstream,
-            seed=generation.params.get("seed"),
+            seed=generation.params.get("seed") if generation.seed is None else generation.seed,
             cacheable=generation.cacheable,
             finished=time.time_ns(),
         )
@@ -230,14 +234,13 @@ class Persistence:
                 return made(result)
         return await self._read(lambda store: made(store.get(id_, owner)))
 
-    async def log_of(self, generation: Generation) -> TokenLog | None:
-        """The log of a generation that is over, to be read again; None: it was deleted."""
+    async def result_of(self, generation: Generation) -> Result | None:
+        """The result of a generation that is over, to be read again; None: it was deleted."""
         id_ = generation.id
         for result in self.unstored(None):
             if result.id == id_:
-                return result.log
-        found = await self._read(lambda store: store.get(id_))
-        return None if found is None else found.log
+                return result
+        return await self._read(lambda store: store.get(id_))
 
     async def find_by_key(self, key: str, owner: str) -> Result | None:
         """The newest result with this idempotency key."""

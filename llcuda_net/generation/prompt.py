@@ -16,6 +16,8 @@ def checked_params(generation: Generation, context: int) -> dict[str, Any]:
     checked = sampling.check(sampling.within(generation.params, context), context)
     if "json_schema" in checked:
         checked["json_schema"] = as_sent(checked["json_schema"])
+    if generation.seed is not None:
+        checked["seed"] = generation.seed
     return checked
 
 

@@ -6,6 +6,7 @@ Nothing here waits or changes anything.
 from __future__ import annotations
 
 import math
+import secrets
 from typing import Any
 
 import trio
@@ -63,6 +64,8 @@ def from_request(
         params,
         timeout,
         key=request.key,
+        chat=request.chat,
+        seed=None if sampling.has_seed(params) else secrets.randbelow(sampling.SEEDS),
         request_hash=_hash(request, alike),
         earlier_hash=earlier,
         owner=user.name,
@@ -79,7 +82,11 @@ def from_request(
 
 def _hash(request: Generate, params: Any) -> bytes:
     asked = [request.prompt, request.messages, params]
-    return hash_of(asked if request.model is None else [*asked, request.model])
+    if request.chat is not None:
+        asked += [request.model, comparable(request.chat)]
+    elif request.model is not None:
+        asked.append(request.model)
+    return hash_of(asked)
 
 
 def _numbers_alike(params: dict[str, Any]) -> dict[str, Any]:
@@ -115,8 +122,16 @@ def _check_prompt(request: Generate) -> None:
     if (request.prompt is None) == (request.messages is None):
         raise InvalidRequest("give a prompt or messages, one of the two")
     messages = request.messages
-    if not (request.prompt or messages) or (messages and not messages[-1]["content"]):
+    if not (request.prompt or messages) or (messages and _is_empty(messages[-1])):
         raise InvalidRequest("the prompt is empty")
+    if request.chat is not None and messages is None:
+        raise InvalidRequest("options of a chat go with messages, not with a prompt")
+
+
+def _is_empty(message: dict[str, Any]) -> bool:
+    """Whether there is nothing in a message; a tool may well have had nothing to say."""
+    said = message.get("content") or message.get("tool_calls")
+    return not said and message.get("role") != "tool"
 
 
 def from_journal(entry: Recovered, settings: Settings, user: User) -> Generation:
@@ -138,8 +153,11 @@ def from_journal(entry: Recovered, settings: Settings, user: User) -> Generation
         level=opened.level,
         id=opened.generation,
         created=opened.created,
+        chat=request.get("chat"),
+        seed=request.get("seed"),
     )
-    generation.restore(entry.log, [(s.position, s.epoch) for s in entry.entry.splices])
+    splices = [(splice.position, splice.epoch) for splice in entry.entry.splices]
+    generation.restore(entry.log, splices, entry.entry.switches)
     return generation
 
 

@@ -40,6 +40,8 @@ _SAMPLERS = {
 }
 #: Parameters that the context bounds, with the least value of each.
 _UP_TO_CONTEXT = {"n_predict": 1, "repeat_last_n": -1, "dry_penalty_last_n": -1}
+#: Seeds are from 0 up to this one, which is llama.cpp's LLAMA_DEFAULT_SEED: draw one at random.
+SEEDS = (1 << 32) - 1
 #: Most alternatives a token's log-probabilities may list.
 MAX_PROBS = 1024
 
@@ -243,8 +245,12 @@ def is_deterministic(params: Mapping[str, Any]) -> bool:
     """Whether the same request to the same model is meant to have the same answer."""
     if params.get("t_max_predict_ms"):
         return False
-    random_seeds = (None, -1, (1 << 32) - 1)  # llama.cpp's LLAMA_DEFAULT_SEED is the last of these
-    return params.get("temperature") == 0 or params.get("seed") not in random_seeds
+    return params.get("temperature") == 0 or has_seed(params)
+
+
+def has_seed(params: Mapping[str, Any]) -> bool:
+    """Whether they name a seed, and none for which llama.cpp draws one at random."""
+    return params.get("seed") not in (None, -1, SEEDS)
 
 
 def _unknown(name: str) -> str:

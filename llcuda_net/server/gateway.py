@@ -103,7 +103,7 @@ class Gateway:
             ageing=settings.ageing_seconds,
         )
         bounds = Bounds.of(limit_of(settings.memory_limit))
-        self._shelf = Shelf(bounds.finished, self._persistence.log_of)
+        self._shelf = Shelf(bounds.finished, self._persistence.result_of)
         self._registry = Registry(self._shelf)
         self._budget = MemoryBudget(bounds, self._registry)
         #: The server's memory, and what takes it.

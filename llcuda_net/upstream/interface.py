@@ -70,7 +70,7 @@ class Channel(NamedTuple):
     """
 
     kind: str
-    index: int = 0
+    index: int = 0  # type: ignore[assignment]  # not the method of tuples
     id: str = ""
     name: str = ""
 
