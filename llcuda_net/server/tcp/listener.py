@@ -15,7 +15,8 @@ import trio
 
 from llcuda_net.errors import RequestError
 from llcuda_net.server.sockets import SparingListener
-from llcuda_net.server.tcp.session import Session, SessionHost
+from llcuda_net.server.tcp.host import SessionHost
+from llcuda_net.server.tcp.session import Session
 
 log = structlog.get_logger(__name__)
 
