@@ -151,7 +151,7 @@ class Gateway:
     def __repr__(self) -> str:
         state = "draining" if self._draining else "serving"
         return (
-            f"<Gateway {state} sessions={len(self.listener.sessions)}"
+            f"<Gateway {state} {self.listener!r}"
             f" generations={len(self._registry)} queued={self._scheduler.queued}>"
         )
 
@@ -186,6 +186,11 @@ class Gateway:
                 await self._persistence.sync()
             self._nursery.start_soon(self.listener.run, listeners, self._nursery)
             task_status.started()
+
+    @property
+    def draining(self) -> bool:
+        """Whether the server stops: it takes nothing new."""
+        return self._draining
 
     async def _follow_pool(self) -> None:
         """Give out what there is whenever the pool has changed; for ever."""

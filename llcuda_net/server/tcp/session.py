@@ -72,6 +72,8 @@ class Session:
         server: answers its requests.
         stream: the connection, TLS included where there is TLS.
         number: names the session in the log.
+        first: what was read of it already.
+        greet_by: when the client must have greeted.
         is_full: whether one more client would be too many.
         on_greeted: called when the client has been let in.
 
@@ -87,6 +89,8 @@ class Session:
         stream: trio.abc.Stream,
         number: int,
         *,
+        first: bytes = b"",
+        greet_by: float,
         is_full: Callable[[], bool],
         on_greeted: Callable[[Session], None],
     ) -> None:
@@ -115,7 +119,9 @@ class Session:
         self._uploads = Uploads(self._replies, server.incoming, lambda: self.user.name)
         self._nursery: trio.Nursery
         self._log = log.bind(session=number)
-        self._first_bytes = b""
+        self._first_bytes = first[:TELLING]
+        self._received = first
+        self._greet_by = greet_by
         self._token: str | None = None
 
     def __repr__(self) -> str:
@@ -157,7 +163,7 @@ class Session:
     async def _serve(self) -> None:
         try:
             greeted = False
-            with trio.move_on_after(self._server.settings.handshake_timeout):
+            with trio.move_on_at(self._greet_by):
                 greeted = await self._handshake()
             if greeted:
                 self._on_greeted(self)
@@ -246,9 +252,8 @@ class Session:
             if self._buffer.full:
                 await self._buffer.drained()
             self._holds(self._connection.buffered)
-            data = await self._stream.receive_some(_READ)
-            if not self._first_bytes:
-                self._first_bytes = bytes(data[:TELLING])
+            data = self._received or await self._stream.receive_some(_READ)
+            self._received = b""
             self._connection.receive_data(data)
 
     def _holds(self, now: int) -> None:

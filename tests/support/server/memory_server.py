@@ -287,6 +287,12 @@ class MemoryListener(trio.abc.Listener[trio.StapledStream[Any, Any]]):
         self._send.send_nowait(theirs)
         return Peer(ours, limits)
 
+    def connect_raw(self) -> trio.abc.Stream:
+        """A connection of a client that speaks for itself."""
+        ours, theirs = memory_stream_pair()
+        self._send.send_nowait(theirs)
+        return ours
+
     def connect_unread(self) -> Peer:
         """A connection that takes from the server only what the peer reads."""
         ours, theirs = lockstep_stream_pair()
