@@ -34,7 +34,7 @@ from llcuda_protocol import Accepted, Connection, Generate, Hello, Limits, Role,
 
 #: Most calls of our functions for one token that comes alone, and most files that these are in.
 MOST_CALLS, MOST_FILES = 25, 9
-PATIENCE = 60.0
+PATIENCE = 300.0
 _OURS = (*(str(Path(p.__file__ or "").parent) for p in (llcuda_net, llcuda_protocol)), "<string>")
 _PROPS = (
     b'{"default_generation_settings":{"n_ctx":4096},"total_slots":8,'
