@@ -82,6 +82,8 @@ class Generation:
             again; None: they do, or it is of a server that gave none.
         switches: where the log changes between text, reasoning and tool calls. Each is at a piece
             that is there, and visible when that is.
+        api: what a reader over HTTP needs to see the answer in the shape of the API that began
+            it; None: it began elsewhere.
         cacheable: whether the same request may be answered with its result.
         stranded: it waits for an upstream that is not there, after a restart.
         suspended: it stops here without having ended: the next server continues it.
@@ -141,6 +143,7 @@ class Generation:
     chat: dict[str, Any] | None = None
     seed: int | None = None
     switches: list[Switch] = field(default_factory=list)
+    api: dict[str, Any] | None = None
     error: RequestError | None = None
     final: CompletionEvent | None = None
     scope: trio.CancelScope = field(default_factory=trio.CancelScope)
@@ -317,6 +320,7 @@ class Generation:
     def adopt(self, result: Result) -> None:
         """Become what is stored: the end of this generation, or of the one that answers it."""
         self.adopt_log(result.log, result.switches)
+        self.created = result.created
         self.visible = len(self.pieces)
         self.durable = self.visible if result.level.synced else 0
         self.level = result.level

@@ -14,7 +14,7 @@ import msgspec
 import structlog
 import trio
 
-from llcuda_net.config.users import Priority
+from llcuda_net.config.users import PRIORITIES, Priority
 from llcuda_net.errors import (
     Damaged,
     InvalidRequest,
@@ -102,6 +102,8 @@ class Persistence:
             request["seed"] = generation.seed
         if generation.wanted is not None:
             request["model"] = generation.wanted
+        if generation.api is not None:
+            request["api"] = generation.api
         if generation.priority is not Priority.NORMAL:
             request["priority"] = generation.priority.name.lower()
         opened = Opened(
@@ -280,7 +282,22 @@ class Persistence:
 
 def _read_again(result: Result) -> Generation:
     """A generation that is over, from its result."""
-    found = Generation(None, None, {}, 0.0, owner=result.owner, id=result.id, times=Times(0.0))
+    found = Generation(
+        None,
+        None,
+        {},
+        0.0,
+        key=result.key,
+        request_hash=result.request_hash,
+        owner=result.owner,
+        wanted=result.request.get("model"),
+        priority=PRIORITIES.get(result.request.get("priority", ""), Priority.NORMAL),
+        id=result.id,
+        created=result.created,
+        times=Times(0.0),
+        model=result.model,
+        api=result.request.get("api"),
+    )
     found.adopt(result)
     found.accepted = True
     found.cached_from = result.cached_from

@@ -136,7 +136,7 @@ class Runner:
         Raises:
             InvalidRequest: it cannot.
         """
-        await self._checks.check(generation.params)
+        await self._checks.check(generation.params, generation.chat)
 
     async def verified(self, generation: Generation) -> State:
         """Done, if its answer keeps its constraint.
