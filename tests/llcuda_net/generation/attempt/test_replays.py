@@ -211,8 +211,8 @@ async def test_a_key_and_the_cache_bring_the_channels_back(tmp_path: Path) -> No
     upstream.answer = says("call_1")
     request = CHAT | {"params": {"temperature": 0}, "cache": True}
     async with keeping(tmp_path, upstream) as (_, listener):
-        options: dict[str, Any]
-        for options in ({"key": "k"}, {"key": "k"}, {}):
+        keys: list[dict[str, Any]] = [{"key": "k"}, {"key": "k"}, {}]
+        for options in keys:
             peer = await ready(listener)
             await peer.send(ask(**request, **options))
             pieces, done = await peer.until(Done)
