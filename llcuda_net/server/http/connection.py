@@ -232,7 +232,7 @@ class HttpConnection:
         methods = {} if found is None else found[0]
         route = methods.get("GET" if head.method == "HEAD" else head.method)
         self._route = route
-        if route is None or not route.health:
+        if route is None or not route.public:
             if head.method == "OPTIONS":  # a browser asks without the key
                 return self._options(exchange, methods)
             request.user = self._access.check(request.headers, self._authority, self._local)
@@ -242,7 +242,7 @@ class HttpConnection:
             allow = {"Allow": _allowed(methods)}
             raise HttpError(405, f"{request.method:.20} is not answered here", headers=allow)
         request.parameters = found[1]
-        if not route.health:
+        if not route.always:
             if self._host.draining:
                 raise ShuttingDown("the server is shutting down; try again later", retry=True)
             if not self._places.take(self):
@@ -371,7 +371,7 @@ class HttpConnection:
     def check_user(self) -> None:
         """The users may have changed: end the request if its token is no longer this user's."""
         exchange = self._exchange
-        if exchange is None or self._route is None or self._route.health:
+        if exchange is None or self._route is None or self._route.public:
             return
         request = exchange.request
         user: User | None
@@ -388,6 +388,7 @@ class HttpConnection:
     def _told(self, exchange: Exchange, begun: float) -> None:
         route = NOWHERE if self._route is None else self._route.pattern
         seconds = round(trio.current_time() - begun, 3)
+        self._host.watch.http_answered(route, exchange.status)
         write = self._log.info if exchange.status >= 500 else self._log.debug
         write(
             "http_request",

@@ -43,6 +43,9 @@ class HttpHost(QueryHost, Protocol):
     unflushed: set[Flushable]
     unsent: Unsent
     incoming: Incoming
+    watch: Watches
+    #: Answers /healthz, /readyz and /metrics.
+    monitor: Respond | None
 
     @property
     def pool(self) -> Pool:
