@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import secrets
 from typing import Protocol
-from urllib.parse import parse_qsl, unquote, urlsplit
+from urllib.parse import parse_qsl, unquote
 
 import structlog
 import trio
@@ -195,7 +195,7 @@ class HttpConnection:
         finally:
             self._hold(0)
             self._told(exchange, begun)
-        return exchange.keep_alive and exchange.finished and not self._host.draining
+        return exchange.keep_alive and exchange.finished
 
     def _exchange_of(self, head: Head | HttpError, buffer: WriteBuffer) -> Exchange:
         if isinstance(head, HttpError):  # of a request that nobody can read, the end is not known
@@ -244,7 +244,9 @@ class HttpConnection:
         request.parameters = found[1]
         if not route.always:
             if self._host.draining:
-                raise ShuttingDown("the server is shutting down; try again later", retry=True)
+                raise ShuttingDown(
+                    "the server is shutting down; try again later", retry=True, retry_after=1.0
+                )
             if not self._places.take(self):
                 exchange.keep_alive = False
                 raise Overloaded("too many connections; try again later", retry=True)
@@ -261,11 +263,11 @@ class HttpConnection:
         target = head.target
         self._authority = request.headers.get("host") or ""
         if not target.startswith("/") and target != "*":
-            parts = urlsplit(target) if "://" in target else None
-            if parts is None or parts.scheme not in ("http", "https"):
+            scheme, _, rest = target.partition("://")
+            if scheme.lower() not in ("http", "https") or not rest:
                 raise HttpError(400, "the target of a request is a path, or an http URL")
-            self._authority = parts.netloc  # it counts, and Host does not: RFC 9112, 3.2.2
-            target = target[target.index("://") + 3 :].partition("/")[2]
+            # It counts, and Host does not: RFC 9112, section 3.2.2.
+            self._authority, _, target = rest.partition("/")
             target = f"/{target}"
         path, _, query = target.partition("#")[0].partition("?")
         try:

@@ -232,6 +232,7 @@ class Exchange:
         self.status = status
         self.drop_body()
         fields = {**lines, **self._headers, **headers}
+        self.keep_alive = self.keep_alive and not self.host.draining
         if not self.keep_alive:
             fields["Connection"] = "close"
         self.buffer.add(head(status, fields))

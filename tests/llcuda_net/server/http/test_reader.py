@@ -44,7 +44,10 @@ WRONG = {
         400,
     ),
     "nearly chunked": (POST + b"Transfer-Encoding: xchunked\r\n\r\n0\r\n\r\n", 501),
-    "a vertical tab before chunked": (POST + b"Transfer-Encoding:\x0bchunked\r\n\r\n0\r\n\r\n", 400),
+    "a vertical tab before chunked": (
+        POST + b"Transfer-Encoding:\x0bchunked\r\n\r\n0\r\n\r\n",
+        400,
+    ),
     "a space before the colon": (POST + b"Transfer-Encoding : chunked\r\n\r\n0\r\n\r\n", 400),
     "a space before the name": (POST + b" Content-Length: 5\r\n\r\nabcde", 400),
     "a folded line": (POST + b"X-A: b\r\n c\r\n\r\n", 400),
