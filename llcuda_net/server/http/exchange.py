@@ -24,9 +24,11 @@ from llcuda_net.generation.generation import Generation
 from llcuda_net.generation.publisher import Flushable
 from llcuda_net.server.http.delivery.leaving import Orphans
 from llcuda_net.server.http.request import HttpRequest
+from llcuda_net.server.http.responder import Respond
 from llcuda_net.server.tcp.queries import QueryHost
 from llcuda_net.server.tcp.room import Incoming, Unsent
 from llcuda_net.server.tcp.write_buffer import WriteBuffer
+from llcuda_net.telemetry.observers import Watches
 from llcuda_net.upstream.pool import Pool
 from llcuda_protocol import Attach, Generate
 

@@ -396,8 +396,7 @@ async def test_a_request_whose_token_is_taken_away_ends(autojump_clock: trio.abc
         ann, bob = rig.connect(), rig.connect()
         for peer, name in ((ann, b"ann"), (bob, b"bob")):
             await peer.send(
-                b"GET /events HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer token-of-%b-12345\r\n\r\n"
-                % name
+                b"GET /events HTTP/1.1\r\nHost: x\r\nX-API-Key: token-of-%b-12345\r\n\r\n" % name
             )
         await trio.sleep(1.5)
         users.reload("token-of-bob-12345 name=bob weight=2")
