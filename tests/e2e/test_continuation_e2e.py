@@ -20,7 +20,7 @@ import pytest
 import trio
 
 import llcuda_net
-from llcuda_net.generation.continuation import CannotContinue, plan
+from llcuda_net.generation.attempt.continuation import CannotContinue, plan
 from llcuda_net.generation.generation import Generation
 from llcuda_net.storage.records import TokenLog, unpacked
 from llcuda_net.upstream.chat import prompt_of

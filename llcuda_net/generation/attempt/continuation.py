@@ -132,10 +132,27 @@ async def plan(
     return Plan(whole, left, tokens, len(given), finished, stop)
 
 
+def replays(rendered: str | list[int] | None, params: Mapping[str, Any]) -> bool:
+    """Whether it is already known of a generation with pieces that `plan` would say no.
+
+    Args:
+        rendered: its prompt; None where only its upstream knows it.
+    """
+    return rendered is None or _with_state(params) is not None
+
+
 def _check_state(params: Mapping[str, Any]) -> None:
+    name = _with_state(params)
+    if name is not None:
+        raise CannotContinue(f"{name} depends on more than the tokens so far")
+
+
+def _with_state(params: Mapping[str, Any]) -> str | None:
+    """A parameter that depends on more than the tokens so far."""
     for name, has_state in _OWN_STATE.items():
         if name in params and has_state(params[name]):
-            raise CannotContinue(f"{name} depends on more than the tokens so far")
+            return name
+    return None
 
 
 def _later_seed(seed: int, tokens: int) -> int:

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from llcuda_net.generation.continuation import CannotContinue, Plan, plan
+from llcuda_net.generation.attempt.continuation import CannotContinue, Plan, plan
 from llcuda_net.generation.sampling import PARAMETERS
 from llcuda_net.storage.records import TokenLog
 from tests.support.server.memory_server import FakeUpstream
