@@ -2,8 +2,8 @@
 
 Channels and the connection that serves them both send through it, so neither needs to know the
 other. Only `run` writes to the transport, from one buffer that is filled in the order in which
-frames were made: a task that is cancelled never leaves half a frame behind. Uploads are sent in pieces, each when
-that buffer is empty: so no frame waits for more than one piece of them.
+frames were made: a task that is cancelled never leaves half a frame behind. Uploads are sent in
+pieces, each when that buffer is empty: so no frame waits for more than one piece of them.
 """
 
 from __future__ import annotations

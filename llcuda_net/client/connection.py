@@ -22,7 +22,7 @@ from llcuda_net.client.carrier import Carrier
 from llcuda_net.client.channel import Channel
 from llcuda_net.client.chat.upload import Upload
 from llcuda_net.client.dial import explain_greeting
-from llcuda_net.client.requests import refusal
+from llcuda_net.client.requests import TAKES, refusal
 from llcuda_net.errors import (
     ConnectError,
     FrameTooLarge,
@@ -136,7 +136,12 @@ class ServerConnection:
         """
         limits = self._protocol.limits
         hello = wire.Hello(
-            list(wire.VERSIONS), limits.max_frame, limits.max_streams, token, agent="llcuda-net"
+            list(wire.VERSIONS),
+            limits.max_frame,
+            limits.max_streams,
+            token,
+            agent="llcuda-net",
+            features=[*TAKES],
         )
         try:
             self._carrier.send(hello)

@@ -8,7 +8,8 @@ from typing import Any, NamedTuple
 from llcuda_protocol import TokenLogprob
 
 
-class Channel(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Channel:
     """What a piece of an answer belongs to: its text, its reasoning, or one of its tool calls.
 
     Attributes:
@@ -154,8 +155,12 @@ class Result:
         if not self.tool_calls:
             return {"role": "assistant", "content": self.text}
         calls = [
-            {"id": id, "type": "function", "function": {"name": name, "arguments": arguments}}
-            for id, name, arguments in self.tool_calls
+            {
+                "id": call.id,
+                "type": "function",
+                "function": {"name": call.name, "arguments": call.arguments},
+            }
+            for call in self.tool_calls
         ]
         found = {"role": "assistant", "content": self.text or None, "tool_calls": calls}
         return found | ({"reasoning_content": self.reasoning} if self.reasoning else {})

@@ -23,8 +23,10 @@ from llcuda_protocol.kinds import MAX_LINGER
 
 #: Bytes of tokens that may be under way on one stream.
 WINDOW = 256 * 1024
-#: Features of a server: options and parts of a chat, channels of its answer, uploads.
-CHAT, CHANNELS, UPLOAD = "chat", "channels", "upload"
+#: Features of a server: options and parts of a chat, and channels of its answer; uploads.
+CHANNELS, UPLOADS = "channels", "uploads"
+#: What the client takes, for the server to know.
+TAKES = (CHANNELS, "ignored")
 
 
 class Request:
@@ -137,11 +139,11 @@ class Reading(Request):
         needs = {"pool": f"knows no {' and no '.join(wanted)}"} if wanted else {}
         messages = request.messages or []
         if request.chat is not None:
-            needs[CHAT] = f"knows no {' and no '.join(request.chat)}"
+            needs[CHANNELS] = f"knows no {' and no '.join(request.chat)}"
         elif media_of(messages):
-            needs[CHAT] = "takes no images and no audio"
+            needs[CHANNELS] = "takes no images and no audio"
         elif not is_plain(messages):
-            needs[CHAT] = "takes only messages of a role and a text"
+            needs[CHANNELS] = "takes only messages of a role and a text"
         return needs
 
     def uploads(self, features: Container[str]) -> list[bytes]:
@@ -149,7 +151,7 @@ class Reading(Request):
         request = self._request
         if isinstance(request, wire.Attach) or self.accepted is not None:
             return []
-        return to_upload(request.messages or []) if UPLOAD in features else []
+        return to_upload(request.messages or []) if UPLOADS in features else []
 
     def frame(self, number: int, credit: int, uploads: Mapping[int, int]) -> wire.Frame:
         """The request itself until it was accepted, then the rest of the generation."""

@@ -244,7 +244,7 @@ class Stream:
             elif isinstance(frame, wire.Splice):
                 self._answer.splice(Spliced(frame.position, frame.reason))
             elif isinstance(frame, wire.Channel):
-                channel = Channel(frame.kind, frame.index, frame.id, frame.name)
+                channel = Channel(frame.channel, frame.index, frame.id or "", frame.name or "")
                 self._answer.switch(frame.position, channel)
             elif isinstance(frame, wire.Durable):
                 self._durable = max(self._durable, frame.count)

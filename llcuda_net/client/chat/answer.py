@@ -141,7 +141,6 @@ class Answer:
         self.ids += ids or ()
         self.logprobs += logprobs or ()
         for i, text in enumerate(pieces):
-            id = ids[i] if ids else None
-            self._events.append(
-                Piece(first + i, text, id, logprobs[i] if logprobs else None, channel)
-            )
+            token = ids[i] if ids else None
+            likely = logprobs[i] if logprobs else None
+            self._events.append(Piece(first + i, text, token, likely, channel))

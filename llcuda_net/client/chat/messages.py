@@ -17,6 +17,7 @@ from llcuda_net.errors import InvalidRequest
 INLINE = 64 * 1024
 
 Message = dict[str, Any]
+_LATER_KEYS = {"name", "reasoning_content", "tool_calls", "tool_call_id"}
 
 
 def chat_messages(
@@ -49,9 +50,10 @@ def chat_messages(
 
 
 def is_plain(messages: Iterable[Message]) -> bool:
-    """Whether every message has a role and a text, and nothing else."""
+    """Whether no message has more than earlier servers take: a role and a text."""
     return all(
-        len(message) == 2 and isinstance(message.get("content"), str) for message in messages
+        message.keys().isdisjoint(_LATER_KEYS) and not isinstance(message.get("content"), list)
+        for message in messages
     )
 
 
@@ -107,7 +109,7 @@ def _message(message: Mapping[str, Any]) -> Message:
     content = found.get("content")
     if content is not None and not isinstance(content, str):
         found["content"] = [decoded(part(each)) for each in _parts(content)]
-    if isinstance(calls := found.get("tool_calls"), Iterable):
+    if isinstance(calls := found.get("tool_calls"), list | tuple):
         found["tool_calls"] = [_call(call) for call in calls]
     return found
 
