@@ -120,7 +120,7 @@ async def test_a_loss_anywhere_changes_nothing(direction: str, autojump_clock: M
     async def conversation(server: Lasting) -> tuple[Any, ...]:
         server.features = (*FEATURES, *ALL)
         server.answer = ANSWER
-        asking = {"images": [LARGE], "tools": [TOOL]}
+        asking: dict[str, Any] = {"images": [LARGE], "tools": [TOOL]}
         async with server.client() as client, client.generate("q", **asking) as stream:
             pieces = [event async for event in stream.events() if isinstance(event, Piece)]
         assert server.uploads
@@ -273,6 +273,27 @@ async def test_uploads_need_no_more_streams_than_there_are() -> None:
         for _ in range(3):
             nursery.start_soon(lambda: client.complete("look", images=[LARGE, LARGE + b"2"]))
     assert sorted(server.uploads) == [LARGE] * 3 + [LARGE + b"2"] * 3
+
+
+async def test_a_request_that_is_sent_again_uploads_again(autojump_clock: MockClock) -> None:
+    server = Lasting()
+    server.features = (*FEATURES, *ALL)
+    server.refusals = [("shutting_down", True)] * 2
+    async with server.client() as client:
+        assert (await client.complete("look", images=[LARGE])).text == "a"
+    assert server.uploads == [LARGE] * 3
+    assert server.dials == 3
+
+
+async def test_another_server_may_refuse_what_is_uploaded_again(autojump_clock: MockClock) -> None:
+    server = Lasting()
+    server.features = (*FEATURES, *ALL)
+    server.refusals = [("shutting_down", True)]
+    async with server.client() as client:
+        server.max_upload = 5  # of the next connection
+        with pytest.raises(llcuda_net.FrameTooLarge, match="takes at most 5"):
+            await client.complete("look", images=[LARGE])
+        assert (await client.complete("a b")).text == "a b"
 
 
 async def test_closing_the_client_ends_an_upload(autojump_clock: MockClock) -> None:

@@ -15,8 +15,8 @@ TOOL = {"type": "function", "function": FUNCTION}
 
 
 def options(**given: Any) -> Any:
-    names = ("tools", "tool_choice", "parallel_tool_calls")
-    names += ("chat_template_kwargs", "reasoning_effort")
+    names = ["tools", "tool_choice", "parallel_tool_calls"]
+    names += ["chat_template_kwargs", "reasoning_effort"]
     return chat_options(**{name: given.get(name) for name in names})
 
 
