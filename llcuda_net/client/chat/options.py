@@ -21,8 +21,10 @@ def chat_options(
     """The options as they are sent; None where there are none.
 
     Raises:
-        InvalidRequest: `tools` or `tool_choice` is not of its shape.
+        InvalidRequest: one of them is not of its shape.
     """
+    if not isinstance(chat_template_kwargs, Mapping | None):
+        raise InvalidRequest(f"chat_template_kwargs is a mapping, not {chat_template_kwargs!r:.40}")
     given: dict[str, Any] = {
         "tools": None if tools is None else tool_list(tools),
         "parallel_tool_calls": parallel_tool_calls,
@@ -73,7 +75,7 @@ def _choice(choice: str | Mapping[str, Any] | None, tools: list[dict[str, Any]])
     if isinstance(choice, Mapping):
         return {**choice}
     names = [tool["function"]["name"] for tool in tools]
-    if choice not in names:
+    if not isinstance(choice, str) or choice not in names:
         known = ", ".join((*_MODES, *names))
         raise InvalidRequest(f"tool_choice is one of {known}, not {choice!r:.40}")
     return {"type": "function", "function": {"name": choice}}
