@@ -26,6 +26,7 @@ from hashlib import blake2b
 from typing import Any
 
 from llcuda_net.errors import LlcudaError
+from llcuda_net.generation import sampling
 from llcuda_net.storage.records import TokenLog
 from llcuda_net.upstream.interface import Upstream
 
@@ -43,8 +44,6 @@ _OWN_STATE: dict[str, Callable[[Any], bool]] = {
     # Looks at the indentation of the lines generated so far, the one that is cut included.
     "n_indent": bool,
 }
-#: Seeds by which llama.cpp draws one at random.
-_RANDOM_SEEDS = (None, -1, (1 << 32) - 1)
 
 #: What is known of the ids that a piece stands for.
 _Known = tuple[int | None, ...]
@@ -116,7 +115,7 @@ async def plan(
         finished = "length"
     if finished is None:
         _check_state(params)
-        if params.get("seed") not in _RANDOM_SEEDS:
+        if sampling.has_seed(params):
             left["seed"] = _later_seed(params["seed"], tokens)
     return Plan(whole, left, tokens, len(given), finished, stop)
 
@@ -130,7 +129,7 @@ def _check_state(params: Mapping[str, Any]) -> None:
 def _later_seed(seed: int, tokens: int) -> int:
     """A seed for what follows: the given one would draw the first tokens' random numbers again."""
     data = f"{seed} {tokens}".encode()
-    return int.from_bytes(blake2b(data, digest_size=4).digest(), "big") % _RANDOM_SEEDS[2]
+    return int.from_bytes(blake2b(data, digest_size=4).digest(), "big") % sampling.SEEDS
 
 
 # -- the ids of the log -------------------------------------------------------------------------

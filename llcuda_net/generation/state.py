@@ -15,7 +15,7 @@ from llcuda_net.upstream.interface import CompletionEvent, Probabilities
 from llcuda_protocol import ErrorCode
 
 #: llama-server's stop types in our words.
-_REASONS = {"eos": "stop", "word": "stop", "limit": "length"}
+_REASONS = {"eos": "stop", "word": "stop", "limit": "length", "tool_calls": "tool_calls"}
 #: The logarithm of a probability that llama-server rounded to nothing: of the smallest double.
 _LOG_ZERO = math.log(5e-324)
 
@@ -112,7 +112,7 @@ class Outcome:
     """What readers get at the end of a generation.
 
     Attributes:
-        reason: "stop" or "length"; empty where it did not come to its end.
+        reason: "stop", "length" or "tool_calls"; empty where it did not come to its end.
         stop: the stop string that ended it.
         model: its name, as the upstream reports it.
         usage: tokens of prompt and answer, as SPEC.md names them.

@@ -64,8 +64,8 @@ def generate(**fields: Any) -> bytes:
             "unknown key 'promt' in generate: did you mean 'prompt'?",
         ),
         (
-            generate(messages=[{"role": "user", "content": "a", "audio": None, "nom": "Ann"}]),
-            "unknown key 'nom' in an item of generate.messages: did you mean 'name'?",
+            generate(messages=[{"role": "user", "content": "a", "audio": None, "names": "Ann"}]),
+            "unknown key 'names' in an item of generate.messages: did you mean 'name'?",
         ),
         (
             generate(messages=[{"role": "user", "content": "a", "contents": 1}]),

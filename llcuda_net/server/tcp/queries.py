@@ -1,8 +1,8 @@
-"""Requests of one connection that are answered once: embed, search, list and status.
+"""Requests of one connection that are answered once: embed, search, list, status and delete.
 
 Each is answered by a task of its own, and belongs to no generation: with the connection it is gone.
-All but a status may be cancelled. Replies to a list, a search or a status may be large, so these
-are made and sent one at a time, and few may wait.
+A status and a delete cannot be cancelled. Replies to a list, a search or a status may be large, so
+these are made and sent one at a time, and few may wait.
 """
 
 from __future__ import annotations
@@ -19,7 +19,17 @@ from llcuda_net.errors import Overloaded, RequestError
 from llcuda_net.server.tcp.chunking import hit_frames, listing_frames, vector_frames
 from llcuda_net.server.tcp.fitting import Replies
 from llcuda_net.server.tcp.write_buffer import WriteBuffer
-from llcuda_protocol import Done, Embed, Frame, ListGenerations, Report, Search, Status
+from llcuda_protocol import (
+    Delete,
+    Deleted,
+    Done,
+    Embed,
+    Frame,
+    ListGenerations,
+    Report,
+    Search,
+    Status,
+)
 
 _E = TypeVar("_E", Embed, Search, ListGenerations)
 #: Bytes of memory that a hit or an entry takes, at most.
@@ -52,6 +62,9 @@ class QueryHost(Protocol):
 
     async def report(self, user: User) -> dict[str, Any]:
         """What a status request is answered with."""
+
+    async def delete(self, id_: str, user: User) -> None:
+        """Delete what is stored of a generation, or raise RequestError."""
 
 
 class Queries:
@@ -90,7 +103,7 @@ class Queries:
         return tuple(self._scopes)
 
     def begin(
-        self, event: Embed | Search | ListGenerations | Status, nursery: trio.Nursery
+        self, event: Embed | Search | ListGenerations | Status | Delete, nursery: trio.Nursery
     ) -> None:
         """Answer one, in a task of its own."""
         if isinstance(event, Embed):
@@ -99,6 +112,8 @@ class Queries:
             self._begin(event, self._search, nursery)
         elif isinstance(event, ListGenerations):
             self._begin(event, self._list, nursery)
+        elif isinstance(event, Delete):
+            nursery.start_soon(self._delete, event)
         else:
             nursery.start_soon(self._status, event)
 
@@ -169,6 +184,14 @@ class Queries:
                 self._replies.send(
                     Report(event.stream, await self._server.report(self._get_user()))
                 )
+        except RequestError as error:
+            self._replies.fail(event.stream, error)
+        self._buffer.flush()
+
+    async def _delete(self, event: Delete) -> None:
+        try:
+            await self._server.delete(event.id, self._get_user())
+            self._replies.send(Deleted(event.stream, event.id))
         except RequestError as error:
             self._replies.fail(event.stream, error)
         self._buffer.flush()
