@@ -43,6 +43,9 @@ class HttpHost(QueryHost, Protocol):
     unflushed: set[Flushable]
     unsent: Unsent
     incoming: Incoming
+    watch: Watches
+    #: Answers /healthz, /readyz and /metrics.
+    monitor: Respond | None
 
     @property
     def pool(self) -> Pool:
@@ -229,6 +232,7 @@ class Exchange:
         self.status = status
         self.drop_body()
         fields = {**lines, **self._headers, **headers}
+        self.keep_alive = self.keep_alive and not self.host.draining
         if not self.keep_alive:
             fields["Connection"] = "close"
         self.buffer.add(head(status, fields))
