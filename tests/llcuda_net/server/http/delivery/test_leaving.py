@@ -216,7 +216,7 @@ async def test_a_reader_that_says_so_lets_it_go_on_for_ever(autojump_clock: obje
         assert (await reply(other, theirs)).status == 200
         await client.aclose()
         await theirs.aclose()
-        await trio.sleep(1000)
+        await trio.sleep(500)
         upstream.release(10)
         assert (await (await resume(listener, id_)).all())[-1].done
 
