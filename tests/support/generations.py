@@ -9,7 +9,8 @@ from llcuda_net.config.users import Priority
 from llcuda_net.errors import RequestError
 from llcuda_net.generation.generation import Generation
 from llcuda_net.generation.state import Outcome, State, Times
-from llcuda_net.storage.records import Switch, packed
+from llcuda_net.storage.channels import Switch
+from llcuda_net.storage.records import packed
 
 GENERATION = "01890000-0000-7000-8000-000000000001"
 

@@ -182,11 +182,7 @@ class HttpConnection:
         """Answer one request; whether another may follow."""
         begun = trio.current_time()
         self._route = None
-        request = HttpRequest("", "", {}, Headers(), b"", ANONYMOUS, _new_id())
-        exchange = Exchange(request, self._host, buffer)
-        if isinstance(head, Head):
-            exchange = self._exchange_of(head, buffer)
-        self._exchange = exchange
+        exchange = self._exchange = self._exchange_of(head, buffer)
         try:
             if isinstance(head, HttpError):
                 raise head
@@ -201,7 +197,11 @@ class HttpConnection:
             self._told(exchange, begun)
         return exchange.keep_alive and exchange.finished and not self._host.draining
 
-    def _exchange_of(self, head: Head, buffer: WriteBuffer) -> Exchange:
+    def _exchange_of(self, head: Head | HttpError, buffer: WriteBuffer) -> Exchange:
+        if isinstance(head, HttpError):  # of a request that nobody can read, the end is not known
+            request = HttpRequest("", "", {}, Headers(), b"", ANONYMOUS, _new_id())
+            headers_ = {"x-request-id": request.id}
+            return Exchange(request, self._host, buffer, headers=headers_, keep_alive=False)
         headers = Headers(head.headers)
         given = headers.get("x-request-id") or ""
         sane = 0 < len(given) <= MAX_REQUEST_ID and given.isascii() and given.isprintable()

@@ -25,7 +25,8 @@ from llcuda_net.server.http.exchange import HttpHost
 from llcuda_net.server.http.route import Routes
 from llcuda_net.server.http.routes import ROUTES
 from llcuda_net.server.sockets import SparingListener
-from llcuda_net.server.tcp.session import Session, SessionHost
+from llcuda_net.server.tcp.host import SessionHost
+from llcuda_net.server.tcp.session import Session
 from llcuda_net.server.tcp.wrong_protocol import TELLING, speaks_http
 
 log = structlog.get_logger(__name__)

@@ -76,7 +76,7 @@ def put(folder: Path, *texts: str, first: int = 1, owner: str = "") -> None:
 
 
 async def caught_up(analyst: Analyst) -> None:
-    with trio.fail_after(60):
+    with trio.fail_after(300):
         while (await analyst.report())["backlog"]:
             analyst.wake()
             await trio.sleep(0.002)

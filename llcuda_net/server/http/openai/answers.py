@@ -6,7 +6,7 @@ this server and the next one write the same.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
@@ -16,8 +16,7 @@ from llcuda_net.errors import Interrupted
 from llcuda_net.generation.generation import Generation
 from llcuda_net.generation.state import State
 from llcuda_net.server.http.errors import HttpError, of_request_error
-from llcuda_net.storage.records import Switch
-from llcuda_net.upstream.interface import REASONING, TEXT, TOOL_CALL
+from llcuda_net.storage.channels import REASONING, TEXT, TOOL_CALL, contents, parts
 
 #: Our classes of requests, by OpenAI's names.
 TIERS = {"priority": Priority.HIGH, "default": Priority.NORMAL, "flex": Priority.LOW}
@@ -53,55 +52,45 @@ def whole(generations: Sequence[Generation], shape: Shape) -> bytes:
 
 
 def _choice(generation: Generation, index: int, shape: Shape) -> dict[str, Any]:
-    texts: dict[str, list[str]] = {TEXT: [], REASONING: []}
-    calls: list[dict[str, Any]] = []
-    logprobs: list[dict[str, Any]] = []
-    most = shape.logprobs
-    for channel, start, end in channels_of(generation):
-        pieces = generation.pieces[start:end]
-        if channel.kind == TOOL_CALL:
-            function = {"name": channel.name, "arguments": "".join(pieces)}
-            calls.append({"id": channel.id, "type": "function", "function": function})
-        else:
-            texts.setdefault(channel.kind, []).extend(pieces)
-        if most is not None and generation.logprobs is not None and channel.kind == TEXT:
-            for packed in generation.logprobs[start:end]:
-                logprobs += logprobs_of(packed, most)
-    text = "".join(texts[TEXT])
+    found = contents(generation.pieces, generation.switches)
+    text = "".join(text for channel, text in found if channel.kind == TEXT)
+    thought = "".join(text for channel, text in found if channel.kind == REASONING)
+    calls = [
+        {
+            "id": channel.id,
+            "type": "function",
+            "function": {"name": channel.name, "arguments": text},
+        }
+        for channel, text in found
+        if channel.kind == TOOL_CALL
+    ]
     message: dict[str, Any] = {
         "role": "assistant",
         "content": None if calls and not text else text,
         "refusal": None,
     }
-    if texts[REASONING]:
-        message["reasoning_content"] = "".join(texts[REASONING])
+    if thought:
+        message["reasoning_content"] = thought
     if calls:
-        message["tool_calls"] = _joined(calls)
+        message["tool_calls"] = calls
     return {
         "index": index,
         "message": message,
-        "logprobs": None if most is None else {"content": logprobs, "refusal": None},
+        "logprobs": _all_logprobs(generation, shape.logprobs),
         "finish_reason": finish_reason(generation),
     }
 
 
-def _joined(calls: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Tool calls, of which one that was left for another channel and taken up again is one."""
-    by_id: dict[str, dict[str, Any]] = {}
-    for number, call in enumerate(calls):
-        same = by_id.setdefault(call["id"] or str(number), call)
-        if same is not call:
-            same["function"]["arguments"] += call["function"]["arguments"]
-    return list(by_id.values())
-
-
-def channels_of(generation: Generation) -> Iterator[tuple[Switch, int, int]]:
-    """The parts of the log that are of one channel each, with where they begin and end."""
-    switches = [Switch(0, TEXT), *generation.switches]
-    ends = [switch.position for switch in switches[1:]] + [len(generation.pieces)]
-    for switch, end in zip(switches, ends, strict=True):
-        if end > switch.position:
-            yield switch, switch.position, end
+def _all_logprobs(generation: Generation, most: int | None) -> dict[str, Any] | None:
+    """The tokens of the text; None: they are not wanted."""
+    if most is None:
+        return None
+    tokens: list[dict[str, Any]] = []
+    for first, behind, channel in parts(generation.switches, len(generation.pieces)):
+        if channel.kind == TEXT and generation.logprobs is not None:
+            for packed in generation.logprobs[first:behind]:
+                tokens += logprobs_of(packed, most)
+    return {"content": tokens, "refusal": None}
 
 
 def members(first: Generation, shape: Shape, kind: str) -> dict[str, Any]:
@@ -164,8 +153,8 @@ def usage_of(generations: Sequence[Generation]) -> dict[str, Any]:
 
 
 def _reasoning_tokens(generation: Generation) -> int:
-    parts = channels_of(generation)
-    return sum(sum(generation.counts[a:b]) for one, a, b in parts if one.kind == REASONING)
+    found = parts(generation.switches, len(generation.counts))
+    return sum(sum(generation.counts[a:b]) for a, b, one in found if one.kind == REASONING)
 
 
 def logprobs_of(packed: msgspec.Raw, most: int) -> list[dict[str, Any]]:

@@ -60,11 +60,23 @@ class FunctionName(msgspec.Struct):
     name: str
 
 
-class NamedTool(msgspec.Struct):
+class NamedTool(msgspec.Struct, tag_field="type", tag="function"):
     """The one tool that must be called."""
 
     function: FunctionName
-    type: Literal["function"] = "function"
+
+
+class Allowed(msgspec.Struct):
+    """Some of the tools, and whether one of them must be called."""
+
+    mode: Literal["auto", "required"]
+    tools: list[NamedTool]
+
+
+class AllowedTools(msgspec.Struct, tag_field="type", tag="allowed_tools"):
+    """The tools that may be called."""
+
+    allowed_tools: Allowed
 
 
 class TextFormat(msgspec.Struct, tag_field="type", tag="text"):
@@ -111,7 +123,7 @@ class ChatBody(msgspec.Struct, kw_only=True):
     top_logprobs: Annotated[int, Meta(ge=0, le=MAX_TOP_LOGPROBS)] | None = None
     response_format: TextFormat | ObjectFormat | SchemaFormat | None = None
     tools: Annotated[list[Tool], Meta(max_length=1024)] | None = None
-    tool_choice: Literal["none", "auto", "required"] | NamedTool | None = None
+    tool_choice: Literal["none", "auto", "required"] | NamedTool | AllowedTools | None = None
     parallel_tool_calls: bool | None = None
     stream: bool | None = None
     stream_options: StreamOptions | None = None
@@ -125,7 +137,7 @@ SAMPLING = tuple(name for name in PARAMETERS if name not in ChatBody.__struct_fi
 _KNOWN = (*ChatBody.__struct_fields__, *SAMPLING)
 _MEMBERS = {
     "stream_options": StreamOptions.__struct_fields__,
-    "tool_choice": ("type", "function"),
+    "tool_choice": ("type", "function", "allowed_tools"),
 }
 _FORMATS = {
     "text": ("type",),
@@ -320,10 +332,11 @@ def _options(body: ChatBody, kept: Mapping[str, Any]) -> dict[str, Any] | None:
     options: dict[str, Any] = {}
     if body.tools:
         options["tools"] = _tools(body.tools)
-        _choose(options, body.tool_choice)
+        if body.tool_choice is not None:
+            options["tool_choice"] = _choice(body.tool_choice, options["tools"])
         if body.parallel_tool_calls is not None:
             options["parallel_tool_calls"] = body.parallel_tool_calls
-    elif isinstance(body.tool_choice, NamedTool) or body.tool_choice == "required":
+    elif body.tool_choice not in (None, "none", "auto"):
         raise wrong("tool_choice", "tool_choice asks for a tool, and there are no tools")
     if body.reasoning_effort is not None:
         options["reasoning_effort"] = body.reasoning_effort
@@ -343,18 +356,24 @@ def _tools(tools: list[Tool]) -> list[dict[str, Any]]:
         names.add(function.name)
         members = msgspec.to_builtins(function)
         known = {name: value for name, value in members.items() if value is not None}
-        known.pop("strict", None)  # what a tool is called with always follows its schema
         found.append({"type": "function", "function": known})
     return found
 
 
-def _choose(options: dict[str, Any], choice: str | NamedTool | None) -> None:
-    if isinstance(choice, NamedTool):
-        # llama-server knows no such choice: of one tool that must be called, it is the same.
-        name = choice.function.name
-        options["tools"] = [t for t in options["tools"] if t["function"]["name"] == name]
-        if not options["tools"]:
+def _choice(choice: str | NamedTool | AllowedTools, tools: list[dict[str, Any]]) -> Any:
+    """The choice as a JSON value.
+
+    Raises:
+        HttpError: it names a tool that is not there.
+    """
+    if isinstance(choice, str):
+        return choice
+    named = choice.allowed_tools.tools if isinstance(choice, AllowedTools) else [choice]
+    names = {tool["function"]["name"] for tool in tools}
+    for one in named:
+        name = one.function.name
+        if name not in names:
             raise wrong("tool_choice", f"tool_choice names {name[:64]!r}, which is no tool here")
-        choice = "required"
-    if choice is not None:
-        options["tool_choice"] = choice
+    if not named:
+        raise wrong("tool_choice", "tool_choice allows no tool: use none")
+    return msgspec.to_builtins(choice)

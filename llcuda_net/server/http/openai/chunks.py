@@ -22,8 +22,7 @@ from llcuda_net.server.http.openai.answers import (
     ours,
     usage_of,
 )
-from llcuda_net.storage.records import Switch
-from llcuda_net.upstream.interface import REASONING, TEXT, TOOL_CALL
+from llcuda_net.storage.channels import REASONING, TOOL_CALL, Switch, channel_at
 
 #: What readers of generations need of this API.
 __all__ = ["ChatChunks", "Shape", "failure_of", "usage_chunk", "usage_of"]
@@ -101,13 +100,11 @@ class ChatChunks:
 
     def _seek(self, position: int) -> None:
         """What stands around the text of the piece at this position, and of those behind it."""
-        channel = Switch(0, TEXT)
-        self._turn, self._switches = _NEVER, len(self._generation.switches)
-        for switch in self._generation.switches:
-            if switch.position > position:
-                self._turn = switch.position
-                break
-            channel = switch
+        switches = self._generation.switches
+        channel = channel_at(switches, position)
+        self._switches = len(switches)
+        later = (one.position for one in switches if one.position > position)
+        self._turn = next(later, _NEVER)
         begins = channel.kind == TOOL_CALL and channel.position == position
         if begins or position == 0:
             self._turn = position + 1  # what comes next is without the name and the role

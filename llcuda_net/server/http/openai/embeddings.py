@@ -11,7 +11,7 @@ import trio
 from msgspec import Meta
 
 from llcuda_net.config.upstreams import EMBEDDINGS
-from llcuda_net.errors import InvalidRequest, RequestError
+from llcuda_net.errors import RequestError
 from llcuda_net.server.http.errors import of_request_error
 from llcuda_net.server.http.exchange import Exchange
 from llcuda_net.server.http.openai.chat_body import convert, wrong
@@ -52,8 +52,7 @@ async def embeddings(exchange: Exchange) -> None:
         wanted, told = meant(host, body.model, EMBEDDINGS)
         serving = host.pool.of(host.pool.key_of(wanted, EMBEDDINGS), EMBEDDINGS)
         upstream = max(serving, key=lambda one: one.up).upstream
-        texts = await _texts(inputs, upstream)
-        vectors = await host.embed(texts, request.user, wanted)
+        vectors = await host.embed(inputs, request.user, wanted)
     except RequestError as error:
         param = "model" if error.code == "unknown_model" else None
         raise of_request_error(error, param) from None
@@ -90,20 +89,6 @@ def _inputs(body: EmbeddingsBody) -> list[str | list[int]]:
         if not one:
             raise wrong(f"input[{i}]", f"input[{i}] is empty")
     return found  # type: ignore[no-any-return]
-
-
-async def _texts(inputs: list[str | list[int]], upstream: Upstream) -> list[str]:
-    """The inputs as texts; token ids are those of the model, which says what they spell."""
-    texts = []
-    for i, one in enumerate(inputs):
-        if isinstance(one, str):
-            texts.append(one)
-            continue
-        try:
-            texts.append(await upstream.detokenize(one))
-        except InvalidRequest as error:
-            raise wrong(f"input[{i}]", f"input[{i}]: {error.message}") from None
-    return texts
 
 
 async def _tokens(inputs: list[str | list[int]], upstream: Upstream) -> int:

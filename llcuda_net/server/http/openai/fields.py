@@ -39,8 +39,8 @@ SUPPORTED = {
     "top_logprobs": "0 to 20",
     "response_format": "text, json_object (also with schema, as llama-server has it), json_schema; "
     "always strict",
-    "tools": "functions",
-    "tool_choice": "none, auto, required, or a function by name",
+    "tools": "functions; calls of those that are strict are checked against their schemas",
+    "tool_choice": "none, auto, required, a function by name, allowed_tools",
     "parallel_tool_calls": "as the model's template can",
     "stream": "server-sent events",
     "stream_options": "include_usage; include_obfuscation does nothing",

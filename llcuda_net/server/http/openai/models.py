@@ -102,10 +102,13 @@ def _roles(backends: Iterable[Backend]) -> set[str]:
 
 def _modalities(backends: Iterable[Backend]) -> list[str]:
     """What the messages to a model may have, as far as its upstreams say."""
-    found: set[str] = set()
-    for backend in backends:
-        found |= set(getattr(backend.upstream.properties, "modalities", ()))
-    return ["text", *sorted(found - {"text"})]
+    known = [one.upstream.properties for one in backends]
+    found = ["text"]
+    if any(one is not None and one.images for one in known):
+        found.append("image")
+    if any(one is not None and one.audio for one in known):
+        found.append("audio")
+    return found
 
 
 def _public(backend: Backend) -> dict[str, Any]:

@@ -18,6 +18,7 @@ TOOL = {
     "function": {"name": "f", "description": "d", "parameters": {"type": "object"}},
 }
 OTHER = {"type": "function", "function": {"name": "g"}}
+STRICT = {"type": "function", "function": {"name": "f", "strict": True}}
 SCHEMA = {"type": "object", "properties": {"a": {"type": "integer"}}}
 
 
@@ -39,7 +40,7 @@ def refusal(**fields_: Any) -> HttpError:
 
 
 #: Each supported field with what it becomes: a parameter, or a member of Chat.
-SAMPLING = [
+SAMPLING: list[tuple[dict[str, Any], dict[str, Any]]] = [
     ({"max_tokens": 5}, {"n_predict": 5}),
     ({"max_tokens": 5.0}, {"n_predict": 5}),
     ({"max_tokens": -1}, {}),
@@ -90,7 +91,7 @@ def test_sampling(given: dict[str, Any], params: dict[str, Any]) -> None:
     assert chat_of(**given).params == params
 
 
-CHATS = [
+CHATS: list[tuple[dict[str, Any], str, Any]] = [
     ({}, "model", "tiny"),
     ({"model": None}, "model", None),
     ({}, "stream", False),
@@ -127,7 +128,27 @@ CHATS = [
             "tool_choice": {"type": "function", "function": {"name": "g"}},
         },
         "chat",
-        {"tools": [OTHER], "tool_choice": "required"},
+        {
+            "tools": [TOOL, OTHER],
+            "tool_choice": {"type": "function", "function": {"name": "g"}},
+        },
+    ),
+    (
+        {
+            "tools": [STRICT, OTHER],
+            "tool_choice": {
+                "type": "allowed_tools",
+                "allowed_tools": {"mode": "required", "tools": [OTHER]},
+            },
+        },
+        "chat",
+        {
+            "tools": [STRICT, OTHER],
+            "tool_choice": {
+                "type": "allowed_tools",
+                "allowed_tools": {"mode": "required", "tools": [OTHER]},
+            },
+        },
     ),
     ({"reasoning_effort": "low"}, "chat", {"reasoning_effort": "low"}),
     (
@@ -144,7 +165,8 @@ def test_what_is_not_sampling(given: dict[str, Any], member: str, value: object)
 
 
 def test_each_supported_field_has_a_case_here() -> None:
-    cases = [case[0] for case in (*SAMPLING, *CHATS)]
+    cases: list[dict[str, Any]] = [given for given, _ in SAMPLING]
+    cases += [given for given, _, _ in CHATS]
     tried = {"messages", "model"} | {name for given in cases for name in given}
     assert set(ChatBody.__struct_fields__) <= tried
     assert list(SUPPORTED) == list(ChatBody.__struct_fields__)
@@ -157,7 +179,7 @@ def test_every_parameter_of_llama_server_is_a_field() -> None:
         assert caught.value.param == name
 
 
-REFUSED = [
+REFUSED: list[tuple[dict[str, Any], str | None, str]] = [
     ({"messages": None}, "messages", "missing"),
     ({"messages": []}, "messages", "empty"),
     ({"messages": "Hi"}, "messages", "Expected `array`"),
@@ -203,9 +225,22 @@ REFUSED = [
     ({"tools": [TOOL], "tool_choice": "any"}, "tool_choice", "any"),
     ({"tool_choice": "required"}, "tool_choice", "no tools"),
     (
-        {"tools": [TOOL], "tool_choice": {"function": {"name": "x"}}},
+        {"tools": [TOOL], "tool_choice": {"type": "function", "function": {"name": "x"}}},
         "tool_choice",
         "no tool here",
+    ),
+    ({"tools": [TOOL], "tool_choice": {"function": {"name": "f"}}}, "tool_choice.type", "missing"),
+    ({"tool_choice": {"type": "function", "function": {"name": "f"}}}, "tool_choice", "no tools"),
+    (
+        {
+            "tools": [TOOL],
+            "tool_choice": {
+                "type": "allowed_tools",
+                "allowed_tools": {"mode": "auto", "tools": []},
+            },
+        },
+        "tool_choice",
+        "allows no tool",
     ),
     ({"stream": "yes"}, "stream", "Expected `bool"),
     ({"stream_options": {"continuous_usage_stats": True}}, None, "continuous_usage_stats"),

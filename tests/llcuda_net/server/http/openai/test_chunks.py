@@ -13,7 +13,7 @@ from llcuda_net.errors import Interrupted, Overloaded
 from llcuda_net.generation.state import State
 from llcuda_net.server.http.openai.answers import Shape, failure_of, whole
 from llcuda_net.server.http.openai.chunks import ChatChunks, usage_chunk
-from llcuda_net.storage.records import Switch
+from llcuda_net.storage.channels import Switch
 from tests.support.generations import GENERATION, generation_of
 
 SHAPE = Shape("tiny")
