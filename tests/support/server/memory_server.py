@@ -121,7 +121,7 @@ class FakeUpstream:
         await trio.lowlevel.checkpoint()
         return self.advances
 
-    async def embed(self, texts: list[str]) -> list[list[list[float]]]:
+    async def embed(self, texts: Sequence[str | list[int]]) -> list[list[list[float]]]:
         await trio.lowlevel.checkpoint()
         return [[[float(len(text)), 1.0]] for text in texts]
 
