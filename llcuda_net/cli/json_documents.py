@@ -75,7 +75,38 @@ def document(found: Result) -> dict[str, Any]:
         "pieces": found.log.pieces,
         "ids": found.log.ids,
         "logprobs": logprobs(found),
+        "reasoning": reasoning(found),
+        "tool_calls": tool_calls(found),
+        "switches": switches(found),
     }
+
+
+def reasoning(found: Result) -> str | None:
+    """What the model thought; null where it did not think aloud."""
+    from llcuda_net.storage.channels import REASONING, contents
+
+    texts = [
+        content.text
+        for content in contents(found.log.pieces, found.switches)
+        if content.channel.kind == REASONING
+    ]
+    return "".join(texts) if texts else None
+
+
+def tool_calls(found: Result) -> list[dict[str, Any]]:
+    """The tools that the model calls."""
+    from llcuda_net.storage.channels import TOOL_CALL, contents
+
+    return [
+        {"id": channel.id, "name": channel.name, "arguments": arguments}
+        for channel, arguments in contents(found.log.pieces, found.switches)
+        if channel.kind == TOOL_CALL
+    ]
+
+
+def switches(found: Result) -> list[dict[str, Any]]:
+    """From which pieces on the answer is of which channel."""
+    return [switch._asdict() for switch in found.switches]
 
 
 def certainty(figures: CertaintyStats | None) -> dict[str, Any] | None:

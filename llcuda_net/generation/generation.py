@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import sys
 import time
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -31,11 +32,15 @@ from llcuda_net.generation.state import (
     stored_error,
     stored_outcome,
 )
+from llcuda_net.storage import channels
+from llcuda_net.storage.channels import BEGINNING, TOOL_CALL, Part
 from llcuda_net.storage.journal.entry import JournalEntry
 from llcuda_net.storage.records import Level, Logprobs, Result, Switch, TokenLog, packed
-from llcuda_net.upstream.interface import CompletionEvent, Probabilities
+from llcuda_net.upstream.interface import Channel, CompletionEvent, Probabilities
 from llcuda_net.util.time_ids import next_epoch, uuid7
 from llcuda_protocol.kinds import MAX_LINGER
+
+_TEXT = Channel(channels.TEXT)
 
 
 @dataclass(slots=True, eq=False, weakref_slot=True)
@@ -77,6 +82,8 @@ class Generation:
             again; None: they do, or it is of a server that gave none.
         switches: where the log changes between text, reasoning and tool calls. Each is at a piece
             that is there, and visible when that is.
+        api: what a reader over HTTP needs to see the answer in the shape of the API that began
+            it; None: it began elsewhere.
         cacheable: whether the same request may be answered with its result.
         stranded: it waits for an upstream that is not there, after a restart.
         suspended: it stops here without having ended: the next server continues it.
@@ -136,21 +143,27 @@ class Generation:
     chat: dict[str, Any] | None = None
     seed: int | None = None
     switches: list[Switch] = field(default_factory=list)
+    api: dict[str, Any] | None = None
     error: RequestError | None = None
     final: CompletionEvent | None = None
     scope: trio.CancelScope = field(default_factory=trio.CancelScope)
     abandoned: trio.CancelScope | None = None
     _told: Outcome | None = None
+    _channel: Channel | None = None  # of the last piece; None: text
     _held: Logprobs = field(default_factory=list)  # of tokens without text so far
     _request_size: int = 0
     _before: int = 0  # tokens before the last continuation
     _predicted: int = 0  # tokens since, by the upstream's count
     _made: int = 0  # tokens of earlier runs in this process
+    _again: int = 0  # of the tokens since, those that an earlier run had made
+    _shown: int = 0  # tokens of the log, while a run that begins anew has made fewer
 
     def __post_init__(self) -> None:
         if self.params.get("n_probs"):
             self.logprobs = []
-        self.size = self._request_size = sizes.of_request(self.prompt, self.messages, self.params)
+        self.size = self._request_size = sizes.of_request(
+            self.prompt, self.messages, self.params, self.chat
+        )
 
     def __repr__(self) -> str:
         upstream = f" at {self.upstream}" if self.upstream else ""
@@ -173,6 +186,21 @@ class Generation:
     def log_size(self) -> int:
         """Bytes of memory that its log takes, estimated."""
         return self.size - self._request_size
+
+    def channel_at(self, position: int) -> Switch:
+        """Of which channel a piece is: the last switch up to it."""
+        return channels.channel_at(self.switches, position)
+
+    def parts(self, first: int, behind: int) -> Iterable[Part]:
+        """Pieces `first` up to `behind`, cut where they are of different channels."""
+        if not self.switches:
+            return (Part(first, behind, BEGINNING),) if first < behind else ()
+        return channels.parts(self.switches, behind, first)
+
+    def text_pieces(self, count: int | None = None) -> Iterable[str]:
+        """Its pieces, or the first so many, that are text: neither reasoning nor a tool call."""
+        pieces = self.pieces if count is None else self.pieces[:count]
+        return channels.text_pieces(pieces, self.switches)
 
     def join(self, reader: Reader) -> None:
         """One more reads it."""
@@ -225,7 +253,8 @@ class Generation:
             # What is held back has no text yet, and comes with what releases it, or at the end.
             if event.completion_probabilities and self.logprobs is not None:
                 self._hold(event.completion_probabilities)
-            if event.content or (event.stop and self._held):
+            switched = event.channel is not self._channel and self._switch(event)
+            if event.content or switched or (event.stop and self._held):
                 self.pieces.append(event.content)
                 self.ids.append(event.tokens[-1] if event.tokens else None)
                 predicted = event.tokens_predicted or self._predicted + 1
@@ -245,6 +274,19 @@ class Generation:
                 times.first_token = now
         return grown or over
 
+    def _switch(self, event: CompletionEvent) -> bool:
+        """Note that the next piece is of another channel; whether that makes a piece of its own."""
+        channel = event.channel or _TEXT
+        now = self._channel or _TEXT
+        is_call = channel.kind == TOOL_CALL
+        if channel[:2] == now[:2] or not (event.content or is_call):
+            return False  # the same, or nothing yet
+        self._channel = event.channel
+        switch = Switch(len(self.pieces), *channel)
+        self.switches.append(switch)
+        self.size += sizes.of_switch(switch)
+        return is_call
+
     def _hold(self, found: list[Probabilities]) -> None:
         most = self.params["n_probs"]
         for one in found:
@@ -252,25 +294,33 @@ class Generation:
             self._held.append(raw)
             self.size += sizes.PACKED + len(raw)
 
-    def restore(self, log: TokenLog, splices: list[tuple[int, int]]) -> None:
+    def restore(
+        self,
+        log: TokenLog,
+        splices: list[tuple[int, int]],
+        switches: Sequence[Switch] = (),
+    ) -> None:
         """Take over what there was when the last server ended."""
-        self.adopt_log(log)
+        self.adopt_log(log, switches)
         self.visible = len(self.pieces)
         self.splices = splices
         self.accepted = True
 
-    def adopt_log(self, log: TokenLog) -> None:
+    def adopt_log(self, log: TokenLog, switches: Sequence[Switch] = ()) -> None:
         """Take over a log; what may be sent of it is for the caller to say."""
+        self.switches = list(switches)
+        self._channel = Channel(*switches[-1][1:]) if switches else None
         self.pieces = list(log.pieces)
         self.ids = list(log.ids)
         self.counts = list(log.counts or [1] * len(self.pieces))
         if log.logprobs is not None:
             self.logprobs = list(log.logprobs)
-        self.size = self._request_size + sizes.of_log(log)
+        self.size = self._request_size + sizes.of_log(log, switches)
 
     def adopt(self, result: Result) -> None:
         """Become what is stored: the end of this generation, or of the one that answers it."""
-        self.adopt_log(result.log)
+        self.adopt_log(result.log, result.switches)
+        self.created = result.created
         self.visible = len(self.pieces)
         self.durable = self.visible if result.level.synced else 0
         self.level = result.level
@@ -293,9 +343,19 @@ class Generation:
         """The upstream is prompted again with everything so far: `tokens` of it generated."""
         self._made = self.made
         self._before = tokens
-        self._predicted = 0
+        self._predicted = self._again = self._shown = 0
         self._held.clear()  # comes again
         self.final = None
+
+    def runs_again(self) -> None:
+        """An upstream begins it anew; what comes is only shown from the end of the log on."""
+        self.continued(0)
+        self._shown = sum(self.counts)
+
+    def replayed(self, tokens: int) -> None:
+        """So many tokens of the log have come again."""
+        self._predicted = self._again = tokens
+        self.times.replayed = trio.current_time()
 
     def fails_over(self, reason: str) -> None:
         """What comes next is made by another upstream. Nothing is lost by it: the epoch stays."""
@@ -342,10 +402,10 @@ class Generation:
             self.shelved = len(self.pieces)
             self._drop_log()
 
-    def unshelve(self, log: TokenLog) -> None:
+    def unshelve(self, result: Result) -> None:
         """Take the log back; readers go on where they were."""
         self.shelved = None
-        self.adopt_log(log)
+        self.adopt_log(result.log, result.switches)
         self.notify()
 
     def lose(self, error: RequestError) -> None:
@@ -356,10 +416,10 @@ class Generation:
             self.notify()
 
     def _drop_log(self) -> None:
-        self.pieces, self.ids, self.counts = [], [], []
+        self.pieces, self.ids, self.counts, self.switches = [], [], [], []
         self.logprobs = None if self.logprobs is None else []
         # What it was asked is of no use any more, either; whether it was a chat still is.
-        self.prompt = self.rendered = None
+        self.prompt = self.rendered = self.chat = None
         self.messages = None if self.messages is None else []
         self.size = self._request_size = sizes.GENERATION
 
@@ -381,9 +441,9 @@ class Generation:
 
     @property
     def made(self) -> int:
-        """Tokens that upstreams have made for it in this process; never grows less."""
+        """Tokens that upstreams have made for it in this process, each once; never grows less."""
         told = 0 if self.final is None else self.final.tokens_predicted
-        return self._made + max(self._predicted, told)
+        return self._made + max(self._predicted, told) - self._again
 
     @property
     def from_store(self) -> bool:
@@ -393,7 +453,8 @@ class Generation:
     @property
     def outcome(self) -> Outcome:
         """What its readers get at the end, as far as it is known."""
-        return self._told or outcome_of(self.final, self._before, self._predicted)
+        predicted = max(self._predicted, self._shown)
+        return self._told or outcome_of(self.final, self._before, predicted)
 
     def phases(self) -> dict[str, float]:
         """Milliseconds by phase until now."""

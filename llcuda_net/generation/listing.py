@@ -6,7 +6,6 @@ it is in both. So the registry is looked at first, and the store's word counts.
 
 from __future__ import annotations
 
-import itertools
 from dataclasses import replace
 from typing import Any
 
@@ -16,6 +15,7 @@ from llcuda_net.generation.generation import Generation
 from llcuda_net.generation.persistence import Persistence
 from llcuda_net.generation.registry import Registry, unknown
 from llcuda_net.generation.state import State
+from llcuda_net.storage.channels import text_pieces
 from llcuda_net.storage.records import Result
 from llcuda_net.storage.results.codec import beginning, preview
 from llcuda_net.storage.results.interface import Query, Summary
@@ -114,7 +114,7 @@ async def _stored(query: Query, persistence: Persistence) -> list[tuple[Summary,
 
 def _of_generation(generation: Generation) -> dict[str, Any]:
     # Not more than its readers may have.
-    pieces = itertools.islice(generation.pieces, generation.visible)
+    pieces = generation.text_pieces(generation.visible)
     entry = {
         "id": generation.id,
         "state": str(generation.state),
@@ -139,7 +139,7 @@ def _of_result(result: Result) -> dict[str, Any]:
         "model": str(result.model.get("name") or ""),
         "tokens": result.usage.get("completion_tokens", len(result.log.pieces)),
         "preview": preview(result.request),
-        "text": beginning(result.log.pieces),
+        "text": beginning(text_pieces(result.log.pieces, result.switches)),
     }
 
 

@@ -14,7 +14,7 @@ import msgspec
 import structlog
 import trio
 
-from llcuda_net.config.users import Priority
+from llcuda_net.config.users import PRIORITIES, Priority
 from llcuda_net.errors import (
     Damaged,
     InvalidRequest,
@@ -96,8 +96,14 @@ class Persistence:
             "params": generation.params,
             "timeout": generation.timeout,
         }
+        if generation.chat is not None:
+            request["chat"] = generation.chat
+        if generation.seed is not None:
+            request["seed"] = generation.seed
         if generation.wanted is not None:
             request["model"] = generation.wanted
+        if generation.api is not None:
+            request["api"] = generation.api
         if generation.priority is not Priority.NORMAL:
             request["priority"] = generation.priority.name.lower()
         opened = Opened(
@@ -189,7 +195,7 @@ class Persistence:
             timings=generation.phases(),
             model=generation.model,
             upstream=generation.upstream,
-            seed=generation.params.get("seed"),
+            seed=generation.params.get("seed") if generation.seed is None else generation.seed,
             cacheable=generation.cacheable,
             finished=time.time_ns(),
         )
@@ -230,14 +236,13 @@ class Persistence:
                 return made(result)
         return await self._read(lambda store: made(store.get(id_, owner)))
 
-    async def log_of(self, generation: Generation) -> TokenLog | None:
-        """The log of a generation that is over, to be read again; None: it was deleted."""
+    async def result_of(self, generation: Generation) -> Result | None:
+        """The result of a generation that is over, to be read again; None: it was deleted."""
         id_ = generation.id
         for result in self.unstored(None):
             if result.id == id_:
-                return result.log
-        found = await self._read(lambda store: store.get(id_))
-        return None if found is None else found.log
+                return result
+        return await self._read(lambda store: store.get(id_))
 
     async def find_by_key(self, key: str, owner: str) -> Result | None:
         """The newest result with this idempotency key."""
@@ -277,7 +282,22 @@ class Persistence:
 
 def _read_again(result: Result) -> Generation:
     """A generation that is over, from its result."""
-    found = Generation(None, None, {}, 0.0, owner=result.owner, id=result.id, times=Times(0.0))
+    found = Generation(
+        None,
+        None,
+        {},
+        0.0,
+        key=result.key,
+        request_hash=result.request_hash,
+        owner=result.owner,
+        wanted=result.request.get("model"),
+        priority=PRIORITIES.get(result.request.get("priority", ""), Priority.NORMAL),
+        id=result.id,
+        created=result.created,
+        times=Times(0.0),
+        model=result.model,
+        api=result.request.get("api"),
+    )
     found.adopt(result)
     found.accepted = True
     found.cached_from = result.cached_from

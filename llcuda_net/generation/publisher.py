@@ -16,7 +16,8 @@ import trio
 from llcuda_net.errors import RequestError, StorageError
 from llcuda_net.generation.generation import Generation
 from llcuda_net.generation.persistence import Persistence, refused
-from llcuda_net.storage.records import Level
+from llcuda_net.storage.journal.entry import JournalEntry
+from llcuda_net.storage.records import Level, Switch
 from llcuda_net.upstream.interface import CompletionEvent
 
 #: Most pieces in one record of the journal: a stored log may come at once.
@@ -67,6 +68,8 @@ class Publisher:
         try:
             while entry.count < len(pieces):
                 part = slice(entry.count, entry.count + _MOST_PIECES)
+                if len(entry.switches) < len(generation.switches):
+                    _switch(entry, generation.switches, part.stop)
                 entry.append(
                     pieces[part],
                     generation.ids[part],
@@ -169,3 +172,11 @@ class Publisher:
             for generation in await self._persistence.settled():
                 generation.notify()
             self.publish()
+
+
+def _switch(entry: JournalEntry, switches: list[Switch], behind: int) -> None:
+    """Buffer the switches before piece `behind` that the journal does not have yet."""
+    for switch in switches[len(entry.switches) :]:
+        if switch.position >= behind:
+            return
+        entry.switch(switch)

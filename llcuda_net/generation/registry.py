@@ -82,6 +82,21 @@ class Registry:
         found = self._by_id.get(id_)
         return found if found is not None and owner in (None, found.owner) else None
 
+    def with_key(self, key: str, owner: str) -> Generation | None:
+        """What an owner's key means now, whatever it was asked and however it ended."""
+        self._forget_old()
+        return self._by_key.get((owner, key))
+
+    def of_request(self, request_hash: bytes, owner: str) -> list[Generation]:
+        """An owner's generations that are here and were asked just this, oldest first."""
+        self._forget_old()
+        found = [
+            one
+            for one in self._by_id.values()
+            if one.request_hash == request_hash and one.owner == owner
+        ]
+        return sorted(found, key=lambda one: (one.created, one.id))
+
     def known(self, owner: str | None) -> list[Generation]:
         """All of an owner (None: everybody) that `find` finds and whose ids were told."""
         self._forget_old()

@@ -6,6 +6,7 @@ Nothing here waits or changes anything.
 from __future__ import annotations
 
 import math
+import secrets
 from typing import Any
 
 import trio
@@ -32,6 +33,7 @@ def from_request(
     context: int | None,
     user: User,
     most_log: int,
+    api: dict[str, Any] | None = None,
 ) -> Generation:
     """The generation that a request asks for.
 
@@ -40,6 +42,7 @@ def from_request(
         context: tokens that a slot of each upstream holds; None if that is not known.
         most_log: bytes that a log with log-probabilities may take. They limit the tokens where the
             request does not.
+        api: see Generation.
 
     Raises:
         RequestError: the request is wrong.
@@ -56,14 +59,16 @@ def from_request(
     alike = comparable(request.params)
     # Of most requests it is the same, and a long prompt need not be hashed twice.
     changed = hash_of(alike) != hash_of(request.params)
-    earlier = _hash(request, request.params) if changed else b""
+    earlier = _hash(request, request.params, api) if changed else b""
     return Generation(
         request.prompt,
         request.messages,
         params,
         timeout,
         key=request.key,
-        request_hash=_hash(request, alike),
+        chat=request.chat,
+        seed=None if sampling.has_seed(params) else secrets.randbelow(sampling.SEEDS),
+        request_hash=_hash(request, alike, api),
         earlier_hash=earlier,
         owner=user.name,
         user=user,
@@ -74,12 +79,24 @@ def from_request(
         level=level,
         cache=request.cache,
         fresh=request.fresh,
+        api=api,
     )
 
 
-def _hash(request: Generate, params: Any) -> bytes:
+def hash_of_request(request: Generate, api: dict[str, Any] | None = None) -> bytes:
+    """Equal for requests that ask for the same, and for the same choice of as many."""
+    return _hash(request, comparable(request.params), api)
+
+
+def _hash(request: Generate, params: Any, api: dict[str, Any] | None) -> bytes:
     asked = [request.prompt, request.messages, params]
-    return hash_of(asked if request.model is None else [*asked, request.model])
+    if request.chat is not None:
+        asked += [request.model, comparable(request.chat)]
+    elif request.model is not None:
+        asked.append(request.model)
+    if api is not None and api.get("n", 1) > 1:
+        asked.append({"n": api["n"], "index": api["index"]})
+    return hash_of(asked)
 
 
 def _numbers_alike(params: dict[str, Any]) -> dict[str, Any]:
@@ -115,14 +132,26 @@ def _check_prompt(request: Generate) -> None:
     if (request.prompt is None) == (request.messages is None):
         raise InvalidRequest("give a prompt or messages, one of the two")
     messages = request.messages
-    if not (request.prompt or messages) or (messages and not messages[-1]["content"]):
+    if not (request.prompt or messages) or (messages and _is_empty(messages[-1])):
         raise InvalidRequest("the prompt is empty")
+    if request.chat is not None and messages is None:
+        raise InvalidRequest("options of a chat go with messages, not with a prompt")
+
+
+def _is_empty(message: dict[str, Any]) -> bool:
+    """Whether there is nothing in a message; a tool may well have had nothing to say."""
+    said = message.get("content") or message.get("tool_calls")
+    return not said and message.get("role") != "tool"
 
 
 def from_journal(entry: Recovered, settings: Settings, user: User) -> Generation:
     """The generation that ran when the last server ended, as far as it had come."""
     opened = entry.entry.opened
     request = opened.request
+    on_disconnect = seconds_of(opened.on_disconnect)
+    if request.get("api") is not None:
+        # Whoever read it over HTTP did not go away: the server did. They have time to come back.
+        on_disconnect = max(on_disconnect, settings.disconnect_seconds)
     generation = Generation(
         request.get("prompt"),
         request.get("messages"),
@@ -134,12 +163,16 @@ def from_journal(entry: Recovered, settings: Settings, user: User) -> Generation
         user=user,
         wanted=request.get("model"),
         priority=PRIORITIES.get(request.get("priority", ""), Priority.NORMAL),
-        on_disconnect=seconds_of(opened.on_disconnect),
+        on_disconnect=on_disconnect,
         level=opened.level,
         id=opened.generation,
         created=opened.created,
+        chat=request.get("chat"),
+        seed=request.get("seed"),
+        api=request.get("api"),
     )
-    generation.restore(entry.log, [(s.position, s.epoch) for s in entry.entry.splices])
+    splices = [(splice.position, splice.epoch) for splice in entry.entry.splices]
+    generation.restore(entry.log, splices, entry.entry.switches)
     return generation
 
 

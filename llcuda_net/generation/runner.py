@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable
 from typing import Any
 
 import structlog
@@ -26,6 +26,7 @@ from llcuda_net.generation.registry import Registry, check_key
 from llcuda_net.generation.state import Outcome, State
 from llcuda_net.scheduler.scheduler import Scheduler
 from llcuda_net.scheduler.ticket import SlotRequest, Ticket
+from llcuda_net.storage.channels import TOOL_CALL, contents, text_pieces
 from llcuda_net.storage.records import Dispatched, Result
 from llcuda_net.storage.storage import Recovered
 from llcuda_net.upstream.constraints.checks import Checks
@@ -135,7 +136,7 @@ class Runner:
         Raises:
             InvalidRequest: it cannot.
         """
-        await self._checks.check(generation.params)
+        await self._checks.check(generation.params, generation.chat)
 
     async def verified(self, generation: Generation) -> State:
         """Done, if its answer keeps its constraint.
@@ -144,11 +145,18 @@ class Runner:
             UpstreamError: it does not.
         """
         outcome = generation.outcome
-        await self._verify(generation.params, generation.pieces, outcome.reason, outcome.stop)
+        text = generation.text_pieces()
+        await self._verify(generation.params, text, outcome.reason, outcome.stop)
+        if generation.chat is not None and generation.switches:
+            found = contents(generation.pieces, generation.switches)
+            if outcome.reason == "length" or outcome.stop is not None:
+                del found[-1]  # what a limit cut may be the beginning of a call
+            calls = [(one.channel.name, one.text) for one in found if one.channel.kind == TOOL_CALL]
+            await self._checks.verify_calls(generation.chat, calls)
         return State.DONE
 
     async def _verify(
-        self, params: dict[str, Any], pieces: Sequence[str], reason: str, stop: str | None
+        self, params: dict[str, Any], pieces: Iterable[str], reason: str, stop: str | None
     ) -> None:
         cut = reason == "length" or stop is not None
         await self._checks.verify(params, "".join(pieces), cut=cut)
@@ -194,7 +202,7 @@ class Runner:
                 generation.cached_from = found.id
                 generation.model, generation.upstream = model, url
                 await self._keep(generation)
-                generation.adopt_log(found.log)
+                generation.adopt_log(found.log, found.switches)
                 name = found.model.get("name")
                 generation.conclude(Outcome(found.reason, found.stop, name, found.usage))
                 self._publisher.record(generation)
@@ -204,7 +212,8 @@ class Runner:
     async def _is_kept(self, generation: Generation, found: Result) -> bool:
         """Whether a stored answer keeps the constraint: one of an older server may not."""
         try:
-            await self._verify(generation.params, found.log.pieces, found.reason, found.stop)
+            text = text_pieces(found.log.pieces, found.switches)
+            await self._verify(generation.params, text, found.reason, found.stop)
         except UpstreamError:
             return False
         return True

@@ -15,7 +15,7 @@ from llcuda_net.upstream.interface import CompletionEvent, Probabilities
 from llcuda_protocol import ErrorCode
 
 #: llama-server's stop types in our words.
-_REASONS = {"eos": "stop", "word": "stop", "limit": "length"}
+_REASONS = {"eos": "stop", "word": "stop", "limit": "length", "tool_calls": "tool_calls"}
 #: The logarithm of a probability that llama-server rounded to nothing: of the smallest double.
 _LOG_ZERO = math.log(5e-324)
 
@@ -75,7 +75,11 @@ class Failover(NamedTuple):
 
 @dataclass(slots=True)
 class Times:
-    """When each phase was over, on the monotonic clock in seconds; None while it is not."""
+    """When each phase was over, on the monotonic clock in seconds; None while it is not.
+
+    Attributes:
+        replayed: when the last token came that was in the log already; see Replay.
+    """
 
     received: float
     dispatched: float | None = None
@@ -85,6 +89,12 @@ class Times:
     last_token: float | None = None
     over: float | None = None
     stored: float | None = None
+    replayed: float | None = None
+
+    @property
+    def progress(self) -> float:
+        """When an upstream last made a token for it; 0 before the first one."""
+        return max(self.last_token or 0.0, self.replayed or 0.0)
 
     def phases(self, now: float, prompt_ms: float) -> dict[str, float]:
         """Milliseconds by phase, as SPEC.md names them, of the phases that there were."""
@@ -112,7 +122,7 @@ class Outcome:
     """What readers get at the end of a generation.
 
     Attributes:
-        reason: "stop" or "length"; empty where it did not come to its end.
+        reason: "stop", "length" or "tool_calls"; empty where it did not come to its end.
         stop: the stop string that ended it.
         model: its name, as the upstream reports it.
         usage: tokens of prompt and answer, as SPEC.md names them.

@@ -41,7 +41,7 @@ from llcuda_net.util.text_files import read_text
 from llcuda_net.util.version import package_version
 
 if TYPE_CHECKING:
-    from llcuda_net.server.admin import Monitor
+    from llcuda_net.server.http.monitor import Monitor
     from llcuda_net.telemetry.tracing import Tracing
 
     _OpenTracing = Callable[[Callable[[str], str]], Tracing]
@@ -198,7 +198,7 @@ class _Serving:
         """Start before the server, so that it answers while a model loads; it ends after it."""
         if not self._monitored:
             return
-        from llcuda_net.server.admin import Monitor  # costs time, and few ask for it
+        from llcuda_net.server.http.monitor import Monitor  # costs time, and few ask for it
 
         self._monitor = Monitor(users=self._settings.metrics_users)
         for listener in self._monitored:

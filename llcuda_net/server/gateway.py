@@ -38,6 +38,7 @@ from llcuda_net.generation.state import Place
 from llcuda_net.scheduler.scheduler import Scheduler
 from llcuda_net.scheduler.ticket import SlotRequest, Ticket
 from llcuda_net.server import queries
+from llcuda_net.server.http.delivery.leaving import Orphans
 from llcuda_net.server.memory_guard import MemoryGuard, limit_of
 from llcuda_net.server.tcp.listener import Listener
 from llcuda_net.storage.records import Level
@@ -103,7 +104,7 @@ class Gateway:
             ageing=settings.ageing_seconds,
         )
         bounds = Bounds.of(limit_of(settings.memory_limit))
-        self._shelf = Shelf(bounds.finished, self._persistence.log_of)
+        self._shelf = Shelf(bounds.finished, self._persistence.result_of)
         self._registry = Registry(self._shelf)
         self._budget = MemoryBudget(bounds, self._registry)
         #: The server's memory, and what takes it.
@@ -132,6 +133,8 @@ class Gateway:
         self._finding = trio.Lock()
         self._replayed: WeakValueDictionary[str, Generation] = WeakValueDictionary()
         self.listener = Listener(self, settings.max_connections)
+        #: Answers over HTTP that their readers left.
+        self.orphans = Orphans()
         self._draining = False
         self._reporter = Reporter(pool, self._scheduler, self._registry, self._persistence)
         #: Told of each request when it is over.
@@ -151,9 +154,14 @@ class Gateway:
     def __repr__(self) -> str:
         state = "draining" if self._draining else "serving"
         return (
-            f"<Gateway {state} sessions={len(self.listener.sessions)}"
+            f"<Gateway {state} {self.listener!r}"
             f" generations={len(self._registry)} queued={self._scheduler.queued}>"
         )
+
+    @property
+    def pool(self) -> Pool:
+        """The upstreams."""
+        return self._pool
 
     def _place(self, ticket: Ticket) -> Lease | None:
         return self._pool.place(need_of(ticket.slot_request), ticket.slot_request.user.name)
@@ -186,6 +194,11 @@ class Gateway:
                 await self._persistence.sync()
             self._nursery.start_soon(self.listener.run, listeners, self._nursery)
             task_status.started()
+
+    @property
+    def draining(self) -> bool:
+        """Whether the server stops: it takes nothing new."""
+        return self._draining
 
     async def _follow_pool(self) -> None:
         """Give out what there is whenever the pool has changed; for ever."""
@@ -255,16 +268,21 @@ class Gateway:
 
     # -- requests -----------------------------------------------------------------------------
 
-    def submit(self, request: Generate, user: User) -> Generation:
+    def submit(
+        self, request: Generate, user: User, api: dict[str, Any] | None = None
+    ) -> Generation:
         """Start a generation, or join the one that has the same key.
+
+        Args:
+            api: see Generation.
 
         Raises:
             RequestError: the request is wrong, the queue is full, or the server is stopping.
         """
         with self.watch.submitting():
-            return self._submit(request, user)
+            return self._submit(request, user, api)
 
-    def _submit(self, request: Generate, user: User) -> Generation:
+    def _submit(self, request: Generate, user: User, api: dict[str, Any] | None) -> Generation:
         self._check_not_draining()
         model_key = self._pool.key_of(request.model)
         self._pool.check(model_key)
@@ -275,6 +293,7 @@ class Gateway:
             self._pool.context(model_key),
             user,
             self._budget.bounds.generation,
+            api,
         )
         if request.key is not None:
             same = self._registry.find_by_key(
@@ -380,6 +399,27 @@ class Gateway:
             self._shelf.keep(found, stored=True)
         return found
 
+    async def find_by_key(self, key: str, owner: str) -> Generation | None:
+        """What an owner's idempotency key means, running or over.
+
+        Raises:
+            RequestError: the store cannot be read.
+        """
+        found = self._registry.with_key(key, owner)
+        if found is not None:
+            return found
+        result = await self._persistence.find_by_key(key, owner)
+        return None if result is None else await self._stored(result.id, owner)
+
+    def same_request(self, request_hash: bytes, owner: str) -> list[Generation]:
+        """An owner's generations in memory that were asked just this, oldest first."""
+        return self._registry.of_request(request_hash, owner)
+
+    @property
+    def queued(self) -> int:
+        """Requests that wait for a slot."""
+        return self._scheduler.queued
+
     def holding(
         self, user: User, size: int, *, refuse: bool = True
     ) -> contextlib.AbstractContextManager[None]:
@@ -427,7 +467,9 @@ class Gateway:
         if error is not None:
             log.debug("generation_error", generation=generation.id, message=error.message)
 
-    async def embed(self, texts: list[str], user: User, model: str | None = None) -> list[bytes]:
+    async def embed(
+        self, texts: Sequence[str | list[int]], user: User, model: str | None = None
+    ) -> list[bytes]:
         """See asking.embed.
 
         Raises:

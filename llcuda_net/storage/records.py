@@ -15,6 +15,8 @@ from typing import Any, NamedTuple
 import msgspec
 
 from llcuda_net.errors import StorageError
+from llcuda_net.storage.channels import Switch as Switch
+from llcuda_net.storage.channels import text_pieces
 
 #: The tokens of each piece, encoded as the wire and every record have them: msgpack of a list of
 #: `[id, bytes, logprob, [[id, bytes, logprob], …]]`; a logprob that is not known is nil. They are
@@ -74,6 +76,10 @@ class Appended(msgspec.Struct, array_like=True, tag=2, gc=False):
     """Tokens arrived: `pieces` are the log's entries from number `first` on.
 
     `ids`, `logprobs` and `counts` have one entry per piece, as in TokenLog.
+
+    Attributes:
+        switches: how many switches there are up to the last of these pieces: without them it would
+            not be known of which channel they are.
     """
 
     slot: int
@@ -82,6 +88,7 @@ class Appended(msgspec.Struct, array_like=True, tag=2, gc=False):
     ids: list[int | None]
     logprobs: Logprobs | None = None
     counts: list[int] | None = None
+    switches: int = 0
 
 
 class Spliced(msgspec.Struct, array_like=True, tag=3, gc=False):
@@ -233,23 +240,6 @@ class Switched(msgspec.Struct, array_like=True, tag=10, gc=False):
     name: str = ""
 
 
-class Switch(NamedTuple):
-    """From entry `position` of a log on, up to the next switch, it is of this channel.
-
-    Entries before the first one are text. The entry at `position` is always there, empty where a
-    tool call has no arguments yet.
-
-    Attributes:
-        kind, index, id, name: as in upstream.interface.Channel.
-    """
-
-    position: int
-    kind: str
-    index: int = 0
-    id: str = ""
-    name: str = ""
-
-
 Record = (
     Opened
     | Appended
@@ -332,8 +322,8 @@ class Result(msgspec.Struct, kw_only=True, omit_defaults=True):
 
     @property
     def text(self) -> str:
-        """The generated text."""
-        return "".join(self.log.pieces)
+        """The generated text, without reasoning and tool calls."""
+        return "".join(text_pieces(self.log.pieces, self.switches))
 
     @property
     def continuations(self) -> list[Splice]:
@@ -349,6 +339,7 @@ class Result(msgspec.Struct, kw_only=True, omit_defaults=True):
         ended: Ended,
         splices: list[Splice],
         cached_from: str | None = None,
+        switches: Sequence[Switch] = (),
     ) -> Result:
         """The result of these records.
 
@@ -383,6 +374,7 @@ class Result(msgspec.Struct, kw_only=True, omit_defaults=True):
                 and cached_from is None
             ),
             cached_from=cached_from,
+            switches=list(switches),
         )
 
 

@@ -338,7 +338,8 @@ class Storage:
                 that is possible.
             OutcomeUnknown: the same, except that a restart may not know of that end.
         """
-        result = Result.of(entry.opened, tokens, ended, entry.splices, cached_from)
+        of = partial(Result.of, splices=entry.splices, switches=entry.switches)
+        result = of(entry.opened, tokens, ended, cached_from=cached_from)
         # A journal that cannot take the end is no reason not to store the result.
         with contextlib.suppress(StorageError):
             entry.end(ended)
@@ -352,7 +353,7 @@ class Storage:
         except StorageError as error:
             if otherwise is not None:
                 ended = otherwise(error)
-                result = Result.of(entry.opened, tokens, ended, entry.splices, cached_from)
+                result = of(entry.opened, tokens, ended, cached_from=cached_from)
             if error.retry:
                 self._unstored[result.id] = (entry, result)
                 self._store_refusal = error

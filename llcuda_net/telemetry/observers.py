@@ -154,6 +154,10 @@ class Connections(Protocol):
     def sessions(self) -> Collection[ClientSession]:
         """Clients that have been let in."""
 
+    @property
+    def open_streams(self) -> int:
+        """Requests that are open on all connections."""
+
 
 class Observer:
     """Told of each request once, when it is over; this one does nothing."""
@@ -286,7 +290,7 @@ class ServerState:
     @property
     def streams(self) -> int:
         """Requests that are open on all connections."""
-        return sum(session.open_streams for session in self.connections.sessions)
+        return self.connections.open_streams
 
     @property
     def storage(self) -> Storage | None:

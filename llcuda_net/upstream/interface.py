@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Annotated, Any, NamedTuple, Protocol
 
@@ -21,7 +21,7 @@ BLAMED = frozenset(
 DOWN = frozenset({ErrorCode.UPSTREAM_UNAVAILABLE, ErrorCode.UPSTREAM_STALLED})
 
 # What is out of range here would otherwise fail later, where it is no longer the upstream's fault.
-_Count = Annotated[int, Meta(ge=0, le=(1 << 31) - 1)]
+Count = Annotated[int, Meta(ge=0, le=(1 << 31) - 1)]
 _Bytes = Annotated[list[Annotated[int, Meta(ge=0, le=255)]], Meta(max_length=65_536)]
 #: The protocol's range; what is greater is no logarithm of a probability.
 _Logprob = Annotated[float, Meta(ge=-3.5e38, le=3.5e38)]
@@ -35,7 +35,7 @@ class Candidate(msgspec.Struct, gc=False):
     Where neither is given, how likely it was is not known.
     """
 
-    id: _Count
+    id: Count
     bytes: _Bytes = []
     logprob: _Logprob | None = None
     prob: _Probability | None = None
@@ -44,7 +44,7 @@ class Candidate(msgspec.Struct, gc=False):
 class Probabilities(msgspec.Struct, gc=False):
     """A chosen token and the likeliest ones at its place."""
 
-    id: _Count
+    id: Count
     bytes: _Bytes = []
     logprob: _Logprob | None = None
     prob: _Probability | None = None
@@ -55,7 +55,7 @@ class Probabilities(msgspec.Struct, gc=False):
 class Timings(msgspec.Struct, gc=False):
     """llama-server's own measurements, in milliseconds."""
 
-    cache_n: _Count = 0
+    cache_n: Count = 0
     prompt_ms: _Milliseconds = 0.0
 
 
@@ -70,7 +70,7 @@ class Channel(NamedTuple):
     """
 
     kind: str
-    index: int = 0
+    index: int = 0  # type: ignore[assignment]  # not the method of tuples
     id: str = ""
     name: str = ""
 
@@ -86,10 +86,10 @@ class CompletionEvent(msgspec.Struct, gc=False):
     """
 
     content: str = ""
-    tokens: list[_Count] = []
+    tokens: list[Count] = []
     stop: bool = False
-    tokens_predicted: _Count = 0
-    tokens_evaluated: _Count = 0
+    tokens_predicted: Count = 0
+    tokens_evaluated: Count = 0
     stop_type: str = ""
     stopping_word: str = ""
     truncated: bool = False
@@ -139,6 +139,8 @@ class Properties:
         build: version of its software.
         path: the model's file, as reported; empty where it is not.
         quantisation: of the model, as reported; empty where it is not.
+        thinks: its chat template has the model reason before it answers, as far as can be seen.
+        images, audio: its model takes them in a chat.
     """
 
     model: str
@@ -148,6 +150,9 @@ class Properties:
     build: str
     path: str = ""
     quantisation: str = ""
+    thinks: bool = False
+    images: bool = False
+    audio: bool = False
 
 
 class Upstream(Protocol):
@@ -176,8 +181,12 @@ class Upstream(Protocol):
     async def render(self, messages: list[dict[str, str]]) -> str:
         """The prompt that the model's chat template makes of the messages."""
 
-    async def embed(self, texts: list[str]) -> list[list[list[float]]]:
-        """For each text its rows: one where the upstream pools, else one per token."""
+    async def embed(self, texts: Sequence[str | list[int]]) -> list[list[list[float]]]:
+        """For each text its rows: one where the upstream pools, else one per token.
+
+        Args:
+            texts: or the token ids of texts.
+        """
 
     async def tokenize(self, text: str, *, special: bool, literal: bool = False) -> list[int]:
         """The ids of a text, as `complete` makes them of a prompt where `special` is set.
@@ -209,6 +218,13 @@ class Upstream(Protocol):
             params: checked sampling parameters, and `id_slot` where it must be that slot.
             on_events: called with each batch of events, the last one with `stop` set.
             on_sent: called when the request is with the upstream.
+        """
+
+    async def advances_grammars(self) -> bool:
+        """Whether it takes up a grammar behind a text that was generated before.
+
+        That text is `generation_prompt` of the parameters. Found out by asking for a token, where
+        it is not known.
         """
 
     async def chat(

@@ -17,14 +17,20 @@ from typing import Any
 BLOCK = 256
 #: Characters that a token has, for estimates; measured on English text with several tokenisers.
 CHARACTERS_A_TOKEN = 4.0
+#: Characters that an image or a sound counts as; of how many tokens it is the model alone knows.
+A_PART = 2048
 
 Chain = tuple[int, ...]
 
 
-def text_of(prompt: str | Sequence[int] | None, messages: list[dict[str, str]] | None) -> str:
-    """A prompt as one text, in which a longer conversation begins with a shorter one."""
+def text_of(prompt: str | Sequence[int] | None, messages: list[dict[str, Any]] | None) -> str:
+    """A prompt as one text, in which a longer conversation begins with a shorter one.
+
+    Args:
+        messages: as OpenAI's API has them, parts and tool calls included.
+    """
     if messages is not None:
-        return "".join(turn(one["role"], one["content"]) for one in messages)
+        return "".join(turn(one["role"], _content_of(one)) for one in messages)
     if prompt is None or isinstance(prompt, str):
         return prompt or ""
     # Not id by id: a prompt may have millions of them, and everybody waits for this.
@@ -34,6 +40,25 @@ def text_of(prompt: str | Sequence[int] | None, messages: list[dict[str, str]] |
 def turn(role: str, content: str) -> str:
     """One message as `text_of` has it."""
     return f"\x00{role}\x00{content}"
+
+
+def _content_of(message: dict[str, Any]) -> str:
+    content = message.get("content") or ""
+    if not isinstance(content, str):
+        content = "".join(
+            part["text"] if part.get("type") == "text" else _stand_in(part) for part in content
+        )
+    for call in message.get("tool_calls") or ():
+        function = call["function"]
+        content += f"\x00{function['name']}\x00{function['arguments']}"
+    return content
+
+
+def _stand_in(part: dict[str, Any]) -> str:
+    """A text for an image or a sound: of about as many tokens, and the same for the same one."""
+    data = next((value for name, value in sorted(part.items()) if name != "type"), None)
+    name = f"{hash(str(data)):x}"
+    return (name * (A_PART // len(name) + 1))[:A_PART]
 
 
 def chain_of(text: str) -> Chain:

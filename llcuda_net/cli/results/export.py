@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from llcuda_net.cli.common import Exit, fail
-from llcuda_net.cli.json_documents import document, line, logprobs
+from llcuda_net.cli.json_documents import document, line, logprobs, reasoning, switches, tool_calls
 from llcuda_net.cli.progress import Progress
 from llcuda_net.cli.results.command import query_of
 from llcuda_net.cli.units import counted, iso
@@ -73,6 +73,9 @@ _COLUMNS: tuple[tuple[str, str, Callable[[Result], Any]], ...] = (
     ("pieces", "string", lambda r: _json(r.log.pieces)),
     ("ids", "string", lambda r: _json(r.log.ids)),
     ("logprobs", "string", lambda r: _json(logprobs(r))),
+    ("reasoning", "string", reasoning),
+    ("tool_calls", "string", lambda r: _json(tool_calls(r) or None)),
+    ("switches", "string", lambda r: _json(switches(r) or None)),
 )
 _NAMES = [name for name, _, _ in _COLUMNS]
 

@@ -17,6 +17,7 @@ from llcuda_net.cli.json_documents import document, line, plain
 from llcuda_net.cli.results.find import whole_id
 from llcuda_net.cli.tables import fields, table
 from llcuda_net.cli.units import bytes_text, local
+from llcuda_net.storage.channels import BEGINNING, TOOL_CALL, Part, parts
 from llcuda_net.storage.records import Result, unpacked
 from llcuda_net.storage.results.interface import CertaintyStats
 from llcuda_net.storage.results.sqlite import SqliteStore
@@ -86,14 +87,25 @@ def _lines(found: Result, figures: CertaintyStats | None, *, tokens: bool) -> It
         pairs = figures_of_text(found.log.pieces, found.log.logprobs or [], figures)
         yield from _section("certainty", pairs)
     yield from _prompt(found.request)
-    yield ""
-    shown = marked_text(found.log.pieces, found.log.logprobs or [])
-    plain_text = harmless(found.text)
-    yield _head("text" if shown == plain_text else f"text, {MARKS}")
-    yield shown
+    yield from _answer(found)
     if tokens:
         yield ""
         yield from _tokens(found)
+
+
+def _answer(found: Result) -> Iterator[str]:
+    """Reasoning, text and tool calls, in the order in which they were made."""
+    pieces, logprobs = found.log.pieces, found.log.logprobs or []
+    whole = Part(0, len(pieces), BEGINNING)
+    for first, behind, channel in list(parts(found.switches, len(pieces))) or [whole]:
+        name = channel.kind
+        if channel.kind == TOOL_CALL:
+            name = f"tool call {channel.name} ({channel.id})"
+        shown = marked_text(pieces[first:behind], logprobs[first:behind])
+        is_marked = shown != harmless("".join(pieces[first:behind]))
+        yield ""
+        yield _head(f"{name}, {MARKS}" if is_marked else name)
+        yield shown
 
 
 def _about(found: Result) -> list[tuple[str, str]]:
@@ -162,12 +174,16 @@ def _prompt(request: dict[str, Any]) -> Iterator[str]:
     messages = request.get("messages")
     for message in messages if isinstance(messages, list) else ():
         yield ""
-        if isinstance(message, dict) and isinstance(message.get("content"), str):
+        if isinstance(message, dict) and _is_plain(message):
             yield _head(str(message.get("role", "message")))
             yield harmless(message["content"])
         else:
             yield _head("message")
             yield harmless(_value(message))
+
+
+def _is_plain(message: dict[str, Any]) -> bool:
+    return isinstance(message.get("content"), str) and not message.get("tool_calls")
 
 
 def _tokens(found: Result) -> Iterator[str]:

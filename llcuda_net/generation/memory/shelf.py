@@ -14,10 +14,10 @@ import trio
 
 from llcuda_net.errors import InternalError, Overloaded, RequestError
 from llcuda_net.generation.generation import Generation
-from llcuda_net.storage.records import TokenLog
+from llcuda_net.storage.records import Result
 
-#: Reads the log of a generation from the store; None: it is not there any more.
-ReadLog = Callable[[Generation], Awaitable[TokenLog | None]]
+#: Reads the result of a generation from the store; None: it is not there any more.
+ReadResult = Callable[[Generation], Awaitable[Result | None]]
 
 
 class Shelf:
@@ -25,14 +25,14 @@ class Shelf:
 
     Args:
         bound: bytes of all logs together.
-        read: reads one again.
+        read: reads the result of one again.
 
     Attributes:
         dropped: logs that were dropped so far.
         read_again: logs that were read again so far.
     """
 
-    def __init__(self, bound: int, read: ReadLog) -> None:
+    def __init__(self, bound: int, read: ReadResult) -> None:
         self.dropped = 0
         self.read_again = 0
         self._bound = bound
@@ -115,15 +115,15 @@ class Shelf:
         if generation.shelved is None or not generation.readers:
             return
         try:
-            log = await self._read(generation)
+            result = await self._read(generation)
         except RequestError as error:
             generation.lose(error)
             return
-        if log is None:
+        if result is None:
             generation.lose(InternalError("its result was deleted while it was read"))
             return
         self.read_again += 1
-        generation.unshelve(log)
+        generation.unshelve(result)
         # All of these readers have taken what they can; so this one may go as well as the others.
         self._here[id(generation)] = generation
         self.trim()

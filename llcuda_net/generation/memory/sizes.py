@@ -6,11 +6,11 @@ Nothing here is called per token; what is added per token are the constants.
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from llcuda_net.errors import Overloaded
-from llcuda_net.storage.records import TokenLog
+from llcuda_net.storage.records import Switch, TokenLog
 
 #: Of a generation beside its request and its log: its task, its ticket, one stream.
 GENERATION = 8 << 10
@@ -19,6 +19,8 @@ GENERATION = 8 << 10
 PIECE = 144
 #: Of encoded bytes beside themselves: the object, its place in a list, the array around it.
 PACKED = 128
+#: Of a switch to another channel, beside the texts in it.
+SWITCH = 160
 #: Encoded bytes of one candidate: id, bytes and a double, in an array.
 CANDIDATE = 24
 
@@ -41,17 +43,24 @@ def of(value: Any) -> int:
     return total
 
 
-def of_request(prompt: Any, messages: Any, params: Mapping[str, Any]) -> int:
+def of_request(
+    prompt: Any, messages: Any, params: Mapping[str, Any], chat: dict[str, Any] | None = None
+) -> int:
     """Of a generation with its request, and no log.
 
     A prompt is there as it came, as the template renders it, and as it is sent to the upstream.
     """
-    return GENERATION + 3 * (of(prompt) + of(messages)) + 2 * of(params)
+    return GENERATION + 3 * (of(prompt) + of(messages)) + 2 * (of(params) + of(chat))
 
 
-def of_log(log: TokenLog) -> int:
+def of_switch(switch: Switch) -> int:
+    """Of one switch to another channel."""
+    return SWITCH + 4 * (len(switch.id) + len(switch.name))
+
+
+def of_log(log: TokenLog, switches: Iterable[Switch] = ()) -> int:
     """Of a log: what `Generation.extend` would have counted."""
-    total = PIECE * len(log.pieces) + 4 * sum(map(len, log.pieces))
+    total = PIECE * len(log.pieces) + 4 * sum(map(len, log.pieces)) + sum(map(of_switch, switches))
     if log.logprobs is not None:
         total += PACKED * len(log.logprobs) + sum(map(len, log.logprobs))
     return total

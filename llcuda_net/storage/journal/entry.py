@@ -41,6 +41,8 @@ from llcuda_net.storage.records import (
     Opened,
     Splice,
     Spliced,
+    Switch,
+    Switched,
     encode,
     encoder,
     unstorable,
@@ -76,6 +78,7 @@ class JournalEntry:
     Attributes:
         opened: how it began.
         splices: its continuations so far.
+        switches: where its log changes between channels, so far.
         slot: its short number in the journal.
         count: pieces appended so far.
         dispatches: how often an upstream was asked so far.
@@ -98,6 +101,7 @@ class JournalEntry:
         "opened",
         "slot",
         "splices",
+        "switches",
         "synced",
     )
 
@@ -105,6 +109,7 @@ class JournalEntry:
         self._journal = journal
         self.opened = opened
         self.splices: list[Splice] = []
+        self.switches: list[Switch] = []
         self.slot = slot
         self.level = Level(opened.level)
         self.synced = self.level.synced
@@ -139,7 +144,8 @@ class JournalEntry:
         if counts is not None and counts.count(1) == len(counts):
             counts = None  # as it is written where each is one
         try:
-            body = _encode(Appended(self.slot, self.count, pieces, ids, logprobs, counts))
+            switches = len(self.switches)
+            body = _encode(Appended(self.slot, self.count, pieces, ids, logprobs, counts, switches))
         except ENCODE_ERRORS as error:
             raise unstorable(error) from error
         journal.add(self, body)
@@ -158,6 +164,15 @@ class JournalEntry:
         """
         self._add(Spliced(self.slot, self.count, upstream, epoch))
         self.splices.append(Splice(position, upstream, epoch))
+
+    def switch(self, switch: Switch) -> None:
+        """Buffer that the log is of another channel from a piece on that was not appended yet.
+
+        Raises:
+            StorageError: as `append`.
+        """
+        self._add(Switched(self.slot, *switch))
+        self.switches.append(switch)
 
     def dispatched(
         self, upstream: str, model: dict[str, Any], prompt: str | list[int] | None = None

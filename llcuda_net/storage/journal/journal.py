@@ -163,6 +163,7 @@ class Journal(Appender):
         self._next_slot = slot + 1
         entry = JournalEntry(self, generation.opened, slot, found.next_segment)
         entry.splices = generation.splices
+        entry.switches = generation.switches
         entry.count = entry.durable = len(generation.log.pieces)
         if generation.dispatched is not None:
             entry.dispatches = generation.dispatched.number + 1

@@ -2,8 +2,9 @@
 
 Records are facts about a generation, and their order hardly matters. Tokens carry their numbers, so
 that copies of a record (moved to a newer segment, or written twice by an interrupted start) fit
-together. A log ends before the first missing number; an end or a splice beyond that is ignored. The
-dispatch with the highest number counts.
+together. A log ends before the first missing number, and before pieces of which it is not known of
+which channel they are; an end, a splice or a switch beyond that is ignored. The dispatch with the
+highest number counts.
 
 Bad bytes before a mark (see marks) are damage, which is reported, and what follows them is used.
 Behind the last mark they are a torn tail, in which a power cut may leave holes: nothing after the
@@ -14,6 +15,7 @@ torn tail, and each ends at its first bad byte.
 from __future__ import annotations
 
 import contextlib
+from bisect import bisect_left
 from collections import defaultdict
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
@@ -36,6 +38,8 @@ from llcuda_net.storage.records import (
     Splice,
     Spliced,
     Stored,
+    Switch,
+    Switched,
     Synced,
     TokenLog,
     decode,
@@ -50,7 +54,7 @@ FindLost = Callable[[dict[str, int]], set[str]]
 #: The second byte of a mark: its kind.
 _SYNCED = encode(Synced())[1:2]
 #: Records between the beginning of a generation and its removal from the journal.
-_Event = Appended | Spliced | Dispatched | Concluded | Ended
+_Event = Appended | Spliced | Switched | Dispatched | Concluded | Ended
 
 
 @dataclass
@@ -60,6 +64,7 @@ class OpenGeneration:
     Attributes:
         log: the tokens that the journal holds.
         splices: each continuation, in order.
+        switches: where the log changes between channels, in order.
         dispatched: the last dispatch, with the prompt of the last dispatch that has one.
         concluded: the upstream's end, if the journal holds it.
         ended: the generation's end, if the journal holds it.
@@ -69,6 +74,7 @@ class OpenGeneration:
     opened: Opened
     log: TokenLog = field(default_factory=TokenLog)
     splices: list[Splice] = field(default_factory=list)
+    switches: list[Switch] = field(default_factory=list)
     dispatched: Dispatched | None = None
     concluded: Concluded | None = None
     ended: Ended | None = None
@@ -82,7 +88,7 @@ class OpenGeneration:
     def result(self) -> Result:
         """The result of a generation that has ended."""
         assert self.ended is not None
-        return Result.of(self.opened, self.log, self.ended, self.splices)
+        return Result.of(self.opened, self.log, self.ended, self.splices, switches=self.switches)
 
 
 @dataclass
@@ -306,9 +312,16 @@ def _assemble(opened: Opened, records: list[_Event]) -> OpenGeneration:
     log = out.log = TokenLog(pieces=[], ids=[])
     appended = [record for record in records if isinstance(record, Appended)]
     appended.sort(key=lambda record: record.first)
+    switches = {
+        record.position: Switch(record.position, record.kind, record.index, record.id, record.name)
+        for record in records
+        if isinstance(record, Switched)
+    }
+    positions = sorted(switches)
     for record in appended:
         have = len(log.pieces)
-        if record.first > have:
+        behind = record.first + len(record.pieces)
+        if record.first > have or bisect_left(positions, behind) < record.switches:
             out.gap = True
             break
         skip = have - record.first
@@ -334,6 +347,7 @@ def _assemble(opened: Opened, records: list[_Event]) -> OpenGeneration:
         (splice for splice in splices if splice.position <= count),
         key=lambda splice: (splice.position, splice.epoch),
     )
+    out.switches = [switches[position] for position in positions if position < count]
     for end in records:
         if isinstance(end, Concluded):
             if end.count == count:

@@ -12,7 +12,7 @@ from llcuda_net.errors import StorageError
 from llcuda_net.storage.journal import format as framing
 from llcuda_net.storage.journal.disk import Files
 from llcuda_net.storage.journal.recovery import OpenGeneration, Recovered, segment_path
-from llcuda_net.storage.records import Appended, Record, Spliced, Stored, decode, encode
+from llcuda_net.storage.records import Appended, Record, Spliced, Stored, Switched, decode, encode
 
 #: Log entries per record when a generation is rewritten.
 _CHUNK = 4096
@@ -104,8 +104,11 @@ def _restated(generation: OpenGeneration, slot: int) -> list[Record]:
         cut = slice(first, first + _CHUNK)
         logprobs = None if log.logprobs is None else log.logprobs[cut]
         counts = None if log.counts is None else unless_ones(log.counts[cut])
-        records.append(Appended(slot, first, log.pieces[cut], log.ids[cut], logprobs, counts))
+        pieces = log.pieces[cut]
+        switches = sum(one.position < first + len(pieces) for one in generation.switches)
+        records.append(Appended(slot, first, pieces, log.ids[cut], logprobs, counts, switches))
     records += [Spliced(slot, *splice) for splice in generation.splices]
+    records += [Switched(slot, *switch) for switch in generation.switches]
     for record in (generation.dispatched, generation.concluded, generation.ended):
         if record is not None:
             record.slot = slot

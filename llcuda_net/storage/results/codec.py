@@ -23,6 +23,7 @@ from llcuda_net.storage.records import (
     Logprobs,
     Result,
     Splice,
+    Switch,
     TokenLog,
     damaged,
     encode,
@@ -37,6 +38,8 @@ _LEVEL = 3
 _SEAL = 16
 #: The msgpack extension type of a reference to a body.
 _REFERENCE = 1
+#: The members of a request in which references replace long texts: images and tools are there, too.
+_LONG = ("prompt", "messages", "chat")
 #: Characters of a preview and of the beginning of a text.
 _PREVIEW, _BEGINNING = 120, 200
 
@@ -61,6 +64,7 @@ class Meta(msgspec.Struct, array_like=True):
     level: Level
     on_disconnect: str | float | None
     cached_from: str | None
+    switches: list[Switch] = []
 
     @classmethod
     def of(cls, result: Result) -> Meta:
@@ -113,7 +117,7 @@ class Codec:
     def pack_request(self, request: dict[str, Any], store_body: StoreBody) -> bytes | int:
         """The column for a request."""
         out = dict(request)
-        for key in ("prompt", "messages"):
+        for key in _LONG:
             if key in out:
                 out[key] = _replace_long(out[key], store_body)
         return self.column(encode(out), store_body)
@@ -133,7 +137,7 @@ class Codec:
         found = _decoded(_any.decode, self.raw(column, fetch))
         if not isinstance(found, dict):
             raise StorageError("a request is no map", StorageError.DAMAGED)
-        for key in ("prompt", "messages"):
+        for key in _LONG:
             if key in found:
                 found[key] = _put_back(found[key], fetch)
         return found
@@ -162,7 +166,7 @@ class Codec:
                 out.append(number)
                 return b""
 
-            _put_back([found.get("prompt"), found.get("messages")], note)
+            _put_back([found.get(key) for key in _LONG], note)
         return out
 
 
@@ -193,15 +197,15 @@ def prompt_text(request: dict[str, Any]) -> str:
     messages = request.get("messages")
     if not isinstance(messages, list):
         return ""
-    texts = [message.get("content") for message in messages if isinstance(message, dict)]
-    return "\n\n".join(text for text in texts if isinstance(text, str))
+    texts = [content_text(message.get("content")) for message in messages if _is_map(message)]
+    return "\n\n".join(text for text in texts if text)
 
 
 def question(request: dict[str, Any]) -> str:
     """The prompt or the last message; empty if that is not text."""
     messages = request.get("messages")
-    if isinstance(messages, list) and messages and isinstance(messages[-1], dict):
-        return text if isinstance(text := messages[-1].get("content"), str) else ""
+    if isinstance(messages, list) and messages and _is_map(messages[-1]):
+        return content_text(messages[-1].get("content"))
     return prompt if isinstance(prompt := request.get("prompt"), str) else ""
 
 
@@ -209,13 +213,27 @@ def preview(request: dict[str, Any]) -> str:
     """The first words of the prompt, or of the last message, on one line."""
     prompt = request.get("prompt")
     messages = request.get("messages")
-    if isinstance(messages, list) and messages and isinstance(messages[-1], dict):
-        prompt = messages[-1].get("content")
+    if isinstance(messages, list) and messages and _is_map(messages[-1]):
+        prompt = content_text(messages[-1].get("content"))
     if isinstance(prompt, list):
         return f"[{len(prompt)} token ids]"
     if not isinstance(prompt, str):
         return ""
     return _on_one_line(prompt, _PREVIEW)
+
+
+def content_text(content: Any) -> str:
+    """The text of a message's content, which may consist of parts; empty where it has none."""
+    if isinstance(content, str):
+        return content
+    if not isinstance(content, list):
+        return ""
+    texts = [part.get("text") for part in content if _is_map(part)]
+    return "\n".join(text for text in texts if isinstance(text, str))
+
+
+def _is_map(value: Any) -> bool:
+    return isinstance(value, dict)
 
 
 def beginning(pieces: Iterable[str]) -> str:

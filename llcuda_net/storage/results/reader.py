@@ -17,6 +17,7 @@ import msgspec
 import structlog
 
 from llcuda_net.errors import ResultDamaged, StorageError
+from llcuda_net.storage.channels import text_pieces
 from llcuda_net.storage.records import DECODE_ERRORS, Result, encode, hash_of
 from llcuda_net.storage.results.codec import (
     Codec,
@@ -285,7 +286,7 @@ def summary_of(found: Result, size: int) -> tuple[Summary, str]:
         found.usage.get("prompt_tokens", 0),
         size,
         preview(found.request),
-    ), beginning(found.log.pieces)
+    ), beginning(text_pieces(found.log.pieces, found.switches))
 
 
 def _typed(row: Sequence[Any]) -> bool:

@@ -7,20 +7,22 @@ the same parser.
 
 from __future__ import annotations
 
-import socket
-from collections.abc import Callable, Iterator
+import re
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import PurePath
 from typing import Annotated, Any, TypeVar
 
 import msgspec
 import structlog
-import trio
 from msgspec import Meta
 
 from llcuda_net.config.upstreams import BaseUrl
 from llcuda_net.errors import RequestError, UpstreamNotReady, UpstreamUnavailable
+from llcuda_net.upstream import prefix_cache
 from llcuda_net.upstream.interface import OnEvents, Properties
+from llcuda_net.upstream.llama.chat_request import chat_body, one_call
+from llcuda_net.upstream.llama.chat_stream import ChatParser
 from llcuda_net.upstream.llama.failures import nonsense
 from llcuda_net.upstream.llama.origin import (
     MAX_BODY,
@@ -28,12 +30,11 @@ from llcuda_net.upstream.llama.origin import (
     Origin,
     decoder,
     not_there,
-    reason_of,
-    unreachable,
 )
 from llcuda_net.upstream.llama.poller import Poller, TokenStream
-from llcuda_net.upstream.llama.sse import FINAL_FIELDS, longest_event
-from llcuda_net.upstream.llama.token_stream import StreamTimeouts, send_now
+from llcuda_net.upstream.llama.sse import FINAL_FIELDS, ResponseParser, longest_event
+from llcuda_net.upstream.llama.streams import Streams
+from llcuda_net.upstream.llama.token_stream import StreamTimeouts
 from llcuda_protocol import ErrorCode
 
 log = structlog.get_logger(__name__)
@@ -44,7 +45,22 @@ MOST_SLOTS = 4096
 MAX_VECTORS, MOST_NUMBERS = 64 << 20, 4 << 20
 #: Seconds for texts to be embedded.
 EMBED_TIMEOUT = 600.0
-_READ = 64 << 10
+#: Begins with c where the grammar was advanced, and with a where it was not.
+_PROBE = {
+    "prompt": "ab",
+    "generation_prompt": "ab",
+    "grammar": 'root ::= "ab" "cd"',
+    "grammar_type": "tool_calls",
+    "n_predict": 4,
+    "temperature": 0,
+    "cache_prompt": False,
+}
+#: What templates of models that reason have in them: switches, fields of messages, marks. Those of
+#: other models may say "thinking" in words.
+_THINKS = re.compile(
+    rb"enable_thinking|reasoning_(?:content|effort)|\bif (?:not )?thinking\b|</?think>"
+    rb"|\[/?THINK\]|<\|channel\|>|<\|START_THINKING\|>|<seed:think>"
+)
 _T = TypeVar("_T")
 
 
@@ -55,6 +71,16 @@ class _Settings(msgspec.Struct):
     n_ctx: int
 
 
+class _Caps(msgspec.Struct):
+    supports_preserve_reasoning: bool = False
+    supports_reasoning_effort: bool = False
+
+
+class _Modalities(msgspec.Struct):
+    vision: bool = False
+    audio: bool = False
+
+
 class _Props(msgspec.Struct):
     total_slots: int
     default_generation_settings: _Settings
@@ -63,6 +89,8 @@ class _Props(msgspec.Struct):
     model_ftype: str | int | None = None
     build_info: str | None = None
     chat_template: msgspec.Raw = msgspec.Raw(b"null")
+    chat_template_caps: _Caps | None = None
+    modalities: _Modalities | None = None
 
 
 class _Slot(msgspec.Struct):
@@ -117,10 +145,11 @@ class LlamaServer:
         api_key: str | None = None,
         timeouts: StreamTimeouts | None = None,
     ) -> None:
-        self._poller = poller
         self._origin = Origin(BaseUrl.parse(base_url), api_key)
         self._timeouts = timeouts or StreamTimeouts()
+        self._streams = Streams(self._origin, poller, self._timeouts)
         self._properties: Properties | None = None
+        self._advances: bool | None = None
         self._overran = False
         #: Set while it is our own engine and known not to be there.
         self.starting = False
@@ -133,7 +162,7 @@ class LlamaServer:
     @base_url.setter
     def base_url(self, value: str) -> None:
         self._origin.move(BaseUrl.parse(value))
-        self._properties = None
+        self.forget()
 
     @property
     def properties(self) -> Properties | None:
@@ -142,7 +171,7 @@ class LlamaServer:
 
     def forget(self) -> None:
         """Ask for the properties again next time: another process may answer then."""
-        self._properties = None
+        self._properties = self._advances = None
 
     async def aclose(self) -> None:
         """Close the connections that are kept."""
@@ -167,6 +196,9 @@ class LlamaServer:
                 build=found.build_info or "",
                 path=path,
                 quantisation=str(found.model_ftype or ""),
+                thinks=_thinks(found),
+                images=found.modalities is not None and found.modalities.vision,
+                audio=found.modalities is not None and found.modalities.audio,
             )
         return self._properties
 
@@ -223,8 +255,8 @@ class LlamaServer:
         """
         return (await self._short("POST", "/detokenize", _content, {"tokens": ids})).content
 
-    async def embed(self, texts: list[str]) -> list[list[list[float]]]:
-        """For each text its rows: one where the upstream pools, else one a token.
+    async def embed(self, texts: Sequence[str | list[int]]) -> list[list[list[float]]]:
+        """For each text its rows; see Upstream.embed.
 
         Raises:
             RequestError: as `ask`, or the upstream was started without embeddings.
@@ -274,7 +306,18 @@ class LlamaServer:
             self.forget()
             raise
 
-    # -- the token stream ---------------------------------------------------------------------
+    async def advances_grammars(self) -> bool:
+        """Whether it takes up a grammar behind a text; see Upstream.advances_grammars.
+
+        Raises:
+            RequestError: as `ask`.
+        """
+        if self._advances is None:
+            answer = await self._short("POST", "/completion", _content, _PROBE)
+            self._advances = answer.content.startswith("c")
+        return self._advances
+
+    # -- token streams ------------------------------------------------------------------------
 
     async def complete(
         self,
@@ -299,79 +342,64 @@ class LlamaServer:
                 "response_fields": FINAL_FIELDS,
             }
         )
-        first = self._timeouts.for_first(prompt)
-        most = params.get("n_predict")
-        sink = TokenStream(
-            on_events,
-            most if isinstance(most, int) and most >= 0 else None,
-            longest_event(len(body), int(params.get("n_probs") or 0)),
-        )
-        with self._reached(), unreachable():
-            stream = await self._origin.connect()
-            try:
-                await send_now(stream, self._origin.request("/completion", body), on_sent)
-            except BaseException:
-                await trio.aclose_forcefully(stream)
-                raise
-        if isinstance(stream, trio.SSLStream):
-            await self._read_tls(stream, sink, first)
-        else:
-            await self._read_plain(stream, sink, first)
-        if sink.failure is not None:
-            raise sink.failure
-        if sink.limit.exceeded:
-            return self._note_overrun(sink.limit.most)
-        if not sink.parser.finished:
-            self.forget()
-            raise not_there(f"the upstream was lost in the middle of the answer: {sink.lost}")
-        return None
+        longest = longest_event(len(body), int(params.get("n_probs") or 0))
+        sink = TokenStream(on_events, _most(params), ResponseParser(longest))
+        request = self._origin.request("/completion", body)
+        return await self._stream(request, sink, self._timeouts.for_first(prompt), on_sent)
 
-    def _note_overrun(self, most: int | None) -> str:
-        note = f"the upstream made more tokens than n_predict: stopped at {most}"
+    async def chat(
+        self,
+        messages: list[dict[str, Any]],
+        options: dict[str, Any],
+        params: dict[str, Any],
+        on_events: OnEvents,
+        on_sent: Callable[[], None],
+    ) -> str | None:
+        """Stream the answer to a chat; returns after the last event.
+
+        See `Upstream.chat`.
+
+        Raises:
+            RequestError: as `complete`.
+        """
+        body = msgspec.json.encode(chat_body(messages, options, params))
+        longest = longest_event(len(body), int(params.get("n_probs") or 0))
+        parser = ChatParser(longest, stops=params.get("stop") or (), one_call=one_call(options))
+        sink = TokenStream(on_events, _most(params), parser)
+        request = self._origin.request("/v1/chat/completions", body)
+        first = self._timeouts.for_first(prefix_cache.text_of(None, messages))
+        note = await self._stream(request, sink, first, on_sent)
+        if parser.cut:
+            return "the upstream made a second tool call, where one was asked for: stopped"
+        return note
+
+    async def _stream(
+        self, request: bytes, sink: TokenStream, first: float, on_sent: Callable[[], None]
+    ) -> str | None:
+        with self._reached():
+            await self._streams.run(request, sink, first, on_sent)
+        if not sink.limit.exceeded:
+            return None
+        note = f"the upstream made more tokens than n_predict: stopped at {sink.limit.most}"
         if not self._overran:
             self._overran = True
             log.warning("upstream_ignores_n_predict", upstream=self.base_url, note=note)
         return note
 
-    async def _read_plain(self, stream: trio.SocketStream, sink: TokenStream, first: float) -> None:
-        """Have the poller read it, together with all others."""
-        sock = socket.socket(fileno=stream.socket.detach())
-        try:
-            sock.setblocking(False)
-            self._poller.add(sock, sink)
-            await sink.watch(self._timeouts, first)
-        finally:
-            self._poller.remove(sock)
-            sock.close()
 
-    async def _read_tls(
-        self, stream: trio.SSLStream[trio.SocketStream], sink: TokenStream, first: float
-    ) -> None:
-        """Read it in a task of its own, into the same sink."""
+def _thinks(props: _Props) -> bool:
+    caps = props.chat_template_caps or _Caps()
+    return (
+        caps.supports_preserve_reasoning
+        or caps.supports_reasoning_effort
+        or _THINKS.search(bytes(props.chat_template)) is not None
+    )
 
-        async def read() -> None:
-            try:
-                while data := await stream.receive_some(_READ):
-                    sink.data_received(bytes(data))
-                    self._poller.end_batch()
-                sink.connection_lost("it closed the connection")
-            except (trio.BrokenResourceError, OSError) as error:
-                sink.connection_lost(reason_of(error))
-            self._poller.end_batch()
 
-        failure: RequestError | None = None
-        try:
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(read)
-                try:
-                    await sink.watch(self._timeouts, first)
-                except RequestError as error:
-                    failure = error
-                nursery.cancel_scope.cancel()
-        finally:
-            await trio.aclose_forcefully(stream)
-        if failure is not None:
-            raise failure
+def _most(params: dict[str, Any]) -> int | None:
+    """Tokens that an answer may have; None: any number."""
+    most = params.get("n_predict")
+    return most if isinstance(most, int) and most >= 0 else None
 
 
 def _rows_of(values: list[float | list[float]]) -> list[list[float]]:

@@ -18,7 +18,8 @@ import trio
 
 from llcuda_net.errors import RequestError
 from llcuda_net.upstream.interface import CompletionEvent, OnEvents
-from llcuda_net.upstream.llama.sse import MAX_EVENT, ResponseParser
+from llcuda_net.upstream.llama.chat_stream import ChatParser
+from llcuda_net.upstream.llama.sse import ResponseParser
 from llcuda_net.upstream.llama.token_stream import StreamTimeouts, stalled
 
 log = structlog.get_logger(__name__)
@@ -118,16 +119,18 @@ class TokenLimit:
 
     Args:
         most: tokens; None: any number. One comes in any case.
+        counted: each event has the right number of tokens. Else an upstream that tells none, or too
+            few, is not believed: each event with a token is one more.
 
     Attributes:
-        count: tokens so far, as a generation counts them: by the upstream's number, or one for each
-            event that has any.
+        count: tokens so far, as a generation counts them.
         exceeded: it made more; what it sends is of no interest any more.
     """
 
-    def __init__(self, most: int | None) -> None:
+    def __init__(self, most: int | None, *, counted: bool = False) -> None:
         self.most = None if most is None else max(1, most)
         self.count = 0
+        self._counted = counted
         self.exceeded = False
 
     def __repr__(self) -> str:
@@ -139,7 +142,7 @@ class TokenLimit:
             return []
         for number, event in enumerate(events):
             count = event.tokens_predicted
-            if not event.stop:
+            if not event.stop and not self._counted:
                 count = max(count, self.count + (event.content != "" or bool(event.tokens)))
             if self.most is not None and count > self.most:
                 self.exceeded = True
@@ -160,7 +163,7 @@ class TokenStream:
 
     Args:
         most: tokens of the answer; None: any number.
-        longest: bytes of an event.
+        parser: of what comes; by default of a completion.
 
     Attributes:
         begun, ended: set with the first token, and when nothing more will come.
@@ -171,10 +174,13 @@ class TokenStream:
     """
 
     def __init__(
-        self, on_events: OnEvents, most: int | None = None, longest: int = MAX_EVENT
+        self,
+        on_events: OnEvents,
+        most: int | None = None,
+        parser: ResponseParser | ChatParser | None = None,
     ) -> None:
-        self.parser = ResponseParser(longest)
-        self.limit = TokenLimit(most)
+        self.parser = parser or ResponseParser()
+        self.limit = TokenLimit(most, counted=isinstance(parser, ChatParser))
         self.begun = trio.Event()
         self.ended = trio.Event()
         self.failure: Exception | None = None
@@ -238,7 +244,9 @@ class TokenStream:
         self.lost = f"{reason} within an event" if self.parser.unfinished else reason
         try:
             self.parser.feed_eof()
-        except RequestError as error:
+            if self.parser.events:  # the end, which waited for its usage
+                self._on_events(self.limit.cut(self.parser.events))
+        except Exception as error:
             self.failure = self.failure or error
         self._end()
 

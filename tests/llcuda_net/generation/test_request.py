@@ -22,6 +22,12 @@ from tests.support.protocol.any_frame import JSON_MAPS
 from tests.support.server.durable_server import keeping
 from tests.support.server.memory_server import ask, paused, ready
 
+CHAT: dict[str, Any] = {
+    "prompt": None,
+    "messages": [{"role": "user", "content": "a"}],
+    "chat": {"tools": []},
+}
+
 
 async def made(**changes: Any) -> Generation:
     request = Generate(1, 0, **{"prompt": "a", **changes})
@@ -50,6 +56,11 @@ async def test_numbers_of_the_same_value_are_equal(one: Any, other: Any) -> None
     assert await same({"params": one}, {"params": other})
 
 
+async def test_so_are_those_in_the_options_of_a_chat() -> None:
+    one, other = (CHAT | {"chat": {"tools": [{"minimum": n}]}} for n in (1, 1.0))
+    assert await same(one, other)
+
+
 @pytest.mark.parametrize(
     ("one", "other"),
     [
@@ -65,6 +76,9 @@ async def test_numbers_of_the_same_value_are_equal(one: Any, other: Any) -> None
         ({"prompt": "a"}, {"prompt": [97]}),
         ({"prompt": "\u00e9"}, {"prompt": "e\u0301"}),
         ({}, {"model": "m"}),
+        (CHAT, CHAT | {"chat": {"tools": [], "tool_choice": "none"}}),
+        (CHAT, {"prompt": None, "messages": CHAT["messages"]}),
+        (CHAT | {"model": "m"}, CHAT),
     ],
 )
 async def test_other_values_are_not(one: Any, other: Any) -> None:
@@ -148,3 +162,46 @@ async def test_memory_limits_the_tokens_where_the_request_does_not() -> None:
     assert isinstance(fitting, int)
     assert 600 < fitting < 800
     assert limit(16 << 20, n_probs=1000, n_predict=4000) == 4000  # refused, with the numbers
+
+
+async def test_a_request_without_options_of_a_chat_keeps_its_hash() -> None:
+    one = await made(prompt=None, messages=CHAT["messages"], model="m")
+    assert one.request_hash == hash_of([None, CHAT["messages"], {}, "m"])
+
+
+@pytest.mark.parametrize("params", [{}, {"seed": -1}, {"seed": (1 << 32) - 1}, {"temperature": 0}])
+async def test_a_request_without_a_seed_gets_one(params: dict[str, Any]) -> None:
+    one, other = [await made(params=params) for _ in range(2)]
+    assert one.seed is not None
+    assert 0 <= one.seed < (1 << 32) - 1
+    assert one.seed != other.seed
+    assert one.params.get("seed") == params.get("seed")
+    assert one.request_hash == other.request_hash
+
+
+@pytest.mark.parametrize("seed", [0, 7, (1 << 32) - 2])
+async def test_a_seed_of_the_user_stays(seed: int) -> None:
+    assert (await made(params={"seed": seed})).seed is None
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        {"role": "user", "content": [{"type": "text", "text": "a"}]},
+        {"role": "assistant", "content": None, "tool_calls": [{"id": "1"}]},
+        {"role": "tool", "content": "", "tool_call_id": "1"},
+    ],
+)
+async def test_messages_that_say_something(message: dict[str, Any]) -> None:
+    assert (await made(prompt=None, messages=[message])).messages == [message]
+
+
+@pytest.mark.parametrize("content", ["", None, []])
+async def test_a_message_that_says_nothing_is_refused(content: Any) -> None:
+    with pytest.raises(InvalidRequest, match="empty"):
+        await made(prompt=None, messages=[{"role": "user", "content": content}])
+
+
+async def test_options_of_a_chat_go_with_messages() -> None:
+    with pytest.raises(InvalidRequest, match="messages"):
+        await made(chat={"tools": []})

@@ -143,10 +143,10 @@ def test_results_have_the_hash_that_they_were_stored_with() -> None:
     assert b"counts" not in records.encode(stored)
 
 
-def test_a_token_costs_one_byte_more_than_before_there_were_counts() -> None:
+def test_a_token_costs_a_byte_for_each_field_that_came_later() -> None:
     record = Appended(1, 2, ["a"], [3])
     old = records.encode([2, 1, 2, ["a"], [3], None])
-    assert len(records.encode(record)) == len(old) + 1
+    assert len(records.encode(record)) == len(old) + 2  # counts, switches
     assert records.decode(old) == record
 
 

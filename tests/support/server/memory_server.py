@@ -17,7 +17,9 @@ from llcuda_net.generation.persistence import Persistence
 from llcuda_net.server.gateway import Gateway
 from llcuda_net.upstream.backend import Backend
 from llcuda_net.upstream.interface import (
+    TOOL_CALL,
     Candidate,
+    Channel,
     CompletionEvent,
     OnEvents,
     Probabilities,
@@ -52,9 +54,13 @@ class FakeUpstream:
         paused: while set, a completion waits for `release` before each token.
         active: completions under way; cancelling one takes it away at once.
         calls: the parameters of each completion.
+        answer: what it says in a chat, piece by piece.
+        chats: messages and options of each chat.
+        advances: what it answers to `advances_grammars`.
     """
 
     base_url = "fake://"
+    advances = False
 
     def __init__(self, *, slots: int = 4, context: int = 512, template: bool = True) -> None:
         self.properties: Properties | None = Properties("fake", slots, context, template, "test")
@@ -70,6 +76,8 @@ class FakeUpstream:
         self.prompts: list[str | list[int]] = []
         self.forgotten = 0
         self.model = "fake"
+        self.answer: list[tuple[str, Channel | None]] = []
+        self.chats: list[tuple[list[dict[str, Any]], dict[str, Any]]] = []
         self._gate = trio.Semaphore(0)
 
     def release(self, tokens: int = 1) -> None:
@@ -109,9 +117,50 @@ class FakeUpstream:
         await trio.lowlevel.checkpoint()
         return bytes(i for i in ids if i < 256).decode("utf-8", "replace")
 
-    async def embed(self, texts: list[str]) -> list[list[list[float]]]:
+    async def advances_grammars(self) -> bool:
+        await trio.lowlevel.checkpoint()
+        return self.advances
+
+    async def embed(self, texts: Sequence[str | list[int]]) -> list[list[list[float]]]:
         await trio.lowlevel.checkpoint()
         return [[[float(len(text)), 1.0]] for text in texts]
+
+    async def chat(
+        self,
+        messages: list[dict[str, Any]],
+        options: dict[str, Any],
+        params: dict[str, Any],
+        on_events: OnEvents,
+        on_sent: Callable[[], None],
+    ) -> None:
+        self.calls.append(params)
+        self.chats.append((messages, options))
+        self.active += 1
+        try:
+            on_sent()
+            for i, (piece, channel) in enumerate(self.answer):
+                if self.failure is not None and i == self.fail_after:
+                    raise self.failure
+                if self.paused:
+                    await self._gate.acquire()
+                else:
+                    await trio.lowlevel.checkpoint()
+                on_events([CompletionEvent(piece, tokens_predicted=i + 1, channel=channel)])
+                self.poller.end_batch()
+            calls = any(channel and channel.kind == TOOL_CALL for _, channel in self.answer)
+            on_events(
+                [
+                    CompletionEvent(
+                        stop=True,
+                        stop_type="tool_calls" if calls else "eos",
+                        tokens_predicted=len(self.answer),
+                        tokens_evaluated=7,
+                        model=self.model,
+                    )
+                ]
+            )
+        finally:
+            self.active -= 1
 
     async def complete(
         self,
@@ -243,6 +292,12 @@ class MemoryListener(trio.abc.Listener[trio.StapledStream[Any, Any]]):
         ours, theirs = memory_stream_pair()
         self._send.send_nowait(theirs)
         return Peer(ours, limits)
+
+    def connect_raw(self) -> trio.abc.Stream:
+        """A connection of a client that speaks for itself."""
+        ours, theirs = memory_stream_pair()
+        self._send.send_nowait(theirs)
+        return ours
 
     def connect_unread(self) -> Peer:
         """A connection that takes from the server only what the peer reads."""

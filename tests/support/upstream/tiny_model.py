@@ -2,19 +2,34 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import gguf
 import numpy as np
 
 _WIDTH, _LAYERS, _FORWARD = 64, 2, 160
+_TEMPLATE = (
+    "{% for m in messages %}<|{{ m.role }}|>{{ m.content }}<|end|>{% endfor %}"
+    "{% if add_generation_prompt %}<|assistant|>{% endif %}"
+)
 
 
 def write_tiny_model(
-    path: Path, *, architecture: str = "llama", pooling: int | None = None
+    path: Path,
+    *,
+    architecture: str = "llama",
+    pooling: int | None = None,
+    template: str = _TEMPLATE,
+    words: Sequence[str] = (),
 ) -> Path:
-    """Write a random llama of 100,000 weights with byte tokens; return `path`."""
-    tokens = [*_byte_tokens(), "Ġt", "Ġa", "<|end|>", "<|user|>", "<|assistant|>"]
+    """Write a random llama of 100,000 weights with byte tokens; return `path`.
+
+    Args:
+        template: of its chats.
+        words: texts that are one token each, as the marks of a tool call are in most models.
+    """
+    tokens = [*_byte_tokens(), "Ġt", "Ġa", *words, "<|end|>", "<|user|>", "<|assistant|>"]
     end = len(tokens) - 3
     w = gguf.GGUFWriter(str(path), architecture)
     w.add_name("tiny")
@@ -33,15 +48,12 @@ def write_tiny_model(
     w.add_tokenizer_model("gpt2")
     w.add_tokenizer_pre("gpt-2")
     w.add_token_list(tokens)
-    w.add_token_types([1] * end + [3] * 3)
+    w.add_token_types([1] * (end - len(words)) + [4] * len(words) + [3] * 3)
     w.add_token_merges(["Ġ t", "Ġ a"])
     w.add_eos_token_id(end)
     w.add_bos_token_id(end)
     w.add_add_bos_token(False)
-    w.add_chat_template(
-        "{% for m in messages %}<|{{ m.role }}|>{{ m.content }}<|end|>{% endfor %}"
-        "{% if add_generation_prompt %}<|assistant|>{% endif %}"
-    )
+    w.add_chat_template(template)
     random = np.random.default_rng(0)
 
     def add(name: str, *shape: int) -> None:

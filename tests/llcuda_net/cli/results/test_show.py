@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
-from tests.support.cli.results import NASTY, ODD, TWIN, Llcuda, everything
+from llcuda_net.storage.records import Switch, TokenLog
+from llcuda_net.storage.results.sqlite import SqliteStore
+from tests.support.cli.results import NASTY, OBEYED, ODD, TWIN, Llcuda, everything
+from tests.support.storage.records import result
 
 
 @pytest.mark.usefixtures("directory")
@@ -55,3 +60,30 @@ def test_show_json_has_every_field(llcuda: Llcuda) -> None:
     (token,), nothing = found["logprobs"]
     assert (token["bytes"], token["logprob"], nothing) == ([65, 255], -0.5, [])
     assert token["top"][1] == {"id": 2, "text": "B", "bytes": [66], "logprob": None}
+
+
+def test_an_answer_with_a_thought_and_a_tool_call(directory: Path, llcuda: Llcuda) -> None:
+    switches = [Switch(0, "reasoning"), Switch(1, "text"), Switch(2, "tool_call", 0, "c1", "add")]
+    log = TokenLog([f"hm{OBEYED}", "I add.", '{"a":', "1}"], [None] * 4)
+    messages = [{"role": "assistant", "content": "", "tool_calls": [{"id": "c0"}]}]
+    one = result(77, log=log, switches=switches, request={"messages": messages})
+    store = SqliteStore(directory, write=True)
+    store.put([one])
+    store.close()
+    done = llcuda("show", one.id)
+    assert [line for line in done.lines[-8:] if line] == [
+        "reasoning",
+        "hm\\x1b]0;owned\\x07",
+        "text",
+        "I add.",
+        "tool call add (c1)",
+        '{"a":1}',
+    ]
+    assert '"c0"' in done.out
+    assert llcuda("show", one.id, "--text").out == "I add.\n"
+    (found,) = llcuda("show", one.id, "--json").objects
+    assert (found["text"], found["reasoning"]) == ("I add.", f"hm{OBEYED}")
+    assert found["tool_calls"] == [{"id": "c1", "name": "add", "arguments": '{"a":1}'}]
+    assert found["switches"][2]["position"] == 2
+    (exported,) = [one for one in llcuda("export").objects if one["id"] == found["id"]]
+    assert exported["tool_calls"] == found["tool_calls"]

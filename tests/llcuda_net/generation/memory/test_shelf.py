@@ -11,9 +11,12 @@ from llcuda_net.errors import RequestError, StorageUnavailable, UpstreamError
 from llcuda_net.generation.generation import Generation
 from llcuda_net.generation.memory.shelf import Shelf
 from llcuda_net.generation.state import State
-from llcuda_net.storage.records import TokenLog, packed
+from llcuda_net.storage.records import Result, Switch, TokenLog, packed
 
 LOG = TokenLog(["x" * 1000, "y"], [1, 2], [packed([[1, b"x", None, []]]), packed([])])
+RESULT = Result(
+    id="one", state="done", created=0, finished=0, log=LOG, switches=[Switch(0, "reasoning")]
+)
 
 
 class Reader:
@@ -30,12 +33,12 @@ class Reader:
 
 def over(prompt: str = "a prompt") -> Generation:
     generation = Generation(prompt, None, {}, 60.0)
-    generation.adopt_log(LOG)
+    generation.adopt(RESULT)
     generation.end(State.DONE, None)
     return generation
 
 
-async def _nothing(generation: Generation) -> TokenLog | None:
+async def _nothing(generation: Generation) -> Result | None:
     return None
 
 
@@ -70,10 +73,10 @@ async def test_what_would_be_lost_goes_last() -> None:
 async def test_a_log_comes_back_for_a_reader_that_can_take_more(autojump_clock: object) -> None:
     asked: list[Generation] = []
 
-    async def read(generation: Generation) -> TokenLog | None:
+    async def read(generation: Generation) -> Result | None:
         asked.append(generation)
         await trio.sleep(1)
-        return LOG
+        return RESULT
 
     shelf = Shelf(0, read)
     one = over()
@@ -96,7 +99,7 @@ async def test_a_log_comes_back_for_a_reader_that_can_take_more(autojump_clock: 
 async def test_one_that_cannot_be_had_again_is_told(
     failure: RequestError | None, autojump_clock: object
 ) -> None:
-    async def read(generation: Generation) -> TokenLog | None:
+    async def read(generation: Generation) -> Result | None:
         await trio.lowlevel.checkpoint()
         if failure is not None:
             raise failure
@@ -147,3 +150,14 @@ async def test_one_that_failed_is_freed_at_once() -> None:
         assert shelf.size == 0
     finally:
         gc.enable()
+
+
+async def test_its_channels_go_and_come_back_with_it() -> None:
+    one = over()
+    size = one.size
+    assert one.channel_at(1).kind == "reasoning"
+    one.shelve()
+    assert one.switches == []
+    one.unshelve(RESULT)
+    assert one.channel_at(1).kind == "reasoning"
+    assert one.size < size  # what it was asked does not come back

@@ -14,7 +14,7 @@ import trio
 from llcuda_net.analysis.analyzer import Analyst
 from llcuda_net.errors import RequestError
 from llcuda_net.server.gateway import Gateway
-from llcuda_net.server.http import Answer, Responder
+from llcuda_net.server.http.responder import Answer, Responder
 from llcuda_net.telemetry.metrics import Metrics
 from llcuda_net.telemetry.readiness import Readiness
 from llcuda_net.util.version import package_version
