@@ -27,13 +27,14 @@ EmbedTexts = Callable[[list[str]], Awaitable[list[list[list[float]]]]]
 
 
 async def embed(
-    texts: Sequence[str],
+    texts: Sequence[str | list[int]],
     enter: Callable[[int], Ticket],
     again: Callable[[Ticket, frozenset[str]], bool],
 ) -> list[bytes]:
     """One vector per text, float32, little-endian.
 
     Args:
+        texts: or token ids of texts.
         enter: enters the queue with so many tokens to be read.
         again: has a ticket wait once more, for another upstream than those named; returns whether
             there is one.
@@ -43,8 +44,8 @@ async def embed(
     """
     vectors: list[bytes] = []
     for start in range(0, len(texts), _BATCH):
-        batch = list(texts[start : start + _BATCH])
-        ticket = enter(sum(map(tokens_in, batch)))
+        batch = texts[start : start + _BATCH]
+        ticket = enter(sum(tokens_in(one) if isinstance(one, str) else len(one) for one in batch))
         failed: frozenset[str] = frozenset()
         async with ticket:
             while True:
@@ -65,7 +66,7 @@ async def embed(
     return vectors
 
 
-async def _embedded(lease: Lease, texts: list[str]) -> list[list[list[float]]]:
+async def _embedded(lease: Lease, texts: Sequence[str | list[int]]) -> list[list[list[float]]]:
     with lease.use():
         try:
             rows = await lease.backend.upstream.embed(texts)

@@ -80,6 +80,16 @@ class Settings:
         metavar="URL",
     )
     upstream_api_key_file: str | None = _option(None, "file with the API key of the upstreams")
+    default_model: str | None = _option(
+        None,
+        "model that answers over HTTP where a request names one that is not served (default: where "
+        "only one is served, that one; else such requests are refused)",
+    )
+    lenient: bool = _option(
+        False,
+        "over HTTP, ignore fields that are not supported, though they may change the answer",
+        kind=bool,
+    )
     model: str | None = _option(
         None, "GGUF file to run in the built-in engine (default: the demonstration model)"
     )
@@ -242,6 +252,7 @@ class Settings:
 
 
 _METAVARS = {
+    "default_model": "NAME",
     "data_dir": "DIR",
     "store": "KIND",
     "durability": "LEVEL",

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
+from llcuda_net.errors import Unsupported
 from llcuda_net.generation import sampling
 from llcuda_net.generation.generation import Generation
 from llcuda_net.upstream import chat, prefix_cache
 from llcuda_net.upstream.backend import Lease
 from llcuda_net.upstream.constraints.checks import as_sent
+from llcuda_net.upstream.interface import Properties
+from llcuda_net.upstream.messages import are_plain, check_parts, flat
 
 
 def checked_params(generation: Generation, context: int) -> dict[str, Any]:
@@ -21,14 +24,46 @@ def checked_params(generation: Generation, context: int) -> dict[str, Any]:
     return checked
 
 
-async def render(messages: list[dict[str, str]], lease: Lease) -> str | list[int]:
-    """The prompt that the model's chat template makes of messages; see chat.prompt_of.
+def route(generation: Generation, properties: Properties) -> bool:
+    """Whether it goes to the upstream's own chat, which alone parses tool calls and reasoning.
+
+    Else it is completed from a rendered prompt, and can be continued token by token.
+
+    Raises:
+        Unsupported: the model cannot do what is asked for.
+        InvalidRequest: there is something in the messages that no upstream takes.
+    """
+    messages = generation.messages
+    if messages is None or generation.rendered is not None:
+        return False  # it has no choice, or has begun
+    check_parts(messages, properties)
+    options = generation.chat or {}
+    effort = options.get("reasoning_effort")
+    needed = bool(
+        options.get("tools")
+        or options.get("chat_template_kwargs")
+        # Nothing is to be turned off where nothing thinks.
+        or (effort is not None and effort != "none")
+        or not are_plain(messages)
+    )
+    if needed and not properties.has_template:
+        raise Unsupported(
+            f"the model {properties.model} has no chat template: it knows no tools, images or "
+            "reasoning"
+        )
+    return needed or properties.thinks
+
+
+async def render(messages: list[dict[str, Any]], lease: Lease) -> str | list[int]:
+    """The prompt that the model's chat template makes of messages of plain text.
+
+    See chat.prompt_of.
 
     Raises:
         RequestError: it has none, or refuses them.
     """
     await lease.properties()  # and report them
-    return await chat.prompt_of(messages, lease.backend.upstream)
+    return await chat.prompt_of(flat(messages), lease.backend.upstream)
 
 
 def text_so_far(generation: Generation) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import trio
@@ -20,7 +21,7 @@ from llcuda_net.upstream.pool import Pool
 
 
 async def embed(
-    texts: list[str],
+    texts: Sequence[str | list[int]],
     user: User,
     model: str | None,
     pool: Pool,
@@ -30,6 +31,7 @@ async def embed(
     """A vector a text, float32, little-endian.
 
     Args:
+        texts: or token ids of texts.
         model: by name; None: the default one.
         timeout: seconds for all of it.
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Annotated, Any, NamedTuple, Protocol
 
@@ -139,6 +139,8 @@ class Properties:
         build: version of its software.
         path: the model's file, as reported; empty where it is not.
         quantisation: of the model, as reported; empty where it is not.
+        thinks: its chat template has the model reason before it answers, as far as can be seen.
+        images, audio: its model takes them in a chat.
     """
 
     model: str
@@ -148,6 +150,9 @@ class Properties:
     build: str
     path: str = ""
     quantisation: str = ""
+    thinks: bool = False
+    images: bool = False
+    audio: bool = False
 
 
 class Upstream(Protocol):
@@ -176,8 +181,12 @@ class Upstream(Protocol):
     async def render(self, messages: list[dict[str, str]]) -> str:
         """The prompt that the model's chat template makes of the messages."""
 
-    async def embed(self, texts: list[str]) -> list[list[list[float]]]:
-        """For each text its rows: one where the upstream pools, else one per token."""
+    async def embed(self, texts: Sequence[str | list[int]]) -> list[list[list[float]]]:
+        """For each text its rows: one where the upstream pools, else one per token.
+
+        Args:
+            texts: or the token ids of texts.
+        """
 
     async def tokenize(self, text: str, *, special: bool, literal: bool = False) -> list[int]:
         """The ids of a text, as `complete` makes them of a prompt where `special` is set.
@@ -209,6 +218,13 @@ class Upstream(Protocol):
             params: checked sampling parameters, and `id_slot` where it must be that slot.
             on_events: called with each batch of events, the last one with `stop` set.
             on_sent: called when the request is with the upstream.
+        """
+
+    async def advances_grammars(self) -> bool:
+        """Whether it takes up a grammar behind a text that was generated before.
+
+        That text is `generation_prompt` of the parameters. Found out by asking for a token, where
+        it is not known.
         """
 
     async def chat(

@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from email.utils import formatdate
 from http import HTTPStatus
 from types import MappingProxyType
-from typing import Protocol
+from typing import Any, Protocol
 
 import trio
 
@@ -22,10 +22,14 @@ from llcuda_net.config.users import User
 from llcuda_net.errors import RequestError
 from llcuda_net.generation.generation import Generation
 from llcuda_net.generation.publisher import Flushable
+from llcuda_net.server.http.delivery.leaving import Orphans
 from llcuda_net.server.http.request import HttpRequest
+from llcuda_net.server.http.responder import Respond
 from llcuda_net.server.tcp.queries import QueryHost
 from llcuda_net.server.tcp.room import Incoming, Unsent
 from llcuda_net.server.tcp.write_buffer import WriteBuffer
+from llcuda_net.telemetry.observers import Watches
+from llcuda_net.upstream.pool import Pool
 from llcuda_protocol import Attach, Generate
 
 _NONE: Mapping[str, str] = MappingProxyType({})
@@ -41,16 +45,42 @@ class HttpHost(QueryHost, Protocol):
     unflushed: set[Flushable]
     unsent: Unsent
     incoming: Incoming
+    watch: Watches
+    #: Answers /healthz, /readyz and /metrics.
+    monitor: Respond | None
+
+    @property
+    def pool(self) -> Pool:
+        """The upstreams."""
+
+    @property
+    def orphans(self) -> Orphans:
+        """Answers that their readers left."""
+
+    @property
+    def queued(self) -> int:
+        """Requests that wait for a slot."""
 
     @property
     def draining(self) -> bool:
         """Whether the server stops: it takes nothing new."""
 
-    def submit(self, request: Generate, user: User) -> Generation:
+    def submit(
+        self, request: Generate, user: User, api: dict[str, Any] | None = None
+    ) -> Generation:
         """Start a generation, or join the one with the same key; or raise RequestError."""
 
     async def find(self, request: Attach, user: User) -> Generation:
         """The generation to read, running or stored, or raise RequestError."""
+
+    async def find_by_key(self, key: str, owner: str) -> Generation | None:
+        """What an owner's idempotency key means, running or over, or raise RequestError."""
+
+    def same_request(self, request_hash: bytes, owner: str) -> list[Generation]:
+        """An owner's generations in memory that were asked just this, oldest first."""
+
+    async def delete(self, id_: str, user: User) -> None:
+        """Forget a generation that is over, or raise RequestError."""
 
     def left(self, generation: Generation) -> None:
         """A stream reads a generation no longer."""
@@ -204,6 +234,7 @@ class Exchange:
         self.status = status
         self.drop_body()
         fields = {**lines, **self._headers, **headers}
+        self.keep_alive = self.keep_alive and not self.host.draining
         if not self.keep_alive:
             fields["Connection"] = "close"
         self.buffer.add(head(status, fields))

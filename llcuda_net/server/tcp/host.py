@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Any, Protocol
 
 from llcuda_net.config.settings import Settings
 from llcuda_net.config.token_file import Users
@@ -24,7 +24,9 @@ class SessionHost(QueryHost, Protocol):
     unsent: Unsent
     incoming: Incoming
 
-    def submit(self, request: Generate, user: User) -> Generation:
+    def submit(
+        self, request: Generate, user: User, api: dict[str, Any] | None = None
+    ) -> Generation:
         """Start a generation, or join the one with the same key; or raise RequestError."""
 
     async def find(self, request: Attach, user: User) -> Generation:

@@ -7,7 +7,8 @@ the same parser.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import re
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import PurePath
 from typing import Annotated, Any, TypeVar
@@ -44,6 +45,22 @@ MOST_SLOTS = 4096
 MAX_VECTORS, MOST_NUMBERS = 64 << 20, 4 << 20
 #: Seconds for texts to be embedded.
 EMBED_TIMEOUT = 600.0
+#: Begins with c where the grammar was advanced, and with a where it was not.
+_PROBE = {
+    "prompt": "ab",
+    "generation_prompt": "ab",
+    "grammar": 'root ::= "ab" "cd"',
+    "grammar_type": "tool_calls",
+    "n_predict": 4,
+    "temperature": 0,
+    "cache_prompt": False,
+}
+#: What templates of models that reason have in them: switches, fields of messages, marks. Those of
+#: other models may say "thinking" in words.
+_THINKS = re.compile(
+    rb"enable_thinking|reasoning_(?:content|effort)|\bif (?:not )?thinking\b|</?think>"
+    rb"|\[/?THINK\]|<\|channel\|>|<\|START_THINKING\|>|<seed:think>"
+)
 _T = TypeVar("_T")
 
 
@@ -54,6 +71,16 @@ class _Settings(msgspec.Struct):
     n_ctx: int
 
 
+class _Caps(msgspec.Struct):
+    supports_preserve_reasoning: bool = False
+    supports_reasoning_effort: bool = False
+
+
+class _Modalities(msgspec.Struct):
+    vision: bool = False
+    audio: bool = False
+
+
 class _Props(msgspec.Struct):
     total_slots: int
     default_generation_settings: _Settings
@@ -62,6 +89,8 @@ class _Props(msgspec.Struct):
     model_ftype: str | int | None = None
     build_info: str | None = None
     chat_template: msgspec.Raw = msgspec.Raw(b"null")
+    chat_template_caps: _Caps | None = None
+    modalities: _Modalities | None = None
 
 
 class _Slot(msgspec.Struct):
@@ -120,6 +149,7 @@ class LlamaServer:
         self._timeouts = timeouts or StreamTimeouts()
         self._streams = Streams(self._origin, poller, self._timeouts)
         self._properties: Properties | None = None
+        self._advances: bool | None = None
         self._overran = False
         #: Set while it is our own engine and known not to be there.
         self.starting = False
@@ -132,7 +162,7 @@ class LlamaServer:
     @base_url.setter
     def base_url(self, value: str) -> None:
         self._origin.move(BaseUrl.parse(value))
-        self._properties = None
+        self.forget()
 
     @property
     def properties(self) -> Properties | None:
@@ -141,7 +171,7 @@ class LlamaServer:
 
     def forget(self) -> None:
         """Ask for the properties again next time: another process may answer then."""
-        self._properties = None
+        self._properties = self._advances = None
 
     async def aclose(self) -> None:
         """Close the connections that are kept."""
@@ -166,6 +196,9 @@ class LlamaServer:
                 build=found.build_info or "",
                 path=path,
                 quantisation=str(found.model_ftype or ""),
+                thinks=_thinks(found),
+                images=found.modalities is not None and found.modalities.vision,
+                audio=found.modalities is not None and found.modalities.audio,
             )
         return self._properties
 
@@ -222,8 +255,8 @@ class LlamaServer:
         """
         return (await self._short("POST", "/detokenize", _content, {"tokens": ids})).content
 
-    async def embed(self, texts: list[str]) -> list[list[list[float]]]:
-        """For each text its rows: one where the upstream pools, else one a token.
+    async def embed(self, texts: Sequence[str | list[int]]) -> list[list[list[float]]]:
+        """For each text its rows; see Upstream.embed.
 
         Raises:
             RequestError: as `ask`, or the upstream was started without embeddings.
@@ -272,6 +305,17 @@ class LlamaServer:
         except UpstreamUnavailable:
             self.forget()
             raise
+
+    async def advances_grammars(self) -> bool:
+        """Whether it takes up a grammar behind a text; see Upstream.advances_grammars.
+
+        Raises:
+            RequestError: as `ask`.
+        """
+        if self._advances is None:
+            answer = await self._short("POST", "/completion", _content, _PROBE)
+            self._advances = answer.content.startswith("c")
+        return self._advances
 
     # -- token streams ------------------------------------------------------------------------
 
@@ -341,6 +385,15 @@ class LlamaServer:
             self._overran = True
             log.warning("upstream_ignores_n_predict", upstream=self.base_url, note=note)
         return note
+
+
+def _thinks(props: _Props) -> bool:
+    caps = props.chat_template_caps or _Caps()
+    return (
+        caps.supports_preserve_reasoning
+        or caps.supports_reasoning_effort
+        or _THINKS.search(bytes(props.chat_template)) is not None
+    )
 
 
 def _most(params: dict[str, Any]) -> int | None:

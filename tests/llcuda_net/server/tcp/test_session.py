@@ -128,8 +128,10 @@ async def test_a_wrong_request_is_refused_by_name_and_the_session_lives(
 @pytest.mark.parametrize(
     "first", [b"GET / HTTP/1.1\r\n\r\n", b"G", b"POST /completion HTTP/1.1\r\n"]
 )
-async def test_http_is_answered_as_http(first: bytes, autojump_clock: object) -> None:
-    async with serving(FakeUpstream()) as (_, listener):
+async def test_http_is_answered_as_http_where_it_is_off(
+    first: bytes, autojump_clock: object
+) -> None:
+    async with serving(FakeUpstream(), http=False) as (_, listener):
         peer = listener.connect()
         await peer.stream.send_all(first)
         answer = await _read_all(peer.stream)
