@@ -34,6 +34,7 @@ def _option(
     high: int = _MOST,
     choices: tuple[str, ...] | None = None,
     size: bool = False,
+    metavar: str | None = None,
 ) -> Any:
     metadata = {
         "help": help_,
@@ -42,6 +43,7 @@ def _option(
         "high": high,
         "choices": choices,
         "size": size,  # bytes, which may be written as 512M
+        "metavar": metavar,  # of an option that may be given several times
     }
     return field(default=default, metadata=metadata)
 
@@ -67,13 +69,27 @@ class Settings:
     port: int = _option(
         9000, "port to listen on; 0: a free one, printed", kind=int, low=0, high=65_535
     )
+    http: bool = _option(
+        True, "answer HTTP, the API of OpenAI's clients, on the port, too", kind=bool
+    )
     upstream: tuple[UpstreamSpec, ...] = _option(
         (),
         "URL of a llama-server that already runs; may be given several times. Tables in the config "
         "file describe each further",
         kind=UpstreamSpec,
+        metavar="URL",
     )
     upstream_api_key_file: str | None = _option(None, "file with the API key of the upstreams")
+    default_model: str | None = _option(
+        None,
+        "model that answers over HTTP where a request names one that is not served (default: where "
+        "only one is served, that one; else such requests are refused)",
+    )
+    lenient: bool = _option(
+        False,
+        "over HTTP, ignore fields that are not supported, though they may change the answer",
+        kind=bool,
+    )
     model: str | None = _option(
         None, "GGUF file to run in the built-in engine (default: the demonstration model)"
     )
@@ -119,6 +135,18 @@ class Settings:
     )
     allow_no_auth: bool = _option(
         False, "listen beyond loopback without a token file: anybody may use it", kind=bool
+    )
+    allowed_host: tuple[str, ...] = _option(
+        (),
+        "without a token file: a name of this machine in HTTP requests, such as "
+        "host.docker.internal, beside localhost; may be given several times",
+        metavar="NAME",
+    )
+    cors_origin: tuple[str, ...] = _option(
+        (),
+        "origin whose web pages may use the server, such as https://chat.example; * for all, with "
+        "a token file only; may be given several times",
+        metavar="ORIGIN",
     )
     tls_cert: str | None = _option(None, "certificate chain (PEM); turns TLS on")
     tls_key: str | None = _option(None, "private key (PEM) of the certificate")
@@ -180,6 +208,14 @@ class Settings:
     max_frame: int = _option(
         4 << 20, "largest frame accepted, in bytes", kind=int, low=16_384, high=1 << 30
     )
+    max_body: int = _option(
+        24 << 20,
+        "largest body of an HTTP request, such as 8M; less where --memory-limit leaves less",
+        kind=int,
+        low=1024,
+        high=1 << 30,
+        size=True,
+    )
     memory_limit: int | None = _option(
         None,
         "memory that the server may take, the engine apart, such as 512M or 2GiB; what would take "
@@ -216,6 +252,7 @@ class Settings:
 
 
 _METAVARS = {
+    "default_model": "NAME",
     "data_dir": "DIR",
     "store": "KIND",
     "durability": "LEVEL",
@@ -240,8 +277,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         if spec.default not in (None, False, MISSING, ()):
             shown = f"{spec.default:g}" if isinstance(spec.default, float) else spec.default
             text += f" (default: {shown})"
-        if kind is UpstreamSpec:
-            section.add_argument(flag, metavar="URL", action="append", default=None, help=text)
+        if spec.default == ():
+            meta = spec.metadata["metavar"]
+            section.add_argument(flag, metavar=meta, action="append", default=None, help=text)
         elif kind is bool:
             section.add_argument(
                 flag, action=argparse.BooleanOptionalAction, default=None, help=text
@@ -283,6 +321,9 @@ def load(arguments: argparse.Namespace, environment: Mapping[str, str] = os.envi
             continue
         if spec.metadata["kind"] is UpstreamSpec:
             values[spec.name] = parse_specs(value, where)
+            continue
+        if spec.default == ():
+            values[spec.name] = _several(value, where)
             continue
         values[spec.name] = _convert(spec.metadata, value, where)
     if values.get("upstream") and values.get("model"):
@@ -392,6 +433,18 @@ def _convert(metadata: Mapping[str, Any], value: Any, where: str) -> Any:
     return found
 
 
+def _several(value: Any, where: str) -> tuple[str, ...]:
+    """Values of an option that may be given several times; in text, with commas between them.
+
+    Raises:
+        ConfigError: it is neither a string nor a list of them.
+    """
+    given = value.split(",") if isinstance(value, str) else value
+    if not isinstance(given, list) or not all(isinstance(one, str) for one in given):
+        raise ConfigError(f"{where} must be a list of strings, not {value!r}")
+    return tuple(one.strip() for one in given if one.strip())
+
+
 def _bounded(kind: type, bound: Any) -> Any:
     return Annotated[int, bound] if kind is int else Annotated[float, bound]
 
@@ -399,5 +452,10 @@ def _bounded(kind: type, bound: Any) -> Any:
 def _check(settings: Settings) -> None:
     if settings.upstream and settings.model:
         raise ConfigError("give --upstream or --model, not both")
+    if "*" in settings.cors_origin and settings.auth_token_file is None:
+        raise ConfigError(
+            "--cors-origin '*' lets every web page use the server: name the origins, or give an "
+            "--auth-token-file"
+        )
     if bool(settings.tls_cert) != bool(settings.tls_key):
         raise ConfigError("--tls-cert and --tls-key go together; give both or neither")

@@ -15,7 +15,7 @@ from typing import Annotated, Any
 import msgspec
 from msgspec import Meta
 
-from llcuda_net.config.users import ANONYMOUS, PRIORITIES, User
+from llcuda_net.config.users import ANONYMOUS, PRIORITIES, User, forwarded, forwarder_of
 from llcuda_net.errors import ConfigError
 
 # Digits only, checked before they are a number: no exponents, signs or digits of other scripts.
@@ -66,6 +66,7 @@ _KEYS = {
     "tokens_per_minute": _Key(
         "tokens_per_minute", _POSITIVE, (_Decimal, Annotated[float, Meta(gt=0)])
     ),
+    "forwards": _Key("forwards", "0 or 1", choices={"0": False, "1": True}),
     "role": _Key("admin", "user or admin", choices={"user": False, "admin": True}),
 }
 assert {key.field for key in _KEYS.values()} == {field.name for field in fields(User)}
@@ -113,6 +114,11 @@ class Users:
         self._known = _joined(lines, where)
         self.short = tuple(line.number for line in lines if line.short)
 
+    @property
+    def required(self) -> bool:
+        """Whether a token is needed."""
+        return self._known is not None
+
     def find(self, token: str | None) -> User | None:
         """The user of a token; None where it is nobody's. Takes the same time for any token."""
         if self._known is None:
@@ -127,6 +133,9 @@ class Users:
         """The user of a name; one without limits where there is none, or none any more."""
         if self._known is None and not name:
             return ANONYMOUS
+        by_other = forwarder_of(name)
+        if by_other is not None:
+            return forwarded(self.named(by_other[0]), by_other[1])
         return next((user for _, user in self._known or () if user.name == name), User(name))
 
 
@@ -141,7 +150,7 @@ class _Line:
     token: bytes
     short: bool  # the token is
     user: User
-    limited: bool  # says more than name and role
+    limited: bool  # says more than name, and what the token may do
 
 
 def _joined(lines: list[_Line], where: str) -> tuple[tuple[bytes, User], ...]:
@@ -157,13 +166,16 @@ def _joined(lines: list[_Line], where: str) -> tuple[tuple[bytes, User], ...]:
         _check_same(where, before, line)
         if line.limited and not before.limited:
             by_name[line.user.name] = line
-    return tuple((line.token, by_name[line.user.name].user) for line in lines)
+    return tuple(
+        (line.token, replace(by_name[line.user.name].user, forwards=line.user.forwards))
+        for line in lines
+    )
 
 
 def _check_same(where: str, one: _Line, other: _Line) -> None:
     """Lines of one user: limits stand in one of them, or are the same; roles always are.
 
-    A role is never inherited: what a token may do must stand beside it.
+    What a token may do is never inherited, its role and forwarding: it must stand beside it.
     """
     user = f"the user {one.user.name!r}" if one.user.name else "the user without a name"
     if one.user.admin != other.user.admin:
@@ -171,7 +183,7 @@ def _check_same(where: str, one: _Line, other: _Line) -> None:
     if not (one.limited and other.limited):
         return
     for name, key in _KEYS.items():
-        if getattr(one.user, key.field) != getattr(other.user, key.field):
+        if name != "forwards" and getattr(one.user, key.field) != getattr(other.user, key.field):
             raise _error(
                 where,
                 other.number,
@@ -204,7 +216,7 @@ def _lines(text: str, where: str) -> Iterator[_Line]:
             except ValueError:  # msgspec's errors are
                 raise _error(where, number, f"{name} must be {key.says}") from None
         user = replace(User(), **given)
-        limited = bool(given.keys() - {"name", "admin"})
+        limited = bool(given.keys() - {"name", "admin", "forwards"})
         yield _Line(number, _hash(token), len(token) < LEAST, user, limited)
 
 

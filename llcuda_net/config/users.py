@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import IntEnum
 
 
@@ -14,6 +14,8 @@ class Priority(IntEnum):
     LOW = 2
 
 
+#: Stands between the name of a token's user and the id of one of theirs.
+_FORWARDED = "/"
 #: By the names that files and requests use, best first.
 PRIORITIES = {priority.name.lower(): priority for priority in Priority}
 
@@ -30,6 +32,7 @@ class User:
         max_running: how many of their requests may run at once.
         max_queued: how many of their requests may wait.
         tokens_per_minute: how many tokens, read and made, they may use.
+        forwards: whether requests with this token may name a user of their own.
     """
 
     name: str = ""
@@ -39,10 +42,25 @@ class User:
     max_running: int | None = None
     max_queued: int | None = None
     tokens_per_minute: float | None = None
+    forwards: bool = False
 
 
 #: Everybody, where there is no token file.
 ANONYMOUS = User(admin=True)
+
+
+def forwarded(user: User, id_: str) -> User:
+    """One of the users for whom the holder of a token that forwards asks, with the token's limits.
+
+    Their names are none that a token file can hold. None of them is an admin.
+    """
+    return replace(user, name=f"{user.name}{_FORWARDED}{id_}", admin=False, forwards=False)
+
+
+def forwarder_of(name: str) -> tuple[str, str] | None:
+    """The user whose token forwarded this one, and the id; None where it is no such name."""
+    before, slash, id_ = name.partition(_FORWARDED)
+    return (before, id_) if slash else None
 
 
 def view_of(user: User) -> str | None:

@@ -14,7 +14,7 @@ import msgspec
 import structlog
 import trio
 
-from llcuda_net.config.users import Priority
+from llcuda_net.config.users import PRIORITIES, Priority
 from llcuda_net.errors import (
     Damaged,
     InvalidRequest,
@@ -27,7 +27,7 @@ from llcuda_net.generation.generation import Generation
 from llcuda_net.generation.state import State, Times
 from llcuda_net.storage.journal.entry import JournalEntry
 from llcuda_net.storage.records import Ended, Level, Opened, Result, TokenLog
-from llcuda_net.storage.results.interface import Query, Store, Summary
+from llcuda_net.storage.results.interface import Deleted, Query, Store, Summary
 from llcuda_net.storage.storage import Recovered, Storage
 from llcuda_protocol.kinds import MAX_LINGER
 
@@ -102,6 +102,8 @@ class Persistence:
             request["seed"] = generation.seed
         if generation.wanted is not None:
             request["model"] = generation.wanted
+        if generation.api is not None:
+            request["api"] = generation.api
         if generation.priority is not Priority.NORMAL:
             request["priority"] = generation.priority.name.lower()
         opened = Opened(
@@ -242,6 +244,13 @@ class Persistence:
                 return result
         return await self._read(lambda store: store.get(id_))
 
+    async def delete(self, id_: str, owner: str | None) -> Deleted | None:
+        """Delete the result of an owner's (None: anybody's) generation; None: there is none."""
+        if self._storage is None:
+            return None
+        with _refusing():
+            return await self._storage.delete(id_, owner)
+
     async def find_by_key(self, key: str, owner: str) -> Result | None:
         """The newest result with this idempotency key."""
         for result in self.unstored(owner):
@@ -280,7 +289,22 @@ class Persistence:
 
 def _read_again(result: Result) -> Generation:
     """A generation that is over, from its result."""
-    found = Generation(None, None, {}, 0.0, owner=result.owner, id=result.id, times=Times(0.0))
+    found = Generation(
+        None,
+        None,
+        {},
+        0.0,
+        key=result.key,
+        request_hash=result.request_hash,
+        owner=result.owner,
+        wanted=result.request.get("model"),
+        priority=PRIORITIES.get(result.request.get("priority", ""), Priority.NORMAL),
+        id=result.id,
+        created=result.created,
+        times=Times(0.0),
+        model=result.model,
+        api=result.request.get("api"),
+    )
     found.adopt(result)
     found.accepted = True
     found.cached_from = result.cached_from

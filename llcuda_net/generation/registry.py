@@ -82,6 +82,21 @@ class Registry:
         found = self._by_id.get(id_)
         return found if found is not None and owner in (None, found.owner) else None
 
+    def with_key(self, key: str, owner: str) -> Generation | None:
+        """What an owner's key means now, whatever it was asked and however it ended."""
+        self._forget_old()
+        return self._by_key.get((owner, key))
+
+    def of_request(self, request_hash: bytes, owner: str) -> list[Generation]:
+        """An owner's generations that are here and were asked just this, oldest first."""
+        self._forget_old()
+        found = [
+            one
+            for one in self._by_id.values()
+            if one.request_hash == request_hash and one.owner == owner
+        ]
+        return sorted(found, key=lambda one: (one.created, one.id))
+
     def known(self, owner: str | None) -> list[Generation]:
         """All of an owner (None: everybody) that `find` finds and whose ids were told."""
         self._forget_old()
@@ -121,6 +136,16 @@ class Registry:
             raise InvalidRequest(
                 f"the idempotency key {key[:60]!r} is not fresh: it was used before",
             )
+
+    def forget(self, generation: Generation) -> None:
+        """One that is over is deleted, however long it was to linger."""
+        self._lingering.pop(generation, None)
+        self._drop(generation)
+
+    def free_key(self, owner: str, key: str) -> None:
+        """What had this key is deleted: it may be given to another request."""
+        if (owner, key) not in self._by_key:
+            self._used.pop((owner, key), None)
 
     async def run(self) -> None:
         """Forget what has lingered long enough; runs until cancelled."""

@@ -33,6 +33,7 @@ def from_request(
     context: int | None,
     user: User,
     most_log: int,
+    api: dict[str, Any] | None = None,
 ) -> Generation:
     """The generation that a request asks for.
 
@@ -41,6 +42,7 @@ def from_request(
         context: tokens that a slot of each upstream holds; None if that is not known.
         most_log: bytes that a log with log-probabilities may take. They limit the tokens where the
             request does not.
+        api: see Generation.
 
     Raises:
         RequestError: the request is wrong.
@@ -57,7 +59,7 @@ def from_request(
     alike = comparable(request.params)
     # Of most requests it is the same, and a long prompt need not be hashed twice.
     changed = hash_of(alike) != hash_of(request.params)
-    earlier = _hash(request, request.params) if changed else b""
+    earlier = _hash(request, request.params, api) if changed else b""
     return Generation(
         request.prompt,
         request.messages,
@@ -66,7 +68,7 @@ def from_request(
         key=request.key,
         chat=request.chat,
         seed=None if sampling.has_seed(params) else secrets.randbelow(sampling.SEEDS),
-        request_hash=_hash(request, alike),
+        request_hash=_hash(request, alike, api),
         earlier_hash=earlier,
         owner=user.name,
         user=user,
@@ -77,15 +79,23 @@ def from_request(
         level=level,
         cache=request.cache,
         fresh=request.fresh,
+        api=api,
     )
 
 
-def _hash(request: Generate, params: Any) -> bytes:
+def hash_of_request(request: Generate, api: dict[str, Any] | None = None) -> bytes:
+    """Equal for requests that ask for the same, and for the same choice of as many."""
+    return _hash(request, comparable(request.params), api)
+
+
+def _hash(request: Generate, params: Any, api: dict[str, Any] | None) -> bytes:
     asked = [request.prompt, request.messages, params]
     if request.chat is not None:
         asked += [request.model, comparable(request.chat)]
     elif request.model is not None:
         asked.append(request.model)
+    if api is not None and api.get("n", 1) > 1:
+        asked.append({"n": api["n"], "index": api["index"]})
     return hash_of(asked)
 
 
@@ -138,6 +148,10 @@ def from_journal(entry: Recovered, settings: Settings, user: User) -> Generation
     """The generation that ran when the last server ended, as far as it had come."""
     opened = entry.entry.opened
     request = opened.request
+    on_disconnect = seconds_of(opened.on_disconnect)
+    if request.get("api") is not None:
+        # Whoever read it over HTTP did not go away: the server did. They have time to come back.
+        on_disconnect = max(on_disconnect, settings.disconnect_seconds)
     generation = Generation(
         request.get("prompt"),
         request.get("messages"),
@@ -149,12 +163,13 @@ def from_journal(entry: Recovered, settings: Settings, user: User) -> Generation
         user=user,
         wanted=request.get("model"),
         priority=PRIORITIES.get(request.get("priority", ""), Priority.NORMAL),
-        on_disconnect=seconds_of(opened.on_disconnect),
+        on_disconnect=on_disconnect,
         level=opened.level,
         id=opened.generation,
         created=opened.created,
         chat=request.get("chat"),
         seed=request.get("seed"),
+        api=request.get("api"),
     )
     splices = [(splice.position, splice.epoch) for splice in entry.entry.splices]
     generation.restore(entry.log, splices, entry.entry.switches)

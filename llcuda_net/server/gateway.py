@@ -22,7 +22,7 @@ from llcuda_net.analysis.vector_index import Found
 from llcuda_net.config.settings import Settings
 from llcuda_net.config.token_file import Users
 from llcuda_net.config.users import User, view_of
-from llcuda_net.errors import RequestError, ShuttingDown, UpstreamUnavailable
+from llcuda_net.errors import InvalidRequest, RequestError, ShuttingDown, UpstreamUnavailable
 from llcuda_net.generation import listing
 from llcuda_net.generation import request as requests
 from llcuda_net.generation.dispatcher import need_of
@@ -38,6 +38,8 @@ from llcuda_net.generation.state import Place
 from llcuda_net.scheduler.scheduler import Scheduler
 from llcuda_net.scheduler.ticket import SlotRequest, Ticket
 from llcuda_net.server import queries
+from llcuda_net.server.http.delivery.leaving import Orphans
+from llcuda_net.server.http.responder import Respond
 from llcuda_net.server.memory_guard import MemoryGuard, limit_of
 from llcuda_net.server.tcp.listener import Listener
 from llcuda_net.storage.records import Level
@@ -70,6 +72,7 @@ class Gateway:
         poller: reads the token streams of upstreams; the gateway runs it.
         users: who may come in; by default everybody.
         persistence: journal and store; without it nothing is stored.
+        monitor: answers /healthz, /readyz and /metrics on the server's port.
         prepare_kernels: compiles the kernels of the analysis before they are first used.
         checks: of constraints; by default in a process of their own.
     """
@@ -82,11 +85,13 @@ class Gateway:
         users: Users | None = None,
         persistence: Persistence | None = None,
         *,
+        monitor: Respond | None = None,
         prepare_kernels: Callable[[], Awaitable[None]] = trio.lowlevel.checkpoint,
         checks: Checks | None = None,
     ) -> None:
         self.settings = settings
         self.users = users if users is not None else Users()
+        self.monitor = monitor
         self.agent = f"llcuda-server/{package_version()}"
         self._pool = pool
         self._poller = poller
@@ -132,6 +137,8 @@ class Gateway:
         self._finding = trio.Lock()
         self._replayed: WeakValueDictionary[str, Generation] = WeakValueDictionary()
         self.listener = Listener(self, settings.max_connections)
+        #: Answers over HTTP that their readers left.
+        self.orphans = Orphans()
         self._draining = False
         self._reporter = Reporter(pool, self._scheduler, self._registry, self._persistence)
         #: Told of each request when it is over.
@@ -151,9 +158,14 @@ class Gateway:
     def __repr__(self) -> str:
         state = "draining" if self._draining else "serving"
         return (
-            f"<Gateway {state} sessions={len(self.listener.sessions)}"
+            f"<Gateway {state} {self.listener!r}"
             f" generations={len(self._registry)} queued={self._scheduler.queued}>"
         )
+
+    @property
+    def pool(self) -> Pool:
+        """The upstreams."""
+        return self._pool
 
     def _place(self, ticket: Ticket) -> Lease | None:
         return self._pool.place(need_of(ticket.slot_request), ticket.slot_request.user.name)
@@ -186,6 +198,11 @@ class Gateway:
                 await self._persistence.sync()
             self._nursery.start_soon(self.listener.run, listeners, self._nursery)
             task_status.started()
+
+    @property
+    def draining(self) -> bool:
+        """Whether the server stops: it takes nothing new."""
+        return self._draining
 
     async def _follow_pool(self) -> None:
         """Give out what there is whenever the pool has changed; for ever."""
@@ -255,16 +272,21 @@ class Gateway:
 
     # -- requests -----------------------------------------------------------------------------
 
-    def submit(self, request: Generate, user: User) -> Generation:
+    def submit(
+        self, request: Generate, user: User, api: dict[str, Any] | None = None
+    ) -> Generation:
         """Start a generation, or join the one that has the same key.
+
+        Args:
+            api: see Generation.
 
         Raises:
             RequestError: the request is wrong, the queue is full, or the server is stopping.
         """
         with self.watch.submitting():
-            return self._submit(request, user)
+            return self._submit(request, user, api)
 
-    def _submit(self, request: Generate, user: User) -> Generation:
+    def _submit(self, request: Generate, user: User, api: dict[str, Any] | None) -> Generation:
         self._check_not_draining()
         model_key = self._pool.key_of(request.model)
         self._pool.check(model_key)
@@ -275,6 +297,7 @@ class Gateway:
             self._pool.context(model_key),
             user,
             self._budget.bounds.generation,
+            api,
         )
         if request.key is not None:
             same = self._registry.find_by_key(
@@ -380,6 +403,53 @@ class Gateway:
             self._shelf.keep(found, stored=True)
         return found
 
+    async def find_by_key(self, key: str, owner: str) -> Generation | None:
+        """What an owner's idempotency key means, running or over.
+
+        Raises:
+            RequestError: the store cannot be read.
+        """
+        found = self._registry.with_key(key, owner)
+        if found is not None:
+            return found
+        result = await self._persistence.find_by_key(key, owner)
+        return None if result is None else await self._stored(result.id, owner)
+
+    def same_request(self, request_hash: bytes, owner: str) -> list[Generation]:
+        """An owner's generations in memory that were asked just this, oldest first."""
+        return self._registry.of_request(request_hash, owner)
+
+    @property
+    def queued(self) -> int:
+        """Requests that wait for a slot."""
+        return self._scheduler.queued
+
+    async def delete(self, id_: str, user: User) -> None:
+        """Delete a generation that is over: one of the user; for an admin, any.
+
+        Who reads it just now may get the rest of it. Its idempotency key is free again.
+
+        Raises:
+            UnknownGeneration: there is none.
+            InvalidRequest: it still runs.
+            RequestError: the store refuses.
+        """
+        owner = view_of(user)
+        found = self._registry.find(id_, owner)
+        if found is not None and not found.ended:
+            raise InvalidRequest("it still runs: cancel it first")
+        deleted = await self._persistence.delete(id_, owner)
+        if found is None and deleted is None:
+            raise unknown(id_)
+        self._replayed.pop(id_, None)
+        if found is not None:
+            self._registry.forget(found)
+            if found.key is not None:
+                self._registry.free_key(found.owner, found.key)
+        if deleted is not None and deleted.key is not None:
+            self._registry.free_key(deleted.owner, deleted.key)
+        log.info("generation_deleted", generation=id_, user=user.name)
+
     def holding(
         self, user: User, size: int, *, refuse: bool = True
     ) -> contextlib.AbstractContextManager[None]:
@@ -474,7 +544,10 @@ class Gateway:
     async def report(self, user: User) -> dict[str, Any]:
         """What a status request is answered with; see reporting.py."""
         report = self._reporter.report(
-            user, draining=self._draining, connections=len(self.listener.sessions)
+            user,
+            draining=self._draining,
+            connections=len(self.listener.sessions),
+            http={"requests": len(self.listener.requests), "idle": self.listener.resting},
         )
         report["memory"] = self.memory.report()
         if self.analyst is not None:

@@ -154,6 +154,18 @@ class Connections(Protocol):
     def sessions(self) -> Collection[ClientSession]:
         """Clients that have been let in."""
 
+    @property
+    def requests(self) -> Collection[object]:
+        """HTTP connections with a request that is open."""
+
+    @property
+    def resting(self) -> int:
+        """HTTP connections between two requests."""
+
+    @property
+    def open_streams(self) -> int:
+        """Requests that are open on all connections."""
+
 
 class Observer:
     """Told of each request once, when it is over; this one does nothing."""
@@ -166,6 +178,13 @@ class Observer:
 
     def answered(self, kind: str, error: RequestError | None) -> None:
         """A request of another kind was answered, or failed."""
+
+    def http_answered(self, route: str, status: int) -> None:
+        """A request over HTTP was answered; status 0: its client had gone before.
+
+        Args:
+            route: the pattern of its path, of a closed list.
+        """
 
     @contextlib.contextmanager
     def submitting(self) -> Iterator[None]:
@@ -208,6 +227,10 @@ class Watches(Observer):
     def answered(self, kind: str, error: RequestError | None) -> None:
         """See Watch."""
         self._tell(lambda watch: watch.answered(kind, error))
+
+    def http_answered(self, route: str, status: int) -> None:
+        """See Watch."""
+        self._tell(lambda watch: watch.http_answered(route, status))
 
     def _tell(self, what: Callable[[Observer], None]) -> None:
         for watch in self._watches:
@@ -286,7 +309,7 @@ class ServerState:
     @property
     def streams(self) -> int:
         """Requests that are open on all connections."""
-        return sum(session.open_streams for session in self.connections.sessions)
+        return self.connections.open_streams
 
     @property
     def storage(self) -> Storage | None:

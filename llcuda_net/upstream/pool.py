@@ -217,7 +217,7 @@ class Pool:
         for backend in serving:
             if name == backend.model and backend.model_key:
                 return backend.model_key
-        names = ", ".join(sorted({one.model for one in serving if one.model}))
+        names = ", ".join(sorted(self.names(role)))
         raise UnknownModel(
             f"no upstream has the model {name[:100]!r}; there are: {names or 'none yet'}",
         )
@@ -255,6 +255,10 @@ class Pool:
 
     def _serving(self, role: str = COMPLETIONS) -> Iterator[Backend]:
         return (one for one in self.backends if role in one.roles and not one.draining)
+
+    def names(self, role: str = COMPLETIONS) -> list[str]:
+        """The names of the models that are used for a role, the default one first."""
+        return list(dict.fromkeys(one.model for one in self._serving(role) if one.model))
 
     def models(self) -> list[dict[str, Any]]:
         """Each model with those that serve it, the default one first."""

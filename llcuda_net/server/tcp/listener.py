@@ -1,58 +1,85 @@
-"""Accepts connections and holds their sessions.
+"""Accepts connections of both protocols, and holds them.
 
-Connections that have not greeted yet are few: one more ends the oldest of them, since a client that
-means it has greeted long before it becomes the oldest.
+The first bytes of a connection say whether it speaks HTTP. Three kinds take places:
+
+- Those that have not said what they are, or not greeted, or not sent the head of a request, are
+  few: one more ends the oldest of them, since a client that means it has done so long before.
+- Sessions, and HTTP connections with a request, have the places that `--max-connections` gives.
+- HTTP connections between two requests have what these leave: the oldest gives way.
 """
 
 from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Sequence
-from typing import Any
+from functools import partial
+from typing import Any, Protocol
 
 import structlog
 import trio
 
 from llcuda_net.errors import RequestError
+from llcuda_net.server.http.access import Access
+from llcuda_net.server.http.connection import HttpConnection
+from llcuda_net.server.http.exchange import HttpHost
+from llcuda_net.server.http.route import Routes
+from llcuda_net.server.http.routes import ROUTES
 from llcuda_net.server.sockets import SparingListener
-from llcuda_net.server.tcp.session import Session, SessionHost
+from llcuda_net.server.tcp.host import SessionHost
+from llcuda_net.server.tcp.session import Session
+from llcuda_net.server.tcp.wrong_protocol import TELLING, speaks_http
 
 log = structlog.get_logger(__name__)
 
-#: Connections that may be in the handshake at once.
+#: Connections that may be in the handshake, or before the head of their first request, at once.
 MAX_GREETING = 256
+_READ = 64 << 10
+#: HTTP connections without a request that are ended at once where descriptors run out.
+_SPARE = 64
+
+
+class Host(SessionHost, HttpHost, Protocol):
+    """What connections of both protocols need of the gateway."""
 
 
 class Listener:
-    """The TCP side of a server: every session, from its first byte to its last.
+    """The TCP side of a server: every connection, from its first byte to its last.
 
     Args:
-        host: what sessions ask for.
+        host: what connections ask for.
         max_connections: clients that may be connected at once.
 
     Attributes:
         sessions: of clients that have been let in.
+        requests: HTTP connections with a request that is open.
         opened: connections since the start.
     """
 
-    def __init__(self, host: SessionHost, max_connections: int) -> None:
+    def __init__(self, host: Host, max_connections: int) -> None:
         self.sessions: set[Session] = set()
+        self.requests: set[HttpConnection] = set()
         self.opened = 0
         self._host = host
         self._max_connections = max_connections
-        self._greeting: OrderedDict[Session, None] = OrderedDict()
+        self._routes = Routes(ROUTES)
+        self._access = Access(host.settings, host.users)
+        self._greeting: OrderedDict[trio.CancelScope, None] = OrderedDict()
+        self._resting: OrderedDict[HttpConnection, None] = OrderedDict()
         self._accepting = trio.CancelScope()
         self._draining: float | None = None
 
     def __repr__(self) -> str:
         state = "accepting" if self._draining is None else "draining"
-        return f"<Listener {state} sessions={len(self.sessions)} greeting={len(self._greeting)}>"
+        return (
+            f"<Listener {state} sessions={len(self.sessions)} requests={len(self.requests)}"
+            f" resting={len(self._resting)} greeting={len(self._greeting)}>"
+        )
 
     async def run(self, listeners: Sequence[trio.abc.Listener[Any]], nursery: trio.Nursery) -> None:
-        """Accept until `drain`; the sessions run in the nursery, and longer than that."""
+        """Accept until `drain`; the connections run in the nursery, and longer than that."""
         with self._accepting:
             # Sleeps and goes on when descriptors run out (EMFILE and its kin).
-            sparing = [SparingListener(listener) for listener in listeners]
+            sparing = [SparingListener(listener, self._end_resting) for listener in listeners]
             await trio.serve_listeners(self._serve, sparing, handler_nursery=nursery)
 
     def drain(self, grace: float) -> None:
@@ -64,42 +91,153 @@ class Listener:
 
     def hand_back(self, error: RequestError) -> None:
         """End every request that is open."""
-        for session in tuple(self.sessions):
-            session.hand_back(error)
+        for connection in self._active():
+            connection.hand_back(error)
 
     def check_users(self) -> None:
-        """The users have changed: sessions take their new limits, or end."""
-        for session in tuple(self.sessions):
-            session.check_user()
+        """The users have changed: connections take their new limits, or end."""
+        for connection in self._active():
+            connection.check_user()
+
+    def _active(self) -> list[Session | HttpConnection]:
+        return [*self.sessions, *self.requests]
 
     @property
     def busy(self) -> bool:
         """Whether a request is open or bytes wait to be sent, on any connection."""
-        return any(session.busy for session in self.sessions)
+        return any(connection.busy for connection in self._active())
+
+    @property
+    def open_streams(self) -> int:
+        """Requests that are open on all connections."""
+        return sum(session.open_streams for session in self.sessions) + len(self.requests)
+
+    @property
+    def resting(self) -> int:
+        """HTTP connections between two requests."""
+        return len(self._resting)
+
+    # -- one connection -----------------------------------------------------------------------
 
     async def _serve(self, stream: trio.abc.Stream) -> None:
         self.opened += 1
         number = self.opened
-        session = Session(
-            self._host, stream, number, is_full=self._is_full, on_greeted=self._greeted
-        )
-        self._greeting[session] = None
+        scope = trio.CancelScope()
+        self._greeting[scope] = None
         if len(self._greeting) > MAX_GREETING:
             oldest, _ = self._greeting.popitem(last=False)
-            oldest.scope.cancel()
+            oldest.cancel()
         try:
-            await session.run()
+            with scope:
+                await self._tell_apart(stream, number, scope)
+        except (trio.BrokenResourceError, trio.ClosedResourceError):
+            log.debug("session_lost", session=number)
         except Exception:
             log.exception("session_crashed", session=number)
         finally:
-            self._greeting.pop(session, None)
+            self._greeting.pop(scope, None)
+            await trio.aclose_forcefully(stream)
+
+    async def _tell_apart(
+        self, stream: trio.abc.Stream, number: int, scope: trio.CancelScope
+    ) -> None:
+        greet_by = trio.current_time() + self._host.settings.handshake_timeout
+        first = b""
+        with trio.move_on_at(greet_by):
+            while len(first) < TELLING and speaks_http(first):
+                data = await stream.receive_some(_READ)
+                if not data:
+                    break
+                first += bytes(data)
+        if self._host.settings.http and first and speaks_http(first[:TELLING]):
+            await self._serve_http(stream, number, first, greet_by, scope)
+        else:
+            await self._serve_session(stream, number, first, greet_by, scope)
+
+    async def _serve_session(
+        self,
+        stream: trio.abc.Stream,
+        number: int,
+        first: bytes,
+        greet_by: float,
+        scope: trio.CancelScope,
+    ) -> None:
+        session = Session(
+            self._host,
+            stream,
+            number,
+            first=first,
+            greet_by=greet_by,
+            is_full=self._is_full,
+            on_greeted=partial(self._greeted, scope),
+        )
+        try:
+            await session.run()
+        finally:
             self.sessions.discard(session)
 
-    def _is_full(self) -> bool:
-        return len(self.sessions) >= self._max_connections
+    async def _serve_http(
+        self,
+        stream: trio.abc.Stream,
+        number: int,
+        first: bytes,
+        greet_by: float,
+        scope: trio.CancelScope,
+    ) -> None:
+        connection = HttpConnection(
+            self._host,
+            stream,
+            number,
+            first=first,
+            head_by=greet_by,
+            routes=self._routes,
+            access=self._access,
+            places=self,
+            scope=scope,
+        )
+        try:
+            await connection.run()
+        finally:
+            self.requests.discard(connection)
+            self._resting.pop(connection, None)
 
-    def _greeted(self, session: Session) -> None:
-        self._greeting.pop(session, None)
+    def _is_full(self) -> bool:
+        return len(self.sessions) + len(self.requests) >= self._max_connections
+
+    def _greeted(self, scope: trio.CancelScope, session: Session) -> None:
+        self._greeting.pop(scope, None)
         self.sessions.add(session)
+        self._make_room()
         if self._draining is not None:
             session.go_away(self._draining)
+
+    # -- see http.connection.Places -----------------------------------------------------------
+
+    def rest(self, connection: HttpConnection) -> None:
+        """It has no request: it is ended where another needs its place."""
+        self.requests.discard(connection)
+        self._greeting.pop(connection.scope, None)
+        self._resting[connection] = None
+        self._resting.move_to_end(connection)
+        self._make_room()
+
+    def take(self, connection: HttpConnection) -> bool:
+        """It has a request; False: every place is taken."""
+        if self._is_full():
+            return False
+        self._greeting.pop(connection.scope, None)
+        self._resting.pop(connection, None)
+        self.requests.add(connection)
+        self._make_room()
+        return True
+
+    def _make_room(self) -> None:
+        """End the HTTP connections that have rested longest, as many as are too many."""
+        taken = len(self.sessions) + len(self.requests)
+        self._end_resting(taken + len(self._resting) - self._max_connections)
+
+    def _end_resting(self, count: int = _SPARE) -> None:
+        while self._resting and count > 0:
+            oldest, _ = self._resting.popitem(last=False)
+            oldest.scope.cancel()
+            count -= 1

@@ -12,7 +12,7 @@ import structlog.testing
 
 from llcuda_net.config.token_file import Users
 from llcuda_net.errors import UpstreamError
-from llcuda_net.server.admin import Monitor
+from llcuda_net.server.http.monitor import Monitor
 from llcuda_net.util import logs as logs_module
 from llcuda_protocol import Attach, Done, Error, ErrorCode, Hello
 from tests.support.server.durable_server import keeping

@@ -11,7 +11,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from trio.testing import lockstep_stream_pair, memory_stream_pair
 
-from llcuda_net.server.http import CONVERSATION, HEAD, MAX_CONNECTIONS, MAX_HEAD, Answer, Responder
+from llcuda_net.server.http.responder import (
+    CONVERSATION,
+    HEAD,
+    MAX_CONNECTIONS,
+    MAX_HEAD,
+    Answer,
+    Responder,
+)
 
 GET = b"GET /here?x=1 HTTP/1.1\r\nHost: x\r\nAccept: text/plain\r\nAccept: a/b\r\n\r\n"
 

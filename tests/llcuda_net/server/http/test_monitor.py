@@ -17,8 +17,8 @@ from prometheus_client.parser import text_string_to_metric_families
 from trio.testing import wait_all_tasks_blocked
 
 from llcuda_net.errors import StorageError, UpstreamUnavailable, request_error
-from llcuda_net.server.admin import MAX_SCRAPES, Monitor
 from llcuda_net.server.gateway import Gateway
+from llcuda_net.server.http.monitor import MAX_SCRAPES, Monitor
 from llcuda_net.telemetry.metrics import MAX_PAIRS
 from llcuda_protocol import Cancel, Done, Embed, Error, Search, Tokens
 from tests.support.server.durable_server import keeping

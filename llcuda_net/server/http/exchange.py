@@ -1,0 +1,266 @@
+"""One request and its answer.
+
+The answer is written by hand into the write buffer that both protocols use: a head once, and of a
+stream one chunk per write (RFC 9112, section 7.1). All chunks of one batch leave with one system
+call, when the publisher flushes the buffer.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from email.utils import formatdate
+from http import HTTPStatus
+from types import MappingProxyType
+from typing import Any, Protocol
+
+import trio
+
+from llcuda_net.config.settings import Settings
+from llcuda_net.config.token_file import Users
+from llcuda_net.config.users import User
+from llcuda_net.errors import RequestError
+from llcuda_net.generation.generation import Generation
+from llcuda_net.generation.publisher import Flushable
+from llcuda_net.server.http.delivery.leaving import Orphans
+from llcuda_net.server.http.request import HttpRequest
+from llcuda_net.server.http.responder import Respond
+from llcuda_net.server.tcp.queries import QueryHost
+from llcuda_net.server.tcp.room import Incoming, Unsent
+from llcuda_net.server.tcp.write_buffer import WriteBuffer
+from llcuda_net.telemetry.observers import Watches
+from llcuda_net.upstream.pool import Pool
+from llcuda_protocol import Attach, Generate
+
+_NONE: Mapping[str, str] = MappingProxyType({})
+_REASONS = {status.value: status.phrase for status in HTTPStatus}
+
+
+class HttpHost(QueryHost, Protocol):
+    """The gateway, as HTTP needs it; every request comes with the user whose it is."""
+
+    settings: Settings
+    users: Users
+    agent: str
+    unflushed: set[Flushable]
+    unsent: Unsent
+    incoming: Incoming
+    watch: Watches
+    #: Answers /healthz, /readyz and /metrics.
+    monitor: Respond | None
+
+    @property
+    def pool(self) -> Pool:
+        """The upstreams."""
+
+    @property
+    def orphans(self) -> Orphans:
+        """Answers that their readers left."""
+
+    @property
+    def queued(self) -> int:
+        """Requests that wait for a slot."""
+
+    @property
+    def draining(self) -> bool:
+        """Whether the server stops: it takes nothing new."""
+
+    def submit(
+        self, request: Generate, user: User, api: dict[str, Any] | None = None
+    ) -> Generation:
+        """Start a generation, or join the one with the same key; or raise RequestError."""
+
+    async def find(self, request: Attach, user: User) -> Generation:
+        """The generation to read, running or stored, or raise RequestError."""
+
+    async def find_by_key(self, key: str, owner: str) -> Generation | None:
+        """What an owner's idempotency key means, running or over, or raise RequestError."""
+
+    def same_request(self, request_hash: bytes, owner: str) -> list[Generation]:
+        """An owner's generations in memory that were asked just this, oldest first."""
+
+    async def delete(self, id_: str, user: User) -> None:
+        """Forget a generation that is over, or raise RequestError."""
+
+    def left(self, generation: Generation) -> None:
+        """A stream reads a generation no longer."""
+
+    def recall(self, generation: Generation) -> None:
+        """A stream needs the log of a generation that was dropped from memory."""
+
+
+class Exchange:
+    """A request, and what is written of its answer.
+
+    Args:
+        request: the whole request.
+        host: answers it.
+        buffer: of the connection.
+        headers: of every answer on this connection, x-request-id among them.
+        keep_alive: whether the connection may go on after this answer.
+        http10: the client speaks HTTP/1.0: a stream has no chunks, and ends with the connection.
+        on_dropped: called once, when the body is needed no more.
+
+    Attributes:
+        scope: the handler runs in it.
+        keep_alive: whether the connection goes on after this answer.
+        started: the head was written.
+        finished: so was the end.
+        status: of the answer; 0 before it has started.
+        on_room: called when a full buffer has emptied; see WriteBuffer.wait_for_room.
+        on_stop: called where the server stops before the end, with the error to end a stream with.
+    """
+
+    def __init__(
+        self,
+        request: HttpRequest,
+        host: HttpHost,
+        buffer: WriteBuffer,
+        *,
+        headers: Mapping[str, str] = _NONE,
+        keep_alive: bool = True,
+        http10: bool = False,
+        on_dropped: Callable[[], None] | None = None,
+    ) -> None:
+        self.request = request
+        self.host = host
+        self.buffer = buffer
+        self.started = False
+        self.finished = False
+        self.status = 0
+        self.keep_alive = keep_alive
+        self.on_room: Callable[[], None] | None = None
+        self.on_stop: Callable[[RequestError], None] | None = None
+        self._headers = headers
+        self._on_dropped = on_dropped
+        self._bodiless = request.method == "HEAD"
+        self._http10 = http10
+        self._gone = trio.Event()
+        self._stopped: RequestError | None = None
+        self.scope = trio.CancelScope()
+
+    def __repr__(self) -> str:
+        state = "finished" if self.finished else "started" if self.started else "waiting"
+        return f"<Exchange {self.request.id} {self.request.method} {state} {self.status or ''}>"
+
+    def drop_body(self) -> None:
+        """The body is parsed: its memory is free for others. Done by itself with the head."""
+        self.request.body = b""
+        if self._on_dropped is not None:
+            self._on_dropped()
+            self._on_dropped = None
+
+    def respond(
+        self,
+        status: int,
+        body: bytes,
+        content_type: str = "application/json",
+        headers: Mapping[str, str] = _NONE,
+    ) -> None:
+        """The whole answer; it is sent at once. One without a body has the status 204."""
+        lines = {} if status == 204 else {"Content-Type": content_type}
+        if status != 204:
+            lines["Content-Length"] = str(len(body))
+        self._begin(status, lines, headers)
+        if body and not self._bodiless:
+            self.buffer.add(body)
+        self.finished = True
+        self.buffer.flush()
+
+    def begin_stream(
+        self, headers: Mapping[str, str] = _NONE, content_type: str = "text/event-stream"
+    ) -> None:
+        """The head of an answer that comes in parts."""
+        lines = {"Content-Type": content_type, "Cache-Control": "no-cache"}
+        if self._http10:
+            self.keep_alive = False
+        else:
+            lines["Transfer-Encoding"] = "chunked"
+        self._begin(200, lines, headers)
+        if self._bodiless:
+            self.finished = True
+            self.scope.cancel()  # nobody reads what would be written
+
+    def write(self, data: bytes) -> None:
+        """One part of a stream; the buffer is flushed with the batch, or by `flush`."""
+        if not data or self._bodiless:  # an empty chunk would be the last one
+            return
+        self.buffer.add(data if self._http10 else b"%x\r\n%b\r\n" % (len(data), data))
+
+    def end_stream(self) -> None:
+        """The end of a stream."""
+        if self.finished:
+            return
+        if not self._http10:
+            self.buffer.add(b"0\r\n\r\n")
+        self.finished = True
+
+    def flush(self) -> None:
+        """Send what was written."""
+        self.buffer.flush()
+
+    async def wait_gone(self) -> None:
+        """Until the client has closed, or the connection is lost. Its handler is cancelled then."""
+        await self._gone.wait()
+
+    @property
+    def is_gone(self) -> bool:
+        """Whether the client has gone."""
+        return self._gone.is_set()
+
+    # -- what the connection calls ------------------------------------------------------------
+
+    def gone(self) -> None:
+        """The client has gone: the handler is cancelled."""
+        self._gone.set()
+        self.scope.cancel()
+
+    def stop(self, error: RequestError) -> None:
+        """The server stops, or the user may not go on: end with an error."""
+        if self.on_stop is not None:
+            self.on_stop(error)
+        else:
+            self._stopped = error
+            self.scope.cancel()
+
+    @property
+    def stopped(self) -> RequestError | None:
+        """Why the handler was cancelled by `stop`."""
+        return self._stopped
+
+    def _begin(self, status: int, lines: Mapping[str, str], headers: Mapping[str, str]) -> None:
+        assert not self.started, "an exchange has one answer"
+        self.started = True
+        self.status = status
+        self.drop_body()
+        fields = {**lines, **self._headers, **headers}
+        self.keep_alive = self.keep_alive and not self.host.draining
+        if not self.keep_alive:
+            fields["Connection"] = "close"
+        self.buffer.add(head(status, fields))
+
+
+def head(status: int, headers: Mapping[str, str]) -> bytes:
+    """Status line and header fields of an answer."""
+    lines = [f"HTTP/1.1 {status} {_REASONS.get(status, '')}", f"Date: {_date()}"]
+    lines.append("Server: llcuda-server")
+    lines += [f"{name}: {value}" for name, value in headers.items()]
+    text = "\r\n".join(lines)
+    if text.count("\n") != len(lines) - 1 or text.count("\r") != len(lines) - 1:
+        raise ValueError("a header field holds a line break")  # it would begin another field
+    return f"{text}\r\n\r\n".encode("latin-1", "replace")
+
+
+_last_date = (0, "")
+
+
+def _date() -> str:
+    global _last_date
+    now = int(time.time())
+    if _last_date[0] != now:
+        _last_date = (now, formatdate(now, usegmt=True))
+    return _last_date[1]
+
+
+#: Answers a request, or raises HttpError or RequestError before the head is written.
+Handler = Callable[[Exchange], Awaitable[None]]

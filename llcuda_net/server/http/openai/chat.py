@@ -1,0 +1,113 @@
+"""POST /v1/chat/completions; what our own options of a request are, which come as headers.
+
+No SDK has fields for those, and all can send headers.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from typing import Any
+
+from llcuda_net.config.users import PRIORITIES
+from llcuda_net.errors import RequestError
+from llcuda_net.server.http.delivery.deliver import deliver
+from llcuda_net.server.http.errors import HttpError, of_request_error
+from llcuda_net.server.http.exchange import Exchange, HttpHost
+from llcuda_net.server.http.openai.answers import Shape, whole
+from llcuda_net.server.http.openai.chat_body import Chat, read
+from llcuda_net.server.http.openai.fields import Ignored
+from llcuda_net.server.http.openai.models import meant
+from llcuda_net.server.http.openai.strict_json import parse
+from llcuda_net.server.http.request import Headers
+from llcuda_net.storage.records import Level
+from llcuda_protocol import Generate
+
+#: Each header, and what its value may be.
+OPTIONS = {
+    "x-llcuda-timeout": "seconds for the whole request",
+    "x-llcuda-deadline": "seconds within which it must have started to run",
+    "x-llcuda-level": f"what it survives: {', '.join(Level)}",
+    "x-llcuda-cache": "true: it may be answered with the stored result of the same request",
+    "x-llcuda-priority": f"the class of the request: {', '.join(PRIORITIES)}",
+}
+_MOST_SECONDS = 1e9
+
+
+async def chat_completions(exchange: Exchange) -> None:
+    """Answer a chat, whole or as a stream of chunks."""
+    request, host = exchange.request, exchange.host
+    ignored = Ignored(lenient=host.settings.lenient)
+    chat = read(parse(request.body), ignored)
+    exchange.drop_body()
+    options = options_of(request.headers)
+    try:
+        model, told = meant(host, chat.model)
+    except RequestError as error:
+        raise of_request_error(error, "model") from None
+    shape = Shape(told, chat.logprobs, chat.usage, chat.stream)
+    requests = _requests(chat, model, options, host)
+    await deliver(exchange, requests, shape, answer=whole, headers=ignored.headers())
+
+
+def _requests(
+    chat: Chat, model: str | None, options: dict[str, Any], host: HttpHost
+) -> list[Generate]:
+    """A request per choice."""
+    params = dict(chat.params)
+    wanted = params.get("n_predict")
+    if wanted is not None:
+        # Clients ask for as many as their largest model makes; more than all are never made.
+        context = host.pool.context(host.pool.key_of(model))
+        params["n_predict"] = wanted if context is None else min(wanted, context)
+    options.setdefault("priority", chat.priority)
+    first = Generate(
+        0, 0, messages=chat.messages, params=params, chat=chat.chat, model=model, **options
+    )
+    return [
+        first if seed is None else replace(first, params={**params, "seed": seed})
+        for seed in chat.seeds
+    ]
+
+
+def options_of(headers: Headers) -> dict[str, Any]:
+    """The options that a request's headers give, by the names of llcuda_protocol.Generate.
+
+    Raises:
+        HttpError: a value is wrong.
+    """
+    found: dict[str, Any] = {}
+    for header in OPTIONS:
+        value = headers.get(header)
+        if value is None:
+            continue
+        name = header.removeprefix("x-llcuda-")
+        value = value.strip().lower()
+        if name in ("timeout", "deadline"):
+            found[name] = _seconds(header, value)
+        elif name == "cache":
+            if value not in ("true", "false", "1", "0"):
+                raise _wrong(header, "true or false")
+            found[name] = value in ("true", "1")
+        else:
+            names = list(Level) if name == "level" else list(PRIORITIES)
+            if value not in names:
+                raise _wrong(header, f"one of {', '.join(names)}")
+            found[name] = value
+    return found
+
+
+def _seconds(header: str, value: str) -> float:
+    try:
+        seconds = float(value)
+    except ValueError:
+        seconds = math.nan
+    if not 0 <= seconds <= _MOST_SECONDS:
+        raise _wrong(header, "a number of seconds")
+    return seconds
+
+
+def _wrong(header: str, rule: str) -> HttpError:
+    return HttpError(
+        400, f"the header {header} must be {rule}", param=header, code="invalid_request"
+    )

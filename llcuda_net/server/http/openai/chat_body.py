@@ -1,0 +1,389 @@
+"""The body of a chat: its fields, and the requests that it becomes."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal, TypeVar
+
+import msgspec
+from msgspec import Meta
+
+from llcuda_net.generation.sampling import PARAMETERS
+from llcuda_net.server.http.errors import HttpError
+from llcuda_net.server.http.openai import messages
+from llcuda_net.server.http.openai.fields import Ignored
+from llcuda_net.server.http.openai.messages import Message
+
+#: Most choices of one answer.
+MAX_CHOICES = 32
+#: Most alternatives of a token, by OpenAI's parameter; llama-server's n_probs takes more.
+MAX_TOP_LOGPROBS = 20
+#: Seeds that are none of llama.cpp's special ones; larger ones are folded into them.
+_SEEDS = (1 << 32) - 1
+
+_Penalty = Annotated[float, Meta(ge=-2, le=2)]
+_Count = Annotated[int, Meta(ge=-1, le=(1 << 31) - 1)]
+_Name = Annotated[str, Meta(min_length=1, max_length=256)]
+
+
+class StreamOptions(msgspec.Struct):
+    """How an answer is streamed.
+
+    Attributes:
+        include_usage: end with a chunk of what was used.
+    """
+
+    include_usage: bool | None = None
+    include_obfuscation: bool | None = None
+
+
+class FunctionDefinition(msgspec.Struct):
+    """What a model may call; `parameters` is a JSON schema."""
+
+    name: _Name
+    description: str | None = None
+    parameters: dict[str, Any] | None = None
+    strict: bool | None = None
+
+
+class Tool(msgspec.Struct):
+    """A tool of a chat."""
+
+    function: FunctionDefinition
+    type: Literal["function"] = "function"
+
+
+class FunctionName(msgspec.Struct):
+    """The name of a function among the tools."""
+
+    name: str
+
+
+class NamedTool(msgspec.Struct, tag_field="type", tag="function"):
+    """The one tool that must be called."""
+
+    function: FunctionName
+
+
+class Allowed(msgspec.Struct):
+    """Some of the tools, and whether one of them must be called."""
+
+    mode: Literal["auto", "required"]
+    tools: list[NamedTool]
+
+
+class AllowedTools(msgspec.Struct, tag_field="type", tag="allowed_tools"):
+    """The tools that may be called."""
+
+    allowed_tools: Allowed
+
+
+class TextFormat(msgspec.Struct, tag_field="type", tag="text"):
+    """Any text."""
+
+
+class ObjectFormat(msgspec.Struct, tag_field="type", tag="json_object"):
+    """A JSON object; of this schema, as llama-server has it."""
+
+    schema: dict[str, Any] | None = None
+
+
+class Schema(msgspec.Struct):
+    """A JSON schema with a name. It is always followed strictly."""
+
+    name: str | None = None
+    schema: dict[str, Any] | None = None
+    description: str | None = None
+    strict: bool | None = None
+
+
+class SchemaFormat(msgspec.Struct, tag_field="type", tag="json_schema"):
+    """JSON of a schema."""
+
+    json_schema: Schema
+
+
+class ChatBody(msgspec.Struct, kw_only=True):
+    """The body of POST /v1/chat/completions; llama-server's sampling parameters come beside it."""
+
+    messages: list[Message]
+    model: Annotated[str, Meta(max_length=1024)] | None = None
+    max_tokens: _Count | None = None
+    max_completion_tokens: _Count | None = None
+    n: Annotated[int, Meta(ge=1, le=MAX_CHOICES)] | None = None
+    stop: str | list[str] | None = None
+    seed: int | None = None
+    temperature: Annotated[float, Meta(ge=0, le=100)] | None = None
+    top_p: Annotated[float, Meta(ge=0, le=1)] | None = None
+    presence_penalty: _Penalty | None = None
+    frequency_penalty: _Penalty | None = None
+    logit_bias: dict[str, Any] | list[Any] | None = None
+    logprobs: bool | None = None
+    top_logprobs: Annotated[int, Meta(ge=0, le=MAX_TOP_LOGPROBS)] | None = None
+    response_format: TextFormat | ObjectFormat | SchemaFormat | None = None
+    tools: Annotated[list[Tool], Meta(max_length=1024)] | None = None
+    tool_choice: Literal["none", "auto", "required"] | NamedTool | AllowedTools | None = None
+    parallel_tool_calls: bool | None = None
+    stream: bool | None = None
+    stream_options: StreamOptions | None = None
+    service_tier: Literal["auto", "default", "flex", "priority"] | None = None
+    reasoning_effort: Literal["none", "minimal", "low", "medium", "high", "xhigh"] | None = None
+    chat_template_kwargs: dict[str, Any] | None = None
+
+
+#: Sampling parameters by llama-server's names that are no fields of OpenAI's.
+SAMPLING = tuple(name for name in PARAMETERS if name not in ChatBody.__struct_fields__)
+_KNOWN = (*ChatBody.__struct_fields__, *SAMPLING)
+_MEMBERS = {
+    "stream_options": StreamOptions.__struct_fields__,
+    "tool_choice": ("type", "function", "allowed_tools"),
+}
+_FORMATS = {
+    "text": ("type",),
+    "json_object": ("type", "schema"),
+    "json_schema": ("type", "json_schema"),
+}
+_T = TypeVar("_T")
+_PATH = re.compile(r"^(.*) - at `\$\.?([^`]*)`$", re.DOTALL)
+
+
+class Chat(msgspec.Struct):
+    """A chat, ready for the gateway.
+
+    Attributes:
+        messages, params, chat: as of llcuda_protocol.Generate.
+        seeds: of each choice; None: the server's own.
+        priority: the class that the tier stands for; None: the user's own.
+        logprobs: how many alternatives of each token are to be written; None: none, and no tokens.
+    """
+
+    messages: list[dict[str, Any]]
+    params: dict[str, Any]
+    chat: dict[str, Any] | None
+    seeds: list[int | None]
+    model: str | None
+    priority: str | None
+    stream: bool
+    usage: bool
+    logprobs: int | None
+
+
+def read(data: dict[str, Any], ignored: Ignored) -> Chat:
+    """The chat that a body asks for.
+
+    Args:
+        ignored: takes the names of what is ignored.
+
+    Raises:
+        HttpError: the body is wrong.
+    """
+    kept = ignored.keep(data, _KNOWN)
+    kept["messages"] = messages.cleaned(kept.get("messages"), ignored)
+    if kept["messages"] is None:
+        del kept["messages"]  # so that it is missed
+    for name, members in _MEMBERS.items():
+        if type(kept.get(name)) is dict:
+            kept[name] = ignored.keep(kept[name], members, f"{name}.")
+    _clean_format(kept, ignored)
+    for name, value in kept.items():  # many languages have one kind of number only
+        if type(value) is float and value.is_integer():
+            kept[name] = int(value)
+    own = {name: kept.pop(name) for name in SAMPLING if name in kept}
+    body = convert(kept, ChatBody)
+    params, logprobs = _params(body, own)
+    return Chat(
+        messages.canonical(body.messages),
+        params,
+        _options(body, kept),
+        _seeds(body),
+        body.model,
+        {"flex": "low", "default": "normal", "priority": "high"}.get(body.service_tier or ""),
+        bool(body.stream),
+        bool(body.stream_options and body.stream_options.include_usage),
+        logprobs,
+    )
+
+
+def convert(value: Any, type_: type[_T]) -> _T:
+    """A JSON value as a struct.
+
+    Raises:
+        HttpError: it is none; its param is the path of the field at fault.
+    """
+    try:
+        return msgspec.convert(value, type_)
+    except msgspec.ValidationError as error:
+        text = str(error)
+        found = _PATH.match(text)
+        what, param = (found[1], found[2] or None) if found else (text, None)
+        missing = re.search(r"missing required field `([^`]+)`", what)
+        if missing is not None:
+            param = f"{param}.{missing[1]}" if param else missing[1]
+            what = "it is missing"
+        what = what.replace(" | null`", "`")
+        message = f"{param}: {what}" if param else what
+        raise wrong(param, message) from None
+
+
+def wrong(param: str | None, message: str) -> HttpError:
+    """A field that has a value that it cannot have."""
+    return HttpError(400, message, param=param, code="invalid_request")
+
+
+def _clean_format(kept: dict[str, Any], ignored: Ignored) -> None:
+    wanted = kept.get("response_format")
+    if type(wanted) is not dict:
+        return
+    kind = wanted.get("type")
+    if type(kind) is str and kind in _FORMATS:
+        wanted = ignored.keep(wanted, _FORMATS[kind], "response_format.")
+        schema = wanted.get("json_schema")
+        if type(schema) is dict:
+            members = Schema.__struct_fields__
+            wanted["json_schema"] = ignored.keep(schema, members, "response_format.json_schema.")
+    kept["response_format"] = wanted
+
+
+# -- sampling ---------------------------------------------------------------------------------
+
+
+def _params(body: ChatBody, own: Mapping[str, Any]) -> tuple[dict[str, Any], int | None]:
+    """The sampling parameters, and how many alternatives of each token are to be written."""
+    params: dict[str, Any] = {}
+    for name in ("temperature", "top_p", "presence_penalty", "frequency_penalty", "stop"):
+        value = getattr(body, name)
+        if value is not None and value != []:
+            params[name] = _checked(name, name, value)
+    for name in ("n_predict", "max_tokens", "max_completion_tokens"):  # the last one counts
+        value = own.get(name) if name == "n_predict" else getattr(body, name)
+        if value is not None and value != -1:
+            params["n_predict"] = _checked(name, "n_predict", value)
+    for name, value in own.items():
+        if name != "n_predict":
+            params[name] = _checked(name, name, value)
+    if body.logit_bias:
+        params["logit_bias"] = _logit_bias(body.logit_bias)
+    _constrain(params, body)
+    return params, _logprobs(params, body)
+
+
+def _checked(field: str, name: str, value: Any) -> Any:
+    """The value of a parameter, by the name that the client has for it."""
+    why = PARAMETERS[name](value)
+    if why is not None:
+        raise wrong(field, f"{field} {why}")
+    return value
+
+
+def _logit_bias(bias: dict[str, Any] | list[Any]) -> Any:
+    """Pairs of token id and bias where all tokens are ids, as they are in OpenAI's API."""
+    if type(bias) is dict and all(key.isascii() and key.isdigit() for key in bias):
+        for key, value in bias.items():
+            if type(value) not in (int, float) or not -100 <= value <= 100:
+                raise wrong(f"logit_bias.{key}", f"logit_bias.{key} must be a number, -100 to 100")
+        return _checked("logit_bias", "logit_bias", [[int(k), v] for k, v in bias.items()])
+    return _checked("logit_bias", "logit_bias", bias)
+
+
+def _constrain(params: dict[str, Any], body: ChatBody) -> None:
+    wanted = body.response_format
+    schema: dict[str, Any] | None = None
+    if isinstance(wanted, ObjectFormat):
+        schema = wanted.schema or {"type": "object"}
+    elif isinstance(wanted, SchemaFormat):
+        schema = wanted.json_schema.schema or {}
+    if schema is None:
+        return
+    if "json_schema" in params or "grammar" in params:
+        raise wrong("response_format", "give response_format, json_schema or grammar: one of them")
+    why = PARAMETERS["json_schema"](schema)
+    if why is not None:
+        raise wrong("response_format", f"the schema in response_format {why}")
+    params["json_schema"] = _compact(schema)
+
+
+def _compact(schema: dict[str, Any]) -> dict[str, Any]:
+    """A schema of JSON without white space, where the upstream has llguidance; others ignore it.
+
+    Small models may go on with line breaks for ever, where they are allowed.
+    """
+    if not schema or "x-guidance" in schema:
+        return schema
+    return {**schema, "x-guidance": {"whitespace_flexible": False}}
+
+
+def _logprobs(params: dict[str, Any], body: ChatBody) -> int | None:
+    if body.top_logprobs and not body.logprobs:
+        raise wrong("top_logprobs", "top_logprobs needs logprobs to be true")
+    if not body.logprobs:
+        own: int | None = params.get("n_probs")
+        return own or None
+    if "n_probs" in params:
+        raise wrong("n_probs", "give logprobs and top_logprobs, or n_probs")
+    wanted = body.top_logprobs or 0
+    params["n_probs"] = max(1, wanted)  # llama-server has no log-probability without alternatives
+    return wanted
+
+
+def _seeds(body: ChatBody) -> list[int | None]:
+    """The seed of each choice: of several, each has one more than the one before."""
+    count = body.n or 1
+    if body.seed is None or body.seed == -1:
+        return [None] * count
+    return [(body.seed + i) % _SEEDS for i in range(count)]
+
+
+# -- the options of a chat --------------------------------------------------------------------
+
+
+def _options(body: ChatBody, kept: Mapping[str, Any]) -> dict[str, Any] | None:
+    """As of llcuda_protocol.Generate.chat."""
+    options: dict[str, Any] = {}
+    if body.tools:
+        options["tools"] = _tools(body.tools)
+        if body.tool_choice is not None:
+            options["tool_choice"] = _choice(body.tool_choice, options["tools"])
+        if body.parallel_tool_calls is not None:
+            options["parallel_tool_calls"] = body.parallel_tool_calls
+    elif body.tool_choice not in (None, "none", "auto"):
+        raise wrong("tool_choice", "tool_choice asks for a tool, and there are no tools")
+    if body.reasoning_effort is not None:
+        options["reasoning_effort"] = body.reasoning_effort
+    if body.chat_template_kwargs:
+        options["chat_template_kwargs"] = body.chat_template_kwargs
+    return options or None
+
+
+def _tools(tools: list[Tool]) -> list[dict[str, Any]]:
+    found = []
+    names: set[str] = set()
+    for i, tool in enumerate(tools):
+        function = tool.function
+        if function.name in names:
+            param = f"tools[{i}].function.name"
+            raise wrong(param, f"{param}: there are two tools {function.name!r}")
+        names.add(function.name)
+        members = msgspec.to_builtins(function)
+        known = {name: value for name, value in members.items() if value is not None}
+        found.append({"type": "function", "function": known})
+    return found
+
+
+def _choice(choice: str | NamedTool | AllowedTools, tools: list[dict[str, Any]]) -> Any:
+    """The choice as a JSON value.
+
+    Raises:
+        HttpError: it names a tool that is not there.
+    """
+    if isinstance(choice, str):
+        return choice
+    named = choice.allowed_tools.tools if isinstance(choice, AllowedTools) else [choice]
+    names = {tool["function"]["name"] for tool in tools}
+    for one in named:
+        name = one.function.name
+        if name not in names:
+            raise wrong("tool_choice", f"tool_choice names {name[:64]!r}, which is no tool here")
+    if not named:
+        raise wrong("tool_choice", "tool_choice allows no tool: use none")
+    return msgspec.to_builtins(choice)

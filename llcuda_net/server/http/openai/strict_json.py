@@ -1,0 +1,94 @@
+"""A body as JSON: what two programs could read differently is refused.
+
+That is: no UTF-8, a key twice in an object, NaN and numbers beyond the range of doubles, half of a
+surrogate pair, and values so many or so deep that reading them is an attack (RFC 8259, sections 4,
+6, 8 and 9).
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any
+
+import msgspec
+
+from llcuda_net.server.http.errors import HttpError
+
+#: Levels of arrays and objects.
+MAX_DEPTH = 128
+#: Values in a body: as Python's objects they take many times their bytes.
+MAX_VALUES = 1 << 19
+
+_STRING = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"', re.DOTALL)
+#: An escape that begins a surrogate pair, or is the second half of one.
+_SURROGATE = re.compile(rb"\\u[dD][89a-fA-F][0-9a-fA-F]{2}")
+
+
+def parse(body: bytes) -> dict[str, Any]:
+    """The JSON object that a body is.
+
+    Raises:
+        HttpError: it is none, or not one that everybody reads alike.
+    """
+    if not body.strip():
+        raise _refused("the body is empty; it must be a JSON object")
+    try:
+        body.decode()
+    except UnicodeDecodeError as error:
+        raise _refused(f"the body is not UTF-8 (byte {error.start})") from None
+    _check_values(body)
+    try:
+        value = msgspec.json.decode(body)
+    except (msgspec.MsgspecError, ValueError) as error:
+        why = str(error).removeprefix("JSON is malformed: ").partition(" - at `$")[0]
+        if "surrogate" in why or ("truncated" in why and _SURROGATE.search(body)):
+            why = "it escapes half of a surrogate pair, which is no text"
+        raise _refused(f"the body is not valid JSON: {why}") from None
+    except RecursionError:
+        raise _too_deep() from None
+    if type(value) is not dict:
+        raise _refused("the body must be a JSON object")
+    _check_depth(value)
+    json.loads(body, object_pairs_hook=_object)
+    return value
+
+
+def _refused(message: str) -> HttpError:
+    return HttpError(400, message, code="invalid_json")
+
+
+def _too_deep() -> HttpError:
+    return _refused(f"the body is nested deeper than {MAX_DEPTH} levels")
+
+
+def _check_values(body: bytes) -> None:
+    def counted(text: bytes) -> int:
+        return text.count(b",") + text.count(b"[") + text.count(b"{")
+
+    # Most of what looks like many values is text.
+    if counted(body) > MAX_VALUES and counted(_STRING.sub(b"", body)) > MAX_VALUES:
+        raise _refused(f"the body holds more than {MAX_VALUES} values")
+
+
+def _check_depth(value: dict[str, Any]) -> None:
+    level: list[Any] = [value]
+    for _ in range(MAX_DEPTH):
+        level = [
+            inner
+            for outer in level
+            for inner in (outer.values() if type(outer) is dict else outer)
+            if type(inner) in (dict, list)
+        ]
+        if not level:
+            return
+    raise _too_deep()
+
+
+def _object(pairs: list[tuple[str, Any]]) -> None:
+    """Refuse an object with a key twice; nothing is made of it."""
+    seen: set[str] = set()
+    for key, _ in pairs:
+        if key in seen:
+            raise _refused(f"the body has the key {key[:64]!r} twice in one object")
+        seen.add(key)

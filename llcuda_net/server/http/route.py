@@ -1,0 +1,74 @@
+"""Which handler answers a path and a method."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from urllib.parse import unquote
+
+from llcuda_net.server.http.exchange import Handler
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """One method of one kind of path.
+
+    Attributes:
+        method: GET answers HEAD, too.
+        pattern: a path; `{name}` stands for one segment, and gives a parameter.
+        handler: answers.
+        json: whether a body must be JSON; another type is refused with 415.
+        public: answered to everybody, without a token.
+        always: answered also while the server drains, and when all places are taken.
+    """
+
+    method: str
+    pattern: str
+    handler: Handler
+    json: bool = True
+    public: bool = False
+    always: bool = False
+
+
+class Routes:
+    """All routes, by their patterns."""
+
+    def __init__(self, routes: Iterable[Route]) -> None:
+        self._routes: list[tuple[tuple[str, ...], dict[str, Route]]] = []
+        for route in routes:
+            segments = tuple(route.pattern.split("/"))
+            found = next((m for s, m in self._routes if s == segments), None)
+            if found is None:
+                found = {}
+                self._routes.append((segments, found))
+            found[route.method] = route
+        # A path that is written out goes before a pattern that it matches, too.
+        self._routes.sort(key=lambda entry: [segment.startswith("{") for segment in entry[0]])
+
+    def __repr__(self) -> str:
+        return f"<Routes of {len(self._routes)} paths>"
+
+    def find(self, path: str) -> tuple[dict[str, Route], dict[str, str]] | None:
+        """The routes of a path by method, and its parameters; None: there is nothing there.
+
+        Args:
+            path: as it came, percent-encoded: an encoded slash divides nothing.
+
+        Raises:
+            UnicodeDecodeError: a parameter is no UTF-8.
+        """
+        given = path.split("/")
+        for segments, methods in self._routes:
+            if len(segments) != len(given):
+                continue
+            parameters = {}
+            for segment, value in zip(segments, given, strict=True):
+                if segment.startswith("{"):
+                    parameters[segment[1:-1]] = unquote(value, errors="strict")
+                    if not value:
+                        break
+                elif segment != unquote(value, errors="replace"):
+                    break
+            else:
+                return methods, parameters
+        return None
