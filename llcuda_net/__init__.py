@@ -16,11 +16,15 @@ if TYPE_CHECKING:
     from llcuda_net import sync as sync
     from llcuda_net.client import Client as Client
     from llcuda_net.client import connect as connect
+    from llcuda_net.client.chat.parts import audio as audio
+    from llcuda_net.client.chat.parts import image as image
+    from llcuda_net.client.events import Channel as Channel
     from llcuda_net.client.events import Durable as Durable
     from llcuda_net.client.events import Piece as Piece
     from llcuda_net.client.events import Queued as Queued
     from llcuda_net.client.events import Result as Result
     from llcuda_net.client.events import Spliced as Spliced
+    from llcuda_net.client.events import ToolCall as ToolCall
     from llcuda_net.client.results import Entry as Entry
     from llcuda_net.client.results import Hit as Hit
     from llcuda_net.client.stream import Stream as Stream
@@ -56,6 +60,9 @@ if TYPE_CHECKING:
 _HOMES = {
     "Client": "client.client",
     "connect": "client.client",
+    "audio": "client.chat.parts",
+    "image": "client.chat.parts",
+    "Channel": "client.events",
     "Durable": "client.events",
     "Entry": "client.results",
     "Hit": "client.results",
@@ -63,6 +70,7 @@ _HOMES = {
     "Queued": "client.events",
     "Result": "client.events",
     "Spliced": "client.events",
+    "ToolCall": "client.events",
     "Stream": "client.stream",
     "Ahead": "errors",
     "ConfigError": "errors",
@@ -94,6 +102,7 @@ _HOMES = {
 
 __all__ = [
     "Ahead",
+    "Channel",
     "Client",
     "ConfigError",
     "ConnectError",
@@ -120,6 +129,7 @@ __all__ = [
     "Spliced",
     "StorageUnavailable",
     "Stream",
+    "ToolCall",
     "Unauthorized",
     "UnknownGeneration",
     "UnknownModel",
@@ -129,7 +139,9 @@ __all__ = [
     "UpstreamStalled",
     "UpstreamUnavailable",
     "__version__",
+    "audio",
     "connect",
+    "image",
     "sync",
 ]
 

@@ -21,7 +21,16 @@ from pathlib import Path
 from typing import Any
 
 from llcuda_net.client import client as _async
-from llcuda_net.client.events import Durable, Event, Piece, Queued, Result, Spliced
+from llcuda_net.client.events import (
+    Channel,
+    Durable,
+    Event,
+    Piece,
+    Queued,
+    Result,
+    Spliced,
+    ToolCall,
+)
 from llcuda_net.client.results import Entry, Hit
 from llcuda_net.client.stream import Stream as _AsyncStream
 from llcuda_net.errors import ConnectError
@@ -29,6 +38,7 @@ from llcuda_net.util.address import Address
 from llcuda_net.util.background import BackgroundLoop
 
 __all__ = [
+    "Channel",
     "Client",
     "Durable",
     "Entry",
@@ -38,6 +48,7 @@ __all__ = [
     "Result",
     "Spliced",
     "Stream",
+    "ToolCall",
     "connect",
 ]
 
@@ -125,6 +136,10 @@ class Client:
     def cancel(self, generation: str) -> str:
         """Stop a generation, whoever started it; see `llcuda_net.Client.cancel`."""
         return self._background.call(partial(self._client.cancel, generation))
+
+    def delete(self, generation: str) -> None:
+        """Delete what is stored of a generation; see `llcuda_net.Client.delete`."""
+        self._background.call(partial(self._client.delete, generation))
 
     def complete(self, prompt: str | Sequence[int] | None = None, **arguments: Any) -> Result:
         """The whole answer at once. Takes and raises what `generate` does."""
@@ -233,6 +248,16 @@ class Stream:
         return self._stream.text
 
     @property
+    def reasoning(self) -> str:
+        """What the model has thought so far, where it shows that, and what was read ahead."""
+        return self._stream.reasoning
+
+    @property
+    def tool_calls(self) -> list[ToolCall]:
+        """The tool calls so far; before the end the arguments of the last may not be whole."""
+        return self._stream.tool_calls
+
+    @property
     def result(self) -> Result:
         """The whole answer, once the stream has been read to its end.
 
@@ -243,11 +268,11 @@ class Stream:
 
     def __iter__(self) -> Iterator[str]:
         for event in self.events():
-            if isinstance(event, Piece):
+            if isinstance(event, Piece) and event.channel.kind == "text":
                 yield event.text
 
     def events(self) -> Iterator[Event]:
-        """Pieces with all that is known of them, and more; see `llcuda_net.Stream.events`."""
+        """Pieces of all channels, and more; see `llcuda_net.Stream.events`."""
         while True:
             if not self._events:
                 self._events.extend(self._background.call(self._stream.take))

@@ -9,6 +9,7 @@ from llcuda_protocol import (
     Accepted,
     Attach,
     Connection,
+    Delete,
     Done,
     Durable,
     Embed,
@@ -24,6 +25,7 @@ from llcuda_protocol import (
     Search,
     Status,
     Tokens,
+    Upload,
     Welcome,
 )
 
@@ -73,6 +75,13 @@ STARTS["listing"] = [
     (Role.CLIENT, ListGenerations(1, 3, "done")),
     (Role.CLIENT, ListGenerations(2)),
     (Role.SERVER, Listing(1, [{"id": "g1", "state": "done", "created": 1.0}])),
+]
+STARTS["uploading"] = [
+    *STARTS["open"],
+    (Role.CLIENT, Upload(1, b"abc", more=True)),
+    (Role.CLIENT, Upload(2, b"def")),
+    (Role.CLIENT, Delete(3, "g3")),
+    (Role.SERVER, Done(2, "complete")),
 ]
 STARTS["draining"] = [*STARTS["streams"], (Role.SERVER, GoAway(10.0))]
 

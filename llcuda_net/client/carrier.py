@@ -2,14 +2,18 @@
 
 Channels and the connection that serves them both send through it, so neither needs to know the
 other. Only `run` writes to the transport, from one buffer that is filled in the order in which
-frames were made: a task that is cancelled never leaves half a frame behind.
+frames were made: a task that is cancelled never leaves half a frame behind. Uploads are sent in
+pieces, each when that buffer is empty: so no frame waits for more than one piece of them.
 """
 
 from __future__ import annotations
 
+from collections import deque
+
 import trio
 
 import llcuda_protocol as wire
+from llcuda_net.client.chat.upload import Upload
 from llcuda_net.client.requests import WINDOW
 
 
@@ -27,6 +31,7 @@ class Carrier:
         self.protocol = wire.Connection(wire.Role.CLIENT)
         self._transport = transport
         self._out = bytearray()
+        self._uploads: deque[Upload] = deque()
         self._sending = False
         self._closed = False
         self._unwritable = False  # a send_all that raised, Cancelled included, leaves it so
@@ -54,6 +59,15 @@ class Carrier:
         """Put encoded frames behind those that wait to be written."""
         self._out += data
         self._wakes.unpark_all()
+
+    def upload(self, upload: Upload) -> None:
+        """Send an upload whenever nothing else waits, one piece of each in turn.
+
+        Raises:
+            LocalProtocolError: no stream can be opened for it.
+        """
+        self.send(upload.next_piece())  # opens the stream
+        self._uploads.append(upload)
 
     def cancel(self, number: int, *, detach: bool) -> None:
         """Ask the server to stop a stream, if the stream is still open."""
@@ -84,7 +98,7 @@ class Carrier:
         """
         try:
             while True:
-                if not self._out:
+                if not self._out and not self._add_piece():
                     self._written.unpark_all()
                     await self._wakes.park()
                     continue
@@ -95,6 +109,16 @@ class Carrier:
         finally:
             self._unwritable = True
             self._written.unpark_all()
+
+    def _add_piece(self) -> bool:
+        """Put the next piece of an upload behind the frames; False if there is none."""
+        while self._uploads:
+            upload = self._uploads.popleft()
+            if upload.more and not self._closed:
+                self.send(upload.next_piece())
+                self._uploads.append(upload)
+                return True
+        return False
 
     async def flush(self) -> None:
         """Wait until everything has been written, or nothing more can be."""

@@ -8,7 +8,7 @@ consumer notices nothing but the wait.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Protocol
 
@@ -125,12 +125,13 @@ class Channel:
         """Ask the server to stop it: detach what was attached to, cancel the rest."""
         self.stop(detach=self._detaches)
 
-    def frame(self, number: int) -> wire.Frame:
+    def frame(self, number: int, uploads: Mapping[int, int]) -> wire.Frame:
         """The frame that requests it, or what is still missing, on a stream of this number."""
         # Where pieces wait for the consumer, credit comes when they are read: so no more than one
         # window is ever held, however often the connection is lost.
         unread = any(isinstance(frame, wire.Tokens) for frame in self._frames)
-        return self.request.frame(number, 0 if unread or self._detaching is not None else WINDOW)
+        credit = 0 if unread or self._detaching is not None else WINDOW
+        return self.request.frame(number, credit, uploads)
 
     def bind(self, carrier: Carrier, number: int) -> None:
         """Its request has been sent on this stream of a connection."""

@@ -22,15 +22,15 @@ from uuid import uuid4
 import trio
 
 import llcuda_protocol as wire
-from llcuda_net.client.calls import embed, list_generations, report, search
+from llcuda_net.client.calls import Calls
+from llcuda_net.client.chat.options import chat_options
+from llcuda_net.client.chat.parts import Source
 from llcuda_net.client.dial import dial, tls_context
 from llcuda_net.client.reconnecting import ReconnectingConnection
-from llcuda_net.client.requests import WINDOW, Reading, Request, linger, urgency, what_to_send
-from llcuda_net.client.results import Entry, Hit
+from llcuda_net.client.requests import CHANNELS, WINDOW, Reading, linger, urgency, what_to_send
 from llcuda_net.client.stream import Opening, Result, Stream, require_attach
 from llcuda_net.errors import ConnectError, RequestError
 from llcuda_net.util.address import Address, parse_address
-from llcuda_protocol.kinds import MAX_HITS, MAX_LISTED
 
 #: Seconds to wait for a connection and the server's greeting.
 CONNECT_TIMEOUT = 10.0
@@ -97,16 +97,13 @@ async def connect(
         yield Client(connection)
 
 
-class Client:
+class Client(Calls):
     """A connection to an llcuda-server. `connect` makes one.
 
     Any number of tasks may use it at once: each request has its own stream on the connection, and
     waits when the server allows no more of them. When the connection is lost, requests under way
     and new ones wait for the next one, for at most `reconnect` seconds.
     """
-
-    def __init__(self, connection: ReconnectingConnection) -> None:
-        self._connection = connection
 
     def __repr__(self) -> str:
         return f"<Client over {self._connection!r}>"
@@ -151,18 +148,20 @@ class Client:
         async with connection.run(transport, timeout):
             yield cls(connection)
 
-    @property
-    def features(self) -> frozenset[str]:
-        """The requests that the server announced: `generate`, `attach`, `embed`…"""
-        return self._connection.features
-
     def generate(
         self,
         prompt: str | Sequence[int] | None = None,
         *,
         raw: str | None = None,
-        messages: Iterable[Mapping[str, str]] | None = None,
+        messages: Iterable[Mapping[str, Any]] | None = None,
         system: str | None = None,
+        images: Sequence[Source] = (),
+        audio: Sequence[Source] = (),
+        tools: Iterable[Mapping[str, Any]] | None = None,
+        tool_choice: str | Mapping[str, Any] | None = None,
+        parallel_tool_calls: bool | None = None,
+        chat_template_kwargs: Mapping[str, Any] | None = None,
+        reasoning_effort: str | None = None,
         timeout: float | None = None,
         tokens: bool = False,
         key: str | None = None,
@@ -186,8 +185,21 @@ class Client:
             prompt: a string is sent as one user message, through the model's chat template where
                 it has one; a list of token ids is sent as it is.
             raw: text to be continued as it is, with no template.
-            messages: a conversation: mappings with `role` and `content`.
+            messages: a conversation, in the shapes of OpenAI's API: mappings with `role` and
+                `content`, which is a text or a list of parts: texts, and images and recordings as
+                `llcuda_net.image` and `llcuda_net.audio` make them, or as bytes or a Path. Answers
+                with tool calls (`Result.message`) and their results (`ToolCall.reply`), too.
             system: a system message to put before `prompt` or `messages`.
+            images, audio: go with `prompt`: each the bytes, the path or a data: URL of a PNG, JPEG,
+                WebP or GIF, or of a WAV or MP3. The model must be one that takes them.
+            tools: functions that the model may ask for: OpenAI's shape, or what is in `function`
+                there: `name`, `description` and `parameters`, a JSON schema. What it asks for is in
+                `Stream.tool_calls` and `Result.tool_calls`.
+            tool_choice: "auto", "none", "required", or the name of one of the tools.
+            parallel_tool_calls: whether it may ask for several at once.
+            chat_template_kwargs: variables of the chat template, as `{"enable_thinking": False}`.
+            reasoning_effort: how much it thinks first, in the words of the model: "low", "high"…
+                What it thinks is in `Stream.reasoning`.
             timeout: seconds for the whole request; None leaves it to the server.
             tokens: also give the token ids (`Piece.id`, `Result.ids`).
             key: names the request: the same key and request, from any client, is the same
@@ -214,15 +226,23 @@ class Client:
                 `top_k`, `top_p`, `min_p`, `seed`, `stop`, `grammar`, `json_schema`, `n_probs`…
 
         Raises:
-            TypeError: not exactly one of the three was given.
+            TypeError: not exactly one of the three was given, or what only goes with another.
+            ConfigError: an image or a recording is none, or cannot be read.
             ValueError: `on_disconnect` or `priority` is none of these.
             ConnectError: the connection is lost, before or while the stream is read, and could not
                 be made again in time.
             RequestError: the server refused the request or could not complete it; its class and
                 `code` say why, and `retry` whether trying again may help: `Overloaded`,
-                `UpstreamError`, `ContextExceeded`… `Unsupported` where a model, a priority or a
-                deadline was given, and the server is too old for it.
+                `UpstreamError`, `ContextExceeded`… `Unsupported`, before anything is
+                sent, where the server is too old for what is asked.
         """
+        chat = chat_options(
+            tools=tools,
+            tool_choice=tool_choice,
+            parallel_tool_calls=parallel_tool_calls,
+            chat_template_kwargs=chat_template_kwargs,
+            reasoning_effort=reasoning_effort,
+        )
         request = wire.Generate(
             0,
             WINDOW,
@@ -239,7 +259,8 @@ class Client:
             priority=urgency(priority),
             deadline=deadline,
             splices=splices and "splice" in self.features,
-            **what_to_send(prompt, raw, messages, system),
+            channels=CHANNELS in self.features,
+            **what_to_send(prompt, raw, messages, system, images, audio, chat),
         )
         return Opening(self._connection, request)
 
@@ -268,9 +289,15 @@ class Client:
             RequestError: as for `generate`; `UnknownGeneration` when there is none of this id (any
                 more), `Unsupported` from a server that is too old.
         """
-        reported = splices and "splice" in self.features
         request = wire.Attach(
-            0, generation, WINDOW, first, tokens=tokens, durable=durable, splices=reported
+            0,
+            generation,
+            WINDOW,
+            first,
+            tokens=tokens,
+            durable=durable,
+            splices=splices and "splice" in self.features,
+            channels=CHANNELS in self.features,
         )
         return Opening(self._connection, request)
 
@@ -306,86 +333,3 @@ class Client:
             while await stream.take():
                 pass
         return stream.result
-
-    async def embed(self, texts: Sequence[str], *, model: str | None = None) -> list[list[float]]:
-        """One vector per text, in their order.
-
-        Args:
-            texts: what to embed.
-            model: the model that embeds them; None: the server's default.
-
-        Returns:
-            `len(texts)` lists, each of the model's dimension, of float32 values.
-
-        Raises:
-            TypeError: a string was given in place of a list of strings.
-            ConnectError: the connection is lost.
-            RequestError: the server refused: `Unsupported` where it has no embedding model, or
-                cannot choose among models, `UnknownModel` where it has none of this name.
-        """
-        if isinstance(texts, str):
-            raise TypeError("embed takes a list of texts: embed([text])")
-        return await embed(self._connection, list(texts), model)
-
-    async def search(self, text: str, k: int = 10) -> list[Hit]:
-        """The user's stored results nearest in meaning to a text, nearest first; at most `k`.
-
-        Raises:
-            ConnectError: the connection is lost.
-            RequestError: the server refused: `Unsupported` where it analyses no results, or has no
-                search.
-            ValueError: `k` is not from 1 to 1000.
-        """
-        if not 1 <= k <= MAX_HITS:
-            raise ValueError(f"k must be from 1 to {MAX_HITS}, not {k}")
-        return await search(self._connection, text, k)
-
-    async def models(self) -> list[dict[str, Any]]:
-        """The server's models, one map per model.
-
-        Each has `name`, `upstreams`, `slots`, `free`, `context` and `default`, as far as known.
-
-        Raises:
-            ConnectError: the connection is lost.
-            RequestError: `Unsupported`: the server is too old to list models.
-        """
-        request = Request(wire.Status, {"pool": "knows no models"})
-        return [*(await report(self._connection, request)).get("models", [])]
-
-    async def status(self) -> dict[str, Any]:
-        """The status report: `server`, `connections`, `requests`, `tokens`, `upstreams`, `models`…
-
-        Raises:
-            ConnectError: the connection is lost.
-            RequestError: the server is shutting down.
-        """
-        return await report(self._connection, Request(wire.Status))
-
-    async def ping(self) -> float:
-        """The time that the server takes to answer, in seconds.
-
-        Raises:
-            ConnectError: the connection is lost.
-        """
-        return await self._connection.ping()
-
-    # Last, since below it the word means this method.
-    async def list(
-        self, limit: int = 20, *, state: str | None = None, before: str | None = None
-    ) -> list[Entry]:
-        """The user's newest generations, newest first, running ones included; at most `limit`.
-
-        Args:
-            limit: 1 to 1000.
-            state: only those that are queued, running, done, failed, cancelled or interrupted.
-            before: the id of a generation: only those made before it.
-
-        Raises:
-            ConnectError: the connection is lost.
-            RequestError: `Unsupported`: the server is too old; `UnknownGeneration`: there is none
-                of the id `before`.
-            ValueError: `limit` is not from 1 to 1000.
-        """
-        if not 1 <= limit <= MAX_LISTED:
-            raise ValueError(f"limit must be from 1 to {MAX_LISTED}, not {limit}")
-        return await list_generations(self._connection, limit, state, before)

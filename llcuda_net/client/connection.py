@@ -12,7 +12,7 @@ Rules of this file:
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 
 import trio
@@ -20,8 +20,9 @@ import trio
 import llcuda_protocol as wire
 from llcuda_net.client.carrier import Carrier
 from llcuda_net.client.channel import Channel
+from llcuda_net.client.chat.upload import Upload
 from llcuda_net.client.dial import explain_greeting
-from llcuda_net.client.requests import refusal
+from llcuda_net.client.requests import TAKES, refusal
 from llcuda_net.errors import (
     ConnectError,
     FrameTooLarge,
@@ -72,7 +73,7 @@ class ServerConnection:
         self._keepalive = keepalive
         self._carrier = Carrier(transport)
         self._protocol = self._carrier.protocol
-        self._channels: dict[int, Channel] = {}
+        self._channels: dict[int, Channel | Upload] = {}
         self._next_number = 1
         self._room = trio.Semaphore(0)
         self._emptied = trio.lowlevel.ParkingLot()
@@ -135,7 +136,12 @@ class ServerConnection:
         """
         limits = self._protocol.limits
         hello = wire.Hello(
-            list(wire.VERSIONS), limits.max_frame, limits.max_streams, token, agent="llcuda-net"
+            list(wire.VERSIONS),
+            limits.max_frame,
+            limits.max_streams,
+            token,
+            agent="llcuda-net",
+            features=[*TAKES],
         )
         try:
             self._carrier.send(hello)
@@ -167,12 +173,18 @@ class ServerConnection:
     async def open(self, channel: Channel) -> None:
         """Send a channel's request; wait while as many streams are open as the server allows.
 
+        What is too large for its frame is uploaded before.
+
         Raises:
             ConnectError: the connection is lost.
-            RequestError: the server is going away, or the request cannot be put into a frame.
+            RequestError: the server is going away, or refuses an upload, or the request cannot be
+                put into a frame.
         """
+        uploads = {}
+        for data in channel.request.uploads(self.welcome.features if self.welcome else ()):
+            uploads[id(data)] = await self._upload(data)
         await self._room.acquire()
-        self._begin(channel)
+        self._begin(channel, uploads)
 
     def open_nowait(self, channel: Channel) -> bool:
         """The same if the server allows another stream now; otherwise False.
@@ -184,7 +196,7 @@ class ServerConnection:
             self._room.acquire_nowait()
         except trio.WouldBlock:
             return False
-        self._begin(channel)
+        self._begin(channel, {})
         return True
 
     async def ping(self) -> float:
@@ -287,12 +299,40 @@ class ServerConnection:
             self._check_over()
         channel.put(event)
 
-    def _begin(self, channel: Channel) -> None:
+    async def _upload(self, data: bytes) -> int:
+        """Upload data on a stream of its own; returns the number by which a request names it."""
+        assert self.welcome is not None
+        most = self.welcome.max_upload
+        if most is not None and len(data) > most:
+            raise FrameTooLarge(
+                f"an image or recording of {len(data)} bytes does not fit: "
+                f"{self.name} takes at most {most}"
+            )
+        await self._room.acquire()
+        number = self._next_number
+        upload = Upload(number, data, partial(self._carrier.cancel, number, detach=False))
+        try:
+            self._check_usable()
+            self._carrier.upload(upload)
+        except BaseException:
+            self._room.release()
+            raise
+        self._next_number += 1
+        self._channels[number] = upload
+        try:
+            await upload.ended.wait()
+        finally:
+            upload.leave()
+        if upload.failure is not None:
+            raise upload.failure()
+        return number
+
+    def _begin(self, channel: Channel, uploads: Mapping[int, int]) -> None:
         """Send on the stream that was acquired, or release it again."""
         number = self._next_number
         try:
             self._check_usable()
-            self._carrier.send(channel.frame(number))
+            self._carrier.send(channel.frame(number, uploads))
         except wire.FrameTooLargeError as error:
             self._room.release()
             raise FrameTooLarge(f"the request does not fit: {error}") from None

@@ -3,9 +3,30 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from llcuda_protocol import TokenLogprob
+
+
+@dataclass(frozen=True, slots=True)
+class Channel:
+    """What a piece of an answer belongs to: its text, its reasoning, or one of its tool calls.
+
+    Attributes:
+        kind: "text", "reasoning" or "tool_call".
+        index: of a tool call: its number in the answer, from 0.
+        id: of a tool call: its id.
+        name: of a tool call: the name of the tool. Its pieces are its arguments, in JSON.
+    """
+
+    kind: str
+    index: int = 0
+    id: str = ""
+    name: str = ""
+
+
+#: The channel of every piece of an answer that has no others.
+TEXT = Channel("text")
 
 
 class Piece(NamedTuple):
@@ -13,15 +34,17 @@ class Piece(NamedTuple):
 
     Attributes:
         sequence: its place in the answer, counted from 0.
-        text: the text; pieces joined make up the answer.
+        text: the text; the pieces of a channel joined are what it says.
         id: the id of its last token, where `tokens=True` asked for ids.
         logprobs: its tokens with natural log-probabilities, where `n_probs` asked for them.
+        channel: what it belongs to: `channel.kind` is "text", "reasoning" or "tool_call".
     """
 
     sequence: int
     text: str
     id: int | None = None
     logprobs: list[TokenLogprob] | None = None
+    channel: Channel = TEXT
 
 
 class Queued(NamedTuple):
@@ -61,6 +84,24 @@ class Spliced(NamedTuple):
     reason: str | None = None
 
 
+class ToolCall(NamedTuple):
+    """A tool that the model asks to be called.
+
+    Attributes:
+        id: with which the answer to it is named.
+        name: of the tool.
+        arguments: a JSON object, as text; a model may get it wrong, so check what it says.
+    """
+
+    id: str
+    name: str
+    arguments: str
+
+    def reply(self, content: str) -> dict[str, Any]:
+        """The message that gives the model what the tool has returned."""
+        return {"role": "tool", "tool_call_id": self.id, "content": content}
+
+
 Event = Piece | Queued | Durable | Spliced
 
 
@@ -69,9 +110,9 @@ class Result:
     """A whole answer. `str(result)` is its text.
 
     Attributes:
-        text: the answer.
+        text: the answer, without its reasoning.
         reason: "stop" (end of text or a stop string), "length" (n_predict or the context is
-            used up), "cancelled" or "detached".
+            used up), "tool_calls" (it waits for tools), "cancelled" or "detached".
         stop: the stop string that ended it, if one did.
         usage: counts of tokens: `prompt_tokens`, `cached_tokens`, `completion_tokens`.
         timings: milliseconds by phase: `queue`, `template`, `connect`, `prompt`, `first_token`,
@@ -83,6 +124,8 @@ class Result:
         splices: sequence numbers of pieces before which the generation was continued from all
             that there was, after the server had stopped or its upstream had failed.
         cached: a stored result answered the request.
+        reasoning: what the model thought before it answered, where it shows that.
+        tool_calls: the tools that it asks to be called, in their order.
     """
 
     text: str
@@ -96,6 +139,28 @@ class Result:
     logprobs: list[list[TokenLogprob]] | None = None
     splices: list[int] = field(default_factory=list)
     cached: bool = False
+    reasoning: str = ""
+    tool_calls: list[ToolCall] = field(default_factory=list)
 
     def __str__(self) -> str:
         return self.text
+
+    @property
+    def message(self) -> dict[str, Any]:
+        """The answer as a message, with which a conversation goes on.
+
+        After it come the results of its tool calls (`ToolCall.reply`), or the next question. The
+        reasoning is in it where there are tool calls: models go on with it then, and not later.
+        """
+        if not self.tool_calls:
+            return {"role": "assistant", "content": self.text}
+        calls = [
+            {
+                "id": call.id,
+                "type": "function",
+                "function": {"name": call.name, "arguments": call.arguments},
+            }
+            for call in self.tool_calls
+        ]
+        found = {"role": "assistant", "content": self.text or None, "tool_calls": calls}
+        return found | ({"reasoning_content": self.reasoning} if self.reasoning else {})

@@ -4,6 +4,7 @@ Tasks, all in the one nursery that the client's block opens:
 
     nursery
     ├── `ServerConnection.run`, shielded; two of them while one connection ends and the next begins
+    ├── one task for each request that is sent again with uploads, until it is sent
     └── the watcher, only where there is a way to redial: it sleeps while the connection is up
 
 A connection that fails passes each of its channels to `lost`. The watcher then pauses, dials,
@@ -343,10 +344,23 @@ class ReconnectingConnection:
                 return
             try:
                 require(self.features, channel.request, self.name)
-                if self._connection.open_nowait(channel):
+                if channel.request.uploads(self.features):
+                    self._lost.remove(channel)
+                    self._nursery.start_soon(self._upload_again, self._connection, channel)
+                elif self._connection.open_nowait(channel):
                     self._lost.remove(channel)
             except RequestError as error:
                 channel.fail(partial(request_error, error.code, error.message, retry=error.retry))
+
+    @trio.lowlevel.enable_ki_protection
+    async def _upload_again(self, connection: ServerConnection, channel: Channel) -> None:
+        """Send a lost channel whose request has uploads, which may take a while."""
+        try:
+            if channel.wanted:
+                await connection.open(channel)
+        except LlcudaError as error:
+            lost = not connection.usable and self._worth_another(connection)
+            channel.fail(partial(_again, error), lost=lost)
 
     def _refuse(self, failure: Callable[[], LlcudaError]) -> None:
         """End all that is lost, and all waiting."""
@@ -358,3 +372,8 @@ class ReconnectingConnection:
         waiters, self._waiters = self._waiters, []
         for waiter in waiters:
             waiter.wake(failure)
+
+
+def _again(error: LlcudaError) -> LlcudaError:
+    """The same error, without the trace of where it was raised before."""
+    return error.with_traceback(None)

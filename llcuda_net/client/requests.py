@@ -4,16 +4,29 @@ from __future__ import annotations
 
 from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import trio
 
 import llcuda_protocol as wire
+from llcuda_net.client.chat.messages import (
+    chat_messages,
+    is_plain,
+    media_of,
+    to_upload,
+    with_uploads,
+)
+from llcuda_net.client.chat.parts import Source
 from llcuda_net.errors import InvalidRequest, RequestError, Unsupported, request_error
 from llcuda_protocol.kinds import MAX_LINGER
 
 #: Bytes of tokens that may be under way on one stream.
 WINDOW = 256 * 1024
+#: Features of a server: options and parts of a chat, and channels of its answer; uploads.
+CHANNELS, UPLOADS = "channels", "uploads"
+#: What the client takes, for the server to know.
+TAKES = (CHANNELS, "ignored")
 
 
 class Request:
@@ -41,8 +54,16 @@ class Request:
         """The features that it needs now, each with what a server without it lacks."""
         return self._needs
 
-    def frame(self, number: int, credit: int) -> wire.Frame:
-        """The frame that requests it, or what is still missing of it."""
+    def uploads(self, features: Container[str]) -> list[bytes]:
+        """What must be uploaded before its frame, to a server of these features."""
+        return []
+
+    def frame(self, number: int, credit: int, uploads: Mapping[int, int]) -> wire.Frame:
+        """The frame that requests it, or what is still missing of it.
+
+        Args:
+            uploads: the number of each upload, by the identity of its data.
+        """
         return self._make(number)
 
     def saw(self, frame: wire.Frame) -> None:
@@ -63,6 +84,23 @@ class Request:
         return refusal(error)
 
 
+class Deletion(Request):
+    """A generation that is deleted; sent again after a loss, it may be gone already.
+
+    Attributes:
+        sent: how often it was sent.
+    """
+
+    def __init__(self, generation: str) -> None:
+        super().__init__(partial(wire.Delete, id=generation), {"delete": "cannot delete"})
+        self.sent = 0
+
+    def frame(self, number: int, credit: int, uploads: Mapping[int, int]) -> wire.Frame:
+        """The frame that requests it."""
+        self.sent += 1
+        return super().frame(number, credit, uploads)
+
+
 class Reading(Request):
     """A generation that is read; after a loss the reading goes on where it stopped.
 
@@ -77,6 +115,7 @@ class Reading(Request):
         self._request = request
         self._started = trio.current_time()
         self._sent = False
+        self._switched = False  # the answer has channels
         self.accepted: wire.Accepted | None = None
         self.received = request.first if isinstance(request, wire.Attach) else 0
 
@@ -88,17 +127,33 @@ class Reading(Request):
     def needs(self) -> Mapping[str, str]:
         """What a new request names; one that was accepted needs nothing more."""
         request = self._request
+        channels = {CHANNELS: "knows no channels"} if self._switched else {}
         if isinstance(request, wire.Attach) or self.accepted is not None:
-            return {}
+            return channels
         given = {
             "models": request.model,
             "priorities": request.priority,
             "deadlines": request.deadline,
         }
         wanted = [name for name, value in given.items() if value is not None]
-        return {"pool": f"knows no {' and no '.join(wanted)}"} if wanted else {}
+        needs = {"pool": f"knows no {' and no '.join(wanted)}"} if wanted else {}
+        messages = request.messages or []
+        if request.chat is not None:
+            needs[CHANNELS] = f"knows no {' and no '.join(request.chat)}"
+        elif media_of(messages):
+            needs[CHANNELS] = "takes no images and no audio"
+        elif not is_plain(messages):
+            needs[CHANNELS] = "takes only messages of a role and a text"
+        return needs
 
-    def frame(self, number: int, credit: int) -> wire.Frame:
+    def uploads(self, features: Container[str]) -> list[bytes]:
+        """Images and recordings that are too large for the request's frame."""
+        request = self._request
+        if isinstance(request, wire.Attach) or self.accepted is not None:
+            return []
+        return to_upload(request.messages or []) if UPLOADS in features else []
+
+    def frame(self, number: int, credit: int, uploads: Mapping[int, int]) -> wire.Frame:
         """The request itself until it was accepted, then the rest of the generation."""
         request = self._request
         if self.accepted is not None:
@@ -111,6 +166,7 @@ class Reading(Request):
                 request.tokens,
                 request.durable,
                 request.splices,
+                request.channels,
             )
         if isinstance(request, wire.Attach):
             return replace(request, stream=number, credit=credit)
@@ -119,14 +175,26 @@ class Reading(Request):
         deadline = request.deadline
         if deadline is not None:  # counted from the first attempt, not from now
             deadline = max(0.0, deadline - (trio.current_time() - self._started))
-        return replace(request, stream=number, credit=credit, fresh=fresh, deadline=deadline)
+        messages = request.messages
+        if messages is not None and uploads:
+            messages = with_uploads(messages, uploads)
+        return replace(
+            request,
+            stream=number,
+            credit=credit,
+            fresh=fresh,
+            deadline=deadline,
+            messages=messages,
+        )
 
     def saw(self, frame: wire.Frame) -> None:
-        """Count pieces, and remember the latest acceptance."""
+        """Count pieces, and remember the latest acceptance, and whether there are channels."""
         if isinstance(frame, wire.Tokens):
             self.received += len(frame.pieces)
         elif isinstance(frame, wire.Accepted):
             self.accepted = frame
+        elif isinstance(frame, wire.Channel):
+            self._switched = True
 
     def passes(self, error: wire.Error, *, again: bool) -> bool:
         """As for others; but a generation held in memory alone does not outlive the server."""
@@ -207,30 +275,34 @@ def require(features: Container[str], request: Request, name: str) -> None:
 def what_to_send(
     prompt: str | Sequence[int] | None,
     raw: str | None,
-    messages: Iterable[Mapping[str, str]] | None,
+    messages: Iterable[Mapping[str, Any]] | None,
     system: str | None,
+    images: Sequence[Source] = (),
+    sounds: Sequence[Source] = (),
+    chat: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """The request's `prompt` or `messages`.
+    """The request's `prompt`, or its `messages` and `chat`.
 
     Raises:
-        TypeError: not exactly one of the three was given, or `system` where there is no chat.
-        RequestError: there is nothing in it.
+        TypeError: not exactly one of the three was given, or something that goes with a chat where
+            there is none, or images and recordings beside messages.
+        ConfigError: an image or a recording is none, or cannot be read.
+        RequestError: there is nothing in it, or a message is not of its shape.
     """
     if sum(given is not None for given in (prompt, raw, messages)) != 1:
         raise TypeError("give exactly one of prompt, raw= and messages=")
-    chat: list[dict[str, str]] | None = None
-    text: str | list[int] | None = raw
-    if messages is not None:
-        chat = [dict(message) for message in messages]
-    elif isinstance(prompt, str):
-        chat = [{"role": "user", "content": prompt}] if prompt else []
-    elif prompt is not None:
-        text = list(prompt)
-    if not chat and not text:
+    media = bool(images or sounds)
+    if messages is not None or isinstance(prompt, str):
+        if messages is not None and media:
+            raise TypeError("images= and audio= go with a prompt; messages have them in content")
+        text = prompt if isinstance(prompt, str) else None
+        found = chat_messages(text, messages, system, images, sounds)
+        return {"messages": found, "chat": chat}
+    for name, given in (("system", system is not None), ("images and audio", media)):
+        if given:
+            raise TypeError(f"{name}= goes with a chat, not with raw text or token ids")
+    if chat is not None:
+        raise TypeError(f"{', '.join(chat)}: not with raw text or token ids, but with a chat")
+    if not (raw or prompt):
         raise InvalidRequest("the prompt is empty")
-    if chat is None:
-        if system is not None:
-            raise TypeError("system= goes with a chat, not with raw text or token ids")
-        return {"prompt": text}
-    before = [] if system is None else [{"role": "system", "content": system}]
-    return {"messages": before + chat}
+    return {"prompt": raw if prompt is None else list(prompt)}

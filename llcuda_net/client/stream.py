@@ -8,14 +8,25 @@ from collections.abc import AsyncIterator
 import trio
 
 import llcuda_protocol as wire
-from llcuda_net.client.channel import Channel
-from llcuda_net.client.events import Durable, Event, Piece, Queued, Result, Spliced
+from llcuda_net.client.channel import Channel as FrameChannel
+from llcuda_net.client.chat.answer import Answer
+from llcuda_net.client.events import (
+    Channel,
+    Durable,
+    Event,
+    Piece,
+    Queued,
+    Result,
+    Spliced,
+    ToolCall,
+)
 from llcuda_net.client.reconnecting import ReconnectingConnection
 from llcuda_net.client.requests import Reading
 from llcuda_net.errors import Unsupported
 from llcuda_protocol import TokenLogprob, TopToken
 
 __all__ = [
+    "Channel",
     "Durable",
     "Event",
     "Piece",
@@ -24,6 +35,7 @@ __all__ = [
     "Spliced",
     "Stream",
     "TokenLogprob",
+    "ToolCall",
     "TopToken",
 ]
 
@@ -35,6 +47,8 @@ _RUNS = Queued(0)
 class Stream:
     """An answer as it is made: `async for piece in stream` gives its text, piece by piece.
 
+    Reasoning and tool calls are in `events()`, and put together in `reasoning` and `tool_calls`.
+
     One task reads it. Reading slowly slows this stream down and no other. `Client.generate` and
     `Client.attach` open and close it. A connection that is lost meanwhile is a wait, as long as the
     client can make another in time: no piece is missing or doubled.
@@ -43,7 +57,7 @@ class Stream:
     def __init__(
         self,
         connection: ReconnectingConnection,
-        channel: Channel,
+        channel: FrameChannel,
         accepted: wire.Accepted,
         first: int,
     ) -> None:
@@ -52,21 +66,16 @@ class Stream:
         self._accepted = accepted
         self._id = accepted.id
         self._queued = Queued(accepted.position, accepted.wait, accepted.reason)
-        self._splices: deque[Spliced] = deque()  # whose place in the text has not come yet
-        self._last_splice = -1  # position of the latest one
-        self._received = first
         self._durable = 0
         self._events: deque[Event] = deque()
-        self._text: list[str] = []
-        self._ids: list[int | None] = []
-        self._logprobs: list[list[TokenLogprob]] = []
+        self._answer = Answer(first, self._events)
         self._result: Result | None = None
 
     def __repr__(self) -> str:
         state = self._result.reason if self._result is not None else "open"
         if self._result is None and self._queued.position:
             state = f"queued at {self._queued.position}"
-        return f"<Stream {self._id} {state}, {self._received} pieces received>"
+        return f"<Stream {self._id} {state}, {self.received} pieces received>"
 
     @property
     def id(self) -> str:
@@ -102,7 +111,7 @@ class Stream:
 
         `client.attach(stream.id, first=stream.received)` reads on from here.
         """
-        return self._received
+        return self._answer.received
 
     @property
     def position(self) -> int:
@@ -121,8 +130,18 @@ class Stream:
 
     @property
     def text(self) -> str:
-        """The text that has arrived so far."""
-        return "".join(self._text)
+        """The text that has arrived so far, without reasoning and tool calls."""
+        return self._answer.text
+
+    @property
+    def reasoning(self) -> str:
+        """What the model has thought so far, where it shows that."""
+        return self._answer.reasoning
+
+    @property
+    def tool_calls(self) -> list[ToolCall]:
+        """The tool calls so far; before the end the arguments of the last may not be whole."""
+        return self._answer.tool_calls
 
     @property
     def result(self) -> Result:
@@ -143,11 +162,13 @@ class Stream:
             event = await self._next()
             if event is None:
                 raise StopAsyncIteration
-            if isinstance(event, Piece):
+            if isinstance(event, Piece) and event.channel.kind == "text":
                 return event.text
 
     def events(self) -> AsyncIterator[Event]:
-        """The same with all that is known of each piece, and with queue moves and splices.
+        """All pieces with all that is known of them, and with queue moves and splices.
+
+        Pieces of reasoning and of tool calls are among them: `Piece.channel` says what each is.
 
         Raises:
             ConnectError: the connection was lost before the answer was complete, and could not be
@@ -215,15 +236,16 @@ class Stream:
         while self._result is None and not self._events:
             frame = await self._channel.receive()
             if isinstance(frame, wire.Tokens):
-                if self._splices:
-                    self._add_spliced(frame)
-                else:
-                    self._add(frame)
+                self._queued = _RUNS
+                self._answer.add(frame)
             elif isinstance(frame, wire.Queue):
                 self._queued = Queued(frame.position, frame.wait, frame.reason)
                 self._events.append(self._queued)
             elif isinstance(frame, wire.Splice):
-                self._splice(frame)
+                self._answer.splice(Spliced(frame.position, frame.reason))
+            elif isinstance(frame, wire.Channel):
+                channel = Channel(frame.channel, frame.index, frame.id or "", frame.name or "")
+                self._answer.switch(frame.position, channel)
             elif isinstance(frame, wire.Durable):
                 self._durable = max(self._durable, frame.count)
                 self._events.append(Durable(frame.count))
@@ -235,68 +257,23 @@ class Stream:
             elif isinstance(frame, wire.Done):
                 self._finish(frame)
 
-    def _add(self, frame: wire.Tokens) -> None:
-        self._queued = _RUNS
-        self._text += frame.pieces
-        self._received = frame.first + len(frame.pieces)
-        ids, logprobs = frame.ids, frame.logprobs
-        if ids is None and logprobs is None:
-            self._events.extend(
-                map(Piece, range(frame.first, frame.first + len(frame.pieces)), frame.pieces)
-            )
-            return
-        self._ids += ids or ()
-        self._logprobs += logprobs or ()
-        for i, text in enumerate(frame.pieces):
-            piece = Piece(
-                frame.first + i, text, ids[i] if ids else None, logprobs[i] if logprobs else None
-            )
-            self._events.append(piece)
-
-    def _splice(self, frame: wire.Splice) -> None:
-        """Report it once, when the text has reached its place: the frame may be early."""
-        if frame.position > self._last_splice:
-            self._last_splice = frame.position
-            self._splices.append(Spliced(frame.position, frame.reason))
-            self._report_splices()
-
-    def _report_splices(self) -> None:
-        while self._splices and self._splices[0].position <= self._received:
-            self._events.append(self._splices.popleft())
-
-    def _add_spliced(self, frame: wire.Tokens) -> None:
-        """Add pieces among which there may be splices, part by part."""
-        start, size = 0, len(frame.pieces)
-        while start < size:
-            end = size
-            if self._splices:
-                end = min(size, self._splices[0].position - frame.first)
-            part = wire.Tokens(
-                frame.stream,
-                frame.first + start,
-                frame.pieces[start:end],
-                None if frame.ids is None else frame.ids[start:end],
-                None if frame.logprobs is None else frame.logprobs[start:end],
-            )
-            self._add(part)
-            self._report_splices()
-            start = end
-
     def _finish(self, done: wire.Done) -> None:
-        self._events.extend(self._splices)
-        self._splices.clear()
+        answer = self._answer
+        answer.finish()
         self._result = Result(
-            text="".join(self._text),
+            text=answer.text,
             reason=done.reason,
             stop=done.stop,
             usage=done.usage,
             timings=done.timings,
             id=done.id or self._id,
             model=done.model,
-            ids=self._ids or None,
-            logprobs=self._logprobs or None,
+            ids=answer.ids or None,
+            logprobs=answer.logprobs or None,
             splices=done.splices,
             cached=self.cached,
+            reasoning=answer.reasoning,
+            tool_calls=answer.tool_calls,
         )
 
 

@@ -8,10 +8,11 @@ tools/server/README.md, "POST /completion". What a grammar or JSON schema says i
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from llcuda_net.errors import InvalidRequest, UnknownParameter
+from llcuda_net.upstream.constraints.size import schema_fault
 
 _INT32 = (1 << 31) - 1
 _FLOAT32 = 3.4e38
@@ -19,11 +20,6 @@ _FLOAT32 = 3.4e38
 _MANY = 1 << 20
 #: Longest grammar, in bytes.
 MAX_GRAMMAR = 64 << 10
-#: The greatest count in a JSON schema, which llama.cpp writes out as so many rules.
-MAX_SCHEMA_COUNT = 10_000
-#: Levels of a JSON schema: what reads it does so recursively, and gives up soon after.
-MAX_SCHEMA_DEPTH = 100
-_SCHEMA_COUNTS = ("minItems", "maxItems", "minLength", "maxLength")
 #: What llama.cpp calls its samplers: by name in a list, by letter in a string.
 _SAMPLERS = {
     "penalties": "e",
@@ -84,43 +80,6 @@ def _grammar(value: Any) -> str | None:
     if len(value) > MAX_GRAMMAR or len(value.encode()) > MAX_GRAMMAR:
         return f"must be at most {MAX_GRAMMAR} bytes long"
     return None
-
-
-def _json_schema(value: Any) -> str | None:
-    if type(value) is not dict:
-        return "must be a JSON object"
-    if _depth(value) > MAX_SCHEMA_DEPTH:
-        return f"must be at most {MAX_SCHEMA_DEPTH} levels deep"
-    for name, count in _members(value):
-        if name in _SCHEMA_COUNTS and type(count) in (int, float) and count > MAX_SCHEMA_COUNT:
-            return f"must have {name} of at most {MAX_SCHEMA_COUNT}"
-    return None
-
-
-def _depth(value: Any) -> int:
-    """How many levels of a JSON value there are, and at most one more than may be."""
-    level, depth = [value], 0
-    while level and depth <= MAX_SCHEMA_DEPTH:
-        depth += 1
-        level = [
-            inner
-            for outer in level
-            if type(outer) in (dict, list)
-            for inner in (outer.values() if type(outer) is dict else outer)
-        ]
-    return depth
-
-
-def _members(value: Any) -> Iterator[tuple[str, Any]]:
-    """Every member of the objects in a JSON value, at any depth."""
-    rest = [value]
-    while rest:
-        found = rest.pop()
-        if type(found) is dict:
-            yield from found.items()
-            rest += found.values()
-        elif type(found) is list:
-            rest += found
 
 
 def _lora(value: Any) -> str | None:
@@ -185,7 +144,7 @@ PARAMETERS: dict[str, Check] = {
     "seed": _integer(-1, (1 << 32) - 1),
     "stop": _strings,
     "grammar": _grammar,
-    "json_schema": _json_schema,
+    "json_schema": schema_fault,
     "logit_bias": _logit_bias,
     "ignore_eos": _boolean,
     "samplers": _samplers,

@@ -111,6 +111,7 @@ class Connection:
             if self.state is ConnectionState.CLOSED:
                 return ev.ConnectionClosed() if self._reader.ended else None
             event: ev.Frame | ev.Invalid | None
+            body = None
             try:
                 body = self._reader.next_body()
                 event = None if body is None else decode(body)
@@ -119,6 +120,9 @@ class Connection:
             except FrameError as error:
                 raise self._fail(error.code, error.message) from None
             if event is None:
+                if body is not None:
+                    self._ignore()
+                    continue
                 if self._reader.ended:
                     self._close()
                     continue
@@ -126,6 +130,11 @@ class Connection:
             received = self._receive(event)
             if received is not None:
                 return received
+
+    def _ignore(self) -> None:
+        """A frame of a kind that is reserved for hints: there are none before the handshake."""
+        if self.state not in STREAMS_LIVE:
+            raise self._fail(ErrorCode.UNKNOWN_KIND, f"a hint while {self.state}")
 
     def _invalid(self, error: BadValueError) -> ev.Invalid:
         """What a client asks for wrongly ends its stream; anything else wrong, the connection."""
@@ -240,11 +249,11 @@ class Connection:
             raise LocalProtocolError(f"a {self.role} does not send {name} on stream {number}")
         if number == 0:
             return self._send_on_connection(event, kind)
+        stream = self._streams.get(number)
         if self.state not in STREAMS_LIVE or (
-            kind in OPENING and self.state is ConnectionState.DRAINING
+            stream is None and kind in OPENING and self.state is ConnectionState.DRAINING
         ):
             raise LocalProtocolError(f"{name} while the connection is {self.state}")
-        stream = self._streams.get(number)
         if stream is None:
             self._check_opening(kind, number)
             data = self._encode(event)

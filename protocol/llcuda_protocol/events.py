@@ -1,9 +1,9 @@
 """One class per frame kind: `Connection.send` takes them, and `next_event` returns them.
 
 Cold frames carry a map on the wire: `FIELDS` has its keys, their checks, and which are required.
-Ping, pong, credit, tokens, durable and vectors are positional; `frames.py` defines their shapes.
-The frames of a client are in `requests.py`, those of a server in `replies.py`, and those of both
-sides here. This module exports all of them.
+Ping, pong, credit, upload, tokens, durable and vectors are positional; `frames.py` defines their
+shapes. The frames of a client are in `requests.py`, those of a server in `replies.py`, and those of
+both sides here. This module exports all of them.
 """
 
 from __future__ import annotations
@@ -14,6 +14,8 @@ from typing import ClassVar
 from .kinds import Kind
 from .replies import (
     Accepted,
+    Channel,
+    Deleted,
     Done,
     Durable,
     GoAway,
@@ -32,12 +34,14 @@ from .requests import (
     Attach,
     Cancel,
     Credit,
+    Delete,
     Embed,
     Generate,
     Hello,
     ListGenerations,
     Search,
     Status,
+    Upload,
 )
 from .schema import COUNT, SECONDS, WORD, Field, boolean, text
 
@@ -118,6 +122,8 @@ Frame = (
     | Embed
     | Search
     | ListGenerations
+    | Delete
+    | Upload
     | Status
     | Cancel
     | Credit
@@ -126,11 +132,13 @@ Frame = (
     | Accepted
     | Queue
     | Splice
+    | Channel
     | Tokens
     | Durable
     | Vectors
     | Hits
     | Listing
+    | Deleted
     | Done
     | Error
     | GoAway
@@ -142,8 +150,11 @@ __all__ = [
     "Accepted",
     "Attach",
     "Cancel",
+    "Channel",
     "ConnectionClosed",
     "Credit",
+    "Delete",
+    "Deleted",
     "Done",
     "Durable",
     "Embed",
@@ -167,6 +178,7 @@ __all__ = [
     "TokenLogprob",
     "Tokens",
     "TopToken",
+    "Upload",
     "Vectors",
     "Welcome",
 ]

@@ -16,14 +16,26 @@ import msgpack
 from . import events as ev
 from .errors import ErrorCode
 from .guard import declares_too_much
-from .kinds import MAX_CREDIT, MAX_PING, MAX_SEQUENCE, MAX_STREAM, MAX_TOKEN_ID, Kind
-from .schema import Check, blob, integer, list_of, number, record
+from .kinds import (
+    FIRST_IGNORED,
+    LAST_IGNORED,
+    MAX_CREDIT,
+    MAX_PING,
+    MAX_SEQUENCE,
+    MAX_STREAM,
+    MAX_TOKEN_ID,
+    MAX_UPLOAD_PIECE,
+    Kind,
+)
+from .schema import Check, blob, boolean, integer, list_of, number, record
 from .states import OPENING
 
 _STREAM = integer(1, MAX_STREAM)
+_ANY_STREAM = integer(0, MAX_STREAM)
 _FIRST = integer(0, MAX_SEQUENCE)
 _ADD = integer(1, MAX_CREDIT)
 _PAYLOAD = blob(MAX_PING)
+_PIECE = blob(MAX_UPLOAD_PIECE)
 _TOKEN_ID = integer(0, MAX_TOKEN_ID)
 _TOKEN_BYTES = blob(65_536)
 _LOGPROB = number(-3.5e38, 3.5e38)
@@ -34,7 +46,7 @@ _TEXT = {str}
 _VECTOR_LIST = list_of(blob(1 << 24), 65_536, 1)
 
 #: Frames with a map that a client sends on a stream.
-REQUESTS = OPENING | {Kind.CANCEL}
+REQUESTS = OPENING - {Kind.UPLOAD} | {Kind.CANCEL}
 #: Frames about the connection: their stream number is 0.
 ON_CONNECTION = frozenset({Kind.HELLO, Kind.WELCOME, Kind.PING, Kind.PONG, Kind.GO_AWAY})
 
@@ -49,13 +61,16 @@ _COLD: dict[Kind, tuple[type[Any], Check]] = {
         ev.Embed,
         ev.Search,
         ev.ListGenerations,
+        ev.Delete,
         ev.Status,
         ev.Cancel,
         ev.Accepted,
         ev.Queue,
         ev.Splice,
+        ev.Channel,
         ev.Hits,
         ev.Listing,
+        ev.Deleted,
         ev.Done,
         ev.Error,
         ev.GoAway,
@@ -126,6 +141,9 @@ def encode(event: ev.Frame) -> bytes:
         return _finish([int(kind), event.stream, _ADD(event.add, "add")])
     if isinstance(event, ev.Durable):
         return _finish([int(kind), event.stream, _FIRST(event.count, "count")])
+    if isinstance(event, ev.Upload):
+        piece = _PIECE(event.data, "data")
+        return _finish([int(kind), event.stream, piece, boolean(event.more, "more")])
     if isinstance(event, ev.Vectors):
         vectors = _vectors(event.vectors)
         return _finish([int(kind), event.stream, _FIRST(event.first, "first"), vectors])
@@ -204,8 +222,8 @@ def _finish(body: list[Any]) -> bytes:
 # -- decoding ---------------------------------------------------------------------------------
 
 
-def decode(body: bytes | bytearray) -> ev.Frame:
-    """The event in a frame's body (without its length).
+def decode(body: bytes | bytearray) -> ev.Frame | None:
+    """The event in a frame's body (without its length); None: its kind is one that is ignored.
 
     Raises:
         FrameError: not msgpack, of an unknown kind, or of the wrong shape.
@@ -233,6 +251,9 @@ def decode(body: bytes | bytearray) -> ev.Frame:
     try:
         if type(number_) is not int:
             raise ValueError("kind must be an integer")
+        if FIRST_IGNORED <= number_ <= LAST_IGNORED:
+            _ANY_STREAM.apply(stream, "stream")
+            return None
         try:
             kind = Kind(number_)
         except ValueError:
@@ -281,6 +302,9 @@ def _event(kind: Kind, stream: int, frame: list[Any]) -> ev.Frame:
     if kind is Kind.VECTORS:
         _length(frame, 4, name)
         return ev.Vectors(stream, _FIRST(frame[2], "first"), _vectors(frame[3]))
+    if kind is Kind.UPLOAD:
+        _length(frame, 4, name)
+        return ev.Upload(stream, _PIECE(frame[2], "data"), boolean(frame[3], "more"))
     _length(frame, 3, name)
     if kind is Kind.CREDIT:
         return ev.Credit(stream, _ADD(frame[2], "add"))

@@ -27,6 +27,11 @@ MAX_LINGER = 10**9
 MAX_TOKEN_ID = (1 << 31) - 1
 #: Largest ping payload, in bytes.
 MAX_PING = 64
+#: Largest piece of an upload, in bytes: none holds up the other streams.
+MAX_UPLOAD_PIECE = 65_536
+#: Kinds that a receiver ignores, both included: hints of later versions.
+FIRST_IGNORED = 64
+LAST_IGNORED = 95
 #: Most hits that a search may request.
 MAX_HITS = 1000
 #: Most generations that a list may request.
@@ -53,6 +58,8 @@ class Kind(IntEnum):
     PING = 8
     CREDIT = 9
     LIST = 10
+    UPLOAD = 11
+    DELETE = 12
     WELCOME = 16
     ACCEPTED = 17
     QUEUE = 18
@@ -67,6 +74,8 @@ class Kind(IntEnum):
     HITS = 27
     SPLICE = 28
     LISTING = 29
+    CHANNEL = 30
+    DELETED = 31
 
 
 #: What each role may send. A client sends error on stream 0 only: it ends a stream with cancel.
@@ -82,6 +91,8 @@ SENT_BY: dict[Role, frozenset[Kind]] = {
             Kind.STATUS,
             Kind.CREDIT,
             Kind.LIST,
+            Kind.UPLOAD,
+            Kind.DELETE,
             Kind.PING,
             Kind.PONG,
             Kind.ERROR,
@@ -101,6 +112,8 @@ SENT_BY: dict[Role, frozenset[Kind]] = {
             Kind.HITS,
             Kind.SPLICE,
             Kind.LISTING,
+            Kind.CHANNEL,
+            Kind.DELETED,
             Kind.PING,
             Kind.PONG,
             Kind.ERROR,

@@ -28,13 +28,18 @@ from .schema import (
 
 @dataclass(frozen=True, slots=True)
 class Welcome:
-    """The server's answer: the version chosen, its own limits, the features that it supports."""
+    """The server's answer: the version chosen, its own limits, the features that it supports.
+
+    Attributes:
+        max_upload: bytes of one upload at most; None: it takes none.
+    """
 
     version: int
     max_frame: int
     max_streams: int
     agent: str | None = None
     features: list[str] = field(default_factory=list)
+    max_upload: int | None = None
 
     KIND: ClassVar[Kind] = Kind.WELCOME
     FIELDS: ClassVar[dict[str, Field]] = {
@@ -43,6 +48,7 @@ class Welcome:
         "max_streams": Field(integer(1, MAX_STREAM), required=True),
         "agent": Field(NAME),
         "features": Field(list_of(NAME, 256)),
+        "max_upload": Field(COUNT),
     }
 
 
@@ -115,6 +121,33 @@ class Splice:
     FIELDS: ClassVar[dict[str, Field]] = {
         "position": Field(COUNT, required=True),
         "reason": Field(NAME),
+    }
+
+
+@dataclass(frozen=True, slots=True)
+class Channel:
+    """The pieces from number `position` on belong to this channel. The frame comes before them.
+
+    Attributes:
+        channel: "text", "reasoning" or "tool_call".
+        index: of a tool call: its number in the answer, from 0.
+        id, name: of a tool call: its id, and the name of the tool.
+    """
+
+    stream: int
+    position: int
+    channel: str
+    index: int = 0
+    id: str | None = None
+    name: str | None = None
+
+    KIND: ClassVar[Kind] = Kind.CHANNEL
+    FIELDS: ClassVar[dict[str, Field]] = {
+        "position": Field(COUNT, required=True),
+        "channel": Field(WORD, required=True),
+        "index": Field(COUNT),
+        "id": Field(LINE),
+        "name": Field(LINE),
     }
 
 
@@ -213,12 +246,24 @@ class Listing:
 
 
 @dataclass(frozen=True, slots=True)
+class Deleted:
+    """Generation `id` is deleted."""
+
+    stream: int
+    id: str
+
+    KIND: ClassVar[Kind] = Kind.DELETED
+    FIELDS: ClassVar[dict[str, Field]] = {"id": Field(WORD, required=True)}
+
+
+@dataclass(frozen=True, slots=True)
 class Done:
     """The request has succeeded.
 
     Attributes:
         reason: "stop" (end of text or stop string), "length" (n_predict or the context),
-            "cancelled", "detached", or "complete" (an embed, search or list request).
+            "tool_calls" (the model calls tools; only where channels were asked for), "cancelled",
+            "detached", or "complete" (an embed, search or list request, or an upload).
         usage: counts: `prompt_tokens`, `cached_tokens`, `completion_tokens`; of a search
             `searched`, `backlog`.
         timings: milliseconds by phase; SPEC.md names them.

@@ -19,7 +19,6 @@ from .schema import (
     BODY,
     COUNT,
     LINE,
-    MESSAGE,
     NAME,
     PARAMS,
     PROMPT,
@@ -32,17 +31,24 @@ from .schema import (
     number,
     text,
 )
+from .values.chat import CHAT, MESSAGE
 
 
 @dataclass(frozen=True, slots=True)
 class Hello:
-    """The client's greeting. `token` is the user's token, where the server requires one."""
+    """The client's greeting.
+
+    Attributes:
+        token: the user's token, where the server requires one.
+        features: what the client takes.
+    """
 
     versions: list[int]
     max_frame: int
     max_streams: int
     token: str | None = field(default=None, repr=False)
     agent: str | None = None
+    features: list[str] = field(default_factory=list)
 
     KIND: ClassVar[Kind] = Kind.HELLO
     FIELDS: ClassVar[dict[str, Field]] = {
@@ -51,6 +57,7 @@ class Hello:
         "max_streams": Field(integer(1, MAX_STREAM), required=True),
         "token": Field(text(4096)),
         "agent": Field(NAME),
+        "features": Field(list_of(NAME, 256)),
     }
 
 
@@ -115,6 +122,8 @@ class Generate:
         "priority": Field(WORD),
         "deadline": Field(SECONDS),
         "splices": Field(boolean),
+        "chat": Field(CHAT),
+        "channels": Field(boolean),
     }
 
 
@@ -123,7 +132,7 @@ class Attach:
     """Reads generation `id` from sequence number `first`.
 
     Attributes:
-        credit, tokens, durable, splices: as in Generate.
+        credit, tokens, durable, splices, channels: as in Generate.
         epoch: of the resumed stream, from its `Accepted`; None: nothing was read before.
     """
 
@@ -135,6 +144,7 @@ class Attach:
     tokens: bool = False
     durable: bool = False
     splices: bool = False
+    channels: bool = False
 
     KIND: ClassVar[Kind] = Kind.ATTACH
     FIELDS: ClassVar[dict[str, Field]] = {
@@ -145,6 +155,7 @@ class Attach:
         "tokens": Field(boolean),
         "durable": Field(boolean),
         "splices": Field(boolean),
+        "channels": Field(boolean),
     }
 
 
@@ -198,6 +209,33 @@ class ListGenerations:
         "state": Field(WORD),
         "before": Field(WORD),
     }
+
+
+@dataclass(frozen=True, slots=True)
+class Delete:
+    """Deletes the stored generation `id` of the user."""
+
+    stream: int
+    id: str
+
+    KIND: ClassVar[Kind] = Kind.DELETE
+    FIELDS: ClassVar[dict[str, Field]] = {"id": Field(WORD, required=True)}
+
+
+@dataclass(frozen=True, slots=True)
+class Upload:
+    """A piece of data that a generate which follows names by this stream's number.
+
+    Attributes:
+        data: at most MAX_UPLOAD_PIECE bytes.
+        more: whether further pieces follow on the stream.
+    """
+
+    stream: int
+    data: bytes = field(repr=False)
+    more: bool = False
+
+    KIND: ClassVar[Kind] = Kind.UPLOAD
 
 
 @dataclass(frozen=True, slots=True)

@@ -241,9 +241,6 @@ SECONDS = number(0.0, 1e9)
 #: A moment, in seconds since 1970.
 WHEN = number(0.0, 1e12)
 PARAMS = json_map(256)
-MESSAGE = record(
-    {"role": Field(WORD, required=True), "content": Field(BODY, required=True)}, closed=True
-)
 TOKEN_IDS = integers(0, MAX_TOKEN_ID)
 #: A result that a search found.
 HIT = record(

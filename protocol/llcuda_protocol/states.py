@@ -32,6 +32,8 @@ class StreamState(StrEnum):
     SEARCHING = "searching"
     LISTING = "listing"
     REPORTING = "reporting"
+    DELETING = "deleting"
+    UPLOADING = "uploading"
     CLOSED = "closed"
 
 
@@ -66,6 +68,8 @@ STREAM_TABLE: dict[StreamState, dict[Kind, StreamState]] = {
         Kind.SEARCH: _S.SEARCHING,
         Kind.LIST: _S.LISTING,
         Kind.STATUS: _S.REPORTING,
+        Kind.DELETE: _S.DELETING,
+        Kind.UPLOAD: _S.UPLOADING,
     },
     _S.WAITING: {
         Kind.ACCEPTED: _S.RUNNING,
@@ -77,6 +81,7 @@ STREAM_TABLE: dict[StreamState, dict[Kind, StreamState]] = {
         Kind.QUEUE: _S.RUNNING,
         Kind.TOKENS: _S.RUNNING,
         Kind.SPLICE: _S.RUNNING,
+        Kind.CHANNEL: _S.RUNNING,
         Kind.DURABLE: _S.RUNNING,
         Kind.CREDIT: _S.RUNNING,
         Kind.CANCEL: _S.RUNNING,
@@ -106,6 +111,17 @@ STREAM_TABLE: dict[StreamState, dict[Kind, StreamState]] = {
         Kind.CANCEL: _S.REPORTING,
         Kind.ERROR: _S.CLOSED,
     },
+    _S.DELETING: {
+        Kind.DELETED: _S.CLOSED,
+        Kind.CANCEL: _S.DELETING,
+        Kind.ERROR: _S.CLOSED,
+    },
+    _S.UPLOADING: {
+        Kind.UPLOAD: _S.UPLOADING,
+        Kind.CANCEL: _S.UPLOADING,
+        Kind.DONE: _S.CLOSED,
+        Kind.ERROR: _S.CLOSED,
+    },
     _S.CLOSED: {},
 }
 
@@ -114,7 +130,7 @@ STREAMS_LIVE = frozenset({_C.OPEN, _C.DRAINING})
 #: Frames that open a stream.
 OPENING = frozenset(STREAM_TABLE[_S.IDLE])
 #: Frames that may cross a stream's end on the wire, and are then dropped.
-MAY_ARRIVE_LATE = frozenset({Kind.CREDIT, Kind.CANCEL})
+MAY_ARRIVE_LATE = frozenset({Kind.CREDIT, Kind.CANCEL, Kind.UPLOAD})
 
 
 def diagram(table: dict[ConnectionState, dict[Kind, ConnectionState]] | None = None) -> str:

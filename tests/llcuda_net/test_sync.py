@@ -21,9 +21,7 @@ from llcuda_net.client.events import Piece, Queued, Spliced
 from llcuda_net.client.results import Entry
 from llcuda_net.errors import ConfigError, ConnectError, RequestError
 from tests.support.client.scripted_server import Scripted, listening
-
-#: A bound for hangs, not a measurement.
-PATIENCE = 60.0
+from tests.support.processes import PATIENCE
 
 
 @pytest.fixture
@@ -278,3 +276,28 @@ def test_an_interrupt_cancels_on_the_server(server: Scripted, address: str, how:
         assert server.cancelled.wait(PATIENCE)
         assert client.complete("goes on").text == "goes on"
     assert [e for e in server.seen if isinstance(e, wire.Cancel)] == [wire.Cancel(1)]
+
+
+def test_channels_tools_and_deleting(server: Scripted, address: str) -> None:
+    server.features = ["channels", "delete"]
+    server.answers = [
+        [
+            (("reasoning", 0, "", ""), "hm"),
+            (("text", 0, "", ""), "I look."),
+            (("tool_call", 0, "c0", "weather"), ""),
+            (("tool_call", 0, "c0", "weather"), "{}"),
+        ]
+    ] * 2
+    with sync.connect(address) as client:
+        stream = client.generate("a", tools=[{"name": "weather"}], parallel_tool_calls=False)
+        assert list(stream) == ["I look."]
+        assert (stream.text, stream.reasoning, stream.received) == ("I look.", "hm", 4)
+        assert stream.tool_calls == [sync.ToolCall("c0", "weather", "{}")]
+        assert stream.result.message["tool_calls"][0]["function"]["name"] == "weather"
+        stream = client.generate("a")
+        kinds = [event.channel.kind for event in stream.events() if isinstance(event, Piece)]
+        assert kinds == ["reasoning", "text", "tool_call", "tool_call"]
+        client.delete(stream.id)
+    assert server.deleted == [stream.id]
+    tools = [{"type": "function", "function": {"name": "weather"}}]
+    assert server.requests()[0].chat == {"tools": tools, "parallel_tool_calls": False}

@@ -38,6 +38,8 @@ STREAMS = {
     StreamState.SEARCHING: ("searching", 1),
     StreamState.LISTING: ("listing", 1),
     StreamState.REPORTING: ("streams", 4),
+    StreamState.UPLOADING: ("uploading", 1),
+    StreamState.DELETING: ("uploading", 3),
     StreamState.CLOSED: ("streams", 5),
 }
 STARTS = {
@@ -155,6 +157,6 @@ def test_a_draining_server_takes_requests_that_crossed() -> None:
 def test_diagram() -> None:
     lines = diagram().splitlines()
     assert lines[0] == "idle --generate, attach--> waiting"
-    assert "running --queue, tokens, splice, durable, credit, cancel--> running" in lines
+    assert "running --queue, tokens, splice, channel, durable, credit, cancel--> running" in lines
     assert "open --ping, pong--> open" in diagram(CONNECTION_TABLE).splitlines()
     assert not any(line.startswith("closed") for line in lines)

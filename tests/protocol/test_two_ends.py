@@ -19,9 +19,12 @@ from llcuda_protocol import (
     Accepted,
     Attach,
     Cancel,
+    Channel,
     Connection,
     ConnectionClosed,
     Credit,
+    Delete,
+    Deleted,
     Done,
     Durable,
     Embed,
@@ -42,6 +45,7 @@ from llcuda_protocol import (
     Splice,
     Status,
     Tokens,
+    Upload,
     Vectors,
     Welcome,
 )
@@ -88,7 +92,7 @@ class TwoEnds(RuleBasedStateMachine):
     @initialize(
         max_streams=st.integers(3, 5),
         max_frame=st.sampled_from([16_384, 1 << 20]),
-        requests=st.lists(st.tuples(CREDIT, st.sampled_from("ggaesfl")), min_size=3, max_size=5),
+        requests=st.lists(st.tuples(CREDIT, st.sampled_from("ggaesflud")), min_size=3, max_size=5),
         accepted=st.integers(1, 3),
     )
     def begin(
@@ -121,7 +125,7 @@ class TwoEnds(RuleBasedStateMachine):
                 break
             self.received[other].append(event)
 
-    @rule(credit=CREDIT, which=st.sampled_from("ggaesfl"), skip=st.integers(0, 2))
+    @rule(credit=CREDIT, which=st.sampled_from("ggaesflud"), skip=st.integers(0, 2))
     def request(self, credit: int, which: str, skip: int) -> None:
         self.last += 1 + skip // 2
         frame: Frame = Status(self.last)
@@ -138,6 +142,10 @@ class TwoEnds(RuleBasedStateMachine):
             frame = Search(self.last, "a")
         elif which == "l":
             frame = ListGenerations(self.last)
+        elif which == "u":
+            frame = Upload(self.last, b"u", more=True)
+        elif which == "d":
+            frame = Delete(self.last, "g")
         self.say(Role.CLIENT, frame)
 
     @rule(pick=PICK, add=CREDIT.filter(bool))
@@ -169,11 +177,20 @@ class TwoEnds(RuleBasedStateMachine):
         number = self.stream(Role.SERVER, pick)
         self.say(Role.SERVER, Listing(number, [{"id": "g", "state": "done", "created": 1.0}]))
 
+    @rule(pick=PICK, more=st.booleans())
+    def upload(self, pick: int, more: bool) -> None:
+        self.say(Role.CLIENT, Upload(self.stream(Role.CLIENT, pick), b"v", more))
+
+    @rule(pick=PICK)
+    def switch(self, pick: int) -> None:
+        self.say(Role.SERVER, Channel(self.stream(Role.SERVER, pick), 1, "tool_call", 0, "c", "f"))
+
     @rule(pick=PICK, well=st.booleans())
     def finish(self, pick: int, well: bool) -> None:
         number = self.stream(Role.SERVER, pick)
         if not (well and self.say(Role.SERVER, Done(number, "stop"))):
-            self.say(Role.SERVER, Report(number, {}) if well else Error(number, "internal", ""))
+            reply = Report(number, {}) if pick % 2 else Deleted(number, "g")
+            self.say(Role.SERVER, reply if well else Error(number, "internal", ""))
 
     @rule(pick=PICK, frame=tokens(st.just(1), st.just(0)))
     def stream_tokens(self, pick: int, frame: Tokens) -> None:
@@ -245,7 +262,7 @@ def talk(seed: int, steps: int = 400) -> TwoEnds:
         return Tokens(1, 0, some, [5] * len(some) if chance.random() < 0.3 else None)
 
     actions: list[tuple[int, Callable[[], object]]] = [
-        (8, lambda: ends.request(credit(), chance.choice("gggaesfl"), chance.randrange(3))),
+        (8, lambda: ends.request(credit(), chance.choice("gggaesflud"), chance.randrange(3))),
         (8, lambda: ends.accept(chance.randrange(99))),
         (8, lambda: ends.give_credit(chance.randrange(99), credit() or 1)),
         (3, lambda: ends.cancel(chance.randrange(99), chance.random() < 0.5)),
@@ -253,6 +270,8 @@ def talk(seed: int, steps: int = 400) -> TwoEnds:
         (2, lambda: ends.stream_vectors(chance.randrange(99), Vectors(1, 0, [b"1234"]))),
         (4, lambda: ends.tell_hits(chance.randrange(99))),
         (4, lambda: ends.tell_entries(chance.randrange(99))),
+        (6, lambda: ends.upload(chance.randrange(99), chance.random() < 0.8)),
+        (4, lambda: ends.switch(chance.randrange(99))),
         (4, lambda: ends.finish(chance.randrange(99), chance.random() < 0.8)),
         (2, lambda: ends.say(chance.choice(list(Role)), Ping(b"p"))),
         (2, lambda: ends.say(Role.SERVER, Queue(ends.stream(Role.SERVER, chance.randrange(9)), 1))),
@@ -292,7 +311,7 @@ def test_long_talks() -> None:
         # All was delivered, so what is missing crossed the end of its stream.
         late = Counter(f.KIND for f in ends.sent[Role.CLIENT])
         late.subtract(f.KIND for f in ends.received[Role.SERVER])
-        assert set(+late) <= {Kind.CREDIT, Kind.CANCEL}
+        assert set(+late) <= {Kind.CREDIT, Kind.CANCEL, Kind.UPLOAD}
         dropped += late.total()
         assert ends.sent[Role.SERVER] == ends.received[Role.CLIENT]
     assert set(heard) == set(Kind) - {Kind.PONG}

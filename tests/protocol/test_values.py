@@ -64,8 +64,8 @@ def generate(**fields: Any) -> bytes:
             "unknown key 'promt' in generate: did you mean 'prompt'?",
         ),
         (
-            generate(messages=[{"role": "user", "content": "a", "name": "Ann"}]),
-            "unknown key 'name' in an item of generate.messages: it may have role, content",
+            generate(messages=[{"role": "user", "content": "a", "audio": None, "names": "Ann"}]),
+            "unknown key 'names' in an item of generate.messages: did you mean 'name'?",
         ),
         (
             generate(messages=[{"role": "user", "content": "a", "contents": 1}]),
@@ -95,8 +95,8 @@ def test_of_a_long_unknown_key_only_the_beginning_is_shown() -> None:
 
 def test_our_own_client_refuses_unknown_keys_before_they_are_sent() -> None:
     client, _ = pair()
-    message: dict[str, Any] = {"role": "user", "content": "a", "tool_calls": []}
-    with pytest.raises(LocalProtocolError, match="unknown key 'tool_calls'"):
+    message: dict[str, Any] = {"role": "user", "content": "a", "function_call": {}}
+    with pytest.raises(LocalProtocolError, match="unknown key 'function_call'"):
         client.send(Generate(1, 1, messages=[message]))
 
 

@@ -8,7 +8,8 @@ from typing import Any
 from llcuda_net.analysis.certainty import certainty_stats
 from llcuda_net.cli import json_documents
 from llcuda_net.cli.certainty import figures_of_text, marked_text
-from llcuda_net.cli.client.output import JsonOutput, TextOutput
+from llcuda_net.cli.client.json_output import JsonOutput
+from llcuda_net.cli.client.output import TextOutput
 from llcuda_net.cli.tables import fields
 from llcuda_net.client.stream import Piece, Result
 from llcuda_net.storage.records import Logprobs, packed
@@ -29,6 +30,8 @@ class _Received:
         """Add a piece; those from its place on that came before are dropped."""
         if self._first is None:
             self._first = piece.sequence
+        if piece.channel.kind != "text":  # in its place, but not of the answer
+            piece = Piece(piece.sequence, "")
         place = max(0, piece.sequence - self._first)
         del self.pieces[place:], self.logprobs[place:]
         self._some = self._some or piece.logprobs is not None
@@ -50,24 +53,30 @@ class _Received:
 class CertainText(TextOutput):
     """The text at the end: only then are the least certain words known."""
 
-    def __init__(self) -> None:
-        super().__init__(at_once=True)
+    def __init__(self, *, think: bool = False) -> None:
+        super().__init__(at_once=True, think=think)
         self._received = _Received()
 
     def piece(self, piece: Piece) -> None:
         """Hold it until the end."""
+        if piece.channel.kind == "reasoning":
+            self._waiting.thinking()
         self._received.add(piece)
 
     def done(self, result: Result) -> None:
         """Print the text, and on stderr the figures."""
         received = self._received
         self._waiting.erase()
+        self._write_thought(result.reasoning)
+        self._end_thought()
         text = marked_text(received.pieces, received.logprobs, exact=not is_terminal(sys.stdout))
         text = text if text.endswith("\n") else text + "\n"
         if is_terminal(sys.stdout):
             echo(text, end="", flush=True, styled=True)
         else:
             echo_data(text)
+        for call in result.tool_calls:
+            self._write_call(call)
         figures = received.figures()
         if figures is None:
             lines = ["no log-probabilities came: how sure the model was is not known"]

@@ -8,20 +8,25 @@ longer ends neither the session nor the history.
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 from llcuda_net.cli.client import limit
-from llcuda_net.cli.client.output import Output, print_note, print_stats, show
+from llcuda_net.cli.client.output import Output, print_note, show
+from llcuda_net.cli.client.stats import print_stats
 from llcuda_net.cli.common import Exit, describe, fail, print_error
-from llcuda_net.errors import ConnectError, RequestError
+from llcuda_net.client.chat.parts import image
+from llcuda_net.client.events import Result, ToolCall
+from llcuda_net.errors import ConfigError, ConnectError, RequestError
 from llcuda_net.sync import Client, Stream
-from llcuda_net.util.terminal import echo, harmless, is_terminal, paint
+from llcuda_net.util.terminal import echo, harmless, is_terminal, one_line, paint
 
 _PROMPT = "> "
 _HELP = """\
 /system TEXT  set the system message (no text: take it away)
+/image FILE   send an image with the next question
 /clear        forget the conversation
 /exit         end; so does Ctrl-D
 Ctrl-C        stop the answer"""
@@ -36,6 +41,7 @@ class Chat:
         arguments: what goes with every request: sampling parameters, `timeout`.
         make_output: makes what shows one answer.
         system: the system message to begin with.
+        media: images and recordings that go with the first question.
         stats: show the times after each answer.
     """
 
@@ -47,6 +53,7 @@ class Chat:
         make_output: Callable[[], Output],
         *,
         system: str | None = None,
+        media: Sequence[dict[str, Any]] = (),
         stats: bool = False,
     ) -> None:
         self._prog = prog
@@ -56,7 +63,10 @@ class Chat:
         self._make_output = make_output
         self._stats = stats
         self._client: Client | None = None
-        self._history: list[dict[str, str]] = []
+        self._media = [*media]  # for the next question
+        self._history: list[dict[str, Any]] = []
+        self._calls: list[ToolCall] = []  # of the last answer; what they return is not known yet
+        self._returned: list[dict[str, Any]] = []
         self._interactive = is_terminal(sys.stdin)
 
     def run(self, first: str | None = None) -> int:
@@ -113,39 +123,70 @@ class Chat:
         command, _, rest = line.partition(" ")
         if command == "/clear":
             self._history.clear()
+            self._calls, self._returned = [], []
             self._note("the conversation is forgotten")
         elif command == "/system":
             self._system = rest.strip() or None
             self._note("system message " + ("set" if self._system else "taken away"))
+        elif command == "/image":
+            self._add_image(rest.strip())
         elif command == "/help":
             self._note(_HELP)
-        elif line.startswith("/"):
+        elif line.startswith("/") and not self._calls:
             self._note(f"there is no command {command}; /help lists them")
         else:
             return self._ask(line)
         return Exit.OK
 
+    def _add_image(self, name: str) -> None:
+        try:
+            self._media.append(image(Path(name)))
+        except ConfigError as error:
+            print_error(self._prog, str(error))
+        else:
+            self._note("it goes with the next question")
+
     def _ask(self, text: str) -> Exit:
-        """One question and its answer; on failure the question is taken back."""
-        question = {"role": "user", "content": text}
+        """One question, or what a tool has returned; the last of these is answered."""
+        if not self._calls:
+            content = [*self._media, text] if self._media else text
+            code = self._answer([{"role": "user", "content": content}])
+            if code == Exit.OK:
+                self._media.clear()
+            return code
+        self._returned.append(self._calls[len(self._returned)].reply(text))
+        if len(self._returned) < len(self._calls):
+            self._want()
+            return Exit.OK
+        returned, self._returned = self._returned, []
+        return self._answer(returned)
+
+    def _want(self) -> None:
+        """Ask for what the next tool returns."""
+        if self._interactive:
+            self._note(f"what does {one_line(self._calls[len(self._returned)].name)} return?")
+
+    def _answer(self, asked: list[dict[str, Any]]) -> Exit:
+        """The answer to these messages; on failure they are taken back."""
         stream: Stream | None = None
+        result: Result | None = None
         try:
             if self._client is None:
                 self._client = self._connect()
             with limit.generate(
                 self._client,
                 self._arguments,
-                messages=[*self._history, question],
+                messages=[*self._history, *asked],
                 system=self._system,
                 splices=True,
             ) as stream:
                 if stream.cached:
                     print_note(self._prog, "answered from the store")
-                result = show(stream, self._make_output())
-            if (cut := limit.cut_line(self._arguments, result, chat=True)) is not None:
+                result = whole = show(stream, self._make_output())
+            if (cut := limit.cut_line(self._arguments, whole, chat=True)) is not None:
                 print_note(self._prog, cut)
             if self._stats:
-                print_stats(result)
+                print_stats(whole)
         except KeyboardInterrupt:
             if not self._interactive:
                 raise
@@ -163,7 +204,13 @@ class Chat:
             elif error.code == "shutting_down":
                 self._drop_client()
             return Exit.REFUSED
-        self._history += [question, {"role": "assistant", "content": stream.text}]
+        said: dict[str, Any] = {"role": "assistant", "content": stream.text}
+        self._calls = []
+        if result is not None and result.reason not in ("length", "cancelled"):
+            said, self._calls = result.message, result.tool_calls  # which are whole
+        self._history += [*asked, said]
+        if self._calls:
+            self._want()
         return Exit.OK
 
     def _drop_client(self) -> None:

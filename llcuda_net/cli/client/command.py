@@ -14,13 +14,8 @@ import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from llcuda_net.cli.client.options import (
-    PROG,
-    build_parser,
-    check,
-    read_prompt,
-    read_request,
-)
+from llcuda_net.cli.client.options import PROG, build_parser, check
+from llcuda_net.cli.client.request import read_media, read_prompt, read_request
 from llcuda_net.cli.common import (
     Exit,
     Terminated,
@@ -31,7 +26,7 @@ from llcuda_net.cli.common import (
 )
 from llcuda_net.cli.server_options import DEFAULT_SERVER
 from llcuda_net.errors import ConnectError, RequestError
-from llcuda_net.util.terminal import echo
+from llcuda_net.util.terminal import echo, is_terminal
 
 if TYPE_CHECKING:
     from llcuda_net import sync
@@ -49,10 +44,13 @@ def _run(arguments: argparse.Namespace) -> int:
     check(arguments)
     request: dict[str, Any] = {}
     text: str | None = None
+    media: list[dict[str, Any]] = []
     lists = arguments.models or arguments.list is not None
-    if arguments.attach is None and arguments.cancel is None and not lists:
+    ids = (arguments.attach, arguments.cancel, arguments.delete)
+    if ids == (None, None, None) and not lists:
         text = read_prompt(arguments)
         request = read_request(arguments)
+        media = read_media(arguments)
     token = read_token(arguments.token_file)
     end_on_sigterm()
     if isinstance(sys.stdout, io.TextIOWrapper):
@@ -81,6 +79,7 @@ def _run(arguments: argparse.Namespace) -> int:
             request,
             lambda: _output(arguments),
             system=arguments.system,
+            media=media,
             stats=arguments.stats,
         )
         return chat.run(text)
@@ -88,12 +87,17 @@ def _run(arguments: argparse.Namespace) -> int:
         return _reporting(arguments, lambda: _list(connect, arguments))
     if arguments.raw:
         request["raw"] = text
+    elif media:
+        question = {"role": "user", "content": [*media, text]}
+        request |= {"messages": [question], "system": arguments.system}
     else:
         request |= {"prompt": text, "system": arguments.system}
     if arguments.detach:
         return _reporting(arguments, lambda: _detach(connect, request, arguments))
     if arguments.cancel is not None:
         return _reporting(arguments, lambda: _cancel(connect, arguments))
+    if arguments.delete is not None:
+        return _reporting(arguments, lambda: _delete(connect, arguments))
     wanted = request if arguments.attach is None else None
     return _reporting(arguments, lambda: _answer(connect, wanted, arguments))
 
@@ -104,7 +108,7 @@ def _reporting(arguments: argparse.Namespace, body: Callable[[], int]) -> int:
         return body()
     except (RequestError, ConnectError) as error:
         if arguments.json:
-            from llcuda_net.cli.client.output import print_json_error
+            from llcuda_net.cli.client.json_output import print_json_error
 
             print_json_error(error)
         raise
@@ -112,14 +116,21 @@ def _reporting(arguments: argparse.Namespace, body: Callable[[], int]) -> int:
 
 def _output(arguments: argparse.Namespace) -> Output:
     """What shows one answer as the options say."""
-    from llcuda_net.cli.client.output import JsonOutput, TextOutput
-
+    at_once = arguments.no_stream
+    # On a terminal it is seen beside the answer; a file of notes or of answers is not for it.
+    beside = is_terminal(sys.stdout) and is_terminal(sys.stderr)
+    think = arguments.think == "show" or (arguments.think is None and beside)
     if arguments.certainty:
         from llcuda_net.cli.client.certainty_output import CertainJson, CertainText
 
-        return CertainJson(at_once=arguments.no_stream) if arguments.json else CertainText()
-    kind = JsonOutput if arguments.json else TextOutput
-    return kind(at_once=arguments.no_stream)
+        return CertainJson(at_once=at_once) if arguments.json else CertainText(think=think)
+    if arguments.json:
+        from llcuda_net.cli.client.json_output import JsonOutput
+
+        return JsonOutput(at_once=at_once)
+    from llcuda_net.cli.client.output import TextOutput
+
+    return TextOutput(at_once=at_once, think=think)
 
 
 def _answer(
@@ -129,7 +140,8 @@ def _answer(
 ) -> int:
     """Print an answer: of a request, or (None) of --attach."""
     from llcuda_net.cli.client import limit
-    from llcuda_net.cli.client.output import print_note, print_stats, show
+    from llcuda_net.cli.client.output import print_note, show
+    from llcuda_net.cli.client.stats import print_stats
 
     output = _output(arguments)
     details: dict[str, Any] = {"splices": True}
@@ -206,6 +218,17 @@ def _cancel(connect: Callable[[], sync.Client], arguments: argparse.Namespace) -
         echo(json.dumps(found), flush=True)
     else:
         echo("cancelled" if reason == "cancelled" else f"was over already: {reason}", flush=True)
+    return Exit.OK
+
+
+def _delete(connect: Callable[[], sync.Client], arguments: argparse.Namespace) -> int:
+    """Delete what is stored of an answer."""
+    with connect() as client:
+        client.delete(arguments.delete)
+    if arguments.json:
+        echo(json.dumps({"event": "delete", "id": arguments.delete}), flush=True)
+    else:
+        echo("deleted", flush=True)
     return Exit.OK
 
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -21,11 +20,8 @@ from llcuda_net.cli.common import (
     token_limit,
 )
 from llcuda_net.cli.server_options import DEFAULT_SERVER
-from llcuda_net.util.text_files import decode, read_text
 
 PROG = "llcuda-client"
-#: Candidates per token with --certainty, where --n-probs is not given.
-_N_PROBS = 10
 _RECONNECT = 30.0
 _MOST_SECONDS = 1e9
 #: Generations that --list prints by default, and at most.
@@ -38,6 +34,8 @@ examples:
   git diff | llcuda-client - --system "Write a commit message for this diff."
   llcuda-client --certainty "Who wrote the first compiler?"
   llcuda-client --chat --server gpu-box:9000
+  llcuda-client --image cat.png "What is in this picture?"
+  llcuda-client --tools tools.json "How warm is it in Oslo?"
 
   llcuda-client --models                     # which models there are, and how busy
   llcuda-client --model qwen3-8b --priority high --deadline 10 "Say hello."
@@ -47,9 +45,15 @@ examples:
   llcuda-client --attach "$id"               # read it, live or finished, from any machine
   llcuda-client --attach "$id" --from 100    # the same from token 100 on
   llcuda-client --cancel "$id"               # stop it
+  llcuda-client --delete "$id"               # delete what is stored of it
 
 An answer ends after {DEFAULT_TOKENS:,} tokens where --max-tokens says nothing else. Notes on stderr
 say when that cut it, and when it begins to repeat itself.
+
+Tools are a JSON list of functions, each with name, description and parameters (a JSON schema). What
+the model asks for is printed as NAME ARGUMENTS; with --chat the next line that you type is what the
+tool has returned. What a model thinks first is not part of its answer: --think says whether to show
+it, on stderr. --param sets tool_choice, reasoning_effort and chat_template_kwargs, too.
 
 A connection that is lost is made again, and the answer goes on where it stopped: notes on stderr
 say so, and also where another upstream went on with it. Ctrl-C stops an answer on the server, too;
@@ -83,6 +87,17 @@ def build_parser() -> Parser:
     what.add_argument("--raw", action="store_true", help="send the text as it is, with no template")
     what.add_argument("--system", metavar="TEXT", help="a system message to go before the prompt")
     what.add_argument("--chat", action="store_true", help="hold a conversation; Ctrl-D ends it")
+    for flag, kinds in (("--image", "a PNG, JPEG, WebP or GIF"), ("--audio", "a WAV or MP3")):
+        what.add_argument(
+            flag,
+            metavar="FILE",
+            action="append",
+            default=[],
+            help=f"send {kinds} with the prompt; may be repeated",
+        )
+    what.add_argument(
+        "--tools", metavar="FILE", help="functions that the model may ask for, in JSON"
+    )
     _add_sampling(parser.add_argument_group("how to answer"))
     _add_turn(parser.add_argument_group("where and when it runs"))
     _add_generations(parser)
@@ -99,6 +114,12 @@ def build_parser() -> Parser:
     show = parser.add_argument_group("what to print")
     show.add_argument("--json", action="store_true", help="one JSON object per line and event")
     show.add_argument("--no-stream", action="store_true", help="print only when all has come")
+    show.add_argument(
+        "--think",
+        choices=["show", "hide"],
+        help="whether to show on stderr what the model thinks before it answers; default: show, "
+        "where all goes to a terminal",
+    )
     show.add_argument("--stats", action="store_true", help="print times and speed on stderr")
     show.add_argument(
         "--certainty",
@@ -160,6 +181,9 @@ def _add_generations(parser: argparse.ArgumentParser) -> None:
         help="with --attach: from this token on; the first is 0",
     )
     later.add_argument("--cancel", metavar="ID", help="stop the answer of this id")
+    later.add_argument(
+        "--delete", metavar="ID", help="delete what is stored of the answer of this id, for good"
+    )
 
 
 def _add_sampling(group: argparse._ArgumentGroup) -> None:
@@ -261,10 +285,10 @@ def _on_disconnect(text: str) -> str | float:
     return seconds
 
 
-#: What goes with --attach, and with --cancel, --list and --models; everything else is about a new
-#: request.
+#: What goes with --attach, and with --cancel, --delete, --list and --models; everything else is
+#: about a new request.
 _WITH_CANCEL = {"server", "tls", "tls_ca", "token_file", "reconnect_seconds", "json"}
-_WITH_ATTACH = _WITH_CANCEL | {"first", "no_stream", "stats", "certainty"}
+_WITH_ATTACH = _WITH_CANCEL | {"first", "no_stream", "stats", "certainty", "think"}
 _NAMES = {"prompt": "a prompt", "n_predict": "--max-tokens", "first": "--from"}
 
 
@@ -278,6 +302,7 @@ def check(arguments: argparse.Namespace) -> None:
         ("models", _WITH_CANCEL),
         ("list", _WITH_CANCEL),
         ("cancel", _WITH_CANCEL),
+        ("delete", _WITH_CANCEL),
         ("attach", _WITH_ATTACH),
     ):
         chosen = getattr(arguments, flag)
@@ -297,6 +322,10 @@ def check(arguments: argparse.Namespace) -> None:
         fail("give a prompt or --file, not both")
     if arguments.raw and arguments.system is not None:
         fail("--system goes with a chat template, which --raw leaves out")
+    if arguments.raw:
+        for flag in ("tools", "image", "audio"):
+            if getattr(arguments, flag):
+                fail(f"--{flag} goes with a chat template, which --raw leaves out")
     texts = {"system": [arguments.system], "stop": arguments.stop or []}
     texts |= {"idempotency-key": [arguments.idempotency_key], "model": [arguments.model]}
     for flag, given_texts in texts.items():
@@ -323,71 +352,6 @@ def _check_storage(arguments: argparse.Namespace) -> None:
         fail("--detach lets the answer go on to its end: leave --on-disconnect out")
     if arguments.store == "none" or arguments.durability == "memory":
         fail("--detach with nothing stored: nobody could read the answer once it is over")
-    for flag in ("stats", "no_stream", "certainty"):
+    for flag in ("stats", "no_stream", "certainty", "think"):
         if getattr(arguments, flag):
             fail(f"--detach prints no answer, so --{flag.replace('_', '-')} does not go with it")
-
-
-def read_prompt(arguments: argparse.Namespace) -> str | None:
-    """The text to send; None where a chat begins without one.
-
-    Raises:
-        ConfigError: it cannot be read.
-        CommandError: there is none.
-    """
-    if arguments.file is not None:
-        text = read_text(arguments.file, "file")
-        source = f"file {arguments.file}"
-    elif arguments.prompt == ["-"]:
-        if sys.stdin is None:
-            fail("standard input is closed")
-        text = decode(sys.stdin.buffer.read(), "standard input")
-        source = "standard input"
-    elif arguments.prompt:
-        text = check_text(arguments.prompt[0], "the prompt")
-        source = "prompt"
-    elif arguments.chat:
-        return None
-    else:
-        fail(f"nothing to send: give a prompt, -, --file or --chat (see {PROG} --help)")
-    if not text.strip():
-        fail(f"the {source} is empty: there is nothing to send")
-    return text
-
-
-def read_request(arguments: argparse.Namespace) -> dict[str, Any]:
-    """What goes with every request: policies, and sampling parameters by llama-server's names.
-
-    Raises:
-        ConfigError: a file cannot be read.
-        CommandError: a file is not JSON, or a parameter cannot be set so.
-    """
-    names = ("n_predict", "temperature", "top_k", "top_p", "min_p", "repeat_penalty", "seed")
-    given = {name: getattr(arguments, name) for name in (*names, "n_probs", "stop")}
-    if arguments.certainty:
-        given["n_probs"] = arguments.n_probs or _N_PROBS
-    if arguments.grammar is not None:
-        given["grammar"] = read_text(arguments.grammar, "grammar")
-    if arguments.json_schema is not None:
-        try:
-            given["json_schema"] = json.loads(read_text(arguments.json_schema, "JSON schema"))
-        except (ValueError, RecursionError) as error:
-            fail(f"JSON schema {arguments.json_schema} is not JSON: {error}")
-    given |= {
-        "timeout": arguments.timeout,
-        "key": arguments.idempotency_key,
-        "on_disconnect": "continue" if arguments.detach else arguments.on_disconnect,
-        "level": "memory" if arguments.store == "none" else arguments.durability,
-        "cache": arguments.cache or None,
-        "model": arguments.model,
-        "priority": arguments.priority,
-        "deadline": arguments.deadline,
-    }
-    reserved = {"self", "prompt", "raw", "messages", "system", "timeout", "tokens"}
-    reserved |= {"key", "on_disconnect", "level", "cache", "durable", "model", "priority"}
-    reserved |= {"deadline", "splices"}
-    for name, value in arguments.param:
-        if name in reserved:
-            fail(f"--param cannot set {name}")
-        given[name] = value
-    return {name: value for name, value in given.items() if value is not None}

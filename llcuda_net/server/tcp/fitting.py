@@ -68,6 +68,10 @@ class Replies:
             return  # the client has gone, or the request was ended, while the answer was made
         self._buffer.add(send_fitted(self._connection, frame))
 
+    def flush(self) -> None:
+        """Send now what waits."""
+        self._buffer.flush()
+
     def fail(self, number: int, error: RequestError) -> None:
         """End a request with an error."""
         self.send(

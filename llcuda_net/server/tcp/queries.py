@@ -1,8 +1,8 @@
-"""Requests of one connection that are answered once: embed, search, list and status.
+"""Requests of one connection that are answered once: embed, search, list, status and delete.
 
 Each is answered by a task of its own, and belongs to no generation: with the connection it is gone.
-All but a status may be cancelled. Replies to a list, a search or a status may be large, so these
-are made and sent one at a time, and few may wait.
+A status and a delete cannot be cancelled. Replies to a list, a search or a status may be large, so
+these are made and sent one at a time, and few may wait.
 """
 
 from __future__ import annotations
@@ -19,7 +19,17 @@ from llcuda_net.errors import Overloaded, RequestError
 from llcuda_net.server.tcp.chunking import hit_frames, listing_frames, vector_frames
 from llcuda_net.server.tcp.fitting import Replies
 from llcuda_net.server.tcp.write_buffer import WriteBuffer
-from llcuda_protocol import Done, Embed, Frame, ListGenerations, Report, Search, Status
+from llcuda_protocol import (
+    Delete,
+    Deleted,
+    Done,
+    Embed,
+    Frame,
+    ListGenerations,
+    Report,
+    Search,
+    Status,
+)
 
 _E = TypeVar("_E", Embed, Search, ListGenerations)
 #: Bytes of memory that a hit or an entry takes, at most.
@@ -39,7 +49,7 @@ class QueryHost(Protocol):
     async def embed(
         self, texts: Sequence[str | list[int]], user: User, model: str | None
     ) -> list[bytes]:
-        """One vector per text, or token ids of one, float32, little-endian, or raise RequestError."""
+        """One vector per text (or its token ids), little-endian float32, or raise RequestError."""
 
     async def search(self, text: str, k: int, user: User) -> Found:
         """The k results nearest to a text, or raise RequestError."""
@@ -54,6 +64,9 @@ class QueryHost(Protocol):
 
     async def report(self, user: User) -> dict[str, Any]:
         """What a status request is answered with."""
+
+    async def delete(self, id_: str, user: User) -> None:
+        """Delete what is stored of a generation, or raise RequestError."""
 
 
 class Queries:
@@ -92,7 +105,7 @@ class Queries:
         return tuple(self._scopes)
 
     def begin(
-        self, event: Embed | Search | ListGenerations | Status, nursery: trio.Nursery
+        self, event: Embed | Search | ListGenerations | Status | Delete, nursery: trio.Nursery
     ) -> None:
         """Answer one, in a task of its own."""
         if isinstance(event, Embed):
@@ -101,6 +114,8 @@ class Queries:
             self._begin(event, self._search, nursery)
         elif isinstance(event, ListGenerations):
             self._begin(event, self._list, nursery)
+        elif isinstance(event, Delete):
+            nursery.start_soon(self._delete, event)
         else:
             nursery.start_soon(self._status, event)
 
@@ -171,6 +186,14 @@ class Queries:
                 self._replies.send(
                     Report(event.stream, await self._server.report(self._get_user()))
                 )
+        except RequestError as error:
+            self._replies.fail(event.stream, error)
+        self._buffer.flush()
+
+    async def _delete(self, event: Delete) -> None:
+        try:
+            await self._server.delete(event.id, self._get_user())
+            self._replies.send(Deleted(event.stream, event.id))
         except RequestError as error:
             self._replies.fail(event.stream, error)
         self._buffer.flush()

@@ -6,21 +6,20 @@ What goes wrong here ends this session and no other.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Protocol
+from dataclasses import replace
 
 import structlog
 import trio
 
-from llcuda_net.config.settings import Settings
-from llcuda_net.config.token_file import Users
 from llcuda_net.config.users import User
 from llcuda_net.errors import InvalidRequest, Overloaded, RequestError
 from llcuda_net.generation.generation import Generation
-from llcuda_net.generation.publisher import Flushable
 from llcuda_net.server.tcp.fitting import Replies
-from llcuda_net.server.tcp.queries import Queries, QueryHost
-from llcuda_net.server.tcp.room import Incoming, Unsent
+from llcuda_net.server.tcp.host import SessionHost
+from llcuda_net.server.tcp.messages import canonical, uploads_in
+from llcuda_net.server.tcp.queries import Queries
 from llcuda_net.server.tcp.stream import GenerationStream
+from llcuda_net.server.tcp.uploads import Uploads
 from llcuda_net.server.tcp.write_buffer import WriteBuffer
 from llcuda_net.server.tcp.wrong_protocol import ANSWER, TELLING, speaks_http
 from llcuda_net.util.logs import code_of, reason_of
@@ -31,6 +30,7 @@ from llcuda_protocol import (
     ConnectionClosed,
     ConnectionState,
     Credit,
+    Delete,
     Embed,
     Error,
     ErrorCode,
@@ -47,43 +47,22 @@ from llcuda_protocol import (
     Role,
     Search,
     Status,
+    Upload,
     Welcome,
 )
 
 log = structlog.get_logger(__name__)
 
 #: Features of this server, announced in the handshake.
-FEATURES = ["generate", "attach", "embed", "status", "search", "list", "pool", "splice"]
+FEATURES = [
+    *("generate", "attach", "embed", "status", "search", "list", "pool", "splice"),
+    *("channels", "uploads", "delete", "ignored"),
+]
 _READ = 64 << 10
 #: Events after which the others have their turn: one read may hold thousands of pings.
 _TURN = 64
 #: Seconds for the last bytes of an ending session to leave.
 _FAREWELL = 2.0
-
-
-class SessionHost(QueryHost, Protocol):
-    """What a session needs of the gateway; every request comes with the user whose it is."""
-
-    settings: Settings
-    users: Users
-    agent: str
-    unflushed: set[Flushable]
-    unsent: Unsent
-    incoming: Incoming
-
-    def submit(
-        self, request: Generate, user: User, api: dict[str, Any] | None = None
-    ) -> Generation:
-        """Start a generation, or join the one with the same key; or raise RequestError."""
-
-    async def find(self, request: Attach, user: User) -> Generation:
-        """The generation to read, running or stored, or raise RequestError."""
-
-    def left(self, generation: Generation) -> None:
-        """A stream reads a generation no longer."""
-
-    def recall(self, generation: Generation) -> None:
-        """A stream needs the log of a generation that was dropped from memory."""
 
 
 class Session:
@@ -137,6 +116,7 @@ class Session:
         self._attaching: dict[int, Cancel | None] = {}
         self._replies = Replies(self._connection, self._buffer)
         self._queries = Queries(server, self._replies, self._buffer, get_user=lambda: self.user)
+        self._uploads = Uploads(self._replies, server.incoming, lambda: self.user.name)
         self._nursery: trio.Nursery
         self._log = log.bind(session=number)
         self._first_bytes = first[:TELLING]
@@ -177,6 +157,7 @@ class Session:
             self._drop_streams()
             self._buffer.close()
             self._holds(0)
+            self._uploads.close()
             await trio.aclose_forcefully(self._stream)
 
     async def _serve(self) -> None:
@@ -243,6 +224,7 @@ class Session:
                 limits.max_streams,
                 self._server.agent,
                 FEATURES,
+                self._uploads.most,
             )
         )
         self._buffer.flush()
@@ -292,7 +274,9 @@ class Session:
             self._nursery.start_soon(self._attach, event)
         elif isinstance(event, Cancel):
             self._cancel(event)
-        elif isinstance(event, Embed | Search | ListGenerations | Status):
+        elif isinstance(event, Upload):
+            self._uploads.take(event, self._nursery)
+        elif isinstance(event, Embed | Search | ListGenerations | Status | Delete):
             self._queries.begin(event, self._nursery)
         elif isinstance(event, Ping):
             self._replies.send(Pong(event.payload))
@@ -301,12 +285,21 @@ class Session:
             self._stop(event.stream, InvalidRequest(event.message))
 
     def _generate(self, event: Generate) -> None:
+        messages = event.messages or []
+        uploads: list[int] = []
         try:
+            if messages:
+                uploads = uploads_in(messages)
+                event = replace(event, messages=canonical(messages, self._uploads.find))
             generation = self._server.submit(event, self.user)
         except RequestError as error:
             self._replies.fail(event.stream, error)
-            return
-        self._read(event, generation)
+            if error.retry:
+                return  # with the same uploads, perhaps
+        else:
+            self._read(event, generation)
+        for number in uploads:
+            self._uploads.drop(number)
 
     async def _attach(self, event: Attach) -> None:
         try:
@@ -333,6 +326,7 @@ class Session:
             with_ids=event.tokens,
             with_durable=event.durable,
             with_splices=event.splices,
+            with_channels=event.channels,
             on_end=self._streams.pop,
             on_left=self._server.left,
             on_shelved=self._server.recall,
@@ -350,7 +344,7 @@ class Session:
                 self._streams[number].cancel()
         elif number in self._attaching:
             self._attaching[number] = self._attaching[number] or event
-        else:
+        elif not self._uploads.cancel(number):
             self._queries.cancel(number)
 
     # -- what the server calls ----------------------------------------------------------------
@@ -378,7 +372,7 @@ class Session:
         """The server stops now: end every request that is open."""
         for stream in tuple(self._streams.values()):
             stream.hand_back(error)
-        for number in self._queries.open:
+        for number in (*self._queries.open, *self._uploads.open):
             self._stop(number, error)
         self._buffer.flush()
 
@@ -389,6 +383,7 @@ class Session:
         else:
             self._replies.fail(number, error)
             self._queries.cancel(number)
+            self._uploads.drop(number)
 
     def _pump_all(self) -> None:
         for stream in tuple(self._streams.values()):

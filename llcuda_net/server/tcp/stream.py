@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import structlog
 
@@ -11,9 +12,11 @@ from llcuda_net.generation.generation import Generation
 from llcuda_net.generation.state import Failover, Place, State
 from llcuda_net.server.tcp.fitting import failure, send_fitted
 from llcuda_net.server.tcp.write_buffer import WriteBuffer
+from llcuda_net.storage.channels import TEXT
 from llcuda_net.storage.records import is_continuation
 from llcuda_protocol import (
     Accepted,
+    Channel,
     Connection,
     Done,
     Durable,
@@ -28,6 +31,10 @@ from llcuda_protocol import (
 _MOST_PIECES = 512
 #: Bytes of log-probabilities that are encoded at once: one piece may have 30 kB of them.
 _MOST_BYTES = 64 << 10
+#: The encoded log-probabilities of a piece that a reader does not see: those of no token.
+_NO_TOKENS = b"\x90"
+#: Most characters of the id and the name of a tool call in a frame.
+_MOST_NAME = 1024
 
 log = structlog.get_logger(__name__)
 
@@ -41,6 +48,8 @@ class GenerationStream:
         with_ids: whether the client asked for token ids.
         with_durable: whether it asked for what a power cut cannot take away.
         with_splices: whether it asked to be informed where another upstream continues.
+        with_channels: whether it asked for all channels. Otherwise it reads text alone, and the
+            pieces of other channels are empty, so that the numbers of all pieces stay.
         on_end: called with the number when the last frame has been added.
         on_left: called with the generation when it is no longer read here.
         on_shelved: called with the generation when more of its log could be sent, and the log was
@@ -60,6 +69,7 @@ class GenerationStream:
         with_ids: bool,
         with_durable: bool = False,
         with_splices: bool = False,
+        with_channels: bool = False,
         on_end: Callable[[int], object],
         on_left: Callable[[Generation], object],
         on_shelved: Callable[[Generation], object],
@@ -72,6 +82,7 @@ class GenerationStream:
         self._with_ids = with_ids
         self._with_durable = with_durable
         self._with_splices = with_splices
+        self._with_channels = with_channels
         self._on_end = on_end
         self._on_left = on_left
         self._on_shelved = on_shelved
@@ -85,6 +96,9 @@ class GenerationStream:
         self._durable = 0
         #: How many of the generation's failovers were sent, or are no news to this reader.
         self._failovers = sum(one.position <= first for one in generation.failovers)
+        #: How many of its switches are behind us, and whether the reader does not see this channel.
+        self._switches = 0
+        self._hidden = False
         generation.join(self)
 
     def __repr__(self) -> str:
@@ -151,6 +165,8 @@ class GenerationStream:
                 if generation.shelved is not None:
                     self._without_log()
                     return
+                if self._switches < len(generation.switches):
+                    self._switch()
                 start = self._next
                 end = generation.visible
                 if end - start > 1:
@@ -162,9 +178,10 @@ class GenerationStream:
                     generation.pieces[start:end],
                     generation.ids[start:end] if self._with_ids else None,
                 )
-                data, count = self._connection.send_tokens(
-                    tokens, None if logprobs is None else logprobs[start:end]
-                )
+                packed: Sequence[Any] | None = None if logprobs is None else logprobs[start:end]
+                if self._hidden:
+                    tokens, packed = _hide(tokens, packed)
+                data, count = self._connection.send_tokens(tokens, packed)
                 if not count:
                     return  # without credit
                 self._buffer.add(data)
@@ -172,7 +189,7 @@ class GenerationStream:
                 if self._failovers < len(generation.failovers):
                     self._send_failovers()
             if generation.ended:
-                self._end(ending(generation, self._number))
+                self._end(ending(generation, self._number, channels=self._with_channels))
         except LocalProtocolError as error:
             self._refused(error)
         except Exception:
@@ -202,7 +219,7 @@ class GenerationStream:
         self._on_crash()
 
     def _end_of_slice(self, start: int) -> int:
-        """The end of what may go into one frame: before the next failover, and not too much."""
+        """The end of what may go into one frame: before a failover or a switch, and not long."""
         generation = self.generation
         end = min(start + _MOST_PIECES, generation.visible)
         if generation.logprobs is not None:
@@ -212,6 +229,8 @@ class GenerationStream:
                 if room < 0:
                     end = max(place, start + 1)
                     break
+        if self._switches < len(generation.switches):
+            end = min(end, generation.switches[self._switches].position)
         failover = self._next_failover()
         return end if failover is None else min(end, failover.position)
 
@@ -281,22 +300,55 @@ class GenerationStream:
                 splice = Splice(self._number, one.position, one.reason)
                 self._buffer.add(self._connection.send(splice))
 
+    def _switch(self) -> None:
+        """Note of which channel the next piece is, and tell a reader who wants to know.
+
+        One who begins in the middle is told of the channel that it is in, and of none before.
+        """
+        switches = self.generation.switches
+        found = None
+        while self._switches < len(switches) and switches[self._switches].position <= self._next:
+            found = switches[self._switches]
+            self._switches += 1
+        if found is None:
+            return
+        self._hidden = not self._with_channels and found.kind != TEXT
+        if self._with_channels:
+            id_, name = found.id[:_MOST_NAME] or None, found.name[:_MOST_NAME] or None
+            channel = Channel(self._number, found.position, found.kind, found.index, id_, name)
+            self._buffer.add(self._connection.send(channel))
+
     def _end(self, frame: Error | Done) -> None:
         self._buffer.add(send_fitted(self._connection, frame))
         self._on_end(self._number)
         self.drop()
 
 
-def ending(generation: Generation, stream: int) -> Done | Error:
-    """The last frame of a stream that reads this generation."""
+def _hide(tokens: Tokens, packed: Sequence[Any] | None) -> tuple[Tokens, Sequence[Any] | None]:
+    """As many pieces, of which nothing is seen."""
+    count = len(tokens.pieces)
+    ids: list[int | None] | None = None if tokens.ids is None else [None] * count
+    hidden = Tokens(tokens.stream, tokens.first, [""] * count, ids)
+    return hidden, None if packed is None else [_NO_TOKENS] * count
+
+
+def ending(generation: Generation, stream: int, *, channels: bool = False) -> Done | Error:
+    """The last frame of a stream that reads this generation.
+
+    Args:
+        channels: whether the reader knows of tool calls.
+    """
     state, error, outcome = generation.state, generation.error, generation.outcome
     if state in (State.FAILED, State.INTERRUPTED):
         error = error or Interrupted("the server was stopped before the end", retry=True)
         return Error(stream, error.code, error.message, error.retry, error.retry_after)
     count = generation.count
+    reason = "cancelled" if state is State.CANCELLED else outcome.reason
+    if reason == "tool_calls" and not channels:
+        reason = "stop"
     return Done(
         stream,
-        reason="cancelled" if state is State.CANCELLED else outcome.reason,
+        reason=reason,
         id=generation.id,
         model=outcome.model,
         stop=outcome.stop,

@@ -11,7 +11,7 @@ import contextlib
 import os
 import resource
 import signal
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from functools import cache
 from typing import Any
 
@@ -19,7 +19,7 @@ import trio
 from anyio import BrokenWorkerProcess, to_process
 
 from llcuda_net.errors import InvalidRequest, UpstreamError
-from llcuda_net.upstream.constraints import gbnf
+from llcuda_net.upstream.constraints import gbnf, tools
 from llcuda_net.upstream.constraints.matcher import Match, Matcher, TooComplexError
 
 #: Seconds and bytes of address space for one check.
@@ -69,12 +69,22 @@ class Checks:
     def __init__(self, run: Run | None = None) -> None:
         self._run = run or OtherProcess().run
 
-    async def check(self, params: Mapping[str, Any]) -> None:
+    async def check(self, params: Mapping[str, Any], chat: Mapping[str, Any] | None = None) -> None:
         """Return if the constraint of a request can be kept, or if it has none.
+
+        Args:
+            chat: its options, with tools; see Upstream.chat.
 
         Raises:
             InvalidRequest: it cannot.
         """
+        if schemas := tools.check_options(params, chat or {}):
+            try:
+                why = await self._run(tools_refusal, [tuple(one) for one in schemas])
+            except TooComplexError:
+                why = f"the parameters of the tools: one {_TOO_COMPLEX}"
+            if why is not None:
+                raise InvalidRequest(why)
         for name in _KINDS.keys() & params.keys():
             try:
                 why = await self._run(refusal, name, params[name])
@@ -103,6 +113,29 @@ class Checks:
                     "something simpler"
                 )
 
+    async def verify_calls(self, chat: Mapping[str, Any], calls: Iterable[tuple[str, str]]) -> None:
+        """Return if each call of a strict tool keeps the schema of its arguments.
+
+        Args:
+            chat: the options of the request.
+            calls: name and arguments of each finished call.
+
+        Raises:
+            UpstreamError: one does not.
+        """
+        schemas = tools.strict_schemas(chat)
+        for name, arguments in calls:
+            if name not in schemas:
+                continue
+            try:
+                why = await self._run(breach, "json_schema", schemas[name], arguments, False)
+            except TooComplexError:
+                why = "the two are too complex to be compared"
+            if why is not None:
+                raise UpstreamError(
+                    f"the call of the tool {name!r:.80} does not keep its schema: {why}; ask again"
+                )
+
 
 def as_sent(schema: dict[str, Any]) -> dict[str, Any]:
     """A schema as upstreams get it: llguidance shall leave out what it does not know.
@@ -125,11 +158,27 @@ def refusal(kind: str, constraint: Any) -> str | None:
             return None
         from llcuda_net.upstream.constraints import json_schema
 
-        json_schema.check(as_sent(constraint))
+        if kind == "tool":
+            json_schema.check_readable(constraint)
+        else:
+            json_schema.check(as_sent(constraint))
     except ValueError as error:  # of a grammar or a schema
         return str(error)
     except (MemoryError, RecursionError):
         return _TOO_COMPLEX
+    return None
+
+
+def tools_refusal(schemas: list[tuple[str, dict[str, Any], bool]]) -> str | None:
+    """Why one of a chat's tools is refused; None where none is.
+
+    Args:
+        schemas: see tools.Schema.
+    """
+    for name, schema, strict in schemas:
+        why = refusal("json_schema" if strict else "tool", schema)
+        if why is not None:
+            return f"the parameters of the tool {name!r:.80} {why}"
     return None
 
 

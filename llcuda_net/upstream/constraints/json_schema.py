@@ -70,6 +70,16 @@ def check(schema: dict[str, Any]) -> None:
         raise SchemaError("cannot be kept: no answer is of it, or it is too complex")
 
 
+def check_readable(schema: dict[str, Any]) -> None:
+    """Return if a schema is one, whether it can be kept or not; no answer is checked against it.
+
+    Raises:
+        SchemaError: it is wrong, or its references lead nowhere.
+    """
+    # Any `pattern` will do that some library can read: tools have what their authors were used to.
+    _validator(schema, patterns=jsonschema_rs.FancyRegexOptions(size_limit=_REGEX_BYTES))
+
+
 def broken_by(schema: dict[str, Any], text: str, *, cut: bool) -> str | None:
     """How a text breaks a schema; None where it does not.
 
@@ -122,7 +132,11 @@ def _no_reference(uri: str) -> NoReturn:
     raise ValueError(f"a reference may lead only into the schema itself, not to {uri}")
 
 
-def _validator(schema: dict[str, Any], mask: str | None = None) -> Any:
+def _validator(
+    schema: dict[str, Any],
+    mask: str | None = None,
+    patterns: jsonschema_rs.RegexOptions | jsonschema_rs.FancyRegexOptions | None = None,
+) -> Any:
     """Raises SchemaError where there can be none."""
     try:
         # Nothing is fetched: neither from the network nor from files.
@@ -131,7 +145,7 @@ def _validator(schema: dict[str, Any], mask: str | None = None) -> Any:
             retriever=_no_reference,
             validate_formats=True,
             ignore_unknown_formats=True,
-            pattern_options=jsonschema_rs.RegexOptions(size_limit=_REGEX_BYTES),
+            pattern_options=patterns or jsonschema_rs.RegexOptions(size_limit=_REGEX_BYTES),
             mask=mask,
         )
     except jsonschema_rs.ValidationError as error:

@@ -115,12 +115,12 @@ async def test_each_part_says_its_state_in_one_line() -> None:
 
 async def test_a_value_that_the_protocol_does_not_allow_is_refused_before_it_is_sent() -> None:
     """By name, and the connection takes the next request."""
-    message = {"role": "user", "content": "a", "tool_calls": "[]"}
+    message = {"role": "user", "content": "a", "mood": "good"}
     async with linked() as (client, peer):
         for kind, match, wrong in (
             (llcuda_net.InvalidRequest, "generate.key is 257 characters", {"key": "k" * 257}),
             (llcuda_net.InvalidRequest, "finite numbers", {"temperature": float("nan")}),
-            (llcuda_net.InvalidRequest, "unknown key 'tool_calls'", {"messages": [message]}),
+            (llcuda_net.InvalidRequest, "unknown key 'mood'", {"messages": [message]}),
             (llcuda_net.FrameTooLarge, "max_frame of 4194304", {"raw": "x" * (5 << 20)}),
         ):
             what = () if wrong.keys() & {"messages", "raw"} else ("hello",)

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 import llcuda_protocol as wire
 from llcuda_net.client import Client
-from llcuda_net.client.requests import WINDOW
+from llcuda_net.client.requests import TAKES, WINDOW
 from tests.support.client.attach_server import Lasting
 
 WORDS = "one two three four five six seven eight nine"
@@ -77,7 +77,9 @@ async def test_a_cut_at_any_byte_changes_nothing(
 def _hello_size() -> int:
     client = wire.Connection(wire.Role.CLIENT)
     limits = client.limits
-    hello = wire.Hello([1], limits.max_frame, limits.max_streams, agent="llcuda-net")
+    hello = wire.Hello(
+        [1], limits.max_frame, limits.max_streams, agent="llcuda-net", features=[*TAKES]
+    )
     return len(client.send(hello)) + 1
 
 

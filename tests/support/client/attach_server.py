@@ -23,7 +23,13 @@ FEATURES = ("generate", "attach", "embed", "status", "search", "list")
 HITS = [{"id": f"r{n}", "score": 1 - n / 10, "created": 5.0, "text": f"{n}"} for n in range(3)]
 ENTRIES = [{"id": f"g{n}", "state": "done", "created": 9.0 - n} for n in range(3)]
 _OPENING = (
-    wire.Generate | wire.Attach | wire.Embed | wire.Search | wire.ListGenerations | wire.Status
+    wire.Generate
+    | wire.Attach
+    | wire.Embed
+    | wire.Search
+    | wire.ListGenerations
+    | wire.Delete
+    | wire.Status
 )
 _GONE = (trio.BrokenResourceError, trio.ClosedResourceError)
 
@@ -36,6 +42,7 @@ class Log:
         self.pieces = [word if i == 0 else f" {word}" for i, word in enumerate(words)]
         self.reason = "" if words[0] == "hold" else "stop"
         self.error: tuple[str, str] | None = None
+        self.switches: list[tuple[int, str, int, str, str]] = []
 
     @property
     def text(self) -> str:
@@ -59,6 +66,11 @@ class Lasting:
         refusals: errors with which the next requests are answered, the first first.
         report: what status is answered with.
         accepted: what else accepted says.
+        answer: what is answered, in place of the words, as pieces of channels: each a channel's
+            kind, index, id and name, and a text.
+        uploads: what was uploaded whole, by its stream's number.
+        max_upload: as welcome says it.
+        mute: whether it does not say that it has deleted something, or has an upload.
         cuts: for each connection in turn, after how many bytes it breaks: of those that the client
             receives, and of those that it sends. None: it does not.
     """
@@ -82,6 +94,10 @@ class Lasting:
         self.report: dict[str, Any] = {"connections": 1}
         self.accepted: dict[str, Any] = {}
         self.splices: list[int] = []
+        self.answer: list[tuple[tuple[str, int, str, str], str]] = []
+        self.uploads: list[bytes] = []
+        self.max_upload: int | None = None
+        self.mute = False
         self.transports: list[Breaking] = []
         self.peers: list[Peer] = []
         self._level = level
@@ -140,11 +156,23 @@ class Lasting:
                     return
                 limits = peer.connection.limits
                 welcome = wire.Welcome(
-                    1, limits.max_frame, limits.max_streams, features=list(self.features)
+                    1,
+                    limits.max_frame,
+                    limits.max_streams,
+                    features=list(self.features),
+                    max_upload=self.max_upload,
                 )
                 await peer.send(welcome, *([wire.GoAway(0.0)] if self.leaving else []))
+                parts: dict[int, bytearray] = {}
                 while not isinstance(event := await peer.receive(), wire.ConnectionClosed):
                     self.seen.append(event)
+                    if isinstance(event, wire.Upload):
+                        parts.setdefault(event.stream, bytearray()).extend(event.data)
+                        if not event.more:
+                            self.uploads.append(bytes(parts.pop(event.stream)))
+                            if not self.mute:
+                                await peer.send(wire.Done(event.stream, "complete"))
+                        continue
                     if isinstance(event, wire.Cancel):
                         cancels[event.stream] = event
                     self._moved.unpark_all()
@@ -185,6 +213,11 @@ class Lasting:
                 for first, entry in enumerate(ENTRIES[: event.limit]):
                     await peer.send(wire.Listing(number, [entry], first))
                 await peer.send(wire.Done(number, "complete"))
+            elif isinstance(event, wire.Delete):
+                if self.logs.pop(event.id, None) is None:
+                    await peer.send(wire.Error(number, "unknown_generation", "no such thing"))
+                elif not self.mute:
+                    await peer.send(wire.Deleted(number, event.id))
             elif isinstance(event, wire.Status):
                 await peer.send(wire.Report(number, self.report))
             elif isinstance(event, wire.Ping):
@@ -197,10 +230,16 @@ class Lasting:
             text = (
                 event.prompt if event.prompt is not None else (event.messages or [])[-1]["content"]
             )
-            assert isinstance(text, str)
             name = f"generation-{len(self.logs)}"
             self.keys[event.key] = name
-            self.logs[name] = Log(name, text.split(" "))
+            self.logs[name] = log = Log(name, text.split(" ") if isinstance(text, str) else ["a"])
+            if self.answer:
+                log.pieces = [piece for _, piece in self.answer]
+                known = ("text", 0, "", "")
+                for place, (channel, _) in enumerate(self.answer):
+                    if channel != known:
+                        log.switches.append((place, *channel))
+                        known = channel
         return self.logs[self.keys[event.key]]
 
     async def _read(
@@ -212,6 +251,9 @@ class Lasting:
         cancels: dict[int, wire.Cancel],
     ) -> None:
         number, told = event.stream, 0
+        switches = [switch for switch in log.switches if switch[0] > first]
+        if before := log.switches[: len(log.switches) - len(switches)]:
+            switches.insert(0, before[-1])  # in force
         accepted = wire.Accepted(number, log.name, 0, self._level, self.epoch, self.cached)
         await peer.send(replace(accepted, **self.accepted))
         while peer.connection.is_open(number):
@@ -234,6 +276,8 @@ class Lasting:
                     self.logs.clear()
                 await peer.stream.aclose()
                 return
+            while event.channels and switches and switches[0][0] < first + self._step:
+                await peer.send(wire.Channel(number, *switches.pop(0)))
             if first < len(log.pieces):
                 async with peer.lock:
                     data, count = peer.connection.send_tokens(

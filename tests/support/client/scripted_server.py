@@ -109,6 +109,9 @@ class Scripted:
         report: what status is answered with.
         entries: what a list is answered with, newest first.
         context: of its model; a larger n_predict is refused.
+        answers: what the next requests are answered with, each a list of pieces of channels: a
+            channel's kind, index, id and name, and a text.
+        deleted: the ids that it was told to delete; of others than ID there is nothing.
     """
 
     def __init__(self) -> None:
@@ -122,6 +125,8 @@ class Scripted:
         self.report: dict[str, Any] = {"connections": 1}
         self.entries: list[dict[str, Any]] = []
         self.context = 1 << 20
+        self.answers: list[list[tuple[tuple[str, int, str, str], str]]] = []
+        self.deleted: list[str] = []
 
     def requests(self) -> list[wire.Generate]:
         """The generations that were asked for."""
@@ -161,6 +166,13 @@ class Scripted:
                 for first, entry in enumerate(self.entries[: event.limit]):
                     await peer.send(wire.Listing(event.stream, [entry], first))
                 await peer.send(wire.Done(event.stream, "complete"))
+            elif isinstance(event, wire.Delete):
+                self.deleted.append(event.id)
+                gone = wire.Error(event.stream, "unknown_generation", "no such generation")
+                await peer.send(wire.Deleted(event.stream, ID) if event.id == ID else gone)
+            elif isinstance(event, wire.Upload):
+                if not event.more:
+                    await peer.send(wire.Done(event.stream, "complete"))
             elif isinstance(event, wire.Ping):
                 await peer.send(wire.Pong(event.payload))
             elif isinstance(event, wire.Cancel):
@@ -170,7 +182,12 @@ class Scripted:
 
     async def _generate(self, peer: Peer, event: wire.Generate) -> None:
         n = event.stream
+        if self.answers:
+            await self._answer_in_channels(peer, n, self.answers.pop(0))
+            return
         text = event.prompt if event.prompt is not None else (event.messages or [])[-1]["content"]
+        if isinstance(text, list) and text and isinstance(text[-1], dict):
+            text = text[-1]["text"]  # behind the images
         words = text.split(" ") if isinstance(text, str) else [str(i) for i in text]
         act = words[0]
         if act == "refuse":
@@ -231,6 +248,19 @@ class Scripted:
                 timings={"queue": 0.5, "prompt": 20.0, "generation": 100.0, "total": 121.0},
             ),
         )
+
+    async def _answer_in_channels(
+        self, peer: Peer, number: int, answer: list[tuple[tuple[str, int, str, str], str]]
+    ) -> None:
+        await peer.send(wire.Accepted(number, ID, 0))
+        known = ("text", 0, "", "")
+        for place, (channel, text) in enumerate(answer):
+            if channel != known:
+                known = channel
+                await peer.send(wire.Channel(number, place, *channel))
+            await peer.send(wire.Tokens(number, place, [text]))
+        reason = "tool_calls" if known[0] == "tool_call" else "stop"
+        await peer.send(wire.Done(number, reason, id=ID))
 
     async def _move(self, peer: Peer, event: wire.Generate, words: list[str]) -> None:
         """Its upstream fails after the first word; it waits, and another goes on with it."""

@@ -10,7 +10,10 @@ from llcuda_protocol import (
     Accepted,
     Attach,
     Cancel,
+    Channel,
     Credit,
+    Delete,
+    Deleted,
     Done,
     Durable,
     Embed,
@@ -34,6 +37,7 @@ from llcuda_protocol import (
     TokenLogprob,
     Tokens,
     TopToken,
+    Upload,
     Vectors,
     Welcome,
 )
@@ -100,7 +104,62 @@ ENTRIES = st.fixed_dictionaries(
         "text": TEXT,
     },
 )
-MESSAGES = st.fixed_dictionaries({"role": TEXT, "content": TEXT})
+NAMES = st.text(min_size=1, max_size=12)
+#: Where the bytes of an image or of audio are: in the part, or in an upload.
+_INSIDE = st.fixed_dictionaries({"data": st.binary(min_size=1, max_size=9)})
+_UPLOADED = st.fixed_dictionaries({"upload": STREAMS})
+_IMAGES = {"type": st.just("image"), "media_type": st.sampled_from(["image/png", "image/svg+xml"])}
+_AUDIO = {"type": st.just("audio"), "format": st.sampled_from(["wav", "mp3"])}
+PARTS = st.fixed_dictionaries({"type": st.just("text"), "text": TEXT}) | st.builds(
+    lambda described, held: described | held,
+    st.fixed_dictionaries(_IMAGES) | st.fixed_dictionaries(_AUDIO),
+    _INSIDE | _UPLOADED,
+)
+CONTENTS = TEXT | st.lists(PARTS, min_size=1, max_size=3)
+TOOL_CALLS = st.fixed_dictionaries(
+    {
+        "id": TEXT,
+        "function": st.fixed_dictionaries({"name": NAMES, "arguments": TEXT}),
+    },
+    optional={"type": st.just("function")},
+)
+#: Of any role; of the assistant, which may call tools; and what these gave.
+MESSAGES = (
+    st.fixed_dictionaries({"role": TEXT, "content": CONTENTS}, optional={"name": TEXT})
+    | st.fixed_dictionaries(
+        {
+            "role": st.just("assistant"),
+            "tool_calls": st.lists(TOOL_CALLS, min_size=1, max_size=2),
+        },
+        optional={"content": CONTENTS, "reasoning_content": TEXT},
+    )
+    | st.fixed_dictionaries(
+        {"role": st.just("tool"), "content": CONTENTS}, optional={"tool_call_id": TEXT}
+    )
+)
+_FUNCTION = st.just("function")
+TOOLS = st.fixed_dictionaries(
+    {
+        "type": _FUNCTION,
+        "function": st.fixed_dictionaries(
+            {"name": NAMES},
+            optional={"description": TEXT, "parameters": JSON_MAPS, "strict": st.booleans()},
+        ),
+    }
+)
+CHATS = st.fixed_dictionaries(
+    {},
+    optional={
+        "tools": st.lists(TOOLS, max_size=3),
+        "tool_choice": st.sampled_from(["none", "auto", "required"])
+        | st.fixed_dictionaries(
+            {"type": _FUNCTION, "function": st.fixed_dictionaries({"name": NAMES})}
+        ),
+        "parallel_tool_calls": st.booleans(),
+        "chat_template_kwargs": JSON_MAPS,
+        "reasoning_effort": NAMES,
+    },
+)
 
 
 @st.composite
@@ -135,9 +194,16 @@ def _frames(stream: st.SearchStrategy[int]) -> dict[Kind, st.SearchStrategy[Fram
     optional = st.none() | TEXT
     return {
         Kind.HELLO: st.builds(
-            Hello, st.lists(version, min_size=1, max_size=4), *limits, optional, optional
+            Hello,
+            st.lists(version, min_size=1, max_size=4),
+            *limits,
+            optional,
+            optional,
+            st.lists(TEXT, max_size=3),
         ),
-        Kind.WELCOME: st.builds(Welcome, version, *limits, optional, st.lists(TEXT, max_size=3)),
+        Kind.WELCOME: st.builds(
+            Welcome, version, *limits, optional, st.lists(TEXT, max_size=3), st.none() | COUNTS
+        ),
         Kind.GENERATE: st.builds(
             Generate,
             stream,
@@ -157,6 +223,8 @@ def _frames(stream: st.SearchStrategy[int]) -> dict[Kind, st.SearchStrategy[Fram
             optional,
             st.none() | SECONDS,
             st.booleans(),
+            st.none() | CHATS,
+            st.booleans(),
         ),
         Kind.ATTACH: st.builds(
             Attach,
@@ -168,12 +236,15 @@ def _frames(stream: st.SearchStrategy[int]) -> dict[Kind, st.SearchStrategy[Fram
             st.booleans(),
             st.booleans(),
             st.booleans(),
+            st.booleans(),
         ),
         Kind.EMBED: st.builds(Embed, stream, st.lists(TEXT, min_size=1, max_size=3), optional),
         Kind.SEARCH: st.builds(Search, stream, TEXT, st.integers(1, MAX_HITS)),
         Kind.LIST: st.builds(
             ListGenerations, stream, st.integers(1, MAX_LISTED), optional, optional
         ),
+        Kind.DELETE: st.builds(Delete, stream, TEXT),
+        Kind.UPLOAD: st.builds(Upload, stream, st.binary(max_size=20), st.booleans()),
         Kind.STATUS: st.builds(Status, stream),
         Kind.CANCEL: st.builds(Cancel, stream, st.booleans()),
         Kind.CREDIT: st.builds(Credit, stream, st.integers(1, MAX_CREDIT)),
@@ -192,6 +263,8 @@ def _frames(stream: st.SearchStrategy[int]) -> dict[Kind, st.SearchStrategy[Fram
         ),
         Kind.QUEUE: st.builds(Queue, stream, COUNTS, st.none() | SECONDS, optional),
         Kind.SPLICE: st.builds(Splice, stream, COUNTS, optional),
+        Kind.CHANNEL: st.builds(Channel, stream, COUNTS, TEXT, COUNTS, optional, optional),
+        Kind.DELETED: st.builds(Deleted, stream, TEXT),
         Kind.TOKENS: tokens(stream),
         Kind.DURABLE: st.builds(Durable, stream, COUNTS),
         Kind.VECTORS: vectors(stream),

@@ -8,7 +8,10 @@ from llcuda_protocol import (
     Accepted,
     Attach,
     Cancel,
+    Channel,
     Credit,
+    Delete,
+    Deleted,
     Done,
     Durable,
     Embed,
@@ -29,6 +32,7 @@ from llcuda_protocol import (
     Splice,
     Status,
     Tokens,
+    Upload,
     Vectors,
     Welcome,
 )
@@ -41,6 +45,8 @@ EXAMPLES: dict[Kind, Callable[[int], Frame]] = {
     Kind.EMBED: lambda stream: Embed(stream, ["a"]),
     Kind.SEARCH: lambda stream: Search(stream, "a"),
     Kind.LIST: ListGenerations,
+    Kind.DELETE: lambda stream: Delete(stream, "g"),
+    Kind.UPLOAD: lambda stream: Upload(stream, b"abc"),
     Kind.STATUS: Status,
     Kind.PING: lambda _: Ping(b"p"),
     Kind.CREDIT: lambda stream: Credit(stream, 1),
@@ -50,6 +56,7 @@ EXAMPLES: dict[Kind, Callable[[int], Frame]] = {
     # The next piece of the one stream that runs in protocol_starts is number 2.
     Kind.TOKENS: lambda stream: Tokens(stream, 2, ["a"]),
     Kind.SPLICE: lambda stream: Splice(stream, 2),
+    Kind.CHANNEL: lambda stream: Channel(stream, 2, "reasoning"),
     Kind.DURABLE: lambda stream: Durable(stream, 2),
     Kind.DONE: lambda stream: Done(stream, "stop"),
     Kind.ERROR: lambda stream: Error(stream, "internal", "x"),
@@ -57,6 +64,7 @@ EXAMPLES: dict[Kind, Callable[[int], Frame]] = {
     Kind.VECTORS: lambda stream: Vectors(stream, 0, [b"1234"]),
     Kind.HITS: lambda stream: Hits(stream, [{"id": "g", "score": 0.5, "created": 1.0}]),
     Kind.LISTING: lambda stream: Listing(stream, [{"id": "g", "state": "done", "created": 1.0}]),
+    Kind.DELETED: lambda stream: Deleted(stream, "g"),
     Kind.REPORT: lambda stream: Report(stream, {"a": 1}),
     Kind.PONG: lambda _: Pong(b"p"),
 }

@@ -16,7 +16,7 @@ import trio
 import trustme
 
 from llcuda_net.cli.client.command import main
-from llcuda_net.cli.client.output import stats_lines
+from llcuda_net.cli.client.stats import stats_lines
 from llcuda_net.cli.common import Exit
 from llcuda_net.client.stream import Result
 from tests.support.client.scripted_server import Scripted, listening

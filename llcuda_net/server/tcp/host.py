@@ -1,0 +1,39 @@
+"""What a session needs of the server that it is of."""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+from llcuda_net.config.settings import Settings
+from llcuda_net.config.token_file import Users
+from llcuda_net.config.users import User
+from llcuda_net.generation.generation import Generation
+from llcuda_net.generation.publisher import Flushable
+from llcuda_net.server.tcp.queries import QueryHost
+from llcuda_net.server.tcp.room import Incoming, Unsent
+from llcuda_protocol import Attach, Generate
+
+
+class SessionHost(QueryHost, Protocol):
+    """What a session needs of the gateway; every request comes with the user whose it is."""
+
+    settings: Settings
+    users: Users
+    agent: str
+    unflushed: set[Flushable]
+    unsent: Unsent
+    incoming: Incoming
+
+    def submit(
+        self, request: Generate, user: User, api: dict[str, Any] | None = None
+    ) -> Generation:
+        """Start a generation, or join the one with the same key; or raise RequestError."""
+
+    async def find(self, request: Attach, user: User) -> Generation:
+        """The generation to read, running or stored, or raise RequestError."""
+
+    def left(self, generation: Generation) -> None:
+        """A stream reads a generation no longer."""
+
+    def recall(self, generation: Generation) -> None:
+        """A stream needs the log of a generation that was dropped from memory."""
