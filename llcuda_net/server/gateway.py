@@ -22,7 +22,7 @@ from llcuda_net.analysis.vector_index import Found
 from llcuda_net.config.settings import Settings
 from llcuda_net.config.token_file import Users
 from llcuda_net.config.users import User, view_of
-from llcuda_net.errors import RequestError, ShuttingDown, UpstreamUnavailable
+from llcuda_net.errors import InvalidRequest, RequestError, ShuttingDown, UpstreamUnavailable
 from llcuda_net.generation import listing
 from llcuda_net.generation import request as requests
 from llcuda_net.generation.dispatcher import need_of
@@ -419,6 +419,32 @@ class Gateway:
     def queued(self) -> int:
         """Requests that wait for a slot."""
         return self._scheduler.queued
+
+    async def delete(self, id_: str, user: User) -> None:
+        """Delete a generation that is over: one of the user; for an admin, any.
+
+        Who reads it just now may get the rest of it. Its idempotency key is free again.
+
+        Raises:
+            UnknownGeneration: there is none.
+            InvalidRequest: it still runs.
+            RequestError: the store refuses.
+        """
+        owner = view_of(user)
+        found = self._registry.find(id_, owner)
+        if found is not None and not found.ended:
+            raise InvalidRequest("it still runs: cancel it first")
+        deleted = await self._persistence.delete(id_, owner)
+        if found is None and deleted is None:
+            raise unknown(id_)
+        self._replayed.pop(id_, None)
+        if found is not None:
+            self._registry.forget(found)
+            if found.key is not None:
+                self._registry.free_key(found.owner, found.key)
+        if deleted is not None and deleted.key is not None:
+            self._registry.free_key(deleted.owner, deleted.key)
+        log.info("generation_deleted", generation=id_, user=user.name)
 
     def holding(
         self, user: User, size: int, *, refuse: bool = True
