@@ -29,12 +29,16 @@ _PAUSE = 0.1
 _WHOLE = 15
 
 
-class Wrong(Exception):
+class WrongError(Exception):
     """What came is not what must come."""
 
 
-class Cut(Exception):
+class CutError(Exception):
     """The connection ended, or the server said that it stops: the rest may be asked for again."""
+
+
+class CancelledError(Exception):
+    """The generation was cancelled."""
 
 
 @dataclass
@@ -126,9 +130,9 @@ class HttpClients:
         with trio.move_on_after(self._patience):
             try:
                 once = self._whole if whole else self._read
-                while not await once(client, answer):
+                while not await once(client, answer):  # noqa: ASYNC110 -- it waits for a server
                     await trio.sleep(_PAUSE)
-            except Wrong as error:
+            except WrongError as error:
                 reading.fail(str(error))
                 return None
             usage = answer.usage or {}
@@ -146,7 +150,7 @@ class HttpClients:
         try:
             got = await client.post("/v1/chat/completions", json=body, headers=headers)
             document = _checked(got.status_code, got.content)
-        except (httpx.TransportError, Cut):
+        except (httpx.TransportError, CutError):
             self._ledger.counts["http asked again"] += 1
             return False
         (choice,) = document["choices"]
@@ -154,7 +158,7 @@ class HttpClients:
         answer.usage, answer.text = document["usage"], choice["message"]["content"]
         answer.id = got.headers["x-llcuda-generation"]
         if answer.text != answer.job.text:
-            raise Wrong(f"the whole answer is {answer.text!r}, not {answer.job.text!r}")
+            raise WrongError(f"the whole answer is {answer.text!r}, not {answer.job.text!r}")
         answer.reading.received = len(answer.job.pieces)
         return True
 
@@ -176,13 +180,13 @@ class HttpClients:
                     _checked(got.status_code, await got.aread())
                 id_ = got.headers["x-llcuda-generation"]
                 if answer.id not in ("", id_):
-                    raise Wrong(f"generation {id_} answers what {answer.id} has begun")
+                    raise WrongError(f"generation {id_} answers what {answer.id} has begun")
                 answer.id = id_
                 return await self._events(client, got, answer)
-        except _Cancelled:
+        except CancelledError:
             answer.reason = "cancelled"
             return True
-        except (httpx.TransportError, Cut):
+        except (httpx.TransportError, CutError):
             self._ledger.counts["http connections lost"] += 1
             return False
 
@@ -205,12 +209,12 @@ class HttpClients:
                     answer.cancel = None
                     answer.reading.cancelled = True
                     await self._cancel(client, answer.id)
-        raise Cut("the stream ended before its end")
+        raise CutError("the stream ended before its end")
 
     def _event(self, answer: _Answer, id_: str, document: Any) -> None:
         generation, _, rest = id_.partition(":")
         if generation != answer.id or id_ == answer.last:
-            raise Wrong(f"an event of {answer.id} has the id {id_!r} after {answer.last!r}")
+            raise WrongError(f"an event of {answer.id} has the id {id_!r} after {answer.last!r}")
         answer.last = id_
         if document["choices"]:
             (choice,) = document["choices"]
@@ -229,17 +233,13 @@ class HttpClients:
     async def _cancel(self, client: httpx.AsyncClient, id_: str) -> None:
         """Until the server has said that it is over: it may be killed meanwhile."""
         while True:
-            with suppress(httpx.TransportError, Cut):
+            with suppress(httpx.TransportError, CutError):
                 got = await client.post(f"/v1/generations/{id_}/cancel")
                 document = _checked(got.status_code, got.content)
                 if document["state"] in ("cancelled", "done"):
                     return
-                raise Wrong(f"it is {document['state']} after it was cancelled")
+                raise WrongError(f"it is {document['state']} after it was cancelled")
             await trio.sleep(_PAUSE)
-
-
-class _Cancelled(Exception):
-    """The generation was cancelled."""
 
 
 def _checked(status: int, body: bytes) -> Any:
@@ -248,10 +248,10 @@ def _checked(status: int, body: bytes) -> Any:
     error = document.get("error") if "state" not in document else None
     if error is not None:
         if error["code"] == "shutting_down":
-            raise Cut(error["message"])
+            raise CutError(error["message"])
         if error["code"] == "cancelled":
-            raise _Cancelled
-        raise Wrong(f"{status} {error['code']}: {error['message']}")
+            raise CancelledError
+        raise WrongError(f"{status} {error['code']}: {error['message']}")
     return document
 
 
@@ -275,7 +275,7 @@ def request_of(job: Job, key: str, *, stream: bool) -> tuple[dict[str, Any], dic
 
 
 def _piece(sequence: int, choice: Any, wanted: tuple[Piece, ...]) -> Piece:
-    """A piece as our own protocol has it; the ids, which this API does not give, as they must be."""
+    """A piece as our own protocol has it; this API gives no ids, so they are as they must be."""
     should = wanted[sequence] if sequence < len(wanted) else Piece(sequence, "")
     logprobs = None
     if choice["logprobs"] is not None:
