@@ -34,7 +34,7 @@ async def main(server: str) -> None:
     """Ask, answer what the model asks for, and print what it makes of that."""
     messages: list[dict[str, Any]] = [{"role": "user", "content": "How warm is it in Oslo?"}]
     async with llcuda_net.connect(server) as client:
-        # A model decides by itself with "auto"; this one must ask, so that there is something to see.
+        # With "auto" a model decides by itself; this one must ask.
         answer = await client.complete(
             messages=messages, tools=TOOLS, tool_choice="temperature", n_predict=64
         )
