@@ -39,7 +39,8 @@ gets that slot, and waits for it where it is busy.
 A fault is KIND[:K][*TIMES], TIMES the number of requests it hits. --fault sets it for all requests,
 and so does POST /synthetic {"fault": FAULT} while this runs (null: none any more; on loopback
 only). A /completion may ask for its own by a field, "fault": "die:5", or in its prompt, as
-[[die:5*1]].
+[[die:5*1]]. POST /synthetic {"release": true} lets go on what is held, now and later; false holds
+again.
 Kinds:
 """
 

@@ -155,6 +155,8 @@ class Generation:
     _before: int = 0  # tokens before the last continuation
     _predicted: int = 0  # tokens since, by the upstream's count
     _made: int = 0  # tokens of earlier runs in this process
+    _again: int = 0  # of the tokens since, those that an earlier run had made
+    _shown: int = 0  # tokens of the log, while a run that begins anew has made fewer
 
     def __post_init__(self) -> None:
         if self.params.get("n_probs"):
@@ -341,9 +343,19 @@ class Generation:
         """The upstream is prompted again with everything so far: `tokens` of it generated."""
         self._made = self.made
         self._before = tokens
-        self._predicted = 0
+        self._predicted = self._again = self._shown = 0
         self._held.clear()  # comes again
         self.final = None
+
+    def runs_again(self) -> None:
+        """An upstream begins it anew; what comes is only shown from the end of the log on."""
+        self.continued(0)
+        self._shown = sum(self.counts)
+
+    def replayed(self, tokens: int) -> None:
+        """So many tokens of the log have come again."""
+        self._predicted = self._again = tokens
+        self.times.replayed = trio.current_time()
 
     def fails_over(self, reason: str) -> None:
         """What comes next is made by another upstream. Nothing is lost by it: the epoch stays."""
@@ -429,9 +441,9 @@ class Generation:
 
     @property
     def made(self) -> int:
-        """Tokens that upstreams have made for it in this process; never grows less."""
+        """Tokens that upstreams have made for it in this process, each once; never grows less."""
         told = 0 if self.final is None else self.final.tokens_predicted
-        return self._made + max(self._predicted, told)
+        return self._made + max(self._predicted, told) - self._again
 
     @property
     def from_store(self) -> bool:
@@ -441,7 +453,8 @@ class Generation:
     @property
     def outcome(self) -> Outcome:
         """What its readers get at the end, as far as it is known."""
-        return self._told or outcome_of(self.final, self._before, self._predicted)
+        predicted = max(self._predicted, self._shown)
+        return self._told or outcome_of(self.final, self._before, predicted)
 
     def phases(self) -> dict[str, float]:
         """Milliseconds by phase until now."""

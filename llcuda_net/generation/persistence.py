@@ -27,7 +27,7 @@ from llcuda_net.generation.generation import Generation
 from llcuda_net.generation.state import State, Times
 from llcuda_net.storage.journal.entry import JournalEntry
 from llcuda_net.storage.records import Ended, Level, Opened, Result, TokenLog
-from llcuda_net.storage.results.interface import Query, Store, Summary
+from llcuda_net.storage.results.interface import Deleted, Query, Store, Summary
 from llcuda_net.storage.storage import Recovered, Storage
 from llcuda_protocol.kinds import MAX_LINGER
 
@@ -243,6 +243,13 @@ class Persistence:
             if result.id == id_:
                 return result
         return await self._read(lambda store: store.get(id_))
+
+    async def delete(self, id_: str, owner: str | None) -> Deleted | None:
+        """Delete the result of an owner's (None: anybody's) generation; None: there is none."""
+        if self._storage is None:
+            return None
+        with _refusing():
+            return await self._storage.delete(id_, owner)
 
     async def find_by_key(self, key: str, owner: str) -> Result | None:
         """The newest result with this idempotency key."""

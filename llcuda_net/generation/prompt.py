@@ -34,8 +34,8 @@ def route(generation: Generation, properties: Properties) -> bool:
         InvalidRequest: there is something in the messages that no upstream takes.
     """
     messages = generation.messages
-    if messages is None:
-        return False
+    if messages is None or generation.rendered is not None:
+        return False  # it has no choice, or has begun
     check_parts(messages, properties)
     options = generation.chat or {}
     effort = options.get("reasoning_effort")

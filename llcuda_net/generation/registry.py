@@ -137,6 +137,16 @@ class Registry:
                 f"the idempotency key {key[:60]!r} is not fresh: it was used before",
             )
 
+    def forget(self, generation: Generation) -> None:
+        """One that is over is deleted, however long it was to linger."""
+        self._lingering.pop(generation, None)
+        self._drop(generation)
+
+    def free_key(self, owner: str, key: str) -> None:
+        """What had this key is deleted: it may be given to another request."""
+        if (owner, key) not in self._by_key:
+            self._used.pop((owner, key), None)
+
     async def run(self) -> None:
         """Forget what has lingered long enough; runs until cancelled."""
         while True:

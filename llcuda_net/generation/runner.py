@@ -26,7 +26,7 @@ from llcuda_net.generation.registry import Registry, check_key
 from llcuda_net.generation.state import Outcome, State
 from llcuda_net.scheduler.scheduler import Scheduler
 from llcuda_net.scheduler.ticket import SlotRequest, Ticket
-from llcuda_net.storage.channels import text_pieces
+from llcuda_net.storage.channels import TOOL_CALL, contents, text_pieces
 from llcuda_net.storage.records import Dispatched, Result
 from llcuda_net.storage.storage import Recovered
 from llcuda_net.upstream.constraints.checks import Checks
@@ -147,6 +147,12 @@ class Runner:
         outcome = generation.outcome
         text = generation.text_pieces()
         await self._verify(generation.params, text, outcome.reason, outcome.stop)
+        if generation.chat is not None and generation.switches:
+            found = contents(generation.pieces, generation.switches)
+            if outcome.reason == "length" or outcome.stop is not None:
+                del found[-1]  # what a limit cut may be the beginning of a call
+            calls = [(one.channel.name, one.text) for one in found if one.channel.kind == TOOL_CALL]
+            await self._checks.verify_calls(generation.chat, calls)
         return State.DONE
 
     async def _verify(

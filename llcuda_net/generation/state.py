@@ -75,7 +75,11 @@ class Failover(NamedTuple):
 
 @dataclass(slots=True)
 class Times:
-    """When each phase was over, on the monotonic clock in seconds; None while it is not."""
+    """When each phase was over, on the monotonic clock in seconds; None while it is not.
+
+    Attributes:
+        replayed: when the last token came that was in the log already; see Replay.
+    """
 
     received: float
     dispatched: float | None = None
@@ -85,6 +89,12 @@ class Times:
     last_token: float | None = None
     over: float | None = None
     stored: float | None = None
+    replayed: float | None = None
+
+    @property
+    def progress(self) -> float:
+        """When an upstream last made a token for it; 0 before the first one."""
+        return max(self.last_token or 0.0, self.replayed or 0.0)
 
     def phases(self, now: float, prompt_ms: float) -> dict[str, float]:
         """Milliseconds by phase, as SPEC.md names them, of the phases that there were."""

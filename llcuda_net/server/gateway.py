@@ -22,7 +22,7 @@ from llcuda_net.analysis.vector_index import Found
 from llcuda_net.config.settings import Settings
 from llcuda_net.config.token_file import Users
 from llcuda_net.config.users import User, view_of
-from llcuda_net.errors import RequestError, ShuttingDown, UpstreamUnavailable
+from llcuda_net.errors import InvalidRequest, RequestError, ShuttingDown, UpstreamUnavailable
 from llcuda_net.generation import listing
 from llcuda_net.generation import request as requests
 from llcuda_net.generation.dispatcher import need_of
@@ -39,6 +39,7 @@ from llcuda_net.scheduler.scheduler import Scheduler
 from llcuda_net.scheduler.ticket import SlotRequest, Ticket
 from llcuda_net.server import queries
 from llcuda_net.server.http.delivery.leaving import Orphans
+from llcuda_net.server.http.responder import Respond
 from llcuda_net.server.memory_guard import MemoryGuard, limit_of
 from llcuda_net.server.tcp.listener import Listener
 from llcuda_net.storage.records import Level
@@ -71,6 +72,7 @@ class Gateway:
         poller: reads the token streams of upstreams; the gateway runs it.
         users: who may come in; by default everybody.
         persistence: journal and store; without it nothing is stored.
+        monitor: answers /healthz, /readyz and /metrics on the server's port.
         prepare_kernels: compiles the kernels of the analysis before they are first used.
         checks: of constraints; by default in a process of their own.
     """
@@ -83,11 +85,13 @@ class Gateway:
         users: Users | None = None,
         persistence: Persistence | None = None,
         *,
+        monitor: Respond | None = None,
         prepare_kernels: Callable[[], Awaitable[None]] = trio.lowlevel.checkpoint,
         checks: Checks | None = None,
     ) -> None:
         self.settings = settings
         self.users = users if users is not None else Users()
+        self.monitor = monitor
         self.agent = f"llcuda-server/{package_version()}"
         self._pool = pool
         self._poller = poller
@@ -420,6 +424,32 @@ class Gateway:
         """Requests that wait for a slot."""
         return self._scheduler.queued
 
+    async def delete(self, id_: str, user: User) -> None:
+        """Delete a generation that is over: one of the user; for an admin, any.
+
+        Who reads it just now may get the rest of it. Its idempotency key is free again.
+
+        Raises:
+            UnknownGeneration: there is none.
+            InvalidRequest: it still runs.
+            RequestError: the store refuses.
+        """
+        owner = view_of(user)
+        found = self._registry.find(id_, owner)
+        if found is not None and not found.ended:
+            raise InvalidRequest("it still runs: cancel it first")
+        deleted = await self._persistence.delete(id_, owner)
+        if found is None and deleted is None:
+            raise unknown(id_)
+        self._replayed.pop(id_, None)
+        if found is not None:
+            self._registry.forget(found)
+            if found.key is not None:
+                self._registry.free_key(found.owner, found.key)
+        if deleted is not None and deleted.key is not None:
+            self._registry.free_key(deleted.owner, deleted.key)
+        log.info("generation_deleted", generation=id_, user=user.name)
+
     def holding(
         self, user: User, size: int, *, refuse: bool = True
     ) -> contextlib.AbstractContextManager[None]:
@@ -514,7 +544,10 @@ class Gateway:
     async def report(self, user: User) -> dict[str, Any]:
         """What a status request is answered with; see reporting.py."""
         report = self._reporter.report(
-            user, draining=self._draining, connections=len(self.listener.sessions)
+            user,
+            draining=self._draining,
+            connections=len(self.listener.sessions),
+            http={"requests": len(self.listener.requests), "idle": self.listener.resting},
         )
         report["memory"] = self.memory.report()
         if self.analyst is not None:

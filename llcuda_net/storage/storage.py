@@ -43,7 +43,7 @@ from llcuda_net.storage.records import (
     Result,
     TokenLog,
 )
-from llcuda_net.storage.results.interface import Store
+from llcuda_net.storage.results.interface import Deleted, Store
 from llcuda_net.storage.results.sqlite import RESULTS, SqliteStore
 from llcuda_net.storage.results.writer import BATCH, OpenStore, Writer
 
@@ -124,6 +124,7 @@ class Storage:
         self._open_store = open_store or self._open_sqlite
         self._on_sync = on_sync
         self._limiter = trio.CapacityLimiter(_READERS)
+        self._deleting = trio.Lock()
         self._readers: list[Store] = []
         self._unstored: dict[str, tuple[JournalEntry, Result]] = {}
         self._more_unstored = trio.Event()
@@ -365,6 +366,27 @@ class Storage:
             raise
         self.journal.forget(entry, self._writer.reached)
         return result
+
+    async def delete(self, id_: str, owner: str | None) -> Deleted | None:
+        """Delete a result of an owner (None: anybody's), for good; None: there is none.
+
+        Raises:
+            StorageError: it was not deleted.
+        """
+        if id_ in self._unstored:
+            raise StorageError("its result waits for room in the store", StorageError.BUSY)
+        # That the journal needs it no more must be on the disk, or a restart would store it again.
+        await self.journal.sync()
+
+        def delete() -> Deleted | None:
+            store = self._open_store(True)
+            try:
+                return store.delete(id_, owner)
+            finally:
+                store.close()
+
+        async with self._deleting:
+            return await trio.to_thread.run_sync(delete)
 
     async def _store_again(self) -> None:
         """Store results that there was no room for; bounded, since nothing new is taken then."""

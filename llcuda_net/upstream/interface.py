@@ -220,6 +220,13 @@ class Upstream(Protocol):
             on_sent: called when the request is with the upstream.
         """
 
+    async def advances_grammars(self) -> bool:
+        """Whether it takes up a grammar behind a text that was generated before.
+
+        That text is `generation_prompt` of the parameters. Found out by asking for a token, where
+        it is not known.
+        """
+
     async def chat(
         self,
         messages: list[dict[str, Any]],

@@ -22,11 +22,14 @@ from tests.support.processes import (
     run,
     running_server,
 )
+from tests.support.steady import held_upstream, release
 from tools import synthetic_upstream
 from tools.synthetic.tokens import generation
 
 PROMPT = "tell me a story"
 TOKENS = 400
+#: Tokens of an answer, or of its continuation, that come before it is released: 300 characters.
+HELD = 50
 
 
 def _again(stack: ExitStack, server: RunningServer, *arguments: str) -> RunningServer:
@@ -35,11 +38,12 @@ def _again(stack: ExitStack, server: RunningServer, *arguments: str) -> RunningS
 
 
 def test_llcuda_client_reads_on_after_kill_9(tmp_path: Path) -> None:
-    with synthetic_upstream.running("--rate", "200") as upstream, ExitStack() as stack:
+    with held_upstream(HELD) as upstream, ExitStack() as stack:
         arguments = ("--upstream", upstream, "--data-dir", str(tmp_path))
         server = stack.enter_context(running_server(*arguments))
+        patient = ("--reconnect-seconds", str(PATIENCE), "--server", server.address)
         with subprocess.Popen(
-            command("client", PROMPT, "--raw", "-n", str(TOKENS), "--server", server.address),
+            command("client", PROMPT, "--raw", "-n", str(TOKENS), *patient),
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
@@ -51,7 +55,9 @@ def test_llcuda_client_reads_on_after_kill_9(tmp_path: Path) -> None:
             for _ in range(2):
                 server.stop(signal.SIGKILL)
                 server = _again(stack, server, *arguments)
-                out += client.stdout.read(300)
+                # More than the server before has said, so that the client has come back.
+                out += client.stdout.read(250)
+            release(upstream)
             out += client.stdout.read()
             err = client.stderr.read()
     assert client.returncode == 0, err
@@ -65,13 +71,14 @@ def test_llcuda_client_reads_on_after_kill_9(tmp_path: Path) -> None:
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
 def test_many_streams_go_on_over_one_new_connection(tmp_path: Path, number: int) -> None:
     """Also when the server is stopped in all manners, and has no time for the streams to end."""
-    with synthetic_upstream.running("--rate", "200", "--slots", "8") as upstream, ExitStack() as st:
+    with held_upstream(HELD, "--slots", "8") as upstream, ExitStack() as st:
         arguments = ("--upstream", upstream, "--data-dir", str(tmp_path), "--drain-seconds", "0.2")
         server = st.enter_context(running_server(*arguments))
         notes: list[str] = []
         begun = threading.Barrier(9)
         found: dict[str, sync.Result] = {}
-        with sync.connect(server.address, on_note=notes.append) as client:
+        options: dict[str, Any] = {"timeout": PATIENCE, "reconnect": PATIENCE}
+        with sync.connect(server.address, on_note=notes.append, **options) as client:
 
             def ask(prompt: str) -> None:
                 with client.generate(raw=prompt, n_predict=TOKENS) as stream:
@@ -89,6 +96,7 @@ def test_many_streams_go_on_over_one_new_connection(tmp_path: Path, number: int)
             begun.wait(PATIENCE)
             server.stop(number)
             server = _again(st, server, *arguments)
+            release(upstream)
             for thread in threads:
                 thread.join(PATIENCE)
             assert client.status()["connections"] == 1
@@ -100,7 +108,7 @@ def test_many_streams_go_on_over_one_new_connection(tmp_path: Path, number: int)
 
 
 def test_detach_kill_attach_and_cancel(tmp_path: Path) -> None:
-    with synthetic_upstream.running("--rate", "200") as upstream, ExitStack() as stack:
+    with held_upstream(HELD) as upstream, ExitStack() as stack:
         arguments = ("--upstream", upstream, "--data-dir", str(tmp_path))
         server = stack.enter_context(running_server(*arguments))
         where = ("--server", server.address)
@@ -109,6 +117,7 @@ def test_detach_kill_attach_and_cancel(tmp_path: Path) -> None:
         name = detached.stdout.strip()
         server.stop(signal.SIGKILL)
         server = _again(stack, server, *arguments)
+        release(upstream)
         # Live, then finished, then from its middle.
         for _ in range(2):
             attached = run("client", "--attach", name, *where)
@@ -123,6 +132,7 @@ def test_detach_kill_attach_and_cancel(tmp_path: Path) -> None:
         over = run("client", "--cancel", name, *where)
         assert (over.returncode, over.stdout) == (0, "was over already: length\n")
 
+        release(upstream, False)
         name = run("client", "-n", "4000", "--raw", "x", "--detach", *where).stdout.strip()
         assert run("client", "--cancel", name, *where).stdout == "cancelled\n"
         unknown = run("client", "--cancel", "no-such-id", *where)
@@ -150,11 +160,11 @@ def test_keys_and_the_cache(tmp_path: Path) -> None:
 
 
 def test_a_generation_of_level_memory_is_lost_with_its_server(tmp_path: Path) -> None:
-    with synthetic_upstream.running("--rate", "200") as upstream, ExitStack() as stack:
+    with held_upstream(HELD) as upstream, ExitStack() as stack:
         arguments = ("--upstream", upstream, "--data-dir", str(tmp_path))
         server = stack.enter_context(running_server(*arguments))
         with (
-            sync.connect(server.address) as client,
+            sync.connect(server.address, timeout=PATIENCE, reconnect=PATIENCE) as client,
             client.generate(raw=PROMPT, n_predict=TOKENS, level="memory") as stream,
         ):
             assert stream.level == "memory"

@@ -20,7 +20,7 @@ import pytest
 import trio
 
 import llcuda_net
-from llcuda_net.generation.continuation import plan
+from llcuda_net.generation.attempt.continuation import CannotContinue, plan
 from llcuda_net.generation.generation import Generation
 from llcuda_net.storage.records import TokenLog, unpacked
 from llcuda_net.upstream.chat import prompt_of
@@ -282,3 +282,24 @@ async def test_what_a_message_spells_stays_text() -> None:
         assert await server.detokenize(ids) == await server.render(bad)
         assert isinstance(await prompt_of(chat("Hi <|im_end|> [INST]"), server), str)
         assert (await complete(server, ids, {"n_predict": 2}))[-1].stop
+
+
+GRAMMAR = 'root ::= "The " [a-z]+ " and \U0001f600 " [a-z ]{4,12} "."'
+SCHEMA = {
+    "type": "object",
+    "properties": {"a": {"enum": ["left", "right"]}, "b": {"enum": ["up", "down"]}},
+    "required": ["a", "b"],
+    "additionalProperties": False,
+}
+
+
+async def test_constraints_are_kept_across_the_cut_or_not_continued() -> None:
+    """A grammar stands where it stood; an engine that would begin it anew is not asked to go on."""
+    async with engine() as server:
+        for constraint in ({"grammar": GRAMMAR}, {"json_schema": SCHEMA}):
+            if await server.advances_grammars():
+                # Between the few words that are allowed the model is sure.
+                await cut_everywhere(server, KNOWN, n_predict=120, **constraint)
+                continue
+            with pytest.raises(CannotContinue, match="take up a "):
+                await cut_everywhere(server, KNOWN, n_predict=120, **constraint)

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from tests.support.core_client import ACCEPTED, DONE, TOKENS, CoreClient, RefusedError
-from tests.support.processes import PATIENCE, RunningServer
+from tests.support.processes import PATIENCE, RunningServer, running_server, wait_until
+from tests.support.steady import ENDLESS, endless_upstream
 
 
 @pytest.fixture
@@ -31,14 +32,19 @@ def test_it_generates_with_small_credit(client: CoreClient) -> None:
     assert client.complete(prompt="Hello", params=floats)[0] == text
 
 
-def test_it_cancels(client: CoreClient) -> None:
-    stream = client.generate(prompt="Hello", params={"n_predict": 400, "ignore_eos": True})
+def test_it_cancels() -> None:
     frames = []
-    for frame in client.frames(stream):
-        frames.append(frame)
-        if frame[0] == TOKENS and not any(other[0] == TOKENS for other in frames[:-1]):
-            client.cancel(stream)
-            client.cancel(stream, detach=True)  # which says nothing: the first counts
+    with (
+        endless_upstream() as upstream,
+        running_server("--upstream", upstream) as server,
+        CoreClient(server.port, PATIENCE) as client,
+    ):
+        stream = client.generate(prompt="Hello", params={"n_predict": ENDLESS})
+        for frame in client.frames(stream):
+            frames.append(frame)
+            if frame[0] == TOKENS and not any(other[0] == TOKENS for other in frames[:-1]):
+                client.cancel(stream)
+                client.cancel(stream, detach=True)  # which says nothing: the first counts
     assert (frames[0][0], frames[-1][0]) == (ACCEPTED, DONE)
     assert frames[-1][2]["reason"] == "cancelled"
 
@@ -66,14 +72,17 @@ def test_an_error_in_a_value_is_answered_on_its_stream(
 
 
 def test_a_deadline_of_nothing_on_an_idle_server(client: CoreClient) -> None:
-    for _ in range(10_000):  # the slots of the tests before may still be on their way back
+    done: dict[str, Any] = {}
+
+    def served() -> bool:
         try:
-            done = client.complete(prompt="Hello", params={"n_predict": 1}, deadline=0)[1]
+            done.update(client.complete(prompt="Hello", params={"n_predict": 1}, deadline=0)[1])
         except RefusedError as error:
             if error.code != "overloaded":
                 raise
-        else:
-            break
+        return bool(done)
+
+    wait_until(served, "the slots of the tests before are on their way back")
     assert done["usage"]["completion_tokens"] == 1
 
 

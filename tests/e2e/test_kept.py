@@ -9,6 +9,7 @@ from typing import Any
 from llcuda_protocol import Accepted, Attach, Done, Error, ErrorCode, Tokens
 from tests.support.processes import run, running_server
 from tests.support.raw_client import CREDIT, RawClient, ask, connected
+from tests.support.steady import held_upstream, release
 from tools import synthetic_upstream
 from tools.synthetic.tokens import generation
 
@@ -42,7 +43,7 @@ def _read(client: RawClient, count: int) -> tuple[Accepted, list[str]]:
 
 def test_a_killed_server_goes_on_with_the_same_stream(tmp_path: Path) -> None:
     prompt = "tell me a story"
-    with synthetic_upstream.running("--rate", "400") as upstream:
+    with held_upstream(100) as upstream:
         arguments = ("--upstream", upstream, "--data-dir", str(tmp_path))
         with running_server(*arguments) as server, connected(server.port) as client:
             client.send(ask(prompt, n_predict=8))
@@ -51,6 +52,7 @@ def test_a_killed_server_goes_on_with_the_same_stream(tmp_path: Path) -> None:
             begun, seen = _read(client, 40)
             server.process.kill()
             server.process.wait()
+        release(upstream)
         with running_server(*arguments) as server, connected(server.port) as client:
             first = len(seen)
             client.send(Attach(1, begun.id, CREDIT, first=first, epoch=begun.epoch))
@@ -69,7 +71,7 @@ def test_a_killed_server_goes_on_with_the_same_stream(tmp_path: Path) -> None:
 
 def test_what_cannot_be_continued_is_kept_as_far_as_it_came(tmp_path: Path) -> None:
     prompt = "tell me another"
-    with synthetic_upstream.running("--rate", "200") as upstream:
+    with held_upstream(100) as upstream:
         arguments = ("--upstream", upstream, "--data-dir", str(tmp_path))
         with running_server(*arguments) as server, connected(server.port) as client:
             client.send(ask(prompt, n_predict=2000, mirostat=2))

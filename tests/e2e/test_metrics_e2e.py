@@ -21,6 +21,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from llcuda_protocol import Done, Error, Tokens
 from tests.support.processes import PATIENCE, RunningServer, run, running_server, wait_until
 from tests.support.raw_client import ask, connected
+from tests.support.steady import ENDLESS
 from tools.overhead.processes import synthetic_upstream
 
 DEPLOY = Path(__file__).resolve().parents[2] / "deploy"
@@ -70,6 +71,7 @@ def used() -> Iterator[tuple[RunningServer, int]]:
             client.until(Done)
             client.send(ask("Once", stream=3, n_predict=-7))
             client.until(Error)
+        wait_until(lambda: total(port, "llcuda_connections") == 0, "the client's end is seen")
         yield server, port
 
 
@@ -117,14 +119,14 @@ def test_a_crowd_of_idle_connections_keeps_no_probe_out(used: tuple[RunningServe
 
 
 def test_an_upstream_that_dies_and_a_drain_are_told() -> None:
-    # 20 tokens/s for 30 s: a stream that runs for as long as the test needs it.
-    with synthetic_upstream("--rate", "20", "--slots", "2", "--ctx", "10000") as upstream:
+    with synthetic_upstream("--rate", "50", "--ctx", str(2 * ENDLESS)) as upstream:
         host, port = upstream.address
         url = f"http://{host}:{port}"
-        with running_server("--upstream", url, "--metrics-port", "0") as server:
+        drain = ("--drain-seconds", str(PATIENCE))
+        with running_server("--upstream", url, "--metrics-port", "0", *drain) as server:
             web = metrics_port(server)
             with connected(server.port) as client:
-                client.send(ask("hello", n_predict=600))
+                client.send(ask("hello", n_predict=ENDLESS))
                 client.until(Tokens)
                 assert get(web, "/readyz")[0] == 200
                 # While it runs.

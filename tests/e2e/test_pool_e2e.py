@@ -4,22 +4,22 @@ from __future__ import annotations
 
 import signal
 import threading
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
 from typing import Any
 
 from llcuda_protocol import Accepted, Done, Error, Generate, Report, Splice, Status, Tokens, Welcome
 from tests.support.processes import RunningServer, running_server, wait_until
 from tests.support.raw_client import CREDIT, RawClient, connected
-from tools import synthetic_upstream
+from tests.support.steady import held_upstream, release
 from tools.synthetic.tokens import generation
 
+#: Tokens of each answer that come before it is released.
+HELD = 40
 
-@contextmanager
-def upstream(*options: str, rate: float = 100) -> Iterator[str]:
-    with synthetic_upstream.running("--rate", str(rate), "--slots", "2", *options) as url:
-        yield url
+
+def upstream() -> AbstractContextManager[str]:
+    return held_upstream(HELD, "--slots", "2")
 
 
 def report(server: RunningServer, token: str | None = None) -> dict[str, Any]:
@@ -80,10 +80,12 @@ def test_one_of_three_is_killed_and_no_answer_shows_it(tmp_path: Path) -> None:
         threads = [threading.Thread(target=ask, args=(n,)) for n in range(6)]
         for thread in threads:
             thread.start()
-        wait_until(lambda: report(server)["tokens"] > 120, "all run")
+        wait_until(lambda: report(server)["tokens"] >= 6 * HELD, "all run, and are held")
         on_it = upstreams(server)[urls[0]]["busy"]
         assert on_it == 2
         dying.close()
+        for url in urls[1:]:
+            release(url)
         for thread in threads:
             thread.join()
         for number in range(6):
@@ -136,6 +138,7 @@ def test_upstreams_come_and_go_by_sighup(tmp_path: Path) -> None:
                 generate(other, "short", 5)
                 assert rest(other)[0] == generation("short", 5)
             assert upstreams(server)["a"]["state"] == "draining"
+            release(one)
             text, splices, _ = rest(client)
             assert (text, splices) == (generation("a long one", 150), [])
             wait_until(lambda: list(upstreams(server)) == ["b"], "a has left")

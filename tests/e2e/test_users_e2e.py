@@ -26,6 +26,7 @@ from llcuda_protocol import (
 )
 from tests.support.processes import RunningServer, run, running_server
 from tests.support.raw_client import CREDIT, RawClient, ask, connected
+from tests.support.steady import ENDLESS, endless_upstream
 from tools import synthetic_upstream
 
 TOKENS = """\
@@ -113,14 +114,14 @@ def test_each_user_has_what_is_theirs_and_an_admin_sees_all(tokens: Path, tmp_pa
 
 def test_nobody_stops_what_another_runs(tokens: Path) -> None:
     with (
-        synthetic_upstream.running("--rate", "20", "--slots", "8") as upstream,
+        endless_upstream("--slots", "8") as upstream,
         running_server("--upstream", upstream, "--auth-token-file", str(tokens)) as server,
         come_in(server, "secret-of-ann") as ann,
         come_in(server, "other-of-ann") as also_ann,
         come_in(server, "secret-of-bob") as bob,
         come_in(server, "secret-of-root") as root,
     ):
-        ann.send(ask("an endless story", n_predict=4000))
+        ann.send(ask("an endless story", n_predict=ENDLESS))
         _, accepted = ann.until(Accepted)
         ann.until(Tokens)
         bob.send(Attach(1, accepted.id, CREDIT), Cancel(1))

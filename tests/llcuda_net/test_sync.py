@@ -21,9 +21,7 @@ from llcuda_net.client.events import Piece, Queued, Spliced
 from llcuda_net.client.results import Entry
 from llcuda_net.errors import ConfigError, ConnectError, RequestError
 from tests.support.client.scripted_server import Scripted, listening
-
-#: A bound for hangs, not a measurement.
-PATIENCE = 60.0
+from tests.support.processes import PATIENCE
 
 
 @pytest.fixture

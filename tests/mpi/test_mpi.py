@@ -22,13 +22,13 @@ from typing import Any
 import pytest
 
 from llcuda_net.bench.runs import mpirun
-from tests.support.processes import running_server
+from tests.support.processes import PATIENCE, running_server
+from tests.support.steady import release
 from tools import synthetic_upstream
 from tools.synthetic.tokens import generation
 
 ROOT = Path(__file__).resolve().parents[2]
 CHECKS = [sys.executable, "-m", "tests.mpi.checks"]
-PATIENCE = 120.0
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -206,19 +206,22 @@ def test_wrong_files_are_told_in_one_line(tmp_path: Path, upstream: str) -> None
 def test_a_server_makes_no_answer_twice_however_often_the_job_is_killed(tmp_path: Path) -> None:
     """The keys: what ran when the job was killed is joined, and what was done is read again."""
     with (
-        # At this rate the whole job takes five seconds, and each try is killed at its beginning.
-        synthetic_upstream.running("--rate", "20", "--slots", "8", "--ctx", "100000") as url,
+        synthetic_upstream.running("--rate", "50", "--slots", "8", "--ctx", "100000") as url,
         running_server("--upstream", url) as server,
     ):
         batch = Batch(tmp_path, server.address, 100, "--inflight", "4", ranks=2)
+        # One answer is held until the last try, so that none of those before comes to its end.
+        prompts = batch.input.read_text()
+        batch.input.write_text(prompts.replace("prompt 50", "prompt 50 [[hold:4]]"))
         for _ in range(2):
             process = batch.start()
             batch.wait_for(process, batch.lines() + 5)
             for pid in [process.pid, *ranks_of(process.pid)]:
                 kill(pid)
             process.wait(PATIENCE)
+        release(url)
         assert batch.finish() == 0, batch.log.read_text()
-        with urllib.request.urlopen(f"{url}/synthetic", timeout=30) as reply:
+        with urllib.request.urlopen(f"{url}/synthetic", timeout=PATIENCE) as reply:
             made = json.load(reply)["tokens"]
     probed = 1  # the token by which the server knows the model
     found = batch.results()

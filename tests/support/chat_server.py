@@ -139,10 +139,10 @@ def in_thread(server: ChatServer) -> Iterator[ChatServer]:
 
     thread = threading.Thread(target=trio.run, args=(run,), daemon=True)
     thread.start()
-    assert ready.wait(60)
+    assert ready.wait(300)
     try:
         yield server
     finally:
         token, scope = found[0]
         token.run_sync_soon(scope.cancel)
-        thread.join(60)
+        thread.join(300)

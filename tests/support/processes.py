@@ -25,7 +25,19 @@ MODULES = {
     "top": "llcuda_net.cli.top.command",
 }
 #: Generous, since the machine may be busy: a bound for hangs, not a measurement.
-PATIENCE = 60.0
+PATIENCE = 300.0
+#: What a server gives up after seconds of real time; on a busy machine, not before the tests do.
+_PATIENT = dict.fromkeys(
+    (
+        "LLCUDA_DISCONNECT_SECONDS",
+        "LLCUDA_FAILOVER_SECONDS",
+        "LLCUDA_FIRST_TOKEN_TIMEOUT",
+        "LLCUDA_HANDSHAKE_TIMEOUT",
+        "LLCUDA_STALL_TIMEOUT",
+        "LLCUDA_WRITE_TIMEOUT",
+    ),
+    str(2 * PATIENCE),
+)
 
 
 @dataclass
@@ -76,7 +88,8 @@ def running_server(*arguments: str, **extra: str) -> Iterator[RunningServer]:
                 stdin=subprocess.DEVNULL,
                 text=True,
                 env=environment(
-                    **{"LLCUDA_STORE": "sqlite", "LLCUDA_DATA_DIR": f"{folder}/data", **extra}
+                    **_PATIENT,
+                    **{"LLCUDA_STORE": "sqlite", "LLCUDA_DATA_DIR": f"{folder}/data", **extra},
                 ),
                 process_group=0,
             )
@@ -91,7 +104,7 @@ def running_server(*arguments: str, **extra: str) -> Iterator[RunningServer]:
             if process.poll() is None:
                 process.terminate()
                 try:
-                    process.wait(10)
+                    process.wait(60)
                 except subprocess.TimeoutExpired:
                     process.kill()
                     process.wait()

@@ -80,11 +80,14 @@ def test_a_foreign_token_is_noticed(direct: measurement.Path) -> None:
 def test_the_whole_benchmark(tmp_path: Path) -> None:
     file = tmp_path / "overhead.json"
     peers = ["--peer", "nginx"] if processes.nginx_path() else []
-    command = [*SCRIPT, *SHORT, *peers, "--json", str(file)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
-    assert done.returncode in (0, 1), done.stderr
-    assert "CPU a token" in done.stdout
-    document = json.loads(file.read_text())
+    for seconds in ("0.1", "1", "10"):  # as short as this machine allows today
+        command = [*SCRIPT, *SHORT, *peers, "--json", str(file), "--seconds", seconds]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=600, check=False)
+        assert done.returncode in (0, 1), done.stderr
+        assert "CPU a token" in done.stdout
+        document = json.loads(file.read_text())
+        if not any("no token" in told for run in document["runs"] for told in run["problems"]):
+            break
     assert document["schema"] == results.SCHEMA
     assert document["seed"] == 1
     assert document["machine"]["python"]
@@ -107,7 +110,7 @@ def test_interrupted_it_leaves_no_process(number: signal.Signals) -> None:
         while len(begun := children(process.pid)) < 2 and process.poll() is None:
             time.sleep(0.01)
         process.send_signal(number)
-        process.communicate(timeout=60)
+        process.communicate(timeout=300)
         assert process.returncode == 128 + number
     assert len(begun) == 2
     assert not any(Path(f"/proc/{pid}").exists() for pid in begun)

@@ -20,7 +20,7 @@ def test_help_shows_the_same_options() -> None:
             [sys.executable, str(file), "--help"],
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=300,
             check=True,
         )
         assert done.stdout.startswith(f"usage: {name} [options]")

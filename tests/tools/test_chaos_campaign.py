@@ -18,7 +18,7 @@ from llcuda_net.errors import (
     UpstreamError,
     UpstreamUnavailable,
 )
-from tests.support.campaigns import conducted, job
+from tests.support.campaigns import conducted, job, long_enough
 from tools import chaos_campaign
 from tools.campaign import quiet
 from tools.campaign.clients import Options
@@ -61,8 +61,17 @@ def test_seconds_of_chaos_change_no_answer(
         return [replace(plan, timing=Timing(0.8, (0.2, 0.8))) for plan in plans(*arguments)]
 
     monkeypatch.setattr(chaos_campaign, "plans", brief)
-    only = ("--minutes", "0.06", "--real-engine", "0", "--no-controls")
-    code, document = conducted(chaos_campaign.main, tmp_path / "json", *SHORT, *only)
+    only = (*SHORT, "--real-engine", "0", "--no-controls")
+
+    def run(minutes: str) -> tuple[int, Any]:
+        file = tmp_path / "json"
+        return conducted(chaos_campaign.main, file, *only, "--minutes", minutes)
+
+    def enough(document: Any) -> bool:
+        (found,) = document["campaigns"]
+        return bool(found["troubles"] and found["counts"].get("found in the store"))
+
+    code, document = long_enough(("0.06", "0.3", "1"), run, enough)
     assert code == 0, capsys.readouterr().out
     (found,) = document["campaigns"]
     counts = found["counts"]

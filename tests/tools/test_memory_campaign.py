@@ -3,16 +3,27 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from tests.support.campaigns import conducted
+from tests.support.campaigns import conducted, long_enough
 from tools import memory_campaign
 
 
 def test_two_seconds_of_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    options = ("probabilities", "--seconds", "2", "--most", "120", "--rate", "25")
-    code, found = conducted(memory_campaign.main, tmp_path / "json", *options)
+    options = ("probabilities", "--most", "120", "--rate", "25")
+
+    def run(seconds: str) -> tuple[int, Any]:
+        file = tmp_path / "json"
+        return conducted(memory_campaign.main, file, *options, "--seconds", seconds)
+
+    def enough(found: Any) -> bool:
+        counts = found["campaigns"][0]["counts"]
+        told = counts.get("accepted", 0) >= 4 and counts.get("overloaded", 0) >= 20
+        return told and bool(found["campaigns"][0]["status"])
+
+    code, found = long_enough(("2", "10", "60"), run, enough)
     assert code == 0, capsys.readouterr().out
     (attack,) = found["campaigns"]
     assert attack["violations"] == []

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import random
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 import pytest
 
 from llcuda_net.config.token_file import Users
-from tests.support.campaigns import conducted
+from tests.support.campaigns import conducted, long_enough
 from tools import soak_campaign
 from tools.load.streams import LlcudaConnection
 from tools.soak import plot
@@ -186,8 +186,18 @@ def test_it_is_drawn(tmp_path: Path) -> None:
 
 
 def test_two_seconds_of_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    options = ("--minutes", "0.04", "--every", "0.3", "--slots", "4", "--seed", "1")
-    code, document = conducted(soak_campaign.main, tmp_path / "json", *options)
+    def run(minutes: str) -> tuple[int, Any]:
+        every = f"{float(minutes) * 7.5:g}"  # eight in all
+        options = ("--slots", "4", "--seed", "1", "--every", every, "--minutes", minutes)
+        return conducted(soak_campaign.main, tmp_path / "json", *options)
+
+    def enough(document: Any) -> bool:
+        samples = document["samples"]
+        stored = bool(samples) and samples[-1]["store"] > 0 and samples[-1]["journal"] > 0
+        made = sum(sample["tokens"] for sample in samples) > 0
+        return stored and made and document["counts"].get("requests", 0) > 5
+
+    code, document = long_enough(("0.04", "0.2", "1"), run, enough)
     said = capsys.readouterr().out
     # So short a run may be undecided, but nothing may go wrong in it.
     assert "violations            none" in said, said

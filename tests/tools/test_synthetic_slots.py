@@ -65,7 +65,7 @@ def test_the_slot_asked_for_is_given() -> None:
 
 
 def test_a_busy_slot_is_waited_for_though_others_are_free() -> None:
-    with upstream("--slots", "3", "--rate", "50") as address:
+    with upstream("--slots", "3", "--rate", "50", "--ctx", "1000000") as address:
         with holding(address, id_slot=1):
             waiter = http.client.HTTPConnection(*address, timeout=TIMEOUT)
             waiter.request("POST", "/completion", json.dumps({**ASK, "id_slot": 1}))

@@ -11,7 +11,7 @@ from dataclasses import replace
 from typing import Any
 
 from llcuda_net.cli import server
-from llcuda_net.generation import continuation
+from llcuda_net.generation.attempt import continuation
 from llcuda_net.upstream.backend import Lease
 from llcuda_net.util.terminal import echo
 

@@ -11,6 +11,7 @@ KINDS: dict[str, str] = {
     "reset": "after K tokens, reset the connection (RST)",
     "cut": "after K tokens, send half an event, then close",
     "stall": "after K tokens, send nothing more and hold the connection",
+    "hold": "after K tokens, send nothing until it is released (not with --rate 0)",
     "eos": "end well after K tokens, by end of text",
     "no-final": "after K tokens, end the body well but without the final event",
     "error-event": "after K tokens, an event that carries an error, then the end",
@@ -53,7 +54,7 @@ BEFORE_HEADERS = frozenset(
     }
 )
 #: Kinds that leave the tokens as they are, or make more of them.
-HARMLESS = frozenset({"eos", "dribble", "split", "interim", "forms", "overrun"})
+HARMLESS = frozenset({"hold", "eos", "dribble", "split", "interim", "forms", "overrun"})
 
 _SPEC = re.compile(r"([a-z-]+)(?::(\d{1,9}))?(?:\*(\d{1,9}))?")
 _IN_PROMPT = re.compile(r"\[\[([^\[\]]{1,64})\]\]")

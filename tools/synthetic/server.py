@@ -78,6 +78,7 @@ class Upstream:
         self.settings = settings
         self.language = settings.language
         self._faults = Faults(settings.fault)
+        self._released = False  # what is held goes on
         self._random = random.Random(settings.language.seed)
         self._interval = int(1e9 / settings.rate) if settings.rate > 0 else 0
         self._selector = selectors.DefaultSelector()
@@ -160,14 +161,17 @@ class Upstream:
                 peer.close()
         self._at(now + 10**9, self._close_idle)
 
-    def _set_fault(self, fields: dict[str, Any]) -> None:
-        """POST /synthetic: the default fault from now on.
+    def _set(self, fields: dict[str, Any]) -> None:
+        """POST /synthetic: the default fault from now on, or whether what is held goes on.
 
         Raises:
             RequestError: it is none, or others than this machine could say so.
         """
         if not ipaddress.ip_address(self._listener.getsockname()[0]).is_loopback:
             raise RequestError(403, "only on a loopback address")
+        if "release" in fields:
+            self._released = bool(fields["release"])
+            return
         fault = fields.get("fault")
         try:
             if fault is not None:
@@ -179,7 +183,7 @@ class Upstream:
     def _route(self, peer: Peer, request: Request) -> None:
         if request.path == "/synthetic":
             if request.method == "POST":
-                self._set_fault(request.json())
+                self._set(request.json())
             peer.send(pages.reply(pages.dumps(self.report())))
             return
         self._requests += 1
@@ -309,6 +313,8 @@ class Upstream:
         """Send the next event, then the end or the fault where it has come to that."""
         fault = answer.fault
         if fault is not None and fault.kind in HARMLESS:
+            if fault.kind == "hold" and answer.sent >= fault.after and not self._released:
+                return
             fault = None
         data = b""
         if not answer.done and (fault is None or answer.sent < fault.after):

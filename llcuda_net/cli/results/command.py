@@ -1,4 +1,4 @@
-"""`llcuda results`: what was generated: list, show, search, export, verify, prune, stats.
+"""`llcuda results`: what was generated: list, show, search, export, verify, delete, prune, stats.
 
 The arguments are here; each subcommand is in a module beside this one. Only the standard library is
 imported before there is something to do, so that --help is instant.
@@ -146,6 +146,15 @@ def make_parser() -> Parser:
     _add_json(one, "one JSON object")
 
     one = command(
+        "delete",
+        "delete one result; without --yes only say which",
+        "example: llcuda results delete 0192f3a4-b5c6 --yes",
+    )
+    one.add_argument("id", metavar="ID", help="the result's id, or how it begins")
+    one.add_argument("--yes", action="store_true", help="delete")
+    _add_json(one, "one JSON object")
+
+    one = command(
         "prune",
         "delete old results; without --yes only say what would go",
         "examples:\n"
@@ -220,6 +229,7 @@ _MODULES = {
     "show": "show",
     "export": "export",
     "verify": "maintain",
+    "delete": "maintain",
     "prune": "maintain",
     "stats": "maintain",
 }

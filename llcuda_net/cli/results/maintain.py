@@ -1,4 +1,4 @@
-"""`llcuda results verify`, `prune` and `stats`: maintenance of what is stored."""
+"""`llcuda results verify`, `delete`, `prune` and `stats`: maintenance of what is stored."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from llcuda_net.cli.common import Exit, fail
 from llcuda_net.cli.json_documents import line
 from llcuda_net.cli.progress import Progress
 from llcuda_net.cli.results.command import data_directory, open_store
-from llcuda_net.cli.results.find import NAMED
+from llcuda_net.cli.results.find import NAMED, whole_id
 from llcuda_net.cli.tables import fields, table
 from llcuda_net.cli.units import bytes_text, counted, iso, local
 from llcuda_net.storage import damage
@@ -56,6 +56,22 @@ def _noted(arguments: argparse.Namespace) -> list[Problem]:
     folder = data_directory(arguments)
     hint = f"(noted in {folder / damage.NAME}: delete that file when you have seen to it)"
     return [Problem("", f"{line} {hint}") for line in damage.noted(folder)]
+
+
+def delete_results(arguments: argparse.Namespace, store: SqliteStore) -> int:
+    """Run `llcuda results delete`."""
+    id_ = whole_id(store, arguments.id)
+    if arguments.yes:
+        with closing(open_store(arguments, write=True)) as writing:
+            if writing.delete(id_) is None:
+                fail(f"the result {arguments.id} was deleted just now", Exit.REFUSED)
+    if arguments.json:
+        echo(line({"deleted": arguments.yes, "id": id_}))
+    elif arguments.yes:
+        echo(one_line(f"deleted {id_}"))
+    else:
+        echo(one_line(f"{id_} would go; nothing was deleted: to do so, add --yes"))
+    return Exit.OK
 
 
 def prune_results(arguments: argparse.Namespace, store: SqliteStore) -> int:

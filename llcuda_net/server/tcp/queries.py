@@ -8,7 +8,7 @@ these are made and sent one at a time, and few may wait.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from typing import Any, Protocol, TypeVar
 
 import trio
@@ -46,8 +46,10 @@ class QueryHost(Protocol):
     ) -> contextlib.AbstractContextManager[None]:
         """Around the sending of a reply that takes so many bytes of memory."""
 
-    async def embed(self, texts: list[str], user: User, model: str | None) -> list[bytes]:
-        """One vector per text, float32, little-endian, or raise RequestError."""
+    async def embed(
+        self, texts: Sequence[str | list[int]], user: User, model: str | None
+    ) -> list[bytes]:
+        """One vector per text (or its token ids), little-endian float32, or raise RequestError."""
 
     async def search(self, text: str, k: int, user: User) -> Found:
         """The k results nearest to a text, or raise RequestError."""

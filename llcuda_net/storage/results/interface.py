@@ -157,6 +157,14 @@ class Problem:
     message: str
 
 
+@dataclass(frozen=True)
+class Deleted:
+    """A result that was deleted: whose it was, and its idempotency key."""
+
+    owner: str
+    key: str | None
+
+
 @dataclass(frozen=True, kw_only=True)
 class Retention:
     """What to delete: results of a certain age, and then the oldest until the rest fits.
@@ -343,6 +351,9 @@ class Store(Protocol):
 
     def verify(self) -> Iterator[Problem | None]:
         """Recompute every content hash: yields a problem, or None for a content that is intact."""
+
+    def delete(self, result: str, owner: str | None = None) -> Deleted | None:
+        """Delete a result and all that was computed from it; None: there was none."""
 
     def plan(self, retention: Retention) -> Plan:
         """What `prune` would delete now."""

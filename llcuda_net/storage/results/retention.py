@@ -118,6 +118,28 @@ def steps(
         time.sleep(brief.longest)
 
 
+def delete(
+    db: apsw.Connection, seq: int, remove: RemoveFromIndex, references: References, read: Read
+) -> bool:
+    """Delete one result, damaged or not; whether it was there. It is gone for good on return."""
+    try:
+        found = read(seq)
+        columns = db.execute("SELECT input, log, logprobs FROM results WHERE seq = ?", (seq,)).get
+        bodies = [] if found is None or columns is None else references(*columns)
+    except StorageError as error:
+        if error.code != StorageError.DAMAGED:
+            raise
+        bodies = []  # they cannot be known: they stay, since others may need them
+    remove([seq])  # first, as in `steps`
+    with transaction(db):
+        db.execute("DELETE FROM results WHERE seq = ?", (seq,))
+        gone = bool(db.changes())
+        for body in bodies if gone else ():
+            _release(db, body)
+    remove([seq])  # and again: it may have been indexed meanwhile
+    return gone
+
+
 def _bodies(
     db: apsw.Connection,
     seq: int,

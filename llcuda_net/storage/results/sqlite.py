@@ -22,6 +22,7 @@ from llcuda_net.storage.results.analyses import SqliteAnalyses
 from llcuda_net.storage.results.codec import Codec, Meta, digest, seal
 from llcuda_net.storage.results.connection import connect, errors, snapshot, transaction
 from llcuda_net.storage.results.interface import (
+    Deleted,
     Hit,
     Plan,
     Problem,
@@ -339,6 +340,19 @@ class SqliteStore:
             return stats
 
     # -- the rest -----------------------------------------------------------------------------
+
+    def delete(self, result: str, owner: str | None = None) -> Deleted | None:
+        """See Store."""
+        with errors(f"the result {result} cannot be deleted"):
+            sql = "SELECT seq, owner, key FROM results WHERE id = ? AND (?2 IS NULL OR owner = ?2)"
+            found = self._db.execute(sql, (result, owner)).get
+            if found is None:
+                return None
+            seq, of, key = found
+            is_gone = pruning.delete(
+                self._db, seq, self.search_index.remove, self._references, self._reader.result
+            )
+            return Deleted(of, key) if is_gone else None
 
     def plan(self, retention: Retention) -> Plan:
         """See Store."""

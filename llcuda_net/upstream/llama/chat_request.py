@@ -9,14 +9,23 @@ from __future__ import annotations
 
 from typing import Any
 
+import msgspec
+
+from llcuda_net.errors import InvalidRequest
+from llcuda_net.upstream.llama.failures import NOT_JSON
+
 
 def chat_body(
     messages: list[dict[str, Any]], options: dict[str, Any], params: dict[str, Any]
 ) -> dict[str, Any]:
-    """All of the body; see Upstream.chat for the arguments."""
+    """All of the body; see Upstream.chat for the arguments.
+
+    Raises:
+        InvalidRequest: the arguments of an earlier tool call are no JSON.
+    """
     body = {
         **params,
-        "messages": messages,
+        "messages": [_message(number, one) for number, one in enumerate(messages)],
         **_tools(options),
         **_reasoning(options),
         "stream": True,
@@ -27,6 +36,26 @@ def chat_body(
     if params.get("stop"):
         body["verbose"] = True  # only then is it told which string stopped it
     return body
+
+
+def _message(number: int, message: dict[str, Any]) -> dict[str, Any]:
+    """A message in which the arguments of each tool call are JSON, as llama-server must have it."""
+    calls = message.get("tool_calls")
+    if not calls:
+        return message
+    sent = []
+    for place, call in enumerate(calls):
+        function = call["function"]
+        arguments = function["arguments"] or "{}"  # many clients: a tool without parameters
+        try:
+            msgspec.json.decode(arguments)
+        except NOT_JSON:
+            raise InvalidRequest(
+                f"messages[{number}].tool_calls[{place}].function.arguments must be JSON: the "
+                "model's chat template takes them apart"
+            ) from None
+        sent.append({**call, "function": {**function, "arguments": arguments}})
+    return {**message, "tool_calls": sent}
 
 
 def one_call(options: dict[str, Any]) -> bool:

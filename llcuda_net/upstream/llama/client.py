@@ -45,6 +45,16 @@ MOST_SLOTS = 4096
 MAX_VECTORS, MOST_NUMBERS = 64 << 20, 4 << 20
 #: Seconds for texts to be embedded.
 EMBED_TIMEOUT = 600.0
+#: Begins with c where the grammar was advanced, and with a where it was not.
+_PROBE = {
+    "prompt": "ab",
+    "generation_prompt": "ab",
+    "grammar": 'root ::= "ab" "cd"',
+    "grammar_type": "tool_calls",
+    "n_predict": 4,
+    "temperature": 0,
+    "cache_prompt": False,
+}
 #: What templates of models that reason have in them: switches, fields of messages, marks. Those of
 #: other models may say "thinking" in words.
 _THINKS = re.compile(
@@ -139,6 +149,7 @@ class LlamaServer:
         self._timeouts = timeouts or StreamTimeouts()
         self._streams = Streams(self._origin, poller, self._timeouts)
         self._properties: Properties | None = None
+        self._advances: bool | None = None
         self._overran = False
         #: Set while it is our own engine and known not to be there.
         self.starting = False
@@ -151,7 +162,7 @@ class LlamaServer:
     @base_url.setter
     def base_url(self, value: str) -> None:
         self._origin.move(BaseUrl.parse(value))
-        self._properties = None
+        self.forget()
 
     @property
     def properties(self) -> Properties | None:
@@ -160,7 +171,7 @@ class LlamaServer:
 
     def forget(self) -> None:
         """Ask for the properties again next time: another process may answer then."""
-        self._properties = None
+        self._properties = self._advances = None
 
     async def aclose(self) -> None:
         """Close the connections that are kept."""
@@ -294,6 +305,17 @@ class LlamaServer:
         except UpstreamUnavailable:
             self.forget()
             raise
+
+    async def advances_grammars(self) -> bool:
+        """Whether it takes up a grammar behind a text; see Upstream.advances_grammars.
+
+        Raises:
+            RequestError: as `ask`.
+        """
+        if self._advances is None:
+            answer = await self._short("POST", "/completion", _content, _PROBE)
+            self._advances = answer.content.startswith("c")
+        return self._advances
 
     # -- token streams ------------------------------------------------------------------------
 

@@ -38,6 +38,9 @@ _TOO_LARGE = re.compile(
 )
 #: llama.cpp loses track of some grammars with tokens (!<[5]>): a 500 that the request causes.
 _LOST_GRAMMAR = "Unexpected empty grammar stack"
+#: What llama-server answers with a 500, and is the request's doing: it cannot read a chat.
+_UNREADABLE = re.compile(r"Failed to parse (?:messages|tools|tool call|tool_choice)\b")
+_BLIND = re.compile(r"(?:image|audio|video) input is not supported")
 
 
 def nonsense(what: str) -> RequestError:
@@ -133,6 +136,10 @@ def upstream_failure(
         )
     if kind == "not_supported_error" or status == 501:
         return Unsupported(f"the upstream cannot do that: {message}")
+    if _BLIND.search(message):
+        return Unsupported(f"the model cannot take it: {message}")
+    if _UNREADABLE.search(message):
+        return InvalidRequest(f"the upstream cannot read the chat: {message}")
     if _LOST_GRAMMAR in message:
         return InvalidRequest(f"the upstream cannot follow the grammar: {message}")
     if not final and (status == 429 or (status == 503 and pause is not None)):

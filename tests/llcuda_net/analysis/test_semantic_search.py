@@ -94,7 +94,7 @@ async def test_a_backlog_is_told_of_ones_own(tmp_path: Path) -> None:
     upstream = Embedding()
     upstream.hold = trio.Event()
     async with analysing(tmp_path, upstream) as (analyst, _):
-        with trio.fail_after(60):
+        with trio.fail_after(300):
             await upstream.waiting.wait()
         told = [(await analyst.report(owner))["backlog"] for owner in ("ann", "bob", "cid", None)]
         assert told == [2, 1, 0, 3]
@@ -139,7 +139,7 @@ async def test_a_cancelled_search_lets_go_of_its_slot(tmp_path: Path) -> None:
         peer = await ready(listener)
         upstream.hold = trio.Event()
         await peer.send(Search(1, "slot"))
-        with trio.fail_after(60):
+        with trio.fail_after(300):
             await upstream.waiting.wait()
             assert listener.server._scheduler.running == 1
             await peer.send(Cancel(1))

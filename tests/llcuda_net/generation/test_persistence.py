@@ -116,12 +116,15 @@ async def test_strict_waits_for_the_disk_with_the_last_tokens(
 
 
 @pytest.mark.parametrize("how", ["cancelled", "failed"])
-async def test_what_did_not_finish_is_kept_with_its_state(tmp_path: Path, how: str) -> None:
+async def test_what_did_not_finish_is_kept_with_its_state(
+    tmp_path: Path, how: str, mock_clock: trio.testing.MockClock
+) -> None:
+    mock_clock.rate = 1.0
     upstream = FakeUpstream()
     upstream.paused = True
     async with keeping(tmp_path, upstream) as (_, listener):
         peer = await ready(listener)
-        await peer.send(ask("a b c", timeout=0.3 if how == "failed" else None))
+        await peer.send(ask("a b c", timeout=600 if how == "failed" else None))
         upstream.release(1)
         while not isinstance(await peer.next(), Tokens):
             pass
@@ -129,6 +132,7 @@ async def test_what_did_not_finish_is_kept_with_its_state(tmp_path: Path, how: s
             await peer.send(Cancel(1))
             await peer.until(Done)
         else:
+            mock_clock.jump(600)
             _, error = await peer.until(Error)
             assert error.code == ErrorCode.TIMEOUT
         (result,) = stored(tmp_path)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import pytest
 import trio
 
@@ -37,7 +39,7 @@ async def test_an_upstream_that_is_lost_while_it_embeds_is_down(
 ) -> None:
     upstream = FakeUpstream()
 
-    async def fails(texts: list[str]) -> list[list[list[float]]]:
+    async def fails(texts: Sequence[str | list[int]]) -> list[list[list[float]]]:
         await trio.lowlevel.checkpoint()
         raise request_error(code, "no", retry=True)
 
@@ -64,7 +66,7 @@ async def test_texts_do_not_wait_longer_for_an_upstream_than_generations(
             nursery.start_soon(server._sweep)
             started = trio.current_time()
             await peer.send(Embed(1, input=["x"]))
-            with trio.fail_after(60):
+            with trio.fail_after(300):
                 _, error = await peer.until(Error)
             assert (error.code, error.retry) == (ErrorCode.UPSTREAM_UNAVAILABLE, True)
             assert 30 < trio.current_time() - started < 33
@@ -75,7 +77,7 @@ async def test_texts_do_not_wait_longer_for_an_upstream_than_generations(
 async def test_what_is_embedded_by_one_that_fell_silent_is_given_up(autojump_clock: object) -> None:
     upstream = FakeUpstream()
 
-    async def never(texts: list[str]) -> list[list[list[float]]]:
+    async def never(texts: Sequence[str | list[int]]) -> list[list[list[float]]]:
         await trio.sleep_forever()
         raise AssertionError
 
@@ -95,7 +97,7 @@ async def test_what_is_embedded_by_one_that_fell_silent_is_given_up(autojump_clo
 async def test_vectors_come_from_another_one_where_one_fails(autojump_clock: object) -> None:
     a, b, both = pair()
 
-    async def fails(texts: list[str]) -> list[list[list[float]]]:
+    async def fails(texts: Sequence[str | list[int]]) -> list[list[list[float]]]:
         await trio.lowlevel.checkpoint()
         raise gone()
 

@@ -48,7 +48,7 @@ async def test_clients_wait_while_only_the_reserve_is_left(room: int) -> None:
                 await sparing.accept()
             assert caught.value.errno == errno.EMFILE  # which trio waits for the end of
             resource.setrlimit(resource.RLIMIT_NOFILE, (used + room + 2, hard))  # as if one went
-            with trio.fail_after(60):
+            with trio.fail_after(300):
                 accepted = await sparing.accept()
         finally:
             resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))

@@ -213,7 +213,7 @@ async def test_a_full_disk_refuses_and_stores_later_what_ended(
             await storage.finish(kept, Ended(**END), log)
         assert caught.value.retry
         assert storage.backlog == 1
-        with trio.fail_after(60):
+        with trio.fail_after(300):
             while len(backlogs) < 3:  # noqa: ASYNC110
                 await trio.sleep(0.001)
             files.full = False

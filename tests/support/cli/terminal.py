@@ -16,7 +16,7 @@ from typing import Any
 from tests.support import processes
 
 #: A bound for hangs, not a measurement.
-PATIENCE = 60.0
+PATIENCE = processes.PATIENCE
 
 
 def spawn_client(*arguments: str, **options: Any) -> subprocess.Popen[bytes]:

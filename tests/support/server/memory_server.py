@@ -56,9 +56,11 @@ class FakeUpstream:
         calls: the parameters of each completion.
         answer: what it says in a chat, piece by piece.
         chats: messages and options of each chat.
+        advances: what it answers to `advances_grammars`.
     """
 
     base_url = "fake://"
+    advances = False
 
     def __init__(self, *, slots: int = 4, context: int = 512, template: bool = True) -> None:
         self.properties: Properties | None = Properties("fake", slots, context, template, "test")
@@ -115,7 +117,11 @@ class FakeUpstream:
         await trio.lowlevel.checkpoint()
         return bytes(i for i in ids if i < 256).decode("utf-8", "replace")
 
-    async def embed(self, texts: list[str]) -> list[list[list[float]]]:
+    async def advances_grammars(self) -> bool:
+        await trio.lowlevel.checkpoint()
+        return self.advances
+
+    async def embed(self, texts: Sequence[str | list[int]]) -> list[list[list[float]]]:
         await trio.lowlevel.checkpoint()
         return [[[float(len(text)), 1.0]] for text in texts]
 

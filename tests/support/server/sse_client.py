@@ -80,7 +80,7 @@ class Reply:
         while not self._events:
             part = await self.part()
             if not part:
-                assert not self._rest, "the last event is not whole"
+                assert not self._rest, f"the last event is not whole: {self._rest!r}"
                 return None
             *lines, self._rest = (self._rest + part.decode()).split("\n")
             for line in lines:

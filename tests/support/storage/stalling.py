@@ -12,7 +12,7 @@ import trio
 from llcuda_net.storage.journal.disk import RealFiles
 from tests.support.storage.power_cut import SimulatedFiles
 
-PATIENCE = 60.0
+PATIENCE = 300.0
 
 
 class Stall:

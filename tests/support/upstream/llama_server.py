@@ -16,7 +16,7 @@ from llcuda_net.upstream.interface import CompletionEvent
 from llcuda_net.upstream.llama.client import LlamaServer
 from llcuda_net.upstream.llama.poller import Poller
 
-PATIENCE = 60.0
+PATIENCE = 300.0
 
 
 class Client:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -132,7 +132,7 @@ class Talker(FakeUpstream):
         super().forget()
         self.properties = None
 
-    async def embed(self, texts: list[str]) -> list[list[list[float]]]:
+    async def embed(self, texts: Sequence[str | list[int]]) -> list[list[list[float]]]:
         await self._answer()
         self.embedded += len(texts)
         return await super().embed(texts)

@@ -50,6 +50,6 @@ def uses(of: Backend) -> list[str]:
 
 
 async def until_up(of: Backend) -> None:
-    with trio.fail_after(60):
+    with trio.fail_after(300):
         while of.state != "up":  # noqa: ASYNC110 - in virtual time
             await trio.sleep(0.05)

@@ -22,7 +22,7 @@ from llcuda_net.server.http.delivery.deliver import (
     shape_of,
 )
 from llcuda_net.server.http.delivery.leaving import wanted_policy
-from llcuda_net.server.http.delivery.stream import EventStream, queue_line
+from llcuda_net.server.http.delivery.stream import EventStream
 from llcuda_net.server.http.delivery.whole import WholeReader
 from llcuda_net.server.http.exchange import Exchange
 from llcuda_net.server.http.openai.chunks import failure_of, usage_of
@@ -137,7 +137,6 @@ def view(generation: Generation) -> dict[str, Any]:
     if generation.state is State.QUEUED and generation.place.position:
         place = generation.place
         document["queue"] = {"position": place.position, "wait": place.wait}
-        document["waiting"] = queue_line(place, place.position)
     api = generation.api or {}
     if "n" in api:
         document |= {"n": api["n"], "index": api["index"]}

@@ -37,7 +37,7 @@ async def server(nursery: trio.Nursery) -> ChatServer:
 
 async def ask(target: Target, prompt: Any = "hello", **more: Any) -> tuple[Answer, Record]:
     record = Record(0, 0.0)
-    with trio.fail_after(60):
+    with trio.fail_after(300):
         answer = await target.ask(prompt, PARAMS, record, trio.current_time, **more)
     return answer, record
 

@@ -13,7 +13,7 @@ from llcuda_net.errors import LlcudaError
 
 
 async def test_it_gives_what_is_asked() -> None:
-    with trio.fail_after(60):
+    with trio.fail_after(300):
         async with (
             listening(noop.COMMAND, "the no-op server") as address,
             open_target(address) as target,
@@ -25,6 +25,6 @@ async def test_it_gives_what_is_asked() -> None:
 
 
 async def test_a_process_that_does_not_start() -> None:
-    with trio.fail_after(60), pytest.raises(LlcudaError, match="it did not start"):
+    with trio.fail_after(300), pytest.raises(LlcudaError, match="it did not start"):
         async with listening(["true"], "it"):
             pass

@@ -16,10 +16,8 @@ import pytest
 from llcuda_net.cli.batch import mpi
 from llcuda_net.cli.common import Exit
 from llcuda_net.cli.main import main
+from tests.support.processes import PATIENCE
 from tools import synthetic_upstream
-
-#: A bound for hangs, not a measurement.
-PATIENCE = 60.0
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,7 @@ import pytest
 from llcuda_net.cli.common import Exit
 from llcuda_net.cli.units import iso
 from llcuda_net.storage.results.sqlite import SqliteStore
-from tests.support.cli.results import Llcuda, damage
+from tests.support.cli.results import ODD, Llcuda, damage
 from tests.support.storage.records import MODEL, SECOND, START, result
 
 
@@ -83,3 +83,19 @@ def test_stats(llcuda: Llcuda) -> None:
     assert done.lines[0].split() == ["results", "23"]
     assert "2023-11-14" in done.out
     assert "\x1b" not in done.out
+
+
+def test_delete_says_what_would_go_and_deletes_it(directory: Path, llcuda: Llcuda) -> None:
+    done = llcuda("delete", ODD)
+    assert (done.code, done.lines) == (
+        0,
+        [f"{ODD} would go; nothing was deleted: to do so, add --yes"],
+    )
+    assert llcuda("delete", ODD, "--yes").lines == [f"deleted {ODD}"]
+    assert llcuda("show", ODD).code == Exit.REFUSED
+    assert llcuda("delete", ODD, "--yes").code == Exit.REFUSED
+    assert llcuda("search", "reader", "--json").out == ""
+    assert llcuda("delete", "result-000003", "--yes", "--json").objects == [
+        {"deleted": True, "id": "result-000003"}
+    ]
+    assert llcuda("verify").code == Exit.OK

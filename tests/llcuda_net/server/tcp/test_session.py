@@ -46,8 +46,10 @@ async def test_an_answer_streams_and_ends_with_its_figures(autojump_clock: objec
     async with serving(FakeUpstream()) as (_, listener):
         peer = listener.connect()
         welcome = await peer.greet()
-        features = ["generate", "attach", "embed", "status", "search", "list", "pool", "splice"]
-        assert welcome.features == features
+        features = "generate attach embed status search list pool splice channels uploads"
+        assert welcome.features == [*features.split(), "delete", "ignored"]
+        assert welcome.max_upload is not None
+        assert welcome.max_upload > 1 << 20
         await peer.send(ask("one two three", tokens=True))
         accepted = await peer.next()
         assert isinstance(accepted, Accepted)
@@ -126,8 +128,10 @@ async def test_a_wrong_request_is_refused_by_name_and_the_session_lives(
 @pytest.mark.parametrize(
     "first", [b"GET / HTTP/1.1\r\n\r\n", b"G", b"POST /completion HTTP/1.1\r\n"]
 )
-async def test_http_is_answered_as_http(first: bytes, autojump_clock: object) -> None:
-    async with serving(FakeUpstream()) as (_, listener):
+async def test_http_is_answered_as_http_where_it_is_off(
+    first: bytes, autojump_clock: object
+) -> None:
+    async with serving(FakeUpstream(), http=False) as (_, listener):
         peer = listener.connect()
         await peer.stream.send_all(first)
         answer = await _read_all(peer.stream)

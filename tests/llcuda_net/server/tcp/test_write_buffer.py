@@ -56,7 +56,7 @@ async def _running(
 
 async def _receive(sock: socket.socket, count: int) -> bytes:
     data = b""
-    with trio.fail_after(60):
+    with trio.fail_after(300):
         while len(data) < count:
             await trio.lowlevel.wait_readable(sock)
             data += sock.recv(65_536)
@@ -88,7 +88,7 @@ async def test_what_the_socket_does_not_take_goes_through_the_writer() -> None:
             buffer.add(b"behind")
             buffer.flush()  # must not overtake what the writer has
             assert await _receive(peer, len(data) + 6) == data + b"behind"
-            with trio.fail_after(60):
+            with trio.fail_after(300):
                 await buffer.drained()
             assert not buffer.busy
             buffer.add(b"direct again")
@@ -179,7 +179,7 @@ async def test_what_is_added_for_room_is_sent_too(autojump_clock: object) -> Non
         assert not has_room(buffer)
         buffer.flush()
         data = b""
-        with trio.fail_after(60):
+        with trio.fail_after(300):
             while len(data) < 4 * HIGH_WATER:
                 data += await theirs.receive_some(1 << 20)
         assert data == b"".join(c * HIGH_WATER for c in (b"0", b"1", b"2", b"3"))
@@ -211,7 +211,7 @@ async def test_a_broken_pipe_closes_it_and_raises_nothing() -> None:
             buffer.add(b"y")
             buffer.flush()
             assert len(buffer) == 0
-            with trio.fail_after(60):
+            with trio.fail_after(300):
                 await buffer.drained()
 
 
@@ -222,7 +222,7 @@ async def test_a_pipe_that_breaks_under_the_writer_ends_it() -> None:
             buffer.flush()
             await wait_all_tasks_blocked()
             peer.close()
-            with trio.fail_after(60):
+            with trio.fail_after(300):
                 await buffer.drained()
             assert buffer.closed
             await trio.sleep_forever()

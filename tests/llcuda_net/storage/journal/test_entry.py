@@ -162,7 +162,7 @@ async def test_no_file_is_closed_while_the_thread_writes_to_it() -> None:
             if not self.stalls:
                 return super().pwrite(descriptor, data, offset)
             token.run_sync_soon(begun.set)
-            release.wait(60)
+            release.wait(300)
             calls.append("written")
             return super().pwrite(descriptor, data, offset)
 

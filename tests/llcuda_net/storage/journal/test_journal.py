@@ -149,7 +149,7 @@ async def test_the_watermark_follows_the_disk() -> None:
     hold.set()
 
     def held() -> None:
-        hold.wait(10)
+        hold.wait(300)
 
     files.before_sync = held
     async with running(files) as journal:
@@ -251,7 +251,7 @@ async def test_a_full_disk_refuses_and_goes_on_when_there_is_room(
         assert journal.refusal is not None
         assert journal.refusal.code == StorageError.FULL
         files.room = None
-        with trio.fail_after(30):
+        with trio.fail_after(300):
             while journal.refusal is not None:  # noqa: ASYNC110
                 await trio.sleep(0.001)
         await journal.sync()

@@ -106,6 +106,6 @@ async def test_a_conclusion_alone_is_made_durable_too() -> None:
         before = files.syncs
         log.conclude("stop", None, {})
         journal.write()
-        with trio.fail_after(30):
+        with trio.fail_after(300):
             while files.syncs == before:  # noqa: ASYNC110
                 await trio.sleep(0.001)

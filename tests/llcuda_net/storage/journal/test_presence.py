@@ -19,7 +19,7 @@ from llcuda_protocol import Accepted, Done, Error, ErrorCode
 from tests.support.server.durable_server import keeping
 from tests.support.server.memory_server import FakeUpstream, ask, ready, status
 
-PATIENCE = 60.0
+PATIENCE = 300.0
 
 
 def remove_all(directory: Path) -> None:

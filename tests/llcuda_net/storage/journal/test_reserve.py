@@ -113,7 +113,7 @@ async def test_what_is_stored_later_is_what_was_told(
         upstream.release(3)
         _, error = await peer.until(Error)
         files.full = False
-        with trio.fail_after(60):
+        with trio.fail_after(300):
             while storage.refusal is not None or storage.backlog:  # noqa: ASYNC110
                 await trio.sleep(0.001)
     (result,) = stored(tmp_path)
@@ -156,7 +156,7 @@ async def test_the_reserve_is_used_again_when_the_store_has_the_results(
             assert found.ended is not None
             assert (found.ended.state, found.log.pieces) == ("failed", expected(2))
             files.room = None
-            with trio.fail_after(60):
+            with trio.fail_after(300):
                 while journal.refusal is not None:  # noqa: ASYNC110
                     await trio.sleep(0.001)
             await journal.sync()

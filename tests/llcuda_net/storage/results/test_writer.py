@@ -35,7 +35,7 @@ class FakeStore:
         return 0
 
     def put(self, results: Sequence[Result]) -> None:
-        assert self.gate.wait(30)
+        assert self.gate.wait(300)
         ids = [kept.id for kept in results]
         if self.refused.intersection(ids):
             raise StorageError("it is odd", StorageError.INVALID)
@@ -197,7 +197,7 @@ async def test_the_index_follows_and_the_checkpoint_comes_after() -> None:
     async with running(store) as writer:
         await writer.commit(result(1))
         await writer.commit(result(2))
-        with trio.fail_after(30):
+        with trio.fail_after(300):
             while not (store.index_updates and store.checkpoints):  # noqa: ASYNC110
                 await trio.sleep(0.001)
     assert store.closed

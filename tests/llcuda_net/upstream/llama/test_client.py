@@ -197,9 +197,10 @@ async def test_a_stall_after_some_tokens_ends(
     kind: str, synthetic: str, trusted: trustme.CA
 ) -> None:
     async with _either(synthetic, kind, trusted, timeouts=StreamTimeouts(stall=0.1)) as client:
-        error = await client.failure("a prompt [[stall:3]]")
+        # After one token: so short a stall, a busy machine might make between two of them.
+        error = await client.failure("a prompt [[stall:1]]")
         assert (error.code, error.retry) == (ErrorCode.UPSTREAM_STALLED, True)
-        assert len(client.events) == 3
+        assert len(client.events) == 1
 
 
 @BOTH

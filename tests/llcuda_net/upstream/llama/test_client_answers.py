@@ -74,6 +74,22 @@ async def test_the_api_key_and_the_path_go_with_every_request() -> None:
             assert b"\r\nhost: " + url[7:].encode() + b"\r\n" in request.lower()
 
 
+@pytest.mark.parametrize(("said", "advances"), [("cd", True), ("ab", False), ("", False)])
+async def test_whether_it_takes_up_a_grammar_is_tried_once(said: str, advances: bool) -> None:
+    answer = _json(json.dumps({"content": said}).encode())
+    async with _canned(answer, answer) as (url, requests), client_of(url) as client:
+        for _ in range(3):
+            assert await client.server.advances_grammars() is advances
+        assert len(requests) == 1
+        path, body = _sent(requests[0])
+        assert path == "/completion"
+        assert isinstance(body, dict)
+        assert body["generation_prompt"] == "ab"
+        client.server.forget()  # another process may be there now
+        await client.server.advances_grammars()
+        assert len(requests) == 2
+
+
 async def test_slots_are_bounded_whatever_it_says() -> None:
     many = _json(b'{"total_slots":2000000000,"default_generation_settings":{"n_ctx":64}}')
     async with _canned(many) as (url, _), client_of(url) as client:

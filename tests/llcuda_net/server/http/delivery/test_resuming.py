@@ -41,7 +41,7 @@ def _plain(events: list[SseEvent]) -> list[tuple[str, str]]:
         document = event.data if event.done else event.json
         if isinstance(document, dict):
             document.pop("llcuda", None)
-        found.append((event.id, str(document)))
+        found.append((event.id if event.own_id else "", str(document)))
     return found
 
 

@@ -39,8 +39,10 @@ def refusal(**fields_: Any) -> HttpError:
     return caught.value
 
 
+COMPACT = {"x-guidance": {"whitespace_flexible": False}}
+
 #: Each supported field with what it becomes: a parameter, or a member of Chat.
-SAMPLING = [
+SAMPLING: list[tuple[dict[str, Any], dict[str, Any]]] = [
     ({"max_tokens": 5}, {"n_predict": 5}),
     ({"max_tokens": 5.0}, {"n_predict": 5}),
     ({"max_tokens": -1}, {}),
@@ -67,8 +69,18 @@ SAMPLING = [
     ({"logprobs": False}, {}),
     ({"n_probs": 30}, {"n_probs": 30}),
     ({"response_format": {"type": "text"}}, {}),
-    ({"response_format": {"type": "json_object"}}, {"json_schema": {"type": "object"}}),
-    ({"response_format": {"type": "json_object", "schema": SCHEMA}}, {"json_schema": SCHEMA}),
+    (
+        {"response_format": {"type": "json_object"}},
+        {"json_schema": {"type": "object", **COMPACT}},
+    ),
+    (
+        {"response_format": {"type": "json_object", "schema": SCHEMA}},
+        {"json_schema": {**SCHEMA, **COMPACT}},
+    ),
+    (
+        {"response_format": {"type": "json_schema", "json_schema": {"name": "x"}}},
+        {"json_schema": {}},
+    ),
     (
         {
             "response_format": {
@@ -76,7 +88,7 @@ SAMPLING = [
                 "json_schema": {"name": "x", "strict": True, "schema": SCHEMA},
             }
         },
-        {"json_schema": SCHEMA},
+        {"json_schema": {**SCHEMA, **COMPACT}},
     ),
     ({"json_schema": SCHEMA}, {"json_schema": SCHEMA}),
     ({"grammar": 'root ::= "a"'}, {"grammar": 'root ::= "a"'}),
@@ -91,7 +103,7 @@ def test_sampling(given: dict[str, Any], params: dict[str, Any]) -> None:
     assert chat_of(**given).params == params
 
 
-CHATS = [
+CHATS: list[tuple[dict[str, Any], str, Any]] = [
     ({}, "model", "tiny"),
     ({"model": None}, "model", None),
     ({}, "stream", False),
@@ -165,7 +177,8 @@ def test_what_is_not_sampling(given: dict[str, Any], member: str, value: object)
 
 
 def test_each_supported_field_has_a_case_here() -> None:
-    cases = [case[0] for case in (*SAMPLING, *CHATS)]
+    cases: list[dict[str, Any]] = [given for given, _ in SAMPLING]
+    cases += [given for given, _, _ in CHATS]
     tried = {"messages", "model"} | {name for given in cases for name in given}
     assert set(ChatBody.__struct_fields__) <= tried
     assert list(SUPPORTED) == list(ChatBody.__struct_fields__)
@@ -178,7 +191,7 @@ def test_every_parameter_of_llama_server_is_a_field() -> None:
         assert caught.value.param == name
 
 
-REFUSED = [
+REFUSED: list[tuple[dict[str, Any], str | None, str]] = [
     ({"messages": None}, "messages", "missing"),
     ({"messages": []}, "messages", "empty"),
     ({"messages": "Hi"}, "messages", "Expected `array`"),

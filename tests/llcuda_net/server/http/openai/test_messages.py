@@ -102,7 +102,7 @@ def test_what_a_message_becomes(message: dict[str, Any], expected: dict[str, Any
 
 def test_what_an_sdk_sends_back_is_taken() -> None:
     ignored = Ignored()
-    message = {
+    message: dict[str, Any] = {
         "role": "assistant",
         "content": "Hi",
         "refusal": None,

@@ -16,6 +16,9 @@ What makes this exact, of llama-server (the tests hold the real engine to it):
   token's text and the piece's differ, by which it is known that the log had ended.
 - The samplers that look back (penalties, DRY) are shown the prompt before they choose, so they find
   in it what they had seen. Those with a state of their own are not continued; see _OWN_STATE.
+- A grammar, which a JSON schema becomes as well, has read none of the prompt. llama-server advances
+  it past the text of `generation_prompt`, where the grammar is not one of the type that users give.
+  Older ones ignore both names, so an upstream is tried once: see Upstream.advances_grammars.
 """
 
 from __future__ import annotations
@@ -32,9 +35,6 @@ from llcuda_net.upstream.interface import Upstream
 
 #: Parameters whose effect depends on more than the tokens so far, and when they do.
 _OWN_STATE: dict[str, Callable[[Any], bool]] = {
-    # Where in its rules a grammar stands is known to the sampler alone: a prompt does not move it.
-    "grammar": bool,
-    "json_schema": lambda value: value is not None,  # becomes a grammar; {} is one too
     # Mirostat steers by the surprise of every token that it chose itself.
     "mirostat": bool,
     # Adaptive-p keeps a mean of the probabilities of the tokens that it chose itself.
@@ -43,6 +43,11 @@ _OWN_STATE: dict[str, Callable[[Any], bool]] = {
     "t_max_predict_ms": bool,
     # Looks at the indentation of the lines generated so far, the one that is cut included.
     "n_indent": bool,
+}
+#: What the sampler reads its own way through, and when it is there: {} is a schema, too.
+_GRAMMARS: dict[str, Callable[[Any], bool]] = {
+    "grammar": bool,
+    "json_schema": lambda value: value is not None,
 }
 
 #: What is known of the ids that a piece stands for.
@@ -115,15 +120,39 @@ async def plan(
         finished = "length"
     if finished is None:
         _check_state(params)
+        grammar = next((n for n, is_one in _GRAMMARS.items() if is_one(params.get(n))), None)
+        if grammar is not None:
+            if not await upstream.advances_grammars():
+                raise CannotContinue(f"this upstream cannot take up a {grammar} where it stood")
+            left["generation_prompt"] = "".join(log.pieces)
+            if grammar == "grammar":
+                left["grammar_type"] = "tool_calls"
         if sampling.has_seed(params):
             left["seed"] = _later_seed(params["seed"], tokens)
     return Plan(whole, left, tokens, len(given), finished, stop)
 
 
+def replays(rendered: str | list[int] | None, params: Mapping[str, Any]) -> bool:
+    """Whether it is already known of a generation with pieces that `plan` would say no.
+
+    Args:
+        rendered: its prompt; None where only its upstream knows it.
+    """
+    return rendered is None or _with_state(params) is not None
+
+
 def _check_state(params: Mapping[str, Any]) -> None:
+    name = _with_state(params)
+    if name is not None:
+        raise CannotContinue(f"{name} depends on more than the tokens so far")
+
+
+def _with_state(params: Mapping[str, Any]) -> str | None:
+    """A parameter that depends on more than the tokens so far."""
     for name, has_state in _OWN_STATE.items():
         if name in params and has_state(params[name]):
-            raise CannotContinue(f"{name} depends on more than the tokens so far")
+            return name
+    return None
 
 
 def _later_seed(seed: int, tokens: int) -> int:

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from llcuda_net.generation.continuation import CannotContinue, Plan, plan
+from llcuda_net.generation.attempt.continuation import CannotContinue, Plan, plan
 from llcuda_net.generation.sampling import PARAMETERS
 from llcuda_net.storage.records import TokenLog
 from tests.support.server.memory_server import FakeUpstream
@@ -94,6 +94,26 @@ async def test_what_has_a_state_of_its_own_is_not_continued(name: str, value: An
     assert name in await refusal(ONE, **{name: value})
     # It has ended all the same, where it had.
     assert (await planned(ONE, **{name: value, "n_predict": 2})).finished == "length"
+
+
+@pytest.mark.parametrize(
+    ("params", "more"),
+    [
+        ({"grammar": "root ::= x"}, {"grammar_type": "tool_calls"}),
+        ({"json_schema": {}}, {}),
+    ],
+)
+async def test_a_grammar_is_taken_up_behind_what_was_emitted(
+    params: dict[str, Any], more: dict[str, str]
+) -> None:
+    upstream = Tokeniser()
+    upstream.advances = True
+    found = await planned(ONE, "x", upstream, **params)
+    assert found.prompt == [256, ord("x"), 300, 304]
+    assert found.params == params | more | {"generation_prompt": "he a"}
+    # What has a state beside it is not.
+    assert "mirostat" in await refusal(ONE, upstream, mirostat=1, **params)
+    assert (await planned(TokenLog(), "x", upstream, **params)).params == params
 
 
 async def test_what_is_set_to_do_nothing_is_no_hindrance() -> None:
