@@ -196,11 +196,13 @@ class _Serving:
 
     def _start_monitor(self, nursery: trio.Nursery) -> None:
         """Start before the server, so that it answers while a model loads; it ends after it."""
-        if not self._monitored:
+        if not self._monitored and not self._settings.http:
             return
-        from llcuda_net.server.http.monitor import Monitor  # costs time, and few ask for it
+        from llcuda_net.server.http.monitor import Monitor  # costs time
 
         self._monitor = Monitor(users=self._settings.metrics_users)
+        if not self._monitored:
+            return
         for listener in self._monitored:
             log.info("metrics_listening", address=address_of(listener))
         if not is_loopback(self._settings.metrics_host):
@@ -214,6 +216,7 @@ class _Serving:
             self._upstreams.poller,
             self._users,
             persistence,
+            monitor=None if self._monitor is None else self._monitor.respond,
             prepare_kernels=compile_kernels,
         )
         if self._monitor is not None:

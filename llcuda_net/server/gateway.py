@@ -39,6 +39,7 @@ from llcuda_net.scheduler.scheduler import Scheduler
 from llcuda_net.scheduler.ticket import SlotRequest, Ticket
 from llcuda_net.server import queries
 from llcuda_net.server.http.delivery.leaving import Orphans
+from llcuda_net.server.http.responder import Respond
 from llcuda_net.server.memory_guard import MemoryGuard, limit_of
 from llcuda_net.server.tcp.listener import Listener
 from llcuda_net.storage.records import Level
@@ -71,6 +72,7 @@ class Gateway:
         poller: reads the token streams of upstreams; the gateway runs it.
         users: who may come in; by default everybody.
         persistence: journal and store; without it nothing is stored.
+        monitor: answers /healthz, /readyz and /metrics on the server's port.
         prepare_kernels: compiles the kernels of the analysis before they are first used.
         checks: of constraints; by default in a process of their own.
     """
@@ -83,11 +85,13 @@ class Gateway:
         users: Users | None = None,
         persistence: Persistence | None = None,
         *,
+        monitor: Respond | None = None,
         prepare_kernels: Callable[[], Awaitable[None]] = trio.lowlevel.checkpoint,
         checks: Checks | None = None,
     ) -> None:
         self.settings = settings
         self.users = users if users is not None else Users()
+        self.monitor = monitor
         self.agent = f"llcuda-server/{package_version()}"
         self._pool = pool
         self._poller = poller
@@ -541,7 +545,10 @@ class Gateway:
     async def report(self, user: User) -> dict[str, Any]:
         """What a status request is answered with; see reporting.py."""
         report = self._reporter.report(
-            user, draining=self._draining, connections=len(self.listener.sessions)
+            user,
+            draining=self._draining,
+            connections=len(self.listener.sessions),
+            http={"requests": len(self.listener.requests), "idle": self.listener.resting},
         )
         report["memory"] = self.memory.report()
         if self.analyst is not None:

@@ -7,7 +7,7 @@ import errno
 import os
 import resource
 import ssl
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TypeVar
 
 import trio
@@ -40,10 +40,17 @@ class SparingListener(trio.abc.Listener[T_resource]):
 
     With none left, the monitoring port could not accept either, and a health check that fails
     restarts the server.
+
+    Args:
+        listener: accepts them.
+        make_room: called when few are left, to end connections that nobody needs.
     """
 
-    def __init__(self, listener: trio.abc.Listener[T_resource]) -> None:
+    def __init__(
+        self, listener: trio.abc.Listener[T_resource], make_room: Callable[[], None]
+    ) -> None:
         self._listener = listener
+        self._make_room = make_room
 
     def __repr__(self) -> str:
         return f"<SparingListener {self._listener!r}>"
@@ -58,6 +65,7 @@ class SparingListener(trio.abc.Listener[T_resource]):
         os.close(lowest)
         limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
         if limit != resource.RLIM_INFINITY and lowest >= limit - min(RESERVED, limit // 2):
+            self._make_room()
             raise OSError(errno.EMFILE, "no descriptors are left for clients")
         return await self._listener.accept()
 

@@ -110,6 +110,11 @@ class Metrics(Observer):
             "Requests that are over, by how they ended; state refused: before they were accepted.",
             ("kind", "state", "code", *_WHO),
         )
+        self._http = counter(
+            "llcuda_http_requests",
+            "Requests over HTTP by path and class of their status; gone: the client left first.",
+            ("route", "status"),
+        )
         self._from_store = counter(
             "llcuda_requests_from_store",
             "Requests answered with what was kept: by the answer cache, or for the same key.",
@@ -182,6 +187,10 @@ class Metrics(Observer):
         if "application/openmetrics-text" in accept:
             return openmetrics.CONTENT_TYPE_LATEST, _openmetrics(self._registry)
         return _PLAIN_TEXT, prometheus_client.generate_latest(self._registry)
+
+    def http_answered(self, route: str, status: int) -> None:
+        """See Observer."""
+        self._http.labels(route, f"{status // 100}xx" if status else "gone").inc()
 
     # -- what has ended -----------------------------------------------------------------------
 
@@ -282,6 +291,12 @@ class Metrics(Observer):
         yield _gauge("llcuda_generations", "Generations that have not ended.", generations)
         yield _gauge("llcuda_streams", "Requests open on connections.", now.streams)
         yield _gauge("llcuda_connections", "Clients connected.", len(now.connections.sessions))
+        http = GaugeMetricFamily(
+            "llcuda_http_connections", "HTTP connections, by what they do.", labels=("state",)
+        )
+        http.add_metric(("request",), len(now.connections.requests))
+        http.add_metric(("idle",), now.connections.resting)
+        yield http
         yield _gauge("llcuda_connections_limit", "Clients at once.", settings.max_connections)
         opened = now.connections.opened
         yield _counter("llcuda_connections_opened", "Connections since the start.", opened)

@@ -155,6 +155,14 @@ class Connections(Protocol):
         """Clients that have been let in."""
 
     @property
+    def requests(self) -> Collection[object]:
+        """HTTP connections with a request that is open."""
+
+    @property
+    def resting(self) -> int:
+        """HTTP connections between two requests."""
+
+    @property
     def open_streams(self) -> int:
         """Requests that are open on all connections."""
 
@@ -170,6 +178,13 @@ class Observer:
 
     def answered(self, kind: str, error: RequestError | None) -> None:
         """A request of another kind was answered, or failed."""
+
+    def http_answered(self, route: str, status: int) -> None:
+        """A request over HTTP was answered; status 0: its client had gone before.
+
+        Args:
+            route: the pattern of its path, of a closed list.
+        """
 
     @contextlib.contextmanager
     def submitting(self) -> Iterator[None]:
@@ -212,6 +227,10 @@ class Watches(Observer):
     def answered(self, kind: str, error: RequestError | None) -> None:
         """See Watch."""
         self._tell(lambda watch: watch.answered(kind, error))
+
+    def http_answered(self, route: str, status: int) -> None:
+        """See Watch."""
+        self._tell(lambda watch: watch.http_answered(route, status))
 
     def _tell(self, what: Callable[[Observer], None]) -> None:
         for watch in self._watches:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import os
 from collections import Counter
+from collections.abc import Mapping
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -88,8 +89,15 @@ class Reporter:
     def _speed(self, url: str) -> float:
         return self._rates.setdefault(url, Rate())(self._made[url])
 
-    def report(self, user: User, *, draining: bool, connections: int) -> dict[str, Any]:
-        """How the server stands, as far as a user may know; an admin may know everything."""
+    def report(
+        self, user: User, *, draining: bool, connections: int, http: Mapping[str, int]
+    ) -> dict[str, Any]:
+        """How the server stands, as far as a user may know; an admin may know everything.
+
+        Args:
+            connections: clients of our own protocol.
+            http: HTTP connections by what they do.
+        """
         for generation in self._registry:
             self._credit(generation)
         tokens = self._streamed + sum(g.count for g in self._registry)
@@ -105,6 +113,7 @@ class Reporter:
                 "draining": draining,
             },
             "connections": connections,
+            "http": dict(http),
             "streams": sum(len(generation.readers) for generation in self._registry),
             "requests": {
                 "running": self._scheduler.running,

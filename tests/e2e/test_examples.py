@@ -20,6 +20,7 @@ PRINTS = {
     "parallel.py": "a session (waited ",
     "stream.py": " tokens in ",
     "sync_client.py": "the server answers in ",
+    "tools.py": "the model asks for temperature {",
 }
 
 

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import re
 import socket
-from urllib.parse import urlsplit
 
 from llcuda_net.config.settings import Settings
 from llcuda_net.config.token_file import Users
@@ -117,7 +116,8 @@ class Access:
     def _is_known(self, origin: str, authority: str) -> bool:
         if origin.lower() in self._origins or "*" in self._origins:
             return True
-        return urlsplit(origin).netloc.lower() == authority.lower() != ""
+        scheme, _, host = origin.lower().partition("://")
+        return scheme in ("http", "https") and host == authority.lower() != ""
 
     def cors(self, headers: Headers) -> dict[str, str]:
         """What lets the page that asks read the answer; nothing where it may not."""

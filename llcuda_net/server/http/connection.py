@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import secrets
 from typing import Protocol
-from urllib.parse import parse_qsl, unquote, urlsplit
+from urllib.parse import parse_qsl, unquote
 
 import structlog
 import trio
@@ -195,7 +195,7 @@ class HttpConnection:
         finally:
             self._hold(0)
             self._told(exchange, begun)
-        return exchange.keep_alive and exchange.finished and not self._host.draining
+        return exchange.keep_alive and exchange.finished
 
     def _exchange_of(self, head: Head | HttpError, buffer: WriteBuffer) -> Exchange:
         if isinstance(head, HttpError):  # of a request that nobody can read, the end is not known
@@ -232,7 +232,7 @@ class HttpConnection:
         methods = {} if found is None else found[0]
         route = methods.get("GET" if head.method == "HEAD" else head.method)
         self._route = route
-        if route is None or not route.health:
+        if route is None or not route.public:
             if head.method == "OPTIONS":  # a browser asks without the key
                 return self._options(exchange, methods)
             request.user = self._access.check(request.headers, self._authority, self._local)
@@ -242,9 +242,11 @@ class HttpConnection:
             allow = {"Allow": _allowed(methods)}
             raise HttpError(405, f"{request.method:.20} is not answered here", headers=allow)
         request.parameters = found[1]
-        if not route.health:
+        if not route.always:
             if self._host.draining:
-                raise ShuttingDown("the server is shutting down; try again later", retry=True)
+                raise ShuttingDown(
+                    "the server is shutting down; try again later", retry=True, retry_after=1.0
+                )
             if not self._places.take(self):
                 exchange.keep_alive = False
                 raise Overloaded("too many connections; try again later", retry=True)
@@ -261,11 +263,11 @@ class HttpConnection:
         target = head.target
         self._authority = request.headers.get("host") or ""
         if not target.startswith("/") and target != "*":
-            parts = urlsplit(target) if "://" in target else None
-            if parts is None or parts.scheme not in ("http", "https"):
+            scheme, _, rest = target.partition("://")
+            if scheme.lower() not in ("http", "https") or not rest:
                 raise HttpError(400, "the target of a request is a path, or an http URL")
-            self._authority = parts.netloc  # it counts, and Host does not: RFC 9112, 3.2.2
-            target = target[target.index("://") + 3 :].partition("/")[2]
+            # It counts, and Host does not: RFC 9112, section 3.2.2.
+            self._authority, _, target = rest.partition("/")
             target = f"/{target}"
         path, _, query = target.partition("#")[0].partition("?")
         try:
@@ -371,7 +373,7 @@ class HttpConnection:
     def check_user(self) -> None:
         """The users may have changed: end the request if its token is no longer this user's."""
         exchange = self._exchange
-        if exchange is None or self._route is None or self._route.health:
+        if exchange is None or self._route is None or self._route.public:
             return
         request = exchange.request
         user: User | None
@@ -388,6 +390,7 @@ class HttpConnection:
     def _told(self, exchange: Exchange, begun: float) -> None:
         route = NOWHERE if self._route is None else self._route.pattern
         seconds = round(trio.current_time() - begun, 3)
+        self._host.watch.http_answered(route, exchange.status)
         write = self._log.info if exchange.status >= 500 else self._log.debug
         write(
             "http_request",

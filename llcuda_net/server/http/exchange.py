@@ -24,9 +24,11 @@ from llcuda_net.generation.generation import Generation
 from llcuda_net.generation.publisher import Flushable
 from llcuda_net.server.http.delivery.leaving import Orphans
 from llcuda_net.server.http.request import HttpRequest
+from llcuda_net.server.http.responder import Respond
 from llcuda_net.server.tcp.queries import QueryHost
 from llcuda_net.server.tcp.room import Incoming, Unsent
 from llcuda_net.server.tcp.write_buffer import WriteBuffer
+from llcuda_net.telemetry.observers import Watches
 from llcuda_net.upstream.pool import Pool
 from llcuda_protocol import Attach, Generate
 
@@ -43,6 +45,9 @@ class HttpHost(QueryHost, Protocol):
     unflushed: set[Flushable]
     unsent: Unsent
     incoming: Incoming
+    watch: Watches
+    #: Answers /healthz, /readyz and /metrics.
+    monitor: Respond | None
 
     @property
     def pool(self) -> Pool:
@@ -229,6 +234,7 @@ class Exchange:
         self.status = status
         self.drop_body()
         fields = {**lines, **self._headers, **headers}
+        self.keep_alive = self.keep_alive and not self.host.draining
         if not self.keep_alive:
             fields["Connection"] = "close"
         self.buffer.add(head(status, fields))

@@ -1,4 +1,4 @@
-"""`--metrics-port`: HTTP for operators: metrics, liveness, readiness.
+"""HTTP for operators: metrics, liveness, readiness; on the server's port and on `--metrics-port`.
 
 /metrics for Prometheus; /healthz: this process lives; /readyz: a request would be served now.
 """
@@ -8,14 +8,18 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Sequence
 from functools import partial
+from typing import Protocol
 
 import trio
 
 from llcuda_net.analysis.analyzer import Analyst
 from llcuda_net.errors import RequestError
-from llcuda_net.server.gateway import Gateway
+from llcuda_net.server.http.errors import HttpError
+from llcuda_net.server.http.exchange import Exchange
 from llcuda_net.server.http.responder import Answer, Responder
+from llcuda_net.server.http.route import Route
 from llcuda_net.telemetry.metrics import Metrics
+from llcuda_net.telemetry.observers import ServerState, Watches
 from llcuda_net.telemetry.readiness import Readiness
 from llcuda_net.util.version import package_version
 
@@ -26,6 +30,14 @@ _ANALYSIS = {
     "backlog": "Results that are not analysed yet.",
     "indexed": "Embeddings in memory, of the model that runs now.",
 }
+
+
+class Watched(Protocol):
+    """A gateway, as far as it is watched."""
+
+    watch: Watches
+    standing: ServerState
+    analyst: Analyst | None
 
 
 class Monitor:
@@ -45,7 +57,7 @@ class Monitor:
         self._scrapes = 0
         self.metrics = Metrics(package_version(), self._health, users=users)
 
-    def watch(self, server: Gateway) -> None:
+    def watch(self, server: Watched) -> None:
         """A server begins to serve."""
         server.watch.add(self.metrics)
         self._health.server = server.standing
@@ -93,3 +105,27 @@ class Monitor:
         if self._analyst is not None:
             with contextlib.suppress(RequestError):  # then the last report stands
                 self._analysis.update(await self._analyst.report())
+
+
+async def answer(exchange: Exchange) -> None:
+    """Handles the same paths on the server's own port.
+
+    Raises:
+        HttpError: metrics are for admins, or there are none.
+    """
+    request, host = exchange.request, exchange.host
+    if request.path == "/metrics" and not request.user.admin:
+        raise HttpError(403, "metrics are for users with role=admin", type="permission_error")
+    accept = ",".join(request.headers.all("accept"))
+    found = None if host.monitor is None else await host.monitor(request.path, accept)
+    if found is None:
+        raise HttpError(404, "there is nothing here", code="not_found")
+    headers = {"Cache-Control": "no-store"}
+    exchange.respond(found.status, found.body, found.content_type, headers)
+
+
+ROUTES = [
+    Route("GET", "/healthz", answer, public=True, always=True),
+    Route("GET", "/readyz", answer, public=True, always=True),
+    Route("GET", "/metrics", answer, always=True),
+]

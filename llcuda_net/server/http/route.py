@@ -18,14 +18,16 @@ class Route:
         pattern: a path; `{name}` stands for one segment, and gives a parameter.
         handler: answers.
         json: whether a body must be JSON; another type is refused with 415.
-        health: answered without a token, while the server drains, and when all places are taken.
+        public: answered to everybody, without a token.
+        always: answered also while the server drains, and when all places are taken.
     """
 
     method: str
     pattern: str
     handler: Handler
     json: bool = True
-    health: bool = False
+    public: bool = False
+    always: bool = False
 
 
 class Routes:

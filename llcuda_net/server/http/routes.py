@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from llcuda_net.server.http import monitor
 from llcuda_net.server.http.delivery import generations
 from llcuda_net.server.http.openai import routes as openai
 from llcuda_net.server.http.openai.document import document_route
 from llcuda_net.server.http.route import Route
 
-ROUTES: list[Route] = [*openai.ROUTES, *generations.ROUTES]
+ROUTES: list[Route] = [*monitor.ROUTES, *openai.ROUTES, *generations.ROUTES]
 ROUTES.append(document_route(ROUTES))

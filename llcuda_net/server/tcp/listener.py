@@ -34,6 +34,8 @@ log = structlog.get_logger(__name__)
 #: Connections that may be in the handshake, or before the head of their first request, at once.
 MAX_GREETING = 256
 _READ = 64 << 10
+#: HTTP connections without a request that are ended at once where descriptors run out.
+_SPARE = 64
 
 
 class Host(SessionHost, HttpHost, Protocol):
@@ -77,7 +79,7 @@ class Listener:
         """Accept until `drain`; the connections run in the nursery, and longer than that."""
         with self._accepting:
             # Sleeps and goes on when descriptors run out (EMFILE and its kin).
-            sparing = [SparingListener(listener) for listener in listeners]
+            sparing = [SparingListener(listener, self._end_resting) for listener in listeners]
             await trio.serve_listeners(self._serve, sparing, handler_nursery=nursery)
 
     def drain(self, grace: float) -> None:
@@ -232,6 +234,10 @@ class Listener:
     def _make_room(self) -> None:
         """End the HTTP connections that have rested longest, as many as are too many."""
         taken = len(self.sessions) + len(self.requests)
-        while self._resting and taken + len(self._resting) > self._max_connections:
+        self._end_resting(taken + len(self._resting) - self._max_connections)
+
+    def _end_resting(self, count: int = _SPARE) -> None:
+        while self._resting and count > 0:
             oldest, _ = self._resting.popitem(last=False)
             oldest.scope.cancel()
+            count -= 1

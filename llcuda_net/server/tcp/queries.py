@@ -49,7 +49,7 @@ class QueryHost(Protocol):
     async def embed(
         self, texts: Sequence[str | list[int]], user: User, model: str | None
     ) -> list[bytes]:
-        """One vector per text, or token ids of one, float32, little-endian, or raise RequestError."""
+        """One vector per text (or its token ids), little-endian float32, or raise RequestError."""
 
     async def search(self, text: str, k: int, user: User) -> Found:
         """The k results nearest to a text, or raise RequestError."""

@@ -131,9 +131,9 @@ class Uploads:
         """Drop what nobody uses and what does not go on, as long as there is anything."""
         while self._held:
             number, held = next(iter(self._held.items()))
-            left = held.since + PATIENCE - trio.current_time()
-            if left > 0:
-                await trio.sleep(left)
+            deadline = held.since + PATIENCE
+            if trio.current_time() < deadline:
+                await trio.sleep_until(deadline)
                 continue
             self.drop(number)
             if not held.whole:

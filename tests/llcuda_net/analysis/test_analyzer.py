@@ -6,6 +6,7 @@ On the real clock: threads do the work, and virtual time does not wait for those
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -156,7 +157,7 @@ async def test_an_upstream_that_is_not_ready_is_waited_for_and_no_result_given_u
     class Busy(Embedding):
         refusals = 12
 
-        async def embed(self, texts: list[str]) -> list[list[list[float]]]:
+        async def embed(self, texts: Sequence[str | list[int]]) -> list[list[list[float]]]:
             if texts != ["dimension"] and self.refusals:
                 self.refusals -= 1
                 raise UpstreamBusy("the upstream takes no more", retry=True, retry_after=0.0)

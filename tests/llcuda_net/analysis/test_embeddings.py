@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import pytest
 import trio
 from hypothesis import given
@@ -16,9 +18,9 @@ class Upstream:
 
     def __init__(self, most: int = 10_000) -> None:
         self.most = most
-        self.calls: list[list[str]] = []
+        self.calls: list[Sequence[str | list[int]]] = []
 
-    async def embed(self, texts: list[str]) -> list[list[list[float]]]:
+    async def embed(self, texts: Sequence[str | list[int]]) -> list[list[list[float]]]:
         await trio.lowlevel.checkpoint()
         self.calls.append(texts)
         if any(len(text) > self.most for text in texts):
@@ -90,7 +92,7 @@ async def test_an_upstream_that_takes_nothing_is_given_up() -> None:
 
 @pytest.mark.parametrize("rows", [[["x"]], [["x"], ["y"]], [[1.0], [1.0, 2.0]], [[None]]])
 async def test_nonsense_in_place_of_vectors(rows: list[list[float]]) -> None:
-    async def embed(texts: list[str]) -> list[list[list[float]]]:
+    async def embed(texts: Sequence[str | list[int]]) -> list[list[list[float]]]:
         await trio.lowlevel.checkpoint()
         return [rows] * len(texts)
 
@@ -99,7 +101,7 @@ async def test_nonsense_in_place_of_vectors(rows: list[list[float]]) -> None:
 
 
 async def test_rows_of_tokens_are_averaged() -> None:
-    async def embed(texts: list[str]) -> list[list[list[float]]]:
+    async def embed(texts: Sequence[str | list[int]]) -> list[list[list[float]]]:
         await trio.lowlevel.checkpoint()
         return [[[1.0, 0.0], [3.0, 4.0]] for _ in texts]
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
@@ -47,7 +47,7 @@ class Full(Talker):
         self._refuse()
         await super().complete(prompt, params, on_events, on_sent)
 
-    async def embed(self, texts: list[str]) -> list[list[list[float]]]:
+    async def embed(self, texts: Sequence[str | list[int]]) -> list[list[list[float]]]:
         self._refuse()
         return await super().embed(texts)
 

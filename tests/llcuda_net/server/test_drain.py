@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import pytest
 import trio
 from trio.testing import wait_all_tasks_blocked
@@ -79,7 +81,7 @@ async def test_what_does_not_end_is_handed_back(autojump_clock: object) -> None:
     upstream = paused(slots=2)
     stuck = trio.Event()
 
-    async def embed(texts: list[str]) -> list[list[list[float]]]:
+    async def embed(texts: Sequence[str | list[int]]) -> list[list[list[float]]]:
         stuck.set()
         await trio.sleep_forever()
         raise AssertionError

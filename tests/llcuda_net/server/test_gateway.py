@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -148,7 +149,7 @@ async def test_a_timeout_counts_in_the_queue_too(autojump_clock: object) -> None
 async def test_embedding_has_a_timeout(autojump_clock: object) -> None:
     upstream = FakeUpstream()
 
-    async def never(texts: list[str]) -> list[list[list[float]]]:
+    async def never(texts: Sequence[str | list[int]]) -> list[list[list[float]]]:
         await trio.sleep_forever()
         raise AssertionError
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -156,7 +157,7 @@ async def test_nonsense_vectors_end_their_request_only(
 ) -> None:
     upstream = FakeUpstream()
 
-    async def embed(texts: list[str]) -> list[list[list[float]]]:
+    async def embed(texts: Sequence[str | list[int]]) -> list[list[list[float]]]:
         await trio.lowlevel.checkpoint()
         return [rows for _ in texts]
 
@@ -172,7 +173,7 @@ async def test_nonsense_vectors_end_their_request_only(
 async def test_vectors_larger_than_the_clients_frames(autojump_clock: object) -> None:
     upstream = FakeUpstream()
 
-    async def embed(texts: list[str]) -> list[list[list[float]]]:
+    async def embed(texts: Sequence[str | list[int]]) -> list[list[list[float]]]:
         await trio.lowlevel.checkpoint()
         return [[[1.0] * (5000 if text == "big" else 1500)] for text in texts]
 
@@ -195,10 +196,10 @@ async def test_many_texts_are_embedded_in_batches_and_averaged(autojump_clock: o
     upstream = FakeUpstream(slots=1)
     sizes: list[int] = []
 
-    async def embed(texts: list[str]) -> list[list[list[float]]]:
+    async def embed(texts: Sequence[str | list[int]]) -> list[list[list[float]]]:
         await trio.lowlevel.checkpoint()
         sizes.append(len(texts))
-        return [[[float(text), 0.0], [float(text) + 2, 4.0]] for text in texts]
+        return [[[float(str(t)), 0.0], [float(str(t)) + 2, 4.0]] for t in texts]
 
     upstream.embed = embed  # type: ignore[method-assign]
     async with serving(upstream) as (server, listener):
@@ -220,7 +221,7 @@ async def test_answers_that_come_after_a_protocol_error_are_dropped(
     release = trio.Event()
     stopped: list[bool] = []
 
-    async def embed(texts: list[str]) -> list[list[list[float]]]:
+    async def embed(texts: Sequence[str | list[int]]) -> list[list[list[float]]]:
         try:
             await release.wait()
         except trio.Cancelled:

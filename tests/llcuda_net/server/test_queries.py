@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import pytest
 import trio
 
@@ -37,7 +39,7 @@ async def test_an_upstream_that_is_lost_while_it_embeds_is_down(
 ) -> None:
     upstream = FakeUpstream()
 
-    async def fails(texts: list[str]) -> list[list[list[float]]]:
+    async def fails(texts: Sequence[str | list[int]]) -> list[list[list[float]]]:
         await trio.lowlevel.checkpoint()
         raise request_error(code, "no", retry=True)
 
@@ -75,7 +77,7 @@ async def test_texts_do_not_wait_longer_for_an_upstream_than_generations(
 async def test_what_is_embedded_by_one_that_fell_silent_is_given_up(autojump_clock: object) -> None:
     upstream = FakeUpstream()
 
-    async def never(texts: list[str]) -> list[list[list[float]]]:
+    async def never(texts: Sequence[str | list[int]]) -> list[list[list[float]]]:
         await trio.sleep_forever()
         raise AssertionError
 
@@ -95,7 +97,7 @@ async def test_what_is_embedded_by_one_that_fell_silent_is_given_up(autojump_clo
 async def test_vectors_come_from_another_one_where_one_fails(autojump_clock: object) -> None:
     a, b, both = pair()
 
-    async def fails(texts: list[str]) -> list[list[list[float]]]:
+    async def fails(texts: Sequence[str | list[int]]) -> list[list[list[float]]]:
         await trio.lowlevel.checkpoint()
         raise gone()
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import trio
-from tests.llcuda_net.server.test_admin import monitored, of, requests, samples
 
 from llcuda_net.errors import RequestError, request_error
 from llcuda_net.generation.generation import Generation
@@ -12,6 +11,7 @@ from llcuda_net.telemetry.metrics import MAX_LABEL, MAX_USERS
 from llcuda_net.telemetry.observers import MAX_NAMES, UNKNOWN, Names, Observer, Watches
 from llcuda_net.util.terminal import one_line
 from llcuda_protocol import Done
+from tests.llcuda_net.server.http.test_monitor import monitored, of, requests, samples
 from tests.support.cli.fake_terminal import EVIL, is_obeyed
 from tests.support.server.memory_server import FakeUpstream, ask, ready
 from tests.support.upstream.backends import (

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +39,7 @@ class Embedding(FakeUpstream):
         self.cut_off = 0
         self.embedded: list[str] = []
 
-    async def embed(self, texts: list[str]) -> list[list[list[float]]]:
+    async def embed(self, texts: Sequence[str | list[int]]) -> list[list[list[float]]]:
         await trio.lowlevel.checkpoint()
         if self.hold is not None:
             self.waiting.set()
@@ -50,9 +50,9 @@ class Embedding(FakeUpstream):
                 raise
         if self.error is not None and any(self.bad in text for text in texts):
             raise self.error
-        self.embedded += texts
+        self.embedded += map(str, texts)
         words = (*WORDS, *WORDS)[: self.dim]
-        return [[[0.01 + text.count(word) for word in words]] for text in texts]
+        return [[[0.01 + str(text).count(word) for word in words]] for text in texts]
 
 
 @contextlib.asynccontextmanager

@@ -300,7 +300,17 @@ def _constrain(params: dict[str, Any], body: ChatBody) -> None:
     why = PARAMETERS["json_schema"](schema)
     if why is not None:
         raise wrong("response_format", f"the schema in response_format {why}")
-    params["json_schema"] = schema
+    params["json_schema"] = _compact(schema)
+
+
+def _compact(schema: dict[str, Any]) -> dict[str, Any]:
+    """A schema of JSON without white space, where the upstream has llguidance; others ignore it.
+
+    Small models may go on with line breaks for ever, where they are allowed.
+    """
+    if not schema or "x-guidance" in schema:
+        return schema
+    return {**schema, "x-guidance": {"whitespace_flexible": False}}
 
 
 def _logprobs(params: dict[str, Any], body: ChatBody) -> int | None:

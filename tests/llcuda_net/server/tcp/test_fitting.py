@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -119,7 +120,7 @@ async def test_a_vector_that_does_not_fit_is_an_error_on_its_stream(
 ) -> None:
     upstream = FakeUpstream()
 
-    async def embed(texts: list[str]) -> list[list[list[float]]]:
+    async def embed(texts: Sequence[str | list[int]]) -> list[list[list[float]]]:
         return [[[1.0] * 8192] for _ in texts]
 
     monkeypatch.setattr(upstream, "embed", embed)

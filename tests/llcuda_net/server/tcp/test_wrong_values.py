@@ -61,12 +61,12 @@ async def say(peer: Peer, frame: Frame, **wrong: Any) -> None:
         (
             Generate(7, 1, messages=[{"role": "user", "content": "a"}]),
             {"messages": [{"role": "user", "content": "a", "tool_calls": [{}]}]},
-            "unknown key 'tool_calls' in an item of generate.messages",
+            "an item of an item of generate.messages.tool_calls lacks 'id'",
         ),
         (
             Generate(7, 1, messages=[{"role": "user", "content": "a"}]),
-            {"messages": [{"role": "user", "content": [{"type": "text", "text": "a"}]}]},
-            "content must be a string, not list",
+            {"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {}}]}]},
+            "must be a map whose type is one of text, image, audio",
         ),
         (Attach(7, "g", 1), {"first": -1}, "attach.first must be 0 to"),
         (Embed(7, ["a"]), {"input": "a"}, "embed.input must be a list"),

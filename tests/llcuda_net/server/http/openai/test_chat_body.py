@@ -39,6 +39,8 @@ def refusal(**fields_: Any) -> HttpError:
     return caught.value
 
 
+COMPACT = {"x-guidance": {"whitespace_flexible": False}}
+
 #: Each supported field with what it becomes: a parameter, or a member of Chat.
 SAMPLING: list[tuple[dict[str, Any], dict[str, Any]]] = [
     ({"max_tokens": 5}, {"n_predict": 5}),
@@ -67,8 +69,18 @@ SAMPLING: list[tuple[dict[str, Any], dict[str, Any]]] = [
     ({"logprobs": False}, {}),
     ({"n_probs": 30}, {"n_probs": 30}),
     ({"response_format": {"type": "text"}}, {}),
-    ({"response_format": {"type": "json_object"}}, {"json_schema": {"type": "object"}}),
-    ({"response_format": {"type": "json_object", "schema": SCHEMA}}, {"json_schema": SCHEMA}),
+    (
+        {"response_format": {"type": "json_object"}},
+        {"json_schema": {"type": "object", **COMPACT}},
+    ),
+    (
+        {"response_format": {"type": "json_object", "schema": SCHEMA}},
+        {"json_schema": {**SCHEMA, **COMPACT}},
+    ),
+    (
+        {"response_format": {"type": "json_schema", "json_schema": {"name": "x"}}},
+        {"json_schema": {}},
+    ),
     (
         {
             "response_format": {
@@ -76,7 +88,7 @@ SAMPLING: list[tuple[dict[str, Any], dict[str, Any]]] = [
                 "json_schema": {"name": "x", "strict": True, "schema": SCHEMA},
             }
         },
-        {"json_schema": SCHEMA},
+        {"json_schema": {**SCHEMA, **COMPACT}},
     ),
     ({"json_schema": SCHEMA}, {"json_schema": SCHEMA}),
     ({"grammar": 'root ::= "a"'}, {"grammar": 'root ::= "a"'}),

@@ -1,0 +1,197 @@
+"""Who may come in over HTTP: with a token file by token, without one only this machine."""
+
+from __future__ import annotations
+
+import socket
+from typing import Any
+
+import pytest
+import trio
+
+from llcuda_net.config.settings import Settings
+from llcuda_net.config.token_file import Users
+from llcuda_net.server.http.access import Access, host_of
+from llcuda_net.server.http.errors import HttpError
+from llcuda_net.server.http.request import Headers
+from tests.support.server.http_client import http_rig
+
+TOKENS = """
+token-of-ann-12345 name=ann
+token-of-web-12345 name=web forwards=1 weight=3 role=admin
+"""
+
+
+def check(
+    *fields: tuple[str, str],
+    authority: str = "localhost:9000",
+    tokens: str | None = None,
+    local: str = "127.0.0.1",
+    **settings: Any,
+) -> str:
+    """The user who came in, or the status of the refusal with its words."""
+    users = Users() if tokens is None else Users.parse(tokens)
+    headers = Headers([(name.encode(), value.encode()) for name, value in fields])
+    try:
+        user = Access(Settings(**settings), users).check(headers, authority, local)
+    except HttpError as error:
+        return f"{error.status} {error.message}"
+    return f"user {user.name}{' admin' if user.admin else ''}"
+
+
+@pytest.mark.parametrize(
+    "authority",
+    [
+        *("localhost", "localhost:9000", "LOCALHOST.", "llcuda.localhost:1", "127.0.0.1:9000"),
+        *("127.3.2.1", "[::1]:9000", "10.1.2.3:9000", socket.gethostname()),
+    ],
+)
+def test_this_machine_has_many_names(authority: str) -> None:
+    assert check(authority=authority, local="10.1.2.3") == "user  admin"
+
+
+@pytest.mark.parametrize(
+    "authority",
+    [
+        *("evil.example", "evil.example:9000", "localhost.evil.example", "127.0.0.1.evil.example"),
+        *(
+            "notlocalhost",
+            "10.9.9.9",
+            "",
+            "localhost@evil.example",
+            "[::2]",
+            "[::1]evil",
+            "[",
+            "::1",
+        ),
+        *("local host", "evil\x1b[31m", "localhost:80:90", "localhost:x"),
+    ],
+)
+def test_a_foreign_name_is_refused(authority: str) -> None:
+    refusal = check(authority=authority, local="10.1.2.3")
+    assert refusal.startswith("403 ")
+    assert "--allowed-host" in refusal
+    assert refusal.isprintable()
+
+
+def test_a_name_may_be_allowed() -> None:
+    assert "--allowed-host host.docker.internal" in check(authority="host.docker.internal:9000")
+    allowed = ("Host.Docker.Internal",)
+    assert check(authority="host.docker.internal:9000", allowed_host=allowed) == "user  admin"
+
+
+@pytest.mark.parametrize(
+    ("origin", "allowed"),
+    [
+        ("http://localhost:9000", True),
+        ("https://localhost:9000", True),
+        ("https://chat.example", True),
+        ("https://CHAT.example", True),
+        ("http://chat.example", False),
+        ("http://localhost:3000", False),
+        ("http://localhost", False),
+        ("https://evil.example", False),
+        ("null", False),
+        ("file://", False),
+        ("http://[", False),
+        ("", False),
+    ],
+)
+def test_a_foreign_page_is_refused(origin: str, allowed: bool) -> None:
+    said = check(("origin", origin), cors_origin=("https://chat.example/",))
+    assert said.startswith("user" if allowed else "403 ")
+    assert allowed or "--cors-origin" in said
+
+
+@pytest.mark.parametrize("name", ["forwarded", "via", "x-forwarded-for", "x-forwarded-host"])
+def test_behind_a_proxy_a_token_file_is_needed(name: str) -> None:
+    refusal = check((name, "for=10.0.0.1"))
+    assert refusal.startswith("403 ")
+    assert "--auth-token-file" in refusal
+    assert check((name, "for=10.0.0.1"), allow_no_auth=True) == "user  admin"
+    token = ("authorization", "Bearer token-of-ann-12345")
+    assert check((name, "x"), token, tokens=TOKENS) == "user ann"
+
+
+def test_without_a_token_file_any_key_is_taken() -> None:
+    assert check(("authorization", "Bearer sk-anything")) == "user  admin"
+    assert check(("x-api-key", "sk-anything")) == "user  admin"
+
+
+@pytest.mark.parametrize(
+    "field",
+    [
+        ("authorization", "Bearer token-of-ann-12345"),
+        ("authorization", "bearer  token-of-ann-12345 "),
+        ("x-api-key", "token-of-ann-12345"),
+    ],
+)
+def test_a_token_names_its_user_whatever_the_host(field: tuple[str, str]) -> None:
+    origin = ("origin", "https://somewhere.example")
+    assert check(field, origin, authority="evil.example", tokens=TOKENS) == "user ann"
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        [],
+        [("authorization", "Bearer wrong")],
+        [("authorization", "Bearer")],
+        [("authorization", "Basic token-of-ann-12345")],
+        [("authorization", "token-of-ann-12345")],
+        [("authorization", "Bearer token-of-ann-12345")] * 2,
+        [("authorization", "Bearer wrong"), ("x-api-key", "token-of-ann-12345")],
+        [("x-api-key", "")],
+        [("x-api-key", "tökén")],
+    ],
+)
+def test_with_a_token_file_this_machine_has_no_privilege(fields: list[tuple[str, str]]) -> None:
+    refusal = check(*fields, tokens=TOKENS)
+    assert refusal.startswith("401 ")
+    assert "token-of" not in refusal
+
+
+def test_only_a_token_that_forwards_names_users() -> None:
+    ann, web = (("x-api-key", f"token-of-{name}-12345") for name in ("ann", "web"))
+    named = ("x-openwebui-user-id", "4f3c-9")
+    assert check(ann, named, tokens=TOKENS) == "user ann"
+    assert check(web, named, tokens=TOKENS) == "user web/4f3c-9"  # and no admin
+    assert check(web, ("x-openwebui-user-email", "a@b.de"), tokens=TOKENS) == "user web/a@b.de"
+    assert check(web, tokens=TOKENS) == "user web admin"
+    assert check(named) == "user  admin"
+    for wrong in ("", "a b", "a/b", "x" * 65, "ü", "a\n"):
+        assert check(web, ("x-openwebui-user-id", wrong), tokens=TOKENS).startswith("400 ")
+
+
+@pytest.mark.parametrize(
+    ("authority", "host"),
+    [("A.b:1", "a.b"), ("[::1]:1", "::1"), ("[::1", ""), ("a:b", ""), ("a b", ""), ("a.:", "a")],
+)
+def test_the_host_of_an_authority(authority: str, host: str) -> None:
+    assert host_of(authority) == host
+
+
+async def test_a_browser_may_ask_what_a_page_may_send(autojump_clock: trio.abc.Clock) -> None:
+    ask = ("Access-Control-Request-Method: POST", "Access-Control-Request-Headers: authorization")
+    async with http_rig(cors_origin=("https://chat.example",)) as rig:
+        peer = rig.connect()
+        answer = await peer.ask("OPTIONS", "/echo", "Origin: https://chat.example", *ask)
+        assert answer.status == 204
+        assert answer.headers["access-control-allow-origin"] == "https://chat.example"
+        assert answer.headers["access-control-allow-headers"] == "authorization"
+        assert "POST" in answer.headers["access-control-allow-methods"]
+        answer = await peer.ask("OPTIONS", "/echo", "Origin: https://evil.example", *ask)
+        assert not [name for name in answer.headers if name.startswith("access-control")]
+        answer = await peer.ask("GET", "/echo", "Origin: https://chat.example")
+        assert answer.headers["access-control-allow-origin"] == "https://chat.example"
+        assert answer.headers["vary"] == "Origin"
+        answer = await peer.ask("GET", "/nothing", "Origin: https://chat.example")
+        assert answer.headers["access-control-allow-origin"] == "https://chat.example"
+
+
+async def test_the_401_says_how_to_come_in(autojump_clock: trio.abc.Clock) -> None:
+    async with http_rig(users=Users.parse(TOKENS)) as rig:
+        answer = await rig.connect().ask("GET", "/echo")
+        assert (answer.status, answer.error["code"]) == (401, "invalid_api_key")
+        assert answer.headers["www-authenticate"].startswith("Bearer")
+        answer = await rig.connect().ask("GET", "/echo", "x-api-key: token-of-ann-12345")
+        assert answer.status == 200
