@@ -23,7 +23,7 @@ from tools.campaign.ledger import Ledger, Reading
 
 _CHAT = "/v1/chat/completions"
 #: Pause between two attempts, in seconds.
-_PAUSE = 0.1
+_PAUSE = 0.25
 #: Of a hundred answers, how many are asked for as a whole.
 _WHOLE = 15
 
@@ -174,8 +174,6 @@ class HttpClients:
             method, path = "POST", _CHAT
             body, more = request_of(answer.job, answer.key, stream=True)
             headers |= more
-        if answer.last:
-            self._ledger.counts[f"http resumed by {method}"] += 1
         try:
             async with self._exchange(method, path, body, headers) as got:
                 if got.status != 200:
@@ -184,6 +182,8 @@ class HttpClients:
                 if answer.id not in ("", id_):
                     raise WrongError(f"generation {id_} answers what {answer.id} has begun")
                 answer.id = id_
+                if answer.last:
+                    self._ledger.counts[f"http resumed by {method}"] += 1
                 return await self._events(got, answer)
         except CancelledError:
             answer.reason = "cancelled"
