@@ -10,6 +10,16 @@ from typing import Any
 
 import pytest
 import structlog
+from hypothesis import HealthCheck, settings
+
+# How long an example takes says how busy the machine is.
+settings.register_profile(
+    "busy machine",
+    settings(),
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow],
+)
+settings.load_profile("busy machine")
 
 # Where SIGINT is ignored (a job in the background), the processes that tests start would ignore it.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:

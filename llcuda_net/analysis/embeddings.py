@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Awaitable, Callable, Sequence
+from typing import Any
 
 import trio
 
@@ -44,7 +45,7 @@ async def embed(
     """
     vectors: list[bytes] = []
     for start in range(0, len(texts), _BATCH):
-        batch = texts[start : start + _BATCH]
+        batch = list(texts[start : start + _BATCH])
         ticket = enter(sum(tokens_in(one) if isinstance(one, str) else len(one) for one in batch))
         failed: frozenset[str] = frozenset()
         async with ticket:
@@ -66,7 +67,7 @@ async def embed(
     return vectors
 
 
-async def _embedded(lease: Lease, texts: Sequence[str | list[int]]) -> list[list[list[float]]]:
+async def _embedded(lease: Lease, texts: list[Any]) -> list[list[list[float]]]:
     with lease.use():
         try:
             rows = await lease.backend.upstream.embed(texts)

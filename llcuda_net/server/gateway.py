@@ -442,6 +442,7 @@ class Gateway:
         if found is None and deleted is None:
             raise unknown(id_)
         self._replayed.pop(id_, None)
+        self.orphans.discard(id_)
         if found is not None:
             self._registry.forget(found)
             if found.key is not None:

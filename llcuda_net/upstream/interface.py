@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Annotated, Any, NamedTuple, Protocol
 
@@ -181,11 +181,11 @@ class Upstream(Protocol):
     async def render(self, messages: list[dict[str, str]]) -> str:
         """The prompt that the model's chat template makes of the messages."""
 
-    async def embed(self, texts: Sequence[str | list[int]]) -> list[list[list[float]]]:
+    async def embed(self, texts: list[Any]) -> list[list[list[float]]]:
         """For each text its rows: one where the upstream pools, else one per token.
 
         Args:
-            texts: or the token ids of texts.
+            texts: each a text, or a list of its token ids.
         """
 
     async def tokenize(self, text: str, *, special: bool, literal: bool = False) -> list[int]:

@@ -85,10 +85,12 @@ def test_tool_calls(client: OpenAI, script: ScriptedChat) -> None:
         ("call_oslo", {"city": "Oslo"}),
         ("call_rome", {"city": "Rome"}),
     ]
-    results: Any = [{"role": "tool", "tool_call_id": one.id, "content": "sunny"} for one in called]
-    # As the SDK's users do: the message goes back as it came.
+    results: list[Any] = [
+        {"role": "tool", "tool_call_id": one.id, "content": "sunny"} for one in called
+    ]
+    sent_back: Any = message  # as the SDK's users do: as it came
     again = client.chat.completions.create(
-        model="any", messages=[*ASK, message, *results], tools=TOOLS
+        model="any", messages=[*ASK, sent_back, *results], tools=TOOLS
     )
     assert again.choices[0].message.content == "Sunny in both."
     sent = script.asked[1]["messages"]

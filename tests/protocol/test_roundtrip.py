@@ -78,7 +78,9 @@ def comes_back(kind: Kind) -> None:
 @example(Tokens(1, 0, [""], [None], [[]]))
 def test_encoding_is_stable(event: Frame) -> None:
     wire = encode(event)
-    assert encode(decode(wire[HEADER:])) == wire
+    again = decode(wire[HEADER:])
+    assert again is not None
+    assert encode(again) == wire
 
 
 @QUICK

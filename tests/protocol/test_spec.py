@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Mapping
 from pathlib import Path
 
 from llcuda_protocol import Connection, ErrorCode, Kind, Role, events, kinds, schema
@@ -11,6 +12,7 @@ from llcuda_protocol import frames as wire
 from llcuda_protocol.frames import ON_CONNECTION
 from llcuda_protocol.kinds import PREFACE, SENT_BY
 from llcuda_protocol.states import CONNECTION_TABLE, diagram
+from llcuda_protocol.values import chat
 from tests.support.protocol.every import every
 from tools.protocol_starts import STARTS
 
@@ -58,6 +60,11 @@ def blocks(text: str) -> list[str]:
     return re.findall(r"```\n(.*?)\n```", text, re.S)
 
 
+#: Replies to requests that a client of text alone does not make.
+NOT_ASKED_FOR = {
+    *(Kind.VECTORS, Kind.REPORT, Kind.HITS, Kind.LISTING),
+    *(Kind.CHANNEL, Kind.DELETED),
+}
 #: The blocks of section 17: a connection, two of a generation that is resumed, one of a splice.
 EXAMPLES = blocks(section("17. A connection in hex"))
 
@@ -95,7 +102,7 @@ def test_the_core_profile() -> None:
     skipped = {int(n) for n in re.findall(r"\((\d+)\)", text.split("skip ")[1].split(":")[0])}
     for name in ("queue", "go_away", "pong", "durable", "splice"):
         assert Kind[name.upper()] in skipped
-    unasked = {Kind.VECTORS, Kind.REPORT, Kind.HITS, Kind.LISTING, Kind.PING}
+    unasked = {Kind.PING, *NOT_ASKED_FOR}
     read = {Kind[name.upper()] for name in core["kinds"]} & SENT_BY[Role.SERVER]
     assert read | skipped | unasked == SENT_BY[Role.SERVER]
 
@@ -122,6 +129,7 @@ def test_positional_fields() -> None:
 
     assert types("9.8 credit") == [["add", wire._ADD.says]]
     assert types("9.9 ping") == [["payload", wire._PAYLOAD.says]]
+    assert types("9.25 upload") == [["data", wire._PIECE.says], ["more", schema.boolean.says]]
     assert types("9.13 durable") == [["count", first]]
     assert types("9.18 vectors") == [["first", first], ["vectors", wire._VECTOR_LIST.says]]
     tokens = types("9.12 tokens")
@@ -132,6 +140,27 @@ def test_positional_fields() -> None:
         ["bytes", wire._TOKEN_BYTES.says],
         ["logprob", f"{wire._LOGPROB.says}, or nil"],
     ]
+
+
+def test_messages_and_options() -> None:
+    messages, options = section("Messages"), section("Options of a chat")
+
+    def told(fields: Mapping[str, schema.Field]) -> dict[str, list[str]]:
+        return {k: [f.check.says, "yes" if f.required else "no"] for k, f in fields.items()}
+
+    def found(text: str, first: str) -> dict[str, list[str]]:
+        return {row[0]: row[1:3] for row in rows(text, first)}
+
+    assert found(messages, "in a message") == told(chat.MESSAGE_FIELDS)
+    assert found(options, "in a function") == told(chat.FUNCTION_FIELDS)
+    assert {row[0]: row[1] for row in rows(options, "an option")} == {
+        key: field.check.says for key, field in chat.CHAT_FIELDS.items()
+    }
+    parts = {row[0]: row[1] for row in rows(messages, "a part of type")}
+    assert set(parts) == set(chat.PART_FIELDS)
+    for name, text in parts.items():
+        for key in set(chat.PART_FIELDS[name]) - {"type"}:
+            assert f"{key}`" in text
 
 
 def test_limits() -> None:
@@ -153,6 +182,8 @@ def test_numbers_in_the_text() -> None:
     assert f"at most {schema.MAX_VALUES} values" in SPEC
     assert PREFACE.hex(" ") in SPEC
     assert f"{kinds.MAX_LINGER}: never" in SPEC
+    ignored = f"{kinds.FIRST_IGNORED} to {kinds.LAST_IGNORED}"
+    assert len(re.findall(rf"kinds?\b[^.]* {ignored}\b", SPEC)) >= 3
 
 
 def test_error_codes() -> None:
@@ -275,8 +306,10 @@ def test_what_the_pseudo_code_understands() -> None:
     known = {int(n) for n in re.findall(r"kind (?:==|!=) (\d+)", code)}
     for several in re.findall(r"kind in \(([\d, ]+)\)", code):
         known |= set(map(int, several.split(", ")))
-    not_asked_for = {Kind.VECTORS, Kind.REPORT, Kind.HITS, Kind.LISTING}
-    assert known == SENT_BY[Role.SERVER] - not_asked_for
+    assert known == SENT_BY[Role.SERVER] - NOT_ASKED_FOR
+    ignored = re.search(r"(\d+) <= kind <= (\d+)", code)
+    assert ignored is not None
+    assert tuple(map(int, ignored.groups())) == (kinds.FIRST_IGNORED, kinds.LAST_IGNORED)
 
 
 def test_links_in_the_contents() -> None:

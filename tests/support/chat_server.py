@@ -1,11 +1,14 @@
-"""An HTTP server with an OpenAI-compatible chat API, that is neither llcuda nor llama-server."""
+"""An HTTP server with an OpenAI-compatible chat API, that is neither llcuda nor llama-server.
+
+With `props` it is as much of a llama-server as a chat needs: an upstream with a script.
+"""
 
 from __future__ import annotations
 
 import base64
 import json
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -35,13 +38,19 @@ class ChatServer:
 
     Attributes:
         events: of every answer, with `pause` seconds between them.
+        script: makes the events of an answer from the body that asks; it goes before `events`.
+        cut: the connection is closed behind the events, and the body has no end.
+        props: of /props, as of a llama-server; None: it has none.
         refuse: a status and a body in place of the answer.
-    headers: more of the answer's head, each line with its end.
+        headers: more of the answer's head, each line with its end.
         models: of its list; None: it has no list.
         asked: the bodies of the chats.
     """
 
     events: list[bytes] = field(default_factory=lambda: [chunk("one"), ending(), DONE])
+    script: Callable[[dict[str, Any]], list[bytes]] | None = None
+    cut: bool = False
+    props: dict[str, Any] | None = None
     pause: float = 0.0
     refuse: tuple[int, bytes] | None = None
     headers: str = ""
@@ -70,8 +79,10 @@ class ChatServer:
                 elif line.startswith("GET /v1/models") and self.models is not None:
                     data = [{"id": name, "owned_by": "tests"} for name in self.models]
                     await _answer(stream, 200, json.dumps({"data": data}).encode())
+                elif line.startswith("GET /props") and self.props is not None:
+                    await _answer(stream, 200, json.dumps(self.props).encode())
                 elif line.startswith("GET /health"):
-                    await _answer(stream, 200, b"")
+                    await _answer(stream, 200, b"" if self.props is None else b'{"status": "ok"}')
                 elif not line.startswith("POST /v1/chat/completions"):
                     await _answer(stream, 404, b'{"detail": "Not Found"}')
                 else:
@@ -96,10 +107,12 @@ class ChatServer:
             b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n"
             b"Transfer-Encoding: chunked\r\n\r\n"
         )
-        for event in self.events:
+        events = self.events if self.script is None else self.script(self.asked[-1])
+        for event in events:
             await trio.sleep(self.pause)
             await stream.send_all(b"%x\r\n%b\r\n" % (len(event), event))
-        await stream.send_all(b"0\r\n\r\n")
+        if not self.cut:
+            await stream.send_all(b"0\r\n\r\n")
 
 
 async def _request(stream: trio.SocketStream) -> tuple[str, bytes]:

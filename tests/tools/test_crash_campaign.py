@@ -41,6 +41,7 @@ def test_five_kills_lose_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[s
     assert (found["violations"], found["kills"], found["kills_mid_stream"]) == ([], 5, 5)
     assert found["streams_cut"] >= 5
     assert counts["splices"] > 0
+    assert counts["http jobs"] > 0
     assert counts["stored"] == counts["unaltered at the end"] == counts["found in the store"] > 0
 
 

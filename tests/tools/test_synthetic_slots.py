@@ -88,7 +88,7 @@ def test_slots_tell_of_their_tasks() -> None:
         said(address, "hello", id_slot=1)
         first = ask(address, "/slots")[1]
         assert "id_task" not in first[0]
-        with holding(address, id_slot=1):
+        with holding(address, id_slot=1, fault="hold:1"):
             second = ask(address, "/slots")[1]
         assert second[1]["is_processing"] is True
         assert second[1]["id_task"] > first[1]["id_task"]

@@ -14,6 +14,7 @@ import llcuda_net
 from llcuda_net.client import Client
 from llcuda_net.client.stream import Piece, Stream
 from llcuda_net.errors import ConnectError, LlcudaError, RequestError
+from tools.campaign.http_clients import HttpClients
 from tools.campaign.jobs import Job, Jobs
 from tools.campaign.ledger import Ledger, Reading
 
@@ -30,12 +31,14 @@ class Options:
     Attributes:
         address: HOST:PORT of the server, or of the proxy before it.
         timeout, reconnect, keepalive: as `llcuda_net.connect` has them.
+        http: every second client speaks HTTP.
     """
 
     address: str
     timeout: float = 5.0
     reconnect: float = 60.0
     keepalive: float = 20.0
+    http: bool = False
 
 
 class Clients:
@@ -53,6 +56,8 @@ class Clients:
         self._rng = rng
         self._keys = 0
         self._nursery: trio.Nursery | None = None
+        url = f"http://{options.address}"
+        self._http = HttpClients(url, jobs, ledger, rng, PATIENCE, lambda: self.enough)
         #: Detached generations for other clients: (id, job, first piece to read).
         self._left: deque[tuple[str, Job, int]] = deque()
 
@@ -60,8 +65,9 @@ class Clients:
         """Run so many clients, until `enough` is set and everything begun is over."""
         async with trio.open_nursery() as self._nursery:
             async with trio.open_nursery() as nursery:
-                for _ in range(count):
-                    nursery.start_soon(self._one)
+                for number in range(count):
+                    over_http = self._options.http and number % 2
+                    nursery.start_soon(self._http.run_one if over_http else self._one)
             if self._left:
                 await self._one()
             self._nursery.cancel_scope.cancel()

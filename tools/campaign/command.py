@@ -192,6 +192,13 @@ def rows(ledger: Ledger) -> list[tuple[str, str]]:
     return [
         ("requests", ", ".join(f"{n[f'{kind} jobs']:,} {kind}" for kind in kinds)),
         ("", f"{n['detached']:,} detached, {n['attached']:,} attached by another client"),
+        (
+            "over HTTP",
+            (
+                f"{n['http jobs']:,} requests, resumed {n['http resumed by GET']:,} times by id, "
+                f"{n['http resumed by POST']:,} by key and id"
+            ),
+        ),
         ("pieces compared", f"{n['pieces']:,}: text, id, log-probabilities and number"),
         ("acknowledged", f"{n['acknowledged']:,} times, of {len(ledger.kept):,} generations"),
         ("  in the store", f"{n['found in the store']:,} when looked for at once"),

@@ -25,6 +25,8 @@ from tools.synthetic.tokens import detokenise
 KINDS = {"read": 55, "detach": 15, "twice": 15, "cancel": 15}
 #: Kinds of requests to the synthetic upstream, as shares of a hundred.
 FLAVOURS = {"plain": 40, "probabilities": 20, "stop": 25, "ids": 5, "messages": 10}
+#: The same, of those that a chat API can be asked.
+CHATS = {"messages": 50, "probabilities": 20, "stop": 30}
 #: Durability levels of requests; None: the server's default, disk.
 LEVELS = (None, None, "process", "disk", "strict")
 #: Fewest and most tokens of an answer.
@@ -64,8 +66,8 @@ class Job:
 class Jobs(Protocol):
     """A source of jobs."""
 
-    def draw(self) -> Job:
-        """The next one."""
+    def draw(self, *, chat: bool = False) -> Job:
+        """The next one; `chat`: one that can be asked of a chat API."""
 
 
 def choose(rng: random.Random, table: dict[str, int]) -> str:
@@ -93,11 +95,11 @@ class SyntheticJobs:
         self._longest = longest
         self._count = 0
 
-    def draw(self) -> Job:
+    def draw(self, *, chat: bool = False) -> Job:
         """See Jobs."""
         rng = self._rng
         self._count += 1
-        kind, flavour = choose(rng, self._kinds), choose(rng, FLAVOURS)
+        kind, flavour = choose(rng, self._kinds), choose(rng, CHATS if chat else FLAVOURS)
         # Log-uniform: as many answers in each order of magnitude.
         n_predict = int(SHORTEST * (self._longest / SHORTEST) ** rng.random())
         prompt = f"story {self._count}, {rng.random():.9f}"
@@ -111,11 +113,11 @@ class SyntheticJobs:
         if flavour == "ids":
             asked = prompt_ids(prompt)
             what = {"prompt": asked}
-        elif flavour == "messages":
+        elif flavour == "messages" or chat:
             messages = [{"role": "user", "content": prompt}]
             what, asked = {"messages": messages}, apply_template(messages)
-        elif flavour == "stop":
-            params["stop"] = _stops(rng, computed(prompt, params)[0])
+        if flavour == "stop":
+            params["stop"] = _stops(rng, computed(asked, params)[0])
         pieces, reason, stop, tokens = computed(asked, params)
         ask = {**what, **params, "tokens": True, "level": rng.choice(LEVELS)}
         if kind == "detach":
@@ -204,7 +206,7 @@ class RecordedJobs:
     kinds: dict[str, int] = field(default_factory=lambda: KINDS)
     known: list[Job] = field(default_factory=list)
 
-    def draw(self) -> Job:
+    def draw(self, *, chat: bool = False) -> Job:
         """See Jobs."""
         known = self.rng.choice(self.known)
         kind = choose(self.rng, self.kinds)

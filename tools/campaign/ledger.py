@@ -23,7 +23,7 @@ class Receipt(NamedTuple):
     job: Job
     reason: str
     pieces: int
-    splices: list[int]
+    splices: list[int] | None  # None: it does not say
 
 
 class Ledger:
@@ -108,8 +108,8 @@ class Reading:
         self.received = piece.sequence + 1
         self.fresh += 1
 
-    def end(self, id_: str, result: Result) -> None:
-        """The stream is over."""
+    def end(self, id_: str, result: Result, *, tells_splices: bool = True) -> None:
+        """The stream is over; `tells_splices`: it says where it was continued."""
         self._ledger.reading.discard(self)
         job, reason = self._job, result.reason
         if reason == "detached":
@@ -124,7 +124,7 @@ class Reading:
             if self.received != len(job.pieces) and not self.cancelled:
                 self._differs(f"it ended after {self.received} of {len(job.pieces)} pieces")
         self._ledger.counts["splices told"] += len(result.splices)
-        receipt = Receipt(job, reason, self.received, result.splices)
+        receipt = Receipt(job, reason, self.received, result.splices if tells_splices else None)
         self._ledger.acknowledge(id_, receipt)
 
     def fail(self, why: str) -> None:
@@ -164,8 +164,10 @@ def differs(receipt: Receipt, result: records.Result) -> str | None:
     cancelled = receipt.reason == "cancelled"
     found: dict[str, tuple[Any, Any]] = {
         "state": (result.state, "cancelled" if cancelled else "done"),
-        "splices": ([splice.position for splice in result.continuations], receipt.splices),
     }
+    if receipt.splices is not None:
+        spliced = [splice.position for splice in result.continuations]
+        found["splices"] = (spliced, receipt.splices)
     count = len(log.pieces) if cancelled else len(job.pieces)
     if cancelled and count < receipt.pieces:
         return f"it has {count} pieces, a reader had {receipt.pieces}"

@@ -110,7 +110,7 @@ class _Campaign(campaign.Campaign[Outcome]):
             upstreams, options = await self.start_upstreams(1, synthetic), []
         jobs: Jobs = await self._recorded(options) if plan.engine else SyntheticJobs(self.rng)
         server = await self.make_server(options, upstreams, breaker=BREAKER)
-        clients = Clients(Options(server.address), jobs, self.ledger, self.rng)
+        clients = Clients(Options(server.address, http=True), jobs, self.ledger, self.rng)
 
         async def lives(nursery: trio.Nursery) -> None:
             for _ in range(plan.kills):

@@ -91,7 +91,10 @@ class _Campaign(campaign.Campaign[Outcome]):
         async with trio.open_nursery() as nursery:
             await nursery.start(proxy.run)
             connection = Options(
-                f"127.0.0.1:{proxy.port}", reconnect=plan.reconnect, keepalive=plan.keepalive
+                f"127.0.0.1:{proxy.port}",
+                reconnect=plan.reconnect,
+                keepalive=plan.keepalive,
+                http=True,
             )
             clients = Clients(connection, SyntheticJobs(self.rng), ledger, self.rng)
 

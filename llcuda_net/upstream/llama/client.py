@@ -8,7 +8,7 @@ the same parser.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import PurePath
 from typing import Annotated, Any, TypeVar
@@ -255,7 +255,7 @@ class LlamaServer:
         """
         return (await self._short("POST", "/detokenize", _content, {"tokens": ids})).content
 
-    async def embed(self, texts: Sequence[str | list[int]]) -> list[list[list[float]]]:
+    async def embed(self, texts: list[Any]) -> list[list[list[float]]]:
         """For each text its rows; see Upstream.embed.
 
         Raises:

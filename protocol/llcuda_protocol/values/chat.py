@@ -200,7 +200,7 @@ def _check_choice(value: Any, name: str) -> Any:
 CHAT_FIELDS = {
     "tools": Field(list_of(Check("tool", _TOOL.apply), 128)),
     "tool_choice": Field(
-        Check("`none`, `auto`, `required`, or map that names a function", _check_choice)
+        Check("none, auto or required; or map that names a function", _check_choice)
     ),
     "parallel_tool_calls": Field(boolean),
     "chat_template_kwargs": Field(json_map(64)),

@@ -246,3 +246,25 @@ def test_the_memory_limit_is_a_size(tmp_path: Path) -> None:
         assert str(caught.value) == f"--memory-limit {words}"
     with pytest.raises(ConfigError, match="must be a size"):
         _load("--config", _file(tmp_path, "memory_limit = 1.5"))
+
+
+def test_an_option_may_be_given_several_times(tmp_path: Path) -> None:
+    assert _load().allowed_host == ()
+    assert _load("--allowed-host", "a", "--allowed-host", "b").allowed_host == ("a", "b")
+    assert _load(environment={"LLCUDA_ALLOWED_HOST": "a, b"}).allowed_host == ("a", "b")
+    config = ("--config", _file(tmp_path, 'cors_origin = ["https://a", "https://b"]\n'))
+    assert _load(*config).cors_origin == ("https://a", "https://b")
+    config = ("--config", _file(tmp_path, "cors_origin = [1]\n"))
+    with pytest.raises(ConfigError, match="list of strings"):
+        _load(*config)
+
+
+def test_every_page_is_let_in_only_with_a_token_file() -> None:
+    with pytest.raises(ConfigError, match="--auth-token-file"):
+        _load("--cors-origin", "*")
+    assert _load("--cors-origin", "*", "--auth-token-file", "t").cors_origin == ("*",)
+
+
+def test_the_largest_body_may_have_a_unit() -> None:
+    assert _load("--max-body", "8MiB").max_body == 8 << 20
+    assert _load().max_body == 24 << 20

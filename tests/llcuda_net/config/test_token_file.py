@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from llcuda_net.config import token_file
 from llcuda_net.config.token_file import Users
-from llcuda_net.config.users import ANONYMOUS, Priority, User
+from llcuda_net.config.users import ANONYMOUS, Priority, User, forwarded
 from llcuda_net.errors import ConfigError
 
 SECRET = "s3cr3t-0f-4nn"
@@ -249,3 +249,19 @@ def test_tokens_that_somebody_may_guess_are_named_by_their_lines() -> None:
     known.reload(f"{long}\n")
     assert not known.short
     assert not Users().short
+
+
+def test_forwarding_belongs_to_a_token_and_gives_users_with_its_limits() -> None:
+    users = Users.parse("a name=web concurrent=2 role=admin\nb name=web role=admin forwards=1\n")
+    first, second = users.find("a"), users.find("b")
+    assert first is not None
+    assert second is not None
+    assert (first.forwards, second.forwards) == (False, True)
+    assert first.max_running == second.max_running == 2
+    one = forwarded(second, "4f3c")
+    assert one == User("web/4f3c", max_running=2)
+    # So a generation of theirs has the same limits after a restart.
+    assert users.named("web/4f3c") == one
+    assert users.named("gone/4f3c") == User("gone/4f3c")
+    with pytest.raises(ConfigError, match="forwards must be 0 or 1"):
+        Users.parse("a forwards=yes")

@@ -7,9 +7,10 @@ from typing import Any
 
 import pytest
 
-from llcuda_protocol import Done, Error, ErrorCode, Tokens
+from llcuda_net.upstream.interface import TOOL_CALL, Channel
+from llcuda_protocol import Done, Error, ErrorCode, Generate, Tokens
 from tests.support.server.durable_server import keeping, stored
-from tests.support.server.memory_server import FakeUpstream, ask, ready, serving
+from tests.support.server.memory_server import CREDIT, FakeUpstream, ask, ready, serving
 
 UNIQUE = {"type": "array", "items": {"type": "integer"}, "uniqueItems": True}
 LETTERS = 'root ::= "a" (" " [a-z])*'
@@ -104,3 +105,28 @@ async def test_the_engine_is_told_to_leave_out_what_it_does_not_know(
         await peer.send(ask("[1]", params={"json_schema": UNIQUE}))
         await peer.until(Done)
     assert upstream.calls[0]["json_schema"] == {**UNIQUE, "x-guidance": {"lenient": True}}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "strict", "fails"),
+    [('{"z": 1}', True, False), ('{"z": 2}', True, True), ('{"z": 2}', False, False)],
+)
+async def test_the_calls_of_a_strict_tool_keep_its_schema(
+    tmp_path: Path, arguments: str, strict: bool, fails: bool
+) -> None:
+    schema = {"type": "object", "properties": {"z": {"const": 1}}}
+    function = {"name": "now", "parameters": schema, "strict": strict}
+    tools = [{"type": "function", "function": function}]
+    upstream = FakeUpstream()
+    call = Channel(TOOL_CALL, 0, "a", "now")
+    upstream.answer = [("Well: ", None), (arguments[:3], call), (arguments[3:], call)]
+    hello = [{"role": "user", "content": "Hello"}]
+    async with keeping(tmp_path, upstream) as (_, listener):
+        peer = await ready(listener)
+        await peer.send(Generate(1, CREDIT, messages=hello, chat={"tools": tools}, channels=True))
+        while not isinstance(event := await peer.next(), Done | Error):
+            pass
+    assert isinstance(event, Error) == fails
+    if isinstance(event, Error):
+        assert event.code == ErrorCode.UPSTREAM_ERROR
+        assert "the call of the tool 'now' does not keep its schema" in event.message

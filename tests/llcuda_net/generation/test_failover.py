@@ -12,7 +12,6 @@ from llcuda_net.generation.dispatcher import MOST_FAILURES
 from llcuda_protocol import (
     Attach,
     Done,
-    ErrorCode,
     Splice,
     Tokens,
 )
@@ -127,9 +126,9 @@ async def test_a_splice_comes_before_its_piece_however_slow_the_reader(
 
 
 @pytest.mark.parametrize(
-    "params", [{"grammar": "root ::= [a-z ]*"}, {"json_schema": {}}, {"mirostat": 2}]
+    "params", [{"grammar": "root ::= [a-z ]*"}, {"mirostat": 2}, {"n_indent": 2}]
 )
-async def test_what_cannot_be_continued_ends_with_what_there_is(
+async def test_what_cannot_be_continued_is_run_again_unseen(
     autojump_clock: object, params: dict[str, Any]
 ) -> None:
     a, b, both = pair()
@@ -138,25 +137,14 @@ async def test_what_cannot_be_continued_ends_with_what_there_is(
         a.release(4)
         so_far = await read(peer, 4)
         a.die()
-        text, _, error = await rest(peer, so_far)
-        assert (text, error.code, error.retry) == (ANSWER[:4], ErrorCode.INTERRUPTED, True)
-        assert next(iter(params)) in error.message
-        assert b.prompts == []
-        assert (await status(listener))["requests"]["interrupted"] == 1
-        # Before the first piece there is nothing to be continued.
-        a.back()
-        both[0].breaker.record_success()
-        peer, _ = await begin(listener, params=params)
-        await wait_all_tasks_blocked()
-        (a if a.active else b).die()
-        a.release(100)
         b.release(100)
-        text, _, done = await rest(peer)
-        assert text == ANSWER
-        if "json_schema" in params:
-            assert "it is not JSON" in done.message
-        else:
-            assert done.reason == "stop"
+        text, splices, done = await rest(peer, so_far)
+        assert (text, splices, done.reason) == (ANSWER, [4], "stop")
+        assert done.usage["completion_tokens"] == len(ANSWER)
+        # From the very beginning, and with the same seed.
+        assert b.prompts == a.prompts
+        assert b.calls[0]["seed"] == a.calls[0]["seed"]
+        assert b.calls[0]["n_predict"] == a.calls[0]["n_predict"]
         await all_quiet(server, b, listener)
 
 

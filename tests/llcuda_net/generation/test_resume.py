@@ -253,22 +253,39 @@ async def test_what_had_come_to_its_end_is_held_to_its_constraint(tmp_path: Path
     assert (result.state, result.text) == ("failed", ANSWER)
 
 
-@pytest.mark.parametrize("params", [{"grammar": "root ::= [a-z]*"}, {"mirostat": 2}])
-async def test_what_cannot_be_continued_ends_interrupted(
+@pytest.mark.parametrize("params", [{"grammar": "root ::= [a-z ]*"}, {"mirostat": 2}])
+async def test_what_cannot_be_continued_is_run_again(
     tmp_path: Path, params: dict[str, Any]
 ) -> None:
     first, second = speller(), speller()
     async with keeping(tmp_path, first) as (_, listener):
         _, begun, seen = await begin(listener, first, 4, params=params)
     async with keeping(tmp_path, second) as (_, listener):
-        text, error = await go_on(listener, second, begun, seen[:2])
-        assert (text, error.code, error.retry) == (ANSWER[:4], ErrorCode.INTERRUPTED, True)
-        assert next(iter(params)) in error.message
-        text, error = await go_on(listener, second, begun, [])  # and can be read again
-        assert (text, error.code, error.retry) == (ANSWER[:4], ErrorCode.INTERRUPTED, True)
-    assert second.calls == []
+        text, done = await go_on(listener, second, begun, seen[:2])
+        assert (text, done.reason) == (ANSWER, "stop")
+        assert done.usage["completion_tokens"] == len(ANSWER)
+    assert second.prompts == first.prompts
+    assert second.calls[0]["seed"] == first.calls[0]["seed"]
+    (result,) = stored(tmp_path)
+    assert (result.state, result.text) == ("done", ANSWER)
+    assert [splice.position for splice in result.continuations] == [4]
+    assert result.seed == first.calls[0]["seed"]
+
+
+async def test_a_second_run_that_says_something_else_ends_interrupted(tmp_path: Path) -> None:
+    first, second = speller(), speller()
+    params = {"grammar": "root ::= [a-z ]*"}
+    async with keeping(tmp_path, first) as (_, listener):
+        _, begun, seen = await begin(listener, first, 4, params=params)
+    second.TEXT = "tell: on the other hand"
+    async with keeping(tmp_path, second) as (_, listener):
+        for part in (seen[:2], []):  # and it can be read again
+            text, error = await go_on(listener, second, begun, part)
+            assert (text, error.code, error.retry) == (ANSWER[:4], ErrorCode.INTERRUPTED, True)
+            assert "something else" in error.message
     (result,) = stored(tmp_path)
     assert (result.state, result.text, result.continuations) == ("interrupted", ANSWER[:4], [])
+    assert result.usage["completion_tokens"] == 4
 
 
 async def test_another_model_does_not_continue(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -15,7 +16,7 @@ from tests.support.server.durable_server import keeping, stored
 from tests.support.server.memory_server import FakeUpstream, MemoryListener, ask, paused, ready
 
 
-async def done(listener: MemoryListener, **options: object) -> str:
+async def done(listener: MemoryListener, **options: Any) -> str:
     peer = await ready(listener)
     await peer.send(ask(**options))
     accepted = await peer.next()

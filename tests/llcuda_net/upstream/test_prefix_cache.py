@@ -2,11 +2,21 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from llcuda_net.upstream.prefix_cache import BLOCK, HitRate, chain_of, shared, text_of, tokens_in
+from llcuda_net.upstream.prefix_cache import (
+    A_PART,
+    BLOCK,
+    HitRate,
+    chain_of,
+    shared,
+    text_of,
+    tokens_in,
+)
 from llcuda_protocol.kinds import MAX_TOKEN_ID
 
 
@@ -37,6 +47,23 @@ def test_a_longer_conversation_begins_with_a_shorter_one() -> None:
     # What one says is not taken for what another says.
     other = [{"role": "system", "content": "hello"}]
     assert text_of(None, other) != text_of(None, first)
+
+
+def test_parts_and_tool_calls_are_of_the_text() -> None:
+    def image(data: str) -> dict[str, Any]:
+        part = {"type": "image_url", "image_url": {"url": f"data:image/png;base64,{data}"}}
+        return {"role": "user", "content": [{"type": "text", "text": "What is it?"}, part]}
+
+    assert text_of(None, [image("A" * 10_000)]) == text_of(None, [image("A" * 10_000)])
+    assert text_of(None, [image("A")]) != text_of(None, [image("B")])
+    assert A_PART <= len(text_of(None, [image("A" * 10_000)])) < A_PART + 100
+    call = {"id": "a", "type": "function", "function": {"name": "now", "arguments": '{"z": 1}'}}
+    calls = [{"role": "assistant", "content": None, "tool_calls": [call]}]
+    assert "now" in text_of(None, calls)
+    assert text_of(None, [*calls, image("A")]).startswith(text_of(None, calls))
+    assert text_of(None, [{"role": "user", "content": [{"type": "text", "text": "a"}]}]) == (
+        text_of(None, [{"role": "user", "content": "a"}])
+    )
 
 
 def test_a_prompt_of_ids_is_compared_by_its_ids() -> None:

@@ -1,14 +1,15 @@
 """A llama-server whose chats are scripted, for answers that no small model gives when asked.
 
 It runs in a thread of this process and speaks what llama-server does: /health, /props, /slots,
-/apply-template, /tokenize, and /v1/chat/completions, whose chunks have the form of llama-server's.
+/apply-template, /tokenize, /completion (one token), and /v1/chat/completions, whose chunks have the
+form of llama-server's.
 """
 
 from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -79,6 +80,16 @@ class ScriptedChat:
         yield b"data: [DONE]\n\n"
 
 
+_ONE_TOKEN = {
+    "content": "x",
+    "tokens": [1],
+    "stop": True,
+    "stop_type": "limit",
+    "tokens_predicted": 1,
+    "tokens_evaluated": 1,
+}
+
+
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     script: ScriptedChat
@@ -105,19 +116,24 @@ class _Handler(BaseHTTPRequestHandler):
         body = json.loads(self.rfile.read(length))
         if self.path == "/v1/chat/completions":
             self.script.asked.append(body)
-            self.send_response(200)
-            self.send_header("Content-Type", "text/event-stream")
-            self.send_header("Connection", "close")
-            self.end_headers()
-            for chunk in self.script.chunks():
-                self.wfile.write(chunk)
-            self.close_connection = True
+            self._stream(self.script.chunks())
+        elif self.path == "/completion":  # as a server asks that looks whether it works
+            self._stream([b"data: " + json.dumps(_ONE_TOKEN).encode() + b"\n\n"])
         elif self.path == "/apply-template":
             self._reply({"prompt": apply_template(body["messages"])})
         elif self.path == "/tokenize":
             self._reply({"tokens": list(body["content"].encode())})
         else:
             self._reply({"error": {"code": 404, "message": "no", "type": "not_found_error"}}, 404)
+
+    def _stream(self, chunks: Iterable[bytes]) -> None:
+        self.send_response(200)
+        self.send_header("Content-Type", "text/event-stream")
+        self.send_header("Connection", "close")
+        self.end_headers()
+        for chunk in chunks:
+            self.wfile.write(chunk)
+        self.close_connection = True
 
     def _reply(self, value: Any, status: int = 200) -> None:
         data = json.dumps(value).encode()

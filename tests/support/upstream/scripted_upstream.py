@@ -42,6 +42,7 @@ class Talker(FakeUpstream):
     """A model of bytes that continues its prompt with what comes behind it in TEXT.
 
     Attributes:
+        text: what it says instead of TEXT.
         says: its properties, when it is asked.
         logprobs: what it thinks of the probe's prompt, by token; None: no probabilities.
         away: every request fails with this.
@@ -62,6 +63,7 @@ class Talker(FakeUpstream):
         self.says = replace(self.properties, model=model)
         self.properties = None
         self.model = model
+        self.text = TEXT
         self.logprobs: dict[int, float] | None = {n: -0.5 - n for n in range(20)}
         self.away: RequestError | None = None
         self.silent = False
@@ -193,7 +195,7 @@ class Talker(FakeUpstream):
     ) -> None:
         ids = await self.tokenize(prompt, special=True) if isinstance(prompt, str) else prompt
         so_far = bytes(ids[1:]).decode()
-        rest = TEXT.removeprefix(so_far) if TEXT.startswith(so_far) else " fine"
+        rest = self.text.removeprefix(so_far) if self.text.startswith(so_far) else " fine"
         count = 0
         for letter in rest[: params["n_predict"]]:
             if self.fails is not None and count == self.fail_after:

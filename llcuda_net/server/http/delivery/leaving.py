@@ -93,6 +93,11 @@ class Orphans:
         self._left.move_to_end(generation)
         self._forget()
 
+    def discard(self, id_: str) -> None:
+        """A generation was deleted: nobody gets it any more."""
+        for generation in [one for one in self._left if one.id == id_]:
+            del self._left[generation]
+
     def _forget(self) -> None:
         now = trio.current_time()
         while self._left:

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import json
 from typing import Any
 
 import pytest
@@ -11,37 +10,9 @@ from llcuda_net.errors import RequestError
 from llcuda_net.upstream.interface import CompletionEvent
 from llcuda_net.upstream.llama.chat_stream import MOST_BESIDES, MOST_CALLS, ChatParser
 from llcuda_protocol import ErrorCode
+from tests.support.upstream.chunks import DONE, begin_call, chunk, event, more_of, usage
 
 HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nConnection: close\r\n\r\n"
-DONE = b"data: [DONE]\n\n"
-
-
-def event(**chunk: Any) -> bytes:
-    return b"data: " + json.dumps({"object": "chat.completion.chunk", **chunk}).encode() + b"\n\n"
-
-
-def chunk(
-    predicted: int | None = None, finish: str | None = None, logprobs: Any = None, **delta: Any
-) -> bytes:
-    """A chunk with one choice, as llama-server sends them."""
-    choice = {"index": 0, "delta": delta, "finish_reason": finish}
-    if logprobs is not None:
-        choice["logprobs"] = {"content": logprobs}
-    more = {} if predicted is None else {"timings": {"predicted_n": predicted, "cache_n": 2}}
-    return event(choices=[choice], model="m", **more)
-
-
-def begin_call(index: int, name: str, arguments: str = "{", id_: str | None = "c") -> Any:
-    function = {"name": name, "arguments": arguments}
-    return [{"index": index, "id": id_ and f"{id_}{index}", "function": function}]
-
-
-def more_of(index: int, arguments: str) -> Any:
-    return [{"index": index, "function": {"arguments": arguments}}]
-
-
-def usage(completion: int, prompt: int = 7) -> bytes:
-    return event(choices=[], usage={"completion_tokens": completion, "prompt_tokens": prompt})
 
 
 def parsed(*events: bytes, eof: bool = False, **options: Any) -> list[CompletionEvent]:
@@ -95,7 +66,7 @@ def test_text_reasoning_and_tool_calls_have_channels_of_their_own() -> None:
     assert [one.tokens_predicted for one in events] == [1, 2, 4, 5, 15, 17, 30, 31, 32]
     end = events[-1]
     assert (end.stop, end.stop_type, end.tokens_evaluated) == (True, "tool_calls", 7)
-    assert end.model == "m"
+    assert end.model == "scripted"
     assert end.timings is not None
     assert end.timings.cache_n == 2
 

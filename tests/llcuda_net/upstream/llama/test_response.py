@@ -10,6 +10,7 @@ import pytest
 from llcuda_net.errors import (
     InvalidRequest,
     RequestError,
+    Unsupported,
     UpstreamBusy,
     UpstreamError,
     UpstreamNotReady,
@@ -226,6 +227,23 @@ def test_an_error_in_the_body_has_the_code_that_it_says() -> None:
     assert upstream_failure(500, _error(507)).message == "the upstream answered 507: no such slot"
     assert upstream_failure(500, _error(3)).message == "the upstream answered 500: no such slot"
     assert upstream_failure(500, _error("x")).message == "the upstream answered 500: no such slot"
+
+
+@pytest.mark.parametrize(
+    ("said", "kind"),
+    [
+        ("Failed to parse messages: Missing tool call type: 5", InvalidRequest),
+        ("Failed to parse tools: key 'name' not found", InvalidRequest),
+        ("Failed to parse tool call arguments as JSON: parse error", InvalidRequest),
+        ("image input is not supported - hint: you may need to provide the mmproj", Unsupported),
+        ("Failed to parse", UpstreamError),
+    ],
+)
+def test_a_chat_that_the_upstream_cannot_read_is_the_requests_fault(said: str, kind: type) -> None:
+    body = json.dumps({"error": {"code": 500, "type": "server_error", "message": said}}).encode()
+    error = upstream_failure(500, body)
+    assert type(error) is kind
+    assert error.retry == (kind is UpstreamError)
 
 
 def test_a_grammar_that_the_upstream_loses_track_of_is_the_requests_fault() -> None:

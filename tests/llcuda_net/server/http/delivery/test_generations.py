@@ -111,6 +111,29 @@ async def test_one_is_cancelled_and_its_readers_are_told(autojump_clock: object)
         await all_quiet(server, upstream, listener)
 
 
+async def test_one_is_deleted_when_it_is_over_and_no_retry_gets_it(
+    autojump_clock: object,
+) -> None:
+    upstream = paused()
+    async with serving(upstream) as (_, listener):
+        connection, client = await ask(
+            listener, "POST", CHAT, chat("a b"), {"x-stainless-retry-count": "0"}
+        )
+        (id_,) = (await reply(connection, client)).generations
+        path = f"/v1/generations/{id_}"
+        assert (await send(listener, "DELETE", path)).status == 400  # it still runs
+        await client.aclose()
+        upstream.release(20)
+        await trio.sleep(1)
+        gone = await (await send(listener, "DELETE", path)).json()
+        assert gone == {"id": id_, "object": "generation.deleted", "deleted": True}
+        assert (await send(listener, "DELETE", path)).status == 404
+        assert (await send(listener, "GET", path)).status == 404
+        retry = await post(listener, chat("a b"), {"x-stainless-retry-count": "1"})
+        assert retry.generations != [id_]
+        await retry.all()
+
+
 async def test_there_is_no_such_generation(autojump_clock: object) -> None:
     async with serving(FakeUpstream()) as (_, listener):
         for method, end in (("GET", ""), ("GET", "/events"), ("POST", "/cancel"), ("DELETE", "")):

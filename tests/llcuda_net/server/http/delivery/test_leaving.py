@@ -176,12 +176,12 @@ async def test_a_retry_joins_nobody_elses_and_nothing_that_is_read(
             await one.all()
     upstream = paused()
     async with serving(upstream) as (_, listener):
-        one = await ask(listener, "POST", CHAT, chat("a b"), FIRST)
+        begun = await ask(listener, "POST", CHAT, chat("a b"), FIRST)
         await wait_all_tasks_blocked()
-        two = await ask(listener, "POST", CHAT, chat("a b"), RETRY)  # the first is still read
+        again = await ask(listener, "POST", CHAT, chat("a b"), RETRY)  # the first is still read
         await wait_all_tasks_blocked()
         upstream.release(10)
-        answers = [await reply(*one), await reply(*two)]
+        answers = [await reply(*begun), await reply(*again)]
         assert answers[0].generations != answers[1].generations
         for answer in answers:
             await answer.all()

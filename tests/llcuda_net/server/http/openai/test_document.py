@@ -1,0 +1,58 @@
+"""/openapi.json names every route and every field, and is what OpenAPI 3.1 says."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+from llcuda_net.generation.sampling import PARAMETERS
+from llcuda_net.server.http.openai.chat_body import ChatBody
+from llcuda_net.server.http.openai.document import document
+from llcuda_net.server.http.openai.fields import IGNORED, NEUTRAL
+from llcuda_net.server.http.routes import ROUTES
+from tests.support.server.memory_server import FakeUpstream, serving
+from tests.support.server.sse_client import send
+
+DOCUMENT = document(ROUTES)
+
+
+def _references(value: Any) -> Iterator[str]:
+    if isinstance(value, dict):
+        if isinstance(value.get("$ref"), str):
+            yield value["$ref"]
+        for inner in value.values():
+            yield from _references(inner)
+    elif isinstance(value, list):
+        for inner in value:
+            yield from _references(inner)
+
+
+async def test_it_is_served(autojump_clock: object) -> None:
+    async with serving(FakeUpstream()) as (_, listener):
+        reply = await send(listener, "GET", "/openapi.json")
+        assert await reply.json() == json.loads(json.dumps(DOCUMENT))
+
+
+def test_every_route_is_in_it() -> None:
+    for route in ROUTES:
+        operation = DOCUMENT["paths"][route.pattern][route.method.lower()]
+        assert operation["summary"], f"{route.handler} has no docstring"
+        names = {one["name"] for one in operation["parameters"] if one["in"] == "path"}
+        assert all(f"{{{name}}}" in route.pattern for name in names)
+    operations = [one for path in DOCUMENT["paths"].values() for one in path.values()]
+    ids = [one["operationId"] for one in operations]
+    assert len(set(ids)) == len(ids)
+
+
+def test_every_field_is_in_it() -> None:
+    schema = DOCUMENT["components"]["schemas"]["ChatBody"]
+    names = {*ChatBody.__struct_fields__, *PARAMETERS, *IGNORED, *NEUTRAL}
+    assert set(schema["properties"]) == names
+    assert schema["required"] == ["messages"]
+
+
+def test_every_reference_leads_somewhere() -> None:
+    schemas = DOCUMENT["components"]["schemas"]
+    for reference in _references(DOCUMENT):
+        assert reference.removeprefix("#/components/schemas/") in schemas

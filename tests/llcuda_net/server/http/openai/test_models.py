@@ -1,0 +1,55 @@
+"""GET /v1/models: what each model is, and what serves it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from llcuda_net.config.upstreams import UpstreamSpec
+from llcuda_net.upstream.backend import Backend
+from tests.support.server.memory_server import FakeUpstream, serving
+from tests.support.server.sse_client import send
+
+
+async def test_a_model(autojump_clock: object) -> None:
+    upstream = FakeUpstream(slots=3, context=256)
+    assert upstream.properties is not None
+    upstream.properties = replace(upstream.properties, images=True, audio=True)
+    async with serving(upstream) as (server, listener):
+        await server.pool.prepare()
+        reply = await send(listener, "GET", "/v1/models")
+        (model,) = (await reply.json())["data"]
+        alone = await (await send(listener, "GET", "/v1/models/fake")).json()
+    assert model == alone
+    assert model["id"] == "fake"
+    assert model["object"] == "model"
+    assert (model["context_length"], model["slots"], model["free_slots"]) == (256, 3, 3)
+    assert model["state"] == "loaded"
+    assert model["modalities"] == ["text", "image", "audio"]
+    assert "completions" in model["capabilities"]
+
+
+async def test_a_model_with_two_upstreams_is_one(autojump_clock: object) -> None:
+    backends = [
+        Backend(UpstreamSpec(f"fake://{n}", str(n), model="large"), FakeUpstream(slots=2))
+        for n in range(2)
+    ]
+    async with serving(backends) as (server, listener):
+        await server.pool.prepare()
+        (model,) = (await (await send(listener, "GET", "/v1/models")).json())["data"]
+        assert (model["id"], model["slots"], model["state"]) == ("large", 4, "loaded")
+        for backend in backends:
+            backend.watched = True
+            backend.mark_down("gone")
+        (model,) = (await (await send(listener, "GET", "/v1/models")).json())["data"]
+        assert (model["slots"], model["state"]) == (0, "down")
+        backends[0].loading = True
+        (model,) = (await (await send(listener, "GET", "/v1/models")).json())["data"]
+        assert model["state"] == "loading"
+
+
+async def test_a_model_that_is_not_there(autojump_clock: object) -> None:
+    async with serving(FakeUpstream()) as (_, listener):
+        reply = await send(listener, "GET", "/v1/models/gpt-4o")
+        error = (await reply.json())["error"]
+    assert (reply.status, error["code"], error["param"]) == (404, "model_not_found", "model")
+    assert "there are: fake" in error["message"]
