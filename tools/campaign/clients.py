@@ -56,8 +56,7 @@ class Clients:
         self._rng = rng
         self._keys = 0
         self._nursery: trio.Nursery | None = None
-        url = f"http://{options.address}"
-        self._http = HttpClients(url, jobs, ledger, rng, PATIENCE, lambda: self.enough)
+        self._http = HttpClients(options.address, jobs, ledger, rng, PATIENCE, lambda: self.enough)
         #: Detached generations for other clients: (id, job, first piece to read).
         self._left: deque[tuple[str, Job, int]] = deque()
 
