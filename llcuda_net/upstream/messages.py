@@ -6,6 +6,7 @@ here all the same: a URL in a message must bring its data along.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -15,6 +16,7 @@ from llcuda_net.upstream.interface import Properties
 Messages = list[dict[str, Any]]
 
 _SENSES = {"image_url": "images", "input_audio": "audio"}
+_ROLE = re.compile(r"[A-Za-z0-9 _.-]{1,64}")
 #: Between the texts of one message, as llama-server joins them.
 _BETWEEN = "\n"
 
@@ -45,6 +47,16 @@ def flat(messages: Messages) -> list[dict[str, str]]:
         else {**one, "content": _BETWEEN.join(part["text"] for part in content or ())}
         for one in messages
     ]
+
+
+def check_roles(messages: Messages) -> None:
+    """Return if the roles of messages are words: a template writes them as they are.
+
+    Raises:
+        InvalidRequest: one is none.
+    """
+    if not all(_ROLE.fullmatch(one["role"]) for one in messages):
+        raise InvalidRequest("a role must be a word such as user or assistant")
 
 
 def check_parts(messages: Messages, properties: Properties) -> None:

@@ -66,7 +66,9 @@ class Asked:
         self._submit = server.submit
         server.submit = self.submit  # type: ignore[method-assign]
 
-    def submit(self, request: Generate, user: User) -> Generation:
+    def submit(
+        self, request: Generate, user: User, api: dict[str, Any] | None = None
+    ) -> Generation:
         self.messages.append(request.messages)
         if self.error is not None:
             raise self.error
