@@ -4,15 +4,31 @@ from __future__ import annotations
 
 import msgspec
 
-from tools.load.streams import HttpConnection, Request
+from tools.load.streams import PATIENCE, HttpConnection, LoadError, Recorder, Request
 from tools.synthetic.pages import apply_template
 from tools.synthetic.tokens import following, tokenise
 
 _CONTENT = b'"content":"'
 
 
+_HELLO = b"GET /healthz HTTP/1.1\r\nHost: %b\r\n\r\n"
+
+
 class ChatConnection(HttpConnection):
     """To llcuda-server by HTTP: one chat at a time."""
+
+    def __init__(self, address: tuple[str, int], recorder: Recorder, stamped: bool) -> None:
+        super().__init__(address, recorder, stamped)
+        # A connection that says nothing is soon closed; one that was answered may wait.
+        self.sock.settimeout(PATIENCE)
+        self.sock.sendall(_HELLO % self._host)
+        answer = b""
+        while not answer.endswith(b"}\n"):
+            data = self.sock.recv(4096)
+            if not data:
+                raise LoadError(f"the server's greeting was {answer!r}")
+            answer += data
+        self.sock.setblocking(False)
 
     def begin(self, request: Request) -> None:
         """Send a request."""
