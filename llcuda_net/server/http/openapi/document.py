@@ -11,7 +11,7 @@ from typing import Any, get_args
 
 import msgspec
 
-from llcuda_net.generation.sampling import PARAMETERS
+from llcuda_net.generation.sampling import PARAMETERS, schema_of
 from llcuda_net.server.http.exchange import Exchange
 from llcuda_net.server.http.openai.chat_body import SAMPLING
 from llcuda_net.server.http.openai.fields import IGNORED, NEUTRAL, SUPPORTED
@@ -22,6 +22,7 @@ from llcuda_net.util.version import package_version
 
 _REF = "#/components/schemas/{name}"
 _RESPONSE = "#/components/responses/{name}"
+_GENERATION = "/v1/generations/{id}"
 #: Without a token file there is no need for a key.
 _SECURITY: list[dict[str, list[str]]] = [{"bearer": []}, {"key": []}, {}]
 
@@ -56,6 +57,17 @@ def document(routes: Sequence[Route]) -> dict[str, Any]:
     paths: dict[str, dict[str, Any]] = {}
     for route, one in zip(routes, used, strict=True):
         paths.setdefault(route.pattern, {})[route.method.lower()] = _operation(route, one)
+    links = [
+        inner["operationId"]
+        for pattern, methods in paths.items()
+        if pattern.startswith(_GENERATION)
+        for inner in methods.values()
+    ]
+    for route, one in zip(routes, used, strict=True):
+        if one.names is not None:
+            paths[route.pattern][route.method.lower()]["responses"]["200"]["links"] = {
+                name: {"operationId": name, "parameters": {"id": one.names}} for name in links
+            }
     statuses = sorted({status for one in used for status in one.statuses})
     return {
         "openapi": "3.1.0",
@@ -83,7 +95,8 @@ def _complete(schema: dict[str, Any]) -> None:
     for name, note in SUPPORTED.items():
         properties[name]["description"] = note
     for name in SAMPLING:
-        properties[name] = {"description": f"as of llama-server's /completion: {name}"}
+        note = f"as of llama-server's /completion: {name}"
+        properties[name] = {"description": note, **schema_of(name)}
     for name, note in IGNORED.items():
         properties[name] = {"description": f"ignored: {note}"}
     for name, values in NEUTRAL.items():
@@ -115,7 +128,9 @@ def _operation(route: Route, one: Operation) -> dict[str, Any]:
         "responses": responses,
     }
     if one.body is not None:
-        found["requestBody"] = {"required": True, "content": _json(one.body)}
+        content = _json(one.body)
+        content[JSON]["examples"] = {"short": {"value": one.example}}
+        found["requestBody"] = {"required": True, "content": content}
     if route.public:
         found["security"] = []
     return found

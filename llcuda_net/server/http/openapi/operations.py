@@ -31,21 +31,25 @@ class Operation:
         tag: groups it.
         answer: the body of the answer; None: text, or no JSON.
         body: of the request.
+        example: of such a body.
         contents: other types of the answer, with what they hold.
         errors: statuses of its errors, beside those that all have.
         unready: what 503 is answered with, where it is no error.
         parameters: in the query and in header fields.
         headers: of the answer.
+        names: where in the answer the id of a generation is, as a runtime expression.
     """
 
     tag: str
     answer: type | None
     body: type | None = None
+    example: dict[str, Any] = field(default_factory=dict)
     contents: dict[str, str] = field(default_factory=dict)
     errors: tuple[int, ...] = ()
     unready: type | None = None
     parameters: tuple[dict[str, Any], ...] = ()
     headers: dict[str, str] = field(default_factory=dict)
+    names: str | None = None
 
     @property
     def statuses(self) -> tuple[int, ...]:
@@ -98,6 +102,7 @@ OPERATIONS: dict[tuple[str, str], Operation] = {
         "OpenAI",
         answers.ChatCompletion,
         ChatBody,
+        example={"messages": [{"role": "user", "content": "Hello"}], "max_tokens": 16},
         contents=_STREAM,
         errors=_RUNS,
         parameters=(
@@ -107,9 +112,15 @@ OPERATIONS: dict[tuple[str, str], Operation] = {
             _LEAVING,
         ),
         headers={**_NAMED, **_IGNORED},
+        names="$response.body#/llcuda/generation",
     ),
     ("POST", "/v1/embeddings"): Operation(
-        "OpenAI", answers.EmbeddingList, EmbeddingsBody, errors=_RUNS, headers=_IGNORED
+        "OpenAI",
+        answers.EmbeddingList,
+        EmbeddingsBody,
+        example={"input": ["Hello"]},
+        errors=_RUNS,
+        headers=_IGNORED,
     ),
     ("GET", "/v1/models"): Operation("OpenAI", answers.ModelList),
     ("GET", "/v1/models/{id}"): Operation("OpenAI", answers.Model, errors=(404,)),
