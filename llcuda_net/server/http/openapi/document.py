@@ -16,13 +16,22 @@ from llcuda_net.server.http.exchange import Exchange
 from llcuda_net.server.http.openai.chat_body import SAMPLING
 from llcuda_net.server.http.openai.fields import IGNORED, NEUTRAL, SUPPORTED
 from llcuda_net.server.http.openapi.answers import Error, StateName
-from llcuda_net.server.http.openapi.operations import JSON, OPERATIONS, Operation
+from llcuda_net.server.http.openapi.operations import EVENTS, JSON, OPERATIONS, Operation
 from llcuda_net.server.http.route import Route
 from llcuda_net.util.version import package_version
 
 _REF = "#/components/schemas/{name}"
 _RESPONSE = "#/components/responses/{name}"
 _GENERATION = "/v1/generations/{id}"
+_TEXT: dict[str, Any] = {"type": "string"}
+#: Of a stream, the schema is that of each event; OpenAPI 3.1 has no better way to say it.
+_CONTENTS: dict[str, dict[str, Any]] = {
+    EVENTS: {
+        "type": "object",
+        "properties": {"id": _TEXT, "event": _TEXT, "data": _TEXT},
+        "required": ["data"],
+    }
+}
 #: Without a token file there is no need for a key.
 _SECURITY: list[dict[str, list[str]]] = [{"bearer": []}, {"key": []}, {}]
 
@@ -139,7 +148,7 @@ def _operation(route: Route, one: Operation) -> dict[str, Any]:
 def _answer(one: Operation) -> dict[str, Any]:
     content = {} if one.answer is None else _json(one.answer)
     for kind, note in one.contents.items():
-        content[kind] = {"schema": {"type": "string", "description": note}}
+        content[kind] = {"schema": {"description": note, **_CONTENTS.get(kind, _TEXT)}}
     headers = {
         name: {"description": note, "schema": {"type": "string"}}
         for name, note in one.headers.items()

@@ -19,7 +19,6 @@ JSON, EVENTS, METRICS = "application/json", "text/event-stream", "text/plain"
 _ALWAYS = (400, 401, 403, 408, 413, 415, 429, 500, 503)
 #: Those of what runs on an upstream.
 _RUNS = (404, 409, 502, 504)
-_FROM_0: dict[str, Any] = {"type": "number", "minimum": 0}
 _SECONDS: dict[str, Any] = {"type": "number", "minimum": 0, "maximum": 1e9}
 
 
@@ -94,7 +93,10 @@ _KEY = _header(
 )
 _NAMED = {"x-llcuda-generation": "the generations of the choices"}
 _IGNORED = {"x-llcuda-ignored": "fields of the body that were ignored"}
-_STREAM = {EVENTS: "server-sent events (HTML standard), each with an id to go on behind"}
+_STREAM = {
+    EVENTS: "server-sent events (HTML standard); data is a chat.completion.chunk or an error, in "
+    "JSON, or [DONE]; id is what a reader that comes back sends as Last-Event-ID"
+}
 
 #: By method and pattern.
 OPERATIONS: dict[tuple[str, str], Operation] = {
