@@ -19,7 +19,7 @@ JSON, EVENTS, METRICS = "application/json", "text/event-stream", "text/plain"
 _ALWAYS = (400, 401, 403, 408, 413, 415, 429, 500, 503)
 #: Those of what runs on an upstream.
 _RUNS = (404, 409, 502, 504)
-_SECONDS: dict[str, Any] = {"type": "number", "minimum": 0, "maximum": 1e9}
+_SECONDS: dict[str, Any] = {"type": "string", "pattern": r"^[0-9]{1,9}(\.[0-9]+)?$"}
 
 
 @dataclass(frozen=True)
@@ -79,12 +79,7 @@ _LAST = _header(
 _LEAVING = _header(
     "x-llcuda-on-disconnect",
     "what becomes of the answer when the client is gone: continue, cancel, or seconds",
-    {
-        "anyOf": [
-            {"type": "string", "enum": ["continue", "cancel"]},
-            {"type": "number", "minimum": 0},
-        ]
-    },
+    {"type": "string", "pattern": r"^(continue|cancel|[0-9]+(\.[0-9]+)?)$"},
 )
 _KEY = _header(
     "Idempotency-Key",
