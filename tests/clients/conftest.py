@@ -1,0 +1,148 @@
+"""What the tests of foreign clients share: servers, and a way to run the clients' programs."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import urllib.request
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.clients import install
+from tests.support.processes import PATIENCE, RunningServer, running_server, wait_until
+from tests.support.steady import held_upstream
+from tests.support.upstream.scripted_chat import ScriptedChat, scripted_chat
+
+PROGRAMS = Path(__file__).parent / "programs"
+#: Tokens after which the upstream of `held` holds an answer, for ever.
+HELD = 8
+
+
+@dataclass
+class Served:
+    """A server and, where it is scripted or held, its upstream.
+
+    Attributes:
+        url: the base URL for clients.
+        script: what a scripted upstream answers.
+        upstream: the URL of one that holds its answers.
+    """
+
+    server: RunningServer
+    script: ScriptedChat = field(default_factory=ScriptedChat)
+    upstream: str = ""
+
+    @property
+    def url(self) -> str:
+        return f"http://{self.server.address}/v1"
+
+    def generations(self) -> list[dict[str, Any]]:
+        """The newest first."""
+        with urllib.request.urlopen(f"{self.url}/generations", timeout=PATIENCE) as answer:
+            found: list[dict[str, Any]] = json.load(answer)["data"]
+        return found
+
+    def slots(self) -> int:
+        """How many are busy at the upstream."""
+        with urllib.request.urlopen(f"{self.upstream}/synthetic", timeout=PATIENCE) as answer:
+            return int(json.load(answer)["active"])
+
+
+@pytest.fixture(scope="session")
+def served() -> Iterator[Served]:
+    """A server with the built-in model."""
+    with running_server() as server:
+        yield Served(server)
+
+
+@pytest.fixture(scope="session")
+def _scripted() -> Iterator[Served]:
+    with scripted_chat() as script, running_server("--upstream", script.url) as server:
+        yield Served(server, script)
+
+
+@pytest.fixture
+def scripted(_scripted: Served) -> Served:
+    """A server whose upstream answers what the test says."""
+    _scripted.script.asked.clear()
+    return _scripted
+
+
+@pytest.fixture(scope="session")
+def held() -> Iterator[Served]:
+    """A server whose upstream begins each answer and never ends it."""
+    with held_upstream(HELD) as url, running_server("--upstream", url) as server:
+        yield Served(server, upstream=url)
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Path:
+    """The home folder of the clients: empty."""
+    folder = tmp_path / "home"
+    folder.mkdir()
+    return folder
+
+
+@dataclass
+class Client:
+    """A foreign client: its interpreter, and what its programs get of the environment."""
+
+    name: str
+    interpreter: Path
+    environment: dict[str, str]
+
+    def command(self, *arguments: str, text: str = "", **extra: Any) -> str:
+        """Run something in its environment; what it prints on stdout. It must succeed."""
+        done = subprocess.run(
+            [str(self.interpreter), *arguments],
+            env=self.environment,
+            input=text,
+            capture_output=True,
+            text=True,
+            timeout=2 * PATIENCE,
+            check=False,
+            **extra,
+        )
+        assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"
+        return done.stdout
+
+    def run(self, scenario: str, url: str) -> Any:
+        """One scenario of its program: what it has seen."""
+        (program,) = PROGRAMS.glob(f"with_{self.name.replace('-', '_')}.*")
+        if program.suffix == ".mjs":  # which finds its packages beside itself
+            program = Path(shutil.copy(program, install.FOLDER / "node"))
+        return json.loads(self.command(str(program), scenario, url).splitlines()[-1])
+
+
+@pytest.fixture
+def client_of(home: Path) -> Callable[[str], Client]:
+    """Makes a client by its name; one that cannot be installed fails the test."""
+
+    def make(name: str, where: str | None = None) -> Client:
+        where = where or name
+        reason = install.failure(where)
+        if reason is not None:
+            pytest.fail(f"{name} cannot be tried: {reason}", pytrace=False)
+        plain = {k: v for k, v in os.environ.items() if k in ("PATH", "LANG", "TMPDIR", "LC_ALL")}
+        # Nothing may ask the network for what it could as well do without.
+        quiet = {"HOME": str(home), "OPENAI_API_KEY": "any", "HF_HUB_OFFLINE": "1"}
+        interpreter = install.node() if where == "node" else install.python(where)
+        return Client(name, interpreter, {**plain, **quiet, "NO_COLOR": "1"})
+
+    return make
+
+
+def frees_its_slot(held: Served, leave: Callable[[], object]) -> None:
+    """A client that leaves in the middle of an answer frees the slot, and nothing runs on."""
+    before = len(held.generations())
+    leave()
+    assert len(held.generations()) == before + 1
+    # An SDK announces that it may try again, and for 10 s it could have the answer back.
+    wait_until(lambda: held.generations()[0]["state"] == "cancelled", "the answer is cancelled")
+    wait_until(lambda: held.slots() == 0, "the slot is free")

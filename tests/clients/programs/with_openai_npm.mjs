@@ -1,0 +1,110 @@
+// OpenAI's SDK for JavaScript. Run as: node with_openai_npm.mjs SCENARIO BASE_URL
+import OpenAI from 'openai';
+
+const [scenario, baseURL] = process.argv.slice(2);
+const client = new OpenAI({ baseURL, apiKey: 'any', maxRetries: 0 });
+const messages = [{ role: 'user', content: 'What is a slot?' }];
+const asked = { model: 'demo', messages, max_tokens: 12, temperature: 0 };
+const tools = [{
+  type: 'function',
+  function: {
+    name: 'get_weather',
+    parameters: { type: 'object', properties: { city: { type: 'string' } }, required: ['city'] },
+  },
+}];
+
+const scenarios = {
+  async chat() {
+    const { data, response } = await client.chat.completions.create(asked).withResponse();
+    return {
+      text: data.choices[0].message.content,
+      tokens: data.usage.completion_tokens,
+      generation: response.headers.get('x-llcuda-generation'),
+      id: data.id,
+    };
+  },
+  async stream() {
+    let text = '', usage = null;
+    const options = { stream: true, stream_options: { include_usage: true } };
+    for await (const chunk of await client.chat.completions.create({ ...asked, ...options })) {
+      text += chunk.choices[0]?.delta.content ?? '';
+      usage = chunk.usage ?? usage;
+    }
+    return { text, tokens: usage.completion_tokens };
+  },
+  async error() {
+    const found = [];
+    for (const more of [{ temprature: 1 }, { n: 1000 }, { messages: [] }]) {
+      const error = await client.chat.completions.create({ ...asked, ...more }).catch((e) => e);
+      found.push([error.constructor.name, error.status, error.code, error.param, error.type]);
+    }
+    const error = await client.models.retrieve('other').catch((e) => e);
+    return [...found, [error.constructor.name, error.status, error.code, error.param, error.type]];
+  },
+  async models() {
+    const names = [];
+    for await (const model of client.models.list()) names.push(model.id);
+    return names;
+  },
+  async embeddings() {
+    const input = ['A slot is busy.', 'A port.'];
+    const coded = await client.embeddings.create({ model: 'demo', input });
+    const plain = await client.embeddings.create({ model: 'demo', input, encoding_format: 'float' });
+    const apart = coded.data[1].embedding.map((x, i) => Math.abs(x - plain.data[1].embedding[i]));
+    return { count: coded.data.length, apart: Math.max(...apart) };
+  },
+  async abort() {
+    const stream = await client.chat.completions.create({ ...asked, max_tokens: 100, stream: true });
+    let count = 0;
+    for await (const chunk of stream) {
+      if (chunk.choices[0]?.delta.content && ++count === 3) stream.controller.abort();
+    }
+    return count;
+  },
+  async abort_whole() {
+    // Not streamed: nothing comes before the client loses its patience.
+    const error = await client.chat.completions
+      .create({ ...asked, max_tokens: 100 }, { timeout: 2000 }).catch((e) => e);
+    return error.constructor.name;
+  },
+  async tools() {
+    const runner = client.chat.completions.runTools({
+      model: 'scripted',
+      messages: [{ role: 'user', content: 'What is the weather in Oslo?' }],
+      tools: [{
+        type: 'function',
+        function: {
+          ...tools[0].function,
+          parse: JSON.parse,
+          function: ({ city }) => `sunny in ${city}`,
+        },
+      }],
+      stream: true,
+    });
+    return { text: await runner.finalContent(), roles: runner.messages.map((m) => m.role) };
+  },
+  async tool_calls() {
+    const answer = await client.chat.completions.create({ model: 'scripted', messages, tools });
+    const { message, finish_reason } = answer.choices[0];
+    return { reason: finish_reason, calls: message.tool_calls };
+  },
+  async retries() {
+    // As of a busy server: the third attempt gets through.
+    let attempts = 0;
+    const counts = [];
+    const fetcher = async (url, init) => {
+      counts.push(init.headers.get('x-stainless-retry-count'));
+      if (++attempts < 3) {
+        const body = JSON.stringify({ error: { message: 'busy' } });
+        const headers = { 'content-type': 'application/json', 'retry-after-ms': '1' };
+        return new Response(body, { status: 429, headers });
+      }
+      return fetch(url, init);
+    };
+    const patient = new OpenAI({ baseURL, apiKey: 'any', maxRetries: 2, fetch: fetcher });
+    const answer = await patient.chat.completions.create(asked);
+    return { counts, text: answer.choices[0].message.content };
+  },
+};
+
+console.log(JSON.stringify(await scenarios[scenario]()));
