@@ -14,10 +14,10 @@ from typing import Any
 
 import pytest
 
-from tests.clients import install
 from tests.support.processes import PATIENCE, RunningServer, running_server, wait_until
 from tests.support.steady import held_upstream
 from tests.support.upstream.scripted_chat import ScriptedChat, scripted_chat
+from tools import install_clients
 
 PROGRAMS = Path(__file__).parent / "programs"
 #: Tokens after which the upstream of `held` holds an answer, for ever.
@@ -63,8 +63,10 @@ def served() -> Iterator[Served]:
 
 @pytest.fixture(scope="session")
 def _scripted() -> Iterator[Served]:
-    with scripted_chat() as script, running_server("--upstream", script.url) as server:
-        yield Served(server, script)
+    with scripted_chat() as script:
+        script.template += "{% if enable_thinking %}<think>{% endif %}"
+        with running_server("--upstream", script.url) as server:
+            yield Served(server, script)
 
 
 @pytest.fixture
@@ -112,12 +114,14 @@ class Client:
         assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"
         return done.stdout
 
-    def run(self, scenario: str, url: str) -> Any:
-        """One scenario of its program: what it has seen."""
+    def run(self, url: str, *scenarios: str) -> dict[str, Any]:
+        """Scenarios of its program, in one go, since its imports are slow: what each has seen."""
         (program,) = PROGRAMS.glob(f"with_{self.name.replace('-', '_')}.*")
         if program.suffix == ".mjs":  # which finds its packages beside itself
-            program = Path(shutil.copy(program, install.FOLDER / "node"))
-        return json.loads(self.command(str(program), scenario, url).splitlines()[-1])
+            program = Path(shutil.copy(program, install_clients.FOLDER / "node"))
+        lines = self.command(str(program), url, *scenarios).splitlines()
+        found: dict[str, Any] = json.loads(lines[-1])
+        return found
 
 
 @pytest.fixture
@@ -126,13 +130,13 @@ def client_of(home: Path) -> Callable[[str], Client]:
 
     def make(name: str, where: str | None = None) -> Client:
         where = where or name
-        reason = install.failure(where)
+        reason = install_clients.failure(where)
         if reason is not None:
             pytest.fail(f"{name} cannot be tried: {reason}", pytrace=False)
         plain = {k: v for k, v in os.environ.items() if k in ("PATH", "LANG", "TMPDIR", "LC_ALL")}
         # Nothing may ask the network for what it could as well do without.
         quiet = {"HOME": str(home), "OPENAI_API_KEY": "any", "HF_HUB_OFFLINE": "1"}
-        interpreter = install.node() if where == "node" else install.python(where)
+        interpreter = install_clients.node() if where == "node" else install_clients.python(where)
         return Client(name, interpreter, {**plain, **quiet, "NO_COLOR": "1"})
 
     return make

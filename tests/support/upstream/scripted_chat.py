@@ -50,6 +50,7 @@ class ScriptedChat:
         answers: the parts of each answer in turn, and why it ends; the last one is repeated.
         asked: the bodies of the chats.
         modalities: what its model can do beside text.
+        template: of its model; with one that thinks, every chat comes as a chat.
     """
 
     answers: list[tuple[Sequence[dict[str, Any]], str]] = field(default_factory=list)
@@ -57,6 +58,7 @@ class ScriptedChat:
     modalities: dict[str, bool] = field(
         default_factory=lambda: {"vision": True, "video": False, "audio": True}
     )
+    template: str = TEMPLATE
     url: str = ""
 
     def chunks(self) -> Iterator[bytes]:
@@ -103,7 +105,7 @@ class _Handler(BaseHTTPRequestHandler):
             self._reply({"status": "ok"})
         elif self.path == "/props":
             found = props(2, 4096, "scripted")
-            found.update(chat_template=TEMPLATE, modalities=self.script.modalities)
+            found.update(chat_template=self.script.template, modalities=self.script.modalities)
             self._reply(found)
         elif self.path == "/slots":
             self._reply([{"id": i, "is_processing": False} for i in range(2)])
