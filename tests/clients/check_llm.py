@@ -46,7 +46,12 @@ def test_with_the_built_in_model(llm: Callable[[str], Client], served: Served) -
     whole = client.command("-m", "llm", "--no-stream", *PLAIN, QUESTION)
     assert whole.startswith("A slot is")
     assert client.command("-m", "llm", *PLAIN, QUESTION) == whole
-    schema = {"type": "object", "properties": {"word": {"enum": ["slot"]}}, "required": ["word"]}
+    schema = {
+        "type": "object",
+        "properties": {"word": {"enum": ["slot"]}},
+        "required": ["word"],
+        "additionalProperties": False,
+    }
     found = client.command("-m", "llm", "--schema", json.dumps(schema), QUESTION)
     assert json.loads(found) == {"word": "slot"}
     with pytest.raises(AssertionError, match=r"Error code: 400.*max_tokens"):
