@@ -25,6 +25,7 @@ sys.path[:0] = [str(ROOT), str(ROOT / "protocol")]  # runs from anywhere, withou
 
 from llcuda_net.cli.common import Parser
 from llcuda_net.util.terminal import echo, is_clever, status_line
+from tools.load.chat import ChatConnection
 from tools.load.streams import HttpConnection, LlcudaConnection
 from tools.overhead import processes, profiling, results
 from tools.overhead.measurement import Path, Plan, Run, paced, saturated
@@ -60,6 +61,9 @@ def parser() -> argparse.ArgumentParser:
     out.add_argument("--warmup", type=_above_0, help="seconds before it (default 1)")
     out.add_argument("--repeats", type=_positive, help="of each path (default 5)")
     out.add_argument("--peer", action="append", choices=["nginx"], default=[], dest="peers")
+    out.add_argument(
+        "--http", action="store_true", help="also llcuda-server by HTTP, in a process of its own"
+    )
     out.add_argument("--seed", type=int, default=1)
     out.add_argument(
         "--quick", action="store_true", help="a look in 20 s: windows of 1 s, 1 repeat"
@@ -109,7 +113,7 @@ class Bench:
 
     def all(self) -> None:
         """Every kind of arrivals, each with fresh processes."""
-        paths = 2 + len(self.args.peers) + (self.args.against is not None)
+        paths = 2 + len(self.args.peers) + (self.args.against is not None) + self.args.http
         total = 3 * self.repeats * paths
         for arrivals in (*results.ARRIVALS, "saturated"):
             with ExitStack() as stack:
@@ -140,6 +144,12 @@ class Bench:
                 server = processes.llcuda_server(command, upstream.address, self.args.durability)
                 child = stack.enter_context(server)
                 ways.append(Path(name, child.address, LlcudaConnection, upstream, child))
+        if self.args.http:
+            server = processes.llcuda_server(
+                self.args.server, upstream.address, self.args.durability
+            )
+            child = stack.enter_context(server)
+            ways.append(Path("llcuda-http", child.address, ChatConnection, upstream, child))
         return ways
 
     def _one(self, way: Path, arrivals: str, repeat: int) -> Run:

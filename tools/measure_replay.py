@@ -137,6 +137,7 @@ async def measure(
             if why:
                 found.reasons.append(f"in peace: {why}")
                 continue
+            cutter.events = 0
             again, _ = await answer(client, body)
             found.unsteady += again != undisturbed
             # Somewhere behind the first event, and before the last one.

@@ -11,12 +11,13 @@ import tomllib
 from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, field, fields
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any
 
 from llcuda_net.config import environment as variables
-from llcuda_net.config.sizes import LARGEST, SAYS, parse_size
+from llcuda_net.config.sizes import LARGEST
 from llcuda_net.config.upstreams import UpstreamSpec
 from llcuda_net.config.upstreams import parse as parse_specs
+from llcuda_net.config.values import convert, several
 from llcuda_net.errors import ConfigError
 
 #: Bytes that a server needs at least.
@@ -323,9 +324,9 @@ def load(arguments: argparse.Namespace, environment: Mapping[str, str] = os.envi
             values[spec.name] = parse_specs(value, where)
             continue
         if spec.default == ():
-            values[spec.name] = _several(value, where)
+            values[spec.name] = several(value, where)
             continue
-        values[spec.name] = _convert(spec.metadata, value, where)
+        values[spec.name] = convert(spec.metadata, value, where)
     if values.get("upstream") and values.get("model"):
         # One replaces the other, so the order of the sources decides between them, too.
         if sources["upstream"] < sources["model"]:
@@ -385,68 +386,6 @@ def _read(path: Path) -> dict[str, Any]:
         if name not in known:
             raise ConfigError(f"{path}: there is no setting {name!r}; llcuda-server --help has all")
     return found
-
-
-_KINDS = {bool: "true or false", str: "a string", int: "a whole number", float: "a number"}
-_WORDS = {"yes": True, "no": False}
-
-
-def _convert(metadata: Mapping[str, Any], value: Any, where: str) -> Any:
-    """The value of a setting, given as text or as a value of the config file.
-
-    Raises:
-        ConfigError: it is none; names `where` it came from, and what it may be.
-    """
-    import msgspec  # here, since --help does not need it
-
-    kind, low, high = metadata["kind"], metadata["low"], metadata["high"]
-    steps: list[tuple[Any, str]] = [(kind, f"{_KINDS[kind]}, not {value!r}")]
-    if metadata["choices"]:
-        names = ", ".join(metadata["choices"])
-        steps.append((Literal[metadata["choices"]], f"one of {names}, not {value!r}"))
-    if kind in (int, float):
-        at_least, at_most = msgspec.Meta(ge=low), msgspec.Meta(le=high)
-        unit = " bytes" if metadata["size"] else ""
-        least = low if metadata["size"] else f"{low:g}"
-        steps += [
-            (_bounded(kind, at_least), f"at least {least}{unit}, not {value}"),
-            (_bounded(kind, at_most), f"at most {high}{unit}, not {value}"),
-        ]
-    found = value
-    if metadata["size"]:
-        steps[0] = (kind, f"{SAYS}, not {value!r}")
-        if isinstance(value, str):
-            try:
-                value = found = parse_size(value)
-            except ValueError as error:
-                raise ConfigError(f"{where} {error}") from None
-    if isinstance(value, str) and kind is not str:
-        found = value.strip()
-        if kind is bool:
-            found = _WORDS.get(found.lower(), found)
-    for type_, says in steps:
-        try:
-            # Only text is read leniently: a TOML value has a type of its own.
-            found = msgspec.convert(found, type_, strict=not isinstance(found, str))
-        except msgspec.ValidationError:
-            raise ConfigError(f"{where} must be {says}") from None
-    return found
-
-
-def _several(value: Any, where: str) -> tuple[str, ...]:
-    """Values of an option that may be given several times; in text, with commas between them.
-
-    Raises:
-        ConfigError: it is neither a string nor a list of them.
-    """
-    given = value.split(",") if isinstance(value, str) else value
-    if not isinstance(given, list) or not all(isinstance(one, str) for one in given):
-        raise ConfigError(f"{where} must be a list of strings, not {value!r}")
-    return tuple(one.strip() for one in given if one.strip())
-
-
-def _bounded(kind: type, bound: Any) -> Any:
-    return Annotated[int, bound] if kind is int else Annotated[float, bound]
 
 
 def _check(settings: Settings) -> None:

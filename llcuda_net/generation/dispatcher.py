@@ -33,6 +33,7 @@ from llcuda_net.upstream.interface import (
     DOWN,
     Requirement,
 )
+from llcuda_net.upstream.messages import senses_of
 from llcuda_net.upstream.pool import Pool
 from llcuda_net.util.logs import reason_of
 from llcuda_protocol import ErrorCode
@@ -86,6 +87,7 @@ class Dispatcher:
             avoid=avoid,
             only=only,
             until=until,
+            senses=senses_of(generation.messages),
             chain=prefix_cache.chain_of(text),
         )
         most = generation.params.get("n_predict")

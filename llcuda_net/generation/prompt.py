@@ -11,7 +11,7 @@ from llcuda_net.upstream import chat, prefix_cache
 from llcuda_net.upstream.backend import Lease
 from llcuda_net.upstream.constraints.checks import as_sent
 from llcuda_net.upstream.interface import Properties
-from llcuda_net.upstream.messages import are_plain, check_parts, flat
+from llcuda_net.upstream.messages import are_plain, check_parts, check_roles, flat
 
 
 def checked_params(generation: Generation, context: int) -> dict[str, Any]:
@@ -36,6 +36,7 @@ def route(generation: Generation, properties: Properties) -> bool:
     messages = generation.messages
     if messages is None or generation.rendered is not None:
         return False  # it has no choice, or has begun
+    check_roles(messages)
     check_parts(messages, properties)
     options = generation.chat or {}
     effort = options.get("reasoning_effort")

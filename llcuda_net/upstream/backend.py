@@ -211,8 +211,14 @@ class Backend:
         return (
             requirement.role in self.roles
             and self.name not in requirement.avoid
+            and (not requirement.senses or self._has(requirement.senses))
             and (self.model_key == requirement.model or not requirement.model)
         )
+
+    def _has(self, senses: frozenset[str]) -> bool:
+        """Whether its model takes what it must, as far as is known now."""
+        properties = self.upstream.properties
+        return properties is None or senses <= properties.senses
 
     # -- how it does; each returns whether the pool must look at it again -----------------------
 

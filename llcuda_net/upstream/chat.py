@@ -13,14 +13,14 @@ import secrets
 from collections.abc import Callable
 from typing import Protocol
 
-from llcuda_net.errors import InvalidRequest, Unsupported
+from llcuda_net.errors import Unsupported
 from llcuda_net.upstream.interface import Properties
+from llcuda_net.upstream.messages import check_roles
 
 Messages = list[dict[str, str]]
 
 #: Without these no text spells a special token of any known vocabulary.
 _MAY_BE_SPECIAL = re.compile(r"<[^<]*>|\[[^\[]*\]|>>|\uff5c")
-_ROLE = re.compile(r"[A-Za-z0-9 _.-]{1,64}")
 #: What templates do to a message before they write it.
 _CHANGES: tuple[Callable[[str], str], ...] = (str, str.strip, str.lstrip, str.rstrip)
 
@@ -42,9 +42,7 @@ async def prompt_of(messages: Messages, upstream: _Renders) -> str | list[int]:
         RequestError: the model has no template, or refuses them; or a message spells special
             tokens, and the template does not allow to take them as text.
     """
-    for message in messages:
-        if not _ROLE.fullmatch(message["role"]):
-            raise InvalidRequest("a role must be a word such as user or assistant")
+    check_roles(messages)
     contents = [message["content"] for message in messages]
     special = [place for place, text in enumerate(contents) if await _is_special(text, upstream)]
     properties = await upstream.ask()

@@ -117,6 +117,8 @@ class Requirement:
         chain: of the prompt; a slot that holds its beginning is preferred.
         until: until when, on trio's clock, to wait for others that are down rather than use again
             those to avoid.
+        senses: what its model must take beside text, "images" or "audio"; where no upstream does,
+            any will do, and says so.
     """
 
     model: str
@@ -126,6 +128,7 @@ class Requirement:
     only: str | None = None
     chain: Chain = field(default=(), compare=False)
     until: float = 0.0
+    senses: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,6 +156,12 @@ class Properties:
     thinks: bool = False
     images: bool = False
     audio: bool = False
+
+    @property
+    def senses(self) -> frozenset[str]:
+        """What its model takes beside text; see Requirement."""
+        able = {"images": self.images, "audio": self.audio}
+        return frozenset(name for name, there in able.items() if there)
 
 
 class Upstream(Protocol):

@@ -6,6 +6,7 @@ here all the same: a URL in a message must bring its data along.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -14,6 +15,8 @@ from llcuda_net.upstream.interface import Properties
 
 Messages = list[dict[str, Any]]
 
+_SENSES = {"image_url": "images", "input_audio": "audio"}
+_ROLE = re.compile(r"[A-Za-z0-9 _.-]{1,64}")
 #: Between the texts of one message, as llama-server joins them.
 _BETWEEN = "\n"
 
@@ -23,6 +26,16 @@ def are_plain(messages: Messages) -> bool:
     return not any(
         one["role"] == "tool" or one.get("tool_calls") or next(_others(one), None) is not None
         for one in messages
+    )
+
+
+def senses_of(messages: Messages | None) -> frozenset[str]:
+    """What a model must take beside text to answer them; see Requirement."""
+    return frozenset(
+        _SENSES[kind]
+        for one in messages or ()
+        for part in _others(one)
+        if (kind := part.get("type")) in _SENSES
     )
 
 
@@ -36,6 +49,16 @@ def flat(messages: Messages) -> list[dict[str, str]]:
     ]
 
 
+def check_roles(messages: Messages) -> None:
+    """Return if the roles of messages are words: a template writes them as they are.
+
+    Raises:
+        InvalidRequest: one is none.
+    """
+    if not all(_ROLE.fullmatch(one["role"]) for one in messages):
+        raise InvalidRequest("a role must be a word such as user or assistant")
+
+
 def check_parts(messages: Messages, properties: Properties) -> None:
     """Return if a model can take what is in messages.
 
@@ -46,17 +69,12 @@ def check_parts(messages: Messages, properties: Properties) -> None:
     for message in messages:
         for part in _others(message):
             kind = part.get("type")
-            if kind == "image_url":
-                able, what = properties.images, "images"
-                url = part["image_url"]["url"]
-                if not url.startswith("data:"):
-                    raise InvalidRequest("an image must be in the message itself, as a data: URL")
-            elif kind == "input_audio":
-                able, what = properties.audio, "audio"
-            else:
+            if kind not in _SENSES:
                 raise InvalidRequest(f"there is no part of a message of type {kind!r:.60}")
-            if not able:
-                raise Unsupported(f"the model {properties.model} takes no {what}")
+            if kind == "image_url" and not part["image_url"]["url"].startswith("data:"):
+                raise InvalidRequest("an image must be in the message itself, as a data: URL")
+            if _SENSES[kind] not in properties.senses:
+                raise Unsupported(f"the model {properties.model} takes no {_SENSES[kind]}")
 
 
 def _others(message: dict[str, Any]) -> Iterator[dict[str, Any]]:

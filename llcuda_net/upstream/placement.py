@@ -78,7 +78,7 @@ def _with_prefix(candidates: Sequence[Assignment]) -> Assignment | None:
 
 
 def within_reach(backends: Sequence[Backend], requirement: Requirement, now: float) -> Requirement:
-    """A requirement without those to avoid, where by now there are no others.
+    """A requirement without those to avoid, and without senses, where by now there are no others.
 
     Args:
         now: on trio's clock.
@@ -86,7 +86,10 @@ def within_reach(backends: Sequence[Backend], requirement: Requirement, now: flo
     wait = now < requirement.until and may_recover(backends, requirement)
     if wait or can_serve(backends, requirement):
         return requirement
-    return replace(requirement, avoid=frozenset())
+    found = replace(requirement, avoid=frozenset())
+    if found.senses and not can_serve(backends, found) and not may_recover(backends, found):
+        return replace(found, senses=frozenset())
+    return found
 
 
 def can_serve(backends: Sequence[Backend], requirement: Requirement) -> bool:

@@ -195,30 +195,35 @@ def json_map(most: int) -> Check:
 
     def check(value: Any, name: str) -> dict[str, Any]:
         _check_map(value, name, most)
-        count = 0
-        pending: list[tuple[Any, int]] = [(value, -1)]
-        while pending:
-            entry, depth = pending.pop()
-            if entry is None or type(entry) in (bool, int, str):
-                continue
-            if type(entry) is float:
-                if not math.isfinite(entry):
-                    raise ValueError(f"{name} must hold finite numbers")
-                continue
-            if type(entry) is not list and type(entry) is not dict:
-                raise ValueError(f"{name} holds {type(entry).__name__}, which is no JSON value")
-            if depth >= MAX_DEPTH:
-                raise ValueError(f"{name} is nested deeper than {MAX_DEPTH}")
-            count += len(entry)
-            if count > MAX_VALUES:
-                raise ValueError(f"{name} holds more than {MAX_VALUES} values")
-            if type(entry) is dict and not all(type(key) is str for key in entry):
-                raise ValueError(f"the keys of {name} must be strings")
-            inner = entry.values() if type(entry) is dict else entry
-            pending += [(child, depth + 1) for child in inner]
+        check_json(value, name)
         return value  # type: ignore[no-any-return]
 
     return Check(f"map of at most {most} entries of: any JSON value", check)
+
+
+def check_json(value: Any, name: str, deepest: int = MAX_DEPTH) -> None:
+    """Refuse what is no JSON value, deeper than `deepest` below the value, or too much."""
+    count = 0
+    pending: list[tuple[Any, int]] = [(value, -1)]
+    while pending:
+        entry, depth = pending.pop()
+        if entry is None or type(entry) in (bool, int, str):
+            continue
+        if type(entry) is float:
+            if not math.isfinite(entry):
+                raise ValueError(f"{name} must hold finite numbers")
+            continue
+        if type(entry) is not list and type(entry) is not dict:
+            raise ValueError(f"{name} holds {type(entry).__name__}, which is no JSON value")
+        if depth >= deepest:
+            raise ValueError(f"{name} is nested deeper than {deepest}")
+        count += len(entry)
+        if count > MAX_VALUES:
+            raise ValueError(f"{name} holds more than {MAX_VALUES} values")
+        if type(entry) is dict and not all(type(key) is str for key in entry):
+            raise ValueError(f"the keys of {name} must be strings")
+        inner = entry.values() if type(entry) is dict else entry
+        pending += [(child, depth + 1) for child in inner]
 
 
 def _check_map(value: Any, name: str, most: int) -> None:

@@ -71,6 +71,7 @@ def used() -> Iterator[tuple[RunningServer, int]]:
             client.until(Done)
             client.send(ask("Once", stream=3, n_predict=-7))
             client.until(Error)
+        assert get(server.port, "/healthz")[0] == 200  # over HTTP, too
         wait_until(lambda: total(port, "llcuda_connections") == 0, "the client's end is seen")
         yield server, port
 

@@ -28,6 +28,7 @@ from llcuda_protocol.schema import (
     record,
     text,
 )
+from llcuda_protocol.values.chat import CHAT
 from tests.support.protocol.any_frame import JSON
 from tests.support.protocol.every import every
 
@@ -39,6 +40,23 @@ def nested(depth: int) -> Any:
     for _ in range(depth - 1):
         value = [value]
     return value
+
+
+def test_all_tools_together_are_bounded() -> None:
+    """Each of 128 might hold as much as one map may; that took minutes to look through."""
+    tool = {"type": "function", "function": {"name": "f", "parameters": {"a": [0] * 100_000}}}
+    with pytest.raises(ValueError, match="chat holds more than 262144 values"):
+        CHAT({"tools": [tool] * 3}, "chat")
+    CHAT({"tools": [tool] * 2}, "chat")
+    deepest = {
+        "type": "function",
+        "function": {"name": "f", "parameters": {"a": nested(MAX_DEPTH)}},
+    }
+    CHAT({"tools": [deepest]}, "chat")
+    CHAT({"chat_template_kwargs": {"a": nested(MAX_DEPTH)}}, "chat")
+    for key in ("tools", "chat_template_kwargs"):
+        with pytest.raises(ValueError, match="nested deeper"):
+            CHAT({key: {"a": nested(MAX_DEPTH + 10)}}, "chat")
 
 
 def test_takes() -> None:

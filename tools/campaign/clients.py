@@ -19,7 +19,7 @@ from tools.campaign.jobs import Job, Jobs
 from tools.campaign.ledger import Ledger, Reading
 
 #: Seconds for one job, restarts included: a bound for hangs, not a measurement.
-PATIENCE = 120.0
+PATIENCE = 600.0
 #: Pause between attempts at a first connection, in seconds.
 _PAUSE = 0.1
 
@@ -56,8 +56,7 @@ class Clients:
         self._rng = rng
         self._keys = 0
         self._nursery: trio.Nursery | None = None
-        url = f"http://{options.address}"
-        self._http = HttpClients(url, jobs, ledger, rng, PATIENCE, lambda: self.enough)
+        self._http = HttpClients(options.address, jobs, ledger, rng, PATIENCE, lambda: self.enough)
         #: Detached generations for other clients: (id, job, first piece to read).
         self._left: deque[tuple[str, Job, int]] = deque()
 

@@ -1,4 +1,4 @@
-"""Clients over HTTP, as plain as they come: httpx, and a reader of server-sent events.
+"""Clients over HTTP, as plain as they come: a reader of server-sent events.
 
 They lose their connections with the server, or leave on purpose, and resume by the id of the last
 event: at the generation's own path, or with the same POST and its idempotency key.
@@ -9,22 +9,21 @@ from __future__ import annotations
 import json
 import random
 from collections.abc import Callable, Mapping
-from contextlib import suppress
+from contextlib import AbstractAsyncContextManager, suppress
 from dataclasses import dataclass
 from typing import Any
 
-import httpx
 import trio
 
 from llcuda_net.client.events import Piece, Result
 from llcuda_protocol import TokenLogprob, TopToken
+from tools.campaign.http_exchange import HttpExchange, LostError, exchange
 from tools.campaign.jobs import Job, Jobs
 from tools.campaign.ledger import Ledger, Reading
 
-#: Seconds without a byte after which a client tries again: comments come more often than that.
-SILENCE = 14.0
+_CHAT = "/v1/chat/completions"
 #: Pause between two attempts, in seconds.
-_PAUSE = 0.1
+_PAUSE = 0.25
 #: Of a hundred answers, how many are asked for as a whole.
 _WHOLE = 15
 
@@ -68,14 +67,14 @@ class HttpClients:
     """All clients over HTTP of a campaign.
 
     Args:
-        url: of the server, or of the proxy before it.
+        address: HOST:PORT of the server, or of the proxy before it.
         patience: seconds for one job, restarts included.
         is_enough: whether to begin nothing more.
     """
 
     def __init__(
         self,
-        url: str,
+        address: str,
         jobs: Jobs,
         ledger: Ledger,
         rng: random.Random,
@@ -83,7 +82,7 @@ class HttpClients:
         is_enough: Callable[[], bool],
     ) -> None:
         self._is_enough = is_enough
-        self._url = url
+        self._address = address
         self._jobs = jobs
         self._ledger = ledger
         self._rng = rng
@@ -91,25 +90,23 @@ class HttpClients:
 
     async def run_one(self) -> None:
         """Be one client, until it is enough and everything begun is over."""
-        timeout = httpx.Timeout(SILENCE, connect=5.0)
-        async with httpx.AsyncClient(base_url=self._url, timeout=timeout) as client:
-            while not self._is_enough():
-                job = self._jobs.draw(chat=True)
-                self._ledger.counts["http jobs"] += 1
-                if job.kind == "twice":
-                    await self._twice(client, job)
-                else:
-                    await self._do(client, job, self._new_key())
+        while not self._is_enough():
+            job = self._jobs.draw(chat=True)
+            self._ledger.counts["http jobs"] += 1
+            if job.kind == "twice":
+                await self._twice(job)
+            else:
+                await self._do(job, self._new_key())
 
     def _new_key(self) -> str:
         return f"http {self._rng.random()}"
 
-    async def _twice(self, client: httpx.AsyncClient, job: Job) -> None:
+    async def _twice(self, job: Job) -> None:
         """The same key over two connections at once."""
         key, ids = self._new_key(), set()
 
         async def ask() -> None:
-            if (id_ := await self._do(client, job, key)) is not None:
+            if (id_ := await self._do(job, key)) is not None:
                 ids.add(id_)
 
         async with trio.open_nursery() as nursery:
@@ -118,7 +115,7 @@ class HttpClients:
         if len(ids) > 1:
             self._ledger.violation(f"one key over HTTP, and more than one generation: {ids}")
 
-    async def _do(self, client: httpx.AsyncClient, job: Job, key: str) -> str | None:
+    async def _do(self, job: Job, key: str) -> str | None:
         """Have one answer; the id of its generation, if all went well."""
         reading = Reading(self._ledger, job)
         answer = _Answer(job, reading, key)
@@ -130,7 +127,7 @@ class HttpClients:
         with trio.move_on_after(self._patience):
             try:
                 once = self._whole if whole else self._read
-                while not await once(client, answer):  # noqa: ASYNC110 -- it waits for a server
+                while not await once(answer):  # noqa: ASYNC110 -- it waits for a server
                     await trio.sleep(_PAUSE)
             except WrongError as error:
                 reading.fail(str(error))
@@ -142,15 +139,20 @@ class HttpClients:
         reading.fail(f"not over within {self._patience:g} s")
         return None
 
+    def _exchange(
+        self, method: str, path: str, body: Any = None, headers: Mapping[str, str] | None = None
+    ) -> AbstractAsyncContextManager[HttpExchange]:
+        return exchange(self._address, method, path, body, headers)
+
     # -- one connection -----------------------------------------------------------------------
 
-    async def _whole(self, client: httpx.AsyncClient, answer: _Answer) -> bool:
+    async def _whole(self, answer: _Answer) -> bool:
         """Ask for the whole answer; whether it came."""
         body, headers = request_of(answer.job, answer.key, stream=False)
         try:
-            got = await client.post("/v1/chat/completions", json=body, headers=headers)
-            document = _checked(got.status_code, got.content)
-        except (httpx.TransportError, CutError):
+            async with self._exchange("POST", _CHAT, body, headers) as got:
+                document = _checked(got.status, await got.read())
+        except (LostError, CutError):
             self._ledger.counts["http asked again"] += 1
             return False
         (choice,) = document["choices"]
@@ -162,39 +164,37 @@ class HttpClients:
         answer.reading.received = len(answer.job.pieces)
         return True
 
-    async def _read(self, client: httpx.AsyncClient, answer: _Answer) -> bool:
+    async def _read(self, answer: _Answer) -> bool:
         """Read on over one connection; whether the answer has come to its end."""
         headers = {"Last-Event-ID": answer.last} if answer.last else {}
         body = None
         if answer.id and self._rng.random() < 0.5:
             method, path = "GET", f"/v1/generations/{answer.id}/events"
         else:
-            method, path = "POST", "/v1/chat/completions"
+            method, path = "POST", _CHAT
             body, more = request_of(answer.job, answer.key, stream=True)
             headers |= more
-        if answer.last:
-            self._ledger.counts[f"http resumed by {method}"] += 1
         try:
-            async with client.stream(method, path, json=body, headers=headers) as got:
-                if got.status_code != 200:
-                    _checked(got.status_code, await got.aread())
+            async with self._exchange(method, path, body, headers) as got:
+                if got.status != 200:
+                    _checked(got.status, await got.read())
                 id_ = got.headers["x-llcuda-generation"]
                 if answer.id not in ("", id_):
                     raise WrongError(f"generation {id_} answers what {answer.id} has begun")
                 answer.id = id_
-                return await self._events(client, got, answer)
+                if answer.last:
+                    self._ledger.counts[f"http resumed by {method}"] += 1
+                return await self._events(got, answer)
         except CancelledError:
             answer.reason = "cancelled"
             return True
-        except (httpx.TransportError, CutError):
+        except (LostError, CutError):
             self._ledger.counts["http connections lost"] += 1
             return False
 
-    async def _events(
-        self, client: httpx.AsyncClient, got: httpx.Response, answer: _Answer
-    ) -> bool:
+    async def _events(self, got: HttpExchange, answer: _Answer) -> bool:
         id_ = ""
-        async for line in got.aiter_lines():
+        while (line := await got.line()) is not None:
             name, _, value = line.partition(": ")
             if name == "id":
                 id_ = value
@@ -208,7 +208,7 @@ class HttpClients:
                 if answer.cancel is not None and answer.reading.received > answer.cancel:
                     answer.cancel = None
                     answer.reading.cancelled = True
-                    await self._cancel(client, answer.id)
+                    await self._cancel(answer.id)
         raise CutError("the stream ended before its end")
 
     def _event(self, answer: _Answer, id_: str, document: Any) -> None:
@@ -230,12 +230,13 @@ class HttpClients:
     def _take_end(self, answer: _Answer, document: Any, reason: str) -> None:
         answer.reason, answer.stop = reason, document["llcuda"].get("stop")
 
-    async def _cancel(self, client: httpx.AsyncClient, id_: str) -> None:
+    async def _cancel(self, id_: str) -> None:
         """Until the server has said that it is over: it may be killed meanwhile."""
         while True:
-            with suppress(httpx.TransportError, CutError):
-                got = await client.post(f"/v1/generations/{id_}/cancel")
-                document = _checked(got.status_code, got.content)
+            with suppress(LostError, CutError):
+                path = f"/v1/generations/{id_}/cancel"
+                async with self._exchange("POST", path) as got:
+                    document = _checked(got.status, await got.read())
                 if document["state"] in ("cancelled", "done"):
                     return
                 raise WrongError(f"it is {document['state']} after it was cancelled")

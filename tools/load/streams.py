@@ -11,6 +11,7 @@ import time
 from abc import ABC, abstractmethod
 from array import array
 from collections.abc import Iterator
+from typing import Any
 
 import msgspec
 
@@ -190,11 +191,14 @@ class HttpConnection(Connection):
     def begin(self, request: Request) -> None:
         """Send a request."""
         asked = {"prompt": request.prompt, "n_predict": request.wanted, "stream": True}
+        self._post(b"/completion", asked, request)
+
+    def _post(self, path: bytes, asked: dict[str, Any], request: Request) -> None:
         body = msgspec.json.encode(asked)
         self._in_head, self._said, self._current = True, None, request
         data = (
-            b"POST /completion HTTP/1.1\r\nHost: %b\r\nContent-Type: application/json\r\n"
-            b"Content-Length: %d\r\n\r\n%b" % (self._host, len(body), body)
+            b"POST %b HTTP/1.1\r\nHost: %b\r\nContent-Type: application/json\r\n"
+            b"Content-Length: %d\r\n\r\n%b" % (path, self._host, len(body), body)
         )
         request.started_ns = time.monotonic_ns()
         self.sock.sendall(data)  # a few hundred bytes on an idle connection: it never blocks
@@ -229,6 +233,14 @@ class HttpConnection(Connection):
         self._buffer = buffer[position:]
         events = (self._events + b"".join(chunks)).split(b"\n\n")
         self._events = events.pop()
+        self._came(request, events, now)
+        if over:
+            if self._said is None:
+                raise LoadError(f"the answer ended without its final event: {request!r}")
+            request.end(self._said)
+
+    def _came(self, request: Request, events: list[bytes], now: int) -> None:
+        """Events have come, whole."""
         final = b""
         if events and b'"stop":true' in events[-1]:
             final = events.pop()
@@ -237,10 +249,6 @@ class HttpConnection(Connection):
             self._take(request, text, now)
         if final:
             self._said = msgspec.json.decode(final[6:])["tokens_predicted"]
-        if over:
-            if self._said is None:
-                raise LoadError(f"the answer ended without its final event: {request!r}")
-            request.end(self._said)
 
 
 class LlcudaConnection(Connection):

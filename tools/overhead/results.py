@@ -22,6 +22,7 @@ SCHEMA = 1
 AIMS = {
     "cpu_us_per_token": ("at most", 45.0),
     "cpu_times_nginx": ("at most", 2.5),
+    "http_added_us_per_token": ("at most", 12.0),
     "saturated_tokens_per_s": ("at least", 30_000.0),
     "added_ttft_ms_p50": ("at most", 2.0),
 }
@@ -126,6 +127,8 @@ def document(runs: Sequence[Run], about: dict[str, Any]) -> dict[str, Any]:
     theirs = peers.get("nginx", {}).get("cpu_us_per_token")
     mine = own["cpu_us_per_token"]
     own["cpu_times_nginx"] = mine / theirs if mine and theirs else None
+    over_http = peers.get("llcuda-http", {}).get("cpu_us_per_token")
+    own["http_added_us_per_token"] = difference(over_http, mine)
     return {
         "schema": SCHEMA,
         "benchmark": "overhead",

@@ -19,6 +19,8 @@ from llcuda_net.server.http.errors import HttpError
 from llcuda_net.server.http.request import Headers
 from llcuda_net.util.address import is_loopback
 
+#: Users that tokens which forward may name: of each, something is kept until the server's end.
+MAX_FORWARDED = 10_000
 #: Fields in which Open WebUI names its users, the first that is there; and what they may hold.
 _FORWARDED_USER = ("x-openwebui-user-id", "x-openwebui-user-email")
 _ID = re.compile(r"\A[A-Za-z0-9._@+-]{1,64}\Z")
@@ -43,6 +45,7 @@ class Access:
         self._anybody = settings.allow_no_auth
         self._hosts = {host.lower().rstrip(".") for host in settings.allowed_host}
         self._origins = {origin.lower().rstrip("/") for origin in settings.cors_origin}
+        self._forwarded_names: set[str] = set()
         self._own = {settings.host.lower(), socket.gethostname().lower()}
 
     def __repr__(self) -> str:
@@ -81,7 +84,17 @@ class Access:
                 raise HttpError(
                     400, f"{name} must be 1 to 64 of the letters A-Z and a-z, digits, and . _ @ + -"
                 )
-            return forwarded(user, value)
+            found = forwarded(user, value)
+            if found.name not in self._forwarded_names:
+                if len(self._forwarded_names) >= MAX_FORWARDED:
+                    raise HttpError(
+                        429,
+                        f"more than {MAX_FORWARDED:,} users were named since the server's start",
+                        type="rate_limit_error",
+                        code="too_many_users",
+                    )
+                self._forwarded_names.add(found.name)
+            return found
         return user
 
     def _check_local(self, headers: Headers, authority: str, local: str) -> None:

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import secrets
 from typing import Protocol
-from urllib.parse import parse_qsl, unquote
 
 import structlog
 import trio
@@ -22,7 +21,7 @@ from llcuda_net.server.http.errors import HttpError, of_request_error
 from llcuda_net.server.http.exchange import Exchange, HttpHost
 from llcuda_net.server.http.limits import FAREWELL, KEEP_ALIVE, MAX_EARLY, MAX_REQUEST_ID, READ
 from llcuda_net.server.http.reader import Head, RequestReader, too_large
-from llcuda_net.server.http.request import Headers, HttpRequest
+from llcuda_net.server.http.request import Headers, HttpRequest, locate
 from llcuda_net.server.http.route import Route, Routes
 from llcuda_net.server.tcp.write_buffer import WriteBuffer
 
@@ -88,7 +87,8 @@ class HttpConnection:
         self._local = ""
         transport = stream.transport_stream if isinstance(stream, trio.SSLStream) else stream
         if isinstance(transport, trio.SocketStream):
-            self._local = str(transport.socket.getsockname()[0])
+            # A socket for IPv6 and IPv4 shows addresses of the latter in those of the former.
+            self._local = str(transport.socket.getsockname()[0]).removeprefix("::ffff:")
         self._log = log.bind(session=number)
 
     def __repr__(self) -> str:
@@ -227,7 +227,7 @@ class HttpConnection:
             HttpError, RequestError: the request is refused.
         """
         request = exchange.request
-        path = self._locate(head, request)
+        self._authority, path = locate(head.target, request)
         found = self._routes.find(path)
         methods = {} if found is None else found[0]
         route = methods.get("GET" if head.method == "HEAD" else head.method)
@@ -253,29 +253,6 @@ class HttpConnection:
         if head.has_body:
             await self._read_body(head, exchange, route)
         return True
-
-    def _locate(self, head: Head, request: HttpRequest) -> str:
-        """The path as it came; sets what the target says.
-
-        Raises:
-            HttpError: the target is wrong.
-        """
-        target = head.target
-        self._authority = request.headers.get("host") or ""
-        if not target.startswith("/") and target != "*":
-            scheme, _, rest = target.partition("://")
-            if scheme.lower() not in ("http", "https") or not rest:
-                raise HttpError(400, "the target of a request is a path, or an http URL")
-            # It counts, and Host does not: RFC 9112, section 3.2.2.
-            self._authority, _, target = rest.partition("/")
-            target = f"/{target}"
-        path, _, query = target.partition("#")[0].partition("?")
-        try:
-            request.path = unquote(path, errors="strict")
-            request.query = dict(parse_qsl(query, keep_blank_values=True, errors="strict"))
-        except ValueError:
-            raise HttpError(400, "the target is not percent-encoded UTF-8") from None
-        return path
 
     def _options(self, exchange: Exchange, methods: dict[str, Route]) -> bool:
         if not methods and exchange.request.path != "*":

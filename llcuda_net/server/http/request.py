@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from urllib.parse import parse_qsl, unquote
 
 from llcuda_net.config.users import User
+from llcuda_net.server.http.errors import HttpError
 
 
 class Headers:
@@ -63,3 +65,29 @@ class HttpRequest:
     user: User
     id: str
     parameters: dict[str, str] = field(default_factory=dict)
+
+
+def locate(target: str, request: HttpRequest) -> tuple[str, str]:
+    """Set the path and the query of a request by its target.
+
+    Returns:
+        The host and port that it is for, and the path as it came.
+
+    Raises:
+        HttpError: the target is wrong.
+    """
+    authority = request.headers.get("host") or ""
+    if not target.startswith("/") and target != "*":
+        scheme, _, rest = target.partition("://")
+        if scheme.lower() not in ("http", "https") or not rest:
+            raise HttpError(400, "the target of a request is a path, or an http URL")
+        # It counts, and Host does not: RFC 9112, section 3.2.2.
+        authority, _, target = rest.partition("/")
+        target = f"/{target}"
+    path, _, query = target.partition("#")[0].partition("?")
+    try:
+        request.path = unquote(path, errors="strict")
+        request.query = dict(parse_qsl(query, keep_blank_values=True, errors="strict"))
+    except ValueError:
+        raise HttpError(400, "the target is not percent-encoded UTF-8") from None
+    return authority, path

@@ -27,7 +27,7 @@ from llcuda_net.server.http.routes import ROUTES
 from llcuda_net.server.sockets import SparingListener
 from llcuda_net.server.tcp.host import SessionHost
 from llcuda_net.server.tcp.session import Session
-from llcuda_net.server.tcp.wrong_protocol import TELLING, speaks_http
+from llcuda_net.server.tcp.wrong_protocol import speaks_http
 
 log = structlog.get_logger(__name__)
 
@@ -144,12 +144,8 @@ class Listener:
         greet_by = trio.current_time() + self._host.settings.handshake_timeout
         first = b""
         with trio.move_on_at(greet_by):
-            while len(first) < TELLING and speaks_http(first):
-                data = await stream.receive_some(_READ)
-                if not data:
-                    break
-                first += bytes(data)
-        if self._host.settings.http and first and speaks_http(first[:TELLING]):
+            first = bytes(await stream.receive_some(_READ))
+        if self._host.settings.http and speaks_http(first):
             await self._serve_http(stream, number, first, greet_by, scope)
         else:
             await self._serve_session(stream, number, first, greet_by, scope)

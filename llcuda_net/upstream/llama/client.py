@@ -7,10 +7,8 @@ the same parser.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import PurePath
 from typing import Annotated, Any, TypeVar
 
 import msgspec
@@ -32,6 +30,7 @@ from llcuda_net.upstream.llama.origin import (
     not_there,
 )
 from llcuda_net.upstream.llama.poller import Poller, TokenStream
+from llcuda_net.upstream.llama.properties import properties_of
 from llcuda_net.upstream.llama.sse import FINAL_FIELDS, ResponseParser, longest_event
 from llcuda_net.upstream.llama.streams import Streams
 from llcuda_net.upstream.llama.token_stream import StreamTimeouts
@@ -39,8 +38,6 @@ from llcuda_protocol import ErrorCode
 
 log = structlog.get_logger(__name__)
 
-#: Slots that one upstream may have: each takes memory here, whatever it says.
-MOST_SLOTS = 4096
 #: Most bytes of vectors in one answer, and most numbers: each takes 32 bytes here.
 MAX_VECTORS, MOST_NUMBERS = 64 << 20, 4 << 20
 #: Seconds for texts to be embedded.
@@ -55,42 +52,10 @@ _PROBE = {
     "temperature": 0,
     "cache_prompt": False,
 }
-#: What templates of models that reason have in them: switches, fields of messages, marks. Those of
-#: other models may say "thinking" in words.
-_THINKS = re.compile(
-    rb"enable_thinking|reasoning_(?:content|effort)|\bif (?:not )?thinking\b|</?think>"
-    rb"|\[/?THINK\]|<\|channel\|>|<\|START_THINKING\|>|<seed:think>"
-)
 _T = TypeVar("_T")
 
 
 # What is needed of each answer: the rest is passed over, and takes no memory.
-
-
-class _Settings(msgspec.Struct):
-    n_ctx: int
-
-
-class _Caps(msgspec.Struct):
-    supports_preserve_reasoning: bool = False
-    supports_reasoning_effort: bool = False
-
-
-class _Modalities(msgspec.Struct):
-    vision: bool = False
-    audio: bool = False
-
-
-class _Props(msgspec.Struct):
-    total_slots: int
-    default_generation_settings: _Settings
-    model_alias: str | None = None
-    model_path: str | None = None
-    model_ftype: str | int | None = None
-    build_info: str | None = None
-    chat_template: msgspec.Raw = msgspec.Raw(b"null")
-    chat_template_caps: _Caps | None = None
-    modalities: _Modalities | None = None
 
 
 class _Slot(msgspec.Struct):
@@ -114,7 +79,6 @@ class _Row(msgspec.Struct):
     embedding: Annotated[list[float | list[float]], Meta(min_length=1)]
 
 
-_props = decoder(_Props, "/props gave no properties")
 _health = decoder(msgspec.Raw, "/health is not JSON")
 _slots = decoder(list[_Slot], "/slots gave no slots")
 _prompt = decoder(_Prompt, "/apply-template gave no prompt")
@@ -186,20 +150,7 @@ class LlamaServer:
             RequestError: it cannot be reached, is still loading, or is no llama-server.
         """
         if self._properties is None:
-            found = await self._short("GET", "/props", _props)
-            path = found.model_path or ""
-            self._properties = Properties(
-                model=(found.model_alias or PurePath(path).name or "unknown")[:256],
-                slots=min(max(1, found.total_slots), MOST_SLOTS),
-                context=max(1, found.default_generation_settings.n_ctx),
-                has_template=bytes(found.chat_template) not in (b"null", b'""', b"false"),
-                build=found.build_info or "",
-                path=path,
-                quantisation=str(found.model_ftype or ""),
-                thinks=_thinks(found),
-                images=found.modalities is not None and found.modalities.vision,
-                audio=found.modalities is not None and found.modalities.audio,
-            )
+            self._properties = await self._short("GET", "/props", properties_of)
         return self._properties
 
     async def check(self) -> None:
@@ -385,15 +336,6 @@ class LlamaServer:
             self._overran = True
             log.warning("upstream_ignores_n_predict", upstream=self.base_url, note=note)
         return note
-
-
-def _thinks(props: _Props) -> bool:
-    caps = props.chat_template_caps or _Caps()
-    return (
-        caps.supports_preserve_reasoning
-        or caps.supports_reasoning_effort
-        or _THINKS.search(bytes(props.chat_template)) is not None
-    )
 
 
 def _most(params: dict[str, Any]) -> int | None:

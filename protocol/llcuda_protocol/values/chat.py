@@ -12,12 +12,14 @@ from typing import Any
 from llcuda_protocol.kinds import MAX_MAX_FRAME, MAX_STREAM
 from llcuda_protocol.schema import (
     BODY,
+    MAX_DEPTH,
     NAME,
     WORD,
     Check,
     Field,
     blob,
     boolean,
+    check_json,
     integer,
     json_map,
     list_of,
@@ -206,4 +208,16 @@ CHAT_FIELDS = {
     "chat_template_kwargs": Field(json_map(64)),
     "reasoning_effort": Field(_not_empty(text(64))),
 }
-CHAT = Check("options", record(CHAT_FIELDS, closed=True).apply)
+_OPTIONS = record(CHAT_FIELDS, closed=True)
+#: Where the parameters of a function are, below the options.
+_ABOVE_PARAMETERS = 4
+
+
+def _check_chat(value: Any, name: str) -> dict[str, Any]:
+    # Of all tools together, before each by itself: 128 times the most values would take minutes.
+    check_json(value, name, MAX_DEPTH + _ABOVE_PARAMETERS)
+    found: dict[str, Any] = _OPTIONS.apply(value, name)
+    return found
+
+
+CHAT = Check("options", _check_chat)

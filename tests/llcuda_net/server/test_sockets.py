@@ -34,7 +34,9 @@ async def test_clients_wait_while_only_the_reserve_is_left(room: int) -> None:
     port = listener.socket.getsockname()[1]
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     async with contextlib.AsyncExitStack() as stack:
-        sparing = await stack.enter_async_context(SparingListener(listener))
+        made_room: list[bool] = []
+        sparing = SparingListener(listener, lambda: made_room.append(True))
+        await stack.enter_async_context(sparing)
         waiting = await stack.enter_async_context(await trio.open_tcp_stream("127.0.0.1", port))
         assert waiting.socket.fileno() >= 0
         used = without_gaps(stack)
@@ -46,6 +48,7 @@ async def test_clients_wait_while_only_the_reserve_is_left(room: int) -> None:
                 stack.callback(os.close, each)
             with pytest.raises(OSError, match="no descriptors") as caught:
                 await sparing.accept()
+            assert made_room == [True]  # what nobody needs was asked to go
             assert caught.value.errno == errno.EMFILE  # which trio waits for the end of
             resource.setrlimit(resource.RLIMIT_NOFILE, (used + room + 2, hard))  # as if one went
             with trio.fail_after(300):

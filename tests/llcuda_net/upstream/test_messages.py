@@ -6,7 +6,7 @@ import pytest
 
 from llcuda_net.errors import InvalidRequest, Unsupported
 from llcuda_net.upstream.interface import Properties
-from llcuda_net.upstream.messages import are_plain, check_parts, flat
+from llcuda_net.upstream.messages import are_plain, check_parts, flat, senses_of
 
 IMAGE = {"type": "image_url", "image_url": {"url": "data:image/png;base64,AAAA"}}
 AUDIO = {"type": "input_audio", "input_audio": {"data": "AAAA", "format": "wav"}}
@@ -43,6 +43,11 @@ def test_what_is_not_plain() -> None:
     for part in (IMAGE, AUDIO):
         assert not are_plain(user([text("a"), part]))
         check_parts(user([text("a"), part]), ABLE)
+
+
+def test_what_a_model_needs_for_them() -> None:
+    assert senses_of(None) == senses_of(user("a")) == senses_of(user([text("a")])) == frozenset()
+    assert senses_of([*user([IMAGE]), *user([text("a"), AUDIO])]) == {"images", "audio"}
 
 
 @pytest.mark.parametrize(

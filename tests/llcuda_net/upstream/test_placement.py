@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 from llcuda_net.upstream.backend import Lease
 from llcuda_net.upstream.interface import Requirement
-from llcuda_net.upstream.placement import SLACK
+from llcuda_net.upstream.placement import SLACK, within_reach
 from llcuda_net.upstream.pool import Pool
 from llcuda_net.upstream.prefix_cache import BLOCK
 from llcuda_net.upstream.slots import Use
@@ -62,6 +63,26 @@ async def test_those_that_failed_at_it_are_avoided_while_there_are_others() -> N
     b.breaker.trip("gone")
     # The only one that is there is better than none.
     assert name_of(place(pool, requirement)) == "a"
+
+
+async def test_images_go_where_they_are_seen() -> None:
+    blind, seeing = Talker(slots=4), Talker(slots=2)
+    seeing.says = replace(seeing.says, images=True)
+    pool = await pool_of(blind, seeing)
+    images = Requirement(pool.key_of(None), senses=frozenset({"images"}))
+    both = Requirement(pool.key_of(None), senses=frozenset({"images", "audio"}))
+    assert [name_of(place(pool, images)) for _ in range(3)] == ["b", "b", ""]
+    assert pool.can_serve(images)
+    # One that failed at it is better than one that cannot do it at all.
+    a, b = pool.backends
+    reach = within_reach(pool.backends, replace(images, avoid=frozenset("b")), 0.0)
+    assert (b.meets(reach), a.meets(reach)) == (True, False)
+    # Where nobody can, whoever gets it says so.
+    assert not pool.can_serve(both)
+    assert name_of(place(pool, both)) == "a"
+    # What is not known of one that is away does not rule it out.
+    b.upstream.forget()
+    assert b.meets(both)
 
 
 # -- prefixes ---------------------------------------------------------------------------------

@@ -51,6 +51,7 @@ class ScriptedChat:
         asked: the bodies of the chats.
         modalities: what its model can do beside text.
         template: of its model; with one that thinks, every chat comes as a chat.
+        gate: answers wait for it behind their first part; open at first.
     """
 
     answers: list[tuple[Sequence[dict[str, Any]], str]] = field(default_factory=list)
@@ -59,7 +60,11 @@ class ScriptedChat:
         default_factory=lambda: {"vision": True, "video": False, "audio": True}
     )
     template: str = TEMPLATE
+    gate: threading.Event = field(default_factory=threading.Event)
     url: str = ""
+
+    def __post_init__(self) -> None:
+        self.gate.set()
 
     def chunks(self) -> Iterator[bytes]:
         """The events of the next answer."""
@@ -75,6 +80,7 @@ class ScriptedChat:
         yield event({"role": "assistant", "content": None}, 0)
         for count, part in enumerate(parts, 1):
             yield event(part, count)
+            self.gate.wait()
         yield event({}, len(parts), reason)
         usage = {"prompt_tokens": 7, "completion_tokens": len(parts), "total_tokens": 0}
         body = {**head, "choices": [], "usage": usage}
@@ -159,6 +165,7 @@ def scripted_chat() -> Iterator[ScriptedChat]:
     try:
         yield script
     finally:
+        script.gate.set()
         server.shutdown()
         thread.join()
         server.server_close()

@@ -42,7 +42,7 @@ def _chunk(text: str, **more: Any) -> dict[str, Any]:
 def _fed(events: list[tuple[str, str]]) -> Ledger:
     ledger = Ledger()
     jobs = SyntheticJobs(random.Random(1))
-    clients = HttpClients("http://x", jobs, ledger, random.Random(1), 1.0, lambda: True)
+    clients = HttpClients("x:1", jobs, ledger, random.Random(1), 1.0, lambda: True)
     wanted = job(count=3)
     answer = _Answer(wanted, Reading(ledger, wanted), "k", id="g")
     for id_, text in events:

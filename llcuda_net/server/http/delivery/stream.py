@@ -27,7 +27,7 @@ log = structlog.get_logger(__name__)
 #: Seconds for which an answer that does not begin may still fail with a status of its own.
 HEAD_PATIENCE = 1.0
 #: Seconds between two looks at a stream, and of silence after which a comment is due.
-LOOK, SILENCE = 3.0, 9.0
+LOOK, SILENCE = 2.0, 8.0
 #: Seconds between two comments about the queue.
 _COMMENT_EVERY = 1.0
 #: Bytes of events that are made at once: bounds what a full buffer has to hold beyond its bound.
@@ -83,7 +83,8 @@ class EventStream:
         self._begun = False
         self._refusal: Exception | None = None
         self._done = trio.Event()
-        self._spoke = trio.current_time()  # when anything was sent last
+        self._spoke = False  # whether anything was sent since the last look
+        self._silent = trio.current_time()  # since when nothing was, as far as the looks saw
         self._commented = -_COMMENT_EVERY
         for generation in generations:
             generation.join(self)
@@ -225,7 +226,7 @@ class EventStream:
         return joined(choice.ids.at(choice.sent) for choice in self._choices)
 
     def _write(self, data: bytes) -> None:
-        self._spoke = trio.current_time()
+        self._spoke = True
         self._exchange.write(data)
 
     def _without_log(self, choice: _Choice) -> bool:
@@ -281,8 +282,11 @@ class EventStream:
                 return
             self._begin()
         self.pump()
+        now = trio.current_time()
+        if self._spoke:
+            self._spoke, self._silent = False, now
         waits = any(choice.place != choice.generation.place for choice in self._choices)
-        if self._reading and (waits or trio.current_time() - self._spoke >= SILENCE):
+        if self._reading and (waits or now - self._silent >= SILENCE):
             self._comment()
 
     def _moved(self, choice: _Choice) -> None:

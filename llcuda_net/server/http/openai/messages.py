@@ -6,7 +6,7 @@ become one text, so that plain chats are plain; images and audio must be in the 
 
 from __future__ import annotations
 
-import binascii
+import string
 from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
@@ -20,6 +20,8 @@ from llcuda_net.server.http.openai.fields import Ignored
 MAX_MESSAGES = 100_000
 #: What parts of one text are joined with, as llama-server does.
 _BETWEEN = "\n"
+
+_BASE64 = (string.ascii_letters + string.digits + "+/").encode()
 
 _Name = Annotated[str, Meta(min_length=1, max_length=256)]
 
@@ -265,12 +267,14 @@ def _part(part: Any, path: str) -> Any:
 
 
 def _check_base64(data: str, path: str) -> None:
-    try:
-        known = binascii.a2b_base64(data, strict_mode=True)
-    except ValueError as error:  # binascii.Error, or letters beyond ASCII
-        raise _wrong(path, f"{path} is not valid base64: {error}") from None
-    if not known:
+    digits = data.rstrip("=")
+    padding = len(data) - len(digits)
+    if not digits:
         raise _wrong(path, f"{path} is empty")
+    # Many megabytes, while everybody waits: much faster than to decode it.
+    known = digits.isascii() and not digits.encode().translate(None, _BASE64)
+    if not known or padding > 2 or len(data) % 4:
+        raise _wrong(path, f"{path} is not valid base64 (RFC 4648, section 4, with padding)")
 
 
 def _wrong(param: str, message: str) -> HttpError:

@@ -222,3 +222,19 @@ async def test_a_key_and_the_cache_bring_the_channels_back(tmp_path: Path) -> No
     first, copy = stored(tmp_path)
     assert copy.cached_from == first.id
     assert copy.switches == first.switches != []
+
+
+@pytest.mark.parametrize(("said", "failed"), [('{"b":1}', False), ('{"c":1}', True)])
+async def test_a_schema_is_for_the_text_and_not_for_what_is_thought(
+    said: str, failed: bool
+) -> None:
+    upstream = FakeUpstream()
+    upstream.answer = [("hm", THOUGHT), (said, None)]
+    options = {"chat": {"chat_template_kwargs": {"enable_thinking": True}}}
+    schema = {"type": "object", "required": ["b"]}
+    async with serving(upstream) as (_, listener):
+        peer = await ready(listener)
+        await peer.send(ask(**{**CHAT, **options, "params": {"json_schema": schema}}))
+        while not isinstance(end := await peer.next(), Done | Error):
+            pass
+    assert isinstance(end, Error) == failed, end

@@ -10,6 +10,7 @@ import trio
 
 from llcuda_net.config.settings import Settings
 from llcuda_net.config.token_file import Users
+from llcuda_net.server.http import access
 from llcuda_net.server.http.access import Access, host_of
 from llcuda_net.server.http.errors import HttpError
 from llcuda_net.server.http.request import Headers
@@ -160,6 +161,21 @@ def test_only_a_token_that_forwards_names_users() -> None:
     assert check(named) == "user  admin"
     for wrong in ("", "a b", "a/b", "x" * 65, "ü", "a\n"):
         assert check(web, ("x-openwebui-user-id", wrong), tokens=TOKENS).startswith("400 ")
+
+
+def test_users_without_end_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(access, "MAX_FORWARDED", 2)
+    rules = Access(Settings(), Users.parse(TOKENS))
+
+    def name(id_: bytes) -> str:
+        fields = [(b"x-api-key", b"token-of-web-12345"), (b"x-openwebui-user-id", id_)]
+        return rules.check(Headers(fields), "localhost", "").name
+
+    assert [name(b"1"), name(b"2"), name(b"1")] == ["web/1", "web/2", "web/1"]
+    with pytest.raises(HttpError) as caught:
+        name(b"3")
+    assert caught.value.status == 429
+    assert name(b"2") == "web/2"
 
 
 @pytest.mark.parametrize(

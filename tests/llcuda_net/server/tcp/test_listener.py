@@ -51,6 +51,13 @@ async def test_bytes_that_come_one_by_one_are_told_apart(autojump_clock: trio.ab
         assert (await peer.answer()).status == 200
 
 
+async def test_a_method_that_nobody_knows_is_http(autojump_clock: trio.abc.Clock) -> None:
+    async with serving(FakeUpstream()) as (_, listener):
+        peer = HttpPeer(listener.connect_raw())
+        answer = await peer.ask("QUERY", "/v1/models")
+        assert (answer.status, answer.headers["allow"]) == (405, "GET, HEAD, OPTIONS")
+
+
 @pytest.mark.parametrize(
     ("first", "answer"), [(b"", b"greeting"), (b"GET", b" 408 "), (PREFACE[:2], b"greeting")]
 )

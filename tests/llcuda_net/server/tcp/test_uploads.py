@@ -64,9 +64,11 @@ class Asked:
         self.messages: list[Any] = []
         self.error: RequestError | None = None
         self._submit = server.submit
-        server.submit = self.submit  # type: ignore[method-assign]
+        server.submit = self.submit  # type: ignore[method-assign, assignment]
 
-    def submit(self, request: Generate, user: User) -> Generation:
+    def submit(
+        self, request: Generate, user: User, api: dict[str, Any] | None = None
+    ) -> Generation:
         self.messages.append(request.messages)
         if self.error is not None:
             raise self.error

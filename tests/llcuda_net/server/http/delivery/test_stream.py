@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import trio
+from openai._streaming import SSEDecoder
 from trio.testing import wait_all_tasks_blocked
 
 from llcuda_net.errors import UpstreamError
@@ -101,6 +102,26 @@ async def test_a_silent_upstream_is_bridged_by_comments(autojump_clock: object) 
         assert (await answer.all())[-1].done
         assert 2 <= len(answer.comments) <= 4
         assert set(answer.comments) == {"the prompt is being read"}
+
+
+async def test_a_comment_behind_an_event_is_no_event_for_openai_s_client(
+    autojump_clock: object,
+) -> None:
+    upstream = paused()
+    async with serving(upstream) as (_, listener):
+        connection, stream = await ask(listener, "POST", CHAT, chat("a b"))
+        upstream.release()
+        answer = await reply(connection, stream)
+        raw = await answer.part()
+        await trio.sleep(20)
+        upstream.release(10)
+        raw += await answer.body()
+        assert b": the answer goes on\n" in raw
+        decoded = list(SSEDecoder().iter_bytes(iter([raw])))
+        assert [event.data for event in decoded if not event.data.startswith('{"id"')] == ["[DONE]"]
+        assert [event.id for event in decoded][:4] == [
+            f"{answer.generations[0]}:{n}" for n in range(1, 5)
+        ]
 
 
 async def test_a_refusal_has_its_status_and_a_later_failure_is_an_event(

@@ -163,7 +163,10 @@ def test_what_is_refused(message: dict[str, Any], param: str, text: str) -> None
         ("data:image/png,AAAA", "data:image/"),
         ("data:image/png;base64", "data:image/"),
         ("data:image/png;base64,", "empty"),
-        ("data:image/png;base64,A!", "base64"),
+        ("data:image/png;base64,AA!=", "base64"),
+        ("data:image/png;base64,AAA", "padding"),
+        ("data:image/png;base64,A===", "padding"),
+        ("data:image/png;base64,AA=A", "base64"),
         ("data:image/png;base64,é", "base64"),
     ],
 )

@@ -49,6 +49,9 @@ _VALUES = st.recursive(
         (b'{"a":' + b"[" * MAX_DEPTH + b"]" * MAX_DEPTH + b"}", "deeper"),
         (b'{"a":[' + b"0," * MAX_VALUES + b"0]}", "values"),
         (b'{"a":1' + b"0" * 5000 + b"}", ""),
+        (b'{"url":"data:x","url":"data:y"}', "the key 'url' twice"),
+        (b'{"data:x":1,"b":2,"data:x":3}', "twice"),
+        (b'{"a":"\\\\\\"data:","a":"x"}', "the key 'a' twice"),
     ],
 )
 def test_what_is_refused(body: bytes, message: str) -> None:
@@ -74,6 +77,10 @@ def test_commas_of_a_text_are_no_values(monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setattr(strict_json, "MAX_VALUES", 10)
     assert parse(rb'{"a": ",,,,,,,,,,,,\",,,,,,,[{"}')["a"].startswith(",,")
     assert parse(b'{"a":' + b"[" * 9 + b"]" * 9 + b"}")
+
+
+def test_keys_that_look_like_images_are_two() -> None:
+    assert len(parse(b'{"data:x":1,"data:y" :"data:z"}')) == 2
 
 
 def test_a_body_at_the_depth_is_read() -> None:

@@ -1,0 +1,70 @@
+"""Values of settings: from text, or from a value of the config file, to what a setting holds."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
+
+from llcuda_net.config.sizes import SAYS, parse_size
+from llcuda_net.errors import ConfigError
+
+_KINDS = {bool: "true or false", str: "a string", int: "a whole number", float: "a number"}
+_WORDS = {"yes": True, "no": False}
+
+
+def convert(metadata: Mapping[str, Any], value: Any, where: str) -> Any:
+    """The value of a setting, given as text or as a value of the config file.
+
+    Raises:
+        ConfigError: it is none; names `where` it came from, and what it may be.
+    """
+    import msgspec  # here, since --help does not need it
+
+    kind, low, high = metadata["kind"], metadata["low"], metadata["high"]
+    steps: list[tuple[Any, str]] = [(kind, f"{_KINDS[kind]}, not {value!r}")]
+    if metadata["choices"]:
+        names = ", ".join(metadata["choices"])
+        steps.append((Literal[metadata["choices"]], f"one of {names}, not {value!r}"))
+    if kind in (int, float):
+        at_least, at_most = msgspec.Meta(ge=low), msgspec.Meta(le=high)
+        unit = " bytes" if metadata["size"] else ""
+        least = low if metadata["size"] else f"{low:g}"
+        steps += [
+            (_bounded(kind, at_least), f"at least {least}{unit}, not {value}"),
+            (_bounded(kind, at_most), f"at most {high}{unit}, not {value}"),
+        ]
+    found = value
+    if metadata["size"]:
+        steps[0] = (kind, f"{SAYS}, not {value!r}")
+        if isinstance(value, str):
+            try:
+                value = found = parse_size(value)
+            except ValueError as error:
+                raise ConfigError(f"{where} {error}") from None
+    if isinstance(value, str) and kind is not str:
+        found = value.strip()
+        if kind is bool:
+            found = _WORDS.get(found.lower(), found)
+    for type_, says in steps:
+        try:
+            # Only text is read leniently: a TOML value has a type of its own.
+            found = msgspec.convert(found, type_, strict=not isinstance(found, str))
+        except msgspec.ValidationError:
+            raise ConfigError(f"{where} must be {says}") from None
+    return found
+
+
+def several(value: Any, where: str) -> tuple[str, ...]:
+    """Values of an option that may be given several times; in text, with commas between them.
+
+    Raises:
+        ConfigError: it is neither a string nor a list of them.
+    """
+    given = value.split(",") if isinstance(value, str) else value
+    if not isinstance(given, list) or not all(isinstance(one, str) for one in given):
+        raise ConfigError(f"{where} must be a list of strings, not {value!r}")
+    return tuple(one.strip() for one in given if one.strip())
+
+
+def _bounded(kind: type, bound: Any) -> Any:
+    return Annotated[int, bound] if kind is int else Annotated[float, bound]
