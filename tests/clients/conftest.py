@@ -79,7 +79,7 @@ def scripted(_scripted: Served) -> Served:
 @pytest.fixture(scope="session")
 def held() -> Iterator[Served]:
     """A server whose upstream begins each answer and never ends it."""
-    with held_upstream(HELD) as url, running_server("--upstream", url) as server:
+    with held_upstream(HELD, "--ctx", "100000") as url, running_server("--upstream", url) as server:
         yield Served(server, upstream=url)
 
 
@@ -112,7 +112,7 @@ class Client:
             **extra,
         )
         assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"
-        return done.stdout
+        return str(done.stdout)
 
     def run(self, url: str, *scenarios: str) -> dict[str, Any]:
         """Scenarios of its program, in one go, since its imports are slow: what each has seen."""

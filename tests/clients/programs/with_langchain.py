@@ -21,7 +21,7 @@ class Word(BaseModel):
     sure: bool
 
 
-@tool
+@tool  # type: ignore[untyped-decorator]
 def get_weather(city: str) -> str:
     """The weather of a city."""
     return f"sunny in {city}"
