@@ -19,7 +19,7 @@ from tools.campaign.jobs import Job, Jobs
 from tools.campaign.ledger import Ledger, Reading
 
 #: Seconds for one job, restarts included: a bound for hangs, not a measurement.
-PATIENCE = 120.0
+PATIENCE = 600.0
 #: Pause between attempts at a first connection, in seconds.
 _PAUSE = 0.1
 
