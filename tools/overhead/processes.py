@@ -280,7 +280,10 @@ def litellm(server: tuple[str, int]) -> Child:
     port = _free_port()
     child = Child(
         "litellm",
-        [path, "--config", "{folder}/litellm.yaml", "--host", "127.0.0.1", "--port", str(port)],
+        [
+            *(path, "--config", "{folder}/litellm.yaml", "--host", "127.0.0.1"),
+            *("--port", str(port), "--keepalive_timeout", "600"),
+        ],
         port,
         environment={
             "LITELLM_LOCAL_MODEL_COST_MAP": "True",
