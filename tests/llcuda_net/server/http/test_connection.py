@@ -203,6 +203,16 @@ async def test_bodies_together_take_no_more_room_than_there_is(
         assert rig.host.incoming.waiting == 0
 
 
+async def test_who_sends_too_much_can_read_why(autojump_clock: trio.abc.Clock) -> None:
+    async with http_rig(max_body=1000) as rig:
+        peer = rig.connect()
+        await peer.send(POST + b"Content-Length: 1000000\r\n\r\n")
+        for _ in range(10):
+            await peer.send(b"x" * 100_000)  # fails where the server has closed
+            await wait_all_tasks_blocked()
+        assert (await peer.answer()).status == 413
+
+
 @pytest.mark.parametrize(
     ("line", "status"),
     [
