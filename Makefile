@@ -13,7 +13,7 @@ WORKERS := -n 3 --dist loadfile
 PIP := PYTHONWARNINGS=ignore $(BIN)/python -m pip --disable-pip-version-check install --quiet
 
 .DELETE_ON_ERROR:
-.PHONY: help demo test test-all test-crash test-proxy test-chaos test-memory soak wheel lint format constraint-attack fuzz demo-model clean
+.PHONY: help demo test test-all test-crash test-proxy test-chaos test-memory test-clients soak wheel lint format constraint-attack fuzz demo-model clean
 .PHONY: bench bench-kernels bench-latency bench-throughput bench-scaling
 
 help: ## list the targets
@@ -37,8 +37,12 @@ test-proxy: $(VENV)/dev ## disturb the clients' connections for MINUTES (10), an
 test-chaos: $(VENV)/dev ## kill, stop and break the upstreams under 64 clients for MINUTES (10), and check
 	$(BIN)/python tools/chaos_campaign.py --minutes $(or $(MINUTES),10) $(ARGS)
 
-test-memory: $(VENV)/dev ## attack the server's memory in five ways, SECONDS (20) each, and check
+test-memory: $(VENV)/dev ## attack the server's memory in eight ways, SECONDS (20) each, and check
 	$(BIN)/python tools/memory_campaign.py --seconds $(or $(SECONDS),20) $(ARGS)
+
+test-clients: $(VENV)/dev ## try foreign clients as they are: SDKs, LangChain, aider, Open WebUI … (npm and PyPI are needed)
+	@$(BIN)/python tools/install_clients.py
+	$(BIN)/python -m pytest -n 0 -o python_files='check_*.py' tests/clients $(ARGS)
 
 soak: $(VENV)/dev $(VENV)/bench ## hold half load for MINUTES (60), and see whether anything grows
 	$(BIN)/python tools/soak_campaign.py --minutes $(or $(MINUTES),60) --json soak.json --plot soak.png $(ARGS)
@@ -83,7 +87,7 @@ demo-model: $(VENV)/train ## train the demonstration model again and measure it
 	$(BIN)/python tools/eval_demo_model.py
 
 clean: ## remove .venv and everything built
-	rm -rf $(VENV) build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis fuzz-corpus
+	rm -rf $(VENV) .clients build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis fuzz-corpus
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(VENV)/made:

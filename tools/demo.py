@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import select
 import shlex
@@ -9,6 +10,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import urllib.request
 from pathlib import Path
 from types import FrameType
 from typing import NoReturn
@@ -40,7 +42,7 @@ def main() -> int:
             return 130
         finally:
             demo.end()
-    say("done: a real model's answer came over the protocol, outlived its server, and was kept")
+    say("done: a real model's answer came over both protocols, outlived its server, and was kept")
     return 0
 
 
@@ -59,6 +61,21 @@ class Demo:
         where = ("--server", self._address)
         self._run("llcuda-client", *where, "--stats", "--temperature", "0", QUESTION)
         self._run("llcuda", "results", "list")
+        self._ask_over_http()
+
+    def _ask_over_http(self) -> None:
+        """The same port is the base URL of OpenAI's clients."""
+        url = f"http://{self._address}/v1"
+        body = {"messages": [{"role": "user", "content": QUESTION}], "temperature": 0}
+        written = json.dumps(body)
+        say(f"\nFor clients of OpenAI's API: base_url={url}")
+        say(f"$ curl {url}/chat/completions -H 'Content-Type: application/json' \\")
+        say(f"    -d '{written}' | jq -r .choices[0].message.content")
+        headers = {"Content-Type": "application/json"}
+        request = urllib.request.Request(f"{url}/chat/completions", written.encode(), headers)
+        without_proxy = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+        with without_proxy.open(request, timeout=PATIENCE) as answer:
+            say(json.load(answer)["choices"][0]["message"]["content"])
 
     def survive(self) -> None:
         """Kill the server in the middle of an answer, and read on."""

@@ -14,10 +14,10 @@ from typing import Any
 
 import pytest
 
-from tests.clients import install
 from tests.support.processes import PATIENCE, RunningServer, running_server, wait_until
 from tests.support.steady import held_upstream
-from tests.support.upstream.scripted_chat import ScriptedChat, scripted_chat
+from tests.support.upstream.scripted_chat import TEMPLATE, ScriptedChat, scripted_chat
+from tools import install_clients
 
 PROGRAMS = Path(__file__).parent / "programs"
 #: Tokens after which the upstream of `held` holds an answer, for ever.
@@ -63,7 +63,11 @@ def served() -> Iterator[Served]:
 
 @pytest.fixture(scope="session")
 def _scripted() -> Iterator[Served]:
-    with scripted_chat() as script, running_server("--upstream", script.url) as server:
+    thinking = TEMPLATE + "{% if enable_thinking %}<think>{% endif %}"
+    with (
+        scripted_chat(thinking) as script,
+        running_server("--upstream", script.url) as server,
+    ):
         yield Served(server, script)
 
 
@@ -77,7 +81,7 @@ def scripted(_scripted: Served) -> Served:
 @pytest.fixture(scope="session")
 def held() -> Iterator[Served]:
     """A server whose upstream begins each answer and never ends it."""
-    with held_upstream(HELD) as url, running_server("--upstream", url) as server:
+    with held_upstream(HELD, "--ctx", "100000") as url, running_server("--upstream", url) as server:
         yield Served(server, upstream=url)
 
 
@@ -110,14 +114,16 @@ class Client:
             **extra,
         )
         assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"
-        return done.stdout
+        return str(done.stdout)
 
-    def run(self, scenario: str, url: str) -> Any:
-        """One scenario of its program: what it has seen."""
+    def run(self, url: str, *scenarios: str) -> dict[str, Any]:
+        """Scenarios of its program, in one go, since its imports are slow: what each has seen."""
         (program,) = PROGRAMS.glob(f"with_{self.name.replace('-', '_')}.*")
         if program.suffix == ".mjs":  # which finds its packages beside itself
-            program = Path(shutil.copy(program, install.FOLDER / "node"))
-        return json.loads(self.command(str(program), scenario, url).splitlines()[-1])
+            program = Path(shutil.copy(program, install_clients.FOLDER / "node"))
+        lines = self.command(str(program), url, *scenarios).splitlines()
+        found: dict[str, Any] = json.loads(lines[-1])
+        return found
 
 
 @pytest.fixture
@@ -126,13 +132,13 @@ def client_of(home: Path) -> Callable[[str], Client]:
 
     def make(name: str, where: str | None = None) -> Client:
         where = where or name
-        reason = install.failure(where)
+        reason = install_clients.failure(where)
         if reason is not None:
             pytest.fail(f"{name} cannot be tried: {reason}", pytrace=False)
         plain = {k: v for k, v in os.environ.items() if k in ("PATH", "LANG", "TMPDIR", "LC_ALL")}
         # Nothing may ask the network for what it could as well do without.
         quiet = {"HOME": str(home), "OPENAI_API_KEY": "any", "HF_HUB_OFFLINE": "1"}
-        interpreter = install.node() if where == "node" else install.python(where)
+        interpreter = install_clients.node() if where == "node" else install_clients.python(where)
         return Client(name, interpreter, {**plain, **quiet, "NO_COLOR": "1"})
 
     return make

@@ -17,6 +17,8 @@ PRINTS = {
     "come_back.py": "left generation ",
     "complete.py": "A slot is",
     "embed.py": "The server listens on port 9000.",
+    "openai_sdk.py": "A slot is one parallel sequence",
+    "outlive.py": "none missing, none twice",
     "parallel.py": "a session (waited ",
     "stream.py": " tokens in ",
     "sync_client.py": "the server answers in ",

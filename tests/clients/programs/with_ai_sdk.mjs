@@ -1,10 +1,10 @@
 // Vercel's AI SDK with its provider for OpenAI-compatible servers. Run as:
-// node with_ai_sdk.mjs SCENARIO BASE_URL
+// node FILE BASE_URL SCENARIO …
 import { createOpenAICompatible } from '@ai-sdk/openai-compatible';
 import { embedMany, generateObject, generateText, stepCountIs, streamText, tool } from 'ai';
 import { z } from 'zod';
 
-const [scenario, baseURL] = process.argv.slice(2);
+const [baseURL, ...wanted] = process.argv.slice(2);
 const llcuda = createOpenAICompatible({
   name: 'llcuda',
   baseURL,
@@ -73,4 +73,6 @@ const scenarios = {
   },
 };
 
-console.log(JSON.stringify(await scenarios[scenario]()));
+const found = {};
+for (const name of wanted) found[name] = await scenarios[name]();
+console.log(JSON.stringify(found));

@@ -1,7 +1,7 @@
-// OpenAI's SDK for JavaScript. Run as: node with_openai_npm.mjs SCENARIO BASE_URL
+// OpenAI's SDK for JavaScript. Run as: node FILE BASE_URL SCENARIO …
 import OpenAI from 'openai';
 
-const [scenario, baseURL] = process.argv.slice(2);
+const [baseURL, ...wanted] = process.argv.slice(2);
 const client = new OpenAI({ baseURL, apiKey: 'any', maxRetries: 0 });
 const messages = [{ role: 'user', content: 'What is a slot?' }];
 const asked = { model: 'demo', messages, max_tokens: 12, temperature: 0 };
@@ -107,4 +107,6 @@ const scenarios = {
   },
 };
 
-console.log(JSON.stringify(await scenarios[scenario]()));
+const found = {};
+for (const name of wanted) found[name] = await scenarios[name]();
+console.log(JSON.stringify(found));

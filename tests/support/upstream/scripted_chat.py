@@ -67,11 +67,11 @@ class ScriptedChat:
 
 
 @contextmanager
-def scripted_chat() -> Iterator[ScriptedChat]:
-    """One that listens on loopback until the block ends."""
+def scripted_chat(template: str = TEMPLATE) -> Iterator[ScriptedChat]:
+    """One that listens on loopback until the block ends, with a model of this chat template."""
     chat = ScriptedChat()
     modalities = {"vision": True, "video": False, "audio": True}
-    says = props(2, 4096, "scripted") | {"chat_template": TEMPLATE, "modalities": modalities}
+    says = props(2, 4096, "scripted") | {"chat_template": template, "modalities": modalities}
     server = ChatServer(script=chat.script, props=says, asked=chat.asked, gate=chat.gate)
     with in_thread(server):
         chat.url = server.url

@@ -103,7 +103,8 @@ def members(first: Generation, shape: Shape, kind: str) -> dict[str, Any]:
         "id": f"chatcmpl-{first.id}",
         "object": kind,
         "created": first.created // 1_000_000_000,
-        "model": shape.model,
+        # Where the request named none and none had loaded yet, the shape knows no name.
+        "model": shape.model or str(first.model.get("name") or ""),
         "service_tier": service_tier(first),
         "system_fingerprint": system_fingerprint(first),
     }

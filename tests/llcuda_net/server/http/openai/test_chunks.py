@@ -50,6 +50,13 @@ def test_a_chunk_has_openais_members() -> None:
     }
 
 
+def test_without_a_name_in_the_request_the_model_is_the_one_that_answered() -> None:
+    generation = generation_of(["Hi"])
+    generation.model = {"name": "tiny"}
+    assert json.loads(ChatChunks(generation, Shape("")).at(0))["model"] == "tiny"
+    assert json.loads(whole([generation], Shape("")))["model"] == "tiny"
+
+
 def test_each_channel_has_its_member() -> None:
     chunks = ChatChunks(generation_of(PIECES, switches=SWITCHES), SHAPE)
     assert _deltas([chunks.at(i) for i in range(len(PIECES))]) == [

@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
 """Installs the clients that tests/clients tries, each into a folder of its own below .clients.
 
-They come from the registries of PyPI and npm. What cannot be installed is told, and fails its tests.
+They come from the registries of PyPI and npm. What cannot be installed is told, and fails its
+tests.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))  # so that the script runs from anywhere
 
 from llcuda_net.util.terminal import echo
