@@ -316,22 +316,6 @@ async def test_a_client_that_floods_is_dropped(autojump_clock: trio.abc.Clock) -
         assert endless.cancelled
 
 
-async def test_a_handler_may_wait_for_the_client_to_go(autojump_clock: trio.abc.Clock) -> None:
-    seen = []
-
-    async def waits(exchange: Exchange) -> None:
-        with trio.CancelScope(shield=True):
-            await exchange.wait_gone()
-            seen.append(exchange.is_gone)
-
-    async with http_rig(Route("GET", "/events", waits)) as rig:
-        peer = rig.connect()
-        await begin(peer)
-        await peer.stream.aclose()
-        await wait_all_tasks_blocked()
-        assert seen == [True]
-
-
 # -- the server ends, and its rules change ------------------------------------------------------
 
 
