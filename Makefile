@@ -37,7 +37,7 @@ test-proxy: $(VENV)/dev ## disturb the clients' connections for MINUTES (10), an
 test-chaos: $(VENV)/dev ## kill, stop and break the upstreams under 64 clients for MINUTES (10), and check
 	$(BIN)/python tools/chaos_campaign.py --minutes $(or $(MINUTES),10) $(ARGS)
 
-test-memory: $(VENV)/dev ## attack the server's memory in five ways, SECONDS (20) each, and check
+test-memory: $(VENV)/dev ## attack the server's memory in eight ways, SECONDS (20) each, and check
 	$(BIN)/python tools/memory_campaign.py --seconds $(or $(SECONDS),20) $(ARGS)
 
 test-clients: $(VENV)/dev ## try foreign clients as they are: SDKs, LangChain, aider, Open WebUI … (npm and PyPI are needed)

@@ -2,7 +2,7 @@
 """What llcuda-server costs between a llama-server and its clients: CPU, time, memory per token.
 
 A synthetic upstream emits tokens at a known rate; the same streams are read directly, through
-llcuda-server and, with --peer nginx, through nginx, in turns within one run.
+llcuda-server and, with --peer, through another program, in turns within one run.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ sys.path[:0] = [str(ROOT), str(ROOT / "protocol")]  # runs from anywhere, withou
 
 from llcuda_net.cli.common import Parser
 from llcuda_net.util.terminal import echo, is_clever, status_line
-from tools.load.chat import ChatConnection
+from tools.load.chat import ChatConnection, PeerConnection
 from tools.load.streams import HttpConnection, LlcudaConnection
 from tools.overhead import processes, profiling, results
 from tools.overhead.measurement import Path, Plan, Run, paced, saturated
@@ -33,7 +33,7 @@ from tools.overhead.measurement import Path, Plan, Run, paced, saturated
 EXAMPLE = """\
 example:
   python tools/bench_overhead.py --peer nginx --json overhead.json
-  python tools/bench_overhead.py --quick --peer nginx
+  python tools/bench_overhead.py --quick --http --peer nginx --peer litellm
   python tools/bench_overhead.py --quick --profile stacks.txt    (needs py-spy)
   python tools/bench_overhead.py --against ../older/.venv/bin/llcuda-server
 
@@ -41,7 +41,8 @@ Each repeat takes every path in turn. CPU is the process's own clock over --seco
 a token's emission (it carries the time) to its arrival; first tokens are those of one more
 connection that requests a single token again and again while the others stream. "Synchronised":
 all streams' tokens are emitted together, as llama-server does; "spread": each at its own phase.
-Saturated: the upstream sends as fast as it is read.
+Saturated: the upstream sends as fast as it is read. LiteLLM's proxy stands in front of an
+llcuda-server, over HTTP; its CPU is its own alone, its delays hold those of both.
 
 exit codes: 0 measured, 1 a run was invalid (tokens lost, or the load could not keep up), 2 usage
 """
@@ -60,7 +61,9 @@ def parser() -> argparse.ArgumentParser:
     out.add_argument("--seconds", type=_above_0, help="of each window (default 10)")
     out.add_argument("--warmup", type=_above_0, help="seconds before it (default 1)")
     out.add_argument("--repeats", type=_positive, help="of each path (default 5)")
-    out.add_argument("--peer", action="append", choices=["nginx"], default=[], dest="peers")
+    out.add_argument(
+        "--peer", action="append", choices=["nginx", "litellm"], default=[], dest="peers"
+    )
     out.add_argument(
         "--http", action="store_true", help="also llcuda-server by HTTP, in a process of its own"
     )
@@ -136,6 +139,11 @@ class Bench:
         upstream = stack.enter_context(processes.synthetic_upstream(*options))
         ways = [Path("direct", upstream.address, HttpConnection, upstream, None)]
         for peer in self.args.peers:
+            if peer == "litellm":  # it speaks OpenAI's API on both sides
+                behind = stack.enter_context(self._server(upstream))
+                child = stack.enter_context(processes.litellm(behind.address))
+                ways.append(Path(peer, child.address, PeerConnection, upstream, child))
+                continue
             child = stack.enter_context(processes.nginx(upstream.address))
             ways.append(Path(peer, child.address, HttpConnection, upstream, child))
         commands = [("against", self.args.against), ("llcuda", self.args.server)]
@@ -145,12 +153,12 @@ class Bench:
                 child = stack.enter_context(server)
                 ways.append(Path(name, child.address, LlcudaConnection, upstream, child))
         if self.args.http:
-            server = processes.llcuda_server(
-                self.args.server, upstream.address, self.args.durability
-            )
-            child = stack.enter_context(server)
+            child = stack.enter_context(self._server(upstream))
             ways.append(Path("llcuda-http", child.address, ChatConnection, upstream, child))
         return ways
+
+    def _server(self, upstream: processes.Child) -> processes.Child:
+        return processes.llcuda_server(self.args.server, upstream.address, self.args.durability)
 
     def _one(self, way: Path, arrivals: str, repeat: int) -> Run:
         if arrivals == "saturated":
@@ -209,6 +217,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 2
     if "nginx" in args.peers and processes.nginx_path() is None:
         echo("nginx is not installed (Debian: apt-get install nginx-light)", file=sys.stderr)
+        return 2
+    if "litellm" in args.peers and processes.litellm_path() is None:
+        echo(processes.LITELLM_INSTALL, file=sys.stderr)
         return 2
     if args.profile is not None and profiling.py_spy() is None:
         echo(profiling.INSTALL, file=sys.stderr)

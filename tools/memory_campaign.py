@@ -14,8 +14,7 @@ sys.path[:0] = [str(ROOT), str(ROOT / "protocol")]  # runs from anywhere, withou
 from llcuda_net.cli.common import Parser
 from tools.campaign import command
 from tools.campaign.memory import mib
-from tools.memory.attacks import ATTACKS
-from tools.memory.campaign import Outcome, Plan, run
+from tools.memory.campaign import ATTACKS, Outcome, Plan, run
 
 EXAMPLE = """\
 example:

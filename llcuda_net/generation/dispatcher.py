@@ -22,7 +22,7 @@ from llcuda_net.generation.attempt import continuation
 from llcuda_net.generation.attempt.attempts import Attempts
 from llcuda_net.generation.generation import Generation
 from llcuda_net.generation.persistence import Persistence
-from llcuda_net.generation.prompt import text_so_far
+from llcuda_net.generation.prompt import abilities_for, text_so_far
 from llcuda_net.generation.publisher import Publisher
 from llcuda_net.scheduler.scheduler import Scheduler
 from llcuda_net.scheduler.ticket import SlotRequest, Ticket
@@ -33,7 +33,6 @@ from llcuda_net.upstream.interface import (
     DOWN,
     Requirement,
 )
-from llcuda_net.upstream.messages import senses_of
 from llcuda_net.upstream.pool import Pool
 from llcuda_net.util.logs import reason_of
 from llcuda_protocol import ErrorCode
@@ -87,7 +86,7 @@ class Dispatcher:
             avoid=avoid,
             only=only,
             until=until,
-            senses=senses_of(generation.messages),
+            abilities=abilities_for(generation),
             chain=prefix_cache.chain_of(text),
         )
         most = generation.params.get("n_predict")

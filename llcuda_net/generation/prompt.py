@@ -10,8 +10,9 @@ from llcuda_net.generation.generation import Generation
 from llcuda_net.upstream import chat, prefix_cache
 from llcuda_net.upstream.backend import Lease
 from llcuda_net.upstream.constraints.checks import as_sent
+from llcuda_net.upstream.constraints.tools import may_call
 from llcuda_net.upstream.interface import Properties
-from llcuda_net.upstream.messages import are_plain, check_parts, check_roles, flat
+from llcuda_net.upstream.messages import are_plain, check_parts, check_roles, flat, senses_of
 
 
 def checked_params(generation: Generation, context: int) -> dict[str, Any]:
@@ -52,7 +53,17 @@ def route(generation: Generation, properties: Properties) -> bool:
             f"the model {properties.model} has no chat template: it knows no tools, images or "
             "reasoning"
         )
+    if may_call(options) and not properties.tools:
+        raise Unsupported(
+            f"the model {properties.model} knows no tools: its chat template leaves them out"
+        )
     return needed or properties.thinks
+
+
+def abilities_for(generation: Generation) -> frozenset[str]:
+    """What a model must have to answer it; see Requirement."""
+    tools = {"tools"} if may_call(generation.chat or {}) else set()
+    return senses_of(generation.messages) | tools
 
 
 async def render(messages: list[dict[str, Any]], lease: Lease) -> str | list[int]:

@@ -147,12 +147,13 @@ class Runner:
         outcome = generation.outcome
         text = generation.text_pieces()
         await self._verify(generation.params, text, outcome.reason, outcome.stop)
-        if generation.chat is not None and generation.switches:
+        if generation.chat is not None:
+            cut = outcome.reason == "length" or outcome.stop is not None
             found = contents(generation.pieces, generation.switches)
-            if outcome.reason == "length" or outcome.stop is not None:
-                del found[-1]  # what a limit cut may be the beginning of a call
+            if cut:
+                del found[-1:]  # what a limit cut may be the beginning of a call
             calls = [(one.channel.name, one.text) for one in found if one.channel.kind == TOOL_CALL]
-            await self._checks.verify_calls(generation.chat, calls)
+            await self._checks.verify_calls(generation.chat, calls, cut=cut)
         return State.DONE
 
     async def _verify(

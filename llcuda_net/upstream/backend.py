@@ -211,14 +211,14 @@ class Backend:
         return (
             requirement.role in self.roles
             and self.name not in requirement.avoid
-            and (not requirement.senses or self._has(requirement.senses))
+            and (not requirement.abilities or self._has(requirement.abilities))
             and (self.model_key == requirement.model or not requirement.model)
         )
 
-    def _has(self, senses: frozenset[str]) -> bool:
+    def _has(self, abilities: frozenset[str]) -> bool:
         """Whether its model takes what it must, as far as is known now."""
         properties = self.upstream.properties
-        return properties is None or senses <= properties.senses
+        return properties is None or abilities <= properties.abilities
 
     # -- how it does; each returns whether the pool must look at it again -----------------------
 

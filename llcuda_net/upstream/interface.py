@@ -117,8 +117,8 @@ class Requirement:
         chain: of the prompt; a slot that holds its beginning is preferred.
         until: until when, on trio's clock, to wait for others that are down rather than use again
             those to avoid.
-        senses: what its model must take beside text, "images" or "audio"; where no upstream does,
-            any will do, and says so.
+        abilities: what its model must take beside text: "images", "audio", "tools"; where no
+            upstream does, any will do, and says so.
     """
 
     model: str
@@ -128,7 +128,7 @@ class Requirement:
     only: str | None = None
     chain: Chain = field(default=(), compare=False)
     until: float = 0.0
-    senses: frozenset[str] = frozenset()
+    abilities: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,6 +144,7 @@ class Properties:
         quantisation: of the model, as reported; empty where it is not.
         thinks: its chat template has the model reason before it answers, as far as can be seen.
         images, audio: its model takes them in a chat.
+        tools: its chat template tells the model of tools, as far as is known.
     """
 
     model: str
@@ -156,11 +157,12 @@ class Properties:
     thinks: bool = False
     images: bool = False
     audio: bool = False
+    tools: bool = True
 
     @property
-    def senses(self) -> frozenset[str]:
+    def abilities(self) -> frozenset[str]:
         """What its model takes beside text; see Requirement."""
-        able = {"images": self.images, "audio": self.audio}
+        able = {"images": self.images, "audio": self.audio, "tools": self.tools}
         return frozenset(name for name, there in able.items() if there)
 
 

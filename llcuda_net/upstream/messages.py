@@ -73,7 +73,7 @@ def check_parts(messages: Messages, properties: Properties) -> None:
                 raise InvalidRequest(f"there is no part of a message of type {kind!r:.60}")
             if kind == "image_url" and not part["image_url"]["url"].startswith("data:"):
                 raise InvalidRequest("an image must be in the message itself, as a data: URL")
-            if _SENSES[kind] not in properties.senses:
+            if _SENSES[kind] not in properties.abilities:
                 raise Unsupported(f"the model {properties.model} takes no {_SENSES[kind]}")
 
 

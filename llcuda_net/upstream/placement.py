@@ -78,7 +78,7 @@ def _with_prefix(candidates: Sequence[Assignment]) -> Assignment | None:
 
 
 def within_reach(backends: Sequence[Backend], requirement: Requirement, now: float) -> Requirement:
-    """A requirement without those to avoid, and without senses, where by now there are no others.
+    """A requirement without what cannot be met: those to avoid, abilities that no upstream has.
 
     Args:
         now: on trio's clock.
@@ -87,8 +87,8 @@ def within_reach(backends: Sequence[Backend], requirement: Requirement, now: flo
     if wait or can_serve(backends, requirement):
         return requirement
     found = replace(requirement, avoid=frozenset())
-    if found.senses and not can_serve(backends, found) and not may_recover(backends, found):
-        return replace(found, senses=frozenset())
+    if found.abilities and not can_serve(backends, found) and not may_recover(backends, found):
+        return replace(found, abilities=frozenset())
     return found
 
 

@@ -16,7 +16,7 @@ import pytest
 
 from tests.support.processes import PATIENCE, RunningServer, running_server, wait_until
 from tests.support.steady import held_upstream
-from tests.support.upstream.scripted_chat import ScriptedChat, scripted_chat
+from tests.support.upstream.scripted_chat import TEMPLATE, ScriptedChat, scripted_chat
 from tools import install_clients
 
 PROGRAMS = Path(__file__).parent / "programs"
@@ -63,10 +63,12 @@ def served() -> Iterator[Served]:
 
 @pytest.fixture(scope="session")
 def _scripted() -> Iterator[Served]:
-    with scripted_chat() as script:
-        script.template += "{% if enable_thinking %}<think>{% endif %}"
-        with running_server("--upstream", script.url) as server:
-            yield Served(server, script)
+    thinking = TEMPLATE + "{% if enable_thinking %}<think>{% endif %}"
+    with (
+        scripted_chat(thinking) as script,
+        running_server("--upstream", script.url) as server,
+    ):
+        yield Served(server, script)
 
 
 @pytest.fixture

@@ -134,6 +134,28 @@ def test_parsed_tool_calls(client: OpenAI, script: ScriptedChat) -> None:
     assert calls[0].function.parsed_arguments == GetWeather(city="Oslo")
 
 
+def test_a_strict_tool_gets_what_it_takes(client: OpenAI, script: ScriptedChat) -> None:
+    strict: Any = {"type": "function", "function": {**TOOLS[0]["function"], "strict": True}}
+    good, bad = [call(0, "get_weather", "c"), arguments(0, '{"city":"Oslo"}')], '{"city":5}'
+    script.answers = [(good, "tool_calls")]
+    client.chat.completions.create(model="any", messages=ASK, tools=[strict])
+    assert script.asked[0]["tools"][0]["function"]["strict"] is True
+    script.answers = [([*good[:1], arguments(0, bad)], "tool_calls")]
+    client.chat.completions.create(model="any", messages=ASK, tools=TOOLS)
+    with pytest.raises(openai.APIStatusError, match="'get_weather' does not keep its schema"):
+        client.chat.completions.create(model="any", messages=ASK, tools=[strict])
+
+
+def test_a_call_that_was_wanted_and_does_not_come(client: OpenAI, script: ScriptedChat) -> None:
+    asked: Any = {"model": "any", "messages": ASK, "tools": TOOLS, "tool_choice": "required"}
+    with pytest.raises(openai.APIStatusError, match="calls no tool") as caught:
+        client.chat.completions.create(**asked)
+    assert caught.value.status_code == 502
+    with pytest.raises(openai.APIError, match="calls no tool"):
+        for _ in client.chat.completions.create(**asked, stream=True):
+            pass
+
+
 def test_one_tool_by_name(client: OpenAI, script: ScriptedChat) -> None:
     script.answers = [([call(0, "get_weather", "c"), arguments(0, '{"city":"A"}')], "tool_calls")]
     other: Any = {"type": "function", "function": {"name": "get_time"}}

@@ -1,6 +1,7 @@
 """An HTTP server with an OpenAI-compatible chat API, that is neither llcuda nor llama-server.
 
-With `props` it is as much of a llama-server as a chat needs: an upstream with a script.
+With `props` it is as much of a llama-server as a chat needs: an upstream with a script. What it is
+asked beside chats it answers with a word.
 """
 
 from __future__ import annotations
@@ -14,6 +15,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import trio
+
+from tools.synthetic.pages import apply_template
 
 
 def chunk(text: str | None = None, **more: Any) -> bytes:
@@ -39,6 +42,7 @@ class ChatServer:
     Attributes:
         events: of every answer, with `pause` seconds between them.
         script: makes the events of an answer from the body that asks; it goes before `events`.
+        gate: answers wait for it behind their second event, the first that says something.
         cut: the connection is closed behind the events, and the body has no end.
         props: of /props, as of a llama-server; None: it has none.
         refuse: a status and a body in place of the answer.
@@ -49,6 +53,7 @@ class ChatServer:
 
     events: list[bytes] = field(default_factory=lambda: [chunk("one"), ending(), DONE])
     script: Callable[[dict[str, Any]], list[bytes]] | None = None
+    gate: threading.Event | None = None
     cut: bool = False
     props: dict[str, Any] | None = None
     pause: float = 0.0
@@ -83,6 +88,8 @@ class ChatServer:
                     await _answer(stream, 200, json.dumps(self.props).encode())
                 elif line.startswith("GET /health"):
                     await _answer(stream, 200, b"" if self.props is None else b'{"status": "ok"}')
+                elif self.props is not None and (found := _of_llama(line.split()[1], body)):
+                    await _answer(stream, 200, found)
                 elif not line.startswith("POST /v1/chat/completions"):
                     await _answer(stream, 404, b'{"detail": "Not Found"}')
                 else:
@@ -108,11 +115,36 @@ class ChatServer:
             b"Transfer-Encoding: chunked\r\n\r\n"
         )
         events = self.events if self.script is None else self.script(self.asked[-1])
-        for event in events:
+        for number, event in enumerate(events):
             await trio.sleep(self.pause)
+            if number > 1 and self.gate is not None:
+                await trio.to_thread.run_sync(self.gate.wait)
             await stream.send_all(b"%x\r\n%b\r\n" % (len(event), event))
         if not self.cut:
             await stream.send_all(b"0\r\n\r\n")
+
+
+_ONE_TOKEN = {
+    "content": "x",
+    "tokens": [1],
+    "stop": True,
+    "stop_type": "limit",
+    "tokens_predicted": 1,
+    "tokens_evaluated": 1,
+}
+
+
+def _of_llama(path: str, body: bytes) -> bytes:
+    """What a llama-server answers on a path, if it is one of these."""
+    if path == "/slots":
+        return json.dumps([{"id": i, "is_processing": False} for i in range(2)]).encode()
+    if path == "/apply-template":
+        return json.dumps({"prompt": apply_template(json.loads(body)["messages"])}).encode()
+    if path == "/tokenize":
+        return json.dumps({"tokens": list(json.loads(body)["content"].encode())}).encode()
+    if path == "/completion":  # as a server asks that looks whether it works
+        return b"data: " + json.dumps(_ONE_TOKEN).encode() + b"\n\n"
+    return b""
 
 
 async def _request(stream: trio.SocketStream) -> tuple[str, bytes]:

@@ -2,17 +2,40 @@
 
 from __future__ import annotations
 
+import http.client
+
 import msgspec
 
-from tools.load.streams import HttpConnection, Request
+from tools.load.streams import PATIENCE, HttpConnection, LoadError, Recorder, Request
 from tools.synthetic.pages import apply_template
 from tools.synthetic.tokens import following, tokenise
 
 _CONTENT = b'"content":"'
 
 
+_USAGE = b'"usage":{'
+
+
 class ChatConnection(HttpConnection):
-    """To llcuda-server by HTTP: one chat at a time."""
+    """To llcuda-server by HTTP: one chat at a time.
+
+    Attributes:
+        greeting: a path that is answered at once.
+    """
+
+    greeting = b"/healthz"
+
+    def __init__(self, address: tuple[str, int], recorder: Recorder, stamped: bool) -> None:
+        super().__init__(address, recorder, stamped)
+        # A connection that says nothing is soon closed; one that was answered may wait.
+        self.sock.settimeout(PATIENCE)
+        self.sock.sendall(b"GET %b HTTP/1.1\r\nHost: %b\r\n\r\n" % (self.greeting, self._host))
+        answer = http.client.HTTPResponse(self.sock, method="GET")
+        answer.begin()
+        answer.read()
+        if answer.status != 200:
+            raise LoadError(f"{self.greeting.decode()} is answered with {answer.status}")
+        self.sock.setblocking(False)
 
     def begin(self, request: Request) -> None:
         """Send a request."""
@@ -34,10 +57,16 @@ class ChatConnection(HttpConnection):
             if found >= 0:
                 found += len(_CONTENT)
                 text.append(event[found : found + self.width].decode("ascii"))
-            elif b'"choices":[]' in event:
+            elif _USAGE in event:
                 data = event[event.index(b"data: ") + 6 :]
                 self._said = msgspec.json.decode(data)["usage"]["completion_tokens"]
             elif b'"error"' in event:
                 request.failed(event.decode("utf-8", "replace"))
         if text:
             self._take(request, text, now)
+
+
+class PeerConnection(ChatConnection):
+    """The same to LiteLLM's proxy."""
+
+    greeting = b"/health/liveliness"

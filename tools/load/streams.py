@@ -36,7 +36,7 @@ from tools.synthetic.tokens import WORD_LENGTH, WORDS, following, tokenise
 #: Credit of a stream in bytes; given again when half is used.
 CREDIT = 1 << 20
 #: Seconds for a connection and its handshake.
-_PATIENCE = 60.0
+PATIENCE = 60.0
 #: Characters before the content in an event of the synthetic upstream.
 _CONTENT = len('data: {"index":0,"content":"')
 
@@ -115,7 +115,7 @@ class Connection(ABC):
     """
 
     def __init__(self, address: tuple[str, int], recorder: Recorder, stamped: bool) -> None:
-        self.sock = socket.create_connection(address, timeout=_PATIENCE)
+        self.sock = socket.create_connection(address, timeout=PATIENCE)
         self.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.recorder = recorder
         self.stamped = stamped

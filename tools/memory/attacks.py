@@ -103,7 +103,7 @@ async def unread(port: int, counts: Counter[str]) -> None:
             await one.ask(ALL * (number % 2), n_probs=20, n_predict=1000)
             await trio.sleep_forever()
 
-    await _together(60, client)
+    await together(60, client)
 
 
 async def streams(port: int, counts: Counter[str]) -> None:
@@ -120,7 +120,7 @@ async def streams(port: int, counts: Counter[str]) -> None:
                 counts[str(code)] += 1
                 await trio.sleep(getattr(event, "retry_after", 0) or 0)
 
-    await _together(1000, client)
+    await together(1000, client)
 
 
 async def prompts(port: int, counts: Counter[str]) -> None:
@@ -146,7 +146,7 @@ async def prompts(port: int, counts: Counter[str]) -> None:
                 counts[str(getattr(event, "code", "accepted"))] += 1
                 await trio.sleep(getattr(event, "retry_after", 1) or 1)
 
-    await _together(400, client)
+    await together(400, client)
 
 
 async def replies(port: int, counts: Counter[str]) -> None:
@@ -160,10 +160,12 @@ async def replies(port: int, counts: Counter[str]) -> None:
                 await one.send(wire.Status(next(one.numbers)))
             await trio.sleep_forever()
 
-    await _together(100, client)
+    await together(100, client)
 
 
-async def _together(clients: int, work: Callable[[int], Awaitable[None]]) -> None:
+async def together(clients: int, work: Callable[[int], Awaitable[None]]) -> None:
+    """Be so many clients at once; each has a number."""
+
     async def one(number: int) -> None:
         # A server may refuse, or give up, a client; that is what these are for.
         with suppress(*_GIVEN_UP):
@@ -172,13 +174,3 @@ async def _together(clients: int, work: Callable[[int], Awaitable[None]]) -> Non
     async with trio.open_nursery() as nursery:
         for number in range(clients):
             nursery.start_soon(one, number)
-
-
-#: Each attack by its name.
-ATTACKS: dict[str, Callable[[int, Counter[str]], Awaitable[None]]] = {
-    "probabilities": probabilities,
-    "unread": unread,
-    "streams": streams,
-    "prompts": prompts,
-    "replies": replies,
-}

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,20 @@ import trio
 import llcuda_protocol as wire
 from tools.campaign import campaign
 from tools.campaign.memory import mib, resident
-from tools.memory.attacks import ATTACKS, Client, connected
+from tools.memory import attacks, http_attacks
+from tools.memory.attacks import Client, connected
+
+#: Each attack by its name.
+ATTACKS: dict[str, Callable[[int, Counter[str]], Awaitable[None]]] = {
+    "probabilities": attacks.probabilities,
+    "unread": attacks.unread,
+    "streams": attacks.streams,
+    "prompts": attacks.prompts,
+    "replies": attacks.replies,
+    "http-bodies": http_attacks.bodies,
+    "http-readers": http_attacks.readers,
+    "http-heads": http_attacks.heads,
+}
 
 #: Slots of the synthetic upstream: all that come run at once.
 SLOTS = 1000

@@ -210,6 +210,8 @@ def saturated(path: Path, plan: Plan, repeat: int, most_tokens: int) -> Run:
                 for number, connection in enumerate(connections)
             ]
             loop.run(plan.warmup)
+            # A chat begins with a request for its prompt, which meets a busy upstream here.
+            loop.run(END_TIMEOUT, lambda: -1 if all(r.count for r in requests) else 0.1)
             window = _Window(path, recorder)
             loop.run(plan.seconds)
             run.figures = window.figures()

@@ -11,7 +11,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
@@ -20,6 +20,8 @@ ROOT = Path(__file__).resolve().parents[2]
 #: Seconds for a process to start listening, and to end on SIGTERM.
 START_TIMEOUT = 20.0
 STOP_TIMEOUT = 5.0
+#: Seconds for LiteLLM, which imports a lot.
+SLOW_START = 180.0
 
 _NGINX = """\
 daemon off;
@@ -51,6 +53,21 @@ http {{
 """
 
 
+_LITELLM = """\
+model_list:
+  - model_name: any
+    litellm_params:
+      model: openai/any
+      api_base: http://{upstream}/v1
+      api_key: none
+"""
+#: What to do where LiteLLM is not there. It pins many packages: an environment of its own.
+LITELLM_INSTALL = (
+    "LiteLLM is not installed; for --peer litellm: python -m venv .venv-litellm && "
+    ".venv-litellm/bin/python -m pip install 'litellm[proxy]', or name its program in LITELLM"
+)
+
+
 class StartError(Exception):
     """A process did not start; the message quotes its log."""
 
@@ -76,8 +93,18 @@ class Child:
     Use as a context manager. `address` is (host, port) once it listens.
     """
 
-    def __init__(self, name: str, command: Sequence[str], port: int | None = None) -> None:
+    def __init__(
+        self,
+        name: str,
+        command: Sequence[str],
+        port: int | None = None,
+        *,
+        environment: Mapping[str, str] | None = None,
+        patience: float = START_TIMEOUT,
+    ) -> None:
         self.name = name
+        self._environment = None if environment is None else {**os.environ, **environment}
+        self._patience = patience
         self.address: tuple[str, int] = ("127.0.0.1", port or 0)
         self._folder = tempfile.TemporaryDirectory(prefix="llcuda-bench-")
         self.folder = Path(self._folder.name)
@@ -98,6 +125,7 @@ class Child:
                     stdout=out,
                     stderr=err,
                     cwd=self.folder,
+                    env=self._environment,
                     start_new_session=True,
                 )
             self._wait()
@@ -120,7 +148,7 @@ class Child:
     def _wait(self) -> None:
         """Wait until it prints "listening on HOST:PORT" or, on a given port, accepts."""
         assert self._process is not None
-        deadline = time.monotonic() + START_TIMEOUT
+        deadline = time.monotonic() + self._patience
         while time.monotonic() < deadline and self._process.poll() is None:
             if self.address[1]:
                 try:
@@ -229,8 +257,7 @@ def llcuda_server(command: str, upstream: tuple[str, int], durability: str = "di
 
 def nginx(upstream: tuple[str, int]) -> Child:
     """nginx in front of an upstream: one worker, no buffering, connections kept alive."""
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port: int = probe.getsockname()[1]
+    port = _free_port()
     path = nginx_path()
     if path is None:
         raise StartError("nginx is not installed")
@@ -243,6 +270,42 @@ def nginx(upstream: tuple[str, int]) -> Child:
     )
     (child.folder / "nginx.conf").write_text(configuration, "utf-8")
     return child
+
+
+def litellm(server: tuple[str, int]) -> Child:
+    """LiteLLM's proxy, one worker, in front of an llcuda-server; it fetches no list of prices."""
+    path = litellm_path()
+    if path is None:
+        raise StartError(LITELLM_INSTALL)
+    port = _free_port()
+    child = Child(
+        "litellm",
+        [path, "--config", "{folder}/litellm.yaml", "--host", "127.0.0.1", "--port", str(port)],
+        port,
+        environment={
+            "LITELLM_LOCAL_MODEL_COST_MAP": "True",
+            "LITELLM_DANGEROUSLY_PERMIT_WEAK_OR_UNSET_MASTER_KEY": "true",  # loopback only
+            "LITELLM_LOG": "ERROR",
+        },
+        patience=SLOW_START,
+    )
+    configuration = _LITELLM.format(upstream=f"{server[0]}:{server[1]}")
+    (child.folder / "litellm.yaml").write_text(configuration, "utf-8")
+    return child
+
+
+def litellm_path() -> str | None:
+    """The program of LiteLLM: $LITELLM, that of .venv-litellm, or the one in PATH."""
+    beside = ROOT / ".venv-litellm" / "bin" / "litellm"
+    return os.environ.get("LITELLM") or (
+        str(beside) if beside.exists() else shutil.which("litellm")
+    )
+
+
+def _free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port: int = probe.getsockname()[1]
+    return port
 
 
 def nginx_path() -> str | None:

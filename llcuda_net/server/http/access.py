@@ -23,6 +23,8 @@ from llcuda_net.util.address import is_loopback
 MAX_FORWARDED = 10_000
 #: Fields in which Open WebUI names its users, the first that is there; and what they may hold.
 _FORWARDED_USER = ("x-openwebui-user-id", "x-openwebui-user-email")
+#: Fields that proxies add, beside X-Forwarded-*.
+_PROXIES = ("forwarded", "via", "x-real-ip")
 _ID = re.compile(r"\A[A-Za-z0-9._@+-]{1,64}\Z")
 _HEADER_NAMES = re.compile(r"\A[A-Za-z0-9!#$%&'*+.^_`|~, -]{1,1000}\Z")
 #: Fields that a page of another origin may read.
@@ -104,8 +106,9 @@ class Access:
                 f"this server answers only requests for this machine, not for {host!r:.100}: if "
                 f"that is its name, start it with --allowed-host {_harmless(host)}",
             )
-        origin = headers.get("origin")
-        if origin is not None and not self._is_known(origin, authority):
+        for origin in headers.all("origin"):
+            if self._is_known(origin, authority):
+                continue
             raise _forbidden(
                 f"pages of {origin!r:.100} may not use this server: if they should, start it with "
                 f"--cors-origin {_harmless(origin)}"
@@ -113,7 +116,7 @@ class Access:
         if self._anybody:
             return
         for name in headers:
-            if name in ("forwarded", "via") or name.startswith("x-forwarded-"):
+            if name in _PROXIES or name.startswith("x-forwarded-"):
                 raise _forbidden(
                     f"the request came through a proxy ({name:.40}), and behind a proxy everybody "
                     "looks like this machine: give the server an --auth-token-file"

@@ -2,7 +2,7 @@
 
 Two programs that read one request differently are what request smuggling lives on (RFC 9112,
 section 11.2). So everything is refused that a proxy might read otherwise: bare line feeds, folded
-lines, two lengths, a length beside chunks, a coding other than chunked.
+lines, two lengths, a length beside chunks, a coding other than chunked, trailers.
 """
 
 from __future__ import annotations
@@ -68,6 +68,7 @@ class RequestReader:
         self._stream = stream
         self._received = bytearray(received)
         self._parser = h11.Connection(h11.SERVER)
+        self._chunked = False
 
     def __repr__(self) -> str:
         return f"<RequestReader {len(self._received)} bytes>"
@@ -126,6 +127,7 @@ class RequestReader:
             following = self._parser.next_event()
         except h11.RemoteProtocolError as error:
             raise _broken(error) from None
+        self._chunked = any(name == b"transfer-encoding" for name, _ in head.headers)
         head.length = int(dict(head.headers).get(b"content-length", b"0"))
         head.has_body = not isinstance(following, h11.EndOfMessage)
         return head
@@ -144,8 +146,9 @@ class RequestReader:
             HttpError: it is too large, too slow, or not what its head says.
         """
         parser, body = self._parser, bytearray()
-        if self._received:  # to h11, nothing is the end
-            parser.receive_data(bytes(self._received))
+        last = bytes(self._received)  # the last bytes that h11 was given
+        if last:  # to h11, nothing is the end
+            parser.receive_data(last)
             self._received.clear()
         begun = trio.current_time()
         scope = trio.CancelScope(deadline=begun + BODY_GRACE)
@@ -161,7 +164,10 @@ class RequestReader:
                     body += event.data
                     on_bytes(len(body))
                 elif isinstance(event, h11.EndOfMessage):
-                    self._received += parser.trailing_data[0]
+                    rest = parser.trailing_data[0]
+                    if self._chunked:
+                        _check_end(event, last[: len(last) - len(rest)])
+                    self._received += rest
                     return bytes(body)
                 else:
                     if proceed is not None and parser.they_are_waiting_for_100_continue:
@@ -172,6 +178,7 @@ class RequestReader:
                     if not data:
                         return None
                     parser.receive_data(data)
+                    last = last[-len(_END) :] + data
         raise HttpError(408, "the body did not come in time")
 
 
@@ -214,6 +221,12 @@ def _check_framing(head: Head) -> None:
             raise HttpError(400, "HTTP/1.0 has no Transfer-Encoding")
     if headers.get(b"expect", b"100-continue").lower() != b"100-continue":
         raise HttpError(417, "only 100-continue can be expected")
+
+
+def _check_end(end: h11.EndOfMessage, received: bytes) -> None:
+    """Refuse what h11 takes for the end of chunks, and others may not: no client needs trailers."""
+    if end.headers or not received.endswith(_END):
+        raise HttpError(400, "chunks end with an empty one, and nothing follows it")
 
 
 def _broken(error: h11.RemoteProtocolError) -> HttpError:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from llcuda_net.server.http import monitor
 from llcuda_net.server.http.delivery import generations
 from llcuda_net.server.http.openai import routes as openai
-from llcuda_net.server.http.openai.document import document_route
+from llcuda_net.server.http.openapi.document import document_route
 from llcuda_net.server.http.route import Route
 
 ROUTES: list[Route] = [*monitor.ROUTES, *openai.ROUTES, *generations.ROUTES]

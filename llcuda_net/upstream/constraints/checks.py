@@ -11,7 +11,7 @@ import contextlib
 import os
 import resource
 import signal
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import cache
 from typing import Any
 
@@ -113,16 +113,24 @@ class Checks:
                     "something simpler"
                 )
 
-    async def verify_calls(self, chat: Mapping[str, Any], calls: Iterable[tuple[str, str]]) -> None:
-        """Return if each call of a strict tool keeps the schema of its arguments.
+    async def verify_calls(
+        self, chat: Mapping[str, Any], calls: Sequence[tuple[str, str]], *, cut: bool
+    ) -> None:
+        """Return if tools were called as a chat wants it: at all, and with what strict ones take.
 
         Args:
             chat: the options of the request.
             calls: name and arguments of each finished call.
+            cut: a limit or a stop string ended the answer: a call might have come.
 
         Raises:
-            UpstreamError: one does not.
+            UpstreamError: a tool had to be called and none was, or the arguments for a strict one
+                do not keep its schema.
         """
+        if not calls and not cut and tools.must_call(chat):
+            raise UpstreamError(
+                "the answer calls no tool, though tool_choice wants one to be called; ask again"
+            )
         schemas = tools.strict_schemas(chat)
         for name, arguments in calls:
             if name not in schemas:

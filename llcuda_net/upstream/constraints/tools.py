@@ -56,7 +56,9 @@ def check_options(params: Mapping[str, Any], chat: Mapping[str, Any]) -> list[Sc
             f"tool_choice names {unknown!r:.80}, and there is no such tool"
             + (f" among {', '.join(names)}"[:200] if names else "")
         )
-    if tools and chat.get("tool_choice") != "none":
+    if not tools and must_call(chat):
+        raise InvalidRequest("tool_choice wants a tool to be called, and there are no tools")
+    if may_call(chat):
         constraint = next((one for one in ("grammar", "json_schema") if one in params), None)
         if constraint is not None:
             raise InvalidRequest(
@@ -74,6 +76,20 @@ def strict_schemas(chat: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
         for one in functions
         if one.get("strict") is True and one.get("parameters")
     }
+
+
+def may_call(chat: Mapping[str, Any]) -> bool:
+    """Whether the answer to a chat with these options may call a tool."""
+    return bool(chat.get("tools")) and chat.get("tool_choice") != "none"
+
+
+def must_call(chat: Mapping[str, Any]) -> bool:
+    """Whether the answer must call one; of options that were checked."""
+    choice = chat.get("tool_choice")
+    if not isinstance(choice, dict):
+        return choice == "required"
+    allowed = choice.get("allowed_tools")
+    return allowed is None or allowed.get("mode") == "required"
 
 
 def _chosen(choice: Any) -> list[Any]:

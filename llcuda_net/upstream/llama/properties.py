@@ -30,6 +30,7 @@ class _Settings(msgspec.Struct):
 class _Caps(msgspec.Struct):
     supports_preserve_reasoning: bool = False
     supports_reasoning_effort: bool = False
+    supports_tools: bool = True
 
 
 class _Modalities(msgspec.Struct):
@@ -72,6 +73,7 @@ def properties_of(data: bytes) -> Properties:
         thinks=_thinks(found),
         images=modalities.vision,
         audio=modalities.audio,
+        tools=(found.chat_template_caps or _Caps()).supports_tools,
     )
 
 

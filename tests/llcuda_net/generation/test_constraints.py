@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from llcuda_net.upstream.interface import TOOL_CALL, Channel
+from llcuda_net.upstream.interface import TOOL_CALL, Channel, Properties
 from llcuda_protocol import Done, Error, ErrorCode, Generate, Tokens
 from tests.support.server.durable_server import keeping, stored
 from tests.support.server.memory_server import CREDIT, FakeUpstream, ask, ready, serving
@@ -130,3 +130,34 @@ async def test_the_calls_of_a_strict_tool_keep_its_schema(
     if isinstance(event, Error):
         assert event.code == ErrorCode.UPSTREAM_ERROR
         assert "the call of the tool 'now' does not keep its schema" in event.message
+
+
+TOOL = {"type": "function", "function": {"name": "now"}}
+HELLO = [{"role": "user", "content": "Hello"}]
+
+
+@pytest.mark.parametrize("choice", ["required", "auto"])
+async def test_a_call_that_was_wanted_and_does_not_come_is_an_error(
+    tmp_path: Path, choice: str
+) -> None:
+    upstream = FakeUpstream()
+    upstream.answer = [("It is ", None), ("noon.", None)]
+    chat = {"tools": [TOOL], "tool_choice": choice}
+    async with keeping(tmp_path, upstream) as (_, listener):
+        peer = await ready(listener)
+        await peer.send(Generate(1, CREDIT, messages=HELLO, chat=chat))
+        _, event = await peer.until(Done if choice == "auto" else Error)
+    if isinstance(event, Error):
+        assert event.code == ErrorCode.UPSTREAM_ERROR
+        assert "calls no tool" in event.message
+
+
+async def test_tools_reach_no_model_that_would_not_see_them(autojump_clock: object) -> None:
+    upstream = FakeUpstream()
+    upstream.properties = Properties("fake", 2, 512, True, "test", tools=False)
+    async with serving(upstream) as (_, listener):
+        peer = await ready(listener)
+        await peer.send(Generate(1, CREDIT, messages=HELLO, chat={"tools": [TOOL]}))
+        pieces, error = await peer.until(Error)
+    assert (pieces, error.code, upstream.calls) == ([], ErrorCode.UNSUPPORTED, [])
+    assert "knows no tools" in error.message

@@ -6,12 +6,13 @@ import pytest
 
 from llcuda_net.errors import InvalidRequest, Unsupported
 from llcuda_net.generation.generation import Generation
-from llcuda_net.generation.prompt import route
+from llcuda_net.generation.prompt import abilities_for, route
 from llcuda_net.upstream.interface import Properties
 
 PLAIN = Properties("m", 1, 512, True, "b")
 THINKS = Properties("m", 1, 512, True, "b", thinks=True)
 SEES = Properties("m", 1, 512, True, "b", images=True)
+NO_TOOLS = Properties("m", 1, 512, True, "b", tools=False)
 NO_TEMPLATE = Properties("m", 1, 512, False, "b")
 HELLO = [{"role": "user", "content": "Hello"}]
 IMAGE = {"type": "image_url", "image_url": {"url": "data:image/png;base64,AAAA"}}
@@ -70,3 +71,19 @@ async def test_without_a_template_there_are_no_tools() -> None:
     assert not route(generation(), NO_TEMPLATE)
     with pytest.raises(Unsupported, match="no chat template"):
         route(generation(TOOLS), NO_TEMPLATE)
+
+
+async def test_tools_that_would_be_left_out_are_refused() -> None:
+    with pytest.raises(Unsupported, match="the model m knows no tools"):
+        route(generation(TOOLS), NO_TOOLS)
+    assert abilities_for(generation(TOOLS)) == {"tools"}
+    # These have it call none.
+    chats: list[dict[str, Any] | None]
+    chats = [None, {"tools": []}, {**TOOLS, "tool_choice": "none"}]
+    for chat in chats:
+        route(generation(chat), NO_TOOLS)
+        assert not abilities_for(generation(chat))
+    result = [*HELLO, {"role": "tool", "tool_call_id": "a", "content": "5"}]
+    assert route(generation(messages=result), NO_TOOLS)
+    seen = [{"role": "user", "content": [IMAGE]}]
+    assert abilities_for(generation(TOOLS, seen)) == {"tools", "images"}

@@ -8,6 +8,7 @@ the bytes of the upstream to the bytes at the client.
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import sys
 from collections import Counter
@@ -34,8 +35,17 @@ from llcuda_protocol import Accepted, Connection, Generate, Hello, Limits, Role,
 
 #: Most calls of our functions for one token that comes alone, and most files that these are in.
 MOST_CALLS, MOST_FILES = 25, 9
+#: The same over HTTP.
+MOST_HTTP_CALLS, MOST_HTTP_FILES = 29, 10
 PATIENCE = 300.0
 _OURS = (*(str(Path(p.__file__ or "").parent) for p in (llcuda_net, llcuda_protocol)), "<string>")
+_CHAT = json.dumps(
+    {"messages": [{"role": "user", "content": "hello"}], "max_tokens": 500, "stream": True}
+).encode()
+_ASK = (
+    b"POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\n"
+    b"Content-Type: application/json\r\nContent-Length: %d\r\n\r\n%b" % (len(_CHAT), _CHAT)
+)
 _PROPS = (
     b'{"default_generation_settings":{"n_ctx":4096},"total_slots":8,'
     b'"model_alias":"script","chat_template":"","build_info":"b1"}'
@@ -68,7 +78,8 @@ class Script:
             self.completions.append(stream)
             self.more.set()
             await trio.sleep_forever()
-        body = {b"/props": _PROPS, b"/slots": b"[]"}.get(path, b"{}")
+        known = {b"/props": _PROPS, b"/slots": b"[]", b"/apply-template": b'{"prompt":"hello"}'}
+        body = known.get(path, b"{}")
         await stream.send_all(
             b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nConnection: close\r\n"
             b"Content-Length: %d\r\n\r\n%b" % (len(body), body)
@@ -189,6 +200,40 @@ async def test_one_token_is_few_calls_in_few_files(tmp_path: Path) -> None:
         assert (found.pieces, found.first) == (["word"], 3)
         assert sum(calls.values()) <= MOST_CALLS, shown(calls)
         assert len({path for path, _ in calls} - {"<string>"}) <= MOST_FILES, shown(calls)
+
+
+async def begun_chat(script: Script, stream: trio.SocketStream) -> int:
+    """Ask for a chat over HTTP, and read its first tokens."""
+    await stream.send_all(_ASK)
+    await script.more.wait()
+    script.more = trio.Event()
+    upstream = script.completions[-1].socket
+    for count in (1, 2, 3):
+        await upstream.send(event(f"w{count} ", count))
+        read = b""
+        while f'"content":"w{count} "'.encode() not in read:
+            read += await stream.receive_some()
+    return upstream.fileno()
+
+
+async def test_one_token_over_http_is_few_calls_in_few_files(tmp_path: Path) -> None:
+    async with running(tmp_path) as (script, connect, storage):
+        reader = await connect()
+        address = reader.stream.socket.getpeername()
+        async with await trio.open_tcp_stream(*address[:2]) as stream:
+            upstream = await begun_chat(script, stream)
+            await storage.journal.sync()
+            await trio.sleep(0.2)  # what the tokens before led to is over
+            calls: Counter[tuple[str, str]] = Counter()
+            with counting(calls):
+                os.write(upstream, event("word", 4))
+                await until_readable(stream)
+            found = bytes(await stream.receive_some())
+        assert b":4\ndata: {" in found
+        assert b'"delta":{"content":"word"}' in found
+        assert found.count(b"\r\n") == 2  # one chunk
+        assert sum(calls.values()) <= MOST_HTTP_CALLS, shown(calls)
+        assert len({path for path, _ in calls} - {"<string>"}) <= MOST_HTTP_FILES, shown(calls)
 
 
 async def test_what_is_read_together_is_handled_as_one_batch(tmp_path: Path) -> None:

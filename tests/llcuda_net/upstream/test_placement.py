@@ -65,12 +65,21 @@ async def test_those_that_failed_at_it_are_avoided_while_there_are_others() -> N
     assert name_of(place(pool, requirement)) == "a"
 
 
+async def test_tools_go_where_they_are_known() -> None:
+    without, able = Talker(slots=4), Talker(slots=2)
+    without.says = replace(without.says, tools=False)
+    pool = await pool_of(without, able)
+    tools = Requirement(pool.key_of(None), abilities=frozenset({"tools"}))
+    assert [name_of(place(pool, tools)) for _ in range(3)] == ["b", "b", ""]
+    assert name_of(place(pool)) == "a"
+
+
 async def test_images_go_where_they_are_seen() -> None:
     blind, seeing = Talker(slots=4), Talker(slots=2)
     seeing.says = replace(seeing.says, images=True)
     pool = await pool_of(blind, seeing)
-    images = Requirement(pool.key_of(None), senses=frozenset({"images"}))
-    both = Requirement(pool.key_of(None), senses=frozenset({"images", "audio"}))
+    images = Requirement(pool.key_of(None), abilities=frozenset({"images"}))
+    both = Requirement(pool.key_of(None), abilities=frozenset({"images", "audio"}))
     assert [name_of(place(pool, images)) for _ in range(3)] == ["b", "b", ""]
     assert pool.can_serve(images)
     # One that failed at it is better than one that cannot do it at all.

@@ -14,11 +14,11 @@ from llcuda_net.errors import RequestError
 from llcuda_net.server.http.delivery.deliver import deliver
 from llcuda_net.server.http.errors import HttpError, of_request_error
 from llcuda_net.server.http.exchange import Exchange, HttpHost
+from llcuda_net.server.http.openai import strict_json
 from llcuda_net.server.http.openai.answers import Shape, whole
 from llcuda_net.server.http.openai.chat_body import Chat, read
 from llcuda_net.server.http.openai.fields import Ignored
 from llcuda_net.server.http.openai.models import meant
-from llcuda_net.server.http.openai.strict_json import parse
 from llcuda_net.server.http.request import Headers
 from llcuda_net.storage.records import Level
 from llcuda_protocol import Generate
@@ -38,7 +38,7 @@ async def chat_completions(exchange: Exchange) -> None:
     """Answer a chat, whole or as a stream of chunks."""
     request, host = exchange.request, exchange.host
     ignored = Ignored(lenient=host.settings.lenient)
-    chat = read(parse(request.body), ignored)
+    chat = await strict_json.read(request.body, lambda data: read(data, ignored))
     exchange.drop_body()
     options = options_of(request.headers)
     try:

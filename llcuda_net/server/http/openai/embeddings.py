@@ -14,10 +14,10 @@ from llcuda_net.config.upstreams import EMBEDDINGS
 from llcuda_net.errors import RequestError
 from llcuda_net.server.http.errors import of_request_error
 from llcuda_net.server.http.exchange import Exchange
+from llcuda_net.server.http.openai import strict_json
 from llcuda_net.server.http.openai.chat_body import convert, wrong
 from llcuda_net.server.http.openai.fields import Ignored
 from llcuda_net.server.http.openai.models import meant
-from llcuda_net.server.http.openai.strict_json import parse
 from llcuda_net.upstream.interface import Upstream
 from llcuda_net.upstream.prefix_cache import tokens_in
 
@@ -45,7 +45,9 @@ async def embeddings(exchange: Exchange) -> None:
     """POST /v1/embeddings."""
     request, host = exchange.request, exchange.host
     ignored = Ignored(lenient=host.settings.lenient)
-    body = convert(ignored.keep(parse(request.body), _KNOWN), EmbeddingsBody)
+    body = await strict_json.read(
+        request.body, lambda data: convert(ignored.keep(data, _KNOWN), EmbeddingsBody)
+    )
     exchange.drop_body()
     inputs = _inputs(body)
     try:

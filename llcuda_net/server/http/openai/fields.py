@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Collection
+from itertools import islice
 from typing import Any
 
 from llcuda_net.server.http.errors import HttpError
@@ -168,9 +169,9 @@ class Ignored:
         """The header of the answer that names what was dropped, if anything was."""
         if not self.names:
             return {}
-        names = [_token(name) for name in self.names]
-        if len(names) > _MOST_NAMED:
-            names[_MOST_NAMED:] = [f"and {len(names) - _MOST_NAMED} more"]
+        names = [_token(name) for name in islice(self.names, _MOST_NAMED)]
+        if len(self.names) > _MOST_NAMED:
+            names.append(f"and {len(self.names) - _MOST_NAMED} more")
         return {IGNORED_HEADER: ", ".join(names)}
 
 

@@ -103,7 +103,16 @@ def test_a_foreign_page_is_refused(origin: str, allowed: bool) -> None:
     assert allowed or "--cors-origin" in said
 
 
-@pytest.mark.parametrize("name", ["forwarded", "via", "x-forwarded-for", "x-forwarded-host"])
+def test_every_origin_counts() -> None:
+    own, foreign = ("origin", "http://localhost:9000"), ("origin", "https://evil.example")
+    assert check(own, own).startswith("user")
+    assert check(own, foreign).startswith("403")
+    assert check(foreign, own).startswith("403")
+
+
+@pytest.mark.parametrize(
+    "name", ["forwarded", "via", "x-forwarded-for", "x-forwarded-host", "x-real-ip"]
+)
 def test_behind_a_proxy_a_token_file_is_needed(name: str) -> None:
     refusal = check((name, "for=10.0.0.1"))
     assert refusal.startswith("403 ")

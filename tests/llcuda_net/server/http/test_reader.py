@@ -19,6 +19,9 @@ SECOND = b"GET /echo/smuggled HTTP/1.1\r\nHost: localhost\r\n\r\n"
 
 #: Heads and bodies, and the status that they are answered with.
 WRONG = {
+    "a trailer": (CHUNKED + b"0\r\nX-A: b\r\n\r\n", 400),
+    "a trailer with a line feed alone": (CHUNKED + b"0\r\nX-A: b\n\n", 400),
+    "a line feed behind the last chunk": (CHUNKED + b"1\r\na\r\n0\r\n\n", 400),
     "length beside chunks": (
         POST + b"Content-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
         400,
@@ -97,10 +100,8 @@ async def test_what_may_be_read_in_two_ways_is_refused(
         assert await peer.rest() == b""
 
 
-@pytest.mark.parametrize(
-    "body", [b"3\r\nabc\r\n2;ext=1\r\nde\r\n0\r\n\r\n", b"5\r\nabcde\r\n0\r\nX-T: trailer\r\n\r\n"]
-)
-async def test_chunks_are_put_together(body: bytes, autojump_clock: trio.abc.Clock) -> None:
+async def test_chunks_are_put_together(autojump_clock: trio.abc.Clock) -> None:
+    body = b"3\r\nabc\r\n2;ext=1\r\nde\r\n0\r\n\r\n"
     async with http_rig() as rig:
         peer = rig.connect()
         await peer.send(CHUNKED + body)

@@ -64,7 +64,7 @@ class Asked:
         self.messages: list[Any] = []
         self.error: RequestError | None = None
         self._submit = server.submit
-        server.submit = self.submit  # type: ignore[method-assign, assignment]
+        server.submit = self.submit  # type: ignore[method-assign]
 
     def submit(
         self, request: Generate, user: User, api: dict[str, Any] | None = None

@@ -58,6 +58,7 @@ async def test_tools_that_can_be_used(chat: dict[str, Any]) -> None:
         ({"tools": ["now"]}, r"tools\[0\] is no function"),
         ({"tools": [tool()], "tool_choice": choice("now")}, "'now', and there is no such tool"),
         ({"tool_choice": choice("now")}, "'now', and there is no such tool$"),
+        ({"tool_choice": "required"}, "wants a tool to be called, and there are no tools"),
         ({"tools": [tool()], "tool_choice": allowed("weather", "now")}, "'now', and there is no"),
         ({"tools": [tool()], "tool_choice": allowed("weather", mode="never")}, "must be auto"),
         ({"tools": [tool()], "tool_choice": "weather"}, "must be auto, none, required"),
@@ -101,8 +102,9 @@ async def test_tools_are_checked_in_the_other_process_all_at_once() -> None:
 async def test_only_calls_of_strict_tools_are_verified() -> None:
     chat = {"tools": [tool(strict=True), tool("lax"), tool("open", None, strict=True)]}
     checks = checks_here()
-    await checks.verify_calls(chat, [("weather", '{"city": "Rome"}'), ("lax", "{"), ("open", "")])
-    await checks.verify_calls({}, [("gone", "{")])
+    good = [("weather", '{"city": "Rome"}'), ("lax", "{"), ("open", "")]
+    await checks.verify_calls(chat, good, cut=False)
+    await checks.verify_calls({}, [("gone", "{")], cut=False)
     for arguments, why in (
         ('{"city": "rome"}', r"at \['city'\]"),
         ("{}", "required"),
@@ -110,4 +112,29 @@ async def test_only_calls_of_strict_tools_are_verified() -> None:
         ("", "not JSON"),
     ):
         with pytest.raises(UpstreamError, match=f"tool 'weather' does not keep its schema.*{why}"):
-            await checks.verify_calls(chat, [("lax", "{}"), ("weather", arguments)])
+            calls = [("lax", "{}"), ("weather", arguments)]
+            await checks.verify_calls(chat, calls, cut=False)
+
+
+@pytest.mark.parametrize(
+    ("wanted", "must"),
+    [
+        (None, False),
+        ("auto", False),
+        ("none", False),
+        ("required", True),
+        ({"type": "function", "function": {"name": "weather"}}, True),
+        (allowed("weather"), False),
+        (allowed("weather", mode="required"), True),
+    ],
+)
+async def test_a_call_that_was_wanted_is_there(wanted: Any, must: bool) -> None:
+    checks = checks_here()
+    chat = {"tools": [tool()], "tool_choice": wanted}
+    await checks.verify_calls(chat, [("weather", "{}")], cut=False)
+    await checks.verify_calls(chat, [], cut=True)  # a limit may come before the call
+    if must:
+        with pytest.raises(UpstreamError, match="calls no tool"):
+            await checks.verify_calls(chat, [], cut=False)
+    else:
+        await checks.verify_calls(chat, [], cut=False)

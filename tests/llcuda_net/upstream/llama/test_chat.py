@@ -77,7 +77,11 @@ async def test_what_it_says_of_itself_is_known() -> None:
         caps = {"supports_reasoning_effort": True}
         server.props = {**PROPS, "chat_template": "x", "chat_template_caps": caps}
         client.server.forget()
-        assert (await client.server.ask()).thinks
+        properties = await client.server.ask()
+        assert (properties.thinks, properties.tools) == (True, True)
+        server.props = {**PROPS, "chat_template_caps": {"supports_tools": False}}
+        client.server.forget()
+        assert not (await client.server.ask()).tools
 
 
 async def test_text_reasoning_and_calls_stream() -> None:

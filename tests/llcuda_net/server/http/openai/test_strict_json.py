@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import json
+import threading
+import time
 
 import pytest
+import trio
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -77,6 +80,55 @@ def test_commas_of_a_text_are_no_values(monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setattr(strict_json, "MAX_VALUES", 10)
     assert parse(rb'{"a": ",,,,,,,,,,,,\",,,,,,,[{"}')["a"].startswith(",,")
     assert parse(b'{"a":' + b"[" * 9 + b"]" * 9 + b"}")
+
+
+@pytest.mark.parametrize("end", [b"", b'"', b'"}', b"\\"])
+def test_a_text_full_of_escaped_quotes_is_soon_read(
+    monkeypatch: pytest.MonkeyPatch, end: bytes
+) -> None:
+    monkeypatch.setattr(strict_json, "MAX_VALUES", 10)
+    with contextlib.suppress(HttpError):  # time that grows with the square would be many minutes
+        assert len(parse(b'{"a":"' + b'\\",' * 200_000 + end)["a"]) == 400_000
+
+
+@given(st.dictionaries(st.text('ab\\",[{'), _VALUES, max_size=5), st.integers(0, 30))
+def test_values_are_counted_as_they_are(value: dict[str, object], most: int) -> None:
+    def count(of: object) -> int:
+        inner = list(of.values()) if isinstance(of, dict) else of
+        if not isinstance(inner, list):
+            return 0
+        return 1 + max(0, len(inner) - 1) + sum(map(count, inner))
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(strict_json, "MAX_VALUES", most)
+        if count(value) <= most:
+            parse(json.dumps(value).encode())
+        else:
+            with pytest.raises(HttpError, match="values"):
+                parse(json.dumps(value).encode())
+
+
+async def test_large_bodies_are_read_in_a_thread_one_at_a_time() -> None:
+    threads, running = [], []
+
+    def make(value: dict[str, object]) -> int:
+        threads.append(threading.get_ident())
+        running.append(1)
+        assert len(running) == 1
+        time.sleep(0.001)
+        running.pop()
+        return len(value)
+
+    body = b'{"a":"%b"}' % (b"x" * strict_json.AT_ONCE)
+    async with trio.open_nursery() as nursery:
+        for _ in range(3):
+            nursery.start_soon(strict_json.read, body, make)
+    assert len(threads) == 3
+    assert threading.get_ident() not in threads
+    assert await strict_json.read(b'{"a":1}', make) == 1
+    assert threads[-1] == threading.get_ident()
+    with pytest.raises(HttpError, match="valid JSON"):
+        await strict_json.read(body[:-1], make)
 
 
 def test_keys_that_look_like_images_are_two() -> None:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from http import HTTPStatus
 from typing import Any
 
 from llcuda_net.generation.sampling import PARAMETERS
+from llcuda_net.server.http.openai.chat import OPTIONS
 from llcuda_net.server.http.openai.chat_body import ChatBody
-from llcuda_net.server.http.openai.document import document
 from llcuda_net.server.http.openai.fields import IGNORED, NEUTRAL
+from llcuda_net.server.http.openapi.document import document
 from llcuda_net.server.http.routes import ROUTES
 from tests.support.server.memory_server import FakeUpstream, serving
 from tests.support.server.sse_client import send
@@ -53,6 +55,25 @@ def test_every_field_is_in_it() -> None:
 
 
 def test_every_reference_leads_somewhere() -> None:
-    schemas = DOCUMENT["components"]["schemas"]
     for reference in _references(DOCUMENT):
-        assert reference.removeprefix("#/components/schemas/") in schemas
+        found = DOCUMENT
+        for name in reference.removeprefix("#/").split("/"):
+            found = found[name]
+        assert found
+
+
+def test_every_operation_says_how_it_can_fail() -> None:
+    for route in ROUTES:
+        responses = DOCUMENT["paths"][route.pattern][route.method.lower()]["responses"]
+        assert {"200", "400", "401", "403", "429", "500", "503"} <= set(responses)
+        assert all(HTTPStatus(int(status)) for status in responses)
+
+
+def test_every_option_of_a_chat_is_in_it() -> None:
+    operation = DOCUMENT["paths"]["/v1/chat/completions"]["post"]
+    names = {one["name"].lower() for one in operation["parameters"]}
+    assert {*OPTIONS, "idempotency-key", "last-event-id", "x-llcuda-on-disconnect"} == names
+    assert set(operation["responses"]["200"]["content"]) == {
+        "application/json",
+        "text/event-stream",
+    }

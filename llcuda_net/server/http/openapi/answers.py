@@ -1,0 +1,181 @@
+"""What answers look like, as structs: their JSON schemas are made of them."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+import msgspec
+from msgspec import Meta
+
+from llcuda_net.server.http.openai.messages import ToolCall
+
+Count = Annotated[int, Meta(ge=0)]
+StateName = Literal["queued", "running", "done", "failed", "cancelled", "interrupted"]
+
+
+class ErrorMembers(msgspec.Struct):
+    """What went wrong."""
+
+    message: str
+    type: str
+    param: str | None
+    code: str | None
+
+
+class Error(msgspec.Struct):
+    """The body of every answer that is an error."""
+
+    error: ErrorMembers
+
+
+class Usage(msgspec.Struct):
+    """Tokens that were read and made."""
+
+    prompt_tokens: Count
+    total_tokens: Count
+    completion_tokens: Count = 0
+
+
+class AnswerMessage(msgspec.Struct):
+    """The answer of one choice."""
+
+    role: Literal["assistant"]
+    content: str | None
+    refusal: str | None
+    reasoning_content: str | None = None
+    tool_calls: list[ToolCall] = []
+
+
+class Choice(msgspec.Struct):
+    """One choice of an answer."""
+
+    index: Count
+    message: AnswerMessage
+    logprobs: dict[str, Any] | None
+    finish_reason: Literal["stop", "length", "tool_calls"]
+
+
+class ChatCompletion(msgspec.Struct):
+    """The answer to a chat; streamed, it comes as events of `chat.completion.chunk`."""
+
+    id: str
+    object: Literal["chat.completion"]
+    created: int
+    model: str
+    service_tier: Literal["flex", "default", "priority"]
+    system_fingerprint: str | None
+    choices: list[Choice]
+    usage: Usage
+    llcuda: dict[str, Any]
+
+
+class Model(msgspec.Struct):
+    """A model, and what serves it now."""
+
+    id: str
+    object: Literal["model"]
+    created: int
+    owned_by: str
+    context_length: int | None
+    slots: Count
+    free_slots: Count
+    state: Literal["loaded", "busy", "loading", "down"]
+    capabilities: list[str]
+    modalities: list[str]
+    fingerprint: dict[str, Any] | None
+
+
+class ModelList(msgspec.Struct):
+    """All models."""
+
+    object: Literal["list"]
+    data: list[Model]
+
+
+class Embedding(msgspec.Struct):
+    """The vector of one text: numbers, or float32 in base64."""
+
+    object: Literal["embedding"]
+    index: Count
+    embedding: list[float] | str
+
+
+class EmbeddingList(msgspec.Struct):
+    """The vectors of all texts."""
+
+    object: Literal["list"]
+    data: list[Embedding]
+    model: str
+    usage: Usage
+
+
+class Queued(msgspec.Struct):
+    """Where a generation stands in the queue."""
+
+    position: Count
+    wait: float | None
+
+
+class GenerationView(msgspec.Struct):
+    """A generation, with what there is of its answer; `created` in seconds since 1970."""
+
+    id: str
+    object: Literal["generation"]
+    state: StateName
+    created: float
+    model: str
+    tokens: Count
+    text: str
+    reasoning: str | None
+    tool_calls: list[ToolCall]
+    finish_reason: Literal["stop", "length", "tool_calls"] | None
+    usage: Usage | None
+    error: ErrorMembers | None
+    queue: Queued | None = None
+    n: int | None = None
+    index: int | None = None
+
+
+class GenerationEntry(msgspec.Struct):
+    """A generation in a list, with the beginnings of its prompt and its text."""
+
+    id: str
+    object: Literal["generation"]
+    state: StateName
+    created: float
+    model: str
+    tokens: Count
+    preview: str
+    text: str
+    owner: str | None = None
+
+
+class GenerationList(msgspec.Struct):
+    """A page of generations, newest first; the next one is that after `last_id`."""
+
+    object: Literal["list"]
+    data: list[GenerationEntry]
+    first_id: str | None
+    last_id: str | None
+    has_more: bool
+
+
+class GenerationDeleted(msgspec.Struct):
+    """A generation is forgotten."""
+
+    id: str
+    object: Literal["generation.deleted"]
+    deleted: Literal[True]
+
+
+class Alive(msgspec.Struct):
+    """The process lives."""
+
+    status: Literal["alive"]
+
+
+class Ready(msgspec.Struct):
+    """Whether a request would be served now, and if not, why."""
+
+    status: Literal["ready", "not ready"]
+    reason: str | None = None

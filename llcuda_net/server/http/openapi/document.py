@@ -1,0 +1,149 @@
+"""GET /openapi.json: OpenAPI 3.1 of all routes, made of the routes and of the structs of bodies."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import Sequence
+from functools import cache
+from http import HTTPStatus
+from typing import Any, get_args
+
+import msgspec
+
+from llcuda_net.generation.sampling import PARAMETERS
+from llcuda_net.server.http.exchange import Exchange
+from llcuda_net.server.http.openai.chat_body import SAMPLING
+from llcuda_net.server.http.openai.fields import IGNORED, NEUTRAL, SUPPORTED
+from llcuda_net.server.http.openapi.answers import Error, StateName
+from llcuda_net.server.http.openapi.operations import JSON, OPERATIONS, Operation
+from llcuda_net.server.http.route import Route
+from llcuda_net.util.version import package_version
+
+_REF = "#/components/schemas/{name}"
+_RESPONSE = "#/components/responses/{name}"
+#: Without a token file there is no need for a key.
+_SECURITY: list[dict[str, list[str]]] = [{"bearer": []}, {"key": []}, {}]
+
+
+def document_route(routes: Sequence[Route]) -> Route:
+    """The route of the document.
+
+    Args:
+        routes: all that there are when it is first asked for.
+    """
+
+    @cache
+    def encoded() -> bytes:
+        return msgspec.json.encode(document(routes))
+
+    async def openapi(exchange: Exchange) -> None:
+        """This document."""
+        exchange.respond(200, encoded())
+
+    return Route("GET", "/openapi.json", openapi)
+
+
+def document(routes: Sequence[Route]) -> dict[str, Any]:
+    """OpenAPI 3.1 of these routes, as JSON values."""
+    used = [OPERATIONS[route.method, route.pattern] for route in routes]
+    bodies = [body for one in used for body in (one.answer, one.body, one.unready)]
+    structs = dict.fromkeys([Error, *(one for one in bodies if one not in (None, dict))])
+    _, schemas = msgspec.json.schema_components(structs, ref_template=_REF)
+    schemas["StateName"] = {"type": "string", "enum": list(get_args(StateName))}
+    _complete(schemas["ChatBody"])
+    schemas["EmbeddingsBody"]["additionalProperties"] = False
+    paths: dict[str, dict[str, Any]] = {}
+    for route, one in zip(routes, used, strict=True):
+        paths.setdefault(route.pattern, {})[route.method.lower()] = _operation(route, one)
+    statuses = sorted({status for one in used for status in one.statuses})
+    return {
+        "openapi": "3.1.0",
+        "info": {
+            "title": "llcuda-server",
+            "version": package_version(),
+            "description": "OpenAI's API for llama.cpp's models, with streams that survive.",
+        },
+        "paths": paths,
+        "components": {
+            "schemas": schemas,
+            "responses": {f"error_{status}": _error(status) for status in statuses},
+            "securitySchemes": {
+                "bearer": {"type": "http", "scheme": "bearer"},
+                "key": {"type": "apiKey", "in": "header", "name": "x-api-key"},
+            },
+        },
+        "security": _SECURITY,
+    }
+
+
+def _complete(schema: dict[str, Any]) -> None:
+    """Fields of a chat that are in no struct, and what each does."""
+    properties = schema["properties"]
+    for name, note in SUPPORTED.items():
+        properties[name]["description"] = note
+    for name in SAMPLING:
+        properties[name] = {"description": f"as of llama-server's /completion: {name}"}
+    for name, note in IGNORED.items():
+        properties[name] = {"description": f"ignored: {note}"}
+    for name, values in NEUTRAL.items():
+        properties[name] = {"description": "ignored", "enum": [*values, None]}
+    properties["messages"]["minItems"] = 1
+    schema["additionalProperties"] = False
+    assert set(PARAMETERS) <= set(properties)
+
+
+def _operation(route: Route, one: Operation) -> dict[str, Any]:
+    summary = (inspect.getdoc(route.handler) or "").partition("\n")[0]
+    where = re.sub(r"\W+", "_", route.pattern).strip("_")
+    responses = {"200": _answer(one)}
+    if one.unready is not None:
+        responses["503"] = {"description": "not now", "content": _json(one.unready)}
+    for status in one.statuses:
+        responses[str(status)] = {"$ref": _RESPONSE.format(name=f"error_{status}")}
+    found: dict[str, Any] = {
+        "operationId": f"{route.method.lower()}_{where}",
+        "tags": [one.tag],
+        "summary": summary,
+        "parameters": [
+            *(
+                {"name": name, "in": "path", "required": True, "schema": {"type": "string"}}
+                for name in re.findall(r"{(\w+)}", route.pattern)
+            ),
+            *one.parameters,
+        ],
+        "responses": responses,
+    }
+    if one.body is not None:
+        found["requestBody"] = {"required": True, "content": _json(one.body)}
+    if route.public:
+        found["security"] = []
+    return found
+
+
+def _answer(one: Operation) -> dict[str, Any]:
+    content = {} if one.answer is None else _json(one.answer)
+    for kind, note in one.contents.items():
+        content[kind] = {"schema": {"type": "string", "description": note}}
+    headers = {
+        name: {"description": note, "schema": {"type": "string"}}
+        for name, note in one.headers.items()
+    }
+    return {"description": "the answer", "content": content, "headers": headers}
+
+
+def _error(status: int) -> dict[str, Any]:
+    headers = {"x-request-id": {"description": "names the request", "schema": {"type": "string"}}}
+    if status in (429, 503):
+        headers["Retry-After"] = {"description": "seconds", "schema": {"type": "integer"}}
+        headers["retry-after-ms"] = {"description": "milliseconds", "schema": {"type": "integer"}}
+    return {
+        "description": HTTPStatus(status).phrase,
+        "headers": headers,
+        "content": _json(Error),
+    }
+
+
+def _json(body: type) -> dict[str, Any]:
+    schema = {"type": "object"} if body is dict else {"$ref": _REF.format(name=body.__name__)}
+    return {JSON: {"schema": schema}}

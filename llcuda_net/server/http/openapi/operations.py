@@ -1,0 +1,163 @@
+"""What each operation takes and gives, beyond what its route says."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from llcuda_net.config.users import PRIORITIES
+from llcuda_net.server.http.delivery.deliver import MOST_KEY
+from llcuda_net.server.http.openai.chat import OPTIONS
+from llcuda_net.server.http.openai.chat_body import ChatBody
+from llcuda_net.server.http.openai.embeddings import EmbeddingsBody
+from llcuda_net.server.http.openapi import answers
+from llcuda_net.storage.records import Level
+from llcuda_protocol.kinds import MAX_LISTED
+
+JSON, EVENTS, METRICS = "application/json", "text/event-stream", "text/plain"
+#: Statuses of errors that a request may have on its way to a handler, and of a fault in one.
+_ALWAYS = (400, 401, 403, 408, 413, 415, 429, 500, 503)
+#: Those of what runs on an upstream.
+_RUNS = (404, 409, 502, 504)
+_FROM_0: dict[str, Any] = {"type": "number", "minimum": 0}
+_SECONDS: dict[str, Any] = {"type": "number", "minimum": 0, "maximum": 1e9}
+
+
+@dataclass(frozen=True)
+class Operation:
+    """One operation.
+
+    Attributes:
+        tag: groups it.
+        answer: the body of the answer; None: text, or no JSON.
+        body: of the request.
+        contents: other types of the answer, with what they hold.
+        errors: statuses of its errors, beside those that all have.
+        unready: what 503 is answered with, where it is no error.
+        parameters: in the query and in header fields.
+        headers: of the answer.
+    """
+
+    tag: str
+    answer: type | None
+    body: type | None = None
+    contents: dict[str, str] = field(default_factory=dict)
+    errors: tuple[int, ...] = ()
+    unready: type | None = None
+    parameters: tuple[dict[str, Any], ...] = ()
+    headers: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def statuses(self) -> tuple[int, ...]:
+        """Of all its errors."""
+        return tuple(sorted({*_ALWAYS, *self.errors} - ({503} if self.unready else set())))
+
+
+def _header(name: str, description: str, schema: dict[str, Any]) -> dict[str, Any]:
+    return {"name": name, "in": "header", "description": description, "schema": schema}
+
+
+def _query(name: str, description: str, schema: dict[str, Any]) -> dict[str, Any]:
+    return {"name": name, "in": "query", "description": description, "schema": schema}
+
+
+_OPTIONS: dict[str, dict[str, Any]] = {
+    "x-llcuda-timeout": _SECONDS,
+    "x-llcuda-deadline": _SECONDS,
+    "x-llcuda-level": {"type": "string", "enum": list(Level)},
+    "x-llcuda-cache": {"type": "string", "enum": ["true", "false", "1", "0"]},
+    "x-llcuda-priority": {"type": "string", "enum": list(PRIORITIES)},
+}
+_LAST = _header(
+    "Last-Event-ID",
+    "the id of the last event that the client has: the answer goes on behind it",
+    {"type": "string"},
+)
+_LEAVING = _header(
+    "x-llcuda-on-disconnect",
+    "what becomes of the answer when the client is gone: continue, cancel, or seconds",
+    {
+        "anyOf": [
+            {"type": "string", "enum": ["continue", "cancel"]},
+            {"type": "number", "minimum": 0},
+        ]
+    },
+)
+_KEY = _header(
+    "Idempotency-Key",
+    "the same request with the same key is answered with the same answer",
+    {"type": "string", "minLength": 1, "maxLength": MOST_KEY, "pattern": "^[!-~]+$"},
+)
+_NAMED = {"x-llcuda-generation": "the generations of the choices"}
+_IGNORED = {"x-llcuda-ignored": "fields of the body that were ignored"}
+_STREAM = {EVENTS: "server-sent events (HTML standard), each with an id to go on behind"}
+
+#: By method and pattern.
+OPERATIONS: dict[tuple[str, str], Operation] = {
+    ("POST", "/v1/chat/completions"): Operation(
+        "OpenAI",
+        answers.ChatCompletion,
+        ChatBody,
+        contents=_STREAM,
+        errors=_RUNS,
+        parameters=(
+            *(_header(name, note, _OPTIONS[name]) for name, note in OPTIONS.items()),
+            _KEY,
+            _LAST,
+            _LEAVING,
+        ),
+        headers={**_NAMED, **_IGNORED},
+    ),
+    ("POST", "/v1/embeddings"): Operation(
+        "OpenAI", answers.EmbeddingList, EmbeddingsBody, errors=_RUNS, headers=_IGNORED
+    ),
+    ("GET", "/v1/models"): Operation("OpenAI", answers.ModelList),
+    ("GET", "/v1/models/{id}"): Operation("OpenAI", answers.Model, errors=(404,)),
+    ("GET", "/v1/generations"): Operation(
+        "generations",
+        answers.GenerationList,
+        parameters=(
+            _query(
+                "limit",
+                "entries of the page, at most",
+                {"type": "integer", "minimum": 1, "maximum": MAX_LISTED - 1, "default": 20},
+            ),
+            _query("state", "only those in this state", {"$ref": "#/components/schemas/StateName"}),
+            _query("after", "the page behind this generation", {"type": "string"}),
+        ),
+        errors=(404,),
+    ),
+    ("GET", "/v1/generations/{id}"): Operation(
+        "generations", answers.GenerationView, errors=_RUNS, headers=_NAMED
+    ),
+    ("DELETE", "/v1/generations/{id}"): Operation(
+        "generations", answers.GenerationDeleted, errors=(404, 409), headers=_NAMED
+    ),
+    ("GET", "/v1/generations/{id}/events"): Operation(
+        "generations",
+        None,
+        contents=_STREAM,
+        errors=_RUNS,
+        parameters=(
+            _LAST,
+            _query("last_event_id", "the same, where no header can be sent", {"type": "string"}),
+            _LEAVING,
+        ),
+        headers=_NAMED,
+    ),
+    ("POST", "/v1/generations/{id}/cancel"): Operation(
+        "generations", answers.GenerationView, errors=_RUNS, headers=_NAMED
+    ),
+    ("GET", "/healthz"): Operation("operation", answers.Alive),
+    ("GET", "/readyz"): Operation("operation", answers.Ready, unready=answers.Ready),
+    ("GET", "/metrics"): Operation(
+        "operation",
+        None,
+        contents={
+            METRICS: "metrics for Prometheus",
+            "application/openmetrics-text": "the same, where the client accepts it",
+        },
+        errors=(404,),
+    ),
+    ("GET", "/openapi.json"): Operation("operation", dict),
+}
