@@ -13,7 +13,7 @@ WORKERS := -n 3 --dist loadfile
 PIP := PYTHONWARNINGS=ignore $(BIN)/python -m pip --disable-pip-version-check install --quiet
 
 .DELETE_ON_ERROR:
-.PHONY: help demo test test-all test-crash test-proxy test-chaos test-memory test-clients soak wheel lint format constraint-attack fuzz demo-model clean
+.PHONY: help demo test test-all test-crash test-proxy test-chaos test-memory test-openapi test-clients soak wheel lint format constraint-attack fuzz demo-model clean
 .PHONY: bench bench-kernels bench-latency bench-throughput bench-scaling
 
 help: ## list the targets
@@ -39,6 +39,9 @@ test-chaos: $(VENV)/dev ## kill, stop and break the upstreams under 64 clients f
 
 test-memory: $(VENV)/dev ## attack the server's memory in eight ways, SECONDS (20) each, and check
 	$(BIN)/python tools/memory_campaign.py --seconds $(or $(SECONDS),20) $(ARGS)
+
+test-openapi: $(VENV)/dev .venv-openapi/made ## ask a server all that /openapi.json allows, and what it does not
+	$(BIN)/python tools/check_openapi.py $(ARGS)
 
 test-clients: $(VENV)/dev ## try foreign clients as they are: SDKs, LangChain, aider, Open WebUI … (npm and PyPI are needed)
 	@$(BIN)/python tools/install_clients.py
@@ -87,13 +90,19 @@ demo-model: $(VENV)/train ## train the demonstration model again and measure it
 	$(BIN)/python tools/eval_demo_model.py
 
 clean: ## remove .venv and everything built
-	rm -rf $(VENV) .clients build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis fuzz-corpus
+	rm -rf $(VENV) .venv-openapi .clients build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis fuzz-corpus
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(VENV)/made:
 	@$(or $(PYTHON),false) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { echo "make: Python 3.11 or newer is needed: install it, or say make PYTHON=/path/to/python" >&2; exit 1; }
 	@echo "making $(VENV) with $$($(PYTHON) --version)"
 	@$(PYTHON) -m venv $(VENV) || { echo "make: $(PYTHON) -m venv failed: on Debian and Ubuntu, apt install python3-venv" >&2; rm -rf $(VENV); exit 1; }
+	@touch $@
+
+# Schemathesis needs another jsonschema-rs than the server does.
+.venv-openapi/made: $(VENV)/made
+	@$(BIN)/python -m venv .venv-openapi
+	@PYTHONWARNINGS=ignore .venv-openapi/bin/python -m pip --disable-pip-version-check install --quiet 'schemathesis>=4.32,<5'
 	@touch $@
 
 # One stamp an extra; a change of the dependencies installs again.

@@ -154,7 +154,7 @@ async def measure(
                 found.note("equal" if text == undisturbed else "finished")
                 if text != undisturbed and arguments.differences:
                     found.reasons.append(f"{undisturbed} became {text}")
-        echo(f"{number + 1} of {arguments.prompts}", file=sys.stderr)
+        echo(f"{number + 1} of {arguments.prompts}", file=sys.stderr, flush=True)
     return shares
 
 

@@ -44,22 +44,33 @@ MAX_PROBS = 1024
 Check = Callable[[Any], str | None]
 
 
-def _integer(low: int, high: int) -> Check:
-    def check(value: Any) -> str | None:
-        if type(value) is not int:
-            return "must be a whole number"
-        return None if low <= value <= high else f"must be {low} to {high}"
+class _Range:
+    """Checks that a value is a number in a range, ends included."""
 
-    return check
+    def __init__(self, low: float, high: float, *, whole: bool) -> None:
+        self._low, self._high = low, high
+        self._types: tuple[type, ...] = (int,) if whole else (int, float)
+        self._kind = "a whole number" if whole else "a number"
+        self._told = f"{low} to {high}" if whole else f"{low:g} to {high:g}"
+
+    def __call__(self, value: Any) -> str | None:
+        if type(value) not in self._types:
+            return f"must be {self._kind}"
+        return None if self._low <= value <= self._high else f"must be {self._told}"
+
+    @property
+    def schema(self) -> dict[str, Any]:
+        """The same in JSON Schema; null is as if it were not there."""
+        kind = "number" if float in self._types else "integer"
+        return {"type": [kind, "null"], "minimum": self._low, "maximum": self._high}
 
 
-def _number(low: float, high: float) -> Check:
-    def check(value: Any) -> str | None:
-        if type(value) not in (int, float):
-            return "must be a number"
-        return None if low <= value <= high else f"must be {low:g} to {high:g}"
+def _integer(low: int, high: int) -> _Range:
+    return _Range(low, high, whole=True)
 
-    return check
+
+def _number(low: float, high: float) -> _Range:
+    return _Range(low, high, whole=False)
 
 
 def _boolean(value: Any) -> str | None:
@@ -157,6 +168,22 @@ PARAMETERS: dict[str, Check] = {
     "cache_prompt": _boolean,
     "lora": _lora,
 }
+_TYPES: dict[Check, list[str]] = {
+    _boolean: ["boolean", "null"],
+    _strings: ["string", "array", "null"],
+    _grammar: ["string", "null"],
+    _lora: ["array", "null"],
+    _logit_bias: ["object", "array", "null"],
+    _samplers: ["string", "array", "null"],
+}
+
+
+def schema_of(name: str) -> dict[str, Any]:
+    """What a parameter may be, in JSON Schema, as far as that can say it."""
+    rule = PARAMETERS[name]
+    if isinstance(rule, _Range):
+        return rule.schema
+    return {"type": _TYPES[rule]} if rule in _TYPES else {}
 
 
 def check(params: Mapping[str, Any], context: int | None) -> dict[str, Any]:

@@ -143,7 +143,8 @@ class Attempts:
         replay: Replay | None = None,
     ) -> None:
         assert prompt is not None
-        ask = functools.partial(lease.backend.upstream.complete, prompt, checked | lease.params)
+        sent = checked | lease.params | _only_of(replay)
+        ask = functools.partial(lease.backend.upstream.complete, prompt, sent)
         if await self._stream(generation, lease, ask, checked, replay):
             self._identify(generation, lease.backend, properties)
 
@@ -161,7 +162,7 @@ class Attempts:
             lease.backend.upstream.chat,
             generation.messages,
             generation.chat or {},
-            checked | lease.params,
+            checked | lease.params | _only_of(replay),
         )
         if await self._stream(generation, lease, ask, checked, replay):
             self._identify(generation, lease.backend, properties)
@@ -250,6 +251,15 @@ class Attempts:
         if same_model(generation.model, now):
             generation.model = now  # by now the file may have been hashed
         generation.cacheable = sampling.is_deterministic(generation.params)
+
+
+def _only_of(replay: Replay | None) -> dict[str, Any]:
+    """Parameters that only a replay has.
+
+    It reads its prompt as a whole. What a slot still holds of one was computed in other batches,
+    and rounds differently, which is enough for other words.
+    """
+    return {} if replay is None else {"cache_prompt": False}
 
 
 def _extend_reading(lease: Lease, extend: OnEvents, events: list[CompletionEvent]) -> None:

@@ -11,17 +11,27 @@ from typing import Any, get_args
 
 import msgspec
 
-from llcuda_net.generation.sampling import PARAMETERS
+from llcuda_net.generation.sampling import PARAMETERS, schema_of
 from llcuda_net.server.http.exchange import Exchange
 from llcuda_net.server.http.openai.chat_body import SAMPLING
 from llcuda_net.server.http.openai.fields import IGNORED, NEUTRAL, SUPPORTED
 from llcuda_net.server.http.openapi.answers import Error, StateName
-from llcuda_net.server.http.openapi.operations import JSON, OPERATIONS, Operation
+from llcuda_net.server.http.openapi.operations import EVENTS, JSON, OPERATIONS, Operation
 from llcuda_net.server.http.route import Route
 from llcuda_net.util.version import package_version
 
 _REF = "#/components/schemas/{name}"
 _RESPONSE = "#/components/responses/{name}"
+_GENERATION = "/v1/generations/{id}"
+_TEXT: dict[str, Any] = {"type": "string"}
+#: Of a stream, the schema is that of each event; OpenAPI 3.1 has no better way to say it.
+_CONTENTS: dict[str, dict[str, Any]] = {
+    EVENTS: {
+        "type": "object",
+        "properties": {"id": _TEXT, "event": _TEXT, "data": _TEXT},
+        "required": ["data"],
+    }
+}
 #: Without a token file there is no need for a key.
 _SECURITY: list[dict[str, list[str]]] = [{"bearer": []}, {"key": []}, {}]
 
@@ -56,6 +66,17 @@ def document(routes: Sequence[Route]) -> dict[str, Any]:
     paths: dict[str, dict[str, Any]] = {}
     for route, one in zip(routes, used, strict=True):
         paths.setdefault(route.pattern, {})[route.method.lower()] = _operation(route, one)
+    links = [
+        inner["operationId"]
+        for pattern, methods in paths.items()
+        if pattern.startswith(_GENERATION)
+        for inner in methods.values()
+    ]
+    for route, one in zip(routes, used, strict=True):
+        if one.names is not None:
+            paths[route.pattern][route.method.lower()]["responses"]["200"]["links"] = {
+                name: {"operationId": name, "parameters": {"id": one.names}} for name in links
+            }
     statuses = sorted({status for one in used for status in one.statuses})
     return {
         "openapi": "3.1.0",
@@ -83,7 +104,8 @@ def _complete(schema: dict[str, Any]) -> None:
     for name, note in SUPPORTED.items():
         properties[name]["description"] = note
     for name in SAMPLING:
-        properties[name] = {"description": f"as of llama-server's /completion: {name}"}
+        note = f"as of llama-server's /completion: {name}"
+        properties[name] = {"description": note, **schema_of(name)}
     for name, note in IGNORED.items():
         properties[name] = {"description": f"ignored: {note}"}
     for name, values in NEUTRAL.items():
@@ -115,7 +137,9 @@ def _operation(route: Route, one: Operation) -> dict[str, Any]:
         "responses": responses,
     }
     if one.body is not None:
-        found["requestBody"] = {"required": True, "content": _json(one.body)}
+        content = _json(one.body)
+        content[JSON]["examples"] = {"short": {"value": one.example}}
+        found["requestBody"] = {"required": True, "content": content}
     if route.public:
         found["security"] = []
     return found
@@ -124,7 +148,7 @@ def _operation(route: Route, one: Operation) -> dict[str, Any]:
 def _answer(one: Operation) -> dict[str, Any]:
     content = {} if one.answer is None else _json(one.answer)
     for kind, note in one.contents.items():
-        content[kind] = {"schema": {"type": "string", "description": note}}
+        content[kind] = {"schema": {"description": note, **_CONTENTS.get(kind, _TEXT)}}
     headers = {
         name: {"description": note, "schema": {"type": "string"}}
         for name, note in one.headers.items()

@@ -19,8 +19,7 @@ JSON, EVENTS, METRICS = "application/json", "text/event-stream", "text/plain"
 _ALWAYS = (400, 401, 403, 408, 413, 415, 429, 500, 503)
 #: Those of what runs on an upstream.
 _RUNS = (404, 409, 502, 504)
-_FROM_0: dict[str, Any] = {"type": "number", "minimum": 0}
-_SECONDS: dict[str, Any] = {"type": "number", "minimum": 0, "maximum": 1e9}
+_SECONDS: dict[str, Any] = {"type": "string", "pattern": r"^[0-9]{1,9}(\.[0-9]+)?$"}
 
 
 @dataclass(frozen=True)
@@ -31,21 +30,25 @@ class Operation:
         tag: groups it.
         answer: the body of the answer; None: text, or no JSON.
         body: of the request.
+        example: of such a body.
         contents: other types of the answer, with what they hold.
         errors: statuses of its errors, beside those that all have.
         unready: what 503 is answered with, where it is no error.
         parameters: in the query and in header fields.
         headers: of the answer.
+        names: where in the answer the id of a generation is, as a runtime expression.
     """
 
     tag: str
     answer: type | None
     body: type | None = None
+    example: dict[str, Any] = field(default_factory=dict)
     contents: dict[str, str] = field(default_factory=dict)
     errors: tuple[int, ...] = ()
     unready: type | None = None
     parameters: tuple[dict[str, Any], ...] = ()
     headers: dict[str, str] = field(default_factory=dict)
+    names: str | None = None
 
     @property
     def statuses(self) -> tuple[int, ...]:
@@ -76,12 +79,7 @@ _LAST = _header(
 _LEAVING = _header(
     "x-llcuda-on-disconnect",
     "what becomes of the answer when the client is gone: continue, cancel, or seconds",
-    {
-        "anyOf": [
-            {"type": "string", "enum": ["continue", "cancel"]},
-            {"type": "number", "minimum": 0},
-        ]
-    },
+    {"type": "string", "pattern": r"^(continue|cancel|[0-9]+(\.[0-9]+)?)$"},
 )
 _KEY = _header(
     "Idempotency-Key",
@@ -90,7 +88,10 @@ _KEY = _header(
 )
 _NAMED = {"x-llcuda-generation": "the generations of the choices"}
 _IGNORED = {"x-llcuda-ignored": "fields of the body that were ignored"}
-_STREAM = {EVENTS: "server-sent events (HTML standard), each with an id to go on behind"}
+_STREAM = {
+    EVENTS: "server-sent events (HTML standard); data is a chat.completion.chunk or an error, in "
+    "JSON, or [DONE]; id is what a reader that comes back sends as Last-Event-ID"
+}
 
 #: By method and pattern.
 OPERATIONS: dict[tuple[str, str], Operation] = {
@@ -98,6 +99,7 @@ OPERATIONS: dict[tuple[str, str], Operation] = {
         "OpenAI",
         answers.ChatCompletion,
         ChatBody,
+        example={"messages": [{"role": "user", "content": "Hello"}], "max_tokens": 16},
         contents=_STREAM,
         errors=_RUNS,
         parameters=(
@@ -107,9 +109,15 @@ OPERATIONS: dict[tuple[str, str], Operation] = {
             _LEAVING,
         ),
         headers={**_NAMED, **_IGNORED},
+        names="$response.body#/llcuda/generation",
     ),
     ("POST", "/v1/embeddings"): Operation(
-        "OpenAI", answers.EmbeddingList, EmbeddingsBody, errors=_RUNS, headers=_IGNORED
+        "OpenAI",
+        answers.EmbeddingList,
+        EmbeddingsBody,
+        example={"input": ["Hello"]},
+        errors=_RUNS,
+        headers=_IGNORED,
     ),
     ("GET", "/v1/models"): Operation("OpenAI", answers.ModelList),
     ("GET", "/v1/models/{id}"): Operation("OpenAI", answers.Model, errors=(404,)),

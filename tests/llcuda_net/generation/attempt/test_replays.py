@@ -187,6 +187,7 @@ async def test_a_chat_is_run_again_after_a_kill(tmp_path: Path, count: int) -> N
     assert (text, done.reason) == ('hmI add.{"a":1}', "tool_calls")
     assert done.usage["completion_tokens"] == 4
     assert second.chats == [(CHAT["messages"], CHAT["chat"])]
+    assert second.calls[0]["cache_prompt"] is False
     (result,) = stored(tmp_path)
     assert result.text == "I add."
     assert [switch.kind for switch in result.switches] == ["reasoning", "text", "tool_call"]
