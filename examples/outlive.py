@@ -79,7 +79,7 @@ def main() -> None:
         finally:
             server.terminate()
             server.communicate()
-    numbers = [int(one.rpartition(":")[2]) for one in ids]
+    numbers = [int(one.split(":")[1]) for one in ids]
     assert numbers == list(range(1, len(ids) + 1))
     print(f"\nevents 1 to {len(ids)}, none missing, none twice")
 

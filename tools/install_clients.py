@@ -11,7 +11,6 @@ import json
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -34,7 +33,7 @@ PYTHON = {
     "llm": ("llm>=0.36,<1",),
     "open-webui": ("open-webui==0.12.4",),
 }
-#: Installed without what they name: the last line of `_open_webui` says what in its place.
+#: Installed without what it names, and with what its list for small installations names.
 SLIM = "open-webui"
 #: Seconds for one of them.
 PATIENCE = 1200.0
@@ -96,14 +95,13 @@ def _install(name: str) -> None:
         return
     _run([sys.executable, "-m", "venv", str(folder)], FOLDER)
     pip = [str(python(name)), "-m", "pip", "--disable-pip-version-check", "install", "--quiet"]
-    install: Callable[[Sequence[str]], None] = lambda more: _run([*pip, *more], folder)  # noqa: E731
     if name != SLIM:
-        install(PYTHON[name])
+        _run([*pip, *PYTHON[name]], folder)
         return
-    # Whole it brings torch and gigabytes more; its own list for small installations does.
-    install(["--no-deps", *PYTHON[name]])
+    # Whole it brings torch and gigabytes more.
+    _run([*pip, "--no-deps", *PYTHON[name]], folder)
     (slim,) = folder.glob("lib/*/site-packages/requirements-slim.txt")
-    install(["--requirement", str(slim)])
+    _run([*pip, "--requirement", str(slim)], folder)
 
 
 def _run(command: list[str], folder: Path) -> None:

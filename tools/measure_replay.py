@@ -22,6 +22,7 @@ import httpx
 import trio
 
 from llcuda_net.cli.common import Parser
+from llcuda_net.util.terminal import echo
 from tools.campaign.server import Server
 from tools.proxy.cutter import Cutter, LlamaProcess
 
@@ -153,7 +154,7 @@ async def measure(
                 found.note("equal" if text == undisturbed else "finished")
                 if text != undisturbed and arguments.differences:
                     found.reasons.append(f"{undisturbed} became {text}")
-        print(f"{number + 1} of {arguments.prompts}", file=sys.stderr, flush=True)
+        echo(f"{number + 1} of {arguments.prompts}", file=sys.stderr, flush=True)
     return shares
 
 
@@ -216,7 +217,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the tool; its exit code."""
     arguments = parser().parse_args(argv)
     shares = trio.run(run, arguments)
-    print(table(shares))
+    echo(table(shares))
     if arguments.json:
         counts = {
             name: {**found.counts, "unequal in peace": found.unsteady}

@@ -18,8 +18,9 @@ import structlog
 import trio
 
 from llcuda_net.errors import RequestError, UpstreamBusy
-from llcuda_net.generation.attempt import continuation
+from llcuda_net.generation.attempt import continuation, prefill
 from llcuda_net.generation.attempt.attempts import Attempts
+from llcuda_net.generation.attempt.continuation import CannotContinue
 from llcuda_net.generation.generation import Generation
 from llcuda_net.generation.persistence import Persistence
 from llcuda_net.generation.prompt import abilities_for, text_so_far
@@ -181,9 +182,7 @@ class Dispatcher:
     def _move(self, generation: Generation, failed: Backend, error: RequestError) -> None:
         then, told = "begins", ""
         if generation.pieces:
-            prompt = generation.prompt if generation.rendered is None else generation.rendered
-            replays = continuation.replays(prompt, generation.params)
-            then, told = ("replays", _REPLAYED) if replays else ("continues", "")
+            then, told = ("replays", _REPLAYED) if _replays(generation) else ("continues", "")
         log.warning(
             "generation_moves",
             generation=generation.id,
@@ -195,6 +194,20 @@ class Dispatcher:
         failed.failovers += 1
         generation.fails_over(f"{failed.name}: {error.message}"[:_REASON] + told)
         self._publisher.publish()
+
+
+def _replays(generation: Generation) -> bool:
+    """Whether it is already known of one with pieces that it cannot be continued."""
+    params = generation.params
+    try:
+        if generation.rendered is None and generation.prompt is None:
+            parts = generation.parts(0, len(generation.pieces))
+            prefill.check(generation.messages or [], params, parts)
+        else:
+            continuation.check_state(params)
+    except CannotContinue:
+        return True
+    return False
 
 
 def need_of(slot_request: SlotRequest) -> Requirement:

@@ -11,7 +11,7 @@ import contextlib
 import functools
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from typing import Any
-from weakref import WeakKeyDictionary, WeakValueDictionary
+from weakref import WeakKeyDictionary
 
 import structlog
 import trio
@@ -22,7 +22,7 @@ from llcuda_net.analysis.vector_index import Found
 from llcuda_net.config.settings import Settings
 from llcuda_net.config.token_file import Users
 from llcuda_net.config.users import User, view_of
-from llcuda_net.errors import InvalidRequest, RequestError, ShuttingDown, UpstreamUnavailable
+from llcuda_net.errors import RequestError, ShuttingDown, UpstreamUnavailable
 from llcuda_net.generation import listing
 from llcuda_net.generation import request as requests
 from llcuda_net.generation.dispatcher import need_of
@@ -32,12 +32,13 @@ from llcuda_net.generation.memory.budget import Bounds, MemoryBudget
 from llcuda_net.generation.memory.shelf import Shelf
 from llcuda_net.generation.persistence import Persistence
 from llcuda_net.generation.publisher import Publisher
-from llcuda_net.generation.registry import Registry, unknown
+from llcuda_net.generation.registry import Registry
 from llcuda_net.generation.runner import Resumer, Runner
 from llcuda_net.generation.state import Place
 from llcuda_net.scheduler.scheduler import Scheduler
 from llcuda_net.scheduler.ticket import SlotRequest, Ticket
 from llcuda_net.server import queries
+from llcuda_net.server.finder import Finder
 from llcuda_net.server.http.delivery.leaving import Orphans
 from llcuda_net.server.http.responder import Respond
 from llcuda_net.server.memory_guard import MemoryGuard, limit_of
@@ -134,8 +135,7 @@ class Gateway:
             self.left,
         )
         self._waits: WeakKeyDictionary[Ticket, Generation] = WeakKeyDictionary()
-        self._finding = trio.Lock()
-        self._replayed: WeakValueDictionary[str, Generation] = WeakValueDictionary()
+        self.finder = Finder(self._registry, self._persistence, self._shelf)
         self.listener = Listener(self, settings.max_connections)
         #: Answers over HTTP that their readers left.
         self.orphans = Orphans()
@@ -385,22 +385,8 @@ class Gateway:
         if self._draining:
             raise _shutting_down("the server is shutting down; attach again later")
         self._budget.check_streams(self.standing.streams)
-        owner = view_of(user)
-        found = self._registry.find(request.id, owner)
-        if found is None:
-            found = await self._stored(request.id, owner)
+        found = await self.finder.find(request.id, view_of(user))
         requests.check_position(found, request.first, request.epoch)
-        return found
-
-    async def _stored(self, id_: str, owner: str | None) -> Generation:
-        """One that is over; all who read it share what was read from the store."""
-        async with self._finding:
-            found = self._replayed.get(id_) or await self._persistence.find(id_, owner)
-        if found is None or owner not in (None, found.owner):
-            raise unknown(id_)
-        if id_ not in self._replayed:
-            self._replayed[id_] = found
-            self._shelf.keep(found, stored=True)
         return found
 
     async def find_by_key(self, key: str, owner: str) -> Generation | None:
@@ -409,11 +395,7 @@ class Gateway:
         Raises:
             RequestError: the store cannot be read.
         """
-        found = self._registry.with_key(key, owner)
-        if found is not None:
-            return found
-        result = await self._persistence.find_by_key(key, owner)
-        return None if result is None else await self._stored(result.id, owner)
+        return await self.finder.find_by_key(key, owner)
 
     def same_request(self, request_hash: bytes, owner: str) -> list[Generation]:
         """An owner's generations in memory that were asked just this, oldest first."""
@@ -427,28 +409,11 @@ class Gateway:
     async def delete(self, id_: str, user: User) -> None:
         """Delete a generation that is over: one of the user; for an admin, any.
 
-        Who reads it just now may get the rest of it. Its idempotency key is free again.
-
         Raises:
-            UnknownGeneration: there is none.
-            InvalidRequest: it still runs.
-            RequestError: the store refuses.
+            RequestError: as `Finder.delete`.
         """
-        owner = view_of(user)
-        found = self._registry.find(id_, owner)
-        if found is not None and not found.ended:
-            raise InvalidRequest("it still runs: cancel it first")
-        deleted = await self._persistence.delete(id_, owner)
-        if found is None and deleted is None:
-            raise unknown(id_)
-        self._replayed.pop(id_, None)
+        await self.finder.delete(id_, view_of(user))
         self.orphans.discard(id_)
-        if found is not None:
-            self._registry.forget(found)
-            if found.key is not None:
-                self._registry.free_key(found.owner, found.key)
-        if deleted is not None and deleted.key is not None:
-            self._registry.free_key(deleted.owner, deleted.key)
         log.info("generation_deleted", generation=id_, user=user.name)
 
     def holding(

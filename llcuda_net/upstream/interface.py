@@ -189,8 +189,14 @@ class Upstream(Protocol):
     def forget(self) -> None:
         """Ask for the properties again next time: another process may answer then."""
 
-    async def render(self, messages: list[dict[str, str]]) -> str:
-        """The prompt that the model's chat template makes of the messages."""
+    async def render(
+        self, messages: list[dict[str, Any]], options: dict[str, Any] | None = None
+    ) -> str:
+        """The prompt that the model's chat template makes of the messages.
+
+        Args:
+            options: as of `chat`; None: none.
+        """
 
     async def embed(self, texts: list[Any]) -> list[list[list[float]]]:
         """For each text its rows: one where the upstream pools, else one per token.
@@ -254,6 +260,7 @@ class Upstream(Protocol):
         Args:
             messages: as OpenAI's API has them, parts and tool calls included.
             options: of the chat, by their names there: tools, tool_choice, parallel_tool_calls,
-                chat_template_kwargs, reasoning_effort.
+                chat_template_kwargs, reasoning_effort; continue_final_message: go on behind the
+                last message, which is the beginning of the answer, and stream what follows it.
             params, on_events, on_sent: as of `complete`.
         """

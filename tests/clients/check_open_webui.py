@@ -15,19 +15,37 @@ import httpx
 import pytest
 
 from tests.clients.conftest import Served, frees_its_slot
-from tests.support.processes import PATIENCE, wait_until
+from tests.support.processes import PATIENCE, running_server, wait_until
 from tests.support.upstream.scripted_chat import ScriptedChat, arguments, call, text, thought
-from tools import install_clients
+from tools import install_clients, synthetic_upstream
 from tools.synthetic.pages import MODEL
 
 MESSAGES = [{"role": "user", "content": "What is a slot?"}]
 
 
+TOKEN = "of-open-webui"
+
+
+@pytest.fixture(scope="module")
+def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    """A server with a token file; Open WebUI's token may name users."""
+    tokens = tmp_path_factory.mktemp("tokens") / "tokens"
+    tokens.write_text(f"{TOKEN} name=webui forwards=1\n", encoding="utf-8")
+    with synthetic_upstream.running("--model", "guarded") as url:
+        options = ("--upstream", url, "--auth-token-file", str(tokens))
+        with running_server(*options) as server:
+            yield Served(server)
+
+
 @pytest.fixture(scope="module")
 def pages(
-    served: Served, _scripted: Served, held: Served, tmp_path_factory: pytest.TempPathFactory
+    served: Served,
+    _scripted: Served,
+    held: Served,
+    guarded: Served,
+    tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[httpx.Client]:
-    """A client of a running Open WebUI that has all three servers as its connections."""
+    """A client of a running Open WebUI that has all four servers as its connections."""
     reason = install_clients.failure("open-webui")
     if reason is not None:
         pytest.fail(f"Open WebUI cannot be tried: {reason}", pytrace=False)
@@ -38,8 +56,9 @@ def pages(
         "PATH": os.environ["PATH"],
         "HOME": str(folder),
         "DATA_DIR": str(folder),
-        "OPENAI_API_BASE_URLS": ";".join(one.url for one in (served, _scripted, held)),
-        "OPENAI_API_KEYS": "any;any;any",
+        "OPENAI_API_BASE_URLS": ";".join(one.url for one in (served, _scripted, held, guarded)),
+        "OPENAI_API_KEYS": f"any;any;any;{TOKEN}",
+        "ENABLE_FORWARD_USER_INFO_HEADERS": "True",
         "ENABLE_OLLAMA_API": "False",
         "WEBUI_AUTH": "False",
         "WEBUI_SECRET_KEY": "of tests",
@@ -96,7 +115,7 @@ def chunks(client: httpx.Client, body: dict[str, Any]) -> Iterator[dict[str, Any
 
 def test_with_the_built_in_model(pages: httpx.Client) -> None:
     names = {one["id"] for one in pages.get("/api/models").json()["data"]}
-    assert names == {"demo", "scripted", MODEL}
+    assert names == {"demo", "scripted", "guarded", MODEL}
     body = {"model": "demo", "messages": MESSAGES, "max_tokens": 12, "temperature": 0}
     answer = pages.post("/api/chat/completions", json=body).json()
     whole = answer["choices"][0]["message"]["content"]
@@ -130,6 +149,18 @@ def test_tools_and_reasoning(pages: httpx.Client, scripted: Served) -> None:
         c["delta"].get("content") or "" for one in chunks(pages, body) for c in one["choices"]
     ]
     assert "".join(deltas) == "It is sunny."
+
+
+def test_its_users_are_users_of_ours(pages: httpx.Client, guarded: Served) -> None:
+    user = pages.get("/api/v1/auths/").json()["id"]
+    body = {"model": "guarded", "messages": MESSAGES, "max_tokens": 3}
+    assert pages.post("/api/chat/completions", json=body).json()["choices"]
+    of_user = {"Authorization": f"Bearer {TOKEN}", "X-OpenWebUI-User-Id": user}
+    lists = [
+        httpx.get(f"{guarded.url}/generations", headers=headers, timeout=PATIENCE).json()["data"]
+        for headers in (of_user, {**of_user, "X-OpenWebUI-User-Id": "somebody"})
+    ]
+    assert [len(found) for found in lists] == [1, 0]
 
 
 def test_leaving_frees_the_slot(pages: httpx.Client, held: Served) -> None:

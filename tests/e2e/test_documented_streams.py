@@ -1,4 +1,4 @@
-"""What docs/clients.md shows of streams that go on after kill -9 does so."""
+"""The streams that README.md and docs/clients.md show: one, and those that outlive their server."""
 
 from __future__ import annotations
 
@@ -18,21 +18,36 @@ import httpx
 import openai
 import pytest
 
-from tests.support.processes import PATIENCE, environment, running_server
+from tests.support.processes import PATIENCE, RunningServer, environment, running_server
 from tests.support.steady import held_upstream, release
 from tools.synthetic.pages import apply_template
 from tools.synthetic.tokens import generation
 
-PAGE = Path(__file__).parents[2] / "docs" / "clients.md"
+ROOT = Path(__file__).parents[2]
 TOKENS = 60
 
 
-def block(language: str, words: str) -> str:
+def block(language: str, words: str, page: str = "docs/clients.md") -> str:
     """The block of code with these words."""
-    text = PAGE.read_text(encoding="utf-8")
+    text = (ROOT / page).read_text(encoding="utf-8")
     found = re.findall(rf"^```{language}\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
     (one,) = (code for code in found if words in code)
     return str(one)
+
+
+def test_of_the_readme(demo_server: RunningServer) -> None:
+    code = block("python", "import OpenAI", "README.md")
+    assert len([line for line in code.splitlines() if line]) == 5
+    code = code.replace("127.0.0.1:9000", demo_server.address)
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env=environment(),
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+        check=True,
+    )
+    assert done.stdout.startswith("A slot is one parallel sequence")
 
 
 def test_with_curl(tmp_path: Path) -> None:

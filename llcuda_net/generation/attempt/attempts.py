@@ -1,7 +1,8 @@
 """Has one upstream complete a generation, as far as it gets.
 
 1. What has no piece yet begins. What has is continued from its token ids, if that is the same as if
-   it had never been cut (continuation.py); else it is replayed (replay.py).
+   it had never been cut (continuation.py), a chat from its text (prefill.py); else it is replayed
+   (replay.py).
 2. A chat that only the upstream can render or parse (tools, images, reasoning) goes to its chat
    route; all else to /completion, since only there do token ids come.
 3. What an attempt adds goes to the publisher, and nothing else does.
@@ -21,6 +22,7 @@ from llcuda_net.generation import sampling
 from llcuda_net.generation.attempt import continuation
 from llcuda_net.generation.attempt.continuation import CannotContinue
 from llcuda_net.generation.attempt.held_back import HeldBack
+from llcuda_net.generation.attempt.prefill import prefill
 from llcuda_net.generation.attempt.replay import Replay
 from llcuda_net.generation.generation import Generation
 from llcuda_net.generation.persistence import Persistence
@@ -143,7 +145,8 @@ class Attempts:
         replay: Replay | None = None,
     ) -> None:
         assert prompt is not None
-        ask = functools.partial(lease.backend.upstream.complete, prompt, checked | lease.params)
+        sent = checked | lease.params | _only_of(replay)
+        ask = functools.partial(lease.backend.upstream.complete, prompt, sent)
         if await self._stream(generation, lease, ask, checked, replay):
             self._identify(generation, lease.backend, properties)
 
@@ -151,18 +154,24 @@ class Attempts:
         """Have the upstream itself render the messages and parse the answer."""
         assert generation.messages is not None
         checked = checked_params(generation, properties.context)
+        messages, options, params = generation.messages, generation.chat or {}, checked
         replay = None
         if generation.pieces:
-            replay = self._replay(generation, lease, "a chat with tools, images or reasoning")
+            pieces, upstream = generation.pieces, lease.backend.upstream
+            parts, tokens = [*generation.parts(0, len(pieces))], sum(generation.counts)
+            try:
+                more = await prefill(messages, options, params, pieces, parts, tokens, upstream)
+            except CannotContinue as error:
+                replay = self._replay(generation, lease, str(error))
+            else:
+                messages, options, params = more.messages, more.options, more.params
+                generation.continued(more.tokens)
+                self._dispatched(generation, lease.backend, None)
         else:
             generation.continued(0)
             self._dispatched(generation, lease.backend, None)
-        ask = functools.partial(
-            lease.backend.upstream.chat,
-            generation.messages,
-            generation.chat or {},
-            checked | lease.params,
-        )
+        sent = params | lease.params | _only_of(replay)
+        ask = functools.partial(lease.backend.upstream.chat, messages, options, sent)
         if await self._stream(generation, lease, ask, checked, replay):
             self._identify(generation, lease.backend, properties)
 
@@ -250,6 +259,15 @@ class Attempts:
         if same_model(generation.model, now):
             generation.model = now  # by now the file may have been hashed
         generation.cacheable = sampling.is_deterministic(generation.params)
+
+
+def _only_of(replay: Replay | None) -> dict[str, Any]:
+    """Parameters that only a replay has.
+
+    It reads its prompt as a whole. What a slot still holds of one was computed in other batches,
+    and rounds differently, which is enough for other words.
+    """
+    return {} if replay is None else {"cache_prompt": False}
 
 
 def _extend_reading(lease: Lease, extend: OnEvents, events: list[CompletionEvent]) -> None:

@@ -119,7 +119,7 @@ async def plan(
             raise CannotContinue(f"prompt and answer fill the context of {context} tokens")
         finished = "length"
     if finished is None:
-        _check_state(params)
+        check_state(params)
         grammar = next((n for n, is_one in _GRAMMARS.items() if is_one(params.get(n))), None)
         if grammar is not None:
             if not await upstream.advances_grammars():
@@ -128,20 +128,16 @@ async def plan(
             if grammar == "grammar":
                 left["grammar_type"] = "tool_calls"
         if sampling.has_seed(params):
-            left["seed"] = _later_seed(params["seed"], tokens)
+            left["seed"] = later_seed(params["seed"], tokens)
     return Plan(whole, left, tokens, len(given), finished, stop)
 
 
-def replays(rendered: str | list[int] | None, params: Mapping[str, Any]) -> bool:
-    """Whether it is already known of a generation with pieces that `plan` would say no.
+def check_state(params: Mapping[str, Any]) -> None:
+    """Return if what the samplers do next depends on the tokens so far alone.
 
-    Args:
-        rendered: its prompt; None where only its upstream knows it.
+    Raises:
+        CannotContinue: it does not.
     """
-    return rendered is None or _with_state(params) is not None
-
-
-def _check_state(params: Mapping[str, Any]) -> None:
     name = _with_state(params)
     if name is not None:
         raise CannotContinue(f"{name} depends on more than the tokens so far")
@@ -155,7 +151,7 @@ def _with_state(params: Mapping[str, Any]) -> str | None:
     return None
 
 
-def _later_seed(seed: int, tokens: int) -> int:
+def later_seed(seed: int, tokens: int) -> int:
     """A seed for what follows: the given one would draw the first tokens' random numbers again."""
     data = f"{seed} {tokens}".encode()
     return int.from_bytes(blake2b(data, digest_size=4).digest(), "big") % sampling.SEEDS

@@ -19,7 +19,14 @@ from llcuda_net.errors import Overloaded, RequestError, ShuttingDown, Unauthoriz
 from llcuda_net.server.http.access import Access
 from llcuda_net.server.http.errors import HttpError, of_request_error
 from llcuda_net.server.http.exchange import Exchange, HttpHost
-from llcuda_net.server.http.limits import FAREWELL, KEEP_ALIVE, MAX_EARLY, MAX_REQUEST_ID, READ
+from llcuda_net.server.http.limits import (
+    FAREWELL,
+    KEEP_ALIVE,
+    MAX_EARLY,
+    MAX_IGNORED,
+    MAX_REQUEST_ID,
+    READ,
+)
 from llcuda_net.server.http.reader import Head, RequestReader, too_large
 from llcuda_net.server.http.request import Headers, HttpRequest, locate
 from llcuda_net.server.http.route import Route, Routes
@@ -125,7 +132,7 @@ class HttpConnection:
             if isinstance(transport, trio.abc.HalfCloseableStream):
                 await transport.send_eof()
                 ignored = 0
-                while ignored < MAX_EARLY and (data := await transport.receive_some(READ)):
+                while ignored < MAX_IGNORED and (data := await transport.receive_some(READ)):
                     ignored += len(data)
 
     async def _turn(self) -> bool:

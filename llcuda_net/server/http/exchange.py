@@ -106,6 +106,7 @@ class Exchange:
         keep_alive: whether the connection goes on after this answer.
         started: the head was written.
         finished: so was the end.
+        is_gone: the client has closed, or the connection is lost.
         status: of the answer; 0 before it has started.
         on_room: called when a full buffer has emptied; see WriteBuffer.wait_for_room.
         on_stop: called where the server stops before the end, with the error to end a stream with.
@@ -135,7 +136,7 @@ class Exchange:
         self._on_dropped = on_dropped
         self._bodiless = request.method == "HEAD"
         self._http10 = http10
-        self._gone = trio.Event()
+        self.is_gone = False
         self._stopped: RequestError | None = None
         self.scope = trio.CancelScope()
 
@@ -199,20 +200,11 @@ class Exchange:
         """Send what was written."""
         self.buffer.flush()
 
-    async def wait_gone(self) -> None:
-        """Until the client has closed, or the connection is lost. Its handler is cancelled then."""
-        await self._gone.wait()
-
-    @property
-    def is_gone(self) -> bool:
-        """Whether the client has gone."""
-        return self._gone.is_set()
-
     # -- what the connection calls ------------------------------------------------------------
 
     def gone(self) -> None:
         """The client has gone: the handler is cancelled."""
-        self._gone.set()
+        self.is_gone = True
         self.scope.cancel()
 
     def stop(self, error: RequestError) -> None:

@@ -18,5 +18,8 @@ MAX_EARLY = 256 << 10
 READ = 64 << 10
 #: Seconds for the last bytes to leave, and for the client to close.
 FAREWELL = 2.0
+#: Bytes that a client may still send meanwhile. Most read no answer before all of a body has left:
+#: closed too soon, they would not learn why it was refused.
+MAX_IGNORED = 64 << 20
 #: Characters of a client's x-request-id that is taken.
 MAX_REQUEST_ID = 128

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from urllib.parse import parse_qsl, unquote
 
 from llcuda_net.config.users import User
 from llcuda_net.server.http.errors import HttpError
+
+_SECONDS = re.compile(r"\A[0-9]{1,12}(\.[0-9]{0,12})?\Z")
 
 
 class Headers:
@@ -65,6 +68,11 @@ class HttpRequest:
     user: User
     id: str
     parameters: dict[str, str] = field(default_factory=dict)
+
+
+def seconds_of(text: str) -> float | None:
+    """A number of seconds in a header; None: it is none."""
+    return float(text) if _SECONDS.match(text) else None
 
 
 def locate(target: str, request: HttpRequest) -> tuple[str, str]:

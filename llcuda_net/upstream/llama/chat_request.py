@@ -28,6 +28,7 @@ def chat_body(
         "messages": [_message(number, one) for number, one in enumerate(messages)],
         **_tools(options),
         **_reasoning(options),
+        **_continued(options),
         "stream": True,
         "stream_options": {"include_usage": True},
         # So that tokens are counted of which nothing is to be seen yet.
@@ -89,6 +90,13 @@ def chosen(choice: dict[str, Any]) -> tuple[set[str], str]:
         allowed = choice["allowed_tools"]
         return {tool["function"]["name"] for tool in allowed["tools"]}, allowed.get("mode", "auto")
     return {choice["function"]["name"]}, "required"
+
+
+def _continued(options: dict[str, Any]) -> dict[str, Any]:
+    """Where the last message is to be continued, no other one is begun."""
+    if not options.get("continue_final_message"):
+        return {}
+    return {"continue_final_message": True, "add_generation_prompt": False}
 
 
 def _reasoning(options: dict[str, Any]) -> dict[str, Any]:

@@ -178,14 +178,16 @@ class LlamaServer:
             return None
         return [found[number] for number in range(len(found))]
 
-    async def render(self, messages: list[dict[str, str]]) -> str:
-        """The prompt that the model's chat template makes of the messages.
+    async def render(
+        self, messages: list[dict[str, Any]], options: dict[str, Any] | None = None
+    ) -> str:
+        """The prompt that the model's chat template makes of the messages; see Upstream.render.
 
         Raises:
             RequestError: as `ask`, or the template refuses them.
         """
-        answer = await self._short("POST", "/apply-template", _prompt, {"messages": messages})
-        return answer.prompt
+        body = {"messages": messages} if options is None else chat_body(messages, options, {})
+        return (await self._short("POST", "/apply-template", _prompt, body)).prompt
 
     async def tokenize(self, text: str, *, special: bool, literal: bool = False) -> list[int]:
         """The ids of a text; see Upstream.tokenize.

@@ -110,7 +110,7 @@ async def test_what_is_stored_is_its_users(tmp_path: Path, being_read: bool) -> 
         if being_read:  # without credit for it: so it is there without asking the store
             await ann.send(Attach(3, id_, 0))
             await accepted(ann, 3)
-        assert (id_ in listener.server._replayed) is being_read
+        assert (id_ in listener.server.finder.replayed) is being_read
         bob = await ready(listener, "B")
         await refused(bob, id_)
         root = await ready(listener, "R")

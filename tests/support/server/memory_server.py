@@ -57,10 +57,12 @@ class FakeUpstream:
         answer: what it says in a chat, piece by piece.
         chats: messages and options of each chat.
         advances: what it answers to `advances_grammars`.
+        prefills: whether it goes on behind the last message of a chat, if that is asked for.
     """
 
     base_url = "fake://"
     advances = False
+    prefills = False
 
     def __init__(self, *, slots: int = 4, context: int = 512, template: bool = True) -> None:
         self.properties: Properties | None = Properties("fake", slots, context, template, "test")
@@ -104,9 +106,15 @@ class FakeUpstream:
     def forget(self) -> None:
         self.forgotten += 1
 
-    async def render(self, messages: list[dict[str, str]]) -> str:
+    async def render(
+        self, messages: list[dict[str, Any]], options: dict[str, Any] | None = None
+    ) -> str:
         await trio.lowlevel.checkpoint()
-        return " ".join(f"{m['role']}: {m['content']}" for m in messages)
+        if (options or {}).get("continue_final_message") and not self.prefills:
+            messages = [*messages, {"role": "assistant", "content": ""}]
+        return " ".join(
+            f"{m['role']}: {m.get('reasoning_content', '')}{m['content']}" for m in messages
+        )
 
     async def tokenize(self, text: str, *, special: bool, literal: bool = False) -> list[int]:
         """A token a byte, and one more in front where `special` is set."""

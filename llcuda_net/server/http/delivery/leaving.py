@@ -7,7 +7,6 @@ names neither key nor generation, joins what it began instead of paying for it t
 
 from __future__ import annotations
 
-import math
 from collections import OrderedDict
 from collections.abc import Iterator
 
@@ -16,7 +15,7 @@ import trio
 from llcuda_net.errors import InvalidRequest
 from llcuda_net.generation.generation import Generation
 from llcuda_net.generation.state import State
-from llcuda_net.server.http.request import Headers
+from llcuda_net.server.http.request import Headers, seconds_of
 from llcuda_protocol.kinds import MAX_LINGER
 
 #: Seconds for which an answer goes on whose client announced that it retries.
@@ -40,11 +39,8 @@ def wanted_policy(headers: Headers) -> float | None:
     word = text.strip().lower()
     if word in ("continue", "cancel"):
         return float(MAX_LINGER) if word == "continue" else 0.0
-    try:
-        seconds = float(word)
-    except ValueError:
-        seconds = math.nan
-    if not seconds >= 0:  # NaN, too
+    seconds = seconds_of(word)
+    if seconds is None:
         raise InvalidRequest(f"{_POLICY} is continue, cancel or seconds, not {text[:60]!r}")
     return min(seconds, float(MAX_LINGER))
 

@@ -5,7 +5,6 @@ No SDK has fields for those, and all can send headers.
 
 from __future__ import annotations
 
-import math
 from dataclasses import replace
 from typing import Any
 
@@ -19,7 +18,7 @@ from llcuda_net.server.http.openai.answers import Shape, whole
 from llcuda_net.server.http.openai.chat_body import Chat, read
 from llcuda_net.server.http.openai.fields import Ignored
 from llcuda_net.server.http.openai.models import meant
-from llcuda_net.server.http.request import Headers
+from llcuda_net.server.http.request import Headers, seconds_of
 from llcuda_net.storage.records import Level
 from llcuda_protocol import Generate
 
@@ -98,11 +97,8 @@ def options_of(headers: Headers) -> dict[str, Any]:
 
 
 def _seconds(header: str, value: str) -> float:
-    try:
-        seconds = float(value)
-    except ValueError:
-        seconds = math.nan
-    if not 0 <= seconds <= _MOST_SECONDS:
+    seconds = seconds_of(value)
+    if seconds is None or seconds > _MOST_SECONDS:
         raise _wrong(header, "a number of seconds")
     return seconds
 

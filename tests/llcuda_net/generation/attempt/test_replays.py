@@ -127,7 +127,7 @@ async def test_where_a_schema_was_begun_it_is_held_to_it(autojump_clock: object)
         assert "it is not JSON" in error.message
 
 
-# -- chats, which are always run again -----------------------------------------------------------
+# -- chats, where they are not continued from their text ------------------------------------------
 
 CHAT: dict[str, Any] = {
     "text": None,
@@ -187,10 +187,39 @@ async def test_a_chat_is_run_again_after_a_kill(tmp_path: Path, count: int) -> N
     assert (text, done.reason) == ('hmI add.{"a":1}', "tool_calls")
     assert done.usage["completion_tokens"] == 4
     assert second.chats == [(CHAT["messages"], CHAT["chat"])]
+    assert second.calls[0]["cache_prompt"] is False
     (result,) = stored(tmp_path)
     assert result.text == "I add."
     assert [switch.kind for switch in result.switches] == ["reasoning", "text", "tool_call"]
     assert result.switches[-1].id == ("call_1" if count > 3 else "call_2")
+
+
+@pytest.mark.parametrize("count", range(1, 5))
+async def test_a_chat_goes_on_from_its_text_until_a_tool_is_called(
+    tmp_path: Path, count: int
+) -> None:
+    """The second one says other words, as it may: nothing of the first ones is asked for again."""
+    begun = await cut(tmp_path, count)
+    second = FakeUpstream()
+    second.prefills = True
+    second.answer = says("call_2") if count > 3 else [("!", THOUGHT), ("No.", None)][count > 2 :]
+    async with keeping(tmp_path, second) as (_, listener):
+        text, done = await go_on(listener, begun)
+    ((messages, options),) = second.chats
+    (result,) = stored(tmp_path)
+    if count > 3:
+        assert (messages, options) == (CHAT["messages"], CHAT["chat"])
+        assert (text, done.reason) == ('hmI add.{"a":1}', "tool_calls")
+        return
+    so_far = "".join(piece for piece, _ in says("")[:count])
+    thought, said = so_far[:2], so_far[2:]
+    answer = {"role": "assistant", "content": said, "reasoning_content": thought}
+    assert messages == [*CHAT["messages"], answer]
+    assert options == CHAT["chat"] | {"continue_final_message": True}
+    assert "cache_prompt" not in second.calls[0]
+    assert text == so_far + ("No." if count > 2 else "!No.")
+    assert result.text == said + "No."
+    assert done.usage["completion_tokens"] == count + len(second.answer)
 
 
 @pytest.mark.parametrize("name", ["sub", ""])

@@ -1,0 +1,90 @@
+"""Finds the generations that clients name, running or stored; forgets those that they delete."""
+
+from __future__ import annotations
+
+from weakref import WeakValueDictionary
+
+import trio
+
+from llcuda_net.errors import InvalidRequest
+from llcuda_net.generation.generation import Generation
+from llcuda_net.generation.memory.shelf import Shelf
+from llcuda_net.generation.persistence import Persistence
+from llcuda_net.generation.registry import Registry, unknown
+
+
+class Finder:
+    """Looks in memory first, then in the store.
+
+    Args:
+        registry: the generations that run, and those that are remembered.
+        shelf: keeps the logs that were read from the store, while there is room.
+
+    Attributes:
+        replayed: by id, those that were read from the store, while somebody reads them.
+    """
+
+    def __init__(self, registry: Registry, persistence: Persistence, shelf: Shelf) -> None:
+        self.replayed: WeakValueDictionary[str, Generation] = WeakValueDictionary()
+        self._registry = registry
+        self._persistence = persistence
+        self._shelf = shelf
+        self._reading = trio.Lock()
+
+    def __repr__(self) -> str:
+        return f"<Finder {len(self.replayed)} from the store>"
+
+    async def find(self, id_: str, owner: str | None) -> Generation:
+        """A generation of this owner; of any where that is None.
+
+        Raises:
+            RequestError: there is none, or the store cannot be read.
+        """
+        return self._registry.find(id_, owner) or await self._stored(id_, owner)
+
+    async def find_by_key(self, key: str, owner: str) -> Generation | None:
+        """What an owner's idempotency key means, running or over.
+
+        Raises:
+            RequestError: the store cannot be read.
+        """
+        found = self._registry.with_key(key, owner)
+        if found is not None:
+            return found
+        result = await self._persistence.find_by_key(key, owner)
+        return None if result is None else await self._stored(result.id, owner)
+
+    async def _stored(self, id_: str, owner: str | None) -> Generation:
+        """One that is over; all who read it share what was read from the store."""
+        async with self._reading:
+            found = self.replayed.get(id_) or await self._persistence.find(id_, owner)
+        if found is None or owner not in (None, found.owner):
+            raise unknown(id_)
+        if id_ not in self.replayed:
+            self.replayed[id_] = found
+            self._shelf.keep(found, stored=True)
+        return found
+
+    async def delete(self, id_: str, owner: str | None) -> None:
+        """Forget a generation that is over; its idempotency key is free again.
+
+        Who reads it just now may get the rest of it.
+
+        Raises:
+            UnknownGeneration: there is none.
+            InvalidRequest: it still runs.
+            RequestError: the store refuses.
+        """
+        found = self._registry.find(id_, owner)
+        if found is not None and not found.ended:
+            raise InvalidRequest("it still runs: cancel it first")
+        deleted = await self._persistence.delete(id_, owner)
+        if found is None and deleted is None:
+            raise unknown(id_)
+        self.replayed.pop(id_, None)
+        if found is not None:
+            self._registry.forget(found)
+            if found.key is not None:
+                self._registry.free_key(found.owner, found.key)
+        if deleted is not None and deleted.key is not None:
+            self._registry.free_key(deleted.owner, deleted.key)
