@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from llcuda_protocol import Accepted, Attach, Done, Error, ErrorCode, Tokens
+from llcuda_protocol import Accepted, Attach, Done, Tokens
 from tests.support.processes import run, running_server
 from tests.support.raw_client import CREDIT, RawClient, ask, connected
 from tests.support.steady import held_upstream, release
@@ -69,25 +69,24 @@ def test_a_killed_server_goes_on_with_the_same_stream(tmp_path: Path) -> None:
         assert [entry["position"] for entry in shown["splices"]] == [splice]
 
 
-def test_what_cannot_be_continued_is_kept_as_far_as_it_came(tmp_path: Path) -> None:
+def test_what_cannot_be_continued_is_run_again(tmp_path: Path) -> None:
     prompt = "tell me another"
     with held_upstream(100) as upstream:
         arguments = ("--upstream", upstream, "--data-dir", str(tmp_path))
         with running_server(*arguments) as server, connected(server.port) as client:
-            client.send(ask(prompt, n_predict=2000, mirostat=2))
+            client.send(ask(prompt, n_predict=400, mirostat=2))
             begun, seen = _read(client, 40)
             server.process.kill()
             server.process.wait()
+        release(upstream)
         with running_server(*arguments) as server, connected(server.port) as client:
-            client.send(Attach(1, begun.id, CREDIT, epoch=begun.epoch))
-            pieces, error = client.until(Error)
-        assert error.code == ErrorCode.INTERRUPTED
-        assert "mirostat" in error.message
-        text = "".join(pieces)
-        assert text.startswith("".join(seen))
-        assert generation(prompt, 2000).startswith(text)
+            first = len(seen)
+            client.send(Attach(1, begun.id, CREDIT, first=first, epoch=begun.epoch))
+            rest, done = client.until(Done)
+        assert "".join(seen + rest) == generation(prompt, 400)
+        assert done.usage["completion_tokens"] == 400
         shown = _shown(tmp_path, begun.id)
-        assert (shown["state"], shown["text"]) == ("interrupted", text)
+        assert (shown["state"], shown["text"]) == ("done", generation(prompt, 400))
 
 
 def test_the_second_server_on_a_folder_refuses_and_says_who_has_it(tmp_path: Path) -> None:
