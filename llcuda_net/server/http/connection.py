@@ -244,7 +244,8 @@ class HttpConnection:
                 return self._options(exchange, methods)
             request.user = self._access.check(request.headers, self._authority, self._local)
         if found is None:
-            raise HttpError(404, f"there is nothing at {request.path!r:.200}", code="not_found")
+            message = f"there is nothing at {request.path!r:.200}{self._instead(path)}"
+            raise HttpError(404, message, code="not_found")
         if route is None:
             allow = {"Allow": _allowed(methods)}
             raise HttpError(405, f"{request.method:.20} is not answered here", headers=allow)
@@ -260,6 +261,13 @@ class HttpConnection:
         if head.has_body:
             await self._read_body(head, exchange, route)
         return True
+
+    def _instead(self, path: str) -> str:
+        """What to add for a path that lacks /v1, or has it twice: a wrong base URL."""
+        for other in (f"/v1{path}", path.removeprefix("/v1")):
+            if self._routes.find(other) is not None:
+                return f"; did you mean {other!r:.200}?"
+        return ""
 
     def _options(self, exchange: Exchange, methods: dict[str, Route]) -> bool:
         if not methods and exchange.request.path != "*":

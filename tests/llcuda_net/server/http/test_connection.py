@@ -140,6 +140,20 @@ async def test_options_and_methods_that_are_not_there(autojump_clock: trio.abc.C
         assert (answer.status, answer.error["code"]) == (404, "not_found")
 
 
+async def test_a_wrong_base_url_is_told(autojump_clock: trio.abc.Clock) -> None:
+    async with http_rig(Route("POST", "/v1/chat", echo), Route("GET", "/health", echo)) as rig:
+        peer = rig.connect()
+        for path, hint in {
+            "/chat": "'/chat'; did you mean '/v1/chat'?",
+            "/v1/v1/chat": "'/v1/v1/chat'; did you mean '/v1/chat'?",
+            "/v1/health": "'/v1/health'; did you mean '/health'?",
+            "/v1": "'/v1'",
+            "/nothing": "'/nothing'",
+        }.items():
+            answer = await peer.ask("GET", path)
+            assert answer.error["message"] == f"there is nothing at {hint}"
+
+
 async def test_the_connection_ends_where_the_client_says_so(
     autojump_clock: trio.abc.Clock,
 ) -> None:
