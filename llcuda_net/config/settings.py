@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import tomllib
 from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, field, fields
@@ -49,6 +50,9 @@ def _option(
     return field(default=default, metadata=metadata)
 
 
+#: What an --allowed-host and a --cors-origin may be: others would never match a request.
+_NAME = re.compile(r"[^\s/*@]+")
+_ORIGIN = re.compile(r"\*|null|[A-Za-z][A-Za-z0-9+.-]*://[^\s/]+/?")
 #: The sections of --help, each by its first setting.
 _SECTIONS = {
     "host": "where to listen",
@@ -396,5 +400,16 @@ def _check(settings: Settings) -> None:
             "--cors-origin '*' lets every web page use the server: name the origins, or give an "
             "--auth-token-file"
         )
+    for name in settings.allowed_host:
+        if not _NAME.fullmatch(name) or name.count(":") == 1:
+            raise ConfigError(
+                f"--allowed-host is a name alone, such as host.docker.internal, not {name!r}"
+            )
+    for origin in settings.cors_origin:
+        if not _ORIGIN.fullmatch(origin):
+            raise ConfigError(
+                "--cors-origin is a scheme and a host, such as https://chat.example, not "
+                f"{origin!r}"
+            )
     if bool(settings.tls_cert) != bool(settings.tls_key):
         raise ConfigError("--tls-cert and --tls-key go together; give both or neither")

@@ -242,7 +242,13 @@ class HttpConnection:
         if route is None or not route.public:
             if head.method == "OPTIONS":  # a browser asks without the key
                 return self._options(exchange, methods)
-            request.user = self._access.check(request.headers, self._authority, self._local)
+            try:
+                request.user = self._access.check(request.headers, self._authority, self._local)
+            except HttpError as error:
+                if error.status == 401:
+                    given = "authorization" in request.headers or "x-api-key" in request.headers
+                    self._log.warning("unauthorized", token_given=given)
+                raise
         if found is None:
             message = f"there is nothing at {request.path!r:.200}{self._instead(path)}"
             raise HttpError(404, message, code="not_found")

@@ -265,6 +265,21 @@ def test_every_page_is_let_in_only_with_a_token_file() -> None:
     assert _load("--cors-origin", "*", "--auth-token-file", "t").cors_origin == ("*",)
 
 
+@pytest.mark.parametrize("name", ["a:9000", "http://a", "a b", "user@a"])
+def test_a_name_that_no_request_has_is_refused(name: str) -> None:
+    with pytest.raises(ConfigError, match="--allowed-host is a name alone"):
+        _load("--allowed-host", name)
+    assert _load("--allowed-host", "fd00::1").allowed_host == ("fd00::1",)
+
+
+def test_an_origin_has_a_scheme_and_no_path() -> None:
+    for wrong in ("chat.example", "https://chat.example/page", "https://"):
+        with pytest.raises(ConfigError, match="--cors-origin is a scheme and a host"):
+            _load("--cors-origin", wrong)
+    for right in ("https://chat.example:8443", "http://a/", "app://obsidian.md", "null"):
+        assert _load("--cors-origin", right).cors_origin == (right,)
+
+
 def test_the_largest_body_may_have_a_unit() -> None:
     assert _load("--max-body", "8MiB").max_body == 8 << 20
     assert _load().max_body == 24 << 20

@@ -6,6 +6,7 @@ import socket
 from typing import Any
 
 import pytest
+import structlog
 import trio
 
 from llcuda_net.config.settings import Settings
@@ -220,3 +221,14 @@ async def test_the_401_says_how_to_come_in(autojump_clock: trio.abc.Clock) -> No
         assert answer.headers["www-authenticate"].startswith("Bearer")
         answer = await rig.connect().ask("GET", "/echo", "x-api-key: token-of-ann-12345")
         assert answer.status == 200
+
+
+async def test_the_log_tells_of_wrong_keys_and_shows_none(autojump_clock: trio.abc.Clock) -> None:
+    with structlog.testing.capture_logs() as logs:
+        async with http_rig(users=Users.parse(TOKENS)) as rig:
+            for fields in ((), ("x-api-key: wrong",), ("Authorization: Bearer wrong",)):
+                assert (await rig.connect().ask("GET", "/echo", *fields)).status == 401
+    told = [one for one in logs if one["event"] == "unauthorized"]
+    assert [one["token_given"] for one in told] == [False, True, True]
+    assert {one["log_level"] for one in told} == {"warning"}
+    assert "wrong" not in str(told)
