@@ -40,6 +40,8 @@ def generate(client: Client, request: dict[str, Any], **details: Any) -> Stream:
 def cut_line(request: dict[str, Any] | None, result: Result, *, chat: bool = False) -> str | None:
     """What to say of an answer that was cut by a limit its reader did not give; None of others.
 
+    Where the model was still thinking nothing is printed, so a limit that was given is told, too.
+
     Args:
         request: as `generate` took it; None where another command made it.
         chat: whether the reader can ask the model to go on.
@@ -49,5 +51,10 @@ def cut_line(request: dict[str, Any] | None, result: Result, *, chat: bool = Fal
     if request is None:
         return "the answer was cut where its request's token limit was, or the context was full"
     tokens = result.usage.get("completion_tokens", DEFAULT_TOKENS)
+    given = request.get("n_predict")
+    thinking = result.reasoning and not (result.text or result.tool_calls)
+    if given not in (None, UNLIMITED) and thinking:
+        cut = f"the model was still thinking after {tokens:,} token{'' if tokens == 1 else 's'}"
+        return f"{cut}; for an answer, give it more with --max-tokens N"
     go_on = "ask it to go on, or start again with" if chat else "for more, ask again with"
-    return common.cut_line(request.get("n_predict"), tokens, go_on)
+    return common.cut_line(given, tokens, go_on)

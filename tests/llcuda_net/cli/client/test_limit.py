@@ -5,12 +5,15 @@ from __future__ import annotations
 import io
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from llcuda_net.cli.client.command import main
+from llcuda_net.cli.client.limit import cut_line
 from llcuda_net.cli.common import Exit
+from llcuda_net.client.events import Result
 from tests.support.client.scripted_server import Scripted
 
 pytestmark = pytest.mark.usefixtures("address")
@@ -96,3 +99,16 @@ def test_an_answer_that_repeats_itself_is_noted_once(
     assert main(["--file", str(prompt), *options]) == Exit.OK
     # The scripted ids all differ, and where there are ids they count.
     assert capsys.readouterr().err.count("repeats itself: ") == ("--json" not in options)
+
+
+def test_a_limit_that_cut_the_thinking_is_told() -> None:
+    thought = Result("", "length", reasoning="Let me see", usage={"completion_tokens": 20})
+    told = cut_line({"n_predict": 20}, thought)
+    assert told == (
+        "the model was still thinking after 20 tokens; for an answer, give it more with "
+        "--max-tokens N"
+    )
+    assert cut_line({"n_predict": 20}, replace(thought, text="It is")) is None
+    assert cut_line({"n_predict": 20}, replace(thought, reasoning="")) is None
+    assert cut_line({"n_predict": 20}, replace(thought, reason="stop")) is None
+    assert "the model's context is full" in (cut_line({"n_predict": -1}, thought) or "")
