@@ -248,7 +248,7 @@ async def test_it_may_go_on_to_its_end(autojump_clock: object) -> None:
         await peer.send(ask("a b c d", on_disconnect=MAX_LINGER))
         id_ = (await accepted(peer)).id
         await peer.stream.aclose()
-        await trio.sleep(80_000)
+        await trio.sleep(3_000)
         upstream.release(4)
         await wait_all_tasks_blocked()
         assert (await (await attach(listener, id_)).until(Done))[0] == FOUR
