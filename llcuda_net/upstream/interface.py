@@ -10,6 +10,9 @@ import msgspec
 from msgspec import Meta
 
 from llcuda_net.config.upstreams import COMPLETIONS
+from llcuda_net.storage.channels import REASONING as REASONING
+from llcuda_net.storage.channels import TEXT as TEXT
+from llcuda_net.storage.channels import TOOL_CALL as TOOL_CALL
 from llcuda_net.upstream.prefix_cache import Chain
 from llcuda_protocol import ErrorCode
 
@@ -73,9 +76,6 @@ class Channel(NamedTuple):
     index: int = 0  # type: ignore[assignment]  # not the method of tuples
     id: str = ""
     name: str = ""
-
-
-TEXT, REASONING, TOOL_CALL = "text", "reasoning", "tool_call"
 
 
 class CompletionEvent(msgspec.Struct, gc=False):

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
-from collections.abc import AsyncIterator
+from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from typing import Any
 
@@ -12,16 +11,16 @@ import pytest
 import trio
 
 from llcuda_net.errors import InvalidRequest, Unsupported
-from llcuda_net.upstream.engine.supervisor import Engine, EngineOptions
+from llcuda_net.upstream.engine.supervisor import EngineOptions
 from llcuda_net.upstream.interface import REASONING, TOOL_CALL, CompletionEvent
 from llcuda_net.upstream.llama.client import LlamaServer
-from llcuda_net.upstream.llama.poller import Poller
 from tests.support.upstream.chat_model import (
     CALL_AT_ONCE,
     END_REASONING_SOON,
     tool,
     write_chat_model,
 )
+from tests.support.upstream.engine import running_engine
 
 PATIENCE = 300.0
 WEATHER = tool("weather", city=["Rome", 'the "city"'], days=[1, 2])
@@ -35,20 +34,8 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_chat_model(tmp_path_factory.mktemp("models") / "chat.gguf")
 
 
-@contextlib.asynccontextmanager
-async def engine(model: Path) -> AsyncIterator[LlamaServer]:
-    running = Engine(EngineOptions(model, ctx=512, slots=2, threads=1))
-    poller = Poller()
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(poller.run)
-        await nursery.start(running.run)
-        assert running.base_url is not None
-        server = LlamaServer(running.base_url, poller, api_key=running.api_key)
-        try:
-            yield server
-        finally:
-            await server.aclose()
-            nursery.cancel_scope.cancel()
+def engine(model: Path) -> AbstractAsyncContextManager[LlamaServer]:
+    return running_engine(EngineOptions(model, ctx=512, slots=2, threads=1))
 
 
 async def chat(

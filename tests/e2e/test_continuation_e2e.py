@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import AsyncIterator
+from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from typing import Any
 
@@ -24,10 +25,11 @@ from llcuda_net.generation.attempt.continuation import CannotContinue, plan
 from llcuda_net.generation.generation import Generation
 from llcuda_net.storage.records import TokenLog, unpacked
 from llcuda_net.upstream.chat import prompt_of
-from llcuda_net.upstream.engine.supervisor import Engine, EngineOptions
+from llcuda_net.upstream.engine.supervisor import EngineOptions
 from llcuda_net.upstream.interface import CompletionEvent
 from llcuda_net.upstream.llama.client import LlamaServer
 from llcuda_net.upstream.llama.poller import Poller
+from tests.support.upstream.engine import running_engine
 from tools import synthetic_upstream
 from tools.synthetic.tokens import generated, generation
 
@@ -35,21 +37,9 @@ MODEL = Path(llcuda_net.__file__).parent / "data" / "demo.gguf"
 CONTEXT = 256
 
 
-@contextlib.asynccontextmanager
-async def engine() -> AsyncIterator[LlamaServer]:
+def engine() -> AbstractAsyncContextManager[LlamaServer]:
     """The built-in engine, fresh; no part of a prompt is remembered of an earlier test."""
-    running = Engine(EngineOptions(MODEL, ctx=CONTEXT, slots=1, threads=1))
-    poller = Poller()
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(poller.run)
-        await nursery.start(running.run)
-        assert running.base_url is not None
-        server = LlamaServer(running.base_url, poller, api_key=running.api_key)
-        try:
-            yield server
-        finally:
-            await server.aclose()
-            nursery.cancel_scope.cancel()
+    return running_engine(EngineOptions(MODEL, ctx=CONTEXT, slots=1, threads=1))
 
 
 @contextlib.asynccontextmanager

@@ -82,7 +82,7 @@ def _inputs(body: EmbeddingsBody) -> list[str | list[int]]:
     if isinstance(given, str):
         given = [given]
     kinds = {type(one) for one in given}
-    found: Any = [given] if kinds == {int} else given
+    found: list[Any] = [given] if kinds == {int} else given
     if len(kinds) != 1:
         raise wrong("input", "input must be a text, token ids, or a list of one of the two")
     if len(found) > MAX_INPUTS:
@@ -90,7 +90,7 @@ def _inputs(body: EmbeddingsBody) -> list[str | list[int]]:
     for i, one in enumerate(found):
         if not one:
             raise wrong(f"input[{i}]", f"input[{i}] is empty")
-    return found  # type: ignore[no-any-return]
+    return found
 
 
 async def _tokens(inputs: list[str | list[int]], upstream: Upstream) -> int:
