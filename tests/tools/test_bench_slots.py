@@ -23,10 +23,9 @@ def test_all_ways_are_measured_in_turn(
     file = tmp_path / "a.json"
     with synthetic_upstream("--slots", "4", "--rate", "200") as upstream:
         url = "http://{}:{}".format(*upstream.address)
-        code = bench_slots.main(
-            ["--upstream", url, "--workload", kind, "--repeats", "2", *SHORT]
-            + ["--against", bench_slots.parser().get_default("server"), "--json", str(file)]
-        )
+        against = ["--against", bench_slots.parser().get_default("server"), "--json", str(file)]
+        asked = ["--upstream", url, "--workload", kind, "--repeats", "2", *SHORT, *against]
+        code = bench_slots.main(asked)
     said = capsys.readouterr()
     assert code == 0, said.err
     assert "6 of 6 runs" in said.out
