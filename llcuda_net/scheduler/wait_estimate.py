@@ -33,7 +33,7 @@ _SLICE = 256
 #: To notify one holder takes as long as looking at so many tickets.
 _NOTICE = 8
 #: Tickets between two looks at how much room is left in a slice.
-_PART = 16
+_PART = 32
 
 log = structlog.get_logger(__name__)
 
@@ -127,9 +127,7 @@ class WaitReporter:
         tickets = list(self._queue)
         room = _SLICE
         for some in _parts(tickets):
-            for ticket in some:
-                if ticket in self.order:
-                    self.order.refresh(ticket)
+            self.order.refresh(some)
             room -= len(some)
             if room <= 0:
                 yield

@@ -13,9 +13,10 @@ from __future__ import annotations
 import bisect
 import heapq
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
+from llcuda_net.scheduler.flows import Flow
 from llcuda_net.scheduler.ticket import Ticket, by_number
 from llcuda_net.scheduler.wait_queue import WaitQueue
 
@@ -38,18 +39,41 @@ class Rank(NamedTuple):
     number: int
 
 
-def forecast(queue: WaitQueue, ticket: Ticket) -> Rank:
-    """The rank of a ticket that waits, as of now."""
+class Forecast:
+    """The ranks that the tickets of a flow will have when their turn comes, as of now."""
+
+    __slots__ = ("_blocked", "_cost", "_flow", "_lead", "_running")
+
+    def __init__(self, flow: Flow) -> None:
+        quota, counter, first = flow.quota, flow.counter, flow.tickets[0]
+        self._flow = flow
+        self._blocked = not counter.competing
+        # Not relative to the virtual time, so that ranks of different moments can be compared.
+        self._lead = counter.projected()
+        expected = quota.expected_tokens(first.slot_request.most_tokens)
+        self._cost = first.expected_use(expected) / counter.weight
+        self._running = len(quota.running)
+
+    def rank(self, ticket: Ticket) -> Rank:
+        """A ticket's rank."""
+        index = bisect.bisect_left(self._flow.tickets, ticket.number, key=by_number)
+        lead = round(self._lead + index * self._cost, 6)
+        return Rank(ticket.priority, self._blocked, lead, self._running + index, ticket.number)
+
+
+def forecast(queue: WaitQueue, ticket: Ticket, known: dict[Flow, Forecast]) -> Rank:
+    """The rank of a ticket that waits.
+
+    Args:
+        known: forecasts of this moment; a new one is added.
+    """
     if ticket.requeued:
         return Rank(-1, False, 0.0, 0, ticket.number)
     flow = queue.flow(ticket)
-    index = bisect.bisect_left(flow.tickets, ticket.number, key=by_number)
-    quota, counter, first = flow.quota, flow.counter, flow.tickets[0]
-    cost = first.expected_use(quota.expected_tokens(first.slot_request.most_tokens))
-    # Not relative to the virtual time, so that ranks of different moments can be compared.
-    lead = round(counter.projected() + index * cost / counter.weight, 6)
-    running = len(quota.running) + index
-    return Rank(ticket.priority, not counter.competing, lead, running, ticket.number)
+    found = known.get(flow)
+    if found is None:
+        found = known[flow] = Forecast(flow)
+    return found.rank(ticket)
 
 
 class WaitOrder:
@@ -72,7 +96,7 @@ class WaitOrder:
 
     def add(self, ticket: Ticket) -> None:
         """Add a ticket that waits."""
-        rank = self._ranks[ticket] = forecast(self._queue, ticket)
+        rank = self._ranks[ticket] = forecast(self._queue, ticket, {})
         bisect.insort(self._lines.setdefault(ticket.slot_request.model, []), (rank, ticket))
 
     def remove(self, ticket: Ticket) -> None:
@@ -84,15 +108,19 @@ class WaitOrder:
             if not line:
                 del self._lines[ticket.slot_request.model]
 
-    def refresh(self, ticket: Ticket) -> None:
-        """Rank a ticket anew."""
-        rank = forecast(self._queue, ticket)
-        old = self._ranks[ticket]
-        if rank != old:
-            line = self._lines[ticket.slot_request.model]
-            del line[bisect.bisect_left(line, (old,))]
-            bisect.insort(line, (rank, ticket))
-            self._ranks[ticket] = rank
+    def refresh(self, tickets: Iterable[Ticket]) -> None:
+        """Rank tickets anew; those that are not here are left out."""
+        known: dict[Flow, Forecast] = {}
+        for ticket in tickets:
+            old = self._ranks.get(ticket)
+            if old is None:
+                continue
+            rank = forecast(self._queue, ticket, known)
+            if rank != old:
+                line = self._lines[ticket.slot_request.model]
+                del line[bisect.bisect_left(line, (old,))]
+                bisect.insort(line, (rank, ticket))
+                self._ranks[ticket] = rank
 
     def position(self, ticket: Ticket) -> int:
         """A ticket's position among those of its model, from 1."""

@@ -267,10 +267,10 @@ class Queueing(RuleBasedStateMachine):
         queue = self.scheduler._queue
         by_model: dict[str, list[Rank]] = {}
         for ticket in queue:
-            by_model.setdefault(ticket.slot_request.model, []).append(forecast(queue, ticket))
+            by_model.setdefault(ticket.slot_request.model, []).append(forecast(queue, ticket, {}))
         for ticket in queue:
             ranks = sorted(by_model[ticket.slot_request.model])
-            assert ticket.position == ranks.index(forecast(queue, ticket)) + 1
+            assert ticket.position == ranks.index(forecast(queue, ticket, {})) + 1
             assert self.told[ticket] == ticket.position  # of so few each is told exactly
 
     @invariant()
