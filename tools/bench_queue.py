@@ -66,7 +66,7 @@ def parser() -> argparse.ArgumentParser:
     out.add_argument("--server", default=beside, metavar="COMMAND")
     out.add_argument("--against", metavar="COMMAND", help="another llcuda-server, in turn with it")
     out.add_argument("--json", type=Path, metavar="FILE")
-    out.add_argument("--crowd", metavar="JSON", help=argparse.SUPPRESS)
+    out.add_argument("--crowd", action="store_true", help=argparse.SUPPRESS)
     return out
 
 
@@ -225,11 +225,14 @@ def measure(command: str, options: argparse.Namespace) -> dict[str, dict[str, fl
         del recorder.delays_ns[:]
         recorder.recording = True
         others = subprocess.Popen(
-            [sys.executable, __file__, "--crowd", json.dumps(plan)], stdout=subprocess.PIPE
+            [sys.executable, __file__, "--crowd"], stdin=subprocess.PIPE, stdout=subprocess.PIPE
         )
         stack.callback(others.wait)
         stack.callback(others.kill)
+        assert others.stdin is not None
         assert others.stdout is not None
+        others.stdin.write(json.dumps(plan).encode() + b"\n")
+        others.stdin.flush()
         descriptor = others.stdout.fileno()
         os.set_blocking(descriptor, False)
         while not others.stdout.read(100):
@@ -247,7 +250,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run it; returns the exit code."""
     options = parser().parse_args(arguments)
     if options.crowd:
-        crowd(json.loads(options.crowd))
+        crowd(json.loads(sys.stdin.readline()))
         return 0
     found: list[dict[str, Any]] = []
     servers = [options.server, *([options.against] if options.against else [])]
