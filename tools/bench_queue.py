@@ -32,7 +32,8 @@ from llcuda_net.util.terminal import echo
 from llcuda_protocol import Accepted
 from tools.load.loop import LoadLoop
 from tools.load.streams import LlcudaConnection, Recorder, Request
-from tools.overhead.processes import Child, Usage, synthetic_upstream
+from tools.overhead.processes import Child, synthetic_upstream
+from tools.overhead.usage import Usage
 
 EXAMPLE = """\
 examples:
