@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
 from llcuda_net.storage.journal import format as framing
@@ -30,6 +31,7 @@ from llcuda_protocol import Connection, Hello, Role
 #: A step in so many has records of several tokens; a sync comes after so many steps.
 _GATHERED, _SYNC = 20, 4
 _PIECES = [" the", " of", "ing", " a", "\n", ".", " model", " slots", " considered", ",", " is"]
+_IDS: range = range(128_000)
 
 
 @dataclass
@@ -99,12 +101,14 @@ def _run(writer: _Writer, rng: random.Random, first: int, generations: int, unti
     step = 0
     while writer.tokens < until:
         step += 1
+        many = step % _GATHERED == 0
+        pieces = iter(rng.choices(_PIECES, k=(4 if many else 1) * generations))
+        ids = iter(rng.choices(_IDS, k=(4 if many else 1) * generations))
         for slot in slots:
-            count = rng.randrange(1, 5) if step % _GATHERED == 0 else 1
-            pieces = [_PIECES[rng.randrange(len(_PIECES))] for _ in range(count)]
-            ids: list[int | None] = [rng.randrange(128_000) for _ in range(count)]
+            count = rng.randrange(1, 5) if many else 1
             have = writer.counts.get(slot, 0)
-            writer.add(encode(Appended(slot, have, pieces, ids)))
+            record = Appended(slot, have, [*islice(pieces, count)], [*islice(ids, count)])
+            writer.add(encode(record))
             writer.counts[slot] = have + count
             writer.tokens += count
         writer.flush(sync=step % _SYNC == 0)
