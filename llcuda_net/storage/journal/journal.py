@@ -58,7 +58,7 @@ REMEMBERED = 1024
 KEEP = 3
 #: Of how many segments they are copied for each new one: more than one, so that a journal shrinks
 #: to what its bound allows.
-_COPIES = 2
+_COPIES = 4
 #: The part of a start that reads; the rest writes.
 _READING = 0.9
 

@@ -12,6 +12,8 @@ import trio
 from llcuda_net.storage.journal.assembly import OpenGeneration
 from llcuda_net.storage.journal.entry import JournalEntry
 from llcuda_net.storage.journal.journal import Journal
+from llcuda_net.storage.packed_log import Chunk, PackedLog
+from llcuda_net.storage.records import Appended, TokenLog
 from tests.support.storage.power_cut import SimulatedFiles
 
 FOLDER = Path("/journal")
@@ -45,3 +47,10 @@ def expected(count: int) -> list[str]:
 def segments(files: SimulatedFiles) -> list[str]:
     """The names of the segments, oldest first."""
     return sorted(name for name in files.files if name.endswith(".journal"))
+
+
+def packed(log: TokenLog) -> PackedLog:
+    """A log as a start finds it."""
+    if not log.pieces:
+        return PackedLog()
+    return PackedLog([Chunk.of(Appended(0, 0, log.pieces, log.ids, log.logprobs, log.counts), 0)])
