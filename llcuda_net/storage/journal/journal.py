@@ -11,16 +11,15 @@ Rules, which the tests hold it to:
 - What a sync covered is marked, so that damage there is told from a torn tail. A damaged segment is
   set aside and never deleted.
 
-Appending happens on the trio thread, which never waits for the disk: see entry. One thread writes;
-syncs run in another, one at a time, and all who wait share the next one.
+Appending happens on the trio thread, which never waits for the disk: see appender. One thread
+writes (write_thread), another one syncs (sync_thread), and all who wait share the next sync.
 """
 
 from __future__ import annotations
 
 import contextlib
-import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -28,8 +27,9 @@ import trio
 
 from llcuda_net.errors import StorageError
 from llcuda_net.storage.journal import format as framing
+from llcuda_net.storage.journal.appender import Appender, Written
 from llcuda_net.storage.journal.disk import Files, RealFiles, as_storage_error, has_no_room
-from llcuda_net.storage.journal.entry import Appender, JournalEntry
+from llcuda_net.storage.journal.entry import JournalEntry
 from llcuda_net.storage.journal.marks import Marks, mark
 from llcuda_net.storage.journal.presence import Presence
 from llcuda_net.storage.journal.recovery import (
@@ -42,11 +42,10 @@ from llcuda_net.storage.journal.recovery import (
 )
 from llcuda_net.storage.journal.reserve import Reserve
 from llcuda_net.storage.journal.segments import Segment, live_bodies, restate, start_segment
-from llcuda_net.storage.journal.write_thread import serve
+from llcuda_net.storage.journal.threads.sync_thread import INTERVAL, SyncThread
+from llcuda_net.storage.journal.threads.write_thread import Chunk
 from llcuda_net.storage.records import Ended, Forgotten, Opened, Stored, encode
 
-#: Seconds from the start of one sync to the next: with a quick disk, durable is under 20 ms behind.
-INTERVAL = 0.015
 #: Bytes after which a new segment is begun.
 SEGMENT_BYTES = 64 << 20
 #: Seconds between attempts to write to a disk that was full.
@@ -83,9 +82,11 @@ class Journal(Appender):
         self._presence = presence or Presence(self._files)
         self._on_sync = on_sync
         self._folder = folder
-        self._interval = interval
-        self._durable = 0  # position up to which everything is on the disk
-        self._retiring: list[Segment] = []  # closed to writing, with bytes that no sync covered
+        self._durable = 0  # position up to which everything is on the disk, as far as is known here
+        #: With bytes that no sync covered, oldest first; the last one is being written.
+        self._segments: tuple[Segment, ...] = ()
+        #: Those of them that are closed to writing, each with the position at which it ends.
+        self._retiring: deque[tuple[int, Segment]] = deque()
         self._closed: list[int] = []  # numbers of older segments, oldest first
         #: By number of a segment: the entries whose oldest record it holds.
         self._oldest: dict[int, set[JournalEntry]] = {}
@@ -93,13 +94,15 @@ class Journal(Appender):
         self._marks = Marks(folder, self._files)
         self._reserve = Reserve(folder, self._files)
         self._one_at_a_time = trio.CapacityLimiter(1)  # in the reserve
-        self._synced: dict[int, int] = {}  # of each segment, bytes that are on the disk
+        self._syncing = SyncThread(self._files, self._marks, self._presence, self._look, interval)
+        #: Written, not known to be synced: position, entries, and how many pieces they then have.
+        self._unsynced: deque[tuple[int, dict[JournalEntry, int]]] = deque()
         self._stored: deque[tuple[str, int]] = deque(maxlen=REMEMBERED)
-        self._hurry = trio.Event()
         self._waiting = trio.lowlevel.ParkingLot()
-        self._limiter = trio.CapacityLimiter(1)
+        self._followed: set[JournalEntry] = set()
         self._progressed: set[JournalEntry] = set()
         self._progress = trio.Event()
+        self._tidying = False
 
     def __repr__(self) -> str:
         state = "failed" if self.failed else "refusing" if self.refusal else "open"
@@ -142,8 +145,9 @@ class Journal(Appender):
                 Stored(results=list(self._stored)),
             )
             self._presence.watch(segment_path(self._folder, segment.number))
-            self._synced[segment.number] = segment.size
-            self._marks.begin(self._synced)
+            self._segments = (segment,)
+            self._syncing.ends = {segment.number: segment.size}
+            self._marks.begin(self._syncing.ends)
             self._reserve.begin(self._next_slot)
             for number, path in found.segments.items():
                 if number in found.damaged:
@@ -201,6 +205,7 @@ class Journal(Appender):
             reached: Store.reached, after the commit; 0 where no result was stored.
         """
         self._reserve.release(entry.slot)
+        self._unfollow(entry)
         holders = self._oldest.get(entry.oldest)
         if holders is None or entry not in holders:
             return
@@ -232,11 +237,24 @@ class Journal(Appender):
             write = partial(self._reserve.write, place, body)
             await trio.to_thread.run_sync(write, limiter=self._one_at_a_time)
 
+    def follow(self, entry: JournalEntry) -> None:
+        """Have `progressed` tell of an entry; see JournalEntry.follow."""
+        self._followed.add(entry)
+        self._syncing.followed = True
+
+    def _unfollow(self, entry: JournalEntry) -> None:
+        self._followed.discard(entry)
+        self._progressed.discard(entry)
+        self._syncing.followed = bool(self._followed)
+
     async def progressed(self) -> set[JournalEntry]:
-        """Entries of which more is on the disk than when this was called last; waits for one."""
-        await self._progress.wait()
+        """Of the followed entries those of which more is on the disk than when this was called
+        last; waits for one. Not at once after the sync: with the next write, or somewhat later.
+        """
+        while not self._progressed:
+            self._progress = trio.Event()
+            await self._progress.wait()
         found, self._progressed = self._progressed, set()
-        self._progress = trio.Event()
         return found
 
     def stop(self, error: StorageError) -> None:
@@ -249,7 +267,61 @@ class Journal(Appender):
         if self.failed is not None:
             self._waiting.unpark_all()
 
-    # -- syncing ------------------------------------------------------------------------------
+    # -- writing and syncing ------------------------------------------------------------------
+
+    def write(self, then: Written | None = None, *, again: bool = False) -> bool:
+        """See Appender."""
+        if self._syncing.news:
+            self._catch_up()
+        return super().write(then, again=again)
+
+    def _wrote(self, chunk: Chunk) -> None:
+        if chunk.appended or self._retiring:
+            self._unsynced.append((chunk.end, chunk.appended))
+            self._syncing.want(chunk.end)
+        if self._segment.size >= self._segment_bytes:
+            self._work.set()
+
+    def _look(self) -> tuple[int, Sequence[Segment]]:
+        """What a sync is to cover; called in its thread."""
+        position = self._written  # first: a segment that begins after that is not needed
+        return position, self._segments
+
+    def _catch_up(self) -> None:
+        """Take note of what the syncing thread has done."""
+        syncing = self._syncing
+        syncing.news = False
+        self.stats.syncs = syncing.syncs
+        while syncing.seconds:
+            seconds = syncing.seconds.popleft()
+            if self._on_sync is not None:
+                self._on_sync(seconds)
+        if syncing.failed is not None:
+            if self.failed is None:
+                self._refuse(syncing.failed)
+            return
+        if syncing.durable == self._durable:
+            return
+        self._durable = syncing.told = syncing.durable
+        if self.refusal is None:
+            self._add_loose(encode(mark(syncing.ends)))  # with the next batch
+        grown: dict[JournalEntry, int] = {}
+        while self._unsynced and self._unsynced[0][0] <= self._durable:
+            grown |= self._unsynced.popleft()[1]
+        for entry, count in grown.items():
+            entry.durable = max(entry.durable, count)
+        if self._followed:
+            self._progressed |= self._followed & grown.keys()
+            if self._progressed:
+                self._progress.set()
+        over = []
+        while self._retiring and self._retiring[0][0] <= self._durable:
+            over.append(self._retiring.popleft()[1])
+        if over:
+            self._segments = tuple(one for one in self._segments if one not in over)
+            self._syncing.order(partial(self._close, over))
+            self._work.set()
+        self._waiting.unpark_all()
 
     async def sync(self) -> None:
         """Return when everything appended so far would survive a power cut; `run` must be running.
@@ -258,22 +330,43 @@ class Journal(Appender):
             StorageError: it would not.
         """
         target = self._position
-        await self.written()
+        await self._until_written()
+        await self._until_durable(target)
+
+    async def _until_durable(self, target: int) -> None:
+        parked = False
         while self._durable < target:
             if self.failed is not None:
                 raise self.failed
-            self._hurry.set()
-            self._work.set()
-            await self._waiting.park()
+            # It notices that we wait, or we notice that it is done.
+            self._syncing.hurry(target)
+            if self._syncing.news:
+                self._catch_up()
+            else:
+                parked = True
+                await self._waiting.park()
+        if not parked:
+            await trio.lowlevel.checkpoint()
+
+    async def _sync_written(self) -> bool:
+        """Whether everything written so far has become durable."""
+        with contextlib.suppress(StorageError):
+            await self.written(again=True)
+        try:
+            await self._until_durable(self._written)
+        except StorageError:
+            return False
+        return True
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        """Sync, rotate and delete until cancelled, and then sync and close."""
-        token = trio.lowlevel.current_trio_token()
-        wake = partial(token.run_sync_soon, self.collect, idempotent=True)
-        work = partial(serve, self._for_thread, self._files, self._finished, wake)
+        """Write, sync, rotate and delete until cancelled, and then sync and close."""
+        soon = partial(trio.lowlevel.current_trio_token().run_sync_soon, idempotent=True)
+        self._writing.wake = partial(soon, self.collect)
+        self._syncing.wake = partial(soon, self._catch_up)
         try:
             async with trio.open_nursery() as nursery:
-                nursery.start_soon(_in_thread, work)
+                for work in (self._writing.serve, self._syncing.serve):
+                    nursery.start_soon(_in_thread, work)
                 task_status.started()
                 try:
                     await self._run()
@@ -284,13 +377,14 @@ class Journal(Appender):
                     self.failed = self.failed or closed
                     self.refusal = self.refusal or closed
                     self._waiting.unpark_all()
-                    self._for_thread.put(None)
+                    self._writing.stop()
+                    self._syncing.stop()
         finally:
-            # After the thread's last write: the descriptors' numbers will be other files'.
+            # After the threads' last calls: the descriptors' numbers will be other files'.
             await _in_thread(self._close_all)
 
     async def _run(self) -> None:
-        started = -self._interval
+        """Do what is to be done now and then."""
         while True:
             await self._work.wait()
             self._work = trio.Event()
@@ -299,81 +393,23 @@ class Journal(Appender):
             if self.refusal is not None:
                 await trio.sleep(PROBE)
                 self._work.set()
-            # What is waited for goes at once; the rest gathers until the interval is over.
-            pause = started + self._interval - trio.current_time()
-            if pause > 0:
-                with trio.move_on_after(pause):
-                    await self._hurry.wait()
-            self._hurry = trio.Event()
-            started = trio.current_time()
+            self._tidying = True
             with trio.CancelScope(shield=True):
-                if await self._sync_written():
+                if self.refusal is not None:
+                    with contextlib.suppress(StorageError):
+                        await self.written(again=True)
+                if self.failed is None:
                     await self._tidy()
+            self._tidying = False
 
-    def _close(self, segments: list[Segment]) -> None:
+    def _close(self, segments: Sequence[Segment]) -> None:
         for segment in segments:
             self._files.close(segment.descriptor)
 
     def _close_all(self) -> None:
-        self._close([*self._retiring, self._segment])
+        self._close(self._segments)
         self._marks.close()
         self._reserve.close()
-
-    async def _sync_written(self) -> bool:
-        """Whether everything written so far has become durable."""
-        try:
-            await self.written(again=True)
-        except StorageError:
-            if self.failed is not None:
-                return False
-        target = self._written
-        if target == self._durable:
-            self._waiting.unpark_all()
-            return True
-        batch, self._unsynced = self._unsynced, {}
-        unwritten = {chunk.segment.number for chunk in self._chunks}
-        segments = [*self._retiring, self._segment]
-        ends = {segment.number: segment.size for segment in segments}
-        over = [segment for segment in self._retiring if segment.number not in unwritten]
-        self.stats.syncs += 1
-        try:
-            seconds = await trio.to_thread.run_sync(
-                self._sync_segments, segments, over, self._synced | ends, limiter=self._limiter
-            )
-        except OSError as error:
-            self._refuse(as_storage_error(error, failed=True))
-            return False
-        except StorageError as error:
-            self._refuse(error)
-            return False
-        if self._on_sync is not None:
-            self._on_sync(seconds)
-        self._retiring = [segment for segment in self._retiring if segment not in over]
-        self._durable = target
-        self._synced |= ends
-        if self.refusal is None:
-            self._add_loose(encode(mark(self._synced)))  # with the next batch
-        for entry, count in batch.items():
-            if count > entry.durable:
-                entry.durable = count
-                self._progressed.add(entry)
-        if self._progressed:
-            self._progress.set()
-        self._waiting.unpark_all()
-        return True
-
-    def _sync_segments(
-        self, segments: list[Segment], over: list[Segment], ends: dict[int, int]
-    ) -> float:
-        started = time.perf_counter()
-        for segment in segments:  # oldest first: a later one alone would be of no use
-            self._files.fdatasync(segment.descriptor)
-        seconds = time.perf_counter() - started
-        self._presence.check()
-        with contextlib.suppress(OSError):  # there are marks in the journal, too
-            self._marks.write(ends)
-        self._close(over)
-        return seconds
 
     # -- segments -----------------------------------------------------------------------------
 
@@ -381,6 +417,7 @@ class Journal(Appender):
         try:
             if self._segment.size >= self._segment_bytes:
                 await self._rotate()
+                await self._delete()
                 dead_weight = 2 * (self.stats.live_bytes // self._segment_bytes)
                 if len(self._closed) > KEEP + dead_weight:
                     await self._copy_forward(self._closed[0])
@@ -393,15 +430,15 @@ class Journal(Appender):
             self._refuse(StorageError(error.message, StorageError.FAILED))
 
     async def _rotate(self) -> None:
-        number = self._segment.number + 1
-        header = framing.Header(number, self._next_slot)
-        fresh = await trio.to_thread.run_sync(self._start, header, limiter=self._limiter)
+        header = framing.Header(self._segment.number + 1, self._next_slot)
+        fresh = await self._syncing.call(partial(self._start, header))
         if self._buffer:
             self._chunk()  # it is framed for the old segment
-        self._retiring.append(self._segment)
+        self._retiring.append((self._position, self._segment))
         self._closed.append(self._segment.number)
         self._segment = fresh
-        self._synced[fresh.number] = fresh.size
+        self._segments = (*self._segments, fresh)
+        self._syncing.want(self._written)
         self._add_loose(encode(Stored(results=list(self._stored))))
         self.stats.segments += 1
 
@@ -414,13 +451,9 @@ class Journal(Appender):
         """Write the records of the oldest segment's open generations anew."""
         holders = self._oldest.get(number, set())
         if holders:
-            found = await trio.to_thread.run_sync(
-                live_bodies,
-                segment_path(self._folder, number),
-                self._files,
-                {entry.slot for entry in holders},
-                limiter=self._limiter,
-            )
+            path = segment_path(self._folder, number)
+            slots = {entry.slot for entry in holders}
+            found = await trio.to_thread.run_sync(live_bodies, path, self._files, slots)
             holders = self._oldest[number]
             slots = {entry.slot for entry in holders}
             for slot, body in found:
@@ -435,22 +468,22 @@ class Journal(Appender):
 
     async def _delete(self) -> None:
         gone = []
-        retiring = {segment.number for segment in self._retiring}
+        retiring = {segment.number for _, segment in self._retiring}
         while self._closed and not (
             self._oldest.get(self._closed[0]) or self._closed[0] in retiring
         ):
             number = self._closed.pop(0)
             self._oldest.pop(number, None)
-            self._synced.pop(number, None)
-            gone.append(segment_path(self._folder, number))
+            gone.append(number)
         if gone:
             self.stats.segments -= len(gone)
-            ends = dict(self._synced)
-            await trio.to_thread.run_sync(self._remove, gone, ends, limiter=self._limiter)
+            await self._syncing.call(partial(self._remove, gone))
 
-    def _remove(self, paths: list[Path], ends: dict[int, int]) -> None:
+    def _remove(self, gone: list[int]) -> None:
+        ends = {number: end for number, end in self._syncing.ends.items() if number not in gone}
+        self._syncing.ends = ends
         self._marks.write(ends, sync=True)  # first: one that is marked and gone is missed
-        self._unlink(paths)
+        self._unlink([segment_path(self._folder, number) for number in gone])
 
     def _unlink(self, paths: list[Path]) -> None:
         for path in paths:
