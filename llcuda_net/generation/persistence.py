@@ -127,9 +127,10 @@ class Persistence:
             entry.follow()
         self._open[entry] = generation
 
-    async def accepted(self, generation: Generation) -> None:
-        """Return when the request is as safe as the level says."""
-        entry = generation.entry
+    async def accepted(self, entry: JournalEntry | None) -> None:
+        """Return when an entry's request, and all that came before it, are as safe as its level
+        says.
+        """
         if entry is None or self._storage is None:
             return
         with _refusing():
@@ -158,7 +159,7 @@ class Persistence:
                 await self._storage.sync()
 
     async def settled(self) -> list[Generation]:
-        """Followed generations of which more is on the disk than at the last call; waits for one."""
+        """Followed generations of which more is on the disk than before; waits for one."""
         if self._storage is None:
             await trio.sleep_forever()
         assert self._storage is not None

@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import contextlib
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -27,36 +27,41 @@ import trio
 
 from llcuda_net.errors import StorageError
 from llcuda_net.storage.journal import format as framing
-from llcuda_net.storage.journal.appender import Appender, Written
+from llcuda_net.storage.journal.assembly import OpenGeneration
 from llcuda_net.storage.journal.disk import Files, RealFiles, as_storage_error, has_no_room
+from llcuda_net.storage.journal.durable import DurableAppender
 from llcuda_net.storage.journal.entry import JournalEntry
-from llcuda_net.storage.journal.marks import Marks, mark
+from llcuda_net.storage.journal.marks import Marks
 from llcuda_net.storage.journal.presence import Presence
 from llcuda_net.storage.journal.recovery import (
     DAMAGED,
     FindLost,
-    OpenGeneration,
+    Progress,
     Recovered,
     read,
     segment_path,
 )
 from llcuda_net.storage.journal.reserve import Reserve
 from llcuda_net.storage.journal.segments import Segment, live_bodies, restate, start_segment
-from llcuda_net.storage.journal.threads.sync_thread import INTERVAL, SyncThread
-from llcuda_net.storage.journal.threads.write_thread import Chunk
+from llcuda_net.storage.journal.threads.sync_thread import INTERVAL
 from llcuda_net.storage.records import Ended, Forgotten, Opened, Stored, encode
 
 #: Bytes after which a new segment is begun.
-SEGMENT_BYTES = 64 << 20
+SEGMENT_BYTES = 32 << 20
 #: Seconds between attempts to write to a disk that was full.
 PROBE = 0.5
 #: Results of which the journal remembers that they were stored, the last ones.
 REMEMBERED = 1024
 #: Closed segments that are kept before the oldest one's open generations are copied forward.
 KEEP = 3
+#: Of how many segments they are copied for each new one: more than one, so that a journal shrinks
+#: to what its bound allows.
+_COPIES = 2
+#: The part of a start that reads; the rest writes.
+_READING = 0.9
 
 
-class Journal(Appender):
+class Journal(DurableAppender):
     """The journal in one folder, which nobody else may write.
 
     Args:
@@ -78,30 +83,23 @@ class Journal(Appender):
         on_sync: Callable[[float], None] | None = None,
         presence: Presence | None = None,
     ) -> None:
-        super().__init__(RealFiles() if files is None else files, segment_bytes)
-        self._presence = presence or Presence(self._files)
-        self._on_sync = on_sync
+        files = RealFiles() if files is None else files
+        super().__init__(
+            files,
+            Marks(folder, files),
+            presence or Presence(files),
+            interval=interval,
+            segment_bytes=segment_bytes,
+            on_sync=on_sync,
+        )
         self._folder = folder
-        self._durable = 0  # position up to which everything is on the disk, as far as is known here
-        #: With bytes that no sync covered, oldest first; the last one is being written.
-        self._segments: tuple[Segment, ...] = ()
-        #: Those of them that are closed to writing, each with the position at which it ends.
-        self._retiring: deque[tuple[int, Segment]] = deque()
         self._closed: list[int] = []  # numbers of older segments, oldest first
         #: By number of a segment: the entries whose oldest record it holds.
         self._oldest: dict[int, set[JournalEntry]] = {}
         self._next_slot = 1
-        self._marks = Marks(folder, self._files)
         self._reserve = Reserve(folder, self._files)
         self._one_at_a_time = trio.CapacityLimiter(1)  # in the reserve
-        self._syncing = SyncThread(self._files, self._marks, self._presence, self._look, interval)
-        #: Written, not known to be synced: position, entries, and how many pieces they then have.
-        self._unsynced: deque[tuple[int, dict[JournalEntry, int]]] = deque()
         self._stored: deque[tuple[str, int]] = deque(maxlen=REMEMBERED)
-        self._waiting = trio.lowlevel.ParkingLot()
-        self._followed: set[JournalEntry] = set()
-        self._progressed: set[JournalEntry] = set()
-        self._progress = trio.Event()
         self._tidying = False
 
     def __repr__(self) -> str:
@@ -114,15 +112,16 @@ class Journal(Appender):
     # -- opening ------------------------------------------------------------------------------
 
     def open(
-        self, find_lost: FindLost | None = None
+        self, find_lost: FindLost | None = None, progress: Progress = lambda _: None
     ) -> tuple[list[tuple[OpenGeneration, JournalEntry]], Recovered]:
-        """Read what is there, and begin a segment that holds it anew. Blocks: for a thread.
+        """Read what is there, and begin segments that hold it anew. Blocks: for a thread.
 
         Everything is written again rather than kept, because what can be read need not be on the
         disk: after a failed sync the page cache still shows what was lost.
 
         Args:
             find_lost: see recovery.read.
+            progress: told how much of the work is done.
 
         Returns:
             The open generations, each with its entry to be continued; and all that was found.
@@ -130,23 +129,28 @@ class Journal(Appender):
         Raises:
             StorageError: the journal cannot be read, or not be written.
         """
-        found = read(self._folder, self._files, find_lost)
+        found = read(self._folder, self._files, find_lost, lambda part: progress(_READING * part))
         # The numbers of what was lost are given anew.
         stored = [one for one in found.stored.items() if one[0] not in found.lost]
         self._stored.extend(sorted(stored, key=lambda one: one[1]))
         pairs = [(g, self._entry_of(g, found)) for g in found.generations]
         try:
-            segment = self._segment = restate(
+            segments = restate(
                 self._folder,
                 self._files,
-                found,
-                self._next_slot,
+                framing.Header(found.next_segment, max(self._next_slot, found.next_slot)),
                 pairs,
                 Stored(results=list(self._stored)),
+                self._segment_bytes,
+                lambda part: progress(_READING + (1 - _READING) * part),
             )
-            self._presence.watch(segment_path(self._folder, segment.number))
-            self._segments = (segment,)
-            self._syncing.ends = {segment.number: segment.size}
+            *closed, self._segment = segments
+            self._close(closed)
+            self._closed += [segment.number for segment in closed]
+            paths = [segment_path(self._folder, segment.number) for segment in segments]
+            self._presence.watch(*paths)
+            self._segments = (self._segment,)
+            self._syncing.ends = {segment.number: segment.size for segment in segments}
             self._marks.begin(self._syncing.ends)
             self._reserve.begin(self._next_slot)
             for number, path in found.segments.items():
@@ -157,9 +161,10 @@ class Journal(Appender):
                     self._unlink([path])
         except OSError as error:
             raise as_storage_error(error) from error
-        self._oldest[self._segment.number] = {entry for _, entry in pairs}
+        for _, entry in pairs:
+            self._oldest.setdefault(entry.oldest, set()).add(entry)
         self.stats.live_bytes = sum(entry.bytes for _, entry in pairs)
-        self.stats.segments = 1
+        self.stats.segments = len(segments)
         return pairs, found
 
     def _entry_of(self, generation: OpenGeneration, found: Recovered) -> JournalEntry:
@@ -168,7 +173,7 @@ class Journal(Appender):
         entry = JournalEntry(self, generation.opened, slot, found.next_segment)
         entry.splices = generation.splices
         entry.switches = generation.switches
-        entry.count = entry.durable = len(generation.log.pieces)
+        entry.count = entry.durable = generation.packed.count
         if generation.dispatched is not None:
             entry.dispatches = generation.dispatched.number + 1
         return entry
@@ -237,126 +242,7 @@ class Journal(Appender):
             write = partial(self._reserve.write, place, body)
             await trio.to_thread.run_sync(write, limiter=self._one_at_a_time)
 
-    def follow(self, entry: JournalEntry) -> None:
-        """Have `progressed` tell of an entry; see JournalEntry.follow."""
-        self._followed.add(entry)
-        self._syncing.followed = True
-
-    def _unfollow(self, entry: JournalEntry) -> None:
-        self._followed.discard(entry)
-        self._progressed.discard(entry)
-        self._syncing.followed = bool(self._followed)
-
-    async def progressed(self) -> set[JournalEntry]:
-        """Of the followed entries those of which more is on the disk than when this was called
-        last; waits for one. Not at once after the sync: with the next write, or somewhat later.
-        """
-        while not self._progressed:
-            self._progress = trio.Event()
-            await self._progress.wait()
-        found, self._progressed = self._progressed, set()
-        return found
-
-    def stop(self, error: StorageError) -> None:
-        """Take nothing any more: what is written would not be found again."""
-        if self.failed is None:
-            self._refuse(error)
-
-    def _refuse(self, refusal: StorageError) -> None:
-        super()._refuse(refusal)
-        if self.failed is not None:
-            self._waiting.unpark_all()
-
-    # -- writing and syncing ------------------------------------------------------------------
-
-    def write(self, then: Written | None = None, *, again: bool = False) -> bool:
-        """See Appender."""
-        if self._syncing.news:
-            self._catch_up()
-        return super().write(then, again=again)
-
-    def _wrote(self, chunk: Chunk) -> None:
-        if chunk.appended or self._retiring:
-            self._unsynced.append((chunk.end, chunk.appended))
-            self._syncing.want(chunk.end)
-        if self._segment.size >= self._segment_bytes:
-            self._work.set()
-
-    def _look(self) -> tuple[int, Sequence[Segment]]:
-        """What a sync is to cover; called in its thread."""
-        position = self._written  # first: a segment that begins after that is not needed
-        return position, self._segments
-
-    def _catch_up(self) -> None:
-        """Take note of what the syncing thread has done."""
-        syncing = self._syncing
-        syncing.news = False
-        self.stats.syncs = syncing.syncs
-        while syncing.seconds:
-            seconds = syncing.seconds.popleft()
-            if self._on_sync is not None:
-                self._on_sync(seconds)
-        if syncing.failed is not None:
-            if self.failed is None:
-                self._refuse(syncing.failed)
-            return
-        if syncing.durable == self._durable:
-            return
-        self._durable = syncing.told = syncing.durable
-        if self.refusal is None:
-            self._add_loose(encode(mark(syncing.ends)))  # with the next batch
-        grown: dict[JournalEntry, int] = {}
-        while self._unsynced and self._unsynced[0][0] <= self._durable:
-            grown |= self._unsynced.popleft()[1]
-        for entry, count in grown.items():
-            entry.durable = max(entry.durable, count)
-        if self._followed:
-            self._progressed |= self._followed & grown.keys()
-            if self._progressed:
-                self._progress.set()
-        over = []
-        while self._retiring and self._retiring[0][0] <= self._durable:
-            over.append(self._retiring.popleft()[1])
-        if over:
-            self._segments = tuple(one for one in self._segments if one not in over)
-            self._syncing.order(partial(self._close, over))
-            self._work.set()
-        self._waiting.unpark_all()
-
-    async def sync(self) -> None:
-        """Return when everything appended so far would survive a power cut; `run` must be running.
-
-        Raises:
-            StorageError: it would not.
-        """
-        target = self._position
-        await self._until_written()
-        await self._until_durable(target)
-
-    async def _until_durable(self, target: int) -> None:
-        parked = False
-        while self._durable < target:
-            if self.failed is not None:
-                raise self.failed
-            # It notices that we wait, or we notice that it is done.
-            self._syncing.hurry(target)
-            if self._syncing.news:
-                self._catch_up()
-            else:
-                parked = True
-                await self._waiting.park()
-        if not parked:
-            await trio.lowlevel.checkpoint()
-
-    async def _sync_written(self) -> bool:
-        """Whether everything written so far has become durable."""
-        with contextlib.suppress(StorageError):
-            await self.written(again=True)
-        try:
-            await self._until_durable(self._written)
-        except StorageError:
-            return False
-        return True
+    # -- running ------------------------------------------------------------------------------
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Write, sync, rotate and delete until cancelled, and then sync and close."""
@@ -402,10 +288,6 @@ class Journal(Appender):
                     await self._tidy()
             self._tidying = False
 
-    def _close(self, segments: Sequence[Segment]) -> None:
-        for segment in segments:
-            self._files.close(segment.descriptor)
-
     def _close_all(self) -> None:
         self._close(self._segments)
         self._marks.close()
@@ -417,10 +299,11 @@ class Journal(Appender):
         try:
             if self._segment.size >= self._segment_bytes:
                 await self._rotate()
-                await self._delete()
-                dead_weight = 2 * (self.stats.live_bytes // self._segment_bytes)
-                if len(self._closed) > KEEP + dead_weight:
-                    await self._copy_forward(self._closed[0])
+                for _ in range(_COPIES):
+                    await self._delete()
+                    dead_weight = 2 * (self.stats.live_bytes // self._segment_bytes)
+                    if len(self._closed) > KEEP + dead_weight:
+                        await self._copy_forward(self._closed[0])
             await self._delete()
         except OSError as error:
             # There is a journal still, only in a larger file: try again after the next sync.
@@ -443,7 +326,7 @@ class Journal(Appender):
         self.stats.segments += 1
 
     def _start(self, header: framing.Header) -> Segment:
-        segment = start_segment(self._folder, self._files, header, b"")
+        segment = start_segment(self._folder, self._files, header)
         self._presence.watch(segment_path(self._folder, segment.number))
         return segment
 

@@ -9,9 +9,9 @@ from typing import Any
 
 import trio
 
+from llcuda_net.storage.journal.assembly import OpenGeneration
 from llcuda_net.storage.journal.entry import JournalEntry
 from llcuda_net.storage.journal.journal import Journal
-from llcuda_net.storage.journal.recovery import OpenGeneration
 from tests.support.storage.power_cut import SimulatedFiles
 
 FOLDER = Path("/journal")
@@ -29,7 +29,7 @@ async def running(files: SimulatedFiles, **options: Any) -> AsyncIterator[Journa
 
 async def tidied(journal: Journal) -> None:
     """Return when no segment is to be begun or deleted."""
-    while journal._tidying or journal._work.is_set():
+    while journal._tidying or journal._work.is_set():  # noqa: ASYNC110
         await trio.sleep(0.0005)
 
 

@@ -68,6 +68,7 @@ class WriteThread:
         self._files = files
         self._chunks: queue.SimpleQueue[Chunk | None] = queue.SimpleQueue()
         self._finished: queue.SimpleQueue[Outcome] = queue.SimpleQueue()
+        self._serving = False
         self._watched = False  # whether somebody waits for the chunk that is being written
         self._misses = 0  # in a row
         self._skip = 0  # so many hand-overs do not wait
@@ -81,10 +82,10 @@ class WriteThread:
         Returns:
             What became of it; None: it takes longer, `wake` tells when it may be taken.
         """
-        watched = self._watched = self._skip == 0
+        watched = self._watched = self._serving and self._skip == 0
         self._chunks.put(chunk)
         if not watched:
-            self._skip -= 1
+            self._skip = max(0, self._skip - 1)
             return None
         try:
             outcome = self._finished.get(timeout=PATIENCE)
@@ -107,6 +108,7 @@ class WriteThread:
     def serve(self) -> None:
         """Write each chunk, until `stop`. For a thread."""
         woken, unseen = 0.0, False
+        self._serving = True
         while True:
             pause = max(0.0, woken + PACE - time.monotonic()) if unseen else None
             try:
