@@ -28,6 +28,7 @@ from llcuda_net.errors import StorageError
 from llcuda_net.storage.journal import format as framing
 from llcuda_net.storage.journal.disk import NEVER_NOW, Files
 from llcuda_net.storage.journal.segments import Segment
+from llcuda_net.storage.journal.threads.sync_thread import SyncThread
 from llcuda_net.storage.journal.threads.write_thread import Chunk, Outcome, WriteThread
 
 log = structlog.get_logger(__name__)
@@ -84,11 +85,16 @@ class Appender:
         self._wanted = 0  # up to which it is to be written
         self._written = 0
         self._segment: Segment
+        #: Closed to writing, with bytes that no sync covered: each with the position of its end.
+        self._retiring: deque[tuple[int, Segment]] = deque()
         self._work = trio.Event()  # there is something for Journal.run to do
         #: Handed over, oldest first. The thread has the first one while it is busy.
         self._chunks: deque[Chunk] = deque()
         self._busy = False
         self._writing = WriteThread(files)
+        self._syncing: SyncThread
+        #: Written, not known to be synced: position, entries, and how many pieces they then have.
+        self._unsynced: deque[tuple[int, dict[Any, int]]] = deque()
         self._awaited: deque[tuple[int, Written]] = deque()
 
     def add(self, entry: Entry, body: bytes) -> None:
@@ -134,6 +140,8 @@ class Appender:
             StorageError: nothing of it may be shown. With the code storage_full it stays buffered,
                 and is written as soon as there is room.
         """
+        if self._syncing.news:
+            self._catch_up()
         if self._busy:
             self.collect()
         if self.failed is not None:
@@ -144,11 +152,17 @@ class Appender:
         if self.refusal is not None and not again:
             raise self.refusal
         if not self._busy:
-            if not self._chunks and self._segment.now and self._write_now():
-                return True
-            if not self._chunks:
-                self._chunk()
-            self._settle(self._hand_over())
+            chunks = self._chunks
+            if not chunks:
+                chunk = Chunk(self._segment, self._buffer, self._position, self.appended)
+                self._buffer, self.appended = bytearray(), {}
+                chunks.append(chunk)
+                if chunk.segment.now and self._write_now(chunk):
+                    return True
+            self._busy = True
+            outcome = self._writing.hand_over(chunks[0])
+            while outcome is not None:
+                outcome = self._done(*outcome)
             if self._written == self._position:
                 return True
             if self.refusal is not None and not self._busy:
@@ -184,20 +198,12 @@ class Appender:
 
     def collect(self) -> None:
         """Take note of what the thread is done with; on the trio thread."""
-        self._settle(self._writing.take())
-
-    def _settle(self, outcome: Outcome | None) -> None:
-        """Take note of what became of a chunk, and of those after it that are quick."""
+        outcome = self._writing.take()
         while outcome is not None:
             outcome = self._done(*outcome)
 
-    def _hand_over(self) -> Outcome | None:
-        self._busy = True
-        return self._writing.hand_over(self._chunks[0])
-
-    def _write_now(self) -> bool:
-        """Make a chunk of the buffer: whether the system took all of it at once."""
-        chunk = self._chunk()
+    def _write_now(self, chunk: Chunk) -> bool:
+        """Write the only chunk: whether the system took all of it at once."""
         segment = chunk.segment
         try:
             chunk.done = self._files.write_now(segment.descriptor, chunk.data, segment.size)
@@ -206,15 +212,13 @@ class Appender:
                 segment.now = False
         if chunk.done < len(chunk.data):
             return False
-        self._settle(self._done(chunk, None))
+        self._done(chunk, None)
         return True
 
-    def _chunk(self) -> Chunk:
-        """Make a chunk of the buffer."""
-        chunk = Chunk(self._segment, self._buffer, self._position, self.appended)
+    def _chunk(self) -> None:
+        """Queue the buffer as a chunk."""
+        self._chunks.append(Chunk(self._segment, self._buffer, self._position, self.appended))
         self._buffer, self.appended = bytearray(), {}
-        self._chunks.append(chunk)
-        return chunk
 
     def _done(self, chunk: Chunk, refusal: StorageError | None) -> Outcome | None:
         """The oldest chunk is written, or could not be: what became of the next one, if any."""
@@ -233,19 +237,28 @@ class Appender:
         if self.refusal is not None:
             self.refusal = None
             log.warning("journal_accepts_again")
-        self._wrote(chunk)
+        if chunk.appended or self._retiring:
+            self._unsynced.append((chunk.end, chunk.appended))
+            syncing = self._syncing
+            syncing.wanted = chunk.end
+            if syncing.idle:
+                syncing.idle = False
+                syncing.rouse()
+        if self._segment.size >= self._segment_bytes:
+            self._work.set()
         outcome = None
         if not self._chunks and self._written < self._wanted:
             self._chunk()
         if self._chunks:
-            outcome = self._hand_over()
+            self._busy = True
+            outcome = self._writing.hand_over(self._chunks[0])
         awaited = self._awaited
         while awaited and awaited[0][0] <= self._written:
             awaited.popleft()[1](None)
         return outcome
 
-    def _wrote(self, chunk: Chunk) -> None:
-        """A chunk is in its segment now."""
+    def _catch_up(self) -> None:
+        """Take note of what the syncing thread has done."""
         raise NotImplementedError
 
     def _refuse(self, refusal: StorageError) -> None:

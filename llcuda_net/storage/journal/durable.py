@@ -7,21 +7,19 @@ covered is noted with the next write, or when somebody waits for it.
 from __future__ import annotations
 
 import contextlib
-from collections import deque
 from collections.abc import Callable, Sequence
 from functools import partial
 
 import trio
 
 from llcuda_net.errors import StorageError
-from llcuda_net.storage.journal.appender import Appender, Written
+from llcuda_net.storage.journal.appender import Appender
 from llcuda_net.storage.journal.disk import Files
 from llcuda_net.storage.journal.entry import JournalEntry
 from llcuda_net.storage.journal.marks import Marks, mark
 from llcuda_net.storage.journal.presence import Presence
 from llcuda_net.storage.journal.segments import Segment
 from llcuda_net.storage.journal.threads.sync_thread import SyncThread
-from llcuda_net.storage.journal.threads.write_thread import Chunk
 from llcuda_net.storage.records import encode
 
 
@@ -50,28 +48,11 @@ class DurableAppender(Appender):
         self._durable = 0  # position up to which everything is on the disk, as far as is known here
         #: With bytes that no sync covered, oldest first; the last one is being written.
         self._segments: tuple[Segment, ...] = ()
-        #: Those of them that are closed to writing, each with the position at which it ends.
-        self._retiring: deque[tuple[int, Segment]] = deque()
         self._syncing = SyncThread(files, marks, presence, self._look, interval)
-        #: Written, not known to be synced: position, entries, and how many pieces they then have.
-        self._unsynced: deque[tuple[int, dict[JournalEntry, int]]] = deque()
         self._waiting = trio.lowlevel.ParkingLot()
         self._followed: set[JournalEntry] = set()
         self._progressed: set[JournalEntry] = set()
         self._progress = trio.Event()
-
-    def write(self, then: Written | None = None, *, again: bool = False) -> bool:
-        """See Appender."""
-        if self._syncing.news:
-            self._catch_up()
-        return super().write(then, again=again)
-
-    def _wrote(self, chunk: Chunk) -> None:
-        if chunk.appended or self._retiring:
-            self._unsynced.append((chunk.end, chunk.appended))
-            self._syncing.want(chunk.end)
-        if self._segment.size >= self._segment_bytes:
-            self._work.set()
 
     def _look(self) -> tuple[int, Sequence[Segment]]:
         """What a sync is to cover; called in its thread."""

@@ -321,7 +321,8 @@ class Journal(DurableAppender):
         self._closed.append(self._segment.number)
         self._segment = fresh
         self._segments = (*self._segments, fresh)
-        self._syncing.want(self._written)
+        self._syncing.wanted = self._written
+        self._syncing.rouse()
         self._add_loose(encode(Stored(results=list(self._stored))))
         self.stats.segments += 1
 

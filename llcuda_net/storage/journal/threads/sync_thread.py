@@ -58,6 +58,12 @@ class SyncThread:
         failed: why there will be no sync any more.
         syncs: how many were tried.
         seconds: that each sync took which nobody has noted yet.
+        wanted: position up to which everything is to be synced, which is written, when the
+            interval is over; set by the writer, who then rouses a thread that is idle.
+        idle: whether it waits for something to be wanted. The thread says so, and then looks what
+            is wanted; the writer says what it wants, and then looks whether it is idle. So one of
+            them notices.
+        rouse: has it look again.
         told: position of which the trio thread knows that it is durable.
         followed: whether somebody wants to be told of each sync, though not at once.
     """
@@ -72,6 +78,8 @@ class SyncThread:
         self.failed: StorageError | None = None
         self.syncs = 0
         self.seconds: deque[float] = deque()
+        self.wanted = 0
+        self.idle = False
         self.told = 0
         self.followed = False
         self._files = files
@@ -79,29 +87,20 @@ class SyncThread:
         self._presence = presence
         self._look = look
         self._interval = interval
-        self._wanted = 0  # position that is to be durable
-        self._awaited = 0  # the same, at once, since somebody waits
-        self._idle = False  # whether it waits, and not for the interval to pass
+        self._awaited = 0  # as `wanted`, at once, since somebody waits
         #: What to do beside syncing; None: look again.
         self._orders: queue.SimpleQueue[Callable[[], object] | None] = queue.SimpleQueue()
+        self.rouse = partial(self._orders.put, None)  # once per batch: a call of ours less
         self._stopping = False
 
     def __repr__(self) -> str:
-        return f"<SyncThread durable={self.durable} wanted={self._wanted} syncs={self.syncs}>"
-
-    def want(self, position: int) -> None:
-        """Have everything up to a position synced, which is written, when the interval is over."""
-        self._wanted = position
-        # The thread says that it is idle, and then looks at what is wanted. So one of us notices.
-        if self._idle:
-            self._idle = False
-            self._orders.put(None)
+        return f"<SyncThread durable={self.durable} wanted={self.wanted} syncs={self.syncs}>"
 
     def hurry(self, position: int) -> None:
         """Have everything up to a position synced now, and wake the trio thread then."""
         self._awaited = max(self._awaited, position)
-        self._wanted = max(self._wanted, position)
-        self._orders.put(None)
+        self.wanted = max(self.wanted, position)
+        self.rouse()
 
     async def call(self, work: Callable[[], _T]) -> _T:
         """Do something in the thread, not beside a sync, to its end; raises what it raises."""
@@ -139,10 +138,10 @@ class SyncThread:
         while not self._stopping:
             if self.told >= self.durable:
                 tell = 0.0
-            self._idle = True
+            self.idle = True
             until = tell or math.inf
-            if self._wanted > self.durable and self.failed is None:
-                self._idle = False
+            if self.wanted > self.durable and self.failed is None:
+                self.idle = False
                 until = min(until, 0.0 if self._awaited > self.durable else due)
             try:
                 pause = None if until == math.inf else max(0.0, until - time.monotonic())
@@ -152,7 +151,7 @@ class SyncThread:
                 if tell and now >= tell:
                     self.wake()
                     tell = 0.0
-                if not self._idle and (self._awaited > self.durable or now >= due):
+                if not self.idle and (self._awaited > self.durable or now >= due):
                     due = now + self._interval
                     self._sync()
                     tell = now + TELL if self.followed and not tell else tell
