@@ -70,6 +70,7 @@ class Generation:
         accepted: whether the request is as safe as its level says; nothing is sent before.
         visible: how many pieces may be sent: those that are as safe as the level says.
         durable: how many pieces a power cut can no longer take away.
+        followed: whether a reader wants to be told of `durable`, which may lag behind otherwise.
         splices: where it was continued after the loss of what ran it, 0 where it began anew, and
             the epoch of each: what names that run of it.
         readers: what reads it.
@@ -135,6 +136,7 @@ class Generation:
     accepted: bool = False
     visible: int = 0
     durable: int = 0
+    followed: bool = False
     splices: list[tuple[int, int]] = field(default_factory=list)
     readers: list[Reader] = field(default_factory=list)
     place: Place = NOT_QUEUED
@@ -230,6 +232,13 @@ class Generation:
         if self.abandoned is not None:
             self.abandoned.cancel()
             self.abandoned = None
+
+    def follow(self) -> None:
+        """A reader wants to be told of `durable`."""
+        self.followed = True
+        if self.entry is not None:
+            self.entry.follow()
+            self.durable = max(self.durable, self.entry.durable)
 
     def move(self, state: State) -> None:
         """Change the state, and notify the readers."""

@@ -33,9 +33,10 @@ from llcuda_net.storage.directory_lock import DirectoryLock
 from llcuda_net.storage.journal.assembly import OpenGeneration
 from llcuda_net.storage.journal.disk import Files, RealFiles
 from llcuda_net.storage.journal.entry import JournalEntry
-from llcuda_net.storage.journal.journal import INTERVAL, PROBE, SEGMENT_BYTES, Journal
+from llcuda_net.storage.journal.journal import PROBE, SEGMENT_BYTES, Journal
 from llcuda_net.storage.journal.presence import Presence
 from llcuda_net.storage.journal.recovery import Recovered as Found
+from llcuda_net.storage.journal.threads.sync_thread import INTERVAL
 from llcuda_net.storage.packed_log import PackedLog
 from llcuda_net.storage.records import (
     Concluded,

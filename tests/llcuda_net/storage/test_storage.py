@@ -54,6 +54,7 @@ END: dict[str, Any] = {"state": "done", "reason": "stop", "model": MODEL, "finis
 async def test_a_generation_from_beginning_to_end(level: Level, tmp_path: Path) -> None:
     async with running(tmp_path / "a/b") as storage:
         kept = storage.start(opened(1, level=level, key="k", owner="ann"))
+        kept.follow()
         await storage.accepted(kept)
         log = grown(kept, 5)
         await storage.written()

@@ -29,6 +29,12 @@ async def running(files: SimulatedFiles, **options: Any) -> AsyncIterator[Journa
         nursery.cancel_scope.cancel()
 
 
+async def tidied(journal: Journal) -> None:
+    """Return when no segment is to be begun or deleted."""
+    while journal._tidying or journal._work.is_set():  # noqa: ASYNC110
+        await trio.sleep(0.0005)
+
+
 def reopened(files: SimulatedFiles) -> list[OpenGeneration]:
     """What another server would find."""
     copy = SimulatedFiles({name: bytes(data) for name, data in files.files.items()})
