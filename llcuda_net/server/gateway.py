@@ -36,7 +36,7 @@ from llcuda_net.generation.registry import Registry
 from llcuda_net.generation.runner import Resumer, Runner
 from llcuda_net.generation.state import Place
 from llcuda_net.scheduler.scheduler import Scheduler
-from llcuda_net.scheduler.ticket import SlotRequest, Ticket
+from llcuda_net.scheduler.ticket import Kind, Phase, SlotRequest, Ticket
 from llcuda_net.server import queries
 from llcuda_net.server.finder import Finder
 from llcuda_net.server.http.delivery.leaving import Orphans
@@ -49,6 +49,7 @@ from llcuda_net.telemetry.observers import ServerState, Watches
 from llcuda_net.telemetry.status import Reporter
 from llcuda_net.upstream.backend import Lease
 from llcuda_net.upstream.constraints.checks import Checks
+from llcuda_net.upstream.interface import Requirement
 from llcuda_net.upstream.llama.poller import Poller
 from llcuda_net.upstream.pool import Pool
 from llcuda_net.util.logs import reason_of
@@ -62,6 +63,8 @@ log = structlog.get_logger(__name__)
 _FAREWELL = 1.0
 #: Seconds between two looks for generations whose model has no upstream any more.
 _SWEEP = 1.0
+#: How many of them are failed in one turn of the event loop.
+_AT_ONCE = 16
 
 
 class Gateway:
@@ -107,6 +110,7 @@ class Gateway:
             settings.max_queue,
             explain=lambda ticket: pool.why(need_of(ticket.slot_request)),
             ageing=settings.ageing_seconds,
+            flush=self._publisher.publish,
         )
         bounds = Bounds.of(limit_of(settings.memory_limit))
         self._shelf = Shelf(bounds.finished, self._persistence.result_of)
@@ -241,21 +245,31 @@ class Gateway:
         while True:
             await trio.sleep(_SWEEP)
             self._scheduler.dispatch()  # some wait for a time
-            for ticket in self._scheduler.waiting():
-                requirement = need_of(ticket.slot_request)
+            for kind in self._scheduler.waiting_kinds():
+                requirement = kind[1]
+                assert isinstance(requirement, Requirement)
                 out = self._pool.outage(requirement)
-                if out <= self.settings.failover_seconds:
-                    continue
-                error = UpstreamUnavailable(
-                    f"for {out:.0f} s {self._pool.why(requirement)}",
-                    retry=True,
-                    retry_after=1.0,
-                )
-                generation = self._waits.get(ticket)
-                if generation is not None:
-                    generation.hand_back(error)
-                else:  # texts to embed
-                    self._scheduler.fail(ticket, error)
+                if out > self.settings.failover_seconds:
+                    error = UpstreamUnavailable(
+                        f"for {out:.0f} s {self._pool.why(requirement)}",
+                        retry=True,
+                        retry_after=1.0,
+                    )
+                    await self._fail_waiting(kind, error)
+
+    async def _fail_waiting(self, kind: Kind, error: RequestError) -> None:
+        """Fail what waits of a kind, in slices: thousands may."""
+        waiting = [ticket for ticket in self._scheduler.waiting() if ticket.kind == kind]
+        for count, ticket in enumerate(waiting, 1):
+            generation = self._waits.get(ticket)
+            if ticket.phase is not Phase.WAITING:
+                continue
+            if generation is not None:
+                generation.hand_back(error)
+            else:  # texts to embed
+                self._scheduler.fail(ticket, error)
+            if count % _AT_ONCE == 0:
+                await trio.lowlevel.checkpoint()
 
     async def _settle(self, seconds: float) -> None:
         """Wait, for a bounded time, until nothing runs and everything has been sent."""
@@ -337,7 +351,6 @@ class Gateway:
 
         def moved(ticket: Ticket) -> None:
             generation.queued(ticket.position, ticket.wait, ticket.reason)
-            self._publisher.publish()
 
         ticket = self._scheduler.submit(
             slot_request, always=always, on_move=moved, tokens_made=lambda: generation.made

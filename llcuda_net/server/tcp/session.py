@@ -196,7 +196,8 @@ class Session:
         while (event := await self._next_event()) is not None:
             self._handle(event)
             handled += 1
-            if handled % _TURN == 0:
+            # A request takes as long as many a ping: hundreds may come with one read, too.
+            if handled % _TURN == 0 or isinstance(event, Generate):
                 await trio.lowlevel.checkpoint()
 
     # -- handshake ----------------------------------------------------------------------------
