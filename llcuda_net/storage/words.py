@@ -27,6 +27,8 @@ from llcuda_net.errors import StorageError
 
 #: Marks around what a search found.
 HIGHLIGHT = ("\x02", "\x03")
+#: Characters of the longest beginnings of words that the index has.
+PREFIX = 3
 #: Characters of an excerpt, and of what it shows before the first match.
 _EXCERPT, _BEFORE = 160, 30
 #: Matches at which an excerpt may begin, at most.
@@ -178,6 +180,18 @@ def match_expression(wanted: Wanted) -> str:
 
 def _expression(phrase: Phrase) -> str:
     return f'"{" ".join(phrase.words)}"' + "*" * phrase.prefix
+
+
+def word_expressions(phrase: Phrase) -> list[str]:
+    """FTS5's expressions for each of its words alone; a prefix as long as the index has them."""
+    exact, last = phrase.words[:-1], phrase.words[-1]
+    if phrase.prefix:
+        return [*map(_quoted, exact), f"{_quoted(last[:PREFIX])}*"]
+    return [_quoted(word) for word in phrase.words]
+
+
+def _quoted(word: str) -> str:
+    return f'"{word}"'
 
 
 # -- excerpts ---------------------------------------------------------------------------------
