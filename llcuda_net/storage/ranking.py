@@ -18,10 +18,10 @@ _K1, _B = 1.2, 0.75
 _LEAST_WEIGHT = 1e-6
 
 
-def weight(share: float) -> float:
-    """The inverse document frequency of a phrase that is in this share of the texts (0 to 1)."""
-    share = min(max(share, 1e-12), 1 - 1e-12)
-    return max(_LEAST_WEIGHT, math.log((1 - share) / share))
+def weight(count: float, of: int) -> float:
+    """The inverse document frequency of a phrase that is in so many of the texts."""
+    count = min(count, of)
+    return max(_LEAST_WEIGHT, math.log((of - count + 0.5) / (count + 0.5)))
 
 
 def score(api: apsw.FTS5ExtensionApi, *weights: float) -> float:
@@ -29,15 +29,19 @@ def score(api: apsw.FTS5ExtensionApi, *weights: float) -> float:
 
     Args:
         weights: of the query's first phrases, in its order; the others do not count.
+
+    The first two columns are texts.
     """
     average: float | None = api.aux_data
     if average is None:
-        average = api.aux_data = max(1.0, api.column_total_size(-1) / max(1, api.row_count))
-    length = _K1 * (1 - _B + _B * api.column_size(-1) / average)
+        total = api.column_total_size(0) + api.column_total_size(1)
+        average = api.aux_data = max(1.0, total / max(1, api.row_count))
+    size = api.column_size(0) + api.column_size(1)
+    length = _K1 * (1 - _B + _B * size / average)
     out = 0.0
     for phrase, of_phrase in enumerate(weights):
         count = sum(map(len, api.phrase_locations(phrase)))
-        out += of_phrase * count * (_K1 + 1) / (count + length)
+        out += of_phrase * ((count * (_K1 + 1)) / (count + length))
     return out
 
 

@@ -204,10 +204,11 @@ class Text:
         # Other highlights than ours would mark what was not found.
         self._text = text.translate(dict.fromkeys(map(ord, HIGHLIGHT), " "))
         normalised, starts, ends = _aligned(self._text)
-        self._words: list[str] = _WORD.findall(normalised)
-        self._places = [
-            (starts[found.start()], ends[found.end() - 1]) for found in _WORD.finditer(normalised)
-        ]
+        spans = [found.span() for found in _WORD.finditer(normalised)]
+        self._words = [normalised[start:end] for start, end in spans]
+        if not isinstance(starts, range):  # else all is where it was
+            spans = [(starts[start], ends[end - 1]) for start, end in spans]
+        self._places = spans
 
     def __repr__(self) -> str:
         return f"<Text {len(self._words)} words: {self._text[:20]!r}>"

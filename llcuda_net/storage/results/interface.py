@@ -344,7 +344,7 @@ class Store(Protocol):
         """Results with all these words in the prompt or the text, best first.
 
         A "quoted phrase" matches as a whole, word* matches a prefix, and OR between words matches
-        either; nothing else is special. `query.after` is ignored. Where thousands match, only the
+        either; nothing else is special. `query.after` is ignored. Where very many match, only the
         newest ones are compared, unless `query.limit` is None.
         """
 

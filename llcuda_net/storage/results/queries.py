@@ -336,7 +336,7 @@ def count_after(db: apsw.Connection, seq: int, owner: str | None = None) -> int:
     mine, values = ("", []) if owner is None else (" AND owner = ?", [owner])
     end, more = _MOST, 0
     if _has_zones(db):
-        zone = max(0, seq) // ZONE + 1
+        zone = 0 if seq <= 0 else (seq + ZONE) // ZONE  # no result has the number 0
         end = zone * ZONE
         table = "zones" if owner is None else "owner_zones"
         sql = f"SELECT coalesce(sum(results), 0) FROM {table} WHERE zone >= ?{mine}"

@@ -62,7 +62,7 @@ _OLD = ("texts", "words")
 _OWNER, _STATE, _MODEL = "o", "s", "m"
 _TAG = 6
 #: Matches that are compared, the newest ones; and occurrences by which a word's rarity is judged.
-_COMPARED, _SAMPLE = 2000, 500
+_COMPARED, _SAMPLE = 1000, 500
 #: Most results in a page of a list with common words.
 _LARGEST_PAGE = 4096
 _NS_A_DAY = 86_400 * 10**9
@@ -330,19 +330,19 @@ class SearchIndex:
 
         How rare a word is, is taken from its newest occurrences: counting all would take longer.
         """
-        last = self._results.execute("SELECT indexed FROM derived.cursor").get or 1
+        last = self._results.execute("SELECT indexed FROM derived.cursor").get or 0
+        texts = max(0, count_after(self._results, 0) - count_after(self._results, last))
         sql = (
             "SELECT count(*), min(rowid) FROM (SELECT rowid FROM derived.terms WHERE terms MATCH ?"
             " ORDER BY rowid DESC LIMIT ?)"
         )
 
-        def share(word: str) -> float:
+        def frequency(word: str) -> float:
             count, first = self._results.execute(sql, (word, _SAMPLE)).get
-            among = last if count < _SAMPLE else last - first + 1
-            return float(count / max(1, among))
+            return float(count if count < _SAMPLE else count * texts / max(1, last - first + 1))
 
         return [
-            weight(min(share(word) for word in word_expressions(phrase)))
+            weight(min(frequency(word) for word in word_expressions(phrase)), texts)
             for every in wanted
             for phrase in every
         ]
