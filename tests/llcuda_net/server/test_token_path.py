@@ -34,9 +34,9 @@ from llcuda_net.upstream.pool import Pool
 from llcuda_protocol import Accepted, Connection, Generate, Hello, Limits, Role, Tokens, Welcome
 
 #: Most calls of our functions for one token that comes alone, and most files that these are in.
-MOST_CALLS, MOST_FILES = 25, 9
+MOST_CALLS, MOST_FILES = 25, 11
 #: The same over HTTP.
-MOST_HTTP_CALLS, MOST_HTTP_FILES = 29, 10
+MOST_HTTP_CALLS, MOST_HTTP_FILES = 29, 12
 PATIENCE = 300.0
 _OURS = (*(str(Path(p.__file__ or "").parent) for p in (llcuda_net, llcuda_protocol)), "<string>")
 _CHAT = json.dumps(

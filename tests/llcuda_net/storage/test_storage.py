@@ -55,6 +55,7 @@ END: dict[str, Any] = {"state": "done", "reason": "stop", "model": MODEL, "finis
 async def test_a_generation_from_beginning_to_end(level: Level, tmp_path: Path) -> None:
     async with running(tmp_path / "a/b") as storage:
         kept = storage.start(opened(1, level=level, key="k", owner="ann"))
+        kept.follow()
         await storage.accepted(kept)
         log = grown(kept, 5)
         await storage.written()
@@ -91,10 +92,11 @@ async def test_a_restart_finds_what_was_running(tmp_path: Path) -> None:
     async with running(tmp_path) as storage:
         (found,) = storage.recovered
         found.entry.append(["more"], [9])
-        found.log.pieces.append("more")
-        found.log.ids.append(9)
+        log = found.log
+        log.pieces.append("more")
+        log.ids.append(9)
         await storage.written()
-        result = await storage.finish(found.entry, Ended(**END, cacheable=True), found.log)
+        result = await storage.finish(found.entry, Ended(**END, cacheable=True), log)
         assert result is not None
         assert result.text == "t0t1t2more"
         assert not result.cacheable
