@@ -62,6 +62,8 @@ def assign(
     ]
     if not candidates:
         return None
+    if len(candidates) == 1:
+        return candidates[0]
     return _with_prefix(candidates) or max(candidates, key=lambda one: one.freedom)
 
 

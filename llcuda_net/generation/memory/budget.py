@@ -152,12 +152,14 @@ class MemoryBudget:
                 f"this request would take {cost:,} bytes of memory, and all of yours together may "
                 f"take {bounds.user:,}: ask for less at once"
             )
-        running = list(self._running)
-        total = cost + self._held.total() + sum(map(_cost, running))
-        mine = total
-        if total > bounds.user:  # else theirs, which is part of it, is not more either
-            own = (_cost(other) for other in running if other.owner == owner)
-            mine = cost + self._held[owner] + sum(own)
+        total = cost + self._held.total()
+        mine = cost + self._held[owner]
+        for other in self._running:
+            # Without probabilities no token is dear: this runs for each request and each other one.
+            took = other.size if other.logprobs is None else _cost(other)
+            total += took
+            if other.owner == owner:
+                mine += took
         if self.pressed:
             raise _overloaded(f"the server is near its limit of {bounds.limit:,} bytes of memory")
         if mine > bounds.user:

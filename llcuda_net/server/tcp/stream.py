@@ -100,6 +100,8 @@ class GenerationStream:
         self._switches = 0
         self._hidden = False
         generation.join(self)
+        if with_durable:
+            generation.follow()
 
     def __repr__(self) -> str:
         state = "reading" if self._reading else "ended"

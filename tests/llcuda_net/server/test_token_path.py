@@ -34,9 +34,9 @@ from llcuda_net.upstream.pool import Pool
 from llcuda_protocol import Accepted, Connection, Generate, Hello, Limits, Role, Tokens, Welcome
 
 #: Most calls of our functions for one token that comes alone, and most files that these are in.
-MOST_CALLS, MOST_FILES = 25, 9
+MOST_CALLS, MOST_FILES = 25, 11
 #: The same over HTTP.
-MOST_HTTP_CALLS, MOST_HTTP_FILES = 29, 10
+MOST_HTTP_CALLS, MOST_HTTP_FILES = 29, 12
 PATIENCE = 300.0
 _OURS = (*(str(Path(p.__file__ or "").parent) for p in (llcuda_net, llcuda_protocol)), "<string>")
 _CHAT = json.dumps(
@@ -58,7 +58,8 @@ Connect = Callable[[], Awaitable["Reader"]]
 class Script:
     """An upstream that answers short requests at once, and completions when it is told to."""
 
-    def __init__(self) -> None:
+    def __init__(self, slots: int = 8) -> None:
+        self.props = _PROPS.replace(b'"total_slots":8', b'"total_slots":%d' % slots)
         self.completions: list[trio.SocketStream] = []
         self.more = trio.Event()
 
@@ -78,7 +79,7 @@ class Script:
             self.completions.append(stream)
             self.more.set()
             await trio.sleep_forever()
-        known = {b"/props": _PROPS, b"/slots": b"[]", b"/apply-template": b'{"prompt":"hello"}'}
+        known = {b"/props": self.props, b"/slots": b"[]", b"/apply-template": b'{"prompt":"hello"}'}
         body = known.get(path, b"{}")
         await stream.send_all(
             b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nConnection: close\r\n"
@@ -113,8 +114,10 @@ class Reader:
 
 
 @contextlib.asynccontextmanager
-async def running(folder: Path) -> AsyncIterator[tuple[Script, Connect, Storage]]:
-    script = Script()
+async def running(
+    folder: Path, *, slots: int = 8
+) -> AsyncIterator[tuple[Script, Connect, Storage]]:
+    script = Script(slots)
     poller = Poller()
     # What is not due per token is not counted.
     storage = Storage(folder, interval=3600, watch=3600)
