@@ -47,13 +47,17 @@ class Publisher:
         self._persistence = persistence
         self._journal = None if storage is None else storage.journal
         self._grown: set[Generation] = set()
+        self._now = 0.0  # when its batch began to come
         self._strict: set[Generation] = set()  # of the level strict: they wait for the disk
         self._strict_work = trio.Event()
 
     def extend(self, generation: Generation, events: list[CompletionEvent]) -> None:
         """Take a batch of an upstream's events for a generation; `publish` shows it."""
-        if generation.extend(events):
-            self._grown.add(generation)
+        grown = self._grown
+        if not grown:
+            self._now = trio.current_time()  # once per batch
+        if generation.extend(events, self._now):
+            grown.add(generation)
 
     def record(self, generation: Generation) -> None:
         """Buffer in the journal what it does not have yet of a generation.

@@ -56,6 +56,11 @@ FINAL_FIELDS = [
 
 _decode = msgspec.json.Decoder(CompletionEvent).decode
 
+#: A chunk of the body that is an event of the common form, and nothing else.
+_whole_event = re.compile(rb"([0-9A-Fa-f]{1,6})\r\ndata: (\{[^\r\n]*\})\n\n\r\n").match
+#: Bytes of the chunk beside the JSON.
+_AROUND = len(b"data: \n\n")
+
 _BOM = b"\xef\xbb\xbf"
 _LINE_END = re.compile(rb"\r\n?|\n")
 
@@ -75,7 +80,7 @@ class EventStream:
     def __init__(self, longest: int = MAX_EVENT, *, error_field: bool = False) -> None:
         self._longest = longest
         self._error_field = error_field
-        self._clean = False  # all that has come was whole events
+        self.clean = False  # all that has come was whole events
         self._begun = False
         self._skip_lf = False  # a CR has ended a line: an LF that follows belongs to it
         self._rest: bytes | bytearray = b""  # of a line that has not ended; holds no CR or LF
@@ -100,7 +105,7 @@ class EventStream:
             RequestError: an event is too long.
         """
         if (
-            self._clean
+            self.clean
             and data.startswith(b"data: ")
             and data.find(b"\n") == len(data) - 2
             and data[-1] == 10
@@ -152,7 +157,7 @@ class EventStream:
                 self._field(bytes(text[start:end]))
             start = searched = following
         self._rest = text[start:] if start else text
-        self._clean = not (self._rest or self._data or self._type or self._skip_lf)
+        self.clean = not (self._rest or self._data or self._type or self._skip_lf)
         return found
 
     def _field(self, line: bytes) -> None:
@@ -199,6 +204,8 @@ class EventResponse(abc.ABC):
         self._events = False  # the body is an event stream, and more of it is of interest
         self._kept: bytearray | None = None  # a body that is no event stream, as far as it is kept
         self._failure: RequestError | None = None
+        self._in_chunk = True  # or the body has no chunks
+        self._aligned = False  # all that has come was whole chunks of whole events
         self._without_body = 0  # bytes since the last part of a body: of a head, of trailers
 
     @abc.abstractmethod
@@ -217,6 +224,11 @@ class EventResponse(abc.ABC):
         """
         if self.finished or self.complete:
             return  # what follows the answer is of no interest
+        if self._aligned:
+            data = self._take_whole(data)
+            if not data:
+                return
+            self._aligned = False
         self._without_body += len(data)
         try:
             self._parser.feed_data(data)
@@ -227,6 +239,32 @@ class EventResponse(abc.ABC):
             raise self._failure
         if self._without_body > MAX_HEAD and not (self.finished or self.complete):
             raise nonsense("headers without an end")
+        self._aligned = (
+            self._events and not self._in_chunk and self._stream.clean and data.endswith(b"\r\n")
+        )
+
+    def _take_whole(self, data: bytes) -> bytes:
+        """Take the events at the beginning that come each in a chunk of its own, as nearly all do,
+        past the parser of HTTP; returns what else there is.
+
+        Raises:
+            RequestError: as `feed`.
+        """
+        position = 0
+        try:
+            while (found := _whole_event(data, position)) is not None:
+                event = found[2]
+                if int(found[1], 16) != len(event) + _AROUND:
+                    break
+                self.on_event(event)
+                if self.finished:
+                    return b""
+                position = found.end()
+        except RequestError as error:
+            self._failure = error
+            self._events = False
+            raise
+        return data[position:]
 
     def feed_eof(self) -> None:
         """The connection was closed, which also ends a body without a length.
@@ -298,6 +336,14 @@ class EventResponse(abc.ABC):
         if len(self._kept) == MAX_ERROR_BODY:
             self._over()
         return False
+
+    def on_chunk_header(self) -> None:
+        """A chunk begins."""
+        self._in_chunk = True
+
+    def on_chunk_complete(self) -> None:
+        """It has come, with the end of its last line."""
+        self._in_chunk = False
 
     def on_message_complete(self) -> None:
         """Note the end of the answer, if it is the final one."""

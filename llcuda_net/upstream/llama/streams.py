@@ -8,6 +8,7 @@ from collections.abc import Callable
 import trio
 
 from llcuda_net.errors import RequestError
+from llcuda_net.upstream.llama.gathering import Cadence
 from llcuda_net.upstream.llama.origin import Origin, not_there, reason_of, unreachable
 from llcuda_net.upstream.llama.poller import Poller, TokenStream
 from llcuda_net.upstream.llama.token_stream import StreamTimeouts, send_now
@@ -28,6 +29,7 @@ class Streams:
         self._origin = origin
         self._poller = poller
         self._timeouts = timeouts
+        self._cadence = Cadence()
 
     async def run(
         self, request: bytes, sink: TokenStream, first: float, on_sent: Callable[[], None]
@@ -63,7 +65,7 @@ class Streams:
         sock = socket.socket(fileno=stream.socket.detach())
         try:
             sock.setblocking(False)
-            self._poller.add(sock, sink)
+            self._poller.add(sock, sink, self._cadence)
             await sink.watch(self._timeouts, first)
         finally:
             self._poller.remove(sock)

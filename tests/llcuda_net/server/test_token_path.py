@@ -257,7 +257,7 @@ async def test_what_is_read_together_is_handled_as_one_batch(tmp_path: Path) -> 
             by_name[name] += count
         # Once per generation, however many tokens came for it.
         assert by_name["JournalEntry.append"] == streams
-        assert by_name["Connection.send_tokens"] == streams
+        assert by_name["Connection.send_pieces"] == streams
         # Once for all of them: one system call for the journal, one for the connection.
         assert storage.journal.stats.writes == writes + 1
         assert by_name["WriteBuffer.flush"] == 1
