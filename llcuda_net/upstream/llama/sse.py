@@ -56,16 +56,34 @@ FINAL_FIELDS = [
 
 _decode = msgspec.json.Decoder(CompletionEvent).decode
 
-#: A chunk of the body that is an event of the common form, and nothing else.
-_whole_event = re.compile(rb"([0-9A-Fa-f]{1,6})\r\ndata: (\{[^\r\n]*\})\n\n\r\n").match
-#: Bytes of the chunk beside the JSON.
-_AROUND = len(b"data: \n\n")
-
+#: Between the size of a chunk and the JSON of its event.
+_CHUNK = b"\r\ndata: {"
 _BOM = b"\xef\xbb\xbf"
 _LINE_END = re.compile(rb"\r\n?|\n")
 
 #: The type of an event, empty where it has none, and its data.
 Event = tuple[str, bytes | bytearray]
+
+
+def _whole_event(data: bytes) -> bytes:
+    """The JSON of the event, if this is one in a chunk of its own, in the common form; else b"".
+
+    Nearly all reads of a token stream are, and need no parser of HTTP.
+    """
+    head = data.find(_CHUNK, 1, 16)
+    if (
+        head < 0
+        or not data.endswith(b"}\n\n\r\n")
+        or data.count(b"\n") != 4
+        or data.count(b"\r") != 2
+        or not data[:head].isalnum()
+    ):
+        return b""
+    try:
+        size = int(data[:head], 16)
+    except ValueError:
+        return b""
+    return data[head + 8 : -4] if size == len(data) - head - 4 else b""
 
 
 class EventStream:
@@ -224,11 +242,14 @@ class EventResponse(abc.ABC):
         """
         if self.finished or self.complete:
             return  # what follows the answer is of no interest
-        if self._aligned:
-            data = self._take_whole(data)
-            if not data:
-                return
-            self._aligned = False
+        if self._aligned and (event := _whole_event(data)):
+            try:
+                self.on_event(event)
+            except RequestError as error:
+                self._failure = error
+                self._events = False
+                raise
+            return
         self._without_body += len(data)
         try:
             self._parser.feed_data(data)
@@ -242,29 +263,6 @@ class EventResponse(abc.ABC):
         self._aligned = (
             self._events and not self._in_chunk and self._stream.clean and data.endswith(b"\r\n")
         )
-
-    def _take_whole(self, data: bytes) -> bytes:
-        """Take the events at the beginning that come each in a chunk of its own, as nearly all do,
-        past the parser of HTTP; returns what else there is.
-
-        Raises:
-            RequestError: as `feed`.
-        """
-        position = 0
-        try:
-            while (found := _whole_event(data, position)) is not None:
-                event = found[2]
-                if int(found[1], 16) != len(event) + _AROUND:
-                    break
-                self.on_event(event)
-                if self.finished:
-                    return b""
-                position = found.end()
-        except RequestError as error:
-            self._failure = error
-            self._events = False
-            raise
-        return data[position:]
 
     def feed_eof(self) -> None:
         """The connection was closed, which also ends a body without a length.
