@@ -18,6 +18,8 @@ from collections.abc import Sequence
 
 #: Seconds that the rest of a step is waited for, at most; timers are up to 0.1 ms late.
 MOST = 0.0002
+#: And at least: less is not worth a system call.
+LEAST = 0.00002
 #: Seconds from one stream's token to the next one's, at most: what comes slower is not waited for.
 QUICK = 0.0001
 #: Steps without a wait after one, two, … waits in vain: twice as many each time, up to this.
@@ -26,11 +28,13 @@ MOST_REST = 64
 PACE = 0.0006
 #: Streams below which they are never paced.
 MANY = 8
-#: Batches after which the pace is decided anew.
-WINDOW = 32
-#: Batches per second, each without a wait, from which on it is worth it; and tokens per look below
-#: which it is not any more.
-BUSY, FEW = 2000.0, 1.5
+#: Looks after which it is decided anew whether they are paced. Of those that are not, only one is
+#: counted in each half of a millisecond: the tokens of a step are no flow.
+WINDOW, APART = 32, 0.0005
+#: Seconds that so many looks take at most where a pace is worth it: about 2,000 tokens per second.
+FLOWING = 0.032
+#: Tokens per look, and looks without any, below and above which it is not any more.
+FEW, EMPTY = 1.5, WINDOW // 4
 
 
 class Cadence:
@@ -40,11 +44,22 @@ class Cadence:
         step: number of the current decode step: it ends when a stream delivers for a second time.
         came: streams that have delivered in it.
         expected: streams that did in the step before, and are still there.
-        gap: seconds from one stream's token to the next one's within a step, smoothed.
+        gap: seconds from one stream's token to the next one's within a step, as far as is known.
         last: when the last of those came.
     """
 
-    __slots__ = ("_began", "_rest", "_vain", "came", "expected", "gap", "last", "step")
+    __slots__ = (
+        "_began",
+        "_rest",
+        "_short",
+        "_vain",
+        "_waits",
+        "came",
+        "expected",
+        "gap",
+        "last",
+        "step",
+    )
 
     def __init__(self) -> None:
         self.step = 0
@@ -54,6 +69,8 @@ class Cadence:
         self._began = self.last = 0.0
         self._vain = 0  # waits in vain, one after another
         self._rest = 0  # steps without a wait that are left
+        self._waits = 0  # in this step
+        self._short = False  # the last one of them ended before all had come
 
     def __repr__(self) -> str:
         return f"<Cadence step {self.step}: {self.came} of {self.expected}, gap={self.gap:.6f}>"
@@ -69,19 +86,28 @@ class Cadence:
         left = self.expected - self.came
         if left <= 0 or self.gap > QUICK or self._rest:
             return 0.0
-        return left * self.gap
+        return left * self.gap + LEAST
 
     def waited(self, *, in_vain: bool) -> None:
         """The rest of the step was waited for."""
+        self._waits += 1
+        self._short = self.came < self.expected
         self._vain = self._vain + 1 if in_vain else 0
         self._rest = min(MOST_REST, (1 << self._vain) - 1)
 
     def next_step(self, now: float) -> None:
         """A stream delivers that has delivered in this step: the next one has begun."""
-        if self.came > 1:
+        if self._waits:
+            # When they came is not known: a wait that was too short grows, any other one shrinks.
+            if not self._short:
+                self.gap *= 0.95
+            elif self.came >= self.expected:
+                self.gap *= 1.5
+        elif self.came > 1:
             gap = min(4 * QUICK, (self.last - self._began) / (self.came - 1))
             self.gap += (gap - self.gap) / 4
         self.step += 1
+        self._waits, self._short = 0, False
         self.expected, self.came = self.came, 0
         self._began = now
         self._rest = max(0, self._rest - 1)
@@ -110,9 +136,8 @@ class Gathering:
         self._until = 0.0  # when this batch is handled at the latest
         self._in_batch = 0
         self._paced = False
-        self._batches = 0  # in this window
-        self._tokens = 0
-        self._since = 0.0
+        self._since = self._last = 0.0  # when this window began, and its last look
+        self._looks = self._tokens = self._empty = 0  # in it
 
     def __repr__(self) -> str:
         return f"<Gathering {'paced' if self._paced else 'at once'}>"
@@ -133,13 +158,14 @@ class Gathering:
         self._in_batch += len(members)
 
     def wait(self, now: float) -> float:
-        """Seconds for which the rest of a step should be waited for now, before the batch is
-        handled; 0: it should not."""
+        """Seconds to wait now for the rest of a step, before the batch is handled; 0: none."""
         left = self._until - now
         if left <= 0:
             return 0.0
-        missing = max((cadence.missing() for cadence in self._touched), default=0.0)
-        return min(left, missing)
+        most = 0.0
+        for cadence in self._touched:
+            most = max(most, cadence.missing())
+        return min(left, most)
 
     def waited(self, came: int) -> None:
         """`wait` was obeyed, and so many streams delivered."""
@@ -157,14 +183,17 @@ class Gathering:
             Seconds until the next look at what has come; 0: when something comes.
         """
         self._touched.clear()
-        self._batches += 1
-        self._tokens += self._in_batch
-        nothing, self._in_batch = not self._in_batch, 0
-        if self._batches >= WINDOW:
+        tokens, self._in_batch = self._in_batch, 0
+        if self._paced or now - self._last >= APART:
+            self._last = now
+            self._looks += 1
+            self._empty += not tokens
+        self._tokens += tokens
+        if self._looks >= WINDOW:
             if self._paced:
-                self._paced = self._tokens >= FEW * WINDOW
+                self._paced = self._tokens >= FEW * WINDOW and self._empty <= EMPTY
             else:
-                self._paced = now - self._since < WINDOW / BUSY
-            self._batches = self._tokens = 0
+                self._paced = now - self._since < FLOWING
+            self._looks = self._tokens = self._empty = 0
             self._since = now
-        return PACE if self._paced and not nothing and streams >= MANY else 0.0
+        return PACE if self._paced and tokens and streams >= MANY else 0.0

@@ -58,6 +58,8 @@ _decode = msgspec.json.Decoder(CompletionEvent).decode
 
 #: Between the size of a chunk and the JSON of its event.
 _CHUNK = b"\r\ndata: {"
+#: Up to the end of that, with a size of six digits.
+_MOST_HEAD = 6 + len(_CHUNK)
 _BOM = b"\xef\xbb\xbf"
 _LINE_END = re.compile(rb"\r\n?|\n")
 
@@ -65,25 +67,32 @@ _LINE_END = re.compile(rb"\r\n?|\n")
 Event = tuple[str, bytes | bytearray]
 
 
-def _whole_event(data: bytes) -> bytes:
-    """The JSON of the event, if this is one in a chunk of its own, in the common form; else b"".
+def _whole_events(data: bytes) -> list[bytes]:
+    """The JSON of each event, if these are events of the common form, each in a chunk of its own.
 
-    Nearly all reads of a token stream are, and need no parser of HTTP.
+    Nearly all reads of a token stream are, and need no parser of HTTP. Of anything else: none.
     """
-    head = data.find(_CHUNK, 1, 16)
-    if (
-        head < 0
-        or not data.endswith(b"}\n\n\r\n")
-        or data.count(b"\n") != 4
-        or data.count(b"\r") != 2
-        or not data[:head].isalnum()
-    ):
-        return b""
+    events = []
+    position, behind = 0, len(data)
     try:
-        size = int(data[:head], 16)
+        while position < behind:
+            head = data.find(_CHUNK, position + 1, position + _MOST_HEAD)
+            size = int(data[position:head], 16)
+            end = head + 2 + size
+            event = data[head + 8 : end - 2]
+            if (
+                head < 0
+                or data[end - 3 : end + 2] != b"}\n\n\r\n"
+                or b"%x" % size != data[position:head]
+                or b"\n" in event
+                or b"\r" in event
+            ):
+                return []
+            events.append(event)
+            position = end + 2
     except ValueError:
-        return b""
-    return data[head + 8 : -4] if size == len(data) - head - 4 else b""
+        return []
+    return events
 
 
 class EventStream:
@@ -242,9 +251,12 @@ class EventResponse(abc.ABC):
         """
         if self.finished or self.complete:
             return  # what follows the answer is of no interest
-        if self._aligned and (event := _whole_event(data)):
+        if self._aligned and (events := _whole_events(data)):
             try:
-                self.on_event(event)
+                for event in events:
+                    self.on_event(event)
+                    if self.finished:
+                        break
             except RequestError as error:
                 self._failure = error
                 self._events = False
