@@ -64,8 +64,8 @@ format: $(VENV)/dev ## mend style and formatting
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
 
-bench: $(VENV)/dev ## measure what llcuda-server adds to a llama-server (a minute)
-	$(BIN)/python tools/bench_overhead.py --quick $(ARGS)
+bench: $(VENV)/dev ## measure what llcuda-server adds to a llama-server, beside nginx (4 minutes)
+	$(BIN)/python tools/bench_overhead.py $(ARGS)
 
 bench-kernels: $(VENV)/dev $(VENV)/bench ## check and time every kernel on this machine, GPU or not
 	$(BIN)/python tools/bench_kernels.py $(ARGS)

@@ -10,12 +10,13 @@ from __future__ import annotations
 import argparse
 import http.client
 import json
+import os
 import signal
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence, Set
 from contextlib import ExitStack
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path as FilePath
 from typing import Any
@@ -26,28 +27,31 @@ sys.path[:0] = [str(ROOT), str(ROOT / "protocol")]  # runs from anywhere, withou
 from llcuda_net.cli.common import Parser
 from llcuda_net.util.terminal import echo, is_clever, status_line
 from tools.load.chat import ChatConnection, PeerConnection
-from tools.load.streams import HttpConnection, LlcudaConnection
-from tools.overhead import processes, profiling, results
-from tools.overhead.measurement import Path, Plan, Run, paced, saturated
+from tools.load.streams import Connection, HttpConnection, LlcudaConnection
+from tools.overhead import processes, profiling, report, results
+from tools.overhead.measurement import ENDLESS, Path, Plan, Run, paced, saturated
 
 EXAMPLE = """\
 example:
-  python tools/bench_overhead.py --peer nginx --json overhead.json
+  python tools/bench_overhead.py                       (4 minutes; nginx beside it where it is)
   python tools/bench_overhead.py --quick --http --peer nginx --peer litellm
   python tools/bench_overhead.py --quick --profile stacks.txt    (needs py-spy)
-  python tools/bench_overhead.py --against ../older/.venv/bin/llcuda-server
+  python tools/bench_overhead.py --against ../older/.venv/bin/llcuda-server --json overhead.json
 
 Each repeat takes every path in turn. CPU is the process's own clock over --seconds; delays are from
 a token's emission (it carries the time) to its arrival; first tokens are those of one more
 connection that requests a single token again and again while the others stream. "Synchronised":
 all streams' tokens are emitted together, as llama-server does; "spread": each at its own phase.
-Saturated: the upstream sends as fast as it is read. LiteLLM's proxy stands in front of an
+Saturated: the upstream sends as fast as it is read. A wake-up is a voluntary context switch; a step
+is a token of every stream, or with spread arrivals a token. LiteLLM's proxy stands in front of an
 llcuda-server, over HTTP; its CPU is its own alone, its delays hold those of both.
 
-exit codes: 0 measured, 1 a run was invalid (tokens lost, or the load could not keep up), 2 usage
+A run is begun again where other processes took more than a quarter of a core.
+
+exit codes: 0 measured, 1 a run was invalid (tokens lost, the load could not keep up, or the machine
+was busy at each try), 2 usage
 """
-#: Context and length of a saturated stream, in tokens: more than can arrive.
-ENDLESS = 1_000_000_000
+LEVELS = ("memory", "process", "disk", "strict")
 
 
 def parser() -> argparse.ArgumentParser:
@@ -58,27 +62,40 @@ def parser() -> argparse.ArgumentParser:
     )
     out.add_argument("--streams", type=_positive, default=64, help="connections (default 64)")
     out.add_argument("--rate", type=_above_0, default=50.0, help="tokens/s per stream (default 50)")
-    out.add_argument("--seconds", type=_above_0, help="of each window (default 10)")
-    out.add_argument("--warmup", type=_above_0, help="seconds before it (default 1)")
-    out.add_argument("--repeats", type=_positive, help="of each path (default 5)")
+    out.add_argument("--seconds", type=_above_0, help="of each window (default 1)")
+    out.add_argument("--warmup", type=_above_0, help="seconds before it (default 0.3)")
+    out.add_argument("--repeats", type=_positive, help="of each path (default 8)")
     out.add_argument(
-        "--peer", action="append", choices=["nginx", "litellm"], default=[], dest="peers"
+        "--arrivals",
+        type=_some_of(results.ARRIVALS),
+        default=results.ARRIVALS,
+        metavar="KIND,…",
+        help="of " + ", ".join(results.ARRIVALS) + " (default: all)",
+    )
+    out.add_argument(
+        "--peer",
+        action="append",
+        choices=["nginx", "litellm", "none"],
+        dest="peers",
+        help="measured in turn with it (default: nginx, where it is installed)",
     )
     out.add_argument(
         "--http", action="store_true", help="also llcuda-server by HTTP, in a process of its own"
     )
     out.add_argument("--seed", type=int, default=1)
     out.add_argument(
-        "--quick", action="store_true", help="a look in 20 s: windows of 1 s, 1 repeat"
+        "--quick", action="store_true", help="a look in half a minute: windows of 1 s, 1 repeat"
     )
     out.add_argument("--json", type=FilePath, metavar="FILE", help="write everything there")
+    out.add_argument("--markdown", action="store_true", help="print the tables as Markdown")
     out.add_argument("--profile", type=FilePath, metavar="FILE", help="sampled stacks, by py-spy")
     beside = str(FilePath(sys.executable).with_name("llcuda-server"))
     out.add_argument(
         "--durability",
-        choices=("memory", "process", "disk", "strict"),
-        default="disk",
-        help="the server's level; memory keeps nothing (default %(default)s)",
+        type=_some_of(LEVELS),
+        default=("memory", "disk"),
+        metavar="LEVEL,…",
+        help="the server's levels, a process each; memory keeps nothing (default memory,disk)",
     )
     out.add_argument("--server", default=beside, metavar="COMMAND", help="default: %(default)s")
     out.add_argument(
@@ -86,7 +103,25 @@ def parser() -> argparse.ArgumentParser:
         metavar="COMMAND",
         help="another llcuda-server, such as an earlier version, to measure in turn with it",
     )
+    out.add_argument(
+        "--pin",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="the load and the upstream on the first core, or two, what is measured on the others",
+    )
     return out
+
+
+def _some_of(names: Sequence[str]) -> Callable[[str], tuple[str, ...]]:
+    """The type of an option that takes some of the names, separated by commas."""
+
+    def some(text: str) -> tuple[str, ...]:
+        found = tuple(dict.fromkeys(text.split(",")))
+        if wrong := [name for name in found if name not in names]:
+            raise argparse.ArgumentTypeError(f"{wrong[0]!r} is none of {', '.join(names)}")
+        return found
+
+    return some
 
 
 def _positive(text: str) -> int:
@@ -103,29 +138,63 @@ def _above_0(text: str) -> float:
     return value
 
 
+@dataclass(frozen=True)
+class Cores:
+    """Which cores the parts may run on; None: all."""
+
+    load: Set[int] | None = None
+    upstream: Set[int] | None = None
+    measured: Set[int] | None = None
+
+    @classmethod
+    def apart(cls) -> Cores:
+        """The load and the upstream apart from what is measured, where there are two cores."""
+        cores = sorted(os.sched_getaffinity(0))
+        if len(cores) < 2:
+            return cls()
+        rest = cores[1:] if len(cores) == 2 else cores[2:]
+        return cls({cores[0]}, {cores[len(cores) > 2]}, set(rest))
+
+    def __str__(self) -> str:
+        if self.load is None or self.upstream is None or self.measured is None:
+            return "No process is pinned to a core."
+        if self.load == self.upstream:
+            where = f"The load and the upstream share core {min(self.load)}"
+        else:
+            where = f"The load has core {min(self.load)}, the upstream {min(self.upstream)}"
+        rest = ", ".join(map(str, sorted(self.measured)))
+        return f"{where}, what is measured has {rest}."
+
+
 class Bench:
     """The whole run. `runs` fills while it runs, so that an interrupted run can still report."""
 
     def __init__(self, args: argparse.Namespace) -> None:
         self.args = args
-        seconds, warmup, repeats = (1.0, 0.3, 1) if args.quick else (10.0, 1.0, 5)
+        seconds, warmup, repeats = (1.0, 0.3, 1) if args.quick else (1.0, 0.3, 8)
         seconds, warmup = args.seconds or seconds, args.warmup or warmup
         self.repeats: int = args.repeats or repeats
-        self.plan = Plan(args.streams, args.rate, seconds, warmup, seconds / 2, args.seed)
+        self.cores = Cores.apart() if args.pin else Cores()
+        shared = self.cores.load is not None and self.cores.load == self.cores.upstream
+        self.plan = Plan(args.streams, args.rate, seconds, warmup, seconds, args.seed, shared)
         self.runs: list[Run] = []
+        #: How often a run may be begun again since the machine was busy.
+        self.spare = 2 * self.repeats
 
     def all(self) -> None:
         """Every kind of arrivals, each with fresh processes."""
-        paths = 2 + len(self.args.peers) + (self.args.against is not None) + self.args.http
-        total = 3 * self.repeats * paths
-        for arrivals in (*results.ARRIVALS, "saturated"):
+        for arrivals in self.args.arrivals:
             with ExitStack() as stack:
+                stack.enter_context(processes.pinned(self.cores.load))
                 ways = self._start(stack, arrivals)
                 for repeat in range(self.repeats):
                     # Every second repeat backwards: whatever drifts meets all paths alike.
                     for way in ways if repeat % 2 == 0 else reversed(ways):
-                        self._progress(f"{len(self.runs) + 1}/{total} {arrivals}, {way.name}")
+                        self._progress(f"{arrivals}, {repeat + 1}/{self.repeats}, {way.name}")
                         self.runs.append(self._one(way, arrivals, repeat))
+                        while self.runs[-1].busy and self.spare > 0:
+                            self.spare -= 1
+                            self.runs.append(self._one(way, arrivals, repeat))
         self._progress("")
 
     def _start(self, stack: ExitStack, arrivals: str) -> list[Path]:
@@ -136,33 +205,39 @@ class Bench:
             options.append("--spread")
         if arrivals != "saturated":
             options.append("--stamp")
-        upstream = stack.enter_context(processes.synthetic_upstream(*options))
+        upstream = stack.enter_context(
+            processes.synthetic_upstream(*options, cores=self.cores.upstream)
+        )
+        cores = self.cores.measured
         ways = [Path("direct", upstream.address, HttpConnection, upstream, None)]
-        for peer in self.args.peers:
-            if peer == "litellm":  # it speaks OpenAI's API on both sides
-                behind = stack.enter_context(self._server(upstream))
-                child = stack.enter_context(processes.litellm(behind.address))
-                ways.append(Path(peer, child.address, PeerConnection, upstream, child))
-                continue
-            child = stack.enter_context(processes.nginx(upstream.address))
-            ways.append(Path(peer, child.address, HttpConnection, upstream, child))
-        commands = [("against", self.args.against), ("llcuda", self.args.server)]
-        for name, command in commands:
-            if command is not None:
-                server = processes.llcuda_server(command, upstream.address, self.args.durability)
-                child = stack.enter_context(server)
-                ways.append(Path(name, child.address, LlcudaConnection, upstream, child))
-        if self.args.http:
-            child = stack.enter_context(self._server(upstream))
-            ways.append(Path("llcuda-http", child.address, ChatConnection, upstream, child))
+
+        def add(name: str, client: type[Connection], process: processes.Child) -> None:
+            child = stack.enter_context(process)
+            ways.append(Path(name, child.address, client, upstream, child))
+
+        if "nginx" in self.args.peers:
+            add("nginx", HttpConnection, processes.nginx(upstream.address, cores=cores))
+        if "litellm" in self.args.peers:  # it speaks OpenAI's API on both sides
+            behind = stack.enter_context(self._server(self.args.server, upstream, "disk"))
+            add("litellm", PeerConnection, processes.litellm(behind.address, cores=cores))
+        for level in self.args.durability:
+            server = self._server(self.args.server, upstream, level)
+            if self.args.against is not None:
+                other = self._server(self.args.against, upstream, level)
+                add(f"against-{level}", LlcudaConnection, other)
+            add(f"llcuda-{level}", LlcudaConnection, server)
+            if self.args.http:
+                server = self._server(self.args.server, upstream, level)
+                add(f"http-{level}", ChatConnection, server)
         return ways
 
-    def _server(self, upstream: processes.Child) -> processes.Child:
-        return processes.llcuda_server(self.args.server, upstream.address, self.args.durability)
+    def _server(self, command: str, upstream: processes.Child, level: str) -> processes.Child:
+        return processes.llcuda_server(command, upstream.address, level, cores=self.cores.measured)
 
     def _one(self, way: Path, arrivals: str, repeat: int) -> Run:
         if arrivals == "saturated":
-            run = saturated(way, self.plan, repeat, ENDLESS)
+            # Half as long: it has no probes, and a server's store grows by what it reads.
+            run = saturated(way, replace(self.plan, seconds=self.plan.seconds / 2), repeat)
         else:
             run = paced(way, self.plan, arrivals, repeat)
         deadline = time.monotonic() + 10
@@ -171,7 +246,7 @@ class Bench:
                 run.problems.append("slots were still busy 10 s after the connections closed")
                 break
             time.sleep(0.05)
-        if run.problems and way.proxy is not None and (said := way.proxy.said()):
+        if run.problems and not run.busy and way.proxy is not None and (said := way.proxy.said()):
             self._progress("")
             echo(f"{way.name} said:\n{said}", file=sys.stderr)
         return run
@@ -180,6 +255,7 @@ class Bench:
         """One more synchronised run, sampled; a table of where the time went."""
         self._progress("profile")
         with ExitStack() as stack:
+            stack.enter_context(processes.pinned(self.cores.load))
             way = self._start(stack, "synchronised")[-1]
             assert way.proxy is not None
             plan = replace(self.plan, seconds=max(self.plan.seconds, profiling.SECONDS))
@@ -215,8 +291,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     if not FilePath("/proc/self/stat").exists():
         echo("this needs Linux: CPU and memory of a process are read from /proc", file=sys.stderr)
         return 2
+    if args.peers is None:
+        args.peers = ["nginx"] if processes.nginx_path() is not None else []
+        if not args.peers:
+            echo(f"nginx is not there to compare with: {processes.NGINX_INSTALL}", file=sys.stderr)
     if "nginx" in args.peers and processes.nginx_path() is None:
-        echo("nginx is not installed (Debian: apt-get install nginx-light)", file=sys.stderr)
+        echo(processes.NGINX_INSTALL, file=sys.stderr)
         return 2
     if "litellm" in args.peers and processes.litellm_path() is None:
         echo(processes.LITELLM_INSTALL, file=sys.stderr)
@@ -236,6 +316,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             "seconds": bench.plan.seconds,
             "warmup": bench.plan.warmup,
             "repeats": bench.repeats,
+            "cores": str(bench.cores),
         },
     }
     try:
@@ -248,21 +329,24 @@ def main(argv: Sequence[str] | None = None) -> int:
         echo("\ninterrupted", file=sys.stderr)
         return 130
     document = results.document(bench.runs, about)
-    echo(
-        f"{args.streams} streams at {args.rate:g} tokens/s, {bench.repeats} repeats of "
-        f"{bench.plan.seconds:g} s: medians (least to greatest)"
-    )
-    echo(results.table(document))
-    if args.against is not None:
-        echo("\n".join(results.ratios(bench.runs)))
+    if args.markdown:
+        echo(report.markdown(document))
+    else:
+        echo(
+            f"{args.streams} streams at {args.rate:g} tokens/s, {bench.repeats} repeats of "
+            f"{bench.plan.seconds:g} s: medians (least to greatest). {bench.cores}"
+        )
+        echo(report.table(document))
     if profile is not None:
         echo(f"\n{profile}")
     if args.json is not None:
         args.json.write_text(json.dumps(document, indent=1) + "\n", "utf-8")
+    valid = results.valid(bench.runs)
     problems = [
         f"{run.arrivals}, {run.path}, repeat {run.repeat}: {problem}"
         for run in bench.runs
         for problem in run.problems
+        if not valid[run.arrivals, run.path, run.repeat]
     ]
     if problems:
         echo("\nINVALID:\n  " + "\n  ".join(problems), file=sys.stderr)

@@ -63,16 +63,17 @@ class Proxy:
         await trio.serve_listeners(self._serve, [listener])
 
     async def _serve(self, server: trio.SocketStream) -> None:
-        first = b""
+        completes = False
         async with server, await trio.open_tcp_stream(*self._target) as engine:
             with contextlib.suppress(trio.BrokenResourceError, trio.ClosedResourceError):
                 async with trio.open_nursery() as nursery:
                     nursery.start_soon(self._backward, engine, server)
                     with contextlib.suppress(trio.BrokenResourceError):
                         while data := await server.receive_some(65_536):
-                            first = first or data
+                            # It may have carried short requests before.
+                            completes |= data.startswith(b"POST /completion ")
                             await engine.send_all(data)
-                    if first.startswith(b"POST /completion "):
+                    if completes:
                         self.closed.append(trio.current_time())
                     nursery.cancel_scope.cancel()
 

@@ -81,6 +81,8 @@ class Dispatcher:
         """
         text = text_so_far(generation)
         tokens = prefix_cache.tokens_in(text)
+        n_predict = generation.params.get("n_predict")
+        most = n_predict if isinstance(n_predict, int) and n_predict >= 0 else None
         requirement = Requirement(
             model=model_key,
             long=tokens >= LONG_PROMPT,
@@ -89,8 +91,8 @@ class Dispatcher:
             until=until,
             abilities=abilities_for(generation),
             chain=prefix_cache.chain_of(text),
+            answer=most,
         )
-        most = generation.params.get("n_predict")
         return SlotRequest(
             user=generation.user,
             model=model_key,
@@ -98,7 +100,7 @@ class Dispatcher:
             priority=generation.priority,
             deadline=generation.deadline,
             prompt_tokens=tokens,
-            most_tokens=most if isinstance(most, int) and most >= 0 else None,
+            most_tokens=most,
         )
 
     async def complete(self, generation: Generation, ticket: Ticket) -> None:

@@ -125,9 +125,10 @@ class Persistence:
         generation.durable = entry.durable
         self._open[entry] = generation
 
-    async def accepted(self, generation: Generation) -> None:
-        """Return when the request is as safe as the level says."""
-        entry = generation.entry
+    async def accepted(self, entry: JournalEntry | None) -> None:
+        """Return when an entry's request, and all that came before it, are as safe as its level
+        says.
+        """
         if entry is None or self._storage is None:
             return
         with _refusing():

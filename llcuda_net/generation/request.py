@@ -58,8 +58,7 @@ def from_request(
     on_disconnect = request.on_disconnect
     alike = comparable(request.params)
     # Of most requests it is the same, and a long prompt need not be hashed twice.
-    changed = hash_of(alike) != hash_of(request.params)
-    earlier = _hash(request, request.params, api) if changed else b""
+    earlier = b"" if alike is request.params else _hash(request, request.params, api)
     return Generation(
         request.prompt,
         request.messages,
@@ -107,13 +106,20 @@ def _numbers_alike(params: dict[str, Any]) -> dict[str, Any]:
 def comparable(value: Any) -> Any:
     """A JSON value in which equal numbers are alike: an integer, where one has the same value.
 
+    It is the value itself where they are alike already.
+
     Many languages have one kind of number only, so a client cannot always choose between 0 and 0.0.
     """
     if type(value) is float and value.is_integer() and _LEAST <= value < _BEYOND:
         return int(value)
     if type(value) is dict:
-        return {key: comparable(entry) for key, entry in value.items()}
-    return [comparable(entry) for entry in value] if type(value) is list else value
+        found = {key: comparable(entry) for key, entry in value.items()}
+        return found if any(found[key] is not value[key] for key in found) else value
+    if type(value) is list:
+        entries = [comparable(entry) for entry in value]
+        same = all(one is other for one, other in zip(entries, value, strict=True))
+        return value if same else entries
+    return value
 
 
 def _priority(wanted: str | None, user: User) -> Priority:

@@ -18,6 +18,7 @@ from llcuda_net.errors import (
     UpstreamUnavailable,
 )
 from llcuda_net.generation import sampling
+from llcuda_net.generation.acceptance import Acceptance
 from llcuda_net.generation.dispatcher import Dispatcher
 from llcuda_net.generation.generation import Generation
 from llcuda_net.generation.persistence import Persistence
@@ -64,6 +65,7 @@ class Runner:
         self._registry = registry
         self._checks = checks or Checks()
         self.dispatcher = Dispatcher(pool, scheduler, persistence, publisher)
+        self.acceptance = Acceptance(persistence, publisher.publish)
 
     async def run(self, generation: Generation, ticket: Ticket) -> None:
         """Run a new generation. Never raises, but when cancelled from outside."""
@@ -89,6 +91,7 @@ class Runner:
             generation.end(state, error, kept=kept)
         finally:
             self._publisher.forget(generation)
+            self.acceptance.forget(generation)
             kept = kept or self._persistence.will_store(generation)
             self._registry.remove(generation, stored=kept and generation.level.journalled)
         self._publisher.publish()
@@ -112,21 +115,30 @@ class Runner:
             return State.FAILED, bug
 
     async def _begin(self, generation: Generation, ticket: Ticket) -> State:
+        """Run it, while its request is journalled.
+
+        Where nothing is to be waited for, its upstream has the request in the task's first turn.
+        """
         with trio.move_on_after(generation.timeout):
             try:
                 await self.check(generation)
                 state = await self._from_store(generation, ticket)
                 if state is None:
-                    await self._keep(generation)
+                    self._keep(generation)
             except BaseException:
                 self._scheduler.remove(ticket)
                 raise
             if state is not None:
                 self._scheduler.remove(ticket)
                 return state
-            async with ticket:
-                generation.dispatched()
-                await self.dispatcher.complete(generation, ticket)
+            try:
+                async with ticket:
+                    generation.dispatched()
+                    await self.dispatcher.complete(generation, ticket)
+                    # With its slot: a disk that cannot keep up slows the work down.
+                    await self.acceptance.wait(generation)
+            finally:
+                await self.acceptance.wait(generation)  # also with an error
             return await self.verified(generation)
         raise too_late(generation.timeout)
 
@@ -162,11 +174,10 @@ class Runner:
         cut = reason == "length" or stop is not None
         await self._checks.verify(params, "".join(pieces), cut=cut)
 
-    async def _keep(self, generation: Generation) -> None:
+    def _keep(self, generation: Generation) -> None:
+        """Have its request journalled, and it accepted."""
         self._persistence.start(generation)
-        await self._persistence.accepted(generation)
-        generation.accept()
-        self._publisher.publish()
+        self.acceptance.begin(generation)
 
     async def _from_store(self, generation: Generation, ticket: Ticket) -> State | None:
         """Answer it with what is stored, if it may be and there is something."""
@@ -202,7 +213,8 @@ class Runner:
             if found is not None and await self._is_kept(generation, found):
                 generation.cached_from = found.id
                 generation.model, generation.upstream = model, url
-                await self._keep(generation)
+                self._keep(generation)
+                await self.acceptance.wait(generation)
                 generation.adopt_log(found.log, found.switches)
                 name = found.model.get("name")
                 generation.conclude(Outcome(found.reason, found.stop, name, found.usage))

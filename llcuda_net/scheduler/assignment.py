@@ -58,6 +58,54 @@ def assign(
     return _Round(queue, quotas, running, place, now).run()
 
 
+def start_at_once(
+    ticket: Ticket,
+    queue: WaitQueue,
+    quota: UserQuota,
+    running: dict[Ticket, Flow],
+    place: Place,
+    now: float,
+) -> bool:
+    """Give a slot to a ticket that has just come, while nobody waits; whether there was one.
+
+    The same as `assign` for a queue of this ticket alone, without a place in it.
+    """
+    if not quota.may_start(now):
+        return False
+    lease = _placed(ticket, place)
+    if lease is None:
+        return False
+    _start(ticket, lease, queue.start_at_once(ticket, quota), running, now)
+    return True
+
+
+def _placed(ticket: Ticket, place: Place) -> Lease | None:
+    """A slot for a ticket; None: there is none now."""
+    try:
+        return place(ticket)
+    except Exception:
+        log.exception("place_failed")
+        return None
+
+
+def _start(
+    ticket: Ticket,
+    lease: Lease,
+    flow: Flow,
+    running: dict[Ticket, Flow],
+    now: float,
+    passed_over: Sequence[FlowCounter] = (),
+) -> None:
+    """Count a ticket that has got a slot."""
+    answer = flow.quota.expected_tokens(ticket.slot_request.most_tokens)
+    flow.priority_class.clock.start(
+        flow.counter, ticket, ticket.tokens_used, ticket.expected_use(answer), passed_over
+    )
+    flow.quota.start(ticket, ticket.tokens_used, now)
+    ticket.phase, ticket.lease = Phase.RUNNING, lease
+    running[ticket] = flow
+
+
 class _Round:
     def __init__(
         self,
@@ -121,11 +169,7 @@ class _Round:
 
     def _try(self, ticket: Ticket, passed_over: Sequence[FlowCounter] = ()) -> None:
         """Find a slot for a ticket, and start it."""
-        try:
-            lease = self._place(ticket)
-        except Exception:
-            log.exception("place_failed")
-            lease = None
+        lease = _placed(ticket, self._place)
         if lease is None:
             self._open_kinds.discard(ticket.kind)
             return
@@ -134,11 +178,5 @@ class _Round:
             return
         quota = self._quotas[ticket.slot_request.user.name]
         flow = self._queue.start(ticket, quota, self._now)
-        answer = quota.expected_tokens(ticket.slot_request.most_tokens)
-        flow.priority_class.clock.start(
-            flow.counter, ticket, ticket.tokens_used, ticket.expected_use(answer), passed_over
-        )
-        quota.start(ticket, ticket.tokens_used, self._now)
-        ticket.phase, ticket.lease = Phase.RUNNING, lease
-        self._running[ticket] = flow
+        _start(ticket, lease, flow, self._running, self._now, passed_over)
         self._done.started.append(ticket)

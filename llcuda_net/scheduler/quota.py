@@ -75,6 +75,7 @@ class UserQuota:
         self.served = 0
         self._charged: dict[object, int] = {}
         self._full_at = self._charged_at = -math.inf
+        self._limited = False  # at the last look
         self._lengths = MovingMean()
         self._all_lengths = all_lengths
 
@@ -93,8 +94,8 @@ class UserQuota:
     def finish(self, work: object, now: float) -> int:
         """Count it no more; returns the tokens that it has used."""
         self._charge(now)
-        del self.running[work]
-        used = self._charged.pop(work)
+        used = self.running.pop(work)()
+        del self._charged[work]
         self.served += used
         return used
 
@@ -152,12 +153,18 @@ class UserQuota:
         As if all of it had been used at that time: nothing that flowed in since is lost because
         the bucket was full.
         """
+        rate = self.user.tokens_per_minute
+        if rate is None:
+            self._limited = False
+            return
+        if not self._limited:  # what was used before there was a limit is not charged
+            self._limited = True
+            self._charged = {work: used() for work, used in self.running.items()}
         tokens = 0
         for work, used in self.running.items():
             total = used()
             tokens += total - self._charged[work]
             self._charged[work] = total
-        rate = self.user.tokens_per_minute
-        if rate is not None and tokens:
+        if tokens:
             self._full_at = max(self._full_at, self._charged_at) + tokens * _MINUTE / rate
         self._charged_at = now

@@ -18,7 +18,7 @@ import trio
 
 from llcuda_net.config.users import User
 from llcuda_net.errors import Overloaded, RequestError
-from llcuda_net.scheduler.assignment import Place, assign
+from llcuda_net.scheduler.assignment import Place, assign, start_at_once
 from llcuda_net.scheduler.flows import Flow
 from llcuda_net.scheduler.quota import MovingMean, UserLoad, UserQuota
 from llcuda_net.scheduler.ticket import Lease, Phase, SlotRequest, Ticket, release
@@ -142,6 +142,8 @@ class Scheduler:
             tokens_made=tokens_made,
         )
         quota = self._quota(slot_request.user)
+        if not self._queue and self._start_at_once(ticket, quota, now):
+            return ticket
         ticket.entering = True
         self._queue.add(ticket, quota, now)
         self.dispatch()
@@ -258,6 +260,15 @@ class Scheduler:
         after = min(max(_RETRY_AFTER, wait or 0.0), _LONGEST_RETRY_AFTER)
         why += "; try again later"
         return Overloaded(why, retry=True, retry_after=after)
+
+    def _start_at_once(self, ticket: Ticket, quota: UserQuota, now: float) -> bool:
+        """Start a ticket without a place in the queue, where nobody waits and a slot is free."""
+        if self._dispatching or not start_at_once(
+            ticket, self._queue, quota, self._running, self._place, now
+        ):
+            return False
+        ticket.granted.set()
+        return True
 
     # -- dispatch ---------------------------------------------------------------------------------
 

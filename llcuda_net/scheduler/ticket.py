@@ -185,13 +185,16 @@ class Ticket:
         self._made_before, self._prompt = self.tokens_made(), 0
 
     async def acquire(self) -> None:
-        """Wait until it has a slot.
+        """Wait until it has a slot; no turn is given to others where it has one.
 
         Raises:
             RequestError: its deadline came first, and it was removed; or it has failed.
         """
         deadline = math.inf if self.requeued else self.slot_request.deadline
         try:
+            if self.lease is not None:
+                await trio.lowlevel.checkpoint_if_cancelled()
+                return
             with trio.move_on_at(deadline):
                 await self.granted.wait()
         except BaseException:

@@ -186,6 +186,7 @@ class Gateway:
             if self._pool.watched:
                 self._nursery.start_soon(self._sweep)
             self._nursery.start_soon(self._publisher.run)
+            self._nursery.start_soon(self._runner.acceptance.run)
             self._nursery.start_soon(self._registry.run)
             self._nursery.start_soon(self._shelf.run, self._publisher.publish)
             self._nursery.start_soon(self.memory.run)

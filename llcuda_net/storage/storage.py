@@ -29,11 +29,11 @@ from llcuda_net.errors import OutcomeUnknown, StorageError
 from llcuda_net.storage import damage
 from llcuda_net.storage.data_dir import prepare
 from llcuda_net.storage.directory_lock import DirectoryLock
+from llcuda_net.storage.journal.assembly import OpenGeneration
 from llcuda_net.storage.journal.disk import Files, RealFiles
 from llcuda_net.storage.journal.entry import JournalEntry
 from llcuda_net.storage.journal.journal import INTERVAL, PROBE, SEGMENT_BYTES, Journal
 from llcuda_net.storage.journal.presence import Presence
-from llcuda_net.storage.journal.recovery import OpenGeneration
 from llcuda_net.storage.journal.recovery import Recovered as Found
 from llcuda_net.storage.records import (
     Concluded,

@@ -13,8 +13,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import structlog
 import trio
@@ -37,11 +38,53 @@ from llcuda_net.upstream.model.fingerprint import (
     same_model,
 )
 from llcuda_net.upstream.model.identity import Identity, Signature, alike
-from llcuda_net.upstream.prefix_cache import BLOCK, CHARACTERS_A_TOKEN, HitRate, chain_of
+from llcuda_net.upstream.prefix_cache import TOKENS_A_BLOCK, HitRate, chain_of
 from llcuda_net.upstream.rest import Rest
-from llcuda_net.upstream.slots import Slot, Slots, Use
+from llcuda_net.upstream.slots.speeds import Speeds
+from llcuda_net.upstream.slots.step_samples import StepSamples
+from llcuda_net.upstream.slots.table import Slot, Slots, Use
 
 log = structlog.get_logger(__name__)
+
+
+class Times(Protocol):
+    """When what an upstream does gets on, on trio's clock; of a generation."""
+
+    @property
+    def first_token(self) -> float | None:
+        """When its first token came; None: none has."""
+
+    @property
+    def progress(self) -> float:
+        """When its last token came; 0 before the first one."""
+
+
+class Work(Protocol):
+    """What an upstream works at: a generation."""
+
+    @property
+    def made(self) -> int:
+        """Tokens of it so far."""
+
+    @property
+    def times(self) -> Times:
+        """When they came."""
+
+
+@dataclass(frozen=True, slots=True)
+class _NoTokens:
+    """What no tokens come of."""
+
+    made: int = 0
+    first_token: float | None = None
+    progress: float = 0.0
+
+    @property
+    def times(self) -> Times:
+        return self
+
+
+_NO_WORK = _NoTokens()
 
 
 class Backend:
@@ -53,9 +96,11 @@ class Backend:
         folder: where hashes of model files are kept; None: none are kept.
         model: the model's file, where it is known.
         restarts: returns how often it was started again, where that is in our hands.
+        unified: its slots are known to share one KV cache; else that is learnt.
 
     Attributes:
         table: its slots.
+        speeds: how fast it is, by which its slots are chosen.
         breaker: whether it may be given work, by how it has done.
         hit_rate: how often its prompt cache held what it was expected to hold.
         leases: of the slots that are in use.
@@ -84,10 +129,12 @@ class Backend:
         folder: Path | None = None,
         model: Path | None = None,
         restarts: Callable[[], int] = lambda: 0,
+        unified: bool = False,
     ) -> None:
         self.spec = spec
         self.upstream = upstream
         self.table = Slots()
+        self.speeds = Speeds(unified)
         self.breaker = CircuitBreaker()
         self.hit_rate = HitRate()
         self.leases: set[Lease] = set()
@@ -113,6 +160,7 @@ class Backend:
             else Fingerprint(upstream, folder, model)
         )
         self._restarts = restarts
+        self._step_samples = StepSamples()
         self._reported: dict[str, Any] = {}
         #: Roles that it was given and does not have: it was started for embeddings only.
         self._lacks: frozenset[str] = frozenset()
@@ -204,6 +252,11 @@ class Backend:
         """Slots that work for us."""
         return self.table.count(Use.BUSY)
 
+    def best(self, requirement: Requirement) -> tuple[Slot, int] | None:
+        """The free slot that costs least for a request, and how many of its blocks it holds."""
+        outlook = self.speeds.outlook(requirement.answer, self.hit_rate.mean)
+        return self.table.best(requirement.chain, outlook)
+
     def meets(self, requirement: Requirement) -> bool:
         """Whether it could serve a request, if a slot were free."""
         if requirement.only is not None and requirement.only != self.name:
@@ -269,6 +322,7 @@ class Backend:
         """Forget what its process held and reported: another one may answer next."""
         self.upstream.forget()
         self.table.lost()
+        self.speeds.forget()
         self.reports_slots, self._lacks = True, frozenset()
 
     def expect_back(self) -> None:
@@ -316,6 +370,14 @@ class Backend:
         log.info("upstream_completes_nothing", upstream=self.name)
         self._lacks = frozenset({COMPLETIONS})
 
+    @contextmanager
+    def changes_slots(self) -> Iterator[None]:
+        """Encloses each change of which slots work for us: its steps are measured in between."""
+        samples = self._step_samples
+        self.speeds.record_steps(samples.end(self.table.active(), self.leases))
+        yield
+        samples.begin(self.table.active(), self.leases, trio.current_time())
+
     def end_aborted(self, slot: Slot) -> None:
         """Take back a slot whose request was broken off: free once the upstream has released it."""
         slot.chain = ()
@@ -354,14 +416,18 @@ class Lease:
         self.reading = requirement.long
         self._on_change = on_change
         self._scope = trio.CancelScope()
-        self._progress: Callable[[], float] = lambda: 0.0
-        self._expected = blocks * BLOCK / CHARACTERS_A_TOKEN
+        self._work: Work = _NO_WORK
+        self._earlier: int | None = None
+        self._expected = blocks * TOKENS_A_BLOCK
         self._ended = False
         self._sent = False
         self._began = trio.current_time()
         self._cut = ""
-        slot.turn(Use.BUSY, holder)
-        backend.leases.add(self)
+        if slot.chain and requirement.role == COMPLETIONS:
+            backend.speeds.record_use(blocks / len(slot.chain))
+        with backend.changes_slots():
+            slot.turn(Use.BUSY, holder)
+            backend.leases.add(self)
 
     def __repr__(self) -> str:
         state = "released" if self._ended else "sent" if self._sent else "held"
@@ -382,7 +448,26 @@ class Lease:
     @property
     def silent_since(self) -> float:
         """When the upstream last did anything for the request, on trio's clock."""
-        return max(self._began, self._progress())
+        return max(self._began, self._work.times.progress)
+
+    # -- as StepSamples reads it: a stream of tokens -------------------------------------------
+
+    @property
+    def tokens(self) -> int:
+        """How many the upstream has made."""
+        return self._work.made - (self._earlier or 0)
+
+    @property
+    def first(self) -> float | None:
+        """When the first one came; None: it has not, or it is not known, as others made some."""
+        return self._work.times.first_token if self._earlier == 0 else None
+
+    @property
+    def last(self) -> float:
+        """When the last one came."""
+        return self._work.times.progress
+
+    # -- what is done with it ------------------------------------------------------------------
 
     async def properties(self) -> Properties:
         """What the upstream is; asked where that is not known.
@@ -395,16 +480,16 @@ class Lease:
         return properties
 
     @contextmanager
-    def use(self, progress: Callable[[], float] = lambda: 0.0) -> Iterator[None]:
+    def use(self, work: Work = _NO_WORK) -> Iterator[None]:
         """Enclose whatever uses the slot.
 
         Args:
-            progress: returns when the last token came, on trio's clock.
+            work: what comes of it.
 
         Raises:
             UpstreamStalled: the upstream has fallen silent, and `cut` was called.
         """
-        self._progress = progress
+        self._work = work
         with self._scope:
             yield
         if self._scope.cancelled_caught and self._cut:
@@ -414,6 +499,7 @@ class Lease:
         """The upstream works at it from now on."""
         self._sent = True
         self._began = trio.current_time()
+        self._earlier = self._work.made
 
     def first_token(self) -> None:
         """The prompt has been read."""
@@ -430,8 +516,17 @@ class Lease:
         self._sent = cut
         self.slot.chain = chain_of(text)
         self._report(self.backend.record_success())
-        if final is not None and final.timings is not None:
-            self.backend.hit_rate.record(self._expected, final.timings.cache_n)
+        if final is not None:
+            self._learn(final)
+
+    def _learn(self, final: CompletionEvent) -> None:
+        """Take account of what the upstream reports of the answer."""
+        backend, timings = self.backend, final.timings
+        if final.tokens_predicted:
+            backend.speeds.record_answer(final.tokens_predicted)
+        if timings is not None:
+            backend.hit_rate.record(self._expected, timings.cache_n)
+            backend.speeds.reading.record(timings.prompt_n, timings.prompt_ms)
 
     def failed(self, error: RequestError) -> None:
         """The upstream failed at it."""
@@ -449,11 +544,12 @@ class Lease:
         if self._ended:
             return
         self._ended = True
-        self.backend.leases.discard(self)
-        if self._sent:
-            self.backend.end_aborted(self.slot)
-        else:
-            self.slot.turn(Use.FREE)
+        with self.backend.changes_slots():
+            self.backend.leases.discard(self)
+            if self._sent:
+                self.backend.end_aborted(self.slot)
+            else:
+                self.slot.turn(Use.FREE)
         self._report(self.backend.draining)  # it may leave now
 
     def _report(self, changed: bool) -> None:

@@ -143,7 +143,12 @@ class Upstreams:
         spec = UpstreamSpec(engine.base_url, ENGINE)
         file = model if self._folder is not None else None  # else its hash is of no use
         backend = Backend(
-            spec, server, folder=self._folder, model=file, restarts=lambda: engine.restarts
+            spec,
+            server,
+            folder=self._folder,
+            model=file,
+            restarts=lambda: engine.restarts,
+            unified=True,  # see engine/child.py
         )
         self._pool.add(backend)
 

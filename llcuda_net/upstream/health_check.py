@@ -28,7 +28,7 @@ from llcuda_net.upstream.backend import Backend
 from llcuda_net.upstream.interface import DOWN
 from llcuda_net.upstream.model.fingerprint import Fingerprint
 from llcuda_net.upstream.model.identity import probe
-from llcuda_net.upstream.slots import Use
+from llcuda_net.upstream.slots.table import Use
 
 log = structlog.get_logger(__name__)
 

@@ -56,9 +56,13 @@ class Probabilities(msgspec.Struct, gc=False):
 
 
 class Timings(msgspec.Struct, gc=False):
-    """llama-server's own measurements, in milliseconds."""
+    """llama-server's own measurements: tokens of the prompt that its cache held, and that it read.
+
+    The time is in milliseconds.
+    """
 
     cache_n: Count = 0
+    prompt_n: Count = 0
     prompt_ms: _Milliseconds = 0.0
 
 
@@ -115,6 +119,7 @@ class Requirement:
         avoid: names of upstreams that have just failed at it.
         only: the name of the one that will do.
         chain: of the prompt; a slot that holds its beginning is preferred.
+        answer: tokens that its answer may have; None: any number.
         until: until when, on trio's clock, to wait for others that are down rather than use again
             those to avoid.
         abilities: what its model must take beside text: "images", "audio", "tools"; where no
@@ -127,6 +132,7 @@ class Requirement:
     avoid: frozenset[str] = frozenset()
     only: str | None = None
     chain: Chain = field(default=(), compare=False)
+    answer: int | None = field(default=None, compare=False)
     until: float = 0.0
     abilities: frozenset[str] = frozenset()
 

@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 from llcuda_net.upstream.backend import Backend
 from llcuda_net.upstream.interface import Requirement
-from llcuda_net.upstream.slots import Slot
+from llcuda_net.upstream.slots.table import Slot
 
 #: How much more than its share of the work an upstream may have and still keep its conversations.
 SLACK = 1.25
@@ -58,10 +58,12 @@ def assign(
         and not backend.resting
         and backend.meets(requirement)
         and not (requirement.long and sum(one.reading for one in backend.leases) >= long_prompts)
-        and (found := backend.table.best(requirement.chain)) is not None
+        and (found := backend.best(requirement)) is not None
     ]
     if not candidates:
         return None
+    if len(candidates) == 1:
+        return candidates[0]
     return _with_prefix(candidates) or max(candidates, key=lambda one: one.freedom)
 
 

@@ -17,6 +17,8 @@ from typing import Any
 BLOCK = 256
 #: Characters that a token has, for estimates; measured on English text with several tokenisers.
 CHARACTERS_A_TOKEN = 4.0
+#: Tokens of a block, roughly.
+TOKENS_A_BLOCK = BLOCK / CHARACTERS_A_TOKEN
 #: Characters that an image or a sound counts as; of how many tokens it is the model alone knows.
 A_PART = 2048
 

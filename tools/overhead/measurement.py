@@ -13,14 +13,20 @@ from typing import Any
 from tools.load.loop import LoadLoop
 from tools.load.streams import Connection, LoadError, Recorder, Request
 
-from .processes import Child, Usage, machine_cpu
+from .processes import Child
 from .stats import percentile
+from .usage import Usage, machine_cpu
 
-#: Seconds for streams to end after the last measurement.
-END_TIMEOUT = 30.0
+#: Tokens of a stream: more than can arrive. Streams end with their connections.
+ENDLESS = 1_000_000_000
+#: Seconds for all streams to flow, and for the last probe to be answered.
+PATIENCE = 30.0
+#: Cores that other processes may take, above which a run is not of a quiet machine.
+QUIET = 0.25
 #: Longest pause between two probes in seconds; random, so that they meet every phase of the ticks.
 PROBE_PAUSE = 0.02
-#: Most of a core that the load or the upstream may take where the server is to be measured.
+#: Most of a core that the load or the upstream may take where the server is to be measured, and
+#: most that both may take together where they share one.
 BUSY = 0.85
 #: Least share of the requested rate that must arrive.
 DELIVERED = 0.97
@@ -39,7 +45,11 @@ class Path:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """How long and how much. Times in seconds, rate in tokens/s per stream."""
+    """How long and how much. Times in seconds, rate in tokens/s per stream.
+
+    Attributes:
+        shared: the load and the upstream share one core.
+    """
 
     streams: int
     rate: float
@@ -47,17 +57,24 @@ class Plan:
     warmup: float
     probing: float
     seed: int
+    shared: bool = False
 
 
 @dataclass(slots=True)
 class Run:
-    """The findings of one measurement; problems make it invalid."""
+    """The findings of one measurement; problems make it invalid.
+
+    Attributes:
+        path: the way's name.
+        busy: others took the machine's time, so that it is worth another try.
+    """
 
     path: str
     arrivals: str
     repeat: int
     figures: dict[str, float | None] = field(default_factory=dict)
     problems: list[str] = field(default_factory=list)
+    busy: bool = False
     delays_ms: list[float] = field(default_factory=list)
     ttft_ms: list[float] = field(default_factory=list)
 
@@ -107,7 +124,8 @@ class _Window:
             cpu = proxy1.cpu - proxy0.cpu
             figures["cpu_share"] = cpu / seconds
             figures["cpu_us_per_token"] = cpu * 1e6 / tokens if tokens else None
-            figures["wakeups_per_s"] = (proxy1.wakeups - proxy0.wakeups) / seconds
+            figures["wakeups_per_s"] = proxy1.wakeups(proxy0) / seconds
+            figures["main_wakeups_per_s"] = proxy1.wakeups(proxy0, main=True) / seconds
             figures["peak_memory_mib"] = proxy1.peak_bytes / 2**20
         return figures
 
@@ -139,37 +157,53 @@ def paced(path: Path, plan: Plan, arrivals: str, repeat: int) -> Run:
     The probes have a window of their own, because a request costs the server more than a token.
     """
     run, recorder = Run(path.name, arrivals, repeat), Recorder()
-    total = plan.warmup + plan.seconds + plan.probing + 0.1
     try:
         with _connections(path, plan.streams + 1, recorder, True) as (loop, (probe, *others)):
             idle = _Window(path, recorder)
             loop.run(min(1.0, plan.warmup))
             idle_share = idle.figures().get("cpu_share")
-            tokens = round(total * plan.rate)
-            requests = [
-                connection.ask(f"stream {number} of run {repeat}", tokens)
-                for number, connection in enumerate(others)
-            ]
-            loop.run(plan.warmup)
+            _flow(loop, others, plan, repeat)
             window = _Window(path, recorder)
             recorder.recording = True
             loop.run(plan.seconds)
             recorder.recording = False
             run.figures = window.figures()
             run.figures["idle_cpu_share"] = idle_share
-            requests.append(_probe(loop, probe, run, plan))
-            # The probe's last answer is awaited as well.
-            loop.run(END_TIMEOUT, lambda: -1 if all(r.ended for r in requests) else 0.1)
-            if not all(request.ended for request in requests):
-                run.problems.append("streams did not end")
+            last = _probe(loop, probe, run, plan)
+            loop.run(PATIENCE, lambda: -1 if last.ended else 0.1)
+            if not last.ended:
+                run.problems.append("the last probe was not answered")
     except LoadError as error:
         run.problems.append(str(error))
     run.delays_ms = [delay / 1e6 for delay in recorder.delays_ns]
     run.figures["delay_ms_p50"] = percentile(run.delays_ms, 0.5)
     run.figures["delay_ms_p99"] = percentile(run.delays_ms, 0.99)
     run.figures["ttft_ms_p50"] = percentile(run.ttft_ms, 0.5)
+    for name in ("wakeups", "main_wakeups"):
+        # A decode step is a token of every stream at once; spread, each token is a step.
+        steps = plan.rate * (1 if arrivals == "synchronised" else plan.streams)
+        if (wakeups := run.figures.pop(f"{name}_per_s", None)) is not None:
+            run.figures[f"{name}_per_step"] = wakeups / steps
     _judge(run, plan)
     return run
+
+
+def _flow(loop: LoadLoop, connections: list[Connection], plan: Plan, repeat: int) -> list[Request]:
+    """Begin an endless stream on each connection; back when all flow and the warm-up is over.
+
+    Raises:
+        LoadError: not all began in time.
+    """
+    requests = [
+        connection.ask(f"stream {number} of run {repeat}", ENDLESS)
+        for number, connection in enumerate(connections)
+    ]
+    # A chat begins with a request for its prompt, which may meet a busy upstream.
+    loop.run(PATIENCE, lambda: -1 if all(request.count for request in requests) else 0.02)
+    if missing := sum(not request.count for request in requests):
+        raise LoadError(f"{missing} streams got no token in {PATIENCE:g} s")
+    loop.run(plan.warmup)
+    return requests
 
 
 def _probe(loop: LoadLoop, connection: Connection, run: Run, plan: Plan) -> Request:
@@ -200,30 +234,31 @@ def _probe(loop: LoadLoop, connection: Connection, run: Run, plan: Plan) -> Requ
     return last
 
 
-def saturated(path: Path, plan: Plan, repeat: int, most_tokens: int) -> Run:
+def saturated(path: Path, plan: Plan, repeat: int) -> Run:
     """Every stream as fast as it is read; the connections are closed in the middle of it."""
     run, recorder = Run(path.name, "saturated", repeat), Recorder()
     try:
         with _connections(path, plan.streams, recorder, False) as (loop, connections):
-            requests = [
-                connection.ask(f"stream {number} of run {repeat}", most_tokens)
-                for number, connection in enumerate(connections)
-            ]
-            loop.run(plan.warmup)
-            # A chat begins with a request for its prompt, which meets a busy upstream here.
-            loop.run(END_TIMEOUT, lambda: -1 if all(r.count for r in requests) else 0.1)
+            requests = _flow(loop, connections, plan, repeat)
             window = _Window(path, recorder)
             loop.run(plan.seconds)
             run.figures = window.figures()
             if any(request.ended for request in requests):
                 run.problems.append("a stream ended before the measurement did")
-            if not all(request.count for request in requests):
-                run.problems.append("a stream got no token")
     except LoadError as error:
         run.problems.append(str(error))
     if not run.figures.get("tokens"):
         run.problems.append("no token arrived")
+    _judge_quiet(run)
     return run
+
+
+def _judge_quiet(run: Run) -> None:
+    """Note whether others took the machine's time."""
+    others = run.figures.get("others_cpu_share") or 0.0
+    if others > QUIET:
+        run.busy = True
+        run.problems.append(f"a busy machine: other processes took {others:.2f} cores")
 
 
 def _judge(run: Run, plan: Plan) -> None:
@@ -231,7 +266,10 @@ def _judge(run: Run, plan: Plan) -> None:
     asked = plan.streams * plan.rate
     if (got := run.figures.get("tokens_per_s") or 0.0) < DELIVERED * asked:
         run.problems.append(f"{got:.0f} tokens/s arrived of {asked:.0f}")
-    for who in ("load", "upstream"):
-        share = run.figures.get(f"{who}_cpu_share") or 0.0
+    shares = {who: run.figures.get(f"{who}_cpu_share") or 0.0 for who in ("load", "upstream")}
+    if plan.shared:
+        shares = {"load and the upstream": sum(shares.values())}
+    for who, share in shares.items():
         if share > BUSY:
             run.problems.append(f"the {who} took {share:.0%} of a core and could not keep up")
+    _judge_quiet(run)

@@ -11,10 +11,12 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
+
+from .usage import Usage
 
 ROOT = Path(__file__).resolve().parents[2]
 #: Seconds for a process to start listening, and to end on SIGTERM.
@@ -68,6 +70,9 @@ LITELLM_INSTALL = (
 )
 
 
+NGINX_INSTALL = "nginx is not installed (Debian: apt-get install nginx-light)"
+
+
 class StartError(Exception):
     """A process did not start; the message quotes its log."""
 
@@ -87,10 +92,25 @@ def _signals_held() -> Iterator[None]:
             signal.raise_signal(late)
 
 
+@contextmanager
+def pinned(cores: Set[int] | None) -> Iterator[None]:
+    """This thread runs on these cores within the block; what it starts does so for good."""
+    if cores is None:
+        yield
+        return
+    before = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, cores)
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, before)
+
+
 class Child:
     """A process in a session of its own: Ctrl-C reaches only us, and we end it.
 
-    Use as a context manager. `address` is (host, port) once it listens.
+    Use as a context manager. `address` is (host, port) once it listens; `cores` are those that it
+    may run on (None: all that we may).
     """
 
     def __init__(
@@ -101,8 +121,10 @@ class Child:
         *,
         environment: Mapping[str, str] | None = None,
         patience: float = START_TIMEOUT,
+        cores: Set[int] | None = None,
     ) -> None:
         self.name = name
+        self._cores = cores
         self._environment = None if environment is None else {**os.environ, **environment}
         self._patience = patience
         self.address: tuple[str, int] = ("127.0.0.1", port or 0)
@@ -118,6 +140,7 @@ class Child:
                 (self.folder / "out").open("wb") as out,
                 (self.folder / "err").open("wb") as err,
                 _signals_held(),
+                pinned(self._cores),
             ):
                 self._process = subprocess.Popen(
                     self._command,
@@ -193,75 +216,37 @@ class Child:
         return Usage.of(self.pid)
 
 
-class Usage:
-    """The resources that a process and its children used.
-
-    Attributes:
-        cpu: seconds.
-        wakeups: voluntary context switches.
-        peak_bytes: sum of the peaks of resident memory.
-    """
-
-    def __init__(self, cpu: float = 0.0, wakeups: int = 0, peak_bytes: int = 0) -> None:
-        self.cpu = cpu
-        self.wakeups = wakeups
-        self.peak_bytes = peak_bytes
-
-    @classmethod
-    def of(cls, pid: int) -> Usage:
-        """The process's usage and its children's."""
-        cpu, wakeups, peak = 0.0, 0, 0
-        for each in [pid, *_children(pid)]:
-            # Linux: the CPU clock of any process, in nanoseconds. /proc/PID/stat counts in ticks of
-            # 10 ms, and its split into user and kernel time is skewed by work that comes in ticks.
-            cpu += time.clock_gettime((~each << 3) | 2)
-            for task in Path(f"/proc/{each}/task").iterdir():
-                fields = _status(task)
-                wakeups += int(fields["voluntary_ctxt_switches"])
-            peak += int(_status(Path(f"/proc/{each}")).get("VmHWM", "0").split()[0]) * 1024
-        return cls(cpu, wakeups, peak)
-
-
-def machine_cpu() -> float:
-    """CPU seconds that all processes of the machine used, the hypervisor's steal included."""
-    line = Path("/proc/stat").read_text("ascii").partition("\n")[0].split()
-    user, nice, system, _idle, _iowait, irq, softirq, steal = map(int, line[1:9])
-    return (user + nice + system + irq + softirq + steal) / os.sysconf("SC_CLK_TCK")
-
-
-def _status(folder: Path) -> dict[str, str]:
-    lines = (folder / "status").read_text("ascii", "replace").splitlines()
-    return {name: value for name, _, value in (line.partition(":") for line in lines)}
-
-
-def _children(pid: int) -> list[int]:
-    found = []
-    for task in Path(f"/proc/{pid}/task").iterdir():
-        for child in (task / "children").read_text("ascii").split():
-            found += [int(child), *_children(int(child))]
-    return found
-
-
-def synthetic_upstream(*options: str) -> Child:
+def synthetic_upstream(*options: str, cores: Set[int] | None = None) -> Child:
     """The synthetic upstream."""
-    script = str(ROOT / "tools" / "synthetic_upstream.py")
-    return Child("the synthetic upstream", [sys.executable, script, "--keepalive", "0", *options])
+    command = [sys.executable, str(ROOT / "tools" / "synthetic_upstream.py"), "--keepalive", "0"]
+    return Child("the synthetic upstream", [*command, *options], cores=cores)
 
 
-def llcuda_server(command: str, upstream: tuple[str, int], durability: str = "disk") -> Child:
-    """llcuda-server in front of an upstream, at a durability level."""
+def llcuda_server(
+    command: str,
+    upstream: tuple[str, int],
+    durability: str = "disk",
+    *,
+    cores: Set[int] | None = None,
+) -> Child:
+    """llcuda-server in front of an upstream, at a durability level.
+
+    It analyses no results: that is idle time's work, and its processes come and go.
+    """
     url = f"http://{upstream[0]}:{upstream[1]}"
     keep = ["--data-dir", "{folder}/data", "--durability", durability]
-    return Child("llcuda-server", [command, "--port", "0", "--upstream", url, *keep])
+    keep.append("--no-analysis")
+    command_line = [command, "--port", "0", "--upstream", url, *keep]
+    return Child("llcuda-server", command_line, cores=cores)
 
 
-def nginx(upstream: tuple[str, int]) -> Child:
+def nginx(upstream: tuple[str, int], *, cores: Set[int] | None = None) -> Child:
     """nginx in front of an upstream: one worker, no buffering, connections kept alive."""
     port = _free_port()
     path = nginx_path()
     if path is None:
-        raise StartError("nginx is not installed")
-    child = Child("nginx", [path, "-p", "{folder}", "-c", "{folder}/nginx.conf"], port)
+        raise StartError(NGINX_INSTALL)
+    child = Child("nginx", [path, "-p", "{folder}", "-c", "{folder}/nginx.conf"], port, cores=cores)
     configuration = _NGINX.format(
         folder=child.folder,
         port=port,
@@ -272,7 +257,7 @@ def nginx(upstream: tuple[str, int]) -> Child:
     return child
 
 
-def litellm(server: tuple[str, int]) -> Child:
+def litellm(server: tuple[str, int], *, cores: Set[int] | None = None) -> Child:
     """LiteLLM's proxy, one worker, in front of an llcuda-server; it fetches no list of prices."""
     path = litellm_path()
     if path is None:
@@ -291,6 +276,7 @@ def litellm(server: tuple[str, int]) -> Child:
             "LITELLM_LOG": "ERROR",
         },
         patience=SLOW_START,
+        cores=cores,
     )
     configuration = _LITELLM.format(upstream=f"{server[0]}:{server[1]}")
     (child.folder / "litellm.yaml").write_text(configuration, "utf-8")

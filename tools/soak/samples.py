@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from tools.campaign.memory import on_disk
-from tools.overhead.processes import machine_cpu
 from tools.overhead.stats import percentile
+from tools.overhead.usage import machine_cpu
 from tools.soak.load import Load, Window
 
 

@@ -125,7 +125,7 @@ class OpenAITarget:
         # A piece has a token at least, mostly; a server that goes on and on is not read for ever.
         most = _PIECES * params.get("n_predict", 0) + _MORE_PIECES
         with unreachable("the server cannot be reached"):
-            stream = await self._origin.connect()
+            stream = await self._origin.connections.open()
         try:
             with unreachable("the connection was lost"):
                 await stream.send_all(request)

@@ -56,7 +56,7 @@ class Attempts:
         Raises:
             RequestError: it was not. With the code `interrupted` no other upstream can, either.
         """
-        with lease.use(lambda: generation.times.progress):
+        with lease.use(generation):
             properties = await lease.properties()
             if generation.pieces:
                 self._check_same(generation, lease.backend)

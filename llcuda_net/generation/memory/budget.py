@@ -151,7 +151,8 @@ class MemoryBudget:
         total = cost + self._held.total()
         mine = cost + self._held[owner]
         for other in self._running:
-            took = _cost(other)
+            # Without probabilities no token is dear: this runs for each request and each other one.
+            took = other.size if other.logprobs is None else _cost(other)
             total += took
             if other.owner == owner:
                 mine += took

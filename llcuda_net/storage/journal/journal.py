@@ -28,6 +28,7 @@ import trio
 
 from llcuda_net.errors import StorageError
 from llcuda_net.storage.journal import format as framing
+from llcuda_net.storage.journal.assembly import OpenGeneration
 from llcuda_net.storage.journal.disk import Files, RealFiles, as_storage_error, has_no_room
 from llcuda_net.storage.journal.entry import Appender, JournalEntry
 from llcuda_net.storage.journal.marks import Marks, mark
@@ -35,7 +36,7 @@ from llcuda_net.storage.journal.presence import Presence
 from llcuda_net.storage.journal.recovery import (
     DAMAGED,
     FindLost,
-    OpenGeneration,
+    Progress,
     Recovered,
     read,
     segment_path,
@@ -48,13 +49,18 @@ from llcuda_net.storage.records import Ended, Forgotten, Opened, Stored, encode
 #: Seconds from the start of one sync to the next: with a quick disk, durable is under 20 ms behind.
 INTERVAL = 0.015
 #: Bytes after which a new segment is begun.
-SEGMENT_BYTES = 64 << 20
+SEGMENT_BYTES = 32 << 20
 #: Seconds between attempts to write to a disk that was full.
 PROBE = 0.5
 #: Results of which the journal remembers that they were stored, the last ones.
 REMEMBERED = 1024
 #: Closed segments that are kept before the oldest one's open generations are copied forward.
 KEEP = 3
+#: Of how many segments they are copied for each new one: more than one, so that a journal shrinks
+#: to what its bound allows.
+_COPIES = 2
+#: The part of a start that reads; the rest writes.
+_READING = 0.9
 
 
 class Journal(Appender):
@@ -111,15 +117,16 @@ class Journal(Appender):
     # -- opening ------------------------------------------------------------------------------
 
     def open(
-        self, find_lost: FindLost | None = None
+        self, find_lost: FindLost | None = None, progress: Progress = lambda _: None
     ) -> tuple[list[tuple[OpenGeneration, JournalEntry]], Recovered]:
-        """Read what is there, and begin a segment that holds it anew. Blocks: for a thread.
+        """Read what is there, and begin segments that hold it anew. Blocks: for a thread.
 
         Everything is written again rather than kept, because what can be read need not be on the
         disk: after a failed sync the page cache still shows what was lost.
 
         Args:
             find_lost: see recovery.read.
+            progress: told how much of the work is done.
 
         Returns:
             The open generations, each with its entry to be continued; and all that was found.
@@ -127,22 +134,27 @@ class Journal(Appender):
         Raises:
             StorageError: the journal cannot be read, or not be written.
         """
-        found = read(self._folder, self._files, find_lost)
+        found = read(self._folder, self._files, find_lost, lambda part: progress(_READING * part))
         # The numbers of what was lost are given anew.
         stored = [one for one in found.stored.items() if one[0] not in found.lost]
         self._stored.extend(sorted(stored, key=lambda one: one[1]))
         pairs = [(g, self._entry_of(g, found)) for g in found.generations]
         try:
-            segment = self._segment = restate(
+            segments = restate(
                 self._folder,
                 self._files,
-                found,
-                self._next_slot,
+                framing.Header(found.next_segment, max(self._next_slot, found.next_slot)),
                 pairs,
                 Stored(results=list(self._stored)),
+                self._segment_bytes,
+                lambda part: progress(_READING + (1 - _READING) * part),
             )
-            self._presence.watch(segment_path(self._folder, segment.number))
-            self._synced[segment.number] = segment.size
+            *closed, self._segment = segments
+            self._close(closed)
+            self._closed += [segment.number for segment in closed]
+            paths = [segment_path(self._folder, segment.number) for segment in segments]
+            self._presence.watch(*paths)
+            self._synced |= {segment.number: segment.size for segment in segments}
             self._marks.begin(self._synced)
             self._reserve.begin(self._next_slot)
             for number, path in found.segments.items():
@@ -153,9 +165,10 @@ class Journal(Appender):
                     self._unlink([path])
         except OSError as error:
             raise as_storage_error(error) from error
-        self._oldest[self._segment.number] = {entry for _, entry in pairs}
+        for _, entry in pairs:
+            self._oldest.setdefault(entry.oldest, set()).add(entry)
         self.stats.live_bytes = sum(entry.bytes for _, entry in pairs)
-        self.stats.segments = 1
+        self.stats.segments = len(segments)
         return pairs, found
 
     def _entry_of(self, generation: OpenGeneration, found: Recovered) -> JournalEntry:
@@ -164,7 +177,7 @@ class Journal(Appender):
         entry = JournalEntry(self, generation.opened, slot, found.next_segment)
         entry.splices = generation.splices
         entry.switches = generation.switches
-        entry.count = entry.durable = len(generation.log.pieces)
+        entry.count = entry.durable = generation.packed.count
         if generation.dispatched is not None:
             entry.dispatches = generation.dispatched.number + 1
         return entry
@@ -381,9 +394,11 @@ class Journal(Appender):
         try:
             if self._segment.size >= self._segment_bytes:
                 await self._rotate()
-                dead_weight = 2 * (self.stats.live_bytes // self._segment_bytes)
-                if len(self._closed) > KEEP + dead_weight:
-                    await self._copy_forward(self._closed[0])
+                for _ in range(_COPIES):
+                    await self._delete()
+                    dead_weight = 2 * (self.stats.live_bytes // self._segment_bytes)
+                    if len(self._closed) > KEEP + dead_weight:
+                        await self._copy_forward(self._closed[0])
             await self._delete()
         except OSError as error:
             # There is a journal still, only in a larger file: try again after the next sync.
@@ -406,7 +421,7 @@ class Journal(Appender):
         self.stats.segments += 1
 
     def _start(self, header: framing.Header) -> Segment:
-        segment = start_segment(self._folder, self._files, header, b"")
+        segment = start_segment(self._folder, self._files, header)
         self._presence.watch(segment_path(self._folder, segment.number))
         return segment
 

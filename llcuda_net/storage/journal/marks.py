@@ -85,3 +85,9 @@ class Marks:
 def mark(ends: dict[int, int]) -> Synced:
     """The record that says so."""
     return Synced(ends=sorted(ends.items())[-_MOST:])
+
+
+def note(synced: Synced, ends: dict[int, int]) -> None:
+    """Take what a mark says into what is known."""
+    for number, end in synced.ends:
+        ends[number] = max(ends.get(number, 0), end)

@@ -1,94 +1,38 @@
 """Reads a journal after its writer ended: the open generations with their logs.
 
-Records are facts about a generation, and their order hardly matters. Tokens carry their numbers, so
-that copies of a record (moved to a newer segment, or written twice by an interrupted start) fit
-together. A log ends before the first missing number, and before pieces of which it is not known of
-which channel they are; an end, a splice or a switch beyond that is ignored. The dispatch with the
-highest number counts.
-
 Bad bytes before a mark (see marks) are damage, which is reported, and what follows them is used.
 Behind the last mark they are a torn tail, in which a power cut may leave holes: nothing after the
 first one is used. A journal without marks is an earlier version's: only its last segment may have a
 torn tail, and each ends at its first bad byte.
+
+Segments are read one after the other, each record once, and its tokens are packed at once. Only
+where bad bytes come is all that follows searched for marks first.
 """
 
 from __future__ import annotations
 
 import contextlib
-from bisect import bisect_left
-from collections import defaultdict
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from llcuda_net.errors import StorageError
 from llcuda_net.storage.journal import format as framing
+from llcuda_net.storage.journal.assembly import Collector, OpenGeneration
 from llcuda_net.storage.journal.disk import Files
-from llcuda_net.storage.journal.marks import Marks
+from llcuda_net.storage.journal.marks import Marks, note
 from llcuda_net.storage.journal.reserve import Reserve
-from llcuda_net.storage.records import (
-    Appended,
-    Concluded,
-    Dispatched,
-    Ended,
-    Forgotten,
-    Opened,
-    Record,
-    Result,
-    Splice,
-    Spliced,
-    Stored,
-    Switch,
-    Switched,
-    Synced,
-    TokenLog,
-    decode,
-    encode,
-)
+from llcuda_net.storage.records import Synced, decode, encode
 
 _SUFFIX = ".journal"
 #: What is added to the name of a segment that is damaged: it is kept, and not read any more.
 DAMAGED = ".damaged"
 #: Which results, of these with the `reached` of each, the store has lost.
 FindLost = Callable[[dict[str, int]], set[str]]
+#: Told how much of the journal has been read, from 0 to 1.
+Progress = Callable[[float], None]
 #: The second byte of a mark: its kind.
 _SYNCED = encode(Synced())[1:2]
-#: Records between the beginning of a generation and its removal from the journal.
-_Event = Appended | Spliced | Switched | Dispatched | Concluded | Ended
-
-
-@dataclass
-class OpenGeneration:
-    """A generation in the journal whose result may not be in the store yet.
-
-    Attributes:
-        log: the tokens that the journal holds.
-        splices: each continuation, in order.
-        switches: where the log changes between channels, in order.
-        dispatched: the last dispatch, with the prompt of the last dispatch that has one.
-        concluded: the upstream's end, if the journal holds it.
-        ended: the generation's end, if the journal holds it.
-        gap: whether the disk lost tokens: later ones were found, but not those after `log`.
-    """
-
-    opened: Opened
-    log: TokenLog = field(default_factory=TokenLog)
-    splices: list[Splice] = field(default_factory=list)
-    switches: list[Switch] = field(default_factory=list)
-    dispatched: Dispatched | None = None
-    concluded: Concluded | None = None
-    ended: Ended | None = None
-    gap: bool = False
-
-    @property
-    def id(self) -> str:
-        """The generation's id."""
-        return self.opened.generation
-
-    def result(self) -> Result:
-        """The result of a generation that has ended."""
-        assert self.ended is not None
-        return Result.of(self.opened, self.log, self.ended, self.splices, switches=self.switches)
 
 
 @dataclass
@@ -122,7 +66,12 @@ def segment_path(folder: Path, number: int) -> Path:
     return folder / f"{number:010d}{_SUFFIX}"
 
 
-def read(folder: Path, files: Files, find_lost: FindLost | None = None) -> Recovered:
+def read(
+    folder: Path,
+    files: Files,
+    find_lost: FindLost | None = None,
+    progress: Progress = lambda _: None,
+) -> Recovered:
     """Read every segment of a folder.
 
     Args:
@@ -142,13 +91,13 @@ def read(folder: Path, files: Files, find_lost: FindLost | None = None) -> Recov
                     found.segments[int(stem)] = folder / name
         found.segments = dict(sorted(found.segments.items()))
         reserve = Reserve(folder, files).read()
-        reader = _Reader(found, files, Marks(folder, files).read(), reserve)
-        collected = reader.read(_Collected())
+        reader = _Reader(found, files, Marks(folder, files).read(), reserve, progress)
+        collected = reader.read()
         found.stored = collected.stored
         if find_lost is not None and (lost := find_lost(found.stored)):
             found.lost = lost
             found.problems.clear()  # it is told again
-            collected = reader.read(_Collected(lost))
+            collected = reader.read(lost)
     except OSError as error:
         raise StorageError(f"the journal in {folder} cannot be read: {error}") from error
     found.next_segment = max(*numbers, *reader.ends, 0) + 1
@@ -162,6 +111,20 @@ def read(folder: Path, files: Files, find_lost: FindLost | None = None) -> Recov
     return found
 
 
+@dataclass
+class _Segment:
+    """A segment that was read.
+
+    Attributes:
+        end: up to where; None: it ended for a reason that is known.
+    """
+
+    path: Path
+    size: int
+    problems: list[str] = field(default_factory=list)
+    end: int | None = None
+
+
 class _Reader:
     """Reads all segments, as often as it is asked.
 
@@ -170,26 +133,84 @@ class _Reader:
     """
 
     def __init__(
-        self, found: Recovered, files: Files, ends: dict[int, int], reserve: list[bytes]
+        self,
+        found: Recovered,
+        files: Files,
+        ends: dict[int, int],
+        reserve: list[bytes],
+        progress: Progress,
     ) -> None:
         self.ends = ends
         self._found = found
         self._files = files
         self._last = max(found.segments, default=0)
-        missing = [number for number in ends if number not in found.segments]
-        self._missing = missing
+        self._missing = [number for number in ends if number not in found.segments]
         self._reserve = reserve
-        for path in found.segments.values():
-            data = files.read(path)
-            seed = self._seed(data, [])
-            if seed is None:
-                continue
-            for _, _, body in framing.scan(data, seed):
-                if body is not None and body[1:2] == _SYNCED:
-                    mark = decode(body)
-                    if isinstance(mark, Synced):
-                        for number, end in mark.ends:
-                            ends[number] = max(ends.get(number, 0), end)
+        self._progress = progress
+        self._searched = False  # for marks, all that follows
+
+    def read(self, lost: Collection[str] = ()) -> Collector:
+        """Collect the records of all segments, and say what is damaged.
+
+        Args:
+            lost: see Collector.
+
+        Raises:
+            OSError: a file cannot be read.
+            StorageError: a segment is of an unknown version.
+        """
+        collector = Collector(lost, self.ends)
+        segments = {
+            number: self._segment(number, path, collector)
+            for number, path in self._found.segments.items()
+        }
+        for number in self._missing:
+            self._found.problems.append(
+                f"{segment_path(Path(), number)} is gone: it was there when the last server ended"
+            )
+        for number, segment in segments.items():
+            problems = segment.problems
+            synced, end, size = self._synced(number, segment.size), segment.end, segment.size
+            if end is not None and end < synced:
+                problems.append(
+                    f"it ends after {end:,} bytes, and {synced:,} had been on the disk"
+                    if end == size
+                    else f"nothing can be read after byte {end:,} of {size:,}"
+                )
+            if problems:
+                self._found.damaged.add(number)
+                self._found.problems += [f"{segment.path.name}: {one}" for one in problems]
+        for body in self._reserve:
+            with contextlib.suppress(StorageError):
+                collector.add([body])
+        return collector
+
+    def _segment(self, number: int, path: Path, collector: Collector) -> _Segment:
+        data = self._files.read(path)
+        out = _Segment(path, len(data))
+        of_header: list[str] = []
+        seed = self._seed(data, of_header)
+        if of_header:
+            self._search(number)
+            if self._synced(number, len(data)):  # if not, the power failed while it was started
+                out.problems += of_header
+        end = min(len(data), framing.HEADER_SIZE)
+        if seed is not None:
+            before = sum(one < number for one in self._found.segments)
+            for start, end, bodies in framing.runs(data, seed):
+                self._progress((before + end / len(data)) / len(self._found.segments))
+                if bodies is not None:
+                    _add(collector, bodies, start, out.problems)
+                    continue
+                self._search(number)
+                synced = self._synced(number, len(data))
+                if start >= synced:
+                    return out  # a torn tail
+                out.problems.append(f"bytes {start:,} to {end:,} of {len(data):,} are damaged")
+                if end > synced or not self.ends:
+                    return out
+        out.end = end
+        return out
 
     def _seed(self, data: bytes, problems: list[str]) -> int | None:
         try:
@@ -202,175 +223,38 @@ class _Reader:
         self._found.next_slot = max(self._found.next_slot, header.slot)
         return header.seed
 
-    def read(self, collected: _Collected) -> _Collected:
-        """Collect the records of all segments, and say what is damaged.
-
-        Raises:
-            OSError: a file cannot be read.
-            StorageError: a segment is of an unknown version.
-        """
-        for number in self._missing:
-            self._found.problems.append(
-                f"{segment_path(Path(), number)} is gone: it was there when the last server ended"
-            )
-        for number, path in self._found.segments.items():
-            problems: list[str] = []
-            self._segment(number, self._files.read(path), collected, problems)
-            if problems:
-                self._found.damaged.add(number)
-                self._found.problems += [f"{path.name}: {problem}" for problem in problems]
-        for body in self._reserve:
-            with contextlib.suppress(StorageError):
-                collected.add(decode(body))
-        return collected
-
-    def _segment(
-        self, number: int, data: bytes, collected: _Collected, problems: list[str]
-    ) -> None:
+    def _synced(self, number: int, size: int) -> int:
         # Without any mark: by whether a later segment was begun.
-        synced = self.ends.get(number, 0)
         if not self.ends and number != self._last:
-            synced = len(data)
-        of_header: list[str] = []
-        seed = self._seed(data, of_header)
-        if synced:  # if not, the power failed while it was started
-            problems += of_header
-        end = min(len(data), framing.HEADER_SIZE)
-        if seed is not None:
-            for start, end, body in framing.scan(data, seed):
-                if body is not None:
-                    try:
-                        collected.add(decode(body))
-                    except StorageError as error:
-                        problems.append(f"before byte {end}: {error}")
-                elif start >= synced:
-                    return  # a torn tail
-                else:
-                    problems.append(f"bytes {start:,} to {end:,} of {len(data):,} are damaged")
-                    if end > synced or not self.ends:
-                        return
-        if end < synced:
-            problems.append(
-                f"it ends after {end:,} bytes, and {synced:,} had been on the disk"
-                if end == len(data)
-                else f"nothing can be read after byte {end:,} of {len(data):,}"
-            )
+            return size
+        return self.ends.get(number, 0)
+
+    def _search(self, first: int) -> None:
+        """Note the marks in this segment and all that follow it; those before are read."""
+        if self._searched:
+            return
+        self._searched = True
+        for number, path in self._found.segments.items():
+            data = b"" if number < first else self._files.read(path)
+            seed = self._seed(data, [])
+            if seed is None:
+                continue
+            for _, _, bodies in framing.runs(data, seed):
+                for body in bodies or ():
+                    if body[1:2] == _SYNCED:
+                        with contextlib.suppress(StorageError):
+                            mark = decode(body)
+                            if isinstance(mark, Synced):
+                                note(mark, self.ends)
 
 
-class _Collected:
-    """Collects records by generation, in any order.
-
-    Args:
-        lost: generations that the store has lost: what the journal has of them is collected, too.
-    """
-
-    def __init__(self, lost: Collection[str] = ()) -> None:
-        self.highest = 0
-        self.stored: dict[str, int] = {}
-        self._lost = lost
-        self._opened: dict[int, Opened] = {}
-        self._rest: defaultdict[int, list[_Event]] = defaultdict(list)
-        self._forgotten: set[int] = set()
-
-    def add(self, record: Record) -> None:
-        slot = record.slot
-        self.highest = max(self.highest, slot)
-        if isinstance(record, Opened):
-            self._opened[slot] = record
-        elif isinstance(record, Forgotten):
-            if record.generation:
-                self.stored[record.generation] = record.reached
-            if record.generation not in self._lost:
-                self._forgotten.add(slot)
-                self._rest.pop(slot, None)
-        elif isinstance(record, Stored):
-            self.stored.update(record.results)
-        elif not isinstance(record, Synced):
-            self._rest[slot].append(record)
-
-    @property
-    def orphans(self) -> int:
-        """Generations whose beginning is missing."""
-        return len(self._rest.keys() - self._opened.keys() - self._forgotten)
-
-    def generations(self) -> list[OpenGeneration]:
-        """The open ones, oldest first. A generation that a start rewrote has several slots."""
-        slots: defaultdict[str, list[int]] = defaultdict(list)
-        for slot, opened in self._opened.items():
-            slots[opened.generation].append(slot)
-        found = []
-        for of_one in slots.values():
-            if self._forgotten.isdisjoint(of_one):
-                records = [record for slot in of_one for record in self._rest[slot]]
-                found.append(_assemble(self._opened[of_one[0]], records))
-        found.sort(key=lambda generation: (generation.opened.created, generation.id))
-        return found
-
-
-def _assemble(opened: Opened, records: list[_Event]) -> OpenGeneration:
-    out = OpenGeneration(opened)
-    log = out.log = TokenLog(pieces=[], ids=[])
-    appended = [record for record in records if isinstance(record, Appended)]
-    appended.sort(key=lambda record: record.first)
-    switches = {
-        record.position: Switch(record.position, record.kind, record.index, record.id, record.name)
-        for record in records
-        if isinstance(record, Switched)
-    }
-    positions = sorted(switches)
-    for record in appended:
-        have = len(log.pieces)
-        behind = record.first + len(record.pieces)
-        if record.first > have or bisect_left(positions, behind) < record.switches:
-            out.gap = True
-            break
-        skip = have - record.first
-        log.pieces += record.pieces[skip:]
-        log.ids += record.ids[skip:]
-        if record.logprobs is not None:
-            if log.logprobs is None:
-                log.logprobs = []
-            # Copies: the decoder's are views, and would keep the whole segment.
-            log.logprobs += [piece.copy() for piece in record.logprobs[skip:]]
-        if record.counts is not None and log.counts is None:
-            log.counts = [1] * have
-        if log.counts is not None:
-            log.counts += (record.counts or [1] * len(record.pieces))[skip:]
-    count = len(log.pieces)
-    splices = {
-        Splice(record.position, record.upstream, record.epoch)
-        for record in records
-        if isinstance(record, Spliced)
-    }
-    # Epochs grow with time, so this is the order of the runs.
-    out.splices = sorted(
-        (splice for splice in splices if splice.position <= count),
-        key=lambda splice: (splice.position, splice.epoch),
-    )
-    out.switches = [switches[position] for position in positions if position < count]
-    for end in records:
-        if isinstance(end, Concluded):
-            if end.count == count:
-                out.concluded = end
-            else:
-                out.gap = True
-    ends = [record for record in records if isinstance(record, Ended)]
-    if ends:
-        last = max(ends, key=lambda end: end.number)
-        # What was told stands: that it failed, even where tokens that nobody has are missing.
-        if last.count == count or last.state != "done":
-            out.ended = last
-        else:
-            out.gap = True
-    out.dispatched = _last_dispatch([r for r in records if isinstance(r, Dispatched)])
-    return out
-
-
-def _last_dispatch(records: list[Dispatched]) -> Dispatched | None:
-    if not records:
-        return None
-    records.sort(key=lambda record: record.number)
-    last = records[-1]
-    if last.prompt is None:
-        last.prompt = next((r.prompt for r in reversed(records) if r.prompt is not None), None)
-    return last
+def _add(collector: Collector, bodies: list[bytes], start: int, problems: list[str]) -> None:
+    try:
+        collector.add(bodies)
+    except StorageError:
+        for body in bodies:
+            start += framing.FRAME_SIZE + len(body)
+            try:
+                collector.add([body])
+            except StorageError as error:
+                problems.append(f"before byte {start}: {error}")

@@ -29,6 +29,7 @@ from llcuda_net.storage.results.interface import (
     Space,
     Summary,
 )
+from llcuda_net.storage.results.queries import count_after
 from llcuda_net.storage.results.reader import Reader
 from llcuda_net.storage.results.search_index import SearchIndex, check_of
 
@@ -263,5 +264,4 @@ class SqliteAnalyses:
     def lag(self, seq: int, owner: str | None = None) -> int:
         """See Analyses."""
         with errors("results cannot be read"):
-            sql = "SELECT count(*) FROM results WHERE seq > ?1 AND (?2 IS NULL OR owner = ?2)"
-            return int(self._results.execute(sql, (seq, owner)).get)
+            return count_after(self._results, seq, owner)

@@ -197,14 +197,16 @@ class Reader:
     ) -> Result | None:
         """See Store. A damaged result is not served, and is no error: the request runs anew."""
         wanted = hash_of(model)
+        mine, values = ("", []) if owner is None else (" AND owner = ?", [owner])
         try:
             with errors("the cached answers cannot be read"):
+                # One model, looked up first: so the index has its results in order.
+                number = self._db.execute("SELECT id FROM models WHERE hash = ?", (wanted,)).get
                 seqs = rows(
                     self._db,
-                    "SELECT r.seq FROM results r JOIN models m ON m.id = r.model"
-                    " WHERE r.request_hash = ?1 AND r.cacheable = 1 AND m.hash = ?2"
-                    " AND (?3 IS NULL OR r.owner = ?3) ORDER BY r.seq DESC LIMIT ?4",
-                    (request_hash, wanted, owner, _CANDIDATES),
+                    f"SELECT seq FROM results WHERE request_hash = ?{mine} AND model = ?"
+                    " AND cacheable = 1 ORDER BY seq DESC LIMIT ?",
+                    (request_hash, *values, number, _CANDIDATES),
                 )
         except StorageError as error:
             if error.code != StorageError.DAMAGED:

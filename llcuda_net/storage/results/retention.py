@@ -17,8 +17,14 @@ import apsw
 from llcuda_net.errors import StorageError
 from llcuda_net.storage.records import Result
 from llcuda_net.storage.results.connection import rows, transaction
-from llcuda_net.storage.results.interface import Plan, Retention, Step
-from llcuda_net.storage.results.queries import integers, out_of_order
+from llcuda_net.storage.results.interface import Plan, Query, Retention, Step
+from llcuda_net.storage.results.queries import (
+    integers,
+    oldest,
+    out_of_order,
+    sequence,
+    total_bytes,
+)
 
 #: Transactions that return pages to the file system, after each one that deletes.
 _VACUUMS = 4
@@ -39,12 +45,11 @@ References = Callable[[bytes | int, bytes | int, bytes | int | None], list[int]]
 def plan(db: apsw.Connection, retention: Retention) -> Plan:
     """What a prune would delete; reads an index only."""
     owner = retention.owner
-    mine = "(?1 IS NULL OR owner = ?1)"
     count = size = 0
     newest: int | None = None
     total = 0
     if retention.max_bytes is not None:
-        total = db.execute(f"SELECT coalesce(sum(size), 0) FROM results WHERE {mine}", (owner,)).get
+        total = total_bytes(db, owner)
     before = retention.before
     room = retention.max_bytes
     for created, bytes_ in _sizes(db, owner):
@@ -75,14 +80,7 @@ def steps(
         return
     at = (-1, -1)
     while True:
-        batch = integers(
-            rows(
-                db,
-                "SELECT created, seq, size FROM results WHERE (created, seq) > (?1, ?2)"
-                " AND created <= ?3 AND (?4 IS NULL OR owner = ?4) ORDER BY created, seq LIMIT ?5",
-                (*at, newest, retention.owner, _STEP_RESULTS),
-            )
-        )
+        batch = _batch(db, retention.owner, at, newest)
         if not batch:
             return
         if batch[-1][:2] <= at:
@@ -201,11 +199,39 @@ class _BriefTransactions:
             self._db.execute(f"PRAGMA synchronous = {AFTERWARDS}")
 
 
+def _batch(
+    db: apsw.Connection, owner: str | None, after: tuple[int, int], newest: int
+) -> list[tuple[int, ...]]:
+    """The oldest results after a place: when they were created, their numbers and bytes."""
+    if owner is None:
+        sql = (
+            "SELECT created, seq, size FROM results WHERE (created, seq) > (?, ?)"
+            " AND created <= ? ORDER BY created, seq LIMIT ?"
+        )
+        return integers(rows(db, sql, (*after, newest, _STEP_RESULTS)))
+    query = Query(owner=owner, until=newest + 1, limit=_STEP_RESULTS)
+    return [
+        (created, seq, size)
+        for created, seq in oldest(db, query, after)
+        if (size := _size(db, seq)) is not None
+    ]
+
+
+def _size(db: apsw.Connection, seq: int) -> int | None:
+    found = db.execute("SELECT size FROM results WHERE seq = ?", (seq,)).get
+    return None if found is None else integers([(found,)])[0][0]
+
+
 def _sizes(db: apsw.Connection, owner: str | None) -> Iterator[tuple[int, int]]:
-    sql = "SELECT created, size FROM results WHERE ?1 IS NULL OR owner = ?1 ORDER BY created"
-    for row in db.execute(sql, (owner,)):
-        ((created, size),) = integers([row])
-        yield created, size
+    """When each result was created, and its bytes; oldest first."""
+    if owner is None:
+        for row in db.execute("SELECT created, size FROM results ORDER BY created"):
+            ((created, size),) = integers([row])
+            yield created, size
+        return
+    for created, seq in sequence(db, Query(owner=owner, limit=None)):
+        if (found := _size(db, seq)) is not None:
+            yield created, found
 
 
 def _release(db: apsw.Connection, body: int) -> None:

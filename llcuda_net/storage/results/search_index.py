@@ -24,7 +24,13 @@ from llcuda_net.storage.results import migrations
 from llcuda_net.storage.results.codec import digest, prompt_text
 from llcuda_net.storage.results.connection import connect, rows, transaction
 from llcuda_net.storage.results.interface import DAMAGED, DayStats, Hit, Query
-from llcuda_net.storage.results.queries import conditions, last_number, matches, out_of_order
+from llcuda_net.storage.results.queries import (
+    conditions,
+    count_after,
+    last_number,
+    matches,
+    out_of_order,
+)
 from llcuda_net.storage.results.reader import Reader, summary_of
 from llcuda_net.storage.words import excerpts, match_expression, normal, parse
 
@@ -274,9 +280,7 @@ class SearchIndex:
         cursor = 0
         if self.is_current():
             cursor = self._results.execute("SELECT indexed FROM derived.cursor").get or 0
-        return int(
-            self._results.execute("SELECT count(*) FROM results WHERE seq > ?", (cursor,)).get
-        )
+        return count_after(self._results, cursor)
 
     def close(self) -> None:
         """Close the file."""

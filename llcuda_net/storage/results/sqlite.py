@@ -56,6 +56,8 @@ _INSERT = (
     " tokens, prompt_tokens, size, preview, hash, meta, input, log, logprobs, beginning, seal)"
     " VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)"
 )
+#: Where in these values the size is.
+_SIZE = 11
 
 
 class SqliteStore:
@@ -145,11 +147,15 @@ class SqliteStore:
 
     def _put(self, results: Sequence[Result], *, replace: bool = False) -> None:
         self._new_models.clear()
+        added = queries.Added()
         with transaction(self._db):
             for result in results:
                 if replace:  # what is there is damaged
                     self._db.execute("DELETE FROM results WHERE id = ?", (result.id,))
-                self._db.execute(_INSERT, self._row(result))
+                row = self._row(result)
+                self._db.execute(_INSERT, row)
+                added.add(self._db.last_insert_rowid(), result.owner, result.created, row[_SIZE])
+            added.count(self._db)
         self._models.update(self._new_models)
 
     def _row(self, result: Result) -> tuple[Any, ...]:

@@ -75,7 +75,6 @@ class _Usage(msgspec.Struct, gc=False):
 
 
 class _Timings(Timings, gc=False):
-    prompt_n: Count = 0
     predicted_n: Count = 0
 
 

@@ -1,8 +1,7 @@
 """One upstream: a llama-server, by base URL.
 
-httpx carries everything but the token stream: properties, chat templates, embeddings. The token
-stream is read by the poller (see poller.py for why); with https a task of its own decrypts it, into
-the same parser.
+Short requests: properties, chat templates, embeddings. And token streams, which are read by the
+poller (see poller.py for why); with https a task of its own decrypts each, into the same parser.
 """
 
 from __future__ import annotations
@@ -136,6 +135,7 @@ class LlamaServer:
     def forget(self) -> None:
         """Ask for the properties again next time: another process may answer then."""
         self._properties = self._advances = None
+        self._origin.connections.drop()
 
     async def aclose(self) -> None:
         """Close the connections that are kept."""
@@ -151,10 +151,11 @@ class LlamaServer:
         """
         if self._properties is None:
             self._properties = await self._short("GET", "/props", properties_of)
+            self._origin.connections.slots = self._properties.slots
         return self._properties
 
     async def check(self) -> None:
-        """Return if it answers, and takes work, now.
+        """Return if it answers, and takes work, now. Closes connections that nobody has needed.
 
         Raises:
             RequestError: as `ask`.
@@ -296,9 +297,13 @@ class LlamaServer:
             }
         )
         longest = longest_event(len(body), int(params.get("n_probs") or 0))
-        sink = TokenStream(on_events, _most(params), ResponseParser(longest))
+
+        def make_sink() -> TokenStream:
+            return TokenStream(on_events, _most(params), ResponseParser(longest))
+
         request = self._origin.request("/completion", body)
-        return await self._stream(request, sink, self._timeouts.for_first(prompt), on_sent)
+        first = self._timeouts.for_first(prompt)
+        return self._note(await self._stream(request, make_sink, first, on_sent))
 
     async def chat(
         self,
@@ -317,20 +322,31 @@ class LlamaServer:
         """
         body = msgspec.json.encode(chat_body(messages, options, params))
         longest = longest_event(len(body), int(params.get("n_probs") or 0))
-        parser = ChatParser(longest, stops=params.get("stop") or (), one_call=one_call(options))
-        sink = TokenStream(on_events, _most(params), parser)
+        stops, alone = params.get("stop") or (), one_call(options)
+
+        def make_sink() -> TokenStream:
+            parser = ChatParser(longest, stops=stops, one_call=alone)
+            return TokenStream(on_events, _most(params), parser)
+
         request = self._origin.request("/v1/chat/completions", body)
         first = self._timeouts.for_first(prefix_cache.text_of(None, messages))
-        note = await self._stream(request, sink, first, on_sent)
-        if parser.cut:
+        sink = await self._stream(request, make_sink, first, on_sent)
+        if isinstance(sink.parser, ChatParser) and sink.parser.cut:
             return "the upstream made a second tool call, where one was asked for: stopped"
-        return note
+        return self._note(sink)
 
     async def _stream(
-        self, request: bytes, sink: TokenStream, first: float, on_sent: Callable[[], None]
-    ) -> str | None:
+        self,
+        request: bytes,
+        make_sink: Callable[[], TokenStream],
+        first: float,
+        on_sent: Callable[[], None],
+    ) -> TokenStream:
         with self._reached():
-            await self._streams.run(request, sink, first, on_sent)
+            return await self._streams.run(request, make_sink, first, on_sent)
+
+    def _note(self, sink: TokenStream) -> str | None:
+        """What is to be said of an answer that was cut off."""
         if not sink.limit.exceeded:
             return None
         note = f"the upstream made more tokens than n_predict: stopped at {sink.limit.most}"

@@ -1,9 +1,11 @@
 """A server that is asked by HTTP: what all requests to it have in common, made in one place.
 
-Both ways to an upstream are here: short requests through httpx, and connections for token streams,
-which are read without it. Both send the same headers, with the same credentials, to the same
-address, and never through a proxy of the environment: the server is next door. Every answer is
-bounded in bytes and in time.
+Short requests, and the connections of token streams, which are read elsewhere. Both send the same
+headers, with the same credentials, to the same address, and never through a proxy of the
+environment: the server is next door. Every answer is bounded in bytes and in time.
+
+A request on a connection that has waited may meet a server that is just closing it. Where such a
+connection is lost soon, without a byte of an answer, the request is sent once more, on a new one.
 """
 
 from __future__ import annotations
@@ -15,30 +17,31 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
-import httpx
 import msgspec
 import trio
 
 from llcuda_net.config.upstreams import BaseUrl
 from llcuda_net.errors import ConfigError, RequestError, UpstreamUnavailable
+from llcuda_net.upstream.llama.answer import Answer
+from llcuda_net.upstream.llama.connections import Connection, Connections
 from llcuda_net.upstream.llama.failures import (
-    MAX_ERROR_BODY,
     NOT_JSON,
     RETRY_AFTER,
     error_in,
     nonsense,
-    refused_encoding,
     upstream_failure,
 )
 from llcuda_net.util.version import package_version
 
-#: Seconds for a connection to be made, and for a short request to be answered.
-CONNECT_TIMEOUT = 5.0
+#: Seconds for a short request to be answered.
 SHORT_TIMEOUT = 30.0
+#: Seconds after sending in which the loss of a connection that had waited says nothing of the
+#: request.
+STALE = 1.0
 #: Longest body of an answer to a short request, in bytes, where no other bound is given.
 MAX_BODY = 16 << 20
 
-Connection = trio.SocketStream | trio.SSLStream[trio.SocketStream]
+_READ = 64 << 10
 _T = TypeVar("_T")
 
 
@@ -62,20 +65,12 @@ class Origin:
         self.url = url
         authorization = f"Bearer {api_key}" if api_key else url.authorization
         self._headers = {
-            "Host": url.authority,
             "User-Agent": f"llcuda/{package_version()}",
             # Encoded bodies may be bombs, and an event stream is read as it comes.
             "Accept-Encoding": "identity",
             **({"Authorization": authorization} if authorization else {}),
         }
-        # SSL_CERT_FILE and SSL_CERT_DIR hold for both ways.
-        self._tls = httpx.create_ssl_context() if url.secure else None
-        self._http = httpx.AsyncClient(
-            timeout=httpx.Timeout(None, connect=CONNECT_TIMEOUT),
-            limits=httpx.Limits(max_connections=None, max_keepalive_connections=32),
-            trust_env=False,
-            verify=False if self._tls is None else self._tls,  # certificates take a while to load
-        )
+        self.connections = Connections(url, _tls_context() if url.secure else None)
 
     def __repr__(self) -> str:
         return f"<Origin {self.url}>"
@@ -83,11 +78,11 @@ class Origin:
     def move(self, url: BaseUrl) -> None:
         """The server is at another address now, as an engine that was started again."""
         self.url = url
-        self._headers["Host"] = url.authority
+        self.connections.move(url)
 
     async def aclose(self) -> None:
         """Close the connections that are kept."""
-        await self._http.aclose()
+        self.connections.drop()
 
     # -- short requests -----------------------------------------------------------------------
 
@@ -133,81 +128,85 @@ class Origin:
         Raises:
             RequestError: the server cannot be reached, or its answer is too long or encoded.
         """
+        content = b"" if body is None else msgspec.json.encode(body)
+        request = self.request(path, content, method=method, accept="*/*", last=False)
         with unreachable():
             with trio.move_on_after(timeout):
-                return await self._get(method, path, body, most)
-            raise httpx.ReadTimeout(f"no whole answer to {path} within {timeout:g} s")
+                stream = await self.connections.idle()
+                if stream is not None:
+                    sent = trio.current_time()
+                    answer = await self._exchange(stream, request, Answer(path, most))
+                    if answer.begun or trio.current_time() > sent + STALE:
+                        return _whole(answer)
+                stream = await self.connections.open()
+                return _whole(await self._exchange(stream, request, Answer(path, most)))
+            raise OSError(f"no whole answer to {path} within {timeout:g} s")
 
-    async def _get(
-        self, method: str, path: str, body: Any, most: int
-    ) -> tuple[int, dict[str, str], bytes]:
-        url = self.url
-        # From its parts: what was parsed in one place is not parsed again.
-        target = httpx.URL(
-            scheme=url.scheme, host=url.host, port=url.port, raw_path=(url.path + path).encode()
-        )
-        headers = dict(self._headers)
-        content = None
-        if body is not None:
-            headers["Content-Type"] = "application/json"
-            content = msgspec.json.encode(body)
-        request = self._http.stream(method, target, headers=headers, content=content)
-        async with request as reply:
-            found = {name.lower(): value for name, value in reply.headers.items()}
-            refused = refused_encoding(reply.status_code, found)
-            if refused is not None:
-                raise refused
-            whole = reply.status_code == 200
-            limit = most if whole else MAX_ERROR_BODY
-            data = bytearray()
-            # Cancelled rather than left, so that httpx's generators end, and the connection with
-            # them.
-            with trio.CancelScope() as scope:
-                async for part in reply.aiter_raw():
-                    data += part[: limit - len(data) + 1]
-                    if len(data) > limit:
-                        scope.cancel()
-            if len(data) > limit and whole:
-                raise nonsense(f"{path} has more than {limit} bytes")
-            return reply.status_code, found, bytes(data[:limit])
-
-    # -- token streams ------------------------------------------------------------------------
-
-    async def connect(self) -> Connection:
-        """A connection for one token stream.
-
-        Raises:
-            OSError, trio.BrokenResourceError: there is none.
-        """
-        url = self.url
+    async def _exchange(self, stream: Connection, request: bytes, answer: Answer) -> Answer:
+        """Send a request, and read what comes; the connection is kept if it can be used again."""
         try:
-            with trio.fail_after(CONNECT_TIMEOUT):
-                stream = await trio.open_tcp_stream(url.host, url.port)
-                if self._tls is None:
-                    return stream
-                tls = trio.SSLStream(
-                    stream, self._tls, server_hostname=url.host, https_compatible=True
-                )
-                try:
-                    await tls.do_handshake()
-                except BaseException:
-                    await trio.aclose_forcefully(tls)
+            try:
+                await stream.send_all(request)
+                while not answer.complete:
+                    data = await stream.receive_some(_READ)
+                    if not data:
+                        answer.feed_eof()
+                        break
+                    answer.feed(bytes(data))
+            except (OSError, trio.BrokenResourceError):
+                if answer.begun:
                     raise
-                return tls
-        except trio.TooSlowError:
-            raise OSError(f"no connection within {CONNECT_TIMEOUT:g} s") from None
+        finally:
+            if answer.complete and answer.reusable:
+                self.connections.keep(stream)
+            else:
+                await trio.aclose_forcefully(stream)
+        return answer
 
-    def request(self, path: str, body: bytes) -> bytes:
-        """A whole request with a body of JSON, whose answer is an event stream."""
+    def request(
+        self,
+        path: str,
+        body: bytes,
+        *,
+        method: str = "POST",
+        accept: str = "text/event-stream",
+        last: bool = True,
+    ) -> bytes:
+        """A whole request.
+
+        Args:
+            body: of JSON; empty: none.
+            last: the connection ends with its answer.
+        """
         lines = [
-            f"POST {self.url.path}{path} HTTP/1.1",
+            f"{method} {self.url.path}{path} HTTP/1.1",
+            f"Host: {self.url.authority}",
             *(f"{name}: {value}" for name, value in self._headers.items()),
-            "Accept: text/event-stream",
-            "Content-Type: application/json",
-            f"Content-Length: {len(body)}",
-            "Connection: close",
+            f"Accept: {accept}",
         ]
+        if body:
+            lines += ["Content-Type: application/json", f"Content-Length: {len(body)}"]
+        if last:
+            lines.append("Connection: close")
         return "\r\n".join([*lines, "", ""]).encode() + body
+
+
+def _tls_context() -> ssl.SSLContext:
+    """Trusts what httpx does: SSL_CERT_FILE and SSL_CERT_DIR, else the usual authorities."""
+    import httpx
+
+    return httpx.create_ssl_context()
+
+
+def _whole(answer: Answer) -> tuple[int, dict[str, str], bytes]:
+    """What an answer says.
+
+    Raises:
+        OSError: its connection was lost before its end.
+    """
+    if not answer.complete:
+        raise OSError("the connection was closed before the end of the answer")
+    return answer.status, answer.headers, bytes(answer.body)
 
 
 def decoder(kind: type[_T], what: str) -> Callable[[bytes], _T]:
@@ -234,7 +233,7 @@ def unreachable(what: str = "the upstream cannot be reached") -> Iterator[None]:
     """Turns every failure of the transport into the one error that clients see."""
     try:
         yield
-    except (httpx.HTTPError, httpx.InvalidURL, OSError, trio.BrokenResourceError) as error:
+    except (OSError, trio.BrokenResourceError) as error:
         raise not_there(f"{what}: {reason_of(error)}") from None
 
 
@@ -246,7 +245,7 @@ def not_there(message: str) -> RequestError:
 def reason_of(error: BaseException) -> str:
     """Why there is no connection: the system's words, or else the first in the chain.
 
-    httpx's own words are often empty, and trio's are that all attempts failed.
+    Trio's own words are often empty, or that all attempts failed.
     """
     chain: list[BaseException] = []
     found: BaseException | None = error

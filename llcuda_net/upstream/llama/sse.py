@@ -288,6 +288,11 @@ class EventResponse(abc.ABC):
                 raise self._failure
 
     @property
+    def begun(self) -> bool:
+        """Whether anything has come, of a head at least."""
+        return self._status != 0 or self._without_body > 0
+
+    @property
     def unfinished(self) -> bytes:
         """Data of an event that no blank line has ended."""
         return self._stream.unfinished

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
 from collections.abc import Callable
 
 import trio
 
 from llcuda_net.errors import RequestError
-from llcuda_net.upstream.llama.gathering import Cadence
-from llcuda_net.upstream.llama.origin import Origin, not_there, reason_of, unreachable
+from llcuda_net.upstream.gathering import Cadence
+from llcuda_net.upstream.llama.connections import Connection
+from llcuda_net.upstream.llama.origin import STALE, Origin, not_there, reason_of, unreachable
 from llcuda_net.upstream.llama.poller import Poller, TokenStream
 from llcuda_net.upstream.llama.token_stream import StreamTimeouts, send_now
 
@@ -32,33 +34,62 @@ class Streams:
         self._cadence = Cadence()
 
     async def run(
-        self, request: bytes, sink: TokenStream, first: float, on_sent: Callable[[], None]
-    ) -> None:
-        """Stream one answer into its sink; returns after its end.
+        self,
+        request: bytes,
+        make_sink: Callable[[], TokenStream],
+        first: float,
+        on_sent: Callable[[], None],
+    ) -> TokenStream:
+        """Stream one answer into a sink; returns it after its end.
 
         Args:
             request: all of it, head and body.
+            make_sink: makes a sink for one attempt.
             first: seconds until the first token.
             on_sent: called when the request is with the upstream.
 
         Raises:
             RequestError: the upstream cannot be reached, refuses, fails, stalls, or is nonsense.
         """
-        with unreachable():
-            stream = await self._origin.connect()
-            try:
-                await send_now(stream, request, on_sent)
-            except BaseException:
-                await trio.aclose_forcefully(stream)
-                raise
+        connections = self._origin.connections
+        with connections.streaming():
+            stream = await connections.idle()
+            if stream is not None:
+                sink = make_sink()
+                sent = trio.current_time()
+                with contextlib.suppress(OSError, trio.BrokenResourceError):
+                    await self._attempt(stream, request, sink, first, on_sent)
+                    if sink.parser.begun or trio.current_time() > sent + STALE:
+                        return _checked(sink)
+            sink = make_sink()
+            with unreachable():
+                stream = await connections.open()
+                await self._attempt(stream, request, sink, first, on_sent)
+            return _checked(sink)
+
+    async def _attempt(
+        self,
+        stream: Connection,
+        request: bytes,
+        sink: TokenStream,
+        first: float,
+        on_sent: Callable[[], None],
+    ) -> None:
+        """Send a request on a connection, and read what comes until its end.
+
+        Raises:
+            OSError, trio.BrokenResourceError: it could not be sent.
+            RequestError: nothing came for too long.
+        """
+        try:
+            await send_now(stream, request, on_sent)
+        except BaseException:
+            await trio.aclose_forcefully(stream)
+            raise
         if isinstance(stream, trio.SSLStream):
             await self._read_tls(stream, sink, first)
         else:
             await self._read_plain(stream, sink, first)
-        if sink.failure is not None:
-            raise sink.failure
-        if not (sink.parser.finished or sink.limit.exceeded):
-            raise not_there(f"the upstream was lost in the middle of the answer: {sink.lost}")
 
     async def _read_plain(self, stream: trio.SocketStream, sink: TokenStream, first: float) -> None:
         """Have the poller read it, together with all others."""
@@ -99,3 +130,16 @@ class Streams:
             await trio.aclose_forcefully(stream)
         if failure is not None:
             raise failure
+
+
+def _checked(sink: TokenStream) -> TokenStream:
+    """A sink that has ended.
+
+    Raises:
+        RequestError: before its time.
+    """
+    if sink.failure is not None:
+        raise sink.failure
+    if not (sink.parser.finished or sink.limit.exceeded):
+        raise not_there(f"the upstream was lost in the middle of the answer: {sink.lost}")
+    return sink

@@ -115,3 +115,22 @@ def test_counters_of_those_who_always_compete_stay_together(
         found = [counter.projected() for counter in counters]
         assert max(found) - min(found) <= max(sizes) / min(weights) + 1e-6
     assert sum(c.projected() * c.weight for c in counters) == pytest.approx(sum(sizes))
+
+
+def test_who_starts_at_once_is_raised_as_one_who_waited() -> None:
+    clocks = VirtualClock(), VirtualClock()
+    news = FlowCounter(1.0), FlowCounter(1.0)
+    for clock, new in zip(clocks, news, strict=True):
+        others = [FlowCounter(1.0), FlowCounter(2.0)]
+        clock.start(others[0], "work", lambda: 100.0, 0.0)
+        clock.start(others[1], "work", lambda: 300.0, 0.0)
+        if new is news[0]:
+            clock.update([(new, True)])
+        else:
+            clock.enter(new)
+        assert new.served() == 100.0
+    alone = FlowCounter(1.0)
+    clock = VirtualClock()
+    clock.start(alone, "work", lambda: 100.0, 0.0)
+    clock.enter(alone)
+    assert alone.served() == 100.0

@@ -313,3 +313,15 @@ async def test_a_deadline_is_for_the_beginning_only(autojump_clock: object) -> N
         desk.slots.resize(1)
     assert running(ticket) == [True]
     assert ticket.slot_request.deadline < trio.current_time() < math.inf
+
+
+def test_a_limit_that_comes_later_is_not_charged_with_what_was_used_before() -> None:
+    quota = UserQuota(User("ann"), MovingMean())
+    made = 5000
+    quota.start("work", lambda: made, 0.0)
+    quota.user = User("ann", tokens_per_minute=600)
+    assert quota.may_start(10.0)
+    made += 800
+    assert not quota.may_start(20.0)
+    assert quota.finish("work", 20.0) == made
+    assert quota.served == made

@@ -62,7 +62,8 @@ Connect = Callable[[], Awaitable["Reader"]]
 class Script:
     """An upstream that answers short requests at once, and completions when it is told to."""
 
-    def __init__(self) -> None:
+    def __init__(self, slots: int = 8) -> None:
+        self.props = _PROPS.replace(b'"total_slots":8', b'"total_slots":%d' % slots)
         self.completions: list[trio.SocketStream] = []
         self.more = trio.Event()
 
@@ -82,7 +83,7 @@ class Script:
             self.completions.append(stream)
             self.more.set()
             await trio.sleep_forever()
-        known = {b"/props": _PROPS, b"/slots": b"[]", b"/apply-template": b'{"prompt":"hello"}'}
+        known = {b"/props": self.props, b"/slots": b"[]", b"/apply-template": b'{"prompt":"hello"}'}
         body = known.get(path, b"{}")
         await stream.send_all(
             b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nConnection: close\r\n"
@@ -118,9 +119,9 @@ class Reader:
 
 @contextlib.asynccontextmanager
 async def running(
-    folder: Path, level: Level = Level.DISK
+    folder: Path, level: Level = Level.DISK, *, slots: int = 8
 ) -> AsyncIterator[tuple[Script, Connect, Storage]]:
-    script = Script()
+    script = Script(slots)
     poller = Poller()
     # What is not due per token is not counted.
     storage = Storage(folder, interval=3600, watch=3600)
@@ -284,7 +285,7 @@ class WakeUps(trio.abc.Instrument):
 @pytest.mark.parametrize("level", [Level.MEMORY, Level.DISK])
 async def test_a_decode_step_is_one_wake_up(tmp_path: Path, level: Level) -> None:
     streams, steps = 16, 40
-    async with running(tmp_path, level) as (script, connect, storage):
+    async with running(tmp_path, level, slots=streams) as (script, connect, storage):
         reader = await connect()
         upstreams = [await begun(script, reader, n + 1) for n in range(streams)]
         await storage.journal.sync()

@@ -17,7 +17,7 @@ from llcuda_net.upstream.health_check import (
     TIMEOUT,
 )
 from llcuda_net.upstream.prefix_cache import BLOCK, chain_of
-from llcuda_net.upstream.slots import Use
+from llcuda_net.upstream.slots.table import Use
 from llcuda_protocol import ErrorCode
 from tests.support.upstream.scripted_upstream import Talker, broken, gone
 from tests.support.upstream.watched import lease, until_up, uses, watched
@@ -245,20 +245,25 @@ class Reader:
     """Whoever uses a lease: reads until it is cut.
 
     Attributes:
-        progress: returns when a token came last.
+        now: returns when a token came last.
         cut: when it was cut, on trio's clock.
         error: with which.
     """
 
     def __init__(self, lease: Lease, nursery: trio.Nursery) -> None:
-        self.progress: Callable[[], float] = lambda: 0.0
+        self.now: Callable[[], float] = lambda: 0.0
+        self.made, self.first_token, self.times = 0, None, self
         self.cut: float | None = None
         self.error: RequestError | None = None
         nursery.start_soon(self._run, lease)
 
+    @property
+    def progress(self) -> float:
+        return self.now()
+
     async def _run(self, lease: Lease) -> None:
         try:
-            with lease.use(lambda: self.progress()):
+            with lease.use(self):
                 await trio.sleep_forever()
         except UpstreamStalled as error:
             self.cut, self.error = trio.current_time(), error
@@ -270,7 +275,7 @@ async def test_one_that_says_nothing_at_all_is_given_up_with_its_streams(
     upstream = Talker(slots=2)
     async with watched(upstream) as one, trio.open_nursery() as nursery:
         still, going = Reader(lease(one), nursery), Reader(lease(one), nursery)
-        going.progress = trio.current_time
+        going.now = trio.current_time
         await trio.sleep(0.01)
         upstream.silent = True
         start = trio.current_time()
@@ -282,7 +287,7 @@ async def test_one_that_says_nothing_at_all_is_given_up_with_its_streams(
         # A stream whose tokens come is not cut, and when they come no more it is.
         assert going.cut is None
         last = trio.current_time()
-        going.progress = lambda: last
+        going.now = lambda: last
         await trio.sleep(60)
         assert going.cut is not None
         assert one.state in ("down", "probing")

@@ -9,8 +9,9 @@ from llcuda_net.upstream.backend import Lease
 from llcuda_net.upstream.interface import Requirement
 from llcuda_net.upstream.placement import SLACK, within_reach
 from llcuda_net.upstream.pool import Pool
-from llcuda_net.upstream.prefix_cache import BLOCK
-from llcuda_net.upstream.slots import Use
+from llcuda_net.upstream.prefix_cache import BLOCK, chain_of
+from llcuda_net.upstream.slots.step_time import Sample
+from llcuda_net.upstream.slots.table import Use
 from tests.support.upstream.pools import answered, name_of, place, pool_of
 from tests.support.upstream.scripted_upstream import Talker, backend, backends
 
@@ -141,3 +142,32 @@ async def test_not_where_the_cache_is_worth_nothing() -> None:
         lease = Lease(a, next(iter(a.table)), Requirement(""), 4)
         answered(lease, CHAT, cached=4 * BLOCK // 4)
     assert name_of(place(pool, text=CHAT)) == "a"
+
+
+async def test_each_keeps_what_it_runs_together_and_both_have_their_share() -> None:
+    pool = await pool_of(Talker(slots=8), Talker(slots=8))
+    leases = [place(pool) for _ in range(8)]
+    assert [one.table.active() for one in pool.backends] == [[0, 1, 2, 3]] * 2
+    ended = leases[2]
+    assert ended is not None
+    ended.release()
+    again = place(pool)
+    assert again is not None
+    assert (again.backend, again.slot) == (ended.backend, ended.slot)  # the gap is closed
+
+
+async def test_a_prefix_that_is_not_worth_a_split_does_not_decide_the_upstream() -> None:
+    pool = await pool_of(Talker(slots=8), Talker(slots=8))
+    a, b = pool.backends
+    for one in (a, b):
+        for _ in range(3):
+            one.speeds.record_steps(Sample(3.0, 2, 1, 50))
+            one.speeds.record_steps(Sample(13.0, 2, 2, 50))
+            one.speeds.reading.record(100, 1.0)
+    list(a.table)[7].chain = chain_of(CHAT)
+    for one in (a, b, a):
+        Lease(one, next(s for s in one.table if s.use is Use.FREE), Requirement(""))
+    # Far from those that a runs, and of 256 tokens, which are read in less than a step.
+    placed = place(pool, text=CHAT)
+    assert placed is not None
+    assert (placed.backend, placed.slot.number) == (b, 1)

@@ -9,9 +9,9 @@ from typing import Any
 
 import trio
 
+from llcuda_net.storage.journal.assembly import OpenGeneration
 from llcuda_net.storage.journal.entry import JournalEntry
 from llcuda_net.storage.journal.journal import Journal
-from llcuda_net.storage.journal.recovery import OpenGeneration
 from tests.support.storage.power_cut import SimulatedFiles
 
 FOLDER = Path("/journal")

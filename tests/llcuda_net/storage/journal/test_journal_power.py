@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 import trio
 
+from llcuda_net.storage.journal.assembly import OpenGeneration
 from llcuda_net.storage.journal.entry import JournalEntry
 from llcuda_net.storage.journal.journal import Journal
-from llcuda_net.storage.journal.recovery import OpenGeneration
 from llcuda_net.storage.records import Ended
 from tests.support.storage.power_cut import Recorder, SimulatedFiles
 from tests.support.storage.records import opened

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from llcuda_net.storage.journal.recovery import OpenGeneration, _assemble
-from llcuda_net.storage.records import Appended, Dispatched, Ended, Switch, Switched, decode, encode
+from llcuda_net.storage.journal.assembly import Collector, OpenGeneration
+from llcuda_net.storage.records import Appended, Dispatched, Ended, Switch, Switched, encode
 from tests.support.storage.journals import reopened, running, tokens
 from tests.support.storage.power_cut import SimulatedFiles
 from tests.support.storage.records import opened
@@ -32,7 +32,11 @@ async def test_switches_come_back_however_often_the_journal_is_opened() -> None:
 
 
 def assembled(*records: object) -> OpenGeneration:
-    return _assemble(opened(1), [decode(encode(record)) for record in records])  # type: ignore[misc]
+    collector = Collector((), {})
+    collector.add([encode(opened(1, slot=slot)) for slot in (1, 2)])
+    collector.add([encode(record) for record in records])
+    (found,) = collector.generations()
+    return found
 
 
 def test_a_switch_beyond_the_log_is_dropped() -> None:
@@ -47,8 +51,8 @@ def test_pieces_of_a_switch_that_is_lost_are_not_taken_for_text() -> None:
         Appended(1, 0, ["a"], [1]),
         # The record of the switch was damaged.
         Appended(1, 1, ['{"a"', ":1}"], [2, 3], switches=1),
-        Ended(count=3, state="done"),
-        Dispatched(upstream="u"),
+        Ended(slot=1, count=3, state="done"),
+        Dispatched(slot=1, upstream="u"),
     )
     assert (found.log.pieces, found.gap, found.ended) == (["a"], True, None)
 

@@ -26,7 +26,19 @@ NEXT = Migration(
 
 
 #: What takes each migration back.
-UNDO = {2: "ALTER TABLE results DROP COLUMN beginning; ALTER TABLE results DROP COLUMN seal"}
+UNDO = {
+    2: "ALTER TABLE results DROP COLUMN beginning; ALTER TABLE results DROP COLUMN seal",
+    3: """
+        CREATE INDEX results_model ON results (model, created);
+        CREATE INDEX results_owner ON results (owner, created) WHERE owner != '';
+        CREATE INDEX results_state ON results (state, created) WHERE state != 'done';
+        DROP INDEX results_cache;
+        CREATE INDEX results_cache ON results (request_hash, model) WHERE cacheable = 1;
+        DROP INDEX results_listed; DROP INDEX results_owned;
+        DROP TRIGGER results_removed;
+        DROP TABLE zones; DROP TABLE owner_zones;
+    """,
+}
 
 
 def index_all(store: SqliteStore) -> None:

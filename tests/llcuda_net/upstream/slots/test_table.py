@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import pytest
 import trio
-from hypothesis import settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from llcuda_net.upstream import slots as module
-from llcuda_net.upstream.prefix_cache import BLOCK, chain_of
-from llcuda_net.upstream.slots import Slot, Slots, Use
+from llcuda_net.upstream.prefix_cache import BLOCK, TOKENS_A_BLOCK, chain_of, shared
+from llcuda_net.upstream.slots import table as module
+from llcuda_net.upstream.slots.choice import Outlook, runs_of
+from llcuda_net.upstream.slots.table import UNKNOWN, Slot, Slots, Use
 
+#: Of an upstream whose slots share one KV cache.
+UNIFIED = Outlook(split_ms=0.0)
 ONE, TWO = chain_of("a" * 3 * BLOCK), chain_of("b" * 3 * BLOCK)
 
 
@@ -39,23 +42,146 @@ async def test_until_it_is_known_how_many_there_are_one_may_try() -> None:
     assert slots.count(Use.FREE) == 2
 
 
+# -- the choice -------------------------------------------------------------------------------
+
+
+def turned(slots: Slots, *numbers: int, use: Use = Use.BUSY) -> Slots:
+    """With so many of them active."""
+    for slot in slots:
+        if slot.number in numbers:
+            slot.turn(use)
+    return slots
+
+
+def number_of(slots: Slots, chain: tuple[int, ...] = (), outlook: Outlook = UNKNOWN) -> int:
+    found = slots.best(chain, outlook)
+    assert found is not None
+    return found[0].number
+
+
 async def test_the_slot_that_holds_most_of_a_prompt_is_chosen(autojump_clock: object) -> None:
     slots = table(3)
     held = list(slots)
     held[1].chain, held[2].chain = ONE[:1], ONE[:2]
     assert slots.best(ONE) == (held[2], 2)
     held[2].turn(Use.BUSY)
-    assert slots.best(ONE) == (held[1], 1)
-    assert slots.best(TWO) == (held[0], 0)
+    assert slots.best(ONE, UNIFIED) == (held[1], 1)
+    assert slots.best(TWO, UNIFIED) == (held[0], 0)
 
 
-async def test_else_the_one_that_has_been_idle_longest(autojump_clock: object) -> None:
+async def test_of_a_unified_cache_else_the_one_that_has_been_idle_longest(
+    autojump_clock: object,
+) -> None:
     slots = table(3)
     first, second, third = slots
     for slot in (second, third, first):
         await trio.sleep(1)
         slot.turn(Use.FREE)
-    assert slots.best(TWO) == (second, 0)
+    assert slots.best(TWO, UNIFIED) == (second, 0)
+    assert slots.best(TWO) == (first, 0)
+
+
+@pytest.mark.parametrize(
+    ("active", "chosen"),
+    [
+        ((), 0),
+        ((0,), 1),
+        ((3,), 2),
+        ((7,), 6),
+        ((0, 1, 2), 3),
+        ((0, 2), 1),  # the gap is closed
+        ((0, 3, 5), 4),  # one run less is better than a gap that is smaller
+        ((0, 1, 4, 5), 2),
+        ((1, 2, 3), 0),
+    ],
+)
+@pytest.mark.parametrize("use", [Use.BUSY, Use.RELEASING, Use.FOREIGN])
+async def test_neighbours_of_whatever_decodes(
+    active: tuple[int, ...], chosen: int, use: Use
+) -> None:
+    assert number_of(turned(table(8), *active, use=use)) == chosen
+
+
+async def test_a_prefix_is_weighed_against_a_split_batch() -> None:
+    slots = turned(table(8), 0, 1)
+    slots_of = list(slots)
+    slots_of[5].chain = chain_of("a" * 10 * BLOCK)
+    prompt = chain_of("a" * 12 * BLOCK)  # 640 of 768 tokens need not be read there
+    # Read in 64 ms; split in two, the 100 steps take 100 * split / 2 longer.
+    assert number_of(slots, prompt, Outlook(read_ms=0.1, split_ms=1.0, steps=100)) == 5
+    assert number_of(slots, prompt, Outlook(read_ms=0.1, split_ms=2.0, steps=100)) == 2
+    assert number_of(slots, prompt, Outlook(read_ms=0.1, split_ms=2.0, steps=50)) == 5
+    # The upstream keeps less of it than is thought.
+    assert number_of(slots, prompt, Outlook(0.1, 1.0, 100, found=0.5)) == 2
+    # Where the batch is split already, that costs little more.
+    turned(slots, 7)
+    assert number_of(slots, prompt, Outlook(read_ms=0.1, split_ms=3.0, steps=100)) == 5
+
+
+async def test_of_what_others_hold_the_least_valuable_is_given_up(autojump_clock: object) -> None:
+    slots = table(4)
+    texts = ["a" * 9, "a" * 5 + "b", "c" * 2, "a" * 5 + "d" * 4]
+    for slot, text in zip(slots, texts, strict=True):
+        slot.chain = chain_of("".join(letter * BLOCK for letter in text))
+    # The second holds 6 blocks, but 5 of them are held elsewhere too.
+    assert number_of(slots, (), UNIFIED) == 1
+    turned(slots, 1)
+    assert number_of(slots, (), UNIFIED) == 2
+    # What was used long ago is hardly asked for again.
+    await trio.sleep(3600)
+    for slot in list(slots)[1:]:
+        slot.turn(slot.use)
+    assert number_of(slots, (), UNIFIED) == 0
+
+
+async def test_a_common_beginning_is_not_worth_a_whole_conversation() -> None:
+    slots = table(2)
+    conversation = chain_of("s" * 2 * BLOCK + "a" * 9 * BLOCK)
+    first = next(iter(slots))
+    first.chain = conversation
+    first.turn(Use.FREE)
+    assert number_of(slots, chain_of("s" * 2 * BLOCK + "b" * 9 * BLOCK), UNIFIED) == 1
+    assert number_of(slots, conversation, UNIFIED) == 0
+
+
+CHAINS = st.text("ab", max_size=6).map(lambda text: chain_of("".join(c * BLOCK for c in text)))
+
+
+@given(
+    data=st.lists(st.tuples(st.sampled_from(Use), CHAINS), min_size=1, max_size=12),
+    prompt=CHAINS,
+    read=st.floats(0.001, 10),
+    split=st.floats(0, 100),
+)
+def test_the_choice_is_the_cheapest_by_its_definition(
+    data: list[tuple[Use, tuple[int, ...]]], prompt: tuple[int, ...], read: float, split: float
+) -> None:
+    """Against the cost computed anew for each free slot, of all that is held and active."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(trio, "current_time", lambda: 100.0)
+        slots, outlook = table(len(data)), Outlook(read, split, steps=10)
+        for slot, (use, chain) in zip(slots, data, strict=True):
+            slot.chain = chain
+            slot.turn(use)
+        costs = {}
+        for slot in slots:
+            if slot.use is Use.FREE:
+                active = sorted([*slots.active(), slot.number])
+                held = shared(slot.chain, prompt)
+                others = {block for one in slots if one is not slot for block in one.chain}
+                lost = len([one for one in slot.chain[held:] if one not in others])
+                costs[slot.number] = outlook.splitting(runs_of(active)) + outlook.reading(
+                    held * TOKENS_A_BLOCK, lost * TOKENS_A_BLOCK, 0.0
+                )
+        found = slots.best(prompt, outlook)
+    if found is None:
+        assert not costs
+        return
+    assert costs[found[0].number] == pytest.approx(min(costs.values()))
+    assert found[1] == shared(found[0].chain, prompt)
+
+
+# -- what is known of them ----------------------------------------------------------------------
 
 
 async def test_what_was_broken_off_is_free_when_the_upstream_says_so(

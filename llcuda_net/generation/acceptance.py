@@ -1,0 +1,116 @@
+"""Accepts generations: each when its request is as safe as its level says.
+
+Upstreams do not wait for that. A generation runs while its request is journalled, and its readers
+get nothing of it before it is accepted (see `Generation.accepted`): what a client has been told
+survives, and what it has not been told may be lost with the server. One that cannot be kept is
+stopped, which cancels what its upstream does.
+
+All that come while the disk is busy share the next sync, and are accepted in one turn.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import trio
+
+from llcuda_net.errors import RequestError
+from llcuda_net.generation.generation import Generation
+from llcuda_net.generation.persistence import Persistence
+from llcuda_net.storage.journal.entry import JournalEntry
+from llcuda_net.storage.records import Level
+
+#: Tasks per kind of level: while one waits for a sync, the other asks for the one behind it.
+_WAITERS = 2
+
+
+class Acceptance:
+    """Waits for the journal, and accepts.
+
+    Args:
+        persistence: holds the requests.
+        publish: sends what was added for the readers.
+    """
+
+    def __init__(self, persistence: Persistence, publish: Callable[[], None]) -> None:
+        self._persistence = persistence
+        self._publish = publish
+        #: Those that are neither accepted nor over, each with the event that its runner waits for.
+        self._waiting: dict[Generation, trio.Event | None] = {}
+        # A generation of the level process must not wait for another one's disk, nor one that is
+        # kept nowhere for either.
+        levels = (Level.MEMORY, Level.PROCESS, Level.DISK)
+        self._lines = {level: _Line() for level in levels}
+
+    def __repr__(self) -> str:
+        return f"<Acceptance {len(self._waiting)} waiting>"
+
+    def begin(self, generation: Generation) -> None:
+        """Accept it as soon as its request, which is in the journal's buffer, is safe.
+
+        At the level memory that is now; its readers are told when its own task gives others a turn.
+        """
+        if generation.entry is None:
+            generation.accept()
+        else:
+            self._waiting[generation] = None
+        line = self._lines[_kind(generation)]
+        line.waiting.append((generation, generation.entry))
+        line.idle.unpark()
+
+    def forget(self, generation: Generation) -> None:
+        """It is over, accepted or not."""
+        self._waiting.pop(generation, None)
+
+    async def wait(self, generation: Generation) -> None:
+        """Return when it is accepted; one that cannot be is cancelled here."""
+        if generation not in self._waiting:
+            return
+        event = self._waiting[generation] = trio.Event()
+        await event.wait()
+
+    async def run(self) -> None:
+        """Accept until cancelled."""
+        async with trio.open_nursery() as nursery:
+            for line in self._lines.values():
+                for _ in range(_WAITERS):
+                    nursery.start_soon(self._follow, line)
+
+    async def _follow(self, line: _Line) -> None:
+        while True:
+            while not line.waiting:
+                await line.idle.park()
+            batch, line.waiting = line.waiting, []
+            # The journal's order is theirs: when the last one is safe, all are.
+            await self._accept([generation for generation, _ in batch], batch[-1][1])
+
+    async def _accept(self, generations: list[Generation], last: JournalEntry | None) -> None:
+        try:
+            await self._persistence.accepted(last)
+        except RequestError as error:
+            for generation in generations:
+                if generation in self._waiting:
+                    generation.hand_back(error)
+            return
+        for generation in generations:
+            if generation in self._waiting:
+                event = self._waiting.pop(generation)
+                generation.accept()
+                if event is not None:
+                    event.set()
+        self._publish()
+
+
+class _Line:
+    """Generations that wait for the same."""
+
+    def __init__(self) -> None:
+        self.waiting: list[tuple[Generation, JournalEntry | None]] = []
+        self.idle = trio.lowlevel.ParkingLot()
+
+
+def _kind(generation: Generation) -> Level:
+    """What it waits for: nothing, the system, or the disk."""
+    if generation.entry is None:
+        return Level.MEMORY
+    return Level.DISK if generation.level.synced else Level.PROCESS

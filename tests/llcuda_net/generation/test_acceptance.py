@@ -1,0 +1,191 @@
+"""An upstream works while its request is journalled; readers learn of nothing before it is safe."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+import trio
+from trio.testing import wait_all_tasks_blocked
+
+from llcuda_net.errors import RequestError, StorageUnavailable
+from llcuda_net.generation.acceptance import Acceptance
+from llcuda_net.generation.generation import Generation
+from llcuda_net.storage.journal.disk import RealFiles
+from llcuda_net.storage.journal.entry import JournalEntry
+from llcuda_net.storage.records import Level
+from llcuda_protocol import Accepted, Cancel, Done, Error, ErrorCode
+from tests.support.server.durable_server import keeping, stored
+from tests.support.server.memory_server import FakeUpstream, Peer, ask, ready
+
+PATIENCE = 300.0
+
+
+class HeldFiles(RealFiles):
+    """A disk whose syncs wait until they may go on, and then fail if they shall."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.go = threading.Event()
+        self.go.set()
+        self.broken = False
+        self.syncs = 0
+
+    @contextlib.contextmanager
+    def holding(self) -> Iterator[None]:
+        """Hold syncs from now on, up to the end at the latest."""
+        self.go.clear()
+        try:
+            yield
+        finally:
+            self.go.set()
+
+    def fdatasync(self, descriptor: int) -> None:
+        self.syncs += 1
+        assert self.go.wait(PATIENCE)
+        if self.broken:
+            raise OSError(5, "Input/output error")
+        super().fdatasync(descriptor)
+
+
+@contextlib.asynccontextmanager
+async def _behind_a_sync(
+    tmp_path: Path, files: HeldFiles, upstream: FakeUpstream, level: Level = Level.DISK
+) -> AsyncIterator[Peer]:
+    """A client whose upstream works at its request, which the disk does not have."""
+    async with keeping(tmp_path, upstream, level, files=files) as (_, listener):
+        peer = await ready(listener)
+        with files.holding():
+            await peer.send(ask("a b c", tokens=True))
+            await _until_called(upstream, 1)
+            await wait_all_tasks_blocked()
+            yield peer
+
+
+async def _until_called(upstream: FakeUpstream, times: int) -> None:
+    with trio.fail_after(PATIENCE):
+        while len(upstream.calls) < times:  # noqa: ASYNC110 -- it has no event for it
+            await trio.sleep(0.001)
+
+
+@pytest.mark.parametrize("level", [Level.DISK, Level.STRICT])
+async def test_the_upstream_works_while_the_disk_does(tmp_path: Path, level: Level) -> None:
+    upstream, files = FakeUpstream(), HeldFiles()
+    async with _behind_a_sync(tmp_path, files, upstream, level) as peer:
+        got: list[object] = []
+
+        async def read() -> None:
+            got.append(await peer.next())
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(read)
+            await wait_all_tasks_blocked()
+            assert not got  # neither that it is accepted, nor a token
+            assert upstream.active == 0  # it has said all
+            files.go.set()
+        assert isinstance(got[0], Accepted)
+        pieces, done = await peer.until(Done)
+        assert (pieces, done.reason) == (["a", " b", " c"], "stop")
+    assert [one.state for one in stored(tmp_path)] == ["done"]
+
+
+async def test_what_cannot_be_kept_is_stopped(tmp_path: Path) -> None:
+    upstream, files = FakeUpstream(), HeldFiles()
+    upstream.paused = True
+    async with _behind_a_sync(tmp_path, files, upstream) as peer:
+        assert upstream.active == 1
+        upstream.release(2)
+        await wait_all_tasks_blocked()
+        files.broken = True
+        files.go.set()
+        frame = await peer.next()
+        assert isinstance(frame, Error)  # it was not accepted, and no token of it was sent
+        assert frame.code == ErrorCode.STORAGE
+        assert "not kept" in frame.message
+        assert upstream.active == 0
+
+
+async def test_one_that_is_cancelled_before_it_is_accepted_ends(tmp_path: Path) -> None:
+    upstream, files = FakeUpstream(), HeldFiles()
+    upstream.paused = True
+    async with _behind_a_sync(tmp_path, files, upstream) as peer:
+        await peer.send(Cancel(1))
+        await wait_all_tasks_blocked()
+        assert upstream.active == 0  # its slot is free, whatever the disk does
+        files.go.set()
+        _, done = await peer.until(Done)
+        assert done.reason == "cancelled"
+
+
+class Journal:
+    """A persistence that keeps requests when it is told to.
+
+    Attributes:
+        asked: the entry of each call.
+    """
+
+    def __init__(self) -> None:
+        self.asked: list[object] = []
+        self.go = trio.Event()
+        self.refusal: RequestError | None = None
+
+    async def accepted(self, entry: JournalEntry | None) -> None:
+        self.asked.append(entry)
+        if entry is not None:
+            await self.go.wait()
+        if self.refusal is not None:
+            raise self.refusal
+
+
+def _kept(level: Level, number: int) -> Generation:
+    entry: Any = f"entry {number}"
+    return Generation("a", None, {}, 1.0, level=level, entry=entry)
+
+
+async def test_requests_that_come_together_share_a_sync(nursery: trio.Nursery) -> None:
+    journal, published = Journal(), []
+    acceptance = Acceptance(cast("Any", journal), lambda: published.append(1))
+    nursery.start_soon(acceptance.run)
+    await wait_all_tasks_blocked()
+    generations = [_kept(Level.DISK, number) for number in range(12)]
+    acceptance.begin(generations[0])
+    await wait_all_tasks_blocked()
+    for one in generations[1:]:
+        acceptance.begin(one)
+    await wait_all_tasks_blocked()
+    assert journal.asked == ["entry 0", "entry 11"]  # behind the first one, while it is busy
+    assert not any(one.accepted for one in generations)
+    over, kept_nowhere = generations.pop(), Generation("a", None, {}, 1.0)
+    acceptance.forget(over)
+    acceptance.begin(kept_nowhere)
+    assert kept_nowhere.accepted  # no disk holds it up
+    await wait_all_tasks_blocked()
+    assert len(published) == 1
+    journal.go.set()
+    with trio.fail_after(PATIENCE):
+        await acceptance.wait(generations[-1])
+    await wait_all_tasks_blocked()
+    assert all(one.accepted for one in generations)
+    assert not over.accepted
+    assert len(published) == 3  # one wake-up for each call
+    await acceptance.wait(over)
+
+
+async def test_the_journal_refuses_all_that_it_cannot_keep(nursery: trio.Nursery) -> None:
+    journal = Journal()
+    journal.refusal = StorageUnavailable("not kept: no disk")
+    acceptance = Acceptance(cast("Any", journal), lambda: None)
+    nursery.start_soon(acceptance.run)
+    generations = [_kept(Level.PROCESS, number) for number in range(3)]
+    for one in generations:
+        acceptance.begin(one)
+    journal.go.set()
+    await wait_all_tasks_blocked()
+    for one in generations:
+        assert one.scope.cancel_called
+        assert one.error is journal.refusal
+        assert not one.accepted

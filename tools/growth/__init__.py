@@ -1,0 +1,1 @@
+"""What bench_growth.py fills and measures: stores and journals of growing size."""
