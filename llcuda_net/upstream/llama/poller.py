@@ -2,8 +2,8 @@
 
 A llama-server emits the tokens of all its slots after one decode step, so they arrive together. A
 trio task a socket would cost a wake-up a token; here one wake-up serves every socket that has
-data: a private, level-triggered selector, whose own descriptor trio waits for. How long it is waited
-for more, `upstream/gathering.py` says. A stream that has just begun is in a selector of its own, so
+data: a private, level-triggered selector, whose own descriptor trio waits for. How long for more,
+`upstream/gathering.py` says. A stream that has just begun is in a selector of its own, so
 that its first token waits for nothing.
 """
 
