@@ -36,7 +36,7 @@ example:
   python tools/bench_overhead.py                       (4 minutes; nginx beside it where it is)
   python tools/bench_overhead.py --quick --http --peer nginx --peer litellm
   python tools/bench_overhead.py --quick --profile stacks.txt    (needs py-spy)
-  python tools/bench_overhead.py --against ../older/.venv/bin/llcuda-server --json overhead.json
+  python tools/bench_overhead.py --against older=../older/.venv/bin/llcuda-server --json o.json
 
 Each repeat takes every path in turn. CPU is the process's own clock over --seconds; delays are from
 a token's emission (it carries the time) to its arrival; first tokens are those of one more
@@ -100,7 +100,10 @@ def parser() -> argparse.ArgumentParser:
     out.add_argument("--server", default=beside, metavar="COMMAND", help="default: %(default)s")
     out.add_argument(
         "--against",
-        metavar="COMMAND",
+        action="append",
+        type=_named,
+        default=[],
+        metavar="[NAME=]COMMAND",
         help="another llcuda-server, such as an earlier version, to measure in turn with it",
     )
     out.add_argument(
@@ -110,6 +113,14 @@ def parser() -> argparse.ArgumentParser:
         help="the load and the upstream on the first core, or two, what is measured on the others",
     )
     return out
+
+
+def _named(text: str) -> tuple[str, str]:
+    """A server's name, "against" if it is not given one, and its command."""
+    name, equals, command = text.rpartition("=")
+    if equals and not name.replace(".", "").isalnum():
+        raise argparse.ArgumentTypeError(f"{name!r} is no name: letters, digits and full stops")
+    return name or "against", command
 
 
 def _some_of(names: Sequence[str]) -> Callable[[str], tuple[str, ...]]:
@@ -222,9 +233,9 @@ class Bench:
             add("litellm", PeerConnection, processes.litellm(behind.address, cores=cores))
         for level in self.args.durability:
             server = self._server(self.args.server, upstream, level)
-            if self.args.against is not None:
-                other = self._server(self.args.against, upstream, level)
-                add(f"against-{level}", LlcudaConnection, other)
+            for name, command in self.args.against:
+                other = self._server(command, upstream, level)
+                add(f"{name}-{level}", LlcudaConnection, other)
             add(f"llcuda-{level}", LlcudaConnection, server)
             if self.args.http:
                 server = self._server(self.args.server, upstream, level)

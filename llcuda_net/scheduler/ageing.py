@@ -9,7 +9,8 @@ class that gets a slot now and then is not starved, however old its tickets are.
 tickets of one kind only the oldest ages; the next one begins to age when that one is gone. Third,
 of each user and kind at most one ticket is promoted at a time. So a flood of low priority gets
 through no faster than a single request. The time of the next promotion is computed only when
-something changes (`promote_at` is a lower bound of it), so that waiting costs nothing.
+one may be due (`promote_at` is a lower bound of it: whoever begins to age is due after the shortest
+step of all), so that neither waiting nor what comes and goes meanwhile costs anything.
 """
 
 from __future__ import annotations
@@ -23,6 +24,9 @@ from llcuda_net.scheduler.flows import PriorityClass
 from llcuda_net.scheduler.quota import UserQuota
 from llcuda_net.scheduler.ticket import Kind, Ticket
 
+#: Most tickets that are promoted at once.
+_MOST_PROMOTED = 64
+
 
 class PriorityClasses:
     """One model's tickets that wait, class by class, best first."""
@@ -33,6 +37,8 @@ class PriorityClasses:
         self._promote_at = math.inf
         #: How many promoted tickets wait, by user and kind.
         self._promoted: Counter[tuple[str, Kind]] = Counter()
+        #: No ticket that waits ages in fewer seconds.
+        self._least_step = math.inf
 
     def __repr__(self) -> str:
         waiting = "/".join(str(one.queued) for one in self._classes)
@@ -61,12 +67,13 @@ class PriorityClasses:
         for worse in self._classes[ticket.priority + 1 :]:
             for kind in worse.kinds:
                 worse.held_back.setdefault(kind, now)
-        self._promote_at = min(self._promote_at, now)
+        self._least_step = min(self._least_step, ticket.ageing_step)
+        self._ages_from(now)
 
     def remove(self, ticket: Ticket, now: float) -> None:
         """Remove a ticket that waits no more."""
         self._classes[ticket.priority].remove(ticket, now)
-        self._promote_at = min(self._promote_at, now)
+        self._ages_from(now)
         name = ticket.slot_request.user.name
         if ticket.promoted:
             self._promoted[name, ticket.kind] -= 1
@@ -91,20 +98,32 @@ class PriorityClasses:
             self._classes[priority] = PriorityClass()
 
     def promote(self, now: float) -> None:
-        """Move those into the next better class that were held back for long enough."""
-        while self.promote_at <= now:
+        """Move those into the next better class that were held back for long enough.
+
+        Only so many at a time, so that it does not take long; the others are due at once.
+        """
+        left = _MOST_PROMOTED
+        while left and self.promote_at <= now:
             self._promote_at = math.inf
             for one in self._classes[1:]:
-                for ticket, quota, at in list(self._ageing(one)):
-                    if at <= now:
-                        one.remove(ticket, now)
-                        if ticket.promoted:
-                            self._promoted[quota.user.name, ticket.kind] -= 1
-                        self.prune(ticket.priority)
-                        ticket.priority = Priority(ticket.priority - 1)
-                        self.add(ticket, quota, now)
-                    else:
+                due: list[tuple[Ticket, UserQuota]] = []
+                for ticket, quota, at in self._ageing(one):
+                    if at > now or len(due) == left:
                         self._promote_at = min(self._promote_at, at)
+                    else:
+                        due.append((ticket, quota))
+                left -= len(due)
+                for ticket, quota in due:
+                    one.remove(ticket, now)
+                    if ticket.promoted:
+                        self._promoted[quota.user.name, ticket.kind] -= 1
+                    self.prune(ticket.priority)
+                    ticket.priority = Priority(ticket.priority - 1)
+                    self.add(ticket, quota, now)
+
+    def _ages_from(self, now: float) -> None:
+        """Somebody may age from now on."""
+        self._promote_at = min(self._promote_at, now + self._least_step)
 
     def _ageing(self, one: PriorityClass) -> Iterator[tuple[Ticket, UserQuota, float]]:
         """The tickets of a class that age, each with when it will be promoted."""

@@ -1,9 +1,9 @@
 """Assigns free slots to tickets. It decides, counts and returns; its caller notifies the holders.
 
-Tickets that lost a slot come first. Then class by class, best first: the flows of all models are in
-one heap by rank (see `fair_share`), and the oldest ticket of the first flow is placed. Where
-`place` finds nothing for a ticket, nothing more of its kind is tried in this round: it is passed
-over, and its flow keeps a bounded credit.
+Tickets that lost a slot come first. Then class by class, best first: of the flows of all models the
+one with the lowest rank is next (see `fair_share`), and its oldest ticket is placed. Where `place`
+finds nothing for a ticket, nothing more of its kind is tried in this round: it is passed over, and
+its flow keeps a bounded credit.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import structlog
 
 from llcuda_net.config.users import Priority
 from llcuda_net.scheduler.fair_share import FlowCounter
-from llcuda_net.scheduler.flows import Flow
+from llcuda_net.scheduler.flows import Flow, Head, PriorityClass, Rank
 from llcuda_net.scheduler.quota import UserQuota
 from llcuda_net.scheduler.ticket import Lease, Phase, Ticket, release
 from llcuda_net.scheduler.wait_queue import WaitQueue
@@ -135,39 +135,39 @@ class _Round:
             ):
                 self._try(ticket)
         for priority in Priority:
-            self._serve(self._queue.competing(priority, self._now))
+            self._serve(self._queue.classes(priority))
         return self._done
 
-    def _serve(self, flows: list[Flow]) -> None:
-        """Serve the flows of one class."""
-        if not self._open_kinds:
-            return
-        heap = [(flow.rank(flow.tickets[0]), flow) for flow in flows]
-        heapq.heapify(heap)
-        passed_over: dict[Flow, None] = {}
+    def _serve(self, classes: list[PriorityClass]) -> None:
+        """Serve one class of all models."""
+        for one in classes:
+            one.update(self._now)
+        heap: list[tuple[Rank, int]] = []
+        for index in range(len(classes)):
+            self._push(heap, index, classes)
         while heap and self._open_kinds:
-            _, flow = heapq.heappop(heap)
-            ticket = flow.head(self._open_kinds)
-            if ticket is None:
-                passed_over[flow] = None
+            _, index = heapq.heappop(heap)
+            head = classes[index].head(self._open_kinds, self._now)
+            if head is None:
                 continue
-            rank = flow.rank(ticket)
-            if heap and rank > heap[0][0]:  # it has changed: others started, or were passed over
-                heapq.heappush(heap, (rank, flow))
+            if heap and head.rank > heap[0][0]:  # it has changed: others started
+                heapq.heappush(heap, (head.rank, index))
                 continue
-            if not flow.quota.may_start(self._now):
-                continue
+            ticket = head.ticket
             if ticket.slot_request.deadline < self._now and not ticket.entering:
                 ticket.phase = Phase.DONE
                 self._queue.remove(ticket, self._now)
                 self._done.expired.append(ticket)
             else:
-                own = flow.priority_class
-                self._try(ticket, [o.counter for o in passed_over if o.priority_class is own])
-            if flow.tickets:
-                heapq.heappush(heap, (flow.rank(flow.tickets[0]), flow))
+                self._try(ticket, head)
+            self._push(heap, index, classes)
 
-    def _try(self, ticket: Ticket, passed_over: Sequence[FlowCounter] = ()) -> None:
+    def _push(self, heap: list[tuple[Rank, int]], index: int, classes: list[PriorityClass]) -> None:
+        head = classes[index].head(self._open_kinds, self._now)
+        if head is not None:
+            heapq.heappush(heap, (head.rank, index))
+
+    def _try(self, ticket: Ticket, head: Head | None = None) -> None:
         """Find a slot for a ticket, and start it."""
         lease = _placed(ticket, self._place)
         if lease is None:
@@ -177,6 +177,10 @@ class _Round:
             release(lease)
             return
         quota = self._quotas[ticket.slot_request.user.name]
+        passed_over: Sequence[FlowCounter] = ()
+        if head is not None:
+            passed_over = head.flow.priority_class.passed_over(head, self._open_kinds)
         flow = self._queue.start(ticket, quota, self._now)
         _start(ticket, lease, flow, self._running, self._now, passed_over)
+        self._queue.changed(quota)
         self._done.started.append(ticket)

@@ -17,6 +17,7 @@ made of tokens that were really served.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable
 
 #: Tokens by which a counter may lag behind those served, while no upstream has a place for its
@@ -84,6 +85,9 @@ class FlowCounter:
 
     def raise_to(self, least: float) -> None:
         """Set `served` to at least this."""
+        if not self._running:
+            self._finished = max(self._finished, least)
+            return
         served = self.served()
         if served < least:
             self._finished += least - served
@@ -105,7 +109,7 @@ class VirtualClock:
     def __repr__(self) -> str:
         return f"<VirtualClock at {self.now:.0f}, {len(self._running)} flows running>"
 
-    def update(self, waiting: Iterable[tuple[FlowCounter, bool]]) -> None:
+    def update(self, waiting: Iterable[tuple[FlowCounter, bool]], others: float = math.inf) -> None:
         """Set who competes, and raise those who did not until now to the virtual time.
 
         The virtual time is the least that was served to any of those who compete already, or,
@@ -114,6 +118,8 @@ class VirtualClock:
 
         Args:
             waiting: the counters with work that waits, each with whether any of it may start.
+            others: the least that was served to those who compete already and are not among
+                these; infinity where there are none.
         """
         new = []
         old = []
@@ -124,7 +130,11 @@ class VirtualClock:
                 old.append(counter)
             else:
                 new.append(counter)
-        self.now = min((counter.served() for counter in old or self._running), default=self.now)
+        if others < math.inf or old:
+            self.now = min((counter.served() for counter in old), default=others)
+            self.now = min(self.now, others)
+        else:
+            self.now = min((counter.served() for counter in self._running), default=self.now)
         for counter in new:
             counter.raise_to(self.now)
             counter.competing = True

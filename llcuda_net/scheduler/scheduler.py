@@ -21,14 +21,15 @@ from llcuda_net.errors import Overloaded, RequestError
 from llcuda_net.scheduler.assignment import Place, assign, start_at_once
 from llcuda_net.scheduler.flows import Flow
 from llcuda_net.scheduler.quota import MovingMean, UserLoad, UserQuota
-from llcuda_net.scheduler.ticket import Lease, Phase, SlotRequest, Ticket, release
+from llcuda_net.scheduler.ticket import Kind, Lease, Phase, SlotRequest, Ticket, release
 from llcuda_net.scheduler.wait_estimate import WaitReporter
 from llcuda_net.scheduler.wait_queue import WaitQueue
 
 __all__ = ["Lease", "Scheduler", "SlotRequest", "Ticket", "UserLoad"]
 
-#: Seconds between two reports to those who wait, at least.
-_REPORT_INTERVAL = 0.2
+#: Seconds between two reports to those who wait, at least; between two slices of one report; and,
+#: where nothing changes, until those are notified whose position is a little out of date.
+_REPORT_INTERVAL, _PAUSE, _REFRESH = 0.2, 0.01, 5.0
 #: Seconds after which to retry: where no wait is estimated or at least, and at most.
 _RETRY_AFTER = 1.0
 _LONGEST_RETRY_AFTER = 600.0
@@ -43,6 +44,7 @@ class Scheduler:
         explain: says for a person why there is no place for a ticket.
         ageing: seconds of being held back by better classes that lift a ticket into the next one.
         clock: returns the time, as in `SlotRequest.deadline`.
+        flush: called when holders were notified, to send what that has added.
     """
 
     def __init__(
@@ -53,11 +55,13 @@ class Scheduler:
         explain: Callable[[Ticket], str] = lambda ticket: "",
         ageing: float = 30.0,
         clock: Callable[[], float] = trio.current_time,
+        flush: Callable[[], None] = lambda: None,
     ) -> None:
         self.max_queue = max_queue
         self.ageing = ageing
         self._place = place
         self._clock = clock
+        self._flush = flush
         self._queue = WaitQueue()
         self._running: dict[Ticket, Flow] = {}
         self._quotas: dict[str, UserQuota] = {}
@@ -66,10 +70,10 @@ class Scheduler:
         self._number = 0
         self._dispatching = False
         self._dispatch_again = False
-        #: Whether something has changed since the last report, and when that was.
-        self._stale = False
-        self._reported_at = -math.inf
-        self._changed = trio.Event()
+        #: Set when something has changed since the last report began.
+        self._stale = trio.Event()
+        #: Set when what is due by time may have become due earlier.
+        self._due_changed = trio.Event()
         self._idle = trio.lowlevel.ParkingLot()
         self._idle_scopes: set[trio.CancelScope] = set()
 
@@ -101,8 +105,12 @@ class Scheduler:
         return [quota.load() for quota in self._quotas.values()]
 
     def waiting(self) -> list[Ticket]:
-        """Those who wait, as they will be served if all goes on as it does now."""
-        return list(self._queue.order())
+        """Those who wait, as they were expected to be served at the last report."""
+        return list(self._reporter.order)
+
+    def waiting_kinds(self) -> list[Kind]:
+        """The kinds of which any wait."""
+        return list(self._queue.kinds)
 
     # -- tickets ----------------------------------------------------------------------------------
 
@@ -153,7 +161,7 @@ class Scheduler:
         if ticket not in self._queue:  # what found no place for it has removed it
             raise ticket.timeout_error()
         self._reporter.queued(ticket, now)
-        ticket.mark_notified()
+        ticket.mark_notified(now)
         refusal = None if always else self._refusal(ticket, quota, now)
         if refusal is not None:
             self.remove(ticket)
@@ -202,19 +210,23 @@ class Scheduler:
         """Apply changed limits: `find` returns the user of a name."""
         for quota in self._quotas.values():
             quota.user = find(quota.user.name)
+            self._queue.changed(quota)
         self.dispatch()
 
     def _quota(self, user: User) -> UserQuota:
         quota = self._quotas.get(user.name)
         if quota is None:
             quota = self._quotas[user.name] = UserQuota(user, self._all_lengths)
-        quota.user = user
+        elif quota.user != user:
+            quota.user = user
+            self._queue.changed(quota)
         return quota
 
     def _stop(self, ticket: Ticket) -> Lease | None:
         """Count a ticket's use, as it runs no more; returns the slot that is to be given back."""
         flow = self._running.pop(ticket)
         used = flow.quota.finish(ticket, self._clock())
+        self._queue.changed(flow.quota)
         flow.priority_class.clock.finish(flow.counter, ticket, max(1.0, used))
         flow.priority_class.running -= 1
         self._queue.prune(ticket)
@@ -306,43 +318,51 @@ class Scheduler:
         for ticket in done.started:
             ticket.granted.set()
         for ticket in done.started:
-            ticket.notify()
+            ticket.notify(now)
+        self._flush()
 
     # -- reports ----------------------------------------------------------------------------------
 
     async def run(self) -> None:
         """Dispatch what is due by time alone, and report to those who wait; for ever."""
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._watch_time)
+            nursery.start_soon(self._report_changes)
+
+    async def _watch_time(self) -> None:
         while True:
-            self._changed = trio.Event()
+            self._due_changed = trio.Event()
             with trio.move_on_at(self._wake_at()):
-                await self._changed.wait()
-            now = self._clock()
+                await self._due_changed.wait()
             self._dispatch()
-            if self._stale and now >= self._reported_at + _REPORT_INTERVAL:
-                self._stale, self._reported_at = False, now
-                self._reporter.report(now)
 
     def _wake_at(self) -> float:
-        """When there is something to be done by time alone."""
+        """When to look for what is due by time alone."""
         due = self.due()
-        return min(due, self._reported_at + _REPORT_INTERVAL) if self._stale else due
+        # Changes are only noted once per report: none is seen later than with the next one.
+        return min(due, self._clock() + _REPORT_INTERVAL) if self._stale.is_set() else due
 
     def due(self) -> float:
         """When time alone may give somebody a slot, at the earliest: then `dispatch` is due."""
-        now = self._clock()
-        due = self._queue.promote_at()
-        for quota in self._quotas.values():
-            if quota.queued and quota.user.tokens_per_minute is not None:
-                at = quota.refilled_at(now)
-                if at > now:
-                    due = min(due, at)
-        return due
+        return min(self._queue.promote_at(), self._queue.refilled_at(self._clock()))
+
+    async def _report_changes(self) -> None:
+        while True:
+            with trio.move_on_after(_REFRESH if self._reporter.behind else math.inf):
+                await self._stale.wait()
+            self._stale = trio.Event()
+            began = self._clock()
+            for _ in self._reporter.report(self._clock):
+                self._flush()
+                await trio.sleep(_PAUSE)
+            self._flush()
+            await trio.sleep_until(began + _REPORT_INTERVAL)
 
     def _touch(self) -> None:
         """Have the change reported."""
-        if not self._stale:
-            self._stale = True
-            self._changed.set()
+        if not self._stale.is_set():
+            self._stale.set()
+            self._due_changed.set()
 
     # -- idle time --------------------------------------------------------------------------------
 

@@ -16,6 +16,10 @@ import trio
 from llcuda_net.config.users import Priority, User
 from llcuda_net.errors import RequestError, RequestTimeout
 
+#: A position that differs by no more than this part of it is no news, for so many seconds: in a
+#: long queue each start moves everybody.
+_LITTLE, _REFRESH = 1 / 20, 5.0
+
 log = structlog.get_logger(__name__)
 
 
@@ -130,6 +134,7 @@ class Ticket:
         self._tokens_made = tokens_made
         #: What `on_move` was last called for; at first as if it had a slot.
         self._notified: tuple[int, float | None, str] = (0, 0.0, "")
+        self._notified_at = -math.inf
         self._made = 0
         #: Tokens that were made before it last got a slot, and those to be read there.
         self._made_before = 0
@@ -211,20 +216,39 @@ class Ticket:
         seconds = max(0.0, self.slot_request.deadline - self.submitted)
         return RequestTimeout(f"not begun in {seconds:.3g} s", retry=True)
 
-    def notify(self) -> None:
-        """Call `on_move` if position, wait or reason differ from the last call; log its errors."""
+    def notify(self, now: float) -> bool:
+        """Call `on_move` if position, wait or reason differ enough from the last call.
+
+        Its errors are logged.
+
+        Returns:
+            Whether it was called.
+        """
         position, wait, reason = self._notified
-        if position == self.position and reason == self.reason and not _differs(wait, self.wait):
-            return
-        self.mark_notified()
+        moved = abs(position - self.position)
+        if (
+            moved <= position * _LITTLE
+            and (not moved or now < self._notified_at + _REFRESH)
+            and reason == self.reason
+            and not _differs(wait, self.wait)
+        ):
+            return False
+        self.mark_notified(now)
         try:
             self._on_move(self)
         except Exception:
             log.exception("on_move_failed")
+        return True
 
-    def mark_notified(self) -> None:
+    def mark_notified(self, now: float) -> None:
         """Take position, wait and reason as known to the holder."""
         self._notified = self.position, self.wait, self.reason
+        self._notified_at = now
+
+    @property
+    def behind(self) -> bool:
+        """Whether the holder was last notified of another position."""
+        return self._notified[0] != self.position
 
     async def __aenter__(self) -> None:
         await self.acquire()

@@ -4,17 +4,22 @@ Theory. The wait is the ticket's position times the mean interval between two st
 model's queue (Little's law, with the position as the number ahead). Intervals count only while
 somebody waits. The interval that is under way counts as if it ended now where that makes the mean
 longer, so that a queue that has come to a stop is seen to be slow before the next start.
+
+Reports are made in slices. Thousands may wait, and who reads tokens meanwhile must not wait for all
+of them to be informed. A slice has room for so many tickets to be looked at; to notify a holder
+takes as much room as looking at several.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 
 import structlog
 
 from llcuda_net.scheduler.quota import UserQuota
 from llcuda_net.scheduler.ticket import Kind, Phase, Ticket
+from llcuda_net.scheduler.wait_order import WaitOrder
 from llcuda_net.scheduler.wait_queue import WaitQueue
 
 #: Longest wait that is reported, in seconds: a longer one says nothing more.
@@ -23,6 +28,12 @@ _LONGEST = 1e6
 _INTERVALS = 32
 #: From fewer intervals nothing is estimated.
 _FEWEST = 2
+#: Tickets that are looked at in one slice of a report: about a millisecond's work.
+_SLICE = 256
+#: To notify one holder takes as long as looking at so many tickets.
+_NOTICE = 8
+#: Tickets between two looks at how much room is left in a slice.
+_PART = 32
 
 log = structlog.get_logger(__name__)
 
@@ -69,11 +80,17 @@ class WaitReporter:
 
     Args:
         explain: says for a person why there is no place for a ticket.
+
+    Attributes:
+        order: those that wait.
+        behind: whether the last `report` left some with a position that is a little out of date.
     """
 
     def __init__(
         self, queue: WaitQueue, quotas: Mapping[str, UserQuota], explain: Callable[[Ticket], str]
     ) -> None:
+        self.order = WaitOrder(queue)
+        self.behind = False
         self._queue = queue
         self._quotas = quotas
         self._explain = explain
@@ -82,7 +99,8 @@ class WaitReporter:
     def queued(self, ticket: Ticket, now: float) -> None:
         """Estimate for a ticket that has just been queued."""
         self._rates.setdefault(ticket.slot_request.model, ServiceRate()).resume(now)
-        self._estimate(ticket, self._queue.position(ticket), now, {})
+        self.order.add(ticket)
+        self._estimate(ticket, now, {})
 
     def started(self, tickets: Iterable[Ticket], now: float) -> None:
         """Count tickets that have got slots."""
@@ -94,30 +112,46 @@ class WaitReporter:
     def removed(self, tickets: Iterable[Ticket]) -> None:
         """Count tickets that wait no more, those that have started included."""
         for ticket in tickets:
+            self.order.remove(ticket)
             model = ticket.slot_request.model
             if model in self._rates and self._queue.empty(model):
                 self._rates[model].pause()
 
-    def report(self, now: float) -> None:
-        """Estimate for all tickets, and notify the holders of those of which it has changed."""
-        positions: dict[str, int] = {}
-        reasons: dict[Kind, str] = {}
-        order = list(self._queue.order())
-        for ticket in order:
-            model = ticket.slot_request.model
-            positions[model] = position = positions.get(model, 0) + 1
-            self._estimate(ticket, position, now, reasons)
-        for ticket in order:
-            if ticket.phase is Phase.WAITING:
-                ticket.notify()
+    def report(self, clock: Callable[[], float]) -> Iterator[None]:
+        """Rank all tickets anew, and notify the holders of those whose figures have changed.
 
-    def _estimate(
-        self, ticket: Ticket, position: int, now: float, reasons: dict[Kind, str]
-    ) -> None:
+        It yields after each slice of the work, so that its caller can let others go on. Whoever
+        comes or goes meanwhile is in the next report.
+        """
+        self.behind = False
+        tickets = list(self._queue)
+        room = _SLICE
+        for some in _parts(tickets):
+            self.order.refresh(some)
+            room -= len(some)
+            if room <= 0:
+                yield
+                room = _SLICE
+        for some in _parts(tickets):
+            now = clock()
+            reasons: dict[Kind, str] = {}
+            for ticket in some:
+                if ticket in self.order:
+                    self._estimate(ticket, now, reasons)
+            for ticket in some:
+                if ticket.phase is Phase.WAITING:
+                    room -= _NOTICE * ticket.notify(now)
+                    self.behind |= ticket.behind
+            room -= len(some)
+            if room <= 0:
+                yield
+                room = _SLICE
+
+    def _estimate(self, ticket: Ticket, now: float, reasons: dict[Kind, str]) -> None:
         quota = self._quotas[ticket.slot_request.user.name]
         rate = self._rates.get(ticket.slot_request.model)
-        ticket.position = position
-        ticket.wait = None if rate is None else rate.estimate(position, now)
+        ticket.position = self.order.position(ticket)
+        ticket.wait = None if rate is None else rate.estimate(ticket.position, now)
         if ticket.wait is not None and not ticket.requeued:
             ticket.wait = max(ticket.wait, quota.refilled_at(now) - now)
         if ticket.wait is not None:
@@ -134,3 +168,8 @@ class WaitReporter:
         except Exception:
             log.exception("explain_failed")
             return ""
+
+
+def _parts(tickets: list[Ticket]) -> Iterator[list[Ticket]]:
+    for first in range(0, len(tickets), _PART):
+        yield tickets[first : first + _PART]

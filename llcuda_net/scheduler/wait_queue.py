@@ -1,4 +1,4 @@
-"""All tickets that wait, by model and class, and the order in which they will be served."""
+"""All tickets that wait, by model and class."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 from llcuda_net.config.users import Priority
 from llcuda_net.scheduler.ageing import PriorityClasses
-from llcuda_net.scheduler.flows import Flow
+from llcuda_net.scheduler.flows import Flow, PriorityClass
 from llcuda_net.scheduler.quota import UserQuota
 from llcuda_net.scheduler.ticket import Kind, Ticket, by_number
 
@@ -34,6 +34,9 @@ class WaitQueue:
 
     def __len__(self) -> int:
         return len(self._quotas)
+
+    def __iter__(self) -> Iterator[Ticket]:
+        return iter(self._quotas)
 
     def __contains__(self, ticket: Ticket) -> bool:
         return ticket in self._quotas
@@ -104,43 +107,27 @@ class WaitQueue:
         """Before this time nothing is promoted."""
         return min((classes.promote_at for classes in self._models.values()), default=math.inf)
 
-    def competing(self, priority: Priority, now: float) -> list[Flow]:
-        """The flows of a class, of all models, whose users may start something."""
-        found = []
+    def classes(self, priority: Priority) -> list[PriorityClass]:
+        """One class of each model of which anybody waits in it."""
+        found = [classes[priority] for classes in self._models.values()]
+        return [one for one in found if one.waiting]
+
+    def changed(self, quota: UserQuota) -> None:
+        """A user's limits have changed, or what they run."""
         for classes in self._models.values():
-            if classes[priority].waiting:
-                found += classes[priority].competing(now)
-        return found
+            for priority in Priority:
+                classes[priority].changed(quota.user.name)
 
-    def position(self, ticket: Ticket) -> int:
-        """A ticket's position among those of its model, from 1."""
-        model = ticket.slot_request.model
-        ahead = sum(
-            other.slot_request.model == model
-            for other in self.requeued
-            if not ticket.requeued or other.number < ticket.number
+    def refilled_at(self, now: float) -> float:
+        """When somebody may start whom the tokens per minute keep from it now."""
+        return min(
+            (one.refilled_at(now) for priority in Priority for one in self.classes(priority)),
+            default=math.inf,
         )
-        if ticket.requeued:
-            return ahead + 1
-        classes = self._classes(ticket)
-        ahead += sum(classes[better].queued for better in range(ticket.priority))
-        waiting = classes[ticket.priority].waiting
-        flow = waiting[ticket.slot_request.user.name]
-        index = bisect.bisect_left(flow.tickets, ticket.number, key=by_number)
-        rank = flow.forecast().rank(index)
-        return ahead + 1 + sum(other.forecast().before(rank) for other in waiting.values())
 
-    def order(self) -> Iterator[Ticket]:
-        """All tickets, as they will be served if all goes on as it does now."""
-        yield from self.requeued.copy()
-        for priority in Priority:
-            ranked: list[tuple[tuple[bool, float, int, int], Ticket]] = []
-            for classes in self._models.values():
-                for flow in classes[priority].waiting.values():
-                    places = range(len(flow.tickets))
-                    ranked += zip(map(flow.forecast().rank, places), flow.tickets, strict=True)
-            ranked.sort(key=lambda entry: entry[0])
-            yield from [ticket for _, ticket in ranked]
+    def flow(self, ticket: Ticket) -> Flow:
+        """The flow in which a ticket waits, of one that was not requeued."""
+        return self._classes(ticket)[ticket.priority].waiting[ticket.slot_request.user.name]
 
     def _classes(self, ticket: Ticket) -> PriorityClasses:
         classes = self._models.get(ticket.slot_request.model)

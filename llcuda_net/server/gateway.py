@@ -36,7 +36,7 @@ from llcuda_net.generation.registry import Registry
 from llcuda_net.generation.runner import Resumer, Runner
 from llcuda_net.generation.state import Place
 from llcuda_net.scheduler.scheduler import Scheduler
-from llcuda_net.scheduler.ticket import SlotRequest, Ticket
+from llcuda_net.scheduler.ticket import Kind, Phase, SlotRequest, Ticket
 from llcuda_net.server import queries
 from llcuda_net.server.finder import Finder
 from llcuda_net.server.http.delivery.leaving import Orphans
@@ -46,9 +46,11 @@ from llcuda_net.server.tcp.listener import Listener
 from llcuda_net.storage.records import Level
 from llcuda_net.storage.storage import Recovered
 from llcuda_net.telemetry.observers import ServerState, Watches
+from llcuda_net.telemetry.readiness import Startup
 from llcuda_net.telemetry.status import Reporter
 from llcuda_net.upstream.backend import Lease
 from llcuda_net.upstream.constraints.checks import Checks
+from llcuda_net.upstream.interface import Requirement
 from llcuda_net.upstream.llama.poller import Poller
 from llcuda_net.upstream.pool import Pool
 from llcuda_net.util.logs import reason_of
@@ -62,6 +64,8 @@ log = structlog.get_logger(__name__)
 _FAREWELL = 1.0
 #: Seconds between two looks for generations whose model has no upstream any more.
 _SWEEP = 1.0
+#: How many of them are failed in one turn of the event loop.
+_AT_ONCE = 16
 
 
 class Gateway:
@@ -76,6 +80,7 @@ class Gateway:
         monitor: answers /healthz, /readyz and /metrics on the server's port.
         prepare_kernels: compiles the kernels of the analysis before they are first used.
         checks: of constraints; by default in a process of their own.
+        startup: requests wait until it is over, which `run` brings about; None: they need not.
     """
 
     def __init__(
@@ -89,7 +94,9 @@ class Gateway:
         monitor: Respond | None = None,
         prepare_kernels: Callable[[], Awaitable[None]] = trio.lowlevel.checkpoint,
         checks: Checks | None = None,
+        startup: Startup | None = None,
     ) -> None:
+        self._startup = startup or Startup()
         self.settings = settings
         self.users = users if users is not None else Users()
         self.monitor = monitor
@@ -107,6 +114,7 @@ class Gateway:
             settings.max_queue,
             explain=lambda ticket: pool.why(need_of(ticket.slot_request)),
             ageing=settings.ageing_seconds,
+            flush=self._publisher.publish,
         )
         bounds = Bounds.of(limit_of(settings.memory_limit))
         self._shelf = Shelf(bounds.finished, self._persistence.result_of)
@@ -174,11 +182,15 @@ class Gateway:
 
     async def run(
         self,
-        listeners: Sequence[trio.abc.Listener[Any]],
+        listeners: Sequence[trio.abc.Listener[Any]] = (),
         *,
         task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
     ) -> None:
-        """Serve until `drain` has ended, or until cancelled."""
+        """Serve until `drain` has ended, or until cancelled.
+
+        Args:
+            listeners: none where `listener` runs already, since the server's start takes long.
+        """
         async with trio.open_nursery() as self._nursery:
             self._nursery.start_soon(self._poller.run, self._publisher.publish)
             self._nursery.start_soon(self._scheduler.run)
@@ -197,7 +209,9 @@ class Gateway:
             # Clients that attach see the new run, so the next server must know it, too.
             with contextlib.suppress(RequestError):  # without it none of them continues
                 await self._persistence.sync()
-            self._nursery.start_soon(self.listener.run, listeners, self._nursery)
+            if listeners:
+                self._nursery.start_soon(self.listener.run, listeners, self._nursery)
+            await self._startup.finish()
             task_status.started()
 
     @property
@@ -241,21 +255,31 @@ class Gateway:
         while True:
             await trio.sleep(_SWEEP)
             self._scheduler.dispatch()  # some wait for a time
-            for ticket in self._scheduler.waiting():
-                requirement = need_of(ticket.slot_request)
+            for kind in self._scheduler.waiting_kinds():
+                requirement = kind[1]
+                assert isinstance(requirement, Requirement)
                 out = self._pool.outage(requirement)
-                if out <= self.settings.failover_seconds:
-                    continue
-                error = UpstreamUnavailable(
-                    f"for {out:.0f} s {self._pool.why(requirement)}",
-                    retry=True,
-                    retry_after=1.0,
-                )
-                generation = self._waits.get(ticket)
-                if generation is not None:
-                    generation.hand_back(error)
-                else:  # texts to embed
-                    self._scheduler.fail(ticket, error)
+                if out > self.settings.failover_seconds:
+                    error = UpstreamUnavailable(
+                        f"for {out:.0f} s {self._pool.why(requirement)}",
+                        retry=True,
+                        retry_after=1.0,
+                    )
+                    await self._fail_waiting(kind, error)
+
+    async def _fail_waiting(self, kind: Kind, error: RequestError) -> None:
+        """Fail what waits of a kind, in slices: thousands may."""
+        waiting = [ticket for ticket in self._scheduler.waiting() if ticket.kind == kind]
+        for count, ticket in enumerate(waiting, 1):
+            generation = self._waits.get(ticket)
+            if ticket.phase is not Phase.WAITING:
+                continue
+            if generation is not None:
+                generation.hand_back(error)
+            else:  # texts to embed
+                self._scheduler.fail(ticket, error)
+            if count % _AT_ONCE == 0:
+                await trio.lowlevel.checkpoint()
 
     async def _settle(self, seconds: float) -> None:
         """Wait, for a bounded time, until nothing runs and everything has been sent."""
@@ -272,6 +296,20 @@ class Gateway:
         self.listener.check_users()
 
     # -- requests -----------------------------------------------------------------------------
+
+    @property
+    def starting(self) -> bool:
+        """Whether requests must wait for `started`."""
+        return self._startup.reason is not None
+
+    async def started(self, user: User, size: int) -> None:
+        """Return when the server has started, for a request that takes so much memory meanwhile.
+
+        Raises:
+            RequestError: too many wait.
+        """
+        with self._budget.holding(user.name, size):
+            await self._startup.wait()
 
     def submit(
         self, request: Generate, user: User, api: dict[str, Any] | None = None
@@ -337,7 +375,6 @@ class Gateway:
 
         def moved(ticket: Ticket) -> None:
             generation.queued(ticket.position, ticket.wait, ticket.reason)
-            self._publisher.publish()
 
         ticket = self._scheduler.submit(
             slot_request, always=always, on_move=moved, tokens_made=lambda: generation.made
@@ -383,6 +420,7 @@ class Gateway:
         Raises:
             RequestError: there is none, or the client has more of it than there is.
         """
+        await self._startup.wait()
         if self._draining:
             raise _shutting_down("the server is shutting down; attach again later")
         self._budget.check_streams(self.standing.streams)
@@ -413,6 +451,7 @@ class Gateway:
         Raises:
             RequestError: as `Finder.delete`.
         """
+        await self._startup.wait()
         await self.finder.delete(id_, view_of(user))
         self.orphans.discard(id_)
         log.info("generation_deleted", generation=id_, user=user.name)
@@ -472,6 +511,7 @@ class Gateway:
         Raises:
             RequestError: as there, or the server is stopping.
         """
+        await self._startup.wait()
         with self.watch.answering("embed"):
             self._check_not_draining()
             # As they came, and as they are sent to the upstream.
@@ -486,6 +526,7 @@ class Gateway:
         Raises:
             RequestError: as there, or the server is stopping.
         """
+        await self._startup.wait()
         with self.watch.answering("search"):
             self._check_not_draining()
             return await queries.search(text, k, user, self.analyst, self.settings.timeout)
@@ -505,11 +546,13 @@ class Gateway:
         Raises:
             RequestError: as `listing.newest`.
         """
+        await self._startup.wait()
         entries = await listing.newest(request, user, self._registry, self._persistence)
         return listing.within(entries, self.memory.bounds.reply)
 
     async def report(self, user: User) -> dict[str, Any]:
         """What a status request is answered with; see reporting.py."""
+        await self._startup.wait()
         report = self._reporter.report(
             user,
             draining=self._draining,

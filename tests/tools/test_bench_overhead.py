@@ -136,6 +136,7 @@ def test_interrupted_it_leaves_no_process(number: signal.Signals) -> None:
         ["--peer", "unknown"],
         ["--durability", "memory,none"],
         ["--arrivals", ""],
+        ["--against", "a-b=/bin/false"],
     ],
 )
 def test_usage(wrong: list[str], capsys: pytest.CaptureFixture[str]) -> None:
@@ -230,6 +231,26 @@ def test_a_run_that_others_disturbed_is_valid_at_another_try() -> None:
     assert document["summary"]["synchronised"]["nginx"]["cpu_us_per_token"]["most"] == 10.0
 
 
+def test_servers_are_compared_at_the_same_level() -> None:
+    runs = [
+        made("older-memory", 0, 30.0),
+        made("llcuda-memory", 0, 15.0),
+        made("http-memory", 0, 16.0),
+        made("older-disk", 0, 40.0),
+        made("llcuda-disk", 0, 10.0),
+    ]
+    found = {(each.path, each.name): each.values for each in results.compare(runs)}
+    assert found == {
+        ("llcuda-memory", "cpu_times_older"): (0.5,),
+        ("llcuda-disk", "cpu_times_older"): (0.25,),
+        ("http-memory", "cpu_us_beyond_llcuda"): (1.0,),
+        ("older-disk", "cpu_us_beyond_memory"): (10.0,),
+        ("llcuda-disk", "cpu_us_beyond_memory"): (-5.0,),
+    }
+    assert "times older" in report.table(results.document(runs, {}))
+    assert bench_overhead.parser().parse_args(["--against", "x"]).against == [("against", "x")]
+
+
 def test_the_tables_as_markdown() -> None:
     runs = [made("nginx", 0, 10.0), made("llcuda-memory", 0, 20.0), made("llcuda-memory", 1, 30.0)]
     about = {
@@ -250,6 +271,7 @@ def test_wake_ups_are_of_threads_that_still_run() -> None:
     assert after.wakeups(before, main=True) == 3
     here = Usage.of(os.getpid())
     assert here.cpu > 0
+    assert here.main_cpu > 0
     assert here.peak_bytes > 2**20
     assert os.getpid() in here.switches
 

@@ -123,7 +123,9 @@ class _Window:
         if self._path.proxy is not None:
             cpu = proxy1.cpu - proxy0.cpu
             figures["cpu_share"] = cpu / seconds
+            main = proxy1.main_cpu - proxy0.main_cpu
             figures["cpu_us_per_token"] = cpu * 1e6 / tokens if tokens else None
+            figures["main_cpu_us_per_token"] = main * 1e6 / tokens if tokens else None
             figures["wakeups_per_s"] = proxy1.wakeups(proxy0) / seconds
             figures["main_wakeups_per_s"] = proxy1.wakeups(proxy0, main=True) / seconds
             figures["peak_memory_mib"] = proxy1.peak_bytes / 2**20

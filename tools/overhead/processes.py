@@ -20,7 +20,7 @@ from .usage import Usage
 
 ROOT = Path(__file__).resolve().parents[2]
 #: Seconds for a process to start listening, and to end on SIGTERM.
-START_TIMEOUT = 20.0
+START_TIMEOUT = 60.0
 STOP_TIMEOUT = 5.0
 #: Seconds for LiteLLM, which imports a lot.
 SLOW_START = 180.0

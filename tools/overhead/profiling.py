@@ -15,7 +15,10 @@ RATE = 500
 SECONDS = 10.0
 ENOUGH = 100
 #: Innermost frames that wait in the kernel. py-spy cannot always see that they do not run.
-_WAITING = ("get_events (trio", "select (selectors.py", "wait (threading.py")
+_WAITING = (
+    *("get_events (trio", "select (selectors.py", "wait (threading.py"),
+    *("WorkerThread._work (trio", "serve (llcuda_net/storage/journal", "Writer._write (llcuda_net"),
+)
 
 
 def py_spy() -> str | None:

@@ -10,9 +10,7 @@ WHOLE_CORE = 0.9
 _COLUMN = 30
 _COMMON = {
     "cpu_us_per_token": "CPU a token, us",
-    "cpu_times_nginx": "  times nginx",
-    "cpu_times_litellm": "  times litellm",
-    "cpu_times_against": "  times the other",
+    "main_cpu_us_per_token": "  of it on the event loop, us",
     "cpu_us_beyond_memory": "  beyond nothing kept, us",
     "cpu_us_beyond_llcuda": "  beyond our protocol, us",
 }
@@ -35,8 +33,8 @@ _PACED = {
     "others_cpu_share": "other processes' CPU share",
 }
 _SATURATED = {
-    "tokens_per_s": "tokens/s",
     **_COMMON,
+    "tokens_per_s": "tokens/s",
     "cpu_share": "CPU share (1: the limit)",
     "tokens_per_read": "tokens a read at the client",
     "peak_memory_mib": "peak memory, MiB",
@@ -44,7 +42,7 @@ _SATURATED = {
     "upstream_cpu_share": "upstream's CPU share",
     "others_cpu_share": "other processes' CPU share",
 }
-_NAMES = {"memory": "nothing kept", "http": "llcuda by HTTP", "against": "the other"}
+_NAMES = {"memory": "nothing kept", "http": "llcuda by HTTP"}
 
 
 def table(document: Mapping[str, Any]) -> str:
@@ -91,7 +89,11 @@ def _tables(
     """Of each kind of arrivals: its name, paths, and rows with a figure, unless there is none."""
     out = []
     for arrivals, by_path in document["summary"].items():
-        names = _SATURATED if arrivals == "saturated" else _PACED
+        names = dict(_SATURATED if arrivals == "saturated" else _PACED)
+        found = dict.fromkeys(name for figures in by_path.values() for name in figures)
+        times = {name: f"  times {name[10:]}" for name in found if name.startswith("cpu_times_")}
+        first = {name: names.pop(name) for name in ("cpu_us_per_token", "main_cpu_us_per_token")}
+        names = {**first, **times, **names}
         rows = []
         for name, label in names.items():
             if any(name in figures for figures in by_path.values()):

@@ -1,7 +1,7 @@
 """From runs to figures: medians over repeats, ratios, what is added to the direct way, and JSON.
 
-A path of llcuda-server is named after what it is and its durability level: "llcuda-disk",
-"http-memory", "against-disk".
+A path through an llcuda-server is named after what it is and its durability level: "llcuda-disk",
+"http-memory", "older-disk" for a server called "older" that it is measured against.
 """
 
 from __future__ import annotations
@@ -57,6 +57,7 @@ AIMS = (
 )
 _OVER_REPEATS = (
     "cpu_us_per_token",
+    "main_cpu_us_per_token",
     "tokens_per_s",
     "tokens_per_read",
     "cpu_share",
@@ -157,7 +158,7 @@ def compare(runs: Sequence[Run]) -> list[Comparison]:
     found = []
     for arrivals in ARRIVALS:
         for path in paths:
-            for name, other, function in _against(path):
+            for name, other, function in _against(path, paths):
                 mine, theirs = _cpu(runs, arrivals, path), _cpu(runs, arrivals, other)
                 both = sorted(mine.keys() & theirs.keys())
                 if values := tuple(function(mine[n], theirs[n]) for n in both):
@@ -165,15 +166,19 @@ def compare(runs: Sequence[Run]) -> list[Comparison]:
     return found
 
 
-def _against(path: str) -> list[tuple[str, str, Callable[[float, float], float]]]:
+def _against(
+    path: str, paths: Sequence[str]
+) -> list[tuple[str, str, Callable[[float, float], float]]]:
     """What a path is compared with: the figure's name, the other path, the function."""
     kind, _, level = path.partition("-")
     if not level:
         return []
-    out: list[tuple[str, str, Callable[[float, float], float]]]
-    out = [("cpu_times_nginx", "nginx", _ratio), ("cpu_times_litellm", "litellm", _ratio)]
-    if kind == "llcuda":
-        out.append(("cpu_times_against", f"against-{level}", _ratio))
+    out: list[tuple[str, str, Callable[[float, float], float]]] = []
+    for other in paths:
+        name, _, its = other.partition("-")
+        peer = not its and name != "direct"
+        if peer or (kind == "llcuda" and its == level and name not in ("llcuda", "http")):
+            out.append((f"cpu_times_{name}", other, _ratio))
     if kind == "http":
         out.append(("cpu_us_beyond_llcuda", f"llcuda-{level}", _beyond))
     if level != "memory":

@@ -15,12 +15,14 @@ class Usage:
 
     Attributes:
         cpu: seconds.
+        main_cpu: those of each process's first thread, which runs the event loop.
         switches: voluntary context switches of each thread, by its id.
-        pids: of the processes; a process's first thread has its id, and runs the event loop.
+        pids: of the processes; a process's first thread has its id.
         peak_bytes: sum of the peaks of resident memory.
     """
 
     cpu: float = 0.0
+    main_cpu: float = 0.0
     switches: Mapping[int, int] = field(default_factory=dict)
     pids: frozenset[int] = frozenset()
     peak_bytes: int = 0
@@ -28,20 +30,23 @@ class Usage:
     @classmethod
     def of(cls, pid: int) -> Usage:
         """The process's usage and its children's."""
-        cpu, peak = 0.0, 0
+        cpu, main_cpu, peak = 0.0, 0.0, 0
         switches: dict[int, int] = {}
         pids = [pid, *_children(pid)]
         for each in pids:
             # Linux: the CPU clock of any process, in nanoseconds. /proc/PID/stat counts in ticks of
             # 10 ms, and its split into user and kernel time is skewed by work that comes in ticks.
             cpu += time.clock_gettime((~each << 3) | 2)
+            main_cpu += (
+                int(Path(f"/proc/{each}/task/{each}/schedstat").read_text().split()[0]) / 1e9
+            )
             for task in Path(f"/proc/{each}/task").iterdir():
                 try:
                     switches[int(task.name)] = int(_status(task)["voluntary_ctxt_switches"])
                 except (FileNotFoundError, ProcessLookupError):
                     continue  # the thread has ended
             peak += int(_status(Path(f"/proc/{each}")).get("VmHWM", "0").split()[0]) * 1024
-        return cls(cpu, switches, frozenset(pids), peak)
+        return cls(cpu, main_cpu, switches, frozenset(pids), peak)
 
     def wakeups(self, since: Usage, *, main: bool = False) -> int:
         """Voluntary context switches since then, of all threads or of the processes' first."""

@@ -12,6 +12,7 @@ import contextlib
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from operator import attrgetter
 from typing import Any
 
 from llcuda_net.errors import InvalidRequest, Overloaded
@@ -65,6 +66,9 @@ class Bounds:
     def most_of_log(self, params: Mapping[str, Any]) -> int:
         """Bytes that the log of a request with these parameters may take; text may take more."""
         return self.generation if params.get("n_probs") else self.user
+
+
+_SIZE = attrgetter("size")
 
 
 class MemoryBudget:
@@ -174,14 +178,17 @@ class MemoryBudget:
         Args:
             resident: bytes that the process takes.
         """
-        users: defaultdict[str, list[Generation]] = defaultdict(list)
-        every = [one for one in self._running if not one.scope.cancel_called]
-        for generation in every:
-            users[generation.owner].append(generation)
-        for theirs in users.values():
-            self._end_largest(theirs, self.bounds.user, "your requests")
-        self._end_largest(every, self.bounds.running, "all requests")
+        every = list(self._running)
+        if sum(map(_SIZE, every)) > min(self.bounds.user, self.bounds.running):
+            every = [one for one in every if not one.scope.cancel_called]
+            users: defaultdict[str, list[Generation]] = defaultdict(list)
+            for generation in every:
+                users[generation.owner].append(generation)
+            for theirs in users.values():
+                self._end_largest(theirs, self.bounds.user, "your requests")
+            self._end_largest(every, self.bounds.running, "all requests")
         if resident > self.bounds.limit:
+            every = [one for one in every if not one.scope.cancel_called]
             most = max(every, key=lambda one: one.log_size, default=None)
             if most is not None:
                 self._end(most, f"the server is at its limit of {self.bounds.limit:,} bytes")
@@ -218,6 +225,8 @@ def check_log(params: Mapping[str, Any], bound: int) -> None:
 
 
 def _cost(generation: Generation) -> int:
+    if generation.logprobs is None:  # nothing is reserved for text: it is counted as it comes
+        return generation.size
     expected = sizes.most(generation.params)
     return generation.size + max(0, expected - generation.log_size)
 

@@ -101,6 +101,8 @@ class GenerationStream:
         self._hidden = False
         self._special = with_ids  # its frames hold more, or less, than the text
         generation.join(self)
+        if with_durable:
+            generation.follow()
 
     def __repr__(self) -> str:
         state = "reading" if self._reading else "ended"

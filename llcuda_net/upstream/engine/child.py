@@ -28,7 +28,6 @@ from typing import Any
 
 _MAX_SETTINGS = 1 << 20
 _BATCH = 512  # llama.cpp embeds no input longer than this; a larger one costs memory always
-_PROMPT_CACHE_MIB = 1024
 _SPARE_HTTP_THREADS = 8  # health, slots and embeddings are answered while every slot streams
 
 
@@ -111,7 +110,7 @@ def _params(xllamacpp: Any, settings: dict[str, Any]) -> Any:
         p.cpuparams_batch.n_threads = threads
     # A multiple of the slots: mean pooling fails an assertion otherwise (llama.cpp issue 27175).
     p.n_batch = p.n_ubatch = -(-_BATCH // p.n_parallel) * p.n_parallel
-    p.cache_ram_mib = _PROMPT_CACHE_MIB
+    p.cache_ram_mib = settings["prompt_cache"]
     p.hostnames = ["127.0.0.1"]
     p.port = 0
     p.n_threads_http = settings["slots"] + _SPARE_HTTP_THREADS

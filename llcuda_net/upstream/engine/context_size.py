@@ -1,4 +1,4 @@
-"""Whether a context fits a model and this machine: asked before minutes are spent on loading."""
+"""What memory a context takes: whether it fits, and how much to keep of prompts that have ended."""
 
 from __future__ import annotations
 
@@ -8,6 +8,9 @@ from pathlib import Path
 from llcuda_net.errors import EngineError
 from llcuda_net.upstream.engine.load_progress import human_size
 from llcuda_net.upstream.model.gguf import ModelFile, show_path
+
+#: MiB of prompts that are kept at most. (llama.cpp: by default eight times as much.)
+MOST_CACHE = 1024
 
 _CGROUP = Path("/sys/fs/cgroup/memory.max")
 _GPUS = ("/dev/nvidia0", "/dev/kfd", "/dev/dri")
@@ -44,6 +47,20 @@ def check_context(model: ModelFile, ctx: int | None, slots: int) -> None:
             else f"{name} with --ctx {ctx} needs {human_size(needed)}, and there are "
             f"{human_size(memory)}: use a smaller model"
         )
+
+
+def prompt_cache(model: ModelFile, ctx: int, slots: int) -> int:
+    """MiB for the prompts whose slots have another one now: as much as all slots hold, at most.
+
+    So every slot can come back to the conversation that it had before. A small model would fill
+    more with thousands of prompts that nobody comes back to.
+
+    Args:
+        ctx: tokens for each slot.
+    """
+    if model.bytes_per_token is None:
+        return MOST_CACHE
+    return min(MOST_CACHE, max(1, -(-ctx * slots * model.bytes_per_token >> 20)))
 
 
 def memory_here() -> int | None:

@@ -46,6 +46,7 @@ class ChildSettings:
     threads: int | None
     gpu_layers: int | None
     pooling: int | None
+    prompt_cache: int
     api_key: str
 
 

@@ -18,7 +18,7 @@ import structlog
 import trio
 
 from llcuda_net.errors import ConfigError, EngineError
-from llcuda_net.upstream.engine.context_size import check_context
+from llcuda_net.upstream.engine.context_size import check_context, prompt_cache
 from llcuda_net.upstream.engine.load_progress import show_progress
 from llcuda_net.upstream.engine.process import ChildEnd, ChildSettings, run_child
 from llcuda_net.upstream.model.gguf import ModelFile, read_model_file, show_path
@@ -221,6 +221,7 @@ class Engine:
             threads=self._options.threads or (1 if model.size < SMALL_MODEL else None),
             gpu_layers=self._options.gpu_layers,
             pooling=model.pooling,
+            prompt_cache=prompt_cache(model, ctx, self._options.slots),
             api_key=self._api_key,
         )
 

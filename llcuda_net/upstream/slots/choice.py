@@ -11,8 +11,9 @@ zero where the cache is unified. Against it stands what a slot holds: tokens of 
 not be read again, and tokens of another conversation that will have to be, if that comes back.
 While a prompt is read all streams stand still, as they do in each batch of a split step: both are
 time of every stream, so how many there are is a factor of all costs, and is left out. Among slots
-that cost the same the one is taken that leaves fewest runs, and of these the lowest number, by
-which gaps close as requests end; where the cache is unified, the one that has been idle longest.
+whose costs differ by less than a step, that one is taken with which there are fewest runs, then the
+fewest gaps between the first active slot and the last, then the lowest number: so gaps close as
+requests end. Where the cache is unified it is the one that has been idle longest.
 """
 
 from __future__ import annotations
@@ -24,6 +25,8 @@ from dataclasses import dataclass
 #: Milliseconds a step takes longer when it is split as much as can be, and those to read a token
 #: of a prompt, before anything was measured: from between a GPU and two CPU cores.
 SPLIT_MS, READ_MS = 1.0, 0.5
+#: Milliseconds of a decode step, before any was measured.
+STEP_MS = 10.0
 #: Tokens of an answer, before any answer is known.
 ANSWER = 128.0
 #: Share of what slots hold that is asked for again, before that is known.
@@ -40,6 +43,7 @@ class Outlook:
         read_ms: milliseconds to read one token of a prompt.
         split_ms: milliseconds that a decode step takes longer when its batch is split as much as
             can be; 0: its KV cache is unified.
+        step_ms: milliseconds of a step that is not split: smaller differences do not count.
         steps: of the answer, so many tokens as it is expected to have.
         reuse: the share of what slots hold that is asked for again.
         found: the share of what slots are thought to hold that the upstream really finds there.
@@ -47,6 +51,7 @@ class Outlook:
 
     read_ms: float = READ_MS
     split_ms: float = SPLIT_MS
+    step_ms: float = STEP_MS
     steps: float = ANSWER
     reuse: float = REUSE
     found: float = 1.0

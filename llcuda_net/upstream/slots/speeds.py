@@ -102,4 +102,11 @@ class Speeds:
             found: share of what its slots are thought to hold that the upstream finds there.
         """
         steps = self._answer if most is None else min(self._answer, most)
-        return Outlook(self.reading.ms, self.steps.split_ms, steps, self._reuse, found)
+        return Outlook(
+            read_ms=self.reading.ms,
+            split_ms=self.steps.split_ms,
+            step_ms=self.steps.whole_ms,
+            steps=steps,
+            reuse=self._reuse,
+            found=found,
+        )

@@ -17,7 +17,7 @@ from __future__ import annotations
 import math
 from typing import NamedTuple
 
-from llcuda_net.upstream.slots.choice import SPLIT_MS, spread
+from llcuda_net.upstream.slots.choice import SPLIT_MS, STEP_MS, spread
 
 #: What is not more than this share of a step is no split: the cache is unified, as far as matters.
 UNIFIED = 0.1
@@ -110,7 +110,7 @@ class StepTime:
 
     def _drifted(self, rows: tuple[_Vector, _Vector, _Vector]) -> tuple[_Vector, _Vector, _Vector]:
         (a, b, c), (d, e, f), (g, h, i) = rows
-        whole = max(self._mean[0], 0.01 * self._scale)
+        whole = self.whole_ms
         one, two, three = ((share * whole) ** 2 for share in _DRIFT)
         return (a + one, b, c), (d, e + two, f), (g, h, i + three)
 
@@ -133,6 +133,11 @@ class StepTime:
         if not self._scale:
             return SPLIT_MS
         return max(self._mean[2] - self._deviation, UNIFIED * self._mean[0], 1e-3)
+
+    @property
+    def whole_ms(self) -> float:
+        """Milliseconds of a step of one slot alone."""
+        return max(self._mean[0], 0.01 * self._scale) if self._scale else STEP_MS
 
     @property
     def _deviation(self) -> float:

@@ -148,11 +148,13 @@ class Slots:
         now, slots, unified = trio.current_time(), self._all, outlook.unified
         active = [slot.use is not Use.FREE for slot in slots]
         runs = sum(1 for at, one in enumerate(active) if one and not (at and active[at - 1]))
+        numbers = [number for number, one in enumerate(active) if one]
+        first, last = (numbers[0], numbers[-1]) if numbers else (len(slots), -1)
         active.append(False)  # before the first, at -1, and behind the last
         # A slot joins two runs, joins one, or begins one.
         splitting = {joined: outlook.splitting(joined) for joined in range(runs - 1, runs + 2)}
         found: tuple[Slot, int] | None = None
-        least: tuple[float, float, int] | None = None
+        least: tuple[float, ...] | None = None
         for number, slot in enumerate(slots):
             if active[number]:
                 continue
@@ -162,7 +164,12 @@ class Slots:
                 blocks = shared(slot.chain, chain)
                 lost = slot.lost(blocks) * TOKENS_A_BLOCK
                 cost += outlook.reading(blocks * TOKENS_A_BLOCK, lost, now - slot.changed)
-            rank = cost, slot.changed if unified else joined, number
+            rank: tuple[float, ...]
+            if unified:
+                rank = cost, slot.changed, number
+            else:
+                span = max(last, number) - min(first, number)
+                rank = round(cost / outlook.step_ms), joined, span, -blocks, number
             if least is None or rank < least:
                 found, least = (slot, blocks), rank
         return found

@@ -35,7 +35,7 @@ def test_assign_decides_and_notifies_nobody() -> None:
     assert (found.started, found.expired) == ([tickets[1]], [tickets[0]])
     assert [ticket.phase for ticket in tickets] == [Phase.DONE, Phase.RUNNING, Phase.WAITING]
     assert list(running_) == [tickets[1]]
-    assert list(queue.order()) == [tickets[2]]
+    assert list(queue) == [tickets[2]]
     assert not moved
     assert not any(ticket.granted.is_set() for ticket in tickets)
     assert assign(queue, quotas, running_, slots.place, 2.0) == Assignment()

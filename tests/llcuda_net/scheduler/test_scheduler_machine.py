@@ -13,6 +13,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from llcuda_net.config.users import Priority, User
 from llcuda_net.errors import RequestError
 from llcuda_net.scheduler.scheduler import Scheduler, SlotRequest, Ticket
+from llcuda_net.scheduler.wait_order import Rank, forecast
 from llcuda_protocol import ErrorCode
 from tests.support.scheduler_slots import Clock
 
@@ -247,21 +248,60 @@ class Queueing(RuleBasedStateMachine):
 
     @invariant()
     def it_is_told_where_they_stand(self) -> None:
+        reporter = self.scheduler._reporter
         order = self.scheduler.waiting()
         assert Counter(order) == Counter(self.waiting)
         assert [t for t in order if t.requeued] == order[: sum(t.requeued for t in order)]
         places: Counter[str] = Counter()
         for ticket in order:
             places[ticket.slot_request.model] += 1
-            assert self.scheduler._queue.position(ticket) == places[ticket.slot_request.model]
+            assert reporter.order.position(ticket) == places[ticket.slot_request.model]
         assert all(self.told[ticket] == 0 for ticket in self.running)
         assert all(ticket.position > 0 for ticket in self.waiting)
+
+    @rule()
+    def report(self) -> None:
+        """Then all stand where the ranks of all say, put in order."""
+        for _ in self.scheduler._reporter.report(self.clock):
+            pass
+        queue = self.scheduler._queue
+        by_model: dict[str, list[Rank]] = {}
+        for ticket in queue:
+            by_model.setdefault(ticket.slot_request.model, []).append(forecast(queue, ticket, {}))
+        for ticket in queue:
+            ranks = sorted(by_model[ticket.slot_request.model])
+            assert ticket.position == ranks.index(forecast(queue, ticket, {})) + 1
+            assert self.told[ticket] == ticket.position  # of so few each is told exactly
+
+    @invariant()
+    def who_is_next_is_the_lowest_of_all(self) -> None:
+        """However it is found; and only flows of users who run something are looked at for it."""
+        now = self.clock.now
+        self.scheduler.dispatch()
+        for one in (one for p in Priority for one in self.scheduler._queue.classes(p)):
+            assert all(flow.quota.running for flow in one._live)
+            flows = {*one._live, *(entry.flow for entry in one._resting)}
+            for entries in one._settled.values():
+                assert entries == sorted(entries)
+                flows.update(entry.flow for entry in entries)
+            assert flows == set(one.waiting.values())
+            for keys in (["small"], ["big"], ["small", "big"]):
+                kinds = [(model, key) for model in "xy" for key in keys]
+                heads = [(flow, flow.head(kinds)) for flow in one.waiting.values()]
+                may = [
+                    (flow.rank(ticket), ticket, flow)
+                    for flow, ticket in heads
+                    if ticket is not None and flow.quota.may_start(now)
+                ]
+                assert one.head(kinds, now) == min(may, default=None)
 
     @invariant()
     def nothing_is_kept_of_what_is_over(self) -> None:
         if self.scheduler.idle:
             assert not self.scheduler._queue._models
             assert not self.scheduler._queue.kinds
+            assert not self.scheduler._reporter.order._lines
+            assert not self.scheduler._reporter.order._ranks
             assert not any(quota.running for quota in self.scheduler._quotas.values())
 
 

@@ -36,9 +36,9 @@ from llcuda_net.upstream.pool import Pool
 from llcuda_protocol import Accepted, Connection, Generate, Hello, Limits, Role, Tokens, Welcome
 
 #: Most calls of our functions for one token that comes alone, and most files that these are in.
-MOST_CALLS, MOST_FILES = 25, 9
+MOST_CALLS, MOST_FILES = 25, 11
 #: The same over HTTP.
-MOST_HTTP_CALLS, MOST_HTTP_FILES = 25, 10
+MOST_HTTP_CALLS, MOST_HTTP_FILES = 25, 12
 #: Most times that the event loop waits for a decode step, where all of its tokens come together.
 MOST_WAKE_UPS = 1.3
 PATIENCE = 300.0

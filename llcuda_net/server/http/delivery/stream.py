@@ -86,6 +86,7 @@ class EventStream:
         self._spoke = False  # whether anything was sent since the last look
         self._silent = trio.current_time()  # since when nothing was, as far as the looks saw
         self._commented = -_COMMENT_EVERY
+        self._until = trio.CancelScope()  # around the pause until the next look
         for generation in generations:
             generation.join(self)
 
@@ -108,7 +109,7 @@ class EventStream:
             self.pump()
             exchange.flush()
             while self._reading:
-                with trio.move_on_after(LOOK if self._begun else HEAD_PATIENCE):
+                with trio.move_on_after(self._pause()) as self._until:
                     await self._done.wait()
                 if self._reading:
                     self._look()
@@ -274,6 +275,12 @@ class EventStream:
 
     # -- waiting is seen ----------------------------------------------------------------------
 
+    def _pause(self) -> float:
+        """Seconds until the next look. Who waits in silence is left alone: thousands may."""
+        if not self._begun:
+            return HEAD_PATIENCE
+        return LOOK if self._spoke else max(LOOK, self._silent + SILENCE - trio.current_time())
+
     def _look(self) -> None:
         """Called now and then: begin, though there is nothing yet; say why nothing comes."""
         if not self._begun:
@@ -295,6 +302,8 @@ class EventStream:
             choice.place = place
         elif trio.current_time() - self._commented >= _COMMENT_EVERY:
             self._comment()
+        else:  # the next look says so
+            self._until.deadline = min(self._until.deadline, trio.current_time() + LOOK)
 
     def _comment(self) -> None:
         now = trio.current_time()
@@ -304,7 +313,8 @@ class EventStream:
             choice.place = choice.generation.place
             text = text or self._why(choice.generation)
         if not self._buffer.full and text:
-            self._write(b": %b\n" % text.encode())
+            self._exchange.write(b": %b\n" % text.encode())
+            self._silent = now
 
     def _why(self, generation: Generation) -> str:
         """Why there is nothing to send of it; empty: it is over."""

@@ -10,8 +10,8 @@ import pytest
 
 from llcuda_net.errors import EngineError
 from llcuda_net.upstream.engine import context_size
-from llcuda_net.upstream.engine.context_size import check_context
-from llcuda_net.upstream.engine.process import ChildEnd
+from llcuda_net.upstream.engine.context_size import check_context, prompt_cache
+from llcuda_net.upstream.engine.process import ChildEnd, ChildSettings
 from llcuda_net.upstream.engine.supervisor import Engine, EngineOptions
 from llcuda_net.upstream.model.gguf import ModelFile, read_model_file
 
@@ -57,3 +57,30 @@ async def test_the_engine_starts_nothing_then(tiny: Path) -> None:
     engine = Engine(EngineOptions(tiny, ctx=513), launch=launch)
     with pytest.raises(EngineError, match="give at most 512"):
         await engine.run()
+
+
+@pytest.mark.parametrize(
+    ("bytes_per_token", "ctx", "slots", "mib"),
+    [
+        (4096, 4096, 4, 64),  # the demonstration model: not a GiB for 1.8 million weights
+        (1 << 17, 4096, 4, 1024),
+        (1 << 17, 4096, 1, 512),
+        (1, 64, 1, 1),  # 0 would switch it off
+        (1000, 1500, 1, 2),
+        (None, 64, 1, 1024),
+    ],
+)
+def test_as_many_prompts_are_kept_as_the_slots_hold(
+    bytes_per_token: int | None, ctx: int, slots: int, mib: int
+) -> None:
+    model = replace(MODEL, bytes_per_token=bytes_per_token)
+    assert prompt_cache(model, ctx, slots) == mib
+
+
+async def test_the_engine_is_started_with_it(tiny: Path) -> None:
+    async def launch(settings: ChildSettings, on_start: object, on_ready: object) -> ChildEnd:
+        assert settings.prompt_cache == prompt_cache(read_model_file(tiny), 256, 3)
+        return ChildEnd("enough", 1)
+
+    with pytest.raises(EngineError, match="enough"):
+        await Engine(EngineOptions(tiny, slots=3, ctx=256), launch=launch).run()

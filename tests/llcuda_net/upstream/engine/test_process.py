@@ -46,7 +46,7 @@ async def test_what_a_client_sent_is_not_kept_once_it_serves(
         threading.Thread(target=speak).start()
     """
     stand_in(code.replace("SERVING", str(serving)))
-    settings = ChildSettings(str(tiny), "tiny", 64, 1, 1, 0, None, "key")
+    settings = ChildSettings(str(tiny), "tiny", 64, 1, 1, 0, None, 1, "key")
     end = await run_child(settings, lambda pid: None, lambda url: serving.touch())
     assert end.why.endswith("GGML_ASSERT(0) failed")
     # (What it printed while it loaded is kept, too, but may be read after it was ready.)
@@ -68,7 +68,7 @@ async def test_a_constraint_that_the_engine_refuses_is_logged_without_its_words(
                 os.write(2, b"x.cpp:1: GGML_ASSERT(0) failed\n")
                 os._exit(1)
     """)
-    settings = ChildSettings(str(tiny), "tiny", 64, 1, 1, 0, None, "key")
+    settings = ChildSettings(str(tiny), "tiny", 64, 1, 1, 0, None, 1, "key")
     with capture_logs() as logs:
         end = await run_child(settings, lambda pid: None, lambda url: None)
     warned = [entry["why"] for entry in logs if entry["event"] == "engine_refused_constraint"]
@@ -88,7 +88,7 @@ async def test_layers_for_a_gpu_that_is_not_there_are_refused(
                 raise ValueError("it was loaded")
     """)
     for layers, why in ((5, "--gpu-layers 5, and it finds no GPU"), (0, "it was loaded")):
-        settings = ChildSettings(str(tiny), "tiny", 64, 1, 1, layers, None, "key")
+        settings = ChildSettings(str(tiny), "tiny", 64, 1, 1, layers, None, 1, "key")
         end = await run_child(settings, lambda pid: None, lambda url: None)
         assert why in end.why
         assert end.unusable is bool(layers)

@@ -88,6 +88,7 @@ async def test_of_a_unified_cache_else_the_one_that_has_been_idle_longest(
         ((0,), 1),
         ((3,), 2),
         ((7,), 6),
+        ((0, 1, 5, 6), 2),
         ((0, 1, 2), 3),
         ((0, 2), 1),  # the gap is closed
         ((0, 3, 5), 4),  # one run less is better than a gap that is smaller
@@ -112,10 +113,21 @@ async def test_a_prefix_is_weighed_against_a_split_batch() -> None:
     assert number_of(slots, prompt, Outlook(read_ms=0.1, split_ms=2.0, steps=100)) == 2
     assert number_of(slots, prompt, Outlook(read_ms=0.1, split_ms=2.0, steps=50)) == 5
     # The upstream keeps less of it than is thought.
-    assert number_of(slots, prompt, Outlook(0.1, 1.0, 100, found=0.5)) == 2
+    assert number_of(slots, prompt, Outlook(0.1, 1.0, steps=100, found=0.5)) == 2
     # Where the batch is split already, that costs little more.
     turned(slots, 7)
     assert number_of(slots, prompt, Outlook(read_ms=0.1, split_ms=3.0, steps=100)) == 5
+
+
+async def test_groups_grow_together_and_do_not_wander() -> None:
+    slots = turned(table(16), 3, 4, 7, 8, 9)
+    assert number_of(slots) == 5  # not 2, which joins as well
+    # What a slot holds that is read in less than a step does not lead away from there.
+    slots = turned(table(16), 1, 2)
+    first = next(iter(slots))
+    first.chain = ONE
+    first.turn(Use.FREE)
+    assert number_of(slots, TWO, Outlook(read_ms=0.01, split_ms=1.0, step_ms=3.0)) == 0
 
 
 async def test_of_what_others_hold_the_least_valuable_is_given_up(autojump_clock: object) -> None:
@@ -153,13 +165,13 @@ CHAINS = st.text("ab", max_size=6).map(lambda text: chain_of("".join(c * BLOCK f
     read=st.floats(0.001, 10),
     split=st.floats(0, 100),
 )
-def test_the_choice_is_the_cheapest_by_its_definition(
+def test_the_choice_is_the_cheapest_to_within_a_step(
     data: list[tuple[Use, tuple[int, ...]]], prompt: tuple[int, ...], read: float, split: float
 ) -> None:
     """Against the cost computed anew for each free slot, of all that is held and active."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(trio, "current_time", lambda: 100.0)
-        slots, outlook = table(len(data)), Outlook(read, split, steps=10)
+        slots, outlook = table(len(data)), Outlook(read, split, step_ms=2.0, steps=10)
         for slot, (use, chain) in zip(slots, data, strict=True):
             slot.chain = chain
             slot.turn(use)
@@ -177,7 +189,8 @@ def test_the_choice_is_the_cheapest_by_its_definition(
     if found is None:
         assert not costs
         return
-    assert costs[found[0].number] == pytest.approx(min(costs.values()))
+    within = 2.0 if split else 0.0
+    assert costs[found[0].number] <= min(costs.values()) + within + 1e-6
     assert found[1] == shared(found[0].chain, prompt)
 
 
