@@ -268,39 +268,45 @@ class Generation:
         self.visible = count
         self.notify()
 
-    def extend(self, events: list[CompletionEvent]) -> bool:
+    def extend(self, events: list[CompletionEvent], now: float | None = None) -> bool:
         """Append a batch of the upstream's events.
 
         The readers get the new pieces from `show`, after these are in the journal.
+
+        Args:
+            now: on trio's clock; None: ask it.
 
         Returns:
             Whether there is something for the journal: pieces, or the end.
         """
         grown = over = False
+        pieces, logprobs = self.pieces, self.logprobs
         for event in events:
+            content = event.content
             if event.stop:
                 self.final = event
                 over = True
             # What is held back has no text yet, and comes with what releases it, or at the end.
-            if event.completion_probabilities and self.logprobs is not None:
+            if logprobs is not None and event.completion_probabilities:
                 self._hold(event.completion_probabilities)
             switched = event.channel is not self._channel and self._switch(event)
-            if event.content or switched or (event.stop and self._held):
-                self.pieces.append(event.content)
-                self.ids.append(event.tokens[-1] if event.tokens else None)
-                predicted = event.tokens_predicted or self._predicted + 1
-                self.counts.append(max(1, predicted - self._predicted))
-                self._predicted = predicted
-                self.size += sizes.PIECE + 4 * len(event.content)
-                if self.logprobs is not None:
-                    self.logprobs.append(packed(self._held))
+            if content or switched or (event.stop and self._held):
+                pieces.append(content)
+                tokens = event.tokens
+                self.ids.append(tokens[-1] if tokens else None)
+                before = self._predicted
+                self._predicted = predicted = event.tokens_predicted or before + 1
+                self.counts.append(predicted - before if predicted > before else 1)
+                self.size += sizes.PIECE + 4 * len(content)
+                if logprobs is not None:
+                    logprobs.append(packed(self._held))
                     self._held.clear()
                 grown = True
         if self.size - self._request_size > self.most_bytes:
             self.hand_back(sizes.grown_beyond(self.most_bytes))
         if grown:
             times = self.times
-            times.last_token = now = trio.current_time()
+            times.last_token = now = trio.current_time() if now is None else now
             if times.first_token is None:
                 times.first_token = now
         return grown or over
