@@ -1,14 +1,17 @@
 """Finished results analysed in the background: statistics of certainty, and embeddings.
 
-1. Only while nobody uses a slot and nobody waits for one: what is under way is cancelled when
-   somebody comes, and done again later.
+1. Only while nobody uses a slot and nobody waits for one, and that for some seconds: somebody who
+   asks again and again, with pauses to read, meets no analysis. Where there is always somebody, it
+   does one step in the first pause of each minute. What is under way is cancelled when somebody
+   comes, and done again later.
 2. The position up to which results are analysed is in the store, so a backlog survives a restart.
-3. What computes runs in threads, and Numba is imported in one of them when there is something to
-   compute, never before.
+3. What computes runs in threads, in NumPy: so few numbers at a time gain nothing from a kernel, and
+   Numba takes 100 MB. It is imported at the first search.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from typing import Any
@@ -36,7 +39,9 @@ from llcuda_protocol import ErrorCode
 log = structlog.get_logger(__name__)
 
 #: Seconds without a request before it begins, and after a failure before it is tried again.
-SETTLE, RETRY = 0.05, 10.0
+SETTLE, RETRY = 2.0, 10.0
+#: Where nothing was analysed for PATIENCE seconds, SHORTEST without a request will do for one step.
+PATIENCE, SHORTEST = 60.0, 0.05
 #: Results embedded in one step.
 _BATCH = 16
 #: How often a result may fail before it stays without an embedding.
@@ -76,6 +81,7 @@ class Analyst:
         self._failures = (0, 0)  # of which result, and how many
         self._index: tuple[Space, VectorIndex] | None = None
         self._loading = trio.Lock()
+        self._moved = -math.inf  # when something was last analysed, or there was nothing
 
     def __repr__(self) -> str:
         indexed = 0 if self._index is None else self._index[1].count(None)
@@ -91,6 +97,7 @@ class Analyst:
         while True:
             await self._news.wait()
             self._news = trio.Event()
+            self._moved = trio.current_time()
             try:
                 if await self._backlog() or await self._stored():
                     await self._ready()
@@ -115,13 +122,26 @@ class Analyst:
 
     async def _turn(self) -> bool:
         """Work while that disturbs nobody; whether there may be more to do."""
-        async with self._scheduler.when_idle(SETTLE):
-            while await self._read(lambda store: store.analyses.compute_certainty(certainty_stats)):
-                pass
-            while await self._embed_some():
-                pass
-            return False
-        return True  # it was cancelled
+        with trio.CancelScope(deadline=self._moved + PATIENCE) as patience:
+            async with self._scheduler.when_idle(SETTLE):
+                patience.deadline = math.inf
+                while await self._step():
+                    self._moved = trio.current_time()
+                return False
+        if not patience.cancelled_caught:
+            return True  # somebody came
+        async with self._scheduler.when_idle(SHORTEST):
+            more = await self._step()
+            self._moved = trio.current_time()
+            return more
+        return True
+
+    async def _step(self) -> bool:
+        """Analyse a little; whether there may be more to do."""
+        compute = partial(certainty_stats, compiled=False)
+        if await self._read(lambda store: store.analyses.compute_certainty(compute)):
+            return True
+        return await self._embed_some()
 
     async def _read(self, question: Callable[[Store], Any]) -> Any:
         return await self._persistence.read(question)

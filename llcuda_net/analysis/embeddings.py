@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from typing import Any
 
 import trio
@@ -97,9 +97,10 @@ class LongTexts:
     An upstream bounds the tokens of one text, and reports that only when it refuses one. So pieces
     are bounded in characters, and halved until they are accepted; the bound found is kept.
 
-    Each call embeds one piece: a llama-server that is cancelled finishes what it computes first, so
-    a request that comes meanwhile may wait for that, and it should be little. A cancelled call
-    loses only its own piece: the same texts, embedded again, go on from there.
+    A call embeds a few pieces, of so many characters together: short texts are embedded together,
+    which a llama-server does in half the time. A llama-server that is cancelled finishes what it
+    computes first, so a request that comes meanwhile may wait for that, and it should be little. A
+    cancelled call loses only its own pieces: the same texts, embedded again, go on from there.
     """
 
     def __init__(self, embed: EmbedTexts) -> None:
@@ -130,12 +131,11 @@ class LongTexts:
         for other in self._known.keys() - needed.keys():
             del self._known[other]
         try:
-            for piece in needed:
-                if piece in self._known:
-                    continue
-                (rows,) = await self._embed([piece])
+            for some in _calls([one for one in needed if one not in self._known]):
+                found = await self._embed(some)
                 # In a thread: an upstream that does not pool gives one row per token.
-                self._known[piece] = await trio.to_thread.run_sync(_mean, rows)
+                means = await trio.to_thread.run_sync(_means, found)
+                self._known.update(zip(some, means, strict=True))
             return await trio.to_thread.run_sync(self._together, texts)
         except (TypeError, ValueError):
             raise nonsense("/embedding gave no vectors") from None
@@ -143,6 +143,24 @@ class LongTexts:
     def _together(self, texts: list[list[str]]) -> list[list[float]]:
         known = self._known
         return [_weighted([known[one] for one in text], [*map(len, text)]) for text in texts]
+
+
+def _calls(texts: Sequence[str]) -> Iterator[list[str]]:
+    """Texts in order, as many together as one call embeds."""
+    some: list[str] = []
+    size = 0
+    for text in texts:
+        if some and size + len(text) > PIECE:
+            yield some
+            some, size = [], 0
+        some.append(text)
+        size += len(text)
+    if some:
+        yield some
+
+
+def _means(texts: list[list[list[float]]]) -> list[list[float]]:
+    return [_mean(rows) for rows in texts]
 
 
 def _weighted(vectors: list[list[float]], weights: list[int]) -> list[float]:

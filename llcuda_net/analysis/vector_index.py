@@ -3,7 +3,8 @@
 A result's embedding is the mean of two unit vectors, of its prompt and of its answer; so it is
 found by words of either. docs/benchmarks/semantic.md compares this with other ways.
 
-All of it blocks: call it in a thread. Numba is imported when it is first needed.
+All of it blocks: call it in a thread. Numba is imported at the first search: whoever never searches
+does without its 100 MB.
 """
 
 from __future__ import annotations
@@ -18,6 +19,8 @@ from llcuda_net.storage.results.interface import Analyses, Space, Summary
 
 if TYPE_CHECKING:
     import numpy as np
+
+    from llcuda_kernels import VectorStore
 
 #: Identifies the way in which a result becomes a vector; another way needs another number.
 RECIPE = 1
@@ -66,11 +69,11 @@ def combine(parts: Sequence[Sequence[list[float]]]) -> np.ndarray[Any, Any]:
 
 def quantised(vectors: np.ndarray[Any, Any]) -> list[tuple[float, bytes] | None]:
     """Scale and codes of each row; None for one that is no vector."""
-    from llcuda_kernels import normalize_quantize, to_host
+    from llcuda_kernels.reference.quantize import normalize_quantize
 
     if not vectors.size:
         return [None] * len(vectors)
-    codes, scales = map(to_host, normalize_quantize(vectors))
+    codes, scales = normalize_quantize(vectors)
     return [
         (float(scale), row.tobytes()) if scale > 0 else None
         for scale, row in zip(scales, codes, strict=True)
@@ -106,7 +109,7 @@ class VectorIndex:
 
     def count(self, owner: str | None) -> int:
         """How many of an owner (None: everybody) can be found now."""
-        return sum(len(owned.vectors) for owned in self._of(owner))
+        return sum(len(owned) for owned in self._of(owner))
 
     def add(self, rows: Sequence[Row]) -> None:
         """Add results that are not there yet."""
@@ -164,10 +167,32 @@ class _OwnerVectors:
     """One owner's vectors, and the number of the result of each."""
 
     def __init__(self, dim: int) -> None:
+        self._dim = dim
+        self._seqs = array("q")
+        self._store: VectorStore | None = None
+        #: Codes and scales that are not in the store yet, which the first search makes.
+        self._waiting: list[tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]] = []
+        self._making = threading.Lock()
+
+    def __len__(self) -> int:
+        return len(self._seqs) if self._store is None else len(self._store)
+
+    @property
+    def vectors(self) -> VectorStore:
+        """What can be searched."""
+        import numpy as np
+
         from llcuda_kernels import VectorStore
 
-        self.vectors = VectorStore(dim)
-        self._seqs = array("q")
+        with self._making:
+            if self._store is None:
+                store = VectorStore(self._dim)
+                if self._waiting:
+                    codes, scales = zip(*self._waiting, strict=True)
+                    store.append_codes(np.concatenate(codes), np.concatenate(scales))
+                    self._waiting.clear()
+                self._store = store
+            return self._store
 
     def add(self, rows: Sequence[Row]) -> None:
         """Add rows; by one thread at a time."""
@@ -175,9 +200,14 @@ class _OwnerVectors:
 
         codes = np.frombuffer(b"".join(row[3] for row in rows), np.int8)
         scales = np.array([row[2] for row in rows], np.float32)
-        # First the numbers: a search looks them up by rows.
-        self._seqs.extend(row[1] for row in rows)
-        self.vectors.append_codes(codes.reshape(len(rows), -1), scales)
+        codes = codes.reshape(len(rows), -1)
+        with self._making:
+            # First the numbers: a search looks them up by rows.
+            self._seqs.extend(row[1] for row in rows)
+            if self._store is None:
+                self._waiting.append((codes, scales))
+            else:
+                self._store.append_codes(codes, scales)
 
     def nearest(self, vector: np.ndarray[Any, Any], k: int) -> list[tuple[float, int, int]]:
         """Cosine, number and row of the k nearest."""

@@ -11,7 +11,8 @@ import sys
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from itertools import islice
+from typing import TYPE_CHECKING, Any
 
 import trio
 
@@ -35,12 +36,15 @@ from llcuda_net.generation.state import (
 from llcuda_net.storage import channels
 from llcuda_net.storage.channels import BEGINNING, TOOL_CALL, Part
 from llcuda_net.storage.journal.entry import JournalEntry
+from llcuda_net.storage.packed_log import PackedLog
 from llcuda_net.storage.records import Level, Logprobs, Result, Switch, TokenLog, packed
 from llcuda_net.upstream.interface import Channel, CompletionEvent, Probabilities
 from llcuda_net.util.time_ids import next_epoch, uuid7
 from llcuda_protocol.kinds import MAX_LINGER
 
 _TEXT = Channel(channels.TEXT)
+#: What a generation does not have while its log is packed.
+_LOG = ("pieces", "ids", "counts", "logprobs")
 
 
 @dataclass(slots=True, eq=False, weakref_slot=True)
@@ -66,6 +70,7 @@ class Generation:
         accepted: whether the request is as safe as its level says; nothing is sent before.
         visible: how many pieces may be sent: those that are as safe as the level says.
         durable: how many pieces a power cut can no longer take away.
+        followed: whether a reader wants to be told of `durable`, which may lag behind otherwise.
         splices: where it was continued after the loss of what ran it, 0 where it began anew, and
             the epoch of each: what names that run of it.
         readers: what reads it.
@@ -93,6 +98,9 @@ class Generation:
         size: bytes of memory that its request and its log take, estimated.
         shelved: how many pieces the log had that was dropped from memory; None: it is here.
         lost: why a log that was dropped cannot be had again.
+        packed: the log, of one that the last server left and nobody has looked at yet: it waits
+            with a tenth of the memory. It is unpacked by whoever reads `pieces` or what is beside
+            them.
     """
 
     prompt: str | list[int] | None
@@ -119,6 +127,7 @@ class Generation:
     size: int = 0
     shelved: int | None = None
     lost: RequestError | None = None
+    packed: PackedLog | None = None
     pieces: list[str] = field(default_factory=list)
     ids: list[int | None] = field(default_factory=list)
     counts: list[int] = field(default_factory=list)
@@ -127,6 +136,7 @@ class Generation:
     accepted: bool = False
     visible: int = 0
     durable: int = 0
+    followed: bool = False
     splices: list[tuple[int, int]] = field(default_factory=list)
     readers: list[Reader] = field(default_factory=list)
     place: Place = NOT_QUEUED
@@ -172,6 +182,15 @@ class Generation:
             f" visible={self.visible} durable={self.durable} readers={len(self.readers)}{upstream}>"
         )
 
+    if not TYPE_CHECKING:
+
+        def __getattr__(self, name: str) -> Any:
+            """Of a packed log: called only for what is not there, so that it costs no others."""
+            if name not in _LOG or self.packed is None:
+                raise AttributeError(f"a generation has no {name}")
+            self._unpack()
+            return getattr(self, name)
+
     @property
     def epoch(self) -> int:
         """What names the run that makes it now; 0 is the first."""
@@ -180,6 +199,8 @@ class Generation:
     @property
     def count(self) -> int:
         """How many pieces its log has, here or in the store."""
+        if self.packed is not None:
+            return self.packed.count
         return len(self.pieces) if self.shelved is None else self.shelved
 
     @property
@@ -199,6 +220,9 @@ class Generation:
 
     def text_pieces(self, count: int | None = None) -> Iterable[str]:
         """Its pieces, or the first so many, that are text: neither reasoning nor a tool call."""
+        if self.packed is not None:  # it stays so, and the first pieces may be enough
+            found = islice(self.packed.pieces(), count)
+            return channels.text_pieces(list(found), self.switches) if self.switches else found
         pieces = self.pieces if count is None else self.pieces[:count]
         return channels.text_pieces(pieces, self.switches)
 
@@ -208,6 +232,13 @@ class Generation:
         if self.abandoned is not None:
             self.abandoned.cancel()
             self.abandoned = None
+
+    def follow(self) -> None:
+        """A reader wants to be told of `durable`."""
+        self.followed = True
+        if self.entry is not None:
+            self.entry.follow()
+            self.durable = max(self.durable, self.entry.durable)
 
     def move(self, state: State) -> None:
         """Change the state, and notify the readers."""
@@ -237,39 +268,45 @@ class Generation:
         self.visible = count
         self.notify()
 
-    def extend(self, events: list[CompletionEvent]) -> bool:
+    def extend(self, events: list[CompletionEvent], now: float | None = None) -> bool:
         """Append a batch of the upstream's events.
 
         The readers get the new pieces from `show`, after these are in the journal.
+
+        Args:
+            now: on trio's clock; None: ask it.
 
         Returns:
             Whether there is something for the journal: pieces, or the end.
         """
         grown = over = False
+        pieces, logprobs = self.pieces, self.logprobs
         for event in events:
+            content = event.content
             if event.stop:
                 self.final = event
                 over = True
             # What is held back has no text yet, and comes with what releases it, or at the end.
-            if event.completion_probabilities and self.logprobs is not None:
+            if logprobs is not None and event.completion_probabilities:
                 self._hold(event.completion_probabilities)
             switched = event.channel is not self._channel and self._switch(event)
-            if event.content or switched or (event.stop and self._held):
-                self.pieces.append(event.content)
-                self.ids.append(event.tokens[-1] if event.tokens else None)
-                predicted = event.tokens_predicted or self._predicted + 1
-                self.counts.append(max(1, predicted - self._predicted))
-                self._predicted = predicted
-                self.size += sizes.PIECE + 4 * len(event.content)
-                if self.logprobs is not None:
-                    self.logprobs.append(packed(self._held))
+            if content or switched or (event.stop and self._held):
+                pieces.append(content)
+                tokens = event.tokens
+                self.ids.append(tokens[-1] if tokens else None)
+                before = self._predicted
+                self._predicted = predicted = event.tokens_predicted or before + 1
+                self.counts.append(predicted - before if predicted > before else 1)
+                self.size += sizes.PIECE + 4 * len(content)
+                if logprobs is not None:
+                    logprobs.append(packed(self._held))
                     self._held.clear()
                 grown = True
         if self.size - self._request_size > self.most_bytes:
             self.hand_back(sizes.grown_beyond(self.most_bytes))
         if grown:
             times = self.times
-            times.last_token = now = trio.current_time()
+            times.last_token = now = trio.current_time() if now is None else now
             if times.first_token is None:
                 times.first_token = now
         return grown or over
@@ -296,20 +333,34 @@ class Generation:
 
     def restore(
         self,
-        log: TokenLog,
+        log: PackedLog,
         splices: list[tuple[int, int]],
         switches: Sequence[Switch] = (),
     ) -> None:
         """Take over what there was when the last server ended."""
-        self.adopt_log(log, switches)
-        self.visible = len(self.pieces)
+        if log.count:
+            self.packed = log
+            self._switch_to(switches)
+            self.size = self._request_size + log.size + sum(map(sizes.of_switch, switches))
+            for name in _LOG:
+                delattr(self, name)
+        self.visible = self.count
         self.splices = splices
         self.accepted = True
 
-    def adopt_log(self, log: TokenLog, switches: Sequence[Switch] = ()) -> None:
-        """Take over a log; what may be sent of it is for the caller to say."""
+    def _unpack(self) -> None:
+        assert self.packed is not None
+        log, self.packed = self.packed.unpack(), None
+        self.logprobs = None
+        self.adopt_log(log, self.switches)
+
+    def _switch_to(self, switches: Sequence[Switch]) -> None:
         self.switches = list(switches)
         self._channel = Channel(*switches[-1][1:]) if switches else None
+
+    def adopt_log(self, log: TokenLog, switches: Sequence[Switch] = ()) -> None:
+        """Take over a log; what may be sent of it is for the caller to say."""
+        self._switch_to(switches)
         self.pieces = list(log.pieces)
         self.ids = list(log.ids)
         self.counts = list(log.counts or [1] * len(self.pieces))

@@ -123,6 +123,8 @@ class Persistence:
         """Continue an entry of the journal where the last server stopped."""
         generation.entry = entry
         generation.durable = entry.durable
+        if generation.followed:
+            entry.follow()
         self._open[entry] = generation
 
     async def accepted(self, entry: JournalEntry | None) -> None:
@@ -157,7 +159,7 @@ class Persistence:
                 await self._storage.sync()
 
     async def settled(self) -> list[Generation]:
-        """Generations of which more is on the disk than at the last call; waits for one."""
+        """Followed generations of which more is on the disk than before; waits for one."""
         if self._storage is None:
             await trio.sleep_forever()
         assert self._storage is not None

@@ -47,13 +47,17 @@ class Publisher:
         self._persistence = persistence
         self._journal = None if storage is None else storage.journal
         self._grown: set[Generation] = set()
+        self._now = 0.0  # when its batch began to come
         self._strict: set[Generation] = set()  # of the level strict: they wait for the disk
         self._strict_work = trio.Event()
 
     def extend(self, generation: Generation, events: list[CompletionEvent]) -> None:
         """Take a batch of an upstream's events for a generation; `publish` shows it."""
-        if generation.extend(events):
-            self._grown.add(generation)
+        grown = self._grown
+        if not grown:
+            self._now = trio.current_time()  # once per batch
+        if generation.extend(events, self._now):
+            grown.add(generation)
 
     def record(self, generation: Generation) -> None:
         """Buffer in the journal what it does not have yet of a generation.
@@ -90,38 +94,29 @@ class Publisher:
 
     def publish(self) -> None:
         """Journal what has come since the last time; show it when it is written, and send it."""
+        journal = self._journal
+        counts: dict[Generation, int] = {}  # of those that wait for the journal
+        free: dict[Generation, int] = {}  # of those that no disk holds up
         if self._grown:
             grown, self._grown = self._grown, set()
-            if self._journal is not None:
-                grown = self._keep(grown)
-            if grown:
-                self._show({generation: len(generation.pieces) for generation in grown})
-                return
-        while self.unflushed:
-            self.unflushed.pop().flush()
-
-    def _keep(self, grown: set[Generation]) -> set[Generation]:
-        """Append generations to the journal and have it written; those that may be shown now."""
-        assert self._journal is not None
-        counts: dict[Generation, int] = {}
-        free = set()
-        for generation in grown:
-            if generation.entry is None:
-                free.add(generation)  # no disk holds it up
-                continue
+            for generation in grown:
+                if generation.entry is None:
+                    free[generation] = len(generation.pieces)
+                    continue
+                try:
+                    self.record(generation)
+                except RequestError as error:
+                    generation.hand_back(error)
+                else:
+                    counts[generation] = len(generation.pieces)
+        if counts and journal is not None:
             try:
-                self.record(generation)
-            except RequestError as error:
-                generation.hand_back(error)
-            else:
-                counts[generation] = len(generation.pieces)
-        if counts:
-            try:
-                if self._journal.write(partial(self._show, counts)):
+                if journal.write(partial(self._show, counts)):
                     free.update(counts)
             except StorageError as error:
                 self._refuse(counts, error)
-        return free
+        if free or self.unflushed:
+            self._show(free)
 
     def _show(self, counts: dict[Generation, int], error: StorageError | None = None) -> None:
         """Show so many pieces of each generation, or stop those that the journal did not take."""

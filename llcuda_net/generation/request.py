@@ -178,7 +178,7 @@ def from_journal(entry: Recovered, settings: Settings, user: User) -> Generation
         api=request.get("api"),
     )
     splices = [(splice.position, splice.epoch) for splice in entry.entry.splices]
-    generation.restore(entry.log, splices, entry.entry.switches)
+    generation.restore(entry.packed, splices, entry.entry.switches)
     return generation
 
 

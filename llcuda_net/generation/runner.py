@@ -330,7 +330,7 @@ class Resumer:
                 refusal = error
         if not found:
             raise refusal
-        if last is None or not generation.pieces:
+        if last is None or not generation.count:
             return self._pool.key_of(generation.wanted)
         if last.model.get("hash"):
             for backend in known:

@@ -32,6 +32,7 @@ from llcuda_net.server.sockets import (
 from llcuda_net.storage.data_dir import default_directory
 from llcuda_net.storage.records import Level
 from llcuda_net.storage.storage import Storage
+from llcuda_net.telemetry.readiness import Startup
 from llcuda_net.upstream.factory import Upstreams
 from llcuda_net.upstream.pool import Pool
 from llcuda_net.util.address import is_loopback
@@ -139,6 +140,9 @@ class _Serving:
         self._reload = reload
         self._tracing = tracing
         self._server: Gateway | None = None
+        self._startup = Startup(self._describe)
+        self._storage: Storage | None = None
+        self._clients = trio.CancelScope()
         self._signals: list[int] = []
         self._failure: ConfigError | EngineError | StorageError | None = None
         self._folder: Path | None = None
@@ -150,23 +154,29 @@ class _Serving:
         self._monitored = await self._listen_monitor()
         async with trio.open_nursery() as outer:
             self._start_monitor(outer)
-            persistence = await self._persistence(outer, address_of(listeners[0]))
+            persistence = await self._persistence(address_of(listeners[0]))
             if persistence is not None:
-                async with trio.open_nursery() as nursery:
-                    await nursery.start(self._watch_signals, nursery)
-                    try:
-                        pool = await self._upstreams.open(nursery, self._folder)
-                    except (ConfigError, EngineError) as error:
-                        self._failure = error
-                    else:
-                        await self._serve(listeners, persistence, pool)
-                    nursery.cancel_scope.cancel()
+                server = self._gateway(persistence)
+                outer.start_soon(self._accept, server, listeners)
+                if await self._open_storage(outer):
+                    await self._open_upstreams(server, listeners)
             outer.cancel_scope.cancel()
         if self._failure is not None:
             raise self._failure
         return 128 + self._signals[-1] if len(self._signals) > 1 else 0
 
-    async def _persistence(self, nursery: trio.Nursery, address: str) -> Persistence | None:
+    def _describe(self) -> str:
+        if self._storage is not None and self._storage.progress < 1:
+            return f"recovering the journal, {100 * self._storage.progress:.0f} %"
+        return "waiting for the model"
+
+    async def _accept(self, server: Gateway, listeners: _Listeners) -> None:
+        """Let clients in, from before all is there that their requests need; until the end."""
+        with self._clients:
+            async with trio.open_nursery() as nursery:
+                await server.listener.run(listeners, nursery)
+
+    async def _persistence(self, address: str) -> Persistence | None:
         """What keeps the generations; None if the data folder cannot be used."""
         level = Level(self._settings.durability)
         if self._settings.store == "none":
@@ -174,13 +184,34 @@ class _Serving:
         self._folder = Path(self._settings.data_dir or default_directory())
         on_sync = None if self._monitor is None else self._monitor.metrics.sync_seconds.observe
         shared = self._settings.data_dir_shared
-        storage = Storage(self._folder, shared=shared, address=address, on_sync=on_sync)
+        self._storage = Storage(self._folder, shared=shared, address=address, on_sync=on_sync)
         try:
-            await nursery.start(storage.run)
+            await self._storage.claim()
         except StorageError as error:
             self._failure = error
             return None
-        return Persistence(storage, level)
+        return Persistence(self._storage, level)
+
+    async def _open_storage(self, nursery: trio.Nursery) -> bool:
+        """Recover what the last server left; whether that could be done."""
+        if self._storage is not None:
+            try:
+                await nursery.start(self._storage.run)
+            except StorageError as error:
+                self._failure = error
+                return False
+        return True
+
+    async def _open_upstreams(self, server: Gateway, listeners: _Listeners) -> None:
+        async with trio.open_nursery() as nursery:
+            await nursery.start(self._watch_signals, nursery)
+            try:
+                pool = await self._upstreams.open(nursery, self._folder)
+            except (ConfigError, EngineError) as error:
+                self._failure = error
+            else:
+                await self._serve(server, listeners, pool)
+            nursery.cancel_scope.cancel()
 
     async def _listen(self) -> _Listeners:
         listeners = await open_listeners(self._settings.host, self._settings.port)
@@ -200,7 +231,7 @@ class _Serving:
             return
         from llcuda_net.server.http.monitor import Monitor  # costs time
 
-        self._monitor = Monitor(users=self._settings.metrics_users)
+        self._monitor = Monitor(users=self._settings.metrics_users, startup=self._startup)
         if not self._monitored:
             return
         for listener in self._monitored:
@@ -209,16 +240,19 @@ class _Serving:
             log.warning("metrics_without_token", host=self._settings.metrics_host)
         nursery.start_soon(self._monitor.serve, self._monitored)
 
-    async def _serve(self, listeners: _Listeners, persistence: Persistence, pool: Pool) -> None:
-        server = Gateway(
+    def _gateway(self, persistence: Persistence) -> Gateway:
+        return Gateway(
             self._settings,
-            pool,
+            self._upstreams.pool,
             self._upstreams.poller,
             self._users,
             persistence,
             monitor=None if self._monitor is None else self._monitor.respond,
             prepare_kernels=compile_kernels,
+            startup=self._startup,
         )
+
+    async def _serve(self, server: Gateway, listeners: _Listeners, pool: Pool) -> None:
         if self._monitor is not None:
             self._monitor.watch(server)
         tracing = None if self._tracing is None else self._tracing(server.standing.name_of)
@@ -227,11 +261,12 @@ class _Serving:
         async with trio.open_nursery() as around:
             await around.start(pool.run)
             async with trio.open_nursery() as nursery:
-                await nursery.start(server.run, listeners)
+                await nursery.start(server.run)
                 await self._announce(pool, listeners)
                 self._server = server
                 if self._signals:
                     nursery.start_soon(server.drain, self._settings.drain_seconds)
+            self._clients.cancel()
             around.cancel_scope.cancel()
         if self._monitor is not None:
             self._monitor.forget()

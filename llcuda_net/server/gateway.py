@@ -46,6 +46,7 @@ from llcuda_net.server.tcp.listener import Listener
 from llcuda_net.storage.records import Level
 from llcuda_net.storage.storage import Recovered
 from llcuda_net.telemetry.observers import ServerState, Watches
+from llcuda_net.telemetry.readiness import Startup
 from llcuda_net.telemetry.status import Reporter
 from llcuda_net.upstream.backend import Lease
 from llcuda_net.upstream.constraints.checks import Checks
@@ -79,6 +80,7 @@ class Gateway:
         monitor: answers /healthz, /readyz and /metrics on the server's port.
         prepare_kernels: compiles the kernels of the analysis before they are first used.
         checks: of constraints; by default in a process of their own.
+        startup: requests wait until it is over, which `run` brings about; None: they need not.
     """
 
     def __init__(
@@ -92,7 +94,9 @@ class Gateway:
         monitor: Respond | None = None,
         prepare_kernels: Callable[[], Awaitable[None]] = trio.lowlevel.checkpoint,
         checks: Checks | None = None,
+        startup: Startup | None = None,
     ) -> None:
+        self._startup = startup or Startup()
         self.settings = settings
         self.users = users if users is not None else Users()
         self.monitor = monitor
@@ -178,11 +182,15 @@ class Gateway:
 
     async def run(
         self,
-        listeners: Sequence[trio.abc.Listener[Any]],
+        listeners: Sequence[trio.abc.Listener[Any]] = (),
         *,
         task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
     ) -> None:
-        """Serve until `drain` has ended, or until cancelled."""
+        """Serve until `drain` has ended, or until cancelled.
+
+        Args:
+            listeners: none where `listener` runs already, since the server's start takes long.
+        """
         async with trio.open_nursery() as self._nursery:
             self._nursery.start_soon(self._poller.run, self._publisher.publish)
             self._nursery.start_soon(self._scheduler.run)
@@ -201,7 +209,9 @@ class Gateway:
             # Clients that attach see the new run, so the next server must know it, too.
             with contextlib.suppress(RequestError):  # without it none of them continues
                 await self._persistence.sync()
-            self._nursery.start_soon(self.listener.run, listeners, self._nursery)
+            if listeners:
+                self._nursery.start_soon(self.listener.run, listeners, self._nursery)
+            await self._startup.finish()
             task_status.started()
 
     @property
@@ -286,6 +296,20 @@ class Gateway:
         self.listener.check_users()
 
     # -- requests -----------------------------------------------------------------------------
+
+    @property
+    def starting(self) -> bool:
+        """Whether requests must wait for `started`."""
+        return self._startup.reason is not None
+
+    async def started(self, user: User, size: int) -> None:
+        """Return when the server has started, for a request that takes so much memory meanwhile.
+
+        Raises:
+            RequestError: too many wait.
+        """
+        with self._budget.holding(user.name, size):
+            await self._startup.wait()
 
     def submit(
         self, request: Generate, user: User, api: dict[str, Any] | None = None
@@ -396,6 +420,7 @@ class Gateway:
         Raises:
             RequestError: there is none, or the client has more of it than there is.
         """
+        await self._startup.wait()
         if self._draining:
             raise _shutting_down("the server is shutting down; attach again later")
         self._budget.check_streams(self.standing.streams)
@@ -426,6 +451,7 @@ class Gateway:
         Raises:
             RequestError: as `Finder.delete`.
         """
+        await self._startup.wait()
         await self.finder.delete(id_, view_of(user))
         self.orphans.discard(id_)
         log.info("generation_deleted", generation=id_, user=user.name)
@@ -485,6 +511,7 @@ class Gateway:
         Raises:
             RequestError: as there, or the server is stopping.
         """
+        await self._startup.wait()
         with self.watch.answering("embed"):
             self._check_not_draining()
             # As they came, and as they are sent to the upstream.
@@ -499,6 +526,7 @@ class Gateway:
         Raises:
             RequestError: as there, or the server is stopping.
         """
+        await self._startup.wait()
         with self.watch.answering("search"):
             self._check_not_draining()
             return await queries.search(text, k, user, self.analyst, self.settings.timeout)
@@ -518,11 +546,13 @@ class Gateway:
         Raises:
             RequestError: as `listing.newest`.
         """
+        await self._startup.wait()
         entries = await listing.newest(request, user, self._registry, self._persistence)
         return listing.within(entries, self.memory.bounds.reply)
 
     async def report(self, user: User) -> dict[str, Any]:
         """What a status request is answered with; see reporting.py."""
+        await self._startup.wait()
         report = self._reporter.report(
             user,
             draining=self._draining,

@@ -37,6 +37,11 @@ def default_directory() -> Path:
     return platformdirs.user_data_path("llcuda", appauthor=False)
 
 
+def journal_of(directory: Path) -> Path:
+    """The folder of a data directory's journal."""
+    return directory / _JOURNAL
+
+
 def prepare(directory: Path, *, shared: bool = False) -> Path:
     """Make a data directory that only its owner can read, and the journal's folder in it.
 
@@ -50,7 +55,7 @@ def prepare(directory: Path, *, shared: bool = False) -> Path:
     Raises:
         StorageError: it cannot be made, or others could read or replace what is in it.
     """
-    journal = directory / _JOURNAL
+    journal = journal_of(directory)
     try:
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         if not shared:

@@ -95,6 +95,11 @@ class PackedLog:
         """Bytes of memory that it takes."""
         return sum(len(chunk.data) + 250 for chunk in self.chunks)
 
+    def pieces(self) -> Iterator[str]:
+        """Its pieces, decoded as far as somebody looks."""
+        for chunk in self.chunks:
+            yield from chunk.record().pieces
+
     def unpack(self) -> TokenLog:
         """It decoded.
 
@@ -113,18 +118,6 @@ class PackedLog:
         if any(record.counts is not None for record in records):
             out.counts = [count for record in records for count in _counts(record)]
         return out
-
-
-def pack(log: TokenLog) -> PackedLog:
-    """A log without switches, packed."""
-    chunks = []
-    for first in range(0, len(log.pieces), CHUNK):
-        cut = slice(first, first + CHUNK)
-        logprobs = None if log.logprobs is None else log.logprobs[cut]
-        counts = None if log.counts is None else unless_ones(log.counts[cut])
-        record = Appended(0, first, log.pieces[cut], log.ids[cut], logprobs, counts)
-        chunks.append(Chunk.of(record, 0))
-    return PackedLog(chunks)
 
 
 def unless_ones(counts: list[int] | None) -> list[int] | None:

@@ -16,6 +16,7 @@ A generation of the level memory has no entry, and needs none of this.
 from __future__ import annotations
 
 import contextlib
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -27,14 +28,16 @@ import trio
 
 from llcuda_net.errors import OutcomeUnknown, StorageError
 from llcuda_net.storage import damage
-from llcuda_net.storage.data_dir import prepare
+from llcuda_net.storage.data_dir import journal_of, prepare
 from llcuda_net.storage.directory_lock import DirectoryLock
 from llcuda_net.storage.journal.assembly import OpenGeneration
 from llcuda_net.storage.journal.disk import Files, RealFiles
 from llcuda_net.storage.journal.entry import JournalEntry
-from llcuda_net.storage.journal.journal import INTERVAL, PROBE, SEGMENT_BYTES, Journal
+from llcuda_net.storage.journal.journal import PROBE, SEGMENT_BYTES, Journal
 from llcuda_net.storage.journal.presence import Presence
 from llcuda_net.storage.journal.recovery import Recovered as Found
+from llcuda_net.storage.journal.threads.sync_thread import INTERVAL
+from llcuda_net.storage.packed_log import PackedLog
 from llcuda_net.storage.records import (
     Concluded,
     Dispatched,
@@ -57,6 +60,8 @@ _UNKNOWN = (
 )
 #: Seconds from one look at whether the files are still there to the next.
 WATCH = 1.0
+#: Seconds between lines in the log about a start that takes longer.
+TELLING = 5.0
 
 
 @dataclass
@@ -65,17 +70,22 @@ class Recovered:
 
     Attributes:
         entry: continues where it was; it has the request and the splices.
-        log: what it had emitted.
+        packed: what it had emitted.
         gap: whether later tokens had been written, which a power cut took: a client may have them.
         dispatched: the last dispatch to an upstream; None: there was none.
         concluded: the end as the upstream sent it: only the result is missing. None: no end yet.
     """
 
     entry: JournalEntry
-    log: TokenLog
+    packed: PackedLog
     gap: bool
     dispatched: Dispatched | None = None
     concluded: Concluded | None = None
+
+    @property
+    def log(self) -> TokenLog:
+        """What it had emitted, decoded."""
+        return self.packed.unpack()
 
 
 class Storage:
@@ -95,6 +105,7 @@ class Storage:
         recovered: filled in when `run` has started.
         problems: what this start found damaged or lost, one line each.
         damage: what any start found, until somebody deleted damage.log.
+        progress: how much of the start is done, from 0 to 1.
     """
 
     def __init__(
@@ -119,10 +130,10 @@ class Storage:
         self._files = files or RealFiles()
         self._watch_every = watch
         self._presence = Presence(self._files)
-        self._interval = interval
-        self._segment_bytes = segment_bytes
         self._open_store = open_store or self._open_sqlite
-        self._on_sync = on_sync
+        self.progress = 0.0
+        self._tell_at = 0.0  # of the progress, in the log
+        self._lock: DirectoryLock | None = None
         self._limiter = trio.CapacityLimiter(_READERS)
         self._deleting = trio.Lock()
         self._readers: list[Store] = []
@@ -130,7 +141,14 @@ class Storage:
         self._more_unstored = trio.Event()
         self._ending = 0  # results that are being stored for the first time
         self._store_refusal: StorageError | None = None
-        self.journal: Journal
+        self.journal = Journal(
+            journal_of(directory),
+            self._files,
+            interval=interval,
+            segment_bytes=segment_bytes,
+            on_sync=on_sync,
+            presence=self._presence,
+        )
         self._writer: Writer
 
     def __repr__(self) -> str:
@@ -142,35 +160,35 @@ class Storage:
 
     # -- life ---------------------------------------------------------------------------------
 
+    async def claim(self) -> None:
+        """Have the directory, which no other server can have then; `run` lets it go.
+
+        Raises:
+            StorageError: it is another server's, or cannot be used.
+        """
+        await trio.to_thread.run_sync(partial(prepare, self._directory, shared=self._shared))
+        self._lock = await trio.to_thread.run_sync(DirectoryLock, self._directory, self._address)
+
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Open everything, say so, and serve until cancelled: cancel it after all that uses it.
 
         Raises:
             StorageError: the directory is another server's, or what it holds cannot be read.
         """
-        folder = await trio.to_thread.run_sync(
-            partial(prepare, self._directory, shared=self._shared)
-        )
-        lock = await trio.to_thread.run_sync(DirectoryLock, self._directory, self._address)
+        if self._lock is None:
+            await self.claim()
+        assert self._lock is not None
         try:
-            await self._serve(folder, task_status)
+            await self._serve(task_status)
         finally:
             with trio.CancelScope(shield=True):
-                await trio.to_thread.run_sync(lock.release)
+                await trio.to_thread.run_sync(self._lock.release)
 
-    async def _serve(self, folder: Path, task_status: trio.TaskStatus[None]) -> None:
-        self.journal = Journal(
-            folder,
-            self._files,
-            interval=self._interval,
-            segment_bytes=self._segment_bytes,
-            on_sync=self._on_sync,
-            presence=self._presence,
-        )
+    async def _serve(self, task_status: trio.TaskStatus[None]) -> None:
         store = await trio.to_thread.run_sync(self._open_store, True)
         try:
             found, read = await trio.to_thread.run_sync(
-                self.journal.open, lambda stored: _find_lost(store, stored)
+                self.journal.open, lambda stored: _find_lost(store, stored), self._progressed
             )
             self.problems = read.problems + _losses(read)
             await self._recover(found, store)
@@ -182,11 +200,22 @@ class Storage:
                 await nursery.start(self._writer.run)
                 nursery.start_soon(self._store_again)
                 nursery.start_soon(self._watch)
+                self.progress = 1.0
                 task_status.started()
         finally:
             with trio.CancelScope(shield=True):
                 for reader in [*self._readers, store]:
                     await trio.to_thread.run_sync(reader.close)
+
+    def _progressed(self, part: float) -> None:
+        """In the thread that reads the journal."""
+        self.progress = part
+        now = time.monotonic()
+        if not self._tell_at:
+            self._tell_at = now + TELLING
+        elif now >= self._tell_at:
+            self._tell_at = now + TELLING
+            log.info("journal_recovering", percent=int(100 * part))
 
     def _note_damage(self) -> None:
         for problem in self.problems:
@@ -225,24 +254,25 @@ class Storage:
         ids = [generation.id for generation, _ in found]
         missing = await trio.to_thread.run_sync(store.missing, ids)
         reached = await trio.to_thread.run_sync(store.reached)
-        ended: list[tuple[JournalEntry, Result]] = []
+        ended: list[tuple[JournalEntry, OpenGeneration]] = []
         for generation, entry in found:
             if generation.id not in missing:
                 self.journal.forget(entry, reached)  # committed, and then we ended
             elif generation.ended is not None:
-                ended.append((entry, generation.result()))
+                ended.append((entry, generation))
             else:
                 self.recovered.append(
                     Recovered(
                         entry,
-                        generation.log,
+                        generation.packed,
                         generation.gap,
                         generation.dispatched,
                         generation.concluded,
                     )
                 )
         for first in range(0, len(ended), BATCH):
-            batch = ended[first : first + BATCH]
+            some = ended[first : first + BATCH]
+            batch = [(entry, generation.result()) for entry, generation in some]
             try:
                 await trio.to_thread.run_sync(store.put, [result for _, result in batch])
             except StorageError as error:

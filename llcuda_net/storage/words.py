@@ -27,6 +27,8 @@ from llcuda_net.errors import StorageError
 
 #: Marks around what a search found.
 HIGHLIGHT = ("\x02", "\x03")
+#: Characters of the longest beginnings of words that the index has.
+PREFIX = 3
 #: Characters of an excerpt, and of what it shows before the first match.
 _EXCERPT, _BEFORE = 160, 30
 #: Matches at which an excerpt may begin, at most.
@@ -180,6 +182,18 @@ def _expression(phrase: Phrase) -> str:
     return f'"{" ".join(phrase.words)}"' + "*" * phrase.prefix
 
 
+def word_expressions(phrase: Phrase) -> list[str]:
+    """FTS5's expressions for each of its words alone; a prefix as long as the index has them."""
+    exact, last = phrase.words[:-1], phrase.words[-1]
+    if phrase.prefix:
+        return [*map(_quoted, exact), f"{_quoted(last[:PREFIX])}*"]
+    return [_quoted(word) for word in phrase.words]
+
+
+def _quoted(word: str) -> str:
+    return f'"{word}"'
+
+
 # -- excerpts ---------------------------------------------------------------------------------
 
 
@@ -190,10 +204,11 @@ class Text:
         # Other highlights than ours would mark what was not found.
         self._text = text.translate(dict.fromkeys(map(ord, HIGHLIGHT), " "))
         normalised, starts, ends = _aligned(self._text)
-        self._words: list[str] = _WORD.findall(normalised)
-        self._places = [
-            (starts[found.start()], ends[found.end() - 1]) for found in _WORD.finditer(normalised)
-        ]
+        spans = [found.span() for found in _WORD.finditer(normalised)]
+        self._words = [normalised[start:end] for start, end in spans]
+        if not isinstance(starts, range):  # else all is where it was
+            spans = [(starts[start], ends[end - 1]) for start, end in spans]
+        self._places = spans
 
     def __repr__(self) -> str:
         return f"<Text {len(self._words)} words: {self._text[:20]!r}>"

@@ -423,8 +423,8 @@ class Lease:
         self._sent = False
         self._began = trio.current_time()
         self._cut = ""
-        if slot.chain and requirement.role == COMPLETIONS:
-            backend.speeds.record_use(blocks / len(slot.chain))
+        if requirement.chain:
+            backend.speeds.record_prompt(backend.table.returns(requirement.chain))
         with backend.changes_slots():
             slot.turn(Use.BUSY, holder)
             backend.leases.add(self)

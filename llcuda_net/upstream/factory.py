@@ -52,6 +52,11 @@ class Upstreams:
         what = "upstreams" if self._model is None else f"engine with {self._model.name}"
         return f"<Upstreams: {what}, {self._pool!r}>"
 
+    @property
+    def pool(self) -> Pool:
+        """The pool; empty until `open` has returned."""
+        return self._pool
+
     async def open(self, nursery: trio.Nursery, folder: Path | None) -> Pool:
         """The pool, with the built-in engine started in the nursery where there is a model.
 

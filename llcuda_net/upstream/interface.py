@@ -151,6 +151,7 @@ class Properties:
         thinks: its chat template has the model reason before it answers, as far as can be seen.
         images, audio: its model takes them in a chat.
         tools: its chat template tells the model of tools, as far as is known.
+        steady: its chat template makes the same of the same messages at any time.
     """
 
     model: str
@@ -164,6 +165,7 @@ class Properties:
     images: bool = False
     audio: bool = False
     tools: bool = True
+    steady: bool = False
 
     @property
     def abilities(self) -> frozenset[str]:

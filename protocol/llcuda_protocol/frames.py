@@ -181,6 +181,17 @@ def encode_tokens(event: ev.Tokens, packed: Sequence[Any] | None = None) -> byte
     return len(data).to_bytes(4, "big") + data
 
 
+def encode_pieces(number: int, first: int, pieces: list[str]) -> bytes:
+    """The bytes of a tokens frame of text alone; b"" where it is not, or is not UTF-8."""
+    if {*map(type, pieces)} != _TEXT:
+        return b""
+    try:
+        data: bytes = _pack([19, number, first, pieces])
+    except (TypeError, ValueError, OverflowError):
+        return b""
+    return len(data).to_bytes(4, "big") + data
+
+
 def _with_packed(body: list[Any], event: ev.Tokens, packed: Sequence[Any]) -> bytes:
     """A frame with log-probabilities that are encoded already, as `_columns` would have them."""
     if len(packed) != len(event.pieces):

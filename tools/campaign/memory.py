@@ -14,7 +14,7 @@ import trio
 SLACK = 0.10
 SLACK_BYTES = 4 << 20
 #: In addition, memory may grow as much as the store, up to this: SQLite caches its pages.
-PAGE_CACHE = 32 << 20
+PAGE_CACHE = 24 << 20
 #: With fewer samples there is no verdict: two minutes.
 FEWEST = 120
 _INTERVAL = 1.0

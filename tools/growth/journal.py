@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
-import os
+import contextlib
 import random
+import socket
+import subprocess
+import sys
+import threading
 import time
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
 from llcuda_net.storage.journal import format as framing
@@ -21,10 +26,12 @@ from llcuda_net.storage.records import (
     Stored,
     encode,
 )
+from llcuda_protocol import Connection, Hello, Role
 
 #: A step in so many has records of several tokens; a sync comes after so many steps.
 _GATHERED, _SYNC = 20, 4
 _PIECES = [" the", " of", "ing", " a", "\n", ".", " model", " slots", " considered", ",", " is"]
+_IDS: range = range(128_000)
 
 
 @dataclass
@@ -94,12 +101,14 @@ def _run(writer: _Writer, rng: random.Random, first: int, generations: int, unti
     step = 0
     while writer.tokens < until:
         step += 1
+        many = step % _GATHERED == 0
+        pieces = iter(rng.choices(_PIECES, k=(4 if many else 1) * generations))
+        ids = iter(rng.choices(_IDS, k=(4 if many else 1) * generations))
         for slot in slots:
-            count = rng.randrange(1, 5) if step % _GATHERED == 0 else 1
-            pieces = [_PIECES[rng.randrange(len(_PIECES))] for _ in range(count)]
-            ids: list[int | None] = [rng.randrange(128_000) for _ in range(count)]
+            count = rng.randrange(1, 5) if many else 1
             have = writer.counts.get(slot, 0)
-            writer.add(encode(Appended(slot, have, pieces, ids)))
+            record = Appended(slot, have, [*islice(pieces, count)], [*islice(ids, count)])
+            writer.add(encode(record))
             writer.counts[slot] = have + count
             writer.tokens += count
         writer.flush(sync=step % _SYNC == 0)
@@ -149,41 +158,83 @@ class _Writer:
         (self._folder / NAME).write_bytes(framing.frame(body, 0) + body)
 
 
-def resident() -> int:
-    """Bytes of memory that this process takes, without what belongs to files."""
-    with Path("/proc/self/status").open(encoding="ascii") as status:
-        for line in status:
-            if line.startswith("RssAnon"):
-                return int(line.split()[1]) << 10
-    raise OSError("no /proc")
+@dataclass
+class Start:
+    """A start of a server.
+
+    Attributes:
+        welcome, ready: seconds until a client was greeted, and until requests are served.
+        peak: bytes of memory that the process took at most.
+    """
+
+    welcome: float
+    ready: float
+    peak: int
+
+
+def measure_start(server: str, data_dir: Path) -> Start:
+    """Start a server with a data directory and an upstream that does not answer, and kill it.
+
+    Args:
+        server: the path of llcuda-server.
+    """
+    port = _free_port()
+    options = ["--upstream", "http://127.0.0.1:9", "--data-dir", str(data_dir), "--no-analysis"]
+    began = time.perf_counter()
+    process = subprocess.Popen(
+        [server, "--port", str(port), *options],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        welcome: list[float] = []
+        thread = threading.Thread(target=lambda: welcome.append(_greeted(port)), daemon=True)
+        thread.start()
+        assert process.stdout is not None
+        if not process.stdout.readline():
+            raise RuntimeError("the server did not start")
+        ready = time.perf_counter() - began
+        thread.join()
+        return Start(welcome[0] - began, ready, _peak(process.pid))
+    finally:
+        process.kill()
+        process.wait()
+
+
+def _free_port() -> int:
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        return int(found.getsockname()[1])
+
+
+def _greeted(port: int) -> float:
+    """When a server first greeted a client."""
+    hello = Connection(Role.CLIENT).send(Hello([1], 1 << 20, 16, None))
+    while True:
+        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port)) as client:
+            client.sendall(hello)
+            if client.recv(4096):
+                return time.perf_counter()
+        time.sleep(0.01)
+
+
+def _peak(pid: int) -> int:
+    with Path(f"/proc/{pid}/status").open(encoding="ascii") as status:
+        return next(int(line.split()[1]) << 10 for line in status if line.startswith("VmHWM"))
 
 
 def main() -> None:
-    """Fill a journal, or start with one: `journal.py FOLDER [TOKENS [GENERATIONS]]`."""
-    import sys
-
-    folder = Path(sys.argv[1])
-    if len(sys.argv) > 2:
-        generations = int(sys.argv[3]) if len(sys.argv) > 3 else 64
-        print(fill_journal(folder, int(sys.argv[2]), generations=generations))
+    """`DATA_DIR TOKENS [GENERATIONS]` fills one; `DATA_DIR [LLCUDA_SERVER]` starts with it."""
+    data_dir, *rest = sys.argv[1:]
+    if rest and rest[0].isdigit():
+        print(fill_journal(Path(data_dir) / "journal", int(rest[0]), generations=_many(rest)))
         return
-    from llcuda_net.storage.journal.journal import Journal
+    server = rest[0] if rest else str(Path(sys.executable).with_name("llcuda-server"))
+    print(measure_start(server, Path(data_dir)))
 
-    before = resident()
-    started, cpu = time.perf_counter(), time.process_time()
-    pairs, found = Journal(folder).open()
-    seconds, cpu = time.perf_counter() - started, time.process_time() - cpu
-    tokens = sum(entry.count for _, entry in pairs)
-    grown = resident() - before
-    import resource
 
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss << 10
-    print(
-        f"{len(pairs)} generations, {tokens:,} tokens, {len(found.problems)} problems: "
-        f"{seconds:.2f} s ({cpu:.2f} CPU), {cpu / max(1, tokens) * 1e6:.3f} µs/token; "
-        f"{grown / 1e6:.0f} MB kept, {grown / max(1, tokens):.0f} B/token; peak {peak / 1e6:.0f} MB"
-    )
-    os._exit(0)
+def _many(rest: list[str]) -> int:
+    return int(rest[1]) if len(rest) > 1 else 64
 
 
 if __name__ == "__main__":

@@ -62,8 +62,8 @@ def results(count: int, seed: int = 0, first: int = 0) -> Iterator[Result]:
     owners = _shares(OWNERS)
     models = _shares(MODELS)
     states, chances = list(STATES), np.cumsum(list(STATES.values()))
-    for begin in range(first, first + count, _BATCH):
-        size = min(_BATCH, first + count - begin)
+    size = _BATCH
+    for begin in range(first // _BATCH * _BATCH, first + count, _BATCH):
         rng = np.random.default_rng((seed, begin))
         lengths = [
             np.minimum(LONGEST, rng.lognormal(math.log(median), SPREAD, size).astype(int) + 1)
@@ -76,7 +76,7 @@ def results(count: int, seed: int = 0, first: int = 0) -> Iterator[Result]:
         state = np.searchsorted(chances, rng.random(size)).tolist()
         low = rng.integers(1 << 62, size=(2, size)).tolist()
         started = rng.integers(-3 * _BETWEEN, 3 * _BETWEEN, size).tolist()
-        for number in range(size):
+        for number in range(max(0, first - begin), min(size, first + count - begin)):
             prompt, answer = (
                 picked[part][ends[part][number] - lengths[part][number] : ends[part][number]]
                 for part in (0, 1)

@@ -26,7 +26,7 @@ from tools.soak.trend import Allowance, Trend, trend
 from tools.soak.users import MONITOR, arrivals, by_person, capacity, mean_tokens, token_file
 
 #: What must stay flat, and how much it may grow in the time that is judged. The server's memory has
-#: limits that it reaches in the first half of an hour only: 32 MiB of SQLite's pages, and the keys
+#: limits that it reaches in the first half of an hour only: 24 MiB of SQLite's pages, and the keys
 #: of 65,536 requests.
 JUDGED: dict[str, tuple[str, Allowance]] = {
     "rss": ("memory", Allowance(0.02, 1 << 20, warm_up=0.5)),

@@ -203,6 +203,8 @@ async def journal(folder: Path, seconds: float, *, together: bool) -> Figures:
             book.start(Opened(generation=f"g{n}", request={"prompt": "x" * 200}))
             for n in range(STREAMS)
         ]
+        for log in logs:
+            log.follow()
         await book.sync()
         before = book.stats.bytes
         written: dict[JournalEntry, list[tuple[int, float]]] = {log: [] for log in logs}

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Iterable, Iterator
-from dataclasses import replace
 from itertools import islice
 
 from llcuda_net.cli.common import Exit, fail
@@ -24,8 +23,6 @@ from llcuda_net.storage.results.interface import (
 from llcuda_net.storage.results.sqlite import SqliteStore
 from llcuda_net.util.terminal import echo, is_terminal, one_line, paint, wants_colour
 
-#: Results looked at by one statement of a long walk: at first, and at most.
-_PAGE, _LARGEST_PAGE = 256, 16_384
 #: Characters of an id that tables show: of a UUIDv7 the time and 12 random bits.
 SHORT = 18
 #: What to do about damaged results.
@@ -36,10 +33,8 @@ _HEADS = ("id", "created", "state", "tokens", "model", "prompt")
 def list_results(arguments: argparse.Namespace, store: SqliteStore) -> int:
     """Run `llcuda results list`."""
     query = query_of(arguments)
-    if arguments.text is None:
-        found = newest(store, query)
-    else:
-        found = newest_with(store, arguments.text, query)
+    found = store.walk(query, arguments.text)
+    if arguments.text is not None:
         _warn_unindexed(store)
     if arguments.json:
         damaged = Damaged()
@@ -103,26 +98,13 @@ def newest(store: Store, query: Query) -> Iterator[Summary]:
     return store.walk(query)
 
 
-def newest_with(store: Store, words: str, query: Query) -> Iterator[Summary]:
-    """As `newest`, but only results with these words.
-
-    A search gives the best first, not the newest: so each page of the list is searched.
-    """
-    store.search(words, replace(query, limit=0))  # raises for what cannot be searched for
-    size, results = _PAGE, store.walk(query)
-    while page := list(islice(results, size)):
-        times = [one.created for one in page if one.state != DAMAGED] or [0]
-        span = replace(query, since=min(times), until=max(times) + 1)
-        hits = store.search(words, replace(span, limit=None, after=None))
-        found = {hit.summary.id for hit in hits}
-        yield from (one for one in page if one.id in found or one.state == DAMAGED)
-        size = min(2 * size, _LARGEST_PAGE)
-
-
 def search_results(arguments: argparse.Namespace, store: SqliteStore) -> int:
     """Run `llcuda results search`."""
     hits = store.search(" ".join(arguments.words), query_of(arguments))
     _warn_unindexed(store)
+    if hits and hits[0].of_newest is not None:
+        among = f"{hits[0].of_newest:,}"
+        echo(f"the best of the newest {among}, but more match: see --limit 0", file=sys.stderr)
     damaged = Damaged()
     for _ in damaged.seen(hit.summary for hit in hits):
         pass
@@ -152,6 +134,7 @@ def _warn_unindexed(store: SqliteStore) -> None:
 
 def _document(hit: Hit) -> dict[str, object]:
     out: dict[str, object] = {**summary(hit.summary), "score": hit.score}
+    out["of_newest"] = hit.of_newest
     for name, excerpt in (("prompt", hit.prompt), ("text", hit.text)):
         plain, spans = "", []
         for part, marked in _parts(excerpt):

@@ -264,6 +264,8 @@ class HttpConnection:
             if not self._places.take(self):
                 exchange.keep_alive = False
                 raise Overloaded("too many connections; try again later", retry=True)
+            if self._host.starting:
+                await self._host.started(request.user, READ)
         if head.has_body:
             await self._read_body(head, exchange, route)
         return True

@@ -65,6 +65,15 @@ class HttpHost(QueryHost, Protocol):
     def draining(self) -> bool:
         """Whether the server stops: it takes nothing new."""
 
+    @property
+    def starting(self) -> bool:
+        """Whether requests must wait for `started`."""
+
+    async def started(self, user: User, size: int) -> None:
+        """Return when the server has started, for a request that takes so much memory meanwhile,
+        or raise RequestError.
+        """
+
     def submit(
         self, request: Generate, user: User, api: dict[str, Any] | None = None
     ) -> Generation:

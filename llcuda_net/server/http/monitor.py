@@ -20,7 +20,7 @@ from llcuda_net.server.http.responder import Answer, Responder
 from llcuda_net.server.http.route import Route
 from llcuda_net.telemetry.metrics import Metrics
 from llcuda_net.telemetry.observers import ServerState, Watches
-from llcuda_net.telemetry.readiness import Readiness
+from llcuda_net.telemetry.readiness import Readiness, Startup
 from llcuda_net.util.version import package_version
 
 #: Scrapes at once: more are refused, since each takes memory, and time of everybody's.
@@ -45,13 +45,14 @@ class Monitor:
 
     Args:
         users: whether /metrics names users.
+        startup: the server's.
 
     Attributes:
         metrics: for parts of the server that have figures of their own.
     """
 
-    def __init__(self, *, users: bool = False) -> None:
-        self._health = Readiness()
+    def __init__(self, *, users: bool = False, startup: Startup | None = None) -> None:
+        self._health = Readiness(startup)
         self._analyst: Analyst | None = None
         self._analysis: dict[str, float] = {}  # the last report
         self._scrapes = 0

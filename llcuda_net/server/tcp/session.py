@@ -14,6 +14,7 @@ import trio
 from llcuda_net.config.users import User
 from llcuda_net.errors import InvalidRequest, Overloaded, RequestError
 from llcuda_net.generation.generation import Generation
+from llcuda_net.generation.memory import sizes
 from llcuda_net.server.tcp.fitting import Replies
 from llcuda_net.server.tcp.host import SessionHost
 from llcuda_net.server.tcp.messages import canonical, uploads_in
@@ -265,7 +266,11 @@ class Session:
 
     def _handle(self, event: Event) -> None:
         if isinstance(event, Generate):
-            self._generate(event)
+            if self._server.starting:
+                self._attaching[event.stream] = None
+                self._nursery.start_soon(self._generate_later, event)
+            else:
+                self._generate(event)
         elif isinstance(event, Credit):
             stream = self._streams.get(event.stream)
             if stream is not None:
@@ -301,6 +306,22 @@ class Session:
             self._read(event, generation)
         for number in uploads:
             self._uploads.drop(number)
+
+    async def _generate_later(self, event: Generate) -> None:
+        """Generate when the server has started."""
+        try:
+            size = sizes.of(event.prompt) + sizes.of(event.messages)
+            await self._server.started(self.user, size)
+        except RequestError as error:
+            del self._attaching[event.stream]
+            self._replies.fail(event.stream, error)
+        else:
+            cancel = self._attaching.pop(event.stream)
+            if self._connection.is_open(event.stream):
+                self._generate(event)
+                if cancel is not None:
+                    self._cancel(cancel)
+        self._buffer.flush()
 
     async def _attach(self, event: Attach) -> None:
         try:

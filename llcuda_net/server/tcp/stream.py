@@ -99,7 +99,10 @@ class GenerationStream:
         #: How many of its switches are behind us, and whether the reader does not see this channel.
         self._switches = 0
         self._hidden = False
+        self._special = with_ids  # its frames hold more, or less, than the text
         generation.join(self)
+        if with_durable:
+            generation.follow()
 
     def __repr__(self) -> str:
         state = "reading" if self._reading else "ended"
@@ -172,6 +175,14 @@ class GenerationStream:
                 if end - start > 1:
                     end = self._end_of_slice(start)
                 logprobs = generation.logprobs
+                if not self._special and logprobs is None:
+                    pieces = generation.pieces[start:end]
+                    if data := self._connection.send_pieces(self._number, start, pieces):
+                        self._buffer.add(data)
+                        self._next = end
+                        if self._failovers < len(generation.failovers):
+                            self._send_failovers()
+                        continue
                 tokens = Tokens(
                     self._number,
                     start,
@@ -313,6 +324,7 @@ class GenerationStream:
         if found is None:
             return
         self._hidden = not self._with_channels and found.kind != TEXT
+        self._special = self._with_ids or self._hidden
         if self._with_channels:
             id_, name = found.id[:_MOST_NAME] or None, found.name[:_MOST_NAME] or None
             channel = Channel(self._number, found.position, found.kind, found.index, id_, name)

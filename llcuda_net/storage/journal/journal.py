@@ -11,14 +11,13 @@ Rules, which the tests hold it to:
 - What a sync covered is marked, so that damage there is told from a torn tail. A damaged segment is
   set aside and never deleted.
 
-Appending happens on the trio thread, which never waits for the disk: see entry. One thread writes;
-syncs run in another, one at a time, and all who wait share the next one.
+Appending happens on the trio thread, which never waits for the disk: see appender. One thread
+writes (write_thread), another one syncs (sync_thread), and all who wait share the next sync.
 """
 
 from __future__ import annotations
 
 import contextlib
-import time
 from collections import deque
 from collections.abc import Callable
 from functools import partial
@@ -30,8 +29,9 @@ from llcuda_net.errors import StorageError
 from llcuda_net.storage.journal import format as framing
 from llcuda_net.storage.journal.assembly import OpenGeneration
 from llcuda_net.storage.journal.disk import Files, RealFiles, as_storage_error, has_no_room
-from llcuda_net.storage.journal.entry import Appender, JournalEntry
-from llcuda_net.storage.journal.marks import Marks, mark
+from llcuda_net.storage.journal.durable import DurableAppender
+from llcuda_net.storage.journal.entry import JournalEntry
+from llcuda_net.storage.journal.marks import Marks
 from llcuda_net.storage.journal.presence import Presence
 from llcuda_net.storage.journal.recovery import (
     DAMAGED,
@@ -43,11 +43,9 @@ from llcuda_net.storage.journal.recovery import (
 )
 from llcuda_net.storage.journal.reserve import Reserve
 from llcuda_net.storage.journal.segments import Segment, live_bodies, restate, start_segment
-from llcuda_net.storage.journal.write_thread import serve
+from llcuda_net.storage.journal.threads.sync_thread import INTERVAL
 from llcuda_net.storage.records import Ended, Forgotten, Opened, Stored, encode
 
-#: Seconds from the start of one sync to the next: with a quick disk, durable is under 20 ms behind.
-INTERVAL = 0.015
 #: Bytes after which a new segment is begun.
 SEGMENT_BYTES = 32 << 20
 #: Seconds between attempts to write to a disk that was full.
@@ -58,12 +56,12 @@ REMEMBERED = 1024
 KEEP = 3
 #: Of how many segments they are copied for each new one: more than one, so that a journal shrinks
 #: to what its bound allows.
-_COPIES = 2
+_COPIES = 4
 #: The part of a start that reads; the rest writes.
 _READING = 0.9
 
 
-class Journal(Appender):
+class Journal(DurableAppender):
     """The journal in one folder, which nobody else may write.
 
     Args:
@@ -85,27 +83,24 @@ class Journal(Appender):
         on_sync: Callable[[float], None] | None = None,
         presence: Presence | None = None,
     ) -> None:
-        super().__init__(RealFiles() if files is None else files, segment_bytes)
-        self._presence = presence or Presence(self._files)
-        self._on_sync = on_sync
+        files = RealFiles() if files is None else files
+        super().__init__(
+            files,
+            Marks(folder, files),
+            presence or Presence(files),
+            interval=interval,
+            segment_bytes=segment_bytes,
+            on_sync=on_sync,
+        )
         self._folder = folder
-        self._interval = interval
-        self._durable = 0  # position up to which everything is on the disk
-        self._retiring: list[Segment] = []  # closed to writing, with bytes that no sync covered
         self._closed: list[int] = []  # numbers of older segments, oldest first
         #: By number of a segment: the entries whose oldest record it holds.
         self._oldest: dict[int, set[JournalEntry]] = {}
         self._next_slot = 1
-        self._marks = Marks(folder, self._files)
         self._reserve = Reserve(folder, self._files)
         self._one_at_a_time = trio.CapacityLimiter(1)  # in the reserve
-        self._synced: dict[int, int] = {}  # of each segment, bytes that are on the disk
         self._stored: deque[tuple[str, int]] = deque(maxlen=REMEMBERED)
-        self._hurry = trio.Event()
-        self._waiting = trio.lowlevel.ParkingLot()
-        self._limiter = trio.CapacityLimiter(1)
-        self._progressed: set[JournalEntry] = set()
-        self._progress = trio.Event()
+        self._tidying = False
 
     def __repr__(self) -> str:
         state = "failed" if self.failed else "refusing" if self.refusal else "open"
@@ -154,8 +149,9 @@ class Journal(Appender):
             self._closed += [segment.number for segment in closed]
             paths = [segment_path(self._folder, segment.number) for segment in segments]
             self._presence.watch(*paths)
-            self._synced |= {segment.number: segment.size for segment in segments}
-            self._marks.begin(self._synced)
+            self._segments = (self._segment,)
+            self._syncing.ends = {segment.number: segment.size for segment in segments}
+            self._marks.begin(self._syncing.ends)
             self._reserve.begin(self._next_slot)
             for number, path in found.segments.items():
                 if number in found.damaged:
@@ -214,6 +210,7 @@ class Journal(Appender):
             reached: Store.reached, after the commit; 0 where no result was stored.
         """
         self._reserve.release(entry.slot)
+        self._unfollow(entry)
         holders = self._oldest.get(entry.oldest)
         if holders is None or entry not in holders:
             return
@@ -245,48 +242,17 @@ class Journal(Appender):
             write = partial(self._reserve.write, place, body)
             await trio.to_thread.run_sync(write, limiter=self._one_at_a_time)
 
-    async def progressed(self) -> set[JournalEntry]:
-        """Entries of which more is on the disk than when this was called last; waits for one."""
-        await self._progress.wait()
-        found, self._progressed = self._progressed, set()
-        self._progress = trio.Event()
-        return found
-
-    def stop(self, error: StorageError) -> None:
-        """Take nothing any more: what is written would not be found again."""
-        if self.failed is None:
-            self._refuse(error)
-
-    def _refuse(self, refusal: StorageError) -> None:
-        super()._refuse(refusal)
-        if self.failed is not None:
-            self._waiting.unpark_all()
-
-    # -- syncing ------------------------------------------------------------------------------
-
-    async def sync(self) -> None:
-        """Return when everything appended so far would survive a power cut; `run` must be running.
-
-        Raises:
-            StorageError: it would not.
-        """
-        target = self._position
-        await self.written()
-        while self._durable < target:
-            if self.failed is not None:
-                raise self.failed
-            self._hurry.set()
-            self._work.set()
-            await self._waiting.park()
+    # -- running ------------------------------------------------------------------------------
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        """Sync, rotate and delete until cancelled, and then sync and close."""
-        token = trio.lowlevel.current_trio_token()
-        wake = partial(token.run_sync_soon, self.collect, idempotent=True)
-        work = partial(serve, self._for_thread, self._files, self._finished, wake)
+        """Write, sync, rotate and delete until cancelled, and then sync and close."""
+        soon = partial(trio.lowlevel.current_trio_token().run_sync_soon, idempotent=True)
+        self._writing.wake = partial(soon, self.collect)
+        self._syncing.wake = partial(soon, self._catch_up)
         try:
             async with trio.open_nursery() as nursery:
-                nursery.start_soon(_in_thread, work)
+                for work in (self._writing.serve, self._syncing.serve):
+                    nursery.start_soon(_in_thread, work)
                 task_status.started()
                 try:
                     await self._run()
@@ -297,13 +263,14 @@ class Journal(Appender):
                     self.failed = self.failed or closed
                     self.refusal = self.refusal or closed
                     self._waiting.unpark_all()
-                    self._for_thread.put(None)
+                    self._writing.stop()
+                    self._syncing.stop()
         finally:
-            # After the thread's last write: the descriptors' numbers will be other files'.
+            # After the threads' last calls: the descriptors' numbers will be other files'.
             await _in_thread(self._close_all)
 
     async def _run(self) -> None:
-        started = -self._interval
+        """Do what is to be done now and then."""
         while True:
             await self._work.wait()
             self._work = trio.Event()
@@ -312,81 +279,19 @@ class Journal(Appender):
             if self.refusal is not None:
                 await trio.sleep(PROBE)
                 self._work.set()
-            # What is waited for goes at once; the rest gathers until the interval is over.
-            pause = started + self._interval - trio.current_time()
-            if pause > 0:
-                with trio.move_on_after(pause):
-                    await self._hurry.wait()
-            self._hurry = trio.Event()
-            started = trio.current_time()
+            self._tidying = True
             with trio.CancelScope(shield=True):
-                if await self._sync_written():
+                if self.refusal is not None:
+                    with contextlib.suppress(StorageError):
+                        await self.written(again=True)
+                if self.failed is None:
                     await self._tidy()
-
-    def _close(self, segments: list[Segment]) -> None:
-        for segment in segments:
-            self._files.close(segment.descriptor)
+            self._tidying = False
 
     def _close_all(self) -> None:
-        self._close([*self._retiring, self._segment])
+        self._close(self._segments)
         self._marks.close()
         self._reserve.close()
-
-    async def _sync_written(self) -> bool:
-        """Whether everything written so far has become durable."""
-        try:
-            await self.written(again=True)
-        except StorageError:
-            if self.failed is not None:
-                return False
-        target = self._written
-        if target == self._durable:
-            self._waiting.unpark_all()
-            return True
-        batch, self._unsynced = self._unsynced, {}
-        unwritten = {chunk.segment.number for chunk in self._chunks}
-        segments = [*self._retiring, self._segment]
-        ends = {segment.number: segment.size for segment in segments}
-        over = [segment for segment in self._retiring if segment.number not in unwritten]
-        self.stats.syncs += 1
-        try:
-            seconds = await trio.to_thread.run_sync(
-                self._sync_segments, segments, over, self._synced | ends, limiter=self._limiter
-            )
-        except OSError as error:
-            self._refuse(as_storage_error(error, failed=True))
-            return False
-        except StorageError as error:
-            self._refuse(error)
-            return False
-        if self._on_sync is not None:
-            self._on_sync(seconds)
-        self._retiring = [segment for segment in self._retiring if segment not in over]
-        self._durable = target
-        self._synced |= ends
-        if self.refusal is None:
-            self._add_loose(encode(mark(self._synced)))  # with the next batch
-        for entry, count in batch.items():
-            if count > entry.durable:
-                entry.durable = count
-                self._progressed.add(entry)
-        if self._progressed:
-            self._progress.set()
-        self._waiting.unpark_all()
-        return True
-
-    def _sync_segments(
-        self, segments: list[Segment], over: list[Segment], ends: dict[int, int]
-    ) -> float:
-        started = time.perf_counter()
-        for segment in segments:  # oldest first: a later one alone would be of no use
-            self._files.fdatasync(segment.descriptor)
-        seconds = time.perf_counter() - started
-        self._presence.check()
-        with contextlib.suppress(OSError):  # there are marks in the journal, too
-            self._marks.write(ends)
-        self._close(over)
-        return seconds
 
     # -- segments -----------------------------------------------------------------------------
 
@@ -408,15 +313,16 @@ class Journal(Appender):
             self._refuse(StorageError(error.message, StorageError.FAILED))
 
     async def _rotate(self) -> None:
-        number = self._segment.number + 1
-        header = framing.Header(number, self._next_slot)
-        fresh = await trio.to_thread.run_sync(self._start, header, limiter=self._limiter)
+        header = framing.Header(self._segment.number + 1, self._next_slot)
+        fresh = await self._syncing.call(partial(self._start, header))
         if self._buffer:
             self._chunk()  # it is framed for the old segment
-        self._retiring.append(self._segment)
+        self._retiring.append((self._position, self._segment))
         self._closed.append(self._segment.number)
         self._segment = fresh
-        self._synced[fresh.number] = fresh.size
+        self._segments = (*self._segments, fresh)
+        self._syncing.wanted = self._written
+        self._syncing.rouse()
         self._add_loose(encode(Stored(results=list(self._stored))))
         self.stats.segments += 1
 
@@ -429,13 +335,9 @@ class Journal(Appender):
         """Write the records of the oldest segment's open generations anew."""
         holders = self._oldest.get(number, set())
         if holders:
-            found = await trio.to_thread.run_sync(
-                live_bodies,
-                segment_path(self._folder, number),
-                self._files,
-                {entry.slot for entry in holders},
-                limiter=self._limiter,
-            )
+            path = segment_path(self._folder, number)
+            slots = {entry.slot for entry in holders}
+            found = await trio.to_thread.run_sync(live_bodies, path, self._files, slots)
             holders = self._oldest[number]
             slots = {entry.slot for entry in holders}
             for slot, body in found:
@@ -450,22 +352,22 @@ class Journal(Appender):
 
     async def _delete(self) -> None:
         gone = []
-        retiring = {segment.number for segment in self._retiring}
+        retiring = {segment.number for _, segment in self._retiring}
         while self._closed and not (
             self._oldest.get(self._closed[0]) or self._closed[0] in retiring
         ):
             number = self._closed.pop(0)
             self._oldest.pop(number, None)
-            self._synced.pop(number, None)
-            gone.append(segment_path(self._folder, number))
+            gone.append(number)
         if gone:
             self.stats.segments -= len(gone)
-            ends = dict(self._synced)
-            await trio.to_thread.run_sync(self._remove, gone, ends, limiter=self._limiter)
+            await self._syncing.call(partial(self._remove, gone))
 
-    def _remove(self, paths: list[Path], ends: dict[int, int]) -> None:
+    def _remove(self, gone: list[int]) -> None:
+        ends = {number: end for number, end in self._syncing.ends.items() if number not in gone}
+        self._syncing.ends = ends
         self._marks.write(ends, sync=True)  # first: one that is marked and gone is missed
-        self._unlink(paths)
+        self._unlink([segment_path(self._folder, number) for number in gone])
 
     def _unlink(self, paths: list[Path]) -> None:
         for path in paths:

@@ -22,7 +22,10 @@ from llcuda_net.storage.data_dir import create_private
 BUSY = 10.0
 #: Seconds between attempts. SQLite's own pauses grow to 0.1 s.
 _LOOK = 0.0005
-_CACHE_KIB = 32 << 10
+#: KiB of pages that a connection keeps. One that writes fills this for certain, however large it
+#: is, and one that reads forgets all at every commit of another. What is not here is in the
+#: system's cache, which it drops when memory is short.
+WRITER_CACHE, READER_CACHE = 8 << 10, 2 << 10
 #: What SQLite raises when it meets bytes that it did not write.
 _DAMAGE = (
     apsw.CorruptError,
@@ -66,7 +69,8 @@ def connect(
             connection.execute("PRAGMA auto_vacuum = INCREMENTAL")
             connection.execute("PRAGMA journal_mode = WAL")
         connection.execute(f"PRAGMA synchronous = {'FULL' if durable else 'NORMAL'}")
-        connection.execute(f"PRAGMA cache_size = -{_CACHE_KIB}")
+        cache = WRITER_CACHE if write else READER_CACHE
+        connection.execute(f"PRAGMA cache_size = -{cache}")
         connection.execute("PRAGMA temp_store = MEMORY")
         connection.execute("PRAGMA cell_size_check = ON")
         if not write:

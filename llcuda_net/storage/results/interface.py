@@ -74,12 +74,14 @@ class Hit:
         score: larger is better.
         prompt: an excerpt of the prompt with HIGHLIGHT around the words; empty without a match.
         text: the same of the generated text.
+        of_newest: so many matches, the newest ones, were compared, since there are more; None: all.
     """
 
     summary: Summary
     score: float
     prompt: str
     text: str
+    of_newest: int | None = None
 
 
 @dataclass(frozen=True)
@@ -328,8 +330,12 @@ class Store(Protocol):
     def find(self, query: Query) -> list[Summary]:
         """Results, newest first; damaged ones too, with the state DAMAGED."""
 
-    def walk(self, query: Query) -> Iterator[Summary]:
-        """All results of a query, newest first, whatever its limit; never blocks a writer."""
+    def walk(self, query: Query, words: str | None = None) -> Iterator[Summary]:
+        """All results of a query, newest first, whatever its limit; never blocks a writer.
+
+        Args:
+            words: only results with these words, as `search` takes them.
+        """
 
     def listed(self, query: Query) -> list[tuple[Summary, str]]:
         """As `find`, each with the beginning of its text."""
@@ -338,7 +344,8 @@ class Store(Protocol):
         """Results with all these words in the prompt or the text, best first.
 
         A "quoted phrase" matches as a whole, word* matches a prefix, and OR between words matches
-        either; nothing else is special. `query.after` is ignored.
+        either; nothing else is special. `query.after` is ignored. Where very many match, only the
+        newest ones are compared, unless `query.limit` is None.
         """
 
     def export(self, query: Query, problems: list[Problem] | None = None) -> Iterator[Result]:

@@ -85,6 +85,16 @@ def oldest(
     return list(islice(_in_order(db, query, after, "ASC"), _limit(query)))
 
 
+def places(db: apsw.Connection, seqs: Iterable[int], query: Query) -> list[int]:
+    """These numbers in the order of a list, without those before its place `after`."""
+    sql = "SELECT created, seq FROM results WHERE seq = ?"
+    found = [row for seq in seqs for row in _checked(db.execute(sql, (seq,)))]
+    if query.after is not None:
+        after = _place(db, query.after)
+        found = [row for row in found if after is not None and row < after]
+    return [seq for _, seq in sorted(found, reverse=True)]
+
+
 def _place(db: apsw.Connection, name: str) -> tuple[int, int] | None:
     """Where a result is in the order of time."""
     found = db.execute("SELECT created, seq FROM results WHERE id = ?", (name,)).get
@@ -326,7 +336,7 @@ def count_after(db: apsw.Connection, seq: int, owner: str | None = None) -> int:
     mine, values = ("", []) if owner is None else (" AND owner = ?", [owner])
     end, more = _MOST, 0
     if _has_zones(db):
-        zone = max(0, seq) // ZONE + 1
+        zone = 0 if seq <= 0 else (seq + ZONE) // ZONE  # no result has the number 0
         end = zone * ZONE
         table = "zones" if owner is None else "owner_zones"
         sql = f"SELECT coalesce(sum(results), 0) FROM {table} WHERE zone >= ?{mine}"

@@ -9,30 +9,42 @@ version indexed it in another way.
 
 from __future__ import annotations
 
+import math
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import apsw
 import structlog
 
 from llcuda_net.errors import StorageError
+from llcuda_net.storage.ranking import register, weight
 from llcuda_net.storage.records import Result, encode
 from llcuda_net.storage.results import migrations
 from llcuda_net.storage.results.codec import digest, prompt_text
 from llcuda_net.storage.results.connection import connect, rows, transaction
-from llcuda_net.storage.results.interface import DAMAGED, DayStats, Hit, Query
+from llcuda_net.storage.results.interface import DAMAGED, DayStats, Hit, Query, Summary
 from llcuda_net.storage.results.queries import (
-    conditions,
     count_after,
     last_number,
     matches,
+    newest,
     out_of_order,
+    places,
+    range_of_time,
 )
 from llcuda_net.storage.results.reader import Reader, summary_of
-from llcuda_net.storage.words import excerpts, match_expression, normal, parse
+from llcuda_net.storage.words import (
+    Wanted,
+    excerpts,
+    match_expression,
+    normal,
+    parse,
+    word_expressions,
+)
 
 log = structlog.get_logger(__name__)
 
@@ -44,6 +56,15 @@ _INDEXED = 200_000
 _CHECK = 8
 #: Rows of an earlier version's index that one step deletes.
 _OLD_ROWS = 200
+#: Indices of earlier versions.
+_OLD = ("texts", "words")
+#: What a result is found by besides its words; and bytes of a hash in the word for it.
+_OWNER, _STATE, _MODEL = "o", "s", "m"
+_TAG = 6
+#: Matches that are compared, the newest ones; and occurrences by which a word's rarity is judged.
+_COMPARED, _SAMPLE = 1000, 500
+#: Most results in a page of a list with common words.
+_LARGEST_PAGE = 4096
 _NS_A_DAY = 86_400 * 10**9
 
 
@@ -65,6 +86,7 @@ class SearchIndex:
         self._db: apsw.Connection | None = None
         self._attached = 0  # the number of the attached file
         self._current = False
+        register(results)
         if create:
             self.open()
 
@@ -94,12 +116,12 @@ class SearchIndex:
             db.create_scalar_function("check_of", check_of, deterministic=True)
             migrations.migrate(db, migrations.DERIVED)
             store = self._results.execute("SELECT store FROM identity").get
-            newest = self._results.execute("SELECT coalesce(max(seq), 0) FROM results").get
-            newest = max(newest, last_number(self._results))
+            latest = self._results.execute("SELECT coalesce(max(seq), 0) FROM results").get
+            latest = max(latest, last_number(self._results))
             known = "SELECT store FROM cursor WHERE max(seq, indexed) <= ?"
-            if db.execute(known, (newest,)).get != store:
+            if db.execute(known, (latest,)).get != store:
                 with transaction(db):
-                    db.execute("INSERT INTO words(words) VALUES ('delete-all')")
+                    db.execute("INSERT INTO terms(terms) VALUES ('delete-all')")
                     db.execute(
                         "DELETE FROM rollups; DELETE FROM cursor; DELETE FROM figures;"
                         " DELETE FROM spaces; DELETE FROM embeddings; DELETE FROM lost"
@@ -144,9 +166,14 @@ class SearchIndex:
             for (seq,) in batch:
                 found = self._intact(seq)
                 if found is not None and seq > indexed:
+                    tags = [(_OWNER, found.owner), (_STATE, found.state), (_MODEL, _model(found))]
                     db.execute(
-                        "INSERT INTO words (rowid, prompt, text) VALUES (?, ?, ?)",
-                        (seq, *(normal(text) for text in _texts(found))),
+                        "INSERT INTO terms (rowid, prompt, text, tags) VALUES (?, ?, ?, ?)",
+                        (
+                            seq,
+                            *(normal(text) for text in _texts(found)),
+                            " ".join(_tag(*one) for one in tags),
+                        ),
                     )
                 if found is not None and seq > counted:
                     shown, _ = summary_of(found, 0)
@@ -186,17 +213,18 @@ class SearchIndex:
     def _delete_old(self) -> bool:
         """Delete some of an earlier version's index; whether there is more of it."""
         db = self.open()
-        if db.execute("SELECT 1 FROM sqlite_schema WHERE name = 'texts'").get is None:
-            return False
-        with transaction(db):
-            db.execute(
-                "DELETE FROM texts_data WHERE id IN (SELECT id FROM texts_data"
-                " WHERE id > 10 LIMIT ?)",  # up to 10: what FTS5 needs to open it
-                (_OLD_ROWS,),
-            )
-            if db.changes():
-                return True
-            db.execute("DROP TABLE texts")
+        for name in _OLD:
+            if db.execute("SELECT 1 FROM sqlite_schema WHERE name = ?", (name,)).get is None:
+                continue
+            with transaction(db):
+                db.execute(
+                    f"DELETE FROM {name}_data WHERE id IN (SELECT id FROM {name}_data"
+                    " WHERE id > 10 LIMIT ?)",  # up to 10: what FTS5 needs to open it
+                    (_OLD_ROWS,),
+                )
+                if not db.changes():
+                    db.execute(f"DROP TABLE {name}")
+            return True
         return False
 
     def remove(self, seqs: Sequence[int]) -> None:
@@ -204,7 +232,7 @@ class SearchIndex:
         db = self.open()
         with transaction(db):
             for seq in seqs:
-                db.execute("DELETE FROM words WHERE rowid = ?", (seq,))
+                db.execute("DELETE FROM terms WHERE rowid = ?", (seq,))
                 db.execute("DELETE FROM figures WHERE seq = ?", (seq,))
                 db.execute("DELETE FROM lost WHERE seq = ?", (seq,))
                 db.execute("DELETE FROM embeddings WHERE seq = ?", (seq,))
@@ -225,7 +253,7 @@ class SearchIndex:
     def is_current(self) -> bool:
         """Whether the attached file is of this version; an earlier one has counts only for us."""
         if self.attach() and not self._current:
-            sql = "SELECT 1 FROM derived.sqlite_schema WHERE name = 'lost'"
+            sql = "SELECT 1 FROM derived.sqlite_schema WHERE name = 'terms'"
             self._current = self._results.execute(sql).get is not None
         return self._current
 
@@ -234,33 +262,110 @@ class SearchIndex:
         wanted = parse(words)
         if not self.is_current():
             return []
-        where, values = conditions(query)
+        limit = math.inf if query.limit is None else max(0, query.limit)
+        most = None if query.limit is None else max(_COMPARED, query.limit)
+        matching, values = self._matching(wanted, query)
+        weights = self._weights(wanted)
         sql = (
-            "SELECT r.seq, r.size, -w.rank FROM derived.words w JOIN results r ON r.seq = w.rowid"
-            f" WHERE {' AND '.join(['w.words MATCH ?', *where])} ORDER BY w.rank LIMIT ?"
+            f"SELECT w.rowid, score(w.terms{', ?' * len(weights)}) FROM derived.terms w"
+            f" WHERE {matching} ORDER BY w.rowid DESC LIMIT ?"
         )
-        limit = -1 if query.limit is None else max(0, query.limit)
-        out = []
-        for seq, size, score in rows(
-            self._results, sql, [match_expression(wanted), *values, limit]
-        ):
-            try:
-                found = self._reader.result(seq)
-            except StorageError as error:
-                if error.code != StorageError.DAMAGED:
-                    raise
-                listed = self._reader.summary(seq)
-                if listed is not None:
-                    out.append(Hit(replace(listed[0], state=DAMAGED), score, "", ""))
-                continue
-            if found is None:  # pruned meanwhile
-                continue
-            shown, _ = summary_of(found, size)
-            # A damaged index may name any result.
-            excerpt = excerpts(wanted, *_texts(found))
-            if excerpt is not None and matches(query, shown):
-                out.append(Hit(shown, score, *excerpt))
+        found = rows(self._results, sql, [*weights, *values, -1 if most is None else most + 1])
+        compared = None if most is None or len(found) <= most else most
+        best = sorted(found[:compared], key=lambda row: row[1], reverse=True)
+        out: list[Hit] = []
+        for seq, score in best:
+            if len(out) >= limit:
+                break
+            hit = self._hit(seq, score, wanted, query)
+            if hit is not None:
+                out.append(replace(hit, of_newest=compared))
         return out
+
+    def walk(self, words: str, query: Query) -> Iterator[Summary]:
+        """See Store.walk; each page is read by short statements."""
+        wanted = parse(words)
+        if not self.is_current():
+            return
+        matching, values = self._matching(wanted, query)
+        sql = f"SELECT w.rowid FROM derived.terms w WHERE {matching} ORDER BY w.rowid DESC"
+        found = rows(self._results, f"{sql} LIMIT ?", [*values, _COMPARED + 1])
+        if len(found) <= _COMPARED:  # few: in the order of the list
+            pages: Iterable[list[int]] = [places(self._results, [seq for (seq,) in found], query)]
+        else:  # many: so the list itself is full of them
+            pages = self._common(sql, values, query)
+        for page in pages:
+            for seq in page:
+                hit = self._hit(seq, 0.0, wanted, query)
+                if hit is not None:
+                    yield hit.summary
+
+    def _common(self, sql: str, values: list[Any], query: Query) -> Iterator[list[int]]:
+        """Numbers of a list's results that a statement about the index finds, page by page."""
+        after, size = None, _STEP_RESULTS
+        while page := newest(self._results, replace(query, limit=size), after):
+            seqs = [seq for _, seq in page]
+            among = [*values[:-2], min(seqs), max(seqs) + 1]
+            found = {seq for (seq,) in rows(self._results, sql, among)}
+            yield [seq for seq in seqs if seq in found]
+            if after is not None and page[-1] >= after:
+                raise out_of_order("the index of results")
+            after, size = page[-1], min(2 * size, _LARGEST_PAGE)
+
+    def _matching(self, wanted: Wanted, query: Query) -> tuple[str, list[Any]]:
+        """A condition on the index, as far as it knows what a query asks for, and its values.
+
+        The last two of them are a range of numbers.
+        """
+        tags = [[_tag(_STATE, state) for state in query.states]] if query.states else []
+        tags += [[_tag(_OWNER, query.owner)]] if query.owner is not None else []
+        tags += [[_tag(_MODEL, query.model)]] if query.model is not None else []
+        every = [f"({' OR '.join(some)})" for some in tags]
+        text = " AND ".join([f"({match_expression(wanted)})", *every])
+        bounds = range_of_time(self._results, query.since, query.until)
+        return "w.terms MATCH ? AND w.rowid >= ? AND w.rowid < ?", [text, *bounds]
+
+    def _weights(self, wanted: Wanted) -> list[float]:
+        """What each phrase counts; of a phrase of many words, the rarest word of it.
+
+        How rare a word is, is taken from its newest occurrences: counting all would take longer.
+        """
+        last = self._results.execute("SELECT indexed FROM derived.cursor").get or 0
+        texts = max(0, count_after(self._results, 0) - count_after(self._results, last))
+        sql = (
+            "SELECT count(*), min(rowid) FROM (SELECT rowid FROM derived.terms WHERE terms MATCH ?"
+            " ORDER BY rowid DESC LIMIT ?)"
+        )
+
+        def frequency(word: str) -> float:
+            count, first = self._results.execute(sql, (word, _SAMPLE)).get
+            return float(count if count < _SAMPLE else count * texts / max(1, last - first + 1))
+
+        return [
+            weight(min(frequency(word) for word in word_expressions(phrase)), texts)
+            for every in wanted
+            for phrase in every
+        ]
+
+    def _hit(self, seq: int, score: float, wanted: Wanted, query: Query) -> Hit | None:
+        """A result that the index names; None: it is not what is wanted, or was pruned."""
+        try:
+            found = self._reader.result(seq)
+        except StorageError as error:
+            if error.code != StorageError.DAMAGED:
+                raise
+            listed = self._reader.summary(seq)
+            return None if listed is None else Hit(replace(listed[0], state=DAMAGED), score, "", "")
+        if found is None:
+            return None
+        size = self._results.execute("SELECT size FROM results WHERE seq = ?", (seq,)).get
+        shown, _ = summary_of(found, size)
+        # A damaged index may name any result.
+        excerpt = excerpts(wanted, *_texts(found))
+        if excerpt is None or not matches(query, shown):
+            return None
+        prompt, text = excerpt
+        return Hit(shown, score, prompt, text)
 
     def days(self, owner: str | None) -> list[DayStats]:
         """Counts per day, newest first."""
@@ -292,6 +397,15 @@ class SearchIndex:
 def check_of(*values: str | int | float | bytes | None) -> bytes:
     """The hash of a row that was computed: beside it, it tells whether the row is intact."""
     return digest(encode(values))[:_CHECK]
+
+
+def _model(found: Result) -> str:
+    return str(found.model.get("name", ""))
+
+
+def _tag(kind: str, value: str) -> str:
+    """A word that no text has: `normal` leaves out what it begins with."""
+    return f"\ue000{kind}{digest(value.encode('utf-8', 'replace'))[:_TAG].hex()}"
 
 
 def _texts(found: Result) -> tuple[str, str]:

@@ -303,8 +303,12 @@ class SqliteStore:
             found = [self._reader.listed(seq, query) for _, seq in queries.newest(self._db, query)]
             return [one for one in found if one is not None]
 
-    def walk(self, query: Query) -> Iterator[Summary]:
+    def walk(self, query: Query, words: str | None = None) -> Iterator[Summary]:
         """See Store."""
+        if words is not None:
+            with errors("results cannot be searched"):
+                yield from self.search_index.walk(words, query)
+            return
         size, after = _PAGE, None
         while True:
             with errors("results cannot be listed"), snapshot(self._db):

@@ -12,6 +12,7 @@ from typing import Annotated, Any, TypeVar
 
 import msgspec
 import structlog
+import trio
 from msgspec import Meta
 
 from llcuda_net.config.upstreams import BaseUrl
@@ -33,6 +34,7 @@ from llcuda_net.upstream.llama.properties import properties_of
 from llcuda_net.upstream.llama.sse import FINAL_FIELDS, ResponseParser, longest_event
 from llcuda_net.upstream.llama.streams import Streams
 from llcuda_net.upstream.llama.token_stream import StreamTimeouts
+from llcuda_net.upstream.rendered import RenderedPrompts
 from llcuda_protocol import ErrorCode
 
 log = structlog.get_logger(__name__)
@@ -113,6 +115,7 @@ class LlamaServer:
         self._streams = Streams(self._origin, poller, self._timeouts)
         self._properties: Properties | None = None
         self._advances: bool | None = None
+        self._rendered = RenderedPrompts()
         self._overran = False
         #: Set while it is our own engine and known not to be there.
         self.starting = False
@@ -135,6 +138,7 @@ class LlamaServer:
     def forget(self) -> None:
         """Ask for the properties again next time: another process may answer then."""
         self._properties = self._advances = None
+        self._rendered.clear()
         self._origin.connections.drop()
 
     async def aclose(self) -> None:
@@ -188,7 +192,15 @@ class LlamaServer:
             RequestError: as `ask`, or the template refuses them.
         """
         body = {"messages": messages} if options is None else chat_body(messages, options, {})
-        return (await self._short("POST", "/apply-template", _prompt, body)).prompt
+        steady = self._properties is not None and self._properties.steady
+        asked = msgspec.json.encode(body) if steady else b""
+        now = trio.current_time()
+        if steady and (known := self._rendered.find(asked, now)) is not None:
+            return known
+        prompt = (await self._short("POST", "/apply-template", _prompt, body)).prompt
+        if steady:
+            self._rendered.keep(asked, prompt, now)
+        return prompt
 
     async def tokenize(self, text: str, *, special: bool, literal: bool = False) -> list[int]:
         """The ids of a text; see Upstream.tokenize.

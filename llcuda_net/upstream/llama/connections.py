@@ -50,6 +50,8 @@ class Connections:
         self.slots: int | None = None
         self._tls = tls
         self._streams = 0
+        self._ended = 0  # token streams in whose place no connection was opened yet
+        self._closed = False
         #: Each with the time from which on it is too old; the newest last.
         self._idle: deque[tuple[float, Connection]] = deque()
         self.move(url)
@@ -63,6 +65,11 @@ class Connections:
         self._url = url
         self._address = _literal(url)
         self._known_until = -math.inf if self._address is None else math.inf
+
+    def close(self) -> None:
+        """Close all that wait, for good."""
+        self._closed = True
+        self.drop()
 
     def drop(self) -> None:
         """Close all that wait: another process may answer from now on."""
@@ -111,21 +118,31 @@ class Connections:
 
     @contextlib.contextmanager
     def streaming(self) -> Iterator[None]:
-        """Enclose a token stream. When its connection is closed, the next one is opened."""
+        """Enclose a token stream. When its connection is closed, the next one is opened.
+
+        Not at once: where many are cancelled together, all are closed first.
+        """
         self._streams += 1
         try:
             yield
         finally:
             self._streams -= 1
-            self._open_ahead()
+            self._ended += 1
+            token = trio.lowlevel.current_trio_token()
+            token.run_sync_soon(self._open_ahead, idempotent=True)
 
     def _open_ahead(self) -> None:
-        """Begin to open a connection, if there is room; it is looked at when it is needed."""
-        self.prune()
-        if self._tls is not None or self.slots is None or len(self._idle) >= self._room:
+        """Begin to open connections, if there is room; they are looked at when they are needed."""
+        ended, self._ended = self._ended, 0
+        if self._closed or self._tls is not None or self.slots is None:
             return
-        with contextlib.suppress(OSError):  # no descriptor, or no server: that is seen in time
-            if (stream := self._begun()) is not None:
+        self.prune()
+        for _ in range(min(ended, self._room - len(self._idle))):
+            try:
+                stream = self._begun()
+            except OSError:  # no descriptor, or no server: that is seen in time
+                return
+            if stream is not None:
                 self._idle.append((trio.current_time() + IDLE, stream))
 
     # -- new ones -------------------------------------------------------------------------------

@@ -82,7 +82,7 @@ class Origin:
 
     async def aclose(self) -> None:
         """Close the connections that are kept."""
-        self.connections.drop()
+        self.connections.close()
 
     # -- short requests -----------------------------------------------------------------------
 

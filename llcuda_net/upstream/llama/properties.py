@@ -18,6 +18,8 @@ _THINKS = re.compile(
     rb"enable_thinking|reasoning_(?:content|effort)|\bif (?:not )?thinking\b|</?think>"
     rb"|\[/?THINK\]|<\|channel\|>|<\|START_THINKING\|>|<seed:think>"
 )
+#: What a template may have in it that makes something else of the same messages another day.
+_CHANGES = re.compile(rb"date|time|now|random", re.IGNORECASE)
 
 
 # What is needed of the answer: the rest is passed over, and takes no memory.
@@ -74,6 +76,7 @@ def properties_of(data: bytes) -> Properties:
         images=modalities.vision,
         audio=modalities.audio,
         tools=(found.chat_template_caps or _Caps()).supports_tools,
+        steady=_CHANGES.search(bytes(found.chat_template)) is None,
     )
 
 

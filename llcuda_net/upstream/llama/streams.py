@@ -9,6 +9,7 @@ from collections.abc import Callable
 import trio
 
 from llcuda_net.errors import RequestError
+from llcuda_net.upstream.gathering import Cadence
 from llcuda_net.upstream.llama.connections import Connection
 from llcuda_net.upstream.llama.origin import STALE, Origin, not_there, reason_of, unreachable
 from llcuda_net.upstream.llama.poller import Poller, TokenStream
@@ -30,6 +31,7 @@ class Streams:
         self._origin = origin
         self._poller = poller
         self._timeouts = timeouts
+        self._cadence = Cadence()
 
     async def run(
         self,
@@ -94,7 +96,7 @@ class Streams:
         sock = socket.socket(fileno=stream.socket.detach())
         try:
             sock.setblocking(False)
-            self._poller.add(sock, sink)
+            self._poller.add(sock, sink, self._cadence)
             await sink.watch(self._timeouts, first)
         finally:
             self._poller.remove(sock)

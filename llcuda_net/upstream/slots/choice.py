@@ -10,10 +10,12 @@ a `split` of 5.8 and of 0.7 times `whole`. It is learnt for each upstream (see `
 zero where the cache is unified. Against it stands what a slot holds: tokens of the prompt that need
 not be read again, and tokens of another conversation that will have to be, if that comes back.
 While a prompt is read all streams stand still, as they do in each batch of a split step: both are
-time of every stream, so how many there are is a factor of all costs, and is left out. Among slots
-whose costs differ by less than a step, that one is taken with which there are fewest runs, then the
-fewest gaps between the first active slot and the last, then the lowest number: so gaps close as
-requests end. Where the cache is unified it is the one that has been idle longest.
+time of every stream, so how many there are is a factor of all costs, and is left out. A choice
+outlives its answer, since gaps close one request at a time: a rule that counts only what a step
+takes now leaves two groups apart for ever. So each run counts as much as the second one, and each
+free slot between the groups as a part of that (`tools/eval_slots.py` simulates it). Slots whose
+costs differ by less than a step are equal: the lowest number with fewest runs and gaps is taken;
+where the cache is unified, of equal ones the one that has been idle longest.
 """
 
 from __future__ import annotations
@@ -31,6 +33,8 @@ STEP_MS = 10.0
 ANSWER = 128.0
 #: Share of what slots hold that is asked for again, before that is known.
 REUSE = 0.5
+#: So many free slots between those that are active count as much as a run more.
+GAPS_A_RUN = 8
 #: Seconds in which it becomes half as likely that what a slot holds is asked for again.
 HALF_LIFE = 300.0
 
@@ -45,7 +49,7 @@ class Outlook:
             can be; 0: its KV cache is unified.
         step_ms: milliseconds of a step that is not split: smaller differences do not count.
         steps: of the answer, so many tokens as it is expected to have.
-        reuse: the share of what slots hold that is asked for again.
+        reuse: the share of what slots are left with that is asked for again.
         found: the share of what slots are thought to hold that the upstream really finds there.
     """
 
@@ -61,13 +65,18 @@ class Outlook:
         """Whether it does not matter which slots are active together."""
         return self.split_ms <= 0
 
-    def splitting(self, runs: int) -> float:
-        """Milliseconds of every stream that a split takes while the answer is made.
+    def splitting(self, runs: int, gaps: int) -> float:
+        """Milliseconds of every stream that a split takes while the answer is made, and leads to.
+
+        Each run counts as much as the second one does, which costs most: they are joined one by
+        one, and for what the last of many costs alone none would ever be. Each free slot between
+        them has to be filled before they join, and counts as a part of that.
 
         Args:
             runs: of active slots with consecutive numbers, the one chosen included.
+            gaps: free slots between the first active one and the last.
         """
-        return self.steps * self.split_ms * spread(runs)
+        return self.steps * self.split_ms * spread(2) * (runs - 1 + gaps / GAPS_A_RUN)
 
     def reading(self, held: float, lost: float, idle: float) -> float:
         """Milliseconds of every stream for reading, beyond those of a slot that holds nothing.

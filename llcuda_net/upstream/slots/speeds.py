@@ -5,7 +5,7 @@ from __future__ import annotations
 from llcuda_net.upstream.slots.choice import ANSWER, READ_MS, REUSE, Outlook
 from llcuda_net.upstream.slots.step_time import Sample, StepTime
 
-#: Weights of the newest answer's length, and of the newest look at what a slot holds.
+#: Weights of the newest answer's length, and of whether the newest prompt goes on with another.
 _NEWEST_ANSWER, _NEWEST_USE = 0.1, 0.1
 
 
@@ -90,9 +90,12 @@ class Speeds:
         """An answer had so many tokens."""
         self._answer += _NEWEST_ANSWER * (tokens - self._answer)
 
-    def record_use(self, share: float) -> None:
-        """A slot was taken for a prompt that goes on behind this share of what the slot held."""
-        self._reuse += _NEWEST_USE * (share - self._reuse)
+    def record_prompt(self, returns: bool) -> None:
+        """A prompt came; whether it goes on with what some slot was left with, be it lost since.
+
+        One of two that do means that one of two texts is asked for again, however many are kept.
+        """
+        self._reuse += _NEWEST_USE * (returns - self._reuse)
 
     def outlook(self, most: int | None, found: float) -> Outlook:
         """What is expected of the next answer.

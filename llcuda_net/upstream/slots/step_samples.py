@@ -16,7 +16,7 @@ from llcuda_net.upstream.slots.choice import runs_of
 from llcuda_net.upstream.slots.step_time import Sample
 
 #: Steps from which on a stretch is measured: fewer are lost in the noise of their arrival.
-FEWEST = 8
+FEWEST = 3
 
 
 class Stream(Protocol):

@@ -14,6 +14,8 @@ import trio
 from llcuda_net.upstream.prefix_cache import TOKENS_A_BLOCK, Chain, shared
 from llcuda_net.upstream.slots.choice import Outlook
 
+#: Ends of texts that are remembered, of all slots together.
+_MOST_ENDS = 4096
 #: Before anything is known of an upstream.
 UNKNOWN = Outlook()
 
@@ -27,11 +29,42 @@ class Use(StrEnum):
     FOREIGN = "foreign"
 
 
+class HeldBlocks:
+    """Which blocks the slots of a table hold, and where what they have held lately ended.
+
+    Attributes:
+        holders: how many slots hold each block.
+        ends: the last block of each text that a slot was left with, the newest last.
+    """
+
+    __slots__ = ("ends", "holders")
+
+    def __init__(self) -> None:
+        self.holders: dict[int, int] = {}
+        self.ends: dict[int, None] = {}
+
+    def change(self, before: Chain, after: Chain) -> None:
+        """A slot holds something else."""
+        holders, stays = self.holders, shared(before, after)
+        for block in before[stays:]:
+            if holders[block] == 1:
+                del holders[block]
+            else:
+                holders[block] -= 1
+        for block in after[stays:]:
+            holders[block] = holders.get(block, 0) + 1
+        if after:
+            self.ends.pop(after[-1], None)
+            self.ends[after[-1]] = None
+            if len(self.ends) > _MOST_ENDS:
+                del self.ends[next(iter(self.ends))]
+
+
 class Slot:
     """One of an upstream's slots.
 
     Args:
-        holders: how many slots of its table hold each block; kept up to date here.
+        blocks: what the slots of its table hold.
 
     Attributes:
         number: the upstream's id for it.
@@ -40,15 +73,15 @@ class Slot:
         changed: when `use` last changed, on trio's clock.
     """
 
-    __slots__ = ("_chain", "_holders", "changed", "holder", "number", "use")
+    __slots__ = ("_blocks", "_chain", "changed", "holder", "number", "use")
 
-    def __init__(self, number: int, holders: dict[int, int] | None = None) -> None:
+    def __init__(self, number: int, blocks: HeldBlocks | None = None) -> None:
         self.number = number
         self.use = Use.FREE
         self.holder = ""
         self.changed = 0.0
         self._chain: Chain = ()
-        self._holders = {} if holders is None else holders
+        self._blocks = blocks or HeldBlocks()
 
     def __repr__(self) -> str:
         by = f" by {self.holder}" if self.holder else ""
@@ -61,14 +94,7 @@ class Slot:
 
     @chain.setter
     def chain(self, chain: Chain) -> None:
-        holders, stays = self._holders, shared(self._chain, chain)
-        for block in self._chain[stays:]:
-            if holders[block] == 1:
-                del holders[block]
-            else:
-                holders[block] -= 1
-        for block in chain[stays:]:
-            holders[block] = holders.get(block, 0) + 1
+        self._blocks.change(self._chain, chain)
         self._chain = chain
 
     def turn(self, use: Use, holder: str = "") -> None:
@@ -77,7 +103,7 @@ class Slot:
 
     def lost(self, kept: int) -> int:
         """How many blocks no slot would hold any more, if this one kept only the first so many."""
-        chain, holders = self._chain, self._holders
+        chain, holders = self._chain, self._blocks.holders
         # A block is held by no more slots than the block before it.
         low, high = kept, len(chain)
         while low < high:
@@ -96,8 +122,8 @@ class Slots:
     """
 
     def __init__(self) -> None:
-        self._holders: dict[int, int] = {}
-        self._all = [Slot(0, self._holders)]
+        self._blocks = HeldBlocks()
+        self._all = [Slot(0, self._blocks)]
         self._gone: list[Slot] = []
         self._known = False
 
@@ -127,7 +153,7 @@ class Slots:
         """
         self._known = True
         found = {slot.number: slot for slot in (*self._gone, *self._all)}
-        self._all = [found.get(number) or Slot(number, self._holders) for number in range(count)]
+        self._all = [found.get(number) or Slot(number, self._blocks) for number in range(count)]
         self._gone = [slot for slot in found.values() if slot.number >= count]
 
     def lost(self) -> None:
@@ -138,6 +164,11 @@ class Slots:
     def active(self) -> list[int]:
         """The numbers of those that work, be it for others or for what was broken off."""
         return [slot.number for slot in self._all if slot.use is not Use.FREE]
+
+    def returns(self, chain: Chain) -> bool:
+        """Whether a prompt goes on with what some slot was left with, be it lost since."""
+        ends = self._blocks.ends
+        return any(block in ends for block in reversed(chain))
 
     def best(self, chain: Chain, outlook: Outlook = UNKNOWN) -> tuple[Slot, int] | None:
         """The free slot that costs least for a prompt, and how many of its blocks it holds.
@@ -151,15 +182,14 @@ class Slots:
         numbers = [number for number, one in enumerate(active) if one]
         first, last = (numbers[0], numbers[-1]) if numbers else (len(slots), -1)
         active.append(False)  # before the first, at -1, and behind the last
-        # A slot joins two runs, joins one, or begins one.
-        splitting = {joined: outlook.splitting(joined) for joined in range(runs - 1, runs + 2)}
         found: tuple[Slot, int] | None = None
         least: tuple[float, ...] | None = None
         for number, slot in enumerate(slots):
             if active[number]:
                 continue
             joined = runs + 1 - active[number - 1] - active[number + 1]
-            cost, blocks = splitting[joined], 0
+            gaps = max(last, number) - min(first, number) - len(numbers)
+            cost, blocks = outlook.splitting(joined, gaps), 0
             if slot.chain:
                 blocks = shared(slot.chain, chain)
                 lost = slot.lost(blocks) * TOKENS_A_BLOCK
@@ -168,8 +198,7 @@ class Slots:
             if unified:
                 rank = cost, slot.changed, number
             else:
-                span = max(last, number) - min(first, number)
-                rank = round(cost / outlook.step_ms), joined, span, -blocks, number
+                rank = round(cost / outlook.step_ms), joined, gaps, -blocks, number
             if least is None or rank < least:
                 found, least = (slot, blocks), rank
         return found

@@ -102,6 +102,32 @@ async def test_whoever_comes_cuts_it_off_and_runs_at_once(tmp_path: Path) -> Non
         assert (await analyst.report())["indexed"] == 3
 
 
+async def test_whoever_asks_again_and_again_meets_it_once_a_minute(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Which pause it waits for, and how much it then does, as time goes by."""
+    put(tmp_path, *(f"text {n} slot" for n in range(40)))
+    monkeypatch.setattr(analyzer, "SETTLE", 1e9)
+    monkeypatch.setattr(analyzer, "PATIENCE", 1e9)
+    monkeypatch.setattr(analyzer, "SHORTEST", 0.0)
+    upstream = Embedding()
+    async with analysing(tmp_path, upstream) as (analyst, listener):
+        assert listener.server._scheduler.idle
+        analyst._moved = trio.current_time()
+        with trio.move_on_after(0.2):
+            await analyst._turn()
+        assert upstream.embedded == []  # 1e9 s without a request have not passed
+        monkeypatch.setattr(analyzer, "PATIENCE", 0.0)
+        while not upstream.embedded:
+            assert await analyst._turn()
+        count = len(upstream.embedded)
+        assert count < 40  # a step, and then patience begins anew
+        monkeypatch.setattr(analyzer, "PATIENCE", 1e9)
+        with trio.move_on_after(0.2):
+            await analyst._turn()
+        assert len(upstream.embedded) == count
+
+
 async def test_nothing_is_analysed_while_a_generation_runs(tmp_path: Path) -> None:
     upstream = Embedding(slots=4)
     upstream.paused = True

@@ -48,7 +48,21 @@ async def test_a_long_text_is_the_mean_of_its_pieces_by_their_lengths() -> None:
     texts.piece = 10
     found = await texts.vectors(["a" * 10 + " " + "b" * 4, "", "ccc"])
     assert found == [[(10 * 10 + 4 * 4) / 14, 1.0], [], [3.0, 1.0]]
-    assert upstream.calls == [["a" * 10], ["bbbb"], ["ccc"]]
+    assert upstream.calls == [["a" * 10, "bbbb", "ccc"]]
+
+
+async def test_short_texts_are_embedded_together_and_long_ones_alone() -> None:
+    upstream = Upstream()
+    sizes = [100, 200, 212, 1, 512, 511, 2]
+    texts = ["x" * size for size in sizes]
+    assert await LongTexts(upstream.embed).vectors(texts) == [[size, 1.0] for size in sizes]
+    assert [[*map(len, call)] for call in upstream.calls] == [
+        [100, 200, 212],
+        [1],
+        [512],
+        [511],
+        [2],
+    ]
 
 
 async def test_pieces_are_halved_until_they_are_taken_and_that_is_remembered() -> None:
@@ -58,7 +72,8 @@ async def test_pieces_are_halved_until_they_are_taken_and_that_is_remembered() -
     assert texts.piece == 256
     upstream.calls.clear()
     await texts.vectors(["x" * 900])
-    assert [len(text) for (text,) in upstream.calls] == [256, 900 - 3 * 256]  # equal ones once
+    found = [len(text) for call in upstream.calls for text in call]
+    assert found == [256, 900 - 3 * 256]  # equal ones once
 
 
 async def test_what_was_embedded_before_it_was_cut_off_is_not_asked_for_again() -> None:
@@ -72,14 +87,15 @@ async def test_what_was_embedded_before_it_was_cut_off_is_not_asked_for_again() 
         return await upstream.embed(found)
 
     texts = LongTexts(embed)
-    asked = ["one", "two", "three", "one"]
+    one, two, three = "1" * 300, "2" * 300, "3" * 500  # too long to go together
+    asked = [one, two, three, one]
     async with trio.open_nursery() as nursery:
         nursery.start_soon(texts.vectors, asked)
         await enough.wait()
         nursery.cancel_scope.cancel()
-    assert await texts.vectors(asked) == [[3.0, 1.0], [3.0, 1.0], [5.0, 1.0], [3.0, 1.0]]
-    assert sorted(text for call in upstream.calls for text in call) == ["one", "three", "two"]
-    await texts.vectors(["one"])  # and all is forgotten when it has been given
+    assert await texts.vectors(asked) == [[300.0, 1.0], [300.0, 1.0], [500.0, 1.0], [300.0, 1.0]]
+    assert sorted(text for call in upstream.calls for text in call) == [one, two, three]
+    await texts.vectors([one])  # and all is forgotten when it has been given
     assert len(upstream.calls) == 4
 
 

@@ -13,6 +13,7 @@ from llcuda_net.upstream.interface import (
     Channel,
     CompletionEvent,
 )
+from tests.support.storage.journals import packed
 
 THOUGHT = Channel(REASONING)
 ADD = Channel(TOOL_CALL, 0, "call_1", "add")
@@ -62,7 +63,12 @@ async def test_switches_count_as_memory() -> None:
     other.extend([event("a")])
     assert one.size > other.size
     copy = make()
-    copy.restore(log_of(one), [], one.switches)
+    copy.restore(packed(log_of(one)), [], one.switches)
+    assert (copy.count, copy.visible, copy.packed is None) == (len(one.pieces), copy.count, False)
+    assert [*copy.text_pieces()] == [*one.text_pieces()]
+    assert copy.packed is not None
+    assert copy.pieces == one.pieces  # unpacks it
+    assert copy.packed is None
     assert copy.size == one.size
 
 
@@ -72,7 +78,7 @@ def log_of(one: Generation) -> TokenLog:
 
 async def test_a_restored_log_goes_on_in_its_channel() -> None:
     one = make()
-    one.restore(log_of(_with_a_thought()), [], [Switch(0, REASONING)])
+    one.restore(packed(log_of(_with_a_thought())), [], [Switch(0, REASONING)])
     one.extend([event("b", THOUGHT), event("c")])
     assert one.switches == [Switch(0, REASONING), Switch(2, TEXT)]
 

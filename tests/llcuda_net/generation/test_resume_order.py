@@ -19,6 +19,7 @@ from llcuda_net.upstream.backend import Backend, Lease
 from llcuda_net.upstream.interface import Properties, Requirement
 from llcuda_net.upstream.pool import Pool
 from tests.support.server.memory_server import FakeUpstream
+from tests.support.storage.journals import packed
 
 
 class Away(FakeUpstream):
@@ -61,7 +62,7 @@ class Entry:
 
 def begun(id_: str) -> Generation:
     generation = Generation("tell:", None, {}, 60.0, id=id_)
-    generation.restore(TokenLog([" a"], [1]), [])
+    generation.restore(packed(TokenLog([" a"], [1])), [])
     return generation
 
 

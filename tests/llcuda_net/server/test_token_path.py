@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import select
 import sys
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -17,6 +18,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+import pytest
 import trio
 
 import llcuda_net
@@ -34,9 +36,11 @@ from llcuda_net.upstream.pool import Pool
 from llcuda_protocol import Accepted, Connection, Generate, Hello, Limits, Role, Tokens, Welcome
 
 #: Most calls of our functions for one token that comes alone, and most files that these are in.
-MOST_CALLS, MOST_FILES = 25, 9
+MOST_CALLS, MOST_FILES = 25, 11
 #: The same over HTTP.
-MOST_HTTP_CALLS, MOST_HTTP_FILES = 29, 10
+MOST_HTTP_CALLS, MOST_HTTP_FILES = 25, 12
+#: Most times that the event loop waits for a decode step, where all of its tokens come together.
+MOST_WAKE_UPS = 1.3
 PATIENCE = 300.0
 _OURS = (*(str(Path(p.__file__ or "").parent) for p in (llcuda_net, llcuda_protocol)), "<string>")
 _CHAT = json.dumps(
@@ -47,7 +51,7 @@ _ASK = (
     b"Content-Type: application/json\r\nContent-Length: %d\r\n\r\n%b" % (len(_CHAT), _CHAT)
 )
 _PROPS = (
-    b'{"default_generation_settings":{"n_ctx":4096},"total_slots":8,'
+    b'{"default_generation_settings":{"n_ctx":4096},"total_slots":16,'
     b'"model_alias":"script","chat_template":"","build_info":"b1"}'
 )
 
@@ -115,7 +119,7 @@ class Reader:
 
 @contextlib.asynccontextmanager
 async def running(
-    folder: Path, *, slots: int = 8
+    folder: Path, level: Level = Level.DISK, *, slots: int = 8
 ) -> AsyncIterator[tuple[Script, Connect, Storage]]:
     script = Script(slots)
     poller = Poller()
@@ -130,7 +134,7 @@ async def running(
         client = LlamaServer(url, poller)
         pool = Pool([Backend(UpstreamSpec(url, "script"), client)])
         settings = Settings(analysis=False)
-        gateway = Gateway(settings, pool, poller, None, Persistence(storage, Level.DISK))
+        gateway = Gateway(settings, pool, poller, None, Persistence(storage, level))
         listeners = await trio.open_tcp_listeners(0, host="127.0.0.1")
         await nursery.start(gateway.run, listeners)
         await pool.prepare()
@@ -260,8 +264,43 @@ async def test_what_is_read_together_is_handled_as_one_batch(tmp_path: Path) -> 
             by_name[name] += count
         # Once per generation, however many tokens came for it.
         assert by_name["JournalEntry.append"] == streams
-        assert by_name["Connection.send_tokens"] == streams
+        assert by_name["Connection.send_pieces"] == streams
         # Once for all of them: one system call for the journal, one for the connection.
         assert storage.journal.stats.writes == writes + 1
         assert by_name["WriteBuffer.flush"] == 1
         assert sum(calls.values()) <= MOST_CALLS * streams, shown(calls)
+
+
+class WakeUps(trio.abc.Instrument):
+    """Counts the times that the event loop waits, and does not only look, until all has arrived."""
+
+    def __init__(self, arrives: int) -> None:
+        self.count = 0
+        self._arrives = arrives
+
+    def before_io_wait(self, timeout: float) -> None:
+        self.count += timeout > 0 and not select.select([self._arrives], [], [], 0)[0]
+
+
+@pytest.mark.parametrize("level", [Level.MEMORY, Level.DISK])
+async def test_a_decode_step_is_one_wake_up(tmp_path: Path, level: Level) -> None:
+    streams, steps = 16, 40
+    async with running(tmp_path, level, slots=streams) as (script, connect, storage):
+        reader = await connect()
+        upstreams = [await begun(script, reader, n + 1) for n in range(streams)]
+        await storage.journal.sync()
+        await trio.sleep(0.2)
+        wake_ups = WakeUps(reader.stream.socket.fileno())
+        writes = storage.journal.stats.writes
+        for step in range(4, 4 + steps):
+            for upstream in upstreams:
+                os.write(upstream, event("word", step))
+            trio.lowlevel.add_instrument(wake_ups)
+            await until_readable(reader.stream)
+            trio.lowlevel.remove_instrument(wake_ups)
+            for _ in range(streams):
+                assert (await reader.next()).pieces == ["word"]
+        assert storage.journal.stats.writes == writes + (steps if level is Level.DISK else 0)
+        # Where the disk's thread writes, that may be one more.
+        most = MOST_WAKE_UPS + (level is Level.DISK)
+        assert wake_ups.count <= most * steps

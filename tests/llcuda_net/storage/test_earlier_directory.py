@@ -69,6 +69,7 @@ def test_the_commands_print_what_they_printed(
         for name in ("prompt", "text"):  # excerpts are as long as they are now
             assert "token" in hit[name].pop("excerpt")
             assert bool(hit.pop(name)["highlights"]) == bool(before.pop(name)["highlights"])
+        assert hit.pop("of_newest") is None  # a key since then
         assert hit == before
     assert printed("export") == [result | LATER for result in expected["export"]]
     assert printed("verify", "--json") == [expected["verify"]]

@@ -12,6 +12,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import apsw
 import pytest
 import trio
 import trio.testing
@@ -54,6 +55,7 @@ END: dict[str, Any] = {"state": "done", "reason": "stop", "model": MODEL, "finis
 async def test_a_generation_from_beginning_to_end(level: Level, tmp_path: Path) -> None:
     async with running(tmp_path / "a/b") as storage:
         kept = storage.start(opened(1, level=level, key="k", owner="ann"))
+        kept.follow()
         await storage.accepted(kept)
         log = grown(kept, 5)
         await storage.written()
@@ -90,10 +92,11 @@ async def test_a_restart_finds_what_was_running(tmp_path: Path) -> None:
     async with running(tmp_path) as storage:
         (found,) = storage.recovered
         found.entry.append(["more"], [9])
-        found.log.pieces.append("more")
-        found.log.ids.append(9)
+        log = found.log
+        log.pieces.append("more")
+        log.ids.append(9)
         await storage.written()
-        result = await storage.finish(found.entry, Ended(**END, cacheable=True), found.log)
+        result = await storage.finish(found.entry, Ended(**END, cacheable=True), log)
         assert result is not None
         assert result.text == "t0t1t2more"
         assert not result.cacheable
@@ -294,3 +297,38 @@ def test_a_directory_that_cannot_be_made_is_refused(tmp_path: Path) -> None:
     assert default_directory().name == "llcuda"
     assert prepare(tmp_path / "new").is_dir()
     assert (tmp_path / "new").stat().st_mode & 0o077 == 0
+
+
+async def test_the_pages_in_memory_are_bounded(tmp_path: Path) -> None:
+    """Of all connections together: one that writes fills its cache, however large that is."""
+    async with running(tmp_path) as storage:
+        kept = storage.start(opened(1, level=Level.DISK))
+        await storage.accepted(kept)
+        await storage.finish(kept, Ended(**END), grown(kept, 5))
+        together = trio.Event()
+        waiting = 0
+
+        async def read() -> None:
+            nonlocal waiting
+
+            def ask(store: Any) -> None:
+                nonlocal waiting
+                store.analyses.spaces()  # of the other file
+                waiting += 1
+                if waiting == storage_module._READERS:
+                    trio.from_thread.run_sync(together.set)
+                trio.from_thread.run(together.wait)
+
+            await storage.read(ask)
+
+        async with trio.open_nursery() as nursery:
+            for _ in range(storage_module._READERS):
+                nursery.start_soon(read)
+        sizes = []
+        for one in apsw.connections():
+            if str(tmp_path) in one.filename:
+                for _, name, _ in list(one.execute("PRAGMA database_list")):
+                    sizes.append(one.execute(f"PRAGMA {name}.cache_size").get)
+        assert len(sizes) >= 2 * storage_module._READERS + 3
+        assert all(size < 0 for size in sizes)  # in KiB, not in pages
+        assert sum(-size for size in sizes) <= 48 << 10

@@ -124,6 +124,7 @@ class HttpRig:
             watch=Watches(),
             monitor=None,
             draining=False,
+            starting=False,
         )
         self.places = Places()
         self.connections: list[HttpConnection] = []

@@ -12,6 +12,8 @@ import trio
 from llcuda_net.storage.journal.assembly import OpenGeneration
 from llcuda_net.storage.journal.entry import JournalEntry
 from llcuda_net.storage.journal.journal import Journal
+from llcuda_net.storage.packed_log import Chunk, PackedLog
+from llcuda_net.storage.records import Appended, TokenLog
 from tests.support.storage.power_cut import SimulatedFiles
 
 FOLDER = Path("/journal")
@@ -25,6 +27,12 @@ async def running(files: SimulatedFiles, **options: Any) -> AsyncIterator[Journa
         await nursery.start(journal.run)
         yield journal
         nursery.cancel_scope.cancel()
+
+
+async def tidied(journal: Journal) -> None:
+    """Return when no segment is to be begun or deleted."""
+    while journal._tidying or journal._work.is_set():  # noqa: ASYNC110
+        await trio.sleep(0.0005)
 
 
 def reopened(files: SimulatedFiles) -> list[OpenGeneration]:
@@ -45,3 +53,10 @@ def expected(count: int) -> list[str]:
 def segments(files: SimulatedFiles) -> list[str]:
     """The names of the segments, oldest first."""
     return sorted(name for name in files.files if name.endswith(".journal"))
+
+
+def packed(log: TokenLog) -> PackedLog:
+    """A log as a start finds it."""
+    if not log.pieces:
+        return PackedLog()
+    return PackedLog([Chunk.of(Appended(0, 0, log.pieces, log.ids, log.logprobs, log.counts), 0)])

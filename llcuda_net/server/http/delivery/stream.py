@@ -189,7 +189,24 @@ class EventStream:
                 return False
             if generation.shelved is not None:
                 return self._without_log(choice)
-            self._write(self._pieces(choice))
+            self._spoke = True
+            at, ids, sent, visible = (
+                choice.chunks.at,
+                choice.ids.at,
+                choice.sent,
+                generation.visible,
+            )
+            events: list[bytes] = []
+            size = 0
+            while sent < visible and size < _BATCH:
+                chunk = at(sent)
+                sent += 1
+                choice.sent = sent
+                id_ = ids(sent) if self._alone else self._id()
+                event = b"id: %b\ndata: %b\n\n" % (id_, chunk)
+                events.append(event)
+                size += len(event)
+            self._exchange.write(b"".join(events))
         if not generation.ended:
             return not self._alone
         if choice.sent > generation.count:
@@ -201,26 +218,8 @@ class EventStream:
         self._write(self._event(choice, generation.count + FINISH, choice.chunks.last()))
         return True
 
-    def _pieces(self, choice: _Choice) -> bytes:
-        """The events of the next pieces."""
-        event, at, sent = self._event, choice.chunks.at, choice.sent
-        data = event(choice, sent + 1, at(sent))
-        left = choice.generation.visible - sent - 1
-        if not left:
-            return data
-        size, events = len(data), [data]
-        while left and size < _BATCH:
-            sent += 1
-            left -= 1
-            data = event(choice, sent + 1, at(sent))
-            events.append(data)
-            size += len(data)
-        return b"".join(events)
-
     def _event(self, choice: _Choice, sequence: int, chunk: bytes) -> bytes:
         choice.sent = sequence
-        if self._alone:
-            return b"id: %b\ndata: %b\n\n" % (choice.ids.at(sequence), chunk)
         return b"id: %b\ndata: %b\n\n" % (self._id(), chunk)
 
     def _id(self) -> bytes:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from llcuda_net.cli.common import Exit
-from llcuda_net.cli.results.find import newest, newest_with
+from llcuda_net.cli.results.find import newest
 from llcuda_net.cli.units import iso
 from llcuda_net.storage.results.interface import Query
 from llcuda_net.storage.results.sqlite import SqliteStore
@@ -65,7 +65,7 @@ def test_long_lists_are_read_page_by_page(directory: Path) -> None:
     found = [one.id for one in newest(store, Query(limit=5))]
     assert len(found) == len(want)
     assert set(found) == want
-    found = [one.id for one in newest_with(store, "number", Query())]
+    found = [one.id for one in store.walk(Query(), "number")]
     assert len(found) == len(set(found)) == 721
     store.close()
 

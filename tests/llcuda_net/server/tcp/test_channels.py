@@ -35,6 +35,7 @@ from llcuda_protocol import (
     Welcome,
 )
 from tests.support.server.memory_server import CREDIT, FakeUpstream, Peer, ask, ready, serving
+from tests.support.storage.journals import packed
 
 REASONING, CALL = Kind("reasoning"), Kind("tool_call", 0, "call-1", "weather")
 LOGPROB = msgspec.Raw(msgpack.packb([[1, b"a", -0.5, []]]))
@@ -200,7 +201,7 @@ def test_any_log_with_any_credit(
         generation = Generation("x", None, {"n_probs": 1} if probable else {}, 60.0)
         size = len(pieces)
         probs = [LOGPROB] * size if probable else None
-        generation.restore(TokenLog(pieces, list(range(size)), probs), [], switches)
+        generation.restore(packed(TokenLog(pieces, list(range(size)), probs)), [], switches)
         generation.move(State.RUNNING)
         generation.move(State.DONE)
         buffer = WriteBuffer(Nowhere(), lambda: None, 1.0, set(), Unsent(1 << 20))

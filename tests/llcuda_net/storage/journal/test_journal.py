@@ -23,6 +23,7 @@ from tests.support.storage.journals import (
     reopened,
     running,
     segments,
+    tidied,
     tokens,
 )
 from tests.support.storage.power_cut import SimulatedFiles
@@ -154,6 +155,7 @@ async def test_the_watermark_follows_the_disk() -> None:
     files.before_sync = held
     async with running(files) as journal:
         log = journal.start(opened(1))
+        log.follow()
         await journal.sync()
         hold.clear()
         tokens(log, 3)
@@ -293,7 +295,7 @@ async def test_segments_are_deleted_when_nothing_in_them_is_open() -> None:
             log.end(Ended(state="done"))
             journal.forget(log)
             await journal.sync()
-        await trio.testing.wait_all_tasks_blocked()
+            await tidied(journal)
         assert len(segments(files)) <= 2
         assert journal.stats.live_bytes == 0
         assert reopened(files) == []
@@ -310,6 +312,7 @@ async def test_a_long_generation_does_not_keep_the_disk_full() -> None:
             log = journal.start(opened(number))
             tokens(log, 20)
             await journal.sync()
+            await tidied(journal)
             log.end(Ended(state="done"))
             journal.forget(log)
             most = max(most, sum(len(files.files[name]) for name in segments(files)))
@@ -328,6 +331,7 @@ async def test_copying_ends_when_everything_is_alive() -> None:
             for log in logs:
                 tokens(log, 2)
             await journal.sync()
+            await tidied(journal)
         live = journal.stats.live_bytes
         assert sum(len(files.files[name]) for name in segments(files)) < 4 * live
         assert [g.log.pieces for g in reopened(files)] == [expected(60)] * 20
@@ -360,11 +364,12 @@ async def test_damage_in_an_older_segment_is_reported_and_costs_only_itself() ->
             for log in logs:
                 tokens(log, 3)
             await journal.sync()
+            await tidied(journal)
         late = journal.start(opened(9))
         tokens(late, 4)
         await journal.sync()
     oldest = segments(files)[0]
-    files.files[oldest][len(files.files[oldest]) // 2] ^= 0xFF
+    files.files[oldest][files.files[oldest].index(b"t4 ")] ^= 0xFF
     found = Journal(FOLDER, files).open()
     assert len(found[1].problems) == 1
     assert oldest in found[1].problems[0]

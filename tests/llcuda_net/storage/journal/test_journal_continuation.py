@@ -8,7 +8,7 @@ from llcuda_net.storage.journal import format as framing
 from llcuda_net.storage.journal.entry import JournalEntry
 from llcuda_net.storage.journal.journal import Journal
 from llcuda_net.storage.records import Ended
-from tests.support.storage.journals import FOLDER, reopened, running, segments, tokens
+from tests.support.storage.journals import FOLDER, reopened, running, segments, tidied, tokens
 from tests.support.storage.power_cut import SimulatedFiles
 from tests.support.storage.records import opened
 
@@ -87,6 +87,7 @@ async def test_an_end_that_the_upstream_said_of_more_tokens_is_a_gap() -> None:
             tokens(log, 3)
             tokens(other, 3)
             await journal.sync()
+            await tidied(journal)
         log.conclude("stop", None, {})
         await journal.sync()
     whole = {generation.id: generation for generation in reopened(files)}

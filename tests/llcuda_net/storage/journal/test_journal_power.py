@@ -64,6 +64,7 @@ async def workload(files: SimulatedFiles, rng: random.Random, *, honest: bool = 
                 name = f"generation-{number}"
                 logs[name] = journal.start(opened(number))
                 names[logs[name]] = name
+                logs[name].follow()
                 logs[name].dispatched(name, {}, f"prompt of {name}")
                 await journal.sync()
                 note("acknowledged", (name, "tokens", 0))

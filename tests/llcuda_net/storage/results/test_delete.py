@@ -63,10 +63,10 @@ def test_one_that_is_indexed_meanwhile_leaves_nothing_behind(
         remove(seqs)
         if store.get(result(1).id) is not None:  # the indexing thread read it before
             db = store.search_index.open()
-            db.execute("INSERT INTO words (rowid, prompt, text) VALUES (1, 'pears', '')")
+            db.execute("INSERT INTO terms (rowid, prompt, text) VALUES (1, 'pears', '')")
 
     monkeypatch.setattr(store.search_index, "remove", remove_and_index_again)
     store.delete(result(1).id)
-    words = "SELECT count(*) FROM words WHERE words MATCH 'pears'"
+    words = "SELECT count(*) FROM terms WHERE terms MATCH 'pears'"
     assert store.search_index.open().execute(words).get == 1
     store.close()

@@ -323,8 +323,9 @@ def test_ten_thousand_results_are_no_trouble(tmp_path: Path) -> None:
         assert "USING INDEX" in plan[3] or "USING COVERING INDEX" in plan[3]
 
 
+@pytest.mark.parametrize(("version", "table"), [(2, "texts"), (3, "words")])
 def test_the_text_of_an_earlier_index_is_indexed_again(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    version: int, table: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """In steps, while counts and embeddings stay; search says how far it is."""
     store = SqliteStore(tmp_path, write=True)
@@ -334,14 +335,19 @@ def test_the_text_of_an_earlier_index_is_indexed_again(
     store.analyses.embed(space.id, 7, [(7, 0.5, b"\1\2")])
     store.close()
     db = apsw.Connection(str(tmp_path / DERIVED))
-    db.execute(
-        "DROP TABLE words; DROP TABLE lost; ALTER TABLE cursor DROP COLUMN indexed;"
-        " ALTER TABLE figures DROP COLUMN hash; ALTER TABLE embeddings DROP COLUMN hash;"
-        " DELETE FROM migrations WHERE number = 3"
-    )
-    db.execute(migrations.DERIVED[0].sql.split(";")[1])  # the table `texts`
+    if version == 2:
+        db.execute(
+            "DROP TABLE lost; ALTER TABLE cursor DROP COLUMN indexed;"
+            " ALTER TABLE figures DROP COLUMN hash; ALTER TABLE embeddings DROP COLUMN hash"
+        )
+    schema = ";".join(migration.sql for migration in migrations.DERIVED)
+    (create,) = [sql for sql in schema.split(";") if f"VIRTUAL TABLE {table} " in sql]
+    db.execute(create)
+    db.execute("DROP TABLE terms")
+    db.execute("DELETE FROM migrations WHERE number > ?", (version,))
     for n in range(600):
-        db.execute("INSERT INTO texts (rowid, text) VALUES (?, ?)", (n + 1, f"old {n} " * 50))
+        text = f"old {n} " * 50
+        db.execute(f"INSERT INTO {table} (rowid, text) VALUES (?, ?)", (n + 1, text))
     db.close()
     monkeypatch.setattr(search_index, "_OLD_ROWS", 2)
     monkeypatch.setattr(search_index, "_STEP_RESULTS", 100)

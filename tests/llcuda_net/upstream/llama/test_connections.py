@@ -113,6 +113,21 @@ async def test_a_short_request_gives_its_connection_to_the_token_stream() -> Non
         assert upstream.requests[-1] == (1, "/completion")
 
 
+async def test_the_same_messages_are_rendered_once() -> None:
+    messages = [{"role": "user", "content": "hi"}]
+    async with against() as (upstream, client):
+        await client.server.ask()
+        for _ in range(3):
+            assert await client.server.render(messages) == "p"
+        assert [path for _, path in upstream.requests] == ["/props", "/apply-template"]
+        await client.server.render([*messages, {"role": "assistant", "content": "ho"}])
+        assert len(upstream.requests) == 3
+        client.server.forget()  # another template may be there
+        await client.server.ask()
+        await client.server.render(messages)
+        assert len(upstream.requests) == 5
+
+
 async def test_no_more_connections_than_slots() -> None:
     async with against() as (upstream, client):
         await client.server.ask()
@@ -145,7 +160,7 @@ async def test_one_that_is_closed_on_receipt_is_tried_once_more(what: str) -> No
         if what == "stream":
             await client.complete()
         else:
-            await client.server.render([{"role": "user", "content": "hi"}])
+            await client.server.render([{"role": "user", "content": f"{len(upstream.requests)}"}])
 
     async with against() as (upstream, client):
         await client.server.ask()
@@ -196,9 +211,16 @@ async def test_connections_that_nobody_needs_are_closed(autojump_clock: object) 
         await _until_open(upstream, 0)
         with connections.streaming():
             pass
+        await trio.testing.wait_all_tasks_blocked()
         assert await connections.idle() is None  # nobody listens there
         with pytest.raises(OSError, match="refused"):
             await connections.open()
+        connections.move(BaseUrl.parse(f"http://127.0.0.1:{port}"))
+        with connections.streaming():
+            pass
+        connections.close()
+        await trio.testing.wait_all_tasks_blocked()
+        assert upstream.open == 0  # none is opened for a server that is not asked any more
         nursery.cancel_scope.cancel()
 
 

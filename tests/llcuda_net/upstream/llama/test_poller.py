@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import select
 import socket
 from collections.abc import AsyncIterator, Callable, Iterator
 
@@ -84,6 +85,23 @@ async def test_each_sink_gets_what_its_socket_gets_and_one_call_a_batch() -> Non
             assert [sink.data for sink in sinks] == [str(i).encode() for i in range(50)]
             assert batches[-1] == 50
             assert len(batches) <= 2  # one wake-up serves them all
+
+
+async def test_more_sockets_than_a_batch_has_are_all_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(select, "epoll")  # as where there is none; its selectors do not bound it
+    with _pairs(150) as pairs:
+        sinks = [Sink() for _ in pairs]
+        async with _running() as poller:
+            for (ours, _), sink in zip(pairs, sinks, strict=True):
+                poller.add(ours, sink)
+            for turn in range(1, 6):  # from the third on in the other selector
+                for _, theirs in pairs:
+                    theirs.send(b"x")
+                for sink in sinks:
+                    while len(sink.data) < turn:
+                        await sink.wait()
+            for ours, _ in pairs:
+                poller.remove(ours)
 
 
 async def test_the_end_is_told_once_and_the_socket_let_go() -> None:

@@ -5,13 +5,15 @@ from __future__ import annotations
 import itertools
 import json
 from typing import Any
+from unittest.mock import patch
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from llcuda_net.errors import RequestError
 from llcuda_net.upstream.interface import CompletionEvent
+from llcuda_net.upstream.llama import sse
 from llcuda_net.upstream.llama.failures import MAX_ERROR_BODY, upstream_failure
 from llcuda_net.upstream.llama.sse import MAX_EVENT, EventStream, ResponseParser
 from llcuda_protocol import ErrorCode
@@ -293,3 +295,72 @@ def test_what_a_llama_server_was_not_started_for_is_unsupported() -> None:
     error = upstream_failure(501, body)
     assert (error.code, error.retry) == (ErrorCode.UNSUPPORTED, False)
     assert "--embeddings" in error.message
+
+
+def _event_chunk(content: str, head: str = "{:x}", tail: bytes = b"\n\n") -> bytes:
+    data = b"data: " + json.dumps({"content": content}, ensure_ascii=False).encode() + tail
+    return head.format(len(data)).encode() + b"\r\n" + data + b"\r\n"
+
+
+_PIECES = st.one_of(
+    st.builds(_event_chunk, st.text(st.characters(exclude_categories=["Cs"]), max_size=12)),
+    st.builds(
+        _event_chunk,
+        st.sampled_from(["", "word", "\n", "x" * 300]),
+        st.sampled_from(["{:X}", "0{:x}", "0x{:x}", "+{:x}", "1_{:x}", "{:x};a=b", " {:x}", "f"]),
+        st.sampled_from([b"\n\n", b"\r\n\r\n", b"\n", b"\n\n\n", b"\r\r", b"}\n\n"]),
+    ),
+    st.sampled_from(
+        [
+            b"0\r\n\r\n",
+            b"7\r\n: ping\n\r\n",
+            b"10\r\ndata: {oh no!}\n\n\r\n",
+            b'19\r\ndata: {"error":{"a":1}}\n\n\r\n',
+            b'15\r\ndata: {"stop":true}\n\n\r\n',
+            b"e\r\ndata: [DONE]\n\n\r\n",
+            b'8\r\ndata: {"\r\n10\r\ncontent":"a"}\n\n\r\n',
+        ]
+    ),
+    st.binary(max_size=6),
+)
+
+
+def _all(chunks: list[bytes]) -> list[Any]:
+    """Everything that can be seen of a parser, after each chunk."""
+    parser = ResponseParser()
+    seen: list[Any] = []
+    for chunk in [HEAD + b"Transfer-Encoding: chunked\r\n\r\n", *chunks]:
+        error = ""
+        try:
+            parser.feed(chunk)
+        except RequestError as raised:
+            error = raised.message
+        events, parser.events = parser.events, []
+        seen.append((events, error, parser.finished, parser.complete, parser.unfinished))
+        if error:
+            break
+    return seen
+
+
+@given(st.lists(_PIECES, max_size=8), st.lists(st.integers(0, 600), max_size=6))
+@example([_event_chunk("a"), _event_chunk("b"), b"15\r\ndata: {"], [])
+@example([_event_chunk("a"), _event_chunk("b") + _event_chunk("c") + b"zz\r\n"], [30])
+def test_the_short_way_gives_what_the_parser_of_http_gives(
+    pieces: list[bytes], cuts: list[int]
+) -> None:
+    data = b"".join(pieces)
+    edges = [0, *sorted(cut for cut in cuts if cut < len(data)), len(data)]
+    cut = [data[a:b] for a, b in itertools.pairwise(edges) if a < b]
+    for chunks in (cut, [piece for piece in pieces if piece]):
+        short = _all(chunks)
+        with patch.object(sse, "_whole_events", lambda data: []):
+            assert short == _all(chunks)
+
+
+def test_the_short_way_is_taken() -> None:
+    parser = ResponseParser()
+    parser.feed(HEAD + b"Transfer-Encoding: chunked\r\n\r\n" + _event_chunk("a"))
+    with patch.object(sse.EventStream, "feed", side_effect=AssertionError):
+        parser.feed(_event_chunk("b"))
+        parser.feed(_event_chunk("c") + _event_chunk("d"))
+    assert [event.content for event in parser.events] == ["a", "b", "c", "d"]

@@ -50,7 +50,7 @@ def test_the_outlook_is_of_what_was_seen() -> None:
     assert speeds.outlook(None, 1.0) == Outlook()
     for _ in range(100):
         speeds.record_answer(50)
-        speeds.record_use(1.0)
+        speeds.record_prompt(returns=True)
         speeds.reading.record(10, 20.0)
         speeds.record_steps(Sample(10.0, 2, 1, 50))
         speeds.record_steps(Sample(20.0, 2, 2, 50))

@@ -65,7 +65,7 @@ def test_nothing_is_measured_of_what_is_not_known() -> None:
     one.come(50, 2.0)
     assert samples.end([0, 1], [one, two]) is None  # the other one reads
     two.come(1, 2.0)
-    two.come(7, 2.1)
+    two.come(2, 2.1)
     assert samples.end([0, 1], [one, two]) is None  # too few
     two.come(1, 2.2)
     assert samples.end([0, 1, 5], [one, two]) is None  # somebody else's came

@@ -108,15 +108,27 @@ async def test_a_prefix_is_weighed_against_a_split_batch() -> None:
     slots_of = list(slots)
     slots_of[5].chain = chain_of("a" * 10 * BLOCK)
     prompt = chain_of("a" * 12 * BLOCK)  # 640 of 768 tokens need not be read there
-    # Read in 64 ms; split in two, the 100 steps take 100 * split / 2 longer.
-    assert number_of(slots, prompt, Outlook(read_ms=0.1, split_ms=1.0, steps=100)) == 5
+    # Read in 64 ms; in two runs, and with three gaps, the 100 steps take 68.75 * split longer.
+    assert number_of(slots, prompt, Outlook(read_ms=0.1, split_ms=0.8, steps=100)) == 5
     assert number_of(slots, prompt, Outlook(read_ms=0.1, split_ms=2.0, steps=100)) == 2
-    assert number_of(slots, prompt, Outlook(read_ms=0.1, split_ms=2.0, steps=50)) == 5
+    assert number_of(slots, prompt, Outlook(read_ms=0.1, split_ms=2.0, steps=40)) == 5
     # The upstream keeps less of it than is thought.
-    assert number_of(slots, prompt, Outlook(0.1, 1.0, steps=100, found=0.5)) == 2
-    # Where the batch is split already, that costs little more.
-    turned(slots, 7)
+    assert number_of(slots, prompt, Outlook(0.1, 0.8, steps=100, found=0.5)) == 2
+    # What it is a neighbour of is as good a place as any.
+    turned(slots, 4)
     assert number_of(slots, prompt, Outlook(read_ms=0.1, split_ms=3.0, steps=100)) == 5
+
+
+async def test_what_is_asked_for_again_is_known_though_it_was_lost() -> None:
+    slots = table(1)
+    only = next(iter(slots))
+    only.chain = ONE
+    only.chain = TWO
+    again, other = chain_of("a" * 3 * BLOCK + "and" * BLOCK), chain_of("a" * 2 * BLOCK)
+    assert slots.returns(again)
+    assert slots.returns(TWO)
+    assert not slots.returns(other)  # a beginning in common is no conversation that goes on
+    assert not slots.returns(())
 
 
 async def test_groups_grow_together_and_do_not_wander() -> None:
@@ -179,10 +191,11 @@ def test_the_choice_is_the_cheapest_to_within_a_step(
         for slot in slots:
             if slot.use is Use.FREE:
                 active = sorted([*slots.active(), slot.number])
+                gaps = active[-1] - active[0] + 1 - len(active)
                 held = shared(slot.chain, prompt)
                 others = {block for one in slots if one is not slot for block in one.chain}
                 lost = len([one for one in slot.chain[held:] if one not in others])
-                costs[slot.number] = outlook.splitting(runs_of(active)) + outlook.reading(
+                costs[slot.number] = outlook.splitting(runs_of(active), gaps) + outlook.reading(
                     held * TOKENS_A_BLOCK, lost * TOKENS_A_BLOCK, 0.0
                 )
         found = slots.best(prompt, outlook)
