@@ -88,6 +88,9 @@ def parser() -> argparse.ArgumentParser:
     )
     out.add_argument("--json", type=FilePath, metavar="FILE", help="write everything there")
     out.add_argument("--markdown", action="store_true", help="print the tables as Markdown")
+    out.add_argument(
+        "--show", type=FilePath, metavar="FILE", help="print what --json wrote, and measure nothing"
+    )
     out.add_argument("--profile", type=FilePath, metavar="FILE", help="sampled stacks, by py-spy")
     beside = str(FilePath(sys.executable).with_name("llcuda-server"))
     out.add_argument(
@@ -299,6 +302,10 @@ def _active(address: tuple[str, int]) -> int:
 def main(argv: Sequence[str] | None = None) -> int:
     """Measure, print the table, write the JSON."""
     args = parser().parse_args(argv)
+    form = report.markdown if args.markdown else report.table
+    if args.show is not None:
+        echo(form(json.loads(args.show.read_text("utf-8"))))
+        return 0
     if not FilePath("/proc/self/stat").exists():
         echo("this needs Linux: CPU and memory of a process are read from /proc", file=sys.stderr)
         return 2
@@ -340,14 +347,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         echo("\ninterrupted", file=sys.stderr)
         return 130
     document = results.document(bench.runs, about)
-    if args.markdown:
-        echo(report.markdown(document))
-    else:
+    if not args.markdown:
         echo(
             f"{args.streams} streams at {args.rate:g} tokens/s, {bench.repeats} repeats of "
             f"{bench.plan.seconds:g} s: medians (least to greatest). {bench.cores}"
         )
-        echo(report.table(document))
+    echo(form(document))
     if profile is not None:
         echo(f"\n{profile}")
     if args.json is not None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 #: Share of a core from which on the server itself is the limit.
@@ -19,12 +19,12 @@ _PACED = {
     "main_wakeups_per_step": "wake-ups a step, event loop",
     "wakeups_per_step": "wake-ups a step, all threads",
     "ttft_ms_p50": "first token p50, ms",
-    "added_ttft_ms_p50": "  added p50, ms [95 %]",
-    "added_ttft_ms_p99": "  added p99, ms",
+    "added_ttft_ms_p50": "  added to first token p50, ms [95 %]",
+    "added_ttft_ms_p99": "  added to first token p99, ms",
     "delay_ms_p50": "emission to arrival p50, ms",
     "delay_ms_p99": "emission to arrival p99, ms",
-    "added_delay_ms_p50": "  beyond direct p50, ms",
-    "added_delay_ms_p99": "  beyond direct p99, ms",
+    "added_delay_ms_p50": "delay beyond direct p50, ms",
+    "added_delay_ms_p99": "delay beyond direct p99, ms",
     "tokens_per_s": "tokens/s",
     "idle_cpu_share": "CPU share while idle",
     "peak_memory_mib": "peak memory, MiB",
@@ -42,6 +42,11 @@ _SATURATED = {
     "upstream_cpu_share": "upstream's CPU share",
     "others_cpu_share": "other processes' CPU share",
 }
+#: What tells that a run was sound, which a page does not repeat.
+_CHECKS = (
+    *("idle_cpu_share", "load_cpu_share", "upstream_cpu_share", "others_cpu_share"),
+    *("ttft_ms_p50", "delay_ms_p50", "delay_ms_p99"),
+)
 _NAMES = {"memory": "nothing kept", "http": "llcuda by HTTP"}
 
 
@@ -70,7 +75,7 @@ def markdown(document: Mapping[str, Any]) -> str:
         f"repeats of {settings['seconds']:g} s; median (least to greatest). {settings['cores']}"
     )
     lines = [about, "", "```", "python " + " ".join(document["command"]), "```"]
-    for arrivals, paths, rows in _tables(document):
+    for arrivals, paths, rows in _tables(document, without=_CHECKS):
         lines += ["", f"### {arrivals.capitalize()}", ""]
         lines.append("| | " + " | ".join(map(_title, paths)) + " |")
         lines.append("|---" * (len(paths) + 1) + "|")
@@ -84,7 +89,7 @@ def markdown(document: Mapping[str, Any]) -> str:
 
 
 def _tables(
-    document: Mapping[str, Any],
+    document: Mapping[str, Any], without: Sequence[str] = ()
 ) -> list[tuple[str, list[str], list[tuple[str, list[str]]]]]:
     """Of each kind of arrivals: its name, paths, and rows with a figure, unless there is none."""
     out = []
@@ -96,7 +101,7 @@ def _tables(
         names = {**first, **times, **names}
         rows = []
         for name, label in names.items():
-            if any(name in figures for figures in by_path.values()):
+            if name not in without and any(name in figures for figures in by_path.values()):
                 rows.append((label, [_cell(figures.get(name)) for figures in by_path.values()]))
         if rows:
             out.append((arrivals, list(by_path), rows))
