@@ -10,6 +10,7 @@ import trio
 
 from llcuda_net.config.upstreams import BaseUrl
 from llcuda_net.errors import RequestError
+from llcuda_net.upstream.llama import streams
 from llcuda_net.upstream.llama.client import LlamaServer
 from llcuda_net.upstream.llama.poller import Poller
 from llcuda_net.upstream.llama.transport import connections as module
