@@ -17,7 +17,7 @@ from llcuda_net.batch.targets.chat_stream import ChatParser
 from llcuda_net.batch.targets.interface import About, Answer, Clock, overloaded_when_busy
 from llcuda_net.config.upstreams import BaseUrl
 from llcuda_net.errors import RequestError, Unsupported, UpstreamStalled, UpstreamUnavailable
-from llcuda_net.upstream.llama.origin import Origin, decoder, unreachable
+from llcuda_net.upstream.llama.transport.origin import Origin, decoder, unreachable
 
 _READ = 64 << 10
 #: Pieces for each token that was asked for, and besides, after which an answer is taken for whole.

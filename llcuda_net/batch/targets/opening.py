@@ -16,9 +16,9 @@ from llcuda_net.client import connect
 from llcuda_net.config.upstreams import BaseUrl
 from llcuda_net.errors import RequestError
 from llcuda_net.upstream.llama.client import LlamaServer
-from llcuda_net.upstream.llama.origin import Origin
 from llcuda_net.upstream.llama.poller import Poller
 from llcuda_net.upstream.llama.token_stream import StreamTimeouts
+from llcuda_net.upstream.llama.transport.origin import Origin
 
 #: By which API a server with a URL is asked.
 Api = Literal["auto", "llama", "openai"]

@@ -22,18 +22,18 @@ from llcuda_net.upstream.interface import OnEvents, Properties
 from llcuda_net.upstream.llama.chat_request import chat_body, one_call
 from llcuda_net.upstream.llama.chat_stream import ChatParser
 from llcuda_net.upstream.llama.failures import nonsense
-from llcuda_net.upstream.llama.origin import (
+from llcuda_net.upstream.llama.poller import Poller, TokenStream
+from llcuda_net.upstream.llama.properties import properties_of
+from llcuda_net.upstream.llama.sse import FINAL_FIELDS, ResponseParser, longest_event
+from llcuda_net.upstream.llama.streams import Streams
+from llcuda_net.upstream.llama.token_stream import StreamTimeouts
+from llcuda_net.upstream.llama.transport.origin import (
     MAX_BODY,
     SHORT_TIMEOUT,
     Origin,
     decoder,
     not_there,
 )
-from llcuda_net.upstream.llama.poller import Poller, TokenStream
-from llcuda_net.upstream.llama.properties import properties_of
-from llcuda_net.upstream.llama.sse import FINAL_FIELDS, ResponseParser, longest_event
-from llcuda_net.upstream.llama.streams import Streams
-from llcuda_net.upstream.llama.token_stream import StreamTimeouts
 from llcuda_net.upstream.rendered import RenderedPrompts
 from llcuda_protocol import ErrorCode
 

@@ -3,7 +3,7 @@
 A llama-server emits the tokens of all its slots after one decode step, so they arrive together. A
 trio task a socket would cost a wake-up a token; here one wake-up serves every socket that has
 data: a private, level-triggered selector, whose own descriptor trio waits for. How long for more,
-`upstream/gathering.py` says. A stream that has just begun is in a selector of its own, so
+`upstream/llama/gathering.py` says. A stream that has just begun is in a selector of its own, so
 that its first token waits for nothing.
 """
 
@@ -22,9 +22,9 @@ import structlog
 import trio
 
 from llcuda_net.errors import RequestError
-from llcuda_net.upstream.gathering import Cadence, Gathering, Member
 from llcuda_net.upstream.interface import CompletionEvent, OnEvents
 from llcuda_net.upstream.llama.chat_stream import ChatParser
+from llcuda_net.upstream.llama.gathering import Cadence, Gathering, Member
 from llcuda_net.upstream.llama.sse import ResponseParser
 from llcuda_net.upstream.llama.token_stream import StreamTimeouts, stalled
 

@@ -8,7 +8,7 @@ from pathlib import PurePath
 import msgspec
 
 from llcuda_net.upstream.interface import Properties
-from llcuda_net.upstream.llama.origin import decoder
+from llcuda_net.upstream.llama.transport.origin import decoder
 
 #: Slots that one upstream may have: each takes memory here, whatever it says.
 MOST_SLOTS = 4096

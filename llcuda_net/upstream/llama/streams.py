@@ -9,11 +9,17 @@ from collections.abc import Callable
 import trio
 
 from llcuda_net.errors import RequestError
-from llcuda_net.upstream.gathering import Cadence
-from llcuda_net.upstream.llama.connections import Connection
-from llcuda_net.upstream.llama.origin import STALE, Origin, not_there, reason_of, unreachable
+from llcuda_net.upstream.llama.gathering import Cadence
 from llcuda_net.upstream.llama.poller import Poller, TokenStream
 from llcuda_net.upstream.llama.token_stream import StreamTimeouts, send_now
+from llcuda_net.upstream.llama.transport.connections import Connection
+from llcuda_net.upstream.llama.transport.origin import (
+    STALE,
+    Origin,
+    not_there,
+    reason_of,
+    unreachable,
+)
 
 _READ = 64 << 10
 

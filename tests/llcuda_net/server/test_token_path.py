@@ -27,6 +27,7 @@ from llcuda_net.config.settings import Settings
 from llcuda_net.config.upstreams import UpstreamSpec
 from llcuda_net.generation.persistence import Persistence
 from llcuda_net.server.gateway import Gateway
+from llcuda_net.storage.journal.threads import write_thread
 from llcuda_net.storage.records import Level
 from llcuda_net.storage.storage import Storage
 from llcuda_net.upstream.backend import Backend
@@ -57,6 +58,12 @@ _PROPS = (
 
 
 Connect = Callable[[], Awaitable["Reader"]]
+
+
+@pytest.fixture(autouse=True)
+def _patient_writes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each write is over in its turn, however busy the machine is."""
+    monkeypatch.setattr(write_thread, "PATIENCE", PATIENCE)
 
 
 class Script:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from llcuda_net.upstream.gathering import (
+from llcuda_net.upstream.llama.gathering import (
     MANY,
     MOST,
     MOST_REST,

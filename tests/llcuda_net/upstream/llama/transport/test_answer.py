@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from llcuda_net.errors import RequestError
-from llcuda_net.upstream.llama.answer import Answer
 from llcuda_net.upstream.llama.failures import MAX_ERROR_BODY, MAX_HEAD
+from llcuda_net.upstream.llama.transport.answer import Answer
 
 HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n"
 WITH_LENGTH = HEAD + b"Content-Length: 2\r\n\r\n{}"

@@ -15,8 +15,8 @@ from llcuda_net.config.upstreams import BaseUrl
 from llcuda_net.errors import ConfigError, RequestError, UpstreamBusy, UpstreamError
 from llcuda_net.upstream.llama import client as llama
 from llcuda_net.upstream.llama.client import LlamaServer
-from llcuda_net.upstream.llama.origin import MAX_BODY, Origin, decoder
 from llcuda_net.upstream.llama.poller import Poller
+from llcuda_net.upstream.llama.transport.origin import MAX_BODY, Origin, decoder
 from tests.support.upstream.llama_server import PATIENCE, client_of, listen
 from tools import synthetic_upstream
 

@@ -10,11 +10,11 @@ import trio
 
 from llcuda_net.config.upstreams import BaseUrl
 from llcuda_net.errors import RequestError
-from llcuda_net.upstream.llama import connections as module
-from llcuda_net.upstream.llama import origin, streams
 from llcuda_net.upstream.llama.client import LlamaServer
-from llcuda_net.upstream.llama.connections import Connections
 from llcuda_net.upstream.llama.poller import Poller
+from llcuda_net.upstream.llama.transport import connections as module
+from llcuda_net.upstream.llama.transport import origin
+from llcuda_net.upstream.llama.transport.connections import Connections
 from tests.support.upstream.llama_server import PATIENCE, Client
 
 PROPS = (

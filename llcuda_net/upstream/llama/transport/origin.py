@@ -22,8 +22,6 @@ import trio
 
 from llcuda_net.config.upstreams import BaseUrl
 from llcuda_net.errors import ConfigError, RequestError, UpstreamUnavailable
-from llcuda_net.upstream.llama.answer import Answer
-from llcuda_net.upstream.llama.connections import Connection, Connections
 from llcuda_net.upstream.llama.failures import (
     NOT_JSON,
     RETRY_AFTER,
@@ -31,6 +29,8 @@ from llcuda_net.upstream.llama.failures import (
     nonsense,
     upstream_failure,
 )
+from llcuda_net.upstream.llama.transport.answer import Answer
+from llcuda_net.upstream.llama.transport.connections import Connection, Connections
 from llcuda_net.util.version import package_version
 
 #: Seconds for a short request to be answered.
