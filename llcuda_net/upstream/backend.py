@@ -27,6 +27,7 @@ from llcuda_net.upstream.interface import (
     DOWN,
     Properties,
     Requirement,
+    Spare,
     Upstream,
 )
 from llcuda_net.upstream.model.fingerprint import (
@@ -70,6 +71,7 @@ class Backend:
         model: the model's file, where it is known.
         restarts: returns how often it was started again, where that is in our hands.
         unified: its slots are known to share one KV cache; else that is learnt.
+        spare: gives something beside it that embeds much; None: there is nothing.
 
     Attributes:
         table: its slots.
@@ -103,8 +105,10 @@ class Backend:
         model: Path | None = None,
         restarts: Callable[[], int] = lambda: 0,
         unified: bool = False,
+        spare: Spare | None = None,
     ) -> None:
         self.spec = spec
+        self.spare = spare
         self.upstream = upstream
         self.table = Slots()
         self.speeds = Speeds(unified)
