@@ -5,7 +5,6 @@ from __future__ import annotations
 import pytest
 from structlog.testing import capture_logs
 
-from llcuda_net.storage import starting
 from llcuda_net.storage.journal.recovery import Recovered
 from llcuda_net.storage.starting import TELLING, Progress, losses
 
@@ -14,7 +13,7 @@ def test_only_a_long_start_is_told_of_and_not_more_often_than_every_so_often(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     progress, now = Progress(), 100.0
-    monkeypatch.setattr(starting.time, "monotonic", lambda: now)
+    monkeypatch.setattr("time.monotonic", lambda: now)
     with capture_logs() as logs:
         for part, seconds in ((0.1, 0.0), (0.2, TELLING - 1), (0.3, 1.0), (0.4, 1.0), (0.5, 5.0)):
             now += seconds
