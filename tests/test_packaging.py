@@ -99,32 +99,30 @@ def test_the_wheel_alone_brings_all_that_it_needs(wheel: Path, tmp_path: Path) -
 
 
 def serves_and_asks(bin_: Path, tmp_path: Path) -> None:
-    server = subprocess.Popen(
+    with subprocess.Popen(
         [bin_ / "llcuda-server", "--port", "0"],
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
         text=True,
         cwd=tmp_path,
         env=environment(),
-    )
-    try:
-        address = read_line(server).split()[-1]
-        answer = subprocess.run(
-            [bin_ / "llcuda-client", "--server", address, "-n", "8", "What is llcuda?"],
-            capture_output=True,
-            text=True,
-            cwd=tmp_path,
-            env=environment(),
-            timeout=PATIENCE,
-            check=False,
-        )
-        assert (answer.returncode, answer.stderr) == (0, "")
-        assert answer.stdout.strip()
-    finally:
-        server.terminate()
-        assert server.wait(PATIENCE) == 0
-        if server.stdout is not None:
-            server.stdout.close()
+    ) as server:
+        try:
+            address = read_line(server).split()[-1]
+            answer = subprocess.run(
+                [bin_ / "llcuda-client", "--server", address, "-n", "8", "What is llcuda?"],
+                capture_output=True,
+                text=True,
+                cwd=tmp_path,
+                env=environment(),
+                timeout=PATIENCE,
+                check=False,
+            )
+            assert (answer.returncode, answer.stderr) == (0, "")
+            assert answer.stdout.strip()
+        finally:
+            server.terminate()
+            assert server.wait(PATIENCE) == 0
 
 
 def test_the_commands_carry_the_version_of_setup_cfg() -> None:

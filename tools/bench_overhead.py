@@ -279,7 +279,7 @@ class Bench:
             run = paced(way, plan, "synchronised", 0)
             said, _ = sampler.communicate(timeout=60)
         self._progress("")
-        if run.problems:
+        if run.problems and not run.busy:  # the sampler is busy itself
             return f"the profiled run is invalid: {'; '.join(run.problems)}"
         if sampler.returncode != 0:
             return f"py-spy failed:\n{said.decode('utf-8', 'replace')}"

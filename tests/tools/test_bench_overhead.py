@@ -293,14 +293,18 @@ def test_what_is_measured_has_cores_of_its_own(
     assert str(found).endswith(".")
 
 
-def test_a_profile_leaves_out_the_waiting() -> None:
-    stacks = "main;run;get_events (trio/_core/_io_epoll.py:243) 90\nmain;run;read 3\nmain;run 1\n"
+def test_a_profile_leaves_out_the_waiting_and_other_threads() -> None:
+    main = "thread (7): MainThread;main;run"
+    stacks = (
+        f"{main};get_events (trio/_core/_io_epoll.py:243) 90\n{main};read 3\n{main} 1\n"
+        "thread (8): Thread-1;serve 50\n"
+    )
     assert profiling.shares(stacks) == (4, [("read", 0.75, 0.75), ("run", 0.25, 1.0)])
 
 
 def test_a_profile_of_few_samples_tells_no_shares(tmp_path: Path) -> None:
     file = tmp_path / "stacks"
-    file.write_text("main;read 99\n")
+    file.write_text("thread (7): MainThread;read 99\n")
     assert profiling.table(file).startswith("only 99 samples")
-    file.write_text("main;read 75\nmain 25\n")
+    file.write_text("thread (7): MainThread;read 75\nthread (7): MainThread;write 25\n")
     assert " 75.0%" in profiling.table(file)

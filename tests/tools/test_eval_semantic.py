@@ -41,7 +41,7 @@ def test_each_way_finds_what_is_the_same() -> None:
 
 def test_percentiles() -> None:
     found = bench_analysis.figures([n / 1000 for n in range(1, 11)])
-    assert found == {"median": 6.0, "p90": 10.0, "greatest": 10.0}
+    assert found == {"median": 6.0, "p90": 10.0, "p99": 10.0, "greatest": 10.0}
 
 
 def test_a_short_run_with_a_real_server(

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 import sys
+from dataclasses import asdict
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -20,6 +21,9 @@ import xllamacpp
 
 from llcuda_net.cli.common import Parser
 from llcuda_net.upstream.engine import child
+from llcuda_net.upstream.engine.context_size import prompt_cache
+from llcuda_net.upstream.engine.process import ChildSettings
+from llcuda_net.upstream.model.gguf import read_model_file
 from llcuda_net.util.terminal import echo
 
 MODEL = ROOT / "llcuda_net" / "data" / "demo.gguf"
@@ -35,17 +39,18 @@ def main() -> None:
     options.add_argument("--gguf", type=Path, default=MODEL, metavar="FILE")
     options.add_argument("--model", metavar="NAME", help="its name (default: of the file)")
     args = options.parse_args()
-    settings = {
-        "model": str(args.gguf),
-        "alias": args.model or args.gguf.stem,
-        "slots": args.slots,
-        "ctx": args.ctx,
-        "threads": args.threads,
-        "gpu_layers": 0,
-        "api_key": "",
-        "pooling": None,
-    }
-    params = child._params(xllamacpp, settings)
+    settings = ChildSettings(
+        model=str(args.gguf),
+        alias=args.model or args.gguf.stem,
+        ctx=args.ctx,
+        slots=args.slots,
+        threads=args.threads,
+        gpu_layers=0,
+        pooling=None,
+        prompt_cache=prompt_cache(read_model_file(args.gguf), args.ctx, args.slots),
+        api_key="",
+    )
+    params = child._params(xllamacpp, asdict(settings))
     params.api_keys = []
     params.port = args.port
     server = xllamacpp.Server(params)

@@ -26,6 +26,7 @@ from llcuda_net.storage.records import (
     Stored,
     encode,
 )
+from llcuda_net.util.terminal import echo
 from llcuda_protocol import Connection, Hello, Role
 
 #: A step in so many has records of several tokens; a sync comes after so many steps.
@@ -227,10 +228,11 @@ def main() -> None:
     """`DATA_DIR TOKENS [GENERATIONS]` fills one; `DATA_DIR [LLCUDA_SERVER]` starts with it."""
     data_dir, *rest = sys.argv[1:]
     if rest and rest[0].isdigit():
-        print(fill_journal(Path(data_dir) / "journal", int(rest[0]), generations=_many(rest)))
+        filled = fill_journal(Path(data_dir) / "journal", int(rest[0]), generations=_many(rest))
+        echo(repr(filled))
         return
     server = rest[0] if rest else str(Path(sys.executable).with_name("llcuda-server"))
-    print(measure_start(server, Path(data_dir)))
+    echo(repr(measure_start(server, Path(data_dir))))
 
 
 def _many(rest: list[str]) -> int:

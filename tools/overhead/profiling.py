@@ -1,4 +1,4 @@
-"""Where the server's CPU goes, by py-spy's samples of the stacks that run."""
+"""Where the event loop's CPU goes, by py-spy's samples of the stacks of the main thread."""
 
 from __future__ import annotations
 
@@ -15,10 +15,9 @@ RATE = 500
 SECONDS = 10.0
 ENOUGH = 100
 #: Innermost frames that wait in the kernel. py-spy cannot always see that they do not run.
-_WAITING = (
-    *("get_events (trio", "select (selectors.py", "wait (threading.py"),
-    *("WorkerThread._work (trio", "serve (llcuda_net/storage/journal", "Writer._write (llcuda_net"),
-)
+_WAITING = ("get_events (trio", "select (selectors.py", "wait (threading.py")
+#: The outermost frame of the main thread ends so. Of other threads py-spy cannot tell which wait.
+_MAIN = ": MainThread"
 
 
 def py_spy() -> str | None:
@@ -30,7 +29,7 @@ def py_spy() -> str | None:
 def start(pid: int, seconds: float, file: Path) -> subprocess.Popen[bytes]:
     """Sample a process; `file` gets one line a stack, outermost frame first, and its samples."""
     command = [py_spy() or "py-spy", "record", "--pid", str(pid), "--format", "raw", "--function"]
-    command += ["--duration", str(max(1, round(seconds))), "--rate", str(RATE)]
+    command += ["--threads", "--duration", str(max(1, round(seconds))), "--rate", str(RATE)]
     command += ["--output", str(file)]
     return subprocess.Popen(
         command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
@@ -51,11 +50,13 @@ def shares(stacks: str) -> tuple[int, list[tuple[str, float, float]]]:
     for line in stacks.splitlines():
         stack, _, count = line.rpartition(" ")
         frames = stack.split(";")
-        if not count.isdigit() or any(waiting in frames[-1] for waiting in _WAITING):
+        if not count.isdigit() or not frames[0].endswith(_MAIN):
+            continue
+        if any(waiting in frames[-1] for waiting in _WAITING):
             continue
         total += int(count)
         own[frames[-1]] += int(count)
-        for frame in set(frames):
+        for frame in set(frames[1:]):
             whole[frame] += int(count)
     return total, [(frame, n / total, whole[frame] / total) for frame, n in own.most_common()]
 

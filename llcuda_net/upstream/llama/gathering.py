@@ -5,7 +5,9 @@ call per connection. Two kinds of arrivals are worth a wait:
 
 - The streams of one upstream deliver once per decode step, within a fraction of a millisecond. Of
   each upstream its `Cadence` knows how many streams delivered in the last step and how quickly one
-  came after another. While some are missing, and come quickly, the rest of the step is waited for.
+  came after another. While some are missing, and come quickly, those that have come are read and
+  parsed; what came meanwhile is next. Where nothing did, a wait for the rest costs a turn of its
+  own, but may save several: both are counted, and what takes fewer turns per step is done.
 - Where many streams deliver each at its own time, so often that each token would be a wake-up of
   its own, they are looked at only once per `PACE`.
 
@@ -24,6 +26,9 @@ LEAST = 0.00002
 QUICK = 0.0001
 #: Steps without a wait after one, two, … waits in vain: twice as many each time, up to this.
 MOST_REST = 64
+#: Steps from one time that waiting is tried where it is not done, or the other way round, to the
+#: next; and how many steps it is tried.
+TRIAL, TRIED = 512, 6
 #: Seconds from one look to the next, where tokens are spread. Trio's timers round up to 1 ms.
 PACE = 0.0006
 #: Streams below which they are never paced.
@@ -46,18 +51,23 @@ class Cadence:
         expected: streams that did in the step before, and are still there.
         gap: seconds from one stream's token to the next one's within a step, as far as is known.
         last: when the last of those came.
+        patient: in this step, what is missing is waited for.
     """
 
     __slots__ = (
         "_began",
+        "_cost",
         "_rest",
         "_short",
+        "_trial",
+        "_turns",
         "_vain",
         "_waits",
         "came",
         "expected",
         "gap",
         "last",
+        "patient",
         "step",
     )
 
@@ -71,6 +81,10 @@ class Cadence:
         self._rest = 0  # steps without a wait that are left
         self._waits = 0  # in this step
         self._short = False  # the last one of them ended before all had come
+        self.patient = False
+        self._turns = 0  # batches and waits in this step
+        self._cost = [0.0, 0.0]  # turns per step without waits, and with them
+        self._trial = TRIED  # steps until the other is tried; below 0: it is
 
     def __repr__(self) -> str:
         return f"<Cadence step {self.step}: {self.came} of {self.expected}, gap={self.gap:.6f}>"
@@ -81,16 +95,24 @@ class Cadence:
         if member.step == self.step:
             self.came -= 1
 
+    def soon(self) -> bool:
+        """Whether some of the step are missing, and should come quickly."""
+        return self.came < self.expected and self.gap <= QUICK
+
     def missing(self) -> float:
-        """Seconds within which the rest of the step should come; 0: nothing, or not soon."""
-        left = self.expected - self.came
-        if left <= 0 or self.gap > QUICK or self._rest:
+        """Seconds for which the rest of the step is worth a wait; 0: none."""
+        if not self.patient or self._rest or not self.soon():
             return 0.0
-        return left * self.gap + LEAST
+        return (self.expected - self.came) * self.gap + LEAST
+
+    def batch(self) -> None:
+        """One more batch has tokens of it."""
+        self._turns += 1
 
     def waited(self, *, in_vain: bool) -> None:
         """The rest of the step was waited for."""
         self._waits += 1
+        self._turns += 1
         self._short = self.came < self.expected
         self._vain = self._vain + 1 if in_vain else 0
         self._rest = min(MOST_REST, (1 << self._vain) - 1)
@@ -102,15 +124,30 @@ class Cadence:
             if not self._short:
                 self.gap *= 0.95
             elif self.came >= self.expected:
-                self.gap *= 1.5
+                self.gap = min(QUICK, self.gap * 1.5)
         elif self.came > 1:
             gap = min(4 * QUICK, (self.last - self._began) / (self.came - 1))
             self.gap += (gap - self.gap) / 4
+        if self.came > 1:
+            self._choose()
         self.step += 1
-        self._waits, self._short = 0, False
+        self._waits, self._short, self._turns = 0, False, 0
         self.expected, self.came = self.came, 0
         self._began = now
         self._rest = max(0, self._rest - 1)
+
+    def _choose(self) -> None:
+        """A step is over: whether the next one is waited for."""
+        cost, patient = self._cost, self.patient
+        known = cost[patient]  # 0: nothing yet
+        cost[patient] += (self._turns - known) * (0.25 if known else 1.0)
+        self._trial -= 1
+        if self._trial == 0:
+            self.patient = not patient
+        elif self._trial < -TRIED or (self._trial > 0 and cost[True]):
+            self.patient = cost[True] < cost[False]
+            if self._trial < 0:
+                self._trial = TRIAL
 
 
 class Member:
@@ -154,8 +191,14 @@ class Gathering:
             member.step = cadence.step
             cadence.came += 1
             cadence.last = now
-            touched.add(cadence)
+            if cadence not in touched:
+                touched.add(cadence)
+                cadence.batch()
         self._in_batch += len(members)
+
+    def more(self) -> bool:
+        """Whether it is worth it to look at once for more."""
+        return any(cadence.soon() for cadence in self._touched)
 
     def wait(self, now: float) -> float:
         """Seconds to wait now for the rest of a step, before the batch is handled; 0: none."""

@@ -211,14 +211,23 @@ class Poller:
 
     def _gather(self, took: list[_Watched]) -> None:
         """Read what belongs to the same batch; blocks, shorter than any timer of trio's would."""
-        gathering = self._gathering
+        gathering, begun = self._gathering, self._begun
         gathering.took(took, time.monotonic())
         count = len(took)
-        while count < _MOST_SOCKETS and (pause := gathering.wait(time.monotonic())):
-            time.sleep(pause)
-            took = self._read(self._begun)
-            gathering.took(took, time.monotonic())
-            gathering.waited(len(took))
+        while count < _MOST_SOCKETS and gathering.more():
+            took = self._read(begun)  # while the last ones were read, these came
+            now = time.monotonic()
+            if not took:
+                pause = gathering.wait(now)
+                if not pause:
+                    return
+                time.sleep(pause)
+                took = self._read(begun)
+                now = time.monotonic()
+                gathering.took(took, now)
+                gathering.waited(len(took))
+            else:
+                gathering.took(took, now)
             count += len(took)
 
     def _read(self, selector: _Selector) -> list[_Watched]:

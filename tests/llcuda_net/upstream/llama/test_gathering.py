@@ -12,6 +12,8 @@ from llcuda_net.upstream.llama.gathering import (
     MOST,
     MOST_REST,
     PACE,
+    TRIAL,
+    TRIED,
     Cadence,
     Gathering,
     Member,
@@ -105,6 +107,33 @@ def test_the_streams_of_a_step_are_one_batch() -> None:
     assert max(poll.waits) <= MOST + 1 * US
 
 
+def test_waits_that_save_no_turn_are_not_made() -> None:
+    """While the first tokens are read and parsed, the others come: each step is one turn."""
+    of = members(8)
+    gathering = Gathering()
+    waits = 0
+    for step in range(1000):
+        now = step * 3 * MS
+        gathering.took(of[:1], now)
+        gathering.took(of[1:6], now + 20 * US)
+        waits += bool(gathering.wait(now + 80 * US))
+        if gathering.wait(now + 80 * US):
+            gathering.took(of[6:], now + 120 * US)
+            gathering.waited(2)
+            gathering.pace(8, now + 120 * US)
+        else:
+            gathering.pace(8, now + 200 * US)
+            gathering.took(of[6:], now + 200 * US)  # at once after the batch: no more turns
+            gathering.pace(8, now + 220 * US)
+    assert waits <= (1000 / TRIAL + 2) * (TRIED + 1)
+
+
+def test_waits_that_save_turns_are_made() -> None:
+    poll = Poll(steps(members(8), 1000, 3 * MS, 30 * US), 8).run()
+    late = [count for at, count in poll.batches if at > 300 * MS]
+    assert len(late) <= 2.1 * 900  # a wait may be too short for the last one
+
+
 def test_what_comes_slowly_is_not_waited_for() -> None:
     poll = Poll(steps(members(4), 100, 20 * MS, 2 * MS), 4).run()
     assert max(poll.waits) == 0
@@ -124,8 +153,9 @@ def test_a_stream_that_ended_is_not_expected() -> None:
     gathering.took(of[:1], 1.0)  # the next step
     assert (cadence.came, cadence.expected) == (1, 6)
     gathering.took(of[1:5], 1.0)
-    assert gathering.wait(1.0) > 0
+    assert gathering.more()
     cadence.leave(of[5])  # the last one, which had not delivered
+    assert not gathering.more()
     assert gathering.wait(1.0) == 0
 
 

@@ -13,8 +13,11 @@ from hypothesis import strategies as st
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from llcuda_net.config.token_file import Users
+from llcuda_net.config.users import User
+from llcuda_net.generation.generation import Generation
 from llcuda_net.storage.records import Level
 from llcuda_net.upstream.interface import CompletionEvent, OnEvents
+from llcuda_protocol import Attach
 from tests.support.server.durable_server import keeping
 from tests.support.server.memory_server import FakeUpstream, MemoryListener, paused, serving
 from tests.support.server.sse_client import (
@@ -244,6 +247,35 @@ async def test_a_killed_server_s_successor_goes_on_with_the_next_event(
         assert _plain(replayed) == _plain(stored)
         whole = await (await post(listener, {**body, "stream": False}, KEY)).json()
         assert [c["message"]["content"] for c in whole["choices"]] == [" one two three"] * choices
+
+
+async def test_a_generation_that_ends_while_its_reader_comes_back_is_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Looked up once while it runs and once in the store, as at the end of a server's start."""
+    upstream = paused()
+    async with keeping(tmp_path, upstream, Level.PROCESS) as (_, listener):
+        server = listener.server
+        connection, stream = await ask(listener, "POST", CHAT, BODY, KEY)
+        upstream.release(2)
+        answer = await reply(connection, stream)
+        events = await answer.some(2)
+        (running,) = server._registry
+        find = server.find
+
+        async def slowly(request: Attach, user: User) -> Generation:
+            found = await find(request, user)
+            upstream.release(100)
+            while server._registry.find(running.id, None) is not None:  # noqa: ASYNC110
+                await trio.sleep(0.001)  # it is on its way to the store
+            return found
+
+        monkeypatch.setattr(server, "find", slowly)
+        again = await resume(listener, running.id, events[-1].id)
+        assert again.status == 200
+        events += await again.all()
+        assert _of(events, 0) == ["user:", *_spaced(), "", "stop"]
+        await stream.aclose()
 
 
 async def test_after_a_restart_a_reader_has_time_to_come_back(tmp_path: Path) -> None:
