@@ -37,6 +37,7 @@ _QUESTION, _TOKENS = "What is a slot?", 60
 EXAMPLE = """\
 example:
   python tools/bench_analysis.py --rounds 3 --json analysis.json
+  python tools/bench_analysis.py --pause 2.8 --jitter 0.1 --requests 13  # it works in each pause
 """
 
 
@@ -86,7 +87,7 @@ def measure(options: argparse.Namespace, flag: str, rng: random.Random, into: Ti
             time.sleep(options.settle)  # the kernels are loaded, once in a server's life
             before = client.status().get("analysis", {}).get("indexed", 0)
             for _ in range(options.requests):
-                time.sleep(rng.uniform(0.5, 1.5) * options.pause)
+                time.sleep(rng.uniform(1 - options.jitter, 1 + options.jitter) * options.pause)
                 began = time.perf_counter()
                 with client.generate(_QUESTION, temperature=0, n_predict=_TOKENS) as stream:
                     next(iter(stream))
@@ -138,6 +139,9 @@ def parser() -> argparse.ArgumentParser:
     out.add_argument("--rounds", type=int, default=3, help="servers of each kind (default: 3)")
     out.add_argument("--requests", type=int, default=80, help="in each round (default: 80)")
     out.add_argument("--pause", type=float, default=0.3, help="seconds between (default: 0.3)")
+    out.add_argument(
+        "--jitter", type=float, default=0.5, help="share by which a pause varies (default: 0.5)"
+    )
     out.add_argument("--settle", type=float, default=6.0, help="seconds before (default: 6)")
     out.add_argument("--slots", type=int, default=4, help="of the engine (default: 4)")
     out.add_argument("--backlog", type=int, default=4000, help="results (default: 4000)")

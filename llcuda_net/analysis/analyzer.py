@@ -3,7 +3,8 @@
 1. Only while nobody uses a slot and nobody waits for one, and that for some seconds: somebody who
    asks again and again, with pauses to read, meets no analysis. Where there is always somebody, it
    does one step in the first pause of each minute. What is under way is cancelled when somebody
-   comes, and done again later.
+   comes, and done again later. A backlog is embedded beside the upstream, where something is there
+   for that (the built-in engine has a second one), since an upstream finishes what it has begun.
 2. The position up to which results are analysed is in the store, so a backlog survives a restart.
 3. What computes runs in threads, in NumPy: so few numbers at a time gain nothing from a kernel, and
    Numba takes 100 MB. It is imported at the first search.
@@ -12,7 +13,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
 from functools import partial
 from typing import Any
 
@@ -29,10 +31,10 @@ from llcuda_net.generation.persistence import Persistence
 from llcuda_net.scheduler.scheduler import Scheduler
 from llcuda_net.scheduler.ticket import SlotRequest
 from llcuda_net.storage.results.interface import Document, Space, Store, Summary
-from llcuda_net.upstream.backend import held
-from llcuda_net.upstream.interface import Properties
+from llcuda_net.upstream.interface import DOWN, Properties
 from llcuda_net.upstream.model.fingerprint import same_model
 from llcuda_net.upstream.prefix_cache import tokens_in
+from llcuda_net.upstream.slots.lease import held
 from llcuda_net.util.logs import reason_of
 from llcuda_protocol import ErrorCode
 
@@ -44,6 +46,9 @@ SETTLE, RETRY = 2.0, 10.0
 PATIENCE, SHORTEST = 60.0, 0.05
 #: Results embedded in one step.
 _BATCH = 16
+#: From so many on, something beside the upstream embeds them, where there is such: so many in one
+#: step, with so many characters in one call, since it is ended when somebody comes.
+MANY, MANY_BATCH, MANY_TOGETHER = 100, 64, 8192
 #: How often a result may fail before it stays without an embedding.
 _TRIES = 3
 
@@ -77,7 +82,9 @@ class Analyst:
         self._preparing = trio.Lock()
         #: What the upstream was when it answered that it gives no embeddings.
         self._refused: Properties | None = None
-        self._batch = _BATCH
+        self._batch = self._most = _BATCH
+        #: It has not failed beside the upstream.
+        self._spare = True
         self._failures = (0, 0)  # of which result, and how many
         self._index: tuple[Space, VectorIndex] | None = None
         self._loading = trio.Lock()
@@ -125,8 +132,9 @@ class Analyst:
         with trio.CancelScope(deadline=self._moved + PATIENCE) as patience:
             async with self._scheduler.when_idle(SETTLE):
                 patience.deadline = math.inf
-                while await self._step():
-                    self._moved = trio.current_time()
+                async with self._many():
+                    while await self._step():
+                        self._moved = trio.current_time()
                 return False
         if not patience.cancelled_caught:
             return True  # somebody came
@@ -135,6 +143,41 @@ class Analyst:
             self._moved = trio.current_time()
             return more
         return True
+
+    @asynccontextmanager
+    async def _many(self) -> AsyncIterator[None]:
+        """Meanwhile, a backlog is embedded by something beside the upstream, if possible."""
+        if not self._spare or await self._unembedded() < MANY:
+            yield
+            return
+        async with self._upstream.spare() as embed:
+            if embed is None:
+                yield
+                return
+            before = self._texts
+            self._texts = LongTexts(embed, MANY_TOGETHER)
+            self._texts.piece = before.piece
+            self._most = MANY_BATCH
+            try:
+                yield
+            except RequestError as error:
+                self._spare = error.code not in DOWN
+                raise
+            finally:
+                before.piece = self._texts.piece
+                self._texts = before
+                self._most = _BATCH
+                self._batch = min(self._batch, _BATCH)
+
+    async def _unembedded(self) -> int:
+        """Results without an embedding by the upstream's model."""
+        if (await self._upstream.ask()) is self._refused:
+            return 0
+        await self._upstream.settled()
+        space = await self._space()
+        after = 0 if space is None else space.seq
+        lag: int = await self._read(lambda store: store.analyses.lag(after))
+        return lag
 
     async def _step(self) -> bool:
         """Analyse a little; whether there may be more to do."""
@@ -174,7 +217,7 @@ class Analyst:
             log.info("embeddings_changed", dimension=dim, before=space.dim)
             await self._open_space(dim)
             return True
-        self._batch = min(2 * self._batch, _BATCH)
+        self._batch = min(2 * self._batch, self._most)
         await self._keep(space, documents, parts)
         return True
 

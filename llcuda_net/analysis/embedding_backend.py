@@ -7,6 +7,8 @@ own has left the pool.
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Any
 
 import trio
@@ -14,7 +16,7 @@ import trio
 from llcuda_net.config.upstreams import EMBEDDINGS
 from llcuda_net.errors import Unsupported, UpstreamUnavailable
 from llcuda_net.upstream.backend import Backend
-from llcuda_net.upstream.interface import Properties, Requirement
+from llcuda_net.upstream.interface import EmbedTexts, Properties, Requirement
 from llcuda_net.upstream.pool import Pool
 
 
@@ -72,6 +74,16 @@ class EmbeddingBackend:
             RequestError: as `ask`.
         """
         return await self._current().upstream.embed(texts)
+
+    @asynccontextmanager
+    async def spare(self) -> AsyncIterator[EmbedTexts | None]:
+        """What embeds many results beside it, at nobody's expense; None where nothing does."""
+        backend = self.backend
+        if backend is None or backend.spare is None:
+            yield None
+            return
+        async with backend.spare() as embed:
+            yield embed
 
     def fingerprint(self) -> dict[str, Any]:
         """What is known of its model now."""

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import trio
 
 from llcuda_net.errors import RequestError, UpstreamNotReady
 from llcuda_net.scheduler.ticket import Ticket
-from llcuda_net.upstream.backend import Lease, held
-from llcuda_net.upstream.interface import BLAMED, DOWN
+from llcuda_net.upstream.interface import BLAMED, DOWN, EmbedTexts
 from llcuda_net.upstream.llama.failures import nonsense
 from llcuda_net.upstream.prefix_cache import tokens_in
+from llcuda_net.upstream.slots.lease import Lease, held
 from llcuda_protocol import ErrorCode
 
 #: Texts embedded in one call of the upstream, for which one slot is held.
@@ -22,9 +22,6 @@ _BATCH = 64
 PIECE, LEAST_PIECE = 512, 32
 #: Characters of a text that count; those behind them are left out.
 MAX_TEXT = 32_768
-
-#: Returns the rows of each text, as Upstream.embed does.
-EmbedTexts = Callable[[list[str]], Awaitable[list[list[list[float]]]]]
 
 
 async def embed(
@@ -101,10 +98,15 @@ class LongTexts:
     which a llama-server does in half the time. A llama-server that is cancelled finishes what it
     computes first, so a request that comes meanwhile may wait for that, and it should be little. A
     cancelled call loses only its own pieces: the same texts, embedded again, go on from there.
+
+    Args:
+        embed: the upstream's.
+        together: characters of one call.
     """
 
-    def __init__(self, embed: EmbedTexts) -> None:
+    def __init__(self, embed: EmbedTexts, together: int = PIECE) -> None:
         self.piece = PIECE
+        self._most = together
         self._embed = embed
         self._known: dict[str, list[float]] = {}
 
@@ -131,7 +133,7 @@ class LongTexts:
         for other in self._known.keys() - needed.keys():
             del self._known[other]
         try:
-            for some in _calls([one for one in needed if one not in self._known]):
+            for some in _calls([one for one in needed if one not in self._known], self._most):
                 found = await self._embed(some)
                 # In a thread: an upstream that does not pool gives one row per token.
                 means = await trio.to_thread.run_sync(_means, found)
@@ -145,12 +147,12 @@ class LongTexts:
         return [_weighted([known[one] for one in text], [*map(len, text)]) for text in texts]
 
 
-def _calls(texts: Sequence[str]) -> Iterator[list[str]]:
+def _calls(texts: Sequence[str], most: int) -> Iterator[list[str]]:
     """Texts in order, as many together as one call embeds."""
     some: list[str] = []
     size = 0
     for text in texts:
-        if some and size + len(text) > PIECE:
+        if some and size + len(text) > most:
             yield some
             some, size = [], 0
         some.append(text)

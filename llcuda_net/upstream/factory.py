@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,6 +15,7 @@ from llcuda_net.config.upstreams import BaseUrl, UpstreamSpec
 from llcuda_net.errors import ConfigError
 from llcuda_net.upstream.backend import Backend
 from llcuda_net.upstream.engine.supervisor import Engine, EngineOptions
+from llcuda_net.upstream.interface import EmbedTexts
 from llcuda_net.upstream.llama.client import LlamaServer
 from llcuda_net.upstream.llama.poller import Poller
 from llcuda_net.upstream.llama.token_stream import StreamTimeouts
@@ -138,6 +141,18 @@ class Upstreams:
                 server.base_url = engine.base_url
                 backend.expect_back()
 
+        @asynccontextmanager
+        async def spare() -> AsyncIterator[EmbedTexts | None]:
+            async with engine.spare() as found:
+                if found is None:
+                    yield None
+                    return
+                second = LlamaServer(found[0], self.poller, api_key=found[1])
+                try:
+                    yield second.embed
+                finally:
+                    await second.aclose()
+
         engine = Engine(options, on_progress=logs.progress, on_change=follow)
         try:
             await nursery.start(engine.run)
@@ -154,6 +169,7 @@ class Upstreams:
             model=file,
             restarts=lambda: engine.restarts,
             unified=True,  # see engine/child.py
+            spare=spare,
         )
         self._pool.add(backend)
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from typing import Annotated, Any, NamedTuple, Protocol
 
@@ -106,6 +107,12 @@ class CompletionEvent(msgspec.Struct, gc=False):
 
 
 OnEvents = Callable[[list[CompletionEvent]], None]
+
+#: Returns the rows of each text, as Upstream.embed does.
+EmbedTexts = Callable[[list[Any]], Awaitable[list[list[list[float]]]]]
+
+#: Gives for a while what embeds many texts beside an upstream; None where nothing does now.
+Spare = Callable[[], AbstractAsyncContextManager[EmbedTexts | None]]
 
 
 @dataclass(frozen=True, slots=True)

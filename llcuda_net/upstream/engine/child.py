@@ -38,6 +38,7 @@ def main() -> None:
     status = int(sys.argv[1])
     os.set_inheritable(status, False)
     settings = _read_settings()
+    os.nice(settings["nice"])
     pipe = _guard_pipe()
     try:
         import xllamacpp

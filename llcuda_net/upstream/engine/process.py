@@ -14,7 +14,7 @@ import signal
 import subprocess
 import sys
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -48,6 +48,7 @@ class ChildSettings:
     pooling: int | None
     prompt_cache: int
     api_key: str
+    nice: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +66,12 @@ class ChildEnd:
     returncode: int
     unusable: bool = False
     last_lines: tuple[str, ...] = ()
+
+
+#: Runs one child: `run_child`, or what stands for it in tests.
+Launch = Callable[
+    [ChildSettings, Callable[[int], None], Callable[[str], None]], Awaitable[ChildEnd]
+]
 
 
 async def run_child(

@@ -10,7 +10,8 @@ from __future__ import annotations
 import math
 import random
 import secrets
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,7 +21,8 @@ import trio
 from llcuda_net.errors import ConfigError, EngineError
 from llcuda_net.upstream.engine.context_size import check_context, prompt_cache
 from llcuda_net.upstream.engine.load_progress import show_progress
-from llcuda_net.upstream.engine.process import ChildEnd, ChildSettings, run_child
+from llcuda_net.upstream.engine.process import ChildEnd, ChildSettings, Launch, run_child
+from llcuda_net.upstream.engine.spare import identity, spare_engine, spare_settings
 from llcuda_net.upstream.model.gguf import ModelFile, read_model_file, show_path
 
 log = structlog.get_logger(__name__)
@@ -32,10 +34,6 @@ LONGEST_DELAY = 30.0
 #: other by spinning lose far more than that on a busy machine.
 SMALL_MODEL = 32 << 20
 STEADY_SECONDS = 60.0  # up for this long, it was healthy: the next death starts the backoff anew
-
-Launch = Callable[
-    [ChildSettings, Callable[[int], None], Callable[[str], None]], Awaitable[ChildEnd]
-]
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +94,8 @@ class Engine:
         self._pid: int | None = None
         self._restarts = 0
         self._steady = False  # whether the last child was healthy for a while
+        self._model: ModelFile | None = None
+        self._files: object = None  # which the child that answers has loaded
 
     def __repr__(self) -> str:
         where = f"pid {self._pid} at {self._base_url or 'no address yet'}" if self._pid else "down"
@@ -121,6 +121,23 @@ class Engine:
         """How many times a dead child has been replaced."""
         return self._restarts
 
+    @asynccontextmanager
+    async def spare(self) -> AsyncIterator[tuple[str, str] | None]:
+        """A second engine, for embeddings only: base URL and API key; see `spare.py`.
+
+        None where there should be none, or it does not start.
+        """
+        settings = None
+        if self._model is not None and self._base_url is not None:
+            settings = spare_settings(
+                self._model, self._settings(self._model), self._options.threads
+            )
+        if settings is None or self._model is None or _files(self._model) != self._files:
+            yield None
+            return
+        async with spare_engine(self._launch, settings) as url:
+            yield None if url is None else (url, settings.api_key)
+
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Run the engine until cancelled; started once it has answered for the first time.
 
@@ -134,6 +151,7 @@ class Engine:
         model = await trio.to_thread.run_sync(read_model_file, self._options.model)
         check_context(model, self._options.ctx, self._options.slots)
         settings = self._settings(model)
+        self._model = model
         await self._first_life(model, settings, task_status)
         delay = FIRST_DELAY
         while True:
@@ -170,6 +188,8 @@ class Engine:
         """Run one child from its start to its end."""
         start = trio.current_time()
         ready_at = math.inf
+        if self._model is not None:
+            self._files = _files(self._model)
 
         def on_start(pid: int) -> None:
             self._pid = pid
@@ -232,6 +252,13 @@ class Engine:
                 " start a llama-server and give its address with --upstream"
             )
         return EngineError(f"cannot load {show_path(self._options.model)}: {end.why}")
+
+
+def _files(model: ModelFile) -> object:
+    try:
+        return identity(model)
+    except OSError:
+        return None
 
 
 async def _progress(scope: trio.CancelScope, model: ModelFile, show: Callable[[str], None]) -> None:

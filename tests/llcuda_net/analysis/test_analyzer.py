@@ -6,7 +6,8 @@ On the real clock: threads do the work, and virtual time does not wait for those
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +16,20 @@ import structlog
 import trio
 
 from llcuda_net.analysis import analyzer, vector_index
+from llcuda_net.analysis.embedding_backend import EmbeddingBackend
 from llcuda_net.analysis.warmup import compile_kernels
 from llcuda_net.config.users import ANONYMOUS
-from llcuda_net.errors import RequestError, Unsupported, UpstreamBusy, UpstreamError
+from llcuda_net.errors import (
+    RequestError,
+    Unsupported,
+    UpstreamBusy,
+    UpstreamError,
+    UpstreamUnavailable,
+)
 from llcuda_net.storage.records import TokenLog, packed
 from llcuda_net.storage.results.interface import Retention
 from llcuda_net.storage.results.sqlite import SqliteStore
-from llcuda_net.upstream.interface import Properties
+from llcuda_net.upstream.interface import EmbedTexts, Properties
 from llcuda_protocol import (
     Done,
     Error,
@@ -304,3 +312,39 @@ async def test_a_bug_is_logged_and_does_not_end_it(
             await caught_up(analyst)
     assert len(calls) == 3
     assert [one["event"] for one in logs].count("analysis_failed") == 2
+
+
+@pytest.mark.parametrize("ending", ["works", "not there", "dies"])
+async def test_a_backlog_is_embedded_beside_the_upstream(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ending: str
+) -> None:
+    """In few calls; where there is nothing beside it, or that has died, by the upstream itself."""
+    monkeypatch.setattr(analyzer, "MANY", 30)
+    put(tmp_path, *(f"text {n} slot" for n in range(40)))
+    upstream, beside = Embedding(), Embedding()
+    if ending == "dies":
+        beside.error = UpstreamUnavailable("gone")
+    starts = ends = 0
+
+    @asynccontextmanager
+    async def spare() -> AsyncIterator[EmbedTexts | None]:
+        nonlocal starts, ends
+        starts += 1
+        try:
+            yield None if ending == "not there" else beside.embed
+        finally:
+            ends += 1
+
+    monkeypatch.setattr(EmbeddingBackend, "spare", lambda _self: spare())
+    async with analysing(tmp_path, upstream) as (analyst, _):
+        await caught_up(analyst)
+        assert (await analyst.report())["indexed"] == 40
+        by = beside if ending == "works" else upstream
+        other = upstream if ending == "works" else beside
+        assert {f"text {n} slot" for n in range(40)} <= set(by.embedded)
+        assert not any(text.startswith("text") for text in other.embedded)
+        assert (starts, ends) == (1, 1)
+        put(tmp_path, "a few more", first=100)
+        await caught_up(analyst)
+        assert upstream.embedded[-1] == "a few more"
+        assert starts == 1
