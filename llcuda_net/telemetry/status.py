@@ -185,6 +185,7 @@ def _upstream(backend: Backend, user: User) -> dict[str, Any]:
         "busy": backend.busy,
         "foreign": backend.foreign,
         "releasing": backend.releasing,
+        "kv_cache": str(backend.speeds.steps.cache),
         "context": properties.context if properties else None,
         "restarts": backend.restarts,
         "failures": backend.failures,

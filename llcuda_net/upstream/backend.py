@@ -351,7 +351,15 @@ class Backend:
     def changes_slots(self) -> Iterator[None]:
         """Encloses each change of which slots work for us: its steps are measured in between."""
         samples = self._step_samples
-        self.speeds.record_steps(samples.end(self.table.active(), self.leases))
+        if self.speeds.record_steps(samples.end(self.table.active(), self.leases)):
+            steps = self.speeds.steps
+            log.info(
+                "slots_learnt",
+                upstream=self.name,
+                kv_cache=str(steps.cache),
+                step_ms=round(steps.whole_ms, 2),
+                split_ms=round(steps.split_ms, 2),
+            )
         yield
         samples.begin(self.table.active(), self.leases, trio.current_time())
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from llcuda_net.upstream.slots.choice import ANSWER, READ_MS, REUSE, Outlook
-from llcuda_net.upstream.slots.step_time import Sample, StepTime
+from llcuda_net.upstream.slots.step_time import KvCache, Sample, StepTime
 
 #: Weights of the newest answer's length, and of whether the newest prompt goes on with another.
 _NEWEST_ANSWER, _NEWEST_USE = 0.1, 0.1
@@ -70,6 +70,7 @@ class Speeds:
     def __init__(self, unified: bool = False) -> None:
         self.steps = StepTime(unified)
         self.reading = ReadTime()
+        self._told = self.steps.cache
         self._answer = ANSWER
         self._reuse = REUSE
 
@@ -80,11 +81,21 @@ class Speeds:
         """Another process answers next: it may have been started with other settings."""
         self.steps.forget()
         self.reading.forget()
+        self._told = self.steps.cache
 
-    def record_steps(self, sample: Sample | None) -> None:
-        """Take account of decode steps that were measured; None: there were none."""
-        if sample is not None:
-            self.steps.record(sample)
+    def record_steps(self, sample: Sample | None) -> bool:
+        """Take account of decode steps that were measured; None: there were none.
+
+        Returns whether they say of the KV cache what was not known before.
+        """
+        if sample is None:
+            return False
+        self.steps.record(sample)
+        told, cache = self._told, self.steps.cache
+        if cache is KvCache.UNKNOWN:
+            return False
+        self._told = cache
+        return cache is not told
 
     def record_answer(self, tokens: int) -> None:
         """An answer had so many tokens."""

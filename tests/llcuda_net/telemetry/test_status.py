@@ -59,6 +59,7 @@ async def test_each_upstream(autojump_clock: object) -> None:
             "busy": 1,
             "foreign": 1,
             "releasing": 0,
+            "kv_cache": "unknown",
             "context": 1024,
             "restarts": 0,
             "failures": 0,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+import structlog
 import trio
 
 from llcuda_net.errors import UpstreamStalled
@@ -81,9 +82,12 @@ async def test_how_fast_it_decodes_is_learnt_from_its_leases(autojump_clock: obj
             lease.release()
 
     assert one.best(Requirement("")) == (slots[0], 0)
-    for _ in range(10):
-        await together((0, 1), 0.002)
-        await together((0, 4), 0.012)
+    with structlog.testing.capture_logs() as lines:
+        for _ in range(10):
+            await together((0, 1), 0.002)
+            await together((0, 4), 0.012)
+    told = [line for line in lines if line["event"] == "slots_learnt"]
+    assert [(line["upstream"], line["kv_cache"]) for line in told] == [("a", "separate")]
     learnt = one.speeds.steps.split_ms
     assert 15 < learnt <= 20
     await together((0, 4), 0.001, earlier=7)  # when the first of these came is not known

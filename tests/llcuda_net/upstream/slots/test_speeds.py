@@ -73,3 +73,14 @@ def test_another_process_may_be_as_fast_as_it_likes() -> None:
     found = speeds.outlook(None, 1.0)
     assert (found.read_ms, found.split_ms) == (READ_MS, Outlook().split_ms)
     assert found.steps < ANSWER  # of what is asked for, which is the same as before
+
+
+def test_a_verdict_is_news_once_for_each_process() -> None:
+    speeds, split = Speeds(), [Sample(12.9, 8, 2, 32), Sample(2.9, 8, 1, 32)] * 40
+    assert not speeds.record_steps(None)
+    assert [speeds.record_steps(one) for one in split].count(True) == 1
+    assert str(speeds.steps.cache) == "separate"
+    speeds.forget()
+    assert [speeds.record_steps(one) for one in split].count(True) == 1
+    assert [speeds.record_steps(one._replace(step_ms=2.9)) for one in split * 10].count(True) == 1
+    assert str(speeds.steps.cache) == "unified"

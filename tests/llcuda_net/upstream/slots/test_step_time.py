@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from llcuda_net.upstream.slots.choice import SPLIT_MS, spread
-from llcuda_net.upstream.slots.step_time import UNIFIED, Sample, StepTime
+from llcuda_net.upstream.slots.step_time import UNIFIED, KvCache, Sample, StepTime
 
 #: Milliseconds of a step of one slot, of each further one, and of the worst split: measured on an
 #: H200, and on two CPU cores.
@@ -45,6 +45,7 @@ def test_before_anything_is_known_neighbours_are_preferred() -> None:
     steps = StepTime()
     assert not steps.unified
     assert steps.split_ms == SPLIT_MS
+    assert steps.cache is KvCache.UNKNOWN
 
 
 def test_what_is_told_need_not_be_learnt() -> None:
@@ -52,6 +53,7 @@ def test_what_is_told_need_not_be_learnt() -> None:
     feed(steps, H200, seed=1, count=50)
     assert steps.unified
     assert steps.split_ms == 0.0
+    assert steps.cache is KvCache.UNIFIED
 
 
 @pytest.mark.parametrize("shape", [H200, CPU])
@@ -61,6 +63,7 @@ def test_what_a_split_costs_is_learnt(shape: tuple[float, float, float], seed: i
     feed(steps, shape, seed, 100, stalls=0.05)
     assert not steps.unified
     assert steps.split_ms == pytest.approx(shape[2], rel=0.35)
+    assert steps.cache is KvCache.SEPARATE
 
 
 @pytest.mark.parametrize("whole", [2.8, 15.0])
@@ -70,6 +73,7 @@ def test_that_it_costs_nothing_is_learnt(whole: float, seed: int) -> None:
     feed(steps, (whole, whole / 20, 0.0), seed, 300, noise=0.05, stalls=0.02)
     assert steps.unified
     assert steps.split_ms == 0.0
+    assert steps.cache is KvCache.UNIFIED
 
 
 def test_a_few_splits_are_enough_where_they_cost_much() -> None:
@@ -87,6 +91,7 @@ def test_until_there_was_a_split_it_costs_little() -> None:
         steps.record(Sample(step_ms(H200, active, 1), active, 1, 32))
     assert not steps.unified
     assert steps.split_ms < 1.0
+    assert steps.cache is KvCache.UNKNOWN
 
 
 @given(
