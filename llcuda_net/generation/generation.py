@@ -182,15 +182,6 @@ class Generation:
             f" visible={self.visible} durable={self.durable} readers={len(self.readers)}{upstream}>"
         )
 
-    if not TYPE_CHECKING:
-
-        def __getattr__(self, name: str) -> Any:
-            """Of a packed log: called only for what is not there, so that it costs no others."""
-            if name not in _LOG or self.packed is None:
-                raise AttributeError(f"a generation has no {name}")
-            self._unpack()
-            return getattr(self, name)
-
     @property
     def epoch(self) -> int:
         """What names the run that makes it now; 0 is the first."""
@@ -340,6 +331,7 @@ class Generation:
         """Take over what there was when the last server ended."""
         if log.count:
             self.packed = log
+            self.__class__ = _Packed
             self._switch_to(switches)
             self.size = self._request_size + log.size + sum(map(sizes.of_switch, switches))
             for name in _LOG:
@@ -350,6 +342,7 @@ class Generation:
 
     def _unpack(self) -> None:
         assert self.packed is not None
+        self.__class__ = Generation
         log, self.packed = self.packed.unpack(), None
         self.logprobs = None
         self.adopt_log(log, self.switches)
@@ -517,3 +510,21 @@ class Generation:
     def conclude(self, outcome: Outcome) -> None:
         """It is known how it ended, from somewhere else than the upstream."""
         self._told = outcome
+
+
+class _Packed(Generation):
+    """A generation while its log is packed.
+
+    A class of its own, since one with a `__getattr__` has slower attributes, all of them.
+    """
+
+    __slots__ = ()
+
+    if not TYPE_CHECKING:
+
+        def __getattr__(self, name: str) -> Any:
+            """Of its log: called only for what is not there."""
+            if name not in _LOG or self.packed is None:
+                raise AttributeError(f"a generation has no {name}")
+            self._unpack()
+            return getattr(self, name)

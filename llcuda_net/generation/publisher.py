@@ -22,6 +22,8 @@ from llcuda_net.upstream.interface import CompletionEvent
 
 #: Most pieces in one record of the journal: a stored log may come at once.
 _MOST_PIECES = 1024
+#: Members of enums are found slowly.
+_STRICT = Level.STRICT
 
 
 class Flushable(Protocol):
@@ -124,7 +126,7 @@ class Publisher:
             self._refuse(counts, error)
             counts = {}
         for generation, count in counts.items():
-            if generation.level is Level.STRICT:
+            if generation.level is _STRICT:
                 self._strict.add(generation)
                 self._strict_work.set()
             elif count > generation.visible:

@@ -39,10 +39,15 @@ class Startup:
 
     async def finish(self) -> None:
         """It is over."""
-        while self._waiting:
+        await self._release(len(self._waiting))
+        # Clients that are answered ask again: were it not over for them now, it never would be.
+        self._describe = None
+        await self._release(len(self._waiting))
+
+    async def _release(self, count: int) -> None:
+        for _ in range(count):
             self._waiting.popleft().set()
             await trio.lowlevel.checkpoint()  # trio runs what becomes ready together in any order
-        self._describe = None
 
 
 class Readiness:

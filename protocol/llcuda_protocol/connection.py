@@ -43,6 +43,10 @@ from .states import (
 )
 from .streams import Stream, gap
 
+# On the way of each token: members of enums are found slowly.
+_RUNNING = StreamState.RUNNING
+_CLIENT = Role.CLIENT
+
 
 class Connection:
     """One end of a connection.
@@ -333,10 +337,10 @@ class Connection:
         stream = self._streams.get(number)
         if (
             stream is None
-            or stream.state is not StreamState.RUNNING
+            or stream.state is not _RUNNING
             or first != stream.sequence
             or first > MAX_SEQUENCE
-            or self.role is Role.CLIENT
+            or self.role is _CLIENT
         ):
             return b""
         data = encode_pieces(number, first, pieces)

@@ -56,10 +56,10 @@ FINAL_FIELDS = [
 
 _decode = msgspec.json.Decoder(CompletionEvent).decode
 
-#: Between the size of a chunk and the JSON of its event.
-_CHUNK = b"\r\ndata: {"
-#: Up to the end of that, with a size of six digits.
-_MOST_HEAD = 6 + len(_CHUNK)
+#: The size of a chunk, and the JSON of the event that is all of it.
+_one_event = re.compile(rb"([1-9a-f][0-9a-f]{0,5})\r\ndata: (\{[^\r\n]*\})\n\n\r\n").match
+#: What is around that JSON in its chunk.
+_AROUND = len("data: \n\n")
 _BOM = b"\xef\xbb\xbf"
 _LINE_END = re.compile(rb"\r\n?|\n")
 
@@ -74,24 +74,15 @@ def _whole_events(data: bytes) -> list[bytes]:
     """
     events = []
     position, behind = 0, len(data)
-    try:
-        while position < behind:
-            head = data.find(_CHUNK, position + 1, position + _MOST_HEAD)
-            size = int(data[position:head], 16)
-            end = head + 2 + size
-            event = data[head + 8 : end - 2]
-            if (
-                head < 0
-                or data[end - 3 : end + 2] != b"}\n\n\r\n"
-                or b"%x" % size != data[position:head]
-                or b"\n" in event
-                or b"\r" in event
-            ):
-                return []
-            events.append(event)
-            position = end + 2
-    except ValueError:
-        return []
+    while position < behind:
+        found = _one_event(data, position)
+        if found is None:
+            return []
+        size, event = found.groups()
+        if int(size, 16) != len(event) + _AROUND:
+            return []
+        events.append(event)
+        position = found.end()
     return events
 
 

@@ -137,6 +137,25 @@ async def test_what_waits_is_bounded_by_memory(autojump_clock: trio.abc.Clock) -
         await server.started(ANONYMOUS, 1)
 
 
+async def test_the_start_ends_although_more_and_more_requests_come() -> None:
+    startup = Startup(lambda: PHASE)
+    asked = 0
+
+    async def ask_again_and_again() -> None:
+        nonlocal asked
+        while startup.reason is not None:
+            asked += 1
+            assert asked < 100
+            await startup.wait()
+
+    async with trio.open_nursery() as nursery:
+        for _ in range(10):
+            nursery.start_soon(ask_again_and_again)
+        await wait_all_tasks_blocked()
+        await startup.finish()
+    assert startup.reason is None
+
+
 async def test_readiness_says_what_it_waits_for(autojump_clock: trio.abc.Clock) -> None:
     async with starting(FakeUpstream()) as (server, listener, monitor, nursery):
         for path, status in (("/healthz", b"200"), ("/readyz", b"503")):
