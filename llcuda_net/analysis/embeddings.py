@@ -10,10 +10,10 @@ import trio
 
 from llcuda_net.errors import RequestError, UpstreamNotReady
 from llcuda_net.scheduler.ticket import Ticket
-from llcuda_net.upstream.backend import Lease, held
 from llcuda_net.upstream.interface import BLAMED, DOWN, EmbedTexts
 from llcuda_net.upstream.llama.failures import nonsense
 from llcuda_net.upstream.prefix_cache import tokens_in
+from llcuda_net.upstream.slots.lease import Lease, held
 from llcuda_protocol import ErrorCode
 
 #: Texts embedded in one call of the upstream, for which one slot is held.

@@ -28,7 +28,8 @@ from llcuda_net.generation.state import State, Times
 from llcuda_net.storage.journal.entry import JournalEntry
 from llcuda_net.storage.records import Ended, Level, Opened, Result, TokenLog
 from llcuda_net.storage.results.interface import Deleted, Query, Store, Summary
-from llcuda_net.storage.storage import Recovered, Storage
+from llcuda_net.storage.starting import Recovered
+from llcuda_net.storage.storage import Storage
 from llcuda_protocol.kinds import MAX_LINGER
 
 log = structlog.get_logger(__name__)

@@ -8,11 +8,11 @@ from llcuda_net.errors import Unsupported
 from llcuda_net.generation import sampling
 from llcuda_net.generation.generation import Generation
 from llcuda_net.upstream import chat, prefix_cache
-from llcuda_net.upstream.backend import Lease
 from llcuda_net.upstream.constraints.checks import as_sent
 from llcuda_net.upstream.constraints.tools import may_call
 from llcuda_net.upstream.interface import Properties
 from llcuda_net.upstream.messages import are_plain, check_parts, check_roles, flat, senses_of
+from llcuda_net.upstream.slots.lease import Lease
 
 
 def checked_params(generation: Generation, context: int) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from llcuda_net.generation.generation import Generation
 from llcuda_net.generation.memory import sizes
 from llcuda_net.generation.persistence import seconds_of
 from llcuda_net.storage.records import Level, hash_of
-from llcuda_net.storage.storage import Recovered
+from llcuda_net.storage.starting import Recovered
 from llcuda_protocol import Generate
 
 #: Bounds of the integers that the protocol has; floats beyond them stay floats.

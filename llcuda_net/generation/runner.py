@@ -29,7 +29,7 @@ from llcuda_net.scheduler.scheduler import Scheduler
 from llcuda_net.scheduler.ticket import SlotRequest, Ticket
 from llcuda_net.storage.channels import TOOL_CALL, contents, text_pieces
 from llcuda_net.storage.records import Dispatched, Result
-from llcuda_net.storage.storage import Recovered
+from llcuda_net.storage.starting import Recovered
 from llcuda_net.upstream.constraints.checks import Checks
 from llcuda_net.upstream.interface import BLAMED
 from llcuda_net.upstream.pool import Pool

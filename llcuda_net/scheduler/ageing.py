@@ -95,6 +95,7 @@ class PriorityClasses:
         """Forget the counters of a class in which nobody waits or runs: all are even again."""
         one = self._classes[priority]
         if not one.queued and not one.running:
+            one.forget()
             self._classes[priority] = PriorityClass()
 
     def promote(self, now: float) -> None:

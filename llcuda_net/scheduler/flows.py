@@ -150,6 +150,10 @@ class PriorityClass:
             flow = self._flows[name] = Flow(quota, self)
         return flow
 
+    def forget(self) -> None:
+        """Forget all flows: nobody waits or runs here. Each refers to its class, so to itself."""
+        self._flows.clear()
+
     def add(self, ticket: Ticket, quota: UserQuota, now: float) -> None:
         """Add a ticket that waits."""
         flow = self.waiting[quota.user.name] = self.flow(quota)

@@ -258,11 +258,12 @@ class _Serving:
         tracing = None if self._tracing is None else self._tracing(server.standing.name_of)
         if tracing is not None:
             server.watch.add(tracing)
-        async with trio.open_nursery() as around:
+        async with trio.open_nursery() as around, contextlib.AsyncExitStack() as running:
             await around.start(pool.run)
             async with trio.open_nursery() as nursery:
                 await nursery.start(server.run)
                 await self._announce(pool, listeners)
+                running.enter_context(server.memory.garbage.sparing())
                 self._server = server
                 if self._signals:
                     nursery.start_soon(server.drain, self._settings.drain_seconds)

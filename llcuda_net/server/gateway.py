@@ -11,7 +11,6 @@ import contextlib
 import functools
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from typing import Any
-from weakref import WeakKeyDictionary
 
 import structlog
 import trio
@@ -22,7 +21,7 @@ from llcuda_net.analysis.vector_index import Found
 from llcuda_net.config.settings import Settings
 from llcuda_net.config.token_file import Users
 from llcuda_net.config.users import User, view_of
-from llcuda_net.errors import RequestError, ShuttingDown, UpstreamUnavailable
+from llcuda_net.errors import RequestError, ShuttingDown
 from llcuda_net.generation import listing
 from llcuda_net.generation import request as requests
 from llcuda_net.generation.dispatcher import need_of
@@ -36,23 +35,23 @@ from llcuda_net.generation.registry import Registry
 from llcuda_net.generation.runner import Resumer, Runner
 from llcuda_net.generation.state import Place
 from llcuda_net.scheduler.scheduler import Scheduler
-from llcuda_net.scheduler.ticket import Kind, Phase, SlotRequest, Ticket
+from llcuda_net.scheduler.ticket import SlotRequest, Ticket
 from llcuda_net.server import queries
 from llcuda_net.server.finder import Finder
 from llcuda_net.server.http.delivery.leaving import Orphans
 from llcuda_net.server.http.responder import Respond
 from llcuda_net.server.memory_guard import MemoryGuard, limit_of
 from llcuda_net.server.tcp.listener import Listener
+from llcuda_net.server.waiting import Waiting
 from llcuda_net.storage.records import Level
-from llcuda_net.storage.storage import Recovered
+from llcuda_net.storage.starting import Recovered
 from llcuda_net.telemetry.observers import ServerState, Watches
 from llcuda_net.telemetry.readiness import Startup
 from llcuda_net.telemetry.status import Reporter
-from llcuda_net.upstream.backend import Lease
 from llcuda_net.upstream.constraints.checks import Checks
-from llcuda_net.upstream.interface import Requirement
 from llcuda_net.upstream.llama.poller import Poller
 from llcuda_net.upstream.pool import Pool
+from llcuda_net.upstream.slots.lease import Lease
 from llcuda_net.util.logs import reason_of
 from llcuda_net.util.version import package_version
 from llcuda_protocol import Attach, Generate, ListGenerations
@@ -62,10 +61,6 @@ log = structlog.get_logger(__name__)
 
 #: Seconds for the last frames of a drain to reach the clients.
 _FAREWELL = 1.0
-#: Seconds between two looks for generations whose model has no upstream any more.
-_SWEEP = 1.0
-#: How many of them are failed in one turn of the event loop.
-_AT_ONCE = 16
 
 
 class Gateway:
@@ -142,7 +137,7 @@ class Gateway:
             functools.partial(self._enter, always=True),
             self.left,
         )
-        self._waits: WeakKeyDictionary[Ticket, Generation] = WeakKeyDictionary()
+        self._waiting = Waiting(pool, self._scheduler, settings.failover_seconds)
         self.finder = Finder(self._registry, self._persistence, self._shelf)
         self.listener = Listener(self, settings.max_connections)
         #: Answers over HTTP that their readers left.
@@ -194,9 +189,9 @@ class Gateway:
         async with trio.open_nursery() as self._nursery:
             self._nursery.start_soon(self._poller.run, self._publisher.publish)
             self._nursery.start_soon(self._scheduler.run)
-            self._nursery.start_soon(self._follow_pool)
+            self._nursery.start_soon(self._waiting.follow_pool)
             if self._pool.watched:
-                self._nursery.start_soon(self._sweep)
+                self._nursery.start_soon(self._waiting.end_outages)
             self._nursery.start_soon(self._publisher.run)
             self._nursery.start_soon(self._runner.acceptance.run)
             self._nursery.start_soon(self._registry.run)
@@ -218,12 +213,6 @@ class Gateway:
     def draining(self) -> bool:
         """Whether the server stops: it takes nothing new."""
         return self._draining
-
-    async def _follow_pool(self) -> None:
-        """Give out what there is whenever the pool has changed; for ever."""
-        while True:
-            await self._pool.wait_change()
-            self._scheduler.dispatch()
 
     async def drain(self, grace: float) -> None:
         """Take nothing new, let what runs come to its end for `grace` seconds, then stop.
@@ -249,37 +238,6 @@ class Gateway:
                 generation.hand_back(error)
         await self._settle(_FAREWELL)
         self._nursery.cancel_scope.cancel()
-
-    async def _sweep(self) -> None:
-        """End what waits for a model that no upstream has had for too long; for ever."""
-        while True:
-            await trio.sleep(_SWEEP)
-            self._scheduler.dispatch()  # some wait for a time
-            for kind in self._scheduler.waiting_kinds():
-                requirement = kind[1]
-                assert isinstance(requirement, Requirement)
-                out = self._pool.outage(requirement)
-                if out > self.settings.failover_seconds:
-                    error = UpstreamUnavailable(
-                        f"for {out:.0f} s {self._pool.why(requirement)}",
-                        retry=True,
-                        retry_after=1.0,
-                    )
-                    await self._fail_waiting(kind, error)
-
-    async def _fail_waiting(self, kind: Kind, error: RequestError) -> None:
-        """Fail what waits of a kind, in slices: thousands may."""
-        waiting = [ticket for ticket in self._scheduler.waiting() if ticket.kind == kind]
-        for count, ticket in enumerate(waiting, 1):
-            generation = self._waits.get(ticket)
-            if ticket.phase is not Phase.WAITING:
-                continue
-            if generation is not None:
-                generation.hand_back(error)
-            else:  # texts to embed
-                self._scheduler.fail(ticket, error)
-            if count % _AT_ONCE == 0:
-                await trio.lowlevel.checkpoint()
 
     async def _settle(self, seconds: float) -> None:
         """Wait, for a bounded time, until nothing runs and everything has been sent."""
@@ -381,7 +339,7 @@ class Gateway:
         )
         if ticket.position:
             generation.place = Place(ticket.position, ticket.wait, ticket.reason)
-        self._waits[ticket] = generation
+        self._waiting.add(ticket, generation)
         return ticket
 
     def _start(self, generation: Generation, run: Callable[[], Coroutine[Any, Any, None]]) -> None:

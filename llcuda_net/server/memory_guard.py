@@ -6,7 +6,6 @@ that is too much, and gives free memory back after much of it was in use.
 
 from __future__ import annotations
 
-import gc
 import math
 
 import structlog
@@ -15,6 +14,7 @@ import trio
 from llcuda_net.config.settings import LEAST_MEMORY
 from llcuda_net.generation.memory.budget import DEFAULT, Bounds, MemoryBudget
 from llcuda_net.generation.memory.shelf import Shelf
+from llcuda_net.server.garbage import Garbage
 from llcuda_net.server.tcp.room import Incoming, Unsent
 from llcuda_net.util import process_memory
 
@@ -43,6 +43,7 @@ class MemoryGuard:
         self.incoming = Incoming(bounds.incoming)
         self._budget = budget
         self._shelf = shelf
+        self.garbage = Garbage()
         self._allocator = process_memory.Allocator()
         self._highest = 0
         self._trimmed = 0  # bytes that the process took after memory was last given back
@@ -78,11 +79,13 @@ class MemoryGuard:
                 limit=self.bounds.limit,
             )
         self._budget.relieve(resident if near else 0)
+        idle = not self._budget.running
+        collected = self.garbage.look(resident, idle=idle)
         # What is free is not seen from here: where the process has grown, some of it may be.
         grown = resident - self._trimmed > _GROWN and trio.current_time() >= self._trim_at
         if near or grown or self._highest - counted > _WORTH:
-            if not self._budget.running:
-                gc.collect()  # tens of milliseconds: nobody waits for a token now
+            if idle and not collected:
+                self.garbage.collect(resident)  # nobody waits for a token now
             self._allocator.trim()
             self._highest = counted
             self._trimmed = min(resident, process_memory.resident())

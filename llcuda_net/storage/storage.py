@@ -16,9 +16,7 @@ A generation of the level memory has no entry, and needs none of this.
 from __future__ import annotations
 
 import contextlib
-import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TypeVar
@@ -35,20 +33,12 @@ from llcuda_net.storage.journal.disk import Files, RealFiles
 from llcuda_net.storage.journal.entry import JournalEntry
 from llcuda_net.storage.journal.journal import PROBE, SEGMENT_BYTES, Journal
 from llcuda_net.storage.journal.presence import Presence
-from llcuda_net.storage.journal.recovery import Recovered as Found
 from llcuda_net.storage.journal.threads.sync_thread import INTERVAL
-from llcuda_net.storage.packed_log import PackedLog
-from llcuda_net.storage.records import (
-    Concluded,
-    Dispatched,
-    Ended,
-    Opened,
-    Result,
-    TokenLog,
-)
+from llcuda_net.storage.records import Ended, Opened, Result, TokenLog
 from llcuda_net.storage.results.interface import Deleted, Store
 from llcuda_net.storage.results.sqlite import RESULTS, SqliteStore
 from llcuda_net.storage.results.writer import BATCH, OpenStore, Writer
+from llcuda_net.storage.starting import Progress, Recovered, find_lost, losses, sort_out
 
 log = structlog.get_logger(__name__)
 
@@ -60,32 +50,6 @@ _UNKNOWN = (
 )
 #: Seconds from one look at whether the files are still there to the next.
 WATCH = 1.0
-#: Seconds between lines in the log about a start that takes longer.
-TELLING = 5.0
-
-
-@dataclass
-class Recovered:
-    """A generation that was running when the last server ended.
-
-    Attributes:
-        entry: continues where it was; it has the request and the splices.
-        packed: what it had emitted.
-        gap: whether later tokens had been written, which a power cut took: a client may have them.
-        dispatched: the last dispatch to an upstream; None: there was none.
-        concluded: the end as the upstream sent it: only the result is missing. None: no end yet.
-    """
-
-    entry: JournalEntry
-    packed: PackedLog
-    gap: bool
-    dispatched: Dispatched | None = None
-    concluded: Concluded | None = None
-
-    @property
-    def log(self) -> TokenLog:
-        """What it had emitted, decoded."""
-        return self.packed.unpack()
 
 
 class Storage:
@@ -105,7 +69,6 @@ class Storage:
         recovered: filled in when `run` has started.
         problems: what this start found damaged or lost, one line each.
         damage: what any start found, until somebody deleted damage.log.
-        progress: how much of the start is done, from 0 to 1.
     """
 
     def __init__(
@@ -131,8 +94,7 @@ class Storage:
         self._watch_every = watch
         self._presence = Presence(self._files)
         self._open_store = open_store or self._open_sqlite
-        self.progress = 0.0
-        self._tell_at = 0.0  # of the progress, in the log
+        self._progress = Progress()
         self._lock: DirectoryLock | None = None
         self._limiter = trio.CapacityLimiter(_READERS)
         self._deleting = trio.Lock()
@@ -154,6 +116,11 @@ class Storage:
     def __repr__(self) -> str:
         unstored = len(self._unstored)
         return f"<Storage {self._directory} unstored={unstored}>"
+
+    @property
+    def progress(self) -> float:
+        """How much of the start is done, from 0 to 1."""
+        return self._progress.part
 
     def _open_sqlite(self, write: bool) -> Store:
         return SqliteStore(self._directory, write=write, mend=write)
@@ -188,9 +155,9 @@ class Storage:
         store = await trio.to_thread.run_sync(self._open_store, True)
         try:
             found, read = await trio.to_thread.run_sync(
-                self.journal.open, lambda stored: _find_lost(store, stored), self._progressed
+                self.journal.open, lambda stored: find_lost(store, stored), self._progress.reached
             )
-            self.problems = read.problems + _losses(read)
+            self.problems = read.problems + losses(read)
             await self._recover(found, store)
             await trio.to_thread.run_sync(self._note_damage)
             await trio.to_thread.run_sync(self._watch_files)
@@ -200,22 +167,12 @@ class Storage:
                 await nursery.start(self._writer.run)
                 nursery.start_soon(self._store_again)
                 nursery.start_soon(self._watch)
-                self.progress = 1.0
+                self._progress.part = 1.0
                 task_status.started()
         finally:
             with trio.CancelScope(shield=True):
                 for reader in [*self._readers, store]:
                     await trio.to_thread.run_sync(reader.close)
-
-    def _progressed(self, part: float) -> None:
-        """In the thread that reads the journal."""
-        self.progress = part
-        now = time.monotonic()
-        if not self._tell_at:
-            self._tell_at = now + TELLING
-        elif now >= self._tell_at:
-            self._tell_at = now + TELLING
-            log.info("journal_recovering", percent=int(100 * part))
 
     def _note_damage(self) -> None:
         for problem in self.problems:
@@ -251,27 +208,13 @@ class Storage:
     async def _recover(
         self, found: list[tuple[OpenGeneration, JournalEntry]], store: Store
     ) -> None:
-        ids = [generation.id for generation, _ in found]
-        missing = await trio.to_thread.run_sync(store.missing, ids)
+        left = await trio.to_thread.run_sync(sort_out, found, store)
+        self.recovered += left.running
         reached = await trio.to_thread.run_sync(store.reached)
-        ended: list[tuple[JournalEntry, OpenGeneration]] = []
-        for generation, entry in found:
-            if generation.id not in missing:
-                self.journal.forget(entry, reached)  # committed, and then we ended
-            elif generation.ended is not None:
-                ended.append((entry, generation))
-            else:
-                self.recovered.append(
-                    Recovered(
-                        entry,
-                        generation.packed,
-                        generation.gap,
-                        generation.dispatched,
-                        generation.concluded,
-                    )
-                )
-        for first in range(0, len(ended), BATCH):
-            some = ended[first : first + BATCH]
+        for entry in left.committed:
+            self.journal.forget(entry, reached)
+        for first in range(0, len(left.ended), BATCH):
+            some = left.ended[first : first + BATCH]
             batch = [(entry, generation.result()) for entry, generation in some]
             try:
                 await trio.to_thread.run_sync(store.put, [result for _, result in batch])
@@ -461,23 +404,3 @@ class Storage:
             finally:
                 if store is not None:
                     self._readers.append(store)
-
-
-def _find_lost(store: Store, stored: dict[str, int]) -> set[str]:
-    """The results that a store had and has no more, those apart that somebody pruned."""
-    reached = store.reached()
-    return store.missing([id_ for id_, of in stored.items() if of > reached])
-
-
-def _losses(found: Found) -> list[str]:
-    """What to say of results that the store has lost."""
-    if not found.lost:
-        return []
-    restored = found.lost & {generation.id for generation in found.generations}
-    gone = sorted(found.lost - restored)
-    text = (
-        f"the store has lost {len(found.lost)} results that it had committed, its newest ones: "
-        f"results.db or results.db-wal was deleted, cut or replaced. {len(restored)} of them are "
-        "restored from the journal"
-    )
-    return [f"{text}; not these: {', '.join(gone)}" if gone else text]

@@ -17,10 +17,11 @@ import trio
 from llcuda_net.config.upstreams import COMPLETIONS
 from llcuda_net.errors import RequestError, UnknownModel, Unsupported, UpstreamUnavailable
 from llcuda_net.upstream import placement
-from llcuda_net.upstream.backend import Backend, Lease
+from llcuda_net.upstream.backend import Backend
 from llcuda_net.upstream.health_check import HealthCheck
 from llcuda_net.upstream.interface import Properties, Requirement
 from llcuda_net.upstream.model.fingerprint import same_model
+from llcuda_net.upstream.slots.lease import Lease
 
 log = structlog.get_logger(__name__)
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from llcuda_net.cli import server
 from llcuda_net.generation.attempt import continuation
-from llcuda_net.upstream.backend import Lease
+from llcuda_net.upstream.slots.lease import Lease
 from llcuda_net.util.terminal import echo
 
 #: The lease that is never given back, counted from the first.

@@ -7,7 +7,7 @@ from typing import Any, cast
 import trio
 
 from llcuda_net.config.upstreams import UpstreamSpec
-from llcuda_net.upstream.backend import Backend, Lease
+from llcuda_net.upstream.backend import Backend
 from llcuda_net.upstream.interface import (
     CompletionEvent,
     Properties,
@@ -16,6 +16,7 @@ from llcuda_net.upstream.interface import (
     Upstream,
 )
 from llcuda_net.upstream.prefix_cache import TOKENS_A_BLOCK, Chain, shared
+from llcuda_net.upstream.slots.lease import Lease
 from tools.slots.simulation import Job
 
 

@@ -30,10 +30,11 @@ from llcuda_net.generation.prompt import checked_params, render, route, text_so_
 from llcuda_net.generation.publisher import Publisher
 from llcuda_net.generation.state import Outcome
 from llcuda_net.storage.records import TokenLog
-from llcuda_net.upstream.backend import Backend, Lease
+from llcuda_net.upstream.backend import Backend
 from llcuda_net.upstream.interface import CompletionEvent, OnEvents, Properties
 from llcuda_net.upstream.model.fingerprint import same_model
 from llcuda_net.upstream.pool import Pool
+from llcuda_net.upstream.slots.lease import Lease
 from llcuda_protocol import ErrorCode
 
 log = structlog.get_logger(__name__)

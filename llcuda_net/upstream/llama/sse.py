@@ -278,6 +278,10 @@ class EventResponse(abc.ABC):
             if self._failure is not None:
                 raise self._failure
 
+    def close(self) -> None:
+        """Take no more. The parser refers to this as this does to it, and is freed at once so."""
+        del self._parser
+
     @property
     def begun(self) -> bool:
         """Whether anything has come, of a head at least."""

@@ -88,14 +88,17 @@ class Streams:
             RequestError: nothing came for too long.
         """
         try:
-            await send_now(stream, request, on_sent)
-        except BaseException:
-            await trio.aclose_forcefully(stream)
-            raise
-        if isinstance(stream, trio.SSLStream):
-            await self._read_tls(stream, sink, first)
-        else:
-            await self._read_plain(stream, sink, first)
+            try:
+                await send_now(stream, request, on_sent)
+            except BaseException:
+                await trio.aclose_forcefully(stream)
+                raise
+            if isinstance(stream, trio.SSLStream):
+                await self._read_tls(stream, sink, first)
+            else:
+                await self._read_plain(stream, sink, first)
+        finally:
+            sink.parser.close()
 
     async def _read_plain(self, stream: trio.SocketStream, sink: TokenStream, first: float) -> None:
         """Have the poller read it, together with all others."""

@@ -14,10 +14,11 @@ from llcuda_net.generation.runner import Resumer, Runner
 from llcuda_net.generation.state import State
 from llcuda_net.scheduler.scheduler import Scheduler, SlotRequest, Ticket
 from llcuda_net.storage.records import Dispatched, TokenLog
-from llcuda_net.storage.storage import Recovered
-from llcuda_net.upstream.backend import Backend, Lease
+from llcuda_net.storage.starting import Recovered
+from llcuda_net.upstream.backend import Backend
 from llcuda_net.upstream.interface import Properties, Requirement
 from llcuda_net.upstream.pool import Pool
+from llcuda_net.upstream.slots.lease import Lease
 from tests.support.server.memory_server import FakeUpstream
 from tests.support.storage.journals import packed
 

@@ -63,7 +63,7 @@ async def test_texts_do_not_wait_longer_for_an_upstream_than_generations(
         backend.record_failure(UpstreamUnavailable("it was lost", retry=True))
         peer = await ready(listener)
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(server._sweep)
+            nursery.start_soon(server._waiting.end_outages)
             started = trio.current_time()
             await peer.send(Embed(1, input=["x"]))
             with trio.fail_after(300):

@@ -11,10 +11,10 @@ import trio
 from llcuda_net.config.settings import Settings
 from llcuda_net.config.upstreams import parse
 from llcuda_net.errors import ConfigError
-from llcuda_net.upstream.backend import Lease
 from llcuda_net.upstream.factory import Upstreams
 from llcuda_net.upstream.interface import Properties, Requirement
 from llcuda_net.upstream.pool import Pool
+from llcuda_net.upstream.slots.lease import Lease, held
 
 A, B = {"url": "http://127.0.0.1:1", "name": "a"}, {"url": "http://127.0.0.1:2", "name": "b"}
 
@@ -55,7 +55,7 @@ async def test_one_comes_and_one_goes() -> None:
     upstreams.reload(settings(B))
     assert states(pool) == [("a", "draining"), ("b", "up")]
     for lease in tuple(pool.backends[0].leases):
-        lease.release()
+        held(lease).release()
     assert states(pool) == [("b", "up")]
     upstreams.reload(settings(A, B))
     assert states(pool) == [("b", "up"), ("a", "up")]

@@ -9,7 +9,6 @@ import structlog
 import trio
 
 from llcuda_net.errors import RequestError, UpstreamBusy, UpstreamStalled, request_error
-from llcuda_net.upstream.backend import Lease
 from llcuda_net.upstream.health_check import (
     INTERVAL,
     RELEASE_SECONDS,
@@ -17,6 +16,7 @@ from llcuda_net.upstream.health_check import (
     TIMEOUT,
 )
 from llcuda_net.upstream.prefix_cache import BLOCK, chain_of
+from llcuda_net.upstream.slots.lease import Lease
 from llcuda_net.upstream.slots.table import Use
 from llcuda_protocol import ErrorCode
 from tests.support.upstream.scripted_upstream import Talker, broken, gone

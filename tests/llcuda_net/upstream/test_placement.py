@@ -5,11 +5,11 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 
-from llcuda_net.upstream.backend import Lease
 from llcuda_net.upstream.interface import Requirement
 from llcuda_net.upstream.placement import SLACK, within_reach
 from llcuda_net.upstream.pool import Pool
 from llcuda_net.upstream.prefix_cache import BLOCK, chain_of
+from llcuda_net.upstream.slots.lease import Lease
 from llcuda_net.upstream.slots.step_time import Sample
 from llcuda_net.upstream.slots.table import Use
 from tests.support.upstream.pools import answered, name_of, place, pool_of

@@ -231,3 +231,11 @@ def backend(upstream: Talker, name: str = "a", **spec: Any) -> Backend:
 def backends(*upstreams: Talker, **spec: Any) -> list[Backend]:
     """One backend each, named a, b, c."""
     return [backend(one, name, **spec) for one, name in zip(upstreams, "abcdef", strict=False)]
+
+
+async def known(slots: int = 2) -> Backend:
+    """A backend whose properties are known, and that may be down."""
+    found = backend(Talker(slots=slots))
+    found.watched = True
+    assert found.learn(await found.upstream.ask())
+    return found

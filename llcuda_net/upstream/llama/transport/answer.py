@@ -77,6 +77,10 @@ class Answer:
         if self.status and not framed:
             self.complete = True
 
+    def close(self) -> None:
+        """Take no more. The parser refers to this as this does to it, and is freed at once so."""
+        del self._parser
+
     @property
     def _limit(self) -> int:
         return self._most if self.status == 200 else MAX_ERROR_BODY

@@ -157,6 +157,7 @@ class Origin:
                 if answer.begun:
                     raise
         finally:
+            answer.close()
             if answer.complete and answer.reusable:
                 self.connections.keep(stream)
             else:

@@ -6,9 +6,10 @@ import pytest
 import trio
 
 from llcuda_net.config.upstreams import UpstreamSpec
-from llcuda_net.upstream.backend import Backend, Lease
+from llcuda_net.upstream.backend import Backend
 from llcuda_net.upstream.health_check import HealthCheck
 from llcuda_net.upstream.interface import Requirement
+from llcuda_net.upstream.slots.lease import Lease
 from tests.support.server.memory_server import FakeUpstream
 
 
