@@ -48,7 +48,9 @@ PATIENCE, SHORTEST = 60.0, 0.05
 _BATCH = 16
 #: From so many on, something beside the upstream embeds them, where there is such: so many in one
 #: step, with so many characters in one call, since it is ended when somebody comes.
-MANY, MANY_BATCH, MANY_TOGETHER = 100, 64, 8192
+MANY, MANY_BATCH, MANY_TOGETHER = 100, 32, 8192
+#: Characters of a step's results, from its second one on: what is cancelled should be little.
+STEP_TEXT = 16_384
 #: How often a result may fail before it stays without an embedding.
 _TRIES = 3
 
@@ -201,7 +203,9 @@ class Analyst:
             await self._index_of(space)
         after, count = (0 if space is None else space.seq), self._batch
         number = 0 if space is None else space.id
-        documents = await self._read(lambda store: store.analyses.unembedded(after, count, number))
+        documents = await self._read(
+            lambda store: _few(store.analyses.unembedded(after, count, number))
+        )
         if not documents:
             return False
         try:
@@ -343,6 +347,16 @@ class Analyst:
             out["embeddings"] = self._upstream.properties is not self._refused
         out["indexed"] = 0 if self._index is None else self._index[1].count(owner)
         return out
+
+
+def _few(documents: list[Document]) -> list[Document]:
+    """The first of them, as many as one step embeds."""
+    size = 0
+    for number, one in enumerate(documents):
+        size += len(one.question[:MAX_TEXT]) + len(one.answer[:MAX_TEXT])
+        if number and size > STEP_TEXT:
+            return documents[:number]
+    return documents
 
 
 def _know(store: Store, *, space: Space, model: dict[str, Any]) -> None:

@@ -27,7 +27,7 @@ from llcuda_net.errors import (
     UpstreamUnavailable,
 )
 from llcuda_net.storage.records import TokenLog, packed
-from llcuda_net.storage.results.interface import Retention
+from llcuda_net.storage.results.interface import Document, Retention
 from llcuda_net.storage.results.sqlite import SqliteStore
 from llcuda_net.upstream.interface import EmbedTexts, Properties
 from llcuda_protocol import (
@@ -348,3 +348,13 @@ async def test_a_backlog_is_embedded_beside_the_upstream(
         await caught_up(analyst)
         assert upstream.embedded[-1] == "a few more"
         assert starts == 1
+
+
+def test_a_step_is_short() -> None:
+    def long(count: int, size: int) -> list[Document]:
+        return [Document(n, "", "", "x" * size) for n in range(count)]
+
+    assert len(analyzer._few(long(40, 400))) == 40
+    assert len(analyzer._few(long(40, 4_096))) == 4
+    assert len(analyzer._few(long(40, 1 << 20))) == 1
+    assert analyzer._few([]) == []
