@@ -33,6 +33,7 @@ from llcuda_net.storage.storage import Storage
 from llcuda_net.upstream.backend import Backend
 from llcuda_net.upstream.llama.client import LlamaServer
 from llcuda_net.upstream.llama.poller import Poller
+from llcuda_net.upstream.llama.token_stream import StreamTimeouts
 from llcuda_net.upstream.pool import Pool
 from llcuda_protocol import Accepted, Connection, Generate, Hello, Limits, Role, Tokens, Welcome
 
@@ -52,7 +53,7 @@ _ASK = (
     b"Content-Type: application/json\r\nContent-Length: %d\r\n\r\n%b" % (len(_CHAT), _CHAT)
 )
 _PROPS = (
-    b'{"default_generation_settings":{"n_ctx":4096},"total_slots":16,'
+    b'{"default_generation_settings":{"n_ctx":4096},"total_slots":%d,'
     b'"model_alias":"script","chat_template":"","build_info":"b1"}'
 )
 
@@ -69,8 +70,8 @@ def _patient_writes(monkeypatch: pytest.MonkeyPatch) -> None:
 class Script:
     """An upstream that answers short requests at once, and completions when it is told to."""
 
-    def __init__(self, slots: int = 8) -> None:
-        self.props = _PROPS.replace(b'"total_slots":8', b'"total_slots":%d' % slots)
+    def __init__(self, slots: int = 16) -> None:
+        self.props = _PROPS % slots
         self.completions: list[trio.SocketStream] = []
         self.more = trio.Event()
 
@@ -126,7 +127,7 @@ class Reader:
 
 @contextlib.asynccontextmanager
 async def running(
-    folder: Path, level: Level = Level.DISK, *, slots: int = 8
+    folder: Path, level: Level = Level.DISK, *, slots: int = 16
 ) -> AsyncIterator[tuple[Script, Connect, Storage]]:
     script = Script(slots)
     poller = Poller()
@@ -138,7 +139,7 @@ async def running(
         nursery.start_soon(trio.serve_listeners, script.serve, [upstream])
         await nursery.start(storage.run)
         url = f"http://127.0.0.1:{port}"
-        client = LlamaServer(url, poller)
+        client = LlamaServer(url, poller, timeouts=StreamTimeouts(PATIENCE, PATIENCE))
         pool = Pool([Backend(UpstreamSpec(url, "script"), client)])
         settings = Settings(analysis=False)
         gateway = Gateway(settings, pool, poller, None, Persistence(storage, level))
