@@ -317,7 +317,7 @@ async def test_a_long_generation_does_not_keep_the_disk_full() -> None:
             journal.forget(log)
             most = max(most, sum(len(files.files[name]) for name in segments(files)))
         assert most < 2 * journal.stats.live_bytes + 9000
-        journal.write()
+        await journal.written()
         (found,) = reopened(files)
         assert found.log.pieces == expected(119)
         assert found.id == "generation-0"

@@ -28,7 +28,7 @@ async def test_what_a_continuation_needs_is_found_again_and_again() -> None:
         ask(one, 1)
         two.append(["z"], [1], counts=[1])
         two.conclude("stop", "END", {"prompt_tokens": 4})
-        journal.write()
+        await journal.written()
         for round_ in range(3):
             first, second = reopened(files)
             assert first.log.counts == [1, 1, 3, 1, 1]
@@ -63,7 +63,7 @@ async def test_the_last_dispatch_counts_wherever_it_lies() -> None:
             await journal.sync()
             log.end(Ended(state="done"))
             journal.forget(log)
-        journal.write()
+        await journal.written()
         (found,) = reopened(files)
         assert found.dispatched is not None
         assert (found.dispatched.upstream, found.dispatched.prompt) == ("http://3", [120])

@@ -31,7 +31,7 @@ from llcuda_net.storage.records import (
     packed,
 )
 from tests.support.storage import plain_reader
-from tests.support.storage.journals import FOLDER, expected, running, segments, tokens
+from tests.support.storage.journals import FOLDER, expected, running, segments, tidied, tokens
 from tests.support.storage.power_cut import SimulatedFiles
 from tests.support.storage.records import opened
 
@@ -275,6 +275,7 @@ async def test_what_a_start_reads_is_bounded_by_what_is_live() -> None:
             for one in large if number < 400 else ():
                 tokens(one, 8)
             await journal.sync()
+            await tidied(journal)
             short.end(Ended(state="done"))
             journal.forget(short)
             if number in (200, 400):  # many end at once, and the journal shrinks
@@ -282,6 +283,7 @@ async def test_what_a_start_reads_is_bounded_by_what_is_live() -> None:
                     journal.forget(one)
                 large = [journal.start(opened(number * 100 + n)) for n in range(8)]
         await journal.sync()
+        await tidied(journal)
         live, written = journal.stats.live_bytes, journal.stats.bytes
     counted = CountedFiles({name: bytes(data) for name, data in files.files.items()})
     pairs, found = Journal(FOLDER, counted).open()
