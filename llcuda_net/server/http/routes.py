@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from llcuda_net.server.http import monitor
-from llcuda_net.server.http.delivery import generations
+from llcuda_net.server.http.generations import routes as generations
 from llcuda_net.server.http.openai import routes as openai
 from llcuda_net.server.http.openapi.document import document_route
 from llcuda_net.server.http.route import Route

@@ -10,7 +10,7 @@ and one derived from it for each other. So they find each other, after a restart
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 from uuid import uuid4
@@ -22,6 +22,7 @@ from llcuda_net.generation.generation import Generation
 from llcuda_net.generation.registry import unknown
 from llcuda_net.generation.request import hash_of_request
 from llcuda_net.server.http.delivery.event_ids import check, parse
+from llcuda_net.server.http.delivery.format import Format, failure_of
 from llcuda_net.server.http.delivery.leaving import (
     is_retry,
     joinable,
@@ -31,41 +32,33 @@ from llcuda_net.server.http.delivery.leaving import (
 from llcuda_net.server.http.delivery.stream import EventStream, ids_of
 from llcuda_net.server.http.delivery.whole import WholeReader
 from llcuda_net.server.http.exchange import Exchange
-from llcuda_net.server.http.openai.chunks import Shape, failure_of
 from llcuda_net.server.http.request import Headers
 from llcuda_protocol import Attach, Generate
 
 #: Most characters of an idempotency key: those of choices are derived from it.
 MOST_KEY = 200
-#: The kind of API whose shape an answer has, where its request does not say.
-CHAT = "chat"
-
-#: Makes the body of an answer that is not streamed.
-Answer = Callable[[list[Generation], Shape], bytes]
 
 
 async def deliver(
     exchange: Exchange,
     requests: Sequence[Generate],
-    shape: Shape,
+    form: Format,
     *,
-    answer: Answer,
     headers: Mapping[str, str],
 ) -> None:
     """Answer a request, streamed or not.
 
     Args:
         requests: one per choice, without key and policies.
-        shape: of the answer; it is kept with the request.
-        answer: makes the body where it is not streamed.
+        form: of the answer; it is kept with the request.
         headers: of the answer, beside its own.
 
     Raises:
         RequestError, HttpError: it cannot be answered; nothing was sent.
     """
-    generations, sent = await _generations(exchange, requests, shape)
-    if shape.stream:
-        await EventStream(exchange, generations, shape, sent=sent, headers=headers).run()
+    generations, sent = await begin(exchange, requests, form)
+    if form.stream:
+        await EventStream(exchange, generations, form, sent=sent, headers=headers).run()
         return
     reader = WholeReader(exchange, generations)
     over = False
@@ -79,7 +72,7 @@ async def deliver(
                 if generation.accepted:
                     failure.headers.update(named)
                 raise failure
-        exchange.respond(200, answer(generations, shape), headers={**headers, **named})
+        exchange.respond(200, form.whole(generations), headers={**headers, **named})
     finally:
         reader.leave()
         if not over:
@@ -87,15 +80,22 @@ async def deliver(
                 exchange.host.orphans.add(generation)
 
 
-async def _generations(
-    exchange: Exchange, requests: Sequence[Generate], shape: Shape
+async def begin(
+    exchange: Exchange, requests: Sequence[Generate], form: Format
 ) -> tuple[list[Generation], list[int]]:
-    """What answers the request, and how many events of each the client has."""
+    """What answers a request, old or new, and how many events of each the client has.
+
+    Args:
+        requests, form: as of `deliver`.
+
+    Raises:
+        RequestError, HttpError: as `deliver`.
+    """
     headers = exchange.request.headers
     key = _key(headers)
     default = exchange.host.settings.disconnect_seconds
     seconds = seconds_without_reader(headers, default, with_key=key is not None)
-    apis = [_api(shape, index, len(requests)) for index in range(len(requests))]
+    apis = [_api(form, index, len(requests)) for index in range(len(requests))]
     last = last_event_id(exchange)
     if last:
         found, sent = await resumed(exchange, last)
@@ -211,15 +211,6 @@ async def find(exchange: Exchange, id_: str) -> Generation:
     return await exchange.host.find(Attach(0, id_[:256], 0), exchange.request.user)
 
 
-def shape_of(generation: Generation) -> Shape:
-    """The shape in which a generation was asked for; one of another protocol is shown as a chat."""
-    kept = (generation.api or {}).get("shape")
-    if kept is None:
-        name = generation.wanted or generation.outcome.model or generation.model.get("name") or ""
-        return Shape(model=str(name), stream=True, usage=True)
-    return msgspec.convert(kept, Shape)
-
-
 def last_event_id(exchange: Exchange) -> str:
     """The id of the last event that the client has; empty: it has none."""
     request = exchange.request
@@ -241,8 +232,8 @@ def _key(headers: Headers) -> str | None:
     return key
 
 
-def _api(shape: Shape, index: int, count: int) -> dict[str, Any]:
-    api: dict[str, Any] = {"kind": CHAT, "shape": msgspec.to_builtins(shape)}
+def _api(form: Format, index: int, count: int) -> dict[str, Any]:
+    api: dict[str, Any] = {"kind": form.kind, "shape": msgspec.to_builtins(form)}
     return api if count == 1 else {**api, "n": count, "index": index}
 
 

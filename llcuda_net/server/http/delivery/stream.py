@@ -18,9 +18,9 @@ from llcuda_net.errors import InternalError, RequestError
 from llcuda_net.generation.generation import Generation
 from llcuda_net.generation.state import NOT_QUEUED, Place
 from llcuda_net.server.http.delivery.event_ids import FINISH, USAGE, Ids, joined
+from llcuda_net.server.http.delivery.format import Format, Writer, failure_of
 from llcuda_net.server.http.errors import HttpError, of_request_error
 from llcuda_net.server.http.exchange import Exchange
-from llcuda_net.server.http.openai.chunks import ChatChunks, Shape, failure_of, usage_chunk
 
 log = structlog.get_logger(__name__)
 
@@ -37,13 +37,13 @@ _BATCH = 16 << 10
 class _Choice:
     """One choice of the answer, and how far it was sent."""
 
-    __slots__ = ("chunks", "generation", "ids", "place", "sent")
+    __slots__ = ("generation", "ids", "place", "sent", "writer")
 
     def __init__(self, generation: Generation, sent: int) -> None:
         self.generation = generation
         self.sent = sent
         self.place = NOT_QUEUED
-        self.chunks: ChatChunks
+        self.writer: Writer
         self.ids: Ids
 
     @property
@@ -58,7 +58,9 @@ class EventStream:
 
     Args:
         generations: one per choice.
-        sent: how many events of each the reader has.
+        form: how the events are written.
+        sent: how many events of each the reader has, as their ids count them.
+        after: the last event that the reader has, where the API has numbers of its own.
         headers: of the answer, beside its own.
     """
 
@@ -66,15 +68,17 @@ class EventStream:
         self,
         exchange: Exchange,
         generations: Sequence[Generation],
-        shape: Shape,
+        form: Format,
         *,
         sent: Iterable[int] = (),
+        after: int | None = None,
         headers: Mapping[str, str],
     ) -> None:
         self._exchange = exchange
         self._host = exchange.host
         self._buffer = exchange.buffer
-        self._shape = shape
+        self._form = form
+        self._after = after
         self._headers = headers
         counts = [*sent] or [0] * len(generations)
         self._choices = [_Choice(*one) for one in zip(generations, counts, strict=True)]
@@ -104,7 +108,7 @@ class EventStream:
         exchange = self._exchange
         exchange.on_room, exchange.on_stop = self.pump, self.hand_back
         try:
-            if any(choice.sent for choice in self._choices):
+            if self._after is not None or any(choice.sent for choice in self._choices):
                 self._begin()
             self.pump()
             exchange.flush()
@@ -153,7 +157,7 @@ class EventStream:
         generations = [choice.generation for choice in self._choices]
         if not all(one.accepted or one.ended for one in generations):
             return False  # its id is not certain yet, nor that it will be there
-        if any(one.visible for one in generations):
+        if self._form.eager or any(one.visible for one in generations):
             self._begin()
             return True
         for one in generations:
@@ -171,10 +175,13 @@ class EventStream:
         self._begun = True
         first = self._choices[0].generation
         for index, choice in enumerate(self._choices):
-            choice.chunks = ChatChunks(choice.generation, self._shape, index, first)
+            choice.writer = self._form.writer(choice.generation, index, first, self._after)
             choice.ids = Ids(choice.generation)
         named = {"x-llcuda-generation": ids_of([c.generation for c in self._choices])}
         self._exchange.begin_stream({**self._headers, **named})
+        for choice in self._choices:
+            if not choice.sent:
+                self._exchange.write(choice.writer.begin())
 
     # -- events -------------------------------------------------------------------------------
 
@@ -191,7 +198,7 @@ class EventStream:
                 return self._without_log(choice)
             self._spoke = True
             at, ids, sent, visible = (
-                choice.chunks.at,
+                choice.writer.at,
                 choice.ids.at,
                 choice.sent,
                 generation.visible,
@@ -199,11 +206,10 @@ class EventStream:
             events: list[bytes] = []
             size = 0
             while sent < visible and size < _BATCH:
-                chunk = at(sent)
+                position = sent
                 sent += 1
                 choice.sent = sent
-                id_ = ids(sent) if self._alone else self._id()
-                event = b"id: %b\ndata: %b\n\n" % (id_, chunk)
+                event = at(position, ids(sent) if self._alone else self._id())
                 events.append(event)
                 size += len(event)
             self._exchange.write(b"".join(events))
@@ -212,15 +218,12 @@ class EventStream:
         if choice.sent > generation.count:
             return True
         failure = failure_of(generation)
+        choice.sent = generation.count + FINISH
         if failure is not None:
-            self._fail(failure)
+            self._fail(failure, choice.writer.failed(failure, self._id()))
             return False
-        self._write(self._event(choice, generation.count + FINISH, choice.chunks.last()))
+        self._write(choice.writer.last(self._id()))
         return True
-
-    def _event(self, choice: _Choice, sequence: int, chunk: bytes) -> bytes:
-        choice.sent = sequence
-        return b"id: %b\ndata: %b\n\n" % (self._id(), chunk)
 
     def _id(self) -> bytes:
         return joined(choice.ids.at(choice.sent) for choice in self._choices)
@@ -241,19 +244,24 @@ class EventStream:
     def _end(self) -> None:
         """All choices are over."""
         generations = [choice.generation for choice in self._choices]
-        if self._shape.usage and any(c.sent < c.generation.count + USAGE for c in self._choices):
-            for choice in self._choices:
-                choice.sent = choice.generation.count + USAGE
-            chunk = usage_chunk(generations, self._shape)
-            self._write(b"id: %b\ndata: %b\n\n" % (self._id(), chunk))
-        self._write(b"data: [DONE]\n\n")
+        if any(c.sent < c.generation.count + USAGE for c in self._choices):
+            data = self._form.total(generations)
+            if data is not None:
+                for choice in self._choices:
+                    choice.sent = choice.generation.count + USAGE
+                self._write(b"id: %b\ndata: %b\n\n" % (self._id(), data))
+        self._write(self._form.tail)
         self._exchange.end_stream()
         self._leave()
 
-    def _fail(self, error: HttpError) -> None:
-        """End with an error: as an event without an id, since it may be otherwise the next time."""
+    def _fail(self, error: HttpError, events: bytes | None = None) -> None:
+        """End with an error.
+
+        Args:
+            events: that say so; None: the answer may be otherwise the next time.
+        """
         if self._begun:
-            self._write(b"data: %b\n\n" % error.body)
+            self._write(self._form.error(error) if events is None else events)
             self._exchange.end_stream()
         else:
             generations = [choice.generation for choice in self._choices]
@@ -313,7 +321,7 @@ class EventStream:
             choice.place = choice.generation.place
             text = text or self._why(choice.generation)
         if not self._buffer.full and text:
-            self._exchange.write(b": %b\n" % text.encode())
+            self._exchange.write(self._form.comment(text))
             self._silent = now
 
     def _why(self, generation: Generation) -> str:

@@ -12,10 +12,7 @@ from typing import Any
 import msgspec
 
 from llcuda_net.config.users import Priority
-from llcuda_net.errors import Interrupted
 from llcuda_net.generation.generation import Generation
-from llcuda_net.generation.state import State
-from llcuda_net.server.http.errors import HttpError, of_request_error
 from llcuda_net.storage.channels import REASONING, TEXT, TOOL_CALL, contents, parts
 
 #: Our classes of requests, by OpenAI's names.
@@ -173,20 +170,3 @@ def _token(text: bytes, logprob: float | None) -> dict[str, Any]:
         "logprob": _UNLIKELY if logprob is None else logprob,
         "bytes": list(text),
     }
-
-
-def failure_of(generation: Generation) -> HttpError | None:
-    """The error with which a generation ended; None: it is done."""
-    if generation.state is State.CANCELLED:
-        # As no SDK would ask again by itself.
-        return HttpError(
-            409,
-            "the generation was cancelled",
-            code="cancelled",
-            headers={"x-should-retry": "false"},
-        )
-    if generation.state in (State.FAILED, State.INTERRUPTED):
-        error = generation.error or Interrupted("the server was stopped before the end", retry=True)
-        return of_request_error(error)
-    lost = generation.lost
-    return None if lost is None else of_request_error(lost)

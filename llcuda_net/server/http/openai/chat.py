@@ -14,8 +14,8 @@ from llcuda_net.server.http.delivery.deliver import deliver
 from llcuda_net.server.http.errors import HttpError, of_request_error
 from llcuda_net.server.http.exchange import Exchange, HttpHost
 from llcuda_net.server.http.openai import strict_json
-from llcuda_net.server.http.openai.answers import Shape, whole
 from llcuda_net.server.http.openai.chat_body import Chat, read
+from llcuda_net.server.http.openai.chat_format import ChatFormat
 from llcuda_net.server.http.openai.fields import Ignored
 from llcuda_net.server.http.openai.models import meant
 from llcuda_net.server.http.request import Headers, seconds_of
@@ -44,9 +44,9 @@ async def chat_completions(exchange: Exchange) -> None:
         model, told = meant(host, chat.model)
     except RequestError as error:
         raise of_request_error(error, "model") from None
-    shape = Shape(told, chat.logprobs, chat.usage, chat.stream)
+    form = ChatFormat(told, chat.logprobs, chat.usage, chat.stream)
     requests = _requests(chat, model, options, host)
-    await deliver(exchange, requests, shape, answer=whole, headers=ignored.headers())
+    await deliver(exchange, requests, form, headers=ignored.headers())
 
 
 def _requests(

@@ -1,4 +1,4 @@
-"""The events of a streamed chat: one chunk per piece of a generation's log.
+"""The events of a streamed chat: one, with a chunk, per piece of a generation's log.
 
 Each is a pure function of the log and the position in it, so a stream that is taken up again, by
 this server or the next one, has the same events. Most of a chunk is the same for a whole channel;
@@ -13,9 +13,9 @@ from collections.abc import Sequence
 import msgspec
 
 from llcuda_net.generation.generation import Generation
+from llcuda_net.server.http.errors import HttpError
 from llcuda_net.server.http.openai.answers import (
     Shape,
-    failure_of,
     finish_reason,
     logprobs_of,
     members,
@@ -24,16 +24,13 @@ from llcuda_net.server.http.openai.answers import (
 )
 from llcuda_net.storage.channels import REASONING, TOOL_CALL, Switch, channel_at
 
-#: What readers of generations need of this API.
-__all__ = ["ChatChunks", "Shape", "failure_of", "usage_chunk", "usage_of"]
-
 _NEVER = sys.maxsize
 
 _encode = msgspec.json.Encoder().encode
 
 
 class ChatChunks:
-    """Makes the chunks of one choice; each is the JSON of one event.
+    """Makes the events of one choice; the data of each is a chunk. See delivery/format.py.
 
     Args:
         generation: what is read; its log must be in memory where a piece of it is written.
@@ -64,8 +61,12 @@ class ChatChunks:
     def __repr__(self) -> str:
         return f"<ChatChunks choice {self._index} of {self._first.id} at {self._next}>"
 
-    def at(self, position: int) -> bytes:
-        """The chunk of the piece at this position; fastest where they are taken in order."""
+    def begin(self) -> bytes:
+        """There is nothing before the first piece."""
+        return b""
+
+    def at(self, position: int, id_: bytes) -> bytes:
+        """The event of the piece at this position; fastest where they are taken in order."""
         generation = self._generation
         if (
             position != self._next
@@ -77,22 +78,28 @@ class ChatChunks:
         most = self._shape.logprobs
         text = _encode(generation.pieces[position])
         if most is None or generation.logprobs is None:
-            return b"%b%b%b" % (self._before, text, self._after)
+            return b"id: %b\ndata: %b%b%b\n\n" % (id_, self._before, text, self._after)
         found = logprobs_of(generation.logprobs[position], most)
         written = _encode({"content": found, "refusal": None})
-        return b"%b%b%b" % (self._before, text, self._after.replace(b"null", written, 1))
+        after = self._after.replace(b"null", written, 1)
+        return b"id: %b\ndata: %b%b%b\n\n" % (id_, self._before, text, after)
 
-    def last(self) -> bytes:
-        """The last chunk of the choice, which says why it ended."""
+    def last(self, id_: bytes) -> bytes:
+        """The last event of the choice, which says why it ended."""
         generation = self._generation
         delta = b"{}" if generation.count else b'{"role":"assistant","content":""}'
-        return b'%b%b,"logprobs":null,"finish_reason":%b}]%b,"llcuda":%b}' % (
+        chunk = b'%b%b,"logprobs":null,"finish_reason":%b}]%b,"llcuda":%b}' % (
             self._start(),
             delta,
             _encode(finish_reason(generation)),
             self._usage,
             _encode(ours(generation)),
         )
+        return b"id: %b\ndata: %b\n\n" % (id_, chunk)
+
+    def failed(self, error: HttpError, id_: bytes) -> bytes:
+        """The error, in an event without an id: it may be otherwise the next time."""
+        return error_event(error)
 
     def _start(self) -> bytes:
         common = _common(self._first, self._shape)
@@ -112,6 +119,11 @@ class ChatChunks:
         before, after = _around(channel, begins=begins)
         self._before = b"%b{%b%b" % (self._start(), role, before)
         self._after = b'%b},"logprobs":null,"finish_reason":null}]%b}' % (after, self._usage)
+
+
+def error_event(error: HttpError) -> bytes:
+    """The event with which a stream fails."""
+    return b"data: %b\n\n" % error.body
 
 
 def usage_chunk(generations: Sequence[Generation], shape: Shape) -> bytes:

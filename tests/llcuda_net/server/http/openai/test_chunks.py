@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from llcuda_net.errors import Interrupted, Overloaded
 from llcuda_net.generation.state import State
-from llcuda_net.server.http.openai.answers import Shape, failure_of, whole
+from llcuda_net.server.http.delivery.format import failure_of
+from llcuda_net.server.http.openai.answers import Shape, whole
 from llcuda_net.server.http.openai.chunks import ChatChunks, usage_chunk
 from llcuda_net.storage.channels import Switch
 from tests.support.generations import GENERATION, generation_of
@@ -23,16 +24,25 @@ SWITCHES = [
     Switch(4, "tool_call", 0, "call_a", "weather"),
     Switch(6, "tool_call", 1, "call_b", "time"),
 ]
+ID = b"g:1"
 PIECES = ["Let me", " see", "I ", "ask", '{"a":', "1}", ""]
 
 
+def _chunk(event: bytes) -> Any:
+    """The data of an event that has the id ID."""
+    before, after = f"id: {ID.decode()}\ndata: ".encode(), b"\n\n"
+    assert event.startswith(before)
+    assert event.endswith(after)
+    return json.loads(event[len(before) : -len(after)])
+
+
 def _deltas(chunks: list[bytes]) -> list[dict[str, Any]]:
-    return [json.loads(chunk)["choices"][0]["delta"] for chunk in chunks]
+    return [_chunk(chunk)["choices"][0]["delta"] for chunk in chunks]
 
 
 def test_a_chunk_has_openais_members() -> None:
     chunks = ChatChunks(generation_of(["Hi"]), SHAPE)
-    assert json.loads(chunks.at(0)) == {
+    assert _chunk(chunks.at(0, ID)) == {
         "id": f"chatcmpl-{GENERATION}",
         "object": "chat.completion.chunk",
         "created": 1_700_000_000,
@@ -53,13 +63,13 @@ def test_a_chunk_has_openais_members() -> None:
 def test_without_a_name_in_the_request_the_model_is_the_one_that_answered() -> None:
     generation = generation_of(["Hi"])
     generation.model = {"name": "tiny"}
-    assert json.loads(ChatChunks(generation, Shape("")).at(0))["model"] == "tiny"
+    assert _chunk(ChatChunks(generation, Shape("")).at(0, ID))["model"] == "tiny"
     assert json.loads(whole([generation], Shape("")))["model"] == "tiny"
 
 
 def test_each_channel_has_its_member() -> None:
     chunks = ChatChunks(generation_of(PIECES, switches=SWITCHES), SHAPE)
-    assert _deltas([chunks.at(i) for i in range(len(PIECES))]) == [
+    assert _deltas([chunks.at(i, ID) for i in range(len(PIECES))]) == [
         {"role": "assistant", "reasoning_content": "Let me"},
         {"reasoning_content": " see"},
         {"content": "I "},
@@ -91,28 +101,28 @@ def test_each_channel_has_its_member() -> None:
 @given(st.lists(st.integers(0, len(PIECES) - 1), max_size=20))
 def test_a_chunk_depends_on_its_position_alone(order: list[int]) -> None:
     generation = generation_of(PIECES, switches=SWITCHES)
-    fresh = [ChatChunks(generation, SHAPE).at(i) for i in range(len(PIECES))]
+    fresh = [ChatChunks(generation, SHAPE).at(i, ID) for i in range(len(PIECES))]
     chunks = ChatChunks(generation, SHAPE)
-    assert [chunks.at(i) for i in order] == [fresh[i] for i in order]
+    assert [chunks.at(i, ID) for i in order] == [fresh[i] for i in order]
 
 
 def test_a_switch_that_comes_later_counts() -> None:
     generation = generation_of(["a", "b"], state=State.QUEUED)
     chunks = ChatChunks(generation, SHAPE)
-    chunks.at(0)
+    chunks.at(0, ID)
     generation.switches.append(Switch(1, "reasoning"))
-    assert _deltas([chunks.at(1)]) == [{"reasoning_content": "b"}]
+    assert _deltas([chunks.at(1, ID)]) == [{"reasoning_content": "b"}]
 
 
 @given(st.text())
 def test_any_text_comes_through(text: str) -> None:
     chunks = ChatChunks(generation_of([text]), SHAPE)
-    assert _deltas([chunks.at(0)])[0]["content"] == text
+    assert _deltas([chunks.at(0, ID)])[0]["content"] == text
 
 
 def test_the_last_chunk_says_why_it_ended() -> None:
     generation = generation_of(["a"], reason="length", stop="END")
-    last = json.loads(ChatChunks(generation, SHAPE).last())
+    last = _chunk(ChatChunks(generation, SHAPE).last(ID))
     assert last["choices"] == [
         {"index": 0, "delta": {}, "logprobs": None, "finish_reason": "length"}
     ]
@@ -124,13 +134,13 @@ def test_the_last_chunk_says_why_it_ended() -> None:
 
 
 def test_an_empty_answer_has_a_role_all_the_same() -> None:
-    last = json.loads(ChatChunks(generation_of([]), SHAPE).last())
+    last = _chunk(ChatChunks(generation_of([]), SHAPE).last(ID))
     assert last["choices"][0]["delta"] == {"role": "assistant", "content": ""}
 
 
 def test_further_choices_have_the_id_of_the_first() -> None:
     first, second = generation_of(["a"]), generation_of(["b"], id_="other")
-    chunk = json.loads(ChatChunks(second, SHAPE, 1, first).at(0))
+    chunk = _chunk(ChatChunks(second, SHAPE, 1, first).at(0, ID))
     assert chunk["id"] == f"chatcmpl-{GENERATION}"
     assert chunk["choices"][0]["index"] == 1
 
@@ -139,8 +149,8 @@ def test_usage_comes_last_and_is_null_before() -> None:
     shape = Shape("tiny", usage=True)
     generations = [generation_of(["a", "b"]), generation_of(["c"])]
     chunks = ChatChunks(generations[0], shape)
-    assert json.loads(chunks.at(0))["usage"] is None
-    assert json.loads(chunks.last())["usage"] is None
+    assert _chunk(chunks.at(0, ID))["usage"] is None
+    assert _chunk(chunks.last(ID))["usage"] is None
     last = json.loads(usage_chunk(generations, shape))
     assert last["choices"] == []
     assert last["usage"] == {
@@ -154,7 +164,7 @@ def test_usage_comes_last_and_is_null_before() -> None:
 def test_log_probabilities_are_openais() -> None:
     token = [7, "é".encode(), -0.5, [[7, "é".encode(), -0.5], [8, b"\xc3", None]]]
     generation = generation_of(["é"], logprobs=[[token]])
-    written = json.loads(ChatChunks(generation, Shape("tiny", logprobs=2)).at(0))
+    written = _chunk(ChatChunks(generation, Shape("tiny", logprobs=2)).at(0, ID))
     assert written["choices"][0]["logprobs"] == {
         "content": [
             {
@@ -169,9 +179,9 @@ def test_log_probabilities_are_openais() -> None:
         ],
         "refusal": None,
     }
-    none = json.loads(ChatChunks(generation, Shape("tiny", logprobs=0)).at(0))
+    none = _chunk(ChatChunks(generation, Shape("tiny", logprobs=0)).at(0, ID))
     assert none["choices"][0]["logprobs"]["content"][0]["top_logprobs"] == []
-    assert json.loads(ChatChunks(generation, SHAPE).at(0))["choices"][0]["logprobs"] is None
+    assert _chunk(ChatChunks(generation, SHAPE).at(0, ID))["choices"][0]["logprobs"] is None
 
 
 def test_the_whole_answer() -> None:

@@ -13,19 +13,13 @@ import trio
 
 from llcuda_net.errors import InvalidRequest
 from llcuda_net.generation.generation import Generation
-from llcuda_net.generation.state import State
-from llcuda_net.server.http.delivery.deliver import (
-    choices_of,
-    find,
-    last_event_id,
-    resumed,
-    shape_of,
-)
+from llcuda_net.server.http.delivery.deliver import choices_of, find, last_event_id, resumed
 from llcuda_net.server.http.delivery.leaving import wanted_policy
 from llcuda_net.server.http.delivery.stream import EventStream
 from llcuda_net.server.http.delivery.whole import WholeReader
 from llcuda_net.server.http.exchange import Exchange
-from llcuda_net.server.http.openai.chunks import failure_of, usage_of
+from llcuda_net.server.http.formats import format_of
+from llcuda_net.server.http.generations.view import view
 from llcuda_net.server.http.route import Route
 from llcuda_protocol import ListGenerations
 from llcuda_protocol.kinds import MAX_LISTED
@@ -50,7 +44,7 @@ async def events(exchange: Exchange) -> None:
     if seconds is not None:
         for generation in generations:
             generation.on_disconnect = seconds
-    await EventStream(exchange, generations, shape_of(named), sent=sent, headers={}).run()
+    await EventStream(exchange, generations, format_of(named), sent=sent, headers={}).run()
 
 
 async def show(exchange: Exchange) -> None:
@@ -117,57 +111,6 @@ async def _wait(exchange: Exchange, generation: Generation) -> None:
         await reader.wait()
     finally:
         reader.leave()
-
-
-def view(generation: Generation) -> dict[str, Any]:
-    """A generation as JSON values; its log must be here. Not more than its readers may have."""
-    failure = failure_of(generation) if generation.ended else None
-    outcome = generation.outcome
-    document: dict[str, Any] = {
-        "id": generation.id,
-        "object": "generation",
-        "state": str(generation.state),
-        "created": generation.created / 1e9,
-        "model": shape_of(generation).model,
-        "tokens": generation.visible,
-        **contents(generation),
-        "finish_reason": outcome.reason if generation.state is State.DONE else None,
-        "usage": usage_of([generation]) if generation.ended else None,
-        "error": None if failure is None else failure.document()["error"],
-    }
-    if generation.state is State.QUEUED and generation.place.position:
-        place = generation.place
-        document["queue"] = {"position": place.position, "wait": place.wait}
-    api = generation.api or {}
-    if "n" in api:
-        document |= {"n": api["n"], "index": api["index"]}
-    return document
-
-
-def contents(generation: Generation) -> dict[str, Any]:
-    """The text, the reasoning and the tool calls of a log, as far as they may be seen."""
-    found: dict[str, Any] = {"text": "", "reasoning": None, "tool_calls": []}
-    switches = [one for one in generation.switches if one.position < generation.visible]
-    ends = [one.position for one in switches] + [generation.visible]
-    found["text"] = "".join(generation.pieces[: ends[0]])
-    for switch, end in zip(switches, ends[1:], strict=True):
-        part = "".join(generation.pieces[switch.position : end])
-        if switch.kind == "tool_call":
-            calls = found["tool_calls"]
-            same = next((c for c in calls if c["id"] == switch.id), None)
-            if same is None:
-                same = {
-                    "id": switch.id,
-                    "type": "function",
-                    "function": {"name": switch.name, "arguments": ""},
-                }
-                calls.append(same)
-            same["function"]["arguments"] += part
-        elif switch.kind == "reasoning":
-            found["reasoning"] = (found["reasoning"] or "") + part
-        else:
-            found["text"] += part
-    return found
 
 
 def _number(query: Mapping[str, str], name: str, default: int, most: int) -> int:

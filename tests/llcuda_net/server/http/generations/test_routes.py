@@ -8,7 +8,7 @@ import pytest
 import trio
 from trio.testing import wait_all_tasks_blocked
 
-from llcuda_net.server.http.delivery.generations import contents
+from llcuda_net.server.http.generations.view import contents
 from llcuda_net.storage.records import Switch
 from tests.support.generations import generation_of
 from tests.support.server.memory_server import (

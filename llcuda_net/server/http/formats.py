@@ -1,0 +1,21 @@
+"""The formats of all APIs, by the kind that is kept with a request."""
+
+from __future__ import annotations
+
+import msgspec
+
+from llcuda_net.generation.generation import Generation
+from llcuda_net.server.http.delivery.format import Format
+from llcuda_net.server.http.openai.chat_format import ChatFormat
+
+_FORMATS = {one.kind: one for one in (ChatFormat,)}
+
+
+def format_of(generation: Generation) -> Format:
+    """How the answer is written that a generation was asked for; of another protocol, as a chat."""
+    api = generation.api or {}
+    found = _FORMATS.get(api.get("kind", ""))
+    if found is None:
+        name = generation.wanted or generation.outcome.model or generation.model.get("name") or ""
+        return ChatFormat(model=str(name), stream=True, usage=True)
+    return msgspec.convert(api["shape"], found)
