@@ -91,25 +91,9 @@ class Persistence:
         """Take a request."""
         if self._storage is None or not generation.level.journalled:
             return
-        request: dict[str, Any] = {
-            "prompt": generation.prompt,
-            "messages": generation.messages,
-            "params": generation.params,
-            "timeout": generation.timeout,
-        }
-        if generation.chat is not None:
-            request["chat"] = generation.chat
-        if generation.seed is not None:
-            request["seed"] = generation.seed
-        if generation.wanted is not None:
-            request["model"] = generation.wanted
-        if generation.api is not None:
-            request["api"] = generation.api
-        if generation.priority is not Priority.NORMAL:
-            request["priority"] = generation.priority.name.lower()
         opened = Opened(
             generation=generation.id,
-            request=request,
+            request=request_of(generation),
             level=generation.level,
             key=generation.key,
             request_hash=generation.request_hash,
@@ -242,11 +226,14 @@ class Persistence:
 
     async def result_of(self, generation: Generation) -> Result | None:
         """The result of a generation that is over, to be read again; None: it was deleted."""
-        id_ = generation.id
-        for result in self.unstored(None):
+        return await self.result(generation.id, None)
+
+    async def result(self, id_: str, owner: str | None) -> Result | None:
+        """The result of an owner's (None: anybody's) generation; None: there is none."""
+        for result in self.unstored(owner):
             if result.id == id_:
                 return result
-        return await self._read(lambda store: store.get(id_))
+        return await self._read(lambda store: store.get(id_, owner))
 
     async def delete(self, id_: str, owner: str | None) -> Deleted | None:
         """Delete the result of an owner's (None: anybody's) generation; None: there is none."""
@@ -289,6 +276,27 @@ class Persistence:
         assert self._storage is not None
         with _refusing():
             return await self._storage.read(question)
+
+
+def request_of(generation: Generation) -> dict[str, Any]:
+    """What a generation was asked, as it is stored."""
+    request: dict[str, Any] = {
+        "prompt": generation.prompt,
+        "messages": generation.messages,
+        "params": generation.params,
+        "timeout": generation.timeout,
+    }
+    if generation.chat is not None:
+        request["chat"] = generation.chat
+    if generation.seed is not None:
+        request["seed"] = generation.seed
+    if generation.wanted is not None:
+        request["model"] = generation.wanted
+    if generation.api is not None:
+        request["api"] = generation.api
+    if generation.priority is not Priority.NORMAL:
+        request["priority"] = generation.priority.name.lower()
+    return request
 
 
 def _read_again(result: Result) -> Generation:

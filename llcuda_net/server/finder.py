@@ -9,8 +9,10 @@ import trio
 from llcuda_net.errors import InvalidRequest
 from llcuda_net.generation.generation import Generation
 from llcuda_net.generation.memory.shelf import Shelf
-from llcuda_net.generation.persistence import Persistence
+from llcuda_net.generation.persistence import Persistence, request_of
 from llcuda_net.generation.registry import Registry, unknown
+from llcuda_net.generation.state import State
+from llcuda_net.storage.records import Result, TokenLog
 
 
 class Finder:
@@ -54,6 +56,28 @@ class Finder:
         result = await self._persistence.find_by_key(key, owner)
         return None if result is None else await self._stored(result.id, owner)
 
+    async def result(self, id_: str, owner: str | None) -> Result:
+        """All of a generation of this owner (None: of any) that is over: its request, its log.
+
+        Raises:
+            UnknownGeneration: there is none.
+            InvalidRequest: it still runs.
+            RequestError: its log was dropped from memory, or the store cannot be read.
+        """
+        here = self._registry.find(id_, owner)
+        if here is None:
+            found = await self._persistence.result(id_, owner)
+            if found is None:
+                raise unknown(id_)
+            return found
+        if not here.ended:
+            raise InvalidRequest(
+                f"the generation {id_} still runs: wait for its end, or cancel it first"
+            )
+        if here.lost is not None:
+            raise here.lost
+        return _result_of(here)
+
     async def _stored(self, id_: str, owner: str | None) -> Generation:
         """One that is over; all who read it share what was read from the store."""
         async with self._reading:
@@ -88,3 +112,23 @@ class Finder:
                 self._registry.free_key(found.owner, found.key)
         if deleted is not None and deleted.key is not None:
             self._registry.free_key(deleted.owner, deleted.key)
+
+
+def _result_of(generation: Generation) -> Result:
+    """What the store would have of one that is over and in memory only."""
+    outcome = generation.outcome
+    return Result(
+        id=generation.id,
+        state=str(generation.state),
+        created=generation.created,
+        finished=generation.created,
+        request=request_of(generation),
+        log=TokenLog(generation.pieces, generation.ids, generation.logprobs),
+        reason=outcome.reason if generation.state is State.DONE else "",
+        stop=outcome.stop,
+        usage=outcome.usage,
+        model=generation.model,
+        level=generation.level,
+        owner=generation.owner,
+        switches=generation.switches,
+    )
