@@ -41,6 +41,7 @@ from llcuda_net.server.finder import Finder
 from llcuda_net.server.http.delivery.leaving import Orphans
 from llcuda_net.server.http.responder import Respond
 from llcuda_net.server.memory_guard import MemoryGuard, limit_of
+from llcuda_net.server.objects import KeptObjects
 from llcuda_net.server.tcp.listener import Listener
 from llcuda_net.server.waiting import Waiting
 from llcuda_net.storage.records import Level
@@ -101,6 +102,9 @@ class Gateway:
         self._persistence = (
             persistence if persistence is not None else Persistence(None, Level.MEMORY)
         )
+        storage = self._persistence.storage
+        #: Files, batches and conversations.
+        self.objects = KeptObjects(None if storage is None else storage.objects)
         self._publisher = Publisher(self._persistence)
         #: Connections with bytes that were added since the last flush.
         self.unflushed = self._publisher.unflushed

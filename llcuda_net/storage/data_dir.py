@@ -26,7 +26,7 @@ log = structlog.get_logger(__name__)
 #: What the group and others may do.
 _OTHERS = 0o077
 #: Our files. Only these are closed: somebody may have named a folder that holds other things too.
-_OURS = ("lock", "results.db*", "derived.db*", "models.json*")
+_OURS = ("lock", "results.db*", "derived.db*", "objects.db*", "models.json*")
 _JOURNAL = "journal"
 #: What a folder may hold and still be empty for us: a volume has the first.
 _NOBODYS = ("lost+found",)

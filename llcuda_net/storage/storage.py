@@ -34,6 +34,8 @@ from llcuda_net.storage.journal.entry import JournalEntry
 from llcuda_net.storage.journal.journal import PROBE, SEGMENT_BYTES, Journal
 from llcuda_net.storage.journal.presence import Presence
 from llcuda_net.storage.journal.threads.sync_thread import INTERVAL
+from llcuda_net.storage.objects import database
+from llcuda_net.storage.objects.database import Objects
 from llcuda_net.storage.records import Ended, Opened, Result, TokenLog
 from llcuda_net.storage.results.interface import Deleted, Store
 from llcuda_net.storage.results.sqlite import RESULTS, SqliteStore
@@ -67,6 +69,7 @@ class Storage:
 
     Attributes:
         recovered: filled in when `run` has started.
+        objects: what clients keep beside results; open while `run` runs.
         problems: what this start found damaged or lost, one line each.
         damage: what any start found, until somebody deleted damage.log.
     """
@@ -93,6 +96,7 @@ class Storage:
         self._files = files or RealFiles()
         self._watch_every = watch
         self._presence = Presence(self._files)
+        self.objects = Objects(directory, check=self._presence.check)
         self._open_store = open_store or self._open_sqlite
         self._progress = Progress()
         self._lock: DirectoryLock | None = None
@@ -159,6 +163,7 @@ class Storage:
             )
             self.problems = read.problems + losses(read)
             await self._recover(found, store)
+            await self.objects.open()
             await trio.to_thread.run_sync(self._note_damage)
             await trio.to_thread.run_sync(self._watch_files)
             self._writer = Writer(store, self._open_store, check=self._presence.check)
@@ -171,6 +176,7 @@ class Storage:
                 task_status.started()
         finally:
             with trio.CancelScope(shield=True):
+                await self.objects.aclose()
                 for reader in [*self._readers, store]:
                     await trio.to_thread.run_sync(reader.close)
 
@@ -186,7 +192,7 @@ class Storage:
             self.damage = self.problems
 
     def _watch_files(self) -> None:
-        names = ("lock", RESULTS, f"{RESULTS}-wal")
+        names = ("lock", RESULTS, f"{RESULTS}-wal", database.NAME, f"{database.NAME}-wal")
         self._presence.watch(*(self._directory / name for name in names))
 
     def _look(self) -> StorageError | None:

@@ -25,6 +25,7 @@ from llcuda_net.generation.publisher import Flushable
 from llcuda_net.server.http.delivery.leaving import Orphans
 from llcuda_net.server.http.request import HttpRequest
 from llcuda_net.server.http.responder import Respond
+from llcuda_net.server.objects import KeptObjects
 from llcuda_net.server.tcp.queries import QueryHost
 from llcuda_net.server.tcp.room import Incoming, Unsent
 from llcuda_net.server.tcp.write_buffer import WriteBuffer
@@ -46,6 +47,8 @@ class HttpHost(QueryHost, Protocol):
     unsent: Unsent
     incoming: Incoming
     watch: Watches
+    #: Files, batches and conversations.
+    objects: KeptObjects
     #: Answers /healthz, /readyz and /metrics.
     monitor: Respond | None
 

@@ -1,0 +1,86 @@
+"""The schema of objects.db, as numbered migrations; the rules are those of results/migrations.py.
+
+Every object has an owner: the name of its user, empty where there are no users.
+"""
+
+from __future__ import annotations
+
+from llcuda_net.storage.results.migrations import Migration
+
+OBJECTS = (
+    Migration(
+        1,
+        "files and batches",
+        """
+        -- state: 'uploading' until all of it is here, then 'ready'; 'deleted' while its chunks are
+        -- removed in steps, or a batch still reads them. bytes: of the chunks so far.
+        -- Times are Unix times in nanoseconds; `expires` is NULL where it is kept until deleted.
+        CREATE TABLE files (
+            seq INTEGER PRIMARY KEY AUTOINCREMENT,
+            id TEXT NOT NULL UNIQUE,
+            owner TEXT NOT NULL,
+            state TEXT NOT NULL,
+            purpose TEXT NOT NULL,
+            name TEXT NOT NULL,
+            bytes INTEGER NOT NULL,
+            created INTEGER NOT NULL,
+            expires INTEGER
+        ) STRICT;
+        CREATE INDEX files_listed ON files (owner, purpose, seq) WHERE state = 'ready';
+        CREATE INDEX files_used ON files (owner, bytes);
+        CREATE INDEX files_expire ON files (expires) WHERE expires IS NOT NULL;
+        CREATE INDEX files_leftover ON files (seq) WHERE state != 'ready';
+
+        -- Parts of a file, from number 0 on, each but the last of the same size.
+        CREATE TABLE chunks (
+            id INTEGER PRIMARY KEY,
+            file INTEGER NOT NULL,
+            number INTEGER NOT NULL,
+            hash BLOB NOT NULL,
+            data BLOB NOT NULL
+        ) STRICT;
+        CREATE UNIQUE INDEX chunks_file ON chunks (file, number);
+
+        -- input, output and error: numbers of files. details: what is read only to be shown.
+        CREATE TABLE batches (
+            seq INTEGER PRIMARY KEY AUTOINCREMENT,
+            id TEXT NOT NULL UNIQUE,
+            owner TEXT NOT NULL,
+            state TEXT NOT NULL,
+            endpoint TEXT NOT NULL,
+            input INTEGER NOT NULL,
+            output INTEGER,
+            error INTEGER,
+            created INTEGER NOT NULL,
+            expires INTEGER NOT NULL,
+            total INTEGER NOT NULL,
+            completed INTEGER NOT NULL,
+            failed INTEGER NOT NULL,
+            details BLOB NOT NULL
+        ) STRICT;
+        CREATE INDEX batches_listed ON batches (owner, seq);
+        CREATE INDEX batches_open ON batches (seq)
+            WHERE state IN ('validating', 'in_progress', 'finalizing', 'cancelling');
+
+        -- Where each line of a batch is in its input: the first byte, and how many.
+        CREATE TABLE lines (
+            batch INTEGER NOT NULL,
+            number INTEGER NOT NULL,
+            start INTEGER NOT NULL,
+            size INTEGER NOT NULL,
+            PRIMARY KEY (batch, number)
+        ) STRICT, WITHOUT ROWID;
+
+        -- What came of each line that is over: the line of the output, or of the error file.
+        CREATE TABLE outcomes (
+            id INTEGER PRIMARY KEY,
+            batch INTEGER NOT NULL,
+            number INTEGER NOT NULL,
+            failed INTEGER NOT NULL,
+            hash BLOB NOT NULL,
+            data BLOB NOT NULL
+        ) STRICT;
+        CREATE UNIQUE INDEX outcomes_line ON outcomes (batch, number, failed);
+        """,
+    ),
+)
