@@ -14,19 +14,13 @@ from typing import Any
 
 import pytest
 import trio
+from trio.testing import MockClock
 
 from llcuda_net.upstream.llama import streams
 from llcuda_net.upstream.llama.token_stream import send_now
-from llcuda_protocol import Accepted, Generate, Tokens
-from tests.llcuda_net.server.test_token_path import (
-    _OURS,
-    PATIENCE,
-    Reader,
-    Script,
-    event,
-    running,
-    shown,
-)
+from llcuda_protocol import Generate
+from tests.support.server.counting import OURS, Calls, shown
+from tests.support.server.scripted_server import PATIENCE, begin, running, settled
 
 #: Turns of the session, which reads the request, and of the generation's own task.
 MOST_TURNS = 2
@@ -43,7 +37,7 @@ class Way(trio.abc.Instrument):
 
     def __init__(self) -> None:
         self.turns: Counter[str] = Counter()
-        self.calls: Counter[tuple[str, str]] = Counter()
+        self.calls: Calls = Counter()
         self.threads = 0
         self._counting = False
         self._begun: set[trio.lowlevel.Task] = set()
@@ -63,7 +57,7 @@ class Way(trio.abc.Instrument):
 
     def _profile(self, frame: FrameType, what: str, _: Any) -> None:
         path = frame.f_code.co_filename
-        if self._on_the_way and what == "call" and path.startswith(_OURS):
+        if self._on_the_way and what == "call" and path.startswith(OURS):
             self.calls[path, frame.f_code.co_qualname] += 1
 
     def begin(self) -> None:
@@ -96,25 +90,10 @@ def way(monkeypatch: pytest.MonkeyPatch) -> Way:
     return found
 
 
-async def begin(reader: Reader, script: Script, number: int, **what: Any) -> int:
-    """Ask for a generation, and read its first token; the descriptor of the upstream's socket."""
-    script.more = trio.Event()
-    asked = what or {"prompt": "hello"}
-    await reader.send(Generate(number, credit=1 << 20, params={"n_predict": 500}, **asked))
-    with trio.fail_after(PATIENCE):
-        await script.more.wait()
-        assert isinstance(await reader.next(), Accepted)
-        stream = script.completions[-1]
-        await stream.send_all(event("w ", 1))
-        while not isinstance(await reader.next(), Tokens):
-            pass
-    return stream.socket.fileno()
-
-
 @pytest.mark.parametrize("what", ["prompt", "messages"])
 @pytest.mark.parametrize("beside", [0, 40])
 async def test_the_upstream_has_a_request_in_its_task_s_first_turn(
-    what: str, beside: int, way: Way, tmp_path: Path
+    what: str, beside: int, way: Way, tmp_path: Path, still_clock: MockClock
 ) -> None:
     text = {"prompt": "hello"}
     asked = text if what == "prompt" else {"messages": [{"role": "user", "content": "hello"}]}
@@ -122,8 +101,7 @@ async def test_the_upstream_has_a_request_in_its_task_s_first_turn(
         reader = await connect()
         for number in range(1, beside + 3):  # what happens once is over then
             await begin(reader, script, number)
-        await storage.journal.sync()
-        await trio.sleep(0.2)
+        await settled(storage)
         script.more = trio.Event()
         way.begin()
         try:

@@ -9,13 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import trio
+from trio.testing import MockClock
 
 from llcuda_net.server import garbage
 from llcuda_net.server.garbage import Garbage
-from llcuda_protocol import Cancel, Done
-from tests.llcuda_net.server.test_first_token_path import begin
-from tests.llcuda_net.server.test_token_path import PATIENCE, Reader, Script, running
+from tests.support.server.scripted_server import ended, running, settled
 
 MIB = 1 << 20
 
@@ -41,33 +39,21 @@ def cycles() -> list[str]:
     return sorted(type(one).__qualname__ for one in gc.garbage)
 
 
-async def ended(script: Script, reader: Reader, number: int, **what: Any) -> None:
-    """Ask for a generation, read its first token, cancel it, and read its end."""
-    await begin(reader, script, number, **what)
-    await reader.send(Cancel(number))
-    with trio.fail_after(PATIENCE):
-        while not isinstance(await reader.next(), Done):
-            pass
-
-
-async def settled() -> None:
-    """What a request leads to behind its end is over."""
-    await trio.sleep(0.1)
-
-
 @pytest.mark.parametrize("what", [{}, {"messages": [{"role": "user", "content": "hello"}]}])
-async def test_a_request_leaves_no_cycles(what: dict[str, Any], tmp_path: Path) -> None:
-    async with running(tmp_path, slots=64) as (script, connect, _):
+async def test_a_request_leaves_no_cycles(
+    what: dict[str, Any], tmp_path: Path, still_clock: MockClock
+) -> None:
+    async with running(tmp_path, slots=64) as (script, connect, storage):
         reader = await connect()
         for number in (1, 2, 3):  # what happens once is over then
-            await ended(script, reader, number, **what)
-        await settled()
+            await ended(reader, script, number, **what)
+        await settled(storage)
         gc.collect()
         gc.disable()
         try:
             for number in range(4, 9):
-                await ended(script, reader, number, **what)
-            await settled()
+                await ended(reader, script, number, **what)
+            await settled(storage)
             assert cycles() == []
         finally:
             gc.garbage.clear()
@@ -75,7 +61,7 @@ async def test_a_request_leaves_no_cycles(what: dict[str, Any], tmp_path: Path) 
 
 
 async def test_requests_that_flow_are_not_looked_through(
-    tmp_path: Path, looks: Counter[int]
+    tmp_path: Path, looks: Counter[int], still_clock: MockClock
 ) -> None:
     async with running(tmp_path, slots=64) as (script, connect, _):
         reader = await connect()
@@ -84,7 +70,7 @@ async def test_requests_that_flow_are_not_looked_through(
             looks.clear()
             held = []
             for number in range(1, 21):
-                await ended(script, reader, number)
+                await ended(reader, script, number)
                 held.append([[number] for _ in range(10_000)])
                 found.look(80 * MIB + number, idle=False)
             assert looks[0] > 0
