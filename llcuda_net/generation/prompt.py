@@ -18,6 +18,7 @@ from llcuda_net.upstream.slots.lease import Lease
 def checked_params(generation: Generation, context: int) -> dict[str, Any]:
     """Its parameters for an upstream: another one may have more context."""
     checked = sampling.check(sampling.within(generation.params, context), context)
+    checked.pop("input_suffix", None)  # it is part of the prompt
     if "json_schema" in checked:
         checked["json_schema"] = as_sent(checked["json_schema"])
     if generation.seed is not None:
@@ -66,16 +67,22 @@ def abilities_for(generation: Generation) -> frozenset[str]:
     return senses_of(generation.messages) | tools
 
 
-async def render(messages: list[dict[str, Any]], lease: Lease) -> str | list[int]:
-    """The prompt that the model's chat template makes of messages of plain text.
+async def render(generation: Generation, lease: Lease) -> str | list[int]:
+    """The prompt, where it is not just that of the request.
 
-    See chat.prompt_of.
+    Of messages of plain text it is what the model's chat template makes; see chat.prompt_of. Of a
+    text with a gap, it is its two parts with the model's own marks.
 
     Raises:
-        RequestError: it has none, or refuses them.
+        RequestError: the model has no template, or no such marks, or the template refuses them.
     """
     await lease.properties()  # and report them
-    return await chat.prompt_of(flat(messages), lease.backend.upstream)
+    upstream = lease.backend.upstream
+    if generation.messages is None:
+        before, after = generation.prompt, generation.params["input_suffix"]
+        assert isinstance(before, str)
+        return await upstream.infill(before, after, lease.params)
+    return await chat.prompt_of(flat(generation.messages), upstream)
 
 
 def text_so_far(generation: Generation) -> str:

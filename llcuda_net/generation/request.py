@@ -142,6 +142,8 @@ def _check_prompt(request: Generate) -> None:
         raise InvalidRequest("the prompt is empty")
     if request.chat is not None and messages is None:
         raise InvalidRequest("options of a chat go with messages, not with a prompt")
+    if "input_suffix" in request.params and type(request.prompt) is not str:
+        raise InvalidRequest("input_suffix goes with a prompt that is text")
 
 
 def _is_empty(message: dict[str, Any]) -> bool:

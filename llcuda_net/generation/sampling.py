@@ -85,6 +85,10 @@ def _strings(value: Any) -> str | None:
     return "must be a string, or a list of at most 64 strings, none of them empty"
 
 
+def _text(value: Any) -> str | None:
+    return None if type(value) is str else "must be a string"
+
+
 def _grammar(value: Any) -> str | None:
     if type(value) is not str:
         return "must be a string"
@@ -167,11 +171,14 @@ PARAMETERS: dict[str, Check] = {
     "t_max_predict_ms": _integer(0, _INT32),
     "cache_prompt": _boolean,
     "lora": _lora,
+    # What stands behind the answer, which is to fit in between: of /infill.
+    "input_suffix": _text,
 }
 _TYPES: dict[Check, list[str]] = {
     _boolean: ["boolean", "null"],
     _strings: ["string", "array", "null"],
     _grammar: ["string", "null"],
+    _text: ["string", "null"],
     _lora: ["array", "null"],
     _logit_bias: ["object", "array", "null"],
     _samplers: ["string", "array", "null"],

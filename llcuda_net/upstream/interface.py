@@ -213,6 +213,15 @@ class Upstream(Protocol):
             options: as of `chat`; None: none.
         """
 
+    async def infill(self, before: str, after: str, params: dict[str, Any]) -> list[int]:
+        """The ids of the prompt by which the model fills the gap between two texts.
+
+        The upstream reads it, so that a slot holds it.
+
+        Args:
+            params: `id_slot` where it must be that slot.
+        """
+
     async def embed(self, texts: list[Any]) -> list[list[list[float]]]:
         """For each text its rows: one where the upstream pools, else one per token.
 

@@ -77,12 +77,11 @@ class Attempts:
 
     async def _render(self, generation: Generation, lease: Lease) -> str | list[int] | None:
         """See to it that it has its prompt; what was rendered for it just now, if anything."""
-        if generation.rendered is None:
+        if generation.rendered is None and "input_suffix" not in generation.params:
             generation.rendered = generation.prompt
         if generation.rendered is not None:
             return None
-        assert generation.messages is not None
-        generation.rendered = await render(generation.messages, lease)
+        generation.rendered = await render(generation, lease)
         if not generation.pieces:
             generation.times.rendered = trio.current_time()
         return generation.rendered

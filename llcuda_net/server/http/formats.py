@@ -5,10 +5,12 @@ from __future__ import annotations
 import msgspec
 
 from llcuda_net.generation.generation import Generation
+from llcuda_net.server.http.completions.format import CompletionFormat
 from llcuda_net.server.http.delivery.format import Format
 from llcuda_net.server.http.openai.chat_format import ChatFormat
 
-_FORMATS = {one.kind: one for one in (ChatFormat,)}
+_APIS: tuple[type[Format], ...] = (ChatFormat, CompletionFormat)
+_FORMATS = {one.kind: one for one in _APIS}
 
 
 def format_of(generation: Generation) -> Format:

@@ -202,6 +202,27 @@ class LlamaServer:
             self._rendered.keep(asked, prompt, now)
         return prompt
 
+    async def infill(self, before: str, after: str, params: dict[str, Any]) -> list[int]:
+        """The ids of a prompt for the gap between two texts; see Upstream.infill.
+
+        Raises:
+            RequestError: as `ask`, or the model has no marks for that.
+        """
+        # Only /infill knows the marks, and how much of a text fits. It makes one token at least,
+        # which is thrown away; what it has read stays in the slot.
+        body = {
+            "input_prefix": before,
+            "input_suffix": after,
+            "n_predict": 0,
+            "response_fields": ["prompt"],
+            **params,
+        }
+        most = MAX_BODY + 6 * len(before + after)  # characters, escaped
+        answer = await self._short(
+            "POST", "/infill", _prompt, body, most=most, timeout=EMBED_TIMEOUT
+        )
+        return await self.tokenize(answer.prompt, special=False)
+
     async def tokenize(self, text: str, *, special: bool, literal: bool = False) -> list[int]:
         """The ids of a text; see Upstream.tokenize.
 

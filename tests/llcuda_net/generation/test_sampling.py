@@ -84,6 +84,7 @@ CASES: dict[str, tuple[list[Any], list[Any]]] = {
     "post_sampling_probs": ([True], [0, "x"]),
     "t_max_predict_ms": ([0, 1000], [-1, 0.5]),
     "cache_prompt": ([False], [0, "no"]),
+    "input_suffix": (["", "\n}"], [5, None, ["x"]]),
     "lora": (
         [[{"id": 0, "scale": 1.0}], []],
         [{}, "x", ["x"], [{}], [{"id": 0}], [{"id": "0", "scale": 1}], [{"id": 0, "scale": None}]],

@@ -116,6 +116,11 @@ class FakeUpstream:
             f"{m['role']}: {m.get('reasoning_content', '')}{m['content']}" for m in messages
         )
 
+    async def infill(self, before: str, after: str, params: dict[str, Any]) -> list[int]:
+        """Between its marks, which are no bytes."""
+        await trio.lowlevel.checkpoint()
+        return [257, *before.encode(), 258, *after.encode(), 259]
+
     async def tokenize(self, text: str, *, special: bool, literal: bool = False) -> list[int]:
         """A token a byte, and one more in front where `special` is set."""
         await trio.lowlevel.checkpoint()

@@ -22,12 +22,14 @@ def write_tiny_model(
     pooling: int | None = None,
     template: str = _TEMPLATE,
     words: Sequence[str] = (),
+    fills: bool = False,
 ) -> Path:
     """Write a random llama of 100,000 weights with byte tokens; return `path`.
 
     Args:
         template: of its chats.
         words: texts that are one token each, as the marks of a tool call are in most models.
+        fills: it has marks around a gap that it is to fill; they are those of its chats.
     """
     tokens = [*_byte_tokens(), "Ġt", "Ġa", *words, "<|end|>", "<|user|>", "<|assistant|>"]
     end = len(tokens) - 3
@@ -53,6 +55,9 @@ def write_tiny_model(
     w.add_eos_token_id(end)
     w.add_bos_token_id(end)
     w.add_add_bos_token(False)
+    if fills:
+        for number, mark in enumerate(("pre", "suf", "mid")):
+            w.add_uint32(f"tokenizer.ggml.fim_{mark}_token_id", end + number)
     w.add_chat_template(template)
     random = np.random.default_rng(0)
 

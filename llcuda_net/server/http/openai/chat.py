@@ -53,12 +53,7 @@ def _requests(
     chat: Chat, model: str | None, options: dict[str, Any], host: HttpHost
 ) -> list[Generate]:
     """A request per choice."""
-    params = dict(chat.params)
-    wanted = params.get("n_predict")
-    if wanted is not None:
-        # Clients ask for as many as their largest model makes; more than all are never made.
-        context = host.pool.context(host.pool.key_of(model))
-        params["n_predict"] = wanted if context is None else min(wanted, context)
+    params = limited(chat.params, model, host)
     options.setdefault("priority", chat.priority)
     first = Generate(
         0, 0, messages=chat.messages, params=params, chat=chat.chat, model=model, **options
@@ -67,6 +62,18 @@ def _requests(
         first if seed is None else replace(first, params={**params, "seed": seed})
         for seed in chat.seeds
     ]
+
+
+def limited(params: dict[str, Any], model: str | None, host: HttpHost) -> dict[str, Any]:
+    """Parameters that ask for no more tokens than the context of the model holds.
+
+    Clients ask for as many as their largest model makes; more than all are never made.
+    """
+    wanted = params.get("n_predict")
+    context = host.pool.context(host.pool.key_of(model))
+    if wanted is None or context is None:
+        return params
+    return {**params, "n_predict": min(wanted, context)}
 
 
 def options_of(headers: Headers) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal, TypeVar
 
 import msgspec
@@ -133,7 +133,9 @@ class ChatBody(msgspec.Struct, kw_only=True):
 
 
 #: Sampling parameters by llama-server's names that are no fields of OpenAI's.
-SAMPLING = tuple(name for name in PARAMETERS if name not in ChatBody.__struct_fields__)
+SAMPLING = tuple(
+    name for name in PARAMETERS if name not in (*ChatBody.__struct_fields__, "input_suffix")
+)
 _KNOWN = (*ChatBody.__struct_fields__, *SAMPLING)
 _MEMBERS = {
     "stream_options": StreamOptions.__struct_fields__,
@@ -196,7 +198,7 @@ def read(data: dict[str, Any], ignored: Ignored) -> Chat:
         messages.canonical(body.messages),
         params,
         _options(body, kept),
-        _seeds(body),
+        seeds_of(body.seed, body.n or 1),
         body.model,
         {"flex": "low", "default": "normal", "priority": "high"}.get(body.service_tier or ""),
         bool(body.stream),
@@ -250,40 +252,65 @@ def _clean_format(kept: dict[str, Any], ignored: Ignored) -> None:
 
 def _params(body: ChatBody, own: Mapping[str, Any]) -> tuple[dict[str, Any], int | None]:
     """The sampling parameters, and how many alternatives of each token are to be written."""
-    params: dict[str, Any] = {}
-    for name in ("temperature", "top_p", "presence_penalty", "frequency_penalty", "stop"):
-        value = getattr(body, name)
-        if value is not None and value != []:
-            params[name] = _checked(name, name, value)
-    for name in ("n_predict", "max_tokens", "max_completion_tokens"):  # the last one counts
-        value = own.get(name) if name == "n_predict" else getattr(body, name)
-        if value is not None and value != -1:
-            params["n_predict"] = _checked(name, "n_predict", value)
-    for name, value in own.items():
-        if name != "n_predict":
-            params[name] = _checked(name, name, value)
-    if body.logit_bias:
-        params["logit_bias"] = _logit_bias(body.logit_bias)
+    params = sampling_of(body, own, ("max_tokens", "max_completion_tokens"))
     _constrain(params, body)
     return params, _logprobs(params, body)
 
 
-def _checked(field: str, name: str, value: Any) -> Any:
-    """The value of a parameter, by the name that the client has for it."""
+def sampling_of(
+    body: msgspec.Struct, own: Mapping[str, Any], limits: Sequence[str]
+) -> dict[str, Any]:
+    """The sampling parameters of a body by llama-server's names.
+
+    Args:
+        body: has OpenAI's fields.
+        own: those that have llama-server's names already.
+        limits: fields of the body that say how many tokens to make; the last one counts.
+
+    Raises:
+        HttpError: one cannot have its value.
+    """
+    params: dict[str, Any] = {}
+    for name in ("temperature", "top_p", "presence_penalty", "frequency_penalty", "stop"):
+        value = getattr(body, name)
+        if value is not None and value != []:
+            params[name] = checked(name, name, value)
+    for name in ("n_predict", *limits):
+        value = own.get(name) if name == "n_predict" else getattr(body, name)
+        if value is not None and value != -1:
+            params["n_predict"] = checked(name, "n_predict", value)
+    for name, value in own.items():
+        if name != "n_predict":
+            params[name] = checked(name, name, value)
+    if bias := getattr(body, "logit_bias", None):
+        params["logit_bias"] = logit_bias_of(bias)
+    return params
+
+
+def checked(field: str, name: str, value: Any) -> Any:
+    """The value of a parameter, by the name that the client has for it.
+
+    Raises:
+        HttpError: it cannot have this value.
+    """
     why = PARAMETERS[name](value)
     if why is not None:
         raise wrong(field, f"{field} {why}")
     return value
 
 
-def _logit_bias(bias: dict[str, Any] | list[Any]) -> Any:
-    """Pairs of token id and bias where all tokens are ids, as they are in OpenAI's API."""
+def logit_bias_of(bias: dict[str, Any] | list[Any]) -> Any:
+    """Pairs of token id and bias where all tokens are ids, as they are in OpenAI's API.
+
+    Raises:
+        HttpError: it is none of the shapes that there are.
+    """
     if type(bias) is dict and all(key.isascii() and key.isdigit() for key in bias):
         for key, value in bias.items():
             if type(value) not in (int, float) or not -100 <= value <= 100:
                 raise wrong(f"logit_bias.{key}", f"logit_bias.{key} must be a number, -100 to 100")
-        return _checked("logit_bias", "logit_bias", [[int(k), v] for k, v in bias.items()])
-    return _checked("logit_bias", "logit_bias", bias)
+        return checked("logit_bias", "logit_bias", [[int(k), v] for k, v in bias.items()])
+    return checked("logit_bias", "logit_bias", bias)
 
 
 def _constrain(params: dict[str, Any], body: ChatBody) -> None:
@@ -326,12 +353,11 @@ def _logprobs(params: dict[str, Any], body: ChatBody) -> int | None:
     return wanted
 
 
-def _seeds(body: ChatBody) -> list[int | None]:
+def seeds_of(seed: int | None, count: int) -> list[int | None]:
     """The seed of each choice: of several, each has one more than the one before."""
-    count = body.n or 1
-    if body.seed is None or body.seed == -1:
+    if seed is None or seed == -1:
         return [None] * count
-    return [(body.seed + i) % _SEEDS for i in range(count)]
+    return [(seed + i) % _SEEDS for i in range(count)]
 
 
 # -- the options of a chat --------------------------------------------------------------------

@@ -69,6 +69,28 @@ class ChatCompletion(msgspec.Struct):
     llcuda: dict[str, Any]
 
 
+class TextChoice(msgspec.Struct):
+    """One choice of the answer to a completion."""
+
+    index: Count
+    text: str
+    logprobs: dict[str, Any] | None
+    finish_reason: Literal["stop", "length"]
+
+
+class TextCompletion(msgspec.Struct):
+    """The answer to a completion; streamed, it comes as events of the same kind."""
+
+    id: str
+    object: Literal["text_completion"]
+    created: int
+    model: str
+    system_fingerprint: str | None
+    choices: list[TextChoice]
+    usage: Usage
+    llcuda: dict[str, Any]
+
+
 class Model(msgspec.Struct):
     """A model, and what serves it now."""
 

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 from http import HTTPStatus
 from typing import Any, get_args
 
 import msgspec
 
-from llcuda_net.generation.sampling import PARAMETERS, schema_of
+from llcuda_net.generation.sampling import schema_of
+from llcuda_net.server.http.completions import body as completions
 from llcuda_net.server.http.exchange import Exchange
 from llcuda_net.server.http.openai.chat_body import SAMPLING
 from llcuda_net.server.http.openai.fields import IGNORED, NEUTRAL, SUPPORTED
@@ -61,7 +62,9 @@ def document(routes: Sequence[Route]) -> dict[str, Any]:
     structs = dict.fromkeys([Error, *(one for one in bodies if one not in (None, dict))])
     _, schemas = msgspec.json.schema_components(structs, ref_template=_REF)
     schemas["StateName"] = {"type": "string", "enum": list(get_args(StateName))}
-    _complete(schemas["ChatBody"])
+    _complete(schemas["ChatBody"], SUPPORTED, SAMPLING)
+    _complete(schemas["CompletionBody"], completions.SUPPORTED, completions.OWN)
+    schemas["ChatBody"]["properties"]["messages"]["minItems"] = 1
     schemas["EmbeddingsBody"]["additionalProperties"] = False
     paths: dict[str, dict[str, Any]] = {}
     for route, one in zip(routes, used, strict=True):
@@ -98,21 +101,20 @@ def document(routes: Sequence[Route]) -> dict[str, Any]:
     }
 
 
-def _complete(schema: dict[str, Any]) -> None:
-    """Fields of a chat that are in no struct, and what each does."""
+def _complete(schema: dict[str, Any], supported: Mapping[str, str], own: Iterable[str]) -> None:
+    """Fields of a body that are in no struct, and what each does."""
     properties = schema["properties"]
-    for name, note in SUPPORTED.items():
+    for name, note in supported.items():
         properties[name]["description"] = note
-    for name in SAMPLING:
+    for name in own:
         note = f"as of llama-server's /completion: {name}"
         properties[name] = {"description": note, **schema_of(name)}
     for name, note in IGNORED.items():
         properties[name] = {"description": f"ignored: {note}"}
     for name, values in NEUTRAL.items():
-        properties[name] = {"description": "ignored", "enum": [*values, None]}
-    properties["messages"]["minItems"] = 1
+        if name not in supported:
+            properties[name] = {"description": "ignored", "enum": [*values, None]}
     schema["additionalProperties"] = False
-    assert set(PARAMETERS) <= set(properties)
 
 
 def _operation(route: Route, one: Operation) -> dict[str, Any]:

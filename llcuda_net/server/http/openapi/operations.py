@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from llcuda_net.config.users import PRIORITIES
+from llcuda_net.server.http.completions.body import CompletionBody
 from llcuda_net.server.http.delivery.deliver import MOST_KEY
 from llcuda_net.server.http.openai.chat import OPTIONS
 from llcuda_net.server.http.openai.chat_body import ChatBody
@@ -86,10 +87,17 @@ _KEY = _header(
     "the same request with the same key is answered with the same answer",
     {"type": "string", "minLength": 1, "maxLength": MOST_KEY, "pattern": "^[!-~]+$"},
 )
+#: Of each request that begins generations.
+_RUN = (
+    *(_header(name, note, _OPTIONS[name]) for name, note in OPTIONS.items()),
+    _KEY,
+    _LAST,
+    _LEAVING,
+)
 _NAMED = {"x-llcuda-generation": "the generations of the choices"}
 _IGNORED = {"x-llcuda-ignored": "fields of the body that were ignored"}
 _STREAM = {
-    EVENTS: "server-sent events (HTML standard); data is a chat.completion.chunk or an error, in "
+    EVENTS: "server-sent events (HTML standard); data is a part of the answer or an error, in "
     "JSON, or [DONE]; id is what a reader that comes back sends as Last-Event-ID"
 }
 
@@ -102,12 +110,18 @@ OPERATIONS: dict[tuple[str, str], Operation] = {
         example={"messages": [{"role": "user", "content": "Hello"}], "max_tokens": 16},
         contents=_STREAM,
         errors=_RUNS,
-        parameters=(
-            *(_header(name, note, _OPTIONS[name]) for name, note in OPTIONS.items()),
-            _KEY,
-            _LAST,
-            _LEAVING,
-        ),
+        parameters=_RUN,
+        headers={**_NAMED, **_IGNORED},
+        names="$response.body#/llcuda/generation",
+    ),
+    ("POST", "/v1/completions"): Operation(
+        "OpenAI",
+        answers.TextCompletion,
+        CompletionBody,
+        example={"prompt": "Once upon", "max_tokens": 16},
+        contents=_STREAM,
+        errors=_RUNS,
+        parameters=_RUN,
         headers={**_NAMED, **_IGNORED},
         names="$response.body#/llcuda/generation",
     ),

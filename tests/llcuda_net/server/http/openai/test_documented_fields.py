@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from llcuda_net.server.http.completions import body as completions
 from llcuda_net.server.http.errors import CODES
 from llcuda_net.server.http.openai.chat import OPTIONS
 from llcuda_net.server.http.openai.chat_body import SAMPLING
@@ -49,9 +50,14 @@ def tables() -> dict[str, list[str]]:
         (f"`{name}`", "refused", note) for name, note in INSTEAD.items() if name not in NEUTRAL
     ]
     chat.append(("any other", "refused", "the message names the nearest one"))
+    texts = [(f"`{name}`", "supported", note) for name, note in completions.SUPPORTED.items()]
+    own = ", ".join(f"`{name}`" for name in completions.OWN)
+    texts.append((own, "supported", "as of llama-server's `/completion`"))
+    texts.append(("any other", "as of a chat", ""))
     assert list(_EMBEDDINGS) == list(EmbeddingsBody.__struct_fields__)
     return {
         "chat": ["| field | | |", "|---|---|---|", *_rows(chat)],
+        "completions": ["| field | | |", "|---|---|---|", *_rows(texts)],
         "embeddings": [
             "| field | |",
             "|---|---|",

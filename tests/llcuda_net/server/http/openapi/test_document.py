@@ -8,6 +8,7 @@ from http import HTTPStatus
 from typing import Any
 
 from llcuda_net.generation.sampling import PARAMETERS
+from llcuda_net.server.http.completions.body import CompletionBody
 from llcuda_net.server.http.openai.chat import OPTIONS
 from llcuda_net.server.http.openai.chat_body import ChatBody
 from llcuda_net.server.http.openai.fields import IGNORED, NEUTRAL
@@ -49,9 +50,13 @@ def test_every_route_is_in_it() -> None:
 
 def test_every_field_is_in_it() -> None:
     schema = DOCUMENT["components"]["schemas"]["ChatBody"]
-    names = {*ChatBody.__struct_fields__, *PARAMETERS, *IGNORED, *NEUTRAL}
+    names = {*ChatBody.__struct_fields__, *PARAMETERS, *IGNORED, *NEUTRAL} - {"input_suffix"}
     assert set(schema["properties"]) == names
     assert schema["required"] == ["messages"]
+    schema = DOCUMENT["components"]["schemas"]["CompletionBody"]
+    names = {*CompletionBody.__struct_fields__, *PARAMETERS, *IGNORED, *NEUTRAL} - {"input_suffix"}
+    assert set(schema["properties"]) == names
+    assert schema["required"] == ["prompt"]
 
 
 def test_every_reference_leads_somewhere() -> None:
