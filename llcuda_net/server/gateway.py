@@ -21,7 +21,7 @@ from llcuda_net.analysis.vector_index import Found
 from llcuda_net.config.settings import Settings
 from llcuda_net.config.token_file import Users
 from llcuda_net.config.users import User, view_of
-from llcuda_net.errors import RequestError, ShuttingDown
+from llcuda_net.errors import RequestError
 from llcuda_net.generation import listing
 from llcuda_net.generation import request as requests
 from llcuda_net.generation.dispatcher import need_of
@@ -37,6 +37,7 @@ from llcuda_net.generation.state import Place
 from llcuda_net.scheduler.scheduler import Scheduler
 from llcuda_net.scheduler.ticket import SlotRequest, Ticket
 from llcuda_net.server import queries
+from llcuda_net.server.drain import drain, shutting_down
 from llcuda_net.server.finder import Finder
 from llcuda_net.server.http.delivery.leaving import Orphans
 from llcuda_net.server.http.responder import Respond
@@ -59,9 +60,6 @@ from llcuda_protocol import Attach, Generate, ListGenerations
 from llcuda_protocol.kinds import MAX_LINGER
 
 log = structlog.get_logger(__name__)
-
-#: Seconds for the last frames of a drain to reach the clients.
-_FAREWELL = 1.0
 
 
 class Gateway:
@@ -146,7 +144,6 @@ class Gateway:
         self.listener = Listener(self, settings.max_connections)
         #: Answers over HTTP that their readers left.
         self.orphans = Orphans()
-        self._draining = False
         self._reporter = Reporter(pool, self._scheduler, self._registry, self._persistence)
         #: Told of each request when it is over.
         self.watch = Watches()
@@ -163,7 +160,7 @@ class Gateway:
         self._nursery: trio.Nursery
 
     def __repr__(self) -> str:
-        state = "draining" if self._draining else "serving"
+        state = "draining" if self.draining else "serving"
         return (
             f"<Gateway {state} {self.listener!r}"
             f" generations={len(self._registry)} queued={self._scheduler.queued}>"
@@ -216,39 +213,15 @@ class Gateway:
     @property
     def draining(self) -> bool:
         """Whether the server stops: it takes nothing new."""
-        return self._draining
+        return self.standing.draining
 
     async def drain(self, grace: float) -> None:
-        """Take nothing new, let what runs come to its end for `grace` seconds, then stop.
-
-        What has not ended by then is left in the journal for the next server, or, where it is not
-        journalled, fails; its clients get an error that may be retried.
-        """
-        if self._draining:
+        """Take nothing new, and stop when all has ended, after `grace` seconds; see drain.py."""
+        if self.draining:
             return
-        self._draining = self.standing.draining = True
-        log.info("draining", seconds=grace, running=len(self._registry))
-        self.listener.drain(grace)
-        for generation in self._registry:
-            if generation.stranded:
-                generation.suspend()
-        await self._settle(grace)
-        error = _shutting_down("the server stopped before the end; try again later")
-        self.listener.hand_back(error)
-        for generation in self._registry:
-            if generation.level.journalled:
-                generation.suspend()
-            else:
-                generation.hand_back(error)
-        await self._settle(_FAREWELL)
+        self.standing.draining = True
+        await drain(self._registry, self.listener, grace)
         self._nursery.cancel_scope.cancel()
-
-    async def _settle(self, seconds: float) -> None:
-        """Wait, for a bounded time, until nothing runs and everything has been sent."""
-        with trio.move_on_after(seconds):
-            # Polled: it takes many parts to be quiet, and happens once in a server's life.
-            while len(self._registry) or self.listener.busy:  # noqa: ASYNC110
-                await trio.sleep(0.02)
 
     # -- sessions -----------------------------------------------------------------------------
 
@@ -383,8 +356,8 @@ class Gateway:
             RequestError: there is none, or the client has more of it than there is.
         """
         await self._startup.wait()
-        if self._draining:
-            raise _shutting_down("the server is shutting down; attach again later")
+        if self.draining:
+            raise shutting_down("the server is shutting down; attach again later")
         self._budget.check_streams(self.standing.streams)
         found = await self.finder.find(request.id, view_of(user))
         requests.check_position(found, request.first, request.epoch)
@@ -494,8 +467,8 @@ class Gateway:
             return await queries.search(text, k, user, self.analyst, self.settings.timeout)
 
     def _check_not_draining(self) -> None:
-        if self._draining:
-            raise _shutting_down("the server is shutting down; try again later")
+        if self.draining:
+            raise shutting_down("the server is shutting down; try again later")
 
     async def list_generations(
         self, request: ListGenerations, user: User
@@ -517,7 +490,7 @@ class Gateway:
         await self._startup.wait()
         report = self._reporter.report(
             user,
-            draining=self._draining,
+            draining=self.draining,
             connections=len(self.listener.sessions),
             http={"requests": len(self.listener.requests), "idle": self.listener.resting},
         )
@@ -526,7 +499,3 @@ class Gateway:
             with contextlib.suppress(RequestError), trio.move_on_after(2):
                 report["analysis"] = await self.analyst.report(view_of(user))
         return report
-
-
-def _shutting_down(message: str) -> RequestError:
-    return ShuttingDown(message, retry=True)

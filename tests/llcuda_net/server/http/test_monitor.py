@@ -175,7 +175,7 @@ async def test_other_kinds_count_apart(autojump_clock: trio.abc.Clock) -> None:
         found = await samples(monitor)
         assert requests(found, "done", kind="embed") == 1
         assert requests(found, "done", **WHO) is None
-        server._draining = True
+        server.standing.draining = True
         await peer.send(Embed(3, ["a text"]))
         await peer.until(Error, stream=3)
         await peer.send(Search(5, "a text", 1))
