@@ -83,4 +83,39 @@ OBJECTS = (
         CREATE UNIQUE INDEX outcomes_line ON outcomes (batch, number, failed);
         """,
     ),
+    Migration(
+        2,
+        "conversations",
+        """
+        -- updated: when its last entry was added, or it was changed. metadata is JSON.
+        CREATE TABLE conversations (
+            seq INTEGER PRIMARY KEY AUTOINCREMENT,
+            id TEXT NOT NULL UNIQUE,
+            owner TEXT NOT NULL,
+            title TEXT,
+            pinned INTEGER NOT NULL,
+            created INTEGER NOT NULL,
+            updated INTEGER NOT NULL,
+            metadata BLOB NOT NULL
+        ) STRICT;
+        CREATE INDEX conversations_listed ON conversations (owner, pinned, updated, seq);
+
+        -- Its entries in order: an item that a client added, as JSON; or, where that is NULL, a
+        -- generation: what was asked with it and what it answered stand here.
+        CREATE TABLE entries (
+            seq INTEGER PRIMARY KEY AUTOINCREMENT,
+            conversation INTEGER NOT NULL,
+            id TEXT NOT NULL,
+            item BLOB
+        ) STRICT;
+        CREATE UNIQUE INDEX entries_listed ON entries (conversation, id);
+
+        -- Items of generations that were deleted from a conversation.
+        CREATE TABLE hidden (
+            conversation INTEGER NOT NULL,
+            item TEXT NOT NULL,
+            PRIMARY KEY (conversation, item)
+        ) STRICT, WITHOUT ROWID;
+        """,
+    ),
 )
