@@ -15,6 +15,7 @@ failed for good.
 
 from __future__ import annotations
 
+import abc
 import zlib
 from collections import deque
 from collections.abc import Callable
@@ -63,8 +64,8 @@ class Entry(Protocol):
     bytes: int
 
 
-class Appender:
-    """The buffer of records, and the segment that it is written to.
+class Appender(abc.ABC):
+    """The buffer of records, and the segment that it is written to. What syncs it derives from it.
 
     Attributes:
         refusal: why nothing can be appended now; None: it can.
@@ -111,9 +112,9 @@ class Appender:
         stats.records += 1
         stats.live_bytes += size
 
+    @abc.abstractmethod
     def follow(self, entry: Any) -> None:
         """Tell when more of an entry is on the disk."""
-        raise NotImplementedError
 
     def _add_loose(self, body: bytes | memoryview) -> None:
         """Buffer a record that counts for no entry."""
@@ -257,9 +258,9 @@ class Appender:
             awaited.popleft()[1](None)
         return outcome
 
+    @abc.abstractmethod
     def _catch_up(self) -> None:
         """Take note of what the syncing thread has done."""
-        raise NotImplementedError
 
     def _refuse(self, refusal: StorageError) -> None:
         if self.refusal is None or self.refusal.message != refusal.message:

@@ -14,6 +14,7 @@ import trio.testing
 import llcuda_net.storage.journal.journal
 from llcuda_net.errors import StorageError
 from llcuda_net.storage.journal import format as framing
+from llcuda_net.storage.journal.appender import Appender
 from llcuda_net.storage.journal.journal import Journal
 from llcuda_net.storage.journal.recovery import read
 from llcuda_net.storage.records import Ended, Level, Splice, packed
@@ -378,3 +379,8 @@ async def test_damage_in_an_older_segment_is_reported_and_costs_only_itself() ->
     assert any(generation.gap for generation in by_id.values())
     for generation in by_id.values():
         assert generation.log.pieces == expected(len(generation.log.pieces))
+
+
+def test_nothing_is_appended_where_nothing_is_synced() -> None:
+    with pytest.raises(TypeError, match="abstract method"):
+        Appender(SimulatedFiles(), 1 << 20)  # type: ignore[abstract]
