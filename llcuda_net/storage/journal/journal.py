@@ -100,7 +100,6 @@ class Journal(DurableAppender):
         self._reserve = Reserve(folder, self._files)
         self._one_at_a_time = trio.CapacityLimiter(1)  # in the reserve
         self._stored: deque[tuple[str, int]] = deque(maxlen=REMEMBERED)
-        self._tidying = False
 
     def __repr__(self) -> str:
         state = "failed" if self.failed else "refusing" if self.refusal else "open"
@@ -279,14 +278,12 @@ class Journal(DurableAppender):
             if self.refusal is not None:
                 await trio.sleep(PROBE)
                 self._work.set()
-            self._tidying = True
             with trio.CancelScope(shield=True):
                 if self.refusal is not None:
                     with contextlib.suppress(StorageError):
                         await self.written(again=True)
                 if self.failed is None:
                     await self._tidy()
-            self._tidying = False
 
     def _close_all(self) -> None:
         self._close(self._segments)

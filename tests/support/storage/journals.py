@@ -31,7 +31,7 @@ async def running(files: SimulatedFiles, **options: Any) -> AsyncIterator[Journa
 
 async def tidied(journal: Journal) -> None:
     """Return when no segment is to be begun or deleted."""
-    while journal._tidying or journal._work.is_set():  # noqa: ASYNC110
+    while not journal._work.statistics().tasks_waiting:  # noqa: ASYNC110
         await trio.sleep(0.0005)
 
 
