@@ -93,11 +93,6 @@ def _row(found: Summary) -> tuple[str, ...]:
     )
 
 
-def newest(store: Store, query: Query) -> Iterator[Summary]:
-    """All results of a query, newest first, whatever its limit."""
-    return store.walk(query)
-
-
 def search_results(arguments: argparse.Namespace, store: SqliteStore) -> int:
     """Run `llcuda results search`."""
     hits = store.search(" ".join(arguments.words), query_of(arguments))
@@ -182,7 +177,7 @@ def whole_id(store: Store, given: str) -> str:
         fail("the id is empty")
     found: list[str] = []
     for query in _where(begin):
-        for one in newest(store, query):
+        for one in store.walk(query):
             if one.id.lower().startswith(begin):
                 found.append(one.id)
         if found:

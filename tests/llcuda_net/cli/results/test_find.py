@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 
 from llcuda_net.cli.common import Exit
-from llcuda_net.cli.results.find import newest
 from llcuda_net.cli.units import iso
 from llcuda_net.storage.results.interface import Query
 from llcuda_net.storage.results.sqlite import SqliteStore
@@ -62,7 +61,7 @@ def test_long_lists_are_read_page_by_page(directory: Path) -> None:
     while store.update_index():
         pass
     want = {one.id for one in [*everything(), *same]}
-    found = [one.id for one in newest(store, Query(limit=5))]
+    found = [one.id for one in store.walk(Query(limit=5))]
     assert len(found) == len(want)
     assert set(found) == want
     found = [one.id for one in store.walk(Query(), "number")]
