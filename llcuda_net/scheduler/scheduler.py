@@ -21,15 +21,14 @@ from llcuda_net.errors import Overloaded, RequestError
 from llcuda_net.scheduler.assignment import Place, assign, start_at_once
 from llcuda_net.scheduler.flows import Flow
 from llcuda_net.scheduler.quota import MovingMean, UserLoad, UserQuota
-from llcuda_net.scheduler.ticket import Kind, Lease, Phase, SlotRequest, Ticket, release
+from llcuda_net.scheduler.ticket import REFRESH, Kind, Lease, Phase, SlotRequest, Ticket, release
 from llcuda_net.scheduler.wait_estimate import WaitReporter
 from llcuda_net.scheduler.wait_queue import WaitQueue
 
 __all__ = ["Lease", "Scheduler", "SlotRequest", "Ticket", "UserLoad"]
 
-#: Seconds between two reports to those who wait, at least; between two slices of one report; and,
-#: where nothing changes, until those are notified whose position is a little out of date.
-_REPORT_INTERVAL, _PAUSE, _REFRESH = 0.2, 0.01, 5.0
+#: Seconds between two reports to those who wait, at least; and between two slices of one report.
+_REPORT_INTERVAL, _PAUSE = 0.2, 0.01
 #: Seconds after which to retry: where no wait is estimated or at least, and at most.
 _RETRY_AFTER = 1.0
 _LONGEST_RETRY_AFTER = 600.0
@@ -348,7 +347,7 @@ class Scheduler:
 
     async def _report_changes(self) -> None:
         while True:
-            with trio.move_on_after(_REFRESH if self._reporter.behind else math.inf):
+            with trio.move_on_after(REFRESH if self._reporter.behind else math.inf):
                 await self._stale.wait()
             self._stale = trio.Event()
             began = self._clock()

@@ -18,7 +18,7 @@ from llcuda_net.errors import RequestError, RequestTimeout
 
 #: A position that differs by no more than this part of it is no news, for so many seconds: in a
 #: long queue each start moves everybody.
-_LITTLE, _REFRESH = 1 / 20, 5.0
+_LITTLE, REFRESH = 1 / 20, 5.0
 
 log = structlog.get_logger(__name__)
 
@@ -228,7 +228,7 @@ class Ticket:
         moved = abs(position - self.position)
         if (
             moved <= position * _LITTLE
-            and (not moved or now < self._notified_at + _REFRESH)
+            and (not moved or now < self._notified_at + REFRESH)
             and reason == self.reason
             and not _differs(wait, self.wait)
         ):
