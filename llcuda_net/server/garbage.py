@@ -3,12 +3,12 @@
 What is not in a cycle is freed at once, by its count of references. For cycles CPython looks
 through all containers that were made lately (generations 0 and 1), and, where many have been added,
 through every one there is (generation 2). That last kind takes a time that grows with all that the
-server holds: 250 ms and more with 5,000 requests, in which no token is sent.
+server holds: 250 ms and more were seen with 5,000 requests, in which no token was sent.
 
-A request leaves no cycles in the ordinary case, so there is little to find. What the start has made
-is set apart for good (`gc.freeze`), and the whole is looked through only when nobody waits for a
-token, or when the process has grown so much that it may be garbage. Each such growth is measured
-from the last look, so there are as many looks as the logarithm of the size, whatever the traffic.
+Requests as the tests make them leave no cycle, so little is expected to be found. What is there
+after the start is set apart (`gc.freeze`), and the rest is looked through only when nobody waits
+for a token, or when the process has grown so much that there may be garbage. Growth is measured
+from the last look, so a process that only grows is looked through ever less often.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import gc
 from collections.abc import Iterator
 
 #: Containers that are made between two looks at the young ones, and looks at those until one at the
-#: middle ones. By these thresholds some 14,000 containers are looked at, at most.
+#: middle ones. Such a look goes through 14,000 containers at most (seen with CPython 3.11).
 _YOUNG, _MIDDLE = 2_000, 5
 #: The same for looks at all: they are begun here.
 _NEVER = 1 << 30
