@@ -1,12 +1,10 @@
 """Write the trained network as GGUF, the file that llama.cpp loads.
 
-Matrices are Q8_0 (or F32, to compare llama.cpp with torch), norms stay F32. The file is written
-beside its place and renamed into it, so that a server never opens half a model.
+Matrices are Q8_0 (or F32, to compare llama.cpp with torch), norms stay F32.
 """
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,6 +12,7 @@ import gguf
 import numpy as np
 from numpy.typing import NDArray
 
+from tools.demo_model.gguf_file import LlamaShape, add_shape, add_vocabulary, writing
 from tools.demo_model.network import Llama
 from tools.demo_model.tokenizer import CHAT_TEMPLATE, CONTROL, END, PAD, DemoTokenizer
 
@@ -35,20 +34,11 @@ def write(
 ) -> int:
     """Write `model` to `path`; returns the size of the file in bytes."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        writer = gguf.GGUFWriter(part, "llama")
+    with writing(path) as writer:
         _metadata(writer, model, corpus_sha256, seed, quantised)
         _vocabulary(writer, tokenizer)
         for name, values in tensors(model):
             _add(writer, name, values, quantised)
-        writer.write_header_to_file()
-        writer.write_kv_data_to_file()
-        writer.write_tensors_to_file()
-        writer.close()
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
     return path.stat().st_size
 
 
@@ -96,30 +86,23 @@ def _metadata(
     writer.add_file_type(kind)
     writer.add_string("llcuda.corpus.sha256", corpus_sha256)
     writer.add_uint64("llcuda.seed", seed)
-    writer.add_vocab_size(config.vocab_size)
-    writer.add_context_length(config.context)
-    writer.add_embedding_length(config.d_model)
-    writer.add_block_count(config.n_layers)
-    writer.add_feed_forward_length(config.d_ff)
-    writer.add_head_count(config.n_heads)
-    writer.add_head_count_kv(config.n_kv_heads)
-    writer.add_rope_dimension_count(config.head_dim)
-    writer.add_rope_freq_base(config.rope_base)
-    writer.add_layer_norm_rms_eps(config.eps)
-    if quantised:
-        writer.add_quantization_version(gguf.GGML_QUANT_VERSION)
+    shape = LlamaShape(
+        vocabulary=config.vocab_size,
+        context=config.context,
+        width=config.d_model,
+        layers=config.n_layers,
+        feed_forward=config.d_ff,
+        heads=config.n_heads,
+        kv_heads=config.n_kv_heads,
+        head_width=config.head_dim,
+        rope_base=config.rope_base,
+        epsilon=config.eps,
+    )
+    add_shape(writer, shape, quantised=quantised)
 
 
 def _vocabulary(writer: gguf.GGUFWriter, tokenizer: DemoTokenizer) -> None:
-    tokens = tokenizer.vocabulary()
-    types = [
-        gguf.TokenType.CONTROL if token in CONTROL else gguf.TokenType.NORMAL for token in tokens
-    ]
-    writer.add_tokenizer_model("gpt2")
-    writer.add_tokenizer_pre("gpt-2")
-    writer.add_token_list(tokens)
-    writer.add_token_types(types)
-    writer.add_token_merges(tokenizer.merges())
+    add_vocabulary(writer, tokenizer.vocabulary(), tokenizer.merges(), CONTROL)
     writer.add_eos_token_id(tokenizer.id_of(END))
     writer.add_eot_token_id(tokenizer.id_of(END))
     writer.add_pad_token_id(tokenizer.id_of(PAD))

@@ -8,7 +8,6 @@ consonant and a vowel, and merges lead to it by one way only.
 from __future__ import annotations
 
 import itertools
-import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +16,7 @@ import gguf
 import numpy as np
 from numpy.typing import NDArray
 
+from tools.demo_model.gguf_file import LlamaShape, add_shape, add_vocabulary, writing
 from tools.slots.workload import CONSONANTS, VOWELS
 
 #: Quantised weights: bytes of a block, and how many weights it holds.
@@ -58,9 +58,7 @@ def write(path: Path, shape: Shape, quantised: bool = True, seed: int = 1) -> in
     Args:
         quantised: matrices in Q8_0, else in F16.
     """
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        writer = gguf.GGUFWriter(part, "llama")
+    with writing(path) as writer:
         _metadata(writer, shape, quantised)
         _vocabulary(writer, shape.vocabulary)
         kind = gguf.GGMLQuantizationType.Q8_0 if quantised else gguf.GGMLQuantizationType.F16
@@ -69,13 +67,6 @@ def write(path: Path, shape: Shape, quantised: bool = True, seed: int = 1) -> in
             writer.add_tensor(name, _repeated(pattern, rows, columns, quantised), raw_dtype=kind)
         for name in norms(shape):
             writer.add_tensor(name, np.ones(shape.width, np.float32))
-        writer.write_header_to_file()
-        writer.write_kv_data_to_file()
-        writer.write_tensors_to_file()
-        writer.close()
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
     return path.stat().st_size
 
 
@@ -161,28 +152,24 @@ def _metadata(writer: gguf.GGUFWriter, shape: Shape, quantised: bool) -> None:
     writer.add_type("model")
     writer.add_name("random weights")
     writer.add_file_type(kind)
-    writer.add_vocab_size(shape.vocabulary)
-    writer.add_context_length(131_072)
-    writer.add_embedding_length(shape.width)
-    writer.add_block_count(shape.layers)
-    writer.add_feed_forward_length(shape.feed_forward)
-    writer.add_head_count(shape.heads)
-    writer.add_head_count_kv(shape.kv_heads)
-    writer.add_rope_dimension_count(shape.width // shape.heads)
-    writer.add_rope_freq_base(500_000.0)
-    writer.add_layer_norm_rms_eps(1e-5)
-    if quantised:
-        writer.add_quantization_version(gguf.GGML_QUANT_VERSION)
+    stated = LlamaShape(
+        vocabulary=shape.vocabulary,
+        context=131_072,
+        width=shape.width,
+        layers=shape.layers,
+        feed_forward=shape.feed_forward,
+        heads=shape.heads,
+        kv_heads=shape.kv_heads,
+        head_width=shape.width // shape.heads,
+        rope_base=500_000.0,
+        epsilon=1e-5,
+    )
+    add_shape(writer, stated, quantised=quantised)
 
 
 def _vocabulary(writer: gguf.GGUFWriter, size: int) -> None:
     tokens, merges = vocabulary(size)
-    types = [gguf.TokenType.CONTROL if one == END else gguf.TokenType.NORMAL for one in tokens]
-    writer.add_tokenizer_model("gpt2")
-    writer.add_tokenizer_pre("gpt-2")
-    writer.add_token_list(tokens)
-    writer.add_token_types(types)
-    writer.add_token_merges(merges)
+    add_vocabulary(writer, tokens, merges, {END})
     writer.add_eos_token_id(0)
     writer.add_bos_token_id(0)
     writer.add_add_bos_token(False)
