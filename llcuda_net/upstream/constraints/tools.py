@@ -47,9 +47,10 @@ def check_options(params: Mapping[str, Any], chat: Mapping[str, Any]) -> list[Sc
         schema = function.get("parameters")
         if schema is None:
             continue
-        if (why := schema_fault(schema)) is not None:
+        strict = function.get("strict") is True
+        if (why := schema_fault(schema, counts=strict)) is not None:
             raise InvalidRequest(f"the parameters of the tool {name!r:.80} {why}")
-        found.append(Schema(name, schema, function.get("strict") is True))
+        found.append(Schema(name, schema, strict))
     unknown = next((one for one in _chosen(chat.get("tool_choice")) if one not in names), None)
     if unknown is not None:
         raise InvalidRequest(

@@ -12,6 +12,7 @@ from typing import Any
 import msgspec
 
 from llcuda_net.errors import InvalidRequest
+from llcuda_net.upstream.constraints.size import without_large_counts
 from llcuda_net.upstream.llama.failures import NOT_JSON
 
 
@@ -74,10 +75,22 @@ def _tools(options: dict[str, Any]) -> dict[str, Any]:
         names, choice = chosen(choice)
     if names is not None:
         tools = [tool for tool in tools if tool["function"]["name"] in names]
-    found = {"tools": tools, "tool_choice": choice}
+    found = {"tools": [_tool(tool) for tool in tools], "tool_choice": choice}
     if "parallel_tool_calls" in options:
         found["parallel_tool_calls"] = options["parallel_tool_calls"]
     return found
+
+
+def _tool(tool: dict[str, Any]) -> dict[str, Any]:
+    """A tool of whose parameters every llama-server can make a grammar.
+
+    Some refuse the whole chat for one great maxLength, and agents have tools with such.
+    """
+    function = tool["function"]
+    if "parameters" not in function:
+        return tool
+    parameters = without_large_counts(function["parameters"])
+    return {**tool, "function": {**function, "parameters": parameters}}
 
 
 def chosen(choice: dict[str, Any]) -> tuple[set[str], str]:

@@ -67,7 +67,7 @@ async def test_tools_that_can_be_used(chat: dict[str, Any]) -> None:
         ({"tools": [tool(parameters={"type": "strin"})]}, "'weather' is wrong"),
         ({"tools": [tool(parameters={"$ref": "#/nowhere"})]}, "'weather' is wrong"),
         ({"tools": [tool(parameters={"$ref": "http://127.0.0.1:1/"})]}, "'weather' is wrong"),
-        ({"tools": [tool(parameters={"maxLength": 1 << 30})]}, "maxLength of at most"),
+        ({"tools": [tool("w", {"maxLength": 1 << 30}, strict=True)]}, "maxLength of at most"),
         ({"tools": [tool("path", LOOKS_AROUND, strict=True)]}, "'path' is wrong.*look-around"),
         ({"tools": [tool()] * (MOST_TOOLS + 1)}, f"at most {MOST_TOOLS} tools"),
     ],
@@ -75,6 +75,10 @@ async def test_tools_that_can_be_used(chat: dict[str, Any]) -> None:
 async def test_what_is_refused_of_tools(chat: dict[str, Any], why: str) -> None:
     with pytest.raises(InvalidRequest, match=why):
         await checks_here().check({}, chat)
+
+
+async def test_a_great_length_is_no_fault_of_a_tool_that_is_not_strict() -> None:
+    await checks_here().check({}, {"tools": [tool(parameters={"maxLength": 1 << 30})]})
 
 
 def test_tools_and_another_constraint_exclude_each_other() -> None:

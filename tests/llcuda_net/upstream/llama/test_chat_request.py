@@ -54,6 +54,28 @@ def test_a_choice_by_name_is_one_of_fewer_tools(choice: Any, tools: Any, sent: s
     assert "parallel_tool_calls" not in found
 
 
+def test_counts_that_no_grammar_can_hold_stay_away_from_the_upstream() -> None:
+    script = {"type": "string", "minLength": 1, "maxLength": 524_288}
+    lists = {"type": "array", "maxItems": 2000, "minItems": 1999, "items": {"anyOf": [script]}}
+    given = {
+        "properties": {"script": script, "maxLength": lists},
+        "const": {"maxLength": 5000},
+        "$defs": {"const": script},
+    }
+    function = {"name": "run", "parameters": given}
+    (sent,) = body({"tools": [{"type": "function", "function": function}]})["tools"]
+    short = {"type": "string", "minLength": 1}
+    assert sent["function"]["parameters"] == {
+        "properties": {
+            "script": short,
+            "maxLength": {"type": "array", "minItems": 1999, "items": {"anyOf": [short]}},
+        },
+        "const": {"maxLength": 5000},
+        "$defs": {"const": short},
+    }
+    assert given["$defs"] == {"const": {"type": "string", "minLength": 1, "maxLength": 524_288}}
+
+
 def test_parallel_calls_are_asked_for_where_they_were() -> None:
     options = {"tools": [NOW], "parallel_tool_calls": False}
     assert body(options)["parallel_tool_calls"] is False
