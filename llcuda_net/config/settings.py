@@ -221,6 +221,22 @@ class Settings:
         high=1 << 30,
         size=True,
     )
+    max_file: int = _option(
+        200 << 20,
+        "largest file that a client may upload, such as 200M",
+        kind=int,
+        low=1024,
+        high=LARGEST,
+        size=True,
+    )
+    max_user_files: int = _option(
+        10 << 30,
+        "what the files of one user may take, such as 10G; the token file may say otherwise",
+        kind=int,
+        low=0,
+        high=LARGEST,
+        size=True,
+    )
     memory_limit: int | None = _option(
         None,
         "memory that the server may take, the engine apart, such as 512M or 2GiB; what would take "

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields, replace
 from typing import Annotated, Any
 
 import msgspec
 from msgspec import Meta
 
+from llcuda_net.config.sizes import SAYS, parse_size
 from llcuda_net.config.users import ANONYMOUS, PRIORITIES, User, forwarded, forwarder_of
 from llcuda_net.errors import ConfigError
 
@@ -36,12 +37,14 @@ class _Key:
         says: what the value must be.
         types: what it is converted to, one after the other.
         choices: what the value stands for, where it is one of these words.
+        parse: makes the value; raises ValueError where it cannot.
     """
 
     field: str
     says: str
     types: tuple[Any, ...] = ()
     choices: dict[str, Any] | None = None
+    parse: Callable[[str], Any] | None = None
 
     def convert(self, value: str) -> Any:
         """The value; raises ValueError where it is none."""
@@ -49,6 +52,8 @@ class _Key:
             if value not in self.choices:
                 raise ValueError
             return self.choices[value]
+        if self.parse is not None:
+            return self.parse(value)
         found: Any = value
         for type_ in self.types:
             found = msgspec.convert(found, type_, strict=False)
@@ -66,6 +71,7 @@ _KEYS = {
     "tokens_per_minute": _Key(
         "tokens_per_minute", _POSITIVE, (_Decimal, Annotated[float, Meta(gt=0)])
     ),
+    "files": _Key("max_file_bytes", SAYS, parse=parse_size),
     "forwards": _Key("forwards", "0 or 1", choices={"0": False, "1": True}),
     "role": _Key("admin", "user or admin", choices={"user": False, "admin": True}),
 }

@@ -32,6 +32,7 @@ class User:
         max_running: how many of their requests may run at once.
         max_queued: how many of their requests may wait.
         tokens_per_minute: how many tokens, read and made, they may use.
+        max_file_bytes: how many bytes their files may take; None: as the server's settings say.
         forwards: whether requests with this token may name a user of their own.
     """
 
@@ -42,6 +43,7 @@ class User:
     max_running: int | None = None
     max_queued: int | None = None
     tokens_per_minute: float | None = None
+    max_file_bytes: int | None = None
     forwards: bool = False
 
 

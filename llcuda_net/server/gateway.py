@@ -198,6 +198,7 @@ class Gateway:
             self._nursery.start_soon(self._registry.run)
             self._nursery.start_soon(self._shelf.run, self._publisher.publish)
             self._nursery.start_soon(self.memory.run)
+            await self._nursery.start(self.objects.run)
             if self.analyst is not None:
                 self._nursery.start_soon(self.analyst.run)
             for entry in self._persistence.recovered:

@@ -16,6 +16,7 @@ import pytest
 from openapi_spec_validator import OpenAPIV31SpecValidator
 
 from tests.support.processes import PATIENCE, running_server
+from tests.support.server.forms import TYPE, field, file, form
 from tools.overhead.processes import synthetic_upstream
 
 CHAT = {"messages": [{"role": "user", "content": "hello"}], "max_tokens": 5}
@@ -82,6 +83,14 @@ def test_every_operation_answers_as_documented(api: Api) -> None:
     assert b"[DONE]" in api.check("GET", "/v1/generations/{id}/events", id_)[1]
     assert api.check("POST", "/v1/generations/{id}/cancel", id_)[0] == 200
     assert api.check("DELETE", "/v1/generations/{id}", id_)[0] == 200
+    body = form(field("purpose", "batch"), file(b"{}"))
+    status, found = api.check("POST", "/v1/files", body=body, type_=TYPE)
+    assert status == 200
+    id_ = json.loads(found)["id"]
+    assert api.check("GET", "/v1/files")[0] == 200
+    assert api.check("GET", "/v1/files/{id}", id_)[0] == 200
+    assert api.check("GET", "/v1/files/{id}/content", id_)[1] == b"{}"
+    assert api.check("DELETE", "/v1/files/{id}", id_)[0] == 200
     for path in ("/healthz", "/readyz", "/metrics", "/openapi.json"):
         assert api.check("GET", path)[0] == 200
 
@@ -95,6 +104,9 @@ def test_errors_are_as_documented(api: Api) -> None:
     assert api.check("GET", "/v1/models/{id}", "nobody")[0] == 404
     for method, rest in (("GET", ""), ("DELETE", ""), ("GET", "/events"), ("POST", "/cancel")):
         assert api.check(method, "/v1/generations/{id}" + rest, "nothing")[0] == 404
+    for method, rest in (("GET", ""), ("DELETE", ""), ("GET", "/content")):
+        assert api.check(method, "/v1/files/{id}" + rest, "nothing")[0] == 404
+    assert api.check("POST", "/v1/files", body=b"{}")[0] == 415
 
 
 def test_what_is_not_documented_is_refused(api: Api) -> None:

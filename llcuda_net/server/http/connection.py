@@ -9,6 +9,8 @@ the handler is cancelled.
 from __future__ import annotations
 
 import secrets
+from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Protocol
 
 import structlog
@@ -36,7 +38,6 @@ log = structlog.get_logger(__name__)
 
 #: The route of requests that found none, in the log and in metrics.
 NOWHERE = "other"
-_JSON = ("application/json",)
 
 
 class Places(Protocol):
@@ -90,6 +91,7 @@ class HttpConnection:
         self._route: Route | None = None
         self._authority = ""
         self._held = 0  # bytes of a body, as counted
+        self._body_read = trio.Event()
         self._owner = ""
         self._local = ""
         transport = stream.transport_stream if isinstance(stream, trio.SSLStream) else stream
@@ -189,6 +191,7 @@ class HttpConnection:
         """Answer one request; whether another may follow."""
         begun = trio.current_time()
         self._route = None
+        self._body_read = trio.Event()
         exchange = self._exchange = self._exchange_of(head, buffer)
         try:
             if isinstance(head, HttpError):
@@ -223,6 +226,7 @@ class HttpConnection:
             keep_alive=head.keep_alive and not head.has_body and self._reader.empty,
             http10=head.http10,
             on_dropped=lambda: self._hold(0),
+            receive=partial(self._receive, head),
         )
 
     # -- what comes before the handler --------------------------------------------------------
@@ -266,8 +270,13 @@ class HttpConnection:
                 raise Overloaded("too many connections; try again later", retry=True)
             if self._host.starting:
                 await self._host.started(request.user, READ)
-        if head.has_body:
-            await self._read_body(head, exchange, route)
+        if not head.has_body:
+            self._body_read.set()
+            return True
+        route.check_type(request.headers)
+        if not route.parts:
+            await self._read_body(head, exchange)
+            self._body_read.set()
         return True
 
     def _instead(self, path: str) -> str:
@@ -285,14 +294,32 @@ class HttpConnection:
         exchange.respond(204, b"", headers={"Allow": allowed, **preflight})
         return False
 
-    async def _read_body(self, head: Head, exchange: Exchange, route: Route) -> None:
+    async def _receive(
+        self,
+        head: Head,
+        take: Callable[[bytes], Awaitable[None]],
+        most: int,
+        too_many: HttpError,
+    ) -> None:
+        """See Exchange.receive."""
+        if self._body_read.is_set():
+            return
+        if head.length > most:
+            raise too_many
+        proceed = None if head.http10 else self._send_now
+        exchange = self._exchange
+        assert exchange is not None
+        try:
+            if not await self._reader.parts(take, most, too_many, proceed):
+                raise trio.BrokenResourceError
+        except (trio.BrokenResourceError, trio.ClosedResourceError):
+            exchange.gone()
+            raise
+        self._body_read.set()
+        exchange.keep_alive = head.keep_alive and self._reader.empty
+
+    async def _read_body(self, head: Head, exchange: Exchange) -> None:
         request = exchange.request
-        given = request.headers.get("content-type")
-        kind = (given or _JSON[0]).partition(";")[0].strip().lower()
-        if route.json and kind not in _JSON and not kind.endswith("+json"):
-            raise HttpError(415, f"the Content-Type must be application/json, not {kind!r:.80}")
-        if (request.headers.get("content-encoding") or "identity").lower() != "identity":
-            raise HttpError(415, "a body is taken as it is, without a Content-Encoding")
         # No more than there is room for.
         most = min(self._host.settings.max_body, self._host.incoming.share)
         if head.length > most:
@@ -347,6 +374,7 @@ class HttpConnection:
 
     async def _watch(self, exchange: Exchange) -> None:
         """See the client go away; refuse what it sends before its answer has ended."""
+        await self._body_read.wait()
         early = 0
         while True:
             try:

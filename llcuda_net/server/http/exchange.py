@@ -23,6 +23,7 @@ from llcuda_net.errors import RequestError
 from llcuda_net.generation.generation import Generation
 from llcuda_net.generation.publisher import Flushable
 from llcuda_net.server.http.delivery.leaving import Orphans
+from llcuda_net.server.http.errors import HttpError
 from llcuda_net.server.http.request import HttpRequest
 from llcuda_net.server.http.responder import Respond
 from llcuda_net.server.objects import KeptObjects
@@ -101,6 +102,15 @@ class HttpHost(QueryHost, Protocol):
         """A stream needs the log of a generation that was dropped from memory."""
 
 
+class Receive(Protocol):
+    """Gives a body to `take`, part by part; see RequestReader.parts."""
+
+    async def __call__(
+        self, take: Callable[[bytes], Awaitable[None]], most: int, too_many: HttpError
+    ) -> None:
+        """Until its end."""
+
+
 class Exchange:
     """A request, and what is written of its answer.
 
@@ -112,6 +122,7 @@ class Exchange:
         keep_alive: whether the connection may go on after this answer.
         http10: the client speaks HTTP/1.0: a stream has no chunks, and ends with the connection.
         on_dropped: called once, when the body is needed no more.
+        receive: reads the body, for a route that takes it part by part.
 
     Attributes:
         scope: the handler runs in it.
@@ -134,6 +145,7 @@ class Exchange:
         keep_alive: bool = True,
         http10: bool = False,
         on_dropped: Callable[[], None] | None = None,
+        receive: Receive | None = None,
     ) -> None:
         self.request = request
         self.host = host
@@ -146,6 +158,7 @@ class Exchange:
         self.on_stop: Callable[[RequestError], None] | None = None
         self._headers = headers
         self._on_dropped = on_dropped
+        self._receive = receive
         self._bodiless = request.method == "HEAD"
         self._http10 = http10
         self.is_gone = False
@@ -162,6 +175,22 @@ class Exchange:
         if self._on_dropped is not None:
             self._on_dropped()
             self._on_dropped = None
+
+    async def receive(
+        self, take: Callable[[bytes], Awaitable[None]], most: int, too_many: HttpError
+    ) -> None:
+        """Give the body to `take`, part by part; where the route says that it comes so.
+
+        Args:
+            most: bytes that are taken.
+            too_many: raised where there are more.
+
+        Raises:
+            HttpError: it is too large, too slow, or not what its head says.
+            trio.BrokenResourceError: the client has gone before its end.
+        """
+        if self._receive is not None:
+            await self._receive(take, most, too_many)
 
     def respond(
         self,

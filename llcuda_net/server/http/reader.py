@@ -8,7 +8,7 @@ lines, two lengths, a length beside chunks, a coding other than chunked, trailer
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 import h11
 import trio
@@ -145,7 +145,38 @@ class RequestReader:
         Raises:
             HttpError: it is too large, too slow, or not what its head says.
         """
-        parser, body = self._parser, bytearray()
+        body = bytearray()
+
+        async def take(data: bytes) -> None:
+            body.extend(data)
+            on_bytes(len(body))
+
+        whole = await self.parts(take, most, too_large(most), proceed)
+        return bytes(body) if whole else None
+
+    async def parts(
+        self,
+        take: Callable[[bytes], Awaitable[None]],
+        most: int,
+        too_many: HttpError,
+        proceed: Callable[[bytes], None] | None,
+    ) -> bool:
+        """Give the body of the request whose head was read to `take`, part by part.
+
+        Nothing more is read while it takes one.
+
+        Args:
+            most: bytes that are taken.
+            too_many: raised where there are more.
+            proceed: as of `body`.
+
+        Returns:
+            Whether all of it came; False if the client closes before its end.
+
+        Raises:
+            HttpError: it is too large, too slow, or not what its head says.
+        """
+        parser, taken = self._parser, 0
         last = bytes(self._received)  # the last bytes that h11 was given
         if last:  # to h11, nothing is the end
             parser.receive_data(last)
@@ -159,24 +190,24 @@ class RequestReader:
                 except h11.RemoteProtocolError as error:
                     raise _broken(error) from None
                 if isinstance(event, h11.Data):
-                    if len(body) + len(event.data) > most:
-                        raise too_large(most)
-                    body += event.data
-                    on_bytes(len(body))
+                    taken += len(event.data)
+                    if taken > most:
+                        raise too_many
+                    await take(event.data)
                 elif isinstance(event, h11.EndOfMessage):
                     rest = parser.trailing_data[0]
                     if self._chunked:
                         _check_end(event, last[: len(last) - len(rest)])
                     self._received += rest
-                    return bytes(body)
+                    return True
                 else:
                     if proceed is not None and parser.they_are_waiting_for_100_continue:
                         proceed(_CONTINUE)
                         proceed = None
-                    scope.deadline = begun + BODY_GRACE + len(body) / BODY_RATE
+                    scope.deadline = begun + BODY_GRACE + taken / BODY_RATE
                     data = bytes(await self._stream.receive_some(READ))
                     if not data:
-                        return None
+                        return False
                     parser.receive_data(data)
                     last = last[-len(_END) :] + data
         raise HttpError(408, "the body did not come in time")

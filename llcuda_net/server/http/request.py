@@ -1,13 +1,15 @@
-"""One HTTP request as handlers see it."""
+"""One HTTP request as handlers see it; lists in pages, as OpenAI's API has them."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 from urllib.parse import parse_qsl, unquote
 
 from llcuda_net.config.users import User
+from llcuda_net.errors import InvalidRequest
 from llcuda_net.server.http.errors import HttpError
 
 _SECONDS = re.compile(r"\A[0-9]{1,12}(\.[0-9]{0,12})?\Z")
@@ -99,3 +101,64 @@ def locate(target: str, request: HttpRequest) -> tuple[str, str]:
     except ValueError:
         raise HttpError(400, "the target is not percent-encoded UTF-8") from None
     return authority, path
+
+
+@dataclass(frozen=True, slots=True)
+class PageQuery:
+    """What a request says of its page.
+
+    Attributes:
+        limit: entries, at most.
+        after: the id of the entry behind which the page begins; None: it is the first one.
+        ascending: oldest first; else newest first.
+    """
+
+    limit: int
+    after: str | None
+    ascending: bool
+
+    @classmethod
+    def of(cls, query: Mapping[str, str], *, default: int, most: int) -> PageQuery:
+        """Of the parameters of a request's query.
+
+        Args:
+            default: entries of a page where the query does not say.
+            most: entries of the largest page.
+
+        Raises:
+            InvalidRequest: one of them is wrong.
+        """
+        order = query.get("order", "desc")
+        if order not in ("asc", "desc"):
+            raise InvalidRequest(f"order is asc or desc, not {order[:60]!r}")
+        limit = whole_number(query, "limit", default, most)
+        return cls(limit, query.get("after") or None, order == "asc")
+
+
+def whole_number(query: Mapping[str, str], name: str, default: int, most: int) -> int:
+    """A number from 1 on in a query.
+
+    Raises:
+        InvalidRequest: it is none, or larger than `most`.
+    """
+    text = query.get(name)
+    if text is None:
+        return default
+    if not (text.isascii() and text.isdigit() and 1 <= int(text[:9]) <= most):
+        raise InvalidRequest(f"{name} is a number from 1 to {most}, not {text[:60]!r}")
+    return int(text)
+
+
+def page(entries: Sequence[dict[str, Any]], *, more: bool) -> dict[str, Any]:
+    """The document of a page.
+
+    Args:
+        more: whether there are entries behind it.
+    """
+    return {
+        "object": "list",
+        "data": list(entries),
+        "first_id": entries[0]["id"] if entries else None,
+        "last_id": entries[-1]["id"] if entries else None,
+        "has_more": more,
+    }

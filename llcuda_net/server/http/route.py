@@ -6,7 +6,11 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from urllib.parse import unquote
 
+from llcuda_net.server.http.errors import HttpError
 from llcuda_net.server.http.exchange import Handler
+from llcuda_net.server.http.request import Headers
+
+_JSON = "application/json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,6 +22,7 @@ class Route:
         pattern: a path; `{name}` stands for one segment, and gives a parameter.
         handler: answers.
         json: whether a body must be JSON; another type is refused with 415.
+        parts: whether the handler takes the body part by part, with Exchange.receive.
         public: answered to everybody, without a token.
         always: answered also while the server drains, and when all places are taken.
     """
@@ -26,8 +31,21 @@ class Route:
     pattern: str
     handler: Handler
     json: bool = True
+    parts: bool = False
     public: bool = False
     always: bool = False
+
+    def check_type(self, headers: Headers) -> None:
+        """Refuse a body of a type that is not taken here.
+
+        Raises:
+            HttpError: as said.
+        """
+        kind = (headers.get("content-type") or _JSON).partition(";")[0].strip().lower()
+        if self.json and kind != _JSON and not kind.endswith("+json"):
+            raise HttpError(415, f"the Content-Type must be {_JSON}, not {kind!r:.80}")
+        if (headers.get("content-encoding") or "identity").lower() != "identity":
+            raise HttpError(415, "a body is taken as it is, without a Content-Encoding")
 
 
 class Routes:

@@ -4,10 +4,17 @@ from __future__ import annotations
 
 from llcuda_net.server.http import monitor
 from llcuda_net.server.http.completions import routes as completions
+from llcuda_net.server.http.files import routes as files
 from llcuda_net.server.http.generations import routes as generations
 from llcuda_net.server.http.openai import routes as openai
 from llcuda_net.server.http.openapi.document import document_route
 from llcuda_net.server.http.route import Route
 
-ROUTES: list[Route] = [*monitor.ROUTES, *openai.ROUTES, *completions.ROUTES, *generations.ROUTES]
+ROUTES: list[Route] = [
+    *monitor.ROUTES,
+    *openai.ROUTES,
+    *completions.ROUTES,
+    *generations.ROUTES,
+    *files.ROUTES,
+]
 ROUTES.append(document_route(ROUTES))

@@ -27,7 +27,7 @@ OBJECTS = (
             expires INTEGER
         ) STRICT;
         CREATE INDEX files_listed ON files (owner, purpose, seq) WHERE state = 'ready';
-        CREATE INDEX files_used ON files (owner, bytes);
+        CREATE INDEX files_used ON files (owner, state, bytes);
         CREATE INDEX files_expire ON files (expires) WHERE expires IS NOT NULL;
         CREATE INDEX files_leftover ON files (seq) WHERE state != 'ready';
 

@@ -37,9 +37,10 @@ def test_a_bare_token_is_the_user_without_a_name() -> None:
 def test_everything_that_a_line_may_say() -> None:
     known = Users.parse(
         "t name=ann@example.org weight=2.5 priority=low concurrent=3 queued=0"
-        " tokens_per_minute=1000 role=admin\n"
+        " tokens_per_minute=1000 files=1.5GB role=admin\n"
     )
-    assert known.find("t") == User("ann@example.org", 2.5, True, Priority.LOW, 3, 0, 1000.0)
+    wanted = User("ann@example.org", 2.5, True, Priority.LOW, 3, 0, 1000.0, 1_500_000_000)
+    assert known.find("t") == wanted
 
 
 def test_without_a_file_everybody_is_the_anonymous_user() -> None:
@@ -90,6 +91,7 @@ def test_a_role_is_never_taken_over(name: str) -> None:
         ("weight=", "weight must be"),
         ("weight=0.0000000001", "weight must be"),
         ("tokens_per_minute=0", "tokens_per_minute must be"),
+        ("files=many", "files must be a size"),
         ("concurrent=0", "concurrent must be a whole number from 1 on"),
         ("concurrent=1.5", "concurrent must be"),
         ("queued=-1", "queued must be a whole number from 0 on"),
@@ -178,10 +180,11 @@ LIMITS = st.fixed_dictionaries(
         "max_running": NUMBERS.map(lambda n: n + (n == 0)),
         "max_queued": NUMBERS,
         "tokens_per_minute": DECIMALS,
+        "max_file_bytes": NUMBERS,
     },
 )
 NAMES = st.from_regex(r"[A-Za-z0-9._@-]{1,64}", fullmatch=True) | st.just("")
-KEYS = {"max_running": "concurrent", "max_queued": "queued"}
+KEYS = {"max_running": "concurrent", "max_queued": "queued", "max_file_bytes": "files"}
 
 
 def line_of(token: str, user: User, limits: dict[str, Any]) -> str:

@@ -138,6 +138,7 @@ async def send(
     """Send a request on a connection of its own, and wait for the head of the answer.
 
     Args:
+        body: JSON values, or bytes as they are.
         unread: the server's bytes are taken only as they are read.
     """
     connection, stream = await ask(listener, method, path, body, headers, unread=unread)
@@ -156,9 +157,10 @@ async def ask(
     """Send a request, and wait for nothing."""
     peer = listener.connect_unread() if unread else listener.connect()
     connection = h11.Connection(h11.CLIENT)
-    data = b"" if body is None else json.dumps(body).encode()
+    raw = body if isinstance(body, bytes) else None
+    data = b"" if body is None else json.dumps(body).encode() if raw is None else raw
     fields = {"Host": "127.0.0.1", "Content-Length": str(len(data)), **(headers or {})}
-    if data:
+    if data and raw is None:
         fields["Content-Type"] = "application/json"
     request = h11.Request(method=method, target=path, headers=list(fields.items()))
     parts = [connection.send(request), connection.send(h11.Data(data=data))]

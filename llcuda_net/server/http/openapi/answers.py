@@ -190,6 +190,38 @@ class GenerationDeleted(msgspec.Struct):
     deleted: Literal[True]
 
 
+class FileView(msgspec.Struct):
+    """A file; times in seconds since 1970."""
+
+    id: str
+    object: Literal["file"]
+    bytes: Count
+    created_at: int
+    expires_at: int | None
+    filename: str
+    purpose: str
+    status: Literal["processed"]
+    status_details: None
+
+
+class FileList(msgspec.Struct):
+    """A page of files; the next one is that after `last_id`."""
+
+    object: Literal["list"]
+    data: list[FileView]
+    first_id: str | None
+    last_id: str | None
+    has_more: bool
+
+
+class FileDeleted(msgspec.Struct):
+    """A file is deleted."""
+
+    id: str
+    object: Literal["file"]
+    deleted: Literal[True]
+
+
 class Alive(msgspec.Struct):
     """The process lives."""
 

@@ -142,6 +142,9 @@ def _operation(route: Route, one: Operation) -> dict[str, Any]:
         content = _json(one.body)
         content[JSON]["examples"] = {"short": {"value": one.example}}
         found["requestBody"] = {"required": True, "content": content}
+    if one.form is not None:
+        content = {"multipart/form-data": {"schema": one.form}}
+        found["requestBody"] = {"required": True, "content": content}
     if route.public:
         found["security"] = []
     return found

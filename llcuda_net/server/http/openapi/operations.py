@@ -8,6 +8,8 @@ from typing import Any
 from llcuda_net.config.users import PRIORITIES
 from llcuda_net.server.http.completions.body import CompletionBody
 from llcuda_net.server.http.delivery.deliver import MOST_KEY
+from llcuda_net.server.http.files.routes import DEFAULT_PAGE, LARGEST_PAGE
+from llcuda_net.server.http.files.upload import LEAST_LIFE, MOST_LIFE, PURPOSES
 from llcuda_net.server.http.openai.chat import OPTIONS
 from llcuda_net.server.http.openai.chat_body import ChatBody
 from llcuda_net.server.http.openai.embeddings import EmbeddingsBody
@@ -16,6 +18,7 @@ from llcuda_net.storage.records import Level
 from llcuda_protocol.kinds import MAX_LISTED
 
 JSON, EVENTS, METRICS = "application/json", "text/event-stream", "text/plain"
+BYTES = "application/octet-stream"
 #: Statuses of errors that a request may have on its way to a handler, and of a fault in one.
 _ALWAYS = (400, 401, 403, 408, 413, 415, 429, 500, 503)
 #: Those of what runs on an upstream.
@@ -31,6 +34,7 @@ class Operation:
         tag: groups it.
         answer: the body of the answer; None: text, or no JSON.
         body: of the request.
+        form: the schema of a body that is a form.
         example: of such a body.
         contents: other types of the answer, with what they hold.
         errors: statuses of its errors, beside those that all have.
@@ -43,6 +47,7 @@ class Operation:
     tag: str
     answer: type | None
     body: type | None = None
+    form: dict[str, Any] | None = None
     example: dict[str, Any] = field(default_factory=dict)
     contents: dict[str, str] = field(default_factory=dict)
     errors: tuple[int, ...] = ()
@@ -100,6 +105,33 @@ _STREAM = {
     EVENTS: "server-sent events (HTML standard); data is a part of the answer or an error, in "
     "JSON, or [DONE]; id is what a reader that comes back sends as Last-Event-ID"
 }
+
+_UPLOAD: dict[str, Any] = {
+    "type": "object",
+    "properties": {
+        "file": {"type": "string", "contentMediaType": BYTES},
+        "purpose": {"type": "string", "enum": list(PURPOSES)},
+        "expires_after[anchor]": {"type": "string", "const": "created_at"},
+        "expires_after[seconds]": {
+            "type": "integer",
+            "minimum": LEAST_LIFE,
+            "maximum": MOST_LIFE,
+        },
+    },
+    "required": ["file", "purpose"],
+    "additionalProperties": False,
+}
+
+
+def _page(default: int, most: int) -> tuple[dict[str, Any], ...]:
+    """The parameters of a list in pages."""
+    number = {"type": "integer", "minimum": 1, "maximum": most, "default": default}
+    return (
+        _query("limit", "entries of the page, at most", number),
+        _query("after", "the page behind this entry", {"type": "string"}),
+        _query("order", "by time of making", {"enum": ["asc", "desc"], "default": "desc"}),
+    )
+
 
 #: By method and pattern.
 OPERATIONS: dict[tuple[str, str], Operation] = {
@@ -169,6 +201,21 @@ OPERATIONS: dict[tuple[str, str], Operation] = {
     ),
     ("POST", "/v1/generations/{id}/cancel"): Operation(
         "generations", answers.GenerationView, errors=_RUNS, headers=_NAMED
+    ),
+    ("POST", "/v1/files"): Operation("files", answers.FileView, form=_UPLOAD),
+    ("GET", "/v1/files"): Operation(
+        "files",
+        answers.FileList,
+        parameters=(
+            *_page(DEFAULT_PAGE, LARGEST_PAGE),
+            _query("purpose", "only files for this purpose", {"type": "string"}),
+        ),
+        errors=(404,),
+    ),
+    ("GET", "/v1/files/{id}"): Operation("files", answers.FileView, errors=(404,)),
+    ("DELETE", "/v1/files/{id}"): Operation("files", answers.FileDeleted, errors=(404,)),
+    ("GET", "/v1/files/{id}/content"): Operation(
+        "files", None, contents={BYTES: "the bytes of the file"}, errors=(404,)
     ),
     ("GET", "/healthz"): Operation("operation", answers.Alive),
     ("GET", "/readyz"): Operation("operation", answers.Ready, unready=answers.Ready),

@@ -1,0 +1,170 @@
+"""POST /v1/files: the body goes to the disk as it comes, a few chunks at a time."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+
+import apsw
+import msgspec
+import structlog
+import trio
+
+from llcuda_net.config.users import User
+from llcuda_net.errors import RequestError
+from llcuda_net.server.http.errors import RATE_LIMIT, HttpError
+from llcuda_net.server.http.exchange import Exchange
+from llcuda_net.server.http.files.form import FILE, Form
+from llcuda_net.server.http.files.view import view
+from llcuda_net.server.objects import KeptObjects
+from llcuda_net.storage.objects import files
+from llcuda_net.util.time_ids import uuid7
+
+log = structlog.get_logger(__name__)
+
+#: What a file may be for. Only `batch` means anything here.
+PURPOSES = ("batch", "assistants", "user_data", "vision", "fine-tune", "evals")
+#: Seconds after which a file may expire, and does where it is for a batch and nothing else is said.
+LEAST_LIFE, MOST_LIFE = 3600, 30 * 86_400
+_ANCHOR, _SECONDS = "expires_after[anchor]", "expires_after[seconds]"
+FIELDS = ("purpose", _ANCHOR, _SECONDS)
+#: Bytes that are written at once, and bytes that an upload has in memory at most.
+_AT_ONCE = 4 * files.CHUNK
+_HELD = 2 * _AT_ONCE
+#: Bytes of a form beside its file.
+_AROUND = 64 << 10
+
+
+async def upload(exchange: Exchange) -> None:
+    """Keep a file."""
+    request, host = exchange.request, exchange.host
+    form = Form(request.headers.get("content-type") or "", FIELDS)
+    most = host.settings.max_file
+    too_large = HttpError(
+        413,
+        f"a file may have {most:,} bytes here (--max-file)",
+        param=FILE,
+        code="file_too_large",
+    )
+    owner = request.user.name
+    quota = quota_of(request.user, host.settings.max_user_files)
+    id_, now = f"file-{uuid7().replace('-', '')}", time.time_ns()
+
+    def begin(db: apsw.Connection) -> int:
+        check_quota(db, owner, quota)
+        return files.begin(db, id_, owner, now)
+
+    host.incoming.change(owner, 0, _HELD)
+    try:
+        seq = await host.objects.write(begin)
+        try:
+            pieces = _Pieces(host.objects, seq, owner, quota)
+
+            async def take(data: bytes) -> None:
+                for contents in form.feed(data):
+                    if pieces.size + len(contents) > most:
+                        raise too_large
+                    await pieces.add(contents)
+
+            await exchange.receive(take, most + _AROUND, too_large)
+            form.close()
+            purpose, life = _checked(form.fields)
+            expires = None if life is None else now + life * 10**9
+            name = form.name or ""
+            await pieces.flush()
+            file = await host.objects.write(
+                lambda db: files.finish(db, seq, purpose=purpose, name=name, expires=expires)
+            )
+        except BaseException:
+            with trio.CancelScope(shield=True), contextlib.suppress(RequestError):
+                await host.objects.write(lambda db: files.discard(db, seq))
+            host.objects.wake()
+            raise
+    finally:
+        host.incoming.change(owner, _HELD, 0)
+    log.info("file_kept", file=file.id, bytes=file.bytes, user=owner)
+    exchange.respond(200, msgspec.json.encode(view(file)))
+
+
+def quota_of(user: User, default: int) -> int:
+    """How many bytes a user's files may take."""
+    return default if user.max_file_bytes is None else user.max_file_bytes
+
+
+def check_quota(db: apsw.Connection, owner: str, quota: int) -> None:
+    """Refuse what would take more than a user may have.
+
+    Raises:
+        HttpError: they have more than that, or just as much.
+    """
+    used = files.used(db, owner)
+    if used >= quota:
+        raise HttpError(
+            429,
+            f"your files take {used:,} bytes, and may take {quota:,}: delete some first",
+            type=RATE_LIMIT,
+            code="storage_quota_exceeded",
+            headers={"x-should-retry": "false"},
+        )
+
+
+class _Pieces:
+    """Chunks on their way to the store."""
+
+    def __init__(self, objects: KeptObjects, seq: int, owner: str, quota: int) -> None:
+        self.size = 0
+        self._objects = objects
+        self._seq = seq
+        self._owner = owner
+        self._quota = quota
+        self._waiting = bytearray()
+        self._written = 0  # chunks
+
+    async def add(self, data: bytes) -> None:
+        self.size += len(data)
+        self._waiting += data
+        while len(self._waiting) >= _AT_ONCE:
+            await self._write(_AT_ONCE)
+
+    async def flush(self) -> None:
+        """The file has its end."""
+        if self._waiting:
+            await self._write(len(self._waiting))
+
+    async def _write(self, size: int) -> None:
+        data = bytes(self._waiting[:size])
+        del self._waiting[:size]
+        chunks = [data[at : at + files.CHUNK] for at in range(0, size, files.CHUNK)]
+        first = self._written
+
+        def append(db: apsw.Connection) -> None:
+            # Before, so that a file may go a chunk too far and never be refused at its last byte.
+            check_quota(db, self._owner, self._quota)
+            files.append(db, self._seq, first, chunks)
+
+        await self._objects.write(append)
+        self._written += len(chunks)
+
+
+def _checked(fields: dict[str, str]) -> tuple[str, int | None]:
+    """The purpose, and the seconds after which the file is deleted; None: it is kept.
+
+    Raises:
+        HttpError: a field is wrong.
+    """
+    purpose = fields.get("purpose")
+    if purpose not in PURPOSES:
+        given = "missing" if purpose is None else f"not {purpose[:60]!r}"
+        raise _wrong("purpose", f"purpose must be one of {', '.join(PURPOSES)}; it is {given}")
+    if _ANCHOR not in fields and _SECONDS not in fields:
+        return purpose, MOST_LIFE if purpose == "batch" else None
+    if fields.get(_ANCHOR) != "created_at":
+        raise _wrong(_ANCHOR, f"{_ANCHOR} must be created_at")
+    text = fields.get(_SECONDS, "")
+    if not (text.isascii() and text.isdigit() and LEAST_LIFE <= int(text[:9]) <= MOST_LIFE):
+        raise _wrong(_SECONDS, f"{_SECONDS} must be a number from {LEAST_LIFE} to {MOST_LIFE}")
+    return purpose, int(text)
+
+
+def _wrong(param: str, message: str) -> HttpError:
+    return HttpError(400, message, param=param, code="invalid_request")
