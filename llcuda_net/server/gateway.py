@@ -45,7 +45,7 @@ from llcuda_net.server.memory_guard import MemoryGuard, limit_of
 from llcuda_net.server.objects import KeptObjects
 from llcuda_net.server.tcp.listener import Listener
 from llcuda_net.server.waiting import Waiting
-from llcuda_net.storage.records import Level
+from llcuda_net.storage.records import Level, Result
 from llcuda_net.storage.starting import Recovered
 from llcuda_net.telemetry.observers import ServerState, Watches
 from llcuda_net.telemetry.readiness import Startup
@@ -363,6 +363,15 @@ class Gateway:
         found = await self.finder.find(request.id, view_of(user))
         requests.check_position(found, request.first, request.epoch)
         return found
+
+    async def result(self, id_: str, user: User) -> Result:
+        """What is kept of a generation that is over: one of the user; for an admin, any.
+
+        Raises:
+            RequestError: as `Finder.result`.
+        """
+        await self._startup.wait()
+        return await self.finder.result(id_, view_of(user))
 
     async def find_by_key(self, key: str, owner: str) -> Generation | None:
         """What an owner's idempotency key means, running or over.

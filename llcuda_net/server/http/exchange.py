@@ -30,6 +30,7 @@ from llcuda_net.server.objects import KeptObjects
 from llcuda_net.server.tcp.queries import QueryHost
 from llcuda_net.server.tcp.room import Incoming, Unsent
 from llcuda_net.server.tcp.write_buffer import WriteBuffer
+from llcuda_net.storage.records import Result
 from llcuda_net.telemetry.observers import Watches
 from llcuda_net.upstream.pool import Pool
 from llcuda_protocol import Attach, Generate
@@ -85,6 +86,9 @@ class HttpHost(QueryHost, Protocol):
 
     async def find(self, request: Attach, user: User) -> Generation:
         """The generation to read, running or stored, or raise RequestError."""
+
+    async def result(self, id_: str, user: User) -> Result:
+        """What is kept of a generation that is over, or raise RequestError."""
 
     async def find_by_key(self, key: str, owner: str) -> Generation | None:
         """What an owner's idempotency key means, running or over, or raise RequestError."""

@@ -8,12 +8,14 @@ from llcuda_net.server.http.files import routes as files
 from llcuda_net.server.http.generations import routes as generations
 from llcuda_net.server.http.openai import routes as openai
 from llcuda_net.server.http.openapi.document import document_route
+from llcuda_net.server.http.responses import routes as responses
 from llcuda_net.server.http.route import Route
 
 ROUTES: list[Route] = [
     *monitor.ROUTES,
     *openai.ROUTES,
     *completions.ROUTES,
+    *responses.ROUTES,
     *generations.ROUTES,
     *files.ROUTES,
 ]

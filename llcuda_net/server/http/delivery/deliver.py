@@ -57,6 +57,26 @@ async def deliver(
         RequestError, HttpError: it cannot be answered; nothing was sent.
     """
     generations, sent = await begin(exchange, requests, form)
+    await answer(exchange, generations, form, sent=sent, headers=headers)
+
+
+async def answer(
+    exchange: Exchange,
+    generations: Sequence[Generation],
+    form: Format,
+    *,
+    sent: Sequence[int],
+    headers: Mapping[str, str],
+) -> None:
+    """Answer with generations that `begin` has found, streamed or not.
+
+    Args:
+        sent: how many events of each the client has.
+        form, headers: as of `deliver`.
+
+    Raises:
+        RequestError, HttpError: as `deliver`.
+    """
     if form.stream:
         await EventStream(exchange, generations, form, sent=sent, headers=headers).run()
         return
@@ -81,12 +101,18 @@ async def deliver(
 
 
 async def begin(
-    exchange: Exchange, requests: Sequence[Generate], form: Format
+    exchange: Exchange,
+    requests: Sequence[Generate],
+    form: Format,
+    *,
+    alone: float | None = None,
 ) -> tuple[list[Generation], list[int]]:
     """What answers a request, old or new, and how many events of each the client has.
 
     Args:
         requests, form: as of `deliver`.
+        alone: seconds for which the answer goes on without a reader; None: as the client's header
+            says, or as it can come back.
 
     Raises:
         RequestError, HttpError: as `deliver`.
@@ -94,7 +120,9 @@ async def begin(
     headers = exchange.request.headers
     key = _key(headers)
     default = exchange.host.settings.disconnect_seconds
-    seconds = seconds_without_reader(headers, default, with_key=key is not None)
+    seconds = alone
+    if seconds is None:
+        seconds = seconds_without_reader(headers, default, with_key=key is not None)
     apis = [_api(form, index, len(requests)) for index in range(len(requests))]
     last = last_event_id(exchange)
     if last:

@@ -157,7 +157,8 @@ class EventStream:
         generations = [choice.generation for choice in self._choices]
         if not all(one.accepted or one.ended for one in generations):
             return False  # its id is not certain yet, nor that it will be there
-        if self._form.eager or any(one.visible for one in generations):
+        accepted = all(one.accepted for one in generations)
+        if (self._form.eager and accepted) or any(one.visible for one in generations):
             self._begin()
             return True
         for one in generations:
@@ -217,6 +218,8 @@ class EventStream:
             return not self._alone
         if choice.sent > generation.count:
             return True
+        if generation.shelved is not None:  # the last event may have all of it
+            return self._without_log(choice)
         failure = failure_of(generation)
         choice.sent = generation.count + FINISH
         if failure is not None:

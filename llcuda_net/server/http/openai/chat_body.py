@@ -327,10 +327,10 @@ def _constrain(params: dict[str, Any], body: ChatBody) -> None:
     why = PARAMETERS["json_schema"](schema)
     if why is not None:
         raise wrong("response_format", f"the schema in response_format {why}")
-    params["json_schema"] = _compact(schema)
+    params["json_schema"] = compact_schema(schema)
 
 
-def _compact(schema: dict[str, Any]) -> dict[str, Any]:
+def compact_schema(schema: dict[str, Any]) -> dict[str, Any]:
     """A schema of JSON without white space, where the upstream has llguidance; others ignore it.
 
     Small models may go on with line breaks for ever, where they are allowed.

@@ -1,0 +1,350 @@
+"""The body of a response: its fields, and the request that it becomes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
+
+import msgspec
+from msgspec import Meta
+
+from llcuda_net.generation.sampling import PARAMETERS
+from llcuda_net.server.http.openai.chat_body import (
+    MAX_TOP_LOGPROBS,
+    FunctionDefinition,
+    checked,
+    compact_schema,
+    convert,
+    logit_bias_of,
+    seeds_of,
+    wrong,
+)
+from llcuda_net.server.http.openai.fields import Ignored
+from llcuda_net.server.http.responses import items
+from llcuda_net.server.http.responses.items import Input, InputItem
+
+_Key = Annotated[str, Meta(max_length=64)]
+_Text = Annotated[str, Meta(max_length=512)]
+_Count = Annotated[int, Meta(ge=1, le=(1 << 31) - 1)]
+LOGPROBS, ENCRYPTED = "message.output_text.logprobs", "reasoning.encrypted_content"
+
+
+class FunctionTool(FunctionDefinition, tag_field="type", tag="function"):
+    """A function that the model may call."""
+
+
+class NamedFunction(msgspec.Struct, tag_field="type", tag="function"):
+    """A function by its name."""
+
+    name: str
+
+
+class AllowedTools(msgspec.Struct, tag_field="type", tag="allowed_tools"):
+    """Some of the tools, and whether one of them must be called."""
+
+    mode: Literal["auto", "required"]
+    tools: list[dict[str, Any]]
+
+
+class TextFormat(msgspec.Struct, tag_field="type", tag="text"):
+    """Any text."""
+
+
+class ObjectFormat(msgspec.Struct, tag_field="type", tag="json_object"):
+    """A JSON object."""
+
+
+class SchemaFormat(msgspec.Struct, tag_field="type", tag="json_schema"):
+    """JSON of a schema. It is always followed strictly."""
+
+    schema: dict[str, Any]
+    name: str | None = None
+    description: str | None = None
+    strict: bool | None = None
+
+
+class TextOptions(msgspec.Struct):
+    """How the text of the answer is."""
+
+    format: TextFormat | ObjectFormat | SchemaFormat | None = None
+
+
+class ReasoningOptions(msgspec.Struct):
+    """How the model is to think."""
+
+    effort: Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"] | None = None
+
+
+class ResponseBody(msgspec.Struct, kw_only=True):
+    """The body of POST /v1/responses; llama-server's sampling parameters come beside it."""
+
+    input: str | list[InputItem]
+    instructions: str | None = None
+    model: Annotated[str, Meta(max_length=1024)] | None = None
+    previous_response_id: Annotated[str, Meta(max_length=256)] | None = None
+    background: bool | None = None
+    store: bool | None = None
+    stream: bool | None = None
+    stream_options: dict[str, Any] | None = None
+    max_output_tokens: _Count | None = None
+    temperature: Annotated[float, Meta(ge=0, le=100)] | None = None
+    top_p: Annotated[float, Meta(ge=0, le=1)] | None = None
+    top_logprobs: Annotated[int, Meta(ge=0, le=MAX_TOP_LOGPROBS)] | None = None
+    include: list[str] | None = None
+    text: TextOptions | None = None
+    tools: Annotated[list[FunctionTool], Meta(max_length=1024)] | None = None
+    tool_choice: Literal["none", "auto", "required"] | NamedFunction | AllowedTools | None = None
+    parallel_tool_calls: bool | None = None
+    reasoning: ReasoningOptions | None = None
+    metadata: Annotated[dict[_Key, _Text], Meta(max_length=16)] | None = None
+    truncation: Literal["disabled"] | None = None
+    service_tier: Literal["auto", "default", "flex", "priority", "fast"] | None = None
+    chat_template_kwargs: dict[str, Any] | None = None
+
+
+#: Sampling parameters by llama-server's names that are no fields of OpenAI's.
+OWN = tuple(
+    name for name in PARAMETERS if name not in (*ResponseBody.__struct_fields__, "input_suffix")
+)
+_KNOWN = (*ResponseBody.__struct_fields__, *OWN)
+#: What else OpenAI's API can include: of tools that there are none of.
+_INCLUDABLE = (
+    "file_search_call.results",
+    "web_search_call.results",
+    "web_search_call.action.sources",
+    "message.input_image.image_url",
+    "computer_call_output.output.image_url",
+    "code_interpreter_call.outputs",
+)
+_FORMATS = {
+    "text": ("type",),
+    "json_object": ("type",),
+    "json_schema": ("type", "name", "schema", "description", "strict"),
+}
+_IGNORED_MEMBERS = {
+    "text": ("verbosity",),
+    "reasoning": ("summary", "generate_summary", "context", "mode"),
+    "stream_options": ("include_obfuscation",),
+}
+_TIERS = {"flex": "low", "default": "normal", "priority": "high", "fast": "high"}
+
+
+class Asked(msgspec.Struct):
+    """A response, ready to be put behind those before it.
+
+    Attributes:
+        body: as it was sent, without what was ignored.
+        input: what is new.
+        params, chat: as of llcuda_protocol.Generate.
+        priority: the class that the tier stands for; None: the user's own.
+        logprobs: how many alternatives of each token are to be written; None: none, and no tokens.
+        encrypted: reasoning comes in a form that clients that keep nothing send back.
+    """
+
+    body: ResponseBody
+    input: Input
+    params: dict[str, Any]
+    chat: dict[str, Any] | None
+    priority: str | None
+    logprobs: int | None
+    encrypted: bool
+
+
+def read(data: dict[str, Any], ignored: Ignored) -> Asked:
+    """The response that a body asks for.
+
+    Args:
+        ignored: takes the names of what is ignored.
+
+    Raises:
+        HttpError: the body is wrong.
+    """
+    kept = ignored.keep(data, _KNOWN)
+    if "input" in kept:
+        kept["input"] = items.cleaned(kept["input"], ignored)
+    if type(kept.get("tools")) is list:
+        kept["tools"] = _functions(kept["tools"], ignored)
+    _clean_options(kept, ignored)
+    for name, value in kept.items():  # many languages have one kind of number only
+        if type(value) is float and value.is_integer():
+            kept[name] = int(value)
+    own = {name: kept.pop(name) for name in OWN if name in kept}
+    body = convert(kept, ResponseBody)
+    include = _included(body, ignored)
+    params = _params(body, own)
+    return Asked(
+        body,
+        items.read(body.input, ignored),
+        params,
+        _options(body),
+        _TIERS.get(body.service_tier or ""),
+        _logprobs(params, body, wanted=LOGPROBS in include),
+        ENCRYPTED in include,
+    )
+
+
+def _functions(tools: list[Any], ignored: Ignored) -> list[Any]:
+    """Those tools that are functions; the others are named."""
+    found = []
+    for i, tool in enumerate(tools):
+        kind = tool.get("type") if type(tool) is dict else None
+        if type(kind) is str and kind != "function":
+            ignored.names[f"tools[{i}].{kind}"] = None
+        elif type(tool) is dict:
+            members = ("type", *FunctionTool.__struct_fields__)
+            found.append(ignored.keep(tool, members, "tools[].", also=tool))
+        else:
+            found.append(tool)
+    return found
+
+
+def _clean_options(kept: dict[str, Any], ignored: Ignored) -> None:
+    """Take out of options what changes nothing."""
+    members = {
+        "text": TextOptions.__struct_fields__,
+        "reasoning": ReasoningOptions.__struct_fields__,
+        "stream_options": (),
+    }
+    for name, known in members.items():
+        if type(kept.get(name)) is dict:
+            also = _IGNORED_MEMBERS[name]
+            kept[name] = ignored.keep(kept[name], known, f"{name}.", also)
+    text = kept.get("text")
+    if type(text) is dict and type(text.get("format")) is dict:
+        kind = text["format"].get("type")
+        if type(kind) is str and kind in _FORMATS:
+            text["format"] = ignored.keep(text["format"], _FORMATS[kind], "text.format.")
+    choice = kept.get("tool_choice")
+    if type(choice) is dict and choice.get("type") not in ("function", "allowed_tools"):
+        raise wrong(
+            "tool_choice",
+            f"tool_choice asks for a tool of the type {str(choice.get('type'))[:64]!r}: only "
+            "functions are followed",
+        )
+
+
+def _included(body: ResponseBody, ignored: Ignored) -> set[str]:
+    """What is to be included, of what there is."""
+    found = set()
+    for name in body.include or ():
+        if name in (LOGPROBS, ENCRYPTED):
+            found.add(name)
+        elif name in _INCLUDABLE:
+            ignored.names[f"include.{name}"] = None
+        else:
+            known = ", ".join((LOGPROBS, ENCRYPTED, *_INCLUDABLE))
+            raise wrong("include", f"include has {name[:64]!r}, which is none of {known}")
+    return found
+
+
+# -- sampling ---------------------------------------------------------------------------------
+
+
+def _params(body: ResponseBody, own: Mapping[str, Any]) -> dict[str, Any]:
+    params: dict[str, Any] = {}
+    for name in ("temperature", "top_p"):
+        value = getattr(body, name)
+        if value is not None:
+            params[name] = checked(name, name, value)
+    for name, value in own.items():
+        if name == "seed":
+            (seed,) = seeds_of(checked(name, name, value), 1)
+            if seed is not None:
+                params[name] = seed
+        elif name == "logit_bias":
+            params[name] = logit_bias_of(value)
+        elif not (name == "n_predict" and value == -1):
+            params[name] = checked(name, name, value)
+    if body.max_output_tokens is not None:
+        params["n_predict"] = body.max_output_tokens
+    _constrain(params, body)
+    return params
+
+
+def _constrain(params: dict[str, Any], body: ResponseBody) -> None:
+    wanted = body.text.format if body.text is not None else None
+    if wanted is None or isinstance(wanted, TextFormat):
+        return
+    if "json_schema" in params or "grammar" in params:
+        raise wrong("text.format", "give text.format, json_schema or grammar: one of them")
+    schema = wanted.schema if isinstance(wanted, SchemaFormat) else {"type": "object"}
+    why = PARAMETERS["json_schema"](schema)
+    if why is not None:
+        raise wrong("text.format", f"the schema in text.format {why}")
+    params["json_schema"] = compact_schema(schema)
+
+
+def _logprobs(params: dict[str, Any], body: ResponseBody, *, wanted: bool) -> int | None:
+    if body.top_logprobs and not wanted:
+        raise wrong("top_logprobs", f"top_logprobs needs {LOGPROBS} in include")
+    if not wanted:
+        own: int | None = params.get("n_probs")
+        return own or None
+    if "n_probs" in params:
+        raise wrong("n_probs", "give top_logprobs, or n_probs")
+    most = body.top_logprobs or 0
+    params["n_probs"] = max(1, most)  # llama-server has no log-probability without alternatives
+    return most
+
+
+# -- the options of a chat --------------------------------------------------------------------
+
+
+def _options(body: ResponseBody) -> dict[str, Any] | None:
+    """As of llcuda_protocol.Generate.chat."""
+    options: dict[str, Any] = {}
+    if body.tools:
+        options["tools"] = _tools(body.tools)
+        if body.tool_choice is not None:
+            options["tool_choice"] = _choice(body.tool_choice, options["tools"])
+        if body.parallel_tool_calls is not None:
+            options["parallel_tool_calls"] = body.parallel_tool_calls
+    elif body.tool_choice not in (None, "none", "auto"):
+        raise wrong("tool_choice", "tool_choice asks for a tool, and there is no function")
+    if body.reasoning is not None and body.reasoning.effort is not None:
+        options["reasoning_effort"] = body.reasoning.effort
+    if body.chat_template_kwargs:
+        options["chat_template_kwargs"] = body.chat_template_kwargs
+    return options or None
+
+
+def _tools(tools: list[FunctionTool]) -> list[dict[str, Any]]:
+    """Functions as a chat has them."""
+    found = []
+    names: set[str] = set()
+    for tool in tools:
+        if tool.name in names:
+            raise wrong("tools", f"there are two tools {tool.name!r}")
+        names.add(tool.name)
+        known = {
+            name: value
+            for name in FunctionDefinition.__struct_fields__
+            if (value := getattr(tool, name)) is not None
+        }
+        found.append({"type": "function", "function": known})
+    return found
+
+
+def _choice(choice: str | NamedFunction | AllowedTools, tools: list[dict[str, Any]]) -> Any:
+    """The choice as a chat has it.
+
+    Raises:
+        HttpError: it names a tool that is not there.
+    """
+    if isinstance(choice, str):
+        return choice
+    names = {tool["function"]["name"] for tool in tools}
+    if isinstance(choice, NamedFunction):
+        wanted = [choice.name]
+    else:
+        wanted = [one["name"] for one in choice.tools if type(one.get("name")) is str]
+        if not wanted:
+            raise wrong("tool_choice", "tool_choice allows no function: use none")
+    for name in wanted:
+        if name not in names:
+            raise wrong("tool_choice", f"tool_choice names {name[:64]!r}, which is no tool here")
+    functions = [{"type": "function", "function": {"name": name}} for name in wanted]
+    if isinstance(choice, NamedFunction):
+        return functions[0]
+    allowed = {"mode": choice.mode, "tools": functions}
+    return {"type": "allowed_tools", "allowed_tools": allowed}

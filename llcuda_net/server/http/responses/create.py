@@ -1,0 +1,188 @@
+"""POST /v1/responses."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+import trio
+
+from llcuda_net.errors import RequestError
+from llcuda_net.generation.generation import Generation
+from llcuda_net.server.http.delivery.deliver import answer, begin
+from llcuda_net.server.http.delivery.format import failure_of
+from llcuda_net.server.http.delivery.leaving import RETRY_SECONDS, wanted_policy
+from llcuda_net.server.http.errors import HttpError, of_request_error
+from llcuda_net.server.http.exchange import Exchange
+from llcuda_net.server.http.openai import strict_json
+from llcuda_net.server.http.openai.chat import limited, options_of
+from llcuda_net.server.http.openai.fields import Ignored
+from llcuda_net.server.http.openai.models import meant
+from llcuda_net.server.http.request import Headers
+from llcuda_net.server.http.responses import earlier
+from llcuda_net.server.http.responses.body import Asked, ResponseBody, read
+from llcuda_net.server.http.responses.fields import RULES
+from llcuda_net.server.http.responses.items import together
+from llcuda_net.server.http.responses.response_format import ResponseFormat, form_of_api
+from llcuda_net.server.http.responses.transcript import merged
+from llcuda_protocol import Generate
+from llcuda_protocol.kinds import MAX_LINGER
+
+
+async def create(exchange: Exchange) -> None:
+    """Answer items with a response: whole, as a stream of events, or later."""
+    host = exchange.host
+    ignored = Ignored(lenient=host.settings.lenient, rules=RULES)
+    asked = await strict_json.read(exchange.request.body, lambda data: read(data, ignored))
+    request, form = await prepared(exchange, asked)
+    exchange.drop_body()
+    seconds = _seconds_alone(exchange.request.headers, form, host.settings.disconnect_seconds)
+    generations, sent = await begin(exchange, [request], form, alone=seconds)
+    (generation,) = generations
+    # What a key or a retry has joined is answered as it was begun.
+    known = form_of_api(generation.api)
+    if known is not None:
+        form = msgspec.structs.replace(known, stream=form.stream)
+    if form.stream or not form.background:
+        await answer(exchange, generations, form, sent=sent, headers=ignored.headers())
+    else:
+        await _accepted(exchange, generation)
+        await earlier.here(exchange, generation)
+        named = {"x-llcuda-generation": generation.id}
+        body = form.whole(generations)
+        exchange.respond(200, body, headers={**ignored.headers(), **named})
+
+
+async def prepared(exchange: Exchange, asked: Asked) -> tuple[Generate, ResponseFormat]:
+    """The request of the gateway that a response becomes, and how it is written.
+
+    Raises:
+        RequestError, HttpError: it goes on from what is not there, or there is no such model.
+    """
+    host, body = exchange.host, asked.body
+    options = options_of(exchange.request.headers)
+    if body.store is False:
+        options["transient"] = True
+    before = await earlier.before(exchange, body.previous_response_id)
+    given = await earlier.resolved(exchange, asked.input)
+    try:
+        model, told = meant(host, body.model or before.model)
+    except RequestError as error:
+        raise of_request_error(error, "model") from None
+    inherited = _without_system(before, body)
+    messages = together(inherited, [one for one in given.messages if one is not None])
+    differing, count = earlier.kept(messages[len(inherited) :], given.items)
+    if body.instructions is not None:
+        messages.insert(0, {"role": "system", "content": body.instructions})
+    messages, merges = merged(messages)
+    options.setdefault("priority", asked.priority)
+    params = limited(asked.params, model, host)
+    request = Generate(
+        0, 0, messages=messages, params=params, chat=asked.chat, model=model, **options
+    )
+    form = ResponseFormat(
+        told,
+        stream=bool(body.stream),
+        background=bool(body.background),
+        store=not options.get("transient", False),
+        inherited=len(inherited),
+        merges=merges,
+        given=differing,
+        count=count,
+        logprobs=asked.logprobs,
+        encrypted=asked.encrypted,
+        **_echoed(body),
+    )
+    return request, form
+
+
+def _without_system(before: earlier.Before, body: ResponseBody) -> list[dict[str, Any]]:
+    """What is inherited: new instructions take the place of the system message of a chat."""
+    messages = list(before.messages)
+    if body.instructions is not None and not before.is_response:
+        while messages and messages[0]["role"] == "system":
+            del messages[0]
+    return messages
+
+
+def _echoed(body: ResponseBody) -> dict[str, Any]:
+    """Members of the response that are as they were asked for."""
+    found: dict[str, Any] = {
+        "instructions": body.instructions,
+        "previous": body.previous_response_id,
+        "metadata": body.metadata or {},
+        "tools": [msgspec.to_builtins(tool) for tool in body.tools or ()],
+        "parallel": body.parallel_tool_calls is not False,
+        "temperature": body.temperature,
+        "top_p": body.top_p,
+        "max_tokens": body.max_output_tokens,
+    }
+    if body.tool_choice is not None:
+        found["tool_choice"] = msgspec.to_builtins(body.tool_choice)
+    for name in ("text", "reasoning"):
+        value = getattr(body, name)
+        if value is not None:
+            members = msgspec.to_builtins(value)
+            found[name] = {key: one for key, one in members.items() if one is not None}
+    return found
+
+
+def _seconds_alone(headers: Headers, form: ResponseFormat, default: float) -> float | None:
+    """For how long a response goes on without a reader; None: as any answer of its kind.
+
+    Args:
+        default: of the server, for clients that can come back.
+
+    Raises:
+        RequestError, HttpError: the header for it is wrong.
+    """
+    wanted = wanted_policy(headers)
+    if form.background:
+        if wanted is not None and wanted < MAX_LINGER:
+            raise HttpError(
+                400,
+                "x-llcuda-on-disconnect of a response in the background must be continue, or "
+                "absent",
+                param="x-llcuda-on-disconnect",
+                code="invalid_request",
+            )
+        return float(MAX_LINGER)
+    if not form.stream or wanted is not None:
+        return wanted
+    # The client has the id, and can come back with it. One that has nothing stored mostly does not.
+    return default if form.store else min(default, RETRY_SECONDS)
+
+
+async def _accepted(exchange: Exchange, generation: Generation) -> None:
+    """Return when a generation will be there after a crash, too.
+
+    Raises:
+        HttpError: it failed before.
+    """
+    reader = _Acceptance(generation)
+    try:
+        await reader.ready.wait()
+    finally:
+        generation.readers.remove(reader)
+        exchange.host.left(generation)
+    failure = failure_of(generation) if generation.ended and not generation.accepted else None
+    if failure is not None:
+        raise failure
+
+
+class _Acceptance:
+    """Reads of a generation whether it is accepted."""
+
+    def __init__(self, generation: Generation) -> None:
+        self.ready = trio.Event()
+        self._generation = generation
+        generation.join(self)
+        self.pump()
+
+    def __repr__(self) -> str:
+        return f"<Acceptance of {self._generation.id}>"
+
+    def pump(self) -> None:
+        """See whether it is."""
+        if self._generation.accepted or self._generation.ended:
+            self.ready.set()

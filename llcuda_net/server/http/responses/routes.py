@@ -1,0 +1,181 @@
+"""The paths of the Responses API: a response is created, read, cancelled and deleted."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import trio
+
+from llcuda_net.errors import InvalidRequest
+from llcuda_net.generation.generation import Generation
+from llcuda_net.server.http.delivery.deliver import find, last_event_id, resumed
+from llcuda_net.server.http.delivery.event_ids import FINISH
+from llcuda_net.server.http.delivery.leaving import wanted_policy
+from llcuda_net.server.http.delivery.stream import EventStream
+from llcuda_net.server.http.delivery.whole import WholeReader
+from llcuda_net.server.http.exchange import Exchange
+from llcuda_net.server.http.responses import earlier
+from llcuda_net.server.http.responses.answers import RESPONSE, encode, outline_of
+from llcuda_net.server.http.responses.create import create
+from llcuda_net.server.http.responses.events import events_in_all
+from llcuda_net.server.http.responses.response_format import form_of
+from llcuda_net.server.http.route import Route
+
+#: Seconds that an answer to a cancel waits for the end.
+_CANCEL_PATIENCE = 5.0
+#: Most items of a page.
+_MOST_LISTED = 100
+
+
+async def show(exchange: Exchange) -> None:
+    """A response as it is now, or its events from any of them on."""
+    query = exchange.request.query
+    generation = await _find(exchange)
+    after = _number(query, "starting_after", 0, None)
+    if _flag(query, "stream"):
+        await _events(exchange, generation, after)
+        return
+    if after is not None:
+        raise InvalidRequest("starting_after goes with stream=true")
+    await _respond(exchange, generation)
+
+
+async def cancel(exchange: Exchange) -> None:
+    """End a response; one that is over stays as it is."""
+    generation = await _find(exchange)
+    if not generation.ended:
+        generation.cancel()
+        with trio.move_on_after(_CANCEL_PATIENCE):
+            reader = WholeReader(exchange, [generation])
+            try:
+                await reader.wait()
+            finally:
+                reader.leave()
+    await _respond(exchange, generation)
+
+
+async def delete(exchange: Exchange) -> None:
+    """Forget a response that is over."""
+    id_ = earlier.generation_id(exchange.request.parameters["id"])
+    await exchange.host.delete(id_, exchange.request.user)
+    document = {"id": f"{RESPONSE}{id_}", "object": "response", "deleted": True}
+    exchange.respond(200, encode(document), headers={"x-llcuda-generation": id_})
+
+
+async def input_items(exchange: Exchange) -> None:
+    """The items of a response's input, in pages, the last one first."""
+    query = exchange.request.query
+    generation = await _find(exchange)
+    limit = _number(query, "limit", 1, _MOST_LISTED) or 20
+    order = query.get("order", "desc")
+    if order not in ("asc", "desc"):
+        raise InvalidRequest(f"order is asc or desc, not {order[:60]!r}")
+    found = await earlier.input_of(exchange, generation)
+    if order == "desc":
+        found.reverse()
+    after = query.get("after")
+    if after:
+        places = [place for place, item in enumerate(found) if item["id"] == after]
+        if not places:
+            raise InvalidRequest(f"after names no item of this input: {after[:80]!r}")
+        found = found[places[0] + 1 :]
+    page = [_shown(item) for item in found[:limit]]
+    document = {
+        "object": "list",
+        "data": page,
+        "first_id": page[0]["id"] if page else None,
+        "last_id": page[-1]["id"] if page else None,
+        "has_more": len(found) > limit,
+    }
+    exchange.respond(200, encode(document), headers={"x-llcuda-generation": generation.id})
+
+
+ROUTES = [
+    Route("POST", "/v1/responses", create),
+    Route("GET", "/v1/responses/{id}", show),
+    Route("DELETE", "/v1/responses/{id}", delete),
+    Route("POST", "/v1/responses/{id}/cancel", cancel, json=False),
+    Route("GET", "/v1/responses/{id}/input_items", input_items),
+]
+
+
+async def _find(exchange: Exchange) -> Generation:
+    """The generation that a response is.
+
+    Raises:
+        RequestError: there is none of the user.
+    """
+    return await find(exchange, earlier.generation_id(exchange.request.parameters["id"]))
+
+
+async def _respond(exchange: Exchange, generation: Generation) -> None:
+    """Answer with a response as it is now."""
+    await earlier.here(exchange, generation)
+    body = form_of(generation).whole([generation])
+    exchange.respond(200, body, headers={"x-llcuda-generation": generation.id})
+
+
+async def _events(exchange: Exchange, generation: Generation, after: int | None) -> None:
+    """The events of a response, behind the last one that the reader has."""
+    seconds = wanted_policy(exchange.request.headers)
+    if seconds is not None:
+        generation.on_disconnect = seconds
+    form, sent = form_of(generation), [0]
+    last = last_event_id(exchange)
+    if last and after is None:
+        found, sent = await resumed(exchange, last)
+        if [one.id for one in found] != [generation.id]:
+            raise InvalidRequest(f"Last-Event-ID does not name the response {generation.id}")
+    elif after is not None:
+        await earlier.here(exchange, generation)
+        sent = [_position(generation, after)]
+    stream = EventStream(exchange, [generation], form, sent=sent, after=after, headers={})
+    await stream.run()
+
+
+def _position(generation: Generation, after: int) -> int:
+    """From which piece on a reader needs events, that has all up to this number.
+
+    Raises:
+        RequestError: a response that is over has no event of this number.
+    """
+    form = form_of(generation)
+    position = outline_of(generation, form).behind(after)
+    if not generation.ended:
+        return min(position, generation.visible)
+    last = events_in_all(generation, form) - 1
+    if after > last:
+        raise InvalidRequest(
+            f"starting_after is {after}, and the last event of the response {last}"
+        )
+    return generation.count + FINISH if after == last else min(position, generation.count)
+
+
+def _shown(item: dict[str, Any]) -> dict[str, Any]:
+    """An item of a page, with what clients expect of a model's text."""
+    if item["type"] != "message" or item["role"] != "assistant":
+        return item
+    content = [
+        {**part, "annotations": []} if part["type"] == "output_text" else part
+        for part in item["content"]
+    ]
+    return {**item, "content": content}
+
+
+def _flag(query: Mapping[str, str], name: str) -> bool:
+    text = query.get(name, "false").lower()
+    if text not in ("true", "false", "1", "0"):
+        raise InvalidRequest(f"{name} is true or false, not {text[:60]!r}")
+    return text in ("true", "1")
+
+
+def _number(query: Mapping[str, str], name: str, least: int, most: int | None) -> int | None:
+    text = query.get(name)
+    if text is None:
+        return None
+    right = text.isascii() and text.isdigit() and len(text) <= 12
+    if not right or int(text) < least or (most is not None and int(text) > most):
+        until = "on" if most is None else f"to {most}"
+        raise InvalidRequest(f"{name} is a number from {least} {until}, not {text[:60]!r}")
+    return int(text)
