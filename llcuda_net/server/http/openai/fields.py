@@ -8,9 +8,9 @@ that looks right. What cannot change it is ignored, and named in the header `x-l
 from __future__ import annotations
 
 import difflib
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from itertools import islice
-from typing import Any
+from typing import Any, NamedTuple
 
 from llcuda_net.server.http.errors import HttpError
 
@@ -119,19 +119,39 @@ INSTEAD = {
 }
 
 
+class FieldRules(NamedTuple):
+    """What becomes of the fields of a body that are not followed, by name.
+
+    Attributes:
+        ignored: which cannot change the answer, and why.
+        neutral: which are ignored where they have one of these values.
+        instead: what to do instead of those that are refused.
+    """
+
+    ignored: Mapping[str, str]
+    neutral: Mapping[str, tuple[Any, ...]]
+    instead: Mapping[str, str]
+
+
+#: Those of a chat.
+CHAT = FieldRules(IGNORED, NEUTRAL, INSTEAD)
+
+
 class Ignored:
     """Drops from objects what is not known, or refuses it.
 
     Args:
         lenient: drop what would be refused.
+        rules: of the API, for the fields of the body itself.
 
     Attributes:
         names: the paths of what was dropped.
     """
 
-    def __init__(self, *, lenient: bool = False) -> None:
+    def __init__(self, *, lenient: bool = False, rules: FieldRules = CHAT) -> None:
         self.names: dict[str, None] = {}
         self._lenient = lenient
+        self._rules = rules
 
     def __repr__(self) -> str:
         return f"<Ignored {', '.join(self.names) or 'nothing'}>"
@@ -159,10 +179,10 @@ class Ignored:
                 kept[name] = member
             elif member is None or name in also or self._lenient or (path and member in _NOTHING):
                 self.names[f"{path}{name}"] = None
-            elif not path and (name in IGNORED or _asks_nothing(name, member)):
+            elif not path and (name in self._rules.ignored or self._asks_nothing(name, member)):
                 self.names[name] = None
             else:
-                raise unknown(path, name, known)
+                raise self._refused(path, name, known)
         return kept
 
     def headers(self) -> dict[str, str]:
@@ -174,24 +194,22 @@ class Ignored:
             names.append(f"and {len(self.names) - _MOST_NAMED} more")
         return {IGNORED_HEADER: ", ".join(names)}
 
+    def _refused(self, path: str, name: str, known: Collection[str]) -> HttpError:
+        """The error that there is no such field, with what to use instead."""
+        hint = ""
+        if not path and name in self._rules.instead:
+            hint = f": {self._rules.instead[name]}"
+        elif len(name) <= 64:
+            near = difflib.get_close_matches(name, known, n=1)
+            hint = f"; did you mean {near[0]}?" if near else ""
+        field = path + (name if len(name) <= 64 else name[:61] + "...")
+        return HttpError(
+            400, f"the field {field} is not supported{hint}", param=field, code="unknown_parameter"
+        )
 
-def unknown(path: str, name: str, known: Collection[str]) -> HttpError:
-    """The error that there is no such field, with what to use instead."""
-    hint = ""
-    if not path and name in INSTEAD:
-        hint = f": {INSTEAD[name]}"
-    elif len(name) <= 64:
-        near = difflib.get_close_matches(name, known, n=1)
-        hint = f"; did you mean {near[0]}?" if near else ""
-    field = path + (name if len(name) <= 64 else name[:61] + "...")
-    return HttpError(
-        400, f"the field {field} is not supported{hint}", param=field, code="unknown_parameter"
-    )
-
-
-def _asks_nothing(name: str, value: Any) -> bool:
-    allowed = NEUTRAL.get(name, ())
-    return any(type(value) is type(one) and value == one for one in allowed)
+    def _asks_nothing(self, name: str, value: Any) -> bool:
+        allowed = self._rules.neutral.get(name, ())
+        return any(type(value) is type(one) and value == one for one in allowed)
 
 
 def _token(name: str) -> str:
