@@ -15,11 +15,18 @@ from llcuda_net.generation.sampling import schema_of
 from llcuda_net.server.http.completions import body as completions
 from llcuda_net.server.http.exchange import Exchange
 from llcuda_net.server.http.openai.chat_body import SAMPLING
-from llcuda_net.server.http.openai.fields import IGNORED, NEUTRAL, SUPPORTED
+from llcuda_net.server.http.openai.fields import CHAT, SUPPORTED, FieldRules
+from llcuda_net.server.http.openapi import responses as of_responses
 from llcuda_net.server.http.openapi.answers import Error, StateName
-from llcuda_net.server.http.openapi.operations import EVENTS, JSON, OPERATIONS, Operation
+from llcuda_net.server.http.openapi.operations import EVENTS, JSON, Operation
+from llcuda_net.server.http.openapi.operations import OPERATIONS as _OPERATIONS
+from llcuda_net.server.http.responses import body as responses
+from llcuda_net.server.http.responses import fields as response_fields
 from llcuda_net.server.http.route import Route
 from llcuda_net.util.version import package_version
+
+#: By method and pattern.
+OPERATIONS = {**_OPERATIONS, **of_responses.OPERATIONS}
 
 _REF = "#/components/schemas/{name}"
 _RESPONSE = "#/components/responses/{name}"
@@ -64,6 +71,9 @@ def document(routes: Sequence[Route]) -> dict[str, Any]:
     schemas["StateName"] = {"type": "string", "enum": list(get_args(StateName))}
     _complete(schemas["ChatBody"], SUPPORTED, SAMPLING)
     _complete(schemas["CompletionBody"], completions.SUPPORTED, completions.OWN)
+    _complete(
+        schemas["ResponseBody"], response_fields.SUPPORTED, responses.OWN, response_fields.RULES
+    )
     schemas["ChatBody"]["properties"]["messages"]["minItems"] = 1
     schemas["EmbeddingsBody"]["additionalProperties"] = False
     paths: dict[str, dict[str, Any]] = {}
@@ -101,7 +111,12 @@ def document(routes: Sequence[Route]) -> dict[str, Any]:
     }
 
 
-def _complete(schema: dict[str, Any], supported: Mapping[str, str], own: Iterable[str]) -> None:
+def _complete(
+    schema: dict[str, Any],
+    supported: Mapping[str, str],
+    own: Iterable[str],
+    rules: FieldRules = CHAT,
+) -> None:
     """Fields of a body that are in no struct, and what each does."""
     properties = schema["properties"]
     for name, note in supported.items():
@@ -109,9 +124,9 @@ def _complete(schema: dict[str, Any], supported: Mapping[str, str], own: Iterabl
     for name in own:
         note = f"as of llama-server's /completion: {name}"
         properties[name] = {"description": note, **schema_of(name)}
-    for name, note in IGNORED.items():
+    for name, note in rules.ignored.items():
         properties[name] = {"description": f"ignored: {note}"}
-    for name, values in NEUTRAL.items():
+    for name, values in rules.neutral.items():
         if name not in supported:
             properties[name] = {"description": "ignored", "enum": [*values, None]}
     schema["additionalProperties"] = False

@@ -22,7 +22,7 @@ BYTES = "application/octet-stream"
 #: Statuses of errors that a request may have on its way to a handler, and of a fault in one.
 _ALWAYS = (400, 401, 403, 408, 413, 415, 429, 500, 503)
 #: Those of what runs on an upstream.
-_RUNS = (404, 409, 502, 504)
+RUNS = (404, 409, 502, 504)
 _SECONDS: dict[str, Any] = {"type": "string", "pattern": r"^[0-9]{1,9}(\.[0-9]+)?$"}
 
 
@@ -62,11 +62,13 @@ class Operation:
         return tuple(sorted({*_ALWAYS, *self.errors} - ({503} if self.unready else set())))
 
 
-def _header(name: str, description: str, schema: dict[str, Any]) -> dict[str, Any]:
+def header(name: str, description: str, schema: dict[str, Any]) -> dict[str, Any]:
+    """A parameter in a header field."""
     return {"name": name, "in": "header", "description": description, "schema": schema}
 
 
-def _query(name: str, description: str, schema: dict[str, Any]) -> dict[str, Any]:
+def query(name: str, description: str, schema: dict[str, Any]) -> dict[str, Any]:
+    """A parameter in the query."""
     return {"name": name, "in": "query", "description": description, "schema": schema}
 
 
@@ -77,31 +79,31 @@ _OPTIONS: dict[str, dict[str, Any]] = {
     "x-llcuda-cache": {"type": "string", "enum": ["true", "false", "1", "0"]},
     "x-llcuda-priority": {"type": "string", "enum": list(PRIORITIES)},
 }
-_LAST = _header(
+LAST = header(
     "Last-Event-ID",
     "the id of the last event that the client has: the answer goes on behind it",
     {"type": "string"},
 )
-_LEAVING = _header(
+LEAVING = header(
     "x-llcuda-on-disconnect",
     "what becomes of the answer when the client is gone: continue, cancel, or seconds",
     {"type": "string", "pattern": r"^(continue|cancel|[0-9]+(\.[0-9]+)?)$"},
 )
-_KEY = _header(
+_KEY = header(
     "Idempotency-Key",
     "the same request with the same key is answered with the same answer",
     {"type": "string", "minLength": 1, "maxLength": MOST_KEY, "pattern": "^[!-~]+$"},
 )
 #: Of each request that begins generations.
-_RUN = (
-    *(_header(name, note, _OPTIONS[name]) for name, note in OPTIONS.items()),
+RUN = (
+    *(header(name, note, _OPTIONS[name]) for name, note in OPTIONS.items()),
     _KEY,
-    _LAST,
-    _LEAVING,
+    LAST,
+    LEAVING,
 )
-_NAMED = {"x-llcuda-generation": "the generations of the choices"}
-_IGNORED = {"x-llcuda-ignored": "fields of the body that were ignored"}
-_STREAM = {
+NAMED = {"x-llcuda-generation": "the generations of the choices"}
+IGNORED = {"x-llcuda-ignored": "fields of the body that were ignored"}
+STREAM = {
     EVENTS: "server-sent events (HTML standard); data is a part of the answer or an error, in "
     "JSON, or [DONE]; id is what a reader that comes back sends as Last-Event-ID"
 }
@@ -140,10 +142,10 @@ OPERATIONS: dict[tuple[str, str], Operation] = {
         answers.ChatCompletion,
         ChatBody,
         example={"messages": [{"role": "user", "content": "Hello"}], "max_tokens": 16},
-        contents=_STREAM,
-        errors=_RUNS,
-        parameters=_RUN,
-        headers={**_NAMED, **_IGNORED},
+        contents=STREAM,
+        errors=RUNS,
+        parameters=RUN,
+        headers={**NAMED, **IGNORED},
         names="$response.body#/llcuda/generation",
     ),
     ("POST", "/v1/completions"): Operation(
@@ -151,10 +153,10 @@ OPERATIONS: dict[tuple[str, str], Operation] = {
         answers.TextCompletion,
         CompletionBody,
         example={"prompt": "Once upon", "max_tokens": 16},
-        contents=_STREAM,
-        errors=_RUNS,
-        parameters=_RUN,
-        headers={**_NAMED, **_IGNORED},
+        contents=STREAM,
+        errors=RUNS,
+        parameters=RUN,
+        headers={**NAMED, **IGNORED},
         names="$response.body#/llcuda/generation",
     ),
     ("POST", "/v1/embeddings"): Operation(
@@ -162,8 +164,8 @@ OPERATIONS: dict[tuple[str, str], Operation] = {
         answers.EmbeddingList,
         EmbeddingsBody,
         example={"input": ["Hello"]},
-        errors=_RUNS,
-        headers=_IGNORED,
+        errors=RUNS,
+        headers=IGNORED,
     ),
     ("GET", "/v1/models"): Operation("OpenAI", answers.ModelList),
     ("GET", "/v1/models/{id}"): Operation("OpenAI", answers.Model, errors=(404,)),
@@ -171,36 +173,36 @@ OPERATIONS: dict[tuple[str, str], Operation] = {
         "generations",
         answers.GenerationList,
         parameters=(
-            _query(
+            query(
                 "limit",
                 "entries of the page, at most",
                 {"type": "integer", "minimum": 1, "maximum": MAX_LISTED - 1, "default": 20},
             ),
-            _query("state", "only those in this state", {"$ref": "#/components/schemas/StateName"}),
-            _query("after", "the page behind this generation", {"type": "string"}),
+            query("state", "only those in this state", {"$ref": "#/components/schemas/StateName"}),
+            query("after", "the page behind this generation", {"type": "string"}),
         ),
         errors=(404,),
     ),
     ("GET", "/v1/generations/{id}"): Operation(
-        "generations", answers.GenerationView, errors=_RUNS, headers=_NAMED
+        "generations", answers.GenerationView, errors=RUNS, headers=NAMED
     ),
     ("DELETE", "/v1/generations/{id}"): Operation(
-        "generations", answers.GenerationDeleted, errors=(404, 409), headers=_NAMED
+        "generations", answers.GenerationDeleted, errors=(404, 409), headers=NAMED
     ),
     ("GET", "/v1/generations/{id}/events"): Operation(
         "generations",
         None,
-        contents=_STREAM,
-        errors=_RUNS,
+        contents=STREAM,
+        errors=RUNS,
         parameters=(
-            _LAST,
-            _query("last_event_id", "the same, where no header can be sent", {"type": "string"}),
-            _LEAVING,
+            LAST,
+            query("last_event_id", "the same, where no header can be sent", {"type": "string"}),
+            LEAVING,
         ),
-        headers=_NAMED,
+        headers=NAMED,
     ),
     ("POST", "/v1/generations/{id}/cancel"): Operation(
-        "generations", answers.GenerationView, errors=_RUNS, headers=_NAMED
+        "generations", answers.GenerationView, errors=RUNS, headers=NAMED
     ),
     ("POST", "/v1/files"): Operation("files", answers.FileView, form=_UPLOAD),
     ("GET", "/v1/files"): Operation(

@@ -26,6 +26,7 @@ from llcuda_net.server.http.responses.items import Input, InputItem
 _Key = Annotated[str, Meta(max_length=64)]
 _Text = Annotated[str, Meta(max_length=512)]
 _Count = Annotated[int, Meta(ge=1, le=(1 << 31) - 1)]
+_Choice = Literal["none", "auto", "required"]
 LOGPROBS, ENCRYPTED = "message.output_text.logprobs", "reasoning.encrypted_content"
 
 
@@ -39,22 +40,22 @@ class NamedFunction(msgspec.Struct, tag_field="type", tag="function"):
     name: str
 
 
-class AllowedTools(msgspec.Struct, tag_field="type", tag="allowed_tools"):
+class AllowedFunctions(msgspec.Struct, tag_field="type", tag="allowed_tools"):
     """Some of the tools, and whether one of them must be called."""
 
     mode: Literal["auto", "required"]
     tools: list[dict[str, Any]]
 
 
-class TextFormat(msgspec.Struct, tag_field="type", tag="text"):
+class PlainText(msgspec.Struct, tag_field="type", tag="text"):
     """Any text."""
 
 
-class ObjectFormat(msgspec.Struct, tag_field="type", tag="json_object"):
+class JsonObject(msgspec.Struct, tag_field="type", tag="json_object"):
     """A JSON object."""
 
 
-class SchemaFormat(msgspec.Struct, tag_field="type", tag="json_schema"):
+class JsonSchema(msgspec.Struct, tag_field="type", tag="json_schema"):
     """JSON of a schema. It is always followed strictly."""
 
     schema: dict[str, Any]
@@ -66,7 +67,7 @@ class SchemaFormat(msgspec.Struct, tag_field="type", tag="json_schema"):
 class TextOptions(msgspec.Struct):
     """How the text of the answer is."""
 
-    format: TextFormat | ObjectFormat | SchemaFormat | None = None
+    format: PlainText | JsonObject | JsonSchema | None = None
 
 
 class ReasoningOptions(msgspec.Struct):
@@ -93,7 +94,9 @@ class ResponseBody(msgspec.Struct, kw_only=True):
     include: list[str] | None = None
     text: TextOptions | None = None
     tools: Annotated[list[FunctionTool], Meta(max_length=1024)] | None = None
-    tool_choice: Literal["none", "auto", "required"] | NamedFunction | AllowedTools | None = None
+    tool_choice: Literal["none", "auto", "required"] | NamedFunction | AllowedFunctions | None = (
+        None
+    )
     parallel_tool_calls: bool | None = None
     reasoning: ReasoningOptions | None = None
     metadata: Annotated[dict[_Key, _Text], Meta(max_length=16)] | None = None
@@ -263,11 +266,11 @@ def _params(body: ResponseBody, own: Mapping[str, Any]) -> dict[str, Any]:
 
 def _constrain(params: dict[str, Any], body: ResponseBody) -> None:
     wanted = body.text.format if body.text is not None else None
-    if wanted is None or isinstance(wanted, TextFormat):
+    if wanted is None or isinstance(wanted, PlainText):
         return
     if "json_schema" in params or "grammar" in params:
         raise wrong("text.format", "give text.format, json_schema or grammar: one of them")
-    schema = wanted.schema if isinstance(wanted, SchemaFormat) else {"type": "object"}
+    schema = wanted.schema if isinstance(wanted, JsonSchema) else {"type": "object"}
     why = PARAMETERS["json_schema"](schema)
     if why is not None:
         raise wrong("text.format", f"the schema in text.format {why}")
@@ -325,7 +328,7 @@ def _tools(tools: list[FunctionTool]) -> list[dict[str, Any]]:
     return found
 
 
-def _choice(choice: str | NamedFunction | AllowedTools, tools: list[dict[str, Any]]) -> Any:
+def _choice(choice: str | NamedFunction | AllowedFunctions, tools: list[dict[str, Any]]) -> Any:
     """The choice as a chat has it.
 
     Raises:

@@ -1,0 +1,149 @@
+"""What the routes of the Responses API take and give."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+import msgspec
+from msgspec import Meta
+
+from llcuda_net.server.http.openapi.operations import (
+    EVENTS,
+    IGNORED,
+    LAST,
+    LEAVING,
+    NAMED,
+    RUN,
+    RUNS,
+    Operation,
+    query,
+)
+from llcuda_net.server.http.responses.body import ResponseBody
+
+_Count = Annotated[int, Meta(ge=0)]
+_Kept = Literal["completed", "failed", "in_progress", "cancelled", "queued", "incomplete"]
+
+
+class ResponseUsage(msgspec.Struct):
+    """Tokens that were read and made."""
+
+    input_tokens: _Count
+    input_tokens_details: dict[str, _Count]
+    output_tokens: _Count
+    output_tokens_details: dict[str, _Count]
+    total_tokens: _Count
+
+
+class ResponseFailure(msgspec.Struct):
+    """Why a response failed."""
+
+    code: str
+    message: str
+
+
+class Response(msgspec.Struct):
+    """A response; streamed, it comes as numbered events, the last of which has all of it."""
+
+    id: str
+    object: Literal["response"]
+    created_at: int
+    status: _Kept
+    background: bool
+    error: ResponseFailure | None
+    incomplete_details: dict[str, str] | None
+    instructions: str | None
+    max_output_tokens: int | None
+    model: str
+    output: list[dict[str, Any]]
+    parallel_tool_calls: bool
+    previous_response_id: str | None
+    reasoning: dict[str, Any]
+    service_tier: Literal["flex", "default", "priority"]
+    store: bool
+    temperature: float | None
+    text: dict[str, Any]
+    tool_choice: Any
+    tools: list[dict[str, Any]]
+    top_logprobs: _Count
+    top_p: float | None
+    truncation: str
+    usage: ResponseUsage | None
+    metadata: dict[str, str]
+    llcuda: dict[str, Any]
+
+
+class ResponseDeleted(msgspec.Struct):
+    """A response is forgotten."""
+
+    id: str
+    object: Literal["response"]
+    deleted: Literal[True]
+
+
+class ItemList(msgspec.Struct):
+    """A page of items; the next one is that after `last_id`."""
+
+    object: Literal["list"]
+    data: list[dict[str, Any]]
+    first_id: str | None
+    last_id: str | None
+    has_more: bool
+
+
+_EVENTS = {
+    EVENTS: "server-sent events (HTML standard); data is an object in JSON with its `type`, and "
+    "with its `sequence_number`, which counts from 0 without gaps"
+}
+_FLAG = {"type": "string", "enum": ["true", "false", "1", "0"]}
+#: By method and pattern.
+OPERATIONS: dict[tuple[str, str], Operation] = {
+    ("POST", "/v1/responses"): Operation(
+        "OpenAI",
+        Response,
+        ResponseBody,
+        example={"input": "Hello", "max_output_tokens": 16},
+        contents=_EVENTS,
+        errors=RUNS,
+        parameters=RUN,
+        headers={**NAMED, **IGNORED},
+        names="$response.body#/llcuda/generation",
+    ),
+    ("GET", "/v1/responses/{id}"): Operation(
+        "OpenAI",
+        Response,
+        contents=_EVENTS,
+        errors=RUNS,
+        parameters=(
+            query("stream", "its events, from the first one or from `starting_after` on", _FLAG),
+            query(
+                "starting_after",
+                "the sequence number of the last event that the client has",
+                {"type": "integer", "minimum": 0},
+            ),
+            LAST,
+            LEAVING,
+        ),
+        headers=NAMED,
+    ),
+    ("DELETE", "/v1/responses/{id}"): Operation(
+        "OpenAI", ResponseDeleted, errors=(404, 409), headers=NAMED
+    ),
+    ("POST", "/v1/responses/{id}/cancel"): Operation(
+        "OpenAI", Response, errors=RUNS, headers=NAMED
+    ),
+    ("GET", "/v1/responses/{id}/input_items"): Operation(
+        "OpenAI",
+        ItemList,
+        errors=RUNS,
+        parameters=(
+            query(
+                "limit",
+                "items of the page, at most",
+                {"type": "integer", "minimum": 1, "maximum": 100, "default": 20},
+            ),
+            query("order", "desc: the last one first", {"type": "string", "enum": ["asc", "desc"]}),
+            query("after", "the page behind this item", {"type": "string"}),
+        ),
+        headers=NAMED,
+    ),
+}
