@@ -129,9 +129,9 @@ def _page(default: int, most: int) -> tuple[dict[str, Any], ...]:
     """The parameters of a list in pages."""
     number = {"type": "integer", "minimum": 1, "maximum": most, "default": default}
     return (
-        _query("limit", "entries of the page, at most", number),
-        _query("after", "the page behind this entry", {"type": "string"}),
-        _query("order", "by time of making", {"enum": ["asc", "desc"], "default": "desc"}),
+        query("limit", "entries of the page, at most", number),
+        query("after", "the page behind this entry", {"type": "string"}),
+        query("order", "by time of making", {"enum": ["asc", "desc"], "default": "desc"}),
     )
 
 
@@ -210,7 +210,7 @@ OPERATIONS: dict[tuple[str, str], Operation] = {
         answers.FileList,
         parameters=(
             *_page(DEFAULT_PAGE, LARGEST_PAGE),
-            _query("purpose", "only files for this purpose", {"type": "string"}),
+            query("purpose", "only files for this purpose", {"type": "string"}),
         ),
         errors=(404,),
     ),
