@@ -77,6 +77,8 @@ async def prepared(exchange: Exchange, asked: Asked) -> tuple[Generate, Response
     messages, merges = merged(messages)
     options.setdefault("priority", asked.priority)
     params = limited(asked.params, model, host)
+    if "transient" not in Generate.FIELDS:  # it is not there yet
+        options.pop("transient", None)
     request = Generate(
         0, 0, messages=messages, params=params, chat=asked.chat, model=model, **options
     )
@@ -84,7 +86,7 @@ async def prepared(exchange: Exchange, asked: Asked) -> tuple[Generate, Response
         told,
         stream=bool(body.stream),
         background=bool(body.background),
-        store=not options.get("transient", False),
+        store=body.store is not False and not options.get("transient", False),
         inherited=len(inherited),
         merges=merges,
         given=differing,
