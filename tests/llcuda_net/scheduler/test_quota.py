@@ -325,3 +325,36 @@ def test_a_limit_that_comes_later_is_not_charged_with_what_was_used_before() -> 
     assert not quota.may_start(20.0)
     assert quota.finish("work", 20.0) == made
     assert quota.served == made
+
+
+def test_what_is_used_while_a_limit_is_lifted_is_not_charged() -> None:
+    quota = UserQuota(SLOW, MovingMean())
+    made = 100
+    quota.start("work", lambda: made, 0.0)
+    assert quota.may_start(1.0)
+    quota.user = User("slow")
+    made += 100_000
+    assert quota.may_start(2.0)
+    quota.start("more", lambda: 50_000, 2.0)
+    quota.finish("more", 3.0)
+    quota.user = SLOW
+    assert quota.may_start(4.0)
+    assert quota.limit_reached(4.0) == ""
+    made += 601  # more than a minute's, and what is charged is all of it
+    assert not quota.may_start(5.0)
+    assert quota.limit_reached(5.0) == "your limit of 600 tokens a minute"
+
+
+def test_a_limit_that_is_lifted_lets_those_start_who_wait() -> None:
+    desk = Desk(4)
+    desk.remove(desk.submit(SLOW), tokens=6_000)
+    tickets = [desk.submit(SLOW) for _ in range(3)]
+    assert running(*tickets) == [False, False, False]
+    desk.scheduler.update_users(User)
+    assert running(*tickets) == [True, True, True]
+    assert [ticket.reason for ticket in tickets] == ["", "", ""]
+    desk.remove(tickets[0], tokens=50_000)
+    desk.scheduler.update_users(lambda name: User(name, tokens_per_minute=600))
+    assert running(desk.submit(SLOW)) == [False]  # the old debt: the bucket was never full again
+    desk.wait(600.0)
+    assert running(desk.submit(SLOW)) == [True]

@@ -8,6 +8,7 @@ import trio.testing
 
 from llcuda_net.config.users import Priority, User
 from llcuda_net.scheduler.scheduler import Ticket
+from llcuda_net.scheduler.wait_estimate import _LONGEST, _PART
 from tests.support.scheduler_slots import ANN, BOB, EVE, Desk, running
 
 
@@ -182,3 +183,80 @@ def test_places_are_told_by_model() -> None:
     tickets = [desk.submit(ANN, model=model) for model in "xyxy"]
     assert [ticket.position for ticket in tickets] == [1, 1, 2, 2]
     assert desk.scheduler.waiting() == tickets
+
+
+async def test_each_kind_has_its_own_reason(autojump_clock: object) -> None:
+    desk = Desk(1, clock=trio.current_time)
+    desk.submit(EVE)
+    tickets = [desk.submit(ANN, model=model) for model in "xyx"]
+    desk.reason = lambda ticket: f"no {ticket.slot_request.model}"
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(desk.scheduler.run)
+        await trio.sleep(1)
+        assert [ticket.reason for ticket in tickets] == ["no x", "no y", "no x"]
+        nursery.cancel_scope.cancel()
+
+
+async def test_a_reason_that_cannot_be_given_holds_up_nobody(autojump_clock: object) -> None:
+    desk = Desk(1, clock=trio.current_time)
+
+    def fail(ticket: Ticket) -> str:
+        raise LookupError(ticket)
+
+    desk.reason = fail
+    first = desk.submit(EVE)
+    ticket = desk.submit(ANN)
+    assert ticket.reason == ""
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(desk.scheduler.run)
+        await trio.sleep(1)
+        desk.remove(first)
+        assert running(ticket) == [True]
+        nursery.cancel_scope.cancel()
+
+
+async def test_one_that_leaves_between_two_parts_of_a_report_is_left_out(
+    autojump_clock: object,
+) -> None:
+    desk = Desk(1, clock=trio.current_time)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(desk.scheduler.run)
+        first = desk.submit(EVE)
+        tickets = [desk.submit(ANN) for _ in range(2 * _PART)]
+        desk.listen(tickets[1], lambda _: desk.remove(tickets[-1]))
+        desk.remove(first)
+        await trio.sleep(1)
+        assert [ticket.position for ticket in tickets[:-1]] == list(range(2 * _PART - 1))
+        assert desk.scheduler.queued == 2 * _PART - 2
+        nursery.cancel_scope.cancel()
+
+
+def stopped(desk: Desk) -> None:
+    """Its queue has moved each 10 s, and nothing waits or runs now."""
+    tickets = [desk.submit(EVE) for _ in range(5)]
+    for ticket in tickets:
+        desk.wait(10.0)
+        desk.remove(ticket)
+
+
+def test_who_lost_a_slot_need_not_wait_for_tokens() -> None:
+    desk = Desk(1)
+    stopped(desk)
+    slow = User("slow", tokens_per_minute=60)
+    ticket = desk.submit(slow)
+    desk.make(ticket, 600)  # of ten minutes
+    desk.slots.size = 0
+    desk.scheduler.requeue(ticket, ticket.slot_request)
+    assert (ticket.position, ticket.reason) == (1, "")
+    assert ticket.wait == pytest.approx(10.0)
+    other = desk.submit(slow)
+    assert other.reason == "your limit of 60 tokens a minute"
+    assert other.wait == pytest.approx(540.0)
+
+
+def test_a_wait_of_weeks_is_told_as_the_longest() -> None:
+    desk = Desk(1)
+    stopped(desk)
+    endless = User("endless", tokens_per_minute=1e-3)
+    desk.remove(desk.submit(endless), tokens=1000)
+    assert desk.submit(endless).wait == _LONGEST
