@@ -89,6 +89,8 @@ class Generation:
             that is there, and visible when that is.
         api: what a reader over HTTP needs to see the answer in the shape of the API that began
             it; None: it began elsewhere.
+        previous: the id of the generation whose conversation it goes on with; all messages of that
+            are among its own.
         cacheable: whether the same request may be answered with its result.
         stranded: it waits for an upstream that is not there, after a restart.
         suspended: it stops here without having ended: the next server continues it.
@@ -154,6 +156,7 @@ class Generation:
     seed: int | None = None
     switches: list[Switch] = field(default_factory=list)
     api: dict[str, Any] | None = None
+    previous: str | None = None
     error: RequestError | None = None
     final: CompletionEvent | None = None
     scope: trio.CancelScope = field(default_factory=trio.CancelScope)

@@ -294,6 +294,8 @@ def request_of(generation: Generation) -> dict[str, Any]:
         request["model"] = generation.wanted
     if generation.api is not None:
         request["api"] = generation.api
+    if generation.previous is not None:
+        request["previous"] = generation.previous
     if generation.priority is not Priority.NORMAL:
         request["priority"] = generation.priority.name.lower()
     return request
@@ -316,6 +318,7 @@ def _read_again(result: Result) -> Generation:
         times=Times(0.0),
         model=result.model,
         api=result.request.get("api"),
+        previous=result.request.get("previous"),
     )
     found.adopt(result)
     found.accepted = True

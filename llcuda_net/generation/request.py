@@ -34,6 +34,7 @@ def from_request(
     user: User,
     most_log: int,
     api: dict[str, Any] | None = None,
+    asked: Generate | None = None,
 ) -> Generation:
     """The generation that a request asks for.
 
@@ -43,10 +44,12 @@ def from_request(
         most_log: bytes that a log with log-probabilities may take. They limit the tokens where the
             request does not.
         api: see Generation.
+        asked: the request as it came, where it has inherited since: by it requests are compared.
 
     Raises:
         RequestError: the request is wrong.
     """
+    asked = request if asked is None else asked
     _check_prompt(request)
     params = sampling.check(_numbers_alike(request.params), context)
     fitting = sizes.tokens_within(params, most_log)
@@ -58,7 +61,7 @@ def from_request(
     on_disconnect = request.on_disconnect
     alike = comparable(request.params)
     # Of most requests it is the same, and a long prompt need not be hashed twice.
-    earlier = b"" if alike is request.params else _hash(request, request.params, api)
+    earlier = b"" if alike is request.params else _hash(asked, request.params, api)
     return Generation(
         request.prompt,
         request.messages,
@@ -67,7 +70,7 @@ def from_request(
         key=request.key,
         chat=request.chat,
         seed=None if sampling.has_seed(params) else secrets.randbelow(sampling.SEEDS),
-        request_hash=_hash(request, alike, api),
+        request_hash=_hash(asked, alike, api),
         earlier_hash=earlier,
         owner=user.name,
         user=user,
@@ -79,6 +82,7 @@ def from_request(
         cache=request.cache,
         fresh=request.fresh,
         api=api,
+        previous=request.previous,
     )
 
 
@@ -93,6 +97,8 @@ def _hash(request: Generate, params: Any, api: dict[str, Any] | None) -> bytes:
         asked += [request.model, comparable(request.chat)]
     elif request.model is not None:
         asked.append(request.model)
+    if request.previous is not None:
+        asked.append({"previous": request.previous})
     if api is not None and api.get("n", 1) > 1:
         asked.append({"n": api["n"], "index": api["index"]})
     return hash_of(asked)
@@ -178,6 +184,7 @@ def from_journal(entry: Recovered, settings: Settings, user: User) -> Generation
         chat=request.get("chat"),
         seed=request.get("seed"),
         api=request.get("api"),
+        previous=request.get("previous"),
     )
     splices = [(splice.position, splice.epoch) for splice in entry.entry.splices]
     generation.restore(entry.packed, splices, entry.entry.switches)

@@ -82,6 +82,7 @@ class Generate:
         splices: also send splice frames: where another upstream continues it.
         chat: options of a chat: tools and the like.
         channels: also send channel frames: where text, reasoning and tool calls begin.
+        previous: id of an earlier generation: its conversation goes on with this request.
     """
 
     stream: int
@@ -103,6 +104,7 @@ class Generate:
     splices: bool = False
     chat: dict[str, Any] | None = None
     channels: bool = False
+    previous: str | None = None
 
     KIND: ClassVar[Kind] = Kind.GENERATE
     FIELDS: ClassVar[dict[str, Field]] = {
@@ -124,6 +126,7 @@ class Generate:
         "splices": Field(boolean),
         "chat": Field(CHAT),
         "channels": Field(boolean),
+        "previous": Field(WORD),
     }
 
 

@@ -77,7 +77,7 @@ def _lines(found: Result, figures: CertaintyStats | None, *, tokens: bool) -> It
         parts = {"prompt": "  of first_token, by the llama-server's clock"}
         wide = [(n, f"{found.timings[n]:12,.1f} ms{parts.get(n, '')}") for n in names]
         yield from _section("times", wide)
-    rest = {k: v for k, v in found.request.items() if k not in ("prompt", "messages")}
+    rest = {k: v for k, v in found.request.items() if k not in ("prompt", "messages", "previous")}
     params = rest.pop("params", None)
     if isinstance(params, dict) and params:
         yield from _section("parameters", _pairs(params))
@@ -123,6 +123,7 @@ def _about(found: Result) -> list[tuple[str, str]]:
         ("on disconnect", "" if found.on_disconnect is None else str(found.on_disconnect)),
         ("cacheable", "yes" if found.cacheable else "no"),
         ("answered from", found.cached_from or ""),
+        ("previous", str(found.request.get("previous") or "")),
     ]
     if found.error is not None:
         pairs.insert(1, ("error", _value(found.error)))

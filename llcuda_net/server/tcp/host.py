@@ -11,6 +11,7 @@ from llcuda_net.generation.generation import Generation
 from llcuda_net.generation.publisher import Flushable
 from llcuda_net.server.tcp.queries import QueryHost
 from llcuda_net.server.tcp.room import Incoming, Unsent
+from llcuda_net.storage.records import Result
 from llcuda_protocol import Attach, Generate
 
 
@@ -33,8 +34,17 @@ class SessionHost(QueryHost, Protocol):
         or raise RequestError.
         """
 
+    async def find_previous(self, request: Generate, user: User) -> Result | Generation:
+        """What a request names as the previous generation, for `submit`; or the generation that
+        its key means already; or raise RequestError.
+        """
+
     def submit(
-        self, request: Generate, user: User, api: dict[str, Any] | None = None
+        self,
+        request: Generate,
+        user: User,
+        api: dict[str, Any] | None = None,
+        previous: Result | None = None,
     ) -> Generation:
         """Start a generation, or join the one with the same key; or raise RequestError."""
 

@@ -23,6 +23,7 @@ from llcuda_net.server.tcp.stream import GenerationStream
 from llcuda_net.server.tcp.uploads import Uploads
 from llcuda_net.server.tcp.write_buffer import WriteBuffer
 from llcuda_net.server.tcp.wrong_protocol import ANSWER, TELLING, speaks_http
+from llcuda_net.storage.records import Result
 from llcuda_net.util.logs import code_of, reason_of
 from llcuda_protocol import (
     Attach,
@@ -57,7 +58,7 @@ log = structlog.get_logger(__name__)
 #: Features of this server, announced in the handshake.
 FEATURES = [
     *("generate", "attach", "embed", "status", "search", "list", "pool", "splice"),
-    *("channels", "uploads", "delete", "ignored"),
+    *("channels", "uploads", "delete", "ignored", "previous"),
 ]
 _READ = 64 << 10
 #: Events after which the others have their turn: one read may hold thousands of pings.
@@ -266,7 +267,7 @@ class Session:
 
     def _handle(self, event: Event) -> None:
         if isinstance(event, Generate):
-            if self._server.starting:
+            if self._server.starting or event.previous is not None:
                 self._attaching[event.stream] = None
                 self._nursery.start_soon(self._generate_later, event)
             else:
@@ -290,14 +291,18 @@ class Session:
             self._log.debug("invalid_request", stream=event.stream, detail=event.message)
             self._stop(event.stream, InvalidRequest(event.message))
 
-    def _generate(self, event: Generate) -> None:
+    def _generate(self, event: Generate, found: Result | Generation | None = None) -> None:
+        """Submit a request, of which `find_previous` has found this, or nothing was looked for."""
         messages = event.messages or []
         uploads: list[int] = []
         try:
             if messages:
                 uploads = uploads_in(messages)
                 event = replace(event, messages=canonical(messages, self._uploads.find))
-            generation = self._server.submit(event, self.user)
+            if isinstance(found, Generation):
+                generation = found
+            else:
+                generation = self._server.submit(event, self.user, previous=found)
         except RequestError as error:
             self._replies.fail(event.stream, error)
             if error.retry:
@@ -308,17 +313,20 @@ class Session:
             self._uploads.drop(number)
 
     async def _generate_later(self, event: Generate) -> None:
-        """Generate when the server has started."""
+        """Generate when the server has started, and the previous generation is found."""
+        found: Result | Generation | None = None
         try:
             size = sizes.of(event.prompt) + sizes.of(event.messages)
             await self._server.started(self.user, size)
+            if event.previous is not None:
+                found = await self._server.find_previous(event, self.user)
         except RequestError as error:
             del self._attaching[event.stream]
             self._replies.fail(event.stream, error)
         else:
             cancel = self._attaching.pop(event.stream)
             if self._connection.is_open(event.stream):
-                self._generate(event)
+                self._generate(event, found)
                 if cancel is not None:
                     self._cancel(cancel)
         self._buffer.flush()

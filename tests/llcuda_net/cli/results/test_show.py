@@ -87,3 +87,15 @@ def test_an_answer_with_a_thought_and_a_tool_call(directory: Path, llcuda: Llcud
     assert found["switches"][2]["position"] == 2
     (exported,) = [one for one in llcuda("export").objects if one["id"] == found["id"]]
     assert exported["tool_calls"] == found["tool_calls"]
+
+
+def test_a_conversation_can_be_followed_back(directory: Path, llcuda: Llcuda) -> None:
+    one = result(78, request={"messages": [], "params": {"seed": 1}, "previous": ODD})
+    store = SqliteStore(directory, write=True)
+    store.put([one])
+    store.close()
+    lines = [line.split() for line in llcuda("show", one.id).lines]
+    assert ["previous", ODD] in lines
+    assert not any(line[:1] == ["previous"] for line in map(str.split, llcuda("show", ODD).lines))
+    (found,) = llcuda("show", one.id, "--json").objects
+    assert found["request"]["previous"] == ODD

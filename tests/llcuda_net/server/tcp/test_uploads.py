@@ -16,6 +16,7 @@ from llcuda_net.generation.generation import Generation
 from llcuda_net.server.gateway import Gateway
 from llcuda_net.server.tcp import uploads
 from llcuda_net.server.tcp.room import Incoming
+from llcuda_net.storage.records import Result
 from llcuda_protocol import (
     Accepted,
     Cancel,
@@ -67,7 +68,11 @@ class Asked:
         server.submit = self.submit  # type: ignore[method-assign]
 
     def submit(
-        self, request: Generate, user: User, api: dict[str, Any] | None = None
+        self,
+        request: Generate,
+        user: User,
+        api: dict[str, Any] | None = None,
+        previous: Result | None = None,
     ) -> Generation:
         self.messages.append(request.messages)
         if self.error is not None:
