@@ -31,9 +31,9 @@ from llcuda_net.generation.memory.budget import Bounds, MemoryBudget
 from llcuda_net.generation.memory.shelf import Shelf
 from llcuda_net.generation.persistence import Persistence
 from llcuda_net.generation.publisher import Publisher
-from llcuda_net.generation.registry import Registry, check_key
+from llcuda_net.generation.registry import Registry
 from llcuda_net.generation.runner import Resumer, Runner
-from llcuda_net.generation.state import Place, State
+from llcuda_net.generation.state import Place
 from llcuda_net.scheduler.scheduler import Scheduler
 from llcuda_net.scheduler.ticket import SlotRequest, Ticket
 from llcuda_net.server import queries
@@ -43,7 +43,7 @@ from llcuda_net.server.http.delivery.leaving import Orphans
 from llcuda_net.server.http.responder import Respond
 from llcuda_net.server.memory_guard import MemoryGuard, limit_of
 from llcuda_net.server.objects import KeptObjects
-from llcuda_net.server.previous import following
+from llcuda_net.server.previous import following, previous_of
 from llcuda_net.server.tcp.listener import Listener
 from llcuda_net.server.waiting import Waiting
 from llcuda_net.storage.records import Level, Result
@@ -249,30 +249,15 @@ class Gateway:
             await self._startup.wait()
 
     async def find_previous(self, request: Generate, user: User) -> Result | Generation:
-        """What a request names as the previous generation: one of the user; for an admin, any.
-
-        Or the generation that its key means already: that needs the previous one no more.
+        """What a request names as the previous generation; see `previous_of`.
 
         Raises:
-            RequestError: there is none, it still runs, or the store cannot be read.
+            RequestError: as there, or there is no memory for it.
         """
-        assert request.previous is not None
         await self._startup.wait()
         size = sizes.of(request.prompt) + sizes.of(request.messages)
-        try:
-            with self._budget.holding(user.name, size):
-                return await self.finder.result(request.previous, view_of(user))
-        except RequestError:
-            if request.key is None or request.fresh:
-                raise
-            known = await self.finder.find_by_key(request.key, user.name)
-            if known is None or known.scope.cancel_called:
-                raise
-            if known.ended and known.state is not State.DONE:
-                raise  # it would be started again
-            check_key(request.key, known.request_hash, requests.hash_of_request(request))
-            self._budget.check_streams(self.standing.streams)
-            return known
+        with self._budget.holding(user.name, size):
+            return await previous_of(request, user, self.finder)
 
     def submit(
         self,

@@ -9,15 +9,46 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from llcuda_net.errors import InvalidRequest
+from llcuda_net.config.users import User, view_of
+from llcuda_net.errors import InvalidRequest, RequestError
+from llcuda_net.generation.generation import Generation
+from llcuda_net.generation.registry import check_key
+from llcuda_net.generation.request import hash_of_request
+from llcuda_net.generation.state import State
+from llcuda_net.server.finder import Finder
 from llcuda_net.storage.chat_history import history
 from llcuda_net.storage.records import Result
 from llcuda_protocol import Generate
+
+#: States of generations that answer a request with the same key.
+_ANSWERS = (State.QUEUED, State.RUNNING, State.DONE)
 
 Messages = list[dict[str, Any]]
 
 #: Options of a chat that are about one answer, and not about the conversation.
 _OF_ONE_ANSWER = frozenset({"tool_choice"})
+
+
+async def previous_of(request: Generate, user: User, finder: Finder) -> Result | Generation:
+    """What a request names as the previous generation: one of the user; for an admin, any.
+
+    Where that is gone: the generation that the request's key means already, which needs it no more.
+
+    Raises:
+        RequestError: there is none, it still runs, or the store cannot be read.
+    """
+    assert request.previous is not None
+    try:
+        return await finder.result(request.previous, view_of(user))
+    except RequestError:
+        if request.key is None or request.fresh:
+            raise
+        known = await finder.find_by_key(request.key, user.name)
+        # What did not come to its end is tried again.
+        if known is None or known.scope.cancel_called or known.state not in _ANSWERS:
+            raise
+        check_key(request.key, known.request_hash, hash_of_request(request))
+        return known
 
 
 def following(request: Generate, earlier: Result) -> Generate:
