@@ -1,62 +1,63 @@
-"""Embeddings: texts to an upstream in batches, and its rows to one vector per text."""
+"""Embeddings: texts to an upstream in batches, and its rows to one vector per text.
+
+What has documents ranked takes slots as embeddings do, batch by batch: see `on_slots`.
+"""
 
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from typing import TypeVar
 
 import trio
 
 from llcuda_net.errors import RequestError, UpstreamNotReady
 from llcuda_net.scheduler.ticket import Ticket
-from llcuda_net.upstream.interface import BLAMED, DOWN, EmbedTexts
+from llcuda_net.upstream.interface import BLAMED, DOWN, EmbedTexts, Upstream
 from llcuda_net.upstream.llama.failures import nonsense
 from llcuda_net.upstream.prefix_cache import tokens_in
 from llcuda_net.upstream.slots.lease import Lease, held
 from llcuda_protocol import ErrorCode
 
-#: Texts embedded in one call of the upstream, for which one slot is held.
-_BATCH = 64
+#: Texts embedded, or ranked, in one call of the upstream, for which one slot is held.
+BATCH = 64
 #: Characters that one piece of a long text has at first, and at least.
 PIECE, LEAST_PIECE = 512, 32
 #: Characters of a text that count; those behind them are left out.
 MAX_TEXT = 32_768
 
+_T = TypeVar("_T")
+#: Enters the queue with so many tokens to be read.
+Enter = Callable[[int], Ticket]
+#: Has a ticket wait once more, for another upstream than those named; returns whether there is one.
+Again = Callable[[Ticket, frozenset[str]], bool]
+
 
 async def embed(
     texts: Sequence[str | list[int]],
-    enter: Callable[[int], Ticket],
-    again: Callable[[Ticket, frozenset[str]], bool],
+    enter: Enter,
+    again: Again,
 ) -> list[bytes]:
     """One vector per text, float32, little-endian.
 
     Args:
         texts: or token ids of texts.
-        enter: enters the queue with so many tokens to be read.
-        again: has a ticket wait once more, for another upstream than those named; returns whether
-            there is one.
+        enter, again: see there.
 
     Raises:
         RequestError: the queue is full, or the upstreams fail or give no vectors.
     """
     vectors: list[bytes] = []
-    for start in range(0, len(texts), _BATCH):
-        batch = list(texts[start : start + _BATCH])
-        ticket = enter(sum(tokens_in(one) if isinstance(one, str) else len(one) for one in batch))
-        failed: frozenset[str] = frozenset()
-        async with ticket:
-            while True:
-                lease = held(ticket.lease)
-                try:
-                    found = await _embedded(lease, batch)
-                    break
-                except RequestError as error:
-                    if not isinstance(error, UpstreamNotReady):  # it may be asked again
-                        failed |= {lease.backend.name}
-                    if error.code not in BLAMED or not again(ticket, failed):
-                        raise
-                await ticket.acquire()
+    for start in range(0, len(texts), BATCH):
+        batch = list(texts[start : start + BATCH])
+        tokens = sum(tokens_in(one) if isinstance(one, str) else len(one) for one in batch)
+
+        async def ask(
+            upstream: Upstream, batch: list[str | list[int]] = batch
+        ) -> list[list[list[float]]]:
+            return await upstream.embed(batch)
+
+        found = await on_slots(enter(tokens), again, ask)
         try:
             vectors += [_pack(_mean(rows)) for rows in found]
         except (struct.error, TypeError, ValueError, OverflowError):
@@ -64,15 +65,34 @@ async def embed(
     return vectors
 
 
-async def _embedded(lease: Lease, texts: list[Any]) -> list[list[list[float]]]:
+async def on_slots(ticket: Ticket, again: Again, ask: Callable[[Upstream], Awaitable[_T]]) -> _T:
+    """What an upstream answers, asked once it has a slot; another one where it fails.
+
+    Raises:
+        RequestError: the queue is full, or none of them answers.
+    """
+    failed: frozenset[str] = frozenset()
+    async with ticket:
+        while True:
+            lease = held(ticket.lease)
+            try:
+                return await _asked(lease, ask)
+            except RequestError as error:
+                if not isinstance(error, UpstreamNotReady):  # it may be asked again
+                    failed |= {lease.backend.name}
+                if error.code not in BLAMED or not again(ticket, failed):
+                    raise
+            await ticket.acquire()
+
+
+async def _asked(lease: Lease, ask: Callable[[Upstream], Awaitable[_T]]) -> _T:
     with lease.use():
         try:
-            rows = await lease.backend.upstream.embed(texts)
+            return await ask(lease.backend.upstream)
         except RequestError as error:
             if error.code in DOWN:
                 lease.failed(error)
             raise
-    return rows
 
 
 def _mean(rows: list[list[float]]) -> list[float]:

@@ -14,8 +14,8 @@ from typing import Annotated, Any, Literal
 
 from llcuda_net.errors import ConfigError
 
-COMPLETIONS, EMBEDDINGS = "completions", "embeddings"
-ROLES = (COMPLETIONS, EMBEDDINGS)
+COMPLETIONS, EMBEDDINGS, RERANK = "completions", "embeddings", "rerank"
+ROLES = (COMPLETIONS, EMBEDDINGS, RERANK)
 #: What the value of each key of a table must be.
 _SAYS = {
     "url": "a URL",
@@ -24,7 +24,7 @@ _SAYS = {
     "slots": "a whole number from 1 on",
     "model": "a name",
     "api_key_file": "the name of a file",
-    "roles": f"a list of {' and '.join(ROLES)}",
+    "roles": f"a list of {', '.join(ROLES[:-1])} and {ROLES[-1]}",
 }
 
 
@@ -173,7 +173,7 @@ class UpstreamSpec:
         slots: how many of its slots are used at most; None: all that it has.
         model: identity of its model; None: found out from the upstream.
         api_key_file: file with its API key; None: the one for all upstreams, if any.
-        roles: what it is used for.
+        roles: what it is used for, as far as it can.
     """
 
     url: str = field(repr=False)
@@ -252,7 +252,9 @@ def _types() -> dict[str, Any]:
         "slots": Annotated[int, Meta(ge=1)],
         "model": text,
         "api_key_file": text,
-        "roles": Annotated[frozenset[Literal["completions", "embeddings"]], Meta(min_length=1)],
+        "roles": Annotated[
+            frozenset[Literal["completions", "embeddings", "rerank"]], Meta(min_length=1)
+        ],
     }
 
 

@@ -52,6 +52,7 @@ from llcuda_net.telemetry.observers import ServerState, Watches
 from llcuda_net.telemetry.readiness import Startup
 from llcuda_net.telemetry.status import Reporter
 from llcuda_net.upstream.constraints.checks import Checks
+from llcuda_net.upstream.interface import Relevance
 from llcuda_net.upstream.llama.poller import Poller
 from llcuda_net.upstream.pool import Pool
 from llcuda_net.upstream.slots.lease import Lease
@@ -477,7 +478,7 @@ class Gateway:
     async def embed(
         self, texts: Sequence[str | list[int]], user: User, model: str | None = None
     ) -> list[bytes]:
-        """See asking.embed.
+        """See queries.embed.
 
         Raises:
             RequestError: as there, or the server is stopping.
@@ -491,8 +492,30 @@ class Gateway:
                     texts, user, model, self._pool, self._scheduler, self.settings.timeout
                 )
 
+    async def rerank(
+        self, query: str, documents: Sequence[str], user: User, model: str | None = None
+    ) -> Relevance:
+        """See queries.rerank.
+
+        Raises:
+            RequestError: as there, or the server is stopping.
+        """
+        await self._startup.wait()
+        with self.watch.answering("rerank"):
+            self._check_not_draining()
+            with self._budget.holding(user.name, 2 * sizes.of([query, *documents])):
+                return await queries.rerank(
+                    query,
+                    documents,
+                    user,
+                    model,
+                    self._pool,
+                    self._scheduler,
+                    self.settings.timeout,
+                )
+
     async def search(self, text: str, k: int, user: User) -> Found:
-        """See asking.search.
+        """See queries.search.
 
         Raises:
             RequestError: as there, or the server is stopping.

@@ -1,4 +1,4 @@
-"""Requests that are no generations: vectors of texts, and a search by meaning."""
+"""Requests that are no generations: vectors of texts, ranked documents, and a search by meaning."""
 
 from __future__ import annotations
 
@@ -10,14 +10,15 @@ import trio
 from llcuda_net.analysis import embeddings
 from llcuda_net.analysis.analyzer import Analyst
 from llcuda_net.analysis.vector_index import Found
-from llcuda_net.config.upstreams import EMBEDDINGS
+from llcuda_net.config.upstreams import EMBEDDINGS, RERANK
 from llcuda_net.config.users import User
 from llcuda_net.errors import InvalidRequest, Unsupported
 from llcuda_net.generation.runner import too_late
 from llcuda_net.scheduler.scheduler import Scheduler
 from llcuda_net.scheduler.ticket import SlotRequest, Ticket
-from llcuda_net.upstream.interface import Requirement
+from llcuda_net.upstream.interface import Relevance, Requirement, Upstream
 from llcuda_net.upstream.pool import Pool
+from llcuda_net.upstream.prefix_cache import tokens_in
 
 
 async def embed(
@@ -39,25 +40,68 @@ async def embed(
         RequestError: there is no such model, the queue is full, the upstream fails or gives no
             embeddings, or it took too long.
     """
-    model_key = pool.key_of(model, EMBEDDINGS)
+    enter, again = _ways_in(user, pool.key_of(model, EMBEDDINGS), EMBEDDINGS, pool, scheduler)
+    with trio.move_on_after(timeout):
+        return await embeddings.embed(texts, enter, again)
+    raise too_late(timeout)
+
+
+async def rerank(
+    query: str,
+    documents: Sequence[str],
+    user: User,
+    model: str | None,
+    pool: Pool,
+    scheduler: Scheduler,
+    timeout: float,
+) -> Relevance:
+    """How well each document answers a query.
+
+    Args:
+        model, timeout: as of `embed`.
+
+    Raises:
+        RequestError: as `embed`.
+    """
+    enter, again = _ways_in(user, pool.key_of(model, RERANK), RERANK, pool, scheduler)
+    asked = tokens_in(query)
+    scores: list[float] = []
+    read = 0
+    with trio.move_on_after(timeout):
+        for start in range(0, len(documents), embeddings.BATCH):
+            batch = list(documents[start : start + embeddings.BATCH])
+
+            async def ask(upstream: Upstream, batch: list[str] = batch) -> Relevance:
+                return await upstream.rerank(query, batch)
+
+            ticket = enter(sum(asked + tokens_in(one) for one in batch))
+            found = await embeddings.on_slots(ticket, again, ask)
+            scores += found.scores
+            read += found.tokens
+        return Relevance(tuple(scores), read)
+    raise too_late(timeout)
+
+
+def _ways_in(
+    user: User, model_key: str, role: str, pool: Pool, scheduler: Scheduler
+) -> tuple[embeddings.Enter, embeddings.Again]:
+    """How a batch of texts enters the queue, and how it does so again where an upstream failed."""
 
     def enter(tokens: int) -> Ticket:
-        requirement = Requirement(model_key, EMBEDDINGS)
+        requirement = Requirement(model_key, role)
         return scheduler.submit(
             SlotRequest(user, model_key, requirement, prompt_tokens=tokens, most_tokens=0)
         )
 
     def again(ticket: Ticket, failed: frozenset[str]) -> bool:
-        requirement = Requirement(model_key, EMBEDDINGS, avoid=failed)
+        requirement = Requirement(model_key, role, avoid=failed)
         # What loads its model, or takes no more for now, is waited for.
         if pool.can_serve(requirement) or (not failed and pool.may_recover(requirement)):
             scheduler.requeue(ticket, replace(ticket.slot_request, key=requirement))
             return True
         return False
 
-    with trio.move_on_after(timeout):
-        return await embeddings.embed(texts, enter, again)
-    raise too_late(timeout)
+    return enter, again
 
 
 async def search(text: str, k: int, user: User, analyst: Analyst | None, timeout: float) -> Found:

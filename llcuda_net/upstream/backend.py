@@ -19,7 +19,7 @@ from typing import Any, Protocol
 import structlog
 import trio
 
-from llcuda_net.config.upstreams import COMPLETIONS, UpstreamSpec
+from llcuda_net.config.upstreams import COMPLETIONS, EMBEDDINGS, RERANK, UpstreamSpec
 from llcuda_net.errors import RequestError, UpstreamBusy, UpstreamNotReady
 from llcuda_net.upstream.circuit_breaker import CircuitBreaker
 from llcuda_net.upstream.circuit_breaker import State as BreakerState
@@ -139,8 +139,8 @@ class Backend:
         self._restarts = restarts
         self._step_samples = StepSamples()
         self._reported: dict[str, Any] = {}
-        #: Roles that it was given and does not have: it was started for embeddings only.
-        self._lacks: frozenset[str] = frozenset()
+        #: Roles that it was given and does not have: it was started for something else.
+        self._lacks: frozenset[str] = frozenset({RERANK})
 
     def __repr__(self) -> str:
         why = f" ({self.reason})" if self.reason else ""
@@ -300,7 +300,7 @@ class Backend:
         self.upstream.forget()
         self.table.lost()
         self.speeds.forget()
-        self.reports_slots, self._lacks = True, frozenset()
+        self.reports_slots, self._lacks = True, self._lacks - {COMPLETIONS}
 
     def expect_back(self) -> None:
         """Another process is about to answer: probe it without a pause."""
@@ -318,7 +318,11 @@ class Backend:
             self.signature = None
             self.key_expired = True
         self._reported = reported
-        return self._resize(properties) or self.key_expired
+        # Where documents are scored, what comes in place of a vector is such a score, too.
+        lacks = frozenset({EMBEDDINGS if properties.reranks else RERANK})
+        lacks |= self._lacks & {COMPLETIONS}
+        changed, self._lacks = lacks != self._lacks, lacks
+        return self._resize(properties) or self.key_expired or changed
 
     def apply(self, spec: UpstreamSpec) -> bool:
         """Apply a changed spec, in which weight or slots are different."""
@@ -345,7 +349,7 @@ class Backend:
     def lacks_completions(self) -> None:
         """It was started for embeddings only."""
         log.info("upstream_completes_nothing", upstream=self.name)
-        self._lacks = frozenset({COMPLETIONS})
+        self._lacks |= {COMPLETIONS}
 
     @contextmanager
     def changes_slots(self) -> Iterator[None]:

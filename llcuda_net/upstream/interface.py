@@ -121,7 +121,7 @@ class Requirement:
 
     Attributes:
         model: the pool's key of its model; empty: any.
-        role: COMPLETIONS or EMBEDDINGS.
+        role: COMPLETIONS, EMBEDDINGS or RERANK.
         long: the prompt takes so long to read that few may be read at once.
         avoid: names of upstreams that have just failed at it.
         only: the name of the one that will do.
@@ -159,6 +159,7 @@ class Properties:
         images, audio: its model takes them in a chat.
         tools: its chat template tells the model of tools, as far as is known.
         steady: its chat template makes the same of the same messages at any time.
+        reranks: it gives scores for documents; its vectors are no embeddings then.
     """
 
     model: str
@@ -173,12 +174,26 @@ class Properties:
     audio: bool = False
     tools: bool = True
     steady: bool = False
+    reranks: bool = False
 
     @property
     def abilities(self) -> frozenset[str]:
         """What its model takes beside text; see Requirement."""
         able = {"images": self.images, "audio": self.audio, "tools": self.tools}
         return frozenset(name for name, there in able.items() if there)
+
+
+@dataclass(frozen=True, slots=True)
+class Relevance:
+    """How well documents answer a query.
+
+    Attributes:
+        scores: of each document, in their order; the higher, the better.
+        tokens: that were read.
+    """
+
+    scores: tuple[float, ...]
+    tokens: int
 
 
 class Upstream(Protocol):
@@ -210,7 +225,8 @@ class Upstream(Protocol):
         """The prompt that the model's chat template makes of the messages.
 
         Args:
-            options: as of `chat`; None: none.
+            options: as of `chat`; None: none. And add_generation_prompt: whether the prompt ends
+                where the model's answer begins, as it does by default.
         """
 
     async def infill(self, before: str, after: str, params: dict[str, Any]) -> list[int]:
@@ -237,8 +253,27 @@ class Upstream(Protocol):
             literal: text that spells a special token stays text; otherwise it becomes that token.
         """
 
+    async def tokens(
+        self, content: str | list[str | int], *, special: bool, literal: bool, pieces: bool
+    ) -> bytes:
+        """The tokens of a text as a JSON array, as the upstream writes it: it may be large.
+
+        Args:
+            content: a text, or texts and ids in turn.
+            special, literal: as of `tokenize`.
+            pieces: each is an object with `id` and `piece`, a text or the bytes of one that is no
+                UTF-8; else each is an id.
+        """
+
     async def detokenize(self, ids: list[int]) -> str:
-        """The text of ids, special tokens spelled out; U+FFFD where bytes are no UTF-8."""
+        """The text of ids, special tokens spelled out; U+FFFD where bytes are no UTF-8.
+
+        Raises:
+            InvalidRequest: the model has no such token.
+        """
+
+    async def rerank(self, query: str, documents: list[str]) -> Relevance:
+        """How well each document answers a query."""
 
     async def complete(
         self,

@@ -8,7 +8,7 @@ call, when the publisher flushes the buffer.
 from __future__ import annotations
 
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from email.utils import formatdate
 from http import HTTPStatus
 from types import MappingProxyType
@@ -32,6 +32,7 @@ from llcuda_net.server.tcp.room import Incoming, Unsent
 from llcuda_net.server.tcp.write_buffer import WriteBuffer
 from llcuda_net.storage.records import Result
 from llcuda_net.telemetry.observers import Watches
+from llcuda_net.upstream.interface import Relevance
 from llcuda_net.upstream.pool import Pool
 from llcuda_protocol import Attach, Generate
 
@@ -92,6 +93,11 @@ class HttpHost(QueryHost, Protocol):
 
     async def find_by_key(self, key: str, owner: str) -> Generation | None:
         """What an owner's idempotency key means, running or over, or raise RequestError."""
+
+    async def rerank(
+        self, query: str, documents: Sequence[str], user: User, model: str | None
+    ) -> Relevance:
+        """How well each document answers a query, or raise RequestError."""
 
     def same_request(self, request_hash: bytes, owner: str) -> list[Generation]:
         """An owner's generations in memory that were asked just this, oldest first."""

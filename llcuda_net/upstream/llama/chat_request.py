@@ -107,9 +107,9 @@ def chosen(choice: dict[str, Any]) -> tuple[set[str], str]:
 
 def _continued(options: dict[str, Any]) -> dict[str, Any]:
     """Where the last message is to be continued, no other one is begun."""
-    if not options.get("continue_final_message"):
-        return {}
-    return {"continue_final_message": True, "add_generation_prompt": False}
+    if options.get("continue_final_message"):
+        return {"continue_final_message": True, "add_generation_prompt": False}
+    return {} if options.get("add_generation_prompt", True) else {"add_generation_prompt": False}
 
 
 def _reasoning(options: dict[str, Any]) -> dict[str, Any]:

@@ -6,19 +6,27 @@ poller (see poller.py for why); with https a task of its own decrypts each, into
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Annotated, Any, TypeVar
+from dataclasses import replace
+from typing import Any, TypeVar
 
 import msgspec
 import structlog
 import trio
-from msgspec import Meta
 
 from llcuda_net.config.upstreams import BaseUrl
-from llcuda_net.errors import RequestError, UpstreamNotReady, UpstreamUnavailable
+from llcuda_net.errors import (
+    InvalidRequest,
+    RequestError,
+    UpstreamError,
+    UpstreamNotReady,
+    UpstreamUnavailable,
+)
 from llcuda_net.upstream import prefix_cache
-from llcuda_net.upstream.interface import OnEvents, Properties
+from llcuda_net.upstream.interface import OnEvents, Properties, Relevance
+from llcuda_net.upstream.llama import short_answers as answers
 from llcuda_net.upstream.llama.chat_request import chat_body, one_call
 from llcuda_net.upstream.llama.chat_stream import ChatParser
 from llcuda_net.upstream.llama.failures import nonsense
@@ -31,7 +39,6 @@ from llcuda_net.upstream.llama.transport.origin import (
     MAX_BODY,
     SHORT_TIMEOUT,
     Origin,
-    decoder,
     not_there,
 )
 from llcuda_net.upstream.rendered import RenderedPrompts
@@ -39,10 +46,13 @@ from llcuda_protocol import ErrorCode
 
 log = structlog.get_logger(__name__)
 
-#: Most bytes of vectors in one answer, and most numbers: each takes 32 bytes here.
-MAX_VECTORS, MOST_NUMBERS = 64 << 20, 4 << 20
-#: Seconds for texts to be embedded.
+#: Seconds for texts to be embedded, or ranked.
 EMBED_TIMEOUT = 600.0
+#: Seconds for an upstream to refuse what is empty.
+_GLANCE = 2.0
+#: What a llama-server answers to a token id that its vocabulary does not have: the words of the C++
+#: library that it was built with.
+_NO_TOKEN = re.compile(r"answered 500: .*(?:vector|range|map|token)", re.IGNORECASE)
 #: Begins with c where the grammar was advanced, and with a where it was not.
 _PROBE = {
     "prompt": "ab",
@@ -54,38 +64,6 @@ _PROBE = {
     "cache_prompt": False,
 }
 _T = TypeVar("_T")
-
-
-# What is needed of each answer: the rest is passed over, and takes no memory.
-
-
-class _Slot(msgspec.Struct):
-    id: int
-    is_processing: bool
-
-
-class _Prompt(msgspec.Struct):
-    prompt: str
-
-
-class _Tokens(msgspec.Struct):
-    tokens: list[Annotated[int, Meta(ge=0)]]
-
-
-class _Content(msgspec.Struct):
-    content: str
-
-
-class _Row(msgspec.Struct):
-    embedding: Annotated[list[float | list[float]], Meta(min_length=1)]
-
-
-_health = decoder(msgspec.Raw, "/health is not JSON")
-_slots = decoder(list[_Slot], "/slots gave no slots")
-_prompt = decoder(_Prompt, "/apply-template gave no prompt")
-_tokens = decoder(_Tokens, "/tokenize gave no tokens")
-_content = decoder(_Content, "/detokenize gave no text")
-_rows = decoder(list[_Row], "/embedding gave no vectors")
 
 
 class LlamaServer:
@@ -154,9 +132,25 @@ class LlamaServer:
             RequestError: it cannot be reached, is still loading, or is no llama-server.
         """
         if self._properties is None:
-            self._properties = await self._short("GET", "/props", properties_of)
-            self._origin.connections.slots = self._properties.slots
+            found = await self._short("GET", "/props", properties_of)
+            found = replace(found, reranks=await self._reranks())
+            self._properties = found
+            self._origin.connections.slots = found.slots
         return self._properties
+
+    async def _reranks(self) -> bool:
+        """Whether it reranks: /props does not say so.
+
+        One that does misses the query in an empty request; any other refuses it before. Nothing is
+        computed for that.
+        """
+        try:
+            await self._origin.ask("POST", "/rerank", answers.nothing, {}, timeout=_GLANCE)
+        except InvalidRequest as error:
+            return "query" in error.message
+        except RequestError:
+            pass
+        return False
 
     async def check(self) -> None:
         """Return if it answers, and takes work, now. Closes connections that nobody has needed.
@@ -164,7 +158,7 @@ class LlamaServer:
         Raises:
             RequestError: as `ask`.
         """
-        await self._short("GET", "/health", _health)
+        await self._short("GET", "/health", answers.health)
 
     async def slots(self) -> list[bool] | None:
         """Whether each slot works, by number; None where the upstream does not tell.
@@ -173,7 +167,7 @@ class LlamaServer:
             RequestError: as `ask`.
         """
         try:
-            answer = await self._short("GET", "/slots", _slots)
+            answer = await self._short("GET", "/slots", answers.slots)
         except RequestError as error:
             if error.code == ErrorCode.UPSTREAM_UNAVAILABLE:
                 raise
@@ -197,7 +191,7 @@ class LlamaServer:
         now = trio.current_time()
         if steady and (known := self._rendered.find(asked, now)) is not None:
             return known
-        prompt = (await self._short("POST", "/apply-template", _prompt, body)).prompt
+        prompt = (await self._short("POST", "/apply-template", answers.prompt, body)).prompt
         if steady:
             self._rendered.keep(asked, prompt, now)
         return prompt
@@ -232,15 +226,56 @@ class LlamaServer:
         body = {"content": text, "add_special": special, "parse_special": not literal}
         # A token is a byte of the text at least, and its id some digits and a comma.
         most = (64 << 10) + 16 * len(text.encode("utf-8", "surrogatepass"))
-        return (await self._short("POST", "/tokenize", _tokens, body, most=most)).tokens
+        return (await self._short("POST", "/tokenize", answers.tokens, body, most=most)).tokens
+
+    async def tokens(
+        self, content: str | list[str | int], *, special: bool, literal: bool, pieces: bool
+    ) -> bytes:
+        """The tokens of a text as JSON; see Upstream.tokens.
+
+        Raises:
+            RequestError: as `ask`.
+        """
+        body = {
+            "content": content,
+            "add_special": special,
+            "parse_special": not literal,
+            "with_pieces": pieces,
+        }
+        size = sum(_size(one) for one in ([content] if isinstance(content, str) else content))
+        most = (64 << 10) + (64 if pieces else 16) * size
+        return await self._short("POST", "/tokenize", answers.tokens_as_json, body, most=most)
 
     async def detokenize(self, ids: list[int]) -> str:
         """The text of ids; see Upstream.detokenize.
 
         Raises:
-            RequestError: as `ask`.
+            RequestError: as `ask`, or the model has no such token.
         """
-        return (await self._short("POST", "/detokenize", _content, {"tokens": ids})).content
+        try:
+            answer = await self._short("POST", "/detokenize", answers.content, {"tokens": ids})
+        except UpstreamError as error:
+            if not _NO_TOKEN.search(error.message):
+                raise
+            raise InvalidRequest(
+                "the vocabulary of the model does not have all of these token ids"
+            ) from None
+        return answer.content
+
+    async def rerank(self, query: str, documents: list[str]) -> Relevance:
+        """How well each document answers a query; see Upstream.rerank.
+
+        Raises:
+            RequestError: as `ask`, or the upstream was started without reranking.
+        """
+        body = {"query": query, "documents": documents}
+        return await self._short(
+            "POST",
+            "/rerank",
+            lambda data: answers.relevance(data, len(documents)),
+            body,
+            timeout=EMBED_TIMEOUT,
+        )
 
     async def embed(self, texts: list[Any]) -> list[list[list[float]]]:
         """For each text its rows; see Upstream.embed.
@@ -248,21 +283,14 @@ class LlamaServer:
         Raises:
             RequestError: as `ask`, or the upstream was started without embeddings.
         """
-
-        def decode(data: bytes) -> list[_Row]:
-            if data.count(b",") > MOST_NUMBERS:
-                raise nonsense(f"/embedding gave more than {MOST_NUMBERS} numbers")
-            return _rows(data)
-
-        answer = await self._short(
+        found = await self._short(
             "POST",
             "/embedding",
-            decode,
+            answers.rows,
             {"content": texts},
-            most=MAX_VECTORS,
+            most=answers.MAX_VECTORS,
             timeout=EMBED_TIMEOUT,
         )
-        found = [_rows_of(entry.embedding) for entry in answer]
         if len(found) != len(texts):
             raise nonsense(f"/embedding gave no vectors for {len(texts)} texts, but {len(found)}")
         return found
@@ -300,7 +328,7 @@ class LlamaServer:
             RequestError: as `ask`.
         """
         if self._advances is None:
-            answer = await self._short("POST", "/completion", _content, _PROBE)
+            answer = await self._short("POST", "/completion", answers.content, _PROBE)
             self._advances = answer.content.startswith("c")
         return self._advances
 
@@ -389,17 +417,12 @@ class LlamaServer:
         return note
 
 
+def _size(part: str | int) -> int:
+    """How many tokens a part of a content may have, at most: one per byte of a text."""
+    return 1 if isinstance(part, int) else len(part.encode("utf-8", "surrogatepass"))
+
+
 def _most(params: dict[str, Any]) -> int | None:
     """Tokens that an answer may have; None: any number."""
     most = params.get("n_predict")
     return most if isinstance(most, int) and most >= 0 else None
-
-
-def _rows_of(values: list[float | list[float]]) -> list[list[float]]:
-    """The rows of a text: a vector that is not in a list is the only one."""
-    rows = [value for value in values if isinstance(value, list)]
-    if not rows:
-        return [[value for value in values if not isinstance(value, list)]]
-    if len(rows) < len(values):
-        raise nonsense("/embedding gave no vectors (but numbers beside them)")
-    return rows

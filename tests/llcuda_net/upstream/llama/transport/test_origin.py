@@ -13,7 +13,7 @@ import trio
 from llcuda_net.batch.targets.openai import OpenAITarget
 from llcuda_net.config.upstreams import BaseUrl
 from llcuda_net.errors import ConfigError, RequestError, UpstreamBusy, UpstreamError
-from llcuda_net.upstream.llama import client as llama
+from llcuda_net.upstream.llama import short_answers
 from llcuda_net.upstream.llama.client import LlamaServer
 from llcuda_net.upstream.llama.poller import Poller
 from llcuda_net.upstream.llama.transport.origin import MAX_BODY, Origin, decoder
@@ -158,7 +158,7 @@ async def test_interim_answers_are_passed_over() -> None:
 
 
 async def test_vectors_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(llama, "MOST_NUMBERS", 10)
+    monkeypatch.setattr(short_answers, "MOST_NUMBERS", 10)
     answer = JSON + b'\r\n[{"embedding":[' + b"0," * 11 + b"0]}]"
     async with answering(answer) as (place, _), client_of(f"http://{place}") as client:
         with pytest.raises(RequestError, match="/embedding gave more than 10 numbers"):
