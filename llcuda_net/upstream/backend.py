@@ -318,11 +318,13 @@ class Backend:
             self.signature = None
             self.key_expired = True
         self._reported = reported
-        # Where documents are scored, what comes in place of a vector is such a score, too.
-        lacks = frozenset({EMBEDDINGS if properties.reranks else RERANK})
-        lacks |= self._lacks & {COMPLETIONS}
+        return self._resize(properties) or self.key_expired
+
+    def learn_reranks(self, reranks: bool) -> bool:
+        """Note whether it ranks documents: then what comes in place of a vector is a score, too."""
+        lacks = self._lacks - {EMBEDDINGS, RERANK} | {EMBEDDINGS if reranks else RERANK}
         changed, self._lacks = lacks != self._lacks, lacks
-        return self._resize(properties) or self.key_expired or changed
+        return changed
 
     def apply(self, spec: UpstreamSpec) -> bool:
         """Apply a changed spec, in which weight or slots are different."""

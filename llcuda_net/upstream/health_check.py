@@ -151,7 +151,9 @@ class HealthCheck:
             await self._look_at_slots()
 
     async def _ask(self) -> None:
-        self._report(self._backend.learn(await self._backend.upstream.ask()))
+        backend = self._backend
+        self._report(backend.learn(await backend.upstream.ask()))
+        self._report(backend.learn_reranks(await backend.upstream.reranks()))
 
     async def _look_at_slots(self) -> None:
         backend, table = self._backend, self._backend.table

@@ -159,7 +159,6 @@ class Properties:
         images, audio: its model takes them in a chat.
         tools: its chat template tells the model of tools, as far as is known.
         steady: its chat template makes the same of the same messages at any time.
-        reranks: it gives scores for documents; its vectors are no embeddings then.
     """
 
     model: str
@@ -174,7 +173,6 @@ class Properties:
     audio: bool = False
     tools: bool = True
     steady: bool = False
-    reranks: bool = False
 
     @property
     def abilities(self) -> frozenset[str]:
@@ -271,6 +269,9 @@ class Upstream(Protocol):
         Raises:
             InvalidRequest: the model has no such token.
         """
+
+    async def reranks(self) -> bool:
+        """Whether it ranks documents, which few do: False also where it does not say."""
 
     async def rerank(self, query: str, documents: list[str]) -> Relevance:
         """How well each document answers a query."""

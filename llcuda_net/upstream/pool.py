@@ -143,6 +143,7 @@ class Pool:
                 reasons[backend] = error.message
                 return
             del reasons[backend]
+            backend.learn_reranks(await backend.upstream.reranks())
 
         reasons = dict.fromkeys(self.backends, f"no answer within {PREPARE:g} s")
         with trio.move_on_after(PREPARE):

@@ -6,6 +6,7 @@ from llcuda_net.server.http import monitor
 from llcuda_net.server.http.completions import routes as completions
 from llcuda_net.server.http.files import routes as files
 from llcuda_net.server.http.generations import routes as generations
+from llcuda_net.server.http.llama import routes as llama
 from llcuda_net.server.http.openai import routes as openai
 from llcuda_net.server.http.openapi.document import document_route
 from llcuda_net.server.http.responses import routes as responses
@@ -16,6 +17,7 @@ ROUTES: list[Route] = [
     *openai.ROUTES,
     *completions.ROUTES,
     *responses.ROUTES,
+    *llama.ROUTES,
     *generations.ROUTES,
     *files.ROUTES,
 ]

@@ -28,6 +28,7 @@ from pathlib import Path
 from typing import Any
 
 _MAX_SETTINGS = 1 << 20
+_RANK = 4  # llama.cpp's number of the pooling of models that rank documents
 _BATCH = 512  # llama.cpp embeds no input longer than this; a larger one costs memory always
 _SPARE_HTTP_THREADS = 8  # health, slots and embeddings are answered while every slot streams
 
@@ -132,6 +133,8 @@ def _params(xllamacpp: Any, settings: dict[str, Any]) -> Any:
     p.embedding = True
     if settings["pooling"] is None:  # a model made for embedding names its own
         p.pooling_type = xllamacpp.llama_pooling_type.LLAMA_POOLING_TYPE_MEAN
+    elif settings["pooling"] == _RANK:  # it ranks documents only where it is asked to
+        p.pooling_type = xllamacpp.llama_pooling_type.LLAMA_POOLING_TYPE_RANK
     p.endpoint_slots = True
     p.endpoint_metrics = True
     p.verbosity = 2  # warnings and errors: from 3 on every request writes lines

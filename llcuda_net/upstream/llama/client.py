@@ -9,7 +9,6 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from typing import Any, TypeVar
 
 import msgspec
@@ -132,14 +131,12 @@ class LlamaServer:
             RequestError: it cannot be reached, is still loading, or is no llama-server.
         """
         if self._properties is None:
-            found = await self._short("GET", "/props", properties_of)
-            found = replace(found, reranks=await self._reranks())
-            self._properties = found
-            self._origin.connections.slots = found.slots
+            self._properties = await self._short("GET", "/props", properties_of)
+            self._origin.connections.slots = self._properties.slots
         return self._properties
 
-    async def _reranks(self) -> bool:
-        """Whether it reranks: /props does not say so.
+    async def reranks(self) -> bool:
+        """Whether it ranks documents; see Upstream.reranks. Its properties do not say so.
 
         One that does misses the query in an empty request; any other refuses it before. Nothing is
         computed for that.
@@ -213,7 +210,7 @@ class LlamaServer:
         }
         most = MAX_BODY + 6 * len(before + after)  # characters, escaped
         answer = await self._short(
-            "POST", "/infill", _prompt, body, most=most, timeout=EMBED_TIMEOUT
+            "POST", "/infill", answers.prompt, body, most=most, timeout=EMBED_TIMEOUT
         )
         return await self.tokenize(answer.prompt, special=False)
 

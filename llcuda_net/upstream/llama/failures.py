@@ -131,8 +131,8 @@ def upstream_failure(
         return ContextExceeded(f"the prompt is too long: {message}")
     if too_large := _TOO_LARGE.search(message):
         return ContextExceeded(
-            f"a text to embed is too long: {too_large[1]} tokens, where the upstream takes "
-            f"{too_large[2]}",
+            f"a text to embed or to rank is too long: {too_large[1]} tokens, where the upstream "
+            f"takes {too_large[2]}",
         )
     if kind == "not_supported_error" or status == 501:
         return Unsupported(f"the upstream cannot do that: {message}")

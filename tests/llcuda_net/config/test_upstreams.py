@@ -6,7 +6,14 @@ from typing import Any
 
 import pytest
 
-from llcuda_net.config.upstreams import COMPLETIONS, EMBEDDINGS, BaseUrl, UpstreamSpec, parse
+from llcuda_net.config.upstreams import (
+    COMPLETIONS,
+    EMBEDDINGS,
+    RERANK,
+    BaseUrl,
+    UpstreamSpec,
+    parse,
+)
 from llcuda_net.errors import ConfigError
 
 URL = "http://one:8080"
@@ -20,7 +27,7 @@ def test_a_url_is_enough() -> None:
     (spec,) = parse(URL, "upstream")
     assert spec == UpstreamSpec(URL, URL)
     assert (spec.weight, spec.slots, spec.model) == (1.0, None, None)
-    assert spec.roles == {COMPLETIONS, EMBEDDINGS}
+    assert spec.roles == {COMPLETIONS, EMBEDDINGS, RERANK}
 
 
 @pytest.mark.parametrize(
@@ -70,8 +77,11 @@ def test_a_name_holds_no_password() -> None:
         ({"url": URL, "slots": 0}, "slots must be a whole number from 1 on"),
         ({"url": URL, "slots": 1.5}, "slots must be a whole number from 1 on"),
         ({"url": URL, "model": ""}, "model must be a name"),
-        ({"url": URL, "roles": []}, "roles must be a list of completions and embeddings"),
-        ({"url": URL, "roles": ["chat"]}, "roles must be a list of completions and embeddings"),
+        ({"url": URL, "roles": []}, "roles must be a list of completions, embeddings and rerank"),
+        (
+            {"url": URL, "roles": ["chat"]},
+            "roles must be a list of completions, embeddings and rerank",
+        ),
         ({"url": URL, "roles": "completions"}, "roles must be a list"),
         ({"url": URL, "roles": [["completions"]]}, "roles must be a list"),
         ([URL, URL], f"two upstreams are called {URL}; give them other names"),

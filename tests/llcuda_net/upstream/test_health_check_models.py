@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import trio
 
-from llcuda_net.config.upstreams import COMPLETIONS, EMBEDDINGS
+from llcuda_net.config.upstreams import COMPLETIONS, EMBEDDINGS, RERANK
 from llcuda_net.errors import Unsupported
 from llcuda_net.upstream.health_check import (
     INTERVAL,
@@ -80,6 +80,21 @@ async def test_another_model_is_another_group(autojump_clock: object) -> None:
         upstream.back()
         await until_up(one)
         assert one.model_key == ""
+
+
+async def test_one_that_ranks_documents_gives_no_embeddings(autojump_clock: object) -> None:
+    upstream = Talker()
+    upstream.ranks = True
+    async with watched(upstream) as one:
+        await trio.sleep(3)
+        assert one.roles == {COMPLETIONS, RERANK}
+        upstream.die()
+        await trio.sleep(3)
+        assert RERANK in one.roles  # while it is away
+        upstream.ranks = False
+        upstream.back()
+        await until_up(one)
+        assert one.roles == {COMPLETIONS, EMBEDDINGS}
 
 
 async def test_one_that_was_started_for_embeddings_only_is_used_for_those(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import math
 from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any
@@ -24,6 +25,7 @@ from llcuda_net.upstream.interface import (
     OnEvents,
     Probabilities,
     Properties,
+    Relevance,
     Timings,
 )
 from llcuda_net.upstream.llama.poller import Poller
@@ -58,11 +60,13 @@ class FakeUpstream:
         chats: messages and options of each chat.
         advances: what it answers to `advances_grammars`.
         prefills: whether it goes on behind the last message of a chat, if that is asked for.
+        ranks: what it answers to `reranks`.
     """
 
     base_url = "fake://"
     advances = False
     prefills = False
+    ranks = False
 
     def __init__(self, *, slots: int = 4, context: int = 512, template: bool = True) -> None:
         self.properties: Properties | None = Properties("fake", slots, context, template, "test")
@@ -125,6 +129,28 @@ class FakeUpstream:
         """A token a byte, and one more in front where `special` is set."""
         await trio.lowlevel.checkpoint()
         return [256] * special + list(text.encode())
+
+    async def tokens(
+        self, content: str | list[str | int], *, special: bool, literal: bool, pieces: bool
+    ) -> bytes:
+        parts = [content] if isinstance(content, str) else content
+        ids = [256] * special
+        for part in parts:
+            ids += [part] if isinstance(part, int) else await self.tokenize(part, special=False)
+        found = [{"id": one, "piece": [one % 256]} for one in ids] if pieces else ids
+        return json.dumps(found, separators=(",", ":")).encode()
+
+    async def reranks(self) -> bool:
+        await trio.lowlevel.checkpoint()
+        return self.ranks
+
+    async def rerank(self, query: str, documents: list[str]) -> Relevance:
+        """The longer a document, the better; it has a token per byte."""
+        await trio.lowlevel.checkpoint()
+        return Relevance(
+            tuple(float(len(one)) for one in documents),
+            sum(len(query.encode()) + len(one.encode()) for one in documents),
+        )
 
     async def detokenize(self, ids: list[int]) -> str:
         await trio.lowlevel.checkpoint()

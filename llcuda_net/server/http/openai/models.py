@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-from llcuda_net.config.upstreams import COMPLETIONS, EMBEDDINGS
+from llcuda_net.config.upstreams import COMPLETIONS, ROLES
 from llcuda_net.errors import UnknownModel
 from llcuda_net.server.http.errors import of_request_error
 from llcuda_net.server.http.exchange import Exchange, HttpHost
@@ -65,7 +65,7 @@ async def get_model(exchange: Exchange) -> None:
 def _models(pool: Pool) -> list[dict[str, Any]]:
     """Each model with what is known of it, the default one first."""
     by_name: dict[str, list[Backend]] = {}
-    for name in dict.fromkeys([*pool.names(COMPLETIONS), *pool.names(EMBEDDINGS)]):
+    for name in dict.fromkeys(name for role in ROLES for name in pool.names(role)):
         by_name[name] = [one for one in pool.backends if one.model == name and not one.draining]
     return [_model(name, backends) for name, backends in by_name.items()]
 
@@ -97,7 +97,7 @@ def _state(backend: Backend) -> str:
 
 
 def _roles(backends: Iterable[Backend]) -> set[str]:
-    return {role for one in backends for role in one.roles if role in (COMPLETIONS, EMBEDDINGS)}
+    return {role for one in backends for role in one.roles}
 
 
 def _modalities(backends: Iterable[Backend]) -> list[str]:

@@ -14,8 +14,10 @@ import msgspec
 from llcuda_net.generation.sampling import schema_of
 from llcuda_net.server.http.completions import body as completions
 from llcuda_net.server.http.exchange import Exchange
+from llcuda_net.server.http.llama import template
 from llcuda_net.server.http.openai.chat_body import SAMPLING
 from llcuda_net.server.http.openai.fields import CHAT, SUPPORTED, FieldRules
+from llcuda_net.server.http.openapi import llama
 from llcuda_net.server.http.openapi import responses as of_responses
 from llcuda_net.server.http.openapi.answers import Error, StateName
 from llcuda_net.server.http.openapi.operations import EVENTS, JSON, Operation
@@ -26,7 +28,7 @@ from llcuda_net.server.http.route import Route
 from llcuda_net.util.version import package_version
 
 #: By method and pattern.
-OPERATIONS = {**_OPERATIONS, **of_responses.OPERATIONS}
+OPERATIONS = {**_OPERATIONS, **of_responses.OPERATIONS, **llama.OPERATIONS}
 
 _REF = "#/components/schemas/{name}"
 _RESPONSE = "#/components/responses/{name}"
@@ -65,7 +67,7 @@ def document_route(routes: Sequence[Route]) -> Route:
 def document(routes: Sequence[Route]) -> dict[str, Any]:
     """OpenAPI 3.1 of these routes, as JSON values."""
     used = [OPERATIONS[route.method, route.pattern] for route in routes]
-    bodies = [body for one in used for body in (one.answer, one.body, one.unready)]
+    bodies = [body for one in used for body in (one.answer, one.list_of, one.body, one.unready)]
     structs = dict.fromkeys([Error, *(one for one in bodies if one not in (None, dict))])
     _, schemas = msgspec.json.schema_components(structs, ref_template=_REF)
     schemas["StateName"] = {"type": "string", "enum": list(get_args(StateName))}
@@ -74,8 +76,11 @@ def document(routes: Sequence[Route]) -> dict[str, Any]:
     _complete(
         schemas["ResponseBody"], response_fields.SUPPORTED, responses.OWN, response_fields.RULES
     )
-    schemas["ChatBody"]["properties"]["messages"]["minItems"] = 1
-    schemas["EmbeddingsBody"]["additionalProperties"] = False
+    _complete(schemas["TemplateBody"], {**SUPPORTED, **template.SUPPORTED}, SAMPLING)
+    for name in ("ChatBody", "TemplateBody"):
+        schemas[name]["properties"]["messages"]["minItems"] = 1
+    for name in ("EmbeddingsBody", "TokenizeBody", "DetokenizeBody", "RerankBody"):
+        schemas[name]["additionalProperties"] = False
     paths: dict[str, dict[str, Any]] = {}
     for route, one in zip(routes, used, strict=True):
         paths.setdefault(route.pattern, {})[route.method.lower()] = _operation(route, one)
@@ -167,6 +172,10 @@ def _operation(route: Route, one: Operation) -> dict[str, Any]:
 
 def _answer(one: Operation) -> dict[str, Any]:
     content = {} if one.answer is None else _json(one.answer)
+    if one.list_of is not None:
+        items = {"$ref": _REF.format(name=one.list_of.__name__)}
+        schema = content[JSON]["schema"]
+        content[JSON]["schema"] = {"anyOf": [schema, {"type": "array", "items": items}]}
     for kind, note in one.contents.items():
         content[kind] = {"schema": {"description": note, **_CONTENTS.get(kind, _TEXT)}}
     headers = {

@@ -33,6 +33,7 @@ class Operation:
     Attributes:
         tag: groups it.
         answer: the body of the answer; None: text, or no JSON.
+        list_of: what the answer is a list of, where it is none of `answer`.
         body: of the request.
         form: the schema of a body that is a form.
         example: of such a body.
@@ -55,6 +56,7 @@ class Operation:
     parameters: tuple[dict[str, Any], ...] = ()
     headers: dict[str, str] = field(default_factory=dict)
     names: str | None = None
+    list_of: type | None = None
 
     @property
     def statuses(self) -> tuple[int, ...]:

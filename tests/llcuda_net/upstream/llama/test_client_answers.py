@@ -197,3 +197,91 @@ async def test_a_password_in_the_url_is_told_to_nobody() -> None:
     with pytest.raises(ConfigError) as caught:
         LlamaServer("http://me:s3cret@127.0.0.1:port", Poller())
     assert "s3cret" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "reranks"),
+    [
+        (400, b'{"error":{"code":400,"message":"\\"query\\" must be provided"}}', True),
+        (400, b'{"error":{"code":400,"message":"model name is missing"}}', False),
+        (501, b'{"error":{"message":"start it with `--reranking`"}}', False),
+        (404, b"{}", False),
+        (503, b"{}", False),
+        (200, b"{}", False),
+        (200, b"<html>", False),
+    ],
+)
+async def test_whether_it_ranks_documents(status: int, body: bytes, reranks: bool) -> None:
+    async with _canned(_json(body, status)) as (url, requests), client_of(url) as client:
+        assert await client.server.reranks() is reranks
+        assert _sent(requests[0]) == ("/rerank", {})
+
+
+async def test_one_that_is_away_ranks_nothing() -> None:
+    async with client_of("http://127.0.0.1:9") as client:
+        assert await client.server.reranks() is False
+
+
+async def test_the_scores_of_documents() -> None:
+    body = {
+        "results": [
+            {"index": 1, "relevance_score": 0.5},
+            {"index": 0, "relevance_score": -2},
+        ],
+        "usage": {"prompt_tokens": 7},
+    }
+    answer = _json(json.dumps(body).encode())
+    async with _canned(answer) as (url, requests), client_of(url) as client:
+        found = await client.server.rerank("q", ["a", "b"])
+        assert (found.scores, found.tokens) == ((-2.0, 0.5), 7)
+        assert _sent(requests[0]) == ("/rerank", {"query": "q", "documents": ["a", "b"]})
+
+
+@pytest.mark.parametrize(
+    "results",
+    [
+        None,
+        [],
+        [{"index": 0, "relevance_score": 1}],
+        [{"index": 0, "relevance_score": 1}] * 2,
+        [{"index": 0, "relevance_score": 1}, {"index": 2, "relevance_score": 1}],
+        [{"index": 0, "relevance_score": 1}, {"index": 1, "relevance_score": None}],
+        [{"index": i, "relevance_score": 1} for i in range(3)],
+    ],
+)
+async def test_nonsense_scores(results: object) -> None:
+    answer = _json(json.dumps({"results": results}).encode())
+    async with _canned(answer) as (url, _), client_of(url) as client:
+        with pytest.raises(RequestError, match=r"/rerank gave no scores"):
+            await client.server.rerank("q", ["a", "b"])
+
+
+async def test_tokens_as_they_are_written() -> None:
+    answer = _json(b'{"tokens": [1,  {"id":2}]}')
+    async with _canned(answer) as (url, requests), client_of(url) as client:
+        found = await client.server.tokens(["a", 5], special=True, literal=True, pieces=True)
+        assert found == b'[1,  {"id":2}]'
+        assert _sent(requests[0])[1] == {
+            "content": ["a", 5],
+            "add_special": True,
+            "parse_special": False,
+            "with_pieces": True,
+        }
+
+
+async def test_tokens_that_are_none() -> None:
+    async with _canned(_json(b'{"tokens":{}}')) as (url, _), client_of(url) as client:
+        with pytest.raises(RequestError, match="/tokenize gave no tokens"):
+            await client.server.tokens("a", special=False, literal=False, pieces=False)
+
+
+async def test_a_token_that_is_not_in_the_vocabulary() -> None:
+    body = b'{"error":{"code":500,"message":"vector::_M_range_check: __n (which is 9) >= 5"}}'
+    answers = [_json(body, 500), _json(b'{"error":{"message":"out of memory"}}', 500)]
+    async with _canned(*answers) as (url, _), client_of(url) as client:
+        with pytest.raises(RequestError) as caught:
+            await client.server.detokenize([9])
+        assert caught.value.code == ErrorCode.INVALID_REQUEST
+        with pytest.raises(RequestError) as caught:
+            await client.server.detokenize([9])
+        assert caught.value.code == ErrorCode.UPSTREAM_ERROR

@@ -283,7 +283,7 @@ def test_a_text_too_long_to_embed_is_told_without_advice_for_others() -> None:
     error = upstream_failure(500, json.dumps({"error": {"code": 500, "message": said}}).encode())
     assert (error.code, error.retry) == (ErrorCode.CONTEXT_EXCEEDED, False)
     assert error.message == (
-        "a text to embed is too long: 602 tokens, where the upstream takes 512"
+        "a text to embed or to rank is too long: 602 tokens, where the upstream takes 512"
     )
 
 
