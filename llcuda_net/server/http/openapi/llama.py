@@ -12,11 +12,8 @@ from llcuda_net.server.http.llama.routes import RERANK_PATHS
 from llcuda_net.server.http.llama.template import TemplateBody
 from llcuda_net.server.http.llama.tokens import DetokenizeBody, Id, TokenizeBody
 from llcuda_net.server.http.openapi.answers import Usage
-from llcuda_net.server.http.openapi.operations import Operation
+from llcuda_net.server.http.openapi.operations import IGNORED, RUNS, Operation
 
-#: Statuses of errors of what an upstream answers.
-_RUNS = (404, 502, 504)
-_IGNORED = {"x-llcuda-ignored": "fields of the body that were ignored"}
 _Byte = Annotated[int, Meta(ge=0, le=255)]
 
 
@@ -75,8 +72,8 @@ _RERANK = Operation(
     Ranking,
     RerankBody,
     example={"query": "What is a panda?", "documents": ["A bear.", "A fish."]},
-    errors=_RUNS,
-    headers=_IGNORED,
+    errors=RUNS,
+    headers=IGNORED,
     list_of=RankedText,
 )
 
@@ -87,24 +84,24 @@ OPERATIONS: dict[tuple[str, str], Operation] = {
         TokenList,
         TokenizeBody,
         example={"content": "Hello", "with_pieces": True},
-        errors=_RUNS,
-        headers=_IGNORED,
+        errors=RUNS,
+        headers=IGNORED,
     ),
     ("POST", "/detokenize"): Operation(
         "llama.cpp",
         Content,
         DetokenizeBody,
         example={"tokens": [1, 2, 3]},
-        errors=_RUNS,
-        headers=_IGNORED,
+        errors=RUNS,
+        headers=IGNORED,
     ),
     ("POST", "/apply-template"): Operation(
         "llama.cpp",
         Prompt,
         TemplateBody,
         example={"messages": [{"role": "user", "content": "Hello"}]},
-        errors=_RUNS,
-        headers=_IGNORED,
+        errors=RUNS,
+        headers=IGNORED,
     ),
     **{("POST", path): _RERANK for path in RERANK_PATHS},
 }
