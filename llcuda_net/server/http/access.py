@@ -29,8 +29,8 @@ _ID = re.compile(r"\A[A-Za-z0-9._@+-]{1,64}\Z")
 _HEADER_NAMES = re.compile(r"\A[A-Za-z0-9!#$%&'*+.^_`|~, -]{1,1000}\Z")
 #: Fields that a page of another origin may read.
 _EXPOSED = (
-    "x-request-id, x-llcuda-generation, x-llcuda-ignored, retry-after, retry-after-ms, "
-    "x-should-retry"
+    "x-request-id, request-id, x-llcuda-generation, x-llcuda-ignored, retry-after, "
+    "retry-after-ms, x-should-retry"
 )
 
 

@@ -31,7 +31,7 @@ from llcuda_net.server.http.limits import (
 )
 from llcuda_net.server.http.reader import Head, RequestReader, too_large
 from llcuda_net.server.http.request import Headers, HttpRequest, locate
-from llcuda_net.server.http.route import Route, Routes
+from llcuda_net.server.http.route import ErrorFormat, Route, Routes, openai_error
 from llcuda_net.server.tcp.write_buffer import WriteBuffer
 
 log = structlog.get_logger(__name__)
@@ -89,6 +89,7 @@ class HttpConnection:
         self._exchange: Exchange | None = None
         self._buffer: WriteBuffer | None = None
         self._route: Route | None = None
+        self._errors: ErrorFormat = openai_error
         self._authority = ""
         self._held = 0  # bytes of a body, as counted
         self._body_read = trio.Event()
@@ -190,7 +191,7 @@ class HttpConnection:
     async def _answer(self, head: Head | HttpError, buffer: WriteBuffer) -> bool:
         """Answer one request; whether another may follow."""
         begun = trio.current_time()
-        self._route = None
+        self._route, self._errors = None, openai_error
         self._body_read = trio.Event()
         exchange = self._exchange = self._exchange_of(head, buffer)
         try:
@@ -199,13 +200,19 @@ class HttpConnection:
             if await self._admit(head, exchange):
                 await self._handle(exchange)
         except HttpError as error:
-            _refuse(exchange, error)
+            self._refuse(exchange, error)
         except RequestError as error:
-            _refuse(exchange, of_request_error(error))
+            self._refuse(exchange, of_request_error(error))
         finally:
             self._hold(0)
             self._told(exchange, begun)
         return exchange.keep_alive and exchange.finished
+
+    def _refuse(self, exchange: Exchange, error: HttpError) -> None:
+        if exchange.is_gone or exchange.started:
+            return
+        status, body, headers = self._errors(error, exchange.request)
+        exchange.respond(status, body, headers=headers)
 
     def _exchange_of(self, head: Head | HttpError, buffer: WriteBuffer) -> Exchange:
         if isinstance(head, HttpError):  # of a request that nobody can read, the end is not known
@@ -243,6 +250,7 @@ class HttpConnection:
         methods = {} if found is None else found[0]
         route = methods.get("GET" if head.method == "HEAD" else head.method)
         self._route = route
+        self._errors = next((one.errors for one in methods.values()), openai_error)
         if route is None or not route.public:
             if head.method == "OPTIONS":  # a browser asks without the key
                 return self._options(exchange, methods)
@@ -427,12 +435,6 @@ class HttpConnection:
             status=exchange.status,
             seconds=seconds,
         )
-
-
-def _refuse(exchange: Exchange, error: HttpError) -> None:
-    if exchange.is_gone or exchange.started:
-        return
-    exchange.respond(error.status, error.body, headers=error.headers)
 
 
 def _allowed(methods: dict[str, Route]) -> str:

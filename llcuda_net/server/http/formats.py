@@ -5,12 +5,13 @@ from __future__ import annotations
 import msgspec
 
 from llcuda_net.generation.generation import Generation
+from llcuda_net.server.http.anthropic.message_format import MessageFormat
 from llcuda_net.server.http.completions.format import CompletionFormat
 from llcuda_net.server.http.delivery.format import Format
 from llcuda_net.server.http.openai.chat_format import ChatFormat
 from llcuda_net.server.http.responses.response_format import ResponseFormat
 
-_APIS: tuple[type[Format], ...] = (ChatFormat, CompletionFormat, ResponseFormat)
+_APIS: tuple[type[Format], ...] = (ChatFormat, CompletionFormat, MessageFormat, ResponseFormat)
 _FORMATS = {one.kind: one for one in _APIS}
 
 

@@ -2,15 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from typing import NamedTuple
 from urllib.parse import unquote
 
 from llcuda_net.server.http.errors import HttpError
 from llcuda_net.server.http.exchange import Handler
-from llcuda_net.server.http.request import Headers
+from llcuda_net.server.http.request import Headers, HttpRequest
 
 _JSON = "application/json"
+
+
+class ErrorAnswer(NamedTuple):
+    """An error as it is sent."""
+
+    status: int
+    body: bytes
+    headers: Mapping[str, str]
+
+
+#: How an API writes the error with which a request is answered.
+ErrorFormat = Callable[[HttpError, HttpRequest], ErrorAnswer]
+
+
+def openai_error(error: HttpError, request: HttpRequest) -> ErrorAnswer:
+    """An error as OpenAI's API has it, and all paths that are of no API."""
+    return ErrorAnswer(error.status, error.body, error.headers)
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +43,7 @@ class Route:
         parts: whether the handler takes the body part by part, with Exchange.receive.
         public: answered to everybody, without a token.
         always: answered also while the server drains, and when all places are taken.
+        errors: how errors are written, those before the handler, too; the same for all methods.
     """
 
     method: str
@@ -34,6 +53,7 @@ class Route:
     parts: bool = False
     public: bool = False
     always: bool = False
+    errors: ErrorFormat = openai_error
 
     def check_type(self, headers: Headers) -> None:
         """Refuse a body of a type that is not taken here.

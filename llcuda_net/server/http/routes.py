@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from llcuda_net.server.http import monitor
+from llcuda_net.server.http.anthropic import routes as anthropic
 from llcuda_net.server.http.completions import routes as completions
 from llcuda_net.server.http.files import routes as files
 from llcuda_net.server.http.generations import routes as generations
@@ -17,6 +18,7 @@ ROUTES: list[Route] = [
     *openai.ROUTES,
     *completions.ROUTES,
     *responses.ROUTES,
+    *anthropic.ROUTES,
     *llama.ROUTES,
     *generations.ROUTES,
     *files.ROUTES,

@@ -207,8 +207,11 @@ def read(data: dict[str, Any], ignored: Ignored) -> Chat:
     )
 
 
-def convert(value: Any, type_: type[_T]) -> _T:
+def convert(value: Any, type_: type[_T], at: str = "") -> _T:
     """A JSON value as a struct.
+
+    Args:
+        at: the path of the value.
 
     Raises:
         HttpError: it is none; its param is the path of the field at fault.
@@ -223,6 +226,8 @@ def convert(value: Any, type_: type[_T]) -> _T:
         if missing is not None:
             param = f"{param}.{missing[1]}" if param else missing[1]
             what = "it is missing"
+        if at:
+            param = f"{at}.{param}" if param else at
         what = what.replace(" | null`", "`")
         message = f"{param}: {what}" if param else what
         raise wrong(param, message) from None

@@ -259,14 +259,19 @@ def _part(part: Any, path: str) -> Any:
             )
         if not (head.startswith("data:image/") and head.endswith(";base64") and comma):
             raise _wrong(f"{path}.image_url.url", "the URL must begin with data:image/TYPE;base64,")
-        _check_base64(data, f"{path}.image_url.url")
+        check_base64(data, f"{path}.image_url.url")
         return {"type": "image_url", "image_url": {"url": url}}
     audio = part.input_audio
-    _check_base64(audio.data, f"{path}.input_audio.data")
+    check_base64(audio.data, f"{path}.input_audio.data")
     return {"type": "input_audio", "input_audio": {"data": audio.data, "format": audio.format}}
 
 
-def _check_base64(data: str, path: str) -> None:
+def check_base64(data: str, path: str) -> None:
+    """Return if it is base64, and not empty.
+
+    Raises:
+        HttpError: it is not.
+    """
     digits = data.rstrip("=")
     padding = len(data) - len(digits)
     if not digits:

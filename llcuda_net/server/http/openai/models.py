@@ -44,25 +44,33 @@ def meant(host: HttpHost, name: str | None, role: str = COMPLETIONS) -> tuple[st
 
 async def list_models(exchange: Exchange) -> None:
     """GET /v1/models."""
-    data = _models(exchange.host.pool)
+    data = models_of(exchange.host.pool)
     exchange.respond(200, msgspec.json.encode({"object": "list", "data": data}))
 
 
 async def get_model(exchange: Exchange) -> None:
     """GET /v1/models/{id}."""
+    exchange.respond(200, msgspec.json.encode(find_model(exchange)))
+
+
+def find_model(exchange: Exchange) -> dict[str, Any]:
+    """The model that the path names.
+
+    Raises:
+        HttpError: there is none.
+    """
     wanted = exchange.request.parameters["id"]
-    models = _models(exchange.host.pool)
+    models = models_of(exchange.host.pool)
     for model in models:
         if model["id"] == wanted:
-            exchange.respond(200, msgspec.json.encode(model))
-            return
+            return model
     names = ", ".join(model["id"] for model in models) or "none yet"
     raise of_request_error(
         UnknownModel(f"there is no model {wanted[:100]!r}; there are: {names}"), "model"
     )
 
 
-def _models(pool: Pool) -> list[dict[str, Any]]:
+def models_of(pool: Pool) -> list[dict[str, Any]]:
     """Each model with what is known of it, the default one first."""
     by_name: dict[str, list[Backend]] = {}
     for name in dict.fromkeys(name for role in ROLES for name in pool.names(role)):

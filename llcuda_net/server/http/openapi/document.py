@@ -12,11 +12,14 @@ from typing import Any, get_args
 import msgspec
 
 from llcuda_net.generation.sampling import schema_of
+from llcuda_net.server.http.anthropic import fields as messages
+from llcuda_net.server.http.anthropic.errors import OVERLOADED
 from llcuda_net.server.http.completions import body as completions
 from llcuda_net.server.http.exchange import Exchange
 from llcuda_net.server.http.llama import template
 from llcuda_net.server.http.openai.chat_body import SAMPLING
 from llcuda_net.server.http.openai.fields import CHAT, SUPPORTED, FieldRules
+from llcuda_net.server.http.openapi import anthropic as of_messages
 from llcuda_net.server.http.openapi import llama
 from llcuda_net.server.http.openapi import responses as of_responses
 from llcuda_net.server.http.openapi.answers import Error, StateName
@@ -28,7 +31,12 @@ from llcuda_net.server.http.route import Route
 from llcuda_net.util.version import package_version
 
 #: By method and pattern.
-OPERATIONS = {**_OPERATIONS, **of_responses.OPERATIONS, **llama.OPERATIONS}
+OPERATIONS = {
+    **_OPERATIONS,
+    **of_responses.OPERATIONS,
+    **of_messages.OPERATIONS,
+    **llama.OPERATIONS,
+}
 
 _REF = "#/components/schemas/{name}"
 _RESPONSE = "#/components/responses/{name}"
@@ -68,7 +76,8 @@ def document(routes: Sequence[Route]) -> dict[str, Any]:
     """OpenAPI 3.1 of these routes, as JSON values."""
     used = [OPERATIONS[route.method, route.pattern] for route in routes]
     bodies = [body for one in used for body in (one.answer, one.list_of, one.body, one.unready)]
-    structs = dict.fromkeys([Error, *(one for one in bodies if one not in (None, dict))])
+    errors = [one.error for one in used]
+    structs = dict.fromkeys([*errors, *(one for one in bodies if one not in (None, dict))])
     _, schemas = msgspec.json.schema_components(structs, ref_template=_REF)
     schemas["StateName"] = {"type": "string", "enum": list(get_args(StateName))}
     _complete(schemas["ChatBody"], SUPPORTED, SAMPLING)
@@ -76,6 +85,7 @@ def document(routes: Sequence[Route]) -> dict[str, Any]:
     _complete(
         schemas["ResponseBody"], response_fields.SUPPORTED, responses.OWN, response_fields.RULES
     )
+    _complete(schemas["MessagesBody"], messages.SUPPORTED, messages.SAMPLING, messages.RULES)
     _complete(schemas["TemplateBody"], {**SUPPORTED, **template.SUPPORTED}, SAMPLING)
     for name in ("ChatBody", "TemplateBody"):
         schemas[name]["properties"]["messages"]["minItems"] = 1
@@ -95,18 +105,23 @@ def document(routes: Sequence[Route]) -> dict[str, Any]:
             paths[route.pattern][route.method.lower()]["responses"]["200"]["links"] = {
                 name: {"operationId": name, "parameters": {"id": one.names}} for name in links
             }
-    statuses = sorted({status for one in used for status in one.statuses})
+    failures = {
+        _error_name(one, status): _error(status, one.error)
+        for one in used
+        for status in one.statuses
+    }
     return {
         "openapi": "3.1.0",
         "info": {
             "title": "llcuda-server",
             "version": package_version(),
-            "description": "OpenAI's API for llama.cpp's models, with streams that survive.",
+            "description": "The APIs of OpenAI and Anthropic for llama.cpp's models, with streams "
+            "that survive.",
         },
         "paths": paths,
         "components": {
             "schemas": schemas,
-            "responses": {f"error_{status}": _error(status) for status in statuses},
+            "responses": dict(sorted(failures.items())),
             "securitySchemes": {
                 "bearer": {"type": "http", "scheme": "bearer"},
                 "key": {"type": "apiKey", "in": "header", "name": "x-api-key"},
@@ -144,7 +159,7 @@ def _operation(route: Route, one: Operation) -> dict[str, Any]:
     if one.unready is not None:
         responses["503"] = {"description": "not now", "content": _json(one.unready)}
     for status in one.statuses:
-        responses[str(status)] = {"$ref": _RESPONSE.format(name=f"error_{status}")}
+        responses[str(status)] = {"$ref": _RESPONSE.format(name=_error_name(one, status))}
     found: dict[str, Any] = {
         "operationId": f"{route.method.lower()}_{where}",
         "tags": [one.tag],
@@ -185,15 +200,19 @@ def _answer(one: Operation) -> dict[str, Any]:
     return {"description": "the answer", "content": content, "headers": headers}
 
 
-def _error(status: int) -> dict[str, Any]:
+def _error_name(one: Operation, status: int) -> str:
+    return f"error_{status}" if one.error is Error else f"{one.error.__name__}_{status}"
+
+
+def _error(status: int, body: type) -> dict[str, Any]:
     headers = {"x-request-id": {"description": "names the request", "schema": {"type": "string"}}}
-    if status in (429, 503):
+    if status in (429, 503, OVERLOADED):
         headers["Retry-After"] = {"description": "seconds", "schema": {"type": "integer"}}
         headers["retry-after-ms"] = {"description": "milliseconds", "schema": {"type": "integer"}}
     return {
-        "description": HTTPStatus(status).phrase,
+        "description": "Overloaded" if status == OVERLOADED else HTTPStatus(status).phrase,
         "headers": headers,
-        "content": _json(Error),
+        "content": _json(body),
     }
 
 

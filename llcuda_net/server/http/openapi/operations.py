@@ -43,6 +43,7 @@ class Operation:
         parameters: in the query and in header fields.
         headers: of the answer.
         names: where in the answer the id of a generation is, as a runtime expression.
+        error: the body of an answer that is an error.
     """
 
     tag: str
@@ -57,6 +58,7 @@ class Operation:
     headers: dict[str, str] = field(default_factory=dict)
     names: str | None = None
     list_of: type | None = None
+    error: type = answers.Error
 
     @property
     def statuses(self) -> tuple[int, ...]:
@@ -95,6 +97,11 @@ _KEY = header(
     "Idempotency-Key",
     "the same request with the same key is answered with the same answer",
     {"type": "string", "minLength": 1, "maxLength": MOST_KEY, "pattern": "^[!-~]+$"},
+)
+_VERSION = header(
+    "anthropic-version",
+    "with it, answers and errors are those of Anthropic's API",
+    {"type": "string"},
 )
 #: Of each request that begins generations.
 RUN = (
@@ -169,8 +176,10 @@ OPERATIONS: dict[tuple[str, str], Operation] = {
         errors=RUNS,
         headers=IGNORED,
     ),
-    ("GET", "/v1/models"): Operation("OpenAI", answers.ModelList),
-    ("GET", "/v1/models/{id}"): Operation("OpenAI", answers.Model, errors=(404,)),
+    ("GET", "/v1/models"): Operation("OpenAI", answers.ModelList, parameters=(_VERSION,)),
+    ("GET", "/v1/models/{id}"): Operation(
+        "OpenAI", answers.Model, errors=(404,), parameters=(_VERSION,)
+    ),
     ("GET", "/v1/generations"): Operation(
         "generations",
         answers.GenerationList,

@@ -8,6 +8,8 @@ from http import HTTPStatus
 from typing import Any
 
 from llcuda_net.generation.sampling import PARAMETERS
+from llcuda_net.server.http.anthropic import fields as messages
+from llcuda_net.server.http.anthropic.errors import OVERLOADED
 from llcuda_net.server.http.completions.body import CompletionBody
 from llcuda_net.server.http.openai.chat import OPTIONS
 from llcuda_net.server.http.openai.chat_body import ChatBody
@@ -57,6 +59,10 @@ def test_every_field_is_in_it() -> None:
     names = {*CompletionBody.__struct_fields__, *PARAMETERS, *IGNORED, *NEUTRAL} - {"input_suffix"}
     assert set(schema["properties"]) == names
     assert schema["required"] == ["prompt"]
+    schema = DOCUMENT["components"]["schemas"]["MessagesBody"]
+    tables = (messages.SUPPORTED, messages.IGNORED, messages.NEUTRAL, messages.SAMPLING)
+    assert set(schema["properties"]) == {name for table in tables for name in table}
+    assert schema["required"] == ["messages", "max_tokens"]
 
 
 def test_every_reference_leads_somewhere() -> None:
@@ -71,7 +77,17 @@ def test_every_operation_says_how_it_can_fail() -> None:
     for route in ROUTES:
         responses = DOCUMENT["paths"][route.pattern][route.method.lower()]["responses"]
         assert {"200", "400", "401", "403", "429", "500", "503"} <= set(responses)
-        assert all(HTTPStatus(int(status)) for status in responses)
+        assert all(HTTPStatus(int(status)) for status in responses if status != str(OVERLOADED))
+
+
+def test_errors_are_those_of_the_api() -> None:
+    components = DOCUMENT["components"]["responses"]
+    for path, schema in (("/v1/messages", "AnthropicError"), ("/v1/chat/completions", "Error")):
+        responses = DOCUMENT["paths"][path]["post"]["responses"]
+        for response in [one for status, one in responses.items() if status != "200"]:
+            found = components[response["$ref"].split("/")[-1]]
+            reference = found["content"]["application/json"]["schema"]["$ref"]
+            assert reference.split("/")[-1] == schema
 
 
 def test_every_option_of_a_chat_is_in_it() -> None:
