@@ -123,8 +123,8 @@ class SystemTurn(msgspec.Struct, tag_field="role", tag="system"):
 
 Turn = UserTurn | AssistantTurn | SystemTurn
 
-#: The members of each kind of block, and those that change nothing.
-_BLOCKS: dict[str, tuple[str, ...]] = {
+#: The members of each kind of block.
+MEMBERS: dict[str, tuple[str, ...]] = {
     "text": ("type", "text"),
     "image": ("type", "source"),
     "document": ("type", "source", "title", "context"),
@@ -132,9 +132,10 @@ _BLOCKS: dict[str, tuple[str, ...]] = {
     "thinking": ("type", "thinking", "signature"),
     "redacted_thinking": ("type", "data"),
     "tool_use": ("type", "id", "name", "input"),
-    "tool_reference": ("type", "tool_name"),
     "tool_result": ("type", "tool_use_id", "content", "is_error"),
+    "tool_reference": ("type", "tool_name"),
 }
+#: Those of any that change nothing.
 _IDLE = ("cache_control", "citations", "caller", "toolset_name", "id", "parsed_output")
 #: What to do instead of sources that are refused, by their types.
 _SOURCES = {
@@ -177,11 +178,11 @@ def _block(block: Any, path: str, ignored: Ignored) -> Any:
     if type(block) is not dict:
         return block
     kind = block.get("type")
-    members = _BLOCKS.get(kind) if type(kind) is str else None
+    members = MEMBERS.get(kind) if type(kind) is str else None
     if members is None:
         if type(kind) is not str:
             return block
-        kinds = ", ".join(_BLOCKS)
+        kinds = ", ".join(MEMBERS)
         raise wrong(
             f"{path}.type", f"blocks of the type {kind[:64]!r} are not supported; there are {kinds}"
         )

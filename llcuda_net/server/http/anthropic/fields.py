@@ -15,13 +15,13 @@ from llcuda_net.server.http.openai.fields import FieldRules
 SUPPORTED = {
     "model": "a name of /v1/models; any name where one model is served or --default-model is set",
     "max_tokens": "required, 1 or more; never more than the context of the model",
-    "messages": "roles user, assistant, system; content as text or as blocks: see below",
+    "messages": "roles user, assistant, system; content as text or as blocks: see above",
     "system": "a text, or blocks of text",
     "tools": "custom ones, with `input_schema`; those that Anthropic defines are skipped and "
     "named, and refused where there are no others",
     "tool_choice": "auto, any, tool, none; disable_parallel_tool_use",
-    "thinking": "see below",
-    "output_config": "effort: see below; format: a JSON schema, always followed strictly",
+    "thinking": "see above",
+    "output_config": "effort: see above; format: a JSON schema, always followed strictly",
     "output_format": "as output_config.format",
     "stop_sequences": "up to 64",
     "temperature": "0 to 100",
@@ -70,6 +70,20 @@ INSTEAD = {
     "json_schema": "use output_config",
     "reasoning_effort": "use output_config",
     "chat_template_kwargs": "use thinking and output_config, or /v1/chat/completions",
+}
+#: The kinds of content blocks that are taken, and what becomes of each.
+BLOCKS = {
+    "text": "texts of one turn are joined with line breaks",
+    "image": "source base64, where the model can; in results of tools, too",
+    "document": "of text: source text or content; with its title and context before it",
+    "search_result": "text: its title, its source, its content",
+    "thinking": "what the model thought, with any signature; its chat template decides what of it "
+    "is read again",
+    "redacted_thinking": "ignored and named: nobody here can read it",
+    "tool_use": "a call of a tool",
+    "tool_result": "a text, or blocks of text, images, documents, search results; with is_error it "
+    "begins with `Error: `",
+    "tool_reference": "in the result of a search for tools: the name of a tool that was found",
 }
 RULES = FieldRules(IGNORED, NEUTRAL, INSTEAD)
 #: Sampling parameters by llama-server's names that may come beside the API's own.
