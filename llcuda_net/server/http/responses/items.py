@@ -118,7 +118,13 @@ class Reference(msgspec.Struct, tag_field="type", tag="item_reference"):
     id: _Name
 
 
-InputItem = MessageItem | Call | CallOutput | CustomCall | CustomOutput | Reasoning | Reference
+class Skipped(msgspec.Struct, tag_field="type", tag="skipped"):
+    """In the place of an item that no message has a place for."""
+
+
+InputItem = (
+    MessageItem | Call | CallOutput | CustomCall | CustomOutput | Reasoning | Reference | Skipped
+)
 
 _OF_ALL = ("type", "id", "status")
 _MEMBERS = {
@@ -178,16 +184,10 @@ def cleaned(value: Any, ignored: Ignored) -> Any:
         return value
     if len(value) > MAX_ITEMS:
         raise _wrong("input", f"input must hold at most {MAX_ITEMS} items")
-    found = []
-    for i, item in enumerate(value):
-        clean = _clean(item, f"input[{i}]", ignored)
-        if clean is not None:
-            found.append(clean)
-    return found
+    return [_clean(item, f"input[{i}]", ignored) for i, item in enumerate(value)]
 
 
 def _clean(item: Any, path: str, ignored: Ignored) -> Any:
-    """The item; None: it is skipped."""
     if type(item) is not dict:
         return item
     kind = item.get("type")
@@ -198,7 +198,7 @@ def _clean(item: Any, path: str, ignored: Ignored) -> Any:
         raise _wrong(f"{path}.type", f"{path} has no type")
     if kind in _SKIPPED:
         ignored.names[f"{path}.{kind}"] = None
-        return None
+        return {"type": "skipped"}
     members = _MEMBERS.get(kind)
     if members is None:
         kinds = ", ".join(_MEMBERS)
@@ -268,6 +268,8 @@ def read(value: str | list[InputItem], ignored: Ignored) -> Input:
         if isinstance(one, Reference):
             items.append({"type": "item_reference", "id": one.id})
             messages.append(None)
+            continue
+        if isinstance(one, Skipped):
             continue
         found = _reasoning(one) if isinstance(one, Reasoning) else _canonical(one, f"input[{i}]")
         if found is None:
