@@ -175,7 +175,7 @@ class Generation:
         if self.params.get("n_probs"):
             self.logprobs = []
         self.size = self._request_size = sizes.of_request(
-            self.prompt, self.messages, self.params, self.chat
+            self.prompt, self.messages, self.params, self.chat, self.api
         )
 
     def __repr__(self) -> str:
@@ -468,7 +468,7 @@ class Generation:
         # What it was asked is of no use any more, either; whether it was a chat still is.
         self.prompt = self.rendered = self.chat = None
         self.messages = None if self.messages is None else []
-        self.size = self._request_size = sizes.GENERATION
+        self.size = self._request_size = sizes.GENERATION + sizes.of(self.api)
 
     def cancel(self) -> None:
         """Stop it; its task then ends it as cancelled."""

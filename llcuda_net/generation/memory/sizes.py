@@ -44,13 +44,17 @@ def of(value: Any) -> int:
 
 
 def of_request(
-    prompt: Any, messages: Any, params: Mapping[str, Any], chat: dict[str, Any] | None = None
+    prompt: Any,
+    messages: Any,
+    params: Mapping[str, Any],
+    chat: dict[str, Any] | None = None,
+    api: dict[str, Any] | None = None,
 ) -> int:
     """Of a generation with its request, and no log.
 
     A prompt is there as it came, as the template renders it, and as it is sent to the upstream.
     """
-    return GENERATION + 3 * (of(prompt) + of(messages)) + 2 * (of(params) + of(chat))
+    return GENERATION + 3 * (of(prompt) + of(messages)) + 2 * (of(params) + of(chat)) + of(api)
 
 
 def of_switch(switch: Switch) -> int:

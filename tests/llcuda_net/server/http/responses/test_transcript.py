@@ -139,7 +139,7 @@ def test_members_that_change_nothing_are_dropped_and_named() -> None:
     assert list(ignored.names) == [
         "input[].phase",
         "input[1].web_search_call",
-        "input[1].reasoning",
+        "input[2].reasoning",
     ]
 
 
