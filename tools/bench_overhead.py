@@ -26,7 +26,7 @@ sys.path[:0] = [str(ROOT), str(ROOT / "protocol")]  # runs from anywhere, withou
 
 from llcuda_net.cli.common import Parser
 from llcuda_net.util.terminal import echo, is_clever, status_line
-from tools.load.chat import ChatConnection, PeerConnection
+from tools.load.chat import ChatConnection, PeerConnection, ResponsesConnection
 from tools.load.streams import Connection, HttpConnection, LlcudaConnection
 from tools.overhead import processes, profiling, report, results
 from tools.overhead.measurement import ENDLESS, Path, Plan, Run, paced, saturated
@@ -81,6 +81,9 @@ def parser() -> argparse.ArgumentParser:
     )
     out.add_argument(
         "--http", action="store_true", help="also llcuda-server by HTTP, in a process of its own"
+    )
+    out.add_argument(
+        "--responses", action="store_true", help="also by /v1/responses, in a process of its own"
     )
     out.add_argument("--seed", type=int, default=1)
     out.add_argument(
@@ -243,6 +246,9 @@ class Bench:
             if self.args.http:
                 server = self._server(self.args.server, upstream, level)
                 add(f"http-{level}", ChatConnection, server)
+            if self.args.responses:
+                server = self._server(self.args.server, upstream, level)
+                add(f"responses-{level}", ResponsesConnection, server)
         return ways
 
     def _server(self, command: str, upstream: processes.Child, level: str) -> processes.Child:

@@ -24,6 +24,8 @@ from tools.overhead.stats import added_median, percentile, spread
 from tools.overhead.usage import Usage
 
 SCRIPT = [sys.executable, bench_overhead.__file__]
+#: Paths to the server, in their order.
+KINDS = ("llcuda", "http", "responses")
 SHORT = ["--streams", "4", "--seconds", "0.1", "--warmup", "0.05", "--repeats", "1"]
 SERVER = Path(sys.executable).with_name("llcuda-server")
 PLAN = measurement.Plan(streams=4, rate=50.0, seconds=0.2, warmup=0.1, probing=0.1, seed=1)
@@ -86,6 +88,7 @@ def test_the_whole_benchmark(tmp_path: Path) -> None:
     has_nginx = processes.nginx_path() is not None
     for seconds in ("0.1", "1", "10"):  # as short as this machine allows today
         command = [*SCRIPT, *SHORT, "--json", str(file), "--seconds", seconds, "--http"]
+        command.append("--responses")
         done = subprocess.run(command, capture_output=True, text=True, timeout=600, check=False)
         assert done.returncode in (0, 1), done.stderr
         assert "aims" in done.stdout
@@ -97,7 +100,7 @@ def test_the_whole_benchmark(tmp_path: Path) -> None:
     assert document["seed"] == 1
     assert document["machine"]["python"]
     assert document["settings"]["cores"]
-    own = ["llcuda-memory", "http-memory", "llcuda-disk", "http-disk"]
+    own = [f"{kind}-{level}" for level in ("memory", "disk") for kind in KINDS]
     paths = ["direct", *(["nginx"] if has_nginx else []), *own]
     for arrivals in results.ARRIVALS:
         of = dict.fromkeys(r["path"] for r in document["runs"] if r["arrivals"] == arrivals)
@@ -111,6 +114,7 @@ def test_the_whole_benchmark(tmp_path: Path) -> None:
         assert "CPU a token" in done.stdout
         figures = {each["figure"] for each in document["comparisons"]}
         assert figures >= {"cpu_us_beyond_memory", "cpu_us_beyond_llcuda"}
+        assert "cpu_us_beyond_http" in figures
         assert len(document["aims"]) == len(results.AIMS)
 
 
@@ -236,6 +240,7 @@ def test_servers_are_compared_at_the_same_level() -> None:
         made("older-memory", 0, 30.0),
         made("llcuda-memory", 0, 15.0),
         made("http-memory", 0, 16.0),
+        made("responses-memory", 0, 18.0),
         made("older-disk", 0, 40.0),
         made("llcuda-disk", 0, 10.0),
     ]
@@ -244,6 +249,7 @@ def test_servers_are_compared_at_the_same_level() -> None:
         ("llcuda-memory", "cpu_times_older"): (0.5,),
         ("llcuda-disk", "cpu_times_older"): (0.25,),
         ("http-memory", "cpu_us_beyond_llcuda"): (1.0,),
+        ("responses-memory", "cpu_us_beyond_http"): (2.0,),
         ("older-disk", "cpu_us_beyond_memory"): (10.0,),
         ("llcuda-disk", "cpu_us_beyond_memory"): (-5.0,),
     }

@@ -1,4 +1,4 @@
-"""A connection of the load generator by OpenAI's API, as llcuda-server speaks it."""
+"""Connections of the load generator by OpenAI's APIs, as llcuda-server speaks them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,9 @@ from tools.synthetic.pages import apply_template
 from tools.synthetic.tokens import following, tokenise
 
 _CONTENT = b'"content":"'
-
+_DELTA = b'"delta":"'
+#: With which a response ends that is whole, or has as many tokens as it may have.
+_ENDS = (b"event: response.completed", b"event: response.incomplete")
 
 _USAGE = b'"usage":{'
 
@@ -61,6 +63,37 @@ class ChatConnection(HttpConnection):
                 data = event[event.index(b"data: ") + 6 :]
                 self._said = msgspec.json.decode(data)["usage"]["completion_tokens"]
             elif b'"error"' in event:
+                request.failed(event.decode("utf-8", "replace"))
+        if text:
+            self._take(request, text, now)
+
+
+class ResponsesConnection(ChatConnection):
+    """The same by /v1/responses."""
+
+    def begin(self, request: Request) -> None:
+        """Send a request."""
+        messages = [{"role": "user", "content": request.prompt}]
+        request.expected = following(tokenise(apply_template(messages)))
+        asked = {
+            "model": "any",
+            "input": request.prompt,
+            "max_output_tokens": request.wanted,
+            "stream": True,
+        }
+        self._post(b"/v1/responses", asked, request)
+
+    def _came(self, request: Request, events: list[bytes], now: int) -> None:
+        text = []
+        for event in events:
+            found = event.find(_DELTA)
+            if found >= 0:
+                found += len(_DELTA)
+                text.append(event[found : found + self.width].decode("ascii"))
+            elif event.startswith(_ENDS):
+                response = msgspec.json.decode(event[event.index(b"data: ") + 6 :])["response"]
+                self._said = response["usage"]["output_tokens"]
+            elif b'"error":{' in event:
                 request.failed(event.decode("utf-8", "replace"))
         if text:
             self._take(request, text, now)

@@ -13,6 +13,7 @@ _COMMON = {
     "main_cpu_us_per_token": "  of it on the event loop, us",
     "cpu_us_beyond_memory": "  beyond nothing kept, us",
     "cpu_us_beyond_llcuda": "  beyond our protocol, us",
+    "cpu_us_beyond_http": "  beyond a chat, us",
 }
 _PACED = {
     **_COMMON,
@@ -47,7 +48,7 @@ _CHECKS = (
     *("idle_cpu_share", "load_cpu_share", "upstream_cpu_share", "others_cpu_share"),
     *("ttft_ms_p50", "delay_ms_p50", "delay_ms_p99"),
 )
-_NAMES = {"memory": "nothing kept", "http": "llcuda by HTTP"}
+_NAMES = {"memory": "nothing kept", "http": "llcuda by HTTP", "responses": "/v1/responses"}
 
 
 def table(document: Mapping[str, Any]) -> str:

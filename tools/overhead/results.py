@@ -53,8 +53,11 @@ AIMS = (
     Aim("llcuda-disk", "synchronised", "added_ttft_ms_p50", 1.0),
     Aim("llcuda-memory", "synchronised", "added_ttft_ms_p50", 0.6),
     Aim("http-disk", "synchronised", "cpu_us_beyond_llcuda", 12.0),
+    Aim("responses-disk", "synchronised", "cpu_us_beyond_http", 6.0),
     Aim("llcuda-disk", "saturated", "tokens_per_s", 30_000.0, least=True),
 )
+#: Kinds of paths to the server itself.
+_OURS = ("llcuda", "http", "responses")
 _OVER_REPEATS = (
     "cpu_us_per_token",
     "main_cpu_us_per_token",
@@ -177,10 +180,12 @@ def _against(
     for other in paths:
         name, _, its = other.partition("-")
         peer = not its and name != "direct"
-        if peer or (kind == "llcuda" and its == level and name not in ("llcuda", "http")):
+        if peer or (kind == "llcuda" and its == level and name not in _OURS):
             out.append((f"cpu_times_{name}", other, _ratio))
     if kind == "http":
         out.append(("cpu_us_beyond_llcuda", f"llcuda-{level}", _beyond))
+    if kind == "responses":
+        out.append(("cpu_us_beyond_http", f"http-{level}", _beyond))
     if level != "memory":
         out.append(("cpu_us_beyond_memory", f"{kind}-memory", _beyond))
     return out
