@@ -5,6 +5,7 @@ from __future__ import annotations
 from llcuda_net.server.http import monitor
 from llcuda_net.server.http.anthropic import routes as anthropic
 from llcuda_net.server.http.completions import routes as completions
+from llcuda_net.server.http.conversations import routes as conversations
 from llcuda_net.server.http.files import routes as files
 from llcuda_net.server.http.generations import routes as generations
 from llcuda_net.server.http.llama import routes as llama
@@ -20,6 +21,7 @@ ROUTES: list[Route] = [
     *responses.ROUTES,
     *anthropic.ROUTES,
     *llama.ROUTES,
+    *conversations.ROUTES,
     *generations.ROUTES,
     *files.ROUTES,
 ]

@@ -118,7 +118,7 @@ async def begin(
         RequestError, HttpError: as `deliver`.
     """
     headers = exchange.request.headers
-    key = _key(headers)
+    key = idempotency_key(headers)
     default = exchange.host.settings.disconnect_seconds
     seconds = alone
     if seconds is None:
@@ -250,7 +250,12 @@ def key_of(key: str | None, index: int) -> str | None:
     return f"{key}#{index}" if index and key is not None else key
 
 
-def _key(headers: Headers) -> str | None:
+def idempotency_key(headers: Headers) -> str | None:
+    """The key that a client gives its request; None: it gives none.
+
+    Raises:
+        InvalidRequest: it cannot be one.
+    """
     key = headers.get("idempotency-key")
     if key is None:
         return None

@@ -20,7 +20,7 @@ from llcuda_net.server.http.llama import template
 from llcuda_net.server.http.openai.chat_body import SAMPLING
 from llcuda_net.server.http.openai.fields import CHAT, SUPPORTED, FieldRules
 from llcuda_net.server.http.openapi import anthropic as of_messages
-from llcuda_net.server.http.openapi import llama
+from llcuda_net.server.http.openapi import conversations, llama
 from llcuda_net.server.http.openapi import responses as of_responses
 from llcuda_net.server.http.openapi.answers import Error, StateName
 from llcuda_net.server.http.openapi.operations import EVENTS, JSON, Operation
@@ -36,6 +36,7 @@ OPERATIONS = {
     **of_responses.OPERATIONS,
     **of_messages.OPERATIONS,
     **llama.OPERATIONS,
+    **conversations.OPERATIONS,
 }
 
 _REF = "#/components/schemas/{name}"

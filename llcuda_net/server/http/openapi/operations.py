@@ -134,7 +134,7 @@ _UPLOAD: dict[str, Any] = {
 }
 
 
-def _page(default: int, most: int) -> tuple[dict[str, Any], ...]:
+def pages(default: int, most: int) -> tuple[dict[str, Any], ...]:
     """The parameters of a list in pages."""
     number = {"type": "integer", "minimum": 1, "maximum": most, "default": default}
     return (
@@ -220,7 +220,7 @@ OPERATIONS: dict[tuple[str, str], Operation] = {
         "files",
         answers.FileList,
         parameters=(
-            *_page(DEFAULT_PAGE, LARGEST_PAGE),
+            *pages(DEFAULT_PAGE, LARGEST_PAGE),
             query("purpose", "only files for this purpose", {"type": "string"}),
         ),
         errors=(404,),

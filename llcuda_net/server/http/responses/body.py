@@ -76,6 +76,12 @@ class ReasoningOptions(msgspec.Struct):
     effort: Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"] | None = None
 
 
+class ConversationName(msgspec.Struct):
+    """The conversation that a response is part of."""
+
+    id: Annotated[str, Meta(max_length=256)]
+
+
 class ResponseBody(msgspec.Struct, kw_only=True):
     """The body of POST /v1/responses; llama-server's sampling parameters come beside it."""
 
@@ -83,6 +89,7 @@ class ResponseBody(msgspec.Struct, kw_only=True):
     instructions: str | None = None
     model: Annotated[str, Meta(max_length=1024)] | None = None
     previous_response_id: Annotated[str, Meta(max_length=256)] | None = None
+    conversation: ConversationName | Annotated[str, Meta(max_length=256)] | None = None
     background: bool | None = None
     store: bool | None = None
     stream: bool | None = None
@@ -173,6 +180,7 @@ def read(data: dict[str, Any], ignored: Ignored) -> Asked:
             kept[name] = int(value)
     own = {name: kept.pop(name) for name in OWN if name in kept}
     body = convert(kept, ResponseBody)
+    _check_conversation(body)
     include = _included(body, ignored)
     params = _params(body, own)
     return Asked(
@@ -184,6 +192,21 @@ def read(data: dict[str, Any], ignored: Ignored) -> Asked:
         _logprobs(params, body, wanted=LOGPROBS in include),
         ENCRYPTED in include,
     )
+
+
+def conversation_of(body: ResponseBody) -> str | None:
+    """The id of the conversation that a response is to be part of."""
+    named = body.conversation
+    return named.id if isinstance(named, ConversationName) else named
+
+
+def _check_conversation(body: ResponseBody) -> None:
+    if body.conversation is None:
+        return
+    if body.previous_response_id is not None:
+        raise wrong("conversation", "give conversation or previous_response_id: one of them")
+    if body.store is False:
+        raise wrong("store", "a conversation keeps its responses: store must not be false")
 
 
 def _functions(tools: list[Any], ignored: Ignored) -> list[Any]:

@@ -9,7 +9,13 @@ import trio
 
 from llcuda_net.errors import RequestError
 from llcuda_net.generation.generation import Generation
-from llcuda_net.server.http.delivery.deliver import answer, begin
+from llcuda_net.generation.request import hash_of_request
+from llcuda_net.server.http.delivery.deliver import (
+    answer,
+    begin,
+    idempotency_key,
+    last_event_id,
+)
 from llcuda_net.server.http.delivery.format import failure_of
 from llcuda_net.server.http.delivery.leaving import RETRY_SECONDS, wanted_policy
 from llcuda_net.server.http.errors import HttpError, of_request_error
@@ -19,12 +25,13 @@ from llcuda_net.server.http.openai.chat import limited, options_of
 from llcuda_net.server.http.openai.fields import Ignored
 from llcuda_net.server.http.openai.models import meant
 from llcuda_net.server.http.request import Headers
-from llcuda_net.server.http.responses import earlier
-from llcuda_net.server.http.responses.body import Asked, ResponseBody, read
+from llcuda_net.server.http.responses import conversation, earlier
+from llcuda_net.server.http.responses.body import Asked, ResponseBody, conversation_of, read
 from llcuda_net.server.http.responses.fields import RULES
 from llcuda_net.server.http.responses.items import together
 from llcuda_net.server.http.responses.response_format import ResponseFormat, form_of_api
 from llcuda_net.server.http.responses.transcript import merged
+from llcuda_net.storage.objects.conversations import Conversation
 from llcuda_protocol import Generate
 from llcuda_protocol.kinds import MAX_LINGER
 
@@ -34,11 +41,15 @@ async def create(exchange: Exchange) -> None:
     host = exchange.host
     ignored = Ignored(lenient=host.settings.lenient, rules=RULES)
     asked = await strict_json.read(exchange.request.body, lambda data: read(data, ignored))
-    request, form = await prepared(exchange, asked)
+    chain = conversation_of(asked.body)
+    part_of = None if chain is None else await conversation.named(exchange, chain, "conversation")
+    request, form = await _in_place(exchange, asked, part_of)
     exchange.drop_body()
     seconds = _seconds_alone(exchange.request.headers, form, host.settings.disconnect_seconds)
     generations, sent = await begin(exchange, [request], form, alone=seconds)
     (generation,) = generations
+    if part_of is not None:
+        await conversation.add(exchange, part_of, generation)
     # What a key or a retry has joined is answered as it was begun.
     known = form_of_api(generation.api)
     if known is not None:
@@ -53,8 +64,36 @@ async def create(exchange: Exchange) -> None:
         exchange.respond(200, body, headers={**ignored.headers(), **named})
 
 
-async def prepared(exchange: Exchange, asked: Asked) -> tuple[Generate, ResponseFormat]:
+async def _in_place(
+    exchange: Exchange, asked: Asked, part_of: Conversation | None
+) -> tuple[Generate, ResponseFormat]:
+    """As `prepared`, behind what the conversation held when this was asked for the first time."""
+    if part_of is None:
+        return await prepared(
+            exchange, asked, await earlier.before(exchange, asked.body.previous_response_id)
+        )
+    begun = await conversation.begun(exchange, part_of)
+    if begun is not None:
+        known = await conversation.before(exchange, part_of, cut=begun.id)
+        found = await prepared(exchange, asked, known)
+        # Who names it means it; of other requests it is known by this.
+        if begun.request_hash == hash_of_request(found[0]) or _is_named(exchange):
+            return found
+    return await prepared(exchange, asked, await conversation.before(exchange, part_of, cut=None))
+
+
+def _is_named(exchange: Exchange) -> bool:
+    headers = exchange.request.headers
+    return bool(last_event_id(exchange)) or idempotency_key(headers) is not None
+
+
+async def prepared(
+    exchange: Exchange, asked: Asked, before: earlier.Before
+) -> tuple[Generate, ResponseFormat]:
     """The request of the gateway that a response becomes, and how it is written.
+
+    Args:
+        before: what it goes on from.
 
     Raises:
         RequestError, HttpError: it goes on from what is not there, or there is no such model.
@@ -63,7 +102,6 @@ async def prepared(exchange: Exchange, asked: Asked) -> tuple[Generate, Response
     options = options_of(exchange.request.headers)
     if body.store is False:
         options["transient"] = True
-    before = await earlier.before(exchange, body.previous_response_id)
     given = await earlier.resolved(exchange, asked.input)
     try:
         model, told = meant(host, body.model or before.model)
@@ -112,6 +150,7 @@ def _echoed(body: ResponseBody) -> dict[str, Any]:
     found: dict[str, Any] = {
         "instructions": body.instructions,
         "previous": body.previous_response_id,
+        "conversation": conversation_of(body),
         "metadata": body.metadata or {},
         "tools": [msgspec.to_builtins(tool) for tool in body.tools or ()],
         "parallel": body.parallel_tool_calls is not False,

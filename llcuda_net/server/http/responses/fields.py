@@ -16,6 +16,8 @@ SUPPORTED = {
     "model": "a name of /v1/models; any name where one model is served or --default-model is set; "
     "absent: that of the previous response",
     "previous_response_id": "a response, or any other generation of the user that is over",
+    "conversation": "an id of /v1/conversations, or an object with it: the response goes on from "
+    "what is in it, and is added",
     "background": "answered at once; goes on without a reader",
     "store": "false: erased ten minutes after its end (--transient-seconds); absent: kept as the "
     "server keeps all",
@@ -56,7 +58,6 @@ NEUTRAL: dict[str, tuple[Any, ...]] = {
     "modalities": (["text"],),
     "context_management": ([],),
     "background_options": ({}, {"completion_window": "soonest"}),
-    "conversation": (),
     "prompt": (),
     "moderation": (),
 }
@@ -65,7 +66,6 @@ INSTEAD = {
     "messages": "use input",
     "prompt": "use input and instructions",
     "n": "send the request several times",
-    "conversation": "use previous_response_id",
     "max_tokens": "use max_output_tokens",
     "max_completion_tokens": "use max_output_tokens",
     "response_format": "use text",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 import trio
 
@@ -20,6 +19,7 @@ from llcuda_net.server.http.responses.answers import RESPONSE, encode, outline_o
 from llcuda_net.server.http.responses.create import create
 from llcuda_net.server.http.responses.events import events_in_all
 from llcuda_net.server.http.responses.response_format import form_of
+from llcuda_net.server.http.responses.transcript import shown
 from llcuda_net.server.http.route import Route
 
 #: Seconds that an answer to a cancel waits for the end.
@@ -80,7 +80,7 @@ async def input_items(exchange: Exchange) -> None:
         if not places:
             raise InvalidRequest(f"after names no item of this input: {after[:80]!r}")
         found = found[places[0] + 1 :]
-    page = [_shown(item) for item in found[:limit]]
+    page = [shown(item) for item in found[:limit]]
     document = {
         "object": "list",
         "data": page,
@@ -150,17 +150,6 @@ def _position(generation: Generation, after: int) -> int:
             f"starting_after is {after}, and the last event of the response {last}"
         )
     return generation.count + FINISH if after == last else min(position, generation.count)
-
-
-def _shown(item: dict[str, Any]) -> dict[str, Any]:
-    """An item of a page, with what clients expect of a model's text."""
-    if item["type"] != "message" or item["role"] != "assistant":
-        return item
-    content = [
-        {**part, "annotations": []} if part["type"] == "output_text" else part
-        for part in item["content"]
-    ]
-    return {**item, "content": content}
 
 
 def _flag(query: Mapping[str, str], name: str) -> bool:

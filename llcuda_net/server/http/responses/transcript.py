@@ -121,6 +121,17 @@ def _items(message: Message) -> list[Item]:
     return found
 
 
+def shown(item: Item) -> Item:
+    """An item of a list, with what clients expect of a model's text."""
+    if item["type"] != "message" or item["role"] != "assistant":
+        return item
+    content = [
+        {"annotations": [], **part} if part["type"] == "output_text" else part
+        for part in item["content"]
+    ]
+    return {**item, "content": content}
+
+
 def reasoning(text: str) -> Item:
     """Reasoning as an item."""
     return {

@@ -1,0 +1,116 @@
+"""The bodies of requests about conversations."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+from uuid import uuid4
+
+import msgspec
+from msgspec import UNSET, Meta, UnsetType
+
+from llcuda_net.server.http.exchange import Exchange
+from llcuda_net.server.http.openai.chat_body import convert
+from llcuda_net.server.http.openai.fields import FieldRules, Ignored
+from llcuda_net.server.http.responses import earlier, items
+from llcuda_net.server.http.responses.items import Input
+from llcuda_net.server.http.responses.transcript import Item
+
+#: Most items that a request adds, as OpenAI's API has it.
+MOST_ADDED = 20
+
+_Key = Annotated[str, Meta(max_length=64)]
+_Text = Annotated[str, Meta(max_length=512)]
+_Metadata = Annotated[dict[_Key, _Text], Meta(max_length=16)]
+_Title = Annotated[str, Meta(max_length=256)]
+
+_PREFIXES = {"message": "msg", "reasoning": "rs", "function_call": "fc"}
+_RULES = FieldRules({}, {}, {})
+
+
+class ConversationBody(msgspec.Struct, kw_only=True):
+    """The body of POST /v1/conversations.
+
+    Attributes:
+        items: the first ones; see `input` of a response.
+        metadata: texts by name.
+        title, pinned: for lists; no field of OpenAI's.
+    """
+
+    items: Annotated[list[dict[str, Any]], Meta(max_length=MOST_ADDED)] | None = None
+    metadata: _Metadata | None = None
+    title: _Title | None = None
+    pinned: bool | None = None
+
+
+class ConversationChange(msgspec.Struct, kw_only=True):
+    """The body of POST /v1/conversations/{id}; what is absent stays as it is.
+
+    Attributes:
+        title: null: it has none any more.
+    """
+
+    metadata: _Metadata | UnsetType | None = UNSET
+    title: _Title | UnsetType | None = UNSET
+    pinned: bool | UnsetType = UNSET
+
+
+class ItemsBody(msgspec.Struct, kw_only=True):
+    """The body of POST /v1/conversations/{id}/items."""
+
+    items: Annotated[list[dict[str, Any]], Meta(min_length=1, max_length=MOST_ADDED)]
+
+
+def read_new(data: dict[str, Any], ignored: Ignored) -> tuple[ConversationBody, Input | None]:
+    """What a new conversation is to be, and its first items.
+
+    Raises:
+        HttpError: the body is wrong.
+    """
+    body = convert(ignored.keep(data, ConversationBody.__struct_fields__), ConversationBody)
+    return body, items.parse(body.items, ignored) if body.items else None
+
+
+def read_change(data: dict[str, Any], ignored: Ignored) -> ConversationChange:
+    """What is to be changed.
+
+    Raises:
+        HttpError: the body is wrong.
+    """
+    known = ConversationChange.__struct_fields__
+    kept = ignored.keep(data, known)
+    # A null that means something: the title goes, and so does the metadata.
+    nulls = {name: None for name in ("title", "metadata") if name in data and data[name] is None}
+    return convert({**kept, **nulls}, ConversationChange)
+
+
+def read_items(data: dict[str, Any], ignored: Ignored) -> Input:
+    """The items to add.
+
+    Raises:
+        HttpError: the body is wrong.
+    """
+    body = convert(ignored.keep(data, ItemsBody.__struct_fields__), ItemsBody)
+    return items.parse(body.items, ignored)
+
+
+def rules(*, lenient: bool) -> Ignored:
+    """What drops the fields that are ignored."""
+    return Ignored(lenient=lenient, rules=_RULES)
+
+
+async def added(exchange: Exchange, given: Input | None) -> list[Item]:
+    """Items as they are kept, each with an id of its own.
+
+    Raises:
+        HttpError: one refers to what is not there.
+    """
+    if given is None:
+        return []
+    found = await earlier.resolved(exchange, given)
+    return [{"id": _id(item), **item, "status": "completed"} for item in found.items]
+
+
+def _id(item: Item) -> str:
+    kind = item["type"]
+    prefix = _PREFIXES.get(kind, "fco" if kind.endswith("_output") else "item")
+    return f"{prefix}_{uuid4().hex}"

@@ -1,0 +1,274 @@
+"""Conversations over HTTP: what is in them, what a response in one goes on from, whose they are."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from llcuda_net.config.token_file import Users
+from llcuda_net.storage.objects import conversations
+from tests.support.server.durable_server import keeping
+from tests.support.server.memory_server import FakeUpstream, MemoryListener, paused, serving
+from tests.support.server.sse_client import ask, reply, send
+
+PATH, RESPONSES = "/v1/conversations", "/v1/responses"
+USERS = "t name=ann\nu name=bob\n"
+
+
+@asynccontextmanager
+async def running(
+    folder: Path, upstream: FakeUpstream | None = None, users: str | None = None
+) -> AsyncIterator[MemoryListener]:
+    known = None if users is None else Users.parse(users)
+    async with keeping(folder, upstream or FakeUpstream(), users=known) as (_, listener):
+        yield listener
+
+
+async def call(
+    listener: MemoryListener,
+    method: str,
+    path: str,
+    body: Any = None,
+    status: int = 200,
+    headers: dict[str, str] | None = None,
+) -> Any:
+    fields = {"Authorization": "Bearer t"} | (headers or {})
+    answer = await send(listener, method, path, body, fields)
+    found = await answer.json()
+    assert answer.status == status, found
+    return found
+
+
+async def begun(listener: MemoryListener, **fields: Any) -> str:
+    return str((await call(listener, "POST", PATH, fields))["id"])
+
+
+async def respond(
+    listener: MemoryListener,
+    conversation: str,
+    text: str,
+    status: int = 200,
+    headers: dict[str, str] | None = None,
+    **more: Any,
+) -> Any:
+    body = {"input": text, "conversation": conversation, **more}
+    return await call(listener, "POST", RESPONSES, body, status, headers)
+
+
+async def items(listener: MemoryListener, conversation: str, query: str = "?order=asc") -> Any:
+    return (await call(listener, "GET", f"{PATH}/{conversation}/items{query}"))["data"]
+
+
+def texts(listed: Any) -> list[tuple[str, str]]:
+    return [(one["role"], one["content"][0]["text"]) for one in listed]
+
+
+def said(role: str, text: str) -> dict[str, Any]:
+    return {"type": "message", "role": role, "content": text}
+
+
+async def test_it_has_its_members_and_they_change(tmp_path: Path, autojump_clock: object) -> None:
+    async with running(tmp_path) as listener:
+        made = await call(listener, "POST", PATH, {"title": "one", "metadata": {"a": "b"}})
+        assert made["object"] == "conversation"
+        assert (made["title"], made["pinned"], made["metadata"]) == ("one", False, {"a": "b"})
+        path = f"{PATH}/{made['id']}"
+        changed = await call(listener, "POST", path, {"pinned": True, "title": None})
+        assert changed["title"] is None
+        assert changed["pinned"]
+        assert changed["metadata"] == {"a": "b"}
+        assert (await call(listener, "POST", path, {"metadata": None}))["metadata"] == {}
+    async with running(tmp_path) as listener:  # after a restart
+        assert (await call(listener, "GET", path))["pinned"]
+        gone = await call(listener, "DELETE", path)
+        assert gone == {"id": made["id"], "object": "conversation.deleted", "deleted": True}
+        await call(listener, "GET", path, status=404)
+        await call(listener, "POST", path, {"title": "x"}, status=404)
+
+
+async def test_they_are_listed_in_pages(tmp_path: Path, autojump_clock: object) -> None:
+    async with running(tmp_path) as listener:
+        ids = [await begun(listener, title=str(n)) for n in range(3)]
+        await call(listener, "POST", f"{PATH}/{ids[0]}", {"pinned": True})
+        first = await call(listener, "GET", f"{PATH}?limit=2")
+        assert [one["id"] for one in first["data"]] == [ids[0], ids[2]]
+        assert first["has_more"]
+        rest = await call(listener, "GET", f"{PATH}?after={first['last_id']}")
+        assert [one["id"] for one in rest["data"]] == [ids[1]]
+        assert not rest["has_more"]
+        for wrong in ("?limit=0", "?order=asc", "?order=x"):
+            await call(listener, "GET", PATH + wrong, status=400)
+        await call(listener, "GET", f"{PATH}?after=conv_0", status=404)
+
+
+async def test_a_response_goes_on_from_it_and_is_added(
+    tmp_path: Path, autojump_clock: object
+) -> None:
+    upstream = FakeUpstream()
+    async with running(tmp_path, upstream) as listener:
+        id_ = await begun(listener, items=[said("system", "be kind")])
+        first = await respond(listener, id_, "a", instructions="short")
+        assert first["conversation"] == {"id": id_}
+        answer = first["output"][0]["content"][0]["text"]
+        await respond(listener, id_, "b")
+        assert upstream.prompts[0] == "system: short\n\nbe kind user: a"
+        # What the first one was told to be is not inherited, as OpenAI has it.
+        assert upstream.prompts[1] == f"system: be kind user: a assistant: {answer} user: b"
+        listed = await items(listener, id_)
+        roles = ["system", "user", "assistant", "user", "assistant"]
+        assert [role for role, _ in texts(listed)] == roles
+        assert len({one["id"] for one in listed}) == 5
+        assert texts(listed)[2] == ("assistant", answer)
+        backwards = await items(listener, id_, "?limit=2")
+        assert backwards == listed[:-3:-1]
+        page = await items(listener, id_, f"?limit=2&after={backwards[-1]['id']}")
+        assert page == listed[2:0:-1]
+    async with running(tmp_path) as listener:
+        assert await items(listener, id_) == listed
+
+
+async def test_items_are_added_shown_and_deleted(tmp_path: Path, autojump_clock: object) -> None:
+    upstream = FakeUpstream()
+    async with running(tmp_path, upstream) as listener:
+        id_ = await begun(listener)
+        await respond(listener, id_, "a")
+        path = f"{PATH}/{id_}/items"
+        added = await call(listener, "POST", path, {"items": [said("user", x) for x in "xy"]})
+        assert texts(added["data"]) == [("user", "x"), ("user", "y")]
+        listed = await items(listener, id_)
+        assert listed[2:] == added["data"]
+        assert await call(listener, "GET", f"{path}/{listed[1]['id']}") == listed[1]
+        for gone in (listed[0], listed[3]):  # one of a response, and one that was added
+            await call(listener, "DELETE", f"{path}/{gone['id']}")
+            await call(listener, "GET", f"{path}/{gone['id']}", status=404)
+        assert await items(listener, id_) == [listed[1], listed[2]]
+        await respond(listener, id_, "b")
+        assert upstream.prompts[-1] == "assistant: user: a user: x\n\nb"
+        for wrong in ([], [said("user", "x")] * 21, [{"type": "what"}], [{"role": "user"}]):
+            await call(listener, "POST", path, {"items": wrong}, status=400)
+
+
+async def test_a_request_that_is_sent_again_is_one_response(
+    tmp_path: Path, autojump_clock: object
+) -> None:
+    upstream = FakeUpstream()
+    key = {"Idempotency-Key": "k"}
+    async with running(tmp_path, upstream) as listener:
+        id_ = await begun(listener)
+        await respond(listener, id_, "a")
+        first = await respond(listener, id_, "b", headers=key)
+        again = await respond(listener, id_, "b", headers=key)
+        assert again["id"] == first["id"]
+        assert len(upstream.prompts) == 2
+        await respond(listener, id_, "c", 409, headers=key)
+    async with running(tmp_path) as listener:  # the key means it after a restart, too
+        assert (await respond(listener, id_, "b", headers=key))["id"] == first["id"]
+        assert len(await items(listener, id_)) == 4
+
+
+async def test_the_retry_of_an_sdk_joins_what_it_has_begun(tmp_path: Path) -> None:
+    upstream = paused()
+    async with running(tmp_path, upstream) as listener:
+        id_ = await begun(listener)
+        body = {"input": "a b", "conversation": id_}
+        first = {"Authorization": "Bearer t", "x-stainless-retry-count": "0"}
+        _, stream = await ask(listener, "POST", RESPONSES, body, first)
+        while not upstream.active:
+            await call(listener, "GET", PATH)
+        await stream.aclose()
+        again = {**first, "x-stainless-retry-count": "1"}
+        connection, stream = await ask(listener, "POST", RESPONSES, body, again)
+        upstream.release(9)
+        answer = await (await reply(connection, stream)).json()
+        assert answer["output"][0]["content"][0]["text"] == "user: a b"
+        assert len(upstream.prompts) == 1
+        assert len(await items(listener, id_)) == 2
+        # Another request is no retry of that one, whatever its headers say.
+        upstream.release(9)
+        await respond(listener, id_, "c", headers={"x-stainless-retry-count": "1"})
+        assert upstream.prompts[-1] == "user: a b assistant: user: a b user: c"
+
+
+async def test_while_a_response_runs_the_next_one_is_refused(
+    tmp_path: Path, autojump_clock: object
+) -> None:
+    upstream = paused()
+    async with running(tmp_path, upstream) as listener:
+        id_ = await begun(listener)
+        under_way = await respond(listener, id_, "a b", background=True)
+        refused = await respond(listener, id_, "c", 409)
+        assert refused["error"]["code"] == "conversation_locked"
+        assert under_way["id"] in refused["error"]["message"]
+        assert texts(await items(listener, id_))[0] == ("user", "a b")  # what there is so far
+        ended = {"status": ""}
+        while ended["status"] != "cancelled":  # it is stored in a thread, while time may fly
+            ended = await call(listener, "POST", f"{RESPONSES}/{under_way['id']}/cancel")
+        upstream.release(9)
+        await respond(listener, id_, "c")
+
+
+async def test_what_was_deleted_is_gone_from_it(tmp_path: Path, autojump_clock: object) -> None:
+    async with running(tmp_path) as listener:
+        id_ = await begun(listener)
+        first = await respond(listener, id_, "a")
+        await respond(listener, id_, "b")
+        await call(listener, "DELETE", f"{RESPONSES}/{first['id']}")
+        assert texts(await items(listener, id_))[0] == ("user", "b")
+
+
+async def test_it_is_seen_by_its_user_alone(tmp_path: Path, autojump_clock: object) -> None:
+    async with running(tmp_path, users=USERS) as listener:
+        id_ = await begun(listener, items=[said("user", "secret")])
+        bob = {"Authorization": "Bearer u"}
+        for method, path, body in (
+            ("GET", "", None),
+            ("POST", "", {"title": "mine"}),
+            ("DELETE", "", None),
+            ("GET", "/items", None),
+            ("POST", "/items", {"items": [said("user", "x")]}),
+        ):
+            await call(listener, method, f"{PATH}/{id_}{path}", body, 404, bob)
+        assert (await call(listener, "GET", PATH, headers=bob))["data"] == []
+        refused = await respond(listener, id_, "x", 404, bob)
+        assert refused["error"]["param"] == "conversation"
+        assert len(await items(listener, id_)) == 1
+
+
+@pytest.mark.parametrize(
+    ("fields", "param"),
+    [
+        ({"previous_response_id": "resp_1"}, "conversation"),
+        ({"store": False}, "store"),
+        ({"conversation": {"id": 5}}, "conversation.id"),
+    ],
+)
+async def test_what_does_not_go_together_is_refused(
+    fields: dict[str, Any], param: str, tmp_path: Path, autojump_clock: object
+) -> None:
+    async with running(tmp_path) as listener:
+        body = {"input": "a", "conversation": await begun(listener), **fields}
+        refused = await call(listener, "POST", RESPONSES, body, 400)
+        assert refused["error"]["param"] == param
+
+
+async def test_a_full_conversation_takes_no_response(
+    tmp_path: Path, autojump_clock: object, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(conversations, "MOST_ENTRIES", 1)
+    upstream = paused()
+    async with running(tmp_path, upstream) as listener:
+        id_ = await begun(listener, items=[said("user", "x")])
+        refused = await respond(listener, id_, "a", 400)
+        assert "at most 1" in refused["error"]["message"]
+        assert upstream.active == 0  # what had begun was cancelled
+
+
+async def test_a_server_that_keeps_nothing_has_none(autojump_clock: object) -> None:
+    async with serving(FakeUpstream()) as (_, listener):
+        refused = await call(listener, "POST", PATH, {}, 400)
+        assert refused["error"]["code"] == "unsupported"
+        assert "--data-dir" in refused["error"]["message"]
