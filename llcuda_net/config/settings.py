@@ -129,6 +129,14 @@ class Settings:
         "what an acknowledged token survives: memory, process, disk or strict",
         choices=("memory", "process", "disk", "strict"),
     )
+    transient_seconds: float = _option(
+        600.0,
+        "seconds for which an answer that is not to be stored (x-llcuda-store: false) can be read "
+        "after its end; then it is erased",
+        kind=float,
+        low=1,
+        high=10**9,
+    )
     analysis: bool = _option(
         True,
         "while nothing runs, compute for each result how sure the model was, and an embedding",

@@ -60,6 +60,7 @@ class Generation:
         level: how much it survives.
         cache: may be answered with the stored result of the same request.
         fresh: no stored result can have its key.
+        transient: all of it is erased a while after its end.
         user: who sent the request; `owner` is their name.
         wanted: the model that the request names.
         priority, deadline: see tickets.Claim.
@@ -117,6 +118,7 @@ class Generation:
     level: Level = Level.MEMORY
     cache: bool = False
     fresh: bool = True
+    transient: bool = False
     user: User = ANONYMOUS
     wanted: str | None = None
     priority: Priority = Priority.NORMAL

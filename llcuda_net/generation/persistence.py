@@ -30,6 +30,7 @@ from llcuda_net.storage.records import Ended, Level, Opened, Result, TokenLog
 from llcuda_net.storage.results.interface import Deleted, Query, Store, Summary
 from llcuda_net.storage.starting import Recovered
 from llcuda_net.storage.storage import Storage
+from llcuda_net.storage.transient.results import Erased
 from llcuda_protocol.kinds import MAX_LINGER
 
 log = structlog.get_logger(__name__)
@@ -100,6 +101,7 @@ class Persistence:
             owner=generation.owner,
             on_disconnect=_policy(generation.on_disconnect),
             created=generation.created,
+            transient=generation.transient,
         )
         with _refusing():
             self.resume(generation, self._storage.start(opened))
@@ -215,14 +217,7 @@ class Persistence:
 
         Made in a thread, for it may be large.
         """
-
-        def made(found: Result | None) -> Generation | None:
-            return None if found is None else _read_again(found)
-
-        for result in self.unstored(owner):
-            if result.id == id_:
-                return made(result)
-        return await self._read(lambda store: made(store.get(id_, owner)))
+        return await self._get(id_, owner, _read_again)
 
     async def result_of(self, generation: Generation) -> Result | None:
         """The result of a generation that is over, to be read again; None: it was deleted."""
@@ -230,10 +225,16 @@ class Persistence:
 
     async def result(self, id_: str, owner: str | None) -> Result | None:
         """The result of an owner's (None: anybody's) generation; None: there is none."""
+        return await self._get(id_, owner, lambda result: result)
+
+    async def _get(self, id_: str, owner: str | None, made: Callable[[Result], _T]) -> _T | None:
         for result in self.unstored(owner):
             if result.id == id_:
-                return result
-        return await self._read(lambda store: store.get(id_, owner))
+                return made(result)
+        if self._storage is None:
+            return None
+        with _refusing():
+            return await self._storage.get(id_, owner, made)
 
     async def delete(self, id_: str, owner: str | None) -> Deleted | None:
         """Delete the result of an owner's (None: anybody's) generation; None: there is none."""
@@ -247,7 +248,17 @@ class Persistence:
         for result in self.unstored(owner):
             if result.key == key:
                 return result
-        return await self._read(lambda store: store.find_by_key(key, owner))
+        if self._storage is None:
+            return None
+        with _refusing():
+            return await self._storage.find_by_key(key, owner)
+
+    async def erased(self) -> list[Erased]:
+        """Transient generations whose results were erased since the last call; waits for one."""
+        if self._storage is None:
+            await trio.sleep_forever()
+        assert self._storage is not None
+        return await self._storage.transient.erased()
 
     def will_store(self, generation: Generation) -> bool:
         """Whether its result waits for the store to take it."""
@@ -319,6 +330,7 @@ def _read_again(result: Result) -> Generation:
         model=result.model,
         api=result.request.get("api"),
         previous=result.request.get("previous"),
+        transient=result.transient,
     )
     found.adopt(result)
     found.accepted = True

@@ -51,6 +51,11 @@ def from_request(
     """
     asked = request if asked is None else asked
     _check_prompt(request)
+    if request.transient and request.cache:
+        raise InvalidRequest(
+            "what is not to be stored (transient, x-llcuda-store: false) cannot come from a cache: "
+            "ask for one of the two"
+        )
     params = sampling.check(_numbers_alike(request.params), context)
     fitting = sizes.tokens_within(params, most_log)
     if fitting is not None and "n_predict" not in request.params:
@@ -81,6 +86,7 @@ def from_request(
         level=level,
         cache=request.cache,
         fresh=request.fresh,
+        transient=request.transient,
         api=api,
         previous=request.previous,
     )
@@ -101,6 +107,8 @@ def _hash(request: Generate, params: Any, api: dict[str, Any] | None) -> bytes:
         asked.append({"previous": request.previous})
     if api is not None and api.get("n", 1) > 1:
         asked.append({"n": api["n"], "index": api["index"]})
+    if request.transient:  # what is kept must not answer it, nor it what is to be kept
+        asked.append({"transient": True})
     return hash_of(asked)
 
 
@@ -185,6 +193,7 @@ def from_journal(entry: Recovered, settings: Settings, user: User) -> Generation
         seed=request.get("seed"),
         api=request.get("api"),
         previous=request.get("previous"),
+        transient=opened.transient,
     )
     splices = [(splice.position, splice.epoch) for splice in entry.entry.splices]
     generation.restore(entry.packed, splices, entry.entry.switches)

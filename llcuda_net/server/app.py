@@ -184,7 +184,13 @@ class _Serving:
         self._folder = Path(self._settings.data_dir or default_directory())
         on_sync = None if self._monitor is None else self._monitor.metrics.sync_seconds.observe
         shared = self._settings.data_dir_shared
-        self._storage = Storage(self._folder, shared=shared, address=address, on_sync=on_sync)
+        self._storage = Storage(
+            self._folder,
+            shared=shared,
+            address=address,
+            on_sync=on_sync,
+            transient_seconds=self._settings.transient_seconds,
+        )
         try:
             await self._storage.claim()
         except StorageError as error:

@@ -113,6 +113,19 @@ class Finder:
         if deleted is not None and deleted.key is not None:
             self._registry.free_key(deleted.owner, deleted.key)
 
+    async def erased(self) -> list[str]:
+        """Forget what was erased since its time is over, as `delete` does; waits for something.
+
+        Returns:
+            The ids.
+        """
+        gone = await self._persistence.erased()
+        for one in gone:
+            self.replayed.pop(one.id, None)
+            if one.key is not None:
+                self._registry.free_key(one.owner, one.key)
+        return [one.id for one in gone]
+
 
 def _result_of(generation: Generation) -> Result:
     """What the store would have of one that is over and in memory only."""
@@ -131,4 +144,5 @@ def _result_of(generation: Generation) -> Result:
         level=generation.level,
         owner=generation.owner,
         switches=generation.switches,
+        transient=generation.transient,
     )

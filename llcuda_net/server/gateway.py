@@ -200,6 +200,7 @@ class Gateway:
             self._nursery.start_soon(self._registry.run)
             self._nursery.start_soon(self._shelf.run, self._publisher.publish)
             self._nursery.start_soon(self.memory.run)
+            self._nursery.start_soon(self._follow_erased)
             await self._nursery.start(self.objects.run)
             if self.analyst is not None:
                 self._nursery.start_soon(self.analyst.run)
@@ -327,7 +328,7 @@ class Gateway:
             generation=generation.id,
             position=ticket.position,
             params=sorted(generation.params),
-            **({"prompt": text} if self.settings.log_prompts else {}),
+            **({"prompt": text} if self.settings.log_prompts and not request.transient else {}),
         )
         return generation
 
@@ -427,6 +428,12 @@ class Gateway:
         await self.finder.delete(id_, view_of(user))
         self.orphans.discard(id_)
         log.info("generation_deleted", generation=id_, user=user.name)
+
+    async def _follow_erased(self) -> None:
+        """Forget transient generations when they are erased. Who reads one may get the rest."""
+        while True:
+            for id_ in await self.finder.erased():
+                self.orphans.discard(id_)
 
     def holding(
         self, user: User, size: int, *, refuse: bool = True

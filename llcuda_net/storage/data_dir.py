@@ -27,7 +27,7 @@ log = structlog.get_logger(__name__)
 _OTHERS = 0o077
 #: Our files. Only these are closed: somebody may have named a folder that holds other things too.
 _OURS = ("lock", "results.db*", "derived.db*", "objects.db*", "models.json*")
-_JOURNAL = "journal"
+_JOURNAL, _TRANSIENT = "journal", "transient"
 #: What a folder may hold and still be empty for us: a volume has the first.
 _NOBODYS = ("lost+found",)
 
@@ -42,8 +42,13 @@ def journal_of(directory: Path) -> Path:
     return directory / _JOURNAL
 
 
+def transient_of(directory: Path) -> Path:
+    """The folder of a data directory's results that are erased when they are due."""
+    return directory / _TRANSIENT
+
+
 def prepare(directory: Path, *, shared: bool = False) -> Path:
-    """Make a data directory that only its owner can read, and the journal's folder in it.
+    """Make a data directory that only its owner can read, and the folders in it.
 
     Args:
         shared: take the folder as it is: it may be open to others, or somebody else's. Our files
@@ -55,17 +60,18 @@ def prepare(directory: Path, *, shared: bool = False) -> Path:
     Raises:
         StorageError: it cannot be made, or others could read or replace what is in it.
     """
-    journal = journal_of(directory)
+    journal, transient = journal_of(directory), transient_of(directory)
+    at = directory
     try:
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         if not shared:
             _keep_private(directory)
-        journal.mkdir(mode=0o700, exist_ok=True)
-        _close([journal, *_files(directory)])
+        for at in (journal, transient):
+            at.mkdir(mode=0o700, exist_ok=True)
+        _close([journal, transient, *_files(directory)])
     except OSError as error:
         reason = error.strerror
         if isinstance(error, FileExistsError):
-            at = journal if directory.is_dir() else directory
             reason = f"{at} is {'a link to no folder' if at.is_symlink() else 'no folder'}"
         raise StorageError(
             f"the data directory {directory} cannot be used ({reason}): choose another --data-dir",
@@ -144,7 +150,8 @@ def _name(uid: int) -> str:
 def _files(directory: Path) -> Iterator[Path]:
     for pattern in _OURS:
         yield from directory.glob(pattern)
-    yield from (directory / _JOURNAL).iterdir()
+    for folder in (journal_of(directory), transient_of(directory)):
+        yield from folder.iterdir()
 
 
 def _close(paths: list[Path]) -> None:

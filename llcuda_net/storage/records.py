@@ -59,6 +59,7 @@ class Opened(msgspec.Struct, array_like=True, tag=1, kw_only=True):
         owner: the user's name; empty where users have none.
         on_disconnect: "continue", "cancel", or seconds to wait.
         created: when it was accepted.
+        transient: its result is erased a while after its end, and no other store gets it.
     """
 
     slot: int = 0
@@ -70,6 +71,7 @@ class Opened(msgspec.Struct, array_like=True, tag=1, kw_only=True):
     owner: str = ""
     on_disconnect: str | float | None = None
     created: int = 0
+    transient: bool = False
 
 
 class Appended(msgspec.Struct, array_like=True, tag=2, gc=False):
@@ -294,6 +296,7 @@ class Result(msgspec.Struct, kw_only=True, omit_defaults=True):
         splices: every further run, with or without output; see `continuations`.
         cached_from: the result whose log this one repeats.
         switches: where the log changes between text, reasoning and tool calls.
+        transient: as in Opened; never of one in results.db.
     """
 
     id: str
@@ -319,6 +322,7 @@ class Result(msgspec.Struct, kw_only=True, omit_defaults=True):
     cacheable: bool = False
     cached_from: str | None = None
     switches: list[Switch] = []
+    transient: bool = False
 
     @property
     def text(self) -> str:
@@ -375,6 +379,7 @@ class Result(msgspec.Struct, kw_only=True, omit_defaults=True):
             ),
             cached_from=cached_from,
             switches=list(switches),
+            transient=opened.transient,
         )
 
 

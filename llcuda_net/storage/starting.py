@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Collection
 from dataclasses import dataclass, field
 
 import structlog
@@ -11,7 +12,7 @@ from llcuda_net.storage.journal.assembly import OpenGeneration
 from llcuda_net.storage.journal.entry import JournalEntry
 from llcuda_net.storage.journal.recovery import Recovered as Found
 from llcuda_net.storage.packed_log import PackedLog
-from llcuda_net.storage.records import Concluded, Dispatched, TokenLog
+from llcuda_net.storage.records import Concluded, Dispatched, Ended, TokenLog
 from llcuda_net.storage.results.interface import Store
 
 log = structlog.get_logger(__name__)
@@ -74,27 +75,38 @@ class Sorted:
     """Generations that the journal has, by what is left to do.
 
     Attributes:
-        committed: the store has their results; the server ended before it noted that.
+        committed: their results are stored; the server ended before it noted that. Each with its
+            end, if the journal has it.
         ended: their results are to be stored.
+        transient: the same, of those that are erased when they are due.
         running: they are to be continued.
     """
 
-    committed: list[JournalEntry] = field(default_factory=list)
+    committed: list[tuple[JournalEntry, Ended | None]] = field(default_factory=list)
+    transient: list[tuple[JournalEntry, OpenGeneration]] = field(default_factory=list)
     ended: list[tuple[JournalEntry, OpenGeneration]] = field(default_factory=list)
     running: list[Recovered] = field(default_factory=list)
 
 
-def sort_out(found: list[tuple[OpenGeneration, JournalEntry]], store: Store) -> Sorted:
+def sort_out(
+    found: list[tuple[OpenGeneration, JournalEntry]], store: Store, transient: Collection[str]
+) -> Sorted:
     """What is left to do with each generation of a journal.
+
+    Args:
+        transient: ids of the results that are stored elsewhere, until they are due.
 
     Raises:
         StorageError: the store cannot be read.
     """
-    missing = store.missing([generation.id for generation, _ in found])
+    missing = store.missing([one.id for one, _ in found if not one.opened.transient])
+    missing |= {one.id for one, _ in found if one.opened.transient and one.id not in transient}
     out = Sorted()
     for generation, entry in found:
         if generation.id not in missing:
-            out.committed.append(entry)
+            out.committed.append((entry, generation.ended))
+        elif generation.ended is not None and generation.opened.transient:
+            out.transient.append((entry, generation))
         elif generation.ended is not None:
             out.ended.append((entry, generation))
         else:

@@ -16,6 +16,7 @@ A generation of the level memory has no entry, and needs none of this.
 from __future__ import annotations
 
 import contextlib
+import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -26,7 +27,7 @@ import trio
 
 from llcuda_net.errors import OutcomeUnknown, StorageError
 from llcuda_net.storage import damage
-from llcuda_net.storage.data_dir import journal_of, prepare
+from llcuda_net.storage.data_dir import journal_of, prepare, transient_of
 from llcuda_net.storage.directory_lock import DirectoryLock
 from llcuda_net.storage.journal.assembly import OpenGeneration
 from llcuda_net.storage.journal.disk import Files, RealFiles
@@ -41,6 +42,8 @@ from llcuda_net.storage.results.interface import Deleted, Store
 from llcuda_net.storage.results.sqlite import RESULTS, SqliteStore
 from llcuda_net.storage.results.writer import BATCH, OpenStore, Writer
 from llcuda_net.storage.starting import Progress, Recovered, find_lost, losses, sort_out
+from llcuda_net.storage.transient.eraser import Eraser
+from llcuda_net.storage.transient.results import TransientResults
 
 log = structlog.get_logger(__name__)
 
@@ -50,6 +53,8 @@ _READERS = 4
 _UNKNOWN = (
     "and not even that could be recorded: how it ends is not known, a restart may continue it"
 )
+#: Seconds after its end for which a transient generation is kept.
+TRANSIENT = 600.0
 #: Seconds from one look at whether the files are still there to the next.
 WATCH = 1.0
 
@@ -66,12 +71,16 @@ class Storage:
         on_sync: called with the seconds that each sync of the journal took.
         watch: seconds between looks at whether the directory's files are still there; each sync
             and each commit looks, too.
+        transient_seconds: for which a transient generation is kept after its end.
+        clock: the wall clock, in nanoseconds.
 
     Attributes:
         recovered: filled in when `run` has started.
         objects: what clients keep beside results; open while `run` runs.
         problems: what this start found damaged or lost, one line each.
         damage: what any start found, until somebody deleted damage.log.
+        transient: the results that are erased when they are due; found, read and deleted by the
+            methods here as all others are.
     """
 
     def __init__(
@@ -86,6 +95,8 @@ class Storage:
         open_store: OpenStore | None = None,
         on_sync: Callable[[float], None] | None = None,
         watch: float = WATCH,
+        transient_seconds: float = TRANSIENT,
+        clock: Callable[[], int] = time.time_ns,
     ) -> None:
         self.recovered: list[Recovered] = []
         self.problems: list[str] = []
@@ -115,6 +126,14 @@ class Storage:
             on_sync=on_sync,
             presence=self._presence,
         )
+        self.transient = TransientResults(
+            transient_of(directory),
+            self._files,
+            transient_seconds,
+            clock=clock,
+            check=self._presence.check,
+        )
+        self._eraser = Eraser(self.journal, self.transient, transient_seconds)
         self._writer: Writer
 
     def __repr__(self) -> str:
@@ -162,6 +181,7 @@ class Storage:
                 self.journal.open, lambda stored: find_lost(store, stored), self._progress.reached
             )
             self.problems = read.problems + losses(read)
+            await self.transient.open()
             await self._recover(found, store)
             await self.objects.open()
             await trio.to_thread.run_sync(self._note_damage)
@@ -172,6 +192,7 @@ class Storage:
                 await nursery.start(self._writer.run)
                 nursery.start_soon(self._store_again)
                 nursery.start_soon(self._watch)
+                nursery.start_soon(self._eraser.run)
                 self._progress.part = 1.0
                 task_status.started()
         finally:
@@ -214,11 +235,13 @@ class Storage:
     async def _recover(
         self, found: list[tuple[OpenGeneration, JournalEntry]], store: Store
     ) -> None:
-        left = await trio.to_thread.run_sync(sort_out, found, store)
+        left = await trio.to_thread.run_sync(sort_out, found, store, self.transient.ids)
         self.recovered += left.running
         reached = await trio.to_thread.run_sync(store.reached)
-        for entry in left.committed:
-            self.journal.forget(entry, reached)
+        for entry, ended in left.committed:
+            self._forget(entry, reached, 0 if ended is None else ended.finished)
+        for entry, generation in left.transient:
+            await self._keep_transient(entry, generation.result())
         for first in range(0, len(left.ended), BATCH):
             some = left.ended[first : first + BATCH]
             batch = [(entry, generation.result()) for entry, generation in some]
@@ -235,7 +258,33 @@ class Storage:
                 for entry, _ in batch:
                     self.journal.forget(entry, reached)
 
+    async def _keep_transient(self, entry: JournalEntry, result: Result) -> None:
+        """Keep the result of one that had ended when the last server did."""
+        try:
+            await self._commit(result)
+        except StorageError as error:
+            if not error.retry:
+                raise
+            self._unstored[result.id] = entry, result
+            self._store_refusal = error
+            self._more_unstored.set()
+        else:
+            self._forget(entry, 0, result.finished)
+
     # -- writing ------------------------------------------------------------------------------
+
+    async def _commit(self, result: Result) -> None:
+        if not result.transient:
+            await self._writer.commit(result)
+        elif not self.transient.is_due(result.finished):  # else nobody is to get it any more
+            await self.transient.commit(result)
+
+    def _forget(self, entry: JournalEntry, reached: int, finished: int) -> None:
+        """The journal needs an entry no more, whose generation ended then."""
+        transient = entry.opened.transient
+        self.journal.forget(entry, 0 if transient else reached)
+        if transient:
+            self._eraser.forgot(finished)
 
     @property
     def refusal(self) -> StorageError | None:
@@ -327,7 +376,7 @@ class Storage:
         self._ending += 1
         try:
             try:
-                await self._writer.commit(result)
+                await self._commit(result)
             finally:
                 self._ending -= 1
         except StorageError as error:
@@ -343,7 +392,7 @@ class Storage:
             except StorageError:
                 raise OutcomeUnknown(f"{error.message}; {_UNKNOWN}", error.code) from error
             raise
-        self.journal.forget(entry, self._writer.reached)
+        self._forget(entry, self._writer.reached, result.finished)
         return result
 
     async def delete(self, id_: str, owner: str | None) -> Deleted | None:
@@ -354,8 +403,14 @@ class Storage:
         """
         if id_ in self._unstored:
             raise StorageError("its result waits for room in the store", StorageError.BUSY)
+        if id_ in self.transient and not await self.transient.get(id_, owner, lambda _: True):
+            return None
         # That the journal needs it no more must be on the disk, or a restart would store it again.
         await self.journal.sync()
+        if id_ in self.transient:
+            for erased in await self.transient.erase([id_]):
+                self._eraser.deleted()
+                return Deleted(erased.owner, erased.key)
 
         def delete() -> Deleted | None:
             store = self._open_store(True)
@@ -376,14 +431,44 @@ class Storage:
                 await trio.sleep(PROBE)
                 for entry, result in tuple(self._unstored.values()):
                     try:
-                        await self._writer.commit(result)
+                        await self._commit(result)
                     except StorageError:
                         break
                     del self._unstored[result.id]
-                    self.journal.forget(entry, self._writer.reached)
+                    self._forget(entry, self._writer.reached, result.finished)
             self._store_refusal = None
 
     # -- reading ------------------------------------------------------------------------------
+
+    async def get(self, id_: str, owner: str | None, made: Callable[[Result], _T]) -> _T | None:
+        """The result of an owner (None: anybody's), as `made` makes it; None: there is none.
+
+        Args:
+            made: called with the result, in the thread that read it.
+
+        Raises:
+            StorageError: as `read`.
+        """
+        if id_ in self.transient:
+            return await self.transient.get(id_, owner, made)
+
+        def get(store: Store) -> _T | None:
+            found = store.get(id_, owner)
+            return None if found is None else made(found)
+
+        return await self.read(get)
+
+    async def find_by_key(self, key: str, owner: str) -> Result | None:
+        """The newest result with an idempotency key of this owner.
+
+        Raises:
+            StorageError: as `read`.
+        """
+        stored = await self.read(lambda store: store.find_by_key(key, owner))
+        found = await self.transient.find_by_key(key, owner)
+        if stored is None or (found is not None and found.created >= stored.created):
+            return found
+        return stored
 
     async def read(self, question: Callable[[Store], _T]) -> _T:
         """Ask the store something, in a thread: `await storage.read(lambda s: s.get(id))`.

@@ -83,6 +83,7 @@ class Generate:
         chat: options of a chat: tools and the like.
         channels: also send channel frames: where text, reasoning and tool calls begin.
         previous: id of an earlier generation: its conversation goes on with this request.
+        transient: all of it is erased a while after its end.
     """
 
     stream: int
@@ -105,6 +106,7 @@ class Generate:
     chat: dict[str, Any] | None = None
     channels: bool = False
     previous: str | None = None
+    transient: bool = False
 
     KIND: ClassVar[Kind] = Kind.GENERATE
     FIELDS: ClassVar[dict[str, Field]] = {
@@ -127,6 +129,7 @@ class Generate:
         "chat": Field(CHAT),
         "channels": Field(boolean),
         "previous": Field(WORD),
+        "transient": Field(boolean),
     }
 
 

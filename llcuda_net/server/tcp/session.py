@@ -58,7 +58,7 @@ log = structlog.get_logger(__name__)
 #: Features of this server, announced in the handshake.
 FEATURES = [
     *("generate", "attach", "embed", "status", "search", "list", "pool", "splice"),
-    *("channels", "uploads", "delete", "ignored", "previous"),
+    *("channels", "uploads", "delete", "ignored", "previous", "transient"),
 ]
 _READ = 64 << 10
 #: Events after which the others have their turn: one read may hold thousands of pings.

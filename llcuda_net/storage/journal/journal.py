@@ -10,6 +10,8 @@ Rules, which the tests hold it to:
 - Segments are deleted oldest first, so that no record outlives one that it needs to be understood.
 - What a sync covered is marked, so that damage there is told from a torn tail. A damaged segment is
   set aside and never deleted.
+- `compact` leaves no record of what was forgotten before it: a new segment is begun, the records of
+  what is open are copied there, and the older segments are deleted.
 
 Appending happens on the trio thread, which never waits for the disk: see appender. One thread
 writes (write_thread), another one syncs (sync_thread), and all who wait share the next sync.
@@ -100,6 +102,8 @@ class Journal(DurableAppender):
         self._reserve = Reserve(folder, self._files)
         self._one_at_a_time = trio.CapacityLimiter(1)  # in the reserve
         self._stored: deque[tuple[str, int]] = deque(maxlen=REMEMBERED)
+        self._unwanted = 0  # segments up to this number are to go, whatever they hold
+        self._compacted = trio.lowlevel.ParkingLot()
 
     def __repr__(self) -> str:
         state = "failed" if self.failed else "refusing" if self.refusal else "open"
@@ -225,6 +229,27 @@ class Journal(DurableAppender):
         if not holders and entry.oldest != self._segment.number:
             self._work.set()
 
+    async def compact(self) -> None:
+        """Return when no file has records of what was forgotten before; `run` must be running.
+
+        What is open is written anew, some at a time. Segments that were set aside as damaged stay.
+
+        Raises:
+            StorageError: the journal has failed. Where there is only no room, it is tried again.
+        """
+        number = self._segment.number
+        self._unwanted = max(self._unwanted, number)
+        self._work.set()
+        while self._first <= number:
+            if self.failed is not None:
+                raise self.failed
+            await self._compacted.park()
+
+    @property
+    def _first(self) -> int:
+        """The number of the oldest segment."""
+        return self._closed[0] if self._closed else self._segment.number
+
     async def end(self, entry: JournalEntry, ended: Ended) -> None:
         """Record how a generation ended, and return when that is as safe as its level says; in the
         reserve, if the journal takes nothing.
@@ -262,6 +287,7 @@ class Journal(DurableAppender):
                     self.failed = self.failed or closed
                     self.refusal = self.refusal or closed
                     self._waiting.unpark_all()
+                    self._compacted.unpark_all()
                     self._writing.stop()
                     self._syncing.stop()
         finally:
@@ -284,6 +310,11 @@ class Journal(DurableAppender):
                         await self.written(again=True)
                 if self.failed is None:
                     await self._tidy()
+            if self.failed is not None:
+                self._compacted.unpark_all()
+            elif self._first <= self._unwanted:
+                await trio.sleep(PROBE)
+                self._work.set()
 
     def _close_all(self) -> None:
         self._close(self._segments)
@@ -302,12 +333,30 @@ class Journal(DurableAppender):
                     if len(self._closed) > KEEP + dead_weight:
                         await self._copy_forward(self._closed[0])
             await self._delete()
+            await self._compact()
         except OSError as error:
             # There is a journal still, only in a larger file: try again after the next sync.
             if not has_no_room(error):
                 self._refuse(as_storage_error(error, failed=True))
         except StorageError as error:  # an older segment cannot be read any more
             self._refuse(StorageError(error.message, StorageError.FAILED))
+
+    async def _compact(self) -> None:
+        """Have the segments deleted that are to go; what is not done now is done later."""
+        if self._first > self._unwanted:
+            return
+        while self._first <= self._unwanted:
+            if self._segment.number <= self._unwanted:
+                await self._rotate()
+            oldest = self._first
+            await self._copy_forward(oldest)
+            if not await self._sync_written():
+                return
+            await self._delete()
+            if self._first == oldest:
+                return
+        await trio.to_thread.run_sync(self._reserve.wipe, limiter=self._one_at_a_time)
+        self._compacted.unpark_all()
 
     async def _rotate(self) -> None:
         header = framing.Header(self._segment.number + 1, self._next_slot)

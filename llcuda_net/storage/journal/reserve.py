@@ -44,6 +44,7 @@ class Reserve:
         self._header = framing.Header(0, 0)
         self._at = framing.HEADER_SIZE
         self._count = 0
+        self._used = self._at  # up to where records were written, and may still be
         self._slots: set[int] = set()
 
     def __repr__(self) -> str:
@@ -100,6 +101,7 @@ class Reserve:
             raise StorageError("the journal has no reserve left", StorageError.FULL)
         out = Place(self._at, self._header.seed + self._count)
         self._at = end
+        self._used = max(self._used, end)
         self._count += 1
         self._slots.add(slot)
         return out
@@ -125,6 +127,22 @@ class Reserve:
             self._slots.discard(slot)
             if not self._slots:
                 self._at, self._count = framing.HEADER_SIZE, 0
+
+    def wipe(self) -> None:
+        """Overwrite the records that are needed no more, if none is needed.
+
+        Raises:
+            OSError: the file system failed.
+        """
+        # A record that gets its place meanwhile is written after this.
+        if self._descriptor is None or self._slots or self._used == framing.HEADER_SIZE:
+            return
+        data, done = bytes(self._used - framing.HEADER_SIZE), 0
+        while done < len(data):
+            at = framing.HEADER_SIZE + done
+            done += self._files.pwrite(self._descriptor, data[done:], at)
+        self._files.fdatasync(self._descriptor)
+        self._used = framing.HEADER_SIZE
 
     def close(self) -> None:
         """Close the file."""

@@ -170,11 +170,12 @@ def test_a_folder_that_is_meant_to_be_shared_is_taken(
     (tmp_path / "results.db").touch(0o644)
     monkeypatch.setattr(data_dir, "_keep_private", lambda directory: pytest.fail("looked"))
     assert prepare(tmp_path, shared=True) == tmp_path / "journal"
-    expected = {".": 0o770, "letter": 0o644, "results.db": 0o600, "journal": 0o700}
+    expected = {".": 0o770, "letter": 0o644, "results.db": 0o600}
+    expected |= {"journal": 0o700, "transient": 0o700}
     assert modes(tmp_path) == expected
 
 
-@pytest.mark.parametrize("name", ["data", "data/journal"])
+@pytest.mark.parametrize("name", ["data", "data/journal", "data/transient"])
 def test_a_link_that_leads_nowhere_and_a_file_are_named_as_what_they_are(
     tmp_path: Path, name: str
 ) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -27,10 +28,11 @@ async def keeping(
     on_sync: Callable[[float], None] | None = None,
     files: Files | None = None,
     watch: float = WATCH,
+    clock: Callable[[], int] = time.time_ns,
     **settings: Any,
 ) -> AsyncIterator[tuple[Storage, MemoryListener]]:
     """Leaving it ends the server as a kill would: what runs stays open in the journal."""
-    storage = Storage(folder, on_sync=on_sync, files=files, watch=watch)
+    storage = Storage(folder, on_sync=on_sync, files=files, watch=watch, clock=clock)
     async with trio.open_nursery() as nursery:
         await nursery.start(storage.run)
         async with serving(upstream, persistence=Persistence(storage, level), **settings) as (

@@ -28,6 +28,7 @@ OPTIONS = {
     "x-llcuda-deadline": "seconds within which it must have started to run",
     "x-llcuda-level": f"what it survives: {', '.join(Level)}",
     "x-llcuda-cache": "true: it may be answered with the stored result of the same request",
+    "x-llcuda-store": "false: it is erased ten minutes after its end",
     "x-llcuda-priority": f"the class of the request: {', '.join(PRIORITIES)}",
 }
 _MOST_SECONDS = 1e9
@@ -95,6 +96,10 @@ def options_of(headers: Headers) -> dict[str, Any]:
             if value not in ("true", "false", "1", "0"):
                 raise _wrong(header, "true or false")
             found[name] = value in ("true", "1")
+        elif name == "store":
+            if value not in ("true", "false", "1", "0"):
+                raise _wrong(header, "true or false")
+            found["transient"] = value in ("false", "0")
         else:
             names = list(Level) if name == "level" else list(PRIORITIES)
             if value not in names:

@@ -81,6 +81,7 @@ _OPTIONS: dict[str, dict[str, Any]] = {
     "x-llcuda-deadline": _SECONDS,
     "x-llcuda-level": {"type": "string", "enum": list(Level)},
     "x-llcuda-cache": {"type": "string", "enum": ["true", "false", "1", "0"]},
+    "x-llcuda-store": {"type": "string", "enum": ["true", "false", "1", "0"]},
     "x-llcuda-priority": {"type": "string", "enum": list(PRIORITIES)},
 }
 LAST = header(

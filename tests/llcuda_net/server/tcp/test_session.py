@@ -47,7 +47,7 @@ async def test_an_answer_streams_and_ends_with_its_figures(autojump_clock: objec
         peer = listener.connect()
         welcome = await peer.greet()
         features = "generate attach embed status search list pool splice channels uploads"
-        assert welcome.features == [*features.split(), "delete", "ignored", "previous"]
+        assert welcome.features == [*features.split(), "delete", "ignored", "previous", "transient"]
         assert welcome.max_upload is not None
         assert welcome.max_upload > 1 << 20
         await peer.send(ask("one two three", tokens=True))

@@ -87,6 +87,8 @@ async def workload(files: SimulatedFiles, rng: random.Random, *, honest: bool = 
                     note("acknowledged", (name, "dispatches", count))
             if len(logs) > 4 or rng.random() < 0.1:
                 await forget(rng.choice(sorted(logs)))
+            if rng.random() < 0.1:
+                await journal.compact()
         nursery.cancel_scope.cancel()
 
 
