@@ -125,6 +125,8 @@ async def test_a_full_queue_is_a_429(autojump_clock: object) -> None:
         ({"x-llcuda-level": "Strict"}, {"level": "strict"}),
         ({"x-llcuda-cache": "true"}, {"cache": True}),
         ({"x-llcuda-cache": "0"}, {"cache": False}),
+        ({"x-llcuda-store": "false"}, {"transient": True}),
+        ({"x-llcuda-store": "1"}, {"transient": False}),
         ({"x-llcuda-priority": "low"}, {"priority": "low"}),
     ],
 )
