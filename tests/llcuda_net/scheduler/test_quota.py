@@ -353,8 +353,18 @@ def test_a_limit_that_is_lifted_lets_those_start_who_wait() -> None:
     desk.scheduler.update_users(User)
     assert running(*tickets) == [True, True, True]
     assert [ticket.reason for ticket in tickets] == ["", "", ""]
+    assert desk.scheduler._quotas["slow"].refilled_at(desk.clock.now) == -math.inf
     desk.remove(tickets[0], tokens=50_000)
     desk.scheduler.update_users(lambda name: User(name, tokens_per_minute=600))
     assert running(desk.submit(SLOW)) == [False]  # the old debt: the bucket was never full again
     desk.wait(600.0)
     assert running(desk.submit(SLOW)) == [True]
+
+
+def test_other_limits_that_come_with_a_request_hold_for_those_who_wait() -> None:
+    desk = Desk(4)
+    desk.remove(desk.submit(SLOW), tokens=6_000)
+    waits = desk.submit(SLOW, model="other")
+    assert running(waits) == [False]
+    assert running(desk.submit(User("slow"))) == [True]
+    assert running(waits) == [True]
