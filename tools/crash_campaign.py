@@ -28,10 +28,12 @@ example:
   python tools/crash_campaign.py --break send-before-journal      # must end with exit code 1
 
 Real processes: llcuda-server in front of the synthetic upstream, whose every token follows from all
-ids before it; clients that submit and stream all the time over the Python client, which reconnects;
-and kill -9 at random moments, {EARLY} of a hundred while the server still starts. Clients read to
-the end, detach and leave the rest to another client, send a key twice at once, and cancel; answers
-have characters of four tokens, stop strings and their beginnings, log-probabilities.
+ids before it; clients that submit and stream all the time: a third over the Python client, which
+reconnects, a third with chats over HTTP, a third with responses in the background, which they read
+in pieces by starting_after; and kill -9 at random moments, {EARLY} of a hundred while the server
+still starts. Clients read to the end, detach and leave the rest to another client, send a key twice
+at once, and cancel; answers have characters of four tokens, stop strings and their beginnings,
+log-probabilities.
 
 Checked: each piece that a client gets (number, text, id, log-probabilities) against the computed
 answer, across all restarts; each acknowledged result in the store while the killed server is still

@@ -42,6 +42,8 @@ def test_five_kills_lose_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[s
     assert found["streams_cut"] >= 5
     assert counts["splices"] > 0
     assert counts["http jobs"] > 0
+    assert counts["response jobs"] > 0
+    assert counts["responses resumed by starting_after"] > 0
     assert counts["stored"] == counts["unaltered at the end"] == counts["found in the store"] > 0
 
 

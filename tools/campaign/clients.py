@@ -17,6 +17,7 @@ from llcuda_net.errors import ConnectError, LlcudaError, RequestError
 from tools.campaign.http_clients import HttpClients
 from tools.campaign.jobs import Job, Jobs
 from tools.campaign.ledger import Ledger, Reading
+from tools.campaign.response_clients import ResponseClients
 
 #: Seconds for one job, restarts included: a bound for hangs, not a measurement.
 PATIENCE = 600.0
@@ -31,7 +32,7 @@ class Options:
     Attributes:
         address: HOST:PORT of the server, or of the proxy before it.
         timeout, reconnect, keepalive: as `llcuda_net.connect` has them.
-        http: every second client speaks HTTP.
+        http: a third of the clients have chats over HTTP, and a third responses in the background.
     """
 
     address: str
@@ -56,7 +57,9 @@ class Clients:
         self._rng = rng
         self._keys = 0
         self._nursery: trio.Nursery | None = None
-        self._http = HttpClients(options.address, jobs, ledger, rng, PATIENCE, lambda: self.enough)
+        over_http = (options.address, jobs, ledger, rng, PATIENCE, lambda: self.enough)
+        self._http = HttpClients(*over_http)
+        self._responses = ResponseClients(*over_http)
         #: Detached generations for other clients: (id, job, first piece to read).
         self._left: deque[tuple[str, Job, int]] = deque()
 
@@ -64,9 +67,9 @@ class Clients:
         """Run so many clients, until `enough` is set and everything begun is over."""
         async with trio.open_nursery() as self._nursery:
             async with trio.open_nursery() as nursery:
+                ways = (self._one, self._http.run_one, self._responses.run_one)
                 for number in range(count):
-                    over_http = self._options.http and number % 2
-                    nursery.start_soon(self._http.run_one if over_http else self._one)
+                    nursery.start_soon(ways[number % 3] if self._options.http else self._one)
             if self._left:
                 await self._one()
             self._nursery.cancel_scope.cancel()

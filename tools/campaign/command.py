@@ -199,6 +199,13 @@ def rows(ledger: Ledger) -> list[tuple[str, str]]:
                 f"{n['http resumed by POST']:,} by key and id"
             ),
         ),
+        (
+            "responses",
+            (
+                f"{n['response jobs']:,} in the background, read on "
+                f"{n['responses resumed by starting_after']:,} times by starting_after"
+            ),
+        ),
         ("pieces compared", f"{n['pieces']:,}: text, id, log-probabilities and number"),
         ("acknowledged", f"{n['acknowledged']:,} times, of {len(ledger.kept):,} generations"),
         ("  in the store", f"{n['found in the store']:,} when looked for at once"),

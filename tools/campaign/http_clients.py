@@ -151,7 +151,7 @@ class HttpClients:
         body, headers = request_of(answer.job, answer.key, stream=False)
         try:
             async with self._exchange("POST", _CHAT, body, headers) as got:
-                document = _checked(got.status, await got.read())
+                document = checked(got.status, await got.read())
         except (LostError, CutError):
             self._ledger.counts["http asked again"] += 1
             return False
@@ -177,7 +177,7 @@ class HttpClients:
         try:
             async with self._exchange(method, path, body, headers) as got:
                 if got.status != 200:
-                    _checked(got.status, await got.read())
+                    checked(got.status, await got.read())
                 id_ = got.headers["x-llcuda-generation"]
                 if answer.id not in ("", id_):
                     raise WrongError(f"generation {id_} answers what {answer.id} has begun")
@@ -201,7 +201,7 @@ class HttpClients:
             elif name == "data" and value == "[DONE]":
                 return True
             elif name == "data":
-                self._event(answer, id_, _checked(200, value.encode()))
+                self._event(answer, id_, checked(200, value.encode()))
                 if answer.leave is not None and answer.reading.received > answer.leave:
                     answer.leave = None
                     return False
@@ -220,7 +220,7 @@ class HttpClients:
             (choice,) = document["choices"]
             if choice["finish_reason"] is None:
                 sequence = int(rest.partition(":")[0]) - 1
-                answer.reading.piece(_piece(sequence, choice, answer.job.pieces))
+                answer.reading.piece(piece_of(sequence, choice, answer.job.pieces))
                 answer.text += choice["delta"]["content"]
             else:
                 self._take_end(answer, document, choice["finish_reason"])
@@ -236,14 +236,14 @@ class HttpClients:
             with suppress(LostError, CutError):
                 path = f"/v1/generations/{id_}/cancel"
                 async with self._exchange("POST", path) as got:
-                    document = _checked(got.status, await got.read())
+                    document = checked(got.status, await got.read())
                 if document["state"] in ("cancelled", "done"):
                     return
                 raise WrongError(f"it is {document['state']} after it was cancelled")
             await trio.sleep(_PAUSE)
 
 
-def _checked(status: int, body: bytes) -> Any:
+def checked(status: int, body: bytes) -> Any:
     """The JSON of an answer or event, unless it is an error."""
     document = json.loads(body)
     error = document.get("error") if "state" not in document else None
@@ -275,7 +275,7 @@ def request_of(job: Job, key: str, *, stream: bool) -> tuple[dict[str, Any], dic
     return body, headers
 
 
-def _piece(sequence: int, choice: Any, wanted: tuple[Piece, ...]) -> Piece:
+def piece_of(sequence: int, choice: Any, wanted: tuple[Piece, ...]) -> Piece:
     """A piece as our own protocol has it; this API gives no ids, so they are as they must be."""
     should = wanted[sequence] if sequence < len(wanted) else Piece(sequence, "")
     logprobs = None

@@ -81,7 +81,8 @@ class ResponsesConnection(ChatConnection):
             "max_output_tokens": request.wanted,
             "stream": True,
         }
-        self._post(b"/v1/responses", asked, request)
+        # It would go on without its reader for a while, since that may come back.
+        self._post(b"/v1/responses", asked, request, b"x-llcuda-on-disconnect: cancel\r\n")
 
     def _came(self, request: Request, events: list[bytes], now: int) -> None:
         text = []

@@ -193,12 +193,14 @@ class HttpConnection(Connection):
         asked = {"prompt": request.prompt, "n_predict": request.wanted, "stream": True}
         self._post(b"/completion", asked, request)
 
-    def _post(self, path: bytes, asked: dict[str, Any], request: Request) -> None:
+    def _post(
+        self, path: bytes, asked: dict[str, Any], request: Request, more: bytes = b""
+    ) -> None:
         body = msgspec.json.encode(asked)
         self._in_head, self._said, self._current = True, None, request
         data = (
             b"POST %b HTTP/1.1\r\nHost: %b\r\nContent-Type: application/json\r\n"
-            b"Content-Length: %d\r\n\r\n%b" % (path, self._host, len(body), body)
+            b"%bContent-Length: %d\r\n\r\n%b" % (path, self._host, more, len(body), body)
         )
         request.started_ns = time.monotonic_ns()
         self.sock.sendall(data)  # a few hundred bytes on an idle connection: it never blocks

@@ -14,7 +14,7 @@ from tools.campaign.http_clients import (
     HttpClients,
     WrongError,
     _Answer,
-    _checked,
+    checked,
     request_of,
 )
 from tools.campaign.jobs import CHATS, SyntheticJobs
@@ -82,5 +82,5 @@ def test_errors_are_a_cut_a_cancel_or_wrong() -> None:
         ("ahead", WrongError),
     ):
         with pytest.raises(error):
-            _checked(503, b'{"error": {"code": "%b", "message": "m"}}' % code.encode())
-    assert _checked(200, b'{"state": "done", "error": null}')["state"] == "done"
+            checked(503, b'{"error": {"code": "%b", "message": "m"}}' % code.encode())
+    assert checked(200, b'{"state": "done", "error": null}')["state"] == "done"

@@ -1,0 +1,226 @@
+"""Clients of /v1/responses: they begin answers in the background, and read them in pieces.
+
+Each answer is asked for with an idempotency key, until the server has said its id. Then it is read
+by `starting_after`: some events at a time, over as many connections as it takes, and restarts.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Mapping
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass, field
+from typing import Any
+
+import trio
+
+from llcuda_net.client.events import Result
+from tools.campaign.http_clients import CutError, WrongError, checked, piece_of
+from tools.campaign.http_exchange import HttpExchange, LostError, exchange
+from tools.campaign.jobs import Job, Jobs
+from tools.campaign.ledger import Ledger, Reading
+
+_PATH = "/v1/responses"
+#: Pause between two attempts, and between two readings, in seconds.
+_PAUSE = 0.25
+#: Most events that are read over one connection.
+_MOST = 60
+#: Why an answer ended, by the status of its response.
+_REASONS = {"completed": "stop", "incomplete": "length", "cancelled": "cancelled"}
+
+
+@dataclass
+class _Answer:
+    """One response, read over many connections.
+
+    Attributes:
+        last: the number of the last event; None: there was none.
+        cancel: pieces after which the client cancels it; None: never.
+        result: how it ended; None: not yet.
+    """
+
+    job: Job
+    reading: Reading
+    key: str
+    cancel: int | None = None
+    id: str = ""
+    last: int | None = None
+    texts: list[str] = field(default_factory=list)
+    result: Result | None = None
+
+    @property
+    def generation(self) -> str:
+        """The id of its generation."""
+        return self.id.removeprefix("resp_")
+
+
+class ResponseClients:
+    """All clients of a campaign that begin responses in the background.
+
+    Args:
+        address: HOST:PORT of the server, or of the proxy before it.
+        patience: seconds for one job, restarts included.
+        is_enough: whether to begin nothing more.
+    """
+
+    def __init__(
+        self,
+        address: str,
+        jobs: Jobs,
+        ledger: Ledger,
+        rng: random.Random,
+        patience: float,
+        is_enough: Callable[[], bool],
+    ) -> None:
+        self._address = address
+        self._jobs = jobs
+        self._ledger = ledger
+        self._rng = rng
+        self._patience = patience
+        self._is_enough = is_enough
+
+    async def run_one(self) -> None:
+        """Be one client, until it is enough and everything begun is over."""
+        while not self._is_enough():
+            job = self._jobs.draw(chat=True)
+            self._ledger.counts["response jobs"] += 1
+            await self._do(job)
+
+    async def _do(self, job: Job) -> None:
+        answer = _Answer(job, Reading(self._ledger, job), f"response {self._rng.random()}")
+        if job.kind == "cancel":
+            answer.cancel = job.after
+        with trio.move_on_after(self._patience):
+            try:
+                await self._begin(answer)
+                while not await self._read(answer):  # noqa: ASYNC110 -- it waits for a server
+                    await trio.sleep(_PAUSE * self._rng.random())
+            except WrongError as error:
+                answer.reading.fail(f"response: {error}")
+                return
+            assert answer.result is not None
+            answer.reading.end(answer.generation, answer.result, tells_splices=False)
+            return
+        answer.reading.fail(f"response: not over within {self._patience:g} s")
+
+    async def _begin(self, answer: _Answer) -> None:
+        """Until the server has said what it is called; `twice`: over two connections at once."""
+        if answer.job.kind != "twice":
+            answer.id = await self._named(answer)
+            return
+        ids: list[str] = []
+
+        async def ask() -> None:
+            ids.append(await self._named(answer))
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(ask)
+            nursery.start_soon(ask)
+        if len(set(ids)) > 1:
+            raise WrongError(f"one key, and more than one response: {ids}")
+        answer.id = ids[0]
+
+    async def _named(self, answer: _Answer) -> str:
+        body, headers = request_of(answer.job, answer.key)
+        while True:
+            try:
+                async with self._exchange("POST", _PATH, body, headers) as got:
+                    document = checked(got.status, await got.read())
+                return str(document["id"])
+            except (LostError, CutError):
+                self._ledger.counts["responses asked for again"] += 1
+            await trio.sleep(_PAUSE)
+
+    async def _read(self, answer: _Answer) -> bool:
+        """Read some events over one connection; whether the response has come to its end."""
+        path = f"{_PATH}/{answer.id}?stream=true"
+        if answer.last is not None:
+            path += f"&starting_after={answer.last}"
+        left = self._rng.randint(1, _MOST)
+        try:
+            async with self._exchange("GET", path) as got:
+                if got.status != 200:
+                    checked(got.status, await got.read())
+                if answer.last is not None:
+                    self._ledger.counts["responses resumed by starting_after"] += 1
+                while (line := await got.line()) is not None:
+                    name, _, value = line.partition(": ")
+                    if name != "data":
+                        continue
+                    self._event(answer, checked(200, value.encode()))
+                    left -= 1
+                    if answer.result is not None:
+                        return True
+                    if answer.cancel is not None and answer.reading.received > answer.cancel:
+                        answer.cancel, answer.reading.cancelled = None, True
+                        await self._cancel(answer)
+                    if not left:
+                        return False
+        except (LostError, CutError):
+            self._ledger.counts["response connections lost"] += 1
+            return False
+        raise WrongError(f"the stream ended behind event {answer.last}")
+
+    def _event(self, answer: _Answer, event: Any) -> None:
+        due = 0 if answer.last is None else answer.last + 1
+        number = event["sequence_number"]
+        if number != due:
+            raise WrongError(f"event {number} came where {due} was due")
+        answer.last = number
+        kind = event["type"]
+        if kind == "response.output_text.delta":
+            found = event["logprobs"]
+            choice = {
+                "delta": {"content": event["delta"]},
+                "logprobs": {"content": found} if found else None,
+            }
+            answer.reading.piece(piece_of(len(answer.texts), choice, answer.job.pieces))
+            answer.texts.append(event["delta"])
+        elif kind.removeprefix("response.") in _REASONS:
+            answer.result = self._result(answer, event["response"])
+
+    def _result(self, answer: _Answer, response: Any) -> Result:
+        """What the last event says, which has all of the response."""
+        parts = [part for item in response["output"] for part in item.get("content", ())]
+        text = "".join(part["text"] for part in parts)
+        if text != "".join(answer.texts):
+            raise WrongError(f"the response is {text!r}, and its deltas were {answer.texts!r}")
+        used = response["usage"]
+        usage = {
+            "completion_tokens": used["output_tokens"],
+            "prompt_tokens": used["input_tokens"],
+        }
+        stop = response["llcuda"].get("stop")
+        return Result(text, _REASONS[response["status"]], stop, usage)
+
+    async def _cancel(self, answer: _Answer) -> None:
+        """Until the server has said that it is over: it may be killed meanwhile."""
+        while True:
+            try:
+                async with self._exchange("POST", f"{_PATH}/{answer.id}/cancel") as got:
+                    status = checked(got.status, await got.read())["status"]
+                if status not in _REASONS:
+                    raise WrongError(f"it is {status} after it was cancelled")
+                return
+            except (LostError, CutError):
+                await trio.sleep(_PAUSE)
+
+    def _exchange(
+        self, method: str, path: str, body: Any = None, headers: Mapping[str, str] | None = None
+    ) -> AbstractAsyncContextManager[HttpExchange]:
+        return exchange(self._address, method, path, body, headers)
+
+
+def request_of(job: Job, key: str) -> tuple[dict[str, Any], dict[str, str]]:
+    """The body and the headers that ask for a job in the background."""
+    ask: Mapping[str, Any] = job.ask
+    messages = ask.get("messages") or [{"role": "user", "content": ask["prompt"]}]
+    body: dict[str, Any] = {"model": "any", "input": messages, "background": True}
+    body |= {name: ask[name] for name in ("temperature", "stop", "cache_prompt") if name in ask}
+    body["max_output_tokens"] = ask["n_predict"]
+    if "n_probs" in ask:
+        body |= {"include": ["message.output_text.logprobs"], "top_logprobs": ask["n_probs"]}
+    headers = {"Idempotency-Key": key}
+    if ask.get("level") is not None:
+        headers["x-llcuda-level"] = ask["level"]
+    return body, headers
