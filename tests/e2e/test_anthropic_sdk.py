@@ -112,6 +112,22 @@ def test_system_prompts_and_earlier_turns(client: Anthropic) -> None:
     assert used[0] > used[1]
 
 
+def test_tokens_are_counted_as_the_model_reads_them(client: Anthropic) -> None:
+    turns: Any = [
+        *HELLO,
+        {"role": "assistant", "content": "Hello."},
+        {"role": "user", "content": "?"},
+    ]
+    for messages in (HELLO, turns):
+        message = client.messages.create(
+            model=MODEL, max_tokens=1, system="Be kind.", messages=messages
+        )
+        counted = client.messages.count_tokens(model=MODEL, system="Be kind.", messages=messages)
+        assert counted.input_tokens == prompt_tokens(message)
+    with pytest.raises(anthropic.BadRequestError):
+        client.messages.count_tokens(model=MODEL, messages=[])
+
+
 def test_a_stop_sequence(client: Anthropic) -> None:
     message = client.messages.create(
         model=MODEL,

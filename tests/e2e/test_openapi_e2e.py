@@ -75,6 +75,9 @@ def test_every_operation_answers_as_documented(api: Api) -> None:
     assert status == 200
     id_ = json.loads(body)["llcuda"]["generation"]
     assert api.check("POST", "/v1/chat/completions", body={**CHAT, "stream": True})[0] == 200
+    assert api.check("POST", "/v1/messages", body=CHAT)[0] == 200
+    assert api.check("POST", "/v1/messages", body={**CHAT, "stream": True})[0] == 200
+    assert api.check("POST", "/v1/messages/count_tokens", body=CHAT)[0] == 200
     assert api.check("POST", "/v1/embeddings", body={"input": ["a", "b"]})[0] == 200
     model = json.loads(api.check("GET", "/v1/models")[1])["data"][0]["id"]
     assert api.check("GET", "/v1/models/{id}", model)[0] == 200
@@ -99,6 +102,8 @@ def test_errors_are_as_documented(api: Api) -> None:
     wrong = [b"", b"[]", b"{", b"\xff", {}, {"messages": []}, {**CHAT, "nothing": 1}]
     for body in wrong:
         assert api.check("POST", "/v1/chat/completions", body=body)[0] == 400
+        assert api.check("POST", "/v1/messages", body=body)[0] == 400
+        assert api.check("POST", "/v1/messages/count_tokens", body=body)[0] == 400
     assert api.check("POST", "/v1/chat/completions", body=CHAT, type_="text/plain")[0] == 415
     assert api.check("POST", "/v1/embeddings", body={"input": []})[0] == 400
     assert api.check("GET", "/v1/models/{id}", "nobody")[0] == 404

@@ -7,7 +7,7 @@ from typing import Any, Literal
 import msgspec
 
 from llcuda_net.server.http.anthropic.blocks import TextBlock, ThinkingBlock, ToolUseBlock
-from llcuda_net.server.http.anthropic.body import MessagesBody
+from llcuda_net.server.http.anthropic.body import CountBody, MessagesBody
 from llcuda_net.server.http.anthropic.errors import OVERLOADED
 from llcuda_net.server.http.openapi.answers import Count
 from llcuda_net.server.http.openapi.operations import IGNORED, NAMED, RUN, RUNS, STREAM, Operation
@@ -39,6 +39,12 @@ class MessageAnswer(msgspec.Struct):
     llcuda: dict[str, Any]
 
 
+class TokenCount(msgspec.Struct):
+    """How many tokens the model would read."""
+
+    input_tokens: Count
+
+
 class AnthropicErrorMembers(msgspec.Struct):
     """What went wrong."""
 
@@ -68,6 +74,15 @@ OPERATIONS = {
         parameters=RUN,
         headers={**NAMED, **IGNORED, **_REQUEST_ID},
         names="$response.body#/llcuda/generation",
+        error=AnthropicError,
+    ),
+    ("POST", "/v1/messages/count_tokens"): Operation(
+        "Anthropic",
+        TokenCount,
+        CountBody,
+        example={"messages": [{"role": "user", "content": "Hello"}]},
+        errors=(*RUNS, OVERLOADED),
+        headers={**IGNORED, **_REQUEST_ID},
         error=AnthropicError,
     ),
 }

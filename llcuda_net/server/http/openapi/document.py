@@ -86,7 +86,8 @@ def document(routes: Sequence[Route]) -> dict[str, Any]:
     _complete(
         schemas["ResponseBody"], response_fields.SUPPORTED, responses.OWN, response_fields.RULES
     )
-    _complete(schemas["MessagesBody"], messages.SUPPORTED, messages.SAMPLING, messages.RULES)
+    for name in ("MessagesBody", "CountBody"):
+        _complete(schemas[name], messages.SUPPORTED, messages.SAMPLING, messages.RULES)
     _complete(schemas["TemplateBody"], {**SUPPORTED, **template.SUPPORTED}, SAMPLING)
     for name in ("ChatBody", "TemplateBody"):
         schemas[name]["properties"]["messages"]["minItems"] = 1

@@ -59,10 +59,14 @@ def test_every_field_is_in_it() -> None:
     names = {*CompletionBody.__struct_fields__, *PARAMETERS, *IGNORED, *NEUTRAL} - {"input_suffix"}
     assert set(schema["properties"]) == names
     assert schema["required"] == ["prompt"]
-    schema = DOCUMENT["components"]["schemas"]["MessagesBody"]
     tables = (messages.SUPPORTED, messages.IGNORED, messages.NEUTRAL, messages.SAMPLING)
-    assert set(schema["properties"]) == {name for table in tables for name in table}
-    assert schema["required"] == ["messages", "max_tokens"]
+    for body, required in (
+        ("MessagesBody", ["messages", "max_tokens"]),
+        ("CountBody", ["messages"]),
+    ):
+        schema = DOCUMENT["components"]["schemas"][body]
+        assert set(schema["properties"]) == {name for table in tables for name in table}
+        assert schema["required"] == required
 
 
 def test_every_reference_leads_somewhere() -> None:
