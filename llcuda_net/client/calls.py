@@ -12,7 +12,7 @@ import trio
 
 import llcuda_protocol as wire
 from llcuda_net.client.reconnecting import ReconnectingConnection
-from llcuda_net.client.requests import Deletion, Request
+from llcuda_net.client.requests import Deletion, Request, generation_id
 from llcuda_net.client.results import Entry, Hit
 from llcuda_net.errors import ConnectError, UnknownGeneration
 from llcuda_protocol.kinds import MAX_HITS, MAX_LISTED
@@ -127,7 +127,7 @@ class Calls:
             RequestError: `UnknownGeneration`: there is none of this id (any more);
                 `InvalidRequest`: it still runs; `Unsupported`: the server is too old.
         """
-        request = Deletion(generation)
+        request = Deletion(generation_id(generation))
         channel = await self._connection.open(request)
         try:
             await channel.receive()
@@ -166,6 +166,7 @@ class Calls:
         """
         if not 1 <= limit <= MAX_LISTED:
             raise ValueError(f"limit must be from 1 to {MAX_LISTED}, not {limit}")
+        before = None if before is None else generation_id(before)
         make = partial(wire.ListGenerations, limit=limit, state=state, before=before)
         request = Request(make, {"list": "has no list of generations"})
         entries: list[Entry] = []

@@ -27,7 +27,15 @@ from llcuda_net.client.chat.options import chat_options
 from llcuda_net.client.chat.parts import Source
 from llcuda_net.client.dial import dial, tls_context
 from llcuda_net.client.reconnecting import ReconnectingConnection
-from llcuda_net.client.requests import CHANNELS, WINDOW, Reading, linger, urgency, what_to_send
+from llcuda_net.client.requests import (
+    CHANNELS,
+    WINDOW,
+    Reading,
+    generation_id,
+    linger,
+    urgency,
+    what_to_send,
+)
 from llcuda_net.client.stream import Opening, Result, Stream, require_attach
 from llcuda_net.errors import ConnectError, RequestError
 from llcuda_net.util.address import Address, parse_address
@@ -173,13 +181,15 @@ class Client(Calls):
         priority: Literal["high", "normal", "low"] | None = None,
         deadline: float | None = None,
         splices: bool = False,
+        previous: str | None = None,
+        background: bool = False,
         **params: Any,
     ) -> AbstractAsyncContextManager[Stream]:
         """Start a generation: `async with client.generate("…") as stream`.
 
         Exactly one of `prompt`, `raw` and `messages` says what to send. The block begins when the
         server has accepted the request; leaving it early cancels the generation on the server,
-        unless `stream.detach()` was called.
+        unless it runs in the background or `stream.detach()` was called.
 
         Args:
             prompt: a string is sent as one user message, through the model's chat template where
@@ -222,18 +232,29 @@ class Client(Calls):
                 it can begin at once. None: it waits without limit.
             splices: also report where another upstream continues it (`Spliced` events), if the
                 server reports that.
+            previous: the id of an earlier generation that is over (`Stream.id`, `Result.id`): its
+                conversation goes on with `prompt` or `messages`. The server puts before them what
+                was asked and answered there, and all that came before that. A system message here
+                takes the place of the one there. The model and the options of the chat (tools, but
+                not `tool_choice`) are those of the conversation unless they are given; parameters
+                are not. It may have been cut or cancelled.
+            background: the generation goes on to its end, whether or not somebody reads it: leave
+                the block as soon as you have `stream.id`, and `attach` reads it later. It is
+                `on_disconnect="continue"`, and `detach` at the end of the block.
             params: sampling parameters by llama-server's names: `n_predict`, `temperature`,
                 `top_k`, `top_p`, `min_p`, `seed`, `stop`, `grammar`, `json_schema`, `n_probs`…
 
         Raises:
             TypeError: not exactly one of the three was given, or what only goes with another.
             ConfigError: an image or a recording is none, or cannot be read.
-            ValueError: `on_disconnect` or `priority` is none of these.
+            ValueError: `on_disconnect` or `priority` is none of these, or `background` goes with
+                another `on_disconnect`.
             ConnectError: the connection is lost, before or while the stream is read, and could not
                 be made again in time.
             RequestError: the server refused the request or could not complete it; its class and
                 `code` say why, and `retry` whether trying again may help: `Overloaded`,
-                `UpstreamError`, `ContextExceeded`… `Unsupported`, before anything is
+                `UpstreamError`, `ContextExceeded`… `UnknownGeneration`: there is no `previous` of
+                this id, and `InvalidRequest`: it still runs. `Unsupported`, before anything is
                 sent, where the server is too old for what is asked.
         """
         chat = chat_options(
@@ -242,7 +263,12 @@ class Client(Calls):
             parallel_tool_calls=parallel_tool_calls,
             chat_template_kwargs=chat_template_kwargs,
             reasoning_effort=reasoning_effort,
+            inherits=previous is not None,
         )
+        if background:
+            if on_disconnect not in (None, "continue"):
+                raise ValueError("background=True goes on to the end: leave on_disconnect out")
+            on_disconnect = "continue"
         request = wire.Generate(
             0,
             WINDOW,
@@ -260,9 +286,9 @@ class Client(Calls):
             deadline=deadline,
             splices=splices and "splice" in self.features,
             channels=CHANNELS in self.features,
-            **what_to_send(prompt, raw, messages, system, images, audio, chat),
+            **what_to_send(prompt, raw, messages, system, images, audio, chat, previous),
         )
-        return Opening(self._connection, request)
+        return Opening(self._connection, request, detaches=background)
 
     def attach(
         self,
@@ -279,7 +305,8 @@ class Client(Calls):
         alone; `stream.cancel()` stops it, for all.
 
         Args:
-            generation: its id: `Stream.id` of whoever started it.
+            generation: its id: `Stream.id` of whoever started it. The ids of answers over HTTP
+                (`chatcmpl-…`, `resp_…`, `msg_…`) are taken, too, here and wherever an id is.
             first: sequence number of the first piece to read; one that does not exist yet is
                 waited for.
             tokens, durable, splices: as for `generate`.
@@ -291,7 +318,7 @@ class Client(Calls):
         """
         request = wire.Attach(
             0,
-            generation,
+            generation_id(generation),
             WINDOW,
             first,
             tokens=tokens,
@@ -299,7 +326,7 @@ class Client(Calls):
             splices=splices and "splice" in self.features,
             channels=CHANNELS in self.features,
         )
-        return Opening(self._connection, request)
+        return Opening(self._connection, request, detaches=True)
 
     async def cancel(self, generation: str) -> str:
         """Stop a generation, whichever client started it; all its readers see it end.
@@ -314,7 +341,7 @@ class Client(Calls):
                 `Unsupported`: the server is too old.
         """
         require_attach(self._connection)
-        reading = Reading(wire.Attach(0, generation, 0))
+        reading = Reading(wire.Attach(0, generation_id(generation), 0))
         channel = await self._connection.open(reading, stop=True)
         try:
             while not isinstance(frame := await channel.receive(), wire.Done):

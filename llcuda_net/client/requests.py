@@ -25,8 +25,12 @@ from llcuda_protocol.kinds import MAX_LINGER
 WINDOW = 256 * 1024
 #: Features of a server: options and parts of a chat, and channels of its answer; uploads.
 CHANNELS, UPLOADS = "channels", "uploads"
+#: Feature of a server: it goes on with conversations.
+PREVIOUS = "previous"
 #: What the client takes, for the server to know.
 TAKES = (CHANNELS, "ignored")
+#: What the ids of answers begin with where they are of another API; behind it is the generation's.
+_PREFIXES = ("chatcmpl-", "cmpl-", "resp_", "msg_")
 
 
 class Request:
@@ -144,6 +148,8 @@ class Reading(Request):
             needs[CHANNELS] = "takes no images and no audio"
         elif not is_plain(messages):
             needs[CHANNELS] = "takes only messages of a role and a text"
+        if request.previous is not None:
+            needs[PREVIOUS] = "cannot go on with a conversation"
         return needs
 
     def uploads(self, features: Container[str]) -> list[bytes]:
@@ -232,6 +238,14 @@ def refusal(error: wire.Error) -> RequestError:
     )
 
 
+def generation_id(id_: str) -> str:
+    """The id of a generation, by which an answer over HTTP may be known, too: `resp_…`, say."""
+    for prefix in _PREFIXES:
+        if id_.startswith(prefix):
+            return id_.removeprefix(prefix)
+    return id_
+
+
 def linger(policy: str | float | None) -> float | None:
     """Seconds for which a generation goes on without a reader, as the protocol encodes them.
 
@@ -280,8 +294,9 @@ def what_to_send(
     images: Sequence[Source] = (),
     sounds: Sequence[Source] = (),
     chat: dict[str, Any] | None = None,
+    previous: str | None = None,
 ) -> dict[str, Any]:
-    """The request's `prompt`, or its `messages` and `chat`.
+    """The request's `prompt`, or its `messages` and `chat`; and its `previous`.
 
     Raises:
         TypeError: not exactly one of the three was given, or something that goes with a chat where
@@ -297,8 +312,13 @@ def what_to_send(
             raise TypeError("images= and audio= go with a prompt; messages have them in content")
         text = prompt if isinstance(prompt, str) else None
         found = chat_messages(text, messages, system, images, sounds)
-        return {"messages": found, "chat": chat}
-    for name, given in (("system", system is not None), ("images and audio", media)):
+        earlier = None if previous is None else generation_id(previous)
+        return {"messages": found, "chat": chat, "previous": earlier}
+    for name, given in (
+        ("system", system is not None),
+        ("images and audio", media),
+        ("previous", previous is not None),
+    ):
         if given:
             raise TypeError(f"{name}= goes with a chat, not with raw text or token ids")
     if chat is not None:

@@ -283,25 +283,32 @@ class Opening:
     Args:
         connection: where to send it.
         request: what to send.
+        detaches: closing the stream lets the generation go on.
     """
 
     def __init__(
-        self, connection: ReconnectingConnection, request: wire.Generate | wire.Attach
+        self,
+        connection: ReconnectingConnection,
+        request: wire.Generate | wire.Attach,
+        *,
+        detaches: bool,
     ) -> None:
         self._connection = connection
         self._request = request
+        self._detaches = detaches
         self._stream: Stream | None = None
 
     async def __aenter__(self) -> Stream:
-        attaches = isinstance(self._request, wire.Attach)
-        if attaches:
+        if self._detaches:
             require_attach(self._connection)
         reading = Reading(self._request)
         first = reading.received
-        channel = await self._connection.open(reading, detaches=attaches)
+        channel = await self._connection.open(reading, detaches=self._detaches)
         try:
             accepted = await channel.receive()
         except BaseException:
+            if isinstance(self._request, wire.Generate):
+                channel.stop(detach=False)  # in the background, too: nobody knows its id
             channel.close()
             raise
         assert isinstance(accepted, wire.Accepted)  # the protocol allows nothing else there

@@ -112,6 +112,7 @@ class Reporter:
                 "uptime": round(trio.current_time() - self._started, 3),
                 "draining": draining,
             },
+            "user": user.name,
             "connections": connections,
             "http": dict(http),
             "streams": sum(len(generation.readers) for generation in self._registry),

@@ -83,3 +83,19 @@ def test_attach_detach_and_cancel(lasting: Lasting, address: str) -> None:
         with pytest.raises(RequestError, match="no such thing"):
             client.cancel("never")
     assert lasting.of(wire.Cancel)[:2] == [wire.Cancel(1, True), wire.Cancel(2, True)]
+
+
+def test_a_conversation_goes_on_and_one_in_the_background_is_left(
+    lasting: Lasting, address: str
+) -> None:
+    lasting.features = (*lasting.features, "channels", "previous")
+    with sync.connect(address) as client:
+        first = client.complete("hello")
+        assert first.id is not None
+        with client.generate("hold on", previous=f"resp_{first.id}", background=True) as stream:
+            pass
+    assert lasting.of(wire.Generate)[-1].previous == first.id
+    assert lasting.logs[stream.id].reason == ""
+    lasting.go_on("!", reason="stop")
+    with sync.connect(address) as client:
+        assert "".join(client.attach(stream.id)) == "hold on!"

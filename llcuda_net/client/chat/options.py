@@ -17,8 +17,12 @@ def chat_options(
     parallel_tool_calls: bool | None,
     chat_template_kwargs: Mapping[str, Any] | None,
     reasoning_effort: str | None,
+    inherits: bool = False,
 ) -> dict[str, Any] | None:
     """The options as they are sent; None where there are none.
+
+    Args:
+        inherits: tools that are not given are those of the conversation that goes on.
 
     Raises:
         InvalidRequest: one of them is not of its shape.
@@ -31,7 +35,8 @@ def chat_options(
         "chat_template_kwargs": None if chat_template_kwargs is None else {**chat_template_kwargs},
         "reasoning_effort": reasoning_effort,
     }
-    given["tool_choice"] = _choice(tool_choice, given["tools"] or [])
+    unknown = inherits and tools is None
+    given["tool_choice"] = _choice(tool_choice, None if unknown else given["tools"] or [])
     return {name: value for name, value in given.items() if value is not None} or None
 
 
@@ -69,13 +74,13 @@ def _tool(tool: Any, place: int) -> dict[str, Any]:
     return {"type": "function", "function": kept}
 
 
-def _choice(choice: str | Mapping[str, Any] | None, tools: list[dict[str, Any]]) -> Any:
+def _choice(choice: str | Mapping[str, Any] | None, tools: list[dict[str, Any]] | None) -> Any:
     if choice is None or (isinstance(choice, str) and choice in _MODES):
         return choice
     if isinstance(choice, Mapping):
         return {**choice}
-    names = [tool["function"]["name"] for tool in tools]
-    if not isinstance(choice, str) or choice not in names:
+    names = [tool["function"]["name"] for tool in tools or []]
+    if not isinstance(choice, str) or (tools is not None and choice not in names):
         known = ", ".join((*_MODES, *names))
         raise InvalidRequest(f"tool_choice is one of {known}, not {choice!r:.40}")
     return {"type": "function", "function": {"name": choice}}

@@ -17,7 +17,8 @@ TOOL = {"type": "function", "function": FUNCTION}
 def options(**given: Any) -> Any:
     names = ["tools", "tool_choice", "parallel_tool_calls"]
     names += ["chat_template_kwargs", "reasoning_effort"]
-    return chat_options(**{name: given.get(name) for name in names})
+    values: dict[str, Any] = {name: given.get(name) for name in names}
+    return chat_options(**values)
 
 
 def test_no_options_are_none() -> None:
