@@ -15,10 +15,12 @@ from typing import Any
 
 from llcuda_net.cli.client import limit
 from llcuda_net.cli.client.output import Output, print_note, show
+from llcuda_net.cli.client.previous import previous_id
 from llcuda_net.cli.client.stats import print_stats
 from llcuda_net.cli.common import Exit, describe, fail, print_error
 from llcuda_net.client.chat.parts import image
 from llcuda_net.client.events import Result, ToolCall
+from llcuda_net.client.requests import PREVIOUS
 from llcuda_net.errors import ConfigError, ConnectError, RequestError
 from llcuda_net.sync import Client, Stream
 from llcuda_net.util.terminal import echo, harmless, is_terminal, one_line, paint
@@ -42,6 +44,8 @@ class Chat:
         make_output: makes what shows one answer.
         system: the system message to begin with.
         media: images and recordings that go with the first question.
+        previous: the id of the answer whose conversation goes on, or `last`; None: a new one.
+        again: the command that goes on with the conversation of an answer, by its id.
         stats: show the times after each answer.
     """
 
@@ -54,6 +58,8 @@ class Chat:
         *,
         system: str | None = None,
         media: Sequence[dict[str, Any]] = (),
+        previous: str | None = None,
+        again: Callable[[str], str],
         stats: bool = False,
     ) -> None:
         self._prog = prog
@@ -63,6 +69,9 @@ class Chat:
         self._make_output = make_output
         self._stats = stats
         self._client: Client | None = None
+        self._previous = previous  # what comes before the history, which the server has
+        self._again = again
+        self._last: str | None = None  # the id of the last answer, where it can be gone on with
         self._media = [*media]  # for the next question
         self._history: list[dict[str, Any]] = []
         self._calls: list[ToolCall] = []  # of the last answer; what they return is not known yet
@@ -74,6 +83,7 @@ class Chat:
 
         Raises:
             ConnectError: there is no server at the beginning.
+            RequestError, CommandError: it has no conversation that could go on.
         """
         if self._interactive:
             # Gives input() its line editing and the session's history.
@@ -84,6 +94,8 @@ class Chat:
             self._client = self._connect()
             if self._interactive:
                 self._note("/help lists the commands; Ctrl-D ends")
+            if self._previous is not None:
+                self._recall(self._client, self._previous)
             if first is not None:
                 code = self._ask(first)
             while (line := self._read()) is not None:
@@ -91,6 +103,8 @@ class Chat:
                 code = code or done
         finally:
             self._drop_client()
+        if self._interactive and self._last is not None:
+            self._note(f"to go on later: {self._again(self._last)}")
         return Exit.OK if self._interactive else code
 
     def _read(self) -> str | None:
@@ -124,10 +138,14 @@ class Chat:
         if command == "/clear":
             self._history.clear()
             self._calls, self._returned = [], []
+            self._previous = self._last = None
             self._note("the conversation is forgotten")
         elif command == "/system":
             self._system = rest.strip() or None
-            self._note("system message " + ("set" if self._system else "taken away"))
+            found = "set" if self._system else "taken away"
+            if not self._system and self._previous is not None:
+                found = "as it was when the conversation went on"
+            self._note(f"system message {found}")
         elif command == "/image":
             self._add_image(rest.strip())
         elif command == "/help":
@@ -137,6 +155,25 @@ class Chat:
         else:
             return self._ask(line)
         return Exit.OK
+
+    def _recall(self, client: Client, wanted: str) -> None:
+        """Go on with a conversation that the server has: show its last answer."""
+        self._previous = previous_id(client, wanted)
+        with client.attach(self._previous) as stream:
+            try:
+                if self._interactive:
+                    result = show(stream, self._make_output())
+                else:
+                    for _ in stream:
+                        pass
+                    result = stream.result
+            except RequestError as error:  # with which it ended
+                print_error(self._prog, describe(error))
+                return
+        if result.reason not in ("length", "cancelled"):
+            self._calls = result.tool_calls
+        if self._calls:
+            self._want()
 
     def _add_image(self, name: str) -> None:
         try:
@@ -179,6 +216,7 @@ class Chat:
                 messages=[*self._history, *asked],
                 system=self._system,
                 splices=True,
+                **({} if self._previous is None else {"previous": self._previous}),
             ) as stream:
                 if stream.cached:
                     print_note(self._prog, "answered from the store")
@@ -204,11 +242,14 @@ class Chat:
             elif error.code == "shutting_down":
                 self._drop_client()
             return Exit.REFUSED
+        assert self._client is not None
         said: dict[str, Any] = {"role": "assistant", "content": stream.text}
         self._calls = []
         if result is not None and result.reason not in ("length", "cancelled"):
             said, self._calls = result.message, result.tool_calls  # which are whole
         self._history += [*asked, said]
+        kept = stream.level not in (None, "memory") and PREVIOUS in self._client.features
+        self._last = stream.id if kept else None
         if self._calls:
             self._want()
         return Exit.OK

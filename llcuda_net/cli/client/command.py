@@ -80,6 +80,8 @@ def _run(arguments: argparse.Namespace) -> int:
             lambda: _output(arguments),
             system=arguments.system,
             media=media,
+            previous=arguments.previous,
+            again=lambda id_: _again(arguments, "--chat", "--continue", id_),
             stats=arguments.stats,
         )
         return chat.run(text)
@@ -154,6 +156,7 @@ def _answer(
             if request is None:
                 stream = client.attach(arguments.attach, arguments.first or 0, **details)
             else:
+                request |= _previous(client, arguments)
                 stream = limit.generate(client, request, **details)
             first = stream.received
             with stream:
@@ -197,16 +200,27 @@ def _detach(
 
     with connect() as client:
         if "attach" not in client.features:
-            fail("the server is too old for --detach: an answer ends with its reader", Exit.REFUSED)
-        with limit.generate(client, request) as stream:
+            flag = arguments.detach
+            fail(f"the server is too old for {flag}: an answer ends with its reader", Exit.REFUSED)
+        previous = _previous(client, arguments)
+        with limit.generate(client, request, **previous) as stream:
             # First the id: if it cannot be printed, the answer is cancelled on the way out.
             if arguments.json:
                 found = {"event": "detached", "id": stream.id, "level": stream.level}
-                echo(json.dumps({**found, "cached": stream.cached}), flush=True)
+                echo(json.dumps({**found, "cached": stream.cached, **previous}), flush=True)
             else:
                 echo(stream.id, flush=True)
             stream.detach()
     return Exit.OK
+
+
+def _previous(client: sync.Client, arguments: argparse.Namespace) -> dict[str, Any]:
+    """What --continue adds to a request."""
+    if arguments.previous is None:
+        return {}
+    from llcuda_net.cli.client.previous import previous_id
+
+    return {"previous": previous_id(client, arguments.previous)}
 
 
 def _cancel(connect: Callable[[], sync.Client], arguments: argparse.Namespace) -> int:

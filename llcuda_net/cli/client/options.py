@@ -34,6 +34,8 @@ examples:
   git diff | llcuda-client - --system "Write a commit message for this diff."
   llcuda-client --certainty "Who wrote the first compiler?"
   llcuda-client --chat --server gpu-box:9000
+  llcuda-client --continue last "And why red in the evening?"     # it remembers the question
+  llcuda-client --continue "$id" --chat      # the same with an answer of any age, line by line
   llcuda-client --image cat.png "What is in this picture?"
   llcuda-client --tools tools.json "How warm is it in Oslo?"
 
@@ -41,7 +43,7 @@ examples:
   llcuda-client --model qwen3-8b --priority high --deadline 10 "Say hello."
   llcuda-client --list 5                     # your newest five, running ones included
 
-  id=$(llcuda-client --detach "Write a long story.")    # start it, and leave
+  id=$(llcuda-client --background "Write a long story.")  # start it, and leave
   llcuda-client --attach "$id"               # read it, live or finished, from any machine
   llcuda-client --attach "$id" --from 100    # the same from token 100 on
   llcuda-client --cancel "$id"               # stop it
@@ -54,6 +56,10 @@ Tools are a JSON list of functions, each with name, description and parameters (
 the model asks for is printed as NAME ARGUMENTS; with --chat the next line that you type is what the
 tool has returned. What a model thinks first is not part of its answer: --think says whether to show
 it, on stderr. --param sets tool_choice, reasoning_effort and chat_template_kwargs, too.
+
+--continue takes the id of an answer that is over, also one that was stopped: what was asked and
+answered there, and before it, comes before the new prompt. The model, the system message and the
+tools stay as they were unless they are given; --max-tokens, --temperature and the like do not.
 
 A connection that is lost is made again, and the answer goes on where it stopped: notes on stderr
 say so, and also where another upstream went on with it. Ctrl-C stops an answer on the server, too;
@@ -87,6 +93,12 @@ def build_parser() -> Parser:
     what.add_argument("--raw", action="store_true", help="send the text as it is, with no template")
     what.add_argument("--system", metavar="TEXT", help="a system message to go before the prompt")
     what.add_argument("--chat", action="store_true", help="hold a conversation; Ctrl-D ends it")
+    what.add_argument(
+        "--continue",
+        metavar="ID",
+        dest="previous",
+        help="go on with the conversation of this answer, or, with last, of your newest one",
+    )
     for flag, kinds in (("--image", "a PNG, JPEG, WebP or GIF"), ("--audio", "a WAV or MP3")):
         what.add_argument(
             flag,
@@ -169,9 +181,11 @@ def _add_generations(parser: argparse.ArgumentParser) -> None:
         help="what it survives: memory, process, disk or strict; default: the server's",
     )
     later = parser.add_argument_group("leaving an answer, and coming back to it")
-    later.add_argument(
-        "--detach", action="store_true", help="start it, print its id, and leave it running"
-    )
+    for flag, text in (
+        ("--background", "start it, print its id, and leave it running"),
+        ("--detach", "the same as --background"),
+    ):
+        later.add_argument(flag, dest="detach", action="store_const", const=flag, help=text)
     later.add_argument("--attach", metavar="ID", help="read the answer of this id")
     later.add_argument(
         "--from",
@@ -289,7 +303,12 @@ def _on_disconnect(text: str) -> str | float:
 #: about a new request.
 _WITH_CANCEL = {"server", "tls", "tls_ca", "token_file", "reconnect_seconds", "json"}
 _WITH_ATTACH = _WITH_CANCEL | {"first", "no_stream", "stats", "certainty", "think"}
-_NAMES = {"prompt": "a prompt", "n_predict": "--max-tokens", "first": "--from"}
+_NAMES = {
+    "prompt": "a prompt",
+    "n_predict": "--max-tokens",
+    "first": "--from",
+    "previous": "--continue",
+}
 
 
 def check(arguments: argparse.Namespace) -> None:
@@ -311,6 +330,7 @@ def check(arguments: argparse.Namespace) -> None:
                 given = value is not None and value is not False and value != []
                 if given and name not in allowed | {flag}:
                     other = _NAMES.get(name, "--" + name.replace("_", "-"))
+                    other = value if name == "detach" else other
                     fail(f"--{flag} and {other} do not go together")
             if isinstance(chosen, str):
                 check_text(chosen, f"the id of --{flag}")
@@ -323,17 +343,22 @@ def check(arguments: argparse.Namespace) -> None:
     if arguments.raw and arguments.system is not None:
         fail("--system goes with a chat template, which --raw leaves out")
     if arguments.raw:
+        if arguments.previous is not None:
+            fail("--continue goes with a chat template, which --raw leaves out")
         for flag in ("tools", "image", "audio"):
             if getattr(arguments, flag):
                 fail(f"--{flag} goes with a chat template, which --raw leaves out")
     texts = {"system": [arguments.system], "stop": arguments.stop or []}
     texts |= {"idempotency-key": [arguments.idempotency_key], "model": [arguments.model]}
+    texts |= {"continue": [arguments.previous]}
     for flag, given_texts in texts.items():
         for text in given_texts:
             check_text(text or "", f"the text of --{flag}")
-    for flag in ("raw", "json", "detach", "idempotency_key"):
+    for flag in ("raw", "json", "idempotency_key"):
         if arguments.chat and getattr(arguments, flag):
             fail(f"--chat and --{flag.replace('_', '-')} do not go together")
+    if arguments.chat and arguments.detach:
+        fail(f"--chat and {arguments.detach} do not go together")
     if arguments.chat and arguments.prompt == ["-"]:
         fail("--chat reads its questions from standard input: - is not needed")
     _check_storage(arguments)
@@ -349,9 +374,12 @@ def _check_storage(arguments: argparse.Namespace) -> None:
     if not arguments.detach:
         return
     if arguments.on_disconnect not in (None, "continue"):
-        fail("--detach lets the answer go on to its end: leave --on-disconnect out")
+        fail(f"{arguments.detach} lets the answer go on to its end: leave --on-disconnect out")
     if arguments.store == "none" or arguments.durability == "memory":
-        fail("--detach with nothing stored: nobody could read the answer once it is over")
+        fail(
+            f"{arguments.detach} with nothing stored: nobody could read the answer once it is over"
+        )
     for flag in ("stats", "no_stream", "certainty", "think"):
         if getattr(arguments, flag):
-            fail(f"--detach prints no answer, so --{flag.replace('_', '-')} does not go with it")
+            other = f"--{flag.replace('_', '-')}"
+            fail(f"{arguments.detach} prints no answer, so {other} does not go with it")

@@ -86,7 +86,7 @@ def read_request(arguments: argparse.Namespace) -> dict[str, Any]:
         given["tools"] = _read_tools(arguments.tools)
     reserved = {"self", "prompt", "raw", "messages", "system", "timeout", "tokens"}
     reserved |= {"key", "on_disconnect", "level", "cache", "durable", "model", "priority"}
-    reserved |= {"deadline", "splices", "images", "audio", "tools"}
+    reserved |= {"deadline", "splices", "images", "audio", "tools", "previous", "background"}
     for name, value in arguments.param:
         if name in reserved:
             fail(f"--param cannot set {name}")

@@ -65,6 +65,7 @@ class Lasting:
         cached: whether answers are said to come from the store.
         refusals: errors with which the next requests are answered, the first first.
         report: what status is answered with.
+        entries: what a list is answered with, newest first.
         accepted: what else accepted says.
         answer: what is answered, in place of the words, as pieces of channels: each a channel's
             kind, index, id and name, and a text.
@@ -92,6 +93,7 @@ class Lasting:
         self.greeting: Callable[[Peer], wire.Frame | None] = lambda _: None
         self.cuts: list[tuple[int | None, int | None]] = []
         self.report: dict[str, Any] = {"connections": 1}
+        self.entries: list[dict[str, Any]] = ENTRIES
         self.accepted: dict[str, Any] = {}
         self.splices: list[int] = []
         self.answer: list[tuple[tuple[str, int, str, str], str]] = []
@@ -210,7 +212,7 @@ class Lasting:
                     await peer.send(wire.Hits(number, [hit], first))
                 await peer.send(wire.Done(number, "complete"))
             elif isinstance(event, wire.ListGenerations):
-                for first, entry in enumerate(ENTRIES[: event.limit]):
+                for first, entry in enumerate(self.entries[: event.limit]):
                     await peer.send(wire.Listing(number, [entry], first))
                 await peer.send(wire.Done(number, "complete"))
             elif isinstance(event, wire.Delete):
