@@ -16,6 +16,7 @@ PRINTS = {
     "chat.py": "> What is a slot?",
     "come_back.py": "left generation ",
     "complete.py": "A slot is",
+    "conversation.py": " tokens of conversation were read",
     "embed.py": "The server listens on port 9000.",
     "openai_sdk.py": "A slot is one parallel sequence",
     "outlive.py": "none missing, none twice",
