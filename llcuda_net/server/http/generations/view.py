@@ -9,6 +9,7 @@ from llcuda_net.generation.state import State
 from llcuda_net.server.http.delivery.format import failure_of
 from llcuda_net.server.http.formats import format_of
 from llcuda_net.server.http.openai.answers import usage_of
+from llcuda_net.storage.chat_history import said
 
 
 def view(generation: Generation) -> dict[str, Any]:
@@ -30,6 +31,8 @@ def view(generation: Generation) -> dict[str, Any]:
     if generation.state is State.QUEUED and generation.place.position:
         place = generation.place
         document["queue"] = {"position": place.position, "wait": place.wait}
+    if generation.previous is not None:
+        document["previous"] = generation.previous
     api = generation.api or {}
     if "n" in api:
         document |= {"n": api["n"], "index": api["index"]}
@@ -38,25 +41,9 @@ def view(generation: Generation) -> dict[str, Any]:
 
 def contents(generation: Generation) -> dict[str, Any]:
     """The text, the reasoning and the tool calls of a log, as far as they may be seen."""
-    found: dict[str, Any] = {"text": "", "reasoning": None, "tool_calls": []}
-    switches = [one for one in generation.switches if one.position < generation.visible]
-    ends = [one.position for one in switches] + [generation.visible]
-    found["text"] = "".join(generation.pieces[: ends[0]])
-    for switch, end in zip(switches, ends[1:], strict=True):
-        part = "".join(generation.pieces[switch.position : end])
-        if switch.kind == "tool_call":
-            calls = found["tool_calls"]
-            same = next((c for c in calls if c["id"] == switch.id), None)
-            if same is None:
-                same = {
-                    "id": switch.id,
-                    "type": "function",
-                    "function": {"name": switch.name, "arguments": ""},
-                }
-                calls.append(same)
-            same["function"]["arguments"] += part
-        elif switch.kind == "reasoning":
-            found["reasoning"] = (found["reasoning"] or "") + part
-        else:
-            found["text"] += part
-    return found
+    answer = said(generation.pieces[: generation.visible], generation.switches)
+    return {
+        "text": answer.text,
+        "reasoning": answer.reasoning or None,
+        "tool_calls": answer.tool_calls,
+    }

@@ -13,7 +13,8 @@ import msgspec
 
 from llcuda_net.config.users import Priority
 from llcuda_net.generation.generation import Generation
-from llcuda_net.storage.channels import REASONING, TEXT, TOOL_CALL, contents, parts
+from llcuda_net.storage.channels import REASONING, TEXT, parts
+from llcuda_net.storage.chat_history import said
 
 #: Our classes of requests, by OpenAI's names.
 TIERS = {"priority": Priority.HIGH, "default": Priority.NORMAL, "flex": Priority.LOW}
@@ -49,30 +50,10 @@ def whole(generations: Sequence[Generation], shape: Shape) -> bytes:
 
 
 def _choice(generation: Generation, index: int, shape: Shape) -> dict[str, Any]:
-    found = contents(generation.pieces, generation.switches)
-    text = "".join(text for channel, text in found if channel.kind == TEXT)
-    thought = "".join(text for channel, text in found if channel.kind == REASONING)
-    calls = [
-        {
-            "id": channel.id,
-            "type": "function",
-            "function": {"name": channel.name, "arguments": text},
-        }
-        for channel, text in found
-        if channel.kind == TOOL_CALL
-    ]
-    message: dict[str, Any] = {
-        "role": "assistant",
-        "content": None if calls and not text else text,
-        "refusal": None,
-    }
-    if thought:
-        message["reasoning_content"] = thought
-    if calls:
-        message["tool_calls"] = calls
+    message = said(generation.pieces, generation.switches).message
     return {
         "index": index,
-        "message": message,
+        "message": {**message, "refusal": None},
         "logprobs": _all_logprobs(generation, shape.logprobs),
         "finish_reason": finish_reason(generation),
     }

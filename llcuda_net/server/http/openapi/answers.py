@@ -154,6 +154,7 @@ class GenerationView(msgspec.Struct):
     usage: Usage | None
     error: ErrorMembers | None
     queue: Queued | None = None
+    previous: str | None = None
     n: int | None = None
     index: int | None = None
 

@@ -36,6 +36,7 @@ from tests.support.server.memory_server import (
     ready,
     serving,
 )
+from tests.support.server.sse_client import chat, post, send
 
 _FIRST = {"role": "user", "content": "I am Ada"}
 _ANSWER = {"role": "assistant", "content": "user: I am Ada"}
@@ -266,6 +267,41 @@ async def test_a_kill_loses_nothing_of_a_conversation(tmp_path: Path) -> None:
         await _answered(peer, 3, messages=[_NEXT], previous=accepted.id)
     second, third = stored(tmp_path)
     assert (second.request["previous"], third.request["previous"]) == (first, accepted.id)
+
+
+async def test_what_it_goes_on_with_is_shown_over_http(tmp_path: Path) -> None:
+    """While it runs, when it is over, and by the next server."""
+
+    async def shown(id_: str) -> Any:
+        answer = await send(listener, "GET", f"/v1/generations/{id_}")
+        return (await answer.json()).get("previous")
+
+    upstream = FakeUpstream()
+    async with keeping(tmp_path, upstream) as (_, listener):
+        first = await _first(listener)
+        upstream.paused = True
+        peer = await ready(listener)
+        await peer.send(_ask(messages=[_NEXT], previous=first, on_disconnect=1e9))
+        _, accepted = await _until(peer, Accepted)
+        second = accepted.id
+        assert (await shown(first), await shown(second)) == (None, first)
+    upstream = paused()
+    async with keeping(tmp_path, upstream) as (_, listener):
+        assert await shown(second) == first
+        upstream.release(20)
+        peer = await ready(listener)
+        await peer.send(Attach(1, second, CREDIT))
+        await _read(peer, 1)
+        assert await shown(second) == first
+
+
+async def test_an_answer_over_http_goes_on_here(tmp_path: Path) -> None:
+    async with keeping(tmp_path, FakeUpstream()) as (_, listener):
+        answer = await post(listener, chat("I am Ada", stream=False))
+        await answer.body()
+        (first,) = answer.generations
+        _, text = await _answered(await ready(listener), messages=[_NEXT], previous=first)
+        assert text == "user: I am Ada assistant: user: I am Ada user: who am I"
 
 
 async def test_a_stored_answer_answers_the_same_question_of_the_same_conversation(
