@@ -97,3 +97,29 @@ def test_with_the_sdk(tmp_path: Path, read: int) -> None:
                 server = stack.enter_context(running_server(*arguments, "--port", port))
                 release(url)
         assert "".join(found) == generation(apply_template(messages), TOKENS)
+
+
+@pytest.mark.parametrize("read", [2, 12, 25])
+def test_of_a_response(tmp_path: Path, read: int) -> None:
+    names: dict[str, Any] = {"openai": openai, "httpx": httpx, "time": time}
+    exec(block("python", "def events("), names)
+    events: Callable[..., Iterator[Any]] = names["events"]
+    with held_upstream(30) as url, ExitStack() as stack:
+        arguments = ["--data-dir", str(tmp_path), "--upstream", url]
+        server = stack.enter_context(running_server(*arguments))
+        base = f"http://{server.address}/v1"
+        client = stack.enter_context(openai.OpenAI(base_url=base, api_key="any", max_retries=0))
+        request = {"model": "any", "input": "tell me a story", "temperature": 0}
+        found = []
+        for event in events(client, **request, max_output_tokens=TOKENS):
+            found.append(event)
+            if len(found) == read:
+                server.stop(signal.SIGKILL)
+                port = str(server.port)
+                server = stack.enter_context(running_server(*arguments, "--port", port))
+                release(url)
+        assert [event.sequence_number for event in found] == list(range(len(found)))
+        text = "".join(one.delta for one in found if one.type == "response.output_text.delta")
+        messages = [{"role": "user", "content": "tell me a story"}]
+        assert text == generation(apply_template(messages), TOKENS)
+        assert found[-1].response.output_text == text

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import pytest
@@ -15,7 +15,9 @@ from llcuda_net.server.http.errors import CODES
 from llcuda_net.server.http.openai.chat import OPTIONS
 from llcuda_net.server.http.openai.chat_body import SAMPLING
 from llcuda_net.server.http.openai.embeddings import EmbeddingsBody
-from llcuda_net.server.http.openai.fields import IGNORED, INSTEAD, NEUTRAL, SUPPORTED
+from llcuda_net.server.http.openai.fields import CHAT, SUPPORTED, FieldRules
+from llcuda_net.server.http.responses import body as response_body
+from llcuda_net.server.http.responses import fields as responses
 
 DOCUMENT = Path(__file__).parents[5] / "docs" / "clients.md"
 _EMBEDDINGS = {
@@ -36,20 +38,31 @@ def _value(value: object) -> str:
     return f"`{shown}`".replace("'", '"')
 
 
-def tables() -> dict[str, list[str]]:
-    """Each table by the comment above it, as lines of Markdown."""
-    chat = [(f"`{name}`", "supported", note) for name, note in SUPPORTED.items()]
-    own = ", ".join(f"`{name}`" for name in SAMPLING)
-    chat.append((own, "supported", "as of llama-server's `/completion`"))
-    chat += [(f"`{name}`", "ignored", note) for name, note in IGNORED.items()]
-    for name, values in NEUTRAL.items():
+def _fields(
+    supported: Mapping[str, str], sampling: Iterable[str], rules: FieldRules
+) -> list[tuple[str, ...]]:
+    """The rows of a table of all fields of a body."""
+    rows = [(f"`{name}`", "supported", note) for name, note in supported.items()]
+    own = ", ".join(f"`{name}`" for name in sampling)
+    rows.append((own, "supported", "as of llama-server's `/completion`"))
+    rows += [(f"`{name}`", "ignored", note) for name, note in rules.ignored.items()]
+    for name, values in rules.neutral.items():
         shown = ", ".join(dict.fromkeys(_value(v) for v in values if not isinstance(v, float)))
         what = f"ignored where {shown}, else refused" if shown else "refused"
-        chat.append((f"`{name}`", what, INSTEAD.get(name, "")))
-    chat += [
-        (f"`{name}`", "refused", note) for name, note in INSTEAD.items() if name not in NEUTRAL
+        rows.append((f"`{name}`", what, rules.instead.get(name, "")))
+    rows += [
+        (f"`{name}`", "refused", note)
+        for name, note in rules.instead.items()
+        if name not in rules.neutral
     ]
-    chat.append(("any other", "refused", "the message names the nearest one"))
+    rows.append(("any other", "refused", "the message names the nearest one"))
+    return rows
+
+
+def tables() -> dict[str, list[str]]:
+    """Each table by the comment above it, as lines of Markdown."""
+    chat = _fields(SUPPORTED, SAMPLING, CHAT)
+    items = _fields(responses.SUPPORTED, response_body.OWN, responses.RULES)
     texts = [(f"`{name}`", "supported", note) for name, note in completions.SUPPORTED.items()]
     own = ", ".join(f"`{name}`" for name in completions.OWN)
     texts.append((own, "supported", "as of llama-server's `/completion`"))
@@ -57,6 +70,7 @@ def tables() -> dict[str, list[str]]:
     assert list(_EMBEDDINGS) == list(EmbeddingsBody.__struct_fields__)
     return {
         "chat": ["| field | | |", "|---|---|---|", *_rows(chat)],
+        "responses": ["| field | | |", "|---|---|---|", *_rows(items)],
         "completions": ["| field | | |", "|---|---|---|", *_rows(texts)],
         "embeddings": [
             "| field | |",
