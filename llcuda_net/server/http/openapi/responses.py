@@ -80,6 +80,13 @@ class ResponseDeleted(msgspec.Struct):
     deleted: Literal[True]
 
 
+class InputTokens(msgspec.Struct):
+    """How many tokens the model would read."""
+
+    object: Literal["response.input_tokens"]
+    input_tokens: _Count
+
+
 class ItemList(msgspec.Struct):
     """A page of items; the next one is that after `last_id`."""
 
@@ -107,6 +114,14 @@ OPERATIONS: dict[tuple[str, str], Operation] = {
         parameters=RUN,
         headers={**NAMED, **IGNORED},
         names="$response.body#/llcuda/generation",
+    ),
+    ("POST", "/v1/responses/input_tokens"): Operation(
+        "OpenAI",
+        InputTokens,
+        ResponseBody,
+        example={"input": "Hello"},
+        errors=RUNS,
+        headers=IGNORED,
     ),
     ("GET", "/v1/responses/{id}"): Operation(
         "OpenAI",

@@ -54,6 +54,7 @@ class Shape(msgspec.Struct, frozen=True, omit_defaults=True):
         merges: which messages are several in one; see transcript.py.
         given: items of the input that the messages do not give back, with their places.
         count: how many items the input has, where the messages give another number.
+        truncated: how many messages were left out, since they did not fit.
     """
 
     model: str
@@ -79,6 +80,7 @@ class Shape(msgspec.Struct, frozen=True, omit_defaults=True):
     merges: list[tuple[int, list[int]]] = []
     given: list[tuple[int, dict[str, Any]]] = []
     count: int | None = None
+    truncated: int = 0
 
 
 def outline_of(generation: Generation, shape: Shape) -> Outline:
@@ -112,6 +114,8 @@ def members(
     over = status not in ("queued", "in_progress")
     error = _error(generation) if status == "failed" else None
     ours: dict[str, Any] = {"generation": generation.id}
+    if shape.truncated:
+        ours["truncated"] = shape.truncated
     if over and generation.outcome.stop is not None:
         ours["stop"] = generation.outcome.stop
     return {

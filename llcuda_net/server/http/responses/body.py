@@ -107,7 +107,7 @@ class ResponseBody(msgspec.Struct, kw_only=True):
     parallel_tool_calls: bool | None = None
     reasoning: ReasoningOptions | None = None
     metadata: Annotated[dict[_Key, _Text], Meta(max_length=16)] | None = None
-    truncation: Literal["disabled"] | None = None
+    truncation: Literal["auto", "disabled"] | None = None
     service_tier: Literal["auto", "default", "flex", "priority", "fast"] | None = None
     chat_template_kwargs: dict[str, Any] | None = None
 

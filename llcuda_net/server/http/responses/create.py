@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
@@ -20,6 +21,7 @@ from llcuda_net.server.http.delivery.format import failure_of
 from llcuda_net.server.http.delivery.leaving import RETRY_SECONDS, wanted_policy
 from llcuda_net.server.http.errors import HttpError, of_request_error
 from llcuda_net.server.http.exchange import Exchange
+from llcuda_net.server.http.llama.counting import count
 from llcuda_net.server.http.openai import strict_json
 from llcuda_net.server.http.openai.chat import limited, options_of
 from llcuda_net.server.http.openai.fields import Ignored
@@ -30,7 +32,8 @@ from llcuda_net.server.http.responses.body import Asked, ResponseBody, conversat
 from llcuda_net.server.http.responses.fields import RULES
 from llcuda_net.server.http.responses.items import together
 from llcuda_net.server.http.responses.response_format import ResponseFormat, form_of_api
-from llcuda_net.server.http.responses.transcript import merged
+from llcuda_net.server.http.responses.transcript import Message, merged
+from llcuda_net.server.http.responses.truncation import fitting, room
 from llcuda_net.storage.objects.conversations import Conversation
 from llcuda_protocol import Generate
 from llcuda_protocol.kinds import MAX_LINGER
@@ -109,14 +112,18 @@ async def prepared(
         raise of_request_error(error, "model") from None
     inherited = _without_system(before, body)
     messages = together(inherited, [one for one in given.messages if one is not None])
-    differing, count = earlier.kept(messages[len(inherited) :], given.items)
+    places: Sequence[int] = range(len(messages))
+    if body.truncation == "auto":
+        places = await _that_fit(exchange, asked, model, messages)
+    truncated = len(messages) - len(places)
+    messages = [messages[place] for place in places]
+    old = sum(place < len(inherited) for place in places)
+    differing, number = earlier.kept(messages[old:], given.items)
     if body.instructions is not None:
         messages.insert(0, {"role": "system", "content": body.instructions})
     messages, merges = merged(messages)
     options.setdefault("priority", asked.priority)
     params = limited(asked.params, model, host)
-    if "transient" not in Generate.FIELDS:  # it is not there yet
-        options.pop("transient", None)
     request = Generate(
         0, 0, messages=messages, params=params, chat=asked.chat, model=model, **options
     )
@@ -124,16 +131,38 @@ async def prepared(
         told,
         stream=bool(body.stream),
         background=bool(body.background),
-        store=body.store is not False and not options.get("transient", False),
-        inherited=len(inherited),
+        store=not options.get("transient", False),
+        inherited=old,
         merges=merges,
         given=differing,
-        count=count,
+        count=number,
+        truncated=truncated,
         logprobs=asked.logprobs,
         encrypted=asked.encrypted,
         **_echoed(body),
     )
     return request, form
+
+
+async def _that_fit(
+    exchange: Exchange, asked: Asked, model: str | None, messages: list[Message]
+) -> Sequence[int]:
+    """The places of the messages that fit into the context of the model, the oldest left out.
+
+    Raises:
+        RequestError, HttpError: they cannot be counted.
+    """
+    pool = exchange.host.pool
+    context = pool.context(pool.key_of(model))
+    if context is None:
+        return range(len(messages))
+    instructions = asked.body.instructions
+    first = [] if instructions is None else [{"role": "system", "content": instructions}]
+
+    async def count_of(left: Sequence[Message]) -> int:
+        return await count(exchange, model, merged([*first, *left])[0], asked.chat)
+
+    return await fitting(messages, room(context, asked.params.get("n_predict")), count_of)
 
 
 def _without_system(before: earlier.Before, body: ResponseBody) -> list[dict[str, Any]]:
@@ -157,6 +186,7 @@ def _echoed(body: ResponseBody) -> dict[str, Any]:
         "temperature": body.temperature,
         "top_p": body.top_p,
         "max_tokens": body.max_output_tokens,
+        "truncation": body.truncation or "disabled",
     }
     if body.tool_choice is not None:
         found["tool_choice"] = msgspec.to_builtins(body.tool_choice)

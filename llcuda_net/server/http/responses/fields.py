@@ -35,7 +35,8 @@ SUPPORTED = {
     "reasoning": "effort is passed to the model's template; the rest is ignored: reasoning comes "
     "as it is, not in a summary",
     "metadata": "up to 16 texts of up to 512 characters, by names of up to 64",
-    "truncation": "disabled",
+    "truncation": "disabled: what is longer than the context is refused; auto: the oldest messages "
+    "are left out, and llcuda.truncated of the response says how many",
     "service_tier": "flex, default, priority (fast): low, normal, high; auto: the user's own",
     "chat_template_kwargs": "passed to the model's template",
 }

@@ -14,10 +14,15 @@ from llcuda_net.server.http.delivery.leaving import wanted_policy
 from llcuda_net.server.http.delivery.stream import EventStream
 from llcuda_net.server.http.delivery.whole import WholeReader
 from llcuda_net.server.http.exchange import Exchange
+from llcuda_net.server.http.llama.counting import count
+from llcuda_net.server.http.openai import strict_json
+from llcuda_net.server.http.openai.fields import Ignored
 from llcuda_net.server.http.responses import earlier
 from llcuda_net.server.http.responses.answers import RESPONSE, encode, outline_of
-from llcuda_net.server.http.responses.create import create
+from llcuda_net.server.http.responses.body import Asked, read
+from llcuda_net.server.http.responses.create import create, prepared
 from llcuda_net.server.http.responses.events import events_in_all
+from llcuda_net.server.http.responses.fields import RULES
 from llcuda_net.server.http.responses.response_format import form_of
 from llcuda_net.server.http.responses.transcript import shown
 from llcuda_net.server.http.route import Route
@@ -91,8 +96,29 @@ async def input_items(exchange: Exchange) -> None:
     exchange.respond(200, encode(document), headers={"x-llcuda-generation": generation.id})
 
 
+async def input_tokens(exchange: Exchange) -> None:
+    """The tokens of a response's input, whose body it takes: nothing is generated."""
+    ignored = Ignored(lenient=exchange.host.settings.lenient, rules=RULES)
+
+    def take(data: dict[str, Any]) -> Asked:
+        if data.get("input") is None:
+            data = {**data, "input": ""}
+        if "personality" in data:
+            ignored.names["personality"] = None
+            del data["personality"]
+        return read(data, ignored)
+
+    asked = await strict_json.read(exchange.request.body, take)
+    request, _ = await prepared(exchange, asked)
+    exchange.drop_body()
+    found = await count(exchange, request.model, request.messages or (), request.chat)
+    document = {"object": "response.input_tokens", "input_tokens": found}
+    exchange.respond(200, encode(document), headers=ignored.headers())
+
+
 ROUTES = [
     Route("POST", "/v1/responses", create),
+    Route("POST", "/v1/responses/input_tokens", input_tokens),
     Route("GET", "/v1/responses/{id}", show),
     Route("DELETE", "/v1/responses/{id}", delete),
     Route("POST", "/v1/responses/{id}/cancel", cancel, json=False),

@@ -42,7 +42,9 @@ def _fields(
     supported: Mapping[str, str], sampling: Iterable[str], rules: FieldRules
 ) -> list[tuple[str, ...]]:
     """The rows of a table of all fields of a body."""
-    rows = [(f"`{name}`", "supported", note) for name, note in supported.items()]
+    rows: list[tuple[str, ...]] = [
+        (f"`{name}`", "supported", note) for name, note in supported.items()
+    ]
     own = ", ".join(f"`{name}`" for name in sampling)
     rows.append((own, "supported", "as of llama-server's `/completion`"))
     rows += [(f"`{name}`", "ignored", note) for name, note in rules.ignored.items()]

@@ -425,3 +425,34 @@ async def test_a_stored_response_is_the_same_to_the_byte(tmp_path: Path) -> None
         assert [item["role"] for item in items["data"]] == ["developer", "user"]
         last = json.loads(live.split(b"data: ")[-1])
         assert await get(listener, id_) == last["response"]
+
+
+async def test_the_tokens_of_an_input(autojump_clock: object) -> None:
+    upstream = FakeUpstream()
+    async with serving(upstream) as (_, listener):
+        first = await made(listener, "one")
+        body = {"input": "two words", "instructions": "i", "previous_response_id": first["id"]}
+        path = f"{RESPONSES}/input_tokens"
+        reply = await send(listener, "POST", path, {**body, "personality": "friendly"})
+        found = await reply.json()
+        created = await made(listener, body.pop("input"), **body)
+    assert reply.headers["x-llcuda-ignored"] == "personality"
+    said = text_of(created).encode()
+    assert found == {"object": "response.input_tokens", "input_tokens": 1 + len(said)}
+
+
+async def test_the_oldest_messages_are_left_out_where_there_is_no_room(
+    autojump_clock: object,
+) -> None:
+    upstream = FakeUpstream(context=64)
+    said = [{"role": "user", "content": "x" * 20}, {"role": "assistant", "content": "y" * 20}]
+    said.append({"role": "user", "content": "z"})
+    async with serving(upstream) as (_, listener):
+        answer = await made(listener, said, truncation="auto", instructions="i")
+        short = await made(listener, "z", truncation="auto")
+        shown = await get(listener, answer["id"], "/input_items?order=asc")
+    assert answer["truncation"] == "auto"
+    assert answer["llcuda"]["truncated"] == 1
+    assert text_of(answer) == f"system: i assistant: {'y' * 20} user: z"
+    assert "truncated" not in short["llcuda"]
+    assert [item["content"][0]["text"][0] for item in shown["data"]] == ["x", "y", "z"]
