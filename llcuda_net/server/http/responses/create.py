@@ -22,6 +22,7 @@ from llcuda_net.server.http.delivery.leaving import RETRY_SECONDS, wanted_policy
 from llcuda_net.server.http.errors import HttpError, of_request_error
 from llcuda_net.server.http.exchange import Exchange
 from llcuda_net.server.http.llama.counting import count
+from llcuda_net.server.http.llama.fitting import fitting, room
 from llcuda_net.server.http.openai import strict_json
 from llcuda_net.server.http.openai.chat import limited, options_of
 from llcuda_net.server.http.openai.fields import Ignored
@@ -33,7 +34,6 @@ from llcuda_net.server.http.responses.fields import RULES
 from llcuda_net.server.http.responses.items import together
 from llcuda_net.server.http.responses.response_format import ResponseFormat, form_of_api
 from llcuda_net.server.http.responses.transcript import Message, merged
-from llcuda_net.server.http.responses.truncation import fitting, room
 from llcuda_net.storage.objects.conversations import Conversation
 from llcuda_protocol import Generate
 from llcuda_protocol.kinds import MAX_LINGER

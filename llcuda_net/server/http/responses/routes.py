@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import trio
 
@@ -17,9 +18,9 @@ from llcuda_net.server.http.exchange import Exchange
 from llcuda_net.server.http.llama.counting import count
 from llcuda_net.server.http.openai import strict_json
 from llcuda_net.server.http.openai.fields import Ignored
-from llcuda_net.server.http.responses import earlier
+from llcuda_net.server.http.responses import conversation, earlier
 from llcuda_net.server.http.responses.answers import RESPONSE, encode, outline_of
-from llcuda_net.server.http.responses.body import Asked, read
+from llcuda_net.server.http.responses.body import Asked, conversation_of, read
 from llcuda_net.server.http.responses.create import create, prepared
 from llcuda_net.server.http.responses.events import events_in_all
 from llcuda_net.server.http.responses.fields import RULES
@@ -109,7 +110,13 @@ async def input_tokens(exchange: Exchange) -> None:
         return read(data, ignored)
 
     asked = await strict_json.read(exchange.request.body, take)
-    request, _ = await prepared(exchange, asked)
+    chain = conversation_of(asked.body)
+    if chain is None:
+        before = await earlier.before(exchange, asked.body.previous_response_id)
+    else:
+        part_of = await conversation.named(exchange, chain, "conversation")
+        before = await conversation.before(exchange, part_of, cut=None)
+    request, _ = await prepared(exchange, asked, before)
     exchange.drop_body()
     found = await count(exchange, request.model, request.messages or (), request.chat)
     document = {"object": "response.input_tokens", "input_tokens": found}

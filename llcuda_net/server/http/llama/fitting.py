@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
+from typing import Any
 
-from llcuda_net.server.http.responses.transcript import Message
+Message = dict[str, Any]
 
 #: The part of a context that is left for the answer where the request does not say how long it is.
 _FOR_ANSWER = 1 / 8

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llcuda_net.server.http.responses.truncation import fitting, room
+from llcuda_net.server.http.llama.fitting import fitting, room
 
 
 async def _words(messages: Sequence[dict[str, Any]]) -> int:
