@@ -3,17 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import re
-import time
 from datetime import UTC, datetime
 
+from llcuda_net.config.moments import parse_moment
 from llcuda_net.config.sizes import parse_size
 
-#: What SQLite, and so the store, can hold.
-_LARGEST = 2**63 - 1
 _NS = 10**9
-_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
-_AGE = re.compile(r"(\d+(?:\.\d+)?)\s*([smhdw])", re.ASCII)
 
 
 def moment(text: str) -> int:
@@ -21,26 +16,15 @@ def moment(text: str) -> int:
 
     A time without a zone is local.
     """
-    found = _AGE.fullmatch(text.strip().lower())
     try:
-        if found:
-            when = time.time_ns() - round(float(found[1]) * _SECONDS[found[2]] * _NS)
-        else:
-            at = datetime.fromisoformat(text.strip())
-            if at.tzinfo is None:
-                at = at.astimezone()
-            since = at - datetime(1970, 1, 1, tzinfo=UTC)
-            when = ((since.days * 86_400 + since.seconds) * 10**6 + since.microseconds) * 1000
-        if abs(when) > _LARGEST:
-            raise OverflowError
-    except (OverflowError, OSError):
+        return parse_moment(text)
+    except OverflowError:
         raise argparse.ArgumentTypeError(f"{text!r} is too far away") from None
     except ValueError:
         raise argparse.ArgumentTypeError(
             f"must be an age (45s, 30m, 2h, 3d, 1w) or a date (2026-11-01, 2026-11-01T14:30), "
             f"not {text!r}"
         ) from None
-    return when
 
 
 def size(text: str) -> int:

@@ -1,4 +1,4 @@
-"""The list of a user's generations, newest first: those in memory before those in the store.
+"""The list of a user's generations: those in memory, and those in the store.
 
 What runs is in the registry, what is over in the store, and while it goes from the one to the other
 it is in both. So the registry is looked at first, and the store's word counts.
@@ -6,7 +6,8 @@ it is in both. So the registry is looked at first, and the store's word counts.
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from itertools import islice
 from typing import Any
 
 from llcuda_net.config.users import User, view_of
@@ -31,35 +32,86 @@ _Known = Generation | Result
 _NOT_OVER = (State.QUEUED, State.RUNNING)
 
 
-async def newest(
-    request: ListGenerations, user: User, registry: Registry, persistence: Persistence
+@dataclass(frozen=True, kw_only=True)
+class Selection:
+    """Which generations a list has: every condition that is set must hold.
+
+    Attributes:
+        limit: entries, at most.
+        states: any of these; empty: every state.
+        model: the name of the model.
+        since, until: created from then on, and before then; nanoseconds since 1970.
+        after: the id of the one behind which the list goes on, in its order.
+        ascending: oldest first; else newest first.
+    """
+
+    limit: int
+    states: tuple[State, ...] = ()
+    model: str | None = None
+    since: int | None = None
+    until: int | None = None
+    after: str | None = None
+    ascending: bool = False
+
+    @classmethod
+    def of(cls, request: ListGenerations) -> Selection:
+        """What a request of our own protocol asks for.
+
+        Raises:
+            InvalidRequest: there is no such state.
+        """
+        states = () if request.state is None else (state_of(request.state),)
+        return cls(limit=request.limit, states=states, after=request.before)
+
+    def holds(self, entry: dict[str, Any]) -> bool:
+        """Whether an entry is among them, its place apart."""
+        created = entry["created"]
+        return (
+            (not self.states or entry["state"] in self.states)
+            and self.model in (None, entry["model"])
+            and (self.since is None or created >= self.since)
+            and (self.until is None or created < self.until)
+        )
+
+
+async def listed(
+    selection: Selection, user: User, registry: Registry, persistence: Persistence
 ) -> list[dict[str, Any]]:
     """The generations that a user may see (an admin: everybody's), as the protocol's entries.
 
     Raises:
-        RequestError: there is no such state, no generation `before` that the user may see, or the
-            store cannot be read.
+        RequestError: there is no generation `after` that the user may see, or the store cannot be
+            read.
     """
-    state = _state(request.state)
     owner = view_of(user)
     known: dict[str, _Known] = {found.id: found for found in registry.known(owner)}
     known.update((found.id, found) for found in persistence.unstored(owner))
+    newest_first = not selection.ascending
     # By age, then by id: the order of a page must be the order of the next one.
-    here = sorted(known.values(), key=lambda found: (found.created, found.id), reverse=True)
-    query = Query(owner=owner, states=[] if state is None else [state], limit=request.limit)
-    if request.before is not None:
-        here, query = await _behind(request.before, here, query, persistence)
-    entries = [
-        _of_result(found) if isinstance(found, Result) else _of_generation(found)
-        for found in [f for f in here if state in (None, f.state)][: request.limit]
-    ]
-    if state not in _NOT_OVER:
+    here = sorted(known.values(), key=lambda one: (one.created, one.id), reverse=newest_first)
+    query = Query(
+        owner=owner,
+        states=[str(state) for state in selection.states],
+        model=selection.model,
+        since=selection.since,
+        until=selection.until,
+        limit=selection.limit,
+        ascending=selection.ascending,
+    )
+    if selection.after is not None:
+        here, query = await _behind(selection.after, here, query, persistence)
+    states = selection.states
+    found = (_of(one) for one in here if not states or one.state in states)
+    entries = list(islice(filter(selection.holds, found), selection.limit))
+    if not states or any(state not in _NOT_OVER for state in states):
         stored = await _stored(query, persistence)
         over = {summary.id for summary, _ in stored}
         entries = [entry for entry in entries if entry["id"] not in over]
-        entries += [_of_summary(summary, text) for summary, text in stored]
-    entries.sort(key=lambda entry: entry["created"], reverse=True)
-    return [_told(entry, with_owner=user.admin) for entry in entries[: request.limit]]
+        entries += [
+            of_summary(summary, text) for summary, text in stored if summary.id != selection.after
+        ]
+    entries.sort(key=lambda entry: entry["created"], reverse=newest_first)
+    return [told(entry, with_owner=user.admin) for entry in entries[: selection.limit]]
 
 
 def within(entries: list[dict[str, Any]], most: int) -> tuple[list[dict[str, Any]], int]:
@@ -72,28 +124,43 @@ def within(entries: list[dict[str, Any]], most: int) -> tuple[list[dict[str, Any
     return entries, 0
 
 
-def _state(name: str | None) -> State | None:
+def state_of(name: str) -> State:
+    """The state of this name.
+
+    Raises:
+        InvalidRequest: there is none.
+    """
     try:
-        return None if name is None else State(name)
+        return State(name)
     except ValueError:
         raise InvalidRequest(
-            f"there is no state {name!r}: choose one of {', '.join(State)}",
+            f"there is no state {name[:60]!r}: choose one of {', '.join(State)}",
         ) from None
 
 
 async def _behind(
-    before: str, here: list[_Known], query: Query, persistence: Persistence
+    after: str, here: list[_Known], query: Query, persistence: Persistence
 ) -> tuple[list[_Known], Query]:
     """What comes behind a generation: of those in memory, and as a query to the store."""
     for place, one in enumerate(here):
-        if one.id == before:
-            return here[place + 1 :], replace(query, until=one.created + 1)
+        if one.id == after:
+            return here[place + 1 :], _from(one.created, query)
     # Whoever may not see it must not be told that it is there, either.
-    found = await persistence.listed(Query(id=before, owner=query.owner))
+    found = await persistence.listed(Query(id=after, owner=query.owner))
     if not found:
-        raise unknown(before)
+        raise unknown(after)
     created = found[0][0].created
-    return [one for one in here if one.created < created], replace(query, after=before)
+    if query.ascending:
+        return [one for one in here if one.created > created], replace(query, after=after)
+    return [one for one in here if one.created < created], replace(query, after=after)
+
+
+def _from(created: int, query: Query) -> Query:
+    """What a query has from this time on, in its order."""
+    if query.ascending:
+        return replace(query, since=max(created, query.since or created))
+    behind = created + 1
+    return replace(query, until=behind if query.until is None else min(behind, query.until))
 
 
 async def _stored(query: Query, persistence: Persistence) -> list[tuple[Summary, str]]:
@@ -105,11 +172,15 @@ async def _stored(query: Query, persistence: Persistence) -> list[tuple[Summary,
         if len(page) < _STEP:
             break
         left -= len(page)
-        query = replace(query, after=page[-1][0].id, until=None)
+        query = replace(query, after=page[-1][0].id)
     return out
 
 
 # -- entries, `created` in nanoseconds ------------------------------------------------------------
+
+
+def _of(found: _Known) -> dict[str, Any]:
+    return _of_result(found) if isinstance(found, Result) else _of_generation(found)
 
 
 def _of_generation(generation: Generation) -> dict[str, Any]:
@@ -143,7 +214,8 @@ def _of_result(result: Result) -> dict[str, Any]:
     }
 
 
-def _of_summary(summary: Summary, text: str) -> dict[str, Any]:
+def of_summary(summary: Summary, text: str) -> dict[str, Any]:
+    """An entry of what is stored."""
     return {
         "id": summary.id,
         "state": summary.state,
@@ -156,7 +228,7 @@ def _of_summary(summary: Summary, text: str) -> dict[str, Any]:
     }
 
 
-def _told(entry: dict[str, Any], *, with_owner: bool) -> dict[str, Any]:
+def told(entry: dict[str, Any], *, with_owner: bool) -> dict[str, Any]:
     """As the protocol has it."""
     out = {**entry, "created": entry["created"] / 1e9, "model": entry["model"][:_NAME]}
     owner = out.pop("owner")

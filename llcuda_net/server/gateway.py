@@ -26,6 +26,7 @@ from llcuda_net.generation import listing
 from llcuda_net.generation import request as requests
 from llcuda_net.generation.dispatcher import need_of
 from llcuda_net.generation.generation import Generation
+from llcuda_net.generation.listing import Selection
 from llcuda_net.generation.memory import sizes
 from llcuda_net.generation.memory.budget import Bounds, MemoryBudget
 from llcuda_net.generation.memory.shelf import Shelf
@@ -44,6 +45,7 @@ from llcuda_net.server.http.responder import Respond
 from llcuda_net.server.memory_guard import MemoryGuard, limit_of
 from llcuda_net.server.objects import KeptObjects
 from llcuda_net.server.previous import following, previous_of
+from llcuda_net.server.queries import FoundWords
 from llcuda_net.server.tcp.listener import Listener
 from llcuda_net.server.waiting import Waiting
 from llcuda_net.storage.records import Level, Result
@@ -392,14 +394,14 @@ class Gateway:
         requests.check_position(found, request.first, request.epoch)
         return found
 
-    async def result(self, id_: str, user: User) -> Result:
+    async def result(self, id_: str, user: User, *, stored: bool = False) -> Result:
         """What is kept of a generation that is over: one of the user; for an admin, any.
 
         Raises:
             RequestError: as `Finder.result`.
         """
         await self._startup.wait()
-        return await self.finder.result(id_, view_of(user))
+        return await self.finder.result(id_, view_of(user), stored=stored)
 
     async def find_by_key(self, key: str, owner: str) -> Generation | None:
         """What an owner's idempotency key means, running or over.
@@ -545,11 +547,30 @@ class Gateway:
             The entries, and how many more were left out of a reply that would be too large.
 
         Raises:
-            RequestError: as `listing.newest`.
+            RequestError: as `listing.listed`, or there is no such state.
+        """
+        return await self.select_generations(Selection.of(request), user)
+
+    async def select_generations(
+        self, selection: Selection, user: User
+    ) -> tuple[list[dict[str, Any]], int]:
+        """As `list_generations`, by more conditions.
+
+        Raises:
+            RequestError: as `listing.listed`.
         """
         await self._startup.wait()
-        entries = await listing.newest(request, user, self._registry, self._persistence)
+        entries = await listing.listed(selection, user, self._registry, self._persistence)
         return listing.within(entries, self.memory.bounds.reply)
+
+    async def find_words(self, words: str, selection: Selection, user: User) -> FoundWords:
+        """Results of a user (an admin's: of all) in which words are.
+
+        Raises:
+            RequestError: as `queries.find_words`.
+        """
+        await self._startup.wait()
+        return await queries.find_words(words, selection, user, self._persistence)
 
     async def report(self, user: User) -> dict[str, Any]:
         """What a status request is answered with; see reporting.py."""

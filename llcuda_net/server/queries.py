@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import trio
 
@@ -11,11 +11,15 @@ from llcuda_net.analysis import embeddings
 from llcuda_net.analysis.analyzer import Analyst
 from llcuda_net.analysis.vector_index import Found
 from llcuda_net.config.upstreams import EMBEDDINGS, RERANK
-from llcuda_net.config.users import User
-from llcuda_net.errors import InvalidRequest, Unsupported
+from llcuda_net.config.users import User, view_of
+from llcuda_net.errors import InvalidRequest, StorageError, Unsupported
+from llcuda_net.generation.listing import Selection
+from llcuda_net.generation.persistence import Persistence
 from llcuda_net.generation.runner import too_late
 from llcuda_net.scheduler.scheduler import Scheduler
 from llcuda_net.scheduler.ticket import SlotRequest, Ticket
+from llcuda_net.storage.results.interface import Hit, Query
+from llcuda_net.storage.words import parse
 from llcuda_net.upstream.interface import Relevance, Requirement, Upstream
 from llcuda_net.upstream.pool import Pool
 from llcuda_net.upstream.prefix_cache import tokens_in
@@ -102,6 +106,55 @@ def _ways_in(
         return False
 
     return enter, again
+
+
+@dataclass(frozen=True)
+class FoundWords:
+    """What a search for words found.
+
+    Attributes:
+        hits: the best first.
+        unindexed: results of the user that are not in the index yet.
+        with_owners: whether the user who searched may see whose they are.
+    """
+
+    hits: list[Hit]
+    unindexed: int
+    with_owners: bool
+
+
+async def find_words(
+    words: str, selection: Selection, user: User, persistence: Persistence
+) -> FoundWords:
+    """The results of a user (an admin's: of all) in which words are.
+
+    Args:
+        selection: its `after` and order are of no use here.
+
+    Raises:
+        RequestError: there is no word, nothing is kept, or the store cannot be read.
+    """
+    if not persistence.keeps:
+        raise Unsupported(
+            "this server keeps no results to search: it was started with --store none"
+        )
+    owner = view_of(user)
+    query = Query(
+        owner=owner,
+        states=[str(state) for state in selection.states],
+        model=selection.model,
+        since=selection.since,
+        until=selection.until,
+        limit=selection.limit,
+    )
+    try:
+        parse(words)
+    except StorageError as error:
+        raise InvalidRequest(error.message) from None
+    hits, unindexed = await persistence.read(
+        lambda store: (store.search(words, query), store.unindexed(owner))
+    )
+    return FoundWords(hits, unindexed, user.admin)
 
 
 async def search(text: str, k: int, user: User, analyst: Analyst | None, timeout: float) -> Found:

@@ -271,6 +271,27 @@ class Text:
         return max(least, self._places[number][1] if number >= 0 else at)
 
 
+def marked_parts(excerpt: str) -> Iterator[tuple[str, bool]]:
+    """The parts of an excerpt, each with whether it is what was found."""
+    begin, end = HIGHLIGHT
+    head, *others = excerpt.split(begin)
+    yield head.replace(end, ""), False
+    for part in others:
+        found, _, rest = part.partition(end)
+        yield found, True
+        yield rest.replace(end, ""), False
+
+
+def highlights(excerpt: str) -> tuple[str, list[list[int]]]:
+    """An excerpt without marks, and where in it is what was found: half-open ranges."""
+    plain, spans = "", []
+    for part, marked in marked_parts(excerpt):
+        if marked:
+            spans.append([len(plain), len(plain) + len(part)])
+        plain += part
+    return plain, spans
+
+
 def excerpts(wanted: Wanted, *texts: str) -> tuple[str, ...] | None:
     """An excerpt of each text around what was found; None: they are not what is wanted."""
     parts = [Text(text) for text in texts]

@@ -14,13 +14,13 @@ from llcuda_net.cli.tables import table
 from llcuda_net.cli.units import counted, local
 from llcuda_net.storage.results.interface import (
     DAMAGED,
-    HIGHLIGHT,
     Hit,
     Query,
     Store,
     Summary,
 )
 from llcuda_net.storage.results.sqlite import SqliteStore
+from llcuda_net.storage.words import highlights, marked_parts
 from llcuda_net.util.terminal import echo, is_terminal, one_line, paint, wants_colour
 
 #: Characters of an id that tables show: of a UUIDv7 the time and 12 random bits.
@@ -131,31 +131,16 @@ def _document(hit: Hit) -> dict[str, object]:
     out: dict[str, object] = {**summary(hit.summary), "score": hit.score}
     out["of_newest"] = hit.of_newest
     for name, excerpt in (("prompt", hit.prompt), ("text", hit.text)):
-        plain, spans = "", []
-        for part, marked in _parts(excerpt):
-            if marked:
-                spans.append([len(plain), len(plain) + len(part)])
-            plain += part
+        plain, spans = highlights(excerpt)
         out[name] = {"excerpt": plain, "highlights": spans}
     return out
-
-
-def _parts(excerpt: str) -> Iterator[tuple[str, bool]]:
-    """The parts of an excerpt, each with whether it is a match."""
-    begin, end = HIGHLIGHT
-    head, *others = excerpt.split(begin)
-    yield head.replace(end, ""), False
-    for part in others:
-        found, _, rest = part.partition(end)
-        yield found, True
-        yield rest.replace(end, ""), False
 
 
 def _painted(excerpt: str) -> str:
     """On one line; matches in colour, or between stars where there is no colour."""
     left, right = ("\x1b[1;33m", "\x1b[0m") if wants_colour(sys.stdout) else ("*", "*")
     out = ""
-    for part, marked in _parts(excerpt):
+    for part, marked in marked_parts(excerpt):
         text = one_line(part)
         out += f"{left}{text}{right}" if marked and text else text
     return " ".join(out.split())

@@ -21,12 +21,14 @@ from llcuda_net.config.token_file import Users
 from llcuda_net.config.users import User
 from llcuda_net.errors import RequestError
 from llcuda_net.generation.generation import Generation
+from llcuda_net.generation.listing import Selection
 from llcuda_net.generation.publisher import Flushable
 from llcuda_net.server.http.delivery.leaving import Orphans
 from llcuda_net.server.http.errors import HttpError
 from llcuda_net.server.http.request import HttpRequest
 from llcuda_net.server.http.responder import Respond
 from llcuda_net.server.objects import KeptObjects
+from llcuda_net.server.queries import FoundWords
 from llcuda_net.server.tcp.queries import QueryHost
 from llcuda_net.server.tcp.room import Incoming, Unsent
 from llcuda_net.server.tcp.write_buffer import WriteBuffer
@@ -88,7 +90,7 @@ class HttpHost(QueryHost, Protocol):
     async def find(self, request: Attach, user: User) -> Generation:
         """The generation to read, running or stored, or raise RequestError."""
 
-    async def result(self, id_: str, user: User) -> Result:
+    async def result(self, id_: str, user: User, *, stored: bool = False) -> Result:
         """What is kept of a generation that is over, or raise RequestError."""
 
     async def find_by_key(self, key: str, owner: str) -> Generation | None:
@@ -98,6 +100,14 @@ class HttpHost(QueryHost, Protocol):
         self, query: str, documents: Sequence[str], user: User, model: str | None
     ) -> Relevance:
         """How well each document answers a query, or raise RequestError."""
+
+    async def select_generations(
+        self, selection: Selection, user: User
+    ) -> tuple[list[dict[str, Any]], int]:
+        """Generations by conditions, as `list_generations`, or raise RequestError."""
+
+    async def find_words(self, words: str, selection: Selection, user: User) -> FoundWords:
+        """Results in which words are, or raise RequestError."""
 
     def same_request(self, request_hash: bytes, owner: str) -> list[Generation]:
         """An owner's generations in memory that were asked just this, oldest first."""

@@ -31,6 +31,7 @@ class Query:
         owner: see the module.
         limit: at most this many; None: all.
         after: continue after the result with this id, in the order of the query.
+        ascending: oldest first; else newest first. Only `listed` and `find` know of it.
     """
 
     id: str | None = None
@@ -41,6 +42,7 @@ class Query:
     owner: str | None = None
     limit: int | None = 50
     after: str | None = None
+    ascending: bool = False
 
 
 @dataclass(frozen=True)
@@ -347,6 +349,9 @@ class Store(Protocol):
         either; nothing else is special. `query.after` is ignored. Where very many match, only the
         newest ones are compared, unless `query.limit` is None.
         """
+
+    def unindexed(self, owner: str | None = None) -> int:
+        """How many results `search` does not find yet."""
 
     def export(self, query: Query, problems: list[Problem] | None = None) -> Iterator[Result]:
         """Whole results, oldest first; never blocks a writer.

@@ -63,10 +63,10 @@ def matches(query: Query, found: Summary) -> bool:
     )
 
 
-def newest(
+def listed(
     db: apsw.Connection, query: Query, after: tuple[int, int] | None = None
 ) -> list[tuple[int, int]]:
-    """Times of creation and numbers of the matching results, newest first.
+    """Times of creation and numbers of the matching results, in the order of the query.
 
     Args:
         after: continue after this one of them, instead of `query.after`.
@@ -75,13 +75,14 @@ def newest(
         after = _place(db, query.after)
         if after is None:
             return []
-    return list(islice(_in_order(db, query, after, "DESC"), _limit(query)))
+    order = "ASC" if query.ascending else "DESC"
+    return list(islice(_in_order(db, query, after, order), _limit(query)))
 
 
 def oldest(
     db: apsw.Connection, query: Query, after: tuple[int, int] | None = None
 ) -> list[tuple[int, int]]:
-    """As `newest`, oldest first; `query.after` is ignored."""
+    """As `listed`, oldest first; `query.after` is ignored."""
     return list(islice(_in_order(db, query, after, "ASC"), _limit(query)))
 
 

@@ -30,8 +30,8 @@ from llcuda_net.storage.results.interface import DAMAGED, DayStats, Hit, Query, 
 from llcuda_net.storage.results.queries import (
     count_after,
     last_number,
+    listed,
     matches,
-    newest,
     out_of_order,
     places,
     range_of_time,
@@ -303,7 +303,7 @@ class SearchIndex:
     def _common(self, sql: str, values: list[Any], query: Query) -> Iterator[list[int]]:
         """Numbers of a list's results that a statement about the index finds, page by page."""
         after, size = None, _STEP_RESULTS
-        while page := newest(self._results, replace(query, limit=size), after):
+        while page := listed(self._results, replace(query, limit=size), after):
             seqs = [seq for _, seq in page]
             among = [*values[:-2], min(seqs), max(seqs) + 1]
             found = {seq for (seq,) in rows(self._results, sql, among)}
@@ -380,12 +380,12 @@ class SearchIndex:
         )
         return [DayStats(*row) for row in found]
 
-    def lag(self) -> int:
-        """Results that search does not find yet."""
+    def lag(self, owner: str | None = None) -> int:
+        """Results of an owner (None: of all) that search does not find yet."""
         cursor = 0
         if self.is_current():
             cursor = self._results.execute("SELECT indexed FROM derived.cursor").get or 0
-        return count_after(self._results, cursor)
+        return count_after(self._results, cursor, owner)
 
     def close(self) -> None:
         """Close the file."""

@@ -300,7 +300,7 @@ class SqliteStore:
     def listed(self, query: Query) -> list[tuple[Summary, str]]:
         """See Store."""
         with errors("results cannot be listed"), snapshot(self._db):
-            found = [self._reader.listed(seq, query) for _, seq in queries.newest(self._db, query)]
+            found = [self._reader.listed(seq, query) for _, seq in queries.listed(self._db, query)]
             return [one for one in found if one is not None]
 
     def walk(self, query: Query, words: str | None = None) -> Iterator[Summary]:
@@ -312,7 +312,7 @@ class SqliteStore:
         size, after = _PAGE, None
         while True:
             with errors("results cannot be listed"), snapshot(self._db):
-                page = queries.newest(self._db, replace(query, limit=size), after)
+                page = queries.listed(self._db, replace(query, limit=size), after)
                 found = [self._reader.listed(seq, query) for _, seq in page]
             yield from (one[0] for one in found if one is not None)
             if len(page) < size:
@@ -325,6 +325,11 @@ class SqliteStore:
         """See Store."""
         with errors("results cannot be searched"):
             return self.search_index.search(words, query)
+
+    def unindexed(self, owner: str | None = None) -> int:
+        """See Store."""
+        with errors("results cannot be searched"):
+            return self.search_index.lag(owner)
 
     def export(self, query: Query, problems: list[Problem] | None = None) -> Iterator[Result]:
         """See Store."""

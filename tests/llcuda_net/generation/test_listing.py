@@ -13,6 +13,7 @@ from llcuda_net.config.users import ANONYMOUS, User
 from llcuda_net.errors import RequestError, StorageError
 from llcuda_net.generation import listing
 from llcuda_net.generation.generation import Generation
+from llcuda_net.generation.listing import Selection
 from llcuda_net.generation.persistence import Persistence
 from llcuda_net.generation.registry import LINGER, Registry
 from llcuda_net.storage.records import Level, TokenLog
@@ -194,7 +195,9 @@ async def test_a_running_one_is_older_than_a_stored_one(tmp_path: Path) -> None:
             request = ListGenerations(1, **changes)
             return [
                 e["id"][-2:]
-                for e in await listing.newest(request, ANONYMOUS, registry, persistence)
+                for e in await listing.listed(
+                    Selection.of(request), ANONYMOUS, registry, persistence
+                )
             ]
 
         assert await names() == ["g5", "g4", "04", "g3", "02", "g1", "g0"]
@@ -219,8 +222,8 @@ async def test_what_goes_to_the_store_meanwhile_is_there_once_and_is_over(tmp_pa
     put(tmp_path, 2, 4, owner="ann")  # committed, and not out of the registry yet
     async with trio.open_nursery() as nursery:
         await nursery.start(storage.run)
-        found = await listing.newest(
-            ListGenerations(1, limit=3), User("ann"), registry, Persistence(storage, Level.DISK)
+        found = await listing.listed(
+            Selection(limit=3), User("ann"), registry, Persistence(storage, Level.DISK)
         )
         assert [(e["id"][-1], e["state"]) for e in found] == [
             ("4", "done"),
@@ -274,8 +277,8 @@ async def test_what_may_not_be_read_yet_is_not_shown(autojump_clock: object) -> 
     told.pieces, told.visible, told.accepted = ["one", " two"], 1, True
     registry.add(told)
     registry.add(Generation("never accepted", None, {}, 1))
-    request = ListGenerations(1)
-    (entry,) = await listing.newest(request, ANONYMOUS, registry, Persistence(None, Level.MEMORY))
+    nothing = Persistence(None, Level.MEMORY)
+    (entry,) = await listing.listed(Selection(limit=50), ANONYMOUS, registry, nothing)
     assert (entry["id"], entry["text"]) == (told.id, "one")
 
 
@@ -339,7 +342,7 @@ async def test_a_damaged_result_is_not_read(tmp_path: Path) -> None:
 
 async def test_an_unknown_id_is_refused_before_the_store_is_asked_for_more() -> None:
     with pytest.raises(RequestError) as caught:
-        await listing.newest(
-            ListGenerations(1, before="x"), ANONYMOUS, Registry(), Persistence(None, Level.MEMORY)
+        await listing.listed(
+            Selection(limit=1, after="x"), ANONYMOUS, Registry(), Persistence(None, Level.MEMORY)
         )
     assert caught.value.code == ErrorCode.UNKNOWN_GENERATION

@@ -13,19 +13,25 @@ import trio
 
 from llcuda_net.errors import InvalidRequest
 from llcuda_net.generation.generation import Generation
+from llcuda_net.generation.memory import sizes
 from llcuda_net.server.http.delivery.deliver import choices_of, find, last_event_id, resumed
 from llcuda_net.server.http.delivery.leaving import wanted_policy
 from llcuda_net.server.http.delivery.stream import EventStream
 from llcuda_net.server.http.delivery.whole import WholeReader
+from llcuda_net.server.http.errors import HttpError
 from llcuda_net.server.http.exchange import Exchange
 from llcuda_net.server.http.formats import format_of
+from llcuda_net.server.http.generations.details import details
+from llcuda_net.server.http.generations.lists import listed
 from llcuda_net.server.http.generations.view import view
 from llcuda_net.server.http.route import Route
-from llcuda_protocol import ListGenerations
-from llcuda_protocol.kinds import MAX_LISTED
 
 #: Seconds that an answer to a cancel waits for the end.
 _CANCEL_PATIENCE = 5.0
+#: Bytes of a document that is encoded at once; a larger one is, in a thread.
+_AT_ONCE = 256 << 10
+#: Texts that are rendered at a time: it takes much of a core.
+_RENDERERS = trio.CapacityLimiter(1)
 
 
 async def events(exchange: Exchange) -> None:
@@ -48,8 +54,10 @@ async def events(exchange: Exchange) -> None:
 
 
 async def show(exchange: Exchange) -> None:
-    """One generation, with its text so far."""
-    await _show(exchange, await find(exchange, exchange.request.parameters["id"]))
+    """One generation: what was asked, its text so far, and how it went."""
+    as_html = _wants_html(exchange.request.query)
+    generation = await find(exchange, exchange.request.parameters["id"])
+    await _show(exchange, generation, as_html=as_html)
 
 
 async def cancel(exchange: Exchange) -> None:
@@ -69,24 +77,6 @@ async def delete(exchange: Exchange) -> None:
     _respond(exchange, {"id": id_, "object": "generation.deleted", "deleted": True}, id_)
 
 
-async def listed(exchange: Exchange) -> None:
-    """The user's generations, newest first, in pages as OpenAI's API has them."""
-    query = exchange.request.query
-    limit = _number(query, "limit", 20, MAX_LISTED - 1)
-    request = ListGenerations(0, limit + 1, query.get("state"), query.get("after"))
-    entries, cut = await exchange.host.list_generations(request, exchange.request.user)
-    more = len(entries) > limit or cut > 0
-    entries = [{"object": "generation", **entry} for entry in entries[:limit]]
-    document = {
-        "object": "list",
-        "data": entries,
-        "first_id": entries[0]["id"] if entries else None,
-        "last_id": entries[-1]["id"] if entries else None,
-        "has_more": more,
-    }
-    exchange.respond(200, msgspec.json.encode(document))
-
-
 ROUTES = [
     Route("GET", "/v1/generations", listed),
     Route("GET", "/v1/generations/{id}", show),
@@ -96,12 +86,46 @@ ROUTES = [
 ]
 
 
-async def _show(exchange: Exchange, generation: Generation) -> None:
+def _wants_html(query: Mapping[str, str]) -> bool:
+    for name, value in query.items():
+        if name != "render":
+            message = f"there is no parameter {name[:60]!r}; there is: render"
+            raise HttpError(400, message, param=name[:64], code="invalid_request")
+        if value != "html":
+            message = f"render must be html, not {value[:60]!r}"
+            raise HttpError(400, message, param="render", code="invalid_request")
+    return bool(query)
+
+
+async def _show(exchange: Exchange, generation: Generation, *, as_html: bool = False) -> None:
     """Answer with a generation as it is now."""
     if generation.shelved is not None:  # so it is over: nothing ends with this reader
         await _wait(exchange, generation)
     document = view(generation)
-    _respond(exchange, document, generation.id)
+    document |= await details(exchange, generation)
+    host, user = exchange.host, exchange.request.user
+    # The document and its JSON; of HTML, what is made of it on the way.
+    size = (8 if as_html else 2) * sizes.of(document)
+    with host.holding(user, size):
+        if as_html:
+            document["html"] = await trio.to_thread.run_sync(
+                _rendered, document, limiter=_RENDERERS
+            )
+        if size > _AT_ONCE:
+            body = await trio.to_thread.run_sync(msgspec.json.encode, document)
+        else:
+            body = msgspec.json.encode(document)
+        exchange.respond(200, body, headers={"x-llcuda-generation": generation.id})
+
+
+def _rendered(document: dict[str, Any]) -> dict[str, str | None]:
+    from llcuda_net.server.http.generations.render import to_html  # few ask for it
+
+    reasoning = document["reasoning"]
+    return {
+        "text": to_html(document["text"]),
+        "reasoning": None if reasoning is None else to_html(reasoning),
+    }
 
 
 async def _wait(exchange: Exchange, generation: Generation) -> None:
@@ -111,15 +135,6 @@ async def _wait(exchange: Exchange, generation: Generation) -> None:
         await reader.wait()
     finally:
         reader.leave()
-
-
-def _number(query: Mapping[str, str], name: str, default: int, most: int) -> int:
-    text = query.get(name)
-    if text is None:
-        return default
-    if not (text.isascii() and text.isdigit() and 1 <= int(text[:9]) <= most):
-        raise InvalidRequest(f"{name} is a number from 1 to {most}, not {text[:60]!r}")
-    return int(text)
 
 
 def _respond(exchange: Exchange, document: dict[str, Any], id_: str) -> None:

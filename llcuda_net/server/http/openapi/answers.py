@@ -138,8 +138,25 @@ class Queued(msgspec.Struct):
     wait: float | None
 
 
+class Continuation(msgspec.Struct):
+    """Where a generation went on after the loss of what ran it: from this piece of its log on."""
+
+    position: Count
+    epoch: Count
+
+
+class Html(msgspec.Struct):
+    """The texts of a generation as safe HTML."""
+
+    text: str
+    reasoning: str | None
+
+
 class GenerationView(msgspec.Struct):
-    """A generation, with what there is of its answer; `created` in seconds since 1970."""
+    """A generation: what was asked, what there is of its answer, and how it went.
+
+    Times in seconds since 1970, `timings` in milliseconds by phase.
+    """
 
     id: str
     object: Literal["generation"]
@@ -153,10 +170,47 @@ class GenerationView(msgspec.Struct):
     finish_reason: Literal["stop", "length", "tool_calls"] | None
     usage: Usage | None
     error: ErrorMembers | None
+    finished: float | None
+    request: dict[str, Any]
+    previous: str | None
+    stop: str | None
+    timings: dict[str, float] | None
+    fingerprint: dict[str, Any] | None
+    seed: int | None
+    level: str
+    splices: list[Continuation]
+    cached_from: str | None
+    idempotency_key: str | None
     queue: Queued | None = None
     previous: str | None = None
     n: int | None = None
     index: int | None = None
+    html: Html | None = None
+    owner: str | None = None
+    upstream: str | None = None
+
+
+class Excerpt(msgspec.Struct):
+    """A part of a text, and where in it is what was found: half-open ranges of characters."""
+
+    excerpt: str
+    highlights: list[tuple[Count, Count]]
+
+
+class Matches(msgspec.Struct):
+    """Where a search found its words."""
+
+    prompt: Excerpt | None = None
+    text: Excerpt | None = None
+
+
+class SearchReport(msgspec.Struct):
+    """What a search looked at, and what it does not know yet."""
+
+    unindexed: Count | None = None
+    of_newest: Count | None = None
+    searched: Count | None = None
+    backlog: Count | None = None
 
 
 class GenerationEntry(msgspec.Struct):
@@ -171,6 +225,9 @@ class GenerationEntry(msgspec.Struct):
     preview: str
     text: str
     owner: str | None = None
+    position: Count | None = None
+    score: float | None = None
+    matches: Matches | None = None
 
 
 class GenerationList(msgspec.Struct):
@@ -181,6 +238,7 @@ class GenerationList(msgspec.Struct):
     first_id: str | None
     last_id: str | None
     has_more: bool
+    search: SearchReport | None = None
 
 
 class GenerationDeleted(msgspec.Struct):

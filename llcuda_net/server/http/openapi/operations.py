@@ -10,6 +10,7 @@ from llcuda_net.server.http.completions.body import CompletionBody
 from llcuda_net.server.http.delivery.deliver import MOST_KEY
 from llcuda_net.server.http.files.routes import DEFAULT_PAGE, LARGEST_PAGE
 from llcuda_net.server.http.files.upload import LEAST_LIFE, MOST_LIFE, PURPOSES
+from llcuda_net.server.http.generations.wanted import DEFAULT_LIMIT, MAX_SEARCH, PARAMETERS
 from llcuda_net.server.http.openai.chat import OPTIONS
 from llcuda_net.server.http.openai.chat_body import ChatBody
 from llcuda_net.server.http.openai.embeddings import EmbeddingsBody
@@ -145,6 +146,27 @@ def pages(default: int, most: int) -> tuple[dict[str, Any], ...]:
     )
 
 
+_MOMENT: dict[str, Any] = {"type": "string", "examples": ["2026-11-01T14:30:00Z", "7d"]}
+_WORDS: dict[str, Any] = {"type": "string", "minLength": 1, "maxLength": MAX_SEARCH}
+#: Of each parameter of a list of generations.
+_SELECTED: dict[str, dict[str, Any]] = {
+    "limit": {
+        "type": "integer",
+        "minimum": 1,
+        "maximum": MAX_LISTED - 1,
+        "default": DEFAULT_LIMIT,
+    },
+    "after": {"type": "string"},
+    "before": {"type": "string"},
+    "order": {"enum": ["asc", "desc"], "default": "desc"},
+    "state": {"type": "string", "examples": ["running", "failed,interrupted"]},
+    "model": {"type": "string"},
+    "since": _MOMENT,
+    "until": _MOMENT,
+    "q": _WORDS,
+    "semantic": _WORDS,
+}
+
 #: By method and pattern.
 OPERATIONS: dict[tuple[str, str], Operation] = {
     ("POST", "/v1/chat/completions"): Operation(
@@ -184,19 +206,15 @@ OPERATIONS: dict[tuple[str, str], Operation] = {
     ("GET", "/v1/generations"): Operation(
         "generations",
         answers.GenerationList,
-        parameters=(
-            query(
-                "limit",
-                "entries of the page, at most",
-                {"type": "integer", "minimum": 1, "maximum": MAX_LISTED - 1, "default": 20},
-            ),
-            query("state", "only those in this state", {"$ref": "#/components/schemas/StateName"}),
-            query("after", "the page behind this generation", {"type": "string"}),
-        ),
+        parameters=tuple(query(name, PARAMETERS[name], _SELECTED[name]) for name in PARAMETERS),
         errors=(404,),
     ),
     ("GET", "/v1/generations/{id}"): Operation(
-        "generations", answers.GenerationView, errors=RUNS, headers=NAMED
+        "generations",
+        answers.GenerationView,
+        errors=RUNS,
+        parameters=(query("render", "the texts as safe HTML, too, in html", {"const": "html"}),),
+        headers=NAMED,
     ),
     ("DELETE", "/v1/generations/{id}"): Operation(
         "generations", answers.GenerationDeleted, errors=(404, 409), headers=NAMED

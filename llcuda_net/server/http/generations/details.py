@@ -1,0 +1,89 @@
+"""What was asked for a generation, and how it went: beside what it says."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from llcuda_net.errors import UnknownGeneration
+from llcuda_net.generation.generation import Generation
+from llcuda_net.generation.persistence import request_of
+from llcuda_net.server.http.exchange import Exchange
+from llcuda_net.storage.records import Result, is_continuation
+
+#: Of a request as it is stored, what its API needs to write the answer again.
+_INTERNAL = "api"
+#: Of a model's fingerprint, what is nobody's path.
+_PUBLIC = ("name", "hash", "size", "quantisation", "build")
+
+
+async def details(exchange: Exchange, generation: Generation) -> dict[str, Any]:
+    """Of one that is over, as the store has it; else as far as is known.
+
+    Raises:
+        RequestError: the store cannot be read.
+    """
+    user = exchange.request.user
+    if generation.ended:
+        try:
+            found = _of_result(await exchange.host.result(generation.id, user, stored=True))
+        except UnknownGeneration:  # it was deleted just now, or nothing is kept
+            found = _of_generation(generation)
+    else:
+        found = _of_generation(generation)
+    if user.admin:
+        found |= {"owner": generation.owner, "upstream": found["upstream"]}
+    else:
+        del found["upstream"]
+    return found
+
+
+def _of_result(result: Result) -> dict[str, Any]:
+    return {
+        "finished": result.finished / 1e9,
+        **_asked(result.request),
+        "stop": result.stop,
+        "timings": result.timings or None,
+        "fingerprint": _public(result.model),
+        "seed": result.seed,
+        "level": str(result.level),
+        "splices": [{"position": one.position, "epoch": one.epoch} for one in result.continuations],
+        "cached_from": result.cached_from,
+        "idempotency_key": result.key,
+        "upstream": result.upstream,
+    }
+
+
+def _of_generation(generation: Generation) -> dict[str, Any]:
+    state = str(generation.state)
+    return {
+        "finished": None,
+        **_asked(request_of(generation)),
+        "stop": generation.outcome.stop if generation.ended else None,
+        "timings": generation.phases() if generation.ended else None,
+        "fingerprint": _public(generation.model),
+        "seed": generation.params.get("seed") if generation.seed is None else generation.seed,
+        "level": str(generation.level),
+        "splices": [
+            {"position": position, "epoch": epoch}
+            for position, epoch in generation.splices
+            if is_continuation(position, generation.visible, state)
+        ],
+        "cached_from": generation.cached_from,
+        "idempotency_key": generation.key,
+        "upstream": generation.upstream,
+    }
+
+
+def _asked(request: Mapping[str, Any]) -> dict[str, Any]:
+    """The request, and the answer that it went on from."""
+    api = request.get(_INTERNAL) or {}
+    shape = api.get("shape") or {}
+    kept = {
+        name: value for name, value in request.items() if name != _INTERNAL and value is not None
+    }
+    return {"request": kept, "previous": shape.get("previous")}
+
+
+def _public(model: Mapping[str, Any]) -> dict[str, Any] | None:
+    return {name: model[name] for name in _PUBLIC if name in model} or None
