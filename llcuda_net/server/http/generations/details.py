@@ -79,10 +79,13 @@ def _asked(request: Mapping[str, Any]) -> dict[str, Any]:
     """The request, and the answer that it went on from."""
     api = request.get(_INTERNAL) or {}
     shape = api.get("shape") or {}
+    hidden = (_INTERNAL, "previous")
     kept = {
-        name: value for name, value in request.items() if name != _INTERNAL and value is not None
+        name: value
+        for name, value in request.items()
+        if name not in hidden and value is not None
     }
-    return {"request": kept, "previous": shape.get("previous")}
+    return {"request": kept, "previous": request.get("previous") or shape.get("previous")}
 
 
 def _public(model: Mapping[str, Any]) -> dict[str, Any] | None:

@@ -22,7 +22,7 @@ from llcuda_net.server.http.errors import HttpError
 from llcuda_net.server.http.exchange import Exchange
 from llcuda_net.server.http.formats import format_of
 from llcuda_net.server.http.generations.details import details
-from llcuda_net.server.http.generations.lists import listed
+from llcuda_net.server.http.generations.pages import listed
 from llcuda_net.server.http.generations.view import view
 from llcuda_net.server.http.route import Route
 

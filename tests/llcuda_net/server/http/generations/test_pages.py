@@ -209,7 +209,7 @@ async def test_results_that_are_not_indexed_yet_are_counted(tmp_path: Path) -> N
         assert storage is not None
 
 
-async def test_meaning(tmp_path: Path) -> None:
+async def test_meaning(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[tuple[str, int, str]] = []
     put(tmp_path, 0)
     store = SqliteStore(tmp_path)
@@ -222,7 +222,7 @@ async def test_meaning(tmp_path: Path) -> None:
         return Found([(summary, text, 0.75)], searched=3, backlog=1)
 
     async with keeping(tmp_path, FakeUpstream()) as (_, listener):
-        listener.server.search = search  # type: ignore[method-assign]
+        monkeypatch.setattr(listener.server, "search", search)
         found = await page(listener, semantic="what number", limit=5)
     assert asked == [("what number", 5, "")]
     assert (numbers(found), found["search"]) == ([0], {"searched": 3, "backlog": 1})
