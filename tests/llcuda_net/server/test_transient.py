@@ -16,11 +16,11 @@ import trio.testing
 
 from llcuda_net.config.users import ANONYMOUS
 from llcuda_net.errors import InvalidRequest, KeyConflict, UnknownGeneration
-from llcuda_net.generation.listing import newest
+from llcuda_net.generation.listing import Selection, listed
 from llcuda_net.generation.persistence import Persistence
 from llcuda_net.storage.records import Level
 from llcuda_net.storage.storage import TRANSIENT, Storage
-from llcuda_protocol import Accepted, Attach, Credit, Done, Error, ListGenerations
+from llcuda_protocol import Accepted, Attach, Credit, Done, Error
 from tests.support.server.durable_server import keeping, stored
 from tests.support.server.memory_server import FakeUpstream, MemoryListener, ask, paused, ready
 from tests.support.storage.clock import Clock
@@ -172,7 +172,7 @@ async def test_a_list_has_it_while_it_runs(tmp_path: Path, autojump_clock: objec
         peer, id_ = await begun(listener)
         registry, persistence = listener.server._registry, Persistence(storage, Level.DISK)
         for ids in ([id_], []):
-            found = await newest(ListGenerations(1), ANONYMOUS, registry, persistence)
+            found = await listed(Selection(limit=50), ANONYMOUS, registry, persistence)
             assert [one["id"] for one in found] == ids
             if ids:
                 upstream.release(9)

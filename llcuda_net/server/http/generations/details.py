@@ -47,6 +47,7 @@ def _of_result(result: Result) -> dict[str, Any]:
         "fingerprint": _public(result.model),
         "seed": result.seed,
         "level": str(result.level),
+        "transient": result.transient,
         "splices": [{"position": one.position, "epoch": one.epoch} for one in result.continuations],
         "cached_from": result.cached_from,
         "idempotency_key": result.key,
@@ -64,6 +65,7 @@ def _of_generation(generation: Generation) -> dict[str, Any]:
         "fingerprint": _public(generation.model),
         "seed": generation.params.get("seed") if generation.seed is None else generation.seed,
         "level": str(generation.level),
+        "transient": generation.transient,
         "splices": [
             {"position": position, "epoch": epoch}
             for position, epoch in generation.splices
@@ -81,9 +83,7 @@ def _asked(request: Mapping[str, Any]) -> dict[str, Any]:
     shape = api.get("shape") or {}
     hidden = (_INTERNAL, "previous")
     kept = {
-        name: value
-        for name, value in request.items()
-        if name not in hidden and value is not None
+        name: value for name, value in request.items() if name not in hidden and value is not None
     }
     return {"request": kept, "previous": request.get("previous") or shape.get("previous")}
 

@@ -178,6 +178,7 @@ class GenerationView(msgspec.Struct):
     fingerprint: dict[str, Any] | None
     seed: int | None
     level: str
+    transient: bool
     splices: list[Continuation]
     cached_from: str | None
     idempotency_key: str | None
