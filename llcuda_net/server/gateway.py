@@ -38,10 +38,13 @@ from llcuda_net.generation.state import Place
 from llcuda_net.scheduler.scheduler import Scheduler
 from llcuda_net.scheduler.ticket import SlotRequest, Ticket
 from llcuda_net.server import queries
+from llcuda_net.server.batches.runner import BatchRunner
 from llcuda_net.server.drain import drain, shutting_down
 from llcuda_net.server.finder import Finder
+from llcuda_net.server.http.batches.create import ENDPOINTS
 from llcuda_net.server.http.delivery.leaving import Orphans
 from llcuda_net.server.http.responder import Respond
+from llcuda_net.server.http.routes import ROUTES
 from llcuda_net.server.memory_guard import MemoryGuard, limit_of
 from llcuda_net.server.objects import KeptObjects
 from llcuda_net.server.previous import following, previous_of
@@ -107,6 +110,14 @@ class Gateway:
         storage = self._persistence.storage
         #: Files, batches and conversations.
         self.objects = KeptObjects(None if storage is None else storage.objects)
+        handlers = {
+            route.pattern: route.handler
+            for route in ROUTES
+            if route.method == "POST" and route.pattern in ENDPOINTS
+        }
+        #: The paths whose requests may be in a batch.
+        self.batch_endpoints = tuple(handlers)
+        self._batches = BatchRunner(self, handlers)
         self._publisher = Publisher(self._persistence)
         #: Connections with bytes that were added since the last flush.
         self.unflushed = self._publisher.unflushed
@@ -214,6 +225,7 @@ class Gateway:
             if listeners:
                 self._nursery.start_soon(self.listener.run, listeners, self._nursery)
             await self._startup.finish()
+            self._nursery.start_soon(self._batches.run)
             task_status.started()
 
     @property
@@ -436,6 +448,10 @@ class Gateway:
         while True:
             for id_ in await self.finder.erased():
                 self.orphans.discard(id_)
+
+    def wake_batches(self) -> None:
+        """A batch was made, or is to be cancelled."""
+        self._batches.wake()
 
     def holding(
         self, user: User, size: int, *, refuse: bool = True

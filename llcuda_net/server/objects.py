@@ -13,12 +13,14 @@ import trio
 
 from llcuda_net.errors import StorageError, Unsupported
 from llcuda_net.generation.persistence import refused
-from llcuda_net.storage.objects import files
+from llcuda_net.storage.objects import batches, files
 from llcuda_net.storage.objects.database import Objects
 
 log = structlog.get_logger(__name__)
 
 _T = TypeVar("_T")
+#: Bytes of a file that are written at once.
+AT_ONCE = 4 * files.CHUNK
 #: Seconds from one look at what has expired to the next, and between two steps of removing it.
 _EVERY, _PAUSE = 60.0, 0.01
 
@@ -76,7 +78,9 @@ class KeptObjects:
             self._woken = trio.Event()
             more: bool | None = True
             while more:
-                more = await self._step(lambda db: files.sweep(db, time.time_ns()))
+                more = await self._step(
+                    lambda db: batches.sweep(db) | files.sweep(db, time.time_ns())
+                )
                 await trio.sleep(_PAUSE)
             with trio.move_on_after(_EVERY):
                 await self._woken.wait()
@@ -100,6 +104,64 @@ class KeptObjects:
                 "one with a --data-dir"
             )
         return self._objects
+
+
+class FileWriter:
+    """Writes a file of which the contents come one after the other.
+
+    Args:
+        seq: the number of the file, which has begun.
+        check: called before each write, in its transaction; may raise.
+
+    Attributes:
+        size: bytes so far.
+    """
+
+    def __init__(
+        self, objects: KeptObjects, seq: int, check: Callable[[apsw.Connection], None] | None = None
+    ) -> None:
+        self.seq = seq
+        self.size = 0
+        self._objects = objects
+        self._check = check
+        self._waiting = bytearray()
+        self._written = 0  # chunks
+
+    def __repr__(self) -> str:
+        return f"<FileWriter {self.size} bytes>"
+
+    async def add(self, data: bytes) -> None:
+        """What comes next; it is written with what follows, or by `flush`.
+
+        Raises:
+            RequestError: it cannot be written.
+        """
+        self.size += len(data)
+        self._waiting += data
+        while len(self._waiting) >= AT_ONCE:
+            await self._write(AT_ONCE)
+
+    async def flush(self) -> None:
+        """The file has its end.
+
+        Raises:
+            RequestError: it cannot be written.
+        """
+        if self._waiting:
+            await self._write(len(self._waiting))
+
+    async def _write(self, size: int) -> None:
+        data = bytes(self._waiting[:size])
+        chunks = [data[at : at + files.CHUNK] for at in range(0, size, files.CHUNK)]
+
+        def append(db: apsw.Connection) -> None:
+            if self._check is not None:
+                self._check(db)
+            files.append(db, self.seq, self._written, chunks)
+
+        await self._objects.write(append)
+        del self._waiting[:size]
+        self._written += len(chunks)
 
 
 @contextlib.contextmanager

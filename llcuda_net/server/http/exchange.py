@@ -54,6 +54,8 @@ class HttpHost(QueryHost, Protocol):
     watch: Watches
     #: Files, batches and conversations.
     objects: KeptObjects
+    #: The paths whose requests may be in a batch.
+    batch_endpoints: tuple[str, ...]
     #: Answers /healthz, /readyz and /metrics.
     monitor: Respond | None
 
@@ -114,6 +116,9 @@ class HttpHost(QueryHost, Protocol):
 
     async def delete(self, id_: str, user: User) -> None:
         """Forget a generation that is over, or raise RequestError."""
+
+    def wake_batches(self) -> None:
+        """A batch was made, or is to be cancelled."""
 
     def left(self, generation: Generation) -> None:
         """A stream reads a generation no longer."""

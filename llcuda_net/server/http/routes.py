@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from llcuda_net.server.http import monitor
 from llcuda_net.server.http.anthropic import routes as anthropic
+from llcuda_net.server.http.batches import routes as batches
 from llcuda_net.server.http.completions import routes as completions
 from llcuda_net.server.http.conversations import routes as conversations
 from llcuda_net.server.http.files import routes as files
@@ -24,5 +25,6 @@ ROUTES: list[Route] = [
     *conversations.ROUTES,
     *generations.ROUTES,
     *files.ROUTES,
+    *batches.ROUTES,
 ]
 ROUTES.append(document_route(ROUTES))

@@ -41,33 +41,44 @@ OBJECTS = (
         ) STRICT;
         CREATE UNIQUE INDEX chunks_file ON chunks (file, number);
 
-        -- input, output and error: numbers of files. details: what is read only to be shown.
+        -- ends: the state in which it will be over. input: the number of a file. input_id, output
+        -- and error: ids of files. key: an idempotency key. swept: nothing is left of its lines.
+        -- details: JSON that is read only to be shown.
         CREATE TABLE batches (
             seq INTEGER PRIMARY KEY AUTOINCREMENT,
             id TEXT NOT NULL UNIQUE,
             owner TEXT NOT NULL,
+            key TEXT,
             state TEXT NOT NULL,
+            ends TEXT NOT NULL,
             endpoint TEXT NOT NULL,
             input INTEGER NOT NULL,
-            output INTEGER,
-            error INTEGER,
+            input_id TEXT NOT NULL,
+            output TEXT,
+            error TEXT,
             created INTEGER NOT NULL,
             expires INTEGER NOT NULL,
             total INTEGER NOT NULL,
             completed INTEGER NOT NULL,
             failed INTEGER NOT NULL,
+            input_tokens INTEGER NOT NULL,
+            output_tokens INTEGER NOT NULL,
+            swept INTEGER NOT NULL,
             details BLOB NOT NULL
         ) STRICT;
         CREATE INDEX batches_listed ON batches (owner, seq);
+        CREATE UNIQUE INDEX batches_key ON batches (owner, key) WHERE key IS NOT NULL;
         CREATE INDEX batches_open ON batches (seq)
             WHERE state IN ('validating', 'in_progress', 'finalizing', 'cancelling');
+        CREATE INDEX batches_leftover ON batches (seq) WHERE swept = 0;
 
-        -- Where each line of a batch is in its input: the first byte, and how many.
+        -- Where each line of a batch is in its input: the first byte, and how many there are.
         CREATE TABLE lines (
             batch INTEGER NOT NULL,
             number INTEGER NOT NULL,
             start INTEGER NOT NULL,
             size INTEGER NOT NULL,
+            custom_id TEXT NOT NULL,
             PRIMARY KEY (batch, number)
         ) STRICT, WITHOUT ROWID;
 
@@ -80,7 +91,7 @@ OBJECTS = (
             hash BLOB NOT NULL,
             data BLOB NOT NULL
         ) STRICT;
-        CREATE UNIQUE INDEX outcomes_line ON outcomes (batch, number, failed);
+        CREATE UNIQUE INDEX outcomes_line ON outcomes (batch, number);
         """,
     ),
     Migration(

@@ -16,7 +16,7 @@ from llcuda_net.server.http.errors import RATE_LIMIT, HttpError
 from llcuda_net.server.http.exchange import Exchange
 from llcuda_net.server.http.files.form import FILE, Form
 from llcuda_net.server.http.files.view import view
-from llcuda_net.server.objects import KeptObjects
+from llcuda_net.server.objects import AT_ONCE, FileWriter
 from llcuda_net.storage.objects import files
 from llcuda_net.util.time_ids import uuid7
 
@@ -28,9 +28,8 @@ PURPOSES = ("batch", "assistants", "user_data", "vision", "fine-tune", "evals")
 LEAST_LIFE, MOST_LIFE = 3600, 30 * 86_400
 _ANCHOR, _SECONDS = "expires_after[anchor]", "expires_after[seconds]"
 FIELDS = ("purpose", _ANCHOR, _SECONDS)
-#: Bytes that are written at once, and bytes that an upload has in memory at most.
-_AT_ONCE = 4 * files.CHUNK
-_HELD = 2 * _AT_ONCE
+#: Bytes that an upload has in memory at most.
+_HELD = 2 * AT_ONCE
 #: Bytes of a form beside its file.
 _AROUND = 64 << 10
 
@@ -58,7 +57,8 @@ async def upload(exchange: Exchange) -> None:
     try:
         seq = await host.objects.write(begin)
         try:
-            pieces = _Pieces(host.objects, seq, owner, quota)
+            # Before a write, so that a file may go a little too far, and is not refused at its end.
+            pieces = FileWriter(host.objects, seq, lambda db: check_quota(db, owner, quota))
 
             async def take(data: bytes) -> None:
                 for contents in form.feed(data):
@@ -106,44 +106,6 @@ def check_quota(db: apsw.Connection, owner: str, quota: int) -> None:
             code="storage_quota_exceeded",
             headers={"x-should-retry": "false"},
         )
-
-
-class _Pieces:
-    """Chunks on their way to the store."""
-
-    def __init__(self, objects: KeptObjects, seq: int, owner: str, quota: int) -> None:
-        self.size = 0
-        self._objects = objects
-        self._seq = seq
-        self._owner = owner
-        self._quota = quota
-        self._waiting = bytearray()
-        self._written = 0  # chunks
-
-    async def add(self, data: bytes) -> None:
-        self.size += len(data)
-        self._waiting += data
-        while len(self._waiting) >= _AT_ONCE:
-            await self._write(_AT_ONCE)
-
-    async def flush(self) -> None:
-        """The file has its end."""
-        if self._waiting:
-            await self._write(len(self._waiting))
-
-    async def _write(self, size: int) -> None:
-        data = bytes(self._waiting[:size])
-        del self._waiting[:size]
-        chunks = [data[at : at + files.CHUNK] for at in range(0, size, files.CHUNK)]
-        first = self._written
-
-        def append(db: apsw.Connection) -> None:
-            # Before, so that a file may go a chunk too far and never be refused at its last byte.
-            check_quota(db, self._owner, self._quota)
-            files.append(db, self._seq, first, chunks)
-
-        await self._objects.write(append)
-        self._written += len(chunks)
 
 
 def _checked(fields: dict[str, str]) -> tuple[str, int | None]:

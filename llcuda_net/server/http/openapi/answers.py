@@ -282,6 +282,85 @@ class FileDeleted(msgspec.Struct):
     deleted: Literal[True]
 
 
+class BatchError(msgspec.Struct):
+    """What is wrong with a line of a batch."""
+
+    code: str
+    message: str
+    param: str | None
+    line: int | None
+
+
+class BatchErrors(msgspec.Struct):
+    """What is wrong with a batch."""
+
+    object: Literal["list"]
+    data: list[BatchError]
+
+
+class BatchCounts(msgspec.Struct):
+    """How many lines there are, and are over."""
+
+    total: Count
+    completed: Count
+    failed: Count
+
+
+class BatchUsage(msgspec.Struct):
+    """Tokens of all lines that are over."""
+
+    input_tokens: Count
+    input_tokens_details: dict[str, int]
+    output_tokens: Count
+    output_tokens_details: dict[str, int]
+    total_tokens: Count
+
+
+class BatchView(msgspec.Struct):
+    """A batch; times in seconds since 1970."""
+
+    id: str
+    object: Literal["batch"]
+    endpoint: str
+    errors: BatchErrors | None
+    input_file_id: str
+    completion_window: str
+    status: Literal[
+        "validating",
+        "failed",
+        "in_progress",
+        "finalizing",
+        "completed",
+        "expired",
+        "cancelling",
+        "cancelled",
+    ]
+    output_file_id: str | None
+    error_file_id: str | None
+    created_at: int
+    expires_at: int
+    in_progress_at: int | None
+    finalizing_at: int | None
+    completed_at: int | None
+    failed_at: int | None
+    expired_at: int | None
+    cancelling_at: int | None
+    cancelled_at: int | None
+    request_counts: BatchCounts
+    usage: BatchUsage
+    metadata: dict[str, str] | None
+
+
+class BatchList(msgspec.Struct):
+    """A page of batches, newest first; the next one is that after `last_id`."""
+
+    object: Literal["list"]
+    data: list[BatchView]
+    first_id: str | None
+    last_id: str | None
+    has_more: bool
+
+
 class Alive(msgspec.Struct):
     """The process lives."""
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from llcuda_net.config.users import PRIORITIES
+from llcuda_net.server.http.batches.create import BatchBody
 from llcuda_net.server.http.completions.body import CompletionBody
 from llcuda_net.server.http.delivery.deliver import MOST_KEY
 from llcuda_net.server.http.files.routes import DEFAULT_PAGE, LARGEST_PAGE
@@ -249,6 +250,23 @@ OPERATIONS: dict[tuple[str, str], Operation] = {
     ("GET", "/v1/files/{id}/content"): Operation(
         "files", None, contents={BYTES: "the bytes of the file"}, errors=(404,)
     ),
+    ("POST", "/v1/batches"): Operation(
+        "batches",
+        answers.BatchView,
+        BatchBody,
+        example={
+            "input_file_id": "file-1",
+            "endpoint": "/v1/chat/completions",
+            "completion_window": "24h",
+        },
+        parameters=(_KEY,),
+        errors=(404, 409),
+    ),
+    ("GET", "/v1/batches"): Operation(
+        "batches", answers.BatchList, parameters=_page(20, 100), errors=(404,)
+    ),
+    ("GET", "/v1/batches/{id}"): Operation("batches", answers.BatchView, errors=(404,)),
+    ("POST", "/v1/batches/{id}/cancel"): Operation("batches", answers.BatchView, errors=(404, 409)),
     ("GET", "/healthz"): Operation("operation", answers.Alive),
     ("GET", "/readyz"): Operation("operation", answers.Ready, unready=answers.Ready),
     ("GET", "/metrics"): Operation(

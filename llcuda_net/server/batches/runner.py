@@ -1,0 +1,95 @@
+"""Runs batches: each is checked, asked line by line, and written to its files.
+
+All that is done is noted in the store before it counts, so the next server goes on where this one
+ended. As many lines are asked at once as keep the slots of the upstreams busy, and no more: a place
+in the queue is for those who wait for an answer. All batches share these places, in turn.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+
+import structlog
+import trio
+
+from llcuda_net.errors import RequestError
+from llcuda_net.server.batches.run import AGAIN, Places, Run
+from llcuda_net.server.http.exchange import Handler, HttpHost
+from llcuda_net.storage.objects import batches
+from llcuda_net.storage.objects.batches import Batch
+
+log = structlog.get_logger(__name__)
+
+
+class BatchRunner:
+    """All batches of a server.
+
+    Args:
+        host: answers the lines.
+        handlers: by the path of an endpoint.
+        now: Unix time in nanoseconds.
+    """
+
+    def __init__(
+        self,
+        host: HttpHost,
+        handlers: Mapping[str, Handler],
+        now: Callable[[], int] = time.time_ns,
+    ) -> None:
+        self._host = host
+        self._handlers = handlers
+        self._now = now
+        self._woken = trio.Event()
+        self._runs: dict[int, Run] = {}
+        self._places = Places(host)
+
+    def __repr__(self) -> str:
+        return f"<BatchRunner {len(self._runs)} batches, {self._places!r}>"
+
+    def wake(self) -> None:
+        """A batch was made, or is to be cancelled."""
+        self._woken.set()
+
+    async def run(self) -> None:
+        """Run what there is, and what comes, until cancelled."""
+        if not self._host.objects.keeps:
+            return
+        async with trio.open_nursery() as nursery:
+            while True:
+                self._woken = trio.Event()
+                try:
+                    found = await self._host.objects.read(batches.unfinished)
+                except RequestError as error:
+                    log.warning("batches_not_read", code=error.code, reason=error.message)
+                    await trio.sleep(AGAIN)
+                    continue
+                for batch in found:
+                    self._look_at(batch, nursery)
+                await self._woken.wait()
+
+    def _look_at(self, batch: Batch, nursery: trio.Nursery) -> None:
+        run = self._runs.get(batch.seq)
+        if run is None:
+            handler = self._handlers[batch.endpoint]
+            run = self._runs[batch.seq] = Run(
+                self._host, batch.seq, handler, self._places, self._now
+            )
+            nursery.start_soon(self._to_its_end, run)
+        elif batch.state == batches.CANCELLING:
+            run.cancel()
+
+    async def _to_its_end(self, run: Run) -> None:
+        """Run one; what the store refuses is tried again, and a bug ends this one only."""
+        try:
+            while True:
+                try:
+                    await run.run()
+                    break
+                except RequestError as error:
+                    log.warning("batch_waits", batch=run.seq, code=error.code, reason=error.message)
+                    await trio.sleep(AGAIN)
+            del self._runs[run.seq]
+            self._host.objects.wake()
+        except Exception:  # until the next start
+            log.exception("batch_crashed", batch=run.seq)
