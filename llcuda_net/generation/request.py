@@ -80,7 +80,7 @@ def from_request(
         owner=user.name,
         user=user,
         wanted=request.model,
-        priority=_priority(request.priority, user),
+        priority=priority_of(request.priority, user),
         deadline=math.inf if request.deadline is None else trio.current_time() + request.deadline,
         on_disconnect=settings.disconnect_seconds if on_disconnect is None else on_disconnect,
         level=level,
@@ -136,7 +136,12 @@ def comparable(value: Any) -> Any:
     return value
 
 
-def _priority(wanted: str | None, user: User) -> Priority:
+def priority_of(wanted: str | None, user: User) -> Priority:
+    """The class that a request is in.
+
+    Raises:
+        InvalidRequest: there is no such class.
+    """
     if wanted is None:
         return max(Priority.NORMAL, user.priority)
     priority = PRIORITIES.get(wanted)

@@ -501,7 +501,11 @@ class Gateway:
             log.debug("generation_error", generation=generation.id, message=error.message)
 
     async def embed(
-        self, texts: Sequence[str | list[int]], user: User, model: str | None = None
+        self,
+        texts: Sequence[str | list[int]],
+        user: User,
+        model: str | None = None,
+        priority: str | None = None,
     ) -> list[bytes]:
         """See queries.embed.
 
@@ -514,7 +518,13 @@ class Gateway:
             # As they came, and as they are sent to the upstream.
             with self._budget.holding(user.name, 2 * sizes.of(texts)):
                 return await queries.embed(
-                    texts, user, model, self._pool, self._scheduler, self.settings.timeout
+                    texts,
+                    user,
+                    model,
+                    self._pool,
+                    self._scheduler,
+                    self.settings.timeout,
+                    requests.priority_of(priority, user),
                 )
 
     async def rerank(

@@ -11,7 +11,7 @@ from llcuda_net.analysis import embeddings
 from llcuda_net.analysis.analyzer import Analyst
 from llcuda_net.analysis.vector_index import Found
 from llcuda_net.config.upstreams import EMBEDDINGS, RERANK
-from llcuda_net.config.users import User, view_of
+from llcuda_net.config.users import Priority, User, view_of
 from llcuda_net.errors import InvalidRequest, StorageError, Unsupported
 from llcuda_net.generation.listing import Selection
 from llcuda_net.generation.persistence import Persistence
@@ -32,6 +32,7 @@ async def embed(
     pool: Pool,
     scheduler: Scheduler,
     timeout: float,
+    priority: Priority = Priority.NORMAL,
 ) -> list[bytes]:
     """A vector a text, float32, little-endian.
 
@@ -39,12 +40,15 @@ async def embed(
         texts: or token ids of texts.
         model: by name; None: the default one.
         timeout: seconds for all of it.
+        priority: its class.
 
     Raises:
         RequestError: there is no such model, the queue is full, the upstream fails or gives no
             embeddings, or it took too long.
     """
-    enter, again = _ways_in(user, pool.key_of(model, EMBEDDINGS), EMBEDDINGS, pool, scheduler)
+    enter, again = _ways_in(
+        user, pool.key_of(model, EMBEDDINGS), EMBEDDINGS, pool, scheduler, priority
+    )
     with trio.move_on_after(timeout):
         return await embeddings.embed(texts, enter, again)
     raise too_late(timeout)
@@ -87,14 +91,19 @@ async def rerank(
 
 
 def _ways_in(
-    user: User, model_key: str, role: str, pool: Pool, scheduler: Scheduler
+    user: User,
+    model_key: str,
+    role: str,
+    pool: Pool,
+    scheduler: Scheduler,
+    priority: Priority = Priority.NORMAL,
 ) -> tuple[embeddings.Enter, embeddings.Again]:
     """How a batch of texts enters the queue, and how it does so again where an upstream failed."""
 
     def enter(tokens: int) -> Ticket:
         requirement = Requirement(model_key, role)
         return scheduler.submit(
-            SlotRequest(user, model_key, requirement, prompt_tokens=tokens, most_tokens=0)
+            SlotRequest(user, model_key, requirement, priority, prompt_tokens=tokens, most_tokens=0)
         )
 
     def again(ticket: Ticket, failed: frozenset[str]) -> bool:

@@ -93,6 +93,13 @@ def test_every_operation_answers_as_documented(api: Api) -> None:
     assert api.check("GET", "/v1/files")[0] == 200
     assert api.check("GET", "/v1/files/{id}", id_)[0] == 200
     assert api.check("GET", "/v1/files/{id}/content", id_)[1] == b"{}"
+    batch = {"input_file_id": id_, "endpoint": "/v1/embeddings", "completion_window": "1h"}
+    status, found = api.check("POST", "/v1/batches", body=batch)
+    assert status == 200
+    made = json.loads(found)["id"]
+    assert api.check("GET", "/v1/batches")[0] == 200
+    assert api.check("GET", "/v1/batches/{id}", made)[0] == 200
+    api.check("POST", "/v1/batches/{id}/cancel", made)  # 200 or 409: its only line is wrong
     assert api.check("DELETE", "/v1/files/{id}", id_)[0] == 200
     for path in ("/healthz", "/readyz", "/metrics", "/openapi.json"):
         assert api.check("GET", path)[0] == 200
@@ -112,6 +119,9 @@ def test_errors_are_as_documented(api: Api) -> None:
     for method, rest in (("GET", ""), ("DELETE", ""), ("GET", "/content")):
         assert api.check(method, "/v1/files/{id}" + rest, "nothing")[0] == 404
     assert api.check("POST", "/v1/files", body=b"{}")[0] == 415
+    for method, rest in (("GET", ""), ("POST", "/cancel")):
+        assert api.check(method, "/v1/batches/{id}" + rest, "nothing")[0] == 404
+    assert api.check("POST", "/v1/batches", body={})[0] == 400
 
 
 def test_what_is_not_documented_is_refused(api: Api) -> None:

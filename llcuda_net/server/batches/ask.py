@@ -22,6 +22,7 @@ from llcuda_net.server.http.request import Headers, HttpRequest
 from llcuda_net.server.tcp.room import Unsent
 from llcuda_net.server.tcp.write_buffer import WriteBuffer
 from llcuda_net.util.time_ids import uuid7
+from llcuda_protocol import Attach
 
 log = structlog.get_logger(__name__)
 
@@ -45,19 +46,26 @@ class Answer:
     request_id: str
     headers: Mapping[str, str]
 
-    def retry_after(self, tries: int) -> float | None:
-        """Seconds after which to ask again; None: this is the answer.
-
-        A server that has no room is asked until it has. One that fails is asked `tries` times more.
-        """
+    @property
+    def retry_after(self) -> float | None:
+        """Seconds after which the same may be answered otherwise; None: it will not."""
         told = self.headers.get("x-should-retry")
-        if told == "false" or (
-            told is None and self.status not in (408, 409, 429, *range(500, 600))
-        ):
-            return None
-        if self.status not in (429, 503) and not tries:
-            return None
-        return float(self.headers.get("retry-after-ms", 1000)) / 1e3
+        retry = self.status in (408, 429) or self.status >= 500 if told is None else told == "true"
+        return float(self.headers.get("retry-after-ms", 1000)) / 1e3 if retry else None
+
+
+async def was_asked(host: HttpHost, answer: Answer, user: User) -> bool:
+    """Whether an upstream had the request that failed so: then it may be the cause."""
+    if answer.status not in (429, 503):
+        return True
+    named = answer.headers.get("x-llcuda-generation")
+    if named is None:  # it did not even begin
+        return False
+    try:
+        found = await host.find(Attach(0, named.partition(",")[0], 0), user)
+    except RequestError:
+        return True
+    return found.times.sent is not None
 
 
 class _Nowhere(trio.abc.SendStream):

@@ -123,7 +123,9 @@ class Checker:
         try:
             custom_id = self._custom_id(line)
         except HttpError as error:
-            self._wrong(error.code or "invalid_request", error.message, error.param)
+            message = error.message.replace("the body", "the line", 1)
+            code = "invalid_json_line" if error.code == "invalid_json" else error.code
+            self._wrong(code or "invalid_request", message, error.param)
             return
         if self.total == MOST_LINES:
             self._wrong("too_many_lines", f"a batch has at most {MOST_LINES:,} requests")

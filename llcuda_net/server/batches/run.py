@@ -13,7 +13,7 @@ import trio
 from llcuda_net.config.users import User
 from llcuda_net.errors import RequestError
 from llcuda_net.server.batches import output
-from llcuda_net.server.batches.ask import ask, cancel
+from llcuda_net.server.batches.ask import ask, cancel, was_asked
 from llcuda_net.server.batches.lines import Checker, body_of
 from llcuda_net.server.http.exchange import Handler, HttpHost
 from llcuda_net.storage.objects import batches, files
@@ -26,14 +26,17 @@ log = structlog.get_logger(__name__)
 _AT_ONCE = 1 << 20
 #: Lines whose places in the input are read at once.
 _PAGE = 256
-#: Times that a line is asked again where the server or an upstream fails.
+#: Times that a line is asked again after upstreams have failed at it. One for which there is no
+#: room, or no upstream, is asked until there is.
 _TRIES = 3
 #: Most seconds between two attempts where there is no room.
 _LONGEST_REST = 30.0
 #: Seconds after which the store is asked again where it refused.
 AGAIN = 5.0
 #: Inputs that are checked at a time: it takes a processor, and some memory.
-_CHECKS, _CHECKER = trio.CapacityLimiter(1), trio.CapacityLimiter(1)
+_CHECKS = trio.CapacityLimiter(1)
+#: Runs a function in a thread.
+InThread = Callable[[Callable[[], None]], Awaitable[None]]
 _T = TypeVar("_T")
 
 
@@ -69,6 +72,7 @@ class Run:
         handler: of its endpoint.
         places: shared by all.
         now: Unix time in nanoseconds.
+        in_thread: runs what would hold up the event loop.
     """
 
     def __init__(
@@ -78,8 +82,10 @@ class Run:
         handler: Handler,
         places: Places,
         now: Callable[[], int],
+        in_thread: InThread,
     ) -> None:
         self.seq = seq
+        self._in_thread = in_thread
         self._host = host
         self._objects = host.objects
         self._handler = handler
@@ -157,9 +163,7 @@ class Run:
             data = await objects.read(
                 lambda db: files.part(db, batch.input, start, _AT_ONCE)  # noqa: B023
             )
-            await trio.to_thread.run_sync(
-                partial(checker.feed, data) if data else checker.close, limiter=_CHECKER
-            )
+            await self._in_thread(partial(checker.feed, data) if data else checker.close)
             found, checker.lines = checker.lines, []
             await objects.write(lambda db: batches.add_lines(db, self.seq, found))  # noqa: B023
             if not data:
@@ -260,11 +264,12 @@ class Run:
                 return error.retry_after or 1.0
             outcome = output.failure_of(self._batch, line, error.code, error.message)
         else:
-            tries = _TRIES - self._failures.get(line.number, 0)
-            again = answer.retry_after(tries)
+            again = answer.retry_after
+            if again is not None and await was_asked(self._host, answer, self._user):
+                self._failures[line.number] = self._failures.get(line.number, 0) + 1
+                if self._failures[line.number] > _TRIES:
+                    again = None
             if again is not None:
-                if answer.status not in (429, 503):
-                    self._failures[line.number] = self._failures.get(line.number, 0) + 1
                 return again
             outcome = output.outcome_of(self._batch, line, answer)
         finally:

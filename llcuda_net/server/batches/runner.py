@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
+from functools import partial
 
 import structlog
 import trio
 
 from llcuda_net.errors import RequestError
-from llcuda_net.server.batches.run import AGAIN, Places, Run
+from llcuda_net.server.batches.run import AGAIN, InThread, Places, Run
 from llcuda_net.server.http.exchange import Handler, HttpHost
 from llcuda_net.storage.objects import batches
 from llcuda_net.storage.objects.batches import Batch
@@ -29,6 +30,7 @@ class BatchRunner:
         host: answers the lines.
         handlers: by the path of an endpoint.
         now: Unix time in nanoseconds.
+        in_thread: runs what would hold up the event loop.
     """
 
     def __init__(
@@ -36,7 +38,11 @@ class BatchRunner:
         host: HttpHost,
         handlers: Mapping[str, Handler],
         now: Callable[[], int] = time.time_ns,
+        in_thread: InThread | None = None,
     ) -> None:
+        self._in_thread = in_thread or partial(
+            trio.to_thread.run_sync, limiter=trio.CapacityLimiter(1)
+        )
         self._host = host
         self._handlers = handlers
         self._now = now
@@ -73,7 +79,7 @@ class BatchRunner:
         if run is None:
             handler = self._handlers[batch.endpoint]
             run = self._runs[batch.seq] = Run(
-                self._host, batch.seq, handler, self._places, self._now
+                self._host, batch.seq, handler, self._places, self._now, self._in_thread
             )
             nursery.start_soon(self._to_its_end, run)
         elif batch.state == batches.CANCELLING:

@@ -47,7 +47,11 @@ class QueryHost(Protocol):
         """Around the sending of a reply that takes so many bytes of memory."""
 
     async def embed(
-        self, texts: Sequence[str | list[int]], user: User, model: str | None
+        self,
+        texts: Sequence[str | list[int]],
+        user: User,
+        model: str | None,
+        priority: str | None = None,
     ) -> list[bytes]:
         """One vector per text (or its token ids), little-endian float32, or raise RequestError."""
 

@@ -128,10 +128,7 @@ class Outcome:
 
 def _batches(db: apsw.Connection, rest: str, values: Sequence[Any]) -> list[Batch]:
     found = rows(db, f"SELECT {_COLUMNS} FROM batches {rest}", values)
-    return [
-        Batch(*columns, details=msgspec.json.decode(details, type=Details))
-        for *columns, details in found
-    ]
+    return [Batch(*(*one[:-1], msgspec.json.decode(one[-1], type=Details))) for one in found]
 
 
 def create(

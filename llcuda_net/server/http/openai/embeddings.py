@@ -15,6 +15,7 @@ from llcuda_net.errors import RequestError
 from llcuda_net.server.http.errors import of_request_error
 from llcuda_net.server.http.exchange import Exchange
 from llcuda_net.server.http.openai import strict_json
+from llcuda_net.server.http.openai.chat import options_of
 from llcuda_net.server.http.openai.chat_body import convert, wrong
 from llcuda_net.server.http.openai.fields import Ignored
 from llcuda_net.server.http.openai.models import meant
@@ -49,12 +50,13 @@ async def embeddings(exchange: Exchange) -> None:
         request.body, lambda data: convert(ignored.keep(data, _KNOWN), EmbeddingsBody)
     )
     exchange.drop_body()
+    priority = options_of(request.headers).get("priority")
     inputs = _inputs(body)
     try:
         wanted, told = meant(host, body.model, EMBEDDINGS)
         serving = host.pool.of(host.pool.key_of(wanted, EMBEDDINGS), EMBEDDINGS)
         upstream = max(serving, key=lambda one: one.up).upstream
-        vectors = await host.embed(inputs, request.user, wanted)
+        vectors = await host.embed(inputs, request.user, wanted, priority)
     except RequestError as error:
         param = "model" if error.code == "unknown_model" else None
         raise of_request_error(error, param) from None

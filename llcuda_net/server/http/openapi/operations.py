@@ -263,7 +263,7 @@ OPERATIONS: dict[tuple[str, str], Operation] = {
         errors=(404, 409),
     ),
     ("GET", "/v1/batches"): Operation(
-        "batches", answers.BatchList, parameters=_page(20, 100), errors=(404,)
+        "batches", answers.BatchList, parameters=pages(20, 100), errors=(404,)
     ),
     ("GET", "/v1/batches/{id}"): Operation("batches", answers.BatchView, errors=(404,)),
     ("POST", "/v1/batches/{id}/cancel"): Operation("batches", answers.BatchView, errors=(404, 409)),

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from llcuda_net.errors import StorageError
-from llcuda_net.storage.objects import files
+from llcuda_net.storage.objects import batches, files
 from llcuda_net.storage.objects.files import CHUNK, LEAST
 from llcuda_net.storage.objects.migrations import OBJECTS
 from llcuda_net.storage.results.connection import connect
@@ -80,18 +80,16 @@ def test_a_damaged_chunk_is_an_error_and_no_content(db: apsw.Connection) -> None
 
 def test_a_file_that_a_batch_reads_stays_until_the_batch_is_over(db: apsw.Connection) -> None:
     file = kept(db, b"x" * 10_000)
-    db.execute(
-        "INSERT INTO batches (id, owner, state, endpoint, input, created, expires, total,"
-        " completed, failed, details) VALUES ('b', 'ann', 'in_progress', '', ?, 1, 2, 0, 0, 0,"
-        " x'00')",
-        (file.seq,),
+    details = batches.Details("24h")
+    batch = batches.create(
+        db, "b", file, owner="ann", endpoint="", details=details, created=1, expires=2
     )
     files.discard(db, file.seq)
     assert not files.sweep(db, 1)
     assert files.find(db, "file-1", "ann", 1) is None
     assert files.used(db, "ann") == 10_000
     assert files.part(db, file.seq, 5, 5) == b"xxxxx"
-    db.execute("UPDATE batches SET state = 'completed'")
+    batches.fail(db, batch.seq, [], 1)
     assert files.used(db, "ann") == 0
     assert files.sweep(db, 1)
     assert not files.sweep(db, 1)
