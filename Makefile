@@ -43,9 +43,9 @@ test-memory: $(VENV)/dev ## attack the server's memory in eight ways, SECONDS (2
 test-openapi: $(VENV)/dev .venv-openapi/made ## ask a server all that /openapi.json allows, and what it does not
 	$(BIN)/python tools/check_openapi.py $(ARGS)
 
-test-clients: $(VENV)/dev ## try foreign clients as they are: SDKs, LangChain, aider, Open WebUI … (npm and PyPI are needed)
+test-clients: $(VENV)/dev ## try foreign clients as they are: SDKs, LangChain, aider, Codex, Claude Code … (npm and PyPI are needed)
 	@$(BIN)/python tools/install_clients.py
-	$(BIN)/python -m pytest -n 0 -o python_files='check_*.py' tests/clients $(ARGS)
+	$(BIN)/python -m pytest -n 0 -rs -o python_files='check_*.py' tests/clients $(ARGS)
 
 soak: $(VENV)/dev $(VENV)/bench ## hold half load for MINUTES (60), and see whether anything grows
 	$(BIN)/python tools/soak_campaign.py --minutes $(or $(MINUTES),60) --json soak.json --plot soak.png $(ARGS)

@@ -19,8 +19,22 @@ sys.path.insert(0, str(ROOT))  # so that the script runs from anywhere
 from llcuda_net.util.terminal import echo
 
 FOLDER = ROOT / ".clients"
-#: Of npm. With a node of its own: the SDKs want a newer one than many systems have.
-NODE = ("openai@^7.59", "ai@^7.0", "@ai-sdk/openai-compatible@^3.0", "zod@^4.6", "node@^22.23")
+#: Of npm, a folder each. The SDKs have a node of their own: they want a newer one than many systems
+#: have.
+NPM = {
+    "node": (
+        "openai@^7.59",
+        "@anthropic-ai/sdk@^1.14",
+        "ai@^7.0",
+        "@ai-sdk/openai-compatible@^3.0",
+        "zod@^4.6",
+        "node@^22.23",
+    ),
+    "codex": ("@openai/codex@^0.171",),
+    "claude-code": ("@anthropic-ai/claude-code@^2.1",),
+}
+#: Those of npm that are programs, which there are not for every machine.
+PROGRAMS = {"codex": "codex", "claude-code": "claude"}
 #: Of PyPI, an environment each: their pins clash.
 PYTHON = {
     "aider": ("aider-chat>=0.86,<0.87",),
@@ -49,6 +63,11 @@ def node() -> Path:
     return FOLDER / "node" / "node_modules" / ".bin" / "node"
 
 
+def program(name: str) -> Path:
+    """One of PROGRAMS."""
+    return FOLDER / name / "node_modules" / ".bin" / PROGRAMS[name]
+
+
 def failure(name: str) -> str | None:
     """Why a client is not installed; None: it is."""
     stamp, reason = _stamp(name), FOLDER / f"{name}.failed"
@@ -62,12 +81,11 @@ def failure(name: str) -> str | None:
 def main() -> int:
     """Install what is not there yet; what fails is told and left to the tests."""
     FOLDER.mkdir(exist_ok=True)
-    for name in ("node", *PYTHON):
+    for name in (*NPM, *PYTHON):
         reason = FOLDER / f"{name}.failed"
         if failure(name) is None:
             continue
-        packages = NODE if name == "node" else PYTHON[name]
-        echo(f"installing {', '.join(packages)} into {(FOLDER / name).relative_to(ROOT)}")
+        echo(f"installing {', '.join(_packages(name))} into {(FOLDER / name).relative_to(ROOT)}")
         reason.unlink(missing_ok=True)
         try:
             _install(name)
@@ -85,13 +103,15 @@ def main() -> int:
 def _install(name: str) -> None:
     folder = FOLDER / name
     shutil.rmtree(folder, ignore_errors=True)
-    if name == "node":
+    if name in NPM:
         if shutil.which("npm") is None:
             raise OSError("npm is not installed: on Debian and Ubuntu, apt install npm")
         folder.mkdir()
         (folder / "package.json").write_text(json.dumps({"private": True}), encoding="utf-8")
         quiet = ("--no-fund", "--no-audit", "--loglevel=error")
-        _run(["npm", "install", *quiet, *NODE], folder)
+        _run(["npm", "install", *quiet, *NPM[name]], folder)
+        if name in PROGRAMS:
+            _run([str(program(name)), "--version"], folder)
         return
     _run([sys.executable, "-m", "venv", str(folder)], FOLDER)
     pip = [str(python(name)), "-m", "pip", "--disable-pip-version-check", "install", "--quiet"]
@@ -121,7 +141,11 @@ def _stamp(name: str) -> Path:
 
 
 def _wanted(name: str) -> str:
-    return " ".join(NODE if name == "node" else PYTHON[name])
+    return " ".join(_packages(name))
+
+
+def _packages(name: str) -> tuple[str, ...]:
+    return NPM[name] if name in NPM else PYTHON[name]
 
 
 if __name__ == "__main__":

@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
 import subprocess
 import urllib.request
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,12 +18,17 @@ import pytest
 
 from tests.support.processes import PATIENCE, RunningServer, running_server, wait_until
 from tests.support.steady import held_upstream
-from tests.support.upstream.scripted_chat import TEMPLATE, ScriptedChat, scripted_chat
+from tests.support.upstream.scripted_chat import TEMPLATE, ScriptedChat, scripted_chat, text
 from tools import install_clients
 
 PROGRAMS = Path(__file__).parent / "programs"
 #: Tokens after which the upstream of `held` holds an answer, for ever.
 HELD = 8
+#: What programs get that shall reach nothing but this machine: a proxy that is not there.
+OFFLINE = {
+    **dict.fromkeys(("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"), "http://127.0.0.1:9"),
+    "NO_PROXY": "127.0.0.1",
+}
 
 
 @dataclass
@@ -116,6 +123,25 @@ class Client:
         assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"
         return str(done.stdout)
 
+    @contextmanager
+    def running(self, *arguments: str, **extra: Any) -> Iterator[subprocess.Popen[str]]:
+        """Run something in its environment, and kill it and its children at the end."""
+        with subprocess.Popen(
+            [str(self.interpreter), *arguments],
+            env=self.environment,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+            **extra,
+        ) as found:
+            try:
+                yield found
+            finally:
+                with suppress(ProcessLookupError):
+                    os.killpg(found.pid, signal.SIGKILL)
+
     def run(self, url: str, *scenarios: str) -> dict[str, Any]:
         """Scenarios of its program, in one go, since its imports are slow: what each has seen."""
         (program,) = PROGRAMS.glob(f"with_{self.name.replace('-', '_')}.*")
@@ -128,16 +154,25 @@ class Client:
 
 @pytest.fixture
 def client_of(home: Path) -> Callable[[str], Client]:
-    """Makes a client by its name; one that cannot be installed fails the test."""
+    """Makes a client by its name.
+
+    One that cannot be installed fails the test; a program that there is not for every machine
+    skips it, and pytest's summary says why.
+    """
 
     def make(name: str, where: str | None = None) -> Client:
         where = where or name
         reason = install_clients.failure(where)
+        program = where in install_clients.PROGRAMS
+        if reason is not None and program:
+            pytest.skip(f"{name} was not tried: {reason.strip().splitlines()[-1]}")
         if reason is not None:
             pytest.fail(f"{name} cannot be tried: {reason}", pytrace=False)
         plain = {k: v for k, v in os.environ.items() if k in ("PATH", "LANG", "TMPDIR", "LC_ALL")}
         # Nothing may ask the network for what it could as well do without.
         quiet = {"HOME": str(home), "OPENAI_API_KEY": "any", "HF_HUB_OFFLINE": "1"}
+        if program:
+            return Client(name, install_clients.program(where), {**plain, **quiet, **OFFLINE})
         interpreter = install_clients.node() if where == "node" else install_clients.python(where)
         return Client(name, interpreter, {**plain, **quiet, "NO_COLOR": "1"})
 
@@ -152,3 +187,19 @@ def frees_its_slot(held: Served, leave: Callable[[], object]) -> None:
     # An SDK announces that it may try again, and for 10 s it could have the answer back.
     wait_until(lambda: held.generations()[0]["state"] == "cancelled", "the answer is cancelled")
     wait_until(lambda: held.slots() == 0, "the slot is free")
+
+
+def leaves_in_the_middle(
+    scripted: Served, start: Callable[[], AbstractContextManager[object]]
+) -> None:
+    """A program that is killed in the middle of an answer ends the answer."""
+    scripted.script.answers = [([text("Once "), text("upon a time.")], "stop")]
+    scripted.script.gate.clear()
+    try:
+        with start():
+            wait_until(lambda: bool(scripted.script.asked), "it is answered", 2 * PATIENCE)
+        wait_until(
+            lambda: scripted.generations()[0]["state"] == "cancelled", "the answer is cancelled"
+        )
+    finally:
+        scripted.script.gate.set()
