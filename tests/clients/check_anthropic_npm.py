@@ -66,7 +66,7 @@ def test_tools(client: Client, scripted: Served) -> None:
 
 @pytest.mark.parametrize(
     ("scenario", "seen"),
-    [("abort", [3, "APIUserAbortError"]), ("abort_whole", "APIConnectionTimeoutError")],
+    [("abort", [True, "APIUserAbortError"]), ("abort_whole", "APIConnectionTimeoutError")],
 )
 def test_leaving_frees_the_slot(client: Client, held: Served, scenario: str, seen: object) -> None:
     def leave() -> None:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 
 from tests.clients.conftest import Client, Served, frees_its_slot
-from tests.support.upstream.scripted_chat import arguments, call, text
+from tests.support.upstream.scripted_chat import arguments, call, text, thought
 
 #: What a scripted model calls.
 CALL = [call(0, "get_weather", "call_1"), arguments(0, '{"city":'), arguments(0, '"Oslo"}')]
@@ -53,8 +53,41 @@ def test_tools(client: Client, scripted: Served) -> None:
     assert scripted.script.asked[-1]["messages"][-1]["content"] == "sunny in Oslo"
 
 
+def test_responses(client: Client, served: Served) -> None:
+    found = client.run(served.url, "chat", "responses", "response_in_background")
+    told = found["responses"]
+    assert told["text"] == told["streamed"] == found["chat"]["text"]
+    assert told | {"text": "", "streamed": ""} == {
+        "text": "",
+        "streamed": "",
+        "gapless": True,
+        "status": "incomplete",
+        "tokens": 12,
+        "kept": True,
+        "previous": True,
+        "items": ["message"],
+        "gone": 404,
+    }
+    assert found["response_in_background"] == {
+        "status": "incomplete",
+        "same": True,
+        "last": "response.incomplete",
+    }
+
+
+def test_a_response_with_a_tool(client: Client, scripted: Served) -> None:
+    scripted.script.answers = [
+        ([thought("It wants the weather."), *CALL], "tool_calls"),
+        ([text("It is sunny.")], "stop"),
+    ]
+    found = client.run(scripted.url, "response_tools")["response_tools"]
+    assert found == {"kinds": ["reasoning", "function_call"], "text": "It is sunny."}
+    assert scripted.script.asked[-1]["messages"][-1]["content"] == "sunny in Oslo"
+
+
 @pytest.mark.parametrize(
-    ("scenario", "seen"), [("abort", 3), ("abort_whole", "APIConnectionTimeoutError")]
+    ("scenario", "seen"),
+    [("abort", 3), ("response_abort", 3), ("abort_whole", "APIConnectionTimeoutError")],
 )
 def test_leaving_frees_the_slot(client: Client, held: Served, scenario: str, seen: object) -> None:
     def leave() -> None:

@@ -83,6 +83,83 @@ const scenarios = {
     });
     return { text: await runner.finalContent(), roles: runner.messages.map((m) => m.role) };
   },
+  async responses() {
+    const wanted = { model: 'demo', input: 'What is a slot?', max_output_tokens: 12, temperature: 0 };
+    const whole = await client.responses.create(wanted);
+    const stream = client.responses.stream(wanted);
+    const pieces = [], numbers = [];
+    for await (const event of stream) {
+      numbers.push(event.sequence_number);
+      if (event.type === 'response.output_text.delta') pieces.push(event.delta);
+    }
+    const next = await client.responses.create({ ...wanted, previous_response_id: whole.id });
+    const kept = await client.responses.retrieve(next.id);
+    const items = [];
+    for await (const item of client.responses.inputItems.list(next.id)) items.push(item.type);
+    await client.responses.delete(next.id);
+    const gone = await client.responses.retrieve(next.id).catch((e) => e.status);
+    return {
+      text: whole.output_text,
+      streamed: pieces.join(''),
+      gapless: numbers.every((number, index) => number === index),
+      status: whole.status,
+      tokens: whole.usage.output_tokens,
+      kept: kept.output_text === next.output_text,
+      previous: kept.previous_response_id === whole.id,
+      items,
+      gone,
+    };
+  },
+  async response_in_background() {
+    const wanted = { model: 'demo', input: 'What is a slot?', max_output_tokens: 12, temperature: 0 };
+    const begun = await client.responses.create({ ...wanted, background: true });
+    let found = begun;
+    while (['queued', 'in_progress'].includes(found.status)) {
+      await new Promise((resolve) => setTimeout(resolve, 20));
+      found = await client.responses.retrieve(begun.id);
+    }
+    // From the start and from the middle, long after its end.
+    const events = async (options) => {
+      const stream = await client.responses.retrieve(begun.id, { stream: true, ...options });
+      const all = [];
+      for await (const event of stream) all.push(event);
+      return all;
+    };
+    const all = await events({});
+    const rest = await events({ starting_after: 4 });
+    return {
+      status: found.status,
+      same: JSON.stringify(all.slice(5)) === JSON.stringify(rest),
+      last: all.at(-1).type,
+    };
+  },
+  async response_tools() {
+    const wanted = {
+      model: 'scripted',
+      tools: [{ type: 'function', strict: false, ...tools[0].function }],
+    };
+    const input = 'What is the weather in Oslo?';
+    const first = await client.responses.stream({ ...wanted, input }).finalResponse();
+    const called = first.output.find((item) => item.type === 'function_call');
+    const result = {
+      type: 'function_call_output',
+      call_id: called.call_id,
+      output: `sunny in ${JSON.parse(called.arguments).city}`,
+    };
+    const second = await client.responses.create({
+      ...wanted, input: [result], previous_response_id: first.id,
+    });
+    return { kinds: first.output.map((item) => item.type), text: second.output_text };
+  },
+  async response_abort() {
+    const wanted = { model: 'demo', input: 'What is a slot?', stream: true, store: false };
+    const stream = await client.responses.create(wanted);
+    let count = 0;
+    for await (const event of stream) {
+      if (event.type === 'response.output_text.delta' && ++count === 3) stream.controller.abort();
+    }
+    return count;
+  },
   async tool_calls() {
     const answer = await client.chat.completions.create({ model: 'scripted', messages, tools });
     const { message, finish_reason } = answer.choices[0];
