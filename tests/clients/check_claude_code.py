@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from tests.clients.conftest import Client, Served, leaves_in_the_middle
+from tests.clients.conftest import (
+    Client,
+    Served,
+    documented,
+    killed_in_the_middle,
+    leaves_in_the_middle,
+)
 from tests.support.processes import PATIENCE
 from tests.support.upstream.scripted_chat import arguments, call, text, thought
 
-#: It may run what the scripted model says, also as root in a container.
+#: It may run what the scripted model says; with IS_SANDBOX also as root, in a container.
 PRINT = ("-p", "--dangerously-skip-permissions", "--output-format", "json")
 #: What a scripted model calls.
 CALL = [
@@ -41,15 +47,10 @@ def claude(client_of: Callable[..., Client]) -> Callable[[Served], Client]:
 
     def make(server: Served) -> Client:
         client = client_of("claude-code")
-        client.environment |= {
-            "ANTHROPIC_BASE_URL": f"http://{server.server.address}",
-            "ANTHROPIC_API_KEY": "any",
-            "ANTHROPIC_MODEL": "any",
-            "ANTHROPIC_DEFAULT_HAIKU_MODEL": "any",
-            "CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC": "1",
-            "DISABLE_AUTOUPDATER": "1",
-            "IS_SANDBOX": "1",
-        }
+        exports = re.findall(r"^export (.*?)(?: +#.*)?$", documented("Claude Code", "sh"), re.M)
+        found = dict(one.split("=", 1) for line in exports for one in line.split())
+        found["ANTHROPIC_BASE_URL"] = f"http://{server.server.address}"
+        client.environment |= found | {"IS_SANDBOX": "1"}
         return client
 
     return make
@@ -90,10 +91,9 @@ def test_a_command_is_run_and_its_output_answered(
 def test_an_error_is_shown(claude: Callable[[Served], Client], served: Served, work: Path) -> None:
     client = claude(served)
     with client.running(*PRINT, "What is the marker?", cwd=work) as running:
-        assert running.wait(2 * PATIENCE) == 1
-        assert running.stdout is not None
-        said: dict[str, Any] = json.loads(running.stdout.read())
-    assert "knows no tools" in said["result"]
+        said, _ = running.communicate(timeout=2 * PATIENCE)
+    assert running.returncode == 1
+    assert "knows no tools" in json.loads(said)["result"]
 
 
 def test_leaving_ends_the_answer(
@@ -101,3 +101,14 @@ def test_leaving_ends_the_answer(
 ) -> None:
     client = claude(scripted)
     leaves_in_the_middle(scripted, lambda: client.running(*PRINT, "Tell me.", cwd=work))
+
+
+def test_it_survives_a_server_that_is_killed(
+    claude: Callable[[Served], Client], work: Path, tmp_path: Path
+) -> None:
+    with killed_in_the_middle(tmp_path / "data") as (server, kill):
+        client = claude(server)
+        with client.running(*PRINT, "What is the marker?", cwd=work) as running:
+            kill()
+            said, _ = running.communicate(timeout=2 * PATIENCE)
+        assert json.loads(said)["result"] == "The marker is 4711."

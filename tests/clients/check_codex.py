@@ -8,19 +8,16 @@ from typing import Any
 
 import pytest
 
-from tests.clients.conftest import Client, Served, leaves_in_the_middle
+from tests.clients.conftest import (
+    Client,
+    Served,
+    documented,
+    killed_in_the_middle,
+    leaves_in_the_middle,
+)
 from tests.support.processes import PATIENCE
 from tests.support.upstream.scripted_chat import arguments, call, text, thought
 
-CONFIG = """\
-model = "any"
-model_provider = "llcuda"
-
-[model_providers.llcuda]
-name = "llcuda"
-base_url = "{url}"
-wire_api = "responses"
-"""
 #: Without sandbox, which it cannot set up in every container: the commands are ours.
 EXEC = ("exec", "--skip-git-repo-check", "--dangerously-bypass-approvals-and-sandbox")
 #: What a scripted model calls.
@@ -49,7 +46,8 @@ def codex(client_of: Callable[..., Client], home: Path) -> Callable[[Served], Cl
     def make(server: Served) -> Client:
         client = client_of("codex")
         (home / ".codex").mkdir()
-        config = CONFIG.format(url=server.url)
+        config = documented("Codex", "toml").replace("http://127.0.0.1:9000/v1", server.url)
+        assert server.url in config
         (home / ".codex" / "config.toml").write_text(config, encoding="utf-8")
         return client
 
@@ -90,9 +88,9 @@ def test_a_command_is_run_and_its_output_answered(
 def test_an_error_is_shown(codex: Callable[[Served], Client], served: Served, work: Path) -> None:
     client = codex(served)
     with client.running(*EXEC, "What is the marker?", cwd=work) as running:
-        assert running.wait(2 * PATIENCE) == 1
-        assert running.stderr is not None
-        assert "knows no tools" in running.stderr.read()
+        _, told = running.communicate(timeout=2 * PATIENCE)
+    assert running.returncode == 1
+    assert "knows no tools" in told
 
 
 def test_leaving_ends_the_answer(
@@ -100,3 +98,14 @@ def test_leaving_ends_the_answer(
 ) -> None:
     client = codex(scripted)
     leaves_in_the_middle(scripted, lambda: client.running(*EXEC, "Tell me.", cwd=work))
+
+
+def test_it_survives_a_server_that_is_killed(
+    codex: Callable[[Served], Client], work: Path, tmp_path: Path
+) -> None:
+    with killed_in_the_middle(tmp_path / "data") as (server, kill):
+        client = codex(server)
+        with client.running(*EXEC, "What is the marker?", cwd=work) as running:
+            kill()
+            said, _ = running.communicate(timeout=2 * PATIENCE)
+        assert said.strip() == "The marker is 4711."

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
 import urllib.request
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, suppress
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -54,6 +55,14 @@ class Served:
         with urllib.request.urlopen(f"{self.url}/generations", timeout=PATIENCE) as answer:
             found: list[dict[str, Any]] = json.load(answer)["data"]
         return found
+
+    def cancelled(self) -> int:
+        """How many requests were; those that nobody is to see again are in no list."""
+        address = f"http://{self.server.address}/metrics"
+        with urllib.request.urlopen(address, timeout=PATIENCE) as answer:
+            page = answer.read().decode()
+        found = re.findall(r'^llcuda_requests_total\{.*state="cancelled".*\} (\S+)$', page, re.M)
+        return int(sum(float(one) for one in found))
 
     def slots(self) -> int:
         """How many are busy at the upstream."""
@@ -179,6 +188,16 @@ def client_of(home: Path) -> Callable[[str], Client]:
     return make
 
 
+def documented(section: str, language: str) -> str:
+    """All code of one language in a section of docs/clients.md: what is tried is what it says."""
+    page = (install_clients.ROOT / "docs" / "clients.md").read_text(encoding="utf-8")
+    _, _, rest = page.partition(f"\n### {section}\n")
+    text, _, _ = rest.partition("\n##")
+    found = re.findall(rf"^```{language}\n(.*?)^```$", text, re.DOTALL | re.MULTILINE)
+    assert found, f"docs/clients.md says nothing of {section}"
+    return "\n".join(found)
+
+
 def frees_its_slot(held: Served, leave: Callable[[], object]) -> None:
     """A client that leaves in the middle of an answer frees the slot, and nothing runs on."""
     before = len(held.generations())
@@ -195,11 +214,35 @@ def leaves_in_the_middle(
     """A program that is killed in the middle of an answer ends the answer."""
     scripted.script.answers = [([text("Once "), text("upon a time.")], "stop")]
     scripted.script.gate.clear()
+    before = scripted.cancelled()
     try:
         with start():
             wait_until(lambda: bool(scripted.script.asked), "it is answered", 2 * PATIENCE)
-        wait_until(
-            lambda: scripted.generations()[0]["state"] == "cancelled", "the answer is cancelled"
-        )
+        wait_until(lambda: scripted.cancelled() == before + 1, "the answer is cancelled")
     finally:
         scripted.script.gate.set()
+
+
+@contextmanager
+def killed_in_the_middle(data: Path) -> Iterator[tuple[Served, Callable[[], None]]]:
+    """A server with a scripted upstream, and what kills it in the middle of the next answer.
+
+    It is there again at the same place, with the same data, until the block ends.
+    """
+    with ExitStack() as stack:
+        script = stack.enter_context(scripted_chat())
+        settings = {"LLCUDA_DATA_DIR": str(data)}
+        options = ("--upstream", script.url)
+        server = stack.enter_context(running_server(*options, **settings))
+        script.answers = [([text("The marker "), text("is 4711.")], "stop")]
+        script.gate.clear()
+
+        def kill() -> None:
+            wait_until(lambda: bool(script.asked), "it is answered", 2 * PATIENCE)
+            server.process.kill()
+            server.process.wait()
+            script.gate.set()
+            place = ("--port", str(server.port))
+            stack.enter_context(running_server(*options, *place, **settings))
+
+        yield Served(server, script), kill
