@@ -31,8 +31,6 @@ def view(generation: Generation) -> dict[str, Any]:
     if generation.state is State.QUEUED and generation.place.position:
         place = generation.place
         document["queue"] = {"position": place.position, "wait": place.wait}
-    if generation.previous is not None:
-        document["previous"] = generation.previous
     api = generation.api or {}
     if "n" in api:
         document |= {"n": api["n"], "index": api["index"]}

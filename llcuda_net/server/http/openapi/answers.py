@@ -183,7 +183,6 @@ class GenerationView(msgspec.Struct):
     cached_from: str | None
     idempotency_key: str | None
     queue: Queued | None = None
-    previous: str | None = None
     n: int | None = None
     index: int | None = None
     html: Html | None = None
