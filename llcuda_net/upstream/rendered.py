@@ -37,6 +37,11 @@ class RenderedPrompts:
         while len(self._kept) > MOST or self._size > SIZE:
             self._forget(next(iter(self._kept)))
 
+    def expire(self, now: float) -> None:
+        """Forget those that are not found any more: nobody's text is to stay for nothing."""
+        for key in [key for key, (until, _) in self._kept.items() if now > until]:
+            self._forget(key)
+
     def clear(self) -> None:
         """Another template may be there now."""
         self._kept.clear()

@@ -150,11 +150,13 @@ class LlamaServer:
         return False
 
     async def check(self) -> None:
-        """Return if it answers, and takes work, now. Closes connections that nobody has needed.
+        """Return if it answers, and takes work, now. Closes connections that nobody has needed, and
+        forgets prompts that were rendered too long ago.
 
         Raises:
             RequestError: as `ask`.
         """
+        self._rendered.expire(trio.current_time())
         await self._short("GET", "/health", answers.health)
 
     async def slots(self) -> list[bool] | None:

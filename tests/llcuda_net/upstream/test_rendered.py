@@ -20,6 +20,17 @@ def test_the_same_is_found_for_a_while() -> None:
     assert prompts.find(b"a", 100.0) is None
 
 
+def test_what_is_not_found_any_more_takes_no_memory() -> None:
+    prompts = RenderedPrompts()
+    prompts.keep(b"a", "xx", 0.0)
+    prompts.keep(b"b", "yyy", 10.0)
+    prompts.expire(rendered.SECONDS)
+    assert repr(prompts) == "<RenderedPrompts 2, 5 characters>"
+    prompts.expire(rendered.SECONDS + 0.1)
+    assert repr(prompts) == "<RenderedPrompts 1, 3 characters>"
+    assert prompts.find(b"b", 10.0) == "yyy"
+
+
 def test_the_oldest_go_first(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(rendered, "MOST", 3)
     monkeypatch.setattr(rendered, "SIZE", 10)

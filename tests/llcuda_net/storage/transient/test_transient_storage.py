@@ -288,6 +288,10 @@ async def test_a_computer_that_slept_erases_soon_after(
         await trio.testing.wait_all_tasks_blocked(0.001)
         assert trio.lowlevel.current_statistics().seconds_to_next_deadline <= eraser.LOOK
         clock.advance(100 * SPAN)
+        woken = trio.current_time()
+        while len(storage.transient):  # noqa: ASYNC110
+            await trio.sleep(0.01)
+        assert trio.current_time() - woken < SPAN / 2
         await until(lambda: not holders(tmp_path))
 
 

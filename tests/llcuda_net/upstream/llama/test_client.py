@@ -17,6 +17,7 @@ import trio
 import trustme
 
 from llcuda_net.errors import RequestError
+from llcuda_net.upstream import rendered
 from llcuda_net.upstream.interface import CompletionEvent
 from llcuda_net.upstream.llama.token_stream import StreamTimeouts
 from llcuda_protocol import ErrorCode
@@ -105,6 +106,17 @@ async def test_an_answer_and_what_the_upstream_says_of_itself(
         rows = await client.server.embed(["one", "two"])
         assert len(rows) == 2
         assert all(len(row) == 1 for row in rows)
+
+
+async def test_prompts_that_were_rendered_too_long_ago_are_forgotten(
+    synthetic: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with client_of(synthetic) as client:
+        for seconds, left in ((1e6, 1), (-1.0, 1)):
+            monkeypatch.setattr(rendered, "SECONDS", seconds)
+            await client.server.render([{"role": "user", "content": f"hi {seconds}"}])
+            await client.server.check()
+            assert f"RenderedPrompts {left}," in repr(client.server._rendered)
 
 
 #: A fault, its error, whether to try again, words of the message, and the tokens before it.
