@@ -6,6 +6,10 @@ import os
 from datetime import UTC, datetime
 from pathlib import Path
 
+import structlog
+
+log = structlog.get_logger(__name__)
+
 NAME = "damage.log"
 
 
@@ -37,3 +41,16 @@ def noted(directory: Path) -> list[str]:
     except FileNotFoundError:
         return []
     return [line for line in text.splitlines() if line.strip()]
+
+
+def told(directory: Path, problems: list[str]) -> list[str]:
+    """Log problems that were found just now, note them, and return all that are noted."""
+    for problem in problems:
+        log.error("storage_damaged", detail=problem)
+    try:
+        if problems:
+            note(directory, problems)
+        return noted(directory)
+    except OSError as error:
+        log.error("damage_not_noted", reason=str(error))
+        return problems

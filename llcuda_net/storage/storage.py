@@ -22,7 +22,6 @@ from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
-import structlog
 import trio
 
 from llcuda_net.errors import OutcomeUnknown, StorageError
@@ -33,7 +32,7 @@ from llcuda_net.storage.journal.assembly import OpenGeneration
 from llcuda_net.storage.journal.disk import Files, RealFiles
 from llcuda_net.storage.journal.entry import JournalEntry
 from llcuda_net.storage.journal.journal import PROBE, SEGMENT_BYTES, Journal
-from llcuda_net.storage.journal.presence import Presence
+from llcuda_net.storage.journal.presence import Lookout, Presence
 from llcuda_net.storage.journal.threads.sync_thread import INTERVAL
 from llcuda_net.storage.objects import database
 from llcuda_net.storage.objects.database import Objects
@@ -44,8 +43,6 @@ from llcuda_net.storage.results.writer import BATCH, OpenStore, Writer
 from llcuda_net.storage.starting import Progress, Recovered, find_lost, losses, sort_out
 from llcuda_net.storage.transient.eraser import Eraser
 from llcuda_net.storage.transient.results import TransientResults
-
-log = structlog.get_logger(__name__)
 
 _T = TypeVar("_T")
 #: Threads that read results at a time.
@@ -105,8 +102,9 @@ class Storage:
         self._shared = shared
         self._address = address
         self._files = files or RealFiles()
-        self._watch_every = watch
         self._presence = Presence(self._files)
+        names = ("lock", RESULTS, f"{RESULTS}-wal", database.NAME, f"{database.NAME}-wal")
+        self._lookout = Lookout(self._presence, [directory / name for name in names], watch)
         self.objects = Objects(directory, check=self._presence.check)
         self._open_store = open_store or self._open_sqlite
         self._progress = Progress()
@@ -184,14 +182,14 @@ class Storage:
             await self.transient.open()
             await self._recover(found, store)
             await self.objects.open()
-            await trio.to_thread.run_sync(self._note_damage)
-            await trio.to_thread.run_sync(self._watch_files)
+            self.damage = await trio.to_thread.run_sync(damage.told, self._directory, self.problems)
+            await trio.to_thread.run_sync(self._lookout.begin)
             self._writer = Writer(store, self._open_store, check=self._presence.check)
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self.journal.run)
                 await nursery.start(self._writer.run)
                 nursery.start_soon(self._store_again)
-                nursery.start_soon(self._watch)
+                nursery.start_soon(self._lookout.run, self.journal.stop)
                 nursery.start_soon(self._eraser.run)
                 self._progress.part = 1.0
                 task_status.started()
@@ -200,37 +198,6 @@ class Storage:
                 await self.objects.aclose()
                 for reader in [*self._readers, store]:
                     await trio.to_thread.run_sync(reader.close)
-
-    def _note_damage(self) -> None:
-        for problem in self.problems:
-            log.error("storage_damaged", detail=problem)
-        try:
-            if self.problems:
-                damage.note(self._directory, self.problems)
-            self.damage = damage.noted(self._directory)
-        except OSError as error:
-            log.error("damage_not_noted", reason=str(error))
-            self.damage = self.problems
-
-    def _watch_files(self) -> None:
-        names = ("lock", RESULTS, f"{RESULTS}-wal", database.NAME, f"{database.NAME}-wal")
-        self._presence.watch(*(self._directory / name for name in names))
-
-    def _look(self) -> StorageError | None:
-        try:
-            self._presence.check()
-        except StorageError as error:
-            return error
-        self._watch_files()  # one that was not there before
-        return None
-
-    async def _watch(self) -> None:
-        """Stop taking requests when the directory was removed, even if nothing is written."""
-        while self.journal.failed is None:
-            await trio.sleep(self._watch_every)
-            error = await trio.to_thread.run_sync(self._look)
-            if error is not None:
-                self.journal.stop(error)
 
     async def _recover(
         self, found: list[tuple[OpenGeneration, JournalEntry]], store: Store

@@ -6,7 +6,10 @@ and nothing reports it: not the write, not the sync.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from pathlib import Path
+
+import trio
 
 from llcuda_net.errors import StorageError
 from llcuda_net.storage.journal.disk import Files
@@ -59,3 +62,40 @@ class Presence:
                     "back, or choose another --data-dir, and restart llcuda-server",
                     StorageError.FAILED,
                 )
+
+
+class Lookout:
+    """Looks now and then whether files are still there, even if nothing is written.
+
+    Args:
+        paths: those that are there are watched, and those that come.
+        every: seconds between two looks.
+    """
+
+    def __init__(self, presence: Presence, paths: Sequence[Path], every: float) -> None:
+        self._presence = presence
+        self._paths = paths
+        self._every = every
+
+    def __repr__(self) -> str:
+        return f"<Lookout every {self._every:g} s, {self._presence!r}>"
+
+    def begin(self) -> None:
+        """Watch the files that are there. Blocks a moment: for a thread."""
+        self._presence.watch(*self._paths)
+
+    def _look(self) -> StorageError | None:
+        try:
+            self._presence.check()
+        except StorageError as error:
+            return error
+        self.begin()  # one that was not there before
+        return None
+
+    async def run(self, gone: Callable[[StorageError], None]) -> None:
+        """Look until one is gone, and say so."""
+        error = None
+        while error is None:
+            await trio.sleep(self._every)
+            error = await trio.to_thread.run_sync(self._look)
+        gone(error)

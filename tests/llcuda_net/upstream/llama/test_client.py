@@ -112,6 +112,7 @@ async def test_prompts_that_were_rendered_too_long_ago_are_forgotten(
     synthetic: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with client_of(synthetic) as client:
+        await client.server.ask()
         for seconds, left in ((1e6, 1), (-1.0, 1)):
             monkeypatch.setattr(rendered, "SECONDS", seconds)
             await client.server.render([{"role": "user", "content": f"hi {seconds}"}])
