@@ -17,7 +17,7 @@ from llcuda_net.generation.request import hash_of_request
 from llcuda_net.generation.state import State
 from llcuda_net.server.finder import Finder
 from llcuda_net.storage.chat_history import history
-from llcuda_net.storage.records import Result
+from llcuda_net.storage.records import Level, Result
 from llcuda_protocol import Generate
 
 #: States of generations that answer a request with the same key.
@@ -56,7 +56,7 @@ def following(request: Generate, earlier: Result) -> Generate:
 
     The messages of the conversation come before its own; a system message of its own takes the
     place of theirs. Options of the chat and the model are inherited unless it names them, and
-    parameters are not.
+    parameters are not. What was not to be stored is not stored by what goes on with it, either.
 
     Raises:
         InvalidRequest: it says nothing, or not in messages; or that was no conversation.
@@ -71,6 +71,8 @@ def following(request: Generate, earlier: Result) -> Generate:
         messages=(system or inherited) + before + more,
         chat=_options(earlier.request.get("chat"), request.chat),
         model=earlier.request.get("model") if request.model is None else request.model,
+        level=_level(request.level, earlier.level),
+        transient=request.transient or earlier.transient,
     )
 
 
@@ -83,6 +85,11 @@ def _messages(request: Generate) -> Messages:
     if request.prompt is not None:
         raise InvalidRequest("give a prompt or messages, one of the two")
     return request.messages or []
+
+
+def _level(wanted: str | None, before: Level) -> str | None:
+    """The level: as the server has it, unless the conversation is kept in memory only."""
+    return str(before) if wanted is None and before is Level.MEMORY else wanted
 
 
 def _split(messages: Messages) -> tuple[Messages, Messages]:

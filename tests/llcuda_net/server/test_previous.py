@@ -8,7 +8,7 @@ import pytest
 
 from llcuda_net.errors import InvalidRequest
 from llcuda_net.server.previous import following
-from llcuda_net.storage.records import Result, TokenLog
+from llcuda_net.storage.records import Level, Result, TokenLog
 from llcuda_protocol import Generate
 
 _SYSTEM = {"role": "system", "content": "Be brief."}
@@ -90,6 +90,19 @@ def test_options_of_the_chat_are_inherited_one_by_one() -> None:
 def test_parameters_and_policies_are_not_inherited() -> None:
     found = following(_asked(prompt="a", timeout=5.0), _earlier(timeout=9.0, priority="low"))
     assert (found.params, found.timeout, found.priority) == ({}, 5.0, None)
+
+
+def test_what_was_not_to_be_stored_is_not_stored_later() -> None:
+    earlier = _earlier()
+    assert earlier.level is Level.DISK
+    assert following(_asked(prompt="a"), earlier).level is None
+    assert not following(_asked(prompt="a"), earlier).transient
+    assert following(_asked(prompt="a", transient=True), earlier).transient
+    earlier.transient = True
+    assert following(_asked(prompt="a"), earlier).transient
+    earlier.level = Level.MEMORY
+    assert following(_asked(prompt="a"), earlier).level == "memory"
+    assert following(_asked(prompt="a", level="disk"), earlier).level == "disk"
 
 
 @pytest.mark.parametrize(

@@ -225,6 +225,8 @@ def _frames(stream: st.SearchStrategy[int]) -> dict[Kind, st.SearchStrategy[Fram
             st.booleans(),
             st.none() | CHATS,
             st.booleans(),
+            optional,
+            st.booleans(),
         ),
         Kind.ATTACH: st.builds(
             Attach,

@@ -8,8 +8,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import pytest
-
 from llcuda_net.config.token_file import Users
 from llcuda_net.server.tcp.session import FEATURES
 from llcuda_net.storage.records import Level
@@ -89,12 +87,9 @@ def test_the_server_says_that_it_can() -> None:
     assert "previous" in FEATURES
 
 
-@pytest.mark.parametrize("level", [Level.DISK, Level.MEMORY])
-async def test_a_conversation_goes_on_and_can_be_followed_back(
-    tmp_path: Path, level: Level
-) -> None:
+async def test_a_conversation_goes_on_and_can_be_followed_back(tmp_path: Path) -> None:
     async with keeping(tmp_path, FakeUpstream()) as (_, listener):
-        first = await _first(listener, level=level)
+        first = await _first(listener)
         peer = await ready(listener)
         second, text = await _answered(peer, messages=[_NEXT], previous=first)
         assert text == "user: I am Ada assistant: user: I am Ada user: who am I"
@@ -105,8 +100,29 @@ async def test_a_conversation_goes_on_and_can_be_followed_back(
     assert found[second].request["previous"] == first
     assert found[third].request["previous"] == second
     assert len(found[third].request["messages"]) == 5
-    if level is Level.DISK:
-        assert "previous" not in found[first].request
+    assert "previous" not in found[first].request
+
+
+async def test_what_is_kept_in_memory_only_stays_there_unless_it_is_to_be_stored(
+    tmp_path: Path,
+) -> None:
+    async with keeping(tmp_path, FakeUpstream()) as (_, listener):
+        first = await _first(listener, level=Level.MEMORY)
+        peer = await ready(listener)
+        second, text = await _answered(peer, messages=[_NEXT], previous=first)
+        assert text == "user: I am Ada assistant: user: I am Ada user: who am I"
+        third, _ = await _answered(peer, 2, prompt="bye", previous=second, level=Level.DISK)
+    (found,) = stored(tmp_path)
+    assert (found.id, found.request["previous"]) == (third, second)
+
+
+async def test_what_goes_on_with_a_transient_one_is_transient(tmp_path: Path) -> None:
+    async with keeping(tmp_path, FakeUpstream()) as (_, listener):
+        first = await _first(listener, transient=True)
+        peer = await ready(listener)
+        _, text = await _answered(peer, messages=[_NEXT], previous=first)
+        assert text == "user: I am Ada assistant: user: I am Ada user: who am I"
+    assert not stored(tmp_path)
 
 
 async def test_the_answer_has_its_tool_calls(tmp_path: Path) -> None:
