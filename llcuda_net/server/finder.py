@@ -74,7 +74,8 @@ class Finder:
                 f"the generation {id_} still runs: wait for its end, or cancel it first"
             )
         if here is None or stored or here.shelved is not None:
-            found = await self._persistence.result(id_, owner)
+            async with self._reading:  # one may be large: never several in memory at a time
+                found = await self._persistence.result(id_, owner)
             if found is not None:
                 return found
             if here is None:

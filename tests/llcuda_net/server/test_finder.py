@@ -5,11 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import trio
 
 from llcuda_net.config.users import ANONYMOUS
 from llcuda_net.errors import InvalidRequest, Overloaded, UnknownGeneration
 from llcuda_net.storage.chat_history import history
-from llcuda_net.storage.records import Level
+from llcuda_net.storage.records import Level, Result
 from llcuda_protocol import Accepted, Done, Generate
 from tests.support.server.durable_server import keeping
 from tests.support.server.memory_server import (
@@ -72,3 +73,27 @@ async def test_what_was_dropped_from_memory_says_so(tmp_path: Path) -> None:
         shelf.trim()
         with pytest.raises(Overloaded, match="memory only, and dropped"):
             await listener.server.finder.result(id_, ANONYMOUS.name)
+
+
+async def test_results_are_read_one_after_the_other(tmp_path: Path) -> None:
+    """Each may be large, and a request that asks for one is small."""
+    async with keeping(tmp_path, FakeUpstream()) as (_, listener):
+        peer, id_ = await _begun(listener, Level.DISK)
+        await peer.until(Done)
+        finder, reading, most = listener.server.finder, 0, 0
+        result = finder._persistence.result
+
+        async def counted(id_: str, owner: str | None) -> Result | None:
+            nonlocal reading, most
+            reading += 1
+            most = max(most, reading)
+            try:
+                return await result(id_, owner)
+            finally:
+                reading -= 1
+
+        finder._persistence.result = counted  # type: ignore[method-assign]
+        async with trio.open_nursery() as nursery:
+            for _ in range(20):
+                nursery.start_soon(finder.result, id_, None)
+        assert most == 1
