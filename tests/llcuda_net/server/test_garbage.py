@@ -31,6 +31,14 @@ def looks() -> Iterator[Counter[int]]:
     gc.callbacks.remove(count)
 
 
+@pytest.fixture
+def none_by_itself() -> Iterator[None]:
+    """Python looks for garbage only when it is told to."""
+    gc.disable()
+    yield
+    gc.enable()
+
+
 def cycles() -> list[str]:
     """The types of all that only a collection frees."""
     gc.set_debug(gc.DEBUG_SAVEALL)
@@ -86,22 +94,20 @@ def test_the_process_is_left_as_it_was() -> None:
     assert gc.get_freeze_count() == 0
 
 
+@pytest.mark.usefixtures("none_by_itself")
 def test_all_are_looked_through_when_the_process_has_grown(looks: Counter[int]) -> None:
     found = Garbage()
-    gc.disable()
-    try:
-        assert not found.look(100 * MIB, idle=False)
-        assert not found.look(228 * MIB, idle=False)
-        assert found.look(229 * MIB, idle=False)
-        # By half of what it takes, where that is more.
-        found.collect(400 * MIB)
-        assert not found.look(600 * MIB, idle=False)
-        assert found.look(601 * MIB, idle=False)
-    finally:
-        gc.enable()
+    assert not found.look(100 * MIB, idle=False)
+    assert not found.look(228 * MIB, idle=False)
+    assert found.look(229 * MIB, idle=False)
+    # By half of what it takes, where that is more.
+    found.collect(400 * MIB)
+    assert not found.look(600 * MIB, idle=False)
+    assert found.look(601 * MIB, idle=False)
     assert looks[2] == 3
 
 
+@pytest.mark.usefixtures("none_by_itself")
 def test_an_idle_server_looks_when_there_may_be_something(
     looks: Counter[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
