@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import pytest
 
 from tests.support.processes import PATIENCE, RunningServer, running_server
 from tests.support.steady import held_upstream, release
@@ -29,12 +30,23 @@ def _body(text: str, **fields: Any) -> dict[str, Any]:
     return {"model": "any", "messages": [message], "max_tokens": 60, "seed": 0, **fields}
 
 
-def _ask(server: RunningServer, text: str, *, store: bool) -> str:
+#: Paths, and how each says that a text is not to be stored.
+_APIS: dict[str, Callable[[str], dict[str, Any]]] = {
+    "chat/completions": _body,
+    "completions": lambda text: {"model": "any", "prompt": text, "max_tokens": 20},
+    "messages": _body,
+    "responses": lambda text: {"model": "any", "input": text, "store": False},
+}
+
+
+def _ask(server: RunningServer, text: str, *, store: bool, api: str = "chat/completions") -> str:
     """The id of a generation that is over."""
+    body = _APIS[api](text)
+    by_header = {"x-llcuda-store": "true" if store else "false"}
     answer = httpx.post(
-        f"http://{server.address}/v1/chat/completions",
-        headers={"x-llcuda-store": "true" if store else "false"},
-        json=_body(text),
+        f"http://{server.address}/v1/{api}",
+        headers={} if "store" in body else by_header,
+        json=body,
         timeout=PATIENCE,
     )
     assert answer.status_code == 200, answer.text
@@ -124,11 +136,12 @@ def test_one_that_was_killed_midway_is_continued_read_and_erased(tmp_path: Path)
         assert holders(tmp_path, "to be kept") != []
 
 
-def test_a_server_that_runs_on_erases_each_at_its_time(tmp_path: Path) -> None:
-    """Those that come one after the other, with an ordinary one between them."""
+@pytest.mark.parametrize("api", _APIS)
+def test_a_server_that_runs_on_erases_each_at_its_time(tmp_path: Path, api: str) -> None:
+    """With an ordinary one among them, which stays."""
     with running_server("--data-dir", str(tmp_path), *_SHORT) as server:
         kept = _ask(server, "to be kept", store=True)
-        ids = [_ask(server, SECRET, store=False) for _ in range(5)]
+        ids = [_ask(server, SECRET, store=False, api=api) for _ in range(3)]
         for id_ in ids:
             _until(lambda id_=id_: not _is_anywhere(tmp_path, id_))  # type: ignore[misc]
             assert _shown(server, id_).status_code == 404
@@ -136,3 +149,14 @@ def test_a_server_that_runs_on_erases_each_at_its_time(tmp_path: Path) -> None:
     assert list((tmp_path / "transient").iterdir()) == []
     assert not _is_anywhere(tmp_path, ids[0])
     assert holders(tmp_path, "to be kept") != []
+
+
+@pytest.mark.parametrize("api", _APIS)
+def test_each_is_there_before(tmp_path: Path, api: str) -> None:
+    """The control: that nothing is found afterwards says something."""
+    with running_server("--data-dir", str(tmp_path), *_LONG) as server:
+        id_ = _ask(server, SECRET, store=False, api=api)
+        assert len(list((tmp_path / "transient").iterdir())) == 1
+        assert holders(tmp_path / "journal", SECRET) != []
+        assert holders(tmp_path, id_) != []
+        assert [path for path in holders(tmp_path, SECRET) if ".db" in path] == []
