@@ -50,17 +50,19 @@ class Places:
     def __repr__(self) -> str:
         return f"<Places {self._limiter.borrowed_tokens} of {self._limiter.total_tokens}>"
 
-    async def take(self, line: Line) -> None:
-        """Wait for a place, behind those who waited before."""
+    async def take(self) -> object:
+        """Wait for a place, behind those who waited before; what is to be given back."""
+        place = object()  # lines of two batches may be equal
         slots = sum(one.slots for one in self._host.pool.backends)
         # So that a slot that is free again has a line at once.
         waiting = min(slots, self._host.settings.max_queue // 4)
         self._limiter.total_tokens = max(1, slots + waiting)
-        await self._limiter.acquire_on_behalf_of(line)
+        await self._limiter.acquire_on_behalf_of(place)
+        return place
 
-    def give_back(self, line: Line) -> None:
+    def give_back(self, place: object) -> None:
         """The line is over, or is asked again later."""
-        self._limiter.release_on_behalf_of(line)
+        self._limiter.release_on_behalf_of(place)
 
 
 class Run:
@@ -184,9 +186,9 @@ class Run:
         with trio.move_on_after(max(0.0, left)) as window, self._work():
             async with trio.open_nursery() as nursery:
                 while (line := await self._following()) is not None:
-                    await self._places.take(line)
+                    place = await self._places.take()
                     self._asked.add(line.number)
-                    nursery.start_soon(self._one, line)
+                    nursery.start_soon(self._one, line, place)
         if not self._cancelled:
             ends = batches.EXPIRED if window.cancelled_caught else batches.COMPLETED
             await self._objects.write(lambda db: batches.finalize(db, self.seq, ends, self._now()))
@@ -224,12 +226,12 @@ class Run:
             self._moved = trio.Event()
             await self._moved.wait()
 
-    async def _one(self, line: Line) -> None:
+    async def _one(self, line: Line, place: object) -> None:
         """Ask a line; it is over, or comes again."""
         try:
             again = await self._ask(line)
         finally:
-            self._places.give_back(line)
+            self._places.give_back(place)
         if again is not None:
             self._again.append(line)
             self._rests += 1

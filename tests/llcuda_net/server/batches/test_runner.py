@@ -93,6 +93,20 @@ async def test_batches_take_turns(autojump_clock: trio.abc.Clock) -> None:
         assert order.startswith("aabababa")
 
 
+async def test_batches_of_the_same_lines_at_once(autojump_clock: trio.abc.Clock) -> None:
+    upstream = Upstream()
+    upstream.gate = trio.Semaphore(0)
+    async with batch_rig(upstream=upstream, slots=40) as rig:
+        some = [rig.make(TEXTS[:2]) for _ in range(3)]
+        await wait_all_tasks_blocked(0.05)
+        assert upstream.active == 6
+        upstream.release(6)
+        for batch in some:
+            found = await rig.over(batch)
+            assert (found.state, found.completed) == ("completed", 2)
+        assert len({key for key, _ in upstream.asked}) == 6
+
+
 async def test_a_line_that_is_refused_is_in_the_error_file(autojump_clock: trio.abc.Clock) -> None:
     upstream = Upstream()
     upstream.answers = {
