@@ -13,7 +13,8 @@ PROG = "llcuda batch"
 
 _DESCRIPTION = """\
 Answer every prompt of a file, without llcuda-server and without MPI. Nothing is kept but the
-output; over several machines, or with everything kept, use llcuda-mpi.
+output; over several machines, or with everything kept, use llcuda-mpi. With --api, an
+llcuda-server answers a file of requests, and keeps all of it: see llcuda batch --api --help.
 """
 
 _EPILOG = f"""\
@@ -21,6 +22,7 @@ examples:
   llcuda batch prompts.jsonl -o results.jsonl
   llcuda batch prompts.jsonl -o results.jsonl --model path.gguf --inflight 8
   llcuda batch prompts.jsonl -o results.jsonl --upstream http://127.0.0.1:8080
+  llcuda batch --api http://127.0.0.1:9000 requests.jsonl -o answers.jsonl
 
 {options.FILES}
 {options.CODES}"""
@@ -43,6 +45,11 @@ def make_parser() -> Parser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns its exit code."""
+    given = sys.argv[1:] if argv is None else argv
+    if any(word == "--api" or word.startswith("--api=") for word in given):
+        from llcuda_net.cli.batch import api
+
+        return api.main(given)
     return run_command(PROG, lambda: _run(make_parser().parse_args(argv)))
 
 
