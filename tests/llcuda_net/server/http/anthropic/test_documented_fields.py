@@ -14,31 +14,13 @@ from llcuda_net.server.http.anthropic.body import LOW_BUDGET, MEDIUM_BUDGET
 from llcuda_net.server.http.anthropic.errors import anthropic_error
 from llcuda_net.server.http.anthropic.fields import (
     BLOCKS,
-    IGNORED,
-    INSTEAD,
-    NEUTRAL,
+    RULES,
     SAMPLING,
     SUPPORTED,
 )
 from llcuda_net.server.http.errors import CODES, HttpError
 from llcuda_net.server.http.request import Headers, HttpRequest
-from tests.support.documented import CLIENTS, lines_of, rows, write
-
-
-def _fields() -> list[str]:
-    found = [(f"`{name}`", "supported", note) for name, note in SUPPORTED.items()]
-    own = ", ".join(f"`{name}`" for name in SAMPLING)
-    found.append((own, "supported", "as of llama-server's `/completion`"))
-    found += [(f"`{name}`", "ignored", note) for name, note in IGNORED.items()]
-    for name, values in NEUTRAL.items():
-        shown = ", ".join(f"`{msgspec.json.encode(value).decode()}`" for value in values)
-        what = f"ignored where {shown}, else refused" if shown else "refused"
-        found.append((f"`{name}`", what, INSTEAD.get(name, "")))
-    found += [
-        (f"`{name}`", "refused", note) for name, note in INSTEAD.items() if name not in NEUTRAL
-    ]
-    found.append(("any other", "refused", "the message names the nearest one"))
-    return rows(found)
+from tests.support.documented import CLIENTS, fields_of, lines_of, rows, write
 
 
 def _errors() -> list[str]:
@@ -55,7 +37,11 @@ def _errors() -> list[str]:
 def tables() -> dict[str, list[str]]:
     """Each table by the comment above it, as lines of Markdown."""
     return {
-        "messages": ["| field | | |", "|---|---|---|", *_fields()],
+        "messages": [
+            "| field | | |",
+            "|---|---|---|",
+            *rows(fields_of(SUPPORTED, SAMPLING, RULES)),
+        ],
         "blocks": [
             "| block | |",
             "|---|---|",

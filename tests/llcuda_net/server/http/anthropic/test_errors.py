@@ -192,6 +192,8 @@ async def test_other_paths_are_not_anthropics() -> None:
         assert (await client.ask("GET", "/nothing")).error
         assert said(await client.ask("POST", "/v1/models", VERSION))
         assert (await client.ask("POST", "/v1/models")).error
+        assert said(await client.ask("GET", "/v1/messages"))
+        assert (await client.ask("GET", "/v1/messages", "Host: another")).error
 
 
 async def test_a_page_may_send_the_headers_of_anthropics_sdk_and_read_the_requests_name() -> None:
