@@ -56,12 +56,8 @@ class Finder:
         result = await self._persistence.find_by_key(key, owner)
         return None if result is None else await self._stored(result.id, owner)
 
-    async def result(self, id_: str, owner: str | None, *, stored: bool = False) -> Result:
+    async def result(self, id_: str, owner: str | None) -> Result:
         """All of a generation of this owner (None: of any) that is over: its request, its log.
-
-        Args:
-            stored: the store is asked first, which knows more of one that is in memory, too: its
-                times, and where it was spliced.
 
         Raises:
             UnknownGeneration: there is none.
@@ -69,17 +65,16 @@ class Finder:
             RequestError: its log was dropped from memory, or the store cannot be read.
         """
         here = self._registry.find(id_, owner)
-        if here is not None and not here.ended:
+        if here is None:
+            async with self._reading:  # one may be large: never several in memory at a time
+                found = await self._persistence.result(id_, owner)
+            if found is None:
+                raise unknown(id_)
+            return found
+        if not here.ended:
             raise InvalidRequest(
                 f"the generation {id_} still runs: wait for its end, or cancel it first"
             )
-        if here is None or stored or here.shelved is not None:
-            async with self._reading:  # one may be large: never several in memory at a time
-                found = await self._persistence.result(id_, owner)
-            if found is not None:
-                return found
-            if here is None:
-                raise unknown(id_)
         if here.lost is not None:
             raise here.lost
         return _result_of(here)

@@ -406,14 +406,14 @@ class Gateway:
         requests.check_position(found, request.first, request.epoch)
         return found
 
-    async def result(self, id_: str, user: User, *, stored: bool = False) -> Result:
+    async def result(self, id_: str, user: User) -> Result:
         """What is kept of a generation that is over: one of the user; for an admin, any.
 
         Raises:
             RequestError: as `Finder.result`.
         """
         await self._startup.wait()
-        return await self.finder.result(id_, view_of(user), stored=stored)
+        return await self.finder.result(id_, view_of(user))
 
     async def find_by_key(self, key: str, owner: str) -> Generation | None:
         """What an owner's idempotency key means, running or over.

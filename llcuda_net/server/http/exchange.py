@@ -92,7 +92,7 @@ class HttpHost(QueryHost, Protocol):
     async def find(self, request: Attach, user: User) -> Generation:
         """The generation to read, running or stored, or raise RequestError."""
 
-    async def result(self, id_: str, user: User, *, stored: bool = False) -> Result:
+    async def result(self, id_: str, user: User) -> Result:
         """What is kept of a generation that is over, or raise RequestError."""
 
     async def find_by_key(self, key: str, owner: str) -> Generation | None:

@@ -230,6 +230,11 @@ async def test_what_goes_to_the_store_meanwhile_is_there_once_and_is_over(tmp_pa
             ("3", "queued"),
             ("2", "done"),
         ]
+        for ascending, behind in ((False, "32"), (True, "")):
+            selection = Selection(limit=3, after=found[0]["id"], ascending=ascending)
+            ann, persistence = User("ann"), Persistence(storage, Level.DISK)
+            rest = await listing.listed(selection, ann, registry, persistence)
+            assert "".join(e["id"][-1] for e in rest)[:2] == behind
         nursery.cancel_scope.cancel()
 
 

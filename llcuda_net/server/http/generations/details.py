@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from llcuda_net.errors import UnknownGeneration
 from llcuda_net.generation.generation import Generation
 from llcuda_net.generation.persistence import request_of
 from llcuda_net.server.http.exchange import Exchange
@@ -18,17 +17,14 @@ _PUBLIC = ("name", "hash", "size", "quantisation", "build")
 
 
 async def details(exchange: Exchange, generation: Generation) -> dict[str, Any]:
-    """Of one that is over, as the store has it; else as far as is known.
+    """Of one that is stored, as the store has it; else as far as is known.
 
     Raises:
-        RequestError: the store cannot be read.
+        RequestError: the store cannot be read, or it was deleted just now.
     """
     user = exchange.request.user
-    if generation.ended:
-        try:
-            found = _of_result(await exchange.host.result(generation.id, user, stored=True))
-        except UnknownGeneration:  # it was deleted just now, or nothing is kept
-            found = _of_generation(generation)
+    if generation.prompt is None and generation.messages is None:  # it was read from the store
+        found = _of_result(await exchange.host.result(generation.id, user))
     else:
         found = _of_generation(generation)
     if user.admin:
@@ -61,7 +57,7 @@ def _of_generation(generation: Generation) -> dict[str, Any]:
         "finished": None,
         **_asked(request_of(generation)),
         "stop": generation.outcome.stop if generation.ended else None,
-        "timings": generation.phases() if generation.ended else None,
+        "timings": _timings(generation) if generation.ended else None,
         "fingerprint": _public(generation.model),
         "seed": generation.params.get("seed") if generation.seed is None else generation.seed,
         "level": str(generation.level),
@@ -75,6 +71,14 @@ def _of_generation(generation: Generation) -> dict[str, Any]:
         "idempotency_key": generation.key,
         "upstream": generation.upstream,
     }
+
+
+def _timings(generation: Generation) -> dict[str, float]:
+    """Its phases, of which the whole ended when it did."""
+    found, times = generation.phases(), generation.times
+    if times.over is not None:
+        found["total"] = round((times.over - times.received) * 1e3, 3)
+    return found
 
 
 def _asked(request: Mapping[str, Any]) -> dict[str, Any]:

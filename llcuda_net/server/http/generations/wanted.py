@@ -118,7 +118,9 @@ def _moment(query: Mapping[str, str], name: str) -> int | None:
             whole, _, rest = text.partition(".")
             return min(int(whole) * 10**9 + int(rest.ljust(9, "0")), LARGEST)
         return parse_moment(_SPACED_ZONE.sub(r"\1+\2", text[:100]), UTC)
-    except (OverflowError, ValueError):
+    except OverflowError:
+        raise InvalidRequest(f"{name} is too far away: {text[:60]!r}") from None
+    except ValueError:
         raise InvalidRequest(
             f"{name} must be a time such as 2026-11-01T14:30:00Z or an age such as 7d, not "
             f"{text[:60]!r}"

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import trio
 from trio.testing import wait_all_tasks_blocked
 
 from llcuda_net.config.token_file import Users
@@ -115,7 +116,10 @@ async def test_where_nothing_is_kept(autojump_clock: object) -> None:
         await answer.body()
         await wait_all_tasks_blocked()
         found = await show(listener, id_)
+        await trio.sleep(10)
+        assert await show(listener, id_) == found  # also the time that it took
         assert (found["text"], found["level"]) == ("user: a b", "memory")
+        assert (found["finished"], found["timings"]["total"]) == (None, 0.0)
         assert found["request"]["messages"] == [{"role": "user", "content": "a b"}]
 
 
