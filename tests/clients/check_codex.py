@@ -19,7 +19,12 @@ from tests.support.processes import PATIENCE
 from tests.support.upstream.scripted_chat import arguments, call, text, thought
 
 #: Without sandbox, which it cannot set up in every container: the commands are ours.
-EXEC = ("exec", "--skip-git-repo-check", "--dangerously-bypass-approvals-and-sandbox")
+EXEC = (
+    "exec",
+    "--strict-config",
+    "--skip-git-repo-check",
+    "--dangerously-bypass-approvals-and-sandbox",
+)
 #: What a scripted model calls.
 CALL = [
     thought("I must look "),
@@ -71,7 +76,7 @@ def test_a_command_is_run_and_its_output_answered(
     said = client.command(*EXEC, "What is the marker?", cwd=work)
     assert said.strip() == "The marker is 4711."
     first, second = scripted.script.asked
-    assert "exec_command" in names(first)
+    assert names(first) == {"exec_command", "write_stdin", "request_user_input", "view_image"}
     assert "What is the marker?" in str(first["messages"][-1]["content"])
     *_, called, result = second["messages"]
     assert called["tool_calls"][0]["function"]["name"] == "exec_command"
