@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +13,13 @@ from trio.testing import wait_all_tasks_blocked
 
 from llcuda_net.config.token_file import Users
 from llcuda_net.errors import UpstreamError
+from llcuda_net.storage.storage import TRANSIENT
 from llcuda_net.upstream.interface import REASONING, TOOL_CALL, Channel
 from tests.support.server.durable_server import keeping
 from tests.support.server.memory_server import FakeUpstream, MemoryListener, paused, serving
 from tests.support.server.sse_client import Reply, SseEvent, ask, chat, post, resume, send
+from tests.support.storage.clock import Clock
+from tests.support.storage.holders import holders
 
 RESPONSES = "/v1/responses"
 TOOL = {"type": "function", "name": "f", "parameters": {"type": "object"}}
@@ -456,3 +460,28 @@ async def test_the_oldest_messages_are_left_out_where_there_is_no_room(
     assert text_of(answer) == f"system: i assistant: {'y' * 20} user: z"
     assert "truncated" not in short["llcuda"]
     assert [item["content"][0]["text"][0] for item in shown["data"]] == ["x", "y", "z"]
+
+
+async def test_what_is_not_stored_is_there_for_ten_minutes_and_then_nowhere(
+    tmp_path: Path, autojump_clock: object
+) -> None:
+    clock = Clock(time.time_ns())
+    async with keeping(tmp_path, FakeUpstream(), clock=clock) as (storage, listener):
+        first = await made(listener, "rosebud", store=False, metadata={"a": "rosebud"})
+        assert first["store"] is False
+        id_ = first["id"]
+        assert await get(listener, id_) == first
+        assert len(await events(listener, id_, "&starting_after=3")) > 3
+        (item,) = (await get(listener, id_, "/input_items"))["data"]
+        assert item["content"][0]["text"] == "rosebud"
+        again = await made(listener, "and?", previous_response_id=id_, store=False)
+        assert text_of(again).startswith("user: rosebud assistant: user: rosebud")
+        clock.advance(TRANSIENT)
+        for _ in range(600):
+            if not len(storage.transient) and not holders(tmp_path, "rosebud"):
+                break
+            await trio.sleep(1)
+        assert not holders(tmp_path, "rosebud")
+        await refused(await send(listener, "GET", f"{RESPONSES}/{id_}"), 404)
+        reply = await create(listener, previous_response_id=id_)
+        await refused(reply, 400, "previous_response_not_found")
