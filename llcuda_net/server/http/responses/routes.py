@@ -10,7 +10,6 @@ import trio
 from llcuda_net.errors import InvalidRequest
 from llcuda_net.generation.generation import Generation
 from llcuda_net.server.http.delivery.deliver import find, last_event_id, resumed
-from llcuda_net.server.http.delivery.event_ids import FINISH
 from llcuda_net.server.http.delivery.leaving import wanted_policy
 from llcuda_net.server.http.delivery.stream import EventStream
 from llcuda_net.server.http.delivery.whole import WholeReader
@@ -182,7 +181,7 @@ def _position(generation: Generation, after: int) -> int:
         raise InvalidRequest(
             f"starting_after is {after}, and the last event of the response {last}"
         )
-    return generation.count + FINISH if after == last else min(position, generation.count)
+    return min(position, generation.count)
 
 
 def _flag(query: Mapping[str, str], name: str) -> bool:

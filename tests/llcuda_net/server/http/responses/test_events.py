@@ -13,7 +13,7 @@ from llcuda_net.errors import Interrupted, UpstreamError
 from llcuda_net.generation.generation import Generation
 from llcuda_net.generation.state import State
 from llcuda_net.server.http.delivery.format import failure_of
-from llcuda_net.server.http.responses.answers import OPEN_REASONING, outline_of
+from llcuda_net.server.http.responses.answers import OPEN_REASONING, outline_of, response_of
 from llcuda_net.server.http.responses.events import ResponseEvents, error_event, events_in_all
 from llcuda_net.server.http.responses.response_format import ResponseFormat
 from llcuda_net.storage.channels import Switch
@@ -27,6 +27,7 @@ SWITCHES = [
     Switch(4, "tool_call", 0, "call_a", "weather"),
     Switch(6, "tool_call", 1, "call_b", "time"),
 ]
+ID = b"g:1"
 PIECES = ["Let me", " see", "I ", "ask", '{"a":', "1}", ""]
 
 
@@ -264,6 +265,37 @@ def test_the_error_of_a_stream_has_a_type_and_no_number() -> None:
     assert (found["type"], found["code"]) == ("error", "interrupted")
     assert found["error"]["message"] == "gone"
     assert "sequence_number" not in found
+
+
+def test_it_is_shown_as_far_as_readers_may_have_it() -> None:
+    generation = generation_of(PIECES, switches=SWITCHES, state=State.QUEUED)
+    generation.move(State.RUNNING)
+    generation.visible = 3
+    shown = response_of(generation, FORM)
+    assert [item["content"][0]["text"] for item in shown["output"]] == ["Let me see", "I "]
+    assert [item["status"] for item in shown["output"]] == ["completed", "in_progress"]
+
+
+def test_a_log_that_was_away_is_read_on() -> None:
+    generation = generation_of(PIECES, switches=SWITCHES)
+    expected = [ResponseEvents(generation, FORM).at(i, ID) for i in range(len(PIECES))]
+    events = ResponseEvents(generation, FORM)
+    found = [events.at(i, ID) for i in range(3)]
+    generation.switches = []  # while it is shelved
+    assert events.begin()
+    events._grown()
+    generation.switches = list(SWITCHES)
+    found += [events.at(i, ID) for i in range(3, len(PIECES))]
+    assert found == expected
+
+
+@pytest.mark.parametrize(
+    ("number", "position"),
+    [(-1, 0), (0, 0), (4, 1), (5, 2), (9, 2), (10, 2), (11, 3), (16, 4), (17, 5), (22, 7)],
+)
+def test_from_which_piece_on_events_are_missing(number: int, position: int) -> None:
+    outline = outline_of(generation_of(PIECES, switches=SWITCHES), FORM)
+    assert outline.behind(number) == position
 
 
 # -- any log --------------------------------------------------------------------------------------

@@ -242,6 +242,6 @@ def test_all_items_can_be_listed_again(given_: list[dict[str, Any]]) -> None:
 def test_nothing_is_kept_of_what_the_messages_give_back() -> None:
     given_ = [say("user", "a"), thought("hm"), say("assistant", "b"), call("x"), output("x", "y")]
     assert kept(messages_of(*given_), read(*given_).items) == ([], None)
-    image = {"type": "input_image", "image_url": IMAGE, "detail": "auto"}
+    image = {"type": "input_image", "image_url": IMAGE}
     picture = {"type": "message", "role": "user", "content": [image]}
     assert kept(messages_of(picture), read(picture).items) == ([], None)
