@@ -11,6 +11,7 @@ from __future__ import annotations
 import errno
 import os
 import queue
+import secrets
 import sys
 import threading
 import time
@@ -21,6 +22,7 @@ import trio
 
 from llcuda_net.cli import server
 from llcuda_net.generation.persistence import Persistence
+from llcuda_net.server.batches.run import Run
 from llcuda_net.storage.journal.disk import RealFiles
 from llcuda_net.util.terminal import echo
 
@@ -74,6 +76,17 @@ def send_before_journal() -> None:
     threading.Thread(target=writer, daemon=True).start()
 
 
+def ask_lines_anew() -> None:
+    """Give each line of a batch another key whenever it is asked."""
+
+    def key(self: Run, number: int) -> str:
+        return f"{self._batch.id}:{number}:{secrets.token_hex(4)}"
+
+    Run._key = key  # type: ignore[method-assign]
+
+
+#: Of a server with batches.
+BATCH_MODES: dict[str, Callable[[], None]] = {"ask-lines-anew": ask_lines_anew}
 MODES: dict[str, Callable[[], None]] = {
     "acknowledge-before-commit": acknowledge_before_commit,
     "send-before-journal": send_before_journal,
@@ -81,8 +94,9 @@ MODES: dict[str, Callable[[], None]] = {
 
 
 if __name__ == "__main__":
-    if sys.argv[1:2] not in ([mode] for mode in MODES):
-        echo(f"{__doc__}\nmodes: {', '.join(MODES)}", file=sys.stderr)
+    known = {**MODES, **BATCH_MODES}
+    if sys.argv[1:2] not in ([mode] for mode in known):
+        echo(f"{__doc__}\nmodes: {', '.join(known)}", file=sys.stderr)
         sys.exit(1)
-    MODES[sys.argv[1]]()
+    known[sys.argv[1]]()
     sys.exit(server.main(sys.argv[2:]))
