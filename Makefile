@@ -30,6 +30,7 @@ test-all: $(VENV)/dev ## the test suite, and its long forms (every kernel for ev
 
 test-crash: $(VENV)/dev ## kill -9 the server KILLS (300) times, 20 more with the real engine, and check
 	$(BIN)/python tools/crash_campaign.py --kills $(KILLS) --real-engine 20 --faults 20 $(ARGS)
+	$(BIN)/python tools/batch_campaign.py --kills 20
 
 test-proxy: $(VENV)/dev ## disturb the clients' connections for MINUTES (10), and check
 	$(BIN)/python tools/proxy_campaign.py --minutes $(or $(MINUTES),10) $(ARGS)

@@ -28,8 +28,8 @@ again; and kill -9 at random moments, some of them while the server starts. So u
 batches as they are made, checked, asked and written.
 
 Checked: each line is in the output once, in its place, with the computed answer; of each line there
-is one result in the store, which is done, and there is no other; the upstream got no more requests
-than lines, and one for each continuation.
+is one result in the store, which is done, and there is no other; the upstream was not asked more
+often than there are lines, and once for each that a kill cut.
 
 Afterwards a server is tried that asks cut lines anew, on purpose; it must be found out.
 
@@ -74,7 +74,7 @@ def summary(outcome: Outcome) -> str:
         ("batches", f"{outcome.batches:,}, with {outcome.lines:,} lines, each in its output once"),
         (
             "upstream",
-            f"{outcome.asked:,} requests, {outcome.continued:,} continuations of what was cut",
+            f"asked {outcome.asked:,} times; {outcome.continued:,} continuations after a kill",
         ),
         *command.verdict(violations, outcome.ledger.counts["violations"]),
     ]

@@ -19,7 +19,7 @@ from openai.types import Batch
 from tests.support.processes import RunningServer, running_server
 from tests.support.server.durable_server import stored
 
-PATIENCE = 60.0
+PATIENCE = 300.0
 
 
 def client_of(server: RunningServer) -> OpenAI:

@@ -62,7 +62,7 @@ class Outcome(campaign.Outcome[Plan]):
     Attributes:
         kills, early: kills in all, and while the server started.
         batches, lines: that came to their end, and were right.
-        asked: requests that the upstream got.
+        asked: completions that the upstream was asked for.
         continued: splices of the results: each may be one more request.
     """
 
@@ -84,7 +84,7 @@ class Outcome(campaign.Outcome[Plan]):
             "kills_while_starting": self.early,
             "batches": self.batches,
             "lines": self.lines,
-            "upstream_requests": self.asked,
+            "completions": self.asked,
             "splices": self.continued,
             "seconds": round(self.seconds, 1),
             "violations": self.violations,
@@ -222,7 +222,7 @@ class _Campaign(campaign.Campaign[Outcome]):
         if not self.ledger.violations:
             async with httpx.AsyncClient() as asking:
                 told = (await asking.get(f"{upstreams[0].url}/synthetic")).json()
-            self.outcome.asked = int(told["requests"])
+            self.outcome.asked = int(told["completions"])
             await self.stop(server)
             keys = {key for client in clients for key in client.keys}
             await trio.to_thread.run_sync(self._check_store, server.folder, keys)
@@ -270,5 +270,5 @@ class _Campaign(campaign.Campaign[Outcome]):
         most = len(keys) + self.outcome.continued + SLOTS * self.outcome.kills
         if not len(keys) <= self.outcome.asked <= most:
             self.ledger.violation(
-                f"the upstream got {self.outcome.asked} requests for {len(keys)} lines"
+                f"the upstream was asked {self.outcome.asked} times for {len(keys)} lines"
             )

@@ -92,7 +92,7 @@ class Upstream:
         self._timers: list[tuple[int, int, Callable[[], None]]] = []
         self._timer_count = 0
         self._started_ns = self._tick_ns = time.monotonic_ns()
-        self._requests = self._tokens = self._dropped = self._late_ns = 0
+        self._requests = self._completions = self._tokens = self._dropped = self._late_ns = 0
         self._last_request: dict[str, Any] | None = None
         if settings.keepalive > 0:
             self._at(self._started_ns, self._close_idle)
@@ -123,6 +123,7 @@ class Upstream:
         """GET /synthetic: what happened so far; `dropped` answers ended early, by either side."""
         return {
             "requests": self._requests,
+            "completions": self._completions,
             "tokens": self._tokens,
             "dropped": self._dropped,
             "late_ms": self._late_ns / 1e6,
@@ -201,6 +202,7 @@ class Upstream:
 
     def _complete(self, peer: Peer, fields: dict[str, Any]) -> None:
         self._last_request = fields
+        self._completions += 1
         ids = prompt_ids(fields.get("prompt"))
         faults = self._faults if self.settings.fault_on == "/completion" else Faults()
         try:

@@ -17,6 +17,7 @@ from llcuda_net.cli.results.find import NAMED, whole_id
 from llcuda_net.cli.tables import fields, table
 from llcuda_net.cli.units import bytes_text, counted, iso, local
 from llcuda_net.storage import damage
+from llcuda_net.storage.objects.verify import problems as problems_of_objects
 from llcuda_net.storage.results.interface import Problem, Retention, Stats
 from llcuda_net.storage.results.sqlite import SqliteStore
 from llcuda_net.util.terminal import echo, one_line
@@ -29,7 +30,8 @@ def verify_results(arguments: argparse.Namespace, store: SqliteStore) -> int:
     """Run `llcuda results verify`."""
     problems = []
     with Progress("verified") as progress:
-        for problem in chain(_noted(arguments), store.verify()):
+        objects = problems_of_objects(data_directory(arguments))
+        for problem in chain(_noted(arguments), store.verify(), objects):
             progress.add()
             if problem is not None:
                 problems.append(problem)

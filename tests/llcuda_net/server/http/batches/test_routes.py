@@ -14,6 +14,7 @@ import trio
 from llcuda_net.config.token_file import Users
 from llcuda_net.server.http.batches import create as module
 from llcuda_net.storage.objects import batches
+from tests.support.processes import PATIENCE
 from tests.support.server.durable_server import keeping, stored
 from tests.support.server.forms import uploaded
 from tests.support.server.memory_server import FakeUpstream, MemoryListener, paused, serving
@@ -69,7 +70,7 @@ async def make(
 
 
 async def over(listener: MemoryListener, id_: str, token: str = "t") -> Any:
-    with trio.fail_after(60):
+    with trio.fail_after(PATIENCE):
         while True:
             found = await ask(listener, "GET", f"batches/{id_}", token=token)
             if found["status"] in ("completed", "failed", "expired", "cancelled"):
@@ -118,7 +119,7 @@ async def test_a_killed_server_asks_each_line_once(tmp_path: Path) -> None:
     async with running(tmp_path, upstream) as listener:
         made = await make(listener, lines(*texts))
         upstream.release(4 * 4 + 2)
-        with trio.fail_after(60):
+        with trio.fail_after(PATIENCE):
             while made["request_counts"]["completed"] < 4:
                 await trio.sleep(0.01)
                 made = await ask(listener, "GET", f"batches/{made['id']}")
@@ -139,7 +140,7 @@ async def test_one_that_is_cancelled_frees_the_slots(tmp_path: Path) -> None:
     upstream = paused(slots=2)
     async with running(tmp_path, upstream) as listener:
         made = await make(listener, lines(*(f"hello {n}" for n in range(9))))
-        with trio.fail_after(60):
+        with trio.fail_after(PATIENCE):
             while upstream.active < 2:  # noqa: ASYNC110
                 await trio.sleep(0.01)
         cancelled = await ask(listener, "POST", f"batches/{made['id']}/cancel")
@@ -150,7 +151,7 @@ async def test_one_that_is_cancelled_frees_the_slots(tmp_path: Path) -> None:
         assert done["request_counts"] == {"total": 9, "completed": 0, "failed": 9}
         assert done["output_file_id"] is None
         assert len(await content(listener, done["error_file_id"])) == 9
-        with trio.fail_after(60):
+        with trio.fail_after(PATIENCE):
             while upstream.active:  # noqa: ASYNC110
                 await trio.sleep(0.01)
         again = await ask(listener, "POST", f"batches/{made['id']}/cancel")
@@ -170,7 +171,7 @@ async def test_everybodys_requests_go_before_those_of_a_batch(tmp_path: Path) ->
     upstream = paused(slots=1)
     async with running(tmp_path, upstream) as listener:
         await make(listener, lines(*(f"batch {n}" for n in range(9)), max_tokens=1))
-        with trio.fail_after(60):
+        with trio.fail_after(PATIENCE):
             while not upstream.active:  # noqa: ASYNC110
                 await trio.sleep(0.01)
             body = {"messages": [{"role": "user", "content": "somebody"}], "max_tokens": 1}
@@ -187,7 +188,7 @@ async def test_deleting_the_input_of_a_batch_that_runs(tmp_path: Path) -> None:
     upstream = paused(slots=1)
     async with running(tmp_path, upstream) as listener:
         made = await make(listener, lines("a b", "c d"))
-        with trio.fail_after(60):
+        with trio.fail_after(PATIENCE):
             while not upstream.active:  # noqa: ASYNC110
                 await trio.sleep(0.01)
         await ask(listener, "DELETE", f"files/{made['input_file_id']}")
@@ -210,6 +211,13 @@ async def test_the_other_endpoints(tmp_path: Path) -> None:
         done = await over(listener, made["id"])
         (found,) = await content(listener, done["output_file_id"])
         assert found["response"]["body"]["choices"][0]["text"] == "x y"
+        one = {**one, "url": "/v1/responses", "body": {"input": "x y", "model": "fake"}}
+        made = await make(listener, json.dumps(one).encode(), endpoint="/v1/responses")
+        done = await over(listener, made["id"])
+        (found,) = await content(listener, done["output_file_id"])
+        body = found["response"]["body"]
+        assert (body["object"], body["status"]) == ("response", "completed")
+        assert done["usage"]["input_tokens"] == body["usage"]["input_tokens"] > 0
 
 
 async def test_when_its_files_expire(tmp_path: Path) -> None:
@@ -335,7 +343,7 @@ async def test_rows_of_lines_do_not_stay(tmp_path: Path) -> None:
     async with keeping(tmp_path, FakeUpstream()) as (storage, listener):
         made = await make(listener, lines("a", "b"))
         await over(listener, made["id"])
-        with trio.fail_after(60):
+        with trio.fail_after(PATIENCE):
             ask_ = "SELECT (SELECT count(*) FROM lines) + (SELECT count(*) FROM outcomes)"
             while await storage.objects.read(lambda db: db.execute(ask_).get):  # noqa: ASYNC110
                 await trio.sleep(0.01)

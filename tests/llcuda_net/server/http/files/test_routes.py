@@ -17,6 +17,7 @@ from llcuda_net.config.token_file import Users
 from llcuda_net.storage.objects import files
 from llcuda_net.storage.objects.files import CHUNK
 from llcuda_net.storage.storage import Storage
+from tests.support.processes import PATIENCE
 from tests.support.server.durable_server import keeping
 from tests.support.server.forms import TYPE, field, file, form, upload, uploaded
 from tests.support.server.memory_server import FakeUpstream, MemoryListener, serving
@@ -224,7 +225,7 @@ async def test_an_upload_that_is_cut_off_leaves_nothing(tmp_path: Path) -> None:
         head = f"POST /v1/files HTTP/1.1\r\nHost: localhost\r\nContent-Type: {TYPE}\r\n"
         await peer.stream.send_all(f"{head}Content-Length: {len(body)}\r\n\r\n".encode())
         await peer.stream.send_all(body[: 7 * CHUNK])
-        with trio.fail_after(60):
+        with trio.fail_after(PATIENCE):
             await _until_chunks(storage, some=True)
             assert await storage.objects.read(lambda db: files.used(db, "")) > 0
             await peer.stream.aclose()
