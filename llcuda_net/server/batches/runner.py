@@ -95,7 +95,8 @@ class BatchRunner:
                 except RequestError as error:
                     log.warning("batch_waits", batch=run.seq, code=error.code, reason=error.message)
                     await trio.sleep(AGAIN)
-            del self._runs[run.seq]
             self._host.objects.wake()
-        except Exception:  # until the next start
+        except Exception:  # it is begun again with the next batch, or the next start
             log.exception("batch_crashed", batch=run.seq)
+        finally:
+            del self._runs[run.seq]
