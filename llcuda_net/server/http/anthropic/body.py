@@ -120,6 +120,8 @@ def read(
     for name, (members, idle) in _MEMBERS.items():
         if type(kept.get(name)) is dict:
             kept[name] = ignored.keep(kept[name], members, f"{name}.", idle)
+    for of, path in ((kept, ""), (kept.get("output_config"), "output_config.")):
+        _clean_format(of, path, ignored)
     for name, value in kept.items():  # many languages have one kind of number only
         if type(value) is float and value.is_integer():
             kept[name] = int(value)
@@ -141,6 +143,15 @@ def read(
         body.max_tokens,
         bool(body.stream),
     )
+
+
+def _clean_format(of: Any, path: str, ignored: Ignored) -> None:
+    """Drop what changes nothing from a format in an object."""
+    name = "format" if path else "output_format"
+    if type(of) is dict and type(of.get(name)) is dict:
+        members = ("type", "schema")
+        idle = ("name", "description", "strict")
+        of[name] = ignored.keep(of[name], members, f"{path}{name}.", idle)
 
 
 def _check_goes_on(message: dict[str, Any]) -> None:

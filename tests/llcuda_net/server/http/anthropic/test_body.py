@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from llcuda_net.generation.sampling import PARAMETERS
 from llcuda_net.server.http.anthropic.body import CountBody, MessageRequest, MessagesBody, read
@@ -121,9 +124,9 @@ def test_what_changes_nothing_is_named() -> None:
 
 
 def test_threads_are_refused_so_that_the_sdks_do_without() -> None:
-    for given in ({"type": "create"}, {"type": "continue", "previous_message_id": "msg_1"}):
+    for thread in ({"type": "create"}, {"type": "continue", "previous_message_id": "msg_1"}):
         with pytest.raises(HttpError) as caught:
-            read(body(thread=given), Ignored(lenient=True, rules=RULES))
+            read(body(thread=thread), Ignored(lenient=True, rules=RULES))
         said = document(caught.value)["error"]
         assert said["type"] == "invalid_request_error"
         assert said["details"] == {
@@ -179,6 +182,20 @@ def test_a_schema(field: str) -> None:
     wanted: dict[str, Any] = {"type": "json_schema", "schema": SCHEMA}
     found = asked(**{field: wanted if field == "output_format" else {"format": wanted}})
     assert found.params["json_schema"] == {**SCHEMA, "x-guidance": {"whitespace_flexible": False}}
+
+
+def test_a_schema_has_nothing_beside_it_that_is_not_followed() -> None:
+    ignored = Ignored(rules=RULES)
+    wanted = {"type": "json_schema", "schema": SCHEMA, "name": "x", "strict": True}
+    read(body(output_config={"format": wanted}), ignored)
+    read(body(output_format=wanted), ignored)
+    assert list(ignored.names) == [
+        *("output_config.format.name", "output_config.format.strict"),
+        *("output_format.name", "output_format.strict"),
+    ]
+    more = {"type": "json_schema", "schema": SCHEMA, "indent": 2}
+    assert refused(output_format=more).param == "output_format.indent"
+    assert refused(output_config={"format": more}).param == "output_config.format.indent"
 
 
 def test_one_schema_only() -> None:
@@ -283,3 +300,97 @@ def test_parameters_of_llama_server_that_make_sense_here() -> None:
         "t_max_predict_ms",
         "input_suffix",
     }
+
+
+#: A body with something of everything.
+_RICH: dict[str, Any] = {
+    "max_tokens": 9,
+    "model": "any",
+    "system": [{"type": "text", "text": "a", "cache_control": {"type": "ephemeral"}}],
+    "messages": [
+        {"role": "user", "content": [{"type": "text", "text": "a"}]},
+        {"role": "system", "content": "b"},
+        {
+            "role": "assistant",
+            "content": [
+                {"type": "thinking", "thinking": "c", "signature": "s"},
+                {"type": "redacted_thinking", "data": "d"},
+                {"type": "tool_use", "id": "1", "name": "f", "input": {"a": [1]}},
+            ],
+        },
+        {
+            "role": "user",
+            "content": [
+                {
+                    "type": "tool_result",
+                    "tool_use_id": "1",
+                    "is_error": True,
+                    "content": [
+                        {
+                            "type": "image",
+                            "source": {"type": "base64", "media_type": "image/png", "data": "AAAA"},
+                        },
+                        {"type": "tool_reference", "tool_name": "f"},
+                    ],
+                },
+                {
+                    "type": "document",
+                    "title": "e",
+                    "source": {"type": "content", "content": [{"type": "text", "text": "f"}]},
+                },
+                {"type": "document", "source": {"type": "text", "data": "g"}},
+                {
+                    "type": "search_result",
+                    "source": "h",
+                    "title": "i",
+                    "content": [{"type": "text", "text": "j"}],
+                },
+            ],
+        },
+    ],
+    "tools": [TOOL, OTHER, {"type": "web_search_20250305", "name": "web_search"}],
+    "tool_choice": {"type": "tool", "name": "f", "disable_parallel_tool_use": True},
+    "thinking": {"type": "enabled", "budget_tokens": 1024, "display": "summarized"},
+    "output_config": {"effort": "low", "format": {"type": "json_schema", "schema": SCHEMA}},
+    "stop_sequences": ["END"],
+    "temperature": 1.0,
+    "stream": True,
+    "seed": 5,
+}
+_SCALARS = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text()
+_JSON = st.recursive(
+    _SCALARS,
+    lambda inner: st.lists(inner, max_size=2) | st.dictionaries(st.text(), inner, max_size=2),
+    max_leaves=4,
+)
+
+
+def _places(value: Any) -> list[tuple[Any, Any]]:
+    """Each member of each object and list in a value: where it is, and its key."""
+    items = value.items() if type(value) is dict else enumerate(value)
+    found = []
+    for key, inner in items:
+        found.append((value, key))
+        if type(inner) in (dict, list):
+            found += _places(inner)
+    return found
+
+
+@given(st.data())
+def test_any_body_is_a_request_or_refused(data: st.DataObject) -> None:
+    changed = copy.deepcopy(_RICH)
+    for _ in range(data.draw(st.integers(0, 2))):
+        inside, key = data.draw(st.sampled_from(_places(changed)))
+        kinds = st.sampled_from(["text", "image", "document", "tool_result", "enabled", "base64"])
+        inside[key] = data.draw(_JSON | kinds)
+    error: HttpError | None = None
+    try:
+        assert read(changed, Ignored(rules=RULES)).messages
+    except HttpError as caught:
+        error = caught
+    assert error is None or (error.status == 400 and "\n" not in error.message)
+
+
+def test_the_rich_body_is_a_request() -> None:
+    roles = [one["role"] for one in read(copy.deepcopy(_RICH), Ignored(rules=RULES)).messages]
+    assert roles == ["system", "user", "assistant", "tool", "user"]
