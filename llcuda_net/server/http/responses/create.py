@@ -25,13 +25,14 @@ from llcuda_net.server.http.llama.counting import count
 from llcuda_net.server.http.llama.fitting import fitting, room
 from llcuda_net.server.http.openai import strict_json
 from llcuda_net.server.http.openai.chat import limited, options_of
+from llcuda_net.server.http.openai.chat_body import wrong
 from llcuda_net.server.http.openai.fields import Ignored
 from llcuda_net.server.http.openai.models import meant
 from llcuda_net.server.http.request import Headers
 from llcuda_net.server.http.responses import conversation, earlier
 from llcuda_net.server.http.responses.body import Asked, ResponseBody, conversation_of, read
 from llcuda_net.server.http.responses.fields import RULES
-from llcuda_net.server.http.responses.items import together
+from llcuda_net.server.http.responses.items import Input, together
 from llcuda_net.server.http.responses.response_format import ResponseFormat, form_of_api
 from llcuda_net.server.http.responses.transcript import Message, merged
 from llcuda_net.storage.objects.conversations import Conversation
@@ -103,9 +104,8 @@ async def prepared(
     """
     host, body = exchange.host, asked.body
     options = options_of(exchange.request.headers)
-    if body.store is False:
-        options["transient"] = True
     given = await earlier.resolved(exchange, asked.input)
+    _keep(options, body, before, given)
     try:
         model, told = meant(host, body.model or before.model)
     except RequestError as error:
@@ -142,6 +142,25 @@ async def prepared(
         **_echoed(body),
     )
     return request, form
+
+
+def _keep(
+    options: dict[str, Any], body: ResponseBody, before: earlier.Before, given: Input
+) -> None:
+    """For how long it is kept: what was not to be stored is not stored by what goes on with it.
+
+    Raises:
+        HttpError: it is to be kept for longer than what it holds.
+    """
+    inherits = before.transient or given.transient
+    if body.store is False or inherits:
+        options["transient"] = True
+    if inherits and body.store:
+        raise wrong("store", "it goes on from a response that is not stored: leave store out")
+    if options.get("transient") and conversation_of(body) is not None:
+        raise wrong("conversation", "what is not stored cannot be part of a conversation")
+    if before.level is not None:
+        options.setdefault("level", before.level)
 
 
 async def _that_fit(

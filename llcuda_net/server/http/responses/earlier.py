@@ -17,7 +17,7 @@ from llcuda_net.server.http.responses.answers import RESPONSE, Shape, response_o
 from llcuda_net.server.http.responses.response_format import form_of, form_of_api
 from llcuda_net.server.http.responses.transcript import Item, Message, items_of, unmerged
 from llcuda_net.storage.chat_history import history
-from llcuda_net.storage.records import Result
+from llcuda_net.storage.records import Level, Result
 
 #: What ids of answers begin with, in whatever API.
 _PREFIXES = (RESPONSE, "chatcmpl-", "cmpl-")
@@ -33,11 +33,15 @@ class Before(NamedTuple):
         messages: one by one, without instructions; a later response may begin with them, too.
         model: the name of the model that was asked; None: the default one, or nothing comes before.
         is_response: its instructions are left out already.
+        transient: it is not stored, so what holds its messages is not, either.
+        level: what the next one survives, where it does not say; None: as the server has it.
     """
 
     messages: list[Message]
     model: str | None = None
     is_response: bool = True
+    transient: bool = False
+    level: str | None = None
 
 
 def generation_id(id_: str) -> str:
@@ -77,7 +81,9 @@ def _before(result: Result) -> Before:
     *asked, answer = history(result)
     form = form_of_api(result.request.get("api"))
     messages = [*own_and_inherited(asked, form), answer]
-    return Before(messages, result.request.get("model"), form is not None)
+    level = str(result.level) if result.level is Level.MEMORY else None
+    model = result.request.get("model")
+    return Before(messages, model, form is not None, result.transient, level)
 
 
 def own_and_inherited(asked: list[Message], shape: Shape | None) -> list[Message]:
@@ -96,20 +102,22 @@ async def resolved(exchange: Exchange, given: items.Input) -> items.Input:
     """
     found: list[Item] = []
     messages: list[Message | None] = []
+    transient = False
     for item, message in zip(given.items, given.messages, strict=True):
         if message is not None:
             found.append(item)
             messages.append(message)
             continue
-        known = await _item(exchange, item["id"])
-        ignored = Ignored(lenient=True)
-        again = items.parse([known], ignored)
+        known, of = await _item(exchange, item["id"])
+        transient = transient or of.transient
+        again = items.parse([known], Ignored(lenient=True))
         found += again.items
         messages += again.messages
-    return items.Input(found, messages)
+    return items.Input(found, messages, transient)
 
 
-async def _item(exchange: Exchange, id_: str) -> Item:
+async def _item(exchange: Exchange, id_: str) -> tuple[Item, Generation]:
+    """An item by its id, and what it is of."""
     named = _ITEM.match(id_)
     missing = HttpError(
         404, f"Item with id {id_[:80]!r} not found.", param="input", code="item_not_found"
@@ -127,7 +135,7 @@ async def _item(exchange: Exchange, id_: str) -> Item:
         raise missing from None
     for item in listed:
         if item["id"] == id_:
-            return item
+            return item, generation
     raise missing
 
 

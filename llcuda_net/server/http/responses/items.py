@@ -168,10 +168,12 @@ class Input(NamedTuple):
     Attributes:
         items: each as it is listed again, without its id; a reference only has its `id`.
         messages: of each item; none for a reference.
+        transient: it has items of responses that are not stored.
     """
 
     items: list[Item]
     messages: list[Message | None]
+    transient: bool = False
 
 
 def cleaned(value: Any, ignored: Ignored) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
 import trio
@@ -16,7 +17,7 @@ from llcuda_net.server.http.delivery.whole import WholeReader
 from llcuda_net.server.http.exchange import Exchange
 from llcuda_net.server.http.llama.counting import count
 from llcuda_net.server.http.openai import strict_json
-from llcuda_net.server.http.openai.fields import Ignored
+from llcuda_net.server.http.openai.fields import IGNORED_HEADER, Ignored
 from llcuda_net.server.http.responses import conversation, earlier
 from llcuda_net.server.http.responses.answers import RESPONSE, encode, outline_of
 from llcuda_net.server.http.responses.body import Asked, conversation_of, read
@@ -43,7 +44,7 @@ async def show(exchange: Exchange) -> None:
         return
     if after is not None:
         raise InvalidRequest("starting_after goes with stream=true")
-    await _respond(exchange, generation)
+    await _respond(exchange, generation, _ignored(query))
 
 
 async def cancel(exchange: Exchange) -> None:
@@ -141,11 +142,13 @@ async def _find(exchange: Exchange) -> Generation:
     return await find(exchange, earlier.generation_id(exchange.request.parameters["id"]))
 
 
-async def _respond(exchange: Exchange, generation: Generation) -> None:
+async def _respond(
+    exchange: Exchange, generation: Generation, headers: Mapping[str, str] = MappingProxyType({})
+) -> None:
     """Answer with a response as it is now."""
     await earlier.here(exchange, generation)
     body = form_of(generation).whole([generation])
-    exchange.respond(200, body, headers={"x-llcuda-generation": generation.id})
+    exchange.respond(200, body, headers={**headers, "x-llcuda-generation": generation.id})
 
 
 async def _events(exchange: Exchange, generation: Generation, after: int | None) -> None:
@@ -153,7 +156,7 @@ async def _events(exchange: Exchange, generation: Generation, after: int | None)
     seconds = wanted_policy(exchange.request.headers)
     if seconds is not None:
         generation.on_disconnect = seconds
-    form, sent = form_of(generation), [0]
+    form, sent, ignored = form_of(generation), [0], _ignored(exchange.request.query)
     last = last_event_id(exchange)
     if last and after is None:
         found, sent = await resumed(exchange, last)
@@ -162,7 +165,7 @@ async def _events(exchange: Exchange, generation: Generation, after: int | None)
     elif after is not None:
         await earlier.here(exchange, generation)
         sent = [_position(generation, after)]
-    stream = EventStream(exchange, [generation], form, sent=sent, after=after, headers={})
+    stream = EventStream(exchange, [generation], form, sent=sent, after=after, headers=ignored)
     await stream.run()
 
 
@@ -182,6 +185,12 @@ def _position(generation: Generation, after: int) -> int:
             f"starting_after is {after}, and the last event of the response {last}"
         )
     return min(position, generation.count)
+
+
+def _ignored(query: Mapping[str, str]) -> dict[str, str]:
+    """The header that names what of a query is ignored: what is included was said before."""
+    names = [name for name in ("include", "include[]", "include_obfuscation") if name in query]
+    return {IGNORED_HEADER: ", ".join(names)} if names else {}
 
 
 def _flag(query: Mapping[str, str], name: str) -> bool:

@@ -400,6 +400,15 @@ async def test_a_query_that_is_wrong(query: str, status: int, autojump_clock: ob
         await refused(await send(listener, "GET", f"{RESPONSES}/{id_}{query}"), status)
 
 
+async def test_what_a_query_cannot_ask_for_is_named(autojump_clock: object) -> None:
+    async with serving(FakeUpstream()) as (_, listener):
+        id_ = (await made(listener))["id"]
+        for query in ("?include[]=x", "?stream=true&include_obfuscation=false"):
+            reply = await send(listener, "GET", f"{RESPONSES}/{id_}{query}")
+            named = query.split("?")[1].split("&")[-1].split("=")[0]
+            assert reply.headers["x-llcuda-ignored"] == named
+
+
 # -- what is kept ---------------------------------------------------------------------------------
 
 
@@ -474,7 +483,12 @@ async def test_what_is_not_stored_is_there_for_ten_minutes_and_then_nowhere(
         assert len(await events(listener, id_, "&starting_after=3")) > 3
         (item,) = (await get(listener, id_, "/input_items"))["data"]
         assert item["content"][0]["text"] == "rosebud"
-        again = await made(listener, "and?", previous_response_id=id_, store=False)
+        again = await made(listener, "and?", previous_response_id=id_)
+        assert again["store"] is False
+        reply = await create(listener, "and?", previous_response_id=id_, store=True)
+        assert (await refused(reply, 400))["param"] == "store"
+        item = {"type": "item_reference", "id": first["output"][0]["id"]}
+        assert (await made(listener, [item, {"role": "user", "content": "x"}]))["store"] is False
         assert text_of(again).startswith("user: rosebud assistant: user: rosebud")
         clock.advance(TRANSIENT)
         for _ in range(600):
