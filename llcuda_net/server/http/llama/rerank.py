@@ -41,8 +41,8 @@ class RerankBody(msgspec.Struct, kw_only=True):
     texts: list[_Text] | None = None
     model: Annotated[str, Meta(max_length=1024)] | None = None
     top_n: Annotated[int, Meta(ge=1)] | None = None
-    return_documents: bool = False
-    return_text: bool = False
+    return_documents: bool | None = None
+    return_text: bool | None = None
 
 
 _KNOWN = RerankBody.__struct_fields__

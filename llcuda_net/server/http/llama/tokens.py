@@ -27,9 +27,9 @@ class TokenizeBody(msgspec.Struct, kw_only=True):
     """The body of POST /tokenize, as llama-server has it; `model` is ours."""
 
     content: str | list[str | Id]
-    add_special: bool = False
-    parse_special: bool = True
-    with_pieces: bool = False
+    add_special: bool | None = None
+    parse_special: bool | None = None
+    with_pieces: bool | None = None
     model: _Name | None = None
 
 
@@ -55,9 +55,9 @@ async def tokenize(exchange: Exchange) -> None:
         body.model,
         lambda upstream: upstream.tokens(
             body.content,
-            special=body.add_special,
-            literal=not body.parse_special,
-            pieces=body.with_pieces,
+            special=bool(body.add_special),
+            literal=body.parse_special is False,
+            pieces=bool(body.with_pieces),
         ),
         size=2 * sizes.of(body.content) + most * (_PIECE if body.with_pieces else _ID),
     )

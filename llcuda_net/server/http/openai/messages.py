@@ -183,6 +183,8 @@ def _clean_part(part: Any, path: str, ignored: Ignored) -> Any:
     if type(part) is not dict:
         return part
     kind = part.get("type")
+    if kind is None:
+        raise _wrong(f"{path}.type", f"{path}.type: it is missing")
     members = _PARTS.get(kind) if type(kind) is str else None
     if members is None:
         if type(kind) is str:

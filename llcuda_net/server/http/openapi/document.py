@@ -89,6 +89,8 @@ def document(routes: Sequence[Route]) -> dict[str, Any]:
     for name in ("MessagesBody", "CountBody"):
         _complete(schemas[name], messages.SUPPORTED, messages.SAMPLING, messages.RULES)
     _complete(schemas["TemplateBody"], {**SUPPORTED, **template.SUPPORTED}, SAMPLING)
+    # What is null in a body is not given.
+    schemas["ToolCall"]["properties"]["type"] = {"enum": ["function", None], "default": "function"}
     for name in ("ChatBody", "TemplateBody"):
         schemas[name]["properties"]["messages"]["minItems"] = 1
     for name in ("EmbeddingsBody", "TokenizeBody", "DetokenizeBody", "RerankBody"):

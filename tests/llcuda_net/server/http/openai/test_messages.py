@@ -132,6 +132,7 @@ def test_what_an_sdk_sends_back_is_taken() -> None:
         ({"role": "user", "content": ["Hi"]}, "messages[0].content[0]", "Expected `object`"),
         ({"role": "user", "content": [{}]}, "messages[0].content[0].type", "missing"),
         ({"role": "user", "content": [{"type": "text"}]}, "messages[0].content[0].text", "missing"),
+        ({"role": "system", "content": [{"text": "a"}]}, "messages[0].content[0].type", "missing"),
         (
             {"role": "user", "content": [{"type": "file", "file": {}}]},
             "messages[0].content[0].type",
