@@ -120,4 +120,13 @@ def history(result: Result) -> list[dict[str, Any]]:
             f"the generation {result.id} ended ({result.state}) before it said anything: "
             "go on from the one before it"
         )
-    return [*asked(result.request), answer.message]
+    *messages, last = asked(result.request)
+    if last["role"] == "assistant":  # the answer went on behind its own beginning
+        return [*messages, _joined(last, answer.message)]
+    return [*messages, last, answer.message]
+
+
+def _joined(begun: dict[str, Any], message: dict[str, Any]) -> dict[str, Any]:
+    """The beginning of an answer and the rest of it, as one message."""
+    texts = [one["content"] for one in (begun, message) if one.get("content")]
+    return {**begun, **message, "content": "".join(texts) if texts else message["content"]}

@@ -128,6 +128,26 @@ def test_a_conversation_goes_on_from_a_part_of_an_answer() -> None:
     assert history(cut)[-1]["tool_calls"] == [_call("c0", '{"a":1}')]
 
 
+def test_an_answer_that_had_begun_is_one_message() -> None:
+    begun = {"role": "assistant", "content": "The sum: ", "reasoning_content": "hm"}
+    messages = [*_QUESTION, begun]
+    request = {"prompt": None, "messages": messages}
+    expected = {**begun, "content": "The sum: It is 3."}
+    assert history(_result(request=request)) == [*_QUESTION, expected]
+    called = history(
+        _result(
+            request=request,
+            log=TokenLog(["{}"], [1]),
+            switches=[Switch(0, "tool_call", 0, "c0", "add")],
+        )
+    )
+    assert called == [
+        *_QUESTION,
+        {**begun, "content": "The sum: ", "tool_calls": [_call("c0", "{}")]},
+    ]
+    assert messages == [*_QUESTION, begun]
+
+
 def test_a_conversation_does_not_go_on_from_nothing() -> None:
     for state in ("cancelled", "interrupted", "failed"):
         with pytest.raises(InvalidRequest, match=rf"g1 ended \({state}\) before"):
