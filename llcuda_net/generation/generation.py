@@ -97,6 +97,7 @@ class Generation:
         suspended: it stops here without having ended: the next server continues it.
         cached_from: the result whose log answers it.
         ended: whether it is over, however it ended.
+        finished: when that was, in nanoseconds since 1970; None while it is not known.
         most_bytes: that its log may take; one that grows beyond that is ended with an error.
         size: bytes of memory that its request and its log take, estimated.
         shelved: how many pieces the log had that was dropped from memory; None: it is here.
@@ -125,6 +126,7 @@ class Generation:
     deadline: float = math.inf
     id: str = field(default_factory=uuid7)
     created: int = field(default_factory=time.time_ns)
+    finished: int | None = None
     state: State = State.QUEUED
     ended: bool = False
     most_bytes: int = sys.maxsize
@@ -370,6 +372,7 @@ class Generation:
         """Become what is stored: the end of this generation, or of the one that answers it."""
         self.adopt_log(result.log, result.switches)
         self.created = result.created
+        self.finished = result.finished
         self.visible = len(self.pieces)
         self.durable = self.visible if result.level.synced else 0
         self.level = result.level
@@ -443,6 +446,8 @@ class Generation:
             error.__traceback__ = error.__context__ = None
         if kept:
             self.visible = len(self.pieces)
+        if self.finished is None:
+            self.finished = time.time_ns()
         self.move(state)
 
     def shelve(self) -> None:

@@ -176,6 +176,7 @@ class Persistence:
         self._open.pop(entry, None)
         generation.entry = None
         outcome = generation.outcome
+        generation.finished = time.time_ns()
         ended = Ended(
             state=str(state),
             reason=outcome.reason if state is State.DONE else "",
@@ -187,7 +188,7 @@ class Persistence:
             upstream=generation.upstream,
             seed=generation.params.get("seed") if generation.seed is None else generation.seed,
             cacheable=generation.cacheable,
-            finished=time.time_ns(),
+            finished=generation.finished,
         )
         tokens = TokenLog(generation.pieces, generation.ids, generation.logprobs)
 

@@ -135,7 +135,7 @@ def _result_of(generation: Generation) -> Result:
         id=generation.id,
         state=str(generation.state),
         created=generation.created,
-        finished=generation.created,
+        finished=generation.finished or generation.created,
         request=request_of(generation),
         log=TokenLog(generation.pieces, generation.ids, generation.logprobs),
         reason=outcome.reason if generation.state is State.DONE else "",

@@ -39,6 +39,7 @@ def generation_of(
     if logprobs is not None:
         found.logprobs = [packed(one) for one in logprobs]
     found.accepted = True
+    found.finished = found.created + 1_000_000_000
     if usage is None:
         usage = {"prompt_tokens": 5, "completion_tokens": len(pieces)}
     found.conclude(Outcome(reason, stop, "tiny", usage, {"total": 1.5}))

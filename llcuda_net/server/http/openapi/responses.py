@@ -48,6 +48,7 @@ class Response(msgspec.Struct):
     object: Literal["response"]
     created_at: int
     status: _Kept
+    completed_at: int | None
     background: bool
     error: ResponseFailure | None
     incomplete_details: dict[str, str] | None

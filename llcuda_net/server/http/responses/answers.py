@@ -123,6 +123,7 @@ def members(
         "object": "response",
         "created_at": generation.created // 1_000_000_000,
         "status": status,
+        "completed_at": _seconds(generation.finished) if status == "completed" else None,
         "background": shape.background,
         "error": error,
         "incomplete_details": {"reason": "max_output_tokens"} if status == "incomplete" else None,
@@ -151,6 +152,10 @@ def members(
         "metadata": shape.metadata,
         "llcuda": ours,
     }
+
+
+def _seconds(nanoseconds: int | None) -> int | None:
+    return None if nanoseconds is None else nanoseconds // 1_000_000_000
 
 
 def final_status(generation: Generation) -> str:

@@ -110,6 +110,7 @@ def test_a_text() -> None:
     assert (created["status"], created["output"], created["usage"]) == ("in_progress", [], None)
     assert completed["output"] == [found[8]["item"]]
     assert completed["status"] == "completed"
+    assert (created["completed_at"], completed["completed_at"]) == (None, 1_700_000_001)
     assert completed["usage"]["output_tokens"] == 2
     assert {created["id"], completed["id"]} == {f"resp_{GENERATION}"}
 
