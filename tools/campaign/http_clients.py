@@ -63,8 +63,8 @@ class _Answer:
     usage: dict[str, int] | None = None
 
 
-class HttpClients:
-    """All clients over HTTP of a campaign.
+class OverHttp:
+    """What all clients over HTTP of a campaign have in common.
 
     Args:
         address: HOST:PORT of the server, or of the proxy before it.
@@ -87,6 +87,15 @@ class HttpClients:
         self._ledger = ledger
         self._rng = rng
         self._patience = patience
+
+    def _exchange(
+        self, method: str, path: str, body: Any = None, headers: Mapping[str, str] | None = None
+    ) -> AbstractAsyncContextManager[HttpExchange]:
+        return exchange(self._address, method, path, body, headers)
+
+
+class HttpClients(OverHttp):
+    """All clients with chats."""
 
     async def run_one(self) -> None:
         """Be one client, until it is enough and everything begun is over."""
@@ -138,11 +147,6 @@ class HttpClients:
             return answer.id
         reading.fail(f"not over within {self._patience:g} s")
         return None
-
-    def _exchange(
-        self, method: str, path: str, body: Any = None, headers: Mapping[str, str] | None = None
-    ) -> AbstractAsyncContextManager[HttpExchange]:
-        return exchange(self._address, method, path, body, headers)
 
     # -- one connection -----------------------------------------------------------------------
 

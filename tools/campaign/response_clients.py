@@ -6,19 +6,17 @@ by `starting_after`: some events at a time, over as many connections as it takes
 
 from __future__ import annotations
 
-import random
-from collections.abc import Callable, Mapping
-from contextlib import AbstractAsyncContextManager
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import trio
 
 from llcuda_net.client.events import Result
-from tools.campaign.http_clients import CutError, WrongError, checked, piece_of
-from tools.campaign.http_exchange import HttpExchange, LostError, exchange
-from tools.campaign.jobs import Job, Jobs
-from tools.campaign.ledger import Ledger, Reading
+from tools.campaign.http_clients import CutError, OverHttp, WrongError, checked, piece_of
+from tools.campaign.http_exchange import LostError
+from tools.campaign.jobs import Job
+from tools.campaign.ledger import Reading
 
 _PATH = "/v1/responses"
 #: Pause between two attempts, and between two readings, in seconds.
@@ -54,30 +52,8 @@ class _Answer:
         return self.id.removeprefix("resp_")
 
 
-class ResponseClients:
-    """All clients of a campaign that begin responses in the background.
-
-    Args:
-        address: HOST:PORT of the server, or of the proxy before it.
-        patience: seconds for one job, restarts included.
-        is_enough: whether to begin nothing more.
-    """
-
-    def __init__(
-        self,
-        address: str,
-        jobs: Jobs,
-        ledger: Ledger,
-        rng: random.Random,
-        patience: float,
-        is_enough: Callable[[], bool],
-    ) -> None:
-        self._address = address
-        self._jobs = jobs
-        self._ledger = ledger
-        self._rng = rng
-        self._patience = patience
-        self._is_enough = is_enough
+class ResponseClients(OverHttp):
+    """All clients that begin responses in the background."""
 
     async def run_one(self) -> None:
         """Be one client, until it is enough and everything begun is over."""
@@ -204,11 +180,6 @@ class ResponseClients:
                 return
             except (LostError, CutError):
                 await trio.sleep(_PAUSE)
-
-    def _exchange(
-        self, method: str, path: str, body: Any = None, headers: Mapping[str, str] | None = None
-    ) -> AbstractAsyncContextManager[HttpExchange]:
-        return exchange(self._address, method, path, body, headers)
 
 
 def request_of(job: Job, key: str) -> tuple[dict[str, Any], dict[str, str]]:
