@@ -27,6 +27,8 @@ NPM = {
         "@anthropic-ai/sdk@^1.14",
         "ai@^7.0",
         "@ai-sdk/openai-compatible@^3.0",
+        "@ai-sdk/openai@^4.0",
+        "@ai-sdk/anthropic@^4.0",
         "zod@^4.6",
         "node@^22.23",
     ),

@@ -1,4 +1,4 @@
-"""Vercel's AI SDK with `@ai-sdk/openai-compatible`."""
+"""Vercel's AI SDK with `@ai-sdk/openai-compatible`, `@ai-sdk/openai` and `@ai-sdk/anthropic`."""
 
 from __future__ import annotations
 
@@ -53,6 +53,28 @@ def test_tools(client: Client, scripted: Served) -> None:
     assert streamed["reasoning"] == "It wants the weather."
     kinds = {"reasoning-delta", "tool-input-delta", "tool-call", "tool-result"}
     assert kinds <= set(streamed["kinds"])
+
+
+@pytest.mark.parametrize("by", ["openai", "anthropic"])
+def test_by_another_api(client: Client, served: Served, by: str) -> None:
+    found = client.run(served.url, "chat", f"chat:{by}", f"stream:{by}", f"object:{by}")
+    assert found[f"chat:{by}"] == found[f"stream:{by}"] == found["chat"]
+    assert found[f"object:{by}"].keys() == {"sure", "word"}
+
+
+@pytest.mark.parametrize("by", ["openai", "anthropic"])
+def test_tools_by_another_api(client: Client, scripted: Served, by: str) -> None:
+    scripted.script.answers = [
+        (CALL, "tool_calls"),
+        ([text("It is sunny.")], "stop"),
+        (CALL, "tool_calls"),
+        ([text("It is still sunny.")], "stop"),
+    ]
+    found = client.run(scripted.url, f"tools:{by}", f"tools_stream:{by}")
+    assert found[f"tools:{by}"] == {"text": "It is sunny.", "results": ["sunny in Oslo"]}
+    assert scripted.script.asked[-1]["messages"][-1]["content"] == "sunny in Oslo"
+    assert found[f"tools_stream:{by}"]["text"] == "It is still sunny."
+    assert {"text-delta", "tool-call", "tool-result"} <= set(found[f"tools_stream:{by}"]["kinds"])
 
 
 def test_leaving_frees_the_slot(client: Client, held: Served) -> None:

@@ -1,5 +1,7 @@
-// Vercel's AI SDK with its provider for OpenAI-compatible servers. Run as:
-// node FILE BASE_URL SCENARIO …
+// Vercel's AI SDK with its provider for OpenAI-compatible servers, or with those of OpenAI (which
+// asks for responses) and Anthropic. Run as: node FILE BASE_URL SCENARIO[:PROVIDER] …
+import { createAnthropic } from '@ai-sdk/anthropic';
+import { createOpenAI } from '@ai-sdk/openai';
 import { createOpenAICompatible } from '@ai-sdk/openai-compatible';
 import { embedMany, generateObject, generateText, stepCountIs, streamText, tool } from 'ai';
 import { z } from 'zod';
@@ -12,7 +14,13 @@ const llcuda = createOpenAICompatible({
   includeUsage: true,
   supportsStructuredOutputs: true,
 });
-const asked = { model: llcuda('demo'), prompt: 'What is a slot?', maxOutputTokens: 12, temperature: 0, maxRetries: 0 };
+const providers = {
+  compatible: llcuda,
+  openai: createOpenAI({ baseURL, apiKey: 'any' }),
+  anthropic: createAnthropic({ baseURL, apiKey: 'any' }),
+};
+let provider = llcuda;
+const asked = { prompt: 'What is a slot?', maxOutputTokens: 12, temperature: 0, maxRetries: 0 };
 const weather = {
   get_weather: tool({
     description: 'The weather of a city.',
@@ -23,11 +31,11 @@ const weather = {
 
 const scenarios = {
   async chat() {
-    const { text, usage, finishReason } = await generateText(asked);
+    const { text, usage, finishReason } = await generateText({ ...asked, model: provider('demo') });
     return { text, tokens: usage.outputTokens, reason: finishReason };
   },
   async stream() {
-    const result = streamText(asked);
+    const result = streamText({ ...asked, model: provider('demo') });
     let text = '';
     for await (const part of result.textStream) text += part;
     return { text, tokens: (await result.usage).outputTokens, reason: await result.finishReason };
@@ -47,18 +55,22 @@ const scenarios = {
   },
   async object() {
     const schema = z.object({ sure: z.boolean(), word: z.enum(['slot', 'port']) });
-    const { object } = await generateObject({ ...asked, maxOutputTokens: 60, schema });
+    const { object } = await generateObject({
+      ...asked, model: provider('demo'), maxOutputTokens: 60, schema,
+      // Else it makes a tool of the schema, and the built-in model knows none.
+      providerOptions: { anthropic: { structuredOutputMode: 'outputFormat' } },
+    });
     return object;
   },
   async tools() {
     const { text, steps } = await generateText({
-      ...asked, model: llcuda('scripted'), tools: weather, stopWhen: stepCountIs(3),
+      ...asked, model: provider('scripted'), tools: weather, stopWhen: stepCountIs(3),
     });
     return { text, results: steps.flatMap((s) => s.toolResults.map((r) => r.output)) };
   },
   async tools_stream() {
     const result = streamText({
-      ...asked, model: llcuda('scripted'), tools: weather, stopWhen: stepCountIs(3),
+      ...asked, model: provider('scripted'), tools: weather, stopWhen: stepCountIs(3),
     });
     const kinds = new Set();
     for await (const part of result.fullStream) kinds.add(part.type);
@@ -66,7 +78,9 @@ const scenarios = {
   },
   async abort() {
     const controller = new AbortController();
-    const result = streamText({ ...asked, maxOutputTokens: 100, abortSignal: controller.signal });
+    const result = streamText({
+      ...asked, model: provider('demo'), maxOutputTokens: 100, abortSignal: controller.signal,
+    });
     let count = 0;
     for await (const part of result.textStream) if (part && ++count === 3) controller.abort();
     return count;
@@ -74,5 +88,9 @@ const scenarios = {
 };
 
 const found = {};
-for (const name of wanted) found[name] = await scenarios[name]();
+for (const name of wanted) {
+  const [scenario, by = 'compatible'] = name.split(':');
+  provider = providers[by];
+  found[name] = await scenarios[scenario]();
+}
 console.log(JSON.stringify(found));
