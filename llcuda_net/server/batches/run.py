@@ -15,6 +15,7 @@ from llcuda_net.errors import RequestError
 from llcuda_net.server.batches import output
 from llcuda_net.server.batches.ask import ask, cancel, was_asked
 from llcuda_net.server.batches.lines import Checker, body_of
+from llcuda_net.server.batches.places import Places
 from llcuda_net.server.http.exchange import Handler, HttpHost
 from llcuda_net.storage.objects import batches, files
 from llcuda_net.storage.objects.batches import Batch, Line, Outcome
@@ -38,31 +39,6 @@ _CHECKS = trio.CapacityLimiter(1)
 #: Runs a function in a thread.
 InThread = Callable[[Callable[[], None]], Awaitable[None]]
 _T = TypeVar("_T")
-
-
-class Places:
-    """How many lines may be asked at once, all batches together; they take turns."""
-
-    def __init__(self, host: HttpHost) -> None:
-        self._host = host
-        self._limiter = trio.CapacityLimiter(1)
-
-    def __repr__(self) -> str:
-        return f"<Places {self._limiter.borrowed_tokens} of {self._limiter.total_tokens}>"
-
-    async def take(self) -> object:
-        """Wait for a place, behind those who waited before; what is to be given back."""
-        place = object()  # lines of two batches may be equal
-        slots = sum(one.slots for one in self._host.pool.backends)
-        # So that a slot that is free again has a line at once.
-        waiting = min(slots, self._host.settings.max_queue // 4)
-        self._limiter.total_tokens = max(1, slots + waiting)
-        await self._limiter.acquire_on_behalf_of(place)
-        return place
-
-    def give_back(self, place: object) -> None:
-        """The line is over, or is asked again later."""
-        self._limiter.release_on_behalf_of(place)
 
 
 class Run:
@@ -186,9 +162,9 @@ class Run:
         with trio.move_on_after(max(0.0, left)) as window, self._work():
             async with trio.open_nursery() as nursery:
                 while (line := await self._following()) is not None:
-                    place = await self._places.take()
+                    await self._places.take(self._batch.owner)
                     self._asked.add(line.number)
-                    nursery.start_soon(self._one, line, place)
+                    nursery.start_soon(self._one, line)
         if not self._cancelled:
             ends = batches.EXPIRED if window.cancelled_caught else batches.COMPLETED
             await self._objects.write(lambda db: batches.finalize(db, self.seq, ends, self._now()))
@@ -226,12 +202,12 @@ class Run:
             self._moved = trio.Event()
             await self._moved.wait()
 
-    async def _one(self, line: Line, place: object) -> None:
+    async def _one(self, line: Line) -> None:
         """Ask a line; it is over, or comes again."""
         try:
             again = await self._ask(line)
         finally:
-            self._places.give_back(place)
+            self._places.give_back()
         if again is not None:
             self._again.append(line)
             self._rests += 1

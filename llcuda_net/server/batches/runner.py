@@ -1,8 +1,7 @@
 """Runs batches: each is checked, asked line by line, and written to its files.
 
 All that is done is noted in the store before it counts, so the next server goes on where this one
-ended. As many lines are asked at once as keep the slots of the upstreams busy, and no more: a place
-in the queue is for those who wait for an answer. All batches share these places, in turn.
+ended.
 """
 
 from __future__ import annotations
@@ -15,7 +14,8 @@ import structlog
 import trio
 
 from llcuda_net.errors import RequestError
-from llcuda_net.server.batches.run import AGAIN, InThread, Places, Run
+from llcuda_net.server.batches.places import Places
+from llcuda_net.server.batches.run import AGAIN, InThread, Run
 from llcuda_net.server.http.exchange import Handler, HttpHost
 from llcuda_net.storage.objects import batches
 from llcuda_net.storage.objects.batches import Batch

@@ -93,6 +93,23 @@ async def test_batches_take_turns(autojump_clock: trio.abc.Clock) -> None:
         assert order.startswith("aabababa")
 
 
+async def test_users_take_turns_however_many_batches_they_have(
+    autojump_clock: trio.abc.Clock,
+) -> None:
+    upstream = Upstream()
+    upstream.gate = trio.Semaphore(0)
+    async with batch_rig(upstream=upstream, slots=1, max_queue=0) as rig:
+        many = [rig.make([f"a{i}{n}" for n in range(4)], owner="ann") for i in range(5)]
+        await wait_all_tasks_blocked(0.05)
+        one = rig.make([f"b{n}" for n in range(4)], owner="bob")
+        await wait_all_tasks_blocked(0.05)
+        upstream.release(24)
+        for batch in (*many, one):
+            assert (await rig.over(batch)).completed == 4
+        order = "".join(text[0] for text in upstream.texts)
+        assert order.startswith("aabababab")
+
+
 async def test_batches_of_the_same_lines_at_once(autojump_clock: trio.abc.Clock) -> None:
     upstream = Upstream()
     upstream.gate = trio.Semaphore(0)
