@@ -25,11 +25,14 @@ def test_all_ways_are_measured_in_turn(
         url = "http://{}:{}".format(*upstream.address)
         against = ["--against", bench_slots.parser().get_default("server"), "--json", str(file)]
         asked = ["--upstream", url, "--workload", kind, "--repeats", "2", *SHORT, *against]
-        code = bench_slots.main(asked)
-    said = capsys.readouterr()
-    assert code == 0, said.err
-    assert "6 of 6 runs" in said.out
-    report = json.loads(file.read_text())
+        for seconds in ("0.2", "2", "20"):  # as short as this machine allows today
+            code = bench_slots.main([*asked, "--seconds", seconds])
+            said = capsys.readouterr()
+            assert code == 0, said.err
+            assert "6 of 6 runs" in said.out
+            report = json.loads(file.read_text())
+            if all(run["answers"] for run in report["runs"]):
+                break
     ways = [(run["way"], run["repeat"]) for run in report["runs"]]
     assert ways[:3] == [("direct", 0), ("llcuda", 0), ("against", 0)]
     assert ways[3:] == [("llcuda", 1), ("against", 1), ("direct", 1)]

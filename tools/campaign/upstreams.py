@@ -18,8 +18,8 @@ from tools.overhead.processes import ROOT, StartError
 
 SYNTHETIC = ROOT / "tools" / "synthetic_upstream.py"
 REAL = ROOT / "tools" / "chaos" / "real_engine.py"
-#: Seconds for an upstream to answer a check.
-_ANSWER = 5.0
+#: Seconds for an upstream to answer a check, on a machine that the campaign keeps busy.
+_ANSWER = 30.0
 #: Seconds that a slowed upstream runs at a stretch.
 _AWAKE = 0.01
 
