@@ -127,7 +127,7 @@ def test_interrupted_it_leaves_no_process(number: signal.Signals) -> None:
         process.send_signal(number)
         process.communicate(timeout=300)
         assert process.returncode == 128 + number
-    assert len(begun) == 2
+    assert len(begun) >= 2
     assert not any(Path(f"/proc/{pid}").exists() for pid in begun)
 
 
