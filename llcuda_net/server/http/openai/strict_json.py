@@ -2,7 +2,7 @@
 
 That is: no UTF-8, a key twice in an object, NaN and numbers beyond the range of doubles, half of a
 surrogate pair, and values so many or so deep that reading them is an attack (RFC 8259, sections 4,
-6, 8 and 9).
+6, 8 and 9). Integers of more than 64 bits are refused as well: they cannot be stored.
 """
 
 from __future__ import annotations
@@ -25,6 +25,8 @@ MAX_VALUES = 1 << 19
 #: wait for single steps of it only; and one at a time, since it takes many times its bytes.
 AT_ONCE = 128 << 10
 
+#: So many digits an integer has at least that has more than 64 bits.
+_LONG = 19
 _READERS = trio.CapacityLimiter(1)
 _T = TypeVar("_T")
 #: An escape that begins a surrogate pair, or is the second half of one.
@@ -68,7 +70,7 @@ def parse(body: bytes) -> dict[str, Any]:
         raise _refused("the body must be a JSON object")
     _check_depth(value)
     # Numbers were read: to do it again can take long.
-    json.loads(body, object_pairs_hook=_object, parse_int=bool, parse_float=bool)
+    json.loads(body, object_pairs_hook=_object, parse_int=_check_integer, parse_float=bool)
     return value
 
 
@@ -116,6 +118,12 @@ def _check_depth(value: dict[str, Any]) -> None:
         if not level:
             return
     raise _too_deep()
+
+
+def _check_integer(digits: str) -> None:
+    """Refuse an integer that cannot be stored; nothing is made of it."""
+    if len(digits) >= _LONG and not -(1 << 63) <= int(digits) < 1 << 64:
+        raise _refused(f"the body has the integer {digits[:24]}…: integers have at most 64 bits")
 
 
 def _object(pairs: list[tuple[str, Any]]) -> None:

@@ -19,7 +19,7 @@ from llcuda_net.server.http.openai.strict_json import MAX_DEPTH, MAX_VALUES, par
 _VALUES = st.recursive(
     st.none()
     | st.booleans()
-    | st.integers()
+    | st.integers(-(1 << 63), (1 << 64) - 1)
     | st.floats(allow_nan=False, allow_infinity=False)
     | st.text(),
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(), inner, max_size=4),
@@ -40,6 +40,8 @@ _VALUES = st.recursive(
         (b'{"a":"\xff"}', "not UTF-8 (byte 6)"),
         (b'{"a":"\xed\xa0\x80"}', "not UTF-8"),
         (b'{"a":NaN}', "not valid JSON"),
+        (b'{"a":18446744073709551616}', "64 bits"),
+        (b'{"a":[-9223372036854775809]}', "64 bits"),
         (b'{"a":-Infinity}', "not valid JSON"),
         (b'{"a":1e999}', "out of range"),
         (b'{"a":"\\ud800"}', "surrogate"),
