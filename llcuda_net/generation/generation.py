@@ -371,6 +371,7 @@ class Generation:
     def adopt(self, result: Result) -> None:
         """Become what is stored: the end of this generation, or of the one that answers it."""
         self.adopt_log(result.log, result.switches)
+        self.api = result.request.get("api")
         self.created = result.created
         self.finished = result.finished
         self.visible = len(self.pieces)

@@ -93,7 +93,7 @@ def from_request(
 
 
 def hash_of_request(request: Generate, api: dict[str, Any] | None = None) -> bytes:
-    """Equal for requests that ask for the same, and for the same choice of as many."""
+    """Equal for requests that ask for the same: the same choice of as many, in one conversation."""
     return _hash(request, comparable(request.params), api)
 
 
@@ -107,6 +107,8 @@ def _hash(request: Generate, params: Any, api: dict[str, Any] | None) -> bytes:
         asked.append({"previous": request.previous})
     if api is not None and api.get("n", 1) > 1:
         asked.append({"n": api["n"], "index": api["index"]})
+    if api is not None and api.get("shape", {}).get("conversation") is not None:
+        asked.append({"conversation": api["shape"]["conversation"]})
     if request.transient:  # what is kept must not answer it, nor it what is to be kept
         asked.append({"transient": True})
     return hash_of(asked)

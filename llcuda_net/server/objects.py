@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from typing import TypeVar
+from weakref import WeakValueDictionary
 
 import apsw
 import structlog
@@ -35,6 +36,7 @@ class KeptObjects:
     def __init__(self, objects: Objects | None) -> None:
         self._objects = objects
         self._woken = trio.Event()
+        self._locks: WeakValueDictionary[str, trio.Lock] = WeakValueDictionary()
 
     def __repr__(self) -> str:
         return f"<KeptObjects {self._objects!r}>"
@@ -63,6 +65,15 @@ class KeptObjects:
         objects = self._open()
         with _refusing():
             return await objects.write(change)
+
+    @contextlib.asynccontextmanager
+    async def alone(self, id_: str) -> AsyncIterator[None]:
+        """Between a look at an object and the change that follows from it, nobody else does so."""
+        lock = self._locks.get(id_)
+        if lock is None:
+            lock = self._locks[id_] = trio.Lock()
+        async with lock:
+            yield
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Remove what was deleted or has expired, until cancelled.

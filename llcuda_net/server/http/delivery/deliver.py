@@ -123,7 +123,7 @@ async def begin(
     seconds = alone
     if seconds is None:
         seconds = seconds_without_reader(headers, default, with_key=key is not None)
-    apis = [_api(form, index, len(requests)) for index in range(len(requests))]
+    apis = [api_of(form, index, len(requests)) for index in range(len(requests))]
     last = last_event_id(exchange)
     if last:
         found, sent = await resumed(exchange, last)
@@ -265,7 +265,8 @@ def idempotency_key(headers: Headers) -> str | None:
     return key
 
 
-def _api(form: Format, index: int, count: int) -> dict[str, Any]:
+def api_of(form: Format, index: int = 0, count: int = 1) -> dict[str, Any]:
+    """What is kept of an API with the request of a choice; see Generation."""
     api: dict[str, Any] = {"kind": form.kind, "shape": msgspec.to_builtins(form)}
     return api if count == 1 else {**api, "n": count, "index": index}
 

@@ -10,8 +10,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import trio
-
 from llcuda_net.config.users import view_of
 from llcuda_net.errors import RequestError, UnknownGeneration
 from llcuda_net.generation.generation import Generation
@@ -99,10 +97,9 @@ async def add(exchange: Exchange, conversation: Conversation, generation: Genera
         RequestError: that cannot be; the response is cancelled.
     """
     try:
-        with trio.CancelScope(shield=True):
-            await exchange.host.objects.write(
-                lambda db: conversations.add_generation(db, conversation, generation.id)
-            )
+        await exchange.host.objects.write(
+            lambda db: conversations.add_generation(db, conversation, generation.id)
+        )
     except RequestError:
         generation.cancel()
         raise

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager, nullcontext
 from typing import Any
 
 import msgspec
@@ -13,6 +14,7 @@ from llcuda_net.generation.generation import Generation
 from llcuda_net.generation.request import hash_of_request
 from llcuda_net.server.http.delivery.deliver import (
     answer,
+    api_of,
     begin,
     idempotency_key,
     last_event_id,
@@ -47,25 +49,33 @@ async def create(exchange: Exchange) -> None:
     asked = await strict_json.read(exchange.request.body, lambda data: read(data, ignored))
     chain = conversation_of(asked.body)
     part_of = None if chain is None else await conversation.named(exchange, chain, "conversation")
-    request, form = await _in_place(exchange, asked, part_of)
-    exchange.drop_body()
-    seconds = _seconds_alone(exchange.request.headers, form, host.settings.disconnect_seconds)
-    generations, sent = await begin(exchange, [request], form, alone=seconds)
-    (generation,) = generations
-    if part_of is not None:
-        await conversation.add(exchange, part_of, generation)
-    # What a key or a retry has joined is answered as it was begun.
-    known = form_of_api(generation.api)
-    if known is not None:
-        form = msgspec.structs.replace(known, stream=form.stream)
-    if form.stream or not form.background:
-        await answer(exchange, generations, form, sent=sent, headers=ignored.headers())
-    else:
-        await _accepted(exchange, generation)
-        await earlier.here(exchange, generation)
-        named = {"x-llcuda-generation": generation.id}
-        body = form.whole(generations)
-        exchange.respond(200, body, headers={**ignored.headers(), **named})
+    async with AsyncExitStack() as stack:
+        async with nullcontext() if part_of is None else host.objects.alone(part_of.id):
+            request, form = await _in_place(exchange, asked, part_of)
+            exchange.drop_body()
+            default = host.settings.disconnect_seconds
+            seconds = _seconds_alone(exchange.request.headers, form, default)
+            generations, sent = await begin(exchange, [request], form, alone=seconds)
+            (generation,) = generations
+            later = form.background and not form.stream
+            # What a key means may be one that is stored, whose id and form it has from then on.
+            # One that has begun is in its conversation, though its client may have gone.
+            with trio.CancelScope(shield=part_of is not None):
+                if later or part_of is not None or _is_named(exchange):
+                    await stack.enter_async_context(_accepted(exchange, generation))
+                if part_of is not None:
+                    await conversation.add(exchange, part_of, generation)
+        # What a key or a retry has joined is answered as it was begun.
+        known = form_of_api(generation.api)
+        if known is not None:
+            form = msgspec.structs.replace(known, stream=form.stream)
+        if form.stream or not form.background:
+            await answer(exchange, generations, form, sent=sent, headers=ignored.headers())
+        else:
+            await earlier.here(exchange, generation)
+            named = {"x-llcuda-generation": generation.id}
+            body = form.whole(generations)
+            exchange.respond(200, body, headers={**ignored.headers(), **named})
 
 
 async def _in_place(
@@ -81,7 +91,8 @@ async def _in_place(
         known = await conversation.before(exchange, part_of, cut=begun.id)
         found = await prepared(exchange, asked, known)
         # Who names it means it; of other requests it is known by this.
-        if begun.request_hash == hash_of_request(found[0]) or _is_named(exchange):
+        same = hash_of_request(found[0], api_of(found[1]))
+        if begun.request_hash == same or _is_named(exchange):
             return found
     return await prepared(exchange, asked, await conversation.before(exchange, part_of, cut=None))
 
@@ -243,8 +254,9 @@ def _seconds_alone(headers: Headers, form: ResponseFormat, default: float) -> fl
     return default if form.store else min(default, RETRY_SECONDS)
 
 
-async def _accepted(exchange: Exchange, generation: Generation) -> None:
-    """Return when a generation will be there after a crash, too.
+@asynccontextmanager
+async def _accepted(exchange: Exchange, generation: Generation) -> AsyncIterator[None]:
+    """Begins when a generation will be there after a crash, too; it has a reader to the end.
 
     Raises:
         HttpError: it failed before.
@@ -252,12 +264,13 @@ async def _accepted(exchange: Exchange, generation: Generation) -> None:
     reader = _Acceptance(generation)
     try:
         await reader.ready.wait()
+        failure = failure_of(generation) if generation.ended and not generation.accepted else None
+        if failure is not None:
+            raise failure
+        yield
     finally:
         generation.readers.remove(reader)
         exchange.host.left(generation)
-    failure = failure_of(generation) if generation.ended and not generation.accepted else None
-    if failure is not None:
-        raise failure
 
 
 class _Acceptance:

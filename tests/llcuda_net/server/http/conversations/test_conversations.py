@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import trio
 
 from llcuda_net.config.token_file import Users
 from llcuda_net.storage.objects import conversations
@@ -211,6 +212,74 @@ async def test_while_a_response_runs_the_next_one_is_refused(
         await respond(listener, id_, "c")
 
 
+async def test_of_many_at_once_one_is_taken(tmp_path: Path) -> None:
+    upstream = paused()
+    statuses = []
+    async with running(tmp_path, upstream) as listener:
+        id_ = await begun(listener)
+        body = {"input": "a", "conversation": id_, "background": True}
+
+        async def one() -> None:
+            answer = await send(listener, "POST", RESPONSES, body, {"Authorization": "Bearer t"})
+            statuses.append(answer.status)
+            await answer.json()
+
+        async with trio.open_nursery() as nursery:
+            for _ in range(5):
+                nursery.start_soon(one)
+        assert sorted(statuses) == [200, 409, 409, 409, 409]
+        upstream.release(9)
+        assert len(upstream.prompts) == 1
+
+
+async def test_what_a_kill_left_outside_comes_in_with_its_key(
+    tmp_path: Path, autojump_clock: object, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    key = {"Idempotency-Key": "k"}
+    async with running(tmp_path) as listener:
+        id_ = await begun(listener)
+        with monkeypatch.context() as patch:  # as if it was killed before the response was added
+            patch.setattr(conversations, "add_generation", lambda *_: None)
+            first = await respond(listener, id_, "a", headers=key)
+        assert await items(listener, id_) == []
+    async with running(tmp_path) as listener:
+        assert await respond(listener, id_, "a", headers=key) == first
+        assert texts(await items(listener, id_))[0] == ("user", "a")
+
+
+@pytest.mark.parametrize("restarted", [False, True])
+async def test_a_key_means_a_response_of_one_conversation(
+    tmp_path: Path, autojump_clock: object, restarted: bool
+) -> None:
+    key = {"Idempotency-Key": "k"}
+    async with running(tmp_path) as listener:
+        ids = [await begun(listener) for _ in range(2)]
+        await respond(listener, ids[0], "a", headers=key)
+        if not restarted:
+            await respond(listener, ids[1], "a", 409, headers=key)
+    if restarted:
+        async with running(tmp_path) as listener:
+            await respond(listener, ids[1], "a", 409, headers=key)
+            await call(listener, "POST", RESPONSES, {"input": "a"}, 409, key)
+
+
+async def test_a_retry_joins_no_response_of_another_conversation(tmp_path: Path) -> None:
+    upstream = paused()
+    async with running(tmp_path, upstream) as listener:
+        ids = [await begun(listener) for _ in range(2)]
+        first = {"Authorization": "Bearer t", "x-stainless-retry-count": "0"}
+        body = {"input": "a", "conversation": ids[0]}
+        _, stream = await ask(listener, "POST", RESPONSES, body, first)
+        while not upstream.active:
+            await call(listener, "GET", PATH)
+        await stream.aclose()
+        upstream.release(99)
+        again = {"x-stainless-retry-count": "1"}
+        await respond(listener, ids[1], "a", headers=again)
+        assert len(upstream.prompts) == 2
+        assert len(await items(listener, ids[1])) == 2
+
+
 async def test_what_was_deleted_is_gone_from_it(tmp_path: Path, autojump_clock: object) -> None:
     async with running(tmp_path) as listener:
         id_ = await begun(listener)
@@ -253,6 +322,16 @@ async def test_what_does_not_go_together_is_refused(
         body = {"input": "a", "conversation": await begun(listener), **fields}
         refused = await call(listener, "POST", RESPONSES, body, 400)
         assert refused["error"]["param"] == param
+
+
+async def test_what_is_erased_is_no_part_of_one(tmp_path: Path, autojump_clock: object) -> None:
+    upstream = FakeUpstream()
+    async with running(tmp_path, upstream) as listener:
+        refused = await respond(
+            listener, await begun(listener), "a", 400, {"x-llcuda-store": "false"}
+        )
+        assert refused["error"]["param"] == "conversation"
+        assert upstream.prompts == []
 
 
 async def test_a_full_conversation_takes_no_response(
