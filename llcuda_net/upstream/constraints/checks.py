@@ -22,8 +22,8 @@ from llcuda_net.errors import InvalidRequest, UpstreamError
 from llcuda_net.upstream.constraints import gbnf, tools
 from llcuda_net.upstream.constraints.matcher import Match, Matcher, TooComplexError
 
-#: Seconds and bytes of address space for one check.
-MAX_SECONDS = 10.0
+#: Seconds of CPU and bytes of address space for one check; and seconds in all, on a busy machine.
+MAX_SECONDS, PATIENCE = 10.0, 60.0
 MAX_BYTES = 512 << 20
 
 #: The parameters that constrain an answer, and what they are called.
@@ -35,10 +35,17 @@ Run = Callable[..., Awaitable[Answer]]
 
 
 class OtherProcess:
-    """Asks questions in a process of its own, which anyio starts and ends."""
+    """Asks questions in a process of its own, which anyio starts and ends.
 
-    def __init__(self) -> None:
+    Args:
+        seconds: of CPU, for one question.
+        patience: seconds for it in all.
+    """
+
+    def __init__(self, seconds: float = MAX_SECONDS, patience: float = PATIENCE) -> None:
         self._turn = trio.Lock()
+        self._seconds = seconds
+        self._patience = patience
 
     def __repr__(self) -> str:
         return f"<OtherProcess {self._turn.statistics().tasks_waiting} questions wait>"
@@ -51,11 +58,13 @@ class OtherProcess:
         """
         async with self._turn:
             # RecursionError: too deep to be sent there.
-            may_fail = contextlib.suppress(BrokenWorkerProcess, RecursionError)
-            with may_fail, trio.move_on_after(MAX_SECONDS):
+            with contextlib.suppress(BrokenWorkerProcess, RecursionError):
                 with trio.CancelScope(shield=True):  # anyio loses a process that it is starting
                     await to_process.run_sync(_confine)
-                return await to_process.run_sync(_answer, question, arguments, cancellable=True)
+                with trio.move_on_after(self._patience):
+                    return await to_process.run_sync(
+                        _answer, question, arguments, self._seconds, cancellable=True
+                    )
         raise TooComplexError
 
 
@@ -209,12 +218,17 @@ def breach(kind: str, constraint: Any, text: str, cut: bool) -> str | None:
     return None
 
 
-def _answer(question: Callable[..., Answer], arguments: tuple[object, ...]) -> Answer:
+def _answer(
+    question: Callable[..., Answer], arguments: tuple[object, ...], seconds: float
+) -> Answer:
     """Answer a question, or end by a signal: where the server was killed, nobody else ends this."""
-    signal.alarm(int(MAX_SECONDS) + 5)
+    signal.alarm(int(PATIENCE) + 5)
+    # Of CPU: how long a check takes on a busy machine says nothing of what it checks.
+    signal.setitimer(signal.ITIMER_PROF, seconds)
     try:
         return question(*arguments)
     finally:
+        signal.setitimer(signal.ITIMER_PROF, 0)
         signal.alarm(0)
 
 

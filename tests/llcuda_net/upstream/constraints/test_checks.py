@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 import pytest
 
 from llcuda_net.errors import InvalidRequest, UpstreamError
-from llcuda_net.upstream.constraints.checks import Checks, as_sent
+from llcuda_net.upstream.constraints.checks import Checks, OtherProcess, as_sent
+from llcuda_net.upstream.constraints.matcher import TooComplexError
 
 #: Each of its 24 steps leads to the next one twice.
 EXPLODES: dict[str, Any] = {
@@ -55,3 +57,28 @@ def test_what_is_sent(schema: dict[str, Any], sent: dict[str, Any]) -> None:
     before = repr(schema)
     assert as_sent(schema) == sent
     assert repr(schema) == before
+
+
+async def test_only_what_computes_too_long_is_too_complex() -> None:
+    """How long a check takes on a busy machine says nothing of what it checks."""
+    process = OtherProcess(seconds=0.2, patience=300)
+    assert await process.run(_wait, 0.5) is None
+    with pytest.raises(TooComplexError):
+        await process.run(_compute)
+    assert await process.run(_wait, 0.0) is None
+
+
+async def test_what_never_ends_is_given_up() -> None:
+    process = OtherProcess(patience=0.2)
+    with pytest.raises(TooComplexError):
+        await process.run(_wait, 1000.0)
+    assert await OtherProcess().run(_wait, 0.0) is None
+
+
+def _wait(seconds: float) -> None:
+    time.sleep(seconds)
+
+
+def _compute() -> None:
+    while time.process_time() < 30:
+        pass
