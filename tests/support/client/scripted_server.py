@@ -277,13 +277,14 @@ class Scripted:
         await peer.send(*moved, wire.Done(n, "stop", id=ID, splices=[1]))
 
     async def _flood(self, peer: Peer, number: int) -> None:
-        """Tokens without end, as fast as credit allows."""
+        """Tokens without end, as fast as credit allows; no two are the same."""
         first = 0
         while True:
             async with peer.lock:
                 if not peer.connection.is_open(number):
                     return
-                tokens = wire.Tokens(number, first, ["word "] * 100)
+                pieces = [f"word{first + index} " for index in range(100)]
+                tokens = wire.Tokens(number, first, pieces)
                 data, count = peer.connection.send_tokens(tokens)
                 first += count
                 await peer.stream.send_all(data)
