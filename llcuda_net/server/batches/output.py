@@ -98,13 +98,26 @@ async def give_up(objects: KeptObjects, batch: Batch) -> None:
 
 
 async def write_files(
-    objects: KeptObjects, batch: Batch, now: Callable[[], int] = time.time_ns
+    objects: KeptObjects, batch: Batch, begun: list[int], now: Callable[[], int] = time.time_ns
 ) -> Batch:
     """Write the files of a batch of which all lines are over, and end it.
 
+    Args:
+        begun: the numbers of files that an attempt before has begun; then of those of this one.
+
     Raises:
-        RequestError: the store refuses; what was written is no file.
+        RequestError: the store refuses; what was written is no file, and the next attempt removes
+            it.
     """
+    if begun:
+
+        def discard(db: apsw.Connection) -> None:
+            for seq in begun:
+                files.discard(db, seq)
+
+        await objects.write(discard)
+        begun.clear()
+        objects.wake()
     writers: dict[bool, FileWriter] = {}
     ids: dict[bool, str] = {}
     first = 0
@@ -115,6 +128,7 @@ async def write_files(
             if one.failed not in writers:
                 id_ = ids[one.failed] = f"file-{uuid7().replace('-', '')}"
                 seq = await objects.write(lambda db: files.begin(db, id_, batch.owner, now()))  # noqa: B023
+                begun.append(seq)
                 writers[one.failed] = FileWriter(objects, seq)
             await writers[one.failed].add(one.data or await _damaged(objects, batch, one.number))
         if not found:

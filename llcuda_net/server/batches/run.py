@@ -82,6 +82,7 @@ class Run:
         self._moved = trio.Event()
         self._unsaved: list[Outcome] = []
         self._saving = trio.Lock()
+        self._begun: list[int] = []  # files
 
     def __repr__(self) -> str:
         return f"<Run of batch {self.seq}, {len(self._asked)} lines asked>"
@@ -116,7 +117,9 @@ class Run:
             self._batch = await self._read()
         if self._batch.open:
             await self._give_up()
-            self._batch = await output.write_files(self._objects, self._batch, self._now)
+            self._batch = await output.write_files(
+                self._objects, self._batch, self._begun, self._now
+            )
         log.info(
             "batch_over",
             batch=self._batch.id,

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+import apsw
 import pytest
 import trio
 from trio.testing import wait_all_tasks_blocked
 
 from llcuda_net.errors import InvalidRequest, Overloaded, StorageUnavailable, UpstreamError
 from llcuda_net.server.http.errors import HttpError, of_request_error
+from llcuda_net.storage.objects import files
 from llcuda_net.storage.objects.files import CHUNK
 from tests.support.server.batch_rig import (
     BatchRig,
@@ -370,6 +374,35 @@ async def test_a_store_that_refuses_for_a_while(autojump_clock: trio.abc.Clock) 
             assert said(rig, batch.output) == TEXTS
             assert not rig.objects.refusals
         assert len(upstream.asked) == 9 * 20
+
+
+async def test_files_that_could_not_be_written_whole_do_not_stay(
+    autojump_clock: trio.abc.Clock,
+) -> None:
+    upstream = Upstream()
+    upstream.answers = {"text 3": [HttpError(400, "no")]}
+    async with batch_rig(upstream=upstream) as rig:
+        refused = 0
+        append = files.append
+
+        def full(db: apsw.Connection, seq: int, first: int, chunks: Sequence[bytes]) -> None:
+            nonlocal refused
+            refused += 1
+            if refused % 2 or refused < 9:
+                raise StorageUnavailable("no room", retry=True)
+            append(db, seq, first, chunks)
+
+        batch = rig.make(TEXTS)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(files, "append", full)
+            with trio.move_on_after(100):
+                await rig.over(batch)
+        assert refused > 9
+        batch = await rig.over(batch)
+        assert said(rig, batch.output) == TEXTS[:3] + TEXTS[4:]
+        count = "SELECT count(*) FROM files WHERE state = ?"
+        assert rig.objects.db.execute(count, ("ready",)).get == 3
+        assert rig.objects.db.execute(count, ("uploading",)).get == 0
 
 
 async def test_large_lines_wait_for_memory(autojump_clock: trio.abc.Clock) -> None:
