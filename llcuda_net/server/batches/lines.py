@@ -17,6 +17,8 @@ from llcuda_net.storage.objects.batches import Line
 
 #: Most lines of a batch, errors that are told of it, and characters of a custom_id.
 MOST_LINES, MOST_ERRORS, MOST_ID = 50_000, 100, 512
+#: Lines of a file, blank ones too: others' files wait while one is checked.
+MOST_IN_FILE = 2 * MOST_LINES
 _KEYS = ("custom_id", "method", "url", "body")
 _BOM = b"\xef\xbb\xbf"
 
@@ -99,6 +101,8 @@ class Checker:
         """The next bytes of the file."""
         for start, line in self._splitter.feed(data):
             self._check(start, line)
+            if self.over:
+                return
 
     def close(self) -> None:
         """The file is over."""
@@ -111,6 +115,11 @@ class Checker:
     def _check(self, start: int, line: bytes | None) -> None:
         self._number += 1
         if self.over:
+            return
+        if self._number > MOST_IN_FILE:
+            many = f"a file has at most {MOST_IN_FILE:,} lines, blank ones among them"
+            self._wrong("too_many_lines", many)
+            self.over = True
             return
         if line is None:
             self._wrong("invalid_json_line", f"the line has more than {self._most:,} bytes")

@@ -139,3 +139,14 @@ def test_more_lines_than_a_batch_may_have(monkeypatch: pytest.MonkeyPatch) -> No
     (error,) = checker.errors
     assert (error["code"], error["line"]) == ("too_many_lines", 4)
     assert checker.over
+
+
+@pytest.mark.parametrize("size", [1, 7, 1000])
+def test_more_blank_lines_than_a_file_may_have(monkeypatch: pytest.MonkeyPatch, size: int) -> None:
+    monkeypatch.setattr(module, "MOST_IN_FILE", 5)
+    assert not checked(written(request()) + b"\n" * 4, size).errors
+    checker = checked(written(request()) + b"\n" * 1000, size)
+    (error,) = checker.errors
+    assert (error["code"], error["line"]) == ("too_many_lines", 6)
+    assert "5 lines, blank ones among them" in error["message"]
+    assert checker.over
