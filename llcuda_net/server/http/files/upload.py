@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import shutil
 import time
+from pathlib import Path
 
 import apsw
 import msgspec
@@ -11,7 +13,7 @@ import structlog
 import trio
 
 from llcuda_net.config.users import User
-from llcuda_net.errors import RequestError
+from llcuda_net.errors import RequestError, StorageError
 from llcuda_net.server.http.errors import RATE_LIMIT, HttpError
 from llcuda_net.server.http.exchange import Exchange
 from llcuda_net.server.http.files.form import FILE, Form
@@ -32,6 +34,8 @@ FIELDS = ("purpose", _ANCHOR, _SECONDS)
 _HELD = 2 * AT_ONCE
 #: Bytes of a form beside its file.
 _AROUND = 64 << 10
+#: Bytes of the disk that uploads leave free: answers need room, and so does SQLite to remove files.
+LEFT_FREE = 64 << 20
 
 
 async def upload(exchange: Exchange) -> None:
@@ -49,8 +53,12 @@ async def upload(exchange: Exchange) -> None:
     quota = quota_of(request.user, host.settings.max_user_files)
     id_, now = f"file-{uuid7().replace('-', '')}", time.time_ns()
 
-    def begin(db: apsw.Connection) -> int:
+    def check(db: apsw.Connection) -> None:
         check_quota(db, owner, quota)
+        _check_disk(Path(db.filename).parent)
+
+    def begin(db: apsw.Connection) -> int:
+        check(db)
         return files.begin(db, id_, owner, now)
 
     host.incoming.change(owner, 0, _HELD)
@@ -58,7 +66,7 @@ async def upload(exchange: Exchange) -> None:
         seq = await host.objects.write(begin)
         try:
             # Before a write, so that a file may go a little too far, and is not refused at its end.
-            pieces = FileWriter(host.objects, seq, lambda db: check_quota(db, owner, quota))
+            pieces = FileWriter(host.objects, seq, check)
 
             async def take(data: bytes) -> None:
                 for contents in form.feed(data):
@@ -105,6 +113,20 @@ def check_quota(db: apsw.Connection, owner: str, quota: int) -> None:
             type=RATE_LIMIT,
             code="storage_quota_exceeded",
             headers={"x-should-retry": "false"},
+        )
+
+
+def _check_disk(folder: Path) -> None:
+    """Refuse what would fill the disk.
+
+    Raises:
+        StorageError: there is only as much room as uploads leave.
+    """
+    if shutil.disk_usage(folder).free < LEFT_FREE:
+        raise StorageError(
+            f"uploads leave {LEFT_FREE >> 20} MiB of the disk free: free some disk space, or delete"
+            " files",
+            StorageError.FULL,
         )
 
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import re
+import shutil
 import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import h11
@@ -14,6 +16,7 @@ import pytest
 import trio
 
 from llcuda_net.config.token_file import Users
+from llcuda_net.server.http.files.upload import LEFT_FREE
 from llcuda_net.storage.objects import files
 from llcuda_net.storage.objects.files import CHUNK
 from llcuda_net.storage.storage import Storage
@@ -198,6 +201,24 @@ async def test_what_a_user_may_have(tmp_path: Path) -> None:
         # A long file is cut off while it comes, not at its end.
         answer = await upload(listener, b"x" * 40 * CHUNK, headers=bob)
         assert answer.status == 429
+
+
+async def test_uploads_do_not_fill_the_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    room = [LEFT_FREE] * 3  # asked before an upload, and before each MiB
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=room.pop(0)))
+    async with running(tmp_path) as (storage, listener):
+        await uploaded(listener, b"x" * 8 * CHUNK)
+        assert not room
+        for room in ([LEFT_FREE, LEFT_FREE, LEFT_FREE - 1], [LEFT_FREE - 1]):
+            answer = await upload(listener, b"x" * 8 * CHUNK)
+            error = (await answer.json())["error"]
+            assert (answer.status, error["code"]) == (503, "storage")
+            assert "64 MiB of the disk free" in error["message"]
+            assert "retry-after" in answer.headers
+            assert not room
+        assert await storage.objects.read(lambda db: files.used(db, "")) == 8 * CHUNK
 
 
 async def test_files_of_others_do_not_exist(tmp_path: Path) -> None:
