@@ -86,7 +86,8 @@ class Form:
                 f"the form has more than {_MOST_PARTS} parts, or headers too large"
             ) from None
         except MultipartError as error:
-            raise _wrong(f"this is no multipart/form-data: {error!s:.200}") from None
+            why = str(error.args[0]) if error.args else "it cannot be read"
+            raise _wrong(f"this is no multipart/form-data: {why:.200}") from None
         return contents
 
     def close(self) -> None:

@@ -123,3 +123,10 @@ def test_a_boundary_that_is_none(given_: str) -> None:
 )
 def test_names_of_files_are_harmless(given_: str, kept: str) -> None:
     assert taken(form(file(b"", given_)))[0].name == kept
+
+
+def test_a_name_that_is_no_utf_8_is_refused_in_words() -> None:
+    reader = Form('multipart/form-data; boundary="b"', ())
+    head = b'--b\r\nContent-Disposition: form-data; name="file"; filename="\xff"\r\n\r\n'
+    with pytest.raises(HttpError, match=r"no multipart/form-data: [A-Z][\w /-]+\Z"):
+        reader.feed(head)
