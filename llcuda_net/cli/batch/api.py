@@ -121,7 +121,7 @@ def _checked(arguments: argparse.Namespace) -> argparse.Namespace:
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    from llcuda_net.batch.api import BatchApi
+    from llcuda_net.batch.api import ApiError, BatchApi
     from llcuda_net.cli.progress import Ticker
 
     ticker = Ticker()
@@ -150,7 +150,7 @@ def _run(arguments: argparse.Namespace) -> int:
             return _finish(api, batch, arguments)
         except BaseException as error:
             ticker.erase()
-            if not isinstance(error, CommandError):
+            if not isinstance(error, CommandError | ApiError):
                 note(f"the batch goes on at the server: {go_on}")
             raise
 

@@ -113,6 +113,7 @@ def test_what_the_server_refuses_is_one_line(server: RunningServer, tmp_path: Pa
     done = api(server, "--resume", "batch_none", "-o", str(tmp_path / "out"))
     assert done.returncode == Exit.REFUSED
     assert "there is no batch 'batch_none' of yours" in done.stderr
+    assert "goes on" not in done.stderr  # what was refused does not
 
 
 def test_ctrl_c_ends_the_command_and_not_the_batch(tmp_path: Path) -> None:
