@@ -12,8 +12,8 @@ from llcuda_net.config import settings as settings_module
 PROG = "llcuda-server"
 
 _DESCRIPTION = """\
-Serve language models to clients of OpenAI's API and to llcuda-client: forwards prompts to a
-llama-server, or runs a model itself in the built-in engine, and streams the answers.
+Serve language models to clients of OpenAI's and Anthropic's APIs, and to llcuda-client: forwards
+prompts to a llama-server, or runs a model itself in the built-in engine, and streams the answers.
 """
 
 _EPILOG = """\

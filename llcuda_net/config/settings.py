@@ -75,7 +75,7 @@ class Settings:
         9000, "port to listen on; 0: a free one, printed", kind=int, low=0, high=65_535
     )
     http: bool = _option(
-        True, "answer HTTP, the API of OpenAI's clients, on the port, too", kind=bool
+        True, "answer HTTP, the APIs of OpenAI and Anthropic, on the port, too", kind=bool
     )
     upstream: tuple[UpstreamSpec, ...] = _option(
         (),
