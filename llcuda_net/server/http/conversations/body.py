@@ -47,11 +47,12 @@ class ConversationChange(msgspec.Struct, kw_only=True):
 
     Attributes:
         title: null: it has none any more.
+        pinned: null: it stays as it is.
     """
 
     metadata: _Metadata | UnsetType | None = UNSET
     title: _Title | UnsetType | None = UNSET
-    pinned: bool | UnsetType = UNSET
+    pinned: bool | UnsetType | None = UNSET
 
 
 class ItemsBody(msgspec.Struct, kw_only=True):

@@ -85,7 +85,7 @@ async def change(exchange: Exchange) -> None:
             db,
             known,
             title=known.title if given.title is UNSET else given.title,
-            pinned=known.pinned if given.pinned is UNSET else given.pinned,
+            pinned=given.pinned if isinstance(given.pinned, bool) else known.pinned,
             metadata=known.metadata if given.metadata is UNSET else given.metadata or {},
         )
 

@@ -9,8 +9,17 @@ import msgspec
 from llcuda_net.server.http.anthropic.blocks import TextBlock, ThinkingBlock, ToolUseBlock
 from llcuda_net.server.http.anthropic.body import CountBody, MessagesBody
 from llcuda_net.server.http.anthropic.errors import OVERLOADED
+from llcuda_net.server.http.openapi import answers
 from llcuda_net.server.http.openapi.answers import Count
-from llcuda_net.server.http.openapi.operations import IGNORED, NAMED, RUN, RUNS, STREAM, Operation
+from llcuda_net.server.http.openapi.operations import (
+    IGNORED,
+    NAMED,
+    RUN,
+    RUNS,
+    STREAM,
+    VERSION,
+    Operation,
+)
 
 
 class MessageUsage(msgspec.Struct):
@@ -45,6 +54,27 @@ class TokenCount(msgspec.Struct):
     input_tokens: Count
 
 
+class AnthropicModel(msgspec.Struct):
+    """A model."""
+
+    type: Literal["model"]
+    id: str
+    display_name: str
+    created_at: str
+    lifecycle: str
+    max_input_tokens: int | None
+    max_tokens: int | None
+
+
+class AnthropicModelList(msgspec.Struct):
+    """All models."""
+
+    data: list[AnthropicModel]
+    has_more: bool
+    first_id: str | None
+    last_id: str | None
+
+
 class AnthropicErrorMembers(msgspec.Struct):
     """What went wrong."""
 
@@ -64,6 +94,21 @@ class AnthropicError(msgspec.Struct):
 _REQUEST_ID = {"request-id": "names the request, as x-request-id does"}
 #: By method and pattern.
 OPERATIONS = {
+    ("GET", "/v1/models"): Operation(
+        "OpenAI",
+        answers.ModelList,
+        other=AnthropicModelList,
+        other_error=AnthropicError,
+        parameters=(VERSION,),
+    ),
+    ("GET", "/v1/models/{id}"): Operation(
+        "OpenAI",
+        answers.Model,
+        other=AnthropicModel,
+        other_error=AnthropicError,
+        errors=(404,),
+        parameters=(VERSION,),
+    ),
     ("POST", "/v1/messages"): Operation(
         "Anthropic",
         MessageAnswer,

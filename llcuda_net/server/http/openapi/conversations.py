@@ -58,6 +58,7 @@ OPERATIONS: dict[tuple[str, str], Operation] = {
         ConversationView,
         ConversationBody,
         example={"title": "Greetings", "items": [_ITEM]},
+        optional=True,
         errors=RUNS,
         headers=IGNORED,
     ),

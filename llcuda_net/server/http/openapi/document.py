@@ -76,21 +76,25 @@ def document_route(routes: Sequence[Route]) -> Route:
 def document(routes: Sequence[Route]) -> dict[str, Any]:
     """OpenAPI 3.1 of these routes, as JSON values."""
     used = [OPERATIONS[route.method, route.pattern] for route in routes]
-    bodies = [body for one in used for body in (one.answer, one.list_of, one.body, one.unready)]
+    bodies = [
+        body
+        for one in used
+        for body in (one.answer, one.list_of, one.other, one.other_error, one.body, one.unready)
+    ]
     errors = [one.error for one in used]
     structs = dict.fromkeys([*errors, *(one for one in bodies if one not in (None, dict))])
     _, schemas = msgspec.json.schema_components(structs, ref_template=_REF)
     schemas["StateName"] = {"type": "string", "enum": list(get_args(StateName))}
     _complete(schemas["ChatBody"], SUPPORTED, SAMPLING)
     _complete(schemas["CompletionBody"], completions.SUPPORTED, completions.OWN)
-    _complete(
-        schemas["ResponseBody"], response_fields.SUPPORTED, responses.OWN, response_fields.RULES
-    )
+    for name in ("ResponseBody", "CountedResponse"):
+        _complete(schemas[name], response_fields.SUPPORTED, responses.OWN, response_fields.RULES)
     for name in ("MessagesBody", "CountBody"):
         _complete(schemas[name], messages.SUPPORTED, messages.SAMPLING, messages.RULES)
     _complete(schemas["TemplateBody"], {**SUPPORTED, **template.SUPPORTED}, SAMPLING)
     # What is null in a body is not given.
     schemas["ToolCall"]["properties"]["type"] = {"enum": ["function", None], "default": "function"}
+    schemas["JsonFormat"]["required"].remove("type")
     for name in ("ChatBody", "TemplateBody"):
         schemas[name]["properties"]["messages"]["minItems"] = 1
     for name in ("EmbeddingsBody", "TokenizeBody", "DetokenizeBody", "RerankBody"):
@@ -110,9 +114,7 @@ def document(routes: Sequence[Route]) -> dict[str, Any]:
                 name: {"operationId": name, "parameters": {"id": one.names}} for name in links
             }
     failures = {
-        _error_name(one, status): _error(status, one.error)
-        for one in used
-        for status in one.statuses
+        _error_name(one, status): _error(status, one) for one in used for status in one.statuses
     }
     return {
         "openapi": "3.1.0",
@@ -180,7 +182,7 @@ def _operation(route: Route, one: Operation) -> dict[str, Any]:
     if one.body is not None:
         content = _json(one.body)
         content[JSON]["examples"] = {"short": {"value": one.example}}
-        found["requestBody"] = {"required": True, "content": content}
+        found["requestBody"] = {"required": not one.optional, "content": content}
     if one.form is not None:
         content = {"multipart/form-data": {"schema": one.form}}
         found["requestBody"] = {"required": True, "content": content}
@@ -195,6 +197,8 @@ def _answer(one: Operation) -> dict[str, Any]:
         items = {"$ref": _REF.format(name=one.list_of.__name__)}
         schema = content[JSON]["schema"]
         content[JSON]["schema"] = {"anyOf": [schema, {"type": "array", "items": items}]}
+    if one.other is not None:
+        content[JSON]["schema"] = {"anyOf": [content[JSON]["schema"], _schema(one.other)]}
     for kind, note in one.contents.items():
         content[kind] = {"schema": {"description": note, **_CONTENTS.get(kind, _TEXT)}}
     headers = {
@@ -205,10 +209,15 @@ def _answer(one: Operation) -> dict[str, Any]:
 
 
 def _error_name(one: Operation, status: int) -> str:
+    if one.other_error is not None:
+        return f"{one.error.__name__}_or_{one.other_error.__name__}_{status}"
     return f"error_{status}" if one.error is Error else f"{one.error.__name__}_{status}"
 
 
-def _error(status: int, body: type) -> dict[str, Any]:
+def _error(status: int, one: Operation) -> dict[str, Any]:
+    content = _json(one.error)
+    if one.other_error is not None:
+        content[JSON]["schema"] = {"anyOf": [content[JSON]["schema"], _schema(one.other_error)]}
     headers = {"x-request-id": {"description": "names the request", "schema": {"type": "string"}}}
     if status in (429, 503, OVERLOADED):
         headers["Retry-After"] = {"description": "seconds", "schema": {"type": "integer"}}
@@ -216,10 +225,13 @@ def _error(status: int, body: type) -> dict[str, Any]:
     return {
         "description": "Overloaded" if status == OVERLOADED else HTTPStatus(status).phrase,
         "headers": headers,
-        "content": _json(body),
+        "content": content,
     }
 
 
 def _json(body: type) -> dict[str, Any]:
-    schema = {"type": "object"} if body is dict else {"$ref": _REF.format(name=body.__name__)}
-    return {JSON: {"schema": schema}}
+    return {JSON: {"schema": _schema(body)}}
+
+
+def _schema(body: type) -> dict[str, Any]:
+    return {"type": "object"} if body is dict else {"$ref": _REF.format(name=body.__name__)}

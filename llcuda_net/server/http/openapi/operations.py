@@ -36,9 +36,11 @@ class Operation:
         tag: groups it.
         answer: the body of the answer; None: text, or no JSON.
         list_of: what the answer is a list of, where it is none of `answer`.
+        other, other_error: the answer and an error as another API has them.
         body: of the request.
         form: the schema of a body that is a form.
         example: of such a body.
+        optional: the body may be left out.
         contents: other types of the answer, with what they hold.
         errors: statuses of its errors, beside those that all have.
         unready: what 503 is answered with, where it is no error.
@@ -61,6 +63,9 @@ class Operation:
     names: str | None = None
     list_of: type | None = None
     error: type = answers.Error
+    other: type | None = None
+    other_error: type | None = None
+    optional: bool = False
 
     @property
     def statuses(self) -> tuple[int, ...]:
@@ -101,7 +106,7 @@ _KEY = header(
     "the same request with the same key is answered with the same answer",
     {"type": "string", "minLength": 1, "maxLength": MOST_KEY, "pattern": "^[!-~]+$"},
 )
-_VERSION = header(
+VERSION = header(
     "anthropic-version",
     "with it, answers and errors are those of Anthropic's API",
     {"type": "string"},
@@ -199,10 +204,6 @@ OPERATIONS: dict[tuple[str, str], Operation] = {
         example={"input": ["Hello"]},
         errors=RUNS,
         headers=IGNORED,
-    ),
-    ("GET", "/v1/models"): Operation("OpenAI", answers.ModelList, parameters=(_VERSION,)),
-    ("GET", "/v1/models/{id}"): Operation(
-        "OpenAI", answers.Model, errors=(404,), parameters=(_VERSION,)
     ),
     ("GET", "/v1/generations"): Operation(
         "generations",

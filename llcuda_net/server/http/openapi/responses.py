@@ -19,6 +19,7 @@ from llcuda_net.server.http.openapi.operations import (
     query,
 )
 from llcuda_net.server.http.responses.body import ResponseBody
+from llcuda_net.server.http.responses.items import InputItem
 
 _Count = Annotated[int, Meta(ge=0)]
 _Kept = Literal["completed", "failed", "in_progress", "cancelled", "queued", "incomplete"]
@@ -98,6 +99,12 @@ class ItemList(msgspec.Struct):
     has_more: bool
 
 
+class CountedResponse(ResponseBody, kw_only=True):
+    """The body of POST /v1/responses/input_tokens: that of a response, perhaps without input."""
+
+    input: str | list[InputItem] | None = None  # type: ignore[assignment]
+
+
 _EVENTS = {
     EVENTS: "server-sent events (HTML standard); data is an object in JSON with its `type`, and "
     "with its `sequence_number`, which counts from 0 without gaps"
@@ -119,7 +126,7 @@ OPERATIONS: dict[tuple[str, str], Operation] = {
     ("POST", "/v1/responses/input_tokens"): Operation(
         "OpenAI",
         InputTokens,
-        ResponseBody,
+        CountedResponse,
         example={"input": "Hello"},
         errors=RUNS,
         headers=IGNORED,
