@@ -19,6 +19,7 @@ from llcuda_net.config.upstreams import BaseUrl
 from llcuda_net.errors import (
     InvalidRequest,
     RequestError,
+    Unsupported,
     UpstreamError,
     UpstreamNotReady,
     UpstreamUnavailable,
@@ -28,7 +29,7 @@ from llcuda_net.upstream.interface import OnEvents, Properties, Relevance
 from llcuda_net.upstream.llama import short_answers as answers
 from llcuda_net.upstream.llama.chat_request import chat_body, one_call
 from llcuda_net.upstream.llama.chat_stream import ChatParser
-from llcuda_net.upstream.llama.failures import nonsense
+from llcuda_net.upstream.llama.failures import has_no_route, nonsense
 from llcuda_net.upstream.llama.poller import Poller, TokenStream
 from llcuda_net.upstream.llama.properties import properties_of
 from llcuda_net.upstream.llama.sse import FINAL_FIELDS, ResponseParser, longest_event
@@ -211,9 +212,14 @@ class LlamaServer:
             **params,
         }
         most = MAX_BODY + 6 * len(before + after)  # characters, escaped
-        answer = await self._short(
-            "POST", "/infill", answers.prompt, body, most=most, timeout=EMBED_TIMEOUT
-        )
+        try:
+            answer = await self._short(
+                "POST", "/infill", answers.prompt, body, most=most, timeout=EMBED_TIMEOUT
+            )
+        except UpstreamError as error:
+            if has_no_route(error):
+                raise Unsupported("the upstream cannot fill gaps: it has no /infill") from error
+            raise
         return await self.tokenize(answer.prompt, special=False)
 
     async def tokenize(self, text: str, *, special: bool, literal: bool = False) -> list[int]:

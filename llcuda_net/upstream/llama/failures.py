@@ -162,6 +162,11 @@ def upstream_failure(
     )
 
 
+def has_no_route(error: RequestError) -> bool:
+    """Whether an upstream failed since it has nothing at this path."""
+    return error.message.startswith("the upstream answered 404")
+
+
 def error_in(body: bytes | bytearray, headers: Mapping[str, str]) -> RequestError | None:
     """The error in a body of JSON that came with status 200; None where there is none."""
     if len(body) > MAX_ERROR_BODY or b'"error"' not in body:

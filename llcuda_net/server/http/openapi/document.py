@@ -94,7 +94,9 @@ def document(routes: Sequence[Route]) -> dict[str, Any]:
     _complete(schemas["TemplateBody"], {**SUPPORTED, **template.SUPPORTED}, SAMPLING)
     # What is null in a body is not given.
     schemas["ToolCall"]["properties"]["type"] = {"enum": ["function", None], "default": "function"}
-    schemas["JsonFormat"]["required"].remove("type")
+    for name, only in (("JsonFormat", "json_schema"), ("FunctionTool", "function")):
+        schemas[name]["required"].remove("type")
+        schemas[name]["properties"]["type"] = {"enum": [only, None], "default": only}
     for name in ("ChatBody", "TemplateBody"):
         schemas[name]["properties"]["messages"]["minItems"] = 1
     for name in ("EmbeddingsBody", "TokenizeBody", "DetokenizeBody", "RerankBody"):

@@ -16,7 +16,7 @@ import structlog
 import trio
 import trustme
 
-from llcuda_net.errors import RequestError
+from llcuda_net.errors import RequestError, Unsupported
 from llcuda_net.upstream import rendered
 from llcuda_net.upstream.interface import CompletionEvent
 from llcuda_net.upstream.llama.token_stream import StreamTimeouts
@@ -118,6 +118,12 @@ async def test_prompts_that_were_rendered_too_long_ago_are_forgotten(
             await client.server.render([{"role": "user", "content": f"hi {seconds}"}])
             await client.server.check()
             assert f"RenderedPrompts {left}," in repr(client.server._rendered)
+
+
+async def test_an_upstream_without_a_way_to_fill_gaps(synthetic: str) -> None:
+    async with client_of(synthetic) as client:
+        with pytest.raises(Unsupported, match="no /infill"):
+            await client.server.infill("a", "b", {"id_slot": 0})
 
 
 #: A fault, its error, whether to try again, words of the message, and the tokens before it.
