@@ -144,7 +144,8 @@ def whole_number(query: Mapping[str, str], name: str, default: int, most: int) -
     text = query.get(name)
     if text is None:
         return default
-    if not (text.isascii() and text.isdigit() and 1 <= int(text[:9]) <= most):
+    is_number = text.isascii() and text.isdigit() and len(text) <= 9
+    if not (is_number and 1 <= int(text) <= most):
         raise InvalidRequest(f"{name} is a number from 1 to {most}, not {text[:60]!r}")
     return int(text)
 
