@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import msgspec
 from msgspec import Meta
 
-from llcuda_net.server.http.openai.chat_body import wrong
+from llcuda_net.server.http.openai.bodies import wrong
 from llcuda_net.server.http.openai.fields import Ignored
 
 _Name = Annotated[str, Meta(min_length=1, max_length=256)]

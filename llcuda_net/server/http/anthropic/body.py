@@ -8,7 +8,6 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Meta
 
-from llcuda_net.generation.sampling import PARAMETERS
 from llcuda_net.server.http.anthropic import blocks
 from llcuda_net.server.http.anthropic.blocks import TextBlock, Turn
 from llcuda_net.server.http.anthropic.errors import NO_THREADS
@@ -16,7 +15,7 @@ from llcuda_net.server.http.anthropic.fields import SAMPLING
 from llcuda_net.server.http.anthropic.messages import canonical
 from llcuda_net.server.http.anthropic.tools import ToolChoice, tool_options
 from llcuda_net.server.http.errors import HttpError
-from llcuda_net.server.http.openai.chat_body import checked, compact_schema, convert, wrong
+from llcuda_net.server.http.openai.bodies import body_of, checked, constrain, sampling_of, wrong
 from llcuda_net.server.http.openai.fields import Ignored
 
 #: Tokens to think with, up to which an effort is low, or medium.
@@ -122,11 +121,7 @@ def read(
             kept[name] = ignored.keep(kept[name], members, f"{name}.", idle)
     for of, path in ((kept, ""), (kept.get("output_config"), "output_config.")):
         _clean_format(of, path, ignored)
-    for name, value in kept.items():  # many languages have one kind of number only
-        if type(value) is float and value.is_integer():
-            kept[name] = int(value)
-    own = {name: kept.pop(name) for name in SAMPLING if name in kept}
-    body = convert(kept, type_)
+    body, own = body_of(kept, type_, SAMPLING)
     chat = tool_options(body.tools, body.tool_choice, ignored)
     effort = _effort(body.thinking, body.output_config)
     if effort is not None:
@@ -164,15 +159,11 @@ def _check_goes_on(message: dict[str, Any]) -> None:
 
 def _params(body: MessagesBody, own: Mapping[str, Any]) -> dict[str, Any]:
     """The sampling parameters."""
-    params: dict[str, Any] = {"n_predict": body.max_tokens}
-    for name in ("temperature", "top_p", "top_k"):
-        value = getattr(body, name)
-        if value is not None:
-            params[name] = checked(name, name, value)
+    params = sampling_of(body, own, ("max_tokens",))
+    if body.top_k is not None:
+        params["top_k"] = checked("top_k", "top_k", body.top_k)
     if body.stop_sequences:
         params["stop"] = checked("stop_sequences", "stop", body.stop_sequences)
-    for name, value in own.items():
-        params[name] = checked(name, name, value)
     config = body.output_config
     wanted = body.output_format
     if config is not None and config.format is not None:
@@ -183,10 +174,7 @@ def _params(body: MessagesBody, own: Mapping[str, Any]) -> dict[str, Any]:
         field = "output_config.format"
         if "grammar" in params:
             raise wrong(field, f"give {field} or grammar: one of them")
-        why = PARAMETERS["json_schema"](wanted.schema)
-        if why is not None:
-            raise wrong(field, f"the schema in {field} {why}")
-        params["json_schema"] = compact_schema(wanted.schema)
+        constrain(params, field, wanted.schema)
     return params
 
 

@@ -30,7 +30,7 @@ from llcuda_net.server.http.anthropic.blocks import (
     Turn,
     UserTurn,
 )
-from llcuda_net.server.http.openai.chat_body import wrong
+from llcuda_net.server.http.openai.bodies import wrong
 from llcuda_net.server.http.openai.messages import MAX_MESSAGES, check_base64
 
 #: What the texts of one turn are joined with.

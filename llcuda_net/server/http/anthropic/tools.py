@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Meta
 
-from llcuda_net.server.http.openai.chat_body import convert, wrong
+from llcuda_net.server.http.openai.bodies import convert, wrong
 from llcuda_net.server.http.openai.fields import Ignored
 
 

@@ -19,7 +19,7 @@ from llcuda_net.server.http.exchange import Exchange
 from llcuda_net.server.http.files.upload import LEAST_LIFE, MOST_LIFE, check_quota, quota_of
 from llcuda_net.server.http.files.view import no_file
 from llcuda_net.server.http.openai import strict_json
-from llcuda_net.server.http.openai.chat_body import convert, wrong
+from llcuda_net.server.http.openai.bodies import convert, wrong
 from llcuda_net.storage.objects import batches, files
 from llcuda_net.storage.objects.batches import Batch, Details
 from llcuda_net.util.time_ids import uuid7

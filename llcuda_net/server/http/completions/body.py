@@ -7,14 +7,8 @@ from typing import Annotated, Any
 import msgspec
 from msgspec import Meta
 
-from llcuda_net.server.http.openai.chat_body import (
-    SAMPLING,
-    StreamOptions,
-    convert,
-    sampling_of,
-    seeds_of,
-    wrong,
-)
+from llcuda_net.server.http.openai.bodies import body_of, sampling_of, seeds_of, wrong
+from llcuda_net.server.http.openai.chat_body import SAMPLING, StreamOptions
 from llcuda_net.server.http.openai.fields import Ignored
 
 #: Most choices of all prompts together: the id of an event has a part for each.
@@ -109,11 +103,7 @@ def read(data: dict[str, Any], ignored: Ignored) -> Completion:
     if type(kept.get("stream_options")) is dict:
         members = StreamOptions.__struct_fields__
         kept["stream_options"] = ignored.keep(kept["stream_options"], members, "stream_options.")
-    for name, value in kept.items():  # many languages have one kind of number only
-        if type(value) is float and value.is_integer():
-            kept[name] = int(value)
-    own = {name: kept.pop(name) for name in OWN if name in kept}
-    body = convert(kept, CompletionBody)
+    body, own = body_of(kept, CompletionBody, OWN)
     prompts, n = prompts_of(body), body.n or 1
     if len(prompts) * n > MAX_CHOICES:
         raise wrong("n", f"there are {len(prompts) * n} choices: at most {MAX_CHOICES} can be made")

@@ -9,7 +9,7 @@ import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
 from llcuda_net.server.http.exchange import Exchange
-from llcuda_net.server.http.openai.chat_body import convert
+from llcuda_net.server.http.openai.bodies import Metadata, convert
 from llcuda_net.server.http.openai.fields import FieldRules, Ignored
 from llcuda_net.server.http.responses import earlier, items
 from llcuda_net.server.http.responses.items import Input
@@ -18,9 +18,6 @@ from llcuda_net.server.http.responses.transcript import Item
 #: Most items that a request adds, as OpenAI's API has it.
 MOST_ADDED = 20
 
-_Key = Annotated[str, Meta(max_length=64)]
-_Text = Annotated[str, Meta(max_length=512)]
-_Metadata = Annotated[dict[_Key, _Text], Meta(max_length=16)]
 _Title = Annotated[str, Meta(max_length=256)]
 
 _PREFIXES = {"message": "msg", "reasoning": "rs", "function_call": "fc"}
@@ -37,7 +34,7 @@ class ConversationBody(msgspec.Struct, kw_only=True):
     """
 
     items: Annotated[list[dict[str, Any]], Meta(max_length=MOST_ADDED)] | None = None
-    metadata: _Metadata | None = None
+    metadata: Metadata | None = None
     title: _Title | None = None
     pinned: bool | None = None
 
@@ -50,7 +47,7 @@ class ConversationChange(msgspec.Struct, kw_only=True):
         pinned: null: it stays as it is.
     """
 
-    metadata: _Metadata | UnsetType | None = UNSET
+    metadata: Metadata | UnsetType | None = UNSET
     title: _Title | UnsetType | None = UNSET
     pinned: bool | UnsetType | None = UNSET
 

@@ -13,7 +13,7 @@ from llcuda_net.generation.memory import sizes
 from llcuda_net.server.http.errors import of_request_error
 from llcuda_net.server.http.exchange import Exchange, HttpHost
 from llcuda_net.server.http.openai import strict_json
-from llcuda_net.server.http.openai.chat_body import convert, wrong
+from llcuda_net.server.http.openai.bodies import convert, wrong
 from llcuda_net.server.http.openai.fields import Ignored
 from llcuda_net.server.http.openai.models import meant
 

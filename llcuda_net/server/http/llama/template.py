@@ -11,7 +11,8 @@ from llcuda_net.generation.memory import sizes
 from llcuda_net.server.http.exchange import Exchange
 from llcuda_net.server.http.llama.asking import ask
 from llcuda_net.server.http.openai import strict_json
-from llcuda_net.server.http.openai.chat_body import Chat, ChatBody, read, wrong
+from llcuda_net.server.http.openai.bodies import wrong
+from llcuda_net.server.http.openai.chat_body import Chat, ChatBody, read
 from llcuda_net.server.http.openai.fields import Ignored
 from llcuda_net.upstream.interface import Upstream
 from llcuda_net.upstream.messages import are_plain, check_parts, check_roles, flat

@@ -11,7 +11,7 @@ from llcuda_net.generation.memory import sizes
 from llcuda_net.server.http.exchange import Exchange
 from llcuda_net.server.http.llama.asking import ask
 from llcuda_net.server.http.openai import strict_json
-from llcuda_net.server.http.openai.chat_body import convert
+from llcuda_net.server.http.openai.bodies import convert
 from llcuda_net.server.http.openai.fields import Ignored
 
 #: Bytes of JSON that a token takes at most: an id; and with its piece.

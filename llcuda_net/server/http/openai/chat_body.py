@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Mapping, Sequence
-from typing import Annotated, Any, Literal, TypeVar
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
 
 import msgspec
 from msgspec import Meta
 
 from llcuda_net.generation.sampling import PARAMETERS
-from llcuda_net.server.http.errors import HttpError
 from llcuda_net.server.http.openai import messages
+from llcuda_net.server.http.openai.bodies import body_of, constrain, sampling_of, seeds_of, wrong
 from llcuda_net.server.http.openai.fields import Ignored
 from llcuda_net.server.http.openai.messages import Message
 
@@ -19,8 +18,6 @@ from llcuda_net.server.http.openai.messages import Message
 MAX_CHOICES = 32
 #: Most alternatives of a token, by OpenAI's parameter; llama-server's n_probs takes more.
 MAX_TOP_LOGPROBS = 20
-#: Seeds that are none of llama.cpp's special ones; larger ones are folded into them.
-_SEEDS = (1 << 32) - 1
 
 _Penalty = Annotated[float, Meta(ge=-2, le=2)]
 _Count = Annotated[int, Meta(ge=-1, le=(1 << 31) - 1)]
@@ -146,8 +143,6 @@ _FORMATS = {
     "json_object": ("type", "schema"),
     "json_schema": ("type", "json_schema"),
 }
-_T = TypeVar("_T")
-_PATH = re.compile(r"^(.*) - at `\$\.?([^`]*)`$", re.DOTALL)
 
 
 class Chat(msgspec.Struct):
@@ -188,16 +183,12 @@ def read(data: dict[str, Any], ignored: Ignored) -> Chat:
         if type(kept.get(name)) is dict:
             kept[name] = ignored.keep(kept[name], members, f"{name}.")
     _clean_format(kept, ignored)
-    for name, value in kept.items():  # many languages have one kind of number only
-        if type(value) is float and value.is_integer():
-            kept[name] = int(value)
-    own = {name: kept.pop(name) for name in SAMPLING if name in kept}
-    body = convert(kept, ChatBody)
+    body, own = body_of(kept, ChatBody, SAMPLING)
     params, logprobs = _params(body, own)
     return Chat(
         messages.canonical(body.messages),
         params,
-        _options(body, kept),
+        _options(body),
         seeds_of(body.seed, body.n or 1),
         body.model,
         {"flex": "low", "default": "normal", "priority": "high"}.get(body.service_tier or ""),
@@ -205,37 +196,6 @@ def read(data: dict[str, Any], ignored: Ignored) -> Chat:
         bool(body.stream_options and body.stream_options.include_usage),
         logprobs,
     )
-
-
-def convert(value: Any, type_: type[_T], at: str = "") -> _T:
-    """A JSON value as a struct.
-
-    Args:
-        at: the path of the value.
-
-    Raises:
-        HttpError: it is none; its param is the path of the field at fault.
-    """
-    try:
-        return msgspec.convert(value, type_)
-    except msgspec.ValidationError as error:
-        text = str(error)
-        found = _PATH.match(text)
-        what, param = (found[1], found[2] or None) if found else (text, None)
-        missing = re.search(r"missing required field `([^`]+)`", what)
-        if missing is not None:
-            param = f"{param}.{missing[1]}" if param else missing[1]
-            what = "it is missing"
-        if at:
-            param = f"{at}.{param}" if param else at
-        what = what.replace(" | null`", "`")
-        message = f"{param}: {what}" if param else what
-        raise wrong(param, message) from None
-
-
-def wrong(param: str | None, message: str) -> HttpError:
-    """A field that has a value that it cannot have."""
-    return HttpError(400, message, param=param, code="invalid_request")
 
 
 def _clean_format(kept: dict[str, Any], ignored: Ignored) -> None:
@@ -262,62 +222,6 @@ def _params(body: ChatBody, own: Mapping[str, Any]) -> tuple[dict[str, Any], int
     return params, _logprobs(params, body)
 
 
-def sampling_of(
-    body: msgspec.Struct, own: Mapping[str, Any], limits: Sequence[str]
-) -> dict[str, Any]:
-    """The sampling parameters of a body by llama-server's names.
-
-    Args:
-        body: has OpenAI's fields.
-        own: those that have llama-server's names already.
-        limits: fields of the body that say how many tokens to make; the last one counts.
-
-    Raises:
-        HttpError: one cannot have its value.
-    """
-    params: dict[str, Any] = {}
-    for name in ("temperature", "top_p", "presence_penalty", "frequency_penalty", "stop"):
-        value = getattr(body, name)
-        if value is not None and value != []:
-            params[name] = checked(name, name, value)
-    for name in ("n_predict", *limits):
-        value = own.get(name) if name == "n_predict" else getattr(body, name)
-        if value is not None and value != -1:
-            params["n_predict"] = checked(name, "n_predict", value)
-    for name, value in own.items():
-        if name != "n_predict":
-            params[name] = checked(name, name, value)
-    if bias := getattr(body, "logit_bias", None):
-        params["logit_bias"] = logit_bias_of(bias)
-    return params
-
-
-def checked(field: str, name: str, value: Any) -> Any:
-    """The value of a parameter, by the name that the client has for it.
-
-    Raises:
-        HttpError: it cannot have this value.
-    """
-    why = PARAMETERS[name](value)
-    if why is not None:
-        raise wrong(field, f"{field} {why}")
-    return value
-
-
-def logit_bias_of(bias: dict[str, Any] | list[Any]) -> Any:
-    """Pairs of token id and bias where all tokens are ids, as they are in OpenAI's API.
-
-    Raises:
-        HttpError: it is none of the shapes that there are.
-    """
-    if type(bias) is dict and all(key.isascii() and key.isdigit() for key in bias):
-        for key, value in bias.items():
-            if type(value) not in (int, float) or not -100 <= value <= 100:
-                raise wrong(f"logit_bias.{key}", f"logit_bias.{key} must be a number, -100 to 100")
-        return checked("logit_bias", "logit_bias", [[int(k), v] for k, v in bias.items()])
-    return checked("logit_bias", "logit_bias", bias)
-
-
 def _constrain(params: dict[str, Any], body: ChatBody) -> None:
     wanted = body.response_format
     schema: dict[str, Any] | None = None
@@ -325,24 +229,8 @@ def _constrain(params: dict[str, Any], body: ChatBody) -> None:
         schema = wanted.schema or {"type": "object"}
     elif isinstance(wanted, SchemaFormat):
         schema = wanted.json_schema.schema or {}
-    if schema is None:
-        return
-    if "json_schema" in params or "grammar" in params:
-        raise wrong("response_format", "give response_format, json_schema or grammar: one of them")
-    why = PARAMETERS["json_schema"](schema)
-    if why is not None:
-        raise wrong("response_format", f"the schema in response_format {why}")
-    params["json_schema"] = compact_schema(schema)
-
-
-def compact_schema(schema: dict[str, Any]) -> dict[str, Any]:
-    """A schema of JSON without white space, where the upstream has llguidance; others ignore it.
-
-    Small models may go on with line breaks for ever, where they are allowed.
-    """
-    if not schema or "x-guidance" in schema:
-        return schema
-    return {**schema, "x-guidance": {"whitespace_flexible": False}}
+    if schema is not None:
+        constrain(params, "response_format", schema)
 
 
 def _logprobs(params: dict[str, Any], body: ChatBody) -> int | None:
@@ -358,17 +246,10 @@ def _logprobs(params: dict[str, Any], body: ChatBody) -> int | None:
     return wanted
 
 
-def seeds_of(seed: int | None, count: int) -> list[int | None]:
-    """The seed of each choice: of several, each has one more than the one before."""
-    if seed is None or seed == -1:
-        return [None] * count
-    return [(seed + i) % _SEEDS for i in range(count)]
-
-
 # -- the options of a chat --------------------------------------------------------------------
 
 
-def _options(body: ChatBody, kept: Mapping[str, Any]) -> dict[str, Any] | None:
+def _options(body: ChatBody) -> dict[str, Any] | None:
     """As of llcuda_protocol.Generate.chat."""
     options: dict[str, Any] = {}
     if body.tools:

@@ -15,8 +15,8 @@ from llcuda_net.errors import RequestError
 from llcuda_net.server.http.errors import of_request_error
 from llcuda_net.server.http.exchange import Exchange
 from llcuda_net.server.http.openai import strict_json
+from llcuda_net.server.http.openai.bodies import convert, wrong
 from llcuda_net.server.http.openai.chat import options_of
-from llcuda_net.server.http.openai.chat_body import convert, wrong
 from llcuda_net.server.http.openai.fields import Ignored
 from llcuda_net.server.http.openai.models import meant
 from llcuda_net.upstream.interface import Upstream

@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Meta
 
-from llcuda_net.server.http.errors import HttpError
+from llcuda_net.server.http.openai.bodies import wrong
 from llcuda_net.server.http.openai.fields import Ignored
 
 #: Most messages of a chat.
@@ -155,7 +155,7 @@ def _clean(message: Any, path: str, ignored: Ignored) -> Any:
     members = _MEMBERS.get(role) if type(role) is str else None
     if members is None:
         if role == "function":
-            raise _wrong(f"{path}.role", "the role function is not supported: use tool")
+            raise wrong(f"{path}.role", "the role function is not supported: use tool")
         return message
     if role == "assistant" and "reasoning" in message:  # the same by another name
         message = dict(message)
@@ -184,12 +184,12 @@ def _clean_part(part: Any, path: str, ignored: Ignored) -> Any:
         return part
     kind = part.get("type")
     if kind is None:
-        raise _wrong(f"{path}.type", f"{path}.type: it is missing")
+        raise wrong(f"{path}.type", f"{path}.type: it is missing")
     members = _PARTS.get(kind) if type(kind) is str else None
     if members is None:
         if type(kind) is str:
             kinds = ", ".join(_PARTS)
-            raise _wrong(
+            raise wrong(
                 f"{path}.type",
                 f"parts of the type {kind[:64]!r} are not supported; there are {kinds}",
             )
@@ -204,9 +204,9 @@ def canonical(messages: Sequence[Message]) -> list[dict[str, Any]]:
         HttpError: there are none, or an image or a recording is not in the request itself.
     """
     if not messages:
-        raise _wrong("messages", "messages is empty: give at least one")
+        raise wrong("messages", "messages is empty: give at least one")
     if len(messages) > MAX_MESSAGES:
-        raise _wrong("messages", f"messages must hold at most {MAX_MESSAGES}")
+        raise wrong("messages", f"messages must hold at most {MAX_MESSAGES}")
     return [_canonical(one, f"messages[{i}]") for i, one in enumerate(messages)]
 
 
@@ -229,7 +229,7 @@ def _canonical(message: Message, path: str) -> dict[str, Any]:
             for call in found["tool_calls"]:
                 call["type"] = "function"
         elif content is None:
-            raise _wrong(f"{path}.content", f"{path} has neither content nor tool_calls")
+            raise wrong(f"{path}.content", f"{path} has neither content nor tool_calls")
     if message.name is not None:
         found["name"] = message.name
     return found
@@ -254,13 +254,13 @@ def _part(part: Any, path: str) -> Any:
         url = part.image_url.url
         head, comma, data = url.partition(",")
         if not head.startswith("data:"):
-            raise _wrong(
+            raise wrong(
                 f"{path}.image_url.url",
                 "only data: URLs are supported: the server fetches no images. "
                 "Send data:image/png;base64,...",
             )
         if not (head.startswith("data:image/") and head.endswith(";base64") and comma):
-            raise _wrong(f"{path}.image_url.url", "the URL must begin with data:image/TYPE;base64,")
+            raise wrong(f"{path}.image_url.url", "the URL must begin with data:image/TYPE;base64,")
         check_base64(data, f"{path}.image_url.url")
         return {"type": "image_url", "image_url": {"url": url}}
     audio = part.input_audio
@@ -277,12 +277,8 @@ def check_base64(data: str, path: str) -> None:
     digits = data.rstrip("=")
     padding = len(data) - len(digits)
     if not digits:
-        raise _wrong(path, f"{path} is empty")
+        raise wrong(path, f"{path} is empty")
     # Many megabytes, while everybody waits: much faster than to decode it.
     known = digits.isascii() and not digits.encode().translate(None, _BASE64)
     if not known or padding > 2 or len(data) % 4:
-        raise _wrong(path, f"{path} is not valid base64 (RFC 4648, section 4, with padding)")
-
-
-def _wrong(param: str, message: str) -> HttpError:
-    return HttpError(400, message, param=param, code="invalid_request")
+        raise wrong(path, f"{path} is not valid base64 (RFC 4648, section 4, with padding)")

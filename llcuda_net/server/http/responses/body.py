@@ -9,22 +9,19 @@ import msgspec
 from msgspec import Meta
 
 from llcuda_net.generation.sampling import PARAMETERS
-from llcuda_net.server.http.openai.chat_body import (
-    MAX_TOP_LOGPROBS,
-    FunctionDefinition,
-    checked,
-    compact_schema,
-    convert,
-    logit_bias_of,
+from llcuda_net.server.http.openai.bodies import (
+    Metadata,
+    body_of,
+    constrain,
+    sampling_of,
     seeds_of,
     wrong,
 )
+from llcuda_net.server.http.openai.chat_body import MAX_TOP_LOGPROBS, FunctionDefinition
 from llcuda_net.server.http.openai.fields import Ignored
 from llcuda_net.server.http.responses import items
 from llcuda_net.server.http.responses.items import Input, InputItem
 
-_Key = Annotated[str, Meta(max_length=64)]
-_Text = Annotated[str, Meta(max_length=512)]
 _Count = Annotated[int, Meta(ge=1, le=(1 << 31) - 1)]
 _Choice = Literal["none", "auto", "required"]
 LOGPROBS, ENCRYPTED = "message.output_text.logprobs", "reasoning.encrypted_content"
@@ -101,12 +98,10 @@ class ResponseBody(msgspec.Struct, kw_only=True):
     include: list[str] | None = None
     text: TextOptions | None = None
     tools: Annotated[list[FunctionTool], Meta(max_length=1024)] | None = None
-    tool_choice: Literal["none", "auto", "required"] | NamedFunction | AllowedFunctions | None = (
-        None
-    )
+    tool_choice: _Choice | NamedFunction | AllowedFunctions | None = None
     parallel_tool_calls: bool | None = None
     reasoning: ReasoningOptions | None = None
-    metadata: Annotated[dict[_Key, _Text], Meta(max_length=16)] | None = None
+    metadata: Metadata | None = None
     truncation: Literal["auto", "disabled"] | None = None
     service_tier: Literal["auto", "default", "flex", "priority", "fast"] | None = None
     chat_template_kwargs: dict[str, Any] | None = None
@@ -175,11 +170,7 @@ def read(data: dict[str, Any], ignored: Ignored) -> Asked:
     if type(kept.get("tools")) is list:
         kept["tools"] = _functions(kept["tools"], ignored)
     _clean_options(kept, ignored)
-    for name, value in kept.items():  # many languages have one kind of number only
-        if type(value) is float and value.is_integer():
-            kept[name] = int(value)
-    own = {name: kept.pop(name) for name in OWN if name in kept}
-    body = convert(kept, ResponseBody)
+    body, own = body_of(kept, ResponseBody, OWN)
     _check_conversation(body)
     include = _included(body, ignored)
     params = _params(body, own)
@@ -267,37 +258,16 @@ def _included(body: ResponseBody, ignored: Ignored) -> set[str]:
 
 
 def _params(body: ResponseBody, own: Mapping[str, Any]) -> dict[str, Any]:
-    params: dict[str, Any] = {}
-    for name in ("temperature", "top_p"):
-        value = getattr(body, name)
-        if value is not None:
-            params[name] = checked(name, name, value)
-    for name, value in own.items():
-        if name == "seed":
-            (seed,) = seeds_of(checked(name, name, value), 1)
-            if seed is not None:
-                params[name] = seed
-        elif name == "logit_bias":
-            params[name] = logit_bias_of(value)
-        elif not (name == "n_predict" and value == -1):
-            params[name] = checked(name, name, value)
-    if body.max_output_tokens is not None:
-        params["n_predict"] = body.max_output_tokens
-    _constrain(params, body)
-    return params
-
-
-def _constrain(params: dict[str, Any], body: ResponseBody) -> None:
+    params = sampling_of(body, own, ("max_output_tokens",))
+    (seed,) = seeds_of(params.pop("seed", None), 1)
+    if seed is not None:
+        params["seed"] = seed
     wanted = body.text.format if body.text is not None else None
-    if wanted is None or isinstance(wanted, PlainText):
-        return
-    if "json_schema" in params or "grammar" in params:
-        raise wrong("text.format", "give text.format, json_schema or grammar: one of them")
-    schema = wanted.schema if isinstance(wanted, JsonSchema) else {"type": "object"}
-    why = PARAMETERS["json_schema"](schema)
-    if why is not None:
-        raise wrong("text.format", f"the schema in text.format {why}")
-    params["json_schema"] = compact_schema(schema)
+    if isinstance(wanted, JsonSchema):
+        constrain(params, "text.format", wanted.schema)
+    elif isinstance(wanted, JsonObject):
+        constrain(params, "text.format", {"type": "object"})
+    return params
 
 
 def _logprobs(params: dict[str, Any], body: ResponseBody, *, wanted: bool) -> int | None:

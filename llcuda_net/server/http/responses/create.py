@@ -26,8 +26,8 @@ from llcuda_net.server.http.exchange import Exchange
 from llcuda_net.server.http.llama.counting import count
 from llcuda_net.server.http.llama.fitting import fitting, room
 from llcuda_net.server.http.openai import strict_json
+from llcuda_net.server.http.openai.bodies import wrong
 from llcuda_net.server.http.openai.chat import limited, options_of
-from llcuda_net.server.http.openai.chat_body import wrong
 from llcuda_net.server.http.openai.fields import Ignored
 from llcuda_net.server.http.openai.models import meant
 from llcuda_net.server.http.request import Headers

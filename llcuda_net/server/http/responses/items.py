@@ -16,7 +16,7 @@ from msgspec import Meta
 
 from llcuda_net.server.http.errors import HttpError
 from llcuda_net.server.http.openai import messages as chat
-from llcuda_net.server.http.openai.chat_body import convert
+from llcuda_net.server.http.openai.bodies import convert, wrong
 from llcuda_net.server.http.openai.fields import Ignored
 from llcuda_net.server.http.openai.messages import Audio
 from llcuda_net.server.http.responses.answers import OPEN_REASONING
@@ -185,7 +185,7 @@ def cleaned(value: Any, ignored: Ignored) -> Any:
     if type(value) is not list:
         return value
     if len(value) > MAX_ITEMS:
-        raise _wrong("input", f"input must hold at most {MAX_ITEMS} items")
+        raise wrong("input", f"input must hold at most {MAX_ITEMS} items")
     return [_clean(item, f"input[{i}]", ignored) for i, item in enumerate(value)]
 
 
@@ -197,14 +197,14 @@ def _clean(item: Any, path: str, ignored: Ignored) -> Any:
         kind = "message" if "role" in item else "item_reference" if "id" in item else None
         item = {**item, "type": kind}
     if type(kind) is not str:
-        raise _wrong(f"{path}.type", f"{path} has no type")
+        raise wrong(f"{path}.type", f"{path} has no type")
     if kind in _SKIPPED:
         ignored.names[f"{path}.{kind}"] = None
         return {"type": "skipped"}
     members = _MEMBERS.get(kind)
     if members is None:
         kinds = ", ".join(_MEMBERS)
-        raise _wrong(
+        raise wrong(
             f"{path}.type",
             f"items of the type {kind[:64]!r} are not supported; there are {kinds}",
         )
@@ -225,14 +225,14 @@ def _clean_part(part: Any, path: str, ignored: Ignored) -> Any:
         part = {**part, "type": kind}
     members = _PARTS.get(kind) if type(kind) is str else None
     if kind == "input_file":
-        raise _wrong(f"{path}.type", "files are not supported as input: send their text")
+        raise wrong(f"{path}.type", "files are not supported as input: send their text")
     if members is None:
         kinds = ", ".join(_PARTS)
-        raise _wrong(
+        raise wrong(
             f"{path}.type", f"parts of the type {str(kind)[:64]!r} are not supported; use {kinds}"
         )
     if kind == "input_image" and part.get("image_url") is None and part.get("file_id"):
-        raise _wrong(f"{path}.file_id", "images must be in the request: send a data: URL")
+        raise wrong(f"{path}.file_id", "images must be in the request: send a data: URL")
     return _known(part, ("type", *members), "input[].content[].", ignored)
 
 
@@ -280,7 +280,7 @@ def read(value: str | list[InputItem], ignored: Ignored) -> Input:
         items.append(_listed(one))
         messages.append(found)
     if not items:
-        raise _wrong("input", "input is empty: give a text, or at least one item")
+        raise wrong("input", "input is empty: give a text, or at least one item")
     return Input(items, messages)
 
 
@@ -320,12 +320,12 @@ def _canonical(item: InputItem, path: str) -> Message:
         message: type[Any] = chat.Message  # type: ignore[assignment]
         made: chat.Message = convert(_as_chat(item), message)
     except HttpError as error:
-        raise _wrong(f"{path}.{error.param}", f"{path}.{error.message}") from None
+        raise wrong(f"{path}.{error.param}", f"{path}.{error.message}") from None
     try:
         (found,) = chat.canonical([made])
     except HttpError as error:
         param = (error.param or path).replace("messages[0]", path)
-        raise _wrong(param, error.message.replace("messages[0]", path)) from None
+        raise wrong(param, error.message.replace("messages[0]", path)) from None
     return found
 
 
@@ -378,7 +378,3 @@ def _thought(item: Reasoning) -> str | None:
     except (binascii.Error, UnicodeDecodeError):
         return None
     return text or None
-
-
-def _wrong(param: str, message: str) -> HttpError:
-    return HttpError(400, message, param=param, code="invalid_request")
