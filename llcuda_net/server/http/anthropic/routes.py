@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from llcuda_net.errors import RequestError
 from llcuda_net.server.http.anthropic.body import read
 from llcuda_net.server.http.anthropic.count_tokens import count_tokens
 from llcuda_net.server.http.anthropic.errors import (
@@ -14,7 +13,6 @@ from llcuda_net.server.http.anthropic.fields import RULES
 from llcuda_net.server.http.anthropic.message_format import MessageFormat
 from llcuda_net.server.http.anthropic.models import get_model, list_models
 from llcuda_net.server.http.delivery.deliver import deliver
-from llcuda_net.server.http.errors import of_request_error
 from llcuda_net.server.http.exchange import Exchange
 from llcuda_net.server.http.openai import strict_json
 from llcuda_net.server.http.openai.chat import limited, options_of
@@ -31,10 +29,7 @@ async def create(exchange: Exchange) -> None:
     message = await strict_json.read(request.body, lambda data: read(data, ignored))
     exchange.drop_body()
     options = options_of(request.headers)
-    try:
-        model, told = meant(host, message.model)
-    except RequestError as error:
-        raise of_request_error(error, "model") from None
+    model, told = meant(host, message.model)
     form = MessageFormat(told, message.max_tokens, message.stream)
     asked = Generate(
         0,

@@ -5,17 +5,18 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from llcuda_net.errors import RequestError
 from llcuda_net.server.http.completions.body import Completion, read
 from llcuda_net.server.http.completions.format import CompletionFormat
 from llcuda_net.server.http.delivery.deliver import deliver
-from llcuda_net.server.http.errors import of_request_error
 from llcuda_net.server.http.exchange import Exchange, HttpHost
+from llcuda_net.server.http.llama.asking import ask
+from llcuda_net.server.http.llama.tokens import size_of_text
 from llcuda_net.server.http.openai import strict_json
 from llcuda_net.server.http.openai.chat import limited, options_of
 from llcuda_net.server.http.openai.fields import Ignored
 from llcuda_net.server.http.openai.models import meant
 from llcuda_net.server.http.route import Route
+from llcuda_net.upstream.interface import Upstream
 from llcuda_protocol import Generate
 
 
@@ -26,23 +27,24 @@ async def completions(exchange: Exchange) -> None:
     asked = await strict_json.read(request.body, lambda data: read(data, ignored))
     exchange.drop_body()
     options = options_of(request.headers)
-    try:
-        model, told = meant(host, asked.model)
-        echo = await _echo(host, asked, model) if asked.echo else []
-    except RequestError as error:
-        raise of_request_error(error, "model") from None
+    model, told = meant(host, asked.model)
+    echo = await _echo(exchange, asked, model) if asked.echo else []
     form = CompletionFormat(told, asked.n, asked.logprobs, asked.usage, asked.stream, echo)
     requests = _requests(asked, model, options, host)
     await deliver(exchange, requests, form, headers=ignored.headers())
 
 
-async def _echo(host: HttpHost, asked: Completion, model: str | None) -> list[str]:
-    """The text of each prompt."""
-    key = host.pool.key_of(model)
-    upstream = max(host.pool.of(key), key=lambda one: one.up).upstream
-    return [
-        one if isinstance(one, str) else await upstream.detokenize(one) for one in asked.prompts
-    ]
+async def _echo(exchange: Exchange, asked: Completion, model: str | None) -> list[str]:
+    """The text of each prompt; of token ids, as an upstream of the model has it."""
+    texts = [one for one in asked.prompts if isinstance(one, str)]
+    if texts:
+        return texts  # all of them are: see `prompts_of`
+    ids = [one for one in asked.prompts if not isinstance(one, str)]
+
+    async def question(upstream: Upstream) -> list[str]:
+        return [await upstream.detokenize(one) for one in ids]
+
+    return await ask(exchange, model, question, size=sum(map(size_of_text, ids)))
 
 
 def _requests(

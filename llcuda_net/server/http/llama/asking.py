@@ -71,7 +71,7 @@ def _serving(host: HttpHost, name: str | None) -> list[Backend]:
     """The upstreams of a model that are up, the least busy one first.
 
     Raises:
-        RequestError: there is no such model, or none of them is up.
+        HttpError, RequestError: there is no such model, or none of them is up.
     """
     pool = host.pool
     role = next((one for one in ROLES if name in pool.names(one)), ROLES[0])

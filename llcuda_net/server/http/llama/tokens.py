@@ -64,6 +64,11 @@ async def tokenize(exchange: Exchange) -> None:
     exchange.respond(200, b'{"tokens":%s}' % found, headers=ignored.headers())
 
 
+def size_of_text(ids: list[int]) -> int:
+    """Bytes of memory that token ids and the text of them take."""
+    return 2 * sizes.of(ids) + _LONGEST * len(ids)
+
+
 async def detokenize(exchange: Exchange) -> None:
     """The text of tokens."""
     ignored = Ignored(lenient=exchange.host.settings.lenient)
@@ -72,9 +77,11 @@ async def detokenize(exchange: Exchange) -> None:
         lambda data: convert(ignored.keep(data, DetokenizeBody.__struct_fields__), DetokenizeBody),
     )
     exchange.drop_body()
-    size = 2 * sizes.of(body.tokens) + _LONGEST * len(body.tokens)
     content = await ask(
-        exchange, body.model, lambda upstream: upstream.detokenize(body.tokens), size=size
+        exchange,
+        body.model,
+        lambda upstream: upstream.detokenize(body.tokens),
+        size=size_of_text(body.tokens),
     )
     answer = msgspec.json.encode({"content": content})
     exchange.respond(200, answer, headers=ignored.headers())

@@ -9,9 +9,8 @@ from dataclasses import replace
 from typing import Any
 
 from llcuda_net.config.users import PRIORITIES
-from llcuda_net.errors import RequestError
 from llcuda_net.server.http.delivery.deliver import deliver
-from llcuda_net.server.http.errors import HttpError, of_request_error
+from llcuda_net.server.http.errors import HttpError
 from llcuda_net.server.http.exchange import Exchange, HttpHost
 from llcuda_net.server.http.openai import strict_json
 from llcuda_net.server.http.openai.chat_body import Chat, read
@@ -41,10 +40,7 @@ async def chat_completions(exchange: Exchange) -> None:
     chat = await strict_json.read(request.body, lambda data: read(data, ignored))
     exchange.drop_body()
     options = options_of(request.headers)
-    try:
-        model, told = meant(host, chat.model)
-    except RequestError as error:
-        raise of_request_error(error, "model") from None
+    model, told = meant(host, chat.model)
     form = ChatFormat(told, chat.logprobs, chat.usage, chat.stream)
     requests = _requests(chat, model, options, host)
     await deliver(exchange, requests, form, headers=ignored.headers())

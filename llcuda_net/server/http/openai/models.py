@@ -9,7 +9,7 @@ import msgspec
 
 from llcuda_net.config.upstreams import COMPLETIONS, ROLES
 from llcuda_net.errors import UnknownModel
-from llcuda_net.server.http.errors import of_request_error
+from llcuda_net.server.http.errors import HttpError, of_request_error
 from llcuda_net.server.http.exchange import Exchange, HttpHost
 from llcuda_net.upstream.backend import Backend
 from llcuda_net.upstream.pool import Pool
@@ -29,7 +29,7 @@ def meant(host: HttpHost, name: str | None, role: str = COMPLETIONS) -> tuple[st
         The name to ask the pool for, None for the default one; and the name for the answer.
 
     Raises:
-        UnknownModel: there is none of this name, and there are several.
+        HttpError: there is none of this name, and there are several.
     """
     names = host.pool.names(role)
     default = host.settings.default_model
@@ -39,7 +39,7 @@ def meant(host: HttpHost, name: str | None, role: str = COMPLETIONS) -> tuple[st
         return default, default
     if not name or len(names) <= 1:
         return None, names[0] if names else name or ""
-    raise UnknownModel(f"there is no model {name[:100]!r}; there are: {', '.join(names)}")
+    raise _unknown(name, names)
 
 
 async def list_models(exchange: Exchange) -> None:
@@ -64,10 +64,13 @@ def find_model(exchange: Exchange) -> dict[str, Any]:
     for model in models:
         if model["id"] == wanted:
             return model
-    names = ", ".join(model["id"] for model in models) or "none yet"
-    raise of_request_error(
-        UnknownModel(f"there is no model {wanted[:100]!r}; there are: {names}"), "model"
-    )
+    raise _unknown(wanted, [model["id"] for model in models])
+
+
+def _unknown(name: str, names: Iterable[str]) -> HttpError:
+    there = ", ".join(names) or "none yet"
+    error = UnknownModel(f"there is no model {name[:100]!r}; there are: {there}")
+    return of_request_error(error, "model")
 
 
 def models_of(pool: Pool) -> list[dict[str, Any]]:

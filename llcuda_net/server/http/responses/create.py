@@ -9,7 +9,6 @@ from typing import Any
 import msgspec
 import trio
 
-from llcuda_net.errors import RequestError
 from llcuda_net.generation.generation import Generation
 from llcuda_net.generation.request import hash_of_request
 from llcuda_net.server.http.delivery.deliver import (
@@ -21,7 +20,7 @@ from llcuda_net.server.http.delivery.deliver import (
 )
 from llcuda_net.server.http.delivery.format import failure_of
 from llcuda_net.server.http.delivery.leaving import RETRY_SECONDS, wanted_policy
-from llcuda_net.server.http.errors import HttpError, of_request_error
+from llcuda_net.server.http.errors import HttpError
 from llcuda_net.server.http.exchange import Exchange
 from llcuda_net.server.http.llama.counting import count
 from llcuda_net.server.http.llama.fitting import fitting, room
@@ -117,10 +116,7 @@ async def prepared(
     options = options_of(exchange.request.headers)
     given = await earlier.resolved(exchange, asked.input)
     _keep(options, body, before, given)
-    try:
-        model, told = meant(host, body.model or before.model)
-    except RequestError as error:
-        raise of_request_error(error, "model") from None
+    model, told = meant(host, body.model or before.model)
     inherited = _without_system(before, body)
     messages = together(inherited, [one for one in given.messages if one is not None])
     places: Sequence[int] = range(len(messages))

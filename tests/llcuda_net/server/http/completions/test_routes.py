@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+from llcuda_net.config.upstreams import UpstreamSpec
+from llcuda_net.errors import UpstreamUnavailable
+from llcuda_net.upstream.backend import Backend
 from tests.support.server.memory_server import FakeUpstream, MemoryListener, paused, serving
 from tests.support.server.sse_client import ask, reply, resume, send
 
@@ -41,6 +44,25 @@ async def test_token_ids_are_sent_as_they_are(autojump_clock: object) -> None:
     assert sorted(upstream.prompts) == [[104, 105], [106]]
     assert answer["choices"][0]["text"].startswith("hi")
     assert answer["choices"][1]["text"].startswith("j")
+
+
+async def test_where_one_upstream_fails_another_one_says_what_token_ids_are(
+    autojump_clock: object,
+) -> None:
+    class Gone(FakeUpstream):
+        async def detokenize(self, ids: list[int]) -> str:
+            raise UpstreamUnavailable("it is not there", retry=True)
+
+    def backend(number: int, upstream: FakeUpstream) -> Backend:
+        return Backend(UpstreamSpec(f"fake://{number}", f"up-{number}", model="one"), upstream)
+
+    body: dict[str, Any] = {"prompt": [104, 105], "echo": True, "max_tokens": 1}
+    async with serving([backend(0, Gone()), backend(1, FakeUpstream())]) as (_, listener):
+        answer = await _post(listener, **body)
+        assert answer["choices"][0]["text"].startswith("hi")
+    async with serving([backend(0, Gone())]) as (_, listener):
+        error = (await _post(listener, 503, **body))["error"]
+        assert (error["message"], error["param"]) == ("it is not there", None)
 
 
 async def test_a_gap_is_filled_between_the_models_marks(autojump_clock: object) -> None:
