@@ -13,14 +13,13 @@ from llcuda_net.server.http.openai.bodies import Metadata, convert
 from llcuda_net.server.http.openai.fields import FieldRules, Ignored
 from llcuda_net.server.http.responses import earlier, items
 from llcuda_net.server.http.responses.items import Input
-from llcuda_net.server.http.responses.transcript import Item
+from llcuda_net.server.http.responses.transcript import Item, prefix_of
 
 #: Most items that a request adds, as OpenAI's API has it.
 MOST_ADDED = 20
 
 _Title = Annotated[str, Meta(max_length=256)]
 
-_PREFIXES = {"message": "msg", "reasoning": "rs", "function_call": "fc"}
 _RULES = FieldRules({}, {}, {})
 
 
@@ -105,10 +104,7 @@ async def added(exchange: Exchange, given: Input | None) -> list[Item]:
     if given is None:
         return []
     found = await earlier.resolved(exchange, given)
-    return [{"id": _id(item), **item, "status": "completed"} for item in found.items]
-
-
-def _id(item: Item) -> str:
-    kind = item["type"]
-    prefix = _PREFIXES.get(kind, "fco" if kind.endswith("_output") else "item")
-    return f"{prefix}_{uuid4().hex}"
+    return [
+        {"id": f"{prefix_of(item)}_{uuid4().hex}", **item, "status": "completed"}
+        for item in found.items
+    ]

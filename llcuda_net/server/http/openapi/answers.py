@@ -36,6 +36,16 @@ class Usage(msgspec.Struct):
     completion_tokens: Count = 0
 
 
+class DetailedUsage(msgspec.Struct):
+    """Tokens that were read and made, and of how many of each more is known."""
+
+    input_tokens: Count
+    input_tokens_details: dict[str, Count]
+    output_tokens: Count
+    output_tokens_details: dict[str, Count]
+    total_tokens: Count
+
+
 class AnswerMessage(msgspec.Struct):
     """The answer of one choice."""
 
@@ -129,6 +139,15 @@ class EmbeddingList(msgspec.Struct):
     data: list[Embedding]
     model: str
     usage: Usage
+
+
+class Page(msgspec.Struct):
+    """A page of a list, whose entries are its `data`; the next one is that after `last_id`."""
+
+    object: Literal["list"]
+    first_id: str | None
+    last_id: str | None
+    has_more: bool
 
 
 class Queued(msgspec.Struct):
@@ -230,14 +249,10 @@ class GenerationEntry(msgspec.Struct):
     matches: Matches | None = None
 
 
-class GenerationList(msgspec.Struct):
+class GenerationList(Page):
     """A page of generations, newest first; the next one is that after `last_id`."""
 
-    object: Literal["list"]
     data: list[GenerationEntry]
-    first_id: str | None
-    last_id: str | None
-    has_more: bool
     search: SearchReport | None = None
 
 
@@ -263,14 +278,10 @@ class FileView(msgspec.Struct):
     status_details: None
 
 
-class FileList(msgspec.Struct):
+class FileList(Page):
     """A page of files; the next one is that after `last_id`."""
 
-    object: Literal["list"]
     data: list[FileView]
-    first_id: str | None
-    last_id: str | None
-    has_more: bool
 
 
 class FileDeleted(msgspec.Struct):
@@ -305,16 +316,6 @@ class BatchCounts(msgspec.Struct):
     failed: Count
 
 
-class BatchUsage(msgspec.Struct):
-    """Tokens of all lines that are over."""
-
-    input_tokens: Count
-    input_tokens_details: dict[str, int]
-    output_tokens: Count
-    output_tokens_details: dict[str, int]
-    total_tokens: Count
-
-
 class BatchView(msgspec.Struct):
     """A batch; times in seconds since 1970."""
 
@@ -346,18 +347,14 @@ class BatchView(msgspec.Struct):
     cancelling_at: int | None
     cancelled_at: int | None
     request_counts: BatchCounts
-    usage: BatchUsage
+    usage: DetailedUsage
     metadata: dict[str, str] | None
 
 
-class BatchList(msgspec.Struct):
+class BatchList(Page):
     """A page of batches, newest first; the next one is that after `last_id`."""
 
-    object: Literal["list"]
     data: list[BatchView]
-    first_id: str | None
-    last_id: str | None
-    has_more: bool
 
 
 class Alive(msgspec.Struct):

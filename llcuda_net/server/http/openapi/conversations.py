@@ -12,6 +12,7 @@ from llcuda_net.server.http.conversations.body import (
     ItemsBody,
 )
 from llcuda_net.server.http.conversations.routes import DEFAULT_PAGE, LARGEST_PAGE
+from llcuda_net.server.http.openapi.answers import Page
 from llcuda_net.server.http.openapi.operations import IGNORED, RUNS, Operation, pages
 from llcuda_net.server.http.openapi.responses import ItemList
 
@@ -28,14 +29,10 @@ class ConversationView(msgspec.Struct):
     updated_at: int
 
 
-class ConversationList(msgspec.Struct):
+class ConversationList(Page):
     """A page of conversations; the next one is that after `last_id`."""
 
-    object: Literal["list"]
     data: list[ConversationView]
-    first_id: str | None
-    last_id: str | None
-    has_more: bool
 
 
 class ConversationDeleted(msgspec.Struct):

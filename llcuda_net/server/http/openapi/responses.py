@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 import msgspec
-from msgspec import Meta
 
+from llcuda_net.server.http.openapi.answers import Count, DetailedUsage, Page
 from llcuda_net.server.http.openapi.operations import (
     EVENTS,
     IGNORED,
@@ -16,23 +16,14 @@ from llcuda_net.server.http.openapi.operations import (
     RUN,
     RUNS,
     Operation,
+    pages,
     query,
 )
 from llcuda_net.server.http.responses.body import ResponseBody
 from llcuda_net.server.http.responses.items import InputItem
+from llcuda_net.server.http.responses.routes import DEFAULT_PAGE, LARGEST_PAGE
 
-_Count = Annotated[int, Meta(ge=0)]
-_Kept = Literal["completed", "failed", "in_progress", "cancelled", "queued", "incomplete"]
-
-
-class ResponseUsage(msgspec.Struct):
-    """Tokens that were read and made."""
-
-    input_tokens: _Count
-    input_tokens_details: dict[str, _Count]
-    output_tokens: _Count
-    output_tokens_details: dict[str, _Count]
-    total_tokens: _Count
+_Status = Literal["completed", "failed", "in_progress", "cancelled", "queued", "incomplete"]
 
 
 class ResponseFailure(msgspec.Struct):
@@ -48,7 +39,7 @@ class Response(msgspec.Struct):
     id: str
     object: Literal["response"]
     created_at: int
-    status: _Kept
+    status: _Status
     completed_at: int | None
     background: bool
     error: ResponseFailure | None
@@ -59,6 +50,7 @@ class Response(msgspec.Struct):
     output: list[dict[str, Any]]
     parallel_tool_calls: bool
     previous_response_id: str | None
+    conversation: dict[str, str] | None
     reasoning: dict[str, Any]
     service_tier: Literal["flex", "default", "priority"]
     store: bool
@@ -66,10 +58,10 @@ class Response(msgspec.Struct):
     text: dict[str, Any]
     tool_choice: Any
     tools: list[dict[str, Any]]
-    top_logprobs: _Count
+    top_logprobs: Count
     top_p: float | None
     truncation: str
-    usage: ResponseUsage | None
+    usage: DetailedUsage | None
     metadata: dict[str, str]
     llcuda: dict[str, Any]
 
@@ -86,17 +78,13 @@ class InputTokens(msgspec.Struct):
     """How many tokens the model would read."""
 
     object: Literal["response.input_tokens"]
-    input_tokens: _Count
+    input_tokens: Count
 
 
-class ItemList(msgspec.Struct):
+class ItemList(Page):
     """A page of items; the next one is that after `last_id`."""
 
-    object: Literal["list"]
     data: list[dict[str, Any]]
-    first_id: str | None
-    last_id: str | None
-    has_more: bool
 
 
 class CountedResponse(ResponseBody, kw_only=True):
@@ -158,15 +146,7 @@ OPERATIONS: dict[tuple[str, str], Operation] = {
         "OpenAI",
         ItemList,
         errors=RUNS,
-        parameters=(
-            query(
-                "limit",
-                "items of the page, at most",
-                {"type": "integer", "minimum": 1, "maximum": 100, "default": 20},
-            ),
-            query("order", "desc: the last one first", {"type": "string", "enum": ["asc", "desc"]}),
-            query("after", "the page behind this item", {"type": "string"}),
-        ),
+        parameters=pages(DEFAULT_PAGE, LARGEST_PAGE),
         headers=NAMED,
     ),
 }

@@ -15,7 +15,13 @@ from llcuda_net.server.http.openai.fields import Ignored
 from llcuda_net.server.http.responses import items
 from llcuda_net.server.http.responses.answers import RESPONSE, Shape, response_of
 from llcuda_net.server.http.responses.response_format import form_of, form_of_api
-from llcuda_net.server.http.responses.transcript import Item, Message, items_of, unmerged
+from llcuda_net.server.http.responses.transcript import (
+    Item,
+    Message,
+    items_of,
+    prefix_of,
+    unmerged,
+)
 from llcuda_net.storage.chat_history import history
 from llcuda_net.storage.records import Level, Result
 
@@ -23,7 +29,6 @@ from llcuda_net.storage.records import Level, Result
 _PREFIXES = (RESPONSE, "chatcmpl-", "cmpl-")
 #: The id of an item of ours: its kind, its response, and its place in the output or the input.
 _ITEM = re.compile(r"\A(?:msg|rs|fc|fco|item)_([0-9a-f-]{36})_(i?)([0-9]{1,6})\Z")
-_INPUT_PREFIXES = {"message": "msg", "reasoning": "rs", "function_call": "fc"}
 
 
 class Before(NamedTuple):
@@ -179,9 +184,7 @@ async def input_of(exchange: Exchange, generation: Generation) -> list[Item]:
 
 def _named(item: Item, id_: str, place: int) -> Item:
     """An item of an input, as it is listed."""
-    kind = item["type"]
-    prefix = _INPUT_PREFIXES.get(kind, "fco" if kind.endswith("_output") else "item")
-    return {"id": f"{prefix}_{id_}_i{place}", **item, "status": "completed"}
+    return {"id": f"{prefix_of(item)}_{id_}_i{place}", **item, "status": "completed"}
 
 
 def kept(own: list[Message], listed: list[Item]) -> tuple[list[tuple[int, Item]], int | None]:

@@ -18,6 +18,7 @@ from llcuda_net.server.http.exchange import Exchange
 from llcuda_net.server.http.llama.counting import count
 from llcuda_net.server.http.openai import strict_json
 from llcuda_net.server.http.openai.fields import IGNORED_HEADER, Ignored
+from llcuda_net.server.http.request import PageQuery, page
 from llcuda_net.server.http.responses import conversation, earlier
 from llcuda_net.server.http.responses.answers import RESPONSE, encode, outline_of
 from llcuda_net.server.http.responses.body import Asked, conversation_of, read
@@ -30,15 +31,15 @@ from llcuda_net.server.http.route import Route
 
 #: Seconds that an answer to a cancel waits for the end.
 _CANCEL_PATIENCE = 5.0
-#: Most items of a page.
-_MOST_LISTED = 100
+#: Items of a page, where a request does not say, and at most.
+DEFAULT_PAGE, LARGEST_PAGE = 20, 100
 
 
 async def show(exchange: Exchange) -> None:
     """A response as it is now, or its events from any of them on."""
     query = exchange.request.query
     generation = await _find(exchange)
-    after = _number(query, "starting_after", 0, None)
+    after = _starting_after(query)
     if _flag(query, "stream"):
         await _events(exchange, generation, after)
         return
@@ -71,29 +72,18 @@ async def delete(exchange: Exchange) -> None:
 
 async def input_items(exchange: Exchange) -> None:
     """The items of a response's input, in pages, the last one first."""
-    query = exchange.request.query
+    wanted = PageQuery.of(exchange.request.query, default=DEFAULT_PAGE, most=LARGEST_PAGE)
     generation = await _find(exchange)
-    limit = _number(query, "limit", 1, _MOST_LISTED) or 20
-    order = query.get("order", "desc")
-    if order not in ("asc", "desc"):
-        raise InvalidRequest(f"order is asc or desc, not {order[:60]!r}")
     found = await earlier.input_of(exchange, generation)
-    if order == "desc":
+    if not wanted.ascending:
         found.reverse()
-    after = query.get("after")
-    if after:
-        places = [place for place, item in enumerate(found) if item["id"] == after]
-        if not places:
-            raise InvalidRequest(f"after names no item of this input: {after[:80]!r}")
-        found = found[places[0] + 1 :]
-    page = [shown(item) for item in found[:limit]]
-    document = {
-        "object": "list",
-        "data": page,
-        "first_id": page[0]["id"] if page else None,
-        "last_id": page[-1]["id"] if page else None,
-        "has_more": len(found) > limit,
-    }
+    if wanted.after is not None:
+        ids = [item["id"] for item in found]
+        if wanted.after not in ids:
+            raise InvalidRequest(f"after names no item of this input: {wanted.after[:80]!r}")
+        found = found[ids.index(wanted.after) + 1 :]
+    listed = [shown(item) for item in found[: wanted.limit]]
+    document = page(listed, more=len(found) > wanted.limit)
     exchange.respond(200, encode(document), headers={"x-llcuda-generation": generation.id})
 
 
@@ -200,12 +190,11 @@ def _flag(query: Mapping[str, str], name: str) -> bool:
     return text in ("true", "1")
 
 
-def _number(query: Mapping[str, str], name: str, least: int, most: int | None) -> int | None:
-    text = query.get(name)
+def _starting_after(query: Mapping[str, str]) -> int | None:
+    """The number of the last event that the reader has; None: it does not say."""
+    text = query.get("starting_after")
     if text is None:
         return None
-    right = text.isascii() and text.isdigit() and len(text) <= 12
-    if not right or int(text) < least or (most is not None and int(text) > most):
-        until = "on" if most is None else f"to {most}"
-        raise InvalidRequest(f"{name} is a number from {least} {until}, not {text[:60]!r}")
+    if not (text.isascii() and text.isdigit() and len(text) <= 12):
+        raise InvalidRequest(f"starting_after is a number from 0 on, not {text[:60]!r}")
     return int(text)

@@ -17,6 +17,7 @@ Item = dict[str, Any]
 #: What merged messages are joined with.
 _BETWEEN = "\n\n"
 _MERGED = ("system", "user")
+_PREFIXES = {"message": "msg", "reasoning": "rs", "function_call": "fc"}
 
 
 def add(messages: list[Message], message: Message, first: int) -> None:
@@ -119,6 +120,12 @@ def _items(message: Message) -> list[Item]:
             }
         )
     return found
+
+
+def prefix_of(item: Item) -> str:
+    """What the id of an item of an input begins with."""
+    kind = item["type"]
+    return _PREFIXES.get(kind, "fco" if kind.endswith("_output") else "item")
 
 
 def shown(item: Item) -> Item:
