@@ -17,16 +17,13 @@ import trio
 
 from llcuda_net.analysis.analyzer import Analyst
 from llcuda_net.analysis.embedding_backend import EmbeddingBackend
-from llcuda_net.analysis.vector_index import Found
 from llcuda_net.config.settings import Settings
 from llcuda_net.config.token_file import Users
 from llcuda_net.config.users import User, view_of
 from llcuda_net.errors import RequestError
-from llcuda_net.generation import listing
 from llcuda_net.generation import request as requests
 from llcuda_net.generation.dispatcher import need_of
 from llcuda_net.generation.generation import Generation
-from llcuda_net.generation.listing import Selection
 from llcuda_net.generation.memory import sizes
 from llcuda_net.generation.memory.budget import Bounds, MemoryBudget
 from llcuda_net.generation.memory.shelf import Shelf
@@ -37,7 +34,6 @@ from llcuda_net.generation.runner import Resumer, Runner
 from llcuda_net.generation.state import Place
 from llcuda_net.scheduler.scheduler import Scheduler
 from llcuda_net.scheduler.ticket import SlotRequest, Ticket
-from llcuda_net.server import queries
 from llcuda_net.server.batches.runner import BatchRunner
 from llcuda_net.server.drain import drain, shutting_down
 from llcuda_net.server.finder import Finder
@@ -48,7 +44,7 @@ from llcuda_net.server.http.routes import ROUTES
 from llcuda_net.server.memory_guard import MemoryGuard, limit_of
 from llcuda_net.server.objects import KeptObjects
 from llcuda_net.server.previous import following, previous_of
-from llcuda_net.server.queries import FoundWords
+from llcuda_net.server.queries import QueryService
 from llcuda_net.server.tcp.listener import Listener
 from llcuda_net.server.waiting import Waiting
 from llcuda_net.storage.records import Level, Result
@@ -57,13 +53,12 @@ from llcuda_net.telemetry.observers import ServerState, Watches
 from llcuda_net.telemetry.readiness import Startup
 from llcuda_net.telemetry.status import Reporter
 from llcuda_net.upstream.constraints.checks import Checks
-from llcuda_net.upstream.interface import Relevance
 from llcuda_net.upstream.llama.poller import Poller
 from llcuda_net.upstream.pool import Pool
 from llcuda_net.upstream.slots.lease import Lease
 from llcuda_net.util.logs import reason_of
 from llcuda_net.util.version import package_version
-from llcuda_protocol import Attach, Generate, ListGenerations
+from llcuda_protocol import Attach, Generate
 from llcuda_protocol.kinds import MAX_LINGER
 
 log = structlog.get_logger(__name__)
@@ -171,6 +166,19 @@ class Gateway:
             self.listener,
             self._persistence,
             self.memory.report,
+        )
+        #: Answers what is no generation.
+        self.queries = QueryService(
+            settings,
+            pool,
+            self._scheduler,
+            self._registry,
+            self._persistence,
+            self._budget,
+            self.analyst,
+            startup=self._startup,
+            watch=self.watch,
+            check_open=self._check_not_draining,
         )
         self._nursery: trio.Nursery
 
@@ -500,103 +508,9 @@ class Gateway:
         if error is not None:
             log.debug("generation_error", generation=generation.id, message=error.message)
 
-    async def embed(
-        self,
-        texts: Sequence[str | list[int]],
-        user: User,
-        model: str | None = None,
-        priority: str | None = None,
-    ) -> list[bytes]:
-        """See queries.embed.
-
-        Raises:
-            RequestError: as there, or the server is stopping.
-        """
-        await self._startup.wait()
-        with self.watch.answering("embed"):
-            self._check_not_draining()
-            # As they came, and as they are sent to the upstream.
-            with self._budget.holding(user.name, 2 * sizes.of(texts)):
-                return await queries.embed(
-                    texts,
-                    user,
-                    model,
-                    self._pool,
-                    self._scheduler,
-                    self.settings.timeout,
-                    requests.priority_of(priority, user),
-                )
-
-    async def rerank(
-        self, query: str, documents: Sequence[str], user: User, model: str | None = None
-    ) -> Relevance:
-        """See queries.rerank.
-
-        Raises:
-            RequestError: as there, or the server is stopping.
-        """
-        await self._startup.wait()
-        with self.watch.answering("rerank"):
-            self._check_not_draining()
-            with self._budget.holding(user.name, 2 * sizes.of([query, *documents])):
-                return await queries.rerank(
-                    query,
-                    documents,
-                    user,
-                    model,
-                    self._pool,
-                    self._scheduler,
-                    self.settings.timeout,
-                )
-
-    async def search(self, text: str, k: int, user: User) -> Found:
-        """See queries.search.
-
-        Raises:
-            RequestError: as there, or the server is stopping.
-        """
-        await self._startup.wait()
-        with self.watch.answering("search"):
-            self._check_not_draining()
-            return await queries.search(text, k, user, self.analyst, self.settings.timeout)
-
     def _check_not_draining(self) -> None:
         if self.draining:
             raise shutting_down("the server is shutting down; try again later")
-
-    async def list_generations(
-        self, request: ListGenerations, user: User
-    ) -> tuple[list[dict[str, Any]], int]:
-        """Generations of a user (an admin's: of all), newest first, as the protocol's entries.
-
-        Returns:
-            The entries, and how many more were left out of a reply that would be too large.
-
-        Raises:
-            RequestError: as `listing.listed`, or there is no such state.
-        """
-        return await self.select_generations(Selection.of(request), user)
-
-    async def select_generations(
-        self, selection: Selection, user: User
-    ) -> tuple[list[dict[str, Any]], int]:
-        """As `list_generations`, by more conditions.
-
-        Raises:
-            RequestError: as `listing.listed`.
-        """
-        await self._startup.wait()
-        entries = await listing.listed(selection, user, self._registry, self._persistence)
-        return listing.within(entries, self.memory.bounds.reply)
-
-    async def find_words(self, words: str, selection: Selection, user: User) -> FoundWords:
-        """Results of a user (an admin's: of all) in which words are.
-
-        Raises:
-            RequestError: as `queries.find_words`.
-        """
-        await self._startup.wait()
-        return await queries.find_words(words, selection, user, self._persistence)
 
     async def report(self, user: User) -> dict[str, Any]:
         """What a status request is answered with; see reporting.py."""

@@ -1,120 +1,37 @@
-"""Requests that are no generations: vectors of texts, ranked documents, and a search by meaning."""
+"""Queries, which are no generations: vectors, ranked documents, lists, and searches."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import trio
 
 from llcuda_net.analysis import embeddings
 from llcuda_net.analysis.analyzer import Analyst
 from llcuda_net.analysis.vector_index import Found
+from llcuda_net.config.settings import Settings
 from llcuda_net.config.upstreams import EMBEDDINGS, RERANK
 from llcuda_net.config.users import Priority, User, view_of
 from llcuda_net.errors import InvalidRequest, StorageError, Unsupported
+from llcuda_net.generation import listing
 from llcuda_net.generation.listing import Selection
+from llcuda_net.generation.memory import sizes
+from llcuda_net.generation.memory.budget import MemoryBudget
 from llcuda_net.generation.persistence import Persistence
+from llcuda_net.generation.registry import Registry
+from llcuda_net.generation.request import priority_of
 from llcuda_net.generation.runner import too_late
 from llcuda_net.scheduler.scheduler import Scheduler
 from llcuda_net.scheduler.ticket import SlotRequest, Ticket
 from llcuda_net.storage.results.interface import Hit, Query
 from llcuda_net.storage.words import parse
+from llcuda_net.telemetry.observers import Watches
+from llcuda_net.telemetry.readiness import Startup
 from llcuda_net.upstream.interface import Relevance, Requirement, Upstream
 from llcuda_net.upstream.pool import Pool
 from llcuda_net.upstream.prefix_cache import tokens_in
-
-
-async def embed(
-    texts: Sequence[str | list[int]],
-    user: User,
-    model: str | None,
-    pool: Pool,
-    scheduler: Scheduler,
-    timeout: float,
-    priority: Priority = Priority.NORMAL,
-) -> list[bytes]:
-    """A vector a text, float32, little-endian.
-
-    Args:
-        texts: or token ids of texts.
-        model: by name; None: the default one.
-        timeout: seconds for all of it.
-        priority: its class.
-
-    Raises:
-        RequestError: there is no such model, the queue is full, the upstream fails or gives no
-            embeddings, or it took too long.
-    """
-    enter, again = _ways_in(
-        user, pool.key_of(model, EMBEDDINGS), EMBEDDINGS, pool, scheduler, priority
-    )
-    with trio.move_on_after(timeout):
-        return await embeddings.embed(texts, enter, again)
-    raise too_late(timeout)
-
-
-async def rerank(
-    query: str,
-    documents: Sequence[str],
-    user: User,
-    model: str | None,
-    pool: Pool,
-    scheduler: Scheduler,
-    timeout: float,
-) -> Relevance:
-    """How well each document answers a query.
-
-    Args:
-        model, timeout: as of `embed`.
-
-    Raises:
-        RequestError: as `embed`.
-    """
-    enter, again = _ways_in(user, pool.key_of(model, RERANK), RERANK, pool, scheduler)
-    asked = tokens_in(query)
-    scores: list[float] = []
-    read = 0
-    with trio.move_on_after(timeout):
-        for start in range(0, len(documents), embeddings.BATCH):
-            batch = list(documents[start : start + embeddings.BATCH])
-
-            async def ask(upstream: Upstream, batch: list[str] = batch) -> Relevance:
-                return await upstream.rerank(query, batch)
-
-            ticket = enter(sum(asked + tokens_in(one) for one in batch))
-            found = await embeddings.on_slots(ticket, again, ask)
-            scores += found.scores
-            read += found.tokens
-        return Relevance(tuple(scores), read)
-    raise too_late(timeout)
-
-
-def _ways_in(
-    user: User,
-    model_key: str,
-    role: str,
-    pool: Pool,
-    scheduler: Scheduler,
-    priority: Priority = Priority.NORMAL,
-) -> tuple[embeddings.Enter, embeddings.Again]:
-    """How a batch of texts enters the queue, and how it does so again where an upstream failed."""
-
-    def enter(tokens: int) -> Ticket:
-        requirement = Requirement(model_key, role)
-        return scheduler.submit(
-            SlotRequest(user, model_key, requirement, priority, prompt_tokens=tokens, most_tokens=0)
-        )
-
-    def again(ticket: Ticket, failed: frozenset[str]) -> bool:
-        requirement = Requirement(model_key, role, avoid=failed)
-        # What loads its model, or takes no more for now, is waited for.
-        if pool.can_serve(requirement) or (not failed and pool.may_recover(requirement)):
-            scheduler.requeue(ticket, replace(ticket.slot_request, key=requirement))
-            return True
-        return False
-
-    return enter, again
 
 
 @dataclass(frozen=True)
@@ -132,52 +49,214 @@ class FoundWords:
     with_owners: bool
 
 
-async def find_words(
-    words: str, selection: Selection, user: User, persistence: Persistence
-) -> FoundWords:
-    """The results of a user (an admin's: of all) in which words are.
+class QueryService:
+    """Answers the queries of users, once the server has started.
 
     Args:
-        selection: its `after` and order are of no use here.
-
-    Raises:
-        RequestError: there is no word, nothing is kept, or the store cannot be read.
+        settings: how long a query may take that runs on an upstream or on what is analysed.
+        pool, scheduler: where vectors and ranks are made, and how those wait for it.
+        registry, persistence: what lists and searches look at.
+        budget: of the memory that queries take.
+        analyst: searches by meaning; None: nothing is analysed here.
+        startup: queries wait until it is over.
+        watch: told of each query that was answered, but for lists and searches for words.
+        check_open: raises RequestError where the server stops.
     """
-    if not persistence.keeps:
-        raise Unsupported(
-            "this server keeps no results to search: it was started with --store none"
+
+    def __init__(
+        self,
+        settings: Settings,
+        pool: Pool,
+        scheduler: Scheduler,
+        registry: Registry,
+        persistence: Persistence,
+        budget: MemoryBudget,
+        analyst: Analyst | None,
+        *,
+        startup: Startup,
+        watch: Watches,
+        check_open: Callable[[], None],
+    ) -> None:
+        self._settings = settings
+        self._pool = pool
+        self._scheduler = scheduler
+        self._registry = registry
+        self._persistence = persistence
+        self._budget = budget
+        self._analyst = analyst
+        self._startup = startup
+        self._watch = watch
+        self._check_open = check_open
+
+    def __repr__(self) -> str:
+        return f"<QueryService of {self._pool!r}>"
+
+    # -- on slots of upstreams ----------------------------------------------------------------
+
+    async def embed(
+        self,
+        texts: Sequence[str | list[int]],
+        user: User,
+        model: str | None = None,
+        priority: str | None = None,
+    ) -> list[bytes]:
+        """A vector a text, float32, little-endian.
+
+        Args:
+            texts: or token ids of texts.
+            model: by name; None: the default one.
+            priority: its class; None: the user's own.
+
+        Raises:
+            RequestError: there is no such model, the queue is full, the upstream fails or gives no
+                embeddings, it took too long, or the server is stopping.
+        """
+        await self._startup.wait()
+        timeout = self._settings.timeout
+        with self._watch.answering("embed"):
+            self._check_open()
+            # As they came, and as they are sent to the upstream.
+            with self._budget.holding(user.name, 2 * sizes.of(texts)):
+                class_ = priority_of(priority, user)
+                enter, again = self._ways_in(user, model, EMBEDDINGS, class_)
+                with trio.move_on_after(timeout):
+                    return await embeddings.embed(texts, enter, again)
+                raise too_late(timeout)
+
+    async def rerank(
+        self, query: str, documents: Sequence[str], user: User, model: str | None = None
+    ) -> Relevance:
+        """How well each document answers a query.
+
+        Args:
+            model: as of `embed`.
+
+        Raises:
+            RequestError: as `embed`.
+        """
+        await self._startup.wait()
+        timeout = self._settings.timeout
+        with self._watch.answering("rerank"):
+            self._check_open()
+            with self._budget.holding(user.name, 2 * sizes.of([query, *documents])):
+                enter, again = self._ways_in(user, model, RERANK, Priority.NORMAL)
+                with trio.move_on_after(timeout):
+                    return await _rerank(query, documents, enter, again)
+                raise too_late(timeout)
+
+    def _ways_in(
+        self, user: User, model: str | None, role: str, priority: Priority
+    ) -> tuple[embeddings.Enter, embeddings.Again]:
+        """How a batch of texts enters the queue, and how it does so again where an upstream fails.
+
+        Raises:
+            RequestError: there is no such model.
+        """
+        pool, scheduler = self._pool, self._scheduler
+        key = pool.key_of(model, role)
+
+        def enter(tokens: int) -> Ticket:
+            requirement = Requirement(key, role)
+            return scheduler.submit(
+                SlotRequest(user, key, requirement, priority, prompt_tokens=tokens, most_tokens=0)
+            )
+
+        def again(ticket: Ticket, failed: frozenset[str]) -> bool:
+            requirement = Requirement(key, role, avoid=failed)
+            # What loads its model, or takes no more for now, is waited for.
+            if pool.can_serve(requirement) or (not failed and pool.may_recover(requirement)):
+                scheduler.requeue(ticket, replace(ticket.slot_request, key=requirement))
+                return True
+            return False
+
+        return enter, again
+
+    # -- in what is kept ----------------------------------------------------------------------
+
+    async def list_generations(
+        self, selection: Selection, user: User
+    ) -> tuple[list[dict[str, Any]], int]:
+        """Generations of a user (an admin's: of all), as the protocol's entries.
+
+        Returns:
+            The entries, and how many more were left out of a reply that would be too large.
+
+        Raises:
+            RequestError: as `listing.listed`.
+        """
+        await self._startup.wait()
+        entries = await listing.listed(selection, user, self._registry, self._persistence)
+        return listing.within(entries, self._budget.bounds.reply)
+
+    async def find_words(self, words: str, selection: Selection, user: User) -> FoundWords:
+        """The results of a user (an admin's: of all) in which words are.
+
+        Args:
+            selection: its `after` and order are of no use here.
+
+        Raises:
+            RequestError: there is no word, nothing is kept, or the store cannot be read.
+        """
+        await self._startup.wait()
+        if not self._persistence.keeps:
+            raise Unsupported(
+                "this server keeps no results to search: it was started with --store none"
+            )
+        owner = view_of(user)
+        query = Query(
+            owner=owner,
+            states=[str(state) for state in selection.states],
+            model=selection.model,
+            since=selection.since,
+            until=selection.until,
+            limit=selection.limit,
         )
-    owner = view_of(user)
-    query = Query(
-        owner=owner,
-        states=[str(state) for state in selection.states],
-        model=selection.model,
-        since=selection.since,
-        until=selection.until,
-        limit=selection.limit,
-    )
-    try:
-        parse(words)
-    except StorageError as error:
-        raise InvalidRequest(error.message) from None
-    hits, unindexed = await persistence.read(
-        lambda store: (store.search(words, query), store.unindexed(owner))
-    )
-    return FoundWords(hits, unindexed, user.admin)
-
-
-async def search(text: str, k: int, user: User, analyst: Analyst | None, timeout: float) -> Found:
-    """The k results of a user (an admin's: of all) nearest to a text.
-
-    Raises:
-        RequestError: as `embed`, or nothing is analysed here.
-    """
-    if analyst is None:
-        raise Unsupported(
-            "this server analyses no results: it was started with --no-analysis, or keeps none",
+        try:
+            parse(words)
+        except StorageError as error:
+            raise InvalidRequest(error.message) from None
+        hits, unindexed = await self._persistence.read(
+            lambda store: (store.search(words, query), store.unindexed(owner))
         )
-    if not text.strip():
-        raise InvalidRequest("the text to search for is empty")
-    with trio.move_on_after(timeout):
-        return await analyst.search(text, k, user)
-    raise too_late(timeout)
+        return FoundWords(hits, unindexed, user.admin)
+
+    async def search(self, text: str, k: int, user: User) -> Found:
+        """The k results of a user (an admin's: of all) nearest to a text.
+
+        Raises:
+            RequestError: as `embed`, or nothing is analysed here.
+        """
+        await self._startup.wait()
+        timeout = self._settings.timeout
+        with self._watch.answering("search"):
+            self._check_open()
+            if self._analyst is None:
+                raise Unsupported(
+                    "this server analyses no results: it was started with --no-analysis, or keeps "
+                    "none",
+                )
+            if not text.strip():
+                raise InvalidRequest("the text to search for is empty")
+            with trio.move_on_after(timeout):
+                return await self._analyst.search(text, k, user)
+            raise too_late(timeout)
+
+
+async def _rerank(
+    query: str, documents: Sequence[str], enter: embeddings.Enter, again: embeddings.Again
+) -> Relevance:
+    """The scores of all documents, batch by batch, and the tokens that were read for them."""
+    asked = tokens_in(query)
+    scores: list[float] = []
+    read = 0
+    for start in range(0, len(documents), embeddings.BATCH):
+        batch = list(documents[start : start + embeddings.BATCH])
+
+        async def ask(upstream: Upstream, batch: list[str] = batch) -> Relevance:
+            return await upstream.rerank(query, batch)
+
+        ticket = enter(sum(asked + tokens_in(one) for one in batch))
+        found = await embeddings.on_slots(ticket, again, ask)
+        scores += found.scores
+        read += found.tokens
+    return Relevance(tuple(scores), read)

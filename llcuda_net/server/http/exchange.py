@@ -8,7 +8,7 @@ call, when the publisher flushes the buffer.
 from __future__ import annotations
 
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping
 from email.utils import formatdate
 from http import HTTPStatus
 from types import MappingProxyType
@@ -21,20 +21,17 @@ from llcuda_net.config.token_file import Users
 from llcuda_net.config.users import User
 from llcuda_net.errors import RequestError
 from llcuda_net.generation.generation import Generation
-from llcuda_net.generation.listing import Selection
 from llcuda_net.generation.publisher import Flushable
 from llcuda_net.server.http.delivery.leaving import Orphans
 from llcuda_net.server.http.errors import HttpError
 from llcuda_net.server.http.request import HttpRequest
 from llcuda_net.server.http.responder import Respond
 from llcuda_net.server.objects import KeptObjects
-from llcuda_net.server.queries import FoundWords
 from llcuda_net.server.tcp.queries import QueryHost
 from llcuda_net.server.tcp.room import Incoming, Unsent
 from llcuda_net.server.tcp.write_buffer import WriteBuffer
 from llcuda_net.storage.records import Result
 from llcuda_net.telemetry.observers import Watches
-from llcuda_net.upstream.interface import Relevance
 from llcuda_net.upstream.pool import Pool
 from llcuda_protocol import Attach, Generate
 
@@ -97,19 +94,6 @@ class HttpHost(QueryHost, Protocol):
 
     async def find_by_key(self, key: str, owner: str) -> Generation | None:
         """What an owner's idempotency key means, running or over, or raise RequestError."""
-
-    async def rerank(
-        self, query: str, documents: Sequence[str], user: User, model: str | None
-    ) -> Relevance:
-        """How well each document answers a query, or raise RequestError."""
-
-    async def select_generations(
-        self, selection: Selection, user: User
-    ) -> tuple[list[dict[str, Any]], int]:
-        """Generations by conditions, as `list_generations`, or raise RequestError."""
-
-    async def find_words(self, words: str, selection: Selection, user: User) -> FoundWords:
-        """Results in which words are, or raise RequestError."""
 
     def same_request(self, request_hash: bytes, owner: str) -> list[Generation]:
         """An owner's generations in memory that were asked just this, oldest first."""

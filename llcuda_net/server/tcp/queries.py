@@ -8,14 +8,15 @@ these are made and sent one at a time, and few may wait.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from typing import Any, Protocol, TypeVar
 
 import trio
 
-from llcuda_net.analysis.vector_index import Found
 from llcuda_net.config.users import User
 from llcuda_net.errors import Overloaded, RequestError
+from llcuda_net.generation.listing import Selection
+from llcuda_net.server.queries import QueryService
 from llcuda_net.server.tcp.chunking import hit_frames, listing_frames, vector_frames
 from llcuda_net.server.tcp.fitting import Replies
 from llcuda_net.server.tcp.write_buffer import WriteBuffer
@@ -41,30 +42,13 @@ _MOST_REPLIES = 32
 class QueryHost(Protocol):
     """What answers queries: the gateway; each comes with the user whose it is."""
 
+    #: Answers those that are no generations.
+    queries: QueryService
+
     def holding(
         self, user: User, size: int, *, refuse: bool = True
     ) -> contextlib.AbstractContextManager[None]:
         """Around the sending of a reply that takes so many bytes of memory."""
-
-    async def embed(
-        self,
-        texts: Sequence[str | list[int]],
-        user: User,
-        model: str | None,
-        priority: str | None = None,
-    ) -> list[bytes]:
-        """One vector per text (or its token ids), little-endian float32, or raise RequestError."""
-
-    async def search(self, text: str, k: int, user: User) -> Found:
-        """The k results nearest to a text, or raise RequestError."""
-
-    async def list_generations(
-        self, request: ListGenerations, user: User
-    ) -> tuple[list[dict[str, Any]], int]:
-        """Generations, newest first, as the protocol's entries, or raise RequestError.
-
-        The number is of those that were left out, since the reply would be too large.
-        """
 
     async def report(self, user: User) -> dict[str, Any]:
         """What a status request is answered with."""
@@ -163,21 +147,22 @@ class Queries:
         self._buffer.flush()
 
     async def _embed(self, event: Embed) -> dict[str, int]:
-        vectors = await self._server.embed(event.input, self._get_user(), event.model)
+        vectors = await self._server.queries.embed(event.input, self._get_user(), event.model)
         with self._server.holding(self._get_user(), sum(map(len, vectors)), refuse=False):
             await self._reply(vector_frames(event.stream, vectors, self._replies.max_frame))
         return {}
 
     async def _search(self, event: Search) -> dict[str, int]:
         async with self._turn():
-            found = await self._server.search(event.text, event.k, self._get_user())
+            found = await self._server.queries.search(event.text, event.k, self._get_user())
             with self._server.holding(self._get_user(), _HIT * len(found.hits)):
                 await self._reply(hit_frames(event.stream, found, self._replies.max_frame))
         return {"searched": found.searched, "backlog": found.backlog}
 
     async def _list(self, event: ListGenerations) -> dict[str, int]:
         async with self._turn():
-            entries, cut = await self._server.list_generations(event, self._get_user())
+            selection, user = Selection.of(event), self._get_user()
+            entries, cut = await self._server.queries.list_generations(selection, user)
             with self._server.holding(self._get_user(), _HIT * len(entries)):
                 await self._reply(listing_frames(event.stream, entries, self._replies.max_frame))
         return {"cut": cut} if cut else {}

@@ -274,7 +274,7 @@ async def test_nothing_of_it_runs_where_it_is_not_wanted(tmp_path: Path) -> None
         assert listener.server.analyst is None
         assert "analysis" not in await status(listener)
         with pytest.raises(RequestError, match="--no-analysis") as caught:
-            await listener.server.search("x", 3, ANONYMOUS)
+            await listener.server.queries.search("x", 3, ANONYMOUS)
         assert caught.value.code == ErrorCode.UNSUPPORTED
 
 

@@ -336,7 +336,7 @@ async def test_replies_that_are_not_read_count(
         async def many(*_: object) -> tuple[list[dict[str, Any]], int]:
             return [entry] * 600, 0
 
-        monkeypatch.setattr(server, "list_generations", many)
+        monkeypatch.setattr(server.queries, "list_generations", many)
         refused = 0
         unread = [listener.connect_unread() for _ in range(3)]
         async with trio.open_nursery() as nursery:

@@ -31,7 +31,7 @@ async def listed(exchange: Exchange) -> None:
 
 async def _page(exchange: Exchange, wanted: Wanted) -> dict[str, Any]:
     host, user = exchange.host, exchange.request.user
-    found, cut = await host.select_generations(wanted.selection, user)
+    found, cut = await host.queries.list_generations(wanted.selection, user)
     entries = [_entry(one) for one in found[: wanted.limit]]
     if wanted.backwards:
         entries.reverse()
@@ -39,7 +39,7 @@ async def _page(exchange: Exchange, wanted: Wanted) -> dict[str, Any]:
 
 
 async def _with_words(exchange: Exchange, words: str, wanted: Wanted) -> dict[str, Any]:
-    found = await exchange.host.find_words(words, wanted.selection, exchange.request.user)
+    found = await exchange.host.queries.find_words(words, wanted.selection, exchange.request.user)
     entries = []
     for hit in found.hits:
         prompt, text = highlights(hit.prompt), highlights(hit.text)
@@ -56,7 +56,7 @@ async def _with_words(exchange: Exchange, words: str, wanted: Wanted) -> dict[st
 
 
 async def _by_meaning(exchange: Exchange, text: str, limit: int) -> dict[str, Any]:
-    found = await exchange.host.search(text, limit, exchange.request.user)
+    found = await exchange.host.queries.search(text, limit, exchange.request.user)
     entries = [
         _entry(told(of_summary(summary, begin), with_owner=found.with_owners)) | {"score": cosine}
         for summary, begin, cosine in found.hits

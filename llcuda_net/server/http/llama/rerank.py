@@ -62,7 +62,7 @@ async def rerank(exchange: Exchange) -> None:
             await host.started(request.user, 2 * sizes.of(documents))
         _check_served(host)
         wanted, told = meant(host, body.model, RERANK)
-        found = await host.rerank(body.query, documents, request.user, wanted)
+        found = await host.queries.rerank(body.query, documents, request.user, wanted)
     except RequestError as error:
         raise of_request_error(error, "model" if error.code == "unknown_model" else None) from None
     scores = found.scores

@@ -56,7 +56,7 @@ async def embeddings(exchange: Exchange) -> None:
         wanted, told = meant(host, body.model, EMBEDDINGS)
         serving = host.pool.of(host.pool.key_of(wanted, EMBEDDINGS), EMBEDDINGS)
         upstream = max(serving, key=lambda one: one.up).upstream
-        vectors = await host.embed(inputs, request.user, wanted, priority)
+        vectors = await host.queries.embed(inputs, request.user, wanted, priority)
     except RequestError as error:
         param = "model" if error.code == "unknown_model" else None
         raise of_request_error(error, param) from None

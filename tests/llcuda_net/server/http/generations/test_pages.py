@@ -224,7 +224,7 @@ async def test_meaning(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         return Found([(summary, text, 0.75)], searched=3, backlog=1)
 
     async with keeping(tmp_path, FakeUpstream()) as (_, listener):
-        monkeypatch.setattr(listener.server, "search", search)
+        monkeypatch.setattr(listener.server.queries, "search", search)
         found = await page(listener, semantic="what number", limit=5)
     assert asked == [("what number", 5, "")]
     assert (numbers(found), found["search"]) == ([0], {"searched": 3, "backlog": 1})
