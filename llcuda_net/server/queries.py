@@ -124,12 +124,17 @@ class QueryService:
                 raise too_late(timeout)
 
     async def rerank(
-        self, query: str, documents: Sequence[str], user: User, model: str | None = None
+        self,
+        query: str,
+        documents: Sequence[str],
+        user: User,
+        model: str | None = None,
+        priority: str | None = None,
     ) -> Relevance:
         """How well each document answers a query.
 
         Args:
-            model: as of `embed`.
+            model, priority: as of `embed`.
 
         Raises:
             RequestError: as `embed`.
@@ -139,7 +144,8 @@ class QueryService:
         with self._watch.answering("rerank"):
             self._check_open()
             with self._budget.holding(user.name, 2 * sizes.of([query, *documents])):
-                enter, again = self._ways_in(user, model, RERANK, Priority.NORMAL)
+                class_ = priority_of(priority, user)
+                enter, again = self._ways_in(user, model, RERANK, class_)
                 with trio.move_on_after(timeout):
                     return await _rerank(query, documents, enter, again)
                 raise too_late(timeout)

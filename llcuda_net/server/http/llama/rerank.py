@@ -14,6 +14,7 @@ from llcuda_net.server.http.errors import of_request_error
 from llcuda_net.server.http.exchange import Exchange, HttpHost
 from llcuda_net.server.http.openai import strict_json
 from llcuda_net.server.http.openai.bodies import convert, wrong
+from llcuda_net.server.http.openai.chat import options_of
 from llcuda_net.server.http.openai.fields import Ignored
 from llcuda_net.server.http.openai.models import meant
 
@@ -57,12 +58,13 @@ async def rerank(exchange: Exchange) -> None:
     )
     exchange.drop_body()
     documents = _documents(body)
+    priority = options_of(request.headers).get("priority")
     try:
         if host.starting:
             await host.started(request.user, 2 * sizes.of(documents))
         _check_served(host)
         wanted, told = meant(host, body.model, RERANK)
-        found = await host.queries.rerank(body.query, documents, request.user, wanted)
+        found = await host.queries.rerank(body.query, documents, request.user, wanted, priority)
     except RequestError as error:
         raise of_request_error(error, "model" if error.code == "unknown_model" else None) from None
     scores = found.scores

@@ -12,7 +12,7 @@ from llcuda_net.server.http.llama.routes import RERANK_PATHS
 from llcuda_net.server.http.llama.template import TemplateBody
 from llcuda_net.server.http.llama.tokens import DetokenizeBody, Id, TokenizeBody
 from llcuda_net.server.http.openapi.answers import Usage
-from llcuda_net.server.http.openapi.operations import IGNORED, RUNS, Operation
+from llcuda_net.server.http.openapi.operations import IGNORED, PRIORITY, RUNS, Operation
 
 _Byte = Annotated[int, Meta(ge=0, le=255)]
 
@@ -73,6 +73,7 @@ _RERANK = Operation(
     RerankBody,
     example={"query": "What is a panda?", "documents": ["A bear.", "A fish."]},
     errors=RUNS,
+    parameters=(PRIORITY,),
     headers=IGNORED,
     list_of=RankedText,
 )

@@ -118,6 +118,8 @@ RUN = (
     LAST,
     LEAVING,
 )
+_PRIORITY = "x-llcuda-priority"
+PRIORITY = header(_PRIORITY, OPTIONS[_PRIORITY], _OPTIONS[_PRIORITY])
 NAMED = {"x-llcuda-generation": "the generations of the choices"}
 IGNORED = {"x-llcuda-ignored": "fields of the body that were ignored"}
 STREAM = {
@@ -203,6 +205,7 @@ OPERATIONS: dict[tuple[str, str], Operation] = {
         EmbeddingsBody,
         example={"input": ["Hello"]},
         errors=RUNS,
+        parameters=(PRIORITY,),
         headers=IGNORED,
     ),
     ("GET", "/v1/generations"): Operation(

@@ -7,8 +7,11 @@ from typing import Any
 import pytest
 import trio
 
+from llcuda_net.config.token_file import Users
 from llcuda_net.config.upstreams import UpstreamSpec
+from llcuda_net.config.users import Priority
 from llcuda_net.errors import RequestError, UpstreamUnavailable
+from llcuda_net.scheduler.ticket import SlotRequest, Ticket
 from llcuda_net.server.http.llama.routes import RERANK_PATHS
 from llcuda_net.upstream.backend import Backend
 from llcuda_net.upstream.interface import Relevance
@@ -147,6 +150,35 @@ async def test_another_one_ranks_where_one_fails(autojump_clock: object) -> None
     status, answer = await _rank(backends, documents=["a", "bb"])
     assert (status, len(answer["results"])) == (200, 2)
     assert (bad.batches, good.batches) == ([2], [2])
+
+
+@pytest.mark.parametrize(
+    ("user", "headers", "expected"),
+    [
+        ("", {}, Priority.NORMAL),
+        ("priority=low", {}, Priority.LOW),
+        ("", {"x-llcuda-priority": "low"}, Priority.LOW),
+    ],
+)
+async def test_the_class_of_a_ranking(
+    user: str,
+    headers: dict[str, str],
+    expected: Priority,
+    autojump_clock: object,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    users = Users.parse(f"t name=ann {user}")
+    async with serving(Ranker(), users=users) as (server, listener):
+        submit, found = server._scheduler.submit, []
+
+        def noted(request: SlotRequest, **options: Any) -> Ticket:
+            found.append(request.priority)
+            return submit(request, **options)
+
+        monkeypatch.setattr(server._scheduler, "submit", noted)
+        body = {"query": "q", "documents": ["a"]}
+        reply = await send(listener, "POST", PATH, body, {"Authorization": "Bearer t", **headers})
+    assert (reply.status, found) == (200, [expected])
 
 
 async def test_it_is_one_of_the_capabilities_of_its_model(autojump_clock: object) -> None:
