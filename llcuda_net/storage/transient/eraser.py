@@ -77,8 +77,8 @@ class Eraser:
             with trio.move_on_after(math.inf if left is None else min(max(left, 0), LOOK)):
                 await self._results.wait_for_earlier()
             while ids := self._results.due(STEP):
-                erased = await self._results.erase(ids)
-                log.info("results_erased", count=len(erased))
+                if erased := await self._results.erase(ids):
+                    log.info("results_erased", count=len(erased))
 
     async def _compact_journal(self) -> None:
         while True:

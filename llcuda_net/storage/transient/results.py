@@ -51,13 +51,17 @@ _decoder = msgspec.msgpack.Decoder(Result)
 
 @dataclass(slots=True)
 class _Kept:
-    """A result in the folder: when it is due; its owner and key, where they are known by now."""
+    """A result in the folder: when it is due; its owner and key, where they are known by now.
+
+    One that is `gone` was erased, but for its file, which could not be deleted yet.
+    """
 
     due: int
     name: str
     key_hash: str = ""
     owner: str = ""
     key: str | None = None
+    gone: bool = False
 
 
 @dataclass(frozen=True)
@@ -121,7 +125,7 @@ class TransientResults:
     def __contains__(self, id_: object) -> bool:
         """Whether a result is kept, and not due."""
         kept = self._kept.get(id_) if isinstance(id_, str) else None
-        return kept is not None and kept.due > self._clock()
+        return kept is not None and not kept.gone and kept.due > self._clock()
 
     @property
     def ids(self) -> set[str]:
@@ -342,11 +346,16 @@ class TransientResults:
         files cannot be deleted now: these are due again soon, and nobody gets them meanwhile.
         """
         gone: list[tuple[str, _Kept]] = []
+        erased: list[Erased] = []
         for id_ in ids:
             kept = self._kept.pop(id_, None)
             if kept is None:
                 continue
             gone.append((id_, kept))
+            if kept.gone:  # it is only its file that is left
+                continue
+            kept.gone = True
+            erased.append(Erased(id_, kept.owner, kept.key))
             if kept.key_hash:
                 same = self._keys[kept.key_hash]
                 same.remove(id_)
@@ -354,7 +363,6 @@ class TransientResults:
                     del self._keys[kept.key_hash]
         if not gone:
             return []
-        erased = [Erased(id_, kept.owner, kept.key) for id_, kept in gone]
         with trio.CancelScope(shield=True):
             left = await trio.to_thread.run_sync(self._unlink, [kept.name for _, kept in gone])
         for id_, kept in gone:

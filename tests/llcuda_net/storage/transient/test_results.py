@@ -184,15 +184,22 @@ async def test_what_cannot_be_deleted_is_gone_for_readers_and_tried_again() -> N
     files, clock = Stubborn(), Clock()
     results = kept_for(60, files, clock)
     await results.open()
-    await results.commit(of(100))
+    one = of(100, key="k", owner="ann")
+    await results.commit(one)
     clock.advance(61)
-    await results.erase(results.due(1))
-    assert len(files.files) == 1
-    assert results.due(1) == []
-    clock.advance(6)
+    assert results.due(1) == [one.id]
+    assert await results.erase([one.id]) == [Erased(one.id, "ann", "k")]
+    for _ in range(2):
+        assert len(files.files) == 1
+        assert results.due(1) == []
+        assert one.id not in results
+        assert await get(results, one.id) is await results.find_by_key("k", "ann") is None
+        clock.advance(6)
+        assert results.due(1) == [one.id]
+        assert await results.erase([one.id]) == []  # nobody is told of it twice
     files.refusing = False
-    assert results.due(1) == [of(100).id]
-    await results.erase([of(100).id])
+    clock.advance(6)
+    await results.erase(results.due(1))
     assert files.files == {}
 
 
