@@ -135,6 +135,11 @@ class PageQuery:
         return cls(limit, query.get("after") or None, order == "asc")
 
 
+def is_number(text: str) -> bool:
+    """Whether a text is a whole number of at most 12 digits, without a sign."""
+    return text.isascii() and text.isdigit() and len(text) <= 12
+
+
 def whole_number(query: Mapping[str, str], name: str, default: int, most: int) -> int:
     """A number from 1 on in a query.
 
@@ -144,8 +149,7 @@ def whole_number(query: Mapping[str, str], name: str, default: int, most: int) -
     text = query.get(name)
     if text is None:
         return default
-    is_number = text.isascii() and text.isdigit() and len(text) <= 9
-    if not (is_number and 1 <= int(text) <= most):
+    if not (is_number(text) and 1 <= int(text) <= most):
         raise InvalidRequest(f"{name} is a number from 1 to {most}, not {text[:60]!r}")
     return int(text)
 

@@ -18,6 +18,7 @@ from llcuda_net.server.http.errors import RATE_LIMIT, HttpError
 from llcuda_net.server.http.exchange import Exchange
 from llcuda_net.server.http.files.form import FILE, Form
 from llcuda_net.server.http.files.view import view
+from llcuda_net.server.http.request import is_number
 from llcuda_net.server.objects import AT_ONCE, FileWriter
 from llcuda_net.storage.objects import files
 from llcuda_net.util.time_ids import uuid7
@@ -145,7 +146,7 @@ def _checked(fields: dict[str, str]) -> tuple[str, int | None]:
     if fields.get(_ANCHOR) != "created_at":
         raise _wrong(_ANCHOR, f"{_ANCHOR} must be created_at")
     text = fields.get(_SECONDS, "")
-    if not (text.isascii() and text.isdigit() and LEAST_LIFE <= int(text[:9]) <= MOST_LIFE):
+    if not (is_number(text) and LEAST_LIFE <= int(text) <= MOST_LIFE):
         raise _wrong(_SECONDS, f"{_SECONDS} must be a number from {LEAST_LIFE} to {MOST_LIFE}")
     return purpose, int(text)
 
