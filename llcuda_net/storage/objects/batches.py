@@ -183,18 +183,29 @@ def by_key(db: apsw.Connection, key: str, owner: str) -> Batch | None:
 
 
 def listed(
-    db: apsw.Connection, owner: str | None, *, limit: int, after: int | None = None
+    db: apsw.Connection,
+    owner: str | None,
+    *,
+    limit: int,
+    after: int | None = None,
+    ascending: bool = False,
 ) -> list[Batch]:
-    """Batches of an owner (None: of all), newest first.
+    """Batches of an owner (None: of all) by the time of their making.
 
     Args:
-        after: the number of the batch behind which they come.
+        after: the number of the batch behind which they come in this order.
     """
+    where = ["true"]
+    values: list[Any] = []
+    if owner is not None:
+        where.append("owner = ?")
+        values.append(owner)
+    if after is not None:
+        where.append("seq > ?" if ascending else "seq < ?")
+        values.append(after)
+    order = "ASC" if ascending else "DESC"
     return _batches(
-        db,
-        "WHERE owner = coalesce(?1, owner) AND seq < coalesce(?2, seq + 1)"
-        " ORDER BY seq DESC LIMIT ?3",
-        (owner, after, limit),
+        db, f"WHERE {' AND '.join(where)} ORDER BY seq {order} LIMIT ?", (*values, limit)
     )
 
 

@@ -34,7 +34,9 @@ async def listed(exchange: Exchange) -> None:
         after = None
         if wanted.after is not None:
             after = _found(db, wanted.after, owner, "after").seq
-        return batches.listed(db, owner, limit=wanted.limit + 1, after=after)
+        return batches.listed(
+            db, owner, limit=wanted.limit + 1, after=after, ascending=wanted.ascending
+        )
 
     found = await exchange.host.objects.read(ask)
     entries = [view(one) for one in found[: wanted.limit]]

@@ -62,7 +62,7 @@ OPERATIONS: dict[tuple[str, str], Operation] = {
     ("GET", "/v1/conversations"): Operation(
         "conversations",
         ConversationList,
-        parameters=pages(DEFAULT_PAGE, LARGEST_PAGE),
+        parameters=pages(DEFAULT_PAGE, LARGEST_PAGE, ("desc",)),
         errors=(404,),
     ),
     ("GET", "/v1/conversations/{id}"): Operation("conversations", ConversationView, errors=(404,)),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -144,13 +145,19 @@ _UPLOAD: dict[str, Any] = {
 }
 
 
-def pages(default: int, most: int) -> tuple[dict[str, Any], ...]:
-    """The parameters of a list in pages."""
+def pages(
+    default: int, most: int, orders: Sequence[str] = ("desc", "asc")
+) -> tuple[dict[str, Any], ...]:
+    """The parameters of a list in pages.
+
+    Args:
+        orders: that it may have; the first is the default.
+    """
     number = {"type": "integer", "minimum": 1, "maximum": most, "default": default}
     return (
         query("limit", "entries of the page, at most", number),
         query("after", "the page behind this entry", {"type": "string"}),
-        query("order", "by time of making", {"enum": ["asc", "desc"], "default": "desc"}),
+        query("order", "by time", {"enum": [*orders], "default": orders[0]}),
     )
 
 

@@ -315,6 +315,8 @@ async def test_lists_and_what_belongs_to_others(tmp_path: Path) -> None:
         assert page["has_more"]
         page = await ask(listener, "GET", f"batches?after={page['last_id']}")
         assert [one["id"] for one in page["data"]] == ids[:1]
+        page = await ask(listener, "GET", f"batches?order=asc&limit=1&after={ids[0]}")
+        assert ([one["id"] for one in page["data"]], page["has_more"]) == (ids[1:2], True)
         for method, rest in (("GET", ""), ("POST", "/cancel")):
             error = await ask(listener, method, f"batches/{others}{rest}", status=404)
             assert error["error"]["code"] == "batch_not_found"
