@@ -156,7 +156,8 @@ async def _behind(
 
 
 def _from(created: int, query: Query) -> Query:
-    """What a query has from this time on, in its order."""
+    """What a query has from this time on, in its order; one more, as it may have that one, too."""
+    query = replace(query, limit=(query.limit or 0) + 1)
     if query.ascending:
         return replace(query, since=max(created, query.since or created))
     behind = created + 1

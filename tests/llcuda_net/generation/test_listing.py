@@ -238,6 +238,28 @@ async def test_what_goes_to_the_store_meanwhile_is_there_once_and_is_over(tmp_pa
         nursery.cancel_scope.cancel()
 
 
+async def test_a_page_is_full_behind_one_that_goes_to_the_store_meanwhile(tmp_path: Path) -> None:
+    storage = Storage(tmp_path)
+    registry = Registry()
+    put(tmp_path, *range(1, 6))
+    for number in (1, 5):
+        generation = Generation("p", None, {}, 1, id=f"result-{number:06d}")
+        generation.created = START + number * SECOND
+        generation.accepted = True
+        registry.add(generation)
+    async with trio.open_nursery() as nursery:
+        await nursery.start(storage.run)
+        for after, ascending, behind in (("5", False, "432"), ("1", True, "234")):
+            found = await listing.listed(
+                Selection(limit=3, after=f"result-00000{after}", ascending=ascending),
+                ANONYMOUS,
+                registry,
+                Persistence(storage, Level.DISK),
+            )
+            assert "".join(e["id"][-1] for e in found) == behind
+        nursery.cancel_scope.cancel()
+
+
 async def test_what_the_store_has_not_taken_yet_is_listed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
