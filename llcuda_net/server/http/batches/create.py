@@ -72,8 +72,7 @@ async def create(exchange: Exchange) -> None:
     quota = quota_of(request.user, host.settings.max_user_files)
     again = is_retry(request.headers)
     id_, now = f"batch_{uuid7().replace('-', '')}", time.time_ns()
-    life = None if body.output_expires_after is None else body.output_expires_after.seconds
-    details = Details(body.completion_window, body.metadata, None if life is None else life * 10**9)
+    details = Details(body.completion_window, body.metadata, _life(body))
 
     def make(db: apsw.Connection) -> Batch:
         before = _made_before(db, body, owner, key, now if again else None)
@@ -139,7 +138,14 @@ def _made_before(
 def _same(batch: Batch, body: BatchBody) -> bool:
     asked = (body.input_file_id, body.endpoint, body.completion_window, body.metadata)
     details = batch.details
-    return asked == (batch.input_id, batch.endpoint, details.window, details.metadata)
+    made = (batch.input_id, batch.endpoint, details.window, details.metadata)
+    return asked == made and _life(body) == details.output_life
+
+
+def _life(body: BatchBody) -> int | None:
+    """Nanoseconds after which its output expires; None: never."""
+    expiry = body.output_expires_after
+    return None if expiry is None else expiry.seconds * 10**9
 
 
 def _hours(window: str) -> int:

@@ -270,10 +270,12 @@ async def test_the_same_request_makes_no_second_one(tmp_path: Path) -> None:
         first = await make(listener, b"", input_file_id=file, headers=with_key)
         again = await make(listener, b"", input_file_id=file, headers=with_key)
         assert again["id"] == first["id"]
-        error = await make(
-            listener, b"", 409, input_file_id=file, headers=with_key, completion_window="2d"
-        )
-        assert error["error"]["code"] == "idempotency_key_in_use"
+        expiry = {"anchor": "created_at", "seconds": 3600}
+        for other_one in ({"completion_window": "2d"}, {"output_expires_after": expiry}):
+            error = await make(
+                listener, b"", 409, input_file_id=file, headers=with_key, **other_one
+            )
+            assert error["error"]["code"] == "idempotency_key_in_use"
         # What an SDK sends again, too; what somebody asks again is another one.
         other = await make(listener, b"", input_file_id=file)
         assert other["id"] != first["id"]
