@@ -54,7 +54,7 @@ def _of_result(result: Result) -> dict[str, Any]:
 def _of_generation(generation: Generation) -> dict[str, Any]:
     state = str(generation.state)
     return {
-        "finished": None,
+        "finished": None if generation.finished is None else generation.finished / 1e9,
         **_asked(request_of(generation)),
         "stop": generation.outcome.stop if generation.ended else None,
         "timings": _timings(generation) if generation.ended else None,
