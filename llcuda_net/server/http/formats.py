@@ -7,7 +7,7 @@ import msgspec
 from llcuda_net.generation.generation import Generation
 from llcuda_net.server.http.anthropic.message_format import MessageFormat
 from llcuda_net.server.http.completions.format import CompletionFormat
-from llcuda_net.server.http.delivery.format import Format
+from llcuda_net.server.http.delivery.format import Format, model_of
 from llcuda_net.server.http.openai.chat_format import ChatFormat
 from llcuda_net.server.http.responses.response_format import ResponseFormat
 
@@ -20,6 +20,5 @@ def format_of(generation: Generation) -> Format:
     api = generation.api or {}
     found = _FORMATS.get(api.get("kind", ""))
     if found is None:
-        name = generation.wanted or generation.outcome.model or generation.model.get("name") or ""
-        return ChatFormat(model=str(name), stream=True, usage=True)
+        return ChatFormat(model_of(generation), stream=True, usage=True)
     return msgspec.convert(api["shape"], found)

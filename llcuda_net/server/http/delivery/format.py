@@ -87,6 +87,12 @@ class Format(Protocol):
         """The body of an answer that is not streamed, of generations that are done."""
 
 
+def model_of(generation: Generation) -> str:
+    """The name of the model that answers, where no format was kept that has it."""
+    known = generation.wanted or generation.outcome.model or generation.model.get("name")
+    return str(known or "")
+
+
 def failure_of(generation: Generation) -> HttpError | None:
     """The error with which a generation ended; None: it is done."""
     if generation.state is State.CANCELLED:

@@ -88,14 +88,11 @@ def options_of(headers: Headers) -> dict[str, Any]:
         value = value.strip().lower()
         if name in ("timeout", "deadline"):
             found[name] = _seconds(header, value)
-        elif name == "cache":
+        elif name in ("cache", "store"):
             if value not in ("true", "false", "1", "0"):
                 raise _wrong(header, "true or false")
-            found[name] = value in ("true", "1")
-        elif name == "store":
-            if value not in ("true", "false", "1", "0"):
-                raise _wrong(header, "true or false")
-            found["transient"] = value in ("false", "0")
+            wanted = value in ("true", "1")
+            found |= {"cache": wanted} if name == "cache" else {"transient": not wanted}
         else:
             names = list(Level) if name == "level" else list(PRIORITIES)
             if value not in names:

@@ -87,8 +87,11 @@ def document(routes: Sequence[Route]) -> dict[str, Any]:
     schemas["StateName"] = {"type": "string", "enum": list(get_args(StateName))}
     _complete(schemas["ChatBody"], SUPPORTED, SAMPLING)
     _complete(schemas["CompletionBody"], completions.SUPPORTED, completions.OWN)
-    for name in ("ResponseBody", "CountedResponse"):
-        _complete(schemas[name], response_fields.SUPPORTED, responses.OWN, response_fields.RULES)
+    for name, rules in (
+        ("ResponseBody", response_fields.RULES),
+        ("CountedResponse", response_fields.COUNT_RULES),
+    ):
+        _complete(schemas[name], response_fields.SUPPORTED, responses.OWN, rules)
     for name in ("MessagesBody", "CountBody"):
         _complete(schemas[name], messages.SUPPORTED, messages.SAMPLING, messages.RULES)
     _complete(schemas["TemplateBody"], {**SUPPORTED, **template.SUPPORTED}, SAMPLING)

@@ -134,7 +134,7 @@ OPERATIONS: dict[tuple[str, str], Operation] = {
             LAST,
             LEAVING,
         ),
-        headers=NAMED,
+        headers={**NAMED, **IGNORED},
     ),
     ("DELETE", "/v1/responses/{id}"): Operation(
         "OpenAI", ResponseDeleted, errors=(404, 409), headers=NAMED

@@ -81,3 +81,5 @@ INSTEAD = {
     "moderation": "ask a model to judge",
 }
 RULES = FieldRules(IGNORED, NEUTRAL, INSTEAD)
+#: Those of a body of which the tokens are counted only.
+COUNT_RULES = RULES._replace(ignored={**IGNORED, "personality": "models here have none to choose"})

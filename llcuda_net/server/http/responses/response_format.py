@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 import msgspec
 
 from llcuda_net.generation.generation import Generation
+from llcuda_net.server.http.delivery.format import model_of
 from llcuda_net.server.http.errors import HttpError
 from llcuda_net.server.http.responses.answers import Shape, encode, response_of
 from llcuda_net.server.http.responses.events import ResponseEvents, error_event
@@ -53,7 +54,4 @@ def form_of_api(api: dict[str, Any] | None) -> ResponseFormat | None:
 def form_of(generation: Generation) -> ResponseFormat:
     """How a generation is written as a response; any is, whatever API it was asked for."""
     found = form_of_api(generation.api)
-    if found is not None:
-        return found
-    name = generation.wanted or generation.outcome.model or generation.model.get("name") or ""
-    return ResponseFormat(model=str(name), stream=True)
+    return ResponseFormat(model_of(generation), stream=True) if found is None else found

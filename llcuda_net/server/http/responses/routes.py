@@ -24,7 +24,7 @@ from llcuda_net.server.http.responses.answers import RESPONSE, encode, outline_o
 from llcuda_net.server.http.responses.body import Asked, conversation_of, read
 from llcuda_net.server.http.responses.create import create, prepared
 from llcuda_net.server.http.responses.events import events_in_all
-from llcuda_net.server.http.responses.fields import RULES
+from llcuda_net.server.http.responses.fields import COUNT_RULES
 from llcuda_net.server.http.responses.response_format import form_of
 from llcuda_net.server.http.responses.transcript import shown
 from llcuda_net.server.http.route import Route
@@ -89,14 +89,11 @@ async def input_items(exchange: Exchange) -> None:
 
 async def input_tokens(exchange: Exchange) -> None:
     """The tokens of a response's input, whose body it takes: nothing is generated."""
-    ignored = Ignored(lenient=exchange.host.settings.lenient, rules=RULES)
+    ignored = Ignored(lenient=exchange.host.settings.lenient, rules=COUNT_RULES)
 
     def take(data: dict[str, Any]) -> Asked:
         if data.get("input") is None:
             data = {**data, "input": ""}
-        if "personality" in data:
-            ignored.names["personality"] = None
-            del data["personality"]
         return read(data, ignored)
 
     asked = await strict_json.read(exchange.request.body, take)
