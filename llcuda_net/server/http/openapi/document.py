@@ -102,7 +102,10 @@ def document(routes: Sequence[Route]) -> dict[str, Any]:
         schemas[name]["properties"]["type"] = {"enum": [only, None], "default": only}
     for name in ("ChatBody", "TemplateBody"):
         schemas[name]["properties"]["messages"]["minItems"] = 1
-    for name in ("EmbeddingsBody", "TokenizeBody", "DetokenizeBody", "RerankBody"):
+    for name in (
+        *("EmbeddingsBody", "TokenizeBody", "DetokenizeBody", "RerankBody"),
+        *("ConversationBody", "ConversationChange", "ItemsBody"),
+    ):
         schemas[name]["additionalProperties"] = False
     paths: dict[str, dict[str, Any]] = {}
     for route, one in zip(routes, used, strict=True):
