@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import parse_qsl, unquote
@@ -12,6 +12,8 @@ from llcuda_net.config.users import User
 from llcuda_net.errors import InvalidRequest
 from llcuda_net.server.http.errors import HttpError
 
+#: The parameters of a list in pages.
+PAGING = ("limit", "after", "order")
 _SECONDS = re.compile(r"\A[0-9]{1,12}(\.[0-9]{0,12})?\Z")
 
 
@@ -133,6 +135,19 @@ class PageQuery:
             raise InvalidRequest(f"order is asc or desc, not {order[:60]!r}")
         limit = whole_number(query, "limit", default, most)
         return cls(limit, query.get("after") or None, order == "asc")
+
+
+def check_names(query: Mapping[str, str], known: Collection[str]) -> None:
+    """Refuse a query with parameters that nothing would come of.
+
+    Raises:
+        HttpError: there is one beside those that are known.
+    """
+    for name in query:
+        if name not in known:
+            there = f"there {'is' if len(known) == 1 else 'are'}: {', '.join(known)}"
+            message = f"there is no parameter {name[:60]!r}; {there}"
+            raise HttpError(400, message, param=name[:64], code="invalid_request")
 
 
 def is_number(text: str) -> bool:

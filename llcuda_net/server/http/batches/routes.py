@@ -13,7 +13,7 @@ from llcuda_net.server.http.batches.create import create
 from llcuda_net.server.http.batches.view import no_batch, view
 from llcuda_net.server.http.errors import HttpError
 from llcuda_net.server.http.exchange import Exchange
-from llcuda_net.server.http.request import PageQuery, page
+from llcuda_net.server.http.request import PAGING, PageQuery, check_names, page
 from llcuda_net.server.http.route import Route
 from llcuda_net.storage.objects import batches
 from llcuda_net.storage.objects.batches import Batch
@@ -27,6 +27,7 @@ DEFAULT_PAGE, LARGEST_PAGE = 20, 100
 async def listed(exchange: Exchange) -> None:
     """The user's batches, newest first, in pages as OpenAI's API has them."""
     request = exchange.request
+    check_names(request.query, PAGING)
     wanted = PageQuery.of(request.query, default=DEFAULT_PAGE, most=LARGEST_PAGE)
     owner = view_of(request.user)
 

@@ -13,7 +13,7 @@ from llcuda_net.config.users import view_of
 from llcuda_net.server.http.exchange import Exchange
 from llcuda_net.server.http.files.upload import upload
 from llcuda_net.server.http.files.view import no_file, view
-from llcuda_net.server.http.request import PageQuery, page
+from llcuda_net.server.http.request import PAGING, PageQuery, check_names, page
 from llcuda_net.server.http.route import Route
 from llcuda_net.storage.objects import files
 from llcuda_net.storage.objects.files import File
@@ -29,6 +29,7 @@ _ENTRY = 1024
 async def listed(exchange: Exchange) -> None:
     """The user's files, newest first, in pages as OpenAI's API has them."""
     request, host = exchange.request, exchange.host
+    check_names(request.query, (*PAGING, "purpose"))
     wanted = PageQuery.of(request.query, default=DEFAULT_PAGE, most=LARGEST_PAGE)
     owner, now = view_of(request.user), time.time_ns()
     purpose = request.query.get("purpose")

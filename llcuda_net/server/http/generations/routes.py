@@ -24,6 +24,7 @@ from llcuda_net.server.http.formats import format_of
 from llcuda_net.server.http.generations.details import details
 from llcuda_net.server.http.generations.pages import listed
 from llcuda_net.server.http.generations.view import view
+from llcuda_net.server.http.request import check_names
 from llcuda_net.server.http.route import Route
 
 #: Seconds that an answer to a cancel waits for the end.
@@ -87,14 +88,12 @@ ROUTES = [
 
 
 def _wants_html(query: Mapping[str, str]) -> bool:
-    for name, value in query.items():
-        if name != "render":
-            message = f"there is no parameter {name[:60]!r}; there is: render"
-            raise HttpError(400, message, param=name[:64], code="invalid_request")
-        if value != "html":
-            message = f"render must be html, not {value[:60]!r}"
-            raise HttpError(400, message, param="render", code="invalid_request")
-    return bool(query)
+    check_names(query, ("render",))
+    wanted = query.get("render")
+    if wanted not in (None, "html"):
+        message = f"render must be html, not {wanted[:60]!r}"
+        raise HttpError(400, message, param="render", code="invalid_request")
+    return wanted is not None
 
 
 async def _show(exchange: Exchange, generation: Generation, *, as_html: bool = False) -> None:

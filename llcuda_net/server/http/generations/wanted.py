@@ -11,7 +11,7 @@ from llcuda_net.config.moments import LARGEST, parse_moment
 from llcuda_net.errors import InvalidRequest
 from llcuda_net.generation.listing import Selection, state_of
 from llcuda_net.server.http.errors import HttpError
-from llcuda_net.server.http.request import whole_number
+from llcuda_net.server.http.request import check_names, whole_number
 from llcuda_protocol.kinds import MAX_LISTED
 
 #: Entries of a page and hits of a search, where a request does not say.
@@ -66,9 +66,7 @@ class Wanted:
             HttpError: there is no such parameter, or two do not go together.
             InvalidRequest: a value is wrong.
         """
-        for name in query:
-            if name not in PARAMETERS:
-                raise _refused(name, f"there is no parameter {name[:60]!r}; there are: {_NAMES}")
+        check_names(query, PARAMETERS)
         searches = [name for name in ("q", "semantic") if name in query]
         if len(searches) == 2:
             raise _refused("semantic", "give q or semantic: one of them")
@@ -98,9 +96,6 @@ class Wanted:
             ascending=(order == "asc") != backwards,
         )
         return cls(selection, limit, backwards, query.get("q"), query.get("semantic"))
-
-
-_NAMES = ", ".join(PARAMETERS)
 
 
 def _bar(query: Mapping[str, str], names: Collection[str], search: str) -> None:

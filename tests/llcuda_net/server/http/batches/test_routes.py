@@ -323,6 +323,10 @@ async def test_lists_and_what_belongs_to_others(tmp_path: Path) -> None:
             error = await ask(listener, method, f"batches/{others}{rest}", status=404)
             assert error["error"]["code"] == "batch_not_found"
         await ask(listener, "GET", f"batches?after={others}", status=404)
+        error = await ask(listener, "GET", "batches?before=x", status=400)
+        assert error["error"]["message"] == (
+            "there is no parameter 'before'; there are: limit, after, order"
+        )
         file = await uploaded(listener, lines("a"), headers={"Authorization": "Bearer other"})
         await make(listener, b"", 404, input_file_id=file)
         seen = await ask(listener, "GET", "batches", token="ops")

@@ -110,7 +110,14 @@ async def test_they_are_listed_in_pages(tmp_path: Path) -> None:
         assert not page["has_more"]
         page = await get(listener, f"?order=asc&purpose=batch&after={ids[0]}")
         assert [one["id"] for one in page["data"]] == ids[2:4]
-        for wrong in ("?limit=0", "?limit=10001", "?limit=0000000010001", "?limit=x", "?order=up"):
+        for wrong in (
+            "?limit=0",
+            "?limit=10001",
+            "?limit=0000000010001",
+            "?limit=x",
+            "?order=up",
+            "?porpoise=batch",
+        ):
             await get(listener, wrong, 400)
         await get(listener, "?after=file-none", 404)
 
