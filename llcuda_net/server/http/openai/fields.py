@@ -53,7 +53,7 @@ SUPPORTED = {
 IGNORED = {
     "user": "users are those of the token file",
     "metadata": "nothing is stored with a result but its request",
-    "store": "what is stored is for the server's settings to say",
+    "store": "send the header x-llcuda-store: false for what is not to be kept",
     "prompt_cache_key": "the slot with the longest common prefix is found without it",
     "prompt_cache_retention": "slots keep their prompts as long as they can",
     "prompt_cache_options": "slots keep their prompts as long as they can",
