@@ -20,6 +20,7 @@ ORDER = [
     ("errors", "data"),
     ("util", "config", "storage"),
     ("upstream", "scheduler", "client"),
+    ("models",),
     ("sync",),
     ("generation", "batch"),
     ("analysis", "telemetry", "bench"),
