@@ -50,7 +50,10 @@ class EmbeddingBackend:
         Raises:
             RequestError: there is none.
         """
-        backend = self._current()
+        backend = self.backend
+        if backend is None and self._backend is not None and self._backend.loadable:
+            backend = self._backend  # it is loaded for this
+        backend = backend or self._current()
         return Requirement(backend.model_key, EMBEDDINGS, only=backend.name)
 
     @property

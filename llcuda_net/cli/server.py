@@ -13,13 +13,16 @@ PROG = "llcuda-server"
 
 _DESCRIPTION = """\
 Serve language models to clients of OpenAI's and Anthropic's APIs, and to llcuda-client: forwards
-prompts to a llama-server, or runs a model itself in the built-in engine, and streams the answers.
+prompts to llama-servers, or runs models itself, and streams the answers.
 """
 
 _EPILOG = """\
 examples:
   llcuda-server                                    the demonstration model, on port 9000
-  llcuda-server --model path.gguf --slots 8        your own model, in the built-in engine
+  llcuda-server --model smollm2                    a small real model, downloaded at first
+  llcuda-server --model path.gguf --slots 8        your own model
+  llcuda-server --models ~/models --memory 24G     many models, each loaded when it is asked for
+  llcuda-server --model path.gguf --engine ./llama-server -- --flash-attn on
   llcuda-server --upstream http://127.0.0.1:8080   a llama-server that already runs
   llcuda-server --upstream http://127.0.0.1:8080 --upstream http://10.0.0.5:8080
 
@@ -35,7 +38,12 @@ model is wrong, 130 or 143 stopped by a second signal
 
 def make_parser() -> Parser:
     """The command's options."""
-    parser = Parser(prog=PROG, usage="%(prog)s [options]", description=_DESCRIPTION, epilog=_EPILOG)
+    parser = Parser(
+        prog=PROG,
+        usage="%(prog)s [options] [-- options of llama-server]",
+        description=_DESCRIPTION,
+        epilog=_EPILOG,
+    )
     settings_module.add_arguments(parser)
     parser.add_argument("--version", action=VersionAction)
     return parser
@@ -43,7 +51,14 @@ def make_parser() -> Parser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns its exit code."""
-    return run_command(PROG, lambda: _run(make_parser().parse_args(argv)), warn=False)
+    return run_command(PROG, lambda: _run(_parse(argv)), warn=False)
+
+
+def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
+    ours, engines = settings_module.split_options(sys.argv[1:] if argv is None else argv)
+    arguments = make_parser().parse_args(ours)
+    arguments.engine_options = engines
+    return arguments
 
 
 def _run(arguments: argparse.Namespace) -> int:

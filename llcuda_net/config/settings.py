@@ -8,13 +8,16 @@ from __future__ import annotations
 import argparse
 import os
 import re
+import shlex
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import MISSING, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
 from llcuda_net.config import environment as variables
+from llcuda_net.config.models import ModelSpec
+from llcuda_net.config.models import parse as parse_models
 from llcuda_net.config.sizes import LARGEST
 from llcuda_net.config.upstreams import UpstreamSpec
 from llcuda_net.config.upstreams import parse as parse_specs
@@ -95,22 +98,67 @@ class Settings:
         "over HTTP, ignore fields that are not supported, though they may change the answer",
         kind=bool,
     )
-    model: str | None = _option(
-        None, "GGUF file to run in the built-in engine (default: the demonstration model)"
+    model: tuple[ModelSpec, ...] = _option(
+        (),
+        "model to run and to load at the start: a GGUF file, a name in the models folder, or a "
+        "short name such as smollm2; may be given several times. Tables in the config file "
+        "describe each further (default: those of --models, else the demonstration model)",
+        kind=ModelSpec,
+        metavar="MODEL",
     )
+    models: str | None = _option(
+        None,
+        "folder of GGUF files, each a model that is loaded when a request names it; llcuda models "
+        "pull puts them there",
+    )
+    engine: str = _option(
+        "auto",
+        "what runs models: builtin, the path of a llama-server, or auto: a llama-server on the "
+        "PATH where only that can use this machine's GPU, else builtin; options for it follow --",
+    )
+    engine_options: tuple[str, ...] = _option((), "options of llama-server")
     ctx: int | None = _option(
-        None, "engine: tokens of context for each slot (default: the model's)", kind=int, low=1
+        None,
+        "tokens of context for each slot (default: the model's, at most 4096)",
+        kind=int,
+        low=1,
     )
-    slots: int = _option(4, "engine: requests that run at once", kind=int, low=1)
+    slots: int = _option(4, "requests that run at once on a model", kind=int, low=1)
     threads: int | None = _option(
         None,
-        "engine: CPU threads (default: one per core; one in all for a tiny model)",
+        "CPU threads of a model (default: one per core; one in all for a tiny model)",
         kind=int,
         low=1,
     )
     gpu_layers: int | None = _option(
-        None, "engine: layers to keep on the GPU (default: all that fit)", kind=int, low=0
+        None, "layers to keep on the GPU (default: all that fit)", kind=int, low=0
     )
+    memory: int | None = _option(
+        None,
+        "what all models that are loaded may take of the machine's memory, such as 24G: what a "
+        "request needs beyond that takes the place of one that is idle (default: four fifths)",
+        kind=int,
+        low=0,
+        high=LARGEST,
+        size=True,
+    )
+    gpu_memory: int | None = _option(
+        None,
+        "the same of GPU memory (default: nine tenths of what is free at the start)",
+        kind=int,
+        low=0,
+        high=LARGEST,
+        size=True,
+    )
+    idle_seconds: float | None = _option(
+        None,
+        "seconds without a request after which a model is unloaded (default: when another one "
+        "needs its memory)",
+        kind=float,
+        low=1,
+        high=10**9,
+    )
+    yes: bool = _option(False, "download without asking a model that --model names", kind=bool)
     data_dir: str | None = _option(
         None, "folder of the journal and the results (default: the platform's data folder)"
     )
@@ -280,9 +328,28 @@ class Settings:
     log_prompts: bool = _option(False, "write the text of prompts to the log", kind=bool)
 
 
+def _shell_words(value: Any, where: str) -> tuple[str, ...]:
+    """Options of a program: a list of them, or text as a shell splits it. Raises ConfigError."""
+    try:
+        found = shlex.split(value) if isinstance(value, str) else value
+    except ValueError as error:
+        raise ConfigError(f"{where} cannot be split into words: {error}") from None
+    if not isinstance(found, list) or not all(isinstance(one, str) for one in found):
+        raise ConfigError(f"{where} must be a list of strings, not {value!r}")
+    return tuple(found)
+
+
+#: Settings whose values are more than one word, or more than words.
+_PARSERS: dict[str, Callable[[Any, str], Any]] = {
+    "upstream": parse_specs,
+    "model": parse_models,
+    "engine_options": _shell_words,
+}
 _METAVARS = {
     "default_model": "NAME",
     "data_dir": "DIR",
+    "models": "DIR",
+    "engine": "ENGINE",
     "store": "KIND",
     "durability": "LEVEL",
     "host": "ADDRESS",
@@ -297,10 +364,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add an option per setting, and --config."""
     parser.add_argument("--config", metavar="FILE", help="TOML file with the same settings")
     section = parser.add_argument_group()
+    parser.set_defaults(engine_options=None)  # not an option: see `split_options`
     for spec in fields(Settings):
         if spec.name in _SECTIONS:
             section = parser.add_argument_group(_SECTIONS[spec.name])
-        flag = "--" + spec.name.replace("_", "-")
+        if spec.name == "engine_options":
+            continue
+        flag = _flag(spec.name)
         kind = spec.metadata["kind"]
         text = spec.metadata["help"]
         if spec.default not in (None, False, MISSING, ()):
@@ -322,6 +392,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
             )
 
 
+def split_options(argv: Sequence[str]) -> tuple[list[str], list[str] | None]:
+    """What stands before `--`, and behind it: options of llama-server; None where there is none."""
+    words = list(argv)
+    if "--" not in words:
+        return words, None
+    place = words.index("--")
+    return words[:place], words[place + 1 :]
+
+
 def load(arguments: argparse.Namespace, environment: Mapping[str, str] = os.environ) -> Settings:
     """The settings in force.
 
@@ -337,7 +416,7 @@ def load(arguments: argparse.Namespace, environment: Mapping[str, str] = os.envi
     sources: dict[str, int] = {}
     for spec in fields(Settings):
         variable = "LLCUDA_" + spec.name.upper()
-        flag = "--" + spec.name.replace("_", "-")
+        flag = _flag(spec.name)
         given = getattr(arguments, spec.name)
         if given is not None:
             sources[spec.name], value, where = 1, given, flag
@@ -348,19 +427,21 @@ def load(arguments: argparse.Namespace, environment: Mapping[str, str] = os.envi
             where = f"{spec.name} in {config_file}"
         else:
             continue
-        if spec.metadata["kind"] is UpstreamSpec:
-            values[spec.name] = parse_specs(value, where)
+        parse = _PARSERS.get(spec.name)
+        if parse is not None:
+            values[spec.name] = parse(value, where)
             continue
         if spec.default == ():
             values[spec.name] = several(value, where)
             continue
         values[spec.name] = convert(spec.metadata, value, where)
-    if values.get("upstream") and values.get("model"):
+    for name in ("model", "models"):
         # One replaces the other, so the order of the sources decides between them, too.
-        if sources["upstream"] < sources["model"]:
-            del values["model"]
-        elif sources["model"] < sources["upstream"]:
-            del values["upstream"]
+        if values.get("upstream") and values.get(name):
+            if sources["upstream"] < sources[name]:
+                del values[name]
+            elif sources[name] < sources["upstream"]:
+                del values["upstream"]
     if values.get("upstream"):
         _check_engine_settings(values, sources)
     settings = Settings(**values)
@@ -373,12 +454,17 @@ def unknown_variables(environment: Mapping[str, str] = os.environ) -> dict[str, 
     return variables.unknown(environment, [spec.name for spec in fields(Settings)])
 
 
-#: Settings of the built-in engine, and what a llama-server has in their place.
-_OF_THE_ENGINE = {
+#: Settings of models that the server runs, and what a llama-server has in their place.
+_OF_MODELS = {
     "ctx": "--ctx-size",
     "slots": "--parallel",
     "threads": "--threads",
     "gpu_layers": "--n-gpu-layers",
+    "engine": "",
+    "engine_options": "these options",
+    "memory": "",
+    "gpu_memory": "",
+    "idle_seconds": "--sleep-idle-seconds",
 }
 
 
@@ -388,17 +474,22 @@ def _check_engine_settings(values: dict[str, Any], sources: Mapping[str, int]) -
     Raises:
         ConfigError: one was given where the upstreams were, or nearer to the command line.
     """
-    for name, option in _OF_THE_ENGINE.items():
+    for name, option in _OF_MODELS.items():
         if name not in values:
             continue
         if sources[name] <= sources["upstream"]:
-            flag = "--" + name.replace("_", "-")
+            flag = "what stands behind --" if name == "engine_options" else _flag(name)
+            instead = f": start the llama-server with {option}" if option else ""
             more = "; to use fewer slots than it has, write slots in its [[upstream]] table"
             raise ConfigError(
-                f"{flag} is for the built-in engine and does nothing beside --upstream: start the "
-                f"llama-server with {option}{more if name == 'slots' else ''}"
+                f"{flag} is for models that the server runs itself and does nothing beside "
+                f"--upstream{instead}{more if name == 'slots' else ''}"
             )
         del values[name]
+
+
+def _flag(name: str) -> str:
+    return "--" + name.replace("_", "-")
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -417,8 +508,10 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 def _check(settings: Settings) -> None:
-    if settings.upstream and settings.model:
-        raise ConfigError("give --upstream or --model, not both")
+    if settings.upstream and (settings.model or settings.models):
+        raise ConfigError(
+            f"give --upstream or {'--model' if settings.model else '--models'}, not both"
+        )
     if "*" in settings.cors_origin and settings.auth_token_file is None:
         raise ConfigError(
             "--cors-origin '*' lets every web page use the server: name the origins, or give an "

@@ -25,6 +25,7 @@ _SAYS = {
     "model": "a name",
     "api_key_file": "the name of a file",
     "roles": f"a list of {', '.join(ROLES[:-1])} and {ROLES[-1]}",
+    "aliases": "a list of names",
 }
 
 
@@ -174,6 +175,7 @@ class UpstreamSpec:
         model: identity of its model; None: found out from the upstream.
         api_key_file: file with its API key; None: the one for all upstreams, if any.
         roles: what it is used for, as far as it can.
+        aliases: other names of its model.
     """
 
     url: str = field(repr=False)
@@ -183,6 +185,7 @@ class UpstreamSpec:
     model: str | None = None
     api_key_file: str | None = None
     roles: frozenset[str] = frozenset(ROLES)
+    aliases: tuple[str, ...] = ()
 
 
 def parse(value: Any, where: str) -> tuple[UpstreamSpec, ...]:
@@ -255,6 +258,7 @@ def _types() -> dict[str, Any]:
         "roles": Annotated[
             frozenset[Literal["completions", "embeddings", "rerank"]], Meta(min_length=1)
         ],
+        "aliases": tuple[text, ...],
     }
 
 

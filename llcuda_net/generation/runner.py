@@ -328,7 +328,8 @@ class Resumer:
                 found += 1
             except RequestError as error:
                 refusal = error
-        if not found:
+        absent = any(one.absent for one in self._pool.of(""))
+        if not found and not absent:
             raise refusal
         if last is None or not generation.count:
             return self._pool.key_of(generation.wanted)
@@ -338,7 +339,8 @@ class Resumer:
                     await backend.fingerprint.settled()
         model_key = self._pool.key_of_fingerprint(last.model)
         if model_key is None:
-            if found < len(self._pool.of("")):
+            self._ask_for(last.model)
+            if found < sum(not one.absent for one in self._pool.of("")):
                 raise UpstreamUnavailable("its model is not there yet")
             raise Interrupted(
                 "the server was stopped, and this cannot be continued: "
@@ -350,3 +352,18 @@ class Resumer:
                 retry=True,
             )
         return model_key
+
+    def _ask_for(self, model: dict[str, Any]) -> None:
+        """Have its model loaded, where that is one that is loaded on demand.
+
+        Raises:
+            RequestError: wait for it; or, with the code `interrupted`, it cannot be loaded.
+        """
+        try:
+            waits = self._pool.wanted_again(model)
+        except RequestError as error:
+            raise Interrupted(
+                f"the server was stopped, and this cannot be continued: {error.message}", retry=True
+            ) from None
+        if waits is not None:
+            raise waits

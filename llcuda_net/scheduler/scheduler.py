@@ -41,6 +41,7 @@ class Scheduler:
         place: finds a slot for a ticket, and takes it; None where there is none for it now.
         max_queue: how many may wait; one more is refused at once, unless its user has none there.
         explain: says for a person why there is no place for a ticket.
+        delay: returns the seconds until there can be any.
         ageing: seconds of being held back by better classes that lift a ticket into the next one.
         clock: returns the time, as in `SlotRequest.deadline`.
         flush: called when holders were notified, to send what that has added.
@@ -52,6 +53,7 @@ class Scheduler:
         max_queue: int,
         *,
         explain: Callable[[Ticket], str] = lambda ticket: "",
+        delay: Callable[[Ticket], float] = lambda ticket: 0.0,
         ageing: float = 30.0,
         clock: Callable[[], float] = trio.current_time,
         flush: Callable[[], None] = lambda: None,
@@ -65,7 +67,7 @@ class Scheduler:
         self._running: dict[Ticket, Flow] = {}
         self._quotas: dict[str, UserQuota] = {}
         self._all_lengths = MovingMean()
-        self._reporter = WaitReporter(self._queue, self._quotas, explain)
+        self._reporter = WaitReporter(self._queue, self._quotas, explain, delay)
         self._number = 0
         self._dispatching = False
         self._dispatch_again = False

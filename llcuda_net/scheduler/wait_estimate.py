@@ -80,6 +80,7 @@ class WaitReporter:
 
     Args:
         explain: says for a person why there is no place for a ticket.
+        delay: returns the seconds until there can be any, as for a model that is not loaded.
 
     Attributes:
         order: those that wait.
@@ -87,13 +88,18 @@ class WaitReporter:
     """
 
     def __init__(
-        self, queue: WaitQueue, quotas: Mapping[str, UserQuota], explain: Callable[[Ticket], str]
+        self,
+        queue: WaitQueue,
+        quotas: Mapping[str, UserQuota],
+        explain: Callable[[Ticket], str],
+        delay: Callable[[Ticket], float] = lambda ticket: 0.0,
     ) -> None:
         self.order = WaitOrder(queue)
         self.behind = False
         self._queue = queue
         self._quotas = quotas
         self._explain = explain
+        self._delay = delay
         self._rates: dict[str, ServiceRate] = {}
 
     def queued(self, ticket: Ticket, now: float) -> None:
@@ -134,7 +140,7 @@ class WaitReporter:
                 room = _SLICE
         for some in _parts(tickets):
             now = clock()
-            reasons: dict[Kind, str] = {}
+            reasons: dict[Kind, tuple[str, float]] = {}
             for ticket in some:
                 if ticket in self.order:
                     self._estimate(ticket, now, reasons)
@@ -147,27 +153,29 @@ class WaitReporter:
                 yield
                 room = _SLICE
 
-    def _estimate(self, ticket: Ticket, now: float, reasons: dict[Kind, str]) -> None:
+    def _estimate(self, ticket: Ticket, now: float, reasons: dict[Kind, tuple[str, float]]) -> None:
         quota = self._quotas[ticket.slot_request.user.name]
         rate = self._rates.get(ticket.slot_request.model)
+        if ticket.kind not in reasons:
+            reasons[ticket.kind] = self._outlook(ticket)
+        reason, delay = reasons[ticket.kind]
         ticket.position = self.order.position(ticket)
         ticket.wait = None if rate is None else rate.estimate(ticket.position, now)
+        if delay:
+            ticket.wait = delay + (ticket.wait or 0.0)
         if ticket.wait is not None and not ticket.requeued:
             ticket.wait = max(ticket.wait, quota.refilled_at(now) - now)
         if ticket.wait is not None:
             ticket.wait = min(ticket.wait, _LONGEST)
-        ticket.reason = quota.limit_reached(now, rated=not ticket.requeued)
-        if not ticket.reason:
-            if ticket.kind not in reasons:
-                reasons[ticket.kind] = self._reason(ticket)
-            ticket.reason = reasons[ticket.kind]
+        ticket.reason = quota.limit_reached(now, rated=not ticket.requeued) or reason
 
-    def _reason(self, ticket: Ticket) -> str:
+    def _outlook(self, ticket: Ticket) -> tuple[str, float]:
+        """Why the tickets of a kind wait, and the seconds until any can be served."""
         try:
-            return self._explain(ticket)
+            return self._explain(ticket), self._delay(ticket)
         except Exception:
             log.exception("explain_failed")
-            return ""
+            return "", 0.0
 
 
 def _parts(tickets: list[Ticket]) -> Iterator[list[Ticket]]:

@@ -116,8 +116,8 @@ def _model(settings: Settings) -> Iterator[Path | None]:
     """The file for the engine; None where there is an upstream."""
     if settings.upstream:
         yield None
-    elif settings.model is not None:
-        yield Path(settings.model)
+    elif settings.model:
+        yield Path(settings.model[0].file or settings.model[0].name)
     else:
         with resources.as_file(resources.files("llcuda_net.data") / "demo.gguf") as path:
             yield path

@@ -120,6 +120,7 @@ class Gateway:
             self._place,
             settings.max_queue,
             explain=lambda ticket: pool.why(need_of(ticket.slot_request)),
+            delay=lambda ticket: pool.delay(need_of(ticket.slot_request)),
             ageing=settings.ageing_seconds,
             flush=self._publisher.publish,
         )

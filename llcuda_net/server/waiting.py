@@ -44,6 +44,16 @@ class Waiting:
         while True:
             await self._pool.wait_change()
             self._scheduler.dispatch()
+            await self._refuse_unloadable()
+
+    async def _refuse_unloadable(self) -> None:
+        """End what waits for a model that could not be loaded, with the reason."""
+        for kind in self._scheduler.waiting_kinds():
+            requirement = kind[1]
+            assert isinstance(requirement, Requirement)
+            error = self._pool.failure(requirement)
+            if error is not None:
+                await self._fail(kind, error)
 
     async def end_outages(self) -> None:
         """End what waits for a model that no upstream has had for too long; for ever."""

@@ -11,8 +11,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -38,6 +38,7 @@ from llcuda_net.upstream.model.fingerprint import (
 )
 from llcuda_net.upstream.model.identity import Identity, Signature, alike
 from llcuda_net.upstream.prefix_cache import HitRate
+from llcuda_net.upstream.residence import Residence
 from llcuda_net.upstream.rest import Rest
 from llcuda_net.upstream.slots.speeds import Speeds
 from llcuda_net.upstream.slots.step_samples import StepSamples, Stream
@@ -72,6 +73,8 @@ class Backend:
         restarts: returns how often it was started again, where that is in our hands.
         unified: its slots are known to share one KV cache; else that is learnt.
         spare: gives something beside it that embeds much; None: there is nothing.
+        residence: whether its process is there, of one that is loaded on demand; None: it is for
+            others to start it.
 
     Attributes:
         table: its slots.
@@ -106,8 +109,10 @@ class Backend:
         restarts: Callable[[], int] = lambda: 0,
         unified: bool = False,
         spare: Spare | None = None,
+        residence: Residence | None = None,
     ) -> None:
         self.spec = spec
+        self.residence = residence
         self.spare = spare
         self.upstream = upstream
         self.table = Slots()
@@ -156,8 +161,42 @@ class Backend:
 
     @property
     def up(self) -> bool:
-        """Whether it may be given work."""
-        return not self.draining and (self.breaker.closed or not self.watched)
+        """Whether it may be given work, now or soon."""
+        return not self.draining and not self.absent and (self.breaker.closed or not self.watched)
+
+    @property
+    def absent(self) -> bool:
+        """Whether its process is not there, as nobody has needed it, or not long enough."""
+        return self.residence is not None and not self.residence.present
+
+    @property
+    def loadable(self) -> bool:
+        """Whether it is absent, and comes where somebody needs it."""
+        return self.absent and not self.draining and self.load_failure is None
+
+    @property
+    def load_failure(self) -> RequestError | None:
+        """Why it could not be loaded, while it is not tried again."""
+        return None if self.residence is None else self.residence.failure
+
+    @asynccontextmanager
+    async def there(self) -> AsyncIterator[None]:
+        """Enclose what asks it without a slot: it is loaded for that, where it is on demand.
+
+        Raises:
+            RequestError: it cannot be loaded.
+        """
+        if self.residence is None:
+            yield
+            return
+        async with self.residence.held():
+            yield
+
+    @property
+    def leaving(self) -> bool:
+        """Whether it gets no new work, as another model needs its memory."""
+        residence = self.residence
+        return residence is not None and residence.present and not residence.takes_work
 
     @property
     def resting(self) -> bool:
@@ -166,9 +205,11 @@ class Backend:
 
     @property
     def state(self) -> str:
-        """up, down, probing or draining."""
+        """up, down, probing or draining; of one that is loaded on demand also its presence."""
         if self.draining:
             return "draining"
+        if self.residence is not None and (self.absent or self.leaving):
+            return str(self.residence.presence)
         if self.breaker.closed:
             return "up"
         return "probing" if self.breaker.state is BreakerState.HALF_OPEN else "down"
@@ -176,6 +217,8 @@ class Backend:
     @property
     def reason(self) -> str:
         """Why it is not up, or rests."""
+        if self.residence is not None and (self.absent or self.leaving):
+            return self.residence.reason
         if self.breaker.closed and self.resting:
             return f"takes no more for now; it is asked again in {self.rest.left:.1f} s"
         return self.breaker.reason

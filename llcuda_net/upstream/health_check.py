@@ -81,6 +81,10 @@ class HealthCheck:
             if isinstance(backend.fingerprint, Fingerprint):
                 nursery.start_soon(backend.fingerprint.run)
             while True:
+                if backend.absent:  # nothing is there to be looked at
+                    await backend.attention.wait()
+                    backend.attention = trio.Event()
+                    continue
                 try:
                     await self._look() if backend.breaker.closed else await self._probe()
                 except UpstreamBusy as error:
@@ -120,7 +124,10 @@ class HealthCheck:
             pause = self._pause
             self._pause = min(2 * self._pause, LONGEST_PAUSE)
         next_look = max(trio.current_time() + pause, self._hold)
-        while trio.current_time() < (due := next_look if breaker.closed else breaker.retry_at):
+        while (
+            trio.current_time() < (due := next_look if breaker.closed else breaker.retry_at)
+            and not backend.absent
+        ):
             with trio.move_on_at(min(due, backend.rest.until or due)):
                 await backend.attention.wait()
             self._report(backend.rest.over())

@@ -56,6 +56,7 @@ def assign(
         for backend in backends
         if backend.up
         and not backend.resting
+        and not backend.leaving
         and backend.meets(requirement)
         and not (requirement.long and sum(one.reading for one in backend.leases) >= long_prompts)
         and (found := backend.best(requirement)) is not None
@@ -100,9 +101,10 @@ def can_serve(backends: Sequence[Backend], requirement: Requirement) -> bool:
 
 
 def may_recover(backends: Sequence[Backend], requirement: Requirement) -> bool:
-    """Whether one that was up could serve it when it is back."""
+    """Whether one that was up could serve it when it is back, or one that is loaded for it."""
     return any(
-        backend.watched and backend.was_up and not backend.draining and backend.meets(requirement)
+        (backend.loadable or (backend.watched and backend.was_up and not backend.draining))
+        and backend.meets(requirement)
         for backend in backends
     )
 
@@ -112,9 +114,14 @@ def explain(backends: Sequence[Backend], requirement: Requirement) -> str:
     able = [one for one in backends if not one.draining and one.meets(requirement)]
     up = [one for one in able if one.up]
     if not up:
+        if loading := next((one for one in able if one.absent), None):
+            return loading.reason[:256]
         reasons = "; ".join(f"{one.name}: {one.reason or 'not asked yet'}" for one in able)
         return f"no upstream answers ({reasons})"[:256]
-    awake = [one for one in up if not one.resting]
+    leaving = [one for one in up if one.leaving]
+    if len(leaving) == len(up):
+        return leaving[0].reason[:256]
+    awake = [one for one in up if not one.resting and not one.leaving]
     if not awake:
         # Without the seconds that are left: each new reason is sent to those who wait.
         return f"{', '.join(one.name for one in up)}: no more for now"[:256]

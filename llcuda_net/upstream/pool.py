@@ -145,10 +145,11 @@ class Pool:
             del reasons[backend]
             backend.learn_reranks(await backend.upstream.reranks())
 
-        reasons = dict.fromkeys(self.backends, f"no answer within {PREPARE:g} s")
+        there = [one for one in self.backends if not one.absent]
+        reasons = dict.fromkeys(there, f"no answer within {PREPARE:g} s")
         with trio.move_on_after(PREPARE):
             async with trio.open_nursery() as nursery:
-                for backend in self.backends:
+                for backend in there:
                     nursery.start_soon(ask, backend)
         for backend, reason in reasons.items():
             log.warning("upstream_not_ready", upstream=backend.name, reason=reason)
@@ -217,7 +218,7 @@ class Pool:
         if name is None:
             raise Unsupported(f"no upstream is used for {role}")
         for backend in serving:
-            if name == backend.model and backend.model_key:
+            if name in (backend.model, *backend.spec.aliases) and backend.model_key:
                 return backend.model_key
         names = ", ".join(sorted(self.names(role)))
         raise UnknownModel(
@@ -235,10 +236,12 @@ class Pool:
         """Refuse what would wait for an upstream that nobody has seen yet.
 
         Raises:
-            RequestError: none that serves the model is up, or was, or loads it.
+            RequestError: none that serves the model is up, or was, or loads it, or will.
         """
         backends = self.of(model_key)
-        if not any(one.up or one.was_up or one.loading for one in backends):
+        if not any(one.up or one.was_up or one.loading or one.loadable for one in backends):
+            if (failure := _load_failure(backends)) is not None:
+                raise failure
             reasons = "; ".join(f"{one.name}: {one.reason}" for one in backends)
             raise UpstreamUnavailable(
                 f"no upstream answers ({reasons})"[:500],
@@ -257,6 +260,13 @@ class Pool:
 
     def _serving(self, role: str = COMPLETIONS) -> Iterator[Backend]:
         return (one for one in self.backends if role in one.roles and not one.draining)
+
+    def canonical(self, name: str | None, role: str = COMPLETIONS) -> str | None:
+        """The name of the model that a name or an alias means; None where there is none."""
+        for backend in self._serving(role):
+            if name and name in (backend.model, *backend.spec.aliases):
+                return backend.model
+        return None
 
     def names(self, role: str = COMPLETIONS) -> list[str]:
         """The names of the models that are used for a role, the default one first."""
@@ -280,6 +290,7 @@ class Pool:
                     default=None,
                 ),
                 "default": key == default,
+                **_presence(found),
             }
             for key, found in by_key.items()
         ]
@@ -295,8 +306,58 @@ class Pool:
         reach = self._within_reach(requirement)
         found = placement.assign(self.backends, reach, self._long_prompts)
         if found is None:
+            self._ask_for(reach)
             return None
         return Lease(found.backend, found.slot, reach, found.blocks, holder, self.update)
+
+    def _ask_for(self, requirement: Requirement) -> None:
+        """Have what could serve a requirement loaded, where none that is up could."""
+        if not placement.can_serve(self.backends, requirement) or any(
+            one.leaving for one in self.backends
+        ):
+            for backend in self.backends:
+                if backend.residence is not None and backend.meets(requirement):
+                    backend.residence.missed()
+
+    def failure(self, requirement: Requirement) -> RequestError | None:
+        """Why what could serve a requirement cannot be loaded; None where that is not so."""
+        backends = [one for one in self.backends if one.meets(requirement) and not one.draining]
+        if any(one.up or not one.absent or one.loadable for one in backends):
+            return None
+        return _load_failure(backends)
+
+    def delay(self, requirement: Requirement) -> float:
+        """Seconds until a model that could serve it is loaded, estimated; 0 where none must be."""
+        waits = [
+            one.residence.ready_in or 0.0
+            for one in self.backends
+            if one.residence is not None and (one.absent or one.leaving) and one.meets(requirement)
+        ]
+        return min(waits, default=0.0) if waits and not self._takes_now(requirement) else 0.0
+
+    def _takes_now(self, requirement: Requirement) -> bool:
+        return any(one.up and not one.leaving and one.meets(requirement) for one in self.backends)
+
+    def wanted_again(self, model: dict[str, Any]) -> RequestError | None:
+        """Have the model of a fingerprint loaded, which is not there now.
+
+        Returns:
+            What to wait for; None where no model that can be loaded is known by its name.
+
+        Raises:
+            RequestError: it cannot be loaded.
+        """
+        for backend in self._serving():
+            if (
+                backend.residence is not None
+                and backend.absent
+                and backend.model == model.get("name")
+            ):
+                if (failure := backend.load_failure) is not None:
+                    raise failure
+                backend.residence.want()
+                return UpstreamUnavailable(f"its model is loaded first: {backend.reason}")
+        return None
 
     def can_serve(self, requirement: Requirement) -> bool:
         """Whether one that is up could serve it, now or when a slot is free."""
@@ -321,12 +382,24 @@ class Pool:
         if not backends:
             return now - self._missing.setdefault(reach.model, now)
         self._missing.pop(reach.model, None)
-        if any(one.up for one in backends):
-            return 0.0
+        if any(one.up or one.absent for one in backends):
+            return 0.0  # what cannot be loaded is refused by `failure`
         return now - max(one.down_since for one in backends)
 
     def _within_reach(self, requirement: Requirement) -> Requirement:
         return placement.within_reach(self.backends, requirement, trio.current_time())
+
+
+def _presence(backends: Sequence[Backend]) -> dict[str, Any]:
+    """Of a model that is loaded on demand: where it is on its way."""
+    for one in backends:
+        if one.residence is not None:
+            return {"presence": str(one.residence.presence)}
+    return {}
+
+
+def _load_failure(backends: Sequence[Backend]) -> RequestError | None:
+    return next((one.load_failure for one in backends if one.load_failure is not None), None)
 
 
 def _is_known(backend: Backend) -> bool:

@@ -218,6 +218,8 @@ class Lease:
                 self.backend.end_aborted(self.slot)
             else:
                 self.slot.turn(Use.FREE)
+        if self.backend.residence is not None:
+            self.backend.residence.used()
         self._report(self.backend.draining)  # it may leave now
 
     def _report(self, changed: bool) -> None:

@@ -83,6 +83,9 @@ def test_help_has_every_setting(capsys: pytest.CaptureFixture[str]) -> None:
     assert caught.value.code == 0
     text = capsys.readouterr().out
     for spec in fields(Settings):
+        if spec.name == "engine_options":  # they stand behind --
+            assert "[-- options of llama-server]" in text
+            continue
         assert _flag(spec.name) in text
         assert spec.metadata["help"].split()[0] in text
     assert "--config" in text
@@ -188,11 +191,11 @@ def test_the_earlier_source_decides_between_upstream_and_model(tmp_path: Path) -
 
     def found(*argv: str, environment: dict[str, str] | None = None) -> tuple[Any, Any]:
         settings = _load(*argv, environment=environment)
-        return [spec.url for spec in settings.upstream], settings.model
+        return [spec.url for spec in settings.upstream], [spec.file for spec in settings.model]
 
-    assert found("--upstream", "http://a", environment=environment) == (["http://a"], None)
-    assert found(*config, environment={"LLCUDA_UPSTREAM": "http://b"}) == (["http://b"], None)
-    assert found("--model", "m", environment={"LLCUDA_UPSTREAM": "http://b"}) == ([], "m")
+    assert found("--upstream", "http://a", environment=environment) == (["http://a"], [])
+    assert found(*config, environment={"LLCUDA_UPSTREAM": "http://b"}) == (["http://b"], [])
+    assert found("--model", "m", environment={"LLCUDA_UPSTREAM": "http://b"}) == ([], ["m"])
     with pytest.raises(ConfigError, match="not both"):
         found(environment={**environment, "LLCUDA_UPSTREAM": "http://b"})
 
@@ -218,7 +221,7 @@ def test_a_variable_with_a_typing_error_is_refused_with_the_name_that_is_meant()
 @pytest.mark.parametrize("name", ["ctx", "slots", "threads", "gpu_layers"])
 def test_a_setting_of_the_engine_beside_upstreams_is_refused(name: str, tmp_path: Path) -> None:
     upstream = ("--upstream", "http://a")
-    with pytest.raises(ConfigError, match=f"{_flag(name)} is for the built-in engine"):
+    with pytest.raises(ConfigError, match=f"{_flag(name)} is for models that"):
         _load(*upstream, _flag(name), "4")
     path = _file(tmp_path, f"{name} = 4\nupstream = 'http://a'\n")
     with pytest.raises(ConfigError, match="does nothing beside --upstream"):

@@ -56,7 +56,8 @@ async def _first_answer(
     failure: RequestError | None = None
     for backend in serving:
         try:
-            return await question(backend.upstream)
+            async with backend.there():
+                return await question(backend.upstream)
         except RequestError as error:
             if error.code not in BLAMED:
                 raise
@@ -68,16 +69,16 @@ async def _first_answer(
 
 
 def _serving(host: HttpHost, name: str | None) -> list[Backend]:
-    """The upstreams of a model that are up, the least busy one first.
+    """The upstreams of a model that are up, the least busy one first; else one that can be loaded.
 
     Raises:
-        HttpError, RequestError: there is no such model, or none of them is up.
+        HttpError, RequestError: there is no such model, or none of them is up or can be loaded.
     """
     pool = host.pool
-    role = next((one for one in ROLES if name in pool.names(one)), ROLES[0])
+    role = next((one for one in ROLES if pool.canonical(name, one)), ROLES[0])
     wanted, _ = meant(host, name, role)
     backends = pool.of(pool.key_of(wanted, role), role)
-    there = [one for one in backends if one.up]
+    there = [one for one in backends if one.up] or [one for one in backends if one.loadable]
     if not there:
         reasons = "; ".join(f"{one.name}: {one.reason}" for one in backends)
         raise UpstreamUnavailable(

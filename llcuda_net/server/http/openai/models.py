@@ -33,8 +33,8 @@ def meant(host: HttpHost, name: str | None, role: str = COMPLETIONS) -> tuple[st
     """
     names = host.pool.names(role)
     default = host.settings.default_model
-    if name in names:
-        return name, name or ""
+    if (found := host.pool.canonical(name, role)) is not None:
+        return found, name or ""
     if default is not None and (role == COMPLETIONS or default in names):
         return default, default
     if not name or len(names) <= 1:
