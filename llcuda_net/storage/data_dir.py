@@ -128,7 +128,7 @@ def _may_be_ours(directory: Path) -> bool:
     """Whether it has our files, or nothing: no folder of other things loses its mode."""
     names = [path.name for path in directory.iterdir() if path.name not in _NOBODYS]
     return all(name.startswith(".") for name in names) or any(
-        name in ("lock", _JOURNAL, "results.db") for name in names
+        name in ("lock", _JOURNAL, "results.db", "models") for name in names
     )
 
 

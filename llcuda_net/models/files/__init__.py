@@ -1,4 +1,5 @@
-"""The model files of this machine: where they are, what they hold, and what memory they need.
+"""Model files on this machine: our folder, other programs' folders, and the memory they need.
 
-May import: upstream and what is below it.
+All of it reads headers only, and blocks: call it in a thread. May import: upstream.model, storage,
+errors.
 """

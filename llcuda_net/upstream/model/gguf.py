@@ -1,44 +1,30 @@
 """A look at a model file before an engine is started on it.
 
-Reads a GGUF file's header only, and trusts none of it: every length is checked against the bytes
-that are there, no allocation has a size that the file claims, and the work is bounded. It answers
-two questions that llama.cpp answers late or vaguely: is the whole file here, and what is in it.
+Reads the headers of GGUF files only (`header.py`, which trusts none of it). It answers questions
+that llama.cpp answers late or vaguely: is the whole file here, and what is in it.
 """
 
 from __future__ import annotations
 
-import os
 import re
-import stat
-import struct
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from enum import StrEnum
 from pathlib import Path
-from typing import BinaryIO
 
 from llcuda_net.errors import EngineError
+from llcuda_net.upstream.model.header import (
+    EMBEDDING,
+    MOST_LAYERS,
+    OTHER,
+    OUTPUT,
+    Header,
+    Scalar,
+    read_header,
+    show_path,
+)
 
-_MAX_STRINGS = 8_000_000  # in all arrays together; the largest vocabularies have under a million
-_MAX_KEYS = 10_000
-_MAX_TENSORS = 1_000_000
-_MAX_KEPT_TEXT = 1024
-_MAX_DIMS = 4
-_DEFAULT_ALIGNMENT = 32
-
-_STRING, _ARRAY = 8, 9
-# GGUF value type: struct format
-_SCALARS = {
-    0: "<B", 1: "<b", 2: "<H", 3: "<h", 4: "<I", 5: "<i", 6: "<f", 7: "<?", 10: "<Q", 11: "<q",
-    12: "<d",
-}  # fmt: skip
-# ggml tensor type: (elements in a block, bytes of it). A type that is not here is not measured.
-_BLOCKS = {
-    0: (1, 4), 1: (1, 2), 2: (32, 18), 3: (32, 20), 6: (32, 22), 7: (32, 24), 8: (32, 34),
-    10: (256, 84), 11: (256, 110), 12: (256, 144), 13: (256, 176), 14: (256, 210),
-    15: (256, 292), 16: (256, 66), 17: (256, 74), 18: (256, 98), 19: (256, 50), 20: (32, 18),
-    21: (256, 110), 22: (256, 82), 23: (256, 136), 24: (1, 1), 25: (1, 2), 26: (1, 4), 27: (1, 8),
-    28: (1, 8), 29: (256, 56), 30: (1, 2), 34: (256, 54), 35: (256, 66), 39: (32, 17),
-}  # fmt: skip
+__all__ = ["MODELS", "Kind", "ModelFile", "Weights", "read_model_file", "show_path"]
 
 #: ggml tensor type: its name.
 _TYPES = {
@@ -55,8 +41,47 @@ _FILE_TYPES = {
     23: "IQ3_XXS", 24: "IQ1_S", 25: "IQ4_NL", 26: "IQ3_S", 27: "IQ3_M", 28: "IQ2_S", 29: "IQ2_M",
     30: "IQ4_XS", 31: "IQ1_M", 32: "BF16", 36: "TQ1_0", 37: "TQ2_0", 38: "MXFP4_MOE", 39: "NVFP4",
 }  # fmt: skip
+_RANK = 4  # llama.cpp's number of the pooling that ranks
+#: Architectures that only embed or rank, even where the header names no pooling.
+_ENCODERS = ("bert", "t5encoder", "gemma-embedding")
 
-Scalar = int | float | bool | str
+
+class Kind(StrEnum):
+    """What a GGUF file is for."""
+
+    CHAT = "chat"  # it generates text, whether it has a chat template or not
+    EMBEDDINGS = "embeddings"
+    RERANK = "rerank"
+    PROJECTOR = "projector"  # an mmproj file: images or sound for a model beside it
+    ADAPTER = "adapter"  # a LoRA
+    OTHER = "other"  # an importance matrix, a control vector, a vocabulary alone
+
+
+#: What can be loaded as a model.
+MODELS = (Kind.CHAT, Kind.EMBEDDINGS, Kind.RERANK)
+
+
+@dataclass(frozen=True, slots=True)
+class Weights:
+    """Bytes of weights, by where they are used.
+
+    Attributes:
+        layers: of each layer, by its number.
+        embedding: the table of the tokens' embeddings.
+        output: the matrix that makes tokens of what the last layer says; 0 where that is the
+            embedding's.
+        other: norms and all else.
+    """
+
+    layers: tuple[int, ...] = ()
+    embedding: int = 0
+    output: int = 0
+    other: int = 0
+
+    @property
+    def total(self) -> int:
+        """Bytes of all."""
+        return sum(self.layers) + self.embedding + self.output + self.other
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +99,15 @@ class ModelFile:
             or new, the tensor type of most weights; empty where that is new, too.
         bytes_per_token: of context, in memory, at 16 bits; None where that is not so simple: where
             layers differ, remember only a part, or share.
+        kind: what it is for, one of `Kind`.
+        parameters: how many weights it has.
+        layers: how many there are (`block_count`); 0 where absent.
+        embedding_length: width of what goes from layer to layer; 0 where absent.
+        vocabulary: how many tokens it knows; 0 where absent.
+        chat_template: whether it has one.
+        weights: bytes of its tensors.
+        numbers: the keys of its architecture without their prefix (`attention.head_count_kv`),
+            that have a number, or a number for each layer.
     """
 
     parts: tuple[Path, ...]
@@ -84,47 +118,108 @@ class ModelFile:
     pooling: int | None
     quantisation: str = ""
     bytes_per_token: int | None = None
+    kind: Kind = Kind.CHAT
+    parameters: int = 0
+    layers: int = 0
+    embedding_length: int = 0
+    vocabulary: int = 0
+    chat_template: bool = False
+    weights: Weights = Weights()
+    numbers: dict[str, float | tuple[float, ...]] = field(default_factory=dict, hash=False)
+
+    def number(self, key: str) -> int:
+        """The value of a key of its architecture; 0 where it is absent, negative or a list."""
+        value = self.numbers.get(key)
+        return value if isinstance(value, int) and value > 0 else 0
+
+    def per_layer(self, key: str, otherwise: int = 0) -> tuple[int, ...]:
+        """The value of a key for each layer, whether the header has one or a list."""
+        value = self.numbers.get(key, otherwise)
+        if not isinstance(value, tuple):
+            value = (value,) * self.layers
+        whole = [max(0, int(number)) if isinstance(number, int) else 0 for number in value]
+        return tuple((whole + [otherwise] * self.layers)[: self.layers])
 
 
-def show_path(path: Path) -> str:
-    """A path that is safe to print on one line."""
-    text = str(path)
-    return text if text.isprintable() else repr(text)
-
-
-def read_model_file(path: Path) -> ModelFile:
+def read_model_file(path: Path, *, whole: bool = True) -> ModelFile:
     """Check that `path` is a GGUF model with all its bytes, and say what it holds.
 
+    Args:
+        path: the file; of a split model, its first part.
+        whole: refuse a file without any tensor, such as a vocabulary alone.
+
     Raises:
-        EngineError: it is missing, unreadable, not a regular file, not GGUF, of a version that
-            llama.cpp does not read, malformed, or cut short. One line that names the file.
+        EngineError: it, or another part of it, is missing, unreadable, not a regular file, not
+            GGUF, of a version that llama.cpp does not read, malformed, or cut short. One line
+            that names the file.
     """
-    shown = show_path(path)
-    try:
-        if not stat.S_ISREG(path.stat().st_mode):  # before open: opening a FIFO would wait
-            kind = "a directory" if path.is_dir() else "not a regular file"
-            raise EngineError(f"model file {shown} is {kind}; give the path of a .gguf file")
-        with path.open("rb", buffering=1 << 20) as file:
-            size = os.fstat(file.fileno()).st_size
-            header = _Header(file, size, shown)
-            found = header.read()
-    except FileNotFoundError:
-        raise EngineError(f"model file {shown} does not exist") from None
-    except (OSError, ValueError) as error:  # ValueError: a NUL in the path
-        why = getattr(error, "strerror", None) or error
-        raise EngineError(f"model file {shown} cannot be read: {why}") from None
+    first = read_header(path)
+    parts = _parts(path, first.values.get("split.count"))
+    headers = [first, *(read_header(part) for part in parts[1:])]
+    tensors = sum(header.tensors for header in headers)
+    if whole and not tensors:
+        raise EngineError(f"model file {show_path(path)} holds no tensors: it is not a whole model")
+    found = first.values
     architecture = str(found.get("general.architecture", ""))
-    parts = _parts(path, found.get("split.count"))
+    elements: Counter[int] = sum((header.elements for header in headers), Counter())
+    layers = _positive(found.get(f"{architecture}.block_count")) or 0
     return ModelFile(
         parts=parts,
-        size=size if len(parts) == 1 else sum(part.stat().st_size for part in parts),
+        size=sum(header.size for header in headers),
         architecture=architecture,
         name=str(found.get("general.name", "")) or path.stem,
         trained_context=_positive(found.get(f"{architecture}.context_length")),
         pooling=_positive(found.get(f"{architecture}.pooling_type")),
-        quantisation=_quantisation(found.get("general.file_type"), header.weights),
-        bytes_per_token=_bytes_per_token(found, architecture, header.arrays),
+        quantisation=_quantisation(found.get("general.file_type"), elements),
+        bytes_per_token=_bytes_per_token(found, architecture, frozenset(first.counts)),
+        kind=_kind(found, architecture, tensors),
+        parameters=elements.total(),
+        layers=min(layers, MOST_LAYERS),
+        embedding_length=_positive(found.get(f"{architecture}.embedding_length")) or 0,
+        vocabulary=first.counts.get("tokenizer.ggml.tokens", 0)
+        or _positive(found.get(f"{architecture}.vocab_size"))
+        or 0,
+        chat_template="tokenizer.chat_template" in found,
+        weights=_weights(headers),
+        numbers=_numbers(first, f"{architecture}."),
     )
+
+
+def _kind(found: dict[str, Scalar], architecture: str, tensors: int) -> Kind:
+    type_ = found.get("general.type", "model")
+    if architecture == "clip" or type_ == "mmproj":
+        return Kind.PROJECTOR
+    if type_ == "adapter":
+        return Kind.ADAPTER
+    if type_ != "model" or architecture == "controlvector" or not tensors:
+        return Kind.OTHER
+    pooling = _positive(found.get(f"{architecture}.pooling_type"))
+    if pooling == _RANK:
+        return Kind.RERANK
+    encodes = any(name in architecture for name in _ENCODERS)
+    return Kind.EMBEDDINGS if pooling or encodes else Kind.CHAT
+
+
+def _weights(headers: list[Header]) -> Weights:
+    layers: Counter[int] = sum((header.layers for header in headers), Counter())
+    others: Counter[str] = sum((header.others for header in headers), Counter())
+    return Weights(
+        tuple(layers[number] for number in range(max(layers, default=-1) + 1)),
+        others[EMBEDDING],
+        others[OUTPUT],
+        others[OTHER],
+    )
+
+
+def _numbers(header: Header, prefix: str) -> dict[str, float | tuple[float, ...]]:
+    found: dict[str, float | tuple[float, ...]] = {}
+    for key, value in header.values.items():
+        if key.startswith(prefix) and not isinstance(value, str):
+            found[key.removeprefix(prefix)] = value
+    for key, values in header.lists.items():
+        if key.startswith(prefix):
+            found[key.removeprefix(prefix)] = values
+    return found
 
 
 #: Where one of these is, not every layer remembers every token.
@@ -181,127 +276,3 @@ def _parts(path: Path, count: Scalar | None) -> tuple[Path, ...]:
                 f"model file {show_path(path)} is split, and its part {part.name} is missing"
             )
     return parts
-
-
-class _Header:
-    """One pass over a header, with every length checked against what is left of the file."""
-
-    def __init__(self, file: BinaryIO, size: int, shown: str) -> None:
-        self._file = file
-        self._size = size
-        self._shown = shown
-        self._strings_left = _MAX_STRINGS
-        self.weights: Counter[int] = Counter()  # by tensor type
-        self.arrays: frozenset[str] = frozenset()  # keys of what is not kept
-
-    def read(self) -> dict[str, Scalar]:
-        magic = self._file.read(4)
-        if magic != b"GGUF":
-            hint = ""
-            if magic == b"vers" and self._file.read(20) == b"ion https://git-lfs.":
-                hint = ": it is a Git LFS pointer, fetch the model with `git lfs pull`"
-            raise EngineError(f"model file {self._shown} is not a GGUF file{hint}")
-        version = int(self._scalar("<I"))
-        if version not in (2, 3):
-            other_end = version and not version & 0xFFFF
-            what = "a big-endian GGUF file" if other_end else f"GGUF version {version}"
-            raise EngineError(
-                f"model file {self._shown} is {what}, which llama.cpp cannot load here"
-            )
-        tensors = self._count(24, _MAX_TENSORS, "tensors")
-        keys = self._count(13, _MAX_KEYS, "keys")
-        found: dict[str, Scalar] = {}
-        for _ in range(keys):
-            key = self._text()
-            value = self._value(int(self._scalar("<I")))
-            if value is not None:
-                found[key] = value
-            else:
-                self.arrays |= {key}
-        self._check_extent(tensors, _positive(found.get("general.alignment")))
-        if not tensors:
-            raise EngineError(f"model file {self._shown} holds no tensors: it is not a whole model")
-        return found
-
-    def _check_extent(self, tensors: int, alignment: int | None) -> None:
-        """Compare the file's size with where its last tensor ends."""
-        extent = 0
-        for _ in range(tensors):
-            self._text()
-            dims = int(self._scalar("<I"))
-            if dims > _MAX_DIMS:
-                raise self._malformed(f"a tensor of {dims} dimensions")
-            elements = 1
-            for _ in range(dims):
-                elements *= int(self._scalar("<Q"))
-            kind = int(self._scalar("<I"))
-            self.weights[kind] += elements
-            block, width = _BLOCKS.get(kind, (1, 0))
-            extent = max(extent, int(self._scalar("<Q")) + elements // block * width)
-        align = alignment or _DEFAULT_ALIGNMENT
-        whole = -(-self._file.tell() // align) * align + extent
-        if tensors and whole > self._size:
-            raise EngineError(
-                f"model file {self._shown} is truncated: {self._size:,} of {whole:,} bytes;"
-                " download it again"
-            )
-
-    def _value(self, kind: int) -> Scalar | None:
-        """Read a value; only scalars and short texts are kept."""
-        if kind == _STRING:
-            return self._text()
-        if kind != _ARRAY:
-            return self._scalar(self._format(kind))
-        kind = int(self._scalar("<I"))
-        if kind == _STRING:
-            count = self._count(8, self._strings_left, "strings")
-            self._strings_left -= count
-            for _ in range(count):
-                self._skip(int(self._scalar("<Q")))
-        else:
-            width = struct.calcsize(self._format(kind))
-            self._skip(int(self._scalar("<Q")) * width)
-        return None
-
-    def _format(self, kind: int) -> str:
-        try:
-            return _SCALARS[kind]
-        except KeyError:
-            raise self._malformed(f"a value of unknown type {kind}") from None
-
-    def _scalar(self, fmt: str) -> int | float | bool:
-        width = struct.calcsize(fmt)
-        data = self._file.read(width)
-        if len(data) < width:
-            raise self._cut()
-        value: int | float | bool = struct.unpack(fmt, data)[0]
-        return value
-
-    def _text(self) -> str:
-        length = int(self._scalar("<Q"))
-        kept = self._file.read(min(length, _MAX_KEPT_TEXT))
-        self._skip(length - len(kept))
-        return kept.decode("utf-8", "replace")
-
-    def _skip(self, length: int) -> None:
-        if length > self._size - self._file.tell():
-            raise self._cut()
-        self._file.seek(length, os.SEEK_CUR)
-
-    def _count(self, smallest: int, most: int, what: str) -> int:
-        """Read how many things follow, each of at least `smallest` bytes."""
-        count = int(self._scalar("<Q"))
-        if count > most:
-            raise self._malformed(f"{count:,} {what}")
-        if count * smallest > self._size - self._file.tell():
-            raise self._cut()
-        return count
-
-    def _cut(self) -> EngineError:
-        return EngineError(
-            f"model file {self._shown} is truncated: it ends inside its header,"
-            f" at {self._size:,} bytes; download it again"
-        )
-
-    def _malformed(self, what: str) -> EngineError:
-        return EngineError(f"model file {self._shown} is malformed: its header claims {what}")

@@ -18,12 +18,12 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_tiny_model(tmp_path_factory.mktemp("models") / "tiny.gguf")
 
 
-def refusal(path: Path) -> str:
+def refusal(path: Path, named: Path | None = None) -> str:
     with pytest.raises(EngineError) as caught:
         read_model_file(path)
     message = str(caught.value)
     assert "\n" not in message
-    assert path.name in message
+    assert (named or path).name in message
     return message
 
 
@@ -146,7 +146,22 @@ def test_a_missing_part_of_a_split_model(tmp_path: Path) -> None:
     first = tmp_path / "m-00001-of-00002.gguf"
     first.write_bytes(header(keys=1) + count + tensor + bytes(64))
     assert "m-00002-of-00002.gguf is missing" in refusal(first)
-    (tmp_path / "m-00002-of-00002.gguf").write_bytes(bytes(10))
+    second = tmp_path / "m-00002-of-00002.gguf"
+    second.write_bytes(bytes(10))
+    assert "is not a GGUF file" in refusal(first, second)
+    second.write_bytes(header() + tensor + bytes(64))
     model = read_model_file(first)
-    assert len(model.parts) == 2
-    assert model.size == first.stat().st_size + 10
+    assert model.parts == (first, second)
+    assert model.size == first.stat().st_size + second.stat().st_size
+    assert model.parameters == 2
+    second.write_bytes(second.read_bytes()[:-60])
+    assert "truncated" in refusal(first, second)
+
+
+def test_a_first_part_that_holds_no_tensors(tmp_path: Path) -> None:
+    count = text(b"split.count") + struct.pack("<IH", 2, 2)
+    first = tmp_path / "m-00001-of-00002.gguf"
+    first.write_bytes(header(keys=1, tensors=0) + count)
+    second = tmp_path / "m-00002-of-00002.gguf"
+    second.write_bytes(header() + text(b"t") + struct.pack("<IQIQ", 1, 1, 0, 0) + bytes(64))
+    assert read_model_file(first).parameters == 1
