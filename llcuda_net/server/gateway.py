@@ -436,6 +436,10 @@ class Gateway:
         """An owner's generations in memory that were asked just this, oldest first."""
         return self._registry.of_request(request_hash, owner)
 
+    def running(self, owner: str) -> list[Generation]:
+        """An owner's generations that are not over."""
+        return [one for one in self._registry if one.owner == owner and not one.ended]
+
     @property
     def queued(self) -> int:
         """Requests that wait for a slot."""

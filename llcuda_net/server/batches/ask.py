@@ -15,19 +15,16 @@ import trio
 
 from llcuda_net.config.users import User
 from llcuda_net.errors import RequestError
-from llcuda_net.server.http.delivery.deliver import key_of
 from llcuda_net.server.http.errors import SERVER, HttpError, of_request_error
 from llcuda_net.server.http.exchange import Exchange, Handler, HttpHost
 from llcuda_net.server.http.request import Headers, HttpRequest
 from llcuda_net.server.tcp.room import Unsent
 from llcuda_net.server.tcp.write_buffer import WriteBuffer
+from llcuda_net.storage.objects.batches import Batch
 from llcuda_net.util.time_ids import uuid7
 from llcuda_protocol import Attach
 
 log = structlog.get_logger(__name__)
-
-#: Choices that an answer may have.
-_MOST_CHOICES = 128
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,20 +139,11 @@ async def ask(
     return Answer(error.status, error.body, id_, error.headers)
 
 
-async def cancel(host: HttpHost, key: str, owner: str) -> None:
-    """End what was begun for a key, where it still runs.
-
-    Raises:
-        RequestError: the store cannot be read.
-    """
-    for index in range(_MOST_CHOICES):
-        of_key = key_of(key, index)
-        assert of_key is not None
-        found = await host.find_by_key(of_key, owner)
-        if found is None:
-            return
-        if not found.ended:
-            found.cancel()
+def cancel(host: HttpHost, batch: Batch) -> None:
+    """End all lines of a batch that still run, whichever server has begun them."""
+    for one in host.running(batch.owner):
+        if one.key is not None and one.key.startswith(f"{batch.id}:"):
+            one.cancel()
 
 
 def _nothing() -> None:

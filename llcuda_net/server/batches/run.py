@@ -177,9 +177,7 @@ class Run:
         batch = self._batch
         if batch.ends == batches.COMPLETED or not batch.total:
             return
-        left = await self._objects.read(lambda db: batches.missing(db, self.seq, 0, _PAGE))
-        for number in self._asked | {line.number for line in left}:
-            await cancel(self._host, self._key(number), batch.owner)
+        cancel(self._host, batch)
         await output.give_up(self._objects, batch)
 
     async def _following(self) -> Line | None:

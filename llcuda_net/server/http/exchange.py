@@ -98,6 +98,9 @@ class HttpHost(QueryHost, Protocol):
     def same_request(self, request_hash: bytes, owner: str) -> list[Generation]:
         """An owner's generations in memory that were asked just this, oldest first."""
 
+    def running(self, owner: str) -> list[Generation]:
+        """An owner's generations that are not over."""
+
     async def delete(self, id_: str, user: User) -> None:
         """Forget a generation that is over, or raise RequestError."""
 

@@ -123,6 +123,7 @@ class Generation:
     def __init__(self, *, ended: bool = False, sent: float | None = 1.0) -> None:
         self.ended = ended
         self.cancelled = False
+        self.key: str | None = None
         self.times = SimpleNamespace(sent=sent)
 
     def cancel(self) -> None:
@@ -133,7 +134,7 @@ class BatchRig:
     """A host, and the runner of its batches.
 
     Attributes:
-        generations: by their ids and keys.
+        generations: by their keys, or ids.
     """
 
     def __init__(self, objects: MemoryObjects, upstream: Upstream, slots: int, **settings: Any):
@@ -149,7 +150,7 @@ class BatchRig:
             incoming=Incoming(1 << 20),
             draining=False,
             find=self._find,
-            find_by_key=self._find_by_key,
+            running=self._running,
         )
         self.now = 1_000 * 10**9
         self._began = trio.current_time()
@@ -164,9 +165,10 @@ class BatchRig:
         await trio.lowlevel.checkpoint()
         return self.generations[request.id]
 
-    async def _find_by_key(self, key: str, owner: str) -> Generation | None:
-        await trio.lowlevel.checkpoint()
-        return self.generations.get(key)
+    def _running(self, owner: str) -> list[Generation]:
+        for key, one in self.generations.items():
+            one.key = key
+        return [one for one in self.generations.values() if not one.ended]
 
     def make(
         self, texts: Sequence[str], *, owner: str = "", hours: float = 24, data: bytes | None = None

@@ -304,6 +304,25 @@ async def test_one_that_is_cancelled_when_the_server_is_not_there(
         assert (batch.state, batch.failed, running.cancelled) == ("cancelled", 20, True)
 
 
+async def test_all_that_the_last_server_had_begun_is_cancelled(
+    autojump_clock: trio.abc.Clock,
+) -> None:
+    """However many lines there are, and nothing of another batch."""
+    objects, upstream = MemoryObjects(), Upstream()
+    upstream.gate = trio.Semaphore(0)
+    async with batch_rig(objects, upstream) as rig:
+        batch = rig.make([f"{n}" for n in range(700)])
+        await wait_all_tasks_blocked(0.05)
+        rig.cancel(batch)
+    async with batch_rig(objects, upstream) as rig:
+        begun = [rig.generations.setdefault(f"batch_0:{n}", Generation()) for n in range(700)]
+        other = rig.generations["batch_01:0"] = Generation()
+        batch = await rig.over(batch)
+        assert (batch.state, batch.failed) == ("cancelled", 700)
+        assert all(one.cancelled for one in begun)
+        assert not other.cancelled
+
+
 async def test_one_that_is_cancelled_before_it_is_checked(autojump_clock: trio.abc.Clock) -> None:
     objects = MemoryObjects()
     rig = BatchRig(objects, Upstream(), 4)
