@@ -112,6 +112,8 @@ def _checked(arguments: argparse.Namespace) -> argparse.Namespace:
     if arguments.input == "-":
         fail("the input is uploaded, again where that fails, so give a file, not standard input")
     for path in (Path(arguments.output), _errors_of(Path(arguments.output))):
+        if path.exists() and not path.is_file():
+            fail(f"{path} is no regular file: it cannot be replaced by answers")
         with suppress(OSError):
             if arguments.input is not None and path.samefile(arguments.input):
                 fail("the input and the output are the same file")
@@ -170,10 +172,9 @@ def _finish(api: BatchApi, batch: dict[str, Any], arguments: argparse.Namespace)
     """Fetch what there is of a batch that is over; the exit code."""
     output = Path(arguments.output)
     answered = failed = 0
-    if batch["output_file_id"] is not None:
-        answered = api.download(batch["output_file_id"], output)
-    if batch["error_file_id"] is not None:
-        failed = api.download(batch["error_file_id"], _errors_of(output))
+    if batch["status"] != "failed":  # else nothing was asked, and earlier answers stay
+        answered = _fetch(api, batch["output_file_id"], output)
+        failed = _fetch(api, batch["error_file_id"], _errors_of(output))
     if arguments.json:
         echo(json.dumps(batch))
     errors = (batch["errors"] or {}).get("data") or []
@@ -188,6 +189,14 @@ def _finish(api: BatchApi, batch: dict[str, Any], arguments: argparse.Namespace)
         text += f", {failed:,} not: see {_errors_of(output)}"
     echo(one_line(f"{PROG}: {text}"), file=sys.stderr)
     return Exit.REFUSED if failed or batch["status"] != "completed" else Exit.OK
+
+
+def _fetch(api: BatchApi, id_: str | None, path: Path) -> int:
+    """Have a file of the batch here, or none where it has none; how many lines it has."""
+    if id_ is not None:
+        return api.download(id_, path)
+    path.unlink(missing_ok=True)  # of an earlier batch
+    return 0
 
 
 def _errors_of(output: Path) -> Path:

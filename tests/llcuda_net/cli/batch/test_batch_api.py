@@ -92,6 +92,28 @@ def test_requests_that_failed_have_a_file_of_their_own(
     assert ids(tmp_path / "out.errors") == ["bad"]
 
 
+def test_files_of_an_earlier_batch_are_replaced_or_removed(
+    server: RunningServer, tmp_path: Path
+) -> None:
+    output, errors = tmp_path / "out", tmp_path / "out.errors"
+    for path in (output, errors):
+        path.write_text("of an earlier batch\n")
+    wrong = tmp_path / "wrong"
+    wrong.write_text(json.dumps({"url": CHAT}) + "\n")
+    assert api(server, str(wrong), "-o", str(output)).returncode == Exit.REFUSED
+    assert output.exists()  # nothing was asked
+    assert errors.exists()
+    done = api(server, str(written(tmp_path / "in", 2)), "-o", str(output))
+    assert done.returncode == Exit.OK, done.stderr
+    assert ids(output) == ["0", "1"]
+    assert not errors.exists()
+    given = written(tmp_path / "in", 1, body={"messages": []})
+    done = api(server, str(given), "-o", str(output))
+    assert done.returncode == Exit.REFUSED
+    assert ids(errors) == ["0"]
+    assert not output.exists()
+
+
 def test_an_input_that_is_wrong(server: RunningServer, tmp_path: Path) -> None:
     given = written(tmp_path / "in", 3)
     given.write_text(given.read_text() + "nonsense\n" * 12)
@@ -167,6 +189,7 @@ def test_ctrl_c_ends_the_command_and_not_the_batch(tmp_path: Path) -> None:
         (["--api", "http://a", "in", "--patience", "-1"], "--patience must not be negative"),
         (["--api", "http://a", __file__, "-o", __file__], "are the same file"),
         (["--api", "http://a", "in", "-o", "-"], "not to standard output"),
+        (["--api", "http://a", "in", "-o", "/dev/null"], "/dev/null is no regular file"),
     ],
 )
 def test_arguments_that_make_no_sense(given: list[str], why: str) -> None:
