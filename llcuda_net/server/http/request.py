@@ -137,7 +137,7 @@ class PageQuery:
         return cls(limit, query.get("after") or None, order == "asc")
 
 
-def check_names(query: Mapping[str, str], known: Collection[str]) -> None:
+def check_names(query: Iterable[str], known: Collection[str]) -> None:
     """Refuse a query with parameters that nothing would come of.
 
     Raises:
@@ -145,7 +145,7 @@ def check_names(query: Mapping[str, str], known: Collection[str]) -> None:
     """
     for name in query:
         if name not in known:
-            there = f"there {'is' if len(known) == 1 else 'are'}: {', '.join(known)}"
+            there = f"there {'is' if len(known) == 1 else 'are'}: {', '.join(known) or 'none'}"
             message = f"there is no parameter {name[:60]!r}; {there}"
             raise HttpError(400, message, param=name[:64], code="invalid_request")
 

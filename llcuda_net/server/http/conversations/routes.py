@@ -14,7 +14,8 @@ from llcuda_net.server.http.conversations import body as bodies
 from llcuda_net.server.http.errors import HttpError
 from llcuda_net.server.http.exchange import Exchange
 from llcuda_net.server.http.openai import strict_json
-from llcuda_net.server.http.request import PageQuery, page
+from llcuda_net.server.http.openai.fields import Ignored
+from llcuda_net.server.http.request import PAGING, PageQuery, page
 from llcuda_net.server.http.responses import conversation as chains
 from llcuda_net.server.http.responses.transcript import Item, shown
 from llcuda_net.server.http.route import Route
@@ -49,6 +50,8 @@ async def create(exchange: Exchange) -> None:
 async def listed(exchange: Exchange) -> None:
     """The user's conversations: those that are pinned, then the last ones that were used."""
     request = exchange.request
+    ignored = Ignored(lenient=exchange.host.settings.lenient)
+    ignored.check_query(request.query, PAGING)
     wanted = PageQuery.of(request.query, default=DEFAULT_PAGE, most=LARGEST_PAGE)
     if wanted.ascending:
         raise InvalidRequest("order of conversations is desc: the last that was used comes first")
@@ -60,7 +63,7 @@ async def listed(exchange: Exchange) -> None:
         lambda db: conversations.listed(db, owner, wanted.limit + 1, after)
     )
     entries = [view(one) for one in found[: wanted.limit]]
-    _respond(exchange, page(entries, more=len(found) > wanted.limit))
+    _respond(exchange, page(entries, more=len(found) > wanted.limit), ignored.headers())
 
 
 async def show(exchange: Exchange) -> None:
@@ -102,7 +105,10 @@ async def delete(exchange: Exchange) -> None:
 
 async def list_items(exchange: Exchange) -> None:
     """The items of a conversation, in pages, the last one first."""
-    wanted = PageQuery.of(exchange.request.query, default=DEFAULT_PAGE, most=LARGEST_PAGE)
+    query = exchange.request.query
+    ignored = Ignored(lenient=exchange.host.settings.lenient)
+    ignored.check_query(query, PAGING)
+    wanted = PageQuery.of(query, default=DEFAULT_PAGE, most=LARGEST_PAGE)
     found = await chains.items_of(exchange, await _named(exchange))
     if not wanted.ascending:
         found.reverse()
@@ -110,12 +116,13 @@ async def list_items(exchange: Exchange) -> None:
         _, place = _find(found, wanted.after, "after")
         found = found[place + 1 :]
     entries = [shown(one) for one in found[: wanted.limit]]
-    _respond(exchange, page(entries, more=len(found) > wanted.limit))
+    _respond(exchange, page(entries, more=len(found) > wanted.limit), ignored.headers())
 
 
 async def add_items(exchange: Exchange) -> None:
     """Put items at the end of a conversation."""
     ignored = bodies.rules(lenient=exchange.host.settings.lenient)
+    ignored.check_query(exchange.request.query)
     given = await strict_json.read(
         exchange.request.body, lambda value: bodies.read_items(value, ignored)
     )
@@ -128,9 +135,11 @@ async def add_items(exchange: Exchange) -> None:
 
 async def show_item(exchange: Exchange) -> None:
     """One item of a conversation."""
+    ignored = Ignored(lenient=exchange.host.settings.lenient)
+    ignored.check_query(exchange.request.query)
     found = await chains.items_of(exchange, await _named(exchange))
     item, _ = _find(found, exchange.request.parameters["item"])
-    _respond(exchange, shown(item))
+    _respond(exchange, shown(item), ignored.headers())
 
 
 async def delete_item(exchange: Exchange) -> None:

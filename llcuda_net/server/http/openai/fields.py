@@ -8,11 +8,12 @@ that looks right. What cannot change it is ignored, and named in the header `x-l
 from __future__ import annotations
 
 import difflib
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from itertools import islice
 from typing import Any, NamedTuple
 
 from llcuda_net.server.http.errors import HttpError
+from llcuda_net.server.http.request import check_names
 
 #: The answer's header that names what was ignored.
 IGNORED_HEADER = "x-llcuda-ignored"
@@ -135,6 +136,9 @@ class FieldRules(NamedTuple):
 
 #: Those of a chat.
 CHAT = FieldRules(IGNORED, NEUTRAL, INSTEAD)
+#: Parameters of a query that SDKs send and that change no answer: what there is to include always
+#: is, and events are never padded.
+_IGNORED_QUERY = ("include", "include[]", "include_obfuscation")
 
 
 class Ignored:
@@ -184,6 +188,17 @@ class Ignored:
             else:
                 raise self._refused(path, name, known)
         return kept
+
+    def check_query(self, query: Iterable[str], known: Collection[str] = ()) -> None:
+        """Note the parameters of a query that are ignored.
+
+        Raises:
+            HttpError: there is one that is neither known nor ignored.
+        """
+        for name in query:
+            if name in _IGNORED_QUERY or (self._lenient and name not in known):
+                self.names[name] = None
+        check_names([name for name in query if name not in self.names], known)
 
     def headers(self) -> dict[str, str]:
         """The header of the answer that names what was dropped, if anything was."""

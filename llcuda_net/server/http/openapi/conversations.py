@@ -64,6 +64,7 @@ OPERATIONS: dict[tuple[str, str], Operation] = {
         ConversationList,
         parameters=pages(DEFAULT_PAGE, LARGEST_PAGE, ("desc",)),
         errors=(404,),
+        headers=IGNORED,
     ),
     ("GET", "/v1/conversations/{id}"): Operation("conversations", ConversationView, errors=(404,)),
     ("POST", "/v1/conversations/{id}"): Operation(
@@ -82,6 +83,7 @@ OPERATIONS: dict[tuple[str, str], Operation] = {
         ItemList,
         parameters=pages(DEFAULT_PAGE, LARGEST_PAGE),
         errors=RUNS,
+        headers=IGNORED,
     ),
     ("POST", "/v1/conversations/{id}/items"): Operation(
         "conversations",
@@ -91,7 +93,9 @@ OPERATIONS: dict[tuple[str, str], Operation] = {
         errors=RUNS,
         headers=IGNORED,
     ),
-    ("GET", "/v1/conversations/{id}/items/{item}"): Operation("conversations", dict, errors=RUNS),
+    ("GET", "/v1/conversations/{id}/items/{item}"): Operation(
+        "conversations", dict, errors=RUNS, headers=IGNORED
+    ),
     ("DELETE", "/v1/conversations/{id}/items/{item}"): Operation(
         "conversations", ConversationView, errors=RUNS
     ),

@@ -147,6 +147,6 @@ OPERATIONS: dict[tuple[str, str], Operation] = {
         ItemList,
         errors=RUNS,
         parameters=pages(DEFAULT_PAGE, LARGEST_PAGE),
-        headers=NAMED,
+        headers={**NAMED, **IGNORED},
     ),
 }

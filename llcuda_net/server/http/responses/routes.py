@@ -17,8 +17,8 @@ from llcuda_net.server.http.delivery.whole import WholeReader
 from llcuda_net.server.http.exchange import Exchange
 from llcuda_net.server.http.llama.counting import count
 from llcuda_net.server.http.openai import strict_json
-from llcuda_net.server.http.openai.fields import IGNORED_HEADER, Ignored
-from llcuda_net.server.http.request import PageQuery, page
+from llcuda_net.server.http.openai.fields import Ignored
+from llcuda_net.server.http.request import PAGING, PageQuery, page
 from llcuda_net.server.http.responses import conversation, earlier
 from llcuda_net.server.http.responses.answers import RESPONSE, encode, outline_of
 from llcuda_net.server.http.responses.body import Asked, conversation_of, read
@@ -38,14 +38,16 @@ DEFAULT_PAGE, LARGEST_PAGE = 20, 100
 async def show(exchange: Exchange) -> None:
     """A response as it is now, or its events from any of them on."""
     query = exchange.request.query
+    ignored = Ignored(lenient=exchange.host.settings.lenient)
+    ignored.check_query(query, ("stream", "starting_after"))
     generation = await _find(exchange)
     after = _starting_after(query)
     if _flag(query, "stream"):
-        await _events(exchange, generation, after)
+        await _events(exchange, generation, after, ignored.headers())
         return
     if after is not None:
         raise InvalidRequest("starting_after goes with stream=true")
-    await _respond(exchange, generation, _ignored(query))
+    await _respond(exchange, generation, ignored.headers())
 
 
 async def cancel(exchange: Exchange) -> None:
@@ -72,7 +74,10 @@ async def delete(exchange: Exchange) -> None:
 
 async def input_items(exchange: Exchange) -> None:
     """The items of a response's input, in pages, the last one first."""
-    wanted = PageQuery.of(exchange.request.query, default=DEFAULT_PAGE, most=LARGEST_PAGE)
+    query = exchange.request.query
+    ignored = Ignored(lenient=exchange.host.settings.lenient)
+    ignored.check_query(query, PAGING)
+    wanted = PageQuery.of(query, default=DEFAULT_PAGE, most=LARGEST_PAGE)
     generation = await _find(exchange)
     found = await earlier.input_of(exchange, generation)
     if not wanted.ascending:
@@ -84,7 +89,8 @@ async def input_items(exchange: Exchange) -> None:
         found = found[ids.index(wanted.after) + 1 :]
     listed = [shown(item) for item in found[: wanted.limit]]
     document = page(listed, more=len(found) > wanted.limit)
-    exchange.respond(200, encode(document), headers={"x-llcuda-generation": generation.id})
+    headers = {**ignored.headers(), "x-llcuda-generation": generation.id}
+    exchange.respond(200, encode(document), headers=headers)
 
 
 async def input_tokens(exchange: Exchange) -> None:
@@ -138,12 +144,14 @@ async def _respond(
     exchange.respond(200, body, headers={**headers, "x-llcuda-generation": generation.id})
 
 
-async def _events(exchange: Exchange, generation: Generation, after: int | None) -> None:
+async def _events(
+    exchange: Exchange, generation: Generation, after: int | None, headers: dict[str, str]
+) -> None:
     """The events of a response, behind the last one that the reader has."""
     seconds = wanted_policy(exchange.request.headers)
     if seconds is not None:
         generation.on_disconnect = seconds
-    form, sent, ignored = form_of(generation), [0], _ignored(exchange.request.query)
+    form, sent = form_of(generation), [0]
     last = last_event_id(exchange)
     if last and after is None:
         found, sent = await resumed(exchange, last)
@@ -152,7 +160,7 @@ async def _events(exchange: Exchange, generation: Generation, after: int | None)
     elif after is not None:
         await earlier.here(exchange, generation)
         sent = [_position(generation, after)]
-    stream = EventStream(exchange, [generation], form, sent=sent, after=after, headers=ignored)
+    stream = EventStream(exchange, [generation], form, sent=sent, after=after, headers=headers)
     await stream.run()
 
 
@@ -172,12 +180,6 @@ def _position(generation: Generation, after: int) -> int:
             f"starting_after is {after}, and the last event of the response {last}"
         )
     return min(position, generation.count)
-
-
-def _ignored(query: Mapping[str, str]) -> dict[str, str]:
-    """The header that names what of a query is ignored: what is included was said before."""
-    names = [name for name in ("include", "include[]", "include_obfuscation") if name in query]
-    return {IGNORED_HEADER: ", ".join(names)} if names else {}
 
 
 def _flag(query: Mapping[str, str], name: str) -> bool:

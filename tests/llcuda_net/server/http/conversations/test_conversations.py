@@ -153,6 +153,32 @@ async def test_items_are_added_shown_and_deleted(tmp_path: Path, autojump_clock:
             await call(listener, "POST", path, {"items": wrong}, status=400)
 
 
+async def test_what_a_query_cannot_ask_for_is_named_or_refused(tmp_path: Path) -> None:
+    async with running(tmp_path) as listener:
+        id_ = await begun(listener)
+        path = f"{PATH}/{id_}/items"
+        token = {"Authorization": "Bearer t"}
+        include = "include[]=message.output_text.logprobs"
+        more = {"items": [said("user", "a")], "extra_body": None}
+        reply = await send(listener, "POST", f"{path}?{include}", more, token)
+        (added,) = (await reply.json())["data"]
+        assert reply.headers["x-llcuda-ignored"] == "include[], extra_body"
+        for where in (f"{path}?limit=1&{include}", f"{path}/{added['id']}?{include}"):
+            reply = await send(listener, "GET", where, None, token)
+            assert reply.status == 200
+            assert reply.headers["x-llcuda-ignored"] == "include[]"
+        for method, where in (
+            ("GET", f"{path}?before=x"),
+            ("GET", f"{path}/{added['id']}?before=x"),
+            ("POST", f"{path}?before=x"),
+            ("GET", f"{PATH}?before=x"),
+        ):
+            body = {"items": [said("user", "b")]} if method == "POST" else None
+            error = await call(listener, method, where, body, 400)
+            assert error["error"]["message"].startswith("there is no parameter 'before'")
+        assert len(await items(listener, id_)) == 1
+
+
 async def test_a_request_that_is_sent_again_is_one_response(
     tmp_path: Path, autojump_clock: object
 ) -> None:

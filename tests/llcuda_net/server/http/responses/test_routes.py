@@ -388,6 +388,8 @@ async def test_what_is_of_another_user_is_not_there(autojump_clock: object) -> N
     ("query", "status"),
     [
         ("?starting_after=1", 400),
+        ("?starting_behind=1", 400),
+        ("/input_items?before=msg_1", 400),
         ("?stream=odd", 400),
         ("?stream=true&starting_after=odd", 400),
         ("?stream=true&starting_after=-1", 400),
@@ -403,7 +405,11 @@ async def test_a_query_that_is_wrong(query: str, status: int, autojump_clock: ob
 async def test_what_a_query_cannot_ask_for_is_named(autojump_clock: object) -> None:
     async with serving(FakeUpstream()) as (_, listener):
         id_ = (await made(listener))["id"]
-        for query in ("?include[]=x", "?stream=true&include_obfuscation=false"):
+        for query in (
+            "?include[]=x",
+            "?stream=true&include_obfuscation=false",
+            "/input_items?include[]=x",
+        ):
             reply = await send(listener, "GET", f"{RESPONSES}/{id_}{query}")
             named = query.split("?")[1].split("&")[-1].split("=")[0]
             assert reply.headers["x-llcuda-ignored"] == named
