@@ -102,6 +102,10 @@ class Unsupported(RequestError):
     """The server, or the upstream, cannot do this."""
 
 
+class UpstreamLacks(Unsupported):
+    """This upstream cannot do it, as it was built or started; another one may."""
+
+
 class Overloaded(RequestError):
     """The queue, or the user's part of it, is full."""
 

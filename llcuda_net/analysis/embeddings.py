@@ -13,7 +13,7 @@ import trio
 
 from llcuda_net.errors import RequestError, UpstreamNotReady
 from llcuda_net.scheduler.ticket import Ticket
-from llcuda_net.upstream.interface import BLAMED, DOWN, EmbedTexts, Upstream
+from llcuda_net.upstream.interface import DOWN, EmbedTexts, Upstream, is_for_another
 from llcuda_net.upstream.llama.failures import nonsense
 from llcuda_net.upstream.prefix_cache import tokens_in
 from llcuda_net.upstream.slots.lease import Lease, held
@@ -80,7 +80,7 @@ async def on_slots(ticket: Ticket, again: Again, ask: Callable[[Upstream], Await
             except RequestError as error:
                 if not isinstance(error, UpstreamNotReady):  # it may be asked again
                     failed |= {lease.backend.name}
-                if error.code not in BLAMED or not again(ticket, failed):
+                if not is_for_another(error) or not again(ticket, failed):
                     raise
             await ticket.acquire()
 

@@ -6,18 +6,21 @@
 2. Nothing that a reader has is ever taken back, and nothing is doubled: the log is the truth.
 3. An upstream that takes no more for now has not failed. The generation gives its slot back and
    waits for the next one: on another upstream, or there after the time that was asked for.
-4. A generation that upstreams fail at again and again, without a new token, is given up: it may be
+4. An upstream that cannot do it, as it was built or started, has not failed either: it does all
+   else. It is not asked again for this generation, which ends so where no other one can.
+5. A generation that upstreams fail at again and again, without a new token, is given up: it may be
    what brings them down.
 """
 
 from __future__ import annotations
 
 import functools
+from collections.abc import Iterable
 
 import structlog
 import trio
 
-from llcuda_net.errors import RequestError, UpstreamBusy
+from llcuda_net.errors import RequestError, UpstreamBusy, UpstreamLacks
 from llcuda_net.generation.attempt import continuation, prefill
 from llcuda_net.generation.attempt.attempts import Attempts
 from llcuda_net.generation.attempt.continuation import CannotContinue
@@ -29,11 +32,7 @@ from llcuda_net.scheduler.scheduler import Scheduler
 from llcuda_net.scheduler.ticket import SlotRequest, Ticket
 from llcuda_net.upstream import prefix_cache
 from llcuda_net.upstream.backend import Backend
-from llcuda_net.upstream.interface import (
-    BLAMED,
-    DOWN,
-    Requirement,
-)
+from llcuda_net.upstream.interface import DOWN, Requirement, is_for_another
 from llcuda_net.upstream.pool import Pool
 from llcuda_net.upstream.slots.lease import held
 from llcuda_net.util.logs import reason_of
@@ -114,6 +113,7 @@ class Dispatcher:
             RequestError: it cannot be completed.
         """
         failed: list[str] = []
+        lacking: set[str] = set()
         lost = 0
         while True:
             lease = held(ticket.lease)
@@ -122,26 +122,27 @@ class Dispatcher:
                 await self._attempts.run(generation, lease)
                 return
             except RequestError as failure:
-                if failure.code not in BLAMED:
+                if not is_for_another(failure) or lease.backend.name in lacking:
                     raise
                 if generation.final is not None:
                     return  # the end had come before the connection broke
                 error = failure
-            lease.failed(error)
-            if generation.made > made:
-                failed, lost = [], 0
-            elif isinstance(error, UpstreamBusy):
-                slot_request = self._elsewhere(generation, ticket, lease.backend, error, [])
-                self._scheduler.requeue(ticket, slot_request)
-                await ticket.granted.wait()
-                generation.dispatched()
-                continue
-            failed.append(lease.backend.name)
-            lost += lease.was_sent and error.code == ErrorCode.UPSTREAM_UNAVAILABLE
-            if lost >= MOST_LOST or len(failed) >= MOST_FAILURES:
-                raise error
-            slot_request = self._elsewhere(generation, ticket, lease.backend, error, failed)
-            self._move(generation, lease.backend, error)
+            waits = isinstance(error, UpstreamBusy) and generation.made == made
+            if isinstance(error, UpstreamLacks):
+                lacking.add(lease.backend.name)
+            else:
+                lease.failed(error)
+                if generation.made > made:
+                    failed, lost = [], 0
+                if not waits:
+                    failed.append(lease.backend.name)
+                    lost += lease.was_sent and error.code == ErrorCode.UPSTREAM_UNAVAILABLE
+                if lost >= MOST_LOST or len(failed) >= MOST_FAILURES:
+                    raise error
+            avoid = [] if waits else failed
+            slot_request = self._elsewhere(generation, ticket, lease.backend, error, avoid, lacking)
+            if not waits:
+                self._move(generation, lease.backend, error)
             self._scheduler.requeue(ticket, slot_request)
             await ticket.granted.wait()
             generation.dispatched()
@@ -153,12 +154,14 @@ class Dispatcher:
         backend: Backend,
         error: RequestError,
         failed: list[str],
+        lacking: Iterable[str],
     ) -> SlotRequest:
         """The slot request with which it continues after a failure.
 
         Args:
             backend: where it failed.
             failed: who failed at it since its last token, in order.
+            lacking: who cannot do it at all.
 
         Raises:
             RequestError: it does not.
@@ -169,15 +172,18 @@ class Dispatcher:
             model_key = backend.model_key
             only = None if model_key else backend.name
         slot_request = functools.partial(self.slot_request, generation, model_key, only=only)
-        for avoid in (frozenset(failed), frozenset(failed[-1:])):
+        for avoid in (frozenset((*failed, *lacking)), frozenset((*failed[-1:], *lacking))):
             elsewhere = slot_request(avoid)
             if self._pool.can_serve(need_of(elsewhere)):
                 return elsewhere
         # No other one now. Wait until one is back: for a while for another one, if this one is
         # there and refuses; if there never was another, the refusal stands.
         later = slot_request()
+        until = trio.current_time() + OTHERS
         if error.code not in DOWN:
-            later = slot_request(frozenset(failed[-1:]), until=trio.current_time() + OTHERS)
+            later = slot_request(frozenset((*failed[-1:], *lacking)), until=until)
+        elif lacking:
+            later = slot_request(frozenset(lacking), until=until)
         if self._pool.may_recover(need_of(later)):
             return later
         raise error

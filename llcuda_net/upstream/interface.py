@@ -11,6 +11,7 @@ import msgspec
 from msgspec import Meta
 
 from llcuda_net.config.upstreams import COMPLETIONS
+from llcuda_net.errors import RequestError, UpstreamLacks
 from llcuda_net.storage.channels import REASONING as REASONING
 from llcuda_net.storage.channels import TEXT as TEXT
 from llcuda_net.storage.channels import TOOL_CALL as TOOL_CALL
@@ -23,6 +24,12 @@ BLAMED = frozenset(
 )
 #: Of these, those after which it gets no work before it has passed a probe.
 DOWN = frozenset({ErrorCode.UPSTREAM_UNAVAILABLE, ErrorCode.UPSTREAM_STALLED})
+
+
+def is_for_another(error: RequestError) -> bool:
+    """Whether another upstream may serve what this one did not: it failed, or cannot do it."""
+    return error.code in BLAMED or isinstance(error, UpstreamLacks)
+
 
 # What is out of range here would otherwise fail later, where it is no longer the upstream's fault.
 Count = Annotated[int, Meta(ge=0, le=(1 << 31) - 1)]

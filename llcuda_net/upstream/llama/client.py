@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any, TypeVar
 
 import msgspec
@@ -19,7 +19,6 @@ from llcuda_net.config.upstreams import BaseUrl
 from llcuda_net.errors import (
     InvalidRequest,
     RequestError,
-    Unsupported,
     UpstreamError,
     UpstreamNotReady,
     UpstreamUnavailable,
@@ -29,7 +28,7 @@ from llcuda_net.upstream.interface import OnEvents, Properties, Relevance
 from llcuda_net.upstream.llama import short_answers as answers
 from llcuda_net.upstream.llama.chat_request import chat_body, one_call
 from llcuda_net.upstream.llama.chat_stream import ChatParser
-from llcuda_net.upstream.llama.failures import has_no_route, nonsense
+from llcuda_net.upstream.llama.failures import may_lack, nonsense
 from llcuda_net.upstream.llama.poller import Poller, TokenStream
 from llcuda_net.upstream.llama.properties import properties_of
 from llcuda_net.upstream.llama.sse import FINAL_FIELDS, ResponseParser, longest_event
@@ -46,6 +45,8 @@ from llcuda_protocol import ErrorCode
 
 log = structlog.get_logger(__name__)
 
+#: What every llama-server has: one that has not is none, or is not there.
+_VITAL = frozenset({"/completion", "/health", "/props", "/slots"})
 #: Seconds for texts to be embedded, or ranked.
 EMBED_TIMEOUT = 600.0
 #: Seconds for an upstream to refuse what is empty.
@@ -212,14 +213,9 @@ class LlamaServer:
             **params,
         }
         most = MAX_BODY + 6 * len(before + after)  # characters, escaped
-        try:
-            answer = await self._short(
-                "POST", "/infill", answers.prompt, body, most=most, timeout=EMBED_TIMEOUT
-            )
-        except UpstreamError as error:
-            if has_no_route(error):
-                raise Unsupported("the upstream cannot fill gaps: it has no /infill") from error
-            raise
+        answer = await self._short(
+            "POST", "/infill", answers.prompt, body, most=most, timeout=EMBED_TIMEOUT
+        )
         return await self.tokenize(answer.prompt, special=False)
 
     async def tokenize(self, text: str, *, special: bool, literal: bool = False) -> list[int]:
@@ -310,7 +306,7 @@ class LlamaServer:
         most: int = MAX_BODY,
         timeout: float = SHORT_TIMEOUT,
     ) -> _T:
-        with self._reached():
+        with self._reached(), nullcontext() if path in _VITAL else may_lack(path):
             return await self._origin.ask(method, path, decode, body, most=most, timeout=timeout)
 
     @contextmanager
@@ -394,9 +390,11 @@ class LlamaServer:
             parser = ChatParser(longest, stops=stops, one_call=alone)
             return TokenStream(on_events, _most(params), parser)
 
-        request = self._origin.request("/v1/chat/completions", body)
+        path = "/v1/chat/completions"
+        request = self._origin.request(path, body)
         first = self._timeouts.for_first(prefix_cache.text_of(None, messages))
-        sink = await self._stream(request, make_sink, first, on_sent)
+        with may_lack(path):
+            sink = await self._stream(request, make_sink, first, on_sent)
         if isinstance(sink.parser, ChatParser) and sink.parser.cut:
             return "the upstream made a second tool call, where one was asked for: stopped"
         return self._note(sink)

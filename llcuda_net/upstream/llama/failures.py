@@ -6,7 +6,8 @@ import email.utils
 import math
 import re
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import msgspec
@@ -15,9 +16,9 @@ from llcuda_net.errors import (
     ContextExceeded,
     InvalidRequest,
     RequestError,
-    Unsupported,
     UpstreamBusy,
     UpstreamError,
+    UpstreamLacks,
     UpstreamNotReady,
 )
 
@@ -40,6 +41,8 @@ _TOO_LARGE = re.compile(
 _LOST_GRAMMAR = "Unexpected empty grammar stack"
 #: What llama-server answers with a 500, and is the request's doing: it cannot read a chat.
 _UNREADABLE = re.compile(r"Failed to parse (?:messages|tools|tool call|tool_choice)\b")
+#: That there is nothing at a path, or not for this method; see `upstream_failure`.
+_NO_ROUTE = re.compile(r"the upstream answered (40[45]: .*)")
 _BLIND = re.compile(r"(?:image|audio|video) input is not supported")
 
 
@@ -135,9 +138,9 @@ def upstream_failure(
             f"takes {too_large[2]}",
         )
     if kind == "not_supported_error" or status == 501:
-        return Unsupported(f"the upstream cannot do that: {message}")
+        return UpstreamLacks(f"the upstream cannot do that: {message}")
     if _BLIND.search(message):
-        return Unsupported(f"the model cannot take it: {message}")
+        return UpstreamLacks(f"the model cannot take it: {message}")
     if _UNREADABLE.search(message):
         return InvalidRequest(f"the upstream cannot read the chat: {message}")
     if _LOST_GRAMMAR in message:
@@ -162,9 +165,19 @@ def upstream_failure(
     )
 
 
-def has_no_route(error: RequestError) -> bool:
-    """Whether an upstream failed since it has nothing at this path."""
-    return error.message.startswith("the upstream answered 404")
+@contextmanager
+def may_lack(path: str) -> Iterator[None]:
+    """Encloses a request for what not every build of llama-server has.
+
+    Raises:
+        UpstreamLacks: this one has not: it is well, and does all else.
+    """
+    try:
+        yield
+    except UpstreamError as error:
+        if (found := _NO_ROUTE.match(error.message)) is None:
+            raise
+        raise UpstreamLacks(f"this llama-server has no {path} (it answered {found[1]})") from error
 
 
 def error_in(body: bytes | bytearray, headers: Mapping[str, str]) -> RequestError | None:

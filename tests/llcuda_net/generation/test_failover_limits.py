@@ -8,7 +8,7 @@ import pytest
 import trio
 from trio.testing import wait_all_tasks_blocked
 
-from llcuda_net.errors import request_error
+from llcuda_net.errors import UpstreamLacks, request_error
 from llcuda_net.generation.dispatcher import MOST_FAILURES, MOST_LOST, OTHERS
 from llcuda_net.upstream.interface import CompletionEvent
 from llcuda_protocol import (
@@ -80,6 +80,57 @@ async def test_what_the_request_is_to_blame_for_is_not_tried_again(
         assert error.code == code
         assert (len(a.prompts), len(b.prompts)) == (1, 0)
         assert (both[0].state, both[0].failures, both[0].failovers) == ("up", 0, 0)
+
+
+async def test_what_one_lacks_another_may_have(autojump_clock: object) -> None:
+    a, b, both = pair()
+    a.fails = UpstreamLacks("this llama-server has no /v1/chat/completions")
+    b.release(100)
+    async with serving(both, watched=True) as (_, listener):
+        peer, _ = await begin(listener)
+        text, splices, done = await rest(peer)
+        assert (text, splices, done.reason) == (ANSWER, [], "stop")
+        assert (len(a.prompts), len(b.prompts)) == (1, 1)
+        assert (both[0].state, both[0].failures) == ("up", 0)
+
+
+@pytest.mark.parametrize("count", [1, 2])
+async def test_what_all_lack_is_the_requests_own_error(autojump_clock: object, count: int) -> None:
+    some = [Talker() for _ in range(count)]
+    for one in some:
+        one.fails = UpstreamLacks("this llama-server has no /v1/chat/completions")
+    both = backends(*some, model="m")
+    async with serving(both, watched=True) as (_, listener):
+        for _ in range(5):  # one that failed so often would be down
+            peer, _ = await begin(listener)
+            _, error = await peer.until(Error)
+            assert error.code == ErrorCode.UNSUPPORTED
+        assert [len(one.prompts) for one in some] == [5] * count
+        assert {(one.state, one.failures) for one in both} == {("up", 0)}
+
+
+@pytest.mark.parametrize("comes_back", [True, False])
+async def test_where_the_other_one_is_away_it_is_waited_for_a_while(
+    autojump_clock: object, comes_back: bool
+) -> None:
+    a, b, both = pair()
+    a.fails = UpstreamLacks("this llama-server has no /v1/chat/completions")
+    async with serving(both, watched=True) as (_, listener):
+        await trio.sleep(2)
+        b.die()
+        await trio.sleep(2)
+        begun = trio.current_time()
+        peer, _ = await begin(listener)
+        if comes_back:
+            await trio.sleep(1)
+            b.back()
+            b.release(100)
+            assert (await rest(peer))[0] == ANSWER
+        else:
+            _, error = await peer.until(Error)
+            assert error.code == ErrorCode.UNSUPPORTED
+            assert trio.current_time() - begun == pytest.approx(OTHERS, abs=2)
+        assert len(a.prompts) == (1 if comes_back else 2)
 
 
 async def test_an_error_of_the_only_one_is_believed(autojump_clock: object) -> None:

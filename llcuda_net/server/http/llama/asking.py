@@ -13,7 +13,7 @@ from llcuda_net.server.http.errors import of_request_error
 from llcuda_net.server.http.exchange import Exchange, HttpHost
 from llcuda_net.server.http.openai.models import meant
 from llcuda_net.upstream.backend import Backend
-from llcuda_net.upstream.interface import BLAMED, DOWN, Upstream
+from llcuda_net.upstream.interface import DOWN, Upstream, is_for_another
 
 #: Questions that are asked at once: a llama-server answers those with the threads that also stream.
 _AT_ONCE = trio.CapacityLimiter(8)
@@ -59,7 +59,7 @@ async def _first_answer(
             async with backend.there():
                 return await question(backend.upstream)
         except RequestError as error:
-            if error.code not in BLAMED:
+            if not is_for_another(error):
                 raise
             if error.code in DOWN:
                 backend.attention.set()  # its health check looks now

@@ -5,12 +5,12 @@ from __future__ import annotations
 import contextlib
 import json
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 
 import pytest
 import trio
 
-from llcuda_net.errors import ConfigError, RequestError
+from llcuda_net.errors import ConfigError, RequestError, UpstreamError, UpstreamLacks
 from llcuda_net.upstream.llama.client import LlamaServer
 from llcuda_net.upstream.llama.poller import Poller
 from llcuda_protocol import ErrorCode
@@ -220,6 +220,41 @@ async def test_whether_it_ranks_documents(status: int, body: bytes, reranks: boo
 async def test_one_that_is_away_ranks_nothing() -> None:
     async with client_of("http://127.0.0.1:9") as client:
         assert await client.server.reranks() is False
+
+
+_NO_FILE = b'{"error":{"code":404,"message":"File Not Found","type":"not_found_error"}}'
+
+
+@pytest.mark.parametrize(
+    ("path", "ask"),
+    [
+        ("/v1/chat/completions", lambda one: one.chat([], {}, {}, print, lambda: None)),
+        ("/apply-template", lambda one: one.render([])),
+        ("/tokenize", lambda one: one.tokenize("a", special=False)),
+        ("/rerank", lambda one: one.rerank("a", ["b"])),
+        ("/embedding", lambda one: one.embed(["a"])),
+    ],
+)
+@pytest.mark.parametrize(("status", "body"), [(404, _NO_FILE), (405, b"no POST"), (404, b"")])
+async def test_what_this_build_lacks_is_named(
+    path: str, ask: Callable[[LlamaServer], Awaitable[object]], status: int, body: bytes
+) -> None:
+    async with _canned(_json(body, status)) as (url, _), client_of(url) as client:
+        with pytest.raises(
+            UpstreamLacks, match=f"^this llama-server has no {path} .it answered {status}: "
+        ):
+            await ask(client.server)
+
+
+@pytest.mark.parametrize("status", [404, 405])
+async def test_what_has_nothing_where_all_have_something_has_failed(status: int) -> None:
+    """It is no llama-server, or a proxy before one that is away."""
+    answer = _json(b"404 page not found", status)
+    async with _canned(answer, answer) as (url, _), client_of(url) as client:
+        error = await client.failure("a prompt")
+        assert error.code == ErrorCode.UPSTREAM_ERROR
+        with pytest.raises(UpstreamError, match=f"answered {status}"):
+            await client.server.ask()
 
 
 async def test_the_scores_of_documents() -> None:

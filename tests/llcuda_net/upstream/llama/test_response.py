@@ -10,9 +10,9 @@ import pytest
 from llcuda_net.errors import (
     InvalidRequest,
     RequestError,
-    Unsupported,
     UpstreamBusy,
     UpstreamError,
+    UpstreamLacks,
     UpstreamNotReady,
     UpstreamUnavailable,
 )
@@ -235,7 +235,7 @@ def test_an_error_in_the_body_has_the_code_that_it_says() -> None:
         ("Failed to parse messages: Missing tool call type: 5", InvalidRequest),
         ("Failed to parse tools: key 'name' not found", InvalidRequest),
         ("Failed to parse tool call arguments as JSON: parse error", InvalidRequest),
-        ("image input is not supported - hint: you may need to provide the mmproj", Unsupported),
+        ("image input is not supported - hint: you may need to provide the mmproj", UpstreamLacks),
         ("Failed to parse", UpstreamError),
     ],
 )
