@@ -241,7 +241,7 @@ def convoy(seed: int, hours: float, rules: Rules = RULES) -> Figures:
     world = lab.world
 
     def choose() -> str:
-        gone = [m for m in world.models.values() if m.phase.value == "unloaded"]
+        gone = [m for m in world.models.values() if m.presence.value == "unloaded"]
         return max(gone, key=lambda m: m.since).name if gone else lab.random.choice(lab.names)
 
     for _ in range(4):

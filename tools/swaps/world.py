@@ -13,7 +13,8 @@ from llcuda_net.models.need import Budget, Need
 from llcuda_net.models.serving import policy
 from llcuda_net.models.serving.loads import backoff, need_after_no_memory, refusal
 from llcuda_net.models.serving.policy import RULES, Rules, count_use
-from llcuda_net.models.serving.state import ModelState, Phase, Plan
+from llcuda_net.models.serving.state import ModelState, Plan
+from llcuda_net.upstream.residence import Presence
 
 Planner = Callable[[Iterable[ModelState], Budget, float, Rules], Plan]
 
@@ -58,7 +59,7 @@ class Model:
     idle_seconds: float | None = None
     really: Need | None = None
     fails: deque[str] = field(default_factory=deque)
-    phase: Phase = Phase.UNLOADED
+    presence: Presence = Presence.UNLOADED
     since: float = 0.0
     wanted: bool | None = None
     running: set[Request] = field(default_factory=set)
@@ -114,8 +115,8 @@ class World:
         self._excused = False
 
     def __repr__(self) -> str:
-        phases = ", ".join(f"{m.name} {m.phase.value}" for m in self.models.values())
-        return f"<World at {self.now:.1f}: {phases}>"
+        named = ", ".join(f"{m.name} {m.presence.value}" for m in self.models.values())
+        return f"<World at {self.now:.1f}: {named}>"
 
     # -- what happens to it -----------------------------------------------------------------------
 
@@ -149,14 +150,14 @@ class World:
     def crash(self, name: str) -> None:
         """A model's process dies; what it generated waits again, before the others."""
         one = self.models[name]
-        if one.phase is Phase.UNLOADED:
+        if one.presence is Presence.UNLOADED:
             return
         for request in one.running:
             request.ended = None
         one.waiting.extendleft(sorted(one.running, key=lambda r: -r.submitted))
         one.running.clear()
-        if one.phase is Phase.UNLOADING:
-            self._phase(one, Phase.UNLOADED)
+        if one.presence is Presence.UNLOADING:
+            self._move(one, Presence.UNLOADED)
         else:
             self._failed(one, "error")
 
@@ -183,7 +184,7 @@ class World:
     def _state(self, one: Model, ranks: dict[str, float]) -> ModelState:
         return ModelState(
             name=one.name,
-            phase=one.phase,
+            presence=one.presence,
             since=one.since,
             need=one.need,
             pinned=one.pinned,
@@ -219,17 +220,17 @@ class World:
         if len(set(named)) != len(named):
             raise BrokenPolicyError(f"named twice: {made}")
         for name in made.load:
-            self._expect(name, Phase.UNLOADED)
+            self._expect(name, Presence.UNLOADED)
             self._load(self.models[name])
         for name in made.leave:
-            self._expect(name, Phase.LOADED)
+            self._expect(name, Presence.LOADED)
             self._movable(name)
-            self._phase(self.models[name], Phase.LEAVING)
+            self._move(self.models[name], Presence.LEAVING)
         for name in made.stay:
-            self._expect(name, Phase.LEAVING)
-            self._phase(self.models[name], Phase.LOADED)
+            self._expect(name, Presence.LEAVING)
+            self._move(self.models[name], Presence.LOADED)
         for name in made.unload:
-            self._expect(name, Phase.LOADED, Phase.LEAVING)
+            self._expect(name, Presence.LOADED, Presence.LEAVING)
             self._movable(name)
             if self.models[name].running:
                 raise BrokenPolicyError(f"{name} is unloaded while it generates")
@@ -241,13 +242,13 @@ class World:
         if one.pinned and one.wanted is not False:
             raise BrokenPolicyError(f"{name} is pinned, and made to leave")
 
-    def _expect(self, name: str, *phases: Phase) -> None:
-        if self.models[name].phase not in phases:
-            raise BrokenPolicyError(f"{name} is {self.models[name].phase.value}")
+    def _expect(self, name: str, *allowed: Presence) -> None:
+        if self.models[name].presence not in allowed:
+            raise BrokenPolicyError(f"{name} is {self.models[name].presence.value}")
 
     def used(self) -> Need:
         """The memory that is taken."""
-        held = (one for one in self.models.values() if one.phase is not Phase.UNLOADED)
+        held = (one for one in self.models.values() if one.presence is not Presence.UNLOADED)
         return sum((one.need for one in held), Need())
 
     def excuse(self) -> None:
@@ -264,15 +265,15 @@ class World:
 
     # -- models -----------------------------------------------------------------------------------
 
-    def _phase(self, one: Model, phase: Phase) -> None:
-        one.phase, one.since = phase, self.now
+    def _move(self, one: Model, presence: Presence) -> None:
+        one.presence, one.since = presence, self.now
         one.epoch += 1
 
     def _load(self, one: Model) -> None:
         if one.failed_until > self.now or one.given_up:
             raise BrokenPolicyError(f"{one.name} is loaded though its load has just failed")
         self.loads.append((self.now, one.name))
-        self._phase(one, Phase.LOADING)
+        self._move(one, Presence.LOADING)
         epoch = one.epoch
         claimed = one.waiting[0].submitted if one.waiting else self.now
 
@@ -290,7 +291,7 @@ class World:
                 one.need = one.really
                 self._excused = True
             self.claims.append(self.now - claimed)
-            self._phase(one, Phase.LOADED)
+            self._move(one, Presence.LOADED)
 
         self.at(self.now + one.takes, end)
 
@@ -304,7 +305,7 @@ class World:
                 self._give_up(one)
             else:
                 one.need = more
-        self._phase(one, Phase.UNLOADED)
+        self._move(one, Presence.UNLOADED)
         if refusal(self._state(one, {}), self.states(), self.budget) is not None:
             self._give_up(one)
 
@@ -316,14 +317,14 @@ class World:
         one.waiting.clear()
 
     def _unload(self, one: Model) -> None:
-        self._phase(one, Phase.UNLOADING)
+        self._move(one, Presence.UNLOADING)
         epoch = one.epoch
 
         def end() -> None:
             if one.epoch == epoch:
                 if one.wanted is False:
                     one.wanted = None
-                self._phase(one, Phase.UNLOADED)
+                self._move(one, Presence.UNLOADED)
 
         self.at(self.now + self.unload_takes, end)
 
@@ -331,7 +332,7 @@ class World:
 
     def _start(self) -> None:
         for one in self.models.values():
-            while one.phase is Phase.LOADED and one.waiting and len(one.running) < one.slots:
+            while one.presence is Presence.LOADED and one.waiting and len(one.running) < one.slots:
                 request = one.waiting.popleft()
                 if request.started is None:
                     request.started = self.now

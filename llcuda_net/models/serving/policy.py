@@ -34,7 +34,8 @@ from dataclasses import dataclass
 
 from llcuda_net.models.need import Budget, Need
 from llcuda_net.models.serving.loads import refusal
-from llcuda_net.models.serving.state import ModelState, Phase, Plan, Wait
+from llcuda_net.models.serving.state import ModelState, Plan, Wait
+from llcuda_net.upstream.residence import Presence
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,13 +111,13 @@ class _Planner:
         self._budget = budget
         self._now = now
         self._rules = rules
-        held = [one for one in models if one.phase is not Phase.UNLOADED]
+        held = [one for one in models if one.presence is not Presence.UNLOADED]
         #: What is free now and kept for nobody.
         self._free = budget.room - sum((one.need for one in held), Need())
         #: What becomes free because processes end, and what remains when all claims are served.
-        self._coming = sum((one.need for one in held if one.phase is Phase.UNLOADING), Need())
+        self._coming = sum((one.need for one in held if one.presence is Presence.UNLOADING), Need())
         self._room = self._free + self._coming
-        self._loading = [one for one in models if one.phase is Phase.LOADING]
+        self._loading = [one for one in models if one.presence is Presence.LOADING]
         #: Those whose place is taken, by the claim that takes it ("" for none).
         self._taken: dict[str, str] = {}
         self._load: list[str] = []
@@ -133,7 +134,7 @@ class _Planner:
         stay = [
             one.name
             for one in self._models
-            if one.phase is Phase.LEAVING and one.name not in self._taken
+            if one.presence is Presence.LEAVING and one.name not in self._taken
         ]
         self._explain_others()
         later = [time for time in self._times if self._now < time < math.inf]
@@ -151,7 +152,7 @@ class _Planner:
     def _dismiss(self) -> None:
         """Let go what was asked to leave, and what was idle for long enough."""
         for one in self._models:
-            if one.phase not in (Phase.LOADED, Phase.LEAVING):
+            if one.presence not in (Presence.LOADED, Presence.LEAVING):
                 continue
             if one.wanted is False:
                 self._take(one, "")
@@ -171,7 +172,7 @@ class _Planner:
         found = self._victims(lacking, None, at_once=True)
         for one in found.models:
             self._take(one, "")
-            if one.phase is not Phase.LOADING:
+            if one.presence is not Presence.LOADING:
                 self._let_go(one)
 
     # -- claims -----------------------------------------------------------------------------------
@@ -248,7 +249,7 @@ class _Planner:
         for one in self._models:
             if one.pinned or one.name in self._taken:
                 continue
-            if one.phase in (Phase.LOADED, Phase.LEAVING, Phase.LOADING):
+            if one.presence in (Presence.LOADED, Presence.LEAVING, Presence.LOADING):
                 at = self._now if at_once else self._takeable_at(one, claim)
                 candidates.append(
                     (
@@ -283,18 +284,18 @@ class _Planner:
 
     def _kind(self, one: ModelState) -> int:
         """What has finished goes before what is idle, then what leaves already, then what works."""
-        if one.phase is Phase.LEAVING:
+        if one.presence is Presence.LEAVING:
             return 2 if one.running else 0
-        if one.phase is Phase.LOADING:
+        if one.presence is Presence.LOADING:
             return 4
         return 3 if one.in_use else 1
 
     def _takeable_at(self, one: ModelState, claim: ModelState | None) -> float:
         """When a model's place may be taken."""
-        if one.phase is Phase.LEAVING:
+        if one.presence is Presence.LEAVING:
             return -math.inf
         quantum = self._quantum(one, claim)
-        if one.phase is Phase.LOADING:  # when it will have had its turn
+        if one.presence is Presence.LOADING:  # when it will have had its turn
             return max(self._now, one.since + one.load_seconds) + quantum
         turn_ends = one.since + quantum
         return turn_ends if one.in_use else min(turn_ends, one.last_used + self._rules.grace)
@@ -309,9 +310,9 @@ class _Planner:
 
     def _let_go(self, one: ModelState) -> None:
         """Have a model unloaded, or leave where it is in use."""
-        if one.phase is Phase.LOADED and one.running:
+        if one.presence is Presence.LOADED and one.running:
             self._leave.append(one.name)
-        elif one.phase in (Phase.LOADED, Phase.LEAVING) and not one.running:
+        elif one.presence in (Presence.LOADED, Presence.LEAVING) and not one.running:
             self._unload.append(one.name)
 
     # -- what those who wait are told -------------------------------------------------------------
@@ -351,12 +352,12 @@ class _Planner:
         for one in self._models:
             if not one.waiting or one.name in self._waits:
                 continue
-            if one.phase is Phase.LOADING:
+            if one.presence is Presence.LOADING:
                 left = max(0.0, one.load_seconds - (self._now - one.since))
                 self._wait(one, "it is being loaded", left)
-            elif one.phase is Phase.UNLOADING or (
+            elif one.presence is Presence.UNLOADING or (
                 one.name in self._taken
-                and (one.phase is Phase.LEAVING or one.name in self._leave + self._unload)
+                and (one.presence is Presence.LEAVING or one.name in self._leave + self._unload)
             ):
                 self._wait(one, "it makes room for another model, and is loaded again", None)
 

@@ -5,21 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from enum import Enum
 
 from llcuda_net.models.need import Need
-
-
-class Phase(Enum):
-    """What a local model's process does."""
-
-    UNLOADED = "unloaded"
-    LOADING = "loading"
-    LOADED = "loaded"
-    #: It gets no new work; what it runs finishes.
-    LEAVING = "leaving"
-    #: Its process ends; its memory is not free yet.
-    UNLOADING = "unloading"
+from llcuda_net.upstream.residence import Presence
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +16,7 @@ class ModelState:
 
     Attributes:
         name: of the model.
-        phase: what its process does.
+        presence: what its process does.
         since: when that began; of one that is unloaded, when it was, or when its load failed.
         need: memory, estimated or measured.
         pinned: it is loaded always, and never leaves.
@@ -47,7 +35,7 @@ class ModelState:
     """
 
     name: str
-    phase: Phase = Phase.UNLOADED
+    presence: Presence = Presence.UNLOADED
     since: float = 0.0
     need: Need = field(default_factory=Need)
     pinned: bool = False
@@ -66,7 +54,7 @@ class ModelState:
     @property
     def claims(self) -> bool:
         """Whether it ought to be loaded, and is not."""
-        return self.phase is Phase.UNLOADED and bool(
+        return self.presence is Presence.UNLOADED and bool(
             self.waiting or (self.pinned and self.wanted is not False) or self.wanted
         )
 

@@ -10,22 +10,23 @@ import pytest
 
 from llcuda_net.models.need import Budget, Need
 from llcuda_net.models.serving.policy import RULES, count_use, plan
-from llcuda_net.models.serving.state import ModelState, Phase, Plan
+from llcuda_net.models.serving.state import ModelState, Plan
+from llcuda_net.upstream.residence import Presence
 
 NOW = 1000.0
 #: A budget for two of the models below.
 TWO = Budget(gpu=20)
 
 
-def model(name: str, phase: Phase = Phase.UNLOADED, **what: Any) -> ModelState:
+def model(name: str, presence: Presence = Presence.UNLOADED, **what: Any) -> ModelState:
     """A model of 10 bytes; one that is loaded was so for long, and was used then."""
-    used = -math.inf if phase is Phase.UNLOADED else 100.0
-    base = ModelState(name, phase, need=Need(gpu=10), load_seconds=4.0, last_used=used)
+    used = -math.inf if presence is Presence.UNLOADED else 100.0
+    base = ModelState(name, presence, need=Need(gpu=10), load_seconds=4.0, last_used=used)
     return replace(base, **what)
 
 
 def loaded(name: str, **what: Any) -> ModelState:
-    return model(name, Phase.LOADED, **what)
+    return model(name, Presence.LOADED, **what)
 
 
 def waited_for(name: str, at: float = NOW, **what: Any) -> ModelState:
@@ -54,7 +55,7 @@ def test_one_is_loaded_at_a_time_in_the_order_of_the_queue() -> None:
     assert found.load == ("b",)
     assert found.waits["a"].reason == "model a: it is loaded after b"
     assert found.waits["a"].seconds == 8.0
-    found = decide(late, model("b", Phase.LOADING, since=NOW - 1, waiting=1))
+    found = decide(late, model("b", Presence.LOADING, since=NOW - 1, waiting=1))
     assert found.load == ()
     assert found.waits["a"].seconds == 7.0
     assert found.waits["b"].seconds == 3.0
@@ -103,7 +104,7 @@ def test_uses_decay() -> None:
 
 
 def test_it_is_loaded_once_the_memory_is_free() -> None:
-    ending = model("b", Phase.UNLOADING)
+    ending = model("b", Presence.UNLOADING)
     found = decide(waited_for("c"), loaded("a"), ending)
     assert found == Plan(waits=found.waits)
     assert found.waits["c"].reason.endswith("when the memory of another model is free")
@@ -122,7 +123,9 @@ def test_a_model_in_use_has_its_turn_then_leaves_and_is_never_unloaded() -> None
     assert (found.leave, found.unload) == (("a",), ())
     assert found.waits["c"].reason == "model c: it is loaded when a has finished 2 requests"
     assert found.waits["c"].seconds is None
-    leaving = replace(busy, phase=Phase.LEAVING, since=NOW, running=1, finishes_in=8.0, waiting=3)
+    leaving = replace(
+        busy, presence=Presence.LEAVING, since=NOW, running=1, finishes_in=8.0, waiting=3
+    )
     found = decide(claim, leaving, pinned)
     assert found == Plan(waits=found.waits)
     assert found.waits["c"].reason == "model c: it is loaded when a has finished 1 request"
@@ -152,13 +155,13 @@ def test_idle_ones_go_before_those_in_use() -> None:
 
 
 def test_one_that_leaves_may_stay_when_nobody_needs_its_place() -> None:
-    leaving = model("a", Phase.LEAVING, running=1)
+    leaving = model("a", Presence.LEAVING, running=1)
     assert decide(leaving).stay == ("a",)
     assert decide(leaving, loaded("b", pinned=True), waited_for("c")).stay == ()
 
 
 def test_no_second_one_leaves_while_one_does() -> None:
-    leaving = model("a", Phase.LEAVING, running=1, uses=9.0)
+    leaving = model("a", Presence.LEAVING, running=1, uses=9.0)
     found = decide(leaving, loaded("b", running=1, uses=1.0), waited_for("c"))
     assert (found.leave, found.stay, found.unload) == ((), (), ())
     # But who is idle goes at once, and who leaves may stay.
@@ -183,7 +186,7 @@ def test_a_large_one_takes_the_place_of_two_and_small_ones_do_not_pass_it() -> N
     found = decide(large, small, idle, busy)
     assert (found.load, found.unload, found.leave) == ((), ("a",), ("b",))
     # The place of the first is kept until the second has finished.
-    found = decide(large, small, model("b", Phase.LEAVING, running=1), model("a"))
+    found = decide(large, small, model("b", Presence.LEAVING, running=1), model("a"))
     assert found == Plan(again_at=found.again_at, waits=found.waits)
     # The same while the other has its turn yet.
     found = decide(large, small, loaded("b", running=1, since=NOW), model("a"))
@@ -252,7 +255,7 @@ def test_asked_by_hand() -> None:
     assert decide(model("a", wanted=True)).load == ("a",)
     assert decide(loaded("a", wanted=False)).unload == ("a",)
     assert decide(loaded("a", wanted=False, running=1)).leave == ("a",)
-    assert decide(model("a", Phase.LEAVING, wanted=False, running=1)).stay == ()
+    assert decide(model("a", Presence.LEAVING, wanted=False, running=1)).stay == ()
     assert decide(model("a", pinned=True, wanted=False)).load == ()
     assert decide(loaded("a", pinned=True, wanted=False)).unload == ("a",)
     assert decide(waited_for("a", wanted=False)).load == ("a",)
