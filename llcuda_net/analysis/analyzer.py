@@ -33,7 +33,7 @@ from llcuda_net.scheduler.ticket import SlotRequest
 from llcuda_net.storage.results.interface import Document, Space, Store, Summary
 from llcuda_net.upstream.interface import DOWN, Properties
 from llcuda_net.upstream.model.fingerprint import same_model
-from llcuda_net.upstream.prefix_cache import tokens_in
+from llcuda_net.upstream.prompts.prefix_cache import tokens_in
 from llcuda_net.upstream.slots.lease import held
 from llcuda_net.util.logs import reason_of
 from llcuda_protocol import ErrorCode

@@ -15,7 +15,7 @@ from llcuda_net.errors import RequestError, UpstreamNotReady
 from llcuda_net.scheduler.ticket import Ticket
 from llcuda_net.upstream.interface import DOWN, EmbedTexts, Upstream, is_for_another
 from llcuda_net.upstream.llama.failures import nonsense
-from llcuda_net.upstream.prefix_cache import tokens_in
+from llcuda_net.upstream.prompts.prefix_cache import tokens_in
 from llcuda_net.upstream.slots.lease import Lease, held
 from llcuda_protocol import ErrorCode
 

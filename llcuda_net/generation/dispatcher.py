@@ -30,10 +30,10 @@ from llcuda_net.generation.prompt import abilities_for, text_so_far
 from llcuda_net.generation.publisher import Publisher
 from llcuda_net.scheduler.scheduler import Scheduler
 from llcuda_net.scheduler.ticket import SlotRequest, Ticket
-from llcuda_net.upstream import prefix_cache
 from llcuda_net.upstream.backend import Backend
 from llcuda_net.upstream.interface import DOWN, Requirement, is_for_another
 from llcuda_net.upstream.pool import Pool
+from llcuda_net.upstream.prompts import prefix_cache
 from llcuda_net.upstream.slots.lease import held
 from llcuda_net.util.logs import reason_of
 from llcuda_protocol import ErrorCode

@@ -7,11 +7,17 @@ from typing import Any
 from llcuda_net.errors import Unsupported
 from llcuda_net.generation import sampling
 from llcuda_net.generation.generation import Generation
-from llcuda_net.upstream import chat, prefix_cache
 from llcuda_net.upstream.constraints.checks import as_sent
 from llcuda_net.upstream.constraints.tools import may_call
 from llcuda_net.upstream.interface import Properties
-from llcuda_net.upstream.messages import are_plain, check_parts, check_roles, flat, senses_of
+from llcuda_net.upstream.prompts import chat, prefix_cache
+from llcuda_net.upstream.prompts.messages import (
+    are_plain,
+    check_parts,
+    check_roles,
+    flat,
+    senses_of,
+)
 from llcuda_net.upstream.slots.lease import Lease
 
 

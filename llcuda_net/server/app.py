@@ -22,6 +22,7 @@ from llcuda_net.config.settings import Settings
 from llcuda_net.config.token_file import LEAST, Users
 from llcuda_net.errors import ConfigError, EngineError, StorageError
 from llcuda_net.generation.persistence import Persistence
+from llcuda_net.models.serving.local import LocalModels
 from llcuda_net.server.gateway import Gateway
 from llcuda_net.server.sockets import (
     address_of,
@@ -60,7 +61,7 @@ def run(settings: Settings, reload: Callable[[], Settings]) -> int:
 
     Raises:
         ConfigError: a file or a combination of settings is wrong.
-        EngineError: the engine could not load its model.
+        EngineError: the only model could not be loaded.
         ListenError: the port cannot be had.
         StorageError: the data folder cannot be used; another server may have it.
     """
@@ -69,8 +70,8 @@ def run(settings: Settings, reload: Callable[[], Settings]) -> int:
     tracing = _tracing(settings)
     raise_descriptor_limit()
     Allocator().configure()
-    with _model(settings) as model:
-        upstreams = Upstreams(settings, model)
+    with _demo() as demo:
+        upstreams = Upstreams(settings) if settings.upstream else LocalModels(settings, demo)
         return trio.run(_Serving(settings, users, tls, upstreams, reload, tracing).run)
 
 
@@ -112,15 +113,10 @@ def _tracing(settings: Settings) -> _OpenTracing | None:
 
 
 @contextlib.contextmanager
-def _model(settings: Settings) -> Iterator[Path | None]:
-    """The file for the engine; None where there is an upstream."""
-    if settings.upstream:
-        yield None
-    elif settings.model:
-        yield Path(settings.model[0].file or settings.model[0].name)
-    else:
-        with resources.as_file(resources.files("llcuda_net.data") / "demo.gguf") as path:
-            yield path
+def _demo() -> Iterator[Path]:
+    """The demonstration model."""
+    with resources.as_file(resources.files("llcuda_net.data") / "demo.gguf") as path:
+        yield path
 
 
 class _Serving:
@@ -129,7 +125,7 @@ class _Serving:
         settings: Settings,
         users: Users,
         tls: ssl.SSLContext | None,
-        upstreams: Upstreams,
+        upstreams: Upstreams | LocalModels,
         reload: Callable[[], Settings],
         tracing: _OpenTracing | None,
     ) -> None:
@@ -212,12 +208,17 @@ class _Serving:
         async with trio.open_nursery() as nursery:
             await nursery.start(self._watch_signals, nursery)
             try:
-                pool = await self._upstreams.open(nursery, self._folder)
+                pool = await self._open_pool(nursery, server)
             except (ConfigError, EngineError) as error:
                 self._failure = error
             else:
                 await self._serve(server, listeners, pool)
             nursery.cancel_scope.cancel()
+
+    async def _open_pool(self, nursery: trio.Nursery, server: Gateway) -> Pool:
+        if isinstance(self._upstreams, Upstreams):
+            return await self._upstreams.open(nursery, self._folder)
+        return await self._upstreams.open(nursery, self._folder, server.waiting_tickets)
 
     async def _listen(self) -> _Listeners:
         listeners = await open_listeners(self._settings.host, self._settings.port)
@@ -300,7 +301,7 @@ class _Serving:
             task_status.started()
             async for number in signals:
                 if number == signal.SIGHUP:
-                    self._read_again()
+                    await self._read_again()
                     continue
                 self._signals.append(number)
                 log.info("signal", name=signal.Signals(number).name)
@@ -309,7 +310,7 @@ class _Serving:
                 else:
                     nursery.start_soon(self._server.drain, self._settings.drain_seconds)
 
-    def _read_again(self) -> None:
+    async def _read_again(self) -> None:
         """SIGHUP: take the users and upstreams of the files as they are now, or change nothing."""
         try:
             settings = self._reload()
@@ -317,7 +318,7 @@ class _Serving:
             text = None if path is None else read_text(path, "token file")
             if text is not None:
                 Users.parse(text, f"token file {path}")
-            self._upstreams.reload(settings)
+            await self._upstreams.reload(settings)
             if text is not None:
                 self._users.reload(text, f"token file {path}")
                 if self._server is not None:

@@ -190,6 +190,10 @@ class Gateway:
             f" generations={len(self._registry)} queued={self._scheduler.queued}>"
         )
 
+    def waiting_tickets(self) -> list[Ticket]:
+        """Those that wait for a slot, in the order in which they are served."""
+        return self._scheduler.waiting()
+
     @property
     def pool(self) -> Pool:
         """The upstreams."""

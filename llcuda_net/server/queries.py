@@ -31,7 +31,7 @@ from llcuda_net.telemetry.observers import Watches
 from llcuda_net.telemetry.readiness import Startup
 from llcuda_net.upstream.interface import Relevance, Requirement, Upstream
 from llcuda_net.upstream.pool import Pool
-from llcuda_net.upstream.prefix_cache import tokens_in
+from llcuda_net.upstream.prompts.prefix_cache import tokens_in
 
 
 @dataclass(frozen=True)

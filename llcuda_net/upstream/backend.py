@@ -37,7 +37,7 @@ from llcuda_net.upstream.model.fingerprint import (
     same_model,
 )
 from llcuda_net.upstream.model.identity import Identity, Signature, alike
-from llcuda_net.upstream.prefix_cache import HitRate
+from llcuda_net.upstream.prompts.prefix_cache import HitRate
 from llcuda_net.upstream.residence import Residence
 from llcuda_net.upstream.rest import Rest
 from llcuda_net.upstream.slots.speeds import Speeds

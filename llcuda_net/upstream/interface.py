@@ -15,7 +15,7 @@ from llcuda_net.errors import RequestError, UpstreamLacks
 from llcuda_net.storage.channels import REASONING as REASONING
 from llcuda_net.storage.channels import TEXT as TEXT
 from llcuda_net.storage.channels import TOOL_CALL as TOOL_CALL
-from llcuda_net.upstream.prefix_cache import Chain
+from llcuda_net.upstream.prompts.prefix_cache import Chain
 from llcuda_protocol import ErrorCode
 
 #: Errors for which an upstream, not the request, is to blame; another one may serve it.

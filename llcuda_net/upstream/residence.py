@@ -63,6 +63,7 @@ class Residence:
         ready_in: seconds until it is loaded, estimated; None while that is not known.
         error: why the last attempt to load it has failed.
         holds: how many use it without a slot.
+        uses: how many requests it has served.
         last_used: when it was last used or wanted, on trio's clock.
     """
 
@@ -71,7 +72,7 @@ class Residence:
         self.reason = "not loaded"
         self.ready_in: float | None = None
         self.error: RequestError | None = None
-        self.holds = 0
+        self.holds = self.uses = 0
         self.last_used = -float("inf")
         self._wishes = wishes
         self._wanted_until = -float("inf")
@@ -134,6 +135,7 @@ class Residence:
         finally:
             self._waiting -= 1
         self.holds += 1
+        self.uses += 1
         self.last_used = trio.current_time()
         try:
             yield
@@ -165,5 +167,6 @@ class Residence:
 
     def used(self) -> None:
         """A slot of it was given back."""
+        self.uses += 1
         self.last_used = trio.current_time()
         self._wishes.notify()

@@ -24,11 +24,11 @@ import llcuda_net
 from llcuda_net.generation.attempt.continuation import CannotContinue, plan
 from llcuda_net.generation.generation import Generation
 from llcuda_net.storage.records import TokenLog, unpacked
-from llcuda_net.upstream.chat import prompt_of
 from llcuda_net.upstream.engine.supervisor import EngineOptions
 from llcuda_net.upstream.interface import CompletionEvent
 from llcuda_net.upstream.llama.client import LlamaServer
 from llcuda_net.upstream.llama.poller import Poller
+from llcuda_net.upstream.prompts.chat import prompt_of
 from tests.support.upstream.engine import running_engine
 from tools import synthetic_upstream
 from tools.synthetic.tokens import generated, generation

@@ -15,7 +15,7 @@ from llcuda_net.upstream.interface import (
     Timings,
     Upstream,
 )
-from llcuda_net.upstream.prefix_cache import TOKENS_A_BLOCK, Chain, shared
+from llcuda_net.upstream.prompts.prefix_cache import TOKENS_A_BLOCK, Chain, shared
 from llcuda_net.upstream.slots.lease import Lease
 from tools.slots.simulation import Job
 

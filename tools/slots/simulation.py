@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
-from llcuda_net.upstream.prefix_cache import TOKENS_A_BLOCK, Chain, shared
+from llcuda_net.upstream.prompts.prefix_cache import TOKENS_A_BLOCK, Chain, shared
 from llcuda_net.upstream.slots.choice import runs_of, spread
 
 #: Tokens of a prompt that are read in any case, behind its whole blocks.

@@ -6,10 +6,10 @@ from typing import Any
 
 from llcuda_net.batch.record import Record
 from llcuda_net.batch.targets.interface import About, Answer, Clock, overloaded_when_busy
-from llcuda_net.upstream.chat import prompt_of
 from llcuda_net.upstream.constraints.checks import Checks, as_sent
 from llcuda_net.upstream.interface import CompletionEvent
 from llcuda_net.upstream.llama.client import LlamaServer
+from llcuda_net.upstream.prompts.chat import prompt_of
 
 #: llama-server's reasons to stop, as the gateway names them.
 _REASONS = {"eos": "stop", "word": "stop", "limit": "length"}

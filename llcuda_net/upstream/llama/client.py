@@ -23,7 +23,6 @@ from llcuda_net.errors import (
     UpstreamNotReady,
     UpstreamUnavailable,
 )
-from llcuda_net.upstream import prefix_cache
 from llcuda_net.upstream.interface import OnEvents, Properties, Relevance
 from llcuda_net.upstream.llama import short_answers as answers
 from llcuda_net.upstream.llama.chat_request import chat_body, one_call
@@ -40,7 +39,8 @@ from llcuda_net.upstream.llama.transport.origin import (
     Origin,
     not_there,
 )
-from llcuda_net.upstream.rendered import RenderedPrompts
+from llcuda_net.upstream.prompts import prefix_cache
+from llcuda_net.upstream.prompts.rendered import RenderedPrompts
 from llcuda_protocol import ErrorCode
 
 log = structlog.get_logger(__name__)

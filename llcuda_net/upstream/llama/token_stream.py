@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import trio
 
 from llcuda_net.errors import RequestError, UpstreamStalled
-from llcuda_net.upstream.prefix_cache import tokens_in
+from llcuda_net.upstream.prompts.prefix_cache import tokens_in
 
 
 @dataclass(frozen=True, slots=True)

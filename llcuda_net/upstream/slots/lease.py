@@ -12,7 +12,7 @@ import trio
 from llcuda_net.errors import RequestError, UpstreamNotReady, UpstreamStalled
 from llcuda_net.upstream.backend import Backend
 from llcuda_net.upstream.interface import CompletionEvent, Properties, Requirement
-from llcuda_net.upstream.prefix_cache import TOKENS_A_BLOCK, chain_of
+from llcuda_net.upstream.prompts.prefix_cache import TOKENS_A_BLOCK, chain_of
 from llcuda_net.upstream.slots.table import Slot, Use
 
 

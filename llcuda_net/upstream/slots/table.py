@@ -11,7 +11,7 @@ from enum import StrEnum
 
 import trio
 
-from llcuda_net.upstream.prefix_cache import TOKENS_A_BLOCK, Chain, shared
+from llcuda_net.upstream.prompts.prefix_cache import TOKENS_A_BLOCK, Chain, shared
 from llcuda_net.upstream.slots.choice import Outlook
 
 #: Ends of texts that are remembered, of all slots together.

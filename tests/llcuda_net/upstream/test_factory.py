@@ -24,7 +24,7 @@ def settings(*tables: dict[str, Any], **more: Any) -> Settings:
 
 
 async def opened(*tables: dict[str, Any], **more: Any) -> tuple[Upstreams, Pool]:
-    upstreams = Upstreams(settings(*tables, **more), None)
+    upstreams = Upstreams(settings(*tables, **more))
     async with trio.open_nursery() as nursery:
         return upstreams, await upstreams.open(nursery, None)
 
@@ -44,7 +44,7 @@ def states(pool: Pool) -> list[tuple[str, str]]:
 async def test_the_same_again_changes_nothing() -> None:
     upstreams, pool = await opened(A, B)
     before = list(pool.backends)
-    upstreams.reload(settings(B, A))
+    await upstreams.reload(settings(B, A))
     assert pool.backends == before
     assert states(pool) == [("a", "up"), ("b", "up")]
 
@@ -52,20 +52,20 @@ async def test_the_same_again_changes_nothing() -> None:
 async def test_one_comes_and_one_goes() -> None:
     upstreams, pool = await opened(A)
     busy(pool)
-    upstreams.reload(settings(B))
+    await upstreams.reload(settings(B))
     assert states(pool) == [("a", "draining"), ("b", "up")]
     for lease in tuple(pool.backends[0].leases):
         held(lease).release()
     assert states(pool) == [("b", "up")]
-    upstreams.reload(settings(A, B))
+    await upstreams.reload(settings(A, B))
     assert states(pool) == [("b", "up"), ("a", "up")]
 
 
 async def test_one_that_is_drained_may_come_back() -> None:
     upstreams, pool = await opened(A, B)
     busy(pool)
-    upstreams.reload(settings(B))
-    upstreams.reload(settings(A, B))
+    await upstreams.reload(settings(B))
+    await upstreams.reload(settings(A, B))
     assert states(pool) == [("a", "draining"), ("b", "up"), ("a", "up")]
 
 
@@ -75,12 +75,12 @@ async def test_weight_and_slots_change_in_place() -> None:
     a.upstream._properties = Properties("m", 4, 512, False, "")  # type: ignore[attr-defined]
     await pool.properties(a)
     busy(pool)
-    upstreams.reload(settings({**A, "weight": 3, "slots": 3}))
+    await upstreams.reload(settings({**A, "weight": 3, "slots": 3}))
     assert pool.backends == [a]
     assert (a.spec.weight, a.slots, a.busy, a.state) == (3, 3, 1, "up")
-    upstreams.reload(settings(A))
+    await upstreams.reload(settings(A))
     assert (a.spec.weight, a.slots) == (1, 4)
-    upstreams.reload(settings({**A, "slots": 1}))
+    await upstreams.reload(settings({**A, "slots": 1}))
     assert a.slots == 1
 
 
@@ -88,7 +88,7 @@ async def test_weight_and_slots_change_in_place() -> None:
 async def test_anything_else_is_another_upstream(change: dict[str, Any]) -> None:
     upstreams, pool = await opened(A)
     busy(pool)
-    upstreams.reload(settings({**A, **change}))
+    await upstreams.reload(settings({**A, **change}))
     assert states(pool) == [("a", "draining"), ("a", "up")]
 
 
@@ -98,12 +98,12 @@ async def test_another_key_is_another_upstream(tmp_path: Path) -> None:
     table = {**A, "api_key_file": str(key)}
     upstreams, pool = await opened(table, B)
     busy(pool)
-    upstreams.reload(settings(table, B))
+    await upstreams.reload(settings(table, B))
     assert states(pool) == [("a", "up"), ("b", "up")]
     key.write_text("two")
-    upstreams.reload(settings(table, B))
+    await upstreams.reload(settings(table, B))
     assert states(pool) == [("a", "draining"), ("b", "up"), ("a", "up")]
-    upstreams.reload(settings(table, B))
+    await upstreams.reload(settings(table, B))
     assert states(pool) == [("a", "draining"), ("b", "up"), ("a", "up")]
 
 
@@ -119,7 +119,7 @@ async def test_what_is_wrong_changes_nothing(tables: list[dict[str, Any]], words
     upstreams, pool = await opened({**A, "weight": 2}, B)
     before = list(pool.backends)
     with pytest.raises(ConfigError, match=words):
-        upstreams.reload(settings(*tables))
+        await upstreams.reload(settings(*tables))
     assert pool.backends == before
     assert [backend.spec.weight for backend in before] == [2, 1]
     assert states(pool) == [("a", "up"), ("b", "up")]

@@ -15,7 +15,7 @@ from llcuda_net.upstream.health_check import (
     SILENCE,
     TIMEOUT,
 )
-from llcuda_net.upstream.prefix_cache import BLOCK, chain_of
+from llcuda_net.upstream.prompts.prefix_cache import BLOCK, chain_of
 from llcuda_net.upstream.slots.lease import Lease
 from llcuda_net.upstream.slots.table import Use
 from llcuda_protocol import ErrorCode

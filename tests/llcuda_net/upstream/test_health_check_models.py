@@ -10,7 +10,7 @@ from llcuda_net.upstream.health_check import (
     INTERVAL,
 )
 from llcuda_net.upstream.interface import Requirement
-from llcuda_net.upstream.prefix_cache import BLOCK, chain_of
+from llcuda_net.upstream.prompts.prefix_cache import BLOCK, chain_of
 from tests.support.upstream.scripted_upstream import Talker, broken, gone
 from tests.support.upstream.watched import lease, until_up, watched
 

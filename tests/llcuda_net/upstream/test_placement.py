@@ -8,7 +8,7 @@ from dataclasses import replace
 from llcuda_net.upstream.interface import Requirement
 from llcuda_net.upstream.placement import SLACK, within_reach
 from llcuda_net.upstream.pool import Pool
-from llcuda_net.upstream.prefix_cache import BLOCK, chain_of
+from llcuda_net.upstream.prompts.prefix_cache import BLOCK, chain_of
 from llcuda_net.upstream.slots.lease import Lease
 from llcuda_net.upstream.slots.step_time import Sample
 from llcuda_net.upstream.slots.table import Use

@@ -10,7 +10,7 @@ from llcuda_net.config.upstreams import COMPLETIONS, EMBEDDINGS
 from llcuda_net.upstream.backend import Backend
 from llcuda_net.upstream.interface import Requirement
 from llcuda_net.upstream.pool import Pool
-from llcuda_net.upstream.prefix_cache import BLOCK, chain_of
+from llcuda_net.upstream.prompts.prefix_cache import BLOCK, chain_of
 from llcuda_net.upstream.slots.lease import Lease
 from tests.support.upstream.pools import name_of, place, pool_of
 from tests.support.upstream.scripted_upstream import Talker, backend, backends

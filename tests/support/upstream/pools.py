@@ -11,7 +11,7 @@ import trio
 from llcuda_net.upstream.backend import Backend
 from llcuda_net.upstream.interface import CompletionEvent, Requirement, Timings
 from llcuda_net.upstream.pool import Pool
-from llcuda_net.upstream.prefix_cache import chain_of
+from llcuda_net.upstream.prompts.prefix_cache import chain_of
 from llcuda_net.upstream.slots.lease import Lease
 from tests.support.upstream.scripted_upstream import Talker, backends
 

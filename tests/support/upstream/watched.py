@@ -12,7 +12,7 @@ from trio.testing import MockClock
 from llcuda_net.upstream.backend import Backend
 from llcuda_net.upstream.health_check import HealthCheck
 from llcuda_net.upstream.interface import Requirement
-from llcuda_net.upstream.prefix_cache import chain_of
+from llcuda_net.upstream.prompts.prefix_cache import chain_of
 from llcuda_net.upstream.slots.lease import Lease
 from tests.support.upstream.scripted_upstream import Talker, backend
 

@@ -11,7 +11,7 @@ from llcuda_net.server.http.exchange import Exchange
 from llcuda_net.server.http.llama.counting import count
 from llcuda_net.server.http.openai import strict_json
 from llcuda_net.server.http.openai.fields import Ignored
-from llcuda_net.upstream.messages import senses_of
+from llcuda_net.upstream.prompts.messages import senses_of
 
 
 async def count_tokens(exchange: Exchange) -> None:

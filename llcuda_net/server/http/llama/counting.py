@@ -8,9 +8,9 @@ from typing import Any
 from llcuda_net.generation.memory import sizes
 from llcuda_net.server.http.exchange import Exchange
 from llcuda_net.server.http.llama.asking import ask
-from llcuda_net.upstream import chat
 from llcuda_net.upstream.interface import Upstream
-from llcuda_net.upstream.messages import are_plain, check_roles, flat
+from llcuda_net.upstream.prompts import chat
+from llcuda_net.upstream.prompts.messages import are_plain, check_roles, flat
 
 #: Bytes that a token id takes in an upstream's answer, and a text has at least one per token.
 _ID = 16

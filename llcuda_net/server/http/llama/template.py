@@ -15,7 +15,7 @@ from llcuda_net.server.http.openai.bodies import wrong
 from llcuda_net.server.http.openai.chat_body import Chat, ChatBody, read
 from llcuda_net.server.http.openai.fields import Ignored
 from llcuda_net.upstream.interface import Upstream
-from llcuda_net.upstream.messages import are_plain, check_parts, check_roles, flat
+from llcuda_net.upstream.prompts.messages import are_plain, check_parts, check_roles, flat
 
 #: Fields beside those of a chat, and what is to know of each.
 SUPPORTED = {"add_generation_prompt": "false: the prompt does not begin an answer"}

@@ -20,7 +20,7 @@ from llcuda_net.server.http.openai.chat import options_of
 from llcuda_net.server.http.openai.fields import Ignored
 from llcuda_net.server.http.openai.models import meant
 from llcuda_net.upstream.interface import Upstream
-from llcuda_net.upstream.prefix_cache import tokens_in
+from llcuda_net.upstream.prompts.prefix_cache import tokens_in
 
 #: Most inputs of a request, as OpenAI's API has it.
 MAX_INPUTS = 2048

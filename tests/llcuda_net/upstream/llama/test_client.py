@@ -17,9 +17,9 @@ import trio
 import trustme
 
 from llcuda_net.errors import RequestError, Unsupported
-from llcuda_net.upstream import rendered
 from llcuda_net.upstream.interface import CompletionEvent
 from llcuda_net.upstream.llama.token_stream import StreamTimeouts
+from llcuda_net.upstream.prompts import rendered
 from llcuda_protocol import ErrorCode
 from tests.support.upstream.llama_server import PATIENCE, Client, client_of, listen
 from tools import synthetic_upstream

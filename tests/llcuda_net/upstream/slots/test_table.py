@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from llcuda_net.upstream.prefix_cache import BLOCK, TOKENS_A_BLOCK, chain_of, shared
+from llcuda_net.upstream.prompts.prefix_cache import BLOCK, TOKENS_A_BLOCK, chain_of, shared
 from llcuda_net.upstream.slots import table as module
 from llcuda_net.upstream.slots.choice import Outlook, runs_of
 from llcuda_net.upstream.slots.table import UNKNOWN, Slot, Slots, Use

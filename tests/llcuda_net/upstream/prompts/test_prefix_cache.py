@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from llcuda_net.upstream.prefix_cache import (
+from llcuda_net.upstream.prompts.prefix_cache import (
     A_PART,
     BLOCK,
     HitRate,

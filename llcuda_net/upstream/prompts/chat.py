@@ -15,7 +15,7 @@ from typing import Protocol
 
 from llcuda_net.errors import Unsupported
 from llcuda_net.upstream.interface import Properties
-from llcuda_net.upstream.messages import check_roles
+from llcuda_net.upstream.prompts.messages import check_roles
 
 Messages = list[dict[str, str]]
 

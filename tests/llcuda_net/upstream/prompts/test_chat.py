@@ -8,8 +8,8 @@ from collections.abc import Callable
 import pytest
 
 from llcuda_net.errors import InvalidRequest, Unsupported
-from llcuda_net.upstream.chat import Messages, prompt_of
 from llcuda_net.upstream.interface import Properties
+from llcuda_net.upstream.prompts.chat import Messages, prompt_of
 
 START, END, BOS = 1, 2, 0
 SPECIAL = {"<|im_start|>": START, "<|im_end|>": END}

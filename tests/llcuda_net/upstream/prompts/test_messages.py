@@ -6,7 +6,7 @@ import pytest
 
 from llcuda_net.errors import InvalidRequest, Unsupported
 from llcuda_net.upstream.interface import Properties
-from llcuda_net.upstream.messages import are_plain, check_parts, flat, senses_of
+from llcuda_net.upstream.prompts.messages import are_plain, check_parts, flat, senses_of
 
 IMAGE = {"type": "image_url", "image_url": {"url": "data:image/png;base64,AAAA"}}
 AUDIO = {"type": "input_audio", "input_audio": {"data": "AAAA", "format": "wav"}}

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from llcuda_net.upstream import rendered
-from llcuda_net.upstream.rendered import RenderedPrompts
+from llcuda_net.upstream.prompts import rendered
+from llcuda_net.upstream.prompts.rendered import RenderedPrompts
 
 
 def test_the_same_is_found_for_a_while() -> None:

@@ -1,0 +1,171 @@
+"""One local model: its engine, which runs while the model is loaded, and its place in the pool."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import trio
+
+from llcuda_net.config.models import ModelSpec
+from llcuda_net.config.upstreams import UpstreamSpec
+from llcuda_net.models.need import Need
+from llcuda_net.upstream.backend import Backend
+from llcuda_net.upstream.engine.supervisor import Engine
+from llcuda_net.upstream.interface import EmbedTexts
+from llcuda_net.upstream.llama.client import LlamaServer
+from llcuda_net.upstream.llama.poller import Poller
+from llcuda_net.upstream.residence import Residence, Wishes
+
+#: Where a model that is not loaded would be: nothing is asked there.
+_NOWHERE = "http://127.0.0.1:9"
+
+
+@dataclass(frozen=True, slots=True)
+class Described:
+    """A model as it is to be run.
+
+    Attributes:
+        spec: with all that the settings say filled in.
+        file: its GGUF file, the first one if it was split.
+        need: memory that it takes when it is loaded, estimated.
+        preload: it is loaded at the start.
+    """
+
+    spec: ModelSpec
+    file: Path
+    need: Need
+    preload: bool = False
+
+    @property
+    def name(self) -> str:
+        """By which requests ask for it."""
+        return self.spec.name
+
+    def same(self, other: Described) -> bool:
+        """Whether the other is the same model, run in the same way."""
+        return (self.spec, self.file) == (other.spec, other.file)
+
+
+class Instance:
+    """A local model, loaded or not.
+
+    Args:
+        described: what it is.
+        make_engine: makes its engine, given what to call when the engine's address has changed.
+        make_server: makes the client of an engine.
+        wishes: of whoever loads and unloads it.
+        folder: where hashes of model files are kept; None: nothing is kept, so none are computed.
+        unified: its slots share one KV cache.
+
+    Attributes:
+        described: what it is.
+        backend: its place in the pool.
+        residence: where it is on its way into memory and out of it.
+        loads: how often it was loaded.
+    """
+
+    def __init__(
+        self,
+        described: Described,
+        make_engine: Callable[[Callable[[], None]], Engine],
+        make_server: Callable[[str, str], LlamaServer],
+        poller: Poller,
+        wishes: Wishes,
+        *,
+        folder: Path | None = None,
+        unified: bool = False,
+    ) -> None:
+        self.described = described
+        self.loads = 0
+        self.residence = Residence(wishes)
+        self._engine = make_engine(self._follow)
+        self._poller = poller
+        self._server = make_server(_NOWHERE, self._engine.api_key)
+        self._scope = trio.CancelScope()
+        self._gone = trio.Event()
+        self._gone.set()
+        spec = described.spec
+        self.backend = Backend(
+            UpstreamSpec(
+                _NOWHERE, spec.name, model=spec.name, roles=spec.roles, aliases=spec.aliases
+            ),
+            self._server,
+            folder=folder,
+            # Without a folder its hash is of no use.
+            model=described.file if folder is not None else None,
+            restarts=lambda: self._engine.restarts,
+            unified=unified,
+            spare=self._spare,
+            residence=self.residence,
+        )
+
+    def __repr__(self) -> str:
+        return f"<Instance of {self.name}: {self.residence.presence}, {self._engine!r}>"
+
+    @property
+    def name(self) -> str:
+        """By which requests ask for it."""
+        return self.described.name
+
+    @property
+    def pid(self) -> int | None:
+        """Of its process; None: there is none."""
+        return self._engine.pid
+
+    async def load(self, nursery: trio.Nursery) -> None:
+        """Start its process; returns when that has answered what it is.
+
+        Args:
+            nursery: in which it runs until `unload`.
+
+        Raises:
+            EngineError: it cannot be loaded.
+            RequestError: it does not say what it is.
+        """
+        self._scope, self._gone = trio.CancelScope(), trio.Event()
+        try:
+            await nursery.start(self._run)
+            self.loads += 1
+            backend = self.backend
+            backend.learn(await self._server.ask())
+            backend.learn_reranks(await self._server.reranks())
+        except BaseException:
+            self._scope.cancel()
+            raise
+
+    async def unload(self) -> None:
+        """End its process; returns when that is gone."""
+        self._scope.cancel()
+        await self._gone.wait()
+        self.backend.process_lost()
+
+    async def _run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        try:
+            with self._scope:
+                await self._engine.run(task_status=task_status)
+        finally:
+            self._gone.set()
+
+    def _follow(self) -> None:
+        """The engine's address has appeared, or gone."""
+        server, url = self._server, self._engine.base_url
+        server.starting = url is None
+        server.forget()
+        if url is not None:
+            server.base_url = url
+            self.backend.expect_back()
+
+    @asynccontextmanager
+    async def _spare(self) -> AsyncIterator[EmbedTexts | None]:
+        async with self._engine.spare() as found:
+            if found is None:
+                yield None
+                return
+            second = LlamaServer(found[0], self._poller, api_key=found[1])
+            try:
+                yield second.embed
+            finally:
+                await second.aclose()

@@ -1,0 +1,342 @@
+"""Loads local models when they are needed, and unloads those whose memory others need.
+
+What is to be done, `policy` decides from how all models stand; this module looks, asks it, and does
+it. It looks again whenever a model is wanted and not there, a slot was given back, a load or unload
+is over, and when the policy says that time alone changes the answer.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import structlog
+import trio
+
+from llcuda_net.errors import EngineError, RequestError, UnknownModel, UpstreamUnavailable
+from llcuda_net.models.need import Budget, Need
+from llcuda_net.models.serving import loads
+from llcuda_net.models.serving.instance import Instance
+from llcuda_net.models.serving.policy import count_use, plan
+from llcuda_net.models.serving.state import ModelState, Plan, Wait
+from llcuda_net.scheduler.ticket import Ticket
+from llcuda_net.upstream.pool import Pool
+from llcuda_net.upstream.residence import Presence, Wishes
+
+log = structlog.get_logger(__name__)
+
+#: Seconds that a first load is expected to take: so many bytes a second are read from the disk.
+_LEAST_LOAD, _BYTES_PER_SECOND = 0.5, 500e6
+#: How much of the last load's time counts in the next estimate.
+_WEIGHT = 0.5
+
+
+class _Record:
+    """What the manager remembers of a model."""
+
+    def __init__(self, instance: Instance, now: float) -> None:
+        self.instance = instance
+        self.need = instance.described.need
+        self.since = now
+        self.wanted: bool | None = True if instance.described.preload else None
+        self.uses = 0.0
+        self.counted = 0
+        self.used_at = -math.inf
+        size = max(self.need.host, self.need.gpu)
+        self.load_seconds = max(_LEAST_LOAD, size / _BYTES_PER_SECOND)
+        self.failures = 0
+        self.memory_failures = 0
+        self.failed_until = -math.inf
+        self.loading_since = -math.inf
+
+    def count(self, now: float) -> None:
+        """Count the requests that it has served since this was last asked."""
+        residence = self.instance.residence
+        for _ in range(residence.uses - self.counted):
+            self.uses = count_use(self.uses, self.used_at, now)
+            self.used_at = now
+        self.counted = residence.uses
+
+
+class Manager:
+    """Decides and does what local models are loaded.
+
+    Args:
+        pool: has their backends.
+        budget: memory for all of them together.
+        wishes: wakes it.
+        measure: returns what a process takes, once its model is loaded; None: not known.
+
+    Attributes:
+        budget: may be set to another one.
+    """
+
+    def __init__(
+        self,
+        pool: Pool,
+        budget: Budget,
+        wishes: Wishes,
+        *,
+        measure: Callable[[int], Need | None] = lambda pid: None,
+    ) -> None:
+        self._pool = pool
+        self.budget = budget
+        self._wishes = wishes
+        self._measure = measure
+        self._records: dict[str, _Record] = {}
+        self._waiting: Callable[[], Iterable[Ticket]] = tuple
+        self._nursery: trio.Nursery | None = None
+
+    def __repr__(self) -> str:
+        states = ", ".join(
+            f"{name} {one.instance.residence.presence}" for name, one in self._records.items()
+        )
+        return f"<Manager: {states or 'no models'}>"
+
+    # -- which models there are ------------------------------------------------------------------
+
+    @property
+    def instances(self) -> list[Instance]:
+        """All of them, the default one first."""
+        return [one.instance for one in self._records.values()]
+
+    def add(self, instance: Instance) -> None:
+        """Take a model in."""
+        self._records[instance.name] = _Record(instance, trio.current_time())
+        self._pool.add(instance.backend)
+        self._wishes.notify()
+
+    def remove(self, name: str) -> None:
+        """Serve a model no more; it is unloaded when what runs on it has ended."""
+        record = self._records[name]
+        record.wanted = False
+        self._pool.drain(record.instance.backend)
+        self._wishes.notify()
+
+    def load(self, name: str) -> None:
+        """Have a model loaded.
+
+        Raises:
+            UnknownModel: there is none of that name.
+        """
+        self._want(name, wanted=True)
+
+    def unload(self, name: str) -> None:
+        """Have a model unloaded, once what runs on it has ended; the next request loads it again.
+
+        Raises:
+            UnknownModel: there is none of that name.
+        """
+        self._want(name, wanted=False)
+
+    def _want(self, name: str, *, wanted: bool) -> None:
+        canonical = self._pool.canonical(name) or name
+        record = self._records.get(canonical)
+        if record is None:
+            raise UnknownModel(f"there is no model {name[:100]!r}")
+        record.wanted = wanted
+        record.failed_until = -math.inf
+        self._wishes.notify()
+
+    def report(self) -> list[dict[str, Any]]:
+        """Each model, for people and programs."""
+        now = trio.current_time()
+        return [self._report_of(record, now) for record in self._records.values()]
+
+    def _report_of(self, record: _Record, now: float) -> dict[str, Any]:
+        instance = record.instance
+        residence, spec = instance.residence, instance.described.spec
+        used = residence.last_used
+        return {
+            "name": instance.name,
+            "presence": str(residence.presence),
+            "reason": residence.reason,
+            "ready_in": residence.ready_in,
+            "pinned": spec.pinned,
+            "memory": record.need.host,
+            "gpu_memory": record.need.gpu,
+            "idle": None if math.isinf(used) else max(0.0, now - used),
+            "loads": instance.loads,
+            "failed": residence.error is not None,
+        }
+
+    # -- its work --------------------------------------------------------------------------------
+
+    async def run(
+        self,
+        waiting: Callable[[], Iterable[Ticket]],
+        *,
+        task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
+    ) -> None:
+        """Load and unload until cancelled; then no process is left.
+
+        Args:
+            waiting: returns the tickets that wait, in the order in which they are served.
+        """
+        self._waiting = waiting
+        async with trio.open_nursery() as self._nursery:
+            task_status.started()
+            while True:
+                again_at = self._step()
+                with trio.move_on_at(math.inf if again_at is None else again_at):
+                    await self._wishes.wait()
+
+    async def settled(self, name: str) -> None:
+        """Return when a model is loaded.
+
+        Raises:
+            RequestError: it cannot be.
+        """
+        async with self._records[name].instance.residence.held():
+            pass
+
+    def _step(self) -> float | None:
+        """Look, decide and do; returns when time alone may change the answer."""
+        now = trio.current_time()
+        states = self._states(now)
+        decided = plan(states, self.budget, now)
+        self._do(decided, now)
+        for state in states:
+            if state.waiting and state.presence is Presence.UNLOADED:
+                refusal = loads.refusal(state, states, self.budget)
+                if refusal is not None:
+                    self._fail(self._records[state.name], UpstreamUnavailable(refusal), math.inf)
+        return decided.again_at
+
+    def _do(self, decided: Plan, now: float) -> None:
+        assert self._nursery is not None
+        for name in decided.load:
+            record = self._move(name, Presence.LOADING, now, f"{name} is being loaded")
+            record.loading_since = now
+            self._nursery.start_soon(self._load, record)
+        for name in decided.leave:
+            self._move(name, Presence.LEAVING, now, f"{name} makes room for another model")
+        for name in decided.stay:
+            self._move(name, Presence.LOADED, now)
+        for name in decided.unload:
+            record = self._move(name, Presence.UNLOADING, now, f"{name} is being unloaded")
+            self._nursery.start_soon(self._unload, record)
+        for name, wait in decided.waits.items():
+            self._explain(self._records[name], wait)
+        if decided.load or decided.leave or decided.stay or decided.unload:
+            self._pool.update()
+
+    def _move(self, name: str, presence: Presence, now: float, reason: str = "") -> _Record:
+        record = self._records[name]
+        record.since = now
+        record.instance.residence.move(presence, reason)
+        log.debug("model_moves", model=name, to=str(presence))
+        return record
+
+    def _explain(self, record: _Record, wait: Wait) -> None:
+        residence = record.instance.residence
+        if not residence.takes_work:
+            residence.reason, residence.ready_in = wait.reason, wait.seconds
+
+    async def _load(self, record: _Record) -> None:
+        assert self._nursery is not None
+        instance, began = record.instance, trio.current_time()
+        try:
+            await instance.load(self._nursery)
+        except (EngineError, RequestError) as error:
+            self._failed(record, error)
+            return
+        now = trio.current_time()
+        took = now - began
+        first = instance.loads == 1
+        record.load_seconds = (
+            took if first else record.load_seconds + _WEIGHT * (took - record.load_seconds)
+        )
+        record.failures = record.memory_failures = 0
+        await self._measured(record)
+        if record.wanted is True:
+            record.wanted = None
+        self._move(instance.name, Presence.LOADED, now)
+        log.info(
+            "model_loaded",
+            model=instance.name,
+            seconds=round(took, 2),
+            memory=record.need.host,
+            gpu_memory=record.need.gpu,
+        )
+        self._changed()
+
+    async def _measured(self, record: _Record) -> None:
+        """Take what its process really takes in place of the estimate."""
+        pid, spec = record.instance.pid, record.instance.described.spec
+        if pid is None:
+            return
+        found = await trio.to_thread.run_sync(self._measure, pid)
+        if found is None:
+            return
+        record.need = Need(
+            found.host if spec.memory is None else spec.memory,
+            found.gpu if spec.gpu_memory is None else spec.gpu_memory,
+        )
+
+    def _failed(self, record: _Record, error: EngineError | RequestError) -> None:
+        record.failures += 1
+        pause = loads.backoff(record.failures)
+        log.error("model_not_loaded", model=record.instance.name, reason=str(error), retry=pause)
+        self._fail(record, UpstreamUnavailable(str(error), retry=True, retry_after=pause), pause)
+        self._changed()
+
+    def _fail(self, record: _Record, error: RequestError, pause: float) -> None:
+        now = trio.current_time()
+        record.since, record.failed_until = now, now + pause
+        if record.wanted is True:
+            record.wanted = None
+        record.instance.residence.fail(error, pause)
+        self._pool.update()
+
+    async def _unload(self, record: _Record) -> None:
+        await record.instance.unload()
+        name = record.instance.name
+        self._move(name, Presence.UNLOADED, trio.current_time(), "not loaded")
+        log.info("model_unloaded", model=name)
+        if record.instance.backend.draining:
+            del self._records[name]
+        self._changed()
+
+    def _changed(self) -> None:
+        self._pool.update()
+        self._wishes.notify()
+
+    # -- how all models stand ----------------------------------------------------------------------
+
+    def _states(self, now: float) -> list[ModelState]:
+        waiting: dict[str, tuple[int, int, float]] = {}
+        for rank, ticket in enumerate(self._waiting()):
+            key = ticket.slot_request.model
+            count, first, since = waiting.get(key, (0, rank, now))
+            waiting[key] = (count + 1, first, min(since, ticket.submitted))
+        return [self._state(record, waiting, now) for record in self._records.values()]
+
+    def _state(
+        self, record: _Record, waiting: dict[str, tuple[int, int, float]], now: float
+    ) -> ModelState:
+        instance = record.instance
+        residence, spec = instance.residence, instance.described.spec
+        record.count(now)
+        count, rank, since = waiting.get(instance.backend.model_key, (0, math.inf, math.inf))
+        if residence.wanted:
+            count, rank, since = count + 1, min(rank, 0), min(since, now)
+        running = len(instance.backend.leases) + (residence.holds if residence.present else 0)
+        return ModelState(
+            name=instance.name,
+            presence=residence.presence,
+            since=record.since,
+            need=record.need,
+            pinned=spec.pinned,
+            wanted=record.wanted,
+            running=running,
+            waiting=count,
+            waits_since=since if count else None,
+            rank=rank,
+            last_used=now if running else max(residence.last_used, record.used_at),
+            uses=record.uses,
+            load_seconds=record.load_seconds,
+            idle_seconds=spec.idle_seconds,
+            failed_until=record.failed_until,
+        )
