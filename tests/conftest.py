@@ -6,11 +6,15 @@ import gc
 import os
 import signal
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 import structlog
 from hypothesis import HealthCheck, settings
+
+from tests.support.llama_server.binary import kinds, real_llama_server
+from tests.support.llama_server.stand_in import stand_in
 
 # How long an example takes says how busy the machine is.
 settings.register_profile(
@@ -47,6 +51,18 @@ def logs_as_at_the_start(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setattr(structlog, "configure", uncached)
     yield
     structlog.reset_defaults()
+
+
+@pytest.fixture(scope="session", params=kinds())
+def llama_server_binary(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    """A `llama-server`: a stand-in; and a real one, where a variable or PATH names one."""
+    if request.param == "stand-in":
+        return stand_in(tmp_path_factory.mktemp("llama-server")).path
+    real = real_llama_server()
+    assert real is not None
+    return real
 
 
 _CPU = "cpu_seconds"
