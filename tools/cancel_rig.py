@@ -20,7 +20,8 @@ from typing import Any
 import httpx
 import trio
 
-from llcuda_net.upstream.engine.supervisor import Engine, EngineOptions
+from llcuda_net.upstream.engine.options import EngineOptions
+from llcuda_net.upstream.engine.supervisor import Engine
 from llcuda_protocol import (
     Cancel,
     Connection,

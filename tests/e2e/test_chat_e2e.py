@@ -11,7 +11,7 @@ import pytest
 import trio
 
 from llcuda_net.errors import InvalidRequest, Unsupported
-from llcuda_net.upstream.engine.supervisor import EngineOptions
+from llcuda_net.upstream.engine.options import EngineOptions
 from llcuda_net.upstream.interface import REASONING, TOOL_CALL, CompletionEvent
 from llcuda_net.upstream.llama.client import LlamaServer
 from tests.support.upstream.chat_model import (

@@ -24,7 +24,7 @@ import llcuda_net
 from llcuda_net.generation.attempt.continuation import CannotContinue, plan
 from llcuda_net.generation.generation import Generation
 from llcuda_net.storage.records import TokenLog, unpacked
-from llcuda_net.upstream.engine.supervisor import EngineOptions
+from llcuda_net.upstream.engine.options import EngineOptions
 from llcuda_net.upstream.interface import CompletionEvent
 from llcuda_net.upstream.llama.client import LlamaServer
 from llcuda_net.upstream.llama.poller import Poller

@@ -22,6 +22,7 @@ import xllamacpp
 from llcuda_net.cli.common import Parser
 from llcuda_net.upstream.engine import child
 from llcuda_net.upstream.engine.context_size import prompt_cache
+from llcuda_net.upstream.engine.options import EngineOptions
 from llcuda_net.upstream.engine.process import ChildSettings
 from llcuda_net.upstream.model.gguf import read_model_file
 from llcuda_net.util.terminal import echo
@@ -47,7 +48,9 @@ def main() -> None:
         threads=args.threads,
         gpu_layers=0,
         pooling=None,
-        prompt_cache=prompt_cache(read_model_file(args.gguf), args.ctx, args.slots),
+        prompt_cache=prompt_cache(
+            read_model_file(args.gguf), args.ctx, EngineOptions(args.gguf, slots=args.slots)
+        ),
         api_key="",
     )
     params = child._params(xllamacpp, asdict(settings))

@@ -15,7 +15,8 @@ import trio
 
 from llcuda_net.batch.targets.opening import in_nursery
 from llcuda_net.errors import LlcudaError
-from llcuda_net.upstream.engine.supervisor import Engine, EngineOptions
+from llcuda_net.upstream.engine.options import EngineOptions
+from llcuda_net.upstream.engine.supervisor import Engine
 
 #: Seconds for a process to say where it listens.
 _PATIENCE = 60.0

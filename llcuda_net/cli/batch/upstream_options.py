@@ -73,7 +73,8 @@ async def _engine(arguments: argparse.Namespace, slots: int) -> AsyncIterator[Ta
     from importlib import resources
 
     from llcuda_net.batch.targets.opening import in_nursery, open_target
-    from llcuda_net.upstream.engine.supervisor import Engine, EngineOptions
+    from llcuda_net.upstream.engine.options import EngineOptions
+    from llcuda_net.upstream.engine.supervisor import Engine
 
     with resources.as_file(resources.files("llcuda_net.data") / "demo.gguf") as demo:
         options = EngineOptions(

@@ -23,7 +23,8 @@ from llcuda_net.errors import EngineError, RequestError
 from llcuda_net.storage.directory_lock import holder
 from llcuda_net.storage.results.interface import Space
 from llcuda_net.storage.results.sqlite import SqliteStore
-from llcuda_net.upstream.engine.supervisor import Engine, EngineOptions
+from llcuda_net.upstream.engine.options import EngineOptions
+from llcuda_net.upstream.engine.supervisor import Engine
 from llcuda_net.upstream.llama.client import LlamaServer
 from llcuda_net.upstream.llama.poller import Poller
 from llcuda_net.upstream.model.fingerprint import file_of, hash_of_file

@@ -28,13 +28,16 @@ from pathlib import Path
 from typing import Any
 
 _MAX_SETTINGS = 1 << 20
-_RANK = 4  # llama.cpp's number of the pooling of models that rank documents
-_BATCH = 512  # llama.cpp embeds no input longer than this; a larger one costs memory always
-_SPARE_HTTP_THREADS = 8  # health, slots and embeddings are answered while every slot streams
+RANK = 4  # llama.cpp's number of the pooling of models that rank documents
+BATCH = 512  # llama.cpp embeds no input longer than this; a larger one costs memory always
+SPARE_HTTP_THREADS = 8  # health, slots and embeddings are answered while every slot streams
 
 
 def main() -> None:
     """Serve until the parent's pipe ends."""
+    if sys.argv[1:] == ["probe"]:
+        _probe()
+        return
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     status = int(sys.argv[1])
@@ -48,7 +51,7 @@ def main() -> None:
     except Exception as error:  # a wheel for another platform fails in several ways
         _report(status, event="failed", kind="import", message=f"{type(error).__name__}: {error}")
         sys.exit(2)
-    if settings["gpu_layers"] and not _has_gpu(xllamacpp):
+    if settings["gpu_layers"] and not _accelerators(xllamacpp):
         message = f"--gpu-layers {settings['gpu_layers']}, and it finds no GPU: leave that out"
         _report(status, event="failed", kind="import", message=message)
         sys.exit(2)
@@ -62,6 +65,23 @@ def main() -> None:
     while os.read(pipe, 4096):
         pass
     os._exit(0)  # native threads are at work: end without waiting for them
+
+
+def _probe() -> None:
+    """Print what this wheel of llama.cpp is and can use, or why it does not run here."""
+    try:
+        import xllamacpp
+
+        found: dict[str, Any] = {
+            "build": int(xllamacpp.BUILD_INFO["build_number"]) or None,
+            "devices": _accelerators(xllamacpp),
+        }
+    except Exception as error:
+        found = {"error": f"{type(error).__name__}: {error}"}
+    # Native code may have printed before: this is the last line.
+    sys.stdout.write("\n" + json.dumps(found) + "\n")
+    sys.stdout.flush()
+    os._exit(0)
 
 
 def _read_settings() -> dict[str, Any]:
@@ -116,16 +136,16 @@ def _params(xllamacpp: Any, settings: dict[str, Any]) -> Any:
     p.kv_unified_per_slot = settings["ctx"]
     if settings["gpu_layers"] is not None:
         p.n_gpu_layers = settings["gpu_layers"]
-    threads = settings["threads"] or _sensible_threads()
+    threads = settings["threads"] or sensible_threads()
     if threads is not None:
         p.cpuparams.n_threads = threads
         p.cpuparams_batch.n_threads = threads
     # A multiple of the slots: mean pooling fails an assertion otherwise (llama.cpp issue 27175).
-    p.n_batch = p.n_ubatch = -(-_BATCH // p.n_parallel) * p.n_parallel
+    p.n_batch = p.n_ubatch = -(-BATCH // p.n_parallel) * p.n_parallel
     p.cache_ram_mib = settings["prompt_cache"]
     p.hostnames = ["127.0.0.1"]
     p.port = 0
-    p.n_threads_http = settings["slots"] + _SPARE_HTTP_THREADS
+    p.n_threads_http = settings["slots"] + SPARE_HTTP_THREADS
     p.api_keys = [settings["api_key"]]
     p.cors_origins = "localhost"  # no page of a browser has business here; the key stops the rest
     p.ui = False
@@ -133,7 +153,7 @@ def _params(xllamacpp: Any, settings: dict[str, Any]) -> Any:
     p.embedding = True
     if settings["pooling"] is None:  # a model made for embedding names its own
         p.pooling_type = xllamacpp.llama_pooling_type.LLAMA_POOLING_TYPE_MEAN
-    elif settings["pooling"] == _RANK:  # it ranks documents only where it is asked to
+    elif settings["pooling"] == RANK:  # it ranks documents only where it is asked to
         p.pooling_type = xllamacpp.llama_pooling_type.LLAMA_POOLING_TYPE_RANK
     p.endpoint_slots = True
     p.endpoint_metrics = True
@@ -141,13 +161,26 @@ def _params(xllamacpp: Any, settings: dict[str, Any]) -> Any:
     return p
 
 
-def _has_gpu(xllamacpp: Any) -> bool:
-    """Whether there is anything but CPUs to compute with."""
-    cpus = xllamacpp.ggml_backend_dev_type.GGML_BACKEND_DEVICE_TYPE_CPU
-    return any(device["type"] != cpus for device in xllamacpp.get_device_info())
+def _accelerators(xllamacpp: Any) -> list[dict[str, Any]]:
+    """The GPUs and their like: neither the CPU, nor what computes for it in the same memory."""
+    kinds = xllamacpp.ggml_backend_dev_type
+    host = {
+        kinds.GGML_BACKEND_DEVICE_TYPE_CPU,
+        getattr(kinds, "GGML_BACKEND_DEVICE_TYPE_ACCEL", None),
+    }
+    return [
+        {
+            "name": device["name"],
+            "description": device["description"],
+            "total": device["memory_total"],
+            "free": device["memory_free"],
+        }
+        for device in xllamacpp.get_device_info()
+        if device["type"] not in host
+    ]
 
 
-def _sensible_threads() -> int | None:
+def sensible_threads() -> int | None:
     """How many threads to compute with, or None to leave it to llama.cpp.
 
     llama.cpp counts the machine's physical cores. In a container, or under an affinity mask, that

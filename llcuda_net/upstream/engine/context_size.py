@@ -7,6 +7,7 @@ from pathlib import Path
 
 from llcuda_net.errors import EngineError
 from llcuda_net.upstream.engine.load_progress import human_size
+from llcuda_net.upstream.engine.options import EngineOptions
 from llcuda_net.upstream.model.gguf import ModelFile, show_path
 
 #: MiB of prompts that are kept at most. (llama.cpp: by default eight times as much.)
@@ -16,30 +17,49 @@ _CGROUP = Path("/sys/fs/cgroup/memory.max")
 _GPUS = ("/dev/nvidia0", "/dev/kfd", "/dev/dri")
 
 
-def check_context(model: ModelFile, ctx: int | None, slots: int) -> None:
+#: Bytes of a number in the KV cache, by llama.cpp's type.
+_BYTES = {
+    "f32": 4.0, "f16": 2.0, "bf16": 2.0, "q8_0": 34 / 32, "q4_0": 18 / 32, "q4_1": 20 / 32,
+    "iq4_nl": 18 / 32, "q5_0": 22 / 32, "q5_1": 24 / 32,
+}  # fmt: skip
+
+
+def bytes_per_token(model: ModelFile, options: EngineOptions) -> int | None:
+    """Of context, in memory; None where that is not simple."""
+    if model.bytes_per_token is None:
+        return None
+    key, value = (_BYTES[kind or "f16"] for kind in (options.cache_type_k, options.cache_type_v))
+    return max(1, round(model.bytes_per_token * (key + value) / 4))
+
+
+def check_context(model: ModelFile, options: EngineOptions) -> None:
     """Refuse a context that llama.cpp would cut, or that cannot have memory.
 
-    Args:
-        ctx: tokens for each slot, as it was asked for; None: by default, which always fits.
+    One that was not asked for always fits.
 
     Raises:
         EngineError: it is too large.
     """
+    ctx, slots = options.ctx, options.slots
     if ctx is None:
         return
     name = show_path(model.parts[0])
-    trained = model.trained_context
-    if trained is not None and ctx > trained:
+    trained, extended = model.trained_context, options.extends_context
+    if trained is not None and extended is not None and ctx > trained * extended:
+        most = int(trained * extended)
         raise EngineError(
             f"--ctx {ctx} is more than the {trained} tokens that {name} was trained for: give at "
-            f"most {trained}"
+            f"most {most}"
+            if most == trained
+            else f"--ctx {ctx} is more than {most} tokens, which are {extended:g} times the "
+            f"{trained} that {name} was trained for: give at most that"
         )
-    memory = memory_here()
-    if model.bytes_per_token is None or memory is None:
+    memory, each = memory_here(), bytes_per_token(model, options)
+    if each is None or memory is None:
         return
-    needed = model.size + ctx * slots * model.bytes_per_token
+    needed = model.size + ctx * slots * each
     if needed > memory:
-        room = max(0, memory - model.size) // (slots * model.bytes_per_token)
+        room = max(0, memory - model.size) // (slots * each)
         raise EngineError(
             f"--ctx {ctx} for each of {slots} slots needs {human_size(needed)} with {name}, and "
             f"there are {human_size(memory)}: give --ctx {room} or fewer --slots"
@@ -49,7 +69,7 @@ def check_context(model: ModelFile, ctx: int | None, slots: int) -> None:
         )
 
 
-def prompt_cache(model: ModelFile, ctx: int, slots: int) -> int:
+def prompt_cache(model: ModelFile, ctx: int, options: EngineOptions) -> int:
     """MiB for the prompts whose slots have another one now: as much as all slots hold, at most.
 
     So every slot can come back to the conversation that it had before. A small model would fill
@@ -58,9 +78,10 @@ def prompt_cache(model: ModelFile, ctx: int, slots: int) -> int:
     Args:
         ctx: tokens for each slot.
     """
-    if model.bytes_per_token is None:
+    each = bytes_per_token(model, options)
+    if each is None:
         return MOST_CACHE
-    return min(MOST_CACHE, max(1, -(-ctx * slots * model.bytes_per_token >> 20)))
+    return min(MOST_CACHE, max(1, -(-ctx * options.slots * each >> 20)))
 
 
 def memory_here() -> int | None:

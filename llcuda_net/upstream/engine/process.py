@@ -1,27 +1,35 @@
-"""One life of the engine's child process, from its start to its end.
+"""One life of an engine's process, from its start to its end.
 
-`run_child` is all there is: it starts `child.py`, reports when it is ready, collects what it
-prints, and returns how it ended. However it is left, the process is gone and reaped afterwards.
+`run_child` runs the built-in engine: it starts `child.py`, reports when it is ready, collects what
+it prints, and returns how it ended. However it is left, the process is gone and reaped afterwards.
+What `child.py` and the keeper of a llama-server have in common is in `ChildProcess`.
 """
 
 from __future__ import annotations
 
 import json
 import os
-import re
 import select
 import signal
 import subprocess
 import sys
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import structlog
 import trio
+
+from llcuda_net.upstream.engine.causes import (
+    LAST_OF_A_FAILURE,
+    find_abort,
+    find_cause,
+    may_be_kept,
+    refused_constraint,
+)
 
 log = structlog.get_logger(__name__)
 
@@ -31,13 +39,22 @@ _LAST_WORDS_SECONDS = 1.0
 _MOST_LEFT = 10_000  # passes of the event loop in which what an ended child printed is read
 _KEPT_LINES = 100
 _SHOWN_LINES = 5
-_LAST_OF_A_FAILURE = "exiting due to"
 _MAX_LINE = 4096
 
 
 @dataclass(frozen=True, slots=True)
 class ChildSettings:
-    """What the child gets on its standard input; see `child.py` for what it does with it."""
+    """What an engine runs; `child.py` gets it on its standard input, and says what it does with it.
+
+    Attributes:
+        ctx: tokens for each slot.
+        pooling: of embeddings, by llama.cpp's number, where the model's file names it.
+        prompt_cache: MiB.
+        nice: how far below others it computes; 0: as they do.
+        completions, embeddings, rerank: what it is for.
+
+    The others are as in `EngineOptions`.
+    """
 
     model: str
     alias: str
@@ -49,6 +66,23 @@ class ChildSettings:
     prompt_cache: int
     api_key: str
     nice: int = 0
+    completions: bool = True
+    embeddings: bool = True
+    rerank: bool = False
+    mmproj: str | None = None
+    lora: tuple[tuple[str, float], ...] = ()
+    draft: str | None = None
+    draft_gpu_layers: int | None = None
+    chat_template: str | None = None
+    cache_type_k: str | None = None
+    cache_type_v: str | None = None
+    flash_attn: str | None = None
+    rope_scaling: str | None = None
+    rope_scale: float | None = None
+    rope_freq_base: float | None = None
+    rope_freq_scale: float | None = None
+    yarn_orig_ctx: int | None = None
+    options: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +102,7 @@ class ChildEnd:
     last_lines: tuple[str, ...] = ()
 
 
-#: Runs one child: `run_child`, or what stands for it in tests.
+#: Runs one child: `run_child`, what runs a llama-server, or what stands for them in tests.
 Launch = Callable[
     [ChildSettings, Callable[[int], None], Callable[[str], None]], Awaitable[ChildEnd]
 ]
@@ -84,57 +118,83 @@ async def run_child(
     Raises:
         OSError: the process could not be started.
     """
-    status_read, status_write = os.pipe()
-    status = trio.lowlevel.FdStream(status_read)
+    child = await BuiltinChild.start(_CHILD)
+    child.on_ready = on_ready
     try:
-        process = await trio.lowlevel.open_process(
-            # By path with -P, not by -m: neither the working directory nor the packages on the way
-            # to the module are imported from, and it need not be installed.
-            [sys.executable, "-P", str(_CHILD), str(status_write)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            pass_fds=(status_write,),
-            start_new_session=True,  # Ctrl-C reaches a terminal's whole process group
-            env=_environment(),
-        )
-    except BaseException:
-        await trio.aclose_forcefully(status)
-        raise
-    finally:
-        os.close(status_write)
-    child = _Child(process, status)
-    try:
-        on_start(process.pid)
-        return await child.watch(settings, on_ready)
+        on_start(child.pid)
+        return await child.watch(asdict(settings))
     finally:
         await child.stop()
 
 
-def _environment() -> dict[str, str]:
+def child_environment(ours: Mapping[str, str]) -> dict[str, str]:
     """Ours, without the variables that would make llama.cpp's server another program's child."""
-    ours = {k: v for k, v in os.environ.items() if not k.startswith("LLAMA_SERVER_")}
     # On an assertion ggml attaches a debugger to itself, if there is one, for seconds.
-    return {"GGML_NO_BACKTRACE": "1"} | ours
+    return {"GGML_NO_BACKTRACE": "1"} | {
+        name: value for name, value in ours.items() if not name.startswith("LLAMA_SERVER_")
+    }
 
 
-class _Child:
-    """A child process, from its start until it has been reaped."""
+class ChildProcess:
+    """A process of one of our scripts, from its start until it has been reaped.
+
+    The script gets one JSON object on its standard input, which stays open as long as it is to
+    live. It reports events as lines of JSON on a pipe of its own; what it and its children print is
+    taken for llama.cpp's log.
+
+    Attributes:
+        tail: the last lines of that.
+        ready: whether it serves.
+    """
 
     def __init__(self, process: trio.Process, status: trio.lowlevel.FdStream) -> None:
         self._process = process
         self._status = status
-        self._tail: deque[str] = deque(maxlen=_KEPT_LINES)
-        self._failed: dict[str, Any] | None = None
-        self._was_ready = False
         self._why_printed = trio.Event()
+        self.tail: deque[str] = deque(maxlen=_KEPT_LINES)
+        self.ready = False
 
-    async def watch(self, settings: ChildSettings, on_ready: Callable[[str], None]) -> ChildEnd:
-        async with trio.open_nursery() as readers:
+    @classmethod
+    async def start(cls, script: Path, environment: dict[str, str] | None = None) -> Self:
+        """Start a script, with an environment (None: ours).
+
+        Raises:
+            OSError: the process could not be started.
+        """
+        status_read, status_write = os.pipe()
+        status = trio.lowlevel.FdStream(status_read)
+        try:
+            process = await trio.lowlevel.open_process(
+                # By path with -P, not by -m: neither the working directory nor the packages on the
+                # way to the module are imported from, and it need not be installed.
+                [sys.executable, "-P", str(script), str(status_write)],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                pass_fds=(status_write,),
+                start_new_session=True,  # Ctrl-C reaches a terminal's whole process group
+                env=child_environment(os.environ) if environment is None else environment,
+            )
+        except BaseException:
+            await trio.aclose_forcefully(status)
+            raise
+        finally:
+            os.close(status_write)
+        return cls(process, status)
+
+    @property
+    def pid(self) -> int:
+        """Of the script's process."""
+        return self._process.pid
+
+    async def watch(self, payload: dict[str, Any]) -> ChildEnd:
+        """Send it what it is to do, and follow it until it has ended."""
+        async with trio.open_nursery() as tasks:
             all_read = trio.Event()
-            readers.start_soon(self._read_lines, all_read)
-            readers.start_soon(self._read_status, on_ready)
-            await self._send(settings)
+            tasks.start_soon(self._read_lines, all_read)
+            tasks.start_soon(self._read_status)
+            tasks.start_soon(self.follow)
+            await self._send(payload)
             await self._process.wait()
             # All that it printed is in the pipe, which a process that it left behind could hold
             # open: so read until nothing is there, however long this machine takes.
@@ -142,8 +202,10 @@ class _Child:
             while not all_read.is_set() and left and self._has_printed():
                 left -= 1
                 await trio.lowlevel.checkpoint()
-            readers.cancel_scope.cancel()
-        return self._end()
+            tasks.cancel_scope.cancel()
+        code = self._process.returncode
+        assert code is not None
+        return self.ended(code)
 
     async def stop(self) -> None:
         """End the child: by closing its pipe, or else by force."""
@@ -159,23 +221,58 @@ class _Child:
             await self._process.stdout.aclose()
             await self._status.aclose()
 
-    async def _send(self, settings: ChildSettings) -> None:
+    # -- what differs -------------------------------------------------------------------------
+
+    async def follow(self) -> None:
+        """Runs beside it, until it has ended."""
+
+    def heard(self, line: str) -> None:
+        """A line of its log."""
+
+    async def happened(self, event: dict[str, Any]) -> None:
+        """An event that it reports."""
+
+    def ended(self, code: int) -> ChildEnd:
+        """How it ended."""
+        return self.end_of(code)
+
+    # -- for those who differ -----------------------------------------------------------------
+
+    def end_of(self, code: int) -> ChildEnd:
+        """How a process of native code ended, by its status and its log."""
+        # Once it serves, the errors in its log are those of single requests, not why it ended.
+        cause = find_abort(self.tail) or ("" if self.ready else find_cause(self.tail))
+        why = f"{_ending(code)}: {cause}" if cause else _ending(code)
+        return ChildEnd(why, code, code == -signal.SIGILL and not self.ready, self.last_lines())
+
+    def last_lines(self) -> tuple[str, ...]:
+        """The end of what it printed."""
+        return tuple(self.tail)[-_SHOWN_LINES:]
+
+    async def kill_when_explained(self) -> None:
+        """End it, once the reason of a failure is in its log: that is written by a thread."""
+        with trio.move_on_after(_LAST_WORDS_SECONDS):
+            await self._why_printed.wait()
+        self._process.kill()
+
+    async def _send(self, payload: dict[str, Any]) -> None:
         assert self._process.stdin is not None
         with suppress(trio.BrokenResourceError):  # it died before it read: its end says why
-            await self._process.stdin.send_all(json.dumps(asdict(settings)).encode() + b"\n")
+            await self._process.stdin.send_all(json.dumps(payload).encode() + b"\n")
 
     async def _read_lines(self, all_read: trio.Event) -> None:
         assert self._process.stdout is not None
         async for line in _lines(self._process.stdout):
-            if not _may_be_kept(line, self._was_ready):
+            if not may_be_kept(line, serving=self.ready):
                 continue
-            if refused := _REFUSED.match(line):
-                line = refused[0]
-                log.warning("engine_refused_constraint", why=refused[1])
-            self._tail.append(line)
-            if _LAST_OF_A_FAILURE in line:
+            if refused := refused_constraint(line):
+                line, why = refused
+                log.warning("engine_refused_constraint", why=why)
+            self.tail.append(line)
+            if LAST_OF_A_FAILURE in line:
                 self._why_printed.set()
             log.debug("engine_line", line=line)
+            self.heard(line)
         self._why_printed.set()
         all_read.set()
 
@@ -184,30 +281,34 @@ class _Child:
         assert isinstance(self._process.stdout, trio.lowlevel.FdStream)
         return bool(select.select([self._process.stdout.fileno()], [], [], 0)[0])
 
-    async def _read_status(self, on_ready: Callable[[str], None]) -> None:
+    async def _read_status(self) -> None:
         async for line in _lines(self._status):
-            event = json.loads(line)
-            if event["event"] == "ready":
-                self._was_ready = True
-                on_ready(event["url"])
-                continue
-            self._failed = event
-            with trio.move_on_after(_LAST_WORDS_SECONDS):
-                await self._why_printed.wait()
-            self._process.kill()
+            await self.happened(json.loads(line))
 
-    def _end(self) -> ChildEnd:
-        code = self._process.returncode
-        assert code is not None
-        lines = tuple(self._tail)[-_SHOWN_LINES:]
-        if self._failed is not None and self._failed["kind"] == "import":
-            return ChildEnd(self._failed["message"], code, True, lines)
-        if self._failed is not None:
-            return ChildEnd(find_cause(self._tail) or self._failed["message"], code, False, lines)
-        # Once it serves, the errors in its log are those of single requests, not why it ended.
-        cause = find_abort(self._tail) or ("" if self._was_ready else find_cause(self._tail))
-        why = f"{_ending(code)}: {cause}" if cause else _ending(code)
-        return ChildEnd(why, code, code == -signal.SIGILL and not self._was_ready, lines)
+
+class BuiltinChild(ChildProcess):
+    """The built-in engine's process."""
+
+    on_ready: Callable[[str], None]
+    _failed: dict[str, Any] | None = None
+
+    async def happened(self, event: dict[str, Any]) -> None:
+        """It is ready, or it failed: then it waits to be killed."""
+        if event["event"] == "ready":
+            self.ready = True
+            self.on_ready(event["url"])
+            return
+        self._failed = event
+        await self.kill_when_explained()
+
+    def ended(self, code: int) -> ChildEnd:
+        """How it ended."""
+        if self._failed is None:
+            return self.end_of(code)
+        why = self._failed["message"]
+        if self._failed["kind"] == "import":
+            return ChildEnd(why, code, True, self.last_lines())
+        return ChildEnd(find_cause(self.tail) or why, code, False, self.last_lines())
 
 
 def _ending(code: int) -> str:
@@ -219,46 +320,6 @@ def _ending(code: int) -> str:
         name = f"signal {-code}"
     hint = {"SIGKILL": " (out of memory?)", "SIGILL": " (the CPU lacks an instruction)"}
     return f"the engine was ended by {name}{hint.get(name, '')}"
-
-
-#: What native code prints when it aborts.
-_ABORT = re.compile(
-    r"GGML_ASSERT\(|GGML_ABORT|terminate called after throwing|Fatal Python error: "
-)
-_STAMPED = re.compile(r"[\d.]+ [A-Z] ")
-
-
-def _may_be_kept(line: str, serving: bool) -> bool:
-    """Once it serves, what has no stamp may be a client's text: llama.cpp prints grammars raw."""
-    return not serving or bool(_STAMPED.match(line) or _ABORT.search(line))
-
-
-#: A grammar or schema that it does not take; behind these words it may quote what was asked.
-_REFUSED = re.compile(
-    r"[\d.]+ E (llg error|failed to parse grammar|grammar does not contain a 'root' symbol"
-    r"|unsupported grammar)"
-)
-_STAMP = re.compile(r"^[\d.]+ E (?:(?:srv|cmn|slot) +[^:]*: |\w+: )")
-_VAGUE = re.compile(
-    r"failed to load model\b(?! from \S+: )|exiting due to|encountered an error while trying to fit"
-)
-
-
-def find_cause(lines: Iterable[str]) -> str:
-    """The line of llama.cpp's log that says why a load failed, or an empty string.
-
-    It reports one failure at every level that it passes, the first being the one that knows.
-    """
-    for line in lines:
-        text, stamped = _STAMP.subn("", line)
-        if stamped and not _VAGUE.search(text):
-            return re.sub(r"^(?:error loading model(?: \w+)?: )+", "", text)
-    return ""
-
-
-def find_abort(lines: Iterable[str]) -> str:
-    """The line that native code printed when it aborted, or an empty string."""
-    return next((line for line in lines if _ABORT.search(line)), "")
 
 
 async def _lines(stream: trio.abc.ReceiveStream) -> AsyncIterator[str]:

@@ -1,27 +1,33 @@
-"""The built-in engine: llama.cpp's server in a child process, kept running.
+"""An engine: llama.cpp's server in a child process, kept running.
 
 The child is a process of its own, so that a crash of native code is a restart and not the end of
 the server. It is started again with backoff whenever it dies, and it never outlives its parent: see
-`child.py` for how.
+`child.py` for how the built-in engine does that, and `binary/keeper.py` for a llama-server.
 """
 
 from __future__ import annotations
 
 import math
+import os
 import random
 import secrets
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
 import structlog
 import trio
 
+from llcuda_net.config.upstreams import COMPLETIONS, EMBEDDINGS, RERANK
 from llcuda_net.errors import ConfigError, EngineError
+from llcuda_net.upstream.engine.binary.arguments import command_line, shares_cache
+from llcuda_net.upstream.engine.binary.process import run_binary, withheld_variables
 from llcuda_net.upstream.engine.context_size import check_context, prompt_cache
+from llcuda_net.upstream.engine.files import check_files
 from llcuda_net.upstream.engine.load_progress import show_progress
+from llcuda_net.upstream.engine.options import EngineOptions
 from llcuda_net.upstream.engine.process import ChildEnd, ChildSettings, Launch, run_child
+from llcuda_net.upstream.engine.programs.program import Program
 from llcuda_net.upstream.engine.spare import identity, spare_engine, spare_settings
 from llcuda_net.upstream.model.gguf import ModelFile, read_model_file, show_path
 
@@ -36,55 +42,38 @@ SMALL_MODEL = 32 << 20
 STEADY_SECONDS = 60.0  # up for this long, it was healthy: the next death starts the backoff anew
 
 
-@dataclass(frozen=True, slots=True)
-class EngineOptions:
-    """What to run.
-
-    Attributes:
-        model: a GGUF file; the first one, if the model was split.
-        ctx: tokens of context for each slot; None for what the model was trained for, at most 4096.
-        slots: how many generations run at the same time.
-        threads: threads to compute with; None for all cores that this process may use, or for one
-            where the model is small.
-        gpu_layers: layers to hold on a GPU; None for all that fit.
-
-    Raises:
-        ConfigError: a number is out of range.
-    """
-
-    model: Path
-    ctx: int | None = None
-    slots: int = 4
-    threads: int | None = None
-    gpu_layers: int | None = None
-
-    def __post_init__(self) -> None:
-        for name, value in (("ctx", self.ctx), ("slots", self.slots), ("threads", self.threads)):
-            if value is not None and value < 1:
-                raise ConfigError(f"{name} must be at least 1, not {value}")
-        if self.gpu_layers is not None and self.gpu_layers < 0:
-            raise ConfigError(f"gpu_layers must be at least 0, not {self.gpu_layers}")
-
-
 class Engine:
     """A llama-server of our own, for as long as `run` runs.
 
     Args:
         options: what to run.
+        program: what runs it; None: the built-in engine.
         on_progress: called with a short text, at most ten times a second, while the model is
             loaded for the first time.
         on_change: called whenever `base_url` has appeared or gone.
         launch: runs one child; replaced in tests.
+
+    Raises:
+        ConfigError: there are options for a llama-server, and the program is none.
     """
 
     def __init__(
         self,
         options: EngineOptions,
+        program: Program | None = None,
         *,
         on_progress: Callable[[str], None] | None = None,
         on_change: Callable[[], None] | None = None,
-        launch: Launch = run_child,
+        launch: Launch | None = None,
     ) -> None:
+        self.program = program or Program(None)
+        if self.program.builtin and options.options:
+            raise ConfigError(
+                f"{options.options[0]} is an option of a llama-server, and the built-in engine has "
+                "no command line: name a llama-server with --engine PATH"
+            )
+        if launch is None:
+            launch = run_child if self.program.builtin else run_binary(self.program)
         self._options = options
         self._on_progress = on_progress
         self._on_change = on_change
@@ -115,6 +104,11 @@ class Engine:
     def pid(self) -> int | None:
         """The child's process id, while there is a child."""
         return self._pid
+
+    @property
+    def unified(self) -> bool:
+        """Whether its slots share one KV cache, as far as is known before it is asked."""
+        return self.program.builtin or shares_cache(self.program, self._options.options)
 
     @property
     def restarts(self) -> int:
@@ -149,8 +143,17 @@ class Engine:
                 success nothing is raised: the engine is started again for ever.
         """
         model = await trio.to_thread.run_sync(read_model_file, self._options.model)
-        check_context(model, self._options.ctx, self._options.slots)
+        check_context(model, self._options)
+        await trio.to_thread.run_sync(check_files, self._options, model)
         settings = self._settings(model)
+        if not self.program.builtin:
+            command_line(self.program, settings, 0)  # refuses what this build has not
+            if withheld := withheld_variables(os.environ):
+                log.warning(
+                    "engine_environment_ignored",
+                    variables=list(withheld),
+                    hint="give llama-server's options behind --",
+                )
         self._model = model
         await self._first_life(model, settings, task_status)
         delay = FIRST_DELAY
@@ -199,6 +202,7 @@ class Engine:
             ready_at = trio.current_time()
             log.info(
                 "engine_started",
+                engine=self.program.setting,
                 pid=self._pid,
                 url=url,
                 model=settings.alias,
@@ -232,26 +236,50 @@ class Engine:
             self._on_change()
 
     def _settings(self, model: ModelFile) -> ChildSettings:
-        ctx = self._options.ctx or min(model.trained_context or DEFAULT_CTX, DEFAULT_CTX)
+        options = self._options
+        ctx = options.ctx or min(model.trained_context or DEFAULT_CTX, DEFAULT_CTX)
         return ChildSettings(
-            model=str(self._options.model.absolute()),
-            alias=self._options.model.stem,
+            model=str(options.model.absolute()),
+            alias=options.name,
             ctx=ctx,
-            slots=self._options.slots,
-            threads=self._options.threads or (1 if model.size < SMALL_MODEL else None),
-            gpu_layers=self._options.gpu_layers,
+            slots=options.slots,
+            threads=options.threads or (1 if model.size < SMALL_MODEL else None),
+            gpu_layers=options.gpu_layers,
             pooling=model.pooling,
-            prompt_cache=prompt_cache(model, ctx, self._options.slots),
+            prompt_cache=prompt_cache(model, ctx, options),
             api_key=self._api_key,
+            completions=COMPLETIONS in options.roles,
+            embeddings=EMBEDDINGS in options.roles,
+            rerank=RERANK in options.roles,
+            mmproj=_path(options.mmproj),
+            lora=tuple((str(path.absolute()), scale) for path, scale in options.lora),
+            draft=_path(options.draft),
+            draft_gpu_layers=options.draft_gpu_layers,
+            chat_template=_path(options.chat_template),
+            cache_type_k=options.cache_type_k,
+            cache_type_v=options.cache_type_v,
+            flash_attn=options.flash_attn,
+            rope_scaling=options.rope_scaling,
+            rope_scale=options.rope_scale,
+            rope_freq_base=options.rope_freq_base,
+            rope_freq_scale=options.rope_freq_scale,
+            yarn_orig_ctx=options.yarn_orig_ctx,
+            options=options.options,
         )
 
     def _refusal(self, end: ChildEnd) -> EngineError:
         if end.unusable:
+            remedy = "name a llama-server with --engine PATH, or give one's address with --upstream"
+            if not self.program.builtin:
+                remedy = "name another one with --engine PATH, or use --engine builtin"
             return EngineError(
-                f"the built-in engine cannot run on this machine ({end.why});"
-                " start a llama-server and give its address with --upstream"
+                f"{self.program.name} cannot run on this machine ({end.why}); {remedy}"
             )
         return EngineError(f"cannot load {show_path(self._options.model)}: {end.why}")
+
+
+def _path(path: Path | None) -> str | None:
+    return None if path is None else str(path.absolute())
 
 
 def _files(model: ModelFile) -> object:

@@ -7,7 +7,8 @@ from collections.abc import AsyncIterator
 
 import trio
 
-from llcuda_net.upstream.engine.supervisor import Engine, EngineOptions
+from llcuda_net.upstream.engine.options import EngineOptions
+from llcuda_net.upstream.engine.supervisor import Engine
 from llcuda_net.upstream.llama.client import LlamaServer
 from llcuda_net.upstream.llama.poller import Poller
 

@@ -20,8 +20,9 @@ import trio
 
 from llcuda_net.errors import EngineError
 from llcuda_net.upstream.engine import process
+from llcuda_net.upstream.engine.options import EngineOptions
 from llcuda_net.upstream.engine.process import ChildEnd
-from llcuda_net.upstream.engine.supervisor import Engine, EngineOptions
+from llcuda_net.upstream.engine.supervisor import Engine
 from tests.support.upstream.tiny_model import write_tiny_model
 
 LOADS_FOREVER = """
@@ -252,7 +253,8 @@ async def test_a_child_that_does_not_listen_is_killed(
 PARENT = """
 import sys, trio
 from pathlib import Path
-from llcuda_net.upstream.engine.supervisor import Engine, EngineOptions
+from llcuda_net.upstream.engine.options import EngineOptions
+from llcuda_net.upstream.engine.supervisor import Engine
 
 async def main():
     engine = Engine(EngineOptions(Path(sys.argv[1])))

@@ -5,18 +5,24 @@ from __future__ import annotations
 import re
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from llcuda_net.errors import EngineError
 from llcuda_net.upstream.engine import context_size
 from llcuda_net.upstream.engine.context_size import check_context, prompt_cache
+from llcuda_net.upstream.engine.options import EngineOptions
 from llcuda_net.upstream.engine.process import ChildEnd, ChildSettings
-from llcuda_net.upstream.engine.supervisor import Engine, EngineOptions
+from llcuda_net.upstream.engine.supervisor import Engine
 from llcuda_net.upstream.model.gguf import ModelFile, read_model_file
 
 GIB = 1 << 30
 MODEL = ModelFile((Path("m.gguf"),), GIB, "llama", "m", 8192, None, "Q4_0", 1 << 17)
+
+
+def asked(ctx: int | None, slots: int, **more: Any) -> EngineOptions:
+    return EngineOptions(Path("m.gguf"), ctx=ctx, slots=slots, **more)
 
 
 @pytest.fixture(autouse=True)
@@ -34,19 +40,19 @@ def memory(monkeypatch: pytest.MonkeyPatch) -> None:
 )
 def test_too_large(ctx: int, slots: int, words: str) -> None:
     with pytest.raises(EngineError, match=words) as caught:
-        check_context(MODEL, ctx, slots)
+        check_context(MODEL, asked(ctx, slots))
     assert "\n" not in str(caught.value)
     if found := re.search(r"give .*?(\d+)", str(caught.value)):
-        check_context(MODEL, int(found[1]), slots)
+        check_context(MODEL, asked(int(found[1]), slots))
 
 
 def test_what_is_not_known_is_not_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    check_context(MODEL, None, 10**6)
-    check_context(MODEL, 4096, 4)
-    check_context(replace(MODEL, trained_context=None), 9000, 1)
-    check_context(replace(MODEL, bytes_per_token=None), 8192, 4)
+    check_context(MODEL, asked(None, 10**6))
+    check_context(MODEL, asked(4096, 4))
+    check_context(replace(MODEL, trained_context=None), asked(9000, 1))
+    check_context(replace(MODEL, bytes_per_token=None), asked(8192, 4))
     monkeypatch.setattr(context_size, "memory_here", lambda: None)
-    check_context(MODEL, 8192, 4)
+    check_context(MODEL, asked(8192, 4))
 
 
 async def test_the_engine_starts_nothing_then(tiny: Path) -> None:
@@ -74,12 +80,12 @@ def test_as_many_prompts_are_kept_as_the_slots_hold(
     bytes_per_token: int | None, ctx: int, slots: int, mib: int
 ) -> None:
     model = replace(MODEL, bytes_per_token=bytes_per_token)
-    assert prompt_cache(model, ctx, slots) == mib
+    assert prompt_cache(model, ctx, asked(None, slots)) == mib
 
 
 async def test_the_engine_is_started_with_it(tiny: Path) -> None:
     async def launch(settings: ChildSettings, on_start: object, on_ready: object) -> ChildEnd:
-        assert settings.prompt_cache == prompt_cache(read_model_file(tiny), 256, 3)
+        assert settings.prompt_cache == prompt_cache(read_model_file(tiny), 256, asked(None, 3))
         return ChildEnd("enough", 1)
 
     with pytest.raises(EngineError, match="enough"):

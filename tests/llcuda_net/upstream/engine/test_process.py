@@ -8,7 +8,8 @@ from pathlib import Path
 
 from structlog.testing import capture_logs
 
-from llcuda_net.upstream.engine.process import ChildSettings, find_abort, find_cause, run_child
+from llcuda_net.upstream.engine.causes import find_abort, find_cause
+from llcuda_net.upstream.engine.process import ChildSettings, run_child
 
 
 def test_the_first_line_that_knows_is_the_cause() -> None:

@@ -14,8 +14,9 @@ import trio
 
 from llcuda_net.errors import UpstreamUnavailable
 from llcuda_net.upstream.engine import spare
+from llcuda_net.upstream.engine.options import EngineOptions
 from llcuda_net.upstream.engine.process import ChildEnd, ChildSettings, run_child
-from llcuda_net.upstream.engine.supervisor import Engine, EngineOptions
+from llcuda_net.upstream.engine.supervisor import Engine
 
 TEXTS = ["What is a slot?", "the journal " * 20, "b"]
 

@@ -12,9 +12,10 @@ from pathlib import Path
 import pytest
 import trio
 
-from llcuda_net.errors import ConfigError, EngineError
+from llcuda_net.errors import EngineError
+from llcuda_net.upstream.engine.options import EngineOptions
 from llcuda_net.upstream.engine.process import ChildEnd, ChildSettings
-from llcuda_net.upstream.engine.supervisor import Engine, EngineOptions
+from llcuda_net.upstream.engine.supervisor import Engine
 from llcuda_net.upstream.model.gguf import read_model_file
 
 
@@ -132,9 +133,3 @@ async def test_only_a_small_model_is_computed_by_one_thread(
         nursery.cancel_scope.cancel()
     assert fake.settings is not None
     assert fake.settings.threads == told
-
-
-@pytest.mark.parametrize("wrong", [{"ctx": 0}, {"slots": 0}, {"threads": -1}, {"gpu_layers": -1}])
-def test_numbers_that_cannot_be_meant(wrong: dict[str, int]) -> None:
-    with pytest.raises(ConfigError, match=next(iter(wrong))):
-        EngineOptions(Path("m.gguf"), **wrong)
