@@ -58,7 +58,6 @@ class Instance:
         make_server: makes the client of an engine.
         wishes: of whoever loads and unloads it.
         folder: where hashes of model files are kept; None: nothing is kept, so none are computed.
-        unified: its slots share one KV cache.
 
     Attributes:
         described: what it is.
@@ -76,7 +75,6 @@ class Instance:
         wishes: Wishes,
         *,
         folder: Path | None = None,
-        unified: bool = False,
     ) -> None:
         self.described = described
         self.loads = 0
@@ -97,7 +95,7 @@ class Instance:
             # Without a folder its hash is of no use.
             model=described.file if folder is not None else None,
             restarts=lambda: self._engine.restarts,
-            unified=unified,
+            unified=self._engine.unified,
             spare=self._spare,
             residence=self.residence,
         )

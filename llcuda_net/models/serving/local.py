@@ -15,7 +15,10 @@ from llcuda_net.models.serving.catalog import changed, describe_all
 from llcuda_net.models.serving.instance import Described, Instance
 from llcuda_net.models.serving.manager import Manager
 from llcuda_net.scheduler.ticket import Ticket
-from llcuda_net.upstream.engine.supervisor import Engine, EngineOptions
+from llcuda_net.upstream.engine.options import DEFAULT_ROLES, EngineOptions
+from llcuda_net.upstream.engine.programs.choice import AUTO, choose_program
+from llcuda_net.upstream.engine.programs.program import Program
+from llcuda_net.upstream.engine.supervisor import Engine
 from llcuda_net.upstream.llama.client import LlamaServer
 from llcuda_net.upstream.llama.poller import Poller
 from llcuda_net.upstream.llama.token_stream import StreamTimeouts
@@ -24,6 +27,9 @@ from llcuda_net.upstream.residence import Wishes
 from llcuda_net.util import logs
 
 log = structlog.get_logger(__name__)
+
+#: Part of the GPU memory that is free at the start that models may take by default.
+_OF_GPU = 0.9
 
 
 class LocalModels:
@@ -47,6 +53,8 @@ class LocalModels:
         self._folder: Path | None = None
         self._wishes = Wishes()
         self._servers: list[LlamaServer] = []
+        #: Those that run models, by the setting that chooses them.
+        self._programs: dict[str, Program] = {}
 
     def __repr__(self) -> str:
         return f"<LocalModels: {self.manager!r}, {self.pool!r}>"
@@ -70,6 +78,7 @@ class LocalModels:
         """
         self._folder = folder
         described = await trio.to_thread.run_sync(describe_all, self._settings, self._demo)
+        await self._choose_programs(described)
         self.manager = Manager(self.pool, self._budget(described), self._wishes)
         for one in described:
             self.manager.add(self._instance(one))
@@ -100,6 +109,7 @@ class LocalModels:
             described = await trio.to_thread.run_sync(describe_all, settings, self._demo)
         except EngineError as error:
             raise ConfigError(str(error)) from None
+        await self._choose_programs(described)
         gone, fresh = changed((one.described for one in self.manager.instances), described)
         for name in gone:
             self.manager.remove(name)
@@ -113,19 +123,45 @@ class LocalModels:
         for server in self._servers:
             await server.aclose()
 
+    async def _choose_programs(self, described: list[Described]) -> None:
+        """Find out what runs each model. Raises EngineError."""
+        by_setting: dict[str, list[Described]] = {}
+        for one in described:
+            by_setting.setdefault(_engine(one), []).append(one)
+        for setting, models in by_setting.items():
+            if setting in self._programs:
+                continue
+            layers = [one.spec.gpu_layers for one in models]
+            choice = await choose_program(
+                setting,
+                gpu_layers=None if None in layers else max(one or 0 for one in layers),
+                options=any(one.spec.options for one in models),
+            )
+            log.info("engine_chosen", engine=choice.program.name, why=choice.why)
+            for warning in choice.warnings:
+                log.warning("engine_warning", reason=warning)
+            self._programs[setting] = choice.program
+
     def _budget(self, described: list[Described]) -> Budget:
         """What all models may take together; a lone one may take what it takes."""
-        settings = self._settings
-        if len(described) == 1:
-            return Budget(settings.memory, settings.gpu_memory)
-        return Budget(settings.memory, settings.gpu_memory)
+        settings, alone = self._settings, len(described) == 1
+        free = sum(
+            device.free or 0 for one in self._programs.values() for device in one.devices or ()
+        )
+        gpu = settings.gpu_memory
+        if gpu is None and free and not alone:
+            gpu = int(_OF_GPU * free)
+        return Budget(settings.memory, gpu)
 
     def _instance(self, described: Described) -> Instance:
         first = self.manager is not None and not self.manager.instances
+        program = self._programs[_engine(described)]
 
         def make_engine(on_change: Callable[[], None]) -> Engine:
             on_progress = logs.progress if first else None
-            return Engine(_options(described), on_progress=on_progress, on_change=on_change)
+            return Engine(
+                options_of(described), program, on_progress=on_progress, on_change=on_change
+            )
 
         return Instance(
             described,
@@ -134,7 +170,6 @@ class LocalModels:
             self.poller,
             self._wishes,
             folder=self._folder,
-            unified=True,  # see engine/child.py
         )
 
     def _server(self, url: str, key: str) -> LlamaServer:
@@ -144,12 +179,35 @@ class LocalModels:
         return server
 
 
-def _options(described: Described) -> EngineOptions:
+def options_of(described: Described) -> EngineOptions:
+    """What the engine of a model is to run.
+
+    Raises:
+        ConfigError: an option is not for it.
+    """
     spec = described.spec
     return EngineOptions(
         model=described.file,
         ctx=spec.ctx,
-        slots=spec.slots or 4,
+        slots=spec.slots or 1,
         threads=spec.threads,
         gpu_layers=spec.gpu_layers,
+        alias=spec.name,
+        roles=DEFAULT_ROLES & spec.roles or spec.roles,
+        mmproj=None if spec.mmproj is None else Path(spec.mmproj),
+        lora=tuple((Path(file), scale) for file, scale in spec.lora),
+        draft=None if spec.draft is None else Path(spec.draft),
+        chat_template=None if spec.chat_template is None else Path(spec.chat_template),
+        cache_type_k=spec.cache_type_k,
+        cache_type_v=spec.cache_type_v,
+        flash_attn=spec.flash_attn,
+        rope_scaling=spec.rope_scaling,
+        rope_scale=spec.rope_scale,
+        rope_freq_base=spec.rope_freq_base,
+        rope_freq_scale=spec.rope_freq_scale,
+        options=spec.options,
     )
+
+
+def _engine(described: Described) -> str:
+    return described.spec.engine or AUTO
