@@ -172,7 +172,8 @@ def _finish(api: BatchApi, batch: dict[str, Any], arguments: argparse.Namespace)
     """Fetch what there is of a batch that is over; the exit code."""
     output = Path(arguments.output)
     answered = failed = 0
-    if batch["status"] != "failed":  # else nothing was asked, and earlier answers stay
+    asked = batch["request_counts"]["total"] > 0
+    if asked:  # else earlier answers stay
         answered = _fetch(api, batch["output_file_id"], output)
         failed = _fetch(api, batch["error_file_id"], _errors_of(output))
     if arguments.json:
@@ -181,7 +182,7 @@ def _finish(api: BatchApi, batch: dict[str, Any], arguments: argparse.Namespace)
     for error in errors[:_SHOWN]:
         where = "" if error["line"] is None else f"line {error['line']}: "
         echo(one_line(f"{PROG}: {where}{error['message']}"), file=sys.stderr)
-    if batch["status"] == "failed":
+    if batch["status"] == "failed" and not asked:
         more = f", and {len(errors) - _SHOWN} more" if len(errors) > _SHOWN else ""
         fail(f"the input is wrong, and nothing was asked{more}", Exit.REFUSED)
     text = f"{batch['status']}: {answered:,} answered"

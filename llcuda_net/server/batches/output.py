@@ -86,7 +86,10 @@ async def give_up(objects: KeptObjects, batch: Batch) -> None:
     Raises:
         RequestError: the store refuses.
     """
-    code, why = f"batch_{batch.ends}", _WHY[batch.ends]
+    if batch.ends == batches.FAILED:
+        code, why = (str(batch.details.errors[0][name]) for name in ("code", "message"))
+    else:
+        code, why = f"batch_{batch.ends}", _WHY[batch.ends]
 
     def step(db: apsw.Connection) -> bool:
         left = batches.missing(db, batch.seq, 0, _STEP)

@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import TypeVar
 
+import apsw
 import structlog
 import trio
 
@@ -16,13 +17,17 @@ from llcuda_net.server.batches import output
 from llcuda_net.server.batches.ask import ask, cancel, was_asked
 from llcuda_net.server.batches.lines import Checker, body_of
 from llcuda_net.server.batches.places import Places
+from llcuda_net.server.http.errors import HttpError
 from llcuda_net.server.http.exchange import Handler, HttpHost
+from llcuda_net.server.http.files.quota import excess, quota_of
 from llcuda_net.storage.objects import batches, files
 from llcuda_net.storage.objects.batches import Batch, Line, Outcome
 from llcuda_net.storage.records import Level
 
 log = structlog.get_logger(__name__)
 
+#: Bytes of outcomes after which it is looked whether their owner may have more.
+_WEIGHED = 1 << 20
 #: Bytes of an input that are read and checked at once.
 _AT_ONCE = 1 << 20
 #: Lines whose places in the input are read at once.
@@ -82,6 +87,8 @@ class Run:
         self._moved = trio.Event()
         self._unsaved: list[Outcome] = []
         self._saving = trio.Lock()
+        self._unweighed = 0  # bytes of outcomes since the quota was looked at
+        self._full: HttpError | None = None
         self._begun: list[int] = []  # files
 
     def __repr__(self) -> str:
@@ -168,9 +175,17 @@ class Run:
                     await self._places.take(self._batch.owner)
                     self._asked.add(line.number)
                     nursery.start_soon(self._one, line)
-        if not self._cancelled:
-            ends = batches.EXPIRED if window.cancelled_caught else batches.COMPLETED
-            await self._objects.write(lambda db: batches.finalize(db, self.seq, ends, self._now()))
+        if self._cancelled:
+            return
+        ends, errors = batches.COMPLETED, []
+        if window.cancelled_caught:
+            ends = batches.EXPIRED
+        elif self._full is not None and await self._page(0, 1):
+            ends, code, message = batches.FAILED, self._full.code, self._full.message
+            errors = [{"code": code, "message": message, "param": None, "line": None}]
+        await self._objects.write(
+            lambda db: batches.finalize(db, self.seq, ends, self._now(), errors)
+        )
 
     async def _give_up(self) -> None:
         """End what is still asked, here or by the last server, and all that was not yet asked."""
@@ -186,13 +201,10 @@ class Run:
             if self._host.draining:
                 await trio.sleep_forever()  # the next server goes on
             await trio.sleep_until(self._rest_until)
+            if self._full is not None:
+                return None
             if not self._again:
-                first = self._next
-                page = await self._until_kept(
-                    lambda: self._objects.read(
-                        lambda db: batches.missing(db, self.seq, first, _PAGE)  # noqa: B023
-                    )
-                )
+                page = await self._page(self._next, _PAGE)
                 if page:
                     self._again.extend(page)
                     self._next = page[-1].number + 1
@@ -202,6 +214,12 @@ class Run:
                 return None
             self._moved = trio.Event()
             await self._moved.wait()
+
+    async def _page(self, first: int, limit: int) -> list[Line]:
+        """Lines that are not over, from this number on."""
+        return await self._until_kept(
+            lambda: self._objects.read(lambda db: batches.missing(db, self.seq, first, limit))
+        )
 
     async def _one(self, line: Line) -> None:
         """Ask a line; it is over, or comes again."""
@@ -281,9 +299,17 @@ class Run:
             if not any(one is outcome for one in self._unsaved):
                 return  # with another one
             some = list(self._unsaved)
-            await self._until_kept(
-                lambda: self._objects.write(lambda db: batches.record(db, self.seq, some))
-            )
+            self._unweighed += sum(len(one.data) for one in some)
+            quota = quota_of(self._user, self._host.settings.max_user_files)
+            weigh = self._unweighed >= min(_WEIGHED, quota >> 6)
+
+            def record(db: apsw.Connection) -> HttpError | None:
+                batches.record(db, self.seq, some)
+                return excess(db, self._batch.owner, quota) if weigh else None
+
+            full = await self._until_kept(lambda: self._objects.write(record))
+            if weigh:
+                self._unweighed, self._full = 0, self._full or full
             del self._unsaved[: len(some)]
 
     async def _until_kept(self, work: Callable[[], Awaitable[_T]]) -> _T:

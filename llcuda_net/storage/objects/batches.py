@@ -3,6 +3,7 @@
     validating --> in_progress --> finalizing --> completed, expired
     validating --> failed
     validating, in_progress --> cancelling --> cancelled
+    finalizing --> failed, where its owner may not have more: what was answered is in its files
 
 What came of a line is one row, so that it is in the output once, however often a server ends. The
 rows of a batch that is over are removed in steps, by `sweep`.
@@ -285,7 +286,7 @@ def missing(db: apsw.Connection, seq: int, first: int, limit: int) -> list[Line]
 
 def record(db: apsw.Connection, seq: int, outcomes: Iterable[Outcome]) -> None:
     """What came of lines; the first outcome of a line counts, and no other."""
-    completed = failed = input_tokens = output_tokens = 0
+    completed = failed = input_tokens = output_tokens = size = 0
     for one in outcomes:
         db.execute(
             "INSERT OR IGNORE INTO outcomes (batch, number, failed, hash, data)"
@@ -297,10 +298,12 @@ def record(db: apsw.Connection, seq: int, outcomes: Iterable[Outcome]) -> None:
             failed += one.failed
             input_tokens += one.input_tokens
             output_tokens += one.output_tokens
+            size += len(one.data)
     db.execute(
         "UPDATE batches SET completed = completed + ?, failed = failed + ?,"
-        " input_tokens = input_tokens + ?, output_tokens = output_tokens + ? WHERE seq = ?",
-        (completed, failed, input_tokens, output_tokens, seq),
+        " input_tokens = input_tokens + ?, output_tokens = output_tokens + ?, bytes = bytes + ?"
+        " WHERE seq = ?",
+        (completed, failed, input_tokens, output_tokens, size, seq),
     )
 
 
@@ -334,10 +337,16 @@ def cancel(db: apsw.Connection, seq: int, now: int) -> Batch:
     return get(db, seq)
 
 
-def finalize(db: apsw.Connection, seq: int, ends: str, now: int) -> None:
-    """No more lines are asked; one that is being cancelled stays so."""
+def finalize(
+    db: apsw.Connection, seq: int, ends: str, now: int, errors: Sequence[dict[str, Any]] = ()
+) -> None:
+    """No more lines are asked; one that is being cancelled stays so.
+
+    Args:
+        errors: why it fails.
+    """
     if get(db, seq).state == IN_PROGRESS:
-        _enter(db, seq, FINALIZING, now, ends=ends)
+        _enter(db, seq, FINALIZING, now, ends=ends, errors=[*errors])
 
 
 def finish(db: apsw.Connection, seq: int, output: str | None, error: str | None, now: int) -> Batch:

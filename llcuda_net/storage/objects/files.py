@@ -27,11 +27,10 @@ _STEP = 16
 #: Pages that it gives back to the file system.
 _PAGES = _STEP * CHUNK // 4096
 _COLUMNS = "seq, id, owner, purpose, name, bytes, created, expires"
+#: The states of batches that are not over: an index has them.
+_OPEN = "'validating', 'in_progress', 'finalizing', 'cancelling'"
 #: The files that batches still read.
-_READ = (
-    "SELECT input FROM batches"
-    " WHERE state IN ('validating', 'in_progress', 'finalizing', 'cancelling')"
-)
+_READ = f"SELECT input FROM batches WHERE state IN ({_OPEN})"
 _THERE = "state = 'ready' AND (expires IS NULL OR expires > ?)"
 
 
@@ -99,11 +98,16 @@ def discard(db: apsw.Connection, seq: int) -> None:
 
 
 def used(db: apsw.Connection, owner: str) -> int:
-    """Bytes that an owner's files count: those too that upload now, or that only a batch reads."""
+    """Bytes that an owner's files count: those too that upload now, or that only a batch reads.
+
+    What batches give counts from when it is answered. While it is written to files they count.
+    """
     return int(
         db.execute(
-            "SELECT coalesce(sum(max(bytes, ?1)), 0) FROM files WHERE owner = ?2"
-            f" AND (state IN ('ready', 'uploading') OR seq IN ({_READ}))",
+            "SELECT (SELECT coalesce(sum(max(bytes, ?1)), 0) FROM files WHERE owner = ?2"
+            f" AND (state IN ('ready', 'uploading') OR seq IN ({_READ})))"
+            " + (SELECT coalesce(sum(bytes), 0) FROM batches WHERE owner = ?2"
+            f" AND state = 'in_progress' AND state IN ({_OPEN}))",
             (LEAST, owner),
         ).get
     )

@@ -129,4 +129,15 @@ OBJECTS = (
         ) STRICT, WITHOUT ROWID;
         """,
     ),
+    Migration(
+        3,
+        "the size of what a batch gives",
+        """
+        -- Bytes of its outcomes: its owner's, before they are files.
+        ALTER TABLE batches ADD COLUMN bytes INTEGER NOT NULL DEFAULT 0;
+        UPDATE batches SET bytes = (
+            SELECT coalesce(sum(length(data)), 0) FROM outcomes WHERE batch = batches.seq
+        ) WHERE state IN ('validating', 'in_progress', 'finalizing', 'cancelling');
+        """,
+    ),
 )

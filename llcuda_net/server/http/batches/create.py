@@ -16,7 +16,8 @@ from llcuda_net.server.http.batches.view import view
 from llcuda_net.server.http.delivery.leaving import is_retry
 from llcuda_net.server.http.errors import RATE_LIMIT, HttpError
 from llcuda_net.server.http.exchange import Exchange
-from llcuda_net.server.http.files.upload import LEAST_LIFE, MOST_LIFE, check_quota, quota_of
+from llcuda_net.server.http.files.quota import check_quota, quota_of
+from llcuda_net.server.http.files.upload import LEAST_LIFE, MOST_LIFE
 from llcuda_net.server.http.files.view import no_file
 from llcuda_net.server.http.openai import strict_json
 from llcuda_net.server.http.openai.bodies import convert, wrong

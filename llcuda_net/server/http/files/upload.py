@@ -12,11 +12,11 @@ import msgspec
 import structlog
 import trio
 
-from llcuda_net.config.users import User
 from llcuda_net.errors import RequestError, StorageError
-from llcuda_net.server.http.errors import RATE_LIMIT, HttpError
+from llcuda_net.server.http.errors import HttpError
 from llcuda_net.server.http.exchange import Exchange
 from llcuda_net.server.http.files.form import FILE, Form
+from llcuda_net.server.http.files.quota import check_quota, quota_of
 from llcuda_net.server.http.files.view import view
 from llcuda_net.server.http.request import is_number
 from llcuda_net.server.objects import AT_ONCE, FileWriter
@@ -93,28 +93,6 @@ async def upload(exchange: Exchange) -> None:
         host.incoming.change(owner, _HELD, 0)
     log.info("file_kept", file=file.id, bytes=file.bytes, user=owner)
     exchange.respond(200, msgspec.json.encode(view(file)))
-
-
-def quota_of(user: User, default: int) -> int:
-    """How many bytes a user's files may take."""
-    return default if user.max_file_bytes is None else user.max_file_bytes
-
-
-def check_quota(db: apsw.Connection, owner: str, quota: int) -> None:
-    """Refuse what would take more than a user may have.
-
-    Raises:
-        HttpError: they have more than that, or just as much.
-    """
-    used = files.used(db, owner)
-    if used >= quota:
-        raise HttpError(
-            429,
-            f"your files take {used:,} bytes, and may take {quota:,}: delete some first",
-            type=RATE_LIMIT,
-            code="storage_quota_exceeded",
-            headers={"x-should-retry": "false"},
-        )
 
 
 def _check_disk(folder: Path) -> None:

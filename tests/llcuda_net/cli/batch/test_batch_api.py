@@ -114,6 +114,20 @@ def test_files_of_an_earlier_batch_are_replaced_or_removed(
     assert not output.exists()
 
 
+def test_where_ones_files_may_take_no_more(tmp_path: Path) -> None:
+    given, output = written(tmp_path / "in", 200), tmp_path / "out"
+    limits = ("--data-dir", str(tmp_path / "data"), "--max-user-files", "90KB")
+    with running_server(*limits) as server:
+        done = api(server, str(given), "-o", str(output), "--json")
+    assert done.returncode == Exit.REFUSED
+    assert "and may take 90,000: delete some files first" in done.stderr
+    counts = json.loads(done.stdout)["request_counts"]
+    assert f"failed: {counts['completed']} answered, {counts['failed']} not" in done.stderr
+    assert 10 < counts["completed"] < 190
+    assert len(ids(output)) == counts["completed"]
+    assert len(ids(tmp_path / "out.errors")) == counts["failed"] == 200 - counts["completed"]
+
+
 def test_an_input_that_is_wrong(server: RunningServer, tmp_path: Path) -> None:
     given = written(tmp_path / "in", 3)
     given.write_text(given.read_text() + "nonsense\n" * 12)

@@ -424,6 +424,41 @@ async def test_files_that_could_not_be_written_whole_do_not_stay(
         assert rig.objects.db.execute(count, ("uploading",)).get == 0
 
 
+async def test_where_its_owner_may_have_no_more_the_rest_is_not_asked(
+    autojump_clock: trio.abc.Clock,
+) -> None:
+    """What was answered is delivered: a file may go a little too far."""
+    upstream, objects = Upstream(), MemoryObjects()
+    texts = [f"{n} " + "x" * 5000 for n in range(60)]
+    data = b"".join(line(text, custom_id=f"{n}") for n, text in enumerate(texts))
+    quota = 3 * len(data) // 2
+    async with batch_rig(objects, upstream, slots=2, max_user_files=quota) as rig:
+        batch = await rig.over(rig.make([], data=data))
+        assert (batch.state, batch.ends) == ("failed", "failed")
+        (error,) = batch.details.errors
+        assert error["code"] == "storage_quota_exceeded"
+        assert f"may take {quota:,}: delete some files first" in error["message"]
+        assert 25 < batch.completed < 40
+        assert batch.completed + batch.failed == 60
+        assert len(upstream.asked) == batch.completed
+        assert said(rig, batch.output) == texts[: batch.completed]
+        rest = rig.contents(batch.error)
+        assert [one["custom_id"] for one in rest] == [f"{n}" for n in range(batch.completed, 60)]
+        assert {one["error"]["code"] for one in rest} == {"storage_quota_exceeded"}
+        assert files.used(objects.db, "") < quota + 200_000
+    async with batch_rig(objects, upstream, max_user_files=10 * quota) as rig:
+        batch = await rig.over(rig.make([], data=data))
+        assert (batch.state, batch.completed) == ("completed", 60)
+
+
+async def test_one_whose_last_line_takes_too_much_is_complete(
+    autojump_clock: trio.abc.Clock,
+) -> None:
+    async with batch_rig(max_user_files=1) as rig:
+        batch = await rig.over(rig.make(["only"]))
+        assert (batch.state, batch.completed, batch.details.errors) == ("completed", 1, [])
+
+
 async def test_large_lines_wait_for_memory(autojump_clock: trio.abc.Clock) -> None:
     upstream = Upstream()
     upstream.gate = trio.Semaphore(0)

@@ -101,6 +101,17 @@ def test_the_first_outcome_of_a_line_counts(db: apsw.Connection) -> None:
     assert (batch.completed, batch.failed, batch.output_tokens) == (1, 0, 2)
 
 
+def test_what_it_gives_counts_before_it_is_a_file(db: apsw.Connection) -> None:
+    batch = begun(db, 3)
+    before = files.used(db, "ann")
+    batches.record(db, batch.seq, [outcome(0, data=b"x" * 10_000), outcome(1, failed=True)])
+    batches.record(db, batch.seq, [outcome(0, data=b"y" * 10_000)])  # it was there
+    assert files.used(db, "ann") == before + 10_000 + len(outcome(1).data)
+    assert files.used(db, "bob") == 0
+    batches.finalize(db, batch.seq, "completed", 1)
+    assert files.used(db, "ann") == before  # what it becomes counts itself
+
+
 def test_outcomes_come_in_order_and_not_all_at_once(db: apsw.Connection) -> None:
     batch = begun(db, 9)
     other = begun(db, 9, "batch_2")
@@ -228,7 +239,7 @@ class Machine(RuleBasedStateMachine):
     def cancel(self) -> None:
         batches.cancel(self.db, self.seq, 1)
 
-    @rule(ends=st.sampled_from(["completed", "expired"]))
+    @rule(ends=st.sampled_from(["completed", "expired", "failed"]))
     def finalize(self, ends: str) -> None:
         batches.finalize(self.db, self.seq, ends, 1)
 
