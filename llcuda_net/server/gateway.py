@@ -167,6 +167,7 @@ class Gateway:
             self.listener,
             self._persistence,
             self.memory.report,
+            self._batches.counts,
         )
         #: Answers what is no generation.
         self.queries = QueryService(

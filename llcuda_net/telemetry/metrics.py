@@ -24,8 +24,16 @@ from prometheus_client.registry import Collector
 from llcuda_net.config.users import PRIORITIES
 from llcuda_net.errors import RequestError, StorageError
 from llcuda_net.generation.generation import Generation
+from llcuda_net.storage.objects import batches
 from llcuda_net.storage.storage import Storage
-from llcuda_net.telemetry.observers import STATES, UNKNOWN, Backend, Observer, ServerState
+from llcuda_net.telemetry.observers import (
+    STATES,
+    UNKNOWN,
+    Backend,
+    BatchCounts,
+    Observer,
+    ServerState,
+)
 from llcuda_net.telemetry.readiness import Readiness
 from llcuda_net.util.terminal import one_line
 from llcuda_protocol import ErrorCode
@@ -272,6 +280,7 @@ class Metrics(Observer):
         yield from _memory(server.memory())
         yield from _upstreams(server)
         yield from self._waiting(server)
+        yield from _batches(server.batches())
         if server.storage is not None:
             yield from _storage(server.storage)
         for name, help_, read in self._gauges:
@@ -358,6 +367,27 @@ def _upstreams(now: ServerState) -> Iterator[Metric]:
         for name, backend in backends.items():
             counted.add_metric((name,), read(backend))
         yield counted
+
+
+def _batches(found: BatchCounts) -> Iterator[Metric]:
+    open_ = GaugeMetricFamily(
+        "llcuda_batches", "Batches that are not over, by their state.", labels=("state",)
+    )
+    for state in batches.OPEN:
+        open_.add_metric((state,), found.states.get(state, 0))
+    ended = CounterMetricFamily(
+        "llcuda_batches_ended", "Batches that are over, by their state.", labels=("state",)
+    )
+    for state in (batches.COMPLETED, batches.FAILED, batches.EXPIRED, batches.CANCELLED):
+        ended.add_metric((state,), found.ended.get(state, 0))
+    lines = CounterMetricFamily(
+        "llcuda_batch_lines", "Lines of batches that are over, by outcome.", labels=("outcome",)
+    )
+    for outcome in ("completed", "failed"):
+        lines.add_metric((outcome,), found.lines.get(outcome, 0))
+    yield from (open_, ended, lines)
+    yield _gauge("llcuda_batch_lines_asked", "Lines of batches that are asked now.", found.asked)
+    yield _gauge("llcuda_batch_lines_left", "Lines of batches that are not over.", found.left)
 
 
 def _memory(found: Mapping[str, int]) -> Iterator[Metric]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 from collections import OrderedDict
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from enum import IntEnum
 from typing import Protocol
 
@@ -167,6 +168,25 @@ class Connections(Protocol):
         """Requests that are open on all connections."""
 
 
+@dataclass(frozen=True, slots=True)
+class BatchCounts:
+    """What batches do now, and what has come of them since the start.
+
+    Attributes:
+        states: batches that are not over, by their states.
+        ended: those that are, by the states in which they ended.
+        lines: lines that are over: completed, failed.
+        asked: lines that are asked now.
+        left: lines that are not over, these among them.
+    """
+
+    states: Mapping[str, int]
+    ended: Mapping[str, int]
+    lines: Mapping[str, int]
+    asked: int
+    left: int
+
+
 class Observer:
     """Told of each request once, when it is over; this one does nothing."""
 
@@ -268,6 +288,7 @@ class ServerState:
         waiting: the requests that wait.
         settings: see settings.py.
         memory: bytes and counts by name, as in the status report.
+        batches: what batches do.
     """
 
     def __init__(
@@ -279,9 +300,11 @@ class ServerState:
         connections: Connections,
         persistence: Persistence,
         memory: Callable[[], Mapping[str, int]],
+        batches: Callable[[], BatchCounts],
     ) -> None:
         self.settings = settings
         self.memory = memory
+        self.batches = batches
         self.pool = pool
         self.generations = generations
         self.connections = connections

@@ -80,8 +80,11 @@ def _encoded(batch: Batch, line: Line, response: object, error: object) -> bytes
     return msgspec.json.encode(named) + b"\n"
 
 
-async def give_up(objects: KeptObjects, batch: Batch) -> None:
+async def give_up(objects: KeptObjects, batch: Batch, over: Callable[[int, int], None]) -> None:
     """Lines that are not over end now, for the reason for which the batch does.
+
+    Args:
+        over: told how many have completed, none, and how many have failed.
 
     Raises:
         RequestError: the store refuses.
@@ -91,13 +94,15 @@ async def give_up(objects: KeptObjects, batch: Batch) -> None:
     else:
         code, why = f"batch_{batch.ends}", _WHY[batch.ends]
 
-    def step(db: apsw.Connection) -> bool:
+    def step(db: apsw.Connection) -> int:
         left = batches.missing(db, batch.seq, 0, _STEP)
         batches.record(db, batch.seq, [failure_of(batch, line, code, why) for line in left])
-        return len(left) == _STEP
+        return len(left)
 
-    while await objects.write(step):
-        pass
+    count = _STEP
+    while count == _STEP:
+        count = await objects.write(step)
+        over(0, count)
 
 
 async def write_files(

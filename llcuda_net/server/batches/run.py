@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import TypeVar
@@ -51,23 +51,30 @@ class Run:
 
     Args:
         host: answers its lines.
-        seq: its number.
+        batch: as it is now.
         handler: of its endpoint.
         places: shared by all.
         now: Unix time in nanoseconds.
         in_thread: runs what would hold up the event loop.
+        lines: counts those that are over: completed, failed.
+
+    Attributes:
+        seq: its number.
+        left: its lines that are not over.
     """
 
     def __init__(
         self,
         host: HttpHost,
-        seq: int,
+        batch: Batch,
         handler: Handler,
         places: Places,
         now: Callable[[], int],
         in_thread: InThread,
+        lines: Counter[str],
     ) -> None:
-        self.seq = seq
+        self.seq = batch.seq
+        self.left = 0
         self._in_thread = in_thread
         self._host = host
         self._objects = host.objects
@@ -76,8 +83,9 @@ class Run:
         self._now = now
         self._working = trio.CancelScope()
         self._cancelled = False
-        self._batch: Batch
+        self._batch = batch
         self._user: User
+        self._lines = lines
         self._next = 0  # the line from which on none was asked
         self._again: deque[Line] = deque()
         self._asked: set[int] = set()
@@ -93,6 +101,16 @@ class Run:
 
     def __repr__(self) -> str:
         return f"<Run of batch {self.seq}, {len(self._asked)} lines asked>"
+
+    @property
+    def state(self) -> str:
+        """Of the batch, as far as is known here."""
+        return batches.CANCELLING if self._batch.open and self._cancelled else self._batch.state
+
+    @property
+    def asked(self) -> int:
+        """Lines that are asked now."""
+        return len(self._asked)
 
     def cancel(self) -> None:
         """Ask nothing more: the store says so."""
@@ -119,6 +137,7 @@ class Run:
                 async with _CHECKS:
                     await self._check()
             self._batch = await self._read()
+        self.left = self._batch.total - self._batch.completed - self._batch.failed
         if self._batch.state == batches.IN_PROGRESS:
             await self._ask_all()
             self._batch = await self._read()
@@ -193,7 +212,7 @@ class Run:
         if batch.ends == batches.COMPLETED or not batch.total:
             return
         cancel(self._host, batch)
-        await output.give_up(self._objects, batch)
+        await output.give_up(self._objects, batch, self._over)
 
     async def _following(self) -> Line | None:
         """The line to be asked next, when it is time; None: all are over."""
@@ -311,6 +330,14 @@ class Run:
             if weigh:
                 self._unweighed, self._full = 0, self._full or full
             del self._unsaved[: len(some)]
+        failed = sum(one.failed for one in some)
+        self._over(len(some) - failed, failed)
+
+    def _over(self, completed: int, failed: int) -> None:
+        """Count lines that are over."""
+        self.left -= completed + failed
+        self._lines["completed"] += completed
+        self._lines["failed"] += failed
 
     async def _until_kept(self, work: Callable[[], Awaitable[_T]]) -> _T:
         """Do it, again and again while the store refuses: no line is asked meanwhile."""

@@ -7,6 +7,7 @@ ended.
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping
 from functools import partial
 
@@ -19,6 +20,7 @@ from llcuda_net.server.batches.run import AGAIN, InThread, Run
 from llcuda_net.server.http.exchange import Handler, HttpHost
 from llcuda_net.storage.objects import batches
 from llcuda_net.storage.objects.batches import Batch
+from llcuda_net.telemetry.observers import BatchCounts
 
 log = structlog.get_logger(__name__)
 
@@ -49,6 +51,8 @@ class BatchRunner:
         self._woken = trio.Event()
         self._runs: dict[int, Run] = {}
         self._places = Places(host)
+        self._ended = Counter[str]()
+        self._lines = Counter[str]()
 
     def __repr__(self) -> str:
         return f"<BatchRunner {len(self._runs)} batches, {self._places!r}>"
@@ -56,6 +60,17 @@ class BatchRunner:
     def wake(self) -> None:
         """A batch was made, or is to be cancelled."""
         self._woken.set()
+
+    def counts(self) -> BatchCounts:
+        """What they do now, and what has come of them."""
+        runs = self._runs.values()
+        return BatchCounts(
+            Counter(one.state for one in runs),
+            self._ended,
+            self._lines,
+            sum(one.asked for one in runs),
+            sum(one.left for one in runs),
+        )
 
     async def run(self) -> None:
         """Run what there is, and what comes, until cancelled."""
@@ -79,7 +94,7 @@ class BatchRunner:
         if run is None:
             handler = self._handlers[batch.endpoint]
             run = self._runs[batch.seq] = Run(
-                self._host, batch.seq, handler, self._places, self._now, self._in_thread
+                self._host, batch, handler, self._places, self._now, self._in_thread, self._lines
             )
             nursery.start_soon(self._to_its_end, run)
         elif batch.state == batches.CANCELLING:
@@ -91,6 +106,7 @@ class BatchRunner:
             while True:
                 try:
                     await run.run()
+                    self._ended[run.state] += 1
                     break
                 except RequestError as error:
                     log.warning("batch_waits", batch=run.seq, code=error.code, reason=error.message)

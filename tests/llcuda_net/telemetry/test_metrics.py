@@ -8,7 +8,14 @@ from llcuda_net.errors import RequestError, request_error
 from llcuda_net.generation.generation import Generation
 from llcuda_net.generation.state import State
 from llcuda_net.telemetry.metrics import MAX_LABEL, MAX_USERS
-from llcuda_net.telemetry.observers import MAX_NAMES, UNKNOWN, Names, Observer, Watches
+from llcuda_net.telemetry.observers import (
+    MAX_NAMES,
+    UNKNOWN,
+    BatchCounts,
+    Names,
+    Observer,
+    Watches,
+)
 from llcuda_net.util.terminal import one_line
 from llcuda_protocol import Done
 from tests.llcuda_net.server.http.test_monitor import monitored, of, requests, samples
@@ -199,6 +206,23 @@ async def test_one_watch_that_fails_does_not_keep_the_others_from_being_told() -
     watches.answered("embed", None)
     watches.ended(ended)
     assert told == [error, error, "embed", "embed", ended, ended]
+
+
+async def test_batches(autojump_clock: trio.abc.Clock) -> None:
+    async with monitored(FakeUpstream()) as (monitor, server, _):
+        assert of(await samples(monitor), "llcuda_batches", state="in_progress") == 0
+        server.standing.batches = lambda: BatchCounts(
+            {"in_progress": 2}, {"failed": 1}, {"completed": 7}, 3, 9
+        )
+        found = await samples(monitor)
+        for state, count in (("in_progress", 2), ("validating", 0), ("cancelling", 0)):
+            assert of(found, "llcuda_batches", state=state) == count
+        for state, count in (("failed", 1), ("completed", 0), ("expired", 0)):
+            assert of(found, "llcuda_batches_ended_total", state=state) == count
+        for outcome, count in (("completed", 7), ("failed", 0)):
+            assert of(found, "llcuda_batch_lines_total", outcome=outcome) == count
+        assert of(found, "llcuda_batch_lines_asked") == 3
+        assert of(found, "llcuda_batch_lines_left") == 9
 
 
 async def test_what_takes_memory(autojump_clock: trio.abc.Clock) -> None:

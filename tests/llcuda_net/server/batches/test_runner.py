@@ -459,6 +459,32 @@ async def test_one_whose_last_line_takes_too_much_is_complete(
         assert (batch.state, batch.completed, batch.details.errors) == ("completed", 1, [])
 
 
+async def test_what_batches_do_is_counted(autojump_clock: trio.abc.Clock) -> None:
+    objects, upstream = MemoryObjects(), Upstream()
+    upstream.gate = trio.Semaphore(0)
+    upstream.answers = {"text 1": [InvalidRequest("no")]}
+    async with batch_rig(objects, upstream, slots=2, max_queue=0) as rig:
+        assert not rig.runner.counts().states
+        batch, wrong = rig.make(TEXTS), rig.make([], data=b"nonsense")
+        upstream.release(5)
+        await wait_all_tasks_blocked(0.05)
+        counts = rig.runner.counts()
+        assert (counts.states, counts.ended) == ({"in_progress": 1}, {"failed": 1})
+        assert counts.lines == {"completed": 4, "failed": 1}
+        assert (counts.asked, counts.left) == (2, 15)
+        assert not rig.get(wrong).open
+    async with batch_rig(objects, upstream, slots=2, max_queue=0) as rig:
+        await wait_all_tasks_blocked(0.05)
+        assert rig.runner.counts().left == 15
+        rig.cancel(batch)
+        await rig.over(batch)
+        await wait_all_tasks_blocked(0.05)
+        counts = rig.runner.counts()
+        assert (counts.states, counts.ended) == ({}, {"cancelled": 1})
+        assert counts.lines == {"completed": 0, "failed": 15}
+        assert (counts.asked, counts.left) == (0, 0)
+
+
 async def test_large_lines_wait_for_memory(autojump_clock: trio.abc.Clock) -> None:
     upstream = Upstream()
     upstream.gate = trio.Semaphore(0)
