@@ -23,6 +23,10 @@ class EngineError(LlcudaError):
     """The built-in engine could not be started, or could not load its model."""
 
 
+class PullError(LlcudaError):
+    """A model could not be pulled: its source, the network, the disk or its bytes were wrong."""
+
+
 class RequestError(LlcudaError):
     """A request cannot be served. Base of one class per code of the protocol's closed list.
 

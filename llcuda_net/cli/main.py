@@ -20,6 +20,7 @@ _GROUPS = {
     "infer": ("llcuda_net.cli.batch.infer", "answer one prompt, without llcuda-server"),
     "bench": ("llcuda_net.cli.bench.command", "measure latency, throughput and scaling"),
     "top": ("llcuda_net.cli.top.command", "the state of a server, live: slots, queue, upstreams"),
+    "models": ("llcuda_net.cli.models.command", "the models of this machine, and getting more"),
     "results": (
         "llcuda_net.cli.results.command",
         "list, search and export what was generated",
@@ -32,6 +33,7 @@ commands:
 
 examples:
   llcuda doctor
+  llcuda models pull smollm2
   llcuda top
   llcuda results list
   llcuda results --help

@@ -1,0 +1,4 @@
+"""`llcuda models`: the models of this machine. A module per subcommand.
+
+May import: everything below cli.
+"""
