@@ -72,10 +72,10 @@ def models_folder(arguments: argparse.Namespace) -> Path:
 
 def default_models_folder() -> Path:
     """The one where none is given: that of LLCUDA_MODELS, or the user's."""
-    from llcuda_net.storage.data_dir import default_directory
+    from llcuda_net.models.files.folder import default_folder
 
     named = os.environ.get("LLCUDA_MODELS")
-    return Path(named).expanduser() if named else default_directory() / "models"
+    return Path(named).expanduser() if named else default_folder()
 
 
 def _run(arguments: argparse.Namespace) -> int:

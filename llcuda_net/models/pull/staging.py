@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from llcuda_net.errors import EngineError, PullError
+from llcuda_net.models.files.folder import make_folder
 from llcuda_net.models.pull.choice import is_projector, stem_of
 from llcuda_net.upstream.model.gguf import read_model_file
 
@@ -180,6 +181,7 @@ def staging(folder: Path, source: str) -> Iterator[Staging]:
     """
     path = folder / HIDDEN / re.sub(r"[^A-Za-z0-9._=@+-]", "--", source.replace(":", "-", 1))
     try:
+        make_folder(folder)
         path.mkdir(parents=True, exist_ok=True)
         lock = os.open(path / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
     except OSError as error:

@@ -151,7 +151,7 @@ def test_a_full_disk_is_said_before(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 def test_a_folder_that_cannot_be_made(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with (
-        pytest.raises(PullError, match="cannot be written: Not a directory"),
+        pytest.raises(PullError, match="cannot be written: File exists"),
         staging(tmp_path / "file", SOURCE),
     ):
         pass
