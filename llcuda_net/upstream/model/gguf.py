@@ -71,12 +71,14 @@ class Weights:
         output: the matrix that makes tokens of what the last layer says; 0 where that is the
             embedding's.
         other: norms and all else.
+        embedding_type: the quantisation of the embedding, such as Q6_K; empty where it is new.
     """
 
     layers: tuple[int, ...] = ()
     embedding: int = 0
     output: int = 0
     other: int = 0
+    embedding_type: str = ""
 
     @property
     def total(self) -> int:
@@ -208,6 +210,9 @@ def _weights(headers: list[Header]) -> Weights:
         others[EMBEDDING],
         others[OUTPUT],
         others[OTHER],
+        next(
+            (_TYPES.get(h.embedding_type, "") for h in headers if h.embedding_type is not None), ""
+        ),
     )
 
 

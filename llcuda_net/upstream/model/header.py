@@ -62,6 +62,7 @@ class Header:
         elements: how many weights there are, by the number of their ggml type.
         layers: bytes of weights by layer.
         others: bytes of the weights that are in no layer: EMBEDDING, OUTPUT and OTHER.
+        embedding_type: the number of the embedding's ggml type.
     """
 
     size: int
@@ -72,6 +73,7 @@ class Header:
     elements: Counter[int] = field(default_factory=Counter)
     layers: Counter[int] = field(default_factory=Counter)
     others: Counter[str] = field(default_factory=Counter)
+    embedding_type: int | None = None
 
 
 def show_path(path: Path) -> str:
@@ -171,6 +173,8 @@ class _Reader:
             found.layers[int(match[1])] += size
         else:
             found.others[name if name in (EMBEDDING, OUTPUT) else OTHER] += size
+        if name == EMBEDDING:
+            found.embedding_type = kind
 
     def _array(self, key: str) -> None:
         """Read a list; only a short one of numbers is kept."""
