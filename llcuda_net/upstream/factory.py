@@ -10,11 +10,11 @@ import trio
 from llcuda_net.config.settings import Settings
 from llcuda_net.config.upstreams import BaseUrl, UpstreamSpec
 from llcuda_net.errors import ConfigError
-from llcuda_net.upstream.backend import Backend
-from llcuda_net.upstream.llama.client import LlamaServer
 from llcuda_net.upstream.llama.poller import Poller
 from llcuda_net.upstream.llama.token_stream import StreamTimeouts
 from llcuda_net.upstream.pool import Pool
+from llcuda_net.upstream.router.access import Access
+from llcuda_net.upstream.router.discovery import Discovery
 from llcuda_net.util.text_files import read_text
 
 
@@ -34,7 +34,10 @@ class Upstreams:
         self._folder: Path | None = None
         self._keys = _keys(settings)
         self._pool = Pool(long_prompts=settings.max_long_prompts, may_grow=True)
-        self._servers: list[LlamaServer] = []
+        self._nursery: trio.Nursery | None = None
+        self._found: list[Discovery] = []
+        self._closed: list[Discovery] = []
+        self._timeouts = StreamTimeouts(settings.stall_timeout, settings.first_token_timeout)
 
     def __repr__(self) -> str:
         return f"<Upstreams: {self._pool!r}>"
@@ -56,8 +59,10 @@ class Upstreams:
         """
         await trio.lowlevel.checkpoint()
         self._folder = folder
+        self._nursery = nursery
         for spec in self._settings.upstream:
-            self._pool.add(self._backend(spec, self._keys[spec]))
+            self._found.append(self._discovery(spec, self._keys[spec]))
+            self._found[-1].open()
         return self._pool
 
     async def reload(self, settings: Settings) -> None:
@@ -70,36 +75,32 @@ class Upstreams:
         if not settings.upstream:
             raise ConfigError("upstreams and models cannot take each other's place: restart")
         keys = _keys(settings)
-        now = {
-            (_place(one.spec), self._keys[one.spec]): one
-            for one in self._pool.backends
-            if not one.draining
-        }
+        now = {(_place(one.spec), one.key): one for one in self._found}
         stay = {spec: now.pop((_place(spec), keys[spec]), None) for spec in settings.upstream}
-        fresh = [self._backend(spec, keys[spec]) for spec, before in stay.items() if before is None]
+        fresh = [
+            self._discovery(spec, keys[spec]) for spec, before in stay.items() if before is None
+        ]
         for spec, before in stay.items():
             if before is not None:
                 before.apply(spec)  # at most its share of the work has changed
-        for backend in fresh:
-            self._pool.add(backend)
-        for backend in now.values():
-            self._pool.drain(backend)
+        for found in fresh:
+            found.open()
+        for found in now.values():
+            found.close()
+        self._found = [one for one in self._found if one not in now.values()] + fresh
+        self._closed += now.values()
         self._settings, self._keys = settings, keys
         self._pool.update()
 
     async def aclose(self) -> None:
         """Close the connections that are kept."""
-        for server in self._servers:
-            await server.aclose()
+        for found in (*self._found, *self._closed):
+            await found.aclose()
 
-    def _backend(self, spec: UpstreamSpec, key: str | None) -> Backend:
-        return Backend(spec, self._server(spec.url, key), folder=self._folder)
-
-    def _server(self, url: str, key: str | None) -> LlamaServer:
-        timeouts = StreamTimeouts(self._settings.stall_timeout, self._settings.first_token_timeout)
-        server = LlamaServer(url, self.poller, api_key=key, timeouts=timeouts)
-        self._servers.append(server)
-        return server
+    def _discovery(self, spec: UpstreamSpec, key: str | None) -> Discovery:
+        assert self._nursery is not None
+        access = Access(self.poller, self._timeouts, self._folder)
+        return Discovery(spec, key, access, self._pool, self._nursery)
 
 
 def _place(spec: UpstreamSpec) -> UpstreamSpec:

@@ -79,6 +79,16 @@ class Pool:
         if self._nursery is not None:
             self._nursery.start_soon(self._watch, backend)
 
+    def replace(self, backend: Backend, others: Sequence[Backend]) -> None:
+        """Put others in the place of one, which drains, since it was found to be them."""
+        place = self.backends.index(backend)
+        self.backends[place:place] = others
+        if self._nursery is not None:
+            for other in others:
+                self._nursery.start_soon(self._watch, other)
+        backend.draining = True
+        self.update()
+
     def drain(self, backend: Backend) -> None:
         """Give it no more work; it leaves when what runs on it has ended."""
         backend.draining = True
@@ -152,6 +162,8 @@ class Pool:
                 for backend in there:
                     nursery.start_soon(ask, backend)
         for backend, reason in reasons.items():
+            if backend.draining:  # it was a router
+                continue
             log.warning("upstream_not_ready", upstream=backend.name, reason=reason)
         self.update()
 

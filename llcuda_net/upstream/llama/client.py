@@ -76,6 +76,7 @@ class LlamaServer:
         poller: reads the token streams.
         api_key: sent as a bearer token, where the upstream wants one.
         timeouts: how long it may be silent while it completes.
+        model: which of its models is meant, of one in router mode; None: it has one.
 
     Raises:
         ConfigError: the URL is none, or there are two kinds of credentials.
@@ -88,8 +89,9 @@ class LlamaServer:
         *,
         api_key: str | None = None,
         timeouts: StreamTimeouts | None = None,
+        model: str | None = None,
     ) -> None:
-        self._origin = Origin(BaseUrl.parse(base_url), api_key)
+        self._origin = Origin(BaseUrl.parse(base_url), api_key, model)
         self._timeouts = timeouts or StreamTimeouts()
         self._streams = Streams(self._origin, poller, self._timeouts)
         self._properties: Properties | None = None
@@ -102,7 +104,7 @@ class LlamaServer:
     @property
     def base_url(self) -> str:
         """Where it is; without a user and password, since it is logged and reported."""
-        return str(self._origin.url)
+        return str(self._origin)
 
     @base_url.setter
     def base_url(self, value: str) -> None:

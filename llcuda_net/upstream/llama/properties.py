@@ -7,7 +7,9 @@ from pathlib import PurePath
 
 import msgspec
 
+from llcuda_net.errors import UpstreamNotReady
 from llcuda_net.upstream.interface import Properties
+from llcuda_net.upstream.llama.failures import nonsense
 from llcuda_net.upstream.llama.transport.origin import decoder
 
 #: Slots that one upstream may have: each takes memory here, whatever it says.
@@ -40,9 +42,10 @@ class _Modalities(msgspec.Struct):
     audio: bool = False
 
 
-class _Props(msgspec.Struct):
-    total_slots: int
+class _Props(msgspec.Struct, kw_only=True):
+    total_slots: int | None = None
     default_generation_settings: _Settings
+    role: str = ""
     model_alias: str | None = None
     model_path: str | None = None
     model_ftype: str | int | None = None
@@ -52,6 +55,10 @@ class _Props(msgspec.Struct):
     modalities: _Modalities | None = None
 
 
+class IsRouter(UpstreamNotReady):
+    """It is a llama-server in router mode: its models have properties, and it has none."""
+
+
 _props = decoder(_Props, "/props gave no properties")
 
 
@@ -59,9 +66,14 @@ def properties_of(data: bytes) -> Properties:
     """The properties in an answer.
 
     Raises:
+        IsRouter: they are a router's.
         RequestError: there are none.
     """
     found = _props(data)
+    if found.total_slots is None:
+        if found.role == "router":
+            raise IsRouter("it is a router: it has properties of each model", retry=True)
+        raise nonsense("/props gave no properties (no total_slots)")
     path = found.model_path or ""
     modalities = found.modalities or _Modalities()
     return Properties(

@@ -13,6 +13,7 @@ from __future__ import annotations
 import os
 import socket
 import ssl
+import urllib.parse
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, TypeVar
@@ -42,6 +43,8 @@ STALE = 1.0
 MAX_BODY = 16 << 20
 
 _READ = 64 << 10
+#: Else a router loads what is asked, if need be in the place of another model.
+_NO_LOAD = "autoload=false"
 _T = TypeVar("_T")
 
 
@@ -51,18 +54,21 @@ class Origin:
     Args:
         url: where it is; its user and password go with every request.
         api_key: sent as a bearer token, where the server wants one.
+        model: for which of its models every request is, of a llama-server in router mode, which
+            must not load it because of that; None: it has one.
 
     Raises:
         ConfigError: the URL has a user, and there is an API key, too.
     """
 
-    def __init__(self, url: BaseUrl, api_key: str | None = None) -> None:
+    def __init__(self, url: BaseUrl, api_key: str | None = None, model: str | None = None) -> None:
         if api_key and url.authorization is not None:
             raise ConfigError(
                 f"the URL {url} holds a user, and there is an API key; only one of them can be "
                 "sent: remove the other"
             )
         self.url = url
+        self._model = model
         authorization = f"Bearer {api_key}" if api_key else url.authorization
         self._headers = {
             "User-Agent": f"llcuda/{package_version()}",
@@ -73,7 +79,13 @@ class Origin:
         self.connections = Connections(url, _tls_context() if url.secure else None)
 
     def __repr__(self) -> str:
-        return f"<Origin {self.url}>"
+        return f"<Origin {self}>"
+
+    def __str__(self) -> str:
+        return f"{self.url}{'' if self._model is None else self._named()}"
+
+    def _named(self) -> str:
+        return f"?model={urllib.parse.quote(self._model or '', safe='')}"
 
     def move(self, url: BaseUrl) -> None:
         """The server is at another address now, as an engine that was started again."""
@@ -179,6 +191,8 @@ class Origin:
             body: of JSON; empty: none.
             last: the connection ends with its answer.
         """
+        if self._model is not None:
+            path, body = self._routed(path, body, method)
         lines = [
             f"{method} {self.url.path}{path} HTTP/1.1",
             f"Host: {self.url.authority}",
@@ -190,6 +204,14 @@ class Origin:
         if last:
             lines.append("Connection: close")
         return "\r\n".join([*lines, "", ""]).encode() + body
+
+    def _routed(self, path: str, body: bytes, method: str) -> tuple[str, bytes]:
+        """Name the model: in the body, which is an object, of a POST, else in the query."""
+        if method != "POST":
+            return f"{path}{self._named()}&{_NO_LOAD}", body
+        name = msgspec.json.encode({"model": self._model})
+        rest = body[1:] if len(body) > len(b"{}") else b"}"
+        return f"{path}?{_NO_LOAD}", name[:-1] + (b"," if rest != b"}" else b"") + rest
 
 
 def _tls_context() -> ssl.SSLContext:
