@@ -13,7 +13,7 @@ from llcuda_net.errors import ConfigError
 from llcuda_net.upstream.llama.poller import Poller
 from llcuda_net.upstream.llama.token_stream import StreamTimeouts
 from llcuda_net.upstream.pool import Pool
-from llcuda_net.upstream.router.access import Access
+from llcuda_net.upstream.router.connector import Connector
 from llcuda_net.upstream.router.discovery import Discovery
 from llcuda_net.util.text_files import read_text
 
@@ -99,8 +99,8 @@ class Upstreams:
 
     def _discovery(self, spec: UpstreamSpec, key: str | None) -> Discovery:
         assert self._nursery is not None
-        access = Access(self.poller, self._timeouts, self._folder)
-        return Discovery(spec, key, access, self._pool, self._nursery)
+        connector = Connector(self.poller, self._timeouts, self._folder)
+        return Discovery(spec, key, connector, self._pool, self._nursery)
 
 
 def _place(spec: UpstreamSpec) -> UpstreamSpec:

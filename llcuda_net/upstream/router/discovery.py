@@ -21,7 +21,7 @@ from llcuda_net.errors import RequestError, UpstreamNotReady, UpstreamUnavailabl
 from llcuda_net.upstream.backend import Backend
 from llcuda_net.upstream.pool import Pool
 from llcuda_net.upstream.residence import Wishes
-from llcuda_net.upstream.router.access import Access, ClosableUpstream
+from llcuda_net.upstream.router.connector import ClosableUpstream, Connector
 from llcuda_net.upstream.router.listing import ListedModel
 from llcuda_net.upstream.router.model import PAUSE, RoutedModel
 from llcuda_net.upstream.router.plan import plan
@@ -40,7 +40,7 @@ class Discovery:
     Args:
         spec: as the operator describes it; where it has a model, only that one of a router is used.
         key: its API key.
-        access: asks it.
+        connector: asks it.
         pool: gets its backends.
         nursery: runs what watches it while it is a router.
 
@@ -55,16 +55,16 @@ class Discovery:
         self,
         spec: UpstreamSpec,
         key: str | None,
-        access: Access,
+        connector: Connector,
         pool: Pool,
         nursery: trio.Nursery,
     ) -> None:
         self.spec = spec
         self.key = key
-        self._access = access
+        self._connector = connector
         self._pool = pool
         self._nursery = nursery
-        self._client = access.router(spec.url, key)
+        self._client = connector.router(spec.url, key)
         self._models: dict[str, RoutedModel] = {}
         self._servers: dict[Backend, ClosableUpstream] = {}
         self._wishes = Wishes()
@@ -114,8 +114,8 @@ class Discovery:
     # -- what it is -----------------------------------------------------------------------------
 
     def _make_entrance(self) -> Backend:
-        server = self._access.entrance(self.spec.url, self.key, self._enter)
-        backend = Backend(self.spec, server, folder=self._access.folder)
+        server = self._connector.entrance(self.spec.url, self.key, self._enter)
+        backend = Backend(self.spec, server, folder=self._connector.folder)
         self._servers[backend] = server
         return backend
 
@@ -168,8 +168,8 @@ class Discovery:
         return f"the router has no model {self.spec.model!r}; it has: {names}"[:500]
 
     def _make_model(self, listed: ListedModel) -> RoutedModel:
-        access, spec = self._access, self.spec
-        server = access.model(spec.url, self.key, listed.name, self._wishes.notify)
+        connector, spec = self._connector, self.spec
+        server = connector.model(spec.url, self.key, listed.name, self._wishes.notify)
         name = "_".join(f"{spec.name}/{listed.name}".split())[:128]
         names = (listed.name, *listed.aliases)
         own = replace(
@@ -178,7 +178,7 @@ class Discovery:
             model=spec.model or listed.name,
             aliases=tuple(dict.fromkeys((*spec.aliases, *(n for n in names if n != spec.model)))),
         )
-        model = RoutedModel(listed, own, server, self._wishes, access.folder)
+        model = RoutedModel(listed, own, server, self._wishes, connector.folder)
         self._servers[model.backend] = server
         return model
 

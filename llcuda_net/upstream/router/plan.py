@@ -70,15 +70,20 @@ def plan(models: Sequence[Model], limit: int | None, now: float) -> Plan:
         key=lambda one: one.wanted_since or 0.0,
     )
     running = [one for one in models if one.status is not Status.UNLOADED]
-    room = len(models) if limit is None else max(0, limit - len(running))
+    room = len(models) if limit is None else limit - len(running)
     # Those that leave already come first, or each look would choose others.
     victims = sorted(
         (one for one in running if one.leaving or _may_leave(one, now)),
         key=lambda one: (not one.leaving, one.busy, one.used),
     )
     load, leave = [], {}
+    # One that makes room for what is loaded already gets nothing before the router has ended it.
+    arriving = next((one.name for one in running if one.status is Status.LOADING), "another")
+    while room < 0 and victims and victims[0].leaving:
+        leave[victims.pop(0).name] = arriving
+        room += 1
     for wanted in waited_for:
-        if room:
+        if room > 0:
             room -= 1
             load.append(wanted.name)
         elif victims:

@@ -17,8 +17,8 @@ from llcuda_net.upstream.llama.poller import Poller
 from llcuda_net.upstream.llama.properties import IsRouter
 from llcuda_net.upstream.llama.token_stream import StreamTimeouts
 from llcuda_net.upstream.pool import Pool
-from llcuda_net.upstream.router.access import Access, ClosableUpstream
 from llcuda_net.upstream.router.client import RouterClient
+from llcuda_net.upstream.router.connector import ClosableUpstream, Connector
 from llcuda_net.upstream.router.discovery import Discovery
 from llcuda_net.upstream.router.listing import ListedModel, Status
 from llcuda_net.upstream.slots.lease import Lease
@@ -187,7 +187,7 @@ class _Entrance(Talker):
         await trio.lowlevel.checkpoint()
 
 
-class ScriptedAccess(Access):
+class ScriptedConnector(Connector):
     """Asks a scripted router."""
 
     def __init__(self, router: ScriptedRouter) -> None:
@@ -252,7 +252,7 @@ async def watched(router: ScriptedRouter, **spec: Any) -> AsyncIterator[Watched]
     pool = Pool(may_grow=True)
     async with trio.open_nursery() as nursery:
         found = Discovery(
-            UpstreamSpec(URL, "r", **spec), None, ScriptedAccess(router), pool, nursery
+            UpstreamSpec(URL, "r", **spec), None, ScriptedConnector(router), pool, nursery
         )
         found.open()
         await nursery.start(pool.run)

@@ -21,7 +21,7 @@ from llcuda_net.errors import (
 from llcuda_net.upstream.llama.poller import Poller
 from llcuda_net.upstream.llama.properties import IsRouter
 from llcuda_net.upstream.llama.token_stream import StreamTimeouts
-from llcuda_net.upstream.router.access import Access
+from llcuda_net.upstream.router.connector import Connector
 from llcuda_net.upstream.router.listing import ListedModel, Status
 from tests.support.upstream.llama_server import PATIENCE, listen
 
@@ -92,18 +92,18 @@ async def serving() -> AsyncIterator[Server]:
 
 
 @contextlib.asynccontextmanager
-async def polled() -> AsyncIterator[Access]:
+async def polled() -> AsyncIterator[Connector]:
     poller = Poller()
     async with trio.open_nursery() as nursery:
         nursery.start_soon(poller.run)
-        yield Access(poller, StreamTimeouts(), None)
+        yield Connector(poller, StreamTimeouts(), None)
         nursery.cancel_scope.cancel()
 
 
 async def test_every_request_names_its_model_and_loads_none() -> None:
     trouble: list[None] = []
-    async with serving() as server, polled() as access:
-        model = access.model(server.url, None, NAME, lambda: trouble.append(None))
+    async with serving() as server, polled() as connector:
+        model = connector.model(server.url, None, NAME, lambda: trouble.append(None))
         assert model.base_url == f"{server.url}?model=org%2Fa%20b%26c%3AQ4"
         server.answers = {
             "/props": (200, PROPS),
@@ -153,12 +153,12 @@ async def test_every_request_names_its_model_and_loads_none() -> None:
 
 
 async def test_one_llama_server_is_asked_as_ever() -> None:
-    async with serving() as server, polled() as access:
+    async with serving() as server, polled() as connector:
 
         async def never() -> None:
             raise AssertionError
 
-        entrance = access.entrance(server.url, None, never)
+        entrance = connector.entrance(server.url, None, never)
         server.answers = {"/props": (200, PROPS), "/tokenize": (200, {"tokens": [1]})}
         await entrance.ask()
         await entrance.ask()
@@ -175,14 +175,14 @@ async def test_a_router_is_found_by_the_question_that_is_asked_anyway(
     error: RequestError | None,
 ) -> None:
     found: list[None] = []
-    async with serving() as server, polled() as access:
+    async with serving() as server, polled() as connector:
 
         async def on_router() -> None:
             found.append(None)
             if error is not None:
                 raise error
 
-        entrance = access.entrance(server.url, None, on_router)
+        entrance = connector.entrance(server.url, None, on_router)
         server.answers = {"/props": (200, ROUTER)}
         with pytest.raises(IsRouter if error is None else UpstreamNotReady) as caught:
             await entrance.ask()
@@ -221,8 +221,8 @@ async def test_what_a_router_answers_for_a_model(
     ask: Ask, answer: tuple[int, Any], kind: type[RequestError], trouble: bool
 ) -> None:
     troubles: list[None] = []
-    async with serving() as server, polled() as access:
-        model = access.model(server.url, None, "m", lambda: troubles.append(None))
+    async with serving() as server, polled() as connector:
+        model = connector.model(server.url, None, "m", lambda: troubles.append(None))
         server.answers = {"/props": (200, PROPS), "/tokenize": answer, "/completion": answer}
         await model.ask()
         with pytest.raises(RequestError) as caught:
@@ -236,7 +236,7 @@ async def test_what_a_router_answers_for_a_model(
 
 async def test_a_router_lists_and_loads() -> None:
     async with serving() as server:
-        client = Access(Poller(), StreamTimeouts(), None).router(server.url, None)
+        client = Connector(Poller(), StreamTimeouts(), None).router(server.url, None)
         status = {"value": "loaded", "args": []}
         server.answers = {
             "/models": (200, {"data": [{"id": "a", "status": status}]}),

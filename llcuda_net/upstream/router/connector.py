@@ -20,7 +20,7 @@ class ClosableUpstream(Upstream, Protocol):
         """Close the connections that are kept."""
 
 
-class Access:
+class Connector:
     """Makes what asks llama-servers and routers.
 
     Args:
