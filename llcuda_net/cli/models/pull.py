@@ -15,7 +15,7 @@ from llcuda_net.util.terminal import echo
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from llcuda_net.models.pull.pull import ProjectorChoice
+    from llcuda_net.models.pull.hf import ProjectorChoice
     from llcuda_net.models.pull.reference import Reference
     from llcuda_net.models.pull.staging import Pulled
 
@@ -71,7 +71,7 @@ def add_options(parser: Parser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Run `llcuda models pull`; returns its exit code."""
     from llcuda_net.cli.models.command import models_folder
-    from llcuda_net.models.pull.pull import ProjectorChoice
+    from llcuda_net.models.pull.hf import ProjectorChoice
 
     references = [_reference(source) for source in arguments.sources]
     quant = arguments.mmproj.upper() if arguments.mmproj else None

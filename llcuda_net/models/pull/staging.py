@@ -200,6 +200,9 @@ def staging(folder: Path, source: str) -> Iterator[Staging]:
 def _tidy(path: Path) -> None:
     with contextlib.suppress(OSError):
         shutil.rmtree(path / READY, ignore_errors=True)
+        for entry in path.iterdir():
+            if entry.name != "lock" and entry.is_file() and not entry.stat().st_size:
+                entry.unlink()
         if [entry.name for entry in path.iterdir()] == ["lock"]:
             (path / "lock").unlink()
             path.rmdir()

@@ -13,7 +13,7 @@ from llcuda_net.cli.models import command
 from llcuda_net.cli.models.pull import Rate
 from llcuda_net.errors import PullError
 from llcuda_net.models.pull import pull as pulling
-from llcuda_net.models.pull.pull import ProjectorChoice
+from llcuda_net.models.pull.hf import ProjectorChoice
 from llcuda_net.models.pull.reference import Reference
 from llcuda_net.models.pull.staging import Pulled
 
