@@ -6,9 +6,10 @@ import argparse
 import json
 import sys
 import time
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
-from llcuda_net.cli.common import Exit, Parser, fail
+from llcuda_net.cli.common import Exit, Parser, Terminated, fail
 from llcuda_net.errors import ConfigError, PullError
 from llcuda_net.util.terminal import echo
 
@@ -130,9 +131,24 @@ def _pull(reference: Reference, folder: Path, projector: ProjectorChoice, *, as_
         def report(what: str, done: int, total: int | None) -> None:
             line.say(rate.text(what, done, total))
 
-        pulled = pull(reference, folder, report, projector)
+        try:
+            pulled = pull(reference, folder, report, projector)
+        except (KeyboardInterrupt, Terminated):
+            line.erase()
+            _interrupted(reference, folder)
+            raise
     for found in pulled:
         _print(found, folder)
+
+
+def _interrupted(reference: Reference, folder: Path) -> None:
+    from llcuda_net.cli.units import bytes_text
+    from llcuda_net.models.pull.staging import kept
+
+    if size := kept(folder, str(reference)):
+        note = f"{bytes_text(size)} are kept: pull {reference} again, and it goes on there"
+        with suppress(OSError):
+            echo(note, file=sys.stderr, flush=True)
 
 
 def _print(found: Pulled, folder: Path) -> None:

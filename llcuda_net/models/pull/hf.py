@@ -18,6 +18,8 @@ from llcuda_net.models.pull.choice import (
 from llcuda_net.models.pull.hub import Hub, Listing
 from llcuda_net.models.pull.reference import HubReference
 from llcuda_net.models.pull.staging import (
+    PARTIAL,
+    WHOLE,
     Part,
     Pulled,
     Report,
@@ -122,8 +124,8 @@ def _download(
     hub: Hub, repository: str, commit: str, parts: list[Part], place: Staging, report: Report
 ) -> list[Path]:
     """Get all files; one that is whole and checked is `.whole`, and is not looked at again."""
-    partial = {part: place.path / f"{_key(part)}.partial" for part in parts}
-    whole = {part: place.path / f"{_key(part)}.whole" for part in parts}
+    partial = {part: place.path / f"{_key(part)}{PARTIAL}" for part in parts}
+    whole = {part: place.path / f"{_key(part)}{WHOLE}" for part in parts}
     kept = {*partial.values(), *whole.values(), place.path / "lock"}
     for path in place.path.iterdir():
         if path not in kept:

@@ -1,9 +1,9 @@
 """Hugging Face, through its own library: what a repository holds, and the bytes of its files.
 
-The library brings tokens, HF_ENDPOINT, proxies, retries and redirects. But when it is interrupted it
-removes what it has of a file, and it compares sizes, not checksums. So where a file goes, how it
-goes on and whether its bytes are right is decided here. Files come over HTTP, which can go on at any
-byte.
+The library brings tokens, HF_ENDPOINT, proxies, retries and redirects. But when it is interrupted
+it removes what it has of a file, and it compares sizes, not checksums. So where a file goes, how it
+goes on and whether its bytes are right is decided here. Files come over HTTP, which can go on at
+any byte.
 """
 
 from __future__ import annotations

@@ -31,6 +31,8 @@ from llcuda_net.upstream.model.gguf import read_model_file
 HIDDEN = ".pull"
 #: In a source's folder: the files of a model that is about to appear.
 READY = "ready"
+#: How names of files there end that are not yet whole, and that are whole and checked.
+PARTIAL, WHOLE = ".partial", ".whole"
 #: Bytes that a disk must have free beyond what is pulled.
 MARGIN = 64 << 20
 
@@ -179,7 +181,7 @@ def staging(folder: Path, source: str) -> Iterator[Staging]:
     Raises:
         PullError: it cannot be made, or another process pulls this source.
     """
-    path = folder / HIDDEN / re.sub(r"[^A-Za-z0-9._=@+-]", "--", source.replace(":", "-", 1))
+    path = _place(folder, source)
     try:
         make_folder(folder)
         path.mkdir(parents=True, exist_ok=True)
@@ -195,6 +197,21 @@ def staging(folder: Path, source: str) -> Iterator[Staging]:
     finally:
         _tidy(path)
         os.close(lock)
+
+
+def kept(folder: Path, source: str) -> int:
+    """How many bytes are there of what is not yet whole."""
+    with contextlib.suppress(OSError):
+        return sum(
+            entry.stat().st_size
+            for entry in _place(folder, source).iterdir()
+            if entry.suffix in (PARTIAL, WHOLE)
+        )
+    return 0
+
+
+def _place(folder: Path, source: str) -> Path:
+    return folder / HIDDEN / re.sub(r"[^A-Za-z0-9._=@+-]", "--", source.replace(":", "-", 1))
 
 
 def _tidy(path: Path) -> None:
