@@ -64,13 +64,16 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
 def _run(arguments: argparse.Namespace) -> int:
     settings = settings_module.load(arguments)
     warn_of_variables(PROG)  # of those that are like no setting
+    from llcuda_net.cli.models.named import with_files
+
+    settings = with_files(settings, ask=True)
     # Here, and not above: --help needs none of it.
     from llcuda_net.util import logs  # first: see there
 
     from llcuda_net.server import app  # isort: skip
 
     logs.configure(settings.log_level, settings.log_format)
-    return app.run(settings, lambda: settings_module.load(arguments))
+    return app.run(settings, lambda: with_files(settings_module.load(arguments)))
 
 
 if __name__ == "__main__":

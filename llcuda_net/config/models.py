@@ -30,6 +30,7 @@ _SAYS = {
     "gpu_layers": "a whole number from 0 on",
     "roles": f"a list of {', '.join(ROLES[:-1])} and {ROLES[-1]}",
     "pinned": "true or false",
+    "preload": "true or false",
     "idle_seconds": _ABOVE,
     "memory": SAYS,
     "gpu_memory": SAYS,
@@ -65,6 +66,7 @@ class ModelSpec:
         gpu_layers: layers on the GPU; each of these None: as the setting of that name.
         roles: what it is used for, as far as it can.
         pinned: it is loaded at the start, and never unloaded.
+        preload: it is loaded at the start; so is what `--model` names.
         idle_seconds: unused for so long, it is unloaded; None: as the setting of that name.
         memory, gpu_memory: bytes that it takes when it is loaded; None: estimated, then measured.
         mmproj: file with which it takes images or sound.
@@ -87,6 +89,7 @@ class ModelSpec:
     gpu_layers: int | None = None
     roles: frozenset[str] = frozenset(ROLES)
     pinned: bool = False
+    preload: bool = False
     idle_seconds: float | None = None
     memory: int | None = None
     gpu_memory: int | None = None
@@ -153,7 +156,7 @@ def _one(entry: Any, where: str) -> ModelSpec:
     if isinstance(entry, str):
         if not entry.strip():
             raise ConfigError(f"{where} must be a file or a name, not {entry!r}")
-        return ModelSpec(name_of(entry), entry)
+        return ModelSpec(name_of(entry), entry, preload=True)
     if not isinstance(entry, Mapping):
         raise ConfigError(f"{where} must be a file, a name or a table, not {entry!r}")
     values = {key.replace("-", "_"): value for key, value in entry.items()}
@@ -218,6 +221,7 @@ def _types() -> dict[str, Any]:
             frozenset[Literal["completions", "embeddings", "rerank"]], Meta(min_length=1)
         ],
         "pinned": bool,
+        "preload": bool,
         "idle_seconds": above,
         "mmproj": text,
         "lora": tuple[text, ...],

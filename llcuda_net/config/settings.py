@@ -136,7 +136,7 @@ class Settings:
     memory: int | None = _option(
         None,
         "what all models that are loaded may take of the machine's memory, such as 24G: what a "
-        "request needs beyond that takes the place of one that is idle (default: four fifths)",
+        "request needs beyond that takes the place of one that is idle (default: nine tenths)",
         kind=int,
         low=0,
         high=LARGEST,

@@ -313,7 +313,7 @@ class _Serving:
     async def _read_again(self) -> None:
         """SIGHUP: take the users and upstreams of the files as they are now, or change nothing."""
         try:
-            settings = self._reload()
+            settings = await trio.to_thread.run_sync(self._reload)
             path = settings.auth_token_file
             text = None if path is None else read_text(path, "token file")
             if text is not None:

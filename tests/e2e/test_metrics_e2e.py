@@ -93,7 +93,7 @@ def test_counters_move_as_requests_run(used: tuple[RunningServer, int]) -> None:
     assert total(port, "llcuda_completion_tokens_total") == tokens + made
     assert total(port, "llcuda_store_results_total") == stored + 1
     assert total(port, "llcuda_journal_sync_seconds_count") > 0
-    engine = frozenset({"upstream": "engine"}.items())
+    engine = frozenset({"upstream": "demo"}.items())
     assert samples(port)["llcuda_upstream_up"] == {engine: 1}
     assert total(port, "process_resident_memory_bytes") > 1 << 20
     wait_until(lambda: total(port, "llcuda_connections") == 0, "the client's end is seen")

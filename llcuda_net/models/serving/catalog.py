@@ -13,10 +13,8 @@ from llcuda_net.config.settings import Settings
 from llcuda_net.errors import ConfigError
 from llcuda_net.models.files.folder import models_of, scan
 from llcuda_net.models.files.local_file import LocalFile
-from llcuda_net.models.need import Need
 from llcuda_net.models.serving.instance import Described
-from llcuda_net.upstream.engine.supervisor import DEFAULT_CTX
-from llcuda_net.upstream.model.gguf import ModelFile, read_model_file
+from llcuda_net.upstream.model.gguf import read_model_file
 
 log = structlog.get_logger(__name__)
 
@@ -35,21 +33,21 @@ def describe_all(settings: Settings, demo: Path | None = None) -> list[Described
     folder = {} if settings.models is None else _in_folder(Path(settings.models))
     specs = settings.model
     if not specs and settings.models is None and demo is not None:
-        specs = (ModelSpec("demo", str(demo)),)
+        specs = (ModelSpec("demo", str(demo), preload=True),)
     found = [_describe(spec, folder, settings) for spec in specs]
     taken = {name for one in found for name in (one.name, *one.spec.aliases)}
     used = {one.file for one in found}
     for name, file in folder.items():
         if name not in taken and file.path not in used:
             spec = ModelSpec(name, str(file.path))
-            found.append(_described(spec, file.path, file, settings, preload=False))
+            found.append(_described(spec, file.path, file, settings))
     check_names(tuple(one.spec for one in found), "models")
     if not found:
         raise ConfigError(
             f"there is no model in {settings.models}: llcuda models pull gets some, or name one "
             "with --model"
         )
-    return sorted(found, key=lambda one: not one.preload)
+    return sorted(found, key=lambda one: not one.spec.preload)
 
 
 def _in_folder(folder: Path) -> Mapping[str, LocalFile]:
@@ -66,14 +64,15 @@ def _describe(spec: ModelSpec, folder: Mapping[str, LocalFile], settings: Settin
     """A model that the settings name."""
     named = spec.file or spec.name
     there = folder.get(named)
-    path = there.path if there is not None and not Path(named).is_file() else Path(named)
-    # What a table describes is loaded when it is asked for; what --model names, at the start.
-    plain = spec == ModelSpec(spec.name, spec.file)
-    return _described(spec, path, there, settings, preload=spec.pinned or plain)
+    if there is not None and not Path(named).is_file():
+        return _described(spec, there.path, there, settings)
+    path = Path(named).expanduser()
+    there = next((file for file in folder.values() if file.path == path), None)
+    return _described(spec, path, there, settings)
 
 
 def _described(
-    spec: ModelSpec, path: Path, there: LocalFile | None, settings: Settings, *, preload: bool
+    spec: ModelSpec, path: Path, there: LocalFile | None, settings: Settings
 ) -> Described:
     if there is not None and there.mmproj is not None and spec.mmproj is None:
         spec = replace(spec, mmproj=str(there.mmproj))
@@ -86,17 +85,9 @@ def _described(
         gpu_layers=settings.gpu_layers,
         idle_seconds=settings.idle_seconds,
     )
-    options = spec.options or settings.engine_options
-    spec = replace(spec, file=str(path), options=options)
-    model = there.model if there is not None and there.path == path else None
-    return Described(spec, path, _need(spec, model or read_model_file(path)), preload)
-
-
-def _need(spec: ModelSpec, model: ModelFile) -> Need:
-    """What it takes, estimated; what the operator says of it counts first."""
-    ctx = spec.ctx or min(model.trained_context or DEFAULT_CTX, DEFAULT_CTX)
-    cache = (model.bytes_per_token or 0) * ctx * (spec.slots or 1)
-    return Need(model.size + cache if spec.memory is None else spec.memory, spec.gpu_memory or 0)
+    spec = replace(spec, file=str(path), options=spec.options or settings.engine_options)
+    model = there.model if there is not None else None
+    return Described(spec, path, model or read_model_file(path))
 
 
 def changed(

@@ -11,12 +11,15 @@ import trio
 
 from llcuda_net.config.models import ModelSpec
 from llcuda_net.config.upstreams import UpstreamSpec
+from llcuda_net.models.files.machine import gpu_by_process, measured
+from llcuda_net.models.files.memory import Estimate
 from llcuda_net.models.need import Need
 from llcuda_net.upstream.backend import Backend
 from llcuda_net.upstream.engine.supervisor import Engine
 from llcuda_net.upstream.interface import EmbedTexts
 from llcuda_net.upstream.llama.client import LlamaServer
 from llcuda_net.upstream.llama.poller import Poller
+from llcuda_net.upstream.model.gguf import ModelFile
 from llcuda_net.upstream.residence import Residence, Wishes
 
 #: Where a model that is not loaded would be: nothing is asked there.
@@ -30,14 +33,12 @@ class Described:
     Attributes:
         spec: with all that the settings say filled in.
         file: its GGUF file, the first one if it was split.
-        need: memory that it takes when it is loaded, estimated.
-        preload: it is loaded at the start.
+        model: what the file's header says.
     """
 
     spec: ModelSpec
     file: Path
-    need: Need
-    preload: bool = False
+    model: ModelFile
 
     @property
     def name(self) -> str:
@@ -46,7 +47,7 @@ class Described:
 
     def same(self, other: Described) -> bool:
         """Whether the other is the same model, run in the same way."""
-        return (self.spec, self.file) == (other.spec, other.file)
+        return self == other
 
 
 class Instance:
@@ -54,6 +55,7 @@ class Instance:
 
     Args:
         described: what it is.
+        estimate: of the memory that it takes.
         make_engine: makes its engine, given what to call when the engine's address has changed.
         make_server: makes the client of an engine.
         wishes: of whoever loads and unloads it.
@@ -69,6 +71,7 @@ class Instance:
     def __init__(
         self,
         described: Described,
+        estimate: Estimate,
         make_engine: Callable[[Callable[[], None]], Engine],
         make_server: Callable[[str, str], LlamaServer],
         poller: Poller,
@@ -78,6 +81,7 @@ class Instance:
     ) -> None:
         self.described = described
         self.loads = 0
+        self._estimate = estimate
         self.residence = Residence(wishes)
         self._engine = make_engine(self._follow)
         self._poller = poller
@@ -109,9 +113,25 @@ class Instance:
         return self.described.name
 
     @property
-    def pid(self) -> int | None:
-        """Of its process; None: there is none."""
-        return self._engine.pid
+    def need(self) -> Need:
+        """The memory that it takes: what its table says, else an estimate."""
+        return self._as_said(self._estimate.need)
+
+    def measured(self) -> Need | None:
+        """What its process takes now; None: that is not known. Blocks, for up to seconds."""
+        pid = self._engine.pid
+        host = None if pid is None else measured(pid, self._estimate)
+        if pid is None or host is None:
+            return None
+        estimate = self._estimate.gpu
+        return self._as_said(Need(host, gpu_by_process().get(pid, estimate) if estimate else 0))
+
+    def _as_said(self, need: Need) -> Need:
+        spec = self.described.spec
+        return Need(
+            need.host if spec.memory is None else spec.memory,
+            need.gpu if spec.gpu_memory is None else spec.gpu_memory,
+        )
 
     async def load(self, nursery: trio.Nursery) -> None:
         """Start its process; returns when that has answered what it is.

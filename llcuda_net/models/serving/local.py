@@ -10,6 +10,8 @@ import trio
 
 from llcuda_net.config.settings import Settings
 from llcuda_net.errors import ConfigError, EngineError, RequestError
+from llcuda_net.models.files.machine import host_budget
+from llcuda_net.models.files.memory import Estimate, default_context, estimate
 from llcuda_net.models.need import Budget
 from llcuda_net.models.serving.catalog import changed, describe_all
 from llcuda_net.models.serving.instance import Described, Instance
@@ -22,6 +24,7 @@ from llcuda_net.upstream.engine.supervisor import Engine
 from llcuda_net.upstream.llama.client import LlamaServer
 from llcuda_net.upstream.llama.poller import Poller
 from llcuda_net.upstream.llama.token_stream import StreamTimeouts
+from llcuda_net.upstream.model.gguf import read_model_file
 from llcuda_net.upstream.pool import Pool
 from llcuda_net.upstream.residence import Wishes
 from llcuda_net.util import logs
@@ -30,6 +33,8 @@ log = structlog.get_logger(__name__)
 
 #: Part of the GPU memory that is free at the start that models may take by default.
 _OF_GPU = 0.9
+#: More layers than any model has.
+_ALL_LAYERS = 1 << 20
 
 
 class LocalModels:
@@ -151,20 +156,23 @@ class LocalModels:
         gpu = settings.gpu_memory
         if gpu is None and free and not alone:
             gpu = int(_OF_GPU * free)
-        return Budget(settings.memory, gpu)
+        host = settings.memory
+        if host is None and not alone:
+            host = host_budget()
+        return Budget(host, gpu)
 
     def _instance(self, described: Described) -> Instance:
         first = self.manager is not None and not self.manager.instances
         program = self._programs[_engine(described)]
+        options = options_of(described)
 
         def make_engine(on_change: Callable[[], None]) -> Engine:
             on_progress = logs.progress if first else None
-            return Engine(
-                options_of(described), program, on_progress=on_progress, on_change=on_change
-            )
+            return Engine(options, program, on_progress=on_progress, on_change=on_change)
 
         return Instance(
             described,
+            _estimate(described, options, program),
             make_engine,
             self._server,
             self.poller,
@@ -177,6 +185,32 @@ class LocalModels:
         server = LlamaServer(url, self.poller, api_key=key, timeouts=timeouts)
         self._servers.append(server)
         return server
+
+
+def _estimate(described: Described, options: EngineOptions, program: Program) -> Estimate:
+    """The memory that a model takes when it is loaded so."""
+    layers = _ALL_LAYERS if options.gpu_layers is None else options.gpu_layers
+    draft = None if options.draft is None else read_model_file(options.draft)
+    return estimate(
+        described.model,
+        ctx=options.ctx or default_context(described.model),
+        slots=options.slots,
+        gpu_layers=layers if program.has_gpu else 0,
+        cache_type_k=options.cache_type_k or "f16",
+        cache_type_v=options.cache_type_v or "f16",
+        embeddings=program.builtin,  # see engine/child.py
+        mmproj=0 if options.mmproj is None else _size(options.mmproj),
+        lora=sum(_size(path) for path, _ in options.lora),
+        draft=draft,
+    )
+
+
+def _size(path: Path) -> int:
+    """Bytes of a file; 0 where it is not there, which its load will say."""
+    try:
+        return path.stat().st_size
+    except OSError:
+        return 0
 
 
 def options_of(described: Described) -> EngineOptions:

@@ -15,7 +15,7 @@ import structlog
 import trio
 
 from llcuda_net.errors import EngineError, RequestError, UnknownModel, UpstreamUnavailable
-from llcuda_net.models.need import Budget, Need
+from llcuda_net.models.need import Budget
 from llcuda_net.models.serving import loads
 from llcuda_net.models.serving.instance import Instance
 from llcuda_net.models.serving.policy import count_use, plan
@@ -37,9 +37,9 @@ class _Record:
 
     def __init__(self, instance: Instance, now: float) -> None:
         self.instance = instance
-        self.need = instance.described.need
+        self.need = instance.need
         self.since = now
-        self.wanted: bool | None = True if instance.described.preload else None
+        self.wanted: bool | None = True if instance.described.spec.preload else None
         self.uses = 0.0
         self.counted = 0
         self.used_at = -math.inf
@@ -66,24 +66,15 @@ class Manager:
         pool: has their backends.
         budget: memory for all of them together.
         wishes: wakes it.
-        measure: returns what a process takes, once its model is loaded; None: not known.
 
     Attributes:
         budget: may be set to another one.
     """
 
-    def __init__(
-        self,
-        pool: Pool,
-        budget: Budget,
-        wishes: Wishes,
-        *,
-        measure: Callable[[int], Need | None] = lambda pid: None,
-    ) -> None:
+    def __init__(self, pool: Pool, budget: Budget, wishes: Wishes) -> None:
         self._pool = pool
         self.budget = budget
         self._wishes = wishes
-        self._measure = measure
         self._records: dict[str, _Record] = {}
         self._waiting: Callable[[], Iterable[Ticket]] = tuple
         self._nursery: trio.Nursery | None = None
@@ -249,7 +240,9 @@ class Manager:
             took if first else record.load_seconds + _WEIGHT * (took - record.load_seconds)
         )
         record.failures = record.memory_failures = 0
-        await self._measured(record)
+        found = await trio.to_thread.run_sync(instance.measured)
+        if found is not None:
+            record.need = found
         if record.wanted is True:
             record.wanted = None
         self._move(instance.name, Presence.LOADED, now)
@@ -261,19 +254,6 @@ class Manager:
             gpu_memory=record.need.gpu,
         )
         self._changed()
-
-    async def _measured(self, record: _Record) -> None:
-        """Take what its process really takes in place of the estimate."""
-        pid, spec = record.instance.pid, record.instance.described.spec
-        if pid is None:
-            return
-        found = await trio.to_thread.run_sync(self._measure, pid)
-        if found is None:
-            return
-        record.need = Need(
-            found.host if spec.memory is None else spec.memory,
-            found.gpu if spec.gpu_memory is None else spec.gpu_memory,
-        )
 
     def _failed(self, record: _Record, error: EngineError | RequestError) -> None:
         record.failures += 1

@@ -21,10 +21,10 @@ def _load(*argv: str, environment: dict[str, str] | None = None) -> Settings:
 
 
 def test_a_file_and_a_name_are_models() -> None:
-    assert parse("/a/b c.gguf", "--model") == (ModelSpec("b-c", "/a/b c.gguf"),)
+    assert parse("/a/b c.gguf", "--model") == (ModelSpec("b-c", "/a/b c.gguf", preload=True),)
     assert parse(["smollm2", "x.gguf"], "--model") == (
-        ModelSpec("smollm2", "smollm2"),
-        ModelSpec("x", "x.gguf"),
+        ModelSpec("smollm2", "smollm2", preload=True),
+        ModelSpec("x", "x.gguf", preload=True),
     )
 
 
