@@ -18,11 +18,16 @@ from llcuda_net.cli.common import Parser, VersionAction, end_on_sigterm, run_com
 PROG = "llcuda models"
 #: The module of each subcommand.
 _MODULES = {
+    "list": "llcuda_net.cli.models.list",
+    "show": "llcuda_net.cli.models.show",
     "pull": "llcuda_net.cli.models.pull",
+    "rm": "llcuda_net.cli.models.rm",
 }
 
 _EPILOG = """\
 examples:
+  llcuda models list
+  llcuda models show smollm2
   llcuda models pull smollm2
   llcuda models pull hf:ggml-org/Qwen3-0.6B-GGUF:Q4_0
 

@@ -10,11 +10,13 @@ is short, so it does not count beside its copy.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 
 from llcuda_net.models.files.memory import Estimate
@@ -106,24 +108,57 @@ def gpu_by_process(program: str = "nvidia-smi") -> dict[int, int]:
     In a container the ids may be those outside of it: then ours are not among them. It takes a
     tenth of a second to seconds.
     """
+    found: dict[int, int] = {}
+    for line in _smi(program, "--query-compute-apps=pid,used_memory"):
+        match = re.fullmatch(r"\s*(\d+)\s*,\s*(\d+)\s*", line)  # memory may be [N/A]
+        if match is not None:  # a process is listed once for each GPU
+            found[int(match[1])] = found.get(int(match[1]), 0) + (int(match[2]) << 20)
+    return found
+
+
+def _smi(program: str, query: str) -> list[str]:
+    """The lines that nvidia-smi answers; none where it is not there or fails."""
     path = shutil.which(program)
     if path is None:
-        return {}
-    query = ["--query-compute-apps=pid,used_memory", "--format=csv,noheader,nounits"]
+        return []
     try:
         done = subprocess.run(
-            [path, *query],
+            [path, query, "--format=csv,noheader,nounits"],
             stdin=subprocess.DEVNULL,
             capture_output=True,
             timeout=_SMI_SECONDS,
             check=False,
         )
     except (OSError, subprocess.SubprocessError):
-        return {}
-    found: dict[int, int] = {}
-    if done.returncode == 0:
-        for line in done.stdout.decode("ascii", "replace").splitlines():
-            match = re.fullmatch(r"\s*(\d+)\s*,\s*(\d+)\s*", line)  # memory may be [N/A]
-            if match is not None:  # a process is listed once for each GPU
-                found[int(match[1])] = found.get(int(match[1]), 0) + (int(match[2]) << 20)
-    return found
+        return []
+    return done.stdout.decode("ascii", "replace").splitlines() if done.returncode == 0 else []
+
+
+def gpu_memory(program: str = "nvidia-smi") -> int | None:
+    """Bytes of all NVIDIA GPUs together; None where there is none, or no nvidia-smi."""
+    lines = _smi(program, "--query-gpu=memory.total")
+    found = [int(line) for line in lines if re.fullmatch(r"\s*\d+\s*", line)]
+    return sum(found) << 20 if found else None
+
+
+def users_of(paths: Iterable[Path], proc: Path = _PROC) -> list[tuple[int, str]]:
+    """Processes that have one of these files mapped, as an engine has a model: ids and names.
+
+    Only what the kernel lets us see: our own processes, on Linux. An engine that has copied all of
+    a model to a GPU is not among them.
+    """
+    wanted = set()
+    for path in paths:
+        with contextlib.suppress(OSError):
+            wanted.add(os.fsencode(path.resolve()))
+    found = []
+    for folder in sorted(proc.glob("[0-9]*")):
+        try:
+            maps = (folder / "maps").read_bytes()
+        except OSError:
+            continue
+        names = {line.partition(b"/")[2] for line in maps.split(b"\n") if b"/" in line}
+        if any(b"/" + name in wanted for name in names):
+            with contextlib.suppress(OSError):
+                found.append((int(folder.name), (folder / "comm").read_text("utf-8", "replace")))
+    return [(pid, name.strip()) for pid, name in found]
