@@ -22,9 +22,7 @@ _STAMP = re.compile(r"^[\d.]+ E (?:(?:srv|cmn|slot) +[^:]*: |\w+: )")
 _VAGUE = re.compile(
     r"failed to load model\b(?! from \S+: )|exiting due to|encountered an error while trying to fit"
 )
-_LEVELS = re.compile(
-    r"^(?:error loading model(?: \w+)?: |failed to apply lora adapter: |\[mtmd\] |error: )+"
-)
+_LEVELS = re.compile(r"^(?:error loading model(?: \w+)?: |\[mtmd\] |error: )+")
 #: An option that a llama-server does not take, or whose value it does not. Without a stamp: it is
 #: printed before there is a log.
 _ARGUMENT = re.compile(r"^error(?: while (?:handling|parsing) argument \"([^\"]+)\")?: (.+)$")
@@ -54,7 +52,8 @@ def find_cause(lines: Iterable[str]) -> str:
             if not _VAGUE.search(text):
                 return _LEVELS.sub("", text)
         elif found := _ARGUMENT.match(line):
-            return f"{found[1]}: {found[2]}" if found[1] else found[2]
+            why = found[2].removeprefix("error: ")
+            return f"it does not take an option: {found[1]}: {why}" if found[1] else why
         elif found := _LINKER.match(line):
             return found[1]
     return ""

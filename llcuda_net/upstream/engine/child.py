@@ -150,15 +150,61 @@ def _params(xllamacpp: Any, settings: dict[str, Any]) -> Any:
     p.cors_origins = "localhost"  # no page of a browser has business here; the key stops the rest
     p.ui = False
     p.offline = True
-    p.embedding = True
-    if settings["pooling"] is None:  # a model made for embedding names its own
-        p.pooling_type = xllamacpp.llama_pooling_type.LLAMA_POOLING_TYPE_MEAN
-    elif settings["pooling"] == RANK:  # it ranks documents only where it is asked to
+    p.embedding = settings["embeddings"] or settings["rerank"] or settings["pooling"] == RANK
+    if settings["rerank"] or settings["pooling"] == RANK:  # it ranks only where it is asked to
         p.pooling_type = xllamacpp.llama_pooling_type.LLAMA_POOLING_TYPE_RANK
+    elif settings["pooling"] is None:  # a model made for embedding names its own
+        p.pooling_type = xllamacpp.llama_pooling_type.LLAMA_POOLING_TYPE_MEAN
+    _load_beside(xllamacpp, p, settings)
+    _set_cache(xllamacpp, p, settings)
     p.endpoint_slots = True
     p.endpoint_metrics = True
     p.verbosity = 2  # warnings and errors: from 3 on every request writes lines
     return p
+
+
+def _load_beside(xllamacpp: Any, p: Any, settings: dict[str, Any]) -> None:
+    """Projector, adapters, draft model and chat template: files that belong to the model's."""
+    if settings["mmproj"] is not None:
+        p.mmproj.path = settings["mmproj"]
+        p.mmproj_use_gpu = settings["gpu_layers"] != 0
+    adapters = []
+    for path, scale in settings["lora"]:
+        adapter = xllamacpp.CommonAdapterLoraInfo()
+        adapter.path, adapter.scale = path, scale
+        adapters.append(adapter)
+    if adapters:
+        p.lora_adapters = adapters
+    if settings["draft"] is not None:
+        p.speculative.types = [
+            xllamacpp.common_speculative_type.COMMON_SPECULATIVE_TYPE_DRAFT_SIMPLE
+        ]
+        p.speculative.draft.mparams.path = settings["draft"]
+        if settings["draft_gpu_layers"] is not None:
+            p.speculative.draft.n_gpu_layers = settings["draft_gpu_layers"]
+    if settings["chat_template"] is not None:
+        p.chat_template = Path(settings["chat_template"]).read_text(encoding="utf-8")
+
+
+def _set_cache(xllamacpp: Any, p: Any, settings: dict[str, Any]) -> None:
+    """How the context is kept, and how far it reaches."""
+    for name in ("cache_type_k", "cache_type_v"):
+        if settings[name] is not None:
+            kind = getattr(xllamacpp.ggml_type, "GGML_TYPE_" + settings[name].upper())
+            setattr(p, name, kind)
+    if settings["flash_attn"] is not None:
+        names = {"on": "ENABLED", "off": "DISABLED", "auto": "AUTO"}
+        kinds = xllamacpp.llama_flash_attn_type
+        name = "LLAMA_FLASH_ATTN_TYPE_" + names[settings["flash_attn"]]
+        p.flash_attn_type = getattr(kinds, name)
+    if settings["rope_scaling"] is not None:
+        name = "LLAMA_ROPE_SCALING_TYPE_" + settings["rope_scaling"].upper()
+        p.rope_scaling_type = getattr(xllamacpp.llama_rope_scaling_type, name)
+    if settings["rope_scale"] is not None:
+        p.rope_freq_scale = 1.0 / settings["rope_scale"]
+    for name in ("rope_freq_base", "rope_freq_scale", "yarn_orig_ctx"):
+        if settings[name] is not None:
+            setattr(p, name, settings[name])
 
 
 def _accelerators(xllamacpp: Any) -> list[dict[str, Any]]:

@@ -241,8 +241,11 @@ class ChildProcess:
     def end_of(self, code: int) -> ChildEnd:
         """How a process of native code ended, by its status and its log."""
         # Once it serves, the errors in its log are those of single requests, not why it ended.
-        cause = find_abort(self.tail) or ("" if self.ready else find_cause(self.tail))
+        aborted = find_abort(self.tail)
+        cause = aborted or ("" if self.ready else find_cause(self.tail))
         why = f"{_ending(code)}: {cause}" if cause else _ending(code)
+        if cause and code > 0 and not aborted:
+            why = cause  # it says all: an exit after an error that it reports
         return ChildEnd(why, code, code == -signal.SIGILL and not self.ready, self.last_lines())
 
     def last_lines(self) -> tuple[str, ...]:
