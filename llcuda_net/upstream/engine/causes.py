@@ -18,6 +18,7 @@ _REFUSED = re.compile(
     r"[\d.]+ E (llg error|failed to parse grammar|grammar does not contain a 'root' symbol"
     r"|unsupported grammar)"
 )
+_ERROR = re.compile(r"[\d.]+ E ")
 _STAMP = re.compile(r"^[\d.]+ E (?:(?:srv|cmn|slot) +[^:]*: |\w+: )")
 _VAGUE = re.compile(
     r"failed to load model\b(?! from \S+: )|exiting due to|encountered an error while trying to fit"
@@ -39,6 +40,11 @@ def refused_constraint(line: str) -> tuple[str, str] | None:
     """Of a line about a grammar that is not taken: what may be kept of it, and the reason."""
     found = _REFUSED.match(line)
     return None if found is None else (found[0], found[1])
+
+
+def is_error(line: str) -> bool:
+    """Whether llama.cpp calls it an error."""
+    return _ERROR.match(line) is not None
 
 
 def find_cause(lines: Iterable[str]) -> str:

@@ -27,6 +27,7 @@ from llcuda_net.upstream.engine.causes import (
     LAST_OF_A_FAILURE,
     find_abort,
     find_cause,
+    is_error,
     may_be_kept,
     refused_constraint,
 )
@@ -145,6 +146,7 @@ class ChildProcess:
     Attributes:
         tail: the last lines of that.
         ready: whether it serves.
+        refusals_expected: constraints that we ask for to see whether they are refused.
     """
 
     def __init__(self, process: trio.Process, status: trio.lowlevel.FdStream) -> None:
@@ -153,6 +155,7 @@ class ChildProcess:
         self._why_printed = trio.Event()
         self.tail: deque[str] = deque(maxlen=_KEPT_LINES)
         self.ready = False
+        self.refusals_expected = 0
 
     @classmethod
     async def start(cls, script: Path, environment: dict[str, str] | None = None) -> Self:
@@ -248,6 +251,12 @@ class ChildProcess:
             why = cause  # it says all: an exit after an error that it reports
         return ChildEnd(why, code, code == -signal.SIGILL and not self.ready, self.last_lines())
 
+    def has_loaded(self) -> None:
+        """It serves now. What it could not do is said: it may be what the user has asked for."""
+        self.ready = True
+        if failed := [line for line in self.tail if is_error(line)]:
+            log.warning("engine_loaded_with_errors", lines=failed[:_SHOWN_LINES])
+
     def last_lines(self) -> tuple[str, ...]:
         """The end of what it printed."""
         return tuple(self.tail)[-_SHOWN_LINES:]
@@ -270,7 +279,10 @@ class ChildProcess:
                 continue
             if refused := refused_constraint(line):
                 line, why = refused
-                log.warning("engine_refused_constraint", why=why)
+                if self.refusals_expected:
+                    self.refusals_expected -= 1
+                else:
+                    log.warning("engine_refused_constraint", why=why)
             self.tail.append(line)
             if LAST_OF_A_FAILURE in line:
                 self._why_printed.set()
@@ -298,7 +310,7 @@ class BuiltinChild(ChildProcess):
     async def happened(self, event: dict[str, Any]) -> None:
         """It is ready, or it failed: then it waits to be killed."""
         if event["event"] == "ready":
-            self.ready = True
+            self.has_loaded()
             self.on_ready(event["url"])
             return
         self._failed = event

@@ -14,6 +14,7 @@ import secrets
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import structlog
 import trio
@@ -21,7 +22,8 @@ import trio
 from llcuda_net.config.upstreams import COMPLETIONS, EMBEDDINGS, RERANK
 from llcuda_net.errors import ConfigError, EngineError
 from llcuda_net.upstream.engine.binary.arguments import command_line, shares_cache
-from llcuda_net.upstream.engine.binary.process import run_binary, withheld_variables
+from llcuda_net.upstream.engine.binary.look import LLGUIDANCE
+from llcuda_net.upstream.engine.binary.process import BinaryLaunch, withheld_variables
 from llcuda_net.upstream.engine.context_size import check_context, prompt_cache
 from llcuda_net.upstream.engine.files import check_files
 from llcuda_net.upstream.engine.load_progress import show_progress
@@ -73,7 +75,7 @@ class Engine:
                 "no command line: name a llama-server with --engine PATH"
             )
         if launch is None:
-            launch = run_child if self.program.builtin else run_binary(self.program)
+            launch = run_child if self.program.builtin else BinaryLaunch(self.program)
         self._options = options
         self._on_progress = on_progress
         self._on_change = on_change
@@ -114,6 +116,28 @@ class Engine:
     def restarts(self) -> int:
         """How many times a dead child has been replaced."""
         return self._restarts
+
+    def facts(self) -> dict[str, Any]:
+        """What it is and can do, in JSON's types: the program's facts and `features`.
+
+        `schema_engine` is what checks grammars and schemas: llguidance, or llama.cpp's own (gbnf);
+        None while that is not known.
+        """
+        options = self._options
+        builtin = self.program.builtin
+        features = sorted(options.roles)
+        if builtin or "--jinja" in self.program.flags:
+            features.append("tools")  # where the model's template has them
+        if options.mmproj is not None:
+            features.append("multimodal")
+        if options.draft is not None:
+            features.append("speculative")
+        if options.lora:
+            features.append("lora")
+        schema_engine: str | None = LLGUIDANCE if builtin else None
+        if isinstance(self._launch, BinaryLaunch) and self._launch.ability is not None:
+            schema_engine = self._launch.ability.schema_engine
+        return {**self.program.facts(), "features": features, "schema_engine": schema_engine}
 
     @asynccontextmanager
     async def spare(self) -> AsyncIterator[tuple[str, str] | None]:

@@ -28,11 +28,13 @@ import select
 import signal
 import subprocess
 import sys
+import time
 from contextlib import suppress
 from typing import Any
 
 _MAX_REQUEST = 1 << 20
 _GRACE = 1.0  # seconds for the llama-server to end by itself
+_LOOKS, _BETWEEN_LOOKS = 50, 0.01  # at whether what it has started has ended, too; seconds
 _PR_SET_PDEATHSIG = 1
 
 
@@ -62,7 +64,7 @@ def main() -> None:
             _end(process)
         with suppress(BlockingIOError):
             os.read(woken, 4096)
-    _kill_group(process.pid)  # what it has started and left behind
+    _clear_group(process.pid)
     _report(status, event="ended", returncode=process.returncode)
 
 
@@ -122,6 +124,17 @@ def _end(process: subprocess.Popen[bytes]) -> None:
         process.wait(_GRACE)
     _kill_group(process.pid)
     process.wait()
+
+
+def _clear_group(group: int) -> None:
+    """End what the program has started and left behind; what only passes on its log may finish."""
+    for _ in range(_LOOKS):
+        try:
+            os.killpg(group, 0)
+        except OSError:
+            return
+        time.sleep(_BETWEEN_LOOKS)
+    _kill_group(group)
 
 
 def _kill_group(group: int) -> None:

@@ -12,6 +12,7 @@ import signal
 import socket
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,11 +22,11 @@ import trio
 from llcuda_net.config.upstreams import BaseUrl
 from llcuda_net.errors import RequestError
 from llcuda_net.upstream.engine.binary.arguments import command_line
+from llcuda_net.upstream.engine.binary.look import GBNF, Ability, look
 from llcuda_net.upstream.engine.process import (
     ChildEnd,
     ChildProcess,
     ChildSettings,
-    Launch,
     child_environment,
 )
 from llcuda_net.upstream.engine.programs.program import Program
@@ -34,7 +35,7 @@ from llcuda_net.upstream.llama.transport.origin import Origin
 log = structlog.get_logger(__name__)
 
 _KEEPER = Path(__file__).with_name("keeper.py")
-_PORTS = 5  # that are tried
+_PORTS = 5  # that are tried, where it cannot choose one itself
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.02, 0.25  # seconds between two looks at whether it is ready
 _HEALTH_TIMEOUT = 5.0
 _ADDRESS = re.compile(
@@ -48,32 +49,58 @@ _NOT_PASSED = ("LLAMA_ARG_", "LLAMA_LOG_", "LLAMA_SERVER_", "AIP_")
 _NOT_PASSED_WHOLE = frozenset({"LLAMA_API_KEY", "LLAMA_OFFLINE"})
 
 
-def run_binary(program: Program) -> Launch:
-    """What runs a llama-server, as `run_child` runs the built-in engine."""
+class BinaryLaunch:
+    """Runs a llama-server, as `run_child` runs the built-in engine.
 
-    async def launch(
-        settings: ChildSettings, on_start: Callable[[int], None], on_ready: Callable[[str], None]
+    Attributes:
+        ability: what it was seen to be able to do; None: it has not been up.
+    """
+
+    def __init__(self, program: Program) -> None:
+        self._program = program
+        self._embeds = True
+        self._chooses_port = True
+        self.ability: Ability | None = None
+
+    async def __call__(
+        self,
+        settings: ChildSettings,
+        on_start: Callable[[int], None],
+        on_ready: Callable[[str], None],
     ) -> ChildEnd:
-        port = 0
-        for _ in range(_PORTS):
+        """Run it until it ends; see `Launch`."""
+        tries = _PORTS
+        while True:
+            port = 0 if self._chooses_port else _free_port()
+            if settings.completions and not self._embeds:
+                settings = replace(settings, embeddings=False)
             keeper = await Keeper.start(_KEEPER, binary_environment(os.environ))
-            keeper.set_up(settings, on_start, on_ready)
+            keeper.set_up(settings, on_start, on_ready, self._learn)
             try:
                 end = await keeper.watch(
                     {
-                        "command": command_line(program, settings, port),
+                        "command": command_line(self._program, settings, port),
                         "environment": {"LLAMA_API_KEY": settings.api_key},
                         "nice": settings.nice,
                     }
                 )
             finally:
                 await keeper.stop()
-            if keeper.ready or not keeper.needs_port:
-                break
-            port = _free_port()
-        return end
+            if keeper.completes_nothing and self._embeds:
+                self._embeds = False
+                log.warning(
+                    "engine_does_not_embed",
+                    engine=str(self._program.path),
+                    reason="of this build, embeddings exclude completions: use a newer one",
+                )
+            elif keeper.ready or not keeper.needs_port or not tries:
+                return end
+            else:
+                self._chooses_port = False
+                tries -= 1
 
-    return launch
+    def _learn(self, ability: Ability) -> None:
+        self.ability = ability
 
 
 def binary_environment(ours: Mapping[str, str]) -> dict[str, str]:
@@ -105,9 +132,11 @@ class Keeper(ChildProcess):
 
     Attributes:
         needs_port: it cannot choose a port itself, or the one that it was given is taken.
+        ability: what it was seen to be able to do; None: nothing was looked at.
     """
 
     needs_port = False
+    ability: Ability | None = None
     _on_start: Callable[[int], None]
     _on_ready: Callable[[str], None]
 
@@ -116,8 +145,10 @@ class Keeper(ChildProcess):
         settings: ChildSettings,
         on_start: Callable[[int], None],
         on_ready: Callable[[str], None],
+        on_ability: Callable[[Ability], None],
     ) -> None:
         """What it runs, and who is told."""
+        self._on_ability = on_ability
         self._settings = settings
         self._on_start = on_start
         self._on_ready = on_ready
@@ -141,8 +172,23 @@ class Keeper(ChildProcess):
                 pause = min(2 * pause, _LONGEST_PAUSE)
         finally:
             await origin.aclose()
-        self.ready = True
+        self.has_loaded()
+        if self._settings.completions and not self._settings.rerank:
+            self.refusals_expected = 1
+            self.ability = await look(self._url, self._settings.api_key)
+            if self.ability.schema_engine != GBNF:
+                self.refusals_expected = 0
+            self._on_ability(self.ability)
+            if self.completes_nothing:
+                self._kill()
+                return
         self._on_ready(self._url)
+
+    @property
+    def completes_nothing(self) -> bool:
+        """Whether it was to complete and to embed, and can only do the latter."""
+        able = self.ability is None or self.ability.completes
+        return not able and self._settings.embeddings
 
     def heard(self, line: str) -> None:
         """A line of its log: where it listens, or that it cannot."""

@@ -2,29 +2,12 @@
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable
 from pathlib import Path
 
 from structlog.testing import capture_logs
 
-from llcuda_net.upstream.engine.causes import find_abort, find_cause
 from llcuda_net.upstream.engine.process import ChildSettings, run_child
-
-
-def test_the_first_line_that_knows_is_the_cause() -> None:
-    lines = deque(
-        [
-            "0.00.001.440 W srv          init: setting n_batch",
-            "0.00.004.554 E llama_model_load: error loading model: tensor 'x' is not within bounds",
-            "0.00.004.608 E llama_model_load_from_file_impl: failed to load model",
-            "0.00.004.863 E cmn  common_init_: failed to load model '/m.gguf'",
-            "0.00.005.203 E srv          init: exiting due to model loading error",
-        ]
-    )
-    assert find_cause(lines) == "tensor 'x' is not within bounds"
-    assert find_cause([*lines][2:]) == ""
-    assert find_abort(lines) == ""
 
 
 async def test_what_a_client_sent_is_not_kept_once_it_serves(
