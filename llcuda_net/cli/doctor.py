@@ -1,4 +1,4 @@
-"""`llcuda doctor`: what this machine has, and whether each kernel agrees with its reference."""
+"""`llcuda doctor`: what this machine has, its engines, and whether the kernels are right."""
 
 from __future__ import annotations
 
@@ -28,6 +28,9 @@ examples:
   llcuda doctor
   llcuda doctor --backend cpu --json
 
+Engines are what runs models: the built-in one, and each llama-server on PATH, each with the GPUs
+that it can use. What to do about a GPU that none of them uses: docs/gpu.md.
+
 Each operation of llcuda_kernels is run on fresh random inputs, with outliers, NaN, infinity and
 odd sizes, and compared with its float64 reference: "error" is that of the number that is farthest
 off by the error allowed for it, which follows. The first run compiles the kernels, which takes a
@@ -42,7 +45,8 @@ def make_parser() -> Parser:
     """The command line."""
     parser = Parser(
         prog=PROG,
-        description="Say what this machine has, and check every kernel against its reference.",
+        description="Say what this machine has, which engines can run models on it, and check "
+        "every kernel against its reference.",
         epilog=_EPILOG,
     )
     parser.add_argument(
@@ -63,10 +67,13 @@ def _run(argv: Sequence[str] | None) -> int:
     if arguments.seed is not None and arguments.seed < 0:
         fail(f"--seed must be 0 or more, not {arguments.seed}")
     facts = machine()
+    found = engines()
     if arguments.json:
         echo(json.dumps({"event": "machine", **facts}), flush=True)
+        echo(json.dumps({"event": "engines", **found}), flush=True)
     else:
         _print_facts(facts)
+        _print_engines(found)
     backends = ["cpu", "cuda"] if arguments.backend == "all" else [arguments.backend]
     wrong = 0
     for backend in backends:
@@ -103,6 +110,28 @@ def machine() -> dict[str, Any]:
         "sqlite": apsw.sqlite_lib_version(),
         "packages": {name: _version(name) for name in (*_PACKAGES, *_OPTIONAL)},
         "gpu": {**found, "kernel_module": _kernel_module()},
+    }
+
+
+def engines() -> dict[str, Any]:
+    """What can run models here, in JSON's types, and the GPUs that there are for it."""
+    from dataclasses import asdict
+
+    from llcuda_net.cli.run_async import run_async
+    from llcuda_net.upstream.engine.programs.choice import REMEDY
+    from llcuda_net.upstream.engine.programs.gpus import find_gpus
+    from llcuda_net.upstream.engine.programs.probe import survey
+
+    programs = run_async(survey)
+    gpus = find_gpus()
+    used = any(
+        program.has_gpu or (program.devices is None and not program.unusable)
+        for program in programs
+    )
+    return {
+        "engines": [program.facts() for program in programs],
+        "gpus": asdict(gpus),
+        "advice": REMEDY if gpus.nvidia and not gpus.hidden and not used else "",
     }
 
 
@@ -154,6 +183,37 @@ def _print_facts(facts: dict[str, Any]) -> None:
     for name, text in rows:
         echo(f"{name:<10} {text}")
     sys.stdout.flush()
+
+
+def _print_engines(found: dict[str, Any]) -> None:
+    for number, one in enumerate(found["engines"]):
+        echo(f"{'' if number else 'engines':<10} {_engine_line(one)}")
+    gpus = found["gpus"]
+    if gpus["nvidia"]:
+        hidden = ", hidden by CUDA_VISIBLE_DEVICES" if gpus["hidden"] else ""
+        echo(f"{'':<10} for them: {', '.join(gpus['nvidia'])}{hidden}")
+    if found["advice"]:
+        echo(f"{'':<10} no engine uses that: {found['advice']}")
+    sys.stdout.flush()
+
+
+def _engine_line(engine: dict[str, Any]) -> str:
+    name = {"builtin": "built-in"}.get(engine["engine"], engine["engine"])
+    if "unusable" in engine:
+        why = one_line(engine["unusable"])
+        return why if name in why else f"{name}: does not run here: {why}"
+    devices = engine["devices"]
+    if devices is None:
+        where = "its GPUs are not known: it has no --list-devices"
+    elif not devices:
+        where = "no GPU, the CPU only"
+    else:
+        where = ", ".join(
+            f"{one['name']} ({one['description']}, {one['memory_free'] / 2**30:.1f} of "
+            f"{one['memory_total'] / 2**30:.1f} GiB free)"
+            for one in devices
+        )
+    return f"{name}: {one_line(engine['version']) or 'of no known version'}; {where}"
 
 
 def _gpu_line(gpu: dict[str, Any]) -> str:

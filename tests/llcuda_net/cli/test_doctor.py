@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,6 +14,11 @@ from llcuda_kernels import selfcheck
 from llcuda_kernels.runtime import device
 from llcuda_kernels.selfcheck import Outcome
 from llcuda_net.cli import doctor
+from llcuda_net.upstream.engine.programs import gpus, probe
+from llcuda_net.upstream.engine.programs.gpus import Gpus
+from llcuda_net.upstream.engine.programs.program import Device, Program
+from tests.support.llama_server.behaviour import Device as Claimed
+from tests.support.llama_server.stand_in import stand_in
 
 NO_GPU = device.Gpu(False, "no NVIDIA driver is installed")
 GPU = device.Gpu(True, "", "NVIDIA H0", (9, 0), "580.1", "13.0", 132, 139 << 30)
@@ -27,6 +35,13 @@ def found(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
             return Outcome(name, backend, False, float("inf"), 0.1, "misses the reference")
         return Outcome(name, backend, True, 0.25, 0.1, "", 5e-7, 2e-6)
 
+    async def survey() -> list[Program]:
+        return state["programs"]
+
+    state["programs"] = [Program(None, "xllamacpp 1", devices=())]
+    state["gpus"] = Gpus()
+    monkeypatch.setattr(probe, "survey", survey)
+    monkeypatch.setattr(gpus, "find_gpus", lambda: state["gpus"])
     monkeypatch.setattr(device, "gpu", lambda: state["gpu"])
     monkeypatch.setattr(selfcheck, "names", lambda: ["relu", "softmax"])
     monkeypatch.setattr(selfcheck, "run", run)
@@ -80,10 +95,62 @@ def test_json_is_an_object_a_line(
 ) -> None:
     found["wrong"] = {("relu", "cpu")}
     assert doctor.main(["--json"]) == 1
-    machine, relu, softmax = map(json.loads, capsys.readouterr().out.splitlines())
+    machine, engines, relu, softmax = map(json.loads, capsys.readouterr().out.splitlines())
     assert (machine["event"], machine["gpu"]["usable"]) == ("machine", False)
     assert machine["packages"]["numpy"]
+    assert engines == {
+        "event": "engines",
+        "engines": [{"engine": "builtin", "version": "xllamacpp 1", "build": None, "devices": []}],
+        "gpus": {"nvidia": [], "other": False, "hidden": False},
+        "advice": "",
+    }
     assert (relu["passed"], relu["miss"], softmax["passed"]) == (False, None, True)
+
+
+def test_engines(found: dict[str, Any], capsys: pytest.CaptureFixture[str]) -> None:
+    cuda = Device("CUDA0", "NVIDIA H200", 140 << 30, 139 << 30)
+    found["gpus"] = Gpus(nvidia=("NVIDIA H200",))
+    found["programs"] += [
+        Program(Path("/a/llama-server"), "11434", devices=(cuda,)),
+        Program(Path("/b/llama-server"), "1"),
+        Program(Path("/c/llama-server"), unusable="/c/llama-server is none"),
+    ]
+    assert doctor.main(["--backend", "cpu"]) == 0
+    out = capsys.readouterr().out
+    assert "engines    built-in: xllamacpp 1; no GPU, the CPU only\n" in out
+    assert " /a/llama-server: 11434; CUDA0 (NVIDIA H200, 139.0 of 140.0 GiB free)\n" in out
+    assert " /b/llama-server: 1; its GPUs are not known: it has no --list-devices\n" in out
+    assert "           /c/llama-server is none\n" in out
+    assert "for them: NVIDIA H200\n" in out
+    assert "docs/gpu.md" not in out
+
+
+def test_a_gpu_that_no_engine_uses(
+    found: dict[str, Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    found["gpus"] = Gpus(nvidia=("NVIDIA H200",))
+    found["programs"] = [Program(None, unusable="ImportError: no")]
+    assert doctor.main(["--backend", "cpu"]) == 0
+    out = capsys.readouterr().out
+    assert "engines    built-in: does not run here: ImportError: no\n" in out
+    assert "no engine uses that: install a llama-server that can (docs/gpu.md" in out
+
+
+def test_each_llama_server_on_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folders = [tmp_path / name for name in ("one", "none", "link", "two")]
+    for folder in folders:
+        folder.mkdir()
+    stand_in(folders[0], devices=(Claimed(),))
+    (folders[2] / "llama-server").symlink_to(folders[0] / "llama-server")
+    (folders[3] / "llama-server").write_text("#!/bin/sh\nexit 3\n")
+    (folders[3] / "llama-server").chmod(0o755)
+    python = str(Path(sys.executable).parent)
+    monkeypatch.setenv("PATH", os.pathsep.join(map(str, [*folders, python])))
+    builtin, first, second = doctor.engines()["engines"]
+    assert builtin["engine"] == "builtin"
+    assert first["engine"] == str(folders[0] / "llama-server")
+    assert first["devices"][0]["name"] == "CUDA0"
+    assert "is no llama-server that runs here" in second["unusable"]
 
 
 def test_a_wrong_seed(capsys: pytest.CaptureFixture[str]) -> None:

@@ -38,6 +38,30 @@ def find_llama_server() -> Path | None:
     return Path(found).absolute() if found else None
 
 
+def find_all_llama_servers() -> list[Path]:
+    """Each llama-server on PATH, in its order; the same file by two ways counts once."""
+    found: dict[Path, Path] = {}
+    for folder in os.environ.get("PATH", "").split(os.pathsep):
+        path = shutil.which(NAME, path=folder) if folder else None
+        if path is not None:
+            found.setdefault(Path(path).resolve(), Path(path).absolute())
+    return list(found.values())
+
+
+async def survey() -> list[Program]:
+    """All programs here: the built-in engine, then each llama-server on PATH.
+
+    Those that do not run are among them, with the reason.
+    """
+    programs = [await _probe_builtin()]
+    for path in await trio.to_thread.run_sync(find_all_llama_servers):
+        try:
+            programs.append(await probe_program(path))
+        except EngineError as error:
+            programs.append(Program(path, unusable=str(error)))
+    return programs
+
+
 async def probe_program(path: Path | None) -> Program:
     """Ask a llama-server, or the built-in engine (None), what it is.
 

@@ -51,9 +51,8 @@ def test_the_first_line_that_knows_is_the_cause() -> None:
             "version `GLIBC_2.38' not found (required by x)",
         ),
         (
-            "0.00.013.539 E llama_adapter_lora_init_from_file_ptr: failed to apply lora adapter: "
-            "expect general.type to be 'adapter', but got: model",
-            "failed to apply lora adapter: expect general.type to be 'adapter', but got: model",
+            "0.00.013 E llama_adapter_lora_init: failed to apply lora adapter: expect general.x",
+            "failed to apply lora adapter: expect general.x",
         ),
         (
             "0.00.007.092 E mtmd_get_memory_usage: error: Failed to load CLIP model from bad.gguf",
