@@ -36,7 +36,8 @@ def found(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
         return Outcome(name, backend, True, 0.25, 0.1, "", 5e-7, 2e-6)
 
     async def survey() -> list[Program]:
-        return state["programs"]
+        programs: list[Program] = state["programs"]
+        return programs
 
     state["programs"] = [Program(None, "xllamacpp 1", devices=())]
     state["gpus"] = Gpus()
