@@ -202,20 +202,23 @@ class World:
 
     def settle(self) -> None:
         """Start what can start and do what the policy says, until it says nothing more."""
-        for _ in range(4):
+        acted: set[str] = set()
+        while True:
             self._start()
             made = self._planner(self.states(), self.budget, self.now, self.rules)
             self.last_plan = made
             if made.again_at is not None and made.again_at <= self.now:
                 raise BrokenPolicyError(f"again at {made.again_at}, which is not after {self.now}")
             self._wake = math.inf if made.again_at is None else made.again_at
-            if not self._apply(made):
+            named = self._apply(made)
+            if not named:
                 break
-        else:
-            raise BrokenPolicyError(f"it says something else each time: {made}")
+            if twice := acted & named:
+                raise BrokenPolicyError(f"it changes its mind about {twice}: {made}")
+            acted |= named
         self._check_memory()
 
-    def _apply(self, made: Plan) -> bool:
+    def _apply(self, made: Plan) -> set[str]:
         named = [*made.load, *made.leave, *made.stay, *made.unload]
         if len(set(named)) != len(named):
             raise BrokenPolicyError(f"named twice: {made}")
@@ -235,7 +238,7 @@ class World:
             if self.models[name].running:
                 raise BrokenPolicyError(f"{name} is unloaded while it generates")
             self._unload(self.models[name])
-        return bool(named)
+        return set(named)
 
     def _movable(self, name: str) -> None:
         one = self.models[name]

@@ -211,7 +211,7 @@ class _Planner:
         for one in found.models:
             self._take(one, claim.name)
         self._room -= claim.need
-        # Without enough victims (some are pinned, or unload already for others) it only waits.
+        # Without enough victims (some are pinned, or taken already) it only waits.
         if found.enough and found.at <= self._now and not busy:
             for one in found.models:
                 self._let_go(one)
