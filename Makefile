@@ -14,7 +14,7 @@ PIP := PYTHONWARNINGS=ignore $(BIN)/python -m pip --disable-pip-version-check in
 
 .DELETE_ON_ERROR:
 .PHONY: help demo test test-all test-crash test-proxy test-chaos test-memory test-openapi test-clients soak wheel lint format constraint-attack fuzz demo-model clean
-.PHONY: bench bench-growth bench-kernels bench-latency bench-throughput bench-scaling
+.PHONY: simulate-swaps bench bench-growth bench-kernels bench-latency bench-throughput bench-scaling
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 18
@@ -82,6 +82,9 @@ bench-scaling: $(VENV)/dev $(VENV)/bench ## measure load over 1 to 4 MPI ranks (
 
 bench-growth: $(VENV)/dev $(VENV)/bench ## fill stores and journals of growing size, and see what grows (half an hour; ARGS=--quick: seconds)
 	$(BIN)/python tools/bench_growth.py $(ARGS)
+
+simulate-swaps: $(VENV)/dev ## swap twenty local models under fifty users in virtual time, and more (ARGS=--help)
+	$(BIN)/python tools/swap_simulation.py $(ARGS)
 
 constraint-attack: $(VENV)/dev ## schemas and grammars against a built-in engine, for SECONDS (60)
 	$(BIN)/python tools/constraint_attack.py --seconds $(or $(SECONDS),60) $(ARGS)

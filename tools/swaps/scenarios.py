@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
@@ -28,11 +29,12 @@ class Figures:
         p50, p99, longest: seconds that they waited for a slot.
         worst_claim: seconds for which the first request of a model waited until it was loaded.
         bound: what that may be at most.
-        swaps_per_hour: loads, without those that filled the memory first.
+        swaps_per_hour: loads.
         least_per_hour: the fewest loads in which what came could be served in its order.
         clairvoyant_per_hour: those of somebody who knows the future.
         served_per_hour: the fewest loads for the order in which it was served in fact.
-        busy: the part of all requests that began without a load.
+        requests_per_load: how many requests were served for each load.
+        late: requests that waited longer than as many rounds as there were others before them.
     """
 
     scenario: str
@@ -48,6 +50,7 @@ class Figures:
     clairvoyant_per_hour: float
     served_per_hour: float
     requests_per_load: float
+    late: int
 
     def document(self) -> dict[str, object]:
         """As JSON has it."""
@@ -114,6 +117,11 @@ class Lab:
         step = quantum + LONGEST + self.world.unload_takes + longest_load
         return self.rules.overdue + (waited_for + 1) * step
 
+    def late(self, request: Request) -> bool:
+        """Whether a request waited for longer than it may: so many start after each load."""
+        rounds = math.ceil((request.ahead + 1) / self.world.models[request.model].slots)
+        return request.wait > rounds * self.bound(len(self.world.models))
+
     def figures(self, hours: float) -> Figures:
         """Let it run, and count."""
         world = self.world
@@ -139,6 +147,7 @@ class Lab:
             ),
             served_per_hour=round(clairvoyant(world.starts, self.sizes, self.budget) / hours, 1),
             requests_per_load=round(len(world.done) / max(1, len(world.loads)), 1),
+            late=sum(self.late(one) for one in world.done),
         )
 
 
@@ -249,6 +258,15 @@ def convoy(seed: int, hours: float, rules: Rules = RULES) -> Figures:
     return lab.figures(hours)
 
 
+def outranked(seed: int, hours: float, rules: Rules = RULES) -> Figures:
+    """Six models with endless queues, room for one; the fair queue always puts one of them last."""
+    lab = Lab("outranked", seed, [8] * 6, 10, rules, slots=2)
+    lab.world.rank = lambda one: 1.0 if one.name == "m00" else 0.0
+    for name in lab.names * 3:
+        lab.user(lambda name=name: name, 0.0)  # type: ignore[misc]
+    return lab.figures(hours)
+
+
 SCENARIOS: dict[str, Callable[..., Figures]] = {
     "zipf": zipf,
     "alternate": alternate,
@@ -258,4 +276,5 @@ SCENARIOS: dict[str, Callable[..., Figures]] = {
     "big": big,
     "flood": flood,
     "convoy": convoy,
+    "outranked": outranked,
 }

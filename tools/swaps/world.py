@@ -16,6 +16,9 @@ from llcuda_net.models.serving.policy import RULES, Rules, count_use
 from llcuda_net.models.serving.state import ModelState, Plan
 from llcuda_net.upstream.residence import Presence
 
+#: Those that hold memory and have not been told to go.
+_STAYING = (Presence.LOADING, Presence.LOADED)
+
 Planner = Callable[[Iterable[ModelState], Budget, float, Rules], Plan]
 
 
@@ -33,6 +36,7 @@ class Request:
     then: Callable[[Request], None] = lambda request: None
     started: float | None = None
     ended: float | None = None
+    ahead: int = 0
     runs: int = 0
 
     @property
@@ -79,6 +83,7 @@ class World:
     Args:
         unload_takes: seconds in which a process ends.
         planner: the policy; another one in the tests that it would be noticed.
+        rank: the place of a model's first request in the order of the fair queue; None: by age.
 
     Attributes:
         loads: of which models a load began, and when.
@@ -94,6 +99,7 @@ class World:
         rules: Rules = RULES,
         unload_takes: float = 0.5,
         planner: Planner = policy.plan,
+        rank: Callable[[Model], float] | None = None,
     ) -> None:
         self.models = {model.name: model for model in models}
         self.budget = budget
@@ -108,6 +114,7 @@ class World:
         self.unload_takes = unload_takes
         self.last_plan = Plan()
         self._planner = planner
+        self.rank = rank or (lambda one: one.waiting[0].submitted)
         self._events: list[tuple[float, int, Callable[[], None]]] = []
         self._number = itertools.count()
         self._wake = math.inf
@@ -131,10 +138,11 @@ class World:
         request = Request(model, seconds, self.now, then)
         one = self.models[model]
         self.arrivals.append(model)
-        if one.given_up or refusal(self._state(one, {}), self.states(), self.budget) is not None:
+        if one.given_up or refusal(self.state(one), self.states(), self.budget) is not None:
             request.ended = self.now
             self.refused.append(request)
         else:
+            request.ahead = len(one.waiting)
             one.waiting.append(request)
         return request
 
@@ -178,10 +186,10 @@ class World:
 
     def states(self) -> list[ModelState]:
         """The models as the policy is told of them."""
-        ranks = {one.name: one.waiting[0].submitted for one in self.models.values() if one.waiting}
-        return [self._state(one, ranks) for one in self.models.values()]
+        return [self.state(one) for one in self.models.values()]
 
-    def _state(self, one: Model, ranks: dict[str, float]) -> ModelState:
+    def state(self, one: Model) -> ModelState:
+        """One of them."""
         return ModelState(
             name=one.name,
             presence=one.presence,
@@ -192,7 +200,7 @@ class World:
             running=len(one.running),
             waiting=len(one.waiting),
             waits_since=one.waiting[0].submitted if one.waiting else None,
-            rank=ranks.get(one.name, math.inf),
+            rank=self.rank(one) if one.waiting else math.inf,
             last_used=one.last_used,
             uses=one.uses,
             load_seconds=one.takes if one.estimate is None else one.estimate,
@@ -261,10 +269,16 @@ class World:
     def _check_memory(self) -> None:
         if self.used().within(self.budget.room):
             self._excused = False
-        elif not self._excused:
+            return
+        if not self._excused:
             raise BrokenPolicyError(f"{self.used()} is taken of {self.budget}")
-        elif self.last_plan.load:
-            raise BrokenPolicyError("loads though memory is exceeded")
+        if self.last_plan.load:
+            raise BrokenPolicyError("it loads though too much memory is taken")
+        staying = [m for m in self.models.values() if m.presence in _STAYING]
+        if sum((m.need for m in staying), Need()).within(self.budget.room):
+            return
+        if any(m.presence is Presence.LOADED and not m.pinned for m in staying):
+            raise BrokenPolicyError("nobody makes room though too much memory is taken")
 
     # -- models -----------------------------------------------------------------------------------
 
@@ -309,11 +323,11 @@ class World:
             else:
                 one.need = more
         self._move(one, Presence.UNLOADED)
-        if refusal(self._state(one, {}), self.states(), self.budget) is not None:
+        if refusal(self.state(one), self.states(), self.budget) is not None:
             self._give_up(one)
 
     def _give_up(self, one: Model) -> None:
-        one.given_up = True
+        one.given_up, one.failed_until = True, math.inf
         for request in one.waiting:
             request.ended = self.now
         self.refused += one.waiting

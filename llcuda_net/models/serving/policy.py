@@ -172,8 +172,7 @@ class _Planner:
         found = self._victims(lacking, None, at_once=True)
         for one in found.models:
             self._take(one, "")
-            if one.presence is not Presence.LOADING:
-                self._let_go(one)
+            self._let_go(one)
 
     # -- claims -----------------------------------------------------------------------------------
 
@@ -241,13 +240,15 @@ class _Planner:
         """Whose place a claim takes, so that `need` fits.
 
         Args:
-            at_once: quanta do not count.
+            at_once: quanta do not count, and what loads frees nothing now.
         """
         # What is lacking already must be found for nobody's claim but `_shrink`'s.
         room = Need() if at_once else self._room
         candidates = []
         for one in self._models:
             if one.pinned or one.name in self._taken:
+                continue
+            if at_once and one.presence is Presence.LOADING:
                 continue
             if one.presence in (Presence.LOADED, Presence.LEAVING, Presence.LOADING):
                 at = self._now if at_once else self._takeable_at(one, claim)
