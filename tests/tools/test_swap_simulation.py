@@ -94,6 +94,6 @@ def test_the_tool_fails_where_a_wait_is_too_long(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     late = replace(figures("alternate"), worst_claim=1e9)
-    monkeypatch.setitem(swap_simulation.SCENARIOS, "alternate", lambda *_: late)
+    monkeypatch.setitem(SCENARIOS, "alternate", lambda *_: late)
     assert swap_simulation.main(["--scenario", "alternate", "--seeds", "1"]) == 1
     assert "longer than" in capsys.readouterr().err
