@@ -24,8 +24,9 @@ def add(parser: Parser) -> None:
     group.add_argument("--api-key-file", metavar="FILE", help="the key that it asks for")
     group.add_argument(
         "--model",
-        metavar="FILE",
-        help="GGUF file to run in the built-in engine (default: the demonstration model)",
+        metavar="MODEL",
+        help="what the built-in engine runs: a GGUF file, a name in the models folder, or a short"
+        " name such as smollm2 (default: the demonstration model)",
     )
     group.add_argument("--ctx", type=int, metavar="N", help="engine: tokens of context per slot")
     group.add_argument("--threads", type=int, metavar="N", help="engine: CPU threads")
@@ -40,7 +41,7 @@ def opener(arguments: argparse.Namespace, slots: int) -> tuple[str, Open]:
 
     Raises:
         CommandError: the options contradict each other.
-        ConfigError: a number of the engine's cannot be meant.
+        ConfigError: a number of the engine's cannot be meant, or the name of a model.
     """
     if arguments.upstream is not None:
         if not arguments.upstream.startswith(("http://", "https://")):
@@ -64,6 +65,12 @@ def opener(arguments: argparse.Namespace, slots: int) -> tuple[str, Open]:
         return name, partial(open_target, arguments.upstream, api_key=key)
     if arguments.api_key_file is not None:
         fail("--api-key-file is for --upstream: the built-in engine has a key of its own")
+    if arguments.model is not None:
+        from llcuda_net.cli.models.command import default_models_folder
+        from llcuda_net.cli.models.named import find_named
+
+        found = find_named(arguments.model, default_models_folder(), ask=True)
+        arguments.model = str(found.file) if found else arguments.model
     return "built-in engine", partial(_engine, arguments, slots)
 
 

@@ -1,17 +1,19 @@
 """What `--model NAME` means: a file, a model of the folder, or one that can be pulled.
 
-In this order: a file that is there; a name in the models folder; a short name (`known.py`) or a
-reference, which is pulled after asking; a model that another program has on this machine.
+In this order: a file that is there; a name in the models folder, or a short name (`known.py`) or
+reference by which one there was pulled; a model that another program has on this machine. Then the
+short name or reference is pulled, after asking.
 """
 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from llcuda_net.errors import ConfigError, PullError
+from llcuda_net.models.files.elsewhere import elsewhere, find
 from llcuda_net.models.files.folder import models_of, scan
 from llcuda_net.models.files.local_file import LocalFile
 from llcuda_net.models.pull.hf import USUAL_PROJECTOR, plan
@@ -44,7 +46,7 @@ def resolve(
     yes: bool = False,
     ask: Ask | None = None,
     report: Report = quiet,
-    elsewhere: Callable[[], Iterable[LocalFile]] = tuple,
+    elsewhere: Callable[[], list[LocalFile]] = elsewhere,
 ) -> Found:
     """The model that a person means by what stands behind `--model`. Blocks, for long if it pulls.
 
@@ -67,20 +69,32 @@ def resolve(
     reference = KNOWN[name].reference if name in KNOWN else None
     if reference is None and is_reference(name):
         reference = parse(name)
-    if reference is not None:
-        if pulled := recorded(folder, str(reference)):
-            return Found(pulled[0].file, pulled[0].projector)
-        return _pulled(name, reference, folder, yes, ask, report)
-    others = models_of(elsewhere())
-    if (other := others.get(name)) is not None:
+    if reference is not None and (pulled := recorded(folder, str(reference))):
+        return Found(pulled[0].file, pulled[0].projector)
+    others = [file for file in elsewhere() if file.is_model]
+    if (other := find(name, others)) is not None:
         return Found(other.path, other.mmproj)
-    raise ConfigError(_unknown(name, folder, [*here, *KNOWN, *others]))
+    if reference is not None:
+        return _pulled(name, reference, folder, yes, ask, report)
+    raise ConfigError(_unknown(name, folder, [*here, *KNOWN, *(file.name for file in others)]))
+
+
+def is_path(name: str) -> bool:
+    """Whether it is meant as the path of a file, be that there or not."""
+    if is_reference(name):
+        return False
+    if name.lower().endswith(".gguf") or name.startswith(("/", "./", "../", "~")):
+        return True
+    try:
+        return Path(name).exists()
+    except (OSError, ValueError):  # too long a name, or a NUL in it
+        return False
 
 
 def _is_file(path: Path) -> bool:
     try:
         return path.is_file()
-    except (OSError, ValueError):  # too long a name, or a NUL in it
+    except (OSError, ValueError):
         return False
 
 
@@ -116,8 +130,8 @@ def _described(name: str, reference: Reference, *, asked: bool) -> str:
 
 
 def _unknown(name: str, folder: Path, names: Sequence[str]) -> str:
-    if name.lower().endswith(".gguf"):
-        return f"model file {name} does not exist"
+    if is_path(name):
+        return f"model file {name} does not exist, or is no file"
     near = difflib.get_close_matches(name, names, 2, 0.5)
     hint = f"did you mean {' or '.join(near)}?" if near else "see llcuda models list"
     hub = f" Of Hugging Face: hf:{name}" if _may_be_repository(name) else ""

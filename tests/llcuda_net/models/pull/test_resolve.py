@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 
 from llcuda_net.errors import ConfigError, PullError
-from llcuda_net.models.files.folder import scan
 from llcuda_net.models.pull import resolve as resolving
 from llcuda_net.models.pull.pull import pull
 from llcuda_net.models.pull.reference import Reference, parse
@@ -29,6 +28,14 @@ class Source:
         if self.error:
             raise self.error
         return [Pulled("x", folder / "x.gguf", None, 1, str(reference), "1", "MIT", fresh=True)]
+
+
+@pytest.fixture(autouse=True)
+def no_other_programs(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Whoever runs the tests may have models."""
+    for name in ("HF_HOME", "HF_HUB_CACHE", "OLLAMA_MODELS", "LLAMA_CACHE", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
 
 
 @pytest.fixture
@@ -62,9 +69,10 @@ def test_a_name_of_the_folder_also_where_it_is_a_short_name(tmp_path: Path, sour
 
 
 def test_a_model_of_another_program(tmp_path: Path) -> None:
-    theirs = put(tmp_path / "theirs/b.gguf")
-    found = resolve("b", tmp_path / "models", elsewhere=lambda: scan(theirs.parent))
-    assert found == Found(theirs)
+    for name in ("b", "smollm2"):  # rather than to pull it
+        theirs = put(tmp_path / f"home/.lmstudio/models/owner/repo/{name}.gguf")
+        assert resolve(name, tmp_path / "models") == Found(theirs)
+    assert resolve("lmstudio:b", tmp_path / "models").file.name == "b.gguf"
 
 
 def test_what_was_pulled_is_found_by_what_it_was_pulled_by(hub: Hub, tmp_path: Path) -> None:
