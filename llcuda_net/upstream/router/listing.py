@@ -30,19 +30,24 @@ class ListedModel:
     Attributes:
         aliases: other names that the router knows it by, in order.
         exit_code: of its process, where that has failed; None: it has not.
+        reranks: it is started to rank documents.
     """
 
     name: str
     status: Status
     aliases: tuple[str, ...] = ()
     exit_code: int | None = None
+    reranks: bool = False
 
 
+#: Options of a model that ranks documents; its properties do not say so.
+_RERANKS = {"--rerank", "--reranking"}
 _STATUSES = {str(one): one for one in Status}
 
 
 class _Status(msgspec.Struct):
     value: str
+    args: list[str] = []
     failed: bool = False
     exit_code: int = 0
 
@@ -81,6 +86,7 @@ def models_of(data: bytes) -> list[ListedModel] | None:
             status,
             tuple(sorted(set(one.aliases) - {one.id, ""})),
             one.status.exit_code if one.status.failed else None,
+            not _RERANKS.isdisjoint(one.status.args),
         )
         if len(found) == MOST_MODELS:
             break

@@ -39,6 +39,7 @@ def test_each_state() -> None:
             entry("e", status={"failed": True, "exit_code": 1}),
             entry("f", "downloading"),
             entry("g", "something new"),
+            entry("h", status={"args": ["llama-server", "--reranking"]}),
         )
     )
     assert found == [
@@ -47,6 +48,7 @@ def test_each_state() -> None:
         ListedModel("c", Status.LOADED, ("y", "z")),
         ListedModel("d", Status.SLEEPING),
         ListedModel("e", Status.UNLOADED, exit_code=1),
+        ListedModel("h", Status.UNLOADED, reranks=True),
     ]
 
 
