@@ -254,6 +254,7 @@ class _Serving:
             self._upstreams.poller,
             self._users,
             persistence,
+            models=self._upstreams.manager if isinstance(self._upstreams, LocalModels) else None,
             monitor=None if self._monitor is None else self._monitor.respond,
             prepare_kernels=compile_kernels,
             startup=self._startup,

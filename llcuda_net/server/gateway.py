@@ -32,6 +32,7 @@ from llcuda_net.generation.publisher import Publisher
 from llcuda_net.generation.registry import Registry
 from llcuda_net.generation.runner import Resumer, Runner
 from llcuda_net.generation.state import Place
+from llcuda_net.models.serving.manager import Manager
 from llcuda_net.scheduler.scheduler import Scheduler
 from llcuda_net.scheduler.ticket import SlotRequest, Ticket
 from llcuda_net.server.batches.runner import BatchRunner
@@ -73,6 +74,7 @@ class Gateway:
         poller: reads the token streams of upstreams; the gateway runs it.
         users: who may come in; by default everybody.
         persistence: journal and store; without it nothing is stored.
+        models: loads and unloads the models that this server runs; None: others run all of them.
         monitor: answers /healthz, /readyz and /metrics on the server's port.
         prepare_kernels: compiles the kernels of the analysis before they are first used.
         checks: of constraints; by default in a process of their own.
@@ -87,6 +89,7 @@ class Gateway:
         users: Users | None = None,
         persistence: Persistence | None = None,
         *,
+        models: Manager | None = None,
         monitor: Respond | None = None,
         prepare_kernels: Callable[[], Awaitable[None]] = trio.lowlevel.checkpoint,
         checks: Checks | None = None,
@@ -96,6 +99,7 @@ class Gateway:
         self.settings = settings
         self.users = users if users is not None else Users()
         self.monitor = monitor
+        self.models = models
         self.agent = f"llcuda-server/{package_version()}"
         self._pool = pool
         self._poller = poller
@@ -155,7 +159,7 @@ class Gateway:
         self.listener = Listener(self, settings.max_connections)
         #: Answers over HTTP that their readers left.
         self.orphans = Orphans()
-        self._reporter = Reporter(pool, self._scheduler, self._registry, self._persistence)
+        self._reporter = Reporter(pool, self._scheduler, self._registry, self._persistence, models)
         #: Told of each request when it is over.
         self.watch = Watches()
         #: The state of the server, for observers.
@@ -168,6 +172,7 @@ class Gateway:
             self._persistence,
             self.memory.report,
             self._batches.counts,
+            models,
         )
         #: Answers what is no generation.
         self.queries = QueryService(

@@ -19,13 +19,17 @@ from llcuda_net.errors import RequestError
 from llcuda_net.generation.generation import Generation
 from llcuda_net.generation.persistence import Persistence
 from llcuda_net.generation.registry import Registry
+from llcuda_net.models.serving.manager import Manager
 from llcuda_net.scheduler.scheduler import Scheduler
 from llcuda_net.storage.storage import Storage
 
 log = structlog.get_logger(__name__)
 
-#: States of a backend.
-STATES = ("up", "down", "probing", "draining")
+#: States of a backend; the last four only of one whose model is loaded on demand.
+STATES = (
+    *("up", "down", "probing", "draining"),
+    *("unloaded", "loading", "leaving", "unloading"),
+)
 #: URLs whose backend's name is remembered when the backend is gone.
 MAX_NAMES = 256
 #: What an upstream is called that never was one of ours, as far as is remembered.
@@ -289,6 +293,7 @@ class ServerState:
         settings: see settings.py.
         memory: bytes and counts by name, as in the status report.
         batches: what batches do.
+        models: loads and unloads the models that this server runs; None: others run all of them.
     """
 
     def __init__(
@@ -301,10 +306,12 @@ class ServerState:
         persistence: Persistence,
         memory: Callable[[], Mapping[str, int]],
         batches: Callable[[], BatchCounts],
+        models: Manager | None = None,
     ) -> None:
         self.settings = settings
         self.memory = memory
         self.batches = batches
+        self.models = models
         self.pool = pool
         self.generations = generations
         self.connections = connections

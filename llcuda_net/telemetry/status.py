@@ -17,6 +17,7 @@ from llcuda_net.generation.generation import Generation
 from llcuda_net.generation.persistence import Persistence
 from llcuda_net.generation.registry import Registry
 from llcuda_net.generation.state import State
+from llcuda_net.models.serving.manager import Manager
 from llcuda_net.scheduler.scheduler import Scheduler
 from llcuda_net.scheduler.ticket import Ticket
 from llcuda_net.upstream.backend import Backend
@@ -52,9 +53,15 @@ class Reporter:
     """Counts what has ended, and reports how a server stands."""
 
     def __init__(
-        self, pool: Pool, scheduler: Scheduler, registry: Registry, persistence: Persistence
+        self,
+        pool: Pool,
+        scheduler: Scheduler,
+        registry: Registry,
+        persistence: Persistence,
+        models: Manager | None = None,
     ) -> None:
         self._pool = pool
+        self._models = models
         self._scheduler = scheduler
         self._registry = registry
         self._persistence = persistence
@@ -134,7 +141,7 @@ class Reporter:
                 }
                 for backend in backends
             ],
-            "models": self._pool.models(),
+            **_models(self._pool, self._models),
             "users": [
                 {
                     "name": load.name,
@@ -171,6 +178,23 @@ class Reporter:
             "wait": ticket.wait,
             "reason": ticket.reason,
         }
+
+
+def _models(pool: Pool, manager: Manager | None) -> dict[str, Any]:
+    """All models; those that this server runs itself with how they are loaded."""
+    if manager is None:
+        return {"models": pool.models()}
+    ours = {one["name"]: one for one in manager.report()}
+    taken, room = manager.taken, manager.budget
+    return {
+        "models": [{**one, **ours.get(one["name"], {})} for one in pool.models()],
+        "model_memory": {
+            "memory": taken.host,
+            "memory_limit": room.host,
+            "gpu_memory": taken.gpu,
+            "gpu_memory_limit": room.gpu,
+        },
+    }
 
 
 def _upstream(backend: Backend, user: User) -> dict[str, Any]:

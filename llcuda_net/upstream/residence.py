@@ -60,7 +60,6 @@ class Residence:
     Attributes:
         presence: see Presence.
         reason: why it is not loaded, or leaves, for a person.
-        ready_in: seconds until it is loaded, estimated; None while that is not known.
         error: why the last attempt to load it has failed.
         holds: how many use it without a slot.
         uses: how many requests it has served.
@@ -70,7 +69,7 @@ class Residence:
     def __init__(self, wishes: Wishes) -> None:
         self.presence = Presence.UNLOADED
         self.reason = "not loaded"
-        self.ready_in: float | None = None
+        self._ready_at: float | None = None
         self.error: RequestError | None = None
         self.holds = self.uses = 0
         self.last_used = -float("inf")
@@ -85,6 +84,16 @@ class Residence:
         return f"<Residence: {self.presence}{why}, {self.holds} holds>"
 
     # -- as it stands ---------------------------------------------------------------------------
+
+    @property
+    def ready_in(self) -> float | None:
+        """Seconds until it is loaded, estimated; None where that is not known, or is overdue."""
+        left = None if self._ready_at is None else self._ready_at - trio.current_time()
+        return left if left is None or left > 0 else None
+
+    @ready_in.setter
+    def ready_in(self, seconds: float | None) -> None:
+        self._ready_at = None if seconds is None else trio.current_time() + seconds
 
     @property
     def present(self) -> bool:
@@ -164,6 +173,11 @@ class Residence:
         self._retry_at = trio.current_time() + pause
         self._wanted_until = -float("inf")
         self.move(Presence.UNLOADED, error.message)
+
+    def retry(self) -> None:
+        """It may be tried again at once, though it has failed lately."""
+        self.error = None
+        self._retry_at = -float("inf")
 
     def used(self) -> None:
         """A slot of it was given back."""

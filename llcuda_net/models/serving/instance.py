@@ -15,6 +15,7 @@ from llcuda_net.models.files.machine import gpu_by_process, measured
 from llcuda_net.models.files.memory import Estimate
 from llcuda_net.models.need import Need
 from llcuda_net.upstream.backend import Backend
+from llcuda_net.upstream.engine.programs.program import Program
 from llcuda_net.upstream.engine.supervisor import Engine
 from llcuda_net.upstream.interface import EmbedTexts
 from llcuda_net.upstream.llama.client import LlamaServer
@@ -24,6 +25,7 @@ from llcuda_net.upstream.residence import Residence, Wishes
 
 #: Where a model that is not loaded would be: nothing is asked there.
 _NOWHERE = "http://127.0.0.1:9"
+_BUILTIN = Program(None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +47,15 @@ class Described:
         """By which requests ask for it."""
         return self.spec.name
 
+    def without_folders(self, text: str) -> str:
+        """A message for those who may not know where its files are: only their names are left."""
+        spec = self.spec
+        named = [spec.mmproj, spec.draft, spec.chat_template, *(file for file, _ in spec.lora)]
+        for path in (self.file, *(Path(one) for one in named if one)):
+            if path.parent != Path():
+                text = text.replace(f"{path.parent}/", "")
+        return text
+
     def same(self, other: Described) -> bool:
         """Whether the other is the same model, run in the same way."""
         return self == other
@@ -59,12 +70,14 @@ class Instance:
         make_engine: makes its engine, given what to call when the engine's address has changed.
         make_server: makes the client of an engine.
         wishes: of whoever loads and unloads it.
+        program: what runs it.
         folder: where hashes of model files are kept; None: nothing is kept, so none are computed.
 
     Attributes:
         described: what it is.
         backend: its place in the pool.
         residence: where it is on its way into memory and out of it.
+        program: what runs it.
         loads: how often it was loaded.
     """
 
@@ -77,9 +90,11 @@ class Instance:
         poller: Poller,
         wishes: Wishes,
         *,
+        program: Program = _BUILTIN,
         folder: Path | None = None,
     ) -> None:
         self.described = described
+        self.program = program
         self.loads = 0
         self._estimate = estimate
         self.residence = Residence(wishes)

@@ -46,17 +46,17 @@ class LocalModels:
     Attributes:
         poller: reads the token streams of all of them.
         pool: has a backend for each.
-        manager: loads and unloads them; None until `open`.
+        manager: loads and unloads them; it has none before `open`.
     """
 
     def __init__(self, settings: Settings, demo: Path | None = None) -> None:
         self.poller = Poller()
         self.pool = Pool(long_prompts=settings.max_long_prompts)
-        self.manager: Manager | None = None
+        self._wishes = Wishes()
+        self.manager = Manager(self.pool, Budget(), self._wishes)
         self._settings = settings
         self._demo = demo
         self._folder: Path | None = None
-        self._wishes = Wishes()
         self._servers: list[LlamaServer] = []
         #: Those that run models, by the setting that chooses them.
         self._programs: dict[str, Program] = {}
@@ -84,17 +84,17 @@ class LocalModels:
         self._folder = folder
         described = await trio.to_thread.run_sync(describe_all, self._settings, self._demo)
         await self._choose_programs(described)
-        self.manager = Manager(self.pool, self._budget(described), self._wishes)
+        self.manager.set_budget(self._budget(described))
         for one in described:
             self.manager.add(self._instance(one))
         await nursery.start(self.manager.run, waiting)
         if len(described) == 1:
-            await self._first(self.manager, described[0])
+            await self._first(described[0])
         return self.pool
 
-    async def _first(self, manager: Manager, described: Described) -> None:
+    async def _first(self, described: Described) -> None:
         try:
-            await manager.settled(described.name)
+            await self.manager.settled(described.name)
         except RequestError as error:
             raise EngineError(error.message) from None
         finally:
@@ -108,7 +108,7 @@ class LocalModels:
         """
         if settings.upstream:
             raise ConfigError("models and upstreams cannot take each other's place: restart")
-        if self.manager is None:
+        if not self.manager.instances:  # `open` has not come so far
             return
         try:
             described = await trio.to_thread.run_sync(describe_all, settings, self._demo)
@@ -120,7 +120,7 @@ class LocalModels:
             self.manager.remove(name)
         for one in fresh:
             self.manager.add(self._instance(one))
-        self.manager.budget = self._budget(described)
+        self.manager.set_budget(self._budget(described))
         self._settings = settings
 
     async def aclose(self) -> None:
@@ -162,7 +162,7 @@ class LocalModels:
         return Budget(host, gpu)
 
     def _instance(self, described: Described) -> Instance:
-        first = self.manager is not None and not self.manager.instances
+        first = not self.manager.instances
         program = self._programs[_engine(described)]
         options = options_of(described)
 
@@ -177,6 +177,7 @@ class LocalModels:
             self._server,
             self.poller,
             self._wishes,
+            program=program,
             folder=self._folder,
         )
 

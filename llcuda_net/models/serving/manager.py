@@ -14,8 +14,14 @@ from typing import Any
 import structlog
 import trio
 
-from llcuda_net.errors import EngineError, RequestError, UnknownModel, UpstreamUnavailable
-from llcuda_net.models.need import Budget
+from llcuda_net.errors import (
+    EngineError,
+    RequestError,
+    UnknownModel,
+    Unsupported,
+    UpstreamUnavailable,
+)
+from llcuda_net.models.need import Budget, Need
 from llcuda_net.models.serving import loads
 from llcuda_net.models.serving.instance import Instance
 from llcuda_net.models.serving.policy import count_use, plan
@@ -49,6 +55,9 @@ class _Record:
         self.memory_failures = 0
         self.failed_until = -math.inf
         self.loading_since = -math.inf
+        #: Since the start: seconds of all loads, loads that failed, and unloads for another model.
+        self.load_time = 0.0
+        self.failed_loads = self.swaps = 0
 
     def count(self, now: float) -> None:
         """Count the requests that it has served since this was last asked."""
@@ -68,7 +77,7 @@ class Manager:
         wishes: wakes it.
 
     Attributes:
-        budget: may be set to another one.
+        budget: as it is now.
     """
 
     def __init__(self, pool: Pool, budget: Budget, wishes: Wishes) -> None:
@@ -105,51 +114,100 @@ class Manager:
         self._pool.drain(record.instance.backend)
         self._wishes.notify()
 
+    def set_budget(self, budget: Budget) -> None:
+        """Give all models together so much memory; what did not fit before is tried again."""
+        self.budget = budget
+        for record in self._records.values():
+            if math.isinf(record.failed_until) and record.failed_until > 0:
+                self._forget_failure(record)
+        self._wishes.notify()
+
+    @property
+    def taken(self) -> Need:
+        """What all models need together whose processes are there."""
+        there = [
+            record.need
+            for record in self._records.values()
+            if record.instance.residence.presence is not Presence.UNLOADED
+        ]
+        return sum(there, Need())
+
+    def find(self, name: str) -> Instance | None:
+        """The model of a name or an alias."""
+        record = self._record_of(name)
+        return None if record is None else record.instance
+
     def load(self, name: str) -> None:
-        """Have a model loaded.
+        """Have a model loaded, also where that has failed lately.
 
         Raises:
-            UnknownModel: there is none of that name.
+            UnknownModel: there is none of that name or alias.
+            Unsupported: it can never be loaded, since it needs too much memory.
         """
-        self._want(name, wanted=True)
+        record = self._want(name, wanted=True)
+        states = self._states(trio.current_time())
+        state = next(one for one in states if one.name == record.instance.name)
+        if (refusal := loads.refusal(state, states, self.budget)) is not None:
+            record.wanted = None
+            raise Unsupported(refusal)
+        self._forget_failure(record)
 
     def unload(self, name: str) -> None:
         """Have a model unloaded, once what runs on it has ended; the next request loads it again.
 
         Raises:
-            UnknownModel: there is none of that name.
+            UnknownModel: there is none of that name or alias.
         """
         self._want(name, wanted=False)
 
-    def _want(self, name: str, *, wanted: bool) -> None:
-        canonical = self._pool.canonical(name) or name
-        record = self._records.get(canonical)
+    def _want(self, name: str, *, wanted: bool) -> _Record:
+        record = self._record_of(name)
         if record is None:
             raise UnknownModel(f"there is no model {name[:100]!r}")
         record.wanted = wanted
-        record.failed_until = -math.inf
         self._wishes.notify()
+        return record
+
+    def _record_of(self, name: str) -> _Record | None:
+        found = self._records.get(name)
+        for record in self._records.values():
+            if found is None and name in record.instance.described.spec.aliases:
+                found = record
+        return found
+
+    def _forget_failure(self, record: _Record) -> None:
+        record.failed_until = -math.inf
+        record.instance.residence.retry()
 
     def report(self) -> list[dict[str, Any]]:
-        """Each model, for people and programs."""
+        """Each model, for people and programs; never where its files are."""
         now = trio.current_time()
-        return [self._report_of(record, now) for record in self._records.values()]
+        records = self._records.values()
+        return [self._report_of(*one, now) for one in zip(records, self._states(now), strict=True)]
 
-    def _report_of(self, record: _Record, now: float) -> dict[str, Any]:
+    def _report_of(self, record: _Record, state: ModelState, now: float) -> dict[str, Any]:
         instance = record.instance
         residence, spec = instance.residence, instance.described.spec
-        used = residence.last_used
+        used, failure = residence.last_used, residence.error
         return {
             "name": instance.name,
+            "aliases": list(spec.aliases),
             "presence": str(residence.presence),
             "reason": residence.reason,
-            "ready_in": residence.ready_in,
+            "ready_in": None if residence.ready_in is None else round(residence.ready_in, 3),
+            "context": spec.ctx,
             "pinned": spec.pinned,
             "memory": record.need.host,
             "gpu_memory": record.need.gpu,
-            "idle": None if math.isinf(used) else max(0.0, now - used),
+            "running": state.running,
+            "waiting": state.waiting,
+            "idle": None if math.isinf(used) else round(max(0.0, now - used), 3),
             "loads": instance.loads,
-            "failed": residence.error is not None,
+            "failed_loads": record.failed_loads,
+            "swaps": record.swaps,
+            "load_seconds": round(record.load_time, 3),
+            "error": None if failure is None else failure.message,
+            "engine": instance.program.public_facts(),
         }
 
     # -- its work --------------------------------------------------------------------------------
@@ -192,7 +250,7 @@ class Manager:
             if state.waiting and state.presence is Presence.UNLOADED:
                 refusal = loads.refusal(state, states, self.budget)
                 if refusal is not None:
-                    self._fail(self._records[state.name], UpstreamUnavailable(refusal), math.inf)
+                    self._fail(self._records[state.name], Unsupported(refusal), math.inf)
         return decided.again_at
 
     def _do(self, decided: Plan, now: float) -> None:
@@ -207,6 +265,7 @@ class Manager:
             self._move(name, Presence.LOADED, now)
         for name in decided.unload:
             record = self._move(name, Presence.UNLOADING, now, f"{name} is being unloaded")
+            record.swaps += bool(decided.waits) and record.wanted is not False
             self._nursery.start_soon(self._unload, record)
         for name, wait in decided.waits.items():
             self._explain(self._records[name], wait)
@@ -239,6 +298,7 @@ class Manager:
         record.load_seconds = (
             took if first else record.load_seconds + _WEIGHT * (took - record.load_seconds)
         )
+        record.load_time += took
         record.failures = record.memory_failures = 0
         found = await trio.to_thread.run_sync(instance.measured)
         if found is not None:
@@ -257,9 +317,11 @@ class Manager:
 
     def _failed(self, record: _Record, error: EngineError | RequestError) -> None:
         record.failures += 1
+        record.failed_loads += 1
         pause = loads.backoff(record.failures)
         log.error("model_not_loaded", model=record.instance.name, reason=str(error), retry=pause)
-        self._fail(record, UpstreamUnavailable(str(error), retry=True, retry_after=pause), pause)
+        why = record.instance.described.without_folders(str(error))
+        self._fail(record, UpstreamUnavailable(why, retry=True, retry_after=pause), pause)
         self._changed()
 
     def _fail(self, record: _Record, error: RequestError, pause: float) -> None:

@@ -22,6 +22,7 @@ from llcuda_net.config.users import User
 from llcuda_net.errors import RequestError
 from llcuda_net.generation.generation import Generation
 from llcuda_net.generation.publisher import Flushable
+from llcuda_net.models.serving.manager import Manager
 from llcuda_net.server.http.delivery.leaving import Orphans
 from llcuda_net.server.http.errors import HttpError
 from llcuda_net.server.http.request import HttpRequest
@@ -55,6 +56,8 @@ class HttpHost(QueryHost, Protocol):
     batch_endpoints: tuple[str, ...]
     #: Answers /healthz, /readyz and /metrics.
     monitor: Respond | None
+    #: Loads and unloads the models that this server runs; None: others run all that there are.
+    models: Manager | None
 
     @property
     def pool(self) -> Pool:

@@ -22,7 +22,7 @@ async def list_models(exchange: Exchange) -> None:
     if VERSION not in exchange.request.headers:
         await models.list_models(exchange)
         return
-    found = [_model(one) for one in models.models_of(exchange.host.pool)]
+    found = [_model(one) for one in models.models_of(exchange.host)]
     document = {
         "data": found,
         "has_more": False,

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+from llcuda_net.server.http.llama.loading import load, unload
 from llcuda_net.server.http.llama.rerank import rerank
 from llcuda_net.server.http.llama.template import apply_template
 from llcuda_net.server.http.llama.tokens import detokenize, tokenize
+from llcuda_net.server.http.openai.models import list_models
 from llcuda_net.server.http.route import Route
 
 #: The names that llama-server has for one of them.
 RERANK_PATHS = ("/v1/rerank", "/v1/reranking", "/rerank", "/reranking")
 
 ROUTES = [
+    Route("GET", "/models", list_models),
+    Route("POST", "/models/load", load),
+    Route("POST", "/models/unload", unload),
     Route("POST", "/tokenize", tokenize),
     Route("POST", "/detokenize", detokenize),
     Route("POST", "/apply-template", apply_template),

@@ -1,4 +1,9 @@
-"""Models: which there are, and which one a request means."""
+"""Models: which there are, how each stands, and which one a request means.
+
+An entry of the list is what OpenAI's API has, what llama-server's router mode adds (`status`,
+`architecture`, `aliases`, `tags`, `source`, `can_remove`), and what is ours. Where a file is, no
+entry says.
+"""
 
 from __future__ import annotations
 
@@ -12,11 +17,21 @@ from llcuda_net.errors import UnknownModel
 from llcuda_net.server.http.errors import HttpError, of_request_error
 from llcuda_net.server.http.exchange import Exchange, HttpHost
 from llcuda_net.upstream.backend import Backend
-from llcuda_net.upstream.pool import Pool
+from llcuda_net.upstream.residence import Presence
 
-#: States of a model, the best one first: that of its best upstream counts.
 LOADED, BUSY, LOADING, DOWN = "loaded", "busy", "loading", "down"
-_STATES = (LOADED, BUSY, LOADING, DOWN)
+#: States of a model, the best one first: that of its best upstream counts. Each with the one that
+#: llama-server's router mode has for it.
+STATES = {
+    LOADED: "loaded",
+    BUSY: "loaded",
+    str(Presence.LEAVING): "loaded",
+    LOADING: "loading",
+    str(Presence.UNLOADING): "unloaded",
+    str(Presence.UNLOADED): "unloaded",
+    DOWN: "unloaded",
+}
+_BEST = tuple(STATES)
 
 
 def meant(host: HttpHost, name: str | None, role: str = COMPLETIONS) -> tuple[str | None, str]:
@@ -43,13 +58,13 @@ def meant(host: HttpHost, name: str | None, role: str = COMPLETIONS) -> tuple[st
 
 
 async def list_models(exchange: Exchange) -> None:
-    """GET /v1/models."""
-    data = models_of(exchange.host.pool)
+    """All models, the default one first, loaded or not."""
+    data = models_of(exchange.host)
     exchange.respond(200, msgspec.json.encode({"object": "list", "data": data}))
 
 
 async def get_model(exchange: Exchange) -> None:
-    """GET /v1/models/{id}."""
+    """One model."""
     exchange.respond(200, msgspec.json.encode(find_model(exchange)))
 
 
@@ -60,7 +75,7 @@ def find_model(exchange: Exchange) -> dict[str, Any]:
         HttpError: there is none.
     """
     wanted = exchange.request.parameters["id"]
-    models = models_of(exchange.host.pool)
+    models = models_of(exchange.host)
     for model in models:
         if model["id"] == wanted:
             return model
@@ -73,33 +88,73 @@ def _unknown(name: str, names: Iterable[str]) -> HttpError:
     return of_request_error(error, "model")
 
 
-def models_of(pool: Pool) -> list[dict[str, Any]]:
+def models_of(host: HttpHost) -> list[dict[str, Any]]:
     """Each model with what is known of it, the default one first."""
+    pool = host.pool
+    ours = {} if host.models is None else {one["name"]: one for one in host.models.report()}
     by_name: dict[str, list[Backend]] = {}
     for name in dict.fromkeys(name for role in ROLES for name in pool.names(role)):
         by_name[name] = [one for one in pool.backends if one.model == name and not one.draining]
-    return [_model(name, backends) for name, backends in by_name.items()]
+    return [_model(name, backends, ours.get(name)) for name, backends in by_name.items()]
 
 
-def _model(name: str, backends: list[Backend]) -> dict[str, Any]:
+def _model(name: str, backends: list[Backend], ours: dict[str, Any] | None) -> dict[str, Any]:
+    """An entry of the list.
+
+    Args:
+        ours: what the manager of local models reports of it; None: we do not run it ourselves.
+    """
     known = [one.upstream.properties for one in backends]
-    state = min((_state(one) for one in backends), key=_STATES.index, default=DOWN)
+    best = min(backends, key=lambda one: _BEST.index(_state(one)), default=None)
+    state = DOWN if best is None else _state(best)
+    modalities = _modalities(backends)
     return {
         "id": name,
         "object": "model",
         "created": 0,
         "owned_by": "llcuda",
-        "context_length": min((one.context for one in known if one is not None), default=None),
+        "aliases": list(dict.fromkeys(alias for one in backends for alias in one.spec.aliases)),
+        "tags": [],
+        "status": _status(state, best),
+        "architecture": {"input_modalities": modalities, "output_modalities": ["text"]},
+        "source": "upstream" if ours is None else "local",
+        "can_remove": False,
+        "context_length": min(
+            (one.context for one in known if one is not None),
+            default=None if ours is None else ours["context"],
+        ),
         "slots": sum(one.slots for one in backends if one.up),
         "free_slots": sum(one.free for one in backends if one.up),
         "state": state,
         "capabilities": sorted(_roles(backends)),
-        "modalities": _modalities(backends),
+        "modalities": modalities,
         "fingerprint": next((_public(one) for one in backends if one.fingerprint()), None),
+        "memory": ours and {"host": ours["memory"], "gpu": ours["gpu_memory"]},
+        "pinned": ours and ours["pinned"],
+        "running": sum(one.busy for one in backends),
+        "waiting": ours and ours["waiting"],
+        "loads": ours and ours["loads"],
+        "engine": ours and ours["engine"],
     }
 
 
+def _status(state: str, backend: Backend | None) -> dict[str, Any]:
+    """As llama-server's router mode has it; reason, ready_in and error are ours."""
+    residence = None if backend is None else backend.residence
+    value = STATES[state]
+    status: dict[str, Any] = {"value": value, "args": []}
+    if residence is None or value == "loaded":
+        return status
+    left = residence.ready_in
+    status |= {"reason": residence.reason, "ready_in": None if left is None else round(left, 3)}
+    if residence.error is not None and value == "unloaded":
+        status |= {"failed": True, "error": residence.error.message}
+    return status
+
+
 def _state(backend: Backend) -> str:
+    if backend.residence is not None and (backend.absent or backend.leaving):
+        return str(backend.residence.presence)
     if backend.loading:
         return LOADING
     if not backend.up:

@@ -101,20 +101,63 @@ class TextCompletion(msgspec.Struct):
     llcuda: dict[str, Any]
 
 
+class ModelStatus(msgspec.Struct):
+    """Whether a model is loaded, as llama-server's router mode says it; why not, and until when."""
+
+    value: Literal["loaded", "loading", "unloaded"]
+    args: list[str]
+    reason: str = ""
+    ready_in: Annotated[float, Meta(ge=0)] | None = None
+    failed: bool = False
+    error: str = ""
+
+
+class ModelArchitecture(msgspec.Struct):
+    """What a model takes and makes."""
+
+    input_modalities: list[str]
+    output_modalities: list[str]
+
+
+class ModelMemory(msgspec.Struct):
+    """Bytes that a model takes when it is loaded, of the machine and of its GPUs."""
+
+    host: Count
+    gpu: Count
+
+
 class Model(msgspec.Struct):
-    """A model, and what serves it now."""
+    """A model, and what serves it now; what only this server's own models have is else null."""
 
     id: str
     object: Literal["model"]
     created: int
     owned_by: str
+    aliases: list[str]
+    tags: list[str]
+    status: ModelStatus
+    architecture: ModelArchitecture
+    source: Literal["local", "upstream"]
+    can_remove: bool
     context_length: int | None
     slots: Count
     free_slots: Count
-    state: Literal["loaded", "busy", "loading", "down"]
+    state: Literal["loaded", "busy", "leaving", "loading", "unloading", "unloaded", "down"]
     capabilities: list[str]
     modalities: list[str]
     fingerprint: dict[str, Any] | None
+    memory: ModelMemory | None
+    pinned: bool | None
+    running: Count
+    waiting: Count | None
+    loads: Count | None
+    engine: dict[str, Any] | None
+
+
+class Success(msgspec.Struct):
+    """It has begun."""
+
+    success: Literal[True]
 
 
 class ModelList(msgspec.Struct):

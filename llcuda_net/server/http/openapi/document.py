@@ -103,7 +103,7 @@ def document(routes: Sequence[Route]) -> dict[str, Any]:
     for name in ("ChatBody", "TemplateBody"):
         schemas[name]["properties"]["messages"]["minItems"] = 1
     for name in (
-        *("EmbeddingsBody", "TokenizeBody", "DetokenizeBody", "RerankBody"),
+        *("EmbeddingsBody", "TokenizeBody", "DetokenizeBody", "RerankBody", "LoadBody"),
         *("ConversationBody", "ConversationChange", "ItemsBody"),
     ):
         schemas[name]["additionalProperties"] = False

@@ -7,11 +7,12 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta
 
+from llcuda_net.server.http.llama.loading import LoadBody
 from llcuda_net.server.http.llama.rerank import Document, RerankBody
 from llcuda_net.server.http.llama.routes import RERANK_PATHS
 from llcuda_net.server.http.llama.template import TemplateBody
 from llcuda_net.server.http.llama.tokens import DetokenizeBody, Id, TokenizeBody
-from llcuda_net.server.http.openapi.answers import Usage
+from llcuda_net.server.http.openapi.answers import ModelList, Success, Usage
 from llcuda_net.server.http.openapi.operations import IGNORED, PRIORITY, RUNS, Operation
 
 _Byte = Annotated[int, Meta(ge=0, le=255)]
@@ -78,8 +79,20 @@ _RERANK = Operation(
     list_of=RankedText,
 )
 
+_LOAD = Operation(
+    "llama.cpp",
+    Success,
+    LoadBody,
+    example={"model": "smollm2"},
+    errors=(404,),
+    headers=IGNORED,
+)
+
 #: By method and pattern.
 OPERATIONS: dict[tuple[str, str], Operation] = {
+    ("GET", "/models"): Operation("llama.cpp", ModelList),
+    ("POST", "/models/load"): _LOAD,
+    ("POST", "/models/unload"): _LOAD,
     ("POST", "/tokenize"): Operation(
         "llama.cpp",
         TokenList,

@@ -72,6 +72,11 @@ class Program:
         """Whether it is known to compute with more than the CPU."""
         return bool(self.devices)
 
+    def public_facts(self) -> dict[str, Any]:
+        """What everybody may know of it: its file's name, but not its folder."""
+        facts = self.facts()
+        return {**facts, "engine": BUILTIN if self.path is None else self.path.name}
+
     def facts(self) -> dict[str, Any]:
         """What is known of it, in JSON's types."""
         devices = self.devices
