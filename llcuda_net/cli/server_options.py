@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 from llcuda_net.cli.common import fail, read_token
 
 if TYPE_CHECKING:
+    import httpx
+
     from llcuda_net import sync
 
 
@@ -21,8 +23,13 @@ def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "address", nargs="?", metavar="HOST:PORT", help=f"default: {DEFAULT_SERVER}"
     )
+    add_group(parser, "the same, as an option")
+
+
+def add_group(parser: argparse.ArgumentParser, help_: str = f"default: {DEFAULT_SERVER}") -> None:
+    """--server, TLS and the token, for a command whose arguments are something else."""
     where = parser.add_argument_group("where to connect")
-    where.add_argument("--server", metavar="HOST:PORT", help="the same, as an option")
+    where.add_argument("--server", metavar="HOST:PORT", help=help_)
     where.add_argument("--tls", action="store_true", help="connect with TLS")
     where.add_argument("--tls-ca", metavar="FILE", help="trust this PEM file (implies --tls)")
     where.add_argument("--token-file", metavar="FILE", help="a file that holds the token")
@@ -39,13 +46,35 @@ class Dialler:
     """
 
     def __init__(self, arguments: argparse.Namespace) -> None:
-        if arguments.address is not None and arguments.server is not None:
+        address: str | None = getattr(arguments, "address", None)
+        if address is not None and arguments.server is not None:
             fail("give HOST:PORT or --server, not both")
-        given: str | None = arguments.address or arguments.server
+        given: str | None = address or arguments.server
         self.server = given or os.environ.get("LLCUDA_SERVER") or DEFAULT_SERVER
         self._tls: bool = arguments.tls
         self._tls_ca: str | None = arguments.tls_ca
         self._token = read_token(arguments.token_file)
+
+    def http(self) -> httpx.Client:
+        """A client of the HTTP on the server's port.
+
+        Raises:
+            ConfigError: as `__call__`.
+        """
+        import httpx
+
+        from llcuda_net.client.dial import tls_context
+        from llcuda_net.util.address import parse_address
+
+        address = parse_address(self.server)
+        context = tls_context(self._tls, self._tls_ca)
+        return httpx.Client(
+            base_url=f"{'http' if context is None else 'https'}://{address}",
+            headers={} if self._token is None else {"Authorization": f"Bearer {self._token}"},
+            timeout=httpx.Timeout(60.0, connect=10.0),
+            verify=context or False,  # it is no TLS at all
+            trust_env=False,  # a proxy is for what is far away, as our own protocol has it
+        )
 
     def __call__(self) -> sync.Client:
         """A connection that does not reconnect when it is lost.

@@ -1,7 +1,8 @@
-"""`llcuda models`: the models of this machine: list, show, pull, remove.
+"""`llcuda models`: the models of this machine: list, show, pull, remove; those of a server: load.
 
 Each subcommand is a module beside this one, with HELP, EPILOG, `add_options(parser)` and
-`run(arguments)`. On import it loads nothing heavy, so that --help is instant.
+`run(arguments)`; LOCAL is False where it asks a server, and the models folder is nothing to it. On
+import it loads nothing heavy, so that --help is instant.
 """
 
 from __future__ import annotations
@@ -22,6 +23,9 @@ _MODULES = {
     "show": "llcuda_net.cli.models.show",
     "pull": "llcuda_net.cli.models.pull",
     "rm": "llcuda_net.cli.models.rm",
+    "load": "llcuda_net.cli.models.load",
+    "unload": "llcuda_net.cli.models.unload",
+    "status": "llcuda_net.cli.models.status",
 }
 
 _EPILOG = """\
@@ -30,6 +34,8 @@ examples:
   llcuda models show smollm2
   llcuda models pull smollm2
   llcuda models pull hf:ggml-org/Qwen3-0.6B-GGUF:Q4_0
+  llcuda models load smollm2
+  llcuda models status --server gpu1:9000
 
 environment:
   LLCUDA_MODELS  the models folder         NO_COLOR  when set, no colours
@@ -38,6 +44,7 @@ exit codes:
   0  done                                  130  interrupted (Ctrl-C)
   1  not found, or it failed               141  nobody reads the output
   2  wrong usage                           143  terminated
+  3  the server could not be reached
 """
 
 
@@ -61,11 +68,12 @@ def make_parser() -> Parser:
             description=f"{module_.HELP[0].upper()}{module_.HELP[1:]}.",
             epilog=module_.EPILOG,
         )
-        made.add_argument(
-            "--models",
-            metavar="DIR",
-            help="the models folder; default: LLCUDA_MODELS, or ~/.local/share/llcuda/models",
-        )
+        if getattr(module_, "LOCAL", True):
+            made.add_argument(
+                "--models",
+                metavar="DIR",
+                help="the models folder; default: LLCUDA_MODELS, or ~/.local/share/llcuda/models",
+            )
         module_.add_options(made)
     return parser
 

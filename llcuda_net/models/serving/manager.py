@@ -152,6 +152,11 @@ class Manager:
             raise Unsupported(refusal)
         self._forget_failure(record)
 
+    def wanted(self, name: str) -> bool:
+        """Whether a model is to be loaded though no request asks for it."""
+        record = self._record_of(name)
+        return record is not None and record.wanted is True
+
     def unload(self, name: str) -> None:
         """Have a model unloaded, once what runs on it has ended; the next request loads it again.
 
@@ -197,6 +202,7 @@ class Manager:
             "ready_in": None if residence.ready_in is None else round(residence.ready_in, 3),
             "context": spec.ctx,
             "pinned": spec.pinned,
+            "wanted": bool(record.wanted),
             "memory": record.need.host,
             "gpu_memory": record.need.gpu,
             "running": state.running,
@@ -258,6 +264,8 @@ class Manager:
         for name in decided.load:
             record = self._move(name, Presence.LOADING, now, f"{name} is being loaded")
             record.loading_since = now
+            if record.wanted is False and not record.instance.backend.draining:
+                record.wanted = None  # a request overrules it
             self._nursery.start_soon(self._load, record)
         for name in decided.leave:
             self._move(name, Presence.LEAVING, now, f"{name} makes room for another model")

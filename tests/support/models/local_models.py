@@ -1,4 +1,4 @@
-"""A server that runs its models itself, in memory: real manager, pool and gateway; fake processes."""
+"""A server that runs its models itself, in memory: real but for the processes."""
 
 from __future__ import annotations
 
@@ -40,8 +40,6 @@ class FakeInstance:
         failure: why it cannot be loaded; None: it can.
     """
 
-    pid = None
-
     def __init__(self, spec: ModelSpec, need: Need, wishes: Wishes) -> None:
         self.described = Described(spec, FOLDER / f"{spec.name}.gguf", need)
         self.name = spec.name
@@ -56,6 +54,9 @@ class FakeInstance:
             self.upstream,
             residence=self.residence,
         )
+
+    def measured(self) -> None:
+        """Nothing is known of a process that is none."""
 
     async def load(self, nursery: trio.Nursery) -> None:
         await trio.sleep(LOAD)

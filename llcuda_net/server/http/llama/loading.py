@@ -54,7 +54,8 @@ async def load(exchange: Exchange) -> None:
 async def unload(exchange: Exchange) -> None:
     """Have a model unloaded, once what runs on it has ended; a request for it loads it again."""
     manager, instance, headers = await _asked(exchange)
-    if instance.residence.presence in (Presence.UNLOADING, Presence.UNLOADED):
+    presence = instance.residence.presence
+    if presence in (Presence.UNLOADING, Presence.UNLOADED) and not manager.wanted(instance.name):
         raise _needless(instance)
     manager.unload(instance.name)
     exchange.respond(200, _DONE, headers=headers)

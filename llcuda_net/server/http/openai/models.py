@@ -131,6 +131,7 @@ def _model(name: str, backends: list[Backend], ours: dict[str, Any] | None) -> d
         "fingerprint": next((_public(one) for one in backends if one.fingerprint()), None),
         "memory": ours and {"host": ours["memory"], "gpu": ours["gpu_memory"]},
         "pinned": ours and ours["pinned"],
+        "wanted": ours and ours["wanted"],
         "running": sum(one.busy for one in backends),
         "waiting": ours and ours["waiting"],
         "loads": ours and ours["loads"],

@@ -148,6 +148,7 @@ class Model(msgspec.Struct):
     fingerprint: dict[str, Any] | None
     memory: ModelMemory | None
     pinned: bool | None
+    wanted: bool | None
     running: Count
     waiting: Count | None
     loads: Count | None

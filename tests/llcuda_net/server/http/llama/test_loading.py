@@ -185,3 +185,27 @@ async def test_fields_that_do_not_exist_are_refused(autojump_clock: object) -> N
         reply = await send(rig.listener, "POST", "/models/load", {"model": "a", "wait": True})
         assert (reply.status, (await reply.json())["error"]["param"]) == (400, "wait")
         assert rig.models["a"].loads == 0
+
+
+async def test_a_request_loads_again_what_was_unloaded_by_hand(autojump_clock: object) -> None:
+    async with serving_models("a") as rig:
+        await _post(rig, "/models/load", "a")
+        await trio.sleep(2 * LOAD)
+        await _post(rig, "/models/unload", "a")
+        await trio.sleep(1)
+        assert (await send(rig.listener, "POST", "/v1/chat/completions", CHAT)).status == 200
+        await trio.sleep(10 * LOAD)
+        model = await _model(rig, "a")
+        assert (model["state"], model["loads"]) == ("loaded", 2)  # and so it stays
+
+
+async def test_a_load_that_waits_can_be_called_off(autojump_clock: object) -> None:
+    async with serving_models("a", "b", budget=Budget(15)) as rig:
+        await _post(rig, "/models/load", "a")
+        await _post(rig, "/models/load", "b")
+        await trio.sleep(LOAD / 2)
+        model = await _model(rig, "b")
+        assert (model["state"], model["wanted"]) == ("unloaded", True)
+        assert await _post(rig, "/models/unload", "b") == (200, {"success": True})
+        await trio.sleep(10 * LOAD)
+        assert (rig.models["a"].loads, rig.models["b"].loads) == (1, 0)
