@@ -8,7 +8,7 @@ is over, and when the policy says that time alone changes the answer.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from typing import Any
 
 import structlog
@@ -75,13 +75,24 @@ class Manager:
         pool: has their backends.
         budget: memory for all of them together.
         wishes: wakes it.
+        in_thread: measures what a process takes.
 
     Attributes:
         budget: as it is now.
     """
 
-    def __init__(self, pool: Pool, budget: Budget, wishes: Wishes) -> None:
+    def __init__(
+        self,
+        pool: Pool,
+        budget: Budget,
+        wishes: Wishes,
+        *,
+        in_thread: Callable[
+            [Callable[[], Need | None]], Awaitable[Need | None]
+        ] = trio.to_thread.run_sync,
+    ) -> None:
         self._pool = pool
+        self._in_thread = in_thread
         self.budget = budget
         self._wishes = wishes
         self._records: dict[str, _Record] = {}
@@ -308,7 +319,7 @@ class Manager:
         )
         record.load_time += took
         record.failures = record.memory_failures = 0
-        found = await trio.to_thread.run_sync(instance.measured)
+        found = await self._in_thread(instance.measured)
         if found is not None:
             record.need = found
         if record.wanted is True:

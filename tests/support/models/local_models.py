@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +22,7 @@ from llcuda_net.server.gateway import Gateway
 from llcuda_net.upstream.backend import Backend
 from llcuda_net.upstream.engine.programs.program import Program
 from llcuda_net.upstream.llama.poller import Poller
+from llcuda_net.upstream.model.gguf import ModelFile
 from llcuda_net.upstream.pool import Pool
 from llcuda_net.upstream.residence import Residence, Wishes
 from tests.support.server.constraint_checks import checks_here
@@ -41,7 +42,10 @@ class FakeInstance:
     """
 
     def __init__(self, spec: ModelSpec, need: Need, wishes: Wishes) -> None:
-        self.described = Described(spec, FOLDER / f"{spec.name}.gguf", need)
+        file = FOLDER / f"{spec.name}.gguf"
+        model = ModelFile((file,), need.host, "llama", spec.name, None, None)
+        self.described = Described(spec, file, model)
+        self.need = need
         self.name = spec.name
         self.program = Program(Path("/secret/bin/llama-server"), "b1", 1)
         self.loads = 0
@@ -72,6 +76,12 @@ class FakeInstance:
         self.backend.process_lost()
 
 
+async def _here(work: Callable[[], Need | None]) -> Need | None:
+    """In this thread: others know nothing of virtual time."""
+    await trio.lowlevel.checkpoint()
+    return work()
+
+
 @dataclass
 class LocalServer:
     """A server, and what is behind it."""
@@ -93,7 +103,7 @@ async def serving_models(
     """A server of these models, each of which needs so many bytes; by default all fit."""
     settings.setdefault("analysis", False)
     wishes, poller, pool = Wishes(), Poller(), Pool()
-    manager = Manager(pool, budget or Budget(), wishes)
+    manager = Manager(pool, budget or Budget(), wishes, in_thread=_here)
     models = {}
     for one in specs:
         spec = ModelSpec(one) if isinstance(one, str) else one
