@@ -74,14 +74,14 @@ def run(arguments: argparse.Namespace) -> int:
     from llcuda_net.cli.models.command import models_folder
     from llcuda_net.models.pull.hf import ProjectorChoice
 
-    references = [_reference(source) for source in arguments.sources]
+    references = {_reference(source): source for source in arguments.sources}
     quant = arguments.mmproj.upper() if arguments.mmproj else None
     projector = ProjectorChoice(not arguments.no_mmproj, quant)
     folder = models_folder(arguments)
     failed = 0
-    for reference in references:
+    for reference, given in references.items():
         try:
-            _pull(reference, folder, projector, as_json=arguments.json)
+            _pull(reference, given, folder, projector, as_json=arguments.json)
         except PullError as error:
             if len(references) == 1:
                 raise
@@ -114,7 +114,9 @@ def _near(source: str) -> str:
     return f"; did you mean {near[0]}?" if near and ":" not in source else ""
 
 
-def _pull(reference: Reference, folder: Path, projector: ProjectorChoice, *, as_json: bool) -> None:
+def _pull(
+    reference: Reference, given: str, folder: Path, projector: ProjectorChoice, *, as_json: bool
+) -> None:
     from llcuda_net.models.pull.pull import pull
 
     if as_json:
@@ -138,7 +140,7 @@ def _pull(reference: Reference, folder: Path, projector: ProjectorChoice, *, as_
             _interrupted(reference, folder)
             raise
     for found in pulled:
-        _print(found, folder)
+        _print(found, given if ":" not in given else found.name, folder)
 
 
 def _interrupted(reference: Reference, folder: Path) -> None:
@@ -151,7 +153,7 @@ def _interrupted(reference: Reference, folder: Path) -> None:
             echo(note, file=sys.stderr, flush=True)
 
 
-def _print(found: Pulled, folder: Path) -> None:
+def _print(found: Pulled, name: str, folder: Path) -> None:
     import shlex
 
     from llcuda_net.cli.models.command import default_models_folder
@@ -163,7 +165,7 @@ def _print(found: Pulled, folder: Path) -> None:
     echo(f"{what}: {found.name}{projector} ({bytes_text(found.size)}{license_}) in {folder}")
     # Where the server does not look by itself, it is told.
     where = "" if folder == default_models_folder() else f"--models {shlex.quote(str(folder))} "
-    echo(f"run it: llcuda-server {where}--model {shlex.quote(found.name)}")
+    echo(f"run it: llcuda-server {where}--model {shlex.quote(name)}")
 
 
 def _document(found: Pulled) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -134,6 +135,8 @@ def _download(
     place.need(sum(part.size for part in parts) - have)
     for part in parts:
         if not whole[part].exists():
+            if not partial[part].exists():
+                hub.copy(repository, commit, part, partial[part])
             hub.download(repository, commit, part, partial[part], report)
             partial[part].rename(whole[part])
     return list(whole.values())
@@ -141,4 +144,5 @@ def _download(
 
 def _key(part: Part) -> str:
     """A name for its bytes: of another commit, the same bytes have the same name."""
-    return f"{part.name[:150]}.{part.checksum.partition(':')[2][:16]}"
+    readable = re.sub(r"[^A-Za-z0-9._-]", "-", part.name)[:100]
+    return f"{readable}.{part.checksum.partition(':')[2][:16]}"

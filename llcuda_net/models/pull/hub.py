@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
+import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -106,7 +107,14 @@ class Hub:
                 and it is gone; or we may not have it.
             OSError: the disk refuses.
         """
+        most = self._transfer.constants.MAX_HTTP_DOWNLOAD_SIZE
         before = to.stat().st_size if to.exists() else 0
+        if part.size > most and before < part.size:
+            raise PullError(
+                f"{part.origin} has {size_text(part.size)}, and over HTTP Hugging Face sends at"
+                f" most {size_text(most)}: `hf download {repository} {part.origin} --local-dir"
+                " DIR` gets it"
+            )
         if before > part.size:
             to.unlink()
             before = 0
@@ -121,6 +129,19 @@ class Hub:
             f"the bytes of {part.origin} that {self.endpoint} sent are not those that {repository}"
             f" has ({part.checksum}): they were removed; try again"
         )
+
+    def copy(self, repository: str, commit: str, part: Part, to: Path) -> None:
+        """Take a file from the library's cache, if it is there: linked where that is possible."""
+        cached = self._library.try_to_load_from_cache(repository, part.origin, revision=commit)
+        if isinstance(cached, str):
+            path = Path(cached).resolve()
+            # One that has another size would be written to: that must not be the cache's own.
+            with contextlib.suppress(OSError):
+                if path.stat().st_size == part.size:
+                    try:
+                        to.hardlink_to(path)
+                    except OSError:
+                        shutil.copyfile(path, to)
 
     def _get(self, repository: str, commit: str, part: Part, to: Path, report: Report) -> None:
         headers = self._utils.build_hf_headers()

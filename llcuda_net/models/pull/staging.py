@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import hashlib
 import json
 import os
 import re
@@ -35,6 +36,8 @@ READY = "ready"
 PARTIAL, WHOLE = ".partial", ".whole"
 #: Bytes that a disk must have free beyond what is pulled.
 MARGIN = 64 << 20
+#: Most bytes of a file's name; file systems have 255, and some endings are ours.
+_MOST_NAME = 200
 
 #: Called while bytes come: what is being done, how many are there, of how many (None: unknown).
 Report = Callable[[str, int, int | None], None]
@@ -211,7 +214,11 @@ def kept(folder: Path, source: str) -> int:
 
 
 def _place(folder: Path, source: str) -> Path:
-    return folder / HIDDEN / re.sub(r"[^A-Za-z0-9._=@+-]", "--", source.replace(":", "-", 1))
+    """A source's own folder."""
+    name = re.sub(r"[^A-Za-z0-9._=@+-]", "--", source.replace(":", "-", 1))
+    if len(name) > _MOST_NAME:
+        name = f"{name[:100]}-{hashlib.sha256(source.encode()).hexdigest()[:32]}"
+    return folder / HIDDEN / name
 
 
 def _tidy(path: Path) -> None:
@@ -256,9 +263,13 @@ def occupied(folder: Path, parts: Sequence[Part], source: str) -> Pulled | None:
     """The model that these files make, where it is there by the same bytes of another source.
 
     Raises:
-        PullError: another model has its name.
+        PullError: another model has its name, or the name of a file cannot be used.
     """
     name = stem_of(parts[0].name)
+    for part in parts:
+        long = len(part.name.encode("utf-8", "surrogateescape")) > _MOST_NAME
+        if long or part.name.startswith(".") or not part.name.isprintable():
+            raise PullError(f"{source} has a file whose name cannot be used here: {part.origin!r}")
     for target in (folder / f"{name}.gguf", folder / name):
         if target.exists() or target.is_symlink():
             with contextlib.suppress(OSError, ValueError, TypeError, KeyError, AttributeError):

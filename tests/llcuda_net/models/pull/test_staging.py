@@ -117,6 +117,21 @@ def test_a_damaged_record_is_none(tmp_path: Path, text: str) -> None:
     assert json.loads(record_of(tmp_path, "x").read_text())["source"] == SOURCE
 
 
+@pytest.mark.parametrize("name", [".x.gguf", "a\nb.gguf", "x" * 250 + ".gguf", "\udcff.gguf"])
+def test_a_name_that_would_be_hidden_or_too_long(name: str, tmp_path: Path) -> None:
+    with pytest.raises(PullError, match="whose name cannot be used here") as error:
+        occupied(tmp_path, [Part(f"sub/{name}", 5, "sha256:0")], SOURCE)
+    assert "\n" not in str(error.value)
+
+
+def test_a_long_source(tmp_path: Path) -> None:
+    with (
+        staging(tmp_path, "hf:a/b/" + "x" * 300) as one,
+        staging(tmp_path, "hf:a/b/" + "x" * 301) as other,
+    ):
+        assert one.path != other.path
+
+
 def test_two_do_not_pull_the_same_at_once(tmp_path: Path) -> None:
     with (
         staging(tmp_path, SOURCE),
