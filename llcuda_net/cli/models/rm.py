@@ -83,10 +83,15 @@ def _find(name: str, files: list[LocalFile], folder: Path) -> LocalFile:
     import difflib
 
     from llcuda_net.models.files.elsewhere import elsewhere, find
+    from llcuda_net.models.pull.resolve import pulled_as
 
     for file in files:
         # What is a folder is listed only for its problem.
         if name in (file.name, f"{file.source}:{file.name}") and not file.path.is_dir():
+            return file
+    pulled = pulled_as(name, folder)
+    for file in files:
+        if file.path == pulled:
             return file
     other = find(name, elsewhere())
     if other is not None:

@@ -85,9 +85,10 @@ def _find(name: str, folder: Path) -> LocalFile:
 
     from llcuda_net.models.files.elsewhere import everything, find
     from llcuda_net.models.files.local_file import look, name_of
+    from llcuda_net.models.pull.resolve import pulled_as
 
     files = everything(folder)
-    found = find(name, files)
+    found = find(name, files) or _at(pulled_as(name, folder), files)
     if found is not None:
         return found
     path = Path(name).expanduser()
@@ -96,6 +97,10 @@ def _find(name: str, folder: Path) -> LocalFile:
     near = difflib.get_close_matches(name, [file.name for file in files], 1)
     hint = f"; did you mean {near[0]}?" if near else ": see llcuda models list"
     raise CommandError(f"there is no model {name} on this machine{hint}", Exit.REFUSED)
+
+
+def _at(path: Path | None, files: list[LocalFile]) -> LocalFile | None:
+    return next((file for file in files if file.path == path), None)
 
 
 def _facts(file: LocalFile) -> Iterator[tuple[str, str]]:

