@@ -12,6 +12,7 @@ from typing import Any, ClassVar
 import msgspec
 
 from llcuda_net.generation.generation import Generation
+from llcuda_net.server.http.delivery.format import Commented
 from llcuda_net.server.http.errors import HttpError
 from llcuda_net.server.http.openai.answers import (
     finish_reason,
@@ -25,7 +26,7 @@ from llcuda_net.server.http.openai.chunks import error_event
 _encode = msgspec.json.Encoder().encode
 
 
-class CompletionFormat(msgspec.Struct, frozen=True, omit_defaults=True):
+class CompletionFormat(Commented, msgspec.Struct, frozen=True, omit_defaults=True):
     """How the answer to a completion is written.
 
     Attributes:
@@ -68,10 +69,6 @@ class CompletionFormat(msgspec.Struct, frozen=True, omit_defaults=True):
     def error(self, error: HttpError) -> bytes:
         """See Format."""
         return error_event(error)
-
-    def comment(self, text: str) -> bytes:
-        """A comment: one line, since an empty one behind it would end an event."""
-        return b": %b\n" % text.encode()
 
     def whole(self, generations: Sequence[Generation]) -> bytes:
         """See Format."""

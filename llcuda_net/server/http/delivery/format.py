@@ -87,6 +87,16 @@ class Format(Protocol):
         """The body of an answer that is not streamed, of generations that are done."""
 
 
+class Commented:
+    """Of a format whose streams are kept open by comments."""
+
+    __slots__ = ()
+
+    def comment(self, text: str) -> bytes:
+        """A comment: one line, since an empty one behind it would end an event."""
+        return b": %b\n" % text.encode()
+
+
 def model_of(generation: Generation) -> str:
     """The name of the model that answers, where no format was kept that has it."""
     known = generation.wanted or generation.outcome.model or generation.model.get("name")

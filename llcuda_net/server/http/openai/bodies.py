@@ -1,10 +1,10 @@
-"""What the bodies of several APIs have in common: structs, sampling parameters, schemas."""
+"""What the bodies of several APIs have in common: structs, sampling parameters, schemas, tools."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Mapping, Sequence
-from typing import Annotated, Any, TypeVar
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from typing import Annotated, Any, Protocol, TypeVar
 
 import msgspec
 from msgspec import Meta
@@ -12,15 +12,34 @@ from msgspec import Meta
 from llcuda_net.generation.sampling import PARAMETERS
 from llcuda_net.server.http.errors import HttpError
 
+#: Most alternatives of a token, by OpenAI's parameter; llama-server's n_probs takes more.
+MAX_TOP_LOGPROBS = 20
 #: Seeds that are none of llama.cpp's special ones; larger ones are folded into them.
 _SEEDS = (1 << 32) - 1
 
+_Name = Annotated[str, Meta(min_length=1, max_length=256)]
 _Key = Annotated[str, Meta(max_length=64)]
 _Text = Annotated[str, Meta(max_length=512)]
 #: What a client keeps with something of its own: texts by name.
 Metadata = Annotated[dict[_Key, _Text], Meta(max_length=16)]
 _T = TypeVar("_T")
 _PATH = re.compile(r"^(.*) - at `\$\.?([^`]*)`$", re.DOTALL)
+
+
+class FunctionDefinition(msgspec.Struct):
+    """What a model may call; `parameters` is a JSON schema."""
+
+    name: _Name
+    description: str | None = None
+    parameters: dict[str, Any] | None = None
+    strict: bool | None = None
+
+
+class Options(Protocol):
+    """The fields of a body that a chat's template takes."""
+
+    parallel_tool_calls: bool | None
+    chat_template_kwargs: dict[str, Any] | None
 
 
 def wrong(param: str | None, message: str) -> HttpError:
@@ -157,3 +176,101 @@ def constrain(params: dict[str, Any], field: str, schema: dict[str, Any]) -> Non
         # models may go on with line breaks for ever, where they are allowed.
         schema = {**schema, "x-guidance": {"whitespace_flexible": False}}
     params["json_schema"] = schema
+
+
+def logprobs_of(
+    params: dict[str, Any], top: int | None, *, wanted: bool, switch: str
+) -> int | None:
+    """How many alternatives of each token are to be written; None: none, and no tokens.
+
+    Args:
+        params: get what llama-server needs for that.
+        top: how many the body asks for, in top_logprobs.
+        wanted: whether it asks for log-probabilities at all.
+        switch: the field, and its value, that would.
+
+    Raises:
+        HttpError: what it asks for does not go together.
+    """
+    if top and not wanted:
+        raise wrong("top_logprobs", f"top_logprobs needs {switch}")
+    if not wanted:
+        own: int | None = params.get("n_probs")
+        return own or None
+    if "n_probs" in params:
+        raise wrong("n_probs", "give top_logprobs, or n_probs")
+    params["n_probs"] = max(1, top or 0)  # llama-server has none without alternatives
+    return top or 0
+
+
+# -- the options of a chat --------------------------------------------------------------------
+
+
+def options_of(
+    body: Options, tools: list[dict[str, Any]], choice: Any, effort: str | None
+) -> dict[str, Any] | None:
+    """As of llcuda_protocol.Generate.chat.
+
+    Args:
+        tools, choice: as a chat has them.
+
+    Raises:
+        HttpError: a tool is to be called, and there is none.
+    """
+    options: dict[str, Any] = {}
+    if tools:
+        options["tools"] = tools
+        if choice is not None:
+            options["tool_choice"] = choice
+        if body.parallel_tool_calls is not None:
+            options["parallel_tool_calls"] = body.parallel_tool_calls
+    elif choice not in (None, "none", "auto"):
+        raise wrong(
+            "tool_choice", "tool_choice asks for a tool, and there are no tools that are functions"
+        )
+    if effort is not None:
+        options["reasoning_effort"] = effort
+    if body.chat_template_kwargs:
+        options["chat_template_kwargs"] = body.chat_template_kwargs
+    return options or None
+
+
+def tools_of(functions: Iterable[FunctionDefinition], at: str) -> list[dict[str, Any]]:
+    """Functions as a chat has its tools.
+
+    Args:
+        at: the path of one's name in the body, with {} for its number.
+
+    Raises:
+        HttpError: two have one name.
+    """
+    found = []
+    names: set[str] = set()
+    for i, function in enumerate(functions):
+        if function.name in names:
+            raise wrong(at.format(i), f"{at.format(i)}: there are two tools {function.name!r}")
+        names.add(function.name)
+        known = {
+            name: value
+            for name in FunctionDefinition.__struct_fields__
+            if (value := getattr(function, name)) is not None
+        }
+        found.append({"type": "function", "function": known})
+    return found
+
+
+def check_choice(names: Collection[str], tools: Sequence[dict[str, Any]]) -> None:
+    """Refuse a choice of tools that there are not.
+
+    Args:
+        names: of the functions that may, or must, be called.
+
+    Raises:
+        HttpError: one of them is not there, or there are none.
+    """
+    known = {tool["function"]["name"] for tool in tools}
+    for name in names:
+        if name not in known:
+            raise wrong("tool_choice", f"tool_choice names {name[:64]!r}, which is no tool here")
+    if not names:
+        raise wrong("tool_choice", "tool_choice allows no tool that is a function: use none")

@@ -10,18 +10,26 @@ from msgspec import Meta
 
 from llcuda_net.generation.sampling import PARAMETERS
 from llcuda_net.server.http.openai import messages
-from llcuda_net.server.http.openai.bodies import body_of, constrain, sampling_of, seeds_of, wrong
+from llcuda_net.server.http.openai.bodies import (
+    MAX_TOP_LOGPROBS,
+    FunctionDefinition,
+    body_of,
+    check_choice,
+    constrain,
+    logprobs_of,
+    options_of,
+    sampling_of,
+    seeds_of,
+    tools_of,
+)
 from llcuda_net.server.http.openai.fields import Ignored
 from llcuda_net.server.http.openai.messages import Message
 
 #: Most choices of one answer.
 MAX_CHOICES = 32
-#: Most alternatives of a token, by OpenAI's parameter; llama-server's n_probs takes more.
-MAX_TOP_LOGPROBS = 20
 
 _Penalty = Annotated[float, Meta(ge=-2, le=2)]
 _Count = Annotated[int, Meta(ge=-1, le=(1 << 31) - 1)]
-_Name = Annotated[str, Meta(min_length=1, max_length=256)]
 
 
 class StreamOptions(msgspec.Struct):
@@ -33,15 +41,6 @@ class StreamOptions(msgspec.Struct):
 
     include_usage: bool | None = None
     include_obfuscation: bool | None = None
-
-
-class FunctionDefinition(msgspec.Struct):
-    """What a model may call; `parameters` is a JSON schema."""
-
-    name: _Name
-    description: str | None = None
-    parameters: dict[str, Any] | None = None
-    strict: bool | None = None
 
 
 class Tool(msgspec.Struct):
@@ -219,7 +218,8 @@ def _params(body: ChatBody, own: Mapping[str, Any]) -> tuple[dict[str, Any], int
     """The sampling parameters, and how many alternatives of each token are to be written."""
     params = sampling_of(body, own, ("max_tokens", "max_completion_tokens"))
     _constrain(params, body)
-    return params, _logprobs(params, body)
+    wanted = bool(body.logprobs)
+    return params, logprobs_of(params, body.top_logprobs, wanted=wanted, switch="logprobs: true")
 
 
 def _constrain(params: dict[str, Any], body: ChatBody) -> None:
@@ -233,69 +233,24 @@ def _constrain(params: dict[str, Any], body: ChatBody) -> None:
         constrain(params, "response_format", schema)
 
 
-def _logprobs(params: dict[str, Any], body: ChatBody) -> int | None:
-    if body.top_logprobs and not body.logprobs:
-        raise wrong("top_logprobs", "top_logprobs needs logprobs to be true")
-    if not body.logprobs:
-        own: int | None = params.get("n_probs")
-        return own or None
-    if "n_probs" in params:
-        raise wrong("n_probs", "give logprobs and top_logprobs, or n_probs")
-    wanted = body.top_logprobs or 0
-    params["n_probs"] = max(1, wanted)  # llama-server has no log-probability without alternatives
-    return wanted
-
-
 # -- the options of a chat --------------------------------------------------------------------
 
 
 def _options(body: ChatBody) -> dict[str, Any] | None:
     """As of llcuda_protocol.Generate.chat."""
-    options: dict[str, Any] = {}
-    if body.tools:
-        options["tools"] = _tools(body.tools)
-        if body.tool_choice is not None:
-            options["tool_choice"] = _choice(body.tool_choice, options["tools"])
-        if body.parallel_tool_calls is not None:
-            options["parallel_tool_calls"] = body.parallel_tool_calls
-    elif body.tool_choice not in (None, "none", "auto"):
-        raise wrong("tool_choice", "tool_choice asks for a tool, and there are no tools")
-    if body.reasoning_effort is not None:
-        options["reasoning_effort"] = body.reasoning_effort
-    if body.chat_template_kwargs:
-        options["chat_template_kwargs"] = body.chat_template_kwargs
-    return options or None
+    tools = tools_of([one.function for one in body.tools or ()], "tools[{}].function.name")
+    choice = _choice(body.tool_choice, tools) if tools else body.tool_choice
+    return options_of(body, tools, choice, body.reasoning_effort)
 
 
-def _tools(tools: list[Tool]) -> list[dict[str, Any]]:
-    found = []
-    names: set[str] = set()
-    for i, tool in enumerate(tools):
-        function = tool.function
-        if function.name in names:
-            param = f"tools[{i}].function.name"
-            raise wrong(param, f"{param}: there are two tools {function.name!r}")
-        names.add(function.name)
-        members = msgspec.to_builtins(function)
-        known = {name: value for name, value in members.items() if value is not None}
-        found.append({"type": "function", "function": known})
-    return found
-
-
-def _choice(choice: str | NamedTool | AllowedTools, tools: list[dict[str, Any]]) -> Any:
+def _choice(choice: str | NamedTool | AllowedTools | None, tools: list[dict[str, Any]]) -> Any:
     """The choice as a JSON value.
 
     Raises:
         HttpError: it names a tool that is not there.
     """
-    if isinstance(choice, str):
+    if isinstance(choice, str | None):
         return choice
     named = choice.allowed_tools.tools if isinstance(choice, AllowedTools) else [choice]
-    names = {tool["function"]["name"] for tool in tools}
-    for one in named:
-        name = one.function.name
-        if name not in names:
-            raise wrong("tool_choice", f"tool_choice names {name[:64]!r}, which is no tool here")
-    if not named:
-        raise wrong("tool_choice", "tool_choice allows no tool: use none")
+    check_choice([one.function.name for one in named], tools)
     return msgspec.to_builtins(choice)

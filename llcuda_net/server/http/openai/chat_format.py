@@ -6,12 +6,13 @@ from collections.abc import Sequence
 from typing import ClassVar
 
 from llcuda_net.generation.generation import Generation
+from llcuda_net.server.http.delivery.format import Commented
 from llcuda_net.server.http.errors import HttpError
 from llcuda_net.server.http.openai.answers import Shape, whole
 from llcuda_net.server.http.openai.chunks import ChatChunks, error_event, usage_chunk
 
 
-class ChatFormat(Shape, frozen=True, omit_defaults=True):
+class ChatFormat(Commented, Shape, frozen=True, omit_defaults=True):
     """How the answer to a chat is written."""
 
     kind: ClassVar[str] = "chat"
@@ -31,10 +32,6 @@ class ChatFormat(Shape, frozen=True, omit_defaults=True):
     def error(self, error: HttpError) -> bytes:
         """See Format."""
         return error_event(error)
-
-    def comment(self, text: str) -> bytes:
-        """A comment: one line, since an empty one behind it would end an event."""
-        return b": %b\n" % text.encode()
 
     def whole(self, generations: Sequence[Generation]) -> bytes:
         """See Format."""

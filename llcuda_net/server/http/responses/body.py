@@ -10,14 +10,19 @@ from msgspec import Meta
 
 from llcuda_net.generation.sampling import PARAMETERS
 from llcuda_net.server.http.openai.bodies import (
+    MAX_TOP_LOGPROBS,
+    FunctionDefinition,
     Metadata,
     body_of,
+    check_choice,
     constrain,
+    logprobs_of,
+    options_of,
     sampling_of,
     seeds_of,
+    tools_of,
     wrong,
 )
-from llcuda_net.server.http.openai.chat_body import MAX_TOP_LOGPROBS, FunctionDefinition
 from llcuda_net.server.http.openai.fields import Ignored
 from llcuda_net.server.http.responses import items
 from llcuda_net.server.http.responses.items import Input, InputItem
@@ -180,7 +185,12 @@ def read(data: dict[str, Any], ignored: Ignored) -> Asked:
         params,
         _options(body),
         _TIERS.get(body.service_tier or ""),
-        _logprobs(params, body, wanted=LOGPROBS in include),
+        logprobs_of(
+            params,
+            body.top_logprobs,
+            wanted=LOGPROBS in include,
+            switch=f"{LOGPROBS} in include",
+        ),
         ENCRYPTED in include,
     )
 
@@ -270,75 +280,32 @@ def _params(body: ResponseBody, own: Mapping[str, Any]) -> dict[str, Any]:
     return params
 
 
-def _logprobs(params: dict[str, Any], body: ResponseBody, *, wanted: bool) -> int | None:
-    if body.top_logprobs and not wanted:
-        raise wrong("top_logprobs", f"top_logprobs needs {LOGPROBS} in include")
-    if not wanted:
-        own: int | None = params.get("n_probs")
-        return own or None
-    if "n_probs" in params:
-        raise wrong("n_probs", "give top_logprobs, or n_probs")
-    most = body.top_logprobs or 0
-    params["n_probs"] = max(1, most)  # llama-server has no log-probability without alternatives
-    return most
-
-
 # -- the options of a chat --------------------------------------------------------------------
 
 
 def _options(body: ResponseBody) -> dict[str, Any] | None:
     """As of llcuda_protocol.Generate.chat."""
-    options: dict[str, Any] = {}
-    if body.tools:
-        options["tools"] = _tools(body.tools)
-        if body.tool_choice is not None:
-            options["tool_choice"] = _choice(body.tool_choice, options["tools"])
-        if body.parallel_tool_calls is not None:
-            options["parallel_tool_calls"] = body.parallel_tool_calls
-    elif body.tool_choice not in (None, "none", "auto"):
-        raise wrong("tool_choice", "tool_choice asks for a tool, and there is no function")
-    if body.reasoning is not None and body.reasoning.effort is not None:
-        options["reasoning_effort"] = body.reasoning.effort
-    if body.chat_template_kwargs:
-        options["chat_template_kwargs"] = body.chat_template_kwargs
-    return options or None
+    tools = tools_of(body.tools or (), "tools")
+    choice = _choice(body.tool_choice, tools) if tools else body.tool_choice
+    effort = body.reasoning.effort if body.reasoning is not None else None
+    return options_of(body, tools, choice, effort)
 
 
-def _tools(tools: list[FunctionTool]) -> list[dict[str, Any]]:
-    """Functions as a chat has them."""
-    found = []
-    names: set[str] = set()
-    for tool in tools:
-        if tool.name in names:
-            raise wrong("tools", f"there are two tools {tool.name!r}")
-        names.add(tool.name)
-        known = {
-            name: value
-            for name in FunctionDefinition.__struct_fields__
-            if (value := getattr(tool, name)) is not None
-        }
-        found.append({"type": "function", "function": known})
-    return found
-
-
-def _choice(choice: str | NamedFunction | AllowedFunctions, tools: list[dict[str, Any]]) -> Any:
+def _choice(
+    choice: str | NamedFunction | AllowedFunctions | None, tools: list[dict[str, Any]]
+) -> Any:
     """The choice as a chat has it.
 
     Raises:
         HttpError: it names a tool that is not there.
     """
-    if isinstance(choice, str):
+    if isinstance(choice, str | None):
         return choice
-    names = {tool["function"]["name"] for tool in tools}
     if isinstance(choice, NamedFunction):
         wanted = [choice.name]
     else:
         wanted = [one["name"] for one in choice.tools if type(one.get("name")) is str]
-        if not wanted:
-            raise wrong("tool_choice", "tool_choice allows no function: use none")
-    for name in wanted:
-        if name not in names:
-            raise wrong("tool_choice", f"tool_choice names {name[:64]!r}, which is no tool here")
+    check_choice(wanted, tools)
     functions = [{"type": "function", "function": {"name": name}} for name in wanted]
     if isinstance(choice, NamedFunction):
         return functions[0]

@@ -8,13 +8,13 @@ from typing import Any, ClassVar
 import msgspec
 
 from llcuda_net.generation.generation import Generation
-from llcuda_net.server.http.delivery.format import model_of
+from llcuda_net.server.http.delivery.format import Commented, model_of
 from llcuda_net.server.http.errors import HttpError
 from llcuda_net.server.http.responses.answers import Shape, encode, response_of
 from llcuda_net.server.http.responses.events import ResponseEvents, error_event
 
 
-class ResponseFormat(Shape, frozen=True, omit_defaults=True):
+class ResponseFormat(Commented, Shape, frozen=True, omit_defaults=True):
     """How a response is written."""
 
     kind: ClassVar[str] = "response"
@@ -34,10 +34,6 @@ class ResponseFormat(Shape, frozen=True, omit_defaults=True):
     def error(self, error: HttpError) -> bytes:
         """See Format."""
         return error_event(error)
-
-    def comment(self, text: str) -> bytes:
-        """A comment: one line, since an empty one behind it would end an event."""
-        return b": %b\n" % text.encode()
 
     def whole(self, generations: Sequence[Generation]) -> bytes:
         """The response as it is now."""
