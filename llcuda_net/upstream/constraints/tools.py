@@ -63,8 +63,8 @@ def check_options(params: Mapping[str, Any], chat: Mapping[str, Any]) -> list[Sc
         constraint = next((one for one in ("grammar", "json_schema") if one in params), None)
         if constraint is not None:
             raise InvalidRequest(
-                f"give tools or {constraint}, not both: upstreams would call no tool (or set "
-                "tool_choice to none)"
+                f"give tools or {constraint}, not both: upstreams would call no tool. Ask "
+                "with tools first, then with tool_choice none for an answer that follows it"
             )
     return found
 
