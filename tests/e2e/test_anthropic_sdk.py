@@ -23,7 +23,7 @@ PATIENCE = 60.0
 
 
 def client_of(server: RunningServer, **options: Any) -> Anthropic:
-    """The SDK as docs/clients.md has it."""
+    """The SDK as docs/api-anthropic.md has it."""
     options = {"api_key": "any", "max_retries": 0, "timeout": PATIENCE, **options}
     return Anthropic(base_url=f"http://{server.address}", **options)
 

@@ -1,4 +1,4 @@
-"""The streams that README.md and docs/clients.md show: one, and those that outlive their server."""
+"""The streams that README.md and the docs show: one, and those that outlive their server."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ ROOT = Path(__file__).parents[2]
 TOKENS = 60
 
 
-def block(language: str, words: str, page: str = "docs/clients.md") -> str:
+def block(language: str, words: str, page: str = "docs/http-api.md") -> str:
     """The block of code with these words."""
     text = (ROOT / page).read_text(encoding="utf-8")
     found = re.findall(rf"^```{language}\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
@@ -102,7 +102,7 @@ def test_with_the_sdk(tmp_path: Path, read: int) -> None:
 @pytest.mark.parametrize("read", [2, 12, 25])
 def test_of_a_response(tmp_path: Path, read: int) -> None:
     names: dict[str, Any] = {"openai": openai, "httpx": httpx, "time": time}
-    exec(block("python", "def events("), names)
+    exec(block("python", "def events(", "docs/api-responses.md"), names)
     events: Callable[..., Iterator[Any]] = names["events"]
     with held_upstream(30) as url, ExitStack() as stack:
         arguments = ["--data-dir", str(tmp_path), "--upstream", url]

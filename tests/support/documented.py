@@ -1,4 +1,4 @@
-"""Tables of a document that are made of the code, between marks."""
+"""Tables of the documents that are made of the code, between marks."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 
 from llcuda_net.server.http.openai.fields import FieldRules
 
-CLIENTS = Path(__file__).parents[2] / "docs" / "clients.md"
+DOCUMENTS = Path(__file__).parents[2] / "docs"
 _END = "<!-- end of table -->"
 
 
@@ -16,23 +16,28 @@ def rows(cells: Iterable[tuple[str, ...]]) -> list[str]:
     return ["| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in cells]
 
 
-def lines_of(name: str, document: Path = CLIENTS) -> list[str]:
-    """The lines of a table in a document."""
-    _, found, rest = document.read_text(encoding="utf-8").partition(_begin(name))
-    assert found, f"{document.name} has no table {name}"
+def lines_of(name: str) -> list[str]:
+    """The lines of a table, in the document that has it."""
+    rest = _document(name).read_text(encoding="utf-8").partition(_begin(name))[2]
     return rest.partition(_END)[0].strip().splitlines()
 
 
-def write(tables: Mapping[str, list[str]], document: Path = CLIENTS) -> None:
-    """Put tables into a document, where their marks are."""
-    text = document.read_text(encoding="utf-8")
+def write(tables: Mapping[str, list[str]]) -> None:
+    """Put tables into the documents, where their marks are."""
     for name, lines in tables.items():
-        begin = _begin(name)
-        before, found, rest = text.partition(begin)
-        assert found, f"{document.name} has no table {name}"
+        document, begin = _document(name), _begin(name)
+        before, _, rest = document.read_text(encoding="utf-8").partition(begin)
         after = rest.partition(_END)[2]
         text = before + "\n".join([begin, "", *lines, "", _END]) + after
-    document.write_text(text, encoding="utf-8")
+        document.write_text(text, encoding="utf-8")
+
+
+def _document(name: str) -> Path:
+    """The one with a table of this name."""
+    pages = sorted(DOCUMENTS.glob("*.md"))
+    found = [page for page in pages if _begin(name) in page.read_text(encoding="utf-8")]
+    assert len(found) == 1, f"the table {name} is in {len(found)} documents"
+    return found[0]
 
 
 def fields_of(

@@ -1,4 +1,4 @@
-"""The tables of Anthropic's API in docs/clients.md say what the code does.
+"""The tables of Anthropic's API in docs/api-anthropic.md say what the code does.
 
 `python -m tests.llcuda_net.server.http.anthropic.test_documented_fields` writes them anew.
 """
@@ -20,7 +20,7 @@ from llcuda_net.server.http.anthropic.fields import (
 )
 from llcuda_net.server.http.errors import CODES, HttpError
 from llcuda_net.server.http.request import Headers, HttpRequest
-from tests.support.documented import CLIENTS, fields_of, lines_of, rows, write
+from tests.support.documented import DOCUMENTS, fields_of, lines_of, rows, write
 
 
 def _errors() -> list[str]:
@@ -65,7 +65,7 @@ def test_every_kind_of_block_is_in_it() -> None:
 
 
 def test_budgets_are_those_of_the_code() -> None:
-    text = CLIENTS.read_text(encoding="utf-8")
+    text = (DOCUMENTS / "api-anthropic.md").read_text(encoding="utf-8")
     assert f"up to {LOW_BUDGET} is `low`, up to {MEDIUM_BUDGET} `medium`" in " ".join(text.split())
 
 

@@ -1,4 +1,4 @@
-"""The parameters of a list are those of docs/clients.md."""
+"""The parameters of a list are those of docs/http-api.md."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from pathlib import Path
 
 from llcuda_net.server.http.generations.wanted import PARAMETERS, Wanted
 
-DOCUMENT = Path(__file__).parents[5] / "docs" / "clients.md"
+DOCUMENT = Path(__file__).parents[5] / "docs" / "http-api.md"
 
 
 def test_the_table_has_the_parameters() -> None:

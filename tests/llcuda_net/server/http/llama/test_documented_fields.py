@@ -1,4 +1,4 @@
-"""The tables of docs/clients.md have the fields that the bodies have."""
+"""The tables of docs/http-api.md have the fields that the bodies have."""
 
 from __future__ import annotations
 

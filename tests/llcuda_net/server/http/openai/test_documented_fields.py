@@ -1,4 +1,4 @@
-"""The tables of docs/clients.md say what the code does with each field.
+"""The tables of docs/api-chats.md and api-responses.md say what the code does with each field.
 
 `python -m tests.llcuda_net.server.http.openai.test_documented_fields` writes them anew.
 """
