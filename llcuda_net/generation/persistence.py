@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from typing import Any, TypeVar
 
 import msgspec
@@ -227,6 +227,13 @@ class Persistence:
     async def result(self, id_: str, owner: str | None) -> Result | None:
         """The result of an owner's (None: anybody's) generation; None: there is none."""
         return await self._get(id_, owner, lambda result: result)
+
+    async def states(self, ids: Collection[str], owner: str | None) -> dict[str, str]:
+        """The states of those of an owner's (None: anybody's) generations among these that are
+        over and kept, by id.
+        """
+        found = await self._read(lambda store: store.states(ids, owner)) or {}
+        return found | {one.id: one.state for one in self.unstored(owner) if one.id in ids}
 
     async def _get(self, id_: str, owner: str | None, made: Callable[[Result], _T]) -> _T | None:
         for result in self.unstored(owner):

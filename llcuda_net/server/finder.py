@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from weakref import WeakValueDictionary
 
 import trio
@@ -55,6 +56,18 @@ class Finder:
             return found
         result = await self._persistence.find_by_key(key, owner)
         return None if result is None else await self._stored(result.id, owner)
+
+    async def states(self, ids: Collection[str], owner: str | None) -> dict[str, State]:
+        """The states of those of an owner's (None: anybody's) generations among these that there
+        are, by id.
+
+        Raises:
+            RequestError: the store cannot be read.
+        """
+        here = {id_: one for id_ in ids if (one := self._registry.find(id_, owner)) is not None}
+        found = {id_: one.state for id_, one in here.items()}
+        stored = await self._persistence.states([id_ for id_ in ids if id_ not in here], owner)
+        return found | {id_: State(state) for id_, state in stored.items()}
 
     async def result(self, id_: str, owner: str | None) -> Result:
         """All of a generation of this owner (None: of any) that is over: its request, its log.

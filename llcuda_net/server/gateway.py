@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Collection, Coroutine, Sequence
 from typing import Any
 
 import structlog
@@ -31,7 +31,7 @@ from llcuda_net.generation.persistence import Persistence
 from llcuda_net.generation.publisher import Publisher
 from llcuda_net.generation.registry import Registry
 from llcuda_net.generation.runner import Resumer, Runner
-from llcuda_net.generation.state import Place
+from llcuda_net.generation.state import Place, State
 from llcuda_net.models.serving.manager import Manager
 from llcuda_net.scheduler.scheduler import Scheduler
 from llcuda_net.scheduler.ticket import SlotRequest, Ticket
@@ -433,6 +433,15 @@ class Gateway:
         """
         await self._startup.wait()
         return await self.finder.result(id_, view_of(user))
+
+    async def states(self, ids: Collection[str], user: User) -> dict[str, State]:
+        """The states of those of the user's (of an admin: any) generations that there are.
+
+        Raises:
+            RequestError: the store cannot be read.
+        """
+        await self._startup.wait()
+        return await self.finder.states(ids, view_of(user))
 
     async def find_by_key(self, key: str, owner: str) -> Generation | None:
         """What an owner's idempotency key means, running or over.

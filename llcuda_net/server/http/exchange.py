@@ -8,7 +8,7 @@ call, when the publisher flushes the buffer.
 from __future__ import annotations
 
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from email.utils import formatdate
 from http import HTTPStatus
 from types import MappingProxyType
@@ -22,6 +22,7 @@ from llcuda_net.config.users import User
 from llcuda_net.errors import RequestError
 from llcuda_net.generation.generation import Generation
 from llcuda_net.generation.publisher import Flushable
+from llcuda_net.generation.state import State
 from llcuda_net.models.serving.manager import Manager
 from llcuda_net.server.http.delivery.leaving import Orphans
 from llcuda_net.server.http.errors import HttpError
@@ -94,6 +95,9 @@ class HttpHost(QueryHost, Protocol):
 
     async def result(self, id_: str, user: User) -> Result:
         """What is kept of a generation that is over, or raise RequestError."""
+
+    async def states(self, ids: Collection[str], user: User) -> dict[str, State]:
+        """The states of those generations of the user that there are, or raise RequestError."""
 
     async def find_by_key(self, key: str, owner: str) -> Generation | None:
         """What an owner's idempotency key means, running or over, or raise RequestError."""

@@ -54,10 +54,12 @@ class Entry:
     Attributes:
         id: of the item, or of the generation.
         item: None where it is a generation.
+        basis: of a generation: names what it went on from; None: that is not known.
     """
 
     id: str
     item: dict[str, Any] | None
+    basis: bytes | None = None
 
 
 def create(
@@ -158,16 +160,21 @@ def add_items(
     Raises:
         InvalidRequest: there would be too many.
     """
-    _add(db, conversation, [(item["id"], msgspec.json.encode(item)) for item in items])
+    _add(db, conversation, [(item["id"], msgspec.json.encode(item), None) for item in items])
 
 
-def add_generation(db: apsw.Connection, conversation: Conversation, generation: str) -> None:
-    """Add a generation at the end; one that is there already stays where it is.
+def add_generation(
+    db: apsw.Connection, conversation: Conversation, generation: str, basis: bytes | None = None
+) -> None:
+    """Add a generation at the end; one that is there already stays where, and as, it is.
+
+    Args:
+        basis: see Entry.
 
     Raises:
         InvalidRequest: there would be too many entries.
     """
-    _add(db, conversation, [(generation, None)])
+    _add(db, conversation, [(generation, None, basis)])
 
 
 def entries(db: apsw.Connection, conversation: Conversation) -> list[Entry]:
@@ -178,10 +185,10 @@ def entries(db: apsw.Connection, conversation: Conversation) -> list[Entry]:
     """
     found = rows(
         db,
-        "SELECT id, item FROM entries WHERE conversation = ? ORDER BY seq",
+        "SELECT id, item, basis FROM entries WHERE conversation = ? ORDER BY seq",
         (conversation.seq,),
     )
-    return [Entry(id_, None if item is None else _json(item)) for id_, item in found]
+    return [Entry(id_, None if item is None else _json(item), basis) for id_, item, basis in found]
 
 
 def hidden(db: apsw.Connection, conversation: Conversation) -> set[str]:
@@ -204,12 +211,14 @@ def delete_item(db: apsw.Connection, conversation: Conversation, item: str) -> N
 
 
 def _add(
-    db: apsw.Connection, conversation: Conversation, added: Sequence[tuple[str, bytes | None]]
+    db: apsw.Connection,
+    conversation: Conversation,
+    added: Sequence[tuple[str, bytes | None, bytes | None]],
 ) -> None:
-    for id_, item in added:
+    for id_, item, basis in added:
         db.execute(
-            "INSERT OR IGNORE INTO entries (conversation, id, item) VALUES (?, ?, ?)",
-            (conversation.seq, id_, item),
+            "INSERT OR IGNORE INTO entries (conversation, id, item, basis) VALUES (?, ?, ?, ?)",
+            (conversation.seq, id_, item, basis),
         )
     count = db.execute(
         "SELECT count(*) FROM entries WHERE conversation = ?", (conversation.seq,)

@@ -140,4 +140,12 @@ OBJECTS = (
         ) WHERE state IN ('validating', 'in_progress', 'finalizing', 'cancelling');
         """,
     ),
+    Migration(
+        4,
+        "what a response in a conversation went on from",
+        """
+        -- A hash of what was in the conversation; NULL for items, and where it is not known.
+        ALTER TABLE entries ADD COLUMN basis BLOB;
+        """,
+    ),
 )

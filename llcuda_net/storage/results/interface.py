@@ -311,6 +311,9 @@ class Store(Protocol):
     def missing(self, ids: Collection[str]) -> set[str]:
         """The ids among these that no stored result has, unless it is damaged."""
 
+    def states(self, ids: Collection[str], owner: str | None = None) -> dict[str, str]:
+        """The states of those results among these that there are, by id; nothing else is read."""
+
     def get(self, result: str, owner: str | None = None) -> Result | None:
         """A whole result, by its id.
 

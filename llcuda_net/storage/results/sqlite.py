@@ -7,6 +7,7 @@ ever delaying a commit, and it can be built again.
 from __future__ import annotations
 
 import contextlib
+import json
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -20,7 +21,7 @@ from llcuda_net.storage.results import migrations, queries
 from llcuda_net.storage.results import retention as pruning
 from llcuda_net.storage.results.analyses import SqliteAnalyses
 from llcuda_net.storage.results.codec import Codec, Meta, digest, seal
-from llcuda_net.storage.results.connection import connect, errors, snapshot, transaction
+from llcuda_net.storage.results.connection import connect, errors, rows, snapshot, transaction
 from llcuda_net.storage.results.interface import (
     Deleted,
     Hit,
@@ -276,6 +277,17 @@ class SqliteStore:
     def missing(self, ids: Collection[str]) -> set[str]:
         """See Store."""
         return {name for name in ids if not self._reader.stored(name)}
+
+    def states(self, ids: Collection[str], owner: str | None = None) -> dict[str, str]:
+        """See Store."""
+        with errors("the states of results cannot be read"):
+            found = rows(
+                self._db,
+                "SELECT id, state FROM results WHERE id IN (SELECT value FROM json_each(?))"
+                " AND owner = coalesce(?, owner)",
+                (json.dumps([*ids]), owner),
+            )
+        return dict(found)
 
     def get(self, result: str, owner: str | None = None) -> Result | None:
         """See Store."""

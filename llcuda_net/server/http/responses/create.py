@@ -50,7 +50,7 @@ async def create(exchange: Exchange) -> None:
     part_of = None if chain is None else await conversation.named(exchange, chain, "conversation")
     async with AsyncExitStack() as stack:
         async with nullcontext() if part_of is None else host.objects.alone(part_of.id):
-            request, form = await _in_place(exchange, asked, part_of)
+            request, form, basis = await _in_place(exchange, asked, part_of)
             exchange.drop_body()
             default = host.settings.disconnect_seconds
             seconds = _seconds_alone(exchange.request.headers, form, default)
@@ -63,7 +63,9 @@ async def create(exchange: Exchange) -> None:
                 if later or part_of is not None or _is_named(exchange):
                     await stack.enter_async_context(_accepted(exchange, generation))
                 if part_of is not None:
-                    await conversation.add(exchange, part_of, generation)
+                    # Of one that was named, and was asked otherwise, it is not known.
+                    same = generation.request_hash == hash_of_request(request, api_of(form))
+                    await conversation.add(exchange, part_of, generation, basis if same else None)
         # What a key or a retry has joined is answered as it was begun.
         known = form_of_api(generation.api)
         if known is not None:
@@ -79,12 +81,14 @@ async def create(exchange: Exchange) -> None:
 
 async def _in_place(
     exchange: Exchange, asked: Asked, part_of: Conversation | None
-) -> tuple[Generate, ResponseFormat]:
-    """As `prepared`, behind what the conversation held when this was asked for the first time."""
+) -> tuple[Generate, ResponseFormat, bytes | None]:
+    """As `prepared`, behind what the conversation held when this was asked for the first time.
+
+    And what names that.
+    """
     if part_of is None:
-        return await prepared(
-            exchange, asked, await earlier.before(exchange, asked.body.previous_response_id)
-        )
+        before = await earlier.before(exchange, asked.body.previous_response_id)
+        return *await prepared(exchange, asked, before), None
     begun = await conversation.begun(exchange, part_of)
     if begun is not None:
         known = await conversation.before(exchange, part_of, cut=begun.id)
@@ -92,8 +96,9 @@ async def _in_place(
         # Who names it means it; of other requests it is known by this.
         same = hash_of_request(found[0], api_of(found[1]))
         if begun.request_hash == same or _is_named(exchange):
-            return found
-    return await prepared(exchange, asked, await conversation.before(exchange, part_of, cut=None))
+            return *found, known.basis
+    known = await conversation.before(exchange, part_of, cut=None)
+    return *await prepared(exchange, asked, known), known.basis
 
 
 def _is_named(exchange: Exchange) -> bool:

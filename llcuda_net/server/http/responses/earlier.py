@@ -40,6 +40,7 @@ class Before(NamedTuple):
         is_response: its instructions are left out already.
         transient: it is not stored, so what holds its messages is not, either.
         level: what the next one survives, where it does not say; None: as the server has it.
+        basis: of a conversation: names what was in it.
     """
 
     messages: list[Message]
@@ -47,6 +48,7 @@ class Before(NamedTuple):
     is_response: bool = True
     transient: bool = False
     level: str | None = None
+    basis: bytes | None = None
 
 
 def generation_id(id_: str) -> str:
@@ -97,6 +99,20 @@ def own_and_inherited(asked: list[Message], shape: Shape | None) -> list[Message
         return list(asked)
     found = unmerged(asked, shape.merges)
     return found if shape.instructions is None else found[1:]
+
+
+async def inherited(exchange: Exchange, generation: Generation) -> list[Message] | None:
+    """The messages that a response which is over went on from; None: some were left out of it.
+
+    Raises:
+        RequestError: it is not there any more.
+    """
+    shape: Shape = form_of(generation)
+    if shape.truncated:
+        return None
+    result = await exchange.host.result(generation.id, exchange.request.user)
+    asked = result.request.get("messages")
+    return None if asked is None else own_and_inherited(asked, shape)[: shape.inherited]
 
 
 async def resolved(exchange: Exchange, given: items.Input) -> items.Input:

@@ -68,6 +68,9 @@ def test_entries_keep_their_order_and_come_once(db: apsw.Connection) -> None:
     add_generation(db, made, "g")
     assert ids(db, made) == ["a", "b", "g", "c"]
     assert entries(db, made)[2].item is None
+    add_generation(db, made, "h", b"basis")
+    add_generation(db, made, "h", b"another")
+    assert entries(db, made)[-1] == Entry("h", None, b"basis")
 
 
 def test_an_item_that_was_added_is_deleted_and_one_of_a_generation_hidden(

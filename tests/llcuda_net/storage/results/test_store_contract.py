@@ -82,6 +82,17 @@ def test_an_id_is_stored_once(stores: tuple[Store, Store]) -> None:
     writing.put([])
 
 
+def test_states_of_some(stores: tuple[Store, Store]) -> None:
+    writing, reading = stores
+    writing.put([result(1), result(2, state="failed"), result(3, owner="ann")])
+    ids = [f"result-{n:06}" for n in range(1, 5)]
+    first = {ids[0]: "done", ids[1]: "failed"}
+    assert reading.states(ids) == {**first, ids[2]: "done"}
+    assert reading.states(ids[:2]) == first
+    assert reading.states(ids, "ann") == {ids[2]: "done"}
+    assert reading.states([]) == {}
+
+
 def test_all_of_a_batch_or_nothing(stores: tuple[Store, Store]) -> None:
     writing, reading = stores
     with pytest.raises(StorageError) as caught:

@@ -5,18 +5,29 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import pytest
 import trio
 
 from llcuda_net.config.token_file import Users
+from llcuda_net.generation.generation import Generation
+from llcuda_net.server.http.exchange import Exchange
+from llcuda_net.server.http.openai.fields import Ignored
+from llcuda_net.server.http.responses import conversation as chains
+from llcuda_net.server.http.responses import earlier
+from llcuda_net.server.http.responses.items import parse, together
+from llcuda_net.server.http.responses.transcript import Item, Message
 from llcuda_net.storage.objects import conversations
+from llcuda_net.storage.objects.conversations import Entry
+from llcuda_net.upstream.interface import REASONING, TOOL_CALL, Channel
 from tests.support.server.durable_server import keeping
 from tests.support.server.memory_server import FakeUpstream, MemoryListener, paused, serving
 from tests.support.server.sse_client import ask, reply, send
 
 PATH, RESPONSES = "/v1/conversations", "/v1/responses"
+TOOL = {"type": "function", "name": "f", "parameters": {"type": "object"}}
 USERS = "t name=ann\nu name=bob\n"
 
 
@@ -130,6 +141,87 @@ async def test_a_response_goes_on_from_it_and_is_added(
         assert page == listed[2:0:-1]
     async with running(tmp_path) as listener:
         assert await items(listener, id_) == listed
+
+
+async def test_a_response_reads_the_last_one_before_it_only(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read: list[str] = []
+    input_of = earlier.input_of
+
+    async def noted(exchange: Exchange, generation: Generation) -> list[Item]:
+        read.append(generation.id)
+        return await input_of(exchange, generation)
+
+    monkeypatch.setattr(earlier, "input_of", noted)
+    upstream = FakeUpstream()
+    upstream.answer = [("yes", None)]
+    async with running(tmp_path, upstream) as listener:
+        id_ = await begun(listener, items=[said("system", "be kind")])
+        made = [await respond(listener, id_, f"{n}", tools=[TOOL]) for n in range(6)]
+        named = [one["id"].removeprefix("resp_") for one in made]
+        assert read == named[:-1]  # each by the one behind it
+    upstream = FakeUpstream()
+    async with running(tmp_path, upstream) as listener:  # from the store
+        read.clear()
+        await respond(listener, id_, "6", tools=[TOOL])
+        assert read == named[-1:]
+        roles = [message["role"] for message in upstream.chats[-1][0]]
+        assert roles == ["system", *(["user", "assistant"] * 6), "user"]
+
+
+@pytest.mark.parametrize("seed", range(3))
+async def test_what_is_read_of_the_last_one_is_what_all_of_them_say(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seed: int
+) -> None:
+    """Whatever was added and deleted in between."""
+    chance = Random(seed)
+    shortened: list[bool] = []
+    upstream = FakeUpstream()
+    call_ = Channel(TOOL_CALL, 0, "call_1", "f")
+    answers: list[list[tuple[str, Channel | None]]] = [
+        [("yes", None)],
+        [("hm", Channel(REASONING)), ("well", None)],
+        [("I look", None), ("", call_), ("{}", call_)],
+    ]
+    real = chains._shortened
+
+    async def both(
+        exchange: Exchange, entries: list[Entry], hidden: set[str]
+    ) -> tuple[list[Message], list[Entry]]:
+        async def messages(known: list[Message], some: list[Entry]) -> list[Message]:
+            listed = await chains._listed(exchange, some, hidden, running=False)
+            if not listed:
+                return known
+            found = parse(listed, Ignored(lenient=True)).messages
+            return together(known, [one for one in found if one is not None])
+
+        known, rest = await real(exchange, entries, hidden)
+        shortened.append(len(rest) < len(entries))
+        assert await messages(known, rest) == await messages([], entries)
+        return known, rest
+
+    monkeypatch.setattr(chains, "_shortened", both)
+    async with running(tmp_path, upstream) as listener:
+        id_ = await begun(listener, items=[said("user", "first")])
+        path, made = f"{PATH}/{id_}/items", ["none"]
+        for n in range(30):
+            upstream.answer = chance.choice(answers)
+            does = chance.choice(["respond"] * 6 + ["add", "delete item", "delete response"])
+            listed = await items(listener, id_, "?order=asc&limit=100")
+            if does == "respond":
+                more: dict[str, Any] = chance.choice([{}, {"instructions": "short"}])
+                made.append((await respond(listener, id_, f"ask {n}", tools=[TOOL], **more))["id"])
+            elif does == "add":
+                role = chance.choice(["user", "assistant", "system"])
+                await call(listener, "POST", path, {"items": [said(role, f"{n}")]})
+            elif does == "delete item" and listed:
+                await call(listener, "DELETE", f"{path}/{chance.choice(listed)['id']}")
+            elif does == "delete response" and len(made) > 1:
+                one = made.pop(chance.randrange(1, len(made)))
+                await call(listener, "DELETE", f"{RESPONSES}/{one}")
+        assert any(shortened)
+        assert not all(shortened)
 
 
 async def test_items_are_added_shown_and_deleted(tmp_path: Path, autojump_clock: object) -> None:
