@@ -42,6 +42,7 @@ from llcuda_net.upstream.residence import Residence
 from llcuda_net.upstream.rest import Rest
 from llcuda_net.upstream.slots.speeds import Speeds
 from llcuda_net.upstream.slots.step_samples import StepSamples, Stream
+from llcuda_net.upstream.slots.step_time import Sample
 from llcuda_net.upstream.slots.table import Slot, Slots, Use
 
 log = structlog.get_logger(__name__)
@@ -400,7 +401,7 @@ class Backend:
     def changes_slots(self) -> Iterator[None]:
         """Encloses each change of which slots work for us: its steps are measured in between."""
         samples = self._step_samples
-        if self.speeds.record_steps(samples.end(self.table.active(), self.leases)):
+        if self._record_steps(samples.end(self.table.active(), self.leases)):
             steps = self.speeds.steps
             log.info(
                 "slots_learnt",
@@ -411,6 +412,14 @@ class Backend:
             )
         yield
         samples.begin(self.table.active(), self.leases, trio.current_time())
+
+    def _record_steps(self, sample: Sample | None) -> bool:
+        try:
+            return self.speeds.record_steps(sample)
+        except ArithmeticError:  # what is only learnt must not keep anybody from a slot
+            log.exception("steps_not_learnt", upstream=self.name)
+            self.speeds.forget()
+            return False
 
     def end_aborted(self, slot: Slot) -> None:
         """Take back a slot whose request was broken off: free once the upstream has released it."""

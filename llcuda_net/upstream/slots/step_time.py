@@ -35,6 +35,8 @@ _PRIOR = (1.0, 0.02, 1.0)
 _DEVIATION = (1.0, 0.1, 1.0)
 _DRIFT = (0.03, 0.002, 0.0005)
 
+#: Of a variance, what rounding may leave of it at least; and the correlation of two at most.
+_ROUNDING, _CORRELATED = 1e-9, 0.999
 #: Milliseconds that a step may take to be believed.
 _LEAST, _MOST = 1e-3, 1e6
 
@@ -99,7 +101,7 @@ class StepTime:
         expected = max(_dot(self._mean, seen), 0.01 * self._scale)
         towards = _times(self._covariance, seen)
         noise = max(expected, sample.step_ms) * (_NOISE + _QUANTUM / sample.steps)
-        variance = _dot(towards, seen) + noise**2
+        variance = max(0.0, _dot(towards, seen)) + noise**2
         most = _FURTHEST * math.sqrt(variance)
         off = max(-most, min(most, sample.step_ms - expected))
         self._mean = _sum(self._mean, towards, off / variance)
@@ -108,7 +110,8 @@ class StepTime:
         one, two, three = (
             _scaled(_sum(row, towards, -gain / variance), doubt) for row, gain in rows
         )
-        self._covariance = self._drifted((one, two, three))
+        largest = max(self._scale, sample.step_ms, expected)
+        self._covariance = _bounded(self._drifted((one, two, three)), largest)
 
     def _begin(self, step_ms: float) -> None:
         self._scale = step_ms
@@ -161,6 +164,30 @@ class StepTime:
     @property
     def _deviation(self) -> float:
         return math.sqrt(max(0.0, self._covariance[2][2]))
+
+
+def _bounded(
+    rows: tuple[_Vector, _Vector, _Vector], step_ms: float
+) -> tuple[_Vector, _Vector, _Vector]:
+    """A covariance in which no deviation is greater than before anything was known, nor negative.
+
+    What was not seen for long would otherwise grow with each doubt, until rounding is all that is
+    left of the rest. Rows and columns are scaled alike, which leaves the correlations.
+    """
+    most = [(share * step_ms) ** 2 for share in _DEVIATION]
+    own = [max(rows[n][n], _ROUNDING * most[n]) for n in range(3)]
+    by = [min(1.0, math.sqrt(most[n] / own[n])) for n in range(3)]
+    roots = [math.sqrt(own[n]) * by[n] for n in range(3)]
+
+    def cell(row: int, column: int) -> float:
+        if row == column:
+            return own[row] * by[row] ** 2
+        both = 0.5 * (rows[row][column] + rows[column][row]) * by[row] * by[column]
+        limit = _CORRELATED * roots[row] * roots[column]
+        return max(-limit, min(limit, both))
+
+    one, two, three = ((cell(row, 0), cell(row, 1), cell(row, 2)) for row in range(3))
+    return one, two, three
 
 
 def _dot(one: _Vector, other: _Vector) -> float:

@@ -119,6 +119,21 @@ def test_whatever_is_measured_it_stays_finite(samples: list[tuple[float, int, in
     assert "StepTime" in repr(steps)
 
 
+@pytest.mark.parametrize("seed", range(6))
+def test_thousands_of_steps_with_stalls_leave_it_sane(seed: int) -> None:
+    """What is hardly ever seen must not grow until rounding makes a variance negative."""
+    steps, chance = StepTime(), random.Random(seed)
+    for _ in range(3000):
+        active = 1 if chance.random() < 0.97 else chance.randint(2, 4)
+        stall = chance.expovariate(0.05) if chance.random() < 0.3 else 0.0
+        runs = min(active, chance.randint(1, 2))
+        steps.record(Sample(0.26 * (1 + stall), active, runs, chance.choice([1, 5, 90])))
+        assert 0.0 <= steps.split_ms < 100
+        assert 0.0 < steps.whole_ms < 100
+    feed(steps, H200, seed=seed, count=200)
+    assert steps.cache is KvCache.SEPARATE
+
+
 def test_another_process_is_learnt_anew() -> None:
     steps = StepTime()
     feed(steps, H200, seed=1, count=100)
