@@ -86,8 +86,11 @@ class Pool:
         if self._nursery is not None:
             for other in others:
                 self._nursery.start_soon(self._watch, other)
-        backend.draining = True
-        self.update()
+        if backend.leases:
+            self.drain(backend)
+        else:
+            self._remove(backend)
+            self.update()
 
     def drain(self, backend: Backend) -> None:
         """Give it no more work; it leaves when what runs on it has ended."""
@@ -117,12 +120,16 @@ class Pool:
     def update(self) -> None:
         """Take account of a change: there may be room for work, or a model is known."""
         for backend in [one for one in self.backends if one.draining and not one.leases]:
-            self.backends.remove(backend)
+            self._remove(backend)
             log.info("upstream_removed", upstream=backend.name)
-            if backend in self._scopes:
-                self._scopes[backend].cancel()
         self._group()
         self._change.set()
+
+    def _remove(self, backend: Backend) -> None:
+        backend.draining = True
+        self.backends.remove(backend)
+        if backend in self._scopes:
+            self._scopes[backend].cancel()
 
     async def wait_change(self) -> None:
         """Return once something has changed since this last returned; for one caller."""

@@ -98,6 +98,7 @@ class RoutedModel:
         self._url = str(BaseUrl.parse(spec.url))
         self._demand = Demand(wishes)
         self.backend = Backend(spec, server, folder=folder, residence=self._demand)
+        self._demand.move(Presence.UNLOADED, self._not_loaded())
         self.backend.learn_reranks(listed.reranks)  # else it would never be asked to, and loaded
         self._asks = False  # a request to load it is on its way
         self._began: float | None = None  # when we had it loaded, until it is

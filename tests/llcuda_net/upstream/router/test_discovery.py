@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import structlog
 import trio
@@ -95,6 +97,33 @@ async def test_the_same_model_by_another_alias_is_found_by_it(autojump_clock: ob
         router["a"].aliases = ("new",)
         await trio.sleep(3)
         assert found.pool.key_of("new") == found.pool.key_of("a") == key
+
+
+async def test_it_is_found_without_a_warning(autojump_clock: object) -> None:
+    with structlog.testing.capture_logs() as logs:
+        async with watched(ScriptedRouter("a", limit=3)) as found:
+            assert found.of("a").reason == "not loaded by http://router:1"
+    assert logs == [
+        {
+            "event": "router_found",
+            "log_level": "info",
+            "upstream": "r",
+            "models": ["a"],
+            "at_once": 3,
+        }
+    ]
+
+
+async def test_weight_and_slots_change_in_place(autojump_clock: object) -> None:
+    async with watched(ScriptedRouter("a", "b")) as found:
+        before = list(found.pool.backends)
+        await used(found, "a")
+        found.discovery.apply(replace(found.discovery.spec, weight=3.0, slots=1))
+        assert found.pool.backends == before
+        assert [(one.spec.weight, one.model) for one in before] == [(3.0, "a"), (3.0, "b")]
+        assert len(found.of("a").table) == 1
+        await used(found, "b")
+        assert len(found.of("b").table) == 1
 
 
 # -- loading ------------------------------------------------------------------------------------
