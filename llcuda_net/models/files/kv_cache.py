@@ -53,6 +53,14 @@ def cells(tokens: int) -> int:
     return -(-tokens // _CELLS) * _CELLS
 
 
+def cells_seen(model: ModelFile, *, ctx: int, slots: int, batch: int, unified: bool = True) -> int:
+    """Cells that the masks of the attention have: of the whole cache, and of the window's."""
+    whole = cells(ctx * slots) if unified else cells(ctx)
+    if not any(map(_windowed(model), range(model.layers))):
+        return whole
+    return whole + min(whole, cells(_window(model) * (slots if unified else 1) + batch))
+
+
 def bytes_by_layer(
     model: ModelFile,
     *,
@@ -80,13 +88,10 @@ def bytes_by_layer(
         return [0] * model.layers
     recurrent = _recurrent(model)
     windowed = _windowed(model)
-    window = (
-        model.number("attention.sliding_window") or _WINDOWED.get(model.architecture, (0, 0))[1]
-    )
     keeping = _keeping(model)
     streams = 1 if unified else slots
     whole = cells(ctx * slots) if unified else cells(ctx)
-    part = min(whole, cells(window * (slots if unified else 1) + batch))
+    part = min(whole, cells(_window(model) * (slots if unified else 1) + batch))
     state = _state(model) * slots
     both = model.architecture == "falcon-h1"
     out = []
@@ -118,11 +123,17 @@ def _widths(model: ModelFile, layer: int, windowed: bool) -> tuple[int, int]:
     return key * count, value * count
 
 
+def _window(model: ModelFile) -> int:
+    """Tokens of the sliding window; 0 where there is none."""
+    default = _WINDOWED.get(model.architecture, (0, 0))[1]
+    return model.number("attention.sliding_window") or default
+
+
 def _windowed(model: ModelFile) -> Callable[[int], bool]:
     """Which layers keep a window only."""
     pattern = model.numbers.get("attention.sliding_window_pattern")
-    every, width = _WINDOWED.get(model.architecture, (0, 0))
-    if not (model.number("attention.sliding_window") or width):
+    every = _WINDOWED.get(model.architecture, (0, 0))[0]
+    if not _window(model):
         return lambda layer: False
     if isinstance(pattern, tuple):
         return lambda layer: layer < len(pattern) and bool(pattern[layer])

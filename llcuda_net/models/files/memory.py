@@ -18,7 +18,7 @@ import platform
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from llcuda_net.models.files.kv_cache import bytes_by_layer, cells
+from llcuda_net.models.files.kv_cache import bytes_by_layer, cells_seen
 from llcuda_net.models.need import Need
 from llcuda_net.upstream.model.gguf import Kind, ModelFile
 
@@ -152,7 +152,7 @@ def estimate(
         unified=unified,
     )
     on_gpu = gpu_layers > 0
-    width = cells(ctx * slots) if unified else cells(ctx)
+    width = cells_seen(model, ctx=ctx, slots=slots, batch=batch, unified=unified)
     size, outputs = _compute(model, min(batch, ctx * slots), width, flash_attention), slots
     if embeddings or model.kind is not Kind.CHAT:
         outputs = batch

@@ -147,6 +147,12 @@ def test_links_in_a_circle_end(tmp_path: Path) -> None:
     assert names(tmp_path) == ["a"]
 
 
+def test_what_is_hidden_is_not_looked_at(tmp_path: Path) -> None:
+    write_gguf(tmp_path / ".pull" / "half" / "a.gguf")
+    write_gguf(tmp_path / ".b.gguf")
+    assert scan(tmp_path) == []
+
+
 def test_what_lies_too_deep_is_said(tmp_path: Path) -> None:
     deep = tmp_path.joinpath(*["d"] * 9)
     write_gguf(deep / "a.gguf")

@@ -10,6 +10,7 @@ import pytest
 
 from llcuda_net.errors import EngineError
 from llcuda_net.upstream.model.gguf import read_model_file
+from llcuda_net.upstream.model.header import read_header
 from tests.support.upstream.tiny_model import write_tiny_model
 
 
@@ -138,6 +139,28 @@ def test_lengths_are_not_believed(tmp_path: Path, data: bytes, says: str) -> Non
     path = tmp_path / "bad.gguf"
     path.write_bytes(data)
     assert says in refusal(path)
+
+
+def test_a_string_of_a_list_that_goes_beyond_the_file(tmp_path: Path) -> None:
+    path = tmp_path / "x.gguf"
+    tokens = text(b"tokens") + struct.pack("<IIQQ", 9, 8, 1, 2**61)
+    path.write_bytes(header(keys=1, tensors=0) + tokens)
+    with pytest.raises(EngineError, match="truncated"):
+        read_model_file(path, whole=False)
+
+
+def test_what_is_kept_of_lists_is_bounded(tmp_path: Path) -> None:
+    path = tmp_path / "x.gguf"
+    lists = [text(f"k{n}".encode()) + struct.pack("<IIQI", 9, 4, 1, n) for n in range(300)]
+    long = text(b"long") + struct.pack("<IIQ", 9, 0, 1025) + bytes(1025)
+    tensor = text(b"t") + struct.pack("<IQIQ", 1, 1, 0, 0)
+    path.write_bytes(header(keys=301) + long + b"".join(lists) + tensor + bytes(64))
+    found = read_header(path)
+    assert len(found.lists) == 256
+    assert found.lists["k7"] == (7,)
+    assert "long" not in found.lists
+    assert found.counts["long"] == 1025
+    assert len(found.counts) == 301
 
 
 def test_a_missing_part_of_a_split_model(tmp_path: Path) -> None:
