@@ -153,7 +153,7 @@ def _blind(**what: object) -> Planner:
     """A policy that takes all models for what they are not."""
 
     def planner(models: Iterable[ModelState], budget: Budget, now: float, rules: Rules) -> Plan:
-        return policy.plan([replace(m, **what) for m in models], budget, now, rules)  # type: ignore[arg-type]
+        return policy.plan([replace(m, **what) for m in models], budget, now, rules)
 
     return planner
 
