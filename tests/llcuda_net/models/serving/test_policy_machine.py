@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, Phase, settings
@@ -149,7 +150,7 @@ def _broken(change: Change) -> Planner:
     return planner
 
 
-def _blind(**what: object) -> Planner:
+def _blind(**what: Any) -> Planner:
     """A policy that takes all models for what they are not."""
 
     def planner(models: Iterable[ModelState], budget: Budget, now: float, rules: Rules) -> Plan:
@@ -203,7 +204,7 @@ def test_a_broken_policy_is_noticed(how: str) -> None:
         planner = staticmethod(BROKEN[how])
 
     with pytest.raises(BrokenPolicyError):
-        run_state_machine_as_test(  # type: ignore[no-untyped-call]
+        run_state_machine_as_test(
             Broken,
             settings=settings(
                 max_examples=400,
