@@ -266,11 +266,9 @@ class _Planner:
         for at, _, _, _, one in candidates:
             if need.within(room):
                 break
-            if not _helps(one.need, need - room):
-                continue
             chosen.append((at, one))
             room += one.need
-        # A large one may have made small ones needless.
+        # A large one may have made small ones needless, and some free what was not lacking.
         for entry in sorted(
             chosen, key=lambda c: worth(c[1], self._now, self._rules), reverse=True
         ):
@@ -365,11 +363,6 @@ class _Planner:
 
 def _positive(need: Need) -> Need:
     return Need(max(0, need.host), max(0, need.gpu))
-
-
-def _helps(gain: Need, lacking: Need) -> bool:
-    """Whether memory is gained of a kind that is lacking."""
-    return (lacking.host > 0 < gain.host) or (lacking.gpu > 0 < gain.gpu)
 
 
 def _count(requests: int) -> str:

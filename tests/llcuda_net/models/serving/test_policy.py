@@ -160,6 +160,12 @@ def test_one_that_leaves_may_stay_when_nobody_needs_its_place() -> None:
     assert decide(leaving, loaded("b", pinned=True), waited_for("c")).stay == ()
 
 
+def test_the_place_that_a_claim_takes_is_not_there_for_the_next_one() -> None:
+    leaving = model("a", Presence.LEAVING, running=1)
+    found = decide(leaving, waited_for("b", 1.0), waited_for("c", 2.0))
+    assert (found.load, found.stay) == (("b",), ())
+
+
 def test_no_second_one_leaves_while_one_does() -> None:
     leaving = model("a", Presence.LEAVING, running=1, uses=9.0)
     found = decide(leaving, loaded("b", running=1, uses=1.0), waited_for("c"))
@@ -249,6 +255,11 @@ def test_what_turns_out_larger_than_the_budget_makes_idle_ones_leave_then_those_
     assert (found.leave, found.load) == (("a",), ())
     found = decide(grown, loaded("b", pinned=True), budget=Budget(gpu=5))
     assert (found.leave, found.unload) == (("a",), ())
+
+
+def test_what_loads_frees_nothing_when_memory_is_exceeded() -> None:
+    grown = loaded("a", need=Need(gpu=12), uses=99.0)
+    assert decide(grown, model("b", Presence.LOADING)).unload == ("a",)
 
 
 def test_asked_by_hand() -> None:

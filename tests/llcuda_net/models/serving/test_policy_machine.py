@@ -179,7 +179,6 @@ BROKEN: dict[str, Planner] = {
     "takes memory for free while a process ends": _forgets_the_unloading,
     "sends pinned ones away": _blind(pinned=False),
     "tries failed ones at once": _blind(failed_until=-math.inf),
-    "lets nobody stay": _broken(lambda models, made: replace(made, stay=())),
     "unloads nobody": _broken(lambda models, made: replace(made, unload=())),
     "lets nobody leave": _broken(lambda models, made: replace(made, leave=())),
     "never looks again": _broken(lambda models, made: replace(made, again_at=None)),

@@ -7,7 +7,6 @@ import random
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from typing import Any
 
 import pytest
 import trio
@@ -15,7 +14,7 @@ import trio.testing
 
 from llcuda_net.config.users import User
 from llcuda_net.errors import RequestError
-from llcuda_net.models.need import Budget
+from llcuda_net.models.need import Budget, Need
 from llcuda_net.models.serving.manager import Manager
 from llcuda_net.models.serving.policy import RULES
 from llcuda_net.scheduler.scheduler import Scheduler, SlotRequest, Ticket
@@ -29,15 +28,10 @@ from tests.support.models.instances import FakeModel
 LONGEST = 30.0
 
 
-@pytest.fixture(autouse=True)
-def no_threads(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What runs in threads runs at once: the clock jumps ahead while only threads work."""
-
-    async def run_sync(work: Callable[..., Any], *args: Any, **_: Any) -> Any:
-        await trio.lowlevel.checkpoint()
-        return work(*args)
-
-    monkeypatch.setattr(trio.to_thread, "run_sync", run_sync)
+async def _here(work: Callable[[], Need | None]) -> Need | None:
+    """In this thread: virtual time jumps ahead while only others work."""
+    await trio.lowlevel.checkpoint()
+    return work()
 
 
 class Town:
@@ -60,7 +54,7 @@ class Town:
             explain=lambda ticket: self.pool.why(_requirement(ticket)),
             delay=lambda ticket: self.pool.delay(_requirement(ticket)),
         )
-        self.manager = Manager(self.pool, Budget(budget), self.wishes)
+        self.manager = Manager(self.pool, Budget(budget), self.wishes, in_thread=_here)
         self.models = [
             FakeModel(f"m{n}", self.wishes, size=size, seconds=0.5 + size / 2, slots=slots)
             for n, size in enumerate(sizes)
