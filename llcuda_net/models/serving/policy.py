@@ -216,7 +216,8 @@ class _Planner:
                 self._let_go(one)
         elif found.enough:
             self._times.append(found.at)
-        if not busy and not found.models and claim.need.within(self._free):
+        fits = found.enough and not found.models and claim.need.within(self._free)
+        if fits and not busy:
             self._load.append(claim.name)
             self._free -= claim.need
             self._wait(claim, "it is being loaded", claim.load_seconds)

@@ -258,8 +258,26 @@ def test_what_turns_out_larger_than_the_budget_makes_idle_ones_leave_then_those_
 
 
 def test_what_loads_frees_nothing_when_memory_is_exceeded() -> None:
-    grown = loaded("a", need=Need(gpu=12), uses=99.0)
-    assert decide(grown, model("b", Presence.LOADING)).unload == ("a",)
+    small = loaded("a", need=Need(gpu=4), uses=99.0)
+    large = model("b", Presence.LOADING, need=Need(gpu=17))
+    assert decide(small, large, budget=Budget(gpu=15)).unload == ("a",)
+
+
+def test_nobody_leaves_for_a_claim_that_would_not_fit_yet() -> None:
+    leaving, busy = model("a", Presence.LEAVING, running=1), loaded("b", running=1)
+    first, second = waited_for("c", 1.0), waited_for("d", 2.0, need=Need(gpu=20))
+    found = decide(leaving, busy, first, second)
+    assert (found.leave, found.stay, found.load) == ((), (), ())
+
+
+def test_memory_that_becomes_free_is_promised_once() -> None:
+    ending, idle = model("a", Presence.UNLOADING), loaded("b", need=Need(gpu=5))
+    claims = [
+        waited_for(name, rank, need=Need(gpu=size))
+        for name, rank, size in (("c", 1.0, 25), ("d", 2.0, 10), ("e", 3.0, 5))
+    ]
+    found = decide(ending, idle, *claims, budget=Budget(gpu=35))
+    assert (found.load, found.unload) == ((), ("b",))
 
 
 def test_asked_by_hand() -> None:
