@@ -28,6 +28,9 @@ def add(parser: Parser) -> None:
         help="what the built-in engine runs: a GGUF file, a name in the models folder, or a short"
         " name such as smollm2 (default: the demonstration model)",
     )
+    group.add_argument(
+        "--yes", action="store_true", help="download without asking a model that --model names"
+    )
     group.add_argument("--ctx", type=int, metavar="N", help="engine: tokens of context per slot")
     group.add_argument("--threads", type=int, metavar="N", help="engine: CPU threads")
     group.add_argument("--gpu-layers", type=int, metavar="N", help="engine: layers on the GPU")
@@ -52,6 +55,8 @@ def opener(arguments: argparse.Namespace, slots: int) -> tuple[str, Open]:
             )
         if arguments.model is not None:
             fail("give --upstream or --model, not both")
+        if arguments.yes:
+            fail("--yes is for --model: with --upstream there is nothing to download")
         for name in ("ctx", "threads", "gpu_layers"):
             if getattr(arguments, name) is not None:
                 flag = "--" + name.replace("_", "-")
@@ -69,7 +74,7 @@ def opener(arguments: argparse.Namespace, slots: int) -> tuple[str, Open]:
         from llcuda_net.cli.models.command import default_models_folder
         from llcuda_net.cli.models.named import find_named
 
-        found = find_named(arguments.model, default_models_folder(), ask=True)
+        found = find_named(arguments.model, default_models_folder(), yes=arguments.yes, ask=True)
         arguments.model = str(found.file) if found else arguments.model
     return "built-in engine", partial(_engine, arguments, slots)
 

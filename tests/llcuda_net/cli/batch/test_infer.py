@@ -131,3 +131,14 @@ def test_the_engine_answers_both(tmp_path: Path, llcuda: Command) -> None:
     assert result["text"].strip() == told.stdout.strip()
     assert "slot" in result["text"]
     assert result["client"]["server"] == "built-in engine"
+
+
+def test_a_model_by_a_name_that_there_is_not(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("LLCUDA_MODELS", str(tmp_path))
+    assert main(["infer", "--model", "smolm2", "Hi"]) == 2
+    assert "there is no model smolm2" in capsys.readouterr().err
+    assert main(["infer", "--model", "smollm2", "Hi"]) == 2
+    assert "`llcuda models pull smollm2` gets it" in capsys.readouterr().err
