@@ -162,6 +162,8 @@ class RoutedModel:
             return False
         if status is Status.LOADING:
             if demand.presence is Presence.LOADING:
+                if self._takes is not None and self._began is not None:
+                    demand.ready_in = max(0.0, self._began + self._takes - trio.current_time())
                 return False
             demand.move(Presence.LOADING, self._being_loaded(), self._takes)
             self._began = trio.current_time()
@@ -290,6 +292,5 @@ class RoutedModel:
         return f"model {self.listed.name} is being loaded by {self._url}"
 
     def _not_loaded(self) -> str:
-        if self.listed.status is Status.SLEEPING:
-            return f"asleep at {self._url}"
-        return f"not loaded by {self._url}"
+        how = "asleep at" if self.listed.status is Status.SLEEPING else "not loaded by"
+        return f"model {self.listed.name} is {how} {self._url}"

@@ -102,7 +102,7 @@ async def test_the_same_model_by_another_alias_is_found_by_it(autojump_clock: ob
 async def test_it_is_found_without_a_warning(autojump_clock: object) -> None:
     with structlog.testing.capture_logs() as logs:
         async with watched(ScriptedRouter("a", limit=3)) as found:
-            assert found.of("a").reason == "not loaded by http://router:1"
+            assert found.of("a").reason == "model a is not loaded by http://router:1"
     assert logs == [
         {
             "event": "router_found",
@@ -148,6 +148,8 @@ async def test_a_request_has_its_model_loaded_and_is_told_so(autojump_clock: obj
         assert found.pool.place(need) is None
         await trio.sleep(0.2)
         assert found.pool.delay(need) == pytest.approx(1.5, abs=0.5)  # from the last time
+        await trio.sleep(1)
+        assert found.pool.delay(need) == pytest.approx(0.5, abs=0.4)
 
 
 async def test_one_that_somebody_else_has_loaded_is_up(autojump_clock: object) -> None:
@@ -315,7 +317,7 @@ async def test_one_that_sleeps_is_woken_by_a_request_only(autojump_clock: object
         await trio.sleep(60)
         assert (found.of("a").state, found.of("a").reason) == (
             "unloaded",
-            "asleep at http://router:1",
+            "model a is asleep at http://router:1",
         )
         assert router["a"].used < calls + 10
         leave(await found.placed("a", 1))
