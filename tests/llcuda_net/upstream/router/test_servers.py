@@ -194,6 +194,22 @@ async def test_a_router_is_found_by_the_question_that_is_asked_anyway(
         await entrance.aclose()
 
 
+async def test_what_is_cancelled_since_it_is_a_router_ends_there() -> None:
+    """As the health check does, whose backend has left the pool: else it would report a failure."""
+    async with serving() as server, polled() as connector:
+        scope = trio.CancelScope()
+
+        async def on_router() -> None:
+            scope.cancel()
+
+        entrance = connector.entrance(server.url, None, on_router)
+        server.answers = {"/props": (200, ROUTER)}
+        with scope:
+            await entrance.ask()
+        assert scope.cancelled_caught
+        await entrance.aclose()
+
+
 Ask = Callable[[Any], Awaitable[Any]]
 
 
