@@ -26,6 +26,7 @@ from llcuda_net.errors import RequestError, StorageError
 from llcuda_net.generation.generation import Generation
 from llcuda_net.storage.objects import batches
 from llcuda_net.storage.storage import Storage
+from llcuda_net.telemetry.model_metrics import of_models
 from llcuda_net.telemetry.observers import (
     STATES,
     UNKNOWN,
@@ -279,6 +280,8 @@ class Metrics(Observer):
         yield from self._server(server)
         yield from _memory(server.memory())
         yield from _upstreams(server)
+        if server.models is not None:
+            yield from of_models(server.models, MAX_LABEL)
         yield from self._waiting(server)
         yield from _batches(server.batches())
         if server.storage is not None:

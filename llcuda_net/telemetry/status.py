@@ -187,7 +187,7 @@ def _models(pool: Pool, manager: Manager | None) -> dict[str, Any]:
     ours = {one["name"]: one for one in manager.report()}
     taken, room = manager.taken, manager.budget
     return {
-        "models": [{**one, **ours.get(one["name"], {})} for one in pool.models()],
+        "models": [_merged(one, ours.get(one["name"], {})) for one in pool.models()],
         "model_memory": {
             "memory": taken.host,
             "memory_limit": room.host,
@@ -195,6 +195,11 @@ def _models(pool: Pool, manager: Manager | None) -> dict[str, Any]:
             "gpu_memory_limit": room.gpu,
         },
     }
+
+
+def _merged(model: dict[str, Any], ours: dict[str, Any]) -> dict[str, Any]:
+    """What the pool and the manager say; of one that is not loaded only the latter knows more."""
+    return {**ours, **{key: value for key, value in model.items() if value is not None}}
 
 
 def _upstream(backend: Backend, user: User) -> dict[str, Any]:

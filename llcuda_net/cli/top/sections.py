@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import groupby
 
 from llcuda_net.cli.top.grid import Cell, Column, Line, Span, cut, grid
@@ -15,7 +15,19 @@ from llcuda_net.cli.units import bytes_text
 BLOCKS = {"busy": "█", "releasing": "▒", "foreign": "▓", "free": "░"}
 ASCII = {"busy": "#", "releasing": "~", "foreign": "x", "free": "."}
 _SLOT_STYLES = {"busy": "busy", "releasing": "warn", "foreign": "foreign", "free": "dim"}
-_STATE_STYLES = {"up": "good", "down": "bad", "probing": "warn", "draining": "warn"}
+_STATE_STYLES = {
+    "up": "good",
+    "down": "bad",
+    "probing": "warn",
+    "draining": "warn",
+    "loading": "warn",
+    "leaving": "warn",
+    "unloading": "dim",
+    "unloaded": "dim",
+    "loaded": "good",
+}
+#: States of an upstream that are good, or whose reason stands with its model.
+_EXPLAINED = ("up", "unloaded", "loading", "leaving", "unloading")
 _ANONYMOUS = "(anonymous)"
 #: Longest bar.
 _BAR = 32
@@ -91,7 +103,7 @@ def upstreams(view: View, room: int, glyphs: dict[str, str]) -> list[Line]:
     out = [heads]
     for one, line in zip(view.upstreams, lines, strict=True):
         out.append(line)
-        if one.state != "up" and one.reason:
+        if one.state not in _EXPLAINED and one.reason:
             out.append(cut([Span(f"  {one.reason}", "dim")], room))
     return out
 
@@ -151,17 +163,27 @@ def queue(view: View, room: int, most: int) -> list[Line]:
 
 
 def models(view: View, room: int) -> list[Line]:
-    """The models, and how many of their slots are free."""
-    rows: list[Sequence[Cell]] = [
-        [
+    """The models, and how many of their slots are free; of those on demand, whether they are there.
+
+    The second part is shown where any is loaded on demand: with its memory, and why it waits.
+    """
+    demand = any(one.presence for one in view.models)
+    rows: list[Sequence[Cell]] = []
+    for one in view.models:
+        row: list[Cell] = [
             [Span(one.name), Span(" (default)" if one.default else "", "dim")],
             "" if one.free is None else Span(f"{one.free:,}", "" if one.free else "warn"),
             "" if one.slots is None else f"{one.slots:,}",
             "" if one.context is None else f"{one.context:,}",
             ", ".join(one.upstreams),
         ]
-        for one in view.models
-    ]
+        if demand:
+            row[1:1] = [
+                Span(one.presence, _STATE_STYLES.get(one.presence, "")),
+                "" if not one.memory else bytes_text(one.memory),
+                Span(f"{one.waiting:,}", "warn") if one.waiting else "",
+            ]
+        rows.append(row)
     columns = [
         Column("MODEL", least=10),
         Column("FREE", right=True),
@@ -169,7 +191,35 @@ def models(view: View, room: int) -> list[Line]:
         Column("CONTEXT", right=True, rank=1),
         Column("UPSTREAMS", least=8, rank=2),
     ]
-    return grid(columns, rows, room) if rows else []
+    if demand:
+        columns[1:1] = [
+            Column("LOADED"),
+            Column("MEMORY", right=True),
+            Column("WAITING", right=True),
+        ]
+        columns.pop()
+        rows = [row[:-1] for row in rows]
+    if not rows:
+        return []
+    heads, *lines = grid(columns, rows, room)
+    out = [heads]
+    for one, line in zip(view.models, lines, strict=True):
+        out.append(line)
+        if one.why:
+            left = "" if one.ready_in is None else f", about {span_text(one.ready_in)}"
+            out.append(cut([Span(f"  {one.why}{left}", "dim")], room))
+    held = [_held(view.model_memory, "memory", "memory of models")]
+    held.append(_held(view.model_memory, "gpu_memory", "GPU memory of models"))
+    line = _joined(held)
+    return [*out, cut(line, room)] if line else out
+
+
+def _held(memory: Mapping[str, int], key: str, said: str) -> tuple[str, str] | None:
+    """What all models take of a kind, and the most; None where there is none of it."""
+    taken, most = memory.get(key, 0), memory.get(f"{key}_limit")
+    if not taken and most is None:
+        return None
+    return f"{said}: {bytes_text(taken)}{'' if most is None else f' of {bytes_text(most)}'}", ""
 
 
 def store(view: View, room: int) -> list[Line]:

@@ -32,7 +32,14 @@ class UpstreamView:
 
 @dataclass(frozen=True, slots=True)
 class ModelView:
-    """A model, and where it is served."""
+    """A model, and where it is served.
+
+    Attributes:
+        presence: of one that is loaded on demand; else empty.
+        why: it is not loaded, or leaves.
+        ready_in: seconds until it is loaded.
+        memory: bytes that it needs, of machine and GPUs; None: not known.
+    """
 
     name: str
     free: int | None
@@ -40,6 +47,11 @@ class ModelView:
     context: int | None
     upstreams: tuple[str, ...]
     default: bool
+    presence: str = ""
+    why: str = ""
+    ready_in: float | None = None
+    memory: int | None = None
+    waiting: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +83,7 @@ class View:
     """A report, its figures checked.
 
     Attributes:
-        requests, store, analysis: figures by their names in SPEC.md.
+        requests, store, analysis, model_memory: figures by their names in SPEC.md.
         speed: tokens per second of all upstreams.
     """
 
@@ -90,6 +102,7 @@ class View:
     level: str = ""
     store: dict[str, int] = field(default_factory=dict)
     analysis: dict[str, int] = field(default_factory=dict)
+    model_memory: dict[str, int] = field(default_factory=dict)
 
 
 def read(report: Any) -> View:
@@ -117,6 +130,7 @@ def read(report: Any) -> View:
         level=_text(store, "level"),
         store=_counts(store),
         analysis=_counts(root.get("analysis")),
+        model_memory=_counts(root.get("model_memory")),
     )
 
 
@@ -154,6 +168,7 @@ def _cells(of: Mapping[str, Any], alone: int) -> tuple[str, ...]:
 
 def _model(of: Mapping[str, Any]) -> ModelView:
     names = (one_line(one) for one in _list(of.get("upstreams")) if isinstance(one, str))
+    memory = _count(of, "memory")
     return ModelView(
         name=_text(of, "name"),
         free=_count(of, "free"),
@@ -161,7 +176,18 @@ def _model(of: Mapping[str, Any]) -> ModelView:
         context=_count(of, "context"),
         upstreams=tuple(names),
         default=of.get("default") is True,
+        presence=(presence := _text(of, "presence")),
+        why=_why(of) if presence and presence != "loaded" else "",
+        ready_in=_number(of, "ready_in"),
+        memory=None if memory is None else memory + (_count(of, "gpu_memory") or 0),
+        waiting=_count(of, "waiting"),
     )
+
+
+def _why(of: Mapping[str, Any]) -> str:
+    """Why a model is not loaded; that nobody has asked for it goes without saying."""
+    reason = _text(of, "error") or _text(of, "reason")
+    return "" if reason == "not loaded" else reason
 
 
 def _user(of: Mapping[str, Any]) -> UserView:

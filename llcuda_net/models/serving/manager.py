@@ -24,7 +24,8 @@ from llcuda_net.errors import (
 from llcuda_net.models.need import Budget, Need
 from llcuda_net.models.serving import loads
 from llcuda_net.models.serving.instance import Instance
-from llcuda_net.models.serving.policy import count_use, plan
+from llcuda_net.models.serving.policy import plan
+from llcuda_net.models.serving.record import Record
 from llcuda_net.models.serving.state import ModelState, Plan, Wait
 from llcuda_net.scheduler.ticket import Ticket
 from llcuda_net.upstream.pool import Pool
@@ -32,40 +33,8 @@ from llcuda_net.upstream.residence import Presence, Wishes
 
 log = structlog.get_logger(__name__)
 
-#: Seconds that a first load is expected to take: so many bytes a second are read from the disk.
-_LEAST_LOAD, _BYTES_PER_SECOND = 0.5, 500e6
 #: How much of the last load's time counts in the next estimate.
 _WEIGHT = 0.5
-
-
-class _Record:
-    """What the manager remembers of a model."""
-
-    def __init__(self, instance: Instance, now: float) -> None:
-        self.instance = instance
-        self.need = instance.need
-        self.since = now
-        self.wanted: bool | None = True if instance.described.spec.preload else None
-        self.uses = 0.0
-        self.counted = 0
-        self.used_at = -math.inf
-        size = max(self.need.host, self.need.gpu)
-        self.load_seconds = max(_LEAST_LOAD, size / _BYTES_PER_SECOND)
-        self.failures = 0
-        self.memory_failures = 0
-        self.failed_until = -math.inf
-        self.loading_since = -math.inf
-        #: Since the start: seconds of all loads, loads that failed, and unloads for another model.
-        self.load_time = 0.0
-        self.failed_loads = self.swaps = 0
-
-    def count(self, now: float) -> None:
-        """Count the requests that it has served since this was last asked."""
-        residence = self.instance.residence
-        for _ in range(residence.uses - self.counted):
-            self.uses = count_use(self.uses, self.used_at, now)
-            self.used_at = now
-        self.counted = residence.uses
 
 
 class Manager:
@@ -95,7 +64,7 @@ class Manager:
         self._in_thread = in_thread
         self.budget = budget
         self._wishes = wishes
-        self._records: dict[str, _Record] = {}
+        self._records: dict[str, Record] = {}
         self._waiting: Callable[[], Iterable[Ticket]] = tuple
         self._nursery: trio.Nursery | None = None
 
@@ -114,7 +83,7 @@ class Manager:
 
     def add(self, instance: Instance) -> None:
         """Take a model in."""
-        self._records[instance.name] = _Record(instance, trio.current_time())
+        self._records[instance.name] = Record(instance, trio.current_time())
         self._pool.add(instance.backend)
         self._wishes.notify()
 
@@ -176,7 +145,7 @@ class Manager:
         """
         self._want(name, wanted=False)
 
-    def _want(self, name: str, *, wanted: bool) -> _Record:
+    def _want(self, name: str, *, wanted: bool) -> Record:
         record = self._record_of(name)
         if record is None:
             raise UnknownModel(f"there is no model {name[:100]!r}")
@@ -184,14 +153,14 @@ class Manager:
         self._wishes.notify()
         return record
 
-    def _record_of(self, name: str) -> _Record | None:
+    def _record_of(self, name: str) -> Record | None:
         found = self._records.get(name)
         for record in self._records.values():
             if found is None and name in record.instance.described.spec.aliases:
                 found = record
         return found
 
-    def _forget_failure(self, record: _Record) -> None:
+    def _forget_failure(self, record: Record) -> None:
         record.failed_until = -math.inf
         record.instance.residence.retry()
 
@@ -199,33 +168,8 @@ class Manager:
         """Each model, for people and programs; never where its files are."""
         now = trio.current_time()
         records = self._records.values()
-        return [self._report_of(*one, now) for one in zip(records, self._states(now), strict=True)]
-
-    def _report_of(self, record: _Record, state: ModelState, now: float) -> dict[str, Any]:
-        instance = record.instance
-        residence, spec = instance.residence, instance.described.spec
-        used, failure = residence.last_used, residence.error
-        return {
-            "name": instance.name,
-            "aliases": list(spec.aliases),
-            "presence": str(residence.presence),
-            "reason": residence.reason,
-            "ready_in": None if residence.ready_in is None else round(residence.ready_in, 3),
-            "context": spec.ctx,
-            "pinned": spec.pinned,
-            "wanted": bool(record.wanted),
-            "memory": record.need.host,
-            "gpu_memory": record.need.gpu,
-            "running": state.running,
-            "waiting": state.waiting,
-            "idle": None if math.isinf(used) else round(max(0.0, now - used), 3),
-            "loads": instance.loads,
-            "failed_loads": record.failed_loads,
-            "swaps": record.swaps,
-            "load_seconds": round(record.load_time, 3),
-            "error": None if failure is None else failure.message,
-            "engine": instance.program.public_facts(),
-        }
+        states = self._states(now)
+        return [one.report(state, now) for one, state in zip(records, states, strict=True)]
 
     # -- its work --------------------------------------------------------------------------------
 
@@ -291,19 +235,19 @@ class Manager:
         if decided.load or decided.leave or decided.stay or decided.unload:
             self._pool.update()
 
-    def _move(self, name: str, presence: Presence, now: float, reason: str = "") -> _Record:
+    def _move(self, name: str, presence: Presence, now: float, reason: str = "") -> Record:
         record = self._records[name]
         record.since = now
         record.instance.residence.move(presence, reason)
         log.debug("model_moves", model=name, to=str(presence))
         return record
 
-    def _explain(self, record: _Record, wait: Wait) -> None:
+    def _explain(self, record: Record, wait: Wait) -> None:
         residence = record.instance.residence
         if not residence.takes_work:
             residence.reason, residence.ready_in = wait.reason, wait.seconds
 
-    async def _load(self, record: _Record) -> None:
+    async def _load(self, record: Record) -> None:
         assert self._nursery is not None
         instance, began = record.instance, trio.current_time()
         try:
@@ -334,7 +278,7 @@ class Manager:
         )
         self._changed()
 
-    def _failed(self, record: _Record, error: EngineError | RequestError) -> None:
+    def _failed(self, record: Record, error: EngineError | RequestError) -> None:
         record.failures += 1
         record.failed_loads += 1
         pause = loads.backoff(record.failures)
@@ -343,7 +287,7 @@ class Manager:
         self._fail(record, UpstreamUnavailable(why, retry=True, retry_after=pause), pause)
         self._changed()
 
-    def _fail(self, record: _Record, error: RequestError, pause: float) -> None:
+    def _fail(self, record: Record, error: RequestError, pause: float) -> None:
         now = trio.current_time()
         record.since, record.failed_until = now, now + pause
         if record.wanted is True:
@@ -351,7 +295,7 @@ class Manager:
         record.instance.residence.fail(error, pause)
         self._pool.update()
 
-    async def _unload(self, record: _Record) -> None:
+    async def _unload(self, record: Record) -> None:
         await record.instance.unload()
         name = record.instance.name
         self._move(name, Presence.UNLOADED, trio.current_time(), "not loaded")
@@ -375,7 +319,7 @@ class Manager:
         return [self._state(record, waiting, now) for record in self._records.values()]
 
     def _state(
-        self, record: _Record, waiting: dict[str, tuple[int, int, float]], now: float
+        self, record: Record, waiting: dict[str, tuple[int, int, float]], now: float
     ) -> ModelState:
         instance = record.instance
         residence, spec = instance.residence, instance.described.spec
