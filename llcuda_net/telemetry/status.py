@@ -228,7 +228,7 @@ def _upstream(backend: Backend, user: User) -> dict[str, Any]:
                 "state": str(slot.use),
                 "user": slot.holder if user.admin or slot.holder == user.name else "",
             }
-            for slot in backend.table
+            for slot in (() if backend.absent else backend.table)
         ],
     }
 
