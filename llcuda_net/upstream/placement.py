@@ -16,6 +16,7 @@ from typing import NamedTuple
 
 from llcuda_net.upstream.backend import Backend
 from llcuda_net.upstream.interface import Requirement
+from llcuda_net.upstream.residence import NOT_LOADED
 from llcuda_net.upstream.slots.table import Slot
 
 #: How much more than its share of the work an upstream may have and still keep its conversations.
@@ -115,7 +116,8 @@ def explain(backends: Sequence[Backend], requirement: Requirement) -> str:
     up = [one for one in able if one.up]
     if not up:
         if loading := next((one for one in able if one.absent), None):
-            return loading.reason[:256]
+            reason = loading.reason
+            return (f"model {loading.model} is {reason}" if reason == NOT_LOADED else reason)[:256]
         reasons = "; ".join(f"{one.name}: {one.reason or 'not asked yet'}" for one in able)
         return f"no upstream answers ({reasons})"[:256]
     leaving = [one for one in up if one.leaving]

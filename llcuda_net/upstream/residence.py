@@ -23,6 +23,8 @@ from llcuda_net.errors import RequestError
 
 #: Seconds for which a want without a ticket lasts: those who have one say it again.
 _WANT = 5.0
+#: The reason of a model that nobody has asked for.
+NOT_LOADED = "not loaded"
 
 
 class Presence(StrEnum):
@@ -68,7 +70,7 @@ class Residence:
 
     def __init__(self, wishes: Wishes) -> None:
         self.presence = Presence.UNLOADED
-        self.reason = "not loaded"
+        self.reason = NOT_LOADED
         self._ready_at: float | None = None
         self.error: RequestError | None = None
         self.holds = self.uses = 0

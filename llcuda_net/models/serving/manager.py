@@ -29,7 +29,7 @@ from llcuda_net.models.serving.record import Record
 from llcuda_net.models.serving.state import ModelState, Plan, Wait
 from llcuda_net.scheduler.ticket import Ticket
 from llcuda_net.upstream.pool import Pool
-from llcuda_net.upstream.residence import Presence, Wishes
+from llcuda_net.upstream.residence import NOT_LOADED, Presence, Wishes
 
 log = structlog.get_logger(__name__)
 
@@ -217,17 +217,17 @@ class Manager:
     def _do(self, decided: Plan, now: float) -> None:
         assert self._nursery is not None
         for name in decided.load:
-            record = self._move(name, Presence.LOADING, now, f"{name} is being loaded")
+            record = self._move(name, Presence.LOADING, now, f"model {name} is being loaded")
             record.loading_since = now
             if record.wanted is False and not record.instance.backend.draining:
                 record.wanted = None  # a request overrules it
             self._nursery.start_soon(self._load, record)
         for name in decided.leave:
-            self._move(name, Presence.LEAVING, now, f"{name} makes room for another model")
+            self._move(name, Presence.LEAVING, now, f"model {name} makes room for another model")
         for name in decided.stay:
             self._move(name, Presence.LOADED, now)
         for name in decided.unload:
-            record = self._move(name, Presence.UNLOADING, now, f"{name} is being unloaded")
+            record = self._move(name, Presence.UNLOADING, now, f"model {name} is being unloaded")
             record.swaps += bool(decided.waits) and record.wanted is not False
             self._nursery.start_soon(self._unload, record)
         for name, wait in decided.waits.items():
@@ -298,7 +298,7 @@ class Manager:
     async def _unload(self, record: Record) -> None:
         await record.instance.unload()
         name = record.instance.name
-        self._move(name, Presence.UNLOADED, trio.current_time(), "not loaded")
+        self._move(name, Presence.UNLOADED, trio.current_time(), NOT_LOADED)
         log.info("model_unloaded", model=name)
         if record.instance.backend.draining:
             del self._records[name]

@@ -184,7 +184,9 @@ class _Planner:
                 continue
             if one.failed_until > self._now:
                 self._times.append(one.failed_until)
-                self._wait(one, "its load failed; it is tried again", one.failed_until - self._now)
+                self._wait(
+                    one, "could not be loaded; it is tried again", one.failed_until - self._now
+                )
             elif (why := refusal(one, self._models, self._budget)) is not None:
                 self._waits[one.name] = Wait(why)
             else:
@@ -220,7 +222,7 @@ class _Planner:
         if fits and not busy:
             self._load.append(claim.name)
             self._free -= claim.need
-            self._wait(claim, "it is being loaded", claim.load_seconds)
+            self._wait(claim, "is being loaded", claim.load_seconds)
             return
         self._reserve(claim, found)
         self._explain(claim, found, busy)
@@ -318,7 +320,7 @@ class _Planner:
     # -- what those who wait are told -------------------------------------------------------------
 
     def _wait(self, one: ModelState, why: str, seconds: float | None) -> None:
-        self._waits[one.name] = Wait(f"model {one.name}: {why}", seconds)
+        self._waits[one.name] = Wait(f"model {one.name} {why}", seconds)
 
     def _explain(self, claim: ModelState, found: _Victims, busy: bool) -> None:
         running = [one for one in found.models if one.running]
@@ -326,25 +328,24 @@ class _Planner:
         seconds: float | None = claim.load_seconds
         if found.models and found.at > self._now:
             names = " and ".join(one.name for one in found.models)
-            why = (
-                f"it is loaded when {names} had {'its' if len(found.models) == 1 else 'their'} turn"
-            )
+            had = "has had its" if len(found.models) == 1 else "have had their"
+            why = f"is loaded when {names} {had} turn"
             seconds = found.at - self._now + claim.load_seconds if found.at < math.inf else None
         elif running:
             parts = [f"{one.name} has finished {_count(one.running)}" for one in running]
-            why = f"it is loaded when {' and '.join(parts)}"
+            why = f"is loaded when {' and '.join(parts)}"
             ends = [one.finishes_in for one in running]
             known = [end for end in ends if end is not None]
             seconds = max(known) + claim.load_seconds if len(known) == len(ends) else None
         elif busy and loading:
-            why = f"it is loaded after {' and '.join(loading)}"
+            why = f"is loaded after {' and '.join(loading)}"
             seconds = claim.load_seconds + sum(
                 max(0.0, one.load_seconds - (self._now - one.since if one in self._loading else 0))
                 for one in self._models
                 if one.name in loading
             )
         else:
-            why = "it is loaded when the memory of another model is free"
+            why = "is loaded when the memory of another model is free"
         self._wait(claim, why, seconds)
 
     def _explain_others(self) -> None:
@@ -354,12 +355,12 @@ class _Planner:
                 continue
             if one.presence is Presence.LOADING:
                 left = max(0.0, one.load_seconds - (self._now - one.since))
-                self._wait(one, "it is being loaded", left)
+                self._wait(one, "is being loaded", left)
             elif one.presence is Presence.UNLOADING or (
                 one.name in self._taken
                 and (one.presence is Presence.LEAVING or one.name in self._leave + self._unload)
             ):
-                self._wait(one, "it makes room for another model, and is loaded again", None)
+                self._wait(one, "makes room for another model, and is loaded again", None)
 
 
 def _positive(need: Need) -> Need:

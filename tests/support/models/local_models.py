@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +25,7 @@ from llcuda_net.upstream.llama.poller import Poller
 from llcuda_net.upstream.model.gguf import ModelFile
 from llcuda_net.upstream.pool import Pool
 from llcuda_net.upstream.residence import Residence, Wishes
+from tests.support.models.instances import here
 from tests.support.server.constraint_checks import checks_here
 from tests.support.server.memory_server import FakeUpstream, MemoryListener
 
@@ -76,12 +77,6 @@ class FakeInstance:
         self.backend.process_lost()
 
 
-async def _here(work: Callable[[], Need | None]) -> Need | None:
-    """In this thread: others know nothing of virtual time."""
-    await trio.lowlevel.checkpoint()
-    return work()
-
-
 @dataclass
 class LocalServer:
     """A server, and what is behind it."""
@@ -103,7 +98,7 @@ async def serving_models(
     """A server of these models, each of which needs so many bytes; by default all fit."""
     settings.setdefault("analysis", False)
     wishes, poller, pool = Wishes(), Poller(), Pool()
-    manager = Manager(pool, budget or Budget(), wishes, in_thread=_here)
+    manager = Manager(pool, budget or Budget(), wishes, in_thread=here)
     models = {}
     for one in specs:
         spec = ModelSpec(one) if isinstance(one, str) else one

@@ -45,7 +45,7 @@ def test_what_nobody_waits_for_is_not_loaded() -> None:
 def test_what_somebody_waits_for_is_loaded_if_it_fits() -> None:
     found = decide(waited_for("a"), loaded("b"))
     assert (found.load, found.unload) == (("a",), ())
-    assert found.waits["a"].reason == "model a: it is being loaded"
+    assert found.waits["a"].reason == "model a is being loaded"
     assert found.waits["a"].seconds == 4.0
 
 
@@ -53,7 +53,7 @@ def test_one_is_loaded_at_a_time_in_the_order_of_the_queue() -> None:
     late, early = waited_for("a", 999.0, rank=7.0), waited_for("b", rank=3.0)
     found = decide(late, early)
     assert found.load == ("b",)
-    assert found.waits["a"].reason == "model a: it is loaded after b"
+    assert found.waits["a"].reason == "model a is loaded after b"
     assert found.waits["a"].seconds == 8.0
     found = decide(late, model("b", Presence.LOADING, since=NOW - 1, waiting=1))
     assert found.load == ()
@@ -117,20 +117,20 @@ def test_a_model_in_use_has_its_turn_then_leaves_and_is_never_unloaded() -> None
     pinned = loaded("b", pinned=True)
     found = decide(claim, busy, pinned)
     assert (found.leave, found.unload, found.again_at) == ((), (), NOW + 1)
-    assert found.waits["c"].reason == "model c: it is loaded when a had its turn"
+    assert found.waits["c"].reason == "model c is loaded when a has had its turn"
     assert found.waits["c"].seconds == 5.0
     found = decide(claim, busy, pinned, now=NOW + 1)
     assert (found.leave, found.unload) == (("a",), ())
-    assert found.waits["c"].reason == "model c: it is loaded when a has finished 2 requests"
+    assert found.waits["c"].reason == "model c is loaded when a has finished 2 requests"
     assert found.waits["c"].seconds is None
     leaving = replace(
         busy, presence=Presence.LEAVING, since=NOW, running=1, finishes_in=8.0, waiting=3
     )
     found = decide(claim, leaving, pinned)
     assert found == Plan(waits=found.waits)
-    assert found.waits["c"].reason == "model c: it is loaded when a has finished 1 request"
+    assert found.waits["c"].reason == "model c is loaded when a has finished 1 request"
     assert found.waits["c"].seconds == 12.0
-    assert found.waits["a"].reason.startswith("model a: it makes room for another model")
+    assert found.waits["a"].reason.startswith("model a makes room for another model")
     assert decide(claim, replace(leaving, running=0), pinned).unload == ("a",)
 
 
@@ -204,7 +204,7 @@ def test_a_small_one_is_loaded_beside_what_a_large_one_waits_for() -> None:
     busy = loaded("a", need=Need(gpu=20), running=1, since=NOW)
     found = decide(large, waited_for("d", rank=2.0), busy, budget=Budget(gpu=30))
     assert found.load == ("d",)
-    assert found.waits["c"].reason == "model c: it is loaded when a had its turn"
+    assert found.waits["c"].reason == "model c is loaded when a has had its turn"
 
 
 def test_no_more_leave_than_must() -> None:
@@ -241,7 +241,7 @@ def test_one_whose_load_failed_is_tried_again_later_and_others_go_on() -> None:
     found = decide(failed, waited_for("b", rank=9999.0))
     assert (found.load, found.again_at) == (("b",), NOW + 7)
     assert (found.waits["a"].reason, found.waits["a"].seconds) == (
-        "model a: its load failed; it is tried again",
+        "model a could not be loaded; it is tried again",
         7.0,
     )
     assert decide(failed, now=NOW + 7).load == ("a",)

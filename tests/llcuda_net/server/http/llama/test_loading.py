@@ -43,7 +43,7 @@ async def test_a_model_is_loaded_and_unloaded(autojump_clock: object) -> None:
         await trio.sleep(LOAD / 10)
         model = await _model(rig, "a")
         assert (model["state"], model["status"]["value"]) == ("loading", "loading")
-        assert model["status"]["reason"] == "model a: it is being loaded"
+        assert model["status"]["reason"] == "model a is being loaded"
         await trio.sleep(LOAD)
         model = await _model(rig, "a")
         assert (model["state"], model["slots"], model["loads"]) == ("loaded", 2, 1)
