@@ -227,3 +227,34 @@ def test_the_latest_change_is_the_first_line() -> None:
     found = [Change(float(i), f"change {i}", bad=False) for i in range(5)]
     lines = sections.changes(found, 80, 2, lambda at: f"at {at:g}")
     assert [plain(line) for line in lines] == ["RECENT", "at 4  change 4", "at 3  change 3"]
+
+
+ON_DEMAND = """\
+MODEL        LOADED      MEMORY  WAITING  FREE  SLOTS  CONTEXT
+a (default)  loaded    500.0 MB              3      4    2,048
+b            loading     1.5 GB        2     0      0    4,096
+  model b is being loaded, about 3.0 s
+c            unloaded    1.0 kB              0      0
+  cannot load c.gguf: it is damaged
+memory of models: 600.0 MB of 2.0 GB   GPU memory of models: 1.4 GB"""
+
+
+def test_models_on_demand_say_whether_they_are_there() -> None:
+    report = {
+        "upstreams": [{"name": "b", "state": "loading", "reason": "model b is being loaded"}],
+        "models": [
+            {"name": "a", "presence": "loaded", "memory": 500_000_000, "gpu_memory": 0, "free": 3,
+             "slots": 4, "context": 2048, "default": True, "reason": "stale", "waiting": 0},
+            {"name": "b", "presence": "loading", "memory": 100_000_000, "gpu_memory": 1_400_000_000,
+             "free": 0, "slots": 0, "context": 4096, "reason": "model b is being loaded",
+             "ready_in": 3.0, "waiting": 2},
+            {"name": "c", "presence": "unloaded", "memory": 1000, "gpu_memory": None, "free": 0,
+             "slots": 0, "reason": "not loaded", "error": "cannot load c.gguf: it is damaged"},
+        ],
+        "model_memory": {"memory": 600_000_000, "memory_limit": 2_000_000_000,
+                         "gpu_memory": 1_400_000_000, "gpu_memory_limit": None},
+    }  # fmt: skip
+    view = read(report)
+    assert "\n".join(plain(line).rstrip() for line in sections.models(view, 100)) == ON_DEMAND
+    # Why it is not loaded stands there once.
+    assert len(sections.upstreams(view, 100, ASCII)) == 2
