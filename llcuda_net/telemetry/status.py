@@ -211,7 +211,7 @@ def _upstream(backend: Backend, user: User) -> dict[str, Any]:
         "ready": backend.state == "up" and backend.table.known,
         "reason": backend.reason,
         "model": backend.model if backend.table.known else None,
-        "slots": backend.slots or None,
+        "slots": None if backend.absent else backend.slots or None,
         "busy": backend.busy,
         "foreign": backend.foreign,
         "releasing": backend.releasing,

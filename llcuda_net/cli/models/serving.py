@@ -117,9 +117,11 @@ def run_each(
 
     Raises:
         CommandError: it failed for the only one, or for some.
-        ConnectError: the server is not there.
+        ConnectError: the server is not there, or TLS fails.
+        RequestError: the token is wrong.
     """
     dialler = server_options.Dialler(arguments)
+    dialler().close()  # our own protocol knows best why a server cannot be reached
     failed = 0
     with dialler.http() as client:
         models = ServedModels(client, dialler.server)

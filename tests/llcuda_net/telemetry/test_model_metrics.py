@@ -93,7 +93,7 @@ async def test_the_report_says_who_waits_and_why(autojump_clock: object) -> None
             "gpu_memory_limit": 20,
         }
         absent = next(one for one in report["upstreams"] if one["name"] == "b")
-        assert (absent["state"], absent["slots_detail"]) == ("unloaded", [])
+        assert (absent["state"], absent["slots"], absent["slots_detail"]) == ("unloaded", None, [])
         earlier = b["ready_in"]
         await trio.sleep(1)
         later = _model(await status(rig.listener), "b")["ready_in"]

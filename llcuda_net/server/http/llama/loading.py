@@ -1,4 +1,4 @@
-"""POST /models/load and /models/unload: local models into memory and out of it, by hand.
+"""GET /models, POST /models/load and /models/unload: local models into memory and out of it.
 
 As llama-server's router mode has them: the answer says that it has begun, and GET /models how it
 stands. Where users have tokens, it is for admins: what is loaded takes the memory of all.
@@ -19,7 +19,8 @@ from llcuda_net.server.http.errors import HttpError, of_request_error
 from llcuda_net.server.http.exchange import Exchange
 from llcuda_net.server.http.openai import strict_json
 from llcuda_net.server.http.openai.bodies import convert
-from llcuda_net.server.http.openai.fields import Ignored
+from llcuda_net.server.http.openai.fields import IGNORED_HEADER, Ignored
+from llcuda_net.server.http.openai.models import models_of
 from llcuda_net.upstream.residence import Presence
 
 _DONE = b'{"success":true}'
@@ -36,6 +37,14 @@ class LoadBody(msgspec.Struct, kw_only=True):
     """The body of POST /models/load and /models/unload: a model by its name or an alias."""
 
     model: Annotated[str, Meta(min_length=1, max_length=1024)]
+
+
+async def list_loaded(exchange: Exchange) -> None:
+    """The list of /v1/models. The folder is read again on SIGHUP, and not for `reload`."""
+    data = models_of(exchange.host)
+    headers = {IGNORED_HEADER: "reload"} if "reload" in exchange.request.query else {}
+    body = msgspec.json.encode({"object": "list", "data": data})
+    exchange.respond(200, body, headers=headers)
 
 
 async def load(exchange: Exchange) -> None:

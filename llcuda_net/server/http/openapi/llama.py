@@ -90,7 +90,7 @@ _LOAD = Operation(
 
 #: By method and pattern.
 OPERATIONS: dict[tuple[str, str], Operation] = {
-    ("GET", "/models"): Operation("llama.cpp", ModelList),
+    ("GET", "/models"): Operation("llama.cpp", ModelList, headers=IGNORED),
     ("POST", "/models/load"): _LOAD,
     ("POST", "/models/unload"): _LOAD,
     ("POST", "/tokenize"): Operation(

@@ -209,3 +209,19 @@ async def test_a_load_that_waits_can_be_called_off(autojump_clock: object) -> No
         assert await _post(rig, "/models/unload", "b") == (200, {"success": True})
         await trio.sleep(10 * LOAD)
         assert (rig.models["a"].loads, rig.models["b"].loads) == (1, 0)
+
+
+async def test_what_a_router_reads_again_is_named_as_ignored(autojump_clock: object) -> None:
+    async with serving_models("a") as rig:
+        reply = await send(rig.listener, "GET", "/models?reload=1")
+        assert (reply.status, reply.headers["x-llcuda-ignored"]) == (200, "reload")
+        reply = await send(rig.listener, "GET", "/models")
+        assert "x-llcuda-ignored" not in reply.headers
+
+
+async def test_a_stream_says_why_nothing_comes(autojump_clock: object) -> None:
+    async with serving_models("a") as rig:
+        reply = await send(rig.listener, "POST", "/v1/chat/completions", {**CHAT, "stream": True})
+        assert (await reply.all())[-1].done
+        assert reply.comments[0] == "queued 1 of 1: model a is not loaded"
+        assert any(one.endswith(" s: model a is being loaded") for one in reply.comments)
