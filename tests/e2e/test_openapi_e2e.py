@@ -81,6 +81,10 @@ def test_every_operation_answers_as_documented(api: Api) -> None:
     assert api.check("POST", "/v1/embeddings", body={"input": ["a", "b"]})[0] == 200
     model = json.loads(api.check("GET", "/v1/models")[1])["data"][0]["id"]
     assert api.check("GET", "/v1/models/{id}", model)[0] == 200
+    assert api.check("GET", "/models")[0] == 200
+    for path in ("/models/load", "/models/unload"):  # it is its upstream's
+        assert api.check("POST", path, body={"model": model})[0] == 400
+        assert api.check("POST", path, body={"model": "nobody"})[0] == 404
     assert api.check("GET", "/v1/generations")[0] == 200
     assert api.check("GET", "/v1/generations/{id}", id_)[0] == 200
     assert b"[DONE]" in api.check("GET", "/v1/generations/{id}/events", id_)[1]

@@ -223,5 +223,4 @@ async def test_a_stream_says_why_nothing_comes(autojump_clock: object) -> None:
     async with serving_models("a") as rig:
         reply = await send(rig.listener, "POST", "/v1/chat/completions", {**CHAT, "stream": True})
         assert (await reply.all())[-1].done
-        assert reply.comments[0] == "queued 1 of 1: model a is not loaded"
-        assert any(one.endswith(" s: model a is being loaded") for one in reply.comments)
+        assert any(one.endswith(": model a is being loaded") for one in reply.comments)
