@@ -36,11 +36,14 @@ def spare_settings(
 ) -> ChildSettings | None:
     """Of a second engine beside one with these settings; None where there should be none.
 
-    Not where a GPU computes (it is fast, and its memory is for contexts), nor with a large model.
+    Not where a GPU computes (it is fast, and its memory is for contexts), nor with a large model,
+    nor for one that does not embed.
 
     Args:
         threads: as the user has asked for; None: all cores.
     """
+    if not settings.embeddings or settings.rerank:
+        return None
     memory = memory_here()
     if memory is None or model.size > min(LARGEST, memory * LARGEST_SHARE):
         return None
@@ -52,6 +55,10 @@ def spare_settings(
         prompt_cache=0,
         api_key=secrets.token_urlsafe(24),
         nice=19,
+        completions=False,
+        mmproj=None,
+        draft=None,
+        draft_gpu_layers=None,
     )
 
 
