@@ -23,6 +23,7 @@ from llcuda_net.upstream.engine.programs.program import Program
 from llcuda_net.upstream.engine.supervisor import Engine
 from tests.support.llama_server.binary import kinds, real_llama_server
 from tests.support.llama_server.stand_in import stand_in
+from tests.support.upstream.tiny_projector import image_url, write_tiny_projector
 
 DEMO = Path(__file__).parents[4] / "llcuda_net/data/demo.gguf"
 OPTIONS = EngineOptions(DEMO, slots=1, ctx=256, threads=1)
@@ -127,6 +128,28 @@ async def test_a_chat_template(program: Program, tmp_path: Path) -> None:
     async with serving(program, chat_template=path) as client:
         body = {"messages": [{"role": "user", "content": "x"}]}
         assert (await client.post("/apply-template", json=body)).json()["prompt"] == "[x]"
+
+
+async def test_a_projector_for_images(program: Program, tmp_path: Path) -> None:
+    path = write_tiny_projector(tmp_path / "mmproj.gguf")
+    async with serving(program, mmproj=path) as client:
+        assert (await client.get("/props")).json()["modalities"]["vision"] is True
+        picture = {"type": "image_url", "image_url": {"url": image_url()}}
+        content = [{"type": "text", "text": "What is it?"}, picture]
+        body = {"messages": [{"role": "user", "content": content}], "max_tokens": 3}
+        reply = await client.post("/v1/chat/completions", json=body)
+        assert reply.status_code == 200
+        tokens = reply.json()["usage"]["prompt_tokens"]
+        body["messages"] = [{"role": "user", "content": content[:1]}]
+        less = (await client.post("/v1/chat/completions", json=body)).json()
+        assert tokens > less["usage"]["prompt_tokens"] + 8  # the picture is some tokens of it
+
+
+async def test_a_projector_of_another_model(program: Program, tmp_path: Path) -> None:
+    path = write_tiny_projector(tmp_path / "mmproj.gguf", width=256)
+    assert await refusal(program, mmproj=path) == (
+        f"cannot load {DEMO}: mismatch between text model (n_embd = 192) and mmproj (n_embd = 256)"
+    )
 
 
 async def test_types_of_the_cache(program: Program) -> None:
