@@ -23,6 +23,7 @@ from llcuda_net.upstream.engine.programs.program import Program
 from llcuda_net.upstream.engine.supervisor import Engine
 from tests.support.llama_server.binary import kinds, real_llama_server
 from tests.support.llama_server.stand_in import stand_in
+from tests.support.processes import PATIENCE
 from tests.support.upstream.tiny_projector import image_url, write_tiny_projector
 
 DEMO = Path(__file__).parents[4] / "llcuda_net/data/demo.gguf"
@@ -67,7 +68,7 @@ async def answer(client: httpx.AsyncClient) -> dict[str, Any]:
 
 
 async def refusal(program: Program, **changes: Any) -> str:
-    with pytest.raises(EngineError) as caught:
+    with pytest.raises(EngineError) as caught, trio.fail_after(PATIENCE):
         await Engine(replace(OPTIONS, **changes), program).run()
     message = str(caught.value)
     assert "\n" not in message

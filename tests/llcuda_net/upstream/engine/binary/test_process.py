@@ -30,7 +30,7 @@ from llcuda_net.upstream.engine.programs.program import Program
 from llcuda_net.upstream.engine.supervisor import Engine
 from tests.support.llama_server.behaviour import OLDER, Behaviour
 from tests.support.llama_server.stand_in import StandIn, stand_in
-from tests.support.processes import children
+from tests.support.processes import PATIENCE, children
 from tests.support.upstream.tiny_model import write_tiny_model
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="process groups")
@@ -43,7 +43,8 @@ async def wait_gone(pid: int) -> None:
     except ProcessLookupError:
         return
     try:
-        await trio.lowlevel.wait_readable(fd)
+        with trio.fail_after(PATIENCE):
+            await trio.lowlevel.wait_readable(fd)
     finally:
         os.close(fd)
 
@@ -70,7 +71,7 @@ def client(engine: Engine) -> httpx.AsyncClient:
 
 async def refusal(program: Program, options: EngineOptions) -> str:
     engine = Engine(options, program)
-    with pytest.raises(EngineError) as caught:
+    with pytest.raises(EngineError) as caught, trio.fail_after(PATIENCE):
         await engine.run()
     assert engine.pid is None
     message = str(caught.value)
@@ -363,17 +364,18 @@ async def test_a_build_that_cannot_choose_its_port(
     assert tried.read_text().split() == ["0", "1", str(good)]
 
 
-NO_COMPLETIONS = """#!{python}
+SCRIPTED = """#!{python}
 import sys, http.server, json
 class Handler(http.server.BaseHTTPRequestHandler):
     def do_GET(self):
         self.answer(200, {{"status": "ok"}})
     def do_POST(self):
-        if "--embeddings" not in sys.argv:
+        status, message, printed = {answer}
+        if printed:
+            print(printed, file=sys.stderr, flush=True)
+        if status == 200:
             return self.answer(200, {{"content": "a"}})
-        error = {{"code": 501, "type": "not_supported_error", "message":
-            "This server does not support completions. Start it without `--embeddings`"}}
-        self.answer(501, {{"error": error}})
+        self.answer(status, {{"error": {{"code": status, "message": message}}}})
     def answer(self, status, body):
         data = json.dumps(body).encode()
         self.send_response(status)
@@ -388,18 +390,43 @@ server.serve_forever()
 """
 
 
-async def test_a_build_that_does_not_complete_beside_embeddings(tiny: Path, tmp_path: Path) -> None:
+def scripted(folder: Path, answer: str) -> Program:
+    """A program that listens and is healthy; `answer`: code for status, message and log line."""
     takes = dict.fromkeys(("--embeddings", "--parallel", "--ctx-size", "--pooling"), "N")
-    path = tmp_path / "llama-server"
-    path.write_text(NO_COMPLETIONS.format(python=sys.executable))
+    path = folder / "llama-server"
+    path.write_text(SCRIPTED.format(python=sys.executable, answer=answer))
     path.chmod(0o755)
+    return Program(path, takes=takes)
+
+
+async def test_a_build_that_does_not_complete_beside_embeddings(tiny: Path, tmp_path: Path) -> None:
+    message = "This server does not support completions. Start it without `--embeddings`"
+    answer = f'(501, {message!r}, "") if "--embeddings" in sys.argv else (200, "", "")'
     with capture_logs() as logs:
-        engine = Engine(EngineOptions(tiny), Program(path, takes=takes))
+        engine = Engine(EngineOptions(tiny), scripted(tmp_path, answer))
         async with running(engine):
             assert engine.facts()["schema_engine"] == "llguidance"
     told = [one for one in logs if one["event"] == "engine_does_not_embed"]
     assert len(told) == 1
     assert "engine_started" in [one["event"] for one in logs]
+
+
+async def test_what_checks_schemas(tiny: Path, tmp_path: Path) -> None:
+    """Asking that is refused; the refusal is no warning, as one of a client's constraint is."""
+    why = "failed to parse grammar: llguidance is not enabled"
+    with capture_logs() as logs:
+        program = scripted(tmp_path, f'(400, {why!r}, "0.01.753.725 E failed to parse grammar")')
+        engine = Engine(EngineOptions(tiny), program)
+        async with running(engine), client(engine) as asked:
+            assert engine.facts()["schema_engine"] == "gbnf"
+            await asked.post("/completion", json={})
+            while not told(logs):  # noqa: ASYNC110 -- a line of another process sets no Event
+                await trio.sleep(0.01)
+    assert len(told(logs)) == 1
+
+
+def told(logs: list[Any]) -> list[Any]:
+    return [one for one in logs if one["event"] == "engine_refused_constraint"]
 
 
 def test_the_environment() -> None:
