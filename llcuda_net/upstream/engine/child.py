@@ -6,7 +6,7 @@ Run by `llcuda_net.upstream.engine.process`, never by hand. What passes between 
   line would show it to everyone). Then it stays open and silent; its end of file means that the
   parent is gone, in whatever way, and this process ends at once.
 - The descriptor named by the one argument takes JSON lines: `{"event": "ready", "url": ...}`, or
-  `{"event": "failed", "kind": "import" | "load", "message": ...}`.
+  `{"event": "failed", "kind": "import" | "gpu" | "load", "message": ...}`.
 - fds 1 and 2 belong to native code; the parent reads both as llama.cpp's log.
 
 SIGINT and SIGTERM are ignored: a terminal and a service manager send them to every process of a
@@ -52,8 +52,11 @@ def main() -> None:
         _report(status, event="failed", kind="import", message=f"{type(error).__name__}: {error}")
         sys.exit(2)
     if settings["gpu_layers"] and not _accelerators(xllamacpp):
-        message = f"--gpu-layers {settings['gpu_layers']}, and it finds no GPU: leave that out"
-        _report(status, event="failed", kind="import", message=message)
+        message = (
+            f"--gpu-layers {settings['gpu_layers']}, and the built-in engine finds no GPU: leave "
+            "that out, or see docs/gpu.md"
+        )
+        _report(status, event="failed", kind="gpu", message=message)
         sys.exit(2)
     try:
         server = xllamacpp.Server(_params(xllamacpp, settings))

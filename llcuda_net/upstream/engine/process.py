@@ -321,8 +321,8 @@ class BuiltinChild(ChildProcess):
         if self._failed is None:
             return self.end_of(code)
         why = self._failed["message"]
-        if self._failed["kind"] == "import":
-            return ChildEnd(why, code, True, self.last_lines())
+        if self._failed["kind"] != "load":
+            return ChildEnd(why, code, self._failed["kind"] == "import", self.last_lines())
         return ChildEnd(find_cause(self.tail) or why, code, False, self.last_lines())
 
 

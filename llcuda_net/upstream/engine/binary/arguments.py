@@ -99,12 +99,13 @@ class _Arguments:
         if threads is not None:
             yield from ("--threads", str(threads))
             yield from self._useful("--threads-batch", threads)
+        may_have_gpu = program.devices is None or program.has_gpu
         if settings.gpu_layers:
             yield from self._needed("gpu_layers", settings.gpu_layers, "--gpu-layers")
-        elif program.has_gpu and settings.gpu_layers == 0:
+        elif may_have_gpu and settings.gpu_layers == 0:
             yield from self._useful("--gpu-layers", 0)
             yield from self._useful("--device", "none")
-        elif program.has_gpu and "--fit" not in program.flags:
+        elif may_have_gpu and "--fit" not in program.flags:
             yield from self._useful("--gpu-layers", _ALL_LAYERS)  # else: none, in an old build
 
     def _roles(self) -> Iterator[str]:

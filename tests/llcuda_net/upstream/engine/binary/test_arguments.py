@@ -135,6 +135,10 @@ def test_layers_on_a_gpu() -> None:
     assert "--gpu-layers 0 --device none " in line(gpu, gpu_layers=0)
     assert "--device" not in line(gpu, gpu_layers=5)
     assert "--gpu-layers" not in line(gpu_layers=0)  # of a build without any
+    assert "--gpu-layers" not in line(without(TODAY, "--fit"))
+    unknown = replace(TODAY, devices=None)
+    assert "--gpu-layers 0 --device none " in line(unknown, gpu_layers=0)
+    assert "--gpu-layers 999 " in line(without(unknown, "--fit"))
 
 
 def test_older_ways() -> None:
