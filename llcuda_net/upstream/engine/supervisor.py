@@ -139,6 +139,10 @@ class Engine:
             schema_engine = self._launch.ability.schema_engine
         return {**self.program.facts(), "features": features, "schema_engine": schema_engine}
 
+    def public_facts(self) -> dict[str, Any]:
+        """The same, as everybody may know it: without the folder of the program."""
+        return {**self.facts(), **self.program.public_facts()}
+
     @asynccontextmanager
     async def spare(self) -> AsyncIterator[tuple[str, str] | None]:
         """A second engine, for embeddings only: base URL and API key; see `spare.py`.
@@ -224,9 +228,14 @@ class Engine:
         def on_ready(url: str) -> None:
             nonlocal ready_at
             ready_at = trio.current_time()
+            facts = self.facts()
             log.info(
                 "engine_started",
-                engine=self.program.setting,
+                engine=facts["engine"],
+                version=facts["version"],
+                devices=[device.name for device in self.program.devices or ()],
+                features=facts["features"],
+                schema_engine=facts["schema_engine"],
                 pid=self._pid,
                 url=url,
                 model=settings.alias,

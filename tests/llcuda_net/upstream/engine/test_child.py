@@ -187,6 +187,20 @@ async def test_no_wheel_for_this_machine(tiny: Path, stand_in: Callable[[str], N
     assert "--upstream" in message
 
 
+async def test_layers_for_a_gpu_that_is_not_there(
+    tiny: Path, stand_in: Callable[[str], None]
+) -> None:
+    stand_in("""
+        ggml_backend_dev_type = SimpleNamespace(GGML_BACKEND_DEVICE_TYPE_CPU=0)
+        def get_device_info():
+            return [{"type": 0}]
+    """)
+    assert await refusal(EngineOptions(tiny, gpu_layers=5)) == (
+        f"cannot load {tiny}: --gpu-layers 5, and the built-in engine finds no GPU: leave that "
+        "out, or see docs/gpu.md"
+    )
+
+
 async def test_a_crash_while_loading(tiny: Path, stand_in: Callable[[str], None]) -> None:
     stand_in(r"""
         import os, signal

@@ -71,9 +71,11 @@ async def test_layers_for_a_gpu_that_is_not_there_are_refused(
             def __init__(self, params):
                 raise ValueError("it was loaded")
     """)
-    for layers, why in ((5, "--gpu-layers 5, and the built-in engine finds no GPU"), (0, "it was loaded")):
+    for layers, why in (
+        (5, "--gpu-layers 5, and the built-in engine finds no GPU"),
+        (0, "it was loaded"),
+    ):
         settings = ChildSettings(str(tiny), "tiny", 64, 1, 1, layers, None, 1, "key")
         end = await run_child(settings, lambda pid: None, lambda url: None)
         assert why in end.why
         assert not end.unusable
-        assert end.unusable is bool(layers)

@@ -115,6 +115,7 @@ async def test_serves_and_stops(tiny: Path, program: Program) -> None:
         assert facts["engine"] == str(program.path)
         assert facts["features"] == ["completions", "embeddings", "tools"]
         assert facts["schema_engine"] in {"gbnf", "llguidance"}
+        assert engine.public_facts() == {**facts, "engine": "llama-server"}
     await wait_gone(pid)
     assert engine.pid is None
     assert changes == [url, None]
