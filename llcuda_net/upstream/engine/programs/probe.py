@@ -111,7 +111,7 @@ async def _probe_binary(path: Path) -> Program:
         if helped.returncode or not takes.keys() >= _ALWAYS:
             why = "its --help does not have --model, --parallel and --port"
             if helped.returncode:
-                why = _last_line(helped)
+                why = _last_line(helped).removeprefix(f"{path}: ")
             raise EngineError(f"{shown} is no llama-server that runs here: {why}")
         named = await _ask([str(path), "--version"])
         devices = None

@@ -152,9 +152,7 @@ def script(path: Path, text: str) -> Path:
     return path
 
 
-LINKER = (
-    "llama-server: error while loading shared libraries: libcudart.so.13: cannot open shared object"
-)
+LINKER = "error while loading shared libraries: libcublas.so.13: cannot open shared object file"
 
 
 @pytest.mark.parametrize(
@@ -162,7 +160,7 @@ LINKER = (
     [
         ("#!/bin/sh\necho hello\n", "is no llama-server .* --help does not have"),
         ("#!/bin/sh\nexit 3\n", "is no llama-server .* exited with status 3"),
-        (f"#!/bin/sh\necho '{LINKER}' >&2\nexit 127\n", r"libcudart\.so\.13"),
+        (f'#!/bin/sh\necho "$0: {LINKER}" >&2\nexit 127\n', f"runs here: {LINKER}"),
         ("#!/bin/sh\nkill -ILL $$\n", "SIGILL .the CPU lacks an instruction"),
         ("#!/nonexistent/loader\n", "a program loader or an interpreter"),
         ("\x7fELF\x02\x01\x01", "cannot be run: Exec format error"),
