@@ -13,7 +13,12 @@ from pathlib import Path
 
 from llcuda_net.errors import EngineError
 from llcuda_net.upstream.engine.programs.gpus import Gpus, find_gpus
-from llcuda_net.upstream.engine.programs.probe import NAME, find_llama_server, probe_program
+from llcuda_net.upstream.engine.programs.probe import (
+    NAME,
+    builtin_without_gpu,
+    find_llama_server,
+    probe_program,
+)
 from llcuda_net.upstream.engine.programs.program import BUILTIN, Program
 
 AUTO = "auto"
@@ -22,6 +27,7 @@ REMEDY = (
     "install a llama-server that can (docs/gpu.md says which), and have it on PATH or name it "
     "with --engine PATH"
 )
+_NONE_ON_PATH = f"there is no {NAME} on PATH"
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,10 +69,16 @@ async def choose_program(
     """
     if gpus is None:
         gpus = find_gpus()
+    plain = not gpus.any and not gpu_layers  # nothing to ask the built-in engine
     if setting == AUTO:
-        choice = await _auto(gpus, on_path(), probe, gpu_layers, options=options)
+        found = on_path()
+        if found is None and plain:
+            choice = Choice(builtin_without_gpu(), _NONE_ON_PATH)
+        else:
+            choice = await _auto(gpus, found, probe, gpu_layers, options=options)
     elif setting == BUILTIN:
-        choice = Choice(await probe(None), "it was asked for by --engine builtin")
+        own = builtin_without_gpu() if plain else await probe(None)
+        choice = Choice(own, "it was asked for by --engine builtin")
     else:
         choice = Choice(await probe(_path(setting)), "it was named by --engine")
     program = choice.program
@@ -98,7 +110,7 @@ async def _auto(
         unusable = str(error)
     if found is None:
         assert own is not None
-        return Choice(own, f"there is no {NAME} on PATH")
+        return Choice(own, _NONE_ON_PATH)
     wants_gpu = gpu_layers != 0 and gpus.any and not (own is not None and own.has_gpu)
     if own is not None and not wants_gpu and not options:
         why = "no GPU is to be used" if gpu_layers == 0 else f"{found} has no advantage here"

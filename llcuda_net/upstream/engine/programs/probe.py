@@ -38,6 +38,11 @@ def find_llama_server() -> Path | None:
     return Path(found).absolute() if found else None
 
 
+def builtin_without_gpu() -> Program:
+    """The built-in engine where there is no GPU for it to find: that needs no process."""
+    return Program(None, f"xllamacpp {_wheel()}", devices=())
+
+
 def find_all_llama_servers() -> list[Path]:
     """Each llama-server on PATH, in its order; the same file by two ways counts once."""
     found: dict[Path, Path] = {}

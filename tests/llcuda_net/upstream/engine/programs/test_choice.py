@@ -57,10 +57,15 @@ class Machine:
 
 
 async def test_the_builtin_engine_where_there_is_nothing_else() -> None:
-    choice = await Machine(installed=False).choose()
+    machine = Machine(installed=False)
+    choice = await machine.choose()
     assert choice.program.builtin
+    assert choice.program.devices == ()
+    assert choice.program.version.startswith("xllamacpp 2")
     assert choice.why == "there is no llama-server on PATH"
     assert choice.warnings == ()
+    assert (await machine.choose("builtin")).program == choice.program
+    assert machine.asked == []  # without a GPU there is nothing to ask it
 
 
 async def test_without_a_gpu_a_llama_server_is_not_even_asked() -> None:
@@ -125,7 +130,7 @@ async def test_where_the_builtin_engine_does_not_run() -> None:
     assert choice.program.path == FOUND
     assert choice.why == "the built-in engine cannot run on this machine"
     with pytest.raises(EngineError, match="the built-in engine cannot run"):
-        await Machine(own=None, installed=False).choose()
+        await Machine(own=None, installed=False, gpus=NVIDIA).choose()
     with pytest.raises(EngineError, match="cannot run; neither can this"):
         await Machine(own=None, other="neither can this").choose()
 
