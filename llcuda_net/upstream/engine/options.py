@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -121,32 +122,32 @@ class EngineOptions:
 _OURS = "llcuda sets it"
 _HTTP = "llcuda-server is what clients connect to"
 _LOG = "llcuda reads the log"
-_MODEL = "give it with --model, or in a [[model]] table"
+_FETCHES = "fetch models with llcuda models pull"
 #: Options of a llama-server that are not the user's to give, and why, or what to give instead.
 _REFUSED: Mapping[tuple[str, ...], str] = {
-    ("-m", "--model"): "give the file with --model",
+    ("-m", "--model"): "give the file with --model of llcuda-server",
     ("-mu", "--model-url", "-dr", "--docker-repo", "-hf", "-hfr", "--hf-repo", "-hff", "--hf-file",
      "-hft", "--hf-token", "--spec-draft-hf", "-hfd", "-hfrd", "--hf-repo-draft", "-mmu",
-     "--mmproj-url", "--models-dir", "--models-preset", "--models-max", "--models-autoload",
-     "--no-models-autoload"): "llcuda models pull fetches models, and --models has many",
+     "--mmproj-url"): _FETCHES,
+    ("--models-dir", "--models-preset", "--models-max", "--models-autoload",
+     "--no-models-autoload"): "give a folder of models with --models",
     ("--host", "--port", "--reuse-port", "--path", "--api-prefix", "--ssl-key-file",
      "--ssl-cert-file", "--cors-origins", "--cors-methods", "--cors-headers",
      "--cors-credentials", "--no-cors-credentials", "-to", "--timeout", "--sse-ping-interval",
      "--threads-http", "--ui", "--webui", "--no-ui", "--no-webui", "--ui-config", "--webui-config",
      "--ui-config-file", "--webui-config-file", "--ui-mcp-proxy", "--webui-mcp-proxy",
-     "--no-ui-mcp-proxy", "--no-webui-mcp-proxy"): _HTTP,
+     "--no-ui-mcp-proxy", "--no-webui-mcp-proxy", "--props"): _HTTP,
     ("--api-key", "--api-key-file"): "it has a key of its own; clients' are in --auth-token-file",
-    ("-c", "--ctx-size"): "give the context of each slot with --ctx",
-    ("--kv-unified-per-slot",): "give the context of each slot with --ctx",
+    ("-c", "--ctx-size", "--kv-unified-per-slot"): "give the context of each slot with --ctx",
     ("-np", "--parallel"): "give the number of slots with --slots",
-    ("-t", "--threads"): "use --threads of llcuda",
-    ("-ngl", "--gpu-layers", "--n-gpu-layers"): "use --gpu-layers of llcuda",
-    ("-a", "--alias", "--tags"): _MODEL,
+    ("-t", "--threads"): "use --threads of llcuda-server",
+    ("-ngl", "--gpu-layers", "--n-gpu-layers"): "use --gpu-layers of llcuda-server",
+    ("-a", "--alias", "--tags"): "give names in a [[model]] table",
     ("--embedding", "--embeddings", "--rerank", "--reranking"): "give roles in a [[model]] table",
     ("-mm", "--mmproj"): "give mmproj in a [[model]] table",
     ("--lora", "--lora-scaled", "--lora-init-without-apply"): "give lora in a [[model]] table",
     ("-md", "--model-draft", "--spec-draft-model"): "give draft in a [[model]] table",
-    ("--slots", "--no-slots", "--metrics", "--props", "--offline"): _OURS,
+    ("--slots", "--no-slots", "--metrics", "--offline"): _OURS,
     ("--sleep-idle-seconds",): "llcuda unloads models itself, with --idle-seconds",
     ("-v", "--verbose", "--log-verbose", "-lv", "--verbosity", "--log-verbosity", "--log-disable",
      "--log-jsonl", "--no-log-jsonl", "--log-colors", "--log-prefix", "--no-log-prefix",
@@ -157,6 +158,8 @@ _REFUSED: Mapping[tuple[str, ...], str] = {
      "--mcp-servers-config", "--mcp-servers-json"): "tools run where the client is",
 }  # fmt: skip
 _WHY = {flag: why for flags, why in _REFUSED.items() for flag in flags}
+#: Such as --gpt-oss-20b-default: each is another model, downloaded.
+_OTHER_MODEL = re.compile(r"--(?:embd|fim|gpt-oss|vision)-\S+-(?:default|spec)")
 
 
 def check_options(options: tuple[str, ...]) -> None:
@@ -171,5 +174,6 @@ def check_options(options: tuple[str, ...]) -> None:
             flag = flag.replace("_", "-")  # llama.cpp takes either
         if "\0" in option:
             raise ConfigError("an option behind -- has a NUL in it")
-        if flag in _WHY:
-            raise ConfigError(f"{flag} is no option to give a llama-server here: {_WHY[flag]}")
+        why = _FETCHES if _OTHER_MODEL.fullmatch(flag) else _WHY.get(flag)
+        if why is not None:
+            raise ConfigError(f"{flag} is no option to give a llama-server here: {why}")

@@ -53,6 +53,8 @@ def test_values_that_cannot_be_meant(name: str, value: Any) -> None:
         (("--parallel=4",), "--parallel .* --slots"),
         (("--api-key", "s3cret"), "a key of its own"),
         (("-v",), "reads the log"),
+        (("--gpt-oss-20b-default",), "models pull"),
+        (("--fim-qwen-7b-spec",), "models pull"),
         (("a\0b",), "NUL"),
     ],
 )
@@ -63,7 +65,7 @@ def test_options_that_are_ours(options: tuple[str, ...], words: str) -> None:
 
 
 def test_others_are_taken() -> None:
-    given = ("--flash-attn", "on", "--n-cpu-moe", "3", "-b", "1024", "--cache-type-k", "q8_0")
+    given = ("--flash-attn", "on", "--n-cpu-moe", "3", "-b", "1024", "--spec-default")
     assert EngineOptions(MODEL, options=given).options == given
 
 
