@@ -1,4 +1,5 @@
 """A llama-server binary as our child: its command line, its keeper, and one life of it.
 
-It imports `errors`, `upstream.engine.process` and `upstream.engine.programs`.
+It imports `errors`, `config`, `upstream.engine.process`, `upstream.engine.programs` and
+`upstream.llama.transport`.
 """

@@ -48,7 +48,7 @@ async def look(url: str, api_key: str) -> Ability:
     except RequestError as error:
         if _NO_COMPLETIONS in error.message:
             return Ability(completes=False, schema_engine=None)
-        return Ability(completes=True, schema_engine=GBNF)
+        return Ability(completes=True, schema_engine=GBNF if "grammar" in error.message else None)
     finally:
         await origin.aclose()
     return Ability(completes=True, schema_engine=LLGUIDANCE)

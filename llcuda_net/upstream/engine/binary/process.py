@@ -211,6 +211,8 @@ class Keeper(ChildProcess):
             case "started":
                 self._binary = event["pid"]
                 self._on_start(event["pid"])
+                if self.needs_port:  # its line was read first
+                    self._kill()
             case "ended":
                 self._code = event["returncode"]
             case "failed":
