@@ -126,6 +126,12 @@ class Engine:
         options = self._options
         builtin = self.program.builtin
         features = sorted(options.roles)
+        schema_engine: str | None = LLGUIDANCE if builtin else None
+        if isinstance(self._launch, BinaryLaunch):
+            able = self._launch.ability
+            schema_engine = able.schema_engine if able is not None else None
+            if not self._launch.embeds and COMPLETIONS in features and EMBEDDINGS in features:
+                features.remove(EMBEDDINGS)
         if builtin or "--jinja" in self.program.flags:
             features.append("tools")  # where the model's template has them
         if options.mmproj is not None:
@@ -134,9 +140,6 @@ class Engine:
             features.append("speculative")
         if options.lora:
             features.append("lora")
-        schema_engine: str | None = LLGUIDANCE if builtin else None
-        if isinstance(self._launch, BinaryLaunch) and self._launch.ability is not None:
-            schema_engine = self._launch.ability.schema_engine
         return {**self.program.facts(), "features": features, "schema_engine": schema_engine}
 
     def public_facts(self) -> dict[str, Any]:

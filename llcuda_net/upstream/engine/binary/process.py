@@ -54,11 +54,12 @@ class BinaryLaunch:
 
     Attributes:
         ability: what it was seen to be able to do; None: it has not been up.
+        embeds: whether it can embed beside completions, as far as was seen.
     """
 
     def __init__(self, program: Program) -> None:
         self._program = program
-        self._embeds = True
+        self.embeds = True
         self._chooses_port = True
         self.ability: Ability | None = None
 
@@ -72,7 +73,7 @@ class BinaryLaunch:
         tries = _PORTS
         while True:
             port = 0 if self._chooses_port else _free_port()
-            if settings.completions and not self._embeds:
+            if settings.completions and not self.embeds:
                 settings = replace(settings, embeddings=False)
             keeper = await Keeper.start(_KEEPER, binary_environment(os.environ))
             keeper.set_up(settings, on_start, on_ready, self._learn)
@@ -86,8 +87,8 @@ class BinaryLaunch:
                 )
             finally:
                 await keeper.stop()
-            if keeper.completes_nothing and self._embeds:
-                self._embeds = False
+            if keeper.completes_nothing and self.embeds:
+                self.embeds = False
                 log.warning(
                     "engine_does_not_embed",
                     engine=str(self._program.path),

@@ -407,6 +407,7 @@ async def test_a_build_that_does_not_complete_beside_embeddings(tiny: Path, tmp_
         engine = Engine(EngineOptions(tiny), scripted(tmp_path, answer))
         async with running(engine):
             assert engine.facts()["schema_engine"] == "llguidance"
+            assert engine.facts()["features"] == ["completions"]
     told = [one for one in logs if one["event"] == "engine_does_not_embed"]
     assert len(told) == 1
     assert "engine_started" in [one["event"] for one in logs]
