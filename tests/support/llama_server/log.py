@@ -18,7 +18,8 @@ _ONLY_LIBRARY = ("build_info: ", "loading model")
 _LISTENS = re.compile(r"listening on (http://(\S+):(\d+))$")
 _LAST_WORDS = 2.0  # seconds to wait for a line, which a log that is turned down never has
 #: Words of the lines that are waited for.
-LISTENING, CLEANING, EXITING = b"listening on http", b"cleaning up before exit", b"exiting due to"
+LOADING, LISTENING = b"load_model: loading model", b"listening on http"
+CLEANING, EXITING = b"cleaning up before exit", b"exiting due to"
 _started = time.monotonic()
 
 
@@ -87,7 +88,7 @@ def _pass_on(source: int, seen: int, told: Behaviour) -> NoReturn:
                 shown = rename(line.decode(errors="replace"), told)
                 if shown is not None:
                     os.write(2, shown.encode() + b"\n")
-                if any(words in line for words in (LISTENING, CLEANING, EXITING)):
+                if any(words in line for words in (LOADING, LISTENING, CLEANING, EXITING)):
                     with suppress(OSError):  # not waited for
                         os.write(seen, line)
         os.write(2, rest)

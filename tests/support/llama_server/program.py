@@ -14,7 +14,7 @@ from typing import Any, NoReturn
 
 from tests.support.llama_server.behaviour import Behaviour
 from tests.support.llama_server.failures import FAILURES
-from tests.support.llama_server.log import CLEANING, EXITING, LISTENING, Diversion, log
+from tests.support.llama_server.log import CLEANING, EXITING, LISTENING, LOADING, Diversion, log
 from tests.support.llama_server.options import UsageError, parse, usage
 from tests.support.llama_server.params import params
 
@@ -71,7 +71,7 @@ def _serve(told: Behaviour, options: dict[str, Any]) -> NoReturn:
         print("warning: no usable GPU found, --gpu-layers option will be ignored", file=sys.stderr)
     diversion = Diversion(told)
     if told.fail or told.crash == "load" or told.hang == "load":
-        _do_not_load(told, options)
+        _do_not_load(told, options, diversion)
     import xllamacpp
 
     if options.get("log_disable"):
@@ -91,9 +91,10 @@ def _serve(told: Behaviour, options: dict[str, Any]) -> NoReturn:
     _end(0)
 
 
-def _do_not_load(told: Behaviour, options: dict[str, Any]) -> NoReturn:
+def _do_not_load(told: Behaviour, options: dict[str, Any], diversion: Diversion) -> NoReturn:
     log("I", "initializing ...")
     log("I", f"loading model '{options['model']}'", source="srv    load_model")
+    diversion.wait(LOADING)
     if told.hang == "load":
         _stand_still()
     if told.crash == "load":
@@ -103,6 +104,7 @@ def _do_not_load(told: Behaviour, options: dict[str, Any]) -> NoReturn:
         log("E", text.format(model=options["model"], mmproj=options.get("mmproj")), source=source)
     log("I", "operator(): cleaning up before exit...", source="srv    operator()")
     log("E", "exiting due to model loading error")
+    diversion.wait(EXITING)
     _end(1)
 
 
