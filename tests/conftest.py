@@ -65,6 +65,14 @@ def llama_server_binary(
     return real
 
 
+@pytest.hookimpl(tryfirst=True)  # before -m is heeded
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark what runs a llama-server."""
+    for item in items:
+        if "llama_server_binary" in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.llama_server)
+
+
 _CPU = "cpu_seconds"
 _of_workers: list[float] = []
 

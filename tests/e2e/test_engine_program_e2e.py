@@ -229,6 +229,7 @@ def test_one_that_crashes_again_and_again(tmp_path: Path) -> None:
             _, error = client.until(Error)
             assert error.code == ErrorCode.UPSTREAM_UNAVAILABLE
             assert "engine is starting again" in error.message
+        wait_until(lambda: server.log().count("engine_died") > 1, "it has crashed, too")
         died = [json.loads(one) for one in server.log().splitlines() if "engine_died" in one]
         assert died[0]["why"].startswith("the engine was ended by SIGKILL")
         assert died[1]["why"] == "the engine was ended by SIGSEGV"

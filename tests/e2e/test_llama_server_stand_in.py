@@ -90,6 +90,7 @@ def test_help_and_version_and_devices(llama_server_binary: Path) -> None:
     assert devices.stdout.startswith("Available devices:\n  ")
 
 
+@pytest.mark.llama_server
 def test_every_option_of_the_stand_in_is_one_of_the_real_one(tmp_path: Path) -> None:
     real = real_llama_server()
     if real is None:
