@@ -236,6 +236,11 @@ def test_one_that_crashes_again_and_again(tmp_path: Path) -> None:
         assert "load_model: loading model" in died[1]["last_lines"][-1]
         # It is mended, and the server finds that out by itself.
         crashes.tell()
-        with connected(server.port) as client:
-            client.send(ask(KNOWN, 1, n_predict=3))
-            client.until(Done)
+        wait_until(lambda: server.log().count('"engine_started"') > 1, "it runs again")
+
+        def answers() -> bool:
+            with connected(server.port) as client:
+                client.send(ask(KNOWN, 1, n_predict=3))
+                return isinstance(client.until(Done | Error)[1], Done)
+
+        wait_until(answers, "it answers again")

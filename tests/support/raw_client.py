@@ -6,6 +6,7 @@ import contextlib
 import socket
 import ssl
 from collections.abc import Iterator
+from types import UnionType
 from typing import Any
 
 from llcuda_protocol import (
@@ -43,7 +44,7 @@ class RawClient:
         self.send(Hello([1], 4 << 20, 256, token))
         return self.next()
 
-    def until(self, kind: type[Event]) -> tuple[list[str], Any]:
+    def until(self, kind: type[Event] | UnionType) -> tuple[list[str], Any]:
         """The pieces up to a frame of one kind, and that frame."""
         pieces: list[str] = []
         while True:
