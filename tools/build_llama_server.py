@@ -9,10 +9,10 @@ an environment below the same folder.
 
 from __future__ import annotations
 
-import argparse
 import os
 import platform
 import shutil
+import signal
 import subprocess
 import sys
 import tarfile
@@ -24,6 +24,7 @@ from typing import NoReturn
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))  # so that the script runs from anywhere
 
+from llcuda_net.cli.common import Parser
 from llcuda_net.util.terminal import echo
 
 FOLDER = ROOT / ".llama-server"
@@ -49,7 +50,7 @@ FAST = {"avx2": "GGML_AVX2", "fma": "GGML_FMA", "f16c": "GGML_F16C"}
 
 def main() -> int:
     """Build it unless it is there; its path is all of standard output."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n\n")[0])
+    parser = Parser(description=(__doc__ or "").partition("\n\n")[0])
     parser.add_argument("--jobs", type=int, default=usable_cores(), metavar="N")
     jobs = parser.parse_args().jobs
     named = os.environ.get(VARIABLE)
@@ -58,8 +59,12 @@ def main() -> int:
         fail(f"{VARIABLE}={named} is no llama-server that runs here")
     if not works(program):
         os.nice(19)
-        build(program, jobs)
-    print(program.resolve())
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # what is half done is removed
+        try:
+            build(program, jobs)
+        except KeyboardInterrupt:
+            return 130
+    echo(str(program.resolve()))
     return 0
 
 
@@ -87,7 +92,7 @@ def build(program: Path, jobs: int) -> None:
     started = time.monotonic()
     say(
         f"building llama-server {VERSION} from source, once, with {jobs} jobs below everything "
-        "else: some 20 minutes of two cores"
+        "else: 20 to 30 minutes on two cores"
     )
     FOLDER.mkdir(exist_ok=True)
     tools = environment()
@@ -157,7 +162,7 @@ def usable_cores() -> int:
 def run(*arguments: object) -> None:
     """Run a command to its end; its output goes beside ours, to standard error."""
     command = [str(one) for one in arguments]
-    code = subprocess.call(command, stdout=sys.stderr)
+    code = subprocess.call(command, stdout=2)  # beside what we say
     if code:
         fail(f"{Path(command[0]).name} ended with exit code {code}: see above")
 

@@ -8,7 +8,6 @@ does not hold ends this with one line and exit code 1.
 
 from __future__ import annotations
 
-import argparse
 import json
 import shlex
 import signal
@@ -27,6 +26,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))  # so that the script runs from anywhere
 
 import llcuda_net.sync
+from llcuda_net.cli.common import Parser
 from llcuda_net.client.events import Result
 from llcuda_net.util.terminal import echo
 from tools.demo import PATIENCE, end, fail, plain_environment, say, wait_for_address
@@ -62,7 +62,7 @@ MEMORY = "250M"
 
 def main() -> int:
     """Run the demonstration; returns the exit code."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n\n")[0])
+    parser = Parser(description=(__doc__ or "").partition("\n\n")[0])
     parser.add_argument("--gguf", type=Path, metavar="FILE", help="a model in place of SmolLM2")
     parser.add_argument("--threads", type=int, metavar="N", help="CPU threads of an engine")
     arguments = parser.parse_args()

@@ -6,8 +6,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from tests.support.llama_server.stand_in import stand_in
 from tests.support.processes import PATIENCE, environment
+from tools import build_llama_server
 
 SCRIPT = Path(__file__).resolve().parents[2] / "tools" / "build_llama_server.py"
 
@@ -47,3 +50,34 @@ def test_without_a_compiler_it_says_what_to_do(tmp_path: Path) -> None:
     (line,) = ended.stderr.splitlines()
     assert "a C++ compiler is needed, and there is no no-such-compiler" in line
     assert "LLCUDA_TEST_LLAMA_SERVER" in line
+
+
+@pytest.mark.parametrize("breaks", [False, True])
+def test_what_was_built_is_kept_and_nothing_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, breaks: bool
+) -> None:
+    folder = tmp_path / "cache"
+    program = folder / "1" / "llama-server"
+
+    def run(*arguments: object) -> None:
+        if "--build" in arguments:
+            assert arguments[-2:] == ("--parallel", 3)
+            if breaks:
+                build_llama_server.fail("it does not compile")
+            made = Path(str(arguments[2])) / "bin"
+            made.mkdir(parents=True)
+            stand_in(made)
+
+    monkeypatch.setattr(build_llama_server, "FOLDER", folder)
+    monkeypatch.setattr(build_llama_server, "environment", lambda: tmp_path)
+    monkeypatch.setattr(build_llama_server, "unpacked", lambda found: found / "llama.cpp")
+    monkeypatch.setattr(build_llama_server, "run", run)
+    monkeypatch.setenv("CXX", sys.executable)
+    if breaks:
+        with pytest.raises(SystemExit, match="1"):
+            build_llama_server.build(program, 3)
+        assert list(folder.iterdir()) == []
+    else:
+        build_llama_server.build(program, 3)
+        assert build_llama_server.works(program)
+        assert [path.name for path in folder.iterdir()] == ["1"]
