@@ -106,7 +106,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             json.dumps({**command.about(), "rows": rows}, indent=1) + "\n", "utf-8"
         )
     if late:
-        print(f"{late} waits were longer than their bound", file=sys.stderr)
+        echo(f"{late} waits were longer than their bound", file=sys.stderr)
         return 1
     return 0
 

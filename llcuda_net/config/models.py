@@ -37,6 +37,7 @@ _SAYS = {
     "mmproj": _PATH,
     "lora": 'a list of files, each with ":SCALE" behind it where that is not 1',
     "draft": _PATH,
+    "draft_gpu_layers": "a whole number from 0 on",
     "chat_template": _PATH,
     "cache_type_k": f"one of {', '.join(CACHE_TYPES)}",
     "cache_type_v": f"one of {', '.join(CACHE_TYPES)}",
@@ -45,6 +46,7 @@ _SAYS = {
     "rope_scale": _ABOVE,
     "rope_freq_base": _ABOVE,
     "rope_freq_scale": _ABOVE,
+    "yarn_orig_ctx": _COUNT,
     "options": "a list of strings, options of llama-server",
 }
 
@@ -75,7 +77,9 @@ class ModelSpec:
         chat_template: file with a chat template in place of its own (Jinja).
         cache_type_k, cache_type_v: types of the KV cache; None: f16.
         flash_attn: flash attention: on, off or auto.
-        rope_scaling, rope_scale, rope_freq_base, rope_freq_scale: how the context is extended.
+        draft_gpu_layers: layers of the draft on the GPU; None: all that fit.
+        rope_scaling, rope_scale, rope_freq_base, rope_freq_scale, yarn_orig_ctx: how the context is
+            extended.
         options: further options of llama-server, for an engine that is one.
     """
 
@@ -96,6 +100,7 @@ class ModelSpec:
     mmproj: str | None = None
     lora: tuple[tuple[str, float], ...] = ()
     draft: str | None = None
+    draft_gpu_layers: int | None = None
     chat_template: str | None = None
     cache_type_k: str | None = None
     cache_type_v: str | None = None
@@ -104,6 +109,7 @@ class ModelSpec:
     rope_scale: float | None = None
     rope_freq_base: float | None = None
     rope_freq_scale: float | None = None
+    yarn_orig_ctx: int | None = None
     options: tuple[str, ...] = ()
 
 
@@ -226,6 +232,7 @@ def _types() -> dict[str, Any]:
         "mmproj": text,
         "lora": tuple[text, ...],
         "draft": text,
+        "draft_gpu_layers": Annotated[int, Meta(ge=0, le=(1 << 31) - 1)],
         "chat_template": text,
         "cache_type_k": Literal[CACHE_TYPES],
         "cache_type_v": Literal[CACHE_TYPES],
@@ -234,5 +241,6 @@ def _types() -> dict[str, Any]:
         "rope_scale": above,
         "rope_freq_base": above,
         "rope_freq_scale": above,
+        "yarn_orig_ctx": count,
         "options": tuple[str, ...],
     }

@@ -273,6 +273,15 @@ class Backend:
         """Slots that work for us."""
         return self.table.count(Use.BUSY)
 
+    @property
+    def finishes_in(self) -> float | None:
+        """Seconds until what it runs is over, by the length of its answers; None: nothing runs."""
+        if not self.leases:
+            return None
+        outlook = self.speeds.outlook(None, 1.0)
+        left = max(max(1.0, outlook.steps - lease.tokens) for lease in self.leases)
+        return left * outlook.step_ms / 1000
+
     def best(self, requirement: Requirement) -> tuple[Slot, int] | None:
         """The free slot that costs least for a request, and how many of its blocks it holds."""
         outlook = self.speeds.outlook(requirement.answer, self.hit_rate.mean)

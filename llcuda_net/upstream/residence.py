@@ -77,6 +77,7 @@ class Residence:
         self.last_used = -float("inf")
         self._wishes = wishes
         self._wanted_until = -float("inf")
+        self._wanted_since = float("inf")
         self._retry_at = -float("inf")
         self._waiting = 0
         self._moved = trio.Event()
@@ -117,13 +118,23 @@ class Residence:
         """Whether somebody without a ticket waits for it."""
         return self._waiting > 0 or trio.current_time() < self._wanted_until
 
+    @property
+    def wanted_since(self) -> float:
+        """When those without a ticket began to wait for it, on trio's clock."""
+        return self._wanted_since if self.wanted else float("inf")
+
     # -- for those who need it -------------------------------------------------------------------
 
     def want(self) -> None:
         """Somebody waits for it: its owner looks at it now."""
+        self._begin_waiting()
         self.last_used = trio.current_time()
         self._wanted_until = self.last_used + _WANT
         self._wishes.notify()
+
+    def _begin_waiting(self) -> None:
+        if not self.wanted:
+            self._wanted_since = trio.current_time()
 
     def missed(self) -> None:
         """A ticket found it not there; the ticket itself is what waits."""
@@ -136,6 +147,7 @@ class Residence:
         Raises:
             RequestError: it cannot be loaded.
         """
+        self._begin_waiting()
         self._waiting += 1
         try:
             while not self.present:

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import trio
 
@@ -15,7 +16,6 @@ from llcuda_net.models.files.machine import gpu_by_process, measured
 from llcuda_net.models.files.memory import Estimate
 from llcuda_net.models.need import Need
 from llcuda_net.upstream.backend import Backend
-from llcuda_net.upstream.engine.programs.program import Program
 from llcuda_net.upstream.engine.supervisor import Engine
 from llcuda_net.upstream.interface import EmbedTexts
 from llcuda_net.upstream.llama.client import LlamaServer
@@ -25,7 +25,6 @@ from llcuda_net.upstream.residence import Residence, Wishes
 
 #: Where a model that is not loaded would be: nothing is asked there.
 _NOWHERE = "http://127.0.0.1:9"
-_BUILTIN = Program(None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,14 +69,12 @@ class Instance:
         make_engine: makes its engine, given what to call when the engine's address has changed.
         make_server: makes the client of an engine.
         wishes: of whoever loads and unloads it.
-        program: what runs it.
         folder: where hashes of model files are kept; None: nothing is kept, so none are computed.
 
     Attributes:
         described: what it is.
         backend: its place in the pool.
         residence: where it is on its way into memory and out of it.
-        program: what runs it.
         loads: how often it was loaded.
     """
 
@@ -90,11 +87,9 @@ class Instance:
         poller: Poller,
         wishes: Wishes,
         *,
-        program: Program = _BUILTIN,
         folder: Path | None = None,
     ) -> None:
         self.described = described
-        self.program = program
         self.loads = 0
         self._estimate = estimate
         self.residence = Residence(wishes)
@@ -131,6 +126,10 @@ class Instance:
     def need(self) -> Need:
         """The memory that it takes: what its table says, else an estimate."""
         return self._as_said(self._estimate.need)
+
+    def public_facts(self) -> dict[str, Any]:
+        """What runs it, and what that can do, without where anything is."""
+        return self._engine.public_facts()
 
     def measured(self) -> Need | None:
         """What its process takes now; None: that is not known. Blocks, for up to seconds."""
@@ -174,6 +173,10 @@ class Instance:
         self._scope.cancel()
         await self._gone.wait()
         self.backend.process_lost()
+
+    async def aclose(self) -> None:
+        """Close the connections that are kept."""
+        await self._server.aclose()
 
     async def _run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         try:

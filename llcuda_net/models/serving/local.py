@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
@@ -17,6 +19,7 @@ from llcuda_net.models.serving.catalog import changed, describe_all
 from llcuda_net.models.serving.instance import Described, Instance
 from llcuda_net.models.serving.manager import Manager
 from llcuda_net.scheduler.ticket import Ticket
+from llcuda_net.upstream.engine.binary.arguments import shares_cache
 from llcuda_net.upstream.engine.options import DEFAULT_ROLES, EngineOptions
 from llcuda_net.upstream.engine.programs.choice import AUTO, choose_program
 from llcuda_net.upstream.engine.programs.program import Program
@@ -33,6 +36,8 @@ log = structlog.get_logger(__name__)
 
 #: Part of the GPU memory that is free at the start that models may take by default.
 _OF_GPU = 0.9
+#: Seconds between two looks whether the models folder has changed.
+_LOOK = 5.0
 #: More layers than any model has.
 _ALL_LAYERS = 1 << 20
 
@@ -57,9 +62,12 @@ class LocalModels:
         self._settings = settings
         self._demo = demo
         self._folder: Path | None = None
-        self._servers: list[LlamaServer] = []
-        #: Those that run models, by the setting that chooses them.
+        self._gpu_free = 0
+        self._shows_progress = False
+        #: Those that run models, by the setting that chooses them; and which were told of.
         self._programs: dict[str, Program] = {}
+        self._chosen: dict[str, str] = {}
+        self._reloading = trio.Lock()
 
     def __repr__(self) -> str:
         return f"<LocalModels: {self.manager!r}, {self.pool!r}>"
@@ -84,10 +92,13 @@ class LocalModels:
         self._folder = folder
         described = await trio.to_thread.run_sync(describe_all, self._settings, self._demo)
         await self._choose_programs(described)
-        self.manager.set_budget(self._budget(described))
-        for one in described:
-            self.manager.add(self._instance(one))
+        self._gpu_free = self._free_gpu_memory()
+        self.manager.set_budget(self._budget(self._settings, alone=len(described) == 1))
+        for instance in await self._instances(described):
+            self.manager.add(instance)
         await nursery.start(self.manager.run, waiting)
+        if self._settings.models is not None:
+            nursery.start_soon(self._follow_folder)
         if len(described) == 1:
             await self._first(described[0])
         return self.pool
@@ -98,6 +109,7 @@ class LocalModels:
         except RequestError as error:
             raise EngineError(error.message) from None
         finally:
+            self._shows_progress = False
             logs.progress("")
 
     async def reload(self, settings: Settings) -> None:
@@ -108,84 +120,133 @@ class LocalModels:
         """
         if settings.upstream:
             raise ConfigError("models and upstreams cannot take each other's place: restart")
-        if not self.manager.instances:  # `open` has not come so far
-            return
+        async with self._reloading:
+            await self._reload(settings)
+
+    async def _follow_folder(self) -> None:
+        """Take in models that are put into the folder, and let go those taken out of it."""
+        seen = await trio.to_thread.run_sync(_stamp, self._settings.models)
+        while True:
+            await trio.sleep(_LOOK)
+            now = await trio.to_thread.run_sync(_stamp, self._settings.models)
+            if now == seen:
+                continue
+            seen = now
+            try:
+                await self.reload(self._settings)
+            except ConfigError as error:
+                log.warning("models_not_read", reason=str(error))
+
+    async def _reload(self, settings: Settings) -> None:
+        if not self.manager.instances:
+            raise ConfigError("the server is still starting: send the signal again later")
         try:
             described = await trio.to_thread.run_sync(describe_all, settings, self._demo)
+            await self._choose_programs(described)
+            gone, different = changed((one.described for one in self.manager.instances), described)
+            fresh = await self._instances(different)
         except EngineError as error:
             raise ConfigError(str(error)) from None
-        await self._choose_programs(described)
-        gone, fresh = changed((one.described for one in self.manager.instances), described)
         for name in gone:
             self.manager.remove(name)
-        for one in fresh:
-            self.manager.add(self._instance(one))
-        self.manager.set_budget(self._budget(described))
+        for instance in fresh:
+            self.manager.add(instance)
+        self.manager.set_budget(self._budget(settings, alone=len(described) == 1))
         self._settings = settings
 
     async def aclose(self) -> None:
         """Close the connections that are kept."""
-        for server in self._servers:
-            await server.aclose()
+        for instance in self.manager.instances:
+            await instance.aclose()
 
     async def _choose_programs(self, described: list[Described]) -> None:
         """Find out what runs each model. Raises EngineError."""
         by_setting: dict[str, list[Described]] = {}
         for one in described:
             by_setting.setdefault(_engine(one), []).append(one)
+        found: dict[str, Program] = {}
         for setting, models in by_setting.items():
-            if setting in self._programs:
-                continue
             layers = [one.spec.gpu_layers for one in models]
+            asked = max((count for count in layers if count is not None), default=0)
             choice = await choose_program(
                 setting,
-                gpu_layers=None if None in layers else max(one or 0 for one in layers),
+                gpu_layers=asked or (None if None in layers else 0),
                 options=any(one.spec.options for one in models),
             )
+            found[setting] = choice.program
+            if choice.program.setting == self._chosen.get(setting):
+                continue  # it was said before
+            self._chosen[setting] = choice.program.setting
             log.info("engine_chosen", engine=choice.program.name, why=choice.why)
             for warning in choice.warnings:
                 log.warning("engine_warning", reason=warning)
-            self._programs[setting] = choice.program
+        self._programs = found
 
-    def _budget(self, described: list[Described]) -> Budget:
-        """What all models may take together; a lone one may take what it takes."""
-        settings, alone = self._settings, len(described) == 1
-        free = sum(
-            device.free or 0 for one in self._programs.values() for device in one.devices or ()
+    def _free_gpu_memory(self) -> int:
+        """Bytes that are free of all GPUs which a program can use."""
+        return max(
+            (
+                sum(device.free or 0 for device in one.devices or ())
+                for one in self._programs.values()
+            ),
+            default=0,
         )
-        gpu = settings.gpu_memory
-        if gpu is None and free and not alone:
-            gpu = int(_OF_GPU * free)
-        host = settings.memory
+
+    def _budget(self, settings: Settings, *, alone: bool) -> Budget:
+        """What all models may take together; a lone one may take what it takes."""
+        host, gpu = settings.memory, settings.gpu_memory
         if host is None and not alone:
             host = host_budget()
+        if gpu is None and self._gpu_free and not alone:
+            gpu = int(_OF_GPU * self._gpu_free)
         return Budget(host, gpu)
 
-    def _instance(self, described: Described) -> Instance:
-        first = not self.manager.instances
-        program = self._programs[_engine(described)]
-        options = options_of(described)
+    async def _instances(self, described: list[Described]) -> list[Instance]:
+        """Models as they are to be run. Raises ConfigError, EngineError."""
+        self._shows_progress = len(described) == 1 and not self.manager.instances
+        found = []
+        for one in described:
+            program = self._programs[_engine(one)]
+            options = options_of(one)
+            # It may read the header of a draft.
+            needs = await trio.to_thread.run_sync(_estimate, one, options, program)
+            found.append(self._instance(one, options, program, needs))
+        return found
 
+    def _instance(
+        self, described: Described, options: EngineOptions, program: Program, needs: Estimate
+    ) -> Instance:
         def make_engine(on_change: Callable[[], None]) -> Engine:
-            on_progress = logs.progress if first else None
-            return Engine(options, program, on_progress=on_progress, on_change=on_change)
+            return Engine(options, program, on_progress=self._progress, on_change=on_change)
 
         return Instance(
             described,
-            _estimate(described, options, program),
+            needs,
             make_engine,
             self._server,
             self.poller,
             self._wishes,
-            program=program,
             folder=self._folder,
         )
 
+    def _progress(self, text: str) -> None:
+        """Show how far the lone model is that the server waits for."""
+        if self._shows_progress:
+            logs.progress(text)
+
     def _server(self, url: str, key: str) -> LlamaServer:
         timeouts = StreamTimeouts(self._settings.stall_timeout, self._settings.first_token_timeout)
-        server = LlamaServer(url, self.poller, api_key=key, timeouts=timeouts)
-        self._servers.append(server)
-        return server
+        return LlamaServer(url, self.poller, api_key=key, timeouts=timeouts)
+
+
+def _stamp(folder: str | None) -> frozenset[tuple[str, int]]:
+    """What changes where a file comes into a folder, or below it, or goes."""
+    found = set()
+    for place, below, _ in os.walk(Path(folder or "").expanduser()):
+        below[:] = [name for name in below if not name.startswith(".")]
+        with contextlib.suppress(OSError):
+            found.add((place, Path(place).stat().st_mtime_ns))
+    return frozenset(found)
 
 
 def _estimate(described: Described, options: EngineOptions, program: Program) -> Estimate:
@@ -199,10 +260,13 @@ def _estimate(described: Described, options: EngineOptions, program: Program) ->
         gpu_layers=layers if program.has_gpu else 0,
         cache_type_k=options.cache_type_k or "f16",
         cache_type_v=options.cache_type_v or "f16",
+        unified=program.builtin or shares_cache(program, options.options),
+        flash_attention=options.flash_attn != "off",
         embeddings=program.builtin,  # see engine/child.py
         mmproj=0 if options.mmproj is None else _size(options.mmproj),
         lora=sum(_size(path) for path, _ in options.lora),
         draft=draft,
+        draft_gpu_layers=options.draft_gpu_layers if program.has_gpu else 0,
     )
 
 
@@ -232,6 +296,7 @@ def options_of(described: Described) -> EngineOptions:
         mmproj=None if spec.mmproj is None else Path(spec.mmproj),
         lora=tuple((Path(file), scale) for file, scale in spec.lora),
         draft=None if spec.draft is None else Path(spec.draft),
+        draft_gpu_layers=spec.draft_gpu_layers,
         chat_template=None if spec.chat_template is None else Path(spec.chat_template),
         cache_type_k=spec.cache_type_k,
         cache_type_v=spec.cache_type_v,
@@ -240,6 +305,7 @@ def options_of(described: Described) -> EngineOptions:
         rope_scale=spec.rope_scale,
         rope_freq_base=spec.rope_freq_base,
         rope_freq_scale=spec.rope_freq_scale,
+        yarn_orig_ctx=spec.yarn_orig_ctx,
         options=spec.options,
     )
 

@@ -8,6 +8,7 @@ is over, and when the policy says that time alone changes the answer.
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Awaitable, Callable, Iterable
 from typing import Any
 
@@ -35,6 +36,16 @@ log = structlog.get_logger(__name__)
 
 #: How much of the last load's time counts in the next estimate.
 _WEIGHT = 0.5
+
+
+#: Seconds until it is tried again where a bug kept it from deciding.
+_AFTER_BUG = 1.0
+#: What engines say where memory was too little for a load.
+_NO_MEMORY = re.compile(
+    r"out of memory|unable to allocate|failed to allocate|cannot allocate|not enough memory"
+    r"|insufficient memory|bad_alloc|SIGKILL",
+    re.IGNORECASE,
+)
 
 
 class Manager:
@@ -67,6 +78,7 @@ class Manager:
         self._records: dict[str, Record] = {}
         self._waiting: Callable[[], Iterable[Ticket]] = tuple
         self._nursery: trio.Nursery | None = None
+        self._removed = 0
 
     def __repr__(self) -> str:
         states = ", ".join(
@@ -79,7 +91,11 @@ class Manager:
     @property
     def instances(self) -> list[Instance]:
         """All of them, the default one first."""
-        return [one.instance for one in self._records.values()]
+        return [one.instance for one in self._served()]
+
+    def _served(self) -> list[Record]:
+        """Those that are not about to go for good."""
+        return [one for one in self._records.values() if not one.instance.backend.draining]
 
     def add(self, instance: Instance) -> None:
         """Take a model in."""
@@ -88,10 +104,19 @@ class Manager:
         self._wishes.notify()
 
     def remove(self, name: str) -> None:
-        """Serve a model no more; it is unloaded when what runs on it has ended."""
-        record = self._records[name]
+        """Serve a model no more; it is unloaded when what runs on it has ended.
+
+        Another one may take its name at once.
+        """
+        record = self._records.pop(name)
         record.wanted = False
+        self._removed += 1
+        record.key = f"{name} (removed, {self._removed})"
         self._pool.drain(record.instance.backend)
+        if record.instance.residence.presence is not Presence.UNLOADED:
+            self._records[record.key] = record
+        else:
+            self._forget_removed(record)
         self._wishes.notify()
 
     def set_budget(self, budget: Budget) -> None:
@@ -114,8 +139,10 @@ class Manager:
 
     def find(self, name: str) -> Instance | None:
         """The model of a name or an alias."""
-        record = self._record_of(name)
-        return None if record is None else record.instance
+        try:
+            return self._record_of(name).instance
+        except UnknownModel:
+            return None
 
     def load(self, name: str) -> None:
         """Have a model loaded, also where that has failed lately.
@@ -124,18 +151,19 @@ class Manager:
             UnknownModel: there is none of that name or alias.
             Unsupported: it can never be loaded, since it needs too much memory.
         """
-        record = self._want(name, wanted=True)
+        record = self._record_of(name)
         states = self._states(trio.current_time())
-        state = next(one for one in states if one.name == record.instance.name)
+        state = next(one for one in states if one.name == record.key)
         if (refusal := loads.refusal(state, states, self.budget)) is not None:
-            record.wanted = None
             raise Unsupported(refusal)
         self._forget_failure(record)
+        record.wanted = True
+        self._wishes.notify()
 
     def wanted(self, name: str) -> bool:
         """Whether a model is to be loaded though no request asks for it."""
-        record = self._record_of(name)
-        return record is not None and record.wanted is True
+        found = self.find(name)
+        return found is not None and self._records[found.name].wanted is True
 
     def unload(self, name: str) -> None:
         """Have a model unloaded, once what runs on it has ended; the next request loads it again.
@@ -143,22 +171,15 @@ class Manager:
         Raises:
             UnknownModel: there is none of that name or alias.
         """
-        self._want(name, wanted=False)
-
-    def _want(self, name: str, *, wanted: bool) -> Record:
-        record = self._record_of(name)
-        if record is None:
-            raise UnknownModel(f"there is no model {name[:100]!r}")
-        record.wanted = wanted
+        self._record_of(name).wanted = False
         self._wishes.notify()
-        return record
 
-    def _record_of(self, name: str) -> Record | None:
-        found = self._records.get(name)
-        for record in self._records.values():
-            if found is None and name in record.instance.described.spec.aliases:
-                found = record
-        return found
+    def _record_of(self, name: str) -> Record:
+        """Raises UnknownModel."""
+        for record in self._served():
+            if name in (record.instance.name, *record.instance.described.spec.aliases):
+                return record
+        raise UnknownModel(f"there is no model {name[:100]!r}")
 
     def _forget_failure(self, record: Record) -> None:
         record.failed_until = -math.inf
@@ -167,9 +188,8 @@ class Manager:
     def report(self) -> list[dict[str, Any]]:
         """Each model, for people and programs; never where its files are."""
         now = trio.current_time()
-        records = self._records.values()
-        states = self._states(now)
-        return [one.report(state, now) for one, state in zip(records, states, strict=True)]
+        states = {state.name: state for state in self._states(now)}
+        return [one.report(states[one.key], now) for one in self._served()]
 
     # -- its work --------------------------------------------------------------------------------
 
@@ -188,7 +208,11 @@ class Manager:
         async with trio.open_nursery() as self._nursery:
             task_status.started()
             while True:
-                again_at = self._step()
+                try:
+                    again_at = self._step()
+                except Exception:  # a bug here must not end the server
+                    log.exception("models_not_planned")
+                    again_at = trio.current_time() + _AFTER_BUG
                 with trio.move_on_at(math.inf if again_at is None else again_at):
                     await self._wishes.wait()
 
@@ -218,7 +242,6 @@ class Manager:
         assert self._nursery is not None
         for name in decided.load:
             record = self._move(name, Presence.LOADING, now, f"model {name} is being loaded")
-            record.loading_since = now
             if record.wanted is False and not record.instance.backend.draining:
                 record.wanted = None  # a request overrules it
             self._nursery.start_soon(self._load, record)
@@ -228,7 +251,8 @@ class Manager:
             self._move(name, Presence.LOADED, now)
         for name in decided.unload:
             record = self._move(name, Presence.UNLOADING, now, f"model {name} is being unloaded")
-            record.swaps += bool(decided.waits) and record.wanted is not False
+            draining = record.instance.backend.draining
+            record.swaps += bool(decided.waits) and record.wanted is not False and not draining
             self._nursery.start_soon(self._unload, record)
         for name, wait in decided.waits.items():
             self._explain(self._records[name], wait)
@@ -253,7 +277,11 @@ class Manager:
         try:
             await instance.load(self._nursery)
         except (EngineError, RequestError) as error:
-            self._failed(record, error)
+            self._failed(record, str(error))
+            return
+        except Exception as error:  # a bug at one model must not end the others
+            log.exception("model_load_crashed", model=instance.name)
+            self._failed(record, f"a bug: {type(error).__name__}")
             return
         now = trio.current_time()
         took = now - began
@@ -263,12 +291,13 @@ class Manager:
         )
         record.load_time += took
         record.failures = record.memory_failures = 0
-        found = await self._in_thread(instance.measured)
-        if found is not None:
-            record.need = found
         if record.wanted is True:
             record.wanted = None
-        self._move(instance.name, Presence.LOADED, now)
+        self._move(record.key, Presence.LOADED, now)
+        self._changed()  # what waits is served while it is measured
+        if (found := await self._in_thread(instance.measured)) is not None:
+            record.need = found
+            self._wishes.notify()
         log.info(
             "model_loaded",
             model=instance.name,
@@ -276,16 +305,43 @@ class Manager:
             memory=record.need.host,
             gpu_memory=record.need.gpu,
         )
-        self._changed()
 
-    def _failed(self, record: Record, error: EngineError | RequestError) -> None:
-        record.failures += 1
+    def _failed(self, record: Record, reason: str) -> None:
         record.failed_loads += 1
+        if self._makes_more_room(record, reason):
+            return
+        record.failures += 1
         pause = loads.backoff(record.failures)
-        log.error("model_not_loaded", model=record.instance.name, reason=str(error), retry=pause)
-        why = record.instance.described.without_folders(str(error))
+        log.error("model_not_loaded", model=record.instance.name, reason=reason, retry=pause)
+        why = record.instance.described.without_folders(reason)
         self._fail(record, UpstreamUnavailable(why, retry=True, retry_after=pause), pause)
         self._changed()
+
+    def _makes_more_room(self, record: Record, reason: str) -> bool:
+        """Whether a load that found too little memory is tried again where others have left."""
+        others = any(
+            one is not record and one.instance.residence.presence is not Presence.UNLOADED
+            for one in self._records.values()
+        )
+        gone = record.instance.backend.draining
+        if gone or not others or not _NO_MEMORY.search(reason):
+            return False
+        record.memory_failures += 1
+        grown = loads.need_after_no_memory(record.need, None, record.memory_failures)
+        if grown is None or not grown.within(self.budget.room):
+            return False
+        record.need = grown
+        log.warning(
+            "model_needs_more_memory",
+            model=record.instance.name,
+            reason=reason,
+            memory=grown.host,
+            gpu_memory=grown.gpu,
+        )
+        why = f"model {record.instance.name} found too little memory: others make room"
+        self._move(record.key, Presence.UNLOADED, trio.current_time(), why)
+        self._changed()
+        return True
 
     def _fail(self, record: Record, error: RequestError, pause: float) -> None:
         now = trio.current_time()
@@ -293,16 +349,28 @@ class Manager:
         if record.wanted is True:
             record.wanted = None
         record.instance.residence.fail(error, pause)
+        self._forget_removed(record)
         self._pool.update()
 
     async def _unload(self, record: Record) -> None:
         await record.instance.unload()
-        name = record.instance.name
-        self._move(name, Presence.UNLOADED, trio.current_time(), NOT_LOADED)
-        log.info("model_unloaded", model=name)
-        if record.instance.backend.draining:
-            del self._records[name]
+        self._move(record.key, Presence.UNLOADED, trio.current_time(), NOT_LOADED)
+        log.info("model_unloaded", model=record.instance.name)
+        self._forget_removed(record)
         self._changed()
+
+    def _forget_removed(self, record: Record) -> None:
+        """Forget one that is no more served, and whose process is gone."""
+        instance = record.instance
+        if not instance.backend.draining:
+            return
+        self._records.pop(record.key, None)
+        # Whoever waits for it without a ticket waits for nothing.
+        instance.residence.fail(
+            UnknownModel(f"there is no model {instance.name!r} any more"), math.inf
+        )
+        if self._nursery is not None:
+            self._nursery.start_soon(instance.aclose)
 
     def _changed(self) -> None:
         self._pool.update()
@@ -324,12 +392,15 @@ class Manager:
         instance = record.instance
         residence, spec = instance.residence, instance.described.spec
         record.count(now)
-        count, rank, since = waiting.get(instance.backend.model_key, (0, math.inf, math.inf))
+        nobody = 0, math.inf, math.inf
+        count, rank, since = waiting.get(instance.backend.model_key, nobody)
+        if instance.backend.draining:
+            count, rank, since = nobody
         if residence.wanted:
-            count, rank, since = count + 1, min(rank, 0), min(since, now)
+            count, rank, since = count + 1, min(rank, 0), min(since, residence.wanted_since)
         running = len(instance.backend.leases) + (residence.holds if residence.present else 0)
         return ModelState(
-            name=instance.name,
+            name=record.key,
             presence=residence.presence,
             since=record.since,
             need=record.need,
@@ -344,4 +415,5 @@ class Manager:
             load_seconds=record.load_seconds,
             idle_seconds=spec.idle_seconds,
             failed_until=record.failed_until,
+            finishes_in=instance.backend.finishes_in,
         )

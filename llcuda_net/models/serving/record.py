@@ -18,6 +18,8 @@ class Record:
 
     Attributes:
         instance: the model.
+        key: its name among all that have a process: that of the model, or, of one that is no more
+            served and leaves, one that no model has.
         need: memory that it needs, estimated or measured.
         since: when its presence began.
         wanted: as in ModelState.
@@ -31,6 +33,7 @@ class Record:
 
     def __init__(self, instance: Instance, now: float) -> None:
         self.instance = instance
+        self.key = instance.name
         self.need = instance.need
         self.since = now
         self.wanted: bool | None = True if instance.described.spec.preload else None
@@ -42,7 +45,6 @@ class Record:
         self.failures = 0
         self.memory_failures = 0
         self.failed_until = -math.inf
-        self.loading_since = -math.inf
         #: Since the start: seconds of all loads, loads that failed, and unloads for another model.
         self.load_time = 0.0
         self.failed_loads = self.swaps = 0
@@ -83,5 +85,5 @@ class Record:
             "swaps": self.swaps,
             "load_seconds": round(self.load_time, 3),
             "error": None if failure is None else failure.message,
-            "engine": instance.program.public_facts(),
+            "engine": instance.public_facts(),
         }

@@ -82,8 +82,8 @@ def _probe() -> None:
     except Exception as error:
         found = {"error": f"{type(error).__name__}: {error}"}
     # Native code may have printed before: this is the last line.
-    sys.stdout.write("\n" + json.dumps(found) + "\n")
-    sys.stdout.flush()
+    output = sys.stdout.fileno()
+    os.write(output, b"\n" + json.dumps(found).encode() + b"\n")
     os._exit(0)
 
 

@@ -315,7 +315,7 @@ class LlamaServer:
     def _reached(self) -> Iterator[None]:
         """Encloses requests: where the upstream is not there, another process may answer next."""
         if self.starting:
-            raise not_there("the built-in engine is starting again")
+            raise not_there("the engine is starting again")
         try:
             yield
         except UpstreamNotReady:

@@ -63,6 +63,9 @@ class FakeEngine:
             self.running = False
             self._turn(None)
 
+    def public_facts(self) -> dict[str, Any]:
+        return {"engine": "builtin"}
+
     def _turn(self, url: str | None) -> None:
         self.base_url = url
         self._on_change()
@@ -76,6 +79,9 @@ class FakeServer(Talker):
 
     async def reranks(self) -> bool:
         return False
+
+    async def aclose(self) -> None:
+        await trio.lowlevel.checkpoint()
 
 
 class FakeModel(Instance):

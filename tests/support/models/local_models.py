@@ -60,6 +60,9 @@ class FakeInstance:
             residence=self.residence,
         )
 
+    def public_facts(self) -> dict[str, Any]:
+        return self.program.public_facts()
+
     def measured(self) -> None:
         """Nothing is known of a process that is none."""
 
@@ -70,6 +73,9 @@ class FakeInstance:
         self.loads += 1
         self.upstream.properties = self._properties
         self.backend.learn(await self.upstream.ask())
+
+    async def aclose(self) -> None:
+        await trio.lowlevel.checkpoint()
 
     async def unload(self) -> None:
         await trio.lowlevel.checkpoint()

@@ -256,3 +256,98 @@ async def test_no_process_is_left(autojump_clock: trio.testing.MockClock) -> Non
         await trio.sleep(5)
         assert house.models["b"].engine.running
     assert not any(model.engine.running for model in house.models.values())
+
+
+async def test_another_model_may_take_the_name_of_one_that_leaves(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    """As where SIGHUP brings a changed table: the old one finishes what it has."""
+    async with House(2, a={}).running() as house:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(house.use, "a", 50.0)
+            await trio.sleep(5)
+            before = house.models["a"]
+            house.manager.remove("a")
+            house.models["a"] = FakeModel("a", house.wishes)
+            house.manager.add(house.models["a"])
+            with trio.fail_after(10):
+                await house.use("a")
+            assert before.engine.running
+            assert len(house.manager.report()) == 1
+            # What `use` asserts of the first one is of the second by now; both run.
+        await trio.sleep(5)
+        assert not before.engine.running
+        assert house.models["a"].engine.running
+
+
+@pytest.mark.parametrize("when", ["unloaded", "loading"])
+async def test_one_that_is_removed_while_it_is_not_there(
+    when: str, autojump_clock: trio.testing.MockClock
+) -> None:
+    async with House(None, a={"seconds": 10.0}, b={}).running() as house:
+        if when == "loading":
+            house.manager.load("a")
+            await trio.sleep(1)
+        house.manager.remove("a")
+        await trio.sleep(60)
+        assert not house.models["a"].engine.running
+        assert house.manager.taken.host == 0
+
+
+async def test_too_little_memory_at_a_load_makes_others_leave(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    async with House(10, a={"size": 4}, b={"size": 5}).running() as house:
+        await house.use("a")
+        engine = house.models["b"].engine
+        await trio.sleep(60)
+        engine.fails = "cudaMalloc failed: out of memory"
+        ticket = house.submit("b")
+        await trio.sleep(1.2)  # that load has failed
+        engine.fails = None
+        with trio.fail_after(60):
+            await ticket.granted.wait()
+        assert ticket.error is None
+        assert house.presences() == "unloaded loaded"
+        assert house.manager.report()[1]["failed_loads"] == 1
+        house.scheduler.remove(ticket)
+
+
+async def test_too_little_memory_with_nobody_to_leave_is_told(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    async with House(10, a={}, b={}).running() as house:
+        house.models["a"].engine.fails = "cudaMalloc failed: out of memory"
+        with pytest.raises(UpstreamUnavailable, match="out of memory"):
+            await house.use("a")
+
+
+async def test_a_short_question_is_not_starved(autojump_clock: trio.testing.MockClock) -> None:
+    """It waits since it began to wait, as those who have tickets do."""
+    async with House(1, a={}, b={}, c={}).running() as house:
+
+        async def flood(name: str, user: str) -> None:
+            while True:
+                await house.use(name, 5.0, user)
+
+        async with trio.open_nursery() as nursery:
+            for user in "uvwxyz":
+                nursery.start_soon(flood, "a" if user in "uvw" else "b", user)
+            await trio.sleep(100)
+            with trio.fail_after(200):
+                async with house.models["c"].backend.there():
+                    pass
+            nursery.cancel_scope.cancel()
+
+
+async def test_who_waits_for_one_that_finishes_is_told_how_long(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    async with House(1, a={}, b={}).running() as house, trio.open_nursery() as nursery:
+        nursery.start_soon(house.use, "a", 60.0)
+        await trio.sleep(30)
+        ticket = house.submit("b")
+        await trio.sleep(3)
+        assert "finish" in ticket.reason or "room" in ticket.reason, ticket.reason
+        assert ticket.wait is not None
+        nursery.cancel_scope.cancel()

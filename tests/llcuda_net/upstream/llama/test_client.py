@@ -307,7 +307,7 @@ async def test_not_there_and_later_there() -> None:
             assert caught.value.code == ErrorCode.UPSTREAM_UNAVAILABLE
             assert caught.value.message == error.message
             client.server.starting = True
-            assert (await client.failure()).message == "the built-in engine is starting again"
+            assert (await client.failure()).message == "the engine is starting again"
             client.server.starting = False
             taken.close()
             with synthetic_upstream.running("--port", str(port)):
