@@ -187,19 +187,39 @@ def staging(folder: Path, source: str) -> Iterator[Staging]:
     path = _place(folder, source)
     try:
         make_folder(folder)
-        path.mkdir(parents=True, exist_ok=True)
-        lock = os.open(path / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        lock = _lock(path)
     except OSError as error:
         raise PullError(f"the models folder {folder} cannot be written: {error.strerror}") from None
+    if lock is None:
+        raise PullError(f"another process is pulling {source} into {folder} now")
     try:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise PullError(f"another process is pulling {source} into {folder} now") from None
         yield Staging(folder, path)
     finally:
         _tidy(path)
         os.close(lock)
+
+
+def _lock(path: Path) -> int | None:
+    """The locked lock of a source's own folder, which is made; None: another process has it."""
+    while True:
+        path.mkdir(parents=True, exist_ok=True)
+        try:
+            lock = os.open(path / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        except FileNotFoundError:  # whoever had it has just tidied up
+            continue
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if os.path.samestat(os.fstat(lock), (path / "lock").stat()):
+                return lock
+        except BlockingIOError:
+            os.close(lock)
+            return None
+        except FileNotFoundError:
+            pass
+        except BaseException:
+            os.close(lock)
+            raise
+        os.close(lock)  # of a file that is gone: whoever comes next makes another one
 
 
 def kept(folder: Path, source: str) -> int:

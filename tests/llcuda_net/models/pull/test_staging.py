@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import shutil
 from collections import namedtuple
@@ -13,6 +14,7 @@ from llcuda_net.errors import PullError
 from llcuda_net.models.pull.staging import (
     HIDDEN,
     MARGIN,
+    READY,
     Part,
     Pulled,
     occupied,
@@ -125,6 +127,41 @@ def test_two_do_not_pull_the_same_at_once(tmp_path: Path) -> None:
         pass
     with staging(tmp_path, SOURCE), staging(tmp_path, "pypi:other"):
         pass
+
+
+def test_who_comes_second_leaves_the_files_of_the_first_alone(tmp_path: Path) -> None:
+    with staging(tmp_path, SOURCE) as place:
+        (place.path / READY).mkdir()
+        (place.path / READY / "x.gguf").write_bytes(b"nearly there")
+        (place.path / "x.partial").touch()
+        with pytest.raises(PullError, match="another process"), staging(tmp_path, SOURCE):
+            pass
+        assert (place.path / READY / "x.gguf").read_bytes() == b"nearly there"
+        assert (place.path / "x.partial").exists()
+
+
+def test_a_lock_that_was_tidied_away_meanwhile_is_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    flock, taken = fcntl.flock, []
+
+    def late(lock: int, how: int) -> None:
+        if not taken:  # another process ends between our opening and our locking
+            taken.append(lock)
+            for path in tmp_path.rglob("lock"):
+                path.unlink()
+                path.parent.rmdir()
+        flock(lock, how)
+
+    monkeypatch.setattr(fcntl, "flock", late)
+    with (
+        staging(tmp_path, SOURCE) as place,
+        pytest.raises(PullError, match="another process is pulling"),
+        staging(tmp_path, SOURCE),
+    ):
+        pass
+    assert taken
+    assert not place.path.exists()
 
 
 def test_partial_files_stay_and_nothing_else_does(tmp_path: Path) -> None:
