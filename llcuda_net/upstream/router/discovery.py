@@ -131,6 +131,8 @@ class Discovery:
                 return
             listed = await self._client.models()
             self._limit = await self._client.limit()
+            if entrance.draining:  # it was closed meanwhile
+                return
             mine = self._mine(listed or [])
             if not mine:
                 raise UpstreamNotReady(self._nothing(listed or []), retry=True)
@@ -144,7 +146,8 @@ class Discovery:
                 at_once=self._limit,
             )
             self._pool.replace(entrance, self.backends)
-            self._nursery.start_soon(self._run)
+            self._scope = trio.CancelScope()
+            self._nursery.start_soon(self._run, self._scope)
 
     def _leave(self) -> None:
         """It is no router any more: put one llama-server in the place of its models."""
@@ -184,31 +187,43 @@ class Discovery:
 
     # -- while it is a router ---------------------------------------------------------------------
 
-    async def _run(self) -> None:
-        """Follow what the router lists until it is none any more."""
-        with trio.CancelScope() as self._scope:
+    async def _run(self, scope: trio.CancelScope) -> None:
+        """Follow what the router lists until it is none any more, or `scope` is cancelled."""
+        with scope:
             async with trio.open_nursery() as nursery:
                 while True:
                     try:
-                        listed = await self._client.models()
-                        if self._away:
-                            self._limit = await self._client.limit()
+                        if not await self._look(nursery):
+                            break
                     except RequestError as error:
                         self._lost(error)
                     except Exception:  # a bug here must not end the server
                         log.exception("router_not_watched", upstream=self.spec.name)
-                    else:
-                        mine = self._mine(listed or [])
-                        if not mine:
-                            self._leave()
-                            break
-                        self._away = False
-                        self._sync(mine)
-                        news = [await one.follow(self._pool) for one in self._models.values()]
-                        if self._act(nursery) or any(news):
-                            self._pool.update()
                     await self._rest()
-        self._scope = None
+                nursery.cancel_scope.cancel()
+
+    async def _look(self, nursery: trio.Nursery) -> bool:
+        """Ask the router once, and do what is to be done; whether it is still one.
+
+        Args:
+            nursery: for what has models loaded.
+
+        Raises:
+            RequestError: it does not answer.
+        """
+        listed = await self._client.models()
+        if self._away:
+            self._limit = await self._client.limit()
+        mine = self._mine(listed or [])
+        if not mine:
+            self._leave()
+            return False
+        self._away = False
+        self._sync(mine)
+        news = [await one.follow(self._pool) for one in self._models.values()]
+        if self._act(nursery) or any(news):
+            self._pool.update()
+        return True
 
     async def _rest(self) -> None:
         moving = any(one.moving for one in self._models.values())

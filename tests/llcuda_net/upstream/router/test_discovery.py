@@ -391,17 +391,3 @@ async def test_another_kind_of_server_may_answer_at_any_time(autojump_clock: obj
         found.pool.backends[0].expect_back()
         await trio.sleep(20)
         assert set(found.states()) == {"a", "b"}
-
-
-async def test_what_is_closed_is_watched_no_more(autojump_clock: object) -> None:
-    router = ScriptedRouter("a")
-    async with watched(router) as found:
-        lease = await found.placed("a")
-        found.discovery.close()
-        assert found.states() == {"a": "draining"}
-        await trio.sleep(1)
-        lists = router.lists
-        await trio.sleep(30)
-        leave(lease)
-        assert (found.pool.backends, router.lists) == ([], lists)
-        await found.discovery.aclose()
