@@ -36,6 +36,28 @@ model is wrong, 130 or 143 stopped by a second signal
 """
 
 
+#: Options of llama-server and its like that people try, and what is ours.
+OTHERS_OPTIONS = {
+    theirs: ours
+    for names, ours in (
+        ("-m", "--model FILE"),
+        ("-hf -hfr --hf-repo", "--model hf:OWNER/REPO:QUANT"),
+        ("-c --ctx-size", "--ctx N, the tokens of each slot"),
+        ("-np --parallel", "--slots N"),
+        ("-ngl --n-gpu-layers", "--gpu-layers N"),
+        ("-t", "--threads N"),
+        ("-a --alias", "aliases in a [[model]] table of --config"),
+        ("--models-dir", "--models DIR"),
+        ("--models-max", "--memory BYTES and --gpu-memory BYTES"),
+        ("--keep-alive --sleep-idle-seconds --ttl", "--idle-seconds SECONDS"),
+        ("--api-key --api-key-file", "--auth-token-file FILE"),
+        ("--mmproj --lora --model-draft -md", "a [[model]] table of --config"),
+        ("--flash-attn -fa", "flash_attn in a [[model]] table of --config, or put it behind --"),
+    )
+    for theirs in names.split()
+}
+
+
 def make_parser() -> Parser:
     """The command's options."""
     parser = Parser(
@@ -56,7 +78,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     ours, engines = settings_module.split_options(sys.argv[1:] if argv is None else argv)
-    arguments = make_parser().parse_args(ours)
+    parser = make_parser()
+    for option in ours:
+        if there := OTHERS_OPTIONS.get(option.partition("=")[0]):
+            parser.error(f"there is no option {option.partition('=')[0]} here: use {there}")
+    arguments = parser.parse_args(ours)
     arguments.engine_options = engines
     return arguments
 

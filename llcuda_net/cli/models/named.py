@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from llcuda_net.config.models import ModelSpec
 from llcuda_net.config.settings import Settings
+from llcuda_net.errors import ConfigError
 from llcuda_net.util.terminal import echo, is_terminal
 
 if TYPE_CHECKING:
@@ -30,8 +31,13 @@ def with_files(settings: Settings, *, ask: bool = False) -> Settings:
 
 def _with_file(spec: ModelSpec, settings: Settings, *, ask: bool) -> ModelSpec:
     from llcuda_net.models.files.folder import default_folder
+    from llcuda_net.models.pull.resolve import is_path
 
     named = spec.file or spec.name
+    if is_path(named) and Path(named).expanduser().is_dir():
+        raise ConfigError(
+            f"model file {named} is a directory; give a .gguf file, or --models {named} for all"
+        )
     folder = default_folder() if settings.models is None else Path(settings.models).expanduser()
     if (found := find_named(named, folder, yes=settings.yes, ask=ask)) is None:
         return spec
@@ -42,6 +48,8 @@ def _with_file(spec: ModelSpec, settings: Settings, *, ask: bool) -> ModelSpec:
 def find_named(name: str, folder: Path, *, yes: bool = False, ask: bool = False) -> Found | None:
     """The model of that name, pulled if it is not on this machine; None for the path of a file.
 
+    `NAME.gguf`, where there is no such file, is that of the models folder.
+
     Args:
         folder: the models folder.
         yes: pull without asking.
@@ -50,10 +58,10 @@ def find_named(name: str, folder: Path, *, yes: bool = False, ask: bool = False)
     Raises:
         ConfigError: there is no such model, it is not wanted, or it cannot be pulled; one line.
     """
-    from llcuda_net.models.pull.resolve import is_path, resolve
+    from llcuda_net.models.pull.resolve import by_file_name, is_path, resolve
 
     if is_path(name):
-        return None  # what is wrong with a file says who reads it
+        return by_file_name(name, folder)  # what is wrong with a file says who reads it
     from llcuda_net.cli.models.pull import Rate
     from llcuda_net.cli.progress import Ticker
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from llcuda_net.errors import ConfigError, PullError
 from llcuda_net.models.files.elsewhere import elsewhere, find
 from llcuda_net.models.files.folder import models_of, scan
-from llcuda_net.models.files.local_file import LocalFile
+from llcuda_net.models.files.local_file import LocalFile, name_of
 from llcuda_net.models.pull.hf import USUAL_PROJECTOR, plan
 from llcuda_net.models.pull.known import KNOWN
 from llcuda_net.models.pull.pull import pull, quiet
@@ -77,6 +77,19 @@ def resolve(
     raise ConfigError(_unknown(name, folder, [*here, *KNOWN, *(file.name for file in others)]))
 
 
+def by_file_name(name: str, folder: Path) -> Found | None:
+    """The model of the folder whose file is called so, such as `NAME.gguf`; None: there is none."""
+    if "/" in name or not name.lower().endswith(".gguf") or _is_file(Path(name)):
+        return None
+    there = models_of(scan(folder)).get(name_of(Path(name)))
+    return Found(there.path, there.mmproj) if there is not None else None
+
+
+def short_names(folder: Path) -> dict[Path, str]:
+    """The models of the folder that were pulled by a short name, or could have been, by file."""
+    return {file: name for name in KNOWN if (file := pulled_as(name, folder)) is not None}
+
+
 def pulled_as(name: str, folder: Path) -> Path | None:
     """The file in the folder that was pulled by a short name or reference; None: there is none."""
     try:
@@ -100,16 +113,13 @@ def is_path(name: str) -> bool:
         return False
     if name.lower().endswith(".gguf") or name.startswith(("/", "./", "../", "~")):
         return True
-    try:
-        return Path(name).exists()
-    except (OSError, ValueError):  # too long a name, or a NUL in it
-        return False
+    return _is_file(Path(name))
 
 
 def _is_file(path: Path) -> bool:
     try:
         return path.is_file()
-    except (OSError, ValueError):
+    except (OSError, ValueError):  # too long a name, or a NUL in it
         return False
 
 
@@ -149,8 +159,18 @@ def _unknown(name: str, folder: Path, names: Sequence[str]) -> str:
         return f"model file {name} does not exist, or is no file"
     near = difflib.get_close_matches(name, names, 2, 0.5)
     hint = f"did you mean {' or '.join(near)}?" if near else "see llcuda models list"
-    hub = f" Of Hugging Face: hf:{name}" if _may_be_repository(name) else ""
-    return f"there is no model {name}: no file, nothing in {folder}, no short name; {hint}{hub}"
+    if _is_folder(name):
+        hint = f"it is a folder here: --models {name} serves all in it"
+    elif _may_be_repository(name):
+        hint = f"that of Hugging Face is hf:{name}"
+    return f"there is no model {name}: no file, nothing in {folder}, no short name; {hint}"
+
+
+def _is_folder(name: str) -> bool:
+    try:
+        return Path(name).is_dir()
+    except (OSError, ValueError):
+        return False
 
 
 def _may_be_repository(name: str) -> bool:

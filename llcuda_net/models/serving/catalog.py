@@ -11,8 +11,9 @@ import structlog
 from llcuda_net.config.models import ModelSpec, check_names, with_defaults
 from llcuda_net.config.settings import Settings
 from llcuda_net.errors import ConfigError
-from llcuda_net.models.files.folder import models_of, scan
+from llcuda_net.models.files.folder import default_folder, models_of, scan
 from llcuda_net.models.files.local_file import LocalFile
+from llcuda_net.models.pull.resolve import short_names
 from llcuda_net.models.serving.instance import Described
 from llcuda_net.upstream.model.gguf import read_model_file
 
@@ -34,12 +35,16 @@ def describe_all(settings: Settings, demo: Path | None = None) -> list[Described
     specs = settings.model
     if not specs and settings.models is None and demo is not None:
         specs = (ModelSpec("demo", str(demo), preload=True),)
+        _say_what_is_not_served()
     found = [_describe(spec, folder, settings) for spec in specs]
     taken = {name for one in found for name in (one.name, *one.spec.aliases)}
     used = {one.file for one in found}
+    short = {} if settings.models is None else short_names(Path(settings.models))
     for name, file in folder.items():
         if name not in taken and file.path not in used:
-            spec = ModelSpec(name, str(file.path))
+            alias = short.get(file.path)
+            aliases = () if alias is None or alias in taken or alias in folder else (alias,)
+            spec = ModelSpec(name, str(file.path), aliases)
             found.append(_described(spec, file.path, file, settings))
     check_names(tuple(one.spec for one in found), "models")
     if not found:
@@ -48,6 +53,18 @@ def describe_all(settings: Settings, demo: Path | None = None) -> list[Described
             "with --model"
         )
     return sorted(found, key=lambda one: not one.spec.preload)
+
+
+def _say_what_is_not_served() -> None:
+    """Whoever has pulled models may expect them where only the demonstration model is served."""
+    folder = default_folder()
+    if there := models_of(scan(folder)):
+        log.info(
+            "models_folder_not_served",
+            folder=str(folder),
+            models=len(there),
+            remedy=f"--models {folder} serves them, --model NAME one of them",
+        )
 
 
 def _in_folder(folder: Path) -> Mapping[str, LocalFile]:

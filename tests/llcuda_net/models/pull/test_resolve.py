@@ -8,9 +8,10 @@ import pytest
 
 from llcuda_net.errors import ConfigError, PullError
 from llcuda_net.models.pull import resolve as resolving
+from llcuda_net.models.pull.known import KNOWN, KnownModel
 from llcuda_net.models.pull.pull import pull
 from llcuda_net.models.pull.reference import Reference, parse
-from llcuda_net.models.pull.resolve import Found, resolve
+from llcuda_net.models.pull.resolve import Found, by_file_name, resolve, short_names
 from llcuda_net.models.pull.staging import Pulled, Report
 from tests.support.models.hub_server import Hub, Repository
 from tests.support.models.sources import tiny_gguf
@@ -86,6 +87,29 @@ def test_what_was_pulled_is_found_by_what_it_was_pulled_by(hub: Hub, tmp_path: P
     assert hub.asked == []
 
 
+def test_the_file_of_a_model_of_the_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    there = put(tmp_path / "models/sub/a-Q4_0.gguf")
+    first = put(tmp_path / "models/b.GGUF")
+    assert by_file_name("a-Q4_0.gguf", tmp_path / "models") == Found(there)
+    assert by_file_name("b.gguf", tmp_path / "models") == Found(first)
+    for other in ("c.gguf", "a-Q4_0", "/a-Q4_0.gguf", "no\0file.gguf"):
+        assert by_file_name(other, tmp_path / "models") is None
+    put(tmp_path / "a-Q4_0.gguf")  # what is a file is meant as that
+    monkeypatch.chdir(tmp_path)
+    assert by_file_name("a-Q4_0.gguf", tmp_path / "models") is None
+
+
+def test_short_names_of_what_was_pulled(
+    hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hub.repositories["tiny/short"] = Repository({"z-Q4_0.gguf": tiny_gguf()})
+    known = KnownModel(parse("hf:tiny/short"), "Tiny", 1, "MIT")
+    monkeypatch.setitem(KNOWN, "tiny", known)
+    assert short_names(tmp_path) == {}
+    pull(parse("hf:tiny/short"), tmp_path)
+    assert short_names(tmp_path) == {tmp_path / "z-Q4_0.gguf": "tiny"}
+
+
 def test_a_short_name_is_pulled_after_asking(tmp_path: Path, source: Source) -> None:
     asked = []
 
@@ -153,14 +177,19 @@ def test_what_cannot_be_pulled_is_one_line(tmp_path: Path, source: Source) -> No
         ),
         ("a-Q4", "did you mean a-Q4_0"),
         ("zzz", "see llcuda models list"),
-        ("Qwen/Qwen3-4B-GGUF", "Of Hugging Face: hf:Qwen/Qwen3-4B-GGUF"),
+        ("models", "it is a folder here: --models models serves all in it"),
+        ("Qwen/Qwen3-4B-GGUF", "no short name; that of Hugging Face is hf:Qwen/Qwen3-4B-GGUF"),
         ("models/x.gguf", "model file models/x.gguf does not exist"),
         ("hf:a", "write hf:OWNER/REPO"),
         ("x" * 5000, "there is no model"),
         ("a\0b", "there is no model"),
     ],
 )
-def test_what_there_is_not(name: str, said: str, tmp_path: Path, source: Source) -> None:
+def test_what_there_is_not(
+    name: str, said: str, tmp_path: Path, source: Source, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "models").mkdir()
     put(tmp_path / "a-Q4_0.gguf")
     with pytest.raises(ConfigError) as error:
         resolve(name, tmp_path, yes=True)
