@@ -29,7 +29,7 @@ examples:
 Each setting may also stand in the environment (LLCUDA_PORT=9000) or in the file that --config
 names (port = 9000). The first line on stdout says where it listens; logs go to stderr.
 
-SIGHUP: users and upstreams are read again from their files; what runs goes on.
+SIGHUP: users, upstreams and models are read again from their files; what runs goes on.
 SIGTERM or Ctrl-C: running requests get --drain-seconds to finish; a second one stops at once.
 exit codes: 0 stopped as asked, 1 could not serve (the port is taken, say), 2 a setting, file or
 model is wrong, 130 or 143 stopped by a second signal

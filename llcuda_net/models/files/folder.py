@@ -8,6 +8,7 @@ system lists them, and a file that is added below never takes the name of one ab
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
@@ -55,6 +56,16 @@ def scan(folder: Path, source: str = SOURCE) -> list[LocalFile]:
     found = with_projectors([file for file in found if file.kind is not Kind.OTHER])
     problem = [LocalFile(str(at), at, source, problem=why) for at, why in problems]
     return sorted([*found, *problem], key=lambda file: (file.name, str(file.path)))
+
+
+def stamp(folder: Path) -> frozenset[tuple[str, int, int]]:
+    """What tells whether a scan would find something else: each file with its size and time."""
+    found = set()
+    for path in _walk(folder)[0]:
+        with contextlib.suppress(OSError):
+            status = path.stat()
+            found.add((str(path), status.st_size, status.st_mtime_ns))
+    return frozenset(found)
 
 
 def models_of(files: Iterable[LocalFile]) -> dict[str, LocalFile]:

@@ -31,7 +31,7 @@ def describe_all(settings: Settings, demo: Path | None = None) -> list[Described
         ConfigError: a name means no file, or two models have one name.
         EngineError: a file that is named cannot be used.
     """
-    folder = {} if settings.models is None else _in_folder(Path(settings.models))
+    folder = {} if settings.models is None else _in_folder(Path(settings.models).expanduser())
     specs = settings.model
     if not specs and settings.models is None and demo is not None:
         specs = (ModelSpec("demo", str(demo), preload=True),)
@@ -39,7 +39,7 @@ def describe_all(settings: Settings, demo: Path | None = None) -> list[Described
     found = [_describe(spec, folder, settings) for spec in specs]
     taken = {name for one in found for name in (one.name, *one.spec.aliases)}
     used = {one.file for one in found}
-    short = {} if settings.models is None else short_names(Path(settings.models))
+    short = {} if settings.models is None else short_names(Path(settings.models).expanduser())
     for name, file in folder.items():
         if name not in taken and file.path not in used:
             alias = short.get(file.path)

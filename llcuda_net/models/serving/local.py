@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
@@ -12,6 +10,7 @@ import trio
 
 from llcuda_net.config.settings import Settings
 from llcuda_net.errors import ConfigError, EngineError, RequestError
+from llcuda_net.models.files.folder import stamp
 from llcuda_net.models.files.machine import host_budget
 from llcuda_net.models.files.memory import Estimate, default_context, estimate
 from llcuda_net.models.need import Budget
@@ -125,17 +124,22 @@ class LocalModels:
 
     async def _follow_folder(self) -> None:
         """Take in models that are put into the folder, and let go those taken out of it."""
-        seen = await trio.to_thread.run_sync(_stamp, self._settings.models)
+        seen = last = await trio.to_thread.run_sync(self._stamp)
         while True:
             await trio.sleep(_LOOK)
-            now = await trio.to_thread.run_sync(_stamp, self._settings.models)
-            if now == seen:
+            now = await trio.to_thread.run_sync(self._stamp)
+            settled, last = now & last, now  # a file that is being copied waits until it is whole
+            if settled == seen:
                 continue
-            seen = now
+            seen = settled
             try:
                 await self.reload(self._settings)
             except ConfigError as error:
                 log.warning("models_not_read", reason=str(error))
+
+    def _stamp(self) -> frozenset[tuple[str, int, int]]:
+        folder = self._settings.models
+        return frozenset() if folder is None else stamp(Path(folder).expanduser())
 
     async def _reload(self, settings: Settings) -> None:
         if not self.manager.instances:
@@ -237,16 +241,6 @@ class LocalModels:
     def _server(self, url: str, key: str) -> LlamaServer:
         timeouts = StreamTimeouts(self._settings.stall_timeout, self._settings.first_token_timeout)
         return LlamaServer(url, self.poller, api_key=key, timeouts=timeouts)
-
-
-def _stamp(folder: str | None) -> frozenset[tuple[str, int]]:
-    """What changes where a file comes into a folder, or below it, or goes."""
-    found = set()
-    for place, below, _ in os.walk(Path(folder or "").expanduser()):
-        below[:] = [name for name in below if not name.startswith(".")]
-        with contextlib.suppress(OSError):
-            found.add((place, Path(place).stat().st_mtime_ns))
-    return frozenset(found)
 
 
 def _estimate(described: Described, options: EngineOptions, program: Program) -> Estimate:

@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from llcuda_net.models.files import folder as module
-from llcuda_net.models.files.folder import default_folder, make_folder, models_of, scan
+from llcuda_net.models.files.folder import default_folder, make_folder, models_of, scan, stamp
 from llcuda_net.models.files.local_file import HEADERS, Headers, LocalFile
 from llcuda_net.upstream.model.gguf import Kind, read_model_file
 from tests.support.models.gguf_files import LLAMA, Value, write_gguf, write_split
@@ -138,6 +138,25 @@ def test_a_folder_that_cannot_be_listed_is_named(
 def test_a_file_instead_of_a_folder(tmp_path: Path) -> None:
     path = write_gguf(tmp_path / "a.gguf")
     assert "cannot be read" in only(path).problem
+
+
+def test_a_stamp_changes_with_what_a_scan_would_find(tmp_path: Path) -> None:
+    stamps = [stamp(tmp_path / "models"), stamp(tmp_path)]
+    (tmp_path / "a.gguf").write_bytes(b"1")
+    stamps.append(stamp(tmp_path))
+    (tmp_path / "a.gguf").write_bytes(b"12")
+    stamps.append(stamp(tmp_path))
+    elsewhere = tmp_path / ".hidden"
+    elsewhere.mkdir()
+    (elsewhere / "b.gguf").write_bytes(b"1")
+    (tmp_path / "notes.txt").touch()
+    assert stamp(tmp_path) == stamps[-1]
+    (tmp_path / "linked").symlink_to(elsewhere)
+    stamps.append(stamp(tmp_path))
+    (elsewhere / "b.gguf").unlink()
+    stamps.append(stamp(tmp_path))
+    assert [len(found) for found in stamps] == [0, 0, 1, 1, 2, 1]
+    assert stamps[2] != stamps[3]
 
 
 def test_links_in_a_circle_end(tmp_path: Path) -> None:
