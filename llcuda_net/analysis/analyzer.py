@@ -82,6 +82,8 @@ class Analyst:
         self._news.set()
         self._prepared = False
         self._preparing = trio.Lock()
+        #: Why it waits, as the log was told: once, since models on demand may be unloaded for days.
+        self._told = ""
         #: What the upstream was when it answered that it gives no embeddings.
         self._refused: Properties | None = None
         self._batch = self._most = _BATCH
@@ -112,10 +114,13 @@ class Analyst:
                     await self._ready()
                     while await self._turn():
                         pass
+                self._told = ""
             except RequestError as error:
                 pause = max(RETRY, error.retry_after or 0.0)
                 reason = reason_of(error.code, error.message)
-                log.info("analysis_waits", code=error.code, reason=reason, seconds=pause)
+                if reason != self._told:
+                    log.info("analysis_waits", code=error.code, reason=reason, seconds=pause)
+                    self._told = reason
                 await trio.sleep(pause)
                 self._news.set()
             except Exception:

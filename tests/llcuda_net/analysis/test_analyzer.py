@@ -198,7 +198,9 @@ async def test_an_upstream_that_is_not_ready_is_waited_for_and_no_result_given_u
             return await super().embed(texts)
 
     async with analysing(tmp_path, Busy()) as (analyst, _):
-        await caught_up(analyst)
+        with structlog.testing.capture_logs() as logs:
+            await caught_up(analyst)
+        assert [line["event"] for line in logs].count("analysis_waits") == 1
         found = await analyst.search("slot", 9, ANONYMOUS)
         assert sorted(hit[1] for hit in found.hits) == ["one slot", "two slots"]
 
