@@ -81,10 +81,8 @@ class HealthCheck:
             if isinstance(backend.fingerprint, Fingerprint):
                 nursery.start_soon(backend.fingerprint.run)
             while True:
-                if backend.absent:  # nothing is there to be looked at
-                    await backend.attention.wait()
-                    backend.attention = trio.Event()
-                    continue
+                if backend.residence is not None:  # before, nothing is there to be looked at
+                    await backend.residence.arrived()
                 try:
                     await self._look() if backend.breaker.closed else await self._probe()
                 except UpstreamBusy as error:

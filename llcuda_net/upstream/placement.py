@@ -118,6 +118,8 @@ def explain(backends: Sequence[Backend], requirement: Requirement) -> str:
         if loading := next((one for one in able if one.absent), None):
             reason = loading.reason
             return (f"model {loading.model} is {reason}" if reason == NOT_LOADED else reason)[:256]
+        if not able:
+            return "no upstream has its model"
         reasons = "; ".join(f"{one.name}: {one.reason or 'not asked yet'}" for one in able)
         return f"no upstream answers ({reasons})"[:256]
     leaving = [one for one in up if one.leaving]

@@ -55,6 +55,9 @@ class Pool:
         self._long_prompts = long_prompts
         self._may_grow = may_grow
         self._model_keys = 0
+        #: Of the models that the settings name: who waits for one gets it from whatever has the
+        #: name then, also where a changed table took its place meanwhile.
+        self._named_keys: dict[str, str] = {}
         self._missing: dict[str, float] = {}
         self._change = trio.Event()
         self._nursery: trio.Nursery | None = None
@@ -76,6 +79,7 @@ class Pool:
         """Take one in."""
         self.backends.append(backend)
         self._group()
+        self._missing.pop(backend.model_key, None)
         if self._nursery is not None:
             self._nursery.start_soon(self._watch, backend)
 
@@ -221,9 +225,17 @@ class Pool:
             if same is not None:
                 backend.model_key = same.model_key
             elif not backend.model_key or any(o.model_key == backend.model_key for o in known):
-                self._model_keys += 1
-                backend.model_key = f"model-{self._model_keys}"
+                backend.model_key = self._new_key(backend.identity.given)
             known.append(backend)
+
+    def _new_key(self, named: str | None) -> str:
+        if named is not None and named in self._named_keys:
+            return self._named_keys[named]
+        self._model_keys += 1
+        key = f"model-{self._model_keys}"
+        if named is not None:
+            self._named_keys[named] = key
+        return key
 
     def key_of(self, name: str | None, role: str = COMPLETIONS) -> str:
         """The key of the model that a request names; of the default one where it names none.

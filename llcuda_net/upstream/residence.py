@@ -167,6 +167,11 @@ class Residence:
             self.last_used = trio.current_time()
             self._wishes.notify()
 
+    async def arrived(self) -> None:
+        """Return while it is there, else as soon as it is; nothing is loaded for that."""
+        while not self.present:
+            await self._moved.wait()
+
     # -- for its owner ---------------------------------------------------------------------------
 
     def move(self, presence: Presence, reason: str = "", ready_in: float | None = None) -> None:

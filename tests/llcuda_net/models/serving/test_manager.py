@@ -351,3 +351,34 @@ async def test_who_waits_for_one_that_finishes_is_told_how_long(
         assert "finish" in ticket.reason or "room" in ticket.reason, ticket.reason
         assert ticket.wait is not None
         nursery.cancel_scope.cancel()
+
+
+async def test_one_that_was_down_is_up_when_it_is_loaded_again(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    """As one whose engine died while it left: nobody else asks it for anything then."""
+    async with House(1, a={"seconds": 2.0}, b={}).running() as house:
+        await house.use("a")
+        house.models["a"].backend.mark_down("its engine died")
+        house.manager.unload("a")
+        await trio.sleep(1)
+        assert house.presences() == "unloaded unloaded"
+        with trio.fail_after(10):
+            await house.use("a")
+        assert house.models["a"].backend.breaker.closed
+
+
+async def test_who_waits_for_one_whose_table_changes_gets_the_new_one(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    async with House(1, a={}, b={}).running() as house, trio.open_nursery() as nursery:
+        nursery.start_soon(house.use, "b", 20.0)
+        await trio.sleep(5)
+        waiting = house.submit("a")
+        house.manager.remove("a")
+        await trio.sleep(1)
+        house.models["a"] = FakeModel("a", house.wishes)
+        house.manager.add(house.models["a"])
+        with trio.fail_after(60):
+            async with waiting:
+                assert house.models["a"].engine.running
