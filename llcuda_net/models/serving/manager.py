@@ -254,8 +254,8 @@ class Manager:
             draining = record.instance.backend.draining
             record.swaps += bool(decided.waits) and record.wanted is not False and not draining
             self._nursery.start_soon(self._unload, record)
-        for name, wait in decided.waits.items():
-            self._explain(self._records[name], wait)
+        for name, record in self._records.items():
+            self._explain(record, decided.waits.get(name))
         if decided.load or decided.leave or decided.stay or decided.unload:
             self._pool.update()
 
@@ -266,10 +266,12 @@ class Manager:
         log.debug("model_moves", model=name, to=str(presence))
         return record
 
-    def _explain(self, record: Record, wait: Wait) -> None:
+    def _explain(self, record: Record, wait: Wait | None) -> None:
         residence = record.instance.residence
-        if not residence.takes_work:
+        if wait is not None and not residence.takes_work:
             residence.reason, residence.ready_in = wait.reason, wait.seconds
+        elif residence.presence is Presence.UNLOADED and residence.error is None:
+            residence.reason, residence.ready_in = NOT_LOADED, None  # nobody waits any more
 
     async def _load(self, record: Record) -> None:
         assert self._nursery is not None

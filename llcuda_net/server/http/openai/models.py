@@ -144,10 +144,10 @@ def _status(state: str, backend: Backend | None) -> dict[str, Any]:
     residence = None if backend is None else backend.residence
     value = STATES[state]
     status: dict[str, Any] = {"value": value, "args": []}
-    if residence is None or value == "loaded":
+    if backend is None or residence is None or value == "loaded":
         return status
     left = residence.ready_in
-    status |= {"reason": residence.reason, "ready_in": None if left is None else round(left, 3)}
+    status |= {"reason": backend.reason, "ready_in": None if left is None else round(left, 3)}
     if residence.error is not None and value == "unloaded":
         status |= {"failed": True, "error": residence.error.message}
     return status

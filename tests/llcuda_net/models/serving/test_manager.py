@@ -382,3 +382,17 @@ async def test_who_waits_for_one_whose_table_changes_gets_the_new_one(
         with trio.fail_after(60):
             async with waiting:
                 assert house.models["a"].engine.running
+
+
+async def test_the_reason_of_a_wait_ends_with_it(autojump_clock: trio.testing.MockClock) -> None:
+    async with House(1, a={}, b={}).running() as house, trio.open_nursery() as nursery:
+        nursery.start_soon(house.use, "a", 20.0)
+        await trio.sleep(5)
+        waiting = house.submit("b")
+        await trio.sleep(1)
+        residence = house.models["b"].residence
+        assert (residence.reason, residence.ready_in) != ("not loaded", None)
+        house.scheduler.remove(waiting)
+        house.wishes.notify()
+        await trio.sleep(1)
+        assert (residence.reason, residence.ready_in) == ("not loaded", None)

@@ -54,6 +54,15 @@ async def test_a_model_is_loaded_and_unloaded(autojump_clock: object) -> None:
         assert (await _model(rig, "a"))["state"] == "unloaded"
 
 
+async def test_one_whose_engine_died_says_so(autojump_clock: object) -> None:
+    async with serving_models("a", "b") as rig:
+        assert (await send(rig.listener, "POST", "/v1/chat/completions", CHAT)).status == 200
+        rig.models["a"].backend.watched = True
+        rig.models["a"].backend.mark_down("it closed the connection")
+        model = await _model(rig, "a")
+        assert (model["state"], model["status"]["reason"]) == ("down", "it closed the connection")
+
+
 async def test_both_lists_are_the_same(autojump_clock: object) -> None:
     async with serving_models("a", with_alias()) as rig:
         for name in ("a", "c"):
