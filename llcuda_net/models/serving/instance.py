@@ -50,9 +50,9 @@ class Described:
         """A message for those who may not know where its files are: only their names are left."""
         spec = self.spec
         named = [spec.mmproj, spec.draft, spec.chat_template, *(file for file, _ in spec.lora)]
-        for path in (self.file, *(Path(one) for one in named if one)):
-            if path.parent != Path():
-                text = text.replace(f"{path.parent}/", "")
+        folders = {str(path.parent) for path in (self.file, *(Path(one) for one in named if one))}
+        for folder in sorted(folders - {"."}, key=len, reverse=True):  # one may be in another
+            text = text.replace(f"{folder}/", "")
         return text
 
     def same(self, other: Described) -> bool:
