@@ -133,7 +133,8 @@ class LocalModels:
                 continue
             seen = settled
             try:
-                await self.reload(self._settings)
+                async with self._reloading:  # with those that a SIGHUP may have brought meanwhile
+                    await self._reload(self._settings)
             except ConfigError as error:
                 log.warning("models_not_read", reason=str(error))
 

@@ -91,6 +91,7 @@ class LocalServer:
     listener: MemoryListener
     manager: Manager
     models: dict[str, FakeInstance]
+    wishes: Wishes
 
 
 @asynccontextmanager
@@ -120,5 +121,5 @@ async def serving_models(
             manager.add(cast(Instance, instance))
         await nursery.start(manager.run, server.waiting_tickets)
         await nursery.start(server.run, [listener])
-        yield LocalServer(server, listener, manager, models)
+        yield LocalServer(server, listener, manager, models, wishes)
         nursery.cancel_scope.cancel()

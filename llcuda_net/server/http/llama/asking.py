@@ -8,7 +8,7 @@ from typing import TypeVar
 import trio
 
 from llcuda_net.config.upstreams import ROLES
-from llcuda_net.errors import RequestError, UpstreamUnavailable
+from llcuda_net.errors import RequestError, UnknownModel, UpstreamUnavailable
 from llcuda_net.server.http.errors import of_request_error
 from llcuda_net.server.http.exchange import Exchange, HttpHost
 from llcuda_net.server.http.openai.models import meant
@@ -46,8 +46,17 @@ async def ask(
     except RequestError as error:
         raise of_request_error(error, "model" if error.code == "unknown_model" else None) from None
     with host.holding(user, size):
-        async with _AT_ONCE:
-            return await _first_answer(serving, question)
+        while True:
+            try:
+                return await _first_answer(serving, question)
+            except UnknownModel:
+                if not any(one.draining for one in serving):
+                    raise
+            # It was taken out while it was waited for; another may have its name by now.
+            try:
+                serving = _serving(host, name)
+            except RequestError as error:
+                raise of_request_error(error, "model") from None
 
 
 async def _first_answer(
@@ -56,7 +65,7 @@ async def _first_answer(
     failure: RequestError | None = None
     for backend in serving:
         try:
-            async with backend.there():
+            async with backend.there(), _AT_ONCE:  # one that loads takes nobody's place
                 return await question(backend.upstream)
         except RequestError as error:
             if not is_for_another(error):

@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import trio
 
 from llcuda_net.config.models import ModelSpec
 from llcuda_net.config.token_file import Users
-from llcuda_net.models.need import Budget
-from tests.support.models.local_models import FOLDER, LOAD, LocalServer, serving_models
+from llcuda_net.models.need import Budget, Need
+from llcuda_net.models.serving.instance import Instance
+from tests.support.models.local_models import (
+    FOLDER,
+    LOAD,
+    FakeInstance,
+    LocalServer,
+    serving_models,
+)
 from tests.support.server.memory_server import FakeUpstream, serving
 from tests.support.server.sse_client import send
 
@@ -233,3 +240,36 @@ async def test_a_stream_says_why_nothing_comes(autojump_clock: object) -> None:
         reply = await send(rig.listener, "POST", "/v1/chat/completions", {**CHAT, "stream": True})
         assert (await reply.all())[-1].done
         assert any(one.endswith(": model a is being loaded") for one in reply.comments)
+
+
+async def _count_tokens(rig: LocalServer, model: str, answers: list[int]) -> None:
+    body = {"model": model, "content": "Hello"}
+    answers.append((await send(rig.listener, "POST", "/tokenize", body)).status)
+
+
+async def test_questions_to_one_that_loads_hold_up_no_others(autojump_clock: object) -> None:
+    async with serving_models("a", "b") as rig, trio.open_nursery() as nursery:
+        answers: list[int] = []
+        await _count_tokens(rig, "a", answers)
+        for _ in range(20):
+            nursery.start_soon(_count_tokens, rig, "b", answers)
+        await trio.sleep(LOAD / 10)
+        with trio.fail_after(LOAD / 10):
+            await _count_tokens(rig, "a", answers)
+        assert answers == [200, 200]
+
+
+async def test_a_question_to_one_whose_table_changes_goes_to_the_new_one(
+    autojump_clock: object,
+) -> None:
+    async with serving_models("a", "b") as rig:
+        answers: list[int] = []
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(_count_tokens, rig, "a", answers)
+            await trio.sleep(LOAD / 10)
+            nursery.start_soon(_count_tokens, rig, "b", answers)  # it waits for the load of a
+            await trio.sleep(LOAD / 10)
+            rig.manager.remove("b")
+            fresh = FakeInstance(ModelSpec("b"), Need(10), rig.wishes)
+            rig.manager.add(cast(Instance, fresh))
+        assert answers == [200, 200]
