@@ -146,6 +146,11 @@ def check_names(specs: tuple[ModelSpec, ...], where: str) -> None:
     Raises:
         ConfigError: there are such.
     """
+    for spec in specs:
+        own = (spec.name, *spec.aliases)
+        for name in own:
+            if own.count(name) > 1:
+                raise ConfigError(f"{where}: the model {spec.name} is called {name} twice")
     names = [name for spec in specs for name in (spec.name, *spec.aliases)]
     for name in names:
         if names.count(name) > 1:
@@ -165,7 +170,11 @@ def _one(entry: Any, where: str) -> ModelSpec:
         return ModelSpec(name_of(entry), entry, preload=True)
     if not isinstance(entry, Mapping):
         raise ConfigError(f"{where} must be a file, a name or a table, not {entry!r}")
-    values = {key.replace("-", "_"): value for key, value in entry.items()}
+    values: dict[str, Any] = {}
+    for written, value in entry.items():
+        if (key := written.replace("-", "_")) in values:
+            raise ConfigError(f"{where}: {key} is given twice, with - and with _")
+        values[key] = value
     for key in values:
         if key not in _SAYS:
             raise ConfigError(f"{where}: there is no key {key!r}; keys are {', '.join(_SAYS)}")

@@ -508,6 +508,10 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 def _check(settings: Settings) -> None:
+    if settings.models is not None and not settings.models.strip():
+        raise ConfigError("--models must be a folder, not ''")
+    if not settings.engine.strip():
+        raise ConfigError("--engine must be auto, builtin or the path of a llama-server, not ''")
     if settings.upstream and (settings.model or settings.models):
         raise ConfigError(
             f"give --upstream or {'--model' if settings.model else '--models'}, not both"

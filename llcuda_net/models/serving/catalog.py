@@ -16,6 +16,7 @@ from llcuda_net.models.files.local_file import LocalFile
 from llcuda_net.models.pull.resolve import short_names
 from llcuda_net.models.serving.instance import Described
 from llcuda_net.upstream.model.gguf import read_model_file
+from llcuda_net.upstream.model.header import show_path
 
 log = structlog.get_logger(__name__)
 
@@ -41,7 +42,12 @@ def describe_all(settings: Settings, demo: Path | None = None) -> list[Described
     used = {one.file for one in found}
     short = {} if settings.models is None else short_names(Path(settings.models).expanduser())
     for name, file in folder.items():
-        if name not in taken and file.path not in used:
+        if file.path in used:
+            continue
+        if name in taken:
+            reason = f"another model has its name, {name}: give it one in a [[model]] table"
+            log.warning("model_file_not_used", path=str(file.path), reason=reason)
+        else:
             alias = short.get(file.path)
             aliases = () if alias is None or alias in taken or alias in folder else (alias,)
             spec = ModelSpec(name, str(file.path), aliases)
@@ -69,7 +75,10 @@ def _say_what_is_not_served() -> None:
 
 def _in_folder(folder: Path) -> Mapping[str, LocalFile]:
     if not folder.is_dir():
-        raise ConfigError(f"the models folder {folder} does not exist; make it, or name another")
+        wrong = "is no folder; name the one that its files are in"
+        if not folder.exists():
+            wrong = "does not exist; make it, or name another"
+        raise ConfigError(f"the models folder {folder} {wrong}")
     files = scan(folder)
     for file in files:
         if file.problem:
@@ -103,8 +112,36 @@ def _described(
         idle_seconds=settings.idle_seconds,
     )
     spec = replace(spec, file=str(path), options=spec.options or settings.engine_options)
+    spec = _with_companions(spec)
     model = there.model if there is not None else None
     return Described(spec, path, model or read_model_file(path))
+
+
+def _with_companions(spec: ModelSpec) -> ModelSpec:
+    """The spec with the paths of the files that are loaded beside the model's.
+
+    Raises:
+        ConfigError: one is not there. That it is of the wrong kind its load says.
+    """
+
+    def path(key: str, name: str) -> str:
+        found = Path(name).expanduser()
+        if not _is_file(found):
+            raise ConfigError(
+                f"model {spec.name}: {key}: {show_path(found)} does not exist, or is no file"
+            )
+        return str(found)
+
+    one_each = ("mmproj", "draft", "chat_template")
+    named = {key: path(key, name) for key in one_each if (name := getattr(spec, key)) is not None}
+    return replace(spec, lora=tuple((path("lora", one), scale) for one, scale in spec.lora), **named)
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except (OSError, ValueError):  # no rights, too long a name, or a NUL in it
+        return False
 
 
 def changed(

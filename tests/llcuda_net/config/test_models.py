@@ -114,11 +114,21 @@ def test_a_table_has_all_there_is(tmp_path: Path) -> None:
         ([{"name": "a"}, {"name": "a"}], "two models are called a"),
         ([{"name": "a"}, {"name": "b", "aliases": ["a"]}], "two models are called a"),
         (["x/m.gguf", "y/m.gguf"], "two models are called m"),
+        ({"name": "a", "aliases": ["a"]}, "the model a is called a twice"),
+        ({"name": "a", "aliases": ["b", "b"]}, "the model a is called b twice"),
+        ({"name": "a", "gpu-layers": 1, "gpu_layers": 2}, "gpu_layers is given twice"),
     ],
 )
 def test_what_is_wrong_is_named(value: Any, words: str) -> None:
     with pytest.raises(ConfigError, match=words):
         parse(value, "model in llcuda.toml")
+
+
+def test_nothing_is_no_folder_and_no_engine() -> None:
+    with pytest.raises(ConfigError, match="--models must be a folder"):
+        _load("--models", "")
+    with pytest.raises(ConfigError, match="--engine must be auto, builtin or the path"):
+        _load("--engine", " ")
 
 
 def test_what_a_table_leaves_open_comes_from_the_settings() -> None:
