@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import structlog
 
@@ -133,8 +134,12 @@ def _with_companions(spec: ModelSpec) -> ModelSpec:
         return str(found)
 
     one_each = ("mmproj", "draft", "chat_template")
-    named = {key: path(key, name) for key in one_each if (name := getattr(spec, key)) is not None}
-    return replace(spec, lora=tuple((path("lora", one), scale) for one, scale in spec.lora), **named)
+    named: dict[str, Any] = {
+        key: path(key, name) for key in one_each if (name := getattr(spec, key)) is not None
+    }
+    return replace(
+        spec, lora=tuple((path("lora", one), scale) for one, scale in spec.lora), **named
+    )
 
 
 def _is_file(path: Path) -> bool:

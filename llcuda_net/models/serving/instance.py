@@ -16,6 +16,7 @@ from llcuda_net.models.files.machine import gpu_by_process, measured
 from llcuda_net.models.files.memory import Estimate
 from llcuda_net.models.need import Need
 from llcuda_net.upstream.backend import Backend
+from llcuda_net.upstream.engine.options import DEFAULT_ROLES
 from llcuda_net.upstream.engine.supervisor import Engine
 from llcuda_net.upstream.interface import EmbedTexts
 from llcuda_net.upstream.llama.client import LlamaServer
@@ -113,6 +114,8 @@ class Instance:
             spare=self._spare,
             residence=self.residence,
         )
+        if not DEFAULT_ROLES & spec.roles:
+            self.backend.learn_reranks(True)  # else nobody could ask it to, and so load it
 
     def __repr__(self) -> str:
         return f"<Instance of {self.name}: {self.residence.presence}, {self._engine!r}>"

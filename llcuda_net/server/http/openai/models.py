@@ -44,12 +44,17 @@ def meant(host: HttpHost, name: str | None, role: str = COMPLETIONS) -> tuple[st
         The name to ask the pool for, None for the default one; and the name for the answer.
 
     Raises:
-        HttpError: there is none of this name, and there are several.
+        HttpError: there is none of this name, and there are several; or it is for another role.
     """
     names = host.pool.names(role)
     default = host.settings.default_model
     if (found := host.pool.canonical(name, role)) is not None:
         return found, name or ""
+    if name and any(host.pool.canonical(name, other) for other in ROLES):
+        # Another model's answer under this name would be taken for its own.
+        there = ", ".join(names) or "none"
+        error = UnknownModel(f"the model {name!r} is not for {role}; for that there are: {there}")
+        raise of_request_error(error, "model")
     if default is not None and (role == COMPLETIONS or default in names):
         return default, default
     if not name or len(names) <= 1:
@@ -77,7 +82,7 @@ def find_model(exchange: Exchange) -> dict[str, Any]:
     wanted = exchange.request.parameters["id"]
     models = models_of(exchange.host)
     for model in models:
-        if model["id"] == wanted:
+        if model["id"] == wanted or wanted in model["aliases"]:
             return model
     raise _unknown(wanted, [model["id"] for model in models])
 

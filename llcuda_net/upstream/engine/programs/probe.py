@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import re
@@ -9,6 +10,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -21,6 +23,8 @@ from llcuda_net.upstream.engine.programs.program import Device, Program
 #: Seconds for an answer. The first start of a CUDA program may compile its kernels.
 TIMEOUT = 60.0
 NAME = "llama-server"
+#: Bytes of an answer; --help has a tenth of it.
+_MOST = 1 << 20
 
 _CHILD = Path(__file__).parents[1] / "child.py"
 #: What a llama-server of any age has, and hardly anything else together.
@@ -169,26 +173,54 @@ async def _ask(command: list[str]) -> subprocess.CompletedProcess[str]:
     """Run a command to its end.
 
     Raises:
-        OSError: it cannot be run.
-        trio.TooSlowError: it takes too long, and was killed.
+        OSError: it cannot be run, or prints without end.
+        trio.TooSlowError: it takes too long, and was killed with all that it had started.
     """
     environment = {k: v for k, v in os.environ.items() if not k.startswith("LLAMA_ARG_")}
-    with trio.fail_after(TIMEOUT):
-        done = await trio.run_process(
-            command,
-            capture_stdout=True,
-            capture_stderr=True,
-            check=False,
-            stdin=subprocess.DEVNULL,
-            start_new_session=True,
-            env=environment,
-        )
-    return subprocess.CompletedProcess(
-        done.args,
-        done.returncode,
-        done.stdout.decode("utf-8", "replace"),
-        done.stderr.decode("utf-8", "replace"),
+    process = await trio.lowlevel.open_process(
+        command,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        start_new_session=True,
+        env=environment,
     )
+    said, complained = bytearray(), bytearray()
+    try:
+        with trio.fail_after(TIMEOUT):
+            async with trio.open_nursery() as nursery:
+                for stream, into in ((process.stdout, said), (process.stderr, complained)):
+                    assert stream is not None
+                    nursery.start_soon(_read, stream, into, nursery.cancel_scope)
+            if max(len(said), len(complained)) > _MOST:
+                raise OSError(errno.EFBIG, "it prints without end")
+            await process.wait()
+    finally:
+        await _end(process)
+    return subprocess.CompletedProcess(
+        command,
+        process.returncode or 0,
+        said.decode("utf-8", "replace"),
+        complained.decode("utf-8", "replace"),
+    )
+
+
+async def _read(stream: trio.abc.ReceiveStream, into: bytearray, scope: trio.CancelScope) -> None:
+    """Add what comes to `into`; cancel `scope` when that is more than can be meant."""
+    async with stream:
+        async for data in stream:
+            into += data
+            if len(into) > _MOST:
+                scope.cancel()
+
+
+async def _end(process: trio.Process) -> None:
+    """Kill it with all that it had started, if it has not ended."""
+    if process.returncode is None:
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)  # it leads a group of its own
+        with trio.CancelScope(shield=True):
+            await process.wait()
 
 
 def _last_line(done: subprocess.CompletedProcess[str]) -> str:

@@ -10,6 +10,7 @@ import pytest
 import trio
 import trio.testing
 
+from llcuda_net.config.upstreams import EMBEDDINGS, RERANK
 from llcuda_net.config.users import User
 from llcuda_net.errors import RequestError, UnknownModel, Unsupported, UpstreamUnavailable
 from llcuda_net.models.need import Budget
@@ -396,3 +397,11 @@ async def test_the_reason_of_a_wait_ends_with_it(autojump_clock: trio.testing.Mo
         house.wishes.notify()
         await trio.sleep(1)
         assert (residence.reason, residence.ready_in) == ("not loaded", None)
+
+
+async def test_a_model_that_ranks_is_found_before_it_was_loaded(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    async with House(1, a={"roles": frozenset({RERANK})}, b={}).running() as house:
+        assert house.pool.names(RERANK) == ["a"]
+        assert house.pool.names(EMBEDDINGS) == ["b"]

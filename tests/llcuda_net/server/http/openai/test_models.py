@@ -53,3 +53,34 @@ async def test_a_model_that_is_not_there(autojump_clock: object) -> None:
         error = (await reply.json())["error"]
     assert (reply.status, error["code"], error["param"]) == (404, "model_not_found", "model")
     assert "there are: fake" in error["message"]
+
+
+async def test_another_role_s_model_is_never_answered_for(autojump_clock: object) -> None:
+    """Where one model completes, any name will do: but not that of another model that is there."""
+    roles = {"talks": "completions", "embeds": "embeddings"}
+    backends = [
+        Backend(
+            UpstreamSpec(
+                f"fake://{name}",
+                name,
+                model=name,
+                roles=frozenset({role}),
+                aliases=(f"also-{name}",),
+            ),
+            FakeUpstream(),
+        )
+        for name, role in roles.items()
+    ]
+    async with serving(backends) as (server, listener):
+        await server.pool.prepare()
+        for name in ("embeds", "also-embeds"):
+            body = {"model": name, "messages": [{"role": "user", "content": "a"}]}
+            reply = await send(listener, "POST", "/v1/chat/completions", body)
+            error = (await reply.json())["error"]
+            assert (reply.status, error["code"]) == (404, "model_not_found")
+            assert "is not for completions; for that there are: talks" in error["message"]
+        body = {"model": "gpt-4o", "messages": [{"role": "user", "content": "a"}]}
+        reply = await send(listener, "POST", "/v1/chat/completions", body)
+        assert (reply.status, (await reply.json())["model"]) == (200, "talks")
+        one = await (await send(listener, "GET", "/v1/models/also-embeds")).json()
+    assert one["id"] == "embeds"

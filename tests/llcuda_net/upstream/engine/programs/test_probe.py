@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import trio
 
 from llcuda_net.errors import EngineError
 from llcuda_net.upstream.engine.programs import probe
@@ -188,6 +189,32 @@ async def test_one_that_hangs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(probe, "TIMEOUT", 0.05)
     with pytest.raises(EngineError, match="did not answer within"):
         await probe_program(stand_in(tmp_path, hang="help").path)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [("yes", "prints without end"), ("yes >&2", "prints without end"), ("wait", "did not answer")],
+)
+async def test_nothing_of_it_is_left(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str, words: str
+) -> None:
+    monkeypatch.setattr(probe, "TIMEOUT", 2.0 if text == "wait" else 60.0)
+    monkeypatch.setattr(probe, "_MOST", 1 << 12)
+    pid = tmp_path / "pid"
+    begun = f"#!/bin/sh\nsleep 1000 &\necho $! > {pid}\n"
+    with pytest.raises(EngineError, match=words):
+        await probe_program(script(tmp_path / "llama-server", begun + text + "\n"))
+    with trio.fail_after(30):
+        while _lives(int(pid.read_text())):  # noqa: ASYNC110 - another's process
+            await trio.sleep(0.01)
+
+
+def _lives(pid: int) -> bool:
+    """Whether a process runs; one that nobody has waited for yet does not."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
 
 
 async def test_variables_of_the_environment_change_nothing(
