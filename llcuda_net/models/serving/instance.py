@@ -12,6 +12,7 @@ import trio
 
 from llcuda_net.config.models import ModelSpec
 from llcuda_net.config.upstreams import UpstreamSpec
+from llcuda_net.errors import EngineError
 from llcuda_net.models.files.machine import gpu_by_process, measured
 from llcuda_net.models.files.memory import Estimate
 from llcuda_net.models.need import Need
@@ -21,11 +22,14 @@ from llcuda_net.upstream.engine.supervisor import Engine
 from llcuda_net.upstream.interface import EmbedTexts
 from llcuda_net.upstream.llama.client import LlamaServer
 from llcuda_net.upstream.llama.poller import Poller
-from llcuda_net.upstream.model.gguf import ModelFile
+from llcuda_net.upstream.model.gguf import ModelFile, show_path
 from llcuda_net.upstream.residence import Residence, Wishes
 
 #: Where a model that is not loaded would be: nothing is asked there.
 _NOWHERE = "http://127.0.0.1:9"
+#: A load is given up after so many seconds, and more by its size: a program that hangs must not
+#: keep others from being loaded. Bytes per second of a slow disk.
+_LONGEST_LOAD, _SLOW_DISK = 600.0, 10e6
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,20 +160,29 @@ class Instance:
         Args:
             nursery: in which it runs until `unload`.
 
+        Where this raises, its process is gone.
+
         Raises:
-            EngineError: it cannot be loaded.
+            EngineError: it cannot be loaded, or takes too long.
             RequestError: it does not say what it is.
         """
-        self._scope, self._gone = trio.CancelScope(), trio.Event()
+        self._scope = trio.CancelScope()
+        limit = _LONGEST_LOAD + (self.need.host + self.need.gpu) / _SLOW_DISK
         try:
-            await nursery.start(self._run)
-            self.loads += 1
-            backend = self.backend
-            backend.learn(await self._server.ask())
-            backend.learn_reranks(await self._server.reranks())
-        except BaseException:
+            with trio.fail_after(limit):
+                await nursery.start(self._run)
+                backend = self.backend
+                backend.learn(await self._server.ask())
+                backend.learn_reranks(await self._server.reranks())
+        except BaseException as error:
             self._scope.cancel()
-            raise
+            with trio.CancelScope(shield=True):
+                await self._gone.wait()
+            if not isinstance(error, trio.TooSlowError):
+                raise
+            name = show_path(self.described.file)
+            raise EngineError(f"cannot load {name}: it took more than {limit:.0f} s") from None
+        self.loads += 1
 
     async def unload(self) -> None:
         """End its process; returns when that is gone."""
@@ -182,6 +195,7 @@ class Instance:
         await self._server.aclose()
 
     async def _run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        self._gone = trio.Event()
         try:
             with self._scope:
                 await self._engine.run(task_status=task_status)

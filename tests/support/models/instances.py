@@ -33,6 +33,7 @@ class FakeEngine:
         fails: why its next loads fail; None: they do not.
         starts: when it was started, on trio's clock.
         running: whether its process is there.
+        ends: how long its process takes to end, in seconds.
     """
 
     program = None
@@ -46,6 +47,7 @@ class FakeEngine:
         self.fails: str | None = None
         self.starts: list[float] = []
         self.running = False
+        self.ends = 0.0
         self.base_url: str | None = None
         self._on_change = on_change
 
@@ -60,6 +62,8 @@ class FakeEngine:
             task_status.started()
             await trio.sleep_forever()
         finally:
+            with trio.CancelScope(shield=True):
+                await trio.sleep(self.ends)
             self.running = False
             self._turn(None)
 
