@@ -140,6 +140,7 @@ class _Serving:
         self._storage: Storage | None = None
         self._clients = trio.CancelScope()
         self._signals: list[int] = []
+        self._reading = trio.Lock()
         self._failure: ConfigError | EngineError | StorageError | None = None
         self._folder: Path | None = None
         self._monitor: Monitor | None = None
@@ -302,7 +303,7 @@ class _Serving:
             task_status.started()
             async for number in signals:
                 if number == signal.SIGHUP:
-                    await self._read_again()
+                    nursery.start_soon(self._read_again)  # it may take long: it may pull a model
                     continue
                 self._signals.append(number)
                 log.info("signal", name=signal.Signals(number).name)
@@ -312,20 +313,21 @@ class _Serving:
                     nursery.start_soon(self._server.drain, self._settings.drain_seconds)
 
     async def _read_again(self) -> None:
-        """SIGHUP: take the users and upstreams of the files as they are now, or change nothing."""
-        try:
-            settings = await trio.to_thread.run_sync(self._reload)
-            path = settings.auth_token_file
-            text = None if path is None else read_text(path, "token file")
-            if text is not None:
-                Users.parse(text, f"token file {path}")
-            await self._upstreams.reload(settings)
-            if text is not None:
-                self._users.reload(text, f"token file {path}")
-                if self._server is not None:
-                    self._server.check_users()
-        except ConfigError as error:
-            log.error("not_reloaded", reason=str(error))
-        else:
-            log.info("reloaded")
-            _warn_of_secrets(settings, self._users)
+        """SIGHUP: take users, upstreams and models as files have them now, or change nothing."""
+        async with self._reading:
+            try:
+                settings = await trio.to_thread.run_sync(self._reload, abandon_on_cancel=True)
+                path = settings.auth_token_file
+                text = None if path is None else read_text(path, "token file")
+                if text is not None:
+                    Users.parse(text, f"token file {path}")
+                await self._upstreams.reload(settings)
+                if text is not None:
+                    self._users.reload(text, f"token file {path}")
+                    if self._server is not None:
+                        self._server.check_users()
+            except ConfigError as error:
+                log.error("not_reloaded", reason=str(error))
+            else:
+                log.info("reloaded")
+                _warn_of_secrets(settings, self._users)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import threading
 from contextlib import AbstractContextManager, ExitStack
@@ -113,6 +114,20 @@ def hang_up(server: RunningServer, word: str = '"reloaded"') -> None:
     before = server.log().count(word)
     server.process.send_signal(signal.SIGHUP)
     wait_until(lambda: server.log().count(word) > before, word)
+
+
+def test_a_reload_that_hangs_does_not_keep_the_server_from_ending(tmp_path: Path) -> None:
+    file = tmp_path / "config.toml"
+    with upstream() as url:
+        config(file, {"name": "a", "url": url, "model": "m"})
+        with running_server("--config", str(file)) as server:
+            file.unlink()
+            os.mkfifo(file)  # which nobody writes to
+            server.process.send_signal(signal.SIGHUP)
+            with connected(server.port) as client:
+                generate(client, "short", 5)
+                assert rest(client)[0] == generation("short", 5)
+            assert server.stop() == 0
 
 
 def test_upstreams_come_and_go_by_sighup(tmp_path: Path) -> None:
