@@ -70,7 +70,7 @@ class ServedModels:
             what: load or unload.
 
         Raises:
-            ConnectError, RefusedErrorError: as `find`.
+            ConnectError, RefusedError: as `find`.
         """
         self._ask("POST", f"/models/{what}", {"model": name})
 

@@ -12,20 +12,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from fractions import Fraction
 
+from llcuda_net.upstream.engine.context_size import TYPE_BYTES
 from llcuda_net.upstream.model.gguf import ModelFile
 
-#: Bytes of a number in the cache, by the name that --cache-type-k takes.
-TYPE_BYTES = {
-    "f32": Fraction(4),
-    "f16": Fraction(2),
-    "bf16": Fraction(2),
-    "q8_0": Fraction(34, 32),
-    "q5_1": Fraction(24, 32),
-    "q5_0": Fraction(22, 32),
-    "q4_1": Fraction(20, 32),
-    "q4_0": Fraction(18, 32),
-    "iq4_nl": Fraction(18, 32),
-}
 #: Cells are allocated in multiples of this.
 _CELLS = 256
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from fractions import Fraction
 from pathlib import Path
 
 from llcuda_net.errors import EngineError
@@ -16,19 +17,26 @@ MOST_CACHE = 1024
 _CGROUP = Path("/sys/fs/cgroup/memory.max")
 _GPUS = ("/dev/nvidia0", "/dev/kfd", "/dev/dri")
 
-
 #: Bytes of a number in the KV cache, by llama.cpp's type.
-_BYTES = {
-    "f32": 4.0, "f16": 2.0, "bf16": 2.0, "q8_0": 34 / 32, "q4_0": 18 / 32, "q4_1": 20 / 32,
-    "iq4_nl": 18 / 32, "q5_0": 22 / 32, "q5_1": 24 / 32,
-}  # fmt: skip
+TYPE_BYTES = {
+    "f32": Fraction(4),
+    "f16": Fraction(2),
+    "bf16": Fraction(2),
+    "q8_0": Fraction(34, 32),
+    "q5_1": Fraction(24, 32),
+    "q5_0": Fraction(22, 32),
+    "q4_1": Fraction(20, 32),
+    "q4_0": Fraction(18, 32),
+    "iq4_nl": Fraction(18, 32),
+}
 
 
 def bytes_per_token(model: ModelFile, options: EngineOptions) -> int | None:
     """Of context, in memory; None where that is not simple."""
     if model.bytes_per_token is None:
         return None
-    key, value = (_BYTES[kind or "f16"] for kind in (options.cache_type_k, options.cache_type_v))
+    kinds = (options.cache_type_k, options.cache_type_v)
+    key, value = (TYPE_BYTES[kind or "f16"] for kind in kinds)
     return max(1, round(model.bytes_per_token * (key + value) / 4))
 
 

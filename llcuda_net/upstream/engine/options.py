@@ -8,13 +8,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from llcuda_net.config.models import CACHE_TYPES, ROPE_SCALINGS
 from llcuda_net.config.upstreams import COMPLETIONS, EMBEDDINGS, RERANK, ROLES
 from llcuda_net.errors import ConfigError
 
-#: Types that llama.cpp has for the KV cache.
-CACHE_TYPES = ("f32", "f16", "bf16", "q8_0", "q4_0", "q4_1", "iq4_nl", "q5_0", "q5_1")
 FLASH_ATTENTION = ("on", "off", "auto")
-ROPE_SCALINGS = ("none", "linear", "yarn")
 #: What both engines do unless they are told otherwise.
 DEFAULT_ROLES = frozenset({COMPLETIONS, EMBEDDINGS})
 
@@ -37,7 +35,7 @@ class EngineOptions:
         draft: a small model that guesses tokens which this one then only checks.
         draft_gpu_layers: layers of that to hold on a GPU; None for all that fit.
         chat_template: a file with a Jinja template in place of the model's own.
-        cache_type_k, cache_type_v: types of the KV cache, of `CACHE_TYPES`; None for f16.
+        cache_type_k, cache_type_v: of the KV cache, of `config.models.CACHE_TYPES`; None for f16.
         flash_attn: on, off, or auto.
         rope_scaling: how positions are scaled to go beyond the trained context: none, linear, yarn.
         rope_scale: factor by which that extends the context.

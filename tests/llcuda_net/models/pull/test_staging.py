@@ -143,7 +143,8 @@ def test_who_comes_second_leaves_the_files_of_the_first_alone(tmp_path: Path) ->
 def test_a_lock_that_was_tidied_away_meanwhile_is_none(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    flock, taken = fcntl.flock, []
+    flock = fcntl.flock
+    taken: list[int] = []
 
     def late(lock: int, how: int) -> None:
         if not taken:  # another process ends between our opening and our locking
