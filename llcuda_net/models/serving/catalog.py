@@ -11,15 +11,19 @@ import structlog
 
 from llcuda_net.config.models import ModelSpec, check_names, with_defaults
 from llcuda_net.config.settings import Settings
+from llcuda_net.config.upstreams import EMBEDDINGS, RERANK, ROLES
 from llcuda_net.errors import ConfigError
 from llcuda_net.models.files.folder import default_folder, models_of, scan
 from llcuda_net.models.files.local_file import LocalFile
 from llcuda_net.models.pull.resolve import short_names
 from llcuda_net.models.serving.instance import Described
-from llcuda_net.upstream.model.gguf import read_model_file
+from llcuda_net.upstream.model.gguf import Kind, read_model_file
 from llcuda_net.upstream.model.header import show_path
 
 log = structlog.get_logger(__name__)
+
+#: What a model is used for that was made for one thing, where its table does not say.
+_ROLES_OF = {Kind.EMBEDDINGS: frozenset({EMBEDDINGS}), Kind.RERANK: frozenset({RERANK})}
 
 
 def describe_all(settings: Settings, demo: Path | None = None) -> list[Described]:
@@ -114,8 +118,10 @@ def _described(
     )
     spec = replace(spec, file=str(path), options=spec.options or settings.engine_options)
     spec = _with_companions(spec)
-    model = there.model if there is not None else None
-    return Described(spec, path, model or read_model_file(path))
+    model = (there.model if there is not None else None) or read_model_file(path)
+    if spec.roles == frozenset(ROLES):  # none is given
+        spec = replace(spec, roles=_ROLES_OF.get(model.kind, spec.roles))
+    return Described(spec, path, model)
 
 
 def _with_companions(spec: ModelSpec) -> ModelSpec:

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 
 from llcuda_net.models.need import Budget, Need
 from llcuda_net.models.serving.state import ModelState
+from llcuda_net.upstream.engine.load_progress import human_size
 
 #: Seconds after which a model is tried again whose load has failed so many times in a row.
 _BACKOFF = (2.0, 10.0, 30.0, 120.0, 300.0)
@@ -49,20 +50,17 @@ def refusal(model: ModelState, models: Iterable[ModelState], budget: Budget) -> 
         ("memory", model.need.host, room.host, held.host),
     ):
         option = "--gpu-memory" if what == "GPU memory" else "--memory"
+        needs = f"model {model.name} needs {human_size(need)} of {what}"
         if need > whole:
             return (
-                f"model {model.name} needs {_gib(need)} of {what}, and all models together may use "
-                f"{_gib(whole)}: use a smaller context or quantisation, or a larger {option}"
+                f"{needs}, and all models together may use "
+                f"{human_size(whole)}: use a smaller context or quantisation, or a larger {option}"
             )
         if 0 < need > whole - taken:
             names = ", ".join(sorted(one.name for one in pinned))
-            left = _gib(max(0, whole - taken))
+            left = human_size(max(0, whole - taken))
             return (
-                f"model {model.name} needs {_gib(need)} of {what}, and beside the pinned {names} "
+                f"{needs}, and beside the pinned {names} "
                 f"there is {left}: pin fewer models, or use a larger {option}"
             )
     return None
-
-
-def _gib(size: int) -> str:
-    return f"{size / 2**30:.3g} GiB"

@@ -95,6 +95,7 @@ class LocalModels:
         self.manager.set_budget(self._budget(self._settings, alone=len(described) == 1))
         for instance in await self._instances(described):
             self.manager.add(instance)
+        self.manager.warn_of_what_never_fits()
         await nursery.start(self.manager.run, waiting)
         if self._settings.models is not None:
             nursery.start_soon(self._follow_folder)

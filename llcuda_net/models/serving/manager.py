@@ -137,6 +137,13 @@ class Manager:
         ]
         return sum(there, Need())
 
+    def warn_of_what_never_fits(self) -> None:
+        """Say in the log which models can never be loaded, and what to do."""
+        states = self._states(trio.current_time())
+        for state in states:
+            if (why := loads.refusal(state, states, self.budget)) is not None:
+                log.warning("model_never_fits", model=state.name, reason=why)
+
     def find(self, name: str) -> Instance | None:
         """The model of a name or an alias."""
         try:

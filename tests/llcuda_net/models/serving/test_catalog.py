@@ -9,10 +9,11 @@ from structlog.testing import capture_logs
 
 from llcuda_net.config.models import ModelSpec
 from llcuda_net.config.settings import Settings
+from llcuda_net.config.upstreams import ROLES
 from llcuda_net.errors import ConfigError
 from llcuda_net.models.serving import catalog
 from llcuda_net.models.serving.catalog import describe_all
-from tests.support.models.gguf_files import write_gguf
+from tests.support.models.gguf_files import LLAMA, write_gguf
 from tests.support.models.sources import tiny_gguf
 
 
@@ -104,3 +105,20 @@ def test_a_model_of_the_folder_whose_name_is_taken_is_named(models: Path) -> Non
     with capture_logs() as logs:  # one table for each file: nothing to say
         assert _names(Settings(models=str(models), model=(ModelSpec("a"),))) == ["a", "b"]
     assert not logs
+
+
+@pytest.mark.parametrize(
+    ("pooling", "roles"), [(1, {"embeddings"}), (4, {"rerank"}), (None, {*ROLES})]
+)
+def test_a_model_that_was_made_for_one_thing_is_used_for_that(
+    pooling: int | None, roles: set[str], tmp_path: Path
+) -> None:
+    values = dict(LLAMA)
+    if pooling is not None:
+        values["llama.pooling_type"] = pooling
+    write_gguf(tmp_path / "a.gguf", values)
+    (found,) = describe_all(Settings(models=str(tmp_path)))
+    assert found.spec.roles == roles
+    told = ModelSpec("a", roles=frozenset({"completions", "embeddings"}))
+    (found,) = describe_all(Settings(models=str(tmp_path), model=(told,)))
+    assert found.spec.roles == told.roles

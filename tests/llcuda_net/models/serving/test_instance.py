@@ -1,4 +1,4 @@
-"""One local model: a load that fails, hangs or is cancelled leaves nothing; what is said of its files."""
+"""One local model: a load that fails leaves nothing, and what is said of its files."""
 
 from __future__ import annotations
 

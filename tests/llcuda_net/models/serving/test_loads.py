@@ -14,13 +14,13 @@ def test_a_model_larger_than_the_whole_budget_is_refused_with_the_remedy() -> No
     assert refusal(model, [model], Budget(gpu=9 * GIB)) is None
     assert refusal(model, [model], Budget()) is None
     assert refusal(model, [model], Budget(gpu=8 * GIB)) == (
-        "model a needs 9 GiB of GPU memory, and all models together may use 8 GiB: use a smaller "
+        "model a needs 9.0 GiB of GPU memory, and all models together may use 8.0 GiB: use a smaller "
         "context or quantisation, or a larger --gpu-memory"
     )
     found = refusal(model, [model], Budget(host=GIB // 2))
     assert found is not None
     assert found.startswith(
-        "model a needs 1 GiB of memory, and all models together may use 0.5 GiB"
+        "model a needs 1.0 GiB of memory, and all models together may use 512.0 MiB"
     )
     assert found.endswith("or a larger --memory")
 
@@ -30,7 +30,7 @@ def test_a_model_that_has_no_room_beside_the_pinned_ones_is_refused() -> None:
     model = ModelState("a", need=Need(gpu=3 * GIB))
     assert refusal(model, [pinned, model], Budget(gpu=9 * GIB)) is None
     assert refusal(model, [pinned, model], Budget(gpu=8 * GIB)) == (
-        "model a needs 3 GiB of GPU memory, and beside the pinned p there is 2 GiB: pin fewer "
+        "model a needs 3.0 GiB of GPU memory, and beside the pinned p there is 2.0 GiB: pin fewer "
         "models, or use a larger --gpu-memory"
     )
     on_host = ModelState("h", need=Need(host=GIB))

@@ -37,7 +37,7 @@ async def test_a_file_that_is_copied_is_taken_in_when_it_is_whole(
 
     models = LocalModels(Settings(models="/folder"))
     monkeypatch.setattr(local, "stamp", stamp)
-    monkeypatch.setattr(models, "reload", reload)
+    monkeypatch.setattr(models, "_reload", reload)
     with pytest.raises(_EndError):
         await models._follow_folder()
     assert reloaded == [4, 6]

@@ -182,7 +182,7 @@ def test_pinned_models_are_loaded_without_demand_and_never_leave() -> None:
     assert (found.unload, found.leave) == ((), ("b",))
     found = decide(waited_for("c"), *(replace(one, pinned=True) for one in held))
     assert found == Plan(waits=found.waits)
-    assert "beside the pinned a, b there is 0 GiB" in found.waits["c"].reason
+    assert "beside the pinned a, b there is 0 B" in found.waits["c"].reason
 
 
 def test_a_large_one_takes_the_place_of_two_and_small_ones_do_not_pass_it() -> None:
