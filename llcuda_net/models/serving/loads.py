@@ -20,6 +20,11 @@ def backoff(failures: int) -> float:
     return _BACKOFF[min(max(failures, 1), len(_BACKOFF)) - 1]
 
 
+def killed(reason: str) -> bool:
+    """Whether a load failed because somebody ended its process, not by itself."""
+    return "was ended by SIGKILL" in reason or "was ended by SIGTERM" in reason
+
+
 def need_after_no_memory(need: Need, measured: Need | None, failures: int) -> Need | None:
     """The need of a model whose load found too little memory; None: it is given up.
 

@@ -300,6 +300,7 @@ class Manager:
         )
         record.load_time += took
         record.failures = record.memory_failures = 0
+        record.killed = False
         if record.wanted is True:
             record.wanted = None
         self._move(record.key, Presence.LOADED, now)
@@ -317,7 +318,7 @@ class Manager:
 
     def _failed(self, record: Record, reason: str) -> None:
         record.failed_loads += 1
-        if self._makes_more_room(record, reason):
+        if self._makes_more_room(record, reason) or self._was_killed(record, reason):
             return
         record.failures += 1
         pause = loads.backoff(record.failures)
@@ -348,6 +349,21 @@ class Manager:
             gpu_memory=grown.gpu,
         )
         why = f"model {record.instance.name} found too little memory: others make room"
+        self._move(record.key, Presence.UNLOADED, trio.current_time(), why)
+        self._changed()
+        return True
+
+    def _was_killed(self, record: Record, reason: str) -> bool:
+        """Whether a load is tried again before anybody is told, as its process was killed.
+
+        Once in a row: that says little of the model, and answers half done wait for it.
+        """
+        if record.instance.backend.draining or record.killed or not loads.killed(reason):
+            return False
+        record.killed = True
+        name = record.instance.name
+        log.warning("model_loads_again", model=name, reason=reason)
+        why = f"model {name} is loaded once more: its engine was killed while it was loaded"
         self._move(record.key, Presence.UNLOADED, trio.current_time(), why)
         self._changed()
         return True

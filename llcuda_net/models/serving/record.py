@@ -25,6 +25,7 @@ class Record:
         wanted: as in ModelState.
         load_seconds: how long a load takes, estimated.
         failures: loads that failed in a row; of these, for lack of memory: `memory_failures`.
+        killed: whether the process of a load since the last good one was killed.
         failed_until: it is not loaded before.
         load_time: seconds of all loads since the start.
         failed_loads: loads that failed since the start.
@@ -44,6 +45,7 @@ class Record:
         self.load_seconds = max(_LEAST_LOAD, size / _BYTES_PER_SECOND)
         self.failures = 0
         self.memory_failures = 0
+        self.killed = False
         self.failed_until = -math.inf
         #: Since the start: seconds of all loads, loads that failed, and unloads for another model.
         self.load_time = 0.0

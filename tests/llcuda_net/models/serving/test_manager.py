@@ -405,3 +405,24 @@ async def test_a_model_that_ranks_is_found_before_it_was_loaded(
     async with House(1, a={"roles": frozenset({RERANK})}, b={}).running() as house:
         assert house.pool.names(RERANK) == ["a"]
         assert house.pool.names(EMBEDDINGS) == ["b"]
+
+
+async def test_one_that_is_killed_while_it_loads_is_loaded_once_more(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    async with House(None, a={"seconds": 2.0}).running() as house, trio.open_nursery() as nursery:
+        engine = house.models["a"].engine
+        engine.fails = "cannot load a.gguf: the engine was ended by SIGKILL (out of memory?)"
+        nursery.start_soon(house.use, "a")
+        await trio.sleep(3)  # the second load is on its way
+        assert (len(engine.starts), house.manager.report()[0]["failed_loads"]) == (2, 1)
+        engine.fails = None
+
+
+async def test_one_that_is_always_killed_is_told(autojump_clock: trio.testing.MockClock) -> None:
+    async with House(None, a={}).running() as house:
+        engine = house.models["a"].engine
+        engine.fails = "cannot load a.gguf: the engine was ended by SIGKILL (out of memory?)"
+        with pytest.raises(UpstreamUnavailable, match="SIGKILL"):
+            await house.use("a")
+        assert len(engine.starts) == 2
