@@ -11,7 +11,7 @@ import structlog
 
 from llcuda_net.config.models import ModelSpec, check_names, with_defaults
 from llcuda_net.config.settings import Settings
-from llcuda_net.config.upstreams import EMBEDDINGS, RERANK, ROLES
+from llcuda_net.config.upstreams import COMPLETIONS, EMBEDDINGS, RERANK, ROLES
 from llcuda_net.errors import ConfigError
 from llcuda_net.models.files.folder import default_folder, models_of, scan
 from llcuda_net.models.files.local_file import LocalFile
@@ -34,7 +34,7 @@ def describe_all(settings: Settings, demo: Path | None = None) -> list[Described
         demo: a model to run where the settings name none and no folder.
 
     Raises:
-        ConfigError: a name means no file, or two models have one name.
+        ConfigError: a name means no file or no model, or two models have one name.
         EngineError: a file that is named cannot be used.
     """
     folder = {} if settings.models is None else _in_folder(Path(settings.models).expanduser())
@@ -63,6 +63,7 @@ def describe_all(settings: Settings, demo: Path | None = None) -> list[Described
             f"there is no model in {settings.models}: llcuda models pull gets some, or name one "
             "with --model"
         )
+    _check_default(settings.default_model, found)
     return sorted(found, key=lambda one: not one.spec.preload)
 
 
@@ -76,6 +77,14 @@ def _say_what_is_not_served() -> None:
             models=len(there),
             remedy=f"--models {folder} serves them, --model NAME one of them",
         )
+
+
+def _check_default(name: str | None, found: list[Described]) -> None:
+    """Raises ConfigError where no model could answer in place of others."""
+    there = [one for one in found if COMPLETIONS in one.spec.roles]
+    if name is not None and not any(name in (one.name, *one.spec.aliases) for one in there):
+        names = ", ".join(one.name for one in there)[:300] or "none"
+        raise ConfigError(f"--default-model {name}: no model for completions is called so: {names}")
 
 
 def _in_folder(folder: Path) -> Mapping[str, LocalFile]:

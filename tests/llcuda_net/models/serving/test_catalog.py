@@ -9,7 +9,7 @@ from structlog.testing import capture_logs
 
 from llcuda_net.config.models import ModelSpec
 from llcuda_net.config.settings import Settings
-from llcuda_net.config.upstreams import ROLES
+from llcuda_net.config.upstreams import EMBEDDINGS, ROLES
 from llcuda_net.errors import ConfigError
 from llcuda_net.models.serving import catalog
 from llcuda_net.models.serving.catalog import describe_all
@@ -122,3 +122,12 @@ def test_a_model_that_was_made_for_one_thing_is_used_for_that(
     told = ModelSpec("a", roles=frozenset({"completions", "embeddings"}))
     (found,) = describe_all(Settings(models=str(tmp_path), model=(told,)))
     assert found.spec.roles == told.roles
+
+
+def test_the_default_model_is_one_of_them(models: Path) -> None:
+    tables = (ModelSpec("a", aliases=("x",)), ModelSpec("b", roles=frozenset({EMBEDDINGS})))
+    for name in ("a", "x"):
+        assert _names(Settings(models=str(models), model=tables, default_model=name)) == ["a", "b"]
+    for name in ("b", "c"):
+        with pytest.raises(ConfigError, match=f"--default-model {name}: no model .* so: a$"):
+            describe_all(Settings(models=str(models), model=tables, default_model=name))
