@@ -27,6 +27,8 @@ _RAW_PROGRESS = (24, 1)
 _PROGRESS = re.compile(r"Progress (\d+) of (\d+)")
 #: Seconds for a child that was asked to end.
 _PATIENCE = 5.0
+#: Stands before a traceback of pip, as where the disk is full.
+_CRASHED = "Exception:"
 _REMEDY = "install pip here (`python -m ensurepip`, or `uv pip install pip`), and try again"
 
 
@@ -102,7 +104,7 @@ def download(requirement: str, to: Path, report: Report) -> Path:
         finally:
             _end(child)
         if code:
-            raise PullError(f"pip found no {requirement}: {_why(errors)}")
+            raise PullError(_failure(requirement, errors))
     wheels = list(to.glob("*.whl"))
     if len(wheels) != 1:
         raise PullError(f"pip downloaded no wheel of {requirement}")
@@ -127,13 +129,15 @@ def _end(child: subprocess.Popen[str]) -> None:
         child.stdout.close()
 
 
-def _why(errors: IO[str]) -> str:
+def _failure(requirement: str, errors: IO[str]) -> str:
     """What pip's last errors say, on one line."""
     errors.seek(0)
     text = errors.read()[-8000:]
-    found = re.findall(r"^ERROR: (.+)$", text, re.MULTILINE)
-    lines = found[:1] or [line for line in text.splitlines() if line.strip()][-1:]
-    return " ".join(lines).strip() or "it did not say why"
+    last = [line.strip() for line in text.splitlines() if line.strip()][-1:]
+    found = re.findall(r"^ERROR: (.+)$", text, re.MULTILINE)[:1]
+    if found == [_CRASHED]:
+        return f"pip could not get {requirement}: {last[0]}"
+    return f"pip found no {requirement}: {(found or last or ['it did not say why'])[0].strip()}"
 
 
 def _numbers(version: str) -> tuple[int, ...]:

@@ -68,7 +68,9 @@ class Wheel:
 
     def _member(self, info: zipfile.ZipInfo, hashes: dict[str, tuple[str, int]]) -> Part:
         name = info.filename.rpartition("/")[2]
-        if not _NAME.fullmatch(name) or not name.isprintable() or name.startswith("."):
+        if (
+            not _NAME.fullmatch(name) or not name.isprintable() or name[0] in ".-"
+        ):  # -x would be an option
             raise PullError(f"{self._shown} holds a file with a bad name: {info.filename!r}")
         if info.filename not in hashes:
             raise PullError(f"{self._shown} is damaged: its RECORD has no sha256 of {name}")

