@@ -14,8 +14,8 @@ def test_a_model_larger_than_the_whole_budget_is_refused_with_the_remedy() -> No
     assert refusal(model, [model], Budget(gpu=9 * GIB)) is None
     assert refusal(model, [model], Budget()) is None
     assert refusal(model, [model], Budget(gpu=8 * GIB)) == (
-        "model a needs 9.0 GiB of GPU memory, and all models together may use 8.0 GiB: use a smaller "
-        "context or quantisation, or a larger --gpu-memory"
+        "model a needs 9.0 GiB of GPU memory, and all models together may use 8.0 GiB: "
+        "use a smaller context or quantisation, or a larger --gpu-memory"
     )
     found = refusal(model, [model], Budget(host=GIB // 2))
     assert found is not None
