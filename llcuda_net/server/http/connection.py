@@ -288,10 +288,12 @@ class HttpConnection:
         return True
 
     def _instead(self, path: str) -> str:
-        """What to add for a path that lacks /v1, or has it twice: a wrong base URL."""
-        for other in (f"/v1{path}", path.removeprefix("/v1")):
+        """What to add for a path of a wrong base URL (no /v1, or two), or of others."""
+        for other in (f"/v1{path}", path.removeprefix("/v1"), f"{path}z"):  # llama-server: /health
             if self._routes.find(other) is not None:
                 return f"; did you mean {other!r:.200}?"
+        if path.startswith("/api/"):
+            return "; Ollama's own API is not answered here: use OpenAI's, at /v1"
         return ""
 
     def _options(self, exchange: Exchange, methods: dict[str, Route]) -> bool:

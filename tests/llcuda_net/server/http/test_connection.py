@@ -141,13 +141,17 @@ async def test_options_and_methods_that_are_not_there(autojump_clock: trio.abc.C
 
 
 async def test_a_wrong_base_url_is_told(autojump_clock: trio.abc.Clock) -> None:
-    async with http_rig(Route("POST", "/v1/chat", echo), Route("GET", "/health", echo)) as rig:
+    routes = [Route("POST", "/v1/chat", echo)]
+    routes += [Route("GET", path, echo) for path in ("/health", "/livez")]
+    async with http_rig(*routes) as rig:
         peer = rig.connect()
         for path, hint in {
             "/chat": "'/chat'; did you mean '/v1/chat'?",
             "/v1/v1/chat": "'/v1/v1/chat'; did you mean '/v1/chat'?",
             "/v1/health": "'/v1/health'; did you mean '/health'?",
             "/v1": "'/v1'",
+            "/live": "'/live'; did you mean '/livez'?",
+            "/api/tags": "'/api/tags'; Ollama's own API is not answered here: use OpenAI's, at /v1",
             "/nothing": "'/nothing'",
         }.items():
             answer = await peer.ask("GET", path)
