@@ -126,18 +126,23 @@ class LocalModels:
     async def _follow_folder(self) -> None:
         """Take in models that are put into the folder, and let go those taken out of it."""
         seen = last = await trio.to_thread.run_sync(self._stamp)
+        told = ""
         while True:
             await trio.sleep(_LOOK)
             now = await trio.to_thread.run_sync(self._stamp)
             settled, last = now & last, now  # a file that is being copied waits until it is whole
             if settled == seen:
                 continue
-            seen = settled
             try:
                 async with self._reloading:  # with those that a SIGHUP may have brought meanwhile
                     await self._reload(self._settings)
             except ConfigError as error:
-                log.warning("models_not_read", reason=str(error))
+                if str(error) != told:  # it is tried again until it can be read
+                    told = str(error)
+                    log.warning("models_not_read", reason=told)
+            else:
+                seen, told = settled, ""
+                log.info("models_read", models=[one.name for one in self.manager.instances][:100])
 
     def _stamp(self) -> frozenset[tuple[str, int, int]]:
         folder = self._settings.models

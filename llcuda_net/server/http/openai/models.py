@@ -38,7 +38,7 @@ def meant(host: HttpHost, name: str | None, role: str = COMPLETIONS) -> tuple[st
     """Which model a request means.
 
     Where one is served, or `--default-model` names one, any name will do: most clients insist on
-    sending some.
+    sending some. Not where a folder is served: there models come and go by their names.
 
     Returns:
         The name to ask the pool for, None for the default one; and the name for the answer.
@@ -57,7 +57,7 @@ def meant(host: HttpHost, name: str | None, role: str = COMPLETIONS) -> tuple[st
         raise of_request_error(error, "model")
     if default is not None and (role == COMPLETIONS or default in names):
         return default, default
-    if not name or len(names) <= 1:
+    if not name or (len(names) <= 1 and host.settings.models is None):
         return None, names[0] if names else name or ""
     raise _unknown(name, names)
 

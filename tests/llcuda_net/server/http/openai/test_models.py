@@ -84,3 +84,16 @@ async def test_another_role_s_model_is_never_answered_for(autojump_clock: object
         assert (reply.status, (await reply.json())["model"]) == (200, "talks")
         one = await (await send(listener, "GET", "/v1/models/also-embeds")).json()
     assert one["id"] == "embeds"
+
+
+async def test_a_folder_s_last_model_answers_for_no_other(autojump_clock: object) -> None:
+    """The model that a client names may have been taken out of the folder a moment ago."""
+    body = {"model": "gone", "prompt": "x", "max_tokens": 1}
+    async with serving(FakeUpstream(), models="/folder") as (server, listener):
+        await server.pool.prepare()
+        reply = await send(listener, "POST", "/v1/completions", body)
+        assert reply.status == 404
+    async with serving(FakeUpstream()) as (server, listener):
+        await server.pool.prepare()
+        reply = await send(listener, "POST", "/v1/completions", body)
+        assert reply.status == 200
