@@ -12,7 +12,7 @@ import sys
 import threading
 import traceback
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from enum import IntEnum
 from types import FrameType
 from typing import Any, NoReturn
@@ -76,9 +76,11 @@ class Parser(argparse.ArgumentParser):
 
     def _print_message(self, message: str, file: Any = None) -> None:
         # argparse writes help, which quotes argv[0], and what it says itself through this.
-        if message:
-            with suppress(OSError):
-                echo(message, end="", file=file or sys.stderr)
+        if not message:
+            return
+        # Help that does not go out is an error; an error that does not has nowhere to be told.
+        with suppress(OSError) if file is not sys.stdout else nullcontext():
+            echo(message, end="", file=file or sys.stderr)
 
 
 class VersionAction(argparse.Action):

@@ -64,7 +64,9 @@ def total(port: int, name: str) -> float:
 @pytest.fixture(scope="module")
 def used() -> Iterator[tuple[RunningServer, int]]:
     """A server with the built-in engine that has answered and refused a request."""
-    with running_server("--metrics-port", "0", "--metrics-users", "--analysis") as server:
+    # With a bound for models, of which there is a metric then.
+    options = ("--metrics-port", "0", "--metrics-users", "--analysis", "--memory", "64G")
+    with running_server(*options) as server:
         port = metrics_port(server)
         with connected(server.port) as client:
             client.send(ask("Once upon a time", n_predict=8))
