@@ -92,7 +92,7 @@ def build(program: Path, jobs: int) -> None:
     started = time.monotonic()
     say(
         f"building llama-server {VERSION} from source, once, with {jobs} jobs below everything "
-        "else: 20 to 30 minutes on two cores"
+        "else: 8 to 30 minutes on two cores"
     )
     FOLDER.mkdir(exist_ok=True)
     tools = environment()
