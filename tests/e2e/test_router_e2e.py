@@ -21,11 +21,14 @@ from tests.support.llama_server.binary import VARIABLE, real_llama_server
 from tests.support.processes import PATIENCE, RunningServer, running_server, wait_until
 
 PROGRAM = real_llama_server()
-pytestmark = pytest.mark.skipif(
-    PROGRAM is None,
-    reason=f"no llama-server: set {VARIABLE} to one, or have it on PATH; the scripted router of "
-    "tests/llcuda_net/upstream/router stands in for it",
-)
+pytestmark = [
+    pytest.mark.llama_server,
+    pytest.mark.skipif(
+        PROGRAM is None,
+        reason=f"no llama-server: set {VARIABLE} to one, or have it on PATH; the scripted router "
+        "of tests/llcuda_net/upstream/router stands in for it",
+    ),
+]
 DEMO = Path(__file__).parents[2] / "llcuda_net/data/demo.gguf"
 #: Tokens of a long answer, all of which the context holds.
 LONG = 600

@@ -140,6 +140,9 @@ class LocalModels:
                 if str(error) != told:  # it is tried again until it can be read
                     told = str(error)
                     log.warning("models_not_read", reason=told)
+            except Exception:  # a bug at one file must not end the server
+                log.exception("models_not_followed")
+                seen = settled
             else:
                 seen, told = settled, ""
                 log.info("models_read", models=[one.name for one in self.manager.instances][:100])
