@@ -426,3 +426,17 @@ async def test_one_that_is_always_killed_is_told(autojump_clock: trio.testing.Mo
         with pytest.raises(UpstreamUnavailable, match="SIGKILL"):
             await house.use("a")
         assert len(engine.starts) == 2
+
+
+async def test_a_model_that_is_not_loaded_is_no_outage(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    """What waits for it is not failed after --failover-seconds, however long another one works."""
+    async with House(1, a={}, b={}).running() as house, trio.open_nursery() as nursery:
+        nursery.start_soon(house.use, "a", 500.0)
+        await trio.sleep(5)
+        house.submit("b")
+        await trio.sleep(400)
+        assert house.presences() == "leaving unloaded"
+        assert house.pool.outage(Requirement(house.pool.key_of("b"))) == 0.0
+        nursery.cancel_scope.cancel()
