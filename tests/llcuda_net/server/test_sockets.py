@@ -6,12 +6,17 @@ import contextlib
 import errno
 import os
 import resource
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 import trio
 
 from llcuda_net.server.sockets import RESERVED, SparingListener
+
+#: A process of its own: in this one, whatever closes a file meanwhile would make room.
+ALONE = "import sys, trio; from {} import wait; trio.run(wait, int(sys.argv[1]))"
 
 
 def taken() -> int:
@@ -29,7 +34,14 @@ def without_gaps(stack: contextlib.AsyncExitStack) -> int:
 
 
 @pytest.mark.parametrize("room", [RESERVED, 4 * RESERVED])
-async def test_clients_wait_while_only_the_reserve_is_left(room: int) -> None:
+def test_clients_wait_while_only_the_reserve_is_left(room: int) -> None:
+    root = Path(__file__).parents[3]
+    module = ".".join(Path(__file__).relative_to(root).with_suffix("").parts)
+    subprocess.run([sys.executable, "-c", ALONE.format(module), str(room)], check=True, cwd=root)
+
+
+async def wait(room: int) -> None:
+    """Take all descriptors but the reserve, see a client wait, and be let in when one is free."""
     (listener,) = await trio.open_tcp_listeners(0, host="127.0.0.1")
     port = listener.socket.getsockname()[1]
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
