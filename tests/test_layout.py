@@ -17,7 +17,7 @@ ROOT = Path(__file__).resolve().parent.parent
 #: llcuda_net from the ground up. A package imports the rows above its own in this list, and nothing
 #: of its own row; modules of one package may import each other, without circles.
 ORDER = [
-    ("errors", "data"),
+    ("errors", "data", "page"),
     ("util", "config", "storage"),
     ("upstream", "scheduler", "client"),
     ("models",),

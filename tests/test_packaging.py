@@ -42,12 +42,15 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return found
 
 
+DATA = (".py", ".j2", ".gguf", ".typed", ".html", ".css", ".js", ".svg")
+
+
 def test_the_wheel_holds_every_module_and_data_file(wheel: Path) -> None:
     expected = {
         f"{package}/{path.relative_to(folder).as_posix()}"
         for package, folder in PACKAGES.items()
         for path in folder.rglob("*")
-        if path.is_file() and path.suffix in (".py", ".j2", ".gguf", ".typed")
+        if path.is_file() and path.suffix in DATA
     }
     with zipfile.ZipFile(wheel) as archive:
         held = {name for name in archive.namelist() if ".dist-info/" not in name}
