@@ -13,7 +13,7 @@ WORKERS := -n 3 --dist loadfile
 PIP := PYTHONWARNINGS=ignore $(BIN)/python -m pip --disable-pip-version-check install --quiet
 
 .DELETE_ON_ERROR:
-.PHONY: help demo demo-real test test-all test-crash test-proxy test-chaos test-memory test-openapi test-clients test-llama-server soak wheel lint format constraint-attack fuzz demo-model clean
+.PHONY: help demo demo-real test test-all test-crash test-proxy test-chaos test-memory test-openapi test-clients test-llama-server test-browser soak wheel lint format constraint-attack fuzz demo-model clean
 .PHONY: simulate-swaps bench bench-growth bench-kernels bench-latency bench-throughput bench-scaling
 
 help: ## list the targets
@@ -29,7 +29,7 @@ test: $(VENV)/dev ## run the whole test suite, with three workers (ARGS="-n 0 â€
 	$(BIN)/python -m pytest $(WORKERS) $(ARGS)
 
 test-all: $(VENV)/dev ## the test suite, and its long forms (every kernel for every architecture, â€¦)
-	$(BIN)/python -m pytest $(WORKERS) -m "slow or not slow" $(ARGS)
+	$(BIN)/python -m pytest $(WORKERS) -m "not browser" $(ARGS)
 
 test-crash: $(VENV)/dev ## kill -9 the server KILLS (300) times, 20 more with the real engine, and check
 	$(BIN)/python tools/crash_campaign.py --kills $(KILLS) --real-engine 20 --faults 20 $(ARGS)
@@ -54,6 +54,10 @@ test-clients: $(VENV)/dev ## try foreign clients as they are: SDKs, LangChain, a
 test-llama-server: $(VENV)/dev ## the tests with an engine program on a real llama-server: that of LLCUDA_TEST_LLAMA_SERVER, else built once from source
 	LLCUDA_TEST_LLAMA_SERVER="$$($(BIN)/python tools/build_llama_server.py $(if $(JOBS),--jobs $(JOBS)))" && \
 		export LLCUDA_TEST_LLAMA_SERVER && $(BIN)/python -m pytest -n 0 -m llama_server $(ARGS) tests/e2e tests/llcuda_net/upstream tests/llcuda_net/models
+
+test-browser: $(VENV)/dev ## the tests in a real browser: Chromium of this machine, installed on Debian; axe-core of npm
+	@$(BIN)/python tools/install_browser.py
+	$(BIN)/python -m pytest -n 0 -m browser $(ARGS) tests/browser
 
 soak: $(VENV)/dev $(VENV)/bench ## hold half load for MINUTES (60), and see whether anything grows
 	$(BIN)/python tools/soak_campaign.py --minutes $(or $(MINUTES),60) --json soak.json --plot soak.png $(ARGS)
@@ -104,7 +108,7 @@ demo-model: $(VENV)/train ## train the demonstration model again and measure it
 	$(BIN)/python tools/eval_demo_model.py
 
 clean: ## remove .venv and everything built or pulled, but for .llama-server
-	rm -rf $(VENV) .venv-openapi .clients .models build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis fuzz-corpus
+	rm -rf $(VENV) .venv-openapi .clients .browser .models build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis fuzz-corpus
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(VENV)/made:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import base64
 import json
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -35,13 +35,26 @@ USAGE = chunk(usage={"prompt_tokens": 7, "completion_tokens": 3})
 DONE = b"data: [DONE]\n\n"
 
 
+@dataclass(frozen=True)
+class Refusal:
+    """What answers in place of events."""
+
+    status: int
+    body: bytes
+
+
+#: Events of an answer, and where it waits.
+Script = Sequence[bytes | threading.Event]
+
+
 @dataclass
 class ChatServer:
     """What it answers, and what it was asked.
 
     Attributes:
         events: of every answer, with `pause` seconds between them.
-        script: makes the events of an answer from the body that asks; it goes before `events`.
+        script: makes the events of an answer from the body that asks; it goes before `events`. An
+            event of threading among them is where the answer waits.
         gate: answers wait for it behind their second event, the first that says something.
         cut: the connection is closed behind the events, and the body has no end.
         props: of /props, as of a llama-server; None: it has none.
@@ -52,7 +65,7 @@ class ChatServer:
     """
 
     events: list[bytes] = field(default_factory=lambda: [chunk("one"), ending(), DONE])
-    script: Callable[[dict[str, Any]], list[bytes]] | None = None
+    script: Callable[[dict[str, Any]], Script | Refusal] | None = None
     gate: threading.Event | None = None
     cut: bool = False
     props: dict[str, Any] | None = None
@@ -88,7 +101,7 @@ class ChatServer:
                     await _answer(stream, 200, json.dumps(self.props).encode())
                 elif line.startswith("GET /health"):
                     await _answer(stream, 200, b"" if self.props is None else b'{"status": "ok"}')
-                elif self.props is not None and (found := _of_llama(line.split()[1], body)):
+                elif self.props is not None and (found := self._of_llama(line.split()[1], body)):
                     await _answer(stream, 200, found)
                 elif not line.startswith("POST /v1/chat/completions"):
                     await _answer(stream, 404, b'{"detail": "Not Found"}')
@@ -106,7 +119,24 @@ class ChatServer:
             for one in (f"bearer {self.key}", f"basic {basic}")
         )
 
+    def _of_llama(self, path: str, body: bytes) -> bytes:
+        """What a llama-server answers on a path, if it is one of these."""
+        if path == "/slots":
+            slots = range((self.props or {}).get("total_slots", 2))
+            return json.dumps([{"id": i, "is_processing": False} for i in slots]).encode()
+        if path == "/apply-template":
+            return json.dumps({"prompt": _prompt(json.loads(body))}).encode()
+        if path == "/tokenize":
+            return json.dumps({"tokens": list(json.loads(body)["content"].encode())}).encode()
+        if path == "/completion":  # as a server asks that looks whether it works
+            return b"data: " + json.dumps(_ONE_TOKEN).encode() + b"\n\n"
+        return b""
+
     async def _chat(self, stream: trio.SocketStream) -> None:
+        script = None if self.script is None else self.script(self.asked[-1])
+        if isinstance(script, Refusal):
+            await _answer(stream, script.status, script.body)
+            return
         if self.refuse is not None:
             await _answer(stream, *self.refuse, self.headers)
             return
@@ -114,14 +144,23 @@ class ChatServer:
             b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n"
             b"Transfer-Encoding: chunked\r\n\r\n"
         )
-        events = self.events if self.script is None else self.script(self.asked[-1])
+        events: Script = self.events if script is None else script
         for number, event in enumerate(events):
+            if isinstance(event, threading.Event):
+                await _wait(event)
+                continue
             await trio.sleep(self.pause)
             if number > 1 and self.gate is not None:
                 await trio.to_thread.run_sync(self.gate.wait)
             await stream.send_all(b"%x\r\n%b\r\n" % (len(event), event))
         if not self.cut:
             await stream.send_all(b"0\r\n\r\n")
+
+
+async def _wait(event: threading.Event) -> None:
+    """Wait in a thread of its own: how many wait at once is up to the test."""
+    wait = trio.to_thread.run_sync
+    await wait(event.wait, abandon_on_cancel=True, limiter=trio.CapacityLimiter(1))
 
 
 _ONE_TOKEN = {
@@ -134,17 +173,13 @@ _ONE_TOKEN = {
 }
 
 
-def _of_llama(path: str, body: bytes) -> bytes:
-    """What a llama-server answers on a path, if it is one of these."""
-    if path == "/slots":
-        return json.dumps([{"id": i, "is_processing": False} for i in range(2)]).encode()
-    if path == "/apply-template":
-        return json.dumps({"prompt": apply_template(json.loads(body)["messages"])}).encode()
-    if path == "/tokenize":
-        return json.dumps({"tokens": list(json.loads(body)["content"].encode())}).encode()
-    if path == "/completion":  # as a server asks that looks whether it works
-        return b"data: " + json.dumps(_ONE_TOKEN).encode() + b"\n\n"
-    return b""
+def _prompt(body: dict[str, Any]) -> str:
+    messages = body["messages"]
+    if not body.get("continue_final_message"):
+        return apply_template(messages)
+    begun = messages[-1]
+    said: str = begun.get("reasoning_content", "") + begun["content"]
+    return apply_template(messages[:-1]) + said
 
 
 async def _request(stream: trio.SocketStream) -> tuple[str, bytes]:
