@@ -1,4 +1,5 @@
-"""Answers that survive their reader: streams of events and their ids, resuming, joining, leaving.
+"""Answers that survive their reader: streams of events and their ids, resuming, joining, leaving;
+downloads.
 
 Imports the gateway's packages below, and of server/http what one request and its answer are. How an
 API writes its answers it is given: see format.py.

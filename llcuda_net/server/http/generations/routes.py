@@ -21,6 +21,7 @@ from llcuda_net.server.http.delivery.whole import WholeReader
 from llcuda_net.server.http.errors import HttpError
 from llcuda_net.server.http.exchange import Exchange
 from llcuda_net.server.http.formats import format_of
+from llcuda_net.server.http.generations import export as exports
 from llcuda_net.server.http.generations.details import details
 from llcuda_net.server.http.generations.pages import listed
 from llcuda_net.server.http.generations.view import view
@@ -61,6 +62,14 @@ async def show(exchange: Exchange) -> None:
     await _show(exchange, generation, as_html=as_html)
 
 
+async def export(exchange: Exchange) -> None:
+    """One generation as a file: Markdown or JSON."""
+    form = exports.wanted_format(exchange.request.query)
+    generation = await find(exchange, exchange.request.parameters["id"])
+    document = await _document(exchange, generation)
+    await exports.respond(exchange, generation, document, form)
+
+
 async def cancel(exchange: Exchange) -> None:
     """End a generation; one that is over stays as it is."""
     generation = await find(exchange, exchange.request.parameters["id"])
@@ -83,6 +92,7 @@ ROUTES = [
     Route("GET", "/v1/generations/{id}", show),
     Route("DELETE", "/v1/generations/{id}", delete),
     Route("GET", "/v1/generations/{id}/events", events),
+    Route("GET", "/v1/generations/{id}/export", export),
     Route("POST", "/v1/generations/{id}/cancel", cancel, json=False),
 ]
 
@@ -98,10 +108,7 @@ def _wants_html(query: Mapping[str, str]) -> bool:
 
 async def _show(exchange: Exchange, generation: Generation, *, as_html: bool = False) -> None:
     """Answer with a generation as it is now."""
-    if generation.shelved is not None:  # so it is over: nothing ends with this reader
-        await _wait(exchange, generation)
-    document = view(generation)
-    document |= await details(exchange, generation)
+    document = await _document(exchange, generation)
     host, user = exchange.host, exchange.request.user
     # The document and its JSON; of HTML, what is made of it on the way.
     size = (8 if as_html else 2) * sizes.of(document)
@@ -115,6 +122,12 @@ async def _show(exchange: Exchange, generation: Generation, *, as_html: bool = F
         else:
             body = msgspec.json.encode(document)
         exchange.respond(200, body, headers={"x-llcuda-generation": generation.id})
+
+
+async def _document(exchange: Exchange, generation: Generation) -> dict[str, Any]:
+    if generation.shelved is not None:  # so it is over: nothing ends with this reader
+        await _wait(exchange, generation)
+    return view(generation) | await details(exchange, generation)
 
 
 def _rendered(document: dict[str, Any]) -> dict[str, str | None]:

@@ -12,6 +12,7 @@ from llcuda_net.server.http.completions.body import CompletionBody
 from llcuda_net.server.http.delivery.deliver import MOST_KEY
 from llcuda_net.server.http.files.routes import DEFAULT_PAGE, LARGEST_PAGE
 from llcuda_net.server.http.files.upload import LEAST_LIFE, MOST_LIFE, PURPOSES
+from llcuda_net.server.http.generations.export import FORMATS as EXPORT_FORMATS
 from llcuda_net.server.http.generations.wanted import DEFAULT_LIMIT, MAX_SEARCH, PARAMETERS
 from llcuda_net.server.http.openai.chat import OPTIONS
 from llcuda_net.server.http.openai.chat_body import ChatBody
@@ -21,7 +22,7 @@ from llcuda_net.storage.records import Level
 from llcuda_protocol.kinds import MAX_LISTED
 
 JSON, EVENTS, METRICS = "application/json", "text/event-stream", "text/plain"
-BYTES = "application/octet-stream"
+BYTES, MARKDOWN = "application/octet-stream", "text/markdown"
 #: Statuses of errors that a request may have on its way to a handler, and of a fault in one.
 _ALWAYS = (400, 401, 403, 408, 413, 415, 429, 500, 503)
 #: Those of what runs on an upstream.
@@ -242,6 +243,20 @@ OPERATIONS: dict[tuple[str, str], Operation] = {
             LEAVING,
         ),
         headers=NAMED,
+    ),
+    ("GET", "/v1/generations/{id}/export"): Operation(
+        "generations",
+        answers.GenerationView,
+        contents={MARKDOWN: "the prompt or messages, and the answer"},
+        errors=RUNS,
+        parameters=(
+            query(
+                "format",
+                "of the file",
+                {"enum": [*EXPORT_FORMATS], "default": "markdown"},
+            ),
+        ),
+        headers={**NAMED, "Content-Disposition": "that it is a file, and its name"},
     ),
     ("POST", "/v1/generations/{id}/cancel"): Operation(
         "generations", answers.GenerationView, errors=RUNS, headers=NAMED
