@@ -50,6 +50,8 @@ from llcuda_net.server.tcp.listener import Listener
 from llcuda_net.server.waiting import Waiting
 from llcuda_net.storage.records import Level, Result
 from llcuda_net.storage.starting import Recovered
+from llcuda_net.telemetry.document import StatusDocuments
+from llcuda_net.telemetry.history import History
 from llcuda_net.telemetry.observers import ServerState, Watches
 from llcuda_net.telemetry.readiness import Startup
 from llcuda_net.telemetry.status import Reporter
@@ -162,6 +164,9 @@ class Gateway:
         self._reporter = Reporter(pool, self._scheduler, self._registry, self._persistence, models)
         #: Told of each request when it is over.
         self.watch = Watches()
+        self._history = History(pool, self._scheduler, self._registry)
+        self.watch.add(self._history)
+        self._documents = StatusDocuments(self._history, storage)
         #: The state of the server, for observers.
         self.standing = ServerState(
             settings,
@@ -232,6 +237,7 @@ class Gateway:
             self._nursery.start_soon(self._registry.run)
             self._nursery.start_soon(self._shelf.run, self._publisher.publish)
             self._nursery.start_soon(self.memory.run)
+            self._nursery.start_soon(self._history.run)
             self._nursery.start_soon(self._follow_erased)
             await self._nursery.start(self.objects.run)
             if self.analyst is not None:
@@ -550,3 +556,11 @@ class Gateway:
             with contextlib.suppress(RequestError), trio.move_on_after(2):
                 report["analysis"] = await self.analyst.report(view_of(user))
         return report
+
+    async def status(self, user: User, *, history: bool = False) -> dict[str, Any]:
+        """The report with what a chart needs beside it; see telemetry/document.py.
+
+        Args:
+            history: whether it has the samples of the last two minutes.
+        """
+        return await self._documents.make(await self.report(user), user, history=history)

@@ -28,6 +28,7 @@ from llcuda_net.errors import OutcomeUnknown, StorageError
 from llcuda_net.storage import damage
 from llcuda_net.storage.data_dir import journal_of, prepare, transient_of
 from llcuda_net.storage.directory_lock import DirectoryLock
+from llcuda_net.storage.disk_usage import disk_usage, free_space
 from llcuda_net.storage.journal.assembly import OpenGeneration
 from llcuda_net.storage.journal.disk import Files, RealFiles
 from llcuda_net.storage.journal.entry import JournalEntry
@@ -272,6 +273,18 @@ class Storage:
     def backlog(self) -> int:
         """Results that wait to be committed."""
         return self._ending + len(self._unstored)
+
+    async def disk_usage(self) -> tuple[dict[str, int], int]:
+        """Bytes of the files of each part, and bytes that are free on their disk.
+
+        Raises:
+            OSError: the directory is gone.
+        """
+
+        def look() -> tuple[dict[str, int], int]:
+            return disk_usage(self._directory), free_space(self._directory)
+
+        return await trio.to_thread.run_sync(look)
 
     def start(self, opened: Opened) -> JournalEntry:
         """Take a request of a level that is journalled; buffered until `accepted`.

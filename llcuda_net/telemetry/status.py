@@ -25,9 +25,9 @@ from llcuda_net.upstream.pool import Pool
 from llcuda_net.util.version import package_version
 
 #: Waiting requests that are listed.
+_MOST_WAITING = 100
 #: Most notes of damage in a report, the last ones.
 _DAMAGE = 20
-_MOST_WAITING = 100
 #: Seconds over which a rate is a mean, at least.
 _WINDOW = 2.0
 

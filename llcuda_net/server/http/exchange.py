@@ -114,6 +114,9 @@ class HttpHost(QueryHost, Protocol):
     def wake_batches(self) -> None:
         """A batch was made, or is to be cancelled."""
 
+    async def status(self, user: User, *, history: bool = False) -> dict[str, Any]:
+        """How the server stands, as a user may see it, with the last two minutes where asked."""
+
     def left(self, generation: Generation) -> None:
         """A stream reads a generation no longer."""
 

@@ -14,9 +14,11 @@ from llcuda_net.server.http.openai import routes as openai
 from llcuda_net.server.http.openapi.document import document_route
 from llcuda_net.server.http.responses import routes as responses
 from llcuda_net.server.http.route import Route
+from llcuda_net.server.http.status import routes as status
 
 ROUTES: list[Route] = [
     *monitor.ROUTES,
+    *status.ROUTES,
     *openai.ROUTES,
     *completions.ROUTES,
     *responses.ROUTES,

@@ -8,12 +8,12 @@ ends its stream with an error; the connection and all other streams continue.
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
 
 import structlog
 
 from llcuda_net.errors import RequestError
 from llcuda_net.server.tcp.write_buffer import WriteBuffer
+from llcuda_net.telemetry.shortened import MOST_BYTES, shortened
 from llcuda_protocol import (
     Connection,
     ConnectionState,
@@ -33,10 +33,6 @@ log = structlog.get_logger(__name__)
 #: Longest message of an error frame, in characters, and the bytes of the frame beside it.
 _MESSAGE = 4096
 _BESIDE_MESSAGE = 512
-#: Most bytes of a report: each client may have one waiting to be sent.
-_MOST_REPORT = 128 << 10
-#: The lists of a report that are cut, the first ones first.
-_LISTS = ("queue", "users", "slots_detail", "models", "upstreams")
 #: Most bytes of a sequence number, and of the names in `cut`.
 _NUMBER = 9
 _CUT = 32
@@ -142,35 +138,10 @@ def _fitted_done(frame: Done, max_frame: int) -> Done:
 
 
 def _fitted_report(frame: Report, max_frame: int) -> Report:
-    """A report whose lists lost as many entries as it takes; `cut` says how many are missing."""
-    max_frame = min(max_frame, _MOST_REPORT)
-    if _fits(frame, max_frame):
-        return frame
-    report = dict(frame.report)
-    report["cut"] = cut = dict(report.get("cut") or {})  # a report may be bounded itself
-    found = Report(frame.stream, report)
-    for name in _LISTS:
-        while not _fits(found, max_frame) and (lost := _halve(report, name)):
-            cut[name] = cut.get(name, 0) + lost
-    return found
-
-
-def _halve(report: dict[str, Any], name: str) -> int:
-    """Keep the first half of a list, and return how many entries are gone."""
-    if name == "slots_detail":
-        upstreams = [dict(one) for one in report.get("upstreams") or []]
-        report["upstreams"] = upstreams
-        return sum(_halve_list(one, name) for one in upstreams)
-    return _halve_list(report, name)
-
-
-def _halve_list(holder: dict[str, Any], name: str) -> int:
-    entries = holder.get(name)
-    if not isinstance(entries, list) or not entries:
-        return 0
-    kept = entries[: len(entries) // 2]
-    holder[name] = kept
-    return len(entries) - len(kept)
+    """A report whose lists lost as many entries as it takes."""
+    most = min(max_frame, MOST_BYTES)
+    report = shortened(frame.report, lambda found: _fits(Report(frame.stream, found), most))
+    return frame if report is frame.report else Report(frame.stream, report)
 
 
 def _fits(frame: Report, max_frame: int) -> bool:

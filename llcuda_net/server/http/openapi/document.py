@@ -22,6 +22,7 @@ from llcuda_net.server.http.openai.fields import CHAT, SUPPORTED, FieldRules
 from llcuda_net.server.http.openapi import anthropic as of_messages
 from llcuda_net.server.http.openapi import conversations, llama
 from llcuda_net.server.http.openapi import responses as of_responses
+from llcuda_net.server.http.openapi import status as of_status
 from llcuda_net.server.http.openapi.answers import Error, StateName
 from llcuda_net.server.http.openapi.operations import EVENTS, JSON, Operation
 from llcuda_net.server.http.openapi.operations import OPERATIONS as _OPERATIONS
@@ -37,6 +38,7 @@ OPERATIONS = {
     **of_messages.OPERATIONS,
     **llama.OPERATIONS,
     **conversations.OPERATIONS,
+    **of_status.OPERATIONS,
 }
 
 _REF = "#/components/schemas/{name}"
