@@ -80,6 +80,7 @@ class Settings:
     http: bool = _option(
         True, "answer HTTP, the APIs of OpenAI and Anthropic, on the port, too", kind=bool
     )
+    page: bool = _option(True, "over HTTP, serve the page for browsers, at /", kind=bool)
     upstream: tuple[UpstreamSpec, ...] = _option(
         (),
         "URL of a llama-server that already runs; may be given several times. Tables in the config "

@@ -24,6 +24,7 @@ from llcuda_net.errors import ConfigError, EngineError, StorageError
 from llcuda_net.generation.persistence import Persistence
 from llcuda_net.models.serving.local import LocalModels
 from llcuda_net.server.gateway import Gateway
+from llcuda_net.server.http.page import assets
 from llcuda_net.server.sockets import (
     address_of,
     open_listeners,
@@ -68,6 +69,8 @@ def run(settings: Settings, reload: Callable[[], Settings]) -> int:
     users = _users(settings)
     tls = tls_context(settings)
     tracing = _tracing(settings)
+    if settings.http and settings.page:
+        assets.load()  # before the event loop runs
     raise_descriptor_limit()
     Allocator().configure()
     with _demo() as demo:

@@ -221,10 +221,10 @@ class Exchange:
         content_type: str = "application/json",
         headers: Mapping[str, str] = _NONE,
     ) -> None:
-        """The whole answer; it is sent at once. One without a body has the status 204."""
-        lines = {} if status == 204 else {"Content-Type": content_type}
-        if status != 204:
-            lines["Content-Length"] = str(len(body))
+        """The whole answer; it is sent at once. One without a body has the status 204 or 304."""
+        lines = {}
+        if status not in (204, 304):
+            lines = {"Content-Type": content_type, "Content-Length": str(len(body))}
         self._begin(status, lines, headers)
         if body and not self._bodiless:
             self.buffer.add(body)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 from urllib.parse import unquote
@@ -37,7 +37,8 @@ class Route:
 
     Attributes:
         method: GET answers HEAD, too.
-        pattern: a path; `{name}` stands for one segment, and gives a parameter.
+        pattern: a path; `{name}` stands for one segment, and gives a parameter; `{name*}`, at its
+            end, for one or more, which are given as they came.
         handler: answers.
         json: whether a body must be JSON; another type is refused with 415.
         parts: whether the handler takes the body part by part, with Exchange.receive.
@@ -97,16 +98,28 @@ class Routes:
         """
         given = path.split("/")
         for segments, methods in self._routes:
-            if len(segments) != len(given):
-                continue
-            parameters = {}
-            for segment, value in zip(segments, given, strict=True):
-                if segment.startswith("{"):
-                    parameters[segment[1:-1]] = unquote(value, errors="strict")
-                    if not value:
-                        break
-                elif segment != unquote(value, errors="replace"):
-                    break
-            else:
+            parameters = _parameters(segments, given)
+            if parameters is not None:
                 return methods, parameters
         return None
+
+
+def _parameters(pattern: Sequence[str], given: Sequence[str]) -> dict[str, str] | None:
+    """The parameters of a path; None: the pattern is another one's."""
+    parameters = {}
+    if pattern[-1].endswith("*}"):
+        *pattern, last = pattern
+        given, rest = given[: len(pattern)], "/".join(given[len(pattern) :])
+        if not rest:
+            return None
+        parameters[last[1:-2]] = rest
+    if len(pattern) != len(given):
+        return None
+    for segment, value in zip(pattern, given, strict=True):
+        if segment.startswith("{"):
+            parameters[segment[1:-1]] = unquote(value, errors="strict")
+            if not value:
+                return None
+        elif segment != unquote(value, errors="replace"):
+            return None
+    return parameters

@@ -12,6 +12,7 @@ from llcuda_net.server.http.generations import routes as generations
 from llcuda_net.server.http.llama import routes as llama
 from llcuda_net.server.http.openai import routes as openai
 from llcuda_net.server.http.openapi.document import document_route
+from llcuda_net.server.http.page import files as page
 from llcuda_net.server.http.responses import routes as responses
 from llcuda_net.server.http.route import Route
 from llcuda_net.server.http.status import routes as status
@@ -19,6 +20,7 @@ from llcuda_net.server.http.status import routes as status
 ROUTES: list[Route] = [
     *monitor.ROUTES,
     *status.ROUTES,
+    *page.ROUTES,
     *openai.ROUTES,
     *completions.ROUTES,
     *responses.ROUTES,

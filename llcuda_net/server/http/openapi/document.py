@@ -20,7 +20,7 @@ from llcuda_net.server.http.llama import template
 from llcuda_net.server.http.openai.chat_body import SAMPLING
 from llcuda_net.server.http.openai.fields import CHAT, SUPPORTED, FieldRules
 from llcuda_net.server.http.openapi import anthropic as of_messages
-from llcuda_net.server.http.openapi import conversations, llama
+from llcuda_net.server.http.openapi import conversations, llama, page
 from llcuda_net.server.http.openapi import responses as of_responses
 from llcuda_net.server.http.openapi import status as of_status
 from llcuda_net.server.http.openapi.answers import Error, StateName
@@ -39,6 +39,7 @@ OPERATIONS = {
     **llama.OPERATIONS,
     **conversations.OPERATIONS,
     **of_status.OPERATIONS,
+    **page.OPERATIONS,
 }
 
 _REF = "#/components/schemas/{name}"
@@ -111,7 +112,7 @@ def document(routes: Sequence[Route]) -> dict[str, Any]:
         schemas[name]["additionalProperties"] = False
     paths: dict[str, dict[str, Any]] = {}
     for route, one in zip(routes, used, strict=True):
-        paths.setdefault(route.pattern, {})[route.method.lower()] = _operation(route, one)
+        paths.setdefault(_path(route), {})[route.method.lower()] = _operation(route, one)
     links = [
         inner["operationId"]
         for pattern, methods in paths.items()
@@ -120,7 +121,7 @@ def document(routes: Sequence[Route]) -> dict[str, Any]:
     ]
     for route, one in zip(routes, used, strict=True):
         if one.names is not None:
-            paths[route.pattern][route.method.lower()]["responses"]["200"]["links"] = {
+            paths[_path(route)][route.method.lower()]["responses"]["200"]["links"] = {
                 name: {"operationId": name, "parameters": {"id": one.names}} for name in links
             }
     failures = {
@@ -168,9 +169,14 @@ def _complete(
     schema["additionalProperties"] = False
 
 
+def _path(route: Route) -> str:
+    """OpenAPI knows no parameter of several segments."""
+    return route.pattern.replace("*}", "}")
+
+
 def _operation(route: Route, one: Operation) -> dict[str, Any]:
     summary = (inspect.getdoc(route.handler) or "").partition("\n")[0]
-    where = re.sub(r"\W+", "_", route.pattern).strip("_")
+    where = re.sub(r"\W+", "_", route.pattern).strip("_") or "root"
     responses = {"200": _answer(one)}
     if one.unready is not None:
         responses["503"] = {"description": "not now", "content": _json(one.unready)}
@@ -183,7 +189,7 @@ def _operation(route: Route, one: Operation) -> dict[str, Any]:
         "parameters": [
             *(
                 {"name": name, "in": "path", "required": True, "schema": {"type": "string"}}
-                for name in re.findall(r"{(\w+)}", route.pattern)
+                for name in re.findall(r"{(\w+)}", _path(route))
             ),
             *one.parameters,
         ],
