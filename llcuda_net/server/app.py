@@ -295,6 +295,9 @@ class _Serving:
                 echo(f"listening on {address_of(listener)}", flush=True)
             for monitored in self._monitored:
                 echo(f"metrics on http://{address_of(monitored)}/metrics", flush=True)
+            if self._settings.http and self._settings.page:
+                scheme = "http" if self._settings.tls_cert is None else "https"
+                echo(f"page: {scheme}://{address_of(listeners[0])}/", flush=True)
 
     async def _watch_signals(
         self,

@@ -178,6 +178,7 @@ def test_beyond_loopback_it_warns() -> None:
         assert server.process.stdout is not None
         line = server.process.stdout.readline().strip()
         assert line == f"metrics on http://0.0.0.0:{port}/metrics"
+        assert server.process.stdout.readline().strip() == f"page: http://{server.address}/"
         assert "metrics_without_token" in server.log()
 
 
