@@ -1,8 +1,33 @@
-/** What new chats begin with, in the settings. */
+// What new chats begin with, in the settings.
 
 import { h } from "../core/dom.js";
+import { modelButton } from "./model_picker.js";
+import { loadModels } from "./models.js";
+import { known } from "./sampling.js";
+import { settingsForm } from "./settings_form.js";
 
-/** A fieldset for the settings. */
+/**
+ * A fieldset for the settings.
+ * @param {object} app
+ * @param {AbortSignal} signal
+ * @returns {Element}
+ */
 export function chatDefaults(app, signal) {
-  return h("fieldset", {}, h("legend", {}, "New chats"));
+  const keep = (chat) => app.store.send({ type: "prefs/set", prefs: { chat } });
+  const chat = () => app.store.get().prefs.chat ?? {};
+  const form = settingsForm({
+    change: ({ instructions, sampling }) => keep({ model: chat().model, instructions, ...sampling }),
+    reset: () => (keep({}), form.set({})),
+  });
+  form.set({ instructions: chat().instructions, sampling: known(chat()) });
+  const picker = modelButton(
+    app,
+    {
+      current: (state) => state.prefs.chat?.model ?? "",
+      choose: (model) => keep({ ...chat(), model }),
+    },
+    signal,
+  );
+  loadModels(app, signal);
+  return h("fieldset", {}, h("legend", {}, "New chats"), picker, form.element);
 }

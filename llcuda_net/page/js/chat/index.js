@@ -1,10 +1,9 @@
-/** The chat: views of a new chat, a conversation, and an answer of any API. */
+// The chat: views of a new chat, a conversation, and an answer of any API.
 
-import { h } from "../core/dom.js";
-import { viewHead } from "../shell/frame.js";
+import { conversationView } from "./conversation.js";
+import { answerView } from "./single.js";
+import { chatReducer } from "./state.js";
 
-export const chatReducers = {};
+export const chatReducers = { chat: chatReducer };
 
-const soon = (app) => h("div", { class: "view" }, viewHead(app, "Chat"));
-
-export const chatViews = { "": soon, c: soon, a: soon };
+export const chatViews = { "": conversationView, c: conversationView, a: answerView };

@@ -1,0 +1,205 @@
+// The view of a conversation, and of a new one.
+
+import { h, replace } from "../core/dom.js";
+import { bind } from "../core/keys.js";
+import { go, href } from "../core/router.js";
+import { viewHead } from "../shell/frame.js";
+import { problemBox } from "./answer.js";
+import { compare } from "./compare.js";
+import { composer } from "./composer.js";
+import { draftOf, keepDraft } from "./drafts.js";
+import { createFeed } from "./feed.js";
+import { modelButton, openModels } from "./model_picker.js";
+import { modelOf, takesImages } from "./models.js";
+import { settingsPanel } from "./panel.js";
+import { problemOf, runs } from "./problem.js";
+import { chatOf } from "./service.js";
+import { settingsOf, settingsOfNode } from "./settings.js";
+import { conversationOf, turnIn } from "./state.js";
+import { lacksVersions, leafBelow, pathTo, treeOf, versionsOf } from "./tree.js";
+import { again, bodyOf, inputOf, questionOf } from "./turn.js";
+
+/**
+ * @param {object} app
+ * @param {{id: string}} route id: of a conversation, "new-…" while its first question is on its
+ *   way, "" of a new one
+ * @param {AbortSignal} signal
+ * @returns {Element}
+ */
+export function conversationView(app, route, signal) {
+  const { store, api } = app;
+  const { loader, outbox } = chatOf(app);
+  const place = route.id || "new";
+  const id = route.id && !route.id.startsWith("new-") ? route.id : null;
+  const title = h("span", {}, "New chat");
+  const note = h("div", { class: "column" });
+  const acts = {
+    question: { edit, choose },
+    answer: { again: (node) => repeat(node), another, choose, compare: side, ended: (node) => loader.ended(id, node, signal) },
+    turn: { again: (key) => outbox.again(key), back, drop: (key) => outbox.drop(key) },
+  };
+  const feed = createFeed(app, acts, () => id && loader.older(id, signal).catch(() => {}), signal);
+  const writer = composer(app, { place, send, stop }, signal);
+  const panel = settingsPanel(app, { read: () => settingsNow(), keep: (set) => setSettings(set) });
+  const picker = modelButton(app, { current: (state) => settingsIn(state).model, choose: (model) => setSettings({ model }) }, signal);
+  const element = h(
+    "div",
+    { class: "view chat" },
+    viewHead(app, title, panel.button),
+    h(
+      "div",
+      { class: "chat-body" },
+      h(
+        "div",
+        { class: "chat-main" },
+        note,
+        feed.element,
+        h("div", { class: "composer-frame column" }, feed.button, writer.element, h("div", { class: "row" }, picker)),
+      ),
+      panel.element,
+    ),
+  );
+  let shown = { tree: treeOf([]), path: [] };
+
+  if (id) loader.open(id, signal);
+  bind("Escape", "Stop the answer", () => (document.querySelector("dialog[open]") || !running() ? false : stop()), signal);
+  store.watch((state) => conversationOf(state, id), show, signal);
+  store.watch((state) => turnIn(state, place), moved, signal);
+  store.watch((state) => state.chat.models, setWriter, signal);
+  store.watch((state) => state.chat.settings[place], () => (setWriter(), panel.refresh()), signal);
+  store.watch((state) => conversationOf(state, id).stale, (stale) => stale && id && loader.refresh(id, signal), signal);
+  store.watch((state) => state.route.query?.answer, (answer) => answer && id && find(answer), signal);
+  if (matchMedia("(pointer: fine)").matches) queueMicrotask(() => writer.focus());
+
+  // The first question has its conversation: what was written meanwhile goes with it.
+  function moved(turn, before) {
+    if (!id && turn?.conversation) {
+      keepDraft(turn.conversation, draftOf(place));
+      keepDraft(place, "");
+      go(href("c", turn.conversation), { replaced: true });
+    } else if (route.id && !id && !turn) {
+      go(href(""), { replaced: true });
+    } else {
+      show();
+      if (turn && !before) feed.toEnd();
+    }
+  }
+
+  function show() {
+    if (signal.aborted) return;
+    const state = store.get();
+    const one = conversationOf(state, id);
+    const turn = turnIn(state, place);
+    const tree = treeOf(one.nodes);
+    let path = turn ? (turn.base ? pathTo(tree, turn.base) : []) : pathTo(tree, one.leaf && leafBelow(tree, one.leaf));
+    shown = { tree, path };
+    if (turn) path = [...path, { id: turn.key, key: turn.key, input: turn.body.input, status: "sending", turn }];
+    const seen = path.map((node) => ({ node, versions: node.turn ? null : versionsOf(tree, node) }));
+    feed.show(seen, one.older !== null && path[0]?.previous !== null);
+    if (one.older !== null && lacksVersions(tree, path)) loader.older(id, signal).catch(() => {});
+    replace(title, one.about?.title ?? one.about?.preview ?? (id ? "Chat" : "New chat"));
+    document.title = `${title.textContent} – llcuda`;
+    replace(note, noteOf(one));
+    setWriter();
+    panel.refresh();
+  }
+
+  function noteOf(one) {
+    if (one.state === "failed") {
+      const problem = problemOf(one.error);
+      return problemBox(problem, problem.again ? () => loader.open(id, signal) : null);
+    }
+    if (id && one.state === "loading") return h("p", { class: "muted", role: "status" }, "Loading…");
+    return null;
+  }
+
+  function setWriter() {
+    const state = store.get();
+    const turn = turnIn(state, place);
+    const busy = turn && turn.state !== "failed" ? "sending" : running() ? "running" : "";
+    writer.set({ busy, images: takesImages(modelOf(state.chat.models, settingsNow().model)) });
+  }
+
+  const running = () => shown.path.findLast((node) => node.status && !node.turn && runs(node)) ?? null;
+  const settingsIn = (state) => settingsOf(state, place, shown.path);
+  const settingsNow = () => settingsIn(store.get());
+
+  function setSettings(set) {
+    const settings = set === null ? undefined : { ...store.get().chat.settings[place], ...set };
+    store.send({ type: "chat/settings", place, settings });
+  }
+
+  function send({ text, images }) {
+    ask({ input: inputOf(text, images), base: shown.path.at(-1)?.id ?? null });
+  }
+
+  function ask({ input, base, insteadOf, settings = settingsNow() }) {
+    const state = store.get();
+    const failed = turnIn(state, place);
+    if (failed) outbox.drop(failed.key);
+    const body = bodyOf({ ...settings, input, previous: base, insteadOf, certainty: state.prefs.certainty });
+    const key = outbox.send({ conversation: id, base, body });
+    if (id) return feed.toEnd();
+    setSettings(null);
+    go(href("c", `new-${key}`), { replaced: Boolean(route.id) });
+  }
+
+  function repeat(node, model) {
+    const had = settingsOfNode(node);
+    const { seed, ...sampling } = had.sampling; // the same one would give the same answer
+    const settings = { ...had, sampling, ...store.get().chat.settings[place] };
+    if (model) settings.model = model;
+    ask({ input: again(node.input), base: node.previous, insteadOf: node.id, settings });
+  }
+
+  function another(node, anchor) {
+    openModels(app, anchor, node.model, (model) => repeat(node, model));
+  }
+
+  function edit(node, text) {
+    const images = questionOf(node.input).images.map((url) => ({ url }));
+    ask({ input: inputOf(text, images), base: node.previous, insteadOf: node.id });
+  }
+
+  function choose(answer) {
+    store.send({ type: "chat/conversation", id, changes: { leaf: answer } });
+  }
+
+  function side(node, answers) {
+    const nodes = answers.map((one) => shown.tree.nodes.get(one));
+    compare(app, nodes, node.id, choose);
+  }
+
+  async function stop() {
+    const node = running();
+    if (!node) return;
+    try {
+      await api.post(`/v1/responses/${encodeURIComponent(node.id)}/cancel`, {});
+      app.announce("Stopped");
+    } catch (error) {
+      app.notify(`It is not stopped: ${error.message}`, { bad: true });
+    }
+  }
+
+  // What was not sent, or shall not be, is written again.
+  function back(turn) {
+    const asked = questionOf(turn.body.input);
+    outbox.drop(turn.key);
+    writer.fill(asked.text, asked.images.map((url) => ({ name: "image", url })));
+    if (!id && route.id) {
+      keepDraft("new", asked.text);
+      go(href(""), { replaced: true });
+    }
+  }
+
+  async function find(answer) {
+    await loader.open(id, signal);
+    const node = await loader.find(id, answer, signal);
+    if (!node || signal.aborted) return;
+    choose(node.id);
+    await Promise.resolve();
+    requestAnimationFrame(() => feed.reveal(node));
+  }
+
+  return element;
+}

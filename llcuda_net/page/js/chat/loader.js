@@ -1,0 +1,100 @@
+// Conversations come from the server in pages, the newest first. Effects that end in actions.
+
+import { conversationOf, generationOf } from "./state.js";
+
+const PAGE = 20;
+/** Pages that are looked through, at most, for what has changed or for a version. */
+const MOST_PAGES = 20;
+
+/**
+ * @param {object} app
+ * @returns {{open: function, older: function, refresh: function, ended: function, find: function}}
+ */
+export function createLoader({ store, api }) {
+  const busy = new Set();
+
+  async function page(id, query, signal) {
+    const path = `/v1/conversations/${encodeURIComponent(id)}/responses`;
+    return api.get(path, { query: { render: "html", limit: PAGE, ...query }, signal });
+  }
+
+  function take(id, found, changes = {}) {
+    const about = found.conversation;
+    store.send({ type: "chat/nodes", id, nodes: found.data, changes: { state: "ready", about, ...changes } });
+  }
+
+  const older = (found) => ({ older: found.has_more ? found.last_id : null });
+
+  // One request of a kind at a time; a second call while it runs is the same one.
+  async function once(name, work) {
+    if (busy.has(name)) return;
+    busy.add(name);
+    try {
+      await work();
+    } finally {
+      busy.delete(name);
+    }
+  }
+
+  const loader = {
+    /** Load the newest page. */
+    open: (id, signal) =>
+      once(`open ${id}`, async () => {
+        try {
+          const found = await page(id, {}, signal);
+          take(id, found, older(found));
+        } catch (error) {
+          if (signal?.aborted) return;
+          const known = conversationOf(store.get(), id).state === "ready";
+          if (!known) store.send({ type: "chat/conversation", id, changes: { state: "failed", error } });
+        }
+      }),
+
+    /** Load the page before the oldest known one. */
+    older: (id, signal) =>
+      once(`older ${id}`, async () => {
+        const { older: after } = conversationOf(store.get(), id);
+        if (!after) return;
+        const found = await page(id, { after }, signal);
+        take(id, found, older(found));
+      }),
+
+    /** Load what is new since the newest page that is known, and how that page is now. */
+    refresh: (id, signal) =>
+      once(`refresh ${id}`, async () => {
+        const before = new Set(conversationOf(store.get(), id).nodes.map((node) => node.id));
+        if (before.size === 0) return loader.open(id, signal);
+        let after;
+        for (let count = 0; count < MOST_PAGES; count += 1) {
+          const found = await page(id, { after, limit: 5 }, signal);
+          take(id, found);
+          if (!found.has_more || found.data.some((node) => before.has(node.id))) return;
+          after = found.last_id;
+        }
+      }).catch((error) => signal?.aborted || ignored(error)),
+
+    /** Load how an answer is, whose end was told. */
+    ended: (id, node, signal) =>
+      once(`ended ${node.id}`, async () => {
+        const found = await page(id, { path: node.id, limit: 5 }, signal);
+        take(id, found);
+      }).catch((error) => signal?.aborted || ignored(error)),
+
+    /** Load older pages until an answer is there; whether it is. */
+    async find(id, answer, signal) {
+      const known = () =>
+        conversationOf(store.get(), id).nodes.find((node) => generationOf(node.id) === generationOf(answer));
+      for (let count = 0; count < MOST_PAGES && !known(); count += 1) {
+        if (!conversationOf(store.get(), id).older) break;
+        await loader.older(id, signal);
+      }
+      return known() ?? null;
+    },
+  };
+  return loader;
+}
+
+// What could not be refreshed is, as soon as the event stream is back: nothing to say.
+function ignored(error) {
+  console.debug("not refreshed:", error.message);
+}

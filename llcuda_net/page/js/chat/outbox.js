@@ -1,0 +1,212 @@
+// Questions on their way. A turn is kept until the server has answered, so that a reload, a closed
+// tab or a restart of the server loses none; its key makes that it is done once.
+
+import { ApiError } from "../core/api.js";
+
+const PREFIX = "llcuda.turn.";
+
+/**
+ * @typedef {object} Turn
+ * @property {string} key its Idempotency-Key
+ * @property {string} user whose it is
+ * @property {string} place the conversation, or "new-…" where it has none yet
+ * @property {?string} conversation
+ * @property {?string} base the response that it goes on from
+ * @property {object} body of POST /v1/responses
+ * @property {string} state sending, waiting (it is tried again by itself) or failed
+ * @property {?{status: number, code: string, message: string}} error
+ * @property {boolean} begun whether a conversation may have been made for it
+ */
+
+/** A random key of 32 hexadecimal digits; pages without TLS have no crypto.randomUUID. */
+export function randomKey() {
+  const bytes = crypto.getRandomValues(new Uint8Array(16));
+  return [...bytes].map((byte) => byte.toString(16).padStart(2, "0")).join("");
+}
+
+/**
+ * @param {object} app see ../../README.md
+ * @returns {{send: function(object): string, again: function(string): void,
+ *   drop: function(string): void, start: function(): void}}
+ */
+export function createOutbox({ store, api }, storage = storageOf()) {
+  const running = new Map();
+
+  function keep(turn) {
+    store.send({ type: "turn/changed", key: turn.key, turn });
+    try {
+      storage?.setItem(PREFIX + turn.key, JSON.stringify(turn));
+    } catch {
+      // larger than the storage (images): it is kept as long as this page is open
+    }
+  }
+
+  function forget(key) {
+    storage?.removeItem(PREFIX + key);
+    running.get(key)?.abort();
+    running.delete(key);
+  }
+
+  /** Send a turn; returns its key. */
+  function send({ conversation, base, body }) {
+    const user = nameOf(store);
+    const key = randomKey();
+    const turn = {
+      key, user, place: conversation ?? `new-${key}`, conversation, base, body,
+      state: "sending", error: null, begun: false,
+    };
+    keep(turn);
+    run(turn);
+    return key;
+  }
+
+  async function run(turn) {
+    if (running.has(turn.key)) return;
+    const end = new AbortController();
+    running.set(turn.key, end);
+    try {
+      await alone(turn.key, end.signal, () => ask(turn, end.signal));
+    } catch (error) {
+      if (!end.signal.aborted) fail(turn.key, error);
+    } finally {
+      running.delete(turn.key);
+    }
+  }
+
+  async function ask(turn, signal) {
+    const onTry = (error) => change(turn.key, { state: "waiting", error: plain(error) });
+    const conversation = turn.conversation ?? (await place(turn, signal, onTry));
+    const body = { ...turn.body, conversation };
+    const response = await api.postSafely("/v1/responses", body, turn.key, { signal, onTry });
+    storage?.removeItem(PREFIX + turn.key);
+    store.send({ type: "turn/sent", key: turn.key, id: conversation, node: nodeOf(response, turn) });
+  }
+
+  // A conversation for the first question. One that an earlier try has made is found by the key.
+  async function place(turn, signal, onTry) {
+    const found = turn.begun && (await madeBefore(turn.key, signal));
+    if (!found) change(turn.key, { begun: true });
+    const about =
+      found ||
+      (await persistently(signal, onTry, async (tries) => {
+        const earlier = tries > 0 && (await madeBefore(turn.key, signal));
+        const made = { metadata: { page_turn: turn.key } };
+        return earlier || api.post("/v1/conversations", made, { signal });
+      }));
+    store.send({
+      type: "chat/conversation",
+      id: about.id,
+      changes: { state: "ready", about },
+    });
+    change(turn.key, { conversation: about.id });
+    return about.id;
+  }
+
+  async function madeBefore(key, signal) {
+    const { data } = await api.get("/v1/conversations", { query: { limit: 50 }, signal });
+    return data.find(({ metadata }) => metadata?.page_turn === key) ?? null;
+  }
+
+  function change(key, changes) {
+    const turn = store.get().chat.turns[key];
+    if (turn) keep({ ...turn, ...changes });
+  }
+
+  function fail(key, error) {
+    change(key, { state: "failed", error: plain(error) });
+  }
+
+  return {
+    send,
+
+    /** Send a turn again that has failed. */
+    again(key) {
+      const turn = store.get().chat.turns[key];
+      if (!turn || running.has(key)) return;
+      const used = turn.error?.code === "idempotency_key_in_use";
+      if (used) this.drop(key);
+      const next = { ...turn, key: used ? randomKey() : key, state: "sending", error: null };
+      keep(next);
+      run(next);
+    },
+
+    /** Forget a turn: it was not wanted any more. */
+    drop(key) {
+      forget(key);
+      store.send({ type: "turn/dropped", key });
+    },
+
+    /** Take up what an earlier page of this user has left. */
+    start() {
+      for (const turn of kept(storage, nameOf(store))) {
+        if (store.get().chat.turns[turn.key]) continue;
+        store.send({ type: "turn/changed", key: turn.key, turn });
+        if (turn.state !== "failed") run(turn);
+      }
+    },
+  };
+}
+
+// Two tabs do not send one turn at once; where there are no locks the key does.
+function alone(key, signal, work) {
+  if (!navigator.locks) return work();
+  return navigator.locks.request(PREFIX + key, { signal }, work);
+}
+
+async function persistently(signal, onTry, work) {
+  for (let tries = 0; ; tries += 1) {
+    try {
+      return await work(tries);
+    } catch (error) {
+      if (!(error instanceof ApiError) || (error.status !== 0 && error.status !== 503)) throw error;
+      onTry(error);
+      await new Promise((resolve) => setTimeout(resolve, Math.min(10000, 500 * 1.7 ** tries)));
+      signal.throwIfAborted();
+    }
+  }
+}
+
+function nodeOf(response, turn) {
+  return {
+    id: response.id,
+    key: turn.key, // its element stays
+    type: "response",
+    previous: turn.base,
+    created_at: response.created_at + 0.999, // of whole seconds: it is behind the others
+    model: response.model,
+    status: response.status,
+    input: turn.body.input,
+    output: response.output,
+    instructions: response.instructions,
+  };
+}
+
+function plain(error) {
+  const { status = 0, code = "", message = "" } = error ?? {};
+  return { status, code, message: error instanceof ApiError ? message : String(error) };
+}
+
+const nameOf = (store) => store.get().session.user || "";
+
+function kept(storage, user) {
+  const turns = [];
+  for (let at = 0; at < (storage?.length ?? 0); at += 1) {
+    const name = storage.key(at);
+    if (!name?.startsWith(PREFIX)) continue;
+    try {
+      const turn = JSON.parse(storage.getItem(name));
+      if (turn?.user === user && turn.key && turn.body) turns.push(turn);
+    } catch {
+      // not ours
+    }
+  }
+  return turns;
+}
+
+function storageOf() {
+  try {
+    return localStorage;
+  } catch {
+    return null;
+  }
+}

@@ -1,0 +1,24 @@
+// What all views of the chat share: one loader and one outbox for each app.
+
+import { createLoader } from "./loader.js";
+import { loadModels } from "./models.js";
+import { createOutbox } from "./outbox.js";
+
+const known = new WeakMap();
+
+/**
+ * @param {object} app
+ * @returns {{loader: object, outbox: object}}
+ */
+export function chatOf(app) {
+  if (!known.has(app)) {
+    const outbox = createOutbox(app);
+    known.set(app, { loader: createLoader(app), outbox });
+    app.store.watch((state) => state.session.state === "known" && state.session.user, (user) => {
+      if (user === false) return;
+      outbox.start();
+      loadModels(app);
+    });
+  }
+  return known.get(app);
+}

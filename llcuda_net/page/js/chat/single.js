@@ -1,0 +1,124 @@
+// The view of one answer, of whatever API: read it, stop it, go on from it.
+
+import { h, replace } from "../core/dom.js";
+import { go, href } from "../core/router.js";
+import { viewHead } from "../shell/frame.js";
+import { problemBox } from "./answer.js";
+import { composer } from "./composer.js";
+import { createFeed } from "./feed.js";
+import { nodesOfGeneration } from "./generation.js";
+import { modelButton } from "./model_picker.js";
+import { modelOf, takesImages } from "./models.js";
+import { problemOf, runs } from "./problem.js";
+import { chatOf } from "./service.js";
+import { settingsOf } from "./settings.js";
+import { generationOf } from "./state.js";
+import { bodyOf, inputOf } from "./turn.js";
+
+/**
+ * @param {object} app
+ * @param {{id: string}} route id: of a generation
+ * @param {AbortSignal} signal
+ * @returns {Element}
+ */
+export function answerView(app, route, signal) {
+  const { store, api } = app;
+  const { outbox } = chatOf(app);
+  const id = generationOf(route.id);
+  const place = `a-${id}`;
+  const title = h("span", {}, "Answer");
+  const note = h("div", { class: "column" });
+  const below = h("div", { class: "composer-frame column" });
+  const feed = createFeed(app, { answer: { ended: () => load() } }, () => {}, signal);
+  const writer = composer(app, { place, send, stop }, signal);
+  const read = (state) => settingsOf(state, place, nodes());
+  const picker = modelButton(
+    app,
+    {
+      current: (state) => read(state).model,
+      choose: (model) => store.send({ type: "chat/settings", place, settings: { model } }),
+    },
+    signal,
+  );
+  let loading = false;
+
+  store.watch((state) => state.chat.answers[id], show, signal);
+  store.watch((state) => state.chat.models, show, signal);
+  store.watch((state) => state.live.connection, (_, before) => before && load(), signal);
+  load();
+
+  function nodes() {
+    return store.get().chat.answers[id]?.nodes ?? [];
+  }
+
+  async function load() {
+    if (loading) return;
+    loading = true;
+    try {
+      const about = await api.get(`/v1/generations/${encodeURIComponent(id)}`, { query: { render: "html" }, signal });
+      store.send({ type: "chat/answer", id, answer: { about, nodes: nodesOfGeneration(about) } });
+    } catch (error) {
+      if (!signal.aborted && nodes().length === 0) store.send({ type: "chat/answer", id, answer: { error, nodes: [] } });
+    } finally {
+      loading = false;
+    }
+  }
+
+  function show() {
+    const answer = store.get().chat.answers[id];
+    if (!answer) return replace(note, h("p", { class: "muted", role: "status" }, "Loading…"));
+    const { about, error } = answer;
+    const problem = error && problemOf(error);
+    replace(note, problem && problemBox(problem, problem.again ? load : null), about?.conversation && part(about));
+    feed.show(answer.nodes.map((node) => ({ node, versions: null })), false);
+    const last = answer.nodes.at(-1);
+    if (!last) return;
+    replace(title, last.text?.slice(0, 80) || "Answer");
+    document.title = `${title.textContent} – llcuda`;
+    const running = runs(last);
+    const images = takesImages(modelOf(store.get().chat.models, read(store.get()).model));
+    writer.set({ busy: running ? "running" : "", images });
+    if (below.childElementCount) return;
+    replace(
+      below,
+      feed.button,
+      h("p", { class: "small muted" }, "A question here begins a conversation that goes on from this answer."),
+      writer.element,
+      h("div", { class: "row" }, picker),
+    );
+  }
+
+  function part(about) {
+    const target = href("c", about.conversation, { answer: `resp_${id}` });
+    return h("p", { class: "notice" }, "This answer is part of ", h("a", { href: target }, "a conversation"), ".");
+  }
+
+  function send({ text, images }) {
+    const state = store.get();
+    const settings = read(state);
+    const body = bodyOf({
+      ...settings,
+      input: inputOf(text, images),
+      previous: `resp_${id}`,
+      certainty: state.prefs.certainty,
+    });
+    const key = outbox.send({ conversation: null, base: null, body });
+    go(href("c", `new-${key}`));
+  }
+
+  async function stop() {
+    try {
+      await api.post(`/v1/generations/${encodeURIComponent(id)}/cancel`, {});
+      app.announce("Stopped");
+    } catch (error) {
+      app.notify(`It is not stopped: ${error.message}`, { bad: true });
+    }
+  }
+
+  return h(
+    "div",
+    { class: "view chat" },
+    viewHead(app, title),
+    h("div", { class: "chat-body" }, h("div", { class: "chat-main" }, note, feed.element, below)),
+  );
+}

@@ -1,0 +1,121 @@
+// The slice `chat`: conversations that are open, turns that are being sent, models, answers that
+// are looked at by themselves. Pure.
+
+import { merged } from "./tree.js";
+
+/**
+ * @typedef {object} Conversation
+ * @property {string} state loading, ready or failed
+ * @property {?object} about as GET /v1/conversations/{id} has it
+ * @property {object[]} nodes its responses, as far as they are known, the oldest first
+ * @property {?string} leaf the end of the path that is shown; null: the newest response
+ * @property {?string} older where the page before the known ones begins; null: there is none
+ * @property {?Error} error why it is not here
+ * @property {number} stale counts the times that the server told of a change
+ */
+
+const NEW = Object.freeze({
+  state: "loading", about: null, nodes: [], leaf: null, older: null, error: null, stale: 0,
+});
+
+const FIRST = Object.freeze({ conversations: {}, turns: {}, answers: {}, settings: {}, models: null });
+
+/** The slice `chat`. */
+export function chatReducer(state = FIRST, action) {
+  switch (action.type) {
+    case "chat/conversation":
+      return withConversation(state, action.id, (one) => ({ ...one, ...action.changes }));
+    case "chat/nodes":
+      return withConversation(state, action.id, (one) => ({
+        ...one,
+        ...action.changes,
+        nodes: merged(one.nodes, action.nodes),
+      }));
+    case "chat/closed":
+      return { ...state, conversations: without(state.conversations, action.id) };
+    case "chat/answer":
+      return { ...state, answers: put(state.answers, action.id, action.answer) };
+    case "chat/settings":
+      return { ...state, settings: put(state.settings, action.place, action.settings) };
+    case "chat/models":
+      return { ...state, models: action.models };
+    case "turn/changed":
+      return { ...state, turns: put(state.turns, action.key, action.turn) };
+    case "turn/dropped":
+      return { ...state, turns: without(state.turns, action.key) };
+    case "turn/sent":
+      return sent(state, action);
+    case "live/event":
+      return told(state, action.event);
+    default:
+      return state;
+  }
+}
+
+// What the server says has changed: which of the open conversations are not as they were.
+function told(state, event) {
+  const changed = event.conversations ?? {};
+  const gone = new Set(event.deleted ?? []);
+  let next = state;
+  for (const [id, one] of Object.entries(state.conversations)) {
+    const nodes = gone.size ? one.nodes.filter((node) => !gone.has(node.generation)) : one.nodes;
+    const fewer = nodes.length < one.nodes.length;
+    if (!event.snapshot && !fewer && !(id in changed) && !("" in changed)) continue;
+    const stale = one.stale + 1;
+    next = withConversation(next, id, () => ({ ...one, nodes: fewer ? relinked(one.nodes, nodes) : nodes, stale }));
+  }
+  return next;
+}
+
+// What stood behind a response that is gone stands behind what that stood behind.
+function relinked(before, nodes) {
+  const old = new Map(before.map((node) => [node.id, node]));
+  const there = new Set(nodes.map((node) => node.id));
+  return nodes.map((node) => {
+    let { previous } = node;
+    while (previous && !there.has(previous) && old.has(previous)) previous = old.get(previous).previous;
+    return previous === node.previous ? node : { ...node, previous };
+  });
+}
+
+function sent(state, { key, id, node }) {
+  // What was set for this question has become the answer's own.
+  const settings = without(state.settings, id);
+  const left = { ...state, settings, turns: without(state.turns, key) };
+  return withConversation(left, id, (one) => ({
+    ...one,
+    nodes: merged(one.nodes, [node]),
+    leaf: node.id,
+  }));
+}
+
+function withConversation(state, id, change) {
+  const one = change(state.conversations[id] ?? NEW);
+  return { ...state, conversations: put(state.conversations, id, one) };
+}
+
+const put = (map, key, value) => ({ ...map, [key]: value });
+
+function without(map, key) {
+  const { [key]: _, ...rest } = map;
+  return rest;
+}
+
+/** The conversation of an id, as far as it is known. */
+export const conversationOf = (state, id) => state.chat.conversations[id] ?? NEW;
+
+/** The turn that is being sent in a place: a conversation, or a new one. */
+export const turnIn = (state, place) =>
+  Object.values(state.chat.turns).find((turn) => (turn.conversation ?? turn.place) === place) ?? null;
+
+/** The id of a response's generation. */
+export const generationOf = (id) => id.replace(/^resp_/u, "");
+
+/** A node of whatever open conversation. */
+export function conversationNode(state, id) {
+  for (const { nodes } of Object.values(state.chat.conversations)) {
+    const found = nodes.find((node) => node.id === id);
+    if (found) return found;
+  }
+  return null;
+}
