@@ -33,6 +33,10 @@ export function conversationView(app, route, signal) {
   const id = route.id && !route.id.startsWith("new-") ? route.id : null;
   const title = h("span", {}, "New chat");
   const note = h("div", { class: "column" });
+  let shown = { tree: treeOf([]), path: [] };
+  const running = () => shown.path.findLast((node) => !node.turn && runs(node)) ?? null;
+  const settingsIn = (state) => settingsOf(state, place, shown.path);
+  const settingsNow = () => settingsIn(store.get());
   const acts = {
     question: { edit, choose },
     answer: { again: (node) => repeat(node), another, choose, compare: side, ended: (node) => loader.ended(id, node, signal) },
@@ -40,7 +44,7 @@ export function conversationView(app, route, signal) {
   };
   const feed = createFeed(app, acts, () => id && loader.older(id, signal).catch(() => {}), signal);
   const writer = composer(app, { place, send, stop }, signal);
-  const panel = settingsPanel(app, { read: () => settingsNow(), keep: (set) => setSettings(set) });
+  const panel = settingsPanel(app, { read: settingsNow, keep: setSettings });
   const picker = modelButton(app, { current: (state) => settingsIn(state).model, choose: (model) => setSettings({ model }) }, signal);
   const element = h(
     "div",
@@ -59,11 +63,11 @@ export function conversationView(app, route, signal) {
       panel.element,
     ),
   );
-  let shown = { tree: treeOf([]), path: [] };
 
   if (id) loader.open(id, signal);
   bind("Escape", "Stop the answer", () => (document.querySelector("dialog[open]") || !running() ? false : stop()), signal);
   store.watch((state) => conversationOf(state, id), show, signal);
+  store.watch((state) => state.chat.places[place], settled, signal);
   store.watch((state) => turnIn(state, place), moved, signal);
   store.watch((state) => state.chat.models, setWriter, signal);
   store.watch((state) => state.chat.settings[place], () => (setWriter(), panel.refresh()), signal);
@@ -71,18 +75,18 @@ export function conversationView(app, route, signal) {
   store.watch((state) => state.route.query?.answer, (answer) => answer && id && find(answer), signal);
   if (matchMedia("(pointer: fine)").matches) queueMicrotask(() => writer.focus());
 
-  // The first question has its conversation: what was written meanwhile goes with it.
   function moved(turn, before) {
-    if (!id && turn?.conversation) {
-      keepDraft(turn.conversation, draftOf(place));
-      keepDraft(place, "");
-      go(href("c", turn.conversation), { replaced: true });
-    } else if (route.id && !id && !turn) {
-      go(href(""), { replaced: true });
-    } else {
-      show();
-      if (turn && !before) feed.toEnd();
-    }
+    if (route.id && !id && !turn && !store.get().chat.places[place]) go(href(""), { replaced: true });
+    show();
+    if (turn && !before) feed.toEnd();
+  }
+
+  // The first question has its conversation: what was written meanwhile goes with it.
+  function settled(conversation) {
+    if (!conversation) return;
+    keepDraft(conversation, draftOf(place));
+    keepDraft(place, "");
+    go(href("c", conversation), { replaced: true });
   }
 
   function show() {
@@ -119,10 +123,6 @@ export function conversationView(app, route, signal) {
     const busy = turn && turn.state !== "failed" ? "sending" : running() ? "running" : "";
     writer.set({ busy, images: takesImages(modelOf(state.chat.models, settingsNow().model)) });
   }
-
-  const running = () => shown.path.findLast((node) => node.status && !node.turn && runs(node)) ?? null;
-  const settingsIn = (state) => settingsOf(state, place, shown.path);
-  const settingsNow = () => settingsIn(store.get());
 
   function setSettings(set) {
     const settings = set === null ? undefined : { ...store.get().chat.settings[place], ...set };

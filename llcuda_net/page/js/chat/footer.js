@@ -40,7 +40,7 @@ export function footer(app, acts, signal) {
     const speed = h("span", {});
     const id = node.generation ?? generationOf(node.id);
     app.store.watch(
-      (state) => state.live.runs[id]?.tokens_per_second,
+      (state) => state.live.runs?.[id]?.tokens_per_second,
       (rate) => replace(speed, rate ? ` · ${rateText(rate)}` : null),
       signal,
     );

@@ -74,6 +74,7 @@ export function openModels(app, anchor, current, choose) {
   });
   const list = h("ul", { role: "listbox", id: "model-list", "aria-label": "Models", tabindex: "-1" });
   const element = h("div", { class: "menu models", role: "dialog", "aria-label": "Choose a model" }, search, list);
+  element.style.position = "fixed"; // before it is there: it must not make the page longer
   document.body.append(element);
   anchor.setAttribute("aria-expanded", "true");
   search.addEventListener("input", () => ((active = 0), show()), { signal });
@@ -112,8 +113,9 @@ export function openModels(app, anchor, current, choose) {
       replace(list, h("li", { class: "muted", role: "option", "aria-disabled": "true", "aria-selected": "false" }, models ? "There is no such model." : "Asking the server…"));
     }
     search.setAttribute("aria-activedescendant", found.length ? `model-${active}` : "");
-    list.children[active]?.scrollIntoView({ block: "nearest" });
     place(element, anchor);
+    const { offsetTop: top = 0, offsetHeight: height = 0 } = list.children[active] ?? {};
+    list.scrollTop = Math.min(top, Math.max(list.scrollTop, top + height - list.clientHeight));
   }
 
   function option(model, at, chosen) {
@@ -155,7 +157,6 @@ function place(element, anchor) {
   const at = anchor.getBoundingClientRect();
   const { offsetWidth: width, offsetHeight: height } = element;
   const below = at.bottom + height + 8 < innerHeight;
-  element.style.position = "fixed";
   element.style.left = `${Math.max(8, Math.min(at.left, innerWidth - width - 8))}px`;
   element.style.top = `${Math.max(8, below ? at.bottom + 4 : at.top - height - 4)}px`;
 }

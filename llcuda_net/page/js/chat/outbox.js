@@ -33,7 +33,7 @@ export function createOutbox({ store, api }, storage = storageOf()) {
   const running = new Map();
 
   function keep(turn) {
-    store.send({ type: "turn/changed", key: turn.key, turn });
+    store.send({ type: "turn/changed", turn });
     try {
       storage?.setItem(PREFIX + turn.key, JSON.stringify(turn));
     } catch {
@@ -139,9 +139,9 @@ export function createOutbox({ store, api }, storage = storageOf()) {
     /** Take up what an earlier page of this user has left. */
     start() {
       for (const turn of kept(storage, nameOf(store))) {
-        if (store.get().chat.turns[turn.key]) continue;
-        store.send({ type: "turn/changed", key: turn.key, turn });
-        if (turn.state !== "failed") run(turn);
+        if (running.has(turn.key)) continue;
+        store.send({ type: "turn/changed", turn });
+        if (turn.state !== "failed" || turn.error?.status === 401) run(turn);
       }
     },
   };

@@ -18,7 +18,10 @@ const NEW = Object.freeze({
   state: "loading", about: null, nodes: [], leaf: null, older: null, error: null, stale: 0,
 });
 
-const FIRST = Object.freeze({ conversations: {}, turns: {}, answers: {}, settings: {}, models: null });
+const FIRST = Object.freeze({
+  user: null, // whose all of it is; null: not known yet
+  conversations: {}, turns: {}, answers: {}, settings: {}, places: {}, models: null,
+});
 
 /** The slice `chat`. */
 export function chatReducer(state = FIRST, action) {
@@ -40,16 +43,24 @@ export function chatReducer(state = FIRST, action) {
     case "chat/models":
       return { ...state, models: action.models };
     case "turn/changed":
-      return { ...state, turns: put(state.turns, action.key, action.turn) };
+      return withTurn(state, action.turn);
     case "turn/dropped":
       return { ...state, turns: without(state.turns, action.key) };
     case "turn/sent":
       return sent(state, action);
+    case "session/known":
+      return ofUser(state, action.session?.user ?? "");
     case "live/event":
       return told(state, action.event);
     default:
       return state;
   }
+}
+
+// Nothing of one user is shown to the next one.
+function ofUser(state, user) {
+  if (state.user === user) return state;
+  return state.user === null ? { ...state, user } : { ...FIRST, user };
 }
 
 // What the server says has changed: which of the open conversations are not as they were.
@@ -76,6 +87,13 @@ function relinked(before, nodes) {
     while (previous && !there.has(previous) && old.has(previous)) previous = old.get(previous).previous;
     return previous === node.previous ? node : { ...node, previous };
   });
+}
+
+// Where the first question of a new conversation was asked, the conversation is found from then on.
+function withTurn(state, turn) {
+  const turns = put(state.turns, turn.key, turn);
+  if (!turn.conversation || turn.place === turn.conversation) return { ...state, turns };
+  return { ...state, turns, places: put(state.places, turn.place, turn.conversation) };
 }
 
 function sent(state, { key, id, node }) {
