@@ -113,6 +113,7 @@ export function conversationView(app, route, signal) {
       const problem = problemOf(one.error);
       return problemBox(problem, problem.again ? () => loader.open(id, signal) : null);
     }
+    if (!route.id && !turnIn(store.get(), place)) return h("p", { class: "hello muted" }, "Ask something. The answer goes on when this page is closed.");
     if (id && one.state === "loading") return h("p", { class: "muted", role: "status" }, "Loading…");
     return null;
   }
