@@ -1,8 +1,8 @@
-/** The view `#/server`. */
+/** The view `#/server`: how the server stands, live. */
 
-import { h } from "../core/dom.js";
-import { viewHead } from "../shell/frame.js";
+import { serverReducer } from "./state.js";
+import { serverView } from "./view.js";
 
-export const serverReducers = {};
+export const serverReducers = { server: serverReducer };
 
-export const serverViews = { server: (app) => h("div", { class: "view" }, viewHead(app, "Server")) };
+export const serverViews = { server: serverView };
