@@ -129,11 +129,20 @@ class Users:
         """The user of a token; None where it is nobody's. Takes the same time for any token."""
         if self._known is None:
             return ANONYMOUS
-        given, found = _hash(token or ""), None
+        given, found = hash_of(token or ""), None
         for known, user in self._known:
             if hmac.compare_digest(known, given):
                 found = user
         return found
+
+    def bound(self, name: str, fits: Callable[[bytes], bool]) -> User | None:
+        """The user of a name, by one of their tokens that fits; None: there is none any more.
+
+        Args:
+            fits: is asked about the hash of each, see `hash_of`.
+        """
+        known = self._known or ()
+        return next((user for token, user in known if user.name == name and fits(token)), None)
 
     def named(self, name: str) -> User:
         """The user of a name; one without limits where there is none, or none any more."""
@@ -145,7 +154,8 @@ class Users:
         return next((user for _, user in self._known or () if user.name == name), User(name))
 
 
-def _hash(token: str) -> bytes:
+def hash_of(token: str) -> bytes:
+    """The hash by which a token is known."""
     # What came over the network need not be well-formed text.
     return hashlib.sha256(token.encode("utf-8", "surrogatepass")).digest()
 
@@ -223,7 +233,7 @@ def _lines(text: str, where: str) -> Iterator[_Line]:
                 raise _error(where, number, f"{name} must be {key.says}") from None
         user = replace(User(), **given)
         limited = bool(given.keys() - {"name", "admin", "forwards"})
-        yield _Line(number, _hash(token), len(token) < LEAST, user, limited)
+        yield _Line(number, hash_of(token), len(token) < LEAST, user, limited)
 
 
 def _words(content: str) -> list[str]:

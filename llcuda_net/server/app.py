@@ -159,6 +159,7 @@ class _Serving:
                 server = self._gateway(persistence)
                 outer.start_soon(self._accept, server, listeners)
                 if await self._open_storage(outer):
+                    await server.sessions.load()  # so that browsers are known while models load
                     await self._open_upstreams(server, listeners)
             outer.cancel_scope.cancel()
         if self._failure is not None:

@@ -38,8 +38,10 @@ from llcuda_net.scheduler.ticket import SlotRequest, Ticket
 from llcuda_net.server.batches.runner import BatchRunner
 from llcuda_net.server.drain import drain, shutting_down
 from llcuda_net.server.finder import Finder
+from llcuda_net.server.http.access import Access
 from llcuda_net.server.http.batches.create import ENDPOINTS
 from llcuda_net.server.http.delivery.leaving import Orphans
+from llcuda_net.server.http.page.sessions import Sessions
 from llcuda_net.server.http.responder import Respond
 from llcuda_net.server.http.routes import ROUTES
 from llcuda_net.server.memory_guard import MemoryGuard, limit_of
@@ -111,6 +113,9 @@ class Gateway:
         storage = self._persistence.storage
         #: Files, batches and conversations.
         self.objects = KeptObjects(None if storage is None else storage.objects)
+        #: Browsers that are signed in, and who may come in over HTTP.
+        self.sessions = Sessions(self.objects, self.users)
+        self.access = Access(settings, self.users, self.sessions)
         handlers = {
             route.pattern: route.handler
             for route in ROUTES
@@ -240,6 +245,7 @@ class Gateway:
             self._nursery.start_soon(self._history.run)
             self._nursery.start_soon(self._follow_erased)
             await self._nursery.start(self.objects.run)
+            self._nursery.start_soon(self.sessions.run)
             if self.analyst is not None:
                 self._nursery.start_soon(self.analyst.run)
             for entry in self._persistence.recovered:
@@ -270,6 +276,7 @@ class Gateway:
 
     def check_users(self) -> None:
         """The users have changed: sessions take their new limits, or end; idempotent."""
+        self.sessions.check()
         self._scheduler.update_users(self.users.named)
         self.listener.check_users()
 
@@ -279,6 +286,11 @@ class Gateway:
     def starting(self) -> bool:
         """Whether requests must wait for `started`."""
         return self._startup.reason is not None
+
+    @property
+    def startup_reason(self) -> str | None:
+        """What the server does before it serves; None: it has started."""
+        return self._startup.reason
 
     async def started(self, user: User, size: int) -> None:
         """Return when the server has started, for a request that takes so much memory meanwhile.

@@ -1,22 +1,28 @@
 """Who may come in over HTTP, and as whom.
 
-With a token file a request needs one of its tokens, wherever it comes from. Without one, any key
-is taken, and only this machine may come in. A browser on this machine asks for every page that its
-user visits, so a request must show that no foreign page sent it: its Host names this machine (a
-foreign name may lead here: DNS rebinding), its Origin is none or an allowed one, and no proxy is
-between, behind which everybody would look like this machine.
+With a token file a request needs one of its tokens, wherever it comes from, or the cookie of a
+browser that is signed in. Browsers send the cookie for other pages, too, such as those of another
+port of this host: so a request with it must show that it is of our own page.
+
+Without a token file, any key is taken, and only this machine may come in. A browser on this machine
+asks for every page that its user visits, so a request must show that no foreign page sent it: its
+Host names this machine (a foreign name may lead here: DNS rebinding), its Origin is none or an
+allowed one, and no proxy is between, behind which everybody would look like this machine.
 """
 
 from __future__ import annotations
 
 import re
 import socket
+from typing import NamedTuple
 
 from llcuda_net.config.settings import Settings
 from llcuda_net.config.token_file import Users
 from llcuda_net.config.users import User, forwarded
 from llcuda_net.server.http.errors import HttpError
-from llcuda_net.server.http.request import Headers
+from llcuda_net.server.http.page import cookies
+from llcuda_net.server.http.page.sessions import Sessions, SignedIn
+from llcuda_net.server.http.request import Headers, HttpRequest
 from llcuda_net.util.address import is_loopback
 
 #: Users that tokens which forward may name: of each, something is kept until the server's end.
@@ -34,16 +40,40 @@ _EXPOSED = (
 )
 
 
+#: Of answers to a browser that are somebody's: they are kept nowhere, and loaded by no other page.
+PRIVATE = {
+    "Cache-Control": "no-store",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "X-Content-Type-Options": "nosniff",
+}
+#: What Sec-Fetch-Site says of requests that a page of ours has sent, or a user by himself.
+_SAME, _OWN = "same-origin", ("same-origin", "none")
+
+
+class Caller(NamedTuple):
+    """Whose a request is.
+
+    Attributes:
+        user: with their limits.
+        session: by which that is known; None: by a token, or nobody needs one.
+    """
+
+    user: User
+    session: SignedIn | None = None
+
+
 class Access:
     """The rules of one server.
 
     Args:
         settings: which hosts and origins are allowed.
         users: by their tokens; may be reloaded.
+        sessions: of browsers that are signed in.
     """
 
-    def __init__(self, settings: Settings, users: Users) -> None:
+    def __init__(self, settings: Settings, users: Users, sessions: Sessions) -> None:
         self._users = users
+        self._sessions = sessions if settings.page else None
         self._anybody = settings.allow_no_auth
         self._hosts = {host.lower().rstrip(".") for host in settings.allowed_host}
         self._origins = {origin.lower().rstrip("/") for origin in settings.cors_origin}
@@ -53,18 +83,25 @@ class Access:
     def __repr__(self) -> str:
         return f"<Access: {self._users!r}>"
 
-    def check(self, headers: Headers, authority: str, local: str) -> User:
-        """Whose request this is.
+    async def ready(self, request: HttpRequest) -> None:
+        """Return when `check` knows the session of a request: early in a start it does not."""
+        if self._sessions is not None and "cookie" in request.headers:
+            await self._sessions.ready()
 
-        Args:
-            authority: the host and port that the request is for, by its target or Host.
-            local: the address of this machine at which it came in; empty where there is none.
+    def check(self, request: HttpRequest) -> Caller:
+        """Whose this request is.
 
         Raises:
             HttpError: it may not come in.
         """
+        headers = request.headers
         if not self._users.required:
-            self._check_local(headers, authority, local)
+            self._check_local(request)
+        elif "authorization" not in headers and "x-api-key" not in headers:
+            session = self.session(request)
+            if session is not None:
+                self.check_own(request, session)
+                return Caller(self._forwarded(session.user, headers), session)
         user = self._users.find(_token(headers))
         if user is None:
             raise HttpError(
@@ -75,9 +112,47 @@ class Access:
                 code="invalid_api_key",
                 headers={"WWW-Authenticate": 'Bearer realm="llcuda"'},
             )
-        return self._forwarded(user, headers) if user.forwards else user
+        return Caller(self._forwarded(user, headers))
+
+    def session(self, request: HttpRequest) -> SignedIn | None:
+        """The session whose cookie a request has, whoever sent it."""
+        if self._sessions is None or "cookie" not in request.headers:
+            return None
+        for name in cookies.names_of(request.authority, tls=request.tls):
+            found = self._sessions.find(cookies.ids(request.headers, name))
+            if found is not None:
+                return found._replace(cookie=name)
+        return None
+
+    def check_own(self, request: HttpRequest, session: SignedIn | None = None) -> None:
+        """Refuse what another page than ours may have sent.
+
+        Args:
+            session: of the request; None: it begins one, and a program may do so, too.
+
+        Raises:
+            HttpError: as said.
+        """
+        headers = request.headers
+        origins, sites = headers.all("origin"), headers.all("sec-fetch-site")
+        reads = request.method in ("GET", "HEAD")
+        tls = request.tls or (session is not None and cookies.is_secure(session.cookie))
+        foreign = [one for one in origins if not _is_own(one, request.authority, tls=tls)]
+        foreign += [one for one in sites if one not in (_OWN if reads else (_SAME,))]
+        if foreign:
+            raise _forbidden(
+                f"only the page of this server itself may use a session: the request is of "
+                f"{foreign[0]!r:.100}; others send a token, as Authorization: Bearer TOKEN"
+            )
+        if session is not None and not (reads or origins or sites):
+            raise _forbidden(
+                "with the cookie of a session, a request needs an Origin or Sec-Fetch-Site, as "
+                "browsers send them; programs send a token, as Authorization: Bearer TOKEN"
+            )
 
     def _forwarded(self, user: User, headers: Headers) -> User:
+        if not user.forwards:
+            return user
         for name in _FORWARDED_USER:
             value = headers.get(name)
             if value is None:
@@ -99,20 +174,25 @@ class Access:
             return found
         return user
 
-    def _check_local(self, headers: Headers, authority: str, local: str) -> None:
-        host = host_of(authority)
-        if not self._is_ours(host, local):
+    def _check_local(self, request: HttpRequest) -> None:
+        headers, host = request.headers, host_of(request.authority)
+        if not self._is_ours(host, request.local):
             raise _forbidden(
                 f"this server answers only requests for this machine, not for {host!r:.100}: if "
                 f"that is its name, start it with --allowed-host {_harmless(host)}",
             )
-        for origin in headers.all("origin"):
-            if self._is_known(origin, authority):
+        origins = headers.all("origin")
+        for origin in origins:
+            if self._is_allowed(origin) or _is_own(origin, request.authority, tls=request.tls):
                 continue
             raise _forbidden(
                 f"pages of {origin!r:.100} may not use this server: if they should, start it with "
                 f"--cors-origin {_harmless(origin)}"
             )
+        # A page needs no Origin to have a picture or a script loaded, or a link followed.
+        for site in [] if origins else headers.all("sec-fetch-site"):
+            if site not in _OWN:
+                raise _forbidden(f"pages of other origins ({site!r:.40}) may not use this server")
         if self._anybody:
             return
         for name in headers:
@@ -129,11 +209,8 @@ class Access:
             return True
         return host in self._hosts or host in self._own or host == local
 
-    def _is_known(self, origin: str, authority: str) -> bool:
-        if origin.lower() in self._origins or "*" in self._origins:
-            return True
-        scheme, _, host = origin.lower().partition("://")
-        return scheme in ("http", "https") and host == authority.lower() != ""
+    def _is_allowed(self, origin: str) -> bool:
+        return origin.lower() in self._origins or "*" in self._origins
 
     def cors(self, headers: Headers) -> dict[str, str]:
         """What lets the page that asks read the answer; nothing where it may not."""
@@ -141,7 +218,7 @@ class Access:
             return {}
         fields = {"Vary": "Origin"}
         origin = headers.get("origin")
-        if origin is not None and (origin.lower() in self._origins or "*" in self._origins):
+        if origin is not None and self._is_allowed(origin):
             # Safe to send back: it is one of ours, or was checked.
             if "*" in self._origins:
                 origin = "*"
@@ -171,6 +248,12 @@ def host_of(authority: str) -> str:
     if (port and not port.isdigit()) or not re.fullmatch(r"[a-z0-9._-]{1,255}", host):
         return ""
     return host.removesuffix(".")
+
+
+def _is_own(origin: str, authority: str, *, tls: bool) -> bool:
+    """Whether an origin is that of this server. Where it has no TLS, a proxy before it may."""
+    scheme, _, host = origin.lower().partition("://")
+    return scheme in (("https",) if tls else ("http", "https")) and host == authority.lower() != ""
 
 
 def _token(headers: Headers) -> str | None:

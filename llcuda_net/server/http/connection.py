@@ -18,7 +18,7 @@ import trio
 
 from llcuda_net.config.users import ANONYMOUS, User
 from llcuda_net.errors import Overloaded, RequestError, ShuttingDown, Unauthorized
-from llcuda_net.server.http.access import Access
+from llcuda_net.server.http.access import Access, PRIVATE
 from llcuda_net.server.http.errors import HttpError, of_request_error
 from llcuda_net.server.http.exchange import Exchange, HttpHost
 from llcuda_net.server.http.limits import (
@@ -90,11 +90,11 @@ class HttpConnection:
         self._buffer: WriteBuffer | None = None
         self._route: Route | None = None
         self._errors: ErrorFormat = openai_error
-        self._authority = ""
         self._held = 0  # bytes of a body, as counted
         self._body_read = trio.Event()
         self._owner = ""
         self._local = ""
+        self._tls = isinstance(stream, trio.SSLStream)
         transport = stream.transport_stream if isinstance(stream, trio.SSLStream) else stream
         if isinstance(transport, trio.SocketStream):
             # A socket for IPv6 and IPv4 shows addresses of the latter in those of the former.
@@ -223,7 +223,9 @@ class HttpConnection:
         given = headers.get("x-request-id") or ""
         sane = 0 < len(given) <= MAX_REQUEST_ID and given.isascii() and given.isprintable()
         id_ = given if sane else _new_id()
-        request = HttpRequest(head.method, "", {}, headers, b"", ANONYMOUS, id_)
+        request = HttpRequest(
+            head.method, "", {}, headers, b"", ANONYMOUS, id_, local=self._local, tls=self._tls
+        )
         return Exchange(
             request,
             self._host,
@@ -245,7 +247,7 @@ class HttpConnection:
             HttpError, RequestError: the request is refused.
         """
         request = exchange.request
-        self._authority, path = locate(head.target, request)
+        path = locate(head.target, request)
         found = self._routes.find(path)
         methods = {} if found is None else found[0]
         route = methods.get("GET" if head.method == "HEAD" else head.method)
@@ -254,13 +256,17 @@ class HttpConnection:
         if route is None or not route.public:
             if head.method == "OPTIONS":  # a browser asks without the key
                 return self._options(exchange, methods)
+            await self._access.ready(request)
             try:
-                request.user = self._access.check(request.headers, self._authority, self._local)
+                caller = self._access.check(request)
             except HttpError as error:
                 if error.status == 401:
                     given = "authorization" in request.headers or "x-api-key" in request.headers
                     self._log.warning("unauthorized", token_given=given)
                 raise
+            request.user = caller.user
+            if caller.session is not None or "sec-fetch-site" in request.headers:
+                exchange.add_headers(PRIVATE)
         if found is None:
             message = f"there is nothing at {request.path!r:.200}{self._instead(path)}"
             raise HttpError(404, message, code="not_found")
@@ -411,12 +417,12 @@ class HttpConnection:
     def check_user(self) -> None:
         """The users may have changed: end the request if its token is no longer this user's."""
         exchange = self._exchange
-        if exchange is None or self._route is None or self._route.public:
+        if exchange is None or exchange.finished or self._route is None or self._route.public:
             return
         request = exchange.request
         user: User | None
         try:
-            user = self._access.check(request.headers, self._authority, self._local)
+            user = self._access.check(request).user
         except HttpError:
             user = None
         if user is not None and (user.name, user.admin) == (request.user.name, request.user.admin):

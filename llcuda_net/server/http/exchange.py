@@ -24,8 +24,10 @@ from llcuda_net.generation.generation import Generation
 from llcuda_net.generation.publisher import Flushable
 from llcuda_net.generation.state import State
 from llcuda_net.models.serving.manager import Manager
+from llcuda_net.server.http.access import Access
 from llcuda_net.server.http.delivery.leaving import Orphans
 from llcuda_net.server.http.errors import HttpError
+from llcuda_net.server.http.page.sessions import Sessions
 from llcuda_net.server.http.request import HttpRequest
 from llcuda_net.server.http.responder import Respond
 from llcuda_net.server.objects import KeptObjects
@@ -53,6 +55,9 @@ class HttpHost(QueryHost, Protocol):
     watch: Watches
     #: Files, batches and conversations.
     objects: KeptObjects
+    #: Who may come in, and the browsers that are signed in.
+    access: Access
+    sessions: Sessions
     #: The paths whose requests may be in a batch.
     batch_endpoints: tuple[str, ...]
     #: Answers /healthz, /readyz and /metrics.
@@ -79,6 +84,10 @@ class HttpHost(QueryHost, Protocol):
     @property
     def starting(self) -> bool:
         """Whether requests must wait for `started`."""
+
+    @property
+    def startup_reason(self) -> str | None:
+        """What the server does before it serves; None: it has started."""
 
     async def started(self, user: User, size: int) -> None:
         """Return when the server has started, for a request that takes so much memory meanwhile,
@@ -110,6 +119,9 @@ class HttpHost(QueryHost, Protocol):
 
     async def delete(self, id_: str, user: User) -> None:
         """Forget a generation that is over, or raise RequestError."""
+
+    def check_users(self) -> None:
+        """The users, or the sessions of browsers, have changed: what is open by them may end."""
 
     def wake_batches(self) -> None:
         """A batch was made, or is to be cancelled."""
@@ -190,6 +202,10 @@ class Exchange:
     def __repr__(self) -> str:
         state = "finished" if self.finished else "started" if self.started else "waiting"
         return f"<Exchange {self.request.id} {self.request.method} {state} {self.status or ''}>"
+
+    def add_headers(self, headers: Mapping[str, str]) -> None:
+        """Header fields for the answer, whatever it will be."""
+        self._headers = {**self._headers, **headers}
 
     def drop_body(self) -> None:
         """The body is parsed: its memory is free for others. Done by itself with the head."""

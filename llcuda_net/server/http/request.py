@@ -62,6 +62,9 @@ class HttpRequest:
         user: whose it is.
         id: names it in the log and in the answer's x-request-id.
         parameters: of the route's pattern: {"id": ...}.
+        authority: the host and port that it is for, by its target or Host.
+        local: the address of this machine at which it came in; empty where there is none.
+        tls: it came over TLS.
     """
 
     method: str
@@ -72,6 +75,9 @@ class HttpRequest:
     user: User
     id: str
     parameters: dict[str, str] = field(default_factory=dict)
+    authority: str = ""
+    local: str = ""
+    tls: bool = False
 
 
 def seconds_of(text: str) -> float | None:
@@ -79,11 +85,11 @@ def seconds_of(text: str) -> float | None:
     return float(text) if _SECONDS.match(text) else None
 
 
-def locate(target: str, request: HttpRequest) -> tuple[str, str]:
-    """Set the path and the query of a request by its target.
+def locate(target: str, request: HttpRequest) -> str:
+    """Set the path, the query and the authority of a request by its target.
 
     Returns:
-        The host and port that it is for, and the path as it came.
+        The path as it came.
 
     Raises:
         HttpError: the target is wrong.
@@ -102,7 +108,8 @@ def locate(target: str, request: HttpRequest) -> tuple[str, str]:
         request.query = dict(parse_qsl(query, keep_blank_values=True, errors="strict"))
     except ValueError:
         raise HttpError(400, "the target is not percent-encoded UTF-8") from None
-    return authority, path
+    request.authority = authority
+    return path
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,6 +13,7 @@ from llcuda_net.server.http.llama import routes as llama
 from llcuda_net.server.http.openai import routes as openai
 from llcuda_net.server.http.openapi.document import document_route
 from llcuda_net.server.http.page import files as page
+from llcuda_net.server.http.page import signing
 from llcuda_net.server.http.responses import routes as responses
 from llcuda_net.server.http.route import Route
 from llcuda_net.server.http.status import routes as status
@@ -21,6 +22,7 @@ ROUTES: list[Route] = [
     *monitor.ROUTES,
     *status.ROUTES,
     *page.ROUTES,
+    *signing.ROUTES,
     *openai.ROUTES,
     *completions.ROUTES,
     *responses.ROUTES,

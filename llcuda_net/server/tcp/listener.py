@@ -19,7 +19,6 @@ import structlog
 import trio
 
 from llcuda_net.errors import RequestError
-from llcuda_net.server.http.access import Access
 from llcuda_net.server.http.connection import HttpConnection
 from llcuda_net.server.http.exchange import HttpHost
 from llcuda_net.server.http.route import Routes
@@ -62,7 +61,6 @@ class Listener:
         self._host = host
         self._max_connections = max_connections
         self._routes = Routes(ROUTES)
-        self._access = Access(host.settings, host.users)
         self._greeting: OrderedDict[trio.CancelScope, None] = OrderedDict()
         self._resting: OrderedDict[HttpConnection, None] = OrderedDict()
         self._accepting = trio.CancelScope()
@@ -187,7 +185,7 @@ class Listener:
             first=first,
             head_by=greet_by,
             routes=self._routes,
-            access=self._access,
+            access=self._host.access,
             places=self,
             scope=scope,
         )

@@ -148,4 +148,19 @@ OBJECTS = (
         ALTER TABLE entries ADD COLUMN basis BLOB;
         """,
     ),
+    Migration(
+        6,
+        "sessions of browsers",
+        """
+        -- hash: of the id in the cookie. bound: of the token, under the id. Times are in seconds.
+        CREATE TABLE sessions (
+            hash BLOB PRIMARY KEY,
+            owner TEXT NOT NULL,
+            bound BLOB NOT NULL,
+            created INTEGER NOT NULL,
+            expires INTEGER NOT NULL
+        ) STRICT, WITHOUT ROWID;
+        CREATE INDEX sessions_expire ON sessions (expires);
+        """,
+    ),
 )

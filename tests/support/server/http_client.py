@@ -19,7 +19,9 @@ from llcuda_net.config.token_file import Users
 from llcuda_net.server.http.access import Access
 from llcuda_net.server.http.connection import HttpConnection
 from llcuda_net.server.http.exchange import Exchange, HttpHost
+from llcuda_net.server.http.page.sessions import Sessions
 from llcuda_net.server.http.route import Route, Routes
+from llcuda_net.server.objects import KeptObjects
 from llcuda_net.server.tcp.room import Incoming, Unsent
 from llcuda_net.telemetry.observers import Watches
 
@@ -115,6 +117,9 @@ class HttpRig:
     def __init__(
         self, nursery: trio.Nursery, routes: Sequence[Route], users: Users, settings: Settings
     ) -> None:
+        objects = KeptObjects(None)
+        self.sessions = Sessions(objects, users)
+        self.access = Access(settings, users, self.sessions)
         self.host = SimpleNamespace(
             settings=settings,
             users=users,
@@ -125,12 +130,23 @@ class HttpRig:
             monitor=None,
             draining=False,
             starting=False,
+            startup_reason=None,
+            objects=objects,
+            sessions=self.sessions,
+            access=self.access,
+            models=None,
+            check_users=self.check_users,
         )
         self.places = Places()
         self.connections: list[HttpConnection] = []
         self._nursery = nursery
         self._routes = Routes(routes)
-        self._access = Access(settings, users)
+
+    def check_users(self) -> None:
+        """The users, or the sessions, have changed."""
+        self.sessions.check()
+        for connection in self.connections:
+            connection.check_user()
 
     def connect(self, first: bytes = b"") -> HttpPeer:
         """A new connection."""
@@ -142,7 +158,7 @@ class HttpRig:
             first=first,
             head_by=trio.current_time() + self.host.settings.handshake_timeout,
             routes=self._routes,
-            access=self._access,
+            access=self.access,
             places=self.places,
             scope=trio.CancelScope(),
         )
@@ -176,5 +192,7 @@ async def http_rig(
         for pattern in ("/echo", "/echo/{id}")
     ]
     async with trio.open_nursery() as nursery:
-        yield HttpRig(nursery, found, users or Users(), Settings(**settings))
+        rig = HttpRig(nursery, found, users or Users(), Settings(**settings))
+        await rig.sessions.load()
+        yield rig
         nursery.cancel_scope.cancel()

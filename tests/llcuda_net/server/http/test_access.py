@@ -11,16 +11,34 @@ import trio
 
 from llcuda_net.config.settings import Settings
 from llcuda_net.config.token_file import Users
+from llcuda_net.config.users import ANONYMOUS
 from llcuda_net.server.http import access
 from llcuda_net.server.http.access import Access, host_of
 from llcuda_net.server.http.errors import HttpError
-from llcuda_net.server.http.request import Headers
+from llcuda_net.server.http.page.sessions import Sessions
+from llcuda_net.server.http.request import Headers, HttpRequest
+from llcuda_net.server.objects import KeptObjects
 from tests.support.server.http_client import http_rig
 
 TOKENS = """
 token-of-ann-12345 name=ann
 token-of-web-12345 name=web forwards=1 weight=3 role=admin
 """
+
+
+def request_of(
+    *fields: tuple[str, str],
+    method: str = "GET",
+    authority: str = "localhost:9000",
+    local: str = "127.0.0.1",
+    tls: bool = False,
+) -> HttpRequest:
+    headers = Headers([(name.encode(), value.encode()) for name, value in fields])
+    return HttpRequest(method, "/", {}, headers, b"", ANONYMOUS, "req", {}, authority, local, tls)
+
+
+def rules_of(users: Users, **settings: Any) -> Access:
+    return Access(Settings(**settings), users, Sessions(KeptObjects(None), users))
 
 
 def check(
@@ -32,9 +50,9 @@ def check(
 ) -> str:
     """The user who came in, or the status of the refusal with its words."""
     users = Users() if tokens is None else Users.parse(tokens)
-    headers = Headers([(name.encode(), value.encode()) for name, value in fields])
+    request = request_of(*fields, authority=authority, local=local)
     try:
-        user = Access(Settings(**settings), users).check(headers, authority, local)
+        user = rules_of(users, **settings).check(request).user
     except HttpError as error:
         return f"{error.status} {error.message}"
     return f"user {user.name}{' admin' if user.admin else ''}"
@@ -175,17 +193,17 @@ def test_only_a_token_that_forwards_names_users() -> None:
 
 def test_users_without_end_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(access, "MAX_FORWARDED", 2)
-    rules = Access(Settings(), Users.parse(TOKENS))
+    rules = rules_of(Users.parse(TOKENS))
 
-    def name(id_: bytes) -> str:
-        fields = [(b"x-api-key", b"token-of-web-12345"), (b"x-openwebui-user-id", id_)]
-        return rules.check(Headers(fields), "localhost", "").name
+    def name(id_: str) -> str:
+        fields = (("x-api-key", "token-of-web-12345"), ("x-openwebui-user-id", id_))
+        return rules.check(request_of(*fields)).user.name
 
-    assert [name(b"1"), name(b"2"), name(b"1")] == ["web/1", "web/2", "web/1"]
+    assert [name("1"), name("2"), name("1")] == ["web/1", "web/2", "web/1"]
     with pytest.raises(HttpError) as caught:
-        name(b"3")
+        name("3")
     assert caught.value.status == 429
-    assert name(b"2") == "web/2"
+    assert name("2") == "web/2"
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,234 @@
+"""Who is signed in: sessions in memory, checked there, and kept in objects.db.
+
+An id is random and known to its browser only; we know its hash. A session belongs to the token by
+which it began: where the token file has that no more, or gives it to another user, the session is
+over, whenever it is looked at next and when the file is read again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import secrets
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+from functools import partial
+from typing import NamedTuple
+
+import structlog
+import trio
+
+from llcuda_net.config.token_file import Users, hash_of
+from llcuda_net.config.users import User
+from llcuda_net.errors import RequestError
+from llcuda_net.server.http.page.cookies import LIFE
+from llcuda_net.server.objects import KeptObjects
+from llcuda_net.storage.objects import sessions as stored
+from llcuda_net.storage.objects.sessions import Session
+
+log = structlog.get_logger(__name__)
+
+#: Browsers in which one user is signed in: one more ends the session that was unused for longest.
+MOST = 50
+#: Seconds after which a session that is used is renewed, and between two looks for expired ones.
+RENEWED, _EVERY = 3600, 3600.0
+
+
+class SignedIn(NamedTuple):
+    """A session that counts.
+
+    Attributes:
+        id: what the cookie holds.
+        session: what is known of it.
+        user: whose it is, with the limits of now.
+        cookie: the name of the cookie that the request had it in.
+    """
+
+    id: str
+    session: Session
+    user: User
+    cookie: str = ""
+
+
+class Sessions:
+    """Those of one server.
+
+    Args:
+        objects: keeps them; where it keeps nothing, they end with the server.
+        users: by their tokens; may be reloaded.
+        now: Unix time in seconds.
+    """
+
+    def __init__(
+        self, objects: KeptObjects, users: Users, now: Callable[[], float] = time.time
+    ) -> None:
+        self._objects = objects
+        self._users = users
+        self._now = now
+        self._known: dict[bytes, Session] = {}
+        #: The hashes of tokens, of sessions that were used since the start: only with the id can
+        #: it be told which token a session is bound to.
+        self._tokens: dict[bytes, bytes] = {}
+        self._over: set[bytes] = set()  # to be removed from the store
+        self._changing = trio.Lock()
+        self._woken = trio.Event()
+        self._loaded = trio.Event()
+
+    def __repr__(self) -> str:
+        return f"<Sessions {len(self._known)}>"
+
+    async def load(self) -> None:
+        """Read those that an earlier server has kept; the first time."""
+        async with self._changing:
+            if self._loaded.is_set():
+                return
+            if self._objects.keeps:
+                try:
+                    found = await self._objects.read(stored.every)
+                except RequestError as error:
+                    log.error("sessions_not_read", code=error.code, reason=error.message)
+                else:
+                    self._known = {one.hash: one for one in found}
+            self._loaded.set()
+
+    async def ready(self) -> None:
+        """Return when it is known which there are."""
+        await self._loaded.wait()
+
+    async def run(self) -> None:
+        """Remove those that are over from the store, until cancelled."""
+        await self.load()
+        while True:
+            self._woken = trio.Event()
+            try:
+                async with self._changing:
+                    await self._write()
+            except RequestError as error:
+                log.warning("sessions_not_removed", code=error.code, reason=error.message)
+            with trio.move_on_after(_EVERY):
+                await self._woken.wait()
+
+    def find(self, ids: Iterable[str]) -> SignedIn | None:
+        """The session of a request; None: none of these ids is one's, or they are of several."""
+        if not self._users.required:
+            return None
+        found = {one.session.hash: one for id_ in ids if (one := self._find(id_)) is not None}
+        return next(iter(found.values())) if len(found) == 1 else None
+
+    def check(self) -> None:
+        """The users have changed: end the sessions whose tokens are gone."""
+        if not self._users.required:
+            return
+        for session in list(self._known.values()):
+            token = self._tokens.get(session.hash)
+            if self._users.bound(session.user, partial(_fits, token)) is None:
+                self._drop(session)
+
+    async def begin(self, token: str, instead: SignedIn | None = None) -> SignedIn | None:
+        """Begin a session; None: the token is nobody's.
+
+        Args:
+            instead: the one that the browser has, which ends.
+
+        Raises:
+            RequestError: it cannot be kept.
+        """
+        user = self._users.find(token) if self._users.required else None
+        if user is None:
+            return None
+        id_ = secrets.token_urlsafe(32)
+        now = int(self._now())
+        made = Session(_hash(id_), user.name, _bound(id_, hash_of(token)), now, now + LIFE)
+        async with self._changing:
+            own = [one for one in self._known.values() if one.user == user.name]
+            own.sort(key=lambda one: one.expires)
+            ended = [one.hash for one in own[: max(0, len(own) - MOST + 1)]]
+            if instead is not None:
+                ended.append(instead.session.hash)
+            await self._write(made, ended)
+        log.info("signed_in", user=user.name)
+        return SignedIn(id_, made, user)
+
+    async def renew(self, one: SignedIn) -> SignedIn:
+        """The same session, which lasts longer; the cookie is to be set again if it does.
+
+        Raises:
+            RequestError: it cannot be kept.
+        """
+        now = int(self._now())
+        if one.session.expires - LIFE > now - RENEWED:
+            return one
+        async with self._changing:
+            if one.session.hash not in self._known:  # it ended meanwhile
+                return one
+            renewed = replace(one.session, expires=now + LIFE)
+            await self._write(renewed)
+        return one._replace(session=renewed)
+
+    async def end(self, user: str, hashes: Iterable[bytes] | None = None) -> int:
+        """End sessions of a user: these, or all; returns how many there were.
+
+        Raises:
+            RequestError: that cannot be kept.
+        """
+        async with self._changing:
+            own = {one.hash for one in self._known.values() if one.user == user}
+            ended = own if hashes is None else own & set(hashes)
+            await self._write(None, ended)
+        log.info("signed_out", user=user, sessions=len(ended))
+        return len(ended)
+
+    # -- within -------------------------------------------------------------------------------
+
+    def _find(self, id_: str) -> SignedIn | None:
+        session = self._known.get(_hash(id_))
+        if session is None or session.expires <= self._now():
+            return None
+
+        def fits(token: bytes) -> bool:
+            if not hmac.compare_digest(session.bound, _bound(id_, token)):
+                return False
+            self._tokens[session.hash] = token
+            return True
+
+        user = self._users.bound(session.user, fits)
+        if user is None:
+            self._drop(session)
+            return None
+        return SignedIn(id_, session, user)
+
+    def _drop(self, session: Session) -> None:
+        self._forget([session.hash])
+        self._over.add(session.hash)
+        self._woken.set()
+
+    def _forget(self, hashes: Iterable[bytes]) -> None:
+        for one in hashes:
+            self._known.pop(one, None)
+            self._tokens.pop(one, None)
+
+    async def _write(self, made: Session | None = None, ended: Iterable[bytes] = ()) -> None:
+        """Change the store and then the memory; under the lock. Removes what is over, too."""
+        now = self._now()
+        late = [one.hash for one in self._known.values() if one.expires <= now]
+        gone = {*ended, *late, *self._over}
+        if self._objects.keeps and (gone or made is not None):
+            await self._objects.write(lambda db: stored.change(db, made, gone))
+        self._forget(gone)
+        self._over -= gone
+        if made is not None:
+            self._known[made.hash] = made
+
+
+def _hash(id_: str) -> bytes:
+    return hashlib.sha256(id_.encode()).digest()
+
+
+def _fits(token: bytes | None, known: bytes) -> bool:
+    """Whether a session may be bound to a known token, by what is known of its own."""
+    return token is None or token == known
+
+
+def _bound(id_: str, token: bytes) -> bytes:
+    return hmac.digest(id_.encode(), token, "sha256")
