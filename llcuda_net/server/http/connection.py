@@ -18,7 +18,7 @@ import trio
 
 from llcuda_net.config.users import ANONYMOUS, User
 from llcuda_net.errors import Overloaded, RequestError, ShuttingDown, Unauthorized
-from llcuda_net.server.http.access import Access, PRIVATE
+from llcuda_net.server.http.access import PRIVATE, Access
 from llcuda_net.server.http.errors import HttpError, of_request_error
 from llcuda_net.server.http.exchange import Exchange, HttpHost
 from llcuda_net.server.http.limits import (

@@ -149,6 +149,34 @@ OBJECTS = (
         """,
     ),
     Migration(
+        5,
+        "conversations are trees",
+        """
+        -- parent: the entry that this one goes on from, by its seq, which is smaller; 0: none.
+        ALTER TABLE entries ADD COLUMN parent INTEGER NOT NULL DEFAULT 0;
+        CREATE INDEX entries_in_order ON entries (conversation, seq);
+        CREATE INDEX entries_generation ON entries (id) WHERE item IS NULL;
+        UPDATE entries SET parent = coalesce((
+            SELECT max(before.seq) FROM entries AS before
+            WHERE before.conversation = entries.conversation AND before.seq < entries.seq
+        ), 0);
+
+        -- head: the seq of the entry that ends its active path; 0: none. size: entries. preview:
+        -- first words of its first question, and preview_of: the entry that they are of. words:
+        -- the title and the preview in lower case; NULL: as they are.
+        ALTER TABLE conversations ADD COLUMN head INTEGER NOT NULL DEFAULT 0;
+        ALTER TABLE conversations ADD COLUMN size INTEGER NOT NULL DEFAULT 0;
+        ALTER TABLE conversations ADD COLUMN preview TEXT;
+        ALTER TABLE conversations ADD COLUMN preview_of TEXT;
+        ALTER TABLE conversations ADD COLUMN words TEXT;
+        UPDATE conversations SET
+            head = coalesce(
+                (SELECT max(seq) FROM entries WHERE conversation = conversations.seq), 0
+            ),
+            size = (SELECT count(*) FROM entries WHERE conversation = conversations.seq);
+        """,
+    ),
+    Migration(
         6,
         "sessions of browsers",
         """
