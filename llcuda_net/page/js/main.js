@@ -8,7 +8,7 @@ import { createStore } from "./core/store.js";
 import { chatReducers, chatViews } from "./chat/index.js";
 import { historyPanel, historyReducers } from "./history/index.js";
 import { serverReducers, serverViews } from "./server/index.js";
-import { sessionReducer, startSession, signInView } from "./session/index.js";
+import { sessionReducer, startSession, signInView, startingView } from "./session/index.js";
 import { prefsReducer, startPrefs } from "./settings/prefs.js";
 import { settingsView } from "./settings/view.js";
 import { frame } from "./shell/frame.js";
@@ -39,6 +39,7 @@ let made = null; // the frame; kept while somebody signs in again
 store.watch(
   (state) => state.session.state,
   (state) => {
+    if (state === "starting") replace(root, startingView(app));
     if (state === "required") replace(root, signInView(app), notices.elements);
     if (state !== "known") return;
     made ??= frame(app, { side: historyPanel, views });
