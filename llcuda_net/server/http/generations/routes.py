@@ -5,7 +5,7 @@ What belongs to somebody else is answered as what does not exist.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -25,15 +25,15 @@ from llcuda_net.server.http.generations import export as exports
 from llcuda_net.server.http.generations.details import details
 from llcuda_net.server.http.generations.pages import listed
 from llcuda_net.server.http.generations.view import view
+from llcuda_net.server.http.markdown import RENDERERS
 from llcuda_net.server.http.request import check_names
 from llcuda_net.server.http.route import Route
+from llcuda_net.storage.channels import REASONING, TEXT, Switch
 
 #: Seconds that an answer to a cancel waits for the end.
 _CANCEL_PATIENCE = 5.0
 #: Bytes of a document that is encoded at once; a larger one is, in a thread.
 _AT_ONCE = 256 << 10
-#: Texts that are rendered at a time: it takes much of a core.
-_RENDERERS = trio.CapacityLimiter(1)
 
 
 async def events(exchange: Exchange) -> None:
@@ -114,8 +114,9 @@ async def _show(exchange: Exchange, generation: Generation, *, as_html: bool = F
     size = (8 if as_html else 2) * sizes.of(document)
     with host.holding(user, size):
         if as_html:
-            document["html"] = await trio.to_thread.run_sync(
-                _rendered, document, limiter=_RENDERERS
+            pieces, switches = generation.pieces[: generation.visible], [*generation.switches]
+            document |= await trio.to_thread.run_sync(
+                _rendered, pieces, switches, limiter=RENDERERS
             )
         if size > _AT_ONCE:
             body = await trio.to_thread.run_sync(msgspec.json.encode, document)
@@ -130,14 +131,15 @@ async def _document(exchange: Exchange, generation: Generation) -> dict[str, Any
     return view(generation) | await details(exchange, generation)
 
 
-def _rendered(document: dict[str, Any]) -> dict[str, str | None]:
-    from llcuda_net.server.http.generations.render import to_html  # few ask for it
+def _rendered(pieces: Sequence[str], switches: Sequence[Switch]) -> dict[str, Any]:
+    from llcuda_net.server.http.markdown.blocks import blocks_of  # few ask for it
 
-    reasoning = document["reasoning"]
-    return {
-        "text": to_html(document["text"]),
-        "reasoning": None if reasoning is None else to_html(reasoning),
+    blocks = blocks_of(pieces, switches)
+    html = {
+        kind: "".join(block["html"] for block in blocks if block["channel"] == kind)
+        for kind in (TEXT, REASONING)
     }
+    return {"html": {"text": html[TEXT], "reasoning": html[REASONING] or None}, "blocks": blocks}
 
 
 async def _wait(exchange: Exchange, generation: Generation) -> None:

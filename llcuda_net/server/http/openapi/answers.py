@@ -208,6 +208,18 @@ class Continuation(msgspec.Struct):
     epoch: Count
 
 
+class Block(msgspec.Struct, omit_defaults=True):
+    """A part of an answer: of text and reasoning as safe HTML, of a tool call its arguments."""
+
+    n: int
+    channel: Literal["text", "reasoning", "tool_call"]
+    html: str | None = None
+    text: str | None = None
+    index: int | None = None
+    id: str | None = None
+    name: str | None = None
+
+
 class Html(msgspec.Struct):
     """The texts of a generation as safe HTML."""
 
@@ -249,6 +261,7 @@ class GenerationView(msgspec.Struct):
     n: int | None = None
     index: int | None = None
     html: Html | None = None
+    blocks: list[Block] | None = None
     owner: str | None = None
     upstream: str | None = None
 

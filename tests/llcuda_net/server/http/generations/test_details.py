@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from pathlib import Path
 from typing import Any
@@ -149,6 +150,10 @@ async def test_as_html(tmp_path: Path) -> None:
             "reasoning": "<p><strong>why</strong></p>\n",
         }
         assert found["text"] == "*hi* <script>"
+        assert found["blocks"] == [
+            {"n": 0, "channel": "text", "html": found["html"]["text"]},
+            {"n": 1, "channel": "reasoning", "html": found["html"]["reasoning"]},
+        ]
         assert "html" not in await show(listener, id_)
         assert (await show(listener, plain, "?render=html"))["html"]["reasoning"] is None
         for wrong in ("?render=pdf", "?render=", "?html=1"):
@@ -162,4 +167,7 @@ async def test_a_large_one(tmp_path: Path) -> None:
     async with keeping(tmp_path, FakeUpstream()) as (_, listener):
         found = await show(listener, id_, "?render=html")
         assert (found["text"], found["request"]["prompt"]) == (text, text)
-        assert found["html"]["text"] == f"<pre>{text}</pre>"
+        blocks = [block["html"] for block in found["blocks"]]
+        assert "".join(blocks) == found["html"]["text"]
+        assert max(map(len, blocks)) < 70_000
+        assert re.sub("<[^>]*>", "", found["html"]["text"]).strip() == text.strip()

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from llcuda_net.server.http.generations import render
-from llcuda_net.server.http.generations.render import MAX_TEXT, REL, SCHEMES, TAGS, to_html
+from llcuda_net.server.http.markdown import render
+from llcuda_net.server.http.markdown.render import MAX_TEXT, REL, SCHEMES, TAGS, to_html
 
 #: Tags of which there is no end.
 _VOID = {"br", "hr"}

@@ -9,6 +9,8 @@
 5. A text that is too long, too deep, or that would become too much, is shown as it was written, in
    one `pre`. Of 64 Ki characters made to be slow, none took more than a second or two.
 
+6. Formulas stay as they were written, as code; see formulas.py.
+
 All of it blocks: call it in a thread.
 """
 
@@ -16,7 +18,7 @@ from __future__ import annotations
 
 import html
 import re
-from collections.abc import Sequence
+from collections.abc import MutableMapping, Sequence
 from functools import cache
 from typing import Any
 
@@ -25,6 +27,8 @@ from markdown_it import MarkdownIt
 from markdown_it.renderer import RendererHTML
 from markdown_it.token import Token
 from markdown_it.utils import OptionsDict
+
+from llcuda_net.server.http.markdown.formulas import use_formulas
 
 #: Characters of a text that is rendered.
 MAX_TEXT = 64 << 10
@@ -58,16 +62,51 @@ _VALUES = {
     "start": re.compile(r"\d{1,9}"),
     "title": re.compile(r".{1,1000}", re.DOTALL),
 }
+#: Where links lead that are written by reference: the parser's own, by their labels.
+Definitions = MutableMapping[str, dict[str, Any]]
 _ALIGN = re.compile(r"text-align:(left|center|right)")
 
 
-def to_html(text: str) -> str:
-    """Safe HTML of a text in Markdown: CommonMark with tables and strikethrough."""
+def to_html(text: str, definitions: Definitions | None = None) -> str:
+    """Safe HTML of a text in Markdown: CommonMark with tables, strikethrough and formulas.
+
+    Args:
+        definitions: where the links of earlier texts lead; those of this one are added.
+    """
+    return html_and_tokens(text, {} if definitions is None else definitions)[0]
+
+
+def html_and_tokens(text: str, definitions: Definitions) -> tuple[str, Sequence[Token]]:
+    """As `to_html`, and the tokens of the parser; none where it is shown as it was written."""
     if len(text) <= MAX_TEXT and text.count("[") <= _MOST_BRACKETS:
-        tokens = _parser().parse(text)
+        tokens = _parser().parse(text, {"references": definitions})
         if _within(tokens):
-            return _cleaned(_parser().renderer.render(tokens, _parser().options, {}))
-    return f"<pre>{html.escape(text, quote=False)}</pre>"
+            return _cleaned(_parser().renderer.render(tokens, _parser().options, {})), tokens
+    return as_written(text), ()
+
+
+def as_written(text: str) -> str:
+    """Safe HTML that shows a text, whatever it is."""
+    return f"<pre>{escaped(text)}</pre>"
+
+
+def escaped(text: str) -> str:
+    """A text for between two tags."""
+    return html.escape(text, quote=False)
+
+
+def define(text: str, definitions: Definitions) -> None:
+    """Add the definitions of links that are in a text."""
+    parser = _parser()
+    parser.block.parse(text, parser, {"references": definitions}, [])
+
+
+def block_tokens(text: str) -> Sequence[Token]:
+    """The blocks of a text as the parser has them: what is in them is not parsed."""
+    tokens: list[Token] = []
+    parser = _parser()
+    parser.block.parse(text, parser, {}, tokens)
+    return tokens
 
 
 def _cleaned(markup: str) -> str:
@@ -108,6 +147,12 @@ class _Renderer(RendererHTML):
         name = self.renderInlineAsText(token.children or [], options, env).strip()
         return f'<a href="{address}">{html.escape(name or "image")}</a>'
 
+    def math_inline(self, tokens: Sequence[Token], idx: int, options: OptionsDict, env: Any) -> str:
+        return f'<code class="language-math">{escaped(tokens[idx].content)}</code>'
+
+    def math_block(self, tokens: Sequence[Token], idx: int, options: OptionsDict, env: Any) -> str:
+        return f'<pre><code class="language-math">{escaped(tokens[idx].content)}</code></pre>\n'
+
     def th_open(self, tokens: Sequence[Token], idx: int, options: OptionsDict, env: Any) -> str:
         return self._cell(tokens, idx, options)
 
@@ -126,4 +171,5 @@ def _parser() -> MarkdownIt:
     parser = MarkdownIt(
         "commonmark", {"html": False, "maxNesting": _DEEPEST}, renderer_cls=_Renderer
     )
+    use_formulas(parser)
     return parser.enable(["table", "strikethrough"])
