@@ -108,13 +108,15 @@ def _wants_html(query: Mapping[str, str]) -> bool:
 
 async def _show(exchange: Exchange, generation: Generation, *, as_html: bool = False) -> None:
     """Answer with a generation as it is now."""
+    if generation.shelved is not None:  # so it is over: nothing ends with this reader
+        await _wait(exchange, generation)
+    pieces, switches = generation.pieces[: generation.visible], [*generation.switches]
     document = await _document(exchange, generation)
     host, user = exchange.host, exchange.request.user
     # The document and its JSON; of HTML, what is made of it on the way.
     size = (8 if as_html else 2) * sizes.of(document)
     with host.holding(user, size):
         if as_html:
-            pieces, switches = generation.pieces[: generation.visible], [*generation.switches]
             document |= await trio.to_thread.run_sync(
                 _rendered, pieces, switches, limiter=RENDERERS
             )
@@ -126,7 +128,7 @@ async def _show(exchange: Exchange, generation: Generation, *, as_html: bool = F
 
 
 async def _document(exchange: Exchange, generation: Generation) -> dict[str, Any]:
-    if generation.shelved is not None:  # so it is over: nothing ends with this reader
+    if generation.shelved is not None:
         await _wait(exchange, generation)
     return view(generation) | await details(exchange, generation)
 
