@@ -14,6 +14,7 @@ from llcuda_net.generation.persistence import Persistence, request_of
 from llcuda_net.generation.registry import Registry, unknown
 from llcuda_net.generation.state import State
 from llcuda_net.storage.records import Result, TokenLog
+from llcuda_net.storage.transient.results import Erased
 
 
 class Finder:
@@ -103,10 +104,13 @@ class Finder:
             self._shelf.keep(found, stored=True)
         return found
 
-    async def delete(self, id_: str, owner: str | None) -> None:
+    async def delete(self, id_: str, owner: str | None) -> str:
         """Forget a generation that is over; its idempotency key is free again.
 
         Who reads it just now may get the rest of it.
+
+        Returns:
+            Whose it was.
 
         Raises:
             UnknownGeneration: there is none.
@@ -126,19 +130,16 @@ class Finder:
                 self._registry.free_key(found.owner, found.key)
         if deleted is not None and deleted.key is not None:
             self._registry.free_key(deleted.owner, deleted.key)
+        return found.owner if found is not None else deleted.owner if deleted is not None else ""
 
-    async def erased(self) -> list[str]:
-        """Forget what was erased since its time is over, as `delete` does; waits for something.
-
-        Returns:
-            The ids.
-        """
+    async def erased(self) -> list[Erased]:
+        """Forget what was erased since its time is over, as `delete` does; waits for something."""
         gone = await self._persistence.erased()
         for one in gone:
             self.replayed.pop(one.id, None)
             if one.key is not None:
                 self._registry.free_key(one.owner, one.key)
-        return [one.id for one in gone]
+        return gone
 
 
 def _result_of(generation: Generation) -> Result:

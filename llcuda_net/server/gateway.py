@@ -36,6 +36,7 @@ from llcuda_net.models.serving.manager import Manager
 from llcuda_net.scheduler.scheduler import Scheduler
 from llcuda_net.scheduler.ticket import SlotRequest, Ticket
 from llcuda_net.server.batches.runner import BatchRunner
+from llcuda_net.server.changes import Changes
 from llcuda_net.server.drain import drain, shutting_down
 from llcuda_net.server.finder import Finder
 from llcuda_net.server.http.access import Access
@@ -48,6 +49,7 @@ from llcuda_net.server.memory_guard import MemoryGuard, limit_of
 from llcuda_net.server.objects import KeptObjects
 from llcuda_net.server.previous import following, previous_of
 from llcuda_net.server.queries import QueryService
+from llcuda_net.server.runs import Runs
 from llcuda_net.server.tcp.listener import Listener
 from llcuda_net.server.waiting import Waiting
 from llcuda_net.storage.records import Level, Result
@@ -113,6 +115,10 @@ class Gateway:
         storage = self._persistence.storage
         #: Files, batches and conversations.
         self.objects = KeptObjects(None if storage is None else storage.objects)
+        #: Who shows conversations follows them here.
+        self.changes = Changes()
+        #: Who shows what runs follows it here.
+        self.runs = Runs()
         #: Browsers that are signed in, and who may come in over HTTP.
         self.sessions = Sessions(self.objects, self.users)
         self.access = Access(settings, self.users, self.sessions)
@@ -407,6 +413,7 @@ class Gateway:
 
         self._registry.add(generation)
         self._nursery.start_soon(to_its_end)
+        self.runs.began(generation)
 
     def _resume(self, entry: Recovered) -> None:
         """Go on with a generation that ran when the last server ended."""
@@ -473,9 +480,9 @@ class Gateway:
         """An owner's generations in memory that were asked just this, oldest first."""
         return self._registry.of_request(request_hash, owner)
 
-    def running(self, owner: str) -> list[Generation]:
-        """An owner's generations that are not over."""
-        return [one for one in self._registry if one.owner == owner and not one.ended]
+    def running(self, owner: str | None) -> list[Generation]:
+        """An owner's generations (None: everybody's) that are not over."""
+        return [one for one in self._registry if owner in (None, one.owner) and not one.ended]
 
     @property
     def queued(self) -> int:
@@ -489,15 +496,17 @@ class Gateway:
             RequestError: as `Finder.delete`.
         """
         await self._startup.wait()
-        await self.finder.delete(id_, view_of(user))
+        owner = await self.finder.delete(id_, view_of(user))
         self.orphans.discard(id_)
+        self.runs.deleted(id_, owner)
         log.info("generation_deleted", generation=id_, user=user.name)
 
     async def _follow_erased(self) -> None:
         """Forget transient generations when they are erased. Who reads one may get the rest."""
         while True:
-            for id_ in await self.finder.erased():
-                self.orphans.discard(id_)
+            for gone in await self.finder.erased():
+                self.orphans.discard(gone.id)
+                self.runs.deleted(gone.id, gone.owner)
 
     def wake_batches(self) -> None:
         """A batch was made, or is to be cancelled."""
@@ -535,6 +544,7 @@ class Gateway:
     def _count(self, generation: Generation) -> None:
         if self.analyst is not None:
             self.analyst.wake()
+        self.runs.ended(generation)
         self._reporter.ended(generation)
         self.watch.ended(generation)
         error = generation.error

@@ -24,6 +24,7 @@ from llcuda_net.generation.generation import Generation
 from llcuda_net.generation.publisher import Flushable
 from llcuda_net.generation.state import State
 from llcuda_net.models.serving.manager import Manager
+from llcuda_net.server.changes import Changes
 from llcuda_net.server.http.access import Access
 from llcuda_net.server.http.delivery.leaving import Orphans
 from llcuda_net.server.http.errors import HttpError
@@ -31,6 +32,7 @@ from llcuda_net.server.http.page.sessions import Sessions
 from llcuda_net.server.http.request import HttpRequest
 from llcuda_net.server.http.responder import Respond
 from llcuda_net.server.objects import KeptObjects
+from llcuda_net.server.runs import Runs
 from llcuda_net.server.tcp.queries import QueryHost
 from llcuda_net.server.tcp.room import Incoming, Unsent
 from llcuda_net.server.tcp.write_buffer import WriteBuffer
@@ -55,6 +57,10 @@ class HttpHost(QueryHost, Protocol):
     watch: Watches
     #: Files, batches and conversations.
     objects: KeptObjects
+    #: Followers of conversations.
+    changes: Changes
+    #: Followers of what runs.
+    runs: Runs
     #: Who may come in, and the browsers that are signed in.
     access: Access
     sessions: Sessions
@@ -114,8 +120,8 @@ class HttpHost(QueryHost, Protocol):
     def same_request(self, request_hash: bytes, owner: str) -> list[Generation]:
         """An owner's generations in memory that were asked just this, oldest first."""
 
-    def running(self, owner: str) -> list[Generation]:
-        """An owner's generations that are not over."""
+    def running(self, owner: str | None) -> list[Generation]:
+        """An owner's generations (None: everybody's) that are not over."""
 
     async def delete(self, id_: str, user: User) -> None:
         """Forget a generation that is over, or raise RequestError."""

@@ -7,6 +7,7 @@ from llcuda_net.server.http.anthropic import routes as anthropic
 from llcuda_net.server.http.batches import routes as batches
 from llcuda_net.server.http.completions import routes as completions
 from llcuda_net.server.http.conversations import routes as conversations
+from llcuda_net.server.http.events import routes as events
 from llcuda_net.server.http.files import routes as files
 from llcuda_net.server.http.generations import routes as generations
 from llcuda_net.server.http.llama import routes as llama
@@ -30,6 +31,7 @@ ROUTES: list[Route] = [
     *llama.ROUTES,
     *conversations.ROUTES,
     *generations.ROUTES,
+    *events.ROUTES,
     *files.ROUTES,
     *batches.ROUTES,
 ]

@@ -57,7 +57,7 @@ def _of_generation(generation: Generation) -> dict[str, Any]:
         "finished": None if generation.finished is None else generation.finished / 1e9,
         **_asked(request_of(generation)),
         "stop": generation.outcome.stop if generation.ended else None,
-        "timings": _timings(generation) if generation.ended else None,
+        "timings": timings_of(generation) if generation.ended else None,
         "fingerprint": _public(generation.model),
         "seed": generation.params.get("seed") if generation.seed is None else generation.seed,
         "level": str(generation.level),
@@ -73,7 +73,7 @@ def _of_generation(generation: Generation) -> dict[str, Any]:
     }
 
 
-def _timings(generation: Generation) -> dict[str, float]:
+def timings_of(generation: Generation) -> dict[str, float]:
     """Its phases, of which the whole ended when it did."""
     found, times = generation.phases(), generation.times
     if times.over is not None:

@@ -48,6 +48,7 @@ class Blocks:
         have: blocks that the reader has: they are not rendered.
 
     Attributes:
+        have: as given.
         count: blocks that are final.
         stale: something was added that no step has told.
     """
@@ -55,7 +56,7 @@ class Blocks:
     def __init__(self, have: int = 0) -> None:
         self.count = 0
         self.stale = False
-        self._have = have
+        self.have = have
         self._channel = BEGINNING
         self._text: Growing = GrowingMarkdown()
         self._final: list[dict[str, Any]] = []
@@ -80,7 +81,7 @@ class Blocks:
         Args:
             render: else only what costs next to nothing; the rest, with a later step.
         """
-        grown = self._text.grown(self._have - self.count, render=render)
+        grown = self._text.grown(self.have - self.count, render=render)
         self._take(grown.final)
         final, self._final = self._final, []
         open_: dict[str, Any] | None = None
@@ -96,11 +97,17 @@ class Blocks:
         self._open = open_ is not None or (self._open and not closed)
         return Step(final, open_, closed)
 
-    def final(self) -> list[dict[str, Any]]:
+    def final(self) -> Step:
         """The blocks that are new and final; the open one is not looked at."""
-        self._take(self._text.final(self._have - self.count))
+        self._take(self._text.final(self.have - self.count))
+        self.stale = True
         final, self._final = self._final, []
-        return final
+        return Step(final)
+
+    @property
+    def weight(self) -> int:
+        """Characters that a step with rendering looks at, but for the blocks that are new."""
+        return self._text.weight
 
     def end(self) -> Step:
         """What was not final: the log is whole."""
@@ -110,7 +117,7 @@ class Blocks:
         return Step(final)
 
     def _end(self) -> None:
-        self._take(self._text.end(self._have - self.count))
+        self._take(self._text.end(self.have - self.count))
         self._open = False
 
     def _take(self, final: Sequence[str | None]) -> None:
@@ -136,7 +143,7 @@ def blocks_of(pieces: Sequence[str], switches: Sequence[Switch]) -> list[dict[st
         text = "".join(pieces[first:behind])
         for at in range(0, max(len(text), 1), AT_ONCE):
             blocks.add(channel, text[at : at + AT_ONCE])
-            found += blocks.final()
+            found += blocks.final().final
     return found + blocks.end().final
 
 

@@ -64,6 +64,10 @@ class Growing(Protocol):
             skip: of the blocks that are new and final, so many first are not to be rendered.
         """
 
+    @property
+    def weight(self) -> int:
+        """Characters that are looked at to render the open block."""
+
     def final(self, skip: int) -> Sequence[str | None]:
         """The blocks that are new and final; nothing is found out of the open one."""
 
@@ -105,6 +109,11 @@ class GrowingMarkdown:
         self._plain = _plain_behind(rest, tokens)
         self._shown = len(rest.rstrip(" "))
         return Grown(final, markup)
+
+    @property
+    def weight(self) -> int:
+        """See Growing."""
+        return 0 if self._splitter.fence is not None else len(self._splitter.rest)
 
     def final(self, skip: int) -> Sequence[str | None]:
         """See Growing."""
@@ -165,6 +174,11 @@ class GrowingCall:
         new = "".join(self._parts[self._told :])
         told, self._told = self._told, len(self._parts)
         return Grown(more=new) if told else Grown(open=new)
+
+    @property
+    def weight(self) -> int:
+        """See Growing."""
+        return 0
 
     def final(self, skip: int) -> Sequence[str | None]:
         """See Growing."""

@@ -20,7 +20,7 @@ from llcuda_net.server.http.llama import template
 from llcuda_net.server.http.openai.chat_body import SAMPLING
 from llcuda_net.server.http.openai.fields import CHAT, SUPPORTED, FieldRules
 from llcuda_net.server.http.openapi import anthropic as of_messages
-from llcuda_net.server.http.openapi import conversations, llama, page
+from llcuda_net.server.http.openapi import conversations, events, llama, page
 from llcuda_net.server.http.openapi import responses as of_responses
 from llcuda_net.server.http.openapi import status as of_status
 from llcuda_net.server.http.openapi.answers import Error, StateName
@@ -39,6 +39,7 @@ OPERATIONS = {
     **llama.OPERATIONS,
     **conversations.OPERATIONS,
     **of_status.OPERATIONS,
+    **events.OPERATIONS,
     **page.OPERATIONS,
 }
 

@@ -281,7 +281,7 @@ def test_what_nothing_can_be_cut_off_of_is_cut_off_as_it_is() -> None:
         found = []
         for at in range(0, len(text), 50_001):
             blocks.add(BEGINNING, text[at : at + 50_001])
-            found += blocks.final()
+            found += blocks.final().final
         assert found + blocks.end().final == whole
         assert all(len(block["html"]) < 8 * MAX_TEXT for block in whole)
         letters = "".join(checked(block["html"]) for block in whole)
