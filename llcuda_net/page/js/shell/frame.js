@@ -65,7 +65,7 @@ export function frame(app, { side, views }) {
     (state) => state.route,
     (route, before) => {
       draw(false);
-      const view = views[route.view] ?? views[""];
+      const view = Object.hasOwn(views, route.view) ? views[route.view] : nothing;
       // Only another view or another object makes a new one; a query is for the view that is there.
       if (shown && before && route.view === before.view && route.id === before.id) return;
       shown?.abort();
@@ -74,6 +74,12 @@ export function frame(app, { side, views }) {
     },
   );
   return root;
+}
+
+/** The view of an address that is none. */
+function nothing(app) {
+  const text = h("p", {}, "There is nothing at this address. ", h("a", { href: href("") }, "New chat"));
+  return h("div", { class: "view" }, viewHead(app, "Not found"), h("div", { class: "center" }, text));
 }
 
 /** The head of a view: opens the history on phones. */
