@@ -8,6 +8,7 @@
  */
 
 const BY_CODE = {
+  __proto__: null, // a code is whatever a server says
   rate_limit_exceeded: ["Too many requests wait, or your quota is used up", true],
   storage_quota_exceeded: ["Your space for files is full", false],
   too_many_streams: ["Too many answers of yours run at once", true],
@@ -50,17 +51,6 @@ const BY_STATUS = {
 export function problemOf(error) {
   const found = BY_CODE[error?.code] ?? BY_STATUS[error?.status] ?? ["That did not work", true];
   return { title: found[0], detail: error?.message ?? "", again: found[1] };
-}
-
-/**
- * Whether the same request shall be sent again by itself: the server was not reached, or was
- * about to end or to start. Its key makes sure that it is done once.
- * @param {{status?: number, code?: ?string}} error
- * @returns {boolean}
- */
-export function isPassing(error) {
-  const status = error?.status ?? 0;
-  return status === 0 || status === 502 || status === 504 || error?.code === "shutting_down";
 }
 
 /** Whether an answer still runs. */

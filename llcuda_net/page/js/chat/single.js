@@ -12,7 +12,7 @@ import { modelOf, takesImages } from "./models.js";
 import { problemOf, runs } from "./problem.js";
 import { chatOf } from "./service.js";
 import { settingsOf } from "./settings.js";
-import { generationOf } from "./state.js";
+import { answerOf, generationOf } from "./state.js";
 import { bodyOf, inputOf } from "./turn.js";
 
 /**
@@ -42,13 +42,13 @@ export function answerView(app, route, signal) {
   );
   let loading = false;
 
-  store.watch((state) => state.chat.answers[id], show, signal);
+  store.watch((state) => answerOf(state, id), show, signal);
   store.watch((state) => state.chat.models, show, signal);
   store.watch((state) => state.live.connection, (_, before) => before && load(), signal);
   load();
 
   function nodes() {
-    return store.get().chat.answers[id]?.nodes ?? [];
+    return answerOf(store.get(), id)?.nodes ?? [];
   }
 
   async function load() {
@@ -65,7 +65,7 @@ export function answerView(app, route, signal) {
   }
 
   function show() {
-    const answer = store.get().chat.answers[id];
+    const answer = answerOf(store.get(), id);
     if (!answer) return replace(note, h("p", { class: "muted", role: "status" }, "Loading…"));
     const { about, error } = answer;
     const problem = error && problemOf(error);

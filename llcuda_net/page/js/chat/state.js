@@ -108,10 +108,12 @@ function sent(state, { key, id, node }) {
 }
 
 function withConversation(state, id, change) {
-  const one = change(state.conversations[id] ?? NEW);
+  const one = change(own(state.conversations, id) ?? NEW);
   return { ...state, conversations: put(state.conversations, id, one) };
 }
 
+// Ids come out of addresses: one may be a name that every object has.
+const own = (map, key) => (Object.hasOwn(map, key) ? map[key] : undefined);
 const put = (map, key, value) => ({ ...map, [key]: value });
 
 function without(map, key) {
@@ -120,7 +122,10 @@ function without(map, key) {
 }
 
 /** The conversation of an id, as far as it is known. */
-export const conversationOf = (state, id) => state.chat.conversations[id] ?? NEW;
+export const conversationOf = (state, id) => own(state.chat.conversations, id) ?? NEW;
+
+/** The answer that is looked at by itself. */
+export const answerOf = (state, id) => own(state.chat.answers, id);
 
 /** The turn that is being sent in a place: a conversation, or a new one. */
 export const turnIn = (state, place) =>
