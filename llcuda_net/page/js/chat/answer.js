@@ -17,14 +17,14 @@ import { generationOf } from "./state.js";
  */
 export function createAnswer(app, acts, signal) {
   const blocks = createBlocks(app);
-  const waiting = h("p", { class: "waiting muted", role: "status" });
-  const shade = h("div", { hidden: true });
+  const waiting = h("p", { class: "waiting muted" });
+  const instead = h("div", { hidden: true });
   const ending = h("div", {});
-  const foot = footer(app, { ...acts, shade: toggleShade }, signal);
-  const element = h("section", { class: "answer", "aria-label": "Answer" }, blocks.element, shade, waiting, ending, foot.element);
+  const foot = footer(app, { ...acts, view }, signal);
+  const element = h("section", { class: "answer", "aria-label": "Answer" }, blocks.element, instead, waiting, ending, foot.element);
   let node = null;
   let watched = null; // of the live stream: {id, end}
-  let shaded = null; // an AbortController while the shaded view is shown
+  let other = null; // an AbortController while another view than the rendered one is shown
   let begun = false;
   signal.addEventListener("abort", () => unwatch());
 
@@ -80,7 +80,9 @@ export function createAnswer(app, acts, signal) {
   function running(run) {
     const text = waitingText(run ?? null);
     if (begun || !runs(node)) return;
-    if (waiting.textContent !== text) replace(waiting, text);
+    if (waiting.textContent === text) return;
+    if (waiting.textContent === "") app.announce(text);
+    replace(waiting, text);
   }
 
   function finish(before) {
@@ -95,24 +97,21 @@ export function createAnswer(app, acts, signal) {
     }
   }
 
-  async function toggleShade(on) {
-    shaded?.abort();
-    shaded = null;
-    if (on) {
-      shaded = new AbortController();
-      const end = shaded;
-      signal.addEventListener("abort", () => end.abort(), { signal: end.signal });
-      replace(shade, h("p", { class: "muted" }, "Asking for the figures…"));
-      try {
-        const logprobs = await logprobsOf(app, node, end.signal);
-        replace(shade, certaintyView(logprobs, end.signal));
-      } catch (error) {
-        if (end.signal.aborted) return;
-        replace(shade, problemBox(problemOf(error)));
-      }
+  // The text as it is rendered (""), as it was written ("raw"), or with its certainty ("shaded").
+  async function view(mode) {
+    other?.abort();
+    other = mode ? new AbortController() : null;
+    instead.hidden = !mode;
+    blocks.element.hidden = Boolean(mode);
+    if (mode === "raw") replace(instead, h("pre", { class: "raw", tabindex: "0" }, node.text ?? ""));
+    if (mode !== "shaded") return;
+    const end = AbortSignal.any([signal, other.signal]);
+    replace(instead, h("p", { class: "muted" }, "Asking for the figures…"));
+    try {
+      replace(instead, certaintyView(await logprobsOf(app, node, end), end));
+    } catch (error) {
+      if (!end.aborted) replace(instead, problemBox(problemOf(error)));
     }
-    shade.hidden = !on;
-    blocks.element.hidden = on;
   }
 
   return { element, show };

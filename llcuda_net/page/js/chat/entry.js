@@ -21,7 +21,7 @@ export function createEntry(app, acts) {
 
   function show(node, versions) {
     element.setAttribute("aria-label", questionOf(node.input).text.slice(0, 80) || "Question");
-    const said = node.role === "assistant";
+    const said = node.type === "item" && (node.role ?? node.input[0]?.role) === "assistant";
     question.element.hidden = said || node.input?.length === 0;
     if (!said) question.show(node, versions);
     if (node.turn) return showTurn(node.turn);
@@ -36,7 +36,7 @@ export function createEntry(app, acts) {
   function showTurn(turn) {
     const { title, detail, again } = problemOf(turn.error);
     if (turn.state === "sending") {
-      return outcome.replaceChildren(h("p", { class: "waiting muted", role: "status" }, "Sending…"));
+      return outcome.replaceChildren(h("p", { class: "waiting muted" }, "Sending…"));
     }
     const give = (label, run) => h("button", { class: "outline", onclick: run }, label);
     if (turn.state === "waiting") {

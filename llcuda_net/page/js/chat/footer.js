@@ -11,14 +11,14 @@ import { switcher } from "./switcher.js";
 
 /**
  * @param {object} app
- * @param {object} acts as of createAnswer, and `shade(on)`
+ * @param {object} acts as of createAnswer, and `view(mode)`: "", "raw" or "shaded"
  * @param {AbortSignal} signal
  * @returns {{element: Element, show: function(object, ?object): void}}
  */
 export function footer(app, acts, signal) {
   const element = h("div", { class: "answer-foot" });
   let shown = "";
-  let shaded = false;
+  let mode = "";
 
   function show(node, versions) {
     const answers = versions?.answers ?? [];
@@ -49,23 +49,13 @@ export function footer(app, acts, signal) {
 
   function buttons(node, versions) {
     const answers = versions?.answers ?? [];
-    const shade =
-      node.logprobs > 0 &&
-      h(
-        "button",
-        {
-          class: "square small",
-          "aria-pressed": String(shaded),
-          "aria-label": "How sure the model was",
-          title: "How sure the model was",
-          onclick: (event) => {
-            shaded = !shaded;
-            event.currentTarget.setAttribute("aria-pressed", String(shaded));
-            acts.shade(shaded);
-          },
-        },
-        icon("shade"),
-      );
+    const sure = button("shade", "How sure the model was", () => set("shaded"));
+    sure.setAttribute("aria-pressed", String(mode === "shaded"));
+    const set = (name) => {
+      mode = mode === name ? "" : name;
+      sure.setAttribute("aria-pressed", String(mode === "shaded"));
+      acts.view(mode);
+    };
     return h(
       "div",
       { class: "buttons", role: "toolbar", "aria-label": "What to do with this answer" },
@@ -74,17 +64,17 @@ export function footer(app, acts, signal) {
       answers.length > 1 && button("columns", "Versions side by side", () => acts.compare(node, answers)),
       copyButton(app, "Copy the answer", () => node.text ?? ""),
       acts.again && button("retry", "Answer again", () => acts.again(node)),
-      shade,
-      moreButton(node),
+      node.logprobs > 0 && sure,
+      moreButton(node, () => set("raw")),
     );
   }
 
-  function moreButton(node) {
+  function moreButton(node, raw) {
     const open = button("more", "More", () => {
       const id = node.generation ?? generationOf(node.id);
       openMenu(open, [
         ...(acts.another ? [{ label: "Answer again by another model…", icon: "retry", run: () => acts.another(node, open) }] : []),
-        ...(acts.source ? [{ label: "Show as Markdown", icon: "edit", run: () => acts.source(node) }] : []),
+        { label: mode === "raw" ? "Show it rendered" : "Show it as it was written", icon: "edit", run: raw },
         { label: "Copy a link to it", icon: "copy", run: () => copyLink(app, id) },
         { label: "Save as Markdown", icon: "download", run: () => save(id, "markdown") },
         { label: "Save as JSON", icon: "download", run: () => save(id, "json") },

@@ -71,6 +71,7 @@ export function pathTo(tree, leaf = null) {
  */
 export function versionsOf(tree, node) {
   const siblings = tree.children.get(node.previous ?? null) ?? [node.id];
+  if (siblings.length === 1) return { questions: [siblings], question: 0, answers: siblings, answer: 0 };
   const groups = new Map();
   for (const id of siblings) {
     const key = questionKey(tree.nodes.get(id));
