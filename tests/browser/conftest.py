@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser
 
+from tests.support.browser.modules import Run, modules
 from tests.support.browser.profiles import Profiles, chromium
 from tests.support.processes import RunningServer, running_server
 from tests.support.upstream.storyteller import Storyteller, storyteller
@@ -31,6 +32,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def browser() -> Iterator[Browser]:
     with chromium() as found:
         yield found
+
+
+@pytest.fixture(scope="module")
+def js(browser: Browser) -> Iterator[Run]:
+    """Runs JavaScript with the chat's modules, without a server; see support.browser.modules."""
+    with modules(browser) as run:
+        yield run
 
 
 @pytest.fixture

@@ -3,40 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
 import pytest
-from playwright.sync_api import Browser, Route
 
-FOLDER = Path(__file__).resolve().parents[2] / "llcuda_net/page"
+from tests.support.browser.modules import Run
+
 Call = Callable[..., Any]
-Run = Callable[[str, Any], Any]
-
-
-@pytest.fixture(scope="module")
-def js(browser: Browser) -> Iterator[Run]:
-    """Runs the body of a function. In it, `load` imports a module of js/chat."""
-    context = browser.new_context(locale="en-GB")
-
-    def serve(route: Route) -> None:
-        path = route.request.url.partition("/page/")[2]
-        if path:
-            route.fulfill(body=(FOLDER / path).read_bytes(), content_type="text/javascript")
-        else:
-            route.fulfill(body="<!doctype html>", content_type="text/html")
-
-    context.route("**/*", serve)
-    page = context.new_page()
-    page.goto("http://127.0.0.1:9/")
-
-    def run(body: str, given: Any) -> Any:
-        load = "const load = (name) => import(`/page/js/chat/${name}.js`);"
-        return page.evaluate(f"async (given) => {{ {load} {body} }}", given)
-
-    yield run
-    context.close()
 
 
 @pytest.fixture(scope="module")

@@ -2,7 +2,7 @@
 
 import { h, replace } from "../core/dom.js";
 import { icon } from "../core/icons.js";
-import { draftOf, keepDraft } from "./drafts.js";
+import { draftImages, draftOf, keepDraft, keepImages } from "./drafts.js";
 import { fileProblem, readImage, thumbnails } from "./images.js";
 
 /**
@@ -17,7 +17,7 @@ import { fileProblem, readImage, thumbnails } from "./images.js";
  *   "running"; images: whether the model takes some
  */
 export function composer(app, { place, send, stop }, signal) {
-  let images = [];
+  let images = draftImages(place);
   let takesImages = false;
   let busy = "";
   const text = h("textarea", {
@@ -68,6 +68,7 @@ export function composer(app, { place, send, stop }, signal) {
     halt.hidden = busy !== "running";
     go.hidden = busy === "running";
     go.disabled = busy !== "" || (text.value.trim() === "" && images.length === 0);
+    keepImages(place, images);
     replace(shelf, thumbnails(images, remove));
     shelf.hidden = images.length === 0;
     grow();
@@ -151,9 +152,9 @@ export function composer(app, { place, send, stop }, signal) {
     element,
     focus: () => text.focus({ preventScroll: true }),
     fill(words, others) {
-      text.value = words;
-      images = others;
-      keepDraft(place, words);
+      text.value = [words, text.value.trim()].filter(Boolean).join("\n\n"); // nothing written is lost
+      images = [...others, ...images];
+      keepDraft(place, text.value);
       show();
       text.focus();
     },

@@ -7,7 +7,7 @@ import { viewHead } from "../shell/frame.js";
 import { problemBox } from "./answer.js";
 import { compare } from "./compare.js";
 import { composer } from "./composer.js";
-import { draftOf, keepDraft } from "./drafts.js";
+import { moveDraft } from "./drafts.js";
 import { createFeed } from "./feed.js";
 import { modelButton, openModels } from "./model_picker.js";
 import { modelOf, takesImages } from "./models.js";
@@ -64,7 +64,10 @@ export function conversationView(app, route, signal) {
     ),
   );
 
-  if (id) loader.open(id, signal);
+  if (id) {
+    loader.open(id, signal);
+    signal.addEventListener("abort", () => store.send({ type: "chat/closed", id }));
+  }
   bind("Escape", "Stop the answer", () => (document.querySelector("dialog[open]") || !running() ? false : stop()), signal);
   store.watch((state) => conversationOf(state, id), show, signal);
   store.watch((state) => state.chat.places[place], settled, signal);
@@ -84,8 +87,7 @@ export function conversationView(app, route, signal) {
   // The first question has its conversation: what was written meanwhile goes with it.
   function settled(conversation) {
     if (!conversation) return;
-    keepDraft(conversation, draftOf(place));
-    keepDraft(place, "");
+    moveDraft(place, conversation);
     go(href("c", conversation), { replaced: true });
   }
 
@@ -164,6 +166,7 @@ export function conversationView(app, route, signal) {
 
   function choose(answer) {
     store.send({ type: "chat/conversation", id, changes: { leaf: answer } });
+    requestAnimationFrame(() => feed.reveal(answer));
   }
 
   function side(node, answers) {
@@ -187,10 +190,9 @@ export function conversationView(app, route, signal) {
     const asked = questionOf(turn.body.input);
     outbox.drop(turn.key);
     writer.fill(asked.text, asked.images.map((url) => ({ name: "image", url })));
-    if (!id && route.id) {
-      keepDraft("new", asked.text);
-      go(href(""), { replaced: true });
-    }
+    if (id || !route.id) return;
+    moveDraft(place, "new");
+    go(href(""), { replaced: true });
   }
 
   async function find(answer) {
@@ -198,8 +200,6 @@ export function conversationView(app, route, signal) {
     const node = await loader.find(id, answer, signal);
     if (!node || signal.aborted) return;
     choose(node.id);
-    await Promise.resolve();
-    requestAnimationFrame(() => feed.reveal(node));
   }
 
   return element;

@@ -1,6 +1,7 @@
-// What is being written, by conversation: it survives a reload of this tab.
+// What is being written, by conversation: the text survives a reload of this tab, images do not.
 
 const PREFIX = "llcuda.draft.";
+const images = new Map();
 
 /**
  * What was written in a place.
@@ -27,4 +28,21 @@ export function keepDraft(place, text) {
   } catch {
     // no storage: it lasts as long as the page
   }
+}
+
+/** The images of a draft. */
+export const draftImages = (place) => images.get(place) ?? [];
+
+/** Keep the images of a draft. */
+export function keepImages(place, list) {
+  if (list.length) images.set(place, list);
+  else images.delete(place);
+}
+
+/** What was written in one place is written in another. */
+export function moveDraft(from, to) {
+  keepDraft(to, draftOf(from));
+  keepImages(to, draftImages(from));
+  keepDraft(from, "");
+  keepImages(from, []);
 }

@@ -61,8 +61,9 @@ export function createFeed(app, acts, older, signal) {
   }
 
   /** Bring an entry to the reader. */
-  function reveal(node) {
-    const entry = entries.get(keyOf(node));
+  function reveal(id) {
+    const entry = [...entries.values()].find((one) => one.node.id === id);
+    scroll.leave();
     entry?.element.scrollIntoView({ block: "start" });
     entry?.element.focus({ preventScroll: true });
   }

@@ -1,7 +1,7 @@
 // Questions on their way. A turn is kept until the server has answered, so that a reload, a closed
 // tab or a restart of the server loses none; its key makes that it is done once.
 
-import { ApiError } from "../core/api.js";
+import { ApiError, pause } from "../core/api.js";
 
 const PREFIX = "llcuda.turn.";
 
@@ -60,14 +60,20 @@ export function createOutbox({ store, api }, storage = storageOf()) {
     return key;
   }
 
-  async function run(turn) {
+  async function run(turn, left = false) {
     if (running.has(turn.key)) return;
     const end = new AbortController();
     running.set(turn.key, end);
     try {
-      await alone(turn.key, end.signal, () => ask(turn, end.signal));
+      await alone(turn.key, end.signal, async () => {
+        // Of one that an earlier page has left, another tab may have seen to meanwhile.
+        const now = left ? read(turn.key) : turn;
+        if (!now) store.send({ type: "turn/dropped", key: turn.key });
+        else if (left && isOver(now)) store.send({ type: "turn/changed", turn: now });
+        else await ask(now, end.signal);
+      });
     } catch (error) {
-      if (!end.signal.aborted) fail(turn.key, error);
+      if (!end.signal.aborted) change(turn.key, { state: "failed", error: plain(error) });
     } finally {
       running.delete(turn.key);
     }
@@ -84,22 +90,25 @@ export function createOutbox({ store, api }, storage = storageOf()) {
 
   // A conversation for the first question. One that an earlier try has made is found by the key.
   async function place(turn, signal, onTry) {
-    const found = turn.begun && (await madeBefore(turn.key, signal));
-    if (!found) change(turn.key, { begun: true });
-    const about =
-      found ||
-      (await persistently(signal, onTry, async (tries) => {
-        const earlier = tries > 0 && (await madeBefore(turn.key, signal));
-        const made = { metadata: { page_turn: turn.key } };
-        return earlier || api.post("/v1/conversations", made, { signal });
-      }));
-    store.send({
-      type: "chat/conversation",
-      id: about.id,
-      changes: { state: "ready", about },
-    });
-    change(turn.key, { conversation: about.id });
-    return about.id;
+    let { begun } = turn;
+    change(turn.key, { begun: true });
+    for (let wait = 0.5; ; wait = Math.min(wait * 1.7, 10)) {
+      try {
+        const about = (begun && (await madeBefore(turn.key, signal))) || (await make(turn.key, signal));
+        store.send({ type: "chat/conversation", id: about.id, changes: { state: "ready", about } });
+        change(turn.key, { conversation: about.id });
+        return about.id;
+      } catch (error) {
+        if (!(error instanceof ApiError) || (error.status !== 0 && error.status !== 503)) throw error;
+        begun = true;
+        onTry(error);
+        await pause(error.retryAfter ?? wait, signal);
+      }
+    }
+  }
+
+  function make(key, signal) {
+    return api.post("/v1/conversations", { metadata: { page_turn: key } }, { signal });
   }
 
   async function madeBefore(key, signal) {
@@ -112,8 +121,17 @@ export function createOutbox({ store, api }, storage = storageOf()) {
     if (turn) keep({ ...turn, ...changes });
   }
 
-  function fail(key, error) {
-    change(key, { state: "failed", error: plain(error) });
+  function read(key) {
+    return parsed(storage?.getItem(PREFIX + key), nameOf(store));
+  }
+
+  // What another tab does with a turn that it sends or drops.
+  function follow(event) {
+    const key = event.key?.startsWith(PREFIX) && event.key.slice(PREFIX.length);
+    if (!key || running.has(key)) return;
+    const turn = parsed(event.newValue, nameOf(store));
+    if (turn) store.send({ type: "turn/changed", turn });
+    else if (store.get().chat.turns[key]) store.send({ type: "turn/dropped", key });
   }
 
   return {
@@ -138,32 +156,25 @@ export function createOutbox({ store, api }, storage = storageOf()) {
 
     /** Take up what an earlier page of this user has left. */
     start() {
-      for (const turn of kept(storage, nameOf(store))) {
-        if (running.has(turn.key)) continue;
+      addEventListener("storage", follow);
+      for (let at = 0; at < (storage?.length ?? 0); at += 1) {
+        const name = storage.key(at);
+        const turn = name.startsWith(PREFIX) && read(name.slice(PREFIX.length));
+        if (!turn || running.has(turn.key)) continue;
         store.send({ type: "turn/changed", turn });
-        if (turn.state !== "failed" || turn.error?.status === 401) run(turn);
+        if (!isOver(turn)) run(turn, true);
       }
     },
   };
 }
 
+// Whether it waits for its user. One that was not let in is sent when he has signed in.
+const isOver = (turn) => turn.state === "failed" && turn.error?.status !== 401;
+
 // Two tabs do not send one turn at once; where there are no locks the key does.
 function alone(key, signal, work) {
   if (!navigator.locks) return work();
   return navigator.locks.request(PREFIX + key, { signal }, work);
-}
-
-async function persistently(signal, onTry, work) {
-  for (let tries = 0; ; tries += 1) {
-    try {
-      return await work(tries);
-    } catch (error) {
-      if (!(error instanceof ApiError) || (error.status !== 0 && error.status !== 503)) throw error;
-      onTry(error);
-      await new Promise((resolve) => setTimeout(resolve, Math.min(10000, 500 * 1.7 ** tries)));
-      signal.throwIfAborted();
-    }
-  }
 }
 
 function nodeOf(response, turn) {
@@ -188,19 +199,14 @@ function plain(error) {
 
 const nameOf = (store) => store.get().session.user || "";
 
-function kept(storage, user) {
-  const turns = [];
-  for (let at = 0; at < (storage?.length ?? 0); at += 1) {
-    const name = storage.key(at);
-    if (!name?.startsWith(PREFIX)) continue;
-    try {
-      const turn = JSON.parse(storage.getItem(name));
-      if (turn?.user === user && turn.key && turn.body) turns.push(turn);
-    } catch {
-      // not ours
-    }
+// A turn out of the storage; null: it is not there, not ours, or another user's.
+function parsed(text, user) {
+  try {
+    const turn = JSON.parse(text);
+    return turn?.user === user && turn.key && turn.body ? turn : null;
+  } catch {
+    return null;
   }
-  return turns;
 }
 
 function storageOf() {

@@ -9,7 +9,8 @@ const NEAR = 48;
  * @param {Element} scroller
  * @param {Element} content what grows in it
  * @param {AbortSignal} signal
- * @returns {{button: Element, toEnd: function(): void, keeping: function(function(): void): void}}
+ * @returns {{button: Element, toEnd: function(): void, leave: function(): void,
+ *   keeping: function(function(): void): void}}
  *   keeping: change what is above what is read, without moving it
  */
 export function followEnd(scroller, content, signal) {
@@ -62,11 +63,14 @@ export function followEnd(scroller, content, signal) {
       return one.getBoundingClientRect().bottom > scroller.getBoundingClientRect().top;
     });
     const before = anchor?.getBoundingClientRect().top;
+    // The browser's own anchoring must not do the same once more; Safari has none.
+    scroller.style.overflowAnchor = "none";
+    requestAnimationFrame(() => (scroller.style.overflowAnchor = ""));
     change();
     if (following) return jump();
     if (anchor?.isConnected) scroller.scrollTop += anchor.getBoundingClientRect().top - before;
     last = scroller.scrollTop;
   }
 
-  return { button, toEnd, keeping };
+  return { button, toEnd, leave: () => (following = false), keeping };
 }

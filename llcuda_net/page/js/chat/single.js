@@ -58,7 +58,8 @@ export function answerView(app, route, signal) {
       const about = await api.get(`/v1/generations/${encodeURIComponent(id)}`, { query: { render: "html" }, signal });
       store.send({ type: "chat/answer", id, answer: { about, nodes: nodesOfGeneration(about) } });
     } catch (error) {
-      if (!signal.aborted && nodes().length === 0) store.send({ type: "chat/answer", id, answer: { error, nodes: [] } });
+      if (signal.aborted || (nodes().length > 0 && error.status !== 404)) return;
+      store.send({ type: "chat/answer", id, answer: { error, nodes: [] } });
     } finally {
       loading = false;
     }
