@@ -42,6 +42,7 @@ from llcuda_net.server.finder import Finder
 from llcuda_net.server.http.access import Access
 from llcuda_net.server.http.batches.create import ENDPOINTS
 from llcuda_net.server.http.delivery.leaving import Orphans
+from llcuda_net.server.http.delivery.runs import Runs
 from llcuda_net.server.http.page.sessions import Sessions
 from llcuda_net.server.http.responder import Respond
 from llcuda_net.server.http.routes import ROUTES
@@ -49,7 +50,6 @@ from llcuda_net.server.memory_guard import MemoryGuard, limit_of
 from llcuda_net.server.objects import KeptObjects
 from llcuda_net.server.previous import following, previous_of
 from llcuda_net.server.queries import QueryService
-from llcuda_net.server.runs import Runs
 from llcuda_net.server.tcp.listener import Listener
 from llcuda_net.server.waiting import Waiting
 from llcuda_net.storage.records import Level, Result

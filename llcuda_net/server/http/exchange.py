@@ -27,12 +27,12 @@ from llcuda_net.models.serving.manager import Manager
 from llcuda_net.server.changes import Changes
 from llcuda_net.server.http.access import Access
 from llcuda_net.server.http.delivery.leaving import Orphans
+from llcuda_net.server.http.delivery.runs import Runs
 from llcuda_net.server.http.errors import HttpError
 from llcuda_net.server.http.page.sessions import Sessions
 from llcuda_net.server.http.request import HttpRequest
 from llcuda_net.server.http.responder import Respond
 from llcuda_net.server.objects import KeptObjects
-from llcuda_net.server.runs import Runs
 from llcuda_net.server.tcp.queries import QueryHost
 from llcuda_net.server.tcp.room import Incoming, Unsent
 from llcuda_net.server.tcp.write_buffer import WriteBuffer
