@@ -92,6 +92,10 @@ def from_request(
     )
 
 
+#: What a request may name in its conversation, to say where in it the answer stands.
+_PLACE = ("previous", "instead_of")
+
+
 def hash_of_request(request: Generate, api: dict[str, Any] | None = None) -> bytes:
     """Equal for requests that ask for the same: the same choice of as many, in one conversation."""
     return _hash(request, comparable(request.params), api)
@@ -107,8 +111,10 @@ def _hash(request: Generate, params: Any, api: dict[str, Any] | None) -> bytes:
         asked.append({"previous": request.previous})
     if api is not None and api.get("n", 1) > 1:
         asked.append({"n": api["n"], "index": api["index"]})
-    if api is not None and api.get("shape", {}).get("conversation") is not None:
-        asked.append({"conversation": api["shape"]["conversation"]})
+    shape = {} if api is None else api.get("shape", {})
+    if shape.get("conversation") is not None:
+        place = {name: shape[name] for name in _PLACE if shape.get(name) is not None}
+        asked.append({"conversation": shape["conversation"], **place})
     if request.transient:  # what is kept must not answer it, nor it what is to be kept
         asked.append({"transient": True})
     return hash_of(asked)

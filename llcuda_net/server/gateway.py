@@ -52,6 +52,7 @@ from llcuda_net.server.previous import following, previous_of
 from llcuda_net.server.queries import QueryService
 from llcuda_net.server.tcp.listener import Listener
 from llcuda_net.server.waiting import Waiting
+from llcuda_net.storage.objects import entries
 from llcuda_net.storage.records import Level, Result
 from llcuda_net.storage.starting import Recovered
 from llcuda_net.telemetry.document import StatusDocuments
@@ -499,6 +500,8 @@ class Gateway:
         owner = await self.finder.delete(id_, view_of(user))
         self.orphans.discard(id_)
         self.runs.deleted(id_, owner)
+        if self.objects.keeps:
+            await self.objects.write(lambda db: entries.forget_words(db, id_))
         log.info("generation_deleted", generation=id_, user=user.name)
 
     async def _follow_erased(self) -> None:

@@ -1,13 +1,10 @@
-"""Conversations: items that were added, and generations whose items stand between them, in order.
-
-A generation is named, and not copied: what it answered is where results are. Where that was
-deleted or erased, its items are gone from the conversation, too.
-"""
+"""Conversations: their members, and their list. What they are made of is in entries.py."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+import unicodedata
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 from uuid import uuid4
@@ -15,15 +12,15 @@ from uuid import uuid4
 import apsw
 import msgspec
 
-from llcuda_net.errors import InvalidRequest, StorageError
+from llcuda_net.errors import StorageError
 from llcuda_net.storage.results.connection import rows
 
 #: Begins the id of every conversation.
 PREFIX = "conv_"
-#: Most entries of a conversation.
-MOST_ENTRIES = 10_000
+#: Characters of a preview.
+PREVIEW = 100
 
-_COLUMNS = "seq, id, owner, title, pinned, created, updated, metadata"
+_COLUMNS = "seq, id, owner, title, pinned, created, updated, metadata, head, size, preview"
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +32,9 @@ class Conversation:
         title: None where nobody has given it one.
         created, updated: Unix times in nanoseconds.
         metadata: up to 16 texts by name, of the client.
+        head: the number of the entry with which its active path ends; 0: it has none.
+        size: how many entries it has.
+        preview: the first words of its first question; None: it has none.
     """
 
     seq: int
@@ -45,21 +45,9 @@ class Conversation:
     created: int
     updated: int
     metadata: dict[str, str]
-
-
-@dataclass(frozen=True, slots=True)
-class Entry:
-    """A part of a conversation.
-
-    Attributes:
-        id: of the item, or of the generation.
-        item: None where it is a generation.
-        basis: of a generation: names what it went on from; None: that is not known.
-    """
-
-    id: str
-    item: dict[str, Any] | None
-    basis: bytes | None = None
+    head: int = 0
+    size: int = 0
+    preview: str | None = None
 
 
 def create(
@@ -69,34 +57,17 @@ def create(
     title: str | None = None,
     pinned: bool = False,
     metadata: Mapping[str, str] | None = None,
-    items: Sequence[dict[str, Any]] = (),
 ) -> Conversation:
-    """A new conversation.
-
-    Args:
-        items: its first ones, each with its id.
-
-    Raises:
-        InvalidRequest: there are too many items.
-    """
+    """A new conversation, without entries."""
     now = time.time_ns()
-    seq = db.execute(
-        "INSERT INTO conversations (id, owner, title, pinned, created, updated, metadata)"
-        " VALUES (?, ?, ?, ?, ?, ?, ?) RETURNING seq",
-        (
-            f"{PREFIX}{uuid4().hex}",
-            owner,
-            title,
-            pinned,
-            now,
-            now,
-            msgspec.json.encode(metadata or {}),
-        ),
-    ).get
-    assert isinstance(seq, int)
-    found = _of(db, "seq = ?", seq)
+    id_ = f"{PREFIX}{uuid4().hex}"
+    db.execute(
+        "INSERT INTO conversations (id, owner, title, pinned, created, updated, metadata, words)"
+        " VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+        (id_, owner, title, pinned, now, now, msgspec.json.encode(metadata or {}), _words(title)),
+    )
+    found = get(db, id_, owner)
     assert found is not None
-    add_items(db, found, items)
     return found
 
 
@@ -107,21 +78,36 @@ def get(db: apsw.Connection, id_: str, owner: str | None) -> Conversation | None
 
 
 def listed(
-    db: apsw.Connection, owner: str, limit: int, after: Conversation | None = None
+    db: apsw.Connection,
+    owner: str,
+    limit: int,
+    after: Conversation | None = None,
+    *,
+    words: Collection[str] = (),
+    pinned: bool | None = None,
 ) -> list[Conversation]:
     """An owner's conversations: those that are pinned first, then the last that were used.
 
     Args:
         after: continue behind this one.
+        words: of those that have each of these in their titles or previews, in any case.
+        pinned: of those that are, or that are not; None: of all.
     """
-    behind = ""
+    where = "owner = ?"
     values: list[str | int] = [owner]
+    if pinned is not None:
+        where += " AND pinned = ?"
+        values.append(pinned)
     if after is not None:
-        behind = " AND (pinned, updated, seq) < (?, ?, ?)"
+        where += " AND (pinned, updated, seq) < (?, ?, ?)"
         values += [after.pinned, after.updated, after.seq]
+    for word in words:
+        # Of an earlier version it has no words: there is its title.
+        where += " AND instr(coalesce(words, lower(title)), ?)"
+        values.append(folded(word))
     found = rows(
         db,
-        f"SELECT {_COLUMNS} FROM conversations WHERE owner = ?{behind}"
+        f"SELECT {_COLUMNS} FROM conversations WHERE {where}"
         " ORDER BY pinned DESC, updated DESC, seq DESC LIMIT ?",
         (*values, limit),
     )
@@ -141,6 +127,7 @@ def update(
         "UPDATE conversations SET title = ?, pinned = ?, metadata = ? WHERE seq = ?",
         (title, pinned, msgspec.json.encode(metadata), conversation.seq),
     )
+    _note_words(db, conversation)
     found = _of(db, "seq = ?", conversation.seq)
     return conversation if found is None else found
 
@@ -152,85 +139,58 @@ def delete(db: apsw.Connection, conversation: Conversation) -> None:
     db.execute("DELETE FROM conversations WHERE seq = ?", (conversation.seq,))
 
 
-def add_items(
-    db: apsw.Connection, conversation: Conversation, items: Sequence[dict[str, Any]]
+def set_preview(
+    db: apsw.Connection, conversation: Conversation, text: str | None, entry: str | None
 ) -> None:
-    """Add items at the end; one that is there already, by its id, stays as it is.
-
-    Raises:
-        InvalidRequest: there would be too many.
-    """
-    _add(db, conversation, [(item["id"], msgspec.json.encode(item), None) for item in items])
-
-
-def add_generation(
-    db: apsw.Connection, conversation: Conversation, generation: str, basis: bytes | None = None
-) -> None:
-    """Add a generation at the end; one that is there already stays where, and as, it is.
+    """What lists show of it where it has no title.
 
     Args:
-        basis: see Entry.
-
-    Raises:
-        InvalidRequest: there would be too many entries.
+        text: None: it has none any more, and the next question gives it one.
+        entry: the one that the text is of.
     """
-    _add(db, conversation, [(generation, None, basis)])
+    db.execute(
+        "UPDATE conversations SET preview = ?, preview_of = ? WHERE seq = ?",
+        (text, entry, conversation.seq),
+    )
+    _note_words(db, conversation)
 
 
-def entries(db: apsw.Connection, conversation: Conversation) -> list[Entry]:
-    """All entries in order, at most MOST_ENTRIES.
-
-    Raises:
-        StorageError: one is damaged.
-    """
+def previewed(db: apsw.Connection, entry: str) -> list[Conversation]:
+    """The conversations whose previews are of an entry."""
     found = rows(
         db,
-        "SELECT id, item, basis FROM entries WHERE conversation = ? ORDER BY seq",
-        (conversation.seq,),
+        f"SELECT {_COLUMNS} FROM conversations WHERE preview_of = ? AND seq IN"
+        " (SELECT conversation FROM entries WHERE id = ? AND item IS NULL)",
+        (entry, entry),
     )
-    return [Entry(id_, None if item is None else _json(item), basis) for id_, item, basis in found]
+    return [_conversation(row) for row in found]
 
 
-def hidden(db: apsw.Connection, conversation: Conversation) -> set[str]:
-    """The items of generations that were deleted from a conversation."""
-    found = rows(db, "SELECT item FROM hidden WHERE conversation = ?", (conversation.seq,))
-    return {item for (item,) in found}
+def preview_of(text: str) -> str | None:
+    """The first words of a text on one line; None: it has no words."""
+    line = " ".join(text[: 8 * PREVIEW].split())
+    if len(line) > PREVIEW:
+        line = f"{line[: PREVIEW - 1].rstrip()}…"
+    return line or None
 
 
-def delete_item(db: apsw.Connection, conversation: Conversation, item: str) -> None:
-    """Delete an item that was added, or hide one of a generation."""
-    db.execute(
-        "DELETE FROM entries WHERE conversation = ? AND id = ? AND item IS NOT NULL",
-        (conversation.seq, item),
-    )
-    if not db.changes():
+def folded(text: str) -> str:
+    """A text without case and accents."""
+    plain = unicodedata.normalize("NFKD", text.casefold())
+    return "".join(one for one in plain if not unicodedata.combining(one))
+
+
+def _words(*texts: str | None) -> str:
+    return folded("\n".join(text for text in texts if text is not None))
+
+
+def _note_words(db: apsw.Connection, conversation: Conversation) -> None:
+    """Of the title and the preview as they are now."""
+    for texts in rows(
+        db, "SELECT title, preview FROM conversations WHERE seq = ?", (conversation.seq,)
+    ):
         db.execute(
-            "INSERT OR IGNORE INTO hidden (conversation, item) VALUES (?, ?)",
-            (conversation.seq, item),
-        )
-
-
-def _add(
-    db: apsw.Connection,
-    conversation: Conversation,
-    added: Sequence[tuple[str, bytes | None, bytes | None]],
-) -> None:
-    for id_, item, basis in added:
-        db.execute(
-            "INSERT OR IGNORE INTO entries (conversation, id, item, basis) VALUES (?, ?, ?, ?)",
-            (conversation.seq, id_, item, basis),
-        )
-    count = db.execute(
-        "SELECT count(*) FROM entries WHERE conversation = ?", (conversation.seq,)
-    ).get
-    if isinstance(count, int) and count > MOST_ENTRIES:
-        raise InvalidRequest(
-            f"a conversation has at most {MOST_ENTRIES} entries: begin another one"
-        )
-    if added:
-        db.execute(
-            "UPDATE conversations SET updated = max(updated + 1, ?) WHERE seq = ?",
-            (time.time_ns(), conversation.seq),
+            "UPDATE conversations SET words = ? WHERE seq = ?", (_words(*texts), conversation.seq)
         )
 
 
@@ -240,11 +200,18 @@ def _of(db: apsw.Connection, where: str, value: int | str) -> Conversation | Non
 
 
 def _conversation(row: Sequence[Any]) -> Conversation:
-    seq, id_, owner, title, pinned, created, updated, metadata = row
-    return Conversation(seq, id_, owner, title, bool(pinned), created, updated, _json(metadata))
+    seq, id_, owner, title, pinned, created, updated, metadata, *rest = row
+    return Conversation(
+        seq, id_, owner, title, bool(pinned), created, updated, decoded(metadata), *rest
+    )
 
 
-def _json(data: bytes) -> dict[str, Any]:
+def decoded(data: bytes) -> dict[str, Any]:
+    """A JSON object of a row.
+
+    Raises:
+        StorageError: it is damaged.
+    """
     try:
         return msgspec.json.decode(data, type=dict[str, Any])
     except msgspec.MsgspecError as error:

@@ -10,6 +10,7 @@ from msgspec import UNSET
 
 from llcuda_net.config.users import view_of
 from llcuda_net.errors import InvalidRequest
+from llcuda_net.server.changes import ADDED, CHANGED, CREATED, DELETED
 from llcuda_net.server.http.conversations import body as bodies
 from llcuda_net.server.http.errors import HttpError
 from llcuda_net.server.http.exchange import Exchange
@@ -19,7 +20,7 @@ from llcuda_net.server.http.request import PAGING, PageQuery, page
 from llcuda_net.server.http.responses import conversation as chains
 from llcuda_net.server.http.responses.transcript import Item, shown
 from llcuda_net.server.http.route import Route
-from llcuda_net.storage.objects import conversations
+from llcuda_net.storage.objects import conversations, entries
 from llcuda_net.storage.objects.conversations import Conversation
 
 #: Entries of a page, where a request does not say, and at most.
@@ -34,20 +35,20 @@ async def create(exchange: Exchange) -> None:
     exchange.drop_body()
     added = await bodies.added(exchange, items)
     owner = exchange.request.user.name
-    made = await exchange.host.objects.write(
-        lambda db: conversations.create(
-            db,
-            owner,
-            title=given.title,
-            pinned=bool(given.pinned),
-            metadata=given.metadata,
-            items=added,
+
+    def write(db: apsw.Connection) -> Conversation:
+        made = conversations.create(
+            db, owner, title=given.title, pinned=bool(given.pinned), metadata=given.metadata
         )
-    )
+        entries.add_items(db, made, added)
+        return conversations.get(db, made.id, owner) or made
+
+    made = await exchange.host.objects.write(write)
+    exchange.host.changes.note(owner, made.id, CREATED)
     _respond(exchange, view(made), ignored.headers())
 
 
-async def listed(exchange: Exchange) -> None:
+async def list_all(exchange: Exchange) -> None:
     """The user's conversations: those that are pinned, then the last ones that were used."""
     request = exchange.request
     ignored = Ignored(lenient=exchange.host.settings.lenient)
@@ -62,8 +63,8 @@ async def listed(exchange: Exchange) -> None:
     found = await exchange.host.objects.read(
         lambda db: conversations.listed(db, owner, wanted.limit + 1, after)
     )
-    entries = [view(one) for one in found[: wanted.limit]]
-    _respond(exchange, page(entries, more=len(found) > wanted.limit), ignored.headers())
+    listed = [view(one) for one in found[: wanted.limit]]
+    _respond(exchange, page(listed, more=len(found) > wanted.limit), ignored.headers())
 
 
 async def show(exchange: Exchange) -> None:
@@ -93,13 +94,17 @@ async def change(exchange: Exchange) -> None:
         )
 
     changed = await exchange.host.objects.write(write)
+    if changed is not None:
+        exchange.host.changes.note(changed.owner, changed.id, CHANGED)
     _respond(exchange, view(changed or await _named(exchange)), ignored.headers())
 
 
 async def delete(exchange: Exchange) -> None:
     """Forget a conversation; its responses stay."""
     found = await _named(exchange)
-    await exchange.host.objects.write(lambda db: conversations.delete(db, found))
+    async with exchange.host.objects.alone(found.id):
+        await exchange.host.objects.write(lambda db: conversations.delete(db, found))
+    exchange.host.changes.note(found.owner, found.id, DELETED)
     _respond(exchange, {"id": found.id, "object": "conversation.deleted", "deleted": True})
 
 
@@ -113,10 +118,12 @@ async def list_items(exchange: Exchange) -> None:
     if not wanted.ascending:
         found.reverse()
     if wanted.after is not None:
-        _, place = _find(found, wanted.after, "after")
-        found = found[place + 1 :]
-    entries = [shown(one) for one in found[: wanted.limit]]
-    _respond(exchange, page(entries, more=len(found) > wanted.limit), ignored.headers())
+        ids = [one["id"] for one in found]
+        if wanted.after not in ids:
+            raise _no_item(wanted.after, "after")
+        found = found[ids.index(wanted.after) + 1 :]
+    listed = [shown(one) for one in found[: wanted.limit]]
+    _respond(exchange, page(listed, more=len(found) > wanted.limit), ignored.headers())
 
 
 async def add_items(exchange: Exchange) -> None:
@@ -129,7 +136,9 @@ async def add_items(exchange: Exchange) -> None:
     exchange.drop_body()
     found = await _named(exchange)
     added = await bodies.added(exchange, given)
-    await exchange.host.objects.write(lambda db: conversations.add_items(db, found, added))
+    async with exchange.host.objects.alone(found.id):
+        await exchange.host.objects.write(lambda db: entries.add_items(db, found, added))
+    exchange.host.changes.note(found.owner, found.id, ADDED)
     _respond(exchange, page([shown(one) for one in added], more=False), ignored.headers())
 
 
@@ -137,20 +146,20 @@ async def show_item(exchange: Exchange) -> None:
     """One item of a conversation."""
     ignored = Ignored(lenient=exchange.host.settings.lenient)
     ignored.check_query(exchange.request.query)
-    found = await chains.items_of(exchange, await _named(exchange))
-    item, _ = _find(found, exchange.request.parameters["item"])
+    item = await _item(exchange, await _named(exchange))
     _respond(exchange, shown(item), ignored.headers())
 
 
 async def delete_item(exchange: Exchange) -> None:
     """Take an item out of a conversation; a response that it is of stays as it is."""
     conversation = await _named(exchange)
-    found = await chains.items_of(exchange, conversation)
-    item, _ = _find(found, exchange.request.parameters["item"])
-    await exchange.host.objects.write(
-        lambda db: conversations.delete_item(db, conversation, item["id"])
-    )
-    _respond(exchange, view(conversation))
+    item = await _item(exchange, conversation)
+    async with exchange.host.objects.alone(conversation.id):
+        await exchange.host.objects.write(
+            lambda db: entries.delete_item(db, conversation, item["id"])
+        )
+    exchange.host.changes.note(conversation.owner, conversation.id, CHANGED)
+    _respond(exchange, view(await _named(exchange)))
 
 
 def view(conversation: Conversation) -> dict[str, Any]:
@@ -163,12 +172,14 @@ def view(conversation: Conversation) -> dict[str, Any]:
         "title": conversation.title,
         "pinned": conversation.pinned,
         "updated_at": conversation.updated // 10**9,
+        "preview": conversation.preview,
+        "entries": conversation.size,
     }
 
 
 ROUTES = [
     Route("POST", "/v1/conversations", create),
-    Route("GET", "/v1/conversations", listed),
+    Route("GET", "/v1/conversations", list_all),
     Route("GET", "/v1/conversations/{id}", show),
     Route("POST", "/v1/conversations/{id}", change),
     Route("DELETE", "/v1/conversations/{id}", delete),
@@ -183,16 +194,21 @@ async def _named(exchange: Exchange) -> Conversation:
     return await chains.named(exchange, exchange.request.parameters["id"])
 
 
-def _find(found: list[Item], id_: str, param: str | None = None) -> tuple[Item, int]:
-    """An item, and its place.
+async def _item(exchange: Exchange, conversation: Conversation) -> Item:
+    """The item that the path names.
 
     Raises:
         HttpError: there is none.
     """
-    for place, item in enumerate(found):
-        if item["id"] == id_:
-            return item, place
-    raise HttpError(
+    id_ = exchange.request.parameters["item"][:256]
+    found = await chains.item_of(exchange, conversation, id_)
+    if found is None:
+        raise _no_item(id_)
+    return found
+
+
+def _no_item(id_: str, param: str | None = None) -> HttpError:
+    return HttpError(
         404,
         f"there is no item {id_[:80]!r} in this conversation",
         param=param,

@@ -18,7 +18,7 @@ from llcuda_net.server.http.openapi.responses import ItemList
 
 
 class ConversationView(msgspec.Struct):
-    """A conversation, without its items; `title`, `pinned` and `updated_at` are our own."""
+    """A conversation, without its items; those from `title` on are our own."""
 
     id: str
     object: Literal["conversation"]
@@ -27,6 +27,8 @@ class ConversationView(msgspec.Struct):
     title: str | None
     pinned: bool
     updated_at: int
+    preview: str | None
+    entries: int
 
 
 class ConversationList(Page):

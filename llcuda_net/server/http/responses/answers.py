@@ -43,6 +43,8 @@ class Shape(msgspec.Struct, frozen=True, omit_defaults=True):
         instructions: as given; they are the first message, and no later response inherits them.
         previous: the response that this one follows, by its id as given.
         conversation: the one that it is part of.
+        instead_of: the response there that this one stands beside, by its id as given.
+        behind: the id of the entry there that it goes on from; empty: it begins.
         metadata: as given.
         tools, tool_choice, parallel: as given, without tools that are not followed.
         text: the format of the text and the like, as given.
@@ -64,6 +66,8 @@ class Shape(msgspec.Struct, frozen=True, omit_defaults=True):
     instructions: str | None = None
     previous: str | None = None
     conversation: str | None = None
+    instead_of: str | None = None
+    behind: str | None = None
     metadata: dict[str, str] = {}
     tools: list[dict[str, Any]] = []
     tool_choice: Any = "auto"
@@ -116,6 +120,8 @@ def members(
     ours: dict[str, Any] = {"generation": generation.id}
     if shape.truncated:
         ours["truncated"] = shape.truncated
+    if shape.instead_of is not None:
+        ours["instead_of"] = shape.instead_of
     if over and generation.outcome.stop is not None:
         ours["stop"] = generation.outcome.stop
     return {

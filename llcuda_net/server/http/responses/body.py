@@ -85,13 +85,17 @@ class ConversationName(msgspec.Struct):
 
 
 class ResponseBody(msgspec.Struct, kw_only=True):
-    """The body of POST /v1/responses; llama-server's sampling parameters come beside it."""
+    """The body of POST /v1/responses; llama-server's sampling parameters come beside it.
+
+    `instead_of` is no field of OpenAI's.
+    """
 
     input: str | list[InputItem]
     instructions: str | None = None
     model: Annotated[str, Meta(max_length=1024)] | None = None
     previous_response_id: Annotated[str, Meta(max_length=256)] | None = None
     conversation: ConversationName | Annotated[str, Meta(max_length=256)] | None = None
+    instead_of: Annotated[str, Meta(max_length=256)] | None = None
     background: bool | None = None
     store: bool | None = None
     stream: bool | None = None
@@ -203,9 +207,11 @@ def conversation_of(body: ResponseBody) -> str | None:
 
 def _check_conversation(body: ResponseBody) -> None:
     if body.conversation is None:
+        if body.instead_of is not None:
+            raise wrong("instead_of", "instead_of names a response of a conversation: give both")
         return
-    if body.previous_response_id is not None:
-        raise wrong("conversation", "give conversation or previous_response_id: one of them")
+    if body.previous_response_id is not None and body.instead_of is not None:
+        raise wrong("instead_of", "give instead_of or previous_response_id: one of them")
     if body.store is False:
         raise wrong("store", "a conversation keeps its responses: store must not be false")
 

@@ -50,7 +50,7 @@ async def create(exchange: Exchange) -> None:
     part_of = None if chain is None else await conversation.named(exchange, chain, "conversation")
     async with AsyncExitStack() as stack:
         async with nullcontext() if part_of is None else host.objects.alone(part_of.id):
-            request, form, basis = await _in_place(exchange, asked, part_of)
+            request, form, before = await _in_place(exchange, asked, part_of)
             exchange.drop_body()
             default = host.settings.disconnect_seconds
             seconds = _seconds_alone(exchange.request.headers, form, default)
@@ -65,7 +65,9 @@ async def create(exchange: Exchange) -> None:
                 if part_of is not None:
                     # Of one that was named, and was asked otherwise, it is not known.
                     same = generation.request_hash == hash_of_request(request, api_of(form))
-                    await conversation.add(exchange, part_of, generation, basis if same else None)
+                    before = before if same else before._replace(basis=None)
+                    question = conversation.question_of(asked.input.items)
+                    await conversation.add(exchange, part_of, generation, before, question)
         # What a key or a retry has joined is answered as it was begun.
         known = form_of_api(generation.api)
         if known is not None:
@@ -81,24 +83,29 @@ async def create(exchange: Exchange) -> None:
 
 async def _in_place(
     exchange: Exchange, asked: Asked, part_of: Conversation | None
-) -> tuple[Generate, ResponseFormat, bytes | None]:
-    """As `prepared`, behind what the conversation held when this was asked for the first time.
+) -> tuple[Generate, ResponseFormat, earlier.Before]:
+    """As `prepared`, behind what this went on from when it was asked for the first time; and that.
 
-    And what names that.
+    Raises:
+        RequestError, HttpError: as there.
     """
+    body = asked.body
     if part_of is None:
-        before = await earlier.before(exchange, asked.body.previous_response_id)
-        return *await prepared(exchange, asked, before), None
-    begun = await conversation.begun(exchange, part_of)
-    if begun is not None:
-        known = await conversation.before(exchange, part_of, cut=begun.id)
-        found = await prepared(exchange, asked, known)
+        before = await earlier.before(exchange, body.previous_response_id)
+        return *await prepared(exchange, asked, before), before
+    for begun in await conversation.begun(exchange, part_of, body):
+        place = await conversation.place_of(exchange, part_of, begun)
+        if place is None:
+            continue
+        before = await conversation.before(exchange, part_of, place)
+        found = await prepared(exchange, asked, before)
         # Who names it means it; of other requests it is known by this.
         same = hash_of_request(found[0], api_of(found[1]))
         if begun.request_hash == same or _is_named(exchange):
-            return *found, known.basis
-    known = await conversation.before(exchange, part_of, cut=None)
-    return *await prepared(exchange, asked, known), known.basis
+            return *found, before
+    place = await conversation.place(exchange, part_of, body)
+    before = await conversation.before(exchange, part_of, place)
+    return *await prepared(exchange, asked, before), before
 
 
 def _is_named(exchange: Exchange) -> bool:
@@ -151,6 +158,7 @@ async def prepared(
         truncated=truncated,
         logprobs=asked.logprobs,
         encrypted=asked.encrypted,
+        behind=None if before.place is None else before.place.behind,
         **_echoed(body),
     )
     return request, form
@@ -211,6 +219,7 @@ def _echoed(body: ResponseBody) -> dict[str, Any]:
         "instructions": body.instructions,
         "previous": body.previous_response_id,
         "conversation": conversation_of(body),
+        "instead_of": body.instead_of,
         "metadata": body.metadata or {},
         "tools": [msgspec.to_builtins(tool) for tool in body.tools or ()],
         "parallel": body.parallel_tool_calls is not False,

@@ -28,7 +28,21 @@ from llcuda_net.storage.records import Level, Result
 #: What ids of answers begin with, in whatever API.
 _PREFIXES = (RESPONSE, "chatcmpl-", "cmpl-")
 #: The id of an item of ours: its kind, its response, and its place in the output or the input.
-_ITEM = re.compile(r"\A(?:msg|rs|fc|fco|item)_([0-9a-f-]{36})_(i?)([0-9]{1,6})\Z")
+_ITEM = re.compile(r"\A(?:msg|rs|fc|fco|item)_([0-9a-f-]{36})_([ib]?)([0-9]{1,6})\Z")
+
+
+class Place(NamedTuple):
+    """Where in a conversation a response stands.
+
+    Attributes:
+        parent: the number of the entry that it goes on from; 0: it begins.
+        behind: the id of that entry; empty: it begins.
+        is_new: that entry is still to be made the first one: a generation.
+    """
+
+    parent: int
+    behind: str
+    is_new: bool = False
 
 
 class Before(NamedTuple):
@@ -40,7 +54,8 @@ class Before(NamedTuple):
         is_response: its instructions are left out already.
         transient: it is not stored, so what holds its messages is not, either.
         level: what the next one survives, where it does not say; None: as the server has it.
-        basis: of a conversation: names what was in it.
+        basis: of a conversation: names what was on the path.
+        place: in a conversation; None: there is none.
     """
 
     messages: list[Message]
@@ -49,6 +64,7 @@ class Before(NamedTuple):
     transient: bool = False
     level: str | None = None
     basis: bytes | None = None
+    place: Place | None = None
 
 
 def generation_id(id_: str) -> str:
@@ -57,6 +73,12 @@ def generation_id(id_: str) -> str:
         if id_.startswith(prefix):
             return id_.removeprefix(prefix)
     return id_
+
+
+def generation_of(item: str) -> str | None:
+    """The id of the generation that an item is of; None: a client added it."""
+    found = _ITEM.match(item)
+    return None if found is None else found[1]
 
 
 async def before(exchange: Exchange, previous: str | None) -> Before:
@@ -148,7 +170,7 @@ async def _item(exchange: Exchange, id_: str) -> tuple[Item, Generation]:
     try:
         generation = await find(exchange, named[1])
         if named[2]:
-            listed = await input_of(exchange, generation)
+            listed = await input_of(exchange, generation, whole=named[2] == "b")
         else:
             await here(exchange, generation)
             listed = response_of(generation, form_of(generation))["output"]
@@ -171,36 +193,56 @@ async def here(exchange: Exchange, generation: Generation) -> None:
         reader.leave()
 
 
-async def input_of(exchange: Exchange, generation: Generation) -> list[Item]:
+async def input_of(
+    exchange: Exchange, generation: Generation, *, whole: bool = False
+) -> list[Item]:
     """The items of the input of a response, oldest first, each with its id.
+
+    Args:
+        whole: with those of earlier responses that it went on from.
 
     Raises:
         RequestError: it is not there any more.
     """
-    shape: Shape = form_of(generation)
     if generation.ended:
         result = await exchange.host.result(generation.id, exchange.request.user)
         request: dict[str, Any] = result.request
         messages, prompt = request.get("messages"), request.get("prompt")
     else:
         messages, prompt = generation.messages, generation.prompt
+    return input_items(generation.id, form_of(generation), messages, prompt, whole=whole)
+
+
+def input_items(
+    id_: str,
+    shape: Shape,
+    messages: list[Message] | None,
+    prompt: str | list[int] | None,
+    *,
+    whole: bool = False,
+) -> list[Item]:
+    """The items of what a generation was asked; see `input_of`.
+
+    Raises:
+        InvalidRequest: it was token ids.
+    """
     if messages is None and not isinstance(prompt, str):
         raise InvalidRequest("its prompt was token ids, which are no items")
     asked = messages or [{"role": "user", "content": prompt}]
-    own = own_and_inherited(asked, shape)[shape.inherited :]
-    found = items_of(own)
+    every = own_and_inherited(asked, shape)
+    before = items_of(every[: shape.inherited]) if whole else []
+    found = items_of(every[shape.inherited :])
     found = found if shape.count is None else found[: shape.count]
     for place, item in shape.given:
         if place < len(found):
             found[place] = item
         else:
             found.append(item)
-    return [_named(item, generation.id, place) for place, item in enumerate(found)]
-
-
-def _named(item: Item, id_: str, place: int) -> Item:
-    """An item of an input, as it is listed."""
-    return {"id": f"{prefix_of(item)}_{id_}_i{place}", **item, "status": "completed"}
+    return [
+        {"id": f"{prefix_of(item)}_{id_}_{kind}{place}", **item, "status": "completed"}
+        for kind, some in (("b", before), ("i", found))
+        for place, item in enumerate(some)
+    ]
 
 
 def kept(own: list[Message], listed: list[Item]) -> tuple[list[tuple[int, Item]], int | None]:

@@ -15,9 +15,12 @@ SUPPORTED = {
     "instructions": "the first system message; a response that follows does not inherit it",
     "model": "a name of /v1/models; any name where one model is served or --default-model is set; "
     "absent: that of the previous response",
-    "previous_response_id": "a response, or any other generation of the user that is over",
+    "previous_response_id": "a response, or any other generation of the user that is over; with "
+    "conversation, a response or an item of that",
     "conversation": "an id of /v1/conversations, or an object with it: the response goes on from "
     "what is in it, and is added",
+    "instead_of": "a response of the conversation: this one goes on from what that one went on "
+    "from, and stands beside it",
     "background": "answered at once; goes on without a reader",
     "store": "false: erased ten minutes after its end (--transient-seconds); absent: kept as the "
     "server keeps all",

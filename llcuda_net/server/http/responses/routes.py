@@ -108,7 +108,8 @@ async def input_tokens(exchange: Exchange) -> None:
         before = await earlier.before(exchange, asked.body.previous_response_id)
     else:
         part_of = await conversation.named(exchange, chain, "conversation")
-        before = await conversation.before(exchange, part_of, cut=None)
+        place = await conversation.place(exchange, part_of, asked.body)
+        before = await conversation.before(exchange, part_of, place)
     request, _ = await prepared(exchange, asked, before)
     exchange.drop_body()
     found = await count(exchange, request.model, request.messages or (), request.chat)

@@ -128,6 +128,13 @@ def prefix_of(item: Item) -> str:
     return _PREFIXES.get(kind, "fco" if kind.endswith("_output") else "item")
 
 
+def text_of(item: Item) -> str:
+    """The text of a message; empty: there is none."""
+    content = item.get("content")
+    parts = content if isinstance(content, list) else []
+    return "\n".join(part["text"] for part in parts if part.get("text"))
+
+
 def shown(item: Item) -> Item:
     """An item of a list, with what clients expect of a model's text."""
     if item["type"] != "message" or item["role"] != "assistant":

@@ -1,39 +1,31 @@
-"""Conversations: their members, entries and order, and that nobody sees another's."""
+"""Conversations: their members, their list, and that nobody sees another's."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from contextlib import closing
 
 import apsw
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llcuda_net.errors import InvalidRequest, StorageError
-from llcuda_net.storage.objects import conversations
+from llcuda_net.errors import StorageError
 from llcuda_net.storage.objects.conversations import (
+    PREVIEW,
     Conversation,
-    Entry,
-    add_generation,
-    add_items,
     create,
     delete,
-    delete_item,
-    entries,
     get,
-    hidden,
     listed,
+    preview_of,
+    set_preview,
     update,
 )
+from llcuda_net.storage.objects.entries import add_items, delete_item, links
 from llcuda_net.storage.objects.migrations import OBJECTS
 from llcuda_net.storage.results.migrations import migrate
-
-
-def opened() -> apsw.Connection:
-    db = apsw.Connection(":memory:")
-    migrate(db, OBJECTS)
-    return db
+from tests.support.storage.conversations import item, opened
 
 
 @pytest.fixture
@@ -42,49 +34,18 @@ def db() -> Iterator[apsw.Connection]:
         yield found
 
 
-def item(id_: str) -> dict[str, Any]:
-    return {"id": id_, "type": "message", "role": "user", "content": []}
-
-
-def ids(db: apsw.Connection, conversation: Conversation) -> list[str]:
-    return [one.id for one in entries(db, conversation)]
+def titles(db: apsw.Connection, *words: str, pinned: bool | None = None) -> list[str | None]:
+    return [one.title for one in listed(db, "ann", 99, words=words, pinned=pinned)]
 
 
 def test_what_was_created_is_found_by_its_owner_and_an_admin(db: apsw.Connection) -> None:
-    made = create(db, "ann", title="t", pinned=True, metadata={"a": "b"}, items=[item("i1")])
+    made = create(db, "ann", title="t", pinned=True, metadata={"a": "b"})
     assert made.id.startswith("conv_")
     assert (made.title, made.pinned, made.metadata) == ("t", True, {"a": "b"})
-    assert get(db, made.id, "ann") == get(db, made.id, None)
+    assert (made.head, made.size, made.preview) == (0, 0, None)
+    assert get(db, made.id, "ann") == get(db, made.id, None) == made
     assert get(db, made.id, "bob") is None
     assert get(db, "conv_0", "ann") is None
-    assert entries(db, made) == [Entry("i1", item("i1"))]
-
-
-def test_entries_keep_their_order_and_come_once(db: apsw.Connection) -> None:
-    made = create(db, "ann")
-    add_items(db, made, [item("a"), item("b")])
-    add_generation(db, made, "g")
-    add_items(db, made, [item("a"), item("c")])
-    add_generation(db, made, "g")
-    assert ids(db, made) == ["a", "b", "g", "c"]
-    assert entries(db, made)[2].item is None
-    add_generation(db, made, "h", b"basis")
-    add_generation(db, made, "h", b"another")
-    assert entries(db, made)[-1] == Entry("h", None, b"basis")
-
-
-def test_an_item_that_was_added_is_deleted_and_one_of_a_generation_hidden(
-    db: apsw.Connection,
-) -> None:
-    made = create(db, "ann", items=[item("a")])
-    add_generation(db, made, "g")
-    delete_item(db, made, "a")
-    delete_item(db, made, "msg_g_0")
-    delete_item(db, made, "msg_g_0")
-    assert ids(db, made) == ["g"]
-    assert hidden(db, made) == {"msg_g_0"}
-    delete_item(db, made, "g")  # the id of a generation is none of an item
-    assert ids(db, made) == ["g"]
 
 
 def test_what_is_pinned_comes_first_and_then_the_last_that_was_used(db: apsw.Connection) -> None:
@@ -93,6 +54,8 @@ def test_what_is_pinned_comes_first_and_then_the_last_that_was_used(db: apsw.Con
     add_items(db, one, [item("a")])
     update(db, two, title="2", pinned=True, metadata={})
     assert [c.id for c in listed(db, "ann", 9)] == [two.id, one.id, three.id]
+    assert titles(db, pinned=True) == ["2"]
+    assert titles(db, pinned=False) == ["0", "2"]
 
 
 @given(pinned=st.lists(st.booleans(), max_size=9), page=st.integers(1, 4))
@@ -110,6 +73,29 @@ def test_pages_hold_each_once(pinned: list[bool], page: int) -> None:
         assert found == whole
 
 
+def test_they_are_found_by_words_of_titles_and_previews(db: apsw.Connection) -> None:
+    for title in ("Größe der Slots", "ÉCOLE 100%", None):
+        create(db, "ann", title=title)
+    create(db, "bob", title="Slots")
+    (untitled,) = (one for one in listed(db, "ann", 9) if one.title is None)
+    set_preview(db, untitled, "How many slots?", "e")
+    assert titles(db, "slot") == [None, "Größe der Slots"]
+    assert titles(db, "SLOT", "grosse") == ["Größe der Slots"]
+    assert titles(db, "ecole") == ["ÉCOLE 100%"]
+    assert titles(db, "%") == ["ÉCOLE 100%"]  # no character means another
+    assert titles(db, "_") == titles(db, "slot", "ecole") == []
+    update(db, untitled, title="new", pinned=False, metadata={})
+    assert titles(db, "many", "new") == ["new"]
+    first = listed(db, "ann", 1, words=["o"])
+    assert listed(db, "ann", 9, first[0], words=["o"]) == listed(db, "ann", 9, words=["o"])[1:]
+
+
+def test_one_of_an_earlier_version_is_found_by_its_title(db: apsw.Connection) -> None:
+    create(db, "ann", title="Old Slots")
+    db.execute("UPDATE conversations SET words = NULL")
+    assert titles(db, "slots") == ["Old Slots"]
+
+
 def test_another_title_moves_nothing(db: apsw.Connection) -> None:
     first, second = create(db, "ann"), create(db, "ann")
     changed = update(db, first, title="new", pinned=False, metadata={"k": "v"})
@@ -118,27 +104,53 @@ def test_another_title_moves_nothing(db: apsw.Connection) -> None:
 
 
 def test_nothing_is_left_of_what_was_deleted(db: apsw.Connection) -> None:
-    made, other = create(db, "ann", items=[item("a")]), create(db, "ann", items=[item("a")])
+    made, other = create(db, "ann"), create(db, "ann")
+    for one in (made, other):
+        add_items(db, one, [item("a")])
     delete_item(db, made, "x")
     delete(db, made)
     assert get(db, made.id, "ann") is None
-    assert ids(db, other) == ["a"]
+    assert [link.id for link in links(db, other)] == ["a"]
     for table in ("entries", "hidden"):
         counted = f"SELECT count(*) FROM {table} WHERE conversation = ?"
         assert db.execute(counted, (made.seq,)).get == 0
 
 
-def test_it_has_a_bound(db: apsw.Connection, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(conversations, "MOST_ENTRIES", 2)
-    made = create(db, "ann", items=[item("a"), item("b")])
-    add_items(db, made, [item("b")])
-    with pytest.raises(InvalidRequest, match="at most 2"):
-        add_generation(db, made, "g")
+def test_a_preview_is_one_short_line() -> None:
+    assert preview_of(" a\n\tb ") == "a b"
+    assert preview_of(" \n ") is None
+    long = preview_of("word " * 1000)
+    assert long is not None
+    assert len(long) <= PREVIEW
+    assert long.endswith("word…")
 
 
 def test_damage_is_an_error(db: apsw.Connection) -> None:
-    made = create(db, "ann", items=[item("a")])
-    db.execute("UPDATE entries SET item = x'ff'")
+    made = create(db, "ann")
+    db.execute("UPDATE conversations SET metadata = x'ff'")
     with pytest.raises(StorageError) as caught:
-        entries(db, made)
+        get(db, made.id, "ann")
     assert caught.value.code == StorageError.DAMAGED
+
+
+def test_chains_of_an_earlier_version_become_paths() -> None:
+    with closing(apsw.Connection(":memory:")) as db:
+        migrate(db, OBJECTS[:4])
+        for seq, id_ in ((1, "conv_1"), (2, "conv_2"), (3, "conv_3")):
+            db.execute(
+                "INSERT INTO conversations (seq, id, owner, title, pinned, created, updated,"
+                " metadata) VALUES (?, ?, 'ann', 'Title', 0, 1, 1, x'7b7d')",
+                (seq, id_),
+            )
+        for conversation, id_ in ((1, "a"), (2, "b"), (1, "c"), (1, "d"), (2, "e")):
+            db.execute("INSERT INTO entries (conversation, id) VALUES (?, ?)", (conversation, id_))
+        migrate(db, OBJECTS)
+        known = {one.id: one for one in listed(db, "ann", 9, words=["title"])}
+        assert [known[f"conv_{n}"].head for n in (1, 2, 3)] == [4, 5, 0]
+        assert [known[f"conv_{n}"].size for n in (1, 2, 3)] == [3, 2, 0]
+        found = {id_: [link[:3] for link in links(db, one)] for id_, one in known.items()}
+        assert found == {
+            "conv_1": [(1, 0, "a"), (3, 1, "c"), (4, 3, "d")],
+            "conv_2": [(2, 0, "b"), (5, 2, "e")],
+            "conv_3": [],
+        }

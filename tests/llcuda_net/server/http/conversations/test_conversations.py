@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -11,7 +9,6 @@ from typing import Any
 import pytest
 import trio
 
-from llcuda_net.config.token_file import Users
 from llcuda_net.generation.generation import Generation
 from llcuda_net.server.http.exchange import Exchange
 from llcuda_net.server.http.openai.fields import Ignored
@@ -19,68 +16,24 @@ from llcuda_net.server.http.responses import conversation as chains
 from llcuda_net.server.http.responses import earlier
 from llcuda_net.server.http.responses.items import parse, together
 from llcuda_net.server.http.responses.transcript import Item, Message
-from llcuda_net.storage.objects import conversations
-from llcuda_net.storage.objects.conversations import Entry
+from llcuda_net.storage.objects import entries
+from llcuda_net.storage.objects.entries import Entry
 from llcuda_net.upstream.interface import REASONING, TOOL_CALL, Channel
-from tests.support.server.durable_server import keeping
-from tests.support.server.memory_server import FakeUpstream, MemoryListener, paused, serving
+from tests.support.server.conversations import (
+    PATH,
+    RESPONSES,
+    TOOL,
+    USERS,
+    begin,
+    call,
+    items,
+    respond,
+    running,
+    said,
+    texts,
+)
+from tests.support.server.memory_server import FakeUpstream, paused, serving
 from tests.support.server.sse_client import ask, reply, send
-
-PATH, RESPONSES = "/v1/conversations", "/v1/responses"
-TOOL = {"type": "function", "name": "f", "parameters": {"type": "object"}}
-USERS = "t name=ann\nu name=bob\n"
-
-
-@asynccontextmanager
-async def running(
-    folder: Path, upstream: FakeUpstream | None = None, users: str | None = None
-) -> AsyncIterator[MemoryListener]:
-    known = None if users is None else Users.parse(users)
-    async with keeping(folder, upstream or FakeUpstream(), users=known) as (_, listener):
-        yield listener
-
-
-async def call(
-    listener: MemoryListener,
-    method: str,
-    path: str,
-    body: Any = None,
-    status: int = 200,
-    headers: dict[str, str] | None = None,
-) -> Any:
-    fields = {"Authorization": "Bearer t"} | (headers or {})
-    answer = await send(listener, method, path, body, fields)
-    found = await answer.json()
-    assert answer.status == status, found
-    return found
-
-
-async def begun(listener: MemoryListener, **fields: Any) -> str:
-    return str((await call(listener, "POST", PATH, fields))["id"])
-
-
-async def respond(
-    listener: MemoryListener,
-    conversation: str,
-    text: str,
-    status: int = 200,
-    headers: dict[str, str] | None = None,
-    **more: Any,
-) -> Any:
-    body = {"input": text, "conversation": conversation, **more}
-    return await call(listener, "POST", RESPONSES, body, status, headers)
-
-
-async def items(listener: MemoryListener, conversation: str, query: str = "?order=asc") -> Any:
-    return (await call(listener, "GET", f"{PATH}/{conversation}/items{query}"))["data"]
-
-
-def texts(listed: Any) -> list[tuple[str, str]]:
-    return [(one["role"], one["content"][0]["text"]) for one in listed]
-
-
-def said(role: str, text: str) -> dict[str, Any]:
-    return {"type": "message", "role": role, "content": text}
 
 
 async def test_it_has_its_members_and_they_change(tmp_path: Path, autojump_clock: object) -> None:
@@ -104,7 +57,7 @@ async def test_it_has_its_members_and_they_change(tmp_path: Path, autojump_clock
 
 async def test_they_are_listed_in_pages(tmp_path: Path, autojump_clock: object) -> None:
     async with running(tmp_path) as listener:
-        ids = [await begun(listener, title=str(n)) for n in range(3)]
+        ids = [await begin(listener, title=str(n)) for n in range(3)]
         await call(listener, "POST", f"{PATH}/{ids[0]}", {"pinned": True})
         first = await call(listener, "GET", f"{PATH}?limit=2")
         assert [one["id"] for one in first["data"]] == [ids[0], ids[2]]
@@ -122,7 +75,7 @@ async def test_a_response_goes_on_from_it_and_is_added(
 ) -> None:
     upstream = FakeUpstream()
     async with running(tmp_path, upstream) as listener:
-        id_ = await begun(listener, items=[said("system", "be kind")])
+        id_ = await begin(listener, items=[said("system", "be kind")])
         first = await respond(listener, id_, "a", instructions="short")
         assert first["conversation"] == {"id": id_}
         answer = first["output"][0]["content"][0]["text"]
@@ -149,15 +102,17 @@ async def test_a_response_reads_the_last_one_before_it_only(
     read: list[str] = []
     input_of = earlier.input_of
 
-    async def noted(exchange: Exchange, generation: Generation) -> list[Item]:
+    async def noted(
+        exchange: Exchange, generation: Generation, *, whole: bool = False
+    ) -> list[Item]:
         read.append(generation.id)
-        return await input_of(exchange, generation)
+        return await input_of(exchange, generation, whole=whole)
 
     monkeypatch.setattr(earlier, "input_of", noted)
     upstream = FakeUpstream()
     upstream.answer = [("yes", None)]
     async with running(tmp_path, upstream) as listener:
-        id_ = await begun(listener, items=[said("system", "be kind")])
+        id_ = await begin(listener, items=[said("system", "be kind")])
         made = [await respond(listener, id_, f"{n}", tools=[TOOL]) for n in range(6)]
         named = [one["id"].removeprefix("resp_") for one in made]
         assert read == named[:-1]  # each by the one behind it
@@ -187,23 +142,24 @@ async def test_what_is_read_of_the_last_one_is_what_all_of_them_say(
     real = chains._shortened
 
     async def both(
-        exchange: Exchange, entries: list[Entry], hidden: set[str]
+        exchange: Exchange, found: list[Entry], hidden: set[str]
     ) -> tuple[list[Message], list[Entry]]:
         async def messages(known: list[Message], some: list[Entry]) -> list[Message]:
-            listed = await chains._listed(exchange, some, hidden, running=False)
+            known_by = await chains.named(exchange, id_)
+            listed = await chains._listed(exchange, known_by, some, hidden, running=False)
             if not listed:
                 return known
             found = parse(listed, Ignored(lenient=True)).messages
             return together(known, [one for one in found if one is not None])
 
-        known, rest = await real(exchange, entries, hidden)
-        shortened.append(len(rest) < len(entries))
-        assert await messages(known, rest) == await messages([], entries)
+        known, rest = await real(exchange, found, hidden)
+        shortened.append(len(rest) < len(found))
+        assert await messages(known, rest) == await messages([], found)
         return known, rest
 
     monkeypatch.setattr(chains, "_shortened", both)
     async with running(tmp_path, upstream) as listener:
-        id_ = await begun(listener, items=[said("user", "first")])
+        id_ = await begin(listener, items=[said("user", "first")])
         path, made = f"{PATH}/{id_}/items", ["none"]
         for n in range(30):
             upstream.answer = chance.choice(answers)
@@ -227,7 +183,7 @@ async def test_what_is_read_of_the_last_one_is_what_all_of_them_say(
 async def test_items_are_added_shown_and_deleted(tmp_path: Path, autojump_clock: object) -> None:
     upstream = FakeUpstream()
     async with running(tmp_path, upstream) as listener:
-        id_ = await begun(listener)
+        id_ = await begin(listener)
         await respond(listener, id_, "a")
         path = f"{PATH}/{id_}/items"
         added = await call(listener, "POST", path, {"items": [said("user", x) for x in "xy"]})
@@ -247,7 +203,7 @@ async def test_items_are_added_shown_and_deleted(tmp_path: Path, autojump_clock:
 
 async def test_what_a_query_cannot_ask_for_is_named_or_refused(tmp_path: Path) -> None:
     async with running(tmp_path) as listener:
-        id_ = await begun(listener)
+        id_ = await begin(listener)
         path = f"{PATH}/{id_}/items"
         token = {"Authorization": "Bearer t"}
         include = "include[]=message.output_text.logprobs"
@@ -277,7 +233,7 @@ async def test_a_request_that_is_sent_again_is_one_response(
     upstream = FakeUpstream()
     key = {"Idempotency-Key": "k"}
     async with running(tmp_path, upstream) as listener:
-        id_ = await begun(listener)
+        id_ = await begin(listener)
         await respond(listener, id_, "a")
         first = await respond(listener, id_, "b", headers=key)
         again = await respond(listener, id_, "b", headers=key)
@@ -292,7 +248,7 @@ async def test_a_request_that_is_sent_again_is_one_response(
 async def test_the_retry_of_an_sdk_joins_what_it_has_begun(tmp_path: Path) -> None:
     upstream = paused()
     async with running(tmp_path, upstream) as listener:
-        id_ = await begun(listener)
+        id_ = await begin(listener)
         body = {"input": "a b", "conversation": id_}
         first = {"Authorization": "Bearer t", "x-stainless-retry-count": "0"}
         _, stream = await ask(listener, "POST", RESPONSES, body, first)
@@ -317,7 +273,7 @@ async def test_while_a_response_runs_the_next_one_is_refused(
 ) -> None:
     upstream = paused()
     async with running(tmp_path, upstream) as listener:
-        id_ = await begun(listener)
+        id_ = await begin(listener)
         under_way = await respond(listener, id_, "a b", background=True)
         refused = await respond(listener, id_, "c", 409)
         assert refused["error"]["code"] == "conversation_locked"
@@ -334,7 +290,7 @@ async def test_of_many_at_once_one_is_taken(tmp_path: Path) -> None:
     upstream = paused()
     statuses = []
     async with running(tmp_path, upstream) as listener:
-        id_ = await begun(listener)
+        id_ = await begin(listener)
         body = {"input": "a", "conversation": id_, "background": True}
 
         async def one() -> None:
@@ -355,9 +311,9 @@ async def test_what_a_kill_left_outside_comes_in_with_its_key(
 ) -> None:
     key = {"Idempotency-Key": "k"}
     async with running(tmp_path) as listener:
-        id_ = await begun(listener)
+        id_ = await begin(listener)
         with monkeypatch.context() as patch:  # as if it was killed before the response was added
-            patch.setattr(conversations, "add_generation", lambda *_: None)
+            patch.setattr(entries, "add_generation", lambda *_, **__: None)
             first = await respond(listener, id_, "a", headers=key)
         assert await items(listener, id_) == []
     async with running(tmp_path) as listener:
@@ -371,7 +327,7 @@ async def test_a_key_means_a_response_of_one_conversation(
 ) -> None:
     key = {"Idempotency-Key": "k"}
     async with running(tmp_path) as listener:
-        ids = [await begun(listener) for _ in range(2)]
+        ids = [await begin(listener) for _ in range(2)]
         await respond(listener, ids[0], "a", headers=key)
         if not restarted:
             await respond(listener, ids[1], "a", 409, headers=key)
@@ -384,7 +340,7 @@ async def test_a_key_means_a_response_of_one_conversation(
 async def test_a_retry_joins_no_response_of_another_conversation(tmp_path: Path) -> None:
     upstream = paused()
     async with running(tmp_path, upstream) as listener:
-        ids = [await begun(listener) for _ in range(2)]
+        ids = [await begin(listener) for _ in range(2)]
         first = {"Authorization": "Bearer t", "x-stainless-retry-count": "0"}
         body = {"input": "a", "conversation": ids[0]}
         _, stream = await ask(listener, "POST", RESPONSES, body, first)
@@ -400,7 +356,7 @@ async def test_a_retry_joins_no_response_of_another_conversation(tmp_path: Path)
 
 async def test_what_was_deleted_is_gone_from_it(tmp_path: Path, autojump_clock: object) -> None:
     async with running(tmp_path) as listener:
-        id_ = await begun(listener)
+        id_ = await begin(listener)
         first = await respond(listener, id_, "a")
         await respond(listener, id_, "b")
         await call(listener, "DELETE", f"{RESPONSES}/{first['id']}")
@@ -409,7 +365,7 @@ async def test_what_was_deleted_is_gone_from_it(tmp_path: Path, autojump_clock: 
 
 async def test_it_is_seen_by_its_user_alone(tmp_path: Path, autojump_clock: object) -> None:
     async with running(tmp_path, users=USERS) as listener:
-        id_ = await begun(listener, items=[said("user", "secret")])
+        id_ = await begin(listener, items=[said("user", "secret")])
         bob = {"Authorization": "Bearer u"}
         for method, path, body in (
             ("GET", "", None),
@@ -428,7 +384,9 @@ async def test_it_is_seen_by_its_user_alone(tmp_path: Path, autojump_clock: obje
 @pytest.mark.parametrize(
     ("fields", "param"),
     [
-        ({"previous_response_id": "resp_1"}, "conversation"),
+        ({"previous_response_id": "resp_1"}, "previous_response_id"),
+        ({"instead_of": "resp_1"}, "instead_of"),
+        ({"previous_response_id": "resp_1", "instead_of": "resp_1"}, "instead_of"),
         ({"store": False}, "store"),
         ({"conversation": {"id": 5}}, "conversation.id"),
     ],
@@ -437,7 +395,7 @@ async def test_what_does_not_go_together_is_refused(
     fields: dict[str, Any], param: str, tmp_path: Path, autojump_clock: object
 ) -> None:
     async with running(tmp_path) as listener:
-        body = {"input": "a", "conversation": await begun(listener), **fields}
+        body = {"input": "a", "conversation": await begin(listener), **fields}
         refused = await call(listener, "POST", RESPONSES, body, 400)
         assert refused["error"]["param"] == param
 
@@ -446,7 +404,7 @@ async def test_what_is_erased_is_no_part_of_one(tmp_path: Path, autojump_clock: 
     upstream = FakeUpstream()
     async with running(tmp_path, upstream) as listener:
         refused = await respond(
-            listener, await begun(listener), "a", 400, {"x-llcuda-store": "false"}
+            listener, await begin(listener), "a", 400, {"x-llcuda-store": "false"}
         )
         assert refused["error"]["param"] == "conversation"
         assert upstream.prompts == []
@@ -455,10 +413,10 @@ async def test_what_is_erased_is_no_part_of_one(tmp_path: Path, autojump_clock: 
 async def test_a_full_conversation_takes_no_response(
     tmp_path: Path, autojump_clock: object, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(conversations, "MOST_ENTRIES", 1)
+    monkeypatch.setattr(entries, "MOST_ENTRIES", 1)
     upstream = paused()
     async with running(tmp_path, upstream) as listener:
-        id_ = await begun(listener, items=[said("user", "x")])
+        id_ = await begin(listener, items=[said("user", "x")])
         refused = await respond(listener, id_, "a", 400)
         assert "at most 1" in refused["error"]["message"]
         assert upstream.active == 0  # what had begun was cancelled

@@ -1,0 +1,320 @@
+"""What a conversation is made of: a tree of entries.
+
+An entry is an item that a client added, or a generation: what was asked with it and what it
+answered stand there. Each goes on from another one, its parent, or begins; several may go on from
+the same one, as versions of what was asked or answered. A path leads from an entry that begins to
+any other one. The active path is that to the head: the entry that was added last.
+
+A generation is named, and not copied: what it answered is where results are. Where that was
+deleted or erased, its items are gone from the conversation, too; what went on from it stays.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import apsw
+import msgspec
+
+from llcuda_net.errors import InvalidRequest
+from llcuda_net.storage.objects.conversations import (
+    Conversation,
+    decoded,
+    get,
+    preview_of,
+    previewed,
+    set_preview,
+)
+from llcuda_net.storage.results.connection import rows
+
+#: Most entries of a conversation.
+MOST_ENTRIES = 10_000
+#: What entries that begin have in place of a parent.
+ROOT = 0
+
+_COLUMNS = "e.seq, e.parent, e.id, e.item, e.basis"
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A part of a conversation.
+
+    Attributes:
+        seq: its number: greater than those of all that were added before.
+        parent: the number of the entry that it goes on from; ROOT: it begins.
+        id: of the item, or of the generation.
+        item: None where it is a generation.
+        basis: of a generation: names what it went on from; None: that is not known.
+    """
+
+    seq: int
+    parent: int
+    id: str
+    item: dict[str, Any] | None
+    basis: bytes | None = None
+
+
+class Link(NamedTuple):
+    """Where an entry is in the tree, without what it is."""
+
+    seq: int
+    parent: int
+    id: str
+    is_item: bool
+
+
+def add_items(
+    db: apsw.Connection, conversation: Conversation, items: Sequence[dict[str, Any]]
+) -> None:
+    """Add items at the end of the active path, each with its id, which no entry has yet.
+
+    Raises:
+        InvalidRequest: there would be too many entries, or the conversation was deleted.
+    """
+    for one in items:
+        _add(db, conversation, None, one["id"], item=msgspec.json.encode(one))
+        if one.get("role") == "user":
+            _preview(db, conversation, _text_of(one), one["id"])
+
+
+def add_generation(
+    db: apsw.Connection,
+    conversation: Conversation,
+    generation: str,
+    *,
+    parent: int | None = None,
+    basis: bytes | None = None,
+    question: str = "",
+) -> int:
+    """Add a generation; one that is there already stays where, and as, it is.
+
+    Args:
+        parent: the entry that it goes on from; None: that at the end of the active path.
+        basis: see Entry.
+        question: what was asked with it.
+
+    Returns:
+        Its number.
+
+    Raises:
+        InvalidRequest: there would be too many entries, or the conversation or the parent was
+            deleted.
+    """
+    seq = _add(db, conversation, parent, generation, basis=basis)
+    _preview(db, conversation, question, generation)
+    return seq
+
+
+def path(db: apsw.Connection, conversation: Conversation, end: int | None = None) -> list[Entry]:
+    """The entries from one that begins to this one.
+
+    Args:
+        end: its number; None: that of the head.
+
+    Raises:
+        StorageError: one is damaged.
+    """
+    # A parent is older, so no damage makes it walk in circles.
+    found = rows(
+        db,
+        f"""
+        WITH RECURSIVE e AS (
+            SELECT * FROM entries WHERE seq = ? AND conversation = ?
+            UNION ALL
+            SELECT before.* FROM e JOIN entries AS before ON before.seq = e.parent
+            WHERE before.conversation = e.conversation AND before.seq < e.seq
+        )
+        SELECT {_COLUMNS} FROM e
+        """,
+        (_head(db, conversation) if end is None else end, conversation.seq),
+    )
+    return [_entry(row) for row in reversed(found)]
+
+
+def links(db: apsw.Connection, conversation: Conversation) -> list[Link]:
+    """Where all entries are in the tree, in the order in which they were added."""
+    found = rows(
+        db,
+        "SELECT seq, parent, id, item IS NOT NULL FROM entries WHERE conversation = ? ORDER BY seq",
+        (conversation.seq,),
+    )
+    return [Link(seq, parent, id_, bool(is_item)) for seq, parent, id_, is_item in found]
+
+
+def find(db: apsw.Connection, conversation: Conversation, id_: str) -> Entry | None:
+    """The entry with this id; None: there is none.
+
+    Raises:
+        StorageError: it is damaged.
+    """
+    found = rows(
+        db,
+        f"SELECT {_COLUMNS} FROM entries AS e WHERE conversation = ? AND id = ?",
+        (conversation.seq, id_),
+    )
+    return next((_entry(row) for row in found), None)
+
+
+def some(db: apsw.Connection, seqs: Collection[int]) -> list[Entry]:
+    """The entries with these numbers, in the order in which they were added.
+
+    Raises:
+        StorageError: one is damaged.
+    """
+    found = rows(
+        db,
+        f"SELECT {_COLUMNS} FROM entries AS e WHERE seq IN (SELECT value FROM json_each(?))"
+        " ORDER BY seq",
+        (json.dumps([*seqs]),),
+    )
+    return [_entry(row) for row in found]
+
+
+def conversations_of(
+    db: apsw.Connection, generations: Collection[str], owner: str | None
+) -> Mapping[str, str]:
+    """By generation, the conversation of this owner (None: of anybody) that it came into first."""
+    mine, values = ("", []) if owner is None else (" AND c.owner = ?", [owner])
+    found = rows(
+        db,
+        "SELECT e.id, c.id FROM entries AS e JOIN conversations AS c ON c.seq = e.conversation"
+        f" WHERE e.item IS NULL AND e.id IN (SELECT value FROM json_each(?)){mine}"
+        " ORDER BY e.seq DESC",
+        (json.dumps([*generations]), *values),
+    )
+    return dict(found)
+
+
+def elsewhere(
+    db: apsw.Connection, conversation: Conversation, generations: Collection[str]
+) -> set[str]:
+    """Those of these generations that are in other conversations, too."""
+    found = rows(
+        db,
+        "SELECT id FROM entries WHERE item IS NULL AND conversation != ?"
+        " AND id IN (SELECT value FROM json_each(?))",
+        (conversation.seq, json.dumps([*generations])),
+    )
+    return {id_ for (id_,) in found}
+
+
+def hidden(db: apsw.Connection, conversation: Conversation) -> set[str]:
+    """The items of generations that were deleted from a conversation."""
+    found = rows(db, "SELECT item FROM hidden WHERE conversation = ?", (conversation.seq,))
+    return {item for (item,) in found}
+
+
+def delete_item(db: apsw.Connection, conversation: Conversation, item: str) -> None:
+    """Delete an item that was added, or hide one of a generation.
+
+    What went on from it goes on from what it went on from.
+    """
+    found = rows(
+        db,
+        "DELETE FROM entries WHERE conversation = ? AND id = ? AND item IS NOT NULL"
+        " RETURNING seq, parent",
+        (conversation.seq, item),
+    )
+    for seq, parent in found:
+        db.execute(
+            "UPDATE entries SET parent = ? WHERE conversation = ? AND parent = ?",
+            (parent, conversation.seq, seq),
+        )
+        db.execute(
+            "UPDATE conversations SET size = size - 1,"
+            " head = CASE head WHEN ? THEN ? ELSE head END WHERE seq = ?",
+            (seq, parent, conversation.seq),
+        )
+    if found:
+        _forget_preview(db, conversation, item)
+    else:
+        db.execute(
+            "INSERT OR IGNORE INTO hidden (conversation, item) VALUES (?, ?)",
+            (conversation.seq, item),
+        )
+
+
+def forget_words(db: apsw.Connection, generation: str) -> None:
+    """A generation was deleted: no conversation shows words of it any more."""
+    for one in previewed(db, generation):
+        set_preview(db, one, None, None)
+
+
+def _add(
+    db: apsw.Connection,
+    conversation: Conversation,
+    parent: int | None,
+    id_: str,
+    item: bytes | None = None,
+    basis: bytes | None = None,
+) -> int:
+    """Add an entry, unless it is there; its number."""
+    known = db.execute(
+        "SELECT seq FROM entries WHERE conversation = ? AND id = ?", (conversation.seq, id_)
+    ).get
+    if isinstance(known, int):
+        return known
+    at = _head(db, conversation) if parent is None else parent
+    there = "SELECT 1 FROM entries WHERE seq = ? AND conversation = ?"
+    if at != ROOT and db.execute(there, (at, conversation.seq)).get is None:
+        raise InvalidRequest("what it goes on from was deleted from the conversation meanwhile")
+    seq = db.execute(
+        "INSERT INTO entries (conversation, id, item, basis, parent) VALUES (?, ?, ?, ?, ?)"
+        " RETURNING seq",
+        (conversation.seq, id_, item, basis, at),
+    ).get
+    assert isinstance(seq, int)
+    size = db.execute(
+        "UPDATE conversations SET head = ?, size = size + 1, updated = max(updated + 1, ?)"
+        " WHERE seq = ? RETURNING size",
+        (seq, time.time_ns(), conversation.seq),
+    ).get
+    if not isinstance(size, int):
+        raise _gone()
+    if size > MOST_ENTRIES:
+        raise InvalidRequest(
+            f"a conversation has at most {MOST_ENTRIES} entries: begin another one"
+        )
+    return seq
+
+
+def _head(db: apsw.Connection, conversation: Conversation) -> int:
+    head = db.execute("SELECT head FROM conversations WHERE seq = ?", (conversation.seq,)).get
+    if not isinstance(head, int):
+        raise _gone()
+    return head
+
+
+def _gone() -> InvalidRequest:
+    return InvalidRequest("the conversation was deleted meanwhile")
+
+
+def _preview(db: apsw.Connection, conversation: Conversation, text: str, entry: str) -> None:
+    """Words for the list, where the conversation has none."""
+    words = preview_of(text)
+    if words is not None:
+        now = get(db, conversation.id, None)
+        if now is not None and now.preview is None:
+            set_preview(db, now, words, entry)
+
+
+def _forget_preview(db: apsw.Connection, conversation: Conversation, item: str) -> None:
+    of = db.execute("SELECT preview_of FROM conversations WHERE seq = ?", (conversation.seq,)).get
+    now = get(db, conversation.id, None) if of == item else None
+    if now is not None:
+        set_preview(db, now, None, None)
+
+
+def _text_of(item: Mapping[str, Any]) -> str:
+    content = item.get("content")
+    parts = content if isinstance(content, list) else []
+    return " ".join(text for part in parts if isinstance(text := part.get("text"), str))
+
+
+def _entry(row: Sequence[Any]) -> Entry:
+    seq, parent, id_, item, basis = row
+    return Entry(seq, parent, id_, None if item is None else decoded(item), basis)
