@@ -49,6 +49,27 @@ export function nodesOfGeneration(about) {
   ];
 }
 
+/**
+ * The messages of a generation as items, to ask them again in a conversation.
+ * @param {object} about
+ * @returns {?object[]} null: it had a raw prompt, tools or a prefix, which a conversation has not
+ */
+export function itemsAgain(about) {
+  const messages = about.request?.messages;
+  const plain = ({ role, content, tool_calls: calls }) => /^(system|user|assistant)$/u.test(role) && content && !calls;
+  if (!messages?.every(plain) || messages.at(-1)?.role !== "user") return null;
+  return messages.map(({ role, content }) => ({
+    type: "message",
+    role,
+    content: typeof content === "string" ? content : content.map(partOf),
+  }));
+}
+
+function partOf(part) {
+  const url = part.image_url?.url ?? part.image_url;
+  return url ? { type: "input_image", image_url: url } : { type: "input_text", text: part.text ?? "" };
+}
+
 function itemOf({ role, content, tool_calls: calls, tool_call_id: id }) {
   if (role === "tool") return { type: "function_call_output", call_id: id, output: content };
   const parts = Array.isArray(content) ? content : [{ type: "text", text: content ?? "" }];

@@ -11,7 +11,8 @@ const MOST_PAGES = 20;
  * @returns {{open: function, older: function, refresh: function, ended: function, find: function}}
  */
 export function createLoader({ store, api }) {
-  const busy = new Set();
+  const next = new Map(); // by name of what runs: what is done behind it, or null
+  const pages = new Map(); // older pages that are on their way, by conversation
 
   async function page(id, query, signal) {
     const path = `/v1/conversations/${encodeURIComponent(id)}/responses`;
@@ -25,15 +26,19 @@ export function createLoader({ store, api }) {
 
   const older = (found) => ({ older: found.has_more ? found.last_id : null });
 
-  // One request of a kind at a time; a second call while it runs is the same one.
+  // One request of a kind at a time. What is called for meanwhile is done once more behind it,
+  // since the answer to the first may be older than what the second was called for.
   async function once(name, work) {
-    if (busy.has(name)) return;
-    busy.add(name);
-    try {
-      await work();
-    } finally {
-      busy.delete(name);
+    if (next.has(name)) return void next.set(name, work);
+    for (let now = work; now; now = next.get(name)) {
+      next.set(name, null);
+      try {
+        await now();
+      } catch (error) {
+        if (!next.get(name)) throw (next.delete(name), error);
+      }
     }
+    next.delete(name);
   }
 
   const loader = {
@@ -51,13 +56,14 @@ export function createLoader({ store, api }) {
       }),
 
     /** Load the page before the oldest known one. */
-    older: (id, signal) =>
-      once(`older ${id}`, async () => {
-        const { older: after } = conversationOf(store.get(), id);
-        if (!after) return;
-        const found = await page(id, { after }, signal);
-        take(id, found, older(found));
-      }),
+    older(id, signal) {
+      const { older: after } = conversationOf(store.get(), id);
+      if (!pages.has(id) && after) {
+        const asked = page(id, { after }, signal).then((found) => take(id, found, older(found)));
+        pages.set(id, asked.finally(() => pages.delete(id)));
+      }
+      return pages.get(id) ?? Promise.resolve();
+    },
 
     /** Load what is new since the newest page that is known, and how that page is now. */
     refresh: (id, signal) =>

@@ -6,14 +6,14 @@ import { viewHead } from "../shell/frame.js";
 import { problemBox } from "./answer.js";
 import { composer } from "./composer.js";
 import { createFeed } from "./feed.js";
-import { nodesOfGeneration } from "./generation.js";
+import { itemsAgain, nodesOfGeneration } from "./generation.js";
 import { modelButton } from "./model_picker.js";
 import { modelOf, takesImages } from "./models.js";
 import { problemOf, runs } from "./problem.js";
 import { chatOf } from "./service.js";
-import { settingsOf } from "./settings.js";
+import { settingsOf, settingsOfNode } from "./settings.js";
 import { answerOf, generationOf } from "./state.js";
-import { bodyOf, inputOf } from "./turn.js";
+import { bodyOf, inputOf, questionOf } from "./turn.js";
 
 /**
  * @param {object} app
@@ -29,7 +29,8 @@ export function answerView(app, route, signal) {
   const title = h("span", {}, "Answer");
   const note = h("div", { class: "column" });
   const below = h("div", { class: "composer-frame column" });
-  const feed = createFeed(app, { answer: { ended: () => load() } }, () => {}, signal);
+  const acts = { ended: () => load(), again: (node) => ask(itemsAgain(answerOf(store.get(), id).about), null, settingsOfNode(node)) };
+  const feed = createFeed(app, { answer: acts }, () => {}, signal);
   const writer = composer(app, { place, send, stop }, signal);
   const read = (state) => settingsOf(state, place, nodes());
   const picker = modelButton(
@@ -41,10 +42,12 @@ export function answerView(app, route, signal) {
     signal,
   );
   let loading = false;
+  let again = false; // it was called for meanwhile
 
   store.watch((state) => answerOf(state, id), show, signal);
   store.watch((state) => state.chat.models, show, signal);
   store.watch((state) => state.live.connection, (_, before) => before && load(), signal);
+  signal.addEventListener("abort", () => store.send({ type: "chat/answer", id, answer: undefined }));
   load();
 
   function nodes() {
@@ -52,8 +55,9 @@ export function answerView(app, route, signal) {
   }
 
   async function load() {
-    if (loading) return;
+    if (loading) return void (again = true);
     loading = true;
+    again = false;
     try {
       const about = await api.get(`/v1/generations/${encodeURIComponent(id)}`, { query: { render: "html" }, signal });
       store.send({ type: "chat/answer", id, answer: { about, nodes: nodesOfGeneration(about) } });
@@ -62,6 +66,7 @@ export function answerView(app, route, signal) {
       store.send({ type: "chat/answer", id, answer: { error, nodes: [] } });
     } finally {
       loading = false;
+      if (again && !signal.aborted) load();
     }
   }
 
@@ -71,10 +76,11 @@ export function answerView(app, route, signal) {
     const { about, error } = answer;
     const problem = error && problemOf(error);
     replace(note, problem && problemBox(problem, problem.again ? load : null), about?.conversation && part(about));
+    if (!about || about.conversation || !itemsAgain(about)) delete acts.again;
     feed.show(answer.nodes.map((node) => ({ node, versions: null })), false);
     const last = answer.nodes.at(-1);
     if (!last) return;
-    replace(title, last.text?.slice(0, 80) || "Answer");
+    replace(title, questionOf(last.input).text.slice(0, 80) || "Answer");
     document.title = `${title.textContent} – llcuda`;
     const running = runs(last);
     const images = takesImages(modelOf(store.get().chat.models, read(store.get()).model));
@@ -95,15 +101,13 @@ export function answerView(app, route, signal) {
   }
 
   function send({ text, images }) {
-    const state = store.get();
-    const settings = read(state);
-    const body = bodyOf({
-      ...settings,
-      input: inputOf(text, images),
-      previous: `resp_${id}`,
-      certainty: state.prefs.certainty,
-    });
-    const key = outbox.send({ conversation: null, base: null, body });
+    ask(inputOf(text, images), `resp_${id}`, read(store.get()));
+  }
+
+  function ask(input, previous, settings) {
+    const { certainty } = store.get().prefs;
+    if (!previous) delete settings.instructions; // the items have them
+    const key = outbox.send({ conversation: null, base: null, body: bodyOf({ ...settings, input, previous, certainty }) });
     go(href("c", `new-${key}`));
   }
 
