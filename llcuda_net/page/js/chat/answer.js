@@ -1,4 +1,4 @@
-// One answer: its blocks, what it waits for, how it ended, where its time went, its buttons.
+/** One answer: its blocks, what it waits for, how it ended, where its time went, its buttons. */
 
 import { h, replace } from "../core/dom.js";
 import { icon } from "../core/icons.js";
@@ -11,7 +11,8 @@ import { generationOf } from "./state.js";
 
 /**
  * @param {object} app
- * @param {object} acts what its buttons do: {again, another, choose, compare, ended}, each may be absent
+ * @param {object} acts what its buttons do: again, another, choose, compare, ended; each may be
+ *   absent
  * @param {AbortSignal} signal
  * @returns {{element: Element, show: function(object, object): void}} show(node, versions)
  */
@@ -21,7 +22,15 @@ export function createAnswer(app, acts, signal) {
   const instead = h("div", { hidden: true });
   const ending = h("div", {});
   const foot = footer(app, { ...acts, view }, signal);
-  const element = h("section", { class: "answer", "aria-label": "Answer" }, blocks.element, instead, waiting, ending, foot.element);
+  const element = h(
+    "section",
+    { class: "answer", "aria-label": "Answer" },
+    blocks.element,
+    instead,
+    waiting,
+    ending,
+    foot.element,
+  );
   let node = null;
   let watched = null; // of the live stream: {id, end}
   let other = null; // an AbortController while another view than the rendered one is shown
@@ -35,7 +44,10 @@ export function createAnswer(app, acts, signal) {
     if (runs(node)) watch();
     else finish(before);
     const problem = runs(node) ? null : endingOf(node);
-    replace(ending, problem && problemBox(problem, problem.again && acts.again ? () => acts.again(node) : null));
+    replace(
+      ending,
+      problem && problemBox(problem, problem.again && acts.again ? () => acts.again(node) : null),
+    );
     foot.show(node, versions);
   }
 
@@ -47,8 +59,16 @@ export function createAnswer(app, acts, signal) {
     const end = new AbortController();
     watched = { id, end, stop: app.live?.watch?.(id) };
     const frame = framed(end.signal);
-    app.store.watch((state) => state.live.answers?.[id], (live) => frame(() => grow(live)), end.signal);
-    app.store.watch((state) => state.live.runs?.[id], (run) => running(run), end.signal);
+    app.store.watch(
+      (state) => state.live.answers?.[id],
+      (live) => frame(() => grow(live)),
+      end.signal,
+    );
+    app.store.watch(
+      (state) => state.live.runs?.[id],
+      (run) => running(run),
+      end.signal,
+    );
   }
 
   function unwatch() {
@@ -103,7 +123,8 @@ export function createAnswer(app, acts, signal) {
     other = mode ? new AbortController() : null;
     instead.hidden = !mode;
     blocks.element.hidden = Boolean(mode);
-    if (mode === "raw") replace(instead, h("pre", { class: "raw", tabindex: "0" }, node.text ?? ""));
+    if (mode === "raw")
+      replace(instead, h("pre", { class: "raw", tabindex: "0" }, node.text ?? ""));
     if (mode !== "shaded") return;
     const end = AbortSignal.any([signal, other.signal]);
     replace(instead, h("p", { class: "muted" }, "Asking for the figures…"));
@@ -119,7 +140,10 @@ export function createAnswer(app, acts, signal) {
 
 async function logprobsOf(app, node, signal) {
   const query = { "include[]": "message.output_text.logprobs" };
-  const response = await app.api.get(`/v1/responses/${encodeURIComponent(node.id)}`, { query, signal });
+  const response = await app.api.get(`/v1/responses/${encodeURIComponent(node.id)}`, {
+    query,
+    signal,
+  });
   const parts = response.output.flatMap((item) => (item.type === "message" ? item.content : []));
   return parts.flatMap((part) => part.logprobs ?? []);
 }

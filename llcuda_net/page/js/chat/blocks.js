@@ -1,5 +1,7 @@
-// The blocks of an answer in the document: a final one is made once, the open one is replaced, or
-// text is added to it. Nothing else is touched.
+/**
+ * The blocks of an answer in the document: a final one is made once, the open one is replaced, or
+ * text is added to it. Nothing else is touched.
+ */
 
 import { h, replace, setHtml } from "../core/dom.js";
 import { icon } from "../core/icons.js";
@@ -128,7 +130,8 @@ function targetIn(element) {
   let found = element;
   for (;;) {
     let child = found.lastChild;
-    while (child && child.nodeType === Node.TEXT_NODE && child.data.trim() === "") child = child.previousSibling;
+    while (child && child.nodeType === Node.TEXT_NODE && child.data.trim() === "")
+      child = child.previousSibling;
     const code = child?.nodeName === "CODE" && found.nodeName === "PRE";
     if (!child || !(code || DEEPER.test(child.nodeName))) return found;
     found = child;

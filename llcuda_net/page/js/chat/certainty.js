@@ -1,4 +1,4 @@
-// How sure the model was, as levels, words and alternatives. Pure functions.
+/** How sure the model was, as levels, words and alternatives. Pure functions. */
 
 /** Least probability of each level, the surest first; the rest is the last level. */
 export const LEVELS = [

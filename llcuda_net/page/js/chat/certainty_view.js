@@ -1,5 +1,7 @@
-// The shaded view of an answer: each word coloured by how sure the model was of it, what else it
-// could have been on hover and focus, and a legend.
+/**
+ * The shaded view of an answer: each word coloured by how sure the model was of it, what else it
+ * could have been on hover and focus, and a legend.
+ */
 
 import { h, replace } from "../core/dom.js";
 import { LEVELS, percent, spoken, visible, wordsOf } from "./certainty.js";
@@ -22,7 +24,11 @@ export function certaintyView(logprobs, signal) {
   });
   const element = h("div", { class: "certainty" }, legend(), text, card);
   const options = { signal };
-  text.addEventListener("pointerover", (event) => select(event.target.closest("[data-at]")), options);
+  text.addEventListener(
+    "pointerover",
+    (event) => select(event.target.closest("[data-at]")),
+    options,
+  );
   text.addEventListener("focusin", (event) => select(event.target.closest("[data-at]")), options);
   text.addEventListener("keydown", move, options);
   add(0);
@@ -85,7 +91,12 @@ export function certaintyView(logprobs, signal) {
 
 function legend() {
   const marks = LEVELS.map(({ least, words }, level) =>
-    h("li", {}, h("span", { class: `level-${level}` }, words), ` ${least ? `from ${percent(least)}` : "below"}`),
+    h(
+      "li",
+      {},
+      h("span", { class: `level-${level}` }, words),
+      ` ${least ? `from ${percent(least)}` : "below"}`,
+    ),
   );
   return h(
     "div",

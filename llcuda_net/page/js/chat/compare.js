@@ -1,4 +1,4 @@
-// Versions of one answer side by side; on phones one above the other.
+/** Versions of one answer side by side; on phones one above the other. */
 
 import { h, replace } from "../core/dom.js";
 import { icon } from "../core/icons.js";
@@ -13,30 +13,56 @@ import { conversationNode } from "./state.js";
  */
 export function compare(app, nodes, current, choose) {
   const life = new AbortController();
-  const at = Math.max(0, nodes.findIndex((node) => node.id === current));
+  const at = Math.max(
+    0,
+    nodes.findIndex((node) => node.id === current),
+  );
   const other = at > 0 ? at - 1 : 1;
-  const columns = h("div", { class: "columns" }, [Math.min(at, other), Math.max(at, other)].map(column));
+  const columns = h(
+    "div",
+    { class: "columns" },
+    [Math.min(at, other), Math.max(at, other)].map(column),
+  );
   const dialog = h(
     "dialog",
-    { class: "compare", "aria-label": "Versions of the answer", onclose: () => (life.abort(), dialog.remove()) },
+    {
+      class: "compare",
+      "aria-label": "Versions of the answer",
+      onclose: () => (life.abort(), dialog.remove()),
+    },
     h(
       "div",
       { class: "row spread" },
       h("h2", {}, "Versions of the answer"),
-      h("button", { class: "square", "aria-label": "Close", onclick: () => dialog.close() }, icon("close")),
+      h(
+        "button",
+        { class: "square", "aria-label": "Close", onclick: () => dialog.close() },
+        icon("close"),
+      ),
     ),
     columns,
   );
 
   function column(first) {
     let end = null;
-    const body = h("div", { class: "version", tabindex: "0", role: "region", "aria-label": "A version" });
+    const body = h("div", {
+      class: "version",
+      tabindex: "0",
+      role: "region",
+      "aria-label": "A version",
+    });
     const pick = h(
       "select",
       { "aria-label": "Which version", onchange: () => show(Number(pick.value)) },
-      nodes.map((node, number) => h("option", { value: number, selected: number === first }, `${number + 1}: ${node.model}`)),
+      nodes.map((node, number) =>
+        h("option", { value: number, selected: number === first }, `${number + 1}: ${node.model}`),
+      ),
     );
-    const take = h("button", { class: "outline", onclick: () => (dialog.close(), choose(nodes[Number(pick.value)].id)) }, "Go on from this one");
+    const take = h(
+      "button",
+      { class: "outline", onclick: () => (dialog.close(), choose(nodes[Number(pick.value)].id)) },
+      "Go on from this one",
+    );
     signalled(() => end?.abort());
     show(first);
 
@@ -45,7 +71,11 @@ export function compare(app, nodes, current, choose) {
       end = new AbortController();
       const answer = createAnswer(app, {}, end.signal);
       const { id } = nodes[number];
-      app.store.watch((state) => conversationNode(state, id) ?? nodes[number], (node) => answer.show(node, null), end.signal);
+      app.store.watch(
+        (state) => conversationNode(state, id) ?? nodes[number],
+        (node) => answer.show(node, null),
+        end.signal,
+      );
       replace(body, answer.element);
     }
     return h("section", { class: "column-of" }, h("div", { class: "row" }, pick, take), body);

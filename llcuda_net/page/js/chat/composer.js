@@ -1,4 +1,4 @@
-// Where a question is written: text that grows, images, and the buttons to send and to stop.
+/** Where a question is written: text that grows, images, and the buttons to send and to stop. */
 
 import { h, replace } from "../core/dom.js";
 import { icon } from "../core/icons.js";
@@ -32,13 +32,29 @@ export function composer(app, { place, send, stop }, signal) {
   const files = h("input", { type: "file", accept: "image/*", multiple: true, hidden: true });
   const attach = h(
     "button",
-    { type: "button", class: "square", "aria-label": "Attach images", title: "Attach images", onclick: () => files.click() },
+    {
+      type: "button",
+      class: "square",
+      "aria-label": "Attach images",
+      title: "Attach images",
+      onclick: () => files.click(),
+    },
     icon("image"),
   );
-  const go = h("button", { type: "submit", class: "primary square", "aria-label": "Send", title: "Send" }, icon("send"));
+  const go = h(
+    "button",
+    { type: "submit", class: "primary square", "aria-label": "Send", title: "Send" },
+    icon("send"),
+  );
   const halt = h(
     "button",
-    { type: "button", class: "outline square", "aria-label": "Stop the answer", title: "Stop the answer (Esc)", onclick: stop },
+    {
+      type: "button",
+      class: "outline square",
+      "aria-label": "Stop the answer",
+      title: "Stop the answer (Esc)",
+      onclick: stop,
+    },
     icon("stop"),
   );
   const element = h(
@@ -152,7 +168,8 @@ export function composer(app, { place, send, stop }, signal) {
     element,
     focus: () => text.focus({ preventScroll: true }),
     fill(words, others) {
-      text.value = [words, text.value.trim()].filter(Boolean).join("\n\n"); // nothing written is lost
+      // What was being written stays, too.
+      text.value = [words, text.value.trim()].filter(Boolean).join("\n\n");
       images = [...others, ...images];
       keepDraft(place, text.value);
       show();

@@ -1,4 +1,4 @@
-// The view of a conversation, and of a new one.
+/** The view of a conversation, and of a new one. */
 
 import { h, replace } from "../core/dom.js";
 import { bind } from "../core/keys.js";
@@ -39,13 +39,23 @@ export function conversationView(app, route, signal) {
   const settingsNow = () => settingsIn(store.get());
   const acts = {
     question: { edit, choose },
-    answer: { again: (node) => repeat(node), another, choose, compare: side, ended: (node) => loader.ended(id, node, signal) },
+    answer: {
+      again: (node) => repeat(node),
+      another,
+      choose,
+      compare: side,
+      ended: (node) => loader.ended(id, node, signal),
+    },
     turn: { again: (key) => outbox.again(key), back, drop: (key) => outbox.drop(key) },
   };
   const feed = createFeed(app, acts, () => id && loader.older(id, signal).catch(() => {}), signal);
   const writer = composer(app, { place, send, stop }, signal);
   const panel = settingsPanel(app, { read: settingsNow, keep: setSettings });
-  const picker = modelButton(app, { current: (state) => settingsIn(state).model, choose: (model) => setSettings({ model }) }, signal);
+  const picker = modelButton(
+    app,
+    { current: (state) => settingsIn(state).model, choose: (model) => setSettings({ model }) },
+    signal,
+  );
   const element = h(
     "div",
     { class: "view chat" },
@@ -58,7 +68,13 @@ export function conversationView(app, route, signal) {
         { class: "chat-main" },
         note,
         feed.element,
-        h("div", { class: "composer-frame column" }, feed.button, writer.element, h("div", { class: "row" }, picker)),
+        h(
+          "div",
+          { class: "composer-frame column" },
+          feed.button,
+          writer.element,
+          h("div", { class: "row" }, picker),
+        ),
       ),
       panel.element,
     ),
@@ -68,18 +84,36 @@ export function conversationView(app, route, signal) {
     loader.open(id, signal);
     signal.addEventListener("abort", () => store.send({ type: "chat/closed", id }));
   }
-  bind("Escape", "Stop the answer", () => (document.querySelector("dialog[open]") || !running() ? false : stop()), signal);
+  bind(
+    "Escape",
+    "Stop the answer",
+    () => (document.querySelector("dialog[open]") || !running() ? false : stop()),
+    signal,
+  );
   store.watch((state) => conversationOf(state, id), show, signal);
   store.watch((state) => state.chat.places[place], settled, signal);
   store.watch((state) => turnIn(state, place), moved, signal);
   store.watch((state) => state.chat.models, setWriter, signal);
-  store.watch((state) => state.chat.settings[place], () => (setWriter(), panel.refresh()), signal);
-  store.watch((state) => conversationOf(state, id).stale, (stale) => stale && id && loader.refresh(id, signal), signal);
-  store.watch((state) => state.route.query?.answer, (answer) => answer && id && find(answer), signal);
+  store.watch(
+    (state) => state.chat.settings[place],
+    () => (setWriter(), panel.refresh()),
+    signal,
+  );
+  store.watch(
+    (state) => conversationOf(state, id).stale,
+    (stale) => stale && id && loader.refresh(id, signal),
+    signal,
+  );
+  store.watch(
+    (state) => state.route.query?.answer,
+    (answer) => answer && id && find(answer),
+    signal,
+  );
   if (matchMedia("(pointer: fine)").matches) queueMicrotask(() => writer.focus());
 
   function moved(turn, before) {
-    if (route.id && !id && !turn && !store.get().chat.places[place]) go(href(""), { replaced: true });
+    if (route.id && !id && !turn && !store.get().chat.places[place])
+      go(href(""), { replaced: true });
     show();
     if (turn && !before) feed.toEnd();
   }
@@ -97,10 +131,21 @@ export function conversationView(app, route, signal) {
     const one = conversationOf(state, id);
     const turn = turnIn(state, place);
     const tree = treeOf(one.nodes);
-    let path = turn ? (turn.base ? pathTo(tree, turn.base) : []) : pathTo(tree, one.leaf && leafBelow(tree, one.leaf));
+    let path = turn
+      ? turn.base
+        ? pathTo(tree, turn.base)
+        : []
+      : pathTo(tree, one.leaf && leafBelow(tree, one.leaf));
     shown = { tree, path };
-    if (turn) path = [...path, { id: turn.key, key: turn.key, input: turn.body.input, status: "sending", turn }];
-    const seen = path.map((node) => ({ node, versions: node.turn ? null : versionsOf(tree, node) }));
+    if (turn)
+      path = [
+        ...path,
+        { id: turn.key, key: turn.key, input: turn.body.input, status: "sending", turn },
+      ];
+    const seen = path.map((node) => ({
+      node,
+      versions: node.turn ? null : versionsOf(tree, node),
+    }));
     feed.show(seen, one.older !== null && path[0]?.previous !== null);
     if (one.older !== null && lacksVersions(tree, path)) loader.older(id, signal).catch(() => {});
     replace(title, one.about?.title ?? one.about?.preview ?? (id ? "Chat" : "New chat"));
@@ -115,8 +160,14 @@ export function conversationView(app, route, signal) {
       const problem = problemOf(one.error);
       return problemBox(problem, problem.again ? () => loader.open(id, signal) : null);
     }
-    if (!route.id && !turnIn(store.get(), place)) return h("p", { class: "hello muted" }, "Ask something. The answer goes on when this page is closed.");
-    if (id && one.state === "loading") return h("p", { class: "muted", role: "status" }, "Loading…");
+    if (!route.id && !turnIn(store.get(), place))
+      return h(
+        "p",
+        { class: "hello muted" },
+        "Ask something. The answer goes on when this page is closed.",
+      );
+    if (id && one.state === "loading")
+      return h("p", { class: "muted", role: "status" }, "Loading…");
     return null;
   }
 
@@ -140,7 +191,13 @@ export function conversationView(app, route, signal) {
     const state = store.get();
     const failed = turnIn(state, place);
     if (failed) outbox.drop(failed.key);
-    const body = bodyOf({ ...settings, input, previous: base, insteadOf, certainty: state.prefs.certainty });
+    const body = bodyOf({
+      ...settings,
+      input,
+      previous: base,
+      insteadOf,
+      certainty: state.prefs.certainty,
+    });
     const key = outbox.send({ conversation: id, base, body });
     if (id) return feed.toEnd();
     setSettings(null);
@@ -189,7 +246,10 @@ export function conversationView(app, route, signal) {
   function back(turn) {
     const asked = questionOf(turn.body.input);
     outbox.drop(turn.key);
-    writer.fill(asked.text, asked.images.map((url) => ({ name: "image", url })));
+    writer.fill(
+      asked.text,
+      asked.images.map((url) => ({ name: "image", url })),
+    );
     if (id || !route.id) return;
     moveDraft(place, "new");
     go(href(""), { replaced: true });

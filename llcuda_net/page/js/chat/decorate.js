@@ -1,5 +1,7 @@
-// What the page adds to rendered HTML: a head with a copy button for code, tables that scroll by
-// themselves, links that say where they lead.
+/**
+ * What the page adds to rendered HTML: a head with a copy button for code, tables that scroll by
+ * themselves, links that say where they lead.
+ */
 
 import { h, replace } from "../core/dom.js";
 import { icon } from "../core/icons.js";
@@ -12,7 +14,12 @@ import { icon } from "../core/icons.js";
 export function decorate(block, app) {
   for (const code of block.querySelectorAll("pre > code")) frameCode(code.parentElement, code, app);
   for (const table of block.querySelectorAll("table")) {
-    const frame = h("div", { class: "table", role: "region", tabindex: "0", "aria-label": "Table" });
+    const frame = h("div", {
+      class: "table",
+      role: "region",
+      tabindex: "0",
+      "aria-label": "Table",
+    });
     table.replaceWith(frame);
     frame.append(table);
   }
@@ -28,7 +35,12 @@ function frameCode(pre, code, app) {
   const frame = h(
     "div",
     { class: "code" },
-    h("div", { class: "code-head" }, h("span", {}, language), copyButton(app, "Copy the code", () => code.textContent)),
+    h(
+      "div",
+      { class: "code-head" },
+      h("span", {}, language),
+      copyButton(app, "Copy the code", () => code.textContent),
+    ),
   );
   pre.replaceWith(frame);
   pre.tabIndex = 0; // so that it can be scrolled by keyboard
@@ -43,7 +55,11 @@ function frameCode(pre, code, app) {
  * @returns {HTMLButtonElement}
  */
 export function copyButton(app, label, text) {
-  const button = h("button", { class: "square small", "aria-label": label, title: label }, icon("copy"));
+  const button = h(
+    "button",
+    { class: "square small", "aria-label": label, title: label },
+    icon("copy"),
+  );
   button.addEventListener("click", async () => {
     const done = await copied(await text());
     if (!done) return app.notify("The browser does not let this page copy.", { bad: true });

@@ -1,4 +1,4 @@
-// What new chats begin with, in the settings.
+/** What new chats begin with, in the settings. */
 
 import { h } from "../core/dom.js";
 import { modelButton } from "./model_picker.js";
@@ -16,7 +16,8 @@ export function chatDefaults(app, signal) {
   const keep = (chat) => app.store.send({ type: "prefs/set", prefs: { chat } });
   const chat = () => app.store.get().prefs.chat ?? {};
   const form = settingsForm({
-    change: ({ instructions, sampling }) => keep({ model: chat().model, instructions, ...sampling }),
+    change: ({ instructions, sampling }) =>
+      keep({ model: chat().model, instructions, ...sampling }),
     reset: () => (keep({}), form.set({})),
   });
   form.set({ instructions: chat().instructions, sampling: known(chat()) });

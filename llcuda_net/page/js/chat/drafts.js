@@ -1,4 +1,6 @@
-// What is being written, by conversation: the text survives a reload of this tab, images do not.
+/**
+ * What is being written, by conversation: the text survives a reload of this tab, images do not.
+ */
 
 const PREFIX = "llcuda.draft.";
 const images = new Map();

@@ -1,4 +1,4 @@
-// A question with its answer, as one article of the feed.
+/** A question with its answer, as one article of the feed. */
 
 import { h } from "../core/dom.js";
 import { createAnswer, problemBox } from "./answer.js";
@@ -8,7 +8,7 @@ import { questionOf } from "./turn.js";
 
 /**
  * @param {object} app
- * @param {object} acts of questions and answers, and `again(key)`, `back(turn)`, `drop(key)` of turns
+ * @param {object} acts of questions and answers; of turns, `again(key)`, `back(turn)`, `drop(key)`
  * @returns {{element: Element, show: function(object, ?object): void, end: function(): void}}
  */
 export function createEntry(app, acts) {
@@ -41,7 +41,13 @@ export function createEntry(app, acts) {
     const give = (label, run) => h("button", { class: "outline", onclick: run }, label);
     if (turn.state === "waiting") {
       const words = { title: `${title}. It is sent by itself as soon as it can be`, detail: "" };
-      outcome.replaceChildren(problemBox(words, null, give("Do not send it", () => acts.turn.back(turn))));
+      outcome.replaceChildren(
+        problemBox(
+          words,
+          null,
+          give("Do not send it", () => acts.turn.back(turn)),
+        ),
+      );
     } else {
       const retry = again ? () => acts.turn.again(turn.key) : null;
       outcome.replaceChildren(

@@ -1,4 +1,6 @@
-// The entries of a path in the document: those that stay are kept, older ones come as one scrolls up.
+/**
+ * The entries of a path in the document: those that stay are kept, older ones come as one scrolls up.
+ */
 
 import { h } from "../core/dom.js";
 import { createEntry } from "./entry.js";
@@ -14,14 +16,26 @@ import { followEnd } from "./scroll.js";
 export function createFeed(app, acts, older, signal) {
   const entries = new Map(); // by key, in the order of the path
   const content = h("div", { class: "feed", role: "feed", "aria-label": "Messages" });
-  const sentinel = h("p", { class: "older small muted", hidden: true }, "Loading older messages…");
+  const sentinel = h("p", { class: "older small muted", hidden: true }, "Loading older ones…");
   const column = h("div", { class: "column" }, sentinel, content);
-  const element = h("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": "Conversation" }, column);
+  const element = h(
+    "div",
+    { class: "scroll", tabindex: "0", role: "region", "aria-label": "Conversation" },
+    column,
+  );
   const scroll = followEnd(element, content, signal);
-  const watcher = new IntersectionObserver((seen) => seen.some((one) => one.isIntersecting) && older(), {
-    root: element,
-    rootMargin: "800px 0px",
-  });
+  // What one opens or switches there is what one looks at: it does not run away to the end.
+  content.addEventListener(
+    "click",
+    (event) => event.target.closest("button, summary") && scroll.leave(),
+  );
+  const watcher = new IntersectionObserver(
+    (seen) => seen.some((one) => one.isIntersecting) && older(),
+    {
+      root: element,
+      rootMargin: "800px 0px",
+    },
+  );
   watcher.observe(sentinel);
   signal.addEventListener("abort", () => {
     watcher.disconnect();

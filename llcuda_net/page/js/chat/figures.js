@@ -1,4 +1,4 @@
-// Figures, times and places as people read them. Pure functions.
+/** Figures, times and places as people read them. Pure functions. */
 
 /**
  * A duration: "12 ms", "1.4 s", "2 min 5 s", "1 h 3 min".
@@ -89,8 +89,10 @@ export function waitingText(run) {
   if (run.phase === "prompt") return "The model reads the conversation…";
   const { position, of, wait, reason } = run.queue ?? {};
   const parts = [];
-  if (position > 0) parts.push(of > 1 ? `Number ${position} of ${of} in the queue` : "Next in the queue");
-  if (wait > 0) parts.push(`about ${duration(Math.max(1, Math.round(wait)) * 1000)}`.replace(".0 s", " s"));
+  if (position > 0)
+    parts.push(of > 1 ? `Number ${position} of ${of} in the queue` : "Next in the queue");
+  if (wait > 0)
+    parts.push(`about ${duration(Math.max(1, Math.round(wait)) * 1000)}`.replace(".0 s", " s"));
   const text = parts.join(", ") || "Waiting for a free slot";
   return reason ? `${text}: ${reason}` : `${text}…`;
 }

@@ -1,4 +1,4 @@
-// Below an answer: its model, speed and time, its versions and buttons.
+/** Below an answer: its model, speed and time, its versions and buttons. */
 
 import { h, replace } from "../core/dom.js";
 import { icon } from "../core/icons.js";
@@ -23,16 +23,29 @@ export function footer(app, acts, signal) {
   function show(node, versions) {
     const answers = versions?.answers ?? [];
     // Anew only where something that is seen has changed: a focused button stays.
-    const key = JSON.stringify([node.status, node.model, node.usage, node.logprobs, answers, node.id]);
+    const key = JSON.stringify([
+      node.status,
+      node.model,
+      node.usage,
+      node.logprobs,
+      answers,
+      node.id,
+    ]);
     if (key === shown) return;
     shown = key;
     const focused = element.contains(document.activeElement)
       ? document.activeElement.getAttribute("aria-label")
       : null;
-    if (node.type === "item") return replace(element, copyButton(app, "Copy", () => node.text ?? ""));
+    if (node.type === "item")
+      return replace(
+        element,
+        copyButton(app, "Copy", () => node.text ?? ""),
+      );
     replace(element, runs(node) ? running(node) : [figures(node), buttons(node, versions)]);
     if (focused) {
-      [...element.querySelectorAll("button")].find((one) => one.getAttribute("aria-label") === focused)?.focus();
+      [...element.querySelectorAll("button")]
+        .find((one) => one.getAttribute("aria-label") === focused)
+        ?.focus();
     }
   }
 
@@ -61,7 +74,8 @@ export function footer(app, acts, signal) {
       { class: "buttons", role: "toolbar", "aria-label": "What to do with this answer" },
       answers.length > 1 &&
         switcher("answer", versions.answer, answers.length, (at) => acts.choose(answers[at])),
-      answers.length > 1 && button("columns", "Versions side by side", () => acts.compare(node, answers)),
+      answers.length > 1 &&
+        button("columns", "Versions side by side", () => acts.compare(node, answers)),
       copyButton(app, "Copy the answer", () => node.text ?? ""),
       acts.again && button("retry", "Answer again", () => acts.again(node)),
       node.logprobs > 0 && sure,
@@ -73,8 +87,20 @@ export function footer(app, acts, signal) {
     const open = button("more", "More", () => {
       const id = node.generation ?? generationOf(node.id);
       openMenu(open, [
-        ...(acts.another ? [{ label: "Answer again by another model…", icon: "retry", run: () => acts.another(node, open) }] : []),
-        { label: mode === "raw" ? "Show it rendered" : "Show it as it was written", icon: "edit", run: raw },
+        ...(acts.another
+          ? [
+              {
+                label: "Answer again by another model…",
+                icon: "retry",
+                run: () => acts.another(node, open),
+              },
+            ]
+          : []),
+        {
+          label: mode === "raw" ? "Show it rendered" : "Show it as it was written",
+          icon: "edit",
+          run: raw,
+        },
         { label: "Copy a link to it", icon: "copy", run: () => copyLink(app, id) },
         { label: "Save as Markdown", icon: "download", run: () => save(id, "markdown") },
         { label: "Save as JSON", icon: "download", run: () => save(id, "json") },
@@ -87,7 +113,11 @@ export function footer(app, acts, signal) {
 }
 
 function button(name, label, run) {
-  return h("button", { class: "square small", "aria-label": label, title: label, onclick: run }, icon(name));
+  return h(
+    "button",
+    { class: "square small", "aria-label": label, title: label, onclick: run },
+    icon(name),
+  );
 }
 
 async function copyLink(app, id) {
@@ -127,7 +157,10 @@ function figures(node) {
       phases.map(({ words: name, ms, share, phase }) => {
         const bar = h("span", { class: `bar phase-${phase}` });
         bar.style.width = `${Math.max(1, share * 100)}%`;
-        return [h("dt", {}, name), h("dd", {}, h("span", { class: "bar-frame" }, bar), duration(ms))];
+        return [
+          h("dt", {}, name),
+          h("dd", {}, h("span", { class: "bar-frame" }, bar), duration(ms)),
+        ];
       }),
       fact("prompt", promptText(node.usage)),
       fact("asked", node.created_at && timeText(node.created_at)),
@@ -139,7 +172,9 @@ function figures(node) {
 function promptText(usage) {
   if (!usage?.input_tokens) return null;
   const cached = usage.input_tokens_details?.cached_tokens ?? 0;
-  return counted(usage.input_tokens, "token") + (cached > 0 ? `, ${cached} of them known already` : "");
+  return (
+    counted(usage.input_tokens, "token") + (cached > 0 ? `, ${cached} of them known already` : "")
+  );
 }
 
 function fact(name, value) {

@@ -1,6 +1,11 @@
-// A generation, of whatever API, as entries of a conversation. Pure.
+/** A generation, of whatever API, as entries of a conversation. Pure. */
 
-const STATUS = { queued: "queued", running: "in_progress", done: "completed", cancelled: "cancelled" };
+const STATUS = {
+  queued: "queued",
+  running: "in_progress",
+  done: "completed",
+  cancelled: "cancelled",
+};
 
 /**
  * The entries of one generation: earlier turns as plain ones, then its question and answer.
@@ -9,7 +14,9 @@ const STATUS = { queued: "queued", running: "in_progress", done: "completed", ca
  */
 export function nodesOfGeneration(about) {
   const { messages, prompt, params = {} } = about.request ?? {};
-  const asked = messages ?? [{ role: "user", content: typeof prompt === "string" ? prompt : "(a prompt of tokens)" }];
+  const asked = messages ?? [
+    { role: "user", content: typeof prompt === "string" ? prompt : "(a prompt of tokens)" },
+  ];
   const items = asked.map(itemOf);
   const first = 1 + items.findLastIndex((item) => item.role === "assistant");
   const system = asked.find(({ role }) => role === "system");
@@ -56,7 +63,8 @@ export function nodesOfGeneration(about) {
  */
 export function itemsAgain(about) {
   const messages = about.request?.messages;
-  const plain = ({ role, content, tool_calls: calls }) => /^(system|user|assistant)$/u.test(role) && content && !calls;
+  const plain = ({ role, content, tool_calls: calls }) =>
+    /^(system|user|assistant)$/u.test(role) && content && !calls;
   if (!messages?.every(plain) || messages.at(-1)?.role !== "user") return null;
   return messages.map(({ role, content }) => ({
     type: "message",
@@ -67,7 +75,9 @@ export function itemsAgain(about) {
 
 function partOf(part) {
   const url = part.image_url?.url ?? part.image_url;
-  return url ? { type: "input_image", image_url: url } : { type: "input_text", text: part.text ?? "" };
+  return url
+    ? { type: "input_image", image_url: url }
+    : { type: "input_text", text: part.text ?? "" };
 }
 
 function itemOf({ role, content, tool_calls: calls, tool_call_id: id }) {

@@ -1,9 +1,9 @@
-// Images of a question: what may be attached, and how large photos become small enough.
+/** Images of a question: what may be attached, and how large photos become small enough. */
 
 import { h } from "../core/dom.js";
 
 const KINDS = ["image/png", "image/jpeg", "image/gif", "image/webp", "image/bmp"];
-/** Above one of these an image is made smaller: no model sees more, and each turn sends it again. */
+/** Above one of these an image is made smaller: models see no more, and each turn has it again. */
 const LARGEST_SIDE = 2048;
 const LARGEST_BYTES = 2 << 20;
 /** What is not even tried. */
@@ -73,7 +73,11 @@ export function thumbnails(images, remove) {
       { class: "thumb" },
       h("img", { src: url, alt: name || `Image ${at + 1}` }),
       remove &&
-        h("button", { class: "square", "aria-label": `Remove ${name}`, onclick: () => remove(at) }, "×"),
+        h(
+          "button",
+          { class: "square", "aria-label": `Remove ${name}`, onclick: () => remove(at) },
+          "×",
+        ),
     ),
   );
 }

@@ -1,4 +1,4 @@
-// The chat: views of a new chat, a conversation, and an answer of any API.
+/** The chat: views of a new chat, a conversation, and an answer of any API. */
 
 import { conversationView } from "./conversation.js";
 import { answerView } from "./single.js";

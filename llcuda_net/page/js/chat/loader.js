@@ -1,4 +1,4 @@
-// Conversations come from the server in pages, the newest first. Effects that end in actions.
+/** Conversations come from the server in pages, the newest first. Effects that end in actions. */
 
 import { conversationOf, generationOf } from "./state.js";
 
@@ -21,7 +21,12 @@ export function createLoader({ store, api }) {
 
   function take(id, found, changes = {}) {
     const about = found.conversation;
-    store.send({ type: "chat/nodes", id, nodes: found.data, changes: { state: "ready", about, ...changes } });
+    store.send({
+      type: "chat/nodes",
+      id,
+      nodes: found.data,
+      changes: { state: "ready", about, ...changes },
+    });
   }
 
   const older = (found) => ({ older: found.has_more ? found.last_id : null });
@@ -51,7 +56,8 @@ export function createLoader({ store, api }) {
         } catch (error) {
           if (signal?.aborted) return;
           const known = conversationOf(store.get(), id).state === "ready";
-          if (!known) store.send({ type: "chat/conversation", id, changes: { state: "failed", error } });
+          if (!known)
+            store.send({ type: "chat/conversation", id, changes: { state: "failed", error } });
         }
       }),
 
@@ -60,7 +66,10 @@ export function createLoader({ store, api }) {
       const { older: after } = conversationOf(store.get(), id);
       if (!pages.has(id) && after) {
         const asked = page(id, { after }, signal).then((found) => take(id, found, older(found)));
-        pages.set(id, asked.finally(() => pages.delete(id)));
+        pages.set(
+          id,
+          asked.finally(() => pages.delete(id)),
+        );
       }
       return pages.get(id) ?? Promise.resolve();
     },
@@ -89,7 +98,9 @@ export function createLoader({ store, api }) {
     /** Load older pages until an answer is there; whether it is. */
     async find(id, answer, signal) {
       const known = () =>
-        conversationOf(store.get(), id).nodes.find((node) => generationOf(node.id) === generationOf(answer));
+        conversationOf(store.get(), id).nodes.find(
+          (node) => generationOf(node.id) === generationOf(answer),
+        );
       for (let count = 0; count < MOST_PAGES && !known(); count += 1) {
         if (!conversationOf(store.get(), id).older) break;
         await loader.older(id, signal);

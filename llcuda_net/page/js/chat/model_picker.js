@@ -1,4 +1,4 @@
-// Which model answers: a button that says which, and a list to choose from.
+/** Which model answers: a button that says which, and a list to choose from. */
 
 import { h, replace } from "../core/dom.js";
 import { icon } from "../core/icons.js";
@@ -39,9 +39,17 @@ export function modelButton(app, { current, choose }, signal) {
     const name = current(app.store.get());
     const { models } = app.store.get().chat;
     const model = modelOf(models, name);
-    const stand = model ? standing(model) : { kind: models ? "bad" : "idle", words: models ? "not there" : "" };
+    const stand = model
+      ? standing(model)
+      : { kind: models ? "bad" : "idle", words: models ? "not there" : "" };
     const label = model?.id ?? (name || (models ? "no model" : "…"));
-    replace(words, label, stand.kind === "ready" || !stand.words ? null : h("span", { class: "muted" }, ` ${stand.words}`));
+    replace(
+      words,
+      label,
+      stand.kind === "ready" || !stand.words
+        ? null
+        : h("span", { class: "muted" }, ` ${stand.words}`),
+    );
     button.setAttribute("aria-label", `Model: ${label}, ${stand.words}`);
     dot.className = `dot ${stand.kind}`;
     clearTimeout(timer);
@@ -72,14 +80,27 @@ export function openModels(app, anchor, current, choose) {
     "aria-controls": "model-list",
     "aria-autocomplete": "list",
   });
-  const list = h("ul", { role: "listbox", id: "model-list", "aria-label": "Models", tabindex: "-1" });
-  const element = h("div", { class: "menu models", role: "dialog", "aria-label": "Choose a model" }, search, list);
+  const list = h("ul", {
+    role: "listbox",
+    id: "model-list",
+    "aria-label": "Models",
+    tabindex: "-1",
+  });
+  const element = h(
+    "div",
+    { class: "menu models", role: "dialog", "aria-label": "Choose a model" },
+    search,
+    list,
+  );
   element.style.position = "fixed"; // before it is there: it must not make the page longer
   document.body.append(element);
   anchor.setAttribute("aria-expanded", "true");
   search.addEventListener("input", () => ((active = 0), show()), { signal });
   element.addEventListener("keydown", onKey, { signal });
-  addEventListener("pointerdown", (event) => element.contains(event.target) || close(false), { signal, capture: true });
+  addEventListener("pointerdown", (event) => element.contains(event.target) || close(false), {
+    signal,
+    capture: true,
+  });
   addEventListener("hashchange", () => close(false), { signal });
   app.store.watch((state) => state.chat.models, show, signal);
   const first = found.findIndex(({ id }) => id === modelOf(found, current)?.id);
@@ -108,9 +129,19 @@ export function openModels(app, anchor, current, choose) {
     const { models } = app.store.get().chat;
     found = matching(models ?? [], search.value);
     const chosen = modelOf(models, current)?.id;
-    replace(list, found.map((model, at) => option(model, at, chosen)));
+    replace(
+      list,
+      found.map((model, at) => option(model, at, chosen)),
+    );
     if (found.length === 0) {
-      replace(list, h("li", { class: "muted", role: "option", "aria-disabled": "true", "aria-selected": "false" }, models ? "There is no such model." : "Asking the server…"));
+      replace(
+        list,
+        h(
+          "li",
+          { class: "muted", role: "option", "aria-disabled": "true", "aria-selected": "false" },
+          models ? "There is no such model." : "Asking the server…",
+        ),
+      );
     }
     search.setAttribute("aria-activedescendant", found.length ? `model-${active}` : "");
     place(element, anchor);
@@ -131,13 +162,20 @@ export function openModels(app, anchor, current, choose) {
         onclick: () => take(model),
       },
       h("span", { class: `dot ${stand.kind}` }),
-      h("span", {}, h("span", {}, model.id), h("span", { class: "small muted block" }, stand.words + images)),
+      h(
+        "span",
+        {},
+        h("span", {}, model.id),
+        h("span", { class: "small muted block" }, stand.words + images),
+      ),
       model.id === chosen && icon("check"),
     );
   }
 
   function onKey(event) {
-    const to = { ArrowDown: active + 1, ArrowUp: active - 1, Home: 0, End: found.length - 1 }[event.key];
+    const to = { ArrowDown: active + 1, ArrowUp: active - 1, Home: 0, End: found.length - 1 }[
+      event.key
+    ];
     if (to !== undefined && found.length) {
       active = (to + found.length) % found.length;
       show();

@@ -1,4 +1,4 @@
-// The models that may be asked, and how each stands. Pure, but for `loadModels`.
+/** The models that may be asked, and how each stands. Pure, but for `loadModels`. */
 
 import { duration } from "./figures.js";
 
@@ -51,7 +51,8 @@ export function standing(model) {
     case "leaving":
       return { kind: "busy", words: "about to be unloaded" };
     case "loading": {
-      const left = status.ready_in > 0 ? `, about ${duration(Math.ceil(status.ready_in) * 1000)} more` : "";
+      const left =
+        status.ready_in > 0 ? `, about ${duration(Math.ceil(status.ready_in) * 1000)} more` : "";
       return { kind: "loading", words: `is being loaded${left}`.replace(".0 s", " s") };
     }
     case "down":

@@ -1,5 +1,7 @@
-// Questions on their way. A turn is kept until the server has answered, so that a reload, a closed
-// tab or a restart of the server loses none; its key makes that it is done once.
+/**
+ * Questions on their way. A turn is kept until the server has answered, so that a reload, a closed
+ * tab or a restart of the server loses none; its key makes that it is done once.
+ */
 
 import { ApiError, pause } from "../core/api.js";
 
@@ -52,8 +54,15 @@ export function createOutbox({ store, api }, storage = storageOf()) {
     const user = nameOf(store);
     const key = randomKey();
     const turn = {
-      key, user, place: conversation ?? `new-${key}`, conversation, base, body,
-      state: "sending", error: null, begun: false,
+      key,
+      user,
+      place: conversation ?? `new-${key}`,
+      conversation,
+      base,
+      body,
+      state: "sending",
+      error: null,
+      begun: false,
     };
     keep(turn);
     run(turn);
@@ -85,7 +94,12 @@ export function createOutbox({ store, api }, storage = storageOf()) {
     const body = { ...turn.body, conversation };
     const response = await api.postSafely("/v1/responses", body, turn.key, { signal, onTry });
     storage?.removeItem(PREFIX + turn.key);
-    store.send({ type: "turn/sent", key: turn.key, id: conversation, node: nodeOf(response, turn) });
+    store.send({
+      type: "turn/sent",
+      key: turn.key,
+      id: conversation,
+      node: nodeOf(response, turn),
+    });
   }
 
   // A conversation for the first question. One that an earlier try has made is found by the key.
@@ -94,12 +108,14 @@ export function createOutbox({ store, api }, storage = storageOf()) {
     change(turn.key, { begun: true });
     for (let wait = 0.5; ; wait = Math.min(wait * 1.7, 10)) {
       try {
-        const about = (begun && (await madeBefore(turn.key, signal))) || (await make(turn.key, signal));
+        const about =
+          (begun && (await madeBefore(turn.key, signal))) || (await make(turn.key, signal));
         store.send({ type: "chat/conversation", id: about.id, changes: { state: "ready", about } });
         change(turn.key, { conversation: about.id });
         return about.id;
       } catch (error) {
-        if (!(error instanceof ApiError) || (error.status !== 0 && error.status !== 503)) throw error;
+        if (!(error instanceof ApiError) || (error.status !== 0 && error.status !== 503))
+          throw error;
         begun = true;
         onTry(error);
         await pause(error.retryAfter ?? wait, signal);

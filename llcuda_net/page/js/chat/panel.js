@@ -1,4 +1,4 @@
-// The settings of a conversation, beside it; on phones above it.
+/** The settings of a conversation, beside it; on phones above it. */
 
 import { h } from "../core/dom.js";
 import { icon } from "../core/icons.js";
@@ -12,13 +12,19 @@ import { settingsForm } from "./settings_form.js";
  */
 export function settingsPanel(app, { read, keep }) {
   const form = settingsForm({
-    note: "For the next questions of this conversation. What you do not set, the last answer's settings or the model decide.",
+    note: "For the next questions here. They begin as the last answer had them.",
     change: keep,
     reset: () => (keep(null), form.set(read())),
   });
   const button = h(
     "button",
-    { class: "square", "aria-label": "Settings of this conversation", title: "Settings of this conversation", "aria-expanded": "false", onclick: () => toggle(element.hidden) },
+    {
+      class: "square",
+      "aria-label": "Settings of this conversation",
+      title: "Settings of this conversation",
+      "aria-expanded": "false",
+      onclick: () => toggle(element.hidden),
+    },
     icon("settings"),
   );
   const element = h(
@@ -28,7 +34,11 @@ export function settingsPanel(app, { read, keep }) {
       "div",
       { class: "row spread" },
       h("h2", {}, "Settings"),
-      h("button", { class: "square", "aria-label": "Close the settings", onclick: () => toggle(false) }, icon("close")),
+      h(
+        "button",
+        { class: "square", "aria-label": "Close the settings", onclick: () => toggle(false) },
+        icon("close"),
+      ),
     ),
     form.element,
   );

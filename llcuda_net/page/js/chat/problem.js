@@ -1,4 +1,4 @@
-// What went wrong, in words of people, and what to do. Pure functions.
+/** What went wrong, in words of people, and what to do. Pure functions. */
 
 /**
  * @typedef {object} Problem
@@ -65,6 +65,7 @@ export function endingOf(node) {
   if (node.status === "incomplete") {
     return { title: "Cut off: the limit of tokens was reached", detail: "", again: false };
   }
-  if (node.status === "cancelled") return { title: "Stopped before its end", detail: "", again: true };
+  if (node.status === "cancelled")
+    return { title: "Stopped before its end", detail: "", again: true };
   return node.status === "failed" ? problemOf(node.error) : null;
 }

@@ -1,4 +1,4 @@
-// One question: its words and images, its versions, and the place where it is edited.
+/** One question: its words and images, its versions, and the place where it is edited. */
 
 import { h, replace } from "../core/dom.js";
 import { icon } from "../core/icons.js";
@@ -25,7 +25,12 @@ export function createQuestion(app, acts) {
   function show(node, versions) {
     last = [node, versions];
     if (editing) return;
-    const key = JSON.stringify([node.id, node.status === "sending", versions?.questions.length, versions?.question]);
+    const key = JSON.stringify([
+      node.id,
+      node.status === "sending",
+      versions?.questions.length,
+      versions?.question,
+    ]);
     if (key === shown) return;
     shown = key;
     const asked = questionOf(node.input);
@@ -33,7 +38,15 @@ export function createQuestion(app, acts) {
       element,
       asked.system.map((text) => folded("Instructions", text)),
       asked.results.map(({ output }) => folded("Result of a tool", pretty(output))),
-      asked.images.length > 0 && h("div", { class: "thumbs" }, thumbnails(asked.images.map((url) => ({ url })), null)),
+      asked.images.length > 0 &&
+        h(
+          "div",
+          { class: "thumbs" },
+          thumbnails(
+            asked.images.map((url) => ({ url })),
+            null,
+          ),
+        ),
       asked.text && words(asked.text),
       h("div", { class: "buttons" }, buttons(node, versions, asked)),
     );
@@ -43,12 +56,22 @@ export function createQuestion(app, acts) {
     const questions = versions?.questions ?? [];
     return [
       questions.length > 1 &&
-        switcher("question", versions.question, questions.length, (at) => acts.choose(questions[at].at(-1))),
+        switcher("question", versions.question, questions.length, (at) =>
+          acts.choose(questions[at].at(-1)),
+        ),
       asked.text && copyButton(app, "Copy the question", () => asked.text),
-      acts.edit && asked.text && node.type !== "item" && node.status !== "sending" &&
+      acts.edit &&
+        asked.text &&
+        node.type !== "item" &&
+        node.status !== "sending" &&
         h(
           "button",
-          { class: "square small", "aria-label": "Edit the question", title: "Edit the question", onclick: () => edit(node, asked.text) },
+          {
+            class: "square small",
+            "aria-label": "Edit the question",
+            title: "Edit the question",
+            onclick: () => edit(node, asked.text),
+          },
           icon("edit"),
         ),
     ];
@@ -72,7 +95,8 @@ export function createQuestion(app, acts) {
     };
     field.addEventListener("keydown", (event) => {
       if (event.key === "Escape") (event.preventDefault(), event.stopPropagation(), close());
-      else if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) (event.preventDefault(), send());
+      else if (event.key === "Enter" && (event.ctrlKey || event.metaKey))
+        (event.preventDefault(), send());
     });
     replace(
       element,
@@ -110,5 +134,10 @@ function words(text) {
 }
 
 function folded(title, text) {
-  return h("details", { class: "folded small" }, h("summary", {}, title), h("pre", { tabindex: "0" }, text));
+  return h(
+    "details",
+    { class: "folded small" },
+    h("summary", {}, title),
+    h("pre", { tabindex: "0" }, text),
+  );
 }

@@ -1,4 +1,4 @@
-// Where the reader is: at the end, which is followed as it grows, or above it.
+/** Where the reader is: at the end, which is followed as it grows, or above it. */
 
 import { h } from "../core/dom.js";
 import { icon } from "../core/icons.js";

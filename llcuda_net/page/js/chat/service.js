@@ -1,4 +1,4 @@
-// What all views of the chat share: one loader and one outbox for each app.
+/** What all views of the chat share: one loader and one outbox for each app. */
 
 import { createLoader } from "./loader.js";
 import { loadModels } from "./models.js";
@@ -14,11 +14,14 @@ export function chatOf(app) {
   if (!known.has(app)) {
     const outbox = createOutbox(app);
     known.set(app, { loader: createLoader(app), outbox });
-    app.store.watch((state) => state.session.state === "known" && state.session.user, (user) => {
-      if (user === false) return;
-      outbox.start();
-      loadModels(app);
-    });
+    app.store.watch(
+      (state) => state.session.state === "known" && state.session.user,
+      (user) => {
+        if (user === false) return;
+        outbox.start();
+        loadModels(app);
+      },
+    );
   }
   return known.get(app);
 }

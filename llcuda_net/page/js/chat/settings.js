@@ -1,5 +1,7 @@
-// Which model and settings the next answer has: what was chosen here, else those of the last answer
-// of the path, else those of new chats. Pure.
+/**
+ * Which model and settings the next answer has: what was chosen here, else those of the last answer
+ * of the path, else those of new chats. Pure.
+ */
 
 import { known } from "./sampling.js";
 
@@ -25,5 +27,9 @@ export function settingsOfNode(node) {
 }
 
 function settingsOfPrefs(chat) {
-  return { model: chat?.model ?? "", instructions: chat?.instructions ?? "", sampling: known(chat) };
+  return {
+    model: chat?.model ?? "",
+    instructions: chat?.instructions ?? "",
+    sampling: known(chat),
+  };
 }

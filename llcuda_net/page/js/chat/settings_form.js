@@ -1,4 +1,6 @@
-// The system prompt and the settings of answers, as a form: of a conversation, and of new chats.
+/**
+ * The system prompt and the settings of answers, as a form: of a conversation, and of new chats.
+ */
 
 import { h, replace } from "../core/dom.js";
 import { SETTINGS, parsed, written } from "./sampling.js";
@@ -45,14 +47,19 @@ export function settingsForm({ change, reset, note }) {
     const range =
       ranged &&
       h("input", {
-        type: "range", min: setting.low, max: setting.high, step: setting.step,
-        "aria-label": setting.label, tabindex: "-1",
+        type: "range",
+        min: setting.low,
+        max: setting.high,
+        step: setting.step,
+        "aria-label": setting.label,
+        tabindex: "-1",
       });
     const problem = h("span", { class: "problem small", role: "alert" });
     input.placeholder = setting.absent;
     input.setAttribute("aria-describedby", `${id}-hint`);
     input.addEventListener("input", () => taken(input.value));
-    if (range) range.addEventListener("input", () => ((input.value = range.value), taken(range.value)));
+    if (range)
+      range.addEventListener("input", () => ((input.value = range.value), taken(range.value)));
 
     function taken(text) {
       const { value, problem: wrong } = parsed(setting, text);

@@ -1,4 +1,4 @@
-// The view of one answer, of whatever API: read it, stop it, go on from it.
+/** The view of one answer, of whatever API: read it, stop it, go on from it. */
 
 import { h, replace } from "../core/dom.js";
 import { go, href } from "../core/router.js";
@@ -29,7 +29,10 @@ export function answerView(app, route, signal) {
   const title = h("span", {}, "Answer");
   const note = h("div", { class: "column" });
   const below = h("div", { class: "composer-frame column" });
-  const acts = { ended: () => load(), again: (node) => ask(itemsAgain(answerOf(store.get(), id).about), null, settingsOfNode(node)) };
+  const acts = {
+    ended: () => load(),
+    again: (node) => ask(itemsAgain(answerOf(store.get(), id).about), null, settingsOfNode(node)),
+  };
   const feed = createFeed(app, { answer: acts }, () => {}, signal);
   const writer = composer(app, { place, send, stop }, signal);
   const read = (state) => settingsOf(state, place, nodes());
@@ -46,8 +49,14 @@ export function answerView(app, route, signal) {
 
   store.watch((state) => answerOf(state, id), show, signal);
   store.watch((state) => state.chat.models, show, signal);
-  store.watch((state) => state.live.connection, (_, before) => before && load(), signal);
-  signal.addEventListener("abort", () => store.send({ type: "chat/answer", id, answer: undefined }));
+  store.watch(
+    (state) => state.live.connection,
+    (_, before) => before && load(),
+    signal,
+  );
+  signal.addEventListener("abort", () =>
+    store.send({ type: "chat/answer", id, answer: undefined }),
+  );
   load();
 
   function nodes() {
@@ -59,7 +68,10 @@ export function answerView(app, route, signal) {
     loading = true;
     again = false;
     try {
-      const about = await api.get(`/v1/generations/${encodeURIComponent(id)}`, { query: { render: "html" }, signal });
+      const about = await api.get(`/v1/generations/${encodeURIComponent(id)}`, {
+        query: { render: "html" },
+        signal,
+      });
       store.send({ type: "chat/answer", id, answer: { about, nodes: nodesOfGeneration(about) } });
     } catch (error) {
       if (signal.aborted || (nodes().length > 0 && error.status !== 404)) return;
@@ -75,9 +87,16 @@ export function answerView(app, route, signal) {
     if (!answer) return replace(note, h("p", { class: "muted", role: "status" }, "Loading…"));
     const { about, error } = answer;
     const problem = error && problemOf(error);
-    replace(note, problem && problemBox(problem, problem.again ? load : null), about?.conversation && part(about));
+    replace(
+      note,
+      problem && problemBox(problem, problem.again ? load : null),
+      about?.conversation && part(about),
+    );
     if (!about || about.conversation || !itemsAgain(about)) delete acts.again;
-    feed.show(answer.nodes.map((node) => ({ node, versions: null })), false);
+    feed.show(
+      answer.nodes.map((node) => ({ node, versions: null })),
+      false,
+    );
     const last = answer.nodes.at(-1);
     if (!last) return;
     replace(title, questionOf(last.input).text.slice(0, 80) || "Answer");
@@ -89,7 +108,11 @@ export function answerView(app, route, signal) {
     replace(
       below,
       feed.button,
-      h("p", { class: "small muted" }, "A question here begins a conversation that goes on from this answer."),
+      h(
+        "p",
+        { class: "small muted" },
+        "A question here begins a conversation that goes on from this answer.",
+      ),
       writer.element,
       h("div", { class: "row" }, picker),
     );
@@ -97,7 +120,13 @@ export function answerView(app, route, signal) {
 
   function part(about) {
     const target = href("c", about.conversation, { answer: `resp_${id}` });
-    return h("p", { class: "notice" }, "This answer is part of ", h("a", { href: target }, "a conversation"), ".");
+    return h(
+      "p",
+      { class: "notice" },
+      "This answer is part of ",
+      h("a", { href: target }, "a conversation"),
+      ".",
+    );
   }
 
   function send({ text, images }) {
@@ -107,7 +136,11 @@ export function answerView(app, route, signal) {
   function ask(input, previous, settings) {
     const { certainty } = store.get().prefs;
     if (!previous) delete settings.instructions; // the items have them
-    const key = outbox.send({ conversation: null, base: null, body: bodyOf({ ...settings, input, previous, certainty }) });
+    const key = outbox.send({
+      conversation: null,
+      base: null,
+      body: bodyOf({ ...settings, input, previous, certainty }),
+    });
     go(href("c", `new-${key}`));
   }
 

@@ -1,5 +1,7 @@
-// The slice `chat`: conversations that are open, turns that are being sent, models, answers that
-// are looked at by themselves. Pure.
+/**
+ * The slice `chat`: conversations that are open, turns that are being sent, models, answers that
+ * are looked at by themselves. Pure.
+ */
 
 import { merged } from "./tree.js";
 
@@ -15,12 +17,23 @@ import { merged } from "./tree.js";
  */
 
 const NEW = Object.freeze({
-  state: "loading", about: null, nodes: [], leaf: null, older: null, error: null, stale: 0,
+  state: "loading",
+  about: null,
+  nodes: [],
+  leaf: null,
+  older: null,
+  error: null,
+  stale: 0,
 });
 
 const FIRST = Object.freeze({
   user: null, // whose all of it is; null: not known yet
-  conversations: {}, turns: {}, answers: {}, settings: {}, places: {}, models: null,
+  conversations: {},
+  turns: {},
+  answers: {},
+  settings: {},
+  places: {},
+  models: null,
 });
 
 /** The slice `chat`. */
@@ -73,7 +86,11 @@ function told(state, event) {
     const fewer = nodes.length < one.nodes.length;
     if (!event.snapshot && !fewer && !(id in changed) && !("" in changed)) continue;
     const stale = one.stale + 1;
-    next = withConversation(next, id, () => ({ ...one, nodes: fewer ? relinked(one.nodes, nodes) : nodes, stale }));
+    next = withConversation(next, id, () => ({
+      ...one,
+      nodes: fewer ? relinked(one.nodes, nodes) : nodes,
+      stale,
+    }));
   }
   return next;
 }
@@ -84,7 +101,8 @@ function relinked(before, nodes) {
   const there = new Set(nodes.map((node) => node.id));
   return nodes.map((node) => {
     let { previous } = node;
-    while (previous && !there.has(previous) && old.has(previous)) previous = old.get(previous).previous;
+    while (previous && !there.has(previous) && old.has(previous))
+      previous = old.get(previous).previous;
     return previous === node.previous ? node : { ...node, previous };
   });
 }
@@ -129,7 +147,8 @@ export const answerOf = (state, id) => own(state.chat.answers, id);
 
 /** The turn that is being sent in a place: a conversation, or a new one. */
 export const turnIn = (state, place) =>
-  Object.values(state.chat.turns).find((turn) => (turn.conversation ?? turn.place) === place) ?? null;
+  Object.values(state.chat.turns).find((turn) => (turn.conversation ?? turn.place) === place) ??
+  null;
 
 /** The id of a response's generation. */
 export const generationOf = (id) => id.replace(/^resp_/u, "");

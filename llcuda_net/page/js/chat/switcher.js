@@ -1,4 +1,4 @@
-// "‹ 2/3 ›": which of several versions is shown.
+/** "‹ 2/3 ›": which of several versions is shown. */
 
 import { h } from "../core/dom.js";
 import { icon } from "../core/icons.js";
@@ -14,7 +14,13 @@ export function switcher(what, at, count, choose) {
   const step = (to, name, label) =>
     h(
       "button",
-      { class: "square small", "aria-label": label, title: label, disabled: to < 0 || to >= count, onclick: () => choose(to) },
+      {
+        class: "square small",
+        "aria-label": label,
+        title: label,
+        disabled: to < 0 || to >= count,
+        onclick: () => choose(to),
+      },
       icon(name),
     );
   return h(

@@ -1,7 +1,9 @@
-// A conversation is a tree of responses. Pure functions: what is shown of it, and its versions.
-//
-// A node is an entry as GET /v1/conversations/{id}/responses has it. `previous` is the id of the
-// one that it goes on from, or null. Nodes are kept oldest first.
+/**
+ * A conversation is a tree of responses. Pure functions: what is shown of it, and its versions.
+ *
+ * A node is an entry as GET /v1/conversations/{id}/responses has it. `previous` is the id of the
+ * one that it goes on from, or null. Nodes are kept oldest first.
+ */
 
 /**
  * @typedef {object} Tree
@@ -71,7 +73,8 @@ export function pathTo(tree, leaf = null) {
  */
 export function versionsOf(tree, node) {
   const siblings = tree.children.get(node.previous ?? null) ?? [node.id];
-  if (siblings.length === 1) return { questions: [siblings], question: 0, answers: siblings, answer: 0 };
+  if (siblings.length === 1)
+    return { questions: [siblings], question: 0, answers: siblings, answer: 0 };
   const groups = new Map();
   for (const id of siblings) {
     const key = questionKey(tree.nodes.get(id));

@@ -1,4 +1,4 @@
-// A turn: the request that a question becomes. Pure functions.
+/** A turn: the request that a question becomes. Pure functions. */
 
 /** How many alternatives are asked for with each token. */
 export const ALTERNATIVES = 3;
@@ -82,7 +82,10 @@ export function questionOf(items) {
 export function textOf(content) {
   if (typeof content === "string") return content;
   if (!Array.isArray(content)) return content == null ? "" : JSON.stringify(content);
-  return content.map((part) => part?.text ?? part?.refusal ?? "").filter(Boolean).join("\n");
+  return content
+    .map((part) => part?.text ?? part?.refusal ?? "")
+    .filter(Boolean)
+    .join("\n");
 }
 
 /**
