@@ -97,7 +97,8 @@ class FollowedAnswer:
         generation = self.generation
         if generation is None:
             return False
-        return generation.ended or self._at < generation.visible or self._blocks.stale
+        told_all = self._at >= generation.visible and not (self._blocks.stale or self._told)
+        return generation.ended or not told_all
 
     async def changes(self, *, render: bool) -> tuple[dict[str, Any] | None, float]:
         """What has changed since the last time, and the seconds of rendering that it took.

@@ -164,6 +164,7 @@ class PageStream:
         self._counted = now
         told: dict[str, Any] = {}
         size = 0
+        put_off: FollowedAnswer | None = None
         for _ in range(len(self._answers)):
             answer = self._answers[0]
             found = None
@@ -172,6 +173,8 @@ class PageStream:
             if answer.generation is not None and answer.moved:
                 found, took = await answer.changes(render=self._saved > 0)
                 self._saved -= took
+                if self._saved <= 0 and answer.moved and put_off is None:
+                    put_off = answer
             if found is not None:
                 told[answer.id] = found
                 size += sum(len(block.get("html", "")) for block in found.get("blocks", ()))
@@ -181,6 +184,8 @@ class PageStream:
                 self._answers.rotate(-1)
             if size > _ENOUGH:
                 break
+        while put_off is not None and self._answers[0] is not put_off:
+            self._answers.rotate(-1)  # it is the first, the next time
         return told
 
     def _write(self, event: dict[str, Any]) -> None:
