@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from llcuda_net.config import token_file
-from llcuda_net.config.token_file import Users
+from llcuda_net.config.token_file import Users, hash_of
 from llcuda_net.config.users import ANONYMOUS, Priority, User, forwarded
 from llcuda_net.errors import ConfigError
 
@@ -268,3 +268,18 @@ def test_forwarding_belongs_to_a_token_and_gives_users_with_its_limits() -> None
     assert users.named("gone/4f3c") == User("gone/4f3c")
     with pytest.raises(ConfigError, match="forwards must be 0 or 1"):
         Users.parse("a forwards=yes")
+
+
+def test_a_user_is_bound_to_a_token_as_long_as_that_is_theirs() -> None:
+    users = Users.parse("a name=ann\nb name=ann role=user\nc name=bob\n")
+
+    def bound(name: str, token: str) -> User | None:
+        return users.bound(name, lambda known: known == hash_of(token))
+
+    assert bound("ann", "a") == bound("ann", "b") == User("ann")
+    assert bound("ann", "c") is None
+    assert bound("cid", "a") is None
+    users.reload("a name=bob\nb name=ann role=admin\n")
+    assert bound("ann", "a") is None
+    assert bound("ann", "b") == User("ann", admin=True)
+    assert Users().bound("", lambda _: True) is None

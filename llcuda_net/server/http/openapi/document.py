@@ -108,7 +108,7 @@ def document(routes: Sequence[Route]) -> dict[str, Any]:
         schemas[name]["properties"]["messages"]["minItems"] = 1
     for name in (
         *("EmbeddingsBody", "TokenizeBody", "DetokenizeBody", "RerankBody", "LoadBody"),
-        *("ConversationBody", "ConversationChange", "ItemsBody", "SignIn"),
+        *("ConversationBody", "ConversationChange", "ItemsBody"),
     ):
         schemas[name]["additionalProperties"] = False
     paths: dict[str, dict[str, Any]] = {}

@@ -67,8 +67,8 @@ class Sessions:
         self._users = users
         self._now = now
         self._known: dict[bytes, Session] = {}
-        #: The hashes of tokens, of sessions that were used since the start: only with the id can
-        #: it be told which token a session is bound to.
+        #: The hashes of tokens, of sessions that were seen since the start: only who has the id
+        #: knows which token a session is bound to.
         self._tokens: dict[bytes, bytes] = {}
         self._over: set[bytes] = set()  # to be removed from the store
         self._changing = trio.Lock()
@@ -147,6 +147,7 @@ class Sessions:
             if instead is not None:
                 ended.append(instead.session.hash)
             await self._write(made, ended)
+            self._tokens[made.hash] = hash_of(token)
         log.info("signed_in", user=user.name)
         return SignedIn(id_, made, user)
 

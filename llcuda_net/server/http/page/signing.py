@@ -13,7 +13,6 @@ from llcuda_net.server.http.errors import AUTHENTICATION, HttpError
 from llcuda_net.server.http.exchange import Exchange
 from llcuda_net.server.http.openai import strict_json
 from llcuda_net.server.http.openai.bodies import convert
-from llcuda_net.server.http.openai.fields import Ignored
 from llcuda_net.server.http.page import cookies
 from llcuda_net.server.http.page.files import check_on
 from llcuda_net.server.http.page.sessions import SignedIn
@@ -27,7 +26,7 @@ log = structlog.get_logger(__name__)
 MOST_BODY = 8 << 10
 
 
-class SignIn(msgspec.Struct, kw_only=True):
+class SignIn(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     """The body of POST /v1/session: a token of the server's token file."""
 
     token: Annotated[str, Meta(min_length=1, max_length=4096)]
@@ -122,8 +121,7 @@ async def _token(exchange: Exchange) -> str:
 
     too_many = HttpError(413, f"the body of a sign-in has at most {MOST_BODY:,} bytes")
     await exchange.receive(take, MOST_BODY, too_many)
-    ignored = Ignored()
-    return convert(ignored.keep(strict_json.parse(bytes(read)), ("token",)), SignIn).token.strip()
+    return convert(strict_json.parse(bytes(read)), SignIn).token.strip()
 
 
 def _cookie(exchange: Exchange) -> str:

@@ -250,3 +250,30 @@ async def test_the_log_tells_of_wrong_keys_and_shows_none(autojump_clock: trio.a
     assert [one["token_given"] for one in told] == [False, True, True]
     assert {one["log_level"] for one in told} == {"warning"}
     assert "wrong" not in str(told)
+
+
+@pytest.mark.parametrize(("tls", "status"), [(False, "user"), (True, "403")])
+def test_over_tls_a_page_without_is_another(tls: bool, status: str) -> None:
+    """One who is between can serve it, and must get nothing by it."""
+    for scheme, expected in (("https", "user"), ("http", status)):
+        request = request_of(("origin", f"{scheme}://localhost:9000"), tls=tls)
+        try:
+            said = f"user {rules_of(Users()).check(request).user.name}"
+        except HttpError as error:
+            said = str(error.status)
+        assert said.startswith(expected), scheme
+
+
+@pytest.mark.parametrize(
+    ("site", "allowed"),
+    [("same-origin", True), ("none", True), ("same-site", False), ("cross-site", False)],
+)
+def test_what_a_page_has_loaded_without_an_origin_is_refused(site: str, allowed: bool) -> None:
+    """Such as pictures and scripts, and what a link leads to."""
+    said = check(("sec-fetch-site", site), cors_origin=("https://chat.example",))
+    assert said.startswith("user" if allowed else "403")
+    origin = ("origin", "https://chat.example")
+    said = check(("sec-fetch-site", site), origin, cors_origin=("https://chat.example",))
+    assert said.startswith("user")
+    token = ("x-api-key", "token-of-ann-12345")
+    assert check(("sec-fetch-site", site), token, tokens=TOKENS) == "user ann"
