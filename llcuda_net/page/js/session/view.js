@@ -62,13 +62,14 @@ export function signInView(app) {
   );
 }
 
-/** What is shown until the server has answered for the first time. */
+/** What is shown until the server has answered: what index.html shows, and soon why. */
 export function startingView(app) {
   const text = h("p", { class: "muted", role: "status" });
   const show = (problem) => replace(text, problem ? `Waiting for the server: ${problem}` : null);
   app.store.watch((state) => state.session.problem, show);
   setTimeout(() => text.hasChildNodes() || replace(text, "Waiting for the server …"), PATIENCE);
-  return h("main", { class: "center" }, text);
+  const icon = h("img", { src: "/page/icon.svg", alt: "", width: 48, height: 48 });
+  return h("main", { class: "center" }, h("div", { class: "stack waiting" }, icon, text));
 }
 
 const sentence = (text) => `${text.charAt(0).toUpperCase()}${text.slice(1)}.`;

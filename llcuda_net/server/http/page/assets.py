@@ -1,4 +1,10 @@
-"""The files of the page, read once: each as it is and compressed, with the name of its contents."""
+"""The files of the page, read once: each as it is and compressed, with the name of its contents.
+
+There are some hundred modules. So that a browser asks for each of them once per version, and for
+all at once, index.html names them below a folder of that version (`/page/v-…/`), from which they
+may be kept for ever, and lists them (modulepreload). Modules import each other by relative paths,
+and so stay in that folder. Below that of another version is what there is now, and is not kept.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +16,7 @@ from dataclasses import dataclass
 from functools import cache
 from importlib import resources
 from importlib.resources.abc import Traversable
+from pathlib import PurePosixPath
 
 PACKAGE = "llcuda_net.page"
 INDEX = "index.html"
@@ -37,6 +44,8 @@ POLICY = "; ".join(
         "trusted-types llcuda",
     )
 )
+#: Kept, and asked for again by its ETag; kept for a year, and not asked for.
+KEPT, KEPT_LONG = "no-cache", "public, max-age=31536000, immutable"
 #: Of every answer that is a part of the page.
 HEADERS = {
     "Content-Security-Policy": POLICY,
@@ -45,8 +54,8 @@ HEADERS = {
     "Cross-Origin-Opener-Policy": "same-origin",
     "Cross-Origin-Resource-Policy": "same-origin",
     "Permissions-Policy": "camera=(), display-capture=(), geolocation=(), microphone=(), usb=()",
-    "Cache-Control": "no-cache",  # kept, and asked for again by its ETag
 }
+_VERSION = re.compile(r"v-[0-9a-f]{24}")
 _GZIP = re.compile(r"\s*(gzip|x-gzip|\*)\s*(?:;\s*q=([0-9.]{1,8})\s*)?", re.IGNORECASE)
 
 
@@ -55,26 +64,59 @@ class Asset:
     """One file.
 
     Attributes:
+        path: in the package.
         type: its Content-Type.
         body: as it is.
         packed: the same, compressed by gzip.
         tag: names the contents, without quotes.
     """
 
+    path: str
     type: str
     body: bytes
     packed: bytes
     tag: str
+
+    @classmethod
+    def of(cls, path: str, body: bytes) -> Asset:
+        """Of what it holds."""
+        kind = TYPES[PurePosixPath(path).suffix]
+        # Without a time in it, the same file gives the same bytes.
+        return cls(path, kind, body, gzip.compress(body, 9, mtime=0), _hash(body))
 
     def tag_of(self, *, packed: bool) -> str:
         """The ETag of what is sent: two representations have two (RFC 9110, section 8.8.3)."""
         return f'"{self.tag}-gz"' if packed else f'"{self.tag}"'
 
 
+@dataclass(frozen=True, slots=True)
+class Assets:
+    """All files.
+
+    Attributes:
+        files: by their path in the package, such as `js/main.js`.
+        version: the folder that has the version of them all as its name.
+    """
+
+    files: Mapping[str, Asset]
+    version: str
+
+    def find(self, path: str) -> tuple[Asset, bool] | None:
+        """A file by its path below /page/, and whether that names its contents, too."""
+        folder, _, rest = path.partition("/")
+        found = self.files.get(rest if _VERSION.fullmatch(folder) else path)
+        # The page has one address, which is not below /page/.
+        return None if found is None or found.path == INDEX else (found, folder == self.version)
+
+
 @cache
-def load() -> Mapping[str, Asset]:
-    """All files by their path in the package, such as `js/main.js`. Reads them, the first time."""
-    return dict(_found(resources.files(PACKAGE), ""))
+def load() -> Assets:
+    """All of it. Reads the files, the first time."""
+    files = dict(_found(resources.files(PACKAGE), ""))
+    names = "".join(f"{path} {asset.tag}\n" for path, asset in files.items())
+    version = f"v-{_hash(names.encode())}"
+    files[INDEX] = Asset.of(INDEX, _index(files, version))
+    return Assets(files, version)
 
 
 def takes_gzip(accepted: str) -> bool:
@@ -93,13 +135,20 @@ def has_tag(condition: str, tag: str) -> bool:
 
 def _found(folder: Traversable, path: str) -> Iterator[tuple[str, Asset]]:
     for one in sorted(folder.iterdir(), key=lambda entry: entry.name):
+        name = f"{path}{one.name}"
         if one.is_dir():
-            yield from _found(one, f"{path}{one.name}/")
-            continue
-        kind = TYPES.get(f".{one.name.rpartition('.')[2]}")
-        if kind is not None:
-            body = one.read_bytes()
-            # Without a time in it, the same file gives the same bytes.
-            packed = gzip.compress(body, 9, mtime=0)
-            tag = hashlib.sha256(body).hexdigest()[:24]
-            yield f"{path}{one.name}", Asset(kind, body, packed, tag)
+            yield from _found(one, f"{name}/")
+        elif PurePosixPath(name).suffix in TYPES:
+            yield name, Asset.of(name, one.read_bytes())
+
+
+def _index(files: Mapping[str, Asset], version: str) -> bytes:
+    """index.html, with the names of this version, and of all modules."""
+    modules = [path for path in files if path.endswith(".js")]
+    links = [f'<link rel="modulepreload" href="/page/{path}">\n' for path in modules]
+    body = files[INDEX].body.decode().replace("</head>", f"{''.join(links)}</head>")
+    return body.replace('="/page/', f'="/page/{version}/').encode()
+
+
+def _hash(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()[:24]

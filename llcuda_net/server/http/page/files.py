@@ -9,7 +9,16 @@ import msgspec
 
 from llcuda_net.server.http.errors import HttpError
 from llcuda_net.server.http.exchange import Exchange
-from llcuda_net.server.http.page.assets import HEADERS, INDEX, Asset, has_tag, load, takes_gzip
+from llcuda_net.server.http.page.assets import (
+    HEADERS,
+    INDEX,
+    KEPT,
+    KEPT_LONG,
+    Asset,
+    has_tag,
+    load,
+    takes_gzip,
+)
 from llcuda_net.server.http.route import Route
 
 _HTML, _JSON = re.compile(r"text/(html|\*)", re.I), re.compile(r"application/(json|\*)", re.I)
@@ -31,17 +40,18 @@ async def index(exchange: Exchange) -> None:
     if _JSON.search(accepted) and not _HTML.search(accepted):
         exchange.respond(200, msgspec.json.encode(Root()), headers={"Vary": "Accept"})
         return
-    _send(exchange, load()[INDEX], vary="Accept, Accept-Encoding")
+    _send(exchange, load().files[INDEX], KEPT, vary="Accept, Accept-Encoding")
 
 
 async def file(exchange: Exchange) -> None:
     """One file of the page."""
     check_on(exchange)
     path = exchange.request.parameters["file"]
-    asset = load().get(path)
-    if asset is None or path == INDEX:  # the page has one address
+    found = load().find(path)
+    if found is None:
         raise HttpError(404, f"there is no file {path!r:.200} of the page", code="not_found")
-    _send(exchange, asset, vary="Accept-Encoding")
+    asset, for_ever = found
+    _send(exchange, asset, KEPT_LONG if for_ever else KEPT, vary="Accept-Encoding")
 
 
 def check_on(exchange: Exchange) -> None:
@@ -54,11 +64,11 @@ def check_on(exchange: Exchange) -> None:
         raise HttpError(404, "this server has no page (--no-page)", code="not_found")
 
 
-def _send(exchange: Exchange, asset: Asset, *, vary: str) -> None:
+def _send(exchange: Exchange, asset: Asset, kept: str, *, vary: str) -> None:
     asked = exchange.request.headers
     packed = takes_gzip(",".join(asked.all("accept-encoding")))
     tag = asset.tag_of(packed=packed)
-    headers = {**HEADERS, "ETag": tag, "Vary": vary}
+    headers = {**HEADERS, "Cache-Control": kept, "ETag": tag, "Vary": vary}
     condition = ",".join(asked.all("if-none-match"))
     if condition and has_tag(condition, tag):
         exchange.respond(304, b"", headers=headers)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import re
 
 import pytest
 from hypothesis import given
@@ -12,8 +13,8 @@ from llcuda_net.server.http.page.assets import POLICY, has_tag, load, takes_gzip
 
 
 def test_they_are_read_once_with_their_types() -> None:
-    found = load()
-    assert load() is found
+    found = load().files
+    assert load().files is found
     assert found["index.html"].type == "text/html; charset=utf-8"
     assert found["js/main.js"].type == "text/javascript; charset=utf-8"
     assert found["css/base.css"].type == "text/css; charset=utf-8"
@@ -22,10 +23,32 @@ def test_they_are_read_once_with_their_types() -> None:
 
 
 def test_each_has_one_tag_per_representation_and_packs_to_the_same() -> None:
-    found = load()
+    found = load().files
     tags = {asset.tag_of(packed=packed) for asset in found.values() for packed in (False, True)}
     assert len(tags) == 2 * len({asset.body for asset in found.values()})
     assert all(gzip.decompress(asset.packed) == asset.body for asset in found.values())
+
+
+def test_a_path_with_the_version_names_its_contents_for_ever() -> None:
+    assets = load()
+    base = assets.files["css/base.css"]
+    assert assets.find("css/base.css") == (base, False)
+    assert assets.find(f"{assets.version}/css/base.css") == (base, True)
+    assert assets.find(f"v-{'0' * 24}/css/base.css") == (base, False)  # of another version
+    for path in ("v-0/css/base.css", f"{assets.version}", f"{assets.version}/", "index.html"):
+        assert assets.find(path) is None
+    assert assets.find(f"{assets.version}/{assets.version}/css/base.css") is None
+    assert assets.find(f"{assets.version}/index.html") is None
+
+
+def test_the_document_names_all_modules_by_this_version() -> None:
+    assets = load()
+    text = assets.files["index.html"].body.decode()
+    named = re.findall(r'="/page/(v-[0-9a-f]{24})/([^"]+)"', text)
+    assert {version for version, _ in named} == {assets.version}
+    assert text.count("/page/") == len(named)
+    modules = {path for path in assets.files if path.endswith(".js")}
+    assert modules <= {path for _, path in named} <= assets.files.keys()
 
 
 @pytest.mark.parametrize(

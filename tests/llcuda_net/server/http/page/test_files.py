@@ -31,8 +31,8 @@ async def test_a_browser_gets_the_page_and_its_files(autojump_clock: trio.abc.Cl
     async with page() as peer:
         for accept in (BROWSER, "Accept: */*", "X-Nothing: 1"):
             answer = await peer.ask("GET", "/", accept)
-            assert (answer.status, answer.body) == (200, load()["index.html"].body)
-        for path, asset in load().items():
+            assert (answer.status, answer.body) == (200, load().files["index.html"].body)
+        for path, asset in load().files.items():
             answer = await peer.ask("GET", f"/page/{path}")
             if path == "index.html":
                 assert answer.status == 404
@@ -43,6 +43,20 @@ async def test_a_browser_gets_the_page_and_its_files(autojump_clock: trio.abc.Cl
                 HEADERS.items()
                 <= {name: answer.headers.get(name.lower()) for name in HEADERS}.items()
             )
+
+
+async def test_what_has_the_version_in_its_name_is_not_asked_for_again(
+    autojump_clock: trio.abc.Clock,
+) -> None:
+    async with page() as peer:
+        for path, kept in (
+            ("/", "no-cache"),
+            ("/page/css/base.css", "no-cache"),
+            (f"/page/v-{'0' * 24}/css/base.css", "no-cache"),
+            (f"/page/{load().version}/css/base.css", "public, max-age=31536000, immutable"),
+        ):
+            answer = await peer.ask("GET", path)
+            assert (answer.status, answer.headers["cache-control"]) == (200, kept)
 
 
 async def test_a_program_is_told_where_the_api_is(autojump_clock: trio.abc.Clock) -> None:
@@ -76,7 +90,7 @@ async def test_head_says_what_get_would(autojump_clock: trio.abc.Clock) -> None:
     async with page() as peer:
         answer = await peer.ask("HEAD", "/")
         assert (answer.status, answer.body) == (200, b"")
-        assert answer.headers["content-length"] == str(len(load()["index.html"].body))
+        assert answer.headers["content-length"] == str(len(load().files["index.html"].body))
         assert (await peer.ask("POST", "/", body=b"{}")).status == 401
 
 
