@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from llcuda_net.errors import InvalidRequest
 from llcuda_net.server.http.exchange import Exchange
 from llcuda_net.server.http.responses import conversation as chains
 from llcuda_net.server.http.responses.body import ResponseBody
@@ -156,7 +157,7 @@ async def test_one_stands_beside_what_has_failed(tmp_path: Path) -> None:
     async with running(tmp_path, upstream) as listener:
         one = await talk(listener, upstream)
         await one.ask("a")
-        upstream.failure = ValueError("broken")
+        upstream.failure = InvalidRequest("broken")
         failed = await respond(listener, one.id, "b", tools=[TOOL], background=True)
         while failed["status"] != "failed":
             failed = await call(listener, "GET", f"{RESPONSES}/{failed['id']}")
@@ -343,7 +344,7 @@ async def test_what_no_conversation_can_begin_with_is_refused(tmp_path: Path) ->
         transient = await begun(RESPONSES, {"input": "a", "store": False})
         of_bob = await begun(RESPONSES, {"input": "a"}, "u")
         mine = await begun(RESPONSES, {"input": "a"})
-        upstream.failure = ValueError("broken")
+        upstream.failure = InvalidRequest("broken")
         failed = await begun(RESPONSES, {"input": "a", "background": True})
         while (await call(listener, "GET", f"{RESPONSES}/{failed}"))["status"] != "failed":
             pass
