@@ -218,7 +218,7 @@ class Persistence:
 
         Made in a thread, for it may be large.
         """
-        return await self._get(id_, owner, _read_again)
+        return await self._get(id_, owner, read_again)
 
     async def result_of(self, generation: Generation) -> Result | None:
         """The result of a generation that is over, to be read again; None: it was deleted."""
@@ -227,6 +227,24 @@ class Persistence:
     async def result(self, id_: str, owner: str | None) -> Result | None:
         """The result of an owner's (None: anybody's) generation; None: there is none."""
         return await self._get(id_, owner, lambda result: result)
+
+    async def results(
+        self, ids: Collection[str], owner: str | None, made: Callable[[Result], _T]
+    ) -> dict[str, _T]:
+        """What is made, in a thread, of those of an owner's (None: anybody's) generations among
+        these that are over and kept, by id. One result at a time is in memory.
+        """
+        known = {one.id: one for one in self.unstored(owner) if one.id in ids}
+
+        def read(store: Store) -> dict[str, _T]:
+            found = {}
+            for id_ in ids:
+                result = known.get(id_) or store.get(id_, owner)
+                if result is not None:
+                    found[id_] = made(result)
+            return found
+
+        return await self._read(read) or {}
 
     async def states(self, ids: Collection[str], owner: str | None) -> dict[str, str]:
         """The states of those of an owner's (None: anybody's) generations among these that are
@@ -320,7 +338,7 @@ def request_of(generation: Generation) -> dict[str, Any]:
     return request
 
 
-def _read_again(result: Result) -> Generation:
+def read_again(result: Result) -> Generation:
     """A generation that is over, from its result."""
     found = Generation(
         None,

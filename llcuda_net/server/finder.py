@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
+from typing import TypeVar
 from weakref import WeakValueDictionary
 
 import trio
@@ -15,6 +16,8 @@ from llcuda_net.generation.registry import Registry, unknown
 from llcuda_net.generation.state import State
 from llcuda_net.storage.records import Result, TokenLog
 from llcuda_net.storage.transient.results import Erased
+
+_T = TypeVar("_T")
 
 
 class Finder:
@@ -92,6 +95,20 @@ class Finder:
         if here.lost is not None:
             raise here.lost
         return _result_of(here)
+
+    async def results(
+        self, ids: Collection[str], owner: str | None, made: Callable[[Result], _T]
+    ) -> dict[str, _T]:
+        """What is made of several generations of this owner (None: of any) that are over and kept.
+
+        Args:
+            made: called with one result after the other, in a thread.
+
+        Raises:
+            RequestError: the store cannot be read.
+        """
+        async with self._reading:
+            return await self._persistence.results(ids, owner, made)
 
     async def _stored(self, id_: str, owner: str | None) -> Generation:
         """One that is over; all who read it share what was read from the store."""

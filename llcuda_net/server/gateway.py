@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import functools
 from collections.abc import Awaitable, Callable, Collection, Coroutine, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import structlog
 import trio
@@ -70,6 +70,8 @@ from llcuda_protocol import Attach, Generate
 from llcuda_protocol.kinds import MAX_LINGER
 
 log = structlog.get_logger(__name__)
+
+_T = TypeVar("_T")
 
 
 class Gateway:
@@ -459,6 +461,17 @@ class Gateway:
         """
         await self._startup.wait()
         return await self.finder.result(id_, view_of(user))
+
+    async def results(
+        self, ids: Collection[str], user: User, made: Callable[[Result], _T]
+    ) -> dict[str, _T]:
+        """What is made of those of the user's (of an admin: any) generations that are kept.
+
+        Raises:
+            RequestError: as `Finder.results`.
+        """
+        await self._startup.wait()
+        return await self.finder.results(ids, view_of(user), made)
 
     async def states(self, ids: Collection[str], user: User) -> dict[str, State]:
         """The states of those of the user's (of an admin: any) generations that there are.

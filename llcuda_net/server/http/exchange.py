@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable, Collection, Mapping
 from email.utils import formatdate
 from http import HTTPStatus
 from types import MappingProxyType
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import trio
 
@@ -41,6 +41,7 @@ from llcuda_net.telemetry.observers import Watches
 from llcuda_net.upstream.pool import Pool
 from llcuda_protocol import Attach, Generate
 
+_T = TypeVar("_T")
 _NONE: Mapping[str, str] = MappingProxyType({})
 _REASONS = {status.value: status.phrase for status in HTTPStatus}
 
@@ -110,6 +111,13 @@ class HttpHost(QueryHost, Protocol):
 
     async def result(self, id_: str, user: User) -> Result:
         """What is kept of a generation that is over, or raise RequestError."""
+
+    async def results(
+        self, ids: Collection[str], user: User, made: Callable[[Result], _T]
+    ) -> dict[str, _T]:
+        """What `made` makes, in a thread, of those of the user's generations that are over and
+        kept, by id, or raise RequestError.
+        """
 
     async def states(self, ids: Collection[str], user: User) -> dict[str, State]:
         """The states of those generations of the user that there are, or raise RequestError."""

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, Any
 from uuid import uuid4
 
 import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
+from llcuda_net.errors import InvalidRequest
 from llcuda_net.server.http.exchange import Exchange
 from llcuda_net.server.http.openai.bodies import Metadata, convert
 from llcuda_net.server.http.openai.fields import FieldRules, Ignored
@@ -17,6 +19,8 @@ from llcuda_net.server.http.responses.transcript import Item, prefix_of
 
 #: Most items that a request adds, as OpenAI's API has it.
 MOST_ADDED = 20
+#: Characters of a search for conversations.
+MOST_SEARCHED = 256
 
 _Title = Annotated[str, Meta(max_length=256)]
 
@@ -88,6 +92,33 @@ def read_items(data: dict[str, Any], ignored: Ignored) -> Input:
     """
     body = convert(ignored.keep(data, ItemsBody.__struct_fields__), ItemsBody)
     return items.parse(body.items, ignored)
+
+
+def read_words(query: Mapping[str, str]) -> list[str]:
+    """The words that a search asks for; none: there is no search.
+
+    Raises:
+        InvalidRequest: it has none, or too many.
+    """
+    text = query.get("q")
+    if text is None:
+        return []
+    words = text.split()
+    if not words or len(text) > MOST_SEARCHED:
+        raise InvalidRequest(f"q has 1 to {MOST_SEARCHED} characters, and a word")
+    return words
+
+
+def read_pinned(query: Mapping[str, str]) -> bool | None:
+    """Whether a list is of those that are pinned, or of the others; None: of all.
+
+    Raises:
+        InvalidRequest: it is neither true nor false.
+    """
+    text = query.get("pinned")
+    if text not in (None, "true", "false"):
+        raise InvalidRequest(f"pinned is true or false, not {text[:60]!r}")
+    return None if text is None else text == "true"
 
 
 def rules(*, lenient: bool) -> Ignored:

@@ -10,8 +10,10 @@ from msgspec import UNSET
 
 from llcuda_net.config.users import view_of
 from llcuda_net.errors import InvalidRequest
-from llcuda_net.server.changes import ADDED, CHANGED, CREATED, DELETED
+from llcuda_net.server.changes import ADDED, CHANGED, CREATED
 from llcuda_net.server.http.conversations import body as bodies
+from llcuda_net.server.http.conversations import deletion, export, items, pages
+from llcuda_net.server.http.conversations.view import view
 from llcuda_net.server.http.errors import HttpError
 from llcuda_net.server.http.exchange import Exchange
 from llcuda_net.server.http.openai import strict_json
@@ -31,9 +33,9 @@ async def create(exchange: Exchange) -> None:
     """Begin a conversation, empty or with items."""
     ignored = bodies.rules(lenient=exchange.host.settings.lenient)
     data = exchange.request.body or b"{}"
-    given, items = await strict_json.read(data, lambda value: bodies.read_new(value, ignored))
+    given, first = await strict_json.read(data, lambda value: bodies.read_new(value, ignored))
     exchange.drop_body()
-    added = await bodies.added(exchange, items)
+    added = await bodies.added(exchange, first)
     owner = exchange.request.user.name
 
     def write(db: apsw.Connection) -> Conversation:
@@ -52,8 +54,10 @@ async def list_all(exchange: Exchange) -> None:
     """The user's conversations: those that are pinned, then the last ones that were used."""
     request = exchange.request
     ignored = Ignored(lenient=exchange.host.settings.lenient)
-    ignored.check_query(request.query, PAGING)
+    ignored.check_query(request.query, (*PAGING, "q", "pinned"))
     wanted = PageQuery.of(request.query, default=DEFAULT_PAGE, most=LARGEST_PAGE)
+    words = bodies.read_words(request.query)
+    pinned = bodies.read_pinned(request.query)
     if wanted.ascending:
         raise InvalidRequest("order of conversations is desc: the last that was used comes first")
     after = None
@@ -61,7 +65,9 @@ async def list_all(exchange: Exchange) -> None:
         after = await chains.named(exchange, wanted.after, "after")
     owner = request.user.name
     found = await exchange.host.objects.read(
-        lambda db: conversations.listed(db, owner, wanted.limit + 1, after)
+        lambda db: conversations.listed(
+            db, owner, wanted.limit + 1, after, words=words, pinned=pinned
+        )
     )
     listed = [view(one) for one in found[: wanted.limit]]
     _respond(exchange, page(listed, more=len(found) > wanted.limit), ignored.headers())
@@ -99,29 +105,16 @@ async def change(exchange: Exchange) -> None:
     _respond(exchange, view(changed or await _named(exchange)), ignored.headers())
 
 
-async def delete(exchange: Exchange) -> None:
-    """Forget a conversation; its responses stay."""
-    found = await _named(exchange)
-    async with exchange.host.objects.alone(found.id):
-        await exchange.host.objects.write(lambda db: conversations.delete(db, found))
-    exchange.host.changes.note(found.owner, found.id, DELETED)
-    _respond(exchange, {"id": found.id, "object": "conversation.deleted", "deleted": True})
-
-
 async def list_items(exchange: Exchange) -> None:
     """The items of a conversation, in pages, the last one first."""
     query = exchange.request.query
     ignored = Ignored(lenient=exchange.host.settings.lenient)
     ignored.check_query(query, PAGING)
     wanted = PageQuery.of(query, default=DEFAULT_PAGE, most=LARGEST_PAGE)
-    found = await chains.items_of(exchange, await _named(exchange))
-    if not wanted.ascending:
-        found.reverse()
-    if wanted.after is not None:
-        ids = [one["id"] for one in found]
-        if wanted.after not in ids:
-            raise _no_item(wanted.after, "after")
-        found = found[ids.index(wanted.after) + 1 :]
+    conversation = await _named(exchange)
+    found = await items.page_of(exchange, conversation, wanted)
+    if found is None:
+        raise _no_item(wanted.after or "", "after")
     listed = [shown(one) for one in found[: wanted.limit]]
     _respond(exchange, page(listed, more=len(found) > wanted.limit), ignored.headers())
 
@@ -162,27 +155,14 @@ async def delete_item(exchange: Exchange) -> None:
     _respond(exchange, view(await _named(exchange)))
 
 
-def view(conversation: Conversation) -> dict[str, Any]:
-    """A conversation as JSON values; times are in seconds since 1970."""
-    return {
-        "id": conversation.id,
-        "object": "conversation",
-        "created_at": conversation.created // 10**9,
-        "metadata": conversation.metadata,
-        "title": conversation.title,
-        "pinned": conversation.pinned,
-        "updated_at": conversation.updated // 10**9,
-        "preview": conversation.preview,
-        "entries": conversation.size,
-    }
-
-
 ROUTES = [
     Route("POST", "/v1/conversations", create),
     Route("GET", "/v1/conversations", list_all),
     Route("GET", "/v1/conversations/{id}", show),
     Route("POST", "/v1/conversations/{id}", change),
-    Route("DELETE", "/v1/conversations/{id}", delete),
+    Route("DELETE", "/v1/conversations/{id}", deletion.delete),
+    Route("GET", "/v1/conversations/{id}/responses", pages.listed),
+    Route("GET", "/v1/conversations/{id}/export", export.export),
     Route("GET", "/v1/conversations/{id}/items", list_items),
     Route("POST", "/v1/conversations/{id}/items", add_items),
     Route("GET", "/v1/conversations/{id}/items/{item}", show_item),
@@ -201,7 +181,7 @@ async def _item(exchange: Exchange, conversation: Conversation) -> Item:
         HttpError: there is none.
     """
     id_ = exchange.request.parameters["item"][:256]
-    found = await chains.item_of(exchange, conversation, id_)
+    found = await items.item_of(exchange, conversation, id_)
     if found is None:
         raise _no_item(id_)
     return found

@@ -23,7 +23,7 @@ from llcuda_net.server.http.exchange import Exchange
 from llcuda_net.server.http.formats import format_of
 from llcuda_net.server.http.generations import export as exports
 from llcuda_net.server.http.generations.details import details
-from llcuda_net.server.http.generations.pages import listed
+from llcuda_net.server.http.generations.pages import conversations_of, list_all
 from llcuda_net.server.http.generations.view import view
 from llcuda_net.server.http.markdown import RENDERERS
 from llcuda_net.server.http.request import check_names
@@ -88,7 +88,7 @@ async def delete(exchange: Exchange) -> None:
 
 
 ROUTES = [
-    Route("GET", "/v1/generations", listed),
+    Route("GET", "/v1/generations", list_all),
     Route("GET", "/v1/generations/{id}", show),
     Route("DELETE", "/v1/generations/{id}", delete),
     Route("GET", "/v1/generations/{id}/events", events),
@@ -130,7 +130,9 @@ async def _show(exchange: Exchange, generation: Generation, *, as_html: bool = F
 async def _document(exchange: Exchange, generation: Generation) -> dict[str, Any]:
     if generation.shelved is not None:
         await _wait(exchange, generation)
-    return view(generation) | await details(exchange, generation)
+    document = view(generation) | await details(exchange, generation)
+    known = await conversations_of(exchange, [generation.id])
+    return document | {"conversation": known.get(generation.id)}
 
 
 def _rendered(pieces: Sequence[str], switches: Sequence[Switch]) -> dict[str, Any]:

@@ -257,6 +257,7 @@ class GenerationView(msgspec.Struct):
     splices: list[Continuation]
     cached_from: str | None
     idempotency_key: str | None
+    conversation: str | None
     queue: Queued | None = None
     n: int | None = None
     index: int | None = None
@@ -300,6 +301,7 @@ class GenerationEntry(msgspec.Struct):
     tokens: Count
     preview: str
     text: str
+    conversation: str | None
     owner: str | None = None
     position: Count | None = None
     score: float | None = None

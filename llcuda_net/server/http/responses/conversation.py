@@ -258,13 +258,13 @@ async def before(exchange: Exchange, conversation: Conversation, place: Place) -
     Raises:
         HttpError: a response that it would go on from still runs.
     """
-    found, hidden = await _path(exchange, conversation, place.parent)
+    found, hidden = await path_of(exchange, conversation, place.parent)
     if place.is_new:
         found = [Entry(0, ROOT, place.behind, None)]
     found = await _there(exchange, found)
     basis = _basis(found, hidden)
     known, found = await _shortened(exchange, found, hidden)
-    listed = await _listed(exchange, conversation, found, hidden, running=False)
+    listed = await listed_of(exchange, conversation, found, hidden, running=False)
     if not listed:
         return Before(known, basis=basis, place=place)
     said = items.parse([one for one in listed if not _half(one)], Ignored(lenient=True))
@@ -315,31 +315,7 @@ def _basis(found: Sequence[Entry], hidden: Collection[str]) -> bytes:
     return blake2b(msgspec.json.encode([ids, gone]), digest_size=16).digest()
 
 
-async def items_of(exchange: Exchange, conversation: Conversation) -> list[Item]:
-    """The items of the active path of a conversation in order, each with its id.
-
-    Responses that still run are there as far as they have come.
-    """
-    found, hidden = await _path(exchange, conversation)
-    return await _listed(exchange, conversation, found, hidden, running=True)
-
-
-async def item_of(exchange: Exchange, conversation: Conversation, id_: str) -> Item | None:
-    """An item of a conversation, on whatever path; None: there is none."""
-    generation = earlier.generation_of(id_)
-
-    def look(db: apsw.Connection) -> tuple[Entry | None, set[str]]:
-        found = entries.find(db, conversation, generation or id_)
-        return found, entries.hidden(db, conversation)
-
-    found, hidden = await exchange.host.objects.read(look)
-    if found is None:
-        return None
-    listed = await _listed(exchange, conversation, [found], hidden, running=True)
-    return next((one for one in listed if one["id"] == id_), None)
-
-
-async def _listed(
+async def listed_of(
     exchange: Exchange,
     conversation: Conversation,
     found: Iterable[Entry],
@@ -361,7 +337,7 @@ async def _listed(
     return [one for one in listed if one["id"] not in hidden]
 
 
-async def _path(
+async def path_of(
     exchange: Exchange, conversation: Conversation, end: int | None = None
 ) -> tuple[list[Entry], set[str]]:
     """A path of a conversation (the active one, where no end is given), and its hidden items."""

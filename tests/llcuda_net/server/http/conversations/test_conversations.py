@@ -146,7 +146,7 @@ async def test_what_is_read_of_the_last_one_is_what_all_of_them_say(
     ) -> tuple[list[Message], list[Entry]]:
         async def messages(known: list[Message], some: list[Entry]) -> list[Message]:
             known_by = await chains.named(exchange, id_)
-            listed = await chains._listed(exchange, known_by, some, hidden, running=False)
+            listed = await chains.listed_of(exchange, known_by, some, hidden, running=False)
             if not listed:
                 return known
             found = parse(listed, Ignored(lenient=True)).messages

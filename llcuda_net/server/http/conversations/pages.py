@@ -1,0 +1,244 @@
+"""GET /v1/conversations/{id}/responses: what there is to see of a conversation, in pages.
+
+A page is read and made in one go: one statement for the tree, one for the states of all
+generations, one thread that reads the results of the page. What is over never changes, so a page
+has an entity tag that is known before any result is read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+from hashlib import blake2b
+from typing import NamedTuple
+
+import apsw
+import msgspec
+import trio
+
+from llcuda_net.errors import UnknownGeneration
+from llcuda_net.generation.generation import Generation
+from llcuda_net.generation.state import State
+from llcuda_net.server.http.conversations.nodes import Source, node_of, node_of_item
+from llcuda_net.server.http.conversations.tree import Spot, Tree
+from llcuda_net.server.http.conversations.view import view
+from llcuda_net.server.http.delivery.deliver import find
+from llcuda_net.server.http.errors import HttpError
+from llcuda_net.server.http.exchange import Exchange
+from llcuda_net.server.http.markdown import RENDERERS
+from llcuda_net.server.http.openai.fields import Ignored
+from llcuda_net.server.http.request import PAGING, PageQuery
+from llcuda_net.server.http.responses import conversation as chains
+from llcuda_net.server.http.responses import earlier
+from llcuda_net.storage.objects import conversations, entries
+from llcuda_net.storage.objects.conversations import Conversation
+from llcuda_net.storage.objects.entries import Entry, Link
+from llcuda_net.util.version import package_version
+
+#: Entries of a page, where a request does not say, and at most.
+DEFAULT_PAGE, LARGEST_PAGE = 50, 200
+#: Entries that are made at once, and bytes after which a page takes no more of them.
+_STEP, _MOST = 8, 4 << 20
+_ACTIVE = "active"
+_RUNNING = (State.QUEUED, State.RUNNING)
+
+
+class Known(NamedTuple):
+    """A conversation, before any result of it is read."""
+
+    conversation: Conversation
+    links: list[Link]
+    hidden: set[str]
+    states: dict[str, State]
+    tree: Tree
+
+
+async def known(exchange: Exchange, conversation: Conversation) -> Known:
+    """What a conversation is made of now.
+
+    Raises:
+        RequestError: it cannot be read.
+    """
+
+    def look(db: apsw.Connection) -> tuple[Conversation | None, list[Link], set[str]]:
+        return (
+            conversations.get(db, conversation.id, None),
+            entries.links(db, conversation),
+            entries.hidden(db, conversation),
+        )
+
+    now, links, hidden = await exchange.host.objects.read(look)
+    if now is None:
+        now = await chains.named(exchange, conversation.id)
+    generations = [link.id for link in links if not link.is_item]
+    states = await exchange.host.states(generations, exchange.request.user)
+    return Known(now, links, hidden, states, Tree(links, states, now.head))
+
+
+async def nodes(
+    exchange: Exchange, found: Known, spots: Sequence[Spot], *, render: bool
+) -> list[tuple[Spot, msgspec.Raw]]:
+    """The entries at these spots as JSON, each with its place; as many as a page may have."""
+    made: list[tuple[Spot, msgspec.Raw]] = []
+    for first in range(0, len(spots), _STEP):
+        some = spots[first : first + _STEP]
+        items, sources = await _items(exchange, some), await _sources(exchange, found, some)
+        write = partial(_written, found, some, items, sources, render=render)
+        made += await trio.to_thread.run_sync(write, limiter=RENDERERS if render else None)
+        if sum(len(bytes(one)) for _, one in made) > _MOST:
+            break
+    return made
+
+
+async def listed(exchange: Exchange) -> None:
+    """The entries of a conversation, each with its place in the tree, in pages."""
+    query = exchange.request.query
+    ignored = Ignored(lenient=exchange.host.settings.lenient)
+    ignored.check_query(query, (*PAGING, "path", "render"))
+    wanted = PageQuery.of(query, default=DEFAULT_PAGE, most=LARGEST_PAGE)
+    render = _renders(query.get("render"))
+    named = await chains.named(exchange, exchange.request.parameters["id"])
+    found = await known(exchange, named)
+    tag = await _tag(exchange, found)
+    headers = {**ignored.headers(), "ETag": tag, "Cache-Control": "private, no-cache"}
+    conditions = ",".join(exchange.request.headers.all("if-none-match")).split(",")
+    if tag in (one.strip().removeprefix("W/") for one in conditions):
+        exchange.respond(304, b"", headers=headers)
+        return
+    spots = _chosen(found.tree, wanted, query.get("path"))
+    with exchange.host.holding(exchange.request.user, 2 * _MOST):
+        made = await nodes(exchange, found, spots[: wanted.limit], render=render)
+        document = {
+            "object": "list",
+            "data": [one for _, one in made],
+            "first_id": made[0][0].id if made else None,
+            "last_id": made[-1][0].id if made else None,
+            "has_more": bool(made) and made[-1][0] != spots[-1],
+            "conversation": view(found.conversation),
+            "active": found.tree.active,
+        }
+        exchange.respond(200, msgspec.json.encode(document), headers=headers)
+
+
+def _renders(wanted: str | None) -> bool:
+    if wanted not in (None, "html"):
+        message = f"render must be html, not {wanted[:60]!r}"
+        raise HttpError(400, message, param="render", code="invalid_request")
+    return wanted is not None
+
+
+def _chosen(tree: Tree, wanted: PageQuery, path: str | None) -> list[Spot]:
+    """The entries of a list that begins where it is wanted.
+
+    Raises:
+        HttpError: there is no such entry.
+    """
+    if path is None:
+        spots = list(tree.spots.values())
+    elif path == _ACTIVE:
+        spots = tree.active_path()
+    else:
+        spots = tree.path(_spot(tree, path, "path"))
+    if not wanted.ascending:
+        spots.reverse()
+    if wanted.after is None:
+        return spots
+    after = _spot(tree, wanted.after, "after")
+    if after not in spots:
+        raise _missing(wanted.after, "after")
+    return spots[spots.index(after) + 1 :]
+
+
+def _spot(tree: Tree, id_: str, param: str) -> Spot:
+    found = tree.find(id_)
+    if found is None:
+        raise _missing(id_, param)
+    return found
+
+
+def _missing(id_: str, param: str) -> HttpError:
+    return HttpError(
+        404,
+        f"there is no response and no item {id_[:80]!r} in this list",
+        param=param,
+        code="item_not_found",
+    )
+
+
+async def _tag(exchange: Exchange, found: Known) -> str:
+    """Names what the pages of a conversation show."""
+    progress = []
+    for id_, state in found.states.items():
+        if state in _RUNNING:
+            try:
+                one = await find(exchange, id_)
+            except UnknownGeneration:
+                continue
+            progress.append((id_, one.state, one.visible, one.place.position))
+    shown = (
+        package_version(),
+        sorted(exchange.request.query.items()),
+        [view(found.conversation), found.conversation.head, found.conversation.updated],
+        found.links,
+        sorted(found.hidden),
+        sorted(found.states.items()),
+        progress,
+    )
+    return f'"{blake2b(msgspec.json.encode(shown), digest_size=12).hexdigest()}"'
+
+
+async def _items(exchange: Exchange, spots: Sequence[Spot]) -> dict[int, Entry]:
+    """The items among entries, by their numbers."""
+    seqs = [spot.seq for spot in spots if spot.generation is None]
+    if not seqs:
+        return {}
+    found = await exchange.host.objects.read(lambda db: entries.some(db, seqs))
+    return {one.seq: one for one in found}
+
+
+async def _sources(exchange: Exchange, found: Known, spots: Sequence[Spot]) -> dict[str, Source]:
+    """What responses are made of: those that run, and those that are kept."""
+    ids = [spot.generation for spot in spots if spot.generation is not None]
+    over = [id_ for id_ in ids if found.states[id_] not in _RUNNING]
+    id_of = found.conversation.id
+    sources = await exchange.host.results(
+        over, exchange.request.user, lambda result: Source.of_result(result, id_of)
+    )
+    for id_ in ids:
+        if id_ not in sources:
+            generation = await _in_memory(exchange, id_)
+            if generation is not None:
+                sources[id_] = Source.of_running(generation, id_of)
+    return sources
+
+
+async def _in_memory(exchange: Exchange, id_: str) -> Generation | None:
+    try:
+        found = await find(exchange, id_)
+        await earlier.here(exchange, found)
+    except UnknownGeneration:  # it has just been deleted
+        return None
+    return found
+
+
+def _written(
+    found: Known,
+    spots: Sequence[Spot],
+    items: dict[int, Entry],
+    sources: dict[str, Source],
+    *,
+    render: bool,
+) -> list[tuple[Spot, msgspec.Raw]]:
+    made = []
+    for spot in spots:
+        entry, source = items.get(spot.seq), sources.get(spot.generation or "")
+        if source is not None:
+            node = node_of(source, found.hidden, render=render)
+        elif entry is not None and entry.item is not None:
+            node = node_of_item(entry.item, render=render)
+        else:  # it has just been deleted
+            continue
+        node["previous"] = found.tree.previous(spot)
+        node["versions"] = found.tree.versions(spot)
+        made.append((spot, msgspec.Raw(msgspec.json.encode(node))))
+    return made
