@@ -86,14 +86,14 @@ export function withHead(list, entries, more) {
 /** The list with a new entry at its beginning, or with a newer version of one that it has. */
 export function withEntry(list, entry) {
   if (indexOf(list, entry.id) >= 0) return withChange(list, entry.id, entry);
-  const first = list.pages[0];
-  if (!first?.entries) return list;
-  const at = first.entries.findIndex((one) => one.created <= entry.created);
-  if (at < 0) return list; // older than what is at the beginning: it comes with its page
-  const pages = first.count < PAGE || at > 0
-    ? list.pages.with(0, pageOf(first.entries.toSpliced(at, 0, entry)))
-    : [pageOf([entry]), ...list.pages];
-  return { ...list, pages };
+  for (const [number, { count, entries }] of list.pages.entries()) {
+    const at = entries ? entries.findIndex((one) => one.created <= entry.created) : -1;
+    if (at < 0 && entries) continue;
+    if (at < 0) break;
+    if (!number && !at && count >= PAGE) return { ...list, pages: [pageOf([entry]), ...list.pages] };
+    return { ...list, pages: list.pages.with(number, pageOf(entries.toSpliced(at, 0, entry))) };
+  }
+  return list; // it is older than what is here, and comes with its page
 }
 
 /** The list with an entry changed in place. */

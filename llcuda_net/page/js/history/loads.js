@@ -2,12 +2,14 @@
 
 import { ApiError } from "../core/api.js";
 import { PAGE, cursorOf, indexOf, placeOf, slice } from "./list.js";
-import { wordsQuery } from "./text.js";
+import { hasWord, wordsQuery } from "./text.js";
 
 const PATHS = { conversations: "/v1/conversations", answers: "/v1/generations" };
 /** Milliseconds after which changes at the beginning are fetched, and after which a search begins. */
 const SETTLE = 400, TYPED = { titles: 150, words: 150, meaning: 450 };
 const HITS = { titles: 20, words: 50, meaning: 20 };
+/** What is found by meaning where nothing can be. */
+const UNAVAILABLE = { hits: [], code: "unsupported", error: "the server analyses no answers, or has no model that gives embeddings." };
 /** Conversations that were changed and are fetched one by one, at most. */
 const ONE_BY_ONE = 20;
 
@@ -116,8 +118,12 @@ export function createLoads(app) {
   }
 
   async function ask(part, text, signal) {
-    const before = state().search.parts[part]?.hits ?? [];
+    const { hits: before = [], code } = state().search.parts[part] ?? {};
     const found = (found) => store.send({ type: "history/found", text, part, found });
+    if (part === "words" && !hasWord(text)) return found({ hits: [] });
+    if (part === "meaning" && (code === "unsupported" || store.get().session.capabilities?.semantic === false)) {
+      return found(UNAVAILABLE);
+    }
     found({ hits: before, loading: true });
     try {
       const [path, asks] = {

@@ -45,6 +45,9 @@ export function marked(text, ranges) {
   return out;
 }
 
+/** Whether there is a word to search for. */
+export const hasWord = (text) => /[\p{L}\p{N}\p{Extended_Pictographic}]/u.test(text.replace(/(^|\s)OR(?=\s|$)/g, " "));
+
 /** What a search for words is sent as: the word that is being written may go on. */
 export function wordsQuery(text) {
   return /[\p{L}\p{N}]{2}$/u.test(text) && !text.includes('"') && !/(^|\s)OR$/.test(text) ? `${text}*` : text;
