@@ -1,0 +1,318 @@
+"""The left column: its lists, what is done with an entry, and the search."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from playwright.sync_api import Locator, Page, expect
+
+from llcuda_net.storage.results.sqlite import SqliteStore
+from tests.support.browser.accessibility import violations
+from tests.support.browser.profiles import NARROW, Profiles
+from tests.support.processes import RunningServer, running_server
+from tests.support.storage.records import result
+from tests.support.upstream.storyteller import Storyteller
+
+HOSTILE = "<img src=x onerror=alert(1)>\u202e</a><script>alert(2)</script>"
+
+
+@contextmanager
+def filled(teller: Storyteller, folder: Path, *results: Any) -> Iterator[RunningServer]:
+    """A server that has these results, of nobody."""
+    folder.mkdir()
+    store = SqliteStore(folder, write=True)
+    store.put(list(results))
+    while store.update_index():
+        pass
+    store.close()
+    with running_server("--upstream", teller.url, "--data-dir", str(folder)) as found:
+        yield found
+
+
+def asked(number: int, prompt: str, **changes: Any) -> Any:
+    return result(number, request={"prompt": prompt, "params": {}}, **changes)
+
+
+def conversation(server: RunningServer, **members: Any) -> str:
+    answer = httpx.post(f"http://{server.address}/v1/conversations", json=members)
+    return str(answer.raise_for_status().json()["id"])
+
+
+def conversations(server: RunningServer) -> list[dict[str, Any]]:
+    answer = httpx.get(f"http://{server.address}/v1/conversations")
+    found: list[dict[str, Any]] = answer.raise_for_status().json()["data"]
+    return found
+
+
+class History:
+    """The left column of a page."""
+
+    def __init__(self, page: Page) -> None:
+        self.page = page
+        self.column = page.get_by_role("navigation", name="History")
+        self.search = page.get_by_role("searchbox")
+
+    def tab(self, name: str) -> Locator:
+        self.column.get_by_role("button", name=name, exact=True).click()
+        return self.list(name)
+
+    def list(self, name: str) -> Locator:
+        return self.column.get_by_role("list", name=name, exact=True)
+
+    def titles(self, name: str) -> Locator:
+        return self.list(name).locator(".entry-title")
+
+    def menu(self, title: str, entry: str) -> None:
+        """Choose an action of the entry with this title."""
+        self.column.get_by_role("link", name=title).first.hover()
+        self.column.get_by_role("button", name=f"Actions for {title}").first.click()
+        self.page.get_by_role("menuitem", name=entry, exact=True).click()
+
+    def results(self, name: str) -> Locator:
+        return self.column.get_by_role("region", name=name)
+
+
+def test_empty_lists_say_so(profiles: Profiles, server: RunningServer) -> None:
+    history = History(profiles.new(server).open())
+    expect(history.column).to_contain_text("No conversation yet. Begin one.")
+    history.tab("All answers")
+    expect(history.column).to_contain_text("No answer here.")
+
+
+def test_conversations_the_pinned_ones_first(profiles: Profiles, server: RunningServer) -> None:
+    conversation(server, title="Oldest", pinned=True)
+    conversation(server, title="Older")
+    newest = conversation(server, title=HOSTILE)
+    page = profiles.new(server).open()
+    history = History(page)
+    titles = history.titles("Conversations")
+    expect(titles).to_have_text(["Oldest", HOSTILE, "Older"])
+    titles.nth(1).click()
+    expect(page).to_have_url(re.compile(f"#/c/{newest}$"))
+    expect(history.column.locator('[aria-current="page"]')).to_have_count(1)
+
+
+def test_an_entry_is_renamed_pinned_and_deleted(
+    profiles: Profiles, server: RunningServer
+) -> None:
+    for title in ("First", "Second", "Third"):
+        conversation(server, title=title)
+    page = profiles.new(server).open()
+    history = History(page)
+    history.menu("Second", "Rename")
+    page.get_by_role("textbox", name="Title").fill("  Renamed ")
+    page.keyboard.press("Enter")
+    expect(history.titles("Conversations")).to_have_text(["Third", "Renamed", "First"])
+    history.menu("First", "Rename")
+    page.get_by_role("textbox", name="Title").fill("never")
+    page.keyboard.press("Escape")
+    expect(history.titles("Conversations")).to_have_text(["Third", "Renamed", "First"])
+    history.menu("First", "Delete")
+    page.get_by_role("button", name="Cancel").click()
+    history.menu("First", "Delete")
+    expect(page.get_by_role("dialog")).to_contain_text("“First”")
+    page.get_by_role("button", name="Delete", exact=True).click()
+    expect(history.titles("Conversations")).to_have_text(["Third", "Renamed"])
+    history.menu("Renamed", "Pin")
+    page.reload()
+    expect(history.titles("Conversations")).to_have_text(["Renamed", "Third"])
+    assert [(one["title"], one["pinned"]) for one in conversations(server)] == [
+        ("Renamed", True),
+        ("Third", False),
+    ]
+
+
+def test_the_conversation_that_is_open_is_deleted(
+    profiles: Profiles, server: RunningServer
+) -> None:
+    open_ = conversation(server, title="Open")
+    page = profiles.new(server).open(f"/#/c/{open_}")
+    history = History(page)
+    history.menu("Open", "Delete")
+    page.get_by_role("button", name="Delete", exact=True).click()
+    expect(page).to_have_url(re.compile("/#/$"))
+    assert conversations(server) == []
+
+
+def test_answers_of_any_api_filtered_and_saved(
+    profiles: Profiles, teller: Storyteller, tmp_path: Path
+) -> None:
+    results = [
+        asked(1, HOSTILE),
+        asked(2, "Of another model", model={"name": "other"}),
+        asked(3, "Why?", state="failed", error={"code": "internal", "message": "a bug"}),
+    ]
+    with filled(teller, tmp_path / "data", *results) as server:
+        page = profiles.new(server).open()
+        history = History(page)
+        rows = history.tab("All answers").get_by_role("listitem")
+        expect(history.titles("All answers")).to_have_text(["Why?", "Of another model", HOSTILE])
+        expect(rows.first).to_contain_text("failed")
+        expect(rows.first.get_by_role("link")).to_have_attribute("href", f"#/a/{results[2].id}")
+        page.get_by_label("State").select_option("Done")
+        expect(history.titles("All answers")).to_have_text(["Of another model", HOSTILE])
+        page.get_by_label("Model").select_option("other")
+        expect(history.titles("All answers")).to_have_text(["Of another model"])
+        page.get_by_label("Since").select_option("Last day")
+        expect(history.column).to_contain_text("No answer here.")
+        page.get_by_label("Since").select_option("Time")
+        with page.expect_download() as saved:
+            history.menu("Of another model", "Export as Markdown")
+        assert saved.value.suggested_filename == "of-another-model.md"
+        assert Path(saved.value.path()).read_text().startswith("# Of another model\n")
+        with page.expect_download() as saved:
+            history.menu("Of another model", "Export as JSON")
+        assert json.loads(Path(saved.value.path()).read_text())["id"] == results[1].id
+
+
+def test_words_are_found_and_marked(
+    profiles: Profiles, teller: Storyteller, tmp_path: Path
+) -> None:
+    results = [asked(1, "\U0001f43c\U0001f43c eat bamboo"), asked(2, "Nothing of that")]
+    with filled(teller, tmp_path / "data", *results) as server:
+        conversation(server, title="The bamboo thicket")
+        conversation(server, title="Else")
+        page = profiles.new(server).open()
+        history = History(page)
+        expect(history.titles("Conversations")).to_have_count(2)
+        page.keyboard.press("/")
+        page.keyboard.type("bamb")  # a word that is being written
+        found = history.results("With these words")
+        expect(found.locator(".entry-title")).to_have_text(["\U0001f43c\U0001f43c eat bamboo"])
+        expect(found.locator("mark")).to_have_text(["bamboo"])
+        titles = history.results("Conversations").locator(".entry-title")
+        expect(titles).to_have_text(["The bamboo thicket"])
+        page.keyboard.press("ArrowDown")
+        page.keyboard.press("ArrowDown")
+        page.keyboard.press("Enter")
+        expect(page).to_have_url(re.compile(f"#/a/{results[0].id}$"))
+        page.keyboard.press("Control+k")
+        expect(history.search).to_be_focused()
+        history.search.fill("nowhere")
+        expect(found).to_contain_text("Nothing found.")
+        history.search.fill('"')  # no word
+        expect(found).to_contain_text("Nothing found.")
+        history.search.press("Escape")
+        expect(history.search).to_have_value("")
+        expect(history.titles("Conversations")).to_have_count(2)
+
+
+@pytest.fixture
+def long(teller: Storyteller, tmp_path: Path) -> Iterator[RunningServer]:
+    """A server with 650 answers."""
+    results = [asked(number, f"Question {number}") for number in range(650)]
+    with filled(teller, tmp_path / "data", *results) as found:
+        yield found
+
+
+def test_a_long_list_has_few_elements(profiles: Profiles, long: RunningServer) -> None:
+    page = profiles.new(long).open()
+    history = History(page)
+    rows = history.tab("All answers").get_by_role("listitem")
+    expect(rows.first).to_contain_text("Question 649")
+    expect(rows.first).to_have_attribute("aria-posinset", "1")
+    expect(rows.first).to_have_attribute("aria-setsize", "-1")  # not known yet
+    box = history.column.locator(".list:visible")
+    last = rows.filter(has=page.get_by_text("Question 0", exact=True))
+    expect(async_scrolled(page, box, last)).to_have_attribute("aria-setsize", "650")
+    assert rows.count() < 60
+    box.evaluate("(list) => (list.scrollTop = 0)")
+    expect(rows.first).to_contain_text("Question 649")
+
+
+def async_scrolled(page: Page, box: Locator, last: Locator) -> Locator:
+    """The last row, after the list was scrolled to its end as often as it grew."""
+    page.wait_for_function(
+        """() => {
+          const list = document.querySelector(".list-box:not([hidden]) .list");
+          list.scrollTop = list.scrollHeight;
+          return [...list.querySelectorAll(".entry-title")].some((one) => one.textContent === "Question 0");
+        }"""
+    )
+    return last
+
+
+def test_a_long_list_by_keyboard(profiles: Profiles, long: RunningServer) -> None:
+    page = profiles.new(long).open()
+    history = History(page)
+    history.tab("All answers")
+    expect(history.titles("All answers").first).to_have_text("Question 649")
+    history.search.focus()
+    page.keyboard.press("ArrowDown")
+
+    def focused(title: str) -> None:
+        expect(page.locator(":focus .entry-title")).to_have_text(title)
+
+    focused("Question 649")
+    for key, number in (
+        ("ArrowDown", 648),
+        ("ArrowDown", 647),
+        ("ArrowUp", 648),
+        ("Home", 649),
+        ("ArrowUp", 649),
+    ):
+        page.keyboard.press(key)
+        focused(f"Question {number}")
+    for _ in range(5):
+        page.keyboard.press("PageDown")
+    before = page.locator(":focus .entry-title").inner_text()
+    page.keyboard.press("Tab")
+    expect(page.get_by_role("button", name=f"Actions for {before}")).to_be_focused()
+    page.keyboard.press("Shift+Tab")
+    page.keyboard.press("Enter")
+    expect(page).to_have_url(re.compile("#/a/"))
+    page.keyboard.press("Home")
+    focused("Question 649")
+    page.keyboard.press("End")
+    expect(page.locator(":focus .entry-title")).not_to_have_text("Question 649")
+
+
+def test_a_list_that_cannot_be_read(profiles: Profiles, server: RunningServer) -> None:
+    conversation(server, title="There")
+    profile = profiles.new(server)
+    profile.watch.expect("Failed to load resource")
+    profile.context.route("**/v1/conversations?*", lambda route: route.fulfill(status=500))
+    page = profile.open()
+    alert = page.get_by_role("alert")
+    expect(alert).to_contain_text("The list cannot be read: the server answered 500")
+    profile.context.unroute("**/v1/conversations?*")
+    page.get_by_role("button", name="Try again").click()
+    expect(History(page).titles("Conversations")).to_have_text(["There"])
+
+
+def test_a_narrow_phone(profiles: Profiles, server: RunningServer) -> None:
+    conversation(server, title="A title that is much longer than the column of a phone is wide")
+    page = profiles.new(server, size=NARROW).open()
+    page.get_by_role("button", name="Open the history").click()
+    history = History(page)
+    history.column.get_by_role("button", name=re.compile("^Actions for A title")).click()
+    expect(page.get_by_role("menuitem", name="Rename")).to_be_in_viewport(ratio=1)
+    page.keyboard.press("Escape")
+    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+    assert violations(page) == []
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_axe_finds_nothing(
+    profiles: Profiles, teller: Storyteller, tmp_path: Path, scheme: Any
+) -> None:
+    results = [asked(1, "bamboo"), asked(2, "bamboo too", state="failed")]
+    with filled(teller, tmp_path / "data", *results) as server:
+        conversation(server, title="Pinned", pinned=True)
+        page = profiles.new(server, scheme=scheme).open()
+        history = History(page)
+        expect(history.titles("Conversations")).to_have_text(["Pinned"])
+        assert violations(page) == []
+        history.tab("All answers")
+        expect(history.titles("All answers")).to_have_count(2)
+        assert violations(page) == []
+        history.search.fill("bamboo")
+        expect(history.results("With these words").get_by_role("listitem")).to_have_count(2)
+        assert violations(page) == []
