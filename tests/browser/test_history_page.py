@@ -156,13 +156,13 @@ def test_answers_of_any_api_filtered_and_saved(
         expect(history.titles("All answers")).to_have_text(["Why?", "Of another model", HOSTILE])
         expect(rows.first).to_contain_text("failed")
         expect(rows.first.get_by_role("link")).to_have_attribute("href", f"#/a/{results[2].id}")
-        page.get_by_label("State").select_option("Done")
+        page.get_by_label("Filter by state").select_option("Done")
         expect(history.titles("All answers")).to_have_text(["Of another model", HOSTILE])
-        page.get_by_label("Model").select_option("other")
+        page.get_by_label("Filter by model").select_option("other")
         expect(history.titles("All answers")).to_have_text(["Of another model"])
-        page.get_by_label("Since").select_option("Last day")
+        page.get_by_label("Filter by time").select_option("Last day")
         expect(history.column).to_contain_text("No answer here.")
-        page.get_by_label("Since").select_option("Time")
+        page.get_by_label("Filter by time").select_option("Time")
         with page.expect_download() as saved:
             history.menu("Of another model", "Export as Markdown")
         assert saved.value.suggested_filename == "of-another-model.md"
@@ -182,6 +182,7 @@ def test_words_are_found_and_marked(
         page = profiles.new(server).open()
         history = History(page)
         expect(history.titles("Conversations")).to_have_count(2)
+        page.get_by_role("main").focus()
         page.keyboard.press("/")
         page.keyboard.type("bamb")  # a word that is being written
         found = history.results("With these words")
@@ -221,13 +222,13 @@ def test_a_long_list_has_few_elements(profiles: Profiles, long: RunningServer) -
     expect(rows.first).to_have_attribute("aria-setsize", "-1")  # not known yet
     box = history.column.locator(".list:visible")
     last = rows.filter(has=page.get_by_text("Question 0", exact=True))
-    expect(async_scrolled(page, box, last)).to_have_attribute("aria-setsize", "650")
+    expect(scrolled_to_the_end(page, box, last)).to_have_attribute("aria-setsize", "650")
     assert rows.count() < 60
     box.evaluate("(list) => (list.scrollTop = 0)")
     expect(rows.first).to_contain_text("Question 649")
 
 
-def async_scrolled(page: Page, box: Locator, last: Locator) -> Locator:
+def scrolled_to_the_end(page: Page, box: Locator, last: Locator) -> Locator:
     """The last row, after the list was scrolled to its end as often as it grew."""
     page.wait_for_function(
         """() => {

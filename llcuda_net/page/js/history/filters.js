@@ -8,7 +8,7 @@ const SINCE = [["", "Time"], ["1d", "Last day"], ["7d", "Last week"], ["30d", "L
 /** A row of selects. */
 export function filters(app) {
   const { store } = app;
-  const model = select("model", "Model");
+  const model = select("model", "Filter by model");
   const seen = new Set();
 
   function select(name, label, options = []) {
@@ -32,5 +32,5 @@ export function filters(app) {
     (pages) => offer(pages.at(-1)?.entries?.map((entry) => entry.model) ?? []),
   );
   app.api.get("/v1/models").then(({ data }) => offer(data.map((one) => one.id)), () => {});
-  return h("div", { class: "filters", role: "group", "aria-label": "Filters" }, select("state", "State", STATES), model, select("since", "Since", SINCE));
+  return h("div", { class: "filters", role: "group", "aria-label": "Filters" }, select("state", "Filter by state", STATES), model, select("since", "Filter by time", SINCE));
 }
