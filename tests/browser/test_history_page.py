@@ -185,7 +185,7 @@ def test_words_are_found_and_marked(
         page.get_by_role("main").focus()
         page.keyboard.press("/")
         page.keyboard.type("bamb")  # a word that is being written
-        found = history.results("With these words")
+        found = history.results("By words")
         expect(found.locator(".entry-title")).to_have_text(["\U0001f43c\U0001f43c eat bamboo"])
         expect(found.locator("mark")).to_have_text(["bamboo"])
         titles = history.results("Conversations").locator(".entry-title")
@@ -315,5 +315,5 @@ def test_axe_finds_nothing(
         expect(history.titles("All answers")).to_have_count(2)
         assert violations(page) == []
         history.search.fill("bamboo")
-        expect(history.results("With these words").get_by_role("listitem")).to_have_count(2)
+        expect(history.results("By words").get_by_role("listitem")).to_have_count(2)
         assert violations(page) == []

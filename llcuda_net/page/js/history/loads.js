@@ -7,6 +7,8 @@ import { hasWord, wordsQuery } from "./text.js";
 const PATHS = { conversations: "/v1/conversations", answers: "/v1/generations" };
 /** Milliseconds after which changes at the beginning are fetched, and after which a search begins. */
 const SETTLE = 400, TYPED = { titles: 150, words: 150, meaning: 450 };
+/** Milliseconds after which a search is said to be slow. */
+const SLOW = 4000;
 const HITS = { titles: 20, words: 50, meaning: 20 };
 /** What is found by meaning where nothing can be. */
 const UNAVAILABLE = { hits: [], code: "unsupported", error: "the server analyses no answers, or has no model that gives embeddings." };
@@ -125,6 +127,7 @@ export function createLoads(app) {
       return found(UNAVAILABLE);
     }
     found({ hits: before, loading: true });
+    const slow = setTimeout(() => signal.aborted || found({ hits: before, loading: true, slow: true }), SLOW);
     try {
       const [path, asks] = {
         titles: [PATHS.conversations, { q: text }],
@@ -137,6 +140,8 @@ export function createLoads(app) {
       if (signal.aborted) return;
       const passing = !(error instanceof ApiError) || error.passing;
       found({ hits: [], error: error.message, code: error.code, passing });
+    } finally {
+      clearTimeout(slow);
     }
   }
 

@@ -5,7 +5,9 @@ import { icon } from "../core/icons.js";
 import { bind } from "../core/keys.js";
 import { hitRow, showCurrent } from "./rows.js";
 
-const PARTS = { titles: "Conversations", words: "With these words", meaning: "About this" };
+const PARTS = { titles: "Conversations", words: "By words", meaning: "By meaning" };
+
+const SLOW = { meaning: "Searching… The first search by meaning of a server makes ready for the next ones: it may take a minute." };
 
 /**
  * @param {function(): void} down called where the arrow goes down from the box and nothing is searched
@@ -66,7 +68,7 @@ export function search(app, loads, down) {
     if (!part) return null;
     const hits = part.hits.filter((hit) => !seen.has(hit.id));
     for (const hit of hits) seen.add(hit.id);
-    const note = part.loading && !hits.length ? "Searching…" : noteOf(name, part);
+    const note = (part.slow && SLOW[name]) || (part.loading && !hits.length ? "Searching…" : noteOf(name, part));
     if (!hits.length && !note && name === "titles") return null;
     return h(
       "section",
