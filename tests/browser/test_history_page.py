@@ -18,7 +18,7 @@ from tests.support.browser.accessibility import violations
 from tests.support.browser.profiles import NARROW, Profiles
 from tests.support.processes import RunningServer, running_server
 from tests.support.storage.records import result
-from tests.support.upstream.storyteller import Storyteller
+from tests.support.upstream.storyteller import Hold, Storyteller
 
 HOSTILE = "<img src=x onerror=alert(1)>\u202e</a><script>alert(2)</script>"
 
@@ -317,3 +317,74 @@ def test_axe_finds_nothing(
         history.search.fill("bamboo")
         expect(history.results("By words").get_by_role("listitem")).to_have_count(2)
         assert violations(page) == []
+
+
+def ask(server: RunningServer, question: str) -> str:
+    """Ask as an SDK does, in the background; the id of the generation."""
+    body = {"input": question, "background": True}
+    answer = httpx.post(f"http://{server.address}/v1/responses", json=body)
+    return str(answer.raise_for_status().json()["id"]).removeprefix("resp_")
+
+
+def test_what_runs_is_seen_and_stopped(
+    profiles: Profiles, teller: Storyteller, server: RunningServer
+) -> None:
+    hold = Hold()
+    teller.tell("A long story", "Once ", "upon ", hold, "a time.")
+    teller.tell("Another", "Yes", Hold())
+    page = profiles.new(server).open()
+    history = History(page)
+    answers = history.tab("All answers")
+    expect(history.column).to_contain_text("No answer here.")
+    first = ask(server, "A long story")
+    running = history.column.get_by_role("list", name="Running now")
+    expect(running.get_by_role("link")).to_have_attribute("href", f"#/a/{first}")
+    expect(running).to_contain_text("2 tokens")
+    expect(answers).to_contain_text("is written")
+    ask(server, "Another")
+    expect(history.titles("All answers")).to_have_text(["Another", "A long story"])
+    running.get_by_role("button", name="Stop Another").click()
+    expect(running.get_by_role("listitem")).to_have_count(1)
+    expect(answers.get_by_role("listitem").first).to_contain_text("stopped")
+    hold.set()
+    expect(running).to_be_hidden()
+    expect(answers.get_by_role("listitem").nth(1)).not_to_contain_text("is written")
+
+
+def test_a_list_that_is_scrolled_stays_where_it_is(
+    profiles: Profiles, long: RunningServer
+) -> None:
+    page = profiles.new(long).open()
+    history = History(page)
+    titles = history.tab("All answers").locator(".entry-title")
+    expect(titles.first).to_have_text("Question 649")
+    box = history.column.locator(".list:visible")
+    box.evaluate("(list) => (list.scrollTop = 1000)")
+    row = titles.get_by_text("Question 625", exact=True)
+    expect(row).to_be_visible()
+    before = row.bounding_box()
+    ask(long, "Something new")
+    shown = row.locator("xpath=ancestor::li")
+    expect(shown).to_have_attribute("aria-posinset", "26")
+    assert row.bounding_box() == before
+    box.evaluate("(list) => (list.scrollTop = 0)")
+    expect(titles.first).to_have_text("Something new")
+
+
+def test_what_others_do_with_conversations_is_seen(
+    profiles: Profiles, server: RunningServer
+) -> None:
+    one = conversation(server, title="One")
+    page = profiles.new(server).open()
+    history = History(page)
+    titles = history.titles("Conversations")
+    expect(titles).to_have_text(["One"])
+    two = conversation(server, title="Two")
+    expect(titles).to_have_text(["Two", "One"])
+    url = f"http://{server.address}/v1/conversations"
+    httpx.post(f"{url}/{one}", json={"title": "Other"}).raise_for_status()
+    expect(titles).to_have_text(["Two", "Other"])
+    httpx.post(f"{url}/{one}", json={"pinned": True}).raise_for_status()
+    expect(titles).to_have_text(["Other", "Two"])
+    httpx.delete(f"{url}/{two}").raise_for_status()
+    expect(titles).to_have_text(["Other"])

@@ -89,11 +89,12 @@ export function withEntry(list, entry) {
   for (const [number, { count, entries }] of list.pages.entries()) {
     const at = entries ? entries.findIndex((one) => one.created <= entry.created) : -1;
     if (at < 0 && entries) continue;
-    if (at < 0) break;
+    if (at < 0) return list;
     if (!number && !at && count >= PAGE) return { ...list, pages: [pageOf([entry]), ...list.pages] };
     return { ...list, pages: list.pages.with(number, pageOf(entries.toSpliced(at, 0, entry))) };
   }
-  return list; // it is older than what is here, and comes with its page
+  // Older than what is here: it comes with its page, or is the last one.
+  return list.more ? list : { ...list, pages: [...list.pages, pageOf([entry])] };
 }
 
 /** The list with an entry changed in place. */

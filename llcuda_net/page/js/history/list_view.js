@@ -69,7 +69,10 @@ export function listView(app, loads, name, { label, empty }) {
 
   function draw() {
     if (!element.isConnected || !scroller.clientHeight) return;
-    height ||= ROW * parseFloat(getComputedStyle(document.documentElement).fontSize);
+    if (!height) {
+      height = Math.round(ROW * parseFloat(getComputedStyle(document.documentElement).fontSize));
+      rows.style.setProperty("--row", `${height}px`);
+    }
     size();
     const count = sizeOf(list);
     const first = Math.max(0, Math.floor(scroller.scrollTop / height) - BEYOND);
