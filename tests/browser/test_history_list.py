@@ -1,4 +1,4 @@
-"""The state of a long list: pages that come, go and come again while entries are added and moved."""
+"""The state of a long list: pages come, go and come again while entries are added and moved."""
 
 from __future__ import annotations
 
@@ -68,7 +68,10 @@ def test_pages_follow_each_other(page: Page) -> None:
         const server = Array.from({ length: 250 }, entry).reverse();
         let known = list.emptyList({});
         const sizes = [];
-        while (known.more) sizes.push(list.sizeOf((known = load(known, server, known.pages.length))));
+        while (known.more) {
+          known = load(known, server, known.pages.length);
+          sizes.push(list.sizeOf(known));
+        }
         return [sizes, idsOf(known).join() === server.map((one) => one.id).join(),
           list.placeOf(known, 249), list.placeOf(known, 250), list.indexOf(known, "e1")];
         """,
@@ -83,7 +86,7 @@ def test_what_is_far_is_let_go_and_comes_again(page: Page) -> None:
         let known = list.emptyList({});
         while (known.more) known = load(known, server, known.pages.length);
         known = list.withSeen(known, 2000, 2020);
-        const here = known.pages.map((one, number) => (one.entries ? number : -1)).filter((n) => n >= 0);
+        const here = [...known.pages.keys()].filter((number) => known.pages[number].entries);
         const middle = list.slice(known, 1010, 1012);
         known = load(known, server, 10);
         return [list.sizeOf(known), here, middle, list.slice(known, 1010, 1011)[0].id];
@@ -145,8 +148,9 @@ def test_it_is_what_the_server_has_whatever_happens(page: Page, seed: int) -> No
               const [gone] = server.splice(at, 1);
               if (heard) known = list.without(known, new Set([gone.id]));
             } else if (what === 3 && known.pages.length) known = head(known, server);
-            else if (what === 4) known = list.withSeen(known, below(list.sizeOf(known) + 1), below(700));
-            else if (known.more || known.pages.length) {
+            else if (what === 4) {
+              known = list.withSeen(known, below(list.sizeOf(known) + 1), below(700));
+            } else if (known.more || known.pages.length) {
               const missing = known.pages.findIndex((one) => !one.entries);
               const number = missing >= 0 && next() < 0.5 ? missing : known.pages.length;
               if (known.more || number < known.pages.length) known = load(known, server, number);
@@ -154,8 +158,8 @@ def test_it_is_what_the_server_has_whatever_happens(page: Page, seed: int) -> No
             const ids = idsOf(known).filter((id) => id !== null);
             if (new Set(ids).size !== ids.length) return `round ${round}: twice in the list`;
             const kept = known.pages.filter((one) => one.entries);
-            if (kept.some((one) => one.count !== one.entries.length)) return `round ${round}: counts`;
-            if (kept.some((one) => one.last !== one.entries.at(-1).id)) return `round ${round}: cursors`;
+            if (kept.some((one) => one.count !== one.entries.length)) return `${round}: counts`;
+            if (kept.some((one) => one.last !== one.entries.at(-1).id)) return `${round}: cursors`;
           }
           // All is quiet: what changed is fetched at the beginning, the rest as it is seen.
           const ids = whole(head(known, server), server);

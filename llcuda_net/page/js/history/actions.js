@@ -15,31 +15,41 @@ const LONGEST_TITLE = 256;
  */
 export function openActions(app, row, entry, action) {
   if (!entry) return;
-  const path = isConversation(entry) ? `/v1/conversations/${entry.id}` : `/v1/generations/${entry.id}`;
+  const path = isConversation(entry)
+    ? `/v1/conversations/${entry.id}`
+    : `/v1/generations/${entry.id}`;
   const run = {
     rename: () => isConversation(entry) && rename(app, row, entry, path),
     delete: () => remove(app, row, entry, path),
   };
   if (action) return run[action]();
   const conversation = isConversation(entry);
-  openMenu(row.lastChild, [
-    { label: "Open", icon: "right", run: () => go(addressOf(entry)) },
-    conversation && { label: "Rename", icon: "edit", run: run.rename },
-    conversation && {
-      label: entry.pinned ? "Unpin" : "Pin",
-      icon: "pin",
-      run: () => change(app, entry, path, { pinned: !entry.pinned }),
-    },
-    { label: "Export as Markdown", icon: "download", run: () => save(path, "markdown") },
-    { label: "Export as JSON", icon: "download", run: () => save(path, "json") },
-    { label: "Delete", icon: "trash", danger: true, run: run.delete },
-  ].filter(Boolean));
+  openMenu(
+    row.lastChild,
+    [
+      { label: "Open", icon: "right", run: () => go(addressOf(entry)) },
+      conversation && { label: "Rename", icon: "edit", run: run.rename },
+      conversation && {
+        label: entry.pinned ? "Unpin" : "Pin",
+        icon: "pin",
+        run: () => change(app, entry, path, { pinned: !entry.pinned }),
+      },
+      { label: "Export as Markdown", icon: "download", run: () => save(path, "markdown") },
+      { label: "Export as JSON", icon: "download", run: () => save(path, "json") },
+      { label: "Delete", icon: "trash", danger: true, run: run.delete },
+    ].filter(Boolean),
+  );
 }
 
 async function change(app, entry, path, changes) {
   try {
     const { title, pinned } = await app.api.post(path, changes);
-    app.store.send({ type: "history/changed", list: "conversations", id: entry.id, changes: { title, pinned } });
+    app.store.send({
+      type: "history/changed",
+      list: "conversations",
+      id: entry.id,
+      changes: { title, pinned },
+    });
   } catch (error) {
     app.notify(`It was not changed: ${error.message}`, { bad: true });
   }
@@ -47,7 +57,11 @@ async function change(app, entry, path, changes) {
 
 function rename(app, row, entry, path) {
   const link = row.firstChild;
-  const input = h("input", { "aria-label": "Title", value: entry.title ?? titleOf(entry), maxlength: LONGEST_TITLE });
+  const input = h("input", {
+    "aria-label": "Title",
+    value: entry.title ?? titleOf(entry),
+    maxlength: LONGEST_TITLE,
+  });
   let over = false;
   const end = (keep) => {
     if (over) return;
@@ -91,10 +105,15 @@ async function remove(app, row, entry, path) {
   try {
     await app.api.delete(path, { query: conversation ? { responses: true } : {} });
   } catch (error) {
-    if (error.status !== 404) return app.notify(`It was not deleted: ${error.message}`, { bad: true });
+    if (error.status !== 404)
+      return app.notify(`It was not deleted: ${error.message}`, { bad: true });
   }
   const next = row.nextElementSibling ?? row.previousElementSibling;
-  app.store.send({ type: "history/removed", list: conversation ? "conversations" : "answers", ids: [id] });
+  app.store.send({
+    type: "history/removed",
+    list: conversation ? "conversations" : "answers",
+    ids: [id],
+  });
   app.store.send({ type: "history/forgotten", id });
   app.announce("Deleted.");
   next?.firstChild.focus();

@@ -20,7 +20,8 @@ export function historyPanel(app) {
   const views = {
     conversations: listView(app, loads, "conversations", {
       label: TABS.conversations,
-      empty: () => h("p", {}, "No conversation yet. ", h("a", { href: href("") }, "Begin one"), "."),
+      empty: () =>
+        h("p", {}, "No conversation yet. ", h("a", { href: href("") }, "Begin one"), "."),
     }),
     answers: listView(app, loads, "answers", {
       label: TABS.answers,
@@ -29,12 +30,21 @@ export function historyPanel(app) {
   };
   const { box, results } = search(app, loads, () => views[store.get().history.tab].focus());
   const tabs = Object.entries(TABS).map(([name, text]) =>
-    h("button", { "data-tab": name, onclick: () => store.send({ type: "history/tab", tab: name }) }, text),
+    h(
+      "button",
+      { "data-tab": name, onclick: () => store.send({ type: "history/tab", tab: name }) },
+      text,
+    ),
   );
   const head = h("div", { class: "tabs", role: "group", "aria-label": "What is listed" }, tabs);
   const filter = filters(app);
   store.watch(
-    ({ history: { tab, search: { text } } }) => `${text ? "" : tab}`,
+    ({
+      history: {
+        tab,
+        search: { text },
+      },
+    }) => `${text ? "" : tab}`,
     (shown) => {
       head.hidden = !shown;
       filter.hidden = shown !== "answers";
@@ -45,5 +55,15 @@ export function historyPanel(app) {
       for (const tab of tabs) tab.setAttribute("aria-pressed", tab.dataset.tab === shown);
     },
   );
-  return h("div", { class: "history" }, box, running(app), head, filter, views.conversations.element, views.answers.element, results);
+  return h(
+    "div",
+    { class: "history" },
+    box,
+    running(app),
+    head,
+    filter,
+    views.conversations.element,
+    views.answers.element,
+    results,
+  );
 }

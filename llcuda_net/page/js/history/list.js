@@ -2,15 +2,16 @@
  * A long list in pages. Of pages far from what is seen only a cursor and a count stay, so that
  * 100,000 entries take little memory; they are fetched again, by the cursor, when they are seen.
  *
- * A list is `{key, pages, more, error, stale}`, a page `{last, count, entries}`: `last` is the id behind
- * which the next page begins, `entries` are null where they were let go. All functions are pure.
+ * A list is `{key, pages, more, error, stale}`, a page `{last, count, entries}`: `last` is the id
+ * behind which the next page begins, `entries` are null where they were let go. All functions are
+ * pure.
  */
 
 /** Entries of a page, at most; and pages on each side of what is seen that keep their entries. */
 export const PAGE = 100;
 const NEAR = 4;
 
-/** A list of which nothing is known. `key` tells it from those before: what was asked for them is late. */
+/** A list of which nothing is known. `key` tells it from those before: of these, answers are late. */
 export const emptyList = (key) => ({ key, pages: [], more: true, error: null, stale: 0 });
 
 /** How many entries are known. */
@@ -65,7 +66,8 @@ export function withPage(list, number, after, entries, more) {
     return { ...list, pages, more, error: null };
   }
   const end = fresh.findIndex((entry) => entry.id === old.last);
-  if (end < 0) return { ...list, pages: [...list.pages.slice(0, number), pageOf(fresh)], more, error: null };
+  if (end < 0)
+    return { ...list, pages: [...list.pages.slice(0, number), pageOf(fresh)], more, error: null };
   return { ...list, pages: list.pages.with(number, pageOf(fresh.slice(0, end + 1))), error: null };
 }
 
@@ -77,10 +79,18 @@ export function withHead(list, entries, more) {
   if (index < 0) return { ...list, pages: head, more, error: null };
   const at = placeOf(list, index);
   const rest = list.pages[at.number].entries.slice(at.index + 1);
-  const behind = { ...list, pages: [...(rest.length ? [pageOf(rest)] : []), ...list.pages.slice(at.number + 1)] };
+  const behind = {
+    ...list,
+    pages: [...(rest.length ? [pageOf(rest)] : []), ...list.pages.slice(at.number + 1)],
+  };
   const kept = without(behind, new Set(entries.map((entry) => entry.id)));
   // Without a page behind it, the head says whether there is more.
-  return { ...kept, pages: [...head, ...kept.pages], more: kept.more || !kept.pages.length, error: null };
+  return {
+    ...kept,
+    pages: [...head, ...kept.pages],
+    more: kept.more || !kept.pages.length,
+    error: null,
+  };
 }
 
 /** The list with a new entry at its beginning, or with a newer version of one that it has. */
@@ -90,7 +100,8 @@ export function withEntry(list, entry) {
     const at = entries ? entries.findIndex((one) => one.created <= entry.created) : -1;
     if (at < 0 && entries) continue;
     if (at < 0) return list;
-    if (!number && !at && count >= PAGE) return { ...list, pages: [pageOf([entry]), ...list.pages] };
+    if (!number && !at && count >= PAGE)
+      return { ...list, pages: [pageOf([entry]), ...list.pages] };
     return { ...list, pages: list.pages.with(number, pageOf(entries.toSpliced(at, 0, entry))) };
   }
   // Older than what is here: it comes with its page, or is the last one.
@@ -104,10 +115,13 @@ export function withChange(list, id, changes) {
   const at = placeOf(list, index);
   const { entries } = list.pages[at.number];
   const changed = entries.with(at.index, { ...entries[at.index], ...changes });
-  return { ...list, pages: list.pages.with(at.number, { ...list.pages[at.number], entries: changed }) };
+  return {
+    ...list,
+    pages: list.pages.with(at.number, { ...list.pages[at.number], entries: changed }),
+  };
 }
 
-/** The list without these ids. A page that was let go and ends with one of them ends the list, for now. */
+/** The list without these ids. It ends at a page that was let go and has one of them at its end. */
 export function without(list, ids) {
   const pages = [];
   let changed = false;
@@ -130,7 +144,12 @@ export function withSeen(list, first, end) {
   const high = (placeOf(list, end)?.number ?? list.pages.length) + NEAR;
   const far = (page, number) => page.entries && number > 0 && (number < low || number > high);
   if (!list.pages.some(far)) return list;
-  return { ...list, pages: list.pages.map((page, number) => (far(page, number) ? { ...page, entries: null } : page)) };
+  return {
+    ...list,
+    pages: list.pages.map((page, number) =>
+      far(page, number) ? { ...page, entries: null } : page,
+    ),
+  };
 }
 
 /** The list up to a page. */

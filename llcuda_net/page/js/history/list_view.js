@@ -1,4 +1,4 @@
-/** A list of any length: only the rows that are seen are in the document. All rows are equally high. */
+/** A list of any length: only rows that are seen are in the document. All are equally high. */
 
 import { h, reconcile, replace } from "../core/dom.js";
 import { timeOf } from "./entry.js";
@@ -6,8 +6,10 @@ import { indexOf, sizeOf, slice } from "./list.js";
 import { entryRow, showCurrent, showEntry } from "./rows.js";
 import { dayOf } from "./text.js";
 
-/** Height of a row in rem; rows beyond what is seen, on each side; milliseconds between looks at ages. */
-const ROW = 3.3, BEYOND = 6, AGES = 20_000;
+/** Height of a row in rem; rows beyond what is seen, on each side; ms between looks at ages. */
+const ROW = 3.3,
+  BEYOND = 6,
+  AGES = 20_000;
 
 /**
  * @param {Object} app
@@ -39,7 +41,7 @@ export function listView(app, loads, name, { label, empty }) {
     due ||= requestAnimationFrame(() => ((due = 0), draw()));
   }
 
-  /** Show another state of the list; what is seen stays where it is, unless that is the beginning. */
+  /** Show another state of the list; what is seen stays where it is, but for the beginning. */
   function show(next) {
     const top = height ? scroller.scrollTop / height : 0;
     const at = Math.floor(top);
@@ -76,7 +78,10 @@ export function listView(app, loads, name, { label, empty }) {
     size();
     const count = sizeOf(list);
     const first = Math.max(0, Math.floor(scroller.scrollTop / height) - BEYOND);
-    const end = Math.min(count, Math.ceil((scroller.scrollTop + scroller.clientHeight) / height) + BEYOND);
+    const end = Math.min(
+      count,
+      Math.ceil((scroller.scrollTop + scroller.clientHeight) / height) + BEYOND,
+    );
     const shown = slice(list, first, end).map((entry, place) => ({ entry, index: first + place }));
     withFocused(shown, first, end);
     reconcile(
@@ -131,7 +136,11 @@ export function listView(app, loads, name, { label, empty }) {
     const { error, more } = list;
     note.hidden = count > 0 && !error;
     if (error) {
-      const again = h("button", { class: "outline", onclick: () => loads.retry(name) }, "Try again");
+      const again = h(
+        "button",
+        { class: "outline", onclick: () => loads.retry(name) },
+        "Try again",
+      );
       replace(note, h("p", { role: "alert" }, `The list cannot be read: ${error}`), again);
     } else if (!count) replace(note, more ? "Loading…" : empty());
   }
@@ -141,7 +150,12 @@ export function listView(app, loads, name, { label, empty }) {
     const page = Math.max(1, Math.floor(scroller.clientHeight / height) - 1);
     const at = event.target.closest(".entry-row")?.index ?? active.index;
     const to = {
-      ArrowDown: at + 1, ArrowUp: at - 1, PageDown: at + page, PageUp: at - page, Home: 0, End: sizeOf(list) - 1,
+      ArrowDown: at + 1,
+      ArrowUp: at - 1,
+      PageDown: at + page,
+      PageUp: at - page,
+      Home: 0,
+      End: sizeOf(list) - 1,
     }[event.key];
     if (to === undefined) return;
     event.preventDefault();
@@ -171,5 +185,9 @@ export function listView(app, loads, name, { label, empty }) {
   new ResizeObserver(() => ((height = 0), soon())).observe(scroller);
   setInterval(() => document.hidden || soon(), AGES);
 
-  return { element, focus: () => focus(Math.max(0, active.id === null ? 0 : indexOf(list, active.id))), draw: soon };
+  return {
+    element,
+    focus: () => focus(Math.max(0, active.id === null ? 0 : indexOf(list, active.id))),
+    draw: soon,
+  };
 }

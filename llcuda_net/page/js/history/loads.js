@@ -5,13 +5,18 @@ import { PAGE, cursorOf, indexOf, placeOf, slice } from "./list.js";
 import { hasWord, wordsQuery } from "./text.js";
 
 const PATHS = { conversations: "/v1/conversations", answers: "/v1/generations" };
-/** Milliseconds after which changes at the beginning are fetched, and after which a search begins. */
-const SETTLE = 400, TYPED = { titles: 150, words: 150, meaning: 450 };
+/** Milliseconds after which what is new is fetched, and after which a search begins. */
+const SETTLE = 400,
+  TYPED = { titles: 150, words: 150, meaning: 450 };
 /** Milliseconds after which a search is said to be slow. */
 const SLOW = 4000;
 const HITS = { titles: 20, words: 50, meaning: 20 };
 /** What is found by meaning where nothing can be. */
-const UNAVAILABLE = { hits: [], code: "unsupported", error: "the server analyses no answers, or has no model that gives embeddings." };
+const UNAVAILABLE = {
+  hits: [],
+  code: "unsupported",
+  error: "the server analyses no answers, or has no model that gives embeddings.",
+};
 /** Conversations that were changed and are fetched one by one, at most. */
 const ONE_BY_ONE = 20;
 
@@ -41,10 +46,19 @@ export function createLoads(app) {
     try {
       const found = await api.get(PATHS[name], { query: { ...query(name), limit: PAGE, after } });
       const { data: entries, has_more: more } = found;
-      store.send({ type: "history/page", list: name, key, number, after, entries: entries.map(kept), more });
+      store.send({
+        type: "history/page",
+        list: name,
+        key,
+        number,
+        after,
+        entries: entries.map(kept),
+        more,
+      });
     } catch (error) {
       // The entry that it comes behind was deleted: the page before it is fetched again.
-      if (error.status === 404) store.send({ type: "history/lost", list: name, key, number: number - 1 });
+      if (error.status === 404)
+        store.send({ type: "history/lost", list: name, key, number: number - 1 });
       else store.send({ type: "history/failed", list: name, key, error: error.message });
     } finally {
       asked.delete(mark);
@@ -71,7 +85,13 @@ export function createLoads(app) {
     if (!pages.length) return;
     try {
       const found = await api.get(PATHS[name], { query: { ...query(name), limit: PAGE } });
-      store.send({ type: "history/head", list: name, key, entries: found.data.map(kept), more: found.has_more });
+      store.send({
+        type: "history/head",
+        list: name,
+        key,
+        entries: found.data.map(kept),
+        more: found.has_more,
+      });
     } catch {
       // the next change, or the stream that comes back, has it fetched again
     }
@@ -83,7 +103,8 @@ export function createLoads(app) {
     const here = ids.filter((id) => indexOf(state().conversations, id) >= 0).slice(0, ONE_BY_ONE);
     for (const id of here) {
       const changed = await api.get(`${PATHS.conversations}/${id}`).catch(() => null);
-      if (changed) store.send({ type: "history/changed", list: "conversations", id, changes: kept(changed) });
+      if (changed)
+        store.send({ type: "history/changed", list: "conversations", id, changes: kept(changed) });
     }
   }
 
@@ -98,7 +119,8 @@ export function createLoads(app) {
   store.watch(
     (all) => all.history.changed,
     (ids) => {
-      if (ids.length) later.changed ??= setTimeout(() => ((later.changed = null), changes()), SETTLE);
+      if (ids.length)
+        later.changed ??= setTimeout(() => ((later.changed = null), changes()), SETTLE);
     },
   );
 
@@ -123,18 +145,27 @@ export function createLoads(app) {
     const { hits: before = [], code } = state().search.parts[part] ?? {};
     const found = (found) => store.send({ type: "history/found", text, part, found });
     if (part === "words" && !hasWord(text)) return found({ hits: [] });
-    if (part === "meaning" && (code === "unsupported" || store.get().session.capabilities?.semantic === false)) {
+    if (
+      part === "meaning" &&
+      (code === "unsupported" || store.get().session.capabilities?.semantic === false)
+    ) {
       return found(UNAVAILABLE);
     }
     found({ hits: before, loading: true });
-    const slow = setTimeout(() => signal.aborted || found({ hits: before, loading: true, slow: true }), SLOW);
+    const slow = setTimeout(
+      () => signal.aborted || found({ hits: before, loading: true, slow: true }),
+      SLOW,
+    );
     try {
       const [path, asks] = {
         titles: [PATHS.conversations, { q: text }],
         words: [PATHS.answers, { q: wordsQuery(text) }],
         meaning: [PATHS.answers, { semantic: text }],
       }[part];
-      const { data: hits, search: about = {} } = await api.get(path, { query: { ...asks, limit: HITS[part] }, signal });
+      const { data: hits, search: about = {} } = await api.get(path, {
+        query: { ...asks, limit: HITS[part] },
+        signal,
+      });
       found({ hits, ...about });
     } catch (error) {
       if (signal.aborted) return;
@@ -155,5 +186,15 @@ function kept(entry) {
     return { id, title, preview, pinned, entries, updated, created };
   }
   const { id, state, created, model, preview, tokens, conversation, owner } = entry;
-  return { id, state, created, model, preview, tokens, conversation, owner, text: preview ? "" : entry.text };
+  return {
+    id,
+    state,
+    created,
+    model,
+    preview,
+    tokens,
+    conversation,
+    owner,
+    text: preview ? "" : entry.text,
+  };
 }

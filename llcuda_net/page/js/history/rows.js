@@ -38,8 +38,9 @@ export function entryRow(app, entry) {
 
 /** Show an entry in a row of its own; null: it is being fetched. */
 export function showEntry(row, entry) {
-  if (row.entry === entry && entry !== undefined) return age(row, entry);
+  const before = row.entry;
   row.entry = entry;
+  if (before !== undefined && same(before, entry)) return age(row, entry);
   const { firstChild: link, lastChild: more } = row;
   row.classList.toggle("blank", !entry);
   more.hidden = !entry;
@@ -58,25 +59,42 @@ export function showEntry(row, entry) {
 export function showCurrent(rows, route) {
   for (const row of rows) {
     const { entry } = row;
-    const open = entry && (route.view === "c"
-      ? entry.id === route.id || (entry.conversation === route.id && route.query.answer === `resp_${entry.id}`)
-      : route.view === "a" && entry.id === route.id);
+    const open =
+      entry &&
+      (route.view === "c"
+        ? entry.id === route.id ||
+          (entry.conversation === route.id && route.query.answer === `resp_${entry.id}`)
+        : route.view === "a" && entry.id === route.id);
     if (open) row.firstChild.setAttribute("aria-current", "page");
     else row.firstChild.removeAttribute("aria-current");
   }
 }
 
+function same(one, other) {
+  return (
+    one === other || (one && other && Object.keys(other).every((name) => one[name] === other[name]))
+  );
+}
+
 function age(row, entry) {
   const element = row.querySelector("time");
-  const now = element && ageOf(timeOf(entry));
-  if (element && element.textContent !== now) element.textContent = now;
+  if (!element) return;
+  const now = ageOf(timeOf(entry));
+  if (element.textContent !== now) element.textContent = now;
 }
 
 function about(entry) {
   const time = timeElement(timeOf(entry));
   if (isConversation(entry)) {
     const { entries } = entry;
-    return [h("span", { class: "ellipsis" }, entries > 0 && `${entries} ${entries === 1 ? "entry" : "entries"}`), time];
+    return [
+      h(
+        "span",
+        { class: "ellipsis" },
+        entries > 0 && `${entries} ${entries === 1 ? "entry" : "entries"}`,
+      ),
+      time,
+    ];
   }
   const state = STATES[entry.state] ?? entry.state;
   return [

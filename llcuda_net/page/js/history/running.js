@@ -10,7 +10,10 @@ const FEW = 4;
 /** The section; it is hidden while nothing runs. */
 export function running(app) {
   const rows = h("ul", { role: "list", "aria-labelledby": "running-title" });
-  const all = h("button", { class: "small muted", onclick: () => ((whole = !whole), show(app.store.get().live.runs)) });
+  const all = h("button", {
+    class: "small muted",
+    onclick: () => ((whole = !whole), show(app.store.get().live.runs)),
+  });
   const title = h("h2", { id: "running-title", class: "small muted" }, "Running now");
   const element = h("section", { class: "running", hidden: true }, title, rows, all);
   let whole = false;
@@ -20,7 +23,13 @@ export function running(app) {
     element.hidden = !found.length;
     all.hidden = found.length <= FEW;
     replace(all, whole ? "Show fewer" : `Show all ${found.length}`);
-    reconcile(rows, whole ? found : found.slice(0, FEW), (run) => run.id, (run) => update(make(run), run), update);
+    reconcile(
+      rows,
+      whole ? found : found.slice(0, FEW),
+      (run) => run.id,
+      (run) => update(make(run), run),
+      update,
+    );
   }
 
   function make(run) {
@@ -37,7 +46,12 @@ export function running(app) {
     replace(
       link,
       h("span", { class: "entry-title ellipsis" }, name),
-      h("span", { class: "entry-about muted small" }, h("span", { class: "pulse" }), h("span", { class: "ellipsis" }, how(run))),
+      h(
+        "span",
+        { class: "entry-about muted small" },
+        h("span", { class: "pulse" }),
+        h("span", { class: "ellipsis" }, how(run)),
+      ),
     );
     return row;
   }
@@ -49,7 +63,10 @@ export function running(app) {
 /** How a run is, in words. */
 export function how({ state, phase, queue, model, tokens, tokens_per_second: rate }) {
   if (state === "queued" && queue) {
-    const wait = queue.wait === null || queue.wait === undefined ? "" : `, about ${Math.max(1, Math.round(queue.wait))} s`;
+    const wait =
+      queue.wait === null || queue.wait === undefined
+        ? ""
+        : `, about ${Math.max(1, Math.round(queue.wait))} s`;
     const place = queue.position ? `${queue.position} of ${queue.of} in the queue${wait}` : "waits";
     return [place, queue.reason].filter(Boolean).join(" · ");
   }

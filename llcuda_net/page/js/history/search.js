@@ -7,10 +7,13 @@ import { hitRow, showCurrent } from "./rows.js";
 
 const PARTS = { titles: "Conversations", words: "By words", meaning: "By meaning" };
 
-const SLOW = { meaning: "Searching… The first search by meaning of a server makes ready for the next ones: it may take a minute." };
+const SLOW = {
+  meaning:
+    "Searching… The first search of a server by meaning may take a minute; the next ones do not.",
+};
 
 /**
- * @param {function(): void} down called where the arrow goes down from the box and nothing is searched
+ * @param {function(): void} down the arrow goes down from the box, and nothing is searched
  * @returns {{box: Element, results: Element}}
  */
 export function search(app, loads, down) {
@@ -68,21 +71,35 @@ export function search(app, loads, down) {
     if (!part) return null;
     const hits = part.hits.filter((hit) => !seen.has(hit.id));
     for (const hit of hits) seen.add(hit.id);
-    const note = (part.slow && SLOW[name]) || (part.loading && !hits.length ? "Searching…" : noteOf(name, part));
+    const note =
+      (part.slow && SLOW[name]) ||
+      (part.loading && !hits.length ? "Searching…" : noteOf(name, part));
     if (!hits.length && !note && name === "titles") return null;
     return h(
       "section",
       { class: part.loading ? "searching" : "", "aria-label": PARTS[name] },
       h("h2", { class: "day muted small" }, PARTS[name]),
-      h("ul", { role: "list" }, hits.map((hit) => hitRow(app, hit))),
+      h(
+        "ul",
+        { role: "list" },
+        hits.map((hit) => hitRow(app, hit)),
+      ),
       !hits.length && !note && h("p", { class: "note" }, "Nothing found."),
       note && h("p", { class: part.error ? "note bad" : "note" }, note),
-      part.passing && h("button", { class: "outline", onclick: () => loads.search(input.value.trim(), { now: true }) }, "Try again"),
+      part.passing &&
+        h(
+          "button",
+          { class: "outline", onclick: () => loads.search(input.value.trim(), { now: true }) },
+          "Try again",
+        ),
     );
   }
 
   store.watch((state) => state.history.search, show);
-  store.watch((state) => state.route, (route) => showCurrent(results.querySelectorAll(".entry-row"), route));
+  store.watch(
+    (state) => state.route,
+    (route) => showCurrent(results.querySelectorAll(".entry-row"), route),
+  );
   const focus = () => {
     app.openHistory?.();
     input.focus();
@@ -95,11 +112,16 @@ export function search(app, loads, down) {
 
 /** What is to be said of a part: why there is nothing, or what was not searched. */
 function noteOf(name, { error, code, unindexed, of_newest: newest, backlog }) {
-  if (error && name === "meaning" && code === "unsupported") return `Search by meaning is not available here: ${error}`;
-  if (error) return name === "words" && code === "invalid_request" ? error : `The search failed: ${error}`;
+  if (error && name === "meaning" && code === "unsupported")
+    return `Search by meaning is not available here: ${error}`;
+  if (error)
+    return name === "words" && code === "invalid_request" ? error : `The search failed: ${error}`;
   const notes = [];
   if (unindexed) notes.push(`${unindexed.toLocaleString()} answers are not indexed yet.`);
   if (newest) notes.push(`Many match: the newest ${newest.toLocaleString()} were compared.`);
-  if (backlog) notes.push(`${backlog.toLocaleString()} answers are not analysed yet: that is done when nothing runs.`);
+  if (backlog)
+    notes.push(
+      `${backlog.toLocaleString()} answers are not analysed yet: that is done when nothing runs.`,
+    );
   return notes.join(" ");
 }

@@ -1,6 +1,15 @@
 /** The slice `history`: two lists, the filters, and what a search has found. */
 
-import { cut, emptyList, withChange, withEntry, withHead, withPage, withSeen, without } from "./list.js";
+import {
+  cut,
+  emptyList,
+  withChange,
+  withEntry,
+  withHead,
+  withPage,
+  withSeen,
+  without,
+} from "./list.js";
 
 const NO_FILTER = { state: "", model: "", since: "" };
 
@@ -13,7 +22,7 @@ const first = () => ({
   search: { text: "", parts: {} },
 });
 
-/** The reducer; `history/…` are ours, `live/event` says what became of answers and conversations. */
+/** The reducer; `live/event` says what became of answers and conversations. */
 export function historyReducer(state = first(), action) {
   const of = (change) => {
     const list = state[action.list];
@@ -43,12 +52,25 @@ export function historyReducer(state = first(), action) {
     case "history/fetched":
       return { ...state, changed: state.changed.filter((id) => !action.ids.includes(id)) };
     case "history/search":
-      return { ...state, search: { ...state.search, text: action.text, parts: action.text ? state.search.parts : {} } };
+      return {
+        ...state,
+        search: {
+          ...state.search,
+          text: action.text,
+          parts: action.text ? state.search.parts : {},
+        },
+      };
     case "history/found":
       if (action.text !== state.search.text) return state;
-      return { ...state, search: { ...state.search, parts: { ...state.search.parts, [action.part]: action.found } } };
+      return {
+        ...state,
+        search: { ...state.search, parts: { ...state.search.parts, [action.part]: action.found } },
+      };
     case "history/forgotten": // of all results of a search
-      return { ...state, search: { ...state.search, parts: withoutHit(state.search.parts, action.id) } };
+      return {
+        ...state,
+        search: { ...state.search, parts: withoutHit(state.search.parts, action.id) },
+      };
     case "live/event":
       return followed(state, action.event);
     case "session/required":
@@ -70,7 +92,9 @@ function withoutHit(parts, id) {
 function followed(state, { snapshot, runs = [], ended = [], deleted = [], conversations = {} }) {
   let { answers, conversations: list } = state;
   for (const entry of [...runs, ...ended].map(entryOf)) {
-    answers = holds(state.filter, entry) ? withEntry(answers, entry) : without(answers, new Set([entry.id]));
+    answers = holds(state.filter, entry)
+      ? withEntry(answers, entry)
+      : without(answers, new Set([entry.id]));
   }
   if (deleted.length) answers = without(answers, new Set(deleted));
   const changes = Object.entries(conversations);
@@ -80,7 +104,12 @@ function followed(state, { snapshot, runs = [], ended = [], deleted = [], conver
   if (snapshot || changes.length > gone.length) list = { ...list, stale: list.stale + 1 };
   const changed = changes.filter(([id, what]) => what === "changed" && id).map(([id]) => id);
   if (answers === state.answers && list === state.conversations) return state;
-  return { ...state, answers, conversations: list, changed: [...new Set([...state.changed, ...changed])] };
+  return {
+    ...state,
+    answers,
+    conversations: list,
+    changed: [...new Set([...state.changed, ...changed])],
+  };
 }
 
 /** An entry of the list, of a run or an end; what is absent stays as it was. */
@@ -89,7 +118,7 @@ function entryOf({ id, state, created, model, preview, text, tokens, conversatio
   return Object.fromEntries(Object.entries(given).filter(([, value]) => value !== undefined));
 }
 
-/** Whether the filters let an entry through. Since when, only the server decides: new ones are of now. */
+/** Whether the filters let an entry through; a new one is never too old. */
 function holds({ state, model }, entry) {
   return (!state || state.split(",").includes(entry.state)) && (!model || entry.model === model);
 }

@@ -2,10 +2,20 @@
 
 import { h } from "../core/dom.js";
 
-const MINUTE = 60, HOUR = 3600, DAY = 86_400;
+const MINUTE = 60,
+  HOUR = 3600,
+  DAY = 86_400;
 const short = new Intl.DateTimeFormat(undefined, { day: "numeric", month: "short" });
-const long = new Intl.DateTimeFormat(undefined, { day: "numeric", month: "short", year: "numeric" });
-const weekday = new Intl.DateTimeFormat(undefined, { weekday: "long", day: "numeric", month: "long" });
+const long = new Intl.DateTimeFormat(undefined, {
+  day: "numeric",
+  month: "short",
+  year: "numeric",
+});
+const weekday = new Intl.DateTimeFormat(undefined, {
+  weekday: "long",
+  day: "numeric",
+  month: "long",
+});
 const exact = new Intl.DateTimeFormat(undefined, { dateStyle: "medium", timeStyle: "medium" });
 
 /** How long ago, in a word: `now`, `5 min`, `3 h`, `2 days`, then the date. Seconds since 1970. */
@@ -15,7 +25,9 @@ export function ageOf(time, now = Date.now() / 1000) {
   if (age < HOUR) return `${Math.floor(age / MINUTE)} min`;
   if (age < DAY) return `${Math.floor(age / HOUR)} h`;
   if (age < 7 * DAY) return age < 2 * DAY ? "1 day" : `${Math.floor(age / DAY)} days`;
-  return (new Date(time * 1000).getFullYear() === new Date(now * 1000).getFullYear() ? short : long).format(time * 1000);
+  return (
+    new Date(time * 1000).getFullYear() === new Date(now * 1000).getFullYear() ? short : long
+  ).format(time * 1000);
 }
 
 /** The day of a time: Today, Yesterday, or its date. */
@@ -46,9 +58,12 @@ export function marked(text, ranges) {
 }
 
 /** Whether there is a word to search for. */
-export const hasWord = (text) => /[\p{L}\p{N}\p{Extended_Pictographic}]/u.test(text.replace(/(^|\s)OR(?=\s|$)/g, " "));
+export const hasWord = (text) =>
+  /[\p{L}\p{N}\p{Extended_Pictographic}]/u.test(text.replace(/(^|\s)OR(?=\s|$)/g, " "));
 
 /** What a search for words is sent as: the word that is being written may go on. */
 export function wordsQuery(text) {
-  return /[\p{L}\p{N}]{2}$/u.test(text) && !text.includes('"') && !/(^|\s)OR$/.test(text) ? `${text}*` : text;
+  return /[\p{L}\p{N}]{2}$/u.test(text) && !text.includes('"') && !/(^|\s)OR$/.test(text)
+    ? `${text}*`
+    : text;
 }
