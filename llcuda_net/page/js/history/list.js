@@ -11,7 +11,7 @@
 export const PAGE = 100;
 const NEAR = 4;
 
-/** A list of which nothing is known. `key` tells it from those before: of these, answers are late. */
+/** A list of which nothing is known. By `key`, late answers for those before it are known. */
 export const emptyList = (key) => ({ key, pages: [], more: true, error: null, stale: 0 });
 
 /** How many entries are known. */
