@@ -21,7 +21,9 @@ export function compare(app, nodes, current, choose) {
   const columns = h(
     "div",
     { class: "columns" },
-    [Math.min(at, other), Math.max(at, other)].map(column),
+    [Math.min(at, other), Math.max(at, other)].map((number, left) =>
+      column(number, left ? "right" : "left"),
+    ),
   );
   const dialog = h(
     "dialog",
@@ -43,17 +45,17 @@ export function compare(app, nodes, current, choose) {
     columns,
   );
 
-  function column(first) {
+  function column(first, side) {
     let end = null;
     const body = h("div", {
       class: "version",
       tabindex: "0",
       role: "region",
-      "aria-label": "A version",
+      "aria-label": `The version on the ${side}`,
     });
     const pick = h(
       "select",
-      { "aria-label": "Which version", onchange: () => show(Number(pick.value)) },
+      { "aria-label": `Which version is on the ${side}`, onchange: () => show(Number(pick.value)) },
       nodes.map((node, number) =>
         h("option", { value: number, selected: number === first }, `${number + 1}: ${node.model}`),
       ),

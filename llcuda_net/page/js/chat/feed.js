@@ -1,8 +1,8 @@
 /**
- * The entries of a path in the document: those that stay are kept, older ones come as one scrolls up.
+ * The entries of a path in the document: those that stay are kept, older ones come by scrolling.
  */
 
-import { h } from "../core/dom.js";
+import { h, setAttributes } from "../core/dom.js";
 import { createEntry } from "./entry.js";
 import { followEnd } from "./scroll.js";
 
@@ -15,7 +15,7 @@ import { followEnd } from "./scroll.js";
  */
 export function createFeed(app, acts, older, signal) {
   const entries = new Map(); // by key, in the order of the path
-  const content = h("div", { class: "feed", role: "feed", "aria-label": "Messages" });
+  const content = h("div", { class: "feed" });
   const sentinel = h("p", { class: "older small muted", hidden: true }, "Loading older ones…");
   const column = h("div", { class: "column" }, sentinel, content);
   const element = h(
@@ -47,6 +47,11 @@ export function createFeed(app, acts, older, signal) {
    * @param {boolean} more whether there are older ones
    */
   function show(path, more) {
+    // A feed without articles is none.
+    setAttributes(
+      content,
+      path.length ? { role: "feed", "aria-label": "Messages" } : { role: null, "aria-label": null },
+    );
     const keys = new Set(path.map(({ node }) => keyOf(node)));
     scroll.keeping(() => {
       for (const [key, entry] of entries) {

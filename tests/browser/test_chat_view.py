@@ -1,0 +1,362 @@
+"""The chat as a person uses it: ask, read, stop, ask again, edit, go on, look at what it was."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from playwright.sync_api import Locator, Page, expect
+
+from tests.support.browser.accessibility import violations
+from tests.support.browser.profiles import NARROW, Profile, Profiles
+from tests.support.processes import RunningServer, running_server
+from tests.support.upstream.storyteller import (
+    Call,
+    Hold,
+    Storyteller,
+    Thought,
+    Word,
+    storyteller,
+    words,
+)
+
+#: A PNG of one point.
+_DOT = bytes.fromhex(
+    "89504e470d0a1a0a0000000d4948445200000001000000010806000000"
+    "1f15c4890000000d49444154789c6360f8cf500f0003860180ba3c0b0d0000000049454e44ae426082"
+)
+
+
+@pytest.fixture
+def profile(profiles: Profiles, server: RunningServer) -> Profile:
+    return profiles.new(server)
+
+
+@pytest.fixture
+def page(profile: Profile) -> Page:
+    """A new chat."""
+    return profile.open()
+
+
+def _ask(page: Page, question: str) -> None:
+    page.get_by_label("Your question").fill(question)
+    page.keyboard.press("Enter")
+
+
+def _turn(page: Page, number: int = -1) -> Locator:
+    """A question and its answer; the last one unless it is said."""
+    turns = page.get_by_role("feed").get_by_role("article")
+    return turns.last if number < 0 else turns.nth(number)
+
+
+def _answered(turn: Locator, text: str) -> None:
+    """It has this answer, whole."""
+    expect(turn.get_by_role("button", name="Copy the answer")).to_be_visible()
+    expect(turn.get_by_label("Answer", exact=True).locator(".blocks")).to_have_text(text)
+
+
+def _asked(teller: Storyteller) -> list[str]:
+    """What the model read at last, a text a message."""
+    return [str(one["content"]) for one in teller.asked[-1]["messages"]]
+
+
+def test_an_answer_comes_as_it_is_written(page: Page, teller: Storyteller) -> None:
+    thought, begun = Hold(), Hold()
+    teller.tell(
+        "What is a slot?",
+        *[Thought("Hm, "), Thought("slots."), thought],
+        *[*words("A **slot** is one"), begun, *words(" sequence.\n\n```python\nslot()\n```\n")],
+    )
+    _ask(page, "What is a slot?")
+    expect(page.get_by_label("Your question")).to_have_value("")
+    turn = _turn(page)
+    expect(turn).to_contain_text("What is a slot?")
+    expect(turn.get_by_text("Thinking…")).to_be_visible()
+    expect(page.get_by_role("button", name="Stop the answer")).to_be_visible()
+    thought.set()
+    expect(turn.get_by_text("Thought", exact=True)).to_be_visible()
+    expect(turn.get_by_text("A slot is one")).to_be_visible()
+    begun.set()
+    expect(turn.locator("strong")).to_have_text("slot")
+    expect(turn.get_by_role("button", name="Copy the code")).to_be_visible()
+    expect(turn.get_by_text(re.compile("tokens · "))).to_be_visible()
+    turn.get_by_text("Thought", exact=True).click()
+    expect(turn.get_by_text("Hm, slots.")).to_be_visible()
+    assert re.search(r"#/c/conv_\w+$", page.url)
+    assert violations(page) == []
+    page.reload()
+    expect(_turn(page).get_by_text("A slot is one sequence.")).to_be_visible()
+
+
+def test_a_question_goes_on_from_the_answers_before(page: Page, teller: Storyteller) -> None:
+    teller.tell("One?", "First.")
+    teller.tell("Two?", "Second.")
+    _ask(page, "One?")
+    _answered(_turn(page), "First.")
+    _ask(page, "Two?")
+    _answered(_turn(page), "Second.")
+    assert _asked(teller) == ["One?", "First.", "Two?"]
+
+
+def test_an_answer_is_stopped(page: Page, teller: Storyteller) -> None:
+    teller.tell("Count", "one, two", Hold(), "three")
+    _ask(page, "Count")
+    expect(_turn(page)).to_contain_text("one, two")
+    page.keyboard.press("Escape")
+    expect(_turn(page)).to_contain_text("Stopped before its end.")
+    expect(page.get_by_role("button", name="Send")).to_be_visible()
+
+
+def test_versions_of_an_answer(page: Page, teller: Storyteller) -> None:
+    teller.tell("Name one", "Ann")
+    teller.tell("Name one", "Bob")
+    teller.tell("Why?", "So.")
+    _ask(page, "Name one")
+    _answered(_turn(page), "Ann")
+    page.get_by_role("button", name="Answer again").click()
+    _answered(_turn(page), "Bob")
+    expect(_turn(page)).to_contain_text("2/2")
+    page.get_by_role("button", name="Versions side by side").click()
+    columns = page.get_by_role("dialog").get_by_role("region", name="The version on the")
+    expect(columns.nth(0)).to_contain_text("Ann")
+    expect(columns.nth(1)).to_contain_text("Bob")
+    assert violations(page) == []
+    page.keyboard.press("Escape")
+    # What is asked now goes on from the version that is shown, though it is not the newest one.
+    page.get_by_role("button", name="Earlier version of the answer").click()
+    _answered(_turn(page), "Ann")
+    _ask(page, "Why?")
+    _answered(_turn(page), "So.")
+    assert _asked(teller) == ["Name one", "Ann", "Why?"]
+    page.get_by_role("button", name="Later version of the answer").click()
+    _answered(_turn(page), "Bob")
+    expect(page.get_by_text("So.")).to_have_count(0)
+
+
+def test_a_question_is_edited(page: Page, teller: Storyteller) -> None:
+    teller.tell("How many?", "Four.")
+    teller.tell("How large?", "Large.")
+    _ask(page, "How many?")
+    _answered(_turn(page), "Four.")
+    page.get_by_role("button", name="Edit the question").click()
+    field = page.get_by_label("The question, edited")
+    expect(field).to_be_focused()
+    field.fill("How large?")
+    page.get_by_role("button", name="Ask", exact=True).click()
+    _answered(_turn(page), "Large.")
+    expect(page.get_by_text("How many?", exact=True)).to_have_count(0)
+    page.get_by_role("button", name="Earlier version of the question").click()
+    _answered(_turn(page), "Four.")
+    assert _asked(teller) == ["How large?"]
+
+
+def test_settings_hold_from_then_on(page: Page, teller: Storyteller) -> None:
+    page.get_by_role("button", name="Settings of this conversation").click()
+    page.get_by_label(re.compile("System prompt")).fill("Be brief.")
+    page.get_by_role("textbox", name=re.compile("temperature")).fill("0,5")
+    page.get_by_label(re.compile("top_k")).fill("many")
+    expect(page.get_by_text("This must be a whole number.")).to_be_visible()
+    page.get_by_label(re.compile("top_k")).fill("")
+    assert violations(page) == []
+    page.keyboard.press("Escape")
+    for question in ("One?", "Two?"):
+        _ask(page, question)
+        _answered(_turn(page), "I do not know.")
+        assert _asked(teller)[0] == "Be brief."
+        assert teller.asked[-1]["temperature"] == 0.5
+    page.reload()
+    _ask(page, "Three?")
+    expect(page.get_by_role("article")).to_have_count(3)
+    _answered(_turn(page), "I do not know.")
+    assert teller.asked[-1]["temperature"] == 0.5
+
+
+def test_how_sure_it_was(page: Page, teller: Storyteller) -> None:
+    paris = Word(" Paris", 0.4, [(" Lyon", 0.35), (" Nice", 0.2)])
+    teller.tell("Where?", Word("In", 0.99), paris, Word(".", 0.95))
+    _ask(page, "Where?")
+    _answered(_turn(page), "In Paris.")
+    page.get_by_role("button", name="How sure the model was").click()
+    word = page.get_by_label(re.compile("Paris.: 40 % unsure; instead: ␣Lyon 35 %"))
+    expect(word).to_have_class("level-2")
+    page.get_by_label(re.compile("^In: 99 % sure")).focus()
+    page.keyboard.press("ArrowRight")
+    expect(word).to_be_focused()
+    expect(page.get_by_text("Nice")).to_be_visible()
+    assert violations(page) == []
+    page.get_by_role("button", name="How sure the model was").click()
+    _answered(_turn(page), "In Paris.")
+
+
+def test_images_go_with_a_question(page: Page, teller: Storyteller) -> None:
+    teller.tell("What is it?", "A dot.")
+    files = page.locator("input[type=file]")
+    files.set_input_files({"name": "note.txt", "mimeType": "text/plain", "buffer": b"x"})
+    expect(page.get_by_text("note.txt is not an image")).to_be_visible()
+    dot = {"name": "dot.png", "mimeType": "image/png", "buffer": _DOT}
+    files.set_input_files([dot, dot])  # type: ignore[list-item]
+    expect(page.get_by_role("button", name="Remove dot.png")).to_have_count(2)
+    page.get_by_role("button", name="Remove dot.png").first.click()
+    _ask(page, "What is it?")
+    _answered(_turn(page), "A dot.")
+    (message,) = teller.asked[-1]["messages"]
+    assert [part["type"] for part in message["content"]] == ["image_url", "text"]
+    expect(_turn(page).get_by_role("img", name="Image 1")).to_be_visible()
+
+
+def test_a_draft_is_kept(page: Page) -> None:
+    page.get_by_label("Your question").fill("Half a quest")
+    page.reload()
+    expect(page.get_by_label("Your question")).to_have_value("Half a quest")
+
+
+def test_a_failed_answer_is_asked_again(page: Page, teller: Storyteller) -> None:
+    teller.refuse("Well?", 400, "no such thing")
+    teller.tell("Well?", "Well.")
+    _ask(page, "Well?")
+    expect(_turn(page)).to_contain_text("no such thing")
+    page.get_by_role("button", name="Try again").click()
+    _answered(_turn(page), "Well.")
+    expect(page.get_by_role("article")).to_have_count(1)
+
+
+def test_tool_calls_are_shown(page: Page, server: RunningServer, teller: Storyteller) -> None:
+    teller.tell("Weather?", "Let me see. ", Call("weather", '{"city":"<b>Paris</b>"}'))
+    tool = {"type": "function", "name": "weather", "parameters": {"type": "object"}}
+    body = {"input": "Weather?", "tools": [tool]}
+    answer = _post(server, "/v1/responses", body)
+    page.goto(f"/#/a/{answer['id']}")
+    turn = _turn(page)
+    expect(turn).to_contain_text("weather")
+    expect(turn.locator(".tool-call code")).to_have_text('{ "city": "<b>Paris</b>" }')
+
+
+def _post(server: RunningServer, path: str, body: dict[str, Any]) -> Any:
+    answer = httpx.post(f"http://{server.address}{path}", json=body, timeout=60)
+    return answer.raise_for_status().json()
+
+
+def test_an_answer_of_another_api_is_read_stopped_and_gone_on_from(
+    page: Page, server: RunningServer, teller: Storyteller
+) -> None:
+    teller.tell("Tell", "Once upon", Hold(), " a time")
+    teller.tell("And then?", "The end.")
+    body = {"input": "Tell", "background": True, "instructions": "Be brief."}
+    begun = _post(server, "/v1/responses", body)
+    generation = begun["llcuda"]["generation"]
+    page.goto(f"/#/a/{generation}")
+    expect(_turn(page)).to_contain_text("Once upon")
+    page.get_by_role("button", name="Stop the answer").click()
+    expect(_turn(page)).to_contain_text("Stopped before its end.")
+    assert violations(page) == []
+    _ask(page, "And then?")
+    _answered(_turn(page), "The end.")
+    assert re.search(r"#/c/conv_\w+$", page.url)
+    expect(page.get_by_role("article")).to_have_count(2)
+    assert _asked(teller)[-3:] == ["Tell", "Once upon", "And then?"]
+
+
+@pytest.fixture
+def long(server: RunningServer) -> str:
+    """A conversation of 50 turns."""
+    conversation = _post(server, "/v1/conversations", {})["id"]
+    for number in range(50):
+        body = {"conversation": conversation, "input": f"Question {number}."}
+        _post(server, "/v1/responses", body)
+    return str(conversation)
+
+
+def test_older_turns_come_as_one_scrolls_up(page: Page, long: str) -> None:
+    page.goto(f"/#/c/{long}")
+    expect(page.get_by_text("Question 49.", exact=True)).to_be_in_viewport()
+    first = page.get_by_text("Question 0.", exact=True)
+    feed = page.get_by_role("region", name="Conversation")
+    expect(first).to_have_count(0)
+    while not first.count():
+        feed.evaluate("(element) => element.scrollBy(0, -2000)")
+        page.wait_for_function("new Promise((done) => requestAnimationFrame(() => done(true)))")
+    feed.evaluate("(element) => element.scrollTo(0, 0)")
+    expect(first).to_be_in_viewport()
+    expect(page.get_by_role("article")).to_have_count(50)
+    page.get_by_role("button", name="Go to the end").click()
+    expect(page.get_by_text("Question 49.", exact=True)).to_be_in_viewport()
+
+
+def test_one_who_reads_above_is_not_moved(page: Page, long: str, teller: Storyteller) -> None:
+    hold = Hold()
+    teller.tell("More?", "Yes. ", hold, *words("and more\n\n" * 40))
+    page.goto(f"/#/c/{long}")
+    expect(page.get_by_role("article")).not_to_have_count(0)
+    _ask(page, "More?")
+    expect(page.get_by_text("Yes.")).to_be_in_viewport()
+    feed = page.get_by_role("region", name="Conversation")
+    feed.evaluate("(element) => element.scrollBy(0, -1500)")
+    expect(page.get_by_role("button", name="Go to the end")).to_be_visible()
+    before = feed.evaluate("(element) => element.scrollTop")
+    hold.set()
+    expect(_turn(page).get_by_role("button", name="Copy the answer")).to_have_count(1)
+    assert feed.evaluate("(element) => element.scrollTop") == before
+
+
+def test_a_search_opens_the_answer(page: Page, long: str, server: RunningServer) -> None:
+    items = httpx.get(f"http://{server.address}/v1/generations?limit=50&order=asc").json()["data"]
+    page.goto(f"/#/c/{long}?answer=resp_{items[3]['id']}")
+    expect(page.get_by_text("Question 3.", exact=True)).to_be_in_viewport()
+
+
+def test_a_conversation_that_is_none(page: Page, profile: Profile) -> None:
+    profile.watch.expect("404")
+    for name in ("conv_none", "constructor"):
+        page.goto(f"/#/c/{name}")
+        expect(page.get_by_text("This conversation is not there any more")).to_be_visible()
+
+
+def test_what_is_asked_while_the_server_is_away_is_asked_once(
+    profiles: Profiles, teller: Storyteller, tmp_path: Path
+) -> None:
+    arguments = ["--upstream", teller.url, "--data-dir", str(tmp_path / "data")]
+    teller.tell("Still there?", "Yes.")
+    with running_server(*arguments) as first:
+        profile = profiles.new(first)
+        profile.watch.expect("ERR_CONNECTION|Failed to (load|fetch)|503")
+        page = profile.open()
+        page.get_by_label("Your question").fill("Still there?")
+        first.stop(9)
+        page.keyboard.press("Enter")
+        expect(page.get_by_text("It is sent by itself")).to_be_visible()
+    with running_server("--port", str(first.port), *arguments):
+        _answered(_turn(page), "Yes.")
+    assert len(teller.asked) == 1
+
+
+@pytest.fixture
+def other() -> Iterator[Storyteller]:
+    """An upstream of another model."""
+    with storyteller("other") as found:
+        yield found
+
+
+def test_another_model_answers(
+    profiles: Profiles, teller: Storyteller, other: Storyteller, tmp_path: Path
+) -> None:
+    teller.tell("Who?", "I.")
+    other.tell("Who?", "Me.")
+    upstreams = ["--upstream", teller.url, "--upstream", other.url]
+    with running_server(*upstreams, "--data-dir", str(tmp_path / "data")) as server:
+        page = profiles.new(server, NARROW).open()
+        _ask(page, "Who?")
+        _answered(_turn(page), "I.")
+        page.get_by_role("button", name="More").click()
+        page.get_by_role("menuitem", name="Answer again by another model…").click()
+        page.get_by_role("option", name=re.compile("other")).click()
+        _answered(_turn(page), "Me.")
+        expect(page.get_by_role("button", name=re.compile("Model: other"))).to_be_visible()
+        page.get_by_role("button", name="Versions side by side").click()
+        columns = page.get_by_role("dialog").get_by_role("region", name="The version on the")
+        expect(columns.nth(0)).to_contain_text("I.")
+        expect(columns.nth(1)).to_contain_text("Me.")
+        assert violations(page) == []
