@@ -134,7 +134,7 @@ def test_versions_of_an_answer(page: Page, teller: Storyteller) -> None:
     assert _asked(teller) == ["Name one", "Ann", "Why?"]
     page.get_by_role("button", name="Later version of the answer").click()
     _answered(_turn(page), "Bob")
-    expect(page.get_by_text("So.")).to_have_count(0)
+    expect(page.get_by_role("article")).to_have_count(1)
 
 
 def test_a_question_is_edited(page: Page, teller: Storyteller) -> None:
@@ -148,7 +148,7 @@ def test_a_question_is_edited(page: Page, teller: Storyteller) -> None:
     field.fill("How large?")
     page.get_by_role("button", name="Ask", exact=True).click()
     _answered(_turn(page), "Large.")
-    expect(page.get_by_text("How many?", exact=True)).to_have_count(0)
+    expect(_turn(page)).not_to_contain_text("How many?")
     page.get_by_role("button", name="Earlier version of the question").click()
     _answered(_turn(page), "Four.")
     assert _asked(teller) == ["How large?"]
@@ -270,10 +270,14 @@ def long(server: RunningServer) -> str:
     return str(conversation)
 
 
+def _question(page: Page, number: int) -> Locator:
+    return page.get_by_role("feed").get_by_text(f"Question {number}.", exact=True)
+
+
 def test_older_turns_come_as_one_scrolls_up(page: Page, long: str) -> None:
     page.goto(f"/#/c/{long}")
-    expect(page.get_by_text("Question 49.", exact=True)).to_be_in_viewport()
-    first = page.get_by_text("Question 0.", exact=True)
+    expect(_question(page, 49)).to_be_in_viewport()
+    first = _question(page, 0)
     feed = page.get_by_role("region", name="Conversation")
     expect(first).to_have_count(0)
     while not first.count():
@@ -283,7 +287,7 @@ def test_older_turns_come_as_one_scrolls_up(page: Page, long: str) -> None:
     expect(first).to_be_in_viewport()
     expect(page.get_by_role("article")).to_have_count(50)
     page.get_by_role("button", name="Go to the end").click()
-    expect(page.get_by_text("Question 49.", exact=True)).to_be_in_viewport()
+    expect(_question(page, 49)).to_be_in_viewport()
 
 
 def test_one_who_reads_above_is_not_moved(page: Page, long: str, teller: Storyteller) -> None:
@@ -305,7 +309,7 @@ def test_one_who_reads_above_is_not_moved(page: Page, long: str, teller: Storyte
 def test_a_search_opens_the_answer(page: Page, long: str, server: RunningServer) -> None:
     items = httpx.get(f"http://{server.address}/v1/generations?limit=50&order=asc").json()["data"]
     page.goto(f"/#/c/{long}?answer=resp_{items[3]['id']}")
-    expect(page.get_by_text("Question 3.", exact=True)).to_be_in_viewport()
+    expect(_question(page, 3)).to_be_in_viewport()
 
 
 def test_a_conversation_that_is_none(page: Page, profile: Profile) -> None:
