@@ -154,8 +154,7 @@ class Sessions:
     async def renew(self, one: SignedIn) -> SignedIn:
         """The same session, which lasts longer; the cookie is to be set again if it does.
 
-        Raises:
-            RequestError: it cannot be kept.
+        Where that cannot be kept it is renewed another time.
         """
         now = int(self._now())
         if one.session.expires - LIFE > now - RENEWED:
@@ -164,7 +163,11 @@ class Sessions:
             if one.session.hash not in self._known:  # it ended meanwhile
                 return one
             renewed = replace(one.session, expires=now + LIFE)
-            await self._write(renewed)
+            try:
+                await self._write(renewed)
+            except RequestError as error:
+                log.warning("session_not_renewed", code=error.code, reason=error.message)
+                return one
         return one._replace(session=renewed)
 
     async def end(self, user: str, hashes: Iterable[bytes] | None = None) -> int:

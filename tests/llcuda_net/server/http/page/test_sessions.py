@@ -176,6 +176,17 @@ async def test_it_expires_unless_it_is_renewed(tmp_path: Path) -> None:
         assert user(sessions, one.id) == "ann"
 
 
+async def test_one_that_cannot_be_renewed_lasts_as_long_as_before() -> None:
+    clock, objects = Clock(), MemoryObjects()
+    sessions = Sessions(cast(KeptObjects, objects), Users.parse(TOKENS), clock)
+    one = await begun(sessions)
+    clock.now += RENEWED + 1
+    objects.refusals.append(RequestError("the disk is full"))
+    assert await sessions.renew(one) is one
+    assert user(sessions, one.id) == "ann"
+    assert (await sessions.renew(one)).session.expires > one.session.expires
+
+
 async def test_one_that_has_ended_is_not_renewed() -> None:
     clock = Clock()
     async with server(clock=clock) as sessions:
