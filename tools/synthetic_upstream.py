@@ -25,6 +25,7 @@ from tools.synthetic.answer import Language
 from tools.synthetic.faults import KINDS, Fault
 from tools.synthetic.pages import MODEL
 from tools.synthetic.server import Settings, Upstream
+from tools.synthetic.written import words_of
 
 EXAMPLE = """\
 example:
@@ -69,6 +70,9 @@ def parser() -> argparse.ArgumentParser:
     out.add_argument("--first-token-delay", type=_not_negative, default=0.0, metavar="SECONDS")
     out.add_argument("--seed", type=int, default=0, help="of the tokens and of the phases")
     out.add_argument(
+        "--text", type=_text, metavar="FILE", help="say its words, again and again, one per token"
+    )
+    out.add_argument(
         "--stamp",
         action="store_true",
         help="end each token's content with @ and the CLOCK_MONOTONIC nanoseconds of its emission",
@@ -101,6 +105,13 @@ def _not_negative(text: str) -> float:
     if not 0 <= value < float("inf"):
         raise argparse.ArgumentTypeError("must not be negative")
     return value
+
+
+def _text(path: str) -> tuple[str, ...]:
+    try:
+        return words_of(Path(path).read_text("utf-8"))
+    except (OSError, ValueError) as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
 
 
 def _fault(text: str) -> str:
@@ -140,7 +151,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         loading=args.loading,
         fault=args.fault,
         fault_on=args.fault_on,
-        language=Language(args.ctx, args.seed, args.tokens_per_event, args.stamp, args.model),
+        language=Language(
+            args.ctx, args.seed, args.tokens_per_event, args.stamp, args.model, args.text or ()
+        ),
     )
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: sys.exit(0))

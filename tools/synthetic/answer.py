@@ -31,6 +31,7 @@ class Language:
 
     Attributes:
         model: the name that it goes by; what is said does not follow from it.
+        words: of a text that is said instead; see written.py.
     """
 
     context: int = 4096
@@ -38,6 +39,7 @@ class Language:
     group: int = 1
     stamp: bool = False
     model: str = pages.MODEL
+    words: tuple[str, ...] = ()
 
 
 class Answer:

@@ -26,6 +26,7 @@ from .peer import Peer, Request
 from .routes import page
 from .slots import Slots
 from .tokens import detokenise
+from .written import WrittenAnswer
 
 #: Requests after which llama-server closes a connection that it keeps alive.
 MAX_REQUESTS = 100
@@ -214,7 +215,8 @@ class Upstream:
             return
         if fault is not None and fault.kind == "interim":
             peer.send(pages.INTERIM)
-        peer.answer = Answer(fields, ids, self.language, fault)
+        kind = WrittenAnswer if self.language.words else Answer
+        peer.answer = kind(fields, ids, self.language, fault)
         peer.dribble = fault is not None and fault.kind == "dribble"
         self._slots.enter(peer)
 

@@ -36,7 +36,11 @@ export function queue() {
       ["Place", (one) => count(one.position ?? one.at + 1)],
       ["User", (one) => userName(one.user)],
       ["Has waited", (one) => span(one.waited), "figure"],
-      ["Still to wait", (one) => (one.wait === null ? "not known" : `about ${span(one.wait)}`), "figure"],
+      [
+        "Still to wait",
+        (one) => (one.wait === null ? "not known" : `about ${span(one.wait)}`),
+        "figure",
+      ],
       ["Priority", (one) => one.priority, "wide"],
       ["Model", (one) => one.model, "wide"],
       ["Why", (one) => one.reason],
@@ -51,7 +55,8 @@ export function queue() {
       const left = status.requests.queued - shown.length;
       list.element.hidden = shown.length === 0;
       list.show(shown.map((one, at) => ({ ...one, at })));
-      if (left > 0) setText(more, `${count(left)} ${shown.length ? "more" : "of other users"} wait.`);
+      if (left > 0)
+        setText(more, `${count(left)} ${shown.length ? "more" : "of other users"} wait.`);
       else setText(more, shown.length ? "" : "Nobody waits.");
     },
   };

@@ -22,13 +22,24 @@ export function chart(title, lines, format) {
   const grid = svg("path", { class: "grid", d: `M0 ${HEIGHT / 2}H${WIDTH}M0 ${HEIGHT}H${WIDTH}` });
   const picture = svg(
     "svg",
-    { class: "chart", viewBox: `0 -2 ${WIDTH} ${HEIGHT + 4}`, preserveAspectRatio: "none", role: "img" },
+    {
+      class: "chart",
+      viewBox: `0 -2 ${WIDTH} ${HEIGHT + 4}`,
+      preserveAspectRatio: "none",
+      role: "img",
+    },
     [grid, area, ...paths],
   );
   const top = h("span", { class: "muted small" });
   const now = names.map(() => h("b"));
   const legend = names.map((name, at) =>
-    h("span", {}, now[at], " ", h("span", { class: "muted small" }, h("i", { class: `key line-${at}` }), name)),
+    h(
+      "span",
+      {},
+      now[at],
+      " ",
+      h("span", { class: "muted small" }, h("i", { class: `key line-${at}` }), name),
+    ),
   );
   const element = h(
     "figure",
@@ -36,7 +47,12 @@ export function chart(title, lines, format) {
     h("figcaption", { class: "row spread" }, h("h3", {}, title), top),
     h("div", { class: "row" }, legend),
     picture,
-    h("div", { class: "row spread muted small" }, h("span", {}, "2 minutes ago"), h("span", {}, "now")),
+    h(
+      "div",
+      { class: "row spread muted small" },
+      h("span", {}, "2 minutes ago"),
+      h("span", {}, "now"),
+    ),
   );
 
   function show(samples) {
@@ -92,8 +108,15 @@ function described(title, names, values, format) {
     const known = values[at].filter(Number.isFinite);
     if (known.length === 0) return `${name}: nothing yet`;
     const mean = known.reduce((sum, value) => sum + value, 0) / known.length;
-    const figures = { now: known.at(-1), least: Math.min(...known), mean, most: Math.max(...known) };
-    return `${name}: ${Object.entries(figures).map(([what, value]) => `${what} ${format(value)}`).join(", ")}`;
+    const figures = {
+      now: known.at(-1),
+      least: Math.min(...known),
+      mean,
+      most: Math.max(...known),
+    };
+    return `${name}: ${Object.entries(figures)
+      .map(([what, value]) => `${what} ${format(value)}`)
+      .join(", ")}`;
   });
   return `${title}, the last two minutes. ${said.join("; ")}.`;
 }

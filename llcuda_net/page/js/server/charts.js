@@ -37,7 +37,11 @@ export function charts() {
     if (details.open) figures.show(rows(samples));
   }
 
-  const row = h("div", { class: "charts" }, all.map(({ element }) => element));
+  const row = h(
+    "div",
+    { class: "charts" },
+    all.map(({ element }) => element),
+  );
   return { element: h("div", { class: "stack" }, row, details), show };
 }
 

@@ -41,7 +41,12 @@ export function store() {
       refuses.hidden = !held.refuses;
       setText(refuses, held.refuses ? `Nothing new is taken: ${held.refuses}` : "");
       damage.hidden = lines.length === 0;
-      reconcile(damage, lines, (one) => one, (one) => h("li", {}, one));
+      reconcile(
+        damage,
+        lines,
+        (one) => one,
+        (one) => h("li", {}, one),
+      );
       list.show([
         ["Journal", known(sizes.journal, bytes)],
         ["Journal of answers that go on", known(held.journal_live_bytes, bytes)],
@@ -50,7 +55,11 @@ export function store() {
         ["Files, batches, conversations", known(sizes.objects, bytes)],
         ["Free on this disk", known(held.free, bytes), warned(held.free < 2 ** 30, "bad-text")],
         ["Stored since the start", known(held.results, (one) => plural(one, "result"))],
-        ["Waiting to be stored", known(held.backlog, count), warned(held.backlog > 500, "warn-text")],
+        [
+          "Waiting to be stored",
+          known(held.backlog, count),
+          warned(held.backlog > 500, "warn-text"),
+        ],
         ["Could not be stored yet", known(held.unstored, count), warned(held.unstored, "bad-text")],
         ["Not found by words yet", known(held.search_behind, count)],
         ["Not analysed yet", known(analysis?.backlog, count)],

@@ -45,7 +45,9 @@ export function milliseconds(ms) {
 export function clock(at) {
   const date = new Date(at * 1000);
   const time = date.toLocaleTimeString();
-  return date.toDateString() === new Date().toDateString() ? time : `${date.toLocaleDateString()} ${time}`;
+  return date.toDateString() === new Date().toDateString()
+    ? time
+    : `${date.toLocaleDateString()} ${time}`;
 }
 
 /** "1 slot", "2 slots". */

@@ -14,7 +14,11 @@ export function models(app, signal) {
     [
       ["Model", (one) => `${one.name}${one.default ? " (default)" : ""}`],
       ["State", stateText],
-      ["Slots free", (one) => (one.slots ? `${count(one.free)} of ${count(one.slots)}` : "–"), "figure"],
+      [
+        "Slots free",
+        (one) => (one.slots ? `${count(one.free)} of ${count(one.slots)}` : "–"),
+        "figure",
+      ],
       ["Waiting", (one) => count(one.waiting), "figure wide"],
       ["Context", (one) => count(one.context), "figure wide"],
       ["Memory", (one) => bytes(one.memory + (one.gpu_memory ?? 0)), "figure wide"],

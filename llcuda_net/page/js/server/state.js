@@ -13,7 +13,8 @@ export function serverReducer(state = FIRST, action) {
   if (action.type === "status") {
     const { history, ...status } = action.status;
     const more = history?.samples ?? (status.sample ? [status.sample] : []);
-    return { status: newer(state.status, status), samples: merged(state.samples, more), error: "" };
+    const samples = merged(state.samples, more);
+    return { status: newer(state.status, status), samples, error: "" };
   }
   if (action.type === "server/failed") return { ...state, error: action.message };
   // Somebody else may have signed in: what the last one saw is not for them.

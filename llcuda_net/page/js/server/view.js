@@ -34,7 +34,12 @@ export function serverView(app, route, signal) {
     history.element,
     section("Upstreams", "upstreams"),
     section("Models", "models"),
-    h("div", { class: "pair" }, section("Where the time went", "phases"), section("Lately", "events")),
+    h(
+      "div",
+      { class: "pair" },
+      section("Where the time went", "phases"),
+      section("Lately", "events"),
+    ),
     h("div", { class: "pair" }, section("Users", "users"), section("Queue", "queue")),
     h("div", { class: "pair" }, kept, section("Process", "process")),
   );
@@ -86,10 +91,14 @@ function age(app, signal) {
     const seconds = Math.round((performance.now() - at) / 1000);
     setText(element, !at ? "" : seconds < 5 ? "live" : `as of ${seconds} s ago`);
   }
-  app.store.watch((state) => state.server.status, (status) => {
-    at = status ? performance.now() : 0;
-    look();
-  }, signal);
+  app.store.watch(
+    (state) => state.server.status,
+    (status) => {
+      at = status ? performance.now() : 0;
+      look();
+    },
+    signal,
+  );
   const timer = setInterval(look, 1000);
   signal.addEventListener("abort", () => clearInterval(timer), { once: true });
   return element;

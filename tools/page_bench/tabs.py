@@ -1,0 +1,127 @@
+"""What the tabs of one profile cost the server, beside plain readers of the same answers.
+
+In turns: answers that nobody reads, answers each with a reader of its event stream, and answers
+each with a tab. What the first ones cost is the answers' own; what the others cost beyond that is
+reading. CPU is that of the server's process and its children, by their own clocks.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from playwright.sync_api import Browser
+
+from tools.overhead.stats import spread
+from tools.page_bench import texts
+from tools.page_bench.readers import readers
+from tools.page_bench.rig import Rig, opened, profile, rig
+
+#: Ways to read, in the order of the first repeat.
+WAYS = ("nobody", "readers", "tabs")
+#: Tokens of an answer: more than it can get.
+_ENDLESS = 1_000_000
+
+Answers = list[tuple[str, str]]
+Wait = Callable[[float], None]
+
+
+@contextmanager
+def _nobody(rig: Rig, browser: Browser, answers: Answers) -> Iterator[Wait]:
+    yield time.sleep
+
+
+@contextmanager
+def _readers(rig: Rig, browser: Browser, answers: Answers) -> Iterator[Wait]:
+    paths = [f"/v1/generations/{response.removeprefix('resp_')}/events" for _, response in answers]
+    with readers(rig.server.address, paths) as found:
+        yield found.read
+
+
+@contextmanager
+def _tabs(rig: Rig, browser: Browser, answers: Answers) -> Iterator[Wait]:
+    with profile(browser) as context:
+        pages = [opened(context, f"{rig.url}/#/c/{conversation}") for conversation, _ in answers]
+        for page in pages:
+            page.locator(".blocks", has_text="journal").last.wait_for()
+        sizes = [len(page.locator(".blocks").last.inner_text()) for page in pages]
+        # Playwright must be asked, or its own events pile up.
+        yield lambda seconds: pages[0].wait_for_timeout(1000 * seconds)
+        for page, size in zip(pages, sizes, strict=True):
+            assert len(page.locator(".blocks").last.inner_text()) > size, "a tab stands still"
+
+
+_READING = {"nobody": _nobody, "readers": _readers, "tabs": _tabs}
+
+
+def measure(
+    browser: Browser,
+    *,
+    tabs: int,
+    rate: float,
+    seconds: float,
+    warmup: float,
+    repeats: int,
+    say: Callable[[str], None],
+) -> dict[str, Any]:
+    """CPU per token of each way, and the ratio of tabs to readers, repeat by repeat."""
+    runs: list[dict[str, Any]] = []
+    with rig(texts.prose(2000), rate=rate, slots=tabs) as found:
+        for repeat in range(-1, repeats):  # the first one warms up
+            first = repeat % len(WAYS)
+            for way in (*WAYS[first:], *WAYS[:first]):
+                say(f"tabs: {way}, repeat {repeat + 1} of {repeats}")
+                figures = _run(found, browser, way, tabs, seconds, warmup)
+                if repeat >= 0:
+                    runs.append({"way": way, "repeat": repeat, **figures})
+    by = {way: [run for run in runs if run["way"] == way] for way in WAYS}
+
+    def ratio(over: str, under: str, less: str | None = None) -> Any:
+        values = []
+        for number in range(repeats):
+            a, b = by[over][number]["us_per_token"], by[under][number]["us_per_token"]
+            base = by[less][number]["us_per_token"] if less else 0.0
+            values.append((a - base) / (b - base))
+        found = spread(values)
+        return None if found is None else found.as_dict()
+
+    return {
+        "tabs": tabs,
+        "rate": rate,
+        "seconds": seconds,
+        "warmup": warmup,
+        "repeats": repeats,
+        "runs": runs,
+        "us_per_token": {
+            way: found.as_dict()
+            for way in WAYS
+            if (found := spread(run["us_per_token"] for run in by[way]))
+        },
+        "tabs_to_readers": ratio("tabs", "readers"),
+        "tabs_to_readers_of_reading_alone": ratio("tabs", "readers", "nobody"),
+    }
+
+
+def _run(
+    rig: Rig, browser: Browser, way: str, count: int, seconds: float, warmup: float
+) -> dict[str, Any]:
+    answers = [rig.begin(f"Question {number}", _ENDLESS) for number in range(count)]
+    try:
+        with _READING[way](rig, browser, answers) as wait:
+            wait(warmup)
+            began, before, made = time.monotonic(), rig.usage(), rig.tokens()
+            wait(seconds)
+            after, now_made, lasted = rig.usage(), rig.tokens(), time.monotonic() - began
+    finally:
+        for _, response in answers:
+            rig.stop(response)
+    tokens = now_made - made
+    return {
+        "tokens": tokens,
+        "tokens_per_s": round(tokens / lasted, 1),
+        "us_per_token": round((after.cpu - before.cpu) / tokens * 1e6, 2),
+        "main_us_per_token": round((after.main_cpu - before.main_cpu) / tokens * 1e6, 2),
+        "wakeups_per_token": round(after.wakeups(before) / tokens, 3),
+    }
