@@ -15,11 +15,10 @@ from typing import Any
 
 from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
 
+from tools.install_browser import browser as program
 from tools.overhead.processes import Child, llcuda_server, synthetic_upstream
 from tools.overhead.usage import Usage
 
-#: Chromium of the distribution, unless CHROMIUM names another one.
-CHROMIUM = os.environ.get("CHROMIUM", "/usr/bin/chromium")
 #: Seconds for an answer over HTTP, and milliseconds for what a page shall show.
 PATIENCE = 600.0
 PAGE_PATIENCE = 120_000
@@ -142,7 +141,7 @@ def chromium() -> Iterator[Browser]:
     """A browser that nobody sees."""
     options = ["--no-sandbox"] if os.geteuid() == 0 else []
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=options)
+        browser = playwright.chromium.launch(executable_path=program(), args=options)
         try:
             yield browser
         finally:

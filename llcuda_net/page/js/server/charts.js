@@ -37,12 +37,13 @@ export function charts() {
     if (details.open) figures.show(rows(samples));
   }
 
+  const title = h("h2", { class: "unseen" }, "The last two minutes");
   const row = h(
     "div",
     { class: "charts" },
     all.map(({ element }) => element),
   );
-  return { element: h("div", { class: "stack" }, row, details), show };
+  return { element: h("section", { class: "stack" }, title, row, details), show };
 }
 
 /** Means of a few seconds each, the latest first. */
