@@ -25,7 +25,7 @@ PAGE_PATIENCE = 120_000
 #: Tokens that an upstream takes and makes together.
 _CONTEXT = 4_000_000
 #: What the page asks of each answer, so that words can be shaded.
-CERTAINTY = {"include": ["message.output_text.logprobs"], "top_logprobs": 5}
+CERTAINTY = {"include": ["message.output_text.logprobs"], "top_logprobs": 3}
 
 
 class BenchError(Exception):

@@ -83,8 +83,9 @@ def _ms(found: Mapping[str, Any] | None) -> str:
 
 
 def _frames(of: Mapping[str, Any]) -> str:
+    names = {"p50": "p50_ms", "p95": "p95_ms", "p99": "p99_ms", "longest": "longest_ms"}
+    times = ", ".join(f"{name} {of[key]}" for name, key in names.items() if of[key] is not None)
     return (
-        f"frames p50 {of['p50_ms']}, p95 {of['p95_ms']}, p99 {of['p99_ms']}, "
-        f"longest {of['longest_ms']} ms of {of['frames']:,}; {of['stutters']} stutters, "
+        f"frames {times} ms, of {of['frames']:,}; {of['stutters']} stutters, "
         f"{of['long_tasks']} long tasks (longest {of['longest_task_ms']} ms)"
     )
