@@ -52,15 +52,18 @@ def test_all_parts_are_shown() -> None:
         "browser": "Chromium 1",
         "load_before": 0.1,
         "paint": {"repeats": 3, "cold": load, "warm": load},
-        "tabs": {
-            "tabs": 20,
-            "rate": 50.0,
-            "repeats": 3,
-            "seconds": 8.0,
-            "us_per_token": {"nobody": SPREAD, "readers": SPREAD, "tabs": SPREAD},
-            "tabs_to_readers": SPREAD,
-            "tabs_to_readers_of_reading_alone": None,
-        },
+        "tabs": [
+            {
+                "certainty": True,
+                "tabs": 20,
+                "rate": 50.0,
+                "repeats": 3,
+                "seconds": 8.0,
+                "us_per_token": {"nobody": SPREAD, "readers": SPREAD, "tabs": SPREAD},
+                "tabs_to_readers": SPREAD,
+                "tabs_to_readers_of_reading_alone": None,
+            }
+        ],
         "answers": [
             {
                 "kind": "code",

@@ -8,7 +8,7 @@ from typing import Any
 from playwright.sync_api import Browser
 
 from tools.page_bench import frames, texts
-from tools.page_bench.rig import Rig, opened, profile, rig
+from tools.page_bench.rig import CERTAINTY, Rig, opened, profile, rig
 
 #: Parts of the answer that have figures of their own: it may become slower as it grows.
 PARTS = 4
@@ -23,7 +23,7 @@ def measure(
         rig(TEXTS[kind](tokens), rate=rate, slots=1) as found,
         profile(browser, [frames.SCRIPT]) as context,
     ):
-        conversation, _ = found.begin("Write much", tokens)
+        conversation, _ = found.begin("Write much", tokens, **CERTAINTY)
         page = opened(context, f"{found.url}/#/c/{conversation}")
         page.locator(".blocks").wait_for()
         whole, parts = frames.Frames(), []

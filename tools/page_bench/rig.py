@@ -90,15 +90,15 @@ class Rig:
         return found
 
     def respond(self, question: str, tokens: int, **more: Any) -> dict[str, Any]:
-        """A response as the page asks for one."""
-        body = {"input": question, "max_output_tokens": tokens, "store": True, **CERTAINTY, **more}
+        """A response."""
+        body = {"input": question, "max_output_tokens": tokens, "store": True, **more}
         found: dict[str, Any] = self.ask("POST", "/v1/responses", body)
         return found
 
-    def begin(self, question: str, tokens: int) -> tuple[str, str]:
+    def begin(self, question: str, tokens: int, **more: Any) -> tuple[str, str]:
         """An answer that runs, in a conversation of its own: the ids of both."""
         conversation = self.conversation()
-        asked = {"conversation": conversation, "background": True}
+        asked = {"conversation": conversation, "background": True, **more}
         return conversation, self.respond(question, tokens, **asked)["id"]
 
     def stop(self, response: str) -> None:

@@ -25,14 +25,16 @@ def _paint(of: Mapping[str, Any]) -> Iterator[str]:
         yield f"  {name}: {_ms(one['paint_ms'])}; can be used after {_ms(one['ready_ms'])}; {sizes}"
 
 
-def _tabs(of: Mapping[str, Any]) -> Iterator[str]:
-    each = f"{of['tabs']} answers at {of['rate']:g} tokens/s, {of['repeats']} repeats"
-    yield f"server's CPU per token: {each} of {of['seconds']:g} s"
-    for way, found in of["us_per_token"].items():
-        yield f"  {way}: {_spread(found)} µs"
-    yield f"  tabs / readers: {_spread(of['tabs_to_readers'])}"
-    alone = of["tabs_to_readers_of_reading_alone"]
-    yield f"  the same of what reading adds: {_spread(alone)}"
+def _tabs(of: list[Mapping[str, Any]]) -> Iterator[str]:
+    for one in of:
+        each = f"{one['tabs']} answers at {one['rate']:g} tokens/s, {one['repeats']} repeats"
+        kind = "with" if one["certainty"] else "without"
+        yield f"server's CPU per token: {each} of {one['seconds']:g} s, {kind} log-probabilities"
+        for way, found in one["us_per_token"].items():
+            yield f"  {way}: {_spread(found)} µs"
+        yield f"  tabs / readers: {_spread(one['tabs_to_readers'])}"
+        alone = one["tabs_to_readers_of_reading_alone"]
+        yield f"  the same of what reading adds: {_spread(alone)}"
 
 
 def _answers(of: list[Mapping[str, Any]]) -> Iterator[str]:

@@ -17,12 +17,12 @@ from playwright.sync_api import Browser
 from tools.overhead.stats import spread
 from tools.page_bench import texts
 from tools.page_bench.readers import readers
-from tools.page_bench.rig import Rig, opened, profile, rig
+from tools.page_bench.rig import CERTAINTY, BenchError, Rig, opened, profile, rig
 
 #: Ways to read, in the order of the first repeat.
 WAYS = ("nobody", "readers", "tabs")
 #: Tokens of an answer: more than it can get.
-_ENDLESS = 30_000
+_ENDLESS = 5000
 
 Answers = list[tuple[str, str]]
 Wait = Callable[[float], None]
@@ -49,8 +49,11 @@ def _tabs(rig: Rig, browser: Browser, answers: Answers) -> Iterator[Wait]:
         sizes = [len(page.locator(".blocks").last.inner_text()) for page in pages]
         # Playwright must be asked, or its own events pile up.
         yield lambda seconds: pages[0].wait_for_timeout(1000 * seconds)
-        for page, size in zip(pages, sizes, strict=True):
-            assert len(page.locator(".blocks").last.inner_text()) > size, "a tab stands still"
+        for page, size, (_, response) in zip(pages, sizes, answers, strict=True):
+            if rig.ask("GET", f"/v1/responses/{response}")["status"] != "in_progress":
+                raise BenchError("an answer ended while it was measured: use fewer tabs")
+            if len(page.locator(".blocks").last.inner_text()) <= size:
+                raise BenchError(f"the tab of {response} stands still")
 
 
 _READING = {"nobody": _nobody, "readers": _readers, "tabs": _tabs}
@@ -64,16 +67,22 @@ def measure(
     seconds: float,
     warmup: float,
     repeats: int,
+    certainty: bool,
     say: Callable[[str], None],
 ) -> dict[str, Any]:
-    """CPU per token of each way, and the ratio of tabs to readers, repeat by repeat."""
+    """CPU per token of each way, and the ratio of tabs to readers, repeat by repeat.
+
+    Args:
+        certainty: the answers are asked with log-probabilities, as the page does by default.
+    """
+    asked = CERTAINTY if certainty else {}
     runs: list[dict[str, Any]] = []
     with rig(texts.prose(2000), rate=rate, slots=tabs) as found:
         for repeat in range(-1, repeats):  # the first one warms up
             first = repeat % len(WAYS)
             for way in (*WAYS[first:], *WAYS[:first]):
                 say(f"tabs: {way}, repeat {repeat + 1} of {repeats}")
-                figures = _run(found, browser, way, tabs, seconds, warmup)
+                figures = _run(found, browser, way, tabs, seconds, warmup, asked)
                 if repeat >= 0:
                     runs.append({"way": way, "repeat": repeat, **figures})
     by = {way: [run for run in runs if run["way"] == way] for way in WAYS}
@@ -88,6 +97,7 @@ def measure(
         return None if found is None else found.as_dict()
 
     return {
+        "certainty": certainty,
         "tabs": tabs,
         "rate": rate,
         "seconds": seconds,
@@ -105,9 +115,15 @@ def measure(
 
 
 def _run(
-    rig: Rig, browser: Browser, way: str, count: int, seconds: float, warmup: float
+    rig: Rig,
+    browser: Browser,
+    way: str,
+    count: int,
+    seconds: float,
+    warmup: float,
+    asked: dict[str, Any],
 ) -> dict[str, Any]:
-    answers = [rig.begin(f"Question {number}", _ENDLESS) for number in range(count)]
+    answers = [rig.begin(f"Question {number}", _ENDLESS, **asked) for number in range(count)]
     try:
         with _READING[way](rig, browser, answers) as wait:
             wait(warmup)

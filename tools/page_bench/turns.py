@@ -9,7 +9,7 @@ from playwright.sync_api import Browser, Page
 
 from tools.overhead.stats import spread
 from tools.page_bench import frames, texts
-from tools.page_bench.rig import Rig, opened, profile, rig
+from tools.page_bench.rig import CERTAINTY, Rig, opened, profile, rig
 
 #: Tokens of an answer.
 TOKENS = 250
@@ -58,7 +58,7 @@ def filled(rig: Rig, turns: int, say: Callable[[str], None]) -> str:
     for turn in range(turns):
         if turn % 20 == 0:
             say(f"{turns} turns: {turn} asked")
-        rig.respond(_question(turn), TOKENS, conversation=conversation)
+        rig.respond(_question(turn), TOKENS, conversation=conversation, **CERTAINTY)
     return conversation
 
 
