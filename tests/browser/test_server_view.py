@@ -53,13 +53,13 @@ def test_what_runs_and_what_ended(
     page = profiles.new(server).open(VIEW)
     shows(page, "Done", "0")
     ask(server, "Hello")
-    slots = page.get_by_role("img", name="1 of 8 slots busy")
+    slots = page.get_by_role("img", name="1 of 4 slots busy")
     expect(slots).to_be_visible()
     assert slots.locator(".slot.busy").count() == 1
-    shows(page, "Running", "1 of 8")
+    shows(page, "Running", "1 of 4")
     hold.set()
     shows(page, "Done", "1")
-    expect(page.get_by_role("img", name="0 of 8 slots busy")).to_be_visible()
+    expect(page.get_by_role("img", name="0 of 4 slots busy")).to_be_visible()
     expect(page.get_by_text("The mean of 1 request that ended")).to_be_visible()
     assert figure(page, "Stored since the start") == "1 result"
     assert figure(page, "Free on this disk").endswith("iB")
@@ -100,7 +100,7 @@ def test_another_user_sees_his_own(profiles: Profiles, teller: Storyteller, tmp_
                 server, extra_http_headers={"Authorization": f"Bearer {name}-token"}
             )
             page = profile.open(VIEW)
-            shows(page, "Running", "1 of 8")
+            shows(page, "Running", "1 of 4")
             users = page.get_by_role("table", name="Requests by user")
             kept = page.get_by_role("heading", name="Journal and store")
             busy = page.locator(".slot.busy").get_attribute("title")
@@ -164,7 +164,8 @@ def test_everybody_can_use_it(
 def test_a_server_that_is_not_reached_is_said(profiles: Profiles, server: RunningServer) -> None:
     profile = profiles.new(server)
     profile.watch.expect("Failed to load resource")
-    profile.context.route("**/v1/status*", lambda route: route.abort())
+    for path in ("**/v1/status*", "**/v1/events*"):
+        profile.context.route(path, lambda route: route.abort())
     page = profile.open(VIEW)
     expect(page.get_by_text("No figures: the server is not reached.")).to_be_visible()
     profile.context.unroute("**/v1/status*")
