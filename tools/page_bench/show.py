@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 
@@ -63,7 +63,7 @@ def _history(of: Mapping[str, Any]) -> Iterator[str]:
         yield f"  searched for {words!r} in the page: {_ms(found)}"
 
 
-_PARTS = {
+_PARTS: dict[str, Callable[[Any], Iterator[str]]] = {
     "paint": _paint,
     "tabs": _tabs,
     "answers": _answers,

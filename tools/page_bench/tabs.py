@@ -93,8 +93,8 @@ def measure(
             a, b = by[over][number]["us_per_token"], by[under][number]["us_per_token"]
             base = by[less][number]["us_per_token"] if less else 0.0
             values.append((a - base) / (b - base))
-        found = spread(values)
-        return None if found is None else found.as_dict()
+        of = spread(values)
+        return None if of is None else of.as_dict()
 
     return {
         "certainty": certainty,
@@ -105,9 +105,9 @@ def measure(
         "repeats": repeats,
         "runs": runs,
         "us_per_token": {
-            way: found.as_dict()
+            way: of.as_dict()
             for way in WAYS
-            if (found := spread(run["us_per_token"] for run in by[way]))
+            if (of := spread(run["us_per_token"] for run in by[way]))
         },
         "tabs_to_readers": ratio("tabs", "readers"),
         "tabs_to_readers_of_reading_alone": ratio("tabs", "readers", "nobody"),
