@@ -41,6 +41,7 @@ from llcuda_net.server.drain import drain, shutting_down
 from llcuda_net.server.finder import Finder
 from llcuda_net.server.http.access import Access
 from llcuda_net.server.http.batches.create import ENDPOINTS
+from llcuda_net.server.http.conversations.cache import NodeCache
 from llcuda_net.server.http.delivery.leaving import Orphans
 from llcuda_net.server.http.delivery.runs import Runs
 from llcuda_net.server.http.page.sessions import Sessions
@@ -120,6 +121,8 @@ class Gateway:
         self.objects = KeptObjects(None if storage is None else storage.objects)
         #: Who shows conversations follows them here.
         self.changes = Changes()
+        #: Entries of conversations, as they were shown last.
+        self.shown = NodeCache()
         #: Who shows what runs follows it here.
         self.runs = Runs()
         #: Browsers that are signed in, and who may come in over HTTP.
@@ -515,6 +518,7 @@ class Gateway:
         self.runs.deleted(id_, owner)
         if self.objects.keeps:
             await self.objects.write(lambda db: entries.forget_words(db, id_))
+        self.shown.forget(id_)
         log.info("generation_deleted", generation=id_, user=user.name)
 
     async def _follow_erased(self) -> None:

@@ -26,6 +26,7 @@ from llcuda_net.generation.state import State
 from llcuda_net.models.serving.manager import Manager
 from llcuda_net.server.changes import Changes
 from llcuda_net.server.http.access import Access
+from llcuda_net.server.http.conversations.cache import NodeCache
 from llcuda_net.server.http.delivery.leaving import Orphans
 from llcuda_net.server.http.delivery.runs import Runs
 from llcuda_net.server.http.errors import HttpError
@@ -60,6 +61,8 @@ class HttpHost(QueryHost, Protocol):
     objects: KeptObjects
     #: Followers of conversations.
     changes: Changes
+    #: Entries of conversations, as they were shown last.
+    shown: NodeCache
     #: Followers of what runs.
     runs: Runs
     #: Who may come in, and the browsers that are signed in.

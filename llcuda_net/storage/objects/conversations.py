@@ -20,7 +20,9 @@ PREFIX = "conv_"
 #: Characters of a preview.
 PREVIEW = 100
 
-_COLUMNS = "seq, id, owner, title, pinned, created, updated, metadata, head, size, preview"
+_COLUMNS = (
+    "seq, id, owner, title, pinned, created, updated, metadata, head, size, preview, preview_of"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +37,7 @@ class Conversation:
         head: the number of the entry with which its active path ends; 0: it has none.
         size: how many entries it has.
         preview: the first words of its first question; None: it has none.
+        preview_of: the id of the item or the generation that they are of.
     """
 
     seq: int
@@ -48,6 +51,7 @@ class Conversation:
     head: int = 0
     size: int = 0
     preview: str | None = None
+    preview_of: str | None = None
 
 
 def create(

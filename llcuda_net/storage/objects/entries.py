@@ -181,7 +181,9 @@ def conversations_of(
     mine, values = ("", []) if owner is None else (" AND c.owner = ?", [owner])
     found = rows(
         db,
-        "SELECT e.id, c.id FROM entries AS e JOIN conversations AS c ON c.seq = e.conversation"
+        # From the generations to their conversations: an owner may have many more of these.
+        "SELECT e.id, c.id FROM entries AS e INDEXED BY entries_generation"
+        " CROSS JOIN conversations AS c ON c.seq = e.conversation"
         f" WHERE e.item IS NULL AND e.id IN (SELECT value FROM json_each(?)){mine}"
         " ORDER BY e.seq DESC",
         (json.dumps([*generations]), *values),
@@ -229,13 +231,12 @@ def delete_item(db: apsw.Connection, conversation: Conversation, item: str) -> N
             " head = CASE head WHEN ? THEN ? ELSE head END WHERE seq = ?",
             (seq, parent, conversation.seq),
         )
-    if found:
-        _forget_preview(db, conversation, item)
-    else:
+    if not found:
         db.execute(
             "INSERT OR IGNORE INTO hidden (conversation, item) VALUES (?, ?)",
             (conversation.seq, item),
         )
+    _forget_preview(db, conversation, item)
 
 
 def forget_words(db: apsw.Connection, generation: str) -> None:
@@ -303,9 +304,11 @@ def _preview(db: apsw.Connection, conversation: Conversation, text: str, entry: 
 
 
 def _forget_preview(db: apsw.Connection, conversation: Conversation, item: str) -> None:
-    of = db.execute("SELECT preview_of FROM conversations WHERE seq = ?", (conversation.seq,)).get
-    now = get(db, conversation.id, None) if of == item else None
-    if now is not None:
+    """An item was deleted: no words of it are shown any more."""
+    now = get(db, conversation.id, None)
+    of = None if now is None else now.preview_of
+    # The id of an item of a generation has that of the generation in it.
+    if now is not None and of is not None and of in item:
         set_preview(db, now, None, None)
 
 

@@ -1,8 +1,8 @@
 """GET /v1/conversations/{id}/responses: what there is to see of a conversation, in pages.
 
-A page is read and made in one go: one statement for the tree, one for the states of all
-generations, one thread that reads the results of the page. What is over never changes, so a page
-has an entity tag that is known before any result is read.
+There is one statement for the tree, one for the states of all generations, and a few steps in which
+a thread reads the results of the page. What is over never changes: so a page has an entity tag that
+is known before any result is read, and what was shown last is not read and rendered again.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ import trio
 from llcuda_net.errors import UnknownGeneration
 from llcuda_net.generation.generation import Generation
 from llcuda_net.generation.state import State
+from llcuda_net.server.http.conversations.cache import Key
 from llcuda_net.server.http.conversations.nodes import Source, node_of, node_of_item
 from llcuda_net.server.http.conversations.tree import Spot, Tree
 from llcuda_net.server.http.conversations.view import view
@@ -80,14 +81,54 @@ async def nodes(
 ) -> list[tuple[Spot, msgspec.Raw]]:
     """The entries at these spots as JSON, each with its place; as many as a page may have."""
     made: list[tuple[Spot, msgspec.Raw]] = []
+    size = 0
     for first in range(0, len(spots), _STEP):
         some = spots[first : first + _STEP]
-        items, sources = await _items(exchange, some), await _sources(exchange, found, some)
-        write = partial(_written, found, some, items, sources, render=render)
-        made += await trio.to_thread.run_sync(write, limiter=RENDERERS if render else None)
-        if sum(len(bytes(one)) for _, one in made) > _MOST:
+        written = await _step(exchange, found, some, render=render)
+        # What has just been deleted is left out.
+        made += [
+            (spot, _placed(found.tree, spot, written[spot.seq]))
+            for spot in some
+            if spot.seq in written
+        ]
+        size += sum(map(len, written.values()))
+        if size > _MOST:
             break
     return made
+
+
+async def _step(
+    exchange: Exchange, found: Known, spots: Sequence[Spot], *, render: bool
+) -> dict[int, bytes]:
+    """Entries as JSON, by their numbers: those that are known, and those that are made now."""
+    cache = exchange.host.shown
+    keys = {
+        spot.seq: _key(found, spot.generation, render=render)
+        for spot in spots
+        if spot.generation is not None and found.states[spot.generation] not in _RUNNING
+    }
+    written = {seq: node for seq, key in keys.items() if (node := cache.get(key)) is not None}
+    new = [spot for spot in spots if spot.seq not in written]
+    if not new:
+        return written
+    items = await _items(exchange, new)
+    kept, running = await _sources(exchange, found, new)
+    write = partial(_written, found, new, items, kept | running, render=render)
+    made = await trio.to_thread.run_sync(write, limiter=RENDERERS if render else None)
+    for spot in new:
+        if spot.seq in made and spot.generation in kept:
+            cache.keep(keys[spot.seq], made[spot.seq])
+    return written | made
+
+
+def _key(found: Known, generation: str, *, render: bool) -> Key:
+    hidden = tuple(sorted(one for one in found.hidden if earlier.generation_of(one) == generation))
+    return Key(generation, found.conversation.id, hidden, render)
+
+
+def _placed(tree: Tree, spot: Spot, node: bytes) -> msgspec.Raw:
+    place = {"previous": tree.previous(spot), "versions": tree.versions(spot)}
+    return msgspec.Raw(node[:-1] + b"," + msgspec.json.encode(place)[1:])
 
 
 async def listed(exchange: Exchange) -> None:
@@ -196,20 +237,22 @@ async def _items(exchange: Exchange, spots: Sequence[Spot]) -> dict[int, Entry]:
     return {one.seq: one for one in found}
 
 
-async def _sources(exchange: Exchange, found: Known, spots: Sequence[Spot]) -> dict[str, Source]:
-    """What responses are made of: those that run, and those that are kept."""
+async def _sources(
+    exchange: Exchange, found: Known, spots: Sequence[Spot]
+) -> tuple[dict[str, Source], dict[str, Source]]:
+    """What responses are made of: those that are kept, and those that are only in memory."""
     ids = [spot.generation for spot in spots if spot.generation is not None]
     over = [id_ for id_ in ids if found.states[id_] not in _RUNNING]
     id_of = found.conversation.id
-    sources = await exchange.host.results(
+    kept = await exchange.host.results(
         over, exchange.request.user, lambda result: Source.of_result(result, id_of)
     )
+    running = {}
     for id_ in ids:
-        if id_ not in sources:
-            generation = await _in_memory(exchange, id_)
-            if generation is not None:
-                sources[id_] = Source.of_running(generation, id_of)
-    return sources
+        generation = None if id_ in kept else await _in_memory(exchange, id_)
+        if generation is not None:
+            running[id_] = Source.of_running(generation, id_of)
+    return kept, running
 
 
 async def _in_memory(exchange: Exchange, id_: str) -> Generation | None:
@@ -228,8 +271,8 @@ def _written(
     sources: dict[str, Source],
     *,
     render: bool,
-) -> list[tuple[Spot, msgspec.Raw]]:
-    made = []
+) -> dict[int, bytes]:
+    written = {}
     for spot in spots:
         entry, source = items.get(spot.seq), sources.get(spot.generation or "")
         if source is not None:
@@ -238,7 +281,5 @@ def _written(
             node = node_of_item(entry.item, render=render)
         else:  # it has just been deleted
             continue
-        node["previous"] = found.tree.previous(spot)
-        node["versions"] = found.tree.versions(spot)
-        made.append((spot, msgspec.Raw(msgspec.json.encode(node))))
-    return made
+        written[spot.seq] = msgspec.json.encode(node)
+    return written

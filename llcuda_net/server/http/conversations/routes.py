@@ -13,7 +13,7 @@ from llcuda_net.errors import InvalidRequest
 from llcuda_net.server.changes import ADDED, CHANGED, CREATED
 from llcuda_net.server.http.conversations import body as bodies
 from llcuda_net.server.http.conversations import deletion, export, items, pages
-from llcuda_net.server.http.conversations.view import view
+from llcuda_net.server.http.conversations.view import current, view
 from llcuda_net.server.http.errors import HttpError
 from llcuda_net.server.http.exchange import Exchange
 from llcuda_net.server.http.openai import strict_json
@@ -69,13 +69,14 @@ async def list_all(exchange: Exchange) -> None:
             db, owner, wanted.limit + 1, after, words=words, pinned=pinned
         )
     )
-    listed = [view(one) for one in found[: wanted.limit]]
+    listed = [view(one) for one in await current(exchange, found[: wanted.limit])]
     _respond(exchange, page(listed, more=len(found) > wanted.limit), ignored.headers())
 
 
 async def show(exchange: Exchange) -> None:
     """One conversation, without its items."""
-    _respond(exchange, view(await _named(exchange)))
+    (found,) = await current(exchange, [await _named(exchange)])
+    _respond(exchange, view(found))
 
 
 async def change(exchange: Exchange) -> None:

@@ -189,6 +189,11 @@ def test_the_first_question_is_what_lists_show(db: apsw.Connection) -> None:
     assert now(db, made).preview == "Why?"
     delete_item(db, made, "j")
     assert now(db, made).preview is None
+    add_generation(db, made, "l", question="Who?")
+    delete_item(db, made, "msg_h_i0")
+    assert now(db, made).preview == "Who?"
+    delete_item(db, made, "msg_l_i0")  # hidden, and so are its words
+    assert now(db, made).preview is None
 
 
 def test_the_conversation_of_a_generation_is_the_first_that_it_came_into(

@@ -283,5 +283,11 @@ async def test_conversations_are_found_by_words_and_by_pins(tmp_path: Path) -> N
         (question, _) = await items(listener, asked)
         await call(listener, "DELETE", f"{RESPONSES}/{question['id'].split('_')[1]}")
         assert await found("q=slot") == [titled]
+        # Also where it was deleted by somebody else than this server.
+        made = await respond(listener, asked, "Another one")
+        assert (await call(listener, "GET", f"{PATH}/{asked}"))["preview"] == "Another one"
+        await listener.server.finder.delete(made["id"].removeprefix("resp_"), None)
+        assert (await call(listener, "GET", PATH))["data"][1]["preview"] is None
+        assert await found("q=another") == []
         for wrong in ("q=", "q=%20", f"q={'x' * 300}", "pinned=1"):
             await call(listener, "GET", f"{PATH}?{wrong}", status=400)
