@@ -131,6 +131,11 @@ OPERATIONS: dict[tuple[str, str], Operation] = {
                 "the sequence number of the last event that the client has",
                 {"type": "integer", "minimum": 0},
             ),
+            query(
+                "include",
+                "the log-probabilities that there are, whatever API they were asked for by",
+                {"const": "message.output_text.logprobs"},
+            ),
             LAST,
             LEAVING,
         ),

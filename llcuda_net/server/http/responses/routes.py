@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any
 
+import msgspec
 import trio
 
 from llcuda_net.errors import InvalidRequest
@@ -17,11 +18,12 @@ from llcuda_net.server.http.delivery.whole import WholeReader
 from llcuda_net.server.http.exchange import Exchange
 from llcuda_net.server.http.llama.counting import count
 from llcuda_net.server.http.openai import strict_json
+from llcuda_net.server.http.openai.bodies import MAX_TOP_LOGPROBS
 from llcuda_net.server.http.openai.fields import Ignored
 from llcuda_net.server.http.request import PAGING, PageQuery, page
 from llcuda_net.server.http.responses import conversation, earlier
 from llcuda_net.server.http.responses.answers import RESPONSE, encode, outline_of
-from llcuda_net.server.http.responses.body import Asked, conversation_of, read
+from llcuda_net.server.http.responses.body import LOGPROBS, Asked, conversation_of, read
 from llcuda_net.server.http.responses.create import create, prepared
 from llcuda_net.server.http.responses.events import events_in_all
 from llcuda_net.server.http.responses.fields import COUNT_RULES
@@ -31,6 +33,8 @@ from llcuda_net.server.http.route import Route
 
 #: Seconds that an answer to a cancel waits for the end.
 _CANCEL_PATIENCE = 5.0
+#: Names that clients give to what is to be included.
+_INCLUDE = ("include", "include[]")
 #: Items of a page, where a request does not say, and at most.
 DEFAULT_PAGE, LARGEST_PAGE = 20, 100
 
@@ -39,7 +43,9 @@ async def show(exchange: Exchange) -> None:
     """A response as it is now, or its events from any of them on."""
     query = exchange.request.query
     ignored = Ignored(lenient=exchange.host.settings.lenient)
-    ignored.check_query(query, ("stream", "starting_after"))
+    included = [name for name in _INCLUDE if query.get(name) == LOGPROBS]
+    rest = [name for name in query if name not in included]
+    ignored.check_query(rest, ("stream", "starting_after"))
     generation = await _find(exchange)
     after = _starting_after(query)
     if _flag(query, "stream"):
@@ -47,7 +53,7 @@ async def show(exchange: Exchange) -> None:
         return
     if after is not None:
         raise InvalidRequest("starting_after goes with stream=true")
-    await _respond(exchange, generation, ignored.headers())
+    await _respond(exchange, generation, ignored.headers(), logprobs=bool(included))
 
 
 async def cancel(exchange: Exchange) -> None:
@@ -137,11 +143,22 @@ async def _find(exchange: Exchange) -> Generation:
 
 
 async def _respond(
-    exchange: Exchange, generation: Generation, headers: Mapping[str, str] = MappingProxyType({})
+    exchange: Exchange,
+    generation: Generation,
+    headers: Mapping[str, str] = MappingProxyType({}),
+    *,
+    logprobs: bool = False,
 ) -> None:
-    """Answer with a response as it is now."""
+    """Answer with a response as it is now.
+
+    Args:
+        logprobs: with the log-probabilities that there are, whatever API they were asked for by.
+    """
     await earlier.here(exchange, generation)
-    body = form_of(generation).whole([generation])
+    form = form_of(generation)
+    if logprobs and form.logprobs is None and generation.logprobs is not None:
+        form = msgspec.structs.replace(form, logprobs=MAX_TOP_LOGPROBS)
+    body = form.whole([generation])
     exchange.respond(200, body, headers={**headers, "x-llcuda-generation": generation.id})
 
 

@@ -291,3 +291,24 @@ async def test_conversations_are_found_by_words_and_by_pins(tmp_path: Path) -> N
         assert await found("q=another") == []
         for wrong in ("q=", "q=%20", f"q={'x' * 300}", "pinned=1"):
             await call(listener, "GET", f"{PATH}?{wrong}", status=400)
+
+
+async def test_the_certainty_of_an_answer_of_any_api_can_be_read(tmp_path: Path) -> None:
+    async with running(tmp_path) as listener:
+        body = {"model": "fake", "messages": [{"role": "user", "content": "a"}]}
+        more = {"logprobs": True, "top_logprobs": 1}
+        answer = await send(listener, "POST", "/v1/chat/completions", {**body, **more}, TOKEN)
+        await answer.json()
+        id_ = await begin(listener)
+        await respond(listener, id_, "b", previous_response_id=answer.generations[0])
+        first, second = (await listed(listener, id_))["data"]
+        assert (first["logprobs"], second["logprobs"]) == (1, None)
+
+        async def tokens(node: Any, query: str) -> list[Any]:
+            shown = await call(listener, "GET", f"{RESPONSES}/{node['id']}{query}")
+            return list(shown["output"][0]["content"][0]["logprobs"])
+
+        query = "?include[]=message.output_text.logprobs"
+        assert len(await tokens(first, query)) == first["tokens"]
+        assert await tokens(first, "") == []
+        assert await tokens(second, query) == []

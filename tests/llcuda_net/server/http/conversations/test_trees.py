@@ -99,6 +99,20 @@ async def test_a_response_says_where_it_stands(tmp_path: Path) -> None:
         assert shown == again
 
 
+async def test_its_tokens_are_counted_where_it_would_stand(tmp_path: Path) -> None:
+    async with running(tmp_path) as listener:
+        id_ = await begin(listener)
+        first = await respond(listener, id_, "a b c")
+
+        async def count(**more: Any) -> int:
+            body = {"conversation": id_, "input": "d", **more}
+            found = await call(listener, "POST", f"{RESPONSES}/input_tokens", body)
+            return int(found["input_tokens"])
+
+        alone = await count(instead_of=first["id"])
+        assert alone < await count() == await count(previous_response_id=first["id"])
+
+
 async def test_an_item_is_gone_on_from_and_stood_beside(tmp_path: Path) -> None:
     upstream = FakeUpstream()
     async with running(tmp_path, upstream) as listener:
