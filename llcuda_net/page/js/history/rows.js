@@ -91,7 +91,7 @@ function about(entry) {
       h(
         "span",
         { class: "ellipsis" },
-        entries > 0 && `${entries} ${entries === 1 ? "entry" : "entries"}`,
+        entries > 0 && `${entries} ${entries === 1 ? "turn" : "turns"}`,
       ),
       time,
     ];
@@ -110,8 +110,10 @@ export function hitRow(app, hit) {
   row.classList.add("hit");
   const { prompt, text } = hit.matches ?? {};
   const [title] = row.firstChild.children;
-  if (prompt) replace(title, marked(prompt.excerpt, prompt.highlights));
-  const below = text ? marked(text.excerpt, text.highlights) : hit.text;
+  const whole = prompt?.excerpt === hit.preview; // else it is of a longer prompt
+  if (whole) replace(title, marked(prompt.excerpt, prompt.highlights));
+  const shown = [text, !whole && prompt].find((one) => one?.highlights?.length) ?? text;
+  const below = shown ? marked(shown.excerpt, shown.highlights) : hit.text;
   if (below?.length) title.after(h("span", { class: "excerpt small" }, below));
   return row;
 }

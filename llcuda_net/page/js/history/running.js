@@ -35,7 +35,14 @@ export function running(app) {
   function make(run) {
     const button = h("button", { class: "square" }, icon("stop"));
     button.addEventListener("click", () => stop(app, button, run));
-    return h("li", { class: "entry-row" }, h("a", { class: "entry" }), button);
+    const about = [h("span", { class: "pulse" }), h("span", { class: "ellipsis" })];
+    const link = h(
+      "a",
+      { class: "entry" },
+      h("span", { class: "entry-title ellipsis" }),
+      h("span", { class: "entry-about muted small" }, about),
+    );
+    return h("li", { class: "entry-row" }, link, button);
   }
 
   function update(row, run) {
@@ -43,16 +50,8 @@ export function running(app) {
     const name = titleOf(run);
     link.setAttribute("href", addressOf(run));
     button.setAttribute("aria-label", `Stop ${name}`);
-    replace(
-      link,
-      h("span", { class: "entry-title ellipsis" }, name),
-      h(
-        "span",
-        { class: "entry-about muted small" },
-        h("span", { class: "pulse" }),
-        h("span", { class: "ellipsis" }, how(run)),
-      ),
-    );
+    link.firstChild.textContent = name;
+    link.lastChild.lastChild.textContent = link.title = how(run);
     return row;
   }
 

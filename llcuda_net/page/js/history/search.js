@@ -29,7 +29,10 @@ export function search(app, loads, down) {
     oninput: () => loads.search(input.value.trim()),
     onkeydown: keys,
   });
-  const results = h("div", { class: "list results", onkeydown: move });
+  const boxes = {};
+  for (const name of Object.keys(PARTS)) boxes[name] = { element: h("div") };
+  const elements = Object.values(boxes).map(({ element }) => element);
+  const results = h("div", { class: "list results", onkeydown: move }, elements);
   const box = h("div", { class: "search", role: "search" }, icon("search"), input);
 
   function keys(event) {
@@ -58,23 +61,35 @@ export function search(app, loads, down) {
 
   function show({ text, parts }) {
     results.hidden = !text;
-    if (!text) return replace(results);
     const seen = new Set();
-    const sections = Object.keys(PARTS).map((name) => section(name, parts[name], seen));
-    const over = Object.keys(PARTS).every((name) => parts[name] && !parts[name].loading);
-    replace(results, sections);
+    for (const [name, box] of Object.entries(boxes)) {
+      const hits = (parts[name]?.hits ?? []).filter((hit) => !seen.has(hit.id));
+      for (const hit of hits) seen.add(hit.id);
+      if (box.part === parts[name] && box.count === hits.length) continue;
+      Object.assign(box, { part: parts[name], count: hits.length });
+      refill(box.element, parts[name] && section(name, parts[name], hits));
+    }
     showCurrent(results.querySelectorAll(".entry-row"), store.get().route);
-    if (over) app.announce(seen.size ? `${seen.size} found.` : "Nothing found.");
+    const over = Object.keys(PARTS).every((name) => parts[name] && !parts[name].loading);
+    if (text && over) app.announce(seen.size ? `${seen.size} found.` : "Nothing found.");
   }
 
-  function section(name, part, seen) {
-    if (!part) return null;
-    const hits = part.hits.filter((hit) => !seen.has(hit.id));
-    for (const hit of hits) seen.add(hit.id);
-    const note =
-      (part.slow && SLOW[name]) ||
-      (part.loading && !hits.length ? "Searching…" : noteOf(name, part));
+  /** Fill a box anew; the hit that has the focus keeps it. */
+  function refill(box, content) {
+    const focused = box.contains(document.activeElement) && document.activeElement.closest(".hit");
+    replace(box, content);
+    if (!focused) return;
+    const again = [...box.querySelectorAll(".hit")].find(
+      (row) => row.entry.id === focused.entry.id,
+    );
+    (again?.firstChild ?? input).focus();
+  }
+
+  function section(name, part, hits) {
+    const waits = part.loading && !hits.length && "Searching…";
+    const note = (part.slow && SLOW[name]) || waits || noteOf(name, part);
     if (!hits.length && !note && name === "titles") return null;
+    const again = () => loads.search(input.value.trim(), { now: true });
     return h(
       "section",
       { class: part.loading ? "searching" : "", "aria-label": PARTS[name] },
@@ -86,12 +101,7 @@ export function search(app, loads, down) {
       ),
       !hits.length && !note && h("p", { class: "note" }, "Nothing found."),
       note && h("p", { class: part.error ? "note bad" : "note" }, note),
-      part.passing &&
-        h(
-          "button",
-          { class: "outline", onclick: () => loads.search(input.value.trim(), { now: true }) },
-          "Try again",
-        ),
+      part.passing && h("button", { class: "outline", onclick: again }, "Try again"),
     );
   }
 

@@ -100,7 +100,11 @@ function followed(state, { snapshot, runs = [], ended = [], deleted = [], conver
   const changes = Object.entries(conversations);
   const gone = changes.filter(([, what]) => what === "deleted").map(([id]) => id);
   if (gone.length) list = without(list, new Set(gone));
-  if (snapshot) answers = { ...answers, stale: answers.stale + 1 };
+  // After a gap in the stream; what could not be read may be read now.
+  if (snapshot) {
+    answers = { ...answers, error: null, stale: answers.stale + 1 };
+    list = { ...list, error: null };
+  }
   if (snapshot || changes.length > gone.length) list = { ...list, stale: list.stale + 1 };
   const changed = changes.filter(([id, what]) => what === "changed" && id).map(([id]) => id);
   if (answers === state.answers && list === state.conversations) return state;
