@@ -90,6 +90,7 @@ class HttpConnection:
         self._buffer: WriteBuffer | None = None
         self._route: Route | None = None
         self._errors: ErrorFormat = openai_error
+        self._handed_back = False
         self._held = 0  # bytes of a body, as counted
         self._body_read = trio.Event()
         self._owner = ""
@@ -106,13 +107,14 @@ class HttpConnection:
 
     @property
     def busy(self) -> bool:
-        """Whether a request is open or bytes wait to be sent."""
-        return self._exchange is not None
+        """Whether a request is open whose answer a server that stops waits for."""
+        awaited = self._handed_back or self._route is None or self._route.awaited
+        return self._exchange is not None and awaited
 
     @property
     def open_streams(self) -> int:
         """Requests that are open."""
-        return int(self.busy)
+        return int(self._exchange is not None)
 
     async def run(self) -> None:
         """Serve; returns when the connection is over, whatever ended it."""
@@ -194,6 +196,7 @@ class HttpConnection:
         self._route, self._errors = None, openai_error
         self._body_read = trio.Event()
         exchange = self._exchange = self._exchange_of(head, buffer)
+        self._route = None
         try:
             if isinstance(head, HttpError):
                 raise head
@@ -410,6 +413,7 @@ class HttpConnection:
 
     def hand_back(self, error: RequestError) -> None:
         """The request that is open, if there is one, ends now with this error."""
+        self._handed_back = True  # its last words are waited for
         if self._exchange is not None:
             self._exchange.keep_alive = False
             self._exchange.stop(error)

@@ -44,6 +44,7 @@ class Route:
         parts: whether the handler takes the body part by part, with Exchange.receive.
         public: answered to everybody, without a token.
         always: answered also while the server drains, and when all places are taken.
+        awaited: whether a server that stops waits for the end of its answer.
         errors: how errors are written, those before the handler, too; the same for all methods.
     """
 
@@ -54,6 +55,7 @@ class Route:
     parts: bool = False
     public: bool = False
     always: bool = False
+    awaited: bool = True
     errors: ErrorFormat = openai_error
 
     def check_type(self, headers: Headers) -> None:

@@ -16,4 +16,5 @@ async def events(exchange: Exchange) -> None:
     await PageStream(exchange, asked).run()
 
 
-ROUTES = [Route("GET", "/v1/events", events)]
+#: It ends when its reader does: a server that stops would wait for it in vain.
+ROUTES = [Route("GET", "/v1/events", events, awaited=False)]

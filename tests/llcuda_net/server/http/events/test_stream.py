@@ -341,6 +341,25 @@ async def test_a_server_that_stops_says_so(autojump_clock: object) -> None:
             assert await page.next() is None
 
 
+async def test_a_server_that_stops_waits_for_answers_and_for_no_page(
+    autojump_clock: object,
+) -> None:
+    upstream = paused()
+    async with serving(upstream) as (server, listener):
+        page = await follow(listener)
+        await page.next()
+        id_ = await begin(listener, "a")
+        await page.until(lambda: id_ in page.runs)
+        started = trio.current_time()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(server.drain, 30.0)
+            await trio.sleep(3)
+            upstream.release(10)
+            await page.until(lambda: "error" in page.events[-1])
+        assert 3 < trio.current_time() - started < 10
+        assert not server.running("")
+
+
 async def test_a_reader_that_takes_nothing_costs_little_and_then_has_all(
     autojump_clock: object,
 ) -> None:
