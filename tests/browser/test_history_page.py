@@ -279,6 +279,8 @@ def test_a_list_that_cannot_be_read(profiles: Profiles, server: RunningServer) -
     profile = profiles.new(server)
     profile.watch.expect("Failed to load resource")
     profile.context.route("**/v1/conversations?*", lambda route: route.fulfill(status=500))
+    # It would have the list read again when it begins.
+    profile.context.route("**/v1/events*", lambda route: None)
     page = profile.open()
     alert = page.get_by_role("alert")
     expect(alert).to_contain_text("The list cannot be read: the server answered 500")
@@ -370,10 +372,11 @@ def test_a_list_that_is_scrolled_stays_where_it_is(profiles: Profiles, long: Run
 def test_what_others_do_with_conversations_is_seen(
     profiles: Profiles, server: RunningServer
 ) -> None:
-    one = conversation(server, title="One")
     page = profiles.new(server).open()
     history = History(page)
     titles = history.titles("Conversations")
+    expect(history.column).to_contain_text("No conversation yet.")
+    one = conversation(server, title="One")
     expect(titles).to_have_text(["One"])
     two = conversation(server, title="Two")
     expect(titles).to_have_text(["Two", "One"])

@@ -102,11 +102,16 @@ async function remove(app, row, entry, path) {
   });
   if (!yes) return;
   const { id } = entry;
+  // Not while it is shown: it would be asked for in vain.
+  const open = app.store.get().route.id === id && location.hash;
+  if (open) go("#/", { replaced: true });
   try {
     await app.api.delete(path, { query: conversation ? { responses: true } : {} });
   } catch (error) {
-    if (error.status !== 404)
+    if (error.status !== 404) {
+      if (open) go(open, { replaced: true });
       return app.notify(`It was not deleted: ${error.message}`, { bad: true });
+    }
   }
   const next = row.nextElementSibling ?? row.previousElementSibling;
   app.store.send({
@@ -117,6 +122,4 @@ async function remove(app, row, entry, path) {
   app.store.send({ type: "history/forgotten", id });
   app.announce("Deleted.");
   next?.firstChild.focus();
-  const { route } = app.store.get();
-  if (route.id === id) go("#/", { replaced: true });
 }

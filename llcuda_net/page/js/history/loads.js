@@ -81,8 +81,8 @@ export function createLoads(app) {
   }
 
   async function head(name) {
-    const { key, pages } = state()[name];
-    if (!pages.length) return;
+    const { key, pages, more } = state()[name];
+    if (!pages.length && more) return; // it is not read yet
     try {
       const found = await api.get(PATHS[name], { query: { ...query(name), limit: PAGE } });
       store.send({
