@@ -23,8 +23,8 @@ export function createAnswer(app, acts, signal) {
   const ending = h("div", {});
   const foot = footer(app, { ...acts, view }, signal);
   const element = h(
-    "section",
-    { class: "answer", "aria-label": "Answer" },
+    "div",
+    { class: "answer", role: "group", "aria-label": "Answer" },
     blocks.element,
     instead,
     waiting,

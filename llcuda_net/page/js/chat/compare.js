@@ -80,7 +80,7 @@ export function compare(app, nodes, current, choose) {
       );
       replace(body, answer.element);
     }
-    return h("section", { class: "column-of" }, h("div", { class: "row" }, pick, take), body);
+    return h("div", { class: "column-of" }, h("div", { class: "row" }, pick, take), body);
   }
 
   function signalled(call) {

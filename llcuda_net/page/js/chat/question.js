@@ -17,7 +17,7 @@ const LONG = 3000;
  * @returns {{element: Element, show: function(object, ?object): void}} show(node, versions)
  */
 export function createQuestion(app, acts) {
-  const element = h("section", { class: "question", "aria-label": "Question" });
+  const element = h("div", { class: "question", role: "group", "aria-label": "Question" });
   let shown = "";
   let editing = false;
   let last = null;
