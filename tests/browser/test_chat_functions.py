@@ -410,12 +410,13 @@ def test_a_turn_becomes_a_response(js: Run) -> None:
     found = _reduced(
         js,
         {"type": "turn/changed", "turn": turn},
-        {"type": "chat/settings", "place": "conv_1", "settings": {"model": "x"}},
+        {"type": "chat/settings", "place": "new-k", "settings": {"model": "x", "seed": 3}},
         {"type": "turn/changed", "turn": settled},
         sent,
     )
     assert found["places"] == {"new-k": "conv_1"}
-    assert (found["turns"], found["settings"]) == ({}, {})
+    assert found["turns"] == {}
+    assert found["settings"]["conv_1"] == {"seed": 3}
     assert found["conversations"]["conv_1"]["nodes"] == [node]
     assert found["conversations"]["conv_1"]["leaf"] == "r"
 

@@ -200,7 +200,12 @@ export function conversationView(app, route, signal) {
     });
     const key = outbox.send({ conversation: id, base, body });
     if (id) return feed.toEnd();
-    setSettings(null);
+    store.send({
+      type: "chat/settings",
+      place: `new-${key}`,
+      settings: state.chat.settings[place],
+    });
+    if (!route.id) setSettings(null);
     go(href("c", `new-${key}`), { replaced: Boolean(route.id) });
   }
 

@@ -111,13 +111,19 @@ function relinked(before, nodes) {
 function withTurn(state, turn) {
   const turns = put(state.turns, turn.key, turn);
   if (!turn.conversation || turn.place === turn.conversation) return { ...state, turns };
-  return { ...state, turns, places: put(state.places, turn.place, turn.conversation) };
+  const places = put(state.places, turn.place, turn.conversation);
+  const settings = put(state.settings, turn.conversation, own(state.settings, turn.place));
+  return { ...state, turns, places, settings };
 }
 
 function sent(state, { key, id, node }) {
-  // What was set for this question has become the answer's own.
-  const settings = without(state.settings, id);
-  const left = { ...state, settings, turns: without(state.turns, key) };
+  // The model has become the answer's own; what else was set here (a seed) goes on to hold.
+  const { model, ...kept } = own(state.settings, id) ?? {};
+  const left = {
+    ...state,
+    settings: put(state.settings, id, kept),
+    turns: without(state.turns, key),
+  };
   return withConversation(left, id, (one) => ({
     ...one,
     nodes: merged(one.nodes, [node]),

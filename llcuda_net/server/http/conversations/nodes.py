@@ -128,7 +128,7 @@ def node_of(source: Source, hidden: Collection[str], *, render: bool) -> dict[st
         "timings": source.timings,
         "sampling": {name: one for name, one in params.items() if name not in _NO_SAMPLING},
         "seed": source.seed,
-        "max_output_tokens": params.get("n_predict"),
+        "max_output_tokens": response["max_output_tokens"],  # as asked, not what the context bounds
         "reasoning_effort": (shape.reasoning or {}).get("effort"),
         "logprobs": params.get("n_probs") if shape.logprobs is None else shape.logprobs,
         "metadata": shape.metadata,

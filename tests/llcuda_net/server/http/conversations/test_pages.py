@@ -312,3 +312,12 @@ async def test_the_certainty_of_an_answer_of_any_api_can_be_read(tmp_path: Path)
         assert len(await tokens(first, query)) == first["tokens"]
         assert await tokens(first, "") == []
         assert await tokens(second, query) == []
+
+
+async def test_a_limit_that_nobody_asked_for_is_none(tmp_path: Path) -> None:
+    """The context bounds each answer; who asks the next one as this was must not ask for that."""
+    async with running(tmp_path) as listener:
+        id_ = await begin(listener)
+        await respond(listener, id_, "a")
+        (node,) = (await listed(listener, id_))["data"]
+    assert node["max_output_tokens"] is None
