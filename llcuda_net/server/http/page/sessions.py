@@ -134,6 +134,7 @@ class Sessions:
         Raises:
             RequestError: it cannot be kept.
         """
+        await self.ready()
         user = self._users.find(token) if self._users.required else None
         if user is None:
             return None

@@ -102,7 +102,8 @@ async def sign_out(exchange: Exchange) -> None:
 
 
 ROUTES = [
-    Route("POST", "/v1/session", sign_in, parts=True, public=True),
+    # Always: who is not known yet takes nobody's place, however slowly a body comes.
+    Route("POST", "/v1/session", sign_in, parts=True, public=True, always=True),
     Route("GET", "/v1/session", show, public=True, always=True),
     Route("DELETE", "/v1/session", sign_out),
 ]

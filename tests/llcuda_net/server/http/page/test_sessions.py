@@ -179,6 +179,7 @@ async def test_it_expires_unless_it_is_renewed(tmp_path: Path) -> None:
 async def test_one_that_cannot_be_renewed_lasts_as_long_as_before() -> None:
     clock, objects = Clock(), MemoryObjects()
     sessions = Sessions(cast(KeptObjects, objects), Users.parse(TOKENS), clock)
+    await sessions.load()
     one = await begun(sessions)
     clock.now += RENEWED + 1
     objects.refusals.append(RequestError("the disk is full"))

@@ -294,6 +294,28 @@ async def test_a_body_that_is_no_json_is_not_read(autojump_clock: trio.abc.Clock
             assert answer.status == 415
 
 
+async def test_who_is_not_known_takes_no_place_and_no_memory(
+    autojump_clock: trio.abc.Clock,
+) -> None:
+    async with server() as rig:
+        rig.places.free = 0
+        slow = rig.connect()
+        head = f"POST /v1/session HTTP/1.1\r\nHost: localhost:9000\r\n{JSON}\r\n"
+        await slow.send(f"{head}Content-Length: 4000\r\n\r\n{{".encode())
+        mine = cookie(await sign_in(rig.connect()))
+        assert (await rig.connect().ask("GET", "/echo", mine)).status == 429
+        rig.places.free = 1
+        for path in ("/", "/page/js/main.js", "/v1/session"):
+            peer = rig.connect()
+            await peer.send(
+                f"GET {path} HTTP/1.1\r\nHost: localhost:9000\r\n"
+                "Content-Length: 20000000\r\n\r\n".encode()
+            )
+            answer = await peer.answer()  # nothing of the body is waited for
+            assert (answer.status, answer.headers["connection"]) == (200, "close")
+        assert (await slow.answer()).status == 408
+
+
 async def test_no_log_shows_a_token_or_an_id(autojump_clock: trio.abc.Clock) -> None:
     with structlog.testing.capture_logs() as logs:
         async with server(log_level="debug") as rig:
