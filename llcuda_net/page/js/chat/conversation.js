@@ -33,6 +33,7 @@ export function conversationView(app, route, signal) {
   const id = route.id && !route.id.startsWith("new-") ? route.id : null;
   const title = h("span", {}, "New chat");
   const note = h("div", { class: "column" });
+  let opened = null; // a promise: its newest page has come
   let shown = { tree: treeOf([]), path: [] };
   const running = () => shown.path.findLast((node) => !node.turn && runs(node)) ?? null;
   const settingsIn = (state) => settingsOf(state, place, shown.path);
@@ -81,7 +82,7 @@ export function conversationView(app, route, signal) {
   );
 
   if (id) {
-    loader.open(id, signal);
+    opened = loader.open(id, signal);
     signal.addEventListener("abort", () => store.send({ type: "chat/closed", id }));
   }
   bind(
@@ -261,7 +262,7 @@ export function conversationView(app, route, signal) {
   }
 
   async function find(answer) {
-    await loader.open(id, signal);
+    await opened;
     const node = await loader.find(id, answer, signal);
     if (!node || signal.aborted) return;
     choose(node.id);

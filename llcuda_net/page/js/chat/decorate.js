@@ -26,6 +26,7 @@ export function decorate(block, app) {
   for (const link of block.querySelectorAll("a[href]")) {
     link.rel = "nofollow noopener noreferrer";
     link.title = link.protocol === "mailto:" ? link.href : `Opens ${link.host} in a new tab`;
+    link.dataset.host = link.host || link.pathname; // seen on focus, too
   }
 }
 

@@ -11,7 +11,7 @@ const MOST_PAGES = 20;
  * @returns {{open: function, older: function, refresh: function, ended: function, find: function}}
  */
 export function createLoader({ store, api }) {
-  const next = new Map(); // by name of what runs: what is done behind it, or null
+  const running = new Map(); // by name: {next: what is done behind it, or null; done}
   const pages = new Map(); // older pages that are on their way, by conversation
 
   async function page(id, query, signal) {
@@ -33,17 +33,28 @@ export function createLoader({ store, api }) {
 
   // One request of a kind at a time. What is called for meanwhile is done once more behind it,
   // since the answer to the first may be older than what the second was called for.
-  async function once(name, work) {
-    if (next.has(name)) return void next.set(name, work);
-    for (let now = work; now; now = next.get(name)) {
-      next.set(name, null);
+  function once(name, work) {
+    const known = running.get(name);
+    if (known) {
+      known.next = work;
+      return known.done;
+    }
+    const now = { next: work };
+    running.set(name, now);
+    now.done = repeat(now).finally(() => running.delete(name));
+    return now.done;
+  }
+
+  async function repeat(now) {
+    while (now.next) {
+      const work = now.next;
+      now.next = null;
       try {
-        await now();
+        await work();
       } catch (error) {
-        if (!next.get(name)) throw (next.delete(name), error);
+        if (!now.next) throw error;
       }
     }
-    next.delete(name);
   }
 
   const loader = {
