@@ -33,7 +33,7 @@ _REPORT_EVERY = 1.0
 #: Characters of HTML in an event beyond which the next answer waits for the next event.
 _ENOUGH = 128 << 10
 #: Of each second, what may be spent on rendering; and the most that is saved for a busy moment.
-_SHARE, _MOST_SAVED = 0.03, 0.1
+_SHARE, _MOST_SAVED = 0.02, 0.1
 #: Bytes that a stream takes in memory, and each answer of it; about.
 SIZE, ANSWER_SIZE = 512 << 10, 64 << 10
 
