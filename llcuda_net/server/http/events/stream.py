@@ -16,7 +16,7 @@ from typing import Any
 import msgspec
 import trio
 
-from llcuda_net.errors import RequestError
+from llcuda_net.errors import RequestError, ShuttingDown
 from llcuda_net.server.changes import ALL, CHANGED, CREATED, DELETED, MOST, Follower
 from llcuda_net.server.http.errors import of_request_error
 from llcuda_net.server.http.events.asked import Asked
@@ -49,7 +49,7 @@ class PageStream:
         self._exchange = exchange
         self._asked = asked
         self._woken = trio.Event()
-        self._stopped = False
+        self._stop: RequestError | None = None
         owner = None if asked.everybody else exchange.request.user.name
         self._running = RunningList(exchange.host, owner, self._wake)
         self._answers = deque(FollowedAnswer(one, exchange, self._wake) for one in asked.answers)
@@ -88,11 +88,16 @@ class PageStream:
 
     def _hand_back(self, error: RequestError) -> None:
         """The server stops, or the reader's session is over."""
-        self._write({"error": of_request_error(error).document()["error"]})
-        self._exchange.end_stream()
-        self._exchange.flush()
-        self._stopped = True
+        self._stop = error
+        if not isinstance(error, ShuttingDown):
+            self._end(error)  # nothing more is for this reader
         self._wake()
+
+    def _end(self, error: RequestError) -> None:
+        if not self._exchange.finished:
+            self._write({"error": of_request_error(error).document()["error"]})
+            self._exchange.end_stream()
+            self._exchange.flush()
 
     async def _follow(self, follower: Follower) -> None:
         """Gather what changes of conversations."""
@@ -106,22 +111,24 @@ class PageStream:
 
     async def _serve(self) -> None:
         spoke = trio.current_time()
-        while not self._stopped:
+        while not self._exchange.finished:
             self._woken = trio.Event()
+            stop, full = self._stop, self._exchange.buffer.full
             begun = trio.current_time()
-            if self._exchange.buffer.full:
+            if full and stop is None:
                 self._exchange.buffer.wait_for_room()
                 await self._woken.wait()
                 continue
-            event = await self._event()
-            if self._stopped:
-                return
-            if event:
+            event = {} if full else await self._event()
+            if event and not self._exchange.finished:
                 self._write(event)
                 spoke = begun
             elif begun - spoke >= SILENCE:
                 self._exchange.write(b": \n")
                 spoke = begun
+            if stop is not None:  # with what has changed until then
+                self._end(stop)
+                return
             self._exchange.flush()
             await self._pause(begun, spoke)
 

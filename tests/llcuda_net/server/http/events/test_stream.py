@@ -328,36 +328,39 @@ async def test_a_comment_now_and_then_when_nothing_happens(autojump_clock: objec
         await page.reply.stream.aclose()
 
 
-async def test_a_server_that_stops_says_so(autojump_clock: object) -> None:
+async def test_a_server_that_stops_waits_for_what_runs_and_not_for_who_looks(
+    autojump_clock: object,
+) -> None:
     upstream = paused()
     async with serving(upstream) as (server, listener):
         id_ = await begin(listener, "a")
         page = await follow(listener, id_)
         await page.until(lambda: id_ in page.blocks)
+        begun = trio.current_time()
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(server.drain, 5.0)
+            nursery.start_soon(server.drain, 500.0)
+            await trio.sleep(100)
+            upstream.release(9)
             await page.until(lambda: "error" in page.events[-1])
+            assert 100 <= trio.current_time() - begun < 105
             assert page.events[-1]["error"]["code"] == "shutting_down"
+            assert page.text(id_) == "user: a"
+            assert page.over[id_]["state"] == "done"
             assert await page.next() is None
 
 
-async def test_a_server_that_stops_waits_for_answers_and_for_no_page(
-    autojump_clock: object,
-) -> None:
+async def test_who_is_not_let_in_any_more_is_told_nothing_more(autojump_clock: object) -> None:
     upstream = paused()
-    async with serving(upstream) as (server, listener):
-        page = await follow(listener)
+    async with serving(upstream, users=Users.parse("A name=ann\n")) as (server, listener):
+        page = await follow(listener, headers={"Authorization": "Bearer A"})
         await page.next()
-        id_ = await begin(listener, "a")
-        await page.until(lambda: id_ in page.runs)
-        started = trio.current_time()
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(server.drain, 30.0)
-            await trio.sleep(3)
-            upstream.release(10)
-            await page.until(lambda: "error" in page.events[-1])
-        assert 3 < trio.current_time() - started < 10
-        assert not server.running("")
+        server.users.reload("B name=bob\n")
+        server.check_users()
+        event = await page.next()
+        assert event is not None
+        assert [*event] == ["error"]
+        assert event["error"]["code"] == "invalid_api_key"
+        assert await page.next() is None
 
 
 async def test_a_reader_that_takes_nothing_costs_little_and_then_has_all(
