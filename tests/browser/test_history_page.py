@@ -16,7 +16,7 @@ from playwright.sync_api import Locator, Page, expect
 from llcuda_net.storage.results.sqlite import SqliteStore
 from tests.support.browser.accessibility import violations
 from tests.support.browser.profiles import NARROW, Profiles
-from tests.support.processes import RunningServer, running_server
+from tests.support.processes import RunningServer, running_server, wait_until
 from tests.support.storage.records import result
 from tests.support.upstream.storyteller import Hold, Storyteller
 
@@ -387,3 +387,95 @@ def test_what_others_do_with_conversations_is_seen(
     expect(titles).to_have_text(["Other", "Two"])
     httpx.delete(f"{url}/{two}").raise_for_status()
     expect(titles).to_have_text(["Other"])
+
+
+def test_the_focus_stays_while_the_search_goes_on(
+    profiles: Profiles, teller: Storyteller, tmp_path: Path
+) -> None:
+    with filled(teller, tmp_path / "data", asked(1, "bamboo"), asked(2, "bamboo too")) as server:
+        profile = profiles.new(server)
+        held: list[Any] = []
+        profile.context.route("**/v1/conversations?*q=*", lambda route: held.append(route))
+        page = profile.open()
+        history = History(page)
+        history.search.fill("bamboo")
+        found = history.results("By words").get_by_role("link")
+        expect(found).to_have_count(2)
+        history.search.press("ArrowDown")
+        page.keyboard.press("ArrowDown")
+        expect(found.nth(1)).to_be_focused()
+        wait_until(lambda: page.evaluate("true") and bool(held), "titles are searched")
+        held[0].continue_()
+        expect(history.column.locator(".searching")).to_have_count(0)
+        expect(found.nth(1)).to_be_focused()
+        # What is searched meanwhile counts, and nothing that was searched before.
+        history.search.fill("nowhere")
+        wait_until(lambda: page.evaluate("true") and len(held) > 1, "titles are searched again")
+        history.search.fill("")
+        held[1].abort()
+        expect(history.titles("Conversations")).to_have_count(0)
+        expect(history.results("By words")).to_have_count(0)
+
+
+def test_by_meaning(profiles: Profiles, tmp_path: Path) -> None:
+    """With the built-in engine and its model, which gives embeddings."""
+    with running_server("--data-dir", str(tmp_path), LLCUDA_ANALYSIS="true") as server:
+        url = f"http://{server.address}/v1"
+        for question in ("What is a slot?", "How do I keep a stream alive?"):
+            body = {"input": question, "max_output_tokens": 40}
+            httpx.post(f"{url}/responses", json=body, timeout=60).raise_for_status()
+
+        def analysed() -> bool:
+            query = {"semantic": "x", "limit": "1"}
+            answer = httpx.get(f"{url}/generations", params=query, timeout=300)
+            return bool(answer.json()["search"]["searched"] == 2)
+
+        wait_until(analysed, "both are analysed")
+        page = profiles.new(server).open()
+        history = History(page)
+        history.search.fill("my connection dropped")
+        found = history.results("By meaning").locator(".entry-title")
+        expect(found).to_have_text(["How do I keep a stream alive?", "What is a slot?"])
+
+
+def test_where_nothing_can_be_found_by_meaning(profiles: Profiles, server: RunningServer) -> None:
+    page = profiles.new(server).open()
+    history = History(page)
+    history.search.fill("anything")
+    note = history.results("By meaning")
+    expect(note).to_contain_text("Search by meaning is not available here: the server analyses no")
+
+
+def test_another_user_sees_nothing_of_it(
+    profiles: Profiles, teller: Storyteller, tmp_path: Path
+) -> None:
+    tokens = tmp_path / "tokens"
+    tokens.write_text("ann-token-0123456789 name=ann\nbob-token-0123456789 name=bob\n")
+    tokens.chmod(0o600)
+    with running_server("--upstream", teller.url, "--auth-token-file", str(tokens)) as server:
+        url = f"http://{server.address}/v1"
+        ann = {"Authorization": "Bearer ann-token-0123456789"}
+        httpx.post(f"{url}/conversations", json={"title": "Ann's"}, headers=ann)
+        httpx.post(f"{url}/responses", json={"input": "bamboo"}, headers=ann, timeout=60)
+
+        def sign_in(token: str) -> None:
+            page.get_by_label("Token", exact=True).fill(token)
+            page.get_by_role("button", name="Sign in").click()
+
+        profile = profiles.new(server)
+        page = profile.open()
+        history = History(page)
+        sign_in("ann-token-0123456789")
+        expect(history.titles("Conversations")).to_have_text(["Ann's"])
+        history.tab("All answers")
+        expect(history.titles("All answers")).to_have_text(["bamboo"])
+        history.search.fill("bamboo")
+        expect(history.column.locator("mark")).to_have_count(1)
+        page.goto("/#/settings")
+        page.get_by_role("button", name="Sign out", exact=True).click()
+        sign_in("bob-token-0123456789")
+        expect(history.column).to_contain_text("No conversation yet.")
+        expect(history.search).to_have_value("")
+        history.tab("All answers")
+        expect(history.column).to_contain_text("No answer here.")
+        assert "bamboo" not in page.content()

@@ -74,20 +74,25 @@ export function setHtml(element, html) {
  * @param {function(Element, any): void} [update]
  */
 export function reconcile(parent, items, key, make, update) {
-  const known = new Map([...parent.children].map((child) => [child.dataset.key, child]));
+  const names = items.map((item) => String(key(item)));
+  const stay = new Set(names);
+  const known = new Map();
+  // First, so that those that stay need not be moved: what is moved loses the focus.
+  for (const child of [...parent.children]) {
+    if (stay.has(child.dataset.key)) known.set(child.dataset.key, child);
+    else child.remove();
+  }
   let place = parent.firstElementChild;
-  for (const item of items) {
-    const name = String(key(item));
-    let child = known.get(name);
+  items.forEach((item, at) => {
+    let child = known.get(names[at]);
     if (child) {
-      known.delete(name);
+      known.delete(names[at]);
       update?.(child, item);
     } else {
       child = make(item);
-      child.dataset.key = name;
+      child.dataset.key = names[at];
     }
     if (child === place) place = place.nextElementSibling;
     else parent.insertBefore(child, place);
-  }
-  for (const child of known.values()) child.remove();
+  });
 }

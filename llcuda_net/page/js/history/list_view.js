@@ -32,6 +32,7 @@ export function listView(app, loads, name, { label, empty }) {
   let due = 0;
 
   rows.addEventListener("focusin", (event) => {
+    wanted = null;
     const row = event.target.closest(".entry-row");
     if (row?.entry) active = { id: row.entry.id, index: row.index };
     tabStops();
@@ -148,7 +149,7 @@ export function listView(app, loads, name, { label, empty }) {
   function move(event) {
     if (event.altKey || event.ctrlKey || event.metaKey || event.target.tagName === "INPUT") return;
     const page = Math.max(1, Math.floor(scroller.clientHeight / height) - 1);
-    const at = event.target.closest(".entry-row")?.index ?? active.index;
+    const at = wanted ?? event.target.closest(".entry-row")?.index ?? active.index;
     const to = {
       ArrowDown: at + 1,
       ArrowUp: at - 1,
@@ -170,13 +171,10 @@ export function listView(app, loads, name, { label, empty }) {
     else if (top + height > scroller.scrollTop + scroller.clientHeight) {
       scroller.scrollTop = top + height - scroller.clientHeight;
     }
-    let row = [...rows.children].find((one) => one.index === index);
-    if (!row) {
-      wanted = index;
-      soon();
-      return;
-    }
-    if (row.entry) row.firstChild.focus({ preventScroll: true });
+    const find = () => [...rows.children].find((row) => row.index === index);
+    if (!find()) draw();
+    const row = find();
+    if (row?.entry) row.firstChild.focus({ preventScroll: true });
     else wanted = index;
   }
 

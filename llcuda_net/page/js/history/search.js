@@ -61,6 +61,7 @@ export function search(app, loads, down) {
 
   function show({ text, parts }) {
     results.hidden = !text;
+    if (!text && input.value.trim()) input.value = ""; // somebody else has signed in
     const seen = new Set();
     for (const [name, box] of Object.entries(boxes)) {
       const hits = (parts[name]?.hits ?? []).filter((hit) => !seen.has(hit.id));
