@@ -7,6 +7,7 @@ is known before any result is read, and what was shown last is not read and rend
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Sequence
 from functools import partial
 from hashlib import blake2b
@@ -45,13 +46,19 @@ _RUNNING = (State.QUEUED, State.RUNNING)
 
 
 class Known(NamedTuple):
-    """A conversation, before any result of it is read."""
+    """A conversation, before any result of it is read.
+
+    Attributes:
+        hidden: items that were deleted from it, and `hidden_of` those of each generation.
+        digest: names all that was there.
+    """
 
     conversation: Conversation
-    links: list[Link]
     hidden: set[str]
+    hidden_of: dict[str, tuple[str, ...]]
     states: dict[str, State]
     tree: Tree
+    digest: bytes
 
 
 async def known(exchange: Exchange, conversation: Conversation) -> Known:
@@ -73,7 +80,20 @@ async def known(exchange: Exchange, conversation: Conversation) -> Known:
         now = await chains.named(exchange, conversation.id)
     generations = [link.id for link in links if not link.is_item]
     states = await exchange.host.states(generations, exchange.request.user)
-    return Known(now, links, hidden, states, Tree(links, states, now.head))
+    # It takes some milliseconds per thousand entries.
+    return await trio.to_thread.run_sync(_known, now, links, hidden, states)
+
+
+def _known(
+    now: Conversation, links: list[Link], hidden: set[str], states: dict[str, State]
+) -> Known:
+    of: defaultdict[str, list[str]] = defaultdict(list)
+    for item in sorted(hidden):
+        of[earlier.generation_of(item) or ""].append(item)
+    shown = [view(now), now.head, now.updated, links, sorted(hidden), sorted(states.items())]
+    digest = blake2b(msgspec.json.encode(shown), digest_size=16).digest()
+    tree = Tree(links, states, now.head)
+    return Known(now, hidden, {id_: tuple(one) for id_, one in of.items()}, states, tree, digest)
 
 
 async def nodes(
@@ -122,7 +142,7 @@ async def _step(
 
 
 def _key(found: Known, generation: str, *, render: bool) -> Key:
-    hidden = tuple(sorted(one for one in found.hidden if earlier.generation_of(one) == generation))
+    hidden = found.hidden_of.get(generation, ())
     return Key(generation, found.conversation.id, hidden, render)
 
 
@@ -141,7 +161,7 @@ async def listed(exchange: Exchange) -> None:
     named = await chains.named(exchange, exchange.request.parameters["id"])
     found = await known(exchange, named)
     tag = await _tag(exchange, found)
-    headers = {**ignored.headers(), "ETag": tag, "Cache-Control": "private, no-cache"}
+    headers = {**ignored.headers(), "ETag": tag}
     conditions = ",".join(exchange.request.headers.all("if-none-match")).split(",")
     if tag in (one.strip().removeprefix("W/") for one in conditions):
         exchange.respond(304, b"", headers=headers)
@@ -219,10 +239,7 @@ async def _tag(exchange: Exchange, found: Known) -> str:
     shown = (
         package_version(),
         sorted(exchange.request.query.items()),
-        [view(found.conversation), found.conversation.head, found.conversation.updated],
-        found.links,
-        sorted(found.hidden),
-        sorted(found.states.items()),
+        found.digest,
         progress,
     )
     return f'"{blake2b(msgspec.json.encode(shown), digest_size=12).hexdigest()}"'
