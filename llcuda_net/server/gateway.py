@@ -42,6 +42,7 @@ from llcuda_net.server.finder import Finder
 from llcuda_net.server.http.access import Access
 from llcuda_net.server.http.batches.create import ENDPOINTS
 from llcuda_net.server.http.conversations.cache import NodeCache
+from llcuda_net.server.http.conversations.recovery import settle
 from llcuda_net.server.http.delivery.leaving import Orphans
 from llcuda_net.server.http.delivery.runs import Runs
 from llcuda_net.server.http.page.sessions import Sessions
@@ -262,6 +263,7 @@ class Gateway:
                 self._nursery.start_soon(self.analyst.run)
             for entry in self._persistence.recovered:
                 self._resume(entry)
+            await settle(self.objects, self._registry)
             # Clients that attach see the new run, so the next server must know it, too.
             with contextlib.suppress(RequestError):  # without it none of them continues
                 await self._persistence.sync()
