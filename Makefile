@@ -13,7 +13,7 @@ WORKERS := -n 3 --dist loadfile
 PIP := PYTHONWARNINGS=ignore $(BIN)/python -m pip --disable-pip-version-check install --quiet
 
 .DELETE_ON_ERROR:
-.PHONY: help demo demo-real test test-all test-crash test-proxy test-chaos test-memory test-openapi test-clients test-llama-server test-browser soak wheel lint format constraint-attack fuzz demo-model clean
+.PHONY: help demo demo-real test test-all test-crash test-proxy test-chaos test-memory test-openapi test-clients test-llama-server test-browser page-screenshots soak wheel lint format constraint-attack fuzz demo-model clean
 .PHONY: simulate-swaps bench bench-growth bench-kernels bench-latency bench-throughput bench-scaling
 
 help: ## list the targets
@@ -58,6 +58,10 @@ test-llama-server: $(VENV)/dev ## the tests with an engine program on a real lla
 test-browser: $(VENV)/dev ## the tests in a real browser: Chromium of this machine, installed on Debian; axe-core of npm
 	@$(BIN)/python tools/install_browser.py
 	$(BIN)/python -m pytest -n 0 -m browser $(ARGS) tests/browser
+
+page-screenshots: $(VENV)/dev ## pictures of each view of the page, into page-screenshots/ (ARGS=--docs: those of docs/images)
+	@$(BIN)/python tools/install_browser.py
+	$(BIN)/python tools/page_screenshots.py $(ARGS)
 
 soak: $(VENV)/dev $(VENV)/bench ## hold half load for MINUTES (60), and see whether anything grows
 	$(BIN)/python tools/soak_campaign.py --minutes $(or $(MINUTES),60) --json soak.json --plot soak.png $(ARGS)
@@ -108,7 +112,7 @@ demo-model: $(VENV)/train ## train the demonstration model again and measure it
 	$(BIN)/python tools/eval_demo_model.py
 
 clean: ## remove .venv and everything built or pulled, but for .llama-server
-	rm -rf $(VENV) .venv-openapi .clients .browser .models build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis fuzz-corpus
+	rm -rf $(VENV) page-screenshots .venv-openapi .clients .browser .models build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis fuzz-corpus
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(VENV)/made:

@@ -25,14 +25,21 @@ class Watch:
     def __init__(self, context: BrowserContext, origin: str) -> None:
         self.origin = origin
         self.troubles: list[str] = []
-        self.requests: list[str] = []
+        self._open: dict[Request, str] = {}
         self._expected: list[re.Pattern[str]] = [_ALWAYS]
         context.add_init_script(_TELL_VIOLATIONS)
         context.on("console", self._on_console)
         context.on("weberror", lambda error: self._note(f"exception: {error.error}"))
         context.on("request", self._on_request)
+        context.on("requestfinished", self._on_end)
+        context.on("requestfailed", self._on_end)
         context.on("dialog", self._on_dialog)
         context.on("page", self._on_page)
+
+    @property
+    def open_requests(self) -> list[str]:
+        """URLs of the requests whose answers have not ended."""
+        return list(self._open.values())
 
     def expect(self, pattern: str) -> None:
         """Troubles with this in them are none, from now on and before."""
@@ -52,10 +59,13 @@ class Watch:
             self._note(f"console {message.type}: {message.text} ({place})")
 
     def _on_request(self, request: Request) -> None:
-        self.requests.append(f"{request.method} {request.url}")
+        self._open[request] = request.url
         url = urlsplit(request.url)
         if url.scheme not in ("data", "blob") and f"{url.scheme}://{url.netloc}" != self.origin:
             self._note(f"request to another host: {request.url}")
+
+    def _on_end(self, request: Request) -> None:
+        self._open.pop(request, None)
 
     def _on_dialog(self, dialog: Dialog) -> None:
         self._note(f"dialog: {dialog.message}")

@@ -91,11 +91,12 @@ class Storyteller:
     otherwise: Answer = Answer(["I ", "do ", "not ", "know."])
     url: str = ""
     _told: dict[str, list[Answer | Refusal]] = field(default_factory=dict)
+    _times: dict[str, int] = field(default_factory=dict)
     _given: dict[str, list[Answer]] = field(default_factory=dict)
     _holds: list[Hold] = field(default_factory=list)
 
     def tell(self, question: str, *parts: Part, reason: str = "stop") -> Answer:
-        """What it answers when a question is asked next; the last answer to it is repeated."""
+        """What it answers when a question is asked once more; the last answer is repeated."""
         answer = Answer(parts, reason)
         self._told.setdefault(question, []).append(answer)
         self._holds += [part for part in parts if isinstance(part, Hold)]
@@ -155,7 +156,9 @@ class Storyteller:
             for one in self._given.get(question, []):
                 if one.text.startswith(said):
                     return one
-        found = told[0] if len(told) == 1 else told.pop(0)
+        asked = self._times.get(question, 0)
+        self._times[question] = asked + 1
+        found = told[min(asked, len(told) - 1)]
         if isinstance(found, Answer):
             self._given.setdefault(question, []).append(found)
         return found
@@ -196,7 +199,7 @@ def storyteller(model: str = "storyteller", slots: int = 4) -> Iterator[Storytel
     """
     teller = Storyteller()
     modalities = {"vision": True, "video": False, "audio": True}
-    says = props(slots, 32_768, model) | {"chat_template": TEMPLATE, "modalities": modalities}
+    says = props(slots, 1 << 20, model) | {"chat_template": TEMPLATE, "modalities": modalities}
     server = ChatServer(script=teller.script, props=says, asked=teller.asked)
     with in_thread(server):
         teller.url = server.url

@@ -1,0 +1,76 @@
+# What attackers write is long, and looks like something else.
+# ruff: noqa: E501, RUF001
+"""Characters that change how text around them is shown or read, and texts that are too much."""
+
+from __future__ import annotations
+
+from tests.browser.hostile.markup import RUN
+
+CHARACTERS = [
+    "\u202e\u202esdrawkcab si siht \u202d\u2066\u2067 never closed",
+    "\u2067\u2067\u2067 isolates \u2066 that nobody \u2068 ends",
+    "\u061c\u200e\u200f marks \u202a embedded \u202b twice",
+    "مرحبا (http://canary.invalid/) שלום 1+2=3 <b>",
+    "Z\u0351\u036b\u0343\u036a\u0302\u036b\u033d\u034f\u0334\u0319\u0324\u031e\u0349\u035a\u032f"
+    "\u031e\u0320\u034d " * 20,
+    "a" + "\u0301" * 3000,
+    "\u200b\u200c\u200d\ufeff\u2060\u180e\u00ad" * 100,
+    "zero\u200bwidth\u200bin\u200bjava\u200bscript:x",
+    "\x00null\x00 <scr\x00ipt>window.pwned=1</scr\x00ipt>",
+    "\x1b[31mred\x1b[0m \x1b]0;title\x07 \x1b]8;;https://canary.invalid\x07link\x1b]8;;\x07 \x1b[2J",
+    "\x9b31m \x90q \x98x \x9dy \x07\x08\x08\x08 bell and backspace",
+    "\r carriage \r\n return \v vertical \f form \x85 next \u2028 line \u2029 paragraph",
+    "\ufffe\uffff\ufdd0 \U0010ffff \ue000 noncharacters and private ones",
+    "\U000e0068\U000e0069\U000e007f tags that nobody sees \U000e0001",
+    "\ufe0f\ufe0e\u20e3 1\ufe0f\u20e3 \U0001f468\u200d\U0001f469\u200d\U0001f467\u200d\U0001f466",
+    "\U0001f1e6" * 500,
+    "\u115f\u1160\u3164\uffa0 fillers \u2800\u2800\u2800 blanks",
+    "ﷺ﷽" * 60,
+    "\ufff9annotated\ufffahidden\ufffb \u206a\u206b\u206c\u206d\u206e\u206f deprecated",
+    "𝗷𝗮𝘃𝗮𝘀𝗰𝗿𝗶𝗽𝘁:𝟭 ʲᵃᵛᵃ ＜script＞window.pwned=1＜/script＞",
+    "\ufeff<\ufeffscript\ufeff>",
+    "ß ŉ ǰ ΐ İ ı ſ K Å fi ﬀ normalise differently",
+    "\u1112\u1161\u11ab" * 50 + " jamo that compose",
+    "\\u003cscript\\u003e \\x3cscript\\x3e %3Cscript%3E +ADw-script+AD4-",
+    'data: {"a": 1}\n\ndata: [DONE]\n\nevent: close\nid: 9\nretry: 0\n\n: comment',
+    "HTTP/1.1 200 OK\r\nSet-Cookie: x=y\r\n\r\n<script>",
+]
+
+TOO_MUCH = [
+    "x" * 20_000,
+    "https://canary.invalid/" + "long" * 2000,
+    "`" + "code" * 3000 + "`",
+    "```\n" + "wide " * 3000 + "\n```",
+    "|" + "head|" * 300 + "\n|" + "-|" * 300 + "\n|" + "cell|" * 300,
+    "|a|\n|-|\n" + "|row|\n" * 1000,
+    "|" + "unbroken" * 500 + "|b|\n|-|-|\n|c|d|",
+    "> " * 1000 + "deep",
+    "- " * 1000 + "deep",
+    "".join(f"{'  ' * depth}- level {depth}\n" for depth in range(300)),
+    "1. " * 500 + "deep",
+    "*" * 5000 + "a" + "*" * 5000,
+    "_a " * 3000,
+    "**a *b " * 2000,
+    "[" * 3000 + "a" + "]" * 3000,
+    "![" * 1500 + "](x)",
+    "[a](" * 2000,
+    "`" * 3000 + "a",
+    "<" * 5000,
+    "<b" * 3000 + ">" * 3000,
+    "&" * 3000 + "amp;" * 100,
+    "\\" * 9000,
+    "\n" * 5000 + "end",
+    "# " * 500 + "\n" + "#" * 500,
+    "".join(f"# heading {number}\n\n" for number in range(500)),
+    "".join(f"[{number}]: https://canary.invalid/{number}\n" for number in range(1000)) + "\n[7]",
+    "[a]: https://canary.invalid/" + "x" * 3000 + "\n\n" + "[a] " * 300,
+    "```\n```\n" * 500,
+    "---\n" * 1000,
+    "😀" * 5000,
+    "  " * 5000 + "x",
+    "\t" * 3000 + "x",
+    f"<img src=x onerror={RUN}>" * 500,
+    "a\u0300\u0301\u0302\u0303" * 1500,
+    "$" * 2000 + "x" + "$" * 2000,
+    "|" * 5000 + "\n" + "-|" * 2000,
+]
