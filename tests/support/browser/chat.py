@@ -26,7 +26,7 @@ class Chat:
     @property
     def answers(self) -> Locator:
         """All answers of the conversation that is shown."""
-        return self.page.get_by_role("region", name="Answer", exact=True)
+        return self.page.get_by_role("group", name="Answer", exact=True)
 
     @property
     def answer(self) -> Locator:
@@ -35,7 +35,7 @@ class Chat:
 
     @property
     def questions(self) -> Locator:
-        return self.page.get_by_role("region", name="Question", exact=True)
+        return self.page.get_by_role("group", name="Question", exact=True)
 
     @property
     def history(self) -> Locator:
