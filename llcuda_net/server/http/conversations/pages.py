@@ -41,6 +41,8 @@ from llcuda_net.util.version import package_version
 DEFAULT_PAGE, LARGEST_PAGE = 50, 200
 #: Entries that are made at once, and bytes after which a page takes no more of them.
 _STEP, _MOST = 8, 4 << 20
+#: Bytes that an entry takes, about.
+_ENTRY = 16 << 10
 _ACTIVE = "active"
 _RUNNING = (State.QUEUED, State.RUNNING)
 
@@ -167,8 +169,9 @@ async def listed(exchange: Exchange) -> None:
         exchange.respond(304, b"", headers=headers)
         return
     spots = _chosen(found.tree, wanted, query.get("path"))
-    with exchange.host.holding(exchange.request.user, 2 * _MOST):
-        made = await nodes(exchange, found, spots[: wanted.limit], render=render)
+    shown = spots[: wanted.limit]
+    with exchange.host.holding(exchange.request.user, 2 * min(_MOST, _ENTRY * len(shown))):
+        made = await nodes(exchange, found, shown, render=render)
         document = {
             "object": "list",
             "data": [one for _, one in made],
