@@ -170,6 +170,27 @@ def test_answers_of_any_api_filtered_and_saved(
         assert json.loads(Path(saved.value.path()).read_text())["id"] == results[1].id
 
 
+def test_an_answer_for_other_filters_is_not_waited_for(
+    profiles: Profiles, teller: Storyteller, tmp_path: Path
+) -> None:
+    results = [asked(1, "Done"), asked(2, "Stopped", state="cancelled")]
+    with filled(teller, tmp_path / "data", *results) as server:
+        profile = profiles.new(server)
+        held: list[Any] = []
+        profile.context.route("**/v1/generations?*state=failed*", lambda route: held.append(route))
+        page = profile.open()
+        history = History(page)
+        history.tab("All answers")
+        expect(history.titles("All answers")).to_have_text(["Stopped", "Done"])
+        page.get_by_label("Filter by state").select_option("Failed")
+        wait_until(lambda: page.evaluate("true") and bool(held), "they are asked for")
+        page.get_by_label("Filter by state").select_option("Stopped")
+        expect(history.titles("All answers")).to_have_text(["Stopped"])
+        held[0].continue_()
+        page.get_by_label("Filter by state").select_option("State")
+        expect(history.titles("All answers")).to_have_text(["Stopped", "Done"])
+
+
 def test_words_are_found_and_marked(
     profiles: Profiles, teller: Storyteller, tmp_path: Path
 ) -> None:

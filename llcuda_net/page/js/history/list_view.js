@@ -93,13 +93,13 @@ export function listView(app, loads, name, { label, empty }) {
       (row, item) => (showEntry(row, item.entry), put(row, item, count)),
     );
     showCurrent(rows.children, store.get().route);
-    const top = slice(list, Math.floor(scroller.scrollTop / height), count).find(Boolean);
+    const at = Math.floor(scroller.scrollTop / height);
+    const top = slice(list, at, at + 20).find(Boolean);
     replace(day, top && (top.pinned ? "Pinned" : dayOf(timeOf(top))));
     tabStops();
     if (wanted !== null) focus(wanted);
     said(count);
-    if (list.more || shown.some(({ entry }) => !entry)) loads.see(name, first, end);
-    else if (list.pages.length > 1) loads.see(name, first, end); // lets go what is far
+    loads.see(name, first, end);
   }
 
   function put(row, { index }, count) {

@@ -5,6 +5,8 @@ import { PAGE, cursorOf, indexOf, placeOf, slice } from "./list.js";
 import { hasWord, wordsQuery } from "./text.js";
 
 const PATHS = { conversations: "/v1/conversations", answers: "/v1/generations" };
+/** Pages of a list that are asked for at once, at most. */
+const AT_ONCE = 3;
 /** Milliseconds after which what is new is fetched, and after which a search begins. */
 const SETTLE = 400,
   TYPED = { titles: 150, words: 150, meaning: 450 };
@@ -27,7 +29,7 @@ const ONE_BY_ONE = 20;
 export function createLoads(app) {
   const { store, api } = app;
   const state = () => store.get().history;
-  const asked = new Set(); // what is under way
+  const asked = new Map(); // what is under way, and the key of the list that it is for
   const later = {}; // timers of changes
 
   function query(name) {
@@ -39,10 +41,11 @@ export function createLoads(app) {
   async function page(name, number) {
     const list = state()[name];
     const after = cursorOf(list, number);
-    const mark = `${name} ${number} ${after}`;
-    if (asked.has(mark) || asked.size > 2) return;
-    asked.add(mark);
     const { key } = list;
+    const mark = `${name} ${number} ${after}`;
+    const others = [...asked.values()].filter((one) => one === key).length;
+    if (asked.get(mark) === key || others >= AT_ONCE) return;
+    asked.set(mark, key);
     try {
       const found = await api.get(PATHS[name], { query: { ...query(name), limit: PAGE, after } });
       const { data: entries, has_more: more } = found;
@@ -61,7 +64,7 @@ export function createLoads(app) {
         store.send({ type: "history/lost", list: name, key, number: number - 1 });
       else store.send({ type: "history/failed", list: name, key, error: error.message });
     } finally {
-      asked.delete(mark);
+      if (asked.get(mark) === key) asked.delete(mark);
     }
   }
 
