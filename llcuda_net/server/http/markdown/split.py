@@ -74,9 +74,18 @@ class Fence(NamedTuple):
 
     def dedented(self, code: str) -> str:
         """Lines in it as they are to be shown."""
-        if not self.indent:
+        indent = self.indent
+        if not indent:
             return code
-        return re.sub(rf"^ {{1,{self.indent}}}", "", code, flags=re.MULTILINE)
+
+        def rest(found: re.Match[str]) -> str:
+            width = end = 0
+            while width < indent and end < len(found[0]):
+                width += 4 - width % 4 if found[0][end] == "\t" else 1
+                end += 1
+            return " " * (width - indent) + found[0][end:]  # a tab may be wider than that
+
+        return re.sub(rf"^[ \t]{{1,{indent}}}", rest, code, flags=re.MULTILINE)
 
 
 class Cut(NamedTuple):
@@ -122,14 +131,6 @@ class Splitter:
             text = text.replace("\0", "\ufffd")
         self.rest += text
 
-    @property
-    def due(self) -> bool:
-        """Whether there is something that `cuts` has not looked at."""
-        if self.fence is not None:
-            return "\n" in self.rest[self._scanned :] or len(self.rest) >= MAX_CODE
-        complete = self.rest.rfind("\n") + 1
-        return len(self.rest) >= MAX_TEXT or self._seen != (complete, self._anew(complete))
-
     def cuts(self) -> list[Cut]:
         """What can be cut off now, in its order."""
         found: list[Cut] = []
@@ -145,7 +146,9 @@ class Splitter:
             self.rest += "\n"
         found = self.cuts()
         if self.fence is not None:
-            found.append(Cut("", self.fence._replace(code=self.rest)))
+            line = self.rest.rfind("\n") + 1
+            code = self.rest if self.rest[line:].strip(" \t") else self.rest[:line]
+            found.append(Cut("", self.fence._replace(code=code)))
         else:
             found += [block.cut(self.rest) for block in _parsed(self.rest)]
         self.rest, self.fence = "", None

@@ -96,7 +96,11 @@ export function createLeader(send) {
     take(message) {
       if (message.type === "want") {
         const known = wants.tabs().includes(message.tab);
-        if (wants.take(message.tab, message) && !(stream === null && retryAt)) soon();
+        const waits = stream === null && retryAt;
+        if (wants.take(message.tab, message) && !waits) {
+          if (document.hidden && stream) open(); // its timers come once a second
+          else soon();
+        }
         if (!known && state) send(state);
       } else if (message.type === "gone") {
         wants.drop(message.tab);

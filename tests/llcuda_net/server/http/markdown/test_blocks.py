@@ -118,6 +118,8 @@ def test_however_it_is_cut_the_blocks_are_the_same(text: str, cuts: list[int]) -
 
 @given(MARKDOWN)
 @settings(max_examples=300, deadline=None)
+@example("```\n  ")
+@example("   ```\n\tt\n \tu\n  v\n")
 def test_the_blocks_together_are_what_the_whole_text_is(text: str) -> None:
     if "]:" in text:  # a definition does not count for what is before it
         return
