@@ -86,6 +86,12 @@ def test_empty_lists_say_so(profiles: Profiles, server: RunningServer) -> None:
     expect(history.column).to_contain_text("No answer here.")
 
 
+def test_a_server_that_keeps_nothing(profiles: Profiles, teller: Storyteller) -> None:
+    with running_server("--upstream", teller.url, "--store", "none") as server:
+        history = History(profiles.new(server).open())
+        expect(history.column).to_contain_text("this server keeps nothing")
+
+
 def test_conversations_the_pinned_ones_first(profiles: Profiles, server: RunningServer) -> None:
     conversation(server, title="Oldest", pinned=True)
     conversation(server, title="Older")

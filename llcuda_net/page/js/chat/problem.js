@@ -29,7 +29,7 @@ const BY_CODE = {
   generation_not_found: ["This answer is not there any more", false],
   idempotency_key_in_use: ["This question was sent before in another form", true],
   request_too_large: ["The question is too large for the server", false],
-  unsupported: ["The model cannot do that", true],
+  unsupported: ["That cannot be done here", true],
   invalid_api_key: ["You are not signed in any more", true],
 };
 

@@ -19,6 +19,7 @@ const UNAVAILABLE = {
   code: "unsupported",
   error: "the server analyses no answers, or has no model that gives embeddings.",
 };
+const KEEPS_NOTHING = "this server keeps nothing; start it without --store none.";
 /** Conversations that were changed and are fetched one by one, at most. */
 const ONE_BY_ONE = 20;
 
@@ -42,6 +43,10 @@ export function createLoads(app) {
     const list = state()[name];
     const after = cursorOf(list, number);
     const { key } = list;
+    if (name === "conversations" && store.get().session.capabilities?.history === false) {
+      store.send({ type: "history/failed", list: name, key, error: KEEPS_NOTHING });
+      return;
+    }
     const mark = `${name} ${number} ${after}`;
     const others = [...asked.values()].filter((one) => one === key).length;
     if (asked.get(mark) === key || others >= AT_ONCE) return;
