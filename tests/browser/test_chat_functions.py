@@ -441,16 +441,6 @@ def test_what_another_tab_changes_is_noticed(js: Run) -> None:
     ]
 
 
-def test_another_user_sees_nothing_of_it(js: Run) -> None:
-    known = {"type": "chat/nodes", "id": "conv_1", "nodes": NODES, "changes": {}}
-
-    def user(name: str) -> dict[str, Any]:
-        return {"type": "session/known", "session": {"user": name}}
-
-    assert _reduced(js, user("ann"), known, user("ann"))["conversations"]
-    assert not _reduced(js, user("ann"), known, user("bob"))["conversations"]
-
-
 # Answers of other APIs.
 
 
@@ -482,8 +472,42 @@ def test_a_generation_as_entries(call: Call) -> None:
     assert hi["blocks"] == [{"n": 0, "channel": "plain", "text": "<b>Hi</b>"}]
     assert (last["id"], last["status"], last["logprobs"]) == ("resp_g", "failed", 3)
     assert last["tokens_per_second"] == pytest.approx(20)
-    assert call("turn.questionOf", last["input"])["text"] == "2+2?"
+    assert call("turn.questionOf", last["asked"])["text"] == "2+2?"
     prompt = {**about, "state": "done", "finish_reason": "length", "request": {"prompt": "Once"}}
     (only,) = call("generation.nodesOfGeneration", prompt)
     assert only["status"] == "incomplete"
     assert call("turn.questionOf", only["input"])["text"] == "Once"
+
+
+def test_an_answer_that_was_begun_elsewhere_shows_what_came_before(call: Call) -> None:
+    said = [{"type": "output_text", "text": "Hi"}]
+    items = [
+        {"type": "message", "role": "user", "content": "Hello"},
+        {"type": "message", "role": "assistant", "content": said},
+        {"type": "function_call", "name": "f", "arguments": "{}"},
+        {"type": "function_call_output", "call_id": "c", "output": "4"},
+        {"type": "message", "role": "user", "content": "And?"},
+    ]
+    node = {"id": "r", "type": "response", "input": items}
+    found = call("generation.expanded", node)
+    assert [one["id"] for one in found] == ["r-0", "r-1", "r-2", "r"]
+    assert [one.get("text") for one in found[:3]] == [None, "Hi", "f({})"]
+    assert found[3] == {**node, "asked": items[3:]}
+    assert call("turn.parted", items) == {"before": items[:3], "asked": items[3:]}
+    short = {"id": "r", "type": "response", "input": items[:1]}
+    assert call("generation.expanded", short) == [short]
+
+
+def test_what_can_be_asked_again_in_a_conversation(call: Call) -> None:
+    image = {"type": "image_url", "image_url": {"url": "data:image/png;base64,AA=="}}
+    parts = [{"type": "text", "text": "?"}, image]
+    messages = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": parts}]
+    system, user = call("generation.itemsAgain", {"request": {"messages": messages}})
+    assert system == {"type": "message", "role": "system", "content": "Be brief."}
+    assert user["content"] == [
+        {"type": "input_text", "text": "?"},
+        {"type": "input_image", "image_url": "data:image/png;base64,AA=="},
+    ]
+    tool = {"role": "tool", "content": "4", "tool_call_id": "c"}
+    for others in ([*messages, tool], [], None):
+        assert call("generation.itemsAgain", {"request": {"messages": others}}) is None

@@ -364,3 +364,24 @@ def test_another_model_answers(
         expect(columns.nth(0)).to_contain_text("I.")
         expect(columns.nth(1)).to_contain_text("Me.")
         assert violations(page) == []
+
+
+def test_a_chat_of_another_api_is_gone_on_from_with_all_of_it(
+    page: Page, server: RunningServer, teller: Storyteller
+) -> None:
+    teller.tell("And?", "Four.")
+    teller.tell("Sure?", "Yes.")
+    said = [("user", "Hello"), ("assistant", "<b>Hi</b>"), ("user", "And?")]
+    messages = [{"role": role, "content": text} for role, text in said]
+    answer = httpx.post(
+        f"http://{server.address}/v1/chat/completions", json={"messages": messages}, timeout=60
+    )
+    page.goto(f"/#/a/{answer.headers['x-llcuda-generation']}")
+    expect(page.get_by_text("<b>Hi</b>")).to_be_visible()
+    _answered(_turn(page), "Four.")
+    _ask(page, "Sure?")
+    _answered(_turn(page), "Yes.")
+    assert _asked(teller) == ["Hello", "<b>Hi</b>", "And?", "Four.", "Sure?"]
+    expect(page.get_by_role("article")).to_have_text(
+        [re.compile(text) for text in ("Hello", "<b>Hi</b>", "And[?].*Four", "Sure[?].*Yes")]
+    )

@@ -63,7 +63,10 @@ export function createBlocks(app) {
 
   function make(block, final) {
     const parent = groupOf(block);
-    const one = h("div", { class: block.channel === "tool_call" ? "tool-call" : "block" });
+    const one = h("div", {
+      class: block.channel === "tool_call" ? "tool-call" : "block",
+      dir: "auto",
+    });
     fill(one, block, final);
     parent.append(one);
     return one;

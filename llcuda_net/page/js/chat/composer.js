@@ -22,6 +22,7 @@ export function composer(app, { place, send, stop }, signal) {
   let busy = "";
   const text = h("textarea", {
     rows: "1",
+    dir: "auto",
     "aria-label": "Your question",
     placeholder: "Ask something",
     enterkeyhint: "send",

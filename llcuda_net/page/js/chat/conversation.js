@@ -9,6 +9,7 @@ import { compare } from "./compare.js";
 import { composer } from "./composer.js";
 import { moveDraft } from "./drafts.js";
 import { createFeed } from "./feed.js";
+import { expanded } from "./generation.js";
 import { modelButton, openModels } from "./model_picker.js";
 import { modelOf, takesImages } from "./models.js";
 import { settingsPanel } from "./panel.js";
@@ -17,7 +18,7 @@ import { chatOf } from "./service.js";
 import { settingsOf, settingsOfNode } from "./settings.js";
 import { conversationOf, turnIn } from "./state.js";
 import { lacksVersions, leafBelow, pathTo, treeOf, versionsOf } from "./tree.js";
-import { again, bodyOf, inputOf, questionOf } from "./turn.js";
+import { again, bodyOf, inputOf, parted, questionOf } from "./turn.js";
 
 /**
  * @param {object} app
@@ -47,7 +48,7 @@ export function conversationView(app, route, signal) {
       compare: side,
       ended: (node) => loader.ended(id, node, signal),
     },
-    turn: { again: (key) => outbox.again(key), back, drop: (key) => outbox.drop(key) },
+    turn: { again: retry, back, drop: (key) => outbox.drop(key) },
   };
   const feed = createFeed(app, acts, () => id && loader.older(id, signal).catch(() => {}), signal);
   const writer = composer(app, { place, send, stop }, signal);
@@ -143,9 +144,9 @@ export function conversationView(app, route, signal) {
         ...path,
         { id: turn.key, key: turn.key, input: turn.body.input, status: "sending", turn },
       ];
-    const seen = path.map((node) => ({
+    const seen = path.flatMap(expanded).map((node) => ({
       node,
-      versions: node.turn ? null : versionsOf(tree, node),
+      versions: tree.nodes.has(node.id) ? versionsOf(tree, node) : null,
     }));
     feed.show(seen, one.older !== null && path[0]?.previous !== null);
     if (one.older !== null && lacksVersions(tree, path)) loader.older(id, signal).catch(() => {});
@@ -223,8 +224,10 @@ export function conversationView(app, route, signal) {
   }
 
   function edit(node, text) {
-    const images = questionOf(node.input).images.map((url) => ({ url }));
-    ask({ input: inputOf(text, images), base: node.previous, insteadOf: node.id });
+    const { before, asked } = parted(node.input);
+    const images = questionOf(asked).images.map((url) => ({ url }));
+    const input = [...again(before), ...inputOf(text, images)];
+    ask({ input, base: node.previous, insteadOf: node.id });
   }
 
   function choose(answer) {
@@ -246,6 +249,12 @@ export function conversationView(app, route, signal) {
     } catch (error) {
       app.notify(`It is not stopped: ${error.message}`, { bad: true });
     }
+  }
+
+  // The model that is gone is not asked again where another one has been chosen.
+  function retry(turn) {
+    const gone = turn.error?.code === "model_not_found";
+    outbox.again(turn.key, gone ? { model: settingsNow().model || undefined } : {});
   }
 
   // What was not sent, or shall not be, is written again.

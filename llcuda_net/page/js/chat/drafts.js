@@ -3,7 +3,21 @@
  */
 
 const PREFIX = "llcuda.draft.";
+const OWNER = "llcuda.draft-owner";
 const images = new Map();
+
+/** Forget what another user wrote in this tab. */
+export function ownDrafts(user) {
+  try {
+    if (sessionStorage.getItem(OWNER) === user) return;
+    for (const key of Object.keys(sessionStorage)) {
+      if (key.startsWith(PREFIX)) sessionStorage.removeItem(key);
+    }
+    sessionStorage.setItem(OWNER, user);
+  } catch {
+    // no storage: there is nothing to forget
+  }
+}
 
 /**
  * What was written in a place.

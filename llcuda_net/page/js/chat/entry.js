@@ -8,7 +8,7 @@ import { questionOf } from "./turn.js";
 
 /**
  * @param {object} app
- * @param {object} acts of questions and answers; of turns, `again(key)`, `back(turn)`, `drop(key)`
+ * @param {object} acts of questions and answers; of turns, `again(turn)`, `back(turn)`, `drop(key)`
  * @returns {{element: Element, show: function(object, ?object): void, end: function(): void}}
  */
 export function createEntry(app, acts) {
@@ -20,7 +20,10 @@ export function createEntry(app, acts) {
   element.append(question.element, outcome);
 
   function show(node, versions) {
-    element.setAttribute("aria-label", questionOf(node.input).text.slice(0, 80) || "Question");
+    element.setAttribute(
+      "aria-label",
+      questionOf(node.asked ?? node.input).text.slice(0, 80) || "Question",
+    );
     const said = node.type === "item" && (node.role ?? node.input[0]?.role) === "assistant";
     question.element.hidden = said || node.input?.length === 0;
     if (!said) question.show(node, versions);
@@ -49,7 +52,7 @@ export function createEntry(app, acts) {
         ),
       );
     } else {
-      const retry = again ? () => acts.turn.again(turn.key) : null;
+      const retry = again ? () => acts.turn.again(turn) : null;
       outcome.replaceChildren(
         problemBox(
           { title: `Not sent. ${title}`, detail },

@@ -1,5 +1,7 @@
 /** A generation, of whatever API, as entries of a conversation. Pure. */
 
+import { parted, textOf } from "./turn.js";
+
 const STATUS = {
   queued: "queued",
   running: "in_progress",
@@ -14,47 +16,60 @@ const STATUS = {
  */
 export function nodesOfGeneration(about) {
   const { messages, prompt, params = {} } = about.request ?? {};
-  const asked = messages ?? [
-    { role: "user", content: typeof prompt === "string" ? prompt : "(a prompt of tokens)" },
-  ];
-  const items = asked.map(itemOf);
-  const first = 1 + items.findLastIndex((item) => item.role === "assistant");
-  const system = asked.find(({ role }) => role === "system");
-  const before = items.slice(0, first).map((item, at) => ({
-    id: `${about.id}-${at}`,
-    type: "item",
-    role: item.role,
-    status: "completed",
-    input: item.role === "assistant" ? [] : [item],
-    text: item.text,
-    blocks: item.role === "assistant" ? [{ n: 0, channel: "plain", text: item.text }] : undefined,
-  }));
-  return [
-    ...before,
-    {
-      id: `resp_${about.id}`,
-      type: "response",
-      generation: about.id,
-      previous: null,
-      created_at: about.created,
-      model: about.model,
-      status: about.finish_reason === "length" ? "incomplete" : (STATUS[about.state] ?? "failed"),
-      error: about.error,
-      input: items.slice(first),
-      text: about.text,
-      blocks: about.blocks,
-      tokens: about.tokens,
-      usage: usageOf(about.usage),
-      timings: about.timings,
-      tokens_per_second: rateOf(about),
-      instructions: typeof system?.content === "string" ? system.content : null,
-      sampling: params,
-      max_output_tokens: null,
-      logprobs: params.n_probs ?? null,
-      seed: about.seed,
-    },
-  ];
+  const raw = typeof prompt === "string" ? prompt : "(a prompt of tokens)";
+  const system = messages?.find(({ role }) => role === "system");
+  return expanded({
+    id: `resp_${about.id}`,
+    type: "response",
+    generation: about.id,
+    previous: null,
+    created_at: about.created,
+    model: about.model,
+    status: about.finish_reason === "length" ? "incomplete" : (STATUS[about.state] ?? "failed"),
+    error: about.error,
+    input: (messages ?? [{ role: "user", content: raw }]).flatMap(itemsOf),
+    text: about.text,
+    blocks: about.blocks,
+    tokens: about.tokens,
+    usage: usageOf(about.usage),
+    timings: about.timings,
+    tokens_per_second: rateOf(about),
+    instructions: typeof system?.content === "string" ? system.content : null,
+    sampling: params,
+    max_output_tokens: null,
+    logprobs: params.n_probs ?? null,
+    seed: about.seed,
+  });
 }
+
+/**
+ * A node as the entries that are shown of it: what had been said before it, each by itself.
+ * @param {object} node
+ * @returns {object[]}
+ */
+export function expanded(node) {
+  if (!split.has(node)) split.set(node, parts(node));
+  return split.get(node);
+}
+
+const split = new WeakMap(); // a node is shown often
+
+function parts(node) {
+  const { before, asked } = parted(node.input);
+  if (before.length === 0 || node.type === "item") return [node];
+  const plain = before.map((item, at) => {
+    const entry = { id: `${node.id}-${at}`, type: "item", role: item.role, input: [item] };
+    if (!isSaid(item)) return entry;
+    const text = wordsOf(item);
+    return { ...entry, role: "assistant", text, blocks: [{ n: 0, channel: "plain", text }] };
+  });
+  return [...plain, { ...node, asked }];
+}
+
+const isSaid = (item) => item.role === "assistant" || item.type === "function_call";
+
+const wordsOf = (item) =>
+  item.type === "function_call" ? `${item.name}(${item.arguments})` : textOf(item.content);
 
 /**
  * The messages of a generation as items, to ask them again in a conversation.
@@ -80,12 +95,11 @@ function partOf(part) {
     : { type: "input_text", text: part.text ?? "" };
 }
 
-function itemOf({ role, content, tool_calls: calls, tool_call_id: id }) {
-  if (role === "tool") return { type: "function_call_output", call_id: id, output: content };
-  const parts = Array.isArray(content) ? content : [{ type: "text", text: content ?? "" }];
-  const called = (calls ?? []).map(({ function: f }) => `${f?.name}(${f?.arguments})`);
-  const text = [...parts.map((part) => part.text ?? ""), ...called].filter(Boolean).join("\n");
-  return { type: "message", role, content: parts, text };
+// A message of a chat as items of a response.
+function itemsOf({ role, content, tool_calls: calls, tool_call_id: id }) {
+  if (role === "tool") return [{ type: "function_call_output", call_id: id, output: content }];
+  const called = (calls ?? []).map((call) => ({ type: "function_call", ...call.function }));
+  return content ? [{ type: "message", role, content }, ...called] : called;
 }
 
 function usageOf(usage) {

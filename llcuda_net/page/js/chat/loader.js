@@ -97,7 +97,13 @@ export function createLoader({ store, api }) {
           if (!found.has_more || found.data.some((node) => before.has(node.id))) return;
           after = found.last_id;
         }
-      }).catch((error) => signal?.aborted || ignored(error)),
+      }).catch((error) => {
+        if (signal?.aborted) return;
+        const gone = error.status === 404;
+        if (gone)
+          store.send({ type: "chat/conversation", id, changes: { state: "failed", error } });
+        else ignored(error);
+      }),
 
     /** Load how an answer is, whose end was told. */
     ended: (id, node, signal) =>

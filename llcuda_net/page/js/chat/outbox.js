@@ -153,13 +153,14 @@ export function createOutbox({ store, api }, storage = storageOf()) {
   return {
     send,
 
-    /** Send a turn again that has failed. */
-    again(key) {
+    /** Send a turn again that has failed, with changes to its body. */
+    again(key, changes = {}) {
       const turn = store.get().chat.turns[key];
       if (!turn || running.has(key)) return;
       const used = turn.error?.code === "idempotency_key_in_use";
       if (used) this.drop(key);
-      const next = { ...turn, key: used ? randomKey() : key, state: "sending", error: null };
+      const body = { ...turn.body, ...changes };
+      const next = { ...turn, body, key: used ? randomKey() : key, state: "sending", error: null };
       keep(next);
       run(next);
     },

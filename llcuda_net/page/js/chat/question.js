@@ -33,7 +33,7 @@ export function createQuestion(app, acts) {
     ]);
     if (key === shown) return;
     shown = key;
-    const asked = questionOf(node.input);
+    const asked = questionOf(node.asked ?? node.input);
     replace(
       element,
       asked.system.map((text) => folded("Instructions", text)),
@@ -79,7 +79,7 @@ export function createQuestion(app, acts) {
 
   function edit(node, text) {
     editing = true;
-    const field = h("textarea", { "aria-label": "The question, edited", rows: "3" });
+    const field = h("textarea", { "aria-label": "The question, edited", rows: "3", dir: "auto" });
     field.value = text;
     const close = () => {
       editing = false;
@@ -121,7 +121,7 @@ export function createQuestion(app, acts) {
 }
 
 function words(text) {
-  const body = h("div", { class: "words" }, text);
+  const body = h("div", { class: "words", dir: "auto" }, text);
   if (text.length <= LONG) return body;
   body.classList.add("long");
   const more = h("button", { class: "outline small", "aria-expanded": "false" }, "Show all");

@@ -1,5 +1,6 @@
 /** What all views of the chat share: one loader and one outbox for each app. */
 
+import { ownDrafts } from "./drafts.js";
 import { createLoader } from "./loader.js";
 import { loadModels } from "./models.js";
 import { createOutbox } from "./outbox.js";
@@ -18,6 +19,7 @@ export function chatOf(app) {
       (state) => state.session.state === "known" && state.session.user,
       (user) => {
         if (user === false) return;
+        ownDrafts(user);
         outbox.start();
         loadModels(app);
       },

@@ -99,7 +99,7 @@ export function answerView(app, route, signal) {
     );
     const last = answer.nodes.at(-1);
     if (!last) return;
-    replace(title, questionOf(last.input).text.slice(0, 80) || "Answer");
+    replace(title, questionOf(last.asked ?? last.input).text.slice(0, 80) || "Answer");
     document.title = `${title.textContent} – llcuda`;
     const running = runs(last);
     const images = takesImages(modelOf(store.get().chat.models, read(store.get()).model));

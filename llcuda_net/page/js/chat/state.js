@@ -27,7 +27,6 @@ const NEW = Object.freeze({
 });
 
 const FIRST = Object.freeze({
-  user: null, // whose all of it is; null: not known yet
   conversations: {},
   turns: {},
   answers: {},
@@ -61,19 +60,11 @@ export function chatReducer(state = FIRST, action) {
       return { ...state, turns: without(state.turns, action.key) };
     case "turn/sent":
       return sent(state, action);
-    case "session/known":
-      return ofUser(state, action.session?.user ?? "");
     case "live/event":
       return told(state, action.event);
     default:
       return state;
   }
-}
-
-// Nothing of one user is shown to the next one.
-function ofUser(state, user) {
-  if (state.user === user) return state;
-  return state.user === null ? { ...state, user } : { ...FIRST, user };
 }
 
 // What the server says has changed: which of the open conversations are not as they were.

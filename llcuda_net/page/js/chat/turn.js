@@ -52,6 +52,18 @@ export function inputOf(text, images) {
 }
 
 /**
+ * The items of a question in two: what had been said before, as of a chat that was begun elsewhere,
+ * and what was asked.
+ * @param {?object[]} items
+ * @returns {{before: object[], asked: object[]}}
+ */
+export function parted(items) {
+  const said = (item) => item.role === "assistant" || item.type === "function_call";
+  const first = 1 + (items ?? []).findLastIndex(said);
+  return { before: (items ?? []).slice(0, first), asked: (items ?? []).slice(first) };
+}
+
+/**
  * What people see of a question's items: its words and images, and what else there was.
  * @param {?object[]} items
  * @returns {{text: string, images: string[], results: object[], system: string[]}}
