@@ -57,15 +57,15 @@ export function createAnswer(app, acts, signal) {
     unwatch();
     if (node.blocks?.length) blocks.show(node.blocks);
     const end = new AbortController();
-    watched = { id, end, stop: app.live?.watch?.(id) };
+    watched = { id, end, stop: app.live.watch(id) };
     const frame = framed(end.signal);
     app.store.watch(
-      (state) => state.live.answers?.[id],
+      (state) => state.live.answers[id],
       (live) => frame(() => grow(live)),
       end.signal,
     );
     app.store.watch(
-      (state) => state.live.runs?.[id],
+      (state) => state.live.runs[id],
       (run) => running(run),
       end.signal,
     );
@@ -73,7 +73,7 @@ export function createAnswer(app, acts, signal) {
 
   function unwatch() {
     watched?.end.abort();
-    watched?.stop?.();
+    watched?.stop();
     watched = null;
   }
 

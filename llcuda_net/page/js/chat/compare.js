@@ -9,9 +9,10 @@ import { conversationNode } from "./state.js";
  * @param {object} app
  * @param {object[]} nodes the versions, the oldest first
  * @param {string} current the id of the one that is shown
- * @param {function(string): void} choose go on from this one
+ * @param {{choose: function(string): void, ended: function(object): void}} acts choose: go on from
+ *   this one; ended: one that ran is over
  */
-export function compare(app, nodes, current, choose) {
+export function compare(app, nodes, current, { choose, ended }) {
   const life = new AbortController();
   const at = Math.max(
     0,
@@ -71,7 +72,7 @@ export function compare(app, nodes, current, choose) {
     function show(number) {
       end?.abort();
       end = new AbortController();
-      const answer = createAnswer(app, {}, end.signal);
+      const answer = createAnswer(app, { ended }, end.signal);
       const { id } = nodes[number];
       app.store.watch(
         (state) => conversationNode(state, id) ?? nodes[number],

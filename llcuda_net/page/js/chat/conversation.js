@@ -20,6 +20,8 @@ import { conversationOf, turnIn } from "./state.js";
 import { lacksVersions, leafBelow, pathTo, treeOf, versionsOf } from "./tree.js";
 import { again, bodyOf, inputOf, parted, questionOf } from "./turn.js";
 
+const HELLO = "Ask something. The answer goes on when this page is closed.";
+
 /**
  * @param {object} app
  * @param {{id: string}} route id: of a conversation, "new-…" while its first question is on its
@@ -114,8 +116,8 @@ export function conversationView(app, route, signal) {
   if (matchMedia("(pointer: fine)").matches) queueMicrotask(() => writer.focus());
 
   function moved(turn, before) {
-    if (route.id && !id && !turn && !store.get().chat.places[place])
-      go(href(""), { replaced: true });
+    const lost = route.id && !id && !turn && !store.get().chat.places[place];
+    if (lost) go(href(""), { replaced: true });
     show();
     if (turn && !before) feed.toEnd();
   }
@@ -133,18 +135,11 @@ export function conversationView(app, route, signal) {
     const one = conversationOf(state, id);
     const turn = turnIn(state, place);
     const tree = treeOf(one.nodes);
-    let path = turn
-      ? turn.base
-        ? pathTo(tree, turn.base)
-        : []
+    const path = turn
+      ? pathBefore(tree, turn)
       : pathTo(tree, one.leaf && leafBelow(tree, one.leaf));
     shown = { tree, path };
-    if (turn)
-      path = [
-        ...path,
-        { id: turn.key, key: turn.key, input: turn.body.input, status: "sending", turn },
-      ];
-    const seen = path.flatMap(expanded).map((node) => ({
+    const seen = (turn ? [...path, nodeOfTurn(turn)] : path).flatMap(expanded).map((node) => ({
       node,
       versions: tree.nodes.has(node.id) ? versionsOf(tree, node) : null,
     }));
@@ -162,15 +157,9 @@ export function conversationView(app, route, signal) {
       const problem = problemOf(one.error);
       return problemBox(problem, problem.again ? () => loader.open(id, signal) : null);
     }
-    if (!route.id && !turnIn(store.get(), place))
-      return h(
-        "p",
-        { class: "hello muted" },
-        "Ask something. The answer goes on when this page is closed.",
-      );
-    if (id && one.state === "loading")
-      return h("p", { class: "muted", role: "status" }, "Loading…");
-    return null;
+    if (!route.id) return h("p", { class: "hello muted" }, HELLO);
+    const loading = id && one.state === "loading";
+    return loading ? h("p", { class: "muted", role: "status" }, "Loading…") : null;
   }
 
   function setWriter() {
@@ -237,7 +226,7 @@ export function conversationView(app, route, signal) {
 
   function side(node, answers) {
     const nodes = answers.map((one) => shown.tree.nodes.get(one));
-    compare(app, nodes, node.id, choose);
+    compare(app, nodes, node.id, { choose, ended: acts.answer.ended });
   }
 
   async function stop() {
@@ -278,4 +267,13 @@ export function conversationView(app, route, signal) {
   }
 
   return element;
+}
+
+// What a turn that is being sent goes on from, as far as it is known.
+const pathBefore = (tree, { base }) => (base ? pathTo(tree, base) : []);
+
+// A turn as the entry that it will become.
+function nodeOfTurn(turn) {
+  const { key, body } = turn;
+  return { id: key, key, input: body.input, status: "sending", turn };
 }

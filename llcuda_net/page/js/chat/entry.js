@@ -17,6 +17,7 @@ export function createEntry(app, acts) {
   const question = createQuestion(app, acts.question ?? {});
   const outcome = h("div", {});
   let answer = null;
+  let told = ""; // of a turn, so that a button in it keeps the focus while it is tried again
   element.append(question.element, outcome);
 
   function show(node, versions) {
@@ -37,6 +38,9 @@ export function createEntry(app, acts) {
   }
 
   function showTurn(turn) {
+    const now = JSON.stringify([turn.key, turn.state, turn.error]);
+    if (now === told) return;
+    told = now;
     const { title, detail, again } = problemOf(turn.error);
     if (turn.state === "sending") {
       return outcome.replaceChildren(h("p", { class: "waiting muted" }, "Sending…"));

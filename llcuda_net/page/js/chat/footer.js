@@ -36,11 +36,10 @@ export function footer(app, acts, signal) {
     const focused = element.contains(document.activeElement)
       ? document.activeElement.getAttribute("aria-label")
       : null;
-    if (node.type === "item")
-      return replace(
-        element,
-        copyButton(app, "Copy", () => node.text ?? ""),
-      );
+    if (node.type === "item") {
+      const copy = copyButton(app, "Copy", () => node.text ?? "");
+      return replace(element, copy);
+    }
     replace(element, runs(node) ? running(node) : [figures(node), buttons(node, versions)]);
     if (focused) {
       [...element.querySelectorAll("button")]
@@ -53,7 +52,7 @@ export function footer(app, acts, signal) {
     const speed = h("span", {});
     const id = node.generation ?? generationOf(node.id);
     app.store.watch(
-      (state) => state.live.runs?.[id]?.tokens_per_second,
+      (state) => state.live.runs[id]?.tokens_per_second,
       (rate) => replace(speed, rate ? ` · ${rateText(rate)}` : null),
       signal,
     );
@@ -78,7 +77,7 @@ export function footer(app, acts, signal) {
         button("columns", "Versions side by side", () => acts.compare(node, answers)),
       copyButton(app, "Copy the answer", () => node.text ?? ""),
       acts.again && button("retry", "Answer again", () => acts.again(node)),
-      node.logprobs > 0 && sure,
+      node.logprobs != null && sure,
       moreButton(node, () => set("raw")),
     );
   }

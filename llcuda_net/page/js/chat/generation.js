@@ -37,7 +37,7 @@ export function nodesOfGeneration(about) {
     instructions: typeof system?.content === "string" ? system.content : null,
     sampling: params,
     max_output_tokens: null,
-    logprobs: params.n_probs ?? null,
+    logprobs: params.n_probs || null,
     seed: about.seed,
   });
 }
