@@ -9,7 +9,7 @@ from typing import Any
 
 import httpx
 import pytest
-from playwright.sync_api import Locator, Page, expect
+from playwright.sync_api import FilePayload, Locator, Page, expect
 
 from tests.support.browser.accessibility import violations
 from tests.support.browser.profiles import NARROW, Profile, Profiles
@@ -197,8 +197,8 @@ def test_images_go_with_a_question(page: Page, teller: Storyteller) -> None:
     files = page.locator("input[type=file]")
     files.set_input_files({"name": "note.txt", "mimeType": "text/plain", "buffer": b"x"})
     expect(page.get_by_text("note.txt is not an image")).to_be_visible()
-    dot = {"name": "dot.png", "mimeType": "image/png", "buffer": _DOT}
-    files.set_input_files([dot, dot])  # type: ignore[list-item]
+    dot: FilePayload = {"name": "dot.png", "mimeType": "image/png", "buffer": _DOT}
+    files.set_input_files([dot, dot])
     expect(page.get_by_role("button", name="Remove dot.png")).to_have_count(2)
     page.get_by_role("button", name="Remove dot.png").first.click()
     _ask(page, "What is it?")
