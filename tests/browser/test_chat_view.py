@@ -17,6 +17,7 @@ from tests.support.processes import RunningServer, running_server
 from tests.support.upstream.storyteller import (
     Call,
     Hold,
+    Part,
     Storyteller,
     Thought,
     Word,
@@ -66,11 +67,10 @@ def _asked(teller: Storyteller) -> list[str]:
 
 def test_an_answer_comes_as_it_is_written(page: Page, teller: Storyteller) -> None:
     thought, begun = Hold(), Hold()
-    teller.tell(
-        "What is a slot?",
-        *[Thought("Hm, "), Thought("slots."), thought],
-        *[*words("A **slot** is one"), begun, *words(" sequence.\n\n```python\nslot()\n```\n")],
-    )
+    thinks: list[Part] = [Thought("Hm, "), Thought("slots."), thought]
+    says: list[Part] = [*words("A **slot** is one"), begun]
+    rest = words(" sequence.\n\n```python\nslot()\n```\n")
+    teller.tell("What is a slot?", *thinks, *says, *rest)
     _ask(page, "What is a slot?")
     expect(page.get_by_label("Your question")).to_have_value("")
     turn = _turn(page)
