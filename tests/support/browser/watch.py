@@ -19,12 +19,17 @@ _ALWAYS = re.compile(r"Automatic fallback to software WebGL|GPU stall", re.IGNOR
 
 class Watch:
     """Collects, of all pages of a profile: errors and warnings of the console, exceptions, dialogs,
-    pages that open themselves, downloads that nobody asked for, requests to other hosts.
+    pages that open themselves, requests to other hosts.
+
+    Attributes:
+        troubles: what went wrong so far.
+        requests: method and URL of each so far.
     """
 
     def __init__(self, context: BrowserContext, origin: str) -> None:
         self.origin = origin
         self.troubles: list[str] = []
+        self.requests: list[str] = []
         self._open: dict[Request, str] = {}
         self._expected: list[re.Pattern[str]] = [_ALWAYS]
         context.add_init_script(_TELL_VIOLATIONS)
@@ -59,6 +64,7 @@ class Watch:
             self._note(f"console {message.type}: {message.text} ({place})")
 
     def _on_request(self, request: Request) -> None:
+        self.requests.append(f"{request.method} {request.url}")
         self._open[request] = request.url
         url = urlsplit(request.url)
         if url.scheme not in ("data", "blob") and f"{url.scheme}://{url.netloc}" != self.origin:
