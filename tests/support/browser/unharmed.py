@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import json
 from pathlib import Path
 from typing import Any
@@ -17,15 +18,17 @@ GUARD = Path(__file__).with_name("guard.js").read_text(encoding="utf-8")
 #: elements side by side, as in a list, count once.
 _OUTSIDE = """
 () => {
-  const known = new Set(["class", "role", "hidden", "disabled", "aria-label"]);
-  function shape(element) {
-    if (element.matches('[aria-label="Answer"]')) return "answer";
+  const known = new Set(["class", "role", "hidden", "disabled"]);
+  function shape(element, depth = 0) {
+    const indent = " ".repeat(depth);
+    if (element.matches('[role=group][aria-label="Answer"]')) return `${indent}answer`;
     const named = [...element.attributes].filter(({ name, value }) =>
-      known.has(name) && !/\\d/.test(value));
-    const own = element.localName + named.map(({ name, value }) => `[${name}=${value}]`).join("");
-    const inner = [...element.children].map(shape);
-    const kept = inner.filter((one, at) => one !== inner[at - 1]);
-    return kept.length ? `${own}(${kept.join(" ")})` : own;
+      known.has(name));
+    const attributes = named.map(({ name, value }) => `[${name}=${value}]`).join("");
+    const own = `${indent}${element.localName}${attributes}`;
+    if (element.hidden) return own;
+    const inner = [...element.children].map((child) => shape(child, depth + 1));
+    return [own, ...inner.filter((one, at) => one !== inner[at - 1])].join("\\n");
   }
   const place = (selector) => {
     const found = document.querySelector(selector)?.getBoundingClientRect();
@@ -57,11 +60,10 @@ def outside(page: Page) -> dict[str, Any]:
 
 def differences(before: dict[str, Any], after: dict[str, Any]) -> list[str]:
     """What changed, a line each."""
-    return [
-        f"{name}: {json.dumps(before[name])} became {json.dumps(after[name])}"
-        for name in before
-        if before[name] != after[name]
-    ]
+    changed = [name for name in before if before[name] != after[name] and name != "shape"]
+    lines = [f"{one}: {json.dumps(before[one])} became {json.dumps(after[one])}" for one in changed]
+    shapes = (one["shape"].split("\n") for one in (before, after))
+    return lines + list(difflib.unified_diff(*shapes, lineterm="", n=1))
 
 
 def overflow_when_narrow(page: Page) -> str | None:
