@@ -218,9 +218,7 @@ def _history(page: Page, found: Studio) -> None:
     if (page.viewport_size or DESKTOP)["width"] < 600:
         page.get_by_role("button", name="Open the history").click()
     page.get_by_role("searchbox").fill("the server")
-    expect(
-        page.get_by_role("region", name="With these words").get_by_role("link").first
-    ).to_be_visible()
+    expect(page.get_by_role("region", name="By words").get_by_role("link").first).to_be_visible()
 
 
 def _server(page: Page, found: Studio) -> None:

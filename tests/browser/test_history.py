@@ -63,7 +63,7 @@ def test_the_newest_is_first_and_opens(chat: Chat) -> None:
 
 def test_words_are_found_and_marked(chat: Chat) -> None:
     _search(chat, "flowers pollen")
-    found = chat.page.get_by_role("region", name="With these words")
+    found = chat.page.get_by_role("region", name="By words")
     expect(found.get_by_role("link")).to_have_count(1)
     expect(found.locator("mark")).to_have_text(["pollen", "flowers"])
     found.get_by_role("link").click()
@@ -126,9 +126,7 @@ def test_it_is_deleted(chat: Chat) -> None:
     chat.page.reload()
     expect(chat.page.get_by_role("list", name="Conversations").get_by_role("link")).to_have_count(2)
     _search(chat, "metres")
-    expect(chat.page.get_by_role("region", name="With these words")).to_contain_text(
-        "Nothing found."
-    )
+    expect(chat.page.get_by_role("region", name="By words")).to_contain_text("Nothing found.")
 
 
 def test_all_answers_are_listed_by_their_state(chat: Chat, teller: Storyteller) -> None:
@@ -152,7 +150,7 @@ def test_what_is_meant_is_found(profiles: Profiles) -> None:
         chat = Chat(profiles.new(server).open())
         chat.ask("What is a slot?")
         chat.sees_the_end()
-        meant = chat.page.get_by_role("region", name="About this")
+        meant = chat.page.get_by_role("region", name="By meaning")
         with sync.connect(server.address) as client:
             analysed = client.status
             wait_until(lambda: analysed()["analysis"]["indexed"] == 1, "it is analysed")

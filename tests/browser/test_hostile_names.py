@@ -97,7 +97,7 @@ def test_what_a_search_marks(profile: Profile, teller: Storyteller) -> None:
         chat.sees_the_end()
     search = chat.page.get_by_role("searchbox", name=re.compile("Search the history"))
     search.fill("marker")
-    found = chat.page.get_by_role("region", name="With these words")
+    found = chat.page.get_by_role("region", name="By words")
     expect(found.get_by_role("link")).to_have_count(len(SHORT))
     expect(found.locator("mark")).to_have_text(["marker"] * len(SHORT))
     unharmed(chat.page, "what is found")

@@ -26,7 +26,9 @@ export function openMenu(button, items) {
     ),
   );
   const menu = h("div", { class: "menu", role: "menu", onkeydown: move }, entries);
-  document.body.append(menu);
+  // All that is shown is in some landmark.
+  const landmark = h("div", { role: "region", "aria-label": "Menu" }, menu);
+  document.body.append(landmark);
   button.setAttribute("aria-haspopup", "menu");
   button.setAttribute("aria-expanded", "true");
   place(menu, button);
@@ -38,7 +40,7 @@ export function openMenu(button, items) {
 
   function close(back = true) {
     end.abort();
-    menu.remove();
+    landmark.remove();
     button.setAttribute("aria-expanded", "false");
     if (back) button.focus();
   }
