@@ -104,7 +104,8 @@ def test_the_focus_is_always_seen(profiles: Profiles, server: RunningServer) -> 
             """() => {
               const style = getComputedStyle(document.activeElement);
               // Behind the last one there is nothing of the page.
-              return document.activeElement === document.body || style.outlineStyle !== "none" || style.boxShadow !== "none";
+              const body = document.activeElement === document.body;
+              return body || style.outlineStyle !== "none" || style.boxShadow !== "none";
             }"""
         )
         assert shown, focused(page)
