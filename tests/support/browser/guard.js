@@ -8,7 +8,7 @@
       "div span button svg path details summary").split(" "),
   );
   const ATTRIBUTES = new Set(
-    "class href title rel target align start role tabindex type open d viewBox".split(" "),
+    "class dir href title rel target align start role tabindex type open d viewBox".split(" "),
   );
   const NEVER = new Set(
     "script iframe object embed base meta link style frame portal audio video template".split(" "),
