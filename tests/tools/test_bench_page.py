@@ -16,7 +16,7 @@ from tools.page_bench.rig import BenchError, rig
 from tools.synthetic.written import words_of
 
 SPREAD = {"median": 1.0, "least": 0.9, "most": 1.1, "count": 3, "low": None, "high": None}
-FRAMES = frames.Frames([16.7] * 1980 + [50.0] * 20, [60.0]).figures()
+FRAMES = frames.Frames([16.7] * 1980 + [50.0] * 20, [60.0], 4000.0).figures()
 
 
 def test_figures_of_frames() -> None:
@@ -29,6 +29,7 @@ def test_figures_of_frames() -> None:
         "stutters": 20,
         "long_tasks": 1,
         "longest_task_ms": 60.0,
+        "cpu_ms_per_frame": 2.0,
     }
     assert frames.Frames().figures()["p50_ms"] is None
 

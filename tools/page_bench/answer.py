@@ -35,6 +35,7 @@ def measure(
                 _until(found, page, end)
             whole.gaps += seen.gaps
             whole.tasks += seen.tasks
+            whole.cpu_ms += seen.cpu_ms
             cpu, so_far = found.usage().cpu - before.cpu, found.tokens() - made
             us = round(cpu / max(1, so_far) * 1e6, 1)
             parts.append({**seen.figures(), "server_us_per_token": us})

@@ -152,7 +152,7 @@ def _search(page: Page, words: str, repeats: int) -> Any:
     for _ in range(repeats):
         began = time.perf_counter()
         box.fill(words)
-        page.locator(".results section[aria-label='With these words'] li").first.wait_for(
+        page.locator(".results section[aria-label='By words'] li").first.wait_for(
             timeout=PAGE_PATIENCE
         )
         times.append(round((time.perf_counter() - began) * 1e3, 1))

@@ -89,5 +89,6 @@ def _frames(of: Mapping[str, Any]) -> str:
     times = ", ".join(f"{name} {of[key]}" for name, key in names.items() if of[key] is not None)
     return (
         f"frames {times} ms, of {of['frames']:,}; {of['stutters']} stutters, "
-        f"{of['long_tasks']} long tasks (longest {of['longest_task_ms']} ms)"
+        f"{of['long_tasks']} long tasks (longest {of['longest_task_ms']} ms), "
+        f"CPU {of['cpu_ms_per_frame']} ms per frame"
     )
