@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from playwright.sync_api import Browser
+from playwright.sync_api import Browser, Page
 
 from tools.overhead.stats import spread
 from tools.page_bench import texts
@@ -25,35 +25,46 @@ WAYS = ("nobody", "readers", "tabs")
 _ENDLESS = 5000
 
 Answers = list[tuple[str, str]]
+#: Begins the answers, and gives their conversations and responses; and waits so many seconds.
+Begin = Callable[[], Answers]
 Wait = Callable[[float], None]
 
 
 @contextmanager
-def _nobody(rig: Rig, browser: Browser, answers: Answers) -> Iterator[Wait]:
+def _nobody(rig: Rig, browser: Browser, count: int, begin: Begin) -> Iterator[Wait]:
+    begin()
     yield time.sleep
 
 
 @contextmanager
-def _readers(rig: Rig, browser: Browser, answers: Answers) -> Iterator[Wait]:
-    paths = [f"/v1/generations/{response.removeprefix('resp_')}/events" for _, response in answers]
+def _readers(rig: Rig, browser: Browser, count: int, begin: Begin) -> Iterator[Wait]:
+    ids = [response.removeprefix("resp_") for _, response in begin()]
+    paths = [f"/v1/generations/{id_}/events" for id_ in ids]
     with readers(rig.server.address, paths) as found:
         yield found.read
 
 
 @contextmanager
-def _tabs(rig: Rig, browser: Browser, answers: Answers) -> Iterator[Wait]:
+def _tabs(rig: Rig, browser: Browser, count: int, begin: Begin) -> Iterator[Wait]:
     with profile(browser) as context:
-        pages = [opened(context, f"{rig.url}/#/c/{conversation}") for conversation, _ in answers]
+        pages = [opened(context, rig.url) for _ in range(count)]
+        answers = begin()
+        for page, (conversation, _) in zip(pages, answers, strict=True):
+            page.evaluate("(hash) => { location.hash = hash }", f"#/c/{conversation}")
         for page in pages:
             page.locator(".blocks", has_text="journal").last.wait_for()
-        sizes = [len(page.locator(".blocks").last.inner_text()) for page in pages]
+        sizes = [_characters(page) for page in pages]
         # Playwright must be asked, or its own events pile up.
         yield lambda seconds: pages[0].wait_for_timeout(1000 * seconds)
         for page, size, (_, response) in zip(pages, sizes, answers, strict=True):
             if rig.ask("GET", f"/v1/responses/{response}")["status"] != "in_progress":
                 raise BenchError("an answer ended while it was measured: use fewer tabs")
-            if len(page.locator(".blocks").last.inner_text()) <= size:
+            if _characters(page) <= size:
                 raise BenchError(f"the tab of {response} stands still")
+
+
+def _characters(page: Page) -> int:
+    return len(page.locator(".blocks").last.inner_text())
 
 
 _READING = {"nobody": _nobody, "readers": _readers, "tabs": _tabs}
@@ -123,9 +134,14 @@ def _run(
     warmup: float,
     asked: dict[str, Any],
 ) -> dict[str, Any]:
-    answers = [rig.begin(f"Question {number}", _ENDLESS, **asked) for number in range(count)]
+    answers: Answers = []
+
+    def begin() -> Answers:
+        answers.extend(rig.begin(f"Question {one}", _ENDLESS, **asked) for one in range(count))
+        return answers
+
     try:
-        with _READING[way](rig, browser, answers) as wait:
+        with _READING[way](rig, browser, count, begin) as wait:
             wait(warmup)
             began, before, made = time.monotonic(), rig.usage(), rig.tokens()
             wait(seconds)
