@@ -7,9 +7,10 @@ here again.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from functools import partial
-from time import perf_counter
+from time import thread_time
 from typing import TYPE_CHECKING, Any
 
 import trio
@@ -48,6 +49,7 @@ class FollowedAnswer:
         generation: while there is something to tell of it.
         over: all was told.
         behind: there is more to tell at once.
+        rendered: when what was new of it was last rendered, on trio's clock.
     """
 
     def __init__(self, asked: AskedAnswer, exchange: Exchange, wake: Callable[[], None]) -> None:
@@ -55,6 +57,7 @@ class FollowedAnswer:
         self.generation: Generation | None = None
         self.over = False
         self.behind = True
+        self.rendered = -math.inf
         self._exchange = exchange
         self._wake = wake
         self._asked = asked
@@ -101,7 +104,7 @@ class FollowedAnswer:
         return generation.ended or not told_all
 
     async def changes(self, *, render: bool) -> tuple[dict[str, Any] | None, float]:
-        """What has changed since the last time, and the seconds of rendering that it took.
+        """What has changed since the last time, and the CPU seconds of rendering that it took.
 
         Args:
             render: else only what costs next to nothing, unless the reader lacks much.
@@ -129,7 +132,8 @@ class FollowedAnswer:
                 step, took = await trio.to_thread.run_sync(work, limiter=RENDERERS)
             else:
                 step, took = work()
-            self._not_before = trio.current_time() + _PAUSES * took
+            self.rendered = trio.current_time()
+            self._not_before = self.rendered + _PAUSES * took
         if self._at >= self._same and self._blocks.count < self._blocks.have:
             self._told["reset"] = True
             self._begin(0)
@@ -167,7 +171,7 @@ class FollowedAnswer:
         return size
 
     def _step(self, *, ended: bool) -> tuple[Step, float]:
-        begun = perf_counter()
+        begun = thread_time()  # other work of the machine is not its own
         blocks = self._blocks
         if ended:
             step = blocks.end()
@@ -175,7 +179,7 @@ class FollowedAnswer:
             step = blocks.final()
         else:
             step = blocks.step()
-        return step, perf_counter() - begun
+        return step, thread_time() - begun
 
     def _recall(self, generation: Generation) -> None:
         # It is over, so nothing depends on who reads it.

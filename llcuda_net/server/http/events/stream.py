@@ -32,8 +32,11 @@ SILENCE = 5.0
 _REPORT_EVERY = 1.0
 #: Characters of HTML in an event beyond which the next answer waits for the next event.
 _ENOUGH = 128 << 10
-#: Of each second, what may be spent on rendering; and the most that is saved for a busy moment.
-_SHARE, _MOST_SAVED = 0.02, 0.1
+#: Of each second, the CPU time that may be spent on rendering, and the most that is saved of it.
+_SHARE, _MOST_SAVED = 0.03, 0.1
+#: Where that is not enough, all are rendered less often, but each once in so many seconds: what is
+#: new must be rendered once, and it only becomes more. For this there is a larger share.
+_LATEST, _LARGEST_SHARE = 1.0, 0.15
 #: Bytes that a stream takes in memory, and each answer of it; about.
 SIZE, ANSWER_SIZE = 512 << 10, 64 << 10
 
@@ -53,7 +56,7 @@ class PageStream:
         owner = None if asked.everybody else exchange.request.user.name
         self._running = RunningList(exchange.host, owner, self._wake)
         self._answers = deque(FollowedAnswer(one, exchange, self._wake) for one in asked.answers)
-        self._saved = _MOST_SAVED  # seconds of rendering
+        self._saved = self._largest_saved = _MOST_SAVED  # seconds of rendering
         self._counted = trio.current_time()
         self._reported = -_REPORT_EVERY
         self._first_report = True
@@ -167,7 +170,9 @@ class PageStream:
     async def _changes(self) -> dict[str, Any]:
         """What has changed of the answers that are followed."""
         now = trio.current_time()
-        self._saved = min(_MOST_SAVED, self._saved + (now - self._counted) * _SHARE)
+        since = now - self._counted
+        self._saved = min(_MOST_SAVED, self._saved + since * _SHARE)
+        self._largest_saved = min(_MOST_SAVED, self._largest_saved + since * _LARGEST_SHARE)
         self._counted = now
         told: dict[str, Any] = {}
         size = 0
@@ -178,9 +183,12 @@ class PageStream:
             if answer.generation is None:
                 found = await answer.find()
             if answer.generation is not None and answer.moved:
-                found, took = await answer.changes(render=self._saved > 0)
-                self._saved -= took
-                if self._saved <= 0 and answer.moved and put_off is None:
+                late = now - answer.rendered >= _LATEST
+                render = self._saved > 0 or (late and self._largest_saved > 0)
+                found, took = await answer.changes(render=render)
+                self._saved = max(self._saved - took, -_MOST_SAVED)
+                self._largest_saved -= took
+                if not render and answer.moved and put_off is None:
                     put_off = answer
             if found is not None:
                 told[answer.id] = found
