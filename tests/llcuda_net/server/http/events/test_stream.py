@@ -355,6 +355,7 @@ async def test_who_is_not_let_in_any_more_is_told_nothing_more(autojump_clock: o
         page = await follow(listener, headers={"Authorization": "Bearer A"})
         await page.next()
         server.users.reload("B name=bob\n")
+        server.runs.deleted("of-hers", "ann")
         server.check_users()
         event = await page.next()
         assert event is not None
@@ -383,6 +384,8 @@ async def test_a_reader_that_takes_nothing_costs_little_and_then_has_all(
         text = "".join(block["html"] for block in page.blocks[id_])
         assert text.count("<em>") + text.count("*x") >= 390
         assert len(page.events) < 400
+        # Too many ends were not told: all that runs is, once more.
+        assert sum(event.get("snapshot", False) for event in page.events) == 2
         await page.reply.stream.aclose()
 
 
