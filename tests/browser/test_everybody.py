@@ -192,6 +192,14 @@ def test_a_phone_has_a_drawer(
     expect(chat.page.get_by_role("heading", name="Settings")).to_be_visible()
 
 
+def test_enter_on_a_phone_is_a_new_line(profiles: Profiles, server: RunningServer) -> None:
+    box = Chat(profiles.new(server, PHONE).open()).question_box
+    box.fill("one")
+    box.press("Enter")
+    box.press_sequentially("two")
+    expect(box).to_have_value("one\ntwo")
+
+
 def test_a_screen_reader_hears_of_the_answer(
     profiles: Profiles, teller: Storyteller, server: RunningServer
 ) -> None:

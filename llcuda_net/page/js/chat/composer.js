@@ -5,6 +5,8 @@ import { icon } from "../core/icons.js";
 import { draftImages, draftOf, keepDraft, keepImages } from "./drafts.js";
 import { fileProblem, readImage, thumbnails } from "./images.js";
 
+const TOUCH = "(hover: none) and (pointer: coarse)";
+
 /**
  * @param {object} app
  * @param {object} options
@@ -111,7 +113,9 @@ export function composer(app, { place, send, stop }, signal) {
   function onKey(event) {
     if (event.key !== "Enter" || event.isComposing || event.shiftKey || event.altKey) return;
     const mod = event.ctrlKey || event.metaKey;
-    if (app.store.get().prefs.sendWith === "mod+enter" && !mod) return;
+    // The keyboard of a phone has no Shift+Enter: there Enter is a new line, and the button sends.
+    const line = app.store.get().prefs.sendWith === "mod+enter" || matchMedia(TOUCH).matches;
+    if (line && !mod) return;
     event.preventDefault();
     submit();
   }

@@ -1,4 +1,4 @@
-/** What a person prefers in this browser: kept in localStorage, and nothing else is. */
+/** What a person prefers in this browser, kept in localStorage. */
 
 const KEY = "llcuda";
 
