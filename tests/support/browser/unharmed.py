@@ -62,8 +62,8 @@ def differences(before: dict[str, Any], after: dict[str, Any]) -> list[str]:
     """What changed, a line each."""
     changed = [name for name in before if before[name] != after[name] and name != "shape"]
     lines = [f"{one}: {json.dumps(before[one])} became {json.dumps(after[one])}" for one in changed]
-    shapes = (one["shape"].split("\n") for one in (before, after))
-    return lines + list(difflib.unified_diff(*shapes, lineterm="", n=1))
+    was, now = (one["shape"].split("\n") for one in (before, after))
+    return lines + list(difflib.unified_diff(was, now, lineterm="", n=1))
 
 
 def overflow_when_narrow(page: Page) -> str | None:
