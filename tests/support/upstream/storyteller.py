@@ -190,17 +190,20 @@ def _token(text: str, probability: float) -> dict[str, Any]:
 
 
 @contextmanager
-def storyteller(model: str = "storyteller", slots: int = 4) -> Iterator[Storyteller]:
+def storyteller(
+    model: str = "storyteller", slots: int = 4, pause: float = 0.0
+) -> Iterator[Storyteller]:
     """One that listens on loopback until the block ends.
 
     Args:
         model: its name.
         slots: how many answers it gives at once.
+        pause: seconds between two tokens.
     """
     teller = Storyteller()
     modalities = {"vision": True, "video": False, "audio": True}
     says = props(slots, 1 << 20, model) | {"chat_template": TEMPLATE, "modalities": modalities}
-    server = ChatServer(script=teller.script, props=says, asked=teller.asked)
+    server = ChatServer(script=teller.script, props=says, asked=teller.asked, pause=pause)
     with in_thread(server):
         teller.url = server.url
         try:

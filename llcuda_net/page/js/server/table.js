@@ -19,7 +19,7 @@ export function table(caption, columns, key) {
   const heads = columns.map(([name, , kind]) => h("th", { scope: "col", class: kind }, name));
   const element = h(
     "div",
-    { class: "table", role: "region", "aria-label": caption, tabindex: "0" },
+    { class: "data-table", role: "region", "aria-label": caption, tabindex: "0" },
     h("table", { "aria-label": caption }, h("thead", {}, h("tr", {}, heads)), body),
   );
 
