@@ -35,6 +35,7 @@ from llcuda_net.server.http.responses import earlier
 from llcuda_net.storage.objects import conversations, entries
 from llcuda_net.storage.objects.conversations import Conversation
 from llcuda_net.storage.objects.entries import Entry, Link
+from llcuda_net.storage.records import Result
 from llcuda_net.util.version import package_version
 
 #: Entries of a page, where a request does not say, and at most.
@@ -264,13 +265,20 @@ async def _sources(
     ids = [spot.generation for spot in spots if spot.generation is not None]
     over = [id_ for id_ in ids if found.states[id_] not in _RUNNING]
     id_of = found.conversation.id
-    kept = await exchange.host.results(
-        over, exchange.request.user, lambda result: Source.of_result(result, id_of)
-    )
+    user = exchange.request.user
+
+    def read(result: Result) -> Source:
+        return Source.of_result(result, id_of)
+
+    kept = await exchange.host.results(over, user, read)
     running = {}
     for id_ in ids:
         generation = None if id_ in kept else await _in_memory(exchange, id_)
-        if generation is not None:
+        if generation is None:
+            continue
+        if generation.ended:  # since it was listed; memory may have let go what it was asked
+            kept |= await exchange.host.results([id_], user, read)
+        if id_ not in kept:
             running[id_] = Source.of_running(generation, id_of)
     return kept, running
 
