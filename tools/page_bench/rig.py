@@ -149,13 +149,16 @@ def chromium() -> Iterator[Browser]:
 
 
 @contextmanager
-def profile(browser: Browser, scripts: Sequence[str] = ()) -> Iterator[BrowserContext]:
-    """A profile with nothing in it, of a desktop's size.
+def profile(
+    browser: Browser, scripts: Sequence[str] = (), size: tuple[int, int] = (1280, 800)
+) -> Iterator[BrowserContext]:
+    """A profile with nothing in it.
 
     Args:
+        size: of its windows.
         scripts: run in each of its pages before the page's own.
     """
-    context = browser.new_context(viewport={"width": 1280, "height": 800})
+    context = browser.new_context(viewport={"width": size[0], "height": size[1]})
     context.set_default_timeout(PAGE_PATIENCE)
     for script in scripts:
         context.add_init_script(script)
