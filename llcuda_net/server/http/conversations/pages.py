@@ -271,14 +271,14 @@ async def _sources(
         return Source.of_result(result, id_of)
 
     kept = await exchange.host.results(over, user, read)
-    running = {}
+    running: dict[str, Source] = {}
     for id_ in ids:
         generation = None if id_ in kept else await _in_memory(exchange, id_)
         if generation is None:
             continue
         if generation.ended:  # since it was listed; memory may have let go what it was asked
-            kept |= await exchange.host.results([id_], user, read)
-        if id_ not in kept:
+            running |= await exchange.host.results([id_], user, read)
+        if id_ not in running:
             running[id_] = Source.of_running(generation, id_of)
     return kept, running
 
