@@ -33,7 +33,7 @@ _REPORT_EVERY = 1.0
 #: Characters of HTML in an event beyond which the next answer waits for the next event.
 _ENOUGH = 128 << 10
 #: Of each second, the CPU time that may be spent on rendering, and the most that is saved of it.
-_SHARE, _MOST_SAVED = 0.03, 0.1
+_SHARE, _MOST_SAVED = 0.02, 0.1
 #: Where that is not enough, all are rendered less often, but each once in so many seconds: what is
 #: new must be rendered once, and it only becomes more. For this there is a larger share.
 _LATEST, _LARGEST_SHARE = 1.0, 0.15
