@@ -13,6 +13,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "protocol")]  # runs from anywhere, without being installed
 
+from PIL import Image
 from playwright.sync_api import Page, expect
 
 from llcuda_net.cli.common import Parser
@@ -125,6 +126,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if args.docs:
             for view, scheme, size, name in DOCS:
                 take(found, view, size, scheme, folder / name)  # type: ignore[arg-type]
+                _smaller(folder / name)
             return 0
         for size in SIZES:
             for scheme in SCHEMES:
@@ -261,6 +263,12 @@ def take(found: Studio, view: str, size: str, scheme: Scheme, file: Path) -> Non
     page.screenshot(path=file, animations="disabled", caret="hide")
     echo(f"{file} ({file.stat().st_size // 1000} kB)")
     profile.context.close()
+
+
+def _smaller(file: Path) -> None:
+    """Of few colours, since it is kept with the source."""
+    with Image.open(file) as picture:
+        picture.convert("RGB").quantize(128).save(file, optimize=True)
 
 
 if __name__ == "__main__":
