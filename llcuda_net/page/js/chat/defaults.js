@@ -30,5 +30,6 @@ export function chatDefaults(app, signal) {
     signal,
   );
   loadModels(app, signal);
-  return h("fieldset", {}, h("legend", {}, "New chats"), picker, form.element);
+  const model = h("div", { class: "row" }, h("strong", { class: "small" }, "Model"), picker);
+  return h("fieldset", {}, h("legend", {}, "New chats"), model, form.element);
 }

@@ -51,6 +51,7 @@ function update({ parts }, upstream) {
   setText(parts.taken, taken);
   setText(parts.faults, faultsText(upstream));
   setText(parts.reason, upstream.reason ?? "");
+  parts.reason.hidden = !upstream.reason;
   parts.slots.hidden = slots.length === 0;
   parts.slots.setAttribute("aria-label", taken);
   reconcile(parts.slots, slots, (slot) => slot.id, makeSlot, updateSlot);
