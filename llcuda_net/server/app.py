@@ -291,14 +291,14 @@ class _Serving:
     async def _announce(self, pool: Pool, listeners: _Listeners) -> None:
         await pool.prepare()
         _warn_of_secrets(self._settings, self._users)
+        if self._settings.http and self._settings.page:
+            scheme = "http" if self._settings.tls_cert is None else "https"
+            log.info("page", url=f"{scheme}://{address_of(listeners[0])}/")
         with contextlib.suppress(OSError):  # the parent process may not read it
             for listener in listeners:
                 echo(f"listening on {address_of(listener)}", flush=True)
             for monitored in self._monitored:
                 echo(f"metrics on http://{address_of(monitored)}/metrics", flush=True)
-            if self._settings.http and self._settings.page:
-                scheme = "http" if self._settings.tls_cert is None else "https"
-                echo(f"page: {scheme}://{address_of(listeners[0])}/", flush=True)
 
     async def _watch_signals(
         self,

@@ -178,7 +178,8 @@ def test_beyond_loopback_it_warns() -> None:
         assert server.process.stdout is not None
         line = server.process.stdout.readline().strip()
         assert line == f"metrics on http://0.0.0.0:{port}/metrics"
-        assert server.process.stdout.readline().strip() == f"page: http://{server.address}/"
+        assert server.process.stdout.read() == ""
+        assert f'"url": "http://{server.address}/", "event": "page"' in server.log()
         assert "metrics_without_token" in server.log()
 
 
