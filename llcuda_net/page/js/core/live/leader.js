@@ -2,8 +2,8 @@
  * The one that holds the stream of a profile: opens it for what the tabs want, tells them what
  * comes, and opens it again for ever when it is cut.
  *
- * Where the tabs want something else, the next stream is opened first and the old one closed when
- * that has begun: between them nothing is missed.
+ * Where the tabs want something else, the next stream is opened first. The old one is closed a little
+ * after that has begun, since it may have something to tell yet: between them nothing is missed.
  */
 
 import { openStream } from "./stream.js";
@@ -12,6 +12,8 @@ import { createWants } from "./wants.js";
 /** Milliseconds: of silence after which a stream is dead, before another is opened for other wants. */
 const SILENCE = 15000;
 const GATHER = 40;
+/** Milliseconds for which one that was replaced is heard: what it gathers, it tells every 100. */
+const LINGER = 500;
 /** Milliseconds between two tries: at first, and at most. */
 const FIRST = 250;
 const LONGEST = 5000;
@@ -24,6 +26,7 @@ export function createLeader(send) {
   const wants = createWants();
   let stream = null; // the one that is open
   let next = null; // the one that is to take its place
+  const leaving = new Set(); // those whose place was taken
   let tries = 0;
   let retryAt = 0; // in ms; 0: nothing is to be tried again
   let gathering = null;
@@ -46,13 +49,17 @@ export function createLeader(send) {
     function event(found) {
       if (next === opened) {
         const seamless = stream !== null;
-        stream?.close();
+        if (seamless) leave(stream);
         stream = opened;
         next = null;
         tries = 0;
         // Of one that follows another at once, the list is new, but nothing was missed.
         if (found.snapshot && seamless) found = { ...found, snapshot: undefined, renewed: true };
         told("open");
+      }
+      if (leaving.has(opened)) {
+        const { conversations, ended, deleted } = found;
+        send({ type: "event", event: { conversations, ended, deleted } });
       }
       if (stream !== opened) return;
       wants.follow(found);
@@ -71,6 +78,11 @@ export function createLeader(send) {
       if (stream === null && tries > 1) told("lost");
       setTimeout(look, Math.max(0, retryAt - Date.now()) + 5);
     }
+  }
+
+  function leave(old) {
+    leaving.add(old);
+    setTimeout(() => (leaving.delete(old), old.close()), LINGER);
   }
 
   // Also called whenever a tab speaks: timers of a hidden tab may be late by a minute.
@@ -117,6 +129,7 @@ export function createLeader(send) {
       stream?.close();
       next?.close();
       stream = next = null;
+      for (const old of leaving) old.close();
     },
   };
 }

@@ -33,7 +33,9 @@ function withEvent(state, event) {
     next.runs = without(added, [...ended.map(({ id }) => id), ...deleted]);
   }
   if (more !== undefined || snapshot || renewed) next.more = more ?? 0;
-  if (ended.length) next.ended = [...state.ended, ...ended].slice(-MOST_ENDED);
+  // Two streams, of which one takes the other's place, may both tell of an end.
+  const fresh = ended.filter(({ id }) => !state.ended.some((one) => one.id === id));
+  if (fresh.length) next.ended = [...state.ended, ...fresh].slice(-MOST_ENDED);
   if (event.answers) {
     next.answers = { ...state.answers };
     for (const [id, told] of Object.entries(event.answers)) {
