@@ -215,12 +215,11 @@ async def _read(stream: trio.abc.ReceiveStream, into: bytearray, scope: trio.Can
 
 
 async def _end(process: trio.Process) -> None:
-    """Kill it with all that it had started, if it has not ended."""
-    if process.returncode is None:
-        with suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)  # it leads a group of its own
-        with trio.CancelScope(shield=True):
-            await process.wait()
+    """Kill what is left of it, and all that it had started: that may outlive it."""
+    with suppress(ProcessLookupError, PermissionError):
+        os.killpg(process.pid, signal.SIGKILL)  # it leads a group of its own
+    with trio.CancelScope(shield=True):
+        await process.wait()
 
 
 def _last_line(done: subprocess.CompletedProcess[str]) -> str:

@@ -193,7 +193,12 @@ async def test_one_that_hangs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
 
 @pytest.mark.parametrize(
     ("text", "words"),
-    [("yes", "prints without end"), ("yes >&2", "prints without end"), ("wait", "did not answer")],
+    [
+        ("yes", "prints without end"),
+        ("yes >&2", "prints without end"),
+        ("wait", "did not answer"),
+        ("exit 3", "exited with status 3"),  # what it started has outlived it
+    ],
 )
 async def test_nothing_of_it_is_left(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str, words: str
@@ -201,7 +206,7 @@ async def test_nothing_of_it_is_left(
     monkeypatch.setattr(probe, "TIMEOUT", 2.0 if text == "wait" else 60.0)
     monkeypatch.setattr(probe, "_MOST", 1 << 12)
     pid = tmp_path / "pid"
-    begun = f"#!/bin/sh\nsleep 1000 &\necho $! > {pid}\n"
+    begun = f"#!/bin/sh\nsleep 1000 >/dev/null 2>&1 &\necho $! > {pid}\n"
     with pytest.raises(EngineError, match=words):
         await probe_program(script(tmp_path / "llama-server", begun + text + "\n"))
     with trio.fail_after(30):
