@@ -29,7 +29,7 @@ example:
   python tools/page_screenshots.py --docs     the two of README and docs/page.md
 """
 #: The pictures that the documentation has: view, colours, size, and the name there.
-DOCS = (
+DOCS: tuple[tuple[str, Scheme, str, str], ...] = (
     ("conversation", "light", "desktop", "page-chat.png"),
     ("server", "dark", "desktop", "page-server.png"),
 )
@@ -125,7 +125,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     with studio() as found:
         if args.docs:
             for view, scheme, size, name in DOCS:
-                take(found, view, size, scheme, folder / name)  # type: ignore[arg-type]
+                take(found, view, size, scheme, folder / name)
                 _smaller(folder / name)
             return 0
         for size in SIZES:

@@ -27,8 +27,8 @@ from llcuda_net.server.http.openapi.operations import (
 from llcuda_net.server.http.openapi.responses import ItemList, ResponseFailure
 
 
-class ConversationView(msgspec.Struct):
-    """A conversation, without its items; those from `title` on are our own."""
+class ConversationFields(msgspec.Struct):
+    """What there is to say of a conversation itself; what is from `title` on is our own."""
 
     id: str
     object: Literal["conversation"]
@@ -38,6 +38,11 @@ class ConversationView(msgspec.Struct):
     pinned: bool
     updated_at: int
     preview: str | None
+
+
+class ConversationView(ConversationFields):
+    """A conversation, without its items: of its entries, their number."""
+
     entries: int
 
 
@@ -111,11 +116,11 @@ class EntryList(Page):
     active: str | None
 
 
-class ConversationExport(ConversationView, kw_only=True):
+class ConversationExport(ConversationFields):
     """A conversation in a file."""
 
     active: str | None
-    entries: list[ConversationEntry]  # type: ignore[assignment]  # there they are counted
+    entries: list[ConversationEntry]
 
 
 _SWITCH: dict[str, Any] = {"enum": ["true", "false"]}

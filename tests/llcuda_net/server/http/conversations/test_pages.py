@@ -6,9 +6,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import trio
 
 from llcuda_net.errors import InvalidRequest
+from llcuda_net.generation.generation import Generation
 from llcuda_net.server.http.conversations import pages
+from llcuda_net.server.http.delivery.deliver import find
+from llcuda_net.server.http.exchange import Exchange
 from llcuda_net.upstream.interface import REASONING, TOOL_CALL, Channel
 from tests.support.server.conversations import (
     PATH,
@@ -145,6 +149,28 @@ async def test_one_that_runs_is_there_as_far_as_it_came(tmp_path: Path) -> None:
         assert (node["usage"], node["timings"], node["completed_at"]) == (None, None, None)
         assert node["blocks"] == [{"n": 0, "channel": "text", "html": "<p>user: a</p>\n"}]
         upstream.release(99)
+
+
+async def test_one_that_ends_while_it_is_read_has_its_question(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    upstream = paused()
+
+    async def ended(exchange: Exchange, id_: str) -> Generation:
+        generation = await find(exchange, id_)
+        upstream.release(99)
+        while not generation.ended:  # noqa: ASYNC110 - there is no event for it
+            await trio.sleep(0.01)
+        generation.shelve()  # memory has let go what it was asked
+        return generation
+
+    async with running(tmp_path, upstream) as listener:
+        id_ = await begin(listener)
+        await respond(listener, id_, "a", background=True)
+        monkeypatch.setattr(pages, "find", ended)
+        (node,) = (await listed(listener, id_))["data"]
+        assert texts(node["input"]) == [("user", "a")]
+        assert node["status"] == "completed"
 
 
 async def test_one_that_failed_says_why(tmp_path: Path) -> None:
