@@ -441,6 +441,23 @@ def test_what_another_tab_changes_is_noticed(js: Run) -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    ("leaf", "deleted", "after"),
+    [("d", ["gd"], "b"), ("d", ["gd", "gb"], "a"), ("d", ["gc"], "d"), ("a", ["ga"], None)],
+)
+def test_who_reads_an_answer_that_is_deleted_reads_on_above_it(
+    js: Run, leaf: str, deleted: list[str], after: str | None
+) -> None:
+    nodes = [{**one, "generation": f"g{one['id']}"} for one in NODES[:4]]
+    changes = {"state": "ready", "leaf": leaf}
+    found = _reduced(
+        js,
+        {"type": "chat/nodes", "id": "conv_1", "nodes": nodes, "changes": changes},
+        {"type": "live/event", "event": {"deleted": deleted}},
+    )
+    assert found["conversations"]["conv_1"]["leaf"] == after
+
+
 # Answers of other APIs.
 
 

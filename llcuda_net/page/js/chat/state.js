@@ -79,23 +79,29 @@ function told(state, event) {
     const stale = one.stale + 1;
     next = withConversation(next, id, () => ({
       ...one,
-      nodes: fewer ? relinked(one.nodes, nodes) : nodes,
+      ...(fewer ? relinked(one, nodes) : {}),
       stale,
     }));
   }
   return next;
 }
 
-// What stood behind a response that is gone stands behind what that stood behind.
-function relinked(before, nodes) {
+// What stood behind a response that is gone stands behind what that stood behind; so does who reads.
+function relinked({ nodes: before, leaf }, nodes) {
   const old = new Map(before.map((node) => [node.id, node]));
   const there = new Set(nodes.map((node) => node.id));
-  return nodes.map((node) => {
-    let { previous } = node;
-    while (previous && !there.has(previous) && old.has(previous))
-      previous = old.get(previous).previous;
-    return previous === node.previous ? node : { ...node, previous };
-  });
+  const left = (id) => {
+    while (id && !there.has(id) && old.has(id)) id = old.get(id).previous;
+    return id;
+  };
+  const at = left(leaf);
+  return {
+    leaf: there.has(at) ? at : null,
+    nodes: nodes.map((node) => {
+      const previous = left(node.previous);
+      return previous === node.previous ? node : { ...node, previous };
+    }),
+  };
 }
 
 // Where the first question of a new conversation was asked, the conversation is found from then on.
