@@ -15,9 +15,9 @@ import { modelOf, takesImages } from "./models.js";
 import { settingsPanel } from "./panel.js";
 import { problemOf, runs } from "./problem.js";
 import { chatOf } from "./service.js";
-import { settingsOf, settingsOfNode } from "./settings.js";
-import { conversationOf, turnIn } from "./state.js";
-import { lacksVersions, leafBelow, pathTo, treeOf, versionsOf } from "./tree.js";
+import { settingsOf, settingsOfFields, settingsOfNode } from "./settings.js";
+import { conversationOf, generationOf, turnIn } from "./state.js";
+import { lacksVersions, leafBelow, pathTo, questionKey, treeOf, versionsOf } from "./tree.js";
 import { again, bodyOf, inputOf, parted, questionOf } from "./turn.js";
 
 const HELLO = "Ask something. The answer goes on when this page is closed.";
@@ -91,7 +91,7 @@ export function conversationView(app, route, signal) {
   bind(
     "Escape",
     "Stop the answer",
-    () => (document.querySelector("dialog[open]") || !running() ? false : stop()),
+    () => (document.querySelector("dialog[open], .drawn") || !running() ? false : stop()),
     signal,
   );
   store.watch((state) => conversationOf(state, id), show, signal);
@@ -180,24 +180,29 @@ export function conversationView(app, route, signal) {
 
   function ask({ input, base, insteadOf, settings = settingsNow() }) {
     const state = store.get();
-    const failed = turnIn(state, place);
-    if (failed) outbox.drop(failed.key);
+    const unsent = turnIn(state, place);
+    if (unsent && unsent.state !== "failed") {
+      app.notify("Another question is on its way. Wait until it is sent.");
+      return false;
+    }
     const body = bodyOf({
       ...settings,
       input,
-      previous: base,
+      previous: base ?? unsent?.body.previous_response_id,
       insteadOf,
       certainty: state.prefs.certainty,
     });
+    if (unsent) takeBack(unsent);
     const key = outbox.send({ conversation: id, base, body });
     if (id) return feed.toEnd();
-    store.send({
-      type: "chat/settings",
-      place: `new-${key}`,
-      settings: state.chat.settings[place],
-    });
-    if (!route.id) setSettings(null);
+    moveSettings(`new-${key}`, state.chat.settings[place]);
+    moveDraft(place, `new-${key}`);
     go(href("c", `new-${key}`), { replaced: Boolean(route.id) });
+  }
+
+  function moveSettings(to, settings) {
+    store.send({ type: "chat/settings", place: to, settings });
+    if (!route.id) setSettings(null);
   }
 
   function repeat(node, model) {
@@ -216,7 +221,7 @@ export function conversationView(app, route, signal) {
     const { before, asked } = parted(node.input);
     const images = questionOf(asked).images.map((url) => ({ url }));
     const input = [...again(before), ...inputOf(text, images)];
-    ask({ input, base: node.previous, insteadOf: node.id });
+    return ask({ input, base: node.previous, insteadOf: node.id });
   }
 
   function choose(answer) {
@@ -246,17 +251,28 @@ export function conversationView(app, route, signal) {
     outbox.again(turn.key, gone ? { model: settingsNow().model || undefined } : {});
   }
 
-  // What was not sent, or shall not be, is written again.
-  function back(turn) {
-    const asked = questionOf(turn.body.input);
-    outbox.drop(turn.key);
+  // What was not sent, or shall not be, is written again, with its settings, where it was written.
+  function back({ key, base, body }) {
+    const settings = store.get().chat.settings[place] ?? settingsOfFields(body);
+    const answer = base === null && body.previous_response_id; // it was asked below one by itself
+    takeBack({ key, body });
+    if (id && !answer) return setSettings(settings);
+    const gone = answer ? `a-${generationOf(answer)}` : "new";
+    store.send({ type: "chat/settings", place: gone, settings });
+    moveDraft(place, gone);
+    go(answer ? href("a", generationOf(answer)) : href(""), { replaced: true });
+  }
+
+  // The words of a turn that is dropped; those of an answer that is asked for again are not lost.
+  function takeBack({ key, body }) {
+    outbox.drop(key);
+    const other = shown.tree.nodes.get(body.instead_of);
+    if (other && questionKey(other) === questionKey(body)) return;
+    const { text, images } = questionOf(body.input);
     writer.fill(
-      asked.text,
-      asked.images.map((url) => ({ name: "image", url })),
+      text,
+      images.map((url) => ({ name: "image", url })),
     );
-    if (id || !route.id) return;
-    moveDraft(place, "new");
-    go(href(""), { replaced: true });
   }
 
   async function find(answer) {

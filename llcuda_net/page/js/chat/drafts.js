@@ -55,10 +55,10 @@ export function keepImages(place, list) {
   else images.delete(place);
 }
 
-/** What was written in one place is written in another. */
+/** What was written in one place is written in another, before what is there. */
 export function moveDraft(from, to) {
-  keepDraft(to, draftOf(from));
-  keepImages(to, draftImages(from));
+  keepDraft(to, [draftOf(from), draftOf(to)].filter(Boolean).join("\n\n"));
+  keepImages(to, [...draftImages(from), ...draftImages(to)]);
   keepDraft(from, "");
   keepImages(from, []);
 }

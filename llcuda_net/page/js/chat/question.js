@@ -13,7 +13,7 @@ const LONG = 3000;
 
 /**
  * @param {object} app
- * @param {{edit?: function(object, string): void, choose?: function(string): void}} acts
+ * @param {{edit?: function(object, string): (void|false), choose?: function(string): void}} acts
  * @returns {{element: Element, show: function(object, ?object): void}} show(node, versions)
  */
 export function createQuestion(app, acts) {
@@ -90,8 +90,7 @@ export function createQuestion(app, acts) {
     const send = () => {
       const changed = field.value.trim();
       if (changed === "") return field.focus();
-      close();
-      acts.edit(node, changed);
+      if (acts.edit(node, changed) !== false) close();
     };
     field.addEventListener("keydown", (event) => {
       if (event.key === "Escape") (event.preventDefault(), event.stopPropagation(), close());

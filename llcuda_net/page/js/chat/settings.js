@@ -14,7 +14,7 @@ import { known } from "./sampling.js";
 export function settingsOf(state, place, path) {
   const last = path.findLast((node) => node.type !== "item" && !node.turn);
   const chosen = state.chat.settings[place] ?? {};
-  return { ...(last ? settingsOfNode(last) : settingsOfPrefs(state.prefs.chat)), ...chosen };
+  return { ...(last ? settingsOfNode(last) : settingsOfFields(state.prefs.chat)), ...chosen };
 }
 
 /** Those that an answer had. */
@@ -26,10 +26,11 @@ export function settingsOfNode(node) {
   };
 }
 
-function settingsOfPrefs(chat) {
+/** Those of new chats, or of the body of a request. */
+export function settingsOfFields(fields) {
   return {
-    model: chat?.model ?? "",
-    instructions: chat?.instructions ?? "",
-    sampling: known(chat),
+    model: fields?.model ?? "",
+    instructions: fields?.instructions ?? "",
+    sampling: known(fields),
   };
 }
