@@ -37,7 +37,7 @@ globalThis.fetch = async (path, { method, body, headers, signal }) => {
   const [status, document] = (answers.length > 1 ? answers.shift() : answers[0]) ?? [0];
   signal?.throwIfAborted();
   if (status === 0) throw new TypeError("not reached");
-  return new Response(JSON.stringify(document), { status });
+  return new Response(document === "cut" ? "{" : JSON.stringify(document), { status });
 };
 const outbox = createOutbox({ store, api: createApi(() => {}) }, storage);
 const turns = () => Object.values(store.get().chat.turns);
@@ -59,6 +59,7 @@ LIST = "GET /v1/conversations"
 MADE = [200, {"id": "conv_1", "metadata": {}}]
 BEGUN = [200, {"id": "resp_1", "created_at": 5, "model": "demo", "status": "queued", "output": []}]
 GONE = [0]
+NONE = [200, {"data": []}]
 World = Callable[..., Any]
 
 
@@ -101,6 +102,19 @@ def test_while_the_server_is_away_it_is_sent_again(world: World) -> None:
     assert len(posts) == 4
     assert len({one["key"] for one in posts}) == 1
     assert found["turns"] == []
+
+
+@pytest.mark.parametrize("answer", [[502, "cut"], [504, "cut"], [200, "cut"]])
+def test_an_answer_that_a_proxy_gives_or_cuts_off_is_none(world: World, answer: list[Any]) -> None:
+    found = world(_SEND, {CONVERSATION: [answer, MADE], POST: [answer, BEGUN], LIST: [NONE]})
+    assert len({one["key"] for one in _posts(found)}) == 1
+    assert (len(_posts(found)), found["turns"]) == (2, [])
+
+
+def test_what_the_server_says_of_an_upstream_is_an_answer(world: World) -> None:
+    error = _error(502, "upstream_error")
+    (turn,) = world(_SEND, {POST: [error, BEGUN], CONVERSATION: [MADE]})["turns"]
+    assert (turn["state"], turn["error"]["status"]) == ("failed", 502)
 
 
 def test_a_conversation_is_made_once(world: World) -> None:

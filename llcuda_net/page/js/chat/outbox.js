@@ -114,8 +114,7 @@ export function createOutbox({ store, api }, storage = storageOf()) {
         change(turn.key, { conversation: about.id });
         return about.id;
       } catch (error) {
-        if (!(error instanceof ApiError) || (error.status !== 0 && error.status !== 503))
-          throw error;
+        if (!error.unanswered) throw error;
         begun = true;
         onTry(error);
         await pause(error.retryAfter ?? wait, signal);

@@ -11,7 +11,13 @@ export class ApiError extends Error {
 
   /** Whether the same request may succeed a little later. */
   get passing() {
-    return this.status === 0 || this.status === 429 || this.status === 503;
+    return this.unanswered || this.status === 429;
+  }
+
+  /** Whether the server has not answered itself: it is away, or just going, or a proxy says so. */
+  get unanswered() {
+    const proxy = (this.status === 502 || this.status === 504) && this.code === "";
+    return this.status === 0 || this.status === 503 || proxy;
   }
 }
 
@@ -19,7 +25,7 @@ export class ApiError extends Error {
  * @param {function(): void} onUnauthorized called when the server wants to know who asks
  */
 export function createApi(onUnauthorized) {
-  async function request(method, path, { query, body, headers, signal, type } = {}) {
+  async function request(method, path, { query, body, headers, signal } = {}) {
     const given = Object.entries(query ?? {}).filter(([, value]) => value !== undefined && value !== null);
     const asked = new URLSearchParams(given).toString();
     const sent = { ...headers };
@@ -39,8 +45,12 @@ export function createApi(onUnauthorized) {
       throw new ApiError("the server is not reached", {});
     }
     if (!response.ok) throw await failure(response);
-    if (type === "response") return response;
-    return response.status === 204 ? null : response.json();
+    try {
+      return response.status === 204 ? null : await response.json();
+    } catch (error) {
+      if (signal?.aborted) throw error;
+      throw new ApiError("its answer was cut off", {});
+    }
   }
 
   async function failure(response) {
@@ -74,8 +84,7 @@ export function createApi(onUnauthorized) {
         try {
           return await request("POST", path, { body, signal, headers: { "Idempotency-Key": key } });
         } catch (error) {
-          const again = error instanceof ApiError && (error.status === 0 || error.status === 503);
-          if (!again) throw error;
+          if (!error.unanswered) throw error;
           onTry?.(error, wait);
           await pause(error.retryAfter ?? wait, signal);
         }
