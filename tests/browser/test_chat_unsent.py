@@ -139,3 +139,58 @@ def test_what_is_written_meanwhile_stays(page: Page) -> None:
     page.go_back()
     page.get_by_role("button", name="Do not send it").click()
     expect(_field(page)).to_have_value("One?\n\nTwo?")
+
+
+def test_another_tab_sends_what_a_closed_one_had_to(
+    profile: Profile, page: Page, teller: Storyteller
+) -> None:
+    teller.tell("One?", "First.")
+    teller.tell("Two?", "Second.")
+    _ask(page, "One?")
+    _answered(_turn(page), "First.")
+    other = profile.open(page.url)
+    _answered(_turn(other), "First.")
+    page.route(_RESPONSES, _away)
+    _ask(page, "Two?")
+    expect(_turn(other)).to_contain_text("It is sent by itself")
+    page.close()
+    _answered(_turn(other), "Second.")
+    assert len(teller.asked) == 2
+
+
+def test_one_that_another_tab_drops_is_not_sent(
+    profile: Profile, page: Page, teller: Storyteller
+) -> None:
+    teller.tell("One?", "First.")
+    _ask(page, "One?")
+    _answered(_turn(page), "First.")
+    other = profile.open(page.url)
+    page.route(_RESPONSES, _away)
+    _ask(page, "Two?")
+    other.get_by_role("button", name="Do not send it").click()
+    expect(_field(other)).to_have_value("Two?")
+    expect(page.get_by_role("article")).to_have_count(1)
+
+
+def test_who_is_elsewhere_hears_of_one_that_failed(page: Page) -> None:
+    held: list[Route] = []
+    page.route(_RESPONSES, lambda route: held.append(route))
+    with page.expect_request(_RESPONSES):
+        _ask(page, "One?")
+    page.get_by_role("link", name="Settings").click()
+    held[0].fulfill(status=429, json=_REFUSED)
+    expect(page.get_by_role("alert")).to_contain_text("A question was not sent: not now")
+    page.get_by_role("button", name="Show it").click()
+    expect(_turn(page)).to_contain_text("One?")
+    expect(_turn(page)).to_contain_text("Not sent.")
+
+
+def test_one_is_sent_whatever_view_the_page_begins_with(page: Page) -> None:
+    page.route(_RESPONSES, _away)
+    _ask(page, "One?")
+    expect(_turn(page)).to_contain_text("It is sent by itself")
+    page.goto("/#/settings")
+    page.unroute(_RESPONSES)
+    with page.expect_response(_RESPONSES) as response:
+        page.reload()
+    assert response.value.ok

@@ -5,7 +5,7 @@ import { startKeys } from "./core/keys.js";
 import { startLive, liveReducers } from "./core/live/index.js";
 import { routeReducer, startRouter } from "./core/router.js";
 import { createStore } from "./core/store.js";
-import { chatReducers, chatViews } from "./chat/index.js";
+import { chatReducers, chatViews, startChat } from "./chat/index.js";
 import { historyPanel, historyReducers } from "./history/index.js";
 import { serverReducers, serverViews } from "./server/index.js";
 import { sessionReducer, startSession, signInView, startingView } from "./session/index.js";
@@ -42,6 +42,7 @@ store.watch(
     if (state === "starting") replace(root, startingView(app));
     if (state === "required") replace(root, signInView(app), notices.elements);
     if (state !== "known") return;
+    startChat(app); // what an earlier page has left to be sent
     made ??= frame(app, { side: historyPanel, views });
     replace(root, made, notices.elements);
     app.live ??= startLive(app);

@@ -4,8 +4,11 @@
  */
 
 import { ApiError, pause } from "../core/api.js";
+import { go, href } from "../core/router.js";
 
 const PREFIX = "llcuda.turn.";
+/** Milliseconds after which another tab has surely asked for the lock of what it sends. */
+const TAKEN = 1000;
 
 /**
  * @typedef {object} Turn
@@ -31,8 +34,10 @@ export function randomKey() {
  * @returns {{send: function(object): string, again: function(string): void,
  *   drop: function(string): void, start: function(): void}}
  */
-export function createOutbox({ store, api }, storage = storageOf()) {
+export function createOutbox({ store, api, notify }, storage = storageOf()) {
   const running = new Map();
+  const asking = new Set(); // keys of those that this tab, and no other one, sends now
+  const told = new Set(); // keys of those that failed, of which somebody has heard
 
   function keep(turn) {
     store.send({ type: "turn/changed", turn });
@@ -43,10 +48,12 @@ export function createOutbox({ store, api }, storage = storageOf()) {
     }
   }
 
-  function forget(key) {
+  /** Forget a turn: it is not wanted any more. */
+  function drop(key) {
     storage?.removeItem(PREFIX + key);
     running.get(key)?.abort();
     running.delete(key);
+    store.send({ type: "turn/dropped", key });
   }
 
   /** Send a turn; returns its key. */
@@ -75,6 +82,7 @@ export function createOutbox({ store, api }, storage = storageOf()) {
     running.set(turn.key, end);
     try {
       await alone(turn.key, end.signal, async () => {
+        asking.add(turn.key);
         // Of one that an earlier page has left, another tab may have seen to meanwhile.
         const now = left ? read(turn.key) : turn;
         if (!now) store.send({ type: "turn/dropped", key: turn.key });
@@ -82,10 +90,24 @@ export function createOutbox({ store, api }, storage = storageOf()) {
         else await ask(now, end.signal);
       });
     } catch (error) {
-      if (!end.signal.aborted) change(turn.key, { state: "failed", error: plain(error) });
+      if (end.signal.aborted) return;
+      change(turn.key, { state: "failed", error: plain(error) });
+      tell(store.get().chat.turns[turn.key]);
     } finally {
       running.delete(turn.key);
+      asking.delete(turn.key);
     }
+  }
+
+  // Who is somewhere else does not see that a question of his was not sent.
+  function tell(turn) {
+    const place = turn && (turn.conversation ?? turn.place);
+    if (!turn || !isOver(turn) || told.has(turn.key) || store.get().route?.id === place) return;
+    told.add(turn.key);
+    notify?.(`A question was not sent: ${turn.error?.message}`, {
+      bad: true,
+      action: { label: "Show it", run: () => go(href("c", place)) },
+    });
   }
 
   async function ask(turn, signal) {
@@ -143,10 +165,13 @@ export function createOutbox({ store, api }, storage = storageOf()) {
   // What another tab does with a turn that it sends or drops.
   function follow(event) {
     const key = event.key?.startsWith(PREFIX) && event.key.slice(PREFIX.length);
-    if (!key || running.has(key)) return;
+    if (!key || (event.newValue && asking.has(key))) return;
     const turn = parsed(event.newValue, nameOf(store));
-    if (turn) store.send({ type: "turn/changed", turn });
-    else if (store.get().chat.turns[key]) store.send({ type: "turn/dropped", key });
+    if (!turn) return store.get().chat.turns[key] && drop(key);
+    store.send({ type: "turn/changed", turn });
+    // When that tab is closed, this one sends it. The lock is that one's first.
+    const later = () => store.get().chat.turns[key] && run(turn, true);
+    if (!isOver(turn) && navigator.locks) setTimeout(later, TAKEN);
   }
 
   return {
@@ -157,18 +182,15 @@ export function createOutbox({ store, api }, storage = storageOf()) {
       const turn = store.get().chat.turns[key];
       if (!turn || running.has(key)) return;
       const used = turn.error?.code === "idempotency_key_in_use";
-      if (used) this.drop(key);
+      if (used) drop(key);
+      told.delete(key);
       const body = { ...turn.body, ...changes };
       const next = { ...turn, body, key: used ? randomKey() : key, state: "sending", error: null };
       keep(next);
       run(next);
     },
 
-    /** Forget a turn: it was not wanted any more. */
-    drop(key) {
-      forget(key);
-      store.send({ type: "turn/dropped", key });
-    },
+    drop,
 
     /** Take up what an earlier page of this user has left. */
     start() {
@@ -178,7 +200,8 @@ export function createOutbox({ store, api }, storage = storageOf()) {
         const turn = name.startsWith(PREFIX) && read(name.slice(PREFIX.length));
         if (!turn || running.has(turn.key)) continue;
         store.send({ type: "turn/changed", turn });
-        if (!isOver(turn)) run(turn, true);
+        if (isOver(turn)) tell(turn);
+        else run(turn, true);
       }
     },
   };
