@@ -5,6 +5,8 @@ import { icon } from "../core/icons.js";
 import { loadModels, matching, modelOf, standing } from "./models.js";
 
 const REFRESH_MS = 1500;
+/** Between two looks at a model that is being loaded, or that is not there. */
+const LOOKS_MS = { loading: REFRESH_MS, bad: 10_000 };
 /** With fewer models there is nothing to search. */
 const SEARCHABLE = 8;
 
@@ -53,7 +55,8 @@ export function modelButton(app, { current, choose }, signal) {
     button.setAttribute("aria-label", `Model: ${label}, ${stand.words}`);
     dot.className = `dot ${stand.kind}`;
     clearTimeout(timer);
-    if (stand.kind === "loading") timer = setTimeout(() => loadModels(app, signal), REFRESH_MS);
+    const wait = LOOKS_MS[stand.kind];
+    if (wait) timer = setTimeout(() => loadModels(app, signal), wait);
   }
 
   return button;

@@ -24,6 +24,10 @@ export function chatOf(app) {
         loadModels(app);
       },
     );
+    app.store.watch(
+      (state) => state.live.connection,
+      (connection, before) => connection === "open" && before === "lost" && loadModels(app),
+    );
   }
   return known.get(app);
 }
