@@ -2,6 +2,7 @@
 
 import { h, replace } from "../core/dom.js";
 import { icon } from "../core/icons.js";
+import { opened } from "../shell/menu.js";
 import { loadModels, matching, modelOf, standing } from "./models.js";
 
 const REFRESH_MS = 1500;
@@ -63,13 +64,14 @@ export function modelButton(app, { current, choose }, signal) {
 }
 
 /**
- * The list of models at a button.
+ * The list of models at a button, or, where it has one, its end.
  * @param {object} app
  * @param {Element} anchor
  * @param {string} current
  * @param {function(string): void} choose
  */
 export function openModels(app, anchor, current, choose) {
+  if (opened.has(anchor)) return opened.get(anchor)();
   const end = new AbortController();
   const { signal } = end;
   let active = 0;
@@ -100,10 +102,12 @@ export function openModels(app, anchor, current, choose) {
   anchor.setAttribute("aria-expanded", "true");
   search.addEventListener("input", () => ((active = 0), show()), { signal });
   element.addEventListener("keydown", onKey, { signal });
-  addEventListener("pointerdown", (event) => element.contains(event.target) || close(false), {
+  const within = ({ target }) => element.contains(target) || anchor.contains(target);
+  addEventListener("pointerdown", (event) => within(event) || close(false), {
     signal,
     capture: true,
   });
+  opened.set(anchor, close);
   addEventListener("hashchange", () => close(false), { signal });
   app.store.watch((state) => state.chat.models, show, signal);
   const first = found.findIndex(({ id }) => id === modelOf(found, current)?.id);
@@ -118,6 +122,7 @@ export function openModels(app, anchor, current, choose) {
 
   function close(back = true) {
     end.abort();
+    opened.delete(anchor);
     element.remove();
     anchor.setAttribute("aria-expanded", "false");
     if (back) anchor.focus();

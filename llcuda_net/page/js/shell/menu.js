@@ -3,13 +3,16 @@
 import { h } from "../core/dom.js";
 import { icon } from "../core/icons.js";
 
+/** Buttons that have something open, and what closes it. */
+export const opened = new WeakMap();
+
 /**
  * Open a menu, or close the one that this button has open.
  * @param {Element} button
  * @param {{label: string, icon?: string, danger?: boolean, current?: boolean, run: function}[]} items
  */
 export function openMenu(button, items) {
-  if (button.getAttribute("aria-expanded") === "true") return;
+  if (opened.has(button)) return opened.get(button)();
   const end = new AbortController();
   const entries = items.map((item) =>
     h(
@@ -31,15 +34,18 @@ export function openMenu(button, items) {
   document.body.append(landmark);
   button.setAttribute("aria-haspopup", "menu");
   button.setAttribute("aria-expanded", "true");
+  opened.set(button, close);
   place(menu, button);
   entries[0]?.focus();
   const { signal } = end;
-  addEventListener("pointerdown", (event) => menu.contains(event.target) || close(false), { signal, capture: true });
+  const within = ({ target }) => menu.contains(target) || button.contains(target);
+  addEventListener("pointerdown", (event) => within(event) || close(false), { signal, capture: true });
   addEventListener("resize", () => close(false), { signal });
   addEventListener("hashchange", () => close(false), { signal });
 
   function close(back = true) {
     end.abort();
+    opened.delete(button);
     landmark.remove();
     button.setAttribute("aria-expanded", "false");
     if (back) button.focus();
