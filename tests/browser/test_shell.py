@@ -58,3 +58,10 @@ def test_escape_closes_the_drawer_and_stops_no_answer(
     expect(page.get_by_role("button", name="Stop the answer")).to_be_visible()
     page.keyboard.press("Escape")
     expect(turn).to_contain_text("Stopped before its end.")
+
+
+def test_each_view_has_its_title(page: Page) -> None:
+    views = {"settings": "Settings", "server": "Server", "nowhere": "Not found", "": "New chat"}
+    for path, title in views.items():
+        page.goto(f"/#/{path}")
+        expect(page).to_have_title(re.compile(f"^{title} . llcuda$"))

@@ -82,8 +82,9 @@ function nothing(app) {
   return h("div", { class: "view" }, viewHead(app, "Not found"), h("div", { class: "center" }, text));
 }
 
-/** The head of a view: opens the history on phones. */
+/** The head of a view: opens the history on phones. A title that is a text is the document's, too. */
 export function viewHead(app, title, ...rest) {
+  if (typeof title === "string") document.title = `${title} – llcuda`;
   const open = h(
     "button",
     { class: "square open-side", "aria-label": "Open the history", onclick: () => app.openHistory() },
