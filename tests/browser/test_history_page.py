@@ -301,16 +301,17 @@ def test_a_long_list_by_keyboard(profiles: Profiles, long: RunningServer) -> Non
     expect(page.locator(":focus .entry-title")).not_to_have_text("Question 649")
 
 
-def test_a_list_that_cannot_be_read(profiles: Profiles, server: RunningServer) -> None:
+@pytest.mark.parametrize("status", [500, 404])
+def test_a_list_that_cannot_be_read(profiles: Profiles, server: RunningServer, status: int) -> None:
     conversation(server, title="There")
     profile = profiles.new(server)
     profile.watch.expect("Failed to load resource")
-    profile.context.route("**/v1/conversations?*", lambda route: route.fulfill(status=500))
+    profile.context.route("**/v1/conversations?*", lambda route: route.fulfill(status=status))
     # It would have the list read again when it begins.
     profile.context.route("**/v1/events*", lambda route: None)
     page = profile.open()
     alert = page.get_by_role("alert")
-    expect(alert).to_contain_text("The list cannot be read: the server answered 500")
+    expect(alert).to_contain_text(f"The list cannot be read: the server answered {status}")
     profile.context.unroute("**/v1/conversations?*")
     page.get_by_role("button", name="Try again").click()
     expect(History(page).titles("Conversations")).to_have_text(["There"])

@@ -65,7 +65,7 @@ export function createLoads(app) {
       });
     } catch (error) {
       // The entry that it comes behind was deleted: the page before it is fetched again.
-      if (error.status === 404)
+      if (error.status === 404 && after)
         store.send({ type: "history/lost", list: name, key, number: number - 1 });
       else store.send({ type: "history/failed", list: name, key, error: error.message });
     } finally {
