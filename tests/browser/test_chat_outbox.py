@@ -104,6 +104,17 @@ def test_while_the_server_is_away_it_is_sent_again(world: World) -> None:
     assert found["turns"] == []
 
 
+def test_a_browser_that_denies_locks_sends_it(world: World) -> None:
+    do = f"""
+    const denied = new DOMException("", "SecurityError");
+    Object.defineProperty(navigator.locks, "request",
+        {{ configurable: true, value: () => Promise.reject(denied) }});
+    try {{ {_SEND} }} finally {{ delete navigator.locks.request; }}
+    """
+    found = world(do, {CONVERSATION: [MADE], POST: [BEGUN]})
+    assert (len(_posts(found)), found["turns"]) == (1, [])
+
+
 @pytest.mark.parametrize("answer", [[502, "cut"], [504, "cut"], [200, "cut"]])
 def test_an_answer_that_a_proxy_gives_or_cuts_off_is_none(world: World, answer: list[Any]) -> None:
     found = world(_SEND, {CONVERSATION: [answer, MADE], POST: [answer, BEGUN], LIST: [NONE]})

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import pytest
 from playwright.sync_api import Page
 
 from tests.support.browser.profiles import Profile, Profiles
@@ -144,14 +145,23 @@ def test_a_server_that_is_killed_is_come_back_to(
             assert _live(tab)["connection"] == "open"
 
 
+_NO_LOCKS = "Object.defineProperty(navigator, 'locks', {value: undefined})"
+#: As in a browser that lets pages keep nothing.
+_DENIED = """
+if (navigator.locks)
+    navigator.locks.request = async () => { throw new DOMException("", "SecurityError"); };
+"""
+
+
+@pytest.mark.parametrize("script", [_NO_LOCKS, _DENIED])
 def test_a_tab_alone_where_there_are_no_locks(
-    profiles: Profiles, server: RunningServer, teller: Storyteller
+    profiles: Profiles, server: RunningServer, teller: Storyteller, script: str
 ) -> None:
     teller.tell("go", "a")
     profile = profiles.new(server)
     asked: list[str] = []
     profile.context.on("request", lambda one: asked.append(one.url))
-    profile.context.add_init_script("Object.defineProperty(navigator, 'locks', {value: undefined})")
+    profile.context.add_init_script(script)
     tabs = [_tab(profile), _tab(profile)]
     id_ = _ask(server, "go")
     for tab in tabs:

@@ -210,10 +210,17 @@ export function createOutbox({ store, api, notify }, storage = storageOf()) {
 // Whether it waits for its user. One that was not let in is sent when he has signed in.
 const isOver = (turn) => turn.state === "failed" && turn.error?.status !== 401;
 
-// Two tabs do not send one turn at once; where there are no locks the key does.
-function alone(key, signal, work) {
-  if (!navigator.locks) return work();
-  return navigator.locks.request(PREFIX + key, { signal }, work);
+// Two tabs do not send one turn at once. Where there are no locks, or a page may keep nothing and is
+// given none, the key sees to that.
+async function alone(key, signal, work) {
+  let begun = false;
+  const asked = navigator.locks?.request(PREFIX + key, { signal }, () => ((begun = true), work()));
+  try {
+    return await (asked ?? work());
+  } catch (error) {
+    if (begun || error.name !== "SecurityError") throw error;
+    return work();
+  }
 }
 
 function nodeOf(response, turn) {

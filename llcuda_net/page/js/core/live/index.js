@@ -7,7 +7,8 @@
  * seen also asks the leader each second whether it is there, since one that sleeps (as on a phone)
  * keeps its lock, and takes the lock from one that does not answer.
  *
- * Where a browser has no Web Locks, as on plain HTTP from another machine, each tab is its own.
+ * Where a browser gives no Web Locks, as on plain HTTP from another machine, or where pages may keep
+ * nothing, each tab is its own.
  */
 
 import { createLeader } from "./leader.js";
@@ -126,11 +127,20 @@ export function startLive({ store }) {
     channel = new BroadcastChannel(NAME);
     channel.addEventListener("message", ({ data }) => hear(data));
     const gone = new Promise((done) => (leave = done));
-    navigator.locks.request(`${NAME}-${me}`, () => {
-      elect();
-      tab.want();
-      return gone;
-    });
+    navigator.locks
+      .request(`${NAME}-${me}`, () => {
+        elect();
+        tab.want();
+        return gone;
+      })
+      .catch((error) => error.name === "SecurityError" && alone());
+  }
+
+  // A browser that lets pages keep nothing gives no locks, either.
+  function alone() {
+    channel?.close();
+    channel = null;
+    lead();
   }
 
   function stop() {
