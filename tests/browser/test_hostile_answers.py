@@ -87,6 +87,7 @@ def test_nothing_outside_the_message_changes(
             chat.sees_the_end()
             chat.sees(END)
             if number == len(PLAIN):
+                expect(page.locator("section.running")).to_be_hidden()  # soon after its end
                 after_it = outside(page)
             elif number > len(PLAIN):
                 settled(page, after_it, what)

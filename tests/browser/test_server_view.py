@@ -42,7 +42,8 @@ def shows(page: Page, name: str, value: str) -> None:
 
 def evaluated(page: Page, module: str, expression: str) -> Any:
     """What an expression is, in which `m` is a module of the page."""
-    return page.evaluate(f"import('/page/js/server/{module}.js').then((m) => {expression})")
+    url = f"new URL('server/{module}.js', document.querySelector('script[type=module]').src)"
+    return page.evaluate(f"import({url}).then((m) => {expression})")
 
 
 def test_what_runs_and_what_ended(

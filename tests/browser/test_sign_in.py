@@ -9,12 +9,14 @@ from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import httpx
 import pytest
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Page, Route, expect
 
 from tests.support.browser.accessibility import violations
+from tests.support.browser.chat import asks
 from tests.support.browser.profiles import Profile, Profiles
 from tests.support.processes import RunningServer, running_server
 from tests.support.upstream.storyteller import Storyteller
@@ -90,6 +92,30 @@ def test_all_tabs_go_in_and_out_together(guarded: RunningServer, profiles: Profi
     expect(second.get_by_role("navigation", name="History")).to_be_visible()
     assert second.url.endswith("#/server")
     expect(first.get_by_role("navigation", name="History")).to_be_visible()
+
+
+def test_a_refusal_from_before_somebody_signed_in_signs_nobody_out(
+    guarded: RunningServer, profiles: Profiles, teller: Storyteller
+) -> None:
+    profile = profiles.new(guarded)
+    profile.watch.expect(REFUSED)
+    page = profile.open("/#/settings")
+    sign_in(page, ANN)
+    expect(account(page)).to_contain_text("ann")
+    seen = []
+
+    def refuse(route: Route) -> None:
+        seen.append(urlsplit(route.request.url).path)
+        route.fulfill(status=401, json={})
+
+    paths = ["/v1/events", "/v1/responses"]  # of these the page asks when there is a question
+    for path in paths:
+        profile.context.route(f"**{path}*", refuse, times=1)
+    page.evaluate("location.hash = '#/'")
+    teller.tell("Hello", "Good day.")
+    asks(page, "Hello").sees_the_end()
+    expect(page.get_by_role("navigation", name="History")).to_be_visible()
+    assert sorted(seen) == paths
 
 
 def test_nothing_of_one_user_is_left_for_the_next(

@@ -24,7 +24,7 @@ const store = createStore({
   ...historyReducers,
   ...serverReducers,
 });
-const api = createApi(() => store.send({ type: "session/required" }));
+const api = createApi(() => store.send({ type: "session/refused" }));
 const notices = createNotices();
 const app = { store, api, announce: notices.announce, notify: notices.notify };
 

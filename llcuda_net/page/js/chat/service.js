@@ -16,10 +16,10 @@ export function chatOf(app) {
     const outbox = createOutbox(app);
     known.set(app, { loader: createLoader(app), outbox });
     app.store.watch(
-      (state) => state.session.state === "known" && state.session.user,
-      (user) => {
-        if (user === false) return;
-        ownDrafts(user);
+      ({ session }) => session.state === "known" && session.confirmed,
+      (confirmed) => {
+        if (!confirmed) return;
+        ownDrafts(app.store.get().session.user);
         outbox.start();
         loadModels(app);
       },

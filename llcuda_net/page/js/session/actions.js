@@ -5,6 +5,8 @@ import { tellOthers } from "./others.js";
 
 /** Milliseconds after which a page that stays open asks again, which renews its cookie. */
 const RENEW = 6 * 3600 * 1000;
+/** Seconds between two questions, at least. */
+const BETWEEN = 0.3;
 
 /**
  * Ask the server who this is until it says so, and now and then again; follow the other tabs.
@@ -12,11 +14,27 @@ const RENEW = 6 * 3600 * 1000;
  */
 export function startSession(app) {
   let asked = 0;
-  const again = () => {
-    asked = Date.now();
-    ask(app);
+  let asking = false;
+  let due = false;
+  // One question at a time. What is heard meanwhile may be newer than its answer: it is asked again.
+  const again = async () => {
+    due = true;
+    if (asking) return;
+    asking = true;
+    while (due) {
+      due = false;
+      asked = Date.now();
+      await ask(app);
+      await pause(BETWEEN);
+    }
+    asking = false;
   };
   again();
+  // A request that was refused may have been sent before somebody signed in.
+  app.store.watch(
+    (state) => state.session.refused,
+    (refused) => refused && again(),
+  );
   setInterval(again, RENEW);
   document.addEventListener("visibilitychange", () => {
     if (!document.hidden && Date.now() - asked > RENEW) again();
@@ -24,10 +42,15 @@ export function startSession(app) {
   tellOthers.listen(again);
 }
 
+let signedIn = 0; // how often
+
 async function ask(app) {
   for (let wait = 0.3; ; wait = Math.min(wait * 1.7, 5)) {
+    const before = signedIn;
     try {
-      return take(app, await app.api.get("/v1/session"));
+      const answer = await app.api.get("/v1/session");
+      if (before !== signedIn) continue; // it is older than that
+      return take(app, answer);
     } catch (error) {
       if (!(error instanceof ApiError)) throw error;
       app.store.send({ type: "session/problem", text: error.message });
@@ -62,7 +85,9 @@ function take(app, answer) {
  */
 export async function signIn(app, token) {
   try {
-    take(app, await app.api.post("/v1/session", { token }));
+    const answer = await app.api.post("/v1/session", { token });
+    signedIn += 1;
+    take(app, answer);
   } catch (error) {
     if (error.code !== "no_sign_in") throw error;
     take(app, await app.api.get("/v1/session")); // nobody needs to any more

@@ -161,7 +161,11 @@ export function startLive({ store }) {
   addEventListener("online", hurry, { signal });
   addEventListener("pagehide", stop, { signal });
   addEventListener("pageshow", ({ persisted }) => persisted && start(), { signal });
-  store.watch((state) => state.session?.state, (state) => state === "known" && hurry(), signal);
+  store.watch(
+    ({ session }) => session?.state === "known" && session.confirmed,
+    (confirmed) => confirmed && hurry(),
+    signal,
+  );
 
   return {
     watch: tab.watch,

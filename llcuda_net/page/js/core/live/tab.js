@@ -61,7 +61,7 @@ export function createTab(id, store, say) {
       else if (message.type === "leader") want();
       else if (message.type === "connection") {
         const { connection, retryAt } = message;
-        if (connection === "signed-out") store.send({ type: "session/required" });
+        if (connection === "signed-out") store.send({ type: "session/refused" });
         else store.send({ type: "live/connection", connection, retryAt });
       }
     },
