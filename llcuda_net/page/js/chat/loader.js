@@ -29,6 +29,30 @@ export function createLoader({ store, api }) {
     });
   }
 
+  // Known ones follow each other: behind them comes a page without any.
+  async function reread(id, before, gaps, signal) {
+    const nodes = new Map();
+    const unseen = new Set(before);
+    let found = null;
+    for (let count = 0; count < MOST_PAGES && unseen.size > 0; count += 1) {
+      const begun = unseen.size < before.size;
+      const next = await page(id, { after: found?.last_id }, signal);
+      const known = next.data.filter((node) => unseen.delete(node.id)).length > 0;
+      if (begun && !known) break;
+      found = next;
+      for (const node of found.data) nodes.set(node.id, node);
+      if (!found.has_more) break;
+    }
+    store.send({
+      type: "chat/read",
+      id,
+      nodes: [...nodes.values()],
+      gone: [...unseen],
+      gaps,
+      changes: { state: "ready", about: found.conversation, ...older(found) },
+    });
+  }
+
   const older = (found) => ({ older: found.has_more ? found.last_id : null });
 
   // One request of a kind at a time. What is called for meanwhile is done once more behind it,
@@ -85,11 +109,16 @@ export function createLoader({ store, api }) {
       return pages.get(id) ?? Promise.resolve();
     },
 
-    /** Load what is new since the newest page that is known, and how that page is now. */
+    /**
+     * Load what is new since the newest page that is known, and how that page is now. After a gap
+     * in the stream, which may have told of anything: how all that is known is now.
+     */
     refresh: (id, signal) =>
       once(`refresh ${id}`, async () => {
-        const before = new Set(conversationOf(store.get(), id).nodes.map((node) => node.id));
+        const { nodes, gaps } = conversationOf(store.get(), id);
+        const before = new Set(nodes.map((node) => node.id));
         if (before.size === 0) return loader.open(id, signal);
+        if (gaps > 0) return reread(id, before, gaps, signal);
         let after;
         for (let count = 0; count < MOST_PAGES; count += 1) {
           const found = await page(id, { after, limit: 5 }, signal);

@@ -14,6 +14,7 @@ import { merged } from "./tree.js";
  * @property {?string} older where the page before the known ones begins; null: there is none
  * @property {?Error} error why it is not here
  * @property {number} stale counts the times that the server told of a change
+ * @property {number} gaps in the stream, since all that is known was read again
  */
 
 const NEW = Object.freeze({
@@ -24,6 +25,7 @@ const NEW = Object.freeze({
   older: null,
   error: null,
   stale: 0,
+  gaps: 0,
 });
 
 const FIRST = Object.freeze({
@@ -46,6 +48,8 @@ export function chatReducer(state = FIRST, action) {
         ...action.changes,
         nodes: merged(one.nodes, action.nodes),
       }));
+    case "chat/read":
+      return withConversation(state, action.id, (one) => readAgain(one, action));
     case "chat/closed":
       return { ...state, conversations: without(state.conversations, action.id) };
     case "chat/answer":
@@ -77,13 +81,28 @@ function told(state, event) {
     const fewer = nodes.length < one.nodes.length;
     if (!event.snapshot && !fewer && !(id in changed) && !("" in changed)) continue;
     const stale = one.stale + 1;
+    const gaps = one.gaps + (event.snapshot ? 1 : 0);
     next = withConversation(next, id, () => ({
       ...one,
       ...(fewer ? relinked(one, nodes) : {}),
       stale,
+      gaps,
     }));
   }
   return next;
+}
+
+// All that was known is known anew, but for what came meanwhile; `gone` is not there any more.
+function readAgain(one, { nodes, gone, gaps, changes }) {
+  const left = one.nodes.filter((node) => !gone.includes(node.id));
+  const linked = relinked(one, left);
+  return {
+    ...one,
+    ...linked,
+    ...changes,
+    nodes: merged(linked.nodes, nodes),
+    gaps: one.gaps - gaps,
+  };
 }
 
 // What stood behind a response that is gone stands behind what that stood behind; so does who reads.
