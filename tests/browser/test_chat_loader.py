@@ -26,6 +26,7 @@ const asked = [];
 const get = async (path, { query: { after, limit } }) => {
   asked.push(after ?? null);
   const newest = [...all].reverse();
+  if (after && !all.some(({ id }) => id === after)) throw new Error(`there is no ${after}`);
   const at = after ? newest.findIndex(({ id }) => id === after) + 1 : 0;
   const data = newest.slice(at, at + limit);
   return { data, last_id: data.at(-1)?.id, has_more: at + limit < all.length, conversation: {} };
@@ -75,6 +76,12 @@ def test_what_ended_in_a_gap_has_ended_wherever_it_is(js: Run) -> None:
 def test_no_more_is_read_after_a_gap_than_was_known(js: Run) -> None:
     found = _after(js, 'all.push({ ...made(51), previous: "r50" })', known=20)
     assert found["reads"] == 2
+    assert found["nodes"] == found["all"]
+
+
+def test_older_ones_are_read_where_the_oldest_known_one_was_deleted(js: Run) -> None:
+    told = 'store.send({ type: "live/event", event: { deleted: ["11"] } })'
+    found = _after(js, f'gone("r11"); {told}; await loader.older("c")')
     assert found["nodes"] == found["all"]
 
 

@@ -106,7 +106,7 @@ function readAgain(one, { nodes, gone, gaps, changes }) {
 }
 
 // What stood behind a response that is gone stands behind what that stood behind; so does who reads.
-function relinked({ nodes: before, leaf }, nodes) {
+function relinked({ nodes: before, leaf, older }, nodes) {
   const old = new Map(before.map((node) => [node.id, node]));
   const there = new Set(nodes.map((node) => node.id));
   const left = (id) => {
@@ -114,7 +114,11 @@ function relinked({ nodes: before, leaf }, nodes) {
     return id;
   };
   const at = left(leaf);
+  // A page begins behind what is there.
+  const last = before.findIndex(({ id }) => id === older);
+  const behind = before.slice(last).find(({ id }) => there.has(id))?.id ?? null;
   return {
+    older: last < 0 || there.has(older) ? older : behind,
     leaf: there.has(at) ? at : null,
     nodes: nodes.map((node) => {
       const previous = left(node.previous);
