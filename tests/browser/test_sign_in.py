@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import signal
 import threading
 from collections.abc import Iterator
@@ -135,6 +136,44 @@ def test_nothing_of_one_user_is_left_for_the_next(
     sign_in(page, BOB)
     expect(page.get_by_role("navigation", name="History")).to_be_visible()
     expect(page.get_by_text("Of Ann alone")).to_have_count(0)
+
+
+def test_nothing_lies_above_the_form(guarded: RunningServer, profiles: Profiles) -> None:
+    """Dialogs, menus, messages and the title say what was of who was signed in."""
+    profile = profiles.new(guarded)
+    profile.watch.expect(rf"{REFUSED}|status of 500")
+    headers = {"Authorization": f"Bearer {ANN}"}
+    url = f"{profile.origin}/v1/conversations"
+    made = httpx.post(url, json={"title": "Of Ann alone"}, headers=headers).json()
+    page = profile.open(f"/#/c/{made['id']}")
+    token = page.get_by_label("Token", exact=True)
+
+    def choose(action: str) -> None:
+        page.get_by_role("button", name="Actions for Of Ann alone").click()
+        if action:
+            page.get_by_role("menuitem", name=action).click()
+
+    def is_signed_out() -> None:
+        httpx.delete(f"{profile.origin}/v1/session?all=true", headers=headers).raise_for_status()
+        expect(token).to_be_visible()
+        for role in ("menu", "dialog", "alert"):
+            expect(page.get_by_role(role)).to_have_count(0)
+        expect(page.get_by_text("Ann")).to_have_count(0)
+        expect(page).to_have_title("llcuda")
+
+    sign_in(page, ANN)
+    expect(page).to_have_title(re.compile("Of Ann alone"))
+    failed = {"status": 500, "json": {"error": {"message": "the disk of Ann is full"}}}
+    page.route(f"**/v1/conversations/{made['id']}", lambda route: route.fulfill(**failed))
+    choose("Pin")
+    expect(page.get_by_role("alert")).to_contain_text("the disk of Ann is full")
+    choose("Delete")
+    expect(page.get_by_role("dialog")).to_contain_text("Of Ann alone")
+    is_signed_out()
+    sign_in(page, ANN)
+    expect(page).to_have_title(re.compile("Of Ann alone"))
+    choose("")
+    is_signed_out()
 
 
 def test_a_token_that_is_gone_ends_it_under_the_page(

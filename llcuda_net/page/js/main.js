@@ -13,6 +13,7 @@ import { prefsReducer, startPrefs } from "./settings/prefs.js";
 import { settingsView } from "./settings/view.js";
 import { frame } from "./shell/frame.js";
 import { createNotices } from "./shell/notify.js";
+import { closeAll } from "./shell/overlays.js";
 import { replace } from "./core/dom.js";
 
 const store = createStore({
@@ -34,17 +35,27 @@ startKeys();
 
 const root = document.getElementById("app");
 const views = { ...chatViews, ...serverViews, settings: settingsView };
-let made = null; // the frame; kept while somebody signs in again
+let made = null; // the frame; kept while somebody signs in again, as is its title
+let title = null;
 
 store.watch(
   (state) => state.session.state,
   (state) => {
     if (state === "starting") replace(root, startingView(app));
-    if (state === "required") replace(root, signInView(app), notices.elements);
+    if (state === "required") {
+      // Nothing of whoever was here is left above the form.
+      closeAll();
+      notices.clear();
+      if (made) title = document.title;
+      document.title = "llcuda";
+      replace(root, signInView(app), notices.elements);
+    }
     if (state !== "known") return;
     startChat(app); // what an earlier page has left to be sent
     made ??= frame(app, { side: historyPanel, views });
     replace(root, made, notices.elements);
+    if (title) document.title = title;
+    title = null;
     app.live ??= startLive(app);
   },
 );

@@ -2,7 +2,7 @@
 
 import { h, replace } from "../core/dom.js";
 import { icon } from "../core/icons.js";
-import { opened } from "../shell/menu.js";
+import { opened } from "../shell/overlays.js";
 import { loadModels, matching, modelOf, standing } from "./models.js";
 
 const REFRESH_MS = 1500;

@@ -2,9 +2,7 @@
 
 import { h } from "../core/dom.js";
 import { icon } from "../core/icons.js";
-
-/** Buttons that have something open, and what closes it. */
-export const opened = new WeakMap();
+import { opened } from "./overlays.js";
 
 /**
  * Open a menu, or close the one that this button has open.

@@ -6,7 +6,8 @@ import { icon } from "../core/icons.js";
 const SECONDS = 7;
 
 /**
- * @returns {{announce: function(string): void, notify: function, elements: Element[]}}
+ * @returns {{announce: function(string): void, notify: function, clear: function(): void,
+ *   elements: Element[]}}
  *   `notify(text, { bad, action: { label, run } })` shows a toast; errors stay until closed
  */
 export function createNotices() {
@@ -31,5 +32,10 @@ export function createNotices() {
     return close;
   }
 
-  return { announce, notify, elements: [toasts, polite] };
+  function clear() {
+    replace(toasts);
+    replace(polite);
+  }
+
+  return { announce, notify, clear, elements: [toasts, polite] };
 }
