@@ -260,6 +260,26 @@ def test_an_answer_of_another_api_is_read_stopped_and_gone_on_from(
     assert _asked(teller)[-3:] == ["Tell", "Once upon", "And then?"]
 
 
+def test_an_answer_that_is_loaded_at_the_second_try_can_be_asked_again(
+    page: Page, profile: Profile, server: RunningServer, teller: Storyteller
+) -> None:
+    """And one that is deleted elsewhere is gone here, too."""
+    profile.watch.expect("429")
+    teller.tell("Again?", "Yes.")
+    generation = _post(server, "/v1/responses", {"input": "Again?"})["llcuda"]["generation"]
+    path = f"/v1/generations/{generation}"
+    page.route(f"**{path}?*", lambda route: route.fulfill(status=429, json={}), times=1)
+    page.goto(f"/#/a/{generation}")
+    page.get_by_role("button", name="Try again").click()
+    _answered(_turn(page), "Yes.")
+    expect(page.get_by_role("button", name="Answer again", exact=True)).to_be_visible()
+    expect(page.get_by_label("Your question")).to_be_visible()
+    httpx.delete(f"http://{server.address}{path}").raise_for_status()
+    expect(page.get_by_text("This answer is not there any more")).to_be_visible()
+    expect(page.get_by_role("main").get_by_text(re.compile(r"Again\?|Yes\."))).to_have_count(0)
+    expect(page.get_by_label("Your question")).to_have_count(0)
+
+
 @pytest.fixture
 def long(server: RunningServer) -> str:
     """A conversation of 50 turns."""

@@ -29,10 +29,9 @@ export function answerView(app, route, signal) {
   const title = h("span", {}, "Answer");
   const note = h("div", { class: "column" });
   const below = h("div", { class: "composer-frame column" });
-  const acts = {
-    ended: () => load(),
-    again: (node) => ask(itemsAgain(answerOf(store.get(), id).about), null, settingsOfNode(node)),
-  };
+  const again = (node) =>
+    ask(itemsAgain(answerOf(store.get(), id).about), null, settingsOfNode(node));
+  const acts = { ended: () => load(), again };
   const feed = createFeed(app, { answer: acts }, () => {}, signal);
   const writer = composer(app, { place, send, stop }, signal);
   const read = (state) => settingsOf(state, place, nodes());
@@ -45,7 +44,7 @@ export function answerView(app, route, signal) {
     signal,
   );
   let loading = false;
-  let again = false; // it was called for meanwhile
+  let due = false; // it was called for meanwhile
 
   store.watch((state) => answerOf(state, id), show, signal);
   store.watch((state) => state.chat.models, show, signal);
@@ -64,9 +63,9 @@ export function answerView(app, route, signal) {
   }
 
   async function load() {
-    if (loading) return void (again = true);
+    if (loading) return void (due = true);
     loading = true;
-    again = false;
+    due = false;
     try {
       const about = await api.get(`/v1/generations/${encodeURIComponent(id)}`, {
         query: { render: "html" },
@@ -78,7 +77,7 @@ export function answerView(app, route, signal) {
       store.send({ type: "chat/answer", id, answer: { error, nodes: [] } });
     } finally {
       loading = false;
-      if (again && !signal.aborted) load();
+      if (due && !signal.aborted) load();
     }
   }
 
@@ -92,15 +91,17 @@ export function answerView(app, route, signal) {
       problem && problemBox(problem, problem.again ? load : null),
       about?.conversation && part(about),
     );
-    if (!about || about.conversation || !itemsAgain(about)) delete acts.again;
+    // Of those that are made now; until it is loaded there is none.
+    acts.again = about && !about.conversation && itemsAgain(about) ? again : undefined;
     feed.show(
       answer.nodes.map((node) => ({ node, versions: null })),
       false,
     );
     const last = answer.nodes.at(-1);
-    if (!last) return;
-    replace(title, questionOf(last.asked ?? last.input).text.slice(0, 80) || "Answer");
+    const question = last ? questionOf(last.asked ?? last.input).text.slice(0, 80) : "";
+    replace(title, question || "Answer");
     document.title = `${title.textContent} – llcuda`;
+    if (!last) return replace(below);
     const running = runs(last);
     const images = takesImages(modelOf(store.get().chat.models, read(store.get()).model));
     writer.set({ busy: running ? "running" : "", images });

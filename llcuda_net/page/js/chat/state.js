@@ -37,6 +37,12 @@ const FIRST = Object.freeze({
   models: null,
 });
 
+/** An answer that was looked at, and deleted. */
+const GONE = Object.freeze({
+  error: { status: 404, code: "generation_not_found", message: "" },
+  nodes: [],
+});
+
 /** The slice `chat`. */
 export function chatReducer(state = FIRST, action) {
   switch (action.type) {
@@ -76,6 +82,9 @@ function told(state, event) {
   const changed = event.conversations ?? {};
   const gone = new Set(event.deleted ?? []);
   let next = state;
+  for (const id of gone) {
+    if (own(state.answers, id)) next = { ...next, answers: put(next.answers, id, GONE) };
+  }
   for (const [id, one] of Object.entries(state.conversations)) {
     const nodes = gone.size ? one.nodes.filter((node) => !gone.has(node.generation)) : one.nodes;
     const fewer = nodes.length < one.nodes.length;
