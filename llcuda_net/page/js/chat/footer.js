@@ -19,6 +19,7 @@ export function footer(app, acts, signal) {
   const element = h("div", { class: "answer-foot" });
   let shown = "";
   let mode = "";
+  let rate = null; // an AbortController while the speed of a running answer is shown
 
   function show(node, versions) {
     const answers = versions?.answers ?? [];
@@ -33,6 +34,7 @@ export function footer(app, acts, signal) {
     ]);
     if (key === shown) return;
     shown = key;
+    rate?.abort();
     const focused = element.contains(document.activeElement)
       ? document.activeElement.getAttribute("aria-label")
       : null;
@@ -50,11 +52,12 @@ export function footer(app, acts, signal) {
 
   function running(node) {
     const speed = h("span", {});
+    rate = new AbortController();
     const id = node.generation ?? generationOf(node.id);
     app.store.watch(
       (state) => state.live.runs[id]?.tokens_per_second,
-      (rate) => replace(speed, rate ? ` · ${rateText(rate)}` : null),
-      signal,
+      (now) => replace(speed, now ? ` · ${rateText(now)}` : null),
+      AbortSignal.any([signal, rate.signal]),
     );
     return h("p", { class: "figures small muted" }, node.model, speed);
   }
