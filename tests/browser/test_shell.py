@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from typing import Any
 
 import httpx
 import pytest
@@ -58,6 +59,59 @@ def test_escape_closes_the_drawer_and_stops_no_answer(
     expect(page.get_by_role("button", name="Stop the answer")).to_be_visible()
     page.keyboard.press("Escape")
     expect(turn).to_contain_text("Stopped before its end.")
+
+
+def test_escape_in_the_search_stops_no_answer(page: Page, teller: Storyteller) -> None:
+    teller.tell("Count", "one, two", Hold(), "three")
+    page.get_by_label("Your question").fill("Count")
+    page.get_by_role("button", name="Send").click()
+    turn = page.get_by_role("feed").get_by_role("article").last
+    expect(turn).to_contain_text("one, two")
+    for key in ("Control+k", "Escape", "Escape"):
+        page.keyboard.press(key)
+    page.get_by_label("Your question").focus()
+    stops: list[str] = []
+    page.on("request", lambda request: stops.append(request.url))
+    page.keyboard.press("Escape")
+    expect(turn).to_contain_text("Stopped before its end.")
+    assert len([one for one in stops if one.endswith("/cancel")]) == 1
+
+
+def test_no_key_goes_behind_a_dialog(page: Page) -> None:
+    page.goto("/#/settings")
+    page.get_by_role("main").focus()
+    page.keyboard.press("?")
+    expect(page.get_by_role("dialog")).to_have_count(1)
+    for key in ("?", "/", "Control+k", "Alt+n"):
+        page.keyboard.press(key)
+    expect(page.get_by_role("dialog")).to_have_count(1)
+    expect(page.get_by_role("dialog").get_by_role("button", name="Close")).to_be_focused()
+    expect(page).to_have_title(re.compile("Settings"))
+    page.keyboard.press("Escape")
+    expect(page.get_by_role("dialog")).to_have_count(0)
+
+
+#: A key as it is told: what it gives, where it is, and with which others it is pressed.
+_PRESS = """
+(event) => document.body.dispatchEvent(
+  new KeyboardEvent("keydown", { bubbles: true, cancelable: true, ...event }))
+"""
+
+
+@pytest.mark.parametrize(
+    "event",
+    [
+        {"key": "n", "code": "KeyN", "altKey": True},
+        {"key": "Dead", "code": "KeyN", "altKey": True},  # Apple's
+        {"key": "n", "code": "KeyL", "altKey": True},  # Dvorak's
+        {"key": "т", "code": "KeyN", "altKey": True},
+    ],
+)
+def test_a_key_is_known_on_every_keyboard(page: Page, event: dict[str, Any]) -> None:
+    page.goto("/#/settings")
+    expect(page).to_have_title(re.compile("Settings"))
+    page.evaluate(_PRESS, event)
+    expect(page).to_have_title(re.compile("New chat"))
 
 
 def test_each_view_has_its_title(page: Page) -> None:

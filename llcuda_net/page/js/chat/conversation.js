@@ -1,7 +1,7 @@
 /** The view of a conversation, and of a new one. */
 
 import { h, replace } from "../core/dom.js";
-import { bind } from "../core/keys.js";
+import { bind, writes } from "../core/keys.js";
 import { go, href } from "../core/router.js";
 import { viewHead } from "../shell/frame.js";
 import { problemBox } from "./answer.js";
@@ -91,7 +91,10 @@ export function conversationView(app, route, signal) {
   bind(
     "Escape",
     "Stop the answer",
-    () => (document.querySelector("dialog[open], .drawn") || !running() ? false : stop()),
+    ({ target }) => {
+      const elsewhere = writes(target) && !element.contains(target); // as in the search
+      return elsewhere || document.querySelector(".drawn") || !running() ? false : stop();
+    },
     signal,
   );
   store.watch((state) => conversationOf(state, id), show, signal);

@@ -21,6 +21,7 @@ export function bind(keys, label, run, signal) {
 export function startKeys() {
   document.addEventListener("keydown", (event) => {
     if (event.defaultPrevented || event.isComposing) return;
+    if (document.querySelector("dialog:modal")) return; // what is behind it is not there now
     const name = nameOf(event);
     for (const { keys, run } of [...bound.values()].reverse()) {
       if (keys !== name || (plain(keys) && writes(event.target))) continue;
@@ -32,12 +33,22 @@ export function startKeys() {
 }
 
 function nameOf(event) {
-  const key = event.key.length === 1 ? event.key.toLowerCase() : event.key;
+  const key = keyOf(event);
   const shift = event.shiftKey && event.key.length > 1;
   const mod = event.ctrlKey || event.metaKey;
   return [mod && "mod", event.altKey && "alt", shift && "shift", key].filter(Boolean).join("+");
 }
 
+// With Alt a key may give an accent or a sign, as on Apple's keyboards, and in other scripts another
+// letter: then it is the one that is printed there in Latin script.
+function keyOf({ key, code, altKey, ctrlKey, metaKey }) {
+  const [, letter] = /^Key([A-Z])$/u.exec(code) ?? [];
+  const meant = altKey || ctrlKey || metaKey ? letter : null;
+  if (meant && !/^[a-z]$/iu.test(key)) return meant.toLowerCase();
+  return key.length === 1 ? key.toLowerCase() : key;
+}
+
 const plain = (keys) => keys.length === 1;
 
-const writes = (target) => target.closest?.("input, textarea, select, [contenteditable]") !== null;
+/** Whether one writes into an element. */
+export const writes = (target) => target.closest?.("input, textarea, select, [contenteditable]") !== null;
