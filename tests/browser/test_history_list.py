@@ -124,6 +124,30 @@ def test_what_begins_and_ends_meanwhile(page: Page) -> None:
     ) == [[["e152", ""], ["e151", "done"], ["e150", ""]], [1, 101], -1, "e149"]
 
 
+def test_what_is_pinned_no_more_moves_to_its_place(page: Page) -> None:
+    """By when it was used; where that is not known, it comes with its page."""
+    assert run(
+        page,
+        """
+        const used = (number) => ({ id: `e${number}`, updated: number });
+        const server = Array.from({ length: 400 }, (_, at) => used(400 - at));
+        const unpinned = (number, more = server.length) => {
+          const pin = { ...used(number + 0.5), pinned: true };
+          const all = [pin, ...server.slice(0, more)];
+          let known = list.emptyList({});
+          while (known.more && list.sizeOf(known) < 350) {
+            known = load(known, all, known.pages.length);
+          }
+          known = list.withUnpinned(known, pin.id);
+          const at = list.indexOf(known, pin.id);
+          return at < 0 ? list.sizeOf(known)
+            : [at, list.slice(known, at, at + 1)[0].pinned, list.sizeOf(known)];
+        };
+        return [unpinned(400), unpinned(250), unpinned(0), unpinned(0, 250)];
+        """,
+    ) == [[0, False, 400], [150, False, 400], 399, [250, False, 251]]
+
+
 @pytest.mark.parametrize("seed", range(3))
 def test_it_is_what_the_server_has_whatever_happens(page: Page, seed: int) -> None:
     """Entries are added, moved to the beginning and deleted, some of them unheard of."""

@@ -133,6 +133,35 @@ def test_an_entry_is_renamed_pinned_and_deleted(profiles: Profiles, server: Runn
     ]
 
 
+def test_one_that_is_pinned_no_more_is_where_it_belongs(
+    profiles: Profiles, server: RunningServer
+) -> None:
+    """Behind more than a page of newer ones."""
+    conversation(server, title="Oldest")
+    pinned = conversation(server, title="Pinned", pinned=True)
+    with httpx.Client(base_url=f"http://{server.address}/v1") as client:
+        for number in range(102):
+            client.post("/conversations", json={"title": f"{number}"}).raise_for_status()
+    history = History(profiles.new(server).open())
+    titles = history.titles("Conversations")
+    rows = history.list("Conversations").get_by_role("listitem")
+    links = history.list("Conversations").get_by_role("link")
+    expect(titles.first).to_have_text("Pinned")
+    links.nth(1).press("End")
+    expect(rows.last).to_have_attribute("aria-setsize", "104")  # all is known
+    links.last.press("End")
+    expect(titles.last).to_have_text("Oldest")
+    url = f"http://{server.address}/v1/conversations/{pinned}"
+    httpx.post(url, json={"pinned": False}).raise_for_status()
+    row = rows.filter(has_text="Pinned")  # of one second with the oldest one, or before it
+    expect(row).to_have_attribute("aria-posinset", re.compile("^10[34]$"))
+    links.last.press("Home")
+    expect(titles.first).to_have_text("101")
+    conversation(server, title="Newest")  # the beginning is read again
+    expect(titles.first).to_have_text("Newest")
+    expect(rows.first).to_have_attribute("aria-setsize", "105")
+
+
 def test_the_conversation_that_is_open_is_deleted(
     profiles: Profiles, server: RunningServer
 ) -> None:

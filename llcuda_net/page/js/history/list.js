@@ -108,6 +108,24 @@ export function withEntry(list, entry) {
   return list.more ? list : { ...list, pages: [...list.pages, pageOf([entry])] };
 }
 
+/**
+ * The list with an entry that is pinned no more where it belongs: by when it was last used. Where
+ * that is not known, it comes with its page.
+ */
+export function withUnpinned(list, id) {
+  const index = indexOf(list, id);
+  if (index < 0) return list;
+  const entry = { ...slice(list, index, index + 1)[0], pinned: false };
+  const rest = without(list, new Set([id]));
+  for (const [number, { entries }] of rest.pages.entries()) {
+    const at = entries?.findIndex((one) => !one.pinned && one.updated < entry.updated) ?? -1;
+    if (at < 0) continue;
+    if (!at && number && !rest.pages[number - 1].entries) return rest; // or in the page before
+    return { ...rest, pages: rest.pages.with(number, pageOf(entries.toSpliced(at, 0, entry))) };
+  }
+  return rest.more ? rest : { ...rest, pages: [...rest.pages, pageOf([entry])] };
+}
+
 /** The list with an entry changed in place. */
 export function withChange(list, id, changes) {
   const index = indexOf(list, id);

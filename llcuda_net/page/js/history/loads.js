@@ -116,21 +116,20 @@ export function createLoads(app) {
     }
   }
 
+  // First what was changed: one that is pinned no more may be behind what is at the beginning now.
+  async function renew(name) {
+    if (name === "conversations") await changes();
+    await head(name);
+  }
+
   for (const name of Object.keys(PATHS)) {
     store.watch(
       (all) => all.history[name].stale,
       (stale) => {
-        if (stale) later[name] ??= setTimeout(() => ((later[name] = null), head(name)), SETTLE);
+        if (stale) later[name] ??= setTimeout(() => ((later[name] = null), renew(name)), SETTLE);
       },
     );
   }
-  store.watch(
-    (all) => all.history.changed,
-    (ids) => {
-      if (ids.length)
-        later.changed ??= setTimeout(() => ((later.changed = null), changes()), SETTLE);
-    },
-  );
 
   // -- search ---------------------------------------------------------------------------------
 

@@ -3,11 +3,14 @@
 import {
   cut,
   emptyList,
+  indexOf,
+  slice,
   withChange,
   withEntry,
   withHead,
   withPage,
   withSeen,
+  withUnpinned,
   without,
 } from "./list.js";
 
@@ -46,7 +49,7 @@ export function historyReducer(state = first(), action) {
     case "history/seen":
       return of((list) => withSeen(list, action.first, action.end));
     case "history/changed":
-      return of((list) => withChange(list, action.id, action.changes));
+      return of((list) => changed(list, action));
     case "history/removed":
       return of((list) => without(list, new Set(action.ids)));
     case "history/fetched":
@@ -78,6 +81,12 @@ export function historyReducer(state = first(), action) {
     default:
       return state;
   }
+}
+
+function changed(list, { id, changes }) {
+  const [before] = slice(list, indexOf(list, id), indexOf(list, id) + 1);
+  const next = withChange(list, id, changes);
+  return before?.pinned && changes.pinned === false ? withUnpinned(next, id) : next;
 }
 
 function withoutHit(parts, id) {
