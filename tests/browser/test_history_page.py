@@ -133,6 +133,43 @@ def test_an_entry_is_renamed_pinned_and_deleted(profiles: Profiles, server: Runn
     ]
 
 
+def test_a_title_that_was_not_changed_is_none(profiles: Profiles, server: RunningServer) -> None:
+    """What one reads there may be the question; that one it stays."""
+    conversation(server)
+    page = profiles.new(server).open()
+    history = History(page)
+    field = page.get_by_role("textbox", name="Title")
+    row = history.list("Conversations").get_by_role("link")
+    for end in ("Enter", "Tab"):
+        row.press("F2")
+        expect(field).to_have_value("Empty conversation")
+        field.press(end)
+        expect(field).to_have_count(0)
+    history.menu("Empty conversation", "Pin")
+    wait_until(lambda: page.evaluate("true") and conversations(server)[0]["pinned"], "it is pinned")
+    assert conversations(server)[0]["title"] is None
+
+
+def test_a_title_that_was_not_taken_is_not_lost(profiles: Profiles, server: RunningServer) -> None:
+    one = conversation(server, title="First")
+    profile = profiles.new(server)
+    profile.watch.expect("429")
+    page = profile.open()
+    history = History(page)
+    refused = {"status": 429, "json": {"error": {"message": "not now"}}}
+    page.route(f"**/v1/conversations/{one}", lambda route: route.fulfill(**refused), times=1)
+    history.menu("First", "Rename")
+    field = page.get_by_role("textbox", name="Title")
+    field.click(button="right")
+    expect(page.get_by_role("menu")).to_have_count(0)
+    field.fill("A long and well-considered title")
+    field.press("Enter")
+    expect(page.get_by_role("alert")).to_contain_text("“A long and well-considered title”: not now")
+    page.get_by_role("alert").get_by_role("button", name="Try again").click()
+    titles = history.titles("Conversations")
+    expect(titles).to_have_text(["A long and well-considered title"])
+
+
 def test_one_that_is_pinned_no_more_is_where_it_belongs(
     profiles: Profiles, server: RunningServer
 ) -> None:

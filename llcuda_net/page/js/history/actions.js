@@ -51,15 +51,21 @@ async function change(app, entry, path, changes) {
       changes: { title, pinned },
     });
   } catch (error) {
-    app.notify(`It was not changed: ${error.message}`, { bad: true });
+    // What was written is not lost.
+    const words = changes.title ? `It was not renamed to “${changes.title}”` : "It was not changed";
+    app.notify(`${words}: ${error.message}`, {
+      bad: true,
+      action: { label: "Try again", run: () => change(app, entry, path, changes) },
+    });
   }
 }
 
 function rename(app, row, entry, path) {
   const link = row.firstChild;
+  const before = entry.title ?? titleOf(entry);
   const input = h("input", {
     "aria-label": "Title",
-    value: entry.title ?? titleOf(entry),
+    value: before,
     maxlength: LONGEST_TITLE,
   });
   let over = false;
@@ -69,7 +75,7 @@ function rename(app, row, entry, path) {
     const title = input.value.trim();
     input.remove();
     link.hidden = false;
-    if (keep && title !== (entry.title ?? "")) change(app, entry, path, { title: title || null });
+    if (keep && title !== before.trim()) change(app, entry, path, { title: title || null });
   };
   input.addEventListener("keydown", (event) => {
     event.stopPropagation(); // the list's keys are not for it

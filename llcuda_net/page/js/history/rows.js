@@ -25,7 +25,7 @@ export function entryRow(app, entry) {
     openActions(app, row, row.entry);
   };
   more.addEventListener("click", open);
-  row.addEventListener("contextmenu", open);
+  row.addEventListener("contextmenu", (event) => event.target.tagName === "INPUT" || open(event));
   row.addEventListener("keydown", (event) => {
     const action = { F2: "rename", Delete: "delete" }[event.key];
     if (!action || event.target !== link) return;
