@@ -113,6 +113,25 @@ def test_a_key_is_known_on_every_keyboard(page: Page, event: dict[str, Any]) -> 
     expect(page).to_have_title(re.compile("New chat"))
 
 
+def test_settings_follow_another_tab(profile: Profile, page: Page) -> None:
+    page.goto("/#/settings")
+    other = profile.open("/#/settings")
+    for one, value in ((page, "dark"), (other, "light")):
+        one.get_by_label("Colours").select_option(value)
+        for tab in (page, other):
+            expect(tab.get_by_label("Colours")).to_have_value(value)
+    sure = "Ask how sure the model is"
+    other.get_by_label(sure).uncheck()
+    expect(page.get_by_label(sure)).not_to_be_checked()
+    prompt = re.compile("System prompt")
+    page.get_by_label(prompt).fill("Be brief.")
+    expect(other.get_by_label(prompt)).to_have_value("Be brief.")
+    other.get_by_label("Temperature").last.fill("hot")  # no value: it stays as it is written
+    page.get_by_label("Colours").select_option("dark")
+    expect(other.get_by_label("Colours")).to_have_value("dark")
+    expect(other.get_by_label("Temperature").last).to_have_value("hot")
+
+
 def test_each_view_has_its_title(page: Page) -> None:
     views = {"settings": "Settings", "server": "Server", "nowhere": "Not found", "": "New chat"}
     for path, title in views.items():

@@ -13,14 +13,26 @@ import { settingsForm } from "./settings_form.js";
  * @returns {Element}
  */
 export function chatDefaults(app, signal) {
-  const keep = (chat) => app.store.send({ type: "prefs/set", prefs: { chat } });
   const chat = () => app.store.get().prefs.chat ?? {};
+  let shown = ""; // as the form has it: what is being written in it is not replaced by itself
+  const keep = (chat) => {
+    shown = JSON.stringify(chat);
+    app.store.send({ type: "prefs/set", prefs: { chat } });
+  };
   const form = settingsForm({
     change: ({ instructions, sampling }) =>
       keep({ model: chat().model, instructions, ...sampling }),
     reset: () => (keep({}), form.set({})),
   });
-  form.set({ instructions: chat().instructions, sampling: known(chat()) });
+  app.store.watch(
+    (state) => state.prefs.chat ?? {},
+    (chat) => {
+      if (JSON.stringify(chat) === shown) return;
+      shown = JSON.stringify(chat);
+      form.set({ instructions: chat.instructions, sampling: known(chat) });
+    },
+    signal,
+  );
   const picker = modelButton(
     app,
     {

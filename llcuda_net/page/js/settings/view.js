@@ -17,61 +17,51 @@ export function settingsView(app, route, signal) {
     h(
       "div",
       { class: "scroll" },
-      h("div", { class: "column settings" }, look(app), answers(app), chatDefaults(app, signal), accountPanel(app, signal)),
+      h("div", { class: "column settings" }, look(app, signal), answers(app, signal), chatDefaults(app, signal), accountPanel(app, signal)),
     ),
   );
 }
 
-function look(app) {
+function look(app, signal) {
   return h(
     "fieldset",
     {},
     h("legend", {}, "Appearance and keys"),
-    select(app, "theme", "Colours", THEMES),
-    select(app, "sendWith", "Send with", SENDING),
+    select(app, "theme", "Colours", THEMES, signal),
+    select(app, "sendWith", "Send with", SENDING, signal),
   );
 }
 
-function answers(app) {
+function answers(app, signal) {
   return h(
     "fieldset",
     {},
     h("legend", {}, "Answers"),
-    check(app, "certainty", "Ask how sure the model is", "Words can then be shaded. It costs the model a little time a token."),
-    check(app, "reasoningOpen", "Show reasoning unfolded", ""),
+    check(app, "certainty", "Ask how sure the model is", signal, "Words can then be shaded. It costs the model a little time a token."),
+    check(app, "reasoningOpen", "Show reasoning unfolded", signal),
   );
 }
 
-function select(app, name, label, options) {
-  const now = app.store.get().prefs[name];
-  return h(
-    "label",
-    { class: "field" },
-    h("span", {}, label),
-    h(
-      "select",
-      { onchange: (event) => set(app, { [name]: event.target.value }) },
-      Object.entries(options).map(([value, text]) => h("option", { value, selected: value === now }, text)),
-    ),
+// Another tab may change what is preferred, too: each control follows.
+
+function select(app, name, label, options, signal) {
+  const control = h(
+    "select",
+    { onchange: () => set(app, { [name]: control.value }) },
+    Object.entries(options).map(([value, text]) => h("option", { value }, text)),
   );
+  app.store.watch((state) => state.prefs[name], (value) => (control.value = value), signal);
+  return h("label", { class: "field" }, h("span", {}, label), control);
 }
 
-function check(app, name, label, detail) {
-  return h(
-    "div",
-    {},
-    h(
-      "label",
-      { class: "choice" },
-      h("input", {
-        type: "checkbox",
-        checked: app.store.get().prefs[name],
-        onchange: (event) => set(app, { [name]: event.target.checked }),
-      }),
-      label,
-    ),
-    detail && h("p", { class: "muted small" }, detail),
-  );
+function check(app, name, label, signal, detail) {
+  const control = h("input", {
+    type: "checkbox",
+    onchange: () => set(app, { [name]: control.checked }),
+  });
+  app.store.watch((state) => state.prefs[name], (value) => (control.checked = value), signal);
+  const choice = h("label", { class: "choice" }, control, label);
+  return h("div", {}, choice, detail && h("p", { class: "muted small" }, detail));
 }
 
 const set = (app, prefs) => app.store.send({ type: "prefs/set", prefs });
