@@ -178,6 +178,34 @@ def test_what_is_not_wanted_any_more_is_not_sent(world: World) -> None:
     assert (found["result"], found["turns"], found["kept"]) == (0, [], [])
 
 
+@pytest.mark.parametrize(
+    ("about", "deleted"), [({"entries": 0}, 1), ({"entries": 1}, 0), (None, 0)]
+)
+def test_a_conversation_that_was_made_for_it_is_not_left(
+    world: World, about: dict[str, Any] | None, deleted: int
+) -> None:
+    """Also when the server is away for a while; never one in which there is something."""
+    do = f"""
+    {_SEND}
+    outbox.giveUp(turns()[0].key);
+    for (let count = 0; count < 5; count += 1) await settled();
+    """
+    one = "GET /v1/conversations/conv_1"
+    shown = _error(404, "conversation_not_found") if about is None else [200, about]
+    answers = {CONVERSATION: [MADE], POST: [_error(429, "")], one: [GONE, shown]}
+    found = world(do, {**answers, "DELETE /v1/conversations/conv_1": [[200, {}]]})
+    names = [asked["name"] for asked in found["asked"]]
+    assert names[:4] == [CONVERSATION, POST, one, one]
+    assert names[4:] == ["DELETE /v1/conversations/conv_1"] * deleted
+    assert (found["turns"], found["kept"]) == ([], [])
+
+
+def test_one_that_was_there_before_is_left_alone(world: World) -> None:
+    do = f"{_SEND} outbox.giveUp(turns()[0].key); await settled();"
+    found = world(do.replace("given.to ?? null", '"conv_1"'), {POST: [_error(429, "")]})
+    assert [asked["name"] for asked in found["asked"]] == [POST]
+
+
 def _left(**changes: Any) -> dict[str, Any]:
     turn = {
         "key": "k1",

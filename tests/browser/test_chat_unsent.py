@@ -110,6 +110,23 @@ def test_the_first_one_is_changed_with_its_settings(page: Page) -> None:
     expect(_prompt(page)).to_have_value("Be a pirate.")
 
 
+@pytest.mark.parametrize("button", ["Discard", "Change it"])
+def test_the_first_one_leaves_no_conversation(page: Page, teller: Storyteller, button: str) -> None:
+    teller.tell("Two?", "Second.")
+    _refuse(page)
+    _ask(page, "One?")
+    expect(_turn(page)).to_contain_text("Not sent.")
+    history = page.get_by_role("navigation", name="History")
+    expect(history.get_by_text("Empty conversation")).to_be_visible()
+    page.get_by_role("button", name=button).click()
+    expect(history.get_by_text("No conversation yet.")).to_be_visible()
+    expect(page).to_have_url(re.compile("/#/$"))
+    expect(_field(page)).to_have_value("One?" if button == "Change it" else "")
+    page.unroute(_RESPONSES)
+    _ask(page, "Two?")
+    _answered(_turn(page), "Second.")
+
+
 def test_one_below_an_answer_is_changed_there(
     page: Page, server: RunningServer, teller: Storyteller
 ) -> None:

@@ -17,8 +17,8 @@ import { problemOf, runs } from "./problem.js";
 import { chatOf } from "./service.js";
 import { settingsOf, settingsOfFields, settingsOfNode } from "./settings.js";
 import { conversationOf, generationOf, turnIn } from "./state.js";
-import { lacksVersions, leafBelow, pathTo, questionKey, treeOf, versionsOf } from "./tree.js";
-import { again, bodyOf, inputOf, parted, questionOf } from "./turn.js";
+import { lacksVersions, leafBelow, pathBefore, pathTo, questionKey, treeOf, versionsOf } from "./tree.js";
+import { again, bodyOf, inputOf, nodeOfTurn, parted, questionOf } from "./turn.js";
 
 const HELLO = "Ask something. The answer goes on when this page is closed.";
 
@@ -50,7 +50,7 @@ export function conversationView(app, route, signal) {
       compare: side,
       ended: (node) => loader.ended(id, node, signal),
     },
-    turn: { again: retry, back, drop: (key) => outbox.drop(key) },
+    turn: { again: retry, back, drop: discard },
   };
   const feed = createFeed(app, acts, () => id && loader.older(id, signal).catch(() => {}), signal);
   const writer = composer(app, { place, send, stop }, signal);
@@ -195,7 +195,7 @@ export function conversationView(app, route, signal) {
       insteadOf,
       certainty: state.prefs.certainty,
     });
-    if (unsent) takeBack(unsent);
+    if (unsent) takeBack(unsent, id ? outbox.drop : outbox.giveUp);
     const key = outbox.send({ conversation: id, base, body });
     if (id) return feed.toEnd();
     moveSettings(`new-${key}`, state.chat.settings[place]);
@@ -255,20 +255,30 @@ export function conversationView(app, route, signal) {
   }
 
   // What was not sent, or shall not be, is written again, with its settings, where it was written.
-  function back({ key, base, body }) {
-    const settings = store.get().chat.settings[place] ?? settingsOfFields(body);
-    const answer = base === null && body.previous_response_id; // it was asked below one by itself
-    takeBack({ key, body });
-    if (id && !answer) return setSettings(settings);
+  function back(turn) {
+    const alone = isAlone(turn);
+    const settings = store.get().chat.settings[place] ?? settingsOfFields(turn.body);
+    const answer = turn.base === null && turn.body.previous_response_id; // below one by itself
+    takeBack(turn, outbox.giveUp);
+    if (id && !answer && !alone) return setSettings(settings);
     const gone = answer ? `a-${generationOf(answer)}` : "new";
     store.send({ type: "chat/settings", place: gone, settings });
     moveDraft(place, gone);
     go(answer ? href("a", generationOf(answer)) : href(""), { replaced: true });
   }
 
+  function discard(turn) {
+    const alone = isAlone(turn);
+    outbox.giveUp(turn.key);
+    if (alone) go(href(""), { replaced: true });
+  }
+
+  // Whether its conversation was made for it, and goes with it.
+  const isAlone = (turn) => id && turn.place !== id && shown.tree.nodes.size === 0;
+
   // The words of a turn that is dropped; those of an answer that is asked for again are not lost.
-  function takeBack({ key, body }) {
-    outbox.drop(key);
+  function takeBack({ key, body }, drop) {
+    drop(key);
     const other = shown.tree.nodes.get(body.instead_of);
     if (other && questionKey(other) === questionKey(body)) return;
     const { text, images } = questionOf(body.input);
@@ -286,13 +296,4 @@ export function conversationView(app, route, signal) {
   }
 
   return element;
-}
-
-// What a turn that is being sent goes on from, as far as it is known.
-const pathBefore = (tree, { base }) => (base ? pathTo(tree, base) : []);
-
-// A turn as the entry that it will become.
-function nodeOfTurn(turn) {
-  const { key, body } = turn;
-  return { id: key, key, input: body.input, status: "sending", turn };
 }

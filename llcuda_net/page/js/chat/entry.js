@@ -8,7 +8,7 @@ import { questionOf } from "./turn.js";
 
 /**
  * @param {object} app
- * @param {object} acts of questions and answers; of turns, `again(turn)`, `back(turn)`, `drop(key)`
+ * @param {object} acts of questions and answers; of turns, `again(turn)`, `back(turn)`, `drop(turn)`
  * @returns {{element: Element, show: function(object, ?object): void, end: function(): void}}
  */
 export function createEntry(app, acts) {
@@ -62,7 +62,7 @@ export function createEntry(app, acts) {
           { title: `Not sent. ${title}`, detail },
           retry,
           give("Change it", () => acts.turn.back(turn)),
-          give("Discard", () => acts.turn.drop(turn.key)),
+          give("Discard", () => acts.turn.drop(turn)),
         ),
       );
     }

@@ -32,7 +32,7 @@ export function randomKey() {
 /**
  * @param {object} app see ../../README.md
  * @returns {{send: function(object): string, again: function(string): void,
- *   drop: function(string): void, start: function(): void}}
+ *   drop: function(string): void, giveUp: function(string): void, start: function(): void}}
  */
 export function createOutbox({ store, api, notify }, storage = storageOf()) {
   const running = new Map();
@@ -144,6 +144,21 @@ export function createOutbox({ store, api, notify }, storage = storageOf()) {
     }
   }
 
+  // The conversation that was made for a question that is given up goes, unless it has one by now.
+  async function unmake({ key, user, conversation, begun }) {
+    for (let wait = 0.5; nameOf(store) === user; wait = Math.min(wait * 1.7, 10)) {
+      try {
+        const id = conversation ?? (begun && (await madeBefore(key))?.id);
+        const path = id && `/v1/conversations/${encodeURIComponent(id)}`;
+        if (path && (await api.get(path)).entries === 0) await api.delete(path);
+        return;
+      } catch (error) {
+        if (!error.unanswered) return; // it is gone, or not ours any more
+        await pause(error.retryAfter ?? wait);
+      }
+    }
+  }
+
   function make(key, signal) {
     return api.post("/v1/conversations", { metadata: { page_turn: key } }, { signal });
   }
@@ -191,6 +206,13 @@ export function createOutbox({ store, api, notify }, storage = storageOf()) {
     },
 
     drop,
+
+    /** Forget a turn, and the conversation that was made for it alone. */
+    giveUp(key) {
+      const turn = store.get().chat.turns[key];
+      drop(key);
+      if (turn && turn.place !== turn.conversation) unmake(turn);
+    },
 
     /** Take up what an earlier page of this user has left. */
     start() {

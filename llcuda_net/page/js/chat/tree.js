@@ -64,6 +64,14 @@ export function pathTo(tree, leaf = null) {
 }
 
 /**
+ * What a turn that is being sent goes on from, as far as it is known.
+ * @param {Tree} tree
+ * @param {{base: ?string}} turn
+ * @returns {object[]}
+ */
+export const pathBefore = (tree, { base }) => (base ? pathTo(tree, base) : []);
+
+/**
  * Where a response stands among the versions beside it. Those with the same question are
  * versions of an answer; the different questions are versions of a question.
  * @param {Tree} tree

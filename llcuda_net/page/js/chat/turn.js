@@ -115,3 +115,13 @@ export function isImage(url) {
  * @returns {object[]}
  */
 export const again = (items) => items.map(({ id, status, ...item }) => item);
+
+/**
+ * A turn that is being sent as the entry that it will become.
+ * @param {object} turn of the outbox
+ * @returns {object}
+ */
+export function nodeOfTurn(turn) {
+  const { key, body } = turn;
+  return { id: key, key, input: body.input, status: "sending", turn };
+}
