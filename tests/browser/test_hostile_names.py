@@ -12,7 +12,7 @@ from tests.browser.hostile.collection import SHORT
 from tests.support.browser.chat import Chat
 from tests.support.browser.profiles import PHONE, Profile, Profiles
 from tests.support.browser.unharmed import GUARD, overflow_when_narrow
-from tests.support.processes import PATIENCE, RunningServer, running_server
+from tests.support.processes import PATIENCE, RunningServer, running_server, wait_until
 from tests.support.upstream.storyteller import Call, Storyteller, Thought, storyteller
 
 
@@ -95,6 +95,9 @@ def test_what_a_search_marks(profile: Profile, teller: Storyteller) -> None:
         chat.new()
         chat.ask(f"Say {number}")
         chat.sees_the_end()
+    path = f"{profile.origin}/v1/generations?q=marker&limit=100"
+    # The index follows what is stored.
+    wait_until(lambda: len(httpx.get(path).json()["data"]) == len(SHORT), "the index has them")
     search = chat.page.get_by_role("searchbox", name=re.compile("Search the history"))
     search.fill("marker")
     found = chat.page.get_by_role("region", name="By words")
