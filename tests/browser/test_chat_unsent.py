@@ -8,6 +8,7 @@ import httpx
 import pytest
 from playwright.sync_api import Locator, Page, Route, expect
 
+from tests.support.browser.chat import answered, asks, turn_of
 from tests.support.browser.profiles import Profile, Profiles
 from tests.support.processes import RunningServer
 from tests.support.upstream.storyteller import Storyteller
@@ -42,21 +43,6 @@ def _field(page: Page) -> Locator:
     return page.get_by_label("Your question")
 
 
-def _ask(page: Page, question: str) -> None:
-    _field(page).fill(question)
-    page.get_by_role("button", name="Send").click()
-
-
-def _turn(page: Page, number: int = -1) -> Locator:
-    turns = page.get_by_role("feed").get_by_role("article")
-    return turns.last if number < 0 else turns.nth(number)
-
-
-def _answered(turn: Locator, text: str) -> None:
-    expect(turn.get_by_role("button", name="Copy the answer")).to_be_visible()
-    expect(turn.get_by_label("Answer", exact=True).locator(".blocks")).to_have_text(text)
-
-
 def _prompt(page: Page) -> Locator:
     return page.get_by_label(re.compile("System prompt"))
 
@@ -66,34 +52,34 @@ def test_one_that_failed_is_written_again_when_another_is_asked(
 ) -> None:
     teller.tell("One?", "First.")
     teller.tell("Three?", "Third.")
-    _ask(page, "One?")
-    _answered(_turn(page), "First.")
+    asks(page, "One?")
+    answered(turn_of(page), "First.")
     _refuse(page)
-    _ask(page, "Two?")
-    expect(_turn(page)).to_contain_text("Not sent.")
+    asks(page, "Two?")
+    expect(turn_of(page)).to_contain_text("Not sent.")
     page.unroute(_RESPONSES)
-    _ask(page, "Three?")
-    _answered(_turn(page), "Third.")
+    asks(page, "Three?")
+    answered(turn_of(page), "Third.")
     expect(_field(page)).to_have_value("Two?")
 
 
 def test_one_on_its_way_is_not_dropped_for_another(page: Page, teller: Storyteller) -> None:
     teller.tell("One?", "First.")
     teller.tell("Two?", "Second.")
-    _ask(page, "One?")
-    _answered(_turn(page), "First.")
+    asks(page, "One?")
+    answered(turn_of(page), "First.")
     page.route(_RESPONSES, _away)
-    _ask(page, "Two?")
-    expect(_turn(page)).to_contain_text("It is sent by itself")
-    _turn(page, 0).get_by_role("button", name="Answer again").click()
+    asks(page, "Two?")
+    expect(turn_of(page)).to_contain_text("It is sent by itself")
+    turn_of(page, 0).get_by_role("button", name="Answer again").click()
     expect(page.get_by_text("Another question is on its way.")).to_be_visible()
-    first = _turn(page, 0)
+    first = turn_of(page, 0)
     first.get_by_role("button", name="Edit the question").click()
     first.get_by_label("The question, edited").fill("One and a half?")
     first.get_by_role("button", name="Ask", exact=True).click()
     expect(first.get_by_label("The question, edited")).to_have_value("One and a half?")
     page.unroute(_RESPONSES)
-    _answered(_turn(page, 1), "Second.")
+    answered(turn_of(page, 1), "Second.")
 
 
 def test_the_first_one_is_changed_with_its_settings(page: Page) -> None:
@@ -101,8 +87,8 @@ def test_the_first_one_is_changed_with_its_settings(page: Page) -> None:
     _prompt(page).fill("Be a pirate.")
     page.get_by_role("button", name="Close the settings").click()
     page.route(re.compile(r"/v1/(responses|conversations)$"), _away)
-    _ask(page, "Who?")
-    expect(_turn(page)).to_contain_text("It is sent by itself")
+    asks(page, "Who?")
+    expect(turn_of(page)).to_contain_text("It is sent by itself")
     page.reload()
     page.get_by_role("button", name="Do not send it").click()
     expect(_field(page)).to_have_value("Who?")
@@ -114,8 +100,8 @@ def test_the_first_one_is_changed_with_its_settings(page: Page) -> None:
 def test_the_first_one_leaves_no_conversation(page: Page, teller: Storyteller, button: str) -> None:
     teller.tell("Two?", "Second.")
     _refuse(page)
-    _ask(page, "One?")
-    expect(_turn(page)).to_contain_text("Not sent.")
+    asks(page, "One?")
+    expect(turn_of(page)).to_contain_text("Not sent.")
     history = page.get_by_role("navigation", name="History")
     expect(history.get_by_text("Empty conversation")).to_be_visible()
     page.get_by_role("button", name=button).click()
@@ -123,8 +109,8 @@ def test_the_first_one_leaves_no_conversation(page: Page, teller: Storyteller, b
     expect(page).to_have_url(re.compile("/#/$"))
     expect(_field(page)).to_have_value("One?" if button == "Change it" else "")
     page.unroute(_RESPONSES)
-    _ask(page, "Two?")
-    _answered(_turn(page), "Second.")
+    asks(page, "Two?")
+    answered(turn_of(page), "Second.")
 
 
 def test_one_below_an_answer_is_changed_there(
@@ -136,21 +122,21 @@ def test_one_below_an_answer_is_changed_there(
     url = f"http://{server.address}/v1/chat/completions"
     answer = httpx.post(url, json=body, timeout=60).raise_for_status()
     page.goto(f"/#/a/{answer.headers['x-llcuda-generation']}")
-    _answered(_turn(page), "Hi.")
+    answered(turn_of(page), "Hi.")
     _refuse(page)
-    _ask(page, "What did I say")
+    asks(page, "What did I say")
     page.get_by_role("button", name="Change it").click()
     expect(_field(page)).to_have_value("What did I say")
     page.unroute(_RESPONSES)
-    _ask(page, "What did I say?")
-    _answered(_turn(page), "Hello.")
+    asks(page, "What did I say?")
+    answered(turn_of(page), "Hello.")
     asked = [one["content"] for one in teller.asked[-1]["messages"]]
     assert asked == ["Hello", "Hi.", "What did I say?"]
 
 
 def test_what_is_written_meanwhile_stays(page: Page) -> None:
     page.route(re.compile(r"/v1/(responses|conversations)$"), _away)
-    _ask(page, "One?")
+    asks(page, "One?")
     page.get_by_role("button", name="New chat").click()
     _field(page).fill("Two?")
     page.go_back()
@@ -163,15 +149,15 @@ def test_another_tab_sends_what_a_closed_one_had_to(
 ) -> None:
     teller.tell("One?", "First.")
     teller.tell("Two?", "Second.")
-    _ask(page, "One?")
-    _answered(_turn(page), "First.")
+    asks(page, "One?")
+    answered(turn_of(page), "First.")
     other = profile.open(page.url)
-    _answered(_turn(other), "First.")
+    answered(turn_of(other), "First.")
     page.route(_RESPONSES, _away)
-    _ask(page, "Two?")
-    expect(_turn(other)).to_contain_text("It is sent by itself")
+    asks(page, "Two?")
+    expect(turn_of(other)).to_contain_text("It is sent by itself")
     page.close()
-    _answered(_turn(other), "Second.")
+    answered(turn_of(other), "Second.")
     assert len(teller.asked) == 2
 
 
@@ -179,11 +165,11 @@ def test_one_that_another_tab_drops_is_not_sent(
     profile: Profile, page: Page, teller: Storyteller
 ) -> None:
     teller.tell("One?", "First.")
-    _ask(page, "One?")
-    _answered(_turn(page), "First.")
+    asks(page, "One?")
+    answered(turn_of(page), "First.")
     other = profile.open(page.url)
     page.route(_RESPONSES, _away)
-    _ask(page, "Two?")
+    asks(page, "Two?")
     other.get_by_role("button", name="Do not send it").click()
     expect(_field(other)).to_have_value("Two?")
     expect(page.get_by_role("article")).to_have_count(1)
@@ -193,19 +179,19 @@ def test_who_is_elsewhere_hears_of_one_that_failed(page: Page) -> None:
     held: list[Route] = []
     page.route(_RESPONSES, lambda route: held.append(route))
     with page.expect_request(_RESPONSES):
-        _ask(page, "One?")
+        asks(page, "One?")
     page.get_by_role("link", name="Settings").click()
     held[0].fulfill(status=429, json=_REFUSED)
     expect(page.get_by_role("alert")).to_contain_text("A question was not sent: not now")
     page.get_by_role("button", name="Show it").click()
-    expect(_turn(page)).to_contain_text("One?")
-    expect(_turn(page)).to_contain_text("Not sent.")
+    expect(turn_of(page)).to_contain_text("One?")
+    expect(turn_of(page)).to_contain_text("Not sent.")
 
 
 def test_one_is_sent_whatever_view_the_page_begins_with(page: Page) -> None:
     page.route(_RESPONSES, _away)
-    _ask(page, "One?")
-    expect(_turn(page)).to_contain_text("It is sent by itself")
+    asks(page, "One?")
+    expect(turn_of(page)).to_contain_text("It is sent by itself")
     page.goto("/#/settings")
     page.unroute(_RESPONSES)
     with page.expect_response(_RESPONSES) as response:

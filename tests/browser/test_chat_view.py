@@ -12,6 +12,7 @@ import pytest
 from playwright.sync_api import FilePayload, Locator, Page, expect
 
 from tests.support.browser.accessibility import violations
+from tests.support.browser.chat import answered, asks, turn_of
 from tests.support.browser.profiles import NARROW, Profile, Profiles
 from tests.support.processes import RunningServer, running_server
 from tests.support.upstream.storyteller import (
@@ -43,23 +44,6 @@ def page(profile: Profile) -> Page:
     return profile.open()
 
 
-def _ask(page: Page, question: str) -> None:
-    page.get_by_label("Your question").fill(question)
-    page.get_by_role("button", name="Send").click()
-
-
-def _turn(page: Page, number: int = -1) -> Locator:
-    """A question and its answer; the last one unless it is said."""
-    turns = page.get_by_role("feed").get_by_role("article")
-    return turns.last if number < 0 else turns.nth(number)
-
-
-def _answered(turn: Locator, text: str) -> None:
-    """It has this answer, whole."""
-    expect(turn.get_by_role("button", name="Copy the answer")).to_be_visible()
-    expect(turn.get_by_label("Answer", exact=True).locator(".blocks")).to_have_text(text)
-
-
 def _asked(teller: Storyteller) -> list[str]:
     """What the model read at last, a text a message."""
     return [str(one["content"]) for one in teller.asked[-1]["messages"]]
@@ -71,9 +55,9 @@ def test_an_answer_comes_as_it_is_written(page: Page, teller: Storyteller) -> No
     says: list[Part] = [*words("A **slot** is one"), begun]
     rest = words(" sequence.\n\n```python\nslot()\n```\n")
     teller.tell("What is a slot?", *thinks, *says, *rest)
-    _ask(page, "What is a slot?")
+    asks(page, "What is a slot?")
     expect(page.get_by_label("Your question")).to_have_value("")
-    turn = _turn(page)
+    turn = turn_of(page)
     expect(turn).to_contain_text("What is a slot?")
     expect(turn.get_by_text("Thinking…")).to_be_visible()
     expect(page.get_by_role("button", name="Stop the answer")).to_be_visible()
@@ -89,25 +73,25 @@ def test_an_answer_comes_as_it_is_written(page: Page, teller: Storyteller) -> No
     assert re.search(r"#/c/conv_\w+$", page.url)
     assert violations(page) == []
     page.reload()
-    expect(_turn(page).get_by_text("A slot is one sequence.")).to_be_visible()
+    expect(turn_of(page).get_by_text("A slot is one sequence.")).to_be_visible()
 
 
 def test_a_question_goes_on_from_the_answers_before(page: Page, teller: Storyteller) -> None:
     teller.tell("One?", "First.")
     teller.tell("Two?", "Second.")
-    _ask(page, "One?")
-    _answered(_turn(page), "First.")
-    _ask(page, "Two?")
-    _answered(_turn(page), "Second.")
+    asks(page, "One?")
+    answered(turn_of(page), "First.")
+    asks(page, "Two?")
+    answered(turn_of(page), "Second.")
     assert _asked(teller) == ["One?", "First.", "Two?"]
 
 
 def test_an_answer_is_stopped(page: Page, teller: Storyteller) -> None:
     teller.tell("Count", "one, two", Hold(), "three")
-    _ask(page, "Count")
-    expect(_turn(page)).to_contain_text("one, two")
+    asks(page, "Count")
+    expect(turn_of(page)).to_contain_text("one, two")
     page.keyboard.press("Escape")
-    expect(_turn(page)).to_contain_text("Stopped before its end.")
+    expect(turn_of(page)).to_contain_text("Stopped before its end.")
     expect(page.get_by_role("button", name="Send")).to_be_visible()
 
 
@@ -115,11 +99,11 @@ def test_versions_of_an_answer(page: Page, teller: Storyteller) -> None:
     teller.tell("Name one", "Ann")
     teller.tell("Name one", "Bob")
     teller.tell("Why?", "So.")
-    _ask(page, "Name one")
-    _answered(_turn(page), "Ann")
+    asks(page, "Name one")
+    answered(turn_of(page), "Ann")
     page.get_by_role("button", name="Answer again").click()
-    _answered(_turn(page), "Bob")
-    expect(_turn(page)).to_contain_text("2/2")
+    answered(turn_of(page), "Bob")
+    expect(turn_of(page)).to_contain_text("2/2")
     page.get_by_role("button", name="Versions side by side").click()
     columns = page.get_by_role("dialog").get_by_role("region", name="The version on the")
     expect(columns.nth(0)).to_contain_text("Ann")
@@ -128,29 +112,29 @@ def test_versions_of_an_answer(page: Page, teller: Storyteller) -> None:
     page.keyboard.press("Escape")
     # What is asked now goes on from the version that is shown, though it is not the newest one.
     page.get_by_role("button", name="Earlier version of the answer").click()
-    _answered(_turn(page), "Ann")
-    _ask(page, "Why?")
-    _answered(_turn(page), "So.")
+    answered(turn_of(page), "Ann")
+    asks(page, "Why?")
+    answered(turn_of(page), "So.")
     assert _asked(teller) == ["Name one", "Ann", "Why?"]
     page.get_by_role("button", name="Later version of the answer").click()
-    _answered(_turn(page), "Bob")
+    answered(turn_of(page), "Bob")
     expect(page.get_by_role("article")).to_have_count(1)
 
 
 def test_a_question_is_edited(page: Page, teller: Storyteller) -> None:
     teller.tell("How many?", "Four.")
     teller.tell("How large?", "Large.")
-    _ask(page, "How many?")
-    _answered(_turn(page), "Four.")
+    asks(page, "How many?")
+    answered(turn_of(page), "Four.")
     page.get_by_role("button", name="Edit the question").click()
     field = page.get_by_label("The question, edited")
     expect(field).to_be_focused()
     field.fill("How large?")
     page.get_by_role("button", name="Ask", exact=True).click()
-    _answered(_turn(page), "Large.")
-    expect(_turn(page)).not_to_contain_text("How many?")
+    answered(turn_of(page), "Large.")
+    expect(turn_of(page)).not_to_contain_text("How many?")
     page.get_by_role("button", name="Earlier version of the question").click()
-    _answered(_turn(page), "Four.")
+    answered(turn_of(page), "Four.")
     assert _asked(teller) == ["How large?"]
 
 
@@ -164,22 +148,22 @@ def test_settings_hold_from_then_on(page: Page, teller: Storyteller) -> None:
     assert violations(page) == []
     page.keyboard.press("Escape")
     for question in ("One?", "Two?"):
-        _ask(page, question)
-        _answered(_turn(page), "I do not know.")
+        asks(page, question)
+        answered(turn_of(page), "I do not know.")
         assert _asked(teller)[0] == "Be brief."
         assert teller.asked[-1]["temperature"] == 0.5
     page.reload()
-    _ask(page, "Three?")
+    asks(page, "Three?")
     expect(page.get_by_role("article")).to_have_count(3)
-    _answered(_turn(page), "I do not know.")
+    answered(turn_of(page), "I do not know.")
     assert teller.asked[-1]["temperature"] == 0.5
 
 
 def test_how_sure_it_was(page: Page, teller: Storyteller) -> None:
     paris = Word(" Paris", 0.4, [(" Lyon", 0.35), (" Nice", 0.2)])
     teller.tell("Where?", Word("In", 0.99), paris, Word(".", 0.95))
-    _ask(page, "Where?")
-    _answered(_turn(page), "In Paris.")
+    asks(page, "Where?")
+    answered(turn_of(page), "In Paris.")
     page.get_by_role("button", name="How sure the model was").click()
     word = page.get_by_label(re.compile("Paris.: 40 % unsure; instead: ␣Lyon 35 %"))
     expect(word).to_have_class("level-2")
@@ -189,7 +173,7 @@ def test_how_sure_it_was(page: Page, teller: Storyteller) -> None:
     expect(page.get_by_text("Nice")).to_be_visible()
     assert violations(page) == []
     page.get_by_role("button", name="How sure the model was").click()
-    _answered(_turn(page), "In Paris.")
+    answered(turn_of(page), "In Paris.")
 
 
 def test_images_go_with_a_question(page: Page, teller: Storyteller) -> None:
@@ -201,11 +185,11 @@ def test_images_go_with_a_question(page: Page, teller: Storyteller) -> None:
     files.set_input_files([dot, dot])
     expect(page.get_by_role("button", name="Remove dot.png")).to_have_count(2)
     page.get_by_role("button", name="Remove dot.png").first.click()
-    _ask(page, "What is it?")
-    _answered(_turn(page), "A dot.")
+    asks(page, "What is it?")
+    answered(turn_of(page), "A dot.")
     (message,) = teller.asked[-1]["messages"]
     assert [part["type"] for part in message["content"]] == ["image_url", "text"]
-    expect(_turn(page).get_by_role("img", name="Image 1")).to_be_visible()
+    expect(turn_of(page).get_by_role("img", name="Image 1")).to_be_visible()
 
 
 def test_a_draft_is_kept(page: Page) -> None:
@@ -217,10 +201,10 @@ def test_a_draft_is_kept(page: Page) -> None:
 def test_a_failed_answer_is_asked_again(page: Page, teller: Storyteller) -> None:
     teller.refuse("Well?", 400, "no such thing")
     teller.tell("Well?", "Well.")
-    _ask(page, "Well?")
-    expect(_turn(page)).to_contain_text("no such thing")
+    asks(page, "Well?")
+    expect(turn_of(page)).to_contain_text("no such thing")
     page.get_by_role("button", name="Try again").click()
-    _answered(_turn(page), "Well.")
+    answered(turn_of(page), "Well.")
     expect(page.get_by_role("article")).to_have_count(1)
 
 
@@ -230,7 +214,7 @@ def test_tool_calls_are_shown(page: Page, server: RunningServer, teller: Storyte
     body = {"input": "Weather?", "tools": [tool]}
     answer = _post(server, "/v1/responses", body)
     page.goto(f"/#/a/{answer['id']}")
-    turn = _turn(page)
+    turn = turn_of(page)
     expect(turn).to_contain_text("weather")
     expect(turn.locator(".tool-call code")).to_have_text('{ "city": "<b>Paris</b>" }')
 
@@ -249,12 +233,12 @@ def test_an_answer_of_another_api_is_read_stopped_and_gone_on_from(
     begun = _post(server, "/v1/responses", body)
     generation = begun["llcuda"]["generation"]
     page.goto(f"/#/a/{generation}")
-    expect(_turn(page)).to_contain_text("Once upon")
+    expect(turn_of(page)).to_contain_text("Once upon")
     page.get_by_role("button", name="Stop the answer").click()
-    expect(_turn(page)).to_contain_text("Stopped before its end.")
+    expect(turn_of(page)).to_contain_text("Stopped before its end.")
     assert violations(page) == []
-    _ask(page, "And then?")
-    _answered(_turn(page), "The end.")
+    asks(page, "And then?")
+    answered(turn_of(page), "The end.")
     assert re.search(r"#/c/conv_\w+$", page.url)
     expect(page.get_by_role("article")).to_have_count(2)
     assert _asked(teller)[-3:] == ["Tell", "Once upon", "And then?"]
@@ -271,7 +255,7 @@ def test_an_answer_that_is_loaded_at_the_second_try_can_be_asked_again(
     page.route(f"**{path}?*", lambda route: route.fulfill(status=429, json={}), times=1)
     page.goto(f"/#/a/{generation}")
     page.get_by_role("button", name="Try again").click()
-    _answered(_turn(page), "Yes.")
+    answered(turn_of(page), "Yes.")
     expect(page.get_by_role("button", name="Answer again", exact=True)).to_be_visible()
     expect(page.get_by_label("Your question")).to_be_visible()
     httpx.delete(f"http://{server.address}{path}").raise_for_status()
@@ -326,14 +310,14 @@ def test_one_who_reads_above_is_not_moved(page: Page, long: str, teller: Storyte
     teller.tell("More?", "Yes. ", hold, *words("and more\n\n" * 40))
     page.goto(f"/#/c/{long}")
     expect(page.get_by_role("article")).not_to_have_count(0)
-    _ask(page, "More?")
+    asks(page, "More?")
     expect(page.get_by_text("Yes.")).to_be_in_viewport()
     feed = page.get_by_role("region", name="Conversation")
     feed.evaluate("(element) => element.scrollBy(0, -1500)")
     expect(page.get_by_role("button", name="Go to the end")).to_be_visible()
     before = feed.evaluate(_READ)
     hold.set()
-    expect(_turn(page).get_by_role("button", name="Copy the answer")).to_have_count(1)
+    expect(turn_of(page).get_by_role("button", name="Copy the answer")).to_have_count(1)
     assert feed.evaluate(_READ) == before
 
 
@@ -364,7 +348,7 @@ def test_what_is_asked_while_the_server_is_away_is_asked_once(
         page.keyboard.press("Enter")
         expect(page.get_by_text("It is sent by itself")).to_be_visible()
     with running_server("--port", str(first.port), *arguments):
-        _answered(_turn(page), "Yes.")
+        answered(turn_of(page), "Yes.")
     assert len(teller.asked) == 1
 
 
@@ -383,12 +367,12 @@ def test_another_model_answers(
     upstreams = ["--upstream", teller.url, "--upstream", other.url]
     with running_server(*upstreams, "--data-dir", str(tmp_path / "data")) as server:
         page = profiles.new(server, NARROW).open()
-        _ask(page, "Who?")
-        _answered(_turn(page), "I.")
+        asks(page, "Who?")
+        answered(turn_of(page), "I.")
         page.get_by_role("button", name="More").click()
         page.get_by_role("menuitem", name="Answer again by another model…").click()
         page.get_by_role("option", name=re.compile("other")).click()
-        _answered(_turn(page), "Me.")
+        answered(turn_of(page), "Me.")
         expect(page.get_by_role("button", name=re.compile("Model: other"))).to_be_visible()
         page.get_by_role("button", name="Versions side by side").click()
         columns = page.get_by_role("dialog").get_by_role("region", name="The version on the")
@@ -409,9 +393,9 @@ def test_a_chat_of_another_api_is_gone_on_from_with_all_of_it(
     )
     page.goto(f"/#/a/{answer.headers['x-llcuda-generation']}")
     expect(page.get_by_text("<b>Hi</b>")).to_be_visible()
-    _answered(_turn(page), "Four.")
-    _ask(page, "Sure?")
-    _answered(_turn(page), "Yes.")
+    answered(turn_of(page), "Four.")
+    asks(page, "Sure?")
+    answered(turn_of(page), "Yes.")
     assert _asked(teller) == ["Hello", "<b>Hi</b>", "And?", "Four.", "Sure?"]
     expect(page.get_by_role("article")).to_have_text(
         [re.compile(text) for text in ("Hello", "<b>Hi</b>", "And[?].*Four", "Sure[?].*Yes")]

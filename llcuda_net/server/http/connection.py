@@ -196,7 +196,6 @@ class HttpConnection:
         self._route, self._errors = None, openai_error
         self._body_read = trio.Event()
         exchange = self._exchange = self._exchange_of(head, buffer)
-        self._route = None
         try:
             if isinstance(head, HttpError):
                 raise head

@@ -89,3 +89,15 @@ def asks(page: Page, question: str) -> Chat:
     chat = Chat(page)
     chat.ask(question)
     return chat
+
+
+def turn_of(page: Page, number: int = -1) -> Locator:
+    """A question and its answer; the last one unless it is said."""
+    turns = page.get_by_role("feed").get_by_role("article")
+    return turns.last if number < 0 else turns.nth(number)
+
+
+def answered(turn: Locator, text: str) -> None:
+    """It has this answer, whole."""
+    expect(turn.get_by_role("button", name="Copy the answer")).to_be_visible()
+    expect(turn.get_by_label("Answer", exact=True).locator(".blocks")).to_have_text(text)
