@@ -429,7 +429,7 @@ async def test_rendering_has_a_small_share_of_each_second(
         ids = [await begin(listener, str(number)) for number in range(3)]
         page = await follow(listener, *ids)
         await page.until(lambda: len(page.blocks) == 3)
-        seen = len(page.events)
+        seen, begun = len(page.events), trio.current_time()
         for number in range(100):
             for generation in server._registry:
                 say(server, generation, f"*{number}* ")
@@ -441,6 +441,9 @@ async def test_rendering_has_a_small_share_of_each_second(
             for id_, answer in event.get("answers", {}).items()
             if "html" in answer.get("open", {})
         ]
-        assert share / 2 < seconds * len(rendered) / 10 < 1.5 * share
+        due = share * (trio.current_time() - begun)
+        # What was saved before may be spent, too, and the last of it on one that takes longer.
+        most = due + stream_module._MOST_SAVED + seconds
+        assert due / 2 < seconds * len(rendered) <= most + 1e-9
         assert min(rendered.count(id_) for id_ in ids) >= least
         await page.reply.stream.aclose()
