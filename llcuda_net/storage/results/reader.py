@@ -1,10 +1,7 @@
 """Reads results, and checks each one against the hash that was stored with it.
 
-A whole result is read by its number (the table itself, no index), decoded, encoded again and
-hashed: so its id, owner, model and times are checked as its text is. A row of a list is checked by
-its `seal`, a hash of just what lists show, so that a list does not read what it does not show; a
-row of an earlier version has none, and is checked as a whole. What an index says is checked by the
-row that it leads to.
+A whole result is read by its number (the table itself, no index). A row of an earlier version has
+no `seal`, and is checked as a whole. What an index says is checked by the row that it leads to.
 """
 
 from __future__ import annotations
@@ -13,21 +10,12 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import apsw
-import msgspec
 import structlog
 
 from llcuda_net.errors import ResultDamaged, StorageError
-from llcuda_net.storage.channels import text_pieces
-from llcuda_net.storage.records import DECODE_ERRORS, Result, encode, hash_of
-from llcuda_net.storage.results.codec import (
-    Codec,
-    Meta,
-    beginning,
-    digest,
-    preview,
-    seal,
-    unpack_meta,
-)
+from llcuda_net.storage.packed_result import sealed, summary_of, unpack
+from llcuda_net.storage.records import Result, hash_of
+from llcuda_net.storage.results.codec import Codec
 from llcuda_net.storage.results.connection import errors, rows
 from llcuda_net.storage.results.interface import DAMAGED, Query, Summary
 from llcuda_net.storage.results.queries import indexed, matches
@@ -45,15 +33,10 @@ _LISTED = (
     "SELECT r.id, r.created, r.finished, r.state, m.name, r.owner, r.tokens, r.prompt_tokens,"
     " r.size, r.preview, {}" + _FROM
 )
-#: The types of a summary's columns.
-_TYPES = (str, int, int, str, str, str, int, int, int, str)
-#: Codes of errors that mean damage: what decodes may not encode.
-_UNREADABLE = (StorageError.DAMAGED, StorageError.INVALID)
 #: Most results that may be tried for one cached answer.
 _CANDIDATES = 8
 #: Nanoseconds between the time in a result's id and the time of its creation, at most.
 _APART = 10**9
-_fingerprint = msgspec.msgpack.Decoder(dict[str, Any])
 
 
 class Reader:
@@ -97,37 +80,11 @@ class Reader:
             StorageError: it is damaged.
         """
         name = row[1] if isinstance(row[1], str) else f"number {row[0]}"
-        try:
-            with errors("a part of it cannot be read"):
-                found = self._unpacked(row[1:-1])
-            intact = digest(encode(found)) == row[-1]
-        except (StorageError, *DECODE_ERRORS) as error:
-            if isinstance(error, StorageError) and error.code not in _UNREADABLE:
-                raise
-            raise ResultDamaged(name, str(error.__cause__ or error)) from error
-        if not intact:
-            raise ResultDamaged(name, "its hash differs")
-        return found
+        return unpack(row[1:], name, self._codec, self._body_of_it)
 
-    def _unpacked(self, row: Sequence[Any]) -> Result:
-        (name, created, finished, state, owner, key, request_hash, cacheable) = row[:8]
-        (meta_data, request, tokens, logprobs, fingerprint) = row[8:]
-        codec, fetch = self._codec, self.body
-        meta = unpack_meta(meta_data)
-        return Result(
-            id=name,
-            state=state,
-            created=created,
-            finished=finished,
-            request=codec.unpack_request(request, fetch),
-            log=codec.unpack_log(tokens, logprobs, fetch),
-            model=_fingerprint.decode(fingerprint),
-            key=key,
-            request_hash=request_hash,
-            owner=owner,
-            cacheable=bool(cacheable),
-            **{name: getattr(meta, name) for name in Meta.__struct_fields__},
-        )
+    def _body_of_it(self, number: int) -> bytes:
+        with errors("a part of it cannot be read"):
+            return self.body(number)
 
     def body(self, number: int) -> bytes:
         """The bytes of a body."""
@@ -260,8 +217,8 @@ class Reader:
                 found = self.result(seq)
                 size = row[8] if isinstance(row[8], int) else 0
                 return None if found is None else summary_of(found, size)
-            if _typed(row) and seal(row[:-1]) == row[-1]:
-                return Summary(*row[:10]), row[10]
+            if (intact := sealed(row)) is not None:
+                return intact
         except StorageError as error:
             if error.code != StorageError.DAMAGED:
                 raise
@@ -273,27 +230,6 @@ class Reader:
         if found is None:  # the caller holds a snapshot, so nobody pruned it
             return Summary(f"number {seq}", 0, 0, DAMAGED, "", "", 0, 0, 0, ""), ""
         return found if found[0].state == DAMAGED or matches(query, found[0]) else None
-
-
-def summary_of(found: Result, size: int) -> tuple[Summary, str]:
-    """A result for a list, and the beginning of its text."""
-    return Summary(
-        found.id,
-        found.created,
-        found.finished,
-        found.state,
-        str(found.model.get("name", "")),
-        found.owner,
-        found.usage.get("completion_tokens", len(found.log.pieces)),
-        found.usage.get("prompt_tokens", 0),
-        size,
-        preview(found.request),
-    ), beginning(text_pieces(found.log.pieces, found.switches))
-
-
-def _typed(row: Sequence[Any]) -> bool:
-    types = zip(row[:10], _TYPES, strict=True)
-    return isinstance(row[10], str) and all(isinstance(value, kind) for value, kind in types)
 
 
 def _time_of(name: str) -> int | None:

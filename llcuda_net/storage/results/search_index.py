@@ -21,6 +21,7 @@ import apsw
 import structlog
 
 from llcuda_net.errors import StorageError
+from llcuda_net.storage.packed_result import summary_of
 from llcuda_net.storage.ranking import register, weight
 from llcuda_net.storage.records import Result, encode
 from llcuda_net.storage.results import migrations
@@ -36,7 +37,7 @@ from llcuda_net.storage.results.queries import (
     places,
     range_of_time,
 )
-from llcuda_net.storage.results.reader import Reader, summary_of
+from llcuda_net.storage.results.reader import Reader
 from llcuda_net.storage.words import (
     Wanted,
     excerpts,

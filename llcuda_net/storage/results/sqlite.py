@@ -16,11 +16,12 @@ from typing import Any
 import apsw
 
 from llcuda_net.errors import StorageError
+from llcuda_net.storage.packed_result import pack
 from llcuda_net.storage.records import Result, encode, hash_of
 from llcuda_net.storage.results import migrations, queries
 from llcuda_net.storage.results import retention as pruning
 from llcuda_net.storage.results.analyses import SqliteAnalyses
-from llcuda_net.storage.results.codec import Codec, Meta, digest, seal
+from llcuda_net.storage.results.codec import Codec, digest
 from llcuda_net.storage.results.connection import connect, errors, rows, snapshot, transaction
 from llcuda_net.storage.results.interface import (
     Deleted,
@@ -33,15 +34,13 @@ from llcuda_net.storage.results.interface import (
     Step,
     Summary,
 )
-from llcuda_net.storage.results.reader import Reader, summary_of
+from llcuda_net.storage.results.reader import Reader
 from llcuda_net.storage.results.scan import Scan
 from llcuda_net.storage.results.search_index import SearchIndex
 
 RESULTS, DERIVED = "results.db", "derived.db"
 #: Pages of the write-ahead log from which `checkpoint` copies it into the database.
 CHECKPOINT_PAGES = 1000
-#: Bytes that a result takes besides its contents: columns, and entries in indices.
-_ROW = 300
 
 #: The first version of the schema that is read as it is.
 _READABLE = 1
@@ -160,27 +159,14 @@ class SqliteStore:
         self._models.update(self._new_models)
 
     def _row(self, result: Result) -> tuple[Any, ...]:
-        size = 0
+        sizes: dict[int, int] = {}
 
         def store_body(raw: bytes) -> int:
-            nonlocal size
-            number, length = self._store_body(raw)
-            size += length
+            number, sizes[number] = self._store_body(raw)
             return number
 
-        codec = self._codec
-        meta = encode(Meta.of(result))
-        request = codec.pack_request(result.request, store_body)
-        log = codec.pack_log(result.log, store_body)
-        probabilities = result.log.logprobs
-        logprobs = None
-        if probabilities is not None:
-            logprobs = codec.column(encode(probabilities), store_body)
-        size += _ROW + len(meta)
-        for column in (request, log, logprobs):
-            if isinstance(column, bytes):
-                size += len(column)
-        shown, text = summary_of(result, size)
+        packed = pack(result, self._codec, store_body, sizes.__getitem__)
+        shown = packed.shown
         return (
             result.id,
             result.created,
@@ -193,15 +179,15 @@ class SqliteStore:
             int(result.cacheable),
             shown.tokens,
             shown.prompt_tokens,
-            size,
+            shown.size,
             shown.preview,
-            digest(encode(result)),
-            meta,
-            request,
-            log,
-            logprobs,
-            text,
-            seal([*vars(shown).values(), text]),
+            packed.hash,
+            packed.meta,
+            packed.request,
+            packed.log,
+            packed.logprobs,
+            packed.text,
+            packed.seal,
         )
 
     def _store_body(self, raw: bytes) -> tuple[int, int]:
