@@ -136,6 +136,16 @@ def _run(run: str) -> str:
     return _short(run) if len(run) <= 8 else _short.__wrapped__(run)
 
 
+def words_of(text: str) -> Iterator[str]:
+    """The words of a text, in their order, as they are indexed."""
+    return (found[0] for found in _WORD.finditer(normal(text).translate(_LOWER)))
+
+
+def is_alone(word: str) -> bool:
+    """Whether a word is a character of a script without spaces, or an emoji."""
+    return len(word) == 1 and word > "\x7f" and (_in(ord(word), _SPLIT) or _in(ord(word), _EMOJI))
+
+
 # -- queries ----------------------------------------------------------------------------------
 
 

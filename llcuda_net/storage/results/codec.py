@@ -44,7 +44,7 @@ _LONG = ("prompt", "messages", "chat")
 _PREVIEW, _BEGINNING = 120, 200
 
 _T = TypeVar("_T")
-#: Stores the raw bytes of a body and returns its number.
+#: Stores the raw bytes of a body and returns its number, which has up to 128 bits.
 StoreBody = Callable[[bytes], int]
 #: Returns the raw bytes of a body.
 FetchBody = Callable[[int], bytes]
@@ -254,7 +254,9 @@ def _on_one_line(text: str, longest: int) -> str:
 def _replace_long(value: Any, store_body: StoreBody) -> Any:
     if isinstance(value, str):
         if len(value) * 4 >= BODY and len(raw := value.encode()) >= BODY:
-            return msgspec.msgpack.Ext(_REFERENCE, store_body(raw).to_bytes(8, "big"))
+            number = store_body(raw)
+            size = 8 if number < 1 << 64 else 16  # a row's number, or a part of a hash
+            return msgspec.msgpack.Ext(_REFERENCE, number.to_bytes(size, "big"))
     elif isinstance(value, dict):
         return {key: _replace_long(inner, store_body) for key, inner in value.items()}
     elif isinstance(value, list) and not (value and isinstance(value[0], int)):

@@ -1,40 +1,13 @@
-"""What any store must do. A new store adds its factory to STORES."""
+"""What any store must do with results."""
 
 from __future__ import annotations
-
-from collections.abc import Callable
-from pathlib import Path
 
 import pytest
 
 from llcuda_net.errors import StorageError
 from llcuda_net.storage.records import Level, Splice, TokenLog, hash_of, packed
 from llcuda_net.storage.results.interface import HIGHLIGHT, Query, Retention, Store
-from llcuda_net.storage.results.sqlite import SqliteStore
 from tests.support.storage.records import MODEL, SECOND, START, result
-
-#: Opens a store in a directory; True: to write.
-Factory = Callable[[Path, bool], Store]
-
-
-def _sqlite(directory: Path, write: bool) -> Store:
-    return SqliteStore(directory, write=write)
-
-
-STORES: dict[str, Factory] = {"sqlite": _sqlite}
-
-
-@pytest.fixture(params=STORES)
-def factory(request: pytest.FixtureRequest) -> Factory:
-    return STORES[request.param]
-
-
-@pytest.fixture
-def stores(factory: Factory, tmp_path: Path) -> tuple[Store, Store]:
-    """One that writes, and one that reads the same data."""
-    writing = factory(tmp_path, True)
-    reading = factory(tmp_path, False)
-    return writing, reading
 
 
 def names(store: Store, query: Query) -> list[int]:
