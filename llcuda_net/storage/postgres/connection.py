@@ -57,6 +57,8 @@ _SETTINGS = {
 _CONFLICTS = (pg.SerializationFailure, pg.DeadlockDetected)
 #: The same later may succeed.
 _BUSY = (
+    psycopg.OperationalError,
+    psycopg.InterfaceError,
     *_CONFLICTS,
     pg.LockNotAvailable,
     pg.QueryCanceled,
@@ -74,7 +76,7 @@ _REFUSED = (
     pg.InvalidCatalogName,
     pg.InvalidSchemaName,
 )
-_INVALID = (psycopg.DataError, pg.ProgramLimitExceeded, pg.StatementTooComplex)
+_INVALID = (UnicodeEncodeError, psycopg.DataError, pg.ProgramLimitExceeded, pg.StatementTooComplex)
 
 
 class Session:
@@ -245,8 +247,8 @@ def as_storage_error(error: Exception, what: str, place: str) -> StorageError:
         )
     if isinstance(error, _REFUSED):
         return StorageError(f"{what}: {place} refuses: {text}", StorageError.REFUSED)
-    if isinstance(error, UnicodeEncodeError | _INVALID):
+    if isinstance(error, _INVALID):
         return StorageError(f"{what}: {text}", StorageError.INVALID)
-    if isinstance(error, psycopg.OperationalError | psycopg.InterfaceError | _BUSY):
+    if isinstance(error, _BUSY):
         return StorageError(f"{what}: {place} does not answer: {text}", StorageError.BUSY)
     return StorageError(f"{what}: {text}")

@@ -11,6 +11,8 @@ from typing import Any
 from llcuda_net.storage.postgres.connection import SCHEMA, Connection
 from llcuda_net.storage.results.interface import DayStats, Query, Stats
 
+#: Stands for a text that cannot be stored: no id, owner or state is this one.
+_NONE = "\ue000"
 #: A place in the order of time.
 Place = tuple[int, int]
 
@@ -20,18 +22,18 @@ def conditions(query: Query) -> tuple[list[str], list[Any]]:
     out: list[str] = []
     values: list[Any] = []
     for condition, value in (
-        ("r.id = %s", query.id),
+        ("r.id = %s", None if query.id is None else storable(query.id)),
         ("r.created >= %s", query.since),
         ("r.created < %s", query.until),
-        ("r.owner = %s", query.owner),
-        ("r.state = ANY(%s)", [*query.states] or None),
+        ("r.owner = %s", None if query.owner is None else storable(query.owner)),
+        ("r.state = ANY(%s)", [*map(storable, query.states)] or None),
     ):
         if value is not None:
             out.append(condition)
             values.append(value)
     if query.model is not None:
         out.append("r.model IN (SELECT id FROM models WHERE name = %s)")
-        values.append(query.model.encode())
+        values.append(query.model.encode("utf-8", "replace"))
     return out, values
 
 
@@ -64,7 +66,9 @@ def where(wanted: list[str]) -> str:
 
 def place(db: Connection, result: str) -> Place | None:
     """Where a result is in the order of time; None: there is none."""
-    row = db.execute("SELECT created, seq FROM results WHERE id = %s", (result,)).fetchone()
+    row = db.execute(
+        "SELECT created, seq FROM results WHERE id = %s", (storable(result),)
+    ).fetchone()
     return None if row is None else (row[0], row[1])
 
 
@@ -112,3 +116,12 @@ def stats(db: Connection, owner: str | None) -> Stats:
     )
     out.bytes = number(db, sql, [SCHEMA])
     return out
+
+
+def storable(text: str) -> str:
+    """A text as PostgreSQL takes it; one that it cannot take becomes one that no result has."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return _NONE
+    return _NONE if "\0" in text else text

@@ -13,7 +13,7 @@ from llcuda_net.storage.postgres import migrations, queries
 from llcuda_net.storage.postgres import retention as pruning
 from llcuda_net.storage.postgres.analyses import PostgresAnalyses
 from llcuda_net.storage.postgres.connection import Connection, Session
-from llcuda_net.storage.postgres.queries import Place
+from llcuda_net.storage.postgres.queries import Place, storable
 from llcuda_net.storage.postgres.rows import Found, listed, whole
 from llcuda_net.storage.postgres.scan import Scan
 from llcuda_net.storage.postgres.search import SearchIndex
@@ -94,7 +94,7 @@ class PostgresStore:
     def missing(self, ids: Collection[str]) -> set[str]:
         """See Store."""
         out = {*ids}
-        for found in self._whole("WHERE r.id = ANY(%s)", [*map(_storable, ids)]):
+        for found in self._whole("WHERE r.id = ANY(%s)", [*map(storable, ids)]):
             if found.error is None:
                 out.discard(found.id)
             else:
@@ -107,18 +107,18 @@ class PostgresStore:
     def states(self, ids: Collection[str], owner: str | None = None) -> dict[str, str]:
         """See Store."""
         sql = "SELECT id, state FROM results WHERE id = ANY(%s) AND owner = coalesce(%s, owner)"
-        values = ([*map(_storable, ids)], owner)
+        values = ([*map(storable, ids)], None if owner is None else storable(owner))
         return self._session.ask(_WHAT, lambda db: dict(db.execute(sql, values).fetchall()))
 
     def get(self, result: str, owner: str | None = None) -> Result | None:
         """See Store."""
         clause = "WHERE r.id = %s AND r.owner = coalesce(%s, r.owner)"
-        return _intact(self._whole(clause, _storable(result), owner))
+        return _intact(self._whole(clause, storable(result), owner))
 
     def find_by_key(self, key: str, owner: str) -> Result | None:
         """See Store."""
         clause = "WHERE r.key = %s AND r.owner = %s ORDER BY r.seq DESC LIMIT 1"
-        return _intact(self._whole(clause, key.encode("utf-8", "replace"), owner))
+        return _intact(self._whole(clause, key.encode("utf-8", "replace"), storable(owner)))
 
     def find_cached(
         self, model: dict[str, Any], request_hash: bytes, owner: str | None = None
@@ -196,7 +196,7 @@ class PostgresStore:
         where = "id = %s AND owner = coalesce(%s, owner)"
         gone = self._session.change(
             f"the result {result} cannot be deleted",
-            lambda db: delete(db, where, (_storable(result), owner)),
+            lambda db: delete(db, where, (storable(result), owner)),
         )
         if not gone:
             return None
@@ -229,12 +229,3 @@ def _listed(
 
 def _intact(found: list[Found]) -> Result | None:
     return found[0].intact() if found else None
-
-
-def _storable(id_: str) -> str:
-    """An id as PostgreSQL takes it; one that it cannot take becomes one that no result has."""
-    try:
-        id_.encode()
-    except UnicodeEncodeError:
-        return ""
-    return "" if "\0" in id_ else id_

@@ -219,6 +219,8 @@ def out_of_order(what: str) -> StorageError:
 def sequence(db: apsw.Connection, query: Query) -> Iterator[tuple[int, int]]:
     """Times of creation and numbers of results that match, oldest first."""
     at = None if query.after is None else _place(db, query.after)
+    if at is None and query.after is not None:
+        return
     left = _limit(query)
     while left != 0:
         size = _PAGE if left is None else min(_PAGE, left)

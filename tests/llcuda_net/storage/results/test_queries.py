@@ -6,9 +6,8 @@ machine in stores of different sizes: never by time.
 
 from __future__ import annotations
 
-import random
 from collections.abc import Callable, Iterator
-from itertools import combinations, product
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -19,41 +18,8 @@ from llcuda_net.storage.records import Result
 from llcuda_net.storage.results import queries
 from llcuda_net.storage.results.interface import Query, Retention
 from llcuda_net.storage.results.sqlite import SqliteStore
+from tests.support.storage.queries import every_query, mixed
 from tests.support.storage.records import MODEL, SECOND, START, result
-
-STATES = ("done", "failed", "cancelled", "interrupted")
-#: Values of each filter of a list; None: it is not set.
-FILTERS: dict[str, list[Any]] = {
-    "id": [None, "result-000007"],
-    "owner": [None, "", "ann", "nobody"],
-    "states": [(), *((state,) for state in STATES), ("failed", "cancelled"), STATES],
-    "model": [None, "demo", "none"],
-    "since": [None, START + 20 * SECOND],
-    "until": [None, START + 40 * SECOND],
-    "after": [None, "result-000030"],
-}
-
-
-def every_query(**changes: Any) -> Iterator[Query]:
-    for values in product(*FILTERS.values()):
-        yield Query(**dict(zip(FILTERS, values, strict=True)), **changes)
-
-
-def mixed(count: int) -> list[Result]:
-    """Results whose filters have nothing to do with each other; times that are not in order."""
-    rng = random.Random(1)
-    return [
-        result(
-            n,
-            tokens=1,
-            created=START + (n + rng.randrange(-3, 4)) * SECOND,
-            state=rng.choice(STATES),
-            owner=rng.choice(["", "ann", "bob"]),
-            model={**MODEL, "name": rng.choice(["demo", "other"]), "build_info": rng.choice("ab")},
-            key=f"key {n}" if n % 2 else None,
-        )
-        for n in range(count)
-    ]
 
 
 @pytest.fixture(scope="module")
@@ -64,29 +30,6 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SqliteStore]:
         pass
     yield out
     out.close()
-
-
-def test_every_combination_of_filters_gives_what_it_says(store: SqliteStore) -> None:
-    everything = sorted(
-        ((one.created, n, one) for n, one in enumerate(mixed(60))), key=lambda row: row[:2]
-    )
-    places = {one.id: (created, n) for created, n, one in everything}
-    for query in every_query(limit=7):
-        wanted = [
-            (place, one)
-            for *place, one in everything
-            if query.id in (None, one.id)
-            and query.owner in (None, one.owner)
-            and query.model in (None, one.model["name"])
-            and (not query.states or one.state in query.states)
-            and (query.since is None or one.created >= query.since)
-            and (query.until is None or one.created < query.until)
-        ]
-        at = None if query.after is None else [*places[query.after]]
-        newest = [one.id for place, one in reversed(wanted) if at is None or place < at]
-        assert [one.id for one in store.find(query)] == newest[:7], query
-        oldest = [one.id for place, one in wanted if at is None or place > at]
-        assert [one.id for one in store.export(query)] == oldest[:7], query
 
 
 # -- plans ------------------------------------------------------------------------------------
