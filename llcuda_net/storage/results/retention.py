@@ -157,9 +157,8 @@ def _bodies(
             return []  # another prune was faster
         if found.created > newest or owner not in (None, found.owner):
             return None
-        return references(
-            *db.execute("SELECT input, log, logprobs FROM results WHERE seq = ?", (seq,)).get
-        )
+        columns = db.execute("SELECT input, log, logprobs FROM results WHERE seq = ?", (seq,)).get
+        return [] if columns is None else references(*columns)
     except StorageError as error:
         if error.code != StorageError.DAMAGED:
             raise

@@ -164,6 +164,8 @@ class SearchIndex:
         prompt_tokens: Counter[tuple[str, str, str, str]] = Counter()
         done = 0
         with transaction(db):
+            if db.execute("SELECT seq, indexed FROM cursor").get != (counted, indexed):
+                return True  # another process has done it
             for (seq,) in batch:
                 found = self._intact(seq)
                 if found is not None and seq > indexed:
@@ -214,10 +216,13 @@ class SearchIndex:
     def _delete_old(self) -> bool:
         """Delete some of an earlier version's index; whether there is more of it."""
         db = self.open()
+        there = "SELECT 1 FROM sqlite_schema WHERE name = ?"
         for name in _OLD:
-            if db.execute("SELECT 1 FROM sqlite_schema WHERE name = ?", (name,)).get is None:
+            if db.execute(there, (name,)).get is None:
                 continue
             with transaction(db):
+                if db.execute(there, (name,)).get is None:
+                    return True  # another process has done it
                 db.execute(
                     f"DELETE FROM {name}_data WHERE id IN (SELECT id FROM {name}_data"
                     " WHERE id > 10 LIMIT ?)",  # up to 10: what FTS5 needs to open it
